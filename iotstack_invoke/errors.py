@@ -1,0 +1,95 @@
+"""Every error that a person can meet, with its exit code. Nothing is printed here.
+
+IotstackError               1    it failed
+├── UsageError              2    the command line is wrong
+│   ├── RuntagError              a name that cannot be a runtag
+│   ├── SettingsError            hosts.toml is wrong
+│   └── RuleError                two rules for a file, a cycle, a missing input
+├── NotFound               10    no such backup
+├── Busy                   11    another run holds the lock
+├── Refused                13    a check said no, and nothing was changed
+├── StepFailed              1    something we asked for was not done
+│   └── Unreachable              a host did not answer
+└── Interrupted         128+n    Ctrl-C, SIGTERM, a closed terminal
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a script can learn from how we ended."""
+
+    GOOD = 0
+    FAILED = 1
+    USAGE = 2
+    WARNINGS = 3
+    NOT_FOUND = 10
+    BUSY = 11
+    REFUSED = 13
+
+
+class IotstackError(Exception):
+    """A failure with a message for people: what failed, where, what is left, what to do next."""
+
+    exit_code: int = ExitCode.FAILED
+
+
+class UsageError(IotstackError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = ExitCode.USAGE
+
+
+class RuntagError(UsageError):
+    """A name that cannot be a runtag."""
+
+
+class SettingsError(UsageError):
+    """The settings file is wrong; the message lists all its mistakes at once."""
+
+
+class RuleError(UsageError):
+    """The rules contradict each other or cannot make what was asked for."""
+
+
+class NotFound(IotstackError):
+    """There is no such backup."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class Busy(IotstackError):
+    """Another run holds the lock of this stack."""
+
+    exit_code = ExitCode.BUSY
+
+
+class Refused(IotstackError):
+    """A check before the run said no; nothing was changed."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class StepFailed(IotstackError):
+    """A step was not done.
+
+    `again` tells that the same step may well succeed when it is done once more.
+    """
+
+    def __init__(self, message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.again = again
+
+
+class Unreachable(StepFailed):
+    """A host did not answer, or did not let us in."""
+
+
+class Interrupted(IotstackError):
+    """A signal asked us to stop."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}")
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,94 @@
+"""The name of one backup: its grammar, its default and the time it tells.
+
+One grammar for what a person types and for every name read from a disk or a listing.
+Not for: looking for backups.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import datetime
+from typing import NewType
+
+from .errors import RuntagError
+
+Runtag = NewType("Runtag", str)
+
+LONGEST_BYTES = 100
+PUNCTUATION = frozenset(" _-.,+@()")
+TIME_FORMAT = "%Y-%m-%d_%H%M"
+LATEST = "latest"
+
+_DATED = re.compile(r"(\d{4}-\d\d-\d\d_\d{4})(?:\..+)?", re.ASCII | re.DOTALL)
+
+
+def default_runtag(now: datetime) -> Runtag:
+    """Return the runtag of a backup made at `now` (local time), as the seed names it."""
+    return Runtag(now.strftime(TIME_FORMAT))
+
+
+def read_runtag(text: str) -> Runtag:
+    """Return `text` as a runtag.
+
+    Raises RuntagError, which names the character that is wrong and offers a cleaned name.
+    """
+    mistake = _find_mistake(text)
+    if not mistake:
+        return Runtag(text)
+    cleaned = clean_runtag(text)
+    offer = f" Try --runtag '{cleaned}'." if cleaned else ""
+    raise RuntagError(f"{text!r} cannot be a runtag: {mistake}.{offer}")
+
+
+def is_runtag(text: str) -> bool:
+    """Tell whether `text` follows the grammar."""
+    return not _find_mistake(text)
+
+
+def clean_runtag(text: str) -> str:
+    """Return the nearest name that follows the grammar, or '' where nothing is left of it."""
+    kept = "".join(c if _allowed(c) else "-" for c in unicodedata.normalize("NFC", text))
+    kept = re.sub(r"-{2,}", "-", kept).strip("-. ")
+    while len(kept.encode()) > LONGEST_BYTES:
+        kept = kept[:-1].rstrip("-. ")
+    return kept if is_runtag(kept) else ""
+
+
+def runtag_time(runtag: str) -> datetime | None:
+    """Return the local time that a runtag tells (naive, in minutes); None for a free name."""
+    dated = _DATED.fullmatch(runtag)
+    if not dated:
+        return None
+    try:
+        return datetime.strptime(dated[1], TIME_FORMAT)  # noqa: DTZ007 - a runtag has no zone
+    except ValueError:  # the 31st of February
+        return None
+
+
+def _allowed(character: str) -> bool:
+    # A mark (M*) is part of a letter in most scripts of India and wherever text is decomposed.
+    category = unicodedata.category(character)
+    return character in PUNCTUATION or category[0] in "LM" or category == "Nd"
+
+
+def _find_mistake(text: str) -> str:
+    if not text:
+        return "it is empty"
+    for character in text:
+        if not _allowed(character):
+            name = unicodedata.name(character, f"U+{ord(character):04X}").lower()
+            return (
+                f"it holds {character!r} ({name}); letters, digits, blanks and _ - . , + @ ( ) "
+                "are allowed"
+            )
+    if text[0] in "-. ":
+        return f"it begins with {text[0]!r}"
+    if unicodedata.category(text[0])[0] == "M":
+        return "it begins with a mark that belongs on a letter"
+    if text[-1] in ". ":
+        return f"it ends with {text[-1]!r}"
+    size = len(text.encode())
+    if size > LONGEST_BYTES:
+        return f"it is {size} bytes long and {LONGEST_BYTES} are allowed"
+    return ""

@@ -1,0 +1,116 @@
+"""The grammar of runtags."""
+
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from iotstack_invoke.errors import RuntagError
+from iotstack_invoke.runtag import (
+    LONGEST_BYTES,
+    clean_runtag,
+    default_runtag,
+    is_runtag,
+    read_runtag,
+    runtag_time,
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "2026-11-23_1100",
+        "2026-11-23_1100.live-pi",
+        "my backup from last tuesday",
+        "vor dem Umzug (Köln), 2. Versuch",
+        "резервная копия",
+        "备份",
+        "हिन्दी",
+        "a+b@c",
+        "_x",
+        "x-",
+        "a" * 100,
+    ],
+)
+def test_good_names_are_taken_as_they_are(name):
+    """Letters and digits of any script, blanks and harmless punctuation are kept untouched."""
+    assert read_runtag(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("", "empty"),
+        ("a/b", "'/' (solidus)"),
+        ("../x", "'/'"),
+        ("x; rm -rf ~", "';'"),
+        ("$HOME", "'$'"),
+        ("it's", '"\'"'),
+        ('a"b', "'\"'"),
+        ("a\nb", "'\\n'"),
+        ("a\x00b", "'\\x00'"),
+        ("a\\b", "reverse solidus"),
+        ("`id`", "grave"),
+        ("a*", "asterisk"),
+        ("a\u202eb", "right-to-left override"),
+        ("a\u00a0b", "no-break space"),
+        ("x²", "superscript"),
+        ("-rf", "begins with '-'"),
+        (".hidden", "begins with '.'"),
+        (" x", "begins with ' '"),
+        ("x ", "ends with ' '"),
+        ("x.", "ends with '.'"),
+        ("a" * 101, "101 bytes"),
+        ("ü" * 51, "102 bytes"),
+    ],
+)
+def test_bad_names_are_refused_by_the_character_that_is_wrong(name, named):
+    """Each refusal names the character, or the rule, that the name breaks."""
+    with pytest.raises(RuntagError) as refusal:
+        read_runtag(name)
+    assert named in str(refusal.value)
+
+
+def test_a_refusal_offers_a_cleaned_name():
+    """The offered name can be typed back and is accepted."""
+    with pytest.raises(RuntagError, match=r"Try --runtag 'x-rm-rf'\."):
+        read_runtag("x; rm -rf ~".replace(" ", "/"))
+
+
+@given(st.text())
+def test_whatever_is_typed_the_cleaned_name_is_good_or_empty(text):
+    """Cleaning never offers a name that the grammar refuses, and keeps a good name."""
+    cleaned = clean_runtag(text)
+    assert cleaned == "" or is_runtag(cleaned)
+
+
+@given(st.text())
+def test_no_accepted_name_can_leave_its_folder_or_its_line(text):
+    """No accepted name holds a slash, a quote, a control character or a leading dash or dot."""
+    if is_runtag(text):
+        assert not set(text) & set("/\\'\"$;&|<>*?`!#%~\n\r\t\0{}[]=:^")
+        assert text[0] not in "-. "
+        assert len(text.encode()) <= LONGEST_BYTES
+
+
+def test_the_default_is_the_seeds_local_minute():
+    """A runtag that nobody chose is yyyy-mm-dd_hhmm and tells its time back."""
+    now = datetime(2026, 11, 23, 11, 0, 59)
+    assert default_runtag(now) == "2026-11-23_1100"
+    assert runtag_time("2026-11-23_1100") == datetime(2026, 11, 23, 11, 0)
+
+
+@pytest.mark.parametrize(
+    ("runtag", "time"),
+    [
+        ("2026-11-23_1100.live-pi", datetime(2026, 11, 23, 11, 0)),
+        ("2026-11-23_1100x", None),
+        ("2026-02-31_1100", None),
+        ("2026-11-23_2460", None),
+        ("my backup", None),
+        ("٢٠٢٦-11-23_1100", None),
+    ],
+)
+def test_only_a_dated_runtag_tells_a_time(runtag, time):
+    """A free name, an impossible date and foreign digits tell no time."""
+    assert runtag_time(runtag) == time
