@@ -1,0 +1,271 @@
+"""Rules: patterns of files, what they are made from, and the steps that make them.
+
+A rule is a plain value; a RuleBook lists the rules of one task and finds the one for a file.
+Not for: deciding what has to run (plan.py) or running it (engine.py).
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from .errors import RuleError
+from .runtag import is_runtag
+from .steps import File, Step
+
+Body = Callable[["Job"], Iterator[Step]]
+Inputs = Callable[[Mapping[str, str], Any], Iterable[str]]
+"""Given the wildcards and the facts: the inputs of a rule that depend on what there is."""
+
+PARTS = {"general": "general-backup.tar.gz", "influx": "influx-backup.tar"}
+"""What the parts of a set are called behind their runtag, as the seed named them."""
+KINDS = {**PARTS, "manifest": "manifest.json", "log": "backup-log.txt"}
+"""The same for all files of a set."""
+
+
+def split_set_name(name: str) -> tuple[str, str] | None:
+    """Return (runtag, kind) of a file of a set, or None for a name that is none."""
+    for kind, ending in KINDS.items():
+        runtag = name.removesuffix(f".{ending}")
+        if runtag != name and is_runtag(runtag):
+            return runtag, kind
+    return None
+
+
+WILDCARDS: Mapping[str, Callable[[str], bool]] = {
+    "runtag": is_runtag,
+    "part": lambda name: (split_set_name(name) or ("", ""))[1] in PARTS,
+}
+"""Each wildcard matches what its grammar takes and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A file name with wildcards: `pi:backups/{runtag}.influx-backup.tar`."""
+
+    text: str
+    regex: re.Pattern[str]
+    wildcards: frozenset[str]
+
+    @classmethod
+    def read(cls, text: str) -> Pattern:
+        """Return the pattern that `text` describes; raises RuleError for an unknown wildcard."""
+        expression, seen = "", set[str]()
+        try:
+            pieces = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise RuleError(
+                f"{text}: {error}. Write {{{{ and }}}} for braces of a name."
+            ) from error
+        for literal, name, form, conversion in pieces:
+            expression += re.escape(literal)
+            if name is None:
+                continue
+            if name not in WILDCARDS:
+                known = ", ".join(sorted(WILDCARDS))
+                raise RuleError(f"{text}: there is no wildcard {{{name}}}; there are: {known}.")
+            if form or conversion:
+                raise RuleError(f"{text}: write {{{name}}} with nothing behind the name.")
+            expression += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+)"
+            seen.add(name)
+        return cls(text, re.compile(expression, re.DOTALL), frozenset(seen))
+
+    def match(self, name: str) -> dict[str, str] | None:
+        """Return the value of each wildcard for `name`, or None."""
+        found = self.regex.fullmatch(name)
+        if not found:
+            return None
+        values = found.groupdict()
+        return values if all(WILDCARDS[key](value) for key, value in values.items()) else None
+
+    def refused_wildcard(self, name: str) -> str:
+        """Return which wildcard keeps `name` from matching ('' where the shape differs too)."""
+        found = self.regex.fullmatch(name)
+        refused = [
+            k for k, v in (found.groupdict() if found else {}).items() if not WILDCARDS[k](v)
+        ]
+        return refused[0] if refused else ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one kind of file is made.
+
+    `inputs` are files that must be there first; a newer one makes the rule run again.
+    `ancient` ones only have to exist. `retries`: how often a step that failed for a passing
+    reason is tried again. `always`: runs when its inputs are settled, made or not. A rule
+    without an output is a transaction: it changes state and runs whenever it is asked for.
+    """
+
+    name: str
+    outputs: tuple[str, ...]
+    body: Body
+    inputs: tuple[str, ...] | Inputs = ()
+    ancient: tuple[str, ...] = ()
+    retries: int = 0
+    always: bool = False
+
+    def inputs_for(self, wildcards: Mapping[str, str], facts: Any) -> tuple[str, ...]:
+        """Return its inputs with the wildcards filled in."""
+        inputs = tuple(self.inputs(wildcards, facts) if callable(self.inputs) else self.inputs)
+        try:
+            return tuple(each.format_map(wildcards) for each in inputs)
+        except (KeyError, ValueError) as error:
+            raise RuleError(f"Rule '{self.name}': its inputs name no wildcard {error}.") from error
+
+    @cached_property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """The patterns of its outputs."""
+        return tuple(Pattern.read(output) for output in self.outputs)
+
+    @property
+    def sentence(self) -> str:
+        """What it does, in one sentence: the first line of its body's docstring."""
+        return (self.body.__doc__ or self.name).strip().splitlines()[0]
+
+
+def rule(
+    *outputs: str,
+    input: str | Iterable[str] | Inputs = (),  # noqa: A002 - the word of every Make-like tool
+    ancient: str | Iterable[str] = (),
+    retries: int = 0,
+    always: bool = False,
+) -> Callable[[Body], Rule]:
+    """Return a decorator that makes a Rule of a body; it registers nothing."""
+
+    def make(body: Body) -> Rule:
+        return Rule(
+            name=getattr(body, "__name__", "rule"),
+            outputs=outputs,
+            body=body,
+            inputs=input if callable(input) else _listed(input),
+            ancient=_listed(ancient),
+            retries=retries,
+            always=always,
+        )
+
+    return make
+
+
+def _listed(text: str | Iterable[str]) -> tuple[str, ...]:
+    return (text,) if isinstance(text, str) else tuple(text)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A rule with its wildcards bound: what the body of a rule is given."""
+
+    rule: Rule
+    wildcards: Mapping[str, str]
+    outputs: tuple[File, ...]
+    inputs: tuple[File, ...]
+    ancient: tuple[File, ...] = ()
+    facts: Any = None
+    """What was found out before the plan was made; its shape is the rulebook's own."""
+
+    @property
+    def name(self) -> str:
+        """How people call it: the rule's name with its wildcards."""
+        values = " ".join(self.wildcards.values())
+        return f"{self.rule.name} {values}".rstrip()
+
+    @property
+    def output(self) -> File:
+        """The only output."""
+        (only,) = self.outputs
+        return only
+
+    @property
+    def input(self) -> File:
+        """The only input."""
+        (only,) = self.inputs
+        return only
+
+    @property
+    def runtag(self) -> str:
+        """The value of the wildcard {runtag}."""
+        return self.wildcards["runtag"]
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """What it does, in order; the body is pure, so asking changes nothing."""
+        return tuple(self.rule.body(self))
+
+
+def _refuse_unbound(each: Rule) -> None:
+    """Raise RuleError where one output does not tell the wildcards of the other files."""
+    inputs = () if callable(each.inputs) else each.inputs
+    for pattern in each.patterns:
+        for text in (*each.outputs, *inputs, *each.ancient):
+            unbound = sorted(Pattern.read(text).wildcards - pattern.wildcards)
+            if unbound:
+                raise RuleError(
+                    f"Rule '{each.name}': {text} has {{{unbound[0]}}}, which {pattern.text} does "
+                    "not tell. Every output must have all wildcards of its rule."
+                )
+
+
+@dataclass(frozen=True)
+class RuleBook:
+    """The rules of one task, in the order of the file that a reader sees."""
+
+    rules: tuple[Rule, ...]
+    _literal: dict[str, list[Rule]] = field(init=False, repr=False, compare=False)
+    _wild: tuple[tuple[Pattern, Rule], ...] = field(init=False, repr=False, compare=False)
+
+    def __init__(self, *rules: Rule) -> None:
+        object.__setattr__(self, "rules", rules)
+        literal: dict[str, list[Rule]] = {}
+        wild: list[tuple[Pattern, Rule]] = []
+        for each in rules:
+            _refuse_unbound(each)
+            for pattern in each.patterns:
+                if pattern.wildcards:
+                    wild.append((pattern, each))
+                else:
+                    literal.setdefault(pattern.text.format(), []).append(each)
+        object.__setattr__(self, "_literal", literal)
+        object.__setattr__(self, "_wild", tuple(wild))
+
+    def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
+        """Return the rule that makes `role:path`, with its wildcards, or None.
+
+        Raises RuleError where two rules make the same file.
+        """
+        found: list[tuple[Rule, dict[str, str]]] = [(r, {}) for r in self._literal.get(name, ())]
+        for pattern, each in self._wild:
+            values = pattern.match(name)
+            if values is not None:
+                found.append((each, values))
+        if len(found) > 1:
+            both = " and ".join(f"'{r.name}' ({', '.join(r.outputs)})" for r, _ in found)
+            raise RuleError(
+                f"Two rules make {name}: {both}. Narrow the pattern of one of them, or leave one "
+                "out of the rulebook."
+            )
+        return found[0] if found else None
+
+    def named(self, name: str) -> Rule:
+        """Return a rule by its name."""
+        for each in self.rules:
+            if each.name == name:
+                return each
+        raise RuleError(f"There is no rule '{name}'; there are: {', '.join(self._names())}.")
+
+    def nearest(self, name: str) -> str:
+        """Return a sentence on the rule that nearly makes `name`, or on all that there are."""
+        for pattern, each in self._wild:
+            refused = pattern.refused_wildcard(name)
+            if refused:
+                return (
+                    f"Rule '{each.name}' makes {pattern.text}, but what stands for "
+                    f"{{{refused}}} is no {refused}."
+                )
+        return f"The rules make: {', '.join(o for r in self.rules for o in r.outputs)}."
+
+    def _names(self) -> list[str]:
+        return [each.name for each in self.rules]

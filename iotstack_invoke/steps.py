@@ -1,0 +1,267 @@
+"""What a step is, and what it may use while it acts. Holds no step of any service.
+
+A step is a frozen value: it says the commands that it will run, and does them when it is told.
+One that changes state also knows its undo. The dry run prints steps, the engine does them.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import IO, Any, Protocol, runtime_checkable
+
+PARTIAL = ".partial"
+"""Behind the name of a file that is being made: what bears it is not whole."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class File:
+    """One file or folder of a role: `pi:backups/x.tar` with the root that the role is bound to."""
+
+    role: str
+    path: str
+    root: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.role}:{self.path}"
+
+    @property
+    def absolute(self) -> str:
+        """The path on its machine."""
+        return f"{self.root.rstrip('/')}/{self.path}" if self.root else self.path
+
+    @property
+    def partial(self) -> str:
+        """The path on its machine while the file is being made."""
+        return self.absolute + PARTIAL
+
+
+@dataclass(frozen=True, slots=True)
+class FileFact:
+    """What a look at one file found."""
+
+    size_bytes: int
+    modified_s: float
+    is_folder: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One program to run: words, never a shell line.
+
+    `accept` lists the exit codes that are no failure; `limit_s` is the longest that it may take.
+    """
+
+    words: tuple[str, ...]
+    accept: frozenset[int] = frozenset({0})
+    limit_s: float = 120.0
+
+    def __str__(self) -> str:
+        return shlex.join(self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended, and what it said."""
+
+    exit_code: int
+    out: str
+    err: str
+
+    @property
+    def last_words(self) -> str:
+        """The last line it said, on the error stream if there is one."""
+        lines = (self.err.strip() or self.out.strip()).splitlines()
+        return lines[-1].strip() if lines else "it said nothing"
+
+
+Heard = Callable[[str, str], None]
+"""Told each line a command says: the stream ("out" or "err") and the line without its end."""
+
+
+@dataclass(slots=True)
+class Pipe:
+    """A running command whose output is read as bytes.
+
+    `finish()` waits for its end, once the output was read, and returns the exit code; its error
+    stream went line by line to whoever asked.
+    """
+
+    stdout: IO[bytes]
+    finish: Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a place holds under a partial name after it took a file in."""
+
+    size_bytes: int
+    sha256: str | None
+    """Hash of what lies on the far side; None where the far side cannot say."""
+
+
+class Place(Protocol):
+    """Where the files of a role live. Paths are absolute on that machine."""
+
+    name: str
+    root: str
+
+    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+        """Return what is there, in one round trip; a path that is not there has no entry."""
+        ...
+
+    def names(self, folder: str) -> dict[str, FileFact]:
+        """Return the entries of a folder by name; {} where there is no such folder."""
+        ...
+
+    def read(self, path: str) -> AbstractContextManager[IO[bytes]]:
+        """Return a stream of a file's bytes."""
+        ...
+
+    def receive(self, path: str, source: IO[bytes], modified_s: float) -> Received:
+        """Write a stream to `path`, synced; the caller names the partial path."""
+        ...
+
+    def free_bytes(self, folder: str) -> int | None:
+        """Return what fits into the file system of `folder`, or None where nobody can say."""
+        ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Put `old` in the place of `new` at once, and make that last through a power cut."""
+        ...
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files; one that is not there is as good as removed."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Host(Place, Protocol):
+    """A place that also runs commands."""
+
+    def run(self, command: Command, heard: Heard | None = None) -> Outcome:
+        """Run a command to its end.
+
+        Raises StepFailed for an exit code that is not accepted and for one that takes too long.
+        """
+        ...
+
+    def pipe(self, command: Command, heard: Heard | None = None) -> AbstractContextManager[Pipe]:
+        """Start a command whose output is bytes; it is ended when the block is left."""
+        ...
+
+    def create(self, path: str) -> AbstractContextManager[IO[bytes]]:
+        """Return a stream into a new file of mode 0600, synced when the block ends well."""
+        ...
+
+    def append(self, path: str, line: str) -> None:
+        """Add a line to a file of mode 0600, and make it last through a power cut."""
+        ...
+
+    def http_status(self, port: int, path: str, address: str = "127.0.0.1") -> int:
+        """Return the status that an HTTP server answers as seen from the host, 0 for none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of a finished output: written before the file gets its final name."""
+
+    output: str
+    size_bytes: int = 0
+    sha256: str = ""
+    seconds: float = 0.0
+    parameters: str = ""
+    warnings: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Scene(Protocol):
+    """What a step may use while it acts."""
+
+    def place(self, file: File) -> Place:
+        """Return the place of a file's role."""
+        ...
+
+    def host(self, role: str) -> Host:
+        """Return the host that a role is bound to."""
+        ...
+
+    def hear(self, stream: str, line: str) -> None:
+        """Put one line that a program said into the log."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Tell a person what is going on now."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Note a warning: it goes to the log, the manifest, the summary and the exit code."""
+        ...
+
+    def expect(self, size_bytes: int) -> None:
+        """Tell how many bytes there are to move, for the progress."""
+        ...
+
+    def moved(self, size_bytes: int) -> None:
+        """Tell that so many more bytes were moved; raises Interrupted when the run is to end."""
+        ...
+
+    def learn(self, output: File, **facts: Any) -> None:
+        """Note facts of an output for its record: `size_bytes`, `sha256`, and others."""
+        ...
+
+    def records(self) -> Mapping[str, Record]:
+        """Return the records of all outputs that are finished, by output."""
+        ...
+
+    def failures(self) -> Mapping[str, str]:
+        """Return why outputs of this run were not made, by output."""
+        ...
+
+
+@runtime_checkable
+class Step(Protocol):
+    """One thing to do."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what will be run, as a person could type it."""
+        ...
+
+    def do(self, scene: Scene) -> None:
+        """Do it. Raises StepFailed."""
+        ...
+
+
+@runtime_checkable
+class UndoableStep(Step, Protocol):
+    """One thing to do that can be undone; all its fields are plain strings and numbers.
+
+    The undo must be right whether the step acted, acted half or did not act, and must not mind
+    being done twice.
+    """
+
+    host_role: str
+
+    def undo(self, host: Host) -> None:
+        """Put back what was before."""
+        ...
+
+
+class Commit:
+    """The point of no return of a transaction: what came before is no longer undone."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return nothing: it is no command."""
+        return ()
+
+    def do(self, scene: Scene) -> None:
+        """Do nothing: the engine forgets the journal here."""
+
+
+COMMIT = Commit()
