@@ -1,0 +1,81 @@
+"""The programs that are running for us, so that they end when we do. Starts none itself.
+
+Each is the leader of its own process group: a Ctrl-C at the terminal reaches only us, and we
+end the group. SIGTERM to Invoke's own runner would leave the child running (measured).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+
+GRACE_S = 3.0
+"""How long a program may take to end by itself after SIGTERM."""
+
+_lock = threading.Lock()
+_running: set[subprocess.Popen[bytes]] = set()
+_ending = threading.Event()
+
+
+def ending() -> bool:
+    """Tell whether everything is to end."""
+    return _ending.is_set()
+
+
+@contextlib.contextmanager
+def watched(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Keep a process on the list while the block runs; one still running afterwards is ended."""
+    with _lock:
+        _running.add(process)
+    try:
+        if ending():  # it was started while the others were being ended
+            end(process)
+        yield process
+    finally:
+        if process.poll() is None:
+            end(process)
+        with _lock:
+            _running.discard(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its group: SIGTERM, a grace, SIGKILL."""
+    signal_group(process, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    signal_group(process, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_S)
+
+
+def end_all() -> None:
+    """End every process on the list, and every one that is started from now on."""
+    _ending.set()
+    with _lock:
+        running = list(_running)
+    for process in running:
+        signal_group(process, signal.SIGTERM)
+    for process in running:
+        end(process)
+
+
+def resume() -> None:
+    """Allow programs to be started again: the undo of an interrupted run needs some."""
+    _ending.clear()
+
+
+def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to a process and its group, if they are still there.
+
+    A program under sudo belongs to root: the kernel refuses our signal, sudo relays the one
+    that reaches sudo itself where it may, and a broken pipe ends tar in any case.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if process.returncode is None:
+            os.killpg(process.pid, number)

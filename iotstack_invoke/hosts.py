@@ -1,0 +1,301 @@
+"""This machine as a host: its files, its commands. Other machines are in remote.py.
+
+Commands go through Invoke; bytes go through a plain pipe, since Invoke decodes what it reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import http.client
+import io
+import json
+import os
+import shutil
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from invoke.exceptions import CommandTimedOut, ThreadException
+
+from . import children
+from .errors import Busy, Interrupted, StepFailed
+from .runner import LineStream, local_context
+from .steps import Command, FileFact, Heard, Outcome, Pipe, Received
+
+CHUNK_BYTES = 1 << 18
+PRIVATE = 0o600
+
+
+class LocalHost:
+    """This machine; its paths are absolute."""
+
+    def __init__(self, root: str, name: str = "this machine") -> None:
+        self.root = root
+        self.name = name
+        self._context = local_context()
+
+    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+        """Return what is there; a path that is not there has no entry."""
+        found = {}
+        for path in paths:
+            with contextlib.suppress(OSError):
+                found[path] = _fact(os.lstat(path))
+        return found
+
+    def names(self, folder: str) -> dict[str, FileFact]:
+        """Return the entries of a folder by name; {} where there is no such folder."""
+        found = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                    found[entry.name] = _fact(entry.stat(follow_symlinks=False))
+        return found
+
+    @contextlib.contextmanager
+    def read(self, path: str) -> Iterator[IO[bytes]]:
+        """Return a stream of a file's bytes."""
+        with _failing(f"{path} cannot be read"), Path(path).open("rb") as stream:
+            yield stream
+
+    @contextlib.contextmanager
+    def create(self, path: str) -> Iterator[IO[bytes]]:
+        """Return a stream into a new file of mode 0600, synced when the block ends well."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with (
+            _failing(f"{path} cannot be written"),
+            os.fdopen(os.open(path, flags, PRIVATE), "wb", buffering=CHUNK_BYTES) as stream,
+        ):
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def receive(self, path: str, source: IO[bytes], modified_s: float) -> Received:
+        """Write a stream to `path`, synced, and hash what was written."""
+        digest, size = hashlib.sha256(), 0
+        with self.create(path) as target:
+            while chunk := read_chunk(source):
+                target.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+        os.utime(path, (modified_s, modified_s))
+        return Received(size, digest.hexdigest())
+
+    def append(self, path: str, line: str) -> None:
+        """Add a line to a file of mode 0600, and make it last through a power cut."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        with _failing(f"{path} cannot be written"):
+            new = not Path(path).exists()
+            descriptor = os.open(path, flags, PRIVATE)
+            try:
+                os.write(descriptor, line.encode() + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if new:
+                _sync_folder(os.path.dirname(path))
+
+    def free_bytes(self, folder: str) -> int | None:
+        """Return what fits into the file system of `folder`."""
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free
+        return None
+
+    def rename(self, old: str, new: str) -> None:
+        """Put `old` in the place of `new` at once, and make that last through a power cut."""
+        with _failing(f"{old} cannot be renamed to {new}"):
+            os.rename(old, new)
+            _sync_folder(os.path.dirname(new))
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files; one that is not there is as good as removed."""
+        for path in paths:
+            with _failing(f"{path} cannot be removed"), contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def run(self, command: Command, heard: Heard | None = None) -> Outcome:
+        """Run a command to its end, its words quoted, through Invoke."""
+        streams = {}
+        if heard:
+            streams = {f"{name}_stream": LineStream(name, heard) for name in ("out", "err")}
+        try:
+            result = self._context.run(str(command), timeout=command.limit_s, **streams)
+        except CommandTimedOut as error:
+            raise StepFailed(
+                f"It did not end within {command.limit_s:g} s, so it was stopped: {command}"
+            ) from error
+        except ThreadException as error:
+            raise _first_of(error) from error
+        finally:
+            for stream in streams.values():
+                stream.close()
+        assert result is not None  # noqa: S101 - only a disowned command has no result
+        return checked(command, Outcome(result.exited, result.stdout, result.stderr), self.name)
+
+    @contextlib.contextmanager
+    def pipe(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
+        """Start a command whose output is bytes; it is ended when the block is left."""
+        with piped(command.words, heard, command.limit_s) as (process, finish):
+            assert process.stdout is not None  # noqa: S101 - we asked for a pipe
+            yield Pipe(process.stdout, finish)
+
+    def http_status(self, port: int, path: str, address: str = "127.0.0.1") -> int:
+        """Return the status that an HTTP server of this host answers, 0 where none does."""
+        connection = http.client.HTTPConnection(address, port, timeout=5)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Do nothing: there is no connection to close."""
+
+
+def read_chunk(source: IO[bytes]) -> bytes:
+    """Return the next bytes of a stream, b"" at its end; raises StepFailed, never OSError."""
+    try:
+        return source.read(CHUNK_BYTES)
+    except OSError as error:
+        raise StepFailed(f"Reading broke off: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def piped(
+    words: tuple[str, ...], heard: Heard | None, limit_s: float, *, feed: bool = False
+) -> Iterator[tuple[subprocess.Popen[bytes], _Finish]]:
+    """Start a program with pipes for bytes, and end it when the block is left.
+
+    Its error stream is read by a thread of its own and handed on line by line.
+    """
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    lines = LineStream("err", heard or (lambda _stream, _line: None))
+
+    def listen() -> None:
+        assert process.stderr is not None  # noqa: S101 - we asked for a pipe
+        with io.TextIOWrapper(process.stderr, "utf-8", "backslashreplace") as text:
+            for line in text:
+                lines.write(line)
+        lines.close()
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    timer = threading.Timer(limit_s, children.end, [process])
+    timer.daemon = True
+    timer.start()
+    finish = _Finish(process, listener)
+    try:
+        with children.watched(process):
+            yield process, finish
+    except FileNotFoundError as error:
+        raise StepFailed(f"{words[0]}: no such program. Install it.") from error
+    finally:
+        timer.cancel()
+        for stream in (process.stdin, process.stdout):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        listener.join()
+
+
+class _Finish:
+    """Waits for a program and for the last line of its error stream."""
+
+    def __init__(self, process: subprocess.Popen[bytes], listener: threading.Thread) -> None:
+        self.process = process
+        self.listener = listener
+
+    def __call__(self) -> int:
+        code = self.process.wait()
+        self.listener.join()
+        return code
+
+
+def checked(command: Command, outcome: Outcome, where: str) -> Outcome:
+    """Return the outcome of a command, or raise StepFailed where its exit code is a failure."""
+    if outcome.exit_code in command.accept:
+        return outcome
+    if children.ending():
+        raise Interrupted(-outcome.exit_code if outcome.exit_code < 0 else 15)
+    raise StepFailed(
+        f"On {where}: exit {outcome.exit_code} from `{command}`: {outcome.last_words}"
+    )
+
+
+def _first_of(error: ThreadException) -> BaseException:
+    """Return the exception that was raised while a line was being handed on."""
+    for each in error.exceptions:
+        if isinstance(each.value, BaseException):
+            return each.value
+    return error
+
+
+def _fact(status: os.stat_result) -> FileFact:
+    return FileFact(status.st_size, status.st_mtime, stat.S_ISDIR(status.st_mode))
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """Word an error of the operating system for people."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        advice = " Free some space and run the same command again." if full else ""
+        raise StepFailed(f"{what}: {error.strerror or error}.{advice}") from error
+
+
+@contextlib.contextmanager
+def locked(path: str, purpose: str) -> Iterator[None]:
+    """Hold the lock of a stack; the kernel lets go of it when we end, however we end.
+
+    Raises Busy, with who holds it.
+    """
+    with _failing(f"The lock {path} cannot be written"):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, PRIVATE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(_who_holds(descriptor, path)) from None
+        holder = {
+            "pid": os.getpid(),
+            "purpose": purpose,
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _who_holds(descriptor: int, path: str) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        who = f"`{holder['purpose']}` (process {holder['pid']}, since {holder['since']})"
+    except (ValueError, KeyError, TypeError):
+        who = "another run"
+    return f"{who} is working on this stack. Wait for it to end, and run this again. ({path})"
