@@ -1,0 +1,362 @@
+"""A plan, done: jobs in parallel, their outputs whole or not at all, their steps undone if not.
+
+A job's steps write under partial names. When the last is done, each output is recorded, and then
+renamed. When one fails, what the job journaled is undone and its partial files are removed.
+Not for: deciding what runs (plan.py), or what people see (report.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from enum import Enum
+from graphlib import TopologicalSorter
+from types import FrameType
+from typing import Any, Protocol
+
+from . import children
+from .errors import Interrupted, IotstackError, StepFailed
+from .journal import Journal
+from .plan import Plan, PlannedJob, parameters_of
+from .rules import Job
+from .steps import COMMIT, PARTIAL, File, Host, Place, Record, UndoableStep
+
+RETRY_WAIT_S = 2.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class End(Enum):
+    """How a job ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "not started"
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How one job ended, how long it took, and what it warned of."""
+
+    job: Job
+    end: End
+    seconds: float = 0.0
+    message: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How all jobs of a plan ended."""
+
+    jobs: tuple[JobResult, ...]
+
+    @property
+    def failed(self) -> tuple[JobResult, ...]:
+        """The jobs that were started and failed."""
+        return tuple(each for each in self.jobs if each.end is End.FAILED)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All that was warned of."""
+        return tuple(text for each in self.jobs for text in each.warnings)
+
+    def __add__(self, other: RunResult) -> RunResult:
+        """Return both runs as one."""
+        return RunResult(self.jobs + other.jobs)
+
+
+class Watcher(Protocol):
+    """Whoever wants to know what happens; called from several threads."""
+
+    def started(self, planned: PlannedJob) -> None:
+        """A job starts."""
+        ...
+
+    def heard(self, job: Job, stream: str, line: str) -> None:
+        """A program said a line."""
+        ...
+
+    def said(self, job: Job, text: str) -> None:
+        """A job tells what it is doing."""
+        ...
+
+    def moved(self, job: Job, done_bytes: int, expected_bytes: int) -> None:
+        """A job moved bytes."""
+        ...
+
+    def warned(self, job: Job, text: str) -> None:
+        """A job warns."""
+        ...
+
+    def ended(self, result: JobResult) -> None:
+        """A job ended."""
+        ...
+
+
+class Ledger(Protocol):
+    """Where records of finished outputs are kept; what is added survives a power cut."""
+
+    def known(self) -> Mapping[str, Record]:
+        """Return the records by output."""
+        ...
+
+    def add(self, record: Record) -> None:
+        """Keep one more."""
+        ...
+
+
+@dataclass(slots=True)
+class _Scene:
+    """What the steps of one attempt at one job may use."""
+
+    run: Run
+    job: Job
+    expected_bytes: int = 0
+    moved_bytes: int = 0
+    warnings: list[str] = field(default_factory=list)
+    learnt: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def place(self, file: File) -> Place:
+        return self.run.places[file.role]
+
+    def host(self, role: str) -> Host:
+        return self.run.places[role]  # type: ignore[return-value]  # the rulebook binds a host
+
+    def hear(self, stream: str, line: str) -> None:
+        self.run.watcher.heard(self.job, stream, line)
+
+    def say(self, text: str) -> None:
+        self.run.watcher.said(self.job, text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.run.watcher.warned(self.job, text)
+
+    def expect(self, size_bytes: int) -> None:
+        self.expected_bytes = size_bytes
+
+    def moved(self, size_bytes: int) -> None:
+        self.moved_bytes += size_bytes
+        self.run.watcher.moved(self.job, self.moved_bytes, self.expected_bytes)
+        if children.ending():
+            raise Interrupted(signal.SIGTERM)
+
+    def learn(self, output: File, **facts: Any) -> None:
+        self.learnt.setdefault(str(output), {}).update(facts)
+
+    def records(self) -> Mapping[str, Record]:
+        return self.run.ledger.known()
+
+    def failures(self) -> Mapping[str, str]:
+        return self.run.failures
+
+
+class Run:
+    """One plan, the places its roles are bound to, and all that the run writes to."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        places: Mapping[str, Place],
+        *,
+        ledger: Ledger,
+        journal: Journal,
+        watcher: Watcher,
+        jobs_at_once: int = 2,
+        keep_going: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.places = places
+        self.ledger = ledger
+        self.journal = journal
+        self.watcher = watcher
+        self.jobs_at_once = jobs_at_once
+        self.keep_going = keep_going
+        self.failures: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def do(self) -> RunResult:
+        """Do the plan and return how each job ended.
+
+        Raises Interrupted after a signal, when every program has ended, every journaled step is
+        undone and no partial file is left.
+        """
+        planned = {id(each.job): each for each in self.plan.to_run}
+        sorter = TopologicalSorter(
+            {key: [id(n) for n in each.needs if id(n) in planned] for key, each in planned.items()}
+        )
+        sorter.prepare()
+        results: dict[int, JobResult] = {}
+        pool = ThreadPoolExecutor(self.jobs_at_once, thread_name_prefix="job")
+        running: dict[Future[JobResult], int] = {}
+        try:
+            with signals_raised():
+                while sorter.is_active():
+                    for key in sorter.get_ready():
+                        blocked = self._blocked(planned[key], results)
+                        if blocked:
+                            self._settle(results, key, blocked)
+                            sorter.done(key)
+                        else:
+                            running[pool.submit(self._attempts, planned[key])] = key
+                    if not running:
+                        continue
+                    for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                        key = running.pop(ended)
+                        self._settle(results, key, ended.result())
+                        sorter.done(key)
+        except Interrupted:
+            self._stop(pool, running)
+            raise
+        finally:
+            pool.shutdown(wait=True)
+        return RunResult(tuple(results[key] for key in planned))
+
+    def _stop(self, pool: ThreadPoolExecutor, running: Mapping[Future[JobResult], int]) -> None:
+        """End what runs, then undo what it journaled; further signals wait."""
+        with signals_ignored():
+            children.end_all()
+            for place in self.places.values():
+                place.close()
+            pool.shutdown(wait=True, cancel_futures=True)
+            for ended in running:
+                if not ended.cancelled():
+                    ended.exception()
+            children.resume()
+            self.journal.undo()
+
+    def _blocked(self, planned: PlannedJob, results: Mapping[int, JobResult]) -> JobResult | None:
+        """Return why a job is not started, or None when it may be."""
+        bad = [
+            results[id(n)].job
+            for n in planned.needs
+            if id(n) in results and results[id(n)].end is not End.DONE
+        ]
+        if planned.job.rule.always:
+            return None
+        if bad:
+            names = ", ".join(f"'{each.rule.name}'" for each in bad)
+            return JobResult(planned.job, End.SKIPPED, message=f"it needs {names}")
+        failed = [each.job for each in results.values() if each.end is End.FAILED]
+        if failed and not self.keep_going:
+            return JobResult(
+                planned.job, End.SKIPPED, message=f"'{failed[0].rule.name}' failed before"
+            )
+        return None
+
+    def _settle(self, results: dict[int, JobResult], key: int, result: JobResult) -> None:
+        results[key] = result
+        if result.end is not End.DONE:
+            self.failures.update({str(output): result.message for output in result.job.outputs})
+        self.watcher.ended(result)
+
+    def _attempts(self, planned: PlannedJob) -> JobResult:
+        """Do one job, again where that may help; return how it ended."""
+        job = planned.job
+        self.watcher.started(planned)
+        started = time.monotonic()
+        for attempt in range(job.rule.retries + 1):
+            scene = _Scene(self, job)
+            try:
+                self._steps(scene)
+                self._finish(scene, time.monotonic() - started)
+            except IotstackError as error:
+                message = self._clean(scene, str(error))
+                again = isinstance(error, StepFailed) and error.again
+                if children.ending():
+                    return JobResult(job, End.SKIPPED, message="interrupted")
+                if again and attempt < job.rule.retries and message == str(error):
+                    wait_s = RETRY_WAIT_S * 2**attempt
+                    scene.say(f"{error} Trying again in {wait_s:g} s.")
+                    time.sleep(wait_s)
+                    continue
+                return JobResult(
+                    job, End.FAILED, time.monotonic() - started, message, tuple(scene.warnings)
+                )
+            except BaseException as error:
+                self._clean(scene, str(error))
+                raise
+            return JobResult(
+                job, End.DONE, time.monotonic() - started, warnings=tuple(scene.warnings)
+            )
+        raise AssertionError("the last attempt returns")
+
+    def _steps(self, scene: _Scene) -> None:
+        for step in scene.job.steps:
+            if children.ending():
+                raise Interrupted(signal.SIGTERM)
+            if step is COMMIT:
+                self.journal.forget(scene.job.name)
+            elif isinstance(step, UndoableStep):
+                self.journal.write(scene.job.name, step)
+            step.do(scene)
+
+    def _finish(self, scene: _Scene, seconds: float) -> None:
+        """Record the outputs, give them their final names, and forget the job's journal."""
+        job = scene.job
+        for output in job.outputs:
+            facts = scene.learnt.get(str(output), {})
+            record = Record(
+                output=str(output),
+                size_bytes=facts.pop("size_bytes", 0),
+                sha256=facts.pop("sha256", ""),
+                seconds=round(seconds, 3),
+                parameters=parameters_of(job),
+                warnings=tuple(scene.warnings),
+                facts=facts,
+            )
+            with self._lock:
+                self.ledger.add(record)
+            scene.place(output).rename(output.partial, output.absolute)
+        self.journal.forget(job.name)
+
+    def _clean(self, scene: _Scene, message: str) -> str:
+        """Undo and remove what a failed attempt left; return the message, and if that failed."""
+        if children.ending():
+            # Nothing can be run now; the main thread undoes the steps when all have ended.
+            with contextlib.suppress(IotstackError):
+                self._discard(scene)
+            return message
+        try:
+            self.journal.undo(scene.job.name)
+            self._discard(scene)
+        except IotstackError as error:
+            return f"{message}\n{error}"
+        return message
+
+    def _discard(self, scene: _Scene) -> None:
+        for output in scene.job.outputs:
+            scene.place(output).remove([output.absolute + PARTIAL])
+
+
+@contextlib.contextmanager
+def signals_raised() -> Iterator[None]:
+    """Turn the signals that ask us to stop into Interrupted, in the main thread."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    yield from _handled(stop)
+
+
+@contextlib.contextmanager
+def signals_ignored() -> Iterator[None]:
+    """Let nobody interrupt the cleaning up."""
+    yield from _handled(signal.SIG_IGN)
+
+
+def _handled(handler: Any) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

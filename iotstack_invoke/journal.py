@@ -1,0 +1,113 @@
+"""What to undo, written before it is done. The file lies on the host that is changed.
+
+JSON lines, each synced before its step acts: a torn last line never acted. A step that is done
+and needs no undo any more is forgotten by its job's name. While undo is owed, no run starts.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from .errors import IotstackError, StepFailed
+from .steps import Host, UndoableStep
+
+
+class Journal:
+    """The journal of one host."""
+
+    def __init__(self, host: Host, path: str, steps: Iterable[type[Any]]) -> None:
+        self.host = host
+        self.path = path
+        self._steps: Mapping[str, type[Any]] = {each.__name__: each for each in steps}
+        self._owed: list[tuple[str, UndoableStep]] = []
+        self._lock = threading.Lock()
+        self._torn = False
+
+    def write(self, job: str, step: UndoableStep) -> None:
+        """Note a step that is about to act."""
+        assert is_dataclass(step)  # noqa: S101 - steps are frozen dataclasses
+        line = {"job": job, "step": type(step).__name__, "fields": asdict(step)}
+        with self._lock:
+            self._append(line)
+            self._owed.append((job, step))
+
+    def forget(self, job: str) -> None:
+        """Note that the steps of a job need no undo any more."""
+        with self._lock:
+            if not any(owner == job for owner, _ in self._owed):
+                return
+            self._append({"done": job})
+            self._owed = [(owner, step) for owner, step in self._owed if owner != job]
+            self._remove_if_empty()
+
+    def undo(self, job: str | None = None) -> tuple[str, ...]:
+        """Undo the steps of a job, or of all jobs, newest first; return what was undone.
+
+        Raises StepFailed where an undo fails; what is still owed stays in the file.
+        """
+        with self._lock:
+            undone = []
+            for owner, step in reversed(list(self._owed)):
+                if job is not None and owner != job:
+                    continue
+                try:
+                    step.undo(self.host)
+                except IotstackError as error:
+                    raise StepFailed(
+                        f"Undoing '{type(step).__name__}' of '{owner}' failed: {error} What is "
+                        f"owed is in {self.path}; the next run tries again before all else."
+                    ) from error
+                self._owed.remove((owner, step))
+                undone.append(f"{owner}: {type(step).__name__}")
+            owners = {owner for owner, _ in self._owed}
+            if undone and job is not None and job not in owners and self._owed:
+                self._append({"done": job})
+            if undone:
+                self._remove_if_empty()
+            return tuple(undone)
+
+    def recover(self, lines: Iterable[str]) -> tuple[str, ...]:
+        """Undo what a dead run left in the journal; return what was undone.
+
+        Raises StepFailed for a step that this version does not know: then nothing is undone.
+        """
+        owed: list[tuple[str, UndoableStep]] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue  # torn: its step never acted
+            try:
+                if "done" in entry:
+                    owed = [(o, s) for o, s in owed if o != entry["done"]]
+                else:
+                    owed.append((entry["job"], self._step(entry)))
+            except (KeyError, TypeError, AttributeError) as error:
+                raise StepFailed(
+                    f"{self.path} line {number}: this version knows no such step: {line.strip()} "
+                    "Undo it with the version that wrote it; until then nothing is changed."
+                ) from error
+        self._owed = owed
+        undone = self.undo()
+        self._remove_if_empty()
+        return undone
+
+    def _step(self, entry: Mapping[str, Any]) -> UndoableStep:
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["fields"].items()}
+        step: UndoableStep = self._steps[entry["step"]](**fields)
+        return step
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        # ASCII, for names that are no UTF-8. What a full disk tore must not swallow the next line.
+        line = json.dumps(entry)
+        before, self._torn = "\n" if self._torn else "", True
+        self.host.append(self.path, before + line)
+        self._torn = False
+
+    def _remove_if_empty(self) -> None:
+        if not self._owed:
+            self.host.remove([self.path])

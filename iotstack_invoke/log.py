@@ -1,0 +1,107 @@
+"""The log of one run: every line that any program said, one line each, with its time.
+
+It bears a partial name until it is finished, like every file that we make, so that a log under
+its final name is whole. It holds no secrets: no command that we run carries one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+
+from .engine import JobResult
+from .plan import PlannedJob
+from .rules import Job
+from .steps import PARTIAL
+
+
+class RunLog:
+    """The log file of a runtag; a run that goes on adds to what is there."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        partial = path + PARTIAL
+        if os.path.exists(path):  # a finished set is being delivered, or made again
+            shutil.copyfile(path, partial)
+        descriptor = os.open(
+            partial, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600
+        )
+        self._file = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+        self.closed = False
+        self.broken = ""
+        """Why a line could not be written, or ''."""
+
+    def write(self, source: str, text: str) -> None:
+        """Add what `source` said, each line with the time; once closed, nothing."""
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        with self._lock:
+            if not self.closed:
+                try:
+                    for line in text.splitlines() or [""]:
+                        self._file.write(f"{now} {source}: {_visible(line)}\n")
+                    self._file.flush()
+                except OSError as error:  # a full disk: the run goes on and ends with this
+                    self.broken = error.strerror or str(error)
+
+    def leave(self) -> None:
+        """Close the file under its partial name: the run did not end."""
+        with self._lock:
+            if not self.closed:
+                self.closed = True
+                self._file.close()
+
+    def finish(self, rename: Callable[[str, str], None]) -> None:
+        """Give the log its final name; nothing is added from now on."""
+        with self._lock:
+            if not self.closed:
+                self.closed = True
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                rename(self.path + PARTIAL, self.path)
+
+
+def _visible(line: str) -> str:
+    """Return a line without characters that would move the cursor of whoever reads the log."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
+
+
+class LogWatcher:
+    """Writes down all that the engine tells of."""
+
+    def __init__(self, log: RunLog) -> None:
+        self.log = log
+
+    def started(self, planned: PlannedJob) -> None:
+        """A job starts: why, and its commands."""
+        name = planned.job.rule.name
+        self.log.write(name, f"starts: {'; '.join(map(str, planned.reasons))}")
+        for step in planned.job.steps:
+            for line in step.commands():
+                self.log.write(name, f"$ {line}")
+
+    def heard(self, job: Job, stream: str, line: str) -> None:
+        """A program said a line."""
+        self.log.write(f"{job.rule.name} {stream}", line)
+
+    def said(self, job: Job, text: str) -> None:
+        """A job tells what it is doing."""
+        self.log.write(job.rule.name, text)
+
+    def moved(self, job: Job, done_bytes: int, expected_bytes: int) -> None:
+        """Bytes are not for the log."""
+
+    def warned(self, job: Job, text: str) -> None:
+        """A job warns."""
+        self.log.write(job.rule.name, f"warning: {text}")
+
+    def ended(self, result: JobResult) -> None:
+        """A job ended."""
+        why = f": {result.message}" if result.message else ""
+        self.log.write(
+            result.job.rule.name, f"{result.end.value} after {result.seconds:.1f} s{why}"
+        )

@@ -1,0 +1,298 @@
+"""All that a person sees: progress, tables, errors. Nothing is decided here.
+
+Results go to stdout, everything else to stderr. Off a terminal there is no progress: a good run
+under cron prints nothing. Text that we did not write is never taken for markup.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from .engine import End, JobResult
+from .plan import Graph, Plan, PlannedJob
+from .rules import Job
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+LINE_WIDTH = 200
+"""Off a terminal Rich would wrap at 80 columns, in the middle of a path."""
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a size for people, in decimal units as disks are sold: `1.2 GB`."""
+    from rich.filesize import decimal
+
+    return decimal(size_bytes)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for people: `0.4 s`, `42 s`, `3 min 05 s`, `1 h 02 min`."""
+    if seconds < 10:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:  # noqa: PLR2004
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def age_text(made: datetime | None, now: datetime) -> str:
+    """Return how old a set is, for people: `3 hours`, `12 days`."""
+    if made is None:
+        return "?"
+    seconds = (now - made).total_seconds()
+    if seconds < 0:
+        return "in the future"
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // length)
+        if count >= (2 if unit == "day" else 1):
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "just now"
+
+
+class Report:
+    """Talks to the person who started the run."""
+
+    def __init__(self, *, verbose: bool | None = None) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # under LC_ALL=POSIX "é" would end the run
+                stream.reconfigure(errors="backslashreplace")
+        self.live = sys.stderr.isatty() if verbose is None else verbose
+        self._bars: Progress | None = None
+        self._rows: dict[int, TaskID] = {}
+        self._lock = threading.Lock()
+        self._consoles: dict[bool, Console] = {}
+
+    def console(self, *, error: bool = False) -> Console:
+        """Return the console for results, or the one for talk and errors."""
+        if error not in self._consoles:
+            from rich.console import Console
+
+            stream = sys.stderr if error else sys.stdout
+            width = None if stream.isatty() else int(os.environ.get("COLUMNS", LINE_WIDTH))
+            self._consoles[error] = Console(stderr=error, width=width, highlight=False)
+        return self._consoles[error]
+
+    def tell(self, text: str, *, style: str | None = None) -> None:
+        """Say something to a person who watches; off a terminal, nothing."""
+        if self.live:
+            self._line(text, style)
+
+    def fail(self, text: str) -> None:
+        """Say what went wrong, to whoever reads: a person, or cron's mail."""
+        self._line(text, "red")
+
+    def warn(self, text: str) -> None:
+        """Say what a person should know, though the run goes on."""
+        self._line(text, "yellow")
+
+    def _line(self, text: str, style: str | None) -> None:
+        console = self._bars.console if self._bars else self.console(error=True)
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def write(self, text: str) -> None:
+        """Print a result as it is."""
+        self.console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def write_json(self, content: Any) -> None:
+        """Print a result for programs."""
+        sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=1, default=str) + "\n")
+
+    def table(
+        self, titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()
+    ) -> None:
+        """Print rows under titles; `right` lists the columns of numbers."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for number, title in enumerate(titles):
+            table.add_column(
+                Text(title), justify="right" if number in right else "left", overflow="fold"
+            )
+        for row in rows:
+            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        self.console().print(table)
+
+    # The engine's watcher, called from its threads.
+
+    def start_bars(self) -> None:
+        """Show a bar for each running job from now on, where somebody looks."""
+        if not self.live or not sys.stderr.isatty():
+            return
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        self._bars = Progress(
+            TextColumn("{task.fields[job]}", markup=False),
+            BarColumn(bar_width=24),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[saying]}", markup=False),
+            console=self.console(error=True),
+            transient=True,
+            refresh_per_second=5,
+        )
+        self._bars.start()
+
+    def stop_bars(self) -> None:
+        """Show no bars any more."""
+        if self._bars:
+            self._bars.stop()
+        self._bars = None
+        self._rows.clear()
+
+    def started(self, planned: PlannedJob) -> None:
+        """A job starts."""
+        if self._bars:
+            with self._lock:
+                self._rows[id(planned.job)] = self._bars.add_task(
+                    "", total=None, job=place_and_rule(planned.job), saying=""
+                )
+
+    def heard(self, job: Job, stream: str, line: str) -> None:
+        """A program said a line: the log has it."""
+
+    def said(self, job: Job, text: str) -> None:
+        """A job tells what it is doing."""
+        row = self._rows.get(id(job))
+        if self._bars and row is not None:
+            self._bars.update(row, saying=text)
+
+    def moved(self, job: Job, done_bytes: int, expected_bytes: int) -> None:
+        """A job moved bytes."""
+        row = self._rows.get(id(job))
+        if self._bars and row is not None:
+            # What was expected is a guess for a live stack: a bar never says more than all.
+            total = max(expected_bytes, done_bytes) if expected_bytes else None
+            self._bars.update(row, completed=done_bytes, total=total)
+
+    def warned(self, job: Job, text: str) -> None:
+        """A job warns: the end of the run tells it."""
+
+    def ended(self, result: JobResult) -> None:
+        """A job ended."""
+        with self._lock:
+            row = self._rows.pop(id(result.job), None)
+            if self._bars and row is not None:
+                self._bars.remove_task(row)
+        mark = {End.DONE: "✓", End.FAILED: "✗", End.SKIPPED: "-"}[result.end]
+        style = {End.DONE: "green", End.FAILED: "red", End.SKIPPED: "yellow"}[result.end]
+        took = f" ({duration_text(result.seconds)})" if result.end is not End.SKIPPED else ""
+        why = f": {result.message}" if result.message else ""
+        self.tell(f"{mark} {place_and_rule(result.job)}{took}{why}", style=style)
+
+    # What a plan and a rulebook look like.
+
+    def plan(self, plan: Plan, *, commands: bool = True, also_settled: bool = False) -> None:
+        """Print every job that would run, why, and its commands."""
+        for planned in plan.planned:
+            if not planned.runs and not also_settled:
+                continue
+            outputs = ", ".join(map(str, planned.job.outputs))
+            self.write(f"{planned.job.rule.name}: {outputs or planned.job.name}")
+            for reason in planned.reasons:
+                self.write(f"    why: {reason}")
+            if not planned.runs:
+                self.write("    is there: nothing to do")
+            if commands and planned.runs:
+                for step in planned.job.steps:
+                    for line in step.commands():
+                        self.write(f"    $ {line}")
+        count = len(plan.to_run)
+        self.write(f"{count} job{'s' if count != 1 else ''} would run. Nothing was changed.")
+
+    def graph(self, graph: Graph, form: str) -> None:
+        """Print what is made from what: as a tree, or for Mermaid or Graphviz."""
+        {"tree": self._tree, "mermaid": self._mermaid, "dot": self._dot}[form](graph)
+
+    def _tree(self, graph: Graph) -> None:
+        from rich.text import Text
+        from rich.tree import Tree
+
+        def grow(branch: Tree, job: Job) -> None:
+            for output in job.outputs:
+                leaf = branch.add(Text(str(output), style="bold"))
+                leaf.add(Text(f"{job.rule.name}: {job.rule.sentence}", style="dim"))
+                for file in (*job.inputs, *job.ancient):
+                    maker = graph.makers.get(file)
+                    if maker:
+                        grow(leaf, maker)
+                    else:
+                        leaf.add(Text(str(file)))
+
+        root = Tree(Text("backup"))
+        used = {file for job in graph.jobs for file in (*job.inputs, *job.ancient)}
+        for job in reversed(graph.jobs):
+            if not set(job.outputs) & used:
+                grow(root, job)
+        self.console().print(root)
+
+    def _mermaid(self, graph: Graph) -> None:
+        names = {file: f"f{number}" for number, file in enumerate(sorted(graph.files))}
+        self.write("flowchart BT")
+        for file, name in names.items():
+            self.write(f'    {name}["{file}"]')
+        for job in graph.jobs:
+            for output in job.outputs:
+                for file in (*job.inputs, *job.ancient):
+                    self.write(f"    {names[file]} -->|{job.rule.name}| {names[output]}")
+
+    def _dot(self, graph: Graph) -> None:
+        self.write("digraph rules {")
+        self.write("    rankdir=BT;")
+        for job in graph.jobs:
+            for output in job.outputs:
+                self.write(f'    "{output}" [xlabel="{job.rule.name}"];')
+                for file in (*job.inputs, *job.ancient):
+                    self.write(f'    "{file}" -> "{output}";')
+        self.write("}")
+
+
+_STYLES: Mapping[str, str] = {
+    "complete": "green",
+    "warnings": "yellow",
+    "incomplete": "red",
+    "damaged": "red",
+    "unfinished": "yellow",
+    "failed": "red",
+}
+
+
+def place_and_rule(job: Job) -> str:
+    """Return what a person reads for a job: its rule, and the role it writes to."""
+    roles = {output.role for output in job.outputs} - {"pi"}
+    return f"{job.rule.name} → {', '.join(sorted(roles))}" if roles else job.rule.name
+
+
+class Fanout:
+    """An engine's watcher that passes everything on to several."""
+
+    def __init__(self, *watchers: Any) -> None:
+        self._watchers = watchers
+
+    def __getattr__(self, name: str) -> Any:
+        methods = [getattr(each, name) for each in self._watchers]
+
+        def call(*arguments: Any) -> None:
+            for method in methods:
+                method(*arguments)
+
+        return call

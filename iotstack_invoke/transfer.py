@@ -1,0 +1,83 @@
+"""Copying a finished file from one place to another, proven on the far side."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import IO
+
+from .errors import StepFailed
+from .steps import File, Scene
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Copy a file to another place.
+
+    `after` are copies that must have arrived before, each with the file that it is a copy of: a
+    copy whose original could not be made is not waited for.
+    """
+
+    source: File
+    target: File
+    after: tuple[tuple[File, File], ...] = ()
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is copied where."""
+        return (f"copy '{self.source.absolute}' to {self.target.role}:'{self.target.absolute}'",)
+
+    def do(self, scene: Scene) -> None:
+        """Write the copy under its partial name; raises StepFailed where it is not the same."""
+        failures = scene.failures()
+        for original, copy in self.after:
+            if str(copy) in failures and str(original) not in failures:
+                raise StepFailed(f"{copy} has not arrived, and this file says that it has.")
+        source, target = scene.place(self.source), scene.place(self.target)
+        fact = source.look([self.source.absolute]).get(self.source.absolute)
+        if fact is None:
+            raise StepFailed(f"{self.source.absolute} is not there.")
+        free = target.free_bytes(os.path.dirname(self.target.absolute) or ".")
+        if free is not None and free < fact.size_bytes:
+            raise StepFailed(
+                f"On {target.name} {free:,} bytes are free, and {self.target.path} has "
+                f"{fact.size_bytes:,}. Make room there and run the same command again."
+            )
+        scene.expect(fact.size_bytes)
+        with source.read(self.source.absolute) as stream:
+            counted = _Counted(stream, scene)
+            received = target.receive(self.target.partial, counted, fact.modified_s)  # type: ignore[arg-type]
+        sent = counted.digest.hexdigest()
+        record = scene.records().get(str(self.source))
+        if record and record.sha256 and record.sha256 != sent:
+            raise StepFailed(
+                f"{self.source.absolute} is no longer what was written: its SHA-256 is {sent}, "
+                f"and was {record.sha256}. Make it again with --force, and check the disk."
+            )
+        if received.size_bytes != counted.size_bytes or received.sha256 not in (sent, None):
+            raise StepFailed(
+                f"What arrived on {target.name} as {self.target.partial} is not what was sent "
+                f"({received.size_bytes:,} of {counted.size_bytes:,} bytes, SHA-256 "
+                f"{received.sha256} instead of {sent}).",
+                again=True,
+            )
+        if received.sha256 is None:
+            scene.warn(f"{target.name} has no shell: {self.target.path} is proven by size only.")
+        scene.learn(self.target, size_bytes=received.size_bytes, sha256=sent)
+
+
+class _Counted:
+    """A stream that is hashed and counted while it is read."""
+
+    def __init__(self, source: IO[bytes], scene: Scene) -> None:
+        self.source = source
+        self.scene = scene
+        self.digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.source.read(size)
+        self.digest.update(data)
+        self.size_bytes += len(data)
+        self.scene.moved(len(data))
+        return data
