@@ -1,0 +1,183 @@
+"""The manifest of a set, and the records it is made of. Pure: text in, values out.
+
+A set without a manifest is unfinished. The records of an unfinished set lie beside it as JSON
+lines, one for each finished output, written before the output got its final name: they tell a
+run that goes on after a crash what is whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from .rules import KINDS, PARTS
+from .runtag import is_runtag
+from .steps import Record
+
+FORMAT = "iotstack-invoke manifest 1"
+RECORDS_ENDING = "unfinished.jsonl"
+REMOVING_ENDING = "removing"
+UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One archive of a set. `error` says why it was not made; then size and hash are empty."""
+
+    kind: str
+    file: str
+    size_bytes: int = 0
+    sha256: str = ""
+    seconds: float = 0.0
+    error: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container of the stack as it was when the backup was made."""
+
+    name: str
+    image: str
+    image_id: str
+    digest: str
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something of the stack that is in no part, and why."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a set holds and how it was made. Times are UTC; `zone` is the local one."""
+
+    runtag: str
+    host: str
+    program: str
+    started_utc: str
+    finished_utc: str
+    zone: str
+    parts: tuple[Part, ...]
+    containers: tuple[Container, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """`complete`, `warnings`, or `incomplete` where a part could not be made."""
+        if any(part.error for part in self.parts):
+            return "incomplete"
+        return "warnings" if self.warnings else "complete"
+
+    @property
+    def made(self) -> tuple[Part, ...]:
+        """The parts that there are."""
+        return tuple(part for part in self.parts if not part.error)
+
+    def to_json(self) -> str:
+        """Return the text of the manifest file."""
+        content = asdict(self)
+        content["parts"] = {part.pop("kind"): part for part in content["parts"]}
+        ordered = {"format": FORMAT, "runtag": self.runtag, "state": self.state, **content}
+        return json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_manifest(text: str) -> Manifest:
+    """Return the manifest that a file holds; raises ValueError where it holds none.
+
+    Keys of a later version are passed over.
+    """
+    try:
+        content = json.loads(text)
+        if not content["format"].startswith("iotstack-invoke manifest "):
+            raise ValueError(f"its format is {content['format']!r}")
+        if not is_runtag(content["runtag"]):
+            raise ValueError(f"{content['runtag']!r} is no runtag")
+        found: Manifest = _read(
+            Manifest,
+            {
+                **content,
+                "parts": tuple(
+                    _read(Part, {**part, "kind": kind})
+                    for kind, part in content["parts"].items()
+                    if kind in PARTS
+                ),
+                "containers": tuple(_read(Container, each) for each in content["containers"]),
+                "left_out": tuple(_read(LeftOut, each) for each in content["left_out"]),
+                "warnings": _texts(content["warnings"]),
+            },
+        )
+        for text_utc in (found.started_utc, found.finished_utc):
+            datetime.strptime(text_utc, UTC_FORMAT)  # noqa: DTZ007 - only asked whether it is one
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it is no manifest: {error!r}") from error
+    return found
+
+
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "Mapping[str, Any]": dict,
+}
+
+
+def _read(kind: Any, content: Mapping[str, Any]) -> Any:
+    """Return a value of one of our dataclasses; TypeError where a key is missing or of no use."""
+    known = {}
+    for each in fields(kind):
+        if each.name in content:
+            known[each.name] = content[each.name]
+            # Damage must not come to light later, as a size that is a text.
+            if not isinstance(known[each.name], _TYPES.get(str(each.type), object)):
+                raise TypeError(f"{each.name} is {known[each.name]!r}")
+    return kind(**known)
+
+
+def _texts(found: Any) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise TypeError(f"warnings is {found!r}")
+    return tuple(found)
+
+
+def records_of(manifest: Manifest, role: str, folder: str) -> dict[str, Record]:
+    """Return the records of a finished set's parts, as files of `role` below `folder`."""
+    found = {}
+    for part in manifest.made:
+        name = f"{role}:{folder}/{manifest.runtag}.{KINDS[part.kind]}"
+        found[name] = Record(
+            name, part.size_bytes, part.sha256, part.seconds, facts=dict(part.facts)
+        )
+    return found
+
+
+def record_line(record: Record) -> str:
+    """Return a record as one line of JSON."""
+    return json.dumps(asdict(record))  # ASCII: a warning may quote a name that is no UTF-8
+
+
+def read_records(lines: Iterable[str]) -> dict[str, Record]:
+    """Return the records of an unfinished set, by output; a torn line is no record."""
+    found = {}
+    for line in lines:
+        try:
+            content = json.loads(line)
+            record = _read(Record, {**content, "warnings": _texts(content["warnings"])})
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+        found[record.output] = record
+    return found
+
+
+def utc_text(moment: datetime) -> str:
+    """Return an aware time as the manifest writes it."""
+    return moment.astimezone(UTC).strftime(UTC_FORMAT)

@@ -1,0 +1,132 @@
+"""The sets that a listing of names holds, each with its state. Pure: it looks at nothing.
+
+A name that no run could have written belongs to no set and is left alone by everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+
+from .manifest import RECORDS_ENDING, REMOVING_ENDING, UTC_FORMAT, Manifest
+from .rules import KINDS, PARTS, split_set_name
+from .runtag import is_runtag, runtag_time
+from .steps import FileFact
+
+
+class State(Enum):
+    """How far a set can be trusted."""
+
+    COMPLETE = "complete"
+    WARNINGS = "warnings"
+    INCOMPLETE = "incomplete"
+    """A part could not be made; the others are whole."""
+    UNFINISHED = "unfinished"
+    """The run that made it did not end; the same command finishes it."""
+    UNPROVEN = "unproven"
+    """Archives without a manifest, as the seed's scripts made them."""
+    DAMAGED = "damaged"
+    """A part that the manifest names is not there, or has another size."""
+
+
+GOOD = frozenset({State.COMPLETE, State.WARNINGS})
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSet:
+    """All files of one runtag in one place."""
+
+    runtag: str
+    files: Mapping[str, FileFact]
+    """By kind: general, influx, manifest, log."""
+    state: State
+    manifest: Manifest | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes on the disk."""
+        return sum(fact.size_bytes for fact in self.files.values())
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The kinds of its archives."""
+        return tuple(kind for kind in PARTS if kind in self.files)
+
+    def made(self, zone: object = None) -> datetime | None:
+        """Return when it was made (aware): by its manifest, or else by its runtag.
+
+        A runtag tells local time, so `zone` (a tzinfo) says whose; None without either: a file's
+        date tells when it was copied, not when it was made.
+        """
+        if self.manifest:
+            return datetime.strptime(self.manifest.started_utc, UTC_FORMAT).replace(tzinfo=UTC)
+        local = runtag_time(self.runtag)
+        if local is None:
+            return None
+        try:
+            return local.astimezone() if zone is None else local.replace(tzinfo=zone)  # type: ignore[arg-type]
+        except (ValueError, OverflowError):  # in the first or the last year that Python knows
+            return None
+
+
+def runtags_in(names: Mapping[str, FileFact]) -> frozenset[str]:
+    """Return the runtags that have a manifest in a listing."""
+    found = (split_set_name(name) for name in names)
+    return frozenset(each[0] for each in found if each and each[1] == "manifest")
+
+
+def gather_sets(
+    names: Mapping[str, FileFact], manifests: Mapping[str, Manifest]
+) -> tuple[BackupSet, ...]:
+    """Return the sets of a listing, newest first; those that tell no time come last.
+
+    `manifests` by runtag: those that could be read.
+    """
+    files: dict[str, dict[str, FileFact]] = {}
+    unfinished: set[str] = set()
+    removing: set[str] = set()
+    for name, fact in names.items():
+        found = split_set_name(name)
+        if found:
+            files.setdefault(found[0], {})[found[1]] = fact
+        for ending, marked in ((RECORDS_ENDING, unfinished), (REMOVING_ENDING, removing)):
+            runtag = name.removesuffix(f".{ending}")
+            if runtag != name and is_runtag(runtag):
+                marked.add(runtag)
+                files.setdefault(runtag, {})
+    sets = [
+        BackupSet(
+            runtag,
+            found_files,
+            _state(found_files, manifests.get(runtag), unfinished=runtag in unfinished),
+            manifests.get(runtag),
+        )
+        for runtag, found_files in files.items()
+        if runtag not in removing and (set(found_files) - {"log"} or runtag in unfinished)
+    ]
+    return tuple(sorted(sets, key=_newest_first))
+
+
+def _newest_first(each: BackupSet) -> tuple[float, str]:
+    made = each.made()
+    return (-made.timestamp() if made else float("inf"), each.runtag)
+
+
+def _state(files: Mapping[str, FileFact], manifest: Manifest | None, *, unfinished: bool) -> State:
+    if "manifest" not in files:
+        return State.UNFINISHED if unfinished else State.UNPROVEN
+    if manifest is None:
+        return State.DAMAGED  # it is there and cannot be read
+    for part in manifest.made:
+        fact = files.get(part.kind)
+        if fact is None or fact.size_bytes != part.size_bytes:
+            return State.DAMAGED
+    return State(manifest.state)
+
+
+def files_of(runtag: str) -> tuple[str, ...]:
+    """Return the names that a set of that runtag may have, its manifest first."""
+    kinds = ("manifest", *PARTS, "log")
+    return (*(f"{runtag}.{KINDS[kind]}" for kind in kinds), f"{runtag}.{RECORDS_ENDING}")

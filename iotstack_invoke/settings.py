@@ -1,0 +1,269 @@
+"""The settings: hosts.toml as frozen values. All its mistakes are reported together.
+
+Pure but for reading the one file. Not for: defaults of the command line (tasks.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from .errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """A path of the stack that is left out of the general part, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ssh:
+    """How to log in to another machine; what is empty comes from the ssh configuration."""
+
+    host: str
+    user: str = ""
+    port: int = 0
+    key: str = ""
+    config: str = ""
+    known_hosts: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """A place where copies of sets live: a folder of another machine, or of this one."""
+
+    name: str
+    folder: str
+    ssh: Ssh | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The IOTstack on this machine."""
+
+    folder: str
+    keep: int = 5
+    sudo: bool = True
+    exclusions: tuple[Exclusion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Influx:
+    """The InfluxDB 1.x container of the stack."""
+
+    container: str = "influxdb"
+    limit_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, and the file that they came from ('' for the defaults)."""
+
+    stack: Stack
+    influx: Influx = field(default_factory=Influx)
+    vaults: tuple[Vault, ...] = ()
+    file: str = ""
+
+
+ALWAYS_EXCLUDED = (
+    Exclusion("volumes/influxdb/*", "InfluxDB's live files; its data are in the influx part"),
+    Exclusion("volumes/nextcloud/*", "Nextcloud is not safe to copy while it runs"),
+)
+"""What the seed leaves out; the empty folders themselves are in the archive."""
+
+_KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
+    "stack": {"folder": str, "keep": int, "sudo": bool, "exclude": list},
+    "influxdb": {"container": str, "limit_s": (int, float)},
+    "vaults": {
+        "name": str,
+        "kind": str,
+        "folder": str,
+        "host": str,
+        "user": str,
+        "port": int,
+        "key": str,
+        "ssh_config": str,
+        "known_hosts": str,
+    },
+    "exclude": {"path": str, "reason": str},
+}
+_WORDS = {str: "a text in quotes", int: "a whole number", bool: "true or false", list: "a list"}
+
+
+def places_to_look(environment: Mapping[str, str], checkout: str = "") -> tuple[str, ...]:
+    """Return the settings files that are looked for, the first one found being used.
+
+    A user's own file comes before the checkout's, so that `inv` in a checkout and the installed
+    program under cron use the same.
+    """
+    named = environment.get("IOTSTACK_SETTINGS", "")
+    if named:
+        return (named,)
+    home = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
+    found = [f"{home}/iotstack/hosts.toml", "/etc/iotstack/hosts.toml"]
+    return (*found, f"{checkout}/hosts.toml") if checkout else tuple(found)
+
+
+def load_settings(path: str = "", *, checkout: str = "") -> Settings:
+    """Return the settings of `path`, or of the first file found; without one, the defaults.
+
+    Raises SettingsError, which lists every mistake of the file.
+    """
+    candidates = (path,) if path else places_to_look(os.environ, checkout)
+    for candidate in candidates:
+        try:
+            with open(os.path.expanduser(candidate), "rb") as stream:
+                return read_settings(tomllib.load(stream), candidate)
+        except FileNotFoundError:
+            continue
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"{candidate} is no TOML: {error}.") from error
+        except OSError as error:
+            raise SettingsError(f"{candidate} cannot be read: {error.strerror}.") from error
+    if path or os.environ.get("IOTSTACK_SETTINGS"):
+        raise SettingsError(f"There is no settings file {candidates[0]}.")
+    return read_settings({}, "")
+
+
+def read_settings(content: Mapping[str, Any], file: str) -> Settings:
+    """Return the settings that a parsed file holds; raises SettingsError with all mistakes."""
+    mistakes = _mistakes(content)
+    stack = content.get("stack", {})
+    vaults = content.get("vaults", [])
+    if not mistakes:
+        mistakes = [*_stack_mistakes(stack), *_vault_mistakes(vaults)]
+    if mistakes:
+        listed = "\n".join(f"  {mistake}" for mistake in mistakes)
+        raise SettingsError(f"{file} has mistakes:\n{listed}")
+    influx = content.get("influxdb", {})
+    return Settings(
+        stack=Stack(
+            folder=os.path.expanduser(stack.get("folder", "~/IOTstack")).rstrip("/"),
+            keep=stack.get("keep", 5),
+            sudo=stack.get("sudo", True),
+            exclusions=tuple(
+                Exclusion(each["path"].strip("/"), each["reason"])
+                for each in stack.get("exclude", [])
+            ),
+        ),
+        influx=Influx(
+            container=influx.get("container", "influxdb"),
+            limit_s=float(influx.get("limit_s", 3600)),
+        ),
+        vaults=tuple(_vault(each) for each in vaults),
+        file=file,
+    )
+
+
+def _vault(each: Mapping[str, Any]) -> Vault:
+    if each["kind"] == "folder":
+        return Vault(each["name"], os.path.expanduser(each["folder"]).rstrip("/") or "/")
+    return Vault(
+        name=each["name"],
+        # A relative path and ~/ both mean the home of the user who logs in.
+        folder=each["folder"].removeprefix("~/").rstrip("/") or ".",
+        ssh=Ssh(
+            host=each["host"],
+            user=each.get("user", ""),
+            port=each.get("port", 0),
+            key=os.path.expanduser(each.get("key", "")),
+            config=os.path.expanduser(each.get("ssh_config", "")),
+            known_hosts=os.path.expanduser(each.get("known_hosts", "")),
+        ),
+    )
+
+
+def _mistakes(content: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with names and types."""
+    found = _unknown("", content, ("stack", "influxdb", "vaults"))
+    for section in ("stack", "influxdb"):
+        if isinstance(content.get(section, {}), dict):
+            found += _wrong(f"[{section}]", content.get(section, {}), _KEYS[section])
+        else:
+            found.append(f"{section}: must be a table: [{section}]")
+    tables = [("[[vaults]]", content.get("vaults", []), "vaults")]
+    if isinstance(content.get("stack"), dict):
+        tables.append(("[[stack.exclude]]", content["stack"].get("exclude", []), "exclude"))
+    for title, entries, section in tables:
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            found.append(f"{title}: must be a list of tables, each under its own {title}")
+            continue
+        for number, entry in enumerate(entries, 1):
+            found += _wrong(f"{title} number {number}", entry, _KEYS[section])
+            needed = ("path", "reason") if section == "exclude" else ("name", "kind", "folder")
+            found += [
+                f"{title} number {number}: '{k}' is missing" for k in needed if k not in entry
+            ]
+    return found
+
+
+def _wrong(
+    where: str, entry: Mapping[str, Any], keys: Mapping[str, type | tuple[type, ...]]
+) -> list[str]:
+    found = _unknown(f"{where}: ", entry, keys)
+    for key, value in entry.items():
+        kind = keys.get(key, object)
+        # bool is an int to Python, not to people
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
+            first = kind[0] if isinstance(kind, tuple) else kind
+            found.append(f"{where}: {key} = {value!r} must be {_WORDS[first]}")
+    return found
+
+
+def _unknown(where: str, entry: Mapping[str, Any], known: Iterable[str]) -> list[str]:
+    names = list(known)
+    found = []
+    for key in entry:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
+            found.append(f"{where}'{key}' is unknown; {hint}")
+    return found
+
+
+def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
+    found = []
+    if stack.get("keep", 1) < 1:
+        found.append(f"[stack]: keep = {stack['keep']} must be at least 1")
+    folder = os.path.expanduser(stack.get("folder", "~/IOTstack"))
+    if not folder.startswith("/"):
+        found.append(f"[stack]: folder = {folder!r} must begin with / or ~")
+    for each in stack.get("exclude", []):
+        parts = PurePosixPath(each["path"]).parts
+        if ".." in parts or not parts or parts[0] not in ("services", "volumes"):
+            found.append(
+                f"[[stack.exclude]]: path = {each['path']!r} must lie below services/ or volumes/"
+            )
+        if not each["reason"].strip():
+            found.append(f"[[stack.exclude]]: path = {each['path']!r} needs a reason")
+    return found
+
+
+def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
+    found = []
+    names = set[str]()
+    for each in vaults:
+        name, kind = each["name"], each["kind"]
+        where = f"[[vaults]] '{name}'"
+        if not name.isidentifier() or name == "pi" or name in names:
+            found.append(f"{where}: a name is one word, used once, and not 'pi'")
+        names.add(name)
+        if kind not in ("ssh", "folder"):
+            found.append(f"{where}: kind = {kind!r} must be 'ssh' or 'folder'")
+        if kind == "ssh" and not each.get("host"):
+            found.append(f"{where}: 'host' is missing")
+        if each.get("host", "").startswith("-") or each.get("user", "").startswith("-"):
+            found.append(f"{where}: host and user cannot begin with '-'")
+        if kind == "folder" and not os.path.expanduser(each["folder"]).startswith("/"):
+            found.append(f"{where}: folder = {each['folder']!r} must begin with / or ~")
+        if kind == "folder":
+            found += [f"{where}: '{k}' is for kind = 'ssh'" for k in ("host", "user") if k in each]
+    return found
