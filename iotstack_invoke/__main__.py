@@ -1,0 +1,5 @@
+"""`python -m iotstack_invoke` is `iotstack`."""
+
+from .program import main
+
+main()

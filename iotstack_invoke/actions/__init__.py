@@ -1,0 +1,1 @@
+"""What each task does, from the first look to the last word, one task a room."""

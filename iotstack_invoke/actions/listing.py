@@ -1,0 +1,152 @@
+"""The backups here and in the vaults; the rules as a picture; why one file would be made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ..errors import StepFailed
+from ..plan import bind, decide, resolve
+from ..report import Report, age_text, size_text
+from ..rulebooks.backup import BackupFacts, backup_book, log_targets, set_targets
+from ..rules import split_set_name
+from ..sets import BackupSet, State, gather_sets
+from ..settings import Settings
+from .backup import RecordFile, Stand, look_everywhere
+from .look import look_at_stack
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One runtag with what there is of it, here and in the vaults."""
+
+    runtag: str
+    here: BackupSet | None
+    vaults: Mapping[str, BackupSet]
+
+    @property
+    def best(self) -> BackupSet:
+        """The set that tells most of it: the one here, or else a vault's."""
+        return self.here or next(iter(self.vaults.values()))
+
+    def state_in(self, vault: str) -> str:
+        """Return the state of the copy in a vault, judged by the manifest that is here."""
+        copy = self.vaults.get(vault)
+        if copy is None:
+            return ""
+        if self.here is None or self.here.manifest is None:
+            # A manifest there is not opened: that would cost a round trip a set.
+            return State.COMPLETE.value if "manifest" in copy.files else copy.state.value
+        whole = "manifest" in copy.files and all(
+            part.kind in copy.files and copy.files[part.kind].size_bytes == part.size_bytes
+            for part in self.here.manifest.made
+        )
+        return self.here.manifest.state if whole else State.UNFINISHED.value
+
+
+def gather_rows(stand: Stand) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """Return all backups, newest first, and which vaults did not answer."""
+    here = {each.runtag: each for each in stand.sets()}
+    notes = []
+    vaults: dict[str, dict[str, BackupSet]] = {}
+    for name, place in stand.vaults.items():
+        try:
+            found = gather_sets(place.names(place.root), {})
+        except StepFailed as error:
+            notes.append(f"{name} is not listed: {error}")
+            continue
+        for each in found:
+            vaults.setdefault(each.runtag, {})[name] = each
+    rows = [Row(tag, here.get(tag), vaults.get(tag, {})) for tag in {*here, *vaults}]
+    return tuple(sorted(rows, key=_newest_first)), tuple(notes)
+
+
+def _newest_first(row: Row) -> tuple[float, str]:
+    made = row.best.made()
+    return (-made.timestamp() if made else float("inf"), row.runtag)
+
+
+def list_backups(settings: Settings, report: Report, *, as_json: bool) -> None:
+    """Print the backups; `as_json` for programs."""
+    stand = Stand.of(settings)
+    try:
+        rows, notes = gather_rows(stand)
+    finally:
+        stand.close()
+    for note in notes:
+        report.warn(note)
+    now = datetime.now(UTC)
+    if as_json:
+        report.write_json([_plain(row, now) for row in rows])
+        return
+    if not rows:
+        report.write(f"There are no backups in {stand.backups}. Make one: inv backup")
+        return
+    names = tuple(stand.vaults)
+    report.table(
+        ("runtag", "age", "size", "parts", "here", *names),
+        [
+            (
+                row.runtag,
+                age_text(row.best.made(), now),
+                size_text(row.best.size_bytes),
+                " ".join(row.best.parts),
+                row.here.state.value if row.here else "",
+                *(row.state_in(name) for name in names),
+            )
+            for row in rows
+        ],
+        right=(2,),
+    )
+
+
+def _plain(row: Row, now: datetime) -> dict[str, object]:
+    made = row.best.made()
+    manifest = row.here.manifest if row.here else None
+    return {
+        "runtag": row.runtag,
+        "made": made.isoformat() if made else None,
+        "age_seconds": round((now - made).total_seconds()) if made else None,
+        "host": manifest.host if manifest else None,
+        "size_bytes": row.best.size_bytes,
+        "parts": list(row.best.parts),
+        "here": row.here.state.value if row.here else None,
+        "vaults": {name: row.state_in(name) for name in row.vaults},
+        "warnings": list(manifest.warnings) if manifest else [],
+    }
+
+
+def show_graph(settings: Settings, report: Report, form: str) -> None:
+    """Print the rules of a backup of this minute; looks at nothing."""
+    stand = Stand.of(settings)
+    vaults = tuple(stand.vaults)
+    facts = BackupFacts(host="", program="", folder=settings.stack.folder, members=())
+    runtag = datetime.now().astimezone().strftime("%Y-%m-%d_%H%M")
+    targets = (*set_targets(runtag, facts, vaults), *log_targets(runtag, vaults))
+    report.graph(resolve(backup_book(vaults), targets, stand.roots, facts), form)
+
+
+def show_why(settings: Settings, report: Report, target: str) -> None:
+    """Print how one file is made, from what, and whether it would be made now and why.
+
+    `target` may lack its role: then it is the Pi's. Raises RuleError where no rule makes it.
+    """
+    stand = Stand.of(settings)
+    try:
+        name = target if ":" in target else f"pi:{target}"
+        wanted = bind(name, stand.roots)
+        found = split_set_name(wanted.path.rpartition("/")[2])
+        facts = look_at_stack(stand.host, settings)
+        vaults = tuple(stand.vaults)
+        graph = resolve(backup_book(vaults), [name], stand.roots, facts)
+        records = RecordFile(stand, found[0]) if found else None
+        files, notes = look_everywhere(graph.files, stand.places)
+        plan = decide(graph, files, records.known() if records else {})
+    finally:
+        stand.close()
+    for note in notes:
+        report.warn(note)
+    state = "is there" if wanted in files else "is not there"
+    report.write(f"{wanted} ({wanted.absolute}) {state}.")
+    report.plan(plan, also_settled=True)

@@ -1,0 +1,186 @@
+"""The look before a backup: what there is, and what stands in the way. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from .. import __version__
+from ..errors import Refused, StepFailed
+from ..hosts import LocalHost
+from ..manifest import LeftOut, utc_text
+from ..rulebooks.backup import BackupFacts
+from ..services.compose import COMPOSE_FILES, Found, inspect_all, named, of_stack, top_files
+from ..services.influx import InfluxFacts, influx_facts
+from ..sets import GOOD, BackupSet
+from ..settings import ALWAYS_EXCLUDED, Settings
+from ..steps import Command
+
+FOLDERS = ("services", "volumes")
+GROWTH = 1.2
+"""What the next part may be larger than the last one."""
+PACKED_SHARE = 0.5
+"""What a first general archive takes of the stack at the most; a third is usual."""
+
+
+def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
+    """Return what a backup of the stack needs to know.
+
+    Raises Refused where there is no stack, or where sudo would ask for a password.
+    """
+    folder = settings.stack.folder
+    names = host.names(folder)
+    if not any(name in names for name in COMPOSE_FILES):
+        raise Refused(
+            f"There is no IOTstack in {folder}: no {COMPOSE_FILES[0]}. Say where it is: "
+            '[stack] folder = "…" in hosts.toml'
+            + (f" ({settings.file})." if settings.file else " (there is none yet).")
+        )
+    as_root = _as_root(host, settings)
+    exclusions = (*ALWAYS_EXCLUDED, *settings.stack.exclusions)
+    influx = _look_at_influx(host, settings, "volumes" in names)
+    now = datetime.now().astimezone()
+    return BackupFacts(
+        host=socket.gethostname(),
+        program=f"iotstack-invoke {__version__}",
+        folder=folder,
+        members=tuple(
+            f"./{name}" for name in (*top_files(names), *(f for f in FOLDERS if f in names))
+        ),
+        kinds=("general", "influx") if influx.facts or influx.error else ("general",),
+        as_root=as_root,
+        exclusions=tuple(each.path for each in exclusions),
+        influx=influx.facts,
+        influx_error=influx.error,
+        limit_s=settings.influx.limit_s,
+        started_utc=utc_text(datetime.now(UTC)),
+        zone=f"{time.tzname[time.localtime().tm_isdst > 0]} {now.strftime('%z')}",
+        containers=of_stack(influx.found, folder),
+        left_out=(
+            *(
+                LeftOut(each.path, each.reason)
+                for each in exclusions
+                if os.path.lexists(f"{folder}/{each.path.removesuffix('/*')}")
+                or each not in ALWAYS_EXCLUDED
+            ),
+            *influx.left_out,
+        ),
+        warnings=influx.warnings,
+    )
+
+
+def _as_root(host: LocalHost, settings: Settings) -> tuple[str, ...]:
+    """Return the words before a command that needs root: none, or `sudo -n`."""
+    if os.geteuid() == 0 or not settings.stack.sudo:
+        return ()
+    try:
+        host.run(Command(("sudo", "-n", "true"), limit_s=10))
+    except StepFailed as error:
+        raise Refused(
+            "Files of containers belong to root and others, and sudo does not let this user in "
+            f"without a password: {error} Allow it (NOPASSWD in /etc/sudoers.d), run as root, or "
+            "set sudo = false in hosts.toml if every file of the stack is yours."
+        ) from error
+    return ("sudo", "-n")
+
+
+@dataclass(frozen=True, slots=True)
+class _InfluxLook:
+    """What was found of InfluxDB: facts, or why there are none."""
+
+    found: tuple[Found, ...] = ()
+    facts: InfluxFacts | None = None
+    error: str = ""
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+
+def _look_at_influx(host: LocalHost, settings: Settings, has_volumes: bool) -> _InfluxLook:
+    name = settings.influx.container
+    has_data = has_volumes and os.path.isdir(f"{settings.stack.folder}/volumes/influxdb")
+    try:
+        found = inspect_all(host)
+    except StepFailed as error:
+        if has_data:
+            return _InfluxLook(error=str(error))
+        return _InfluxLook(warnings=(f"{error} No container is listed in the manifest.",))
+    influx = named(found, name)
+    if influx is None:
+        why = f"there is no container named {name}, so its databases are in no part"
+        left_out = (LeftOut("InfluxDB", why),)
+        warnings = (f"volumes/influxdb holds data, but {why}.",) if has_data else ()
+        return _InfluxLook(found, left_out=left_out, warnings=warnings)
+    if not influx.container.running:
+        why = f"container {name} is stopped, so its databases are in no part"
+        return _InfluxLook(
+            found,
+            left_out=(LeftOut("InfluxDB", why),),
+            warnings=(f"InfluxDB is left out: {why}. `docker start {name}`, and back up again.",),
+        )
+    try:
+        return _InfluxLook(found, facts=influx_facts(host, influx))
+    except StepFailed as error:
+        return _InfluxLook(found, error=str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a backup will take, at the most, and what there is."""
+
+    general_bytes: int
+    influx_bytes: int
+    unpacked_bytes: int
+    """What tar will read for the general part: a guess, for the progress."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """The general archive, the dump, and the tar of the dump."""
+        return self.general_bytes + 2 * self.influx_bytes
+
+
+def look_for_room(host: LocalHost, facts: BackupFacts, sets: Iterable[BackupSet]) -> Room:
+    """Return what the parts will take, after the last good set or, without one, after `du`."""
+    last = next((each.manifest for each in sets if each.state in GOOD and each.manifest), None)
+    parts = {part.kind: part for part in last.made} if last else {}
+    general, influx = parts.get("general"), parts.get("influx")
+    if general:
+        unpacked = int(general.facts.get("unpacked_bytes", 0))
+        general_bytes = int(general.size_bytes * GROWTH)
+    else:
+        paths = [f"{facts.folder}/{member[2:]}" for member in facts.members]
+        unpacked = _used(
+            host, facts, paths, (f"{facts.folder}/{each}" for each in facts.exclusions)
+        )
+        general_bytes = int(unpacked * PACKED_SHARE)
+    influx_bytes = 0
+    if facts.influx and influx:
+        influx_bytes = int(influx.size_bytes * GROWTH)
+    elif facts.influx:
+        influx_bytes = _used(host, facts, [f"{facts.folder}/volumes/influxdb"], ())
+    return Room(general_bytes, influx_bytes, unpacked)
+
+
+def _used(host: LocalHost, facts: BackupFacts, paths: list[str], excluded: Iterable[str]) -> int:
+    """Return the bytes that files take, 0 where du does not tell."""
+    words = (*facts.as_root, "du", "-s", "-c", "-B1", *(f"--exclude={each}" for each in excluded))
+    told = host.run(
+        Command((*words, "--", *paths), accept=frozenset({0, 1}), limit_s=3600)
+    ).out.splitlines()
+    total = told[-1].split("\t")[0] if told else ""
+    return int(total) if total.isdigit() else 0
+
+
+def refuse_without_room(host: LocalHost, room: Room, backups: str) -> None:
+    """Raise Refused, with the numbers, where the disk has no room for a backup."""
+    free = host.free_bytes(backups)
+    if free is not None and free < room.needed_bytes:
+        raise Refused(
+            f"{backups} has {free:,} bytes free, and this backup needs about "
+            f"{room.needed_bytes:,}: {room.general_bytes:,} for the general part, and twice "
+            f"{room.influx_bytes:,} for InfluxDB's dump and its tar. Make room, or keep fewer "
+            "backups ([stack] keep in hosts.toml)."
+        )

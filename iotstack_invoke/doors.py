@@ -1,0 +1,129 @@
+"""What every door has: the shared flags, declared once; errors as messages and exit codes.
+
+A door is an Invoke task whose body is given a Work instead of a Context. The doors themselves
+are in tasks.py.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
+from invoke.tasks import Task
+
+from .actions.backup import Options
+from .errors import Interrupted, IotstackError, UsageError
+from .report import Report
+from .settings import Settings, load_settings
+
+EXIT_CODES = """
+Exit codes: 0 good; 1 failed; 2 wrong usage or settings; 3 finished with warnings;
+10 no such backup; 11 another run is busy; 13 refused before anything was changed;
+129, 130, 143 stopped by a signal.
+"""
+
+SETTINGS_FLAG = Argument(
+    name="settings", kind=str, default="", help="The settings file to use instead of hosts.toml."
+)
+DEBUG_FLAG = Argument(
+    name="debug", kind=bool, default=False, help="Show a traceback when something fails."
+)
+RUN_FLAGS = (
+    Argument(
+        names=("dry-run",),
+        attr_name="dry_run",
+        kind=bool,
+        default=False,
+        help="Show every job, why it would run and its commands; touch nothing.",
+    ),
+    Argument(name="why", kind=bool, default=False, help="Say why each job runs, or need not."),
+    Argument(name="jobs", kind=str, default="2", help="How many jobs run at once."),
+    Argument(name="force", kind=bool, default=False, help="Make again what is there."),
+    Argument(
+        names=("keep-going",),
+        attr_name="keep_going",
+        kind=bool,
+        default=True,
+        help="Start what does not depend on a failed job (the default), or nothing new.",
+    ),
+)
+
+
+class Door(Task):  # type: ignore[type-arg]
+    """An Invoke task with our shared flags; our errors become messages and exit codes."""
+
+    runs = False
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """Return the task's own flags and the shared ones."""
+        shared = (*(RUN_FLAGS if self.runs else ()), SETTINGS_FLAG, DEBUG_FLAG)
+        return super().get_arguments(ignore_unknown_help) + [deepcopy(each) for each in shared]
+
+    def __call__(self, context: Context, **given: Any) -> Any:
+        """Run the body with settings, report and options in place of the shared flags."""
+        debug = given.pop("debug", False)
+        settings_file = given.pop("settings", "")
+        report = Report()
+        try:
+            options = _options(given, dry=bool(context.config.run.dry)) if self.runs else None
+            checkout = context.config.get("iotstack", {}).get("checkout", "")
+            settings = load_settings(settings_file, checkout=checkout)
+            work = Work(settings, report, options or Options())
+            code = self.body(work, **given)
+            self.times_called += 1
+        except IotstackError as error:
+            if debug:
+                traceback.print_exc()
+            report.fail(str(error))
+            code = error.exit_code
+        except KeyboardInterrupt:
+            report.fail(str(Interrupted(2)))
+            code = 130
+        if code:
+            raise Exit(code=int(code))
+        return code
+
+
+class Work:
+    """What a door is given: the settings, the report, and the shared flags as options."""
+
+    def __init__(self, settings: Settings, report: Report, options: Options) -> None:
+        self.settings = settings
+        self.report = report
+        self.options = options
+
+
+def door(*, runs: bool = False, **keywords: Any) -> Callable[[Callable[..., Any]], Door]:
+    """Return a decorator that makes a Door of `body(work, …flags)`.
+
+    `runs`: it has the flags of a task that runs a plan. A parameter named `context` would be
+    Invoke's; ours is the Work.
+    """
+
+    def make(body: Callable[..., Any]) -> Door:
+        if runs:
+            body.__doc__ = f"{(body.__doc__ or '').rstrip()}\n{EXIT_CODES}"
+        # Short flags are handed out by the order of parameters: a new one would rename others.
+        made = Door(body, auto_shortflags=False, **keywords)
+        made.runs = runs
+        return made
+
+    return make
+
+
+def _options(given: dict[str, Any], *, dry: bool) -> Options:
+    jobs = given.pop("jobs")
+    if not jobs.isdigit() or not 1 <= int(jobs) <= 16:  # noqa: PLR2004 - each is a thread
+        raise UsageError(f"--jobs {jobs}: how many jobs run at once is a number from 1 to 16.")
+    return Options(
+        dry_run=given.pop("dry_run") or dry,
+        why=given.pop("why"),
+        jobs=int(jobs),
+        force=given.pop("force"),
+        keep_going=given.pop("keep_going"),
+    )

@@ -1,0 +1,1 @@
+"""The rules themselves, readable by an owner of a Pi, one task a room."""

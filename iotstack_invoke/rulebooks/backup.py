@@ -1,0 +1,203 @@
+"""How a backup is made: read it from top to bottom.
+
+The parts are made side by side; each is copied to every vault as soon as it is whole; the
+manifest is written when all parts are settled, and follows them. A part that cannot be made
+keeps no other from being made and copied.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from ..errors import StepFailed
+from ..manifest import Container, LeftOut, Manifest, Part, utc_text
+from ..rules import KINDS, PARTS, Job, Rule, RuleBook, rule
+from ..services.archive import PackStack, tar_words
+from ..services.influx import DumpInflux, InfluxFacts, RemoveFolder, SweepInflux
+from ..steps import File, Scene, Step
+from ..transfer import Send
+
+BACKUPS = "backups"
+PACK_LIMIT_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackupFacts:
+    """What was found out before the plan was made."""
+
+    host: str
+    program: str
+    folder: str
+    members: tuple[str, ...]
+    kinds: tuple[str, ...] = tuple(PARTS)
+    as_root: tuple[str, ...] = ()
+    exclusions: tuple[str, ...] = ()
+    influx: InfluxFacts | None = None
+    influx_error: str = ""
+    limit_s: float = 3600.0
+    started_utc: str = ""
+    zone: str = ""
+    expected_bytes: int = 0
+    containers: tuple[Container, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
+    """Return the parts that this stack has, as files of the Pi."""
+    return tuple(f"pi:{BACKUPS}/{wildcards['runtag']}.{KINDS[kind]}" for kind in facts.kinds)
+
+
+@rule("pi:backups/{runtag}.general-backup.tar.gz")
+def general_archive(job: Job) -> Iterator[Step]:
+    """Pack the compose files, services/ and volumes/ into one archive."""
+    facts: BackupFacts = job.facts
+    tar = tar_words(facts.as_root, facts.folder, facts.exclusions)
+    yield PackStack(job.output, tar, facts.members, PACK_LIMIT_S, facts.expected_bytes)
+
+
+@rule("pi:backups/{runtag}.influx-backup.tar", retries=2)
+def influx_archive(job: Job) -> Iterator[Step]:
+    """Dump every InfluxDB database into a new folder, prove it, sweep it into one plain tar."""
+    facts: BackupFacts = job.facts
+    influx = facts.influx
+    if influx is None:
+        yield Fail(facts.influx_error)
+        return
+    dump = DumpInflux(
+        host_role="pi",
+        container=influx.container,
+        on_host=posixpath.join(influx.backup_on_host, job.runtag),
+        inside=f"/var/lib/influxdb/backup/{job.runtag}",
+        port=influx.port,
+        address=influx.address,
+        as_root=facts.as_root,
+        limit_s=facts.limit_s,
+    )
+    yield dump
+    tar = tar_words(facts.as_root, dump.on_host)
+    yield SweepInflux(job.output, tar, influx.container, influx.version, facts.limit_s)
+    yield RemoveFolder("pi", dump.on_host, facts.as_root)
+
+
+@rule("pi:backups/{runtag}.manifest.json", input=parts_of, always=True)
+def manifest(job: Job) -> Iterator[Step]:
+    """Write down what was made, what was left out and why; without it a set is unfinished."""
+    yield WriteManifest(job.output, job.runtag, job.inputs, job.facts)
+
+
+def copies_to(vault: str) -> tuple[Rule, ...]:
+    """Return the rules that copy a set to one vault."""
+
+    @rule(f"{vault}:{{part}}", input="pi:backups/{part}", retries=2)
+    def offsite_part(job: Job) -> Iterator[Step]:
+        """Copy a finished part to the vault, and compare its hash there."""
+        yield Send(job.input, job.output)
+
+    def set_and_copies(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
+        names = [f"{wildcards['runtag']}.{KINDS[kind]}" for kind in facts.kinds]
+        return (f"pi:{BACKUPS}/{{runtag}}.manifest.json", *(f"{vault}:{n}" for n in names))
+
+    @rule(f"{vault}:{{runtag}}.manifest.json", input=set_and_copies, always=True, retries=2)
+    def offsite_manifest(job: Job) -> Iterator[Step]:
+        """Copy the manifest when the parts have arrived."""
+        source, *copies = job.inputs
+        originals = [File("pi", f"{BACKUPS}/{copy.path}") for copy in copies]
+        yield Send(source, job.output, tuple(zip(originals, copies, strict=True)))
+
+    @rule(f"{vault}:{{runtag}}.backup-log.txt", input="pi:backups/{runtag}.backup-log.txt")
+    def offsite_log(job: Job) -> Iterator[Step]:
+        """Copy the log, last of all, when nothing will be added to it."""
+        yield Send(job.input, job.output)
+
+    return (offsite_part, offsite_manifest, offsite_log)
+
+
+def backup_book(vaults: tuple[str, ...]) -> RuleBook:
+    """Return the rules of a backup that is copied to these vaults."""
+    copies = [each for vault in vaults for each in copies_to(vault)]
+    return RuleBook(general_archive, influx_archive, manifest, *copies)
+
+
+def set_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the files that make a backup complete, here and in the vaults, but the logs."""
+    names = [f"{runtag}.{KINDS[kind]}" for kind in (*facts.kinds, "manifest")]
+    here = [f"pi:{BACKUPS}/{name}" for name in names]
+    return (*here, *(f"{vault}:{name}" for vault in vaults for name in names))
+
+
+def log_targets(runtag: str, vaults: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the copies of the log."""
+    return tuple(f"{vault}:{runtag}.{KINDS['log']}" for vault in vaults)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteManifest:
+    """Write the manifest from the records of the parts."""
+
+    output: File
+    runtag: str
+    parts: tuple[File, ...]
+    facts: BackupFacts = field(repr=False)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is written."""
+        return (f"write '{self.output.absolute}'",)
+
+    def do(self, scene: Scene) -> None:
+        """Write it under its partial name."""
+        records, failures = scene.records(), scene.failures()
+        parts = []
+        warnings = list(self.facts.warnings)
+        for file, kind in zip(self.parts, self.facts.kinds, strict=True):
+            record = records.get(str(file))
+            name = posixpath.basename(file.path)
+            if str(file) in failures or record is None:
+                parts.append(Part(kind, name, error=failures.get(str(file), "not made")))
+                continue
+            warnings += record.warnings
+            parts.append(
+                Part(
+                    kind,
+                    name,
+                    record.size_bytes,
+                    record.sha256,
+                    record.seconds,
+                    facts=record.facts,
+                )
+            )
+        facts = self.facts
+        text = Manifest(
+            runtag=self.runtag,
+            host=facts.host,
+            program=facts.program,
+            started_utc=facts.started_utc,
+            finished_utc=utc_text(datetime.now(UTC)),
+            zone=facts.zone,
+            parts=tuple(parts),
+            containers=facts.containers,
+            left_out=facts.left_out,
+            warnings=tuple(warnings),
+        ).to_json()
+        content = text.encode("utf-8", "backslashreplace")  # a warning may quote a raw file name
+        with scene.host(self.output.role).create(self.output.partial) as target:
+            target.write(content)
+        scene.learn(self.output, size_bytes=len(content))
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Fail with what is known already: the look before the plan found that it cannot be done."""
+
+    message: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the message."""
+        return (f"fails: {self.message}",)
+
+    def do(self, scene: Scene) -> None:  # noqa: ARG002
+        """Raise the message as StepFailed."""
+        raise StepFailed(self.message)

@@ -1,0 +1,1 @@
+"""What each container's data needs to be saved whole, one service a room."""

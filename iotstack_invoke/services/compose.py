@@ -1,0 +1,135 @@
+"""What Docker and the compose project say of a stack: its files, its containers. Changes nothing.
+
+Containers are found by `docker inspect` and their labels, never by searching the text of
+`docker ps`, in which "influxdb2" is an "influxdb" too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import StepFailed
+from ..manifest import Container
+from ..steps import Command, FileFact, Host
+
+COMPOSE_FILES = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
+WORKING_FOLDER_LABEL = "com.docker.compose.project.working_dir"
+LOOK_LIMIT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A path of the host that a container sees under another name."""
+
+    on_host: str
+    inside: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A container as `docker inspect` tells of it."""
+
+    container: Container
+    mounts: tuple[Mount, ...]
+    published_port: int
+    """Where its port 8086 is reached on the host; 0 where it is not published."""
+    address: str
+    """Its own address on a network of the host; '' where it has none."""
+    working_folder: str
+
+
+def top_files(names: Mapping[str, FileFact]) -> tuple[str, ...]:
+    """Return the files beside `services/` and `volumes/` that belong to the stack.
+
+    The compose file and its overrides, `.env` and other `*.env`: without them a restored stack
+    does not start. What this tool or a restore put there is none of them.
+    """
+    found = [
+        name
+        for name, fact in names.items()
+        if not fact.is_folder and (name.endswith((".yml", ".yaml", ".env")) and "\n" not in name)
+    ]
+    return tuple(sorted(found))
+
+
+def inspect_all(host: Host) -> tuple[Found, ...]:
+    """Return every container that Docker knows, running or not.
+
+    Raises StepFailed where Docker is missing or does not answer.
+    """
+    try:
+        listed = host.run(
+            Command(("docker", "ps", "--all", "--quiet", "--no-trunc"), limit_s=LOOK_LIMIT_S)
+        )
+    except StepFailed as error:
+        raise StepFailed(f"Docker cannot be asked: {error}") from error
+    ids = listed.out.split()
+    if not ids:
+        return ()
+    # A container may go between the two commands: then exit 1, and the others are told of.
+    told = host.run(
+        Command(
+            ("docker", "inspect", "--type", "container", *ids),
+            accept=frozenset({0, 1}),
+            limit_s=LOOK_LIMIT_S,
+        )
+    )
+    containers = json.loads(told.out or "[]")
+    digests = _digests(host, {each["Image"] for each in containers})
+    return tuple(_found(each, digests) for each in containers)
+
+
+def _digests(host: Host, images: Iterable[str]) -> dict[str, str]:
+    """Return the registry digest of each image id; one built on the Pi has none."""
+    wanted = sorted(images)
+    if not wanted:
+        return {}
+    told = host.run(
+        Command(
+            ("docker", "image", "inspect", *wanted), accept=frozenset({0, 1}), limit_s=LOOK_LIMIT_S
+        )
+    )
+    return {
+        each["Id"]: (each.get("RepoDigests") or [""])[0].rpartition("@")[2]
+        for each in json.loads(told.out or "[]")
+    }
+
+
+def _found(told: Mapping[str, Any], digests: Mapping[str, str]) -> Found:
+    config = told.get("Config") or {}
+    network = told.get("NetworkSettings") or {}
+    published = (network.get("Ports") or {}).get("8086/tcp") or []
+    addresses = [each.get("IPAddress", "") for each in (network.get("Networks") or {}).values()]
+    return Found(
+        container=Container(
+            name=told["Name"].lstrip("/"),
+            image=config.get("Image", ""),
+            image_id=told["Image"],
+            digest=digests.get(told["Image"], ""),
+            running=bool(told["State"]["Running"]),
+        ),
+        mounts=tuple(Mount(m.get("Source", ""), m["Destination"]) for m in told["Mounts"]),
+        published_port=int(published[0]["HostPort"]) if published else 0,
+        address=next(filter(None, addresses), ""),
+        working_folder=(config.get("Labels") or {}).get(WORKING_FOLDER_LABEL, ""),
+    )
+
+
+def of_stack(found: Iterable[Found], folder: str) -> tuple[Container, ...]:
+    """Return the containers of the compose project in `folder`, by name."""
+    here = os.path.realpath(folder)
+    mine = (
+        each.container
+        for each in found
+        if each.working_folder and os.path.realpath(each.working_folder) == here
+    )
+    return tuple(sorted(mine, key=lambda container: container.name))
+
+
+def named(found: Iterable[Found], name: str) -> Found | None:
+    """Return the container of exactly that name."""
+    return next((each for each in found if each.container.name == name), None)

@@ -1,0 +1,295 @@
+"""The influx part of an InfluxDB 1.x container: look, dump, prove, sweep into one plain tar.
+
+Exit code 0 of `influxd backup` proves nothing: the server just closes the line when it fails.
+The verdict is the exit code, the lines it must say, and an offline check of every file. Each
+dump has a new folder of its own: two in one folder merge by shard number, silently.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import tarfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+from ..errors import StepFailed
+from ..hosts import CHUNK_BYTES, read_chunk
+from ..steps import Command, File, Host, Scene
+from .archive import HashedFile, Said, judge_tar
+from .compose import Found
+from .influx_check import DumpCheck, DumpReport
+from .influx_log import Level, judge_backup, read_backup_line
+
+BACKUP_INSIDE = "/var/lib/influxdb/backup"
+READY_LIMIT_S = 120.0
+"""An influxd with a full write-ahead log on an SD card needs minutes to open its store."""
+PING_OK = 204
+
+
+@dataclass(frozen=True, slots=True)
+class InfluxFacts:
+    """What was found of the InfluxDB container before the plan was made."""
+
+    container: str
+    version: str
+    backup_on_host: str
+    port: int
+    address: str
+
+
+def influx_facts(host: Host, found: Found) -> InfluxFacts:
+    """Return what a dump of a running container needs to know.
+
+    Raises StepFailed where its backup folder is not mapped or its version is none of ours.
+    """
+    name = found.container.name
+    mounts = [each for each in found.mounts if each.inside == BACKUP_INSIDE]
+    version = influx_version(host, name)
+    if not version.startswith("1."):
+        raise StepFailed(
+            f"Container {name} runs InfluxDB {version or 'of an unknown version'}; this part is "
+            "for InfluxDB 1.x. Its data are in no archive."
+        )
+    if not mounts:
+        raise StepFailed(
+            f"Container {name} does not map {BACKUP_INSIDE}, so a dump cannot get out. Add to "
+            f"its volumes in docker-compose.yml:\n      - ./backups/influxdb/db:{BACKUP_INSIDE}\n"
+            "and run `docker compose up -d` (or `docker-compose up -d`)."
+        )
+    return InfluxFacts(
+        container=name,
+        version=version,
+        backup_on_host=mounts[0].on_host,
+        port=found.published_port,
+        address=found.address,
+    )
+
+
+def influx_version(host: Host, container: str) -> str:
+    """Return the version of the influxd in a container, '' where it does not tell."""
+    told = host.run(
+        Command(
+            ("docker", "exec", container, "influxd", "version"),
+            accept=frozenset(range(256)),
+            limit_s=30,
+        )
+    )
+    words = told.out.split()  # InfluxDB v1.8.10 (git: 1.8 688e697c51fd)
+    return words[1].lstrip("v") if len(words) > 1 and words[0] == "InfluxDB" else ""
+
+
+@dataclass(frozen=True, slots=True)
+class DumpInflux:
+    """Let influxd write a portable dump of all its databases into a new folder.
+
+    Undone: the dump is stopped if it still runs, and its folder removed.
+    """
+
+    host_role: str
+    container: str
+    on_host: str
+    inside: str
+    port: int
+    address: str
+    as_root: tuple[str, ...]
+    limit_s: float
+
+    @property
+    def command(self) -> Command:
+        """The dump itself."""
+        words = ("docker", "exec", self.container, "influxd", "backup", "-portable", self.inside)
+        return Command(words, accept=frozenset(range(256)), limit_s=self.limit_s)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the dump as a person would type it."""
+        return (str(self.command),)
+
+    def do(self, scene: Scene) -> None:
+        """Make the dump; raises StepFailed with what its log says, or must have said."""
+        host = scene.host(self.host_role)
+        self.undo(host)  # whatever an earlier attempt left would be merged into this dump
+        self._wait_until_ready(host)
+        lines: list[str] = []
+
+        def hear(stream: str, line: str) -> None:
+            lines.append(line)
+            scene.hear(stream, line)
+            read = read_backup_line(line)
+            if read.level is Level.ERROR and "no space left" in line:
+                # influxd would try ten times, for four minutes (measured)
+                raise StepFailed(f"There is no room for the dump in {self.on_host}: {line}")
+            if read.say and read.shard is not None:
+                scene.say(read.say)
+
+        outcome = host.run(self.command, hear)
+        verdict = judge_backup(lines, outcome.exit_code)
+        if verdict.problems:
+            raise StepFailed(
+                f"influxd backup in container {self.container} failed: "
+                + " ".join(verdict.problems),
+                again=verdict.again,
+            )
+
+    def undo(self, host: Host) -> None:
+        """Stop the dump, if its client died before it, and remove its folder."""
+        told = host.run(
+            Command(
+                ("docker", "top", self.container, "-eo", "pid,args"),
+                accept=frozenset(range(256)),
+                limit_s=30,
+            )
+        )
+        for line in told.out.splitlines():
+            pid, _, words = line.strip().partition(" ")
+            if pid.isdigit() and words.strip() == f"influxd backup -portable {self.inside}":
+                host.run(Command((*self.as_root, "kill", "-KILL", pid), accept=frozenset({0, 1})))
+        host.run(Command((*self.as_root, "rm", "-rf", "--", self.on_host), limit_s=600))
+
+    def _wait_until_ready(self, host: Host) -> None:
+        """Wait until influxd answers /ping: its port 8088 opens long before its store."""
+        reached = (self.port, "127.0.0.1") if self.port else (8086, self.address)
+        deadline = time.monotonic() + min(READY_LIMIT_S, self.limit_s)
+        while host.http_status(reached[0], "/ping", reached[1]) != PING_OK:
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    f"InfluxDB in container {self.container} does not answer /ping at "
+                    f"{reached[1]}:{reached[0]}. Look at `docker logs {self.container}`."
+                )
+            running = host.run(
+                Command(
+                    ("docker", "inspect", "--format", "{{.State.Running}}", self.container),
+                    accept=frozenset({0, 1}),
+                )
+            )
+            if running.out.strip() != "true":
+                raise StepFailed(f"Container {self.container} stopped while we waited for it.")
+            time.sleep(0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepInflux:
+    """Sweep a dump into one plain tar and check every file of it, in one pass.
+
+    Its shards are compressed already: gzip over them took thirty times as long for no gain.
+    """
+
+    output: File
+    tar: tuple[str, ...]
+    container: str
+    version: str
+    limit_s: float
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the tar as a person would type it."""
+        return (f"{Command((*self.tar, '.'))} > '{self.output.partial}'", "check every shard")
+
+    def do(self, scene: Scene) -> None:
+        """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
+        host = scene.host(self.output.role)
+        said = Said(scene)
+        scene.say("checking every shard")
+        command = Command((*self.tar, "."), limit_s=self.limit_s)
+        check = DumpCheck()
+        damage: StepFailed | None = None
+        with host.pipe(command, said) as pipe, host.create(self.output.partial) as target:
+            hashed = HashedFile(target)
+            tee = _Tee(pipe.stdout, hashed, scene)
+            try:
+                for name, stream in members(tee):
+                    check.add(name, stream)
+            except StepFailed as error:
+                damage = error
+            tee.drain()
+            judge_tar(pipe.finish(), said.lines, scene)  # its own words come before their result
+        if damage:
+            raise damage
+        report = check.report()
+        if report.problems:
+            raise StepFailed(
+                f"The dump of container {self.container} is not whole: "
+                + " ".join(report.problems),
+                again=report.again,
+            )
+        scene.learn(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
+        scene.learn(self.output, version=self.version, **facts_of(report))
+
+
+def facts_of(report: DumpReport) -> dict[str, object]:
+    """Return what a manifest tells of a dump, as plain values."""
+    return {
+        "databases": list(report.databases),
+        "shards": [
+            {
+                "id": shard.id,
+                "database": shard.database,
+                "policy": shard.policy,
+                "start_ns": shard.start_ns,
+                "size_bytes": shard.bytes,
+                "tsm_bytes": [size for _, size in shard.tsm],
+            }
+            for shard in report.shards
+        ],
+        "internal_shards": report.internal_shards,
+        "continuous_queries": report.continuous_queries,
+        "users": report.users,
+    }
+
+
+def members(stream: Any) -> Iterator[tuple[str, IO[bytes]]]:
+    """Return the files of a plain tar that is read once, from the beginning to the end."""
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK_BYTES) as archive:
+            for member in archive:
+                content = archive.extractfile(member)
+                if content is not None:
+                    yield posixpath.basename(member.name), content
+    except tarfile.TarError as error:
+        raise StepFailed(f"The tar of the dump is damaged: {error}.", again=True) from error
+
+
+class _Tee:
+    """A stream that writes down what is read from it."""
+
+    def __init__(self, source: IO[bytes], copy: HashedFile, scene: Scene) -> None:
+        self.source = source
+        self.copy = copy
+        self.scene = scene
+
+    def read(self, size: int) -> bytes:
+        data = self.source.read(size)
+        self.copy.write(data)
+        self.scene.moved(len(data))
+        return data
+
+    def drain(self) -> None:
+        """Take what follows the end of the archive: tar pads to a record of 10 KiB."""
+        while chunk := read_chunk(self.source):
+            self.copy.write(chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFolder:
+    """Remove a folder that nobody needs any more."""
+
+    host_role: str
+    path: str
+    as_root: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    @property
+    def _command(self) -> Command:
+        return Command((*self.as_root, "rm", "-rf", "--", self.path), limit_s=600)
+
+    def do(self, scene: Scene) -> None:
+        """Remove it."""
+        scene.host(self.host_role).run(self._command)
+
+
+def undoable() -> Iterable[type[DumpInflux]]:
+    """Return the steps of this room that a journal may hold."""
+    return (DumpInflux,)
