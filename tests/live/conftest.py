@@ -1,0 +1,54 @@
+"""The stand, made once for all live tests; where it cannot be made they are skipped (in CI: fail)."""
+
+import os
+from pathlib import Path
+
+import pytest
+from stand import Stand
+from stand_machine import StandError, check_programs
+
+HERE = Path(__file__).resolve().parent
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.live)
+
+
+def _missing(reason):
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def _stand_possible():
+    try:
+        check_programs()
+    except StandError as error:
+        _missing(f"no stand: {error}")
+
+
+@pytest.fixture(scope="session")
+def stand(_stand_possible):
+    with Stand() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def pi(stand):
+    return stand.pi
+
+
+@pytest.fixture(scope="session")
+def nas(stand):
+    return stand.nas
+
+
+@pytest.fixture(params=[1, 2], ids=["compose1", "compose2"])
+def compose_version(request, stand):
+    """Either Compose in turn; give it to the stand's functions as `version`."""
+    if request.param == 2 and stand.compose_v2 is None:
+        _missing("no Compose v2: neither the plugin nor Debian's package could be had")
+    return request.param

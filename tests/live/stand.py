@@ -1,0 +1,449 @@
+"""The stand: a Raspberry Pi with a running IOTstack, and a NAS that is its vault, both real.
+
+    with Stand() as stand:
+        make_iotstack(stand.pi)
+        compose_up(stand.pi)
+
+By hand: `python tests/live/stand.py up` (as root).
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from stand_machine import (
+    PATH,
+    UIDS,
+    USER,
+    Machine,
+    StandError,
+    Switch,
+    check_programs,
+    remove_cgroups,
+)
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(
+    os.environ.get("IOTSTACK_STAND_CACHE") or Path(tempfile.gettempdir(), "iotstack-stand-cache")
+)
+INFLUX_IMAGE, OTHER_IMAGE = "influxdb:1.6", "nodered:stand"
+SERVICES = ("influxdb", "nodered", "mosquitto", "grafana")
+DOORS = {  # the names of the vault for ssh: alias -> (port, login)
+    "nas": (22, "root"),
+    "nas-user": (22, USER),
+    "nas-sftp": (2022, "root"),
+    "nas-scp": (2023, "root"),
+}
+
+# fmt: off
+_IN_IMAGE = [
+    "sh", "influxd", "influx", "cat", "chmod", "chown", "cp", "cut", "date", "df", "du", "find",
+    "grep", "gzip", "head", "id", "ls", "mkdir", "mktemp", "mv", "rm", "rmdir", "sed", "sleep",
+    "sort", "stat", "sync", "tail", "tar", "test", "timeout", "touch", "true", "wc",
+]
+# fmt: on
+_IDLE = ["sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done"]
+_SYSTEM_V2 = (
+    "/usr/libexec/docker/cli-plugins/docker-compose",
+    "/usr/lib/docker/cli-plugins/docker-compose",
+)
+
+
+# The parts that are made once and kept: the images' files and the second Compose.
+
+
+def _cached(name, make):
+    """Return CACHE/name; when absent, `make` writes it under another name that is then renamed."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    CACHE.chmod(0o755)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        path = CACHE / name
+        if not path.exists():
+            part = CACHE / f"{name}.part"
+            make(part)
+            part.rename(path)
+        return path
+
+
+def _program(name):
+    path = shutil.which(name, path=PATH)
+    if not path:
+        raise StandError(f"missing {name}, which belongs into the InfluxDB image")
+    return Path(path)
+
+
+def rootfs_tar():
+    """The tar of the images' root folder: Debian's own binaries and the libraries they need."""
+    conf = (HERE / "influxdb.conf").read_bytes()
+    programs = {name: _program(name) for name in _IN_IMAGE}
+    stats = [(name, path.stat().st_size, path.stat().st_mtime) for name, path in programs.items()]
+    key = hashlib.sha256(repr((stats, conf)).encode()).hexdigest()[:12]
+
+    def make(part):
+        linked = subprocess.run(
+            ["ldd", *programs.values()], check=False, capture_output=True, text=True
+        ).stdout
+        libraries = {w for line in linked.splitlines() for w in line.split() if w[0] == "/"}
+        libraries = {w for w in libraries if not w.endswith(":")}
+        with tarfile.open(part, "w", dereference=True) as tar:
+            for folder, mode in {"tmp": 0o1777, "var/lib/influxdb": 0o755, "root": 0o700}.items():
+                _add(tar, folder, None, mode)
+            _add(tar, "etc/influxdb.conf", conf)
+            _add(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
+            _add(tar, "etc/group", b"root:x:0:\n")
+            for name, path in programs.items():
+                tar.add(path, f"usr/bin/{name}")
+            tar.add(programs["sh"], "bin/sh")
+            for library in sorted(libraries):
+                tar.add(library, library.lstrip("/"))
+
+    return _cached(f"rootfs-{key}.tar", make)
+
+
+def _add(tar, name, content, mode=0o644):
+    info = tarfile.TarInfo(name)
+    info.mode = mode
+    if content is None:
+        info.type = tarfile.DIRTYPE
+        tar.addfile(info)
+    else:
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+
+
+def find_compose_v2():
+    """The path of the Compose plugin (the system's, or Debian trixie's package), or None."""
+    for path in map(Path, _SYSTEM_V2):
+        if path.exists():
+            return path
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return _cached("docker-compose-v2", _fetch_compose_v2)
+    return None
+
+
+def _fetch_compose_v2(part):
+    """Take the plugin out of trixie's package, without a trace in this system's apt."""
+    with tempfile.TemporaryDirectory(prefix="iotstack-stand-apt-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        key = "/usr/share/keyrings/debian-archive-keyring.gpg"
+        source = f"deb [signed-by={key}] http://deb.debian.org/debian trixie main\n"
+        (folder / "sources.list").write_text(source)
+        for made in ("lists/partial", "cache/archives/partial"):
+            (folder / made).mkdir(parents=True)
+        options = [
+            f"Dir::Etc::SourceList={folder}/sources.list",
+            "Dir::Etc::SourceParts=/dev/null",
+            f"Dir::State::Lists={folder}/lists",
+            f"Dir::Cache={folder}/cache",
+            "APT::Sandbox::User=root",
+        ]
+        apt = ["apt-get", "-qq", *[word for option in options for word in ("-o", option)]]
+        for argv in (
+            [*apt, "update"],
+            [*apt, "download", "docker-compose"],
+            ["sh", "-c", "dpkg -x docker-compose_*.deb unpacked"],
+        ):
+            subprocess.run(argv, check=True, cwd=folder, capture_output=True, timeout=300)
+        plugin = folder / "unpacked/usr/libexec/docker/cli-plugins/docker-compose"
+        shutil.copy2(plugin, part)
+
+
+# An IOTstack: its files, its containers.
+
+
+def make_iotstack(machine, folder=None, *, user=None):
+    """Lay out an IOTstack at HOME/IOTstack (or `folder`); the user, or root, owns what is his."""
+    top = Path(folder or machine.home_of(user) / "IOTstack")
+    owner = UIDS[user]
+    files = {
+        ".env": "TZ=Etc/UTC\nGRAFANA_PASSWORD=s3cret\n",
+        "docker-compose-override.yml": "services: {}\n",
+        "menu.sh": "#!/bin/sh\necho menu\n",
+        "services/nodered/Dockerfile": "FROM nodered/node-red:latest\n",
+        "services/nodered/build.py": "# made by the menu\n",
+        "services/mosquitto/filter.acl": "topic readwrite #\n",
+    }
+    for name, text in files.items():
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    shutil.copyfile(HERE / "docker-compose.yml", top / "docker-compose.yml")
+    (top / ".env").chmod(0o600)
+    (top / "menu.sh").chmod(0o755)
+    (top / "backups/influxdb/db").mkdir(parents=True)
+    for path in (top, *top.rglob("*")):
+        os.chown(path, owner, owner)
+    _make_volumes(top / "volumes", owner)
+    return top
+
+
+def _make_volumes(volumes, owner):
+    """Fill the volumes with what real ones hold, and with what breaks backups."""
+
+    def put(name, content=b"", *, uid=0, mode=0o644):
+        path = volumes / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(mode)
+        os.chown(path, uid, uid)
+        return path
+
+    put("nodered/data/flows.json", b'[{"id": "a1", "type": "tab"}]', uid=owner)
+    put("nodered/data/flows_cred.json", b'{"$": "secret"}', uid=owner, mode=0o600)
+    put("nodered/data/node_modules/x/index.js", b"module.exports = {}\n", uid=owner)
+    put("nodered/ssh/known_hosts", uid=owner)
+    put("mosquitto/config/mosquitto.conf", b"listener 1883\n", uid=1883)
+    put("mosquitto/pwfile/pwfile", b"hub:$7$101$x\n", uid=1883, mode=0o600)
+    put("mosquitto/data/mosquitto.db", os.urandom(5000), uid=1883, mode=0o600)
+    put("mosquitto/log/mosquitto.log", b"started\n", uid=1883)
+    put("grafana/log/grafana.log", b"started\n", uid=472)
+    put("grafana/data/plugins/.keep", uid=472)
+    with contextlib.closing(sqlite3.connect(put("grafana/data/grafana.db", uid=472))) as db:
+        db.execute("create table dashboard (id integer primary key, title text)")
+        db.executemany("insert into dashboard (title) values (?)", [("Küche",), ("Solar",)])
+        db.commit()
+
+    html = volumes / "nextcloud/html"
+    put("nextcloud/html/config/config.php", b"<?php\n", uid=33, mode=0o640)
+    put("nextcloud/html/data/anna/files/Fotos/Großmutter 1950.jpg", os.urandom(100_000), uid=33)
+    put("nextcloud/html/data/anna/files/two\nlines", b"newline", uid=33)
+    put("nextcloud/html/data/anna/files/ leading and trailing ", b"spaces", uid=33)
+    put("nextcloud/html/data/anna/files/-rf", b"dash", uid=33)
+    put("nextcloud/html/data/anna/files/'$(id)\"`*?\\", b"shell", uid=33)
+    put("nextcloud/html/data/anna/files/empty", uid=33)
+    put(os.fsdecode(b"nextcloud/html/data/anna/files/latin1-\xe9"), b"not UTF-8", uid=33)
+    sparse = put("nextcloud/html/data/sparse.img", uid=33)
+    os.truncate(sparse, 5_000_000)
+    first = put("nextcloud/html/data/first", b"one inode, two names", uid=33)
+    (html / "data/second").hardlink_to(first)
+    (html / "data/current").symlink_to("first")
+    (html / "data/absolute").symlink_to("/etc/hostname")
+    (html / "data/broken").symlink_to("no such file")
+    (html / "data/empty folder").mkdir()
+    (html / "data/shared").mkdir()
+    os.chown(html / "data/shared", 33, 1000)
+    (html / "data/shared").chmod(0o2775)
+    os.setxattr(first, "user.comment", "Bär".encode())
+    os.utime(first, ns=(1_000_000_000_123_456_789, 1_000_000_000_123_456_789))
+    (volumes / "influxdb/data").mkdir(parents=True)
+    for folder, uid in {"mosquitto": 1883, "grafana": 472, "nextcloud": 33}.items():
+        for path in (volumes / folder, *(volumes / folder).rglob("*")):
+            if path.is_dir() and not path.is_symlink() and path.name != "shared":
+                os.chown(path, uid, uid)
+
+
+def compose(machine, *words, version=1, folder=None, user=None, check=True):
+    """Run `docker-compose` (1) or `docker compose` (2) on the IOTstack of a user."""
+    program = ["docker-compose"] if version == 1 else ["docker", "compose"]
+    top = folder or machine.home_of(user) / "IOTstack"
+    return machine.run([*program, *words], user=user, cwd=top, check=check, timeout=180)
+
+
+def compose_up(machine, *services, version=1, folder=None, user=None):
+    """Start the stack (or some services of it) and wait until InfluxDB answers."""
+    compose(machine, "up", "-d", *services, version=version, folder=folder, user=user)
+    if not services or "influxdb" in services:
+        wait_ping(machine)
+
+
+def compose_down(machine, *, version=1, folder=None, user=None):
+    """Stop the stack and remove its containers."""
+    compose(machine, "down", version=version, folder=folder, user=user)
+
+
+def fresh_iotstack(machine, *, version=1, user=None):
+    """Remove all containers and both users' IOTstacks; lay out a new one and start it."""
+    remove_iotstack(machine)
+    top = make_iotstack(machine, user=user)
+    compose_up(machine, version=version, user=user)
+    return top
+
+
+def remove_iotstack(machine):
+    """Remove all containers and both users' IOTstacks."""
+    machine.run(["sh", "-c", "docker ps -aq | xargs -r docker rm -f; docker network prune -f"])
+    for who in (None, USER):
+        shutil.rmtree(machine.home_of(who) / "IOTstack", ignore_errors=True)
+
+
+# InfluxDB: over HTTP, from inside the machine's network.
+
+_HTTP = """
+import sys, urllib.error, urllib.request
+request = urllib.request.Request(sys.argv[1], data=sys.stdin.buffer.read())
+try:
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        sys.stdout.buffer.write(answer.read())
+except urllib.error.HTTPError as error:
+    sys.exit(f"{error} {error.read().decode()}")
+"""
+_PING = """
+import sys, time, urllib.request
+end = time.monotonic() + float(sys.argv[1])
+while True:
+    try:
+        urllib.request.urlopen("http://127.0.0.1:8086/ping", timeout=2).close()
+        break
+    except OSError as error:
+        if time.monotonic() > end:
+            sys.exit(f"no answer to /ping: {error}")
+        time.sleep(0.02)
+"""
+
+
+def _python(machine, script, *words, **kw):
+    return machine.run([sys.executable, "-I", "-S", "-c", script, *words], **kw).stdout
+
+
+def wait_ping(machine, timeout=60):
+    """Wait until InfluxDB answers on the published port."""
+    _python(machine, _PING, str(timeout), timeout=timeout + 10)
+
+
+def query(machine, *statements):
+    """Run InfluxQL statements; for each one the list of its series (dicts with name, values)."""
+    if not statements:
+        return []
+    from urllib.parse import urlencode
+
+    url = "http://127.0.0.1:8086/query?" + urlencode({"epoch": "ns"})
+    body = urlencode({"q": "; ".join(statements)})
+    results = json.loads(_python(machine, _HTTP, url, input=body))["results"]
+    for statement, result in zip(statements, results, strict=True):
+        if "error" in result:
+            raise AssertionError(f"{statement}: {result['error']}")
+    return [result.get("series", []) for result in results]
+
+
+def write_points(machine, database, *points, rp=None):
+    """Make a database and write points into it, given as lines of the line protocol."""
+    from urllib.parse import urlencode
+
+    query(machine, f'CREATE DATABASE "{database}"')
+    where = urlencode({"db": database} | ({"rp": rp} if rp else {}))
+    url = f"http://127.0.0.1:8086/write?{where}"
+    _python(machine, _HTTP, url, input="\n".join(points))
+
+
+def count_points(machine):
+    """Count field values: {(database, retention policy, measurement): count}, without _internal."""
+    (databases,) = query(machine, "SHOW DATABASES")
+    names = [row[0] for row in databases[0]["values"] if row[0] != "_internal"]
+    policies = query(machine, *[f'SHOW RETENTION POLICIES ON "{name}"' for name in names])
+    pairs = [
+        (name, row[0])
+        for name, series in zip(names, policies, strict=True)
+        for row in series[0].get("values", [])
+    ]
+    counted = query(machine, *[f'SELECT COUNT(*) FROM "{db}"."{rp}"./.*/' for db, rp in pairs])  # noqa: S608 - a test's own names
+    return {
+        (db, rp, one["name"]): sum(value or 0 for value in one["values"][0][1:])
+        for (db, rp), series in zip(pairs, counted, strict=True)
+        for one in series
+    }
+
+
+# The stand itself.
+
+
+def _sweep():
+    """Remove the folders of stands whose test run was killed (their processes ended with it)."""
+    for folder in Path(tempfile.gettempdir()).glob("iotstack-stand-[0-9]*-*"):
+        if not Path("/proc", folder.name.split("-")[2]).exists():
+            remove_cgroups(f"{folder.name}-*")
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Stand:
+    """A `pi` (engine, images, sshd) and a `nas` (three sshds) on one wire; all gone at the end."""
+
+    def __enter__(self):
+        check_programs()
+        self._stack = contextlib.ExitStack()
+        try:
+            self._build()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _build(self):
+        _sweep()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"iotstack-stand-{os.getpid()}-"))
+        self._stack.callback(shutil.rmtree, self.folder)
+        self.folder.chmod(0o755)
+        self._hosts = self.folder / "hosts"
+        self._hosts.write_text("127.0.0.1 localhost\n")
+        self._switch = Switch(self.folder)
+        self._stack.callback(self._switch.stop)
+        self._machines = 0
+        self.compose_v2 = find_compose_v2()
+        self.pi = self.add("pi", engine=True)
+        self.nas = self.add("nas")
+        self.nas.serve_ssh(2022, "sftp")
+        self.nas.serve_ssh(2023, "scp")
+        self.pi.may_log_in_to(self.nas, DOORS)
+
+    def add(self, name, *, engine=False):
+        """Make one more machine, with an sshd on port 22 and perhaps a Docker engine."""
+        self._machines += 1
+        address = f"10.77.0.{10 + self._machines}"
+        machine = Machine(name, address, self._switch, self.folder / name, self._hosts)
+        self._stack.callback(machine.stop)
+        machine.serve_ssh()
+        if engine:
+            machine.start_engine()
+            self._load_images(machine)
+            for who in (None, USER):
+                plugins = machine.home_of(who) / ".docker/cli-plugins"
+                machine.run(["mkdir", "-p", plugins], user=who)
+                if self.compose_v2:
+                    (plugins / "docker-compose").symlink_to(self.compose_v2)
+        return machine
+
+    @staticmethod
+    def _load_images(machine):
+        influxd = ["/usr/bin/influxd", "-config", "/etc/influxdb.conf"]
+        for image, command in {INFLUX_IMAGE: influxd, OTHER_IMAGE: _IDLE}.items():
+            changes = [f"CMD {json.dumps(command)}", "ENV PATH=/usr/bin:/bin"]
+            words = [word for change in changes for word in ("-c", change)]
+            machine.run(["docker", "import", *words, rootfs_tar(), image])
+
+    def stop(self):
+        """End every process of the stand and remove its folder; safe to call twice."""
+        self._stack.close()
+
+    def __exit__(self, *error):
+        self.stop()
+
+
+def main():
+    """Bring up a stand with a running IOTstack, say how to enter, and wait for Ctrl-C or EOF."""
+    if sys.argv[1:] != ["up"]:
+        sys.exit("usage: stand.py up")
+    with Stand() as stand, contextlib.suppress(KeyboardInterrupt):
+        make_iotstack(stand.pi)
+        compose_up(stand.pi)
+        for machine in (stand.pi, stand.nas):
+            env = ["env", "-i", f"HOME={machine.home}", f"PATH={PATH}", "TERM=xterm", "bash", "-l"]
+            print(f"{machine.name}: {shlex.join([*machine.enter(), *env])}", flush=True)
+        print("On pi: ssh nas | sftp nas-sftp | scp -O FILE nas-scp: | sudo -u iotpi -i")
+        print("Ctrl-C or end of input stops it all.", flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
