@@ -34,8 +34,8 @@ def open_writer(target: IO[bytes]) -> IO[bytes]:
 def open_reader(source: IO[bytes]) -> io.BufferedIOBase:
     """Return a stream of what is compressed in `source`; closing it leaves `source` open.
 
-    Raises on reading: EOFError where the stream is cut, gzip.BadGzipFile or zlib.error (isal's
-    errors are subclasses of OSError or its own IsalError) where it is damaged.
+    Raises on reading: EOFError where the stream is cut; where it is damaged gzip.BadGzipFile,
+    zlib.error, or isal's own error, which is neither. Both readers pass over zeros behind the end.
     """
     if PROGRAM == "igzip":
         return cast("io.BufferedIOBase", igzip.IGzipFile(fileobj=source, mode="rb"))

@@ -131,6 +131,8 @@ class DumpInflux:
                 + " ".join(verdict.problems),
                 again=verdict.again,
             )
+        for warning in verdict.warnings:
+            scene.warn(warning)
 
     def undo(self, host: Host) -> None:
         """Stop the dump, if its client died before it, and remove its folder."""
