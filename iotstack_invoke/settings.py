@@ -95,6 +95,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     },
     "exclude": {"path": str, "reason": str},
 }
+_SSH_KEYS = ("host", "user", "port", "key", "ssh_config", "known_hosts")
 _WORDS = {str: "a text in quotes", int: "a whole number", bool: "true or false", list: "a list"}
 
 
@@ -124,7 +125,7 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
                 return read_settings(tomllib.load(stream), candidate)
         except FileNotFoundError:
             continue
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"{candidate} is no TOML: {error}.") from error
         except OSError as error:
             raise SettingsError(f"{candidate} cannot be read: {error.strerror}.") from error
@@ -135,22 +136,25 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
 
 def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     """Return the settings that a parsed file holds; raises SettingsError with all mistakes."""
-    mistakes = _mistakes(content)
-    stack = content.get("stack", {})
-    vaults = content.get("vaults", [])
-    if not mistakes:
-        mistakes = [*_stack_mistakes(stack), *_vault_mistakes(vaults)]
+    mistakes = [
+        *_mistakes(content),
+        *_stack_mistakes(_sound(content.get("stack"), "stack")),
+        *_influx_mistakes(_sound(content.get("influxdb"), "influxdb")),
+        *_vault_mistakes(_sound_list(content.get("vaults"), "vaults")),
+    ]
     if mistakes:
         listed = "\n".join(f"  {mistake}" for mistake in mistakes)
         raise SettingsError(f"{file} has mistakes:\n{listed}")
+    stack = content.get("stack", {})
+    vaults = content.get("vaults", [])
     influx = content.get("influxdb", {})
     return Settings(
         stack=Stack(
-            folder=os.path.expanduser(stack.get("folder", "~/IOTstack")).rstrip("/"),
+            folder=os.path.expanduser(stack.get("folder", "~/IOTstack")).rstrip("/") or "/",
             keep=stack.get("keep", 5),
             sudo=stack.get("sudo", True),
             exclusions=tuple(
-                Exclusion(each["path"].strip("/"), each["reason"])
+                Exclusion(str(PurePosixPath(each["path"])), each["reason"])
                 for each in stack.get("exclude", [])
             ),
         ),
@@ -168,8 +172,7 @@ def _vault(each: Mapping[str, Any]) -> Vault:
         return Vault(each["name"], os.path.expanduser(each["folder"]).rstrip("/") or "/")
     return Vault(
         name=each["name"],
-        # A relative path and ~/ both mean the home of the user who logs in.
-        folder=each["folder"].removeprefix("~/").rstrip("/") or ".",
+        folder=_far_folder(each["folder"]),
         ssh=Ssh(
             host=each["host"],
             user=each.get("user", ""),
@@ -179,6 +182,12 @@ def _vault(each: Mapping[str, Any]) -> Vault:
             known_hosts=os.path.expanduser(each.get("known_hosts", "")),
         ),
     )
+
+
+def _far_folder(text: str) -> str:
+    """Return a folder of another machine; relative, ~ and ~/ mean the home of who logs in."""
+    folder = text.rstrip("/") or text[:1]
+    return "." if folder in ("", "~") else folder.removeprefix("~/")
 
 
 def _mistakes(content: Mapping[str, Any]) -> list[str]:
@@ -211,11 +220,26 @@ def _wrong(
     found = _unknown(f"{where}: ", entry, keys)
     for key, value in entry.items():
         kind = keys.get(key, object)
-        # bool is an int to Python, not to people
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
+        if not _fits(value, kind):
             first = kind[0] if isinstance(kind, tuple) else kind
             found.append(f"{where}: {key} = {value!r} must be {_WORDS[first]}")
     return found
+
+
+def _fits(value: Any, kind: type | tuple[type, ...]) -> bool:
+    # bool is an int to Python, not to people
+    return isinstance(value, kind) and not (isinstance(value, bool) and kind not in (bool, object))
+
+
+def _sound(entry: Any, section: str) -> dict[str, Any]:
+    """Return what of a table has a known name and the right type, so that it can be judged."""
+    keys = _KEYS[section]
+    items = entry.items() if isinstance(entry, dict) else ()
+    return {key: value for key, value in items if key in keys and _fits(value, keys[key])}
+
+
+def _sound_list(entries: Any, section: str) -> list[dict[str, Any]]:
+    return [_sound(each, section) for each in (entries if isinstance(entries, list) else ())]
 
 
 def _unknown(where: str, entry: Mapping[str, Any], known: Iterable[str]) -> list[str]:
@@ -236,34 +260,46 @@ def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
     folder = os.path.expanduser(stack.get("folder", "~/IOTstack"))
     if not folder.startswith("/"):
         found.append(f"[stack]: folder = {folder!r} must begin with / or ~")
-    for each in stack.get("exclude", []):
-        parts = PurePosixPath(each["path"]).parts
-        if ".." in parts or not parts or parts[0] not in ("services", "volumes"):
-            found.append(
-                f"[[stack.exclude]]: path = {each['path']!r} must lie below services/ or volumes/"
-            )
-        if not each["reason"].strip():
-            found.append(f"[[stack.exclude]]: path = {each['path']!r} needs a reason")
+    for each in _sound_list(stack.get("exclude"), "exclude"):
+        where = f"[[stack.exclude]]: path = {each.get('path')!r}"
+        top, *below = PurePosixPath(each.get("path", "volumes/any")).parts or ("",)
+        if ".." in below or not below or top not in ("services", "volumes"):
+            found.append(f"{where} must lie below services/ or volumes/")
+        if not each.get("reason", "any").strip():
+            found.append(f"{where} needs a reason")
+    return found
+
+
+def _influx_mistakes(influx: Mapping[str, Any]) -> list[str]:
+    found = []
+    limit_s = influx.get("limit_s", 1)
+    if not 0 < limit_s < float("inf"):
+        found.append(f"[influxdb]: limit_s = {limit_s} must be a number of seconds, more than 0")
+    container = influx.get("container", "influxdb")
+    if not container or container.startswith("-"):
+        found.append(f"[influxdb]: container = {container!r} is no name of a container")
     return found
 
 
 def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
     found = []
     names = set[str]()
-    for each in vaults:
-        name, kind = each["name"], each["kind"]
+    for number, each in enumerate(vaults, 1):
+        name, kind = each.get("name", f"vault{number}"), each.get("kind")
         where = f"[[vaults]] '{name}'"
         if not name.isidentifier() or name == "pi" or name in names:
             found.append(f"{where}: a name is one word, used once, and not 'pi'")
         names.add(name)
-        if kind not in ("ssh", "folder"):
+        if kind not in ("ssh", "folder", None):
             found.append(f"{where}: kind = {kind!r} must be 'ssh' or 'folder'")
         if kind == "ssh" and not each.get("host"):
             found.append(f"{where}: 'host' is missing")
+        if not 0 <= each.get("port", 0) < 65536:  # noqa: PLR2004 - TCP's
+            found.append(f"{where}: port = {each['port']} must lie between 1 and 65535")
         if each.get("host", "").startswith("-") or each.get("user", "").startswith("-"):
             found.append(f"{where}: host and user cannot begin with '-'")
-        if kind == "folder" and not os.path.expanduser(each["folder"]).startswith("/"):
+        if kind == "folder" and not os.path.expanduser(each.get("folder", "/")).startswith("/"):
             found.append(f"{where}: folder = {each['folder']!r} must begin with / or ~")
         if kind == "folder":
-            found += [f"{where}: '{k}' is for kind = 'ssh'" for k in ("host", "user") if k in each]
+            found += [f"{where}: '{k}' is for kind = 'ssh'" for k in _SSH_KEYS if k in each]
     return found

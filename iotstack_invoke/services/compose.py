@@ -119,6 +119,21 @@ def _found(told: Mapping[str, Any], digests: Mapping[str, str]) -> Found:
     )
 
 
+def compose_words(host: Host) -> tuple[str, ...]:
+    """Return the words before a compose command: v2's plugin, or else v1's program.
+
+    Raises StepFailed where there is neither.
+    """
+    for words in (("docker", "compose"), ("docker-compose",)):
+        asked = Command((*words, "version"), accept=frozenset(range(256)), limit_s=LOOK_LIMIT_S)
+        if host.run(asked).exit_code == 0:
+            return words
+    raise StepFailed(
+        f"On {host.name} there is neither `docker compose` nor `docker-compose`: install "
+        "docker-compose-plugin or docker-compose."
+    )
+
+
 def of_stack(found: Iterable[Found], folder: str) -> tuple[Container, ...]:
     """Return the containers of the compose project in `folder`, by name."""
     here = os.path.realpath(folder)
