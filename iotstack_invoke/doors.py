@@ -16,10 +16,9 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
-from .actions.backup import Options
 from .errors import Interrupted, IotstackError, UsageError
 from .report import Report
-from .settings import Settings, load_settings
+from .settings import Options, Settings, load_settings
 
 EXIT_CODES = """
 Exit codes: 0 good; 1 failed; 2 wrong usage or settings; 3 finished with warnings;

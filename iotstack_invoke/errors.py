@@ -15,6 +15,7 @@ IotstackError               1    it failed
 
 from __future__ import annotations
 
+import signal
 from enum import IntEnum
 
 
@@ -91,5 +92,6 @@ class Interrupted(IotstackError):
     """A signal asked us to stop."""
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}")
+        name = {2: "Ctrl-C", 1: "the closing of its terminal"}.get(signal_number)
+        super().__init__(f"stopped by {name or signal.Signals(signal_number).name}")
         self.exit_code = 128 + signal_number

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .engine import End, JobResult
 from .plan import Graph, Plan, PlannedJob
-from .rules import Job
+from .rules import Job, split_set_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -164,7 +164,7 @@ class Report:
         if self._bars:
             with self._lock:
                 self._rows[id(planned.job)] = self._bars.add_task(
-                    "", total=None, job=place_and_rule(planned.job), saying=""
+                    "", total=None, job=job_text(planned.job), saying=""
                 )
 
     def heard(self, job: Job, stream: str, line: str) -> None:
@@ -197,7 +197,7 @@ class Report:
         style = {End.DONE: "green", End.FAILED: "red", End.SKIPPED: "yellow"}[result.end]
         took = f" ({duration_text(result.seconds)})" if result.end is not End.SKIPPED else ""
         why = f": {result.message}" if result.message else ""
-        self.tell(f"{mark} {place_and_rule(result.job)}{took}{why}", style=style)
+        self.tell(f"{mark} {job_text(result.job)}{took}{why}", style=style)
 
     # What a plan and a rulebook look like.
 
@@ -276,10 +276,14 @@ _STYLES: Mapping[str, str] = {
 }
 
 
-def place_and_rule(job: Job) -> str:
-    """Return what a person reads for a job: its rule, and the role it writes to."""
-    roles = {output.role for output in job.outputs} - {"pi"}
-    return f"{job.rule.name} → {', '.join(sorted(roles))}" if roles else job.rule.name
+def job_text(job: Job) -> str:
+    """Return what a person reads for a job: its rule, and for a copy what goes where."""
+    for output in job.outputs:
+        if output.role != "pi":
+            found = split_set_name(output.path)
+            what = f" {found[1]}" if found else ""
+            return f"{job.rule.name}{what} → {output.role}"
+    return job.rule.name
 
 
 class Fanout:

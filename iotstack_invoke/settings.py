@@ -64,6 +64,17 @@ class Influx:
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """The flags that all tasks share."""
+
+    dry_run: bool = False
+    why: bool = False
+    jobs: int = 2
+    force: bool = False
+    keep_going: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings, and the file that they came from ('' for the defaults)."""
 

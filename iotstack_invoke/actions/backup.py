@@ -42,24 +42,13 @@ from ..rules import KINDS, split_set_name
 from ..runtag import LATEST, Runtag, default_runtag, read_runtag
 from ..services.influx import undoable
 from ..sets import BackupSet, State, files_of, gather_sets, runtags_in
-from ..settings import Settings
+from ..settings import Options, Settings
 from ..steps import PARTIAL, File, FileFact, Place, Record
 from ..vaults import vault_place
 from .look import look_at_stack, look_for_room, refuse_without_room
 
 STALE_COPY = timedelta(days=1)
 """A partial copy in a vault that is older belongs to a run that died."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The flags that all tasks share."""
-
-    dry_run: bool = False
-    why: bool = False
-    jobs: int = 2
-    force: bool = False
-    keep_going: bool = True
 
 
 @dataclass(slots=True)
@@ -369,6 +358,9 @@ class _Backup:
         with self._bars():
             result = self._do(Plan(jobs), records, Fanout(self.report))
         problems += [f"{each.job.rule.name}: {each.message}" for each in result.failed]
+        for vault in reached:
+            with contextlib.suppress(StepFailed):  # the next run sweeps as well
+                _sweep_stale_copies(self.stand.vaults[vault])
         return result
 
     def _let_go(self, log: RunLog) -> list[str]:
@@ -440,6 +432,20 @@ class _Backup:
             yield
         finally:
             self.report.stop_bars()
+
+
+def _sweep_stale_copies(place: Place) -> None:
+    """Remove the partial copies of dead runs; a young one may be another Pi's that is sending."""
+    oldest_s = time.time() - STALE_COPY.total_seconds()
+    stale = [
+        f"{place.root}/{name}"
+        for name, fact in place.names(place.root).items()
+        if name.endswith(PARTIAL)
+        and split_set_name(name.removesuffix(PARTIAL))
+        and fact.modified_s < oldest_s
+    ]
+    if stale:
+        place.remove(stale)
 
 
 def remove_set(host: LocalHost, folder: str, runtag: str) -> None:

@@ -31,9 +31,9 @@ from ..rules import KINDS
 from ..runtag import default_runtag
 from ..services.compose import compose_words, inspect_all, named
 from ..services.influx import BACKUP_INSIDE
-from ..settings import Exclusion, Influx, Settings, Stack, Vault
+from ..settings import Exclusion, Influx, Options, Settings, Stack, Vault
 from ..steps import Command
-from .backup import Options, back_up
+from .backup import back_up
 
 INFLUX_SERVICE = """\
   influxdb:

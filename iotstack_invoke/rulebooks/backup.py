@@ -93,7 +93,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     """Return the rules that copy a set to one vault."""
 
     @rule(f"{vault}:{{part}}", input="pi:backups/{part}", retries=2)
-    def offsite_part(job: Job) -> Iterator[Step]:
+    def offsite(job: Job) -> Iterator[Step]:
         """Copy a finished part to the vault, and compare its hash there."""
         yield Send(job.input, job.output)
 
@@ -113,7 +113,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
         """Copy the log, last of all, when nothing will be added to it."""
         yield Send(job.input, job.output)
 
-    return (offsite_part, offsite_manifest, offsite_log)
+    return (offsite, offsite_manifest, offsite_log)
 
 
 def backup_book(vaults: tuple[str, ...]) -> RuleBook:
