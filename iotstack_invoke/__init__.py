@@ -1,3 +1,19 @@
-"""Backup and restore of an IOTstack."""
+"""Backup and restore of an IOTstack. The map of the house, from the ground up.
+
+A room imports only from rooms below it, or beside it where no circle arises.
+
+    errors  gzips                          what can go wrong; gzip streams
+    runtag  steps  children                a backup's name; what a step is; what runs for us
+    settings  rules  manifest  sets        hosts.toml; patterns and rules; what a set holds
+    retention                              which sets stay
+    plan  journal  runner                  what runs and why; what to undo; Invoke, mended
+    services/influx_log, _meta, _check     InfluxDB's words, its catalogue, its files
+    hosts  remote  vaults  transfer        this machine, other machines, copies between them
+    services/archive, compose, influx      the steps of each part
+    engine  log  report                    a plan, done; what is written down; what is seen
+    rulebooks/                             the rules: read them first
+    actions/                               what a task does, from the first look to the last word
+    doors  tasks  program                  flags and exit codes; the tasks; the console script
+"""
 
 __version__ = "0.1.0"

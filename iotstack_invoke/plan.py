@@ -187,6 +187,7 @@ class _Decision:
         force: frozenset[str],
     ) -> None:
         self.graph = graph
+        self.targets = frozenset(graph.targets)
         self.files = files
         self.records = records
         self.force = force
@@ -263,7 +264,7 @@ class _Decision:
 
     def _output_reasons(self, job: Job, output: File, fact: FileFact | None) -> list[Reason]:
         if fact is None:
-            return [Reason(Why.MISSING, str(output))] if output in self.graph.targets else []
+            return [Reason(Why.MISSING, str(output))] if output in self.targets else []
         record = self.records.get(str(output))
         if record is None:
             return []

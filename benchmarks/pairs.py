@@ -1,0 +1,43 @@
+"""Runs two ways of doing one thing in turn, A B A B …, and prints medians and their ratio.
+
+Ratios of one call hold when the machine's speed drifts; seconds do not.
+"""
+
+import resource
+import statistics
+import time
+
+
+def cpu_s():
+    """Return the processor seconds of this process and of all its ended children."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def measure(act):
+    """Return the wall and processor seconds of one call."""
+    wall, cpu = time.perf_counter(), cpu_s()
+    act()
+    return time.perf_counter() - wall, cpu_s() - cpu
+
+
+def compare(ours, rival, *, rounds=5):
+    """Print a table of both ways, given as (name, function), after a warm-up of each."""
+    for _, act in (ours, rival):
+        act()
+    found = {ours[0]: [], rival[0]: []}
+    for _ in range(rounds):
+        for name, act in (ours, rival):
+            found[name].append(measure(act))
+    print("| way | wall s (min … max) | CPU s |\n|---|---|---|")
+    for name, times in found.items():
+        walls = sorted(wall for wall, _ in times)
+        cpu = statistics.median(cpu for _, cpu in times)
+        print(
+            f"| {name} | {statistics.median(walls):.3f} ({walls[0]:.3f} … {walls[-1]:.3f}) "
+            f"| {cpu:.2f} |"
+        )
+    paired = list(zip(found[ours[0]], found[rival[0]], strict=True))
+    for what, index in (("wall", 0), ("CPU", 1)):
+        ratio = statistics.median(mine[index] / other[index] for mine, other in paired)
+        print(f"{ours[0]} / {rival[0]}, {what}: {ratio:.3f}")
