@@ -1,0 +1,293 @@
+"""The manifest of a set and the records beside an unfinished one, written and read back."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from iotstack_invoke.manifest import (
+    Container,
+    LeftOut,
+    Manifest,
+    Part,
+    read_manifest,
+    read_records,
+    record_line,
+    records_of,
+    utc_text,
+)
+from iotstack_invoke.steps import Record
+
+MANIFEST = Manifest(
+    runtag="2026-11-23_1100",
+    host="live-pi",
+    program="iotstack-invoke 1.0",
+    started_utc="2026-11-23T10:00:00Z",
+    finished_utc="2026-11-23T10:02:05Z",
+    zone="CET +0100",
+    parts=(
+        Part(
+            "general",
+            "2026-11-23_1100.general-backup.tar.gz",
+            size_bytes=1234,
+            sha256="ab" * 32,
+            seconds=12.5,
+            facts={"unpacked_bytes": 4096},
+        ),
+        Part("influx", "2026-11-23_1100.influx-backup.tar", error="influxd is stopped"),
+    ),
+    containers=(Container("influxdb", "influxdb:1.8", "sha256:1", "sha256:2", running=True),),
+    left_out=(LeftOut("volumes/nextcloud/*", "not safe to copy while it runs"),),
+    warnings=("tar: ./volumes/Köln: file changed as we read it",),
+)
+
+TEXT = st.text(max_size=12)
+NUMBERS = st.integers(0, 2**53)
+SECONDS = st.floats(0, 1e9, allow_nan=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+FACTS = st.dictionaries(
+    TEXT, st.none() | st.booleans() | NUMBERS | TEXT | st.lists(TEXT), max_size=3
+)
+MANIFESTS = st.builds(
+    Manifest,
+    runtag=st.sampled_from(["x", "2026-11-23_1100", "vor dem Umzug"]),
+    host=TEXT,
+    program=TEXT,
+    started_utc=st.just("2026-11-23T10:00:00Z"),
+    finished_utc=st.just("2026-11-23T10:02:05Z"),
+    zone=TEXT,
+    parts=st.lists(
+        st.builds(
+            Part, st.sampled_from(["general", "influx"]), TEXT, NUMBERS, TEXT, SECONDS, TEXT, FACTS
+        ),
+        unique_by=lambda part: part.kind,
+    ).map(tuple),
+    containers=st.lists(
+        st.builds(Container, TEXT, TEXT, TEXT, TEXT, st.booleans()), max_size=3
+    ).map(tuple),
+    left_out=st.lists(st.builds(LeftOut, TEXT, TEXT), max_size=3).map(tuple),
+    warnings=st.lists(TEXT, max_size=3).map(tuple),
+)
+
+
+def content():
+    """Return the parsed text of a good manifest, to be damaged."""
+    return json.loads(MANIFEST.to_json())
+
+
+def text_utc(year=2026, month=11, day=23, hour=10, zone=UTC):
+    return utc_text(datetime(year, month, day, hour, tzinfo=zone))
+
+
+@given(MANIFESTS)
+def test_a_manifest_is_read_as_it_was_written(manifest):
+    """Whatever a manifest says, its text says it back."""
+    assert read_manifest(manifest.to_json()) == manifest
+
+
+def test_a_manifest_can_be_read_by_people_and_programs():
+    """The text names its format, the state and each part by its kind, in UTF-8."""
+    text = MANIFEST.to_json()
+    told = json.loads(text)
+    assert list(told)[:3] == ["format", "runtag", "state"]
+    assert told["format"] == "iotstack-invoke manifest 1"
+    assert told["state"] == "incomplete"
+    assert told["parts"]["general"]["size_bytes"] == 1234
+    assert told["parts"]["influx"]["error"] == "influxd is stopped"
+    assert "Köln" in text
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize(
+    ("errors", "warnings", "state"),
+    [
+        (("", ""), (), "complete"),
+        (("", ""), ("a file changed",), "warnings"),
+        (("", "stopped"), (), "incomplete"),
+        (("", "stopped"), ("a file changed",), "incomplete"),
+    ],
+)
+def test_the_state_is_the_worst_that_happened(errors, warnings, state):
+    """A part that could not be made weighs more than a warning."""
+    parts = tuple(
+        Part(k, "f", error=e) for k, e in zip(("general", "influx"), errors, strict=True)
+    )
+    manifest = Manifest("x", "", "", "", "", "", parts, warnings=warnings)
+    assert manifest.state == state
+    assert [part.kind for part in manifest.made] == [
+        kind for kind, error in zip(("general", "influx"), errors, strict=True) if not error
+    ]
+
+
+def test_what_a_later_version_adds_is_passed_over():
+    """Unknown keys and unknown kinds of parts, anywhere, change nothing of what is known."""
+    later = content()
+    later["format"] = "iotstack-invoke manifest 2"
+    later["signature"] = "x"
+    later["parts"]["mariadb"] = {"dialect": 3}
+    later["parts"]["general"]["compression"] = "zstd"
+    later["containers"][0]["platform"] = "arm64"
+    later["left_out"][0]["size_bytes"] = 7
+    assert read_manifest(json.dumps(later)) == MANIFEST
+
+
+@pytest.mark.parametrize("key", ["error", "facts", "size_bytes", "seconds", "sha256"])
+def test_what_a_part_does_not_say_has_its_default(key):
+    """A part that leaves out what has a default is read."""
+    shorter = content()
+    del shorter["parts"]["general"][key]
+    assert read_manifest(json.dumps(shorter)).parts[0].kind == "general"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        '"format"',
+        pytest.param("[" * 100_000, id="deep"),
+        MANIFEST.to_json()[:-3],
+        MANIFEST.to_json().replace("iotstack-invoke manifest 1", "something else"),
+        MANIFEST.to_json().replace('"runtag": "2026-11-23_1100"', '"runtag": "../x"'),
+        MANIFEST.to_json().replace("2026-11-23T10:00:00Z", "yesterday"),
+        MANIFEST.to_json().replace("2026-11-23T10:02:05Z", ""),
+        MANIFEST.to_json().replace("1234", '"1234"'),
+        MANIFEST.to_json().replace("12.5", "null"),
+        MANIFEST.to_json().replace('"live-pi"', "null"),
+        json.dumps({**json.loads(MANIFEST.to_json()), "warnings": "a text"}),
+        json.dumps({**json.loads(MANIFEST.to_json()), "warnings": [1]}),
+    ],
+)
+def test_a_damaged_text_is_no_manifest(text):
+    """A torn, foreign or impossible text is a ValueError; nothing of it comes to light later."""
+    with pytest.raises(ValueError):
+        read_manifest(text)
+
+
+@pytest.mark.parametrize("key", sorted(set(json.loads(MANIFEST.to_json())) - {"state"}))
+def test_every_key_is_needed(key):
+    """A manifest without one of its keys is damaged."""
+    shorter = content()
+    del shorter[key]
+    with pytest.raises(ValueError):
+        read_manifest(json.dumps(shorter))
+
+
+def places(inside, path=()):
+    """Return the path of every value inside a JSON value."""
+    found = [path] if path else []
+    pairs = inside.items() if isinstance(inside, dict) else ()
+    pairs = enumerate(inside) if isinstance(inside, list) else pairs
+    return found + [each for key, value in pairs for each in places(value, (*path, key))]
+
+
+@given(st.sampled_from(places(content())), JSON)
+@example(("parts", "general", "kind"), "influx")
+def test_any_value_in_any_place_is_read_or_refused(path, value):
+    """Whatever stands in one place of a manifest, it is a ValueError or a manifest to work with."""
+    damaged = content()
+    inside = damaged
+    for key in path[:-1]:
+        inside = inside[key]
+    inside[path[-1]] = value
+    try:
+        manifest = read_manifest(json.dumps(damaged))
+    except ValueError:
+        return
+    assert read_manifest(manifest.to_json()) == manifest
+    assert manifest.state in ("complete", "warnings", "incomplete")
+    assert all(isinstance(part.size_bytes, int) for part in manifest.parts)
+    assert all(isinstance(part.facts, dict) for part in manifest.parts)
+    assert all(isinstance(each, str) for each in manifest.warnings)
+    assert {part.kind for part in manifest.parts} <= {"general", "influx"}
+    assert len(records_of(manifest, "pi", "backups")) == len(manifest.made)
+
+
+@given(JSON)
+def test_any_json_is_read_or_refused(value):
+    """No JSON value raises anything but ValueError; none that we draw is a manifest."""
+    with pytest.raises(ValueError):
+        read_manifest(json.dumps(value))
+
+
+def test_a_part_is_of_the_kind_it_is_listed_under():
+    """A part cannot say that it is another one."""
+    twisted = content()
+    twisted["parts"]["general"]["kind"] = "influx"
+    assert [part.kind for part in read_manifest(json.dumps(twisted)).parts] == [
+        "general",
+        "influx",
+    ]
+
+
+def test_the_records_of_a_set_are_those_of_its_parts():
+    """A part that was made has a record under its place; one that failed has none."""
+    name = "pi:backups/2026-11-23_1100.general-backup.tar.gz"
+    assert records_of(MANIFEST, "pi", "backups") == {
+        name: Record(name, 1234, "ab" * 32, 12.5, facts={"unpacked_bytes": 4096})
+    }
+
+
+RECORDS = st.builds(
+    Record, TEXT, NUMBERS, TEXT, SECONDS, TEXT, st.lists(TEXT, max_size=3).map(tuple), FACTS
+)
+
+
+@given(st.lists(RECORDS, max_size=4, unique_by=lambda record: record.output))
+def test_records_are_read_as_they_were_written(records):
+    """Each record is one line, and its line says it back."""
+    lines = [record_line(record) for record in records]
+    assert all("\n" not in line and "\r" not in line for line in lines)
+    assert read_records(lines) == {record.output: record for record in records}
+
+
+def test_the_last_record_of_an_output_counts():
+    """An output that was made again is as its last record says."""
+    lines = [record_line(Record("pi:x", size)) for size in (1, 2)]
+    assert read_records(lines)["pi:x"].size_bytes == 2
+
+
+def test_a_record_may_quote_a_name_that_is_no_utf8():
+    """A warning with a raw file name is a line that can be written, and comes back as it was."""
+    record = Record("pi:x", warnings=("tar: ./volumes/caf\udce9: file changed",))
+    assert read_records([record_line(record).encode().decode()]) == {"pi:x": record}
+
+
+@given(st.data())
+def test_a_torn_record_is_no_record(data):
+    """However much of the last line was written, the lines before it count and it does not."""
+    whole, torn = record_line(Record("pi:x", 1)), record_line(Record("pi:y", 2))
+    cut = data.draw(st.integers(0, len(torn) - 1))
+    assert list(read_records([whole, torn[:cut]])) == ["pi:x"]
+
+
+def test_a_record_of_a_later_version_is_read():
+    """A key that we do not know does not make a finished part unfinished."""
+    later = {**json.loads(record_line(Record("pi:x", 7))), "cost": 3}
+    assert read_records([json.dumps(later)]) == {"pi:x": Record("pi:x", 7)}
+
+
+@given(JSON, st.dictionaries(st.sampled_from(["output", "size_bytes", "warnings", "facts"]), JSON))
+@example(None, {"output": [], "warnings": []})
+def test_any_line_is_a_record_or_passed_over(value, entry):
+    """No line of JSON raises; what is read has the types of a record."""
+    found = read_records([json.dumps(value), json.dumps(entry), "[" * 100_000, "\0\0"])
+    for record in found.values():
+        assert isinstance(record.size_bytes, int)
+        assert isinstance(record.facts, dict)
+        assert all(isinstance(each, str) for each in record.warnings)
+
+
+def test_a_time_is_written_in_utc():
+    """An aware time of any zone is written as the same moment in UTC."""
+    assert text_utc() == "2026-11-23T10:00:00Z"
+    assert text_utc(hour=11, zone=timezone(timedelta(hours=1))) == "2026-11-23T10:00:00Z"
+    assert text_utc(hour=22, zone=timezone(timedelta(hours=-5))) == "2026-11-24T03:00:00Z"

@@ -1,0 +1,465 @@
+"""What hosts.toml may say, and all that is said of its mistakes."""
+
+import os
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iotstack_invoke.errors import SettingsError
+from iotstack_invoke.settings import (
+    Exclusion,
+    Influx,
+    Settings,
+    Ssh,
+    Stack,
+    Vault,
+    load_settings,
+    places_to_look,
+    read_settings,
+)
+
+SAMPLE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "hosts.toml")
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/pi")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.delenv("IOTSTACK_SETTINGS", raising=False)
+
+
+def read(text):
+    return read_settings(tomllib.loads(text), "hosts.toml")
+
+
+def mistakes(text):
+    """Return the mistakes that are told of a file, one a line."""
+    with pytest.raises(SettingsError) as refusal:
+        read(text)
+    first, *listed = str(refusal.value).splitlines()
+    assert first == "hosts.toml has mistakes:"
+    return [line.removeprefix("  ") for line in listed]
+
+
+def sample_blocks():
+    """Return the lines of the sample, and the ranges of its commented-out blocks."""
+    with open(SAMPLE, encoding="utf-8") as stream:
+        lines = stream.read().splitlines()
+    blocks = []
+    for number, line in enumerate(lines):
+        if line.startswith("# [["):
+            blocks.append([number])
+        elif blocks and blocks[-1][-1] == number - 1 and line.startswith("# ") and " = " in line:
+            blocks[-1].append(number)
+        elif line.startswith("# ") and line[2:].split(" ")[0].isidentifier() and " = " in line:
+            blocks.append([number])  # a single key
+    return lines, blocks
+
+
+def uncommented(lines, numbers):
+    return "\n".join(
+        line.removeprefix("# ") if number in numbers else line for number, line in enumerate(lines)
+    )
+
+
+def test_no_file_means_the_defaults():
+    """An empty file is the stack of the seed: ~/IOTstack, five sets, no vault."""
+    assert read("") == Settings(
+        stack=Stack(folder="/home/pi/IOTstack", keep=5, sudo=True, exclusions=()),
+        influx=Influx(container="influxdb", limit_s=3600.0),
+        vaults=(),
+        file="hosts.toml",
+    )
+
+
+def test_every_setting_arrives_where_it_belongs():
+    """Each key of the file is one field of a value."""
+    assert read("""
+        [stack]
+        folder = "/srv/IOTstack/"
+        keep = 9
+        sudo = false
+        [[stack.exclude]]
+        path = "volumes/x/log/*"
+        reason = "logs"
+        [influxdb]
+        container = "influx"
+        limit_s = 60
+        [[vaults]]
+        name = "nas"
+        kind = "ssh"
+        folder = "Dropbox/backups/"
+        host = "nas.local"
+        user = "wash"
+        port = 2222
+        key = "~/.ssh/id"
+        ssh_config = "~/.ssh/config"
+        known_hosts = "~/.ssh/known"
+        [[vaults]]
+        name = "usb"
+        kind = "folder"
+        folder = "~/usb/"
+    """) == Settings(
+        stack=Stack("/srv/IOTstack", 9, False, (Exclusion("volumes/x/log/*", "logs"),)),
+        influx=Influx("influx", 60.0),
+        vaults=(
+            Vault(
+                "nas",
+                "Dropbox/backups",
+                Ssh(
+                    host="nas.local",
+                    user="wash",
+                    port=2222,
+                    key="/home/pi/.ssh/id",
+                    config="/home/pi/.ssh/config",
+                    known_hosts="/home/pi/.ssh/known",
+                ),
+            ),
+            Vault("usb", "/home/pi/usb", None),
+        ),
+        file="hosts.toml",
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("backups", "backups"),
+        ("~/backups/", "backups"),
+        ("~", "."),
+        ("~/", "."),
+        ("", "."),
+        ("/", "/"),
+        ("/srv/x//", "/srv/x"),
+    ],
+)
+def test_a_folder_over_there_begins_in_the_home_of_who_logs_in(written, kept):
+    """A relative folder, ~ and ~/ of a vault over SSH mean that home, / means the root."""
+    told = read(f'[[vaults]]\nname="n"\nkind="ssh"\nhost="h"\nfolder="{written}"')
+    assert told.vaults[0].folder == kept
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [("volumes/x", "volumes/x"), ("./volumes//x/", "volumes/x"), ("services/a/*", "services/a/*")],
+)
+def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
+    """However a path is written, it is kept without a leading ./ and a trailing slash."""
+    told = read(f'[[stack.exclude]]\npath="{written}"\nreason="r"')
+    assert told.stack.exclusions == (Exclusion(kept, "r"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[stak]", "'stak' is unknown; did you mean 'stack'?"),
+        ("[elsewhere]", "'elsewhere' is unknown; there are: stack, influxdb, vaults"),
+        ("[stack]\nkep = 3", "[stack]: 'kep' is unknown; did you mean 'keep'?"),
+        ("[influxdb]\nlimit = 3", "[influxdb]: 'limit' is unknown; did you mean 'limit_s'?"),
+        (
+            '[[stack.exclude]]\npath="volumes/x"\nreason="r"\nwhy="r"',
+            "[[stack.exclude]] number 1: 'why' is unknown; there are: path, reason",
+        ),
+        ("stack = 3", "stack: must be a table: [stack]"),
+        ("influxdb = []", "influxdb: must be a table: [influxdb]"),
+        ("vaults = 3", "[[vaults]]: must be a list of tables, each under its own [[vaults]]"),
+        ("[vaults]", "[[vaults]]: must be a list of tables, each under its own [[vaults]]"),
+        ("[stack]\nkeep = true", "[stack]: keep = True must be a whole number"),
+        ("[stack]\nkeep = 2.0", "[stack]: keep = 2.0 must be a whole number"),
+        ('[stack]\nkeep = "5"', "[stack]: keep = '5' must be a whole number"),
+        ("[stack]\nkeep = 0", "[stack]: keep = 0 must be at least 1"),
+        ("[stack]\nsudo = 1", "[stack]: sudo = 1 must be true or false"),
+        ("[stack]\nfolder = 1", "[stack]: folder = 1 must be a text in quotes"),
+        ('[stack]\nfolder = "IOTstack"', "[stack]: folder = 'IOTstack' must begin with / or ~"),
+        ("[influxdb]\nlimit_s = true", "[influxdb]: limit_s = True must be a whole number"),
+        (
+            "[influxdb]\nlimit_s = 0",
+            "[influxdb]: limit_s = 0 must be a number of seconds, more than 0",
+        ),
+        (
+            "[influxdb]\nlimit_s = nan",
+            "[influxdb]: limit_s = nan must be a number of seconds, more than 0",
+        ),
+        (
+            "[influxdb]\nlimit_s = inf",
+            "[influxdb]: limit_s = inf must be a number of seconds, more than 0",
+        ),
+        (
+            '[influxdb]\ncontainer = "--privileged"',
+            "[influxdb]: container = '--privileged' is no name of a container",
+        ),
+    ],
+)
+def test_each_mistake_is_told_in_one_line(text, told):
+    """A name, a type or a value that cannot be is told where it stands, and how it should be."""
+    assert mistakes(text) == [told]
+
+
+@pytest.mark.parametrize(
+    "path", ["volumes", "volumes/", ".", "", "/volumes/x", "volumes/../x", "backups/x", "*"]
+)
+def test_an_exclusion_must_lie_below_services_or_volumes(path):
+    """Nobody leaves the whole of volumes/ out by a slip, or something outside the archive."""
+    assert mistakes(f'[[stack.exclude]]\npath = "{path}"\nreason = "r"') == [
+        f"[[stack.exclude]]: path = {path!r} must lie below services/ or volumes/"
+    ]
+
+
+def test_an_exclusion_needs_a_reason():
+    """What is left out says why, in every backup's manifest."""
+    assert mistakes('[[stack.exclude]]\npath = "volumes/x"\nreason = " "') == [
+        "[[stack.exclude]]: path = 'volumes/x' needs a reason"
+    ]
+    assert mistakes('[[stack.exclude]]\npath = "volumes/x"') == [
+        "[[stack.exclude]] number 1: 'reason' is missing"
+    ]
+
+
+@pytest.mark.parametrize("name", ["pi", "", "two words", "nas-2", "a/b", "nas:", "2nd"])
+def test_a_vault_has_a_name_that_can_be_a_role(name):
+    """A vault's name is one word, and not the name of the stack's own machine."""
+    assert mistakes(f'[[vaults]]\nname="{name}"\nkind="folder"\nfolder="/f"') == [
+        f"[[vaults]] '{name}': a name is one word, used once, and not 'pi'"
+    ]
+
+
+def test_two_vaults_have_two_names():
+    """The second vault of one name is the mistake."""
+    vault = '[[vaults]]\nname="nas"\nkind="folder"\nfolder="/f"\n'
+    assert len(read(vault).vaults) == 1
+    assert mistakes(vault * 2) == ["[[vaults]] 'nas': a name is one word, used once, and not 'pi'"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('kind="ftp"\nfolder="f"', ["kind = 'ftp' must be 'ssh' or 'folder'"]),
+        ('kind="ssh"\nfolder="f"', ["'host' is missing"]),
+        ('kind="ssh"\nfolder="f"\nhost=""', ["'host' is missing"]),
+        (
+            'kind="ssh"\nfolder="f"\nhost="-oProxyCommand=x"',
+            ["host and user cannot begin with '-'"],
+        ),
+        (
+            'kind="ssh"\nfolder="f"\nhost="h"\nuser="-l"',
+            ["host and user cannot begin with '-'"],
+        ),
+        (
+            'kind="ssh"\nfolder="f"\nhost="h"\nport=70000',
+            ["port = 70000 must lie between 1 and 65535"],
+        ),
+        ('kind="folder"\nfolder="f"', ["folder = 'f' must begin with / or ~"]),
+        (
+            'kind="folder"\nfolder="/f"\nhost="h"\nkey="k"',
+            ["'host' is for kind = 'ssh'", "'key' is for kind = 'ssh'"],
+        ),
+    ],
+)
+def test_a_vault_is_told_what_its_kind_needs(lines, told):
+    """What a kind of vault must have, and what it cannot have, is told by the vault's name."""
+    assert mistakes(f'[[vaults]]\nname="nas"\n{lines}') == [f"[[vaults]] 'nas': {t}" for t in told]
+
+
+def test_all_mistakes_are_told_together():
+    """Unknown names, wrong types and impossible values of the whole file come in one message."""
+    assert mistakes("""
+        colour = "red"
+        [stack]
+        kepp = 3
+        keep = 0
+        sudo = "no"
+        folder = "here"
+        [[stack.exclude]]
+        path = "etc"
+        [influxdb]
+        limit_s = -1
+        container = 3
+        [[vaults]]
+        name = "pi"
+        kind = "ssh"
+        port = "22"
+        [[vaults]]
+        kind = "folder"
+        folder = "usb"
+    """) == [
+        "'colour' is unknown; there are: stack, influxdb, vaults",
+        "[stack]: 'kepp' is unknown; did you mean 'keep'?",
+        "[stack]: sudo = 'no' must be true or false",
+        "[influxdb]: container = 3 must be a text in quotes",
+        "[[vaults]] number 1: port = '22' must be a whole number",
+        "[[vaults]] number 1: 'folder' is missing",
+        "[[vaults]] number 2: 'name' is missing",
+        "[[stack.exclude]] number 1: 'reason' is missing",
+        "[stack]: keep = 0 must be at least 1",
+        "[stack]: folder = 'here' must begin with / or ~",
+        "[[stack.exclude]]: path = 'etc' must lie below services/ or volumes/",
+        "[influxdb]: limit_s = -1 must be a number of seconds, more than 0",
+        "[[vaults]] 'pi': a name is one word, used once, and not 'pi'",
+        "[[vaults]] 'pi': 'host' is missing",
+        "[[vaults]] 'vault2': folder = 'usb' must begin with / or ~",
+    ]
+
+
+ANY = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=4,
+)
+WORDS = st.sampled_from(["", "x", "/x", "~", "~/x", "-x", "volumes/x", "..", "ssh", "folder"])
+
+
+def tables(*keys):
+    """Return tables with some of these keys, most of their values being near to good ones."""
+    values = WORDS | st.integers(-1, 70000) | st.booleans() | ANY
+    return st.dictionaries(st.sampled_from(keys) | st.text(max_size=5), values, max_size=9)
+
+
+EXCLUDE = st.lists(tables("path", "reason") | ANY, max_size=2)
+STACK = st.builds(dict, tables("folder", "keep", "sudo"), exclude=EXCLUDE | ANY)
+INFLUX = tables("container", "limit_s")
+VAULTS = st.lists(tables("name", "kind", "folder", "host", "user", "port", "key") | ANY)
+
+
+@given(
+    st.fixed_dictionaries(
+        {}, optional={"stack": STACK | ANY, "influxdb": INFLUX | ANY, "vaults": VAULTS | ANY}
+    )
+)
+def test_whatever_a_file_says_it_is_read_or_refused(content):
+    """No content of a file ends in anything but settings or a list of mistakes."""
+    try:
+        told = read_settings(content, "hosts.toml")
+    except SettingsError as refusal:
+        assert len(str(refusal).splitlines()) >= 2  # noqa: PT017 - either end is right
+    else:
+        assert told.stack.keep >= 1
+        assert told.stack.folder.startswith("/")
+        assert len({vault.name for vault in told.vaults} | {"pi"}) == len(told.vaults) + 1
+
+
+def test_the_sample_is_right_as_it_is():
+    """The repository's hosts.toml backs up ~/IOTstack, without a mistake."""
+    told = load_settings(SAMPLE)
+    assert told.file == SAMPLE
+    assert told.stack == Stack("/home/pi/IOTstack", 5, True, ())
+    assert told.vaults == ()
+
+
+def test_the_sample_has_its_commented_blocks():
+    """The blocks that the next tests uncomment are found: a key, four exclusions, two vaults."""
+    lines, blocks = sample_blocks()
+    assert [lines[block[0]].split("  ")[0] for block in blocks] == [
+        "# sudo = false",
+        *["# [[stack.exclude]]"] * 4,
+        *["# [[vaults]]"] * 2,
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(sample_blocks()[1])))
+def test_each_commented_block_of_the_sample_is_right(number):
+    """Taking the # off one block of the sample gives a file that differs and has no mistake."""
+    lines, blocks = sample_blocks()
+    told = read(uncommented(lines, blocks[number]))
+    assert told != read("\n".join(lines))
+
+
+def test_all_commented_blocks_of_the_sample_are_right_together():
+    """Taking every # off gives four exclusions and both kinds of vault."""
+    lines, blocks = sample_blocks()
+    told = read(uncommented(lines, {number for block in blocks for number in block}))
+    assert told.stack.sudo is False
+    assert len(told.stack.exclusions) == 4
+    assert [(vault.name, vault.ssh is None) for vault in told.vaults] == [
+        ("nas", False),
+        ("usb", True),
+    ]
+    assert told.vaults[0].ssh.user == "wash"
+
+
+@pytest.mark.parametrize(
+    ("environment", "checkout", "places"),
+    [
+        (
+            {"HOME": "/home/pi"},
+            "/src/it",
+            (
+                "/home/pi/.config/iotstack/hosts.toml",
+                "/etc/iotstack/hosts.toml",
+                "/src/it/hosts.toml",
+            ),
+        ),
+        (
+            {"HOME": "/home/pi"},
+            "",
+            ("/home/pi/.config/iotstack/hosts.toml", "/etc/iotstack/hosts.toml"),
+        ),
+        (
+            {"HOME": "/home/pi", "XDG_CONFIG_HOME": "/cfg"},
+            "",
+            ("/cfg/iotstack/hosts.toml", "/etc/iotstack/hosts.toml"),
+        ),
+        ({"HOME": "/home/pi", "IOTSTACK_SETTINGS": "/x.toml"}, "/src/it", ("/x.toml",)),
+    ],
+)
+def test_files_are_looked_for_in_one_order(environment, checkout, places):
+    """A file named by the environment is the only one; else home, machine, checkout."""
+    assert places_to_look(environment, checkout) == places
+
+
+def test_the_first_file_found_is_used(tmp_path, monkeypatch):
+    """A user's own file comes before the checkout's, which is read where there is no other."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    (checkout / "hosts.toml").write_text("[stack]\nkeep = 2\n")
+    assert load_settings(checkout=str(checkout)).stack.keep == 2
+    own = tmp_path / "config" / "iotstack" / "hosts.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text("[stack]\nkeep = 3\n")
+    told = load_settings(checkout=str(checkout))
+    assert (told.stack.keep, told.file) == (3, str(own))
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path, monkeypatch):
+    """A named file that is missing is a mistake, never the defaults."""
+    missing = str(tmp_path / "no.toml")
+    with pytest.raises(SettingsError, match=r"There is no settings file .*no\.toml"):
+        load_settings(missing)
+    monkeypatch.setenv("IOTSTACK_SETTINGS", missing)
+    with pytest.raises(SettingsError, match=r"There is no settings file .*no\.toml"):
+        load_settings()
+
+
+def test_without_any_file_there_are_the_defaults(tmp_path, monkeypatch):
+    """Where no file is found and none was named, the defaults say that they come from no file."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        "iotstack_invoke.settings.places_to_look", lambda *_: (str(tmp_path / "no.toml"),)
+    )
+    assert load_settings() == Settings(Stack("/home/pi/IOTstack"))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[stack", "is no TOML"),
+        (b"keep 5", "is no TOML"),
+        (b"# K\xf6ln\n", "is no TOML"),
+        (b"[stack]\nkeep = 0\n", "keep = 0 must be at least 1"),
+    ],
+)
+def test_a_broken_file_is_a_mistake_that_names_the_file(tmp_path, content, told):
+    """Text that is no TOML, and text that is no UTF-8, is refused with the file's name."""
+    file = tmp_path / "hosts.toml"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=told) as refusal:
+        load_settings(str(file))
+    assert str(file) in str(refusal.value)
+
+
+def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path):
+    """A folder in the place of the file is told as what it is."""
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+        load_settings(str(tmp_path))
