@@ -11,6 +11,7 @@ import contextlib
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from .errors import Interrupted, IotstackError, StepFailed
 from .journal import Journal
 from .plan import Plan, PlannedJob, parameters_of
 from .rules import Job
-from .steps import COMMIT, PARTIAL, File, Host, Place, Record, UndoableStep
+from .steps import Commit, File, Host, Place, Record, UndoableStep
 
 RETRY_WAIT_S = 2.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -194,10 +195,14 @@ class Run:
         results: dict[int, JobResult] = {}
         pool = ThreadPoolExecutor(self.jobs_at_once, thread_name_prefix="job")
         running: dict[Future[JobResult], int] = {}
+        ready: deque[int] = deque()
         try:
             with signals_raised():
                 while sorter.is_active():
-                    for key in sorter.get_ready():
+                    ready += sorter.get_ready()
+                    # None waits in the pool, where a failure could no longer keep it back.
+                    while ready and len(running) < self.jobs_at_once:
+                        key = ready.popleft()
                         blocked = self._blocked(planned[key], results)
                         if blocked:
                             self._settle(results, key, blocked)
@@ -290,8 +295,8 @@ class Run:
         for step in scene.job.steps:
             if children.ending():
                 raise Interrupted(signal.SIGTERM)
-            if step is COMMIT:
-                self.journal.forget(scene.job.name)
+            if isinstance(step, Commit):
+                self.journal.forget(scene.job.name, keep=step.keep)
             elif isinstance(step, UndoableStep):
                 self.journal.write(scene.job.name, step)
             step.do(scene)
@@ -299,7 +304,7 @@ class Run:
     def _finish(self, scene: _Scene, seconds: float) -> None:
         """Record the outputs, give them their final names, and forget the job's journal."""
         job = scene.job
-        for output in job.outputs:
+        for output in () if job.rule.transaction else job.outputs:
             facts = scene.learnt.get(str(output), {})
             record = Record(
                 output=str(output),
@@ -330,8 +335,9 @@ class Run:
         return message
 
     def _discard(self, scene: _Scene) -> None:
-        for output in scene.job.outputs:
-            scene.place(output).remove([output.absolute + PARTIAL])
+        for output in () if scene.job.rule.transaction else scene.job.outputs:
+            if not output.is_folder:
+                scene.place(output).remove([output.partial])
 
 
 @contextlib.contextmanager

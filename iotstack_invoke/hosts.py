@@ -52,7 +52,11 @@ class LocalHost:
     def names(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name; {} where there is no such folder."""
         found = {}
-        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        with (
+            _failing(f"{folder} cannot be listed"),
+            contextlib.suppress(FileNotFoundError),
+            os.scandir(folder) as entries,
+        ):
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # gone since it was listed
                     found[entry.name] = _fact(entry.stat(follow_symlinks=False))
@@ -94,7 +98,9 @@ class LocalHost:
             new = not Path(path).exists()
             descriptor = os.open(path, flags, PRIVATE)
             try:
-                os.write(descriptor, line.encode() + b"\n")
+                rest = line.encode() + b"\n"
+                while rest:  # a disk that is nearly full takes a part, and no error is told
+                    rest = rest[os.write(descriptor, rest) :]
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -176,33 +182,41 @@ def piped(
 
     Its error stream is read by a thread of its own and handed on line by line.
     """
-    process = subprocess.Popen(
-        words,
-        stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StepFailed(
+            f"{words[0]} cannot be started: {error.strerror}. Is it installed?"
+        ) from error
     lines = LineStream("err", heard or (lambda _stream, _line: None))
+    troubles: list[BaseException] = []
 
     def listen() -> None:
         assert process.stderr is not None  # noqa: S101 - we asked for a pipe
         with io.TextIOWrapper(process.stderr, "utf-8", "backslashreplace") as text:
-            for line in text:
-                lines.write(line)
-        lines.close()
+            try:
+                for line in text:
+                    lines.write(line)
+                lines.close()
+            except BaseException as error:
+                troubles.append(error)
+                children.end(process)
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     timer = threading.Timer(limit_s, children.end, [process])
     timer.daemon = True
     timer.start()
-    finish = _Finish(process, listener)
+    finish = _Finish(process, listener, troubles)
     try:
         with children.watched(process):
             yield process, finish
-    except FileNotFoundError as error:
-        raise StepFailed(f"{words[0]}: no such program. Install it.") from error
     finally:
         timer.cancel()
         for stream in (process.stdin, process.stdout):
@@ -213,15 +227,26 @@ def piped(
 
 
 class _Finish:
-    """Waits for a program and for the last line of its error stream."""
+    """Waits for a program and for the last line of its error stream.
 
-    def __init__(self, process: subprocess.Popen[bytes], listener: threading.Thread) -> None:
+    Raises what was raised while one of its lines was being handed on.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        listener: threading.Thread,
+        troubles: list[BaseException],
+    ) -> None:
         self.process = process
         self.listener = listener
+        self.troubles = troubles
 
     def __call__(self) -> int:
         code = self.process.wait()
         self.listener.join()
+        for each in self.troubles:
+            raise each
         return code
 
 
@@ -285,8 +310,9 @@ def locked(path: str, purpose: str) -> Iterator[None]:
             "purpose": purpose,
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, and names nobody
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -35,10 +35,18 @@ class Journal:
             self._append(line)
             self._owed.append((job, step))
 
-    def forget(self, job: str) -> None:
-        """Note that the steps of a job need no undo any more."""
+    def forget(self, job: str, *, keep: str = "") -> None:
+        """Note that the steps of a job need no undo any more.
+
+        `keep` names a file that the journal becomes by one rename: reading that file into
+        `recover` undoes all of it later.
+        """
         with self._lock:
             if not any(owner == job for owner, _ in self._owed):
+                return
+            if keep:
+                self.host.rename(self.path, keep)
+                self._owed = []
                 return
             self._append({"done": job})
             self._owed = [(owner, step) for owner, step in self._owed if owner != job]

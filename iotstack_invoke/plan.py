@@ -250,6 +250,8 @@ class _Decision:
             fact = self.files.get(output)
             # A missing intermediate is as old as what it is made from: pruning it costs no work.
             ages[output] = fact.modified_s if fact else newest_input
+            if job.rule.transaction:
+                continue
             found.update(dict.fromkeys(self._output_reasons(job, output, fact)))
             if fact:
                 found.update(
@@ -257,7 +259,7 @@ class _Decision:
                     for f in job.inputs
                     if int(ages.get(f, self._age(f))) > int(fact.modified_s)
                 )
-        if not job.outputs:
+        if job.rule.transaction or not job.outputs:
             found[Reason(Why.ASKED)] = None
         if self.force & {"all", job.rule.name}:
             found[Reason(Why.FORCED)] = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -49,10 +50,18 @@ LOOK = (
     'for f; do stat -c "%f %s %Y" "$f" 2>/dev/null || stat -f "%Xp %z %m" "$f" 2>/dev/null '
     "|| echo -; done"
 )
+# A file that goes while it is listed is no failure; a name with a line break is none of ours.
 NAMES = (
-    '[ -d "$1" ] || exit 0; find "$1" -maxdepth 1 -type f -exec stat -c "%f %s %Y %n" {} + '
-    '2>/dev/null || find "$1" -maxdepth 1 -type f -exec stat -f "%Xp %z %m %N" {} +'
+    '[ -d "$1" ] || exit 0; [ -r "$1" ] && [ -x "$1" ] || '
+    '{ echo "$1: Permission denied" >&2; exit 1; }; '
+    'if stat -c %f / >/dev/null 2>&1; then set -- "$1" -c "%f %s %Y %n"; '
+    'else set -- "$1" -f "%Xp %z %m %N"; fi; '
+    'find "$1" -maxdepth 1 -type f ! -name "*\n*" -exec stat "$2" "$3" {} + 2>/dev/null; '
+    "[ $? -le 1 ]"
 )
+NAMES_LINE = re.compile(r"([0-9a-fA-F]+ [0-9]+ -?[0-9]+) (.+)", re.DOTALL)
+DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s")
+"""POSIX's columns of `df -P`; blanks in the name of a share or of its folder shift none."""
 RENAME = 'mv -f "$1" "$2" && { sync "$3" 2>/dev/null || sync; }'
 
 Answer = TypeVar("Answer")
@@ -81,10 +90,17 @@ class Login:
         """Return the open Fabric connection; raises Unreachable with the way out."""
         with self._opening:  # threads that open one together fail (fabric#2239)
             if self._connection is None:
-                self._connection = _connection(self.ssh)
+                self._connection = self._talk(lambda: _connection(self.ssh))
             if not self._connection.is_connected:
                 self._talk(self._connection.open)
         return self._connection
+
+    def start(self, command: Command) -> paramiko.Channel:
+        """Return a channel in which a command was started; raises Unreachable."""
+        transport = self.connection().transport
+        channel: paramiko.Channel = self._talk(transport.open_session)
+        self._talk(lambda: channel.exec_command(str(command)))
+        return channel
 
     def sftp(self) -> paramiko.SFTPClient:
         """Return an SFTP client of its own for the calling thread."""
@@ -141,8 +157,13 @@ class Login:
                 f"{self.name}: there is no host named {self.ssh.host}: {error.strerror}."
             ) from error
         except (OSError, EOFError) as error:
+            why = getattr(error, "strerror", None) or error
+            if getattr(error, "filename", None):  # a file of ours: the key, the configuration
+                raise Unreachable(
+                    f"{self.name}: {error.filename} cannot be read: {why}."  # type: ignore[union-attr]
+                ) from error
             raise Unreachable(
-                f"{self.name} ({self.ssh.host}) does not answer: {error}. Is it switched on, and "
+                f"{self.name} ({self.ssh.host}) does not answer: {why}. Is it switched on, and "
                 "does `ssh` reach it?",
                 again=True,
             ) from error
@@ -191,6 +212,15 @@ def open_place(ssh: Ssh, root: str, name: str) -> SshHost | SftpPlace:
     if outcome.out.strip() == SHELL_ANSWER:
         return host
     return SftpPlace(login, root)
+
+
+def open_host(ssh: Ssh, root: str, name: str) -> SshHost:
+    """Return the machine as a host; raises Unreachable, also where it has no shell."""
+    place = open_place(ssh, root, name)
+    if isinstance(place, SshHost):
+        return place
+    place.close()
+    raise Unreachable(f"{name} ({ssh.host}) offers SFTP only, and no commands can be run there.")
 
 
 class SshHost:
@@ -245,9 +275,10 @@ class SshHost:
     def names(self, folder: str) -> dict[str, FileFact]:
         """Return the files of a folder by name, in one round trip."""
         found = {}
-        for line in self.run(_script(NAMES, folder)).out.splitlines():
-            *facts, path = line.split(" ", 3)
-            found[os.path.basename(path)] = _fact(" ".join(facts))
+        for line in self.run(_script(NAMES, folder)).out.split("\n"):
+            told = NAMES_LINE.fullmatch(line)
+            if told:
+                found[os.path.basename(told[2])] = _fact(told[1])
         return found
 
     @contextlib.contextmanager
@@ -292,9 +323,8 @@ class SshHost:
         return answer
 
     def _feed_channel(self, command: Command, source: IO[bytes]) -> str:
-        channel = self.login.connection().transport.open_session()
+        channel = self.login.start(command)
         try:
-            channel.exec_command(str(command))
             while chunk := read_chunk(source):
                 channel.sendall(chunk)
             channel.shutdown_write()
@@ -313,11 +343,11 @@ class SshHost:
     def pipe(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
         """Start a command whose output is bytes; it is ended when the block is left."""
         if shutil.which("ssh") is None:
-            channel = self.login.connection().transport.open_session()
+            channel = self.login.start(command)
             try:
-                channel.exec_command(str(command))
                 channel.shutdown_write()
-                yield Pipe(channel.makefile("rb", CHUNK_BYTES), channel.recv_exit_status)
+                stream: Any = channel.makefile("rb", CHUNK_BYTES)  # it reads like a file
+                yield Pipe(stream, channel.recv_exit_status)
             finally:
                 channel.close()
             return
@@ -359,9 +389,8 @@ class SshHost:
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits into the file system of `folder`."""
         outcome = self.try_run(Command(("df", "-Pk", folder)))
-        fields = outcome.out.strip().rpartition("\n")[2].split()
-        kibibytes = fields[3] if len(fields) > 3 else ""  # noqa: PLR2004 - POSIX's fourth column
-        return int(kibibytes) * 1024 if kibibytes.isdigit() else None
+        told = DF_LINE.search(outcome.out.strip().rpartition("\n")[2])
+        return int(told[1]) * 1024 if told else None
 
     def rename(self, old: str, new: str) -> None:
         """Put `old` in the place of `new` at once, and make that last through a power cut."""
@@ -410,7 +439,7 @@ class SftpPlace:
     def receive(self, path: str, source: IO[bytes], modified_s: float) -> Received:
         """Write a stream to `path`; its size is all that the far side can tell."""
         with self._sftp() as sftp:
-            with sftp.open(path, "wb", CHUNK_BYTES) as target:
+            with sftp.open(path, "wb", 0) as target:  # a buffer would fail once more in __del__
                 target.chmod(PRIVATE)
                 target.set_pipelined(True)
                 while chunk := read_chunk(source):
@@ -446,7 +475,9 @@ class SftpPlace:
         except (SSHException, EOFError) as error:
             raise Unreachable(f"The line to {self.name} broke: {error}.", again=True) from error
         except OSError as error:
-            raise StepFailed(f"On {self.name}: {error}.") from error
+            channel = client.get_channel()
+            broken = channel is None or channel.closed
+            raise StepFailed(f"On {self.name}: {error}.", again=broken) from error
         finally:
             client.close()
 

@@ -97,8 +97,8 @@ class Rule:
 
     `inputs` are files that must be there first; a newer one makes the rule run again.
     `ancient` ones only have to exist. `retries`: how often a step that failed for a passing
-    reason is tried again. `always`: runs when its inputs are settled, made or not. A rule
-    without an output is a transaction: it changes state and runs whenever it is asked for.
+    reason is tried again. `always`: runs when its inputs are settled, made or not. A
+    `transaction` changes state: it makes no file and runs whenever its output is asked for.
     """
 
     name: str
@@ -108,6 +108,7 @@ class Rule:
     ancient: tuple[str, ...] = ()
     retries: int = 0
     always: bool = False
+    transaction: bool = False
 
     def inputs_for(self, wildcards: Mapping[str, str], facts: Any) -> tuple[str, ...]:
         """Return its inputs with the wildcards filled in."""
@@ -134,6 +135,7 @@ def rule(
     ancient: str | Iterable[str] = (),
     retries: int = 0,
     always: bool = False,
+    transaction: bool = False,
 ) -> Callable[[Body], Rule]:
     """Return a decorator that makes a Rule of a body; it registers nothing."""
 
@@ -146,6 +148,7 @@ def rule(
             ancient=_listed(ancient),
             retries=retries,
             always=always,
+            transaction=transaction,
         )
 
     return make

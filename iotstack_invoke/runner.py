@@ -18,6 +18,7 @@ from invoke.context import Context
 from invoke.runners import Local
 
 from . import children
+from .errors import Interrupted
 from .steps import Heard
 
 
@@ -31,6 +32,17 @@ class _Mended:
         """Look for prompts only where somebody watches for them."""
         if self.watchers:
             super().respond(buffer_)  # type: ignore[misc]
+
+    def wait(self) -> None:
+        """Wait for the end; a signal that stops us ends the command first.
+
+        Invoke joins its readers without a limit, and they read until the command has ended.
+        """
+        try:
+            super().wait()  # type: ignore[misc]
+        except Interrupted:
+            self.kill()  # type: ignore[attr-defined]
+            raise
 
     def decode(self, data: bytes) -> str:
         """Return text, keeping the beginning of a cut character for the next read.

@@ -46,6 +46,22 @@ class Vault:
 
 
 @dataclass(frozen=True, slots=True)
+class Machine:
+    """Another machine with a stack, that a restore may be made to.
+
+    `role` is live or test: a live one must be named twice. `machine_id`, where it is given, must
+    be that of its /etc/machine-id.
+    """
+
+    name: str
+    ssh: Ssh
+    folder: str = "IOTstack"
+    role: str = "test"
+    sudo: bool = True
+    machine_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """The IOTstack on this machine."""
 
@@ -53,6 +69,7 @@ class Stack:
     keep: int = 5
     sudo: bool = True
     exclusions: tuple[Exclusion, ...] = ()
+    role: str = "test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +98,7 @@ class Settings:
     stack: Stack
     influx: Influx = field(default_factory=Influx)
     vaults: tuple[Vault, ...] = ()
+    machines: tuple[Machine, ...] = ()
     file: str = ""
 
 
@@ -91,7 +109,7 @@ ALWAYS_EXCLUDED = (
 """What the seed leaves out; the empty folders themselves are in the archive."""
 
 _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
-    "stack": {"folder": str, "keep": int, "sudo": bool, "exclude": list},
+    "stack": {"folder": str, "keep": int, "sudo": bool, "role": str, "exclude": list},
     "influxdb": {"container": str, "limit_s": (int, float)},
     "vaults": {
         "name": str,
@@ -104,8 +122,29 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "ssh_config": str,
         "known_hosts": str,
     },
+    "hosts": {
+        "name": str,
+        "host": str,
+        "user": str,
+        "port": int,
+        "key": str,
+        "ssh_config": str,
+        "known_hosts": str,
+        "folder": str,
+        "role": str,
+        "sudo": bool,
+        "machine_id": str,
+    },
     "exclude": {"path": str, "reason": str},
 }
+_NEEDED = {
+    "exclude": ("path", "reason"),
+    "vaults": ("name", "kind", "folder"),
+    "hosts": ("name", "host"),
+}
+ROLES = ("live", "test")
+_TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault"})
+"""Words of the rules and of --from, which no vault can bear."""
 _SSH_KEYS = ("host", "user", "port", "key", "ssh_config", "known_hosts")
 _WORDS = {str: "a text in quotes", int: "a whole number", bool: "true or false", list: "a list"}
 
@@ -152,6 +191,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
         *_stack_mistakes(_sound(content.get("stack"), "stack")),
         *_influx_mistakes(_sound(content.get("influxdb"), "influxdb")),
         *_vault_mistakes(_sound_list(content.get("vaults"), "vaults")),
+        *_machine_mistakes(_sound_list(content.get("hosts"), "hosts")),
     ]
     if mistakes:
         listed = "\n".join(f"  {mistake}" for mistake in mistakes)
@@ -164,6 +204,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
             folder=os.path.expanduser(stack.get("folder", "~/IOTstack")).rstrip("/") or "/",
             keep=stack.get("keep", 5),
             sudo=stack.get("sudo", True),
+            role=stack.get("role", "test"),
             exclusions=tuple(
                 Exclusion(str(PurePosixPath(each["path"])), each["reason"])
                 for each in stack.get("exclude", [])
@@ -174,6 +215,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
             limit_s=float(influx.get("limit_s", 3600)),
         ),
         vaults=tuple(_vault(each) for each in vaults),
+        machines=tuple(_machine(each) for each in content.get("hosts", [])),
         file=file,
     )
 
@@ -184,14 +226,29 @@ def _vault(each: Mapping[str, Any]) -> Vault:
     return Vault(
         name=each["name"],
         folder=_far_folder(each["folder"]),
-        ssh=Ssh(
-            host=each["host"],
-            user=each.get("user", ""),
-            port=each.get("port", 0),
-            key=os.path.expanduser(each.get("key", "")),
-            config=os.path.expanduser(each.get("ssh_config", "")),
-            known_hosts=os.path.expanduser(each.get("known_hosts", "")),
-        ),
+        ssh=_ssh(each),
+    )
+
+
+def _machine(each: Mapping[str, Any]) -> Machine:
+    return Machine(
+        name=each["name"],
+        ssh=_ssh(each),
+        folder=_far_folder(each.get("folder", "~/IOTstack")),
+        role=each.get("role", "test"),
+        sudo=each.get("sudo", True),
+        machine_id=each.get("machine_id", ""),
+    )
+
+
+def _ssh(each: Mapping[str, Any]) -> Ssh:
+    return Ssh(
+        host=each["host"],
+        user=each.get("user", ""),
+        port=each.get("port", 0),
+        key=os.path.expanduser(each.get("key", "")),
+        config=os.path.expanduser(each.get("ssh_config", "")),
+        known_hosts=os.path.expanduser(each.get("known_hosts", "")),
     )
 
 
@@ -203,13 +260,13 @@ def _far_folder(text: str) -> str:
 
 def _mistakes(content: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with names and types."""
-    found = _unknown("", content, ("stack", "influxdb", "vaults"))
+    found = _unknown("", content, ("stack", "influxdb", "vaults", "hosts"))
     for section in ("stack", "influxdb"):
         if isinstance(content.get(section, {}), dict):
             found += _wrong(f"[{section}]", content.get(section, {}), _KEYS[section])
         else:
             found.append(f"{section}: must be a table: [{section}]")
-    tables = [("[[vaults]]", content.get("vaults", []), "vaults")]
+    tables = [(f"[[{name}]]", content.get(name, []), name) for name in ("vaults", "hosts")]
     if isinstance(content.get("stack"), dict):
         tables.append(("[[stack.exclude]]", content["stack"].get("exclude", []), "exclude"))
     for title, entries, section in tables:
@@ -218,10 +275,8 @@ def _mistakes(content: Mapping[str, Any]) -> list[str]:
             continue
         for number, entry in enumerate(entries, 1):
             found += _wrong(f"{title} number {number}", entry, _KEYS[section])
-            needed = ("path", "reason") if section == "exclude" else ("name", "kind", "folder")
-            found += [
-                f"{title} number {number}: '{k}' is missing" for k in needed if k not in entry
-            ]
+            missing = [key for key in _NEEDED[section] if key not in entry]
+            found += [f"{title} number {number}: '{key}' is missing" for key in missing]
     return found
 
 
@@ -268,6 +323,8 @@ def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
     found = []
     if stack.get("keep", 1) < 1:
         found.append(f"[stack]: keep = {stack['keep']} must be at least 1")
+    if stack.get("role", "test") not in ROLES:
+        found.append(f"[stack]: role = {stack['role']!r} must be 'live' or 'test'")
     folder = os.path.expanduser(stack.get("folder", "~/IOTstack"))
     if not folder.startswith("/"):
         found.append(f"[stack]: folder = {folder!r} must begin with / or ~")
@@ -298,19 +355,41 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
     for number, each in enumerate(vaults, 1):
         name, kind = each.get("name", f"vault{number}"), each.get("kind")
         where = f"[[vaults]] '{name}'"
-        if not name.isidentifier() or name == "pi" or name in names:
-            found.append(f"{where}: a name is one word, used once, and not 'pi'")
+        if not name.isidentifier() or name in _TAKEN_NAMES or name in names:
+            taken = ", ".join(sorted(_TAKEN_NAMES))
+            found.append(f"{where}: a name is one word, used once, and none of {taken}")
         names.add(name)
         if kind not in ("ssh", "folder", None):
             found.append(f"{where}: kind = {kind!r} must be 'ssh' or 'folder'")
         if kind == "ssh" and not each.get("host"):
             found.append(f"{where}: 'host' is missing")
-        if not 0 <= each.get("port", 0) < 65536:  # noqa: PLR2004 - TCP's
-            found.append(f"{where}: port = {each['port']} must lie between 1 and 65535")
-        if each.get("host", "").startswith("-") or each.get("user", "").startswith("-"):
-            found.append(f"{where}: host and user cannot begin with '-'")
+        found += _ssh_mistakes(where, each)
         if kind == "folder" and not os.path.expanduser(each.get("folder", "/")).startswith("/"):
             found.append(f"{where}: folder = {each['folder']!r} must begin with / or ~")
         if kind == "folder":
             found += [f"{where}: '{k}' is for kind = 'ssh'" for k in _SSH_KEYS if k in each]
+    return found
+
+
+def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:
+    found = []
+    names = set[str]()
+    for number, each in enumerate(machines, 1):
+        name = each.get("name", f"host{number}")
+        where = f"[[hosts]] '{name}'"
+        if not name or name.startswith("-") or name in names:
+            found.append(f"{where}: a name is used once and does not begin with '-'")
+        names.add(name)
+        if each.get("role", "test") not in ROLES:
+            found.append(f"{where}: role = {each['role']!r} must be 'live' or 'test'")
+        found += _ssh_mistakes(where, each)
+    return found
+
+
+def _ssh_mistakes(where: str, each: Mapping[str, Any]) -> list[str]:
+    found = []
+    if not 0 <= each.get("port", 0) < 65536:  # noqa: PLR2004 - TCP's
+        found.append(f"{where}: port = {each['port']} must lie between 1 and 65535")
+    if each.get("host", "").startswith("-") or each.get("user", "").startswith("-"):
+        found.append(f"{where}: host and user cannot begin with '-'")
     return found

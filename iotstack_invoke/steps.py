@@ -18,7 +18,10 @@ PARTIAL = ".partial"
 
 @dataclass(frozen=True, slots=True, order=True)
 class File:
-    """One file or folder of a role: `pi:backups/x.tar` with the root that the role is bound to."""
+    """One file or folder of a role: `pi:backups/x.tar` with the root that the role is bound to.
+
+    The path of a folder ends with a slash.
+    """
 
     role: str
     path: str
@@ -30,7 +33,13 @@ class File:
     @property
     def absolute(self) -> str:
         """The path on its machine."""
-        return f"{self.root.rstrip('/')}/{self.path}" if self.root else self.path
+        path = self.path.rstrip("/")
+        return f"{self.root.rstrip('/')}/{path}" if self.root else path
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder; the undo of what made it removes it, not the engine."""
+        return self.path.endswith("/")
 
     @property
     def partial(self) -> str:
@@ -253,8 +262,14 @@ class UndoableStep(Step, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class Commit:
-    """The point of no return of a transaction: what came before is no longer undone."""
+    """The point of no return of a transaction: what came before is no longer undone.
+
+    `keep` names a file that the journal becomes, so that all of it can still be undone later.
+    """
+
+    keep: str = ""
 
     def commands(self) -> tuple[str, ...]:
         """Return nothing: it is no command."""

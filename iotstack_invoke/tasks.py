@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from invoke.collection import Collection
 
 from .doors import Work, door
@@ -44,6 +46,44 @@ def why(work: Work, file: str) -> None:
     show_why(work.settings, work.report, file)
 
 
+@door(
+    runs=True,
+    iterable=["only"],
+    help={
+        "runtag": "The backup to restore; latest is the newest.",
+        "host": "A host of hosts.toml to restore to; this machine, if not given.",
+        "from": "vault (the default), a vault's name, here (the target's own backups), a folder.",
+        "only": "Restore this service alone; may be given several times.",
+        "live": "The host once more, if it is a live one.",
+        "yes": "Do not ask.",
+    },
+)
+def restore(
+    work: Work,
+    runtag: str = "latest",
+    host: str = "",
+    from_: str = "",
+    only: Iterable[str] | None = None,
+    live: str = "",
+    yes: bool = False,
+) -> int:
+    """Restore a backup: staged, checked, swapped by rename, proven, or undone by itself."""
+    from .actions.restore import Wish
+    from .actions.restore import restore as restore_backup
+
+    wish = Wish(runtag, host, from_, tuple(only or ()), live, yes)
+    return restore_backup(work.settings, wish, work.options, work.report)
+
+
+@door(help={"host": "A host of hosts.toml; this machine, if not given.", "yes": "Do not ask."})
+def undo(work: Work, host: str = "", yes: bool = False) -> int:
+    """Go back to the state before the last restore."""
+    from .actions.restore import Wish
+    from .actions.restore import undo as undo_restore
+
+    return undo_restore(work.settings, Wish("", host, yes=yes), work.report)
+
+
 @door()
 def demo(work: Work) -> int:
     """Make a sample stack, back it up, break it, and show what was proven."""
@@ -52,4 +92,4 @@ def demo(work: Work) -> int:
     return show_demo(work.report)
 
 
-namespace = Collection(backup, list_, graph, why, demo)
+namespace = Collection(backup, restore, undo, list_, graph, why, demo)

@@ -155,7 +155,7 @@ def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
     ("text", "told"),
     [
         ("[stak]", "'stak' is unknown; did you mean 'stack'?"),
-        ("[elsewhere]", "'elsewhere' is unknown; there are: stack, influxdb, vaults"),
+        ("[elsewhere]", "'elsewhere' is unknown; there are: stack, influxdb, vaults, hosts"),
         ("[stack]\nkep = 3", "[stack]: 'kep' is unknown; did you mean 'keep'?"),
         ("[influxdb]\nlimit = 3", "[influxdb]: 'limit' is unknown; did you mean 'limit_s'?"),
         (
@@ -221,7 +221,7 @@ def test_an_exclusion_needs_a_reason():
 def test_a_vault_has_a_name_that_can_be_a_role(name):
     """A vault's name is one word, and not the name of the stack's own machine."""
     assert mistakes(f'[[vaults]]\nname="{name}"\nkind="folder"\nfolder="/f"') == [
-        f"[[vaults]] '{name}': a name is one word, used once, and not 'pi'"
+        f"[[vaults]] '{name}': a name is one word, used once, and none of dump, from, here, media, pi, vault"
     ]
 
 
@@ -229,7 +229,7 @@ def test_two_vaults_have_two_names():
     """The second vault of one name is the mistake."""
     vault = '[[vaults]]\nname="nas"\nkind="folder"\nfolder="/f"\n'
     assert len(read(vault).vaults) == 1
-    assert mistakes(vault * 2) == ["[[vaults]] 'nas': a name is one word, used once, and not 'pi'"]
+    assert mistakes(vault * 2) == ["[[vaults]] 'nas': a name is one word, used once, and none of dump, from, here, media, pi, vault"]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_all_mistakes_are_told_together():
         kind = "folder"
         folder = "usb"
     """) == [
-        "'colour' is unknown; there are: stack, influxdb, vaults",
+        "'colour' is unknown; there are: stack, influxdb, vaults, hosts",
         "[stack]: 'kepp' is unknown; did you mean 'keep'?",
         "[stack]: sudo = 'no' must be true or false",
         "[influxdb]: container = 3 must be a text in quotes",
@@ -296,7 +296,7 @@ def test_all_mistakes_are_told_together():
         "[stack]: folder = 'here' must begin with / or ~",
         "[[stack.exclude]]: path = 'etc' must lie below services/ or volumes/",
         "[influxdb]: limit_s = -1 must be a number of seconds, more than 0",
-        "[[vaults]] 'pi': a name is one word, used once, and not 'pi'",
+        "[[vaults]] 'pi': a name is one word, used once, and none of dump, from, here, media, pi, vault",
         "[[vaults]] 'pi': 'host' is missing",
         "[[vaults]] 'vault2': folder = 'usb' must begin with / or ~",
     ]

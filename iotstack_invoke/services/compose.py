@@ -40,57 +40,64 @@ class Found:
     address: str
     """Its own address on a network of the host; '' where it has none."""
     working_folder: str
+    started: str = ""
+    """When it was started, as text that sorts."""
+
+
+def is_top_file(name: str) -> bool:
+    """Tell whether a file beside `services/` and `volumes/` belongs to the stack.
+
+    The compose file and its overrides, `.env` and other `*.env`: without them a restored stack
+    does not start.
+    """
+    return name.endswith((".yml", ".yaml", ".env")) and "\n" not in name
 
 
 def top_files(names: Mapping[str, FileFact]) -> tuple[str, ...]:
-    """Return the files beside `services/` and `volumes/` that belong to the stack.
-
-    The compose file and its overrides, `.env` and other `*.env`: without them a restored stack
-    does not start. What this tool or a restore put there is none of them.
-    """
-    found = [
-        name
-        for name, fact in names.items()
-        if not fact.is_folder and (name.endswith((".yml", ".yaml", ".env")) and "\n" not in name)
-    ]
-    return tuple(sorted(found))
+    """Return the top files of a stack among the entries of its folder."""
+    return tuple(
+        sorted(name for name, fact in names.items() if not fact.is_folder and is_top_file(name))
+    )
 
 
-def inspect_all(host: Host) -> tuple[Found, ...]:
+def inspect_all(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[Found, ...]:
     """Return every container that Docker knows, running or not.
 
     Raises StepFailed where Docker is missing or does not answer.
     """
     try:
         listed = host.run(
-            Command(("docker", "ps", "--all", "--quiet", "--no-trunc"), limit_s=LOOK_LIMIT_S)
+            Command((*docker, "ps", "--all", "--quiet", "--no-trunc"), limit_s=LOOK_LIMIT_S)
         )
     except StepFailed as error:
-        raise StepFailed(f"Docker cannot be asked: {error}") from error
+        advice = ""
+        if "permission denied" in str(error):
+            advice = " Put this user into the docker group (`sudo usermod -aG docker $USER`)."
+        raise StepFailed(f"Docker cannot be asked: {error}{advice}") from error
     ids = listed.out.split()
     if not ids:
         return ()
     # A container may go between the two commands: then exit 1, and the others are told of.
     told = host.run(
         Command(
-            ("docker", "inspect", "--type", "container", *ids),
+            (*docker, "inspect", "--type", "container", *ids),
             accept=frozenset({0, 1}),
             limit_s=LOOK_LIMIT_S,
         )
     )
     containers = json.loads(told.out or "[]")
-    digests = _digests(host, {each["Image"] for each in containers})
+    digests = _digests(host, docker, {each["Image"] for each in containers})
     return tuple(_found(each, digests) for each in containers)
 
 
-def _digests(host: Host, images: Iterable[str]) -> dict[str, str]:
+def _digests(host: Host, docker: tuple[str, ...], images: Iterable[str]) -> dict[str, str]:
     """Return the registry digest of each image id; one built on the Pi has none."""
     wanted = sorted(images)
     if not wanted:
         return {}
     told = host.run(
         Command(
-            ("docker", "image", "inspect", *wanted), accept=frozenset({0, 1}), limit_s=LOOK_LIMIT_S
+            (*docker, "image", "inspect", *wanted), accept=frozenset({0, 1}), limit_s=LOOK_LIMIT_S
         )
     )
     return {
@@ -116,15 +123,16 @@ def _found(told: Mapping[str, Any], digests: Mapping[str, str]) -> Found:
         published_port=int(published[0]["HostPort"]) if published else 0,
         address=next(filter(None, addresses), ""),
         working_folder=(config.get("Labels") or {}).get(WORKING_FOLDER_LABEL, ""),
+        started=told["State"].get("StartedAt", ""),
     )
 
 
-def compose_words(host: Host) -> tuple[str, ...]:
+def compose_words(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[str, ...]:
     """Return the words before a compose command: v2's plugin, or else v1's program.
 
-    Raises StepFailed where there is neither.
+    `docker` may begin with `sudo -n`. Raises StepFailed where there is neither.
     """
-    for words in (("docker", "compose"), ("docker-compose",)):
+    for words in ((*docker, "compose"), (*docker[:-1], "docker-compose")):
         asked = Command((*words, "version"), accept=frozenset(range(256)), limit_s=LOOK_LIMIT_S)
         if host.run(asked).exit_code == 0:
             return words

@@ -169,6 +169,14 @@ _VARINT_BITS = 64
 _Fields = dict[int, list[int | bytes]]
 
 
+def read_meta_db(data: bytes) -> Catalogue:
+    """Return what a server's own meta.db says: it is the inner message of a `.meta` file.
+
+    Raises DamagedCatalogue.
+    """
+    return read_meta(bytes([1 << 3 | _BYTES]) + _varint(len(data)) + data + bytes([2 << 3, 1]))
+
+
 def _database(data: bytes) -> Database:
     found = _fields(data)
     return Database(

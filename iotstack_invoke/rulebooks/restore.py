@@ -1,0 +1,179 @@
+"""How a restore is made: read it from top to bottom.
+
+Fetch and stage with rules: in parallel, resumable, while the stack runs. Then switch with one
+transaction: stop, swap by rename, load, prove, start. Whatever fails in it, and however it dies,
+every step is undone in reverse and the stack is as it was.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ..rules import KINDS, Job, RuleBook, rule
+from ..services.influx import DumpInflux
+from ..services.influx_load import (
+    AddQueries,
+    AddUsers,
+    CheckDump,
+    LoadInflux,
+    Server,
+    WaitForInflux,
+)
+from ..services.members import ScanArchive
+from ..services.stack import (
+    ComposeUp,
+    MakeAside,
+    MakeFolder,
+    StartContainers,
+    StopContainers,
+    SwapItem,
+    Unpack,
+    UseStage,
+    WaitForContainers,
+)
+from ..steps import Commit, File, Step
+from ..transfer import Send
+
+RESTORE = "restore"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that is put in place as a whole: `volumes/nodered`, or a top file."""
+
+    staged: str
+    live: str
+    aside: str
+    used: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreFacts:
+    """What was found out before the plan was made. Paths are those of the target."""
+
+    kinds: tuple[str, ...]
+    in_place: bool
+    """The archives lie in the target's own backups/ already."""
+    as_root: tuple[str, ...]
+    docker: tuple[str, ...]
+    compose: tuple[str, ...]
+    guard: str
+    previous: str
+    """Where what is replaced is moved to."""
+    items: tuple[Item, ...]
+    running: tuple[str, ...]
+    """The containers to stop, and to start again, in the order in which they started."""
+    bare: bool
+    """There is no container yet: everything is brought up from the restored compose file."""
+    server: Server | None
+    dump_on_host: str
+    dump_inside: str
+    free_bytes: int
+    limit_s: float
+
+
+def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
+    """Return where the archive of a kind lies on the target, once it is there."""
+    folder = "backups" if facts.in_place else f"{RESTORE}/{wildcards['runtag']}"
+    return f"pi:{folder}/{wildcards['runtag']}.{KINDS[kind]}"
+
+
+@rule("pi:restore/{runtag}/{part}", input="from:{part}", retries=2)
+def fetched(job: Job) -> Iterator[Step]:
+    """Fetch a part, and compare its hash with the manifest's."""
+    yield Send(job.input, job.output)
+
+
+@rule(
+    "pi:restore/{runtag}/stack/", input=lambda values, facts: [archive(values, facts, "general")]
+)
+def staged_stack(job: Job) -> Iterator[Step]:
+    """Look at every member of the general part, then unpack it into a new folder."""
+    facts: RestoreFacts = job.facts
+    yield ScanArchive(job.input, facts.as_root, facts.free_bytes)
+    yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
+
+
+@rule("dump:restore.{runtag}/", input=lambda values, facts: [archive(values, facts, "influx")])
+def staged_dump(job: Job) -> Iterator[Step]:
+    """Unpack InfluxDB's dump into a new folder, and check every file and block of it."""
+    facts: RestoreFacts = job.facts
+    yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
+    yield CheckDump("pi", job.input, job.output.partial, facts.as_root)
+
+
+def stages(_wildcards: Mapping[str, str], facts: RestoreFacts) -> list[str]:
+    """Return what must be staged before the switch."""
+    folders = {"general": "pi:restore/{runtag}/stack/", "influx": "dump:restore.{runtag}/"}
+    return [folders[kind] for kind in facts.kinds]
+
+
+@rule("pi:restored/{runtag}", input=stages, transaction=True)
+def restored(job: Job) -> Iterator[Step]:
+    """Put the staged stack in place of the running one; on any failure it is as it was."""
+    facts: RestoreFacts = job.facts
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    staged = tuple(each.absolute for each in job.inputs)
+    yield UseStage("pi", (*staged, used_folder(facts)), as_root, guard)
+    yield MakeAside("pi", facts.previous, as_root, guard)
+    yield StopContainers("pi", facts.running, docker, guard)
+    for item in facts.items:
+        yield SwapItem("pi", item.live, item.staged, item.aside, item.used, as_root, guard)
+    server = facts.server
+    if "influx" in facts.kinds and server:
+        fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
+        aside = posixpath.join(facts.previous, "volumes/influxdb/data")
+        yield MakeFolder("pi", fresh, as_root, guard)
+        used = posixpath.join(used_folder(facts), "volumes/influxdb/data")
+        yield SwapItem("pi", server.data, fresh, aside, used, as_root, guard)
+        yield from _start_influx(facts, server)
+        yield WaitForInflux("pi", server, docker, as_root)
+        part = File("pi", archive(job.wildcards, facts, "influx")[3:], job.output.root)
+        yield LoadInflux(
+            "pi", server, part, facts.dump_inside, docker, as_root, guard, facts.limit_s
+        )
+        yield AddQueries("pi", server, part, docker)
+        yield StopContainers("pi", (server.container,), docker, guard)
+        yield AddUsers("pi", server, part, f"{facts.previous}/.users", as_root, guard)
+        yield StartContainers("pi", (server.container,), docker, guard)
+        yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
+    if facts.bare:
+        yield ComposeUp("pi", facts.compose, (), guard)
+    else:
+        yield StartContainers("pi", facts.running, docker, guard)
+    yield WaitForContainers("pi", facts.running, docker)
+    yield Commit(keep=f"{facts.previous}/journal")
+
+
+def used_folder(facts: RestoreFacts) -> str:
+    """Return where an undo moves what was live since the switch."""
+    return f"{facts.previous}-undone"
+
+
+def _start_influx(facts: RestoreFacts, server: Server) -> Iterator[Step]:
+    if facts.bare or server.container not in facts.running:
+        yield ComposeUp("pi", facts.compose, ("influxdb",), facts.guard)
+    else:
+        yield StartContainers("pi", (server.container,), facts.docker, facts.guard)
+
+
+def undoable() -> tuple[type, ...]:
+    """Return the steps that a journal may hold; a backup's dump may be owed there as well."""
+    return (
+        ComposeUp,
+        DumpInflux,
+        MakeAside,
+        MakeFolder,
+        StartContainers,
+        StopContainers,
+        SwapItem,
+        Unpack,
+        UseStage,
+    )
+
+
+def restore_book() -> RuleBook:
+    """Return the rules of a restore."""
+    return RuleBook(fetched, staged_stack, staged_dump, restored)

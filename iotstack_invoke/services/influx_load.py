@@ -1,0 +1,344 @@
+"""Loading an InfluxDB 1.x dump into an empty server, and proving that it is all there.
+
+Exit code 0 of `influxd restore` proves nothing either, and it returns before the server is done.
+What proves it: the sizes of the TSM files on the server's disk are those in the dump, shard by
+shard. Shards are matched by database, policy and start, since a restore gives them new ids; the
+server's own catalogue tells which. No query, so no password, is needed for that.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import shlex
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import StepFailed
+from ..steps import Command, File, Host, Scene
+from .influx import PING_OK, READY_LIMIT_S, members
+from .influx_check import DumpCheck, DumpReport, check_tsm_blocks
+from .influx_log import (
+    Level,
+    explain_metadata_refusal,
+    judge_restore,
+    read_restore_line,
+    say_internal_left_out,
+)
+from .influx_meta import Catalogue, read_meta_db
+from .stack import guarded
+
+SETTLE_LIMIT_S = 300.0
+"""How long a server may take the shards in after `influxd restore` ended; 1.5 s were seen."""
+QUERIES_FILE = "continuous-queries.influxql"
+"""IOTstackBackup puts this beside the dump; the catalogue holds the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The InfluxDB container that takes a dump in."""
+
+    container: str
+    data: str
+    """Its folder on the host that is /var/lib/influxdb inside."""
+    port: int
+    address: str
+
+
+def check_dump(stream: Any) -> DumpReport:
+    """Return the report on a dump in a tar that is read once."""
+    check = DumpCheck()
+    for name, content in members(stream):
+        if name != QUERIES_FILE:
+            check.add(name, content)
+    return check.report()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckDump:
+    """Check a dump completely before anything is touched: every file, every block.
+
+    Learns the facts of the dump for the steps that load it.
+    """
+
+    host_role: str
+    archive: File
+    folder: str
+    as_root: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is checked."""
+        return (f"check every file and block of '{self.archive.absolute}'",)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where the dump is not whole."""
+        scene.say("checking every shard")
+        with scene.place(self.archive).read(self.archive.absolute) as stream:
+            report = check_dump(stream)
+        problems = list(report.problems)
+        host = scene.host(self.host_role)
+        for shard in report.shards if not problems else ():
+            path = posixpath.join(self.folder, shard.file)
+            problems += _check_blocks(host, (*self.as_root, "cat", path), shard.file)
+        if problems:
+            raise StepFailed(
+                f"The dump {self.archive.path} is damaged: {' '.join(problems)} Nothing was "
+                "changed. Take another backup."
+            )
+
+
+def _check_blocks(host: Host, words: tuple[str, ...], name: str) -> tuple[str, ...]:
+    content: list[Any] = []
+
+    def again() -> Any:
+        opened = host.pipe(Command(words, limit_s=3600))
+        content.append(opened)
+        return opened.__enter__().stdout
+
+    try:
+        return check_tsm_blocks(again, file=name).problems
+    finally:
+        for opened in content:
+            opened.__exit__(None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForInflux:
+    """Wait until a server answers, and see that it holds no database yet."""
+
+    host_role: str
+    server: Server
+    docker: tuple[str, ...]
+    as_root: tuple[str, ...]
+    must_be_empty: bool = True
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is asked."""
+        return (f"GET /ping of container {self.server.container}",)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it does not answer in time, or is not empty."""
+        host = scene.host(self.host_role)
+        wait_for_ping(host, self.server, self.docker)
+        if not self.must_be_empty:
+            return
+        catalogue = server_catalogue(host, self.server, self.as_root)
+        if catalogue.names:
+            raise StepFailed(
+                f"Container {self.server.container} holds databases before anything was loaded "
+                f"into it: {', '.join(catalogue.names)}. INFLUXDB_DB in the compose file makes "
+                "one, or a client that still runs; InfluxDB would then take nothing in. Take "
+                "INFLUXDB_DB out, or stop the client."
+            )
+
+
+def wait_for_ping(host: Host, server: Server, docker: tuple[str, ...]) -> None:
+    """Wait until /ping answers, watching the container; raises StepFailed."""
+    port, address = (server.port, "127.0.0.1") if server.port else (8086, server.address)
+    deadline = time.monotonic() + READY_LIMIT_S
+    form = "{{.State.Running}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    while True:
+        told = host.run(Command((*docker, "inspect", "--format", form, server.container)))
+        running, *addresses = told.out.split()
+        if running != "true":
+            raise StepFailed(
+                f"Container {server.container} does not stay up. Look at "
+                f"`docker logs {server.container}`."
+            )
+        if not server.port and addresses:
+            address = addresses[0]  # a new start gives a new address
+        if host.http_status(port, "/ping", address) == PING_OK:
+            return
+        if time.monotonic() > deadline:
+            raise StepFailed(
+                f"InfluxDB in {server.container} does not answer /ping at {address}:{port} "
+                f"within {READY_LIMIT_S:g} s."
+            )
+        time.sleep(0.3)
+
+
+def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Catalogue:
+    """Return what the server's own meta.db says; raises StepFailed where it cannot be read."""
+    path = posixpath.join(server.data, "meta/meta.db")
+    with host.pipe(Command((*as_root, "cat", path), limit_s=60)) as pipe:
+        content = pipe.stdout.read()
+        code = pipe.finish()
+    if code:
+        raise StepFailed(f"On {host.name}: {path} cannot be read.")
+    try:
+        return read_meta_db(content)
+    except ValueError as error:
+        raise StepFailed(f"On {host.name}: {path} cannot be read: {error}.") from error
+
+
+@dataclass(frozen=True, slots=True)
+class LoadInflux:
+    """Load a dump into a server that is empty, once, and prove it by the sizes of its files."""
+
+    host_role: str
+    server: Server
+    archive: File
+    inside: str
+    docker: tuple[str, ...]
+    as_root: tuple[str, ...]
+    guard: str
+    limit_s: float
+
+    @property
+    def command(self) -> Command:
+        """The load itself."""
+        words = ("exec", self.server.container, "influxd", "restore", "-portable", self.inside)
+        command = guarded(self.guard, (*self.docker, *words), self.limit_s)
+        return Command(command.words, frozenset(range(256)), command.limit_s)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the load as a person would type it."""
+        return (str(self.command), "compare the sizes of all TSM files")
+
+    def do(self, scene: Scene) -> None:
+        """Load and prove; raises StepFailed with what is not there."""
+        host = scene.host(self.host_role)
+        with scene.place(self.archive).read(self.archive.absolute) as stream:
+            report = check_dump(stream)
+        expected = frozenset(shard.id for shard in report.shards)
+        lines: list[str] = []
+
+        def hear(stream: str, line: str) -> None:
+            lines.append(line)
+            scene.hear(stream, line)
+            read = read_restore_line(line)
+            if read.say and read.level is not Level.HARMLESS:
+                scene.say(read.say)
+
+        outcome = host.run(self.command, hear)
+        verdict = judge_restore(lines, outcome.exit_code, expected)
+        if verdict.metadata_refused:
+            now = server_catalogue(host, self.server, self.as_root)
+            cause = explain_metadata_refusal(report.catalogue, (), now.names)
+            if not cause.success:
+                raise StepFailed(f"InfluxDB refused the dump: {cause.say}")
+        elif verdict.problems:
+            raise StepFailed(f"influxd restore failed: {' '.join(verdict.problems)}")
+        for warning in verdict.warnings:
+            scene.warn(warning)
+        if verdict.skipped_internal:
+            scene.say(say_internal_left_out(verdict.skipped_internal))
+        self._prove(scene, host, report)
+
+    def _prove(self, scene: Scene, host: Host, report: DumpReport) -> None:
+        """Wait until every TSM file of the dump is on the server's disk, and as large."""
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        while True:
+            missing = missing_files(host, self.server, self.as_root, report)
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    f"InfluxDB did not take all of the dump in: {'; '.join(missing[:5])}. Its "
+                    "disk may be full; look at `docker logs`."
+                )
+            scene.say(f"waiting for {len(missing)} shards to settle")
+            time.sleep(0.3)
+
+
+def missing_files(
+    host: Host, server: Server, as_root: tuple[str, ...], report: DumpReport
+) -> list[str]:
+    """Return the shards of a dump whose TSM files are not on the server's disk as they were."""
+    places = server_catalogue(host, server, as_root).places
+    new_ids = {tuple(place): shard for shard, place in places.items()}
+    found = _tsm_sizes(host, server, as_root)
+    missing = []
+    for shard in report.shards:
+        new_id = new_ids.get((shard.database, shard.policy, shard.start_ns))
+        have = sorted(found.get(new_id, ())) if new_id is not None else []
+        want = sorted(size for _, size in shard.tsm)
+        if have != want:
+            missing.append(f"shard {shard.id} of {shard.database} has {have}, not {want} bytes")
+    return missing
+
+
+def _tsm_sizes(
+    host: Host, server: Server, as_root: tuple[str, ...]
+) -> Mapping[int, Iterable[int]]:
+    """Return the sizes of the TSM files on the server's disk, by shard id."""
+    folder = posixpath.join(server.data, "data")
+    words = ("find", folder, "-name", "*.tsm", "-printf", "%s %h\\n")
+    sizes: dict[int, list[int]] = {}
+    for line in host.run(Command((*as_root, *words), limit_s=600)).out.splitlines():
+        size, _, place = line.partition(" ")
+        shard = posixpath.basename(place)
+        if shard.isdigit():
+            sizes.setdefault(int(shard), []).append(int(size))
+    return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class AddUsers:
+    """Give a stopped server the users of a dump, with their passwords and grants.
+
+    `influxd restore` throws them away. Their messages are appended to meta.db as they are:
+    protobuf merges repeated fields. Undone with the data folder.
+    """
+
+    host_role: str
+    server: Server
+    archive: File
+    notes: str
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is done."""
+        return (f"append the users of the dump to {self.server.data}/meta/meta.db",)
+
+    def do(self, scene: Scene) -> None:
+        """Append them; the hashes travel by a file of mode 0600 and never by an argument."""
+        host = scene.host(self.host_role)
+        with scene.place(self.archive).read(self.archive.absolute) as stream:
+            catalogue = check_dump(stream).catalogue
+        if catalogue is None or not catalogue.users:
+            return
+        host.receive(self.notes, io.BytesIO(b"".join(u.record for u in catalogue.users)), 0)
+        script = 'cat "$1" >> "$2" && sync "$2"'
+        target = posixpath.join(self.server.data, "meta/meta.db")
+        words = (*self.as_root, "sh", "-c", script, "sh", self.notes, target)
+        try:
+            host.run(guarded(self.guard, words))
+        finally:
+            host.remove([self.notes])
+
+
+def continuous_query_words(catalogue: Catalogue) -> tuple[str, ...]:
+    """Return the statements that make the continuous queries of a dump again."""
+    return tuple(query.text for _, query in catalogue.continuous_queries)
+
+
+@dataclass(frozen=True, slots=True)
+class AddQueries:
+    """Make the continuous queries of a dump again: `influxd restore` throws them away."""
+
+    host_role: str
+    server: Server
+    archive: File
+    docker: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is done."""
+        return (f"make the dump's continuous queries again in {self.server.container}",)
+
+    def do(self, scene: Scene) -> None:
+        """Make them; where InfluxDB wants a password, warn with the exact statements."""
+        host = scene.host(self.host_role)
+        with scene.place(self.archive).read(self.archive.absolute) as stream:
+            catalogue = check_dump(stream).catalogue
+        for text in continuous_query_words(catalogue) if catalogue else ():
+            words = ("exec", self.server.container, "influx", "-execute", text)
+            told = host.run(Command((*self.docker, *words), frozenset(range(256)), 60))
+            if told.exit_code or "ERR" in told.out + told.err:
+                scene.warn(
+                    f"A continuous query was not made again ({told.last_words}). Run: "
+                    f"docker exec {self.server.container} influx -execute {shlex.quote(text)}"
+                )

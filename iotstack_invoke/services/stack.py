@@ -1,0 +1,356 @@
+"""Steps that change a running stack, each with its undo: stop, swap by rename, start.
+
+Every command is under a shared lock of the host (`flock --shared`): one that outlives the
+program that sent it is waited for before anything is undone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ..errors import StepFailed
+from ..steps import Command, Host, Scene
+
+STOP_LIMIT_S = 600.0
+START_LIMIT_S = 600.0
+HEALTH_LIMIT_S = 180.0
+STEP_LIMIT_S = 3600.0
+
+HEALTH_FORM = (
+    "{{.Name}} {{.State.Running}} {{.State.Restarting}} {{with .State.Health}}{{.Status}}{{end}}"
+)
+
+# Each script takes its paths as "$1", "$2" …; `sync FOLDER` makes a rename in it last (fsync).
+SWAP = (
+    'live=$1 staged=$2 aside=$3; mkdir -p "$(dirname "$aside")" "$(dirname "$live")" || exit 1; '
+    'if [ -e "$live" ] || [ -L "$live" ]; then mv -T "$live" "$aside" || exit 1; fi; '
+    'mv -T "$staged" "$live" && sync "$(dirname "$live")" "$(dirname "$aside")"'
+)
+# What has been live is never handed back to staging: nobody takes a used item for a fresh one.
+# aside there: put it back, whatever lies in its place. aside not there and staged gone: the item
+# is new on this host, so it goes; unless it went already.
+UNSWAP = (
+    "live=$1 staged=$2 aside=$3 used=$4; "
+    'there() { [ -e "$1" ] || [ -L "$1" ]; }; '
+    'if there "$aside"; then '
+    'if there "$live"; then mkdir -p "$(dirname "$used")" && mv -T "$live" "$used" || exit 1; fi; '
+    'mv -T "$aside" "$live" || exit 1; '
+    'elif ! there "$staged" && ! there "$used" && there "$live"; then '
+    'mkdir -p "$(dirname "$used")" && mv -T "$live" "$used" || exit 1; fi; '
+    'sync "$(dirname "$live")"'
+)
+
+
+def guarded(guard: str, words: tuple[str, ...], limit_s: float = STEP_LIMIT_S) -> Command:
+    """Return a command that holds the host's shared lock while it runs."""
+    return Command(("flock", "--shared", guard, *words), limit_s=limit_s)
+
+
+def wait_for_orphans(host: Host, guard: str) -> None:
+    """Wait until no command of a dead run is left; raises StepFailed where one never ends."""
+    words = ("flock", "--exclusive", "--timeout", str(int(STOP_LIMIT_S)), guard, "true")
+    try:
+        host.run(Command(words, limit_s=STOP_LIMIT_S + 10))
+    except StepFailed as error:
+        raise StepFailed(
+            f"On {host.name} a command of an earlier run is still at work (it holds {guard}). "
+            "Wait for it, and run this again."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainers:
+    """Stop containers that run. Undone: start them again, in the order in which they started."""
+
+    host_role: str
+    names: tuple[str, ...]
+    docker: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),) if self.names else ()
+
+    @property
+    def _command(self) -> Command:
+        words = (*self.docker, "stop", "--time", "60", *self.names)
+        return guarded(self.guard, words, STOP_LIMIT_S)
+
+    def do(self, scene: Scene) -> None:
+        """Stop them, all at once; each has a minute to put its data away."""
+        if self.names:
+            scene.host(self.host_role).run(self._command)
+
+    def undo(self, host: Host) -> None:
+        """Start them."""
+        if self.names:
+            words = (*self.docker, "start", *self.names)
+            host.run(guarded(self.guard, words, START_LIMIT_S))
+
+
+@dataclass(frozen=True, slots=True)
+class StartContainers:
+    """Start containers that were there before. Undone: stop them."""
+
+    host_role: str
+    names: tuple[str, ...]
+    docker: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),) if self.names else ()
+
+    @property
+    def _command(self) -> Command:
+        return guarded(self.guard, (*self.docker, "start", *self.names), START_LIMIT_S)
+
+    def do(self, scene: Scene) -> None:
+        """Start them in the order of their names."""
+        if self.names:
+            scene.host(self.host_role).run(self._command)
+
+    def undo(self, host: Host) -> None:
+        """Stop them; one that is not there any more needs none."""
+        if self.names:
+            words = (*self.docker, "stop", "--time", "60", *self.names)
+            command = guarded(self.guard, words, STOP_LIMIT_S)
+            host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeUp:
+    """Create and start the containers of a compose file. Undone: remove them.
+
+    `services` empty means all of them.
+    """
+
+    host_role: str
+    compose: tuple[str, ...]
+    services: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    @property
+    def _command(self) -> Command:
+        alone = ("--no-deps",) if self.services else ()
+        words = (*self.compose, "up", "--detach", *alone, *self.services)
+        return guarded(self.guard, words)
+
+    def do(self, scene: Scene) -> None:
+        """Bring them up."""
+        scene.host(self.host_role).run(self._command, scene.hear)
+
+    def undo(self, host: Host) -> None:
+        """Remove what was created; a compose file that is gone takes its containers with it."""
+        words = (
+            (*self.compose, "rm", "--force", "--stop", *self.services)
+            if self.services
+            else (*self.compose, "down")
+        )
+        command = guarded(self.guard, words, STOP_LIMIT_S)
+        host.run(Command(command.words, frozenset(range(256)), command.limit_s))
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForContainers:
+    """Wait until containers run and, where they have a health check, are healthy."""
+
+    host_role: str
+    names: tuple[str, ...]
+    docker: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command that is asked again and again."""
+        return (str(self._command),) if self.names else ()
+
+    @property
+    def _command(self) -> Command:
+        return Command((*self.docker, "inspect", "--format", HEALTH_FORM, *self.names))
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed for a container that does not come up, and warn of an unhealthy one."""
+        if not self.names:
+            return
+        deadline = time.monotonic() + HEALTH_LIMIT_S
+        while True:
+            down, sick = [], []
+            for line in scene.host(self.host_role).run(self._command).out.splitlines():
+                name, running, restarting, *health = line.lstrip("/").split()
+                if running != "true" or restarting == "true":
+                    down.append(name)
+                elif health and health[0] != "healthy":
+                    sick.append(name)
+            if not down and not sick:
+                return
+            if time.monotonic() > deadline:
+                if down:
+                    raise StepFailed(f"These containers do not stay up: {', '.join(down)}.")
+                scene.warn(f"Up, but not healthy after {HEALTH_LIMIT_S:g} s: {', '.join(sick)}.")
+                return
+            scene.say(f"waiting for {', '.join(down + sick)}")
+            time.sleep(1)
+
+
+@dataclass(frozen=True, slots=True)
+class SwapItem:
+    """Put a staged file or folder in the place of a live one, which is moved aside.
+
+    Undone: what was moved aside is put back, and what was live since is moved to `used`. All
+    four paths are on one file system.
+    """
+
+    host_role: str
+    live: str
+    staged: str
+    aside: str
+    used: str
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the renames as a person would type them."""
+        return (
+            f"mv -T '{self.live}' '{self.aside}'  # if it is there",
+            f"mv -T '{self.staged}' '{self.live}'",
+        )
+
+    def _command(self, script: str) -> Command:
+        words = ("sh", "-c", script, "sh", self.live, self.staged, self.aside, self.used)
+        return guarded(self.guard, (*self.as_root, *words))
+
+    def do(self, scene: Scene) -> None:
+        """Rename twice; between the two the item is missing, never half there."""
+        scene.host(self.host_role).run(self._command(SWAP))
+
+    def undo(self, host: Host) -> None:
+        """Rename back, from wherever the two renames stopped."""
+        host.run(self._command(UNSWAP))
+
+
+@dataclass(frozen=True, slots=True)
+class UseStage:
+    """Begin to take items out of a staging folder. Undone: what is left of it is removed.
+
+    What was taken out of it has been live: a hollow stage must never be taken for a whole one.
+    """
+
+    host_role: str
+    folders: tuple[str, ...]
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return nothing: it is there for its undo."""
+        return ()
+
+    def do(self, scene: Scene) -> None:
+        """Do nothing."""
+
+    def undo(self, host: Host) -> None:
+        """Remove the folders."""
+        host.run(guarded(self.guard, (*self.as_root, "rm", "-rf", "--", *self.folders)))
+
+
+@dataclass(frozen=True, slots=True)
+class MakeFolder:
+    """Make an empty folder. Undone: remove it, with what came into it."""
+
+    host_role: str
+    path: str
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    @property
+    def _command(self) -> Command:
+        return guarded(self.guard, (*self.as_root, "mkdir", "-m", "0755", "--", self.path))
+
+    def do(self, scene: Scene) -> None:
+        """Make it; raises StepFailed where it is there already."""
+        scene.host(self.host_role).run(self._command)
+
+    def undo(self, host: Host) -> None:
+        """Remove it."""
+        host.run(guarded(self.guard, (*self.as_root, "rm", "-rf", "--", self.path)))
+
+
+@dataclass(frozen=True, slots=True)
+class MakeAside:
+    """Make the folder that what is replaced is moved to. Undone: remove it where it is empty.
+
+    Never more than empty folders: it may hold the only copy of something.
+    """
+
+    host_role: str
+    path: str
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    @property
+    def _command(self) -> Command:
+        return guarded(self.guard, ("mkdir", "-m", "0700", "--", self.path))
+
+    def do(self, scene: Scene) -> None:
+        """Make it, as the user's own: the journal becomes a file of it."""
+        scene.host(self.host_role).run(self._command)
+
+    def undo(self, host: Host) -> None:
+        """Remove its empty folders."""
+        words = ("find", self.path, "-depth", "-type", "d", "-empty", "-delete")
+        command = guarded(self.guard, (*self.as_root, *words))
+        host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Unpack:
+    """Unpack an archive with GNU tar into a new folder of mode 0700. Undone: remove it.
+
+    One archive, one new folder: two archives in one folder can lead each other outside.
+    """
+
+    host_role: str
+    archive: str
+    folder: str
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the commands."""
+        return tuple(map(str, self._commands))
+
+    @property
+    def _commands(self) -> tuple[Command, ...]:
+        tar = (
+            *("tar", "--extract", f"--file={self.archive}", f"--directory={self.folder}"),
+            *("--numeric-owner", "--same-owner", "--preserve-permissions"),
+            *("--xattrs", "--xattrs-include=*", "--acls", "--keep-old-files"),
+        )
+        packed = ("--gzip",) if self.archive.endswith(".gz") else ()
+        return (
+            guarded(self.guard, (*self.as_root, "mkdir", "-m", "0700", "--", self.folder)),
+            guarded(self.guard, (*self.as_root, *tar, *packed), 24 * 3600),
+            guarded(self.guard, (*self.as_root, "sync", "--file-system", self.folder)),
+        )
+
+    def do(self, scene: Scene) -> None:
+        """Unpack it, and make it last through a power cut."""
+        host = scene.host(self.host_role)
+        self.undo(host)
+        for command in self._commands:
+            host.run(command, scene.hear)
+
+    def undo(self, host: Host) -> None:
+        """Remove the folder."""
+        host.run(guarded(self.guard, (*self.as_root, "rm", "-rf", "--", self.folder)))

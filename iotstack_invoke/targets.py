@@ -1,0 +1,178 @@
+"""The machine and stack that a restore is made to: this one, or another over SSH."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import posixpath
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .errors import Busy, Refused, StepFailed, UsageError
+from .hosts import LocalHost, locked
+from .settings import Machine, Settings
+from .steps import Command, Host
+
+ANY_EXIT = frozenset(range(256))
+LOCK_HELD_EXIT = 99
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A stack on a machine, and how to act on it."""
+
+    host: Host
+    name: str
+    folder: str
+    role: str
+    as_root: tuple[str, ...]
+    docker: tuple[str, ...]
+
+    @property
+    def backups(self) -> str:
+        """The folder of its own backups."""
+        return f"{self.folder}/backups"
+
+    @property
+    def journal(self) -> str:
+        """What is to be undone there."""
+        return f"{self.backups}/.journal"
+
+    @property
+    def guard(self) -> str:
+        """The lock that every changing command holds while it runs."""
+        return f"{self.backups}/.commands"
+
+
+def find_machine(settings: Settings, name: str) -> Machine:
+    """Return a host of the settings; raises UsageError, with the nearest names."""
+    for each in settings.machines:
+        if each.name == name:
+            return each
+    names = [each.name for each in settings.machines]
+    near = difflib.get_close_matches(name, names, 3, 0.4) or names
+    offer = f" There are: {', '.join(near)}." if near else " There are none: add [[hosts]]."
+    raise UsageError(f"hosts.toml names no host {name!r}.{offer}")
+
+
+@contextlib.contextmanager
+def open_target(settings: Settings, name: str) -> Iterator[Target]:
+    """Yield the target of that name ('' is this machine), looked at and fit to be changed.
+
+    Raises Refused where it is not fit, Unreachable where it does not answer.
+    """
+    if not name:
+        host: Host = LocalHost(settings.stack.folder)
+        stack = settings.stack
+        yield _fit(host, "this machine", stack.folder, stack.role, sudo=stack.sudo)
+        return
+    machine = find_machine(settings, name)
+    from .remote import open_host  # Fabric takes a fifth of a second to import
+
+    remote = open_host(machine.ssh, machine.folder, machine.name)
+    try:
+        _check_identity(remote, machine)
+        folder = remote.run(Command(("realpath", "--", machine.folder), ANY_EXIT)).out.strip()
+        if not folder.startswith("/"):
+            raise Refused(
+                f"{name} has no folder {machine.folder}. Make it there, for example with "
+                f"`ssh {machine.ssh.host} mkdir -p {machine.folder}`."
+            )
+        remote.root = folder
+        yield _fit(remote, name, folder, machine.role, sudo=machine.sudo)
+    finally:
+        remote.close()
+
+
+def _check_identity(host: Host, machine: Machine) -> None:
+    if not machine.machine_id:
+        return
+    told = host.run(Command(("cat", "/etc/machine-id"), ANY_EXIT)).out.strip()
+    if told != machine.machine_id:
+        raise Refused(
+            f"{machine.name} ({machine.ssh.host}) is not the machine that hosts.toml means: its "
+            f"machine id is {told or 'unknown'}, and {machine.machine_id} is pinned. Nothing was "
+            "changed."
+        )
+
+
+def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> Target:
+    as_root: tuple[str, ...] = ()
+    if host.run(Command(("id", "-u"))).out.strip() != "0" and sudo:
+        told = host.run(Command(("sudo", "-n", "true"), ANY_EXIT, 15))
+        if told.exit_code:
+            raise Refused(
+                f"On {name} sudo does not let this user in without a password: "
+                f"{told.last_words} Allow it (NOPASSWD in /etc/sudoers.d), or log in as root."
+            )
+        as_root = ("sudo", "-n")
+    for program in ("flock", "tar", "sha256sum"):
+        if host.run(Command(("sh", "-c", f"command -v {program}"), ANY_EXIT)).exit_code:
+            raise Refused(f"On {name} there is no {program}; a restore needs it.")
+    docker: tuple[str, ...] = ("docker",)
+    told = host.run(Command((*docker, "ps", "--quiet"), ANY_EXIT, 60))
+    if told.exit_code and as_root:
+        docker = (*as_root, "docker")
+        told = host.run(Command((*docker, "ps", "--quiet"), ANY_EXIT, 60))
+    if told.exit_code:
+        raise Refused(f"On {name} Docker cannot be asked: {told.last_words}")
+    return Target(host, name, folder, role, as_root, docker)
+
+
+@contextlib.contextmanager
+def locked_target(target: Target, purpose: str) -> Iterator[None]:
+    """Hold the lock of a target's stack, wherever it is; raises Busy."""
+    host = target.host
+    host.run(Command(("mkdir", "-p", "-m", "0700", "--", target.backups)))
+    lock = f"{target.backups}/.lock"
+    if isinstance(host, LocalHost):
+        with locked(lock, purpose):
+            yield
+        return
+    # flock lives as long as the line: it reads our end, and goes when we or the line go.
+    told = json.dumps(
+        {"pid": os.getpid(), "purpose": purpose, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    )
+    script = 'printf %s "$1" > "$2"; echo held; exec cat'
+    words = ("flock", "-n", "-E", str(LOCK_HELD_EXIT), lock, "sh", "-c", script, "sh", told, lock)
+    from .remote import SshHost
+
+    assert isinstance(host, SshHost)  # noqa: S101 - open_target gives no other
+    channel = host.login.start(Command(words))
+    try:
+        if channel.recv(16).strip() != b"held":
+            holder = read_text(host, lock)
+            raise Busy(
+                f"On {target.name} another run is working on this stack. Wait for it, and run "
+                f"this again. ({holder.strip() or lock})"
+            )
+        yield
+    finally:
+        channel.close()
+
+
+def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
+    """Return the text of a file of a host, '' where there is none."""
+    with host.pipe(Command((*as_root, "cat", "--", path), limit_s=60)) as pipe:
+        text = pipe.stdout.read().decode("utf-8", "surrogateescape")
+        return text if pipe.finish() == 0 else ""
+
+
+def entries(host: Host, folder: str, as_root: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return the entries of a folder of a host with their kind as find(1) tells it (d, f, l …)."""
+    words = ("find", folder, "-mindepth", "1", "-maxdepth", "1", "-printf", "%y %f\\0")
+    told = host.run(Command((*as_root, *words), ANY_EXIT)).out
+    return {each[2:]: each[0] for each in told.split("\0") if len(each) > 2}  # noqa: PLR2004
+
+
+def device(host: Host, path: str) -> str:
+    """Return the file system that a path lies on, as the number of its device."""
+    while path not in ("", "/"):
+        told = host.run(Command(("stat", "-c", "%d", "--", path), ANY_EXIT)).out.strip()
+        if told:
+            return told
+        path = posixpath.dirname(path)
+    raise StepFailed(f"On {host.name}: no file system is known for {path}.")
