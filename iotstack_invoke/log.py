@@ -24,13 +24,13 @@ class RunLog:
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock = threading.Lock()
-        partial = path + PARTIAL
-        if os.path.exists(path):  # a finished set is being delivered, or made again
-            shutil.copyfile(path, partial)
-        descriptor = os.open(
-            partial, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        again = os.path.exists(path)  # a finished set is being delivered, or made again
+        descriptor = os.open(path + PARTIAL, flags | (os.O_TRUNC if again else 0), 0o600)
         self._file = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
+        if again:
+            with open(path, "rb") as earlier:
+                shutil.copyfileobj(earlier, self._file.buffer)
         self.closed = False
         self.broken = ""
         """Why a line could not be written, or ''."""
@@ -47,21 +47,28 @@ class RunLog:
                 except OSError as error:  # a full disk: the run goes on and ends with this
                     self.broken = error.strerror or str(error)
 
+    def _close(self, *, sync: bool) -> None:
+        """Close the file; what could not be written before may fail here once more."""
+        self.closed = True
+        try:
+            with self._file:
+                self._file.flush()
+                if sync:
+                    os.fsync(self._file.fileno())
+        except OSError as error:
+            self.broken = error.strerror or str(error)
+
     def leave(self) -> None:
         """Close the file under its partial name: the run did not end."""
         with self._lock:
             if not self.closed:
-                self.closed = True
-                self._file.close()
+                self._close(sync=False)
 
     def finish(self, rename: Callable[[str, str], None]) -> None:
         """Give the log its final name; nothing is added from now on."""
         with self._lock:
             if not self.closed:
-                self.closed = True
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._file.close()
+                self._close(sync=True)
                 rename(self.path + PARTIAL, self.path)
 
 

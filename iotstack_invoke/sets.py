@@ -122,7 +122,8 @@ def _state(files: Mapping[str, FileFact], manifest: Manifest | None, *, unfinish
     for part in manifest.made:
         fact = files.get(part.kind)
         if fact is None or fact.size_bytes != part.size_bytes:
-            return State.DAMAGED
+            # A set that is being made again has its old manifest until the new one is written.
+            return State.UNFINISHED if unfinished else State.DAMAGED
     return State(manifest.state)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from ..engine import Run, RunResult, signals_raised
+from ..engine import End, Run, RunResult, signals_raised
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, RuntagError, StepFailed
 from ..hosts import LocalHost, locked
 from ..journal import Journal
@@ -49,6 +49,9 @@ from .look import look_at_stack, look_for_room, refuse_without_room
 
 STALE_COPY = timedelta(days=1)
 """A partial copy in a vault that is older belongs to a run that died."""
+
+
+NO_VAULT = "No vault is in the settings: this backup is on this machine only."
 
 
 @dataclass(slots=True)
@@ -248,7 +251,8 @@ class _Backup:
             expected_bytes=room.unpacked_bytes,
         )
         plan, notes = make_plan(self.stand, self.runtag, facts, records, self.options)
-        if not plan.to_run:
+        # A run that died late may lack only the copy of its log, or the removals after it.
+        if not plan.to_run and not records.exists:
             raise Refused(
                 f"There is a backup {self.runtag} already, here and in every vault. Choose "
                 "another --runtag, or make it again with --force."
@@ -294,6 +298,9 @@ class _Backup:
             log.write("backup", f"left out: {each.what}: {each.reason}")
         for warning in (*notes, *facts.warnings):
             log.write("backup", f"warning: {warning}")
+        if not self.stand.vaults:
+            log.write("backup", NO_VAULT)
+            self.report.tell(NO_VAULT, style="yellow")
         try:
             with self._bars():
                 records.begin(facts.started_utc)
@@ -321,8 +328,17 @@ class _Backup:
         """Finish the log, copy it, let the retention act, and say how it went."""
         manifest = self.stand.manifest(self.runtag)
         problems = [f"{each.job.rule.name}: {each.message}" for each in result.failed]
-        warnings = [*facts.warnings, *result.warnings]
-        made_all = manifest is not None and manifest.state != "incomplete"
+        told = manifest.warnings if manifest else ()  # those of a run that died, too
+        warnings = list(dict.fromkeys([*told, *facts.warnings, *result.warnings]))
+        made_all = (
+            manifest is not None
+            and manifest.state != "incomplete"
+            and all(
+                each.end is End.DONE
+                for each in result.jobs
+                if any(output.role == "pi" for output in each.job.outputs)
+            )
+        )
         if made_all and not result.failed:
             problems += self._let_go(log)
         took = duration_text(time.monotonic() - self.started_s)

@@ -40,6 +40,14 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
             '[stack] folder = "…" in hosts.toml'
             + (f" ({settings.file})." if settings.file else " (there is none yet).")
         )
+    for each in FOLDERS:
+        if each in names and not names[each].is_folder:
+            raise Refused(
+                f"{folder}/{each} is a link (or a file), and tar would save the link and none of "
+                "what it leads to. Let a folder be there, for example with `sudo mount --bind "
+                f"{os.path.realpath(f'{folder}/{each}')} {folder}/{each}` in place of the link, "
+                "and the same in /etc/fstab."
+            )
     as_root = _as_root(host, settings)
     exclusions = (*ALWAYS_EXCLUDED, *settings.stack.exclusions)
     influx = _look_at_influx(host, settings, "volumes" in names)

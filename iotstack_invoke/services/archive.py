@@ -108,7 +108,9 @@ class PackStack:
                     scene.moved(len(chunk))
             judge_tar(pipe.finish(), said.lines, scene)
             if end != bytes(TAR_END_BYTES) or unpacked_bytes % 512:
-                raise StepFailed("tar ended without the end of its archive.", again=True)
+                # sudo that asks for a password ends with 1, as tar does when a file changed.
+                why = f": {said.lines[-1]}{_advice(said.lines)}" if said.lines else "."
+                raise StepFailed(f"tar ended without the end of its archive{why}", again=True)
         scene.learn(
             self.output,
             size_bytes=hashed.size_bytes,

@@ -49,8 +49,8 @@ def influx_facts(host: Host, found: Found) -> InfluxFacts:
     version = influx_version(host, name)
     if not version.startswith("1."):
         raise StepFailed(
-            f"Container {name} runs InfluxDB {version or 'of an unknown version'}; this part is "
-            "for InfluxDB 1.x. Its data are in no archive."
+            f"Container {name} runs InfluxDB {version}; this part is for InfluxDB 1.x. Its data "
+            "are in no archive."
         )
     if not mounts:
         raise StepFailed(
@@ -68,7 +68,7 @@ def influx_facts(host: Host, found: Found) -> InfluxFacts:
 
 
 def influx_version(host: Host, container: str) -> str:
-    """Return the version of the influxd in a container, '' where it does not tell."""
+    """Return the version of the influxd in a container; raises StepFailed where it tells none."""
     told = host.run(
         Command(
             ("docker", "exec", container, "influxd", "version"),
@@ -77,7 +77,12 @@ def influx_version(host: Host, container: str) -> str:
         )
     )
     words = told.out.split()  # InfluxDB v1.8.10 (git: 1.8 688e697c51fd)
-    return words[1].lstrip("v") if len(words) > 1 and words[0] == "InfluxDB" else ""
+    if len(words) < 2 or words[0] != "InfluxDB":  # noqa: PLR2004 - a name and a version
+        raise StepFailed(
+            f"Container {container} does not tell the version of its influxd (exit "
+            f"{told.exit_code}): {told.last_words}"
+        )
+    return words[1].lstrip("v")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +150,17 @@ class DumpInflux:
         )
         for line in told.out.splitlines():
             pid, _, words = line.strip().partition(" ")
-            if pid.isdigit() and words.strip() == f"influxd backup -portable {self.inside}":
-                host.run(Command((*self.as_root, "kill", "-KILL", pid), accept=frozenset({0, 1})))
+            # `docker top` makes one blank of two, and "?" of "ü" where dockerd has no locale.
+            if pid.isdigit() and words.strip().startswith("influxd backup"):
+                self._kill(host, pid)
         host.run(Command((*self.as_root, "rm", "-rf", "--", self.on_host), limit_s=600))
+
+    def _kill(self, host: Host, pid: str) -> None:
+        """End a process of the container if it is this dump."""
+        either = frozenset({0, 1})  # it may have ended by itself
+        told = host.run(Command((*self.as_root, "cat", f"/proc/{pid}/cmdline"), accept=either))
+        if told.out.rstrip("\0").split("\0") == ["influxd", "backup", "-portable", self.inside]:
+            host.run(Command((*self.as_root, "kill", "-KILL", pid), accept=either))
 
     def _wait_until_ready(self, host: Host) -> None:
         """Wait until influxd answers /ping: its port 8088 opens long before its store."""
