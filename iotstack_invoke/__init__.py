@@ -8,8 +8,10 @@ A room imports only from rooms below it, or beside it where no circle arises.
     retention                              which sets stay
     plan  journal  runner                  what runs and why; what to undo; Invoke, mended
     services/influx_log, _meta, _check     InfluxDB's words, its catalogue, its files
-    hosts  remote  vaults  transfer        this machine, other machines, copies between them
-    services/archive, compose, influx      the steps of each part
+    hosts  remote  vaults  targets         this machine, other machines, where copies live, what
+    transfer                               a restore is made to; copies between them
+    services/archive, compose, influx      the steps of each part; members: what an archive holds;
+                                           stack: stop, swap, start; influx_load: load and prove
     engine  log  report                    a plan, done; what is written down; what is seen
     rulebooks/                             the rules: read them first
     actions/                               what a task does, from the first look to the last word

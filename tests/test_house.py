@@ -17,7 +17,7 @@ LEVELS = (
     "runtag steps children",
     "settings rules manifest sets retention",
     "plan journal runner services.influx_log services.influx_meta services.influx_check",
-    "hosts remote vaults transfer services.*",
+    "hosts remote vaults targets transfer services.*",
     "engine log report",
     "rulebooks.*",
     "actions.*",

@@ -341,7 +341,7 @@ def write_points(machine, database, *points, rp=None):
 def count_points(machine):
     """Count field values: {(database, retention policy, measurement): count}, without _internal."""
     (databases,) = query(machine, "SHOW DATABASES")
-    names = [row[0] for row in databases[0]["values"] if row[0] != "_internal"]
+    names = [row[0] for row in databases[0].get("values", []) if row[0] != "_internal"]
     policies = query(machine, *[f'SHOW RETENTION POLICIES ON "{name}"' for name in names])
     pairs = [
         (name, row[0])
