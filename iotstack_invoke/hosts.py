@@ -204,7 +204,7 @@ def piped(
                 for line in text:
                     lines.write(line)
                 lines.close()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - finish() raises it
                 troubles.append(error)
                 children.end(process)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from .errors import StepFailed
-from .steps import File, Scene
+from .steps import Command, File, Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,37 @@ class Send:
         if received.sha256 is None:
             scene.warn(f"{target.name} has no shell: {self.target.path} is proven by size only.")
         scene.learn(self.target, size_bytes=received.size_bytes, sha256=sent)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckHash:
+    """Compare a file that is used where it lies with its record.
+
+    A file without a record is unproven: whoever reads it must read it whole.
+    """
+
+    file: File
+    as_root: tuple[str, ...]
+
+    @property
+    def _command(self) -> Command:
+        return Command((*self.as_root, "sha256sum", "--", self.file.absolute), limit_s=24 * 3600)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it is no longer what was written."""
+        record = scene.records().get(str(self.file))
+        if record is None or not record.sha256:
+            return
+        found = scene.host(self.file.role).run(self._command).out.lstrip("\\").split(" ")[0]
+        if found != record.sha256:
+            raise StepFailed(
+                f"{self.file.absolute} is damaged: its SHA-256 is {found}, and the manifest says "
+                f"{record.sha256}. Nothing was changed. Take another copy (--from)."
+            )
 
 
 class _Counted:

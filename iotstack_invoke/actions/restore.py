@@ -28,7 +28,9 @@ from ..rulebooks.restore import (
     RESTORE,
     Item,
     RestoreFacts,
+    aside_folder,
     restore_book,
+    stages,
     undoable,
     used_folder,
 )
@@ -41,7 +43,7 @@ from ..services.stack import UseStage, wait_for_orphans
 from ..sets import BackupSet, gather_sets
 from ..settings import Options, Settings
 from ..steps import Command, Place, Record
-from ..targets import ANY_EXIT, Target, entries, locked_target, open_target, read_text
+from ..targets import ANY_EXIT, Target, device, entries, locked_target, open_target, read_text
 from ..vaults import vault_place
 from .backup import look_everywhere
 
@@ -246,12 +248,19 @@ class _Restore:
             previous=f"{target.folder}/{RESTORE}/previous-{self.runtag}-{now}",
             items=(),
             running=tuple(each.container.name for each in running),
+            expected=tuple(
+                each.name
+                for each in (self.manifest.containers if self.manifest else ())
+                if each.running
+            ),
             bare=not mine,
             server=self._server(found) if "influx" in kinds else None,
             dump_on_host=f"{target.folder}/backups/influxdb/db",
             dump_inside=posixpath.join(BACKUP_INSIDE, f"restore.{self.runtag}"),
             free_bytes=host.free_bytes(target.folder) or 0,
             limit_s=self.settings.influx.limit_s,
+            volumes_apart="volumes" in there
+            and device(host, f"{target.folder}/volumes") != device(host, target.folder),
         )
 
     def _server(self, found: tuple[Found, ...]) -> Server:
@@ -259,7 +268,7 @@ class _Restore:
         container = named(found, name)
         data = f"{self.target.folder}/{INFLUX_FOLDER}/data"
         if container is None:
-            return Server(name, data, 8086, "")
+            return Server(name, data)
         mounts = {each.inside: each.on_host for each in container.mounts}
         if BACKUP_INSIDE not in mounts:
             raise Refused(
@@ -267,12 +276,7 @@ class _Restore:
                 "cannot see the dump. Add to its volumes in docker-compose.yml:\n"
                 f"      - ./backups/influxdb/db:{BACKUP_INSIDE}"
             )
-        return Server(
-            name,
-            mounts.get(posixpath.dirname(BACKUP_INSIDE), data),
-            container.published_port,
-            container.address,
-        )
+        return Server(name, mounts.get(posixpath.dirname(BACKUP_INSIDE), data))
 
     def _refuse_without_room(self, facts: RestoreFacts) -> None:
         general = self.backup.files.get("general")
@@ -306,11 +310,7 @@ class _Restore:
     # What is done.
 
     def _staging_targets(self, facts: RestoreFacts) -> list[str]:
-        folders = {
-            "general": f"pi:{RESTORE}/{self.runtag}/stack/",
-            "influx": f"dump:restore.{self.runtag}/",
-        }
-        return [folders[kind] for kind in facts.kinds]
+        return [each.format(runtag=self.runtag) for each in stages({}, facts)]
 
     @property
     def _places(self) -> dict[str, Place]:
@@ -356,10 +356,12 @@ class _Restore:
         top = entries(host, stack, root)
         items = []
         for folder in FOLDERS:
-            names = entries(host, f"{stack}/{folder}", root) if top.get(folder) == "d" else {}
+            staged = f"{stack}/{folder}"
+            if folder == "volumes" and facts.volumes_apart:
+                staged = f"{self.target.folder}/volumes/.restore-{self.runtag}/volumes"
             items += [
-                self._item(facts, f"{folder}/{name}", f"{folder}/{name}")
-                for name in sorted(names)
+                self._item(facts, f"{folder}/{name}", f"{folder}/{name}", f"{staged}/{name}")
+                for name in sorted(entries(host, staged, root))
                 if f"{folder}/{name}" not in EMPTY_FOLDERS
             ]
         there = entries(host, self.target.folder)
@@ -367,21 +369,22 @@ class _Restore:
             if top[name] == "f" and is_top_file(name):
                 live = name if name not in there else f"{name}.{self.runtag}"
                 if live not in there:
-                    items.append(self._item(facts, name, live))
+                    items.append(self._item(facts, name, live, f"{stack}/{name}"))
         chosen = _chosen(items, self.target.folder, self.wish.only)
         return replace(facts, items=tuple(chosen))
 
-    def _item(self, facts: RestoreFacts, name: str, live: str) -> Item:
+    def _item(self, facts: RestoreFacts, name: str, live: str, staged: str) -> Item:
         return Item(
-            staged=f"{self.stage}/stack/{name}",
+            staged=staged,
             live=f"{self.target.folder}/{live}",
-            aside=f"{facts.previous}/{name}",
-            used=f"{used_folder(facts)}/{name}",
+            aside=f"{aside_folder(facts, name)}/{name}",
+            used=f"{used_folder(facts, name)}/{name}",
         )
 
     def _clear_stage(self, facts: RestoreFacts) -> None:
         dump = posixpath.join(facts.dump_on_host, f"restore.{self.runtag}")
-        words = (*self.target.as_root, "rm", "-rf", "--", self.stage, dump)
+        volumes = f"{self.target.folder}/volumes/.restore-{self.runtag}"
+        words = (*self.target.as_root, "rm", "-rf", "--", self.stage, dump, volumes)
         self.target.host.run(Command(words, ANY_EXIT, 3600))
 
     # What is said.

@@ -34,9 +34,10 @@ from ..services.stack import (
     WaitForContainers,
 )
 from ..steps import Commit, File, Step
-from ..transfer import Send
+from ..transfer import CheckHash, Send
 
 RESTORE = "restore"
+INFLUX_DATA = "volumes/influxdb/data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class RestoreFacts:
     items: tuple[Item, ...]
     running: tuple[str, ...]
     """The containers to stop, and to start again, in the order in which they started."""
+    expected: tuple[str, ...]
+    """The containers that ran when the backup was made."""
     bare: bool
     """There is no container yet: everything is brought up from the restored compose file."""
     server: Server | None
@@ -72,6 +75,8 @@ class RestoreFacts:
     dump_inside: str
     free_bytes: int
     limit_s: float
+    volumes_apart: bool = False
+    """The volumes lie on another file system than the stack's folder."""
 
 
 def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
@@ -92,14 +97,34 @@ def fetched(job: Job) -> Iterator[Step]:
 def staged_stack(job: Job) -> Iterator[Step]:
     """Look at every member of the general part, then unpack it into a new folder."""
     facts: RestoreFacts = job.facts
+    apart = ("./volumes", "volumes") if facts.volumes_apart else ()
+    yield CheckHash(job.input, facts.as_root)
     yield ScanArchive(job.input, facts.as_root, facts.free_bytes)
-    yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
+    yield Unpack(
+        "pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard, left_out=apart
+    )
+
+
+@rule("pi:volumes/.restore-{runtag}/", input="pi:restore/{runtag}/stack/")
+def staged_volumes(job: Job) -> Iterator[Step]:
+    """Unpack the volumes beside the live ones, where they lie on a file system of their own."""
+    facts: RestoreFacts = job.facts
+    part = File("pi", archive(job.wildcards, facts, "general")[3:], job.output.root)
+    yield Unpack(
+        "pi",
+        part.absolute,
+        job.output.partial,
+        facts.as_root,
+        facts.guard,
+        members=("./volumes",),
+    )
 
 
 @rule("dump:restore.{runtag}/", input=lambda values, facts: [archive(values, facts, "influx")])
 def staged_dump(job: Job) -> Iterator[Step]:
     """Unpack InfluxDB's dump into a new folder, and check every file and block of it."""
     facts: RestoreFacts = job.facts
+    yield CheckHash(job.input, facts.as_root)
     yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
     yield CheckDump("pi", job.input, job.output.partial, facts.as_root)
 
@@ -107,7 +132,8 @@ def staged_dump(job: Job) -> Iterator[Step]:
 def stages(_wildcards: Mapping[str, str], facts: RestoreFacts) -> list[str]:
     """Return what must be staged before the switch."""
     folders = {"general": "pi:restore/{runtag}/stack/", "influx": "dump:restore.{runtag}/"}
-    return [folders[kind] for kind in facts.kinds]
+    apart = ["pi:volumes/.restore-{runtag}/"] if facts.volumes_apart else []
+    return [*(folders[kind] for kind in facts.kinds), *apart]
 
 
 @rule("pi:restored/{runtag}", input=stages, transaction=True)
@@ -116,7 +142,8 @@ def restored(job: Job) -> Iterator[Step]:
     facts: RestoreFacts = job.facts
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
     staged = tuple(each.absolute for each in job.inputs)
-    yield UseStage("pi", (*staged, used_folder(facts)), as_root, guard)
+    used = {used_folder(facts), used_folder(facts, "volumes/x")}
+    yield UseStage("pi", (*staged, *sorted(used)), as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
     yield StopContainers("pi", facts.running, docker, guard)
     for item in facts.items:
@@ -124,10 +151,10 @@ def restored(job: Job) -> Iterator[Step]:
     server = facts.server
     if "influx" in facts.kinds and server:
         fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
-        aside = posixpath.join(facts.previous, "volumes/influxdb/data")
+        aside = posixpath.join(aside_folder(facts, INFLUX_DATA), INFLUX_DATA)
         yield MakeFolder("pi", fresh, as_root, guard)
-        used = posixpath.join(used_folder(facts), "volumes/influxdb/data")
-        yield SwapItem("pi", server.data, fresh, aside, used, as_root, guard)
+        dirty = posixpath.join(used_folder(facts, INFLUX_DATA), INFLUX_DATA)
+        yield SwapItem("pi", server.data, fresh, aside, dirty, as_root, guard)
         yield from _start_influx(facts, server)
         yield WaitForInflux("pi", server, docker, as_root)
         part = File("pi", archive(job.wildcards, facts, "influx")[3:], job.output.root)
@@ -143,13 +170,21 @@ def restored(job: Job) -> Iterator[Step]:
         yield ComposeUp("pi", facts.compose, (), guard)
     else:
         yield StartContainers("pi", facts.running, docker, guard)
-    yield WaitForContainers("pi", facts.running, docker)
+    yield WaitForContainers("pi", facts.expected if facts.bare else facts.running, docker)
     yield Commit(keep=f"{facts.previous}/journal")
 
 
-def used_folder(facts: RestoreFacts) -> str:
+def aside_folder(facts: RestoreFacts, name: str) -> str:
+    """Return where what is replaced is moved to: a folder on the same file system."""
+    if not facts.volumes_apart or not name.startswith("volumes/"):
+        return facts.previous
+    stack = posixpath.dirname(posixpath.dirname(facts.previous))
+    return f"{stack}/volumes/.{posixpath.basename(facts.previous)}"
+
+
+def used_folder(facts: RestoreFacts, name: str = "") -> str:
     """Return where an undo moves what was live since the switch."""
-    return f"{facts.previous}-undone"
+    return f"{aside_folder(facts, name)}-undone"
 
 
 def _start_influx(facts: RestoreFacts, server: Server) -> Iterator[Step]:
@@ -176,4 +211,4 @@ def undoable() -> tuple[type, ...]:
 
 def restore_book() -> RuleBook:
     """Return the rules of a restore."""
-    return RuleBook(fetched, staged_stack, staged_dump, restored)
+    return RuleBook(fetched, staged_stack, staged_volumes, staged_dump, restored)

@@ -32,6 +32,12 @@ from .stack import guarded
 
 SETTLE_LIMIT_S = 300.0
 """How long a server may take the shards in after `influxd restore` ended; 1.5 s were seen."""
+LOOPBACK = "127.0.0.1"
+REACHED_FORM = (
+    '{{.State.Running}} {{with index .NetworkSettings.Ports "8086/tcp"}}{{(index . 0).HostPort}}'
+    "{{else}}0{{end}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+)
+"""Whether a container runs, its published port (0 for none), its addresses."""
 QUERIES_FILE = "continuous-queries.influxql"
 """IOTstackBackup puts this beside the dump; the catalogue holds the same."""
 
@@ -43,8 +49,6 @@ class Server:
     container: str
     data: str
     """Its folder on the host that is /var/lib/influxdb inside."""
-    port: int
-    address: str
 
 
 def check_dump(stream: Any) -> DumpReport:
@@ -136,19 +140,18 @@ class WaitForInflux:
 
 def wait_for_ping(host: Host, server: Server, docker: tuple[str, ...]) -> None:
     """Wait until /ping answers, watching the container; raises StepFailed."""
-    port, address = (server.port, "127.0.0.1") if server.port else (8086, server.address)
     deadline = time.monotonic() + READY_LIMIT_S
-    form = "{{.State.Running}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
     while True:
-        told = host.run(Command((*docker, "inspect", "--format", form, server.container)))
-        running, *addresses = told.out.split()
+        told = host.run(Command((*docker, "inspect", "--format", REACHED_FORM, server.container)))
+        running, published, *addresses = told.out.split()
         if running != "true":
             raise StepFailed(
                 f"Container {server.container} does not stay up. Look at "
                 f"`docker logs {server.container}`."
             )
-        if not server.port and addresses:
-            address = addresses[0]  # a new start gives a new address
+        # A new start gives a new address; on the host's own network there is none.
+        at_address = published == "0" and addresses
+        port, address = (8086, addresses[0]) if at_address else (int(published) or 8086, LOOPBACK)
         if host.http_status(port, "/ping", address) == PING_OK:
             return
         if time.monotonic() > deadline:

@@ -271,7 +271,8 @@ class MakeFolder:
 
     @property
     def _command(self) -> Command:
-        return guarded(self.guard, (*self.as_root, "mkdir", "-m", "0755", "--", self.path))
+        script = 'mkdir -p "$(dirname "$1")" && mkdir -m 0755 "$1"'
+        return guarded(self.guard, (*self.as_root, "sh", "-c", script, "sh", self.path))
 
     def do(self, scene: Scene) -> None:
         """Make it; raises StepFailed where it is there already."""
@@ -325,6 +326,9 @@ class Unpack:
     folder: str
     as_root: tuple[str, ...]
     guard: str
+    members: tuple[str, ...] = ()
+    """What of it is unpacked; all, if nothing is named."""
+    left_out: tuple[str, ...] = ()
 
     def commands(self) -> tuple[str, ...]:
         """Return the commands."""
@@ -338,9 +342,10 @@ class Unpack:
             *("--xattrs", "--xattrs-include=*", "--acls", "--keep-old-files"),
         )
         packed = ("--gzip",) if self.archive.endswith(".gz") else ()
+        chosen = (*(f"--exclude={each}" for each in self.left_out), *self.members)
         return (
             guarded(self.guard, (*self.as_root, "mkdir", "-m", "0700", "--", self.folder)),
-            guarded(self.guard, (*self.as_root, *tar, *packed), 24 * 3600),
+            guarded(self.guard, (*self.as_root, *tar, *packed, "--anchored", *chosen), 24 * 3600),
             guarded(self.guard, (*self.as_root, "sync", "--file-system", self.folder)),
         )
 
