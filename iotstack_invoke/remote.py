@@ -19,6 +19,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
 import fabric
@@ -28,13 +29,14 @@ from invoke.exceptions import CommandTimedOut, ThreadException
 from paramiko import AuthenticationException, BadHostKeyException, SSHException
 
 from .errors import StepFailed, Unreachable
-from .hosts import CHUNK_BYTES, PRIVATE, _first_of, checked, piped, read_chunk
+from .hosts import CHUNK_BYTES, PRIVATE, LocalHost, _first_of, checked, piped, read_chunk
 from .runner import RUN_OVERRIDES, LineStream, _Mended
 from .settings import Ssh
 from .steps import Command, FileFact, Heard, Outcome, Pipe, Received
 
 CONNECT_LIMIT_S = 15
 TRANSFER_LIMIT_S = 24 * 3600.0
+SSH_PORT = 22
 COMMANDS_AT_ONCE = 8
 """sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
 
@@ -90,22 +92,26 @@ class Login:
         """Return the open Fabric connection; raises Unreachable with the way out."""
         with self._opening:  # threads that open one together fail (fabric#2239)
             if self._connection is None:
-                self._connection = self._talk(lambda: _connection(self.ssh))
+                self._connection = self.closed_connection()
             if not self._connection.is_connected:
-                self._talk(self._connection.open)
+                self.talk(self._connection.open)
         return self._connection
+
+    def closed_connection(self) -> Any:
+        """Return the Fabric connection as the settings describe it, not opened."""
+        return self.talk(lambda: _connection(self.ssh))
 
     def start(self, command: Command) -> paramiko.Channel:
         """Return a channel in which a command was started; raises Unreachable."""
         transport = self.connection().transport
-        channel: paramiko.Channel = self._talk(transport.open_session)
-        self._talk(lambda: channel.exec_command(str(command)))
+        channel: paramiko.Channel = self.talk(transport.open_session)
+        self.talk(lambda: channel.exec_command(str(command)))
         return channel
 
     def sftp(self) -> paramiko.SFTPClient:
         """Return an SFTP client of its own for the calling thread."""
         transport = self.connection().transport
-        client = self._talk(lambda: paramiko.SFTPClient.from_transport(transport))
+        client = self.talk(lambda: paramiko.SFTPClient.from_transport(transport))
         assert client is not None  # noqa: S101 - the transport is open
         return client
 
@@ -130,7 +136,8 @@ class Login:
             ssh.host,
         )
 
-    def _talk(self, act: Callable[[], Answer]) -> Answer:
+    def talk(self, act: Callable[[], Answer]) -> Answer:
+        """Return what `act` returns; its errors become Unreachable, with the way out."""
         try:
             return act()
         except BadHostKeyException as error:
@@ -493,3 +500,44 @@ def _fact(line: str) -> FileFact:
 
 def _sftp_fact(found: paramiko.SFTPAttributes) -> FileFact:
     return FileFact(found.st_size or 0, found.st_mtime or 0.0, stat.S_ISDIR(found.st_mode or 0))
+
+
+@dataclass(frozen=True, slots=True)
+class HostKey:
+    """The key that a host offers, under the name that known_hosts has for it."""
+
+    name: str
+    algorithm: str
+    base64: str
+    fingerprint: str
+
+
+def offered_key(ssh: Ssh, name: str) -> HostKey:
+    """Return the key that a host offers now, proving nothing; raises Unreachable."""
+    login = Login(ssh, name)
+    connection = login.closed_connection()
+
+    def ask() -> paramiko.PKey:
+        sock = connection.open_gateway() if connection.gateway else None
+        sock = sock or socket.create_connection(
+            (connection.host, connection.port), timeout=CONNECT_LIMIT_S
+        )
+        transport = paramiko.Transport(sock)
+        try:
+            transport.start_client(timeout=CONNECT_LIMIT_S)
+            return transport.get_remote_server_key()
+        finally:
+            transport.close()
+
+    key = login.talk(ask)
+    port = "" if connection.port == SSH_PORT else f":{connection.port}"
+    known_as = f"[{connection.host}]{port}" if port else connection.host
+    return HostKey(known_as, key.get_name(), key.get_base64(), key.fingerprint)
+
+
+def remember_key(ssh: Ssh, key: HostKey) -> str:
+    """Add a key to the file of known hosts, and return the file's name."""
+    path = ssh.known_hosts or os.path.expanduser("~/.ssh/known_hosts")
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    LocalHost("/").append(path, f"{key.name} {key.algorithm} {key.base64}")
+    return path

@@ -84,6 +84,21 @@ def undo(work: Work, host: str = "", yes: bool = False) -> int:
     return undo_restore(work.settings, Wish("", host, yes=yes), work.report)
 
 
+@door(
+    help={
+        "trust": "Show the key of this host or vault, ask, and write it into known_hosts.",
+        "yes": "Do not ask.",
+    }
+)
+def hosts(work: Work, trust: str = "", yes: bool = False) -> int:
+    """List the hosts of hosts.toml: reachable, key known, fit for a restore, space."""
+    from .actions.hosts import list_hosts, trust_host
+
+    if trust:
+        return trust_host(work.settings, trust, work.report, yes=yes)
+    return list_hosts(work.settings, work.report)
+
+
 @door()
 def demo(work: Work) -> int:
     """Make a sample stack, back it up, break it, and show what was proven."""
@@ -92,4 +107,4 @@ def demo(work: Work) -> int:
     return show_demo(work.report)
 
 
-namespace = Collection(backup, restore, undo, list_, graph, why, demo)
+namespace = Collection(backup, restore, undo, hosts, list_, graph, why, demo)

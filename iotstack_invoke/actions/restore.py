@@ -220,7 +220,7 @@ class _Restore:
             log.leave()
             raise
         self._clear_stage(facts)
-        return self._good(staged + result, log)
+        return self._good(facts, staged + result, log)
 
     # What there is.
 
@@ -418,7 +418,20 @@ class _Restore:
         self.report.fail(f"{self.runtag} was not restored. {what_is_left} The log: {log.path}")
         return ExitCode.FAILED
 
-    def _good(self, result: RunResult, log: RunLog) -> int:
+    def _tell_beside(self, facts: RestoreFacts) -> None:
+        """Tell which top files lie beside the present ones, and which keys differ: names only."""
+        for item in facts.items:
+            name = posixpath.basename(item.staged)
+            if posixpath.basename(item.live) == name:
+                continue
+            told = f"  {name} was left as it is; the backup's is beside it as {name}.{self.runtag}"
+            if name.endswith(".env"):
+                here = read_text(self.target.host, f"{self.target.folder}/{name}")
+                differing = differing_keys(here, read_text(self.target.host, item.live))
+                told += f"; they differ in {', '.join(differing) or 'nothing'}"
+            self.report.write(told)
+
+    def _good(self, facts: RestoreFacts, result: RunResult, log: RunLog) -> int:
         log.write("restore", f"{self.runtag} is restored")
         log.finish(os.rename)
         host = f" --host {self.target.name}" if self.target.name != "this machine" else ""
@@ -426,9 +439,23 @@ class _Restore:
             f"{self.runtag} is restored; the stack was away for {duration_text(self._down_s)}. "
             f"Back to before: inv undo{host}"
         )
+        self._tell_beside(facts)
         for text in result.warnings:
             self.report.warn(f"  {text}")
         return ExitCode.WARNINGS if result.warnings else ExitCode.GOOD
+
+
+def differing_keys(here: str, there: str) -> tuple[str, ...]:
+    """Return the names of the keys that two env files do not have alike; never their values."""
+    mine, theirs = _read_env(here), _read_env(there)
+    return tuple(sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k)))
+
+
+def _read_env(text: str) -> dict[str, str]:
+    pairs = (
+        line.partition("=") for line in text.splitlines() if not line.lstrip().startswith("#")
+    )
+    return {key.removeprefix("export ").strip(): value for key, equals, value in pairs if equals}
 
 
 def _chosen(items: list[Item], folder: str, only: tuple[str, ...]) -> list[Item]:

@@ -1,0 +1,64 @@
+"""The hosts of the settings: can each be reached, is its key known, is it fit for a restore."""
+
+from __future__ import annotations
+
+import sys
+
+from ..errors import ExitCode, IotstackError, Refused
+from ..report import Report, size_text
+from ..rulebooks.restore import RESTORE
+from ..settings import Settings
+from ..targets import entries, find_machine, open_target
+
+
+def list_hosts(settings: Settings, report: Report) -> int:
+    """Print a line for each host, and return 1 where one is not fit for a restore."""
+    if not settings.machines:
+        report.write("hosts.toml names no hosts. Add one: [[hosts]]")
+        return ExitCode.GOOD
+    rows = []
+    troubles = []
+    for machine in settings.machines:
+        try:
+            with open_target(settings, machine.name) as target:
+                found = entries(target.host, f"{target.folder}/{RESTORE}", target.as_root)
+                previous = [n for n in found if n.startswith("previous-") and "-undone" not in n]
+                last = max(previous, key=lambda name: name.rpartition("-")[2], default="")
+                free = target.host.free_bytes(target.folder)
+                rows.append(
+                    (
+                        machine.name,
+                        machine.role,
+                        "fit",
+                        size_text(free) if free is not None else "?",
+                        last.removeprefix("previous-") or "none",
+                        target.folder,
+                    )
+                )
+        except IotstackError as error:
+            rows.append((machine.name, machine.role, "failed", "", "", machine.folder))
+            troubles.append(f"{machine.name}: {error}")
+    report.table(("host", "role", "state", "free", "last restore", "folder"), rows, right=(3,))
+    for trouble in troubles:
+        report.fail(trouble)
+    return ExitCode.FAILED if troubles else ExitCode.GOOD
+
+
+def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> int:
+    """Show the fingerprint of a host's key, ask, and write it into known_hosts.
+
+    `name` is a host or a vault of the settings. Raises Refused where nobody confirms.
+    """
+    vaults = {each.name: each.ssh for each in settings.vaults if each.ssh}
+    ssh = vaults.get(name) or find_machine(settings, name).ssh
+    from ..remote import offered_key, remember_key
+
+    key = offered_key(ssh, name)
+    report.write(f"{name} ({ssh.host}) shows the key {key.algorithm} {key.fingerprint}")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise Refused("Nobody is there to compare it. If it is right, add --yes.")
+        if input("Is it the one that the machine itself shows? [yes/no] ").strip() != "yes":
+            raise Refused("Not trusted; nothing was written.")
+    report.write(f"Written to {remember_key(ssh, key)}.")
+    return ExitCode.GOOD
