@@ -229,7 +229,9 @@ def test_two_vaults_have_two_names():
     """The second vault of one name is the mistake."""
     vault = '[[vaults]]\nname="nas"\nkind="folder"\nfolder="/f"\n'
     assert len(read(vault).vaults) == 1
-    assert mistakes(vault * 2) == ["[[vaults]] 'nas': a name is one word, used once, and none of dump, from, here, media, pi, vault"]
+    assert mistakes(vault * 2) == [
+        "[[vaults]] 'nas': a name is one word, used once, and none of dump, from, here, media, pi, vault"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -348,12 +350,13 @@ def test_the_sample_is_right_as_it_is():
 
 
 def test_the_sample_has_its_commented_blocks():
-    """The blocks that the next tests uncomment are found: a key, four exclusions, two vaults."""
+    """The blocks that the next tests uncomment are found: keys, exclusions, two vaults, a host."""
     lines, blocks = sample_blocks()
     assert [lines[block[0]].split("  ")[0] for block in blocks] == [
         "# sudo = false",
         *["# [[stack.exclude]]"] * 4,
         *["# [[vaults]]"] * 2,
+        "# [[hosts]]",
     ]
 
 
