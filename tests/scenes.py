@@ -1,0 +1,143 @@
+"""What several rooms' tests need: a scene for one step, a little stack, a clock that gives up."""
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+from iotstack_invoke.steps import File, Record
+
+
+@dataclass
+class PlainScene:
+    """A scene without an engine: places by role, and everything that a step tells."""
+
+    places: dict
+    heard: list = field(default_factory=list)
+    said: list = field(default_factory=list)
+    warned: list = field(default_factory=list)
+    learnt: dict = field(default_factory=dict)
+    known: dict = field(default_factory=dict)
+    failed: dict = field(default_factory=dict)
+    expected_bytes: int = 0
+    moved_bytes: int = 0
+
+    def place(self, file):
+        return self.places[file.role]
+
+    def host(self, role):
+        return self.places[role]
+
+    def hear(self, stream, line):
+        self.heard.append((stream, line))
+
+    def say(self, text):
+        self.said.append(text)
+
+    def warn(self, text):
+        self.warned.append(text)
+
+    def expect(self, size_bytes):
+        self.expected_bytes = size_bytes
+
+    def moved(self, size_bytes):
+        self.moved_bytes += size_bytes
+
+    def learn(self, output, **facts):
+        self.learnt.setdefault(str(output), {}).update(facts)
+
+    def records(self):
+        return self.known
+
+    def failures(self):
+        return self.failed
+
+    def record(self, file: File, **facts):
+        """Let a file be known as finished."""
+        self.known[str(file)] = Record(str(file), **facts)
+
+
+def until(true, limit_s=20.0):
+    """Wait until something is true; fail where it does not become so."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if true():
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"still not true after {limit_s} s")
+
+
+def alive(pid):
+    """Tell whether a process runs; one that only waits to be reaped does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return stream.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class LittleStack:
+    """A stack of a few files, with a Docker that knows no container, and the program for it."""
+
+    def __init__(self, base):
+        self.folder = base / "IOTstack"
+        for each in ("services", "volumes/nodered"):
+            (self.folder / each).mkdir(parents=True)
+        (self.folder / "docker-compose.yml").write_text("services: {}\n")
+        (self.folder / "volumes/nodered/flows.json").write_text("[]\n")
+        self.tools = base / "tools"
+        self.tools.mkdir()
+        self.tool("docker", "exit 0")
+        self.settings = base / "hosts.toml"
+        self.settings.write_text(f'[stack]\nfolder = "{self.folder}"\nsudo = false\n')
+        self.environment = {
+            "PATH": f"{self.tools}:{os.environ['PATH']}",
+            "HOME": str(base),
+            "LANG": "C.UTF-8",
+            "IOTSTACK_SETTINGS": str(self.settings),
+        }
+
+    def tool(self, name, script):
+        """Put a shell script before the program of that name."""
+        (self.tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self.tools / name).chmod(0o755)
+
+    def words(self, line):
+        return [sys.executable, "-m", "iotstack_invoke", *shlex.split(line)]
+
+    def start(self, line, **given):
+        """Start `iotstack LINE`."""
+        return subprocess.Popen(
+            self.words(line),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **given,
+        )
+
+    def run(self, line):
+        """Run `iotstack LINE` to its end."""
+        return subprocess.run(
+            self.words(line),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def tree(self):
+        """Return every path with its size and date."""
+        found = {}
+        for folder, names, files in os.walk(self.folder):
+            for name in (*names, *files):
+                status = os.lstat(f"{folder}/{name}")
+                found[f"{folder}/{name}"] = (status.st_size, status.st_mtime_ns)
+        return found

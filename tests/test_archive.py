@@ -1,0 +1,383 @@
+"""The general part: what tar read is in the archive, and what tar said is told."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import pytest
+from scenes import PlainScene
+
+from iotstack_invoke import gzips
+from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.services.archive import PackStack, judge_tar, tar_words
+from iotstack_invoke.steps import File
+
+ODD_NAMES = (
+    b"two words",
+    b"line\nbreak",
+    "Köln ☕".encode(),
+    b"not-utf8-\xff\xfe",
+    b"-dash",
+    b"quote'\"",
+    b"star*",
+    b"back\\slash",
+    b"tab\t",
+    b"x" * 255,
+)
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """A folder with a little of everything."""
+    folder = tmp_path / "stack"
+    (folder / "services" / "empty").mkdir(parents=True)
+    (folder / "volumes").mkdir()
+    (folder / "docker-compose.yml").write_text("version: '3'\n")
+    (folder / "volumes" / "random").write_bytes(os.urandom(700_000))
+    (folder / "volumes" / "text").write_text("hello\n" * 10_000)
+    (folder / "volumes" / "link").symlink_to("../nowhere")
+    os.link(folder / "volumes" / "text", folder / "volumes" / "hard")
+    os.chmod(folder / "volumes" / "text", 0o640)
+    os.utime(folder / "volumes" / "text", (1e9, 1e9))
+    return folder
+
+
+def pack(folder, tmp_path, *, members=(".",), exclusions=(), tar=None, limit_s=60):
+    """Pack a folder and return the scene and the output."""
+    output = File("pi", "out.tar.gz", str(tmp_path))
+    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    words = tar or tar_words((), str(folder), exclusions)
+    PackStack(output, words, members, limit_s, 1000).do(scene)
+    return scene, output
+
+
+def members(output):
+    """Return the members of an archive by name, read by another program than ours."""
+    with tarfile.open(output.partial, encoding="utf-8", errors="surrogateescape") as archive:
+        return {each.name: each for each in archive}
+
+
+def wrapper(tmp_path, script):
+    """Return the words of a `tar` that does something around the real one ("$@")."""
+    path = tmp_path / "tar-wrapper"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return lambda words: tuple(str(path) if word == "tar" else word for word in words)
+
+
+def test_what_is_packed_comes_out_again(stack, tmp_path):
+    """Unpacked by GNU tar, the tree is the same: contents, modes, dates, links of both kinds."""
+    _, output = pack(stack, tmp_path)
+    subprocess.run(["gzip", "-t", "-S", ".partial", output.partial], check=True)
+    (tmp_path / "out").mkdir()
+    subprocess.run(["tar", "-xpzf", output.partial, "-C", tmp_path / "out"], check=True)
+    listing = ["find", ".", "-printf", "%P %y %m %l %T@ %n\n"]
+    trees = [
+        sorted(
+            subprocess.run(listing, cwd=each, check=True, capture_output=True).stdout.splitlines()
+        )
+        for each in (stack, tmp_path / "out")
+    ]
+    # Whole seconds are kept: no header of its own for each file.
+    whole = [
+        [line.replace(line[line.rindex(b".") : line.rindex(b" ")], b"") for line in t]
+        for t in trees
+    ]
+    assert whole[0] == whole[1]
+    assert (
+        subprocess.run(
+            ["diff", "-r", "--no-dereference", stack, tmp_path / "out"], check=False
+        ).returncode
+        == 0
+    )
+
+
+def test_size_and_hash_are_those_of_the_file(stack, tmp_path):
+    """What is learnt of the archive is what lies on the disk, and how much tar read."""
+    scene, output = pack(stack, tmp_path)
+    with open(output.partial, "rb") as stream:
+        data = stream.read()
+    unpacked = gzip.decompress(data)
+    assert scene.learnt[str(output)] == {
+        "size_bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "unpacked_bytes": len(unpacked),
+    }
+    assert scene.moved_bytes == len(unpacked)
+    assert scene.expected_bytes == 1000
+    assert scene.warned == []
+    assert os.stat(output.partial).st_mode & 0o777 == 0o600
+    assert not os.path.exists(output.absolute)
+
+
+def test_odd_names_come_through(tmp_path):
+    """Whatever bytes a name has, the archive holds a file of exactly that name."""
+    folder = os.fsencode(tmp_path / "stack")
+    os.mkdir(folder)
+    for name in ODD_NAMES:
+        with open(os.path.join(folder, name), "wb") as stream:
+            stream.write(name)
+    scene, output = pack(os.fsdecode(folder), tmp_path)
+    found = {os.fsencode(name).removeprefix(b"./") for name in members(output)} - {b"."}
+    assert found == set(ODD_NAMES)
+    assert scene.warned == []
+
+
+def test_members_and_exclusions_are_taken_at_their_word(stack, tmp_path):
+    """Only the members are packed; an excluded folder keeps its name and loses its content."""
+    for name in ("influxdb", "influxdb2", "other/influxdb"):
+        (stack / "volumes" / name).mkdir(parents=True)
+        (stack / "volumes" / name / "data").write_text("x")
+    (stack / "secret.txt").write_text("not a member")
+    _, output = pack(
+        stack,
+        tmp_path,
+        members=("./docker-compose.yml", "./services", "./volumes"),
+        exclusions=("volumes/influxdb/*", "volumes/text"),
+    )
+    found = set(members(output))
+    assert {"./docker-compose.yml", "./services/empty", "./volumes/influxdb"} <= found
+    assert {"./volumes/influxdb2/data", "./volumes/other/influxdb/data"} <= found
+    assert not found & {"./volumes/influxdb/data", "./volumes/text", "./secret.txt", "."}
+
+
+def test_owners_are_numbers_only(stack, tmp_path):
+    """No name of a user or group is in the archive: elsewhere it would mean another number."""
+    if os.geteuid() == 0:
+        os.chown(stack / "volumes" / "text", 1883, 472)
+    _, output = pack(stack, tmp_path)
+    found = members(output)
+    assert {(each.uname, each.gname) for each in found.values()} == {("", "")}
+    text = os.stat(stack / "volumes" / "text")
+    assert (found["./volumes/text"].uid, found["./volumes/text"].gid) == (text.st_uid, text.st_gid)
+
+
+def test_the_same_tree_gives_the_same_archive(stack, tmp_path):
+    """Names are sorted and nothing of the moment is in it: two archives have one hash."""
+    first, output = pack(stack, tmp_path)
+    os.unlink(output.partial)
+    for name in sorted(os.listdir(stack / "volumes"), reverse=True):  # another order on the disk
+        os.rename(stack / "volumes" / name, stack / "volumes" / f"{name}.x")
+        os.rename(stack / "volumes" / f"{name}.x", stack / "volumes" / name)
+    second, _ = pack(stack, tmp_path)
+    assert first.learnt == second.learnt
+
+
+def test_a_socket_is_passed_over_in_silence(stack, tmp_path):
+    """What cannot be saved and need not be is no warning."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(stack / "volumes" / "s"))
+    scene, output = pack(stack, tmp_path)
+    assert scene.warned == []
+    assert "./volumes/s" not in members(output)
+
+
+def test_a_file_that_grows_meanwhile_is_named(stack, tmp_path):
+    """A file that changes while tar reads it is a warning with its name, not a failure."""
+    (stack / "volumes" / "busy database.db").write_bytes(bytes(100_000_000))
+    script = '( while :; do printf x >> "$BUSY"; done ) & tar "$@"; code=$?; kill $!; exit $code'
+    busy = stack / "volumes" / "busy database.db"
+    words = wrapper(tmp_path, f"BUSY='{busy}'\n{script}")(tar_words((), str(stack)))
+    scene, output = pack(stack, tmp_path, tar=words)
+    assert scene.warned == ["./volumes/busy database.db: file changed as we read it"]
+    assert members(output)["./volumes/busy database.db"].size >= 100_000_000
+    assert ("err", "tar: ./volumes/busy database.db: file changed as we read it") in scene.heard
+
+
+def test_a_file_that_shrinks_or_goes_meanwhile_is_named(stack, tmp_path):
+    """A file cut short is padded and named; one that goes is named; the rest is whole."""
+    big = stack / "volumes" / "a-big"
+    big.write_bytes(bytes(80_000_000))
+    (stack / "volumes" / "gone").write_text("x")
+    code = (
+        "import os, subprocess, sys\n"
+        f"big = {str(big)!r}\n"
+        "tar = subprocess.Popen(['tar', *sys.argv[1:]], stdout=subprocess.PIPE)\n"
+        "sys.stdout.buffer.write(tar.stdout.read(1_000_000))\n"
+        "os.truncate(big, 60_000_000)\n"
+        f"os.unlink({str(stack / 'volumes' / 'gone')!r})\n"
+        "while data := tar.stdout.read(1 << 20):\n"
+        "    sys.stdout.buffer.write(data)\n"
+        "sys.stdout.flush()\n"
+        "sys.exit(tar.wait())\n"
+    )
+    (tmp_path / "slow.py").write_text(code)
+    script = f'exec "{sys.executable}" "{tmp_path}/slow.py" "$@"'
+    words = wrapper(tmp_path, script)(tar_words((), str(stack)))
+    scene, output = pack(stack, tmp_path, tar=words)
+    assert any("a-big: File shrank by 20000000 bytes" in each for each in scene.warned)
+    assert any(each.startswith("./volumes/gone: ") for each in scene.warned)
+    assert "./volumes/text" in members(output)
+
+
+def test_a_file_that_nobody_may_read_is_a_failure(stack, tmp_path):
+    """Exit 2 is a failure that names the file, and says what to set."""
+    if os.geteuid() == 0:
+        script = 'echo "tar: ./volumes/secret: Cannot open: Permission denied" >&2; exit 2'
+        words = wrapper(tmp_path, f'tar "$@"\n{script}')(tar_words((), str(stack)))
+    else:
+        (stack / "volumes" / "secret").touch(mode=0)
+        words = None
+    with pytest.raises(StepFailed) as failure:
+        pack(stack, tmp_path, tar=words)
+    for part in ("exit 2", "./volumes/secret: Cannot open: Permission denied", "sudo = true"):
+        assert part in str(failure.value)
+
+
+def test_a_member_that_is_not_there_is_a_failure_or_a_warning(stack, tmp_path):
+    """A folder that went after the look is named; no other reason is invented."""
+    scene, _ = pack(stack, tmp_path, members=("./volumes", "./services-gone"))
+    assert scene.warned == ["./services-gone: Cannot stat: No such file or directory"]
+
+
+def test_a_folder_that_is_not_there_is_a_failure(tmp_path):
+    """Without the stack there is no archive."""
+    with pytest.raises(StepFailed, match=r"tar ended with exit 2: tar: .*none"):
+        pack(tmp_path / "none", tmp_path)
+
+
+def test_sudo_that_asks_is_a_failure_with_the_way_out(stack, tmp_path):
+    """A sudo that wants a password says so, and we say what to do."""
+    words = wrapper(tmp_path, 'echo "sudo: a password is required" >&2; exit 1')(
+        tar_words((), str(stack))
+    )
+    with pytest.raises(StepFailed) as failure:
+        pack(stack, tmp_path, tar=words)
+    assert "NOPASSWD" in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "script", ['tar "$@" | head -c 20000', "exit 0", 'tar "$@" | head -c 20480']
+)
+def test_a_tar_that_ends_early_is_a_failure(stack, tmp_path, script):
+    """An archive without its end is none, whatever tar's exit code says."""
+    words = wrapper(tmp_path, script)(tar_words((), str(stack)))
+    with pytest.raises(StepFailed, match="without the end of its archive") as failure:
+        pack(stack, tmp_path, tar=words)
+    assert failure.value.again
+
+
+def test_a_tar_that_hangs_is_ended(stack, tmp_path):
+    """A tar that says nothing any more is ended by its time limit."""
+    words = wrapper(tmp_path, "exec sleep 300")(tar_words((), str(stack)))
+    with pytest.raises(StepFailed):
+        pack(stack, tmp_path, tar=words, limit_s=0.5)
+
+
+def test_a_missing_tar_is_named(stack, tmp_path):
+    """Where there is no tar, the failure says so."""
+    with pytest.raises(StepFailed, match="no-such-tar"):
+        pack(stack, tmp_path, tar=("no-such-tar", "-c"))
+
+
+def test_a_full_disk_is_a_failure_that_says_so(stack, tmp_path):
+    """A disk that fills up in the middle ends the packing, with advice, and does not hang."""
+    (tmp_path / "disk").mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path / "disk"]
+    if subprocess.run(words, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        with pytest.raises(StepFailed, match=r"No space left on device.*Free some space"):
+            pack(stack, tmp_path / "disk")
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path / "disk"], check=True)
+
+
+def test_plain_zlib_is_as_good(stack, tmp_path, monkeypatch):
+    """Where there is no ISA-L, zlib makes a file that gzip finds whole, with the same content."""
+    first, output = pack(stack, tmp_path)
+    monkeypatch.setattr(gzips, "PROGRAM", "gzip")
+    monkeypatch.setattr(gzips, "LEVEL", 3)
+    second, _ = pack(stack, tmp_path)
+    subprocess.run(["gzip", "-t", "-S", ".partial", output.partial], check=True)
+    unpacked = [each.learnt[str(output)]["unpacked_bytes"] for each in (first, second)]
+    assert unpacked[0] == unpacked[1]
+    with open(output.partial, "rb") as stream:
+        assert second.learnt[str(output)]["sha256"] == hashlib.sha256(stream.read()).hexdigest()
+    assert "./volumes/text" in members(output)
+
+
+def test_either_reader_reads_either_writer(tmp_path, monkeypatch):
+    """What one machine compressed another one reads, with or without ISA-L."""
+    data = os.urandom(300_000) + bytes(300_000)
+    ways = [(gzips.PROGRAM, gzips.LEVEL), ("gzip", 3)]
+    for number, (program, level) in enumerate(ways):
+        monkeypatch.setattr(gzips, "PROGRAM", program)
+        monkeypatch.setattr(gzips, "LEVEL", level)
+        with open(tmp_path / f"{number}.gz", "wb") as target:
+            with gzips.open_writer(target) as writer:
+                writer.write(data)
+            assert not target.closed
+    for program, level in ways:
+        monkeypatch.setattr(gzips, "PROGRAM", program)
+        monkeypatch.setattr(gzips, "LEVEL", level)
+        for number in range(2):
+            with open(tmp_path / f"{number}.gz", "rb") as source:
+                assert gzips.open_reader(source).read() == data
+
+
+def test_the_command_can_be_typed(stack, tmp_path):
+    """What the dry run prints makes the same archive in a shell."""
+    output = File("pi", "a b.tar.gz", str(tmp_path))
+    step = PackStack(output, tar_words((), str(stack)), ("./volumes",), 60)
+    (line,) = step.commands()
+    if shutil.which(gzips.PROGRAM) is None:
+        line = line.replace(f"{gzips.PROGRAM} -{gzips.LEVEL}", "gzip")
+    subprocess.run(["sh", "-c", line], check=True)
+    assert "./volumes/text" in members(output)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "warned"),
+    [
+        (0, [], []),
+        (1, ["tar: ./a: b: file changed as we read it"], ["./a: b: file changed as we read it"]),
+        (1, ["tar: ./a: File removed before we read it"], ["./a: File removed before we read it"]),
+        (1, [], ["tar ended with exit 1: it said nothing"]),
+        (1, ["tar: strange"], ["tar ended with exit 1: tar: strange"]),
+        (
+            2,
+            [
+                "tar: ./a: Cannot stat: No such file or directory",
+                "tar: Exiting with failure status due to previous errors",
+            ],
+            ["./a: Cannot stat: No such file or directory"],
+        ),
+    ],
+)
+def test_tars_last_words_are_judged(code, said, warned):
+    """Each change of a file is one warning; an exit 1 that tells none is a warning itself."""
+    scene = PlainScene({})
+    judge_tar(code, said, scene)
+    assert scene.warned == warned
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "told"),
+    [
+        (
+            2,
+            ["tar: ./a: Read error: Input/output error", "tar: Exiting with failure"],
+            "Read error",
+        ),
+        (2, [], "it said nothing"),
+        (-15, [], "exit -15"),
+        (
+            2,
+            ["tar: ./a: Cannot stat: No such file or directory", "tar: ./b: Cannot open: Bad"],
+            "./b: Cannot open",
+        ),
+    ],
+)
+def test_a_fatal_error_is_never_a_warning(code, said, told):
+    """Any other exit code fails with the line that tells most."""
+    with pytest.raises(StepFailed) as failure:
+        judge_tar(code, said, PlainScene({}))
+    assert told in str(failure.value)

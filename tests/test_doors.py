@@ -1,0 +1,300 @@
+"""The doors: flags that every task has, errors as messages and exit codes, never a traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from invoke.context import Context
+from invoke.exceptions import Exit
+from scenes import alive, until
+
+from iotstack_invoke import errors
+from iotstack_invoke.doors import RUN_FLAGS, Door, door
+from iotstack_invoke.hosts import locked
+from iotstack_invoke.settings import Options
+from iotstack_invoke.tasks import namespace
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+DOORS = sorted(namespace.tasks.items())
+RUNNING = [name for name, task in DOORS if task.runs]
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """A settings file of its own."""
+    path = tmp_path / "hosts.toml"
+    path.write_text(f'[stack]\nfolder = "{tmp_path}"\n')
+    monkeypatch.setenv("IOTSTACK_SETTINGS", str(path))
+    return path
+
+
+def call(body, *, runs=False, context=None, **given):
+    """Call a door as Invoke does, with the defaults of all flags that are not given."""
+    made = door(runs=runs)(body)
+    flags = {each.attr_name or each.name: each.default for each in made.get_arguments()}
+    return made(context or Context(), **{**flags, **given})
+
+
+# Flags
+
+
+def test_every_task_is_a_door():
+    """No task goes past the doors, and those that run a plan are known."""
+    assert all(isinstance(task, Door) for _, task in DOORS)
+    assert "backup" in RUNNING
+
+
+@pytest.mark.parametrize("name", [name for name, _ in DOORS])
+def test_each_flag_is_there_once(name):
+    """A task has its own flags and the shared ones, none twice, and no short ones."""
+    flags = [flag for each in namespace.tasks[name].get_arguments() for flag in each.names]
+    assert len(flags) == len(set(flags))
+    assert {"settings", "debug"} <= set(flags)
+    assert all(len(flag) > 1 for flag in flags)
+    shared = {flag for each in RUN_FLAGS for flag in each.names}
+    assert (shared <= set(flags)) == (name in RUNNING)
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_the_help_names_the_shared_flags_once(little_stack, name):
+    """`--help` of a task that runs a plan shows each shared flag once, and the exit codes."""
+    told = little_stack.run(f"--help {name}")
+    assert told.returncode == 0
+    for flag in ("--dry-run", "--why", "--jobs=STRING", "--force", "--[no-]keep-going", "--debug"):
+        assert told.stdout.count(f"{flag} ") + told.stdout.count(f"{flag}\n") == 1
+    assert "Exit codes: 0 good;" in told.stdout
+
+
+def test_flags_become_options(settings):
+    """What is typed is what the body is given; nothing typed gives the defaults."""
+    seen = []
+    body = lambda work, name="": seen.append((work.options, name))  # noqa: E731
+    call(body, runs=True)
+    call(body, runs=True, jobs="7", dry_run=True, why=True, force=True, keep_going=False, name="x")
+    assert seen[0] == (Options(), "")
+    assert seen[1] == (Options(dry_run=True, why=True, jobs=7, force=True, keep_going=False), "x")
+
+
+def test_a_calls_flags_are_not_anothers(settings):
+    """A flag that was given to one task does not stay for the next one."""
+    first, second = (namespace.tasks["backup"].get_arguments() for _ in range(2))
+    by_name = {each.name: each for each in first}
+    by_name["jobs"].value = "9"
+    assert {each.name: each for each in second}["jobs"].value == "2"
+
+
+@pytest.mark.parametrize("jobs", ["0", "17", "x", "-1", "", "²", "1.5", " 2"])
+def test_a_wrong_number_of_jobs_is_wrong_usage(settings, capsys, jobs):
+    """What is no number from 1 to 16 is told with what was typed, and ends with 2."""
+    with pytest.raises(Exit) as ended:
+        call(lambda work: pytest.fail("began"), runs=True, jobs=jobs)
+    assert ended.value.code == 2
+    assert f"--jobs {jobs}: how many jobs" in capsys.readouterr().err
+
+
+def test_invokes_own_dry_means_a_dry_run(settings):
+    """`inv --dry` is the wish for a dry run, not for lies of an Invoke that runs nothing."""
+    seen = []
+    context = Context()
+    context.config.run.dry = True
+    call(lambda work: seen.append(work.options.dry_run), runs=True, context=context)
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("program", ["iotstack", "inv"])
+@pytest.mark.parametrize("flag", ["core", "task"])
+def test_a_dry_run_changes_nothing(little_stack, program, flag):
+    """Whichever way it is asked for, commands are shown and no file is made or touched."""
+    before = little_stack.tree()
+    dry, own = ("-R", "") if flag == "core" else ("", "--dry-run")
+    words = little_stack.words(f"{dry} backup {own}")
+    if program == "inv":
+        words[2:3] = ["invoke", "-r", CHECKOUT]
+    told = subprocess.run(
+        words, env=little_stack.environment, capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "general_archive: pi:backups/" in told.stdout
+    assert "$ env LC_ALL=C.UTF-8 tar --create" in told.stdout
+    assert "Nothing was changed." in told.stdout
+    assert little_stack.tree() == before
+
+
+# Errors
+
+
+TREE = [
+    (errors.IotstackError("it broke"), 1),
+    (errors.UsageError("it broke"), 2),
+    (errors.RuntagError("it broke"), 2),
+    (errors.SettingsError("it broke"), 2),
+    (errors.RuleError("it broke"), 2),
+    (errors.NotFound("it broke"), 10),
+    (errors.Busy("it broke"), 11),
+    (errors.Refused("it broke"), 13),
+    (errors.StepFailed("it broke"), 1),
+    (errors.Unreachable("it broke"), 1),
+    (errors.Interrupted(15), 143),
+    (KeyboardInterrupt(), 130),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), TREE, ids=lambda each: type(each).__name__)
+def test_an_error_is_a_message_and_an_exit_code(settings, capsys, error, code):
+    """Each of our errors ends with its own code, its message on stderr and no traceback."""
+
+    def body(work):
+        raise error
+
+    with pytest.raises(Exit) as ended:
+        call(body)
+    shown = capsys.readouterr()
+    assert ended.value.code == code
+    assert shown.out == ""
+    assert shown.err.strip() == (str(error) or str(errors.Interrupted(2)))
+
+
+def test_a_code_that_is_not_good_is_the_exit_code(settings):
+    """What a body returns is the exit code; nothing, or 0, is good."""
+    assert call(lambda work: None) is None
+    assert call(lambda work: 0) == 0
+    with pytest.raises(Exit) as ended:
+        call(lambda work: 3)
+    assert ended.value.code == 3
+
+
+def test_a_mistake_of_ours_is_not_hidden(settings):
+    """What is none of our errors comes out as it is."""
+    with pytest.raises(ZeroDivisionError):
+        call(lambda work: 1 / 0)
+
+
+def test_debug_shows_where_it_failed(little_stack):
+    """With --debug there is a traceback before the message, without it there is none."""
+    little_stack.settings.write_text("[stack]\nfolde = 1\n")
+    plain, debug = (little_stack.run(f"list {flag}") for flag in ("", "--debug"))
+    assert plain.returncode == debug.returncode == 2
+    assert "did you mean 'folder'?" in plain.stderr
+    assert "Traceback" not in plain.stderr
+    assert debug.stderr.startswith("Traceback")
+    assert debug.stderr.endswith(plain.stderr)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("backup --no-such-flag", "No idea what '--no-such-flag' is"),
+        ("no-such-task", "No idea what 'no-such-task' is"),
+        ("--no-such-flag backup", "No idea what"),
+        ("backup positional", "No idea what 'positional' is"),
+        ("backup --runtag", "needed value and was not given one"),
+        ("backup --jobs many", "--jobs many"),
+        ("backup --runtag a/b", "cannot be a runtag"),
+        ("backup --settings none.toml", "no settings file none.toml"),
+        ("graph --format svg", "--format svg"),
+        ("why", "required"),
+        ("why nobody:makes/this", "no role of that name"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_2(little_stack, line, said):
+    """Whoever types something wrong learns what, and a script learns exit code 2."""
+    told = little_stack.run(line)
+    assert told.returncode == 2
+    assert said in told.stderr
+    assert "Traceback" not in told.stderr
+    assert told.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "line", ["--list", "--help", "--version", "--help backup", "list", "graph"]
+)
+def test_a_good_command_line_is_exit_0(little_stack, line):
+    """Whatever only looks says something on stdout and ends well."""
+    told = little_stack.run(line)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.strip()
+
+
+# Whole runs
+
+
+def test_a_second_run_is_busy(little_stack):
+    """While somebody holds the lock, a run ends with 11 and says who."""
+    (little_stack.folder / "backups").mkdir()
+    with locked(f"{little_stack.folder}/backups/.lock", "backup by hand"):
+        told = little_stack.run("backup")
+    assert told.returncode == 11
+    assert "backup by hand" in told.stderr
+    assert little_stack.run("backup").returncode == 0
+
+
+def test_a_folder_without_a_stack_is_refused(little_stack):
+    """Where there is nothing to back up, nothing is made and the code is 13."""
+    (little_stack.folder / "docker-compose.yml").unlink()
+    told = little_stack.run("backup")
+    assert told.returncode == 13
+    assert "There is no IOTstack in" in told.stderr
+
+
+def test_a_failed_part_is_exit_1_and_a_warning_is_exit_3(little_stack):
+    """A script tells a backup that lacks a part from one that has only warnings."""
+    little_stack.tool("tar", 'echo "tar: disk on fire" >&2; exit 2')
+    told = little_stack.run("backup --runtag bad")
+    assert told.returncode == 1
+    assert "disk on fire" in told.stderr
+    assert "--runtag 'bad'" in told.stderr
+    little_stack.tool(
+        "tar", '/usr/bin/tar "$@"; echo "tar: ./a: file changed as we read it" >&2; exit 1'
+    )
+    told = little_stack.run("backup --runtag warned")
+    assert told.returncode == 3
+    assert "./a: file changed as we read it" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_backup_with_its_code(little_stack, number):
+    """A backup that is stopped leaves no program and no half-written part, and says so."""
+    pid = little_stack.folder.parent / "pid"
+    little_stack.tool("tar", f"echo $$ > {pid}; exec sleep 300")
+    process = little_stack.start("backup --runtag stopped")
+    try:
+        until(lambda: pid.read_text().endswith("\n"))
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert out == ""
+    assert "No half-written file is left" in err
+    assert "Traceback" not in err
+    assert not alive(int(pid.read_text()))
+    left = os.listdir(little_stack.folder / "backups")
+    assert not [name for name in left if name.endswith(".partial") and "log" not in name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_look_ends_it_soon(little_stack, number):
+    """A Docker that does not answer is not waited for by whoever presses Ctrl-C."""
+    pid = little_stack.folder.parent / "pid"
+    little_stack.tool("docker", f"echo $$ > {pid}; exec sleep 50")
+    process = little_stack.start("backup")
+    try:
+        until(lambda: pid.read_text().endswith("\n"))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=25)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert "Traceback" not in err
+    assert not alive(int(pid.read_text()))
+
+
+def test_the_module_is_the_program():
+    """`python -m iotstack_invoke` and the installed `iotstack` are the same."""
+    told = subprocess.run(
+        [sys.executable, "-m", "iotstack_invoke", "--version"], check=True, capture_output=True
+    )
+    assert told.stdout.startswith(b"iotstack ")

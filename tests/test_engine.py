@@ -1,0 +1,734 @@
+"""The engine: outputs whole or not at all, steps undone, whatever ends the run."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+from little_run import FileLedger, MakeScratch, Nobody
+from scenes import alive, until
+
+from iotstack_invoke import engine
+from iotstack_invoke.engine import End, Run
+from iotstack_invoke.errors import Interrupted, StepFailed
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.journal import Journal
+from iotstack_invoke.plan import decide, resolve
+from iotstack_invoke.rules import Rule, RuleBook
+from iotstack_invoke.steps import COMMIT, File, UndoableStep
+
+LITTLE_RUN = os.path.join(os.path.dirname(__file__), "little_run.py")
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A step that calls a function with the scene."""
+
+    act: object
+    text: str = "call"
+
+    def commands(self):
+        return (self.text,)
+
+    def do(self, scene):
+        self.act(scene)
+
+
+def write(output, text="made"):
+    """Return a step that writes a file under its partial name."""
+
+    def act(scene):
+        with scene.host(output.role).create(output.partial) as target:
+            target.write(text.encode())
+
+    return Call(act, f"write {output} {text}")
+
+
+def fail(message="broken", **given):
+    """Return a step that fails."""
+
+    def act(scene):
+        raise StepFailed(message, **given)
+
+    return Call(act, "fail")
+
+
+def makes(name, body=None, **given):
+    """Return a rule that makes `pi:name`; a body is given the job and returns its steps."""
+    rule = Rule(
+        name=name,
+        outputs=(f"pi:{name}",),
+        body=body or (lambda job: [write(job.output)]),
+        **given,
+    )
+    return replace(rule, inputs=tuple(f"pi:{each}" for each in rule.inputs))
+
+
+class Notes(Nobody):
+    """A watcher that writes down what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def said(self, job, text):
+        self.told.append(("said", job.rule.name, text))
+
+    def warned(self, job, text):
+        self.told.append(("warned", job.rule.name, text))
+
+    def heard(self, job, stream, line):
+        self.told.append(("heard", job.rule.name, stream, line))
+
+    def moved(self, job, done_bytes, expected_bytes):
+        self.told.append(("moved", job.rule.name, done_bytes, expected_bytes))
+
+    def started(self, planned):
+        self.told.append(("started", planned.job.rule.name))
+
+    def ended(self, result):
+        self.told.append(("ended", result.job.rule.name, result.end))
+
+    def all(self, kind):
+        return [each[1:] for each in self.told if each[0] == kind]
+
+
+class Bench:
+    """A folder in which rulebooks are run."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.folder.mkdir()
+        self.host = LocalHost(str(folder))
+        self.notes = Notes()
+        self.journal = Journal(self.host, f"{folder}/.journal", [MakeScratch])
+        self.ledger = FileLedger(self.host, f"{folder}/.records")
+
+    def run(self, *rules, targets=None, jobs=1, keep_going=True):
+        wanted = [f"pi:{name}" for name in targets or [rule.name for rule in rules]]
+        graph = resolve(RuleBook(*rules), wanted, {"pi": str(self.folder)})
+        looked = self.host.look(file.absolute for file in graph.files)
+        files = {f: looked[f.absolute] for f in graph.files if f.absolute in looked}
+        return Run(
+            decide(graph, files, self.ledger.known()),
+            {"pi": self.host},
+            ledger=self.ledger,
+            journal=self.journal,
+            watcher=self.notes,
+            jobs_at_once=jobs,
+            keep_going=keep_going,
+        ).do()
+
+    def ends(self, result):
+        return {each.job.rule.name: each.end for each in result.jobs}
+
+    @property
+    def files(self):
+        return {each.name for each in self.folder.iterdir() if each.name[0] != "."}
+
+    def text(self, name):
+        return (self.folder / name).read_text()
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "RETRY_WAIT_S", 0.01)
+    return Bench(tmp_path / "bench")
+
+
+# Order and parallel jobs
+
+
+def test_jobs_run_after_what_they_need(bench):
+    """A job reads its inputs when they bear their final names."""
+
+    def joined(job):
+        def act(scene):
+            text = "+".join(bench.text(each.path) for each in job.inputs)
+            write(job.output, f"({text})").do(scene)
+
+        return [Call(act)]
+
+    result = bench.run(
+        makes("d", joined, inputs=("b", "c")),
+        makes("c", joined, inputs=("a",)),
+        makes("b", joined, inputs=("a",)),
+        makes("a"),
+        targets=["d"],
+    )
+    assert bench.text("d") == "((made)+(made))"
+    assert [name for (name,) in bench.notes.all("started")] in (list("abcd"), list("acbd"))
+    assert set(bench.ends(result).values()) == {End.DONE}
+
+
+def random_rules(count, seed):
+    """Return rules whose files are hashes of the files that they need."""
+    chance = random.Random(seed)  # noqa: S311 - the same each time
+    rules = []
+    for number in range(count):
+
+        def body(job):
+            def act(scene):
+                digest = hashlib.sha256(job.rule.name.encode())
+                for each in job.inputs:
+                    with scene.place(each).read(each.absolute) as source:
+                        digest.update(source.read())
+                scene.warn(f"of {job.rule.name}")
+                write(job.output, digest.hexdigest()).do(scene)
+                scene.learn(
+                    job.output, size_bytes=64, sha256=digest.hexdigest(), made_from=len(job.inputs)
+                )
+
+            return [Call(act)]
+
+        needs = [f"f{n}" for n in range(number) if chance.random() < 3 / (number + 1)]
+        rules.append(makes(f"f{number}", body, inputs=tuple(needs)))
+    return rules
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_job_and_eight_give_the_same(tmp_path, seed):
+    """How many jobs run at once changes neither a file nor a record nor a warning."""
+    seen = []
+    for jobs in (1, 8):
+        bench = Bench(tmp_path / str(jobs))
+        result = bench.run(*random_rules(30, seed), jobs=jobs)
+        records = {
+            name: (r.size_bytes, r.sha256, r.warnings, dict(r.facts), r.parameters)
+            for name, r in bench.ledger.known().items()
+        }
+        files = {name: bench.text(name) for name in bench.files}
+        seen.append((files, records, sorted(result.warnings), bench.ends(result)))
+    assert seen[0] == seen[1]
+    assert len(seen[0][0]) == 30
+
+
+def test_jobs_run_side_by_side(bench):
+    """As many jobs as are allowed run at the same time."""
+    meeting = threading.Barrier(4)
+
+    def body(job):
+        return [Call(lambda _scene: meeting.wait(30)), write(job.output)]
+
+    result = bench.run(*(makes(name, body) for name in "abcd"), jobs=4)
+    assert not result.failed
+
+
+def test_no_more_jobs_run_than_are_allowed(bench):
+    """With two jobs at once, a third waits."""
+    now, most = [], []
+
+    def act(_scene):
+        now.append(1)
+        most.append(len(now))
+        time.sleep(0.02)
+        now.pop()
+
+    rules = [makes(name, lambda job: [Call(act), write(job.output)]) for name in "abcdefgh"]
+    bench.run(*rules, jobs=2)
+    assert max(most) == 2
+
+
+# Failure
+
+
+def test_a_failed_job_stops_only_what_needs_it(bench):
+    """When we keep going, everything is made that does not hang on the failure; all is told."""
+    result = bench.run(
+        makes("a", lambda _job: [fail("no tape")]),
+        makes("b", inputs=("a",)),
+        makes("c", inputs=("b",)),
+        makes("d"),
+        makes("e", inputs=("d",)),
+    )
+    assert bench.files == {"d", "e"}
+    assert bench.ends(result) == {
+        "a": End.FAILED,
+        "b": End.SKIPPED,
+        "c": End.SKIPPED,
+        "d": End.DONE,
+        "e": End.DONE,
+    }
+    messages = {each.job.rule.name: each.message for each in result.jobs}
+    assert messages["a"] == "no tape"
+    assert messages["b"] == "it needs 'a'"
+    assert messages["c"] == "it needs 'b'"
+    assert [each.job.rule.name for each in result.failed] == ["a"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_without_keep_going_nothing_new_is_started(bench, jobs):
+    """After a failure, what is not yet running is not started, however free it is."""
+    rules = [makes(f"n{number}") for number in range(6)]
+    order = []
+
+    def body(job):
+        def act(scene):
+            order.append(job.rule.name)
+            if order[0] == job.rule.name:
+                raise StepFailed("the first")
+            time.sleep(0.3)
+            write(job.output).do(scene)
+
+        return [Call(act)]
+
+    result = bench.run(*(replace(each, body=body) for each in rules), jobs=jobs, keep_going=False)
+    assert len(order) <= jobs
+    ends = list(bench.ends(result).values())
+    assert ends.count(End.SKIPPED) == 6 - len(order)
+    assert {each.message for each in result.jobs if each.end is End.SKIPPED} == {
+        f"'{order[0]}' failed before"
+    }
+
+
+@pytest.mark.parametrize("keep_going", [True, False])
+def test_an_always_rule_runs_when_all_is_settled(bench, keep_going):
+    """It runs after its inputs whether they were made or not, and learns why not."""
+    seen = {}
+
+    def body(job):
+        def act(scene):
+            seen.update(scene.failures())
+            seen["made"] = set(scene.records())
+            write(job.output).do(scene)
+
+        return [Call(act)]
+
+    result = bench.run(
+        makes("a", lambda _job: [fail("no tape")]),
+        makes("b"),
+        makes("list", body, inputs=("a", "b"), always=True),
+        targets=["list", "b"],
+        keep_going=keep_going,
+    )
+    assert bench.ends(result)["list"] is End.DONE
+    assert seen["pi:a"] == "no tape"
+    if keep_going:
+        assert seen["made"] == {"pi:b"}
+
+
+def test_only_a_passing_failure_is_tried_again(bench):
+    """A job is tried again as often as its rule says, if its failure may pass, and not else."""
+    tries = {"passes": 0, "stays": 0, "final": 0}
+
+    def body(job):
+        def act(scene):
+            name = job.rule.name
+            tries[name] += 1
+            write(job.output, str(tries[name])).do(scene)
+            if name == "stays" or (name == "passes" and tries[name] < 3):
+                raise StepFailed("busy", again=True)
+            if name == "final":
+                raise StepFailed("never")
+
+        return [Call(act)]
+
+    result = bench.run(*(makes(name, body, retries=2) for name in tries))
+    assert tries == {"passes": 3, "stays": 3, "final": 1}
+    assert bench.ends(result) == {"passes": End.DONE, "stays": End.FAILED, "final": End.FAILED}
+    assert bench.text("passes") == "3"
+    assert bench.files == {"passes"}
+    assert [t for n, t in bench.notes.all("said") if n == "passes"] == [
+        "busy Trying again in 0.01 s.",
+        "busy Trying again in 0.02 s.",
+    ]
+
+
+def test_each_attempt_begins_anew(bench):
+    """What an attempt warned, learnt and journaled before it failed is not in the record."""
+    tries = []
+
+    def body(job):
+        def act(scene):
+            tries.append(1)
+            scene.warn(f"try {len(tries)}")
+            scene.learn(job.output, **{f"fact{len(tries)}": 1})
+            if len(tries) == 1:
+                raise StepFailed("busy", again=True)
+            assert os.listdir(scratch) == ["file"]
+            write(job.output).do(scene)
+
+        scratch = f"{job.output.root}/scratch"
+        return [MakeScratch("pi", scratch), Call(act)]
+
+    result = bench.run(makes("a", body, retries=1))
+    record = bench.ledger.known()["pi:a"]
+    assert record.warnings == ("try 2",)
+    assert record.facts == {"fact2": 1}
+    assert result.warnings == ("try 2",)
+
+
+def test_a_failed_remake_keeps_the_old_file(bench):
+    """The previous output stays bit-identical, with its date, and no partial file is left."""
+    (bench.folder / "a").write_text("old")
+    os.utime(bench.folder / "a", (1e9, 1e9))
+    (bench.folder / "in").write_text("newer")
+    before = (bench.folder / "a").stat()
+
+    result = bench.run(
+        makes("a", lambda job: [write(job.output), fail()], inputs=("in",)), targets=["a"]
+    )
+    assert result.failed
+    after = (bench.folder / "a").stat()
+    assert bench.files == {"a", "in"}
+    assert bench.text("a") == "old"
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_no_output_of_a_failed_job_appears(bench):
+    """A job of two files that fails shows neither."""
+    both = Rule("both", ("pi:x", "pi:y"), lambda job: [*map(write, job.outputs), fail()])
+    result = bench.run(both, targets=["x"])
+    assert result.failed
+    assert bench.files == set()
+
+
+def test_a_job_that_did_not_write_its_output_fails(bench):
+    """A job whose steps all went well but left no file is a failure that names it."""
+    result = bench.run(makes("a", lambda _job: []))
+    assert "a.partial" in result.failed[0].message
+    assert bench.files == set()
+
+
+def test_an_output_is_renamed_only_after_its_record_is_kept(bench):
+    """When the record comes, the file still bears its partial name; without record no file."""
+    seen = []
+    add = bench.ledger.add
+    bench.ledger.add = lambda record: (seen.append((record.output, set(bench.files))), add(record))
+    bench.run(makes("a"))
+    assert seen == [("pi:a", {"a.partial"})]
+
+    def full(_record):
+        raise StepFailed("No space left on device")
+
+    bench.ledger.add = full
+    result = bench.run(makes("b"))
+    assert result.failed[0].message == "No space left on device"
+    assert bench.files == {"a"}
+
+
+def test_a_record_holds_what_was_learnt(bench):
+    """Size, hash, duration, warnings, parameters and other facts of an output are kept."""
+
+    def body(job):
+        def act(scene):
+            write(job.output).do(scene)
+            scene.warn("careful")
+            scene.learn(job.output, size_bytes=4, sha256="abc", shards=3)
+
+        return [Call(act, "the words")]
+
+    bench.run(makes("a", body))
+    record = FileLedger(bench.host, f"{bench.folder}/.records").known()["pi:a"]
+    assert (record.size_bytes, record.sha256, record.warnings) == (4, "abc", ("careful",))
+    assert record.facts == {"shards": 3}
+    assert record.seconds >= 0
+    assert len(record.parameters) == 16
+    assert bench.run(makes("a", body)).jobs == ()
+
+
+def test_what_steps_tell_reaches_the_watcher(bench):
+    """Lines, words, warnings and bytes are passed on with their job."""
+
+    def act(scene):
+        scene.hear("err", "line")
+        scene.say("now")
+        scene.warn("careful")
+        scene.expect(10)
+        scene.moved(4)
+        scene.moved(6)
+
+    bench.run(makes("a", lambda job: [Call(act), write(job.output)]))
+    assert bench.notes.told == [
+        ("started", "a"),
+        ("heard", "a", "err", "line"),
+        ("said", "a", "now"),
+        ("warned", "a", "careful"),
+        ("moved", "a", 4, 10),
+        ("moved", "a", 10, 10),
+        ("ended", "a", End.DONE),
+    ]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_unexpected_exception_comes_out(bench, jobs):
+    """A mistake of ours is not swallowed; what the job did is undone, no partial file is left."""
+    order = []
+
+    def body(job):
+        def act(scene):
+            order.append(job.rule.name)
+            write(job.output).do(scene)
+            if order[0] == job.rule.name:
+                raise ZeroDivisionError
+            time.sleep(0.3)
+
+        return [MakeScratch("pi", f"{job.output.root}/scratch-{job.rule.name}"), Call(act)]
+
+    with pytest.raises(ZeroDivisionError):
+        bench.run(*(makes(name, body) for name in "abcd"), jobs=jobs)
+    assert len(order) <= jobs  # nothing new was started
+    assert bench.files == {each for name in order[1:] for each in (name, f"scratch-{name}")}
+    assert not (bench.folder / ".journal").exists()
+
+
+# The journal
+
+
+def test_steps_of_a_failed_job_are_undone(bench):
+    """What a job journaled is undone when it fails, newest first, and owed no more."""
+    undone = []
+
+    @dataclass(frozen=True)
+    class Mark:
+        host_role: str
+        name: str
+
+        def commands(self):
+            return ()
+
+        def do(self, scene):
+            if self.name == "third":
+                raise StepFailed("broken")
+
+        def undo(self, host):
+            undone.append(self.name)
+
+    steps = [Mark("pi", name) for name in ("first", "second", "third", "fourth")]
+    assert all(isinstance(each, UndoableStep) for each in steps)
+    result = bench.run(makes("a", lambda _job: steps))
+    assert result.failed
+    assert undone == ["third", "second", "first"]
+    assert not (bench.folder / ".journal").exists()
+
+
+def test_steps_of_a_good_job_are_forgotten(bench):
+    """What a job journaled stays done when it succeeds, even if another fails meanwhile."""
+    begun = threading.Event()
+    ended = threading.Event()
+
+    def good(job):
+        return [
+            MakeScratch("pi", f"{job.output.root}/scratch"),
+            Call(lambda _scene: begun.set()),
+            Call(lambda _scene: ended.wait(20)),
+            write(job.output),
+        ]
+
+    def bad(job):
+        return [
+            Call(lambda _scene: begun.wait(20)),
+            MakeScratch("pi", f"{job.output.root}/other"),
+            fail(),
+        ]
+
+    bench.notes.ended = lambda result: ended.set() if result.end is End.FAILED else None
+    bench.run(makes("good", good), makes("bad", bad), jobs=2)
+    assert bench.files == {"scratch", "good"}
+    assert not (bench.folder / ".journal").exists()
+
+
+def test_a_step_is_journaled_before_it_acts(bench):
+    """When a step acts, the line that undoes it is on the disk already."""
+    seen = []
+
+    def watch(_scene):
+        seen.append((bench.folder / ".journal").read_text())
+
+    def body(job):
+        return [
+            MakeScratch("pi", f"{job.output.root}/scratch"),
+            Call(watch),
+            write(job.output),
+        ]
+
+    do = MakeScratch.do
+    acted = []
+    MakeScratch.do = lambda self, scene: (acted.append(watch(scene)), do(self, scene))
+    try:
+        bench.run(makes("a", body))
+    finally:
+        MakeScratch.do = do
+    assert len(acted) == 1
+    assert [json.loads(text)["step"] for text in seen] == ["MakeScratch"] * 2
+
+
+def test_after_the_commit_nothing_is_undone(bench):
+    """What came before the commit stays; what came after it is undone."""
+
+    def body(job):
+        return [
+            MakeScratch("pi", f"{job.output.root}/before"),
+            COMMIT,
+            MakeScratch("pi", f"{job.output.root}/after"),
+            fail(),
+        ]
+
+    assert bench.run(makes("a", body)).failed
+    assert bench.files == {"before"}
+    assert not (bench.folder / ".journal").exists()
+
+
+def test_an_undo_that_fails_is_told_and_still_owed(bench):
+    """The message tells both failures, no other attempt is made, and the journal keeps it."""
+    tries = []
+
+    @dataclass(frozen=True)
+    class Stuck:
+        host_role: str
+
+        def commands(self):
+            return ()
+
+        def do(self, scene):
+            tries.append(1)
+            raise StepFailed("busy", again=True)
+
+        def undo(self, host):
+            raise StepFailed("cannot go back")
+
+    result = bench.run(makes("a", lambda _job: [Stuck("pi")], retries=3))
+    assert len(tries) == 1
+    assert "busy" in result.failed[0].message
+    assert "cannot go back" in result.failed[0].message
+    assert "Stuck" in (bench.folder / ".journal").read_text()
+
+
+# Signals and crashes
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_everything_cleanly(tmp_path, number):
+    """The child's child is gone, the exit code tells the signal, nothing half is left."""
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, LITTLE_RUN, folder, "slow"], stderr=subprocess.PIPE
+    )
+    try:
+        until(lambda: (folder / "pid").exists() and (folder / "moving.txt.partial").exists())
+        child = int((folder / "pid").read_text())
+        assert alive(child)
+        assert (folder / "scratch").exists()
+        process.send_signal(number)
+        process.send_signal(number)  # impatience changes nothing
+        error = process.communicate(timeout=30)[1].decode()
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert error == ""
+    assert not alive(child)
+    assert {each.name for each in folder.iterdir()} <= {"pid"}
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGHUP, signal.SIGINT)])
+def test_a_signal_that_reaches_another_thread_is_not_lost(bench, numbers):
+    """A wait that the signal does not end by itself, and a second signal at once, do no harm."""
+
+    def act(scene):
+        write(scene.job.output).do(scene)
+        for number in numbers:
+            signal.pthread_kill(threading.get_ident(), number)
+        for _ in range(1500):
+            scene.moved(1)
+            time.sleep(0.02)
+        raise StepFailed("nobody stopped it")
+
+    def body(job):
+        return [MakeScratch("pi", f"{job.output.root}/scratch"), Call(act)]
+
+    started = time.monotonic()
+    with pytest.raises(Interrupted) as stopped:
+        bench.run(makes("a", body))
+    assert time.monotonic() - started < 20
+    assert stopped.value.exit_code in {128 + number for number in numbers}
+    assert bench.files == set()
+    assert bench.run(makes("b")).failed == ()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_crash_at_every_boundary_is_mended_by_the_next_run(tmp_path):
+    """Killed anywhere, and again while recovering: the end is right, the finished stays.
+
+    A file under its final name is whole at every moment, and is not made again.
+    """
+    told = subprocess.run(
+        [sys.executable, LITTLE_RUN, tmp_path, "crash"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    *crashes, last = map(json.loads, told.stdout.splitlines())
+    right = {"a.txt": "a", "b.txt": "ab", "c.txt": "abc", "list.txt": "aababc!"}
+    assert last["made"] == ["pi:a.txt", "pi:b.txt", "pi:c.txt", "pi:list.txt"]
+    assert last["boundaries"] == len(crashes) > 30
+    assert all(each["killed"] for each in crashes)
+    assert sum(each["killed_again"] for each in crashes) > 20
+    for crash in crashes:
+        for state in (crash["crashed"], crash["crashed_again"]):
+            for name, text in right.items():
+                assert state.get(name, text) in (text, "old c")
+        for state, made in (("crashed", "made_again"), ("crashed_again", "made_last")):
+            finished = {f"pi:{n}" for n, text in right.items() if crash[state].get(n) == text}
+            assert not finished & set(crash[made])
+        assert crash["last"] == 0
+        assert {n: t for n, t in crash["end"].items() if n != ".records"} == right
+        assert crash["idle"] == 0
+        assert crash["made_idle"] == []
+
+
+def test_the_little_run_is_what_it_seems(tmp_path):
+    """Without a crash, the same program makes its files and leaves nothing else."""
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    subprocess.run([sys.executable, LITTLE_RUN, folder, "run"], check=True)
+    assert {each.name for each in folder.iterdir()} == {
+        "a.txt",
+        "b.txt",
+        "c.txt",
+        "list.txt",
+        ".records",
+    }
+
+
+def test_a_sampler_never_sees_a_file_that_is_not_whole(bench):
+    """Whoever reads while jobs run finds each file complete or not at all."""
+    text = "x" * 200_000
+    seen, stop = [], threading.Event()
+
+    def sample():
+        while not stop.is_set():
+            for number in range(10):
+                path = bench.folder / f"f{number}"
+                if path.exists():
+                    seen.append(path.stat().st_size)
+
+    def body(job):
+        def act(scene):
+            with scene.host("pi").create(job.output.partial) as target:
+                for piece in range(20):
+                    target.write(text[piece * 10_000 : (piece + 1) * 10_000].encode())
+                    target.flush()
+                    time.sleep(0.001)
+
+        return [Call(act)]
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    bench.run(*(makes(f"f{number}", body) for number in range(10)), jobs=4)
+    stop.set()
+    thread.join()
+    assert seen
+    assert set(seen) == {200_000}
+
+
+def test_a_file_names_its_place():
+    """The engine finds files by the root of their role."""
+    assert File("pi", "a/b", "/root/").partial == "/root/a/b.partial"

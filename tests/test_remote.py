@@ -1,0 +1,680 @@
+"""Another machine over SSH, against a real sshd: commands, bytes, names, and who is let in."""
+
+import functools
+import hashlib
+import http.server
+import io
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import fabric
+import paramiko
+import pytest
+from scenes import until
+from sshd import make_key, offspring
+
+from iotstack_invoke.engine import signals_raised
+from iotstack_invoke.errors import Interrupted, StepFailed, Unreachable
+from iotstack_invoke.remote import Login, SftpPlace, SshHost, _connection, open_place
+from iotstack_invoke.settings import Ssh
+from iotstack_invoke.steps import Command, Outcome
+
+ODD_NAMES = (
+    "two words",
+    "Köln ☕.tar",
+    "it's",
+    'say "hi"',
+    "-rf",
+    "$HOME",
+    "a;b",
+    "*",
+    "a\\b",
+    "x\ty",
+)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """The folder on the other machine."""
+    folder = tmp_path / "far away"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def nas(sshd, root):
+    """The other machine, as a host."""
+    place = open_place(sshd.login(), str(root), "nas")
+    assert isinstance(place, SshHost)
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def no_ssh(tmp_path, monkeypatch):
+    """A machine of ours on which there is no `ssh` program."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+
+
+@pytest.fixture
+def sftp(start_sshd, root):
+    """A machine that offers only SFTP."""
+    server = start_sshd("sftp", "ForceCommand internal-sftp")
+    place = open_place(server.login(), str(root), "box")
+    assert isinstance(place, SftpPlace)
+    place.server = server
+    yield place
+    place.close()
+
+
+def tried(act):
+    """Return what an act gives, tried again as the engine does while it may help."""
+    for _ in range(20):
+        try:
+            return act()
+        except StepFailed as error:
+            assert error.again
+            time.sleep(0.2)
+    return act()
+
+
+class Slow(io.RawIOBase):
+    """A file that can be read for as long as anybody wants, and tells when it was begun."""
+
+    def __init__(self):
+        self.sent = 0
+        self.begun = threading.Event()
+
+    def readable(self):
+        return True
+
+    def read(self, size=-1):
+        self.sent += 65536
+        if self.sent > 1 << 20:
+            self.begun.set()
+            time.sleep(0.01)
+        return bytes(65536)
+
+
+# Commands
+
+
+def test_a_command_runs_there(nas):
+    """Words arrive as they are, output comes back whole, the input is at its end."""
+    words = ("printf", "%s|", "a b", "$HOME", "it's", "é€😀", "")
+    assert nas.run(Command(words)).out == "a b|$HOME|it's|é€😀||"
+    assert nas.run(Command(("cat",), limit_s=20)).out == ""
+
+
+def test_lines_and_exit_codes_come_back(nas):
+    """Both streams are told line by line; an exit code that is not accepted is a failure."""
+    heard = []
+    script = "echo one; echo two >&2; exit 3"
+    command = Command(("sh", "-c", script), accept=frozenset({3}))
+    outcome = nas.run(command, lambda stream, line: heard.append((stream, line)))
+    assert outcome.exit_code == 3
+    assert sorted(heard) == [("err", "two"), ("out", "one")]
+    with pytest.raises(StepFailed, match=r"On nas: exit 3 .*two"):
+        nas.run(Command(("sh", "-c", script)))
+
+
+def test_much_output_is_whole_and_linear(nas):
+    """8 MB of letters of several bytes arrive whole within seconds."""
+    started = time.monotonic()
+    told = nas.run(Command(("sh", "-c", "yes 'é€😀' | head -n 800000"), limit_s=100))
+    assert told.out == "é€😀\n" * 800_000
+    assert time.monotonic() - started < 50
+
+
+def test_a_command_that_takes_too_long_may_be_tried_again(nas):
+    """A time limit is a failure that another attempt may mend."""
+    with pytest.raises(StepFailed, match="On nas: it did not end within 1 s") as failure:
+        nas.run(Command(("sleep", "30"), limit_s=1))
+    assert failure.value.again
+
+
+def test_what_a_listener_raises_comes_out(nas):
+    """An exception of whoever hears a line is not swallowed by the line."""
+
+    def refuse(_stream, _line):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        nas.run(Command(("echo", "x")), refuse)
+
+
+def test_many_threads_share_one_connection(nas):
+    """More threads than sshd takes sessions all get their answer."""
+    with ThreadPoolExecutor(16) as pool:
+        jobs = [
+            pool.submit(nas.run, Command(("sh", "-c", f"sleep 0.1; echo {n}"))) for n in range(48)
+        ]
+        assert [job.result().out for job in jobs] == [f"{n}\n" for n in range(48)]
+
+
+def test_threads_that_open_it_together_share_one_login(sshd, root):
+    """A connection that many threads need first at once is opened once."""
+    login = Login(sshd.login(), "nas")
+    with ThreadPoolExecutor(8) as pool:
+        opened = list(pool.map(lambda _: login.connection(), range(8)))
+    assert len({id(each) for each in opened}) == 1
+    assert (sshd.folder / "log").read_text().count("Accepted publickey") == 1
+    login.close()
+
+
+def test_a_connection_that_was_closed_opens_again(nas):
+    """Closing costs no more than the next login."""
+    nas.close()
+    assert nas.run(Command(("echo", "again"))).out == "again\n"
+
+
+def test_a_line_that_breaks_may_be_mended_by_another_attempt(nas, sshd):
+    """A command whose connection dies is a failure worth another attempt, which then works."""
+
+    def cut():
+        until(lambda: len(offspring(sshd.process.pid)) > 1)
+        sshd.cut()
+
+    thread = threading.Thread(target=cut)
+    thread.start()
+    with pytest.raises(Unreachable, match="The line to nas broke") as failure:
+        nas.run(Command(("sleep", "30"), limit_s=60))
+    thread.join()
+    assert failure.value.again
+    assert tried(lambda: nas.run(Command(("echo", "again")))).out == "again\n"
+
+
+def test_a_signal_ends_a_command_of_the_main_thread_soon(nas, sshd):
+    """Nobody who asks us to stop waits for the other machine."""
+    before = len(offspring(sshd.process.pid))
+
+    def interrupt():
+        until(lambda: len(offspring(sshd.process.pid)) > before)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt).start()
+    started = time.monotonic()
+    with pytest.raises(Interrupted), signals_raised():
+        nas.run(Command(("sleep", "40"), limit_s=60))
+    assert time.monotonic() - started < 20
+
+
+# Files
+
+
+def test_a_file_is_received_whole_and_proven(nas, root):
+    """What lies there afterwards has the bytes, hash, date and mode that were meant."""
+    data = os.urandom(3_000_000)
+    path = f"{root}/x.partial"
+    received = nas.receive(path, io.BytesIO(data), 1_234_567_890.7)
+    assert (received.size_bytes, received.sha256) == (3_000_000, hashlib.sha256(data).hexdigest())
+    assert (root / "x.partial").read_bytes() == data
+    assert (root / "x.partial").stat().st_mtime == 1_234_567_890
+    assert (root / "x.partial").stat().st_mode & 0o777 == 0o600
+    with nas.read(path) as stream:
+        assert stream.read() == data
+
+
+def test_the_hash_is_of_what_lies_there(nas, root, monkeypatch):
+    """A far disk that stores something else is found out: the hash is not of what was sent."""
+    monkeypatch.setattr(
+        "iotstack_invoke.remote.RECEIVE",
+        'cat > "$1"; printf X | dd of="$1" conv=notrunc status=none; wc -c < "$1"; sha256sum < "$1"',
+    )
+    received = nas.receive(f"{root}/x", io.BytesIO(b"abc"), 0)
+    assert received.sha256 == hashlib.sha256(b"Xbc").hexdigest()
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_are_only_names(nas, root, name):
+    """Whatever a file is called, every act means that file and no other."""
+    path = f"{root}/{name}"
+    (root / "bystander").write_text("here")
+    nas.receive(path + ".partial", io.BytesIO(b"data"), 1e9)
+    nas.rename(path + ".partial", path)
+    assert set(nas.look([path, path + ".partial"])) == {path}
+    assert nas.names(str(root))[name].size_bytes == 4
+    with nas.read(path) as stream:
+        assert stream.read() == b"data"
+    nas.append(path, name)
+    assert (root / name).read_text() == f"data{name}\n"
+    nas.remove([path])
+    assert os.listdir(root) == ["bystander"]
+
+
+def test_a_look_is_one_round_trip_and_tells_what_is_there(nas, root, monkeypatch):
+    """Files and folders are told apart, what is missing has no entry, in the order of nobody."""
+    (root / "file").write_bytes(b"abc")
+    os.utime(root / "file", (1e9, 1e9))
+    (root / "folder").mkdir()
+    run, commands = nas.run, []
+    monkeypatch.setattr(nas, "run", lambda command: (commands.append(command), run(command))[1])
+    paths = [f"{root}/{name}" for name in ("none", "folder", "file", "")]
+    found = nas.look(paths)
+    assert len(commands) == 1
+    assert set(found) == {paths[1], paths[2], paths[3]}
+    assert (found[paths[2]].size_bytes, found[paths[2]].modified_s) == (3, 1e9)
+    assert found[paths[1]].is_folder
+    assert not found[paths[2]].is_folder
+    assert nas.look([]) == {}
+
+
+def test_ten_thousand_names_are_listed_quickly(nas, root):
+    """A full vault is listed within seconds, in one command."""
+    for number in range(10_000):
+        (root / f"{number:05}.tar").touch()
+    started = time.monotonic()
+    assert sorted(nas.names(str(root))) == [f"{number:05}.tar" for number in range(10_000)]
+    assert time.monotonic() - started < 10
+
+
+def test_a_missing_folder_has_no_names(nas, root):
+    """A folder that is not there is empty."""
+    assert nas.names(f"{root}/none") == {}
+
+
+def test_names_that_break_lines_spoil_no_listing(nas, root):
+    """A name with a line break in it, which is none of ours, hides none of the others."""
+    for name in ("good", "a\nb", "\n", "c\u2028d", "e\x0bf", "g\r"):
+        (root / name).write_text("x")
+    (root / os.fsdecode(b"not-utf8-\xff")).write_text("x")
+    assert {"good", "c\u2028d", "e\x0bf"} <= set(nas.names(str(root)))
+
+
+def test_a_file_that_goes_during_the_listing_spoils_nothing(start_sshd, root, tmp_path):
+    """The other files are listed although one vanished between the listing and the look at it."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    real = shutil.which("stat")
+    script = f'case "$*" in *gone*) rm -f "{root}/gone" ;; esac; exec {real} "$@"'
+    (tools / "stat").write_text(f"#!/bin/sh\n{script}\n")
+    (tools / "stat").chmod(0o755)
+    server = start_sshd("racing", path=f"{tools}:/usr/bin:/bin")
+    for name in ("gone", "stays"):
+        (root / name).touch()
+    place = open_place(server.login(), str(root), "nas")
+    assert set(place.names(str(root))) == {"stays"}
+    place.close()
+
+
+BSD = {
+    "stat": """
+[ "$1" = -f ] || { echo "stat: illegal option -- c" >&2; exit 1; }
+form=$(printf %s "$2" | sed 's/%Xp/%f/; s/%z/%s/; s/%m/%Y/; s/%N/%n/'); shift 2
+exec REAL -c "$form" "$@"
+""",
+    "shasum": '[ "$1 $2" = "-a 256" ] || exit 1; exec sha256sum_real\n',
+    "sync": '[ $# = 0 ] || { echo "usage: sync" >&2; exit 1; }; exec REAL\n',
+}
+
+
+def test_a_machine_with_bsd_tools_is_as_good(start_sshd, root, tmp_path):
+    """A Mac or a NAS without GNU's options takes files in, hashes, lists and looks."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "cat", "touch", "wc", "mv", "rm", "df", "find", "sed", "dirname"):
+        (tools / name).symlink_to(shutil.which(name))
+    (tools / "sha256sum_real").symlink_to(shutil.which("sha256sum"))
+    for name, script in BSD.items():
+        (tools / name).write_text("#!/bin/sh\n" + script.replace("REAL", shutil.which(name) or ""))
+        (tools / name).chmod(0o755)
+    server = start_sshd("bsd", path=tools)
+    place = open_place(server.login(), str(root), "mac")
+    data = os.urandom(100_000)
+    received = place.receive(f"{root}/a b.partial", io.BytesIO(data), 1e9)
+    assert received.sha256 == hashlib.sha256(data).hexdigest()
+    place.rename(f"{root}/a b.partial", f"{root}/a b")
+    place.append(f"{root}/journal", "line")
+    assert set(place.names(str(root))) == {"a b", "journal"}
+    found = place.look([f"{root}/a b", f"{root}/none"])
+    assert found[f"{root}/a b"].size_bytes == 100_000
+    assert found[f"{root}/a b"].modified_s == 1e9
+    assert place.look([str(root)])[str(root)].is_folder
+    assert place.free_bytes(str(root)) > 0
+    place.close()
+
+
+def test_free_bytes_are_those_of_the_folders_disk(nas, root):
+    """What is told is what df tells, and a folder that is not there has none."""
+    expected = shutil.disk_usage(root).free
+    assert abs(nas.free_bytes(str(root)) - expected) < 1 << 30
+    assert nas.free_bytes(f"{root}/none") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "free"),
+    [
+        ("/dev/sda1 100 60 40 60% /mnt", 40 * 1024),
+        ("//wash@nas/My Share 100 60 40 60% /mnt/My Share", 40 * 1024),
+        ("tmpfs 0 0 0 - /proc", None),
+        ("df: nothing here", None),
+    ],
+)
+def test_free_bytes_are_read_whatever_the_disk_is_called(line, free):
+    """A share with blanks in its name does not shift the columns."""
+
+    class Df(SshHost):
+        def try_run(self, command, heard=None):
+            titles = "Filesystem 1024-blocks Used Available Capacity Mounted on"
+            return Outcome(0, f"{titles}\n{line}\n", "")
+
+    assert Df(Login(Ssh("nas"), "nas"), "").free_bytes("/x") == free
+
+
+def test_a_rename_replaces(nas, root):
+    """The new file stands in the place of the old one."""
+    (root / "a.partial").write_text("new")
+    (root / "a").write_text("old")
+    nas.rename(f"{root}/a.partial", f"{root}/a")
+    assert (root / "a").read_text() == "new"
+    assert os.listdir(root) == ["a"]
+    with pytest.raises(StepFailed, match="On nas: exit 1"):
+        nas.rename(f"{root}/none", f"{root}/a")
+
+
+def test_removing_twice_is_as_good_as_once(nas, root):
+    """A file that is not there counts as removed."""
+    (root / "a").touch()
+    nas.remove([f"{root}/a", f"{root}/b"])
+    nas.remove([f"{root}/a"])
+    nas.remove([])
+    assert os.listdir(root) == []
+
+
+def test_lines_and_small_files_are_written_for_their_owner_only(nas, root):
+    """A journal and a small file are of mode 0600, and hold what was written."""
+    nas.append(f"{root}/journal", '{"a": "it\'s %s \\n"}')
+    nas.append(f"{root}/journal", "two")
+    assert (root / "journal").read_text() == '{"a": "it\'s %s \\n"}\ntwo\n'
+    with nas.create(f"{root}/small") as stream:
+        stream.write(b"content")
+    assert (root / "small").read_bytes() == b"content"
+    for name in ("journal", "small"):
+        assert (root / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_is_not_there_cannot_be_read(nas, root):
+    """Reading what is missing is a failure, not an empty file."""
+    with (
+        pytest.raises(StepFailed, match=f"{root}/none cannot be read"),
+        nas.read(f"{root}/none") as s,
+    ):
+        s.read()
+
+
+def test_a_folder_that_takes_nothing_is_told(nas, root):
+    """Sending to where nothing can be written fails with the far side's own words."""
+    with pytest.raises(StepFailed, match=r"Sending to nas failed: .*none/x"):
+        nas.receive(f"{root}/none/x", io.BytesIO(bytes(1 << 20)), 0)
+
+
+def test_an_http_status_is_asked_through_the_line(nas, root):
+    """What the other machine sees on its own ports is told, and 0 where nobody answers."""
+    handler = functools.partial(_Quiet, directory=str(root))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        assert nas.http_status(server.server_address[1], "/") == 200
+        assert nas.http_status(server.server_address[1], "/none") == 404
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert nas.http_status(1, "/") == 0
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_the_raw_channel_serves_where_there_is_no_ssh_program(nas, root, no_ssh):
+    """Without the `ssh` program the same bytes go and come over our own connection."""
+    data = os.urandom(3_000_000)
+    received = nas.receive(f"{root}/x y", io.BytesIO(data), 1e9)
+    assert received.sha256 == hashlib.sha256(data).hexdigest()
+    with nas.read(f"{root}/x y") as stream:
+        assert stream.read() == data
+    with pytest.raises(StepFailed, match="cannot be read"), nas.read(f"{root}/none") as stream:
+        stream.read()
+    with pytest.raises(StepFailed, match="Sending to nas failed"):
+        nas.receive(f"{root}/none/x", io.BytesIO(b"x"), 0)
+
+
+@pytest.mark.parametrize("way", ["ssh", "channel"])
+def test_a_line_that_breaks_while_sending_may_be_tried_again(nas, sshd, root, way, request):
+    """A connection that is cut in the middle is a failure worth another attempt, and not a hang."""
+    if way == "channel":
+        request.getfixturevalue("no_ssh")
+    source = Slow()
+    threading.Thread(target=lambda: (source.begun.wait(30), sshd.cut())).start()
+    with pytest.raises(StepFailed, match=r"Sending to nas failed: \w") as failure:
+        nas.receive(f"{root}/x.partial", source, 0)
+    assert failure.value.again
+    again = tried(lambda: nas.receive(f"{root}/x.partial", io.BytesIO(b"whole"), 0))
+    assert again.size_bytes == 5
+
+
+@pytest.mark.parametrize("way", ["ssh", "channel"])
+def test_a_line_that_breaks_while_reading_is_not_the_end_of_the_file(
+    nas, sshd, root, way, request
+):
+    """A file that is cut short in the middle fails, for another attempt."""
+    if way == "channel":
+        request.getfixturevalue("no_ssh")
+    with open(root / "big", "wb") as stream:
+        stream.truncate(1 << 28)
+    with pytest.raises(StepFailed) as failure, nas.read(f"{root}/big") as stream:  # noqa: PT012
+        assert len(stream.read(100_000)) == 100_000
+        sshd.cut()
+        while stream.read(1 << 18):
+            pass
+    assert failure.value.again
+
+
+def test_a_server_that_takes_no_more_sessions_is_told(start_sshd, root, request, monkeypatch):
+    """A channel that sshd refuses is a failure worth another attempt, on every way."""
+    monkeypatch.setattr("iotstack_invoke.remote.SESSION_TRIES", 1)
+    server = start_sshd("busy", "MaxSessions 1")
+    request.getfixturevalue("no_ssh")
+    place = open_place(server.login(), str(root), "nas")
+    (root / "x").write_bytes(bytes(1 << 26))
+    with place.read(f"{root}/x") as stream:
+        with pytest.raises(StepFailed) as failure:
+            place.receive(f"{root}/y", io.BytesIO(b"y"), 0)
+        assert failure.value.again
+        with pytest.raises(StepFailed) as failure, place.read(f"{root}/x"):
+            pass
+        assert failure.value.again
+        with pytest.raises(StepFailed) as failure:
+            place.run(Command(("true",)))
+        assert failure.value.again
+        while stream.read(1 << 18):
+            pass
+    place.close()
+
+
+# SFTP only
+
+
+def test_a_server_with_sftp_only_is_a_place(sftp, root):
+    """Without a shell, files are taken in, listed, renamed, read and removed all the same."""
+    data = os.urandom(1_000_000)
+    received = sftp.receive(f"{root}/a b.partial", io.BytesIO(data), 1e9)
+    assert (received.size_bytes, received.sha256) == (1_000_000, None)
+    (root / "a b").write_text("old")
+    sftp.rename(f"{root}/a b.partial", f"{root}/a b")
+    assert (root / "a b").read_bytes() == data
+    assert (root / "a b").stat().st_mode & 0o777 == 0o600
+    found = sftp.look([f"{root}/a b", f"{root}/none", str(root)])
+    assert (found[f"{root}/a b"].size_bytes, found[f"{root}/a b"].modified_s) == (1_000_000, 1e9)
+    assert found[str(root)].is_folder
+    assert f"{root}/none" not in found
+    assert set(sftp.names(str(root))) == {"a b"}
+    assert sftp.names(f"{root}/none") == {}
+    with sftp.read(f"{root}/a b") as stream:
+        assert stream.read() == data
+    assert sftp.free_bytes(str(root)) is None
+    sftp.remove([f"{root}/a b", f"{root}/none"])
+    assert os.listdir(root) == []
+
+
+def test_what_an_sftp_server_refuses_is_a_failure(sftp, root):
+    """A path that cannot be written or read is told with the machine's name."""
+    with pytest.raises(StepFailed, match=r"On box: .*No such file"):
+        sftp.receive(f"{root}/none/x", io.BytesIO(b"x"), 0)
+    with pytest.raises(StepFailed, match=r"On box: .*No such file"), sftp.read(f"{root}/none"):
+        pass
+    with pytest.raises(StepFailed, match="On box"):
+        sftp.rename(f"{root}/none", f"{root}/x")
+
+
+def test_an_sftp_line_that_breaks_may_be_tried_again(sftp, root):
+    """A connection that is cut while a file is sent is a failure worth another attempt."""
+    source = Slow()
+    threading.Thread(target=lambda: (source.begun.wait(30), sftp.server.cut())).start()
+    with pytest.raises(StepFailed) as failure:
+        sftp.receive(f"{root}/x.partial", source, 0)
+    assert failure.value.again
+    again = tried(lambda: sftp.receive(f"{root}/x.partial", io.BytesIO(b"whole"), 0))
+    assert again.size_bytes == 5
+
+
+# Who is let in, and to whom we go
+
+
+def refused(ssh, match, root="/"):
+    """Expect that a login is refused, and return the failure."""
+    with pytest.raises(Unreachable, match=match) as failure:
+        open_place(ssh, root, "nas")
+    assert "Errno" not in str(failure.value)
+    return failure.value
+
+
+def test_an_unknown_host_key_is_refused(sshd):
+    """A machine that we have never met is not talked to; the message says how to meet it."""
+    sshd.known_hosts.write_text("")
+    failure = refused(sshd.login(), "host key of nas .* is not known. Log in once")
+    assert not failure.again
+
+
+def test_a_changed_host_key_is_refused(sshd):
+    """A machine that shows another key than before is not talked to; the message says why."""
+    make_key(sshd.folder / "other_key")
+    sshd.learn_host_key("other_key")
+    failure = refused(sshd.login(), "another host key than the one we know.*ssh-keygen -R")
+    assert not failure.again
+
+
+def test_the_ssh_program_verifies_too(sshd, root):
+    """The way of the bytes refuses an unknown host as the way of the commands does."""
+    login = Login(sshd.login(), "nas")
+    host = SshHost(login, str(root))
+    host.run(Command(("true",)))
+    sshd.known_hosts.write_text("")
+    with pytest.raises(StepFailed, match="Host key verification failed"):
+        host.receive(f"{root}/x", io.BytesIO(b"x"), 0)
+    assert os.listdir(root) == []
+    login.close()
+
+
+def test_another_key_of_ours_is_refused_with_the_way_out(sshd, tmp_path):
+    """A user key that the other machine does not know gives the command that makes it known."""
+    make_key(tmp_path / "stranger")
+    failure = refused(sshd.login(key=str(tmp_path / "stranger")), "did not let us in.*ssh-copy-id")
+    assert not failure.again
+
+
+def test_a_key_under_a_password_asks_nobody(sshd, tmp_path):
+    """A key that wants a password is a failure, not a question."""
+    make_key(tmp_path / "locked", "secret")
+    refused(sshd.login(key=str(tmp_path / "locked")), "did not let us in")
+
+
+@pytest.mark.parametrize("what", ["key", "config"])
+def test_a_file_of_ours_that_is_missing_is_named(sshd, tmp_path, what):
+    """A missing key or configuration is not blamed on the other machine."""
+    failure = refused(sshd.login(**{what: str(tmp_path / "none")}), str(tmp_path / "none"))
+    assert "switched on" not in str(failure)
+    assert not failure.again
+
+
+def test_a_machine_that_is_off_may_answer_later(sshd):
+    """A port where nobody listens, and a name that nobody knows, are told as such."""
+    sshd.stop()
+    failure = refused(sshd.login(), "does not answer.*switched on")
+    assert failure.again
+    refused(sshd.login(host="no.such.name.invalid"), "no host named no.such.name.invalid")
+
+
+def test_a_line_that_is_no_ssh_is_told(sshd, root):
+    """A port where something else listens is a failure for people."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        refused(sshd.login(port=server.server_address[1]), "nas")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def jump_config(inner, *gateways):
+    """Return an ssh configuration with a machine behind others, each under a name of its own."""
+    lines = []
+    names = [f"gate{number}" for number in range(len(gateways))]
+    for name, server in zip(["inner", *names], [inner, *gateways], strict=True):
+        lines += [f"Host {name}", "  HostName 127.0.0.1", f"  Port {server.port}"]
+        lines += [
+            f"  IdentityFile {server.user_key}",
+            f"  UserKnownHostsFile {server.known_hosts}",
+        ]
+        if name == "inner":
+            lines += [f"  ProxyJump {','.join(names)}"]
+    inner.config.write_text("\n".join(lines) + "\n")
+    return Ssh("inner", config=str(inner.config))
+
+
+def test_a_machine_behind_a_gateway_is_reached(start_sshd, root):
+    """Commands and bytes go through the gateway when both keys are known."""
+    inner, gate = start_sshd("inner"), start_sshd("gate")
+    place = open_place(jump_config(inner, gate), str(root), "nas")
+    data = os.urandom(500_000)
+    received = place.receive(f"{root}/x", io.BytesIO(data), 0)
+    assert received.sha256 == hashlib.sha256(data).hexdigest()
+    for server in (inner, gate):
+        assert (server.folder / "log").read_text().count("Accepted publickey") == 2
+    place.close()
+
+
+@pytest.mark.parametrize("which", ["inner", "gate"])
+@pytest.mark.parametrize("known", ["nothing", "another"])
+def test_each_machine_on_the_way_is_verified(start_sshd, root, which, known):
+    """An unknown or changed key is refused, be it of the gateway or of the machine behind it."""
+    servers = {name: start_sshd(name) for name in ("inner", "gate")}
+    ssh = jump_config(servers["inner"], servers["gate"])
+    if known == "nothing":
+        servers[which].known_hosts.write_text("")
+    else:
+        make_key(servers[which].folder / "other_key")
+        servers[which].learn_host_key("other_key")
+    refused(ssh, "is not known" if known == "nothing" else "another host key")
+    words = Login(ssh, "nas").words()
+    told = subprocess.run([*words, "echo in"], check=False, capture_output=True, timeout=60)
+    assert told.returncode == 255
+    assert b"in" not in told.stdout
+
+
+def test_every_connection_refuses_unknown_hosts(start_sshd):
+    """However many gateways there are, each connection rejects a missing host key."""
+    servers = [start_sshd(name) for name in ("a", "b", "c")]
+    each = _connection(jump_config(*servers))
+    policies = []
+    while isinstance(each, fabric.Connection):
+        policies.append(type(each.client._policy))
+        each = each.gateway
+    assert policies == [paramiko.RejectPolicy] * 3

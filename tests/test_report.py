@@ -1,0 +1,331 @@
+"""What people see: words for sizes and times, text as it is, silence under cron, bars at a desk."""
+
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+import types
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iotstack_invoke.engine import End, JobResult
+from iotstack_invoke.plan import Plan, PlannedJob, Reason, Why, resolve
+from iotstack_invoke.report import Fanout, Report, age_text, duration_text, size_text
+from iotstack_invoke.rules import RuleBook, rule
+
+NOW = datetime(2026, 11, 23, 11, 0, tzinfo=UTC)
+ODD_TEXTS = (
+    "[bold]no[/bold]",
+    "[/]",
+    "exclude [/volumes/influxdb]",
+    ":smile: {x} %s",
+    "x" * 500,
+    "/a path/with blanks and 12345 'quotes'",
+    r"\[red]",
+)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (1_234_567, "1.2 MB"),
+        (32_100_000_000, "32.1 GB"),
+    ],
+)
+def test_sizes_are_decimal(size_bytes, text):
+    """A size is told as disks are sold."""
+    assert size_text(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (0.44, "0.4 s"),
+        (9.96, "10 s"),
+        (42.4, "42 s"),
+        (59.7, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (3599.7, "1 h 00 min"),
+        (3725, "1 h 02 min"),
+        (360_000, "100 h 00 min"),
+    ],
+)
+def test_durations_are_told_in_fitting_units(seconds, text):
+    """A duration has at most two units, and never sixty of one."""
+    assert duration_text(seconds) == text
+
+
+@given(st.floats(0, 1e6))
+def test_no_duration_has_sixty_of_a_unit(seconds):
+    """Rounding never gives `60 s` or `60 min`."""
+    assert not re.search(r"\b60 (s|min)", duration_text(seconds))
+
+
+@pytest.mark.parametrize(
+    ("age", "text"),
+    [
+        (timedelta(seconds=59), "just now"),
+        (timedelta(minutes=1), "1 minute"),
+        (timedelta(minutes=59, seconds=59), "59 minutes"),
+        (timedelta(hours=1), "1 hour"),
+        (timedelta(hours=47), "47 hours"),
+        (timedelta(days=2), "2 days"),
+        (timedelta(days=400), "400 days"),
+        (timedelta(seconds=-1), "in the future"),
+    ],
+)
+def test_ages_are_told_in_whole_units(age, text):
+    """An age is told in its largest unit; a day and a half are hours."""
+    assert age_text(NOW - age, NOW) == text
+
+
+def test_an_unknown_age_is_a_question_mark():
+    """A set that tells no time has no age."""
+    assert age_text(None, NOW) == "?"
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_texts_are_printed_as_they_are(capsys, text):
+    """Brackets, colons and long lines reach the reader unchanged, wherever they are printed."""
+    report = Report(verbose=True)
+    report.write(text)
+    report.write_json([text])
+    report.fail(text)
+    report.warn(text)
+    report.tell(text, style="green")
+    shown = capsys.readouterr()
+    first, rest = shown.out.split("\n", 1)
+    assert first == text
+    assert json.loads(rest) == [text]
+    assert shown.err == f"{text}\n" * 3
+
+
+@pytest.mark.parametrize("text", [text for text in ODD_TEXTS if len(text) < 150])
+def test_a_table_shows_its_cells_as_they_are(capsys, text):
+    """A cell and a title are text, never markup."""
+    Report().table(("runtag", "[size]"), [(text, "1.2 GB"), ("b", "3 kB")], right=(1,))
+    shown = capsys.readouterr().out
+    assert text in shown
+    assert "[size]" in shown
+    lines = [line.rstrip() for line in shown.splitlines() if "B" in line]
+    assert {len(line) for line in lines if line.endswith(("1.2 GB", "3 kB"))} == {
+        len(lines[0].rstrip())
+    }
+
+
+def test_a_long_cell_is_not_cut(capsys, monkeypatch):
+    """However narrow it is, no character of a cell is lost."""
+    monkeypatch.setenv("COLUMNS", "40")
+    Report().table(("runtag", "state"), [("0123456789" * 12, "complete")])
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert sum(character.isdigit() for character in shown) == 120
+
+
+def test_off_a_terminal_talk_is_silent_and_trouble_is_not(capsys):
+    """Under cron, what goes well prints nothing; failures and warnings are told on stderr."""
+    report = Report()
+    report.tell("all is well")
+    report.start_bars()
+    report.ended(
+        JobResult(
+            types.SimpleNamespace(outputs=(), rule=types.SimpleNamespace(name="x")), End.DONE
+        )
+    )
+    report.stop_bars()
+    assert capsys.readouterr() == ("", "")
+    report.fail("trouble")
+    report.warn("careful")
+    assert capsys.readouterr() == ("", "trouble\ncareful\n")
+
+
+def test_a_terminal_that_cannot_write_a_letter_gets_an_escape():
+    """Under LC_ALL=POSIX a name with an umlaut does not end the run."""
+    code = (
+        "from iotstack_invoke.report import Report\n"
+        "r = Report(verbose=True)\n"
+        "r.table_of = lambda text: r.table((text,), [(text,)])\n"
+        "for act in (r.write, r.fail, r.tell, r.write_json, r.table_of):\n"
+        "    act('K\\xf6ln \\u2615 \\udcff')\n"
+    )
+    environment = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=False, capture_output=True
+    )
+    assert told.returncode == 0, told.stderr.decode()
+    assert rb"K\xf6ln" in told.stdout
+    assert rb"K\xf6ln" in told.stderr
+
+
+# Plans and pictures
+
+
+@rule("pi:x[1].tar")
+def pack(job):
+    """Pack [everything]."""
+    yield types.SimpleNamespace(commands=lambda: ("tar [-c] .",))
+
+
+@rule("nas:x[1].tar", input="pi:x[1].tar")
+def copy(job):
+    """Copy it."""
+    yield types.SimpleNamespace(commands=lambda: ("cp",))
+
+
+@pytest.fixture
+def graph():
+    return resolve(RuleBook(pack, copy), ["nas:x[1].tar"], {"pi": "/pi", "nas": "/nas"})
+
+
+def test_a_plan_shows_jobs_reasons_and_commands(capsys, graph):
+    """What would run is shown with its reasons and commands; what is settled only if asked for."""
+    first, second = graph.jobs
+    plan = Plan(
+        (
+            PlannedJob(first, (), ()),
+            PlannedJob(
+                second, (Reason(Why.MISSING, "nas:x[1].tar"), Reason(Why.FORCED)), (first,)
+            ),
+        )
+    )
+    Report().plan(plan)
+    assert capsys.readouterr().out.splitlines() == [
+        "copy: nas:x[1].tar",
+        "    why: missing: nas:x[1].tar",
+        "    why: forced",
+        "    $ cp",
+        "1 job would run. Nothing was changed.",
+    ]
+    Report().plan(plan, also_settled=True, commands=False)
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "pack: pi:x[1].tar",
+        "    is there: nothing to do",
+        "copy: nas:x[1].tar",
+    ]
+
+
+def test_the_rules_are_drawn_in_three_ways(capsys, graph):
+    """Each picture shows every file and how it comes from the other."""
+    Report().graph(graph, "tree")
+    tree = capsys.readouterr().out
+    assert tree.index("nas:x[1].tar") < tree.index("pi:x[1].tar")
+    assert "pack: Pack [everything]." in tree
+    Report().graph(graph, "mermaid")
+    mermaid = capsys.readouterr().out.splitlines()
+    assert mermaid[0] == "flowchart BT"
+    names = dict(re.fullmatch(r' +(\w+)\["(.*)"\]', line).groups()[::-1] for line in mermaid[1:3])
+    assert mermaid[3].strip() == f"{names['pi:x[1].tar']} -->|copy| {names['nas:x[1].tar']}"
+    Report().graph(graph, "dot")
+    dot = capsys.readouterr().out
+    assert '"pi:x[1].tar" -> "nas:x[1].tar";' in dot
+    assert dot.startswith("digraph rules {")
+    assert dot.rstrip().endswith("}")
+
+
+# Bars
+
+
+def test_bars_follow_the_jobs(monkeypatch, graph):
+    """Each running job has a bar with what it says; a guess that was too low is no 120 %."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "150")
+    job = graph.jobs[0]
+    report = Report()
+    report.start_bars()
+    report.started(PlannedJob(job, (), ()))
+    report.moved(job, 50_000_000, 100_000_000)
+    report.said(job, "checking [all]")
+    (bar,) = report._bars.tasks
+    assert (bar.percentage, bar.fields["saying"]) == (50, "checking [all]")
+    report._bars.refresh()
+    report.moved(job, 120_000_000, 100_000_000)
+    assert bar.percentage == 100
+    report.ended(JobResult(job, End.FAILED, 1.0, "no [tape]"))
+    assert report._bars.tasks == []
+    report.stop_bars()
+    shown = stream.getvalue()
+    assert "50.0/100.0 MB" in shown
+    assert "checking [all]" in shown
+    assert "✗ pack (1.0 s): no [tape]" in shown
+    report.moved(job, 1, 1)  # whoever comes late is passed over
+
+
+def test_everything_is_passed_on_to_all(graph):
+    """A fanout tells each of its watchers the same."""
+    told = []
+    watchers = [
+        types.SimpleNamespace(heard=lambda *given, n=n: told.append((n, given))) for n in range(2)
+    ]
+    Fanout(*watchers).heard(graph.jobs[0], "out", "x")
+    assert told == [(0, (graph.jobs[0], "out", "x")), (1, (graph.jobs[0], "out", "x"))]
+
+
+# Whole runs
+
+
+def test_a_good_run_under_cron_prints_nothing(little_stack):
+    """Off a terminal, a backup that goes well says not a word."""
+    told = little_stack.run("backup --runtag quiet")
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+    assert "quiet.general-backup.tar.gz" in os.listdir(little_stack.folder / "backups")
+
+
+def test_at_a_terminal_there_are_bars_and_a_table(little_stack):
+    """Whoever watches a backup sees its bar, the end of each job and the parts with their sizes."""
+    (little_stack.folder / "volumes" / "random").write_bytes(os.urandom(3_000_000))
+    little_stack.tool("tar", 'sleep 1; exec /usr/bin/tar "$@"')
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+    process = subprocess.Popen(
+        little_stack.words("backup --runtag shown"),
+        env={**little_stack.environment, "TERM": "xterm-256color"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and select.select([ours], [], [], 60)[0]:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # EIO: nobody writes any more
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    before, _, after = text.partition("✓ general_archive")
+    assert "general_archive" in before  # its bar
+    assert "━" in before
+    assert re.search(r"part +file +size +time +state +copied to", after)
+    assert re.search(r"general +shown\.general-backup\.tar\.gz +3\.0 MB .*complete", after)
+    assert "Backup shown is complete." in after

@@ -1,0 +1,162 @@
+"""Copies: the same bytes on the far side, or a failure that says what is wrong."""
+
+import hashlib
+import os
+
+import pytest
+from scenes import PlainScene
+
+from iotstack_invoke.errors import Interrupted, StepFailed
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.steps import File, Received
+from iotstack_invoke.transfer import Send
+
+DATA = os.urandom(1_000_000)
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "pi").mkdir()
+    (tmp_path / "pi" / "x.tar").write_bytes(DATA)
+    os.utime(tmp_path / "pi" / "x.tar", (1_234_567_890, 1_234_567_890))
+    return File("pi", "x.tar", str(tmp_path / "pi"))
+
+
+@pytest.fixture
+def target(tmp_path):
+    (tmp_path / "nas").mkdir()
+    return File("nas", "x.tar", str(tmp_path / "nas"))
+
+
+@pytest.fixture
+def scene(source, target):
+    return PlainScene({"pi": LocalHost(source.root), "nas": LocalHost(target.root, "the NAS")})
+
+
+class Box(LocalHost):
+    """A far side that stores what it is told to, and tells what it is told to."""
+
+    free = 10**12
+    hashes = True
+    damage = staticmethod(lambda data: data)
+
+    def free_bytes(self, folder):
+        return self.free
+
+    def receive(self, path, source, modified_s):
+        data = b""
+        while chunk := source.read(100_000):
+            data += chunk
+        data = self.damage(data)
+        with open(path, "wb") as stream:
+            stream.write(data)
+        return Received(len(data), hashlib.sha256(data).hexdigest() if self.hashes else None)
+
+
+@pytest.fixture
+def box(scene, target):
+    scene.places["nas"] = Box(target.root, "the box")
+    return scene.places["nas"]
+
+
+def test_a_copy_is_the_same_under_its_partial_name(scene, source, target):
+    """The bytes and the date arrive; the final name is the engine's to give."""
+    Send(source, target).do(scene)
+    with open(target.partial, "rb") as stream:
+        assert stream.read() == DATA
+    assert os.stat(target.partial).st_mtime == 1_234_567_890
+    assert not os.path.exists(target.absolute)
+    assert scene.learnt[str(target)] == {
+        "size_bytes": 1_000_000,
+        "sha256": hashlib.sha256(DATA).hexdigest(),
+    }
+    assert (scene.expected_bytes, scene.moved_bytes) == (1_000_000, 1_000_000)
+    assert scene.warned == []
+
+
+def test_an_empty_file_is_a_file(scene, source, target):
+    """A file of no bytes is copied as one."""
+    with open(source.absolute, "w"):
+        pass
+    Send(source, target).do(scene)
+    assert os.path.getsize(target.partial) == 0
+
+
+def test_a_source_that_is_not_there_is_named(scene, source, target):
+    """What cannot be found is told with its whole path."""
+    os.unlink(source.absolute)
+    with pytest.raises(StepFailed, match=f"{source.absolute} is not there"):
+        Send(source, target).do(scene)
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[:-1], lambda d: b"?" + d[1:], lambda _d: b""])
+def test_what_arrives_otherwise_is_a_failure_for_another_attempt(
+    scene, box, source, target, damage
+):
+    """A copy that lacks or has another byte is found out by what lies on the far side."""
+    box.damage = damage
+    with pytest.raises(StepFailed, match="is not what was sent") as failure:
+        Send(source, target).do(scene)
+    assert failure.value.again
+    assert "the box" in str(failure.value)
+    assert scene.learnt == {}
+
+
+def test_without_a_shell_the_size_is_the_proof(scene, box, source, target):
+    """A far side that cannot hash gives a warning with its name, and its size is still compared."""
+    box.hashes = False
+    Send(source, target).do(scene)
+    assert scene.warned == ["the box has no shell: x.tar is proven by size only."]
+    box.damage = lambda data: data[1:]
+    with pytest.raises(StepFailed, match="999,999 of 1,000,000 bytes"):
+        Send(source, target).do(scene)
+
+
+def test_a_source_that_changed_on_the_disk_is_not_copied_as_good(scene, source, target):
+    """A file that is no longer what was written fails at once: another attempt cannot help."""
+    scene.record(source, sha256=hashlib.sha256(b"other").hexdigest())
+    with pytest.raises(StepFailed, match="no longer what was written") as failure:
+        Send(source, target).do(scene)
+    assert not failure.value.again
+    scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    Send(source, target).do(scene)
+
+
+def test_without_room_nothing_is_sent(scene, box, source, target):
+    """A disk that is too small says so before the first byte; one that tells nothing is tried."""
+    box.free = 999_999
+    with pytest.raises(StepFailed, match=r"On the box 999,999 bytes are free.*1,000,000"):
+        Send(source, target).do(scene)
+    assert scene.moved_bytes == 0
+    assert os.listdir(target.root) == []
+    box.free = None
+    Send(source, target).do(scene)
+
+
+def test_a_run_that_is_to_end_sends_no_more(scene, source, target):
+    """A copy stops in the middle when the scene says that the run ends."""
+
+    def moved(_size_bytes):
+        raise Interrupted(15)
+
+    scene.moved = moved
+    with pytest.raises(Interrupted):
+        Send(source, target).do(scene)
+
+
+def test_a_manifest_waits_for_its_parts(scene, source, target):
+    """A copy that vouches for others is not sent when one of them has not arrived."""
+    part, copy = File("pi", "part"), File("nas", "part")
+    step = Send(source, target, ((part, copy),))
+    scene.failed = {"nas:part": "no tape"}
+    with pytest.raises(StepFailed, match="nas:part has not arrived"):
+        step.do(scene)
+    scene.failed["pi:part"] = "not made"  # then the manifest says so itself
+    step.do(scene)
+
+
+def test_the_dry_run_names_both_ends(source, target):
+    """What is printed tells what goes where."""
+    (line,) = Send(source, target).commands()
+    assert source.absolute in line
+    assert f"nas:'{target.absolute}'" in line
