@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from stand import Stand
-from stand_machine import StandError, check_programs
+from stand_machine import USER, StandError, check_programs
 
 HERE = Path(__file__).resolve().parent
 
@@ -52,3 +52,11 @@ def compose_version(request, stand):
     if request.param == 2 and stand.compose_v2 is None:
         _missing("no Compose v2: neither the plugin nor Debian's package could be had")
     return request.param
+
+
+@pytest.fixture(scope="session")
+def far(stand):
+    """Another Pi with an engine and a stack of its own, reached as test-pi and as test-root."""
+    made = stand.add("far", engine=True)
+    stand.pi.may_log_in_to(made, {"test-pi": (22, USER), "test-root": (22, "root")})
+    return made
