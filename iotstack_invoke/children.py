@@ -14,12 +14,16 @@ import threading
 import time
 from collections.abc import Iterator
 
+from .errors import Interrupted
+
 GRACE_S = 3.0
 """How long a program may take to end by itself after SIGTERM."""
 
 _lock = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
 _ending = threading.Event()
+_held: list[list[int]] = []
+"""For each block of signals_held(), the signals that came meanwhile."""
 
 
 def ending() -> bool:
@@ -41,6 +45,31 @@ def watched(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes
             end(process)
         with _lock:
             _running.discard(process)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Put off what interrupt() raises until the block ends.
+
+    Between its start and its place on the list a program would be lost: nobody would end it.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals are handled there
+        yield
+        return
+    _held.append([])
+    try:
+        yield
+    finally:
+        came = _held.pop()
+        if came:
+            interrupt(came[0])
+
+
+def interrupt(number: int) -> None:
+    """Raise Interrupted, now or when the program that is being started is on the list."""
+    if not _held:
+        raise Interrupted(number)
+    _held[-1].append(number)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -117,7 +117,7 @@ def door(*, runs: bool = False, **keywords: Any) -> Callable[[Callable[..., Any]
 
 def _options(given: dict[str, Any], *, dry: bool) -> Options:
     jobs = given.pop("jobs")
-    if not jobs.isdigit() or not 1 <= int(jobs) <= 16:  # noqa: PLR2004 - each is a thread
+    if not jobs.isdecimal() or not 1 <= int(jobs) <= 16:  # noqa: PLR2004 - each is a thread
         raise UsageError(f"--jobs {jobs}: how many jobs run at once is a number from 1 to 16.")
     return Options(
         dry_run=given.pop("dry_run") or dry,

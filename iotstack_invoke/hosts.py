@@ -182,18 +182,6 @@ def piped(
 
     Its error stream is read by a thread of its own and handed on line by line.
     """
-    try:
-        process = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise StepFailed(
-            f"{words[0]} cannot be started: {error.strerror}. Is it installed?"
-        ) from error
     lines = LineStream("err", heard or (lambda _stream, _line: None))
     troubles: list[BaseException] = []
 
@@ -208,22 +196,37 @@ def piped(
                 troubles.append(error)
                 children.end(process)
 
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    timer = threading.Timer(limit_s, children.end, [process])
-    timer.daemon = True
-    timer.start()
-    finish = _Finish(process, listener, troubles)
-    try:
-        with children.watched(process):
-            yield process, finish
-    finally:
-        timer.cancel()
-        for stream in (process.stdin, process.stdout):
-            if stream:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        listener.join()
+    with contextlib.ExitStack() as at_the_end:
+        with children.signals_held():
+            try:
+                process = subprocess.Popen(
+                    words,
+                    stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise StepFailed(
+                    f"{words[0]} cannot be started: {error.strerror}. Is it installed?"
+                ) from error
+            listener = threading.Thread(target=listen, daemon=True)
+            listener.start()
+            timer = threading.Timer(limit_s, children.end, [process])
+            timer.daemon = True
+            timer.start()
+            at_the_end.callback(listener.join)  # the last to be written is the first to be done
+            at_the_end.callback(_close, process.stdin, process.stdout)
+            at_the_end.callback(timer.cancel)
+            at_the_end.enter_context(children.watched(process))
+        yield process, _Finish(process, listener, troubles)
+
+
+def _close(*streams: IO[bytes] | None) -> None:
+    for stream in streams:
+        if stream:
+            with contextlib.suppress(OSError):
+                stream.close()
 
 
 class _Finish:

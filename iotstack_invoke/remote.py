@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import re
 import shlex
@@ -26,26 +27,38 @@ import fabric
 import paramiko
 from fabric.runners import Remote
 from invoke.exceptions import CommandTimedOut, ThreadException
-from paramiko import AuthenticationException, BadHostKeyException, SSHException
+from paramiko import (
+    AuthenticationException,
+    BadHostKeyException,
+    ChannelException,
+    SSHException,
+)
 
-from .errors import StepFailed, Unreachable
+from .errors import KeyRefused, StepFailed, Unreachable
 from .hosts import CHUNK_BYTES, PRIVATE, LocalHost, _first_of, checked, piped, read_chunk
 from .runner import RUN_OVERRIDES, LineStream, _Mended
 from .settings import Ssh
 from .steps import Command, FileFact, Heard, Outcome, Pipe, Received
 
+# Without a handler Python prints its lines to stderr; what they tell reaches us as errors.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
 CONNECT_LIMIT_S = 15
 TRANSFER_LIMIT_S = 24 * 3600.0
+KEEPALIVE_S = 15
+DEAD_LINE_MS = 60_000
 SSH_PORT = 22
 COMMANDS_AT_ONCE = 8
 """sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
+
+SESSION_TRIES = 10
 
 SHELL_ANSWER = "a shell answers"
 
 # Each script gets its paths as "$1", "$2" …: one place to quote, and any login shell will do.
 # GNU first, then what a Mac or a NAS with BSD tools understands.
 RECEIVE = (
-    'umask 077; cat > "$1" && { sync "$1" 2>/dev/null || sync; } && TZ=UTC0 touch -t "$2" "$1" '
+    'umask 077; cat > "$1" && { sync "$1" 2>/dev/null || sync; } && TZ=UTC0 touch -c -t "$2" "$1" '
     '&& wc -c < "$1" && { sha256sum < "$1" 2>/dev/null || shasum -a 256 < "$1"; }'
 )
 LOOK = (
@@ -95,6 +108,7 @@ class Login:
                 self._connection = self.closed_connection()
             if not self._connection.is_connected:
                 self.talk(self._connection.open)
+                _break_when_dead(self._connection.transport)
         return self._connection
 
     def closed_connection(self) -> Any:
@@ -104,14 +118,18 @@ class Login:
     def start(self, command: Command) -> paramiko.Channel:
         """Return a channel in which a command was started; raises Unreachable."""
         transport = self.connection().transport
-        channel: paramiko.Channel = self.talk(transport.open_session)
+        channel: paramiko.Channel = self.talk(
+            lambda: _once_there_is_a_session(transport.open_session)
+        )
         self.talk(lambda: channel.exec_command(str(command)))
         return channel
 
     def sftp(self) -> paramiko.SFTPClient:
         """Return an SFTP client of its own for the calling thread."""
         transport = self.connection().transport
-        client = self.talk(lambda: paramiko.SFTPClient.from_transport(transport))
+        client = self.talk(
+            lambda: _once_there_is_a_session(lambda: paramiko.SFTPClient.from_transport(transport))
+        )
         assert client is not None  # noqa: S101 - the transport is open
         return client
 
@@ -127,7 +145,7 @@ class Login:
         return (
             *("ssh", "-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"),
             *("-o", f"ConnectTimeout={CONNECT_LIMIT_S}"),
-            *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"),
+            *("-o", f"ServerAliveInterval={KEEPALIVE_S}", "-o", "ServerAliveCountMax=4"),
             *(("-F", ssh.config) if ssh.config else ()),
             *(("-o", f"UserKnownHostsFile={ssh.known_hosts}") if ssh.known_hosts else ()),
             *(("-p", str(ssh.port)) if ssh.port else ()),
@@ -141,11 +159,11 @@ class Login:
         try:
             return act()
         except BadHostKeyException as error:
-            raise Unreachable(
+            raise KeyRefused(
                 f"{self.name} ({self.ssh.host}) shows another host key than the one we know: "
                 "either it was set up anew or it is another machine. Compare the fingerprints; "
                 f"if it is right, forget the old key with `ssh-keygen -R {self.ssh.host}` and "
-                f"log in once with `ssh {self.ssh.host}`."
+                f"log in once with `ssh {self.ssh.host}`, or run `inv hosts --trust {self.name}`."
             ) from error
         except AuthenticationException as error:
             raise Unreachable(
@@ -154,9 +172,10 @@ class Login:
             ) from error
         except SSHException as error:
             if "not found in known_hosts" in str(error):
-                raise Unreachable(
+                raise KeyRefused(
                     f"The host key of {self.name} ({self.ssh.host}) is not known. Log in once "
-                    f"with `ssh {self.ssh.host}` and compare the fingerprint."
+                    f"with `ssh {self.ssh.host}` and compare the fingerprint, or run "
+                    f"`inv hosts --trust {self.name}`."
                 ) from error
             raise Unreachable(f"{self.name} ({self.ssh.host}): {error}.", again=True) from error
         except socket.gaierror as error:
@@ -174,6 +193,25 @@ class Login:
                 "does `ssh` reach it?",
                 again=True,
             ) from error
+
+
+def _break_when_dead(transport: Any) -> None:
+    """Let a line that went dead break: TCP alone hopes for a quarter of an hour."""
+    transport.set_keepalive(KEEPALIVE_S)
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a line through a gateway
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_LINE_MS)
+
+
+def _once_there_is_a_session(act: Callable[[], Answer]) -> Answer:
+    """Return what `act` returns, which opens a session; a refused one has run nothing.
+
+    sshd counts a session that has just ended for a moment longer.
+    """
+    for _ in range(SESSION_TRIES):
+        with contextlib.suppress(ChannelException):
+            return act()
+        time.sleep(0.2)
+    return act()
 
 
 def _connection(ssh: Ssh) -> Any:
@@ -246,7 +284,9 @@ class SshHost:
             streams = {f"{name}_stream": LineStream(name, heard) for name in ("out", "err")}
         try:
             with self.login.at_once:
-                result = connection.run(str(command), timeout=command.limit_s, **streams)
+                result = _once_there_is_a_session(
+                    lambda: connection.run(str(command), timeout=command.limit_s, **streams)
+                )
         except CommandTimedOut as error:
             raise StepFailed(
                 f"On {self.name}: it did not end within {command.limit_s:g} s: {command}",
@@ -339,7 +379,8 @@ class SshHost:
             said: str = channel.makefile_stderr("rb").read().decode("utf-8", "replace").strip()
             code = channel.recv_exit_status()
         except (SSHException, OSError, EOFError) as error:
-            raise StepFailed(f"Sending to {self.name} failed: {error}", again=True) from error
+            why = str(error) or "the line broke"  # EOFError says nothing
+            raise StepFailed(f"Sending to {self.name} failed: {why}", again=True) from error
         finally:
             channel.close()
         if code:

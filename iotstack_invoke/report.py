@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+GRAPH_FORMS = ("tree", "mermaid", "dot")
 LINE_WIDTH = 200
 """Off a terminal Rich would wrap at 80 columns, in the middle of a path."""
 
@@ -35,9 +36,9 @@ def size_text(size_bytes: int) -> str:
 
 def duration_text(seconds: float) -> str:
     """Return a duration for people: `0.4 s`, `42 s`, `3 min 05 s`, `1 h 02 min`."""
-    if seconds < 10:  # noqa: PLR2004
+    if seconds < 9.95:  # noqa: PLR2004 - what rounds to ten is told as ten
         return f"{seconds:.1f} s"
-    if seconds < 60:  # noqa: PLR2004
+    if seconds < 59.5:  # noqa: PLR2004
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:  # noqa: PLR2004
@@ -79,7 +80,9 @@ class Report:
 
             stream = sys.stderr if error else sys.stdout
             width = None if stream.isatty() else int(os.environ.get("COLUMNS", LINE_WIDTH))
-            self._consoles[error] = Console(stderr=error, width=width, highlight=False)
+            self._consoles[error] = Console(
+                stderr=error, width=width, highlight=False, emoji=False
+            )
         return self._consoles[error]
 
     def tell(self, text: str, *, style: str | None = None) -> None:

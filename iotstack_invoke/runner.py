@@ -58,22 +58,23 @@ class _Mended:
 class MendedLocal(_Mended, Local):
     """Invoke's Local for unattended work."""
 
-    process: Any
+    process: Any = None
 
     def start(self, command: str, shell: str, env: dict[str, Any]) -> None:
         """Start the command in its own process group, with nothing to read."""
-        self.process = Popen(  # noqa: S602 - the command was quoted by Command.__str__
-            command,
-            shell=True,
-            executable=shell,
-            env=env,
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            start_new_session=True,
-        )
-        self._watch = children.watched(self.process)
-        self._watch.__enter__()
+        with children.signals_held():
+            self.process = Popen(  # noqa: S602 - the command was quoted by Command.__str__
+                command,
+                shell=True,
+                executable=shell,
+                env=env,
+                stdin=DEVNULL,
+                stdout=PIPE,
+                stderr=PIPE,
+                start_new_session=True,
+            )
+            self._watch = children.watched(self.process)
+            self._watch.__enter__()
 
     def kill(self) -> None:
         """End the whole group."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ..errors import StepFailed
+from ..errors import StepFailed, UsageError
 from ..plan import bind, decide, resolve
-from ..report import Report, age_text, size_text
+from ..report import GRAPH_FORMS, Report, age_text, size_text
 from ..rulebooks.backup import BackupFacts, backup_book, log_targets, set_targets
 from ..rules import split_set_name
 from ..sets import BackupSet, State, gather_sets
@@ -118,7 +118,12 @@ def _plain(row: Row, now: datetime) -> dict[str, object]:
 
 
 def show_graph(settings: Settings, report: Report, form: str) -> None:
-    """Print the rules of a backup of this minute; looks at nothing."""
+    """Print the rules of a backup of this minute; looks at nothing.
+
+    Raises UsageError for a form that there is not.
+    """
+    if form not in GRAPH_FORMS:
+        raise UsageError(f"--format {form}: there are {', '.join(GRAPH_FORMS)}.")
     stand = Stand.of(settings)
     vaults = tuple(stand.vaults)
     facts = BackupFacts(host="", program="", folder=settings.stack.folder, members=())
