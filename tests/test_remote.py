@@ -79,7 +79,7 @@ def tried(act):
         try:
             return act()
         except StepFailed as error:
-            assert error.again
+            assert error.again  # noqa: PT017 - the last try is outside
             time.sleep(0.2)
     return act()
 

@@ -5,6 +5,7 @@ from datetime import datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from iotstack_invoke.errors import RuntagError
 from iotstack_invoke.runtag import (
     LONGEST_BYTES,
