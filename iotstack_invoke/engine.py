@@ -233,6 +233,8 @@ class Run:
             if not ended.cancelled():
                 ended.exception()
         children.resume()
+        if any(each.job.rule.transaction for each in self.plan.to_run):
+            self.journal.settle()
         self.journal.undo()
         for scene in self._undiscarded:
             with contextlib.suppress(IotstackError):
@@ -333,6 +335,8 @@ class Run:
                 self._undiscarded.append(scene)
             return message
         try:
+            if scene.job.rule.transaction:  # others work on while a job that makes files fails
+                self.journal.settle()
             self.journal.undo(scene.job.name)
         except IotstackError as error:
             return f"{message}\n{error}"

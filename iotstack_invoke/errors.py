@@ -10,6 +10,7 @@ IotstackError               1    it failed
 ├── Refused                13    a check said no, and nothing was changed
 ├── StepFailed              1    something we asked for was not done
 │   └── Unreachable              a host did not answer
+│       └── KeyRefused           its host key is not known, or is another one
 └── Interrupted         128+n    Ctrl-C, SIGTERM, a closed terminal
 """
 
@@ -86,6 +87,10 @@ class StepFailed(IotstackError):
 
 class Unreachable(StepFailed):
     """A host did not answer, or did not let us in."""
+
+
+class KeyRefused(Unreachable):
+    """A host showed a key that is not known, or another one than is known."""
 
 
 class Interrupted(IotstackError):

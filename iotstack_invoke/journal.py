@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from .errors import IotstackError, StepFailed
+from .errors import IotstackError, StepFailed, Unreachable
 from .steps import Host, UndoableStep
 
 
 class Journal:
     """The journal of one host."""
 
-    def __init__(self, host: Host, path: str, steps: Iterable[type[Any]]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        path: str,
+        steps: Iterable[type[Any]],
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
         self.host = host
+        self.settle = settle
+        """Wait until no command of a step is at work: one may outlive the line it came by."""
         self.path = path
         self._steps: Mapping[str, type[Any]] = {each.__name__: each for each in steps}
         self._owed: list[tuple[str, UndoableStep]] = []
         self._lock = threading.Lock()
         self._torn = False
+        self._renamed = ""
+        """Where the journal may be instead: nobody said whether its rename was done."""
 
     def write(self, job: str, step: UndoableStep) -> None:
         """Note a step that is about to act."""
@@ -45,8 +55,9 @@ class Journal:
             if not any(owner == job for owner, _ in self._owed):
                 return
             if keep:
+                self._renamed = keep
                 self.host.rename(self.path, keep)
-                self._owed = []
+                self._owed, self._renamed = [], ""
                 return
             self._append({"done": job})
             self._owed = [(owner, step) for owner, step in self._owed if owner != job]
@@ -58,6 +69,14 @@ class Journal:
         Raises StepFailed where an undo fails; what is still owed stays in the file.
         """
         with self._lock:
+            if self._renamed:
+                try:
+                    self.host.rename(self._renamed, self.path)
+                except Unreachable:
+                    raise
+                except StepFailed:
+                    pass  # the first rename was not done
+                self._renamed = ""
             undone = []
             for owner, step in reversed(list(self._owed)):
                 if job is not None and owner != job:

@@ -183,7 +183,7 @@ class Login:
                 f"{self.name}: there is no host named {self.ssh.host}: {error.strerror}."
             ) from error
         except (OSError, EOFError) as error:
-            why = getattr(error, "strerror", None) or error
+            why = _why(error)
             if getattr(error, "filename", None):  # a file of ours: the key, the configuration
                 raise Unreachable(
                     f"{self.name}: {error.filename} cannot be read: {why}."  # type: ignore[union-attr]
@@ -295,7 +295,9 @@ class SshHost:
         except ThreadException as error:
             raise _first_of(error) from error
         except (SSHException, OSError, EOFError) as error:
-            raise Unreachable(f"The line to {self.name} broke: {error}.", again=True) from error
+            raise Unreachable(
+                f"The line to {self.name} broke: {_why(error)}.", again=True
+            ) from error
         finally:
             for stream in streams.values():
                 stream.close()
@@ -379,10 +381,11 @@ class SshHost:
             said: str = channel.makefile_stderr("rb").read().decode("utf-8", "replace").strip()
             code = channel.recv_exit_status()
         except (SSHException, OSError, EOFError) as error:
-            why = str(error) or "the line broke"  # EOFError says nothing
-            raise StepFailed(f"Sending to {self.name} failed: {why}", again=True) from error
+            raise StepFailed(
+                f"Sending to {self.name} failed: {_why(error)}", again=True
+            ) from error
         finally:
-            channel.close()
+            _close(channel)
         if code:
             raise StepFailed(f"Sending to {self.name} failed: {said or code}", again=True)
         return answer
@@ -397,7 +400,7 @@ class SshHost:
                 stream: Any = channel.makefile("rb", CHUNK_BYTES)  # it reads like a file
                 yield Pipe(stream, channel.recv_exit_status)
             finally:
-                channel.close()
+                _close(channel)
             return
         words = (*self.login.words(), str(command))
         with piped(words, heard, command.limit_s) as (process, finish):
@@ -521,13 +524,26 @@ class SftpPlace:
         try:
             yield client
         except (SSHException, EOFError) as error:
-            raise Unreachable(f"The line to {self.name} broke: {error}.", again=True) from error
+            raise Unreachable(
+                f"The line to {self.name} broke: {_why(error)}.", again=True
+            ) from error
         except OSError as error:
             channel = client.get_channel()
             broken = channel is None or channel.closed
             raise StepFailed(f"On {self.name}: {error}.", again=broken) from error
         finally:
-            client.close()
+            _close(client)
+
+
+def _why(error: Exception) -> str:
+    """Return what an error says, without its number; EOFError says nothing."""
+    return getattr(error, "strerror", None) or str(error) or "it was cut"
+
+
+def _close(channel: Any) -> None:
+    """Close a channel; on a line that just broke that fails, and what broke it is told."""
+    with contextlib.suppress(SSHException, OSError, EOFError):
+        channel.close()
 
 
 def _script(script: str, *arguments: str) -> Command:

@@ -105,6 +105,8 @@ class Settings:
 ALWAYS_EXCLUDED = (
     Exclusion("volumes/influxdb/*", "InfluxDB's live files; its data are in the influx part"),
     Exclusion("volumes/nextcloud/*", "Nextcloud is not safe to copy while it runs"),
+    Exclusion("volumes/.previous-*", "what a restore replaced, on media of its own"),
+    Exclusion("volumes/.restore-*", "what a restore stages, on media of its own"),
 )
 """What the seed leaves out; the empty folders themselves are in the archive."""
 

@@ -68,8 +68,8 @@ def restore(
     yes: bool = False,
 ) -> int:
     """Restore a backup: staged, checked, swapped by rename, proven, or undone by itself."""
-    from .actions.restore import Wish
     from .actions.restore import restore as restore_backup
+    from .actions.wish import Wish
 
     wish = Wish(runtag, host, from_, tuple(only or ()), live, yes)
     return restore_backup(work.settings, wish, work.options, work.report)
@@ -78,8 +78,8 @@ def restore(
 @door(help={"host": "A host of hosts.toml; this machine, if not given.", "yes": "Do not ask."})
 def undo(work: Work, host: str = "", yes: bool = False) -> int:
     """Go back to the state before the last restore."""
-    from .actions.restore import Wish
-    from .actions.restore import undo as undo_restore
+    from .actions.undo import undo as undo_restore
+    from .actions.wish import Wish
 
     return undo_restore(work.settings, Wish("", host, yes=yes), work.report)
 

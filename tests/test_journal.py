@@ -370,3 +370,40 @@ def test_the_journal_is_a_file_of_lines(tmp_path):
     with open(tmp_path / "journal", encoding="utf-8") as stream:
         assert journal(host).recover(stream) == ("two: Light", "one: Light")
     assert os.listdir(tmp_path) == []
+
+
+class LosingHost(MemoryHost):
+    """A host whose line breaks at a rename: before it, or when it is done and nobody hears it."""
+
+    def __init__(self, done):
+        super().__init__()
+        self.done = done
+        self.broken = False
+
+    def rename(self, old, new):
+        if self.broken or self.done:
+            if old not in self.files:
+                raise StepFailed(f"{old} is not there")
+            self.files[new] = self.files.pop(old)
+        if not self.broken:
+            self.broken = True
+            raise StepFailed("the line broke")
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_commit_of_which_nobody_knows_whether_it_was_done(done):
+    """It is undone under its own name: a kill meanwhile leaves it there, and no second one."""
+    host = LosingHost(done)
+    book = journal(host)
+    act(book, "job", "a")
+    act(book, "job", "b")
+    with pytest.raises(StepFailed, match="the line broke"):
+        book.forget("job", keep="restore/previous/journal")
+    host.refusing = {"a"}
+    with pytest.raises(StepFailed, match="lamp a does not answer"):
+        book.undo("job")
+    assert set(host.files) == {PATH}
+    host.refusing = set()
+    book.undo("job")
+    assert host.files == {}
+    assert host.lamps == {"a": 0, "b": 0}

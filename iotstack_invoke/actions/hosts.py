@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ..errors import ExitCode, IotstackError, Refused
+from ..errors import ExitCode, IotstackError, KeyRefused, Refused, Unreachable
 from ..report import Report, size_text
 from ..rulebooks.restore import RESTORE
 from ..settings import Settings
@@ -29,19 +29,27 @@ def list_hosts(settings: Settings, report: Report) -> int:
                     (
                         machine.name,
                         machine.role,
-                        "fit",
+                        *("yes", "yes", "yes"),
                         size_text(free) if free is not None else "?",
                         last.removeprefix("previous-") or "none",
                         target.folder,
                     )
                 )
         except IotstackError as error:
-            rows.append((machine.name, machine.role, "failed", "", "", machine.folder))
+            rows.append((machine.name, machine.role, *_found(error), "", "", machine.folder))
             troubles.append(f"{machine.name}: {error}")
-    report.table(("host", "role", "state", "free", "last restore", "folder"), rows, right=(3,))
+    titles = ("host", "role", "reached", "key known", "docker", "free", "last restore", "folder")
+    report.table(titles, rows, right=(5,))
     for trouble in troubles:
         report.fail(trouble)
     return ExitCode.FAILED if troubles else ExitCode.GOOD
+
+
+def _found(error: IotstackError) -> tuple[str, str, str]:
+    """Return how far we came: was it reached, is its key known, can its Docker be used."""
+    if isinstance(error, KeyRefused):
+        return "yes", "no", "?"
+    return ("no", "?", "?") if isinstance(error, Unreachable) else ("yes", "yes", "no")
 
 
 def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> int:

@@ -1,4 +1,4 @@
-"""One restore from the first look to the last word, and the undo of the last one.
+"""One restore from the first look to the last word.
 
 lock → undo what a dead run left → look → fetch and stage → confirm → switch → report. Until the
 switch nothing of the stack is touched; after it, every step has an undo until the commit.
@@ -6,74 +6,58 @@ switch nothing of the stack is touched; after it, every step has an undo until t
 
 from __future__ import annotations
 
-import contextlib
-import difflib
+import json
 import os
 import posixpath
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from ..engine import Run, RunResult, signals_raised
-from ..errors import ExitCode, Interrupted, NotFound, Refused, UsageError
+from ..errors import ExitCode, Interrupted, Refused
 from ..hosts import LocalHost
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
-from ..manifest import Manifest, read_manifest
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
 from ..rulebooks.restore import (
     RESTORE,
-    Item,
     RestoreFacts,
-    aside_folder,
     restore_book,
     stages,
     undoable,
-    used_folder,
 )
-from ..rules import KINDS, PARTS
-from ..runtag import LATEST, read_runtag
-from ..services.compose import COMPOSE_FILES, Found, compose_words, inspect_all, is_top_file, named
-from ..services.influx import BACKUP_INSIDE
-from ..services.influx_load import Server
-from ..services.stack import UseStage, wait_for_orphans
-from ..sets import BackupSet, gather_sets
+from ..services.influx_load import PROVEN
+from ..services.influx_log import say_internal_left_out
+from ..services.members import Contents
+from ..services.stack import wait_for_orphans
 from ..settings import Options, Settings
 from ..steps import Command, Place, Record
-from ..targets import ANY_EXIT, Target, device, entries, locked_target, open_target, read_text
-from ..vaults import vault_place
+from ..targets import ANY_EXIT, Target, locked_target, open_target, read_text
 from .backup import look_everywhere
+from .prospect import INFLUX_FOLDER, Prospect
+from .undo import recover
+from .wish import Source, Wish, choose_set, confirm, source_of
 
-FOLDERS = ("services", "volumes")
-INFLUX_FOLDER = "volumes/influxdb"
-EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
-"""In each general part as empty folders: their data are elsewhere, or nowhere."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a person asked for."""
-
-    runtag: str
-    host: str = ""
-    source: str = ""
-    only: tuple[str, ...] = ()
-    live: str = ""
-    yes: bool = False
+SET_MARK = ".set"
+"""In a staging folder: which set it was staged from."""
+TOLD_AT_THE_END = (PROVEN, say_internal_left_out(2).partition("(")[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where the archives come from: a place, and the folder in it."""
+class Notes:
+    """Hears what a job tells that a person should still read when the run is over."""
 
-    place: Place
-    folder: str
-    in_place: bool
-    """It is the target's own backups/: nothing has to be fetched."""
-    name: str
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def said(self, _job: object, text: str) -> None:
+        """Keep what InfluxDB was proven to have, and what of it was left out."""
+        if text.startswith(TOLD_AT_THE_END) and text not in self.told:
+            self.told.append(text)
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_words: None
 
 
 class Ledger:
@@ -96,7 +80,7 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
     try:
         with signals_raised(), open_target(settings, wish.host) as target:
             _refuse_live(target, wish)
-            with _source(settings, wish, target) as source:
+            with source_of(settings, wish, target) as source:
                 chosen = _Restore(settings, target, source, wish, report)
                 if options.dry_run:
                     return chosen.show()
@@ -116,58 +100,6 @@ def _refuse_live(target: Target, wish: Wish) -> None:
         )
 
 
-@contextlib.contextmanager
-def _source(settings: Settings, wish: Wish, target: Target) -> Iterator[Source]:
-    """Yield where the archives come from: a vault, the target's own backups, or a folder."""
-    asked = wish.source or ("vault" if settings.vaults else "here")
-    vaults = {each.name: each for each in settings.vaults}
-    if asked == "here":
-        yield Source(target.host, target.backups, True, f"{target.name}:backups")
-        return
-    if asked == "vault" and not vaults:
-        raise UsageError("--from vault: hosts.toml names no vault.")
-    vault = next(iter(vaults.values())) if asked == "vault" else vaults.get(asked)
-    if vault is None:
-        if "/" not in asked and asked != ".":
-            known = ", ".join(["vault", "here", *vaults])
-            raise UsageError(f"--from {asked}: write one of {known}, or a folder (./{asked}).")
-        folder = os.path.abspath(os.path.expanduser(asked))
-        yield Source(LocalHost(folder, asked), folder, False, asked)
-        return
-    place = vault_place(vault)
-    try:
-        yield Source(place, vault.folder, False, vault.name)
-    finally:
-        place.close()
-
-
-def _choose(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
-    """Return the backup that was asked for, and its manifest where it has one."""
-    sets = gather_sets(source.place.names(source.folder), {})
-    if asked == LATEST:
-        whole = [each for each in sets if "manifest" in each.files] or list(sets)
-        if not whole:
-            raise NotFound(f"There is no backup in {source.name} ({source.folder}).")
-        backup = whole[0]
-    else:
-        runtag = read_runtag(asked)
-        found = {each.runtag: each for each in sets}
-        if runtag not in found:
-            near = difflib.get_close_matches(runtag, found, 3, 0.4) or list(found)[:3]
-            offer = f" Nearest: {', '.join(near)}." if near else " There is none at all."
-            raise NotFound(f"There is no backup {runtag} in {source.name}.{offer}")
-        backup = found[runtag]
-    if "manifest" not in backup.files:
-        return backup, None
-    path = f"{source.folder}/{backup.runtag}.{KINDS['manifest']}"
-    with source.place.read(path) as stream:
-        text = stream.read().decode("utf-8")
-    try:
-        return backup, read_manifest(text)
-    except ValueError as error:
-        raise Refused(f"The manifest of {backup.runtag} is damaged: {error}.") from error
-
-
 class _Restore:
     """A restore of one backup to one target."""
 
@@ -178,149 +110,110 @@ class _Restore:
         self.target = target
         self.source = source
         self.report = report
-        self.backup, self.manifest = _choose(source, wish.runtag)
+        self.backup, self.manifest = choose_set(source, wish.runtag)
         self.wish = wish
-        self.journal = Journal(target.host, target.journal, undoable())
+        self.journal = Journal(
+            target.host,
+            target.journal,
+            undoable(),
+            lambda: wait_for_orphans(target.host, target.guard),
+        )
         self.runtag = self.backup.runtag
-        self.stage = f"{target.folder}/{RESTORE}/{self.runtag}"
+        self.before = Prospect(settings, target, source, wish, self.backup, self.manifest, report)
+        self.stage = self.before.stage
 
     def show(self) -> int:
-        """Print the plan; what is put in place is known when the archive is looked into."""
-        facts = self._look()
-        plan = self._plan(self._staging_targets(facts), facts)
+        """Print the plan, with what would be replaced where the archive can be looked into now."""
+        facts = self.before.facts()
         self._tell_what(facts)
-        self.report.plan(plan)
+        self._tell_room(facts)
+        contents = self.before.contents(facts)
+        targets = self._staging_targets(facts)
+        if contents:
+            facts = self.before.with_items(facts, contents)
+            self._tell_items(facts, contents)
+        if contents or "general" not in facts.kinds:
+            targets = [f"pi:restored/{self.runtag}"]
+        self.report.plan(self._plan(targets, facts))
         return ExitCode.GOOD
 
     def run(self, options: Options) -> int:
         """Restore under the lock."""
         recover(self.target, self.journal, self.report)
-        facts = self._look()
-        self._refuse_without_room(facts)
+        facts = self.before.facts()
+        self.before.refuse_without_room(facts)
         self._tell_what(facts)
-        _confirm(self.wish, self.runtag)
-        host = self.target.host
-        host.run(Command(("mkdir", "-p", "-m", "0700", "--", self.stage)))
+        self._tell_room(facts)
+        confirm(self.wish, self.runtag)
+        self._begin_stage(facts)
         log = RunLog(self._log_path())
-        watcher = Fanout(LogWatcher(log), self.report)
-        ledger = Ledger(self._records())
+        notes = Notes()
+        watcher = Fanout(LogWatcher(log), self.report, notes)
+        ledger = Ledger(self.before.records())
         try:
             staged = self._do(self._staging_targets(facts), facts, ledger, watcher, options)
             if staged.failed:
                 return self._end(staged, log, "Nothing of the stack was touched.")
-            facts = self._with_items(facts)
+            facts = self.before.with_items(self.before.facts_again(facts))
             started = time.monotonic()
             target = [f"pi:restored/{self.runtag}"]
             result = self._do(target, facts, ledger, watcher, options)
             self._down_s = time.monotonic() - started
             if result.failed:
-                return self._end(result, log, "The stack is as it was before.")
+                return self._end(result, log, self._what_is_left())
         except BaseException as error:
             log.write("restore", f"ended early: {error}")
             log.leave()
             raise
-        self._clear_stage(facts)
-        return self._good(facts, staged + result, log)
+        self._clear_stage()
+        return self._good(facts, staged + result, log, notes)
 
-    # What there is.
-
-    def _look(self) -> RestoreFacts:
-        target, host = self.target, self.target.host
-        there = entries(host, target.folder)
-        found = inspect_all(host, target.docker)
-        here = host.run(Command(("realpath", "--", target.folder))).out.strip()
-        mine = [each for each in found if each.working_folder and each.working_folder == here]
-        running = sorted((e for e in mine if e.container.running), key=lambda e: e.started)
-        compose_file = next((n for n in COMPOSE_FILES if n in there), COMPOSE_FILES[0])
-        compose = (
-            *compose_words(host, target.docker),
-            *("--project-directory", target.folder, "--file", f"{target.folder}/{compose_file}"),
-        )
-        kinds = tuple(kind for kind in PARTS if kind in self.backup.files)
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        return RestoreFacts(
-            kinds=kinds,
-            in_place=self.source.in_place,
-            as_root=target.as_root,
-            docker=target.docker,
-            compose=compose,
-            guard=target.guard,
-            previous=f"{target.folder}/{RESTORE}/previous-{self.runtag}-{now}",
-            items=(),
-            running=tuple(each.container.name for each in running),
-            expected=tuple(
-                each.name
-                for each in (self.manifest.containers if self.manifest else ())
-                if each.running
-            ),
-            bare=not mine,
-            server=self._server(found) if "influx" in kinds else None,
-            dump_on_host=f"{target.folder}/backups/influxdb/db",
-            dump_inside=posixpath.join(BACKUP_INSIDE, f"restore.{self.runtag}"),
-            free_bytes=host.free_bytes(target.folder) or 0,
-            limit_s=self.settings.influx.limit_s,
-            volumes_apart="volumes" in there
-            and device(host, f"{target.folder}/volumes") != device(host, target.folder),
-        )
-
-    def _server(self, found: tuple[Found, ...]) -> Server:
-        name = self.settings.influx.container
-        container = named(found, name)
-        data = f"{self.target.folder}/{INFLUX_FOLDER}/data"
-        if container is None:
-            return Server(name, data)
-        mounts = {each.inside: each.on_host for each in container.mounts}
-        if BACKUP_INSIDE not in mounts:
-            raise Refused(
-                f"Container {name} on {self.target.name} does not map {BACKUP_INSIDE}, so it "
-                "cannot see the dump. Add to its volumes in docker-compose.yml:\n"
-                f"      - ./backups/influxdb/db:{BACKUP_INSIDE}"
-            )
-        return Server(name, mounts.get(posixpath.dirname(BACKUP_INSIDE), data))
-
-    def _refuse_without_room(self, facts: RestoreFacts) -> None:
-        general = self.backup.files.get("general")
-        influx = self.backup.files.get("influx")
-        parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
-        unpacked = (
-            int(parts["general"].facts.get("unpacked_bytes", 0)) if "general" in parts else 0
-        )
-        packed = sum(fact.size_bytes for kind, fact in self.backup.files.items() if kind in PARTS)
-        unpacked = unpacked or (general.size_bytes * 3 if general else 0)
-        dump = influx.size_bytes if influx else 0
-        needed = (0 if facts.in_place else packed) + unpacked + 3 * dump
-        if facts.free_bytes < needed:
-            raise Refused(
-                f"{self.target.name} has {facts.free_bytes:,} bytes free, and this restore needs "
-                f"about {needed:,}: {0 if facts.in_place else packed:,} for the archives, "
-                f"{unpacked:,} unpacked, three times {dump:,} for InfluxDB. What is replaced "
-                "is kept as well. Nothing was changed."
-            )
-
-    def _records(self) -> dict[str, Record]:
-        """Return what the manifest says of the archives, where they come from."""
-        found = {}
-        for part in self.manifest.made if self.manifest else ():
-            name = f"from:{part.file}"
-            found[name] = Record(name, part.size_bytes, part.sha256)
-            held = f"pi:backups/{part.file}"
-            found[held] = Record(held, part.size_bytes, part.sha256)
-        return found
+    def _what_is_left(self) -> str:
+        if read_text(self.target.host, self.target.journal):
+            return "The way back is not finished: run `inv undo`, which goes on with it."
+        return "The stack is as it was before."
 
     # What is done.
+
+    def _begin_stage(self, facts: RestoreFacts) -> None:
+        """Make the staging folder; what an earlier run fetched of this very set stays in it."""
+        host = self.target.host
+        parts = self.manifest.made if self.manifest else ()
+        hashes = {part.kind: part.sha256 for part in parts}
+        sizes = {kind: fact.size_bytes for kind, fact in self.backup.files.items()}
+        mark = json.dumps(hashes or [self.source.name, sizes], sort_keys=True)
+        if read_text(host, f"{self.stage}/{SET_MARK}") != mark:
+            self._clear_stage()
+        host.run(Command(("mkdir", "-p", "-m", "0700", "--", self.stage)))
+        if facts.volumes_apart:  # root's, as a rule, and what is staged there is renamed by us
+            user = host.run(Command(("id", "-u"))).out.strip()
+            words = ("install", "-d", "-m", "0700", "-o", user, "--", self._staged_apart)
+            host.run(Command((*facts.as_root, *words)))
+        with host.create(f"{self.stage}/{SET_MARK}") as stream:
+            stream.write(mark.encode())
+        for record in self.before.records().values():
+            path = f"{self.target.folder}/{record.output.removeprefix('pi:')}"
+            if not record.output.startswith(f"pi:{RESTORE}/") or not host.look([path]):
+                continue
+            told = host.run(Command(("sha256sum", "--", path), ANY_EXIT, 24 * 3600)).out
+            if told.split(" ")[0] != record.sha256:
+                host.remove([path])
 
     def _staging_targets(self, facts: RestoreFacts) -> list[str]:
         return [each.format(runtag=self.runtag) for each in stages({}, facts)]
 
     @property
     def _places(self) -> dict[str, Place]:
-        return {"pi": self.target.host, "from": self.source.place, "dump": self.target.host}
+        return {"pi": self.target.host, "from": self.source.place}
+
+    @property
+    def _staged_apart(self) -> str:
+        return f"{self.target.folder}/volumes/.restore-{self.runtag}"
 
     def _plan(self, targets: list[str], facts: RestoreFacts) -> Plan:
         roots = {
             "pi": self.target.folder,
             "from": self.source.folder,
-            "dump": facts.dump_on_host,
         }
         graph = resolve(restore_book(), targets, roots, facts)
         files, _ = look_everywhere(graph.files, self._places)
@@ -347,44 +240,8 @@ class _Restore:
         finally:
             self.report.stop_bars()
 
-    def _with_items(self, facts: RestoreFacts) -> RestoreFacts:
-        """Return the facts with what is swapped: each entry of services/ and volumes/."""
-        if "general" not in facts.kinds:
-            return facts
-        host, root = self.target.host, self.target.as_root
-        stack = f"{self.stage}/stack"
-        top = entries(host, stack, root)
-        items = []
-        for folder in FOLDERS:
-            staged = f"{stack}/{folder}"
-            if folder == "volumes" and facts.volumes_apart:
-                staged = f"{self.target.folder}/volumes/.restore-{self.runtag}/volumes"
-            items += [
-                self._item(facts, f"{folder}/{name}", f"{folder}/{name}", f"{staged}/{name}")
-                for name in sorted(entries(host, staged, root))
-                if f"{folder}/{name}" not in EMPTY_FOLDERS
-            ]
-        there = entries(host, self.target.folder)
-        for name in sorted(top):
-            if top[name] == "f" and is_top_file(name):
-                live = name if name not in there else f"{name}.{self.runtag}"
-                if live not in there:
-                    items.append(self._item(facts, name, live, f"{stack}/{name}"))
-        chosen = _chosen(items, self.target.folder, self.wish.only)
-        return replace(facts, items=tuple(chosen))
-
-    def _item(self, facts: RestoreFacts, name: str, live: str, staged: str) -> Item:
-        return Item(
-            staged=staged,
-            live=f"{self.target.folder}/{live}",
-            aside=f"{aside_folder(facts, name)}/{name}",
-            used=f"{used_folder(facts, name)}/{name}",
-        )
-
-    def _clear_stage(self, facts: RestoreFacts) -> None:
-        dump = posixpath.join(facts.dump_on_host, f"restore.{self.runtag}")
-        volumes = f"{self.target.folder}/volumes/.restore-{self.runtag}"
-        words = (*self.target.as_root, "rm", "-rf", "--", self.stage, dump, volumes)
+    def _clear_stage(self) -> None:
+        words = (*self.target.as_root, "rm", "-rf", "--", self.stage, self._staged_apart)
         self.target.host.run(Command(words, ANY_EXIT, 3600))
 
     # What is said.
@@ -406,9 +263,51 @@ class _Restore:
             f"Restore {self.runtag} ({made}; {sizes}) from {self.source.name} to "
             f"{self.target.name}:{self.target.folder}"
         )
-        stopped = ", ".join(facts.running) or "nothing, for nothing runs"
+        if self.wish.only:
+            self.report.write(f"  only: {', '.join(self.wish.only)}")
+        stopped = ", ".join(facts.running) or "nothing, for nothing of it runs"
         self.report.write(f"  stops and starts again: {stopped}")
         self.report.write(f"  what is replaced stays in: {facts.previous}")
+
+    def _tell_room(self, facts: RestoreFacts) -> None:
+        needed = self.before.needs(facts)
+        listed = ", ".join(f"{size_text(size)} for {what}" for what, size in needed.items())
+        self.report.write(
+            f"  needs about {size_text(sum(needed.values()))} ({listed}); "
+            f"{size_text(facts.free_bytes)} are free"
+        )
+
+    def _tell_items(self, facts: RestoreFacts, contents: Contents) -> None:
+        """Tell what would differ: what is replaced, what is new, what stays as it is."""
+        folder, present = self.target.folder, self.before.present()
+        lives = {each.live for each in facts.items}
+        inside = {each for each in lives if posixpath.dirname(each) != folder}
+        databases = [f"database {name} of InfluxDB" for name in facts.databases]
+        if facts.server and facts.server_there and not databases:
+            databases = ["all of InfluxDB"]
+        for what, names in (
+            ("replaces", [*sorted(inside & present), *databases]),
+            ("new here", sorted(inside - present)),
+            ("stays as it is", sorted(present - inside - {f"{folder}/{INFLUX_FOLDER}"})),
+            ("put beside, or where there is none", sorted(lives - inside)),
+        ):
+            self.report.write(f"  {what}: {self._listed(names)}")
+        for refusal in contents.refusals:
+            self.report.warn(f"  would be refused: {refusal}")
+
+    def _listed(self, paths: Iterable[str]) -> str:
+        told = ", ".join(path.removeprefix(f"{self.target.folder}/") for path in paths)
+        return told or "nothing"
+
+    def _tell_done(self, facts: RestoreFacts) -> None:
+        """Tell what was restored, and what stayed as it was."""
+        lives = {each.live for each in facts.items}
+        inside = {each for each in lives if posixpath.dirname(each) != self.target.folder}
+        influx = f"{self.target.folder}/{INFLUX_FOLDER}"
+        self.report.write(f"  restored: {self._listed(sorted(lives))}")
+        self.report.write(
+            f"  left as it was: {self._listed(sorted(self.before.present() - inside - {influx}))}"
+        )
 
     def _end(self, result: RunResult, log: RunLog, what_is_left: str) -> int:
         log.write("restore", what_is_left)
@@ -426,12 +325,13 @@ class _Restore:
                 continue
             told = f"  {name} was left as it is; the backup's is beside it as {name}.{self.runtag}"
             if name.endswith(".env"):
-                here = read_text(self.target.host, f"{self.target.folder}/{name}")
-                differing = differing_keys(here, read_text(self.target.host, item.live))
+                host, root = self.target.host, self.target.as_root
+                here = read_text(host, f"{self.target.folder}/{name}", root)
+                differing = differing_keys(here, read_text(host, item.live, root))
                 told += f"; they differ in {', '.join(differing) or 'nothing'}"
             self.report.write(told)
 
-    def _good(self, facts: RestoreFacts, result: RunResult, log: RunLog) -> int:
+    def _good(self, facts: RestoreFacts, result: RunResult, log: RunLog, notes: Notes) -> int:
         log.write("restore", f"{self.runtag} is restored")
         log.finish(os.rename)
         host = f" --host {self.target.name}" if self.target.name != "this machine" else ""
@@ -439,6 +339,9 @@ class _Restore:
             f"{self.runtag} is restored; the stack was away for {duration_text(self._down_s)}. "
             f"Back to before: inv undo{host}"
         )
+        self._tell_done(facts)
+        for text in notes.told:
+            self.report.write(f"  {text}")
         self._tell_beside(facts)
         for text in result.warnings:
             self.report.warn(f"  {text}")
@@ -456,73 +359,3 @@ def _read_env(text: str) -> dict[str, str]:
         line.partition("=") for line in text.splitlines() if not line.lstrip().startswith("#")
     )
     return {key.removeprefix("export ").strip(): value for key, equals, value in pairs if equals}
-
-
-def _chosen(items: list[Item], folder: str, only: tuple[str, ...]) -> list[Item]:
-    wanted = [each for each in only if not each.startswith("influxdb:")]
-    if not only:
-        return items
-    names = {f"{folder}/{top}/{name}" for name in wanted for top in FOLDERS}
-    return [item for item in items if item.live in names]
-
-
-def recover(target: Target, journal: Journal, report: Report) -> None:
-    """Undo what a dead run left on the target, when its last command has ended."""
-    lines = read_text(target.host, target.journal).splitlines()
-    if not lines:
-        return
-    wait_for_orphans(target.host, target.guard)
-    for undone in journal.recover(lines):
-        report.tell(f"undone, left by a run that died: {undone}")
-
-
-def _confirm(wish: Wish, runtag: str) -> None:
-    if wish.yes:
-        return
-    if not sys.stdin.isatty():
-        raise Refused("Nobody is there to confirm. If it is meant, add --yes.")
-    name = wish.host or "this machine"
-    answer = input(f"Type '{name}' to restore {runtag} there: ")
-    if answer.strip() != name:
-        raise Refused("Not confirmed; nothing was changed.")
-
-
-def undo(settings: Settings, wish: Wish, report: Report) -> int:
-    """Go back to the state before the last restore, and return the exit code."""
-    with (
-        signals_raised(),
-        open_target(settings, wish.host) as target,
-        locked_target(target, "undo"),
-    ):
-        journal = Journal(target.host, target.journal, undoable())
-        if read_text(target.host, target.journal):
-            recover(target, journal, report)
-            report.write("A restore that did not end was undone. The stack is as it was before.")
-            return ExitCode.GOOD
-        kept = _last_journal(target)
-        if not kept:
-            raise NotFound(f"On {target.name} there is no restore that can be undone.")
-        _confirm(wish, f"what was before {posixpath.basename(posixpath.dirname(kept))}")
-        # From here on it is a restore that did not end: whatever happens, it is undone.
-        # What has been live since is kept: the step that would remove it is left out.
-        lines = read_text(target.host, kept).splitlines()
-        wanted = [line for line in lines if f'"{UseStage.__name__}"' not in line]
-        with target.host.create(f"{kept}.undo") as stream:
-            stream.write("\n".join(wanted).encode())
-        target.host.rename(f"{kept}.undo", target.journal)
-        target.host.remove([kept])
-        recover(target, journal, report)
-        report.write(
-            f"Undone. The stack on {target.name} is as it was before the last restore. What it "
-            f"was since then is in {target.folder}/{RESTORE}; remove it when nobody needs it."
-        )
-        return ExitCode.GOOD
-
-
-def _last_journal(target: Target) -> str:
-    """Return the newest journal that a restore kept, '' where there is none."""
-    folder = f"{target.folder}/{RESTORE}"
-    words = ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-name", "journal")
-    told = target.host.run(Command((*target.as_root, *words, "-printf", "%T@ %p\n"), ANY_EXIT)).out
-    found = sorted((line.split(" ", 1) for line in told.splitlines()), key=lambda e: float(e[0]))
-    return found[-1][1] if found else ""

@@ -17,7 +17,10 @@ from ..services.influx_load import (
     AddQueries,
     AddUsers,
     CheckDump,
+    CopyFolder,
+    EndAlone,
     LoadInflux,
+    RunAlone,
     Server,
     WaitForInflux,
 )
@@ -38,6 +41,8 @@ from ..transfer import CheckHash, Send
 
 RESTORE = "restore"
 INFLUX_DATA = "volumes/influxdb/data"
+ALONE = "iotstack-restore-influxdb"
+"""The container that loads a dump where no client reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,12 @@ class RestoreFacts:
     bare: bool
     """There is no container yet: everything is brought up from the restored compose file."""
     server: Server | None
-    dump_on_host: str
+    server_there: bool
+    """The container of InfluxDB was made already, whether it runs or not."""
+    databases: tuple[str, ...]
+    """Those that are replaced, each alone; none where all of InfluxDB is."""
     dump_inside: str
+    """The dump, as the InfluxDB sees it that runs alone and has restore/ as its backup folder."""
     free_bytes: int
     limit_s: float
     volumes_apart: bool = False
@@ -105,7 +114,7 @@ def staged_stack(job: Job) -> Iterator[Step]:
     )
 
 
-@rule("pi:volumes/.restore-{runtag}/", input="pi:restore/{runtag}/stack/")
+@rule("pi:volumes/.restore-{runtag}/stack/", input="pi:restore/{runtag}/stack/")
 def staged_volumes(job: Job) -> Iterator[Step]:
     """Unpack the volumes beside the live ones, where they lie on a file system of their own."""
     facts: RestoreFacts = job.facts
@@ -120,19 +129,21 @@ def staged_volumes(job: Job) -> Iterator[Step]:
     )
 
 
-@rule("dump:restore.{runtag}/", input=lambda values, facts: [archive(values, facts, "influx")])
+@rule(
+    "pi:restore/{runtag}/influx/", input=lambda values, facts: [archive(values, facts, "influx")]
+)
 def staged_dump(job: Job) -> Iterator[Step]:
     """Unpack InfluxDB's dump into a new folder, and check every file and block of it."""
     facts: RestoreFacts = job.facts
     yield CheckHash(job.input, facts.as_root)
     yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
-    yield CheckDump("pi", job.input, job.output.partial, facts.as_root)
+    yield CheckDump("pi", job.input, job.output.partial, facts.as_root, facts.databases)
 
 
 def stages(_wildcards: Mapping[str, str], facts: RestoreFacts) -> list[str]:
     """Return what must be staged before the switch."""
-    folders = {"general": "pi:restore/{runtag}/stack/", "influx": "dump:restore.{runtag}/"}
-    apart = ["pi:volumes/.restore-{runtag}/"] if facts.volumes_apart else []
+    folders = {"general": "pi:restore/{runtag}/stack/", "influx": "pi:restore/{runtag}/influx/"}
+    apart = ["pi:volumes/.restore-{runtag}/stack/"] if facts.volumes_apart else []
     return [*(folders[kind] for kind in facts.kinds), *apart]
 
 
@@ -148,30 +159,55 @@ def restored(job: Job) -> Iterator[Step]:
     yield StopContainers("pi", facts.running, docker, guard)
     for item in facts.items:
         yield SwapItem("pi", item.live, item.staged, item.aside, item.used, as_root, guard)
-    server = facts.server
-    if "influx" in facts.kinds and server:
-        fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
-        aside = posixpath.join(aside_folder(facts, INFLUX_DATA), INFLUX_DATA)
-        yield MakeFolder("pi", fresh, as_root, guard)
-        dirty = posixpath.join(used_folder(facts, INFLUX_DATA), INFLUX_DATA)
-        yield SwapItem("pi", server.data, fresh, aside, dirty, as_root, guard)
-        yield from _start_influx(facts, server)
-        yield WaitForInflux("pi", server, docker, as_root)
-        part = File("pi", archive(job.wildcards, facts, "influx")[3:], job.output.root)
-        yield LoadInflux(
-            "pi", server, part, facts.dump_inside, docker, as_root, guard, facts.limit_s
-        )
-        yield AddQueries("pi", server, part, docker)
-        yield StopContainers("pi", (server.container,), docker, guard)
-        yield AddUsers("pi", server, part, f"{facts.previous}/.users", as_root, guard)
-        yield StartContainers("pi", (server.container,), docker, guard)
-        yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
+    if "influx" in facts.kinds and facts.server:
+        yield from _load_influx(job, facts.server)
     if facts.bare:
         yield ComposeUp("pi", facts.compose, (), guard)
     else:
         yield StartContainers("pi", facts.running, docker, guard)
-    yield WaitForContainers("pi", facts.expected if facts.bare else facts.running, docker)
+    yield WaitForContainers(
+        "pi",
+        facts.expected if facts.bare else facts.running,
+        docker,
+        facts.compose if facts.bare else (),
+    )
+    server = facts.server
+    if server and (facts.bare or server.container in facts.running):
+        yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
     yield Commit(keep=f"{facts.previous}/journal")
+
+
+def _load_influx(job: Job, server: Server) -> Iterator[Step]:
+    """Load the dump into an empty InfluxDB, or its databases into a copy of the present one.
+
+    That InfluxDB runs alone: a client that creates its database meanwhile would spoil it all.
+    """
+    facts: RestoreFacts = job.facts
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    part = File("pi", archive(job.wildcards, facts, "influx")[3:], job.output.root)
+    fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
+    aside = posixpath.join(aside_folder(facts, INFLUX_DATA), INFLUX_DATA)
+    used = posixpath.join(used_folder(facts, INFLUX_DATA), INFLUX_DATA)
+    if facts.databases:
+        yield CopyFolder("pi", server.data, fresh, as_root, guard, facts.limit_s)
+    else:
+        yield MakeFolder("pi", fresh, as_root, guard)
+    yield SwapItem("pi", server.data, fresh, aside, used, as_root, guard)
+    if not facts.server_there:
+        yield ComposeUp("pi", facts.compose, ("influxdb",), guard, start=False)
+    dumps = posixpath.dirname(facts.previous)
+    yield RunAlone("pi", server.container, ALONE, server.data, dumps, docker, guard)
+    alone = Server(ALONE, server.data)
+    empty = not facts.databases
+    yield WaitForInflux("pi", alone, docker, as_root, must_be_empty=empty)
+    yield LoadInflux(
+        *("pi", alone, part, facts.dump_inside, docker, as_root, guard, facts.limit_s),
+        facts.databases,
+    )
+    yield AddQueries("pi", alone, part, docker, facts.databases)
+    yield EndAlone("pi", ALONE, docker, guard)
+    if not facts.databases:
+        yield AddUsers("pi", server, part, f"{facts.previous}/.users", as_root, guard)
 
 
 def aside_folder(facts: RestoreFacts, name: str) -> str:
@@ -187,20 +223,15 @@ def used_folder(facts: RestoreFacts, name: str = "") -> str:
     return f"{aside_folder(facts, name)}-undone"
 
 
-def _start_influx(facts: RestoreFacts, server: Server) -> Iterator[Step]:
-    if facts.bare or server.container not in facts.running:
-        yield ComposeUp("pi", facts.compose, ("influxdb",), facts.guard)
-    else:
-        yield StartContainers("pi", (server.container,), facts.docker, facts.guard)
-
-
 def undoable() -> tuple[type, ...]:
     """Return the steps that a journal may hold; a backup's dump may be owed there as well."""
     return (
         ComposeUp,
+        CopyFolder,
         DumpInflux,
         MakeAside,
         MakeFolder,
+        RunAlone,
         StartContainers,
         StopContainers,
         SwapItem,

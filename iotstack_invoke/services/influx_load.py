@@ -9,6 +9,7 @@ server's own catalogue tells which. No query, so no password, is needed for that
 from __future__ import annotations
 
 import io
+import json
 import posixpath
 import shlex
 import time
@@ -18,7 +19,7 @@ from typing import Any
 
 from ..errors import StepFailed
 from ..steps import Command, File, Host, Scene
-from .influx import PING_OK, READY_LIMIT_S, members
+from .influx import BACKUP_INSIDE, PING_OK, READY_LIMIT_S, members
 from .influx_check import DumpCheck, DumpReport, check_tsm_blocks
 from .influx_log import (
     Level,
@@ -27,12 +28,19 @@ from .influx_log import (
     read_restore_line,
     say_internal_left_out,
 )
-from .influx_meta import Catalogue, read_meta_db
-from .stack import guarded
+from .influx_meta import Catalogue, Grant, read_meta_db
+from .stack import STOP_LIMIT_S, guarded
 
 SETTLE_LIMIT_S = 300.0
 """How long a server may take the shards in after `influxd restore` ended; 1.5 s were seen."""
 LOOPBACK = "127.0.0.1"
+DATA_INSIDE = "/var/lib/influxdb"
+PROVEN = "InfluxDB has all of the dump: "
+"""With this begins what is said when a load is proven."""
+ALONE_SETTINGS = ("INFLUXDB_HTTP_AUTH_ENABLED=false", "INFLUXDB_MONITOR_STORE_ENABLED=false")
+KEPT_SETTINGS = "INFLUXDB_DATA_"
+"""What of a container's environment says how data are stored; the rest may be a password."""
+INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}]'
 REACHED_FORM = (
     '{{.State.Running}} {{with index .NetworkSettings.Ports "8086/tcp"}}{{(index . 0).HostPort}}'
     "{{else}}0{{end}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
@@ -49,6 +57,111 @@ class Server:
     container: str
     data: str
     """Its folder on the host that is /var/lib/influxdb inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunAlone:
+    """Run an InfluxDB on the data folder of a container, where no client reaches it.
+
+    A client that creates its database while a dump is loaded makes InfluxDB refuse all of it.
+    So it is loaded by a second container of the same image: without published ports, on no
+    network of the stack, asking for no password. Undone: removed.
+    """
+
+    host_role: str
+    container: str
+    alone: str
+    data: str
+    dumps: str
+    docker: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command("image-of-" + self.container, "", ())),)
+
+    def _command(self, image: str, user: str, settings: tuple[str, ...]) -> Command:
+        words = (
+            *("run", "--detach", "--name", self.alone, "--network", "bridge"),
+            *("--volumes-from", self.container),
+            *("--volume", f"{self.data}:{DATA_INSIDE}"),
+            *("--volume", f"{self.dumps}:{BACKUP_INSIDE}"),
+            *(("--user", user) if user else ()),
+            *(word for each in (*settings, *ALONE_SETTINGS) for word in ("--env", each)),
+            image,
+        )
+        return guarded(self.guard, (*self.docker, *words), STOP_LIMIT_S)
+
+    def do(self, scene: Scene) -> None:
+        """Start it from the image and the settings for data of the container."""
+        host = scene.host(self.host_role)
+        self.undo(host)
+        words = (*self.docker, "inspect", "--type", "container", "--format", INSPECT_FORM)
+        image, user, settings = json.loads(host.run(Command((*words, self.container))).out)
+        kept = tuple(each for each in settings or () if each.startswith(KEPT_SETTINGS))
+        host.run(self._command(image, user, kept), scene.hear)
+
+    def undo(self, host: Host) -> None:
+        """Remove it, whether it runs or not."""
+        words = (*self.docker, "rm", "--force", self.alone)
+        command = guarded(self.guard, words, STOP_LIMIT_S)
+        host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+
+
+@dataclass(frozen=True, slots=True)
+class EndAlone:
+    """Let the InfluxDB that ran alone put its data away, and remove its container."""
+
+    host_role: str
+    alone: str
+    docker: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the commands."""
+        return tuple(map(str, self._commands))
+
+    @property
+    def _commands(self) -> tuple[Command, ...]:
+        stop = (*self.docker, "stop", "--time", "60", self.alone)
+        remove = (*self.docker, "rm", self.alone)
+        return tuple(guarded(self.guard, words, STOP_LIMIT_S) for words in (stop, remove))
+
+    def do(self, scene: Scene) -> None:
+        """Stop and remove it."""
+        for command in self._commands:
+            scene.host(self.host_role).run(command)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFolder:
+    """Copy a folder of a stopped server to a new one beside it. Undone: remove the copy."""
+
+    host_role: str
+    source: str
+    target: str
+    as_root: tuple[str, ...]
+    guard: str
+    limit_s: float
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    @property
+    def _command(self) -> Command:
+        words = ("cp", "-a", "--reflink=auto", "-T", "--", self.source, self.target)
+        return guarded(self.guard, (*self.as_root, *words), self.limit_s)
+
+    def do(self, scene: Scene) -> None:
+        """Copy it; where the file system can, as a clone."""
+        host = scene.host(self.host_role)
+        self.undo(host)
+        host.run(self._command, scene.hear)
+
+    def undo(self, host: Host) -> None:
+        """Remove it."""
+        host.run(guarded(self.guard, (*self.as_root, "rm", "-rf", "--", self.target)))
 
 
 def check_dump(stream: Any) -> DumpReport:
@@ -71,6 +184,8 @@ class CheckDump:
     archive: File
     folder: str
     as_root: tuple[str, ...]
+    databases: tuple[str, ...] = ()
+    """Those that it must hold."""
 
     def commands(self) -> tuple[str, ...]:
         """Return what is checked."""
@@ -82,6 +197,13 @@ class CheckDump:
         with scene.place(self.archive).read(self.archive.absolute) as stream:
             report = check_dump(stream)
         problems = list(report.problems)
+        held = report.catalogue.names if report.catalogue else ()
+        absent = [] if problems else [name for name in self.databases if name not in held]
+        if absent:
+            raise StepFailed(
+                f"The dump {self.archive.path} does not hold {', '.join(absent)}. It holds: "
+                f"{', '.join(held) or 'no database'}. Nothing was changed."
+            )
         host = scene.host(self.host_role)
         for shard in report.shards if not problems else ():
             path = posixpath.join(self.folder, shard.file)
@@ -132,9 +254,8 @@ class WaitForInflux:
         if catalogue.names:
             raise StepFailed(
                 f"Container {self.server.container} holds databases before anything was loaded "
-                f"into it: {', '.join(catalogue.names)}. INFLUXDB_DB in the compose file makes "
-                "one, or a client that still runs; InfluxDB would then take nothing in. Take "
-                "INFLUXDB_DB out, or stop the client."
+                f"into it: {', '.join(catalogue.names)}. InfluxDB would then take nothing in. "
+                "Does its image make one when it starts?"
             )
 
 
@@ -178,7 +299,11 @@ def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Ca
 
 @dataclass(frozen=True, slots=True)
 class LoadInflux:
-    """Load a dump into a server that is empty, once, and prove it by the sizes of its files."""
+    """Load a dump into a server, and prove it by the sizes of its files.
+
+    Without `databases` all of it, once, into a server that is empty; else each of these in the
+    place of the one that is there, whose grants it gets.
+    """
 
     host_role: str
     server: Server
@@ -188,24 +313,44 @@ class LoadInflux:
     as_root: tuple[str, ...]
     guard: str
     limit_s: float
+    databases: tuple[str, ...] = ()
 
-    @property
-    def command(self) -> Command:
-        """The load itself."""
-        words = ("exec", self.server.container, "influxd", "restore", "-portable", self.inside)
-        command = guarded(self.guard, (*self.docker, *words), self.limit_s)
+    def command(self, database: str = "") -> Command:
+        """Return the load itself."""
+        chosen = ("-db", database) if database else ()
+        words = ("influxd", "restore", "-portable", *chosen, self.inside)
+        words = (*self.docker, "exec", self.server.container, *words)
+        command = guarded(self.guard, words, self.limit_s)
         return Command(command.words, frozenset(range(256)), command.limit_s)
 
     def commands(self) -> tuple[str, ...]:
-        """Return the load as a person would type it."""
-        return (str(self.command), "compare the sizes of all TSM files")
+        """Return the loads as a person would type them."""
+        lines = []
+        for name in self.databases:
+            drop = influx_words(self.server, self.docker, f"DROP DATABASE {quoted(name)}")
+            lines += [str(drop), str(self.command(name))]
+        return (*(lines or [str(self.command())]), "compare the sizes of all TSM files")
 
     def do(self, scene: Scene) -> None:
         """Load and prove; raises StepFailed with what is not there."""
         host = scene.host(self.host_role)
         with scene.place(self.archive).read(self.archive.absolute) as stream:
             report = check_dump(stream)
-        expected = frozenset(shard.id for shard in report.shards)
+        if not self.databases:
+            self._load(scene, host, report)
+        grants = server_catalogue(host, self.server, self.as_root).users if self.databases else ()
+        for name in self.databases:
+            ask_influx(host, self.server, self.docker, f"DROP DATABASE {quoted(name)}")
+            self._load(scene, host, report, name)
+            for user in grants:
+                for grant in (grant for database, grant in user.grants if database == name):
+                    if grant is not Grant.NOTHING:
+                        text = f"GRANT {grant.name} ON {quoted(name)} TO {quoted(user.name)}"
+                        ask_influx(host, self.server, self.docker, text)
+        self._prove(scene, host, report)
+
+    def _load(self, scene: Scene, host: Host, report: DumpReport, database: str = "") -> None:
+        shards = [each for each in report.shards if database in ("", each.database)]
         lines: list[str] = []
 
         def hear(stream: str, line: str) -> None:
@@ -215,11 +360,13 @@ class LoadInflux:
             if read.say and read.level is not Level.HARMLESS:
                 scene.say(read.say)
 
-        outcome = host.run(self.command, hear)
+        outcome = host.run(self.command(database), hear)
+        expected = frozenset(shard.id for shard in shards)
         verdict = judge_restore(lines, outcome.exit_code, expected)
         if verdict.metadata_refused:
             now = server_catalogue(host, self.server, self.as_root)
-            cause = explain_metadata_refusal(report.catalogue, (), now.names)
+            asked = (database,) if database else ()
+            cause = explain_metadata_refusal(report.catalogue, asked, now.names)
             if not cause.success:
                 raise StepFailed(f"InfluxDB refused the dump: {cause.say}")
         elif verdict.problems:
@@ -228,14 +375,14 @@ class LoadInflux:
             scene.warn(warning)
         if verdict.skipped_internal:
             scene.say(say_internal_left_out(verdict.skipped_internal))
-        self._prove(scene, host, report)
 
     def _prove(self, scene: Scene, host: Host, report: DumpReport) -> None:
         """Wait until every TSM file of the dump is on the server's disk, and as large."""
         deadline = time.monotonic() + SETTLE_LIMIT_S
         while True:
-            missing = missing_files(host, self.server, self.as_root, report)
+            missing = missing_files(host, self.server, self.as_root, report, self.databases)
             if not missing:
+                self._say_proven(scene, report)
                 return
             if time.monotonic() > deadline:
                 raise StepFailed(
@@ -245,16 +392,53 @@ class LoadInflux:
             scene.say(f"waiting for {len(missing)} shards to settle")
             time.sleep(0.3)
 
+    def _say_proven(self, scene: Scene, report: DumpReport) -> None:
+        held = report.catalogue.names if report.catalogue else ()
+        names = self.databases or held
+        shards = [each for each in report.shards if each.database in names]
+        size = sum(size for each in shards for _, size in each.tsm)
+        scene.say(
+            f"{PROVEN}{', '.join(names) or 'no database'} ({len(shards)} shards, {size:,} bytes)"
+        )
+
+
+def quoted(name: str) -> str:
+    """Return a name as InfluxQL writes it."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def influx_words(server: Server, docker: tuple[str, ...], text: str) -> Command:
+    """Return the command that has a server execute a statement."""
+    words = (*docker, "exec", server.container, "influx", "-execute", text)
+    return Command(words, frozenset(range(256)), 600)
+
+
+def ask_influx(host: Host, server: Server, docker: tuple[str, ...], text: str) -> None:
+    """Have a server execute a statement; raises StepFailed where it does not."""
+    told = host.run(influx_words(server, docker, text))
+    if told.exit_code or told.out.startswith("ERR") or told.err.strip():
+        raise StepFailed(f"InfluxDB did not do `{text}`: {told.last_words}")
+
 
 def missing_files(
-    host: Host, server: Server, as_root: tuple[str, ...], report: DumpReport
+    host: Host,
+    server: Server,
+    as_root: tuple[str, ...],
+    report: DumpReport,
+    databases: tuple[str, ...] = (),
 ) -> list[str]:
-    """Return the shards of a dump whose TSM files are not on the server's disk as they were."""
+    """Return the shards of a dump whose TSM files are not on the server's disk as they were.
+
+    Those of `databases`, or of all.
+    """
     places = server_catalogue(host, server, as_root).places
     new_ids = {tuple(place): shard for shard, place in places.items()}
     found = _tsm_sizes(host, server, as_root)
     missing = []
     for shard in report.shards:
+        if databases and shard.database not in databases:
+            continue
         new_id = new_ids.get((shard.database, shard.policy, shard.start_ns))
         have = sorted(found.get(new_id, ())) if new_id is not None else []
         want = sorted(size for _, size in shard.tsm)
@@ -314,9 +498,12 @@ class AddUsers:
             host.remove([self.notes])
 
 
-def continuous_query_words(catalogue: Catalogue) -> tuple[str, ...]:
+def continuous_query_words(
+    catalogue: Catalogue, databases: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """Return the statements that make the continuous queries of a dump again."""
-    return tuple(query.text for _, query in catalogue.continuous_queries)
+    found = catalogue.continuous_queries
+    return tuple(query.text for name, query in found if not databases or name in databases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,21 +514,20 @@ class AddQueries:
     server: Server
     archive: File
     docker: tuple[str, ...]
+    databases: tuple[str, ...] = ()
 
     def commands(self) -> tuple[str, ...]:
         """Return what is done."""
         return (f"make the dump's continuous queries again in {self.server.container}",)
 
     def do(self, scene: Scene) -> None:
-        """Make them; where InfluxDB wants a password, warn with the exact statements."""
+        """Make them; where InfluxDB does not take one, warn with the exact statement."""
         host = scene.host(self.host_role)
         with scene.place(self.archive).read(self.archive.absolute) as stream:
             catalogue = check_dump(stream).catalogue
-        for text in continuous_query_words(catalogue) if catalogue else ():
-            words = ("exec", self.server.container, "influx", "-execute", text)
-            told = host.run(Command((*self.docker, *words), frozenset(range(256)), 60))
-            if told.exit_code or "ERR" in told.out + told.err:
-                scene.warn(
-                    f"A continuous query was not made again ({told.last_words}). Run: "
-                    f"docker exec {self.server.container} influx -execute {shlex.quote(text)}"
-                )
+        for text in continuous_query_words(catalogue, self.databases) if catalogue else ():
+            try:
+                ask_influx(host, self.server, self.docker, text)
+            except StepFailed as error:
+                words = shlex.join(("influx", "-execute", text))
+                scene.warn(f"{error}. Run it in the container of InfluxDB: {words}")

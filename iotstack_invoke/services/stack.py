@@ -121,7 +121,7 @@ class StartContainers:
 
 @dataclass(frozen=True, slots=True)
 class ComposeUp:
-    """Create and start the containers of a compose file. Undone: remove them.
+    """Create the containers of a compose file, and start them if told so. Undone: remove them.
 
     `services` empty means all of them.
     """
@@ -130,6 +130,7 @@ class ComposeUp:
     compose: tuple[str, ...]
     services: tuple[str, ...]
     guard: str
+    start: bool = True
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
@@ -138,7 +139,8 @@ class ComposeUp:
     @property
     def _command(self) -> Command:
         alone = ("--no-deps",) if self.services else ()
-        words = (*self.compose, "up", "--detach", *alone, *self.services)
+        mode = "--detach" if self.start else "--no-start"
+        words = (*self.compose, "up", mode, *alone, *self.services)
         return guarded(self.guard, words)
 
     def do(self, scene: Scene) -> None:
@@ -163,23 +165,34 @@ class WaitForContainers:
     host_role: str
     names: tuple[str, ...]
     docker: tuple[str, ...]
+    compose: tuple[str, ...] = ()
+    """Where it is given, only those of the names count that this project has."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the command that is asked again and again."""
-        return (str(self._command),) if self.names else ()
+        return (str(self._command(self.names)),) if self.names else ()
 
-    @property
-    def _command(self) -> Command:
-        return Command((*self.docker, "inspect", "--format", HEALTH_FORM, *self.names))
+    def _command(self, names: tuple[str, ...]) -> Command:
+        return Command((*self.docker, "inspect", "--format", HEALTH_FORM, *names))
+
+    def _present(self, host: Host) -> tuple[str, ...]:
+        if not self.compose or not self.names:
+            return self.names
+        ids = host.run(Command((*self.compose, "ps", "--all", "--quiet"))).out.split()
+        words = (*self.docker, "inspect", "--format", "{{.Name}}", *ids)
+        found = host.run(Command(words)).out.split() if ids else []
+        return tuple(name for name in self.names if f"/{name}" in found)
 
     def do(self, scene: Scene) -> None:
         """Raise StepFailed for a container that does not come up, and warn of an unhealthy one."""
-        if not self.names:
+        host = scene.host(self.host_role)
+        names = self._present(host)
+        if not names:
             return
         deadline = time.monotonic() + HEALTH_LIMIT_S
         while True:
             down, sick = [], []
-            for line in scene.host(self.host_role).run(self._command).out.splitlines():
+            for line in host.run(self._command(names)).out.splitlines():
                 name, running, restarting, *health = line.lstrip("/").split()
                 if running != "true" or restarting == "true":
                     down.append(name)

@@ -1,0 +1,315 @@
+"""What there is before a restore: containers, room, and what the backup would put in place."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from ..errors import Refused, StepFailed
+from ..manifest import Manifest
+from ..report import Report
+from ..rulebooks.restore import RESTORE, Item, RestoreFacts, aside_folder, used_folder
+from ..rules import KINDS, PARTS
+from ..services.compose import COMPOSE_FILES, Found, compose_words, inspect_all, is_top_file, named
+from ..services.influx import BACKUP_INSIDE
+from ..services.influx_load import DATA_INSIDE, Server
+from ..services.members import Contents, list_archive
+from ..sets import BackupSet
+from ..settings import Settings
+from ..steps import Command, Record
+from ..targets import ANY_EXIT, Target, device, entries
+from .wish import Source, Wish
+
+FOLDERS = ("services", "volumes")
+INFLUX_FOLDER = "volumes/influxdb"
+EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
+"""In each general part as empty folders: their data are elsewhere, or nowhere."""
+OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
+"""What compose reads besides docker-compose.yml, unless it is told which files to read."""
+
+
+class Prospect:
+    """A target as it is, and a backup as it would be restored there. Changes nothing."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        target: Target,
+        source: Source,
+        wish: Wish,
+        backup: BackupSet,
+        manifest: Manifest | None,
+        report: Report,
+    ) -> None:
+        self.settings = settings
+        self.target = target
+        self.source = source
+        self.wish = wish
+        self.backup = backup
+        self.manifest = manifest
+        self.report = report
+        self.runtag = backup.runtag
+        self.stage = f"{target.folder}/{RESTORE}/{self.runtag}"
+
+    def facts(self) -> RestoreFacts:
+        """Return what is there now, without the items: these are known from the archive."""
+        target, host = self.target, self.target.host
+        there = entries(host, target.folder)
+        found = inspect_all(host, target.docker)
+        mine = self._mine(found)
+        compose_file = next((n for n in COMPOSE_FILES if n in there), "")
+        compose = (
+            *compose_words(host, target.docker),
+            *("--project-directory", target.folder),
+            *_file_words(target.folder, compose_file, there),
+        )
+        kinds = self._kinds()
+        server = self._server(found) if "influx" in kinds else None
+        server_there = named(found, self.settings.influx.container) is not None
+        if server and compose_file and not server_there:
+            self._refuse_without_server(compose)
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        return RestoreFacts(
+            kinds=kinds,
+            in_place=self.source.in_place,
+            as_root=target.as_root,
+            docker=target.docker,
+            compose=compose,
+            guard=target.guard,
+            previous=f"{target.folder}/{RESTORE}/previous-{self.runtag}-{now}",
+            items=(),
+            running=self._to_stop(mine, server),
+            expected=tuple(
+                each.name
+                for each in (self.manifest.containers if self.manifest else ())
+                if each.running
+            ),
+            bare=not mine and not self.wish.only,
+            server=server,
+            server_there=server_there,
+            databases=self.wish.databases,
+            dump_inside=posixpath.join(BACKUP_INSIDE, self.runtag, "influx"),
+            free_bytes=host.free_bytes(target.folder) or 0,
+            limit_s=self.settings.influx.limit_s,
+            volumes_apart="volumes" in there
+            and device(host, f"{target.folder}/volumes") != device(host, target.folder),
+        )
+
+    def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
+        """Return the facts with the containers that run now: fetching may have taken hours."""
+        found = inspect_all(self.target.host, self.target.docker)
+        return replace(facts, running=self._to_stop(self._mine(found), facts.server))
+
+    def _mine(self, found: tuple[Found, ...]) -> list[Found]:
+        host = self.target.host
+        here = host.run(Command(("realpath", "--", self.target.folder))).out.strip()
+        return [each for each in found if each.working_folder == here]
+
+    def _to_stop(self, mine: list[Found], server: Server | None) -> tuple[str, ...]:
+        """Return the containers to stop, in the order in which they were started.
+
+        All that run; with --only, those of these names, and those that see what is swapped.
+        """
+        running = sorted((e for e in mine if e.container.running), key=lambda e: e.started)
+        if self.wish.only:
+            folder = self.target.folder
+            places = [f"{folder}/{top}/{name}" for name in self.wish.names for top in FOLDERS]
+            names = {*self.wish.names, *([server.container] if server else [])}
+            running = [
+                each
+                for each in running
+                if each.container.name in names
+                or any(
+                    _is_below(mount.on_host, place) for mount in each.mounts for place in places
+                )
+            ]
+        return tuple(each.container.name for each in running)
+
+    def _kinds(self) -> tuple[str, ...]:
+        """Return the parts that are restored; raises Refused where one is not in the backup."""
+        kinds = tuple(kind for kind in PARTS if kind in self.backup.files)
+        if not self.wish.only:
+            return kinds
+        container = self.settings.influx.container
+        wanted = {"general"} if self.wish.names else set()
+        if self.wish.databases or {container, "influxdb"} & set(self.wish.names):
+            wanted.add("influx")
+        for kind in sorted(wanted - set(kinds)):
+            raise Refused(
+                f"{self.runtag} has no {kind} part, and --only {' --only '.join(self.wish.only)} "
+                "needs it. Nothing was changed. Take another backup: inv list shows them."
+            )
+        return tuple(kind for kind in kinds if kind in wanted)
+
+    def _server(self, found: tuple[Found, ...]) -> Server:
+        name = self.settings.influx.container
+        container = named(found, name)
+        mounts = {each.inside: each.on_host for each in container.mounts} if container else {}
+        return Server(name, mounts.get(DATA_INSIDE, f"{self.target.folder}/{INFLUX_FOLDER}/data"))
+
+    def _refuse_without_server(self, compose: tuple[str, ...]) -> None:
+        told = self.target.host.run(Command((*compose, "config", "--services"), ANY_EXIT))
+        if told.exit_code == 0 and "influxdb" not in told.out.split():
+            raise Refused(
+                f"On {self.target.name} docker-compose.yml has no service influxdb to load the "
+                "dump into. Add it, or restore the other services one by one: --only NAME."
+            )
+
+    def needs(self, facts: RestoreFacts) -> dict[str, int]:
+        """Return how many bytes the restore takes on the disk, by what for."""
+        sizes = {kind: self.backup.files[kind].size_bytes for kind in facts.kinds}
+        parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
+        unpacked = (
+            int(parts["general"].facts.get("unpacked_bytes", 0)) if "general" in parts else 0
+        )
+        unpacked = (unpacked or sizes["general"] * 3) if "general" in sizes else 0
+        needed = {
+            "the archives": 0 if facts.in_place else sum(sizes.values()),
+            "what they hold": unpacked,
+            "InfluxDB": 3 * sizes.get("influx", 0),
+        }
+        if facts.server and facts.databases:
+            words = (*facts.as_root, "du", "-sb", "--", facts.server.data)
+            told = self.target.host.run(Command(words, ANY_EXIT, 600)).out.split()
+            needed["the copy of InfluxDB's data"] = int(told[0]) if told else 0
+        return needed
+
+    def refuse_without_room(self, facts: RestoreFacts) -> None:
+        """Raise Refused, with numbers, where the restore would not fit."""
+        needed = self.needs(facts)
+        self._refuse_folder(self.target.folder, facts.free_bytes, needed)
+        if facts.volumes_apart:
+            volumes = f"{self.target.folder}/volumes"
+            del needed["the archives"]
+            self._refuse_folder(volumes, self.target.host.free_bytes(volumes) or 0, needed)
+
+    def _refuse_folder(self, folder: str, free_bytes: int, needed: dict[str, int]) -> None:
+        total = sum(needed.values())
+        if free_bytes < total:
+            listed = ", ".join(f"{size:,} for {what}" for what, size in needed.items() if size)
+            raise Refused(
+                f"On {self.target.name} {free_bytes:,} bytes are free in {folder}, and this "
+                f"restore needs about {total:,}: {listed}. What is replaced is kept as well. "
+                "Nothing was changed. Make room there, for example by removing old folders of "
+                f"{self.target.folder}/{RESTORE}."
+            )
+
+    def records(self) -> dict[str, Record]:
+        """Return what the manifest says of the archives, where they come from."""
+        found = {}
+        for part in self.manifest.made if self.manifest else ():
+            name = f"from:{part.file}"
+            found[name] = Record(name, part.size_bytes, part.sha256)
+            for held in (f"pi:backups/{part.file}", f"pi:{RESTORE}/{self.runtag}/{part.file}"):
+                found[held] = Record(held, part.size_bytes, part.sha256)
+        return found
+
+    def contents(self, facts: RestoreFacts) -> Contents | None:
+        """Return what the general part holds, read where it lies; None where that cannot be."""
+        if "general" not in facts.kinds or not callable(getattr(self.source.place, "run", None)):
+            return None
+        path = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
+        as_root = facts.as_root if facts.in_place else ()
+        try:
+            return list_archive(self.source.place, path, as_root)  # type: ignore[arg-type]
+        except StepFailed as error:
+            self.report.warn(f"  What is replaced cannot be told yet: {error}")
+            return None
+
+    def with_items(self, facts: RestoreFacts, contents: Contents | None = None) -> RestoreFacts:
+        """Return the facts with what is swapped: each entry of services/ and volumes/.
+
+        Of what is staged, or of what an archive holds that is not staged yet.
+        """
+        if "general" not in facts.kinds:
+            return facts
+        host, root = self.target.host, self.target.as_root
+        stack = f"{self.stage}/stack"
+        top = dict.fromkeys(contents.top_files, "f") if contents else entries(host, stack, root)
+        items = []
+        for folder in FOLDERS:
+            staged = f"{stack}/{folder}"
+            if folder == "volumes" and facts.volumes_apart:
+                staged = f"{self.target.folder}/volumes/.restore-{self.runtag}/stack/volumes"
+            names = (
+                [
+                    each.partition("/")[2]
+                    for each in contents.items
+                    if each.startswith(f"{folder}/")
+                ]
+                if contents
+                else entries(host, staged, root)
+            )
+            items += [
+                self._item(facts, f"{folder}/{name}", f"{folder}/{name}", f"{staged}/{name}")
+                for name in sorted(names)
+                if f"{folder}/{name}" not in EMPTY_FOLDERS
+            ]
+        there = entries(host, self.target.folder)
+        chosen = self._chosen(items)
+        for name in sorted(top) if not self.wish.only else ():
+            if top[name] == "f" and is_top_file(name):
+                live = name if name not in there else f"{name}.{self.runtag}"
+                chosen.append(self._item(facts, name, live, f"{stack}/{name}"))
+        compose = facts.compose
+        if "--file" not in compose:
+            file = next((n for n in COMPOSE_FILES if n in top), "")
+            compose = (*compose, *_file_words(self.target.folder, file, {**there, **top}))
+        return replace(facts, items=tuple(chosen), compose=compose)
+
+    def _chosen(self, items: list[Item]) -> list[Item]:
+        """Return what of the items was asked for; raises Refused where there is no such."""
+        if not self.wish.only:
+            return items
+        found = {name: [e for e in items if _name(e) == name] for name in self.wish.names}
+        absent = [
+            name
+            for name, mine in found.items()
+            if not mine and name not in (self.settings.influx.container, "influxdb")
+        ]
+        if absent:
+            held = ", ".join(sorted({_name(each) for each in items})) or "nothing"
+            raise Refused(
+                f"{self.runtag} holds nothing of {', '.join(absent)}; it holds {held}. Nothing of "
+                "the stack was touched."
+            )
+        return [each for mine in found.values() for each in mine]
+
+    def _item(self, facts: RestoreFacts, name: str, live: str, staged: str) -> Item:
+        return Item(
+            staged=staged,
+            live=f"{self.target.folder}/{live}",
+            aside=f"{aside_folder(facts, name)}/{name}",
+            used=f"{used_folder(facts, name)}/{name}",
+        )
+
+    def present(self) -> set[str]:
+        """Return what there is in services/ and volumes/, as paths of the target."""
+        return {
+            f"{self.target.folder}/{top}/{name}"
+            for top in FOLDERS
+            for name in entries(
+                self.target.host, f"{self.target.folder}/{top}", self.target.as_root
+            )
+            if not name.startswith((".restore-", ".previous-"))
+        }
+
+
+def _name(item: Item) -> str:
+    return posixpath.basename(item.live)
+
+
+def _is_below(path: str, place: str) -> bool:
+    return path == place or path.startswith(f"{place}/")
+
+
+def _file_words(folder: str, compose_file: str, there: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the words that name the compose files: v1 looks for them in the current folder."""
+    if not compose_file:
+        return ()
+    names = [compose_file]
+    if compose_file == COMPOSE_FILES[0]:
+        names += [name for name in OVERRIDES if name in there]
+    return tuple(word for name in names for word in ("--file", f"{folder}/{name}"))

@@ -1,0 +1,67 @@
+"""The way back: what a dead run left is undone, and the last restore on request."""
+
+from __future__ import annotations
+
+import posixpath
+
+from ..engine import signals_raised
+from ..errors import ExitCode, NotFound
+from ..journal import Journal
+from ..report import Report
+from ..rulebooks.restore import RESTORE, undoable
+from ..services.stack import UseStage, wait_for_orphans
+from ..settings import Settings
+from ..steps import Command
+from ..targets import ANY_EXIT, Target, locked_target, open_target, read_text
+from .wish import Wish, confirm
+
+
+def recover(target: Target, journal: Journal, report: Report) -> None:
+    """Undo what a dead run left on the target, when its last command has ended."""
+    lines = read_text(target.host, target.journal).splitlines()
+    if not lines:
+        return
+    wait_for_orphans(target.host, target.guard)
+    for undone in journal.recover(lines):
+        report.tell(f"undone, left by a run that died: {undone}")
+
+
+def undo(settings: Settings, wish: Wish, report: Report) -> int:
+    """Go back to the state before the last restore, and return the exit code."""
+    with (
+        signals_raised(),
+        open_target(settings, wish.host) as target,
+        locked_target(target, "undo"),
+    ):
+        journal = Journal(target.host, target.journal, undoable())
+        if read_text(target.host, target.journal):
+            recover(target, journal, report)
+            report.write("A restore that did not end was undone. The stack is as it was before.")
+            return ExitCode.GOOD
+        kept = _last_journal(target)
+        if not kept:
+            raise NotFound(f"On {target.name} there is no restore that can be undone.")
+        confirm(wish, f"what was before {posixpath.basename(posixpath.dirname(kept))}")
+        # From here on it is a restore that did not end: whatever happens, it is undone.
+        # What has been live since is kept: the step that would remove it is left out.
+        lines = read_text(target.host, kept).splitlines()
+        wanted = [line for line in lines if f'"{UseStage.__name__}"' not in line]
+        with target.host.create(f"{kept}.undo") as stream:
+            stream.write("\n".join(wanted).encode())
+        target.host.rename(f"{kept}.undo", kept)
+        target.host.rename(kept, target.journal)  # at once: never two of them, never none
+        recover(target, journal, report)
+        report.write(
+            f"Undone. The stack on {target.name} is as it was before the last restore. What it "
+            f"was since then is in {target.folder}/{RESTORE}; remove it when nobody needs it."
+        )
+        return ExitCode.GOOD
+
+
+def _last_journal(target: Target) -> str:
+    """Return the newest journal that a restore kept, '' where there is none."""
+    folder = f"{target.folder}/{RESTORE}"
+    words = ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-name", "journal")
+    told = target.host.run(Command((*target.as_root, *words, "-printf", "%T@ %p\n"), ANY_EXIT)).out
+    found = sorted((line.split(" ", 1) for line in told.splitlines()), key=lambda e: float(e[0]))
+    return found[-1][1] if found else ""

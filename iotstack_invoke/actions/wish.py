@@ -1,0 +1,119 @@
+"""What a person asks of a restore, and where the backup that they mean comes from."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import NotFound, Refused, UsageError
+from ..hosts import LocalHost
+from ..manifest import Manifest, read_manifest
+from ..rules import KINDS
+from ..runtag import LATEST, read_runtag
+from ..sets import BackupSet, gather_sets
+from ..settings import Settings
+from ..steps import Place
+from ..targets import Target
+from ..vaults import vault_place
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person asked for."""
+
+    runtag: str
+    host: str = ""
+    source: str = ""
+    only: tuple[str, ...] = ()
+    live: str = ""
+    yes: bool = False
+
+    @property
+    def databases(self) -> tuple[str, ...]:
+        """The databases that alone are replaced, each named as influxdb:NAME."""
+        found = (each.partition(":") for each in self.only)
+        return tuple(name for kind, colon, name in found if colon and kind == "influxdb")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The services that alone are restored."""
+        return tuple(each for each in self.only if not each.startswith("influxdb:"))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the archives come from: a place, and the folder in it."""
+
+    place: Place
+    folder: str
+    in_place: bool
+    """It is the target's own backups/: nothing has to be fetched."""
+    name: str
+
+
+@contextlib.contextmanager
+def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source]:
+    """Yield where the archives come from: a vault, the target's own backups, or a folder."""
+    asked = wish.source or ("vault" if settings.vaults else "here")
+    vaults = {each.name: each for each in settings.vaults}
+    if asked == "here":
+        yield Source(target.host, target.backups, True, f"{target.name}:backups")
+        return
+    if asked == "vault" and not vaults:
+        raise UsageError("--from vault: hosts.toml names no vault.")
+    vault = next(iter(vaults.values())) if asked == "vault" else vaults.get(asked)
+    if vault is None:
+        if "/" not in asked and asked != ".":
+            known = ", ".join(["vault", "here", *vaults])
+            raise UsageError(f"--from {asked}: write one of {known}, or a folder (./{asked}).")
+        folder = os.path.abspath(os.path.expanduser(asked))
+        yield Source(LocalHost(folder, asked), folder, False, asked)
+        return
+    place = vault_place(vault)
+    try:
+        yield Source(place, vault.folder, False, vault.name)
+    finally:
+        place.close()
+
+
+def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
+    """Return the backup that was asked for, and its manifest where it has one."""
+    sets = gather_sets(source.place.names(source.folder), {})
+    if asked == LATEST:
+        whole = [each for each in sets if "manifest" in each.files] or list(sets)
+        if not whole:
+            raise NotFound(f"There is no backup in {source.name} ({source.folder}).")
+        backup = whole[0]
+    else:
+        runtag = read_runtag(asked)
+        found = {each.runtag: each for each in sets}
+        if runtag not in found:
+            near = difflib.get_close_matches(runtag, found, 3, 0.4) or list(found)[:3]
+            offer = f" Nearest: {', '.join(near)}." if near else " There is none at all."
+            raise NotFound(f"There is no backup {runtag} in {source.name}.{offer}")
+        backup = found[runtag]
+    if "manifest" not in backup.files:
+        return backup, None
+    path = f"{source.folder}/{backup.runtag}.{KINDS['manifest']}"
+    with source.place.read(path) as stream:
+        text = stream.read().decode("utf-8")
+    try:
+        return backup, read_manifest(text)
+    except ValueError as error:
+        raise Refused(f"The manifest of {backup.runtag} is damaged: {error}.") from error
+
+
+def confirm(wish: Wish, runtag: str) -> None:
+    """Ask whether it is meant; raises Refused where it is not, or nobody is there."""
+    if wish.yes:
+        return
+    if not sys.stdin.isatty():
+        raise Refused("Nobody is there to confirm. If it is meant, add --yes.")
+    name = wish.host or "this machine"
+    answer = input(f"Type '{name}' to restore {runtag} there: ")
+    if answer.strip() != name:
+        raise Refused("Not confirmed; nothing was changed.")

@@ -1,0 +1,320 @@
+"""A restore that goes well: every file and every point is there, and what is not in it stays."""
+
+import shutil
+
+import pytest
+from restorer import (
+    LOGINS,
+    Restorer,
+    asking,
+    below,
+    containers,
+    points,
+    running,
+    start_client,
+    tree,
+    write_oddities,
+)
+from stand import (
+    SERVICES,
+    compose,
+    compose_down,
+    compose_up,
+    query,
+    remove_iotstack,
+    wait_ping,
+    write_points,
+)
+from stand_machine import UIDS
+
+SECRET = "correct-horse-battery"
+
+
+@pytest.fixture(scope="module")
+def person(pi, far, nas):
+    made = Restorer(pi, far, nas)
+    yield made
+    remove_iotstack(pi)
+    remove_iotstack(far)
+    shutil.rmtree(made.vault)
+
+
+@pytest.fixture
+def live(person, pi):
+    """A running stack on the Pi, with odd files and many kinds of databases."""
+    top = person.fresh(pi)
+    write_oddities(top / "volumes/nodered/odd")
+    fill_influx(pi)
+    return top
+
+
+def fill_influx(machine):
+    """Several databases: odd names, retention policies, many shards, an empty one, a query."""
+    write_points(
+        machine, "home", *[f"cpu,room=r{i % 3} value={i} {i}000000000" for i in range(900)]
+    )
+    write_points(
+        machine, "home", *[f'wide value={i},text="ü {i}" {i * 86400}000000000' for i in range(30)]
+    )
+    write_points(machine, "odd name, Küche.Bad", "cpu value=1 1000000000")
+    write_points(machine, "x rp=y shard=3", "cpu value=2i 2000000000")
+    query(machine, 'CREATE DATABASE "empty"')
+    query(
+        machine,
+        'CREATE RETENTION POLICY "long ago" ON "home" DURATION INF REPLICATION 1 SHARD DURATION 52w',
+    )
+    write_points(machine, "home", "slow value=7 7000000000", rp="long ago")
+    query(
+        machine,
+        'CREATE CONTINUOUS QUERY "means" ON "home" BEGIN SELECT mean("value") INTO "home"."long ago"."mean" '
+        'FROM "home"."autogen"."cpu" GROUP BY time(1h) END',
+    )
+
+
+def change(machine, top):
+    """Change a stack in all the ways that a restore must take back or must leave alone."""
+    (top / "volumes/nodered/data/flows.json").write_text("changed")
+    (top / "volumes/nodered/data/new.json").write_text("new")
+    shutil.rmtree(top / "volumes/grafana/data/plugins")
+    (top / "services/mosquitto/filter.acl").unlink()
+    (top / "services/onlyhere").mkdir()
+    (top / "services/onlyhere/build").write_text("mine")
+    (top / "volumes/onlyhere").mkdir()
+    (top / "volumes/onlyhere/data").write_text("mine")
+    write_points(machine, "home", "cpu,room=r1 value=999 1000000000", "late value=1 1000000000")
+    write_points(machine, "other", "cpu value=3 3000000000")
+
+
+KEPT = ("services/onlyhere", "volumes/onlyhere", "volumes/nextcloud")
+SWAPPED = (
+    "services/nodered",
+    "services/mosquitto",
+    "volumes/nodered",
+    "volumes/mosquitto",
+    "volumes/grafana",
+)
+
+
+def queries(machine):
+    """The continuous queries by database."""
+    (told,) = query(machine, "SHOW CONTINUOUS QUERIES")
+    return {one["name"]: one["values"] for one in told if one.get("values")}
+
+
+@pytest.mark.parametrize("host", LOGINS)
+def test_live_to_vault_to_test_host(person, pi, far, live, host, compose_version):
+    """A backup of the live Pi comes back on another host with every file and every point.
+
+    A client outside the containers keeps creating its database and writing all the while.
+    """
+    top = person.fresh(far, host=host, version=compose_version)
+    change(far, top)
+    (top / ".env").write_text(f"TZ=Etc/UTC\nGRAFANA_PASSWORD={SECRET}\nONLY_HERE=1\n")
+    before, kept, asked = tree(live), tree(top), queries(pi)
+    files = {name: (top / name).read_bytes() for name in (".env", "docker-compose.yml")}
+    all_points = points(pi)
+    person.iot("backup", "--runtag", "t1", "--force")
+    client = start_client(far)
+    try:
+        said = person.iot("restore", "--host", host, "--runtag", "t1", "--yes")
+    finally:
+        client.end()
+    after, found = tree(top), points(far)
+    assert below(after, *SWAPPED) == below(before, *SWAPPED)
+    assert below(after, *KEPT) == below(kept, *KEPT)
+    assert without_client(found) == without_client(all_points)
+    assert queries(far) == asked
+    assert running(far) == set(SERVICES)
+    for name, content in files.items():
+        assert (top / name).read_bytes() == content
+        assert (top / f"{name}.t1").read_bytes() == (live / name).read_bytes()
+    assert "GRAFANA_PASSWORD, ONLY_HERE" in said
+    for text in (said, person.logs(host=True)):
+        assert SECRET not in text
+        assert "s3cret" not in text
+    assert "away for" in said
+    assert f"inv undo --host {host}" in said
+
+
+def without_client(found):
+    """Points without those of the client that keeps writing."""
+    return {
+        place: (settings, [one for one in series if '"name": "client"' not in one])
+        for place, (settings, series) in found.items()
+    }
+
+
+@pytest.mark.parametrize("source", ["here", "vault", "folder"])
+def test_local_restore(person, pi, live, source):
+    """A restore on the Pi itself takes the newest set from its own backups, a vault or a folder."""
+    before, all_points = tree(live), points(pi)
+    person.iot("backup", "--runtag", "2026-11-22_1100", "--force")
+    change(pi, live)
+    changed = tree(live)
+    where = source
+    if source == "folder":
+        where = str(person.usb(*person.vault.glob("2026-11-22_1100.*")))
+    said = person.iot("restore", "--runtag", "latest", "--from", where, "--yes")
+    assert "2026-11-22_1100 is restored" in said
+    after = tree(live)
+    assert below(after, *SWAPPED) == below(before, *SWAPPED)
+    assert below(after, *KEPT) == below(changed, *KEPT)
+    assert points(pi) == all_points
+    assert running(pi) == set(SERVICES)
+
+
+def test_undo_and_undo_again(person, pi, far, live):
+    """Undo brings files and points back as they were on either host; a second one is refused."""
+    person.iot("backup", "--runtag", "t2", "--force")
+    for machine, words in ((pi, ()), (far, ("--host", "test-pi"))):
+        top = live if machine is pi else person.fresh(far)
+        change(machine, top)
+        before, all_points = tree(top), points(machine)
+        person.iot("restore", "--runtag", "t2", *words, "--yes")
+        assert points(machine) != all_points
+        said = person.iot("undo", *words, "--yes")
+        assert "as it was before" in said
+        assert tree(top) == before
+        wait_ping(machine)
+        assert points(machine) == all_points
+        assert running(machine) == set(SERVICES)
+        assert "no restore that can be undone" in person.iot("undo", *words, "--yes", code=10)
+        assert tree(top) == before
+
+
+def test_restore_twice(person, pi, live):
+    """The same set can be restored again after changes, and each restore can be undone in turn."""
+    person.iot("backup", "--runtag", "t3", "--force")
+    before, all_points = tree(live), points(pi)
+    change(pi, live)
+    changed, changed_points = tree(live), points(pi)
+    person.iot("restore", "--runtag", "t3", "--yes")
+    (live / "volumes/nodered/data/flows.json").write_text("between")
+    write_points(pi, "between", "cpu value=1 1")
+    between, between_points = tree(live), points(pi)
+    person.iot("restore", "--runtag", "t3", "--yes")
+    assert below(tree(live), *SWAPPED) == below(before, *SWAPPED)
+    assert points(pi) == all_points
+    person.iot("undo", "--yes")
+    wait_ping(pi)
+    assert (tree(live), points(pi)) == (between, between_points)
+    person.iot("undo", "--yes")
+    wait_ping(pi)
+    assert (tree(live), points(pi)) == (changed, changed_points)
+
+
+def test_bare_host(person, pi, far, live, compose_version):
+    """On a host with an empty folder everything comes up from the restored compose file."""
+    before, all_points, asked = tree(live), points(pi), queries(pi)
+    person.iot("backup", "--runtag", "t4", "--force")
+    remove_iotstack(far)
+    top = person.far_top()
+    top.mkdir()
+    shutil.chown(top, UIDS[LOGINS["test-pi"]])
+    if compose_version == 2:
+        far.hide("docker-compose")
+    try:
+        person.iot("restore", "--host", "test-pi", "--runtag", "t4", "--yes")
+    finally:
+        if compose_version == 2:
+            far.show("docker-compose")
+    wait_ping(far)
+    wanted = (*SWAPPED, "docker-compose.yml", ".env", "docker-compose-override.yml")
+    assert below(tree(top), *wanted) == below(before, *wanted)
+    assert points(far) == all_points
+    assert queries(far) == asked
+    assert running(far) == set(SERVICES)
+    person.iot("undo", "--host", "test-pi", "--yes")
+    assert containers(far) == {}
+    assert not (top / "docker-compose.yml").exists()
+    assert below(tree(top), *wanted) == {}
+
+
+def test_stack_that_is_down(person, pi, far, live):
+    """A host whose containers were removed comes up from its own compose file."""
+    person.iot("backup", "--runtag", "t5", "--force")
+    top = person.fresh(far)
+    compose_down(far, user=LOGINS["test-pi"])
+    mine = (top / "docker-compose.yml").read_text()
+    smaller = mine.partition("  grafana:")[0]
+    (top / "docker-compose.yml").write_text(smaller)
+    person.iot("restore", "--host", "test-pi", "--runtag", "t5", "--yes")
+    wait_ping(far)
+    assert points(far) == points(pi)
+    assert running(far) == set(SERVICES) - {"grafana"}
+    assert (top / "docker-compose.yml").read_text() == smaller
+
+
+def test_stopped_containers_stay_stopped(person, pi, live):
+    """Containers that were stopped before are stopped after, InfluxDB too, and its data are in."""
+    person.iot("backup", "--runtag", "t6", "--force")
+    all_points = points(pi)
+    change(pi, live)
+    compose(pi, "stop", "influxdb", "grafana", user=person.user)
+    person.iot("restore", "--runtag", "t6", "--yes")
+    assert running(pi) == {"nodered", "mosquitto"}
+    assert set(containers(pi)) == set(SERVICES)
+    compose(pi, "start", "influxdb", user=person.user)
+    wait_ping(pi)
+    assert points(pi) == all_points
+    compose(pi, "stop", "influxdb", user=person.user)
+    person.iot("undo", "--yes")
+    assert running(pi) == {"nodered", "mosquitto"}
+    assert set(containers(pi)) == set(SERVICES)
+
+
+def test_users_and_passwords(person, pi, far, live):
+    """On servers that ask for a password the users come back with theirs, grants and queries."""
+    make_users(pi)
+    lock(pi, live, person.user)
+    ask = asking("boss", SECRET)
+    all_points = points(pi, ask=ask)
+    person.iot("backup", "--runtag", "t7", "--force")
+    top = person.fresh(far)
+    lock(far, top, person.user)
+    said = person.iot("restore", "--host", "test-pi", "--runtag", "t7", "--yes")
+    wait_ping(far)
+    assert points(far, ask=ask) == all_points
+    (users,) = ask(far, "SHOW USERS")
+    assert sorted(users[0]["values"]) == [["boss", True], ["reader", False]]
+    (grants,) = ask(far, 'SHOW GRANTS FOR "reader"')
+    assert grants[0]["values"] == [["home", "READ"]]
+    (told,) = ask(far, "SHOW CONTINUOUS QUERIES")
+    assert "means" in str(told)
+    assert asking("reader", "reads!")(far, 'SHOW MEASUREMENTS ON "home"')
+    with pytest.raises(AssertionError, match="401"):
+        asking("boss", "wrong")(far, "SHOW USERS")
+    assert SECRET not in said
+
+
+def make_users(machine):
+    """Make an admin and a reader."""
+    query(machine, f"CREATE USER boss WITH PASSWORD '{SECRET}' WITH ALL PRIVILEGES")
+    query(machine, "CREATE USER reader WITH PASSWORD 'reads!'", 'GRANT READ ON "home" TO "reader"')
+
+
+def lock(machine, top, user):
+    """Let a server ask for passwords."""
+    file = top / "docker-compose.yml"
+    text = file.read_text()
+    file.write_text(text.replace("HTTP_AUTH_ENABLED=false", "HTTP_AUTH_ENABLED=true"))
+    compose_up(machine, "influxdb", user=user)
+
+
+def test_only_the_parts_that_there_are(person, pi, live):
+    """A set without an influx part leaves InfluxDB alone; one with nothing else, all the rest."""
+    person.iot("backup", "--runtag", "t8", "--force")
+    change(pi, live)
+    changed, changed_points, all_started = tree(live), points(pi), containers(pi)
+    usb = person.usb(live / "backups/t8.influx-backup.tar")
+    person.iot("restore", "--runtag", "t8", "--from", str(usb), "--yes")
+    wait_ping(pi)
+    assert below(tree(live), *SWAPPED) == below(changed, *SWAPPED)
+    only_influx = points(pi)
+    assert only_influx != changed_points
+    usb = person.usb(live / "backups/t8.general-backup.tar.gz")
+    person.iot("restore", "--runtag", "t8", "--from", str(usb), "--yes")
+    wait_ping(pi)
+    assert points(pi) == only_influx
+    assert below(tree(live), *SWAPPED) != below(changed, *SWAPPED)
+    assert set(all_started) == running(pi)

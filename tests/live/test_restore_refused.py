@@ -1,0 +1,295 @@
+"""What is refused before anything of the stack is touched, each with what to do about it."""
+
+import contextlib
+import json
+import os
+import pty
+import shutil
+import signal
+import time
+
+import pytest
+from owner import PROGRAM
+from restorer import Restorer, containers, points, tree
+from stand import remove_iotstack, write_points
+from stand_machine import USER, wait_for
+
+REMOTE = ("--host", "test-pi")
+
+
+@pytest.fixture(scope="module")
+def person(pi, far, nas):
+    made = Restorer(pi, far, nas)
+    top = made.fresh(pi)
+    write_points(pi, "home", "cpu value=1 1000000000")
+    made.iot("backup", "--runtag", "2026-11-23_1100", "--force")
+    made.iot("backup", "--runtag", "2026-11-20_1100", "--force")
+    write_points(pi, "home", "late value=1 1000000000")
+    (top / "volumes/nodered/data/flows.json").write_text("changed")
+    made.fresh(far)
+    yield made
+    remove_iotstack(pi)
+    remove_iotstack(far)
+    shutil.rmtree(made.vault)
+
+
+@pytest.fixture(autouse=True)
+def _usual(person, pi, far):
+    yield
+    person.set()
+    pi.know(far)
+
+
+@pytest.fixture
+def untouched(person, pi, far):
+    """After the test both stacks are as they were before it: files, points, containers."""
+    places = ((pi, person.top), (far, person.far_top()))
+
+    def look():
+        return [(tree(top), points(machine), containers(machine)) for machine, top in places]
+
+    before = look()
+    yield
+    assert look() == before
+
+
+def refused(person, *words, code=13, **kw):
+    """What a restore says that must end with `code`."""
+    runtag = () if "--runtag" in words else ("--runtag", "2026-11-23_1100")
+    return person.iot("restore", *runtag, *words, code=code, **kw)
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("key", ["none", "wrong"])
+def test_host_key(person, pi, far, key):
+    """A host whose key is unknown or another one is refused, with the way out."""
+    pi.know(far, key=key)
+    said = refused(person, *REMOTE, "--yes", code=1)
+    assert ("is not known" if key == "none" else "another host key") in said
+    assert "hosts --trust test-pi" in said
+    assert "test-pi" in person.iot("hosts", code=1)
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("words", [(), REMOTE], ids=["here", "far"])
+def test_live_host(person, words):
+    """A live host is refused unless it is named a second time."""
+    person.set(stack='role = "live"', hosts='role = "live"')
+    name = words[1] if words else "this"
+    said = refused(person, *words, "--yes")
+    assert f"--live {name}" in said
+    assert f"--live {name}" in refused(person, *words, "--yes", "--live", "another")
+    # Named twice it goes on to the next question.
+    assert "--yes" in refused(person, *words, "--live", name)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_machine_id(person, far):
+    """A host that is another machine than the pinned one is refused; the right one is not."""
+    person.set(hosts='machine_id = "0123456789abcdef0123456789abcdef"')
+    said = refused(person, *REMOTE, "--yes")
+    assert "0123456789abcdef0123456789abcdef is pinned" in said
+    there = far.run(["cat", "/etc/machine-id"], check=False).stdout.strip()
+    if there:
+        person.set(hosts=f'machine_id = "{there}"')
+        assert "add --yes" in refused(person, *REMOTE)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_runtag_that_is_not_there(person):
+    """A runtag that does not exist is refused with the nearest ones, an impossible one as usage."""
+    for words in ((), REMOTE):
+        said = refused(person, "--runtag", "2026-11-24_1100", *words, "--yes", code=10)
+        assert "Nearest: 2026-11-23_1100, 2026-11-20_1100" in said
+    refused(person, "--runtag", "../etc", code=2)
+    refused(person, "--from", "nowhere", code=2)
+    assert "test-pi, test-root" in refused(person, "--host", "testpi", code=2)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_nobody_confirms(person, pi):
+    """Without a terminal and --yes nothing is done; on a terminal the wrong answer does nothing."""
+    for words in ((), REMOTE):
+        assert "add --yes" in refused(person, *words)
+    said = on_terminal(person, pi, "restore", "--runtag", "latest", *REMOTE, answer="yes\n")
+    assert "Type 'test-pi' to restore 2026-11-23_1100 there" in said
+    assert "nothing was changed" in said
+
+
+def on_terminal(person, pi, *words, answer=""):
+    """What the program says on a terminal, where `answer` is typed."""
+    mine, its = pty.openpty()
+    env = {"IOTSTACK_SETTINGS": str(person.settings_file), "TERM": "xterm", "COLUMNS": "200"}
+    process = pi.popen([*PROGRAM, *words], user=USER, env=env, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    os.write(mine, answer.encode())
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while chunk := os.read(mine, 65536):
+            said += chunk
+    os.close(mine)
+    process.wait(timeout=60)
+    return said.decode()
+
+
+@pytest.mark.usefixtures("untouched")
+def test_no_docker(person, far, pi):
+    """A host without Docker, or whose engine does not answer, is refused."""
+    for machine, words in ((far, REMOTE), (pi, ())):
+        machine.hide("docker")
+        try:
+            assert "Docker cannot be asked" in refused(person, *words, "--yes")
+        finally:
+            machine.show("docker")
+
+
+@pytest.mark.usefixtures("untouched")
+def test_no_sudo(person, far):
+    """A host whose sudo wants a password is refused with what to put into sudoers."""
+    sudoers = far.folder / "etc/sudoers"
+    text = sudoers.read_text()
+    sudoers.write_text(text.replace("NOPASSWD: ", ""))
+    try:
+        said = refused(person, *REMOTE, "--yes")
+    finally:
+        sudoers.write_text(text)
+    assert "NOPASSWD in /etc/sudoers.d" in said
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("kind", ["general-backup.tar.gz", "influx-backup.tar"])
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("vault", ()), ("vault", REMOTE), ("here", ())],
+    ids=["vault to here", "vault to far", "here"],
+)
+def test_archive_that_is_not_the_manifests(person, kind, words, source):
+    """An archive that differs from the hash in its manifest is refused, wherever it lies."""
+    folder = person.vault if source == "vault" else person.top / "backups"
+    file = folder / f"2026-11-20_1100.{kind}"
+    content = file.read_bytes()
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    run = ("--runtag", "2026-11-20_1100", "--from", source, *words, "--yes")
+    try:
+        said = refused(person, *run, code=1)
+        again = refused(person, *run, code=1)
+    finally:
+        file.write_bytes(content)
+    for text in (said, again):
+        assert "SHA-256" in text
+        assert "Nothing of the stack was touched" in text
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("where", ["", "volumes"])
+def test_no_room(person, far, where):
+    """A host without room for archive, unpacked files and InfluxDB is refused, in numbers."""
+    top = person.far.home_of(USER) / "IOTstack"
+    folder = top / where if where else top
+    manifest = person.vault / "2026-11-23_1100.manifest.json"
+    text = manifest.read_text()
+    content = json.loads(text)
+    content["parts"]["general"]["facts"]["unpacked_bytes"] = 40_000_000
+    manifest.write_text(json.dumps(content))
+    kept = top.parent / "kept"
+    far.run(["sh", "-c", f"mkdir {kept} && mount -t tmpfs -o size=20m,mode=755 tmpfs {kept}"])
+    far.run(["sh", "-c", f"cp -a {folder}/. {kept}/ && mount --move {kept} {folder}"])
+    try:
+        said = refused(person, *REMOTE, "--yes")
+    finally:
+        far.run(["umount", folder])
+        far.run(["rmdir", kept])
+        manifest.write_text(text)
+    assert "40,000,000 for what they hold" in said
+    assert "bytes are free in" in said
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("words", [(), REMOTE], ids=["here", "far"])
+def test_another_run_is_busy(person, pi, far, words):
+    """While another run holds the stack's lock a restore and an undo are refused with 11."""
+    machine, top = (far, person.far_top()) if words else (pi, person.top)
+    lock = top / "backups/.lock"
+    machine.run(["sh", "-c", f"mkdir -p {lock.parent}; touch {lock}; chown {USER} {lock}"])
+    holder = machine.popen(["flock", lock, "sleep", "600"])
+    wait_for(
+        "the lock", lambda: machine.run(["flock", "-n", lock, "true"], check=False).returncode
+    )
+    try:
+        said = refused(person, *words, "--yes", code=11)
+        assert "run this again" in said
+        person.iot("undo", *words, "--yes", code=11)
+    finally:
+        holder.end()
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("words", [(), REMOTE], ids=["here", "far"])
+def test_dry_run(person, pi, far, words):
+    """A dry run shows commands, space and what would differ, and changes not one file."""
+    places = (person.top, person.far_top())
+    before = [everything(top) for top in places]
+    said = person.iot("restore", "--runtag", "latest", *words, "--dry-run")
+    assert [everything(top) for top in places] == before
+    for text in (
+        "Restore 2026-11-23_1100 (made on pi",
+        "stops and starts again: ",
+        "are free",
+        "replaces: services/mosquitto, services/nodered, volumes/grafana",
+        "stays as it is: volumes/nextcloud",
+        "docker stop --time 60",
+        "influxd restore -portable",
+        "mv -T",
+        "Nothing was changed.",
+    ):
+        assert text in said
+    only = person.iot("restore", "--dry-run", "--only", "nodered", *words)
+    assert "replaces: services/nodered, volumes/nodered\n" in only
+    assert "influxd" not in only
+
+
+def everything(top):
+    """Every path below a folder with its inode, mode and times, InfluxDB's own apart."""
+    found = {}
+    for folder, folders, files in os.walk(top):
+        if "/volumes/influxdb" in folder:
+            continue
+        for name in (*folders, *files):
+            facts = os.lstat(os.path.join(folder, name))
+            found[folder, name] = (facts.st_ino, facts.st_mode, facts.st_uid, facts.st_mtime_ns)
+    return found
+
+
+def test_hosts_and_trust(person, pi, far):
+    """`inv hosts` tells what is amiss with each host; --trust shows the key and writes it down."""
+    pi.know(far, key="none")
+    said = person.iot("hosts", code=1)
+    assert "not known" in said
+    assert "add --yes" in person.iot("hosts", "--trust", "test-pi", code=13)
+    prints = far.run(["ssh-keygen", "-lf", far.host_key_pub]).stdout.split()[1]
+    said = on_terminal(person, pi, "hosts", "--trust", "test-pi", answer="yes\n")
+    assert prints in said
+    assert "Written to" in said
+    said = person.iot("hosts")
+    for text in ("test-pi", "test-root", "test", "none"):
+        assert text in said
+    person.iot("hosts", "--trust", "test-pi", "--yes")
+    person.iot("hosts")
+
+
+def test_lost_lock(person, far):
+    """The lock on another host goes with the run that held it, however that run ended."""
+    process = person.start("restore", "--runtag", "latest", *REMOTE, "--yes")
+    lock = person.far_top() / "backups/.lock"
+    wait_for("the lock", lambda: far.run(["flock", "-n", lock, "true"], check=False).returncode)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)
+    said = person.iot("undo", *REMOTE, "--yes", code=(0 if journal(person) else 10))
+    assert "Another run" not in said
+
+
+def journal(person):
+    """Whether the far host owes an undo."""
+    return (person.far_top() / "backups/.journal").exists()
