@@ -11,10 +11,17 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 namespace.configure({"iotstack": {"checkout": HERE}})
 
 
-@task(auto_shortflags=False, help={"live": "Only the tests on the stand, or all but those."})
-def test(context: Context, live: bool = True) -> None:  # noqa: PT028 - a task, not a test
+@task(
+    auto_shortflags=False,
+    help={
+        "live": "With the tests on the stand, or --no-live; they need root.",
+        "long": "With the sweeps of the restore, which take half an hour.",
+    },
+)
+def test(context: Context, live: bool = True, long: bool = False) -> None:  # noqa: PT028 - a task
     """Run the tests; those on the stand need root, and are skipped without it."""
-    chosen = "" if live else "-m 'not live'"
+    left_out = [mark for mark, wanted in (("live", live), ("long", long)) if not wanted]
+    chosen = f"-m 'not {' and not '.join(left_out)}'" if left_out else ""
     context.run(f"cd '{HERE}' && '{sys.executable}' -m pytest {chosen}", pty=sys.stdout.isatty())
 
 

@@ -284,7 +284,7 @@ def job_text(job: Job) -> str:
     for output in job.outputs:
         if output.role != "pi":
             found = split_set_name(output.path)
-            what = f" {found[1]}" if found else ""
+            what = f" {found[1]}" if found and found[1] not in job.rule.name else ""
             return f"{job.rule.name}{what} → {output.role}"
     return job.rule.name
 

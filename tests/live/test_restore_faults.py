@@ -16,6 +16,8 @@ import pytest
 from saboteur import Saboteur, Scene, differing
 from stand_machine import wait_for
 
+pytestmark = pytest.mark.long
+
 FULL = os.environ.get("IOTSTACK_FULL_SWEEP") == "1"
 GOOD, FAILED, NOT_FOUND = 0, 1, 10
 LATE_S = 0.7
@@ -239,7 +241,11 @@ def test_killed_while_it_undoes(here, how):
     scene.clear()
 
 
-@pytest.mark.parametrize("torn", ['{"job": "restored", "step": "SwapIt', "\0" * 40, "{"])
+@pytest.mark.parametrize(
+    "torn",
+    ['{"job": "restored", "step": "SwapIt', "\0" * 40, "{"],
+    ids=["line", "zeros", "brace"],
+)
 def test_torn_journal(here, torn):
     """The last line of the journal, torn by a power cut, never acted; the others are undone."""
     scene, saboteur = here.scene, here.saboteur
@@ -307,8 +313,8 @@ def test_half_a_swap(here):
         here.assert_old()
         scene.clear()
         assert count >= 8
-        for number in range(1, count + 1):
-            for how in ("before", "after") if FULL or number > count - 2 else ("after",):
+        for number in range(1, count + 1, 1 if FULL else 3):
+            for how in ("before", "after"):
                 renames.arm(number, how)
                 code, said = scene.run("restore")
                 here.assert_met("fail after", code, said)
@@ -383,7 +389,7 @@ def test_damaged_shard(here):
         code, said = scene.run("restore")
     assert "damaged" in said
     assert "Nothing of the stack was touched" in said
-    here.assert_met("fail", code, said)
+    here.assert_met("fail after", code, said)
     assert not any("docker stop" in call for call in here.saboteur.calls())
     assert scene.leftovers() == []
     scene.clear()
@@ -412,6 +418,6 @@ def test_load_that_fails(here, what):
     scene.target.run(["docker", "exec", "-i", name, "sh", "-c", put], input=script)
     saboteur.release(act=True)
     code, said = scene.end(process)
-    here.assert_met("fail", code, said)
+    here.assert_met("fail after", code, said)
     assert scene.leftovers() == []
     scene.clear()

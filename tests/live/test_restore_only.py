@@ -6,6 +6,8 @@ import pytest
 from restorer import Restorer, below, containers, points, running, start_client, tree
 from stand import SERVICES, compose, query, remove_iotstack, wait_ping, write_points
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def person(pi, far, nas):

@@ -13,6 +13,8 @@ from stand import SERVICES, compose_up, query, remove_iotstack, wait_ping, write
 from stand_machine import USER, wait_for
 from test_restore_refused import on_terminal
 
+pytestmark = pytest.mark.long
+
 SWAPPED = (
     "services/nodered",
     "services/mosquitto",
