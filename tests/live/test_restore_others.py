@@ -10,7 +10,7 @@ import tarfile
 import pytest
 from restorer import Restorer, below, points, running, tree
 from stand import SERVICES, compose_up, query, remove_iotstack, wait_ping, write_points
-from stand_machine import USER, wait_for
+from stand_machine import UIDS, USER, wait_for
 from test_restore_refused import on_terminal
 
 pytestmark = pytest.mark.long
@@ -260,7 +260,7 @@ def test_shard_of_another_database_is_an_error(person, pi, live):
     _put_orphan_in(archive, db)
     empty(db)
     for path in usb.iterdir():
-        shutil.chown(path, USER)
+        os.chown(path, UIDS[USER], UIDS[USER])
     before, all_points = tree(live), points(pi)
     said = person.iot("restore", "--runtag", SET, "--from", str(usb), "--yes", code=1)
     assert "born later" in said
