@@ -12,7 +12,8 @@ A room imports only from rooms below it, or beside it where no circle arises.
     transfer                               a restore is made to; copies between them
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            stack: stop, swap, start; influx_load: load and prove
-    engine  log  report                    a plan, done; what is written down; what is seen
+    engine  log  report  site              a plan, done; what is written down; what is seen; where
+                                           the stack, its backups and its vaults are
     rulebooks/                             the rules: read them first
     actions/                               what a task does, from the first look to the last word
     doors  tasks  program                  flags and exit codes; the tasks; the console script

@@ -21,6 +21,8 @@ Body = Callable[["Job"], Iterator[Step]]
 Inputs = Callable[[Mapping[str, str], Any], Iterable[str]]
 """Given the wildcards and the facts: the inputs of a rule that depend on what there is."""
 
+BACKUPS = "backups"
+"""The folder of the backups in a stack's folder, as the seed named it."""
 PARTS = {"general": "general-backup.tar.gz", "influx": "influx-backup.tar"}
 """What the parts of a set are called behind their runtag, as the seed named them."""
 KINDS = {**PARTS, "manifest": "manifest.json", "log": "backup-log.txt"}

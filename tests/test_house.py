@@ -18,7 +18,7 @@ LEVELS = (
     "settings rules manifest sets retention",
     "plan journal runner services.influx_log services.influx_meta services.influx_check",
     "hosts remote vaults targets transfer services.*",
-    "engine log report",
+    "engine log report site",
     "rulebooks.*",
     "actions.*",
     "doors tasks program __main__",

@@ -13,7 +13,7 @@ from ..rulebooks.backup import BackupFacts, backup_book, log_targets, set_target
 from ..rules import split_set_name
 from ..sets import BackupSet, State, gather_sets
 from ..settings import Settings
-from .backup import RecordFile, Stand, look_everywhere
+from ..site import RecordFile, Site, look_everywhere
 from .look import look_at_stack
 
 
@@ -45,12 +45,12 @@ class Row:
         return self.here.manifest.state if whole else State.UNFINISHED.value
 
 
-def gather_rows(stand: Stand) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """Return all backups, newest first, and which vaults did not answer."""
-    here = {each.runtag: each for each in stand.sets()}
+    here = {each.runtag: each for each in site.sets()}
     notes = []
     vaults: dict[str, dict[str, BackupSet]] = {}
-    for name, place in stand.vaults.items():
+    for name, place in site.vaults.items():
         try:
             found = gather_sets(place.names(place.root), {})
         except StepFailed as error:
@@ -69,11 +69,11 @@ def _newest_first(row: Row) -> tuple[float, str]:
 
 def list_backups(settings: Settings, report: Report, *, as_json: bool) -> None:
     """Print the backups; `as_json` for programs."""
-    stand = Stand.of(settings)
+    site = Site.of(settings)
     try:
-        rows, notes = gather_rows(stand)
+        rows, notes = gather_rows(site)
     finally:
-        stand.close()
+        site.close()
     for note in notes:
         report.warn(note)
     now = datetime.now(UTC)
@@ -81,9 +81,9 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> None:
         report.write_json([_plain(row, now) for row in rows])
         return
     if not rows:
-        report.write(f"There are no backups in {stand.backups}. Make one: inv backup")
+        report.write(f"There are no backups in {site.backups}. Make one: inv backup")
         return
-    names = tuple(stand.vaults)
+    names = tuple(site.vaults)
     report.table(
         ("runtag", "age", "size", "parts", "here", *names),
         [
@@ -124,12 +124,12 @@ def show_graph(settings: Settings, report: Report, form: str) -> None:
     """
     if form not in GRAPH_FORMS:
         raise UsageError(f"--format {form}: there are {', '.join(GRAPH_FORMS)}.")
-    stand = Stand.of(settings)
-    vaults = tuple(stand.vaults)
+    site = Site.of(settings)
+    vaults = tuple(site.vaults)
     facts = BackupFacts(host="", program="", folder=settings.stack.folder, members=())
     runtag = datetime.now().astimezone().strftime("%Y-%m-%d_%H%M")
     targets = (*set_targets(runtag, facts, vaults), *log_targets(runtag, vaults))
-    report.graph(resolve(backup_book(vaults), targets, stand.roots, facts), form)
+    report.graph(resolve(backup_book(vaults), targets, site.roots, facts), form)
 
 
 def show_why(settings: Settings, report: Report, target: str) -> None:
@@ -137,19 +137,19 @@ def show_why(settings: Settings, report: Report, target: str) -> None:
 
     `target` may lack its role: then it is the Pi's. Raises RuleError where no rule makes it.
     """
-    stand = Stand.of(settings)
+    site = Site.of(settings)
     try:
         name = target if ":" in target else f"pi:{target}"
-        wanted = bind(name, stand.roots)
+        wanted = bind(name, site.roots)
         found = split_set_name(wanted.path.rpartition("/")[2])
-        facts = look_at_stack(stand.host, settings)
-        vaults = tuple(stand.vaults)
-        graph = resolve(backup_book(vaults), [name], stand.roots, facts)
-        records = RecordFile(stand, found[0]) if found else None
-        files, notes = look_everywhere(graph.files, stand.places)
+        facts = look_at_stack(site.host, settings)
+        vaults = tuple(site.vaults)
+        graph = resolve(backup_book(vaults), [name], site.roots, facts)
+        records = RecordFile(site, found[0]) if found else None
+        files, notes = look_everywhere(graph.files, site.places)
         plan = decide(graph, files, records.known() if records else {})
     finally:
-        stand.close()
+        site.close()
     for note in notes:
         report.warn(note)
     state = "is there" if wanted in files else "is not there"

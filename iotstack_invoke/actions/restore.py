@@ -33,9 +33,9 @@ from ..services.influx_log import say_internal_left_out
 from ..services.members import Contents
 from ..services.stack import wait_for_orphans
 from ..settings import Options, Settings
+from ..site import look_everywhere
 from ..steps import Command, Place, Record
 from ..targets import ANY_EXIT, Target, locked_target, open_target, read_text
-from .backup import look_everywhere
 from .prospect import INFLUX_FOLDER, Prospect
 from .undo import recover
 from .wish import Source, Wish, choose_set, confirm, source_of

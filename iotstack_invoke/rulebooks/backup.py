@@ -14,13 +14,12 @@ from datetime import UTC, datetime
 
 from ..errors import StepFailed
 from ..manifest import Container, LeftOut, Manifest, Part, utc_text
-from ..rules import KINDS, PARTS, Job, Rule, RuleBook, rule
+from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule
 from ..services.archive import PackStack, tar_words
 from ..services.influx import DumpInflux, InfluxFacts, RemoveFolder, SweepInflux
 from ..steps import File, Scene, Step
 from ..transfer import Send
 
-BACKUPS = "backups"
 PACK_LIMIT_S = 24 * 3600.0
 
 

@@ -1,0 +1,173 @@
+"""The stack of this machine with its backups and vaults, and what lies there.
+
+Knows where things are and how sets are recorded, listed and removed. Not for: making a backup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from .errors import StepFailed
+from .hosts import LocalHost
+from .manifest import (
+    RECORDS_ENDING,
+    REMOVING_ENDING,
+    Manifest,
+    read_manifest,
+    read_records,
+    record_line,
+    records_of,
+)
+from .rules import BACKUPS, KINDS, split_set_name
+from .sets import BackupSet, files_of, gather_sets, runtags_in
+from .settings import Settings
+from .steps import PARTIAL, File, FileFact, Place, Record
+from .vaults import vault_place
+
+STALE_COPY = timedelta(days=1)
+"""A partial copy in a vault that is older belongs to a run that died."""
+
+
+@dataclass(slots=True)
+class Site:
+    """The stack on this machine, its backups, and the vaults."""
+
+    settings: Settings
+    host: LocalHost
+    vaults: Mapping[str, Place] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Site:
+        """Return what the settings describe; nothing is opened yet."""
+        vaults = {each.name: vault_place(each) for each in settings.vaults}
+        return cls(settings, LocalHost(settings.stack.folder), vaults)
+
+    @property
+    def backups(self) -> str:
+        """The folder of the backups on this machine."""
+        return f"{self.settings.stack.folder}/{BACKUPS}"
+
+    @property
+    def places(self) -> dict[str, Place]:
+        """What the roles of the rules are bound to."""
+        return {"pi": self.host, **self.vaults}
+
+    @property
+    def roots(self) -> dict[str, str]:
+        """The folder of each role."""
+        return {role: place.root for role, place in self.places.items()}
+
+    def sets(self) -> tuple[BackupSet, ...]:
+        """Return the sets on this machine, newest first."""
+        names = self.host.names(self.backups)
+        manifests = {}
+        for runtag in runtags_in(names):
+            manifest = self.manifest(runtag)
+            if manifest:
+                manifests[runtag] = manifest
+        return gather_sets(names, manifests)
+
+    def manifest(self, runtag: str) -> Manifest | None:
+        """Return the manifest of a set on this machine, or None."""
+        path = f"{self.backups}/{runtag}.{KINDS['manifest']}"
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as stream:
+            return read_manifest(stream.read())
+        return None
+
+    def close(self) -> None:
+        """Let go of the vaults."""
+        for place in self.vaults.values():
+            place.close()
+
+
+class RecordFile:
+    """The records of one set while it is unfinished, in a file beside it."""
+
+    def __init__(self, site: Site, runtag: str) -> None:
+        self.host = site.host
+        self.path = f"{site.backups}/{runtag}.{RECORDS_ENDING}"
+        self.started_utc = ""
+        lines = []
+        with contextlib.suppress(FileNotFoundError), open(self.path, encoding="utf-8") as stream:
+            lines = stream.readlines()
+        self.exists = bool(lines)
+        manifest = site.manifest(runtag)
+        self._records = records_of(manifest, "pi", BACKUPS) if manifest else {}
+        self._records |= read_records(lines)
+        for line in lines[:1]:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self.started_utc = json.loads(line)["started_utc"]
+
+    def begin(self, started_utc: str) -> None:
+        """Mark the set as unfinished, with the time when its making began."""
+        if not self.exists:
+            self.host.append(self.path, json.dumps({"started_utc": started_utc}))
+            self.exists = True
+
+    def known(self) -> Mapping[str, Record]:
+        """Return the records by output."""
+        return self._records
+
+    def add(self, record: Record) -> None:
+        """Keep one more, through a power cut."""
+        self.host.append(self.path, record_line(record))
+        self._records = {**self._records, record.output: record}
+
+    def end(self) -> None:
+        """Remove the mark: the set is finished."""
+        self.host.remove([self.path])
+
+
+def look_everywhere(
+    files: frozenset[File], places: Mapping[str, Place]
+) -> tuple[dict[File, FileFact], tuple[str, ...]]:
+    """Return what is there of all files, one look a place, and which places did not answer."""
+    found: dict[File, FileFact] = {}
+    notes = []
+    for role, place in places.items():
+        mine = {file.absolute: file for file in files if file.role == role}
+        try:
+            facts = place.look(mine) if mine else {}
+        except StepFailed as error:
+            notes.append(f"{role} cannot be looked at now: {error}")
+            continue
+        found |= {mine[path]: fact for path, fact in facts.items()}
+    return found, tuple(notes)
+
+
+def sweep_stale_copies(place: Place) -> None:
+    """Remove the partial copies of dead runs; a young one may be another Pi's that is sending."""
+    oldest_s = time.time() - STALE_COPY.total_seconds()
+    stale = [
+        f"{place.root}/{name}"
+        for name, fact in place.names(place.root).items()
+        if name.endswith(PARTIAL)
+        and split_set_name(name.removesuffix(PARTIAL))
+        and fact.modified_s < oldest_s
+    ]
+    if stale:
+        place.remove(stale)
+
+
+def remove_set(host: LocalHost, folder: str, runtag: str) -> None:
+    """Remove all files of a set; one that is half removed is listed by nobody.
+
+    Its manifest becomes the mark of the removal first, so a crash in between leaves a mark that
+    the next run finishes.
+    """
+    mark = f"{folder}/{runtag}.{REMOVING_ENDING}"
+    manifest = f"{folder}/{runtag}.{KINDS['manifest']}"
+    if os.path.exists(manifest):
+        host.rename(manifest, mark)
+    elif not os.path.exists(mark):
+        host.append(mark, "{}")
+    names = files_of(runtag)
+    partial = f"{runtag}.{KINDS['log']}{PARTIAL}"
+    host.remove(f"{folder}/{name}" for name in (*names[1:], partial))
+    host.remove([mark])
