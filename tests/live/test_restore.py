@@ -27,6 +27,8 @@ from stand import (
 )
 from stand_machine import UIDS
 
+pytestmark = pytest.mark.long
+
 SECRET = "correct-horse-battery"
 
 

@@ -14,6 +14,8 @@ from restorer import Restorer, containers, points, tree
 from stand import remove_iotstack, write_points
 from stand_machine import USER, wait_for
 
+pytestmark = pytest.mark.long
+
 REMOTE = ("--host", "test-pi")
 
 
