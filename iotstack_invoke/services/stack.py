@@ -59,6 +59,14 @@ def wait_for_orphans(host: Host, guard: str) -> None:
         ) from error
 
 
+def _stop(docker: tuple[str, ...], names: tuple[str, ...], guard: str) -> Command:
+    return guarded(guard, (*docker, "stop", "--time", "60", *names), STOP_LIMIT_S)
+
+
+def _start(docker: tuple[str, ...], names: tuple[str, ...], guard: str) -> Command:
+    return guarded(guard, (*docker, "start", *names), START_LIMIT_S)
+
+
 @dataclass(frozen=True, slots=True)
 class StopContainers:
     """Stop containers that run. Undone: start them again, in the order in which they started."""
@@ -74,8 +82,7 @@ class StopContainers:
 
     @property
     def _command(self) -> Command:
-        words = (*self.docker, "stop", "--time", "60", *self.names)
-        return guarded(self.guard, words, STOP_LIMIT_S)
+        return _stop(self.docker, self.names, self.guard)
 
     def do(self, scene: Scene) -> None:
         """Stop them, all at once; each has a minute to put its data away."""
@@ -85,8 +92,7 @@ class StopContainers:
     def undo(self, host: Host) -> None:
         """Start them."""
         if self.names:
-            words = (*self.docker, "start", *self.names)
-            host.run(guarded(self.guard, words, START_LIMIT_S))
+            host.run(_start(self.docker, self.names, self.guard))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ class StartContainers:
 
     @property
     def _command(self) -> Command:
-        return guarded(self.guard, (*self.docker, "start", *self.names), START_LIMIT_S)
+        return _start(self.docker, self.names, self.guard)
 
     def do(self, scene: Scene) -> None:
         """Start them in the order of their names."""
@@ -114,8 +120,7 @@ class StartContainers:
     def undo(self, host: Host) -> None:
         """Stop them; one that is not there any more needs none."""
         if self.names:
-            words = (*self.docker, "stop", "--time", "60", *self.names)
-            command = guarded(self.guard, words, STOP_LIMIT_S)
+            command = _stop(self.docker, self.names, self.guard)
             host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
 
 
