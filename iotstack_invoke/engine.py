@@ -276,8 +276,8 @@ class Run:
                 self._steps(scene)
                 self._finish(scene, time.monotonic() - started)
             except IotstackError as error:
-                message = self._clean(scene, str(error))
                 again = isinstance(error, StepFailed) and error.again
+                message = self._clean(scene, str(error), passing=again)
                 if children.ending():
                     return JobResult(job, End.SKIPPED, message="interrupted")
                 if again and attempt < job.rule.retries and message == str(error):
@@ -325,10 +325,15 @@ class Run:
             scene.place(output).rename(output.partial, output.absolute)
         self.journal.forget(job.name)
 
-    def _clean(self, scene: _Scene, message: str) -> str:
-        """Undo and remove what a failed attempt left; return the message, and if that failed."""
+    def _clean(self, scene: _Scene, message: str, *, passing: bool = False) -> str:
+        """Undo and remove what a failed attempt left; return the message, and if that failed.
+
+        `passing`: the reason may pass, so a rule that resumes keeps its partial file.
+        """
         if children.ending():
             # Nothing can be run now; the main thread undoes the steps when all have ended.
+            if scene.job.rule.resumes:
+                return message
             try:
                 self._discard(scene)
             except IotstackError:  # the line was closed under it
@@ -341,8 +346,9 @@ class Run:
         except IotstackError as error:
             return f"{message}\n{error}"
         # Over a line that broke it cannot be removed: the next attempt, or a later run, does it.
-        with contextlib.suppress(IotstackError):
-            self._discard(scene)
+        if not (passing and scene.job.rule.resumes):
+            with contextlib.suppress(IotstackError):
+                self._discard(scene)
         return message
 
     def _discard(self, scene: _Scene) -> None:

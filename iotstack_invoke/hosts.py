@@ -36,6 +36,8 @@ PRIVATE = 0o600
 class LocalHost:
     """This machine; its paths are absolute."""
 
+    resumes = True
+
     def __init__(self, root: str, name: str = "this machine") -> None:
         self.root = root
         self.name = name
@@ -63,27 +65,38 @@ class LocalHost:
         return found
 
     @contextlib.contextmanager
-    def read(self, path: str) -> Iterator[IO[bytes]]:
-        """Return a stream of a file's bytes."""
+    def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream of a file's bytes, without the first `start`."""
         with _failing(f"{path} cannot be read"), Path(path).open("rb") as stream:
+            stream.seek(start)
             yield stream
 
     @contextlib.contextmanager
-    def create(self, path: str) -> Iterator[IO[bytes]]:
-        """Return a stream into a new file of mode 0600, synced when the block ends well."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    def create(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream into a new file of mode 0600, synced when the block ends well.
+
+        With `start` the first so many bytes that lie there stay, and it goes on behind them.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
         with (
             _failing(f"{path} cannot be written"),
             os.fdopen(os.open(path, flags, PRIVATE), "wb", buffering=CHUNK_BYTES) as stream,
         ):
+            stream.truncate(start)
+            stream.seek(start)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
 
-    def receive(self, path: str, source: IO[bytes], modified_s: float) -> Received:
-        """Write a stream to `path`, synced, and hash what was written."""
+    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
+        """Write a stream behind the first `start` bytes of `path`, synced, and hash all of it."""
         digest, size = hashlib.sha256(), 0
-        with self.create(path) as target:
+        if start:
+            with self.read(path) as kept:
+                while chunk := kept.read(min(CHUNK_BYTES, start - size)):
+                    digest.update(chunk)
+                    size += len(chunk)
+        with self.create(path, size) as target:
             while chunk := read_chunk(source):
                 target.write(chunk)
                 digest.update(chunk)

@@ -58,7 +58,8 @@ SHELL_ANSWER = "a shell answers"
 # Each script gets its paths as "$1", "$2" …: one place to quote, and any login shell will do.
 # GNU first, then what a Mac or a NAS with BSD tools understands.
 RECEIVE = (
-    'umask 077; cat > "$1" && { sync "$1" 2>/dev/null || sync; } && TZ=UTC0 touch -c -t "$2" "$1" '
+    'umask 077; { if [ "$3" = 0 ]; then cat > "$1"; else cat >> "$1"; fi; } '
+    '&& { sync "$1" 2>/dev/null || sync; } && TZ=UTC0 touch -c -t "$2" "$1" '
     '&& wc -c < "$1" && { sha256sum < "$1" 2>/dev/null || shasum -a 256 < "$1"; }'
 )
 LOOK = (
@@ -77,6 +78,7 @@ NAMES = (
 NAMES_LINE = re.compile(r"([0-9a-fA-F]+ [0-9]+ -?[0-9]+) (.+)", re.DOTALL)
 DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s")
 """POSIX's columns of `df -P`; blanks in the name of a share or of its folder shift none."""
+REFUSED_BY_DISK = re.compile(r"No space left|quota exceeded|Permission denied|Read-only|Not a dir")
 RENAME = 'mv -f "$1" "$2" && { sync "$3" 2>/dev/null || sync; }'
 
 Answer = TypeVar("Answer")
@@ -271,6 +273,8 @@ def open_host(ssh: Ssh, root: str, name: str) -> SshHost:
 class SshHost:
     """Another machine with a shell."""
 
+    resumes = True
+
     def __init__(self, login: Login, root: str) -> None:
         self.login = login
         self.root = root
@@ -331,18 +335,19 @@ class SshHost:
         return found
 
     @contextlib.contextmanager
-    def read(self, path: str) -> Iterator[IO[bytes]]:
+    def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
         """Return a stream of a file's bytes; raises StepFailed at the end if it was cut short."""
-        with self.pipe(Command(("cat", path), limit_s=TRANSFER_LIMIT_S)) as pipe:
+        words = ("tail", "-c", f"+{start + 1}", path) if start else ("cat", path)
+        with self.pipe(Command(words, limit_s=TRANSFER_LIMIT_S)) as pipe:
             yield pipe.stdout
             code = pipe.finish()
         if code:
             raise StepFailed(f"On {self.name}: {path} cannot be read (exit {code}).", again=True)
 
-    def receive(self, path: str, source: IO[bytes], modified_s: float) -> Received:
+    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
         """Write a stream to `path`, synced, and hash what lies there afterwards."""
         when = time.strftime("%Y%m%d%H%M.%S", time.gmtime(modified_s))
-        command = _script(RECEIVE, path, when)
+        command = _script(RECEIVE, path, when, str(start))
         answer = self._feed(command, source)
         size, digest = (*answer.split(), "", "")[:2]
         if not size.isdigit() or len(digest) != 64:  # noqa: PLR2004 - SHA-256 in hexadecimal
@@ -368,7 +373,7 @@ class SshHost:
             code = finish()
         if code:
             last = next((line for line in reversed(said) if line.strip()), f"exit {code}")
-            raise StepFailed(f"Sending to {self.name} failed: {last.strip()}", again=True)
+            raise _not_sent(self.name, last.strip())
         return answer
 
     def _feed_channel(self, command: Command, source: IO[bytes]) -> str:
@@ -387,7 +392,7 @@ class SshHost:
         finally:
             _close(channel)
         if code:
-            raise StepFailed(f"Sending to {self.name} failed: {said or code}", again=True)
+            raise _not_sent(self.name, said or f"exit {code}")
         return answer
 
     @contextlib.contextmanager
@@ -461,6 +466,8 @@ class SshHost:
 class SftpPlace:
     """Another machine that offers only SFTP: it cannot hash, so a copy is proven by its size."""
 
+    resumes = False
+
     def __init__(self, login: Login, root: str) -> None:
         self.login = login
         self.root = root
@@ -482,13 +489,15 @@ class SftpPlace:
         return {}
 
     @contextlib.contextmanager
-    def read(self, path: str) -> Iterator[IO[bytes]]:
-        """Return a stream of a file's bytes."""
+    def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream of a file's bytes, without the first `start`."""
         with self._sftp() as sftp, sftp.open(path, "rb", CHUNK_BYTES) as stream:
+            stream.seek(start)
             yield stream  # type: ignore[misc]  # paramiko's file reads like one
 
-    def receive(self, path: str, source: IO[bytes], modified_s: float) -> Received:
+    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
         """Write a stream to `path`; its size is all that the far side can tell."""
+        assert start == 0  # noqa: S101 - nobody goes on with a file that cannot be hashed
         with self._sftp() as sftp:
             with sftp.open(path, "wb", 0) as target:  # a buffer would fail once more in __del__
                 target.chmod(PRIVATE)
@@ -533,6 +542,11 @@ class SftpPlace:
             raise StepFailed(f"On {self.name}: {error}.", again=broken) from error
         finally:
             _close(client)
+
+
+def _not_sent(name: str, why: str) -> StepFailed:
+    """Return the failure; what the far side's disk refused is not tried again."""
+    return StepFailed(f"Sending to {name} failed: {why}", again=not REFUSED_BY_DISK.search(why))
 
 
 def _why(error: Exception) -> str:

@@ -101,6 +101,7 @@ class Rule:
     `ancient` ones only have to exist. `retries`: how often a step that failed for a passing
     reason is tried again. `always`: runs when its inputs are settled, made or not. A
     `transaction` changes state: it makes no file and runs whenever its output is asked for.
+    `resumes`: a later try goes on with the partial file that a cut line or a signal left.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Rule:
     retries: int = 0
     always: bool = False
     transaction: bool = False
+    resumes: bool = False
 
     def inputs_for(self, wildcards: Mapping[str, str], facts: Any) -> tuple[str, ...]:
         """Return its inputs with the wildcards filled in."""
@@ -138,6 +140,7 @@ def rule(
     retries: int = 0,
     always: bool = False,
     transaction: bool = False,
+    resumes: bool = False,
 ) -> Callable[[Body], Rule]:
     """Return a decorator that makes a Rule of a body; it registers nothing."""
 
@@ -151,6 +154,7 @@ def rule(
             retries=retries,
             always=always,
             transaction=transaction,
+            resumes=resumes,
         )
 
     return make

@@ -116,6 +116,8 @@ class Place(Protocol):
 
     name: str
     root: str
+    resumes: bool
+    """It can go on with a file that was cut, since it hashes what lies there afterwards."""
 
     def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there, in one round trip; a path that is not there has no entry."""
@@ -125,12 +127,15 @@ class Place(Protocol):
         """Return the entries of a folder by name; {} where there is no such folder."""
         ...
 
-    def read(self, path: str) -> AbstractContextManager[IO[bytes]]:
-        """Return a stream of a file's bytes."""
+    def read(self, path: str, start: int = 0) -> AbstractContextManager[IO[bytes]]:
+        """Return a stream of a file's bytes, without the first `start`."""
         ...
 
-    def receive(self, path: str, source: IO[bytes], modified_s: float) -> Received:
-        """Write a stream to `path`, synced; the caller names the partial path."""
+    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
+        """Write a stream to `path`, synced, behind the first `start` bytes that lie there.
+
+        The caller names the partial path; size and hash returned are those of the whole file.
+        """
         ...
 
     def free_bytes(self, folder: str) -> int | None:

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import IO
 
 from .errors import StepFailed
-from .steps import Command, File, Scene
+from .steps import Command, File, FileFact, Place, Scene
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Copy a file to another place.
+    """Copy a file to another place, going on where an earlier try was cut.
 
+    It goes on only where the file's hash is known beforehand and the far side hashes what lies
+    there: the beginning of another file is found, and all of it is sent anew.
     `after` are copies that must have arrived before, each with the file that it is a copy of: a
     copy whose original could not be made is not waited for.
     """
@@ -37,22 +39,32 @@ class Send:
         fact = source.look([self.source.absolute]).get(self.source.absolute)
         if fact is None:
             raise StepFailed(f"{self.source.absolute} is not there.")
+        record = scene.records().get(str(self.source))
+        known = record.sha256 if record else ""
+        start = self._arrived(target, fact) if known and target.resumes else 0
         free = target.free_bytes(os.path.dirname(self.target.absolute) or ".")
-        if free is not None and free < fact.size_bytes:
+        if free is not None and free < fact.size_bytes - start:
             raise StepFailed(
                 f"On {target.name} {free:,} bytes are free, and {self.target.path} has "
                 f"{fact.size_bytes:,}. Make room there and run the same command again."
             )
         scene.expect(fact.size_bytes)
-        with source.read(self.source.absolute) as stream:
-            counted = _Counted(stream, scene)
-            received = target.receive(self.target.partial, counted, fact.modified_s)  # type: ignore[arg-type]
-        sent = counted.digest.hexdigest()
-        record = scene.records().get(str(self.source))
-        if record and record.sha256 and record.sha256 != sent:
+        scene.moved(start)
+        with source.read(self.source.absolute, start) as stream:
+            counted = _Counted(stream, scene, start)
+            received = target.receive(self.target.partial, counted, fact.modified_s, start)  # type: ignore[arg-type]
+        sent = known if start else counted.digest.hexdigest()
+        if start and received.sha256 != known:
+            target.remove([self.target.partial])
+            raise StepFailed(
+                f"What {target.name} had of {self.target.path} was another file's beginning, or "
+                "the source is damaged: it is sent anew, from its first byte.",
+                again=True,
+            )
+        if known and known != sent:
             raise StepFailed(
                 f"{self.source.absolute} is no longer what was written: its SHA-256 is {sent}, "
-                f"and was {record.sha256}. Make it again with --force, and check the disk."
+                f"and was {known}. Make it again with --force, and check the disk."
             )
         if received.size_bytes != counted.size_bytes or received.sha256 not in (sent, None):
             raise StepFailed(
@@ -64,6 +76,11 @@ class Send:
         if received.sha256 is None:
             scene.warn(f"{target.name} has no shell: {self.target.path} is proven by size only.")
         scene.learn(self.target, size_bytes=received.size_bytes, sha256=sent)
+
+    def _arrived(self, target: Place, fact: FileFact) -> int:
+        """Return how many bytes an earlier try left there to go on with."""
+        partial = target.look([self.target.partial]).get(self.target.partial)
+        return partial.size_bytes if partial and partial.size_bytes < fact.size_bytes else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +115,13 @@ class CheckHash:
 
 
 class _Counted:
-    """A stream that is hashed and counted while it is read."""
+    """A stream that is hashed and counted while it is read, from `start` on."""
 
-    def __init__(self, source: IO[bytes], scene: Scene) -> None:
+    def __init__(self, source: IO[bytes], scene: Scene, start: int) -> None:
         self.source = source
         self.scene = scene
         self.digest = hashlib.sha256()
-        self.size_bytes = 0
+        self.size_bytes = start
 
     def read(self, size: int = -1) -> bytes:
         data = self.source.read(size)

@@ -268,7 +268,7 @@ def test_a_signal_ends_a_backup_with_its_code(little_stack, number):
         process.kill()
     assert process.returncode == 128 + number
     assert out == ""
-    assert "No half-written file is left" in err
+    assert "Nothing half-written has a final name" in err
     assert "Traceback" not in err
     assert not alive(int(pid.read_text()))
     left = os.listdir(little_stack.folder / "backups")

@@ -456,6 +456,17 @@ def test_what_steps_tell_reaches_the_watcher(bench):
     ]
 
 
+@pytest.mark.parametrize(("again", "left"), [(True, {"a.partial"}), (False, set())])
+def test_a_rule_that_resumes_keeps_what_a_passing_reason_left(bench, again, left):
+    """A cut line leaves the partial file for a later try; any other failure leaves nothing."""
+
+    def body(job):
+        return [write(job.output), fail("cut", again=again)]
+
+    assert bench.run(makes("a", body, resumes=True)).failed
+    assert bench.files == left
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_unexpected_exception_comes_out(bench, jobs):
     """A mistake of ours is not swallowed; what the job did is undone, no partial file is left."""

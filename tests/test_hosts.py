@@ -406,10 +406,14 @@ def test_a_block_that_fails_syncs_nothing(host, tmp_path, monkeypatch):
         raise ZeroDivisionError
 
 
-def test_what_is_received_is_hashed_and_dated(host, tmp_path):
-    """The size, the hash and the date of a file that was taken in are those that were given."""
+@pytest.mark.parametrize("half", [0, 1, 400_000])
+def test_what_is_received_is_hashed_and_dated(host, tmp_path, half):
+    """Size, hash and date of a file that was taken in, at once or in two halves, are all of it."""
     data = os.urandom(700_000)
-    received = host.receive(f"{tmp_path}/new", io.BytesIO(data), 1_234_567_890)
+    path = f"{tmp_path}/new"
+    if half:
+        host.receive(path, io.BytesIO(data[:half] + b"more"), 0)
+    received = host.receive(path, io.BytesIO(data[half:]), 1_234_567_890, half)
     told = subprocess.run(["sha256sum", tmp_path / "new"], check=True, capture_output=True)
     assert received.sha256 == told.stdout.decode().split()[0]
     assert received.size_bytes == 700_000

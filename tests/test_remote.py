@@ -18,11 +18,12 @@ import pytest
 from scenes import until
 from sshd import make_key, offspring
 
+from iotstack_invoke import remote
 from iotstack_invoke.engine import signals_raised
 from iotstack_invoke.errors import Interrupted, StepFailed, Unreachable
 from iotstack_invoke.remote import Login, SftpPlace, SshHost, _connection, open_place
 from iotstack_invoke.settings import Ssh
-from iotstack_invoke.steps import Command, Outcome
+from iotstack_invoke.steps import Command, Outcome, Received
 
 ODD_NAMES = (
     "two words",
@@ -221,6 +222,17 @@ def test_a_file_is_received_whole_and_proven(nas, root):
         assert stream.read() == data
 
 
+def test_a_file_that_was_cut_is_gone_on_with(nas, root):
+    """Reading leaves out what is there already; receiving adds to it, and hashes all of it."""
+    data = os.urandom(300_000)
+    path = f"{root}/x.partial"
+    nas.receive(path, io.BytesIO(data[:100_001]), 0)
+    received = nas.receive(path, io.BytesIO(data[100_001:]), 0, 100_001)
+    assert received == Received(len(data), hashlib.sha256(data).hexdigest())
+    with nas.read(path, 100_001) as stream:
+        assert stream.read() == data[100_001:]
+
+
 def test_the_hash_is_of_what_lies_there(nas, root, monkeypatch):
     """A far disk that stores something else is found out: the hash is not of what was sent."""
     monkeypatch.setattr(
@@ -412,6 +424,24 @@ def test_a_folder_that_takes_nothing_is_told(nas, root):
     """Sending to where nothing can be written fails with the far side's own words."""
     with pytest.raises(StepFailed, match=r"Sending to nas failed: .*none/x"):
         nas.receive(f"{root}/none/x", io.BytesIO(bytes(1 << 20)), 0)
+
+
+@pytest.mark.parametrize(
+    ("why", "again"),
+    [
+        ("cat: write error: No space left on device", False),
+        ("cat: write error: Disk quota exceeded", False),
+        ("sh: 1: cannot create x: Permission denied", False),
+        ("sh: 1: cannot create x: Read-only file system", False),
+        ("Connection reset by peer", True),
+    ],
+)
+def test_what_a_disk_refuses_is_not_tried_again(nas, root, monkeypatch, why, again):
+    """A full disk stays full; a line that broke may come back."""
+    monkeypatch.setattr(remote, "RECEIVE", f"cat >/dev/null; echo '{why}' >&2; exit 1")
+    with pytest.raises(StepFailed, match="Sending to nas failed") as failure:
+        nas.receive(f"{root}/x", io.BytesIO(b"x"), 0)
+    assert failure.value.again is again
 
 
 def test_an_http_status_is_asked_through_the_line(nas, root):

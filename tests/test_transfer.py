@@ -43,7 +43,7 @@ class Box(LocalHost):
     def free_bytes(self, folder):
         return self.free
 
-    def receive(self, path, source, modified_s):
+    def receive(self, path, source, modified_s, start=0):
         data = b""
         while chunk := source.read(100_000):
             data += chunk
@@ -120,6 +120,53 @@ def test_a_source_that_changed_on_the_disk_is_not_copied_as_good(scene, source, 
     assert not failure.value.again
     scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
     Send(source, target).do(scene)
+
+
+@pytest.mark.parametrize("arrived", [1, 400_000, 999_999])
+def test_a_copy_goes_on_where_it_was_cut(scene, source, target, arrived):
+    """Of a file whose hash is known only what is missing is sent, and the whole of it is proven."""
+    scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    with open(target.partial, "wb") as stream:
+        stream.write(DATA[:arrived])
+    read = []
+    place = scene.places["pi"]
+    place.read = lambda path, start=0: read.append(start) or LocalHost.read(place, path, start)
+    Send(source, target).do(scene)
+    assert read == [arrived]
+    with open(target.partial, "rb") as stream:
+        assert stream.read() == DATA
+    assert os.stat(target.partial).st_mtime == 1_234_567_890
+    assert scene.learnt[str(target)]["sha256"] == hashlib.sha256(DATA).hexdigest()
+    assert scene.moved_bytes == 1_000_000
+
+
+def test_the_beginning_of_another_file_is_found_out(scene, source, target):
+    """What was cut of another file is removed, and another try sends all of it."""
+    scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    with open(target.partial, "wb") as stream:
+        stream.write(b"?" * 1000)
+    with pytest.raises(StepFailed, match="sent anew") as failure:
+        Send(source, target).do(scene)
+    assert failure.value.again
+    assert os.listdir(target.root) == []
+    Send(source, target).do(scene)
+    with open(target.partial, "rb") as stream:
+        assert stream.read() == DATA
+
+
+@pytest.mark.parametrize(
+    "why", ["no hash is known", "the far side hashes nothing", "it is longer"]
+)
+def test_what_could_not_be_proven_is_sent_whole(scene, box, source, target, why):
+    """Without a hash on both sides a copy begins with its first byte."""
+    if why != "no hash is known":
+        scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    box.resumes = box.hashes = why != "the far side hashes nothing"
+    with open(target.partial, "wb") as stream:
+        stream.write(bytes(2_000_000 if why == "it is longer" else 1000))
+    Send(source, target).do(scene)
+    with open(target.partial, "rb") as stream:
+        assert stream.read() == DATA
 
 
 def test_without_room_nothing_is_sent(scene, box, source, target):

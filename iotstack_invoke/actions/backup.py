@@ -63,7 +63,7 @@ def back_up(settings: Settings, asked: str, options: Options, report: Report) ->
                 return _Backup(site, runtag, options, report).run()
     except Interrupted as error:
         report.fail(
-            f"Backup {runtag}: {error}. No half-written file is left, and what was whole stays. "
+            f"Backup {runtag}: {error}. Nothing half-written has a final name. "
             f"The same command with --runtag '{runtag}' goes on from there."
         )
         return error.exit_code

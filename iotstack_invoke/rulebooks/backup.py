@@ -91,7 +91,7 @@ def manifest(job: Job) -> Iterator[Step]:
 def copies_to(vault: str) -> tuple[Rule, ...]:
     """Return the rules that copy a set to one vault."""
 
-    @rule(f"{vault}:{{part}}", input="pi:backups/{part}", retries=2)
+    @rule(f"{vault}:{{part}}", input="pi:backups/{part}", retries=2, resumes=True)
     def offsite(job: Job) -> Iterator[Step]:
         """Copy a finished part to the vault, and compare its hash there."""
         yield Send(job.input, job.output)

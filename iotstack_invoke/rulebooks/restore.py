@@ -94,7 +94,7 @@ def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str
     return f"pi:{folder}/{wildcards['runtag']}.{KINDS[kind]}"
 
 
-@rule("pi:restore/{runtag}/{part}", input="from:{part}", retries=2)
+@rule("pi:restore/{runtag}/{part}", input="from:{part}", retries=2, resumes=True)
 def fetched(job: Job) -> Iterator[Step]:
     """Fetch a part, and compare its hash with the manifest's."""
     yield Send(job.input, job.output)
