@@ -92,6 +92,8 @@ class Unreachable(StepFailed):
 class KeyRefused(Unreachable):
     """A host showed a key that is not known, or another one than is known."""
 
+    exit_code = ExitCode.REFUSED
+
 
 class Interrupted(IotstackError):
     """A signal asked us to stop."""

@@ -156,6 +156,16 @@ class Login:
             ssh.host,
         )
 
+    def _forget(self, host: str) -> str:
+        """Return the command that forgets the key of this machine, or of one on the way to it."""
+        each, name = self._connection, host
+        while isinstance(each, fabric.Connection):
+            if each.host == host:
+                name = _known_as(host, each.port)
+            each = each.gateway
+        file = ("-f", self.ssh.known_hosts) if self.ssh.known_hosts else ()
+        return shlex.join(("ssh-keygen", *file, "-R", name))
+
     def talk(self, act: Callable[[], Answer]) -> Answer:
         """Return what `act` returns; its errors become Unreachable, with the way out."""
         try:
@@ -164,8 +174,8 @@ class Login:
             raise KeyRefused(
                 f"{self.name} ({self.ssh.host}) shows another host key than the one we know: "
                 "either it was set up anew or it is another machine. Compare the fingerprints; "
-                f"if it is right, forget the old key with `ssh-keygen -R {self.ssh.host}` and "
-                f"log in once with `ssh {self.ssh.host}`, or run `inv hosts --trust {self.name}`."
+                f"if it is right, forget the old key with `{self._forget(error.hostname)}`, "
+                f"then run `inv hosts --trust {self.name}`."
             ) from error
         except AuthenticationException as error:
             raise Unreachable(
@@ -195,6 +205,11 @@ class Login:
                 "does `ssh` reach it?",
                 again=True,
             ) from error
+
+
+def _known_as(host: str, port: int) -> str:
+    """Return the name under which known_hosts has a host."""
+    return host if port == SSH_PORT else f"[{host}]:{port}"
 
 
 def _break_when_dead(transport: Any) -> None:
@@ -601,8 +616,7 @@ def offered_key(ssh: Ssh, name: str) -> HostKey:
             transport.close()
 
     key = login.talk(ask)
-    port = "" if connection.port == SSH_PORT else f":{connection.port}"
-    known_as = f"[{connection.host}]{port}" if port else connection.host
+    known_as = _known_as(connection.host, connection.port)
     return HostKey(known_as, key.get_name(), key.get_base64(), key.fingerprint)
 
 

@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import posixpath
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -166,6 +167,18 @@ def entries(host: Host, folder: str, as_root: tuple[str, ...] = ()) -> dict[str,
     words = ("find", folder, "-mindepth", "1", "-maxdepth", "1", "-printf", "%y %f\\0")
     told = host.run(Command((*as_root, *words), ANY_EXIT)).out
     return {each[2:]: each[0] for each in told.split("\0") if len(each) > 2}  # noqa: PLR2004
+
+
+def mount_points(host: Host) -> frozenset[str]:
+    """Return the folders of a host on which a file system is mounted (proc_pid_mountinfo(5))."""
+    told = host.run(Command(("cat", "/proc/self/mountinfo"), ANY_EXIT)).out
+    fields = (line.split(" ") for line in told.splitlines())
+    octal = re.compile(r"\\([0-7]{3})")
+    return frozenset(
+        octal.sub(lambda found: chr(int(found[1], 8)), each[4])
+        for each in fields
+        if len(each) > 4  # noqa: PLR2004
+    )
 
 
 def device(host: Host, path: str) -> str:

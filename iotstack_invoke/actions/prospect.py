@@ -19,7 +19,7 @@ from ..services.members import Contents, list_archive
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
-from ..targets import ANY_EXIT, Target, device, entries
+from ..targets import ANY_EXIT, Target, device, entries, mount_points
 from .wish import Source, Wish
 
 FOLDERS = ("services", "volumes")
@@ -95,7 +95,33 @@ class Prospect:
             limit_s=self.settings.influx.limit_s,
             volumes_apart="volumes" in there
             and device(host, f"{target.folder}/volumes") != device(host, target.folder),
+            influx_apart=self._influx_apart(server),
         )
+
+    def _influx_apart(self, server: Server | None) -> str:
+        """Return the folder above InfluxDB's data where what is replaced must stay on its disk."""
+        if server is None:
+            return ""
+        host, above = self.target.host, posixpath.dirname(server.data)
+        aside = self.target.folder
+        if f"{above}/".startswith(f"{self.target.folder}/volumes/"):
+            aside = f"{self.target.folder}/volumes"
+        return above if device(host, above) != device(host, aside) else ""
+
+    def _refuse_mounts(self, facts: RestoreFacts) -> None:
+        """Raise Refused where something that is to be renamed is a mount point, or holds one."""
+        folder = self.target.folder
+        moved = [*(each.live for each in facts.items), f"{folder}/services", f"{folder}/{RESTORE}"]
+        if facts.server:
+            moved.append(facts.server.data)
+        for mount in sorted(mount_points(self.target.host)):
+            for path in moved:
+                if _is_below(mount, path):
+                    raise Refused(
+                        f"On {self.target.name} {mount} is a mount point, and {path} cannot be "
+                        "swapped by rename. Nothing of the stack was touched. Unmount it for the "
+                        "restore, or restore the other services one by one: --only NAME."
+                    )
 
     def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
         """Return the facts with the containers that run now: fetching may have taken hours."""
@@ -177,7 +203,15 @@ class Prospect:
         return needed
 
     def refuse_without_room(self, facts: RestoreFacts) -> None:
-        """Raise Refused, with numbers, where the restore would not fit."""
+        """Raise Refused where the restore would not fit, with numbers, or cannot be a rename."""
+        self._refuse_mounts(facts)
+        stage = f"{self.target.folder}/{RESTORE}"
+        if device(self.target.host, stage) != device(self.target.host, self.target.folder):
+            raise Refused(
+                f"On {self.target.name} {stage} lies on another file system than the stack, so "
+                "nothing can be swapped by rename. Nothing was changed. Make it a plain folder "
+                "of the stack."
+            )
         needed = self.needs(facts)
         self._refuse_folder(self.target.folder, facts.free_bytes, needed)
         if facts.volumes_apart:
@@ -224,6 +258,7 @@ class Prospect:
         Of what is staged, or of what an archive holds that is not staged yet.
         """
         if "general" not in facts.kinds:
+            self._refuse_mounts(facts)
             return facts
         host, root = self.target.host, self.target.as_root
         stack = f"{self.stage}/stack"
@@ -257,7 +292,9 @@ class Prospect:
         if "--file" not in compose:
             file = next((n for n in COMPOSE_FILES if n in top), "")
             compose = (*compose, *_file_words(self.target.folder, file, {**there, **top}))
-        return replace(facts, items=tuple(chosen), compose=compose)
+        facts = replace(facts, items=tuple(chosen), compose=compose)
+        self._refuse_mounts(facts)
+        return facts
 
     def _chosen(self, items: list[Item]) -> list[Item]:
         """Return what of the items was asked for; raises Refused where there is no such."""

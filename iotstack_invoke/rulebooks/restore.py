@@ -86,6 +86,8 @@ class RestoreFacts:
     limit_s: float
     volumes_apart: bool = False
     """The volumes lie on another file system than the stack's folder."""
+    influx_apart: str = ""
+    """The folder that holds InfluxDB's, where that is on a file system of its own."""
 
 
 def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
@@ -153,7 +155,7 @@ def restored(job: Job) -> Iterator[Step]:
     facts: RestoreFacts = job.facts
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
     staged = tuple(each.absolute for each in job.inputs)
-    used = {used_folder(facts), used_folder(facts, "volumes/x")}
+    used = {used_folder(facts, each) for each in ("services/x", "volumes/x", INFLUX_DATA)}
     yield UseStage("pi", (*staged, *sorted(used)), as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
     yield StopContainers("pi", facts.running, docker, guard)
@@ -191,7 +193,7 @@ def _load_influx(job: Job, server: Server) -> Iterator[Step]:
     if facts.databases:
         yield CopyFolder("pi", server.data, fresh, as_root, guard, facts.limit_s)
     else:
-        yield MakeFolder("pi", fresh, as_root, guard)
+        yield MakeFolder("pi", fresh, as_root, guard, like=server.data)
     yield SwapItem("pi", server.data, fresh, aside, used, as_root, guard)
     if not facts.server_there:
         yield ComposeUp("pi", facts.compose, ("influxdb",), guard, start=False)
@@ -212,6 +214,8 @@ def _load_influx(job: Job, server: Server) -> Iterator[Step]:
 
 def aside_folder(facts: RestoreFacts, name: str) -> str:
     """Return where what is replaced is moved to: a folder on the same file system."""
+    if name == INFLUX_DATA and facts.influx_apart:
+        return f"{facts.influx_apart}/.{posixpath.basename(facts.previous)}"
     if not facts.volumes_apart or not name.startswith("volumes/"):
         return facts.previous
     stack = posixpath.dirname(posixpath.dirname(facts.previous))

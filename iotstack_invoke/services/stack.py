@@ -15,10 +15,13 @@ from ..steps import Command, Host, Scene
 STOP_LIMIT_S = 600.0
 START_LIMIT_S = 600.0
 HEALTH_LIMIT_S = 180.0
+SETTLE_S = 3.0
+"""How long all must have been up: a wrong setting ends a program a moment after its start."""
 STEP_LIMIT_S = 3600.0
 
 HEALTH_FORM = (
-    "{{.Name}} {{.State.Running}} {{.State.Restarting}} {{with .State.Health}}{{.Status}}{{end}}"
+    "{{.Name}} {{.State.StartedAt}} {{.State.Running}} {{.State.Restarting}} "
+    "{{with .State.Health}}{{.Status}}{{end}}"
 )
 
 # Each script takes its paths as "$1", "$2" …; `sync FOLDER` makes a rename in it last (fsync).
@@ -165,7 +168,7 @@ class ComposeUp:
 
 @dataclass(frozen=True, slots=True)
 class WaitForContainers:
-    """Wait until containers run and, where they have a health check, are healthy."""
+    """Wait until containers run, stay up, and are healthy where they have a health check."""
 
     host_role: str
     names: tuple[str, ...]
@@ -195,22 +198,26 @@ class WaitForContainers:
         if not names:
             return
         deadline = time.monotonic() + HEALTH_LIMIT_S
+        starts, since = set[str](), time.monotonic()
         while True:
-            down, sick = [], []
+            down, sick, now = [], [], set[str]()
             for line in host.run(self._command(names)).out.splitlines():
-                name, running, restarting, *health = line.lstrip("/").split()
+                name, started, running, restarting, *health = line.lstrip("/").split()
+                now.add(f"{name} {started}")
                 if running != "true" or restarting == "true":
                     down.append(name)
                 elif health and health[0] != "healthy":
                     sick.append(name)
-            if not down and not sick:
+            if down or now != starts:
+                starts, since = now, time.monotonic()
+            elif not sick and time.monotonic() - since >= SETTLE_S:
                 return
             if time.monotonic() > deadline:
                 if down:
                     raise StepFailed(f"These containers do not stay up: {', '.join(down)}.")
                 scene.warn(f"Up, but not healthy after {HEALTH_LIMIT_S:g} s: {', '.join(sick)}.")
                 return
-            scene.say(f"waiting for {', '.join(down + sick)}")
+            scene.say(f"waiting for {', '.join(down + sick or names)}")
             time.sleep(1)
 
 
@@ -276,12 +283,16 @@ class UseStage:
 
 @dataclass(frozen=True, slots=True)
 class MakeFolder:
-    """Make an empty folder. Undone: remove it, with what came into it."""
+    """Make an empty folder. Undone: remove it, with what came into it.
+
+    `like` names a folder whose owner and mode it gets, where there is one.
+    """
 
     host_role: str
     path: str
     as_root: tuple[str, ...]
     guard: str
+    like: str = ""
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
@@ -289,8 +300,12 @@ class MakeFolder:
 
     @property
     def _command(self) -> Command:
-        script = 'mkdir -p "$(dirname "$1")" && mkdir -m 0755 "$1"'
-        return guarded(self.guard, (*self.as_root, "sh", "-c", script, "sh", self.path))
+        script = (
+            'mkdir -p "$(dirname "$1")" && mkdir -m 0755 "$1" && if [ -d "$2" ]; then '
+            'chown --reference="$2" "$1" && chmod --reference="$2" "$1"; fi'
+        )
+        words = (*self.as_root, "sh", "-c", script, "sh", self.path, self.like)
+        return guarded(self.guard, words)
 
     def do(self, scene: Scene) -> None:
         """Make it; raises StepFailed where it is there already."""
