@@ -20,6 +20,8 @@ from .steps import Record
 FORMAT = "iotstack-invoke manifest 1"
 RECORDS_ENDING = "unfinished.jsonl"
 REMOVING_ENDING = "removing"
+PIN_ENDING = "pin.txt"
+"""Of the file beside a set that keeps it from being removed, and holds a note why."""
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 

@@ -1,25 +1,134 @@
 """Which sets stay and which go, and why. Pure: the clock is an argument.
 
-Only good sets count, so a run of failures never pushes a good one out.
+A set stays if any rule of the policy keeps it. Only good sets count, so a run of failures never
+pushes a good one out; one that is not good stays wherever a good one in its place would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from dateutil.relativedelta import relativedelta
 
 from .sets import GOOD, BackupSet, State
 
 UNFINISHED_GRACE = timedelta(days=1)
-"""A younger unfinished set may still be finished by the same command."""
+"""A younger set without a manifest may still be finished by who makes or copies it."""
+NO_MANIFEST = frozenset({State.UNFINISHED, State.UNPROVEN})
+
+_SPAN = re.compile("".join(rf"(?:([0-9]{{1,4}}){unit})?" for unit in "ymwdh"))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of the calendar: 30 days, or one year and two months."""
+
+    years: int = 0
+    months: int = 0
+    weeks: int = 0
+    days: int = 0
+    hours: int = 0
+
+    def __str__(self) -> str:
+        units = zip(self._numbers, "ymwdh", strict=True)
+        return "".join(f"{number}{unit}" for number, unit in units if number)
+
+    def __bool__(self) -> bool:
+        return any(self._numbers)
+
+    def before(self, moment: datetime) -> datetime:
+        """Return the (aware) time so long before a moment, by the local clock and calendar."""
+        span = relativedelta(
+            years=self.years,
+            months=self.months,
+            weeks=self.weeks,
+            days=self.days,
+            hours=self.hours,
+        )
+        try:
+            return cast("datetime", _local(moment).replace(tzinfo=None) - span).astimezone()
+        except (ValueError, OverflowError):  # before the first year that Python knows
+            return datetime.min.replace(tzinfo=UTC)
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        return (self.years, self.months, self.weeks, self.days, self.hours)
+
+
+def read_span(text: str) -> Span:
+    """Return the span that is written as `30d`, `6m` or `1y2m`; raises ValueError."""
+    found = _SPAN.fullmatch(text)
+    span = Span(*(int(number or 0) for number in found.groups())) if found else Span()
+    if not span:
+        raise ValueError("must be a span such as 30d, 6m or 1y2m (y, m, w, d, h)")
+    return span
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How many good sets stay."""
+    """How many good sets stay: the newest, and the newest of so many days, weeks and so on.
 
-    keep: int
+    Periods without a good set are passed over. `within` is counted back from the newest good set
+    and not from now, so that a long pause removes nothing. The `at_least` newest good sets stay
+    whatever the rules say.
+    """
+
+    keep: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+    yearly: int = 0
+    within: Span = Span()
+    at_least: int = 1
+
+
+RULE_KEYS: Mapping[str, type] = {
+    "keep": int,
+    "keep_daily": int,
+    "keep_weekly": int,
+    "keep_monthly": int,
+    "keep_yearly": int,
+    "keep_within": str,
+}
+"""What the rules of a policy are called in hosts.toml, and the types of their values."""
+POLICY_KEYS: Mapping[str, type] = {**RULE_KEYS, "keep_at_least": int}
+
+
+def policy_mistakes(given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the keys of a policy with a wrong value, and how it should be.
+
+    The values have the types of POLICY_KEYS. A policy that would keep nothing is a mistake.
+    """
+    found = []
+    for key, kind in POLICY_KEYS.items():
+        lowest = 1 if key == "keep_at_least" else 0
+        if kind is int and given.get(key, lowest) < lowest:
+            found.append((key, f"must be at least {lowest}"))
+    if "keep_within" in given:
+        try:
+            read_span(given["keep_within"])
+        except ValueError as error:
+            found.append(("keep_within", str(error)))
+    if not found and not any(given.get(key) for key in RULE_KEYS):
+        found.append(("keep", "must be at least 1 where no other rule keeps a set"))
+    return found
+
+
+def read_policy(given: Mapping[str, Any]) -> Policy:
+    """Return the policy of such keys and values as have no mistakes."""
+    return Policy(
+        keep=given.get("keep", 0),
+        daily=given.get("keep_daily", 0),
+        weekly=given.get("keep_weekly", 0),
+        monthly=given.get("keep_monthly", 0),
+        yearly=given.get("keep_yearly", 0),
+        within=read_span(given["keep_within"]) if "keep_within" in given else Span(),
+        at_least=given.get("keep_at_least", 1),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +143,8 @@ class Verdict:
 def judge(sets: Iterable[BackupSet], policy: Policy, now: datetime) -> tuple[Verdict, ...]:
     """Return a verdict for each set, newest first; `now` is aware.
 
-    The `keep` newest good sets stay, and whatever is newer than the oldest of them. A set that
-    tells no time and one dated in the future stay.
+    A pinned set stays and counts like any other. One that tells no time, one dated in the future
+    and one without a manifest that is younger than a day stay.
     """
     dated = [(each.made(), each) for each in sets]
     known = sorted(
@@ -44,24 +153,110 @@ def judge(sets: Iterable[BackupSet], policy: Policy, now: datetime) -> tuple[Ver
         reverse=True,
     )
     verdicts = []
-    good = 0
+    newer = _Newer()
     for made, each in known:
+        reasons = ["pinned"] if each.pinned else []
         if made > now:
-            verdicts.append(Verdict(each, keep=True, why="dated in the future"))
-        elif good < policy.keep:
-            good += each.state in GOOD
-            counted = f"good set {good} of {policy.keep}"
-            why = counted if each.state in GOOD else "newer than those kept"
-            verdicts.append(Verdict(each, keep=True, why=why))
-        elif each.state is State.UNFINISHED and now - made < UNFINISHED_GRACE:
-            verdicts.append(Verdict(each, keep=True, why="unfinished, and younger than a day"))
+            reasons.append("dated in the future")
         else:
-            verdicts.append(
-                Verdict(each, keep=False, why=f"{policy.keep} newer good sets are kept")
-            )
+            good = each.state in GOOD
+            reasons += _reasons(made, newer, policy) if good else _gaps(made, newer, policy)
+            if not reasons and each.state in NO_MANIFEST and now - made < UNFINISHED_GRACE:
+                reasons.append(f"{each.state.value}, and younger than a day")
+            if good:
+                newer.add(made, stays=bool(reasons))
+        verdicts.append(_verdict(each, reasons, newer))
     verdicts += [
-        Verdict(each, keep=True, why="its name tells no time")
+        _verdict(each, ["pinned"] * each.pinned + ["its name tells no time"], newer)
         for made, each in dated
         if made is None
     ]
     return tuple(verdicts)
+
+
+def _verdict(each: BackupSet, reasons: list[str], newer: _Newer) -> Verdict:
+    if reasons:
+        return Verdict(each, keep=True, why="; ".join(reasons))
+    sets = "set is" if newer.staying == 1 else "sets are"
+    return Verdict(each, keep=False, why=f"{newer.staying} newer good {sets} kept")
+
+
+class _Newer:
+    """The good sets that are newer than the one that is judged."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.staying = 0
+        self.newest: datetime | None = None
+        self.periods = dict[str, set[object]]()
+
+    def add(self, made: datetime, *, stays: bool) -> None:
+        """Count one more, older than all before."""
+        self.count += 1
+        self.staying += stays
+        self.newest = self.newest or made
+        for name, period in _periods(made).items():
+            self.periods.setdefault(name, set()).add(period)
+
+
+def _reasons(made: datetime, newer: _Newer, policy: Policy) -> list[str]:
+    """Return why a good set stays."""
+    found = []
+    if newer.count < policy.keep:
+        found.append(f"good set {newer.count + 1} of {policy.keep}")
+    for name, wanted in _open_periods(made, newer, policy):
+        found.append(f"{name} {len(newer.periods.get(name, ())) + 1} of {wanted}")
+    if policy.within and made >= policy.within.before(newer.newest or made):
+        found.append(f"within {policy.within} of the newest good set")
+    if not found and newer.count < policy.at_least:
+        found.append(f"good set {newer.count + 1} of at least {policy.at_least}")
+    return found
+
+
+def _gaps(made: datetime, newer: _Newer, policy: Policy) -> list[str]:
+    """Return why a set that is not good stays: what a good one in its place would stay for."""
+    if newer.newest is None:
+        return ["no newer good set"]
+    found = []
+    if newer.count < max(policy.keep, policy.at_least):
+        found.append(f"fewer than {max(policy.keep, policy.at_least)} newer good sets")
+    for name, _ in _open_periods(made, newer, policy):
+        found.append(f"no newer good set of its {name}")
+    if policy.within and made >= policy.within.before(newer.newest):
+        found.append(f"within {policy.within} of the newest good set")
+    return found
+
+
+def _open_periods(made: datetime, newer: _Newer, policy: Policy) -> list[tuple[str, int]]:
+    """Return the periods of which a set would be the newest good one that a rule keeps."""
+    wanted = {
+        "day": policy.daily,
+        "week": policy.weekly,
+        "month": policy.monthly,
+        "year": policy.yearly,
+    }
+    mine = _periods(made)
+    return [
+        (name, number)
+        for name, number in wanted.items()
+        if len(newer.periods.get(name, ())) < number
+        and mine[name] not in newer.periods.get(name, ())
+    ]
+
+
+def _periods(made: datetime) -> dict[str, object]:
+    """Return the day, the ISO week, the month and the year of a time, by the local clock."""
+    local = _local(made)
+    return {
+        "day": local.date(),
+        "week": local.isocalendar()[:2],
+        "month": (local.year, local.month),
+        "year": local.year,
+    }
+
+
+def _local(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone()
+    except (ValueError, OverflowError):  # in the first or the last year that Python knows
+        return moment

@@ -5,15 +5,15 @@ A name that no run could have written belongs to no set and is left alone by eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 
-from .manifest import RECORDS_ENDING, REMOVING_ENDING, UTC_FORMAT, Manifest
+from .manifest import PIN_ENDING, RECORDS_ENDING, REMOVING_ENDING, UTC_FORMAT, Manifest
 from .rules import KINDS, PARTS, split_set_name
 from .runtag import is_runtag, runtag_time
-from .steps import FileFact
+from .steps import PARTIAL, FileFact
 
 
 class State(Enum):
@@ -43,6 +43,8 @@ class BackupSet:
     """By kind: general, influx, manifest, log."""
     state: State
     manifest: Manifest | None = None
+    pinned: bool = False
+    """A pin lies beside it: it is never removed."""
 
     @property
     def size_bytes(self) -> int:
@@ -77,6 +79,32 @@ def runtags_in(names: Mapping[str, FileFact]) -> frozenset[str]:
     return frozenset(each[0] for each in found if each and each[1] == "manifest")
 
 
+def removals_in(names: Iterable[str]) -> frozenset[str]:
+    """Return the runtags whose removal was begun and not ended in a listing."""
+    return _marked(names, REMOVING_ENDING)
+
+
+def _marked(names: Iterable[str], ending: str) -> frozenset[str]:
+    found = (name.removesuffix(f".{ending}") for name in names if name.endswith(f".{ending}"))
+    return frozenset(runtag for runtag in found if is_runtag(runtag))
+
+
+def strangers_in(names: Mapping[str, FileFact]) -> tuple[str, ...]:
+    """Return the files of a listing that no run of ours wrote, but for hidden ones."""
+    whole = {name: name.removesuffix(PARTIAL) for name in names}
+    ours = {
+        f"{runtag}.{ending}"
+        for ending in (RECORDS_ENDING, REMOVING_ENDING, PIN_ENDING)
+        for runtag in _marked(whole.values(), ending)
+    }
+    return tuple(
+        name
+        for name, fact in sorted(names.items())
+        if not (fact.is_folder or name.startswith("."))
+        and not (split_set_name(whole[name]) or whole[name] in ours)
+    )
+
+
 def gather_sets(
     names: Mapping[str, FileFact], manifests: Mapping[str, Manifest]
 ) -> tuple[BackupSet, ...]:
@@ -85,23 +113,22 @@ def gather_sets(
     `manifests` by runtag: those that could be read.
     """
     files: dict[str, dict[str, FileFact]] = {}
-    unfinished: set[str] = set()
-    removing: set[str] = set()
+    unfinished = _marked(names, RECORDS_ENDING)
+    removing = removals_in(names)
+    pinned = _marked(names, PIN_ENDING)
     for name, fact in names.items():
         found = split_set_name(name)
         if found:
             files.setdefault(found[0], {})[found[1]] = fact
-        for ending, marked in ((RECORDS_ENDING, unfinished), (REMOVING_ENDING, removing)):
-            runtag = name.removesuffix(f".{ending}")
-            if runtag != name and is_runtag(runtag):
-                marked.add(runtag)
-                files.setdefault(runtag, {})
+    for runtag in unfinished:
+        files.setdefault(runtag, {})
     sets = [
         BackupSet(
             runtag,
             found_files,
             _state(found_files, manifests.get(runtag), unfinished=runtag in unfinished),
             manifests.get(runtag),
+            pinned=runtag in pinned,
         )
         for runtag, found_files in files.items()
         if runtag not in removing and (set(found_files) - {"log"} or runtag in unfinished)
@@ -128,6 +155,6 @@ def _state(files: Mapping[str, FileFact], manifest: Manifest | None, *, unfinish
 
 
 def files_of(runtag: str) -> tuple[str, ...]:
-    """Return the names that a set of that runtag may have, its manifest first."""
-    kinds = ("manifest", *PARTS, "log")
-    return (*(f"{runtag}.{KINDS[kind]}" for kind in kinds), f"{runtag}.{RECORDS_ENDING}")
+    """Return the names that a set of that runtag may have, its manifest first, its pin last."""
+    endings = (*(KINDS[kind] for kind in ("manifest", *PARTS, "log")), RECORDS_ENDING, PIN_ENDING)
+    return tuple(f"{runtag}.{ending}" for ending in endings)

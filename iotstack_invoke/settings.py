@@ -14,6 +14,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from .errors import SettingsError
+from .retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes, read_policy
+
+KEEP_FIVE = Policy(keep=5)
+"""What stays on this machine where [stack] gives no rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,15 @@ class Ssh:
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """A place where copies of sets live: a folder of another machine, or of this one."""
+    """A place where copies of sets live: a folder of another machine, or of this one.
+
+    Without a policy of its own nothing is ever removed there.
+    """
 
     name: str
     folder: str
     ssh: Ssh | None = None
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class Stack:
     """The IOTstack on this machine."""
 
     folder: str
-    keep: int = 5
+    policy: Policy = KEEP_FIVE
     sudo: bool = True
     exclusions: tuple[Exclusion, ...] = ()
     role: str = "test"
@@ -111,7 +119,7 @@ ALWAYS_EXCLUDED = (
 """What the seed leaves out; the empty folders themselves are in the archive."""
 
 _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
-    "stack": {"folder": str, "keep": int, "sudo": bool, "role": str, "exclude": list},
+    "stack": {"folder": str, "sudo": bool, "role": str, "exclude": list, **POLICY_KEYS},
     "influxdb": {"container": str, "limit_s": (int, float)},
     "vaults": {
         "name": str,
@@ -123,6 +131,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "key": str,
         "ssh_config": str,
         "known_hosts": str,
+        **POLICY_KEYS,
     },
     "hosts": {
         "name": str,
@@ -204,7 +213,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     return Settings(
         stack=Stack(
             folder=os.path.expanduser(stack.get("folder", "~/IOTstack")).rstrip("/") or "/",
-            keep=stack.get("keep", 5),
+            policy=read_policy(_local_policy(stack)),
             sudo=stack.get("sudo", True),
             role=stack.get("role", "test"),
             exclusions=tuple(
@@ -222,13 +231,25 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     )
 
 
+def _local_policy(stack: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of the policy on this machine, with the default where no rule is given."""
+    given = _policy_keys(stack)
+    return given if set(given) & set(RULE_KEYS) else {**given, "keep": KEEP_FIVE.keep}
+
+
+def _policy_keys(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: entry[key] for key in POLICY_KEYS if key in entry}
+
+
 def _vault(each: Mapping[str, Any]) -> Vault:
-    if each["kind"] == "folder":
-        return Vault(each["name"], os.path.expanduser(each["folder"]).rstrip("/") or "/")
+    here = each["kind"] == "folder"
+    folder = os.path.expanduser(each["folder"]).rstrip("/") or "/"
+    policy = _policy_keys(each)
     return Vault(
         name=each["name"],
-        folder=_far_folder(each["folder"]),
-        ssh=_ssh(each),
+        folder=folder if here else _far_folder(each["folder"]),
+        ssh=None if here else _ssh(each),
+        policy=read_policy(policy) if policy else None,
     )
 
 
@@ -322,9 +343,7 @@ def _unknown(where: str, entry: Mapping[str, Any], known: Iterable[str]) -> list
 
 
 def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
-    found = []
-    if stack.get("keep", 1) < 1:
-        found.append(f"[stack]: keep = {stack['keep']} must be at least 1")
+    found = _policy_mistakes("[stack]", _local_policy(stack))
     if stack.get("role", "test") not in ROLES:
         found.append(f"[stack]: role = {stack['role']!r} must be 'live' or 'test'")
     folder = os.path.expanduser(stack.get("folder", "~/IOTstack"))
@@ -338,6 +357,13 @@ def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
         if not each.get("reason", "any").strip():
             found.append(f"{where} needs a reason")
     return found
+
+
+def _policy_mistakes(where: str, policy: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{where}: {key} = {policy.get(key, 0)!r} {wrong}"
+        for key, wrong in policy_mistakes(policy)
+    ]
 
 
 def _influx_mistakes(influx: Mapping[str, Any]) -> list[str]:
@@ -370,6 +396,8 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
             found.append(f"{where}: folder = {each['folder']!r} must begin with / or ~")
         if kind == "folder":
             found += [f"{where}: '{k}' is for kind = 'ssh'" for k in _SSH_KEYS if k in each]
+        if _policy_keys(each):
+            found += _policy_mistakes(where, _policy_keys(each))
     return found
 
 

@@ -9,12 +9,12 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from .errors import StepFailed
-from .hosts import LocalHost
+from .hosts import LocalHost, locked
 from .manifest import (
     RECORDS_ENDING,
     REMOVING_ENDING,
@@ -25,7 +25,7 @@ from .manifest import (
     records_of,
 )
 from .rules import BACKUPS, KINDS, split_set_name
-from .sets import BackupSet, files_of, gather_sets, runtags_in
+from .sets import BackupSet, files_of, gather_sets, removals_in, runtags_in
 from .settings import Settings
 from .steps import PARTIAL, File, FileFact, Place, Record
 from .vaults import vault_place
@@ -80,6 +80,18 @@ class Site:
             return read_manifest(stream.read())
         return None
 
+    @contextlib.contextmanager
+    def held(self, purpose: str) -> Iterator[None]:
+        """Hold the lock of the stack, where there is a folder of backups to lock.
+
+        Raises Busy, with who holds it.
+        """
+        if not os.path.isdir(self.backups):  # a laptop that only looks after the vaults
+            yield
+            return
+        with locked(f"{self.backups}/.lock", purpose):
+            yield
+
     def close(self) -> None:
         """Let go of the vaults."""
         for place in self.vaults.values():
@@ -124,6 +136,22 @@ class RecordFile:
         self.host.remove([self.path])
 
 
+def sets_in(place: Place, folder: str) -> tuple[BackupSet, ...]:
+    """Return the sets of any place, newest first, each judged by its own manifest there.
+
+    Raises StepFailed where one of the manifests cannot be fetched: a set of which nothing is
+    known now must not pass for a damaged one.
+    """
+    names = place.names(folder)
+    manifests = {}
+    for runtag in sorted(runtags_in(names)):
+        with place.read(f"{folder}/{runtag}.{KINDS['manifest']}") as stream:
+            content = stream.read()
+        with contextlib.suppress(ValueError):
+            manifests[runtag] = read_manifest(content.decode("utf-8"))
+    return gather_sets(names, manifests)
+
+
 def look_everywhere(
     files: frozenset[File], places: Mapping[str, Place]
 ) -> tuple[dict[File, FileFact], tuple[str, ...]]:
@@ -155,19 +183,32 @@ def sweep_stale_copies(place: Place) -> None:
         place.remove(stale)
 
 
-def remove_set(host: LocalHost, folder: str, runtag: str) -> None:
+def remove_set(place: Place, folder: str, runtag: str) -> None:
     """Remove all files of a set; one that is half removed is listed by nobody.
 
-    Its manifest becomes the mark of the removal first, so a crash in between leaves a mark that
-    the next run finishes.
+    The first of its files, the manifest where it has one, becomes the mark of the removal and
+    goes last, so that a crash in between leaves a mark. Raises StepFailed, with what is left.
     """
     mark = f"{folder}/{runtag}.{REMOVING_ENDING}"
-    manifest = f"{folder}/{runtag}.{KINDS['manifest']}"
-    if os.path.exists(manifest):
-        host.rename(manifest, mark)
-    elif not os.path.exists(mark):
-        host.append(mark, "{}")
     names = files_of(runtag)
+    there = place.look([mark, *(f"{folder}/{name}" for name in names)])
+    if mark not in there and there:
+        place.rename(next(iter(there)), mark)
     partial = f"{runtag}.{KINDS['log']}{PARTIAL}"
-    host.remove(f"{folder}/{name}" for name in (*names[1:], partial))
-    host.remove([mark])
+    try:
+        place.remove(f"{folder}/{name}" for name in (*names, partial))
+        place.remove([mark])
+    except StepFailed as error:
+        raise StepFailed(
+            f"{runtag} is removed only half from {place.name}: {error} It is listed no more, and "
+            "the next prune or backup removes what is left.",
+            again=error.again,
+        ) from error
+
+
+def finish_removals(place: Place, folder: str) -> tuple[str, ...]:
+    """Remove what is left of sets that are half removed, and return their runtags."""
+    begun = tuple(sorted(removals_in(place.names(folder))))
+    for runtag in begun:
+        remove_set(place, folder, runtag)
+    return begun

@@ -1,8 +1,10 @@
 """Which sets stay; golden cases are in plans/retention.toml."""
 
+import contextlib
 import os
 import time
 import tomllib
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotstack_invoke.manifest import Manifest, utc_text
-from iotstack_invoke.retention import Policy, judge
+from iotstack_invoke.retention import (
+    POLICY_KEYS,
+    Policy,
+    Span,
+    judge,
+    policy_mistakes,
+    read_policy,
+    read_span,
+)
 from iotstack_invoke.sets import BackupSet, State
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -20,10 +30,11 @@ with open(os.path.join(os.path.dirname(__file__), "plans", "retention.toml"), "r
     CASES = tomllib.load(stream)["case"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _in_utc():
+@contextlib.contextmanager
+def clock_of(zone):
+    """Let the local time be that of a zone."""
     before = os.environ.get("TZ")
-    os.environ["TZ"] = "UTC"
+    os.environ["TZ"] = zone
     time.tzset()
     yield
     os.environ.pop("TZ")
@@ -32,10 +43,16 @@ def _in_utc():
     time.tzset()
 
 
-def backup(runtag, state, started=""):
+@pytest.fixture(autouse=True, scope="module")
+def _in_utc():
+    with clock_of("UTC"):
+        yield
+
+
+def backup(runtag, state, started="", *, pinned=False):
     """Return a set; one with a time of its own has a manifest that tells it."""
     manifest = Manifest(runtag, "", "", started, started, "", ()) if started else None
-    return BackupSet(runtag, {}, state, manifest)
+    return BackupSet(runtag, {}, state, manifest, pinned=pinned)
 
 
 def read_case(case):
@@ -43,9 +60,10 @@ def read_case(case):
     sets, verdicts = [], []
     for line in case["sets"].split("\n"):
         if line:
-            name, state, verdict = (field.strip() for field in line.split("|"))
+            name, words, verdict = (field.strip() for field in line.split("|"))
             runtag, _, started = name.partition(" @ ")
-            sets.append(backup(runtag, State(state), started))
+            state, *pin = words.split()
+            sets.append(backup(runtag, State(state), started, pinned=pin == ["pinned"]))
             verdicts.append((runtag, verdict))
     return sets, verdicts
 
@@ -59,112 +77,221 @@ def test_golden_cases(case):
     """Each collection gets the verdicts that are written down, newest first, in any order."""
     sets, verdicts = read_case(case)
     now = case.get("now", NOW)
-    assert told(judge(sets, Policy(case["keep"]), now)) == verdicts
-    assert told(judge(reversed(sets), Policy(case["keep"]), now)) == verdicts
+    given = {key: case[key] for key in POLICY_KEYS if key in case}
+    assert policy_mistakes(given) == []
+    with clock_of(case.get("zone", "UTC")):
+        assert told(judge(sets, read_policy(given), now)) == verdicts
+        assert told(judge(reversed(sets), read_policy(given), now)) == verdicts
+
+
+def test_there_are_cases_for_every_rule():
+    """Each key of a policy has golden cases of its own."""
+    for key in POLICY_KEYS:
+        assert sum(key in case for case in CASES) >= 3, key
 
 
 @st.composite
 def collections(draw):
     """Return sets of all states, around now and far from it, dated, named freely or both."""
-    minutes = st.integers(-5000, 300) | st.integers(-30_000_000, 3_000_000)
+    minutes = st.integers(-5000, 300) | st.integers(-90_000, 0) | st.integers(-30_000_000, 999_999)
     sets = []
     for number in range(draw(st.integers(0, 12))):
         made = NOW + timedelta(minutes=draw(minutes))
-        state = draw(st.sampled_from(State))
-        sets.append(
-            draw(
-                st.sampled_from(
-                    [
-                        backup(f"{made:%Y-%m-%d_%H%M}.n{number}", state),
-                        backup(f"free {number}", state, utc_text(made)),
-                        backup(f"free {number}", state),
-                    ]
-                )
+        state = draw(st.sampled_from([State.COMPLETE, *State]))
+        runtag, started = draw(
+            st.sampled_from(
+                [
+                    (f"{made:%Y-%m-%d_%H%M}.n{number}", ""),
+                    (f"free {number}", utc_text(made)),
+                    (f"free {number}", ""),
+                ]
             )
         )
+        sets.append(backup(runtag, state, started, pinned=draw(st.integers(0, 9)) == 0))
     return sets
 
 
-KEEP = st.integers(1, 6)
+FEW = st.integers(0, 4)
+SPANS = st.builds(Span, *[st.sampled_from([0, 0, 1, 5])] * 5)
+POLICIES = st.builds(
+    Policy, FEW, FEW, FEW, FEW, FEW, SPANS | st.just(Span()), st.integers(1, 4)
+).filter(lambda policy: replace(policy, at_least=0) != Policy(at_least=0))
 
 
-def kept(sets, keep, now=NOW):
+def kept(sets, policy, now=NOW):
     """Return the sets that stay, in the order given."""
-    stay = {v.backup.runtag for v in judge(sets, Policy(keep), now) if v.keep}
+    stay = {v.backup.runtag for v in judge(sets, policy, now) if v.keep}
     return [each for each in sets if each.runtag in stay]
 
 
-@given(collections(), KEEP)
-def test_every_set_gets_one_verdict(sets, keep):
+def runtags(sets):
+    return {each.runtag for each in sets}
+
+
+def good_in(sets, now=NOW):
+    """Return the good sets that are not dated in the future, newest first."""
+    good = [each for each in sets if each.state in GOOD and each.made() and each.made() <= now]
+    return sorted(good, key=lambda each: (each.made(), each.runtag), reverse=True)
+
+
+@given(collections(), POLICIES)
+def test_every_set_gets_one_verdict(sets, policy):
     """No set is passed over, none is judged twice."""
-    judged = [verdict.backup.runtag for verdict in judge(sets, Policy(keep), NOW)]
+    judged = [verdict.backup.runtag for verdict in judge(sets, policy, NOW)]
     assert sorted(judged) == sorted(each.runtag for each in sets)
 
 
-@given(collections(), KEEP)
-def test_judging_again_removes_nothing_more(sets, keep):
+@given(collections(), POLICIES)
+def test_judging_again_removes_nothing_more(sets, policy):
     """Once what had to go is gone, all that is left stays."""
-    left = kept(sets, keep)
-    assert kept(left, keep) == left
+    left = kept(sets, policy)
+    assert kept(left, policy) == left
 
 
-@given(collections(), KEEP)
-def test_keeping_more_removes_no_other(sets, keep):
-    """A set that stays stays also when one more is to be kept."""
-    more = {each.runtag for each in kept(sets, keep + 1)}
-    assert {each.runtag for each in kept(sets, keep)} <= more
+@given(collections(), POLICIES, st.data())
+def test_a_removal_that_broke_off_is_finished_alike(sets, policy, data):
+    """Whichever of the sets to go are gone already, the others go and the same ones stay."""
+    stay = kept(sets, policy)
+    left = [each for each in sets if each in stay or data.draw(st.booleans())]
+    assert runtags(stay) <= runtags(kept(left, policy))
+    assert all(each in stay for each in kept(left, policy) if each.state in GOOD)
 
 
-@given(collections(), KEEP, st.randoms())
-def test_the_order_of_a_listing_means_nothing(sets, keep, random):
+@given(collections(), POLICIES, st.sampled_from([each.name for each in fields(Policy)]))
+def test_keeping_more_removes_no_other(sets, policy, rule):
+    """A set that stays stays also when a number of the policy, or its span, is larger."""
+    larger = (
+        replace(policy.within, days=policy.within.days + 1)
+        if rule == "within"
+        else getattr(policy, rule) + 1
+    )
+    more = replace(policy, **{rule: larger})
+    assert runtags(kept(sets, policy)) <= runtags(kept(sets, more))
+
+
+@given(collections(), POLICIES, st.randoms())
+def test_the_order_of_a_listing_means_nothing(sets, policy, random):
     """Sets get the same verdicts in whatever order they are listed."""
     shuffled = random.sample(sets, len(sets))
-    assert set(told(judge(shuffled, Policy(keep), NOW))) == set(
-        told(judge(sets, Policy(keep), NOW))
-    )
+    assert set(told(judge(shuffled, policy, NOW))) == set(told(judge(sets, policy, NOW)))
 
 
-@given(collections(), KEEP)
-def test_the_newest_good_sets_stay(sets, keep):
-    """The newest good set is never removed, nor are as many as are to be kept."""
-    good = [each for each in sets if each.state in GOOD and each.made() and each.made() <= NOW]
-    good.sort(key=lambda each: (each.made(), each.runtag), reverse=True)
-    stay = kept(sets, keep)
-    assert all(each in stay for each in good[:keep])
-    assert not any(each in stay for each in good[keep:])
+@given(collections(), POLICIES)
+def test_the_newest_good_sets_stay(sets, policy):
+    """The newest good set is never removed, nor are as many as are to be kept at the least."""
+    stay = kept(sets, policy)
+    sure = max(policy.keep, policy.at_least)
+    assert all(each in stay for each in good_in(sets)[:sure])
 
 
-@given(collections(), KEEP)
-def test_what_tells_no_time_or_a_future_one_stays(sets, keep):
+@given(collections(), st.integers(1, 6))
+def test_a_number_alone_keeps_no_good_set_more(sets, keep):
+    """Of the good sets, `keep` alone keeps as many as it says, and those that are pinned."""
+    stay = kept(sets, Policy(keep))
+    assert not any(each in stay for each in good_in(sets)[keep:] if not each.pinned)
+
+
+@given(collections(), POLICIES)
+def test_a_set_goes_only_if_enough_newer_good_ones_stay(sets, policy):
+    """Whatever goes, good or not, the least number of good sets that are newer stay."""
+    stay = kept(sets, policy)
+    for gone in (each for each in sets if each not in stay):
+        newer = [each for each in good_in(stay) if each.made() >= gone.made()]
+        assert len(newer) >= max(policy.keep, policy.at_least)
+
+
+@given(collections(), POLICIES)
+def test_a_set_that_is_not_good_stays_wherever_a_good_one_would(sets, policy):
+    """Taken for a good set, none that goes would stay, and none that a rule keeps would go."""
+    for each in sets:
+        if each.state in (State.INCOMPLETE, State.DAMAGED):
+            proven = [replace(s, state=State.COMPLETE) if s is each else s for s in sets]
+            assert (each in kept(sets, policy)) is (each.runtag in runtags(kept(proven, policy)))
+
+
+@given(collections(), POLICIES)
+def test_a_pin_keeps_its_set_and_removes_no_other(sets, policy):
+    """With one more pin the same sets stay, and the pinned one."""
+    stay = runtags(kept(sets, policy))
+    for each in sets:
+        pinned = [replace(s, pinned=True) if s is each else s for s in sets]
+        assert runtags(kept(pinned, policy)) == stay | {each.runtag}
+
+
+@given(collections(), POLICIES)
+def test_what_tells_no_time_or_a_future_one_stays(sets, policy):
     """Nothing is removed on the word of a date that cannot be right."""
-    stay = kept(sets, keep)
+    stay = kept(sets, policy)
     assert all(each in stay for each in sets if each.made() is None or each.made() > NOW)
 
 
-@given(collections(), KEEP, st.lists(st.sampled_from(sorted(set(State) - GOOD, key=str))))
-def test_failures_push_no_good_set_out(sets, keep, failures):
+@given(collections(), POLICIES, st.lists(st.sampled_from(sorted(set(State) - GOOD, key=str))))
+def test_failures_push_no_good_set_out(sets, policy, failures):
     """However many runs fail after them, the good sets that stay are the same."""
     newer = [
         backup(f"failure {n}", state, utc_text(NOW - timedelta(seconds=n)))
         for n, state in enumerate(failures)
     ]
-    before = {each.runtag for each in kept(sets, keep) if each.state in GOOD}
-    after = {each.runtag for each in kept(sets + newer, keep) if each.state in GOOD}
+    before = runtags(each for each in kept(sets, policy) if each.state in GOOD)
+    after = runtags(each for each in kept(sets + newer, policy) if each.state in GOOD)
     assert after == before
 
 
-@given(collections(), KEEP, st.integers(0, 30_000_000))
-def test_a_clock_set_back_removes_no_set_that_the_right_clock_keeps(sets, keep, minutes):
-    """A Pi that starts with an old time removes only what it would not have counted anyway."""
-    back = kept(sets, keep, NOW - timedelta(minutes=minutes))
-    good = [each for each in sets if each.state in GOOD and each.made() and each.made() <= NOW]
-    for each in sorted(good, key=lambda s: (s.made(), s.runtag), reverse=True)[:keep]:
-        assert each in back
+@given(collections(), POLICIES, st.integers(0, 30_000_000))
+def test_a_clock_set_back_removes_no_set_that_the_right_clock_keeps(sets, policy, minutes):
+    """A Pi that starts with an old time removes nothing that it would keep with the right one."""
+    back = kept(sets, policy, NOW - timedelta(minutes=minutes))
+    right = [
+        verdict.backup.runtag
+        for verdict in judge(sets, policy, NOW)
+        if verdict.keep and "younger than a day" not in verdict.why
+    ]
+    assert set(right) <= runtags(back)
 
 
-def test_the_day_of_an_unfinished_set_is_counted_from_its_start():
+@given(collections(), POLICIES, st.integers(0, 3_000_000))
+def test_a_long_pause_removes_no_good_set(sets, policy, minutes):
+    """Of what was there and judged, nothing good goes only because time passes."""
+    past = [each for each in sets if each.made() is None or each.made() <= NOW]
+    later = kept(past, policy, NOW + timedelta(minutes=minutes))
+    now = [each for each in kept(past, policy) if each.state in GOOD]
+    assert all(each in later for each in now)
+
+
+@pytest.mark.parametrize("state", [State.UNFINISHED, State.UNPROVEN])
+def test_the_day_of_an_unfinished_set_is_counted_from_its_start(state):
     """Exactly one day old is too old; a second less is not."""
     good = backup("good", State.COMPLETE, "2026-11-23T11:00:00Z")
     for started, stays in (("2026-11-22T12:00:00Z", False), ("2026-11-22T12:00:01Z", True)):
-        unfinished = backup("unfinished", State.UNFINISHED, started)
-        assert (unfinished in kept([good, unfinished], 1)) is stays
+        unfinished = backup("unfinished", state, started)
+        assert (unfinished in kept([good, unfinished], Policy(1))) is stays
+
+
+@given(SPANS.filter(bool))
+def test_a_span_is_read_as_it_is_written(span):
+    """What a span looks like is what it is read from."""
+    assert read_span(str(span)) == span
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0d", "30", "d", "1m1y", "1d ", "-1d", "1.5d", "12345d", "²d"]
+)
+def test_what_is_no_span_is_refused(text):
+    """Numbers without a unit, units out of order and no time at all are no span."""
+    with pytest.raises(ValueError, match="such as 30d"):
+        read_span(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [
+        ("1m", datetime(2026, 2, 28, 11, tzinfo=UTC)),  # 12:00 in Berlin on both days
+        ("1d", datetime(2026, 3, 30, 10, tzinfo=UTC)),
+        ("3d", datetime(2026, 3, 28, 11, tzinfo=UTC)),  # summer time began in between
+        ("9999y", datetime(1, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_span_is_counted_by_the_local_calendar(text, before):
+    """A month ends with its last day, a day is as long as the clock says, years end somewhere."""
+    with clock_of("Europe/Berlin"):
+        assert read_span(text).before(datetime(2026, 3, 31, 10, tzinfo=UTC)) == before

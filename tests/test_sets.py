@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from iotstack_invoke.manifest import Manifest, Part
 from iotstack_invoke.runtag import is_runtag
-from iotstack_invoke.sets import BackupSet, State, files_of, gather_sets, runtags_in
+from iotstack_invoke.sets import (
+    BackupSet,
+    State,
+    files_of,
+    gather_sets,
+    runtags_in,
+    strangers_in,
+)
 from iotstack_invoke.steps import FileFact
 
 GENERAL, INFLUX = "general-backup.tar.gz", "influx-backup.tar"
@@ -101,6 +109,8 @@ def test_a_set_is_as_good_as_its_files_prove(names, read, state):
         "unfinished.jsonl",
         "-x.unfinished.jsonl",
         "-x.removing",
+        "-x.pin.txt",
+        "pin.txt",
     ],
 )
 def test_a_name_that_no_run_wrote_belongs_to_nobody(name):
@@ -119,6 +129,23 @@ def test_a_set_that_is_being_removed_is_hidden():
     marked = names | {"x.removing": fact(0)}
     assert [s.runtag for s in gather_sets(marked, {"x": manifest()})] == ["x.y"]
     assert gather_sets({"x.removing": fact(0)}, {}) == ()
+
+
+def test_a_pin_holds_its_own_set():
+    """A set is pinned by the file beside it, and its files and state are the same."""
+    names = {name: fact() for name in [*ALL, f"x.y.{GENERAL}", "x.pin.txt"]}
+    found = gather_sets(names, {"x": manifest()})
+    assert [(each.runtag, each.pinned) for each in found] == [("x", True), ("x.y", False)]
+    assert replace(found[0], pinned=False) == only(ALL, {"x": manifest()})
+
+
+def test_strangers_are_the_files_that_no_run_of_ours_wrote():
+    """What lies in a folder of backups is a file of a set, hidden, a folder, or a stranger's."""
+    ours = [*files_of("x"), "x.removing", *(f"{name}.partial" for name in files_of("y"))]
+    foreign = ["-x.manifest.json", "notes.txt", "pin.txt", "x.zip"]
+    names = {name: fact() for name in (*foreign, *ours, ".lock")}
+    names["influxdb"] = FileFact(0, 1.0, is_folder=True)
+    assert strangers_in(names) == tuple(foreign)
 
 
 def test_a_set_knows_its_files():
@@ -199,17 +226,27 @@ def test_the_files_of_a_set_begin_with_its_manifest():
         "x.influx-backup.tar",
         "x.backup-log.txt",
         "x.unfinished.jsonl",
+        "x.pin.txt",
     )
 
 
 def test_all_that_gathering_finds_is_among_the_files_of_a_set():
     """What is removed with a set is all that made it a set."""
     assert only(files_of("x")).runtag == "x"
-    assert all(gather_sets({name: fact()}, {}) or "log" in name for name in files_of("x"))
+    alone = [name for name in files_of("x") if gather_sets({name: fact()}, {})]
+    assert set(files_of("x")) - set(alone) == {"x.backup-log.txt", "x.pin.txt"}
 
 
 DATED = st.from_regex(r"\A[0-9]{4}-(0[0-9]|1[0-3])-[0-3][0-9]_[0-2][0-9][0-6][0-9]\Z")
-ENDINGS = [GENERAL, INFLUX, "manifest.json", "backup-log.txt", "unfinished.jsonl", "removing"]
+ENDINGS = [
+    GENERAL,
+    INFLUX,
+    "manifest.json",
+    "backup-log.txt",
+    "unfinished.jsonl",
+    "removing",
+    "pin.txt",
+]
 NAMES = st.builds(
     "{}.{}".format, st.text(max_size=4) | DATED, st.sampled_from([*ENDINGS, "partial", "x"])
 )

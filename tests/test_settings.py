@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotstack_invoke.errors import SettingsError
+from iotstack_invoke.retention import Policy, Span
 from iotstack_invoke.settings import (
     Exclusion,
     Influx,
@@ -67,7 +68,7 @@ def uncommented(lines, numbers):
 def test_no_file_means_the_defaults():
     """An empty file is the stack of the seed: ~/IOTstack, five sets, no vault."""
     assert read("") == Settings(
-        stack=Stack(folder="/home/pi/IOTstack", keep=5, sudo=True, exclusions=()),
+        stack=Stack(folder="/home/pi/IOTstack", policy=Policy(keep=5), sudo=True, exclusions=()),
         influx=Influx(container="influxdb", limit_s=3600.0),
         vaults=(),
         file="hosts.toml",
@@ -80,6 +81,7 @@ def test_every_setting_arrives_where_it_belongs():
         [stack]
         folder = "/srv/IOTstack/"
         keep = 9
+        keep_within = "1y2m"
         sudo = false
         [[stack.exclude]]
         path = "volumes/x/log/*"
@@ -101,8 +103,18 @@ def test_every_setting_arrives_where_it_belongs():
         name = "usb"
         kind = "folder"
         folder = "~/usb/"
+        keep_daily = 1
+        keep_weekly = 2
+        keep_monthly = 3
+        keep_yearly = 4
+        keep_at_least = 5
     """) == Settings(
-        stack=Stack("/srv/IOTstack", 9, False, (Exclusion("volumes/x/log/*", "logs"),)),
+        stack=Stack(
+            "/srv/IOTstack",
+            Policy(keep=9, within=Span(years=1, months=2)),
+            False,
+            (Exclusion("volumes/x/log/*", "logs"),),
+        ),
         influx=Influx("influx", 60.0),
         vaults=(
             Vault(
@@ -117,7 +129,7 @@ def test_every_setting_arrives_where_it_belongs():
                     known_hosts="/home/pi/.ssh/known",
                 ),
             ),
-            Vault("usb", "/home/pi/usb", None),
+            Vault("usb", "/home/pi/usb", None, Policy(0, 1, 2, 3, 4, at_least=5)),
         ),
         file="hosts.toml",
     )
@@ -169,7 +181,26 @@ def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
         ("[stack]\nkeep = true", "[stack]: keep = True must be a whole number"),
         ("[stack]\nkeep = 2.0", "[stack]: keep = 2.0 must be a whole number"),
         ('[stack]\nkeep = "5"', "[stack]: keep = '5' must be a whole number"),
-        ("[stack]\nkeep = 0", "[stack]: keep = 0 must be at least 1"),
+        (
+            "[stack]\nkeep = 0",
+            "[stack]: keep = 0 must be at least 1 where no other rule keeps a set",
+        ),
+        ("[stack]\nkeep = -1\nkeep_daily = 1", "[stack]: keep = -1 must be at least 0"),
+        ("[stack]\nkeep_daily = true", "[stack]: keep_daily = True must be a whole number"),
+        ("[stack]\nkeep_at_least = 0", "[stack]: keep_at_least = 0 must be at least 1"),
+        ("[stack]\nkeep_within = 30", "[stack]: keep_within = 30 must be a text in quotes"),
+        (
+            '[stack]\nkeep_within = "30"',
+            "[stack]: keep_within = '30' must be a span such as 30d, 6m or 1y2m (y, m, w, d, h)",
+        ),
+        (
+            '[[vaults]]\nname="nas"\nkind="folder"\nfolder="/f"\nkeep_at_least = 2',
+            "[[vaults]] 'nas': keep = 0 must be at least 1 where no other rule keeps a set",
+        ),
+        (
+            '[[vaults]]\nname="nas"\nkind="folder"\nfolder="/f"\nkeep_yearly = -2',
+            "[[vaults]] 'nas': keep_yearly = -2 must be at least 0",
+        ),
         ("[stack]\nsudo = 1", "[stack]: sudo = 1 must be true or false"),
         ("[stack]\nfolder = 1", "[stack]: folder = 1 must be a text in quotes"),
         ('[stack]\nfolder = "IOTstack"', "[stack]: folder = 'IOTstack' must begin with / or ~"),
@@ -294,7 +325,7 @@ def test_all_mistakes_are_told_together():
         "[[vaults]] number 1: 'folder' is missing",
         "[[vaults]] number 2: 'name' is missing",
         "[[stack.exclude]] number 1: 'reason' is missing",
-        "[stack]: keep = 0 must be at least 1",
+        "[stack]: keep = 0 must be at least 1 where no other rule keeps a set",
         "[stack]: folder = 'here' must begin with / or ~",
         "[[stack.exclude]]: path = 'etc' must lie below services/ or volumes/",
         "[influxdb]: limit_s = -1 must be a number of seconds, more than 0",
@@ -319,9 +350,11 @@ def tables(*keys):
 
 
 EXCLUDE = st.lists(tables("path", "reason") | ANY, max_size=2)
-STACK = st.builds(dict, tables("folder", "keep", "sudo"), exclude=EXCLUDE | ANY)
+STACK = st.builds(
+    dict, tables("folder", "keep", "keep_daily", "keep_within", "sudo"), exclude=EXCLUDE | ANY
+)
 INFLUX = tables("container", "limit_s")
-VAULTS = st.lists(tables("name", "kind", "folder", "host", "user", "port", "key") | ANY)
+VAULTS = st.lists(tables("name", "kind", "folder", "host", "user", "port", "key", "keep") | ANY)
 
 
 @given(
@@ -336,16 +369,31 @@ def test_whatever_a_file_says_it_is_read_or_refused(content):
     except SettingsError as refusal:
         assert len(str(refusal).splitlines()) >= 2  # noqa: PT017 - either end is right
     else:
-        assert told.stack.keep >= 1
+        policy = told.stack.policy
+        assert policy.at_least >= 1
+        assert policy.keep or policy.daily or policy.within
         assert told.stack.folder.startswith("/")
         assert len({vault.name for vault in told.vaults} | {"pi"}) == len(told.vaults) + 1
+
+
+def test_five_sets_stay_here_until_a_rule_is_given():
+    """The default holds where [stack] gives no rule, and for no place that gives one."""
+    assert read("[stack]\nkeep_at_least = 2").stack.policy == Policy(keep=5, at_least=2)
+    assert read("[stack]\nkeep_daily = 7").stack.policy == Policy(daily=7)
+    assert read('[stack]\nkeep_within = "30d"').stack.policy == Policy(within=Span(days=30))
+
+
+def test_a_vault_without_a_rule_has_no_policy():
+    """The policy of this machine is nobody else's."""
+    told = read('[stack]\nkeep = 1\n[[vaults]]\nname="usb"\nkind="folder"\nfolder="/f"')
+    assert told.vaults[0].policy is None
 
 
 def test_the_sample_is_right_as_it_is():
     """The repository's hosts.toml backs up ~/IOTstack, without a mistake."""
     told = load_settings(SAMPLE)
     assert told.file == SAMPLE
-    assert told.stack == Stack("/home/pi/IOTstack", 5, True, ())
+    assert told.stack == Stack("/home/pi/IOTstack", Policy(keep=5), True, ())
     assert told.vaults == ()
 
 
@@ -353,7 +401,7 @@ def test_the_sample_has_its_commented_blocks():
     """The blocks that the next tests uncomment are found: keys, exclusions, two vaults, a host."""
     lines, blocks = sample_blocks()
     assert [lines[block[0]].split("  ")[0] for block in blocks] == [
-        "# sudo = false",
+        "# keep_daily = 7",
         *["# [[stack.exclude]]"] * 4,
         *["# [[vaults]]"] * 2,
         "# [[hosts]]",
@@ -417,12 +465,12 @@ def test_the_first_file_found_is_used(tmp_path, monkeypatch):
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     (checkout / "hosts.toml").write_text("[stack]\nkeep = 2\n")
-    assert load_settings(checkout=str(checkout)).stack.keep == 2
+    assert load_settings(checkout=str(checkout)).stack.policy == Policy(keep=2)
     own = tmp_path / "config" / "iotstack" / "hosts.toml"
     own.parent.mkdir(parents=True)
     own.write_text("[stack]\nkeep = 3\n")
     told = load_settings(checkout=str(checkout))
-    assert (told.stack.keep, told.file) == (3, str(own))
+    assert (told.stack.policy, told.file) == (Policy(keep=3), str(own))
 
 
 def test_a_file_that_was_named_must_be_there(tmp_path, monkeypatch):

@@ -18,13 +18,10 @@ from ..errors import ExitCode, Interrupted, IotstackError, Refused, RuntagError,
 from ..hosts import locked
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
-from ..manifest import (
-    REMOVING_ENDING,
-    Manifest,
-)
+from ..manifest import Manifest
 from ..plan import Plan, bind, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
-from ..retention import Policy, judge
+from ..retention import judge
 from ..rulebooks.backup import (
     BackupFacts,
     backup_book,
@@ -36,7 +33,14 @@ from ..runtag import LATEST, Runtag, default_runtag, read_runtag
 from ..services.influx import undoable
 from ..sets import BackupSet, State
 from ..settings import Options, Settings
-from ..site import RecordFile, Site, look_everywhere, remove_set, sweep_stale_copies
+from ..site import (
+    RecordFile,
+    Site,
+    finish_removals,
+    look_everywhere,
+    remove_set,
+    sweep_stale_copies,
+)
 from ..steps import PARTIAL
 from .look import look_at_stack, look_for_room, refuse_without_room
 
@@ -156,8 +160,11 @@ class _Backup:
             found = split_set_name(name.removesuffix(PARTIAL))
             if name.endswith(PARTIAL) and found and found[1] != "log":
                 host.remove([f"{backups}/{name}"])
-            if name.endswith(f".{REMOVING_ENDING}"):
-                remove_set(host, backups, name.removesuffix(f".{REMOVING_ENDING}"))
+        finish_removals(host, backups)
+        for vault in self.site.vaults.values():
+            # Before anything is copied there: what is copied later is not what was removed.
+            with contextlib.suppress(StepFailed):  # whoever copies to it tells that it is away
+                finish_removals(vault, vault.root)
 
     def _refuse_a_second(self, sets: tuple[BackupSet, ...]) -> None:
         """Refuse a runtag of archives that no run of ours made."""
@@ -263,7 +270,7 @@ class _Backup:
 
     def _let_go(self, log: RunLog) -> list[str]:
         """Remove the sets that the retention lets go; return what could not be removed."""
-        policy = Policy(self.site.settings.stack.keep)
+        policy = self.site.settings.stack.policy
         problems = []
         for verdict in judge(self.site.sets(), policy, datetime.now(UTC)):
             if verdict.keep:
