@@ -69,10 +69,11 @@ class Door(Task):  # type: ignore[type-arg]
         settings_file = given.pop("settings", "")
         report = Report()
         try:
-            options = _options(given, dry=bool(context.config.run.dry)) if self.runs else None
+            dry = bool(context.config.run.dry)
+            options = _options(given, dry=dry) if self.runs else Options(dry_run=dry)
             checkout = context.config.get("iotstack", {}).get("checkout", "")
             settings = load_settings(settings_file, checkout=checkout)
-            work = Work(settings, report, options or Options())
+            work = Work(settings, report, options)
             code = self.body(work, **given)
             self.times_called += 1
         except IotstackError as error:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from invoke.collection import Collection
 
 from .doors import Work, door
+from .retention import POLICY_KEYS
 
 
 @door(
@@ -28,6 +29,56 @@ def list_(work: Work, json: bool = False) -> None:
     from .actions.listing import list_backups
 
     list_backups(work.settings, work.report, as_json=json)
+
+
+@door(
+    help={
+        "at": "here (the default), vault (every one), a vault's name, or all.",
+        "keep": "How many of the newest good backups stay.",
+        "keep-daily": "The newest good one of so many days, likewise weeks, months and years.",
+        "keep-within": "All of so long before the newest good one: 30d, 6m, 1y2m.",
+        "keep-at-least": "So many good ones stay whatever the rules say.",
+        "dry-run": "Show what would be removed, and why; change nothing.",
+        "json": "Print JSON for programs.",
+    }
+)
+def prune(
+    work: Work,
+    at: str = "here",
+    keep: str = "",
+    keep_daily: str = "",
+    keep_weekly: str = "",
+    keep_monthly: str = "",
+    keep_yearly: str = "",
+    keep_within: str = "",
+    keep_at_least: str = "",
+    dry_run: bool = False,
+    json: bool = False,
+) -> int:
+    """Remove old backups by the policy of hosts.toml, or by the one of these flags."""
+    from .actions.prune import prune as prune_sets
+
+    numbers = (keep, keep_daily, keep_weekly, keep_monthly, keep_yearly)
+    flags = dict(zip(POLICY_KEYS, (*numbers, keep_within, keep_at_least), strict=True))
+    dry = dry_run or work.options.dry_run
+    return prune_sets(work.settings, at, flags, work.report, dry_run=dry, as_json=json)
+
+
+@door(
+    help={
+        "runtag": "The backup to pin.",
+        "note": "Why, in one line.",
+        "remove": "Take the pin away.",
+    }
+)
+def pin(work: Work, runtag: str, note: str = "", remove: bool = False) -> int:
+    """Keep a backup from ever being removed, here and in every vault that has it."""
+    from .actions.pin import pin as pin_set
+    from .actions.pin import unpin
+
+    if remove:
+        return unpin(work.settings, runtag, work.report)
+    return pin_set(work.settings, runtag, note, work.report)
 
 
 @door(help={"format": "tree, mermaid or dot."})
@@ -107,4 +158,4 @@ def demo(work: Work) -> int:
     return show_demo(work.report)
 
 
-namespace = Collection(backup, restore, undo, hosts, list_, graph, why, demo)
+namespace = Collection(backup, restore, undo, hosts, list_, prune, pin, graph, why, demo)

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import NotFound, Refused, UsageError
@@ -80,6 +80,14 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
         place.close()
 
 
+def not_found(runtag: str, known: Iterable[str], where: str) -> NotFound:
+    """Return the error for a runtag that is not there, with the nearest ones that are."""
+    listed = list(known)
+    near = difflib.get_close_matches(runtag, listed, 3, 0.4) or listed[:3]
+    offer = f" Nearest: {', '.join(near)}." if near else " There is none at all."
+    return NotFound(f"There is no backup {runtag} in {where}.{offer}")
+
+
 def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
     """Return the backup that was asked for, and its manifest where it has one."""
     sets = gather_sets(source.place.names(source.folder), {})
@@ -92,9 +100,7 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
         runtag = read_runtag(asked)
         found = {each.runtag: each for each in sets}
         if runtag not in found:
-            near = difflib.get_close_matches(runtag, found, 3, 0.4) or list(found)[:3]
-            offer = f" Nearest: {', '.join(near)}." if near else " There is none at all."
-            raise NotFound(f"There is no backup {runtag} in {source.name}.{offer}")
+            raise not_found(runtag, found, source.name)
         backup = found[runtag]
     if "manifest" not in backup.files:
         return backup, None

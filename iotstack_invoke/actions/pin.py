@@ -1,0 +1,80 @@
+"""A pin beside a set, here and in every vault that has it: the set is never removed by us."""
+
+from __future__ import annotations
+
+import io
+import time
+import unicodedata
+from collections.abc import Callable
+
+from ..errors import ExitCode, StepFailed, UsageError
+from ..manifest import PIN_ENDING
+from ..report import Report
+from ..runtag import read_runtag
+from ..sets import gather_sets
+from ..settings import Settings
+from ..site import Site
+from ..steps import PARTIAL, Place
+from .wish import not_found
+
+BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of characters that end a line, or are no text."""
+
+
+def pin(settings: Settings, asked: str, note: str, report: Report) -> ExitCode:
+    """Pin a set wherever it is, and return the exit code; raises NotFound where it is nowhere."""
+    if any(unicodedata.category(character) in BREAKING for character in note):
+        raise UsageError("--note: a note is one line of text.")
+
+    def write(place: Place, path: str) -> None:
+        place.receive(path + PARTIAL, io.BytesIO(f"{note}\n".encode()), time.time())
+        place.rename(path + PARTIAL, path)
+
+    return _change(settings, asked, write, report, said="is pinned")
+
+
+def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
+    """Take the pin of a set away wherever it is, and return the exit code; raises NotFound."""
+
+    def remove(place: Place, path: str) -> None:
+        place.remove([path])
+
+    return _change(settings, asked, remove, report, said="is not pinned any more")
+
+
+def _change(
+    settings: Settings,
+    asked: str,
+    change: Callable[[Place, str], None],
+    report: Report,
+    *,
+    said: str,
+) -> ExitCode:
+    """Change the pin of a set in each place that has the set; one that fails stops no other."""
+    runtag = read_runtag(asked)
+    site = Site.of(settings)
+    places: dict[str, tuple[Place, str]] = {"here": (site.host, site.backups)}
+    places |= {name: (place, place.root) for name, place in site.vaults.items()}
+    known = dict[str, None]()
+    done, troubles = [], []
+    try:
+        with site.held(f"pin {runtag}"):
+            for name, (place, folder) in places.items():
+                try:
+                    names = place.names(folder)
+                    there = {each.runtag: None for each in gather_sets(names, {})}
+                    known |= there
+                    if runtag in there:
+                        change(place, f"{folder}/{runtag}.{PIN_ENDING}")
+                        done.append(name)
+                except StepFailed as error:
+                    troubles.append(f"{name}: {error}")
+    finally:
+        site.close()
+    for trouble in troubles:
+        report.fail(f"The pin of {runtag} could not be changed in {trouble}")
+    if done:
+        report.write(f"{runtag} {said} in: {', '.join(done)}.")
+    elif not troubles:
+        raise not_found(runtag, known, ", ".join(places))
+    return ExitCode.FAILED if troubles else ExitCode.GOOD

@@ -1,0 +1,365 @@
+"""`prune` and `pin`, through the real door: a little stack, folders as vaults, no Docker."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timedelta
+
+import pytest
+
+from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.hosts import LocalHost, locked
+from iotstack_invoke.manifest import Manifest, Part, utc_text
+from iotstack_invoke.sets import GOOD, files_of
+from iotstack_invoke.site import finish_removals, remove_set, sets_in
+
+MORTAL = os.path.join(os.path.dirname(__file__), "little_prune.py")
+NOON = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
+DIED = 99
+
+
+def runtag(days):
+    """Return the runtag of a set that was made so many days ago."""
+    return f"{NOON - timedelta(days=days):%Y-%m-%d_%H%M}"
+
+
+def make_set(folder, days, *, manifest=True, size_bytes=10):
+    """Put a set that is so many days old into a folder, and return its runtag."""
+    name, made = runtag(days), utc_text(NOON - timedelta(days=days))
+    part = Part("general", f"{name}.general-backup.tar.gz", size_bytes)
+    (folder / part.file).write_bytes(b"x" * 10)
+    (folder / f"{name}.backup-log.txt").write_text("log\n")
+    if manifest:
+        text = Manifest(name, "pi", "", made, made, "", (part,)).to_json()
+        (folder / f"{name}.manifest.json").write_text(text)
+    return name
+
+
+def content(folder):
+    """Return the bytes of every file of a folder, but for its lock."""
+    return {each.name: each.read_bytes() for each in folder.iterdir() if each.name != ".lock"}
+
+
+def listed(folder):
+    return {each.runtag: each.state for each in sets_in(LocalHost(str(folder)), str(folder))}
+
+
+@pytest.fixture
+def pi(little_stack, tmp_path):
+    """A stack with a folder of backups and two vaults; only `usb` has a policy, of three sets."""
+    little_stack.backups = little_stack.folder / "backups"
+    little_stack.usb, little_stack.nas = tmp_path / "usb", tmp_path / "nas"
+    for each in (little_stack.backups, little_stack.usb, little_stack.nas):
+        each.mkdir()
+    with little_stack.settings.open("a") as stream:
+        stream.write(f"""keep = 2
+[[vaults]]
+name = "usb"
+kind = "folder"
+folder = "{little_stack.usb}"
+keep = 3
+[[vaults]]
+name = "nas"
+kind = "folder"
+folder = "{little_stack.nas}"
+""")
+    return little_stack
+
+
+def test_each_place_is_pruned_by_its_own_policy(pi):
+    """Two sets stay here and three in usb; nas has no policy, so that all of its sets stay."""
+    for folder in (pi.backups, pi.usb, pi.nas):
+        tags = [make_set(folder, days) for days in (1, 2, 3, 4)]
+    told = pi.run("prune --at all")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert list(listed(pi.backups)) == tags[:2]
+    assert list(listed(pi.usb)) == tags[:3]
+    assert list(listed(pi.nas)) == tags
+    assert {name for name in content(pi.backups) if name.startswith(tuple(tags[2:]))} == set()
+    assert "hosts.toml has no policy for this vault, so all that is there stays." in told.stdout
+    assert "here: 2 of 4 sets were removed." in told.stdout
+    assert "usb: 1 of 4 sets was removed." in told.stdout
+
+
+def test_without_a_place_only_this_machine_is_pruned(pi):
+    """Nothing goes from a vault unless it is named."""
+    for folder in (pi.backups, pi.usb):
+        tags = [make_set(folder, days) for days in (1, 2, 3, 4)]
+    assert pi.run("prune").returncode == 0
+    assert (list(listed(pi.backups)), list(listed(pi.usb))) == (tags[:2], tags)
+
+
+def test_an_empty_pi_empties_no_vault(pi):
+    """A vault's sets are judged by the vault's own sets alone, and by its own policy."""
+    tags = [make_set(pi.usb, days) for days in (400, 401, 402)]
+    told = pi.run("prune --at all")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert list(listed(pi.usb)) == tags
+    shutil.rmtree(pi.backups)
+    assert pi.run("prune --at usb --keep-within 1d").returncode == 0
+    assert list(listed(pi.usb)) == tags[:2]
+    assert not pi.backups.exists()
+
+
+def test_flags_replace_the_whole_policy(pi):
+    """A rule on the command line stands alone, in a vault without a policy as well."""
+    for folder in (pi.backups, pi.nas):
+        tags = [make_set(folder, days) for days in (1, 2, 3, 4)]
+    assert pi.run("prune --at here --keep-daily 3").returncode == 0
+    assert list(listed(pi.backups)) == tags[:3]
+    assert pi.run("prune --at nas --keep-yearly 1 --keep-at-least 2").returncode == 0
+    assert set(tags[:2]) <= set(listed(pi.nas)) < set(tags)
+
+
+@pytest.mark.parametrize("line", ["prune --at all --dry-run", "--dry prune --at all"])
+def test_a_dry_run_shows_all_and_changes_nothing(pi, line):
+    """What would go is told with its reason, and every file is as it was."""
+    for folder in (pi.backups, pi.usb):
+        tags = [make_set(folder, days) for days in (1, 2, 3, 4)]
+    (pi.usb / f"{tags[0]}.removing").write_text("")
+    before = [content(folder) for folder in (pi.backups, pi.usb, pi.nas)]
+    told = pi.run(line)
+    assert (told.returncode, told.stderr) == (0, "")
+    row = next(each for each in told.stdout.splitlines() if tags[3] in each)
+    assert row.split()[-8:-4] == ["complete", "remove", "2", "newer"]
+    assert f"What an earlier removal left would be removed, too: {tags[0]}" in told.stdout
+    assert told.stdout.endswith("Nothing was changed.\n")
+    assert [content(folder) for folder in (pi.backups, pi.usb, pi.nas)] == before
+    assert not (pi.backups / ".lock").exists()
+
+
+def test_json_tells_programs_the_same(pi):
+    """Each place has its sets with their verdicts, newest first."""
+    tags = [make_set(pi.backups, days) for days in (1, 2, 3)]
+    (pi.backups / "notes.txt").write_text("mine")
+    told = pi.run("prune --at all --json")
+    assert (told.returncode, told.stderr) == (0, "")
+    here, usb, nas = json.loads(told.stdout)
+    assert (here["place"], usb["place"], nas["place"]) == ("here", "usb", "nas")
+    assert (here["policy"], nas["policy"], here["left_alone"]) == (True, False, ["notes.txt"])
+    assert [(each["runtag"], each["keep"]) for each in here["sets"]] == [
+        (tags[0], True),
+        (tags[1], True),
+        (tags[2], False),
+    ]
+    assert list(listed(pi.backups)) == tags[:2]
+
+
+def test_what_is_not_ours_is_left_alone(pi):
+    """Files of others stay and are named; archives of other scripts stay without a newer good set."""
+    old = make_set(pi.backups, 900, manifest=False)
+    for name in ("notes.txt", "-x.removing", "x.zip"):
+        (pi.backups / name).write_text("mine")
+    before = content(pi.backups)
+    told = pi.run("prune --keep-daily 1")
+    assert (told.returncode, content(pi.backups)) == (0, before)
+    assert "Left alone, since no backup is named so: -x.removing, notes.txt, x.zip" in told.stdout
+    assert old in told.stdout
+
+
+def test_a_damaged_copy_in_a_vault_stands_for_no_good_one(pi):
+    """In a vault the manifest there is opened, and a part of another size makes no good set."""
+    damaged = make_set(pi.usb, 1, size_bytes=11)
+    good = [make_set(pi.usb, days) for days in (2, 3)]
+    assert pi.run("prune --at usb --keep 1").returncode == 0
+    assert list(listed(pi.usb)) == [damaged, good[0]]
+
+
+def test_a_vault_that_is_away_fails_alone(pi):
+    """Where one vault does not answer, the others are pruned, and the exit code is 1."""
+    tags = [make_set(pi.usb, days) for days in (1, 2, 3, 4)]
+    pi.nas.rmdir()
+    told = pi.run("prune --at vault")
+    assert told.returncode == 1
+    assert "nas is not pruned to the end" in told.stderr
+    assert "Is the drive mounted?" in told.stderr
+    assert list(listed(pi.usb)) == tags[:3]
+
+
+def test_a_manifest_that_cannot_be_read_now_removes_nothing(tmp_path):
+    """A line that breaks is no damage: where a manifest cannot be fetched, nothing is judged."""
+    name = make_set(tmp_path, 1)
+    (tmp_path / f"{name}.manifest.json").unlink()
+    (tmp_path / f"{name}.manifest.json").mkdir()
+    with pytest.raises(StepFailed, match="cannot be read"):
+        sets_in(LocalHost(str(tmp_path)), str(tmp_path))
+
+
+def test_prune_waits_for_nobody(pi):
+    """While a backup runs, nothing is removed, and the exit code is 11."""
+    tags = [make_set(pi.backups, days) for days in (1, 2, 3)]
+    with locked(f"{pi.backups}/.lock", "backup by hand"):
+        told = pi.run("prune --at all")
+    assert told.returncode == 11
+    assert "backup by hand" in told.stderr
+    assert list(listed(pi.backups)) == tags
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--keep x", ["--keep x: must be a whole number."]),
+        ("--keep 0", ["--keep 0: must be at least 1 where no other rule keeps a set."]),
+        ("--keep-at-least 3", ["--keep 0: must be at least 1 where no other rule keeps a set."]),
+        ("--keep-within 30", ["--keep-within 30: must be a span such as 30d"]),
+        ("--keep 1 --keep-at-least 0", ["--keep-at-least 0: must be at least 1."]),
+        ("--keep ² --keep-daily 1.5", ["--keep ²: must be", "--keep-daily 1.5: must be"]),
+        ("--at nowhere", ["--at nowhere: write one of here, vault, all, usb, nas."]),
+    ],
+)
+def test_a_wrong_flag_removes_nothing(pi, line, said):
+    """Whoever types a policy that cannot be learns what of it, all at once, with exit code 2."""
+    tags = [make_set(pi.backups, days) for days in (1, 2, 3)]
+    told = pi.run(f"prune {line}")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert all(each in told.stderr for each in said)
+    assert list(listed(pi.backups)) == tags
+
+
+def test_a_backup_prunes_only_here_and_by_the_same_policy(pi):
+    """After a backup the policy of [stack] acts here; pinned sets stay, and vaults keep theirs."""
+    for folder in (pi.backups, pi.usb):
+        tags = [make_set(folder, days) for days in (1, 2, 3)]
+    assert pi.run(f"pin {tags[2]}").returncode == 0
+    assert pi.run("backup --runtag new").returncode == 0
+    assert list(listed(pi.backups)) == ["new", tags[0], tags[2]]
+    assert list(listed(pi.usb)) == ["new", *tags]
+
+
+# A removal that dies
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+@pytest.mark.parametrize("place", ["here", "usb"])
+@pytest.mark.parametrize("finisher", ["prune", "backup"])
+def test_a_removal_that_dies_anywhere_is_finished_by_the_next_run(pi, place, manifest, finisher):
+    """Dead before any change of a file, the half-removed set is never good and then goes whole."""
+    folder = {"here": pi.backups, "usb": pi.usb}[place]
+    died_at = 0
+    while True:
+        for name in content(folder):
+            (folder / name).unlink()
+        good = [make_set(folder, days) for days in (1, 2, 3)]
+        gone = make_set(folder, 4, manifest=manifest)
+        died = mortal(pi, died_at, f"prune --at {place} --keep 3")
+        if died.returncode != DIED:
+            break
+        left = listed(folder)
+        whole = died_at == 0
+        assert (gone in left) is whole
+        assert list(left)[:3] == good
+        assert set(list(left.values())[:3]) <= GOOD
+        died_at += 1
+        if whole:
+            continue  # nothing was changed: there is nothing to finish
+        line = "prune --at all --keep 99" if finisher == "prune" else "backup --force --runtag x"
+        assert pi.run(line).returncode == 0
+        assert [name for name in content(folder) if name.startswith(gone)] == []
+        # A backup then removes what [stack] lets go: two stay here.
+        sure = good if finisher == "prune" or place == "usb" else good[:1]
+        assert set(sure) <= set(listed(folder))
+    assert died.returncode == 0
+    assert died_at >= 3 + manifest
+    assert list(listed(folder)) == good
+
+
+def mortal(pi, changes, line):
+    """Run `iotstack LINE`, which dies before its next change of a file after so many of them."""
+    words = [sys.executable, MORTAL, str(changes), *line.split()]
+    return subprocess.run(words, env=pi.environment, capture_output=True, text=True, check=False)
+
+
+class Stuck(LocalHost):
+    """This machine, on which one file cannot be removed."""
+
+    def remove(self, paths):
+        for path in paths:
+            if path.endswith(".general-backup.tar.gz"):
+                raise StepFailed(f"{path} cannot be removed: Operation not permitted.")
+            super().remove([path])
+
+
+def test_a_removal_that_fails_tells_what_is_left(tmp_path):
+    """A set that cannot be removed whole is listed no more, and the message says what comes next."""
+    name = make_set(tmp_path, 1)
+    with pytest.raises(
+        StepFailed, match=r"only half from usb.*not permitted.*next prune or backup"
+    ):
+        remove_set(Stuck(str(tmp_path), "usb"), str(tmp_path), name)
+    assert listed(tmp_path) == {}
+    assert finish_removals(LocalHost(str(tmp_path)), str(tmp_path)) == (name,)
+    assert content(tmp_path) == {}
+
+
+def test_removing_a_set_that_is_gone_does_nothing(tmp_path):
+    """A set that somebody else removed is as good as removed, and no mark of it is left."""
+    other = make_set(tmp_path, 2)
+    before = content(tmp_path)
+    remove_set(LocalHost(str(tmp_path)), str(tmp_path), runtag(1))
+    assert content(tmp_path) == before
+    assert list(listed(tmp_path)) == [other]
+
+
+# Pins
+
+
+def test_a_pin_is_written_wherever_the_set_is(pi):
+    """Here and in each vault that has the set, a file of mode 0600 holds the note."""
+    name = make_set(pi.backups, 1)
+    make_set(pi.usb, 1)
+    told = pi.run(f"pin {name} --note 'before the move to Köln'")
+    assert (told.returncode, told.stdout) == (0, f"{name} is pinned in: here, usb.\n")
+    for folder in (pi.backups, pi.usb):
+        file = folder / f"{name}.pin.txt"
+        assert file.read_text(encoding="utf-8") == "before the move to Köln\n"
+        assert file.stat().st_mode & 0o777 == 0o600
+    assert list(pi.nas.iterdir()) == []
+
+
+def test_a_pinned_set_stays_until_the_pin_is_taken_away(pi):
+    """However old it is a pinned set stays, here and there, and goes when it is pinned no more."""
+    for folder in (pi.backups, pi.usb):
+        tags = [make_set(folder, days) for days in (1, 2, 3)]
+    pi.run(f"pin {tags[2]}")
+    told = pi.run("prune --at all --keep 1")
+    assert "pinned" in told.stdout
+    for folder in (pi.backups, pi.usb):
+        assert list(listed(folder)) == [tags[0], tags[2]]
+    told = pi.run(f"pin {tags[2]} --remove")
+    assert told.stdout == f"{tags[2]} is not pinned any more in: here, usb.\n"
+    assert pi.run("prune --at all --keep 1").returncode == 0
+    for folder in (pi.backups, pi.usb):
+        assert list(listed(folder)) == [tags[0]]
+        assert {f for f in files_of(tags[2]) if (folder / f).exists()} == set()
+
+
+@pytest.mark.parametrize("flag", ["", "--remove"])
+def test_a_pin_of_no_set_is_told_with_the_nearest(pi, flag):
+    """A slip of the fingers pins nothing; the nearest runtags of all places are offered."""
+    here, there = make_set(pi.backups, 1), make_set(pi.usb, 2)
+    told = pi.run(f"pin {here[:-1]}7 {flag}")
+    assert told.returncode == 10
+    assert f"There is no backup {here[:-1]}7 in here, usb, nas. Nearest: {here}" in told.stderr
+    assert there in told.stderr
+    assert not [name for name in (*content(pi.backups), *content(pi.usb)) if "pin" in name]
+
+
+def test_a_note_is_one_line(pi):
+    """A note with a line break is refused, and nothing is written."""
+    name = make_set(pi.backups, 1)
+    told = pi.run(f"pin {name} --note 'a\nb'")
+    assert told.returncode == 2
+    assert "one line" in told.stderr
+    assert f"{name}.pin.txt" not in content(pi.backups)
+
+
+def test_a_pin_reaches_the_others_where_a_vault_is_away(pi):
+    """One vault that does not answer makes the exit code 1, and the set is pinned elsewhere."""
+    name = make_set(pi.backups, 1)
+    pi.usb.rmdir()
+    told = pi.run(f"pin {name}")
+    assert told.returncode == 1
+    assert "usb" in told.stderr
+    assert f"{name}.pin.txt" in content(pi.backups)
