@@ -3,7 +3,7 @@
 A room imports only from rooms below it, or beside it where no circle arises.
 
     errors  gzips                          what can go wrong; gzip streams
-    runtag  steps  children                a backup's name; what a step is; what runs for us
+    runtag  steps  children  durations     a backup's name; what a step is; what runs for us; 26h
     settings  rules  manifest  sets        hosts.toml; patterns and rules; what a set holds
     retention                              which sets stay
     plan  journal  runner                  what runs and why; what to undo; Invoke, mended

@@ -16,8 +16,8 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
-from .errors import Interrupted, IotstackError, UsageError
-from .report import Report
+from .errors import ExitCode, Interrupted, IotstackError, UsageError
+from .report import Report, one_line
 from .settings import Options, Settings, load_settings
 
 EXIT_CODES = """
@@ -25,6 +25,9 @@ Exit codes: 0 good; 1 failed; 2 wrong usage or settings; 3 finished with warning
 10 no such backup; 11 another run is busy; 13 refused before anything was changed;
 129, 130, 143 stopped by a signal.
 """
+
+CRITICAL = 2
+"""What Nagios and its kin take for an alarm."""
 
 SETTINGS_FLAG = Argument(
     name="settings", kind=str, default="", help="The settings file to use instead of hosts.toml."
@@ -57,6 +60,7 @@ class Door(Task):  # type: ignore[type-arg]
     """An Invoke task with our shared flags; our errors become messages and exit codes."""
 
     runs = False
+    monitored = False
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Return the task's own flags and the shared ones."""
@@ -79,14 +83,25 @@ class Door(Task):  # type: ignore[type-arg]
         except IotstackError as error:
             if debug:
                 traceback.print_exc()
-            report.fail(str(error))
-            code = error.exit_code
+            code = self._tell(error, report, error.exit_code)
+        except Exception as error:
+            if debug or not self.monitored:
+                raise
+            code = self._tell(error, report, ExitCode.FAILED)
         except KeyboardInterrupt:
             report.fail(str(Interrupted(2)))
             code = 130
         if code:
             raise Exit(code=int(code))
         return code
+
+    def _tell(self, error: Exception, report: Report, code: int) -> int:
+        """Say what went wrong, and return the exit code; a monitor reads one line, and 2."""
+        if not self.monitored:
+            report.fail(str(error))
+            return code
+        report.write(f"CRITICAL {one_line(str(error) or repr(error))}")
+        return CRITICAL
 
 
 class Work:
@@ -98,10 +113,13 @@ class Work:
         self.options = options
 
 
-def door(*, runs: bool = False, **keywords: Any) -> Callable[[Callable[..., Any]], Door]:
+def door(
+    *, runs: bool = False, monitored: bool = False, **keywords: Any
+) -> Callable[[Callable[..., Any]], Door]:
     """Return a decorator that makes a Door of `body(work, …flags)`.
 
-    `runs`: it has the flags of a task that runs a plan. A parameter named `context` would be
+    `runs`: it has the flags of a task that runs a plan. `monitored`: a monitor reads it, so that
+    any error is one line on stdout and exit 2. A parameter named `context` would be
     Invoke's; ours is the Work.
     """
 
@@ -111,6 +129,7 @@ def door(*, runs: bool = False, **keywords: Any) -> Callable[[Callable[..., Any]
         # Short flags are handed out by the order of parameters: a new one would rename others.
         made = Door(body, auto_shortflags=False, **keywords)
         made.runs = runs
+        made.monitored = monitored
         return made
 
     return make

@@ -18,9 +18,9 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from invoke.exceptions import CommandTimedOut, ThreadException
 
@@ -31,6 +31,8 @@ from .steps import Command, FileFact, Heard, Outcome, Pipe, Received
 
 CHUNK_BYTES = 1 << 18
 PRIVATE = 0o600
+
+Answer = TypeVar("Answer")
 
 
 class LocalHost:
@@ -177,6 +179,31 @@ class LocalHost:
 
     def close(self) -> None:
         """Do nothing: there is no connection to close."""
+
+
+def within(limit_s: float, what: str, ask: Callable[[], Answer]) -> Answer:
+    """Return what a question answers; raises what it raises, StepFailed where it takes too long.
+
+    For what no program can be stopped at, such as a look into a share whose server is gone: the
+    thread that asks is left behind, and ends with us.
+    """
+    answers: list[Answer] = []
+    troubles: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except BaseException as error:  # noqa: BLE001 - raised again for whoever asked
+            troubles.append(error)
+
+    asking = threading.Thread(target=run, daemon=True)
+    asking.start()
+    asking.join(limit_s)
+    for each in troubles:
+        raise each
+    if not answers:
+        raise StepFailed(f"{what} did not answer within {limit_s:g} s.")
+    return answers[0]
 
 
 def read_chunk(source: IO[bytes]) -> bytes:

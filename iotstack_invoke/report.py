@@ -60,6 +60,11 @@ def age_text(made: datetime | None, now: datetime) -> str:
     return "just now"
 
 
+def one_line(text: str) -> str:
+    """Return a text without line breaks, for whoever reads one line only."""
+    return " ".join(text.split())
+
+
 class Report:
     """Talks to the person who started the run."""
 

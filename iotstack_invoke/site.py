@@ -11,9 +11,9 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from .errors import StepFailed
+from .errors import StepFailed, Unreachable
 from .hosts import LocalHost, locked
 from .manifest import (
     RECORDS_ENDING,
@@ -25,13 +25,15 @@ from .manifest import (
     records_of,
 )
 from .rules import BACKUPS, KINDS, split_set_name
-from .sets import BackupSet, files_of, gather_sets, removals_in, runtags_in
+from .sets import GOOD, BackupSet, files_of, gather_sets, removals_in, runtags_in
 from .settings import Settings
 from .steps import PARTIAL, File, FileFact, Place, Record
 from .vaults import vault_place
 
 STALE_COPY = timedelta(days=1)
 """A partial copy in a vault that is older belongs to a run that died."""
+CLOCKS_APART = timedelta(minutes=5)
+"""How far another machine's clock may be ahead before its backups are from the future."""
 
 
 @dataclass(slots=True)
@@ -150,6 +152,57 @@ def sets_in(place: Place, folder: str) -> tuple[BackupSet, ...]:
         with contextlib.suppress(ValueError):
             manifests[runtag] = read_manifest(content.decode("utf-8"))
     return gather_sets(names, manifests)
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest good set of a place; what is dated in the future proves nothing, and is named."""
+
+    good: BackupSet | None = None
+    ahead: tuple[str, ...] = ()
+
+    @property
+    def made(self) -> datetime | None:
+        """When the newest good set was made."""
+        return self.good.made() if self.good else None
+
+
+def newest_good(place: Place, folder: str, now: datetime, *, host: str = "") -> Newest:
+    """Return the newest good set in a folder, of one host if it is named; raises StepFailed.
+
+    No more manifests are opened than must be: a manifest is written after its set was begun, so
+    none whose file is older than the best set so far can tell of a newer one.
+    """
+    names = place.names(folder)
+    written = {tag: names[f"{tag}.{KINDS['manifest']}"].modified_s for tag in runtags_in(names)}
+    best = Newest()
+    for runtag in sorted(written, key=lambda tag: (-written[tag], tag)):
+        if best.made and written[runtag] < best.made.timestamp():
+            break
+        manifest = _manifest_in(place, f"{folder}/{runtag}.{KINDS['manifest']}")
+        if manifest is None or (host and manifest.host != host):
+            continue
+        mine = {name: fact for name, fact in names.items() if name.startswith(f"{runtag}.")}
+        for each in gather_sets(mine, {runtag: manifest}):
+            made = each.made()
+            if each.runtag != runtag or each.state not in GOOD or made is None:
+                continue
+            if made > now + CLOCKS_APART:
+                best = Newest(best.good, (*best.ahead, runtag))
+            elif best.made is None or made > best.made:
+                best = Newest(each, best.ahead)
+    return best
+
+
+def _manifest_in(place: Place, path: str) -> Manifest | None:
+    """Return a manifest of a place, None where it cannot be read; raises Unreachable."""
+    try:
+        with place.read(path) as stream:
+            return read_manifest(stream.read().decode())
+    except Unreachable:
+        raise
+    except (StepFailed, ValueError):
+        return None
 
 
 def look_everywhere(

@@ -150,6 +150,20 @@ def hosts(work: Work, trust: str = "", yes: bool = False) -> int:
     return list_hosts(work.settings, work.report)
 
 
+@door(
+    monitored=True,
+    help={
+        "max-age": "How old the newest good backup may be, such as 26h, 90m or 2d.",
+        "at": "Only this place: here, or a vault; every place, if not given.",
+    },
+)
+def status(work: Work, max_age: str = "26h", at: str = "") -> None:
+    """Say in one line for a monitor whether there is a good, young backup; exit 0 or 2."""
+    from .actions.status import tell_status
+
+    tell_status(work.settings, max_age, at, work.report)
+
+
 @door()
 def demo(work: Work) -> int:
     """Make a sample stack, back it up, break it, and show what was proven."""
@@ -158,4 +172,4 @@ def demo(work: Work) -> int:
     return show_demo(work.report)
 
 
-namespace = Collection(backup, restore, undo, hosts, list_, prune, pin, graph, why, demo)
+namespace = Collection(backup, restore, undo, hosts, status, list_, prune, pin, graph, why, demo)

@@ -3,11 +3,13 @@
 import contextlib
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 
+from iotstack_invoke.manifest import Manifest, Part, utc_text
 from iotstack_invoke.steps import File, Record
 
 
@@ -78,6 +80,22 @@ def alive(pid):
             return stream.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def put_set(folder, made, *, runtag="", host="", error="", warnings=(), size_bytes=10):
+    """Put a set of one part into a folder, begun at `made` and finished at once."""
+    runtag = runtag or made.strftime("%Y-%m-%d_%H%M")
+    archive = folder / f"{runtag}.general-backup.tar.gz"
+    part = Part("general", archive.name, size_bytes, "ab" * 32, error=error)
+    times = (utc_text(made), utc_text(made))
+    host = host or socket.gethostname()
+    manifest = Manifest(runtag, host, "", *times, "UTC", (part,), warnings=warnings)
+    archive.write_bytes(b"x" * 10)
+    path = folder / f"{runtag}.manifest.json"
+    path.write_text(manifest.to_json())
+    for each in (archive, path):
+        os.utime(each, (made.timestamp(), made.timestamp()))
+    return path
 
 
 class LittleStack:

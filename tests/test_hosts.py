@@ -18,7 +18,7 @@ from scenes import alive, until
 from iotstack_invoke import children
 from iotstack_invoke.engine import signals_raised
 from iotstack_invoke.errors import Busy, Interrupted, StepFailed
-from iotstack_invoke.hosts import LocalHost, locked, read_chunk
+from iotstack_invoke.hosts import LocalHost, locked, read_chunk, within
 from iotstack_invoke.runner import LineStream, MendedLocal, local_context
 from iotstack_invoke.steps import Command
 
@@ -611,3 +611,17 @@ def test_an_http_status_is_told(host, web):
     assert host.http_status(web, "/query") == 500
     assert host.http_status(1, "/ping") == 0
     assert host.http_status(1, "/ping", "no.such.name.invalid") == 0
+
+
+# Questions without an end
+
+
+def test_a_question_is_answered_or_given_up():
+    """An answer and an error come back as they are; one that takes too long is told by name."""
+    assert within(20, "it", lambda: None) is None
+    with pytest.raises(KeyError, match="x"):
+        within(20, "it", lambda: {}["x"])
+    asked = threading.Event()
+    with pytest.raises(StepFailed, match=r"^the share did not answer within 0.1 s\.$"):
+        within(0.1, "the share", lambda: asked.wait(60))
+    asked.set()

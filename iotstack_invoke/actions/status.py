@@ -1,0 +1,93 @@
+"""One line for a monitor: is there a good backup, young enough, in every place it belongs."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from ..durations import read_duration
+from ..errors import IotstackError, StepFailed, UsageError
+from ..hosts import within
+from ..report import Report, age_text, one_line
+from ..settings import Settings
+from ..site import Newest, Site, newest_good
+from ..steps import Place
+
+HERE = "here"
+PLACE_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen in one place: its newest good set, or why nothing could be seen."""
+
+    place: str
+    newest: Newest = field(default_factory=Newest)
+    trouble: str = ""
+
+
+def tell_status(settings: Settings, max_age: str, at: str, report: Report) -> None:
+    """Print one line where each place has a good backup that is young enough.
+
+    `at` is one place, here or a vault; if it is empty, all of them count. Raises StepFailed with
+    the line where one has none, and UsageError.
+    """
+    limit = read_duration(max_age)
+    site = Site.of(settings)
+    places: dict[str, Place] = {HERE: site.host, **site.vaults}
+    if at and at not in places:
+        raise UsageError(f"--at {at}: there are {', '.join(places)}.")
+    asked = {at: places[at]} if at else places
+    # A vault may hold other machines' backups too; whoever names it means all of them.
+    host = "" if at and at != HERE else socket.gethostname()
+    now = datetime.now(UTC)
+    seen = [
+        _look(name, place, site.backups if name == HERE else place.root, now, host)
+        for name, place in asked.items()
+    ]
+    good, line = judge_status(seen, now, limit)
+    if not good:
+        raise StepFailed(line)
+    report.write(f"OK {line}")
+
+
+def _look(name: str, place: Place, folder: str, now: datetime, host: str) -> Seen:
+    try:
+        newest = within(PLACE_LIMIT_S, name, lambda: newest_good(place, folder, now, host=host))
+    except IotstackError as error:
+        return Seen(name, trouble=one_line(str(error)))
+    return Seen(name, newest)
+
+
+def judge_status(seen: Sequence[Seen], now: datetime, limit: timedelta) -> tuple[bool, str]:
+    """Return whether each place has a good backup younger than the limit, and the line for it."""
+    bad = [each for each in seen if each.newest.made is None or now - each.newest.made > limit]
+    ahead = [f"{runtag} in {each.place}" for each in seen for runtag in each.newest.ahead]
+    note = f"; dated in the future, so not counted: {', '.join(ahead)}" if ahead else ""
+    if bad:
+        clauses = "; ".join(f"{each.place}: {each.trouble or _told(each, now)}" for each in bad)
+        return False, f"no good backup within {limit.total_seconds() / 3600:g} h: {clauses}{note}"
+    first, *vaults = seen
+    line = _told(first, now) + (f" in {first.place}" if first.place != HERE else "")
+    if vaults:
+        line += f"; vaults: {', '.join(_copy(each, first, now) for each in vaults)}"
+    return True, line + note
+
+
+def _told(each: Seen, now: datetime) -> str:
+    """Return the newest good set of a place with its age: a young one's clock may be ahead."""
+    good, made = each.newest.good, each.newest.made
+    if good is None or made is None:
+        return "none at all"
+    age = age_text(min(made, now), now)
+    told = f"is {age} old" if age != "just now" else "was made just now"
+    return f"{good.runtag} {told}, {good.state.value}"
+
+
+def _copy(each: Seen, first: Seen, now: datetime) -> str:
+    good, original = each.newest.good, first.newest.good
+    if good and original and good.runtag == original.runtag:
+        return f"{each.place} {good.state.value}"
+    return f"{each.place} {_told(each, now)}"

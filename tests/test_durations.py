@@ -1,0 +1,42 @@
+"""Durations: what is typed is what is meant, and anything else is told with the way out."""
+
+import contextlib
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iotstack_invoke.durations import read_duration
+from iotstack_invoke.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("90m", timedelta(minutes=90)),
+        ("26h", timedelta(hours=26)),
+        ("2d", timedelta(days=2)),
+        ("1w", timedelta(days=7)),
+        (" 026h\n", timedelta(hours=26)),
+        ("99999w", timedelta(weeks=99999)),
+    ],
+)
+def test_a_number_and_its_unit_are_a_duration(text, duration):
+    """Minutes, hours, days and weeks are told apart by one letter."""
+    assert read_duration(text) == duration
+
+
+@pytest.mark.parametrize("text", ["", "26", "h", "0h", "-1h", "1.5h", "26H", "2 d", "26h1m", "²h"])
+def test_anything_else_is_wrong_usage(text):
+    """What is no duration is told with what was typed and with one that is."""
+    with pytest.raises(UsageError, match=r"is no duration.*26h") as refused:
+        read_duration(text)
+    assert repr(text) in str(refused.value)
+
+
+@given(st.text())
+def test_no_text_breaks_it(text):
+    """Any text is a duration longer than nothing, or wrong usage."""
+    with contextlib.suppress(UsageError):
+        assert read_duration(text) > timedelta(0)

@@ -1,0 +1,77 @@
+"""What lies in a place: the newest good set, by its manifest, opened no more than must be."""
+
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from scenes import put_set
+
+from iotstack_invoke.errors import Unreachable
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.settings import Vault
+from iotstack_invoke.site import CLOCKS_APART, newest_good
+from iotstack_invoke.vaults import vault_place
+
+NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def newest(folder, **given):
+    """Return the runtag of the newest good set, and those that are from the future."""
+    found = newest_good(LocalHost(str(folder)), str(folder), NOW, **given)
+    return (found.good.runtag if found.good else None), found.ahead
+
+
+def test_the_newest_good_set_is_told_by_its_manifest(tmp_path):
+    """A set that lacks a part, is damaged or has no manifest is passed over for an older one."""
+    assert newest(tmp_path) == (None, ())
+    put_set(tmp_path, NOW - 30 * HOUR, runtag="older")
+    put_set(tmp_path, NOW - 20 * HOUR, runtag="good", warnings=("w",))
+    put_set(tmp_path, NOW - 4 * HOUR, runtag="lacks a part", error="stopped")
+    put_set(tmp_path, NOW - 3 * HOUR, runtag="cut", size_bytes=11)
+    put_set(tmp_path, NOW - 2 * HOUR, runtag="unreadable").write_text("{")
+    put_set(tmp_path, NOW - HOUR, runtag="unfinished").unlink()
+    assert newest(tmp_path) == ("good", ())
+
+
+def test_dates_of_files_decide_nothing(tmp_path):
+    """Where a copy gave all files the date of today, the manifests still tell the newest."""
+    for hours in (5, 50, 3, 40):
+        put_set(tmp_path, NOW - hours * HOUR, runtag=f"of {hours}")
+    for each in tmp_path.iterdir():
+        os.utime(each)
+    assert newest(tmp_path) == ("of 3", ())
+
+
+def test_the_future_proves_nothing(tmp_path):
+    """A set from the future is named and not counted; one of a clock that is a bit ahead counts."""
+    put_set(tmp_path, NOW - 9 * HOUR, runtag="past")
+    put_set(tmp_path, NOW + 9 * HOUR, runtag="future")
+    assert newest(tmp_path) == ("past", ("future",))
+    put_set(tmp_path, NOW + CLOCKS_APART, runtag="bit ahead")
+    assert newest(tmp_path) == ("bit ahead", ("future",))
+
+
+def test_another_machines_sets_are_passed_over_if_asked(tmp_path):
+    """In a vault of several machines, a young backup of one says nothing of the other."""
+    put_set(tmp_path, NOW - 2 * HOUR, runtag="theirs", host="other-pi")
+    put_set(tmp_path, NOW - 9 * HOUR, runtag="ours", host="pi")
+    assert newest(tmp_path) == ("theirs", ())
+    assert newest(tmp_path, host="pi") == ("ours", ())
+
+
+def test_older_manifests_stay_shut(tmp_path):
+    """A manifest whose file is older than the best set so far is not opened, whatever it tells."""
+    put_set(tmp_path, NOW - 2 * HOUR, runtag="best")
+    shut = put_set(tmp_path, NOW - HOUR, runtag="shut")
+    assert newest(tmp_path) == ("shut", ())
+    long_ago_s = (NOW - 48 * HOUR).timestamp()
+    os.utime(shut, (long_ago_s, long_ago_s))
+    assert newest(tmp_path) == ("best", ())
+
+
+def test_a_place_that_does_not_answer_is_no_empty_place(tmp_path):
+    """A drive that is not mounted is told as such, not as one without backups."""
+    place = vault_place(Vault("usb", str(tmp_path / "usb")))
+    with pytest.raises(Unreachable, match="Is the drive mounted"):
+        newest_good(place, place.root, NOW)

@@ -1,0 +1,129 @@
+"""The line for a monitor: good and young in every place, or the alarm; nothing else."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from scenes import put_set
+
+from iotstack_invoke.actions.status import Seen, judge_status
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.site import newest_good
+
+HOUR = timedelta(hours=1)
+NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
+LIMIT = 26 * HOUR
+
+
+@pytest.fixture
+def see(tmp_path):
+    """Return what is seen in a place that holds sets of these ages."""
+
+    def look(place, *hours, **given):
+        folder = tmp_path / place
+        folder.mkdir()
+        for each in hours:
+            put_set(folder, NOW - each * HOUR, **given)
+        return Seen(place, newest_good(LocalHost(str(folder)), str(folder), NOW))
+
+    return look
+
+
+def test_a_young_backup_in_every_place_is_good(see):
+    """The line names the newest backup, its age, and the copies of it."""
+    here, nas = see("here", 3, 27), see("nas", 3)
+    assert judge_status([here, nas], NOW, LIMIT) == (
+        True,
+        "2026-11-23_1100 is 3 hours old, complete; vaults: nas complete",
+    )
+    assert judge_status([see("usb", 0, warnings=("w",))], NOW, LIMIT) == (
+        True,
+        "2026-11-23_1400 was made just now, warnings in usb",
+    )
+
+
+def test_an_older_copy_is_told_with_its_age(see):
+    """A vault that has only yesterday's backup is good within the limit, and says so."""
+    good, line = judge_status([see("here", 3), see("nas", 26)], NOW, LIMIT)
+    assert good
+    assert line.endswith("vaults: nas 2026-11-22_1200 is 26 hours old, complete")
+
+
+@pytest.mark.parametrize(
+    ("ages", "clause"),
+    [
+        (([31], [3]), "here: 2026-11-22_0700 is 31 hours old, complete"),
+        (([3], [31]), "nas: 2026-11-22_0700 is 31 hours old, complete"),
+        (([], [3]), "here: none at all"),
+        (([3], []), "nas: none at all"),
+        (([-9], [3]), "here: none at all; dated in the future, so not counted: 2026-11-23_2300"),
+    ],
+)
+def test_one_place_without_a_young_backup_is_an_alarm(see, ages, clause):
+    """The line names the place, what it has, and the limit; a future date is no young age."""
+    here, nas = ages
+    good, line = judge_status([see("here", *here), see("nas", *nas)], NOW, LIMIT)
+    assert not good
+    assert line.startswith(f"no good backup within 26 h: {clause}")
+
+
+def test_a_future_date_beside_a_young_backup_is_told(see):
+    """A set from the future is no alarm where another one is good, but the line names it."""
+    good, line = judge_status([see("here", 3, -9)], NOW, LIMIT)
+    assert good
+    assert line.endswith("dated in the future, so not counted: 2026-11-23_2300 in here")
+
+
+# The program
+
+
+def young(little_stack, place=None, **given):
+    """Put a set of an hour ago beside the stack, or into another folder."""
+    folder = place or little_stack.folder / "backups"
+    folder.mkdir(exist_ok=True)
+    put_set(folder, datetime.now(UTC) - HOUR, **given)
+
+
+def alarmed(told, *words):
+    """Check that there was one line on stdout, nothing else, and exit 2."""
+    assert (told.returncode, told.stderr) == (2, "")
+    (line,) = told.stdout.splitlines()
+    assert line.startswith("CRITICAL ")
+    for each in words:
+        assert each in line
+
+
+def test_the_program_ends_with_0_or_2(little_stack):
+    """A young backup is one line and 0; none, and one that is too old, one line and 2."""
+    alarmed(little_stack.run("status"), "no good backup within 26 h: here: none at all")
+    young(little_stack)
+    told = little_stack.run("status --max-age 26h")
+    assert (told.returncode, told.stderr) == (0, "")
+    (line,) = told.stdout.splitlines()
+    assert line.startswith("OK ")
+    assert "is 1 hour old, complete" in line
+    alarmed(little_stack.run("status --max-age 30m"), "within 0.5 h", "is 1 hour old")
+
+
+def test_whatever_is_wrong_is_an_alarm(little_stack):
+    """Settings, flags and vaults that are wrong are one line and 2, never another code."""
+    young(little_stack)
+    alarmed(little_stack.run("status --max-age 26"), "'26' is no duration")
+    alarmed(little_stack.run("status --at moon"), "--at moon: there are here.")
+    with little_stack.settings.open("a") as stream:
+        stream.write('[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "/no/such"\n')
+    alarmed(little_stack.run("status"), "usb: The folder of vault 'usb' is not there: /no/such")
+    assert little_stack.run("status --at here").returncode == 0
+    little_stack.settings.write_text("[stak]\n[vaults]\n")
+    alarmed(little_stack.run("status"), "has mistakes", "did you mean 'stack'?", "vaults")
+
+
+def test_a_vault_asked_by_name_may_hold_another_machines(little_stack, tmp_path):
+    """From a laptop, `--at` a vault tells of the backups of whoever made them."""
+    vault = tmp_path / "usb"
+    young(little_stack, vault, host="other-pi")
+    with little_stack.settings.open("a") as stream:
+        stream.write(f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{vault}"\n')
+    young(little_stack)
+    alarmed(little_stack.run("status"), "usb: none at all")
+    told = little_stack.run("status --at usb")
+    assert (told.returncode, told.stdout.count("complete in usb")) == (0, 1)
