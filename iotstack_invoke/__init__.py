@@ -11,9 +11,10 @@ A room imports only from rooms below it, or beside it where no circle arises.
     hosts  remote  vaults  targets         this machine, other machines, where copies live, what
     transfer                               a restore is made to; copies between them
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
-                                           stack: stop, swap, start; influx_load: load and prove
-    engine  log  report  site              a plan, done; what is written down; what is seen; where
-                                           the stack, its backups and its vaults are
+                                           stack: stop, swap, start; influx_load: load and prove;
+                                           databases: images whose data are not safe to copy
+    engine  log  report  site  findings    a plan, done; what is written down; what is seen; where
+                                           the stack, its backups and its vaults are; what is fit
     rulebooks/                             the rules: read them first
     actions/                               what a task does, from the first look to the last word
     doors  tasks  program                  flags and exit codes; the tasks; the console script

@@ -132,6 +132,16 @@ class Report:
             table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
         self.console().print(table)
 
+    def finding(self, verdict: str, name: str, found: str, fix: str) -> None:
+        """Print what was found as one line: on a terminal with a mark, elsewhere with a word."""
+        mark, word, style = _MARKS[verdict]
+        at_terminal = sys.stdout.isatty()
+        text = f"{mark if at_terminal else word} {name}: {one_line(found)}"
+        if fix:
+            text += f" → {one_line(fix)}"
+        style = style if at_terminal else ""
+        self.console().print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
     # The engine's watcher, called from its threads.
 
     def start_bars(self) -> None:
@@ -281,6 +291,13 @@ _STYLES: Mapping[str, str] = {
     "damaged": "red",
     "unfinished": "yellow",
     "failed": "red",
+}
+
+
+_MARKS: Mapping[str, tuple[str, str, str]] = {
+    "good": ("✓", "ok   ", "green"),
+    "warning": ("!", "WARN ", "yellow"),
+    "failed": ("✗", "FAIL ", "red"),
 }
 
 

@@ -151,6 +151,19 @@ def hosts(work: Work, trust: str = "", yes: bool = False) -> int:
 
 
 @door(
+    help={
+        "host": "A host of hosts.toml to look at; this machine, if not given.",
+        "json": "Print JSON for programs.",
+    }
+)
+def doctor(work: Work, host: str = "", json: bool = False) -> int:
+    """Look for whatever would make a backup fail, and say what mends it."""
+    from .actions.doctor import tell_findings
+
+    return tell_findings(work.settings, host, work.report, as_json=json)
+
+
+@door(
     monitored=True,
     help={
         "max-age": "How old the newest good backup may be, such as 26h, 90m or 2d.",
@@ -172,4 +185,6 @@ def demo(work: Work) -> int:
     return show_demo(work.report)
 
 
-namespace = Collection(backup, restore, undo, hosts, status, list_, prune, pin, graph, why, demo)
+namespace = Collection(
+    backup, restore, undo, hosts, doctor, status, list_, prune, pin, graph, why, demo
+)

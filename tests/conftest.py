@@ -1,5 +1,7 @@
 """What the tests of several rooms are given."""
 
+import subprocess
+
 import hypothesis
 import pytest
 from scenes import LittleStack
@@ -36,3 +38,19 @@ def sshd(start_sshd):
 def little_stack(tmp_path):
     """A stack without InfluxDB, and the program that backs it up."""
     return LittleStack(tmp_path / "little")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -18,7 +18,7 @@ LEVELS = (
     "settings rules manifest sets retention",
     "plan journal runner services.influx_log services.influx_meta services.influx_check",
     "hosts remote vaults targets transfer services.*",
-    "engine log report site",
+    "engine log report site findings",
     "rulebooks.*",
     "actions.*",
     "doors tasks program __main__",

@@ -329,3 +329,16 @@ def test_at_a_terminal_there_are_bars_and_a_table(little_stack):
     assert re.search(r"part +file +size +time +state +copied to", after)
     assert re.search(r"general +shown\.general-backup\.tar\.gz +3\.0 MB .*complete", after)
     assert "Backup shown is complete." in after
+
+
+@pytest.mark.parametrize(
+    ("stream", "line"),
+    [(Terminal(), "✗ docker [x]: it broke → mend it"), (io.StringIO(), "FAIL  docker [x]: it")],
+)
+def test_a_finding_is_one_line(monkeypatch, stream, line):
+    """A mark at a terminal, a word elsewhere; text of several lines is one, and no markup."""
+    monkeypatch.setattr(sys, "stdout", stream)
+    Report().finding("failed", "docker [x]", "it\nbroke", "mend\n  it")
+    told = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue())
+    assert told.startswith(line)
+    assert told.count("\n") == 1

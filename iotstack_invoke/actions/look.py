@@ -18,11 +18,12 @@ from ..services.compose import COMPOSE_FILES, Found, inspect_all, named, of_stac
 from ..services.influx import InfluxFacts, influx_facts
 from ..sets import GOOD, BackupSet
 from ..settings import ALWAYS_EXCLUDED, Settings
-from ..steps import Command
+from ..steps import Command, FileFact
 
 FOLDERS = ("services", "volumes")
 GROWTH = 1.2
 """What the next part may be larger than the last one."""
+DU_LIMIT_S = 3600.0
 PACKED_SHARE = 0.5
 """What a first general archive takes of the stack at the most; a third is usual."""
 
@@ -33,21 +34,7 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
     Raises Refused where there is no stack, or where sudo would ask for a password.
     """
     folder = settings.stack.folder
-    names = host.names(folder)
-    if not any(name in names for name in COMPOSE_FILES):
-        raise Refused(
-            f"There is no IOTstack in {folder}: no {COMPOSE_FILES[0]}. Say where it is: "
-            '[stack] folder = "…" in hosts.toml'
-            + (f" ({settings.file})." if settings.file else " (there is none yet).")
-        )
-    for each in FOLDERS:
-        if each in names and not names[each].is_folder:
-            raise Refused(
-                f"{folder}/{each} is a link (or a file), and tar would save the link and none of "
-                "what it leads to. Let a folder be there, for example with `sudo mount --bind "
-                f"{os.path.realpath(f'{folder}/{each}')} {folder}/{each}` in place of the link, "
-                "and the same in /etc/fstab."
-            )
+    names = look_at_folder(host, settings)
     as_root = _as_root(host, settings)
     exclusions = (*ALWAYS_EXCLUDED, *settings.stack.exclusions)
     influx = _look_at_influx(host, settings, "volumes" in names)
@@ -79,6 +66,27 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
         ),
         warnings=influx.warnings,
     )
+
+
+def look_at_folder(host: LocalHost, settings: Settings) -> dict[str, FileFact]:
+    """Return the entries of the stack's folder; raises Refused where it is none to back up."""
+    folder = settings.stack.folder
+    names = host.names(folder)
+    if not any(name in names for name in COMPOSE_FILES):
+        raise Refused(
+            f"There is no IOTstack in {folder}: no {COMPOSE_FILES[0]}. Say where it is: "
+            '[stack] folder = "…" in hosts.toml'
+            + (f" ({settings.file})." if settings.file else " (there is none yet).")
+        )
+    for each in FOLDERS:
+        if each in names and not names[each].is_folder:
+            raise Refused(
+                f"{folder}/{each} is a link (or a file), and tar would save the link and none of "
+                "what it leads to. Let a folder be there, for example with `sudo mount --bind "
+                f"{os.path.realpath(f'{folder}/{each}')} {folder}/{each}` in place of the link, "
+                "and the same in /etc/fstab."
+            )
+    return names
 
 
 def _as_root(host: LocalHost, settings: Settings) -> tuple[str, ...]:
@@ -150,8 +158,13 @@ class Room:
         return self.general_bytes + 2 * self.influx_bytes
 
 
-def look_for_room(host: LocalHost, facts: BackupFacts, sets: Iterable[BackupSet]) -> Room:
-    """Return what the parts will take, after the last good set or, without one, after `du`."""
+def look_for_room(
+    host: LocalHost, facts: BackupFacts, sets: Iterable[BackupSet], limit_s: float = DU_LIMIT_S
+) -> Room:
+    """Return what the parts will take, after the last good set or, without one, after `du`.
+
+    Raises StepFailed where one du takes longer than `limit_s`.
+    """
     last = next((each.manifest for each in sets if each.state in GOOD and each.manifest), None)
     parts = {part.kind: part for part in last.made} if last else {}
     general, influx = parts.get("general"), parts.get("influx")
@@ -161,22 +174,28 @@ def look_for_room(host: LocalHost, facts: BackupFacts, sets: Iterable[BackupSet]
     else:
         paths = [f"{facts.folder}/{member[2:]}" for member in facts.members]
         unpacked = _used(
-            host, facts, paths, (f"{facts.folder}/{each}" for each in facts.exclusions)
+            host, facts, paths, (f"{facts.folder}/{each}" for each in facts.exclusions), limit_s
         )
         general_bytes = int(unpacked * PACKED_SHARE)
     influx_bytes = 0
     if facts.influx and influx:
         influx_bytes = int(influx.size_bytes * GROWTH)
     elif facts.influx:
-        influx_bytes = _used(host, facts, [f"{facts.folder}/volumes/influxdb"], ())
+        influx_bytes = _used(host, facts, [f"{facts.folder}/volumes/influxdb"], (), limit_s)
     return Room(general_bytes, influx_bytes, unpacked)
 
 
-def _used(host: LocalHost, facts: BackupFacts, paths: list[str], excluded: Iterable[str]) -> int:
+def _used(
+    host: LocalHost,
+    facts: BackupFacts,
+    paths: list[str],
+    excluded: Iterable[str],
+    limit_s: float,
+) -> int:
     """Return the bytes that files take, 0 where du does not tell."""
     words = (*facts.as_root, "du", "-s", "-c", "-B1", *(f"--exclude={each}" for each in excluded))
     told = host.run(
-        Command((*words, "--", *paths), accept=frozenset({0, 1}), limit_s=3600)
+        Command((*words, "--", *paths), accept=frozenset({0, 1}), limit_s=limit_s)
     ).out.splitlines()
     total = told[-1].split("\t")[0] if told else ""
     return int(total) if total.isdigit() else 0

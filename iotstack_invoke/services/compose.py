@@ -60,14 +60,17 @@ def top_files(names: Mapping[str, FileFact]) -> tuple[str, ...]:
     )
 
 
-def inspect_all(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[Found, ...]:
+def inspect_all(
+    host: Host, docker: tuple[str, ...] = ("docker",), limit_s: float = LOOK_LIMIT_S
+) -> tuple[Found, ...]:
     """Return every container that Docker knows, running or not.
 
-    Raises StepFailed where Docker is missing or does not answer.
+    `limit_s` is what each question may take. Raises StepFailed where Docker is missing or does
+    not answer.
     """
     try:
         listed = host.run(
-            Command((*docker, "ps", "--all", "--quiet", "--no-trunc"), limit_s=LOOK_LIMIT_S)
+            Command((*docker, "ps", "--all", "--quiet", "--no-trunc"), limit_s=limit_s)
         )
     except StepFailed as error:
         advice = ""
@@ -82,23 +85,23 @@ def inspect_all(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[Foun
         Command(
             (*docker, "inspect", "--type", "container", *ids),
             accept=frozenset({0, 1}),
-            limit_s=LOOK_LIMIT_S,
+            limit_s=limit_s,
         )
     )
     containers = json.loads(told.out or "[]")
-    digests = _digests(host, docker, {each["Image"] for each in containers})
+    digests = _digests(host, docker, {each["Image"] for each in containers}, limit_s)
     return tuple(_found(each, digests) for each in containers)
 
 
-def _digests(host: Host, docker: tuple[str, ...], images: Iterable[str]) -> dict[str, str]:
+def _digests(
+    host: Host, docker: tuple[str, ...], images: Iterable[str], limit_s: float
+) -> dict[str, str]:
     """Return the registry digest of each image id; one built on the Pi has none."""
     wanted = sorted(images)
     if not wanted:
         return {}
     told = host.run(
-        Command(
-            (*docker, "image", "inspect", *wanted), accept=frozenset({0, 1}), limit_s=LOOK_LIMIT_S
-        )
+        Command((*docker, "image", "inspect", *wanted), accept=frozenset({0, 1}), limit_s=limit_s)
     )
     return {
         each["Id"]: (each.get("RepoDigests") or [""])[0].rpartition("@")[2]

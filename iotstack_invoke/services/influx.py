@@ -67,13 +67,15 @@ def influx_facts(host: Host, found: Found) -> InfluxFacts:
     )
 
 
-def influx_version(host: Host, container: str) -> str:
+def influx_version(
+    host: Host, container: str, docker: tuple[str, ...] = ("docker",), limit_s: float = 30
+) -> str:
     """Return the version of the influxd in a container; raises StepFailed where it tells none."""
     told = host.run(
         Command(
-            ("docker", "exec", container, "influxd", "version"),
+            (*docker, "exec", container, "influxd", "version"),
             accept=frozenset(range(256)),
-            limit_s=30,
+            limit_s=limit_s,
         )
     )
     words = told.out.split()  # InfluxDB v1.8.10 (git: 1.8 688e697c51fd)

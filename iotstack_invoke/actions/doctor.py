@@ -1,0 +1,435 @@
+"""What would make a backup fail, or a restore to a host, and what mends it. Repairs nothing.
+
+Every question has a time limit; one that cannot be asked is a finding and spoils no other. They
+come in the order in which a person would mend what is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import platform
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+
+from .. import __version__
+from ..engine import signals_raised
+from ..errors import ExitCode, Interrupted, IotstackError, KeyRefused, Refused, StepFailed
+from ..findings import (
+    Finding,
+    Verdict,
+    bad,
+    failed,
+    good,
+    judge_age,
+    judge_backups,
+    judge_clocks,
+    judge_compose,
+    judge_databases,
+    judge_device,
+    judge_docker,
+    judge_influx,
+    judge_influx_version,
+    judge_inodes,
+    judge_journal,
+    judge_program,
+    judge_sets,
+    judge_space,
+    judge_sudo,
+    judge_synchronised,
+    judge_tar,
+    warning,
+)
+from ..hosts import within
+from ..report import Report
+from ..rulebooks.backup import BackupFacts
+from ..rulebooks.restore import RESTORE
+from ..services.compose import COMPOSE_FILES, inspect_all, named, of_stack, top_files
+from ..services.influx import InfluxFacts, influx_version
+from ..settings import ALWAYS_EXCLUDED, Machine, Settings, Ssh
+from ..site import Site, newest_good
+from ..steps import Command, Host, Outcome, Place
+from ..targets import ANY_EXIT, device, entries, find_machine, read_text
+from .look import FOLDERS, Room, look_at_folder, look_for_room
+
+QUESTION_LIMIT_S = 15.0
+DU_LIMIT_S = 60.0
+VAULT_LIMIT_S = 60.0
+UNANSWERED_EXIT = 124
+"""What timeout(1) ends with."""
+PROBE = ".iotstack-probe-"
+LOOK_AT_BACKUPS = (
+    'if [ ! -e "$1" ]; then [ -L "$1" ] && echo dangling || echo missing; '
+    'elif [ ! -d "$1" ]; then echo file; '
+    'else stat -L -c "%u %a" "$1"; [ -w "$1" ] && [ -x "$1" ] && echo writable; fi; true'
+)
+
+Question = Callable[[], Iterable[Finding]]
+
+
+def tell_findings(settings: Settings, name: str, report: Report, *, as_json: bool) -> int:
+    """Print what was found of this machine, or of a host; return 1 where something failed.
+
+    Raises UsageError for a host that the settings do not name.
+    """
+    machine = find_machine(settings, name) if name else None
+    found = []
+    with signals_raised():
+        for each in find_far(settings, machine) if machine else find_here(settings):
+            found.append(each)
+            if not as_json:
+                report.finding(each.verdict.value, each.name, each.found, each.fix)
+    if as_json:
+        report.write_json([{**asdict(each), "verdict": each.verdict.value} for each in found])
+    wrong = any(each.verdict is Verdict.FAILED for each in found)
+    return ExitCode.FAILED if wrong else ExitCode.GOOD
+
+
+def answers(questions: Iterable[tuple[str, Question]]) -> Iterator[Finding]:
+    """Yield what each question finds; one that cannot be asked is a finding itself."""
+    for name, question in questions:
+        try:
+            yield from question()
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are told
+            said = str(error) or repr(error)
+            yield failed(name, f"cannot be asked: {said}", "mend what is told above first")
+
+
+def find_here(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found of this machine, its backups and its vaults."""
+    site = Site.of(settings)
+    stack = _Examined(site.host, settings, site.settings.stack.folder, settings.stack.sudo)
+    own = _Backups(site, stack)
+    try:
+        yield from answers(
+            (
+                *stack.programs(),
+                ("stack", own.folder),
+                *stack.folders(),
+                ("space", own.space),
+                *stack.state("inv undo"),
+                ("backups", own.sets),
+                *((f"vault {name}", own.vault_question(name)) for name in site.vaults),
+                ("vaults", own.vaults),
+                ("last backup", own.age),
+            )
+        )
+    finally:
+        site.close()
+
+
+def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
+    """Yield what is found of another machine; no more than that, where it is not reached."""
+    from ..remote import open_host  # Fabric takes a fifth of a second to import
+
+    again = " (a restore names it once more: --live)" if machine.role == "live" else ""
+    yield good("role", machine.role + again)
+    try:
+        host = open_host(machine.ssh, machine.folder, machine.name)
+    except IotstackError as error:
+        if isinstance(error, Interrupted):
+            raise
+        yield unreached("reach", error, machine.name, machine.ssh)
+        return
+    with contextlib.closing(host):
+        yield good("reach", f"{machine.ssh.host} answers, and its key is known")
+        told = ask(host, "realpath", "--", machine.folder).out.strip()
+        stack = _Examined(host, settings, told or machine.folder, machine.sudo, far=True)
+        yield from answers(
+            (
+                ("machine id", lambda: [_identity(host, machine)]),
+                *stack.programs(),
+                ("stack", lambda: [_far_folder(stack, machine, there=told.startswith("/"))]),
+                *stack.folders(),
+                ("space", lambda: [judge_space("space", host.free_bytes(stack.folder), None)]),
+                *stack.state(f"inv undo --host {machine.name}"),
+            )
+        )
+        yield good("vaults", "not asked: they are looked at from where backups are made")
+
+
+def unreached(name: str, error: IotstackError, known_as: str, ssh: Ssh) -> Finding:
+    """Return the finding of a machine that was not reached, or whose key was refused."""
+    if isinstance(error, KeyRefused):
+        return failed(name, str(error), f"inv hosts --trust {known_as}")
+    return failed(name, str(error), f"ssh -v {ssh.host} says more")
+
+
+def ask(host: Host, *words: str) -> Outcome:
+    """Return what a command answers; one that is stopped at the time limit ends with 124."""
+    try:
+        return host.run(Command(words, ANY_EXIT, QUESTION_LIMIT_S))
+    except StepFailed as error:
+        return Outcome(UNANSWERED_EXIT, "", str(error))
+
+
+def _identity(host: Host, machine: Machine) -> Finding:
+    told = ask(host, "cat", "/etc/machine-id").out.strip()
+    if not machine.machine_id:
+        return good("machine id", f"{told or 'it has none'}, not pinned in hosts.toml")
+    if told == machine.machine_id:
+        return good("machine id", "is the one that hosts.toml pins")
+    fix = "correct host, or machine_id, in hosts.toml"
+    return failed("machine id", f"is {told or 'unknown'}, not the one that is pinned", fix)
+
+
+def _far_folder(stack: _Examined, machine: Machine, *, there: bool) -> Finding:
+    if not there:
+        fix = f"ssh {machine.ssh.host} mkdir -p {machine.folder}"
+        return failed("stack", f"there is no folder {machine.folder}", fix)
+    names = entries(stack.host, stack.folder)
+    compose = next((name for name in COMPOSE_FILES if name in names), "")
+    return good("stack", f"{stack.folder}, {compose or 'without a compose file: a bare one'}")
+
+
+@dataclass
+class _Examined:
+    """A stack on a machine, this one or another, and how its questions are asked."""
+
+    host: Host
+    settings: Settings
+    folder: str
+    sudo: bool
+    far: bool = False
+
+    @property
+    def backups(self) -> str:
+        return f"{self.folder}/backups"
+
+    @cached_property
+    def user_id(self) -> str:
+        return ask(self.host, "id", "-u").out.strip()
+
+    @cached_property
+    def sudo_told(self) -> Outcome | None:
+        if self.user_id == "0" or not self.sudo:
+            return None
+        return ask(self.host, "sudo", "-n", "true")
+
+    @cached_property
+    def as_root(self) -> tuple[str, ...]:
+        return ("sudo", "-n") if self.sudo_told and not self.sudo_told.exit_code else ()
+
+    @cached_property
+    def docker(self) -> tuple[tuple[str, ...], Outcome]:
+        """The words before a Docker command, and what the engine answers to them."""
+        words: tuple[str, ...] = ("docker",)
+        form = ("version", "--format", "{{.Server.Version}}")
+        told = ask(self.host, *words, *form)
+        # A restore goes to Docker through sudo where it must; a backup does not.
+        if self.far and self.as_root and "permission denied" in told.last_words:
+            words = (*self.as_root, "docker")
+            told = ask(self.host, *words, *form)
+        return words, told
+
+    @cached_property
+    def has_influx(self) -> bool:
+        """Whether InfluxDB's data lie below volumes/."""
+        told = ask(self.host, "test", "-d", f"{self.folder}/volumes/influxdb")
+        return told.exit_code == 0
+
+    def programs(self) -> tuple[tuple[str, Question], ...]:
+        return (
+            ("programs", self._programs),
+            ("docker", lambda: [judge_docker(self.docker[1], needed=self.far or self.has_influx)]),
+            ("compose", self._compose),
+            ("sudo", lambda: [judge_sudo(self.user_id, self.sudo_told)]),
+        )
+
+    def folders(self) -> tuple[tuple[str, Question], ...]:
+        return (
+            ("backups", self._backups),
+            ("restore", self._restore),
+            ("inodes", lambda: [judge_inodes(ask(self.host, "df", "-Pi", self.folder))]),
+        )
+
+    def state(self, undo: str) -> tuple[tuple[str, Question], ...]:
+        def journal() -> list[Finding]:
+            text = read_text(self.host, f"{self.backups}/.journal")
+            return [judge_journal(text.splitlines(), undo)]
+
+        return (
+            ("clock", self._clock),
+            ("containers", self._containers),
+            ("journal", journal),
+        )
+
+    def _programs(self) -> Iterator[Finding]:
+        if not self.far:
+            version = f"{__version__}, Python {platform.python_version()}"
+            yield good("iotstack-invoke", version)
+        yield judge_tar(ask(self.host, "tar", "--version"))
+        for name, package in (("flock", "util-linux"), ("sha256sum", "coreutils")):
+            told = ask(self.host, name, "--version")
+            yield judge_program(name, told, package, needed=self.far)
+
+    def _compose(self) -> Iterator[Finding]:
+        words, told = self.docker
+        if told.exit_code == UNANSWERED_EXIT:  # its plugin would hang as well
+            told = Outcome(UNANSWERED_EXIT, "", told.err)
+            plugin = told
+        else:
+            plugin = ask(self.host, *words, "compose", "version")
+        yield judge_compose(plugin, ask(self.host, "docker-compose", "version"), needed=self.far)
+
+    def _backups(self) -> Iterator[Finding]:
+        script = ("sh", "-c", LOOK_AT_BACKUPS, "sh", self.backups)
+        yield judge_backups(self.backups, ask(self.host, *script))
+
+    def _restore(self) -> Iterator[Finding]:
+        folder = f"{self.folder}/{RESTORE}"
+        mine, theirs = device(self.host, self.folder), device(self.host, folder)
+        yield judge_device(folder, mine, theirs, needed=self.far)
+
+    def _clock(self) -> Iterator[Finding]:
+        yield judge_synchronised(ask(self.host, "timedatectl", "show", "-p", "NTPSynchronized"))
+        if self.far:
+            before_s = time.time()
+            told = ask(self.host, "date", "+%s")
+            yield judge_clocks(told, before_s, time.time())
+
+    def _containers(self) -> Iterator[Finding]:
+        words, told = self.docker
+        if told.exit_code:
+            fix = "mend docker first: it is told above"
+            needed = self.far or self.has_influx
+            yield bad("containers", "are unknown: Docker does not answer", fix, needed=needed)
+            return
+        found = inspect_all(self.host, words, QUESTION_LIMIT_S)
+        name = self.settings.influx.container
+        influx = named(found, name)
+        finding = judge_influx(influx, name, has_data=self.has_influx)
+        if finding is None and influx:
+            version = influx_version(self.host, name, words, QUESTION_LIMIT_S)
+            finding = judge_influx_version(influx, version)
+        if finding:
+            yield finding
+        yield from judge_databases(of_stack(found, self.folder), name)
+
+
+@dataclass
+class _Backups:
+    """The backups of this machine, here and in its vaults."""
+
+    site: Site
+    stack: _Examined
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def folder(self) -> Iterator[Finding]:
+        try:
+            names = look_at_folder(self.site.host, self.site.settings)
+        except Refused as error:
+            yield failed(
+                "stack", str(error), "correct [stack] folder in hosts.toml, or the folder"
+            )
+            return
+        compose = next(name for name in COMPOSE_FILES if name in names)
+        yield good("stack", f"{self.stack.folder}, {compose}")
+
+    @cached_property
+    def room(self) -> tuple[Room | None, str]:
+        """What the next backup takes, or why that is unknown; measured once."""
+        try:
+            return self._measure(), ""
+        except StepFailed as error:
+            return None, str(error)
+
+    def _measure(self) -> Room:
+        folder, host = self.stack.folder, self.site.host
+        names = host.names(folder)
+        exclusions = (*ALWAYS_EXCLUDED, *self.site.settings.stack.exclusions)
+        members = (*top_files(names), *(each for each in FOLDERS if each in names))
+        if not members:
+            raise StepFailed(f"There is nothing in {folder} to back up.")
+        facts = BackupFacts(
+            host="",
+            program="",
+            folder=folder,
+            members=tuple(f"./{each}" for each in members),
+            as_root=self.stack.as_root,
+            exclusions=tuple(each.path for each in exclusions),
+            influx=InfluxFacts("", "", "", 0, "") if self.stack.has_influx else None,
+        )
+        return look_for_room(host, facts, self.site.sets(), DU_LIMIT_S)
+
+    def space(self) -> Iterator[Finding]:
+        folder = self.site.backups if os.path.isdir(self.site.backups) else self.stack.folder
+        room, trouble = self.room
+        if room:
+            free_bytes = self.site.host.free_bytes(folder)
+            yield judge_space("space", free_bytes, room.needed_bytes)
+        else:
+            fix = "inv backup measures it, and refuses where there is no room"
+            yield warning("space", f"what the next backup takes is unknown: {trouble}", fix)
+
+    def sets(self) -> Iterable[Finding]:
+        return judge_sets(self.site.sets())
+
+    def age(self) -> Iterable[Finding]:
+        newest = newest_good(
+            self.site.host, self.site.backups, self.now, host=socket.gethostname()
+        )
+        return judge_age("last backup here", newest, self.now)
+
+    def vaults(self) -> Iterator[Finding]:
+        if not self.site.vaults:
+            found = "none is in the settings: backups are on this machine only"
+            yield warning("vaults", found, "add [[vaults]] to hosts.toml")
+
+    def vault_question(self, name: str) -> Question:
+        """Return the question of a vault, asked within a time limit."""
+
+        def question() -> tuple[Finding, ...]:
+            room, _ = self.room  # measured first: du has a limit of its own
+            copy_bytes = room.general_bytes + room.influx_bytes if room else None
+            topic = f"vault {name}"
+            try:
+                return within(VAULT_LIMIT_S, topic, lambda: tuple(self._vault(name, copy_bytes)))
+            except Interrupted:
+                raise
+            except IotstackError as error:
+                ssh = next(v.ssh for v in self.site.settings.vaults if v.name == name)
+                if ssh:
+                    return (unreached(topic, error, name, ssh),)
+                return (
+                    failed(topic, str(error), "mount it, or correct its folder in hosts.toml"),
+                )
+
+        return question
+
+    def _vault(self, name: str, copy_bytes: int | None) -> Iterator[Finding]:
+        place, topic = self.site.vaults[name], f"vault {name}"
+        place.names(place.root)
+        yield probe(topic, place)
+        yield judge_space(f"{topic} space", place.free_bytes(place.root), copy_bytes)
+        newest = newest_good(place, place.root, self.now, host=socket.gethostname())
+        yield from judge_age(f"last backup in {name}", newest, self.now)
+
+
+def probe(topic: str, place: Place) -> Finding:
+    """Write a small file into a vault, read it back and remove it; return how that went."""
+    path = f"{place.root}/{PROBE}{secrets.token_hex(4)}"
+    content = secrets.token_bytes(1024)
+    removed = failed(topic, f"{path} cannot be removed", f"remove it, and look at {place.root}")
+    try:
+        place.receive(path, io.BytesIO(content), time.time())
+        with place.read(path) as stream:
+            same = stream.read() == content
+    except StepFailed as error:
+        return failed(topic, f"cannot be written: {error}", f"look at the owner of {place.root}")
+    finally:
+        with contextlib.suppress(StepFailed):
+            place.remove([path])
+            removed = good(topic, "is reached, and what was written there was read back")
+    if not same:
+        fix = "check its file system: what comes back is not what went there"
+        return failed(topic, "a probe file came back changed", fix)
+    return removed

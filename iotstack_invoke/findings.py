@@ -1,0 +1,335 @@
+"""What was found of a stack's fitness, and what would mend it. Pure: answers in, findings out.
+
+Each judge takes what a program answered. `needed` tells whether a backup, or a restore to another
+host, fails without it. Not for: asking (actions/doctor.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+from .manifest import Container
+from .report import age_text, size_text
+from .services.compose import Found
+from .services.databases import sqlite_keepers, unsafe_databases
+from .services.influx import BACKUP_INSIDE, DumpInflux
+from .sets import BackupSet, State
+from .site import Newest
+from .steps import Outcome
+
+MISSING_EXIT = 127
+YOUNG = timedelta(hours=26)
+"""A day, and time for a run to be late."""
+CLOCK_LIMIT_S = 5.0
+FEW_INODES = 100
+MANY_INODES_PERCENT = 95
+OTHERS_READ = 0o005
+
+
+class Verdict(Enum):
+    """How much a finding matters."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    FAILED = "failed"
+    """A backup, a copy of it, or a restore to this host would fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fact: its name, what was found in a short sentence, and what mends it ('' if good)."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    fix: str = ""
+
+
+def good(name: str, found: str) -> Finding:
+    """Return a finding that nothing has to be done about."""
+    return Finding(name, Verdict.GOOD, found)
+
+
+def warning(name: str, found: str, fix: str) -> Finding:
+    """Return a finding that a person should know."""
+    return Finding(name, Verdict.WARNING, found, fix)
+
+
+def failed(name: str, found: str, fix: str) -> Finding:
+    """Return a finding that stands in the way."""
+    return Finding(name, Verdict.FAILED, found, fix)
+
+
+def bad(name: str, found: str, fix: str, *, needed: bool) -> Finding:
+    """Return a finding that stands in the way where it is needed, and is a warning elsewhere."""
+    return failed(name, found, fix) if needed else warning(name, found, fix)
+
+
+# Programs
+
+
+def version_in(text: str) -> str:
+    """Return the first version number of a text, '' where there is none."""
+    told = re.search(r"\d+(?:\.\d+)+[\w.+~-]*", text)
+    return told[0] if told else ""
+
+
+def judge_program(name: str, told: Outcome, package: str, *, needed: bool) -> Finding:
+    """Judge a program by its answer to `--version`."""
+    if told.exit_code == MISSING_EXIT:
+        return bad(name, "is not installed", f"sudo apt-get install {package}", needed=needed)
+    if told.exit_code:
+        return bad(name, told.last_words, f"sudo apt-get install {package}", needed=needed)
+    return good(name, version_in(told.out) or "is there")
+
+
+def judge_tar(told: Outcome) -> Finding:
+    """Judge tar, which must be GNU's: only it keeps owners, attributes, and says what changed."""
+    found = judge_program("tar", told, "tar", needed=True)
+    if found.verdict is Verdict.GOOD and "GNU tar" not in told.out:
+        what = told.out.strip().partition("\n")[0] or "it tells no version"
+        return failed("tar", f"is not GNU tar: {what}", "sudo apt-get install tar")
+    return good("tar", f"GNU {found.found}") if found.verdict is Verdict.GOOD else found
+
+
+def judge_docker(told: Outcome, *, needed: bool) -> Finding:
+    """Judge the Docker engine by `docker version --format {{.Server.Version}}`."""
+    said = told.last_words
+    if told.exit_code == 0 and version_in(told.out):
+        return good("docker", version_in(told.out))
+    if told.exit_code == MISSING_EXIT:
+        fix = "curl -fsSL https://get.docker.com | sudo sh"
+        return bad("docker", "is not installed", fix, needed=needed)
+    if "permission denied" in said:
+        fix = 'sudo usermod -aG docker "$USER", and log in again'
+    else:
+        fix = "sudo systemctl restart docker; journalctl -u docker says why"
+    return bad("docker", said, fix, needed=needed)
+
+
+def judge_compose(plugin: Outcome, program: Outcome, *, needed: bool) -> Finding:
+    """Judge compose: v2's plugin, or else v1's program."""
+    for told, words in ((plugin, "docker compose"), (program, "docker-compose")):
+        if told.exit_code == 0 and version_in(told.out):
+            return good("compose", f"{version_in(told.out)} (`{words}`)")
+    found = "there is neither `docker compose` nor `docker-compose`"
+    return bad("compose", found, "sudo apt-get install docker-compose-plugin", needed=needed)
+
+
+def judge_sudo(user_id: str, told: Outcome | None) -> Finding:
+    """Judge sudo by `sudo -n true`; None where the settings want none."""
+    if user_id == "0":
+        return good("sudo", "this is root, who needs none")
+    if told is None:
+        return good("sudo", "the settings want none (sudo = false)")
+    if told.exit_code == 0:
+        return good("sudo", "lets this user in without a password")
+    fix = "allow it with NOPASSWD in /etc/sudoers.d, or set sudo = false if every file is yours"
+    return failed("sudo", f"does not let this user in without a password: {told.last_words}", fix)
+
+
+# Folders and the disk
+
+
+def judge_backups(path: str, told: Outcome) -> Finding:
+    """Judge the folder of the backups.
+
+    By a line `OWNER MODE` as stat(1) tells it and `writable`, or by `missing` or `dangling`.
+    """
+    name, quoted = "backups", shlex.quote(path)
+    words = told.out.split()
+    match words:
+        case ["missing"]:
+            return good(name, f"{path} is not there yet: the first backup makes it")
+        case ["dangling"]:
+            fix = f"mount its drive, or make it a folder: rm {quoted} && mkdir -m 0700 {quoted}"
+            return failed(name, f"{path} is a link that leads nowhere", fix)
+        case ["file"]:
+            return failed(name, f"{path} is no folder", f"mv {quoted} {quoted}.old")
+        case [_, mode, "writable"] if int(mode, 8) & OTHERS_READ:
+            found = f"{path} can be read by everybody (mode {mode})"
+            return warning(name, found, f"chmod 0700 {quoted}")
+        case [_, mode, "writable"]:
+            return good(name, f"{path} is this user's to write (mode {mode})")
+        case [owner, mode, *_]:
+            found = f"{path} belongs to user {owner} (mode {mode}), and this user cannot write it"
+            return failed(name, found, f'sudo chown "$USER:" {quoted}')
+    return failed(name, f"{path} cannot be looked at: {told.last_words}", f"ls -ld {quoted}")
+
+
+def judge_device(folder: str, stack_device: str, restore_device: str, *, needed: bool) -> Finding:
+    """Judge whether restore/ can be renamed from: it must be on the file system of the stack."""
+    if stack_device == restore_device:
+        return good("restore", "is on the file system of the stack")
+    found = f"{folder} is on another file system than the stack, so nothing can be swapped"
+    fix = f"make {shlex.quote(folder)} a plain folder beside services/ and volumes/"
+    return bad("restore", found, fix, needed=needed)
+
+
+def judge_space(name: str, free_bytes: int | None, needed_bytes: int | None) -> Finding:
+    """Judge the free space against what the next backup takes; None where nobody can say."""
+    if free_bytes is None:
+        fix = "look yourself now and then: this vault's server does not tell"
+        return warning(name, "how much is free is unknown", fix)
+    if needed_bytes is None:
+        return good(name, f"{size_text(free_bytes)} free")
+    found = f"{size_text(free_bytes)} free, and the next backup takes {size_text(needed_bytes)}"
+    if free_bytes < needed_bytes:
+        return failed(name, found, "make room, or keep fewer backups ([stack] keep)")
+    return good(name, found)
+
+
+def judge_inodes(told: Outcome) -> Finding:
+    """Judge the free inodes by `df -Pi`; a file system that counts none (btrfs) has no limit."""
+    columns = re.search(r"\s(\d+)\s+(\d+)\s+(\d+)\s+(?:\d+%|-)\s", told.out.partition("\n")[2])
+    if told.exit_code or columns is None:
+        return warning("inodes", f"are unknown: {told.last_words}", "df -i shows them")
+    total, used, free = map(int, columns.groups())
+    if not total:
+        return good("inodes", "this file system has no limit")
+    found = f"{free:,} of {total:,} free"
+    fix = "find the folder with too many small files: du --inodes -x / | sort -n | tail"
+    if free < FEW_INODES:
+        return failed("inodes", found, fix)
+    if used * 100 >= total * MANY_INODES_PERCENT:
+        return warning("inodes", found, fix)
+    return good("inodes", found)
+
+
+# The clock
+
+
+def judge_synchronised(told: Outcome) -> Finding:
+    """Judge by `timedatectl show -p NTPSynchronized`, which knows of chrony and ntpd as well."""
+    answer = told.out.strip()
+    if answer == "NTPSynchronized=yes":
+        return good("clock", "is synchronised")
+    if answer == "NTPSynchronized=no":
+        found = "is not synchronised, and backups are told apart by their time"
+        return warning("clock", found, "sudo timedatectl set-ntp true")
+    found = f"nobody knows whether it is synchronised: {told.last_words}"
+    return warning("clock", found, "compare `date` with a clock, and install chrony")
+
+
+def judge_clocks(told: Outcome, before_s: float, after_s: float) -> Finding:
+    """Judge another machine's `date +%s` against ours, taken before and after the question."""
+    name = "clock against ours"
+    if told.exit_code or not told.out.strip().isdigit():
+        return warning(name, f"is unknown: {told.last_words}", "compare `date` on both")
+    theirs_s = int(told.out)
+    # date tells whole seconds: what it told lasted until the next one
+    apart_s = max(before_s - (theirs_s + 1), theirs_s - after_s, 0.0)
+    if apart_s > CLOCK_LIMIT_S:
+        side = "ahead" if theirs_s > after_s else "behind"
+        fix = "sudo timedatectl set-ntp true, on the one that is wrong"
+        return warning(name, f"is {apart_s:,.0f} s {side}", fix)
+    return good(name, "agrees")
+
+
+# Containers
+
+
+def judge_influx(found: Found | None, name: str, *, has_data: bool) -> Finding | None:
+    """Judge InfluxDB's container before its version is asked; None where it runs and maps."""
+    topic = "influxdb"
+    if found is None:
+        if has_data:
+            said = f"volumes/influxdb holds data, but there is no container named {name}"
+            return warning(topic, said, "docker compose up -d, or [influxdb] container = …")
+        return good(topic, f"there is no container named {name}: nothing to dump")
+    if not found.container.running:
+        said = f"container {name} is stopped, so its databases would be in no part"
+        return warning(topic, said, f"docker start {name}")
+    if not any(each.inside == BACKUP_INSIDE for each in found.mounts):
+        line = f"- ./backups/influxdb/db:{BACKUP_INSIDE}"
+        fix = f"add `{line}` to its volumes in docker-compose.yml, then docker compose up -d"
+        said = f"container {name} does not map {BACKUP_INSIDE}, so no dump can get out"
+        return failed(topic, said, fix)
+    return None
+
+
+def judge_influx_version(found: Found, version: str) -> Finding:
+    """Judge the version of a container that runs and maps its backup folder."""
+    if not version.startswith("1."):
+        said = f"{version} runs in {found.container.name}, and we know how to save 1.x"
+        fix = "save it with `influx backup`, or name another one: [influxdb] container = …"
+        return failed("influxdb", said, fix)
+    folder = next(each.on_host for each in found.mounts if each.inside == BACKUP_INSIDE)
+    return good("influxdb", f"{version}, its backup folder is {folder}")
+
+
+def judge_databases(containers: Iterable[Container], influx: str) -> tuple[Finding, ...]:
+    """Judge the containers of a stack by their images: one warning for each database."""
+    mine = tuple(containers)
+    found = [
+        warning(
+            f"container {each.name}",
+            f"holds a database ({each.image}) that cannot be copied safely while it runs",
+            f"dump it into a file below volumes/, or docker stop {each.name} before a backup",
+        )
+        for each in unsafe_databases(mine, influx)
+    ]
+    small = sqlite_keepers(mine)
+    if small:
+        names = ", ".join(f"{each.name} ({each.image})" for each in small)
+        said = f"SQLite may be copied while it is written: {names}"
+        found.append(warning("sqlite", said, "heed tar's warning of a file that changed"))
+    return tuple(found) or (good("databases", "no other one is known in this stack"),)
+
+
+# What runs left behind, and what they made
+
+
+def judge_journal(lines: Iterable[str], undo: str) -> Finding:
+    """Judge what a journal owes; a backup's own steps are undone by the next backup."""
+    owed: list[tuple[str, str]] = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            if "done" in entry:
+                owed = [each for each in owed if each[0] != entry["done"]]
+            else:
+                owed.append((entry["job"], entry["step"]))
+        except (ValueError, KeyError, TypeError):
+            continue  # torn: its step never acted
+    if not owed:
+        return good("journal", "nothing is to be undone")
+    if all(step == DumpInflux.__name__ for _, step in owed):
+        found = "a backup is running, or died; the next one clears up after it"
+        return warning("journal", found, "inv backup")
+    return failed("journal", f"a restore did not end: {len(owed)} steps are to be undone", undo)
+
+
+def judge_sets(sets: Iterable[BackupSet]) -> tuple[Finding, ...]:
+    """Judge the sets: those that a run left half-made, and those that lost a part."""
+    found = []
+    for each in sets:
+        name = f"backup {each.runtag}"
+        again = f"inv backup --runtag {shlex.quote(each.runtag)}"
+        if each.state is State.UNFINISHED:
+            found.append(warning(name, "is unfinished: its run did not end, or runs now", again))
+        elif each.state is State.DAMAGED:
+            said = "is damaged: a part is gone or has another size"
+            found.append(warning(name, said, f"{again} --force, or remove its files"))
+    return tuple(found)
+
+
+def judge_age(name: str, newest: Newest, now: datetime) -> tuple[Finding, ...]:
+    """Judge the age of the newest good backup of a place."""
+    found = [
+        warning(name, f"{runtag} is dated in the future", "set the clock, and remove that backup")
+        for runtag in newest.ahead
+    ]
+    if newest.good is None or newest.made is None:
+        return (*found, warning(name, "there is no good one", "inv backup"))
+    age = age_text(min(newest.made, now), now)
+    said = f"{newest.good.runtag}, {newest.good.state.value}, age: {age}"
+    if now - newest.made > YOUNG:
+        return (*found, warning(name, said, "inv backup"))
+    return (*found, good(name, said))

@@ -1,0 +1,242 @@
+"""The doctor: every fact is told, whatever is broken, and nothing is left behind."""
+
+import json
+import os
+import subprocess
+import time
+from datetime import UTC, datetime
+
+import pytest
+from scenes import put_set
+
+from iotstack_invoke.actions import doctor
+from iotstack_invoke.findings import Verdict, good
+from iotstack_invoke.settings import load_settings
+from iotstack_invoke.vaults import vault_place
+
+DOCKER = """case "$1" in
+version) echo 28.2.2 ;;
+compose) echo 'Docker Compose version v2.24.5' ;;
+ps) ;;
+esac"""
+FACTS = (
+    *("iotstack-invoke", "tar", "flock", "sha256sum", "docker", "compose", "sudo", "stack"),
+    *("backups", "restore", "inodes", "space", "clock", "influxdb", "databases", "journal"),
+)
+
+
+@pytest.fixture
+def stack(little_stack):
+    """A stack on a machine on which all is well, with a young backup and no vault."""
+    little_stack.tool("docker", DOCKER)
+    little_stack.tool("timedatectl", "echo NTPSynchronized=yes")
+    little_stack.backups = little_stack.folder / "backups"
+    little_stack.backups.mkdir(mode=0o700)
+    put_set(little_stack.backups, datetime.now(UTC))
+    return little_stack
+
+
+def add(stack, text):
+    with stack.settings.open("a") as stream:
+        stream.write(text)
+
+
+def add_vault(stack, folder, name="usb"):
+    add(stack, f'[[vaults]]\nname = "{name}"\nkind = "folder"\nfolder = "{folder}"\n')
+
+
+def login_lines(sshd):
+    """Return the lines of hosts.toml that log in to an sshd."""
+    ssh = sshd.login()
+    return (
+        f'host = "{ssh.host}"\nuser = "{ssh.user}"\nport = {ssh.port}\nkey = "{ssh.key}"\n'
+        f'ssh_config = "{ssh.config}"\nknown_hosts = "{ssh.known_hosts}"\n'
+    )
+
+
+def examine(stack, flags="", code=0):
+    """Return the findings by name, and check the exit code that goes with them."""
+    told = stack.run(f"doctor --json {flags}")
+    assert told.stderr == ""
+    found = json.loads(told.stdout)
+    assert told.returncode == code
+    assert any(each["verdict"] == "failed" for each in found) == bool(code)
+    assert all(bool(each["fix"]) == (each["verdict"] != "good") for each in found)
+    return {each["name"]: each for each in found}
+
+
+def verdicts(found):
+    return {name: each["verdict"] for name, each in found.items()}
+
+
+def test_where_all_is_well_it_says_so(stack, tmp_path):
+    """Every fact is told in the order in which one would mend it, and nothing is changed."""
+    vault = tmp_path / "usb"
+    vault.mkdir()
+    put_set(vault, datetime.now(UTC))
+    add_vault(stack, vault)
+    before = stack.tree()
+    found = examine(stack)
+    expected = (*FACTS, "vault usb", "vault usb space", "last backup in usb", "last backup here")
+    assert tuple(found) == expected
+    assert set(verdicts(found).values()) == {"good"}
+    assert stack.tree() == before
+    assert not [each for each in os.listdir(vault) if each.startswith(".")]
+
+
+def test_a_line_is_a_fact_with_its_fix(stack):
+    """Off a terminal each fact is one plain line: a word, its name, what was found, the fix."""
+    stack.backups.chmod(0o755)
+    told = stack.run("doctor")
+    assert (told.returncode, told.stderr) == (0, "")
+    lines = told.stdout.splitlines()
+    assert "ok    docker: 28.2.2" in lines
+    (warned,) = (each for each in lines if " backups: " in each)
+    assert warned.startswith("WARN  backups: ")
+    assert warned.endswith(f"(mode 755) → chmod 0700 {stack.backups}")
+    assert all(each.startswith(("ok    ", "WARN  ", "FAIL  ")) for each in lines)
+
+
+def test_without_docker_a_backup_of_plain_files_is_possible(stack):
+    """No Docker is a warning where there is no InfluxDB, and a failure where its data lie."""
+    stack.tool("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    found = verdicts(examine(stack))
+    assert (found["docker"], found["containers"]) == ("warning", "warning")
+    (stack.folder / "volumes/influxdb").mkdir()
+    found = verdicts(examine(stack, code=1))
+    assert (found["docker"], found["containers"], found["journal"]) == ("failed", "failed", "good")
+
+
+def test_what_is_broken_hides_nothing_else(stack):
+    """A stack without a compose file, a dangling link and a dead restore are told together."""
+    (stack.folder / "docker-compose.yml").unlink()
+    (stack.backups / ".journal").write_text('{"job": "r", "step": "SwapItem", "fields": {}}\n')
+    found = examine(stack, code=1)
+    assert found["journal"]["fix"] == "inv undo"
+    assert found["stack"]["verdict"] == "failed"
+    assert set(FACTS) <= set(found)
+    stack.backups.rename(stack.folder.parent / "moved")
+    stack.backups.symlink_to("/no/such/drive")
+    found = verdicts(examine(stack, code=1))
+    assert (found["backups"], found["stack"], found["last backup here"]) == (
+        *("failed", "failed", "warning"),
+    )
+
+
+def test_a_docker_that_hangs_is_given_up(stack, monkeypatch):
+    """A Docker that never answers costs one time limit, and every other fact is told."""
+    stack.tool("docker", "exec sleep 300")
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(doctor, "QUESTION_LIMIT_S", 1.0)
+    started = time.monotonic()
+    found = {each.name: each for each in doctor.find_here(load_settings())}
+    assert time.monotonic() - started < 30
+    assert "did not end within 1 s" in found["docker"].found
+    assert found["containers"].verdict is Verdict.WARNING
+    assert found["last backup here"].verdict is Verdict.GOOD
+
+
+def test_a_question_that_breaks_is_a_finding():
+    """Whatever a question raises is told under its name, and the next one is asked."""
+    found = list(
+        doctor.answers(
+            (("first", lambda: [{}["x"]]), ("second", lambda: [good("second", "is well")]))
+        )
+    )
+    assert [(each.name, each.verdict) for each in found] == [
+        ("first", Verdict.FAILED),
+        ("second", Verdict.GOOD),
+    ]
+
+
+# Vaults
+
+
+def test_a_missing_vault_is_no_reason_to_skip_another(stack, tmp_path):
+    """A drive that is not mounted fails, and the vault after it is looked at all the same."""
+    (tmp_path / "there").mkdir()
+    add_vault(stack, "/no/such", "gone")
+    add_vault(stack, tmp_path / "there", "there")
+    found = verdicts(examine(stack, code=1))
+    assert (found["vault gone"], found["vault there"]) == ("failed", "good")
+    assert found["last backup in there"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [("full", "No space left on device"), ("read-only", "Read-only file system")],
+)
+def test_a_vault_that_takes_nothing_fails_and_stays_clean(stack, small_disk, harm, words):
+    """A full vault and a read-only one are told as such, and no probe file is left there."""
+    if harm == "full":
+        (small_disk / "fill").write_bytes(bytes(256 * 1024))  # all of it
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    add_vault(stack, small_disk)
+    found = examine(stack, code=1)
+    assert words in found["vault usb"]["found"]
+    assert not [each for each in os.listdir(small_disk) if each.startswith(".")]
+
+
+def test_a_vault_over_ssh_is_probed(stack, sshd, tmp_path):
+    """Written, read back and removed over SSH; with an unknown key, the fix is to compare it."""
+    (tmp_path / "far").mkdir()
+    add(
+        stack,
+        f'[[vaults]]\nname = "nas"\nkind = "ssh"\nfolder = "{tmp_path}/far"\n{login_lines(sshd)}',
+    )
+    assert verdicts(examine(stack))["vault nas"] == "good"
+    assert os.listdir(tmp_path / "far") == []
+    sshd.known_hosts.write_text("")
+    found = examine(stack, code=1)
+    assert found["vault nas"]["fix"] == "inv hosts --trust nas"
+
+
+def test_a_vault_that_offers_files_only_is_probed(start_sshd, tmp_path):
+    """Where there is SFTP and no shell, the probe is written, read back and removed as well."""
+    server = start_sshd("files", "ForceCommand internal-sftp")
+    (tmp_path / "far").mkdir()
+    settings = tmp_path / "hosts.toml"
+    settings.write_text(
+        f'[[vaults]]\nname = "nas"\nkind = "ssh"\nfolder = "{tmp_path}/far"\n{login_lines(server)}'
+    )
+    (vault,) = load_settings(str(settings)).vaults
+    place = vault_place(vault)
+    assert doctor.probe("vault nas", place).verdict is Verdict.GOOD
+    assert os.listdir(tmp_path / "far") == []
+    place.close()
+
+
+# Another host
+
+
+def test_another_host_is_asked_the_same(stack, start_sshd, tmp_path):
+    """Over SSH the same facts are told, with reach, role, machine id and clock, without vaults."""
+    server = start_sshd(path=f"{stack.tools}:/usr/local/bin:/usr/bin:/bin")
+    add(
+        stack,
+        f'[[hosts]]\nname = "test-pi"\nfolder = "{stack.folder}"\nsudo = false\n'
+        + login_lines(server),
+    )
+    found = examine(stack, "--host test-pi")
+    told = verdicts(found)
+    for name in ("reach", "role", "machine id", "tar", "docker", "clock against ours", "journal"):
+        assert told[name] == "good"
+    assert found["stack"]["found"] == f"{stack.folder}, docker-compose.yml"
+    assert "not asked" in found["vaults"]["found"]
+    assert not [name for name in found if "backup in" in name or "last backup" in name]
+    (stack.backups / ".journal").write_text('{"job": "r", "step": "SwapItem", "fields": {}}\n')
+    found = examine(stack, "--host test-pi", code=1)
+    assert found["journal"]["fix"] == "inv undo --host test-pi"
+    server.known_hosts.write_text("")
+    found = examine(stack, "--host test-pi", code=1)
+    assert tuple(found) == ("role", "reach")
+    assert found["reach"]["fix"] == "inv hosts --trust test-pi"
+
+
+def test_a_host_that_is_not_named_is_wrong_usage(stack):
+    """A name that hosts.toml does not have is refused with those that it has."""
+    told = stack.run("doctor --host moon")
+    assert told.returncode == 2
+    assert "names no host 'moon'" in told.stderr
