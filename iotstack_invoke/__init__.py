@@ -7,7 +7,8 @@ A room imports only from rooms below it, or beside it where no circle arises.
     settings  rules  manifest  sets        hosts.toml; patterns and rules; what a set holds
     retention                              which sets stay
     plan  journal  runner                  what runs and why; what to undo; Invoke, mended
-    services/influx_log, _meta, _check     InfluxDB's words, its catalogue, its files
+    services/influx_log, _meta, _shard,    InfluxDB's words, its catalogue, its files; what a dump
+    _check                                 must hold
     hosts  remote  vaults  targets         this machine, other machines, where copies live, what
     transfer                               a restore is made to; copies between them
     services/archive, compose, influx      the steps of each part; members: what an archive holds;

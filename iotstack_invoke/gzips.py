@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import gzip
 import io
-from typing import IO, cast
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Final, cast
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_DEFLATE_ERRORS: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error)
 try:
-    from isal import igzip, igzip_threaded
+    from isal import igzip, igzip_threaded, isal_zlib
 
     PROGRAM = "igzip"
     LEVEL = 2
+    _DEFLATE_ERRORS = (*_DEFLATE_ERRORS, cast("type[Exception]", isal_zlib.error))
 except ImportError:  # no wheel for this machine
     PROGRAM = "gzip"
     LEVEL = 3
 
 THREADS = 2
+_CHUNK: Final = 256 * 1024
 
 
 def open_writer(target: IO[bytes]) -> IO[bytes]:
@@ -40,3 +49,76 @@ def open_reader(source: IO[bytes]) -> io.BufferedIOBase:
     if PROGRAM == "igzip":
         return cast("io.BufferedIOBase", igzip.IGzipFile(fileobj=source, mode="rb"))
     return gzip.GzipFile(fileobj=source, mode="rb")
+
+
+class Damaged(Exception):
+    """What is wrong with a file, as the rest of a sentence."""
+
+
+class Content:
+    """What a .gz holds, taken in pieces; whatever is wrong with it raises Damaged."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._source = _Counted(stream)
+        self._reader = open_reader(cast("IO[bytes]", self._source))
+        self._piece = memoryview(b"")
+        self.at = 0
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """Return exactly `size` bytes, piece by piece; a piece stays valid."""
+        while size > 0:
+            if not self._piece and not self._refill():
+                raise Damaged("it is cut: the tar inside has no end")
+            part = self._piece[:size]
+            self._piece = self._piece[len(part) :]
+            self.at += len(part)
+            size -= len(part)
+            yield part
+
+    def take(self, size: int) -> bytes:
+        """Return exactly `size` bytes."""
+        return b"".join(self.pieces(size))
+
+    def skip(self, size: int) -> None:
+        """Pass over exactly `size` bytes."""
+        for _ in self.pieces(size):
+            pass
+
+    def end(self) -> None:
+        """Make sure that nothing follows, neither inside nor behind the compressed data."""
+        if self._piece or self._refill():
+            raise Damaged("there is something after the end of the tar inside")
+        # Zeros after the end, as a crash leaves them, are skipped by the reader without a word.
+        if self._source.last[4:] != struct.pack("<I", self.at % 2**32):
+            raise Damaged("there is something after the end of the compressed data")
+
+    def _refill(self) -> bool:
+        try:
+            self._piece = memoryview(self._reader.read(_CHUNK))
+        except EOFError:
+            raise Damaged("it is cut in the middle") from None
+        except _DEFLATE_ERRORS as error:
+            raise Damaged(f"its compressed data is damaged ({error})") from None
+        if not self._source.count:
+            raise Damaged("it is empty")
+        return bool(self._piece)
+
+
+class _Counted(io.RawIOBase):
+    """A stream that remembers how much was read of it and the last bytes."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self.count = 0
+        self.last = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        view = memoryview(buffer)
+        data = self._source.read(len(view))
+        view[: len(data)] = data
+        self.count += len(data)
+        self.last = (self.last + data[-8:])[-8:]
+        return len(data)

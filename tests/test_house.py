@@ -16,7 +16,10 @@ LEVELS = (
     "errors gzips",
     "runtag steps children durations",
     "settings rules manifest sets retention",
-    "plan journal runner services.influx_log services.influx_meta services.influx_check",
+    (
+        "plan journal runner services.influx_log services.influx_meta services.influx_shard "
+        "services.influx_check"
+    ),
     "hosts remote vaults targets transfer services.*",
     "engine log report site findings",
     "rulebooks.*",

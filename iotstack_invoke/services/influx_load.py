@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import StepFailed
 from ..steps import Command, File, Host, Scene
 from .influx import BACKUP_INSIDE, PING_OK, READY_LIMIT_S, members
-from .influx_check import DumpCheck, DumpReport, check_tsm_blocks
+from .influx_check import DumpCheck, DumpReport
 from .influx_log import (
     Level,
     explain_metadata_refusal,
@@ -29,6 +29,7 @@ from .influx_log import (
     say_internal_left_out,
 )
 from .influx_meta import Catalogue, Grant, read_meta_db
+from .influx_shard import check_tsm_blocks
 from .stack import STOP_LIMIT_S, guarded
 
 SETTLE_LIMIT_S = 300.0
