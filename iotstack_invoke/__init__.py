@@ -10,7 +10,8 @@ A room imports only from rooms below it, or beside it where no circle arises.
     services/influx_log, _meta, _shard,    InfluxDB's words, its catalogue, its files; what a dump
     _check                                 must hold
     hosts  remote  vaults  targets         this machine, other machines, where copies live, what
-    transfer                               a restore is made to; copies between them
+    transfer  checks                       a restore is made to; copies between them; what
+                                           verifications found
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            stack: stop, swap, start; influx_load: load and prove;
                                            databases: images whose data are not safe to copy

@@ -1,0 +1,143 @@
+"""What verifications found: a file of JSON lines that only grows, one line a verified copy.
+
+The newest line of a set in one place counts, and one that ends early is no line. Written under a
+lock of its own: a verification of hours must keep no backup waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from .errors import Busy
+from .hosts import LocalHost, locked
+from .manifest import UTC_FORMAT
+from .runtag import is_runtag
+from .steps import PARTIAL
+
+CHECKS_FILE = ".checks.jsonl"
+HERE = "here"
+"""Where a set of this machine's own backups is, in the place of a vault's name."""
+MOST_LINES_EACH = 10
+"""With more lines than so many for each that counts, the file is written anew."""
+LOCK_LIMIT_S = 10.0
+"""The lock is held for one line, or for one writing anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one verification of a set in one place found; good where there are no problems.
+
+    `how`: `read`, every archive to its end; `hash`, by the SHA-256 that the vault reckoned.
+    """
+
+    runtag: str
+    at: str
+    utc: str
+    how: str
+    good: bool
+    problems: tuple[str, ...] = ()
+    program: str = ""
+
+
+Checks = Mapping[tuple[str, str], Check]
+"""The newest check of each set in each place, by runtag and place."""
+
+
+def read_checks(lines: Iterable[str]) -> dict[tuple[str, str], Check]:
+    """Return the newest check of each set in each place; what is no whole line is passed over."""
+    found: dict[tuple[str, str], Check] = {}
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+            check = _read(json.loads(line))
+            found.pop((check.runtag, check.at), None)  # the newest come last
+            found[check.runtag, check.at] = check
+    return found
+
+
+def _read(content: Mapping[str, object]) -> Check:
+    words = {key: content[key] for key in ("runtag", "at", "utc", "how", "program")}
+    problems, good = content["problems"], content["good"]
+    if not isinstance(problems, list) or not isinstance(good, bool):
+        raise TypeError
+    if not all(isinstance(each, str) for each in (*words.values(), *problems)):
+        raise TypeError
+    check = Check(good=good, problems=tuple(problems), **words)  # type: ignore[arg-type]
+    datetime.strptime(check.utc, UTC_FORMAT)  # noqa: DTZ007 - only asked whether it is one
+    if not is_runtag(check.runtag):
+        raise ValueError(check.runtag)
+    return check
+
+
+def check_line(check: Check) -> str:
+    """Return a check as one line of JSON."""
+    return json.dumps(asdict(check))  # ASCII: a problem may quote a name that is no UTF-8
+
+
+def failed_at(checks: Checks, at: str) -> dict[str, str]:
+    """Return the runtags that failed their last verification in a place, and when (UTC)."""
+    return {
+        check.runtag: check.utc for check in checks.values() if check.at == at and not check.good
+    }
+
+
+class CheckFile:
+    """The file of the checks on this machine."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._host = LocalHost(os.path.dirname(path))
+
+    def newest(self) -> dict[tuple[str, str], Check]:
+        """Return the checks that count; none where there is no file yet."""
+        return read_checks(self._lines())
+
+    def add(self, check: Check) -> None:
+        """Write one more, through a power cut; raises StepFailed where that cannot be done."""
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        with self._locked():
+            torn = "\n" if self._is_torn() else ""
+            self._host.append(self.path, torn + check_line(check))
+            lines = self._lines()
+            kept = read_checks(lines)
+            if len(lines) > MOST_LINES_EACH * len(kept):
+                self._write_anew(kept.values())
+
+    def _lines(self) -> list[str]:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(self.path, encoding="utf-8", errors="replace") as stream,
+        ):
+            return stream.readlines()
+        return []
+
+    def _is_torn(self) -> bool:
+        """Tell whether the last line has no end; what is added to it would be lost with it."""
+        lines = self._lines()
+        return bool(lines) and not lines[-1].endswith("\n")
+
+    def _write_anew(self, checks: Iterable[Check]) -> None:
+        partial = self.path + PARTIAL
+        with self._host.create(partial) as stream:
+            stream.writelines(check_line(each).encode() + b"\n" for each in checks)
+        self._host.rename(partial, self.path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the file; raises Busy only where its holder hangs."""
+        deadline = time.monotonic() + LOCK_LIMIT_S
+        with contextlib.ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(locked(f"{self.path}.lock", "the record of a verification"))
+                    break
+                except Busy:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
+            yield
