@@ -12,11 +12,10 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
 
 from .errors import Busy
 from .hosts import LocalHost, locked
-from .manifest import UTC_FORMAT
+from .manifest import read_utc
 from .runtag import is_runtag
 from .steps import PARTIAL
 
@@ -68,7 +67,7 @@ def _read(content: Mapping[str, object]) -> Check:
     if not all(isinstance(each, str) for each in (*words.values(), *problems)):
         raise TypeError
     check = Check(good=good, problems=tuple(problems), **words)  # type: ignore[arg-type]
-    datetime.strptime(check.utc, UTC_FORMAT)  # noqa: DTZ007 - only asked whether it is one
+    read_utc(check.utc)
     if not is_runtag(check.runtag):
         raise ValueError(check.runtag)
     return check

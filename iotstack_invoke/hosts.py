@@ -62,8 +62,10 @@ class LocalHost:
             os.scandir(folder) as entries,
         ):
             for entry in entries:
-                with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                try:
                     found[entry.name] = _fact(entry.stat(follow_symlinks=False))
+                except FileNotFoundError:  # gone since it was listed
+                    continue
         return found
 
     @contextlib.contextmanager

@@ -112,13 +112,26 @@ class Report:
         self.console().print(text, markup=False, highlight=False, soft_wrap=True)
 
     def write_json(self, content: Any) -> None:
-        """Print a result for programs."""
+        """Print a result for programs; of a list, each item on a line of its own.
+
+        With an indent Python's slow encoder would write it: 0.3 s for a list of 10,000 sets.
+        """
+        if isinstance(content, list):
+            lines = (json.dumps(each, ensure_ascii=False, default=str) for each in content)
+            sys.stdout.write("[\n" + ",\n".join(lines) + "\n]\n" if content else "[]\n")
+            return
         sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=1, default=str) + "\n")
 
     def table(
         self, titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()
     ) -> None:
-        """Print rows under titles; `right` lists the columns of numbers."""
+        """Print rows under titles; `right` lists the columns of numbers.
+
+        Off a terminal as plain text: Rich took 6 s for 10,000 rows.
+        """
+        if not sys.stdout.isatty():
+            sys.stdout.write(_plain_table([tuple(titles), *map(tuple, rows)], right))
+            return
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -299,6 +312,24 @@ _MARKS: Mapping[str, tuple[str, str, str]] = {
     "warning": ("!", "WARN ", "yellow"),
     "failed": ("✗", "FAIL ", "red"),
 }
+
+
+def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
+    """Return rows as lines with their columns one below another; the first row are the titles."""
+    from rich.cells import cell_len
+
+    def width_of(cell: str) -> int:
+        return len(cell) if cell.isascii() else cell_len(cell)
+
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = []
+        for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            blanks = " " * (width - width_of(cell))
+            cells.append(blanks + cell if number in right else cell + blanks)
+        lines.append("   ".join(cells).rstrip())
+    return "\n".join(lines) + "\n"
 
 
 def job_text(job: Job) -> str:

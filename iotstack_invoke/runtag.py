@@ -20,6 +20,8 @@ PUNCTUATION = frozenset(" _-.,+@()")
 TIME_FORMAT = "%Y-%m-%d_%H%M"
 LATEST = "latest"
 
+_PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_-])?")
+"""Part of the grammar, for speed: a listing of 10,000 sets asks of 40,000 names."""
 _DATED = re.compile(r"(\d{4}-\d\d-\d\d_\d{4})(?:\..+)?", re.ASCII | re.DOTALL)
 
 
@@ -43,7 +45,7 @@ def read_runtag(text: str) -> Runtag:
 
 def is_runtag(text: str) -> bool:
     """Tell whether `text` follows the grammar."""
-    return not _find_mistake(text)
+    return bool(_PLAIN.fullmatch(text)) or not _find_mistake(text)
 
 
 def clean_runtag(text: str) -> str:

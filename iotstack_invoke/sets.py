@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 
-from .manifest import PIN_ENDING, RECORDS_ENDING, REMOVING_ENDING, UTC_FORMAT, Manifest
+from .manifest import PIN_ENDING, RECORDS_ENDING, REMOVING_ENDING, Manifest, read_utc
 from .rules import KINDS, PARTS, split_set_name
 from .runtag import is_runtag, runtag_time
 from .steps import PARTIAL, FileFact
@@ -28,7 +28,8 @@ class State(Enum):
     UNPROVEN = "unproven"
     """Archives without a manifest, as the seed's scripts made them."""
     DAMAGED = "damaged"
-    """A part that the manifest names is not there, or has another size."""
+    """A part that the manifest names is not there or has another size, or the last verification
+    found something wrong."""
 
 
 GOOD = frozenset({State.COMPLETE, State.WARNINGS})
@@ -63,7 +64,7 @@ class BackupSet:
         date tells when it was copied, not when it was made.
         """
         if self.manifest:
-            return datetime.strptime(self.manifest.started_utc, UTC_FORMAT).replace(tzinfo=UTC)
+            return read_utc(self.manifest.started_utc)
         local = runtag_time(self.runtag)
         if local is None:
             return None
@@ -106,12 +107,17 @@ def strangers_in(names: Mapping[str, FileFact]) -> tuple[str, ...]:
 
 
 def gather_sets(
-    names: Mapping[str, FileFact], manifests: Mapping[str, Manifest]
+    names: Mapping[str, FileFact],
+    manifests: Mapping[str, Manifest] | None,
+    failed: Mapping[str, str] | None = None,
 ) -> tuple[BackupSet, ...]:
     """Return the sets of a listing, newest first; those that tell no time come last.
 
-    `manifests` by runtag: those that could be read.
+    `manifests` by runtag: those that could be read; None where none was opened, and a set that
+    has one is taken for complete. `failed`: the runtags whose last verification there found
+    something wrong, and when (UTC): they are damaged, unless they were made again since.
     """
+    read = manifests or {}
     files: dict[str, dict[str, FileFact]] = {}
     unfinished = _marked(names, RECORDS_ENDING)
     removing = removals_in(names)
@@ -126,8 +132,14 @@ def gather_sets(
         BackupSet(
             runtag,
             found_files,
-            _state(found_files, manifests.get(runtag), unfinished=runtag in unfinished),
-            manifests.get(runtag),
+            _state(
+                found_files,
+                read.get(runtag),
+                unfinished=runtag in unfinished,
+                opened=manifests is not None,
+                failed_utc=(failed or {}).get(runtag, ""),
+            ),
+            read.get(runtag),
             pinned=runtag in pinned,
         )
         for runtag, found_files in files.items()
@@ -141,11 +153,22 @@ def _newest_first(each: BackupSet) -> tuple[float, str]:
     return (-made.timestamp() if made else float("inf"), each.runtag)
 
 
-def _state(files: Mapping[str, FileFact], manifest: Manifest | None, *, unfinished: bool) -> State:
+def _state(
+    files: Mapping[str, FileFact],
+    manifest: Manifest | None,
+    *,
+    unfinished: bool,
+    opened: bool,
+    failed_utc: str,
+) -> State:
+    if "manifest" not in files and unfinished:
+        return State.UNFINISHED
+    if failed_utc and (manifest is None or manifest.finished_utc <= failed_utc):
+        return State.DAMAGED
     if "manifest" not in files:
-        return State.UNFINISHED if unfinished else State.UNPROVEN
-    if manifest is None:
-        return State.DAMAGED  # it is there and cannot be read
+        return State.UNPROVEN
+    if manifest is None:  # it is there and cannot be read
+        return State.DAMAGED if opened else State.COMPLETE
     for part in manifest.made:
         fact = files.get(part.kind)
         if fact is None or fact.size_bytes != part.size_bytes:

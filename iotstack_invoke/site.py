@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at
 from .errors import StepFailed, Unreachable
 from .hosts import LocalHost, locked
 from .manifest import (
@@ -65,21 +66,36 @@ class Site:
         """The folder of each role."""
         return {role: place.root for role, place in self.places.items()}
 
-    def sets(self) -> tuple[BackupSet, ...]:
-        """Return the sets on this machine, newest first."""
+    @property
+    def checks(self) -> CheckFile:
+        """The record of verifications: beside the backups, or where a machine keeps its state.
+
+        A laptop that verifies its vaults has no stack, and so no folder of backups.
+        """
+        if os.path.isdir(self.backups):
+            return CheckFile(f"{self.backups}/{CHECKS_FILE}")
+        state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        return CheckFile(f"{state}/iotstack/{CHECKS_FILE.removeprefix('.')}")
+
+    def sets(self, checks: Checks | None = None) -> tuple[BackupSet, ...]:
+        """Return the sets on this machine, newest first.
+
+        `checks` where they are known already: what failed is damaged, for all who ask here.
+        """
+        checks = self.checks.newest() if checks is None else checks
         names = self.host.names(self.backups)
         manifests = {}
         for runtag in runtags_in(names):
             manifest = self.manifest(runtag)
             if manifest:
                 manifests[runtag] = manifest
-        return gather_sets(names, manifests)
+        return gather_sets(names, manifests, failed_at(checks, HERE))
 
     def manifest(self, runtag: str) -> Manifest | None:
         """Return the manifest of a set on this machine, or None."""
         path = f"{self.backups}/{runtag}.{KINDS['manifest']}"
-        with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as stream:
-            return read_manifest(stream.read())
+        with contextlib.suppress(OSError, ValueError), open(path, "rb", 0) as stream:
+            return read_manifest(stream.read().decode())
         return None
 
     @contextlib.contextmanager

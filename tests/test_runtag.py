@@ -115,3 +115,14 @@ def test_the_default_is_the_seeds_local_minute():
 def test_only_a_dated_runtag_tells_a_time(runtag, time):
     """A free name, an impossible date and foreign digits tell no time."""
     assert runtag_time(runtag) == time
+
+
+@given(st.text("aB9_-. é/\n", max_size=110))
+def test_the_quick_look_at_a_plain_name_agrees_with_the_grammar(text):
+    """Whether a name is a runtag does not depend on which way it was looked at."""
+    try:
+        read_runtag(text)
+    except RuntagError:
+        assert not is_runtag(text)
+    else:
+        assert is_runtag(text)

@@ -265,3 +265,22 @@ def test_any_listing_has_its_sets(names):
         assert sum(names[n].size_bytes for n in files_of(each.runtag)[:4] if n in names) == (
             each.size_bytes
         )
+
+
+@pytest.mark.parametrize(
+    ("names", "read", "utc", "state"),
+    [
+        (ALL, {"x": manifest()}, "2026-11-23T10:00:00Z", State.DAMAGED),
+        (ALL, {"x": manifest()}, "2026-11-23T09:59:59Z", State.COMPLETE),
+        (ALL, {"x": manifest(warnings=("w",))}, "2026-11-24T00:00:00Z", State.DAMAGED),
+        (ALL, None, "2026-11-23T10:00:00Z", State.DAMAGED),
+        (ALL, None, "", State.COMPLETE),
+        ([f"x.{GENERAL}"], {}, "2026-11-23T10:00:00Z", State.DAMAGED),
+        ([f"x.{GENERAL}", "x.unfinished.jsonl"], {}, "2026-11-23T10:00:00Z", State.UNFINISHED),
+    ],
+)
+def test_a_set_that_failed_its_verification_is_damaged(names, read, utc, state):
+    """It stays so until it is made again; who does not open manifests is told as well."""
+    failed = {"x": utc} if utc else {}
+    (found,) = gather_sets({name: fact() for name in names}, read, failed)
+    assert found.state is state

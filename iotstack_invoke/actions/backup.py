@@ -169,7 +169,8 @@ class _Backup:
     def _refuse_a_second(self, sets: tuple[BackupSet, ...]) -> None:
         """Refuse a runtag of archives that no run of ours made."""
         same = next((each for each in sets if each.runtag == self.runtag), None)
-        if same and same.state is State.UNPROVEN:
+        strange = same and same.state is not State.UNFINISHED and "manifest" not in same.files
+        if strange:
             raise Refused(
                 f"{self.site.backups} holds archives {self.runtag} without a manifest, made by "
                 "other scripts. Choose another --runtag; they are left as they are."

@@ -6,18 +6,20 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
+from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
 from ..errors import NotFound, Refused, UsageError
 from ..hosts import LocalHost
 from ..manifest import Manifest, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
-from ..sets import BackupSet, gather_sets
+from ..sets import BackupSet, State, gather_sets
 from ..settings import Settings
+from ..site import Site
 from ..steps import Place
-from ..targets import Target
+from ..targets import Target, read_text
 from ..vaults import vault_place
 
 
@@ -53,6 +55,8 @@ class Source:
     in_place: bool
     """It is the target's own backups/: nothing has to be fetched."""
     name: str
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """The runtags whose last verification there found something wrong, and when."""
 
 
 @contextlib.contextmanager
@@ -61,7 +65,9 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
     asked = wish.source or ("vault" if settings.vaults else "here")
     vaults = {each.name: each for each in settings.vaults}
     if asked == "here":
-        yield Source(target.host, target.backups, True, f"{target.name}:backups")
+        told = read_text(target.host, f"{target.backups}/{CHECKS_FILE}", target.as_root)
+        failed = failed_at(read_checks(told.splitlines()), HERE)
+        yield Source(target.host, target.backups, True, f"{target.name}:backups", failed)
         return
     if asked == "vault" and not vaults:
         raise UsageError("--from vault: hosts.toml names no vault.")
@@ -75,7 +81,8 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
         return
     place = vault_place(vault)
     try:
-        yield Source(place, vault.folder, False, vault.name)
+        failed = failed_at(Site.of(settings).checks.newest(), vault.name)
+        yield Source(place, vault.folder, False, vault.name, failed)
     finally:
         place.close()
 
@@ -89,12 +96,19 @@ def not_found(runtag: str, known: Iterable[str], where: str) -> NotFound:
 
 
 def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
-    """Return the backup that was asked for, and its manifest where it has one."""
-    sets = gather_sets(source.place.names(source.folder), {})
+    """Return the backup that was asked for, and its manifest where it has one.
+
+    The latest is the newest with a manifest, or else without one, that is not known as damaged.
+    """
+    sets = gather_sets(source.place.names(source.folder), None, source.failed)
     if asked == LATEST:
-        whole = [each for each in sets if "manifest" in each.files] or list(sets)
+        sound = [each for each in sets if each.state is not State.DAMAGED]
+        whole = [each for each in sound if "manifest" in each.files] or sound
         if not whole:
-            raise NotFound(f"There is no backup in {source.name} ({source.folder}).")
+            damaged = f" that is not damaged: {', '.join(each.runtag for each in sets)}"
+            raise NotFound(
+                f"There is no backup in {source.name} ({source.folder}){damaged if sets else ''}."
+            )
         backup = whole[0]
     else:
         runtag = read_runtag(asked)

@@ -1,0 +1,80 @@
+"""The list of 10,000 sets against an `inv` task that does nothing.
+
+    python benchmarks/list_sets.py [SETS]
+
+The reach: ≤ 1 s. No archive is opened; each manifest is read.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime, timedelta
+
+sys.path.insert(0, os.path.dirname(__file__))
+import pairs
+
+from iotstack_invoke.manifest import Container, LeftOut, Manifest, Part, utc_text
+from iotstack_invoke.rules import KINDS
+
+HASH = "0123456789abcdef" * 4
+SHARD = {
+    "id": 7,
+    "database": "telegraf",
+    "policy": "autogen",
+    "start_ns": 1792368000000000000,
+    "size_bytes": 6656,
+    "tsm_bytes": [5023],
+}
+NAMES = ("influxdb", "nodered", "grafana", "mosquitto")
+
+
+def make(folder, count):
+    """Fill a folder with sets, three hours apart, of four small files each."""
+    for number in range(count):
+        moment = datetime(2026, 11, 23, 10, tzinfo=UTC) - timedelta(hours=3 * number)
+        tag, utc = moment.strftime("%Y-%m-%d_%H%M"), utc_text(moment)
+        manifest = Manifest(
+            tag,
+            host="raspberrypi",
+            program="iotstack-invoke",
+            started_utc=utc,
+            finished_utc=utc,
+            zone="Europe/Berlin",
+            parts=(
+                Part("general", f"{tag}.{KINDS['general']}", 3, HASH),
+                Part(
+                    "influx", f"{tag}.{KINDS['influx']}", 3, HASH, facts={"shards": [SHARD] * 10}
+                ),
+            ),
+            containers=tuple(Container(n, f"{n}:latest", HASH, HASH, running=True) for n in NAMES),
+            left_out=(LeftOut("volumes/influxdb/*", "InfluxDB's live files"),),
+        )
+        texts = {"manifest": manifest.to_json(), "general": "abc", "influx": "abc", "log": "\n"}
+        for kind, text in texts.items():
+            with open(f"{folder}/{tag}.{KINDS[kind]}", "w") as stream:
+                stream.write(text)
+
+
+def main():
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    with tempfile.TemporaryDirectory(prefix="iotstack-bench-") as top, contextlib.chdir(top):
+        os.mkdir("backups")
+        make("backups", count)
+        with open("hosts.toml", "w") as stream:
+            stream.write(f'[stack]\nfolder = "{top}"\n')
+        with open("tasks.py", "w") as stream:
+            stream.write("from invoke import task\n\n\n@task\ndef empty(c):\n    pass\n")
+        ours = (sys.executable, "-m", "iotstack_invoke", "list", "--settings", "hosts.toml")
+        empty = (sys.executable, "-m", "invoke", "empty")
+        pairs.compare(
+            (
+                f"list of {count:,} sets",
+                lambda: subprocess.run(ours, check=True, stdout=subprocess.DEVNULL),
+            ),
+            ("an empty inv task", lambda: subprocess.run(empty, check=True)),
+        )
+
+
+main()
