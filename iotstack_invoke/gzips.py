@@ -84,6 +84,15 @@ class Content:
         for _ in self.pieces(size):
             pass
 
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most `size`; b"" at the end."""
+        if not self._piece and not self._refill():
+            return b""
+        part = self._piece[:size]
+        self._piece = self._piece[len(part) :]
+        self.at += len(part)
+        return bytes(part)
+
     def end(self) -> None:
         """Make sure that nothing follows, neither inside nor behind the compressed data."""
         if self._piece or self._refill():

@@ -1,0 +1,251 @@
+"""Archives read as streams to their last byte: what is in them, and what is wrong with them.
+
+Nothing is unpacked to a disk. Python's tarfile takes a damaged header for the end of the archive,
+so every end is looked at here. Not for: what may be unpacked (members.py asks GNU tar itself).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import stat
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, Final, cast
+
+from ..gzips import Content, Damaged
+from ..hosts import CHUNK_BYTES, read_chunk
+from ..steps import Place
+from .influx_check import DumpCheck, DumpReport
+from .influx_load import QUERIES_FILE
+from .influx_shard import check_tsm_blocks
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_BLOCK: Final = 512
+_KINDS: Final = {
+    tarfile.DIRTYPE: ("folder", stat.S_IFDIR),
+    tarfile.SYMTYPE: ("symlink", stat.S_IFLNK),
+    tarfile.LNKTYPE: ("hard link", stat.S_IFREG),
+    tarfile.FIFOTYPE: ("pipe", stat.S_IFIFO),
+    tarfile.CHRTYPE: ("character device", stat.S_IFCHR),
+    tarfile.BLKTYPE: ("block device", stat.S_IFBLK),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of an archive; `digest` is b"" where it was not asked for or is no file's."""
+
+    name: str
+    kind: str
+    mode: str
+    owner: str
+    size_bytes: int
+    link: str = ""
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one archive is that was read to its end; without problems it is whole."""
+
+    size_bytes: int
+    sha256: str
+    problems: tuple[str, ...]
+    dump: DumpReport | None = None
+
+
+class _Member(tarfile.TarInfo):
+    """A header that must be one: tarfile itself ends at the first that is damaged or missing."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no header where one must be: {error}") from None
+
+
+def read_members(stream: Any, *, packed: bool, digests: bool = False) -> Iterator[Member]:
+    """Return the members of an archive in its order; raises Damaged, at its end at the latest.
+
+    `digests`: with the first half of the SHA-256 of each file, so the files are read as well.
+    """
+    for member, content in _members(stream, packed=packed):
+        kind, bits = _KINDS.get(member.type, ("file", stat.S_IFREG))
+        yield Member(
+            name=member.name,
+            kind=kind,
+            mode=stat.filemode(bits | member.mode),
+            owner=f"{member.uid}:{member.gid}",
+            size_bytes=member.size,
+            link=member.linkname,
+            digest=_digest(content) if digests and content else b"",
+        )
+
+
+def _digest(content: IO[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    while chunk := content.read(CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.digest()[:16]
+
+
+def _members(stream: Any, *, packed: bool) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    """Return each header with the content of a file; after the last, the end was looked at."""
+    source = Content(stream) if packed else None
+    try:
+        with tarfile.open(
+            fileobj=cast("IO[bytes]", source or stream),
+            mode="r|",
+            bufsize=CHUNK_BYTES,
+            tarinfo=_Member,
+        ) as archive:
+            while (member := archive.next()) is not None:
+                yield member, archive.extractfile(member) if member.isreg() else None
+                archive.members.clear()  # type: ignore[attr-defined]  # else it keeps 100 MB
+            _look_at_end(cast("IO[bytes]", archive.fileobj))
+    except tarfile.TarError as error:
+        raise Damaged(f"its tar is damaged: {error}") from None
+    if source:
+        source.end()
+
+
+def _look_at_end(rest: IO[bytes]) -> None:
+    """Raise Damaged where the first block of zeros is not followed by another, or by more."""
+    zeros = 0
+    while piece := rest.read(CHUNK_BYTES):
+        if piece.count(0) != len(piece):
+            raise Damaged("there is something after the end of the tar")
+        zeros += len(piece)
+    if zeros < _BLOCK:
+        raise Damaged("its end is not two blocks of zeros")
+
+
+def read_whole(place: Place, path: str, *, packed: bool) -> Reading:
+    """Return what an archive is, read to its last byte; one that is not packed holds a dump.
+
+    Of a dump each file is checked, and each block of its shards. Raises StepFailed where it could
+    not be read: that says nothing of the archive.
+    """
+    problems: list[str] = []
+    dump = None
+    with place.read(path) as stream:
+        hashed = _Hashed(stream)
+        try:
+            if packed:
+                for _ in read_members(hashed, packed=True):
+                    pass
+            else:
+                with ExitStack() as opened:
+                    again = _read_again(place, path, stream, opened)
+                    dump, problems = _read_dump(hashed, again)
+        except Damaged as damage:
+            problems = [f"{damage}."]
+        hashed.drain()  # a line that broke is told at the end of the stream: it is no damage
+    return Reading(hashed.size_bytes, hashed.digest.hexdigest(), tuple(problems), dump)
+
+
+def _read_again(place: Place, path: str, stream: IO[bytes], opened: ExitStack) -> IO[bytes] | None:
+    """Return the archive opened a second time where one can seek in it, else None."""
+    try:
+        seekable = isinstance(stream, io.BufferedReader) and stream.seekable()
+    except OSError:
+        seekable = False
+    return opened.enter_context(place.read(path)) if seekable else None
+
+
+def read_dump(stream: Any) -> DumpReport:
+    """Return what a dump in a plain tar is that is read once; its blocks are not looked at.
+
+    Raises Damaged.
+    """
+    check = DumpCheck()
+    for member, content in _members(stream, packed=False):
+        name = member.name.rpartition("/")[2]
+        if content and name != QUERIES_FILE:
+            check.add(name, content)
+    return check.report()
+
+
+def _read_dump(stream: Any, again: IO[bytes] | None) -> tuple[DumpReport, list[str]]:
+    """Return the report on a dump and all that is wrong with it, blocks included.
+
+    To check its blocks a shard is read thrice: from `again`, or from a copy in a temporary file.
+    """
+    check = DumpCheck()
+    blocks: dict[str, tuple[str, ...]] = {}
+    for member, content in _members(stream, packed=False):
+        name = member.name.rpartition("/")[2]
+        if content is None or name == QUERIES_FILE:
+            continue
+        if not name.endswith(".tar.gz"):
+            check.add(name, content)
+            continue
+        with ExitStack() as copies:
+            if again is None:
+                file: IO[bytes] = copies.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(content, file, CHUNK_BYTES)
+                start = 0
+            else:
+                file, start = again, member.offset_data
+
+            def opened(
+                file: IO[bytes] = file, start: int = start, size: int = member.size
+            ) -> IO[bytes]:
+                return cast("IO[bytes]", _Slice(file, start, size))
+
+            check.add(name, opened())
+            blocks[name] = check_tsm_blocks(opened, file=name).problems
+    report = check.report()
+    whole = {each.file for each in report.shards}  # of others it is said what they lack
+    wrong = [each for name, told in blocks.items() if name in whole for each in told]
+    return report, [*report.problems, *wrong]
+
+
+class _Slice(io.RawIOBase):
+    """Some bytes of a file, from the first; one slice of a file is read at a time."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self._file = file
+        self._left = size
+        file.seek(start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        view = memoryview(buffer)
+        data = self._file.read(min(len(view), self._left))
+        view[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+
+class _Hashed:
+    """A stream that is hashed and counted while it is read."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self.source = source
+        self.digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def read(self, size: int = CHUNK_BYTES) -> bytes:
+        data = self.source.read(size)
+        self.digest.update(data)
+        self.size_bytes += len(data)
+        return data
+
+    def drain(self) -> None:
+        """Read what is left."""
+        while chunk := read_chunk(self.source):
+            self.digest.update(chunk)
+            self.size_bytes += len(chunk)

@@ -1,0 +1,194 @@
+"""Archives read to their last byte: what is whole is taken, and any damage is found and named."""
+
+import gzip
+import io
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from iotstack_invoke import gzips
+from iotstack_invoke.gzips import Damaged
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.services.reading import Reading, read_dump, read_members, read_whole
+
+DUMPS = Path(__file__).parent / "fixtures" / "influx-backups"
+
+
+def tar(folder, *words):
+    """Return what GNU tar makes of a folder."""
+    packed = subprocess.run(
+        ["tar", "-c", *words, "-C", folder, "."], check=True, capture_output=True
+    )
+    return packed.stdout
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A folder with one of each kind, and a name longer than a header."""
+    top = tmp_path / "tree"
+    (top / "volumes").mkdir(parents=True)
+    (top / "volumes/big").write_bytes(bytes(range(256)) * 900)
+    (top / "volumes/empty").write_bytes(b"")
+    (top / "volumes" / ("long" * 50)).write_bytes(b"long")
+    (top / "volumes/link").symlink_to("big")
+    (top / "volumes/hard").hardlink_to(top / "volumes/big")
+    return top
+
+
+def read(data, tmp_path, *, packed):
+    path = tmp_path / "archive"
+    path.write_bytes(data)
+    return read_whole(LocalHost("/"), str(path), packed=packed)
+
+
+FORMS = {"ours": ("--format=posix", "--sort=name"), "the seed's": ("--format=gnu",)}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_members_are_those_that_tar_packed(tree, form):
+    """Kind, mode, size and name of each member are those of the folder that GNU tar read."""
+    found = {
+        each.name: each
+        for each in read_members(io.BytesIO(tar(tree, *form)), packed=False, digests=True)
+    }
+    assert set(found) == {"."} | {f"./{each.relative_to(tree)}" for each in tree.rglob("*")}
+    first, second = sorted(
+        (found["./volumes/big"], found["./volumes/hard"]), key=lambda each: each.kind
+    )
+    assert (first.kind, first.size_bytes, second.kind, second.link) == (
+        "file",
+        256 * 900,
+        "hard link",
+        first.name,
+    )
+    assert (found["./volumes/link"].kind, found["./volumes/link"].link) == ("symlink", "big")
+    assert found["./volumes"].mode[0] == "d"
+    assert found["./volumes/empty"].digest != first.digest
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("writer", ["gzip", "ours"])
+def test_a_whole_archive_has_no_problems(tree, tmp_path, form, writer):
+    """What GNU tar and either compressor made is whole, and its hash is that of its bytes."""
+    packed = io.BytesIO()
+    if writer == "gzip":
+        packed.write(gzip.compress(tar(tree, *form)))
+    else:
+        with gzips.open_writer(packed) as stream:
+            stream.write(tar(tree, *form))
+    found = read(packed.getvalue(), tmp_path, packed=True)
+    told = subprocess.run(
+        ["sha256sum", tmp_path / "archive"], check=True, capture_output=True, text=True
+    )
+    assert found == Reading(len(packed.getvalue()), told.stdout.split()[0], ())
+
+
+def flipped(data, at):
+    return data[:at] + bytes([data[at] ^ 0x40]) + data[at + 1 :]
+
+
+PACKED = {
+    "a flipped byte": lambda data: flipped(data, len(data) // 2),
+    "cut": lambda data: data[: len(data) // 2],
+    "cut by its last byte": lambda data: data[:-1],
+    "junk behind it": lambda data: data + b"junk",
+    "zeros behind it": lambda data: data + bytes(512),
+    "empty": lambda data: b"",
+    "no archive": lambda data: b"hello" * 1000,
+    "a second archive behind it": lambda data: data + data,
+}
+
+
+@pytest.mark.parametrize("damage", PACKED.values(), ids=PACKED)
+def test_a_damaged_packed_archive_is_told(tree, tmp_path, damage):
+    """Whatever befell a compressed archive, there is one problem, in a sentence."""
+    (problem,) = read(damage(gzip.compress(tar(tree))), tmp_path, packed=True).problems
+    assert problem.endswith(".")
+
+
+INSIDE = {
+    "a flipped byte in a header": lambda data: flipped(data, 512 + 3),
+    "cut in a file": lambda data: data[: 512 * 9],
+    "cut behind a file": lambda data: data[:512],
+    "without its end": lambda data: data.rstrip(b"\0") + bytes(-len(data.rstrip(b"\0")) % 512),
+    "one block of zeros": lambda data: (
+        data.rstrip(b"\0") + bytes(-len(data.rstrip(b"\0")) % 512 + 512)
+    ),
+    "something behind its end": lambda data: data + b"x" * 512,
+}
+
+
+@pytest.mark.parametrize("damage", INSIDE.values(), ids=INSIDE)
+def test_a_damaged_tar_inside_sound_gzip_is_told(tree, tmp_path, damage):
+    """What was wrong before it was compressed is found too, though every checksum fits."""
+    data = gzip.compress(damage(tar(tree)))
+    assert len(read(data, tmp_path, packed=True).problems) == 1
+
+
+def test_no_cut_of_a_tar_is_taken_for_its_end(tree):
+    """Whatever block a tar ends at, short of its two blocks of zeros, it is damaged."""
+    data = tar(tree, "--blocking-factor=1")
+    for size in range(0, len(data) - 511, 512):
+        with pytest.raises(Damaged):
+            list(read_members(io.BytesIO(data[:size]), packed=False))
+    assert list(read_members(io.BytesIO(data), packed=False))
+
+
+# Dumps
+
+
+@pytest.fixture
+def dump(tmp_path):
+    """A folder with a real dump."""
+    return Path(shutil.copytree(DUMPS / "v1.8.10-happy", tmp_path / "dump"))
+
+
+def test_a_whole_dump_has_no_problems_here_and_afar(dump, tmp_path, sshd):
+    """Each file and block is sound, whether one can seek in the archive or it comes by a line."""
+    from iotstack_invoke.remote import open_place
+
+    here = read(tar(dump), tmp_path, packed=False)
+    place = open_place(sshd.login(), str(tmp_path), "nas")
+    try:
+        assert read_whole(place, str(tmp_path / "archive"), packed=False) == here
+    finally:
+        place.close()
+    assert here.problems == ()
+    assert here.dump.databases == ("telegraf", "home", "emptydb", "shorty")
+    assert here.dump == read_dump(io.BytesIO(tar(dump)))
+
+
+def test_a_missing_shard_is_told(dump, tmp_path):
+    """A shard that the dump lists and the archive lacks is named."""
+    (dump / "20261123T023456Z.s4.tar.gz").unlink()
+    (problem,) = read(tar(dump), tmp_path, packed=False).problems
+    assert "s4.tar.gz" in problem
+    assert "missing" in problem
+
+
+def test_a_block_that_does_not_fit_its_checksum_is_told(dump, tmp_path):
+    """A flipped byte that was there before the dump, with all sums above it right, is found."""
+    shard = dump / "20261123T023456Z.s1.tar.gz"
+    inner = gzip.decompress(shard.read_bytes())
+    with tarfile.open(fileobj=io.BytesIO(inner)) as archive:
+        at = next(each for each in archive if each.name.endswith(".tsm")).offset_data
+    shard.write_bytes(gzip.compress(flipped(inner, at + 5 + 4 + 8)))
+    (problem,) = read(tar(dump), tmp_path, packed=False).problems
+    assert "s1.tar.gz" in problem
+    assert "checksum" in problem
+
+
+def test_a_line_that_breaks_is_no_damage(dump, tmp_path, sshd):
+    """Where the archive could not be read to its end, that is told, and not what was lacking."""
+    from iotstack_invoke.errors import StepFailed
+    from iotstack_invoke.remote import open_place
+
+    place = open_place(sshd.login(), str(tmp_path), "nas")
+    try:
+        with pytest.raises(StepFailed, match="cannot be read"):
+            read_whole(place, str(tmp_path / "nothing"), packed=False)
+    finally:
+        place.close()
