@@ -81,6 +81,31 @@ def pin(work: Work, runtag: str, note: str = "", remove: bool = False) -> int:
     return pin_set(work.settings, runtag, note, work.report)
 
 
+@door(
+    help={
+        "runtag": "The backup to verify; latest, the newest, if nothing is given.",
+        "all": "Verify every backup there.",
+        "newest": "Verify the newest.",
+        "at": "here (the default where there is one), a vault's name, vault (the first), all.",
+        "json": "Print JSON for programs.",
+    }
+)
+def verify(
+    work: Work,
+    runtag: str = "",
+    all: bool = False,  # noqa: A002 - it is the flag's name
+    newest: bool = False,
+    at: str = "",
+    json: bool = False,
+) -> int:
+    """Read backups again, compare them with their manifests, and record what was found."""
+    from .actions.verify import Wanted
+    from .actions.verify import verify as verify_backups
+
+    wanted = Wanted(runtag, all, newest, at)
+    return verify_backups(work.settings, wanted, work.report, as_json=json)
+
+
 @door(help={"format": "tree, mermaid or dot."})
 def graph(work: Work, format: str = "tree") -> None:  # noqa: A002 - it is the flag's name
     """Show what a backup is made of, as a picture of the rules."""
@@ -186,5 +211,17 @@ def demo(work: Work) -> int:
 
 
 namespace = Collection(
-    backup, restore, undo, hosts, doctor, status, list_, prune, pin, graph, why, demo
+    backup,
+    restore,
+    undo,
+    hosts,
+    doctor,
+    status,
+    list_,
+    verify,
+    prune,
+    pin,
+    graph,
+    why,
+    demo,
 )

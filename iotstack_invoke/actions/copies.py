@@ -1,0 +1,125 @@
+"""Where the copies of the sets lie, here and in the vaults, and which of them are meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..checks import HERE, Checks, failed_at
+from ..errors import NotFound, UsageError
+from ..manifest import Manifest, read_manifest
+from ..rules import KINDS
+from ..runtag import LATEST, read_runtag
+from ..sets import BackupSet, State, gather_sets
+from ..site import Site
+from ..steps import Place
+
+VAULT = "vault"
+"""As of a restore: the first vault of the settings."""
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A set as it lies in one place."""
+
+    at: str
+    place: Place
+    folder: str
+    backup: BackupSet
+    far: bool
+    """It is on another machine."""
+
+    @property
+    def runtag(self) -> str:
+        """The name of the set."""
+        return self.backup.runtag
+
+    def path(self, kind: str) -> str:
+        """Return the path of one of its files."""
+        return f"{self.folder}/{self.runtag}.{KINDS[kind]}"
+
+    def manifest(self) -> Manifest | None:
+        """Return its manifest, None where it has none.
+
+        Raises ValueError where it is damaged, StepFailed where it cannot be read.
+        """
+        if "manifest" not in self.backup.files:
+            return None
+        found = self.backup.manifest
+        if found is None:
+            with self.place.read(self.path("manifest")) as stream:
+                content = stream.read()
+            found = read_manifest(content.decode())
+        if found.runtag != self.runtag:
+            raise ValueError(f"it is the manifest of {found.runtag}")
+        return found
+
+
+def places_meant(site: Site, asked: str) -> tuple[str, ...]:
+    """Return which places `--at` means: here, a vault's name, vault (the first) or all.
+
+    Raises UsageError for any other.
+    """
+    names = (HERE, *site.vaults)
+    if asked in names:
+        return (asked,)
+    if asked == ALL:
+        return names
+    if asked == VAULT and site.vaults:
+        return names[1:2]
+    if asked == VAULT:
+        raise UsageError("--at vault: hosts.toml names no vault.")
+    raise UsageError(f"--at {asked}: write one of {', '.join((*names, VAULT, ALL))}.")
+
+
+def copies_at(site: Site, at: str, checks: Checks) -> tuple[Copy, ...]:
+    """Return all copies in one place, newest first; raises StepFailed where it does not answer."""
+    if at == HERE:
+        sets = site.sets(checks)
+        return tuple(Copy(at, site.host, site.backups, each, far=False) for each in sets)
+    place = site.vaults[at]
+    sets = gather_sets(place.names(place.root), None, failed_at(checks, at))
+    far = any(each.ssh is not None for each in site.settings.vaults if each.name == at)
+    return tuple(Copy(at, place, place.root, each, far=far) for each in sets)
+
+
+def choose_copy(copies: tuple[Copy, ...], asked: str, where: str) -> Copy:
+    """Return the copy of a runtag, or of `latest`: the newest that a run has finished.
+
+    Raises NotFound, with the nearest names.
+    """
+    if asked == LATEST:
+        ended = [each for each in copies if each.backup.state is not State.UNFINISHED]
+        if ended:
+            return ended[0]
+        raise NotFound(f"There is no backup in {where}.")
+    runtag = read_runtag(asked)
+    found = {each.runtag: each for each in reversed(copies)}  # the first of a runtag counts
+    if runtag in found:
+        return found[runtag]
+    near = difflib.get_close_matches(runtag, found, 3, 0.4)
+    offer = f" Nearest: {', '.join(near)}." if near else " See what there is: inv list"
+    raise NotFound(f"There is no backup {runtag} in {where}.{offer}")
+
+
+def find_copy(site: Site, asked: str, at: str, checks: Checks) -> Copy:
+    """Return the copy of a runtag in the places of `at`; the first that has it.
+
+    Without `at`, here and then vault by vault. Raises NotFound.
+    """
+    names = places_meant(site, at or ALL)
+    where = ", ".join(names)
+    copies: tuple[Copy, ...] = ()
+    for each in names:
+        copies = copies_at(site, each, checks)
+        if any(asked in (copy.runtag, LATEST) for copy in copies):
+            break
+    return choose_copy(copies, asked, where)
+
+
+def kinds_of(copy: Copy, manifest: Manifest | None) -> Mapping[str, str]:
+    """Return the parts that a set has or must have, each with the hash it must have, or ''."""
+    told = {part.kind: part.sha256 for part in manifest.made} if manifest else {}
+    return {**dict.fromkeys(copy.backup.parts, ""), **told}

@@ -1,0 +1,192 @@
+"""Verifying sets: read again, compared with their manifests, and what was found written down."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+from .. import __version__
+from ..checks import HERE, Check, Checks
+from ..engine import signals_raised
+from ..errors import ExitCode, Interrupted, NotFound, StepFailed, UsageError
+from ..manifest import Part, utc_text
+from ..report import Report, size_text
+from ..runtag import LATEST
+from ..services.reading import Reading, read_whole
+from ..sets import State
+from ..settings import Settings
+from ..site import Site
+from ..steps import Command, Host
+from .copies import ALL, VAULT, Copy, choose_copy, copies_at, kinds_of, places_meant
+from .listing import plain_check
+
+PROGRAM = f"iotstack-invoke {__version__}"
+HASH_LIMIT_S = 24 * 3600.0
+HASH = 'sha256sum < "$1" 2>/dev/null || shasum -a 256 < "$1"'
+"""GNU first, then what a Mac or a NAS with BSD tools has."""
+HASH_DIGITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which copies a person wants to have verified."""
+
+    runtag: str = ""
+    all: bool = False
+    newest: bool = False
+    at: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError where it says two things at once."""
+        if sum((bool(self.runtag), self.all, self.newest)) > 1:
+            raise UsageError("Give a runtag, --newest or --all, and not two of them.")
+
+
+def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool) -> int:
+    """Verify copies one by one, tell what was found, and return the exit code.
+
+    What was found is on the disk before the next is begun; of one that is broken off, nothing is.
+    """
+    site = Site.of(settings)
+    done: list[Check] = []
+    missed = False
+    try:
+        with signals_raised():
+            for found in _verify_each(site, wanted, report):
+                if isinstance(found, Check):
+                    done.append(found)
+                    _tell(found, report, as_json=as_json)
+                else:
+                    missed = True
+                    report.fail(f"not verified: {found}")
+    except Interrupted as error:
+        report.fail(f"The verification was {error}. What was found before is recorded.")
+        return error.exit_code
+    finally:
+        site.close()
+    if as_json:
+        report.write_json([{"runtag": e.runtag, "at": e.at, **plain_check(e)} for e in done])
+    good = not missed and all(each.good for each in done)
+    return ExitCode.GOOD if good else ExitCode.FAILED
+
+
+def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Check | StepFailed]:
+    """Verify what is wanted, place by place; a failure that says nothing of a copy goes on."""
+    default = HERE if site.host.names(site.backups) or not site.vaults else VAULT
+    checks = site.checks.newest()
+    for at in places_meant(site, wanted.at or default):
+        try:
+            chosen = _chosen(site, at, wanted, checks)
+        except NotFound:
+            if wanted.at != ALL:
+                raise
+            report.warn(f"{at} has no backup {wanted.runtag or LATEST}.")
+            continue
+        except StepFailed as error:
+            yield error
+            continue
+        for copy in chosen:
+            report.tell(f"verifying {copy.runtag} in {at} ({size_text(copy.backup.size_bytes)})")
+            try:
+                check = verify_copy(copy)
+                site.checks.add(check)
+                yield check
+            except StepFailed as error:
+                yield StepFailed(f"{copy.runtag} in {at}: {error}")
+
+
+def _chosen(site: Site, at: str, wanted: Wanted, checks: Checks) -> tuple[Copy, ...]:
+    copies = copies_at(site, at, checks)
+    if wanted.all:
+        return tuple(each for each in copies if each.backup.state is not State.UNFINISHED)
+    copy = choose_copy(copies, wanted.runtag or LATEST, at)
+    if copy.backup.state is State.UNFINISHED:
+        raise StepFailed(
+            f"{copy.runtag} in {at} is unfinished, so there is nothing to compare it with. "
+            f"Finish it: inv backup --runtag '{copy.runtag}'"
+        )
+    return (copy,)
+
+
+def verify_copy(copy: Copy) -> Check:
+    """Return what a verification of one copy finds; raises StepFailed where it cannot be read.
+
+    Archives are read to their last byte. On another machine that can hash, one whose hash is that
+    of the manifest is not fetched: it is what was proven whole when it was made.
+    """
+    problems: list[str] = []
+    manifest = None
+    try:
+        manifest = copy.manifest()
+    except (ValueError, RecursionError) as error:
+        problems.append(f"The manifest is damaged: {error}.")
+    parts = {part.kind: part for part in manifest.made} if manifest else {}
+    how = "read"
+    for kind, sha256 in kinds_of(copy, manifest).items():
+        name = copy.path(kind).rpartition("/")[2]
+        if kind not in copy.backup.files:
+            problems.append(f"{name} is missing.")
+        elif copy.far and sha256 and hasattr(copy.place, "run"):
+            how = "hash"
+            size = copy.backup.files[kind].size_bytes
+            problems += _compare(name, parts[kind], size, _hash_there(copy, kind))
+        else:
+            reading = _read(copy, kind)
+            if kind in parts:
+                problems += _compare(name, parts[kind], reading.size_bytes, reading.sha256)
+            problems += [f"{name}: {each}" for each in reading.problems]
+    return Check(
+        runtag=copy.runtag,
+        at=copy.at,
+        utc=utc_text(datetime.now(UTC)),
+        how=how,
+        good=not problems,
+        problems=tuple(problems),
+        program=PROGRAM,
+    )
+
+
+def _read(copy: Copy, kind: str) -> Reading:
+    """Read one archive whole; a medium that cannot give its bytes is a problem of the archive."""
+    path = copy.path(kind)
+    try:
+        return read_whole(copy.place, path, packed=path.endswith(".gz"))
+    except StepFailed as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.EIO:
+            return Reading(0, "", (f"the disk does not give its bytes ({cause.strerror}).",))
+        raise
+
+
+def _hash_there(copy: Copy, kind: str) -> str:
+    host = cast("Host", copy.place)
+    command = Command(("sh", "-c", HASH, "sh", copy.path(kind)), limit_s=HASH_LIMIT_S)
+    told = host.run(command).out.split(" ")[0].strip()
+    if len(told) != HASH_DIGITS:
+        raise StepFailed(f"{copy.at} does not tell the SHA-256 of {copy.path(kind)}: {told!r}.")
+    return told
+
+
+def _compare(name: str, part: Part, size_bytes: int, sha256: str) -> list[str]:
+    """Return how a file differs from what the manifest says of it."""
+    if not sha256:
+        return []  # why it has none is told
+    if size_bytes != part.size_bytes:
+        return [f"{name} has {size_bytes:,} bytes, and the manifest says {part.size_bytes:,}."]
+    if part.sha256 and sha256 != part.sha256:
+        return [f"The SHA-256 of {name} is {sha256}, and the manifest says {part.sha256}."]
+    return []
+
+
+def _tell(check: Check, report: Report, *, as_json: bool) -> None:
+    where = f"{check.runtag} in {check.at}"
+    for each in check.problems:
+        report.fail(f"{where}: {each}")
+    if not check.good:
+        report.fail(f"{where} is damaged. Take another copy: inv show '{check.runtag}'")
+    elif not as_json:
+        how = "its hashes are right" if check.how == "hash" else "read whole"
+        report.write(f"{where} is good: {how}.")

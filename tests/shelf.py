@@ -1,0 +1,74 @@
+"""Sets made as a backup makes them: by GNU tar, from real dumps, each with its manifest."""
+
+import gzip
+import hashlib
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from iotstack_invoke.manifest import Manifest, Part
+from iotstack_invoke.rules import KINDS
+from iotstack_invoke.services.influx import facts_of
+from iotstack_invoke.services.reading import read_dump
+from iotstack_invoke.settings import Settings, Stack, Vault
+
+DUMPS = Path(__file__).parent / "fixtures" / "influx-backups"
+
+
+def tar(folder, *members):
+    """Return what GNU tar makes of a folder's members."""
+    words = ["tar", "-c", "--format=posix", "--sort=name", "-C", folder, *(members or (".",))]
+    return subprocess.run(words, check=True, capture_output=True).stdout
+
+
+@dataclass
+class Shelf:
+    """A stack's folder with its backups, and folders that are vaults."""
+
+    base: Path
+    vaults: tuple = ()
+
+    def __post_init__(self):
+        self.stack = self.base / "IOTstack"
+        self.backups = self.stack / "backups"
+        (self.stack / "volumes/nodered").mkdir(parents=True)
+        (self.stack / "volumes/nodered/flows.json").write_text("[]\n" * 200)
+        (self.stack / "docker-compose.yml").write_text("services: {}\n")
+        self.backups.mkdir()
+
+    def settings(self):
+        return Settings(Stack(str(self.stack), sudo=False), vaults=self.vaults)
+
+    def vault(self, name, ssh=None):
+        """Add a folder that is a vault, also over SSH."""
+        (self.base / name).mkdir()
+        self.vaults = (*self.vaults, Vault(name, str(self.base / name), ssh))
+        return self.base / name
+
+    def put(
+        self, runtag, folder=None, *, dump="v1.8.10-happy", when="2026-11-23T10:00:00Z", **changed
+    ):
+        """Put a finished set into a folder, and return its files by kind."""
+        folder = folder or self.backups
+        files = {kind: folder / f"{runtag}.{ending}" for kind, ending in KINDS.items()}
+        packed = gzip.compress(tar(self.stack, "./docker-compose.yml", "./volumes"))
+        files["general"].write_bytes(packed)
+        files["influx"].write_bytes(tar(DUMPS / dump))
+        files["log"].write_text("made\n")
+        with files["influx"].open("rb") as stream:
+            facts = {"version": "1.8.10", **facts_of(read_dump(stream))}
+        parts = [
+            Part(
+                kind,
+                files[kind].name,
+                files[kind].stat().st_size,
+                hashlib.sha256(files[kind].read_bytes()).hexdigest(),
+                facts=facts if kind == "influx" else {},
+            )
+            for kind in ("general", "influx")
+        ]
+        manifest = Manifest(
+            runtag, "pi", "program 1", when, when, "Europe/Berlin", tuple(parts), **changed
+        )
+        files["manifest"].write_text(manifest.to_json())
+        return files

@@ -1,0 +1,289 @@
+"""Verifying: each kind of damage is found where it is and named, and what was found counts."""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import signal
+
+import pytest
+from scenes import until
+from shelf import Shelf
+
+from iotstack_invoke.actions.listing import gather_rows
+from iotstack_invoke.actions.verify import Wanted, verify
+from iotstack_invoke.actions.wish import Source, choose_set
+from iotstack_invoke.checks import HERE, failed_at
+from iotstack_invoke.errors import NotFound, UsageError
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.report import Report
+from iotstack_invoke.sets import State
+from iotstack_invoke.site import Site
+
+TAG = "2026-11-23_1100"
+OLDER = "2026-11-22_1100"
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """A stack with one finished set, and a home of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return Shelf(tmp_path)
+
+
+def run(shelf, **wanted):
+    """Verify, and return the exit code with what is recorded of each set in each place."""
+    code = verify(shelf.settings(), Wanted(**wanted), Report(), as_json=False)
+    return code, Site.of(shelf.settings()).checks.newest()
+
+
+def states(shelf):
+    return {each.runtag: each.state for each in Site.of(shelf.settings()).sets()}
+
+
+def test_a_whole_set_is_good(shelf, capsys):
+    """What was made and not touched since is read whole, and recorded as good."""
+    shelf.put(TAG)
+    code, checks = run(shelf)
+    assert code == 0
+    assert capsys.readouterr().out == f"{TAG} in here is good: read whole.\n"
+    check = checks[TAG, HERE]
+    assert (check.good, check.how, check.problems) == (True, "read", ())
+    assert states(shelf) == {TAG: State.COMPLETE}
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def append(path):
+    path.write_bytes(path.read_bytes() + b"junk")
+
+
+def another_hash(path):
+    content = json.loads(path.read_text())
+    content["parts"]["general"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(content))
+
+
+def another_set(path):
+    path.write_text(path.read_text().replace(TAG, OLDER))
+
+
+DAMAGE = [
+    ("general", flip, ["SHA-256 of", "general-backup.tar.gz"]),
+    ("general", cut, ["general-backup.tar.gz has", "the manifest says", "cut"]),
+    ("general", append, ["general-backup.tar.gz has", "the manifest says"]),
+    ("general", os.unlink, ["general-backup.tar.gz is missing"]),
+    ("influx", flip, ["SHA-256 of", "influx-backup.tar"]),
+    ("influx", cut, ["influx-backup.tar has"]),
+    ("influx", os.unlink, ["influx-backup.tar is missing"]),
+    ("manifest", cut, ["The manifest is damaged"]),
+    ("manifest", another_hash, ["SHA-256 of", "0" * 64]),
+    ("manifest", another_set, [f"it is the manifest of {OLDER}"]),
+]
+
+
+@pytest.mark.parametrize(("kind", "damage", "words"), DAMAGE)
+@pytest.mark.parametrize("place", ["here", "usb"])
+def test_each_damage_is_found_and_named(shelf, capsys, kind, damage, words, place):
+    """Here and in a vault, the exit code is 1 and the message says which file has what."""
+    folder = shelf.backups if place == "here" else shelf.vault("usb")
+    damage(shelf.put(TAG, folder)[kind])
+    code, checks = run(shelf, at=place)
+    assert code == 1
+    check = checks[TAG, place]
+    assert not check.good
+    told = capsys.readouterr().err
+    for word in words:
+        assert word in " ".join(check.problems)
+        assert word in told
+    assert f"{TAG} in {place} is damaged" in told
+
+
+def test_what_was_wrong_when_it_was_hashed_is_found(shelf):
+    """An archive that fits its manifest and is no whole archive is damaged all the same."""
+    files = shelf.put(TAG)
+    inner = gzip.decompress(files["general"].read_bytes())
+    files["general"].write_bytes(gzip.compress(inner[:-3000]))
+    content = json.loads(files["manifest"].read_text())
+    content["parts"]["general"] |= {
+        "sha256": hashlib.sha256(files["general"].read_bytes()).hexdigest(),
+        "size_bytes": files["general"].stat().st_size,
+    }
+    files["manifest"].write_text(json.dumps(content))
+    _, checks = run(shelf)
+    (problem,) = checks[TAG, HERE].problems
+    assert "general-backup.tar.gz: its tar is damaged" in problem
+
+
+def test_a_damaged_set_is_used_by_nobody_until_it_is_good_again(shelf):
+    """It is listed as damaged, not the latest, and counts for nothing; a good check lifts that."""
+    shelf.put(OLDER, when="2026-11-22T10:00:00Z")
+    files = shelf.put(TAG)
+    whole = files["general"].read_bytes()
+    flip(files["general"])
+    assert run(shelf)[0] == 1
+    site = Site.of(shelf.settings())
+    assert states(shelf) == {TAG: State.DAMAGED, OLDER: State.COMPLETE}
+
+    def latest():
+        failed = failed_at(site.checks.newest(), HERE)
+        source = Source(LocalHost("/"), str(shelf.backups), True, "here", failed)
+        return choose_set(source, "latest")[0].runtag
+
+    assert latest() == OLDER
+    files["general"].write_bytes(whole)
+    assert run(shelf, runtag=TAG)[0] == 0
+    assert states(shelf)[TAG] is State.COMPLETE
+    assert latest() == TAG
+
+
+def test_where_all_are_damaged_there_is_no_latest(shelf):
+    """A restore of the latest is refused with the names of the damaged sets."""
+    flip(shelf.put(TAG)["general"])
+    _, checks = run(shelf)
+    source = Source(LocalHost("/"), str(shelf.backups), True, "here", failed_at(checks, HERE))
+    with pytest.raises(NotFound, match=f"not damaged: {TAG}"):
+        choose_set(source, "latest")
+
+
+def test_a_vault_says_damaged_for_its_own_copy_alone(shelf):
+    """A bad copy in one vault says nothing of the set here or in another vault."""
+    usb, disk = shelf.vault("usb"), shelf.vault("disk")
+    shelf.put(TAG)
+    for folder in (usb, disk):
+        shutil.copytree(shelf.backups, folder, dirs_exist_ok=True)
+    flip(usb / f"{TAG}.influx-backup.tar")
+    code, checks = run(shelf, at="all")
+    assert code == 1
+    assert {at: each.good for (_, at), each in checks.items()} == {
+        "here": True,
+        "usb": False,
+        "disk": True,
+    }
+    ((row,), notes) = gather_rows(Site.of(shelf.settings()))
+    assert notes == ()
+    assert (row.here.state, row.state_in("usb"), row.state_in("disk")) == (
+        State.COMPLETE,
+        "damaged",
+        "complete",
+    )
+
+
+def test_a_set_without_a_manifest_is_read_whole_and_stays_unproven(shelf):
+    """Archives of other scripts are good or damaged, and never become proven."""
+    shelf.put(TAG)["manifest"].unlink()
+    code, checks = run(shelf)
+    assert (code, checks[TAG, HERE].good) == (0, True)
+    assert states(shelf) == {TAG: State.UNPROVEN}
+    append(shelf.backups / f"{TAG}.general-backup.tar.gz")
+    code, checks = run(shelf)
+    assert (code, checks[TAG, HERE].good) == (1, False)
+    assert states(shelf) == {TAG: State.DAMAGED}
+
+
+def test_strange_archives_are_not_overwritten_because_they_are_damaged(little_stack):
+    """A backup of the runtag of damaged archives without a manifest is refused as before."""
+    backups = little_stack.folder / "backups"
+    backups.mkdir()
+    strange = backups / f"{TAG}.general-backup.tar.gz"
+    strange.write_bytes(b"no archive")
+    assert little_stack.run(f"verify --runtag {TAG}").returncode == 1
+    told = little_stack.run(f"backup --runtag {TAG}")
+    assert told.returncode == 13
+    assert strange.read_bytes() == b"no archive"
+
+
+def test_over_ssh_the_vault_hashes_and_nothing_is_fetched(shelf, sshd, capsys):
+    """A copy is proven by the hash that the vault reckons; a flipped byte is found there."""
+    folder = shelf.vault("nas", sshd.login())
+    files = shelf.put(TAG, folder)
+    code, checks = run(shelf, at="nas")
+    assert (code, checks[TAG, "nas"].how) == (0, "hash")
+    flip(files["influx"])
+    code, checks = run(shelf, at="vault")
+    assert code == 1
+    assert "SHA-256 of" in checks[TAG, "nas"].problems[0]
+    files["manifest"].unlink()
+    code, checks = run(shelf, at="nas")  # nothing to compare with: it is fetched and read
+    assert (code, checks[TAG, "nas"].how, checks[TAG, "nas"].good) == (1, "read", False)
+
+
+def test_a_vault_that_does_not_answer_is_no_damage(shelf, sshd, capsys):
+    """What could not be read is told, ends with 1, and is recorded nowhere."""
+    shelf.put(TAG, shelf.vault("nas", sshd.login()))
+    shelf.put(TAG)
+    sshd.known_hosts.write_text("")
+    code, checks = run(shelf, at="all")
+    assert code == 1
+    assert set(checks) == {(TAG, HERE)}
+    assert "not verified" in capsys.readouterr().err
+
+
+def test_a_laptop_with_vaults_alone_keeps_the_record_among_its_own_state(shelf, tmp_path):
+    """Where there is no folder of backups, the vault is meant and the record is under state."""
+    shelf.put(TAG, shelf.vault("usb"))
+    shelf.backups.rmdir()
+    code, checks = run(shelf)
+    assert (code, set(checks)) == (0, {(TAG, "usb")})
+    assert (tmp_path / "state/iotstack/checks.jsonl").exists()
+    assert not shelf.backups.exists()
+
+
+def test_all_are_verified_but_for_the_unfinished(shelf):
+    """--all takes every set there, and a bad one does not keep the others from being read."""
+    flip(shelf.put(TAG)["general"])
+    shelf.put(OLDER, when="2026-11-22T10:00:00Z")
+    (shelf.backups / "x.unfinished.jsonl").write_text("{}\n")
+    code, checks = run(shelf, all=True)
+    assert code == 1
+    assert {tag: each.good for (tag, _), each in checks.items()} == {TAG: False, OLDER: True}
+
+
+def test_two_wishes_at_once_are_wrong_usage():
+    """A runtag and --all, or --newest and --all, cannot both be meant."""
+    with pytest.raises(UsageError):
+        Wanted(runtag=TAG, all=True)
+    with pytest.raises(UsageError):
+        Wanted(newest=True, all=True)
+
+
+def test_json_tells_what_was_found(shelf, capsys):
+    """Programs get the place, how it was verified and what is wrong."""
+    flip(shelf.put(TAG)["general"])
+    assert verify(shelf.settings(), Wanted(), Report(), as_json=True) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["runtag"], found["at"], found["how"], found["good"]) == (
+        TAG,
+        "here",
+        "read",
+        False,
+    )
+    assert found["problems"]
+
+
+def test_an_interrupted_verification_records_nothing_of_what_it_was_reading(little_stack):
+    """Ctrl-C ends it with 130; the sets that were read before stay recorded."""
+    backups = little_stack.folder / "backups"
+    assert little_stack.run("backup --runtag whole").returncode == 0
+    fifo = backups / f"{OLDER}.general-backup.tar.gz"
+    os.mkfifo(fifo)  # whoever opens it waits
+    process = little_stack.start("verify --all")
+    try:
+        until(lambda: "whole" in (backups / ".checks.jsonl").read_text())
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    lines = (backups / ".checks.jsonl").read_text().splitlines()
+    assert [json.loads(each)["runtag"] for each in lines] == ["whole"]
