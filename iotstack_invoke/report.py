@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .engine import End, JobResult
+from .errors import Interrupted
 from .plan import Graph, Plan, PlannedJob
 from .rules import Job, split_set_name
 
@@ -110,6 +112,14 @@ class Report:
     def write(self, text: str) -> None:
         """Print a result as it is."""
         self.console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def write_line(self, text: str) -> None:
+        """Print one of very many lines of a result as it is; Rich would take 20 s for 100,000."""
+        try:
+            sys.stdout.write(f"{text}\n")
+        except BrokenPipeError:  # `| head` has enough; what is buffered must not fail at our end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Interrupted(signal.SIGPIPE) from None
 
     def write_json(self, content: Any) -> None:
         """Print a result for programs; of a list, each item on a line of its own.

@@ -106,6 +106,39 @@ def verify(
     return verify_backups(work.settings, wanted, work.report, as_json=json)
 
 
+@door(
+    help={
+        "runtag": "The backup; latest is the newest.",
+        "files": "List the members of one part instead: general or influx.",
+        "at": "here, a vault's name, vault (the first); else the first place that has it.",
+        "json": "Print JSON for programs; of members, one a line.",
+    }
+)
+def show(work: Work, runtag: str, files: str = "", at: str = "", json: bool = False) -> int:
+    """Show one backup: what it holds, how it was made, what was left out, where its copies lie."""
+    from .actions.show import show as show_backup
+    from .actions.show import show_files
+
+    if files:
+        return show_files(work.settings, runtag, files, at, work.report, as_json=json)
+    return show_backup(work.settings, runtag, at, work.report, as_json=json)
+
+
+@door(
+    help={
+        "before": "A backup.",
+        "after": "Another one.",
+        "at": "here, a vault's name, vault (the first); else the first place that has each.",
+        "json": "Print JSON for programs.",
+    }
+)
+def diff(work: Work, before: str, after: str, at: str = "", json: bool = False) -> int:
+    """Compare two backups: files, databases and shards that came, went or changed."""
+    from .actions.diff import diff as diff_backups
+
+    return diff_backups(work.settings, before, after, at, work.report, as_json=json)
+
+
 @door(help={"format": "tree, mermaid or dot."})
 def graph(work: Work, format: str = "tree") -> None:  # noqa: A002 - it is the flag's name
     """Show what a backup is made of, as a picture of the rules."""
@@ -218,6 +251,8 @@ namespace = Collection(
     doctor,
     status,
     list_,
+    show,
+    diff,
     verify,
     prune,
     pin,

@@ -113,7 +113,7 @@ def find_copy(site: Site, asked: str, at: str, checks: Checks) -> Copy:
     where = ", ".join(names)
     copies: tuple[Copy, ...] = ()
     for each in names:
-        copies = copies_at(site, each, checks)
+        copies += copies_at(site, each, checks)
         if any(asked in (copy.runtag, LATEST) for copy in copies):
             break
     return choose_copy(copies, asked, where)

@@ -1,0 +1,180 @@
+"""One set for people: what it holds, how it was made, what was left out, where its copies lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ..checks import HERE
+from ..engine import signals_raised
+from ..errors import ExitCode, NotFound, StepFailed, UsageError
+from ..gzips import Damaged
+from ..manifest import Container, Manifest, Part
+from ..report import Report, age_text, duration_text, size_text
+from ..rules import PARTS
+from ..services.reading import Member, read_members
+from ..settings import Settings
+from ..site import Site
+from .copies import Copy, find_copy
+from .listing import Row, check_text, gather_rows, plain_check
+
+
+def show(settings: Settings, asked: str, at: str, report: Report, *, as_json: bool) -> int:
+    """Print what a set is; `as_json` for programs. Raises NotFound."""
+    site = Site.of(settings)
+    try:
+        copy = find_copy(site, asked, at, site.checks.newest())
+        manifest, damage = _manifest(copy)
+        rows, notes = gather_rows(site)
+        row = next(each for each in rows if each.runtag == copy.runtag)
+    finally:
+        site.close()
+    if as_json:
+        report.write_json(_plain(copy, manifest, damage, row))
+        return ExitCode.GOOD
+    for note in notes:
+        report.warn(note)
+    for line in _lines(copy, manifest, damage, row):
+        report.write(line)
+    return ExitCode.GOOD
+
+
+def show_files(
+    settings: Settings, asked: str, part: str, at: str, report: Report, *, as_json: bool
+) -> int:
+    """Print the members of one archive while it is read; nothing is unpacked.
+
+    Raises NotFound where the set lacks the part, StepFailed where the archive is damaged, after
+    the members that could be read.
+    """
+    if part not in PARTS:
+        raise UsageError(f"--files {part}: there are {', '.join(PARTS)}.")
+    site = Site.of(settings)
+    try:
+        with signals_raised():
+            copy = find_copy(site, asked, at, site.checks.newest())
+            if part not in copy.backup.files:
+                raise NotFound(f"{copy.runtag} in {copy.at} has no part {part}.")
+            for member in members_of(copy, part):
+                if as_json:
+                    report.write_line(json.dumps(_plain_member(member)))
+                else:
+                    report.write_line(member_line(member))
+    finally:
+        site.close()
+    return ExitCode.GOOD
+
+
+def members_of(copy: Copy, part: str, *, digests: bool = False) -> Iterator[Member]:
+    """Return the members of an archive in its order; raises StepFailed where it is damaged."""
+    path = copy.path(part)
+    try:
+        with copy.place.read(path) as stream:
+            yield from read_members(stream, packed=path.endswith(".gz"), digests=digests)
+    except Damaged as damage:
+        raise StepFailed(
+            f"{path.rpartition('/')[2]} in {copy.at} cannot be read to its end: {damage}. "
+            f"What is wrong: inv verify --runtag '{copy.runtag}' --at {copy.at}"
+        ) from damage
+
+
+def member_line(member: Member) -> str:
+    """Return a member as `ls -l` would show it, its name with no line break in it."""
+    name = member.name if member.name.isprintable() else repr(member.name)
+    link = {"symlink": f" -> {member.link}", "hard link": f" is {member.link}"}
+    shown = f"{name}{link.get(member.kind, '')}"
+    return f"{member.mode}  {member.owner:>11}  {member.size_bytes:>14,}  {shown}"
+
+
+def _plain_member(member: Member) -> dict[str, object]:
+    names = ("name", "kind", "mode", "owner", "size_bytes", "link")
+    return {name: getattr(member, name) for name in names}
+
+
+def _manifest(copy: Copy) -> tuple[Manifest | None, str]:
+    """Return the manifest, or why there is none that can be read."""
+    try:
+        return copy.manifest(), ""
+    except (ValueError, RecursionError) as error:
+        return None, f"The manifest is damaged: {error}."
+
+
+def _plain(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> dict[str, Any]:
+    return {
+        "runtag": copy.runtag,
+        "at": copy.at,
+        "state": copy.backup.state.value,
+        "copies": _copies(row),
+        "verified": {at: plain_check(each) for at, each in row.checks.items()},
+        "files": {kind: fact.size_bytes for kind, fact in copy.backup.files.items()},
+        "manifest": json.loads(manifest.to_json()) if manifest else None,
+        "manifest_damage": damage,
+    }
+
+
+def _copies(row: Row) -> dict[str, str]:
+    """Return the state of each copy by its place."""
+    here = {HERE: row.here.state.value} if row.here else {}
+    return here | {name: row.state_in(name) for name in row.vaults}
+
+
+def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iterator[str]:
+    now = datetime.now(UTC)
+    yield f"{copy.runtag} in {copy.at}: {copy.backup.state.value}"
+    if damage:
+        yield damage
+    made = replace(copy.backup, manifest=manifest).made()
+    if made:
+        zone = f" ({manifest.zone})" if manifest else ""
+        local = f"{made.astimezone():%Y-%m-%d %H:%M:%S %z}"
+        yield f"  made      {local}{zone}, {age_text(made, now)} old"
+    if manifest:
+        yield f"  on        {manifest.host} by {manifest.program}"
+    for name, state in _copies(row).items():
+        yield f"  copy      {name}: {state}, verified: {check_text(row.checks.get(name), now)}"
+        for problem in row.checks[name].problems if name in row.checks else ():
+            yield f"            {problem}"
+    if not manifest:
+        yield "  It has no manifest that tells what it must be." if not damage else ""
+        for kind in copy.backup.parts:
+            yield f"  {kind}: {size_text(copy.backup.files[kind].size_bytes)}"
+        return
+    for part in manifest.parts:
+        yield from _part_lines(part)
+    for title, texts in (
+        ("containers", [_container(each) for each in manifest.containers]),
+        ("left out", [f"{each.what}: {each.reason}" for each in manifest.left_out]),
+        ("warnings", list(manifest.warnings)),
+    ):
+        if texts:
+            yield f"{title}:"
+            yield from (f"  {each}" for each in texts)
+
+
+def _part_lines(part: Part) -> Iterator[str]:
+    if part.error:
+        yield f"{part.kind}: not made: {part.error}"
+        return
+    size = f"{size_text(part.size_bytes)} ({part.size_bytes:,} bytes)"
+    yield f"{part.kind}: {part.file}, {size}, made in {duration_text(part.seconds)}"
+    yield f"  SHA-256   {part.sha256}"
+    shards: dict[str, list[Mapping[str, Any]]] = {}
+    for shard in part.facts.get("shards", ()):
+        shards.setdefault(str(shard.get("database")), []).append(shard)
+    for name in part.facts.get("databases", ()):
+        mine = shards.get(str(name), [])
+        size_bytes = sum(int(each.get("size_bytes", 0)) for each in mine)
+        yield f"  database  {name}: {len(mine)} shards, {size_text(size_bytes)}"
+    for key, value in part.facts.items():
+        if key not in ("databases", "shards"):
+            yield f"  {key.replace('_', ' ')}: {value}"
+
+
+def _container(container: Container) -> str:
+    running = "runs" if container.running else "does not run"
+    return (
+        f"{container.name}: {container.image} {container.digest or container.image_id}, {running}"
+    )
