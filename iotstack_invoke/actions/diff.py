@@ -48,7 +48,8 @@ def diff(
         with signals_raised():
             checks = site.checks.newest()
             before, after = (find_copy(site, each, at, checks) for each in (first, second))
-            found = {part: compare_part(before, after, part) for part in PARTS}
+            kinds = [part for part in PARTS if part in before.backup.parts + after.backup.parts]
+            found = {part: compare_part(before, after, part) for part in kinds}
     finally:
         site.close()
     if as_json:

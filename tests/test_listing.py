@@ -1,0 +1,99 @@
+"""The list: each backup once, newest first, with what is known of it here and in the vaults."""
+
+import json
+
+import pytest
+from shelf import Shelf
+
+from iotstack_invoke.actions.listing import list_backups
+from iotstack_invoke.checks import Check
+from iotstack_invoke.report import Report
+from iotstack_invoke.site import Site
+
+NEW, OLD, FREE = "2026-11-23_1100", "2026-11-22_1100", "before the move"
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """Sets here and in a folder that is a vault, and a home of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    shelf = Shelf(tmp_path)
+    usb = shelf.vault("usb")
+    shelf.put(NEW)
+    shelf.put(OLD, when="2026-11-22T10:00:00Z", warnings=("changed",))
+    shelf.put(OLD, usb, when="2026-11-22T10:00:00Z", warnings=("changed",))
+    shelf.put(FREE, usb)
+    return shelf
+
+
+def listed(shelf, capsys, *, as_json=True):
+    list_backups(shelf.settings(), Report(), as_json=as_json)
+    out = capsys.readouterr().out
+    return {each["runtag"]: each for each in json.loads(out)} if as_json else out.splitlines()
+
+
+def record(shelf, runtag, at, *problems):
+    check = Check(runtag, at, "2026-11-23T12:00:00Z", "read", not problems, problems, "x")
+    Site.of(shelf.settings()).checks.add(check)
+
+
+def test_each_backup_is_listed_once_newest_first(shelf, capsys):
+    """Here and in a vault is one row; what tells no time comes last."""
+    lines = listed(shelf, capsys, as_json=False)
+    assert lines[0].split() == [
+        "runtag",
+        "age",
+        "host",
+        "size",
+        "parts",
+        "here",
+        "usb",
+        "verified",
+    ]
+    assert [line.split("   ")[0].strip() for line in lines[1:]] == [NEW, OLD, FREE]
+    assert list(listed(shelf, capsys)) == [NEW, OLD, FREE]
+
+
+def test_states_and_hosts_are_told(shelf, capsys):
+    """A copy is judged by the manifest here; without one here it counts as complete."""
+    rows = listed(shelf, capsys)
+    assert (rows[NEW]["here"], rows[NEW]["vaults"], rows[NEW]["host"]) == ("complete", {}, "pi")
+    assert (rows[OLD]["here"], rows[OLD]["vaults"]) == ("warnings", {"usb": "warnings"})
+    assert (rows[FREE]["here"], rows[FREE]["vaults"]) == (None, {"usb": "complete"})
+    assert rows[OLD]["warnings"] == ["changed"]
+
+
+def test_verifications_are_told(shelf, capsys):
+    """When it was verified last is in the table; programs get it by place."""
+    record(shelf, NEW, "here")
+    record(shelf, OLD, "usb", "it is cut")
+    rows = listed(shelf, capsys)
+    assert rows[NEW]["verified"]["here"]["good"] is True
+    assert rows[OLD]["verified"]["usb"]["problems"] == ["it is cut"]
+    assert rows[OLD]["vaults"] == {"usb": "damaged"}
+    lines = listed(shelf, capsys, as_json=False)
+    assert lines[2].endswith(": damaged")
+    assert lines[3].endswith("never")
+
+
+def test_no_archive_is_opened(shelf, capsys):
+    """The list is the same when nobody may read an archive, or its bytes are gone."""
+    before = listed(shelf, capsys)
+    for archive in (
+        *shelf.backups.glob("*backup.tar*"),
+        *(shelf.base / "usb").glob("*backup.tar*"),
+    ):
+        size = archive.stat().st_size
+        archive.unlink()
+        with archive.open("wb") as stream:
+            stream.truncate(size)
+    after = listed(shelf, capsys)
+    for each in (*before.values(), *after.values()):
+        del each["age_seconds"]
+    assert after == before
+
+
+def test_where_there_is_nothing_the_way_on_is_told(tmp_path, capsys, monkeypatch):
+    """An empty list names the folder and the command that makes a backup."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert "inv backup" in listed(Shelf(tmp_path), capsys, as_json=False)[0]
