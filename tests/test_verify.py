@@ -228,6 +228,22 @@ def test_a_vault_that_does_not_answer_is_no_damage(shelf, sshd, capsys):
     assert "not verified" in capsys.readouterr().err
 
 
+def test_a_disk_that_does_not_give_its_bytes_is_damage(shelf):
+    """An input/output error is recorded as a problem of the archive that lies there."""
+    archive = shelf.backups / f"{TAG}.general-backup.tar.gz"
+    archive.symlink_to("/proc/self/mem")  # reading its first byte is an input/output error
+    code, checks = run(shelf)
+    assert code == 1
+    assert "the disk does not give its bytes" in checks[TAG, HERE].problems[0]
+
+
+def test_an_archive_that_cannot_be_opened_is_not_verified(shelf, capsys):
+    """What could not be opened at all says nothing of its bytes, and nothing is recorded."""
+    (shelf.backups / f"{TAG}.general-backup.tar.gz").symlink_to("nowhere")
+    assert run(shelf) == (1, {})
+    assert "cannot be read: No such file" in capsys.readouterr().err
+
+
 def test_a_laptop_with_vaults_alone_keeps_the_record_among_its_own_state(shelf, tmp_path):
     """Where there is no folder of backups, the vault is meant and the record is under state."""
     shelf.put(TAG, shelf.vault("usb"))
