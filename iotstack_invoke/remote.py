@@ -225,9 +225,14 @@ def _once_there_is_a_session(act: Callable[[], Answer]) -> Answer:
     sshd counts a session that has just ended for a moment longer.
     """
     for _ in range(SESSION_TRIES):
-        with contextlib.suppress(ChannelException):
+        try:
             return act()
-        time.sleep(0.2)
+        except ChannelException:
+            time.sleep(0.2)
+        except SSHException as error:  # another thread took the ChannelException
+            if "Unable to open channel" not in str(error):
+                raise
+            time.sleep(0.2)
     return act()
 
 

@@ -154,11 +154,13 @@ class RecordFile:
         self.host.remove([self.path])
 
 
-def sets_in(place: Place, folder: str) -> tuple[BackupSet, ...]:
+def sets_in(
+    place: Place, folder: str, failed: Mapping[str, str] | None = None
+) -> tuple[BackupSet, ...]:
     """Return the sets of any place, newest first, each judged by its own manifest there.
 
-    Raises StepFailed where one of the manifests cannot be fetched: a set of which nothing is
-    known now must not pass for a damaged one.
+    `failed` as in gather_sets. Raises StepFailed where one of the manifests cannot be fetched: a
+    set of which nothing is known now must not pass for a damaged one.
     """
     names = place.names(folder)
     manifests = {}
@@ -167,7 +169,7 @@ def sets_in(place: Place, folder: str) -> tuple[BackupSet, ...]:
             content = stream.read()
         with contextlib.suppress(ValueError):
             manifests[runtag] = read_manifest(content.decode("utf-8"))
-    return gather_sets(names, manifests)
+    return gather_sets(names, manifests, failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +185,17 @@ class Newest:
         return self.good.made() if self.good else None
 
 
-def newest_good(place: Place, folder: str, now: datetime, *, host: str = "") -> Newest:
+def newest_good(
+    place: Place,
+    folder: str,
+    now: datetime,
+    *,
+    host: str = "",
+    failed: Mapping[str, str] | None = None,
+) -> Newest:
     """Return the newest good set in a folder, of one host if it is named; raises StepFailed.
+
+    `failed` as in gather_sets.
 
     No more manifests are opened than must be: a manifest is written after its set was begun, so
     none whose file is older than the best set so far can tell of a newer one.
@@ -199,7 +210,7 @@ def newest_good(place: Place, folder: str, now: datetime, *, host: str = "") -> 
         if manifest is None or (host and manifest.host != host):
             continue
         mine = {name: fact for name, fact in names.items() if name.startswith(f"{runtag}.")}
-        for each in gather_sets(mine, {runtag: manifest}):
+        for each in gather_sets(mine, {runtag: manifest}, failed):
             made = each.made()
             if each.runtag != runtag or each.state not in GOOD or made is None:
                 continue

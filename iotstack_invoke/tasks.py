@@ -86,7 +86,7 @@ def pin(work: Work, runtag: str, note: str = "", remove: bool = False) -> int:
         "runtag": "The backup to verify; latest, the newest, if nothing is given.",
         "all": "Verify every backup there.",
         "newest": "Verify the newest.",
-        "at": "here (the default where there is one), a vault's name, vault (the first), all.",
+        "at": "here (the default where there is one), a vault's name, vault (every one), all.",
         "json": "Print JSON for programs.",
     }
 )
@@ -110,7 +110,7 @@ def verify(
     help={
         "runtag": "The backup; latest is the newest.",
         "files": "List the members of one part instead: general or influx.",
-        "at": "here, a vault's name, vault (the first); else the first place that has it.",
+        "at": "here, a vault's name, vault (every one); else the first place that has it.",
         "json": "Print JSON for programs; of members, one a line.",
     }
 )
@@ -128,7 +128,7 @@ def show(work: Work, runtag: str, files: str = "", at: str = "", json: bool = Fa
     help={
         "before": "A backup.",
         "after": "Another one.",
-        "at": "here, a vault's name, vault (the first); else the first place that has each.",
+        "at": "here, a vault's name, vault (every one); else the first place that has each.",
         "json": "Print JSON for programs.",
     }
 )

@@ -49,6 +49,7 @@ def test_each_backup_is_listed_once_newest_first(shelf, capsys):
         "here",
         "usb",
         "verified",
+        "pinned",
     ]
     assert [line.split("   ")[0].strip() for line in lines[1:]] == [NEW, OLD, FREE]
     assert list(listed(shelf, capsys)) == [NEW, OLD, FREE]
@@ -74,6 +75,18 @@ def test_verifications_are_told(shelf, capsys):
     lines = listed(shelf, capsys, as_json=False)
     assert lines[2].endswith(": damaged")
     assert lines[3].endswith("never")
+
+
+def test_pins_are_told(shelf, capsys):
+    """A backup that is pinned in one place at least is told as pinned."""
+    (shelf.base / f"usb/{OLD}.pin.txt").write_text("before the move\n")
+    rows = listed(shelf, capsys)
+    assert [rows[tag]["pinned"] for tag in (NEW, OLD, FREE)] == [False, True, False]
+    assert [line.endswith("pinned") for line in listed(shelf, capsys, as_json=False)[1:]] == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_no_archive_is_opened(shelf, capsys):

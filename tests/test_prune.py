@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from iotstack_invoke.checks import Check, check_line
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost, locked
 from iotstack_invoke.manifest import Manifest, Part, utc_text
@@ -81,6 +82,17 @@ def test_each_place_is_pruned_by_its_own_policy(pi):
     assert "hosts.toml has no policy for this vault, so all that is there stays." in told.stdout
     assert "here: 2 of 4 sets were removed." in told.stdout
     assert "usb: 1 of 4 sets was removed." in told.stdout
+
+
+@pytest.mark.parametrize(("at", "kept"), [("here", [0, 1, 2]), ("usb", [0, 1, 2, 3])])
+def test_what_failed_its_verification_pushes_no_good_set_out(pi, at, kept):
+    """A set that was found damaged counts for nothing in the place where it was found so."""
+    folder = pi.backups if at == "here" else pi.usb
+    tags = [make_set(folder, days) for days in (1, 2, 3, 4, 5)]
+    check = Check(tags[0], at, utc_text(NOON), "read", good=False, problems=("torn",))
+    (pi.backups / ".checks.jsonl").write_text(check_line(check) + "\n")
+    assert pi.run(f"prune --at {at}").returncode == 0
+    assert sorted(listed(folder), reverse=True) == [tags[each] for each in kept]
 
 
 def test_without_a_place_only_this_machine_is_pruned(pi):

@@ -41,6 +41,15 @@ def test_a_young_backup_in_every_place_is_good(see):
     )
 
 
+def test_what_failed_its_verification_is_no_good_backup(tmp_path):
+    """The newest set that is known as damaged is passed over."""
+    for age in (3, 27):
+        put_set(tmp_path, NOW - age * HOUR)
+    failed = {"2026-11-23_1100": "2026-11-23T13:00:00Z"}
+    newest = newest_good(LocalHost(str(tmp_path)), str(tmp_path), NOW, failed=failed)
+    assert newest.good.runtag == "2026-11-22_1100"
+
+
 def test_an_older_copy_is_told_with_its_age(see):
     """A vault that has only yesterday's backup is good within the limit, and says so."""
     good, line = judge_status([see("here", 3), see("nas", 26)], NOW, LIMIT)

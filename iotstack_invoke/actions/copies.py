@@ -16,7 +16,7 @@ from ..site import Site
 from ..steps import Place
 
 VAULT = "vault"
-"""As of a restore: the first vault of the settings."""
+"""Every vault of the settings."""
 ALL = "all"
 
 
@@ -58,7 +58,7 @@ class Copy:
 
 
 def places_meant(site: Site, asked: str) -> tuple[str, ...]:
-    """Return which places `--at` means: here, a vault's name, vault (the first) or all.
+    """Return which places `--at` means: here, a vault's name, vault (every one) or all.
 
     Raises UsageError for any other.
     """
@@ -68,7 +68,7 @@ def places_meant(site: Site, asked: str) -> tuple[str, ...]:
     if asked == ALL:
         return names
     if asked == VAULT and site.vaults:
-        return names[1:2]
+        return names[1:]
     if asked == VAULT:
         raise UsageError("--at vault: hosts.toml names no vault.")
     raise UsageError(f"--at {asked}: write one of {', '.join((*names, VAULT, ALL))}.")

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from .. import __version__
+from ..checks import HERE, failed_at
 from ..engine import signals_raised
 from ..errors import ExitCode, Interrupted, IotstackError, KeyRefused, Refused, StepFailed
 from ..findings import (
@@ -53,7 +54,7 @@ from ..rulebooks.restore import RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named, of_stack, top_files
 from ..services.influx import InfluxFacts, influx_version
 from ..settings import ALWAYS_EXCLUDED, Machine, Settings, Ssh
-from ..site import Site, newest_good
+from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
 from ..targets import ANY_EXIT, device, entries, find_machine, read_text
 from .look import FOLDERS, Room, look_at_folder, look_for_room
@@ -374,10 +375,12 @@ class _Backups:
         return judge_sets(self.site.sets())
 
     def age(self) -> Iterable[Finding]:
-        newest = newest_good(
-            self.site.host, self.site.backups, self.now, host=socket.gethostname()
-        )
+        newest = self._newest_good(HERE, self.site.host, self.site.backups)
         return judge_age("last backup here", newest, self.now)
+
+    def _newest_good(self, at: str, place: Place, folder: str) -> Newest:
+        failed = failed_at(self.site.checks.newest(), at)
+        return newest_good(place, folder, self.now, host=socket.gethostname(), failed=failed)
 
     def vaults(self) -> Iterator[Finding]:
         if not self.site.vaults:
@@ -410,7 +413,7 @@ class _Backups:
         place.names(place.root)
         yield probe(topic, place)
         yield judge_space(f"{topic} space", place.free_bytes(place.root), copy_bytes)
-        newest = newest_good(place, place.root, self.now, host=socket.gethostname())
+        newest = self._newest_good(name, place, place.root)
         yield from judge_age(f"last backup in {name}", newest, self.now)
 
 

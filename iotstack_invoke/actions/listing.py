@@ -53,6 +53,11 @@ class Row:
         return manifest.state if whole else State.UNFINISHED.value
 
     @property
+    def pinned(self) -> bool:
+        """Whether it is never removed, in one place at least."""
+        return any(each.pinned for each in (self.here, *self.vaults.values()) if each)
+
+    @property
     def last_check(self) -> Check | None:
         """The newest verification, wherever it was."""
         return max(self.checks.values(), key=lambda each: each.utc, default=None)
@@ -119,7 +124,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> None:
         return
     names = tuple(site.vaults)
     report.table(
-        ("runtag", "age", "host", "size", "parts", "here", *names, "verified"),
+        ("runtag", "age", "host", "size", "parts", "here", *names, "verified", "pinned"),
         [
             (
                 row.runtag,
@@ -130,6 +135,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> None:
                 row.here.state.value if row.here else "",
                 *(row.state_in(name) for name in names),
                 check_text(row.last_check, now),
+                "pinned" if row.pinned else "",
             )
             for row in rows
         ],
@@ -158,6 +164,7 @@ def _plain(row: Row, now: datetime) -> dict[str, object]:
         "here": row.here.state.value if row.here else None,
         "vaults": {name: row.state_in(name) for name in row.vaults},
         "warnings": list(manifest.warnings) if manifest else [],
+        "pinned": row.pinned,
         "verified": {at: plain_check(each) for at, each in row.checks.items()},
     }
 

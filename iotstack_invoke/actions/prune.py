@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ..checks import HERE, Checks, failed_at
 from ..engine import signals_raised
 from ..errors import ExitCode, Interrupted, StepFailed, UsageError
 from ..report import Report, age_text
@@ -19,7 +20,6 @@ from ..settings import Settings
 from ..site import Site, finish_removals, remove_set, sets_in
 from ..steps import Place
 
-HERE = "here"
 EVERY_VAULT = "vault"
 EVERYWHERE = "all"
 NO_POLICY = "hosts.toml has no policy for this vault, so all that is there stays."
@@ -40,13 +40,15 @@ class Pruning:
     strangers: tuple[str, ...] = ()
     error: str = ""
 
-    def look(self, now: datetime) -> None:
-        """Judge the sets that are there; raises StepFailed."""
+    def look(self, now: datetime, checks: Checks) -> None:
+        """Judge the sets that are there, by what was verified as well; raises StepFailed."""
         names = self.place.names(self.folder)
         self.begun = removals_in(names)
         self.strangers = strangers_in(names)
         if self.policy:
-            self.verdicts = judge(sets_in(self.place, self.folder), self.policy, now)
+            self.verdicts = judge(
+                sets_in(self.place, self.folder, failed_at(checks, self.name)), self.policy, now
+            )
 
     def act(self) -> None:
         """Remove what is to go, the oldest first; raises StepFailed."""
@@ -105,7 +107,7 @@ def prune(
         with signals_raised(), contextlib.nullcontext() if dry_run else site.held("prune"):
             for each in prunings:
                 with _noted(each):
-                    each.look(datetime.now(UTC))
+                    each.look(datetime.now(UTC), site.checks.newest())
                 if not as_json:
                     _show(each, report, dry_run=dry_run)
             for each in prunings:

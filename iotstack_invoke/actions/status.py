@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from ..checks import HERE, failed_at
 from ..durations import read_duration
 from ..errors import IotstackError, StepFailed, UsageError
 from ..hosts import within
@@ -15,7 +16,6 @@ from ..settings import Settings
 from ..site import Newest, Site, newest_good
 from ..steps import Place
 
-HERE = "here"
 PLACE_LIMIT_S = 60.0
 
 
@@ -43,8 +43,10 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report) -> No
     # A vault may hold other machines' backups too; whoever names it means all of them.
     host = "" if at and at != HERE else socket.gethostname()
     now = datetime.now(UTC)
+    checks = site.checks.newest()
+    folders = {HERE: site.backups}
     seen = [
-        _look(name, place, site.backups if name == HERE else place.root, now, host)
+        _look(name, place, folders.get(name, place.root), now, host, failed_at(checks, name))
         for name, place in asked.items()
     ]
     good, line = judge_status(seen, now, limit)
@@ -53,9 +55,14 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report) -> No
     report.write(f"OK {line}")
 
 
-def _look(name: str, place: Place, folder: str, now: datetime, host: str) -> Seen:
+def _look(
+    name: str, place: Place, folder: str, now: datetime, host: str, failed: Mapping[str, str]
+) -> Seen:
+    def ask() -> Newest:
+        return newest_good(place, folder, now, host=host, failed=failed)
+
     try:
-        newest = within(PLACE_LIMIT_S, name, lambda: newest_good(place, folder, now, host=host))
+        newest = within(PLACE_LIMIT_S, name, ask)
     except IotstackError as error:
         return Seen(name, trouble=one_line(str(error)))
     return Seen(name, newest)
