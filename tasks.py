@@ -15,7 +15,7 @@ namespace.configure({"iotstack": {"checkout": HERE}})
     auto_shortflags=False,
     help={
         "live": "With the tests on the stand, or --no-live; they need root.",
-        "long": "With the restores on the stand, which take half an hour.",
+        "long": "With further restores on the stand, which take half an hour.",
     },
 )
 def test(context: Context, live: bool = True, long: bool = False) -> None:  # noqa: PT028 - a task

@@ -27,8 +27,6 @@ from stand import (
 )
 from stand_machine import UIDS
 
-pytestmark = pytest.mark.long
-
 SECRET = "correct-horse-battery"
 
 
@@ -103,7 +101,7 @@ def queries(machine):
     return {one["name"]: one["values"] for one in told if one.get("values")}
 
 
-@pytest.mark.parametrize("host", LOGINS)
+@pytest.mark.parametrize("host", ["test-pi", pytest.param("test-root", marks=pytest.mark.long)])
 def test_live_to_vault_to_test_host(person, pi, far, live, host, compose_version):
     """A backup of the live Pi comes back on another host with every file and every point.
 
@@ -146,7 +144,10 @@ def without_client(found):
     }
 
 
-@pytest.mark.parametrize("source", ["here", "vault", "folder"])
+@pytest.mark.parametrize(
+    "source",
+    ["here", *(pytest.param(each, marks=pytest.mark.long) for each in ("vault", "folder"))],
+)
 def test_local_restore(person, pi, live, source):
     """A restore on the Pi itself takes the newest set from its own backups, a vault or a folder."""
     before, all_points = tree(live), points(pi)
@@ -184,6 +185,7 @@ def test_undo_and_undo_again(person, pi, far, live):
         assert tree(top) == before
 
 
+@pytest.mark.long
 def test_restore_twice(person, pi, live):
     """The same set can be restored again after changes, and each restore can be undone in turn."""
     person.iot("backup", "--runtag", "t3", "--force")
@@ -232,6 +234,7 @@ def test_bare_host(person, pi, far, live, compose_version):
     assert below(tree(top), *wanted) == {}
 
 
+@pytest.mark.long
 def test_stack_that_is_down(person, pi, far, live):
     """A host whose containers were removed comes up from its own compose file."""
     person.iot("backup", "--runtag", "t5", "--force")
@@ -247,6 +250,7 @@ def test_stack_that_is_down(person, pi, far, live):
     assert (top / "docker-compose.yml").read_text() == smaller
 
 
+@pytest.mark.long
 def test_stopped_containers_stay_stopped(person, pi, live):
     """Containers that were stopped before are stopped after, InfluxDB too, and its data are in."""
     person.iot("backup", "--runtag", "t6", "--force")

@@ -1,6 +1,7 @@
 """A restore that fails, is killed or loses its line at any command leaves the old or the new stack.
 
-`IOTSTACK_FULL_SWEEP=1` tries every way at every command; otherwise some ways are only sampled.
+Six of them are tried each time, some more of each way by `inv test --long`, and every way at
+every command with IOTSTACK_FULL_SWEEP=1.
 """
 
 import contextlib
@@ -15,8 +16,6 @@ import tarfile
 import pytest
 from saboteur import Saboteur, Scene, differing
 from stand_machine import wait_for
-
-pytestmark = pytest.mark.long
 
 FULL = os.environ.get("IOTSTACK_FULL_SWEEP") == "1"
 GOOD, FAILED, NOT_FOUND = 0, 1, 10
@@ -173,12 +172,33 @@ def there(stand, pi):
     scene.away()
 
 
+SAMPLES = [
+    # where, way, words of the call at which it is met, what a person does then
+    ("here", "kill before", "volumes/nodered", "undo"),
+    ("here", "fail after", "influxd restore", ""),
+    ("here", "kill after", "docker start", "restore"),
+    ("there", "cut after", "docker stop", ""),
+    ("there", "kill and act late", ".fresh", "undo"),
+    ("there", "cut before", "docker start", ""),
+]
+
+
+@pytest.mark.parametrize(("where", "way", "words", "follow"), SAMPLES)
+def test_sample(request, where, way, words, follow):
+    """A fault of each kind, on either machine, ends in the old or the new stack."""
+    sweep = request.getfixturevalue(where)
+    sweep.meet(number_of(sweep, words), way, follow)
+    sweep.scene.clear()
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("way", LOCAL)
 def test_here(here, way):
     """A fault at any command that changes this machine ends in the old or the new stack."""
     here.try_all(way, here.numbers(way, 1 if way in EVERY else 5))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 def test_there(there, way):
     """A fault at any command that changes another machine ends in the old or the new stack."""
@@ -196,6 +216,7 @@ def number_of(sweep, words):
     return next(n for n, call in enumerate(sweep.calls, 1) if words in call)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("where", ["here", "there"])
 def test_stopped_during_the_switch(request, where, number):
@@ -218,6 +239,7 @@ def test_stopped_during_the_switch(request, where, number):
     scene.clear()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["stop before", "stop after"])
 def test_killed_while_it_undoes(here, how):
     """An undo that is killed three times in a row, each time further on, is still finished."""
@@ -241,6 +263,7 @@ def test_killed_while_it_undoes(here, how):
     scene.clear()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "torn",
     ['{"job": "restored", "step": "SwapIt', "\0" * 40, "{"],
@@ -264,6 +287,7 @@ def test_torn_journal(here, torn):
     scene.clear()
 
 
+@pytest.mark.long
 def test_killed_at_any_time(here):
     """A kill at a random moment, also between two commands, ends in the old stack or the new."""
     chance = random.Random(3)  # noqa: S311
@@ -301,6 +325,7 @@ exit 1
 """
 
 
+@pytest.mark.long
 def test_half_a_swap(here):
     """A swap whose script is killed before or after any one of its renames is undone."""
     scene = here.scene
@@ -322,6 +347,7 @@ def test_half_a_swap(here):
                 scene.clear()
 
 
+@pytest.mark.long
 def test_commit_whose_answer_is_lost(there):
     """A line that breaks just as the restore is committed leaves the old stack or the new."""
     scene = there.scene
@@ -403,6 +429,7 @@ LIES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", LIES)
 def test_load_that_fails(here, what):
     """A dump that InfluxDB does not take, or only says that it took, leads back to the old."""

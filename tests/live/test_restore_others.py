@@ -13,8 +13,6 @@ from stand import SERVICES, compose_up, query, remove_iotstack, wait_ping, write
 from stand_machine import UIDS, USER, wait_for
 from test_restore_refused import on_terminal
 
-pytestmark = pytest.mark.long
-
 SWAPPED = (
     "services/nodered",
     "services/mosquitto",
@@ -91,7 +89,7 @@ def as_iotstackbackup(machine, top, folder):
 
 
 @pytest.mark.parametrize("make", [as_the_seed, as_iotstackbackup])
-@pytest.mark.parametrize("host", ["", "test-pi"])
+@pytest.mark.parametrize("host", ["", pytest.param("test-pi", marks=pytest.mark.long)])
 def test_archives_of_other_tools(person, pi, far, live, make, host):
     """Archives with no manifest are taken as unproven, and bring every file and point back."""
     query(
@@ -145,7 +143,7 @@ def trail(path):
         ("influx-backup.tar", flip),
     ],
 )
-@pytest.mark.parametrize("host", ["", "test-pi"])
+@pytest.mark.parametrize("host", ["", pytest.param("test-pi", marks=pytest.mark.long)])
 def test_damaged_archive_without_manifest(person, pi, far, request, part, damage, host):
     """A damaged archive that has no manifest is refused before anything is touched."""
     made = request.getfixturevalue("seed_set")
@@ -176,7 +174,7 @@ def seed_set(person, pi, far):
     return folder
 
 
-@pytest.mark.parametrize("host", ["", "test-pi"])
+@pytest.mark.parametrize("host", ["test-pi", pytest.param("", marks=pytest.mark.long)])
 def test_volumes_on_another_file_system(person, pi, far, live, host):
     """Volumes on other media are swapped by renames on that medium, and undone in the same way."""
     all_points = points(pi)
@@ -215,6 +213,31 @@ def test_volumes_on_another_file_system(person, pi, far, live, host):
         machine.run(["sh", "-c", f"umount {top}/volumes; rm -rf {disk}"])
 
 
+def test_influxdb_on_another_file_system(person, pi, live):
+    """InfluxDB's data on media of their own are swapped by renames there, and undone so."""
+    all_points = points(pi)
+    person.iot("backup", "--runtag", "disk", "--force")
+    pi.run(["docker", "stop", *SERVICES])
+    disk, folder = live.parent / "disk", live / "volumes/influxdb"
+    pi.run(["sh", "-c", f"mkdir {disk} && mount -t tmpfs -o mode=755 tmpfs {disk}"])
+    pi.run(["sh", "-c", f"cp -a {folder}/. {disk}/ && mount --move {disk} {folder}"])
+    try:
+        compose_up(pi, user=USER)
+        change(pi, live)
+        kept = points(pi)
+        person.iot("restore", "--runtag", "disk", "--yes")
+        wait_ping(pi)
+        assert points(pi) == all_points
+        assert pi.run(["mountpoint", "-q", folder]).returncode == 0
+        assert "previous-disk" in pi.run(["ls", "-A", folder]).stdout
+        person.iot("undo", "--yes")
+        wait_ping(pi)
+        assert points(pi) == kept
+    finally:
+        remove_iotstack(pi)
+        pi.run(["sh", "-c", f"umount {folder}; rm -rf {disk}"])
+
+
 def _tree_inside(machine, top):
     """What lies on the mounted volumes, as the machine itself sees it."""
     left_out = (
@@ -227,6 +250,7 @@ def _tree_inside(machine, top):
     return machine.run(["sh", "-c", script, "sh", top / "volumes"]).stdout
 
 
+@pytest.mark.long
 def test_statistics_of_influxdb_left_out(person, pi, live):
     """Many raw lines about _internal are one line for people; the log alone has the raw ones."""
     file = live / "docker-compose.yml"

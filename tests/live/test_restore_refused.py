@@ -14,8 +14,6 @@ from restorer import Restorer, containers, points, tree
 from stand import remove_iotstack, write_points
 from stand_machine import USER, wait_for
 
-pytestmark = pytest.mark.long
-
 REMOTE = ("--host", "test-pi")
 
 
@@ -106,6 +104,25 @@ def test_runtag_that_is_not_there(person):
     refused(person, "--runtag", "../etc", code=2)
     refused(person, "--from", "nowhere", code=2)
     assert "test-pi, test-root" in refused(person, "--host", "testpi", code=2)
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    "place", ["restore", "services", "volumes/nodered", "volumes/grafana/data"]
+)
+def test_mount_points(person, pi, place):
+    """What cannot be swapped by rename, since a disk is mounted there, is refused in time."""
+    folder = person.top / place
+    was = folder.exists()
+    pi.run(["sh", "-c", f"mkdir -p {folder} && mount -t tmpfs -o mode=755 tmpfs {folder}"])
+    try:
+        said = refused(person, "--yes")
+    finally:
+        pi.run(["umount", folder])
+        if not was:
+            folder.rmdir()
+    assert str(folder) in said
+    assert "Nothing" in said
 
 
 @pytest.mark.usefixtures("untouched")
