@@ -139,7 +139,7 @@ class Scene:
         remove_iotstack(target)
         self.top = target.home_of(USER) / "IOTstack"
         self.over_ssh = target is not pi
-        self.settings = pi.home_of(USER) / "faults.toml"
+        self.settings = pi.home_of(USER) / f"faults-{target.name}.toml"
         self.saved = target.folder / "saved"
         shutil.rmtree(self.saved, ignore_errors=True)
         self._make()
