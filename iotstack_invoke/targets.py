@@ -11,14 +11,24 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from .errors import Busy, Refused, StepFailed, UsageError
 from .hosts import LocalHost, locked
 from .settings import Machine, Settings
 from .steps import Command, Host
 
+if TYPE_CHECKING:
+    from .remote import SshHost
+
 ANY_EXIT = frozenset(range(256))
 LOCK_HELD_EXIT = 99
+HOLD_AGAIN_LIMIT_S = 30
+# Only a process that has the lock's file open: its number may be another's since a restart.
+END_HOLDER = (
+    'for fd in /proc/"$1"/fd/*; do if [ "$(readlink "$fd")" = "$(realpath "$2")" ]; '
+    'then kill "$1"; exit; fi; done'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,36 +133,73 @@ def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> Target
     return Target(host, name, folder, role, as_root, docker)
 
 
+class Lock:
+    """The lock of a stack, held; on this machine nothing can take it away."""
+
+    def hold_again(self) -> None:
+        """Hold it still, or anew where the line that held it broke; raises Busy."""
+
+
 @contextlib.contextmanager
-def locked_target(target: Target, purpose: str) -> Iterator[None]:
+def locked_target(target: Target, purpose: str) -> Iterator[Lock]:
     """Hold the lock of a target's stack, wherever it is; raises Busy."""
     host = target.host
     host.run(Command(("mkdir", "-p", "-m", "0700", "--", target.backups)))
-    lock = f"{target.backups}/.lock"
+    path = f"{target.backups}/.lock"
     if isinstance(host, LocalHost):
-        with locked(lock, purpose):
-            yield
+        with locked(path, purpose):
+            yield Lock()
         return
-    # flock lives as long as the line: it reads our end, and goes when we or the line go.
-    told = json.dumps(
-        {"pid": os.getpid(), "purpose": purpose, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-    )
-    script = 'printf %s "$1" > "$2"; echo held; exec cat'
-    words = ("flock", "-n", "-E", str(LOCK_HELD_EXIT), lock, "sh", "-c", script, "sh", told, lock)
     from .remote import SshHost
 
     assert isinstance(host, SshHost)  # noqa: S101 - open_target gives no other
-    channel = host.login.start(Command(words))
+    lock = _FarLock(host, path, purpose)
+    lock.take()
     try:
-        if channel.recv(16).strip() != b"held":
-            holder = read_text(host, lock)
-            raise Busy(
-                f"On {target.name} another run is working on this stack. Wait for it, and run "
-                f"this again. ({holder.strip() or lock})"
-            )
-        yield
+        yield lock
     finally:
-        channel.close()
+        lock.let_go()
+
+
+class _FarLock(Lock):
+    """A lock on another machine: flock there reads our end, and goes when we or the line go."""
+
+    def __init__(self, host: SshHost, path: str, purpose: str) -> None:
+        self.host = host
+        self.path = path
+        self.purpose = purpose
+        self.holder = ""
+        """The process there that holds it."""
+        self._channel: Any = None
+
+    def take(self, wait_s: int = 0) -> None:
+        """Take it; raises Busy, with who holds it, where that is not done in time."""
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        told = json.dumps({"pid": os.getpid(), "purpose": self.purpose, "since": now})
+        words = ("flock", "--timeout", str(wait_s), "-E", str(LOCK_HELD_EXIT), self.path)
+        script = 'printf %s "$1" > "$2"; echo "held $$"; exec cat'
+        command = Command((*words, "sh", "-c", script, "sh", told, self.path))
+        self._channel = self.host.login.start(command)
+        answer = self._channel.recv(64).split()
+        if answer[:1] != [b"held"]:
+            self.let_go()
+            holder = read_text(self.host, self.path)
+            raise Busy(
+                f"On {self.host.name} another run is working on this stack. Wait for it, and run "
+                f"this again. ({holder.strip() or self.path})"
+            )
+        self.holder = answer[1].decode()
+
+    def hold_again(self) -> None:
+        """Hold it still, or take it anew; what holds it for a line that is dead is ended first."""
+        if not self._channel.closed and self._channel.get_transport().is_active():
+            return
+        self.host.run(Command(("sh", "-c", END_HOLDER, "sh", self.holder, self.path), ANY_EXIT))
+        self.take(HOLD_AGAIN_LIMIT_S)
+
+    def let_go(self) -> None:
+        """Let go of it."""
+        self._channel.close()
 
 
 def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:

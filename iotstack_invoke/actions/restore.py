@@ -35,7 +35,7 @@ from ..services.stack import wait_for_orphans
 from ..settings import Options, Settings
 from ..site import look_everywhere
 from ..steps import Command, Place, Record
-from ..targets import ANY_EXIT, Target, locked_target, open_target, read_text
+from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
 from .prospect import INFLUX_FOLDER, Prospect
 from .undo import recover
 from .wish import Source, Wish, choose_set, confirm, source_of
@@ -84,8 +84,8 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
                 chosen = _Restore(settings, target, source, wish, report)
                 if options.dry_run:
                     return chosen.show()
-                with locked_target(target, f"restore {chosen.runtag}"):
-                    return chosen.run(options)
+                with locked_target(target, f"restore {chosen.runtag}") as lock:
+                    return chosen.run(options, lock)
     except Interrupted as error:
         report.fail(f"The restore was {error}. The stack is as it was before.")
         return error.exit_code
@@ -116,7 +116,6 @@ class _Restore:
             target.host,
             target.journal,
             undoable(),
-            lambda: wait_for_orphans(target.host, target.guard),
         )
         self.runtag = self.backup.runtag
         self.before = Prospect(settings, target, source, wish, self.backup, self.manifest, report)
@@ -137,8 +136,14 @@ class _Restore:
         self.report.plan(self._plan(targets, facts))
         return ExitCode.GOOD
 
-    def run(self, options: Options) -> int:
-        """Restore under the lock."""
+    def run(self, options: Options, lock: Lock) -> int:
+        """Restore under the lock, which is held again before anything is undone."""
+
+        def settle() -> None:
+            lock.hold_again()
+            wait_for_orphans(self.target.host, self.target.guard)
+
+        self.journal.settle = settle
         recover(self.target, self.journal, self.report)
         facts = self.before.facts()
         self.before.refuse_without_room(facts)

@@ -1,0 +1,86 @@
+"""The lock of a stack on another machine, against a real sshd: held, lost with its line, held again."""
+
+import subprocess
+
+import pytest
+from scenes import until
+
+from iotstack_invoke.errors import Busy
+from iotstack_invoke.hosts import locked
+from iotstack_invoke.remote import Login, SshHost
+from iotstack_invoke.targets import Target, locked_target
+
+
+@pytest.fixture
+def target(sshd, tmp_path):
+    """A stack's folder behind an sshd."""
+    login = Login(sshd.login(), "test-pi")
+    yield Target(SshHost(login, str(tmp_path)), "test-pi", str(tmp_path), "test", (), ("docker",))
+    login.close()
+
+
+def is_free(target):
+    try:
+        with locked(f"{target.backups}/.lock", "another"):
+            return True
+    except Busy as error:
+        assert "restore x" in str(error)
+        return False
+
+
+def test_a_far_lock_is_held_until_the_end(target):
+    """Nobody else gets it meanwhile, here or over another line, and it is free afterwards."""
+    with locked_target(target, "restore x"):
+        assert not is_free(target)
+        with pytest.raises(Busy, match="restore x"), locked_target(target, "restore y"):
+            pass
+    until(lambda: is_free(target))
+
+
+def test_a_lock_that_went_with_its_line_is_held_again(target, sshd):
+    """What is undone after a line broke is undone under the lock."""
+    with locked_target(target, "restore x") as lock:
+        lock.hold_again()  # the line is good: nothing happens
+        first = lock.holder
+        sshd.cut()
+        until(lambda: not target.host.login._connection.is_connected)
+        lock.hold_again()
+        assert lock.holder != first
+        assert not is_free(target)
+
+
+def test_the_holder_of_a_dead_line_is_ended(target):
+    """sshd may hold a lock for minutes for a line that is gone; we are not kept out by ourselves."""
+    with locked_target(target, "restore x") as lock:
+        lock.let_go()
+        until(lambda: is_free(target))
+        path = f"{target.backups}/.lock"
+        with subprocess.Popen(
+            ["flock", path, "sh", "-c", "echo $$; exec sleep 100"], stdout=-1
+        ) as orphan:
+            lock.holder = orphan.stdout.readline().decode().strip()
+            lock.hold_again()
+            assert orphan.wait(timeout=10) != 0
+        assert not is_free(target)
+
+
+def test_a_process_that_holds_another_file_is_left_alone(target):
+    """After a restart the number of the old holder may be anybody's."""
+    with locked_target(target, "restore x") as lock:
+        lock.let_go()
+        with subprocess.Popen(["sleep", "100"]) as stranger:
+            lock.holder = str(stranger.pid)
+            lock.hold_again()
+            assert stranger.poll() is None
+            stranger.kill()
+        assert not is_free(target)
+
+
+def test_who_took_the_lock_meanwhile_is_told(target, monkeypatch):
+    """Where somebody else works on the stack by now, nothing is undone beside them."""
+    monkeypatch.setattr("iotstack_invoke.targets.HOLD_AGAIN_LIMIT_S", 1)
+    with locked_target(target, "restore x") as lock:
+        lock.let_go()
+        until(lambda: is_free(target))
+        with locked(f"{target.backups}/.lock", "undo"), pytest.raises(Busy, match="undo"):
+            lock.hold_again()
