@@ -10,48 +10,28 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import re
-import shlex
 import shutil
-import socket
 import stat
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import IO, Any, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
 
-import fabric
 import paramiko
-from fabric.runners import Remote
 from invoke.exceptions import CommandTimedOut, ThreadException
 from paramiko import (
-    AuthenticationException,
-    BadHostKeyException,
-    ChannelException,
     SSHException,
 )
 
-from .errors import KeyRefused, StepFailed, Unreachable
-from .hosts import CHUNK_BYTES, PRIVATE, LocalHost, _first_of, checked, piped, read_chunk
-from .runner import RUN_OVERRIDES, LineStream, _Mended
+from .errors import StepFailed, Unreachable
+from .hosts import CHUNK_BYTES, PRIVATE, _first_of, checked, piped, read_chunk
+from .login import CONNECT_LIMIT_S, Login, once_there_is_a_session, why_it_broke
+from .runner import LineStream
 from .settings import Ssh
 from .steps import Command, FileFact, Heard, Outcome, Pipe, Received
 
-# Without a handler Python prints its lines to stderr; what they tell reaches us as errors.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
-
-CONNECT_LIMIT_S = 15
 TRANSFER_LIMIT_S = 24 * 3600.0
-KEEPALIVE_S = 15
-DEAD_LINE_MS = 60_000
-SSH_PORT = 22
-COMMANDS_AT_ONCE = 8
-"""sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
-
-SESSION_TRIES = 10
 
 SHELL_ANSWER = "a shell answers"
 
@@ -80,192 +60,6 @@ DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s")
 """POSIX's columns of `df -P`; blanks in the name of a share or of its folder shift none."""
 REFUSED_BY_DISK = re.compile(r"No space left|quota exceeded|Permission denied|Read-only|Not a dir")
 RENAME = 'mv -f "$1" "$2" && { sync "$3" 2>/dev/null || sync; }'
-
-Answer = TypeVar("Answer")
-
-
-class MendedRemote(_Mended, Remote):  # type: ignore[misc]
-    """Fabric's Remote for unattended work: stdin at EOF, linear reading."""
-
-    def send_start_message(self, command: str) -> None:
-        """Start the command, with nothing to read."""
-        super().send_start_message(command)
-        self.channel.shutdown_write()
-
-
-class Login:
-    """One connection to another machine, opened when it is first needed."""
-
-    def __init__(self, ssh: Ssh, name: str) -> None:
-        self.ssh = ssh
-        self.name = name
-        self.at_once = threading.Semaphore(COMMANDS_AT_ONCE)
-        self._opening = threading.Lock()
-        self._connection: Any = None
-
-    def connection(self) -> Any:
-        """Return the open Fabric connection; raises Unreachable with the way out."""
-        with self._opening:  # threads that open one together fail (fabric#2239)
-            if self._connection is None:
-                self._connection = self.closed_connection()
-            if not self._connection.is_connected:
-                self.talk(self._connection.open)
-                _break_when_dead(self._connection.transport)
-        return self._connection
-
-    def closed_connection(self) -> Any:
-        """Return the Fabric connection as the settings describe it, not opened."""
-        return self.talk(lambda: _connection(self.ssh))
-
-    def start(self, command: Command) -> paramiko.Channel:
-        """Return a channel in which a command was started; raises Unreachable."""
-        transport = self.connection().transport
-        channel: paramiko.Channel = self.talk(
-            lambda: _once_there_is_a_session(transport.open_session)
-        )
-        self.talk(lambda: channel.exec_command(str(command)))
-        return channel
-
-    def sftp(self) -> paramiko.SFTPClient:
-        """Return an SFTP client of its own for the calling thread."""
-        transport = self.connection().transport
-        client = self.talk(
-            lambda: _once_there_is_a_session(lambda: paramiko.SFTPClient.from_transport(transport))
-        )
-        assert client is not None  # noqa: S101 - the transport is open
-        return client
-
-    def close(self) -> None:
-        """Close the connection; it opens again by itself."""
-        with self._opening:
-            if self._connection is not None:
-                self._connection.close()
-
-    def words(self) -> tuple[str, ...]:
-        """Return the `ssh` command up to the host, with the settings that Fabric has too."""
-        ssh = self.ssh
-        return (
-            *("ssh", "-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"),
-            *("-o", f"ConnectTimeout={CONNECT_LIMIT_S}"),
-            *("-o", f"ServerAliveInterval={KEEPALIVE_S}", "-o", "ServerAliveCountMax=4"),
-            *(("-F", ssh.config) if ssh.config else ()),
-            *(("-o", f"UserKnownHostsFile={ssh.known_hosts}") if ssh.known_hosts else ()),
-            *(("-p", str(ssh.port)) if ssh.port else ()),
-            *(("-i", ssh.key) if ssh.key else ()),
-            *(("-l", ssh.user) if ssh.user else ()),
-            ssh.host,
-        )
-
-    def _forget(self, host: str) -> str:
-        """Return the command that forgets the key of this machine, or of one on the way to it."""
-        each, name = self._connection, host
-        while isinstance(each, fabric.Connection):
-            if each.host == host:
-                name = _known_as(host, each.port)
-            each = each.gateway
-        file = ("-f", self.ssh.known_hosts) if self.ssh.known_hosts else ()
-        return shlex.join(("ssh-keygen", *file, "-R", name))
-
-    def talk(self, act: Callable[[], Answer]) -> Answer:
-        """Return what `act` returns; its errors become Unreachable, with the way out."""
-        try:
-            return act()
-        except BadHostKeyException as error:
-            raise KeyRefused(
-                f"{self.name} ({self.ssh.host}) shows another host key than the one we know: "
-                "either it was set up anew or it is another machine. Compare the fingerprints; "
-                f"if it is right, forget the old key with `{self._forget(error.hostname)}`, "
-                f"then run `inv hosts --trust {self.name}`."
-            ) from error
-        except AuthenticationException as error:
-            raise Unreachable(
-                f"{self.name} ({self.ssh.host}) did not let us in: {error}. Put your public key "
-                f"there with `ssh-copy-id {self.ssh.host}`; nobody is asked for a password here."
-            ) from error
-        except SSHException as error:
-            if "not found in known_hosts" in str(error):
-                raise KeyRefused(
-                    f"The host key of {self.name} ({self.ssh.host}) is not known. Log in once "
-                    f"with `ssh {self.ssh.host}` and compare the fingerprint, or run "
-                    f"`inv hosts --trust {self.name}`."
-                ) from error
-            raise Unreachable(f"{self.name} ({self.ssh.host}): {error}.", again=True) from error
-        except socket.gaierror as error:
-            raise Unreachable(
-                f"{self.name}: there is no host named {self.ssh.host}: {error.strerror}."
-            ) from error
-        except (OSError, EOFError) as error:
-            why = _why(error)
-            if getattr(error, "filename", None):  # a file of ours: the key, the configuration
-                raise Unreachable(
-                    f"{self.name}: {error.filename} cannot be read: {why}."  # type: ignore[union-attr]
-                ) from error
-            raise Unreachable(
-                f"{self.name} ({self.ssh.host}) does not answer: {why}. Is it switched on, and "
-                "does `ssh` reach it?",
-                again=True,
-            ) from error
-
-
-def _known_as(host: str, port: int) -> str:
-    """Return the name under which known_hosts has a host."""
-    return host if port == SSH_PORT else f"[{host}]:{port}"
-
-
-def _break_when_dead(transport: Any) -> None:
-    """Let a line that went dead break: TCP alone hopes for a quarter of an hour."""
-    transport.set_keepalive(KEEPALIVE_S)
-    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a line through a gateway
-        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_LINE_MS)
-
-
-def _once_there_is_a_session(act: Callable[[], Answer]) -> Answer:
-    """Return what `act` returns, which opens a session; a refused one has run nothing.
-
-    sshd counts a session that has just ended for a moment longer.
-    """
-    for _ in range(SESSION_TRIES):
-        try:
-            return act()
-        except ChannelException:
-            time.sleep(0.2)
-        except SSHException as error:  # another thread took the ChannelException
-            if "Unable to open channel" not in str(error):
-                raise
-            time.sleep(0.2)
-    return act()
-
-
-def _connection(ssh: Ssh) -> Any:
-    """Return a closed Fabric connection that refuses a host whose key it does not know.
-
-    Fabric sets AutoAddPolicy and loads no known_hosts: it connected although known_hosts held
-    another key for that host (fabric#2071, measured).
-    """
-    config = fabric.Config(overrides=RUN_OVERRIDES, runtime_ssh_path=ssh.config or None)
-    config.runners.remote = MendedRemote
-    connection = fabric.Connection(
-        ssh.host,
-        user=ssh.user or None,
-        port=ssh.port or None,
-        config=config,
-        connect_timeout=CONNECT_LIMIT_S,
-        connect_kwargs={"key_filename": [os.path.expanduser(ssh.key)]} if ssh.key else {},
-    )
-    each = connection
-    while isinstance(each, fabric.Connection):
-        files = ssh.known_hosts or each.ssh_config.get("userknownhostsfile", "")
-        if files:
-            for file in shlex.split(files):
-                with contextlib.suppress(FileNotFoundError):
-                    each.client.load_host_keys(os.path.expanduser(file))
-        else:
-            each.client.load_system_host_keys()
-            with contextlib.suppress(OSError):
-                each.client.load_system_host_keys("/etc/ssh/ssh_known_hosts")
-        each.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        each = each.gateway
-    return connection
 
 
 def open_place(ssh: Ssh, root: str, name: str) -> SshHost | SftpPlace:
@@ -308,7 +102,7 @@ class SshHost:
             streams = {f"{name}_stream": LineStream(name, heard) for name in ("out", "err")}
         try:
             with self.login.at_once:
-                result = _once_there_is_a_session(
+                result = once_there_is_a_session(
                     lambda: connection.run(str(command), timeout=command.limit_s, **streams)
                 )
         except CommandTimedOut as error:
@@ -320,7 +114,7 @@ class SshHost:
             raise _first_of(error) from error
         except (SSHException, OSError, EOFError) as error:
             raise Unreachable(
-                f"The line to {self.name} broke: {_why(error)}.", again=True
+                f"The line to {self.name} broke: {why_it_broke(error)}.", again=True
             ) from error
         finally:
             for stream in streams.values():
@@ -407,7 +201,7 @@ class SshHost:
             code = channel.recv_exit_status()
         except (SSHException, OSError, EOFError) as error:
             raise StepFailed(
-                f"Sending to {self.name} failed: {_why(error)}", again=True
+                f"Sending to {self.name} failed: {why_it_broke(error)}", again=True
             ) from error
         finally:
             _close(channel)
@@ -554,7 +348,7 @@ class SftpPlace:
             yield client
         except (SSHException, EOFError) as error:
             raise Unreachable(
-                f"The line to {self.name} broke: {_why(error)}.", again=True
+                f"The line to {self.name} broke: {why_it_broke(error)}.", again=True
             ) from error
         except OSError as error:
             channel = client.get_channel()
@@ -567,11 +361,6 @@ class SftpPlace:
 def _not_sent(name: str, why: str) -> StepFailed:
     """Return the failure; what the far side's disk refused is not tried again."""
     return StepFailed(f"Sending to {name} failed: {why}", again=not REFUSED_BY_DISK.search(why))
-
-
-def _why(error: Exception) -> str:
-    """Return what an error says, without its number; EOFError says nothing."""
-    return getattr(error, "strerror", None) or str(error) or "it was cut"
 
 
 def _close(channel: Any) -> None:
@@ -591,43 +380,3 @@ def _fact(line: str) -> FileFact:
 
 def _sftp_fact(found: paramiko.SFTPAttributes) -> FileFact:
     return FileFact(found.st_size or 0, found.st_mtime or 0.0, stat.S_ISDIR(found.st_mode or 0))
-
-
-@dataclass(frozen=True, slots=True)
-class HostKey:
-    """The key that a host offers, under the name that known_hosts has for it."""
-
-    name: str
-    algorithm: str
-    base64: str
-    fingerprint: str
-
-
-def offered_key(ssh: Ssh, name: str) -> HostKey:
-    """Return the key that a host offers now, proving nothing; raises Unreachable."""
-    login = Login(ssh, name)
-    connection = login.closed_connection()
-
-    def ask() -> paramiko.PKey:
-        sock = connection.open_gateway() if connection.gateway else None
-        sock = sock or socket.create_connection(
-            (connection.host, connection.port), timeout=CONNECT_LIMIT_S
-        )
-        transport = paramiko.Transport(sock)
-        try:
-            transport.start_client(timeout=CONNECT_LIMIT_S)
-            return transport.get_remote_server_key()
-        finally:
-            transport.close()
-
-    key = login.talk(ask)
-    known_as = _known_as(connection.host, connection.port)
-    return HostKey(known_as, key.get_name(), key.get_base64(), key.fingerprint)
-
-
-def remember_key(ssh: Ssh, key: HostKey) -> str:
-    """Add a key to the file of known hosts, and return the file's name."""
-    path = ssh.known_hosts or os.path.expanduser("~/.ssh/known_hosts")
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    LocalHost("/").append(path, f"{key.name} {key.algorithm} {key.base64}")
-    return path

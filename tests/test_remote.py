@@ -22,7 +22,8 @@ from sshd import make_key, offspring
 from iotstack_invoke import remote
 from iotstack_invoke.engine import signals_raised
 from iotstack_invoke.errors import Interrupted, StepFailed, Unreachable
-from iotstack_invoke.remote import Login, SftpPlace, SshHost, _connection, open_place
+from iotstack_invoke.login import Login, closed_connection
+from iotstack_invoke.remote import SftpPlace, SshHost, open_place
 from iotstack_invoke.settings import Ssh
 from iotstack_invoke.steps import Command, Outcome, Received
 
@@ -510,7 +511,7 @@ def test_a_line_that_breaks_while_reading_is_not_the_end_of_the_file(
 
 def test_a_server_that_takes_no_more_sessions_is_told(start_sshd, root, request, monkeypatch):
     """A channel that sshd refuses is a failure worth another attempt, on every way."""
-    monkeypatch.setattr("iotstack_invoke.remote.SESSION_TRIES", 1)
+    monkeypatch.setattr("iotstack_invoke.login.SESSION_TRIES", 1)
     server = start_sshd("busy", "MaxSessions 1")
     request.getfixturevalue("no_ssh")
     place = open_place(server.login(), str(root), "nas")
@@ -706,7 +707,7 @@ def test_each_machine_on_the_way_is_verified(start_sshd, root, which, known):
 def test_every_connection_refuses_unknown_hosts(start_sshd):
     """However many gateways there are, each connection rejects a missing host key."""
     servers = [start_sshd(name) for name in ("a", "b", "c")]
-    each = _connection(jump_config(*servers))
+    each = closed_connection(jump_config(*servers))
     policies = []
     while isinstance(each, fabric.Connection):
         policies.append(type(each.client._policy))

@@ -7,7 +7,8 @@ from scenes import until
 
 from iotstack_invoke.errors import Busy
 from iotstack_invoke.hosts import locked
-from iotstack_invoke.remote import Login, SshHost
+from iotstack_invoke.login import Login
+from iotstack_invoke.remote import SshHost
 from iotstack_invoke.targets import Target, locked_target
 
 
@@ -23,8 +24,7 @@ def is_free(target):
     try:
         with locked(f"{target.backups}/.lock", "another"):
             return True
-    except Busy as error:
-        assert "restore x" in str(error)
+    except Busy:
         return False
 
 
@@ -50,7 +50,7 @@ def test_a_lock_that_went_with_its_line_is_held_again(target, sshd):
 
 
 def test_the_holder_of_a_dead_line_is_ended(target):
-    """sshd may hold a lock for minutes for a line that is gone; we are not kept out by ourselves."""
+    """Sshd may hold a lock for minutes for a line that is gone; we are not kept out by ourselves."""
     with locked_target(target, "restore x") as lock:
         lock.let_go()
         until(lambda: is_free(target))

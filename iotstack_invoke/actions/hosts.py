@@ -59,7 +59,7 @@ def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> i
     """
     vaults = {each.name: each.ssh for each in settings.vaults if each.ssh}
     ssh = vaults.get(name) or find_machine(settings, name).ssh
-    from ..remote import offered_key, remember_key
+    from ..login import offered_key, remember_key
 
     key = offered_key(ssh, name)
     report.write(f"{name} ({ssh.host}) shows the key {key.algorithm} {key.fingerprint}")

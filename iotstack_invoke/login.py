@@ -1,0 +1,277 @@
+"""Logging in to another machine over SSH: one connection, settings, and whose key is trusted.
+
+Host keys are verified on every way in, gateways included. Imported only where a remote machine
+is used: Fabric takes a fifth of a second to import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import fabric
+import paramiko
+from fabric.runners import Remote
+from paramiko import (
+    AuthenticationException,
+    BadHostKeyException,
+    ChannelException,
+    SSHException,
+)
+
+from .errors import KeyRefused, Unreachable
+from .hosts import LocalHost
+from .runner import RUN_OVERRIDES, _Mended
+from .settings import Ssh
+from .steps import Command
+
+# Without a handler Python prints its lines to stderr; what they tell reaches us as errors.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+CONNECT_LIMIT_S = 15
+KEEPALIVE_S = 15
+DEAD_LINE_MS = 60_000
+SSH_PORT = 22
+COMMANDS_AT_ONCE = 8
+"""sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
+
+SESSION_TRIES = 10
+
+Answer = TypeVar("Answer")
+
+
+class MendedRemote(_Mended, Remote):  # type: ignore[misc]
+    """Fabric's Remote for unattended work: stdin at EOF, linear reading."""
+
+    def send_start_message(self, command: str) -> None:
+        """Start the command, with nothing to read."""
+        super().send_start_message(command)
+        self.channel.shutdown_write()
+
+
+class Login:
+    """One connection to another machine, opened when it is first needed."""
+
+    def __init__(self, ssh: Ssh, name: str) -> None:
+        self.ssh = ssh
+        self.name = name
+        self.at_once = threading.Semaphore(COMMANDS_AT_ONCE)
+        self._opening = threading.Lock()
+        self._connection: Any = None
+
+    def connection(self) -> Any:
+        """Return the open Fabric connection; raises Unreachable with the way out."""
+        with self._opening:  # threads that open one together fail (fabric#2239)
+            if self._connection is None:
+                self._connection = self.closed_connection()
+            if not self._connection.is_connected:
+                self.talk(self._connection.open)
+                _break_when_dead(self._connection.transport)
+        return self._connection
+
+    def closed_connection(self) -> Any:
+        """Return the Fabric connection as the settings describe it, not opened."""
+        return self.talk(lambda: closed_connection(self.ssh))
+
+    def start(self, command: Command) -> paramiko.Channel:
+        """Return a channel in which a command was started; raises Unreachable."""
+        transport = self.connection().transport
+        channel: paramiko.Channel = self.talk(
+            lambda: once_there_is_a_session(transport.open_session)
+        )
+        self.talk(lambda: channel.exec_command(str(command)))
+        return channel
+
+    def sftp(self) -> paramiko.SFTPClient:
+        """Return an SFTP client of its own for the calling thread."""
+        transport = self.connection().transport
+        client = self.talk(
+            lambda: once_there_is_a_session(lambda: paramiko.SFTPClient.from_transport(transport))
+        )
+        assert client is not None  # noqa: S101 - the transport is open
+        return client
+
+    def close(self) -> None:
+        """Close the connection; it opens again by itself."""
+        with self._opening:
+            if self._connection is not None:
+                self._connection.close()
+
+    def words(self) -> tuple[str, ...]:
+        """Return the `ssh` command up to the host, with the settings that Fabric has too."""
+        ssh = self.ssh
+        return (
+            *("ssh", "-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"),
+            *("-o", f"ConnectTimeout={CONNECT_LIMIT_S}"),
+            *("-o", f"ServerAliveInterval={KEEPALIVE_S}", "-o", "ServerAliveCountMax=4"),
+            *(("-F", ssh.config) if ssh.config else ()),
+            *(("-o", f"UserKnownHostsFile={ssh.known_hosts}") if ssh.known_hosts else ()),
+            *(("-p", str(ssh.port)) if ssh.port else ()),
+            *(("-i", ssh.key) if ssh.key else ()),
+            *(("-l", ssh.user) if ssh.user else ()),
+            ssh.host,
+        )
+
+    def _forget(self, host: str) -> str:
+        """Return the command that forgets the key of this machine, or of one on the way to it."""
+        each, name = self._connection, host
+        while isinstance(each, fabric.Connection):
+            if each.host == host:
+                name = _known_as(host, each.port)
+            each = each.gateway
+        file = ("-f", self.ssh.known_hosts) if self.ssh.known_hosts else ()
+        return shlex.join(("ssh-keygen", *file, "-R", name))
+
+    def talk(self, act: Callable[[], Answer]) -> Answer:
+        """Return what `act` returns; its errors become Unreachable, with the way out."""
+        try:
+            return act()
+        except BadHostKeyException as error:
+            raise KeyRefused(
+                f"{self.name} ({self.ssh.host}) shows another host key than the one we know: "
+                "either it was set up anew or it is another machine. Compare the fingerprints; "
+                f"if it is right, forget the old key with `{self._forget(error.hostname)}`, "
+                f"then run `inv hosts --trust {self.name}`."
+            ) from error
+        except AuthenticationException as error:
+            raise Unreachable(
+                f"{self.name} ({self.ssh.host}) did not let us in: {error}. Put your public key "
+                f"there with `ssh-copy-id {self.ssh.host}`; nobody is asked for a password here."
+            ) from error
+        except SSHException as error:
+            if "not found in known_hosts" in str(error):
+                raise KeyRefused(
+                    f"The host key of {self.name} ({self.ssh.host}) is not known. Log in once "
+                    f"with `ssh {self.ssh.host}` and compare the fingerprint, or run "
+                    f"`inv hosts --trust {self.name}`."
+                ) from error
+            raise Unreachable(f"{self.name} ({self.ssh.host}): {error}.", again=True) from error
+        except socket.gaierror as error:
+            raise Unreachable(
+                f"{self.name}: there is no host named {self.ssh.host}: {error.strerror}."
+            ) from error
+        except (OSError, EOFError) as error:
+            why = why_it_broke(error)
+            if getattr(error, "filename", None):  # a file of ours: the key, the configuration
+                raise Unreachable(
+                    f"{self.name}: {error.filename} cannot be read: {why}."  # type: ignore[union-attr]
+                ) from error
+            raise Unreachable(
+                f"{self.name} ({self.ssh.host}) does not answer: {why}. Is it switched on, and "
+                "does `ssh` reach it?",
+                again=True,
+            ) from error
+
+
+def _known_as(host: str, port: int) -> str:
+    """Return the name under which known_hosts has a host."""
+    return host if port == SSH_PORT else f"[{host}]:{port}"
+
+
+def _break_when_dead(transport: Any) -> None:
+    """Let a line that went dead break: TCP alone hopes for a quarter of an hour."""
+    transport.set_keepalive(KEEPALIVE_S)
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a line through a gateway
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_LINE_MS)
+
+
+def once_there_is_a_session(act: Callable[[], Answer]) -> Answer:
+    """Return what `act` returns, which opens a session; a refused one has run nothing.
+
+    sshd counts a session that has just ended for a moment longer.
+    """
+    for _ in range(SESSION_TRIES):
+        try:
+            return act()
+        except ChannelException:
+            time.sleep(0.2)
+        except SSHException as error:  # another thread took the ChannelException
+            if "Unable to open channel" not in str(error):
+                raise
+            time.sleep(0.2)
+    return act()
+
+
+def closed_connection(ssh: Ssh) -> Any:
+    """Return a closed Fabric connection that refuses a host whose key it does not know.
+
+    Fabric sets AutoAddPolicy and loads no known_hosts: it connected although known_hosts held
+    another key for that host (fabric#2071, measured).
+    """
+    config = fabric.Config(overrides=RUN_OVERRIDES, runtime_ssh_path=ssh.config or None)
+    config.runners.remote = MendedRemote
+    connection = fabric.Connection(
+        ssh.host,
+        user=ssh.user or None,
+        port=ssh.port or None,
+        config=config,
+        connect_timeout=CONNECT_LIMIT_S,
+        connect_kwargs={"key_filename": [os.path.expanduser(ssh.key)]} if ssh.key else {},
+    )
+    each = connection
+    while isinstance(each, fabric.Connection):
+        files = ssh.known_hosts or each.ssh_config.get("userknownhostsfile", "")
+        if files:
+            for file in shlex.split(files):
+                with contextlib.suppress(FileNotFoundError):
+                    each.client.load_host_keys(os.path.expanduser(file))
+        else:
+            each.client.load_system_host_keys()
+            with contextlib.suppress(OSError):
+                each.client.load_system_host_keys("/etc/ssh/ssh_known_hosts")
+        each.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        each = each.gateway
+    return connection
+
+
+def why_it_broke(error: Exception) -> str:
+    """Return what an error says, without its number; EOFError says nothing."""
+    return getattr(error, "strerror", None) or str(error) or "it was cut"
+
+
+@dataclass(frozen=True, slots=True)
+class HostKey:
+    """The key that a host offers, under the name that known_hosts has for it."""
+
+    name: str
+    algorithm: str
+    base64: str
+    fingerprint: str
+
+
+def offered_key(ssh: Ssh, name: str) -> HostKey:
+    """Return the key that a host offers now, proving nothing; raises Unreachable."""
+    login = Login(ssh, name)
+    connection = login.closed_connection()
+
+    def ask() -> paramiko.PKey:
+        sock = connection.open_gateway() if connection.gateway else None
+        sock = sock or socket.create_connection(
+            (connection.host, connection.port), timeout=CONNECT_LIMIT_S
+        )
+        transport = paramiko.Transport(sock)
+        try:
+            transport.start_client(timeout=CONNECT_LIMIT_S)
+            return transport.get_remote_server_key()
+        finally:
+            transport.close()
+
+    key = login.talk(ask)
+    known_as = _known_as(connection.host, connection.port)
+    return HostKey(known_as, key.get_name(), key.get_base64(), key.fingerprint)
+
+
+def remember_key(ssh: Ssh, key: HostKey) -> str:
+    """Add a key to the file of known hosts, and return the file's name."""
+    path = ssh.known_hosts or os.path.expanduser("~/.ssh/known_hosts")
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    LocalHost("/").append(path, f"{key.name} {key.algorithm} {key.base64}")
+    return path
