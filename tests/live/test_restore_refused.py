@@ -225,6 +225,35 @@ def test_no_room(person, far, where):
 
 
 @pytest.mark.usefixtures("untouched")
+def test_disk_that_fills_up_while_staging(person, far):
+    """A backup that is larger than its manifest says leaves the stack alone, and no partial file."""
+    big = person.top / "volumes/nodered/data/big"
+    big.write_bytes(b"0123456789abcdef" * (30 << 16))
+    person.iot("backup", "--runtag", "big one")
+    big.unlink()
+    manifest = person.vault / "big one.manifest.json"
+    content = json.loads(manifest.read_text())
+    content["parts"]["general"]["facts"]["unpacked_bytes"] = 1000
+    manifest.write_text(json.dumps(content))
+    top = person.far_top()
+    kept = top.parent / "kept"
+    far.run(["sh", "-c", f"mkdir {kept} && mount -t tmpfs -o size=20m,mode=755 tmpfs {kept}"])
+    far.run(["sh", "-c", f"cp -a {top}/. {kept}/ && mount --move {kept} {top}"])
+    try:
+        said = refused(person, "--runtag", "big one", *REMOTE, "--yes", code=1)
+        left = far.run(["find", top / "restore", "-name", "*.partial"]).stdout.split()
+    finally:
+        far.run(["umount", top])
+        far.run(["rmdir", kept])
+        for folder in (person.vault, person.top / "backups"):
+            for file in folder.glob("big one.*"):
+                file.unlink()
+    assert "No space left on device" in said
+    assert "Nothing of the stack was touched" in said
+    assert left == []
+
+
+@pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("words", [(), REMOTE], ids=["here", "far"])
 def test_another_run_is_busy(person, pi, far, words):
     """While another run holds the stack's lock a restore and an undo are refused with 11."""
