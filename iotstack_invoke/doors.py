@@ -6,6 +6,7 @@ are in tasks.py.
 
 from __future__ import annotations
 
+import signal
 import traceback
 from collections.abc import Callable
 from copy import deepcopy
@@ -80,6 +81,10 @@ class Door(Task):  # type: ignore[type-arg]
             work = Work(settings, report, options)
             code = self.body(work, **given)
             self.times_called += 1
+            report.flush()
+        except BrokenPipeError:  # `| head` has enough
+            report.pass_over_output()
+            code = 128 + signal.SIGPIPE
         except IotstackError as error:
             if debug:
                 traceback.print_exc()

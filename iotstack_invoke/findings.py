@@ -315,8 +315,8 @@ def judge_sets(sets: Iterable[BackupSet]) -> tuple[Finding, ...]:
         if each.state is State.UNFINISHED:
             found.append(warning(name, "is unfinished: its run did not end, or runs now", again))
         elif each.state is State.DAMAGED:
-            said = "is damaged: a part is gone or has another size"
-            found.append(warning(name, said, f"{again} --force, or remove its files"))
+            said = "is damaged: its manifest or a part is gone, or is not what it was"
+            found.append(warning(name, said, f"other copies: inv show {shlex.quote(each.runtag)}"))
     return tuple(found)
 
 

@@ -6,9 +6,9 @@ under cron prints nothing. Text that we did not write is never taken for markup.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .engine import End, JobResult
-from .errors import Interrupted
+from .errors import StepFailed
 from .plan import Graph, Plan, PlannedJob
 from .rules import Job, split_set_name
 
@@ -115,11 +115,23 @@ class Report:
 
     def write_line(self, text: str) -> None:
         """Print one of very many lines of a result as it is; Rich would take 20 s for 100,000."""
+        sys.stdout.write(f"{text}\n")
+
+    def flush(self) -> None:
+        """Write out what is buffered; raises StepFailed where that cannot be done."""
         try:
-            sys.stdout.write(f"{text}\n")
-        except BrokenPipeError:  # `| head` has enough; what is buffered must not fail at our end
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.pass_over_output()
+            raise StepFailed(f"The output cannot be written: {error.strerror}.") from error
+
+    @staticmethod
+    def pass_over_output() -> None:
+        """Let what is still buffered go nowhere: Python would write it once more at its end."""
+        with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Interrupted(signal.SIGPIPE) from None
 
     def write_json(self, content: Any) -> None:
         """Print a result for programs; of a list, each item on a line of its own.

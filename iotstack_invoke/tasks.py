@@ -24,11 +24,11 @@ def backup(work: Work, runtag: str = "") -> int:
 
 
 @door(name="list", help={"json": "Print JSON for programs."})
-def list_(work: Work, json: bool = False) -> None:
+def list_(work: Work, json: bool = False) -> int:
     """List the backups here and in the vaults: age, size, parts, state."""
     from .actions.listing import list_backups
 
-    list_backups(work.settings, work.report, as_json=json)
+    return list_backups(work.settings, work.report, as_json=json)
 
 
 @door(

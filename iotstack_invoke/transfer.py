@@ -62,9 +62,12 @@ class Send:
                 again=True,
             )
         if known and known != sent:
+            advice = "Make it again with --force, and check the disk."
+            if self.source.role == "from":
+                advice = "Take another copy, or another backup: inv list shows them."
             raise StepFailed(
                 f"{self.source.absolute} is no longer what was written: its SHA-256 is {sent}, "
-                f"and was {known}. Make it again with --force, and check the disk."
+                f"and was {known}. {advice}"
             )
         if received.size_bytes != counted.size_bytes or received.sha256 not in (sent, None):
             raise StepFailed(

@@ -129,14 +129,13 @@ class LittleStack:
 
     def start(self, line, **given):
         """Start `iotstack LINE`."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
             self.words(line),
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
-            **given,
+            **{**pipes, **given},
         )
 
     def run(self, line):

@@ -254,6 +254,27 @@ def test_a_failed_part_is_exit_1_and_a_warning_is_exit_3(little_stack):
     assert "Traceback" not in told.stderr
 
 
+@pytest.mark.parametrize("words", ["list", "list --json", "graph", "prune --dry-run"])
+def test_who_reads_no_further_gets_no_traceback(little_stack, words):
+    """A closed pipe ends a task with 141 or earlier, and in silence."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = little_stack.start(words, stdout=writer)
+    os.close(writer)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in {1, 141}
+    assert err == ""
+
+
+def test_a_result_that_cannot_be_written_is_a_failure(little_stack):
+    """A full disk behind `>` is told, with exit 1."""
+    with open("/dev/full", "w") as full:
+        process = little_stack.start("list --json", stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err == "The output cannot be written: No space left on device.\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_backup_with_its_code(little_stack, number):
     """A backup that is stopped leaves no program and no half-written part, and says so."""

@@ -5,8 +5,11 @@ import json
 import pytest
 from shelf import Shelf
 
+from iotstack_invoke.actions.copies import find_copy
 from iotstack_invoke.actions.listing import list_backups
+from iotstack_invoke.actions.wish import Source, choose_set
 from iotstack_invoke.checks import Check
+from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.report import Report
 from iotstack_invoke.site import Site
 
@@ -75,6 +78,42 @@ def test_verifications_are_told(shelf, capsys):
     lines = listed(shelf, capsys, as_json=False)
     assert lines[2].endswith(": damaged")
     assert lines[3].endswith("never")
+
+
+def test_a_verification_of_other_files_is_not_told(shelf, capsys):
+    """What was made anew, or is gone, was never verified; nor is its copy damaged for that."""
+    record(shelf, NEW, "here", "torn")
+    record(shelf, OLD, "usb", "torn")
+    record(shelf, FREE, "here", "torn")
+    shelf.put(NEW, when="2026-11-23T12:30:00Z")
+    for folder in (None, shelf.base / "usb"):
+        shelf.put(OLD, folder, when="2026-11-23T12:30:00Z")
+    rows = listed(shelf, capsys)
+    assert [rows[tag]["verified"] for tag in (NEW, OLD, FREE)] == [{}, {}, {}]
+    assert rows[OLD]["vaults"] == {"usb": "complete"}
+
+
+def test_a_vault_that_is_not_there_is_a_failure(shelf, capsys):
+    """The others are listed, and the exit code is 1."""
+    for file in (shelf.base / "usb").iterdir():
+        file.unlink()
+    (shelf.base / "usb").rmdir()
+    assert list_backups(shelf.settings(), Report(), as_json=False) == 1
+    told = capsys.readouterr()
+    assert NEW in told.out
+    assert "usb is not listed" in told.err
+
+
+@pytest.mark.parametrize("name", ["2027-06-01_0000", "aaa"])
+def test_the_latest_is_the_newest_by_its_manifest(shelf, name):
+    """A name may tell any time or none; what was made last is the latest, in a vault as well."""
+    usb = shelf.base / "usb"
+    shelf.put(name, usb, when="2026-11-20T10:00:00Z")
+    shelf.put("before the trip", usb, when="2026-11-23T11:00:00Z")
+    source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb")
+    assert choose_set(source, "latest")[0].runtag == "before the trip"
+    site = Site.of(shelf.settings())
+    assert find_copy(site, "latest", "usb", {}).runtag == "before the trip"
 
 
 def test_pins_are_told(shelf, capsys):

@@ -95,6 +95,34 @@ def test_what_failed_its_verification_pushes_no_good_set_out(pi, at, kept):
     assert sorted(listed(folder), reverse=True) == [tags[each] for each in kept]
 
 
+def test_a_backup_replaces_no_other_of_its_name(pi):
+    """A name that a vault has already is refused; with --force only a pinned one is."""
+    tag = make_set(pi.usb, 3)
+    before = content(pi.usb)
+    told = pi.run(f"backup --runtag {tag}")
+    assert told.returncode == 13
+    assert f"usb has a backup {tag} already" in told.stderr
+    pin = pi.usb / f"{tag}.pin.txt"
+    pin.write_text("before the move\n")
+    told = pi.run(f"backup --runtag {tag} --force")
+    assert told.returncode == 13
+    assert "pinned" in told.stderr
+    pin.unlink()
+    assert content(pi.usb) == before
+    assert pi.run(f"backup --runtag {tag} --force").returncode == 0
+    assert content(pi.usb) != before
+
+
+def test_what_is_pinned_here_is_not_made_anew(pi):
+    """--force does not reach what is pinned, also where only this machine has it."""
+    assert pi.run("backup --runtag kept").returncode == 0
+    assert pi.run("pin kept").returncode == 0
+    before = content(pi.backups)
+    told = pi.run("backup --runtag kept --force")
+    assert (told.returncode, content(pi.backups)) == (13, before)
+    assert "kept is pinned" in told.stderr
+
+
 def test_without_a_place_only_this_machine_is_pruned(pi):
     """Nothing goes from a vault unless it is named."""
     for folder in (pi.backups, pi.usb):

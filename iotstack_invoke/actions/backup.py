@@ -31,7 +31,7 @@ from ..rulebooks.backup import (
 from ..rules import KINDS, split_set_name
 from ..runtag import LATEST, Runtag, default_runtag, read_runtag
 from ..services.influx import undoable
-from ..sets import BackupSet, State
+from ..sets import BackupSet, State, gather_sets
 from ..settings import Options, Settings
 from ..site import (
     RecordFile,
@@ -131,6 +131,7 @@ class _Backup:
         room = look_for_room(self.site.host, facts, sets)
         refuse_without_room(self.site.host, room, self.site.backups)
         records = RecordFile(self.site, self.runtag)
+        self._refuse_to_replace(sets, records)
         facts = replace(
             facts,
             started_utc=records.started_utc or facts.started_utc,
@@ -165,6 +166,34 @@ class _Backup:
             # Before anything is copied there: what is copied later is not what was removed.
             with contextlib.suppress(StepFailed):  # whoever copies to it tells that it is away
                 finish_removals(vault, vault.root)
+
+    def _refuse_to_replace(self, sets: tuple[BackupSet, ...], records: RecordFile) -> None:
+        """Refuse the name of another backup in a vault, whose copy this one would replace.
+
+        With --force only a pinned one is refused.
+        """
+        own = [each for each in sets if each.runtag == self.runtag]
+        if any(each.pinned for each in own) and self.options.force:
+            raise Refused(f"{self.runtag} is pinned. Unpin it first: inv pin --remove.")
+        is_ours = records.exists or any("manifest" in each.files for each in own)
+        for name, vault in self.site.vaults.items():
+            try:
+                there = gather_sets(vault.names(vault.root), None)
+            except StepFailed:  # whoever copies to it tells that it is away
+                continue
+            for each in there:
+                if each.runtag != self.runtag or not each.files:
+                    continue
+                if each.pinned and (self.options.force or not is_ours):
+                    raise Refused(
+                        f"{name} has a backup {self.runtag}, and it is pinned there. Choose "
+                        "another --runtag, or unpin it first: inv pin --remove."
+                    )
+                if not is_ours and not self.options.force:
+                    raise Refused(
+                        f"{name} has a backup {self.runtag} already, which this one would "
+                        "replace. Choose another --runtag, or replace it with --force."
+                    )
 
     def _refuse_a_second(self, sets: tuple[BackupSet, ...]) -> None:
         """Refuse a runtag of archives that no run of ours made."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
 from ..errors import NotFound, UsageError
@@ -12,9 +13,11 @@ from ..manifest import Manifest, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
-from ..site import Site
+from ..site import Site, newest_good
 from ..steps import Place
 
+EVER = "9999"
+"""A time behind any that a manifest tells: a set that failed then is damaged for good."""
 VAULT = "vault"
 """Every vault of the settings."""
 ALL = "all"
@@ -93,7 +96,13 @@ def choose_copy(copies: tuple[Copy, ...], asked: str, where: str) -> Copy:
     if asked == LATEST:
         ended = [each for each in copies if each.backup.state is not State.UNFINISHED]
         if ended:
-            return ended[0]
+            place, folder = ended[0].place, ended[0].folder
+            damaged = [e.backup.runtag for e in copies if e.backup.state is State.DAMAGED]
+            newest = newest_good(
+                place, folder, datetime.now(UTC), failed=dict.fromkeys(damaged, EVER)
+            ).good
+            named = [each for each in ended if newest and each.backup.runtag == newest.runtag]
+            return (named or ended)[0]
         raise NotFound(f"There is no backup in {where}.")
     runtag = read_runtag(asked)
     found = {each.runtag: each for each in reversed(copies)}  # the first of a runtag counts

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ..checks import Check, failed_at
-from ..errors import StepFailed, UsageError
+from ..checks import HERE, Check, failed_at
+from ..errors import ExitCode, StepFailed, UsageError
 from ..manifest import read_utc
 from ..plan import bind, decide, resolve
 from ..report import GRAPH_FORMS, Report, age_text, size_text
@@ -75,17 +75,33 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     for name, place in site.vaults.items():
         try:
             # Their manifests are not opened: each would cost a round trip.
-            found = gather_sets(place.names(place.root), None, failed_at(checks, name))
+            failed = {
+                tag: utc
+                for tag, utc in failed_at(checks, name).items()
+                if not _is_newer(here.get(tag), utc)
+            }
+            found = gather_sets(place.names(place.root), None, failed)
         except StepFailed as error:
             notes.append(f"{name} is not listed: {error}")
             continue
         for each in found:
             vaults.setdefault(each.runtag, {})[name] = each
-    rows = [
-        Row(tag, here.get(tag), vaults.get(tag, {}), checked.get(tag, {}))
-        for tag in {*here, *vaults}
-    ]
+    rows = []
+    for tag in {*here, *vaults}:
+        there = vaults.get(tag, {})
+        valid = {
+            at: check
+            for at, check in checked.get(tag, {}).items()
+            if (at in there or (at == HERE and tag in here))
+            and not _is_newer(here.get(tag), check.utc)
+        }
+        rows.append(Row(tag, here.get(tag), there, valid))
     return tuple(sorted(rows, key=_newest_first)), tuple(notes)
+
+
+def _is_newer(backup: BackupSet | None, utc: str) -> bool:
+    """Tell whether a set was made anew since a verification, which then spoke of other files."""
+    return bool(backup and backup.manifest and backup.manifest.finished_utc > utc)
 
 
 def _newest_first(row: Row) -> tuple[float, str]:
@@ -106,8 +122,8 @@ def _without_collector() -> Iterator[None]:
 
 
 @_without_collector()
-def list_backups(settings: Settings, report: Report, *, as_json: bool) -> None:
-    """Print the backups; `as_json` for programs."""
+def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
+    """Print the backups, `as_json` for programs; return 1 where a vault could not be listed."""
     site = Site.of(settings)
     try:
         rows, notes = gather_rows(site)
@@ -116,12 +132,13 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> None:
     for note in notes:
         report.warn(note)
     now = datetime.now(UTC)
+    code = ExitCode.FAILED if notes else ExitCode.GOOD
     if as_json:
         report.write_json([_plain(row, now) for row in rows])
-        return
+        return code
     if not rows:
         report.write(f"There are no backups in {site.backups}. Make one: inv backup")
-        return
+        return code
     names = tuple(site.vaults)
     report.table(
         ("runtag", "age", "host", "size", "parts", "here", *names, "verified", "pinned"),
@@ -141,6 +158,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> None:
         ],
         right=(3,),
     )
+    return code
 
 
 def check_text(check: Check | None, now: datetime) -> str:

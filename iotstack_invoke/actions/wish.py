@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
 from ..errors import NotFound, Refused, UsageError
@@ -17,7 +18,7 @@ from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
 from ..settings import Settings
-from ..site import Site
+from ..site import Site, newest_good
 from ..steps import Place
 from ..targets import Target, read_text
 from ..vaults import vault_place
@@ -109,7 +110,11 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
             raise NotFound(
                 f"There is no backup in {source.name} ({source.folder}){damaged if sets else ''}."
             )
-        backup = whole[0]
+        # By the time in its manifest: a name may tell any time, or none.
+        place, now = source.place, datetime.now(UTC)
+        newest = newest_good(place, source.folder, now, failed=source.failed).good
+        named = [each for each in whole if newest and each.runtag == newest.runtag]
+        backup = (named or whole)[0]
     else:
         runtag = read_runtag(asked)
         found = {each.runtag: each for each in sets}
