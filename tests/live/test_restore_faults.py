@@ -166,7 +166,7 @@ def here(pi):
 @pytest.fixture(scope="module")
 def there(stand, pi):
     """A sweep of restores to another machine over SSH."""
-    scene = Scene(pi, stand.add("test-pi", engine=True))
+    scene = Scene(pi, stand.add("faulty-pi", engine=True))
     with Saboteur(scene.target) as saboteur:
         yield Sweep(scene, saboteur)
     scene.away()
