@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from .errors import Busy
+from .errors import Busy, StepFailed
 from .hosts import LocalHost, locked
 from .manifest import read_utc
 from .runtag import is_runtag
@@ -33,6 +33,7 @@ class Check:
     """What one verification of a set in one place found; good where there are no problems.
 
     `how`: `read`, every archive to its end; `hash`, by the SHA-256 that the vault reckoned.
+    `made`: when that set was finished, by its manifest; '' where it had none that can be read.
     """
 
     runtag: str
@@ -42,6 +43,7 @@ class Check:
     good: bool
     problems: tuple[str, ...] = ()
     program: str = ""
+    made: str = ""
 
 
 Checks = Mapping[tuple[str, str], Check]
@@ -60,7 +62,7 @@ def read_checks(lines: Iterable[str]) -> dict[tuple[str, str], Check]:
 
 
 def _read(content: Mapping[str, object]) -> Check:
-    words = {key: content[key] for key in ("runtag", "at", "utc", "how", "program")}
+    words = {key: content[key] for key in ("runtag", "at", "utc", "how", "program", "made")}
     problems, good = content["problems"], content["good"]
     if not isinstance(problems, list) or not isinstance(good, bool):
         raise TypeError
@@ -79,9 +81,9 @@ def check_line(check: Check) -> str:
 
 
 def failed_at(checks: Checks, at: str) -> dict[str, str]:
-    """Return the runtags that failed their last verification in a place, and when (UTC)."""
+    """Return the runtags that failed their last verification in a place, and their `made`."""
     return {
-        check.runtag: check.utc for check in checks.values() if check.at == at and not check.good
+        check.runtag: check.made for check in checks.values() if check.at == at and not check.good
     }
 
 
@@ -108,12 +110,16 @@ class CheckFile:
                 self._write_anew(kept.values())
 
     def _lines(self) -> list[str]:
-        with (
-            contextlib.suppress(FileNotFoundError),
-            open(self.path, encoding="utf-8", errors="replace") as stream,
-        ):
-            return stream.readlines()
-        return []
+        try:
+            with open(self.path, encoding="utf-8", errors="replace") as stream:
+                return stream.readlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StepFailed(
+                f"The record of verifications {self.path} cannot be read: {error.strerror}. "
+                "Without it nobody knows what is damaged: give it back to its owner, or remove it."
+            ) from error
 
     def _is_torn(self) -> bool:
         """Tell whether the last line has no end; what is added to it would be lost with it."""

@@ -86,6 +86,7 @@ class LocalHost:
             _failing(f"{path} cannot be written"),
             os.fdopen(os.open(path, flags, PRIVATE), "wb", buffering=CHUNK_BYTES) as stream,
         ):
+            os.fchmod(stream.fileno(), PRIVATE)
             stream.truncate(start)
             stream.seek(start)
             yield stream

@@ -123,6 +123,8 @@ def read_manifest(text: str) -> Manifest:
             read_utc(text_utc)
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it is no manifest: {error!r}") from error
+    if not found.parts:
+        raise ValueError("it names no part")
     return found
 
 

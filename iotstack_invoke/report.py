@@ -107,11 +107,11 @@ class Report:
 
     def _line(self, text: str, style: str | None) -> None:
         console = self._bars.console if self._bars else self.console(error=True)
-        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        console.print(_visible(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
     def write(self, text: str) -> None:
         """Print a result as it is."""
-        self.console().print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console().print(_visible(text), markup=False, highlight=False, soft_wrap=True)
 
     def write_line(self, text: str) -> None:
         """Print one of very many lines of a result as it is; Rich would take 20 s for 100,000."""
@@ -352,6 +352,13 @@ def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
             cells.append(blanks + cell if number in right else cell + blanks)
         lines.append("   ".join(cells).rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _visible(text: str) -> str:
+    """Return a text without characters that would act on a terminal: names may hold any."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def job_text(job: Job) -> str:

@@ -124,7 +124,7 @@ def gather_sets(
     pinned = _marked(names, PIN_ENDING)
     for name, fact in names.items():
         found = split_set_name(name)
-        if found:
+        if found and not fact.is_folder:
             files.setdefault(found[0], {})[found[1]] = fact
     for runtag in unfinished:
         files.setdefault(runtag, {})
@@ -137,7 +137,7 @@ def gather_sets(
                 read.get(runtag),
                 unfinished=runtag in unfinished,
                 opened=manifests is not None,
-                failed_utc=(failed or {}).get(runtag, ""),
+                failed_made=(failed or {}).get(runtag),
             ),
             read.get(runtag),
             pinned=runtag in pinned,
@@ -159,11 +159,12 @@ def _state(
     *,
     unfinished: bool,
     opened: bool,
-    failed_utc: str,
+    failed_made: str | None,
 ) -> State:
     if "manifest" not in files and unfinished:
         return State.UNFINISHED
-    if failed_utc and (manifest is None or manifest.finished_utc <= failed_utc):
+    # Two clocks are never compared: a set made anew has another time in its manifest.
+    if failed_made is not None and (manifest is None or manifest.finished_utc == failed_made):
         return State.DAMAGED
     if "manifest" not in files:
         return State.UNPROVEN

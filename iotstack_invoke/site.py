@@ -95,7 +95,8 @@ class Site:
         """Return the manifest of a set on this machine, or None."""
         path = f"{self.backups}/{runtag}.{KINDS['manifest']}"
         with contextlib.suppress(OSError, ValueError), open(path, "rb", 0) as stream:
-            return read_manifest(stream.read().decode())
+            found = read_manifest(stream.read().decode())
+            return found if found.runtag == runtag else None
         return None
 
     @contextlib.contextmanager
@@ -168,7 +169,9 @@ def sets_in(
         with place.read(f"{folder}/{runtag}.{KINDS['manifest']}") as stream:
             content = stream.read()
         with contextlib.suppress(ValueError):
-            manifests[runtag] = read_manifest(content.decode("utf-8"))
+            found = read_manifest(content.decode("utf-8"))
+            if found.runtag == runtag:
+                manifests[runtag] = found
     return gather_sets(names, manifests, failed)
 
 
@@ -207,7 +210,7 @@ def newest_good(
         if best.made and written[runtag] < best.made.timestamp():
             break
         manifest = _manifest_in(place, f"{folder}/{runtag}.{KINDS['manifest']}")
-        if manifest is None or (host and manifest.host != host):
+        if manifest is None or manifest.runtag != runtag or (host and manifest.host != host):
             continue
         mine = {name: fact for name, fact in names.items() if name.startswith(f"{runtag}.")}
         for each in gather_sets(mine, {runtag: manifest}, failed):
@@ -287,8 +290,18 @@ def remove_set(place: Place, folder: str, runtag: str) -> None:
 
 
 def finish_removals(place: Place, folder: str) -> tuple[str, ...]:
-    """Remove what is left of sets that are half removed, and return their runtags."""
-    begun = tuple(sorted(removals_in(place.names(folder))))
+    """Remove what is left of sets that are half removed, and return their runtags.
+
+    One that cannot be removed keeps no other; raises StepFailed with the last of them.
+    """
+    names = place.names(folder)
+    begun = tuple(sorted(removals_in(n for n, fact in names.items() if not fact.is_folder)))
+    trouble = None
     for runtag in begun:
-        remove_set(place, folder, runtag)
+        try:
+            remove_set(place, folder, runtag)
+        except StepFailed as error:
+            trouble = error
+    if trouble:
+        raise trouble
     return begun

@@ -17,7 +17,7 @@ PLACES = ("here", "nas", "usb")
 
 
 def check(runtag="x", at="here", *problems, utc="2026-11-23T10:00:00Z", how="read"):
-    return Check(runtag, at, utc, how, not problems, problems, "program 1")
+    return Check(runtag, at, utc, how, not problems, problems, "program 1", "2026-11-22T10:02:00Z")
 
 
 SOME = st.builds(
@@ -70,7 +70,7 @@ def test_failed_are_those_whose_last_check_was_bad():
         check("z", "nas", "cut"),
     ]
     found = read_checks(map(check_line, lines))
-    assert failed_at(found, "here") == {"x": "2026-11-23T10:00:00Z"}
+    assert failed_at(found, "here") == {"x": "2026-11-22T10:02:00Z"}
     assert failed_at(found, "usb") == {}
 
 

@@ -9,9 +9,10 @@ from iotstack_invoke.actions.copies import find_copy
 from iotstack_invoke.actions.listing import list_backups
 from iotstack_invoke.actions.wish import Source, choose_set
 from iotstack_invoke.checks import Check
+from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.report import Report
-from iotstack_invoke.site import Site
+from iotstack_invoke.site import Site, sets_in
 
 NEW, OLD, FREE = "2026-11-23_1100", "2026-11-22_1100", "before the move"
 
@@ -36,8 +37,12 @@ def listed(shelf, capsys, *, as_json=True):
 
 
 def record(shelf, runtag, at, *problems):
-    check = Check(runtag, at, "2026-11-23T12:00:00Z", "read", not problems, problems, "x")
-    Site.of(shelf.settings()).checks.add(check)
+    site = Site.of(shelf.settings())
+    folder = site.backups if at == "here" else site.vaults[at].root
+    read = {each.runtag: each.manifest for each in sets_in(site.host, folder)}.get(runtag)
+    made = read.finished_utc if read else ""
+    when = "2026-11-23T12:00:00Z"
+    site.checks.add(Check(runtag, at, when, "read", not problems, problems, "x", made))
 
 
 def test_each_backup_is_listed_once_newest_first(shelf, capsys):
@@ -114,6 +119,13 @@ def test_the_latest_is_the_newest_by_its_manifest(shelf, name):
     assert choose_set(source, "latest")[0].runtag == "before the trip"
     site = Site.of(shelf.settings())
     assert find_copy(site, "latest", "usb", {}).runtag == "before the trip"
+
+
+def test_a_record_that_cannot_be_read_is_told(shelf, capsys):
+    """Without the record of verifications nothing is called good."""
+    (shelf.base / "IOTstack/backups/.checks.jsonl").mkdir(parents=True)
+    with pytest.raises(StepFailed, match=r"record of verifications .* cannot be read"):
+        listed(shelf, capsys)
 
 
 def test_pins_are_told(shelf, capsys):

@@ -66,6 +66,7 @@ MANIFESTS = st.builds(
         st.builds(
             Part, st.sampled_from(["general", "influx"]), TEXT, NUMBERS, TEXT, SECONDS, TEXT, FACTS
         ),
+        min_size=1,
         unique_by=lambda part: part.kind,
     ).map(tuple),
     containers=st.lists(

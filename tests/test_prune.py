@@ -89,7 +89,9 @@ def test_what_failed_its_verification_pushes_no_good_set_out(pi, at, kept):
     """A set that was found damaged counts for nothing in the place where it was found so."""
     folder = pi.backups if at == "here" else pi.usb
     tags = [make_set(folder, days) for days in (1, 2, 3, 4, 5)]
-    check = Check(tags[0], at, utc_text(NOON), "read", good=False, problems=("torn",))
+    made = utc_text(NOON - timedelta(days=1))
+    # The clock of whoever verified it was years behind.
+    check = Check(tags[0], at, "2000-01-01T00:00:00Z", "read", False, ("torn",), "", made)
     (pi.backups / ".checks.jsonl").write_text(check_line(check) + "\n")
     assert pi.run(f"prune --at {at}").returncode == 0
     assert sorted(listed(folder), reverse=True) == [tags[each] for each in kept]
@@ -121,6 +123,41 @@ def test_what_is_pinned_here_is_not_made_anew(pi):
     told = pi.run("backup --runtag kept --force")
     assert (told.returncode, content(pi.backups)) == (13, before)
     assert "kept is pinned" in told.stderr
+
+
+def test_a_folder_with_the_name_of_an_archive_is_nobodys_set(pi):
+    """It is neither judged nor touched, and blocks no backup."""
+    folder = pi.backups / "2020-01-01_1000.general-backup.tar.gz"
+    folder.mkdir()
+    (folder / "notes").write_text("mine")
+    make_set(pi.backups, 1)
+    assert pi.run("prune").returncode == 0
+    assert pi.run("backup --runtag after").returncode == 0
+    assert (folder / "notes").read_text() == "mine"
+
+
+def test_nothing_is_copied_under_the_mark_of_a_removal(pi):
+    """Where the rest of a removed set cannot be removed, a backup of its name is refused."""
+    tag = runtag(9)
+    (pi.usb / f"{tag}.removing").write_text("")
+    (pi.usb / f"{tag}.influx-backup.tar").mkdir()
+    (pi.usb / f"{runtag(8)}.removing").write_text("")
+    told = pi.run(f"backup --runtag {tag}")
+    assert told.returncode == 13
+    assert "half removed" in told.stderr
+    assert not (pi.usb / f"{runtag(8)}.removing").exists()  # the others are finished
+    assert pi.run("backup --runtag other").returncode == 0
+
+
+def test_a_run_does_not_remove_its_own_backup(pi):
+    """One that was begun weeks ago and goes on now stays, though newer good ones are enough."""
+    for days in (1, 2):
+        make_set(pi.backups, days)
+    tag = runtag(20)
+    begun = {"started_utc": utc_text(NOON - timedelta(days=20))}
+    (pi.backups / f"{tag}.unfinished.jsonl").write_text(json.dumps(begun) + "\n")
+    assert pi.run(f"backup --runtag {tag}").returncode == 0
+    assert tag in listed(pi.backups)
 
 
 def test_without_a_place_only_this_machine_is_pruned(pi):

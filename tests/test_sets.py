@@ -268,19 +268,20 @@ def test_any_listing_has_its_sets(names):
 
 
 @pytest.mark.parametrize(
-    ("names", "read", "utc", "state"),
+    ("names", "read", "made", "state"),
     [
-        (ALL, {"x": manifest()}, "2026-11-23T10:00:00Z", State.DAMAGED),
-        (ALL, {"x": manifest()}, "2026-11-23T09:59:59Z", State.COMPLETE),
-        (ALL, {"x": manifest(warnings=("w",))}, "2026-11-24T00:00:00Z", State.DAMAGED),
+        (ALL, {"x": manifest()}, manifest().finished_utc, State.DAMAGED),
+        (ALL, {"x": manifest(warnings=("w",))}, manifest().finished_utc, State.DAMAGED),
+        (ALL, {"x": manifest()}, "2026-11-22T09:00:00Z", State.COMPLETE),
+        (ALL, {"x": manifest()}, "2026-11-24T09:00:00Z", State.COMPLETE),
         (ALL, None, "2026-11-23T10:00:00Z", State.DAMAGED),
         (ALL, None, "", State.COMPLETE),
         ([f"x.{GENERAL}"], {}, "2026-11-23T10:00:00Z", State.DAMAGED),
         ([f"x.{GENERAL}", "x.unfinished.jsonl"], {}, "2026-11-23T10:00:00Z", State.UNFINISHED),
     ],
 )
-def test_a_set_that_failed_its_verification_is_damaged(names, read, utc, state):
-    """It stays so until it is made again; who does not open manifests is told as well."""
-    failed = {"x": utc} if utc else {}
+def test_a_set_that_failed_its_verification_is_damaged(names, read, made, state):
+    """It stays so until it is made again, by whatever clock; unopened ones are told as well."""
+    failed = {"x": made} if made else {}
     (found,) = gather_sets({name: fact() for name in names}, read, failed)
     assert found.state is state

@@ -45,7 +45,7 @@ def test_what_failed_its_verification_is_no_good_backup(tmp_path):
     """The newest set that is known as damaged is passed over."""
     for age in (3, 27):
         put_set(tmp_path, NOW - age * HOUR)
-    failed = {"2026-11-23_1100": "2026-11-23T13:00:00Z"}
+    failed = {"2026-11-23_1100": "2026-11-23T11:00:00Z"}
     newest = newest_good(LocalHost(str(tmp_path)), str(tmp_path), NOW, failed=failed)
     assert newest.good.runtag == "2026-11-22_1100"
 

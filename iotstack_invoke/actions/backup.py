@@ -14,7 +14,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..engine import End, Run, RunResult, signals_raised
-from ..errors import ExitCode, Interrupted, IotstackError, Refused, RuntagError, StepFailed
+from ..errors import (
+    ExitCode,
+    Interrupted,
+    IotstackError,
+    Refused,
+    RuntagError,
+    StepFailed,
+    Unreachable,
+)
 from ..hosts import locked
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
@@ -31,7 +39,7 @@ from ..rulebooks.backup import (
 from ..rules import KINDS, split_set_name
 from ..runtag import LATEST, Runtag, default_runtag, read_runtag
 from ..services.influx import undoable
-from ..sets import BackupSet, State, gather_sets
+from ..sets import BackupSet, State, gather_sets, removals_in
 from ..settings import Options, Settings
 from ..site import (
     RecordFile,
@@ -161,11 +169,14 @@ class _Backup:
             found = split_set_name(name.removesuffix(PARTIAL))
             if name.endswith(PARTIAL) and found and found[1] != "log":
                 host.remove([f"{backups}/{name}"])
-        finish_removals(host, backups)
-        for vault in self.site.vaults.values():
+        for name, place in (("here", host), *self.site.vaults.items()):
             # Before anything is copied there: what is copied later is not what was removed.
-            with contextlib.suppress(StepFailed):  # whoever copies to it tells that it is away
-                finish_removals(vault, vault.root)
+            try:
+                finish_removals(place, backups if place is host else place.root)
+            except Unreachable:
+                pass  # whoever copies to it tells that it is away
+            except StepFailed as error:
+                self.report.warn(f"An old backup is half removed ({name}): {error}")
 
     def _refuse_to_replace(self, sets: tuple[BackupSet, ...], records: RecordFile) -> None:
         """Refuse the name of another backup in a vault, whose copy this one would replace.
@@ -178,9 +189,15 @@ class _Backup:
         is_ours = records.exists or any("manifest" in each.files for each in own)
         for name, vault in self.site.vaults.items():
             try:
-                there = gather_sets(vault.names(vault.root), None)
+                names = vault.names(vault.root)
             except StepFailed:  # whoever copies to it tells that it is away
                 continue
+            if self.runtag in removals_in(names):
+                raise Refused(
+                    f"{name} has a backup {self.runtag} that is half removed, and what is left "
+                    "of it cannot be removed now. Choose another --runtag, or look there."
+                )
+            there = gather_sets(names, None)
             for each in there:
                 if each.runtag != self.runtag or not each.files:
                     continue
@@ -303,9 +320,9 @@ class _Backup:
         policy = self.site.settings.stack.policy
         problems = []
         for verdict in judge(self.site.sets(), policy, datetime.now(UTC)):
-            if verdict.keep:
-                continue
             runtag = verdict.backup.runtag
+            if verdict.keep or runtag == self.runtag:
+                continue
             log.write("retention", f"{runtag} is removed: {verdict.why}")
             self.report.tell(f"removed {runtag}: {verdict.why}")
             try:

@@ -16,8 +16,6 @@ from ..sets import BackupSet, State, gather_sets
 from ..site import Site, newest_good
 from ..steps import Place
 
-EVER = "9999"
-"""A time behind any that a manifest tells: a set that failed then is damaged for good."""
 VAULT = "vault"
 """Every vault of the settings."""
 ALL = "all"
@@ -88,7 +86,7 @@ def copies_at(site: Site, at: str, checks: Checks) -> tuple[Copy, ...]:
     return tuple(Copy(at, place, place.root, each, far=far) for each in sets)
 
 
-def choose_copy(copies: tuple[Copy, ...], asked: str, where: str) -> Copy:
+def choose_copy(copies: tuple[Copy, ...], asked: str, where: str, checks: Checks) -> Copy:
     """Return the copy of a runtag, or of `latest`: the newest that a run has finished.
 
     Raises NotFound, with the nearest names.
@@ -97,10 +95,8 @@ def choose_copy(copies: tuple[Copy, ...], asked: str, where: str) -> Copy:
         ended = [each for each in copies if each.backup.state is not State.UNFINISHED]
         if ended:
             place, folder = ended[0].place, ended[0].folder
-            damaged = [e.backup.runtag for e in copies if e.backup.state is State.DAMAGED]
-            newest = newest_good(
-                place, folder, datetime.now(UTC), failed=dict.fromkeys(damaged, EVER)
-            ).good
+            failed = failed_at(checks, ended[0].at)
+            newest = newest_good(place, folder, datetime.now(UTC), failed=failed).good
             named = [each for each in ended if newest and each.backup.runtag == newest.runtag]
             return (named or ended)[0]
         raise NotFound(f"There is no backup in {where}.")
@@ -125,7 +121,7 @@ def find_copy(site: Site, asked: str, at: str, checks: Checks) -> Copy:
         copies += copies_at(site, each, checks)
         if any(asked in (copy.runtag, LATEST) for copy in copies):
             break
-    return choose_copy(copies, asked, where)
+    return choose_copy(copies, asked, where, checks)
 
 
 def kinds_of(copy: Copy, manifest: Manifest | None) -> Mapping[str, str]:

@@ -76,9 +76,9 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
         try:
             # Their manifests are not opened: each would cost a round trip.
             failed = {
-                tag: utc
-                for tag, utc in failed_at(checks, name).items()
-                if not _is_newer(here.get(tag), utc)
+                tag: made
+                for tag, made in failed_at(checks, name).items()
+                if _is_of(here.get(tag), made)
             }
             found = gather_sets(place.names(place.root), None, failed)
         except StepFailed as error:
@@ -92,16 +92,15 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
         valid = {
             at: check
             for at, check in checked.get(tag, {}).items()
-            if (at in there or (at == HERE and tag in here))
-            and not _is_newer(here.get(tag), check.utc)
+            if (at in there or (at == HERE and tag in here)) and _is_of(here.get(tag), check.made)
         }
         rows.append(Row(tag, here.get(tag), there, valid))
     return tuple(sorted(rows, key=_newest_first)), tuple(notes)
 
 
-def _is_newer(backup: BackupSet | None, utc: str) -> bool:
-    """Tell whether a set was made anew since a verification, which then spoke of other files."""
-    return bool(backup and backup.manifest and backup.manifest.finished_utc > utc)
+def _is_of(backup: BackupSet | None, made: str) -> bool:
+    """Tell whether a verification speaks of this set, and not of one of its name before."""
+    return not (backup and backup.manifest) or backup.manifest.finished_utc == made
 
 
 def _newest_first(row: Row) -> tuple[float, str]:

@@ -102,7 +102,7 @@ def _chosen(site: Site, at: str, wanted: Wanted, checks: Checks) -> tuple[Copy, 
     copies = copies_at(site, at, checks)
     if wanted.all:
         return tuple(each for each in copies if each.backup.state is not State.UNFINISHED)
-    copy = choose_copy(copies, wanted.runtag or LATEST, at)
+    copy = choose_copy(copies, wanted.runtag or LATEST, at, checks)
     if copy.backup.state is State.UNFINISHED:
         raise StepFailed(
             f"{copy.runtag} in {at} is unfinished, so there is nothing to compare it with. "
@@ -146,6 +146,7 @@ def verify_copy(copy: Copy) -> Check:
         good=not problems,
         problems=tuple(problems),
         program=PROGRAM,
+        made=manifest.finished_utc if manifest else "",
     )
 
 
