@@ -130,6 +130,8 @@ class _Backup:
         self.report = report
         self.journal = Journal(site.host, f"{site.backups}/.journal", undoable())
         self.started_s = time.monotonic()
+        self.away = set[str]()
+        """Vaults that did not answer the first question; each costs its time limit."""
 
     def run(self) -> ExitCode:
         self._recover()
@@ -173,8 +175,8 @@ class _Backup:
             # Before anything is copied there: what is copied later is not what was removed.
             try:
                 finish_removals(place, backups if place is host else place.root)
-            except Unreachable:
-                pass  # whoever copies to it tells that it is away
+            except Unreachable:  # whoever copies to it tells that it is away
+                self.away.add(name)
             except StepFailed as error:
                 self.report.warn(f"An old backup is half removed ({name}): {error}")
 
@@ -188,6 +190,8 @@ class _Backup:
             raise Refused(f"{self.runtag} is pinned. Unpin it first: inv pin --remove.")
         is_ours = records.exists or any("manifest" in each.files for each in own)
         for name, vault in self.site.vaults.items():
+            if name in self.away:
+                continue
             try:
                 names = vault.names(vault.root)
             except StepFailed:  # whoever copies to it tells that it is away

@@ -101,6 +101,9 @@ def queries(machine):
     return {one["name"]: one["values"] for one in told if one.get("values")}
 
 
+@pytest.mark.parametrize(
+    "compose_version", [1, pytest.param(2, marks=pytest.mark.long)], indirect=True
+)
 @pytest.mark.parametrize("host", ["test-pi", pytest.param("test-root", marks=pytest.mark.long)])
 def test_live_to_vault_to_test_host(person, pi, far, live, host, compose_version):
     """A backup of the live Pi comes back on another host with every file and every point.
@@ -166,6 +169,7 @@ def test_local_restore(person, pi, live, source):
     assert running(pi) == set(SERVICES)
 
 
+@pytest.mark.long
 def test_undo_and_undo_again(person, pi, far, live):
     """Undo brings files and points back as they were on either host; a second one is refused."""
     person.iot("backup", "--runtag", "t2", "--force")
@@ -207,6 +211,9 @@ def test_restore_twice(person, pi, live):
     assert (tree(live), points(pi)) == (changed, changed_points)
 
 
+@pytest.mark.parametrize(
+    "compose_version", [pytest.param(1, marks=pytest.mark.long), 2], indirect=True
+)
 def test_bare_host(person, pi, far, live, compose_version):
     """On a host with an empty folder everything comes up from the restored compose file."""
     before, all_points, asked = tree(live), points(pi), queries(pi)
@@ -307,6 +314,7 @@ def lock(machine, top, user):
     compose_up(machine, "influxdb", user=user)
 
 
+@pytest.mark.long
 def test_only_the_parts_that_there_are(person, pi, live):
     """A set without an influx part leaves InfluxDB alone; one with nothing else, all the rest."""
     person.iot("backup", "--runtag", "t8", "--force")
