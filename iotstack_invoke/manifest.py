@@ -94,8 +94,10 @@ class Manifest:
         return json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"
 
 
-def read_manifest(text: str) -> Manifest:
+def read_manifest(text: str, runtag: str = "") -> Manifest:
     """Return the manifest that a file holds; raises ValueError where it holds none.
+
+    With `runtag` also where it is the manifest of another set.
 
     Keys of a later version are passed over.
     """
@@ -125,6 +127,8 @@ def read_manifest(text: str) -> Manifest:
         raise ValueError(f"it is no manifest: {error!r}") from error
     if not found.parts:
         raise ValueError("it names no part")
+    if runtag and found.runtag != runtag:
+        raise ValueError(f"it is the manifest of {found.runtag}")
     return found
 
 

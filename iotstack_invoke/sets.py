@@ -115,7 +115,7 @@ def gather_sets(
 
     `manifests` by runtag: those that could be read; None where none was opened, and a set that
     has one is taken for complete. `failed`: the runtags whose last verification there found
-    something wrong, and when (UTC): they are damaged, unless they were made again since.
+    something wrong, and when that set was finished: damaged, unless it was made again since.
     """
     read = manifests or {}
     files: dict[str, dict[str, FileFact]] = {}

@@ -95,8 +95,7 @@ class Site:
         """Return the manifest of a set on this machine, or None."""
         path = f"{self.backups}/{runtag}.{KINDS['manifest']}"
         with contextlib.suppress(OSError, ValueError), open(path, "rb", 0) as stream:
-            found = read_manifest(stream.read().decode())
-            return found if found.runtag == runtag else None
+            return read_manifest(stream.read().decode(), runtag)
         return None
 
     @contextlib.contextmanager
@@ -169,9 +168,7 @@ def sets_in(
         with place.read(f"{folder}/{runtag}.{KINDS['manifest']}") as stream:
             content = stream.read()
         with contextlib.suppress(ValueError):
-            found = read_manifest(content.decode("utf-8"))
-            if found.runtag == runtag:
-                manifests[runtag] = found
+            manifests[runtag] = read_manifest(content.decode("utf-8"), runtag)
     return gather_sets(names, manifests, failed)
 
 
@@ -209,8 +206,8 @@ def newest_good(
     for runtag in sorted(written, key=lambda tag: (-written[tag], tag)):
         if best.made and written[runtag] < best.made.timestamp():
             break
-        manifest = _manifest_in(place, f"{folder}/{runtag}.{KINDS['manifest']}")
-        if manifest is None or manifest.runtag != runtag or (host and manifest.host != host):
+        manifest = _manifest_in(place, folder, runtag)
+        if manifest is None or (host and manifest.host != host):
             continue
         mine = {name: fact for name, fact in names.items() if name.startswith(f"{runtag}.")}
         for each in gather_sets(mine, {runtag: manifest}, failed):
@@ -224,11 +221,11 @@ def newest_good(
     return best
 
 
-def _manifest_in(place: Place, path: str) -> Manifest | None:
-    """Return a manifest of a place, None where it cannot be read; raises Unreachable."""
+def _manifest_in(place: Place, folder: str, runtag: str) -> Manifest | None:
+    """Return the manifest of a set in a place, None where none can be read; raises Unreachable."""
     try:
-        with place.read(path) as stream:
-            return read_manifest(stream.read().decode())
+        with place.read(f"{folder}/{runtag}.{KINDS['manifest']}") as stream:
+            return read_manifest(stream.read().decode(), runtag)
     except Unreachable:
         raise
     except (StepFailed, ValueError):

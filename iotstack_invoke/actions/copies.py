@@ -48,14 +48,11 @@ class Copy:
         """
         if "manifest" not in self.backup.files:
             return None
-        found = self.backup.manifest
-        if found is None:
-            with self.place.read(self.path("manifest")) as stream:
-                content = stream.read()
-            found = read_manifest(content.decode())
-        if found.runtag != self.runtag:
-            raise ValueError(f"it is the manifest of {found.runtag}")
-        return found
+        if self.backup.manifest:
+            return self.backup.manifest
+        with self.place.read(self.path("manifest")) as stream:
+            content = stream.read()
+        return read_manifest(content.decode(), self.runtag)
 
 
 def places_meant(site: Site, asked: str) -> tuple[str, ...]:

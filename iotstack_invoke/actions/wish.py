@@ -57,7 +57,7 @@ class Source:
     """It is the target's own backups/: nothing has to be fetched."""
     name: str
     failed: Mapping[str, str] = field(default_factory=dict)
-    """The runtags whose last verification there found something wrong, and when."""
+    """The runtags whose last verification there found something wrong, as of failed_at."""
 
 
 @contextlib.contextmanager
