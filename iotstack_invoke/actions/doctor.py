@@ -357,7 +357,7 @@ class _Backups:
             members=tuple(f"./{each}" for each in members),
             as_root=self.stack.as_root,
             exclusions=tuple(each.path for each in exclusions),
-            influx=InfluxFacts("", "", "", 0, "") if self.stack.has_influx else None,
+            influx=InfluxFacts("", "", "") if self.stack.has_influx else None,
         )
         return look_for_room(host, facts, self.site.sets(), DU_LIMIT_S)
 

@@ -71,8 +71,6 @@ def influx_archive(job: Job) -> Iterator[Step]:
         container=influx.container,
         on_host=posixpath.join(influx.backup_on_host, job.runtag),
         inside=f"/var/lib/influxdb/backup/{job.runtag}",
-        port=influx.port,
-        address=influx.address,
         as_root=facts.as_root,
         limit_s=facts.limit_s,
     )

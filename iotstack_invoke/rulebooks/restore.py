@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from ..rules import KINDS, Job, RuleBook, rule
 from ..services.influx import DumpInflux
 from ..services.influx_load import (
+    ALONE,
     AddQueries,
     AddUsers,
     CheckDump,
     CopyFolder,
+    Dump,
     EndAlone,
     LoadInflux,
     RunAlone,
@@ -41,8 +43,6 @@ from ..transfer import CheckHash, Send
 
 RESTORE = "restore"
 INFLUX_DATA = "volumes/influxdb/data"
-ALONE = "iotstack-restore-influxdb"
-"""The container that loads a dump where no client reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,8 @@ def staged_dump(job: Job) -> Iterator[Step]:
     facts: RestoreFacts = job.facts
     yield CheckHash(job.input, facts.as_root)
     yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
-    yield CheckDump("pi", job.input, job.output.partial, facts.as_root, facts.databases)
+    dump = Dump("pi", job.output.partial, facts.as_root)
+    yield CheckDump(dump, job.input.path, facts.databases)
 
 
 def stages(_wildcards: Mapping[str, str], facts: RestoreFacts) -> list[str]:
@@ -156,13 +157,16 @@ def restored(job: Job) -> Iterator[Step]:
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
     staged = tuple(each.absolute for each in job.inputs)
     used = {used_folder(facts, each) for each in ("services/x", "volumes/x", INFLUX_DATA)}
+    dump = Dump("pi", f"{posixpath.dirname(facts.previous)}/{job.runtag}/influx", as_root)
+    if "influx" in facts.kinds and facts.server:
+        yield CheckDump(dump, archive(job.wildcards, facts, "influx"), blocks=False)
     yield UseStage("pi", (*staged, *sorted(used)), as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
     yield StopContainers("pi", facts.running, docker, guard)
     for item in facts.items:
         yield SwapItem("pi", item.live, item.staged, item.aside, item.used, as_root, guard)
     if "influx" in facts.kinds and facts.server:
-        yield from _load_influx(job, facts.server)
+        yield from _load_influx(facts, facts.server, dump)
     if facts.bare:
         yield ComposeUp("pi", facts.compose, (), guard)
     else:
@@ -179,14 +183,12 @@ def restored(job: Job) -> Iterator[Step]:
     yield Commit(keep=f"{facts.previous}/journal")
 
 
-def _load_influx(job: Job, server: Server) -> Iterator[Step]:
+def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[Step]:
     """Load the dump into an empty InfluxDB, or its databases into a copy of the present one.
 
     That InfluxDB runs alone: a client that creates its database meanwhile would spoil it all.
     """
-    facts: RestoreFacts = job.facts
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
-    part = File("pi", archive(job.wildcards, facts, "influx")[3:], job.output.root)
     fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
     aside = posixpath.join(aside_folder(facts, INFLUX_DATA), INFLUX_DATA)
     used = posixpath.join(used_folder(facts, INFLUX_DATA), INFLUX_DATA)
@@ -203,13 +205,13 @@ def _load_influx(job: Job, server: Server) -> Iterator[Step]:
     empty = not facts.databases
     yield WaitForInflux("pi", alone, docker, as_root, must_be_empty=empty)
     yield LoadInflux(
-        *("pi", alone, part, facts.dump_inside, docker, as_root, guard, facts.limit_s),
+        *("pi", alone, dump, facts.dump_inside, docker, as_root, guard, facts.limit_s),
         facts.databases,
     )
-    yield AddQueries("pi", alone, part, docker, facts.databases)
+    yield AddQueries("pi", alone, dump, docker, facts.databases)
     yield EndAlone("pi", ALONE, docker, guard)
     if not facts.databases:
-        yield AddUsers("pi", server, part, f"{facts.previous}/.users", as_root, guard)
+        yield AddUsers("pi", server, dump, f"{facts.previous}/.users", as_root, guard)
 
 
 def aside_folder(facts: RestoreFacts, name: str) -> str:

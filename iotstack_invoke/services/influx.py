@@ -21,11 +21,18 @@ from .archive import HashedFile, Said, judge_tar
 from .compose import Found
 from .influx_check import DumpCheck, DumpReport
 from .influx_log import Level, judge_backup, read_backup_line
+from .stack import guarded
 
 BACKUP_INSIDE = "/var/lib/influxdb/backup"
 READY_LIMIT_S = 120.0
 """An influxd with a full write-ahead log on an SD card needs minutes to open its store."""
 PING_OK = 204
+LOOPBACK = "127.0.0.1"
+REACHED_FORM = (
+    '{{.State.Running}} {{with index .NetworkSettings.Ports "8086/tcp"}}{{(index . 0).HostPort}}'
+    "{{else}}0{{end}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+)
+"""Whether a container runs, its published port (0 for none), its addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +42,6 @@ class InfluxFacts:
     container: str
     version: str
     backup_on_host: str
-    port: int
-    address: str
 
 
 def influx_facts(host: Host, found: Found) -> InfluxFacts:
@@ -62,8 +67,6 @@ def influx_facts(host: Host, found: Found) -> InfluxFacts:
         container=name,
         version=version,
         backup_on_host=mounts[0].on_host,
-        port=found.published_port,
-        address=found.address,
     )
 
 
@@ -87,6 +90,32 @@ def influx_version(
     return words[1].lstrip("v")
 
 
+def wait_for_ping(
+    host: Host, container: str, docker: tuple[str, ...], limit_s: float = READY_LIMIT_S
+) -> None:
+    """Wait until /ping answers, watching the container; raises StepFailed."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        told = host.run(Command((*docker, "inspect", "--format", REACHED_FORM, container)))
+        running, published, *addresses = told.out.split()
+        if running != "true":
+            raise StepFailed(
+                f"Container {container} does not stay up. Look at `docker logs {container}`."
+            )
+        # A new start gives a new address; on the host's own network there is none. A port may be
+        # published on one address of the host only.
+        ways = [*((each, 8086) for each in addresses), (LOOPBACK, int(published) or 8086)]
+        if any(host.http_status(port, "/ping", address) == PING_OK for address, port in ways):
+            return
+        if time.monotonic() > deadline:
+            tried = ", ".join(f"{address}:{port}" for address, port in ways)
+            raise StepFailed(
+                f"InfluxDB in container {container} does not answer /ping at {tried} within "
+                f"{limit_s:g} s. Look at `docker logs {container}`."
+            )
+        time.sleep(0.3)
+
+
 @dataclass(frozen=True, slots=True)
 class DumpInflux:
     """Let influxd write a portable dump of all its databases into a new folder.
@@ -98,16 +127,23 @@ class DumpInflux:
     container: str
     on_host: str
     inside: str
-    port: int
-    address: str
     as_root: tuple[str, ...]
     limit_s: float
+    docker: tuple[str, ...] = ("docker",)
+    guard: str = ""
+    """The lock that every changing command holds; '' in a backup, which changes nothing."""
 
     @property
     def command(self) -> Command:
         """The dump itself."""
-        words = ("docker", "exec", self.container, "influxd", "backup", "-portable", self.inside)
+        words = (*self.docker, "exec", self.container, *self._inner)
+        if self.guard:
+            words = guarded(self.guard, words).words
         return Command(words, accept=frozenset(range(256)), limit_s=self.limit_s)
+
+    @property
+    def _inner(self) -> tuple[str, ...]:
+        return ("influxd", "backup", "-portable", self.inside)
 
     def commands(self) -> tuple[str, ...]:
         """Return the dump as a person would type it."""
@@ -117,7 +153,7 @@ class DumpInflux:
         """Make the dump; raises StepFailed with what its log says, or must have said."""
         host = scene.host(self.host_role)
         self.undo(host)  # whatever an earlier attempt left would be merged into this dump
-        self._wait_until_ready(host)
+        wait_for_ping(host, self.container, self.docker, min(READY_LIMIT_S, self.limit_s))
         lines: list[str] = []
 
         def hear(stream: str, line: str) -> None:
@@ -145,7 +181,7 @@ class DumpInflux:
         """Stop the dump, if its client died before it, and remove its folder."""
         told = host.run(
             Command(
-                ("docker", "top", self.container, "-eo", "pid,args"),
+                (*self.docker, "top", self.container, "-eo", "pid,args"),
                 accept=frozenset(range(256)),
                 limit_s=30,
             )
@@ -161,28 +197,8 @@ class DumpInflux:
         """End a process of the container if it is this dump."""
         either = frozenset({0, 1})  # it may have ended by itself
         told = host.run(Command((*self.as_root, "cat", f"/proc/{pid}/cmdline"), accept=either))
-        if told.out.rstrip("\0").split("\0") == ["influxd", "backup", "-portable", self.inside]:
+        if told.out.rstrip("\0").split("\0") == [*self._inner]:
             host.run(Command((*self.as_root, "kill", "-KILL", pid), accept=either))
-
-    def _wait_until_ready(self, host: Host) -> None:
-        """Wait until influxd answers /ping: its port 8088 opens long before its store."""
-        reached = (self.port, "127.0.0.1") if self.port else (8086, self.address)
-        deadline = time.monotonic() + min(READY_LIMIT_S, self.limit_s)
-        while host.http_status(reached[0], "/ping", reached[1]) != PING_OK:
-            if time.monotonic() > deadline:
-                raise StepFailed(
-                    f"InfluxDB in container {self.container} does not answer /ping at "
-                    f"{reached[1]}:{reached[0]}. Look at `docker logs {self.container}`."
-                )
-            running = host.run(
-                Command(
-                    ("docker", "inspect", "--format", "{{.State.Running}}", self.container),
-                    accept=frozenset({0, 1}),
-                )
-            )
-            if running.out.strip() != "true":
-                raise StepFailed(f"Container {self.container} stopped while we waited for it.")
-            time.sleep(0.5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import StepFailed
-from ..steps import Command, File, Host, Scene
-from .influx import BACKUP_INSIDE, PING_OK, READY_LIMIT_S, members
+from ..hosts import CHUNK_BYTES
+from ..steps import Command, Host, Scene
+from .influx import BACKUP_INSIDE, facts_of, members, wait_for_ping
 from .influx_check import DumpCheck, DumpReport
 from .influx_log import (
     Level,
@@ -28,13 +29,12 @@ from .influx_log import (
     read_restore_line,
     say_internal_left_out,
 )
-from .influx_meta import Catalogue, Grant, read_meta_db
+from .influx_meta import INTERNAL, Catalogue, Grant, read_meta_db
 from .influx_shard import check_tsm_blocks
 from .stack import STOP_LIMIT_S, guarded
 
 SETTLE_LIMIT_S = 300.0
 """How long a server may take the shards in after `influxd restore` ended; 1.5 s were seen."""
-LOOPBACK = "127.0.0.1"
 DATA_INSIDE = "/var/lib/influxdb"
 PROVEN = "InfluxDB has all of the dump: "
 """With this begins what is said when a load is proven."""
@@ -42,11 +42,8 @@ ALONE_SETTINGS = ("INFLUXDB_HTTP_AUTH_ENABLED=false", "INFLUXDB_MONITOR_STORE_EN
 KEPT_SETTINGS = "INFLUXDB_DATA_"
 """What of a container's environment says how data are stored; the rest may be a password."""
 INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}]'
-REACHED_FORM = (
-    '{{.State.Running}} {{with index .NetworkSettings.Ports "8086/tcp"}}{{(index . 0).HostPort}}'
-    "{{else}}0{{end}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
-)
-"""Whether a container runs, its published port (0 for none), its addresses."""
+READ_FOLDER = ("tar", "--create", "--file=-")
+READ_LIMIT_S = 24 * 3600.0
 QUERIES_FILE = "continuous-queries.influxql"
 """IOTstackBackup puts this beside the dump; the catalogue holds the same."""
 
@@ -58,6 +55,10 @@ class Server:
     container: str
     data: str
     """Its folder on the host that is /var/lib/influxdb inside."""
+
+
+ALONE = "iotstack-influxdb-alone"
+"""The container that takes a dump out of data, or loads it, where no client reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +77,17 @@ class RunAlone:
     dumps: str
     docker: tuple[str, ...]
     guard: str
+    image: str = ""
+    """What to run where there is no such container; its settings are the image's own then."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
-        return (str(self._command("image-of-" + self.container, "", ())),)
+        return (str(self._command(self.image or "image-of-" + self.container, "", ())),)
 
     def _command(self, image: str, user: str, settings: tuple[str, ...]) -> Command:
         words = (
             *("run", "--detach", "--name", self.alone, "--network", "bridge"),
-            *("--volumes-from", self.container),
+            *(() if self.image else ("--volumes-from", self.container)),
             *("--volume", f"{self.data}:{DATA_INSIDE}"),
             *("--volume", f"{self.dumps}:{BACKUP_INSIDE}"),
             *(("--user", user) if user else ()),
@@ -97,6 +100,9 @@ class RunAlone:
         """Start it from the image and the settings for data of the container."""
         host = scene.host(self.host_role)
         self.undo(host)
+        if self.image:
+            host.run(self._command(self.image, "", ()), scene.hear)
+            return
         words = (*self.docker, "inspect", "--type", "container", "--format", INSPECT_FORM)
         image, user, settings = json.loads(host.run(Command((*words, self.container))).out)
         kept = tuple(each for each in settings or () if each.startswith(KEPT_SETTINGS))
@@ -165,6 +171,29 @@ class CopyFolder:
         host.run(guarded(self.guard, (*self.as_root, "rm", "-rf", "--", self.target)))
 
 
+class Dump:
+    """A dump in a folder of a host, read whole once: several steps ask what it holds."""
+
+    def __init__(self, host_role: str, folder: str, as_root: tuple[str, ...]) -> None:
+        self.host_role = host_role
+        self.folder = folder
+        self.as_root = as_root
+        self._report: DumpReport | None = None
+
+    def report(self, scene: Scene) -> DumpReport:
+        """Return what it holds and what is wrong with it; raises StepFailed if it is not there."""
+        if self._report is None:
+            words = (*self.as_root, *READ_FOLDER, f"--directory={self.folder}", ".")
+            with scene.host(self.host_role).pipe(Command(words, limit_s=READ_LIMIT_S)) as pipe:
+                report = check_dump(pipe.stdout)
+                while pipe.stdout.read(CHUNK_BYTES):  # tar pads its end
+                    pass
+                if pipe.finish():
+                    raise StepFailed(f"The dump in {self.folder} cannot be read.")
+            self._report = report
+        return self._report
+
+
 def check_dump(stream: Any) -> DumpReport:
     """Return the report on a dump in a tar that is read once."""
     check = DumpCheck()
@@ -176,44 +205,151 @@ def check_dump(stream: Any) -> DumpReport:
 
 @dataclass(frozen=True, slots=True)
 class CheckDump:
-    """Check a dump completely before anything is touched: every file, every block.
+    """Check a dump completely before anything is touched: every file and, if told so, block."""
 
-    Learns the facts of the dump for the steps that load it.
-    """
-
-    host_role: str
-    archive: File
-    folder: str
-    as_root: tuple[str, ...]
+    dump: Dump
+    called: str
+    """What a person knows it as."""
     databases: tuple[str, ...] = ()
     """Those that it must hold."""
+    blocks: bool = True
 
     def commands(self) -> tuple[str, ...]:
         """Return what is checked."""
-        return (f"check every file and block of '{self.archive.absolute}'",)
+        what = "every file and block" if self.blocks else "every file"
+        return (f"check {what} of '{self.dump.folder}'",)
 
     def do(self, scene: Scene) -> None:
         """Raise StepFailed where the dump is not whole."""
         scene.say("checking every shard")
-        with scene.place(self.archive).read(self.archive.absolute) as stream:
-            report = check_dump(stream)
+        report = self.dump.report(scene)
         problems = list(report.problems)
         held = report.catalogue.names if report.catalogue else ()
         absent = [] if problems else [name for name in self.databases if name not in held]
         if absent:
             raise StepFailed(
-                f"The dump {self.archive.path} does not hold {', '.join(absent)}. It holds: "
+                f"The dump {self.called} does not hold {', '.join(absent)}. It holds: "
                 f"{', '.join(held) or 'no database'}. Nothing was changed."
             )
-        host = scene.host(self.host_role)
-        for shard in report.shards if not problems else ():
-            path = posixpath.join(self.folder, shard.file)
-            problems += _check_blocks(host, (*self.as_root, "cat", path), shard.file)
+        host = scene.host(self.dump.host_role)
+        for shard in report.shards if self.blocks and not problems else ():
+            path = posixpath.join(self.dump.folder, shard.file)
+            problems += _check_blocks(host, (*self.dump.as_root, "cat", path), shard.file)
         if problems:
             raise StepFailed(
-                f"The dump {self.archive.path} is damaged: {' '.join(problems)} Nothing was "
+                f"The dump {self.called} is damaged: {' '.join(problems)} Nothing was "
                 "changed. Take another backup."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class CompareWithServer:
+    """See that a dump holds all that its server has: databases, users, queries, every shard."""
+
+    dump: Dump
+    server: Server
+    """The one that it was made of; it is stopped, or nobody writes to it."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is compared."""
+        return (f"compare the dump with the files of '{self.server.data}'",)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed with what the dump lacks."""
+        host, as_root = scene.host(self.dump.host_role), self.dump.as_root
+        report = self.dump.report(scene)
+        there = server_catalogue(host, self.server, as_root)
+        lacking = lacking_in(report.catalogue, there)
+        held = frozenset(each.id for each in report.shards)
+        lacking += lacking_shards(held, there, frozenset(_tsm_sizes(host, self.server, as_root)))
+        if lacking:
+            raise StepFailed(
+                f"The dump does not hold all of InfluxDB: it lacks {'; '.join(lacking[:5])}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class CompareWithManifest:
+    """See that a dump holds what its manifest says: databases, shards with their sizes, users."""
+
+    dump: Dump
+    told: Mapping[str, Any]
+    """The facts of the manifest; none for a backup without one."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is compared."""
+        return ("compare the dump with the manifest",) if self.told else ()
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed with what differs."""
+        found = facts_of(self.dump.report(scene))
+        differing = [key for key in found if key in self.told and self.told[key] != found[key]]
+        if differing:
+            raise StepFailed(
+                "The dump is not the one that the manifest describes: they differ in "
+                f"{', '.join(differing)}."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class CompareWithDump:
+    """See that a stopped server has the databases, users and queries of the dump it was given."""
+
+    dump: Dump
+    server: Server
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is compared."""
+        return (f"compare the catalogue of '{self.server.data}' with the dump's",)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed with what the server lacks."""
+        host = scene.host(self.dump.host_role)
+        there = server_catalogue(host, self.server, self.dump.as_root)
+        wanted = self.dump.report(scene).catalogue
+        lacking = lacking_in(there, wanted) if wanted else []
+        if lacking:
+            raise StepFailed(f"InfluxDB did not take all: it lacks {'; '.join(lacking[:5])}.")
+
+
+def lacking_in(held: Catalogue | None, wanted: Catalogue) -> list[str]:
+    """Return which databases, users and continuous queries one catalogue has and another not."""
+    if held is None:
+        return ["its catalogue"]
+    lacking = [f"database {each}" for each in wanted.names if each not in held.names]
+    users = {(each.name, each.admin, each.grants) for each in held.users}
+    lacking += [
+        f"user {each.name}"
+        for each in wanted.users
+        if (each.name, each.admin, each.grants) not in users
+    ]
+    queries = {(database, query.name) for database, query in held.continuous_queries}
+    lacking += [
+        f"continuous query {query.name} of {database}"
+        for database, query in wanted.continuous_queries
+        if (database, query.name) not in queries
+    ]
+    return lacking
+
+
+def lacking_shards(held: frozenset[int], there: Catalogue, on_disk: frozenset[int]) -> list[str]:
+    """Return the shards with files (`on_disk`) that a server's catalogue has and a dump has not.
+
+    Those of InfluxDB's own statistics, and those that it let expire, are not wanted.
+    """
+    alive = {
+        shard: database.name
+        for database in there.databases
+        for policy in database.policies
+        for group in policy.groups
+        for shard in group.shards
+        if database.name != INTERNAL and not group.deleted_at_ns
+    }
+    return [
+        f"shard {shard} of {database}"
+        for shard, database in sorted(alive.items())
+        if shard in on_disk and shard not in held
+    ]
 
 
 def _check_blocks(host: Host, words: tuple[str, ...], name: str) -> tuple[str, ...]:
@@ -248,7 +384,7 @@ class WaitForInflux:
     def do(self, scene: Scene) -> None:
         """Raise StepFailed where it does not answer in time, or is not empty."""
         host = scene.host(self.host_role)
-        wait_for_ping(host, self.server, self.docker)
+        wait_for_ping(host, self.server.container, self.docker)
         if not self.must_be_empty:
             return
         catalogue = server_catalogue(host, self.server, self.as_root)
@@ -258,30 +394,6 @@ class WaitForInflux:
                 f"into it: {', '.join(catalogue.names)}. InfluxDB would then take nothing in. "
                 "Does its image make one when it starts?"
             )
-
-
-def wait_for_ping(host: Host, server: Server, docker: tuple[str, ...]) -> None:
-    """Wait until /ping answers, watching the container; raises StepFailed."""
-    deadline = time.monotonic() + READY_LIMIT_S
-    while True:
-        told = host.run(Command((*docker, "inspect", "--format", REACHED_FORM, server.container)))
-        running, published, *addresses = told.out.split()
-        if running != "true":
-            raise StepFailed(
-                f"Container {server.container} does not stay up. Look at "
-                f"`docker logs {server.container}`."
-            )
-        # A new start gives a new address; on the host's own network there is none.
-        at_address = published == "0" and addresses
-        port, address = (8086, addresses[0]) if at_address else (int(published) or 8086, LOOPBACK)
-        if host.http_status(port, "/ping", address) == PING_OK:
-            return
-        if time.monotonic() > deadline:
-            raise StepFailed(
-                f"InfluxDB in {server.container} does not answer /ping at {address}:{port} "
-                f"within {READY_LIMIT_S:g} s."
-            )
-        time.sleep(0.3)
 
 
 def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Catalogue:
@@ -308,7 +420,7 @@ class LoadInflux:
 
     host_role: str
     server: Server
-    archive: File
+    dump: Dump
     inside: str
     docker: tuple[str, ...]
     as_root: tuple[str, ...]
@@ -335,8 +447,7 @@ class LoadInflux:
     def do(self, scene: Scene) -> None:
         """Load and prove; raises StepFailed with what is not there."""
         host = scene.host(self.host_role)
-        with scene.place(self.archive).read(self.archive.absolute) as stream:
-            report = check_dump(stream)
+        report = self.dump.report(scene)
         if not self.databases:
             self._load(scene, host, report)
         grants = server_catalogue(host, self.server, self.as_root).users if self.databases else ()
@@ -473,7 +584,7 @@ class AddUsers:
 
     host_role: str
     server: Server
-    archive: File
+    dump: Dump
     notes: str
     as_root: tuple[str, ...]
     guard: str
@@ -485,8 +596,7 @@ class AddUsers:
     def do(self, scene: Scene) -> None:
         """Append them; the hashes travel by a file of mode 0600 and never by an argument."""
         host = scene.host(self.host_role)
-        with scene.place(self.archive).read(self.archive.absolute) as stream:
-            catalogue = check_dump(stream).catalogue
+        catalogue = self.dump.report(scene).catalogue
         if catalogue is None or not catalogue.users:
             return
         host.receive(self.notes, io.BytesIO(b"".join(u.record for u in catalogue.users)), 0)
@@ -513,7 +623,7 @@ class AddQueries:
 
     host_role: str
     server: Server
-    archive: File
+    dump: Dump
     docker: tuple[str, ...]
     databases: tuple[str, ...] = ()
 
@@ -524,8 +634,7 @@ class AddQueries:
     def do(self, scene: Scene) -> None:
         """Make them; where InfluxDB does not take one, warn with the exact statement."""
         host = scene.host(self.host_role)
-        with scene.place(self.archive).read(self.archive.absolute) as stream:
-            catalogue = check_dump(stream).catalogue
+        catalogue = self.dump.report(scene).catalogue
         for text in continuous_query_words(catalogue, self.databases) if catalogue else ():
             try:
                 ask_influx(host, self.server, self.docker, text)

@@ -93,8 +93,9 @@ class StopContainers:
             scene.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> None:
-        """Start them."""
+        """Start them; one that Docker itself started after a power cut sees what was swapped."""
         if self.names:
+            host.run(self._command)
             host.run(_start(self.docker, self.names, self.guard))
 
 
