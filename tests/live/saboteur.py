@@ -127,7 +127,7 @@ services:
 
 
 class Scene:
-    """A stack on `target` that is unlike its backup, and the program, run on `pi`, to restore it.
+    """A stack on `target` that is unlike its backup, and the program, run on `pi`, to act on it.
 
     Where `target` is another machine than `pi`, the restore goes over SSH.
     """
@@ -191,6 +191,11 @@ class Scene:
         self.target.run(["docker", "stop", "asleep"])
         write_points(self.target, "home", *[f"cpu value={n} {n}000000000" for n in range(1, 50)])
         query(self.target, "CREATE USER anna WITH PASSWORD 'geheim' WITH ALL PRIVILEGES")
+        query(
+            self.target,
+            'CREATE CONTINUOUS QUERY "means" ON "home" BEGIN SELECT mean("value") INTO "mean" FROM '
+            '"cpu" GROUP BY time(1h) END',
+        )
 
     def _back_up(self):
         """Make the backup on the target itself; it is found in its own backups/."""
@@ -223,7 +228,8 @@ class Scene:
         host = ("--host", self.target.name) if self.over_ssh else ()
         if task == "restore":
             more = ("--runtag", RUNTAG, "--from", self._from, "--jobs", "1", *more)
-        return (*PROGRAM, task, *host, "--yes", *more)
+        confirmed = () if task == "rehearse" else ("--yes",)
+        return (*PROGRAM, task, *host, *confirmed, *more)
 
     @property
     def _from(self):
@@ -272,10 +278,12 @@ class Scene:
         containers = self.target.run(listed).stdout
         wait_ping(self.target, 20)
         users = query(self.target, "SHOW USERS")[0][0].get("values", [])
+        queries = query(self.target, "SHOW CONTINUOUS QUERIES")[0]
         return {
             **tree(self.top),
             "points": count_points(self.target),
             "users": sorted(map(tuple, users)),
+            "queries": [each for each in queries if each.get("values")],
             "containers": sorted(containers.splitlines()),
         }
 
@@ -292,6 +300,8 @@ class Scene:
             "backups/influxdb/db/*.partial",
             "restore/*/*.partial",
             "restore/previous-*",
+            "restore/influxdb-*",
+            "restore/rehearsal",
             "volumes/.*",
             "volumes/influxdb/.*",
             "volumes/influxdb/data/.*",
@@ -304,8 +314,9 @@ class Scene:
         shutil.rmtree(self.top / "restore", ignore_errors=True)
         for path in (self.top / "backups/influxdb/db").iterdir():
             shutil.rmtree(path)
-        for path in (self.top / "backups").glob("*.restore-*"):
-            path.unlink()
+        for pattern in ("*.restore-*", "reload-*"):
+            for path in (self.top / "backups").glob(pattern):
+                path.unlink()
 
     def renew(self):
         """Put the stack back to its old state by force, whatever it is in."""

@@ -16,142 +16,7 @@ import tarfile
 import pytest
 from saboteur import Saboteur, Scene, differing
 from stand_machine import wait_for
-
-FULL = os.environ.get("IOTSTACK_FULL_SWEEP") == "1"
-GOOD, FAILED, NOT_FOUND = 0, 1, 10
-LATE_S = 0.7
-"""How long a command of a dead run goes on while the next command waits for it."""
-
-WAYS = {
-    # way: (how the call goes, what is done to the tool, whether the stopped call then acts)
-    "fail before": ("fail before", "", False),
-    "fail after": ("fail after", "", False),
-    "kill before": ("stop before", "kill", False),
-    "kill after": ("stop after", "kill", True),
-    "kill and act late": ("stop before", "kill", True),
-    "cut before": ("stop before", "cut", False),
-    "cut after": ("stop after", "cut", True),
-    "cut and act late": ("stop before", "cut", True),
-}
-MAY_FAIL = "docker rm --force"
-"""What clears the way, and is not there in a good case: without it the restore goes on."""
-EVERY = {"fail after", "kill before"}
-LOCAL = [way for way in WAYS if "cut" not in way]
-
-
-class Sweep:
-    """A scene with a saboteur on its target, its old state, and its new one."""
-
-    def __init__(self, scene, saboteur):
-        self.scene, self.saboteur = scene, saboteur
-        saboteur.disarm()
-        assert scene.run("restore")[0] == GOOD
-        self.calls = [line.split(" ", 1)[1] for line in saboteur.calls()]
-        self.new = scene.look()
-        assert self.new["points"] == scene.new_points
-        assert scene.run("undo")[0] == GOOD
-        self.assert_old()
-        scene.clear()
-
-    def assert_old(self):
-        """Everything is as it was before."""
-        assert differing(self.scene.old, self.scene.look()) == {}
-
-    def assert_new(self):
-        """Everything is as the backup has it, and what the backup does not hold stays."""
-        assert differing(self.new, self.scene.look()) == {}
-
-    def meet(self, number, way, follow="undo"):
-        """Do a restore that meets a fault at a call, and what follows; the end is whole."""
-        how, blow, act = WAYS[way]
-        self.saboteur.arm(number, how)
-        process = self.scene.start("restore")
-        if blow:
-            wait_for(
-                f"call {number}",
-                lambda: self.saboteur.reached() or process.poll() is not None,
-                timeout=60,
-                pause=0.01,
-            )
-            if blow == "kill":
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-            else:
-                self.scene.cut()
-            self._release(way, process, act)
-        code, said = self.scene.end(process)
-        if code == GOOD and self.calls[number - 1].startswith(MAY_FAIL):
-            self.assert_new()
-            self._follow("undo")
-            self.scene.clear()
-            return
-        self.assert_met(way, code, said)
-        if blow == "kill":
-            self._follow(follow)
-        left = self.scene.leftovers()
-        if "late" in way and number < self.first_of_switch:  # the next restore removes it
-            left = [each for each in left if not each.endswith(".partial")]
-        assert left == []
-
-    @property
-    def first_of_switch(self):
-        """The number of the first call after staging."""
-        return 1 + next(n for n, call in enumerate(self.calls) if "restore/previous-" in call)
-
-    def _release(self, way, process, act):
-        if "late" in way:
-            follower = None if "cut" in way else self.scene.start("undo")
-            with contextlib.suppress(subprocess.TimeoutExpired):  # it waits, as it must
-                (follower or process).wait(timeout=LATE_S)
-            self.saboteur.release(act)
-            if follower:
-                code, said = self.scene.end(follower)
-                assert code in {GOOD, NOT_FOUND}, said
-        else:
-            self.saboteur.release(act)
-
-    def assert_met(self, way, code, said):
-        """A run that was not killed undid everything by itself, says so, and exits non-zero."""
-        if WAYS[way][1] == "kill":
-            assert code == -signal.SIGKILL, said
-            return
-        assert code == FAILED, said
-        assert "was not restored" in said, said
-        whole = "The stack is as it was before." in said or "Nothing of the stack" in said
-        assert whole, said
-        self.assert_old()
-
-    def _follow(self, task):
-        """Do the next command of a person, which undoes what the dead run left."""
-        code, said = self.scene.run(task)
-        if task == "undo":
-            assert code in {GOOD, NOT_FOUND}, said
-        else:
-            assert code == GOOD, said
-            self.assert_new()
-            code, said = self.scene.run("undo")
-            assert code == GOOD, said
-            self.assert_old()
-            self.scene.clear()
-        self.assert_old()
-
-    def try_all(self, way, numbers):
-        """Meet a fault at each of the calls; raise with all that ended badly."""
-        bad = []
-        for number in numbers:
-            try:
-                self.meet(number, way, follow=["undo", "undo", "restore"][number % 3])
-            except Exception as error:  # noqa: BLE001 - the others are wanted as well
-                bad.append(f"call {number} ({self.calls[number - 1][:80]}): {str(error)[:1500]}")
-                self.saboteur.release(act=False)
-                self.scene.renew()
-            self.scene.clear()
-        assert not bad, f"{way}: {len(bad)} of {len(numbers)}:\n" + "\n".join(bad)
-
-    def numbers(self, way, step):
-        """The calls at which a way is tried: all, or each so many, not the same for every way."""
-        first = 1 + list(WAYS).index(way) % step
-        return range(1 if FULL else first, len(self.calls) + 1, 1 if FULL else step)
+from sweep import EVERY, FAILED, FULL, GOOD, LATE_S, LOCAL, NOT_FOUND, WAYS, Sweep
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +24,9 @@ def here(pi):
     """A sweep of restores to this machine."""
     scene = Scene(pi, pi)
     with Saboteur(pi) as saboteur:
-        yield Sweep(scene, saboteur)
+        sweep = Sweep(scene, saboteur)
+        assert sweep.new["points"] == scene.new_points
+        yield sweep
     scene.away()
 
 
@@ -187,7 +54,7 @@ SAMPLES = [
 def test_sample(request, where, way, words, follow):
     """A fault of each kind, on either machine, ends in the old or the new stack."""
     sweep = request.getfixturevalue(where)
-    sweep.meet(number_of(sweep, words), way, follow)
+    sweep.meet(sweep.number_of(words), way, follow)
     sweep.scene.clear()
 
 
@@ -211,11 +78,6 @@ SWITCH = ("docker stop", "volumes/nodered", ".fresh", "influxd restore", "docker
 """Words of the calls at which the switch is stopped in some tests: one of each kind."""
 
 
-def number_of(sweep, words):
-    """The number of the first call with these words."""
-    return next(n for n, call in enumerate(sweep.calls, 1) if words in call)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("where", ["here", "there"])
@@ -224,7 +86,7 @@ def test_stopped_during_the_switch(request, where, number):
     sweep = request.getfixturevalue(where)
     scene, saboteur = sweep.scene, sweep.saboteur
     words = SWITCH[[signal.SIGINT, signal.SIGTERM, signal.SIGHUP].index(number) + 1]
-    saboteur.arm(number_of(sweep, words), "stop before")
+    saboteur.arm(sweep.number_of(words), "stop before")
     process = scene.start("restore")
     wait_for("the call", saboteur.reached, timeout=60)
     process.send_signal(number)
@@ -272,7 +134,7 @@ def test_killed_while_it_undoes(here, how):
 def test_torn_journal(here, torn):
     """The last line of the journal, torn by a power cut, never acted; the others are undone."""
     scene, saboteur = here.scene, here.saboteur
-    saboteur.arm(number_of(here, "influxd restore"), "stop before")
+    saboteur.arm(here.number_of("influxd restore"), "stop before")
     process = scene.start("restore")
     wait_for("the call", saboteur.reached, timeout=60)
     process.send_signal(signal.SIGKILL)
@@ -434,11 +296,11 @@ LIES = {
 def test_load_that_fails(here, what):
     """A dump that InfluxDB does not take, or only says that it took, leads back to the old."""
     scene, saboteur = here.scene, here.saboteur
-    saboteur.arm(number_of(here, "influxd restore"), "stop before")
+    saboteur.arm(here.number_of("influxd restore"), "stop before")
     process = scene.start("restore")
     wait_for("the call", saboteur.reached, timeout=60)
     name = next(
-        w for w in here.calls[number_of(here, "influxd restore") - 1].split() if "influx" in w
+        w for w in here.calls[here.number_of("influxd restore") - 1].split() if "influx" in w
     )
     script = f'#!/bin/sh\n[ "$1" = restore ] || exec influxd.real "$@"\n{LIES[what]}\n'
     put = "cd /usr/bin && mv influxd influxd.real && cat > influxd && chmod 755 influxd"

@@ -1,0 +1,154 @@
+"""A fault at any one of the commands that change a stack, and what must be there afterwards."""
+
+import contextlib
+import os
+import signal
+import subprocess
+
+from saboteur import differing
+from stand_machine import wait_for
+
+FULL = os.environ.get("IOTSTACK_FULL_SWEEP") == "1"
+GOOD, FAILED, NOT_FOUND = 0, 1, 10
+UNDONE = (
+    "The stack is as it was before.",
+    "Nothing of the stack",
+    "InfluxDB is as it was before.",
+)
+"""What a run says that failed and undid everything."""
+LATE_S = 0.7
+"""How long a command of a dead run goes on while the next command waits for it."""
+
+WAYS = {
+    # way: (how the call goes, what is done to the tool, whether the stopped call then acts)
+    "fail before": ("fail before", "", False),
+    "fail after": ("fail after", "", False),
+    "kill before": ("stop before", "kill", False),
+    "kill after": ("stop after", "kill", True),
+    "kill and act late": ("stop before", "kill", True),
+    "cut before": ("stop before", "cut", False),
+    "cut after": ("stop after", "cut", True),
+    "cut and act late": ("stop before", "cut", True),
+}
+MAY_FAIL = "docker rm --force"
+"""What clears the way, and is not there in a good case: without it the restore goes on."""
+EVERY = {"fail after", "kill before"}
+LOCAL = [way for way in WAYS if "cut" not in way]
+
+
+class Sweep:
+    """A scene with a saboteur on its target, its old state, and the new one after a task."""
+
+    def __init__(self, scene, saboteur, task="restore"):
+        self.scene, self.saboteur, self.task = scene, saboteur, task
+        saboteur.disarm()
+        code, said = scene.run(task)
+        assert code == GOOD, said
+        self.calls = [line.split(" ", 1)[1] for line in saboteur.calls()]
+        self.new = scene.look()
+        assert scene.run("undo")[0] == GOOD
+        self.assert_old()
+        scene.clear()
+
+    def assert_old(self):
+        """Everything is as it was before."""
+        assert differing(self.scene.old, self.scene.look()) == {}
+
+    def assert_new(self):
+        """Everything is as it is after a good run."""
+        assert differing(self.new, self.scene.look()) == {}
+
+    def meet(self, number, way, follow="undo"):
+        """Do the task so that it meets a fault at a call, and what follows; the end is whole."""
+        how, blow, act = WAYS[way]
+        self.saboteur.arm(number, how)
+        process = self.scene.start(self.task)
+        if blow:
+            wait_for(
+                f"call {number}",
+                lambda: self.saboteur.reached() or process.poll() is not None,
+                timeout=60,
+                pause=0.01,
+            )
+            if blow == "kill":
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            else:
+                self.scene.cut()
+            self._release(way, process, act)
+        code, said = self.scene.end(process)
+        if code == GOOD and self.calls[number - 1].startswith(MAY_FAIL):
+            self.assert_new()
+            self._follow("undo")
+            self.scene.clear()
+            return
+        self.assert_met(way, code, said)
+        if blow == "kill":
+            self._follow(follow)
+        left = self.scene.leftovers()
+        if "late" in way and number < self.first_of_switch:  # the next restore removes it
+            left = [each for each in left if not each.endswith(".partial")]
+        assert left == []
+
+    @property
+    def first_of_switch(self):
+        """The number of the first call after staging."""
+        return 1 + next(n for n, call in enumerate(self.calls) if "restore/previous-" in call)
+
+    def _release(self, way, process, act):
+        if "late" in way:
+            follower = None if "cut" in way else self.scene.start("undo")
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it waits, as it must
+                (follower or process).wait(timeout=LATE_S)
+            self.saboteur.release(act)
+            if follower:
+                code, said = self.scene.end(follower)
+                assert code in {GOOD, NOT_FOUND}, said
+        else:
+            self.saboteur.release(act)
+
+    def assert_met(self, way, code, said):
+        """A run that was not killed undid everything by itself, says so, and exits non-zero."""
+        if WAYS[way][1] == "kill":
+            assert code == -signal.SIGKILL, said
+            return
+        assert code == FAILED, said
+        assert "was not re" in said, said
+        assert any(words in said for words in UNDONE), said
+        self.assert_old()
+
+    def _follow(self, task):
+        """Do the next command of a person, which undoes what the dead run left."""
+        code, said = self.scene.run(task)
+        if task == "undo":
+            assert code in {GOOD, NOT_FOUND}, said
+        else:
+            assert code == GOOD, said
+            self.assert_new()
+            code, said = self.scene.run("undo")
+            assert code == GOOD, said
+            self.assert_old()
+            self.scene.clear()
+        self.assert_old()
+
+    def try_all(self, way, numbers):
+        """Meet a fault at each of the calls; raise with all that ended badly."""
+        bad = []
+        for number in numbers:
+            try:
+                self.meet(number, way, follow=["undo", "undo", self.task][number % 3])
+            except Exception as error:  # noqa: BLE001 - the others are wanted as well
+                bad.append(f"call {number} ({self.calls[number - 1][:80]}): {str(error)[:1500]}")
+                self.saboteur.release(act=False)
+                self.scene.renew()
+            self.scene.clear()
+        assert not bad, f"{way}: {len(bad)} of {len(numbers)}:\n" + "\n".join(bad)
+
+    def numbers(self, way, step):
+        """The calls at which a way is tried: all, or each so many, not the same for every way."""
+        first = 1 + list(WAYS).index(way) % step
+        return range(1 if FULL else first, len(self.calls) + 1, 1 if FULL else step)
+
+    def number_of(self, words):
+        """The number of the first call with these words."""
+        return next(n for n, call in enumerate(self.calls, 1) if words in call)
