@@ -111,6 +111,15 @@ def _check_identity(host: Host, machine: Machine) -> None:
 
 
 def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> Target:
+    as_root = root_words(host, name, sudo=sudo)
+    return Target(host, name, folder, role, as_root, docker_words(host, name, as_root))
+
+
+def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:
+    """Return the words before a command that needs root: none, or `sudo -n`.
+
+    Raises Refused where sudo would ask for a password, or a program is missing.
+    """
     as_root: tuple[str, ...] = ()
     if host.run(Command(("id", "-u"))).out.strip() != "0" and sudo:
         told = host.run(Command(("sudo", "-n", "true"), ANY_EXIT, 15))
@@ -123,6 +132,11 @@ def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> Target
     for program in ("flock", "tar", "sha256sum"):
         if host.run(Command(("sh", "-c", f"command -v {program}"), ANY_EXIT)).exit_code:
             raise Refused(f"On {name} there is no {program}; a restore needs it.")
+    return as_root
+
+
+def docker_words(host: Host, name: str, as_root: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words before a command of Docker; raises Refused where it cannot be asked."""
     docker: tuple[str, ...] = ("docker",)
     told = host.run(Command((*docker, "ps", "--quiet"), ANY_EXIT, 60))
     if told.exit_code and as_root:
@@ -130,7 +144,7 @@ def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> Target
         told = host.run(Command((*docker, "ps", "--quiet"), ANY_EXIT, 60))
     if told.exit_code:
         raise Refused(f"On {name} Docker cannot be asked: {told.last_words}")
-    return Target(host, name, folder, role, as_root, docker)
+    return docker
 
 
 class Lock:

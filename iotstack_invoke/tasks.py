@@ -139,6 +139,19 @@ def diff(work: Work, before: str, after: str, at: str = "", json: bool = False) 
     return diff_backups(work.settings, before, after, at, work.report, as_json=json)
 
 
+@door(
+    help={
+        "runtag": "The backup; latest is the newest.",
+        "at": "Which copy: here or a vault's name; the first vault, if there is one.",
+    },
+)
+def rehearse(work: Work, runtag: str = "latest", at: str = "") -> int:
+    """Restore a backup into a scratch folder and an InfluxDB of its own, and remove both."""
+    from .actions.rehearse import rehearse as rehearse_restore
+
+    return rehearse_restore(work.settings, runtag, at, work.report)
+
+
 @door(help={"format": "tree, mermaid or dot."})
 def graph(work: Work, format: str = "tree") -> None:  # noqa: A002 - it is the flag's name
     """Show what a backup is made of, as a picture of the rules."""
@@ -184,9 +197,37 @@ def restore(
     return restore_backup(work.settings, wish, work.options, work.report)
 
 
+@door(
+    name="reload-influxdb",
+    help={
+        "host": "A host of hosts.toml; this machine, if not given.",
+        "keep-old": "How many days the old data stay; until you remove them, if not given.",
+        "count": "Count all values before and after (the default); --no-count is quicker.",
+        "yes": "Do not ask.",
+        "dry-run": "Show every step and its commands; change nothing.",
+    },
+)
+def reload_influxdb(
+    work: Work,
+    host: str = "",
+    keep_old: str = "",
+    count: bool = True,
+    yes: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Write InfluxDB's data anew from a dump that is proven, or leave all as it was."""
+    from .actions.reload import Reload, read_days
+    from .actions.reload import reload_influxdb as reload_data
+    from .actions.wish import Wish
+
+    asked = Reload(read_days(keep_old), count)
+    wish, dry = Wish("", host, yes=yes), dry_run or work.options.dry_run
+    return reload_data(work.settings, wish, asked, work.report, dry_run=dry)
+
+
 @door(help={"host": "A host of hosts.toml; this machine, if not given.", "yes": "Do not ask."})
 def undo(work: Work, host: str = "", yes: bool = False) -> int:
-    """Go back to the state before the last restore."""
+    """Go back to the state before the last restore or reload."""
     from .actions.undo import undo as undo_restore
     from .actions.wish import Wish
 
@@ -246,6 +287,7 @@ def demo(work: Work) -> int:
 namespace = Collection(
     backup,
     restore,
+    reload_influxdb,
     undo,
     hosts,
     doctor,
@@ -254,6 +296,7 @@ namespace = Collection(
     show,
     diff,
     verify,
+    rehearse,
     prune,
     pin,
     graph,

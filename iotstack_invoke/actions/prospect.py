@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from ..errors import Refused, StepFailed
 from ..manifest import Manifest
 from ..report import Report
 from ..rulebooks.restore import RESTORE, Item, RestoreFacts, aside_folder, used_folder
-from ..rules import KINDS, PARTS
+from ..rules import BACKUPS, KINDS, PARTS
 from ..services.compose import COMPOSE_FILES, Found, compose_words, inspect_all, is_top_file, named
 from ..services.influx import BACKUP_INSIDE
 from ..services.influx_load import DATA_INSIDE, Server
@@ -28,6 +28,68 @@ EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
 """In each general part as empty folders: their data are elsewhere, or nowhere."""
 OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
 """What compose reads besides docker-compose.yml, unless it is told which files to read."""
+
+
+def server_in(found: tuple[Found, ...], name: str, stack: str) -> Server:
+    """Return the InfluxDB of a stack, and where its data lie, or will lie once it is made."""
+    container = named(found, name)
+    mounts = {each.inside: each.on_host for each in container.mounts} if container else {}
+    return Server(name, mounts.get(DATA_INSIDE, f"{stack}/{INFLUX_FOLDER}/data"))
+
+
+def influx_apart(target: Target, server: Server) -> str:
+    """Return the folder above InfluxDB's data where what is replaced must stay on its disk."""
+    above, aside = posixpath.dirname(server.data), target.folder
+    if f"{above}/".startswith(f"{target.folder}/volumes/"):
+        aside = f"{target.folder}/volumes"
+    return above if device(target.host, above) != device(target.host, aside) else ""
+
+
+def refuse_mounts(target: Target, paths: Iterable[str], advice: str) -> None:
+    """Raise Refused where something that is to be renamed is a mount point, or holds one."""
+    renamed = list(paths)
+    for mount in sorted(mount_points(target.host)):
+        for path in renamed:
+            if _is_below(mount, path):
+                raise Refused(
+                    f"On {target.name} {mount} is a mount point, and {path} cannot be swapped by "
+                    f"rename. Nothing of the stack was touched. {advice}"
+                )
+
+
+def refuse_stage_apart(target: Target) -> None:
+    """Raise Refused where `restore/` is on another file system than the stack."""
+    stage = f"{target.folder}/{RESTORE}"
+    if device(target.host, stage) != device(target.host, target.folder):
+        raise Refused(
+            f"On {target.name} {stage} lies on another file system than the stack, so nothing "
+            "can be swapped by rename. Nothing was changed. Make it a plain folder of the stack."
+        )
+
+
+def sizes_unpacked(
+    backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str] = (), *, fetched: bool
+) -> dict[str, int]:
+    """Return how many bytes the parts of a backup take while they are staged, by what for."""
+    wanted = tuple(kinds) or backup.parts
+    sizes = {kind: backup.files[kind].size_bytes for kind in wanted}
+    parts = {part.kind: part for part in manifest.made} if manifest else {}
+    told = int(parts["general"].facts.get("unpacked_bytes", 0)) if "general" in parts else 0
+    return {
+        "the archives": sum(sizes.values()) if fetched else 0,
+        "what they hold": (told or sizes["general"] * 3) if "general" in sizes else 0,
+        "InfluxDB": 3 * sizes.get("influx", 0),
+    }
+
+
+def records_in(manifest: Manifest | None, runtag: str) -> dict[str, Record]:
+    """Return what a manifest says of its archives, wherever a restore reads them."""
+    found = {}
+    for part in manifest.made if manifest else ():
+        folders = ("from:", f"pi:{BACKUPS}/", f"pi:{RESTORE}/{runtag}/")
+        for name in (f"{folder}{part.file}" for folder in folders):
+            found[name] = Record(name, part.size_bytes, part.sha256)
+    return found
 
 
 class Prospect:
@@ -66,7 +128,11 @@ class Prospect:
             *_file_words(target.folder, compose_file, there),
         )
         kinds = self._kinds()
-        server = self._server(found) if "influx" in kinds else None
+        server = (
+            server_in(found, self.settings.influx.container, target.folder)
+            if "influx" in kinds
+            else None
+        )
         server_there = named(found, self.settings.influx.container) is not None
         if server and compose_file and not server_there:
             self._refuse_without_server(compose)
@@ -95,33 +161,19 @@ class Prospect:
             limit_s=self.settings.influx.limit_s,
             volumes_apart="volumes" in there
             and device(host, f"{target.folder}/volumes") != device(host, target.folder),
-            influx_apart=self._influx_apart(server),
+            influx_apart=influx_apart(target, server) if server else "",
         )
 
-    def _influx_apart(self, server: Server | None) -> str:
-        """Return the folder above InfluxDB's data where what is replaced must stay on its disk."""
-        if server is None:
-            return ""
-        host, above = self.target.host, posixpath.dirname(server.data)
-        aside = self.target.folder
-        if f"{above}/".startswith(f"{self.target.folder}/volumes/"):
-            aside = f"{self.target.folder}/volumes"
-        return above if device(host, above) != device(host, aside) else ""
-
     def _refuse_mounts(self, facts: RestoreFacts) -> None:
-        """Raise Refused where something that is to be renamed is a mount point, or holds one."""
         folder = self.target.folder
         moved = [*(each.live for each in facts.items), f"{folder}/services", f"{folder}/{RESTORE}"]
         if facts.server:
             moved.append(facts.server.data)
-        for mount in sorted(mount_points(self.target.host)):
-            for path in moved:
-                if _is_below(mount, path):
-                    raise Refused(
-                        f"On {self.target.name} {mount} is a mount point, and {path} cannot be "
-                        "swapped by rename. Nothing of the stack was touched. Unmount it for the "
-                        "restore, or restore the other services one by one: --only NAME."
-                    )
+        refuse_mounts(
+            self.target,
+            moved,
+            "Unmount it for the restore, or restore the other services one by one: --only NAME.",
+        )
 
     def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
         """Return the facts with the containers that run now: fetching may have taken hours."""
@@ -169,12 +221,6 @@ class Prospect:
             )
         return tuple(kind for kind in kinds if kind in wanted)
 
-    def _server(self, found: tuple[Found, ...]) -> Server:
-        name = self.settings.influx.container
-        container = named(found, name)
-        mounts = {each.inside: each.on_host for each in container.mounts} if container else {}
-        return Server(name, mounts.get(DATA_INSIDE, f"{self.target.folder}/{INFLUX_FOLDER}/data"))
-
     def _refuse_without_server(self, compose: tuple[str, ...]) -> None:
         told = self.target.host.run(Command((*compose, "config", "--services"), ANY_EXIT))
         if told.exit_code == 0 and "influxdb" not in told.out.split():
@@ -185,17 +231,8 @@ class Prospect:
 
     def needs(self, facts: RestoreFacts) -> dict[str, int]:
         """Return how many bytes the restore takes on the disk, by what for."""
-        sizes = {kind: self.backup.files[kind].size_bytes for kind in facts.kinds}
-        parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
-        unpacked = (
-            int(parts["general"].facts.get("unpacked_bytes", 0)) if "general" in parts else 0
-        )
-        unpacked = (unpacked or sizes["general"] * 3) if "general" in sizes else 0
-        needed = {
-            "the archives": 0 if facts.in_place else sum(sizes.values()),
-            "what they hold": unpacked,
-            "InfluxDB": 3 * sizes.get("influx", 0),
-        }
+        fetched = not facts.in_place
+        needed = sizes_unpacked(self.backup, self.manifest, facts.kinds, fetched=fetched)
         if facts.server and facts.databases:
             words = (*facts.as_root, "du", "-sb", "--", facts.server.data)
             told = self.target.host.run(Command(words, ANY_EXIT, 600)).out.split()
@@ -205,13 +242,7 @@ class Prospect:
     def refuse_without_room(self, facts: RestoreFacts) -> None:
         """Raise Refused where the restore would not fit, with numbers, or cannot be a rename."""
         self._refuse_mounts(facts)
-        stage = f"{self.target.folder}/{RESTORE}"
-        if device(self.target.host, stage) != device(self.target.host, self.target.folder):
-            raise Refused(
-                f"On {self.target.name} {stage} lies on another file system than the stack, so "
-                "nothing can be swapped by rename. Nothing was changed. Make it a plain folder "
-                "of the stack."
-            )
+        refuse_stage_apart(self.target)
         needed = self.needs(facts)
         self._refuse_folder(self.target.folder, facts.free_bytes, needed)
         if facts.volumes_apart:
@@ -232,13 +263,7 @@ class Prospect:
 
     def records(self) -> dict[str, Record]:
         """Return what the manifest says of the archives, where they come from."""
-        found = {}
-        for part in self.manifest.made if self.manifest else ():
-            name = f"from:{part.file}"
-            found[name] = Record(name, part.size_bytes, part.sha256)
-            for held in (f"pi:backups/{part.file}", f"pi:{RESTORE}/{self.runtag}/{part.file}"):
-                found[held] = Record(held, part.size_bytes, part.sha256)
-        return found
+        return records_in(self.manifest, self.runtag)
 
     def contents(self, facts: RestoreFacts) -> Contents | None:
         """Return what the general part holds, read where it lies; None where that cannot be."""

@@ -17,7 +17,6 @@ from typing import Any
 from ..engine import Run, RunResult, signals_raised
 from ..errors import ExitCode, Interrupted, Refused
 from ..hosts import LocalHost
-from ..journal import Journal
 from ..log import LogWatcher, RunLog
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
@@ -26,18 +25,16 @@ from ..rulebooks.restore import (
     RestoreFacts,
     restore_book,
     stages,
-    undoable,
 )
 from ..services.influx_load import PROVEN
 from ..services.influx_log import say_internal_left_out
 from ..services.members import Contents
-from ..services.stack import wait_for_orphans
 from ..settings import Options, Settings
 from ..site import look_everywhere
 from ..steps import Command, Place, Record
 from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
 from .prospect import INFLUX_FOLDER, Prospect
-from .undo import recover
+from .undo import journal_of, recover
 from .wish import Source, Wish, choose_set, confirm, source_of
 
 SET_MARK = ".set"
@@ -73,6 +70,16 @@ class Ledger:
     def add(self, record: Record) -> None:
         """Keep one more."""
         self._records[record.output] = record
+
+
+def log_beside(settings: Settings, target: Target, name: str) -> RunLog:
+    """Return the log of a run on a target: beside its backups, or among a laptop's state."""
+    folder = f"{settings.stack.folder}/backups"
+    if not isinstance(target.host, LocalHost):
+        folder = os.path.expanduser("~/.local/state/iotstack")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    return RunLog(f"{folder}/{name}-{now}.log")
 
 
 def restore(settings: Settings, wish: Wish, options: Options, report: Report) -> int:
@@ -112,11 +119,6 @@ class _Restore:
         self.report = report
         self.backup, self.manifest = choose_set(source, wish.runtag)
         self.wish = wish
-        self.journal = Journal(
-            target.host,
-            target.journal,
-            undoable(),
-        )
         self.runtag = self.backup.runtag
         self.before = Prospect(settings, target, source, wish, self.backup, self.manifest, report)
         self.stage = self.before.stage
@@ -138,20 +140,15 @@ class _Restore:
 
     def run(self, options: Options, lock: Lock) -> int:
         """Restore under the lock, which is held again before anything is undone."""
-
-        def settle() -> None:
-            lock.hold_again()
-            wait_for_orphans(self.target.host, self.target.guard)
-
-        self.journal.settle = settle
+        self.journal = journal_of(self.target, lock)
         recover(self.target, self.journal, self.report)
         facts = self.before.facts()
         self.before.refuse_without_room(facts)
         self._tell_what(facts)
         self._tell_room(facts)
-        confirm(self.wish, self.runtag)
+        confirm(self.wish, f"restore {self.runtag}")
         self._begin_stage(facts)
-        log = RunLog(self._log_path())
+        log = log_beside(self.settings, self.target, f"{self.runtag}.restore")
         notes = Notes()
         watcher = Fanout(LogWatcher(log), self.report, notes)
         ledger = Ledger(self.before.records())
@@ -250,14 +247,6 @@ class _Restore:
         self.target.host.run(Command(words, ANY_EXIT, 3600))
 
     # What is said.
-
-    def _log_path(self) -> str:
-        folder = self.settings.stack.folder if not self.source.in_place else self.target.folder
-        local = isinstance(self.target.host, LocalHost)
-        base = f"{folder}/backups" if local else os.path.expanduser("~/.local/state/iotstack")
-        os.makedirs(base, mode=0o700, exist_ok=True)
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        return f"{base}/{self.runtag}.restore-{now}.log"
 
     def _tell_what(self, facts: RestoreFacts) -> None:
         made = f"made on {self.manifest.host}" if self.manifest else "unproven: it has no manifest"

@@ -12,8 +12,20 @@ from ..rulebooks.restore import RESTORE, undoable
 from ..services.stack import UseStage, wait_for_orphans
 from ..settings import Settings
 from ..steps import Command
-from ..targets import ANY_EXIT, Target, locked_target, open_target, read_text
+from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
 from .wish import Wish, confirm
+
+
+def journal_of(target: Target, lock: Lock | None = None) -> Journal:
+    """Return the journal of a target; with `lock`, what is undone waits for it and for orphans."""
+    if lock is None:
+        return Journal(target.host, target.journal, undoable())
+
+    def settle() -> None:
+        lock.hold_again()
+        wait_for_orphans(target.host, target.guard)
+
+    return Journal(target.host, target.journal, undoable(), settle)
 
 
 def recover(target: Target, journal: Journal, report: Report) -> None:
@@ -27,21 +39,22 @@ def recover(target: Target, journal: Journal, report: Report) -> None:
 
 
 def undo(settings: Settings, wish: Wish, report: Report) -> int:
-    """Go back to the state before the last restore, and return the exit code."""
+    """Go back to the state before the last restore or reload, and return the exit code."""
     with (
         signals_raised(),
         open_target(settings, wish.host) as target,
         locked_target(target, "undo"),
     ):
-        journal = Journal(target.host, target.journal, undoable())
+        journal = journal_of(target)
         if read_text(target.host, target.journal):
             recover(target, journal, report)
-            report.write("A restore that did not end was undone. The stack is as it was before.")
+            report.write("What did not end was undone. The stack is as it was before.")
             return ExitCode.GOOD
         kept = _last_journal(target)
         if not kept:
-            raise NotFound(f"On {target.name} there is no restore that can be undone.")
-        confirm(wish, f"what was before {posixpath.basename(posixpath.dirname(kept))}")
+            raise NotFound(f"On {target.name} there is no restore or reload that can be undone.")
+        replaced = posixpath.basename(posixpath.dirname(kept)).removeprefix("previous-")
+        confirm(wish, f"go back to what was before {replaced}")
         # From here on it is a restore that did not end: whatever happens, it is undone.
         # What has been live since is kept: the step that would remove it is left out.
         lines = read_text(target.host, kept).splitlines()
@@ -52,7 +65,7 @@ def undo(settings: Settings, wish: Wish, report: Report) -> int:
         target.host.rename(kept, target.journal)  # at once: never two of them, never none
         recover(target, journal, report)
         report.write(
-            f"Undone. The stack on {target.name} is as it was before the last restore. What it "
+            f"Undone. The stack on {target.name} is as it was before {replaced}. What it "
             f"was since then is in {target.folder}/{RESTORE}; remove it when nobody needs it."
         )
         return ExitCode.GOOD

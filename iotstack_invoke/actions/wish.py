@@ -132,13 +132,13 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
         raise Refused(f"The manifest of {backup.runtag} is damaged: {error}.") from error
 
 
-def confirm(wish: Wish, runtag: str) -> None:
+def confirm(wish: Wish, what: str) -> None:
     """Ask whether it is meant; raises Refused where it is not, or nobody is there."""
     if wish.yes:
         return
     if not sys.stdin.isatty():
         raise Refused("Nobody is there to confirm. If it is meant, add --yes.")
     name = wish.host or "this machine"
-    answer = input(f"Type '{name}' to restore {runtag} there: ")
+    answer = input(f"Type '{name}' to {what} there: ")
     if answer.strip() != name:
         raise Refused("Not confirmed; nothing was changed.")

@@ -1,0 +1,283 @@
+"""One reload of InfluxDB from the first look to the last word.
+
+lock → undo what a dead run left → look → confirm → dump, check, swap, load, compare → report.
+Until it is committed every step has an undo, and afterwards `inv undo` goes back.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ..engine import Run, RunResult, signals_raised
+from ..errors import ExitCode, Interrupted, Refused, UsageError
+from ..log import LogWatcher, RunLog
+from ..plan import Plan, decide, resolve
+from ..report import Fanout, Report, duration_text, size_text
+from ..rulebooks.reload import ReloadFacts, reload_book
+from ..rulebooks.restore import RESTORE
+from ..services.compose import inspect_all, named
+from ..services.influx import BACKUP_INSIDE, influx_version
+from ..services.influx_count import Count
+from ..settings import Settings
+from ..steps import Command
+from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
+from .old_data import keep_until, remove_expired, remove_old
+from .prospect import influx_apart, refuse_mounts, refuse_stage_apart, server_in
+from .restore import Ledger, log_beside
+from .undo import journal_of, recover
+from .wish import Wish, confirm
+
+SHOW_DATABASES = ("influx", "-execute", "SHOW DATABASES")
+ASK_LIMIT_S = 600.0
+ROOM_EACH = 1.25
+"""What a dump, and what is loaded from it, take: more than the data where files are unmerged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a person asked for besides where."""
+
+    keep_old_days: int | None = None
+    """How long the old data stay; None: until somebody removes them."""
+    values: bool = True
+    """Count all values before and after."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is asked of a running InfluxDB before and after."""
+
+    size_bytes: int
+    """Of its data on the disk."""
+    answer_s: float
+    """How long `docker exec … SHOW DATABASES` took."""
+
+
+def read_days(text: str) -> int | None:
+    """Return the days of --keep-old; raises UsageError."""
+    if not text:
+        return None
+    if not text.isdecimal() or len(text) > 5:  # noqa: PLR2004 - two centuries
+        raise UsageError(f"--keep-old {text}: write a number of days, such as 14, or 0.")
+    return int(text)
+
+
+def reload_influxdb(
+    settings: Settings, wish: Wish, asked: Reload, report: Report, *, dry_run: bool
+) -> int:
+    """Reload InfluxDB and return the exit code; raises IotstackError where it was refused."""
+    try:
+        with signals_raised(), open_target(settings, wish.host) as target:
+            if dry_run:
+                return _Reload(settings, target, wish, asked, report).show()
+            with locked_target(target, "reload-influxdb") as lock:
+                return _Reload(settings, target, wish, asked, report).run(lock)
+    except Interrupted as error:
+        report.fail(f"The reload was {error}. InfluxDB is as it was before.")
+        return error.exit_code
+
+
+class _Reload:
+    """A reload of the InfluxDB of one target."""
+
+    def __init__(
+        self, settings: Settings, target: Target, wish: Wish, asked: Reload, report: Report
+    ) -> None:
+        self.settings = settings
+        self.target = target
+        self.wish = wish
+        self.asked = asked
+        self.report = report
+        self.name = f"influxdb-{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
+
+    def show(self) -> int:
+        """Print the plan; change nothing."""
+        facts = self._facts()
+        self._tell_what(facts, self._look(facts))
+        self.report.plan(self._plan(facts))
+        return ExitCode.GOOD
+
+    def run(self, lock: Lock) -> int:
+        """Reload under the lock."""
+        target = self.target
+        journal = journal_of(target, lock)
+        recover(target, journal, self.report)
+        for folder in remove_expired(target.host, target.folder, target.as_root):
+            self.report.tell(f"removed, its days were over: {folder}")
+        facts = self._facts()
+        before = self._look(facts)
+        self._refuse_without_room(facts, before)
+        self._tell_what(facts, before)
+        confirm(self.wish, "reload InfluxDB")
+        folder = f"{target.folder}/{RESTORE}"
+        target.host.run(Command(("mkdir", "-p", "-m", "0700", "--", folder)))
+        log = log_beside(self.settings, target, "reload-influxdb")
+        watcher = Fanout(LogWatcher(log), self.report)
+        began, started = datetime.now().astimezone(), time.monotonic()
+        self.report.tell(f"InfluxDB is away from {began:%H:%M:%S} on.")
+        self.report.start_bars()
+        try:
+            result = Run(
+                self._plan(facts),
+                {"pi": target.host},
+                ledger=Ledger({}),
+                journal=journal,
+                watcher=watcher,
+            ).do()
+        except BaseException as error:
+            log.write("reload", f"ended early: {error}")
+            log.leave()
+            raise
+        finally:
+            self.report.stop_bars()
+        if result.failed:
+            return self._end(result, log)
+        away = f"{duration_text(time.monotonic() - started)}, from {began:%H:%M:%S} on"
+        return self._good(facts, before, result, log, away)
+
+    # What is looked at.
+
+    def _facts(self) -> ReloadFacts:
+        target, host = self.target, self.target.host
+        name = self.settings.influx.container
+        found = inspect_all(host, target.docker)
+        container = named(found, name)
+        if container is None or not container.container.running:
+            state = "stopped" if container else "not there"
+            raise Refused(
+                f"On {target.name} container {name} is {state}. Start it, and run this again."
+            )
+        version = influx_version(host, name, target.docker)
+        if not version.startswith("1."):
+            raise Refused(f"Container {name} runs InfluxDB {version}; a reload is for 1.x.")
+        server = server_in(found, name, target.folder)
+        meta = Command((*target.as_root, "test", "-e", f"{server.data}/meta/meta.db"), ANY_EXIT)
+        if host.run(meta).exit_code:
+            raise Refused(
+                f"On {target.name} {server.data} holds no data of InfluxDB: container {name} "
+                "must map /var/lib/influxdb to a folder. Nothing was changed."
+            )
+        refuse_stage_apart(target)
+        refuse_mounts(target, [server.data], "Unmount it, and run this again.")
+        previous = f"{target.folder}/{RESTORE}/previous-{self.name}"
+        apart = influx_apart(target, server)
+        aside = f"{apart}/.previous-{self.name}" if apart else previous
+        return ReloadFacts(
+            server=server,
+            as_root=target.as_root,
+            docker=target.docker,
+            guard=target.guard,
+            stage=f"{target.folder}/{RESTORE}/{self.name}",
+            stage_inside=posixpath.join(BACKUP_INSIDE, self.name),
+            previous=previous,
+            aside=aside,
+            used=f"{aside}-undone",
+            limit_s=self.settings.influx.limit_s,
+            values=self.asked.values,
+        )
+
+    def _look(self, facts: ReloadFacts) -> Look:
+        host = self.target.host
+        told = host.run(Command((*facts.as_root, "du", "-sb", "--", facts.server.data), ANY_EXIT))
+        size = told.out.split("\t")[0]
+        words = (*facts.docker, "exec", facts.server.container, *SHOW_DATABASES)
+        started = time.monotonic()
+        host.run(Command(words, ANY_EXIT, ASK_LIMIT_S))  # where it wants a password, it says so
+        return Look(int(size) if size.isdigit() else 0, time.monotonic() - started)
+
+    def _refuse_without_room(self, facts: ReloadFacts, look: Look) -> None:
+        host, needed = self.target.host, int(look.size_bytes * ROOM_EACH)
+        stage, data = self.target.folder, posixpath.dirname(facts.server.data)
+        wanted = (
+            {stage: 2 * needed} if facts.aside == facts.previous else {stage: needed, data: needed}
+        )
+        for folder, size in wanted.items():
+            free = host.free_bytes(folder) or 0
+            if free < size:
+                raise Refused(
+                    f"On {self.target.name} {free:,} bytes are free in {folder}, and a reload "
+                    f"needs about {size:,}: room for the dump and for the new data, beside the "
+                    f"{look.size_bytes:,} that there are. Nothing was changed. Make room there."
+                )
+
+    def _plan(self, facts: ReloadFacts) -> Plan:
+        roots = {"pi": self.target.folder}
+        return decide(resolve(reload_book(), [f"pi:reloaded/{self.name}"], roots, facts), {})
+
+    # What is said.
+
+    def _tell_what(self, facts: ReloadFacts, look: Look) -> None:
+        self.report.write(
+            f"Reload InfluxDB on {self.target.name}: {size_text(look.size_bytes)} in "
+            f"{facts.server.data}"
+        )
+        self.report.write(
+            f"  stops and starts again: {facts.server.container}; everything else runs on, and "
+            "what it writes meanwhile is refused to it"
+        )
+        self.report.write(f"  the old data stay in: {facts.aside}")
+
+    def _end(self, result: RunResult, log: RunLog) -> int:
+        owed = read_text(self.target.host, self.target.journal)
+        left = "InfluxDB is as it was before."
+        if owed:
+            left = "The way back is not finished: run `inv undo`, which goes on with it."
+        log.write("reload", left)
+        log.finish(os.rename)
+        for each in result.failed:
+            self.report.fail(f"{each.job.rule.name}: {each.message}")
+        self.report.fail(f"InfluxDB was not reloaded. {left} The log: {log.path}")
+        return ExitCode.FAILED
+
+    def _good(
+        self, facts: ReloadFacts, before: Look, result: RunResult, log: RunLog, away: str
+    ) -> int:
+        host = self.target.host
+        host.run(Command((*facts.as_root, "rm", "-rf", "--", facts.stage), ANY_EXIT, ASK_LIMIT_S))
+        after = self._look(facts)
+        kept = self._keep_old(facts)
+        log.write("reload", f"InfluxDB is reloaded; it was away for {away}")
+        log.finish(os.rename)
+        self.report.write(f"InfluxDB is reloaded; it was away for {away}.")
+        rows = _rows(facts.before.count, facts.after.count, before, after)
+        self.report.table(("", "before", "after"), rows, right=(1, 2))
+        self.report.write(kept)
+        for text in result.warnings:
+            self.report.warn(f"  {text}")
+        return ExitCode.WARNINGS if result.warnings else ExitCode.GOOD
+
+    def _keep_old(self, facts: ReloadFacts) -> str:
+        """Let the old data stay as long as was asked; return what is to be said of them."""
+        host, days = self.target.host, self.asked.keep_old_days
+        far = f" --host {self.wish.host}" if self.wish.host else ""
+        folders = dict.fromkeys((facts.previous, facts.aside))
+        if days == 0:
+            remove_old(host, folders, facts.as_root)
+            return "The old data are removed."
+        told = f"The old data are in {facts.aside}. Back to them: inv undo{far}"
+        if days is None:
+            return f"{told} Remove them when nobody needs them."
+        until = keep_until(host, folders, days, datetime.now(UTC))
+        day = f"{until.astimezone():%Y-%m-%d %H:%M}"
+        return f"{told} The first backup, prune or reload after {day} removes them."
+
+
+def _rows(
+    before: Count | None, after: Count | None, was: Look, is_now: Look
+) -> Iterator[tuple[str, str, str]]:
+    """Return the lines of the comparison."""
+    if before and after:
+        yield "databases", f"{len(before.databases):,}", f"{len(after.databases):,}"
+        yield "series (estimated)", f"{before.series:,}", f"{after.series:,}"
+        yield "values", _number(before.points), _number(after.points)
+    yield "size on disk", size_text(was.size_bytes), size_text(is_now.size_bytes)
+    yield "SHOW DATABASES", f"{was.answer_s:.2f} s", f"{is_now.answer_s:.2f} s"
+
+
+def _number(count: int | None) -> str:
+    return "not counted" if count is None else f"{count:,}"

@@ -1,0 +1,234 @@
+"""A reload of InfluxDB: the same data, written anew; or, whatever it meets, the old ones."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from saboteur import Saboteur, Scene, differing
+from stand import query
+from stand_machine import wait_for
+from sweep import EVERY, FAILED, GOOD, LOCAL, WAYS, Sweep
+
+RELOAD = "reload-influxdb"
+REFUSED = 13
+
+
+@pytest.fixture(scope="module")
+def here(pi):
+    """A sweep of reloads on this machine."""
+    scene = Scene(pi, pi)
+    with Saboteur(pi) as saboteur:
+        yield Sweep(scene, saboteur, RELOAD)
+    scene.away()
+
+
+@pytest.fixture(scope="module")
+def there(stand, pi):
+    """A sweep of reloads on another machine over SSH."""
+    scene = Scene(pi, stand.add("slow-pi", engine=True))
+    with Saboteur(scene.target) as saboteur:
+        yield Sweep(scene, saboteur, RELOAD)
+    scene.away()
+
+
+@pytest.fixture(params=["here", "there"])
+def sweep(request):
+    """Either of the two."""
+    made = request.getfixturevalue(request.param)
+    made.saboteur.disarm()
+    yield made
+    made.scene.clear()
+
+
+def test_same_data_written_anew(sweep):
+    """Points, users and continuous queries are the same; the files are others; the rest ran on."""
+    scene = sweep.scene
+    shards = data_files(scene)
+    code, said = scene.run(RELOAD)
+    assert code == GOOD, said
+    assert differing(scene.old, scene.look()) == {}
+    assert data_files(scene) != shards
+    (previous,) = scene.top.glob("restore/previous-*")
+    assert list(scene.top.glob("restore/influxdb-*")) == []
+    assert "SHOW DATABASES" in said
+    assert values_in(said) == ("51", "51")
+    calls = [call for call in sweep.saboteur.calls() if "docker stop" in call]
+    assert not any("nodered" in call for call in calls), calls
+    code, said = scene.run("undo")
+    assert code == GOOD, said
+    assert f"before {previous.name.removeprefix('previous-')}" in said
+    assert differing(scene.old, scene.look()) == {}
+    assert shards <= data_files(scene)  # the dump wrote what was only in the log
+
+
+def data_files(scene):
+    """The inodes of the TSM files."""
+    top = scene.top / "volumes/influxdb/data/data"
+    return {path.stat().st_ino for path in top.rglob("*.tsm")}
+
+
+def values_in(said):
+    """How many values the report says there were before and after."""
+    (line,) = (one.split() for one in said.splitlines() if one.startswith("values"))
+    return tuple(line[1:])
+
+
+_CLIENT = """
+import sys, time, urllib.request
+url = "http://127.0.0.1:8086/"
+number = 0
+while True:
+    number += 1
+    began = time.time()
+    try:
+        make = urllib.request.Request(url + "query?q=CREATE%20DATABASE%20home", data=b"")
+        urllib.request.urlopen(make, timeout=5).read()
+        point = f"live value={number}i {number}000000000".encode()
+        urllib.request.urlopen(url + "write?db=home", data=point, timeout=5).read()
+    except OSError:
+        continue
+    print(number, began, time.time(), flush=True)
+    time.sleep(0.002)
+"""
+
+
+@contextlib.contextmanager
+def writing(scene, noted):
+    """Write while the block runs; a client outside the containers that makes its database again.
+
+    `noted` gets what was acknowledged: number, when it was sent, when the answer came.
+    """
+    words = [sys.executable, "-I", "-S", "-c", _CLIENT]
+    client = scene.target.popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        time.sleep(1)
+        yield
+        time.sleep(1)
+    finally:
+        client.send_signal(signal.SIGKILL)
+        told, _ = client.communicate(timeout=20)
+        client.end()
+    for line in told.splitlines():
+        number, began, ended = line.split(" ")
+        noted.append((int(number), float(began), float(ended)))
+
+
+def stored(scene):
+    """The numbers that are in the database."""
+    (series,) = query(scene.target, 'SELECT "value" FROM "home".."live"')
+    return {row[1] for each in series for row in each["values"]}
+
+
+@pytest.fixture
+def written(sweep):
+    """A list for what is acknowledged; what was written is removed afterwards."""
+    noted = []
+    yield noted
+    drop = [sys.executable, "-I", "-S", "-c", _DROP]
+    sweep.scene.target.run(drop)
+
+
+_DROP = """
+import urllib.request
+url = "http://127.0.0.1:8086/query?db=home&q=DROP%20MEASUREMENT%20live"
+urllib.request.urlopen(urllib.request.Request(url, data=b""), timeout=20).read()
+"""
+
+
+def test_no_acknowledged_point_is_lost(sweep, written):
+    """Whatever a client was told to be stored is there after a reload, and after its undo fails."""
+    scene = sweep.scene
+    with writing(scene, written):
+        code, said = scene.run(RELOAD)
+    assert code == GOOD, said
+    assert len(written) > 100
+    assert {number for number, _, _ in written} <= stored(scene)
+    before, after = values_in(said)
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("words", "way"), [("influxd restore", "fail before"), ("docker start", "fail after")]
+)
+def test_a_reload_that_fails_loses_nothing_outside_its_window(sweep, written, words, way):
+    """What was acknowledged before InfluxDB went away, and after it was back, is there."""
+    scene = sweep.scene
+    sweep.saboteur.arm(sweep.number_of(words), way)
+    with writing(scene, written):
+        began = time.time()
+        code, said = scene.run(RELOAD)
+        ended = time.time()
+    assert code == FAILED, said
+    outside = {n for n, sent, answered in written if answered < began or sent > ended}
+    assert len(outside) > 20
+    assert outside <= stored(scene)
+    if words != "docker start":  # that one is let in for a moment before it is undone
+        assert {number for number, _, _ in written} <= stored(scene)
+
+
+SAMPLES = [
+    ("here", "kill before", "docker run", "undo"),
+    ("here", "kill after", ".fresh", RELOAD),
+    ("here", "fail after", "influxd restore", ""),
+    ("there", "kill and act late", "influxd backup", "undo"),
+    ("there", "cut after", "docker start", ""),
+]
+
+
+@pytest.mark.parametrize(("where", "way", "words", "follow"), SAMPLES)
+def test_sample(request, where, way, words, follow):
+    """A fault of each kind, on either machine, ends in the old data or the new."""
+    sweep = request.getfixturevalue(where)
+    sweep.meet(sweep.number_of(words), way, follow)
+    sweep.scene.clear()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", LOCAL)
+def test_here(here, way):
+    """A fault at any command that changes this machine ends in the old data or the new."""
+    here.try_all(way, here.numbers(way, 1 if way in EVERY else 5))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", WAYS)
+def test_there(there, way):
+    """A fault at any command that changes another machine ends in the old data or the new."""
+    there.try_all(way, there.numbers(way, 6))
+
+
+# What the dump says, and what the disk has room for.
+
+LIES = {
+    "it fails": "echo 'backup: no space left on device' >&2; exit 1",
+    "it says nothing": "exit 0",
+    "a shard is missing": 'influxd.real "$@" && rm "$(ls -S "$3"/*.tar.gz | head -n 1)"',
+    "a shard is cut": 'influxd.real "$@"; f=$(ls -S "$3"/*.tar.gz | head -n 1); '
+    'head -c 100 "$f" > "$f.x"; mv "$f.x" "$f"',
+    "the list is short": 'influxd.real "$@" && sed -i \'s/"files":.*/"files":null}/\' "$3"/*.manifest '
+    '&& rm "$3"/*.tar.gz',
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_dump_that_is_not_whole(here, what):
+    """With a dump that lacks anything the old data are never moved."""
+    scene, saboteur = here.scene, here.saboteur
+    saboteur.arm(here.number_of("influxd backup"), "stop before")
+    process = scene.start(RELOAD)
+    wait_for("the call", saboteur.reached, timeout=60)
+    name = next(
+        w for w in here.calls[here.number_of("influxd backup") - 1].split() if "alone" in w
+    )
+    script = f'#!/bin/sh\n[ "$1" = backup ] || exec influxd.real "$@"\n{LIES[what]}\n'
+    put = "cd /usr/bin && mv influxd influxd.real && cat > influxd && chmod 755 influxd"
+    scene.target.run(["docker", "exec", "-i", name, "sh", "-c", put], input=script)
+    saboteur.release(act=True)
+    code, said = scene.end(process)
+    here.assert_met("fail after", code, said)
+    assert not any(".fresh" in call for call in saboteur.calls())
+    assert scene.leftovers() == []
+    scene.clear()

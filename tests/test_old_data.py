@@ -1,0 +1,106 @@
+"""How long the old data of a reload stay."""
+
+import json
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from iotstack_invoke.actions.old_data import (
+    UNTIL_FILE,
+    expired,
+    keep_until,
+    remove_expired,
+    remove_old,
+)
+from iotstack_invoke.actions.reload import read_days
+from iotstack_invoke.errors import UsageError
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.manifest import utc_text
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+FOLDER = "/stack/restore/previous-influxdb-1"
+
+
+def told(since=NOW - 8 * DAY, until=NOW - DAY, others=()):
+    """What is written down in the folder of the old data."""
+    return json.dumps({"since": utc_text(since), "until": utc_text(until), "with": list(others)})
+
+
+def test_expired():
+    """It goes when its days are over, and takes the folder on the other file system along."""
+    apart = "/disk/influxdb/.previous-influxdb-1"
+    assert expired(told(), FOLDER, NOW) == (FOLDER,)
+    assert expired(told(others=[apart]), FOLDER, NOW) == (FOLDER, apart)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        told(until=NOW + DAY),
+        told(since=NOW + DAY),  # the clock was set back
+        told(others=["/etc"]),
+        told(others=["/disk/../etc/.previous-influxdb-1"]),
+        told(others=["/disk/.previous-influxdb-2"]),
+        told().replace("Z", ""),
+    ],
+)
+def test_not_expired(text):
+    """What is not over, or was not written by us, stays."""
+    assert expired(text, FOLDER, NOW) == ()
+
+
+def test_only_what_is_over_is_removed(tmp_path):
+    """Folders of restores, of reloads without a date and of younger ones stay."""
+    host = LocalHost(str(tmp_path))
+    for name, days in (("old", 3), ("young", 30), ("undated", None)):
+        folder = tmp_path / f"restore/previous-{name}"
+        (folder / "volumes").mkdir(parents=True)
+        (folder / "journal").write_text("x")
+        if days:
+            until = keep_until(host, [str(folder)], days, NOW)
+            assert until == NOW + days * DAY
+    strange = tmp_path / "restore/2026-11-23_1100"
+    strange.mkdir()
+    (strange / UNTIL_FILE).write_text(told())
+    removed = remove_expired(host, str(tmp_path), (), NOW + 4 * DAY)
+    assert removed == (str(tmp_path / "restore/previous-old"),)
+    left = {path.name for path in (tmp_path / "restore").iterdir()}
+    assert left == {"previous-young", "previous-undated", "2026-11-23_1100"}
+    assert remove_expired(LocalHost(str(tmp_path)), str(tmp_path / "none"), (), NOW) == ()
+
+
+def test_the_journal_goes_first(tmp_path, monkeypatch):
+    """A removal that dies half-way leaves nothing that `inv undo` would take for a way back."""
+    host, done = LocalHost(str(tmp_path)), []
+    folder = tmp_path / "previous-x"
+    folder.mkdir()
+    (folder / "journal").write_text("x")
+    run = host.run
+
+    def note(command, heard=None):
+        done.append((str(command), (folder / "journal").exists()))
+        return run(command, heard)
+
+    monkeypatch.setattr(host, "run", note)
+    remove_old(host, [str(folder)], ())
+    assert [there for _, there in done] == [True, False]
+    assert not folder.exists()
+    assert subprocess.run(["ls", tmp_path], capture_output=True, check=True).stdout == b""
+
+
+@pytest.mark.parametrize(("text", "days"), [("", None), ("0", 0), ("14", 14)])
+def test_days(text, days):
+    """So many days; none given means for ever."""
+    assert read_days(text) == days
+
+
+@pytest.mark.parametrize("text", ["-1", "2w", "1.5", "ten", "999999"])
+def test_days_that_are_none(text):
+    """Anything else is refused, with an example."""
+    with pytest.raises(UsageError, match="such as 14"):
+        read_days(text)
