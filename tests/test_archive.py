@@ -14,7 +14,7 @@ from scenes import PlainScene
 from iotstack_invoke import gzips
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.archive import PackStack, judge_tar, tar_words
+from iotstack_invoke.services.archive import CompareUnpacked, PackStack, judge_tar, tar_words
 from iotstack_invoke.steps import File
 
 ODD_NAMES = (
@@ -381,3 +381,36 @@ def test_a_fatal_error_is_never_a_warning(code, said, told):
     with pytest.raises(StepFailed) as failure:
         judge_tar(code, said, PlainScene({}))
     assert told in str(failure.value)
+
+
+CHANGES = {
+    "content": lambda top: (top / "volumes/text").write_text("hellO\n" * 10_000),
+    "shorter": lambda top: (top / "volumes/random").write_bytes(b"x"),
+    "gone": lambda top: (top / "docker-compose.yml").unlink(),
+    "mode": lambda top: (top / "volumes/text").chmod(0o600),
+    "time": lambda top: os.utime(top / "volumes/text", (1, 1)),
+    "link": lambda top: ((top / "volumes/link").unlink(), (top / "volumes/link").symlink_to("x")),
+    "hard link": lambda top: (
+        (top / "volumes/hard").unlink(),
+        shutil.copy2(top / "volumes/text", top / "volumes/hard"),
+        (top / "volumes/hard").write_text("other"),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", [None, *CHANGES])
+def test_what_was_unpacked_is_compared(stack, tmp_path, what):
+    """Equal passes; any member that is not as the archive has it is named."""
+    _, output = pack(stack, tmp_path)
+    archive, folder = tmp_path / "a.tar.gz", tmp_path / "unpacked"
+    os.rename(output.partial, archive)
+    folder.mkdir()
+    subprocess.run(["tar", "-xpzf", archive, "-C", folder], check=True)
+    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    step = CompareUnpacked("pi", str(archive), str(folder), ())
+    if what is None:
+        step.do(scene)
+        return
+    CHANGES[what](folder)
+    with pytest.raises(StepFailed, match="is not what"):
+        step.do(scene)

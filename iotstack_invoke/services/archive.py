@@ -17,6 +17,7 @@ from ..hosts import read_chunk
 from ..steps import Command, File, Scene
 
 TAR_END_BYTES = 1024
+COMPARE_LIMIT_S = 24 * 3600.0
 """A whole tar ends with two blocks of zeros."""
 
 TAR_WORDS = (
@@ -117,6 +118,39 @@ class PackStack:
             sha256=hashed.digest.hexdigest(),
             unpacked_bytes=unpacked_bytes,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CompareUnpacked:
+    """Compare every member of an archive with what was unpacked: tar's own comparison."""
+
+    host_role: str
+    archive: str
+    folder: str
+    as_root: tuple[str, ...]
+
+    @property
+    def _command(self) -> Command:
+        words = ("tar", "--compare", f"--file={self.archive}", f"--directory={self.folder}")
+        packed = ("--gzip",) if self.archive.endswith(".gz") else ()
+        return Command(
+            (*self.as_root, "env", "LC_ALL=C", *words, "--numeric-owner", *packed),
+            accept=frozenset({0, 1, 2}),
+            limit_s=COMPARE_LIMIT_S,
+        )
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed with the first of what differs."""
+        told = scene.host(self.host_role).run(self._command)
+        if told.exit_code:
+            lines = (told.out + told.err).strip().splitlines() or ["tar said nothing"]
+            raise StepFailed(
+                f"What was unpacked is not what {self.archive} holds: {'; '.join(lines[:5])}"
+            )
 
 
 def tar_words(

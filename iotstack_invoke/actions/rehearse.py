@@ -1,0 +1,259 @@
+"""A restore that is rehearsed: all of it but the swap, in a scratch folder that is removed again.
+
+It holds no lock of the stack, so that a backup at night need not wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from .. import __version__
+from ..checks import HERE, Check
+from ..engine import Run, RunResult, signals_raised
+from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed
+from ..hosts import LocalHost, locked
+from ..journal import Journal
+from ..manifest import Manifest, utc_text
+from ..plan import decide, resolve
+from ..report import Report, duration_text, size_text
+from ..rulebooks.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
+from ..rulebooks.restore import RESTORE, undoable
+from ..rules import BACKUPS
+from ..services.compose import inspect_all, named
+from ..services.influx import BACKUP_INSIDE
+from ..services.stack import wait_for_orphans
+from ..settings import Settings
+from ..site import Site, look_everywhere
+from ..steps import Command
+from ..targets import ANY_EXIT, docker_words, read_text, root_words
+from .copies import VAULT, Copy, find_copy, places_meant
+from .prospect import records_in, sizes_unpacked
+from .restore import Ledger
+
+SCRATCH = "rehearsal"
+PULL_LIMIT_S = 1800.0
+REMOVE_LIMIT_S = 3600.0
+
+
+def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
+    """Rehearse the restore of one copy, record it where it went well, return the exit code.
+
+    Whatever happens, the scratch folder and the container are removed; after a SIGKILL by the
+    next rehearsal.
+    """
+    site = Site.of(settings)
+    try:
+        with signals_raised():
+            checks = site.checks.newest()
+            asked = at or (VAULT if site.vaults else HERE)
+            copy = find_copy(site, runtag, places_meant(site, asked)[0], checks)
+            with _scratch_folder(site) as scratch:
+                return _Rehearsal(site, copy, scratch, report).run()
+    except Interrupted as error:
+        report.fail(f"The rehearsal was {error}. The stack was not touched.")
+        return error.exit_code
+    finally:
+        site.close()
+
+
+@contextlib.contextmanager
+def _scratch_folder(site: Site) -> Iterator[str]:
+    """Yield an empty folder beside the stack, or among a laptop's state; removed at the end."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    stack = site.settings.stack.folder
+    base = f"{stack}/{RESTORE}" if os.path.isdir(stack) else f"{state}/iotstack"
+    host = LocalHost(base)
+    as_root = root_words(host, "this machine", sudo=site.settings.stack.sudo)
+    os.makedirs(base, mode=0o700, exist_ok=True)
+    with locked(f"{base}/.{SCRATCH}.lock", "a rehearsal"):
+        scratch = f"{base}/{SCRATCH}"
+        _clear(host, scratch, as_root)
+        os.mkdir(scratch, mode=0o700)
+        try:
+            yield scratch
+        finally:
+            _clear(host, scratch, as_root)
+
+
+def _clear(host: LocalHost, scratch: str, as_root: tuple[str, ...]) -> None:
+    """Undo what a dead rehearsal left running, then remove its folder."""
+    lines = read_text(host, _journal(scratch)).splitlines()
+    if lines:
+        wait_for_orphans(host, _guard(scratch))
+        Journal(host, _journal(scratch), undoable()).recover(lines)
+    host.run(Command((*as_root, "rm", "-rf", "--", scratch), limit_s=REMOVE_LIMIT_S))
+
+
+def _journal(scratch: str) -> str:
+    return f"{scratch}/journal"
+
+
+def _guard(scratch: str) -> str:
+    return f"{scratch}/.commands"
+
+
+class _Rehearsal:
+    """A rehearsal of one copy."""
+
+    def __init__(self, site: Site, copy: Copy, scratch: str, report: Report) -> None:
+        self.site = site
+        self.copy = copy
+        self.scratch = scratch
+        self.report = report
+        self.host = LocalHost(scratch)
+        try:
+            self.manifest: Manifest | None = copy.manifest()
+        except ValueError as error:
+            raise StepFailed(
+                f"The manifest of {copy.runtag} in {copy.at} is damaged: {error}."
+            ) from error
+
+    def run(self) -> int:
+        """Do it, and say what it proved."""
+        copy = self.copy
+        facts = self._facts()
+        self._refuse_without_room(facts)
+        self.report.tell(
+            f"rehearsing {copy.runtag} of {copy.at} ({size_text(copy.backup.size_bytes)})"
+        )
+        if not copy.far:  # it is read where it lies
+            os.symlink(copy.folder, f"{self.scratch}/{BACKUPS}")
+        os.makedirs(f"{self.scratch}/{RESTORE}/{copy.runtag}", mode=0o700)
+        result = self._do(facts)
+        if result.failed:
+            return self._failed(result)
+        return self._good(facts, result)
+
+    def _do(self, facts: RehearsalFacts) -> RunResult:
+        places = {"pi": self.host, "from": self.copy.place}
+        roots = {"pi": self.scratch, "from": self.copy.folder}
+        targets = rehearsal_targets(self.copy.runtag, facts)
+        graph = resolve(rehearsal_book(), targets, roots, facts)
+        files, _ = look_everywhere(graph.files, places)
+        self.report.start_bars()
+        try:
+            return Run(
+                decide(graph, files),
+                places,
+                ledger=Ledger(records_in(self.manifest, self.copy.runtag)),
+                journal=Journal(self.host, _journal(self.scratch), undoable()),
+                watcher=self.report,
+                jobs_at_once=1,  # nobody waits for it, and the house goes on beside it
+            ).do()
+        finally:
+            self.report.stop_bars()
+
+    # What is looked at.
+
+    def _facts(self) -> RehearsalFacts:
+        settings, copy = self.site.settings, self.copy
+        name = "this machine"
+        as_root = root_words(self.host, name, sudo=settings.stack.sudo)
+        docker: tuple[str, ...] = ()
+        image = ""
+        if "influx" in copy.backup.parts:
+            try:
+                docker = docker_words(self.host, name, as_root)
+                image = self._image(docker)
+            except IotstackError as error:
+                self.report.warn(f"InfluxDB is not loaded, its dump is only checked: {error}")
+        parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
+        return RehearsalFacts(
+            kinds=copy.backup.parts,
+            in_place=not copy.far,
+            as_root=as_root,
+            docker=docker,
+            compose=(),
+            guard=_guard(self.scratch),
+            previous=f"{self.scratch}/{RESTORE}/previous",
+            items=(),
+            running=(),
+            expected=(),
+            bare=False,
+            server=None,
+            server_there=False,
+            databases=(),
+            dump_inside=f"{BACKUP_INSIDE}/influx",
+            free_bytes=self.host.free_bytes(self.scratch) or 0,
+            limit_s=settings.influx.limit_s,
+            image=image,
+            in_manifest=parts["influx"].facts if "influx" in parts else {},
+        )
+
+    def _image(self, docker: tuple[str, ...]) -> str:
+        """Return the image that the dump was made with: by id, by digest, by name; or pulled.
+
+        Raises StepFailed where none can be had.
+        """
+        name = self.site.settings.influx.container
+        held = self.manifest.containers if self.manifest else ()
+        recorded = next((each for each in held if each.name == name), None)
+        if recorded is None:
+            there = named(inspect_all(self.host, docker), name)
+            if there is None:
+                raise Refused(f"nobody knows its image: no container {name} is recorded.")
+            recorded = there.container
+        plain = recorded.image.partition("@")[0]
+        by_digest = f"{plain.rpartition(':')[0] or plain}@{recorded.digest}"
+        wanted = [recorded.image_id, *([by_digest] if recorded.digest else []), recorded.image]
+        for each in wanted:
+            if not self.host.run(Command((*docker, "image", "inspect", each), ANY_EXIT)).exit_code:
+                return each
+        self.report.tell(f"pulling {wanted[1]}")
+        self.host.run(Command((*docker, "pull", "--quiet", wanted[1]), limit_s=PULL_LIMIT_S))
+        return wanted[1]
+
+    def _refuse_without_room(self, facts: RehearsalFacts) -> None:
+        needed = sizes_unpacked(self.copy.backup, self.manifest, fetched=self.copy.far)
+        total = sum(needed.values())
+        if facts.free_bytes < total:
+            listed = ", ".join(f"{size:,} for {what}" for what, size in needed.items() if size)
+            raise Refused(
+                f"{facts.free_bytes:,} bytes are free in {os.path.dirname(self.scratch)}, and a "
+                f"rehearsal needs about {total:,}: {listed}. All of it is removed afterwards."
+            )
+
+    # What is said.
+
+    def _failed(self, result: RunResult) -> int:
+        for each in result.failed:
+            self.report.fail(f"{each.job.rule.name}: {each.message}")
+        self.report.fail(
+            f"The rehearsal of {self.copy.runtag} failed, and the stack was not touched. Whether "
+            f"the copy in {self.copy.at} is damaged: inv verify --runtag "
+            f"'{self.copy.runtag}' --at {self.copy.at}"
+        )
+        return ExitCode.FAILED
+
+    def _good(self, facts: RehearsalFacts, result: RunResult) -> int:
+        copy, loaded = self.copy, bool(facts.image) or "influx" not in facts.kinds
+        self.site.checks.add(
+            Check(
+                runtag=copy.runtag,
+                at=copy.at,
+                utc=utc_text(datetime.now(UTC)),
+                how="restore" if loaded else "unpack",
+                good=True,
+                program=f"iotstack-invoke {__version__}",
+                made=self.manifest.finished_utc if self.manifest else "",
+            )
+        )
+        took = duration_text(sum(each.seconds for each in result.jobs))
+        what = "restored" if loaded else "unpacked, but for InfluxDB,"
+        self.report.write(
+            f"{copy.runtag} of {copy.at} was {what} in a scratch folder and is all there; it "
+            f"took {took}. Nothing of it stays."
+        )
+        count = facts.count.count
+        if count:
+            values = "" if count.points is None else f", {count.points:,} values"
+            self.report.write(
+                f"  InfluxDB had {len(count.databases):,} databases, about {count.series:,} "
+                f"series{values}"
+            )
+        for text in result.warnings:
+            self.report.warn(f"  {text}")
+        return ExitCode.GOOD if loaded and not result.warnings else ExitCode.WARNINGS

@@ -1,0 +1,97 @@
+"""How a restore is rehearsed: fetched and staged by a restore's own rules, in a scratch folder.
+
+Then what was unpacked is compared with the archive, and the dump is loaded into an InfluxDB of
+its own that nobody reaches. The running stack is not touched; nothing of all this stays.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..rules import Job, RuleBook, rule
+from ..services.archive import CompareUnpacked
+from ..services.influx_count import CountInflux, Tally
+from ..services.influx_load import (
+    AddQueries,
+    AddUsers,
+    CompareWithDump,
+    CompareWithManifest,
+    Dump,
+    EndAlone,
+    LoadInflux,
+    RunAlone,
+    Server,
+    WaitForInflux,
+)
+from ..services.stack import MakeFolder
+from ..steps import File, Step
+from .restore import RestoreFacts, archive, fetched, staged_dump, staged_stack
+
+SCRATCH_INFLUX = "iotstack-rehearsal-influxdb"
+"""The container that takes the dump in, and is removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalFacts(RestoreFacts):
+    """What was found out before the plan was made, for a restore that replaces nothing."""
+
+    image: str = ""
+    """The InfluxDB to load the dump into; '' where there is none, and none is loaded."""
+    in_manifest: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifest says of the dump."""
+    count: Tally = field(default_factory=Tally)
+
+
+def stage(kind: str) -> str:
+    """Return the folder that a part is unpacked into."""
+    return {"general": "pi:restore/{runtag}/stack/", "influx": "pi:restore/{runtag}/influx/"}[kind]
+
+
+@rule("pi:compared/{runtag}", input=stage("general"), transaction=True)
+def compared(job: Job) -> Iterator[Step]:
+    """Compare each file with its member: content, owner, mode, time."""
+    facts: RehearsalFacts = job.facts
+    part = File("pi", archive(job.wildcards, facts, "general")[3:], job.input.root)
+    yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
+
+
+@rule("pi:loaded/{runtag}", input=stage("influx"), transaction=True)
+def loaded(job: Job) -> Iterator[Step]:
+    """Load the dump as a restore does, and prove that all of it is there."""
+    facts: RehearsalFacts = job.facts
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    folder = posixpath.dirname(job.input.absolute)
+    dump = Dump("pi", job.input.absolute, as_root)
+    server = Server(SCRATCH_INFLUX, posixpath.join(folder, "influxdb"))
+    run = RunAlone("pi", "", server.container, server.data, folder, docker, guard, facts.image)
+
+    yield CompareWithManifest(dump, facts.in_manifest)
+    if not facts.image:
+        return
+    yield MakeFolder("pi", server.data, as_root, guard)
+    yield run
+    yield WaitForInflux("pi", server, docker, as_root)
+    inside = facts.dump_inside
+    yield LoadInflux("pi", server, dump, inside, docker, as_root, guard, facts.limit_s)
+    yield AddQueries("pi", server, dump, docker)
+    yield CountInflux("pi", server, docker, as_root, facts.count)
+    yield EndAlone("pi", server.container, docker, guard)
+    yield AddUsers("pi", server, dump, f"{folder}/.users", as_root, guard)
+    yield run  # it must also start with what it was given
+    yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
+    yield EndAlone("pi", server.container, docker, guard)
+    yield CompareWithDump(dump, server)
+
+
+def rehearsal_book() -> RuleBook:
+    """Return the rules of a rehearsal."""
+    return RuleBook(fetched, staged_stack, staged_dump, compared, loaded)
+
+
+def rehearsal_targets(runtag: str, facts: RehearsalFacts) -> list[str]:
+    """Return what must be reached for a restore to be rehearsed."""
+    ends = {"general": "compared", "influx": "loaded"}
+    return [f"pi:{ends[kind]}/{runtag}" for kind in facts.kinds]
