@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shlex
 import socket
 import threading
@@ -44,6 +45,7 @@ COMMANDS_AT_ONCE = 8
 """sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
 
 SESSION_TRIES = 10
+UNKNOWN_KEY = re.compile(r"Server '(?P<name>[^']+)' not found in known_hosts")
 
 Answer = TypeVar("Answer")
 
@@ -71,7 +73,7 @@ class Login:
         """Return the open Fabric connection; raises Unreachable with the way out."""
         with self._opening:  # threads that open one together fail (fabric#2239)
             if self._connection is None:
-                self._connection = self.closed_connection()
+                self.closed_connection()
             if not self._connection.is_connected:
                 self.talk(self._connection.open)
                 _break_when_dead(self._connection.transport)
@@ -79,7 +81,8 @@ class Login:
 
     def closed_connection(self) -> Any:
         """Return the Fabric connection as the settings describe it, not opened."""
-        return self.talk(lambda: closed_connection(self.ssh))
+        self._connection = self.talk(lambda: closed_connection(self.ssh))
+        return self._connection
 
     def start(self, command: Command) -> paramiko.Channel:
         """Return a channel in which a command was started; raises Unreachable."""
@@ -130,6 +133,11 @@ class Login:
         file = ("-f", self.ssh.known_hosts) if self.ssh.known_hosts else ()
         return shlex.join(("ssh-keygen", *file, "-R", name))
 
+    def _is_on_the_way(self, name: str) -> bool:
+        """Tell whether known_hosts has this name for another machine than the last."""
+        last = self._connection
+        return last is not None and name != _known_as(last.host, last.port)
+
     def talk(self, act: Callable[[], Answer]) -> Answer:
         """Return what `act` returns; its errors become Unreachable, with the way out."""
         try:
@@ -147,7 +155,14 @@ class Login:
                 f"there with `ssh-copy-id {self.ssh.host}`; nobody is asked for a password here."
             ) from error
         except SSHException as error:
-            if "not found in known_hosts" in str(error):
+            unknown = UNKNOWN_KEY.search(str(error))
+            if unknown and self._is_on_the_way(unknown["name"]):
+                raise KeyRefused(
+                    f"The host key of {unknown['name']}, on the way to {self.name} "
+                    f"({self.ssh.host}), is not known. Log in once with `ssh {self.ssh.host}` and "
+                    "compare the fingerprints."
+                ) from error
+            if unknown:
                 raise KeyRefused(
                     f"The host key of {self.name} ({self.ssh.host}) is not known. Log in once "
                     f"with `ssh {self.ssh.host}` and compare the fingerprint, or run "

@@ -238,6 +238,41 @@ def test_influxdb_on_another_file_system(person, pi, live):
         pi.run(["sh", "-c", f"umount {folder}; rm -rf {disk}"])
 
 
+def test_host_behind_another(person, pi, far, nas, live):
+    """A host that is reached through another one is restored; both host keys must be known."""
+    top = person.fresh(far, host="test-pi")
+    change(far, top)
+    before = below(tree(live), "volumes/nodered")
+    person.iot("backup", "--runtag", "jump", "--force")
+    config = pi.home_of(USER) / ".ssh/config"
+    ssh, settings = config.read_text(), person.settings_file.read_text()
+    alias = f"Host behind\n  HostName {far.address}\n  User {USER}\n  ProxyJump nas\n"
+    config.write_text(f"{ssh}{alias}")
+    person.settings_file.write_text(f'{settings}[[hosts]]\nname = "behind"\nhost = "behind"\n')
+    words = (
+        "restore",
+        "--host",
+        "behind",
+        "--runtag",
+        "jump",
+        "--from",
+        str(person.usb(*sorted((live / "backups").glob("jump.*")))),
+    )
+    try:
+        pi.know(nas, "none")
+        said = person.iot(*words, "--only", "nodered", "--yes", code=13)
+        assert f"{nas.address}, on the way to behind" in said
+        pi.know(nas)
+        assert below(tree(top), "volumes/nodered") != before
+        person.iot(*words, "--only", "nodered", "--yes")
+        assert below(tree(top), "volumes/nodered") == before
+    finally:
+        pi.know(nas)
+        config.write_text(ssh)
+        person.settings_file.write_text(settings)
+        remove_iotstack(far)
+
+
 def _tree_inside(machine, top):
     """What lies on the mounted volumes, as the machine itself sees it."""
     left_out = (

@@ -1,0 +1,69 @@
+"""How long InfluxDB is away while it is reloaded, against the seed's order of steps.
+
+    python benchmarks/reload_downtime.py [POINTS [ROUNDS]]    (as root)
+
+On the stand of the live tests: real engine, real InfluxDB. From its stop until it runs and holds
+its data. The seed takes the whole stack down; we stop InfluxDB alone, and prove what was loaded.
+"""
+
+import statistics
+import sys
+import time
+
+from restore_downtime import fill, timed
+
+from stand import Stand, compose, fresh_iotstack, wait_ping  # isort: skip - the path is set above
+
+
+def ours(pi):
+    """Reload with the program; the old data are removed afterwards."""
+    words = (
+        sys.executable,
+        "-m",
+        "iotstack_invoke",
+        "reload-influxdb",
+        "--yes",
+        "--keep-old",
+        "0",
+    )
+    pi.run(words, timeout=900)
+
+
+def seed(pi, top):
+    """Reload in the seed's order; it does not wait for InfluxDB, which would lose all points."""
+    db = top / "backups/influxdb/db"
+    pi.run(["sh", "-c", f"rm -rf {db}/*"])
+    inside = "/var/lib/influxdb/backup"
+    pi.run(["docker", "exec", "influxdb", "influxd", "backup", "-portable", inside], timeout=900)
+    compose(pi, "down")
+    pi.run(["rm", "-rf", top / "volumes/influxdb/data"])
+    compose(pi, "up", "-d")
+    wait_ping(pi)
+    pi.run(["docker", "exec", "influxdb", "influxd", "restore", "-portable", inside], timeout=900)
+    return time.time()
+
+
+def main():
+    points, rounds = (*map(int, sys.argv[1:]), *(500_000, 5)[len(sys.argv) - 1 :])
+    with Stand() as stand:
+        pi = stand.pi
+        top = fresh_iotstack(pi)
+        fill(pi, top, 1, points)
+        ways = {"ours": lambda: ours(pi), "the seed's order": lambda: seed(pi, top)}
+        found = {name: [] for name in ways}
+        for number in range(rounds + 1):  # the first is to warm up
+            for name, act in ways.items():
+                away = timed(pi, act)
+                wait_ping(pi)
+                if number:
+                    found[name].append(away)
+    print("| way | away s, median (min … max) |\n|---|---|")
+    for name, times in found.items():
+        low, high = min(times), max(times)
+        print(f"| {name} | {statistics.median(times):.2f} ({low:.2f} … {high:.2f}) |")
+    pairs = zip(*found.values(), strict=True)
+    print(f"ours / the seed's order: {statistics.median(a / b for a, b in pairs):.3f}")
+
+
+if __name__ == "__main__":
+    main()
