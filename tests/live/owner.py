@@ -83,6 +83,16 @@ class Owner:
             assert said == ""  # there is no terminal: a good run is silent
         return said
 
+    def iot(self, *words, code=0, timeout=100):
+        """Do another task; it must end with `code`. Return what it said."""
+        env = {"IOTSTACK_SETTINGS": str(self.settings_file)}
+        words = [*PROGRAM, *words]
+        done = self.pi.run(words, user=self.user, env=env, check=False, timeout=timeout)
+        said = f"{done.stdout}{done.stderr}"
+        assert done.returncode == code, f"exit {done.returncode}, not {code}: {said}"
+        assert "Traceback" not in said
+        return said
+
     # What there is afterwards.
 
     def here(self, runtag, kind):

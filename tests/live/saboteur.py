@@ -103,6 +103,13 @@ class Saboteur:
             wait_for("the call's end", lambda: not self.reached(), timeout=2)
 
 
+# Another program that first waits, at every call, until it is told to go on.
+WAITING = """#!/bin/sh
+touch {here}/reached; n=0
+while [ ! -e {here}/go ] && [ $n -lt 3000 ]; do sleep 0.02; n=$((n + 1)); done
+exec {here}/real "$@"
+"""
+
 _COMPOSE = """
 version: '3.6'
 services:
