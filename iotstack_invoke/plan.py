@@ -26,6 +26,7 @@ class Why(Enum):
     NEWER = "input newer"
     UPSTREAM = "upstream runs"
     PARAMETERS = "parameters changed"
+    UNLIKE = "not the same as here"
     FORCED = "forced"
     ASKED = "asked for"
 
@@ -164,16 +165,18 @@ def decide(
     records: Mapping[str, Record] | None = None,
     *,
     force: Collection[str] = (),
+    unlike: Collection[File] = (),
 ) -> Plan:
     """Return the plan for what exists.
 
     `records` tells which outputs are finished, with what they were made with; an output that
     exists without one is taken as finished, since no unfinished file bears a final name; one
-    whose size differs from its record is not. `force` lists rule names, or "all".
+    whose size differs from its record is not, nor is one of `unlike`, which were compared and
+    are something else. `force` lists rule names, or "all".
 
     Raises RuleError for an input that is missing and that no rule makes.
     """
-    return _Decision(graph, files, records or {}, frozenset(force)).plan()
+    return _Decision(graph, files, records or {}, frozenset(force), frozenset(unlike)).plan()
 
 
 class _Decision:
@@ -185,12 +188,14 @@ class _Decision:
         files: Mapping[File, FileFact],
         records: Mapping[str, Record],
         force: frozenset[str],
+        unlike: frozenset[File],
     ) -> None:
         self.graph = graph
         self.targets = frozenset(graph.targets)
         self.files = files
         self.records = records
         self.force = force
+        self.unlike = unlike
         self.reasons: dict[int, dict[Reason, None]] = {id(job): {} for job in graph.jobs}
         self.needs: dict[int, list[Job]] = {
             id(job): list(
@@ -267,6 +272,8 @@ class _Decision:
     def _output_reasons(self, job: Job, output: File, fact: FileFact | None) -> list[Reason]:
         if fact is None:
             return [Reason(Why.MISSING, str(output))] if output in self.targets else []
+        if output in self.unlike:
+            return [Reason(Why.UNLIKE, str(output))]
         record = self.records.get(str(output))
         if record is None:
             return []

@@ -29,6 +29,7 @@ from .rules import BACKUPS, KINDS, split_set_name
 from .sets import GOOD, BackupSet, files_of, gather_sets, removals_in, runtags_in
 from .settings import Settings
 from .steps import PARTIAL, File, FileFact, Place, Record
+from .transfer import Found, is_copy
 from .vaults import vault_place
 
 STALE_COPY = timedelta(days=1)
@@ -247,6 +248,23 @@ def look_everywhere(
             continue
         found |= {mine[path]: fact for path, fact in facts.items()}
     return found, tuple(notes)
+
+
+def unlike_copies(
+    files: Mapping[File, FileFact], places: Mapping[str, Place], records: Mapping[str, Record]
+) -> frozenset[File]:
+    """Return the files of vaults that bear the name of a copy and are no copy of what is here."""
+
+    def found(file: File) -> Found:
+        return Found(places[file.role], file, files[file], records.get(str(file)))
+
+    pairs = (
+        (copy, original)
+        for copy in files
+        for original in (File("pi", f"{BACKUPS}/{copy.path}", places["pi"].root),)
+        if copy.role != "pi" and original in files
+    )
+    return frozenset(copy for copy, of in pairs if not is_copy(found(copy), found(of)))
 
 
 def sweep_stale_copies(place: Place) -> None:

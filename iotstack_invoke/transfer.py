@@ -5,10 +5,56 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, cast
 
 from .errors import StepFailed
-from .steps import Command, File, FileFact, Place, Scene
+from .steps import Command, File, FileFact, Host, Place, Record, Scene
+
+HASH_LIMIT_S = 24 * 3600.0
+HASH = 'sha256sum < "$1" 2>/dev/null || shasum -a 256 < "$1"'
+"""GNU first, then what a Mac or a NAS with BSD tools has."""
+HASH_DIGITS = 64
+
+
+def can_hash(place: Place) -> bool:
+    """Tell whether a place can say what the SHA-256 of its files is."""
+    return hasattr(place, "run")
+
+
+def hash_there(place: Place, path: str) -> str:
+    """Return the SHA-256 of a file, reckoned where it lies; raises StepFailed."""
+    command = Command(("sh", "-c", HASH, "sh", path), limit_s=HASH_LIMIT_S)
+    told = cast("Host", place).run(command).out.split(" ")[0].strip()
+    if len(told) != HASH_DIGITS:
+        raise StepFailed(f"{place.name} does not tell the SHA-256 of {path}: {told!r}.")
+    return told
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that was seen: where it lies, and what is recorded of it."""
+
+    place: Place
+    file: File
+    fact: FileFact
+    record: Record | None
+
+
+def is_copy(copy: Found, original: Found) -> bool:
+    """Tell whether one file is the copy of another: it was sent as such, or has the same hash.
+
+    Where the place cannot hash, the same size must do.
+    """
+    if copy.fact.size_bytes != original.fact.size_bytes:
+        return False
+    made = original.record.sha256 if original.record else ""
+    if not can_hash(copy.place) or (made and copy.record and copy.record.sha256 == made):
+        return True
+    try:
+        made = made or hash_there(original.place, original.file.absolute)
+        return hash_there(copy.place, copy.file.absolute) == made
+    except StepFailed:  # what cannot be read proves nothing
+        return False
 
 
 @dataclass(frozen=True, slots=True)

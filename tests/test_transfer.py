@@ -8,8 +8,8 @@ from scenes import PlainScene
 
 from iotstack_invoke.errors import Interrupted, StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.steps import File, Received
-from iotstack_invoke.transfer import Send
+from iotstack_invoke.steps import File, Received, Record
+from iotstack_invoke.transfer import Found, Send, is_copy
 
 DATA = os.urandom(1_000_000)
 
@@ -207,3 +207,30 @@ def test_the_dry_run_names_both_ends(source, target):
     (line,) = Send(source, target).commands()
     assert source.absolute in line
     assert f"nas:'{target.absolute}'" in line
+
+
+class Shelf:
+    """A place that tells names and sizes, and can hash nothing."""
+
+
+def test_a_copy_is_one_by_what_was_sent_or_by_its_hash(scene, source, target):
+    """The same size is enough only where nothing better can be told."""
+    sent = Record("", sha256=hashlib.sha256(DATA).hexdigest())
+
+    def judged(data, place=None, record=None):
+        with open(target.absolute, "wb") as stream:
+            stream.write(data)
+        here, there = scene.places["pi"], scene.places["nas"]
+        fact = there.look([target.absolute])[target.absolute]
+        copy = Found(place or there, target, fact, record)
+        original = here.look([source.absolute])[source.absolute]
+        return is_copy(copy, Found(here, source, original, sent))
+
+    other = bytes(len(DATA))
+    assert judged(DATA)
+    assert not judged(other)
+    assert not judged(other, record=Record("", sha256="0" * 64))
+    assert judged(other, record=sent)
+    assert judged(other, place=Shelf())
+    assert not judged(other[1:], place=Shelf())
+    assert not judged(other[1:], record=sent)

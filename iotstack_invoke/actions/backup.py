@@ -48,6 +48,7 @@ from ..site import (
     look_everywhere,
     remove_set,
     sweep_stale_copies,
+    unlike_copies,
 )
 from ..steps import PARTIAL
 from .look import look_at_stack, look_for_room, refuse_without_room
@@ -101,8 +102,10 @@ def make_plan(
     vaults = tuple(site.vaults)
     graph = resolve(backup_book(vaults), set_targets(runtag, facts, vaults), site.roots, facts)
     files, notes = look_everywhere(graph.files, site.places)
-    plan = decide(graph, files, records.known(), force=("all",) if options.force else ())
-    return plan, notes
+    known = records.known()
+    if options.force:
+        return decide(graph, files, known, force=("all",)), notes
+    return decide(graph, files, known, unlike=unlike_copies(files, site.places, known)), notes
 
 
 def _make_folder(site: Site) -> None:
@@ -303,12 +306,11 @@ class _Backup:
             if str(bind(f"{vault}:{self.runtag}.{KINDS['manifest']}", self.site.roots))
             in records.known()
         ]
-        files, _ = look_everywhere(
-            graph.files, {"pi": self.site.host, **{v: self.site.vaults[v] for v in reached}}
-        )
+        places = {"pi": self.site.host, **{v: self.site.vaults[v] for v in reached}}
+        files, _ = look_everywhere(graph.files, places)
         jobs = tuple(
             each
-            for each in decide(graph, files).planned
+            for each in decide(graph, files, unlike=unlike_copies(files, places, {})).planned
             if each.runs and each.job.output.role in reached
         )
         with self._bars():

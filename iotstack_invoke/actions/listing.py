@@ -17,7 +17,7 @@ from ..rulebooks.backup import BackupFacts, backup_book, log_targets, set_target
 from ..rules import split_set_name
 from ..sets import BackupSet, State, gather_sets
 from ..settings import Settings
-from ..site import RecordFile, Site, look_everywhere
+from ..site import RecordFile, Site, look_everywhere, unlike_copies
 from .look import look_at_stack
 
 
@@ -221,7 +221,8 @@ def show_why(settings: Settings, report: Report, target: str) -> None:
         graph = resolve(backup_book(vaults), [name], site.roots, facts)
         records = RecordFile(site, found[0]) if found else None
         files, notes = look_everywhere(graph.files, site.places)
-        plan = decide(graph, files, records.known() if records else {})
+        known = records.known() if records else {}
+        plan = decide(graph, files, known, unlike=unlike_copies(files, site.places, known))
     finally:
         site.close()
     for note in notes:

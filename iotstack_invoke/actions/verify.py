@@ -6,7 +6,6 @@ import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
 
 from .. import __version__
 from ..checks import HERE, Check, Checks
@@ -19,15 +18,11 @@ from ..services.reading import Reading, read_whole
 from ..sets import State
 from ..settings import Settings
 from ..site import Site
-from ..steps import Command, Host
+from ..transfer import can_hash, hash_there
 from .copies import ALL, VAULT, Copy, choose_copy, copies_at, kinds_of, places_meant
 from .listing import plain_check
 
 PROGRAM = f"iotstack-invoke {__version__}"
-HASH_LIMIT_S = 24 * 3600.0
-HASH = 'sha256sum < "$1" 2>/dev/null || shasum -a 256 < "$1"'
-"""GNU first, then what a Mac or a NAS with BSD tools has."""
-HASH_DIGITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +124,10 @@ def verify_copy(copy: Copy) -> Check:
         name = copy.path(kind).rpartition("/")[2]
         if kind not in copy.backup.files:
             problems.append(f"{name} is missing.")
-        elif copy.far and sha256 and hasattr(copy.place, "run"):
+        elif copy.far and sha256 and can_hash(copy.place):
             how = "hash"
             size = copy.backup.files[kind].size_bytes
-            problems += _compare(name, parts[kind], size, _hash_there(copy, kind))
+            problems += _compare(name, parts[kind], size, hash_there(copy.place, copy.path(kind)))
         else:
             reading = _read(copy, kind)
             if kind in parts:
@@ -160,15 +155,6 @@ def _read(copy: Copy, kind: str) -> Reading:
         if isinstance(cause, OSError) and cause.errno == errno.EIO:
             return Reading(0, "", (f"the disk does not give its bytes ({cause.strerror}).",))
         raise
-
-
-def _hash_there(copy: Copy, kind: str) -> str:
-    host = cast("Host", copy.place)
-    command = Command(("sh", "-c", HASH, "sh", copy.path(kind)), limit_s=HASH_LIMIT_S)
-    told = host.run(command).out.split(" ")[0].strip()
-    if len(told) != HASH_DIGITS:
-        raise StepFailed(f"{copy.at} does not tell the SHA-256 of {copy.path(kind)}: {told!r}.")
-    return told
 
 
 def _compare(name: str, part: Part, size_bytes: int, sha256: str) -> list[str]:

@@ -7,6 +7,7 @@ keeps no other from being made and copied.
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -182,7 +183,8 @@ class WriteManifest:
         content = text.encode("utf-8", "backslashreplace")  # a warning may quote a raw file name
         with scene.host(self.output.role).create(self.output.partial) as target:
             target.write(content)
-        scene.learn(self.output, size_bytes=len(content))
+        sha256 = hashlib.sha256(content).hexdigest()
+        scene.learn(self.output, size_bytes=len(content), sha256=sha256)
 
 
 @dataclass(frozen=True, slots=True)
