@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from .errors import Busy, StepFailed
-from .hosts import LocalHost, locked
+from .hosts import LocalHost, locked, opened
 from .manifest import read_utc
 from .runtag import is_runtag
 from .steps import PARTIAL
@@ -111,7 +111,7 @@ class CheckFile:
 
     def _lines(self) -> list[str]:
         try:
-            with open(self.path, encoding="utf-8", errors="replace") as stream:
+            with open(self.path, encoding="utf-8", errors="replace", opener=opened) as stream:
                 return stream.readlines()
         except FileNotFoundError:
             return []

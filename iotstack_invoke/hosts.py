@@ -19,7 +19,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import IO, TypeVar
 
 from invoke.exceptions import CommandTimedOut, ThreadException
@@ -27,10 +26,11 @@ from invoke.exceptions import CommandTimedOut, ThreadException
 from . import children
 from .errors import Busy, Interrupted, StepFailed
 from .runner import LineStream, local_context
-from .steps import Command, FileFact, Heard, Outcome, Pipe, Received
+from .steps import Command, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
 CHUNK_BYTES = 1 << 18
 PRIVATE = 0o600
+NO_FILE = "it is no regular file"
 
 Answer = TypeVar("Answer")
 
@@ -71,9 +71,16 @@ class LocalHost:
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
         """Return a stream of a file's bytes, without the first `start`."""
-        with _failing(f"{path} cannot be read"), Path(path).open("rb") as stream:
+        with _failing(f"{path} cannot be read"), open(path, "rb", opener=opened) as stream:
             stream.seek(start)
             yield stream
+
+    def lines(self, path: str) -> list[str]:
+        """Return the lines of a text, none where there is no such file."""
+        if not self.look([path]):
+            return []
+        with self.read(path) as stream:
+            return stream.read().decode("utf-8", "replace").splitlines()
 
     @contextlib.contextmanager
     def create(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
@@ -84,7 +91,7 @@ class LocalHost:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
         with (
             _failing(f"{path} cannot be written"),
-            os.fdopen(os.open(path, flags, PRIVATE), "wb", buffering=CHUNK_BYTES) as stream,
+            os.fdopen(opened(path, flags), "wb", buffering=CHUNK_BYTES) as stream,
         ):
             os.fchmod(stream.fileno(), PRIVATE)
             stream.truncate(start)
@@ -113,8 +120,8 @@ class LocalHost:
         """Add a line to a file of mode 0600, and make it last through a power cut."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         with _failing(f"{path} cannot be written"):
-            new = not Path(path).exists()
-            descriptor = os.open(path, flags, PRIVATE)
+            new = not os.path.lexists(path)
+            descriptor = opened(path, flags)
             try:
                 rest = line.encode() + b"\n"
                 while rest:  # a disk that is nearly full takes a part, and no error is told
@@ -316,7 +323,24 @@ def _first_of(error: ThreadException) -> BaseException:
 
 
 def _fact(status: os.stat_result) -> FileFact:
-    return FileFact(status.st_size, status.st_mtime, stat.S_ISDIR(status.st_mode))
+    return fact_of(status.st_mode, status.st_size, status.st_mtime)
+
+
+def opened(path: str, flags: int) -> int:
+    """Open a file, or make one of mode 0600; raises OSError where there is anything else.
+
+    To open a pipe would wait for its other end, whatever signal comes.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK, PRIVATE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a pipe or a socket at whose other end is nobody
+            raise OSError(errno.ENXIO, NO_FILE) from None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, NO_FILE)
 
 
 def _sync_folder(folder: str) -> None:
@@ -345,7 +369,7 @@ def locked(path: str, purpose: str) -> Iterator[None]:
     Raises Busy, with who holds it.
     """
     with _failing(f"The lock {path} cannot be written"):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, PRIVATE)
+        descriptor = opened(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

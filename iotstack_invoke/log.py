@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from .engine import JobResult
+from .hosts import opened
 from .plan import PlannedJob
 from .rules import Job
 from .steps import PARTIAL
@@ -25,11 +26,11 @@ class RunLog:
         self.path = path
         self._lock = threading.Lock()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        again = os.path.exists(path)  # a finished set is being delivered, or made again
-        descriptor = os.open(path + PARTIAL, flags | (os.O_TRUNC if again else 0), 0o600)
+        again = os.path.isfile(path)  # a finished set is being delivered, or made again
+        descriptor = opened(path + PARTIAL, flags | (os.O_TRUNC if again else 0))
         self._file = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
         if again:
-            with open(path, "rb") as earlier:
+            with open(path, "rb", opener=opened) as earlier:
                 shutil.copyfileobj(earlier, self._file.buffer)
         self.closed = False
         self.broken = ""

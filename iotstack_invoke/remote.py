@@ -13,7 +13,6 @@ import io
 import os
 import re
 import shutil
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
@@ -29,7 +28,7 @@ from .hosts import CHUNK_BYTES, PRIVATE, _first_of, checked, piped, read_chunk
 from .login import CONNECT_LIMIT_S, Login, once_there_is_a_session, why_it_broke
 from .runner import LineStream
 from .settings import Ssh
-from .steps import Command, FileFact, Heard, Outcome, Pipe, Received
+from .steps import Command, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
 TRANSFER_LIMIT_S = 24 * 3600.0
 
@@ -52,7 +51,7 @@ NAMES = (
     '{ echo "$1: Permission denied" >&2; exit 1; }; '
     'if stat -c %f / >/dev/null 2>&1; then set -- "$1" -c "%f %s %Y %n"; '
     'else set -- "$1" -f "%Xp %z %m %N"; fi; '
-    'find "$1" -maxdepth 1 -type f ! -name "*\n*" -exec stat "$2" "$3" {} + 2>/dev/null; '
+    'find "$1" -maxdepth 1 ! -type d ! -name "*\n*" -exec stat "$2" "$3" {} + 2>/dev/null; '
     "[ $? -le 1 ]"
 )
 NAMES_LINE = re.compile(r"([0-9a-fA-F]+ [0-9]+ -?[0-9]+) (.+)", re.DOTALL)
@@ -375,8 +374,8 @@ def _script(script: str, *arguments: str) -> Command:
 
 def _fact(line: str) -> FileFact:
     mode, size, modified = line.split(" ")[:3]
-    return FileFact(int(size), float(modified), stat.S_ISDIR(int(mode, 16)))
+    return fact_of(int(mode, 16), int(size), float(modified))
 
 
 def _sftp_fact(found: paramiko.SFTPAttributes) -> FileFact:
-    return FileFact(found.st_size or 0, found.st_mtime or 0.0, stat.S_ISDIR(found.st_mode or 0))
+    return fact_of(found.st_mode or 0, found.st_size or 0, found.st_mtime or 0.0)

@@ -5,7 +5,7 @@ A name that no run could have written belongs to no set and is left alone by eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -76,34 +76,43 @@ class BackupSet:
 
 def runtags_in(names: Mapping[str, FileFact]) -> frozenset[str]:
     """Return the runtags that have a manifest in a listing."""
-    found = (split_set_name(name) for name in names)
-    return frozenset(each[0] for each in found if each and each[1] == "manifest")
+    return _marked(names, KINDS["manifest"])
 
 
-def removals_in(names: Iterable[str]) -> frozenset[str]:
+def removals_in(names: Mapping[str, FileFact]) -> frozenset[str]:
     """Return the runtags whose removal was begun and not ended in a listing."""
     return _marked(names, REMOVING_ENDING)
 
 
-def _marked(names: Iterable[str], ending: str) -> frozenset[str]:
-    found = (name.removesuffix(f".{ending}") for name in names if name.endswith(f".{ending}"))
+def _marked(names: Mapping[str, FileFact], ending: str) -> frozenset[str]:
+    """Return the runtags that a file of that ending marks."""
+    ending = f".{ending}"
+    found = (
+        name.removesuffix(ending)
+        for name, fact in names.items()
+        if name.endswith(ending) and fact.is_file
+    )
     return frozenset(runtag for runtag in found if is_runtag(runtag))
 
 
 def strangers_in(names: Mapping[str, FileFact]) -> tuple[str, ...]:
-    """Return the files of a listing that no run of ours wrote, but for hidden ones."""
-    whole = {name: name.removesuffix(PARTIAL) for name in names}
+    """Return what no run of ours wrote of a listing, but for folders and hidden files."""
+    whole = {name.removesuffix(PARTIAL): fact for name, fact in names.items()}
     ours = {
         f"{runtag}.{ending}"
         for ending in (RECORDS_ENDING, REMOVING_ENDING, PIN_ENDING)
-        for runtag in _marked(whole.values(), ending)
+        for runtag in _marked(whole, ending)
     }
     return tuple(
         name
         for name, fact in sorted(names.items())
-        if not (fact.is_folder or name.startswith("."))
-        and not (split_set_name(whole[name]) or whole[name] in ours)
+        if not (fact.is_folder or name.startswith(".") or _is_ours(name, fact, ours))
     )
+
+
+def _is_ours(name: str, fact: FileFact, ours: Container[str]) -> bool:
+    name = name.removesuffix(PARTIAL)
+    return fact.is_file and (name in ours or split_set_name(name) is not None)
 
 
 def gather_sets(
@@ -124,7 +133,7 @@ def gather_sets(
     pinned = _marked(names, PIN_ENDING)
     for name, fact in names.items():
         found = split_set_name(name)
-        if found and not fact.is_folder:
+        if found and fact.is_file:
             files.setdefault(found[0], {})[found[1]] = fact
     for runtag in unfinished:
         files.setdefault(runtag, {})

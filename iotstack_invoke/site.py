@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at
 from .errors import StepFailed, Unreachable
-from .hosts import LocalHost, locked
+from .hosts import LocalHost, locked, opened
 from .manifest import (
     RECORDS_ENDING,
     REMOVING_ENDING,
@@ -95,7 +95,10 @@ class Site:
     def manifest(self, runtag: str) -> Manifest | None:
         """Return the manifest of a set on this machine, or None."""
         path = f"{self.backups}/{runtag}.{KINDS['manifest']}"
-        with contextlib.suppress(OSError, ValueError), open(path, "rb", 0) as stream:
+        with (
+            contextlib.suppress(OSError, ValueError),
+            open(path, "rb", 0, opener=opened) as stream,
+        ):
             return read_manifest(stream.read().decode(), runtag)
         return None
 
@@ -124,9 +127,7 @@ class RecordFile:
         self.host = site.host
         self.path = f"{site.backups}/{runtag}.{RECORDS_ENDING}"
         self.started_utc = ""
-        lines = []
-        with contextlib.suppress(FileNotFoundError), open(self.path, encoding="utf-8") as stream:
-            lines = stream.readlines()
+        lines = self.host.lines(self.path)
         self.exists = bool(lines)
         manifest = site.manifest(runtag)
         self._records = records_of(manifest, "pi", BACKUPS) if manifest else {}
@@ -246,7 +247,7 @@ def look_everywhere(
         except StepFailed as error:
             notes.append(f"{role} cannot be looked at now: {error}")
             continue
-        found |= {mine[path]: fact for path, fact in facts.items()}
+        found |= {mine[path]: fact for path, fact in facts.items() if not fact.other}
     return found, tuple(notes)
 
 
@@ -274,6 +275,7 @@ def sweep_stale_copies(place: Place) -> None:
         f"{place.root}/{name}"
         for name, fact in place.names(place.root).items()
         if name.endswith(PARTIAL)
+        and fact.is_file
         and split_set_name(name.removesuffix(PARTIAL))
         and fact.modified_s < oldest_s
     ]
@@ -288,13 +290,13 @@ def remove_set(place: Place, folder: str, runtag: str) -> None:
     goes last, so that a crash in between leaves a mark. Raises StepFailed, with what is left.
     """
     mark = f"{folder}/{runtag}.{REMOVING_ENDING}"
-    names = files_of(runtag)
+    names = (*files_of(runtag), f"{runtag}.{KINDS['log']}{PARTIAL}")
     there = place.look([mark, *(f"{folder}/{name}" for name in names)])
-    if mark not in there and there:
-        place.rename(next(iter(there)), mark)
-    partial = f"{runtag}.{KINDS['log']}{PARTIAL}"
+    files = [path for path, fact in there.items() if not fact.other]
+    if mark not in files and files:
+        place.rename(files.pop(0), mark)
     try:
-        place.remove(f"{folder}/{name}" for name in (*names, partial))
+        place.remove(path for path in files if path != mark)
         place.remove([mark])
     except StepFailed as error:
         raise StepFailed(
@@ -310,7 +312,7 @@ def finish_removals(place: Place, folder: str) -> tuple[str, ...]:
     One that cannot be removed keeps no other; raises StepFailed with the last of them.
     """
     names = place.names(folder)
-    begun = tuple(sorted(removals_in(n for n, fact in names.items() if not fact.is_folder)))
+    begun = tuple(sorted(removals_in(names)))
     trouble = None
     for runtag in begun:
         try:

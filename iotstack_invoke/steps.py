@@ -7,6 +7,7 @@ One that changes state also knows its undo. The dry run prints steps, the engine
 from __future__ import annotations
 
 import shlex
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -54,6 +55,28 @@ class FileFact:
     size_bytes: int
     modified_s: float
     is_folder: bool = False
+    other: str = ""
+    """What it is where it is neither a file nor a folder; nobody opens it: a pipe never ends."""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file: nothing else belongs to a set."""
+        return not (self.is_folder or self.other)
+
+
+_OTHERS = {
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFBLK: "device",
+    stat.S_IFCHR: "device",
+}
+
+
+def fact_of(mode: int, size_bytes: int, modified_s: float) -> FileFact:
+    """Return the fact that a file's mode, size and date are."""
+    other = _OTHERS.get(stat.S_IFMT(mode), "")
+    return FileFact(size_bytes, modified_s, stat.S_ISDIR(mode), other)
 
 
 @dataclass(frozen=True, slots=True)

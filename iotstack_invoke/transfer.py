@@ -87,7 +87,8 @@ class Send:
             raise StepFailed(f"{self.source.absolute} is not there.")
         record = scene.records().get(str(self.source))
         known = record.sha256 if record else ""
-        start = self._arrived(target, fact) if known and target.resumes else 0
+        start = self._arrived(target, fact)
+        start = start if known and target.resumes else 0
         free = target.free_bytes(os.path.dirname(self.target.absolute) or ".")
         if free is not None and free < fact.size_bytes - start:
             raise StepFailed(
@@ -127,8 +128,14 @@ class Send:
         scene.learn(self.target, size_bytes=received.size_bytes, sha256=sent)
 
     def _arrived(self, target: Place, fact: FileFact) -> int:
-        """Return how many bytes an earlier try left there to go on with."""
+        """Return how many bytes an earlier try left there to go on with.
+
+        What is no file goes: to write into a pipe would wait for its other end.
+        """
         partial = target.look([self.target.partial]).get(self.target.partial)
+        if partial and partial.other:
+            target.remove([self.target.partial])
+            return 0
         return partial.size_bytes if partial and partial.size_bytes < fact.size_bytes else 0
 
 

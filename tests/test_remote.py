@@ -23,6 +23,7 @@ from sshd import make_key, offspring
 from iotstack_invoke import remote
 from iotstack_invoke.engine import signals_raised
 from iotstack_invoke.errors import Interrupted, StepFailed, Unreachable
+from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.login import Login, closed_connection
 from iotstack_invoke.remote import SftpPlace, SshHost, open_place
 from iotstack_invoke.settings import Ssh
@@ -292,6 +293,21 @@ def test_ten_thousand_names_are_listed_quickly(nas, root):
 def test_a_missing_folder_has_no_names(nas, root):
     """A folder that is not there is empty."""
     assert nas.names(f"{root}/none") == {}
+
+
+@pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
+def test_what_is_no_file_is_told_as_such(root, request, kind):
+    """A listing names links and pipes, each as what it is, and opens none."""
+    place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
+    (root / "file").write_text("x")
+    (root / "link").symlink_to("file")
+    os.mkfifo(root / "pipe")
+    assert {name: each.other for name, each in place.names(str(root)).items()} == {
+        "file": "",
+        "link": "symlink",
+        "pipe": "pipe",
+    }
+    assert [name for name, each in place.names(str(root)).items() if each.is_file] == ["file"]
 
 
 def test_names_that_break_lines_spoil_no_listing(nas, root):

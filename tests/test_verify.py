@@ -11,6 +11,7 @@ import pytest
 from scenes import until
 from shelf import Shelf
 
+from iotstack_invoke import hosts
 from iotstack_invoke.actions.listing import gather_rows
 from iotstack_invoke.actions.verify import Wanted, verify
 from iotstack_invoke.actions.wish import Source, choose_set
@@ -88,6 +89,22 @@ DAMAGE = [
     ("manifest", cut, ["The manifest is damaged"]),
     ("manifest", another_hash, ["SHA-256 of", "0" * 64]),
     ("manifest", another_set, [f"it is the manifest of {OLDER}"]),
+]
+
+
+def symlink(path):
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGE += [
+    ("general", symlink, ["general-backup.tar.gz is a symlink and no archive"]),
+    ("influx", pipe, ["influx-backup.tar is a pipe and no archive"]),
 ]
 
 
@@ -228,18 +245,33 @@ def test_a_vault_that_does_not_answer_is_no_damage(shelf, sshd, capsys):
     assert "not verified" in capsys.readouterr().err
 
 
-def test_a_disk_that_does_not_give_its_bytes_is_damage(shelf):
-    """An input/output error is recorded as a problem of the archive that lies there."""
+@pytest.fixture
+def disk(shelf, monkeypatch):
+    """Let the archive of a set without a manifest be opened as another file."""
     archive = shelf.backups / f"{TAG}.general-backup.tar.gz"
-    archive.symlink_to("/proc/self/mem")  # reading its first byte is an input/output error
+    archive.write_bytes(b"x")
+
+    def put(path):
+        monkeypatch.setattr(
+            hosts,
+            "opened",
+            lambda asked, flags: os.open(path if ".tar" in asked else asked, flags),
+        )
+
+    return put
+
+
+def test_a_disk_that_does_not_give_its_bytes_is_damage(shelf, disk):
+    """An input/output error is recorded as a problem of the archive that lies there."""
+    disk("/proc/self/mem")  # reading its first byte is an input/output error
     code, checks = run(shelf)
     assert code == 1
     assert "the disk does not give its bytes" in checks[TAG, HERE].problems[0]
 
 
-def test_an_archive_that_cannot_be_opened_is_not_verified(shelf, capsys):
+def test_an_archive_that_cannot_be_opened_is_not_verified(shelf, disk, capsys):
     """What could not be opened at all says nothing of its bytes, and nothing is recorded."""
-    (shelf.backups / f"{TAG}.general-backup.tar.gz").symlink_to("nowhere")
+    disk("nowhere")
     assert run(shelf) == (1, {})
     assert "cannot be read: No such file" in capsys.readouterr().err
 
@@ -290,8 +322,8 @@ def test_an_interrupted_verification_records_nothing_of_what_it_was_reading(litt
     """Ctrl-C ends it with 130; the sets that were read before stay recorded."""
     backups = little_stack.folder / "backups"
     assert little_stack.run("backup --runtag whole").returncode == 0
-    fifo = backups / f"{OLDER}.general-backup.tar.gz"
-    os.mkfifo(fifo)  # whoever opens it waits
+    with (backups / f"{OLDER}.influx-backup.tar").open("wb") as stream:
+        stream.truncate(1 << 40)  # whoever reads it to its end is busy for long
     process = little_stack.start("verify --all")
     try:
         until(lambda: "whole" in (backups / ".checks.jsonl").read_text())

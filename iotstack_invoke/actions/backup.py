@@ -163,10 +163,7 @@ class _Backup:
 
     def _recover(self) -> None:
         """Undo what a dead run left, remove its partial archives, finish its removals."""
-        lines = []
-        with contextlib.suppress(FileNotFoundError), open(self.journal.path) as stream:
-            lines = stream.readlines()
-        for undone in self.journal.recover(lines):
+        for undone in self.journal.recover(self.site.host.lines(self.journal.path)):
             self.report.tell(f"undone, left by a run that died: {undone}")
         host, backups = self.site.host, self.site.backups
         names = host.names(backups)

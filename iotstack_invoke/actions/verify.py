@@ -123,7 +123,7 @@ def verify_copy(copy: Copy) -> Check:
     for kind, sha256 in kinds_of(copy, manifest).items():
         name = copy.path(kind).rpartition("/")[2]
         if kind not in copy.backup.files:
-            problems.append(f"{name} is missing.")
+            problems.append(_why_missing(copy, kind))
         elif copy.far and sha256 and can_hash(copy.place):
             how = "hash"
             size = copy.backup.files[kind].size_bytes
@@ -143,6 +143,15 @@ def verify_copy(copy: Copy) -> Check:
         program=PROGRAM,
         made=manifest.finished_utc if manifest else "",
     )
+
+
+def _why_missing(copy: Copy, kind: str) -> str:
+    """Return that an archive is not there, or what is there in its place and is not followed."""
+    path = copy.path(kind)
+    fact = copy.place.look([path]).get(path)
+    name = path.rpartition("/")[2]
+    other = "" if fact is None else fact.other or "folder"
+    return f"{name} is a {other} and no archive." if other else f"{name} is missing."
 
 
 def _read(copy: Copy, kind: str) -> Reading:
