@@ -34,6 +34,7 @@ class Check:
 
     `how`: `read`, every archive to its end; `hash`, by the SHA-256 that the vault reckoned.
     `made`: when that set was finished, by its manifest; '' where it had none that can be read.
+    Without one a set may be read to its end, and there is nothing to prove it by.
     """
 
     runtag: str
@@ -44,6 +45,13 @@ class Check:
     problems: tuple[str, ...] = ()
     program: str = ""
     made: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """`good`, `damaged`, or `unproven` where there was nothing to compare with."""
+        if not self.good:
+            return "damaged"
+        return "good" if self.made else "unproven"
 
 
 Checks = Mapping[tuple[str, str], Check]

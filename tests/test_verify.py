@@ -12,7 +12,7 @@ from scenes import until
 from shelf import Shelf
 
 from iotstack_invoke import hosts
-from iotstack_invoke.actions.listing import gather_rows
+from iotstack_invoke.actions.listing import gather_rows, list_backups
 from iotstack_invoke.actions.verify import Wanted, verify
 from iotstack_invoke.actions.wish import Source, choose_set
 from iotstack_invoke.checks import HERE, failed_at
@@ -123,6 +123,19 @@ def test_each_damage_is_found_and_named(shelf, capsys, kind, damage, words, plac
         assert word in " ".join(check.problems)
         assert word in told
     assert f"{TAG} in {place} is damaged" in told
+
+
+def test_what_has_no_manifest_is_not_called_good(shelf, capsys):
+    """Archives that can be read to their end are unproven, here, in the list and in the record."""
+    shelf.put(TAG)["manifest"].unlink()
+    code, checks = run(shelf)
+    assert (code, checks[TAG, HERE].verdict) == (0, "unproven")
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "is unproven: it has no manifest" in told.err
+    list_backups(shelf.settings(), Report(), as_json=False)
+    assert capsys.readouterr().out.splitlines()[1].split("  ")[-1].strip() == "just now: unproven"
+    assert states(shelf) == {TAG: State.UNPROVEN}
 
 
 def test_what_was_wrong_when_it_was_hashed_is_found(shelf):

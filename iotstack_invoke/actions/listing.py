@@ -161,11 +161,11 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
 
 
 def check_text(check: Check | None, now: datetime) -> str:
-    """Return when a set was verified last, for people: `2 days`, `2 days: damaged`."""
+    """Return when a set was verified last, for people: `2 days`, `2 days: damaged`, unproven."""
     if check is None:
         return "never"
     age = age_text(read_utc(check.utc), now)
-    return age if check.good else f"{age}: damaged"
+    return age if check.verdict == "good" else f"{age}: {check.verdict}"
 
 
 def _plain(row: Row, now: datetime) -> dict[str, object]:
@@ -188,7 +188,8 @@ def _plain(row: Row, now: datetime) -> dict[str, object]:
 
 def plain_check(check: Check) -> dict[str, object]:
     """Return a verification as programs read it."""
-    return {"utc": check.utc, "how": check.how, "good": check.good, "problems": check.problems}
+    names = ("utc", "how", "good", "verdict", "problems")
+    return {name: getattr(check, name) for name in names}
 
 
 def show_graph(settings: Settings, report: Report, form: str) -> None:

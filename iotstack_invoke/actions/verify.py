@@ -183,6 +183,11 @@ def _tell(check: Check, report: Report, *, as_json: bool) -> None:
         report.fail(f"{where}: {each}")
     if not check.good:
         report.fail(f"{where} is damaged. Take another copy: inv show '{check.runtag}'")
+    elif not check.made:
+        report.warn(
+            f"{where} can be read to its end, and is unproven: it has no manifest that says what "
+            "it must be."
+        )
     elif not as_json:
         how = "its hashes are right" if check.how == "hash" else "read whole"
         report.write(f"{where} is good: {how}.")
