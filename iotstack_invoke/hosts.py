@@ -75,6 +75,14 @@ class LocalHost:
             stream.seek(start)
             yield stream
 
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder; what cannot be read has no entry."""
+        found = {}
+        for name in names:
+            with contextlib.suppress(StepFailed), self.read(f"{folder}/{name}") as stream:
+                found[name] = stream.read()
+        return found
+
     def lines(self, path: str) -> list[str]:
         """Return the lines of a text, none where there is no such file."""
         if not self.look([path]):

@@ -54,6 +54,11 @@ NAMES = (
     'find "$1" -maxdepth 1 ! -type d ! -name "*\n*" -exec stat "$2" "$3" {} + 2>/dev/null; '
     "[ $? -le 1 ]"
 )
+# Each file behind a line with its size. A pipe would be waited for.
+CONTENTS = (
+    'folder=$1; shift; for f; do if [ -f "$folder/$f" ] && [ -r "$folder/$f" ]; '
+    'then wc -c < "$folder/$f" && cat "$folder/$f"; else echo -; fi; done'
+)
 NAMES_LINE = re.compile(r"([0-9a-fA-F]+ [0-9]+ -?[0-9]+) (.+)", re.DOTALL)
 DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s")
 """POSIX's columns of `df -P`; blanks in the name of a share or of its folder shift none."""
@@ -156,6 +161,17 @@ class SshHost:
             code = pipe.finish()
         if code:
             raise StepFailed(f"On {self.name}: {path} cannot be read (exit {code}).", again=True)
+
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder, in one round trip; what cannot be read has no entry."""
+        asked, found = tuple(names), {}
+        with self.pipe(_script(CONTENTS, folder, *asked)) as pipe:
+            for name in asked:
+                size = pipe.stdout.readline().strip()
+                if size.isdigit():
+                    found[name] = pipe.stdout.read(int(size))
+            pipe.finish()
+        return found
 
     def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
         """Write a stream to `path`, synced, and hash what lies there afterwards."""
@@ -307,6 +323,15 @@ class SftpPlace:
         with self._sftp() as sftp, sftp.open(path, "rb", CHUNK_BYTES) as stream:
             stream.seek(start)
             yield stream  # type: ignore[misc]  # paramiko's file reads like one
+
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder, over one session; what cannot be read has no entry."""
+        found = {}
+        with self._sftp() as sftp:
+            for name in names:
+                with contextlib.suppress(OSError), sftp.open(f"{folder}/{name}", "rb") as stream:
+                    found[name] = stream.read()
+        return found
 
     def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
         """Write a stream to `path`; its size is all that the far side can tell."""

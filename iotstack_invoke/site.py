@@ -32,6 +32,8 @@ from .steps import PARTIAL, File, FileFact, Place, Record
 from .transfer import Found, is_copy
 from .vaults import vault_place
 
+MANIFESTS_AT_ONCE = 200
+"""Their names fit into one command, and few of them cost little time."""
 STALE_COPY = timedelta(days=1)
 """A partial copy in a vault that is older belongs to a run that died."""
 CLOCKS_APART = timedelta(minutes=5)
@@ -172,6 +174,27 @@ def sets_in(
         with contextlib.suppress(ValueError):
             manifests[runtag] = read_manifest(content.decode("utf-8"), runtag)
     return gather_sets(names, manifests, failed)
+
+
+def manifests_in(
+    place: Place, folder: str, names: Mapping[str, FileFact], limit_s: float
+) -> dict[str, Manifest | None]:
+    """Return the manifests that `names` lists by runtag, None for one of no use.
+
+    The newest files first, for no longer than `limit_s`: what has no entry then was not opened.
+    """
+    found: dict[str, Manifest | None] = {}
+    deadline = time.monotonic() + limit_s
+    waiting = sorted(names, key=lambda name: names[name].modified_s)
+    while waiting and time.monotonic() < deadline:
+        asked, waiting = waiting[-MANIFESTS_AT_ONCE:], waiting[:-MANIFESTS_AT_ONCE]
+        told = place.contents(folder, asked)
+        for name in asked:
+            runtag = name.removesuffix(f".{KINDS['manifest']}")
+            found[runtag] = None
+            with contextlib.suppress(KeyError, ValueError):
+                found[runtag] = read_manifest(told[name].decode(), runtag)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,10 @@ class Place(Protocol):
         """Return a stream of a file's bytes, without the first `start`."""
         ...
 
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder, in one round trip; what cannot be read has no entry."""
+        ...
+
     def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
         """Write a stream to `path`, synced, behind the first `start` bytes that lie there.
 

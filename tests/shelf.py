@@ -67,8 +67,8 @@ class Shelf:
             )
             for kind in ("general", "influx")
         ]
-        manifest = Manifest(
-            runtag, "pi", "program 1", when, when, "Europe/Berlin", tuple(parts), **changed
-        )
+        told = {"host": "pi", "program": "program 1", "zone": "Europe/Berlin", **changed}
+        times = {"started_utc": when, "finished_utc": when}
+        manifest = Manifest(runtag, parts=tuple(parts), **times, **told)
         files["manifest"].write_text(manifest.to_json())
         return files

@@ -5,6 +5,7 @@ import json
 import pytest
 from shelf import Shelf
 
+from iotstack_invoke.actions import listing
 from iotstack_invoke.actions.copies import find_copy
 from iotstack_invoke.actions.listing import list_backups
 from iotstack_invoke.actions.wish import Source, choose_set
@@ -26,7 +27,7 @@ def shelf(tmp_path, monkeypatch):
     shelf.put(NEW)
     shelf.put(OLD, when="2026-11-22T10:00:00Z", warnings=("changed",))
     shelf.put(OLD, usb, when="2026-11-22T10:00:00Z", warnings=("changed",))
-    shelf.put(FREE, usb)
+    shelf.put(FREE, usb, when="2026-11-21T10:00:00Z", host="other-pi")
     return shelf
 
 
@@ -46,7 +47,7 @@ def record(shelf, runtag, at, *problems):
 
 
 def test_each_backup_is_listed_once_newest_first(shelf, capsys):
-    """Here and in a vault is one row; what tells no time comes last."""
+    """Here and in a vault is one row; a name that tells no time stands by its manifest."""
     lines = listed(shelf, capsys, as_json=False)
     assert lines[0].split() == [
         "runtag",
@@ -64,12 +65,49 @@ def test_each_backup_is_listed_once_newest_first(shelf, capsys):
 
 
 def test_states_and_hosts_are_told(shelf, capsys):
-    """A copy is judged by the manifest here; without one here it counts as complete."""
+    """A copy is judged by the manifest here if that is the same, or else by its own."""
     rows = listed(shelf, capsys)
     assert (rows[NEW]["here"], rows[NEW]["vaults"], rows[NEW]["host"]) == ("complete", {}, "pi")
     assert (rows[OLD]["here"], rows[OLD]["vaults"]) == ("warnings", {"usb": "warnings"})
     assert (rows[FREE]["here"], rows[FREE]["vaults"]) == (None, {"usb": "complete"})
     assert rows[OLD]["warnings"] == ["changed"]
+
+
+def test_what_only_a_vault_has_is_told_by_its_manifest(shelf, capsys):
+    """State, host, time and warnings are those of its manifest, whatever its name tells."""
+    usb = shelf.base / "usb"
+    shelf.put("2026-11-01_1100", usb, when="2026-11-23T10:30:00Z", warnings=("changed",))
+    shelf.put("2026-11-02_1100", usb)["influx"].unlink()
+    shelf.put("2026-11-03_1100", usb)["manifest"].write_text("{")
+    shelf.put("2026-11-04_1100", usb)["manifest"].unlink()
+    (shelf.backups / f"{OLD}.manifest.json").unlink()
+    rows = listed(shelf, capsys)
+    assert (rows[FREE]["host"], rows[FREE]["made"]) == ("other-pi", "2026-11-21T10:00:00+00:00")
+    assert next(iter(rows)) == "2026-11-01_1100"
+    assert rows["2026-11-01_1100"]["warnings"] == ["changed"]
+    assert {tag: row["vaults"].get("usb") for tag, row in rows.items()} == {
+        "2026-11-01_1100": "warnings",
+        "2026-11-02_1100": "damaged",
+        "2026-11-03_1100": "damaged",
+        "2026-11-04_1100": "unproven",
+        NEW: None,
+        OLD: "warnings",
+        FREE: "complete",
+    }
+
+
+def test_another_backup_of_the_name_is_told(shelf, capsys):
+    """A vault whose set of that name is another one than the one here has no copy of it."""
+    shelf.put(OLD, shelf.base / "usb", when="2026-11-22T10:00:01Z", host="another-pi")
+    assert listed(shelf, capsys)[OLD]["vaults"] == {"usb": "another"}
+
+
+def test_manifests_of_a_vault_are_opened_for_a_while_only(shelf, capsys, monkeypatch):
+    """What was not opened in time is told as unread, and what is here as well needs no opening."""
+    monkeypatch.setattr(listing, "MANIFESTS_LIMIT_S", 0)
+    rows = listed(shelf, capsys)
+    assert rows[FREE]["vaults"] == {"usb": "unread"}
+    assert rows[OLD]["vaults"] == {"usb": "warnings"}
 
 
 def test_verifications_are_told(shelf, capsys):
@@ -131,12 +169,13 @@ def test_a_record_that_cannot_be_read_is_told(shelf, capsys):
 def test_pins_are_told(shelf, capsys):
     """A backup that is pinned in one place at least is told as pinned."""
     (shelf.base / f"usb/{OLD}.pin.txt").write_text("before the move\n")
+    (shelf.base / f"usb/{FREE}.pin.txt").write_text("\n")
     rows = listed(shelf, capsys)
-    assert [rows[tag]["pinned"] for tag in (NEW, OLD, FREE)] == [False, True, False]
+    assert [rows[tag]["pinned"] for tag in (NEW, OLD, FREE)] == [False, True, True]
     assert [line.endswith("pinned") for line in listed(shelf, capsys, as_json=False)[1:]] == [
         False,
         True,
-        False,
+        True,
     ]
 
 

@@ -296,6 +296,17 @@ def test_a_missing_folder_has_no_names(nas, root):
 
 
 @pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
+def test_small_files_are_read_together(root, request, kind):
+    """Each file has its bytes, whatever they are; what is missing or no file has no entry."""
+    place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
+    texts = {"a b": b"1\n2\n\x00\xff", "empty": b"", "'$(x)": b"no end of line"}
+    for name, data in texts.items():
+        (root / name).write_bytes(data)
+    (root / "folder").mkdir()
+    assert place.contents(str(root), ["none", *texts, "folder"]) == texts
+
+
+@pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
 def test_what_is_no_file_is_told_as_such(root, request, kind):
     """A listing names links and pipes, each as what it is, and opens none."""
     place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)

@@ -14,11 +14,20 @@ from ..manifest import read_utc
 from ..plan import bind, decide, resolve
 from ..report import GRAPH_FORMS, Report, age_text, size_text
 from ..rulebooks.backup import BackupFacts, backup_book, log_targets, set_targets
-from ..rules import split_set_name
-from ..sets import BackupSet, State, gather_sets
+from ..rules import KINDS, split_set_name
+from ..sets import BackupSet, State, files_of, gather_sets
 from ..settings import Settings
-from ..site import RecordFile, Site, look_everywhere, unlike_copies
+from ..site import RecordFile, Site, look_everywhere, manifests_in, unlike_copies
+from ..steps import Place
 from .look import look_at_stack
+
+MANIFESTS_LIMIT_S = 10.0
+"""How long the manifests of one vault may take; each set whose time does not come is unread."""
+UNREAD = "unread"
+ANOTHER = "another"
+"""The vault has another backup of that name than this machine."""
+DATES_APART_S = 2.0
+"""A FAT file system tells even seconds only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +46,17 @@ class Row:
         return self.here or next(iter(self.vaults.values()))
 
     def state_in(self, vault: str) -> str:
-        """Return the state of the copy in a vault, judged by the manifest that is here."""
+        """Return the state of the copy in a vault, by its manifest or the same one here."""
         copy = self.vaults.get(vault)
         if copy is None:
             return ""
         if copy.state is State.DAMAGED:
             return State.DAMAGED.value
-        if self.here is None or self.here.manifest is None:
-            return str(copy.state.value)
-        manifest = self.here.manifest
+        manifest = self.here.manifest if self.here else None
+        if copy.manifest:
+            return ANOTHER if manifest and manifest != copy.manifest else str(copy.state.value)
+        if manifest is None:
+            return UNREAD if "manifest" in copy.files else str(copy.state.value)
         whole = "manifest" in copy.files and all(
             part.kind in copy.files and copy.files[part.kind].size_bytes == part.size_bytes
             for part in manifest.made
@@ -74,13 +85,12 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     vaults: dict[str, dict[str, BackupSet]] = {}
     for name, place in site.vaults.items():
         try:
-            # Their manifests are not opened: each would cost a round trip.
             failed = {
                 tag: made
                 for tag, made in failed_at(checks, name).items()
                 if _is_of(here.get(tag), made)
             }
-            found = gather_sets(place.names(place.root), None, failed)
+            found = _sets_there(place, here, failed)
         except StepFailed as error:
             notes.append(f"{name} is not listed: {error}")
             continue
@@ -96,6 +106,34 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
         }
         rows.append(Row(tag, here.get(tag), there, valid))
     return tuple(sorted(rows, key=_newest_first)), tuple(notes)
+
+
+def _sets_there(
+    place: Place, here: Mapping[str, BackupSet], failed: Mapping[str, str]
+) -> list[BackupSet]:
+    """Return the sets in a vault; a manifest that is the same here is not opened there."""
+    names = place.names(place.root)
+    sets = {each.runtag: each for each in gather_sets(names, None, failed)}
+    other = {
+        f"{tag}.{KINDS['manifest']}": each.files["manifest"]
+        for tag, each in sets.items()
+        if "manifest" in each.files and not _same_manifest(here.get(tag), each)
+    }
+    manifests = manifests_in(place, place.root, other, MANIFESTS_LIMIT_S)
+    if manifests:
+        read = {tag: manifest for tag, manifest in manifests.items() if manifest}
+        mine = {name: names[name] for tag in manifests for name in files_of(tag) if name in names}
+        sets |= {each.runtag: each for each in gather_sets(mine, read, failed)}
+    return list(sets.values())
+
+
+def _same_manifest(here: BackupSet | None, there: BackupSet) -> bool:
+    """Tell whether two sets have one manifest, by the size and the date of its file."""
+    if here is None or here.manifest is None:
+        return False
+    ours, theirs = here.files["manifest"], there.files["manifest"]
+    apart_s = abs(ours.modified_s - theirs.modified_s)
+    return ours.size_bytes == theirs.size_bytes and apart_s <= DATES_APART_S
 
 
 def _is_of(backup: BackupSet | None, made: str) -> bool:
@@ -170,7 +208,7 @@ def check_text(check: Check | None, now: datetime) -> str:
 
 def _plain(row: Row, now: datetime) -> dict[str, object]:
     made = row.best.made()
-    manifest = row.here.manifest if row.here else None
+    manifest = row.best.manifest
     return {
         "runtag": row.runtag,
         "made": made.isoformat() if made else None,
