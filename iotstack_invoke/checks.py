@@ -32,7 +32,8 @@ LOCK_LIMIT_S = 10.0
 class Check:
     """What one verification of a set in one place found; good where there are no problems.
 
-    `how`: `read`, every archive to its end; `hash`, by the SHA-256 that the vault reckoned.
+    `how`: `read`, every archive to its end; `hash`, by the SHA-256 that the vault reckoned;
+    `restore`, by a rehearsal; `unpack`, by one that had no engine to load InfluxDB's dump.
     `made`: when that set was finished, by its manifest; '' where it had none that can be read.
     Without one a set may be read to its end, and there is nothing to prove it by.
     """
@@ -51,7 +52,7 @@ class Check:
         """`good`, `damaged`, or `unproven` where there was nothing to compare with."""
         if not self.good:
             return "damaged"
-        return "good" if self.made else "unproven"
+        return "good" if self.made or self.how == "restore" else "unproven"
 
 
 Checks = Mapping[tuple[str, str], Check]

@@ -1,13 +1,14 @@
 """The list: each backup once, newest first, with what is known of it here and in the vaults."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from shelf import Shelf
 
 from iotstack_invoke.actions import listing
 from iotstack_invoke.actions.copies import find_copy
-from iotstack_invoke.actions.listing import list_backups
+from iotstack_invoke.actions.listing import check_text, list_backups
 from iotstack_invoke.actions.wish import Source, choose_set
 from iotstack_invoke.checks import Check
 from iotstack_invoke.errors import StepFailed
@@ -200,3 +201,19 @@ def test_where_there_is_nothing_the_way_on_is_told(tmp_path, capsys, monkeypatch
     """An empty list names the folder and the command that makes a backup."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     assert "inv backup" in listed(Shelf(tmp_path), capsys, as_json=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("how", "made", "told"),
+    [
+        ("read", "2026-11-23T10:00:00Z", "2 days"),
+        ("read", "", "2 days: unproven"),
+        ("restore", "2026-11-23T10:00:00Z", "2 days, by restore"),
+        ("restore", "", "2 days, by restore"),
+        ("unpack", "", "2 days: unproven"),
+    ],
+)
+def test_how_a_set_was_verified(how, made, told):
+    """A restore that was rehearsed proves a set also where it has no manifest."""
+    check = Check("t1", "here", "2026-11-20T10:00:00Z", how, good=True, made=made)
+    assert check_text(check, datetime(2026, 11, 22, 12, tzinfo=UTC)) == told

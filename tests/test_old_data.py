@@ -9,17 +9,21 @@ import pytest
 from iotstack_invoke.actions.old_data import (
     UNTIL_FILE,
     expired,
+    find_expired,
     keep_until,
-    remove_expired,
     remove_old,
 )
+from iotstack_invoke.actions.prune import prune
 from iotstack_invoke.actions.reload import read_days
 from iotstack_invoke.errors import UsageError
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import utc_text
+from iotstack_invoke.report import Report
+from iotstack_invoke.settings import read_settings
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
+FAR = datetime(2126, 1, 1, tzinfo=UTC)
 FOLDER = "/stack/restore/previous-influxdb-1"
 
 
@@ -67,11 +71,30 @@ def test_only_what_is_over_is_removed(tmp_path):
     strange = tmp_path / "restore/2026-11-23_1100"
     strange.mkdir()
     (strange / UNTIL_FILE).write_text(told())
-    removed = remove_expired(host, str(tmp_path), (), NOW + 4 * DAY)
-    assert removed == (str(tmp_path / "restore/previous-old"),)
-    left = {path.name for path in (tmp_path / "restore").iterdir()}
-    assert left == {"previous-young", "previous-undated", "2026-11-23_1100"}
-    assert remove_expired(LocalHost(str(tmp_path)), str(tmp_path / "none"), (), NOW) == ()
+    found = find_expired(host, str(tmp_path), NOW + 4 * DAY)
+    assert found == [(str(tmp_path / "restore/previous-old"),)]
+    assert find_expired(host, str(tmp_path / "none"), NOW) == []
+
+
+def test_prune_removes_what_is_over(tmp_path, monkeypatch, capsys):
+    """It is told; what is not over stays, also with a clock that was set back."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    host, stack = LocalHost(str(tmp_path)), tmp_path / "IOTstack"
+    for name, since in (("old", NOW - 9 * DAY), ("young", datetime.now(UTC)), ("ahead", FAR)):
+        folder = stack / f"restore/previous-{name}"
+        (folder / "volumes").mkdir(parents=True)
+        keep_until(host, [str(folder)], 3, since)
+    (stack / "backups").mkdir()
+    settings = read_settings({"stack": {"folder": str(stack), "sudo": False}}, "")
+    words = {"dry_run": True, "as_json": False}
+    assert prune(settings, "here", {}, Report(verbose=True), **words) == 0
+    assert len(list((stack / "restore").iterdir())) == 3
+    assert prune(settings, "here", {}, Report(verbose=True), **{**words, "dry_run": False}) == 0
+    assert {path.name for path in (stack / "restore").iterdir()} == {
+        "previous-young",
+        "previous-ahead",
+    }
+    assert "previous-old" in "".join(capsys.readouterr())
 
 
 def test_the_journal_goes_first(tmp_path, monkeypatch):

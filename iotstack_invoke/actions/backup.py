@@ -52,6 +52,7 @@ from ..site import (
 )
 from ..steps import PARTIAL
 from .look import look_at_stack, look_for_room, refuse_without_room
+from .old_data import remove_expired_here
 
 NO_VAULT = "No vault is in the settings: this backup is on this machine only."
 
@@ -332,6 +333,7 @@ class _Backup:
                 remove_set(self.site.host, self.site.backups, runtag)
             except IotstackError as error:
                 problems.append(f"retention: {error}")
+        remove_expired_here(self.site, self.report)
         return problems
 
     def _verdict(self, problems: list[str], warnings: list[str], *, made_all: bool) -> ExitCode:

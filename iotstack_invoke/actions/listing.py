@@ -199,11 +199,13 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
 
 
 def check_text(check: Check | None, now: datetime) -> str:
-    """Return when a set was verified last, for people: `2 days`, `2 days: damaged`, unproven."""
+    """Return when a set was verified last, for people: `2 days`, `2 days: damaged`."""
     if check is None:
         return "never"
     age = age_text(read_utc(check.utc), now)
-    return age if check.verdict == "good" else f"{age}: {check.verdict}"
+    if check.verdict != "good":
+        return f"{age}: {check.verdict}"
+    return f"{age}, by restore" if check.how == "restore" else age
 
 
 def _plain(row: Row, now: datetime) -> dict[str, object]:

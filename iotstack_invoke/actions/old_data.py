@@ -7,10 +7,13 @@ import posixpath
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+from ..errors import IotstackError
 from ..manifest import read_utc, utc_text
+from ..report import Report
 from ..rulebooks.restore import RESTORE
+from ..site import Site
 from ..steps import Command, Host
-from ..targets import entries, read_text
+from ..targets import entries, read_text, root_words
 
 UNTIL_FILE = "keep-until.json"
 REMOVE_LIMIT_S = 3600.0
@@ -34,23 +37,30 @@ def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> 
     host.run(Command(words, limit_s=REMOVE_LIMIT_S))
 
 
-def remove_expired(
-    host: Host, stack: str, as_root: tuple[str, ...], now: datetime | None = None
-) -> tuple[str, ...]:
-    """Remove what a reload left on a stack and whose days are over; return its folders.
+def find_expired(host: Host, stack: str, now: datetime | None = None) -> list[tuple[str, ...]]:
+    """Return the folders of each reload of a stack whose days are over.
 
-    With a clock that stands before the reload nothing is removed.
+    With a clock that stands before the reload there are none.
     """
     now = now or datetime.now(UTC)
-    removed = []
+    found = []
     for name in sorted(entries(host, f"{stack}/{RESTORE}")):
         folder = f"{stack}/{RESTORE}/{name}"
         told = read_text(host, f"{folder}/{UNTIL_FILE}") if name.startswith("previous-") else ""
-        folders = expired(told, folder, now)
-        if folders:
-            remove_old(host, folders, as_root)
-            removed.append(folder)
-    return tuple(removed)
+        found.append(expired(told, folder, now))
+    return [folders for folders in found if folders]
+
+
+def remove_expired_here(site: Site, report: Report) -> None:
+    """Remove what reloads left on this machine and whose days are over; a failure is a warning."""
+    host, stack = site.host, site.settings.stack
+    for folders in find_expired(host, stack.folder):
+        try:
+            remove_old(host, folders, root_words(host, "this machine", sudo=stack.sudo))
+        except IotstackError as error:
+            report.warn(f"The old data in {folders[0]} cannot be removed: {error}")
+        else:
+            report.tell(f"removed, its days were over: {folders[0]}")
 
 
 def expired(told: str, folder: str, now: datetime) -> tuple[str, ...]:

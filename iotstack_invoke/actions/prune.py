@@ -19,6 +19,7 @@ from ..sets import removals_in, strangers_in
 from ..settings import Settings
 from ..site import Site, finish_removals, remove_set, sets_in
 from ..steps import Place
+from .old_data import remove_expired_here
 
 EVERY_VAULT = "vault"
 EVERYWHERE = "all"
@@ -114,6 +115,8 @@ def prune(
                 with _noted(each):
                     if not (dry_run or each.error):
                         each.act()
+            if not dry_run and any(each.name == HERE for each in prunings):
+                remove_expired_here(site, report)
     except Interrupted as error:
         report.fail(
             f"Prune: {error}. A set that is half removed is listed no more; the next prune or "

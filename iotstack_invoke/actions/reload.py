@@ -26,7 +26,7 @@ from ..services.influx_count import Count
 from ..settings import Settings
 from ..steps import Command
 from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
-from .old_data import keep_until, remove_expired, remove_old
+from .old_data import find_expired, keep_until, remove_old
 from .prospect import influx_apart, refuse_mounts, refuse_stage_apart, server_in
 from .restore import Ledger, log_beside
 from .undo import journal_of, recover
@@ -107,8 +107,9 @@ class _Reload:
         target = self.target
         journal = journal_of(target, lock)
         recover(target, journal, self.report)
-        for folder in remove_expired(target.host, target.folder, target.as_root):
-            self.report.tell(f"removed, its days were over: {folder}")
+        for folders in find_expired(target.host, target.folder):
+            remove_old(target.host, folders, target.as_root)
+            self.report.tell(f"removed, its days were over: {folders[0]}")
         facts = self._facts()
         before = self._look(facts)
         self._refuse_without_room(facts, before)
