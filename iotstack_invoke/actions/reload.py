@@ -184,7 +184,7 @@ class _Reload:
 
     def _look(self, facts: ReloadFacts) -> Look:
         host = self.target.host
-        told = host.run(Command((*facts.as_root, "du", "-sb", "--", facts.server.data), ANY_EXIT))
+        told = host.run(Command((*facts.as_root, "du", "-s", "-B1", "--", facts.server.data), ANY_EXIT))
         size = told.out.split("\t")[0]
         words = (*facts.docker, "exec", facts.server.container, *SHOW_DATABASES)
         started = time.monotonic()
@@ -260,7 +260,7 @@ class _Reload:
         if days == 0:
             remove_old(host, folders, facts.as_root)
             return "The old data are removed."
-        told = f"The old data are in {facts.aside}. Back to them: inv undo{far}"
+        told = f"Back to the old data, in {facts.aside}: inv undo{far}."
         if days is None:
             return f"{told} Remove them when nobody needs them."
         until = keep_until(host, folders, days, datetime.now(UTC))
