@@ -16,13 +16,15 @@ namespace.configure({"iotstack": {"checkout": HERE}})
     help={
         "live": "With the tests on the stand, or --no-live; they need root.",
         "long": "With further restores on the stand, which take half an hour.",
+        "at-once": "How many files of tests run side by side; each has a stand of its own.",
     },
 )
-def test(context: Context, live: bool = True, long: bool = False) -> None:  # noqa: PT028 - a task
+def test(context: Context, live: bool = True, long: bool = False, at_once: int = 2) -> None:  # noqa: PT028 - a task
     """Run the tests; those on the stand need root, and are skipped without it."""
     left_out = [mark for mark, wanted in (("live", live), ("long", long)) if not wanted]
     chosen = f"-m 'not {' and not '.join(left_out)}'" if left_out else ""
-    context.run(f"cd '{HERE}' && '{sys.executable}' -m pytest {chosen}", pty=sys.stdout.isatty())
+    words = f"'{sys.executable}' -m pytest -n {at_once} --dist loadfile {chosen}"
+    context.run(f"cd '{HERE}' && {words}", pty=sys.stdout.isatty())
 
 
 namespace.add_task(test)

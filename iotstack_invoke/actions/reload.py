@@ -184,7 +184,8 @@ class _Reload:
 
     def _look(self, facts: ReloadFacts) -> Look:
         host = self.target.host
-        told = host.run(Command((*facts.as_root, "du", "-s", "-B1", "--", facts.server.data), ANY_EXIT))
+        words = (*facts.as_root, "du", "-s", "-B1", "--", facts.server.data)
+        told = host.run(Command(words, ANY_EXIT, ASK_LIMIT_S))
         size = told.out.split("\t")[0]
         words = (*facts.docker, "exec", facts.server.container, *SHOW_DATABASES)
         started = time.monotonic()
