@@ -81,7 +81,7 @@ def reloaded(job: Job) -> Iterator[Step]:
         "pi", server.container, ALONE, server.data, posixpath.dirname(facts.stage), docker, guard
     )
 
-    yield UseStage("pi", (facts.stage, facts.used), as_root, guard)
+    yield UseStage("pi", (facts.stage, facts.used, f"{facts.previous}.users"), as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
     yield MakeFolder("pi", facts.stage, as_root, guard, like=server.data)
     yield StopContainers("pi", names, docker, guard)
@@ -108,7 +108,7 @@ def reloaded(job: Job) -> Iterator[Step]:
     yield CountInflux("pi", alone, docker, as_root, facts.after, facts.values, like=facts.before)
     yield CompareCounts(facts.before, facts.after)
     yield EndAlone("pi", ALONE, docker, guard)
-    yield AddUsers("pi", server, dump, f"{facts.previous}/.users", as_root, guard)
+    yield AddUsers("pi", server, dump, f"{facts.previous}.users", as_root, guard)
     yield CompareWithDump(dump, server)
 
     yield StartContainers("pi", names, docker, guard)

@@ -160,7 +160,8 @@ def restored(job: Job) -> Iterator[Step]:
     dump = Dump("pi", f"{posixpath.dirname(facts.previous)}/{job.runtag}/influx", as_root)
     if "influx" in facts.kinds and facts.server:
         yield CheckDump(dump, archive(job.wildcards, facts, "influx"), blocks=False)
-    yield UseStage("pi", (*staged, *sorted(used)), as_root, guard)
+    passing = (*staged, *sorted(used), f"{facts.previous}.users")
+    yield UseStage("pi", passing, as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
     yield StopContainers("pi", facts.running, docker, guard)
     for item in facts.items:
@@ -211,7 +212,7 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
     yield AddQueries("pi", alone, dump, docker, facts.databases)
     yield EndAlone("pi", ALONE, docker, guard)
     if not facts.databases:
-        yield AddUsers("pi", server, dump, f"{facts.previous}/.users", as_root, guard)
+        yield AddUsers("pi", server, dump, f"{facts.previous}.users", as_root, guard)
 
 
 def aside_folder(facts: RestoreFacts, name: str) -> str:

@@ -136,7 +136,8 @@ class Sweep:
         bad = []
         for number in numbers:
             try:
-                self.meet(number, way, follow=["undo", "undo", self.task][number % 3])
+                turn = (number + list(WAYS).index(way)) % 3  # another one for each way
+                self.meet(number, way, follow=["undo", "undo", self.task][turn])
             except Exception as error:  # noqa: BLE001 - the others are wanted as well
                 bad.append(f"call {number} ({self.calls[number - 1][:80]}): {str(error)[:1500]}")
                 self.saboteur.release(act=False)
