@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from .rules import KINDS, PARTS
@@ -150,13 +151,12 @@ _FIELDS: Mapping[type, Mapping[str, type | tuple[type, ...]]] = {
 
 def _read(kind: Any, content: Mapping[str, Any]) -> Any:
     """Return a value of one of our dataclasses; TypeError where a key is missing or of no use."""
-    known = {}
-    for name, types in _FIELDS[kind].items():
-        if name in content:
-            known[name] = value = content[name]
-            # Damage must not come to light later, as a size that is a text.
-            if not isinstance(value, types):
-                raise TypeError(f"{name} is {value!r}")
+    types = _FIELDS[kind]
+    known = {name: content[name] for name in types if name in content}
+    for name, value in known.items():
+        # Damage must not come to light later, as a size that is a text.
+        if not isinstance(value, types[name]):
+            raise TypeError(f"{name} is {value!r}")
     return kind(**known)
 
 
@@ -195,6 +195,7 @@ def read_records(lines: Iterable[str]) -> dict[str, Record]:
     return found
 
 
+@lru_cache(1 << 15)
 def read_utc(text: str) -> datetime:
     """Return the time that `utc_text` wrote, aware; raises ValueError where it wrote no such text.
 

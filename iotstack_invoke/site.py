@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at
 from .errors import StepFailed, Unreachable
-from .hosts import LocalHost, locked, opened
+from .hosts import LocalHost, locked
 from .manifest import (
     RECORDS_ENDING,
     REMOVING_ENDING,
@@ -96,12 +96,10 @@ class Site:
 
     def manifest(self, runtag: str) -> Manifest | None:
         """Return the manifest of a set on this machine, or None."""
-        path = f"{self.backups}/{runtag}.{KINDS['manifest']}"
-        with (
-            contextlib.suppress(OSError, ValueError),
-            open(path, "rb", 0, opener=opened) as stream,
-        ):
-            return read_manifest(stream.read().decode(), runtag)
+        name = f"{runtag}.{KINDS['manifest']}"
+        told = self.host.contents(self.backups, [name])
+        with contextlib.suppress(KeyError, ValueError):
+            return read_manifest(told[name].decode(), runtag)
         return None
 
     @contextlib.contextmanager

@@ -75,6 +75,8 @@ _OTHERS = {
 
 def fact_of(mode: int, size_bytes: int, modified_s: float) -> FileFact:
     """Return the fact that a file's mode, size and date are."""
+    if stat.S_ISREG(mode):
+        return FileFact(size_bytes, modified_s)
     other = _OTHERS.get(stat.S_IFMT(mode), "")
     return FileFact(size_bytes, modified_s, stat.S_ISDIR(mode), other)
 

@@ -155,7 +155,7 @@ def rehearse(work: Work, runtag: str = "latest", at: str = "") -> int:
 @door(help={"format": "tree, mermaid or dot."})
 def graph(work: Work, format: str = "tree") -> None:  # noqa: A002 - it is the flag's name
     """Show what a backup is made of, as a picture of the rules."""
-    from .actions.listing import show_graph
+    from .actions.why import show_graph
 
     show_graph(work.settings, work.report, format)
 
@@ -163,7 +163,7 @@ def graph(work: Work, format: str = "tree") -> None:  # noqa: A002 - it is the f
 @door(help={"file": "A file of a backup, such as backups/2026-11-23_1100.influx-backup.tar."})
 def why(work: Work, file: str) -> None:
     """Say how a file is made, from what, and why it would or would not be made now."""
-    from .actions.listing import show_why
+    from .actions.why import show_why
 
     show_why(work.settings, work.report, file)
 

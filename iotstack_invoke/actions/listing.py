@@ -1,4 +1,4 @@
-"""The backups here and in the vaults; the rules as a picture; why one file would be made."""
+"""The backups here and in the vaults. Imports no rulebook, for its speed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..checks import HERE, Check, failed_at
-from ..errors import ExitCode, StepFailed, UsageError
+from ..errors import ExitCode, StepFailed
 from ..manifest import read_utc
-from ..plan import bind, decide, resolve
-from ..report import GRAPH_FORMS, Report, age_text, size_text
-from ..rulebooks.backup import BackupFacts, backup_book, log_targets, set_targets
-from ..rules import KINDS, split_set_name
+from ..report import Report, age_text, size_text
+from ..rules import KINDS
 from ..sets import BackupSet, State, files_of, gather_sets
 from ..settings import Settings
-from ..site import RecordFile, Site, look_everywhere, manifests_in, unlike_copies
+from ..site import Site, manifests_in
 from ..steps import Place
-from .look import look_at_stack
 
 MANIFESTS_LIMIT_S = 10.0
 """How long the manifests of one vault may take; each set whose time does not come is unread."""
@@ -230,44 +227,3 @@ def plain_check(check: Check) -> dict[str, object]:
     """Return a verification as programs read it."""
     names = ("utc", "how", "good", "verdict", "problems")
     return {name: getattr(check, name) for name in names}
-
-
-def show_graph(settings: Settings, report: Report, form: str) -> None:
-    """Print the rules of a backup of this minute; looks at nothing.
-
-    Raises UsageError for a form that there is not.
-    """
-    if form not in GRAPH_FORMS:
-        raise UsageError(f"--format {form}: there are {', '.join(GRAPH_FORMS)}.")
-    site = Site.of(settings)
-    vaults = tuple(site.vaults)
-    facts = BackupFacts(host="", program="", folder=settings.stack.folder, members=())
-    runtag = datetime.now().astimezone().strftime("%Y-%m-%d_%H%M")
-    targets = (*set_targets(runtag, facts, vaults), *log_targets(runtag, vaults))
-    report.graph(resolve(backup_book(vaults), targets, site.roots, facts), form)
-
-
-def show_why(settings: Settings, report: Report, target: str) -> None:
-    """Print how one file is made, from what, and whether it would be made now and why.
-
-    `target` may lack its role: then it is the Pi's. Raises RuleError where no rule makes it.
-    """
-    site = Site.of(settings)
-    try:
-        name = target if ":" in target else f"pi:{target}"
-        wanted = bind(name, site.roots)
-        found = split_set_name(wanted.path.rpartition("/")[2])
-        facts = look_at_stack(site.host, settings)
-        vaults = tuple(site.vaults)
-        graph = resolve(backup_book(vaults), [name], site.roots, facts)
-        records = RecordFile(site, found[0]) if found else None
-        files, notes = look_everywhere(graph.files, site.places)
-        known = records.known() if records else {}
-        plan = decide(graph, files, known, unlike=unlike_copies(files, site.places, known))
-    finally:
-        site.close()
-    for note in notes:
-        report.warn(note)
-    state = "is there" if wanted in files else "is not there"
-    report.write(f"{wanted} ({wanted.absolute}) {state}.")
-    report.plan(plan, also_settled=True)
