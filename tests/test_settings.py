@@ -1,7 +1,9 @@
 """What hosts.toml may say, and all that is said of its mistakes."""
 
 import os
+import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -406,6 +408,15 @@ def test_the_sample_has_its_commented_blocks():
         *["# [[vaults]]"] * 2,
         "# [[hosts]]",
     ]
+
+
+def test_the_readme_restores_to_the_host_of_the_sample():
+    """Each --host of README.md is the one that the sample names."""
+    readme = os.path.join(os.path.dirname(SAMPLE), "README.md")
+    told = [Path(path).read_text("utf-8") for path in (readme, SAMPLE)]
+    asked = [set(re.findall(r"--host ([a-z_-]+)", text)) for text in told]
+    assert asked == [{"test-pi"}, {"test-pi"}]
+    assert 'name = "test-pi"' in told[1]
 
 
 @pytest.mark.parametrize("number", range(len(sample_blocks()[1])))
