@@ -66,7 +66,7 @@ def prune(
 
 @door(
     help={
-        "runtag": "The backup to pin.",
+        "runtag": "The backup to pin; latest is the newest.",
         "note": "Why, in one line.",
         "remove": "Take the pin away.",
     }

@@ -395,6 +395,24 @@ def test_a_pin_is_written_wherever_the_set_is(pi):
     assert list(pi.nas.iterdir()) == []
 
 
+def test_the_latest_can_be_pinned_and_notes_are_shown(pi):
+    """`latest` is the newest here; the note of each place is in show and in the JSON of list."""
+    tags = [make_set(pi.backups, days) for days in (2, 1, 3)]
+    make_set(pi.usb, 1)
+    told = pi.run("pin latest --note 'before the move to Köln'")
+    assert told.stdout == f"{tags[1]} is pinned in: here, usb.\n"
+    (pi.usb / f"{tags[1]}.pin.txt").write_text("of \x1b[2J old\n")
+    pins = {"here": "before the move to Köln", "usb": "of \x1b[2J old"}
+    rows = {each["runtag"]: each for each in json.loads(pi.run("list --json").stdout)}
+    assert [rows[tag]["pins"] for tag in tags] == [{}, pins, {}]
+    assert json.loads(pi.run(f"show {tags[1]} --json").stdout)["pins"] == pins
+    shown = pi.run("show latest").stdout
+    assert "  pinned    here: before the move to Köln\n" in shown
+    assert "\x1b" not in shown
+    assert pi.run("pin latest --remove").returncode == 0
+    assert not list(pi.backups.glob("*.pin.txt"))
+
+
 def test_a_pinned_set_stays_until_the_pin_is_taken_away(pi):
     """However old it is a pinned set stays, here and there, and goes when it is pinned no more."""
     for folder in (pi.backups, pi.usb):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ..checks import HERE, Check, failed_at
 from ..errors import ExitCode, StepFailed
-from ..manifest import read_utc
-from ..report import Report, age_text, size_text
+from ..manifest import PIN_ENDING, read_utc
+from ..report import Report, age_text, one_line, size_text
 from ..rules import KINDS
 from ..sets import BackupSet, State, files_of, gather_sets
 from ..settings import Settings
@@ -36,6 +36,8 @@ class Row:
     vaults: Mapping[str, BackupSet]
     checks: Mapping[str, Check]
     """The newest verification in each place."""
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """The note of each pin by its place."""
 
     @property
     def best(self) -> BackupSet:
@@ -63,7 +65,7 @@ class Row:
     @property
     def pinned(self) -> bool:
         """Whether it is never removed, in one place at least."""
-        return any(each.pinned for each in (self.here, *self.vaults.values()) if each)
+        return bool(self.pins)
 
     @property
     def last_check(self) -> Check | None:
@@ -78,6 +80,8 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     for each_check in checks.values():
         checked.setdefault(each_check.runtag, {})[each_check.at] = each_check
     here = {each.runtag: each for each in site.sets(checks)}
+    pins: dict[str, dict[str, str]] = {}
+    _add_pins(pins, HERE, site.host, site.backups, here.values())
     notes = []
     vaults: dict[str, dict[str, BackupSet]] = {}
     for name, place in site.vaults.items():
@@ -88,6 +92,7 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
                 if _is_of(here.get(tag), made)
             }
             found = _sets_there(place, here, failed)
+            _add_pins(pins, name, place, place.root, found)
         except StepFailed as error:
             notes.append(f"{name} is not listed: {error}")
             continue
@@ -101,8 +106,23 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
             for at, check in checked.get(tag, {}).items()
             if (at in there or (at == HERE and tag in here)) and _is_of(here.get(tag), check.made)
         }
-        rows.append(Row(tag, here.get(tag), there, valid))
+        rows.append(Row(tag, here.get(tag), there, valid, pins.get(tag, {})))
     return tuple(sorted(rows, key=_newest_first)), tuple(notes)
+
+
+def _add_pins(
+    pins: dict[str, dict[str, str]],
+    at: str,
+    place: Place,
+    folder: str,
+    sets: Iterable[BackupSet],
+) -> None:
+    """Add the notes of the pins in one place, by runtag and place."""
+    names = {each.runtag: f"{each.runtag}.{PIN_ENDING}" for each in sets if each.pinned}
+    told = place.contents(folder, names.values()) if names else {}
+    for runtag, name in names.items():
+        note = told.get(name, b"").decode("utf-8", "replace")
+        pins.setdefault(runtag, {})[at] = one_line(note)
 
 
 def _sets_there(
@@ -219,6 +239,7 @@ def _plain(row: Row, now: datetime) -> dict[str, object]:
         "vaults": {name: row.state_in(name) for name in row.vaults},
         "warnings": list(manifest.warnings) if manifest else [],
         "pinned": row.pinned,
+        "pins": row.pins,
         "verified": {at: plain_check(each) for at, each in row.checks.items()},
     }
 

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from ..errors import ExitCode, StepFailed, UsageError
 from ..manifest import PIN_ENDING
 from ..report import Report
-from ..runtag import read_runtag
+from ..runtag import LATEST, Runtag, read_runtag
 from ..sets import gather_sets
 from ..settings import Settings
 from ..site import Site
 from ..steps import PARTIAL, Place
+from .copies import find_copy
 from .wish import not_found
 
 BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -42,6 +43,13 @@ def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
     return _change(settings, asked, remove, report, said="is not pinned any more")
 
 
+def _runtag_of(site: Site, asked: str) -> Runtag:
+    """Return the runtag that is meant: of the newest set here, or else of the vaults."""
+    if asked == LATEST:
+        asked = find_copy(site, asked, "", site.checks.newest()).runtag
+    return read_runtag(asked)
+
+
 def _change(
     settings: Settings,
     asked: str,
@@ -51,13 +59,13 @@ def _change(
     said: str,
 ) -> ExitCode:
     """Change the pin of a set in each place that has the set; one that fails stops no other."""
-    runtag = read_runtag(asked)
     site = Site.of(settings)
     places: dict[str, tuple[Place, str]] = {"here": (site.host, site.backups)}
     places |= {name: (place, place.root) for name, place in site.vaults.items()}
     known = dict[str, None]()
     done, troubles = [], []
     try:
+        runtag = _runtag_of(site, asked)
         with site.held(f"pin {runtag}"):
             for name, (place, folder) in places.items():
                 try:

@@ -109,6 +109,7 @@ def _plain(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> dict
         "state": copy.backup.state.value,
         "copies": _copies(row),
         "verified": {at: plain_check(each) for at, each in row.checks.items()},
+        "pins": row.pins,
         "files": {kind: fact.size_bytes for kind, fact in copy.backup.files.items()},
         "manifest": json.loads(manifest.to_json()) if manifest else None,
         "manifest_damage": damage,
@@ -137,6 +138,8 @@ def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iter
         yield f"  copy      {name}: {state}, verified: {check_text(row.checks.get(name), now)}"
         for problem in row.checks[name].problems if name in row.checks else ():
             yield f"            {problem}"
+    for name, note in row.pins.items():
+        yield f"  pinned    {name}{f': {note}' if note else ''}"
     if not manifest:
         yield "  It has no manifest that tells what it must be." if not damage else ""
         for kind in copy.backup.parts:
