@@ -256,15 +256,24 @@ def _manifest_in(place: Place, folder: str, runtag: str) -> Manifest | None:
 
 
 def look_everywhere(
-    files: frozenset[File], places: Mapping[str, Place]
+    files: frozenset[File],
+    places: Mapping[str, Place],
+    listed: Mapping[str, Mapping[str, FileFact]] | None = None,
 ) -> tuple[dict[File, FileFact], tuple[str, ...]]:
-    """Return what is there of all files, one look a place, and which places did not answer."""
+    """Return what is there of all files, one look a place, and which places did not answer.
+
+    `listed`: the roots of roles that were listed already, whose files lie nowhere deeper.
+    """
     found: dict[File, FileFact] = {}
     notes = []
     for role, place in places.items():
         mine = {file.absolute: file for file in files if file.role == role}
+        known = (listed or {}).get(role)
         try:
-            facts = place.look(mine) if mine else {}
+            if known is None:
+                facts = place.look(mine) if mine else {}
+            else:
+                facts = {p: known[file.path] for p, file in mine.items() if file.path in known}
         except StepFailed as error:
             notes.append(f"{role} cannot be looked at now: {error}")
             continue

@@ -2,12 +2,15 @@
 
 import json
 import os
+from datetime import UTC, datetime
 
 import pytest
+from scenes import put_set
 
 from iotstack_invoke.rules import KINDS
 
 TAG = "2026-11-23_1100"
+NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -90,3 +93,76 @@ def test_what_is_no_file_belongs_to_no_set(pi):
     pruned = json.loads(pi.run("prune --at all --json").stdout)
     assert [set(each["left_alone"]) for each in pruned] == [strange, strange]
     assert {each.name for each in pi.usb.iterdir() if each.is_fifo()} == strange
+
+
+# Refusals
+
+
+def without_a_manifest(pi):
+    (pi.backups / f"{TAG}.general-backup.tar.gz").write_bytes(b"x")
+
+
+def in_the_vault(pi):
+    put_set(pi.usb, NOW, runtag=TAG)
+
+
+def pinned_in_the_vault(pi):
+    put_set(pi.usb, NOW, runtag=TAG)
+    (pi.usb / f"{TAG}.pin.txt").write_text("")
+
+
+def pinned_here(pi):
+    put_set(pi.backups, NOW, runtag=TAG)
+    (pi.backups / f"{TAG}.pin.txt").write_text("")
+
+
+def everywhere(pi):
+    assert pi.run(f"backup --runtag {TAG}").returncode == 0
+
+
+def no_compose_file(pi):
+    (pi.folder / "docker-compose.yml").unlink()
+
+
+REFUSALS = [
+    (without_a_manifest, "", "made by other scripts"),
+    (in_the_vault, "", "usb has a backup"),
+    (pinned_in_the_vault, "--force", "it is pinned there"),
+    (pinned_here, "--force", "is pinned. Unpin it first"),
+    (everywhere, "", "here and in every vault"),
+    (no_compose_file, "", "compose"),
+]
+
+
+@pytest.mark.parametrize(("scene", "flags", "words"), REFUSALS)
+def test_a_dry_run_is_refused_like_the_real_one(pi, scene, flags, words):
+    """Whatever the backup would be refused for, its dry run says, with the same exit code."""
+    pi.backups.mkdir()
+    pi.usb.mkdir()
+    scene(pi)
+    before = pi.tree()
+    told = [pi.run(f"backup --runtag {TAG} {flags} {dry}") for dry in ("--dry-run", "")]
+    assert [each.returncode for each in told] == [13, 13]
+    assert words in told[0].stderr
+    assert told[0].stderr == told[1].stderr
+    for locked in (str(pi.backups), f"{pi.backups}/.lock"):
+        before.pop(locked, None)
+    assert {path: each for path, each in pi.tree().items() if path in before} == before
+
+
+def test_a_dry_run_tells_that_there_is_no_room(pi, small_disk):
+    """A disk that is too small for the backup refuses the dry run as well."""
+    pi.backups.symlink_to(small_disk)
+    (pi.folder / "volumes/nodered/large").write_bytes(os.urandom(1_000_000))
+    told = [pi.run(f"backup --runtag {TAG} {dry}") for dry in ("--dry-run", "")]
+    assert [each.returncode for each in told] == [13, 13]
+    assert "this backup needs about" in told[0].stderr
+
+
+def test_what_is_half_removed_refuses_no_dry_run(pi):
+    """The real run finishes a removal first, and so the dry run takes it for finished."""
+    pi.usb.mkdir()
+    (pi.usb / f"{TAG}.removing").write_text("")
+    assert pi.run(f"backup --runtag {TAG} --dry-run").returncode == 0
+    assert (pi.usb / f"{TAG}.removing").exists()
+    assert pi.run(f"backup --runtag {TAG}").returncode == 0

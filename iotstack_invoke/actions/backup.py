@@ -10,7 +10,6 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..engine import End, Run, RunResult, signals_raised
@@ -34,12 +33,11 @@ from ..rulebooks.backup import (
     BackupFacts,
     backup_book,
     log_targets,
-    set_targets,
 )
 from ..rules import KINDS, split_set_name
 from ..runtag import LATEST, Runtag, default_runtag, read_runtag
 from ..services.influx import undoable
-from ..sets import BackupSet, State, gather_sets, removals_in
+from ..sets import removals_in
 from ..settings import Options, Settings
 from ..site import (
     RecordFile,
@@ -51,8 +49,9 @@ from ..site import (
     unlike_copies,
 )
 from ..steps import PARTIAL
-from .look import look_at_stack, look_for_room, refuse_without_room
+from .look import look_at_stack
 from .old_data import remove_expired_here
+from .start import Listing, Start, list_vaults, refuse_folder
 
 NO_VAULT = "No vault is in the settings: this backup is on this machine only."
 
@@ -86,27 +85,15 @@ def back_up(settings: Settings, asked: str, options: Options, report: Report) ->
 
 
 def _show_plan(site: Site, runtag: Runtag, options: Options, report: Report) -> ExitCode:
-    facts = look_at_stack(site.host, site.settings)
-    plan, notes = make_plan(site, runtag, facts, RecordFile(site, runtag), options)
-    for note in (*notes, *facts.warnings):
+    """Print the plan; raises Refused where the backup would be refused."""
+    refuse_folder(site)
+    start = Start.of(site, runtag, options, list_vaults(site), dry=True)
+    for note in (*start.notes, *start.facts.warnings):
         report.warn(note)
-    for each in facts.left_out:
+    for each in start.facts.left_out:
         report.write(f"left out: {each.what}: {each.reason}")
-    report.plan(plan, also_settled=options.why)
+    report.plan(start.plan, also_settled=options.why)
     return ExitCode.GOOD
-
-
-def make_plan(
-    site: Site, runtag: str, facts: BackupFacts, records: RecordFile, options: Options
-) -> tuple[Plan, tuple[str, ...]]:
-    """Return the plan of a backup, and which vaults could not be looked at."""
-    vaults = tuple(site.vaults)
-    graph = resolve(backup_book(vaults), set_targets(runtag, facts, vaults), site.roots, facts)
-    files, notes = look_everywhere(graph.files, site.places)
-    known = records.known()
-    if options.force:
-        return decide(graph, files, known, force=("all",)), notes
-    return decide(graph, files, known, unlike=unlike_copies(files, site.places, known)), notes
 
 
 def _make_folder(site: Site) -> None:
@@ -117,11 +104,7 @@ def _make_folder(site: Site) -> None:
         os.makedirs(site.backups, mode=0o700, exist_ok=True)
     except OSError as error:
         raise Refused(f"{site.backups} cannot be made: {error.strerror}.") from error
-    if not os.access(site.backups, os.W_OK | os.X_OK):
-        raise Refused(
-            f"{site.backups} belongs to somebody else (Docker makes it as root). "
-            f'Take it: sudo chown "$USER:" {site.backups}'
-        )
+    refuse_folder(site)
 
 
 class _Backup:
@@ -134,33 +117,15 @@ class _Backup:
         self.report = report
         self.journal = Journal(site.host, f"{site.backups}/.journal", undoable())
         self.started_s = time.monotonic()
-        self.away = set[str]()
-        """Vaults that did not answer the first question; each costs its time limit."""
+        self.listed: dict[str, Listing] = {}
+        """What lies in each vault that answered: each is listed once."""
 
     def run(self) -> ExitCode:
         self._recover()
-        sets = self.site.sets()
-        self._refuse_a_second(sets)
-        facts = look_at_stack(self.site.host, self.site.settings)
-        room = look_for_room(self.site.host, facts, sets)
-        refuse_without_room(self.site.host, room, self.site.backups)
-        records = RecordFile(self.site, self.runtag)
-        self._refuse_to_replace(sets, records)
-        facts = replace(
-            facts,
-            started_utc=records.started_utc or facts.started_utc,
-            expected_bytes=room.unpacked_bytes,
-        )
-        plan, notes = make_plan(self.site, self.runtag, facts, records, self.options)
-        # A run that died late may lack only the copy of its log, or the removals after it.
-        if not plan.to_run and not records.exists:
-            raise Refused(
-                f"There is a backup {self.runtag} already, here and in every vault. Choose "
-                "another --runtag, or make it again with --force."
-            )
+        start = Start.of(self.site, self.runtag, self.options, self.listed)
         if self.options.why:
-            self.report.plan(plan, commands=False)
-        return self._make(plan, facts, records, notes)
+            self.report.plan(start.plan, commands=False)
+        return self._make(start.plan, start.facts, start.records, start.notes)
 
     def _recover(self) -> None:
         """Undo what a dead run left, remove its partial archives, finish its removals."""
@@ -174,58 +139,17 @@ class _Backup:
                 host.remove([f"{backups}/{name}"])
         for name, place in (("here", host), *self.site.vaults.items()):
             # Before anything is copied there: what is copied later is not what was removed.
-            try:
-                finish_removals(place, backups if place is host else place.root)
-            except Unreachable:  # whoever copies to it tells that it is away
-                self.away.add(name)
-            except StepFailed as error:
-                self.report.warn(f"An old backup is half removed ({name}): {error}")
-
-    def _refuse_to_replace(self, sets: tuple[BackupSet, ...], records: RecordFile) -> None:
-        """Refuse the name of another backup in a vault, whose copy this one would replace.
-
-        With --force only a pinned one is refused.
-        """
-        own = [each for each in sets if each.runtag == self.runtag]
-        if any(each.pinned for each in own) and self.options.force:
-            raise Refused(f"{self.runtag} is pinned. Unpin it first: inv pin --remove.")
-        is_ours = records.exists or any("manifest" in each.files for each in own)
-        for name, vault in self.site.vaults.items():
-            if name in self.away:
-                continue
-            try:
-                names = vault.names(vault.root)
-            except StepFailed:  # whoever copies to it tells that it is away
-                continue
-            if self.runtag in removals_in(names):
-                raise Refused(
-                    f"{name} has a backup {self.runtag} that is half removed, and what is left "
-                    "of it cannot be removed now. Choose another --runtag, or look there."
-                )
-            there = gather_sets(names, None)
-            for each in there:
-                if each.runtag != self.runtag or not each.files:
-                    continue
-                if each.pinned and (self.options.force or not is_ours):
-                    raise Refused(
-                        f"{name} has a backup {self.runtag}, and it is pinned there. Choose "
-                        "another --runtag, or unpin it first: inv pin --remove."
-                    )
-                if not is_ours and not self.options.force:
-                    raise Refused(
-                        f"{name} has a backup {self.runtag} already, which this one would "
-                        "replace. Choose another --runtag, or replace it with --force."
-                    )
-
-    def _refuse_a_second(self, sets: tuple[BackupSet, ...]) -> None:
-        """Refuse a runtag of archives that no run of ours made."""
-        same = next((each for each in sets if each.runtag == self.runtag), None)
-        strange = same and same.state is not State.UNFINISHED and "manifest" not in same.files
-        if strange:
-            raise Refused(
-                f"{self.site.backups} holds archives {self.runtag} without a manifest, made by "
-                "other scripts. Choose another --runtag; they are left as they are."
-            )
+            folder = backups if place is host else place.root
+            with contextlib.suppress(Unreachable):  # whoever copies to it tells that it is away
+                try:
+                    self.listed[name] = place.names(folder)
+                    if removals_in(self.listed[name]):
+                        finish_removals(place, folder)
+                        self.listed[name] = place.names(folder)
+                except Unreachable:
+                    raise
+                except StepFailed as error:
+                    self.report.warn(f"An old backup is half removed ({name}): {error}")
 
     def _make(
         self, plan: Plan, facts: BackupFacts, records: RecordFile, notes: tuple[str, ...]

@@ -1,0 +1,152 @@
+"""How a backup starts: what there is, what would refuse it, and what is to be made.
+
+Changes nothing: the dry run and the real one are refused here for the same reasons.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..errors import Refused, StepFailed
+from ..plan import Plan, decide, resolve
+from ..rulebooks.backup import BackupFacts, backup_book, set_targets
+from ..sets import BackupSet, State, gather_sets, removals_in
+from ..settings import Options
+from ..site import RecordFile, Site, look_everywhere, unlike_copies
+from ..steps import FileFact
+from .look import look_at_stack, look_for_room, refuse_without_room
+
+Listing = Mapping[str, FileFact]
+
+
+def refuse_folder(site: Site) -> None:
+    """Raise Refused where the folder of the backups, or the stack's, cannot be written."""
+    folder = site.backups if os.path.isdir(site.backups) else site.settings.stack.folder
+    if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
+        raise Refused(
+            f"{folder} belongs to somebody else (Docker makes it as root). "
+            f'Take it: sudo chown "$USER:" {folder}'
+        )
+
+
+def list_vaults(site: Site) -> dict[str, Listing]:
+    """Return what lies in each vault that answers: whoever copies to another tells of it."""
+    listed: dict[str, Listing] = {}
+    for name, place in site.vaults.items():
+        with contextlib.suppress(StepFailed):
+            listed[name] = place.names(place.root)
+    return listed
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a backup begins with."""
+
+    facts: BackupFacts
+    records: RecordFile
+    plan: Plan
+    notes: tuple[str, ...]
+    """Which vaults could not be looked at."""
+
+    @classmethod
+    def of(
+        cls,
+        site: Site,
+        runtag: str,
+        options: Options,
+        listed: Mapping[str, Listing],
+        *,
+        dry: bool = False,
+    ) -> Start:
+        """Return the start of a backup; raises Refused where it must not be made.
+
+        `listed`: what lies in the vaults. `dry`: half removed sets may still be there.
+        """
+        sets = site.sets()
+        _refuse_a_second(site, runtag, sets)
+        facts = look_at_stack(site.host, site.settings)
+        room = look_for_room(site.host, facts, sets)
+        folder = site.backups if os.path.isdir(site.backups) else site.settings.stack.folder
+        refuse_without_room(site.host, room, folder)
+        records = RecordFile(site, runtag)
+        own = next((each for each in sets if each.runtag == runtag), None)
+        if own and own.pinned and options.force:
+            raise Refused(f"{runtag} is pinned. Unpin it first: inv pin --remove.")
+        is_ours = records.exists or bool(own and "manifest" in own.files)
+        for name in site.vaults:
+            if name in listed:
+                _refuse_to_replace(
+                    name, runtag, listed[name], is_ours=is_ours, force=options.force, dry=dry
+                )
+        facts = replace(
+            facts,
+            started_utc=records.started_utc or facts.started_utc,
+            expected_bytes=room.unpacked_bytes,
+        )
+        plan, notes = _make_plan(site, runtag, facts, records, options, listed)
+        # A run that died late may lack only the copy of its log, or the removals after it.
+        if not plan.to_run and not records.exists:
+            raise Refused(
+                f"There is a backup {runtag} already, here and in every vault. Choose "
+                "another --runtag, or make it again with --force."
+            )
+        return cls(facts, records, plan, notes)
+
+
+def _refuse_a_second(site: Site, runtag: str, sets: tuple[BackupSet, ...]) -> None:
+    """Refuse a runtag of archives that no run of ours made."""
+    same = next((each for each in sets if each.runtag == runtag), None)
+    strange = same and same.state is not State.UNFINISHED and "manifest" not in same.files
+    if strange:
+        raise Refused(
+            f"{site.backups} holds archives {runtag} without a manifest, made by "
+            "other scripts. Choose another --runtag; they are left as they are."
+        )
+
+
+def _refuse_to_replace(
+    name: str, runtag: str, names: Listing, *, is_ours: bool, force: bool, dry: bool
+) -> None:
+    """Refuse the name of another backup in a vault, whose copy this one would replace.
+
+    With --force only a pinned one is refused.
+    """
+    if runtag in removals_in(names) and not dry:
+        raise Refused(
+            f"{name} has a backup {runtag} that is half removed, and what is left "
+            "of it cannot be removed now. Choose another --runtag, or look there."
+        )
+    for each in gather_sets(names, None):
+        if each.runtag != runtag or not each.files:
+            continue
+        if each.pinned and (force or not is_ours):
+            raise Refused(
+                f"{name} has a backup {runtag}, and it is pinned there. Choose "
+                "another --runtag, or unpin it first: inv pin --remove."
+            )
+        if not is_ours and not force:
+            raise Refused(
+                f"{name} has a backup {runtag} already, which this one would "
+                "replace. Choose another --runtag, or replace it with --force."
+            )
+
+
+def _make_plan(
+    site: Site,
+    runtag: str,
+    facts: BackupFacts,
+    records: RecordFile,
+    options: Options,
+    listed: Mapping[str, Listing],
+) -> tuple[Plan, tuple[str, ...]]:
+    """Return the plan of a backup, and which vaults could not be looked at."""
+    vaults = tuple(site.vaults)
+    graph = resolve(backup_book(vaults), set_targets(runtag, facts, vaults), site.roots, facts)
+    files, notes = look_everywhere(graph.files, site.places, listed)
+    known = records.known()
+    if options.force:
+        return decide(graph, files, known, force=("all",)), notes
+    return decide(graph, files, known, unlike=unlike_copies(files, site.places, known)), notes
