@@ -11,7 +11,7 @@ from iotstack_invoke.actions.copies import find_copy
 from iotstack_invoke.actions.listing import check_text, list_backups
 from iotstack_invoke.actions.wish import Source, choose_set
 from iotstack_invoke.checks import Check
-from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.errors import Refused, StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.report import Report
 from iotstack_invoke.site import Site, sets_in
@@ -217,3 +217,12 @@ def test_how_a_set_was_verified(how, made, told):
     """A restore that was rehearsed proves a set also where it has no manifest."""
     check = Check("t1", "here", "2026-11-20T10:00:00Z", how, good=True, made=made)
     assert check_text(check, datetime(2026, 11, 22, 12, tzinfo=UTC)) == told
+
+
+def test_the_manifest_of_another_set_is_refused(shelf):
+    """A restore takes no set whose manifest is that of another one."""
+    usb = shelf.base / "usb"
+    (usb / f"{FREE}.manifest.json").write_text((usb / f"{OLD}.manifest.json").read_text())
+    source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb")
+    with pytest.raises(Refused, match=f"it is the manifest of {OLD}"):
+        choose_set(source, FREE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -88,22 +88,38 @@ def choose_copy(copies: tuple[Copy, ...], asked: str, where: str, checks: Checks
 
     Raises NotFound, with the nearest names.
     """
+    found = {each.runtag: each for each in reversed(copies)}  # the first of a runtag counts
     if asked == LATEST:
         ended = [each for each in copies if each.backup.state is not State.UNFINISHED]
-        if ended:
-            place, folder = ended[0].place, ended[0].folder
-            failed = failed_at(checks, ended[0].at)
-            newest = newest_good(place, folder, datetime.now(UTC), failed=failed).good
-            named = [each for each in ended if newest and each.backup.runtag == newest.runtag]
-            return (named or ended)[0]
-        raise NotFound(f"There is no backup in {where}.")
+        if not ended:
+            raise NotFound(f"There is no backup in {where}.")
+        first = ended[0]
+        sets = [each.backup for each in ended if each.at == first.at]
+        failed = failed_at(checks, first.at)
+        return found[latest_of(sets, first.place, first.folder, failed).runtag]
     runtag = read_runtag(asked)
-    found = {each.runtag: each for each in reversed(copies)}  # the first of a runtag counts
-    if runtag in found:
-        return found[runtag]
-    near = difflib.get_close_matches(runtag, found, 3, 0.4)
-    offer = f" Nearest: {', '.join(near)}." if near else " See what there is: inv list"
-    raise NotFound(f"There is no backup {runtag} in {where}.{offer}")
+    if runtag not in found:
+        raise not_found(runtag, found, where)
+    return found[runtag]
+
+
+def latest_of(
+    sets: Sequence[BackupSet], place: Place, folder: str, failed: Mapping[str, str]
+) -> BackupSet:
+    """Return the newest good one of some sets in a folder, by the times in their manifests.
+
+    A name may tell any time, or none. Where none is good, it is the first of them.
+    """
+    newest = newest_good(place, folder, datetime.now(UTC), failed=failed).good
+    return next((each for each in sets if newest and each.runtag == newest.runtag), sets[0])
+
+
+def not_found(runtag: str, known: Iterable[str], where: str) -> NotFound:
+    """Return the error for a runtag that is not there, with the nearest ones that are."""
+    listed = list(known)
+    near = difflib.get_close_matches(runtag, listed, 3, 0.4) or listed[:3]
+    offer = f" Nearest: {', '.join(near)}." if near else " There is none at all."
+    return NotFound(f"There is no backup {runtag} in {where}.{offer}")
 
 
 def find_copy(site: Site, asked: str, at: str, checks: Checks) -> Copy:

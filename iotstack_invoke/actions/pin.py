@@ -15,8 +15,7 @@ from ..sets import gather_sets
 from ..settings import Settings
 from ..site import Site
 from ..steps import PARTIAL, Place
-from .copies import find_copy
-from .wish import not_found
+from .copies import find_copy, not_found
 
 BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Categories of characters that end a line, or are no text."""

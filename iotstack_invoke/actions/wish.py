@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
 from ..errors import NotFound, Refused, UsageError
@@ -18,10 +16,11 @@ from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
 from ..settings import Settings
-from ..site import Site, newest_good
+from ..site import Site
 from ..steps import Place
 from ..targets import Target, read_text
 from ..vaults import vault_place
+from .copies import latest_of, not_found
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +87,6 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
         place.close()
 
 
-def not_found(runtag: str, known: Iterable[str], where: str) -> NotFound:
-    """Return the error for a runtag that is not there, with the nearest ones that are."""
-    listed = list(known)
-    near = difflib.get_close_matches(runtag, listed, 3, 0.4) or listed[:3]
-    offer = f" Nearest: {', '.join(near)}." if near else " There is none at all."
-    return NotFound(f"There is no backup {runtag} in {where}.{offer}")
-
-
 def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
     """Return the backup that was asked for, and its manifest where it has one.
 
@@ -110,11 +101,7 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
             raise NotFound(
                 f"There is no backup in {source.name} ({source.folder}){damaged if sets else ''}."
             )
-        # By the time in its manifest: a name may tell any time, or none.
-        place, now = source.place, datetime.now(UTC)
-        newest = newest_good(place, source.folder, now, failed=source.failed).good
-        named = [each for each in whole if newest and each.runtag == newest.runtag]
-        backup = (named or whole)[0]
+        backup = latest_of(whole, source.place, source.folder, source.failed)
     else:
         runtag = read_runtag(asked)
         found = {each.runtag: each for each in sets}
@@ -127,7 +114,7 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
     with source.place.read(path) as stream:
         text = stream.read().decode("utf-8")
     try:
-        return backup, read_manifest(text)
+        return backup, read_manifest(text, backup.runtag)
     except ValueError as error:
         raise Refused(f"The manifest of {backup.runtag} is damaged: {error}.") from error
 
