@@ -82,6 +82,18 @@ class LocalHost:
                 found[name] = _content(f"{folder}/{name}")
         return found
 
+    def claim(self, path: str, line: str) -> str:
+        """Make a file of one line where there is none, and return the line that is in it then."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with _failing(f"{path} cannot be written"), contextlib.suppress(FileExistsError):
+            descriptor = opened(path, flags)
+            try:
+                os.write(descriptor, line.encode() + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return "".join(self.lines(path)[:1])
+
     def lines(self, path: str) -> list[str]:
         """Return the lines of a text, none where there is no such file."""
         if not self.look([path]):

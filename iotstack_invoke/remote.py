@@ -63,6 +63,11 @@ NAMES_LINE = re.compile(r"([0-9a-fA-F]+ [0-9]+ -?[0-9]+) (.+)", re.DOTALL)
 DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s")
 """POSIX's columns of `df -P`; blanks in the name of a share or of its folder shift none."""
 REFUSED_BY_DISK = re.compile(r"No space left|quota exceeded|Permission denied|Read-only|Not a dir")
+# With -C a file that is there already is left as it is.
+CLAIM = (
+    'umask 077; set -C; [ -e "$1" ] || [ -h "$1" ] || printf "%s\\n" "$2" > "$1" || [ -f "$1" ]; '
+    'code=$?; [ ! -f "$1" ] || head -n 1 "$1"; exit $code'
+)
 RENAME = 'mv -f "$1" "$2" && { sync "$3" 2>/dev/null || sync; }'
 
 
@@ -172,6 +177,10 @@ class SshHost:
                     found[name] = pipe.stdout.read(int(size))
             pipe.finish()
         return found
+
+    def claim(self, path: str, line: str) -> str:
+        """Make a file of one line where there is none, and return the line that is in it then."""
+        return self.run(_script(CLAIM, path, line)).out.rstrip("\n")
 
     def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
         """Write a stream to `path`, synced, and hash what lies there afterwards."""
@@ -332,6 +341,20 @@ class SftpPlace:
                 with contextlib.suppress(OSError), sftp.open(f"{folder}/{name}", "rb") as stream:
                     found[name] = stream.read()
         return found
+
+    def claim(self, path: str, line: str) -> str:
+        """Make a file of one line where there is none, and return the line that is in it then."""
+        with self._sftp() as sftp:
+            try:
+                with sftp.open(path, "wx") as target:
+                    target.chmod(PRIVATE)
+                    target.write(line.encode() + b"\n")
+            except OSError:  # whatever stands in its way: SFTP has no word for what is there
+                if not _sftp_fact(sftp.lstat(path)).is_file:
+                    return ""
+            with sftp.open(path, "rb") as stream:
+                told = stream.read().decode("utf-8", "replace").splitlines()
+        return told[0] if told else ""
 
     def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
         """Write a stream to `path`; its size is all that the far side can tell."""

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -127,6 +128,8 @@ class RecordFile:
         self.host = site.host
         self.path = f"{site.backups}/{runtag}.{RECORDS_ENDING}"
         self.started_utc = ""
+        self.claim = uuid.uuid4().hex
+        """What marks the set in vaults as the one of this run and of those that go on with it."""
         lines = self.host.lines(self.path)
         self.exists = bool(lines)
         manifest = site.manifest(runtag)
@@ -134,12 +137,18 @@ class RecordFile:
         self._records |= read_records(lines)
         for line in lines[:1]:
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                self.started_utc = json.loads(line)["started_utc"]
+                told = json.loads(line)
+                self.claim = self.started_utc = told["started_utc"]
+                self.claim = told["claim"]
+        finished = {manifest.started_utc} if manifest else set()
+        self.earlier_utc = frozenset({self.started_utc, *finished} - {""})
+        """When the earlier runs of this set began."""
 
     def begin(self, started_utc: str) -> None:
         """Mark the set as unfinished, with the time when its making began."""
         if not self.exists:
-            self.host.append(self.path, json.dumps({"started_utc": started_utc}))
+            began = {"started_utc": started_utc, "claim": self.claim}
+            self.host.append(self.path, json.dumps(began))
             self.exists = True
 
     def known(self) -> Mapping[str, Record]:

@@ -160,6 +160,13 @@ class Place(Protocol):
         """Return small files of a folder, in one round trip; what cannot be read has no entry."""
         ...
 
+    def claim(self, path: str, line: str) -> str:
+        """Make a file of one line where there is none, and return the line that is in it then.
+
+        Of several who do so at once, one makes it.
+        """
+        ...
+
     def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
         """Write a stream to `path`, synced, behind the first `start` bytes that lie there.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from typing import IO, cast
 
 from .errors import StepFailed
+from .manifest import Manifest, read_manifest
+from .rules import KINDS
 from .steps import Command, File, FileFact, Host, Place, Record, Scene
 
 HASH_LIMIT_S = 24 * 3600.0
@@ -137,6 +141,64 @@ class Send:
             target.remove([self.target.partial])
             return 0
         return partial.size_bytes if partial and partial.size_bytes < fact.size_bytes else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Mark a set in a vault as this run's, before anything is copied there.
+
+    Two machines may back up in the same minute into one folder: the mark is made by one of them,
+    and lies there until its manifest does. So no set is replaced, or mixed with another.
+    """
+
+    file: File
+    runtag: str
+    host: str
+    claim: str
+    earlier_utc: frozenset[str]
+    replaces: bool
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is marked."""
+        return (f"claim {self.file}",)
+
+    def do(self, scene: Scene) -> None:
+        """Make the mark, or find it; raises StepFailed where the name is another machine's."""
+        place = scene.place(self.file)
+        line = json.dumps({"host": self.host, "claim": self.claim})
+        found = place.claim(self.file.absolute, line)
+        if found != line:
+            raise StepFailed(
+                f"{_host_in(found)} is copying a backup {self.runtag} to {place.name}, so this "
+                f"one is not copied there. {ADVICE} If that run is dead and nobody goes on with "
+                f"it, remove {self.file.absolute} there.",
+                again=not found,
+            )
+        manifest = manifest_there(place, self.file.root, self.runtag)
+        began = manifest.started_utc if manifest and manifest.host == self.host else ""
+        if manifest and not self.replaces and began not in self.earlier_utc:
+            place.remove([self.file.absolute])
+            raise StepFailed(
+                f"{place.name} has a backup {self.runtag} of {manifest.host} already, so this one "
+                f"is not copied there. {ADVICE}"
+            )
+
+
+ADVICE = "Give each machine a folder of its own in a vault ([[vaults]] folder in hosts.toml)."
+
+
+def manifest_there(place: Place, folder: str, runtag: str) -> Manifest | None:
+    """Return the manifest of a set in a place, None where none can be read."""
+    name = f"{runtag}.{KINDS['manifest']}"
+    with contextlib.suppress(KeyError, ValueError):
+        return read_manifest(place.contents(folder, [name])[name].decode(), runtag)
+    return None
+
+
+def _host_in(line: str) -> str:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(line)["host"])
+    return "Another machine"
 
 
 @dataclass(frozen=True, slots=True)

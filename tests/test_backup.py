@@ -2,10 +2,11 @@
 
 import json
 import os
+import socket
 from datetime import UTC, datetime
 
 import pytest
-from scenes import put_set
+from scenes import LittleStack, put_set
 
 from iotstack_invoke.rules import KINDS
 
@@ -166,3 +167,79 @@ def test_what_is_half_removed_refuses_no_dry_run(pi):
     assert pi.run(f"backup --runtag {TAG} --dry-run").returncode == 0
     assert (pi.usb / f"{TAG}.removing").exists()
     assert pi.run(f"backup --runtag {TAG}").returncode == 0
+
+
+# Two machines, one folder of a vault
+
+
+def foreign(pi):
+    """Return what another machine of the same name would have: a set with another archive."""
+    other = pi.folder.parent / "other"
+    other.mkdir()
+    path = put_set(other, NOW, runtag=TAG)
+    return {each.name: each.read_bytes() for each in (path, other / f"{TAG}.{KINDS['general']}")}
+
+
+def put(folder, files):
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def test_a_set_of_another_machine_is_never_replaced(pi):
+    """What came into the vault while this backup was unfinished stays, and the message says so."""
+    assert pi.run(f"backup --runtag {TAG}").returncode == 3
+    pi.usb.mkdir()
+    files = foreign(pi)
+    put(pi.usb, files)
+    told = pi.run(f"backup --runtag {TAG}")
+    assert told.returncode == 3
+    assert f"usb has a backup {TAG} of {socket.gethostname()} already" in told.stderr
+    assert "Give each machine a folder of its own" in " ".join(told.stderr.split())
+    assert {each.name: each.read_bytes() for each in pi.usb.iterdir()} == files
+    assert pi.run(f"backup --runtag {TAG} --force").returncode == 0
+    assert contents(pi.usb) == contents(pi.backups)
+
+
+def test_a_set_that_another_machine_copies_now_is_left_alone(pi):
+    """Until the mark of the other run is gone nothing is copied, and then the same command does."""
+    pi.usb.mkdir()
+    mark = {f"{TAG}.unfinished.jsonl": b'{"host": "other-pi", "claim": "1"}\n'}
+    put(pi.usb, mark)
+    told = pi.run(f"backup --runtag {TAG}")
+    assert told.returncode == 3
+    assert f"other-pi is copying a backup {TAG} to usb" in told.stderr
+    assert {each.name: each.read_bytes() for each in pi.usb.iterdir()} == mark
+    (pi.usb / f"{TAG}.unfinished.jsonl").unlink()
+    assert pi.run(f"backup --runtag {TAG}").returncode == 0
+    assert contents(pi.usb) == contents(pi.backups)
+    assert not list(pi.usb.glob("*.unfinished.jsonl"))
+
+
+def test_of_two_machines_at_once_one_copies(pi, tmp_path):
+    """Two backups of one name, begun together: the vault has the one of them that ended well."""
+    pi.usb.mkdir()
+    other = LittleStack(tmp_path / "other")
+    other.backups = other.folder / "backups"
+    (other.folder / "volumes/nodered/flows.json").write_text("[1]\n")
+    vault = pi.settings.read_text().partition("[[vaults]]")[2]
+    with other.settings.open("a") as stream:
+        stream.write(f"[[vaults]]{vault}")
+    for each in (pi, other):  # neither is ready long before the other
+        each.tool("docker", "sleep 0.3")
+    running = {each: each.start(f"backup --runtag {TAG}") for each in (pi, other)}
+    told = {each: process.communicate(timeout=60)[1] for each, process in running.items()}
+    codes = {each: process.returncode for each, process in running.items()}
+    assert sorted(codes.values()) in ([0, 3], [0, 13]), told
+    good = next(each for each, code in codes.items() if code == 0)
+    assert contents(pi.usb) == contents(good.backups)
+
+
+def test_the_mark_of_a_run_that_was_killed_is_its_own(pi):
+    """The same command goes on under the mark that the dead run left in the vault."""
+    pi.usb.mkdir()
+    (pi.usb / f"{TAG}.{KINDS['manifest']}").mkdir()  # keeps the manifest from arriving
+    assert pi.run(f"backup --runtag {TAG}").returncode == 3
+    assert (pi.usb / f"{TAG}.unfinished.jsonl").exists()
+    (pi.usb / f"{TAG}.{KINDS['manifest']}").rmdir()
+    assert pi.run(f"backup --runtag {TAG}").returncode == 0
+    assert contents(pi.usb) == contents(pi.backups)

@@ -104,7 +104,7 @@ def test_a_backup_replaces_no_other_of_its_name(pi):
     before = content(pi.usb)
     told = pi.run(f"backup --runtag {tag}")
     assert told.returncode == 13
-    assert f"usb has a backup {tag} already" in told.stderr
+    assert f"usb has a backup {tag} of pi already" in told.stderr
     pin = pi.usb / f"{tag}.pin.txt"
     pin.write_text("before the move\n")
     told = pi.run(f"backup --runtag {tag} --force")

@@ -307,6 +307,18 @@ def test_small_files_are_read_together(root, request, kind):
 
 
 @pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
+def test_a_claim_is_made_once(root, request, kind):
+    """Whoever comes first has it, and whoever comes later is told whose it is."""
+    place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
+    assert place.claim(f"{root}/a b", "it's mine") == "it's mine"
+    assert place.claim(f"{root}/a b", "no, mine") == "it's mine"
+    assert (root / "a b").read_text() == "it's mine\n"
+    assert (root / "a b").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StepFailed):
+        place.claim(f"{root}/none/x", "mine")
+
+
+@pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
 def test_what_is_no_file_is_told_as_such(root, request, kind):
     """A listing names links and pipes, each as what it is, and opens none."""
     place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)

@@ -25,7 +25,7 @@ from ..errors import (
 from ..hosts import locked
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
-from ..manifest import Manifest
+from ..manifest import RECORDS_ENDING, Manifest
 from ..plan import Plan, bind, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
 from ..retention import judge
@@ -212,21 +212,22 @@ class _Backup:
         log.finish(self.site.host.rename)
         if log.broken:
             problems.append(f"the log could not be written whole: {log.broken}")
-        result += self._copy_log(records, problems)
+        result += self._copy_log(result, records, problems)
         if not problems:
             records.end()
         self._summary(manifest, result, took)
         return self._verdict(problems, warnings, made_all=made_all)
 
-    def _copy_log(self, records: RecordFile, problems: list[str]) -> RunResult:
+    def _copy_log(self, made: RunResult, records: RecordFile, problems: list[str]) -> RunResult:
         """Copy the log to the vaults that have the manifest; it is closed, so nothing is added."""
         vaults = tuple(self.site.vaults)
         graph = resolve(backup_book(vaults), log_targets(self.runtag, vaults), self.site.roots)
+        # A copy is recorded before it gets its name, which may fail.
+        arrived = {*records.known()} - {str(o) for each in made.failed for o in each.job.outputs}
         reached = [
             vault
             for vault in vaults
-            if str(bind(f"{vault}:{self.runtag}.{KINDS['manifest']}", self.site.roots))
-            in records.known()
+            if str(bind(f"{vault}:{self.runtag}.{KINDS['manifest']}", self.site.roots)) in arrived
         ]
         places = {"pi": self.site.host, **{v: self.site.vaults[v] for v in reached}}
         files, _ = look_everywhere(graph.files, places)
@@ -239,8 +240,13 @@ class _Backup:
             result = self._do(Plan(jobs), records, Fanout(self.report))
         problems += [f"{each.job.rule.name}: {each.message}" for each in result.failed]
         for vault in reached:
+            place = self.site.vaults[vault]
+            try:
+                place.remove([f"{place.root}/{self.runtag}.{RECORDS_ENDING}"])
+            except StepFailed as error:
+                problems.append(f"the mark of this run in {vault}: {error}")
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
-                sweep_stale_copies(self.site.vaults[vault])
+                sweep_stale_copies(place)
         return result
 
     def _let_go(self, log: RunLog) -> list[str]:

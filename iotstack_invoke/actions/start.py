@@ -17,6 +17,7 @@ from ..sets import BackupSet, State, gather_sets, removals_in
 from ..settings import Options
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
 from ..steps import FileFact
+from ..transfer import ADVICE, manifest_there
 from .look import look_at_stack, look_for_room, refuse_without_room
 
 Listing = Mapping[str, FileFact]
@@ -79,12 +80,15 @@ class Start:
         for name in site.vaults:
             if name in listed:
                 _refuse_to_replace(
-                    name, runtag, listed[name], is_ours=is_ours, force=options.force, dry=dry
+                    site, name, runtag, listed[name], is_ours=is_ours, force=options.force, dry=dry
                 )
         facts = replace(
             facts,
             started_utc=records.started_utc or facts.started_utc,
             expected_bytes=room.unpacked_bytes,
+            claim=records.claim,
+            earlier_utc=records.earlier_utc,
+            replaces=options.force,
         )
         plan, notes = _make_plan(site, runtag, facts, records, options, listed)
         # A run that died late may lack only the copy of its log, or the removals after it.
@@ -108,7 +112,7 @@ def _refuse_a_second(site: Site, runtag: str, sets: tuple[BackupSet, ...]) -> No
 
 
 def _refuse_to_replace(
-    name: str, runtag: str, names: Listing, *, is_ours: bool, force: bool, dry: bool
+    site: Site, name: str, runtag: str, names: Listing, *, is_ours: bool, force: bool, dry: bool
 ) -> None:
     """Refuse the name of another backup in a vault, whose copy this one would replace.
 
@@ -128,9 +132,12 @@ def _refuse_to_replace(
                 "another --runtag, or unpin it first: inv pin --remove."
             )
         if not is_ours and not force:
+            place = site.vaults[name]
+            manifest = manifest_there(place, place.root, runtag)
+            of_host = f" of {manifest.host}" if manifest else ""
             raise Refused(
-                f"{name} has a backup {runtag} already, which this one would "
-                "replace. Choose another --runtag, or replace it with --force."
+                f"{name} has a backup {runtag}{of_host} already, which this one would "
+                f"replace. Choose another --runtag, or replace it with --force. {ADVICE}"
             )
 
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ..errors import StepFailed
-from ..manifest import Container, LeftOut, Manifest, Part, utc_text
-from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule
+from ..manifest import RECORDS_ENDING, Container, LeftOut, Manifest, Part, utc_text
+from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_name
 from ..services.archive import PackStack, tar_words
 from ..services.influx import DumpInflux, InfluxFacts, RemoveFolder, SweepInflux
 from ..steps import File, Scene, Step
-from ..transfer import Send
+from ..transfer import Claim, Send
 
 PACK_LIMIT_S = 24 * 3600.0
 
@@ -44,6 +44,12 @@ class BackupFacts:
     containers: tuple[Container, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
+    claim: str = ""
+    """What tells this run, and those that go on with it, from another machine's of its name."""
+    earlier_utc: frozenset[str] = frozenset()
+    """When earlier runs of this set began; without any, every such set in a vault is another's."""
+    replaces: bool = False
+    """Other sets of its name give way (--force)."""
 
 
 def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
@@ -87,12 +93,21 @@ def manifest(job: Job) -> Iterator[Step]:
     yield WriteManifest(job.output, job.runtag, job.inputs, job.facts)
 
 
+def claim(job: Job, name: str) -> Step:
+    """Return the step that keeps other machines' sets of the same name out of a vault."""
+    facts: BackupFacts = job.facts
+    runtag = (split_set_name(name) or (name,))[0]
+    file = File(job.output.role, f"{runtag}.{RECORDS_ENDING}", job.output.root)
+    return Claim(file, runtag, facts.host, facts.claim, facts.earlier_utc, replaces=facts.replaces)
+
+
 def copies_to(vault: str) -> tuple[Rule, ...]:
     """Return the rules that copy a set to one vault."""
 
     @rule(f"{vault}:{{part}}", input="pi:backups/{part}", retries=2, resumes=True)
     def offsite(job: Job) -> Iterator[Step]:
         """Copy a finished part to the vault, and compare its hash there."""
+        yield claim(job, job.wildcards["part"])
         yield Send(job.input, job.output)
 
     def set_and_copies(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
@@ -102,6 +117,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     @rule(f"{vault}:{{runtag}}.manifest.json", input=set_and_copies, always=True, retries=2)
     def offsite_manifest(job: Job) -> Iterator[Step]:
         """Copy the manifest when the parts have arrived."""
+        yield claim(job, job.output.path)
         source, *copies = job.inputs
         originals = [File("pi", f"{BACKUPS}/{copy.path}") for copy in copies]
         yield Send(source, job.output, tuple(zip(originals, copies, strict=True)))
