@@ -6,11 +6,10 @@ On the stand of the live tests: real engine, real InfluxDB. From its stop until 
 its data. The seed takes the whole stack down; we stop InfluxDB alone, and prove what was loaded.
 """
 
-import statistics
 import sys
 import time
 
-from restore_downtime import fill, timed
+from restore_downtime import compare, fill
 
 from stand import Stand, compose, fresh_iotstack, wait_ping  # isort: skip - the path is set above
 
@@ -49,20 +48,9 @@ def main():
         pi = stand.pi
         top = fresh_iotstack(pi)
         fill(pi, top, 1, points)
-        ways = {"ours": lambda: ours(pi), "the seed's order": lambda: seed(pi, top)}
-        found = {name: [] for name in ways}
-        for number in range(rounds + 1):  # the first is to warm up
-            for name, act in ways.items():
-                away = timed(pi, act)
-                wait_ping(pi)
-                if number:
-                    found[name].append(away)
-    print("| way | away s, median (min … max) |\n|---|---|")
-    for name, times in found.items():
-        low, high = min(times), max(times)
-        print(f"| {name} | {statistics.median(times):.2f} ({low:.2f} … {high:.2f}) |")
-    pairs = zip(*found.values(), strict=True)
-    print(f"ours / the seed's order: {statistics.median(a / b for a, b in pairs):.3f}")
+        compare(
+            pi, {"ours": lambda: ours(pi), "the seed's order": lambda: seed(pi, top)}, rounds, top
+        )
 
 
 if __name__ == "__main__":

@@ -84,15 +84,21 @@ def main():
         fill(pi, top, megabytes, points)
         backup = (sys.executable, "-m", "iotstack_invoke", "backup", "--runtag", "bench")
         pi.run(backup, timeout=900)
-        ways = {"ours": lambda: ours(pi), "the seed's order": lambda: seed(pi, top)}
-        found = {name: [] for name in ways}
-        for number in range(rounds + 1):  # the first is to warm up
-            for name, act in ways.items():
-                away = timed(pi, act)
-                wait_ping(pi)
-                if number:
-                    found[name].append(away)
-                pi.run(["sh", "-c", f"rm -rf {top}/restore"])
+        compare(
+            pi, {"ours": lambda: ours(pi), "the seed's order": lambda: seed(pi, top)}, rounds, top
+        )
+
+
+def compare(pi, ways, rounds, top):
+    """Measure both ways in turn, and print how long each left the stack away, and the ratio."""
+    found = {name: [] for name in ways}
+    for number in range(rounds + 1):  # the first is to warm up
+        for name, act in ways.items():
+            away = timed(pi, act)
+            wait_ping(pi)
+            if number:
+                found[name].append(away)
+            pi.run(["sh", "-c", f"rm -rf {top}/restore"])
     print("| way | away s, median (min … max) |\n|---|---|")
     for name, times in found.items():
         low, high = min(times), max(times)

@@ -14,8 +14,8 @@ A room imports only from rooms below it, or beside it where no circle arises.
                                            verifications found
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            reading: archives read to their last byte;
-                                           stack: stop, swap, start; influx_load: load and prove;
-                                           influx_count: what a server holds, in numbers;
+                                           stack: stop, swap, start; influx_server, influx_dump,
+                                           influx_load, influx_count: load and prove;
                                            databases: images whose data are not safe to copy
     engine  log  report  site  findings    a plan, done; what is written down; what is seen; where
                                            the stack, its backups and its vaults are; what is fit

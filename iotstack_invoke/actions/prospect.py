@@ -14,7 +14,7 @@ from ..rulebooks.restore import RESTORE, Item, RestoreFacts, aside_folder, used_
 from ..rules import BACKUPS, KINDS, PARTS
 from ..services.compose import COMPOSE_FILES, Found, compose_words, inspect_all, is_top_file, named
 from ..services.influx import BACKUP_INSIDE
-from ..services.influx_load import DATA_INSIDE, Server
+from ..services.influx_server import DATA_INSIDE, Server
 from ..services.members import Contents, list_archive
 from ..sets import BackupSet
 from ..settings import Settings

@@ -14,18 +14,9 @@ from typing import Any
 from ..rules import Job, RuleBook, rule
 from ..services.archive import CompareUnpacked
 from ..services.influx_count import CountInflux, Tally
-from ..services.influx_load import (
-    AddQueries,
-    AddUsers,
-    CompareWithDump,
-    CompareWithManifest,
-    Dump,
-    EndAlone,
-    LoadInflux,
-    RunAlone,
-    Server,
-    WaitForInflux,
-)
+from ..services.influx_dump import CompareWithDump, CompareWithManifest, Dump
+from ..services.influx_load import AddQueries, AddUsers, LoadInflux
+from ..services.influx_server import EndAlone, RunAlone, Server, WaitForInflux
 from ..services.stack import MakeFolder
 from ..steps import File, Step
 from .restore import RestoreFacts, archive, fetched, staged_dump, staged_stack

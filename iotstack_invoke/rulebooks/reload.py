@@ -14,20 +14,9 @@ from dataclasses import dataclass, field
 from ..rules import Job, RuleBook, rule
 from ..services.influx import DumpInflux
 from ..services.influx_count import CompareCounts, CountInflux, Tally
-from ..services.influx_load import (
-    ALONE,
-    AddQueries,
-    AddUsers,
-    CheckDump,
-    CompareWithDump,
-    CompareWithServer,
-    Dump,
-    EndAlone,
-    LoadInflux,
-    RunAlone,
-    Server,
-    WaitForInflux,
-)
+from ..services.influx_dump import CheckDump, CompareWithDump, CompareWithServer, Dump
+from ..services.influx_load import AddQueries, AddUsers, LoadInflux
+from ..services.influx_server import ALONE, EndAlone, RunAlone, Server, WaitForInflux
 from ..services.stack import (
     MakeAside,
     MakeFolder,

@@ -13,19 +13,9 @@ from dataclasses import dataclass
 
 from ..rules import KINDS, Job, RuleBook, rule
 from ..services.influx import DumpInflux
-from ..services.influx_load import (
-    ALONE,
-    AddQueries,
-    AddUsers,
-    CheckDump,
-    CopyFolder,
-    Dump,
-    EndAlone,
-    LoadInflux,
-    RunAlone,
-    Server,
-    WaitForInflux,
-)
+from ..services.influx_dump import CheckDump, Dump
+from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
+from ..services.influx_server import ALONE, EndAlone, RunAlone, Server, WaitForInflux
 from ..services.members import ScanArchive
 from ..services.stack import (
     ComposeUp,

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
-from .influx_load import Server, quoted, server_catalogue
 from .influx_meta import INTERNAL
+from .influx_server import Server, quoted, server_catalogue
 
 SETTLE_LIMIT_S = 60.0
 """How long queries may fail after a load: "shard is disabled" was seen for 1 s."""

@@ -21,7 +21,7 @@ from ..gzips import Content, Damaged
 from ..hosts import CHUNK_BYTES, read_chunk
 from ..steps import Place
 from .influx_check import DumpCheck, DumpReport
-from .influx_load import QUERIES_FILE
+from .influx_dump import QUERIES_FILE
 from .influx_shard import check_tsm_blocks
 
 if TYPE_CHECKING:

@@ -1,10 +1,12 @@
 """The stand, made once for all live tests; where it cannot be made they are skipped (in CI: fail)."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
-from stand import Stand
+from restorer import Restorer
+from stand import Stand, remove_iotstack
 from stand_machine import USER, StandError, check_programs
 
 HERE = Path(__file__).resolve().parent
@@ -60,3 +62,13 @@ def far(stand):
     made = stand.add("far", engine=True)
     stand.pi.may_log_in_to(made, {"test-pi": (22, USER), "test-root": (22, "root")})
     return made
+
+
+@pytest.fixture(scope="module")
+def person(pi, far, nas):
+    """Who restores: a stack on the Pi, another machine, a vault; all empty again at the end."""
+    made = Restorer(pi, far, nas)
+    yield made
+    remove_iotstack(pi)
+    remove_iotstack(far)
+    shutil.rmtree(made.vault)

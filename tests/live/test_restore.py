@@ -5,7 +5,6 @@ import shutil
 import pytest
 from restorer import (
     LOGINS,
-    Restorer,
     asking,
     below,
     containers,
@@ -28,15 +27,6 @@ from stand import (
 from stand_machine import UIDS
 
 SECRET = "correct-horse-battery"
-
-
-@pytest.fixture(scope="module")
-def person(pi, far, nas):
-    made = Restorer(pi, far, nas)
-    yield made
-    remove_iotstack(pi)
-    remove_iotstack(far)
-    shutil.rmtree(made.vault)
 
 
 @pytest.fixture

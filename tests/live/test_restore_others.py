@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 
 import pytest
-from restorer import Restorer, below, points, running, tree
+from restorer import below, points, running, tree
 from stand import SERVICES, compose_up, query, remove_iotstack, wait_ping, write_points
 from stand_machine import UIDS, USER, wait_for
 from test_restore_refused import on_terminal
@@ -21,15 +21,6 @@ SWAPPED = (
     "volumes/grafana",
 )
 SET = "2020-01-02_1100"
-
-
-@pytest.fixture(scope="module")
-def person(pi, far, nas):
-    made = Restorer(pi, far, nas)
-    yield made
-    remove_iotstack(pi)
-    remove_iotstack(far)
-    shutil.rmtree(made.vault)
 
 
 @pytest.fixture

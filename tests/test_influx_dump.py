@@ -10,7 +10,7 @@ import pytest
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.influx import facts_of
-from iotstack_invoke.services.influx_load import (
+from iotstack_invoke.services.influx_dump import (
     CheckDump,
     CompareWithManifest,
     Dump,

@@ -1,0 +1,188 @@
+"""An InfluxDB 1.x container on a host: what its own files say, and one that no client reaches.
+
+The catalogue and the files are read as they lie there: no query, so no password, is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ..errors import StepFailed
+from ..steps import Command, Host, Scene
+from .influx import BACKUP_INSIDE, wait_for_ping
+from .influx_meta import Catalogue, read_meta_db
+from .stack import STOP_LIMIT_S, guarded
+
+DATA_INSIDE = "/var/lib/influxdb"
+ALONE = "iotstack-influxdb-alone"
+"""The container that takes a dump out of data, or loads it, where no client reaches it."""
+ALONE_SETTINGS = ("INFLUXDB_HTTP_AUTH_ENABLED=false", "INFLUXDB_MONITOR_STORE_ENABLED=false")
+KEPT_SETTINGS = "INFLUXDB_DATA_"
+"""What of a container's environment says how data are stored; the rest may be a password."""
+INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}]'
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The InfluxDB container that takes a dump in."""
+
+    container: str
+    data: str
+    """Its folder on the host that is /var/lib/influxdb inside."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunAlone:
+    """Run an InfluxDB on the data folder of a container, where no client reaches it.
+
+    A client that creates its database while a dump is loaded makes InfluxDB refuse all of it.
+    So it is loaded by a second container of the same image: without published ports, on no
+    network of the stack, asking for no password. Undone: removed.
+    """
+
+    host_role: str
+    container: str
+    alone: str
+    data: str
+    dumps: str
+    docker: tuple[str, ...]
+    guard: str
+    image: str = ""
+    """What to run where there is no such container; its settings are the image's own then."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command(self.image or "image-of-" + self.container, "", ())),)
+
+    def _command(self, image: str, user: str, settings: tuple[str, ...]) -> Command:
+        words = (
+            *("run", "--detach", "--name", self.alone, "--network", "bridge"),
+            *(() if self.image else ("--volumes-from", self.container)),
+            *("--volume", f"{self.data}:{DATA_INSIDE}"),
+            *("--volume", f"{self.dumps}:{BACKUP_INSIDE}"),
+            *(("--user", user) if user else ()),
+            *(word for each in (*settings, *ALONE_SETTINGS) for word in ("--env", each)),
+            image,
+        )
+        return guarded(self.guard, (*self.docker, *words), STOP_LIMIT_S)
+
+    def do(self, scene: Scene) -> None:
+        """Start it from the image and the settings for data of the container."""
+        host = scene.host(self.host_role)
+        self.undo(host)
+        if self.image:
+            host.run(self._command(self.image, "", ()), scene.hear)
+            return
+        words = (*self.docker, "inspect", "--type", "container", "--format", INSPECT_FORM)
+        image, user, settings = json.loads(host.run(Command((*words, self.container))).out)
+        kept = tuple(each for each in settings or () if each.startswith(KEPT_SETTINGS))
+        host.run(self._command(image, user, kept), scene.hear)
+
+    def undo(self, host: Host) -> None:
+        """Remove it, whether it runs or not."""
+        words = (*self.docker, "rm", "--force", self.alone)
+        command = guarded(self.guard, words, STOP_LIMIT_S)
+        host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+
+
+@dataclass(frozen=True, slots=True)
+class EndAlone:
+    """Let the InfluxDB that ran alone put its data away, and remove its container."""
+
+    host_role: str
+    alone: str
+    docker: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the commands."""
+        return tuple(map(str, self._commands))
+
+    @property
+    def _commands(self) -> tuple[Command, ...]:
+        stop = (*self.docker, "stop", "--time", "60", self.alone)
+        remove = (*self.docker, "rm", self.alone)
+        return tuple(guarded(self.guard, words, STOP_LIMIT_S) for words in (stop, remove))
+
+    def do(self, scene: Scene) -> None:
+        """Stop and remove it."""
+        for command in self._commands:
+            scene.host(self.host_role).run(command)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForInflux:
+    """Wait until a server answers, and see that it holds no database yet."""
+
+    host_role: str
+    server: Server
+    docker: tuple[str, ...]
+    as_root: tuple[str, ...]
+    must_be_empty: bool = True
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is asked."""
+        return (f"GET /ping of container {self.server.container}",)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it does not answer in time, or is not empty."""
+        host = scene.host(self.host_role)
+        wait_for_ping(host, self.server.container, self.docker)
+        if not self.must_be_empty:
+            return
+        catalogue = server_catalogue(host, self.server, self.as_root)
+        if catalogue.names:
+            raise StepFailed(
+                f"Container {self.server.container} holds databases before anything was loaded "
+                f"into it: {', '.join(catalogue.names)}. InfluxDB would then take nothing in. "
+                "Does its image make one when it starts?"
+            )
+
+
+def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Catalogue:
+    """Return what the server's own meta.db says; raises StepFailed where it cannot be read."""
+    path = posixpath.join(server.data, "meta/meta.db")
+    with host.pipe(Command((*as_root, "cat", path), limit_s=60)) as pipe:
+        content = pipe.stdout.read()
+        code = pipe.finish()
+    if code:
+        raise StepFailed(f"On {host.name}: {path} cannot be read.")
+    try:
+        return read_meta_db(content)
+    except ValueError as error:
+        raise StepFailed(f"On {host.name}: {path} cannot be read: {error}.") from error
+
+
+def tsm_sizes(host: Host, server: Server, as_root: tuple[str, ...]) -> Mapping[int, Iterable[int]]:
+    """Return the sizes of the TSM files on the server's disk, by shard id."""
+    folder = posixpath.join(server.data, "data")
+    words = ("find", folder, "-name", "*.tsm", "-printf", "%s %h\\n")
+    sizes: dict[int, list[int]] = {}
+    for line in host.run(Command((*as_root, *words), limit_s=600)).out.splitlines():
+        size, _, place = line.partition(" ")
+        shard = posixpath.basename(place)
+        if shard.isdigit():
+            sizes.setdefault(int(shard), []).append(int(size))
+    return sizes
+
+
+def quoted(name: str) -> str:
+    """Return a name as InfluxQL writes it."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def influx_words(server: Server, docker: tuple[str, ...], text: str) -> Command:
+    """Return the command that has a server execute a statement."""
+    words = (*docker, "exec", server.container, "influx", "-execute", text)
+    return Command(words, frozenset(range(256)), 600)
+
+
+def ask_influx(host: Host, server: Server, docker: tuple[str, ...], text: str) -> None:
+    """Have a server execute a statement; raises StepFailed where it does not."""
+    told = host.run(influx_words(server, docker, text))
+    if told.exit_code or told.out.startswith("ERR") or told.err.strip():
+        raise StepFailed(f"InfluxDB did not do `{text}`: {told.last_words}")
