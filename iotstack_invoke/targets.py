@@ -21,6 +21,7 @@ from .steps import Command, Host
 if TYPE_CHECKING:
     from .remote import SshHost
 
+COMMANDS_LOCK = ".commands"
 ANY_EXIT = frozenset(range(256))
 LOCK_HELD_EXIT = 99
 HOLD_AGAIN_LIMIT_S = 30
@@ -55,7 +56,7 @@ class Target:
     @property
     def guard(self) -> str:
         """The lock that every changing command holds while it runs."""
-        return f"{self.backups}/.commands"
+        return f"{self.backups}/{COMMANDS_LOCK}"
 
 
 def find_machine(settings: Settings, name: str) -> Machine:

@@ -1,12 +1,12 @@
 """How long the old data of a reload stay."""
 
 import json
-import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from iotstack_invoke.actions.old_data import (
+    GONE_MARK,
     UNTIL_FILE,
     expired,
     find_expired,
@@ -88,32 +88,32 @@ def test_prune_removes_what_is_over(tmp_path, monkeypatch, capsys):
     settings = read_settings({"stack": {"folder": str(stack), "sudo": False}}, "")
     words = {"dry_run": True, "as_json": False}
     assert prune(settings, "here", {}, Report(verbose=True), **words) == 0
-    assert len(list((stack / "restore").iterdir())) == 3
+    assert len(list((stack / "restore").glob("*/volumes"))) == 3
+    assert "would be removed" in "".join(capsys.readouterr())
     assert prune(settings, "here", {}, Report(verbose=True), **{**words, "dry_run": False}) == 0
-    assert {path.name for path in (stack / "restore").iterdir()} == {
+    assert {path.parent.name for path in (stack / "restore").glob("*/volumes")} == {
         "previous-young",
         "previous-ahead",
     }
     assert "previous-old" in "".join(capsys.readouterr())
 
 
-def test_the_journal_goes_first(tmp_path, monkeypatch):
-    """A removal that dies half-way leaves nothing that `inv undo` would take for a way back."""
-    host, done = LocalHost(str(tmp_path)), []
-    folder = tmp_path / "previous-x"
-    folder.mkdir()
+def test_what_is_removed_leaves_a_mark(tmp_path):
+    """The data go, here and on the other disk; the mark says that nothing goes back past them."""
+    host, folder, apart = (
+        LocalHost(str(tmp_path)),
+        tmp_path / "previous-x",
+        tmp_path / ".previous-x",
+    )
+    for each in (folder, apart):
+        (each / "volumes").mkdir(parents=True)
+        (each / "volumes/-rf").write_text("x")
     (folder / "journal").write_text("x")
-    run = host.run
-
-    def note(command, heard=None):
-        done.append((str(command), (folder / "journal").exists()))
-        return run(command, heard)
-
-    monkeypatch.setattr(host, "run", note)
-    remove_old(host, [str(folder)], ())
-    assert [there for _, there in done] == [True, False]
-    assert not folder.exists()
-    assert subprocess.run(["ls", tmp_path], capture_output=True, check=True).stdout == b""
+    keep_until(host, [str(folder), str(apart)], 3, NOW)
+    for _ in range(2):
+        remove_old(host, [str(folder), str(apart)], ())
+        assert [path.name for path in folder.iterdir()] == [GONE_MARK]
+        assert not apart.exists()
 
 
 @pytest.mark.parametrize(("text", "days"), [("", None), ("0", 0), ("14", 14)])

@@ -34,9 +34,9 @@ from ..rulebooks.backup import (
     backup_book,
     log_targets,
 )
+from ..rulebooks.restore import undoable
 from ..rules import KINDS, split_set_name
 from ..runtag import LATEST, Runtag, default_runtag, read_runtag
-from ..services.influx import undoable
 from ..sets import removals_in
 from ..settings import Options, Settings
 from ..site import (
@@ -263,7 +263,7 @@ class _Backup:
                 remove_set(self.site.host, self.site.backups, runtag)
             except IotstackError as error:
                 problems.append(f"retention: {error}")
-        remove_expired_here(self.site, self.report)
+        remove_expired_here(self.site, self.report, self.report.tell)
         return problems
 
     def _verdict(self, problems: list[str], warnings: list[str], *, made_all: bool) -> ExitCode:

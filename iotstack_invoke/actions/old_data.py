@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from ..errors import IotstackError
@@ -13,9 +13,11 @@ from ..report import Report
 from ..rulebooks.restore import RESTORE
 from ..site import Site
 from ..steps import Command, Host
-from ..targets import entries, read_text, root_words
+from ..targets import ANY_EXIT, entries, read_text, root_words
 
 UNTIL_FILE = "keep-until.json"
+GONE_MARK = "removed"
+"""In a folder whose old data were removed: nothing older can be undone past it."""
 REMOVE_LIMIT_S = 3600.0
 
 
@@ -29,11 +31,24 @@ def keep_until(host: Host, folders: Iterable[str], days: int, now: datetime) -> 
     return until
 
 
+def forget_days(host: Host, folder: str) -> None:
+    """Remove the note how long old data stay, when they were put back."""
+    host.remove([f"{folder}/{UNTIL_FILE}"])
+    words = ("find", folder, "-maxdepth", "0", "-empty", "-delete")
+    host.run(Command(words, ANY_EXIT))
+
+
 def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> None:
-    """Remove folders that hold old data; the journal goes first, for there is no way back now."""
+    """Remove old data, so that there is no way back any more; a mark of that stays.
+
+    With the mark `inv undo` does not go back to something older, past what is gone.
+    """
     first, *others = folders
-    host.run(Command((*as_root, "rm", "-f", "--", f"{first}/journal")))
-    words = (*as_root, "rm", "-rf", "--", *others, first)
+    script = (
+        'first=$1; shift; : > "$first/$0" && rm -f "$first/journal" && rm -rf "$@" && '
+        'find "$first" -mindepth 1 -maxdepth 1 ! -name "$0" -exec rm -rf {} +'
+    )
+    words = (*as_root, "sh", "-c", script, GONE_MARK, first, *others)
     host.run(Command(words, limit_s=REMOVE_LIMIT_S))
 
 
@@ -51,16 +66,21 @@ def find_expired(host: Host, stack: str, now: datetime | None = None) -> list[tu
     return [folders for folders in found if folders]
 
 
-def remove_expired_here(site: Site, report: Report) -> None:
+def remove_expired_here(
+    site: Site, report: Report, tell: Callable[[str], None], *, dry_run: bool = False
+) -> None:
     """Remove what reloads left on this machine and whose days are over; a failure is a warning."""
     host, stack = site.host, site.settings.stack
     for folders in find_expired(host, stack.folder):
+        if dry_run:
+            tell(f"would be removed, its days are over: {folders[0]}")
+            continue
         try:
             remove_old(host, folders, root_words(host, "this machine", sudo=stack.sudo))
         except IotstackError as error:
             report.warn(f"The old data in {folders[0]} cannot be removed: {error}")
         else:
-            report.tell(f"removed, its days were over: {folders[0]}")
+            tell(f"removed, its days were over: {folders[0]}")
 
 
 def expired(told: str, folder: str, now: datetime) -> tuple[str, ...]:

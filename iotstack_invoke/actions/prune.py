@@ -115,8 +115,9 @@ def prune(
                 with _noted(each):
                     if not (dry_run or each.error):
                         each.act()
-            if not dry_run and any(each.name == HERE for each in prunings):
-                remove_expired_here(site, report)
+            if any(each.name == HERE for each in prunings):
+                tell = report.tell if as_json else report.write
+                remove_expired_here(site, report, tell, dry_run=dry_run)
     except Interrupted as error:
         report.fail(
             f"Prune: {error}. A set that is half removed is listed no more; the next prune or "

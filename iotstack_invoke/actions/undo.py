@@ -13,6 +13,7 @@ from ..services.stack import UseStage, wait_for_orphans
 from ..settings import Settings
 from ..steps import Command
 from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
+from .old_data import GONE_MARK, forget_days
 from .wish import Wish, confirm
 
 
@@ -53,8 +54,8 @@ def undo(settings: Settings, wish: Wish, report: Report) -> int:
         kept = _last_journal(target)
         if not kept:
             raise NotFound(f"On {target.name} there is no restore or reload that can be undone.")
-        replaced = posixpath.basename(posixpath.dirname(kept)).removeprefix("previous-")
-        confirm(wish, f"go back to what was before {replaced}")
+        replaced = _folder(kept)
+        confirm(wish, f"go back to before {replaced}, without what was stored since,")
         # From here on it is a restore that did not end: whatever happens, it is undone.
         # What has been live since is kept: the step that would remove it is left out.
         lines = read_text(target.host, kept).splitlines()
@@ -64,17 +65,37 @@ def undo(settings: Settings, wish: Wish, report: Report) -> int:
         target.host.rename(f"{kept}.undo", kept)
         target.host.rename(kept, target.journal)  # at once: never two of them, never none
         recover(target, journal, report)
+        forget_days(target.host, posixpath.dirname(kept))
         report.write(
-            f"Undone. The stack on {target.name} is as it was before {replaced}. What it "
-            f"was since then is in {target.folder}/{RESTORE}; remove it when nobody needs it."
+            f"Undone. The stack on {target.name} is as it was before '{replaced}'. What it was "
+            f"since then is in {target.folder}/{RESTORE}/previous-{replaced}-undone (or in a "
+            "folder of that name on another disk); remove it when nobody needs it."
         )
         return ExitCode.GOOD
 
 
 def _last_journal(target: Target) -> str:
-    """Return the newest journal that a restore kept, '' where there is none."""
+    """Return the newest journal that a restore or reload kept, '' where there is none.
+
+    Raises NotFound where the newest cannot be undone any more: an older one would take away what
+    came since.
+    """
     folder = f"{target.folder}/{RESTORE}"
-    words = ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-name", "journal")
-    told = target.host.run(Command((*target.as_root, *words, "-printf", "%T@ %p\n"), ANY_EXIT)).out
-    found = sorted((line.split(" ", 1) for line in told.splitlines()), key=lambda e: float(e[0]))
-    return found[-1][1] if found else ""
+    words = ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-type", "f")
+    names = ("(", "-name", "journal", "-o", "-name", GONE_MARK, ")")
+    told = target.host.run(Command((*target.as_root, *words, *names, "-print0"), ANY_EXIT)).out
+    # Each folder's name ends with the time at which its run began.
+    found = sorted(
+        filter(None, told.split("\0")), key=lambda path: _folder(path).rpartition("-")[2]
+    )
+    if found and posixpath.basename(found[-1]) == GONE_MARK:
+        raise NotFound(
+            f"The last change of the stack on {target.name}, {_folder(found[-1])}, cannot be "
+            "undone: its old data were removed. What is older is in "
+            f"{folder}, and is not put back past it."
+        )
+    return found[-1] if found else ""
+
+
+def _folder(path: str) -> str:
+    return posixpath.basename(posixpath.dirname(path)).removeprefix("previous-")

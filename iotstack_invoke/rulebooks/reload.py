@@ -18,8 +18,10 @@ from ..services.influx_dump import CheckDump, CompareWithDump, CompareWithServer
 from ..services.influx_load import AddQueries, AddUsers, LoadInflux
 from ..services.influx_server import ALONE, EndAlone, RunAlone, Server, WaitForInflux
 from ..services.stack import (
+    CheckStopped,
     MakeAside,
     MakeFolder,
+    PutAway,
     StartContainers,
     StopContainers,
     SwapItem,
@@ -61,45 +63,48 @@ class ReloadFacts:
 def reloaded(job: Job) -> Iterator[Step]:
     """Put new data in the place of the old: the same ones, written anew."""
     facts: ReloadFacts = job.facts
-    server, alone = facts.server, Server(ALONE, facts.server.data)
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    server, names = facts.server, (facts.server.container,)
+    data, aside, used = (
+        server.data,
+        *(posixpath.join(each, INFLUX_DATA) for each in (facts.aside, facts.used)),
+    )
+    fresh = posixpath.join(posixpath.dirname(data), ".fresh")
+    old, new = Server(ALONE, aside), Server(ALONE, fresh)
     dump = Dump("pi", posixpath.join(facts.stage, DUMP), as_root)
-    fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
-    names = (server.container,)
-    run_alone = RunAlone(
-        "pi", server.container, ALONE, server.data, posixpath.dirname(facts.stage), docker, guard
-    )
+    inside = posixpath.join(facts.stage_inside, DUMP)
+    users = f"{facts.previous}.users"
+    dumps = posixpath.dirname(facts.stage)
 
-    yield UseStage("pi", (facts.stage, facts.used, f"{facts.previous}.users"), as_root, guard)
+    yield UseStage("pi", (facts.stage, facts.used, users), as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
-    yield MakeFolder("pi", facts.stage, as_root, guard, like=server.data)
+    yield MakeFolder("pi", facts.stage, as_root, guard, like=data)
     yield StopContainers("pi", names, docker, guard)
+    yield PutAway("pi", data, aside, used, as_root, guard)
+    yield CheckStopped("pi", names, docker)  # now nobody can start it any more
 
-    yield run_alone
-    yield WaitForInflux("pi", alone, docker, as_root, must_be_empty=False)
-    yield CountInflux("pi", alone, docker, as_root, facts.before, facts.values)
-    yield DumpInflux(
-        *("pi", ALONE, dump.folder, posixpath.join(facts.stage_inside, DUMP), as_root),
-        *(facts.limit_s, docker, guard),
-    )
+    yield RunAlone("pi", server.container, ALONE, old.data, dumps, docker, guard)
+    yield WaitForInflux("pi", old, docker, as_root, must_be_empty=False)
+    yield CountInflux("pi", old, docker, as_root, facts.before, facts.values)
+    limits = (facts.limit_s, docker, guard)
+    yield DumpInflux("pi", ALONE, dump.folder, inside, as_root, *limits)
     yield EndAlone("pi", ALONE, docker, guard)
     yield CheckDump(dump, "of InfluxDB")
-    yield CompareWithServer(dump, server)
+    yield CompareWithServer(dump, old)
 
-    yield MakeFolder("pi", fresh, as_root, guard, like=server.data)
-    aside, used = (posixpath.join(each, INFLUX_DATA) for each in (facts.aside, facts.used))
-    yield SwapItem("pi", server.data, fresh, aside, used, as_root, guard)
-    yield run_alone
-    yield WaitForInflux("pi", alone, docker, as_root)
-    inside = posixpath.join(facts.stage_inside, DUMP)
-    yield LoadInflux("pi", alone, dump, inside, docker, as_root, guard, facts.limit_s)
-    yield AddQueries("pi", alone, dump, docker)
-    yield CountInflux("pi", alone, docker, as_root, facts.after, facts.values, like=facts.before)
+    yield MakeFolder("pi", fresh, as_root, guard, like=aside)
+    yield RunAlone("pi", server.container, ALONE, new.data, dumps, docker, guard)
+    yield WaitForInflux("pi", new, docker, as_root)
+    yield LoadInflux("pi", new, dump, inside, docker, as_root, guard, facts.limit_s)
+    yield AddQueries("pi", new, dump, docker)
+    yield CountInflux("pi", new, docker, as_root, facts.after, facts.values, like=facts.before)
     yield CompareCounts(facts.before, facts.after)
     yield EndAlone("pi", ALONE, docker, guard)
-    yield AddUsers("pi", server, dump, f"{facts.previous}.users", as_root, guard)
-    yield CompareWithDump(dump, server)
+    yield AddUsers("pi", new, dump, users, as_root, guard)
+    yield CompareWithDump(dump, new)
 
+    barrier = posixpath.join(facts.aside, "put-away")
+    yield SwapItem("pi", data, fresh, barrier, used, as_root, guard)
     yield StartContainers("pi", names, docker, guard)
     yield WaitForContainers("pi", names, docker)
     yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)

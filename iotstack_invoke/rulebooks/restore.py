@@ -18,9 +18,11 @@ from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
 from ..services.influx_server import ALONE, EndAlone, RunAlone, Server, WaitForInflux
 from ..services.members import ScanArchive
 from ..services.stack import (
+    CheckStopped,
     ComposeUp,
     MakeAside,
     MakeFolder,
+    PutAway,
     StartContainers,
     StopContainers,
     SwapItem,
@@ -161,6 +163,7 @@ def restored(job: Job) -> Iterator[Step]:
     if facts.bare:
         yield ComposeUp("pi", facts.compose, (), guard)
     else:
+        yield CheckStopped("pi", facts.running, docker)
         yield StartContainers("pi", facts.running, docker, guard)
     yield WaitForContainers(
         "pi",
@@ -228,6 +231,7 @@ def undoable() -> tuple[type, ...]:
         DumpInflux,
         MakeAside,
         MakeFolder,
+        PutAway,
         RunAlone,
         StartContainers,
         StopContainers,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import tarfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -321,8 +321,3 @@ class RemoveFolder:
     def do(self, scene: Scene) -> None:
         """Remove it."""
         scene.host(self.host_role).run(self._command)
-
-
-def undoable() -> Iterable[type[DumpInflux]]:
-    """Return the steps of this room that a journal may hold."""
-    return (DumpInflux,)

@@ -19,6 +19,7 @@ SETTLE_S = 3.0
 """How long all must have been up: a wrong setting ends a program a moment after its start."""
 STEP_LIMIT_S = 3600.0
 
+RUNNING_FORM = "{{if .State.Running}}{{.Name}}{{end}}"
 HEALTH_FORM = (
     "{{.Name}} {{.State.StartedAt}} {{.State.Running}} {{.State.Restarting}} "
     "{{with .State.Health}}{{.Status}}{{end}}"
@@ -42,6 +43,18 @@ UNSWAP = (
     'elif ! there "$staged" && ! there "$used" && there "$live"; then '
     'mkdir -p "$(dirname "$used")" && mv -T "$live" "$used" || exit 1; fi; '
     'sync "$(dirname "$live")"'
+)
+
+# A plain file in the place of a folder: Docker refuses to mount it, so no container starts on it.
+PUT_AWAY = (
+    'live=$1 aside=$2; mkdir -p "$(dirname "$aside")" && mv -T "$live" "$aside" && : > "$live" '
+    '&& sync "$(dirname "$live")" "$(dirname "$aside")"'
+)
+PUT_BACK = (
+    'live=$1 aside=$2 used=$3; [ -e "$aside" ] || [ -L "$aside" ] || exit 0; '
+    'if [ -f "$live" ]; then rm -f "$live"; '
+    'elif [ -e "$live" ]; then mkdir -p "$(dirname "$used")" && mv -T "$live" "$used"; fi '
+    '&& mv -T "$aside" "$live" && sync "$(dirname "$live")"'
 )
 
 
@@ -256,6 +269,66 @@ class SwapItem:
     def undo(self, host: Host) -> None:
         """Rename back, from wherever the two renames stopped."""
         host.run(self._command(UNSWAP))
+
+
+@dataclass(frozen=True, slots=True)
+class PutAway:
+    """Move a folder aside and leave a plain file in its place: no container starts on that.
+
+    Undone: the file is removed and the folder put back; what else lies there moves to `used`.
+    """
+
+    host_role: str
+    live: str
+    aside: str
+    used: str
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the commands as a person would type them."""
+        return (f"mv -T '{self.live}' '{self.aside}'", f": > '{self.live}'")
+
+    def _command(self, script: str) -> Command:
+        words = ("sh", "-c", script, "sh", self.live, self.aside, self.used)
+        return guarded(self.guard, (*self.as_root, *words))
+
+    def do(self, scene: Scene) -> None:
+        """Rename, then make the file."""
+        scene.host(self.host_role).run(self._command(PUT_AWAY))
+
+    def undo(self, host: Host) -> None:
+        """Put it back, from wherever it stopped."""
+        host.run(self._command(PUT_BACK))
+
+
+@dataclass(frozen=True, slots=True)
+class CheckStopped:
+    """See that nobody started containers that were stopped: they would work on what was moved."""
+
+    host_role: str
+    names: tuple[str, ...]
+    docker: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),) if self.names else ()
+
+    @property
+    def _command(self) -> Command:
+        return Command((*self.docker, "inspect", "--format", RUNNING_FORM, *self.names))
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed with those that run."""
+        if not self.names:
+            return
+        told = scene.host(self.host_role).run(self._command).out.split()
+        running = [name.lstrip("/") for name in told if name.startswith("/")]
+        if running:
+            raise StepFailed(
+                f"Meanwhile somebody started {', '.join(running)} (by hand, or Docker did). What "
+                "they write now would be lost. Run this again, and let them be."
+            )
 
 
 @dataclass(frozen=True, slots=True)

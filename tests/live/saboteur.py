@@ -235,7 +235,7 @@ class Scene:
         host = ("--host", self.target.name) if self.over_ssh else ()
         if task == "restore":
             more = ("--runtag", RUNTAG, "--from", self._from, "--jobs", "1", *more)
-        confirmed = () if task == "rehearse" else ("--yes",)
+        confirmed = () if task in {"rehearse", "backup"} else ("--yes",)
         return (*PROGRAM, task, *host, *confirmed, *more)
 
     @property

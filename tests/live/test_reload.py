@@ -169,6 +169,44 @@ def test_a_reload_that_fails_loses_nothing_outside_its_window(sweep, written, wo
         assert {number for number, _, _ in written} <= stored(scene)
 
 
+@pytest.mark.parametrize("words", ["influxd backup", "influxd restore"])
+def test_influxdb_cannot_be_started_meanwhile(here, words):
+    """Docker refuses to start it on what lies in the place of its data; the reload goes on."""
+    scene, saboteur = here.scene, here.saboteur
+    saboteur.arm(here.number_of(words), "stop before")
+    process = scene.start(RELOAD)
+    wait_for("the call", saboteur.reached, timeout=60)
+    started = scene.target.run(["docker", "start", "influxdb"], check=False)
+    assert started.returncode, "it was started"
+    saboteur.release(act=True)
+    code, said = scene.end(process)
+    assert code == GOOD, said
+    here.assert_new()
+    assert scene.run("undo")[0] == GOOD
+    here.assert_old()
+    scene.clear()
+
+
+def test_a_backup_undoes_what_a_dead_reload_left(here):
+    """The backup at night does not stumble over it: InfluxDB runs again, and is in the backup."""
+    scene, saboteur = here.scene, here.saboteur
+    saboteur.arm(here.number_of("influxd restore"), "stop before")
+    process = scene.start(RELOAD)
+    wait_for("the call", saboteur.reached, timeout=60)
+    process.send_signal(signal.SIGKILL)
+    scene.end(process)
+    saboteur.release(act=False)
+    saboteur.disarm()
+    code, said = scene.run("backup", "--runtag", "night")
+    assert code == GOOD, said
+    here.assert_old()
+    assert scene.leftovers() == []
+    assert (scene.top / "backups/night.influx-backup.tar").exists()
+    for path in (scene.top / "backups").glob("night.*"):
+        path.unlink()
+    scene.clear()
+
+
 SAMPLES = [
     ("here", "kill before", "docker run", "undo"),
     ("here", "kill after", ".fresh", RELOAD),
