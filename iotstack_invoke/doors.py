@@ -74,6 +74,8 @@ class Door(Task):  # type: ignore[type-arg]
         settings_file = given.pop("settings", "")
         report = Report()
         try:
+            if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
+                raise UsageError(f"Write: inv --help {self.name}")  # noqa: TRY301 - told as others
             dry = bool(context.config.run.dry)
             options = _options(given, dry=dry) if self.runs else Options(dry_run=dry)
             checkout = context.config.get("iotstack", {}).get("checkout", "")

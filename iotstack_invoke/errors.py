@@ -96,7 +96,9 @@ class KeyRefused(Unreachable):
 
 
 class Interrupted(IotstackError):
-    """A signal asked us to stop."""
+    """A signal asked us to stop; `left` tells what is left, where that is not as it was before."""
+
+    left: str = ""
 
     def __init__(self, signal_number: int) -> None:
         name = {2: "Ctrl-C", 1: "the closing of its terminal"}.get(signal_number)

@@ -245,7 +245,7 @@ def judge_influx(found: Found | None, name: str, *, has_data: bool) -> Finding |
         return good(topic, f"there is no container named {name}: nothing to dump")
     if not found.container.running:
         said = f"container {name} is stopped, so its databases would be in no part"
-        return warning(topic, said, f"docker start {name}")
+        return warning(topic, said, f"docker start {name}, unless a restore is at work")
     if not any(each.inside == BACKUP_INSIDE for each in found.mounts):
         line = f"- ./backups/influxdb/db:{BACKUP_INSIDE}"
         fix = f"add `{line}` to its volumes in docker-compose.yml, then docker compose up -d"
@@ -303,7 +303,8 @@ def judge_journal(lines: Iterable[str], undo: str) -> Finding:
     if all(step == DumpInflux.__name__ for _, step in owed):
         found = "a backup is running, or died; the next one clears up after it"
         return warning("journal", found, "inv backup")
-    return failed("journal", f"a restore did not end: {len(owed)} steps are to be undone", undo)
+    found = f"a restore or reload is at work, or died: {len(owed)} steps would be undone"
+    return failed("journal", found, undo)
 
 
 def judge_sets(sets: Iterable[BackupSet]) -> tuple[Finding, ...]:

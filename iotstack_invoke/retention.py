@@ -140,6 +140,24 @@ class Verdict:
     why: str
 
 
+def judge_each_host(
+    sets: Iterable[BackupSet], policy: Policy, now: datetime
+) -> tuple[Verdict, ...]:
+    """Return a verdict for each set of a place that several machines may share.
+
+    Each machine's sets are judged alone: what one made keeps none of another's from staying.
+    """
+    known = list(sets)
+    hosts = sorted({each.manifest.host for each in known if each.manifest})
+    if len(hosts) <= 1:
+        return judge(known, policy, now)
+    mine = {host: [e for e in known if e.manifest and e.manifest.host == host] for host in hosts}
+    unknown = [each for each in known if not each.manifest]
+    return tuple(
+        verdict for group in (*mine.values(), unknown) for verdict in judge(group, policy, now)
+    )
+
+
 def judge(sets: Iterable[BackupSet], policy: Policy, now: datetime) -> tuple[Verdict, ...]:
     """Return a verdict for each set, newest first; `now` is aware.
 

@@ -5,6 +5,7 @@ A name that no run could have written belongs to no set and is left alone by eve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,9 @@ from .manifest import PIN_ENDING, RECORDS_ENDING, REMOVING_ENDING, Manifest, rea
 from .rules import KINDS, PARTS, split_set_name
 from .runtag import is_runtag, runtag_time
 from .steps import PARTIAL, FileFact
+
+_LOG_OF_CHANGE = re.compile(r"(\.restore|^reload-influxdb)-\d{8}T\d{6}Z\.log$")
+"""The log of a restore or reload: of no set, and no stranger either."""
 
 
 class State(Enum):
@@ -112,7 +116,8 @@ def strangers_in(names: Mapping[str, FileFact]) -> tuple[str, ...]:
 
 def _is_ours(name: str, fact: FileFact, ours: Container[str]) -> bool:
     name = name.removesuffix(PARTIAL)
-    return fact.is_file and (name in ours or split_set_name(name) is not None)
+    known = name in ours or split_set_name(name) is not None or _LOG_OF_CHANGE.search(name)
+    return fact.is_file and bool(known)
 
 
 def gather_sets(

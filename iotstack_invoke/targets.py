@@ -79,7 +79,9 @@ def open_target(settings: Settings, name: str) -> Iterator[Target]:
     if not name:
         host: Host = LocalHost(settings.stack.folder)
         stack = settings.stack
-        yield _fit(host, "this machine", stack.folder, stack.role, sudo=stack.sudo)
+        # A link to the stack is followed once, here: find(1) would see nothing in it.
+        folder = os.path.realpath(stack.folder)
+        yield _fit(host, "this machine", folder, stack.role, sudo=stack.sudo)
         return
     machine = find_machine(settings, name)
     from .remote import open_host  # Fabric takes a fifth of a second to import
@@ -246,7 +248,7 @@ def mount_points(host: Host) -> frozenset[str]:
 def device(host: Host, path: str) -> str:
     """Return the file system that a path lies on, as the number of its device."""
     while path not in ("", "/"):
-        told = host.run(Command(("stat", "-c", "%d", "--", path), ANY_EXIT)).out.strip()
+        told = host.run(Command(("stat", "-L", "-c", "%d", "--", path), ANY_EXIT)).out.strip()
         if told:
             return told
         path = posixpath.dirname(path)

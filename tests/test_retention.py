@@ -17,6 +17,7 @@ from iotstack_invoke.retention import (
     Policy,
     Span,
     judge,
+    judge_each_host,
     policy_mistakes,
     read_policy,
     read_span,
@@ -295,3 +296,26 @@ def test_a_span_is_counted_by_the_local_calendar(text, before):
     """A month ends with its last day, a day is as long as the clock says, years end somewhere."""
     with clock_of("Europe/Berlin"):
         assert read_span(text).before(datetime(2026, 3, 31, 10, tzinfo=UTC)) == before
+
+
+def of_host(host, runtag, days):
+    """A good set that a machine made so many days ago."""
+    made = NOW - timedelta(days=days)
+    told = Manifest(runtag, host, "x", utc_text(made), utc_text(made), "UTC", (), (), (), ())
+    return BackupSet(runtag, {}, State.COMPLETE, told)
+
+
+def test_each_machine_of_a_shared_vault_keeps_its_own():
+    """What one machine made lets nothing of another's go; with one machine it is as ever."""
+    mine = [of_host("pi", f"p{n}", n) for n in (3, 4, 5)]
+    others = [of_host("far", f"f{n}", n) for n in (1, 2)]
+    strange = BackupSet("2020-01-02_1100", {}, State.UNPROVEN)
+    kept = {
+        each.backup.runtag
+        for each in judge_each_host([*mine, *others, strange], Policy(keep=1), NOW)
+        if each.keep
+    }
+    assert kept == {"p3", "f1", "2020-01-02_1100"}
+    assert judge_each_host(mine, Policy(keep=1), NOW) == judge(mine, Policy(keep=1), NOW)
+    both = [*mine, strange]
+    assert judge_each_host(both, Policy(keep=1), NOW) == judge(both, Policy(keep=1), NOW)

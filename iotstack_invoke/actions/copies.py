@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -108,9 +109,13 @@ def latest_of(
 ) -> BackupSet:
     """Return the newest good one of some sets in a folder, by the times in their manifests.
 
-    A name may tell any time, or none. Where none is good, it is the first of them.
+    A name may tell any time, or none. Where none is good, it is the first of them. In a folder
+    that several machines share it is the newest of this machine, if there is one.
     """
-    newest = newest_good(place, folder, datetime.now(UTC), failed=failed).good
+    now, here = datetime.now(UTC), socket.gethostname()
+    newest = newest_good(place, folder, now, failed=failed).good
+    if newest and newest.manifest and newest.manifest.host != here:
+        newest = newest_good(place, folder, now, host=here, failed=failed).good or newest
     return next((each for each in sets if newest and each.runtag == newest.runtag), sets[0])
 
 

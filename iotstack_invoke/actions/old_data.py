@@ -11,9 +11,10 @@ from ..errors import IotstackError
 from ..manifest import read_utc, utc_text
 from ..report import Report
 from ..rulebooks.restore import RESTORE
+from ..rules import BACKUPS
 from ..site import Site
 from ..steps import Command, Host
-from ..targets import ANY_EXIT, entries, read_text, root_words
+from ..targets import entries, read_text, root_words
 
 UNTIL_FILE = "keep-until.json"
 GONE_MARK = "removed"
@@ -32,10 +33,8 @@ def keep_until(host: Host, folders: Iterable[str], days: int, now: datetime) -> 
 
 
 def forget_days(host: Host, folder: str) -> None:
-    """Remove the note how long old data stay, when they were put back."""
+    """Remove the note how long old data stay: they are about to be put back."""
     host.remove([f"{folder}/{UNTIL_FILE}"])
-    words = ("find", folder, "-maxdepth", "0", "-empty", "-delete")
-    host.run(Command(words, ANY_EXIT))
 
 
 def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> None:
@@ -55,8 +54,11 @@ def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> 
 def find_expired(host: Host, stack: str, now: datetime | None = None) -> list[tuple[str, ...]]:
     """Return the folders of each reload of a stack whose days are over.
 
-    With a clock that stands before the reload there are none.
+    With a clock that stands before the reload there are none; none either while an undo is owed,
+    which may need them.
     """
+    if read_text(host, f"{stack}/{BACKUPS}/.journal"):
+        return []
     now = now or datetime.now(UTC)
     found = []
     for name in sorted(entries(host, f"{stack}/{RESTORE}")):

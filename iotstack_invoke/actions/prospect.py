@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ..errors import Refused, StepFailed
 from ..manifest import Manifest
@@ -22,6 +23,8 @@ from ..steps import Command, Record
 from ..targets import ANY_EXIT, Target, device, entries, mount_points
 from .wish import Source, Wish
 
+STAMP_FORM = "%Y%m%dT%H%M%SZ"
+_STAMP = re.compile(r"^previous-.*-(\d{8}T\d{6}Z)(-undone)?$")
 FOLDERS = ("services", "volumes")
 INFLUX_FOLDER = "volumes/influxdb"
 EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
@@ -30,11 +33,48 @@ OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
 """What compose reads besides docker-compose.yml, unless it is told which files to read."""
 
 
-def server_in(found: tuple[Found, ...], name: str, stack: str) -> Server:
-    """Return the InfluxDB of a stack, and where its data lie, or will lie once it is made."""
+def server_in(target: Target, found: tuple[Found, ...], name: str) -> Server:
+    """Return the InfluxDB of a stack, and where its data lie, or will lie once it is made.
+
+    A link on the way there is followed: what is renamed must be the data.
+    """
     container = named(found, name)
     mounts = {each.inside: each.on_host for each in container.mounts} if container else {}
-    return Server(name, mounts.get(DATA_INSIDE, f"{stack}/{INFLUX_FOLDER}/data"))
+    data = mounts.get(DATA_INSIDE, f"{target.folder}/{INFLUX_FOLDER}/data")
+    real = target.host.run(Command((*target.as_root, "realpath", "-m", "--", data))).out.rstrip(
+        "\n"
+    )
+    return Server(name, real)
+
+
+def refuse_inner_mounts(target: Target, found: tuple[Found, ...], name: str) -> None:
+    """Raise Refused where InfluxDB's data are mapped in pieces: they cannot be swapped whole."""
+    container = named(found, name)
+    inner = [
+        each.inside
+        for each in (container.mounts if container else ())
+        if each.inside.startswith(f"{DATA_INSIDE}/") and each.inside != BACKUP_INSIDE
+    ]
+    if inner:
+        raise Refused(
+            f"On {target.name} container {name} maps {', '.join(inner)} apart from "
+            f"{DATA_INSIDE}, so its data cannot be swapped as a whole. Nothing was changed. Map "
+            f"{DATA_INSIDE} alone (and {BACKUP_INSIDE})."
+        )
+
+
+def time_stamp(target: Target) -> str:
+    """Return the time for the name of what is kept: later than all there is, whatever the clock.
+
+    Undo goes back in the order of these names.
+    """
+    names = entries(target.host, f"{target.folder}/{RESTORE}")
+    found = [match[1] for name in names if (match := _STAMP.search(name))]
+    newest = max(found, default="")
+    now = datetime.now(UTC)
+    if newest >= now.strftime(STAMP_FORM):
+        now = datetime.strptime(newest, STAMP_FORM).replace(tzinfo=UTC) + timedelta(seconds=1)
+    return now.strftime(STAMP_FORM)
 
 
 def influx_apart(target: Target, server: Server) -> str:
@@ -58,8 +98,13 @@ def refuse_mounts(target: Target, paths: Iterable[str], advice: str) -> None:
 
 
 def refuse_stage_apart(target: Target) -> None:
-    """Raise Refused where `restore/` is on another file system than the stack."""
+    """Raise Refused where `restore/` is a link, or on another file system than the stack."""
     stage = f"{target.folder}/{RESTORE}"
+    if entries(target.host, target.folder).get(RESTORE) == "l":
+        raise Refused(
+            f"On {target.name} {stage} is a link. Nothing was changed. Make it a plain folder of "
+            "the stack: what is replaced is renamed into it."
+        )
     if device(target.host, stage) != device(target.host, target.folder):
         raise Refused(
             f"On {target.name} {stage} lies on another file system than the stack, so nothing "
@@ -129,14 +174,14 @@ class Prospect:
         )
         kinds = self._kinds()
         server = (
-            server_in(found, self.settings.influx.container, target.folder)
-            if "influx" in kinds
-            else None
+            server_in(target, found, self.settings.influx.container) if "influx" in kinds else None
         )
         server_there = named(found, self.settings.influx.container) is not None
         if server and compose_file and not server_there:
             self._refuse_without_server(compose)
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        if server:
+            refuse_inner_mounts(target, found, server.container)
+        now = time_stamp(target)
         return RestoreFacts(
             kinds=kinds,
             in_place=self.source.in_place,

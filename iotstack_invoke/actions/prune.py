@@ -14,7 +14,15 @@ from ..checks import HERE, Checks, failed_at
 from ..engine import signals_raised
 from ..errors import ExitCode, Interrupted, StepFailed, UsageError
 from ..report import Report, age_text
-from ..retention import POLICY_KEYS, Policy, Verdict, judge, policy_mistakes, read_policy
+from ..retention import (
+    POLICY_KEYS,
+    Policy,
+    Verdict,
+    judge,
+    judge_each_host,
+    policy_mistakes,
+    read_policy,
+)
 from ..sets import removals_in, strangers_in
 from ..settings import Settings
 from ..site import Site, finish_removals, remove_set, sets_in
@@ -47,9 +55,9 @@ class Pruning:
         self.begun = removals_in(names)
         self.strangers = strangers_in(names)
         if self.policy:
-            self.verdicts = judge(
-                sets_in(self.place, self.folder, failed_at(checks, self.name)), self.policy, now
-            )
+            found = sets_in(self.place, self.folder, failed_at(checks, self.name))
+            alone = self.name == HERE
+            self.verdicts = (judge if alone else judge_each_host)(found, self.policy, now)
 
     def act(self) -> None:
         """Remove what is to go, the oldest first; raises StepFailed."""

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from .. import __version__
 from ..checks import HERE, Check
 from ..engine import Run, RunResult, signals_raised
-from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed
+from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, UsageError
 from ..hosts import LocalHost, locked
 from ..journal import Journal
 from ..manifest import Manifest, utc_text
@@ -49,7 +49,10 @@ def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
         with signals_raised():
             checks = site.checks.newest()
             asked = at or (VAULT if site.vaults else HERE)
-            copy = find_copy(site, runtag, places_meant(site, asked)[0], checks)
+            places = places_meant(site, asked)
+            if len(places) > 1 and asked != VAULT:
+                raise UsageError(f"--at {asked}: name one place: {', '.join(places)}.")
+            copy = find_copy(site, runtag, places[0], checks)
             with _scratch_folder(site) as scratch:
                 return _Rehearsal(site, copy, scratch, report).run()
     except Interrupted as error:

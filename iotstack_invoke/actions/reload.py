@@ -27,11 +27,19 @@ from ..settings import Settings
 from ..steps import Command
 from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
 from .old_data import find_expired, keep_until, remove_old
-from .prospect import influx_apart, refuse_mounts, refuse_stage_apart, server_in
-from .restore import Ledger, log_beside
+from .prospect import (
+    influx_apart,
+    refuse_inner_mounts,
+    refuse_mounts,
+    refuse_stage_apart,
+    server_in,
+    time_stamp,
+)
+from .restore import Ledger, committed, is_committed, log_beside
 from .undo import journal_of, recover
 from .wish import Wish, confirm
 
+PURPOSE = "reload-influxdb"
 SHOW_DATABASES = ("influx", "-execute", "SHOW DATABASES")
 ASK_LIMIT_S = 600.0
 ROOM_EACH = 1.25
@@ -75,10 +83,16 @@ def reload_influxdb(
         with signals_raised(), open_target(settings, wish.host) as target:
             if dry_run:
                 return _Reload(settings, target, wish, asked, report).show()
-            with locked_target(target, "reload-influxdb") as lock:
+            if not wish.yes:  # while a person thinks, a backup may run
+                with locked_target(target, PURPOSE) as lock:
+                    recover(target, journal_of(target, lock), report)
+                _Reload(settings, target, wish, asked, report).tell()
+                confirm(wish, "reload InfluxDB")
+            with locked_target(target, PURPOSE) as lock:
                 return _Reload(settings, target, wish, asked, report).run(lock)
     except Interrupted as error:
-        report.fail(f"The reload was {error}. InfluxDB is as it was before.")
+        left = error.left or "InfluxDB is as it was before."
+        report.fail(f"The reload was {error}. {left}")
         return error.exit_code
 
 
@@ -93,7 +107,7 @@ class _Reload:
         self.wish = wish
         self.asked = asked
         self.report = report
-        self.name = f"influxdb-{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
+        self.name = f"influxdb-{time_stamp(target)}"
 
     def show(self) -> int:
         """Print the plan; change nothing."""
@@ -101,6 +115,13 @@ class _Reload:
         self._tell_what(facts, self._look(facts))
         self.report.plan(self._plan(facts))
         return ExitCode.GOOD
+
+    def tell(self) -> None:
+        """Tell what would be done; raises Refused where it cannot be."""
+        facts = self._facts()
+        before = self._look(facts)
+        self._refuse_without_room(facts, before)
+        self._tell_what(facts, before)
 
     def run(self, lock: Lock) -> int:
         """Reload under the lock."""
@@ -113,11 +134,11 @@ class _Reload:
         facts = self._facts()
         before = self._look(facts)
         self._refuse_without_room(facts, before)
-        self._tell_what(facts, before)
-        confirm(self.wish, "reload InfluxDB")
+        if self.wish.yes:
+            self._tell_what(facts, before)
         folder = f"{target.folder}/{RESTORE}"
         target.host.run(Command(("mkdir", "-p", "-m", "0700", "--", folder)))
-        log = log_beside(self.settings, target, "reload-influxdb")
+        log = log_beside(self.settings, target, PURPOSE)
         watcher = Fanout(LogWatcher(log), self.report)
         began, started = datetime.now().astimezone(), time.monotonic()
         self.report.tell(f"InfluxDB is away from {began:%H:%M:%S} on.")
@@ -132,14 +153,19 @@ class _Reload:
             ).do()
         except BaseException as error:
             log.write("reload", f"ended early: {error}")
-            log.leave()
+            log.finish(os.rename)
+            if isinstance(error, Interrupted) and is_committed(target, facts.previous):
+                error.left = "InfluxDB was reloaded before that."
             raise
         finally:
             self.report.stop_bars()
         if result.failed:
             return self._end(result, log)
-        away = f"{duration_text(time.monotonic() - started)}, from {began:%H:%M:%S} on"
-        return self._good(facts, before, result, log, away)
+        with committed("InfluxDB is reloaded, but not all was tidied up."):
+            return self._good(facts, before, result, log, self._away(began, started))
+
+    def _away(self, began: datetime, started: float) -> str:
+        return f"{duration_text(time.monotonic() - started)}, from {began:%H:%M:%S} on"
 
     # What is looked at.
 
@@ -156,7 +182,8 @@ class _Reload:
         version = influx_version(host, name, target.docker)
         if not version.startswith("1."):
             raise Refused(f"Container {name} runs InfluxDB {version}; a reload is for 1.x.")
-        server = server_in(found, name, target.folder)
+        refuse_inner_mounts(target, found, name)
+        server = server_in(target, found, name)
         meta = Command((*target.as_root, "test", "-e", f"{server.data}/meta/meta.db"), ANY_EXIT)
         if host.run(meta).exit_code:
             raise Refused(
@@ -222,7 +249,8 @@ class _Reload:
             f"  stops and starts again: {facts.server.container}; everything else runs on, and "
             "what it writes meanwhile is refused to it"
         )
-        self.report.write(f"  the old data stay in: {facts.aside}")
+        if self.asked.keep_old_days != 0:
+            self.report.write(f"  the old data stay in: {facts.aside}")
 
     def _end(self, result: RunResult, log: RunLog) -> int:
         owed = read_text(self.target.host, self.target.journal)
@@ -266,7 +294,8 @@ class _Reload:
             return f"{told} Remove them when nobody needs them."
         until = keep_until(host, folders, days, datetime.now(UTC))
         day = f"{until.astimezone():%Y-%m-%d %H:%M}"
-        return f"{told} The first backup, prune or reload after {day} removes them."
+        where = f" on {self.target.name}" if self.wish.host else ""
+        return f"{told} The first backup, prune or reload{where} after {day} removes them."
 
 
 def _rows(

@@ -6,11 +6,12 @@ switch nothing of the stack is touched; after it, every step has an undo until t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import posixpath
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,6 +73,21 @@ class Ledger:
         self._records[record.output] = record
 
 
+def is_committed(target: Target, previous: str) -> bool:
+    """Tell whether a change was committed: then its journal was kept."""
+    return bool(read_text(target.host, f"{previous}/journal", target.as_root))
+
+
+@contextlib.contextmanager
+def committed(left: str) -> Iterator[None]:
+    """Let a signal that comes after the commit say what is left."""
+    try:
+        yield
+    except Interrupted as error:
+        error.left = left
+        raise
+
+
 def log_beside(settings: Settings, target: Target, name: str) -> RunLog:
     """Return the log of a run on a target: beside its backups, or among a laptop's state."""
     folder = f"{settings.stack.folder}/backups"
@@ -91,10 +107,17 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
                 chosen = _Restore(settings, target, source, wish, report)
                 if options.dry_run:
                     return chosen.show()
-                with locked_target(target, f"restore {chosen.runtag}") as lock:
+                purpose = f"restore {chosen.runtag}"
+                if not wish.yes:  # while a person thinks, a backup may run
+                    with locked_target(target, purpose) as lock:
+                        recover(target, journal_of(target, lock), report)
+                    chosen.tell()
+                    confirm(wish, purpose)
+                with locked_target(target, purpose) as lock:
                     return chosen.run(options, lock)
     except Interrupted as error:
-        report.fail(f"The restore was {error}. The stack is as it was before.")
+        left = error.left or "The stack is as it was before."
+        report.fail(f"The restore was {error}. {left}")
         return error.exit_code
 
 
@@ -138,15 +161,21 @@ class _Restore:
         self.report.plan(self._plan(targets, facts))
         return ExitCode.GOOD
 
-    def run(self, options: Options, lock: Lock) -> int:
-        """Restore under the lock, which is held again before anything is undone."""
-        self.journal = journal_of(self.target, lock)
-        recover(self.target, self.journal, self.report)
+    def tell(self) -> None:
+        """Tell what would be done; raises Refused where it cannot be."""
         facts = self.before.facts()
         self.before.refuse_without_room(facts)
         self._tell_what(facts)
         self._tell_room(facts)
-        confirm(self.wish, f"restore {self.runtag}")
+
+    def run(self, options: Options, lock: Lock) -> int:
+        """Restore under the lock, which is held again before anything is undone."""
+        self.journal = journal_of(self.target, lock)
+        recover(self.target, self.journal, self.report)
+        if self.wish.yes:
+            self.tell()
+        facts = self.before.facts()
+        self.before.refuse_without_room(facts)
         self._begin_stage(facts)
         log = log_beside(self.settings, self.target, f"{self.runtag}.restore")
         notes = Notes()
@@ -165,10 +194,13 @@ class _Restore:
                 return self._end(result, log, self._what_is_left())
         except BaseException as error:
             log.write("restore", f"ended early: {error}")
-            log.leave()
+            log.finish(os.rename)
+            if isinstance(error, Interrupted) and is_committed(self.target, facts.previous):
+                error.left = f"{self.runtag} was restored before that."
             raise
-        self._clear_stage()
-        return self._good(facts, staged + result, log, notes)
+        with committed(f"{self.runtag} is restored, but not all was tidied up."):
+            self._clear_stage()
+            return self._good(facts, staged + result, log, notes)
 
     def _what_is_left(self) -> str:
         if read_text(self.target.host, self.target.journal):

@@ -26,6 +26,8 @@ class Seen:
     place: str
     newest: Newest = field(default_factory=Newest)
     trouble: str = ""
+    host: str = ""
+    """The machine whose sets count; all, if none is named."""
 
 
 def tell_status(settings: Settings, max_age: str, at: str, report: Report) -> None:
@@ -65,7 +67,7 @@ def _look(
         newest = within(PLACE_LIMIT_S, name, ask)
     except IotstackError as error:
         return Seen(name, trouble=one_line(str(error)))
-    return Seen(name, newest)
+    return Seen(name, newest, host=host)
 
 
 def judge_status(seen: Sequence[Seen], now: datetime, limit: timedelta) -> tuple[bool, str]:
@@ -87,7 +89,7 @@ def _told(each: Seen, now: datetime) -> str:
     """Return the newest good set of a place with its age: a young one's clock may be ahead."""
     good, made = each.newest.good, each.newest.made
     if good is None or made is None:
-        return "none at all"
+        return f"none of {each.host}" if each.host and each.place != HERE else "none at all"
     age = age_text(min(made, now), now)
     told = f"is {age} old" if age != "just now" else "was made just now"
     return f"{good.runtag} {told}, {good.state.value}"

@@ -56,6 +56,7 @@ def undo(settings: Settings, wish: Wish, report: Report) -> int:
             raise NotFound(f"On {target.name} there is no restore or reload that can be undone.")
         replaced = _folder(kept)
         confirm(wish, f"go back to before {replaced}, without what was stored since,")
+        forget_days(target.host, posixpath.dirname(kept))
         # From here on it is a restore that did not end: whatever happens, it is undone.
         # What has been live since is kept: the step that would remove it is left out.
         lines = read_text(target.host, kept).splitlines()
@@ -65,7 +66,6 @@ def undo(settings: Settings, wish: Wish, report: Report) -> int:
         target.host.rename(f"{kept}.undo", kept)
         target.host.rename(kept, target.journal)  # at once: never two of them, never none
         recover(target, journal, report)
-        forget_days(target.host, posixpath.dirname(kept))
         report.write(
             f"Undone. The stack on {target.name} is as it was before '{replaced}'. What it was "
             f"since then is in {target.folder}/{RESTORE}/previous-{replaced}-undone (or in a "

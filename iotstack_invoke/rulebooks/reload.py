@@ -76,7 +76,7 @@ def reloaded(job: Job) -> Iterator[Step]:
     users = f"{facts.previous}.users"
     dumps = posixpath.dirname(facts.stage)
 
-    yield UseStage("pi", (facts.stage, facts.used, users), as_root, guard)
+    yield UseStage("pi", (facts.stage, users), as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
     yield MakeFolder("pi", facts.stage, as_root, guard, like=data)
     yield StopContainers("pi", names, docker, guard)

@@ -19,7 +19,15 @@ from .stack import STOP_LIMIT_S, guarded
 DATA_INSIDE = "/var/lib/influxdb"
 ALONE = "iotstack-influxdb-alone"
 """The container that takes a dump out of data, or loads it, where no client reaches it."""
-ALONE_SETTINGS = ("INFLUXDB_HTTP_AUTH_ENABLED=false", "INFLUXDB_MONITOR_STORE_ENABLED=false")
+ALONE_SETTINGS = (
+    "INFLUXDB_HTTP_AUTH_ENABLED=false",
+    "INFLUXDB_MONITOR_STORE_ENABLED=false",
+    "INFLUXDB_CONTINUOUS_QUERIES_ENABLED=false",
+    "INFLUXDB_RETENTION_ENABLED=false",
+)
+"""It asks for no password, and changes no data by itself."""
+OUR_LABEL = "iotstack-invoke=alone"
+"""What our own containers bear: none of another's is ever removed."""
 KEPT_SETTINGS = "INFLUXDB_DATA_"
 """What of a container's environment says how data are stored; the rest may be a password."""
 INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}]'
@@ -59,7 +67,8 @@ class RunAlone:
 
     def _command(self, image: str, user: str, settings: tuple[str, ...]) -> Command:
         words = (
-            *("run", "--detach", "--name", self.alone, "--network", "bridge"),
+            *("run", "--detach", "--name", self.alone, "--label", OUR_LABEL),
+            *("--network", "bridge"),
             *(() if self.image else ("--volumes-from", self.container)),
             *("--volume", f"{self.data}:{DATA_INSIDE}"),
             *("--volume", f"{self.dumps}:{BACKUP_INSIDE}"),
@@ -82,10 +91,12 @@ class RunAlone:
         host.run(self._command(image, user, kept), scene.hear)
 
     def undo(self, host: Host) -> None:
-        """Remove it, whether it runs or not."""
-        words = (*self.docker, "rm", "--force", self.alone)
-        command = guarded(self.guard, words, STOP_LIMIT_S)
-        host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+        """Remove it, whether it runs or not, if it is ours."""
+        chosen = ("--filter", f"name=^/?{self.alone}$", "--filter", f"label={OUR_LABEL}")
+        found = host.run(Command((*self.docker, "ps", "--all", "--quiet", *chosen))).out.split()
+        if found:
+            words = (*self.docker, "rm", "--force", *found)
+            host.run(guarded(self.guard, words, STOP_LIMIT_S))
 
 
 @dataclass(frozen=True, slots=True)

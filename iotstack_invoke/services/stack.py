@@ -26,35 +26,45 @@ HEALTH_FORM = (
 )
 
 # Each script takes its paths as "$1", "$2" …; `sync FOLDER` makes a rename in it last (fsync).
+# A mv(1) to another file system would copy, and half a copy looks like the whole: refused.
+RENAME = (
+    'there() { [ -e "$1" ] || [ -L "$1" ]; }; '
+    'rename() { mkdir -p "$(dirname "$2")" || return 1; '
+    'if [ "$(stat -c %d "$1")" != "$(stat -L -c %d "$(dirname "$2")")" ]; then '
+    'echo "$2 is on another file system than $1" >&2; return 1; fi; mv -T "$1" "$2"; }; '
+)
 SWAP = (
-    'live=$1 staged=$2 aside=$3; mkdir -p "$(dirname "$aside")" "$(dirname "$live")" || exit 1; '
-    'if [ -e "$live" ] || [ -L "$live" ]; then mv -T "$live" "$aside" || exit 1; fi; '
-    'mv -T "$staged" "$live" && sync "$(dirname "$live")" "$(dirname "$aside")"'
+    f"{RENAME} live=$1 staged=$2 aside=$3; "
+    'if there "$live"; then rename "$live" "$aside" || exit 1; '
+    'else mkdir -p "$(dirname "$aside")" && : > "$aside.new" || exit 1; fi; '
+    'rename "$staged" "$live" && sync "$(dirname "$live")" "$(dirname "$aside")"'
 )
 # What has been live is never handed back to staging: nobody takes a used item for a fresh one.
-# aside there: put it back, whatever lies in its place. aside not there and staged gone: the item
-# is new on this host, so it goes; unless it went already.
+# aside there: put it back, whatever lies in its place. The mark beside it: the item is new on
+# this host, so it goes. Neither, and not undone yet: what was live is gone, and nothing is done.
 UNSWAP = (
-    "live=$1 staged=$2 aside=$3 used=$4; "
-    'there() { [ -e "$1" ] || [ -L "$1" ]; }; '
+    f"{RENAME} live=$1 staged=$2 aside=$3 used=$4; "
     'if there "$aside"; then '
-    'if there "$live"; then mkdir -p "$(dirname "$used")" && mv -T "$live" "$used" || exit 1; fi; '
-    'mv -T "$aside" "$live" || exit 1; '
-    'elif ! there "$staged" && ! there "$used" && there "$live"; then '
-    'mkdir -p "$(dirname "$used")" && mv -T "$live" "$used" || exit 1; fi; '
+    'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
+    'rename "$aside" "$live" || exit 1; '
+    'elif there "$aside.new"; then '
+    'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
+    'rm -f "$aside.new" || exit 1; '
+    'elif ! there "$staged" && ! there "$used"; then '
+    'echo "$aside is gone, so $live cannot be put back" >&2; exit 1; fi; '
     'sync "$(dirname "$live")"'
 )
 
 # A plain file in the place of a folder: Docker refuses to mount it, so no container starts on it.
 PUT_AWAY = (
-    'live=$1 aside=$2; mkdir -p "$(dirname "$aside")" && mv -T "$live" "$aside" && : > "$live" '
+    f'{RENAME} live=$1 aside=$2; rename "$live" "$aside" && : > "$live" '
     '&& sync "$(dirname "$live")" "$(dirname "$aside")"'
 )
 PUT_BACK = (
-    'live=$1 aside=$2 used=$3; [ -e "$aside" ] || [ -L "$aside" ] || exit 0; '
+    f'{RENAME} live=$1 aside=$2 used=$3; there "$aside" || exit 0; '
     'if [ -f "$live" ]; then rm -f "$live"; '
-    'elif [ -e "$live" ]; then mkdir -p "$(dirname "$used")" && mv -T "$live" "$used"; fi '
-    '&& mv -T "$aside" "$live" && sync "$(dirname "$live")"'
+    'elif there "$live"; then rename "$live" "$used"; fi '
+    '&& rename "$aside" "$live" && sync "$(dirname "$live")"'
 )
 
 
@@ -77,6 +87,14 @@ def wait_for_orphans(host: Host, guard: str) -> None:
 
 def _stop(docker: tuple[str, ...], names: tuple[str, ...], guard: str) -> Command:
     return guarded(guard, (*docker, "stop", "--time", "60", *names), STOP_LIMIT_S)
+
+
+def _those_there(host: Host, docker: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    form = ("inspect", "--type", "container", "--format", "{{.Name}}")
+    told = host.run(Command((*docker, *form, *names), frozenset({0, 1}))).out.split()
+    return tuple(name for name in names if f"/{name}" in told)
 
 
 def _start(docker: tuple[str, ...], names: tuple[str, ...], guard: str) -> Command:
@@ -106,10 +124,14 @@ class StopContainers:
             scene.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> None:
-        """Start them; one that Docker itself started after a power cut sees what was swapped."""
-        if self.names:
-            host.run(self._command)
-            host.run(_start(self.docker, self.names, self.guard))
+        """Start them; one that Docker itself started after a power cut sees what was swapped.
+
+        One that somebody removed keeps no other from being started.
+        """
+        names = _those_there(host, self.docker, self.names)
+        if names:
+            host.run(_stop(self.docker, names, self.guard))
+            host.run(_start(self.docker, names, self.guard))
 
 
 @dataclass(frozen=True, slots=True)
