@@ -41,9 +41,8 @@ def server_in(target: Target, found: tuple[Found, ...], name: str) -> Server:
     container = named(found, name)
     mounts = {each.inside: each.on_host for each in container.mounts} if container else {}
     data = mounts.get(DATA_INSIDE, f"{target.folder}/{INFLUX_FOLDER}/data")
-    real = target.host.run(Command((*target.as_root, "realpath", "-m", "--", data))).out.rstrip(
-        "\n"
-    )
+    words = (*target.as_root, "realpath", "-m", "--", data)
+    real = target.host.run(Command(words)).out.rstrip("\n")
     return Server(name, real)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ OUR_LABEL = "iotstack-invoke=alone"
 """What our own containers bear: none of another's is ever removed."""
 KEPT_SETTINGS = "INFLUXDB_DATA_"
 """What of a container's environment says how data are stored; the rest may be a password."""
+REMOVE_LIMIT_S = 30.0
+REMOVE_PAUSE_S = 0.3
 INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}]'
 
 
@@ -93,10 +96,16 @@ class RunAlone:
     def undo(self, host: Host) -> None:
         """Remove it, whether it runs or not, if it is ours."""
         chosen = ("--filter", f"name=^/?{self.alone}$", "--filter", f"label={OUR_LABEL}")
-        found = host.run(Command((*self.docker, "ps", "--all", "--quiet", *chosen))).out.split()
-        if found:
+        listed = Command((*self.docker, "ps", "--all", "--quiet", *chosen))
+        deadline = time.monotonic() + REMOVE_LIMIT_S
+        while found := host.run(listed).out.split():
             words = (*self.docker, "rm", "--force", *found)
-            host.run(guarded(self.guard, words, STOP_LIMIT_S))
+            command = guarded(self.guard, words, STOP_LIMIT_S)
+            # A removal that was broken off goes on in the engine: then this one is refused.
+            told = host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+            if told.exit_code and time.monotonic() > deadline:
+                raise StepFailed(f"Container {self.alone} cannot be removed: {told.last_words}")
+            time.sleep(REMOVE_PAUSE_S if told.exit_code else 0)
 
 
 @dataclass(frozen=True, slots=True)

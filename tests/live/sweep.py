@@ -88,7 +88,14 @@ class Sweep:
         left = self.scene.leftovers()
         if "late" in way and number < self.first_of_switch:  # the next restore removes it
             left = [each for each in left if not each.endswith(".partial")]
+        if self.task == "reload-influxdb" and number >= self.last_of_switch:
+            left = [each for each in left if not each.endswith("-undone")]  # was live for a moment
         assert left == []
+
+    @property
+    def last_of_switch(self):
+        """The number of the last swap."""
+        return max(n for n, call in enumerate(self.calls, 1) if "staged=$2" in call)
 
     @property
     def first_of_switch(self):
