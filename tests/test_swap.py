@@ -1,0 +1,169 @@
+"""Swapping by rename, and the way back from wherever it stopped: with real files."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from scenes import PlainScene
+
+from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.services import stack
+from iotstack_invoke.services.stack import PutAway, StopContainers, SwapItem
+
+HOST = LocalHost("/")
+SHM = Path("/dev/shm")
+
+
+@pytest.fixture
+def scene():
+    return PlainScene({"pi": HOST})
+
+
+@pytest.fixture
+def places(tmp_path):
+    """The four places of a swap; a staged folder is there, and a live one."""
+    found = {
+        name: tmp_path / name / "item's\nname" for name in ("live", "staged", "aside", "used")
+    }
+    for name in ("live", "staged"):
+        found[name].mkdir(parents=True)
+        (found[name] / "file").write_text(name)
+    return found
+
+
+def swap(places):
+    """The step between these places."""
+    order = (str(places[name]) for name in ("live", "staged", "aside", "used"))
+    return SwapItem("pi", *order, (), str(places["live"].parent.parent / "guard"))
+
+
+def content(path):
+    """What the file in a folder says; None where there is no folder."""
+    return (path / "file").read_text() if path.exists() else None
+
+
+def remove(path):
+    """Remove a folder."""
+    subprocess.run(["rm", "-rf", path], check=True)
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_there_and_back(scene, places, is_new):
+    """The staged one is live, the old one aside; undone once or twice, all is as before."""
+    if is_new:
+        remove(places["live"])
+    step = swap(places)
+    step.do(scene)
+    assert content(places["live"]) == "staged"
+    assert content(places["aside"]) == (None if is_new else "live")
+    for _ in range(2):
+        step.undo(HOST)
+        assert content(places["live"]) == (None if is_new else "live")
+        assert content(places["used"]) == "staged"
+        assert list(places["aside"].parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_swap_that_stopped_anywhere_is_undone(scene, places, is_new, renames, monkeypatch):
+    """Before its first rename, between the two, after both; and an undo that stopped likewise."""
+    if is_new:
+        remove(places["live"])
+    step = swap(places)
+    calls = places["live"].parent.parent / "calls"
+    tool = calls.parent / "bin/mv"
+    tool.parent.mkdir()
+    tool.write_text(
+        f'#!/bin/sh\necho >> {calls}\n[ $(wc -l < {calls}) -le "$MOST" ] || exit 1\n'
+        'exec /bin/mv "$@"\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("MOST", str(renames))
+    try:
+        step.do(scene)
+    except StepFailed:
+        assert renames < 2
+    for most in ("0", "1", "9"):
+        calls.unlink(missing_ok=True)
+        monkeypatch.setenv("MOST", most)
+        try:
+            step.undo(HOST)
+        except StepFailed:
+            assert most != "9"
+    assert content(places["live"]) == (None if is_new else "live")
+    assert "staged" in (content(places["staged"]), content(places["used"]))
+
+
+def test_an_old_folder_that_is_gone_is_an_error(scene, places):
+    """What is live is not taken for new, and stays, where somebody removed what was before it."""
+    step = swap(places)
+    step.do(scene)
+    remove(places["aside"])
+    with pytest.raises(StepFailed, match="cannot be put back"):
+        step.undo(HOST)
+    assert content(places["live"]) == "staged"
+
+
+def _elsewhere(tmp_path):
+    if not SHM.is_dir() or SHM.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    return SHM / f"iotstack-swap-{os.getpid()}"
+
+
+def test_a_rename_never_becomes_a_copy(scene, places, tmp_path):
+    """A place on another file system is refused, also behind a link; nothing moved."""
+    other = _elsewhere(tmp_path)
+    other.mkdir()
+    try:
+        (tmp_path / "link").symlink_to(other)
+        for place in (other / "aside", tmp_path / "link/aside"):
+            with pytest.raises(StepFailed, match="on another file system"):
+                swap({**places, "aside": place}).do(scene)
+            with pytest.raises(StepFailed, match="on another file system"):
+                put_away(places, place).do(scene)
+        assert content(places["live"]) == "live"
+        assert list(other.iterdir()) == []
+    finally:
+        remove(other)
+
+
+def put_away(places, aside):
+    """The step that leaves a plain file in the place of the live folder."""
+    order = (str(each) for each in (places["live"], aside, places["used"]))
+    return PutAway("pi", *order, (), str(places["live"].parent.parent / "guard"))
+
+
+@pytest.mark.parametrize("then", ["nothing", "folder", "gone"])
+def test_a_folder_that_is_put_away_comes_back(scene, places, then):
+    """Whatever lies in its place by then."""
+    step = put_away(places, places["aside"])
+    step.undo(HOST)
+    assert content(places["live"]) == "live"
+    step.do(scene)
+    assert places["live"].read_bytes() == b""
+    assert content(places["aside"]) == "live"
+    if then != "nothing":
+        places["live"].unlink()
+    if then == "folder":
+        places["live"].mkdir()
+        (places["live"] / "file").write_text("somebody's")
+    for _ in range(2):
+        step.undo(HOST)
+        assert content(places["live"]) == "live"
+        assert content(places["used"]) == ("somebody's" if then == "folder" else None)
+
+
+def test_a_container_that_was_removed_keeps_no_other_down(tmp_path):
+    """Those that are there are started; with none there is nothing to start."""
+    script, calls = tmp_path / "docker", tmp_path / "calls"
+    script.write_text(
+        f'#!/bin/sh\n[ "$1" = inspect ] && {{ echo /b; exit 1; }}\necho "$@" >> {calls}\n'
+    )
+    script.chmod(0o755)
+    step = StopContainers("pi", ("a", "b"), (str(script),), str(tmp_path / "guard"))
+    step.undo(HOST)
+    assert calls.read_text() == "stop --time 60 b\nstart b\n"
+    assert stack._those_there(HOST, (str(script),), ("a",)) == ()
