@@ -57,7 +57,8 @@ def find_expired(host: Host, stack: str, now: datetime | None = None) -> list[tu
     With a clock that stands before the reload there are none; none either while an undo is owed,
     which may need them.
     """
-    if read_text(host, f"{stack}/{BACKUPS}/.journal"):
+    journal = f"{stack}/{BACKUPS}/.journal"
+    if host.look([journal]):
         return []
     now = now or datetime.now(UTC)
     found = []

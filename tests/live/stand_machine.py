@@ -306,7 +306,7 @@ class Machine:
         words = ["nsenter", f"--target={self.pid}", "--net", "--mount", "--uts", "--ipc", "--pid"]
         if user and user != "root":
             words += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
-        return [*words, "env", "-C", str(cwd or self.home_of(user))]
+        return [*words, "env", "--default-signal", "-C", str(cwd or self.home_of(user))]
 
     def popen(self, argv, *, env=None, user=None, cwd=None, **kw):
         """Start a program; it leads a process group of its own. End it with `.end()`."""
