@@ -303,10 +303,12 @@ class Machine:
 
     def enter(self, user=None, cwd=None):
         """The words to put before a command so that it runs in this machine."""
-        words = ["nsenter", f"--target={self.pid}", "--net", "--mount", "--uts", "--ipc", "--pid"]
+        # Tests that run in the background of a shell were started with some signals ignored.
+        words = ["env", "--default-signal", "nsenter", f"--target={self.pid}"]
+        words += ["--net", "--mount", "--uts", "--ipc", "--pid"]
         if user and user != "root":
             words += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups"]
-        return [*words, "env", "--default-signal", "-C", str(cwd or self.home_of(user))]
+        return [*words, "env", "-C", str(cwd or self.home_of(user))]
 
     def popen(self, argv, *, env=None, user=None, cwd=None, **kw):
         """Start a program; it leads a process group of its own. End it with `.end()`."""

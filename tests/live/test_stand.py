@@ -102,7 +102,7 @@ def test_line(pi):
         assert pi.run(ssh, check=False).returncode == 255
     finally:
         pi.mend()
-    assert pi.run(ssh).returncode == 0
+    assert pi.run(["ssh", "nas", "true"]).returncode == 0
 
 
 def test_user_and_sudo(pi):
