@@ -25,7 +25,7 @@ from ..services.influx import BACKUP_INSIDE, influx_version
 from ..services.influx_count import Count
 from ..settings import Settings
 from ..steps import Command
-from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
+from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target
 from .old_data import find_expired, keep_until, remove_old
 from .prospect import (
     influx_apart,
@@ -36,7 +36,7 @@ from .prospect import (
     time_stamp,
 )
 from .restore import Ledger, committed, is_committed, log_beside
-from .undo import journal_of, recover
+from .undo import journal_of, recover, what_is_left
 from .wish import Wish, confirm
 
 PURPOSE = "reload-influxdb"
@@ -118,10 +118,13 @@ class _Reload:
 
     def tell(self) -> None:
         """Tell what would be done; raises Refused where it cannot be."""
+        self._tell_what(*self._ready())
+
+    def _ready(self) -> tuple[ReloadFacts, Look]:
         facts = self._facts()
-        before = self._look(facts)
-        self._refuse_without_room(facts, before)
-        self._tell_what(facts, before)
+        look = self._look(facts)
+        self._refuse_without_room(facts, look)
+        return facts, look
 
     def run(self, lock: Lock) -> int:
         """Reload under the lock."""
@@ -131,9 +134,7 @@ class _Reload:
         for folders in find_expired(target.host, target.folder):
             remove_old(target.host, folders, target.as_root)
             self.report.tell(f"removed, its days were over: {folders[0]}")
-        facts = self._facts()
-        before = self._look(facts)
-        self._refuse_without_room(facts, before)
+        facts, before = self._ready()
         if self.wish.yes:
             self._tell_what(facts, before)
         folder = f"{target.folder}/{RESTORE}"
@@ -253,10 +254,7 @@ class _Reload:
             self.report.write(f"  the old data stay in: {facts.aside}")
 
     def _end(self, result: RunResult, log: RunLog) -> int:
-        owed = read_text(self.target.host, self.target.journal)
-        left = "InfluxDB is as it was before."
-        if owed:
-            left = "The way back is not finished: run `inv undo`, which goes on with it."
+        left = what_is_left(self.target, "InfluxDB is as it was before.")
         log.write("reload", left)
         log.finish(os.rename)
         for each in result.failed:

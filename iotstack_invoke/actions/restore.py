@@ -35,7 +35,7 @@ from ..site import look_everywhere
 from ..steps import Command, Place, Record
 from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
 from .prospect import INFLUX_FOLDER, Prospect
-from .undo import journal_of, recover
+from .undo import journal_of, recover, what_is_left
 from .wish import Source, Wish, choose_set, confirm, source_of
 
 SET_MARK = ".set"
@@ -191,7 +191,9 @@ class _Restore:
             result = self._do(target, facts, ledger, watcher, options)
             self._down_s = time.monotonic() - started
             if result.failed:
-                return self._end(result, log, self._what_is_left())
+                return self._end(
+                    result, log, what_is_left(self.target, "The stack is as it was before.")
+                )
         except BaseException as error:
             log.write("restore", f"ended early: {error}")
             log.finish(os.rename)
@@ -201,11 +203,6 @@ class _Restore:
         with committed(f"{self.runtag} is restored, but not all was tidied up."):
             self._clear_stage()
             return self._good(facts, staged + result, log, notes)
-
-    def _what_is_left(self) -> str:
-        if read_text(self.target.host, self.target.journal):
-            return "The way back is not finished: run `inv undo`, which goes on with it."
-        return "The stack is as it was before."
 
     # What is done.
 

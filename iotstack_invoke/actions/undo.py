@@ -39,6 +39,13 @@ def recover(target: Target, journal: Journal, report: Report) -> None:
         report.tell(f"undone, left by a run that died: {undone}")
 
 
+def what_is_left(target: Target, undone: str) -> str:
+    """Return what a failed change left: `undone`, or the way back that is still to be gone."""
+    if read_text(target.host, target.journal):
+        return "The way back is not finished: run `inv undo`, which goes on with it."
+    return undone
+
+
 def undo(settings: Settings, wish: Wish, report: Report) -> int:
     """Go back to the state before the last restore or reload, and return the exit code."""
     with (

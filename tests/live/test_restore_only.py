@@ -1,21 +1,10 @@
 """A restore of single services and databases leaves everything else alone, and is undoable."""
 
-import shutil
-
 import pytest
-from restorer import Restorer, below, containers, points, running, start_client, tree
-from stand import SERVICES, compose, query, remove_iotstack, wait_ping, write_points
+from restorer import below, containers, points, running, start_client, tree
+from stand import SERVICES, compose, query, wait_ping, write_points
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="module")
-def person(pi, far, nas):
-    made = Restorer(pi, far, nas)
-    yield made
-    remove_iotstack(pi)
-    remove_iotstack(far)
-    shutil.rmtree(made.vault)
 
 
 @pytest.fixture(params=["this machine", "test-pi"])
