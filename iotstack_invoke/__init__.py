@@ -5,7 +5,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
     errors  gzips                          what can go wrong; gzip streams
     runtag  steps  children  durations     a backup's name; what a step is; what runs for us; 26h
     settings  rules  manifest  sets        hosts.toml; patterns and rules; what a set holds
-    retention                              which sets stay
+    retention  services/table              which sets stay; which service is saved how
     plan  journal  runner                  what runs and why; what to undo; Invoke, mended
     services/influx_log, _meta, _shard,    InfluxDB's words, its catalogue, its files; what a dump
     _check                                 must hold
@@ -15,8 +15,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            reading: archives read to their last byte;
                                            stack: stop, swap, start; influx_server, influx_dump,
-                                           influx_load, influx_count: load and prove;
-                                           databases: images whose data are not safe to copy
+                                           influx_load, influx_count: load and prove
     engine  log  report  site  findings    a plan, done; what is written down; what is seen; where
                                            the stack, its backups and its vaults are; what is fit
     rulebooks/                             the rules: read them first

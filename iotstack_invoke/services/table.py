@@ -1,0 +1,301 @@
+"""Which service a container is, and how a backup saves its data: table.toml, and who is in it.
+
+Pure but for reading that file once. Not for: how data are saved; what is excluded (settings).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any
+
+from ..manifest import Container
+
+# IOTstack builds some images itself: iotstack_mariadb by compose v1, iotstack-mariadb by v2.
+_OURS = re.compile(r"^iotstack[-_]")
+_BOARD = re.compile(r"^(raspberrypi\d(-64)?|qemuarm(-64)?|generic-x86-64)-")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+FILE = "table.toml"
+FOLDERS = ("services", "volumes")
+DUMPED = frozenset({"influxdb"})
+"""The dumps that a backup makes."""
+PART_OF_DUMP = {
+    "influxdb": "influx",
+    "influxdb2": "influxdb2",
+    "mariadb": "mariadb",
+    "postgres": "postgres",
+}
+"""The part that each dump goes into."""
+ROW_KEYS: Mapping[str, type] = {
+    "name": str,
+    "kind": str,
+    "dump": str,
+    "images": list,
+    "containers": list,
+    "paths": list,
+    "first": list,
+    "reason": str,
+    "notes": str,
+}
+
+
+class Kind(Enum):
+    """How the data of a service are saved."""
+
+    COPY_SAFE = "copy-safe"
+    SQLITE = "sqlite"
+    PAYLOAD = "payload"
+    UNSURE = "unsure"
+    DUMP = "dump"
+    STOP = "stop"
+    SKIP = "skip"
+
+
+_KINDS = {kind.value: kind for kind in Kind}
+_SAVED = {
+    Kind.COPY_SAFE: "files",
+    Kind.SQLITE: "files; SQLite by online backup",
+    Kind.PAYLOAD: "files, large and replaceable",
+    Kind.UNSURE: "files; tar warns where one changed",
+    Kind.STOP: "stopped while it is copied",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A row of the table; its fields are told at the top of table.toml.
+
+    `own`: hosts.toml gave it, or something of it.
+    """
+
+    name: str
+    kind: Kind
+    images: tuple[str, ...] = ()
+    containers: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    dump: str = ""
+    first: tuple[str, ...] = ()
+    reason: str = ""
+    notes: str = ""
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All services by name, and the images of databases, whoever saves them."""
+
+    services: tuple[Service, ...]
+    databases: frozenset[str]
+
+    def service_of(self, container: Container) -> Service | None:
+        """Return the service that a container is, None for one that the table does not know.
+
+        What hosts.toml says goes first. A name says more than an image, unless the image is
+        that of a database and the service of this name is another one.
+        """
+        name, image = container.name, container.image
+        own = [each for each in self.services if each.own]
+        found = _by_name(own, name) or _by_image(filter(_has_own_images, own), image)
+        if found:
+            return found
+        named = _by_name(self.services, name)
+        if named and (not self.is_database(image) or _is_of(image, named.images)):
+            return named
+        # What is left out is known by where it lies, and so by its name only.
+        return _by_image((each for each in self.services if each.kind is not Kind.SKIP), image)
+
+    def is_database(self, image: str) -> bool:
+        """Tell whether an image is that of a database."""
+        return bool(self.database_of(image))
+
+    def database_of(self, image: str) -> str:
+        """Return the name under which the table knows an image as a database's, or ''."""
+        return next((name for name in sorted(self.databases) if _is_of(image, (name,))), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """How the data of one container are saved; `how` says why not, where it is not covered."""
+
+    container: Container
+    service: Service | None
+    how: str
+    covered: bool = True
+
+    def __str__(self) -> str:
+        return self.how if self.covered else f"NOT COVERED: {self.how}"
+
+    @property
+    def warning(self) -> str:
+        """What the owner of the stack is told of a container that is not covered."""
+        name = self.container.name
+        return (
+            f"Container {name} ({self.container.image}) is not covered: {self.how}. Say in "
+            f'hosts.toml how it is saved: [[services]], name = "{name}", kind = "stop", or "skip" '
+            "with a reason."
+        )
+
+
+def image_name(image: str) -> str:
+    """Return the plain name of an image: no registry, tag, digest, or prefix of a builder."""
+    return _BOARD.sub("", _OURS.sub("", _untagged(image).rpartition("/")[2]))
+
+
+def _untagged(image: str) -> str:
+    vendor, slash, name = image.partition("@")[0].rpartition("/")
+    return f"{vendor}{slash}{name.partition(':')[0]}"
+
+
+def _is_of(image: str, names: Iterable[str]) -> bool:
+    """Tell whether an image has one of these names, or of these VENDOR/NAMEs."""
+    plain, path = image_name(image), f"/{_untagged(image)}"
+    return any(path.endswith(f"/{name}") if "/" in name else name == plain for name in names)
+
+
+def _by_name(services: Iterable[Service], name: str) -> Service | None:
+    return next((each for each in services if name in each.containers), None)
+
+
+def _has_own_images(service: Service) -> bool:
+    """Tell whether hosts.toml gave the images of a service, or else the package did."""
+    packaged = packaged_service(service.name)
+    return packaged is None or packaged.images != service.images
+
+
+def _by_image(services: Iterable[Service], image: str) -> Service | None:
+    """Return the service of an image; where several have it, the one that bears its name."""
+    found = [each for each in services if _is_of(image, each.images)]
+    return min(found, key=lambda each: each.name != image_name(image), default=None)
+
+
+def cover(containers: Iterable[Container], table: Table) -> tuple[Cover, ...]:
+    """Return how the data of each container are saved, by its name."""
+    ordered = sorted(containers, key=lambda each: each.name)
+    return tuple(_cover(each, table.service_of(each), table) for each in ordered)
+
+
+def _cover(container: Container, service: Service | None, table: Table) -> Cover:
+    if service is None:
+        database = table.database_of(container.image)
+        if database:
+            return _torn(container, service, database)
+        return Cover(container, service, _SAVED[Kind.SQLITE])
+    if service.kind is Kind.DUMP:
+        return _cover_by_dump(container, service)
+    if service.kind is Kind.SKIP:
+        return Cover(container, service, f"left out: {service.reason}")
+    return Cover(container, service, _SAVED[service.kind])
+
+
+def _cover_by_dump(container: Container, service: Service) -> Cover:
+    if service.dump not in DUMPED:
+        return _torn(container, service, service.dump)
+    if service.dump == "influxdb" and container.name not in service.containers:
+        why = f"of all InfluxDBs only container {service.containers[0]} is dumped"
+        return Cover(container, service, why, covered=False)
+    if service.dump == "influxdb" and not container.running:
+        why = "it is stopped, so nothing can be dumped"
+        return Cover(container, service, why, covered=False)
+    return Cover(container, service, f"dumped into the {PART_OF_DUMP[service.dump]} part")
+
+
+def _torn(container: Container, service: Service | None, database: str) -> Cover:
+    why = f"{database} writes while it is copied"
+    if not container.running:
+        why = f"{database} can be copied only as long as it is stopped"
+    return Cover(container, service, why, covered=False)
+
+
+def read_table(overrides: Iterable[Service] = (), influx: str = "influxdb") -> Table:
+    """Return the table of the package with the rows of hosts.toml in it.
+
+    `influx` names the one container whose InfluxDB is dumped.
+    """
+    packaged, databases = _packaged()
+    rows = {**packaged, **{each.name: each for each in overrides}}
+    placed = (
+        replace(each, containers=(influx,)) if each.dump == "influxdb" else each
+        for each in rows.values()
+    )
+    known = (*packaged.values(), *rows.values())
+    return Table(
+        services=tuple(sorted(placed, key=lambda each: each.name)),
+        databases=databases.union(*(each.images for each in known if each.dump)),
+    )
+
+
+def packaged_service(name: str) -> Service | None:
+    """Return the row of that name in the package's table."""
+    return _packaged()[0].get(name)
+
+
+def packaged_names() -> tuple[str, ...]:
+    """Return the names of the services that the package knows."""
+    return tuple(_packaged()[0])
+
+
+@lru_cache
+def _packaged() -> tuple[Mapping[str, Service], frozenset[str]]:
+    with open(os.path.join(os.path.dirname(__file__), FILE), "rb") as stream:
+        content = tomllib.load(stream)
+    rows = (read_row(row) for row in content["services"])
+    return {each.name: each for each in rows}, frozenset(content["databases"])
+
+
+def read_row(row: Mapping[str, Any], base: Service | None = None, *, own: bool = False) -> Service:
+    """Return a row without mistakes as a service; what it does not give is taken from `base`."""
+    name = row["name"]
+    start = base or Service(
+        name, Kind.UNSURE, containers=(name,), paths=(f"{FOLDERS[-1]}/{name}",)
+    )
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in row.items()
+        if key in ROW_KEYS and key not in ("name", "kind")
+    }
+    if "paths" in row:
+        given["paths"] = tuple(str(PurePosixPath(each)) for each in row["paths"])
+    kind = _KINDS[row["kind"]] if "kind" in row else start.kind
+    service = replace(start, kind=kind, own=own, **given)
+    return service if kind is Kind.DUMP else replace(service, dump="")
+
+
+def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[str]:
+    """Return what is wrong with a row whose keys are known and of the right type."""
+    found = []
+    if not _NAME.fullmatch(row.get("name", "any")):
+        found.append("its name must be one word of letters, digits, '_', '.' and '-'")
+    kind = row.get("kind", base.kind.value if base else None)
+    if kind is None:
+        found.append("'kind' is missing, and the package knows no service of that name")
+    elif kind not in _KINDS:
+        found.append(f"kind = {kind!r} must be one of {', '.join(_KINDS)}")
+    dump = row.get("dump", base.dump if base and kind == "dump" else "")
+    if kind == "dump" and dump not in PART_OF_DUMP:
+        found.append(f"dump = {dump!r} must be one of {', '.join(PART_OF_DUMP)}")
+    elif dump and kind in _KINDS and kind != "dump":
+        found.append("'dump' is for kind = 'dump'")
+    if kind == "skip" and not row.get("reason", base.reason if base else "").strip():
+        found.append("kind = 'skip' needs a reason")
+    for key in (key for key, type_ in ROW_KEYS.items() if type_ is list):
+        if not all(isinstance(each, str) and each for each in row.get(key, ())):
+            found.append(f"{key} = {row[key]!r} must be a list of texts in quotes")
+        elif key == "paths":
+            found += [
+                f"path {each!r} must lie below {'/ or '.join(FOLDERS)}/"
+                for each in row.get(key, ())
+                if not is_below_stack(each)
+            ]
+    return found
+
+
+def is_below_stack(path: str) -> bool:
+    """Tell whether a relative path lies below services/ or volumes/."""
+    top, *below = PurePosixPath(path).parts or ("",)
+    return top in FOLDERS and bool(below) and ".." not in below

@@ -1,0 +1,272 @@
+"""The table of services: every template is in it, and every container finds its row."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from iotstack_invoke.manifest import Container
+from iotstack_invoke.services import table as table_room
+from iotstack_invoke.services.table import (
+    DUMPED,
+    PART_OF_DUMP,
+    ROW_KEYS,
+    Kind,
+    Service,
+    cover,
+    image_name,
+    read_row,
+    read_table,
+    row_mistakes,
+)
+
+FILE = Path(table_room.__file__).with_name(table_room.FILE)
+ROWS = tomllib.loads(FILE.read_text("utf-8"))["services"]
+TEMPLATES = (
+    *("adguardhome", "adminer", "blynk_server", "chronograf", "dashmachine", "deconz"),
+    *("diyhue", "domoticz", "dozzle", "duckdns", "esphome", "espruinohub", "gitea"),
+    *("grafana", "heimdall", "home_assistant", "homebridge", "homer", "influxdb"),
+    *("influxdb2", "kapacitor", "mariadb", "matterbridge", "mjpg-streamer", "mosquitto"),
+    *("motioneye", "n8n", "nextcloud", "nginx", "nodered", "octoprint", "openhab", "otbr"),
+    *("pgadmin4", "pihole", "pihole6", "plex", "portainer-ce", "portainer_agent", "postgres"),
+    *("prometheus", "prometheus-cadvisor", "prometheus-nodeexporter", "python"),
+    *("python-matter-server", "qbittorrent", "ring-mqtt", "rtl_433", "scrypted", "syncthing"),
+    *("tasmoadmin", "telegraf", "timescaledb", "transmission", "webthingsio_gateway"),
+    *("wireguard", "wordpress", "zerotier-client", "zerotier-router", "zigbee2mqtt"),
+    "zigbee2mqtt_assistant",
+)
+
+
+def container(image, name="x", *, running=True):
+    return Container(name, image, "", "", running=running)
+
+
+def own(**row):
+    """Return a row of hosts.toml on top of the package's."""
+    return read_row(row, table_room.packaged_service(row["name"]), own=True)
+
+
+def found(image, name="x", *rows):
+    """Return the name of the service that a container is, None where it is none."""
+    service = read_table(rows).service_of(container(image, name))
+    return service and service.name
+
+
+def how(image, name="x", *rows, running=True):
+    (told,) = cover([container(image, name, running=running)], read_table(rows))
+    return str(told)
+
+
+# The file
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row["name"] for row in ROWS])
+def test_each_row_is_one_that_hosts_toml_could_hold(row):
+    """No key is unknown or of another type, nothing is missing, and `first` names services."""
+    assert set(row) <= set(ROW_KEYS)
+    assert all(isinstance(value, ROW_KEYS[key]) for key, value in row.items())
+    assert row_mistakes(row) == []
+    assert set(row.get("first", ())) <= {each["name"] for each in ROWS}
+    assert row.get("reason", "x").strip()
+    assert row.get("notes", "x.").endswith(".")
+
+
+def test_every_template_has_a_row():
+    """IOTstack has 61 of them; three come with a database that is a service as well."""
+    databases = {f"{name}_db" for name in ("gitea", "nextcloud", "wordpress")}
+    names = [row["name"] for row in ROWS]
+    assert len(TEMPLATES) == 61
+    assert set(names) == {*TEMPLATES, *databases}
+    assert names == sorted(set(names))
+
+
+def test_an_image_says_which_service_it_is():
+    """Where several rows have an image, one of them bears its name, or they are saved alike."""
+    rows = [read_row(row) for row in ROWS]
+    for image in {image for each in rows for image in each.images}:
+        mine = [each for each in rows if image in each.images]
+        alike = {(each.kind, each.paths) for each in mine}
+        assert len(alike) == 1 or image in {each.name for each in mine} or image == "pihole"
+
+
+def test_a_database_that_nobody_saves_is_no_service():
+    """An image is in one list only, and each name is one that an image can have."""
+    listed = tomllib.loads(FILE.read_text("utf-8"))["databases"]
+    assert listed == sorted(set(listed))
+    assert not {image for row in ROWS for image in row.get("images", ())} & set(listed)
+    assert all(image_name(f"{each}:1").endswith(each.rpartition("/")[2]) for each in listed)
+
+
+def test_each_dump_goes_into_a_part():
+    """The dumps that a backup makes are among those that a row may name."""
+    assert set(PART_OF_DUMP) >= DUMPED
+    assert {row["dump"] for row in ROWS if "dump" in row} == set(PART_OF_DUMP)
+
+
+def test_the_file_is_shipped():
+    """An installed program has the table too."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+    assert (
+        "services/table.toml" in project["tool"]["setuptools"]["package-data"]["iotstack_invoke"]
+    )
+
+
+# Who is in it
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("mariadb", "mariadb"),
+        ("postgres:16-alpine", "postgres"),
+        ("registry.lan:5000/a/mongo:7@sha256:abc", "mongo"),
+        ("timescale/timescaledb:latest-pg16", "timescaledb"),
+        ("iotstack_mariadb", "mariadb"),
+        ("iotstack-nextcloud_db:latest", "nextcloud_db"),
+        ("ghcr.io/home-assistant/raspberrypi4-64-homeassistant:2026.11", "homeassistant"),
+        ("sha256:abc", "sha256"),
+        ("", ""),
+    ],
+)
+def test_an_image_has_a_plain_name(image, name):
+    """Registry, tag, digest and the prefix of a builder say nothing of what is inside."""
+    assert image_name(image) == name
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "service"),
+    [
+        ("grafana/grafana:11", "grafana", "grafana"),
+        ("grafana/grafana-oss", "pictures", "grafana"),
+        ("nodered:stand", "mosquitto", "mosquitto"),  # a name says more than a program's image
+        ("iotstack_mariadb", "gitea_db", "gitea_db"),
+        ("iotstack-gitea_db", "gitea_db", "gitea_db"),
+        ("linuxserver/mariadb:10@sha256:abc", "mydb", "mariadb"),
+        ("influxdb:1.11", "influxdb", "influxdb"),
+        ("influxdb:latest", "influxdb2", "influxdb2"),
+        ("influxdb:2.7", "measurements", "influxdb"),
+        ("mariadb:11", "nextcloud_db", "nextcloud_db"),
+        ("postgres:17", "nextcloud_db", "postgres"),  # but a database's image says more
+        ("mariadb:11", "grafana", "mariadb"),
+        ("timescale/timescaledb:latest-pg12", "postgres", "timescaledb"),
+        ("mongo:7", "grafana", None),
+        ("nextcloud:30", "mycloud", None),  # where it lies is not known
+        ("portainer/agent:2", "x", "portainer_agent"),
+        ("ghcr.io:443/portainer/agent", "x", "portainer_agent"),
+        ("other/agent:2", "x", None),
+        ("notportainer/agent", "x", None),
+        ("zyclonite/zerotier", "zerotier", "zerotier-client"),
+        ("pihole/pihole", "pihole6", "pihole6"),
+        ("python:3.13", "mine", None),
+        ("redis-commander", "x", None),
+        ("postgres-exporter", "x", None),
+        ("", "", None),
+    ],
+)
+def test_a_container_is_the_service_of_its_name_or_image(image, name, service):
+    """The name goes first, unless the image is that of another database."""
+    assert found(image, name) == service
+
+
+def test_what_hosts_toml_says_goes_first():
+    """A row of one's own is found by its containers, then by images that it names itself."""
+    mine = own(name="mine", kind="copy-safe", containers=["a", "b"], images=["mongo"])
+    assert found("postgres", "b", mine) == "mine"
+    assert found("mongo:7", "x", mine) == "mine"
+    assert found("postgres", "mine", mine) == "postgres"
+    stopped = own(name="gitea_db", kind="stop")
+    assert found("mariadb", "gitea_db", stopped) == "gitea_db"
+    assert found("mariadb", "mydb", stopped) == "mariadb"  # not by an image of the package
+
+
+def test_a_row_takes_what_it_does_not_give_from_the_package():
+    """An override changes what it names; a new row has a container and a folder of its name."""
+    assert own(name="grafana", kind="stop") == Service(
+        "grafana",
+        Kind.STOP,
+        ("grafana", "grafana-enterprise", "grafana-oss"),
+        ("grafana",),
+        ("volumes/grafana",),
+        own=True,
+    )
+    assert own(name="wordpress_db", kind="stop").dump == ""
+    assert own(name="wordpress_db", notes="x").dump == "mariadb"
+    assert own(name="new", kind="skip", reason="r", paths=["./volumes//new/"]) == Service(
+        "new", Kind.SKIP, (), ("new",), ("volumes/new",), reason="r", own=True
+    )
+
+
+# How it is saved
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "told"),
+    [
+        ("influxdb:1.8", "influxdb", "dumped into the influx part"),
+        ("iotstack-nodered", "nodered", "files; SQLite by online backup"),
+        ("eclipse-mosquitto", "mosquitto", "files"),
+        ("prom/prometheus", "prometheus", "files; tar warns where one changed"),
+        ("plex", "plex", "files, large and replaceable"),
+        ("nextcloud", "nextcloud", "left out: Nextcloud is not safe to copy while it runs"),
+        ("unheard/of", "unheard", "files; SQLite by online backup"),
+        ("mongo:7", "mongo", "NOT COVERED: mongo writes while it is copied"),
+        ("mcr.io/mssql/server:2", "x", "NOT COVERED: mssql/server writes while it is copied"),
+        (
+            "influxdb:1.8",
+            "other",
+            "NOT COVERED: of all InfluxDBs only container influxdb is dumped",
+        ),
+    ],
+)
+def test_how_a_container_is_saved_is_told_in_a_phrase(image, name, told):
+    """What is copied, dumped, left out or not covered is told as such."""
+    assert how(image, name) == told
+
+
+@pytest.mark.parametrize("dump", sorted(PART_OF_DUMP))
+def test_a_dump_that_no_backup_makes_covers_nothing(dump, monkeypatch):
+    """A database is covered by the dump of its kind only where a backup makes that dump."""
+    name = "influxdb" if dump == "influxdb" else "mine"
+    row = own(name=name, kind="dump", dump=dump)
+    monkeypatch.setattr(table_room, "DUMPED", frozenset())
+    assert how("any", name, row) == f"NOT COVERED: {dump} writes while it is copied"
+    monkeypatch.setattr(table_room, "DUMPED", frozenset({dump}))
+    assert how("any", name, row) == f"dumped into the {PART_OF_DUMP[dump]} part"
+
+
+def test_what_is_stopped_cannot_be_dumped():
+    """A stopped database is told as such; it may be running at the next backup."""
+    assert how("influxdb", "influxdb", running=False).endswith("so nothing can be dumped")
+    assert how("mongo", "mongo", running=False).startswith("NOT COVERED: mongo can be copied only")
+
+
+def test_whose_influxdb_is_dumped_is_said_by_the_settings():
+    """Only the container that [influxdb] names has a part."""
+    table = read_table((), "flux")
+    told = cover([container("influxdb:1.8", name) for name in ("influxdb", "flux")], table)
+    assert [(each.container.name, each.covered) for each in told] == [
+        ("flux", True),
+        ("influxdb", False),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["copy-safe", "stop"])
+def test_what_the_owner_says_of_a_database_is_taken_at_its_word(kind):
+    """A row in hosts.toml silences the warning of an image."""
+    assert (
+        how("mongo", "mongo", own(name="mongo", kind=kind))
+        == {
+            "copy-safe": "files",
+            "stop": "stopped while it is copied",
+        }[kind]
+    )
+
+
+def test_a_warning_names_the_container_and_the_way_out():
+    """Container, image, and what to write into hosts.toml are in one sentence or two."""
+    (told,) = cover([container("mongo:7", "logs")], read_table())
+    assert told.warning == (
+        "Container logs (mongo:7) is not covered: mongo writes while it is copied. Say in "
+        'hosts.toml how it is saved: [[services]], name = "logs", kind = "stop", or "skip" '
+        "with a reason."
+    )
