@@ -10,11 +10,23 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
 from .errors import SettingsError
 from .retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes, read_policy
+from .services.table import (
+    ROW_KEYS,
+    Service,
+    Table,
+    is_below_stack,
+    packaged_names,
+    packaged_service,
+    read_row,
+    read_table,
+    row_mistakes,
+)
 
 KEEP_FIVE = Policy(keep=5)
 """What stays on this machine where [stack] gives no rule."""
@@ -26,6 +38,11 @@ class Exclusion:
 
     path: str
     reason: str
+
+    def leaves_out(self, path: str) -> bool:
+        """Tell whether nothing of a path is in the general part; `*` means `/` too, as tar's."""
+        whole = fnmatchcase(path, self.path) or fnmatchcase(path, f"{self.path}/*")
+        return whole or fnmatchcase(f"{path}/\0", self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +124,14 @@ class Settings:
     influx: Influx = field(default_factory=Influx)
     vaults: tuple[Vault, ...] = ()
     machines: tuple[Machine, ...] = ()
+    services: tuple[Service, ...] = ()
+    """Rows of the table of services that are added, or changed."""
     file: str = ""
+
+    @property
+    def table(self) -> Table:
+        """The table of services with these settings in it."""
+        return read_table(self.services, self.influx.container)
 
 
 ALWAYS_EXCLUDED = (
@@ -146,12 +170,14 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "sudo": bool,
         "machine_id": str,
     },
+    "services": ROW_KEYS,
     "exclude": {"path": str, "reason": str},
 }
 _NEEDED = {
     "exclude": ("path", "reason"),
     "vaults": ("name", "kind", "folder"),
     "hosts": ("name", "host"),
+    "services": ("name",),
 }
 ROLES = ("live", "test")
 _TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault"})
@@ -203,6 +229,10 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
         *_influx_mistakes(_sound(content.get("influxdb"), "influxdb")),
         *_vault_mistakes(_sound_list(content.get("vaults"), "vaults")),
         *_machine_mistakes(_sound_list(content.get("hosts"), "hosts")),
+        *_service_mistakes(
+            _sound_list(content.get("services"), "services"),
+            _sound(content.get("influxdb"), "influxdb").get("container", "influxdb"),
+        ),
     ]
     if mistakes:
         listed = "\n".join(f"  {mistake}" for mistake in mistakes)
@@ -227,6 +257,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
         ),
         vaults=tuple(_vault(each) for each in vaults),
         machines=tuple(_machine(each) for each in content.get("hosts", [])),
+        services=tuple(_service(each) for each in content.get("services", [])),
         file=file,
     )
 
@@ -264,6 +295,10 @@ def _machine(each: Mapping[str, Any]) -> Machine:
     )
 
 
+def _service(each: Mapping[str, Any]) -> Service:
+    return read_row(each, packaged_service(each["name"]), own=True)
+
+
 def _ssh(each: Mapping[str, Any]) -> Ssh:
     return Ssh(
         host=each["host"],
@@ -283,13 +318,14 @@ def _far_folder(text: str) -> str:
 
 def _mistakes(content: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with names and types."""
-    found = _unknown("", content, ("stack", "influxdb", "vaults", "hosts"))
+    found = _unknown("", content, ("stack", "influxdb", "vaults", "hosts", "services"))
     for section in ("stack", "influxdb"):
         if isinstance(content.get(section, {}), dict):
             found += _wrong(f"[{section}]", content.get(section, {}), _KEYS[section])
         else:
             found.append(f"{section}: must be a table: [{section}]")
-    tables = [(f"[[{name}]]", content.get(name, []), name) for name in ("vaults", "hosts")]
+    lists = ("vaults", "hosts", "services")
+    tables = [(f"[[{name}]]", content.get(name, []), name) for name in lists]
     if isinstance(content.get("stack"), dict):
         tables.append(("[[stack.exclude]]", content["stack"].get("exclude", []), "exclude"))
     for title, entries, section in tables:
@@ -351,8 +387,7 @@ def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
         found.append(f"[stack]: folder = {folder!r} must begin with / or ~")
     for each in _sound_list(stack.get("exclude"), "exclude"):
         where = f"[[stack.exclude]]: path = {each.get('path')!r}"
-        top, *below = PurePosixPath(each.get("path", "volumes/any")).parts or ("",)
-        if ".." in below or not below or top not in ("services", "volumes"):
+        if not is_below_stack(each.get("path", "volumes/any")):
             found.append(f"{where} must lie below services/ or volumes/")
         if not each.get("reason", "any").strip():
             found.append(f"{where} needs a reason")
@@ -413,6 +448,36 @@ def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:
         if each.get("role", "test") not in ROLES:
             found.append(f"{where}: role = {each['role']!r} must be 'live' or 'test'")
         found += _ssh_mistakes(where, each)
+    return found
+
+
+def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
+    if not rows:  # then nobody needs to read the package's table
+        return []
+    found = []
+    known = {*packaged_names(), *(each["name"] for each in rows if "name" in each)}
+    names = set[str]()
+    for number, each in enumerate(rows, 1):
+        name = each.get("name", f"service{number}")
+        where = f"[[services]] '{name}'"
+        if name in names:
+            found.append(f"{where}: a name is used once")
+        names.add(name)
+        base = packaged_service(name)
+        wrong = row_mistakes(each, base)
+        found += [f"{where}: {mistake}" for mistake in wrong]
+        if wrong or "name" not in each:
+            continue
+        service = read_row(each, base)
+        if service.dump == "influxdb" and (name != "influxdb" or "containers" in each):
+            found.append(f"{where}: [influxdb] container names the one whose InfluxDB is dumped")
+        if influx in service.containers and service.dump != "influxdb":
+            found.append(f"{where}: {influx} is dumped, as [influxdb] container says")
+        found += [
+            f"{where}: there is no service {other!r} that could come first"
+            for other in service.first
+            if other not in known
+        ]
     return found
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from iotstack_invoke.errors import SettingsError
 from iotstack_invoke.retention import Policy, Span
+from iotstack_invoke.services.table import Kind, Service
 from iotstack_invoke.settings import (
     Exclusion,
     Influx,
@@ -169,7 +170,10 @@ def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
     ("text", "told"),
     [
         ("[stak]", "'stak' is unknown; did you mean 'stack'?"),
-        ("[elsewhere]", "'elsewhere' is unknown; there are: stack, influxdb, vaults, hosts"),
+        (
+            "[elsewhere]",
+            "'elsewhere' is unknown; there are: stack, influxdb, vaults, hosts, services",
+        ),
         ("[stack]\nkep = 3", "[stack]: 'kep' is unknown; did you mean 'keep'?"),
         ("[influxdb]\nlimit = 3", "[influxdb]: 'limit' is unknown; did you mean 'limit_s'?"),
         (
@@ -250,6 +254,22 @@ def test_an_exclusion_needs_a_reason():
     ]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "inside", "outside"),
+    [
+        ("volumes/x", ["volumes/x", "volumes/x/a/b"], ["volumes", "volumes/xy", "volumes/a/x"]),
+        ("volumes/x/*", ["volumes/x", "volumes/x/a/b"], ["volumes", "volumes/xy"]),
+        ("volumes/x/log/*", ["volumes/x/log", "volumes/x/log/a"], ["volumes/x"]),
+        ("volumes/.old-*", ["volumes/.old-1", "volumes/.old-1/a"], ["volumes/old-1"]),
+        ("volumes/*/log", ["volumes/a/log", "volumes/a/b/log/c"], ["volumes/a", "volumes/log"]),
+    ],
+)
+def test_an_exclusion_tells_what_it_leaves_out_whole(pattern, inside, outside):
+    """A path is out where tar packs nothing of it; its empty folder may be there."""
+    exclusion = Exclusion(pattern, "r")
+    assert [each for each in (*inside, *outside) if exclusion.leaves_out(each)] == inside
+
+
 @pytest.mark.parametrize("name", ["pi", "", "two words", "nas-2", "a/b", "nas:", "2nd"])
 def test_a_vault_has_a_name_that_can_be_a_role(name):
     """A vault's name is one word, and not the name of the stack's own machine."""
@@ -297,6 +317,106 @@ def test_a_vault_is_told_what_its_kind_needs(lines, told):
     assert mistakes(f'[[vaults]]\nname="nas"\n{lines}') == [f"[[vaults]] 'nas': {t}" for t in told]
 
 
+def test_a_service_of_ones_own_goes_into_the_table():
+    """A row adds a service, or changes what it names of the package's row of its name."""
+    told = read("""
+        [influxdb]
+        container = "flux"
+        [[services]]
+        name = "cache"
+        kind = "skip"
+        reason = "made again"
+        containers = ["redis", "valkey"]
+        images = ["mine"]
+        paths = ["./volumes/redis/", "services/x"]
+        first = ["grafana"]
+        notes = "Say so."
+        [[services]]
+        name = "grafana"
+        first = ["cache"]
+    """)
+    cache, grafana = told.services
+    assert cache == Service(
+        *("cache", Kind.SKIP, ("mine",), ("redis", "valkey"), ("volumes/redis", "services/x")),
+        first=("grafana",),
+        reason="made again",
+        notes="Say so.",
+        own=True,
+    )
+    assert (grafana.kind, grafana.first, grafana.own) == (Kind.SQLITE, ("cache",), True)
+    rows = {each.name: each for each in told.table.services}
+    assert (rows["cache"], rows["grafana"]) == (cache, grafana)
+    assert rows["influxdb"].containers == ("flux",)
+    assert len(read("").table.services) == len(rows) - 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('name="x"', ["'kind' is missing, and the package knows no service of that name"]),
+        (
+            'name="x"\nkind="safe"',
+            [
+                "kind = 'safe' must be one of copy-safe, sqlite, payload, unsure, dump, stop, skip",
+            ],
+        ),
+        (
+            'name="x"\nkind="dump"',
+            ["dump = '' must be one of influxdb, influxdb2, mariadb, postgres"],
+        ),
+        (
+            'name="x"\nkind="dump"\ndump="mongo"',
+            ["dump = 'mongo' must be one of influxdb, influxdb2, mariadb, postgres"],
+        ),
+        ('name="x"\nkind="stop"\ndump="mariadb"', ["'dump' is for kind = 'dump'"]),
+        ('name="x"\nkind="skip"', ["kind = 'skip' needs a reason"]),
+        ('name="x"\nkind="skip"\nreason=" "', ["kind = 'skip' needs a reason"]),
+        (
+            'name="x"\nkind="stop"\npaths=["volumes", "volumes/../x", "/volumes/x", "backups/x"]',
+            [
+                f"path {each!r} must lie below services/ or volumes/"
+                for each in ("volumes", "volumes/../x", "/volumes/x", "backups/x")
+            ],
+        ),
+        (
+            'name="x"\nkind="stop"\ncontainers=["a", 1]',
+            ["containers = ['a', 1] must be a list of texts in quotes"],
+        ),
+        (
+            'name="x"\nkind="stop"\nfirst=["grafanna"]',
+            ["there is no service 'grafanna' that could come first"],
+        ),
+        (
+            'name="influxdb"\nkind="stop"',
+            ["influxdb is dumped, as [influxdb] container says"],
+        ),
+        (
+            'name="x"\nkind="dump"\ndump="influxdb"',
+            ["[influxdb] container names the one whose InfluxDB is dumped"],
+        ),
+    ],
+)
+def test_a_service_is_told_what_its_kind_needs(lines, told):
+    """What a row must have, and what it cannot have, is told by its name."""
+    (name,) = re.findall(r'name="(\w+)"', lines)
+    assert mistakes(f"[[services]]\n{lines}") == [f"[[services]] '{name}': {t}" for t in told]
+
+
+@pytest.mark.parametrize("name", ["", "-x", "../x", "a/b", "a b"])
+def test_a_service_has_the_name_of_a_container(name):
+    """A name becomes a folder of volumes/, so it is one word."""
+    assert mistakes(f'[[services]]\nname="{name}"\nkind="stop"') == [
+        f"[[services]] '{name}': its name must be one word of letters, digits, '_', '.' and '-'"
+    ]
+
+
+def test_two_services_have_two_names():
+    """The second row of one name is the mistake."""
+    row = '[[services]]\nname="x"\nkind="stop"\n'
+    assert mistakes(row * 2) == ["[[services]] 'x': a name is used once"]
+    assert mistakes('[[services]]\nkind="stop"') == ["[[services]] number 1: 'name' is missing"]
+
+
 def test_all_mistakes_are_told_together():
     """Unknown names, wrong types and impossible values of the whole file come in one message."""
     assert mistakes("""
@@ -319,7 +439,7 @@ def test_all_mistakes_are_told_together():
         kind = "folder"
         folder = "usb"
     """) == [
-        "'colour' is unknown; there are: stack, influxdb, vaults, hosts",
+        "'colour' is unknown; there are: stack, influxdb, vaults, hosts, services",
         "[stack]: 'kepp' is unknown; did you mean 'keep'?",
         "[stack]: sudo = 'no' must be true or false",
         "[influxdb]: container = 3 must be a text in quotes",
@@ -400,11 +520,12 @@ def test_the_sample_is_right_as_it_is():
 
 
 def test_the_sample_has_its_commented_blocks():
-    """The blocks that the next tests uncomment are found: keys, exclusions, two vaults, a host."""
+    """The blocks that the next tests uncomment are found: keys, exclusions, services, vaults, a host."""
     lines, blocks = sample_blocks()
     assert [lines[block[0]].split("  ")[0] for block in blocks] == [
         "# keep_daily = 7",
         *["# [[stack.exclude]]"] * 4,
+        *["# [[services]]"] * 2,
         *["# [[vaults]]"] * 2,
         "# [[hosts]]",
     ]
@@ -433,6 +554,7 @@ def test_all_commented_blocks_of_the_sample_are_right_together():
     told = read(uncommented(lines, {number for block in blocks for number in block}))
     assert told.stack.sudo is False
     assert len(told.stack.exclusions) == 4
+    assert [each.kind for each in told.services] == [Kind.SKIP, Kind.STOP]
     assert [(vault.name, vault.ssh is None) for vault in told.vaults] == [
         ("nas", False),
         ("usb", True),
