@@ -262,6 +262,14 @@ def doctor(work: Work, host: str = "", json: bool = False) -> int:
     return tell_findings(work.settings, host, work.report, as_json=json)
 
 
+@door(help={"json": "Print JSON for programs."})
+def services(work: Work, json: bool = False) -> int:
+    """Say of each container of the stack how a backup saves its data; 3 where it does not."""
+    from .actions.services import list_services
+
+    return list_services(work.settings, work.report, as_json=json)
+
+
 @door(
     monitored=True,
     help={
@@ -291,6 +299,7 @@ namespace = Collection(
     undo,
     hosts,
     doctor,
+    services,
     status,
     list_,
     show,

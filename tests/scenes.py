@@ -1,6 +1,7 @@
 """What several rooms' tests need: a scene for one step, a little stack, a clock that gives up."""
 
 import contextlib
+import json
 import os
 import shlex
 import socket
@@ -123,6 +124,41 @@ class LittleStack:
         """Put a shell script before the program of that name."""
         (self.tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (self.tools / name).chmod(0o755)
+
+    def runs(self, *, down=(), **images):
+        """Let Docker know containers by their images, each with its folder in volumes/.
+
+        Those of `down` are stopped.
+        """
+        found = [
+            {
+                "Id": name,
+                "Name": f"/{name}",
+                "Image": "sha256:aaa",
+                "State": {"Running": name not in down},
+                "Config": {
+                    "Image": image,
+                    "Labels": {"com.docker.compose.project.working_dir": str(self.folder)},
+                },
+                "Mounts": [{"Source": f"{self.folder}/volumes/{name}", "Destination": "/data"}],
+            }
+            for name, image in images.items()
+        ]
+        for name, image in images.items():
+            data = self.folder / "volumes" / name
+            data.mkdir(exist_ok=True)
+            (data / "data").write_text(image)
+        (self.tools / "docker.json").write_text(json.dumps(found))
+        self.tool(
+            "docker",
+            f"""case "$1 $2" in
+"ps --all") echo {" ".join(images)} ;;
+"inspect --type") cat "$0.json" ;;
+"image inspect") echo '[]' ;;
+"version --format") echo 28.2.2 ;;
+"compose version") echo 'Docker Compose version v2.24.5' ;;
+esac""",
+        )
 
     def words(self, line):
         return [sys.executable, "-m", "iotstack_invoke", *shlex.split(line)]

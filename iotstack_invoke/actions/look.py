@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from .. import __version__
@@ -14,10 +14,19 @@ from ..errors import Refused, StepFailed
 from ..hosts import LocalHost
 from ..manifest import LeftOut, utc_text
 from ..rulebooks.backup import BackupFacts
-from ..services.compose import COMPOSE_FILES, Found, inspect_all, named, of_stack, top_files
+from ..services.compose import (
+    COMPOSE_FILES,
+    Found,
+    inspect_all,
+    named,
+    of_stack,
+    paths_in_stack,
+    top_files,
+)
 from ..services.influx import InfluxFacts, influx_facts
+from ..services.table import Cover, Kind, Table, cover
 from ..sets import GOOD, BackupSet
-from ..settings import ALWAYS_EXCLUDED, Settings
+from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact
 
 FOLDERS = ("services", "volumes")
@@ -36,8 +45,9 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
     folder = settings.stack.folder
     names = look_at_folder(host, settings)
     as_root = _as_root(host, settings)
-    exclusions = (*ALWAYS_EXCLUDED, *settings.stack.exclusions)
     influx = _look_at_influx(host, settings, "volumes" in names)
+    services = look_at_services(influx.found, settings, folder)
+    exclusions = services.exclusions
     now = datetime.now().astimezone()
     return BackupFacts(
         host=socket.gethostname(),
@@ -64,8 +74,79 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
             ),
             *influx.left_out,
         ),
-        warnings=influx.warnings,
+        warnings=(*influx.warnings, *services.warnings(settings.influx.container)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SavedService:
+    """How the data of one container of the stack are saved, and what it mounts of the stack."""
+
+    cover: Cover
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The containers of a stack by name, and what the general part leaves out."""
+
+    saved: tuple[SavedService, ...]
+    exclusions: tuple[Exclusion, ...]
+
+    def warnings(self, influx: str) -> tuple[str, ...]:
+        """Return what is not covered, but for the container `influx`: that is told of already."""
+        covers = (each.cover for each in self.saved if each.cover.container.name != influx)
+        return tuple(each.warning for each in covers if not each.covered)
+
+
+def look_at_services(found: Iterable[Found], settings: Settings, folder: str) -> Services:
+    """Return how the data of each container of a stack are saved, and what is left out."""
+    known = {each.container.name: each for each in found}
+    table = settings.table
+    covers = cover(of_stack(known.values(), folder), table)
+    exclusions = _exclusions(settings, covers)
+    saved = []
+    for each in covers:
+        paths = paths_in_stack(known[each.container.name], folder)
+        saved.append(SavedService(_after_exclusions(each, paths, exclusions, table), paths))
+    return Services(tuple(saved), exclusions)
+
+
+def _exclusions(settings: Settings, covers: Iterable[Cover]) -> tuple[Exclusion, ...]:
+    """Return what is left out: always, by the settings, and as what a service with skip keeps."""
+    said = (*ALWAYS_EXCLUDED, *settings.stack.exclusions)
+    services = (*settings.services, *(each.service for each in covers if each.service))
+    skipped = {
+        path: Exclusion(path, each.reason)
+        for each in services
+        if each.kind is Kind.SKIP
+        for path in each.paths
+        if not any(exclusion.leaves_out(path) for exclusion in said)
+    }
+    return (*said, *skipped.values())
+
+
+def _after_exclusions(
+    saved: Cover, paths: tuple[str, ...], exclusions: tuple[Exclusion, ...], table: Table
+) -> Cover:
+    """Return how a container is saved if what it mounts is left out, or is not, or is nothing."""
+    kind = saved.service.kind if saved.service else None
+    if kind is Kind.DUMP and saved.covered:
+        return saved
+    if saved.service and saved.service.dump == "influxdb":  # its live files always are left out
+        exclusions = tuple(each for each in exclusions if each not in ALWAYS_EXCLUDED)
+    reasons = {path: each.reason for path in paths for each in exclusions if each.leaves_out(path)}
+    copied = [path for path in paths if path not in reasons]
+    if kind is Kind.SKIP and copied:
+        how = f"{saved.how}, but for {', '.join(copied)}: its row names other paths"
+        return replace(saved, how=how, covered=not table.is_database(saved.container.image))
+    if kind is Kind.SKIP:
+        return saved
+    if reasons and not copied:
+        return replace(saved, how=f"left out: {reasons[paths[0]]}", covered=True)
+    if saved.covered and not paths:
+        return replace(saved, how="keeps nothing in services/ or volumes/")
+    return saved
 
 
 def look_at_folder(host: LocalHost, settings: Settings) -> dict[str, FileFact]:

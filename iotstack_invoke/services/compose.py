@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import StepFailed
 from ..manifest import Container
 from ..steps import Command, FileFact, Host
+from .table import is_below_stack
 
 COMPOSE_FILES = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
 WORKING_FOLDER_LABEL = "com.docker.compose.project.working_dir"
@@ -154,6 +155,18 @@ def of_stack(found: Iterable[Found], folder: str) -> tuple[Container, ...]:
         if each.working_folder and os.path.realpath(each.working_folder) == here
     )
     return tuple(sorted(mine, key=lambda container: container.name))
+
+
+def paths_in_stack(found: Found, folder: str) -> tuple[str, ...]:
+    """Return what a container mounts of services/ and volumes/, such as `volumes/x/data`."""
+    tops = {f"{folder}/", f"{os.path.realpath(folder)}/"}
+    mounted = {
+        mount.on_host.removeprefix(top)
+        for mount in found.mounts
+        for top in tops
+        if mount.on_host.startswith(top)
+    }
+    return tuple(sorted(filter(is_below_stack, mounted)))
 
 
 def named(found: Iterable[Found], name: str) -> Found | None:

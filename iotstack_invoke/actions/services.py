@@ -1,0 +1,108 @@
+"""How a backup saves the data of each container of the stack. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+from ..errors import ExitCode, StepFailed
+from ..hosts import LocalHost
+from ..report import Report
+from ..services.compose import Found, inspect_all, named
+from ..settings import Settings
+from .look import SavedService, Services, look_at_folder, look_at_services
+
+VOLUMES = "volumes"
+INFLUX_DATA = f"{VOLUMES}/influxdb"
+"""The one folder whose files are never copied, and whose data need their container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A container with what is saved of it, or a folder that none uses (`container` is '')."""
+
+    container: str
+    image: str
+    kind: str
+    saved: str
+    covered: bool
+    paths: tuple[str, ...]
+    notes: str = ""
+
+
+def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
+    """Print a row for each container, then one for each folder of volumes/ that none uses.
+
+    Returns 3 where a database is not covered, or Docker does not tell of the containers. Raises
+    Refused where there is no stack.
+    """
+    folder = settings.stack.folder
+    host = LocalHost(folder)
+    look_at_folder(host, settings)
+    found: tuple[Found, ...] | None = None
+    try:
+        found = inspect_all(host)
+    except StepFailed as error:
+        report.warn(f"{error} What each container is saved by is unknown; the folders are listed.")
+    services = look_at_services(found or (), settings, folder)
+    names = host.names(f"{folder}/{VOLUMES}")
+    folders = {f"{VOLUMES}/{name}" for name, fact in names.items() if fact.is_folder}
+    no_influx = ""
+    if found is None:
+        no_influx = "Docker does not answer"
+    elif not named(found, settings.influx.container):
+        no_influx = f"there is no container named {settings.influx.container}"
+    rows = [
+        *(_row(each) for each in services.saved),
+        *_unused(folders, services, no_influx, asked=found is not None),
+    ]
+    if as_json:
+        report.write_json([asdict(each) for each in rows])
+    else:
+        _print(rows, report)
+    covered = found is not None and all(each.covered for each in rows)
+    return ExitCode.GOOD if covered else ExitCode.WARNINGS
+
+
+def _row(each: SavedService) -> Row:
+    cover = each.cover
+    return Row(
+        cover.container.name,
+        cover.container.image,
+        cover.service.kind.value if cover.service else "unknown",
+        str(cover),
+        cover.covered,
+        each.paths,
+        cover.service.notes if cover.service else "",
+    )
+
+
+def _unused(
+    folders: set[str], services: Services, no_influx: str, *, asked: bool
+) -> Iterator[Row]:
+    """Yield the folders that no container mounts anything of.
+
+    `no_influx`: why there is no InfluxDB to dump; `asked`: Docker told of the containers.
+    """
+    used = {"/".join(path.split("/")[:2]) for each in services.saved for path in each.paths}
+    for folder in sorted(set(folders) - used):
+        if folder == INFLUX_DATA and no_influx:
+            why = f"NOT COVERED: {no_influx}, so its databases are in no part"
+            yield Row("", "", "", why, covered=False, paths=(folder,))
+            continue
+        reason = next((e.reason for e in services.exclusions if e.leaves_out(folder)), "")
+        how = "files, no container uses it" if asked else "files; who uses it is unknown"
+        how = f"left out: {reason}" if reason else how
+        yield Row("", "", "", how, covered=True, paths=(folder,))
+
+
+def _print(rows: Iterable[Row], report: Report) -> None:
+    containers = [each for each in rows if each.container]
+    if containers:
+        report.table(
+            ("container", "image", "saved", "paths", "notes"),
+            [(e.container, e.image, e.saved, ", ".join(e.paths), e.notes) for e in containers],
+        )
+    for each in rows:
+        if not each.container:
+            report.write(f"{each.paths[0]}: {each.saved}")

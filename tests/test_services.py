@@ -1,0 +1,209 @@
+"""What is told of each container of a stack, and what a backup makes of it."""
+
+import json
+import tarfile
+
+import pytest
+
+TAG = "2026-11-23_1100"
+NEXTCLOUD = "Nextcloud is not safe to copy while it runs"
+
+
+def add(stack, text):
+    with stack.settings.open("a") as stream:
+        stream.write(text)
+
+
+def row(name, **keys):
+    """Return a row of hosts.toml."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in {"name": name, **keys}.items()]
+    return "\n".join(["[[services]]", *lines, ""])
+
+
+def listed(stack, code=0):
+    """Return how each container, or each folder that none uses, is saved."""
+    told = stack.run("services --json")
+    assert (told.returncode, told.stderr) == (code, "")
+    rows = json.loads(told.stdout)
+    assert all(each["covered"] for each in rows) == (code == 0)
+    return {each["container"] or each["paths"][0]: each["saved"] for each in rows}
+
+
+def backed_up(stack, code=0):
+    """Make a backup, and return its manifest and the names in its general part."""
+    told = stack.run(f"backup --runtag {TAG}")
+    assert told.returncode == code, told.stderr
+    manifest = json.loads((stack.folder / f"backups/{TAG}.manifest.json").read_text())
+    for warning in manifest["warnings"]:
+        assert warning in told.stderr
+    with tarfile.open(stack.folder / f"backups/{TAG}.general-backup.tar.gz") as archive:
+        return manifest, archive.getnames()
+
+
+def test_each_container_and_each_other_folder_is_told(little_stack):
+    """Containers come by name, then the folders that none uses, in words that a person reads."""
+    little_stack.runs(nextcloud="nextcloud:30", grafana="grafana/grafana")
+    before = little_stack.tree()
+    told = little_stack.run("services")
+    assert (told.returncode, told.stderr) == (0, "")
+    lines = [" ".join(line.split()) for line in told.stdout.splitlines()]
+    assert lines == [
+        "container image saved paths notes",
+        "grafana grafana/grafana files; SQLite by online backup volumes/grafana",
+        f"nextcloud nextcloud:30 left out: {NEXTCLOUD} volumes/nextcloud",
+        "volumes/nodered: files, no container uses it",
+    ]
+    assert little_stack.tree() == before
+
+
+def test_a_container_that_mounts_nothing_of_the_stack_has_no_files(little_stack):
+    """What it is by its name or image says nothing where Docker tells what it mounts."""
+    little_stack.runs(grafana="grafana/grafana")
+    told = little_stack.tools / "docker.json"
+    told.write_text(told.read_text().replace(f"{little_stack.folder}/volumes", "/srv"))
+    assert listed(little_stack)["grafana"] == "keeps nothing in services/ or volumes/"
+
+
+def test_json_tells_the_same_and_more(little_stack):
+    """Kind, paths and notes are there for programs."""
+    little_stack.runs(mosquitto="eclipse-mosquitto:2")
+    rows = json.loads(little_stack.run("services --json").stdout)
+    assert rows[0] == {
+        "container": "mosquitto",
+        "image": "eclipse-mosquitto:2",
+        "kind": "copy-safe",
+        "saved": "files",
+        "covered": True,
+        "paths": ["volumes/mosquitto"],
+        "notes": "Exclude volumes/mosquitto/data/* if old retained messages must not come back.",
+    }
+    assert [each["paths"] for each in rows[1:]] == [["volumes/nodered"]]
+
+
+def test_a_database_that_nobody_covers_ends_with_3(little_stack):
+    """It is told in capitals, whether it runs or not."""
+    little_stack.runs(mongo="mongo:7", cache="redis:8", down=("cache",))
+    found = listed(little_stack, code=3)
+    assert found["mongo"] == "NOT COVERED: mongo writes while it is copied"
+    assert found["cache"].startswith("NOT COVERED: redis")
+
+
+def test_without_docker_the_folders_are_told(little_stack):
+    """Why nothing is known of the containers is told, and what is left out all the same."""
+    little_stack.tool("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    (little_stack.folder / "volumes/nextcloud").mkdir()
+    (little_stack.folder / "volumes/influxdb").mkdir()
+    told = little_stack.run("services")
+    assert told.returncode == 3
+    assert "Docker cannot be asked: " in told.stderr
+    assert told.stdout.splitlines() == [
+        "volumes/influxdb: NOT COVERED: Docker does not answer, so its databases are in no part",
+        f"volumes/nextcloud: left out: {NEXTCLOUD}",
+        "volumes/nodered: files; who uses it is unknown",
+    ]
+
+
+def test_the_data_of_an_influxdb_that_is_gone_are_not_covered(little_stack):
+    """Without a container nothing can be dumped, and the live files are never copied."""
+    (little_stack.folder / "volumes/influxdb").mkdir()
+    assert "there is no container named influxdb" in listed(little_stack, 3)["volumes/influxdb"]
+    add(little_stack, '[influxdb]\ncontainer = "flux"\n')
+    assert "there is no container named flux" in listed(little_stack, 3)["volumes/influxdb"]
+
+
+def test_where_there_is_no_stack_it_is_refused(little_stack):
+    """The way out is told, as by a backup."""
+    (little_stack.folder / "docker-compose.yml").unlink()
+    told = little_stack.run("services")
+    assert (told.returncode, told.stdout) == (13, "")
+    assert "Say where it is" in told.stderr
+
+
+# What a backup makes of it
+
+
+def test_every_backup_warns_of_what_is_not_covered(little_stack):
+    """Each run and its manifest name container, image and way out; doctor warns as well."""
+    little_stack.runs(mongo="mongo:7", grafana="grafana/grafana")
+    manifest, names = backed_up(little_stack, code=3)
+    (warning,) = manifest["warnings"]
+    assert warning.startswith("Container mongo (mongo:7) is not covered: mongo writes")
+    assert '[[services]], name = "mongo", kind = "stop", or "skip"' in warning
+    assert manifest["state"] == "warnings"
+    assert "./volumes/mongo/data" in names
+    assert "mongo (mongo:7)" in little_stack.run("backup --dry-run").stderr
+    found = json.loads(little_stack.run("doctor --json").stdout)
+    assert "container mongo" in [each["name"] for each in found]
+
+
+@pytest.mark.parametrize("kind", ["copy-safe", "stop"])
+def test_a_row_of_the_owner_silences_the_warning(little_stack, kind):
+    """Whoever says that a database is copy-safe, or is stopped, is not warned."""
+    little_stack.runs(mongo="mongo:7")
+    add(little_stack, row("mongo", kind=kind))
+    manifest, names = backed_up(little_stack)
+    assert manifest["warnings"] == []
+    assert "./volumes/mongo/data" in names
+    assert not listed(little_stack)["mongo"].startswith("NOT")
+
+
+def test_what_is_skipped_is_left_out_with_its_reason(little_stack):
+    """Its paths are in no part, its reason is in the manifest, and its neighbours are there."""
+    little_stack.runs(mongo="mongo:7", mongo2="nodered")
+    add(little_stack, row("mongo", kind="skip", reason="a cache"))
+    manifest, names = backed_up(little_stack)
+    assert {"what": "volumes/mongo", "reason": "a cache"} in manifest["left_out"]
+    assert [name for name in names if "mongo" in name] == [
+        "./volumes/mongo2",
+        "./volumes/mongo2/data",
+    ]
+    assert listed(little_stack)["mongo"] == "left out: a cache"
+
+
+def test_what_is_skipped_is_left_out_though_its_container_is_gone(little_stack):
+    """What hosts.toml says holds while the stack is down, or Docker is."""
+    little_stack.tool("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    (little_stack.folder / "volumes/old").mkdir()
+    add(little_stack, row("old", kind="skip", reason="a cache"))
+    manifest, names = backed_up(little_stack, code=3)
+    assert {"what": "volumes/old", "reason": "a cache"} in manifest["left_out"]
+    assert "./volumes/old" not in names
+
+
+def test_nextcloud_is_left_out_once(little_stack):
+    """The seed's exclusion covers what the table says of Nextcloud and its database."""
+    little_stack.runs(nextcloud="nextcloud", nextcloud_db="iotstack-nextcloud_db")
+    (little_stack.folder / "volumes/nextcloud_db/data").unlink()
+    manifest, names = backed_up(little_stack, code=0)
+    assert [each["what"] for each in manifest["left_out"]] == ["volumes/nextcloud/*", "InfluxDB"]
+    assert "./volumes/nextcloud/data" not in names
+
+
+def test_a_skip_that_misses_the_data_is_told(little_stack):
+    """A database whose row names other paths than it mounts is copied while it writes."""
+    little_stack.runs(logs="mongo:7")
+    add(little_stack, row("logs", kind="skip", reason="a cache", paths=["volumes/mongo"]))
+    assert "but for volumes/logs" in listed(little_stack, code=3)["logs"]
+    (warning,) = backed_up(little_stack, code=3)[0]["warnings"]
+    assert "but for volumes/logs: its row names other paths" in warning
+
+
+def test_a_database_whose_files_are_excluded_is_no_warning(little_stack):
+    """[[stack.exclude]] says as well that it is left out, and why."""
+    little_stack.runs(mongo="mongo:7", grafana="grafana/grafana")
+    text = '[[stack.exclude]]\npath = "volumes/{}/*"\nreason = "a cache"\n'
+    add(little_stack, text.format("mongo") + text.format("grafana"))
+    assert listed(little_stack)["mongo"] == "left out: a cache"
+    assert listed(little_stack)["grafana"] == "left out: a cache"
+    assert backed_up(little_stack)[0]["warnings"] == []
+
+
+def test_a_stopped_influxdb_is_warned_of_once(little_stack):
+    """What is wrong with the one that has a part of its own is told in one place."""
+    little_stack.runs(influxdb="influxdb:1.8", second="influxdb:1.8", down=("influxdb",))
+    assert listed(little_stack, code=3)["influxdb"].startswith("NOT COVERED: it is stopped")
+    warnings = backed_up(little_stack, code=3)[0]["warnings"]
+    assert [each.partition(":")[0] for each in warnings] == [
+        "InfluxDB is left out",
+        "Container second (influxdb",
+    ]
