@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from .manifest import Container
 from .report import age_text, size_text
 from .services.compose import Found
-from .services.databases import sqlite_keepers, unsafe_databases
 from .services.influx import BACKUP_INSIDE, DumpInflux
+from .services.table import Cover
 from .sets import BackupSet, State
 from .site import Newest
 from .steps import Outcome
@@ -264,23 +263,22 @@ def judge_influx_version(found: Found, version: str) -> Finding:
     return good("influxdb", f"{version}, its backup folder is {folder}")
 
 
-def judge_databases(containers: Iterable[Container], influx: str) -> tuple[Finding, ...]:
-    """Judge the containers of a stack by their images: one warning for each database."""
-    mine = tuple(containers)
+def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]:
+    """Judge how the containers of a stack are saved: one warning for each that is not.
+
+    `influx` names the one that has findings of its own.
+    """
     found = [
         warning(
-            f"container {each.name}",
-            f"holds a database ({each.image}) that cannot be copied safely while it runs",
-            f"dump it into a file below volumes/, or docker stop {each.name} before a backup",
+            f"container {each.container.name}",
+            f"{each.container.image} is not covered: {each.how}",
+            '[[services]] in hosts.toml: kind = "stop", or "skip" with a reason',
         )
-        for each in unsafe_databases(mine, influx)
+        for each in covers
+        if not each.covered and each.container.name != influx
     ]
-    small = sqlite_keepers(mine)
-    if small:
-        names = ", ".join(f"{each.name} ({each.image})" for each in small)
-        said = f"SQLite may be copied while it is written: {names}"
-        found.append(warning("sqlite", said, "heed tar's warning of a file that changed"))
-    return tuple(found) or (good("databases", "no other one is known in this stack"),)
+    said = "no other one is in this stack that would be copied while it writes"
+    return tuple(found) or (good("databases", said),)
 
 
 # What runs left behind, and what they made

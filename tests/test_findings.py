@@ -11,6 +11,7 @@ from iotstack_invoke.findings import Verdict
 from iotstack_invoke.manifest import Container, Manifest
 from iotstack_invoke.services.compose import Found, Mount
 from iotstack_invoke.services.influx import BACKUP_INSIDE
+from iotstack_invoke.services.table import cover, read_table
 from iotstack_invoke.sets import BackupSet, State
 from iotstack_invoke.site import Newest
 from iotstack_invoke.steps import Outcome
@@ -245,18 +246,13 @@ def test_a_running_influxdb_is_judged_by_its_version():
     assert verdict(findings.judge_influx_version(container(MAPPED), "2.7.1")) is FAILED
 
 
-def test_each_database_is_a_warning_and_sqlite_one_for_all():
-    """Databases are named one by one with their images, SQLite's keepers in one line."""
-    images = {"mariadb": "mariadb:11", "grafana": "grafana/grafana", "nodered": "nodered"}
-    found = findings.judge_databases(
-        [Container(n, i, "", "", running=True) for n, i in images.items()], "influxdb"
-    )
-    assert [(each.name, verdict(each)) for each in found] == [
-        ("container mariadb", WARNING),
-        ("sqlite", WARNING),
-    ]
-    assert "mariadb:11" in found[0].found
-    assert "grafana (grafana/grafana), nodered (nodered)" in found[1].found
+def test_each_container_that_is_not_covered_is_a_warning():
+    """They are named one by one with their images, but for the one that is judged elsewhere."""
+    images = {"mongo": "mongo:7", "grafana": "grafana/grafana", "influxdb": "influxdb:1.8"}
+    stopped = [Container(n, i, "", "", running=False) for n, i in images.items()]
+    found = findings.judge_databases(cover(stopped, read_table()), "influxdb")
+    assert [(each.name, verdict(each)) for each in found] == [("container mongo", WARNING)]
+    assert "mongo:7" in found[0].found
     assert [verdict(each) for each in findings.judge_databases([], "x")] == [GOOD]
 
 

@@ -51,13 +51,13 @@ from ..hosts import within
 from ..report import Report
 from ..rulebooks.backup import BackupFacts
 from ..rulebooks.restore import RESTORE
-from ..services.compose import COMPOSE_FILES, inspect_all, named, of_stack, top_files
+from ..services.compose import COMPOSE_FILES, inspect_all, named, top_files
 from ..services.influx import InfluxFacts, influx_version
 from ..settings import ALWAYS_EXCLUDED, Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
 from ..targets import ANY_EXIT, device, entries, find_machine, read_text
-from .look import FOLDERS, Room, look_at_folder, look_for_room
+from .look import FOLDERS, Room, look_at_folder, look_at_services, look_for_room
 
 QUESTION_LIMIT_S = 15.0
 DU_LIMIT_S = 60.0
@@ -313,7 +313,8 @@ class _Examined:
             finding = judge_influx_version(influx, version)
         if finding:
             yield finding
-        yield from judge_databases(of_stack(found, self.folder), name)
+        services = look_at_services(found, self.settings, self.folder)
+        yield from judge_databases((each.cover for each in services.saved), name)
 
 
 @dataclass
