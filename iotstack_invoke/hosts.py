@@ -178,7 +178,7 @@ class LocalHost:
             result = self._context.run(str(command), timeout=command.limit_s, **streams)
         except CommandTimedOut as error:
             raise StepFailed(
-                f"It did not end within {command.limit_s:g} s, so it was stopped: {command}"
+                f"It did not end within {command.limit_s:g} s, so it was stopped: {command.shown}"
             ) from error
         except ThreadException as error:
             raise _first_of(error) from error
@@ -331,7 +331,7 @@ def checked(command: Command, outcome: Outcome, where: str) -> Outcome:
     if children.ending():
         raise Interrupted(-outcome.exit_code if outcome.exit_code < 0 else 15)
     raise StepFailed(
-        f"On {where}: exit {outcome.exit_code} from `{command}`: {outcome.last_words}"
+        f"On {where}: exit {outcome.exit_code} from `{command.shown}`: {outcome.last_words}"
     )
 
 

@@ -116,7 +116,7 @@ class SshHost:
                 )
         except CommandTimedOut as error:
             raise StepFailed(
-                f"On {self.name}: it did not end within {command.limit_s:g} s: {command}",
+                f"On {self.name}: it did not end within {command.limit_s:g} s: {command.shown}",
                 again=True,
             ) from error
         except ThreadException as error:

@@ -91,9 +91,16 @@ class Command:
     words: tuple[str, ...]
     accept: frozenset[int] = frozenset({0})
     limit_s: float = 120.0
+    called: str = ""
+    """How people are shown it, where its words are a script that nobody would want to read."""
 
     def __str__(self) -> str:
         return shlex.join(self.words)
+
+    @property
+    def shown(self) -> str:
+        """It for people."""
+        return self.called or str(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ LEVELS = (
     "settings rules manifest sets retention services.table",
     (
         "plan journal runner services.influx_log services.influx_meta services.influx_shard "
-        "services.influx_check"
+        "services.influx_check services.sql_dump"
     ),
     "hosts checks login remote vaults targets transfer services.*",
     "engine log report site findings",

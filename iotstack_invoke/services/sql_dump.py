@@ -1,0 +1,263 @@
+"""What a dump of SQL must hold: MariaDB's and PostgreSQL's, read once while they pass. Pure.
+
+Exit code 0 of a dump program proves little where a shell or a line was between. A whole dump
+has its end marker, and tells how many rows each table has: they are counted again when it was
+loaded. The forms are those of mariadb-dump 10.5 to 11 and pg_dumpall 9.6 to 18.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
+
+LONGEST_LINE_BYTES = 4 << 20
+"""What is kept of a line: of a row only its beginning and its end are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as the dump names it; `name` is quoted already where the server needs that."""
+
+    database: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.database}.{self.name}" if self.database else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class SqlReport:
+    """What a dump holds; without problems it is whole."""
+
+    problems: tuple[str, ...]
+    databases: tuple[str, ...]
+    rows: Mapping[Table, int] = field(default_factory=dict)
+    """For each table that has any rows in the dump, or was said to have none."""
+    version: str = ""
+    """Of the server that made it."""
+
+
+class SqlReader(Protocol):
+    """Takes a dump in pieces, in its order."""
+
+    def add(self, piece: bytes) -> None:
+        """Take the next piece."""
+        ...
+
+    def report(self) -> SqlReport:
+        """Return what the dump was, at its end."""
+        ...
+
+
+class _Lines:
+    """Cuts pieces into lines; of a line that is too long its middle is left out."""
+
+    def __init__(self) -> None:
+        self._begun = bytearray()
+
+    def cut(self, piece: bytes) -> list[bytes]:
+        """Return the lines that end in this piece."""
+        first, end, rest = piece.partition(b"\n")
+        self._extend(first)
+        if not end:
+            return []
+        lines = rest.split(b"\n")
+        lines.insert(0, bytes(self._begun))
+        self._begun = bytearray(lines.pop())
+        return lines
+
+    def _extend(self, more: bytes) -> None:
+        if len(self._begun) + len(more) <= LONGEST_LINE_BYTES:
+            self._begun += more
+        elif more:
+            del self._begun[LONGEST_LINE_BYTES:]
+            self._begun += more[-1:]
+
+
+_MARIA_USE = re.compile(rb"USE `((?:[^`]|``)+)`;")
+_MARIA_INSERT = re.compile(
+    rb"(?:INSERT|REPLACE)(?: +IGNORE)? INTO (`(?:[^`]|``)+`)(?: \(.*?\))? VALUES ?(.*)", re.DOTALL
+)
+_MARIA_TABLE = re.compile(rb"CREATE TABLE (?:IF NOT EXISTS )?(`(?:[^`]|``)+`) \(")
+_MARIA_VERSION = re.compile(rb"-- Server version\s+(\S+)")
+_TUPLE_ENDS = re.compile(rb"'(?:[^'\\]|\\.|'')*'|(\),\()", re.DOTALL)
+
+
+class MariaReader:
+    """Reads what mariadb-dump or mysqldump wrote.
+
+    Before version 10.7 all rows of a statement are on one line; later each row has its own.
+    """
+
+    def __init__(self) -> None:
+        self._lines = _Lines()
+        self._database = ""
+        self._databases: list[str] = []
+        self._rows: dict[Table, int] = {}
+        self._table: Table | None = None
+        self._in_body = False
+        self._complete = False
+        self._version = ""
+
+    def add(self, piece: bytes) -> None:
+        """Take the next piece."""
+        lines = self._lines.cut(piece)
+        at = 0
+        while at < len(lines):
+            if self._table is None:
+                self._take(lines[at])
+                at += 1
+            else:
+                at += self._count(self._table, lines, at)
+
+    def _count(self, table: Table, lines: list[bytes], start: int) -> int:
+        """Count the rows of a table from a line on, and return how many lines they are."""
+        rows = 0
+        for line in islice(lines, start, None):
+            if line[:1] != b"(":
+                self._table = None
+                break
+            rows += 1
+            if line[-1:] == b";":
+                self._table = None
+                break
+        self._rows[table] += rows
+        return rows
+
+    def _take(self, line: bytes) -> None:
+        if line.startswith(b"DELIMITER "):  # what lies between is the body of a routine
+            self._in_body = line != b"DELIMITER ;"
+        elif self._in_body or not line:
+            return
+        elif line.startswith(b"-- Dump completed"):
+            self._complete = True
+        elif line.startswith((b"INSERT", b"REPLACE")):
+            self._insert(line)
+        elif found := _MARIA_USE.match(line):
+            self._database = _text(found[1].replace(b"``", b"`"))
+            self._complete = False
+            if self._database not in self._databases:
+                self._databases.append(self._database)
+        elif found := _MARIA_TABLE.match(line):
+            self._rows.setdefault(Table(self._database, _text(found[1])), 0)
+            self._complete = False
+        elif not self._version and (found := _MARIA_VERSION.match(line)):
+            self._version = _text(found[1])
+
+    def _insert(self, line: bytes) -> None:
+        found = _MARIA_INSERT.match(line)
+        if not found:
+            return
+        self._complete = False
+        table = Table(self._database, _text(found[1]))
+        self._rows.setdefault(table, 0)
+        if found[2]:
+            self._rows[table] += 1 + sum(1 for end in _TUPLE_ENDS.finditer(found[2]) if end[1])
+        if not found[2].endswith(b";"):
+            self._table = table
+
+    def report(self) -> SqlReport:
+        """Return what the dump was."""
+        self.add(b"\n")  # the last line may have no end
+        problems = () if self._complete else ("its last line is not `-- Dump completed`",)
+        return SqlReport(problems, tuple(self._databases), self._rows, self._version)
+
+
+_PG_COPY_NAME = re.compile(rb'((?:"(?:[^"]|"")+"|[^". ]+)\.(?:"(?:[^"]|"")+"|[^". ]+))')
+_PG_CONNECT = re.compile(rb"\\connect (?:-reuse-previous=on \"(.*)\"|(\S+))")
+_PG_DBNAME = re.compile(r"dbname='((?:[^'\\]|\\.)*)'")
+_PG_VERSION = re.compile(rb"-- Dumped from database version (\S+)")
+PG_TABLE_DATA = b"; Type: TABLE DATA;"
+PG_END = b"-- PostgreSQL database cluster dump complete"
+
+
+class PostgresReader:
+    """Reads what pg_dumpall wrote."""
+
+    def __init__(self) -> None:
+        self._lines = _Lines()
+        self._database = ""
+        self._databases: list[str] = []
+        self._rows: dict[Table, int] = {}
+        self._table: Table | None = None
+        self._copy_follows = False
+        self._open_databases = 0
+        self._complete = False
+        self._version = ""
+
+    def add(self, piece: bytes) -> None:
+        """Take the next piece."""
+        lines = self._lines.cut(piece)
+        at = 0
+        while at < len(lines):
+            if self._table is None:
+                self._take(lines[at])
+                at += 1
+                continue
+            try:
+                end = lines.index(b"\\.", at)
+            except ValueError:
+                self._rows[self._table] += len(lines) - at
+                return
+            self._rows[self._table] += end - at
+            self._table = None
+            at = end + 1
+
+    def _take(self, line: bytes) -> None:
+        if line.startswith(b"-- "):
+            self._comment(line)
+        elif line.startswith(b"COPY "):
+            self._copy(line)
+        elif line.startswith(b"\\connect "):
+            self._connect(line)
+
+    def _comment(self, line: bytes) -> None:
+        if line.startswith(b"-- Data for Name: "):
+            # Only behind this line: a function may hold a line that looks like COPY.
+            self._copy_follows = PG_TABLE_DATA in line
+        elif line == b"-- PostgreSQL database dump":
+            self._open_databases += 1
+        elif line == b"-- PostgreSQL database dump complete":
+            self._open_databases -= 1
+        elif line == PG_END:
+            self._complete = True
+        elif not self._version and (found := _PG_VERSION.match(line)):
+            self._version = _text(found[1])
+
+    def _copy(self, line: bytes) -> None:
+        found = _PG_COPY_NAME.match(line, len(b"COPY ")) if self._copy_follows else None
+        if found and line.endswith(b" FROM stdin;"):
+            self._copy_follows = False
+            self._table = Table(self._database, _text(found[1]))
+            self._rows.setdefault(self._table, 0)
+
+    def _connect(self, line: bytes) -> None:
+        found = _PG_CONNECT.match(line)
+        if not found:
+            return
+        name = _text(found[2] or b"")
+        if found[1] is not None:
+            inner = _PG_DBNAME.search(_text(found[1]).replace('""', '"'))
+            name = re.sub(r"\\(.)", r"\1", inner[1]) if inner else ""
+        self._database = name
+        if name not in self._databases:
+            self._databases.append(name)
+
+    def report(self) -> SqlReport:
+        """Return what the dump was."""
+        self.add(b"\n")  # the last line may have no end
+        problems = []
+        if self._table is not None:
+            problems.append(f"it ends amid the rows of {self._table.name}")
+        if not self._complete:
+            problems.append(f"it has no line `{PG_END.decode()}`")
+        elif self._open_databases:
+            problems.append("one of its databases has no end")
+        return SqlReport(tuple(problems), tuple(self._databases), self._rows, self._version)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

@@ -1,0 +1,118 @@
+"""Dumps of SQL: what is whole, and how many rows each table has."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from iotstack_invoke.services.sql_dump import MariaReader, PostgresReader, Table
+
+FIXTURES = Path(__file__).parent / "fixtures/sql"
+MARIA = (FIXTURES / "mariadb-10.11.sql").read_bytes()
+POSTGRES = (FIXTURES / "postgres-15.sql").read_bytes()
+ODD = "od`d ü"
+
+
+def report(reader, *pieces):
+    for piece in pieces:
+        reader.add(piece)
+    return reader.report()
+
+
+def cut(content, size):
+    return [content[at : at + size] for at in range(0, len(content), size)]
+
+
+def test_a_whole_dump_of_mariadb():
+    """Every table has its rows, one without any has 0; views and sequences are no tables."""
+    found = report(MariaReader(), MARIA)
+    assert found.problems == ()
+    assert found.databases == ("test", ODD, "plain", "mysql")
+    assert found.version.startswith("10.11.")
+    counted = {table: rows for table, rows in found.rows.items() if table.database != "mysql"}
+    assert counted == {
+        Table(ODD, "`ar`"): 2,
+        Table(ODD, "`e`"): 0,
+        Table(ODD, "`g`"): 2,
+        Table(ODD, "`t ``a(1)`"): 3,
+        Table("plain", "`old`"): 2,
+    }
+    assert found.rows[Table("mysql", "`global_priv`")] == 8
+
+
+def test_a_whole_dump_of_postgresql():
+    """Every table of every database has its rows, whatever its name or the database's."""
+    found = report(PostgresReader(), POSTGRES)
+    assert found.problems == ()
+    assert found.databases == ("template1", 'o\'dd "x" \\ db', "postdb", "postgres")
+    assert found.version.startswith("15.")
+    assert found.rows == {
+        Table('o\'dd "x" \\ db', "public.z"): 1,
+        Table("postdb", 'public."T ""q (x"'): 0,
+        Table("postdb", "public.par1"): 2,
+        Table("postdb", "public.t"): 3,
+        Table("postdb", '"s p".e'): 0,
+    }
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+@pytest.mark.parametrize(("reader", "content"), [(MariaReader, MARIA), (PostgresReader, POSTGRES)])
+def test_how_it_comes_in_pieces_does_not_matter(reader, content, size):
+    """A dump cut anywhere into pieces is the same dump."""
+    assert report(reader(), *cut(content, size)) == report(reader(), content)
+
+
+@given(st.integers(0, len(MARIA)))
+def test_a_cut_dump_of_mariadb_is_not_whole(at):
+    """Whatever is missing at the end but the blank lines and our FLUSH is found."""
+    end = MARIA.rindex(b"-- Dump completed") + len(b"-- Dump completed")
+    assert bool(report(MariaReader(), MARIA[:at]).problems) == (at < end)
+
+
+@given(st.integers(0, len(POSTGRES)))
+def test_a_cut_dump_of_postgresql_is_not_whole(at):
+    """Whatever is missing before the end of its last marker is found."""
+    end = POSTGRES.rindex(b"cluster dump complete") + len(b"cluster dump complete")
+    assert bool(report(PostgresReader(), POSTGRES[:at]).problems) == (at < end)
+
+
+def test_a_database_without_its_end_is_found():
+    """A dump whose last marker is there and that of one database is not is not whole."""
+    broken = POSTGRES.replace(b"-- PostgreSQL database dump complete\n", b"", 1)
+    assert report(PostgresReader(), broken).problems
+
+
+def test_rows_on_one_line_are_counted():
+    """Older programs write all rows of a statement on one line, with any text in them."""
+    rows = rb"(1,'a'),(2,'),('),(3,'it\'s \\'),(4,'double '' quote'),(5,0x00FF)"
+    told = b"USE `a`;\nINSERT INTO `t` VALUES " + rows + b";\n-- Dump completed on 2020\n"
+    assert report(MariaReader(), told).rows == {Table("a", "`t`"): 5}
+
+
+def test_what_a_routine_says_is_no_row():
+    """A body that looks like statements of the dump is passed over."""
+    body = b"DELIMITER ;;\nINSERT INTO `t` VALUES\n(1);\nUSE `b`;\n;;\nDELIMITER ;\n"
+    found = report(MariaReader(), b"USE `a`;\n" + body + b"-- Dump completed")
+    assert (found.rows, found.databases) == ({}, ("a",))
+
+
+def test_a_function_with_copy_in_it_is_no_table():
+    """Only behind its comment a COPY of pg_dump begins."""
+    found = report(PostgresReader(), b"\\connect a\nCOPY public.t (a) FROM stdin;\n1\n\\.\n")
+    assert found.rows == {}
+
+
+def test_a_row_may_be_longer_than_what_is_kept_of_a_line():
+    """A row of many megabytes is one row, and the next one another."""
+    pieces = [b"USE `a`;\nINSERT INTO `t` VALUES\n('", *[b"x" * (1 << 20)] * 9, b"'),\n(2);\n"]
+    found = report(MariaReader(), *pieces, b"-- Dump completed")
+    assert found.rows == {Table("a", "`t`"): 2}
+
+
+def test_a_dump_of_one_database_names_none():
+    """What IOTstackBackup saves of MariaDB has tables without a database."""
+    found = report(MariaReader(), (FIXTURES / "mariadb-unnamed.sql").read_bytes())
+    assert found.problems == ()
+    assert found.databases == ()
+    assert found.rows == {Table("", "`old`"): 2}
