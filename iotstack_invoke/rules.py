@@ -23,8 +23,13 @@ Inputs = Callable[[Mapping[str, str], Any], Iterable[str]]
 
 BACKUPS = "backups"
 """The folder of the backups in a stack's folder, as the seed named it."""
-PARTS = {"general": "general-backup.tar.gz", "influx": "influx-backup.tar"}
-"""What the parts of a set are called behind their runtag, as the seed named them."""
+PARTS = {
+    "general": "general-backup.tar.gz",
+    "influx": "influx-backup.tar",
+    "mariadb": "mariadb-backup.tar.gz",
+    "postgres": "postgres-backup.sql.gz.tar",
+}
+"""What the parts of a set are called behind their runtag, as the seed and IOTstackBackup do."""
 KINDS = {**PARTS, "manifest": "manifest.json", "log": "backup-log.txt"}
 """The same for all files of a set."""
 

@@ -131,7 +131,7 @@ def test_what_a_later_version_adds_is_passed_over():
     later = content()
     later["format"] = "iotstack-invoke manifest 2"
     later["signature"] = "x"
-    later["parts"]["mariadb"] = {"dialect": 3}
+    later["parts"]["etcd"] = {"dialect": 3}
     later["parts"]["general"]["compression"] = "zstd"
     later["containers"][0]["platform"] = "arm64"
     later["left_out"][0]["size_bytes"] = 7

@@ -41,7 +41,7 @@ def tree(tmp_path):
 def read(data, tmp_path, *, packed):
     path = tmp_path / "archive"
     path.write_bytes(data)
-    return read_whole(LocalHost("/"), str(path), packed=packed)
+    return read_whole(LocalHost("/"), str(path), "general" if packed else "influx")
 
 
 FORMS = {"ours": ("--format=posix", "--sort=name"), "the seed's": ("--format=gnu",)}
@@ -153,7 +153,7 @@ def test_a_whole_dump_has_no_problems_here_and_afar(dump, tmp_path, sshd):
     here = read(tar(dump), tmp_path, packed=False)
     place = open_place(sshd.login(), str(tmp_path), "nas")
     try:
-        assert read_whole(place, str(tmp_path / "archive"), packed=False) == here
+        assert read_whole(place, str(tmp_path / "archive"), "influx") == here
     finally:
         place.close()
     assert here.problems == ()
@@ -189,6 +189,6 @@ def test_a_line_that_breaks_is_no_damage(dump, tmp_path, sshd):
     place = open_place(sshd.login(), str(tmp_path), "nas")
     try:
         with pytest.raises(StepFailed, match="cannot be read"):
-            read_whole(place, str(tmp_path / "nothing"), packed=False)
+            read_whole(place, str(tmp_path / "nothing"), "influx")
     finally:
         place.close()

@@ -13,18 +13,28 @@ from ..manifest import Manifest
 from ..report import Report, size_text
 from ..rules import PARTS
 from ..services.influx import facts_of
-from ..services.reading import Member, read_dump
+from ..services.reading import Member, read_dump, read_sql
+from ..services.sql import ENGINES
 from ..settings import Settings
 from ..site import Site
 from .copies import Copy, find_copy
 from .show import members_of
 
-SAME = {"general": "the same files", "influx": "the same shards of the same size"}
+SAME_ROWS = "the same tables with as many rows"
+SAME = {
+    "general": "the same files",
+    "influx": "the same shards of the same size",
+    "mariadb": SAME_ROWS,
+    "postgres": SAME_ROWS,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that is in one set alone, or differs: its size in each, None where it is not."""
+    """One thing that is in one set alone, or differs: its size in each, None where it is not.
+
+    Of a table of SQL its rows are told in place of bytes.
+    """
 
     name: str
     before_bytes: int | None
@@ -103,7 +113,8 @@ def compare_part(before: Copy, after: Copy, part: str) -> tuple[Change, ...]:
         return ()
     if part == "general":
         return compare_members(_members(before, part), _members(after, part))
-    return compare_shards(_shards(before, part), _shards(after, part))
+    sizes = _rows if part in ENGINES else _shards
+    return compare_sizes(sizes(before, part), sizes(after, part))
 
 
 def _manifest(copy: Copy) -> Manifest | None:
@@ -149,6 +160,32 @@ def _difference(old: Member, new: Member) -> str:
     return ", ".join([*told, *(["content"] if old.digest != new.digest else [])])
 
 
+def _rows(copy: Copy, part: str) -> Mapping[str, int]:
+    """Return the rows of each table by name: told by the manifest, or by the dumps."""
+    manifest = _manifest(copy)
+    parts = {each.kind: each for each in manifest.made} if manifest else {}
+    servers = parts[part].facts.get("servers") if part in parts else None
+    if servers is not None:
+        return {
+            f"{server['container']}/{database}.{table}": int(rows)
+            for server in servers
+            for database, tables in server["rows"].items()
+            for table, rows in tables.items()
+        }
+    if part not in copy.backup.files:
+        return {}
+    try:
+        with copy.place.read(copy.path(part)) as stream:
+            reports = read_sql(stream, part)
+    except Damaged as damage:
+        raise StepFailed(f"{copy.runtag} in {copy.at}, part {part}: {damage}.") from damage
+    return {
+        f"{member.removeprefix('./').rpartition('/')[0] or part}/{table}": rows
+        for member, report in reports.items()
+        for table, rows in report.rows.items()
+    }
+
+
 def _shards(copy: Copy, part: str) -> Mapping[str, int]:
     """Return the size of each shard and database by name: told by the manifest, or by the dump."""
     manifest = _manifest(copy)
@@ -174,8 +211,8 @@ def _dump_facts(copy: Copy, part: str) -> Mapping[str, Any]:
         raise StepFailed(f"{copy.runtag} in {copy.at}, part {part}: {damage}.") from damage
 
 
-def compare_shards(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[Change, ...]:
-    """Return which databases and shards are there once only, or have another size."""
+def compare_sizes(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[Change, ...]:
+    """Return which things are there once only, or have another size."""
     return tuple(
         Change(name, before.get(name), after.get(name))
         for name in sorted({*before, *after})

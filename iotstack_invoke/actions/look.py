@@ -14,6 +14,7 @@ from ..errors import Refused, StepFailed
 from ..hosts import LocalHost
 from ..manifest import LeftOut, utc_text
 from ..rulebooks.backup import BackupFacts
+from ..rules import PARTS
 from ..services.compose import (
     COMPOSE_FILES,
     Found,
@@ -24,7 +25,8 @@ from ..services.compose import (
     top_files,
 )
 from ..services.influx import InfluxFacts, influx_facts
-from ..services.table import Cover, Kind, Table, cover
+from ..services.sql import SqlServer, servers_in
+from ..services.table import Cover, Kind, Table, cover, is_below_stack
 from ..sets import GOOD, BackupSet
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact
@@ -47,7 +49,11 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
     as_root = _as_root(host, settings)
     influx = _look_at_influx(host, settings, "volumes" in names)
     services = look_at_services(influx.found, settings, folder)
-    exclusions = services.exclusions
+    servers = services.servers
+    dumped = (_live_files(each, folder) for each in servers)
+    exclusions = (*services.exclusions, *(each for each in dumped if each))
+    engines = {each.engine for each in servers}
+    made = {"general", *engines, *(("influx",) if influx.facts or influx.error else ())}
     now = datetime.now().astimezone()
     return BackupFacts(
         host=socket.gethostname(),
@@ -56,11 +62,12 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
         members=tuple(
             f"./{name}" for name in (*top_files(names), *(f for f in FOLDERS if f in names))
         ),
-        kinds=("general", "influx") if influx.facts or influx.error else ("general",),
+        kinds=tuple(kind for kind in PARTS if kind in made),
         as_root=as_root,
         exclusions=tuple(each.path for each in exclusions),
         influx=influx.facts,
         influx_error=influx.error,
+        servers=servers,
         limit_s=settings.influx.limit_s,
         started_utc=utc_text(datetime.now(UTC)),
         zone=f"{time.tzname[time.localtime().tm_isdst > 0]} {now.strftime('%z')}",
@@ -92,6 +99,8 @@ class Services:
 
     saved: tuple[SavedService, ...]
     exclusions: tuple[Exclusion, ...]
+    servers: tuple[SqlServer, ...] = ()
+    """Those that run and are dumped as SQL."""
 
     def warnings(self, influx: str) -> tuple[str, ...]:
         """Return what is not covered, but for the container `influx`: that is told of already."""
@@ -109,7 +118,16 @@ def look_at_services(found: Iterable[Found], settings: Settings, folder: str) ->
     for each in covers:
         paths = paths_in_stack(known[each.container.name], folder)
         saved.append(SavedService(_after_exclusions(each, paths, exclusions, table), paths))
-    return Services(tuple(saved), exclusions)
+    running = [known[each.container.name] for each in covers if each.container.running]
+    return Services(tuple(saved), exclusions, servers_in(running, table))
+
+
+def _live_files(server: SqlServer, folder: str) -> Exclusion | None:
+    """Return what the general part leaves out of a server that is dumped."""
+    if not is_below_stack(path := os.path.relpath(server.data or "/", folder)):
+        return None
+    reason = f"live files of {server.title}; its data are in the {server.engine} part"
+    return Exclusion(f"{path}/*", reason)
 
 
 def _exclusions(settings: Settings, covers: Iterable[Cover]) -> tuple[Exclusion, ...]:
@@ -230,13 +248,14 @@ class Room:
 
     general_bytes: int
     influx_bytes: int
+    sql_bytes: int
     unpacked_bytes: int
     """What tar will read for the general part: a guess, for the progress."""
 
     @property
     def needed_bytes(self) -> int:
-        """The general archive, the dump, and the tar of the dump."""
-        return self.general_bytes + 2 * self.influx_bytes
+        """The general archive, and each dump twice: as it comes, and in its part."""
+        return self.general_bytes + 2 * self.influx_bytes + 2 * self.sql_bytes
 
 
 def look_for_room(
@@ -263,7 +282,12 @@ def look_for_room(
         influx_bytes = int(influx.size_bytes * GROWTH)
     elif facts.influx:
         influx_bytes = _used(host, facts, [f"{facts.folder}/volumes/influxdb"], (), limit_s)
-    return Room(general_bytes, influx_bytes, unpacked)
+    engines = {each.engine for each in facts.servers}
+    sql_bytes = sum(int(parts[e].size_bytes * GROWTH) for e in engines if e in parts)
+    new = [each.data for each in facts.servers if each.data and each.engine not in parts]
+    if new:
+        sql_bytes += int(_used(host, facts, new, (), limit_s) * PACKED_SHARE)
+    return Room(general_bytes, influx_bytes, sql_bytes, unpacked)
 
 
 def _used(
@@ -289,6 +313,7 @@ def refuse_without_room(host: LocalHost, room: Room, backups: str) -> None:
         raise Refused(
             f"{backups} has {free:,} bytes free, and this backup needs about "
             f"{room.needed_bytes:,}: {room.general_bytes:,} for the general part, and twice "
-            f"{room.influx_bytes:,} for InfluxDB's dump and its tar. Make room, or keep fewer "
-            "backups ([stack] keep in hosts.toml)."
+            f"{room.influx_bytes:,} for InfluxDB's dump and its tar, and {room.sql_bytes:,} for "
+            "the dumps of other databases. Make room, or keep fewer backups ([stack] keep in "
+            "hosts.toml)."
         )

@@ -171,8 +171,12 @@ def _part_lines(part: Part) -> Iterator[str]:
         mine = shards.get(str(name), [])
         size_bytes = sum(int(each.get("size_bytes", 0)) for each in mine)
         yield f"  database  {name}: {len(mine)} shards, {size_text(size_bytes)}"
+    for server in part.facts.get("servers", ()):
+        yield f"  server    {server.get('container')}: {server.get('version')}"
+        for name, tables in server.get("rows", {}).items():
+            yield f"    database {name}: {len(tables)} tables, {sum(tables.values()):,} rows"
     for key, value in part.facts.items():
-        if key not in ("databases", "shards"):
+        if key not in ("databases", "shards", "servers"):
             yield f"  {key.replace('_', ' ')}: {value}"
 
 

@@ -158,7 +158,7 @@ def _read(copy: Copy, kind: str) -> Reading:
     """Read one archive whole; a medium that cannot give its bytes is a problem of the archive."""
     path = copy.path(kind)
     try:
-        return read_whole(copy.place, path, packed=path.endswith(".gz"))
+        return read_whole(copy.place, path, kind)
     except StepFailed as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno == errno.EIO:

@@ -18,10 +18,14 @@ from ..manifest import RECORDS_ENDING, Container, LeftOut, Manifest, Part, utc_t
 from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_name
 from ..services.archive import PackStack, tar_words
 from ..services.influx import DumpInflux, InfluxFacts, RemoveFolder, SweepInflux
+from ..services.sql import SqlServer
+from ..services.sql_pack import PackDumps
 from ..steps import File, Scene, Step
 from ..transfer import Claim, Send
 
 PACK_LIMIT_S = 24 * 3600.0
+SQL_LIMIT_S = 6 * 3600.0
+"""What all dumps of one part may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class BackupFacts:
     exclusions: tuple[str, ...] = ()
     influx: InfluxFacts | None = None
     influx_error: str = ""
+    servers: tuple[SqlServer, ...] = ()
+    """The database servers that are dumped as SQL."""
     limit_s: float = 3600.0
     started_utc: str = ""
     zone: str = ""
@@ -87,6 +93,23 @@ def influx_archive(job: Job) -> Iterator[Step]:
     yield RemoveFolder("pi", dump.on_host, facts.as_root)
 
 
+@rule("pi:backups/{runtag}.mariadb-backup.tar.gz", retries=2)
+def mariadb_archive(job: Job) -> Iterator[Step]:
+    """Dump every MariaDB with its users, routines and events, prove each, pack them."""
+    yield PackDumps(job.output, servers_of(job.facts, "mariadb"), SQL_LIMIT_S)
+
+
+@rule("pi:backups/{runtag}.postgres-backup.sql.gz.tar", retries=2)
+def postgres_archive(job: Job) -> Iterator[Step]:
+    """Dump every PostgreSQL with its roles, prove each, put them into one plain tar."""
+    yield PackDumps(job.output, servers_of(job.facts, "postgres"), SQL_LIMIT_S)
+
+
+def servers_of(facts: BackupFacts, engine: str) -> tuple[SqlServer, ...]:
+    """Return the servers of one engine."""
+    return tuple(each for each in facts.servers if each.engine == engine)
+
+
 @rule("pi:backups/{runtag}.manifest.json", input=parts_of, always=True)
 def manifest(job: Job) -> Iterator[Step]:
     """Write down what was made, what was left out and why; without it a set is unfinished."""
@@ -133,7 +156,8 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
 def backup_book(vaults: tuple[str, ...]) -> RuleBook:
     """Return the rules of a backup that is copied to these vaults."""
     copies = [each for vault in vaults for each in copies_to(vault)]
-    return RuleBook(general_archive, influx_archive, manifest, *copies)
+    archives = (general_archive, influx_archive, mariadb_archive, postgres_archive)
+    return RuleBook(*archives, manifest, *copies)
 
 
 def set_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ from ..steps import Place
 from .influx_check import DumpCheck, DumpReport
 from .influx_dump import QUERIES_FILE
 from .influx_shard import check_tsm_blocks
+from .sql import ENGINES
+from .sql_dump import SqlReport
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -130,28 +132,66 @@ def _look_at_end(rest: IO[bytes]) -> None:
         raise Damaged("its end is not two blocks of zeros")
 
 
-def read_whole(place: Place, path: str, *, packed: bool) -> Reading:
-    """Return what an archive is, read to its last byte; one that is not packed holds a dump.
+def read_whole(place: Place, path: str, kind: str) -> Reading:
+    """Return what an archive of one kind of part is, read to its last byte.
 
-    Of a dump each file is checked, and each block of its shards. Raises StepFailed where it could
-    not be read: that says nothing of the archive.
+    Of InfluxDB's dump each file is checked, and each block of its shards; of SQL each dump to its
+    end marker. Raises StepFailed where it could not be read: that says nothing of the archive.
     """
     problems: list[str] = []
     dump = None
     with place.read(path) as stream:
         hashed = _Hashed(stream)
         try:
-            if packed:
-                for _ in read_members(hashed, packed=True):
-                    pass
-            else:
+            if kind == "influx":
                 with ExitStack() as opened:
                     again = _read_again(place, path, stream, opened)
                     dump, problems = _read_dump(hashed, again)
+            elif kind in ENGINES:
+                reports = read_sql(hashed, kind)
+                problems = [f"{n}: {each}." for n, r in reports.items() for each in r.problems]
+                problems += [] if reports else ["it holds no dump."]
+            else:
+                for _ in read_members(hashed, packed=True):
+                    pass
         except Damaged as damage:
             problems = [f"{damage}."]
         hashed.drain()  # a line that broke is told at the end of the stream: it is no damage
     return Reading(hashed.size_bytes, hashed.digest.hexdigest(), tuple(problems), dump)
+
+
+def read_sql(stream: Any, engine: str) -> dict[str, SqlReport]:
+    """Return what each dump of SQL in a part is, by its member; raises Damaged.
+
+    IOTstackBackup packs a PostgreSQL part with gzip as well, whatever its name says.
+    """
+    begun = _Begun(stream)
+    reports = {}
+    for member, content in _members(begun, packed=begun.is_gzip):
+        if content is None or not member.name.endswith(ENGINES[engine].member):
+            continue
+        reader = ENGINES[engine].reader()
+        inner: Any = Content(content) if ENGINES[engine].packed else content
+        while chunk := inner.read(CHUNK_BYTES):
+            reader.add(chunk)
+        if isinstance(inner, Content):
+            inner.end()
+        reports[member.name] = reader.report()
+    return reports
+
+
+class _Begun:
+    """A stream whose first bytes were looked at."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._first = source.read(2)
+        self.is_gzip = self._first == b"\x1f\x8b"
+
+    def read(self, size: int = CHUNK_BYTES) -> bytes:
+        first, self._first = self._first[:size], self._first[size:]
+        more = self._source.read(size - len(first)) if len(first) < size else b""
+        return bytes(first + more)
 
 
 def _read_again(place: Place, path: str, stream: IO[bytes], opened: ExitStack) -> IO[bytes] | None:

@@ -23,7 +23,7 @@ _BOARD = re.compile(r"^(raspberrypi\d(-64)?|qemuarm(-64)?|generic-x86-64)-")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 FILE = "table.toml"
 FOLDERS = ("services", "volumes")
-DUMPED = frozenset({"influxdb"})
+DUMPED = frozenset({"influxdb", "mariadb", "postgres"})
 """The dumps that a backup makes."""
 PART_OF_DUMP = {
     "influxdb": "influx",
@@ -202,6 +202,8 @@ def _cover_by_dump(container: Container, service: Service) -> Cover:
     if service.dump == "influxdb" and not container.running:
         why = "it is stopped, so nothing can be dumped"
         return Cover(container, service, why, covered=False)
+    if not container.running:
+        return Cover(container, service, "it is stopped, so its files are copied as they lie")
     return Cover(container, service, f"dumped into the {PART_OF_DUMP[service.dump]} part")
 
 

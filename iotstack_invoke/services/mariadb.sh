@@ -1,0 +1,61 @@
+# Runs in a MariaDB container:
+#   sh -c THIS sh ready | dump | ask QUESTION | load FILE named|unnamed QUESTION…
+# unnamed: into the database that the container's environment names; other dumps name their own.
+# The password comes from the container's own environment: it is on no command line.
+set -eu
+
+# By TCP: the server that an image makes its databases with answers on the socket only. That root
+# is not let in does not matter to `ping`.
+if [ "$1" = ready ]; then
+  admin=$(command -v mariadb-admin || command -v mysqladmin)
+  exec "$admin" --protocol=tcp --host=127.0.0.1 --connect-timeout=5 ping
+fi
+
+client=$(command -v mariadb || command -v mysql) || { echo "there is no client program" >&2; exit 127; }
+talk() { "$client" --user=root --default-character-set=utf8mb4 --batch --raw --skip-column-names "$@"; }
+ask() { talk --execute="$1"; }
+save() {
+  "$dump" --user=root --default-character-set=utf8mb4 --single-transaction --quick --hex-blob \
+    --max-allowed-packet=1G "$@"
+}
+
+# Without a password first: linuxserver's image asks root for none where none was set.
+export MYSQL_PWD=
+if ! told=$(ask "SELECT 1" 2>&1); then
+  for name in MARIADB_ROOT_PASSWORD MYSQL_ROOT_PASSWORD; do
+    eval "MYSQL_PWD=\${$name-} file=\${${name}_FILE-\${FILE__$name-}}"
+    [ -z "$file" ] || MYSQL_PWD=$(cat "$file")
+    told=$(ask "SELECT 1" 2>&1) && break
+  done
+  ask "SELECT 1" >/dev/null 2>&1 || { echo "root is not let in: $told" >&2; exit 77; }
+fi
+
+case $1 in
+dump)
+  dump=$(command -v mariadb-dump || command -v mysqldump)
+  names=$(ask "SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN
+    ('information_schema', 'performance_schema', 'mysql', 'sys')")
+  set --
+  while IFS= read -r name; do [ -z "$name" ] || set -- "$@" "$name"; done <<END
+$names
+END
+  [ $# = 0 ] || save --routines --events --triggers --databases "$@"
+  # Users as rows: `--system=users` of mariadb-dump 10.11 writes statements that fail (GRANT PROXY).
+  tables=$(ask "SELECT table_name FROM information_schema.tables WHERE table_schema = 'mysql' AND
+    table_type = 'BASE TABLE' AND table_name IN ('global_priv', 'user', 'db', 'tables_priv',
+    'columns_priv', 'procs_priv', 'proxies_priv', 'roles_mapping', 'servers')")
+  echo 'USE `mysql`;'
+  for table in $tables; do echo "DELETE FROM \`$table\`;"; done
+  save --no-create-info --complete-insert --skip-triggers mysql $tables
+  echo 'FLUSH PRIVILEGES;'
+  ;;
+ask) ask "$2" ;;
+load)
+  file=$2 database=
+  [ "$3" = named ] || database=${MARIADB_DATABASE:-${MYSQL_DATABASE:?names the database of this dump}}
+  shift 3
+  # In one session: the next one would need the password that the dump brought.
+  { cat "$file"; for question; do printf '%s;\n' "$question"; done; } |
+    talk --binary-mode --max-allowed-packet=1G ${database:+"$database"}
+  ;;
+esac

@@ -1,0 +1,147 @@
+"""The database servers that are saved as SQL: where their data lie, how they are asked.
+
+What runs inside their containers is in mariadb.sh and postgres.sh: POSIX sh, since an image may
+hold nothing else. It takes the password from the container's own environment; we never see it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+from ..steps import Command
+from .compose import Found
+from .sql_dump import MariaReader, PostgresReader, SqlReader
+from .sql_dump import Table as SqlTable
+from .table import Table
+
+ASK_LIMIT_S = 600.0
+NOT_LET_IN = 77
+"""The exit code of mariadb.sh where no password of the environment is right."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A kind of database server that is dumped as SQL."""
+
+    name: str
+    """Also that of its part, and of the container whose dump lies at the top of the part."""
+    title: str
+    member: str
+    """What a dump is called in the part."""
+    reader: Callable[[], SqlReader]
+    homes: tuple[tuple[str, str], ...]
+    """Where its data lie: a folder that is mapped, and what below it is nothing but data."""
+    first_start: tuple[str, ...]
+    """Settings for its first start: it makes no database by itself."""
+
+    @cached_property
+    def script(self) -> str:
+        """What is run in the container; its first word says what is done."""
+        path = os.path.join(os.path.dirname(__file__), f"{self.name}.sh")
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+
+    @property
+    def packed(self) -> bool:
+        """Whether the dump itself is compressed, and not the tar around it."""
+        return self.member.endswith(".gz")
+
+
+MARIADB = Engine(
+    name="mariadb",
+    title="MariaDB",
+    member="backup.sql",
+    reader=MariaReader,
+    homes=(("/config", "databases"), ("/var/lib/mysql", "")),
+    first_start=("MYSQL_DATABASE=", "MARIADB_DATABASE=", "MYSQL_USER=", "MARIADB_USER="),
+)
+POSTGRES = Engine(
+    name="postgres",
+    title="PostgreSQL",
+    member="postgres_backup.sql.gz",
+    reader=PostgresReader,
+    homes=(("/var/lib/postgresql/data", ""), ("/var/lib/postgresql", "")),
+    first_start=("POSTGRES_DB=postgres",),
+)
+ENGINES: Mapping[str, Engine] = MappingProxyType({e.name: e for e in (MARIADB, POSTGRES)})
+
+
+@dataclass(frozen=True, slots=True)
+class SqlServer:
+    """A container whose databases are saved as SQL."""
+
+    container: str
+    engine: str
+    data: str = ""
+    """Its folder of data on the host; '' where none is mapped that we know."""
+    inside: str = ""
+    """The same inside of the container."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"{ENGINES[self.engine].title} in container {self.container}"
+
+    @property
+    def member(self) -> str:
+        """The name of its dump in the part of its engine."""
+        engine = ENGINES[self.engine]
+        if self.container == engine.name:
+            return engine.member
+        return f"{self.container}/{engine.member}"
+
+
+def server_of(found: Found, engine: str) -> SqlServer:
+    """Return a container as a database server, with where its data lie."""
+    mapped = {each.inside.rstrip("/"): each.on_host for each in found.mounts}
+    name = found.container.name
+    for mount, below in ENGINES[engine].homes:
+        if mount in mapped:
+            places = (f"{each}/{below}".rstrip("/") for each in (mapped[mount], mount))
+            return SqlServer(name, engine, *places)
+    return SqlServer(name, engine)
+
+
+def servers_in(found: Iterable[Found], table: Table) -> tuple[SqlServer, ...]:
+    """Return the containers that the table says are dumped as SQL, whether they run or not."""
+    services = ((each, table.service_of(each.container)) for each in found)
+    return tuple(
+        server_of(each, service.dump)
+        for each, service in services
+        if service and service.dump in ENGINES
+    )
+
+
+def run_in(
+    docker: tuple[str, ...], server: SqlServer, *words: str, limit_s: float = ASK_LIMIT_S
+) -> Command:
+    """Return the command that dumps, loads or asks in a container; any exit code is accepted."""
+    called = (*docker, "exec", server.container)
+    return Command(
+        (*called, "sh", "-c", ENGINES[server.engine].script, "sh", *words),
+        accept=frozenset(range(256)),
+        limit_s=limit_s,
+        called=shlex.join((*called, f"{server.engine}.sh", *words)),
+    )
+
+
+def count_words(tables: Iterable[SqlTable], engine: str) -> str:
+    """Return the question for the rows of tables of one database, answered as `index|rows`."""
+    only = "ONLY " if engine == "postgres" else ""  # what it inherits has rows of its own
+    return " UNION ALL ".join(
+        f"SELECT CONCAT({index}, '|', COUNT(*)) FROM {only}{_full_name(each, engine)}"  # noqa: S608 - quoted by the dump
+        for index, each in enumerate(tables)
+    )
+
+
+def _full_name(table: SqlTable, engine: str) -> str:
+    """Return a table as its server names it; those of a dump are quoted already."""
+    if engine == "postgres" or not table.database:
+        return table.name
+    database = table.database.replace("`", "``")
+    return f"`{database}`.{table.name}"

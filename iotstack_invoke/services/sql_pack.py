@@ -1,0 +1,196 @@
+"""The part of database servers that are dumped as SQL: dump, prove, pack.
+
+A dump is read while it comes, for its end and its rows. It waits compressed in a file without a
+name, since a tar must know a member's size before its content; read back from there into the
+part, it is proven a second time.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import tempfile
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+from .. import gzips
+from ..errors import StepFailed
+from ..hosts import CHUNK_BYTES, read_chunk
+from ..steps import Command, File, Host, Scene
+from .archive import HashedFile, Said, judge_tar
+from .sql import ENGINES, NOT_LET_IN, SqlServer, run_in
+from .sql_dump import SqlReport
+
+READY_LIMIT_S = 180.0
+READY_PAUSE_S = 1.0
+MEMBER_MODE = 0o600
+MOST_TABLES_TOLD = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PackDumps:
+    """Dump each server into one archive; behind the dumps comes what `tar` reads, if anything."""
+
+    output: File
+    servers: tuple[SqlServer, ...]
+    limit_s: float
+    docker: tuple[str, ...] = ("docker",)
+    tar: tuple[str, ...] = ()
+    folder: str = ""
+    """Where in the archive the dumps lie; '' for its top."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the dumps, and the tar, as a person would type them."""
+        dumps = (run_in(self.docker, each, "dump").shown for each in self.servers)
+        rest = (str(Command(self.tar)),) if self.tar else ()
+        return (*(f"{each} >> '{self.output.partial}'" for each in (*dumps, *rest)),)
+
+    def do(self, scene: Scene) -> None:
+        """Write the archive under its partial name.
+
+        Raises StepFailed where a dump is not whole; a server that starts is waited for.
+        """
+        host = scene.host(self.output.role)
+        with host.create(self.output.partial) as target:
+            hashed = HashedFile(target)
+            with (
+                self._packer(cast("IO[bytes]", hashed)) as stream,
+                tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+            ):
+                told = [self._add(scene, host, archive, server) for server in self.servers]
+                if self.tar:
+                    self._add_files(scene, host, archive)
+        scene.learn(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
+        scene.learn(self.output, servers=told)
+
+    def _packer(self, target: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+        packed = self.output.path.endswith(".gz")
+        return gzips.open_writer(target) if packed else nullcontext(target)
+
+    def _add(
+        self, scene: Scene, host: Host, archive: tarfile.TarFile, server: SqlServer
+    ) -> dict[str, Any]:
+        """Dump one server into the archive; return what the manifest tells of it."""
+        engine = ENGINES[server.engine]
+        wait_for_server(scene, host, server, self.docker)
+        scene.say(f"dumping {server.title}")
+        folder = os.path.dirname(self.output.partial)
+        with tempfile.TemporaryFile(dir=folder) as spool:
+            report, size = self._dump(scene, host, server, spool)
+            spool.seek(0)
+            info = tarfile.TarInfo(os.path.normpath(os.path.join(".", self.folder, server.member)))
+            info.name = f"./{info.name}"
+            info.mode, info.mtime = MEMBER_MODE, int(time.time())
+            again = engine.reader()
+            if engine.packed:
+                info.size = os.fstat(spool.fileno()).st_size
+                archive.addfile(info, spool)
+                spool.seek(0)
+                _read_through(gzips.open_reader(spool), again)
+            else:
+                info.size = size
+                archive.addfile(info, cast("IO[bytes]", _Passing(gzips.open_reader(spool), again)))
+        if again.report() != report:
+            raise StepFailed(f"The dump of {server.title} was not written as it came.", again=True)
+        return facts_of(server, report, size, self.output.root)
+
+    def _dump(
+        self, scene: Scene, host: Host, server: SqlServer, spool: IO[bytes]
+    ) -> tuple[SqlReport, int]:
+        """Write a dump, compressed, and return what it holds and its size."""
+        said = Said(scene)
+        reader = ENGINES[server.engine].reader()
+        size = 0
+        command = run_in(self.docker, server, "dump", limit_s=self.limit_s)
+        with host.pipe(command, said) as pipe, gzips.open_writer(spool) as packer:
+            while chunk := read_chunk(pipe.stdout):
+                packer.write(chunk)
+                reader.add(chunk)
+                size += len(chunk)
+                scene.moved(len(chunk))
+            code = pipe.finish()
+        report = reader.report()
+        last = next((line for line in reversed(said.lines) if line.strip()), "it said nothing")
+        if code < 0:
+            last = f"it was stopped; the limit is {self.limit_s:g} s"
+        if code == NOT_LET_IN:
+            raise StepFailed(
+                f"{last}. {server.title} has another password than its environment says: put "
+                "the right one into docker-compose.yml or .env."
+            )
+        if code:
+            raise StepFailed(
+                f"The dump of {server.title} failed (exit {code}): {last}", again=True
+            )
+        if report.problems:
+            raise StepFailed(
+                f"The dump of {server.title} is not whole: {'; '.join(report.problems)}.",
+                again=True,
+            )
+        return report, size
+
+    def _add_files(self, scene: Scene, host: Host, archive: tarfile.TarFile) -> None:
+        """Let GNU tar's members follow ours: its end becomes that of the archive."""
+        said = Said(scene)
+        out = cast("IO[bytes]", archive.fileobj)
+        with host.pipe(Command(self.tar, limit_s=self.limit_s), said) as pipe:
+            while chunk := read_chunk(pipe.stdout):
+                out.write(chunk)
+                scene.moved(len(chunk))
+            judge_tar(pipe.finish(), said.lines, scene)
+
+
+def wait_for_server(
+    scene: Scene,
+    host: Host,
+    server: SqlServer,
+    docker: tuple[str, ...],
+    limit_s: float = READY_LIMIT_S,
+) -> None:
+    """Wait until a server answers a question; raises StepFailed where it does not in time."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        told = host.run(run_in(docker, server, "ready", limit_s=60))
+        if told.exit_code == 0:
+            return
+        if time.monotonic() > deadline:
+            raise StepFailed(f"{server.title} does not answer: {told.last_words}")
+        scene.say(f"waiting for {server.title}")
+        time.sleep(READY_PAUSE_S)
+
+
+def facts_of(server: SqlServer, report: SqlReport, size_bytes: int, folder: str) -> dict[str, Any]:
+    """Return what a manifest tells of a dump, as plain values; paths as seen from the stack."""
+    databases: dict[str, dict[str, int]] = {name: {} for name in report.databases}
+    for table, rows in report.rows.items():
+        databases.setdefault(table.database, {})[table.name] = rows
+    return {
+        "container": server.container,
+        "engine": server.engine,
+        "version": report.version,
+        "data": os.path.relpath(server.data, folder) if server.data else "",
+        "inside": server.inside,
+        "sql_bytes": size_bytes,
+        "rows": databases,
+    }
+
+
+class _Passing(io.RawIOBase):
+    """A stream whose bytes a reader sees while they pass."""
+
+    def __init__(self, source: io.BufferedIOBase, reader: Any) -> None:
+        self._source = source
+        self._reader = reader
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self._reader.add(data)
+        return data
+
+
+def _read_through(source: io.BufferedIOBase, reader: Any) -> None:
+    while chunk := source.read(CHUNK_BYTES):
+        reader.add(chunk)

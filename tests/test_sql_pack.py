@@ -1,0 +1,122 @@
+"""The part of database servers: what a whole dump becomes, and what is none."""
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from scenes import PlainScene
+
+from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.services.reading import read_whole
+from iotstack_invoke.services.sql import SqlServer
+from iotstack_invoke.services.sql_pack import PackDumps
+from iotstack_invoke.steps import File
+
+FIXTURES = Path(__file__).parent / "fixtures/sql"
+MARIA, POSTGRES = FIXTURES / "mariadb-10.11.sql", FIXTURES / "postgres-15.sql"
+
+
+@pytest.fixture
+def docker(tmp_path):
+    """Return a function that makes a `docker` which answers a dump with what a script says."""
+
+    def made(script):
+        path = tmp_path / "docker"
+        # docker exec NAME sh -c SCRIPT sh WORD …
+        path.write_text(f'#!/bin/sh\nname=$2\n[ "$7" = dump ] || exit 0\n{script}\n')
+        path.chmod(0o755)
+        return (str(path),)
+
+    return made
+
+
+def pack(tmp_path, engine, docker, *names, tar=()):
+    ending = {"mariadb": "mariadb-backup.tar.gz", "postgres": "postgres-backup.sql.gz.tar"}[engine]
+    output = File("pi", f"x.{ending}", str(tmp_path))
+    servers = tuple(SqlServer(name, engine, f"{tmp_path}/volumes/{name}") for name in names)
+    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    PackDumps(output, servers, 60, docker, tar).do(scene)
+    return Path(output.partial), scene.learnt[str(output)]
+
+
+def members(path):
+    with tarfile.open(path) as archive:
+        return {each.name: archive.extractfile(each).read() for each in archive if each.isreg()}
+
+
+def test_a_part_of_mariadb_is_what_iotstackbackup_restores(tmp_path, docker):
+    """The dump of container mariadb is ./backup.sql, others have a folder of their own."""
+    path, facts = pack(tmp_path, "mariadb", docker(f"cat {MARIA}"), "mariadb", "gitea_db")
+    assert members(path) == {
+        "./backup.sql": MARIA.read_bytes(),
+        "./gitea_db/backup.sql": MARIA.read_bytes(),
+    }
+    assert facts["size_bytes"] == path.stat().st_size
+    first, second = facts["servers"]
+    assert (first["container"], second["container"]) == ("mariadb", "gitea_db")
+    assert first["data"] == "volumes/mariadb"
+    assert first["rows"]["plain"] == {"`old`": 2}
+    assert read_whole(LocalHost("/"), str(path), "mariadb").problems == ()
+
+
+def test_a_part_of_postgresql_is_a_plain_tar_of_a_gz(tmp_path, docker):
+    """What is packed already is not packed again; plain tar and gunzip read it."""
+    path, facts = pack(tmp_path, "postgres", docker(f"cat {POSTGRES}"), "postgres")
+    found = members(path)
+    assert gzip.decompress(found["./postgres_backup.sql.gz"]) == POSTGRES.read_bytes()
+    assert facts["servers"][0]["rows"]["postdb"]["public.t"] == 3
+    assert read_whole(LocalHost("/"), str(path), "postgres").problems == ()
+
+
+def test_files_follow_the_dumps(tmp_path, docker):
+    """What GNU tar reads comes behind the dumps, in one archive with one end."""
+    (tmp_path / "html").mkdir()
+    (tmp_path / "html/index.php").write_text("<?php\n")
+    tar = ("tar", "--create", "--file=-", f"--directory={tmp_path}", "./html")
+    path, _ = pack(tmp_path, "mariadb", docker(f"cat {MARIA}"), "mariadb", tar=tar)
+    assert set(members(path)) == {"./backup.sql", "./html/index.php"}
+    assert read_whole(LocalHost("/"), str(path), "mariadb").problems == ()
+
+
+BROKEN = {
+    "it fails": ("echo 'Lost connection' >&2; exit 2", "exit 2.: Lost connection"),
+    "it fails at the end": (f"cat {MARIA}; exit 3", "exit 3"),
+    "it says nothing": ("exit 0", "is not whole"),
+    "it is cut": (f"head -c 9000 {MARIA}", "is not whole"),
+    "it is killed": ("kill -9 $$", "failed"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_is_no_whole_dump_is_no_part(tmp_path, docker, what):
+    """A dump that fails, or is not whole whatever its exit code, fails with its last words."""
+    script, words = BROKEN[what]
+    with pytest.raises(StepFailed, match=words) as failure:
+        pack(tmp_path, "mariadb", docker(script), "mariadb")
+    assert failure.value.again
+    assert [each.name for each in tmp_path.iterdir() if "sql" in each.name] == []
+
+
+def test_a_wrong_password_is_not_tried_again(tmp_path, docker):
+    """Where no password of the environment is right, it is said what to do."""
+    script = "echo 'root is not let in: ERROR 1045' >&2; exit 77"
+    with pytest.raises(StepFailed, match=r"put the right one into docker-compose\.yml") as failure:
+        pack(tmp_path, "mariadb", docker(script), "mariadb")
+    assert not failure.value.again
+
+
+def test_a_damaged_part_is_found(tmp_path, docker):
+    """A dump inside of a whole archive that lacks its end is a problem of the part."""
+    cut = MARIA.read_bytes()[:9000]
+    path = tmp_path / "part"
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo("./backup.sql")
+        info.size = len(cut)
+        archive.addfile(info, io.BytesIO(cut))
+    assert "Dump completed" in read_whole(LocalHost("/"), str(path), "mariadb").problems[0]
+    with tarfile.open(path, "w:gz"):
+        pass
+    assert read_whole(LocalHost("/"), str(path), "mariadb").problems == ("it holds no dump.",)
