@@ -8,14 +8,16 @@ A room imports only from rooms below it, or beside it where no circle arises.
     retention  services/table              which sets stay; which service is saved how
     plan  journal  runner                  what runs and why; what to undo; Invoke, mended
     services/influx_log, _meta, _shard,    InfluxDB's words, its catalogue, its files; what a dump
-    _check                                 must hold
+    _check; sql_dump                       must hold; what a dump of SQL must hold
     hosts  login  remote  vaults  targets  this machine, other machines, where copies live, what
     transfer  checks                       a restore is made to; copies between them; what
                                            verifications found
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            reading: archives read to their last byte;
                                            stack: stop, swap, start; influx_server, influx_dump,
-                                           influx_load, influx_count: load and prove
+                                           influx_load, influx_count: load and prove;
+                                           sql, sql_pack, sql_load: MariaDB and PostgreSQL;
+                                           alone: containers of our own
     engine  log  report  site  findings    a plan, done; what is written down; what is seen; where
                                            the stack, its backups and its vaults are; what is fit
     rulebooks/                             the rules: read them first

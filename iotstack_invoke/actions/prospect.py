@@ -11,16 +11,18 @@ from datetime import UTC, datetime, timedelta
 from ..errors import Refused, StepFailed
 from ..manifest import Manifest
 from ..report import Report
-from ..rulebooks.restore import RESTORE, Item, RestoreFacts, aside_folder, used_folder
+from ..rulebooks.restore import RESTORE, Item, Load, RestoreFacts, aside_folder, used_folder
 from ..rules import BACKUPS, KINDS, PARTS
 from ..services.compose import COMPOSE_FILES, Found, compose_words, inspect_all, is_top_file, named
 from ..services.influx import BACKUP_INSIDE
 from ..services.influx_server import DATA_INSIDE, Server
 from ..services.members import Contents, list_archive
+from ..services.sql import ENGINES, servers_in
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
 from ..targets import ANY_EXIT, Target, device, entries, mount_points
+from .loads import Loads, is_below
 from .wish import Source, Wish
 
 STAMP_FORM = "%Y%m%dT%H%M%SZ"
@@ -89,7 +91,7 @@ def refuse_mounts(target: Target, paths: Iterable[str], advice: str) -> None:
     renamed = list(paths)
     for mount in sorted(mount_points(target.host)):
         for path in renamed:
-            if _is_below(mount, path):
+            if is_below(mount, path):
                 raise Refused(
                     f"On {target.name} {mount} is a mount point, and {path} cannot be swapped by "
                     f"rename. Nothing of the stack was touched. {advice}"
@@ -111,6 +113,17 @@ def refuse_stage_apart(target: Target) -> None:
         )
 
 
+def sql_bytes(backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str]) -> int:
+    """Return how large the dumps of SQL of a backup are, unpacked; a guess without a manifest."""
+    parts = {part.kind: part for part in manifest.made} if manifest else {}
+    total = 0
+    for kind in (each for each in kinds if each in ENGINES):
+        servers = parts[kind].facts.get("servers", ()) if kind in parts else ()
+        told = sum(int(each.get("sql_bytes", 0)) for each in servers)
+        total += told or 10 * backup.files[kind].size_bytes
+    return total
+
+
 def sizes_unpacked(
     backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str] = (), *, fetched: bool
 ) -> dict[str, int]:
@@ -123,6 +136,7 @@ def sizes_unpacked(
         "the archives": sum(sizes.values()) if fetched else 0,
         "what they hold": (told or sizes["general"] * 3) if "general" in sizes else 0,
         "InfluxDB": 3 * sizes.get("influx", 0),
+        "SQL dumps, and databases": 3 * sql_bytes(backup, manifest, wanted),
     }
 
 
@@ -177,7 +191,7 @@ class Prospect:
         )
         server_there = named(found, self.settings.influx.container) is not None
         if server and compose_file and not server_there:
-            self._refuse_without_server(compose)
+            self._refuse_without_server(compose, "influxdb")
         if server:
             refuse_inner_mounts(target, found, server.container)
         now = time_stamp(target)
@@ -213,6 +227,7 @@ class Prospect:
         moved = [*(each.live for each in facts.items), f"{folder}/services", f"{folder}/{RESTORE}"]
         if facts.server:
             moved.append(facts.server.data)
+        moved += [each.server.data for each in facts.loads]
         refuse_mounts(
             self.target,
             moved,
@@ -243,9 +258,7 @@ class Prospect:
                 each
                 for each in running
                 if each.container.name in names
-                or any(
-                    _is_below(mount.on_host, place) for mount in each.mounts for place in places
-                )
+                or any(is_below(mount.on_host, place) for mount in each.mounts for place in places)
             ]
         return tuple(each.container.name for each in running)
 
@@ -258,6 +271,8 @@ class Prospect:
         wanted = {"general"} if self.wish.names else set()
         if self.wish.databases or {container, "influxdb"} & set(self.wish.names):
             wanted.add("influx")
+        if self.wish.names:  # which dumps are theirs is known when they are staged
+            wanted |= set(kinds) & set(ENGINES)
         for kind in sorted(wanted - set(kinds)):
             raise Refused(
                 f"{self.runtag} has no {kind} part, and --only {' --only '.join(self.wish.only)} "
@@ -265,11 +280,11 @@ class Prospect:
             )
         return tuple(kind for kind in kinds if kind in wanted)
 
-    def _refuse_without_server(self, compose: tuple[str, ...]) -> None:
+    def _refuse_without_server(self, compose: tuple[str, ...], name: str) -> None:
         told = self.target.host.run(Command((*compose, "config", "--services"), ANY_EXIT))
-        if told.exit_code == 0 and "influxdb" not in told.out.split():
+        if told.exit_code == 0 and name not in told.out.split():
             raise Refused(
-                f"On {self.target.name} docker-compose.yml has no service influxdb to load the "
+                f"On {self.target.name} docker-compose.yml has no service {name} to load its "
                 "dump into. Add it, or restore the other services one by one: --only NAME."
             )
 
@@ -327,6 +342,7 @@ class Prospect:
         Of what is staged, or of what an archive holds that is not staged yet.
         """
         if "general" not in facts.kinds:
+            facts, _ = self._with_loads(facts, [], staged=contents is None)
             self._refuse_mounts(facts)
             return facts
         host, root = self.target.host, self.target.as_root
@@ -352,7 +368,8 @@ class Prospect:
                 if f"{folder}/{name}" not in EMPTY_FOLDERS
             ]
         there = entries(host, self.target.folder)
-        chosen = self._chosen(items)
+        facts, items = self._with_loads(facts, items, staged=contents is None)
+        chosen = self._chosen(items, facts.loads)
         for name in sorted(top) if not self.wish.only else ():
             if top[name] == "f" and is_top_file(name):
                 live = name if name not in there else f"{name}.{self.runtag}"
@@ -365,16 +382,33 @@ class Prospect:
         self._refuse_mounts(facts)
         return facts
 
-    def _chosen(self, items: list[Item]) -> list[Item]:
+    def _with_loads(
+        self, facts: RestoreFacts, items: list[Item], *, staged: bool
+    ) -> tuple[RestoreFacts, list[Item]]:
+        """Return the facts with the dumps of SQL that are loaded, and the items beside them.
+
+        What holds the data of a server for which there is no dump stays out of the items.
+        """
+        found = inspect_all(self.target.host, self.target.docker)
+        loads = Loads(self.target, found, self.manifest, self.stage, self.wish.names)
+        chosen = loads.choose(facts, items, staged=staged)
+        if "--file" in facts.compose:
+            for each in chosen:
+                if not each.there:
+                    self._refuse_without_server(facts.compose, each.server.container)
+        if staged:
+            servers = servers_in(found, self.settings.table)
+            items = loads.keep_data(items, chosen, servers, self.report)
+        return replace(facts, loads=chosen), items
+
+    def _chosen(self, items: list[Item], loads: Iterable[Load]) -> list[Item]:
         """Return what of the items was asked for; raises Refused where there is no such."""
         if not self.wish.only:
             return items
         found = {name: [e for e in items if _name(e) == name] for name in self.wish.names}
-        absent = [
-            name
-            for name, mine in found.items()
-            if not mine and name not in (self.settings.influx.container, "influxdb")
-        ]
+        without = {self.settings.influx.container, "influxdb"}
+        without |= {each.server.container for each in loads}
+        absent = [name for name, mine in found.items() if not mine and name not in without]
         if absent:
             held = ", ".join(sorted({_name(each) for each in items})) or "nothing"
             raise Refused(
@@ -405,10 +439,6 @@ class Prospect:
 
 def _name(item: Item) -> str:
     return posixpath.basename(item.live)
-
-
-def _is_below(path: str, place: str) -> bool:
-    return path == place or path.startswith(f"{place}/")
 
 
 def _file_words(folder: str, compose_file: str, there: Mapping[str, str]) -> tuple[str, ...]:

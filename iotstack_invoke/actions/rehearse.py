@@ -20,10 +20,11 @@ from ..manifest import Manifest, utc_text
 from ..plan import decide, resolve
 from ..report import Report, duration_text, size_text
 from ..rulebooks.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
-from ..rulebooks.restore import RESTORE, undoable
+from ..rulebooks.restore import RESTORE, Load, undoable
 from ..rules import BACKUPS
 from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE
+from ..services.sql import ENGINES, SqlServer
 from ..services.stack import wait_for_orphans
 from ..settings import Settings
 from ..site import Site, look_everywhere
@@ -34,6 +35,7 @@ from .prospect import records_in, sizes_unpacked
 from .restore import Ledger
 
 SCRATCH = "rehearsal"
+DATABASES = {"influx": "InfluxDB", **{each.name: each.title for each in ENGINES.values()}}
 PULL_LIMIT_S = 1800.0
 REMOVE_LIMIT_S = 3600.0
 
@@ -157,12 +159,22 @@ class _Rehearsal:
         as_root = root_words(self.host, name, sudo=settings.stack.sudo)
         docker: tuple[str, ...] = ()
         image = ""
-        if "influx" in copy.backup.parts:
+        images: dict[str, str] = {}
+        loads: list[Load] = []
+        if set(copy.backup.parts) & set(DATABASES):
             try:
                 docker = docker_words(self.host, name, as_root)
-                image = self._image(docker)
             except IotstackError as error:
-                self.report.warn(f"InfluxDB is not loaded, its dump is only checked: {error}")
+                told = ", ".join(
+                    DATABASES[kind] for kind in DATABASES if kind in copy.backup.parts
+                )
+                self.report.warn(f"{told} is not loaded, its dump is only checked: {error}")
+        if "influx" in copy.backup.parts and docker:
+            image = self._image(docker, settings.influx.container, "InfluxDB")
+        for load in self._loads() if docker else ():
+            server = load.server
+            images[server.container] = self._image(docker, server.container, server.title)
+            loads += [load] if images[server.container] else []
         parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
         return RehearsalFacts(
             kinds=copy.backup.parts,
@@ -183,15 +195,34 @@ class _Rehearsal:
             free_bytes=self.host.free_bytes(self.scratch) or 0,
             limit_s=settings.influx.limit_s,
             image=image,
+            images=images,
+            loads=tuple(loads),
             in_manifest=parts["influx"].facts if "influx" in parts else {},
         )
 
-    def _image(self, docker: tuple[str, ...]) -> str:
+    def _loads(self) -> Iterator[Load]:
+        """Return the dumps of SQL that the manifest tells of, each with a folder of its own."""
+        for part in self.manifest.made if self.manifest else ():
+            for told in part.facts.get("servers", ()):
+                stage = f"{self.scratch}/{RESTORE}/{self.copy.runtag}"
+                data = f"{stage}/databases/{told['container']}"
+                server = SqlServer(told["container"], part.kind, data, told["inside"])
+                plain = server.member.removesuffix(".gz")
+                yield Load(server, f"{stage}/{part.kind}/{plain}", aside="", used="")
+
+    def _image(self, docker: tuple[str, ...], name: str, title: str) -> str:
+        """Return an image that a dump can be loaded into, '' where none can be had, and say so."""
+        try:
+            return self._recorded_image(docker, name)
+        except IotstackError as error:
+            self.report.warn(f"{title} is not loaded, its dump is only checked: {error}")
+            return ""
+
+    def _recorded_image(self, docker: tuple[str, ...], name: str) -> str:
         """Return the image that the dump was made with: by id, by digest, by name; or pulled.
 
         Raises StepFailed where none can be had.
         """
-        name = self.site.settings.influx.container
         held = self.manifest.containers if self.manifest else ()
         recorded = next((each for each in held if each.name == name), None)
         if recorded is None:
@@ -232,7 +263,10 @@ class _Rehearsal:
         return ExitCode.FAILED
 
     def _good(self, facts: RehearsalFacts, result: RunResult) -> int:
-        copy, loaded = self.copy, bool(facts.image) or "influx" not in facts.kinds
+        copy = self.copy
+        loaded = bool(facts.image) or "influx" not in facts.kinds
+        loaded &= {each.server.engine for each in facts.loads} == set(facts.kinds) & set(ENGINES)
+        loaded &= all(facts.images.values())
         self.site.checks.add(
             Check(
                 runtag=copy.runtag,
@@ -245,7 +279,7 @@ class _Rehearsal:
             )
         )
         took = duration_text(sum(each.seconds for each in result.jobs))
-        what = "restored" if loaded else "unpacked, but for InfluxDB,"
+        what = "restored" if loaded else "unpacked, but not loaded into all its databases,"
         self.report.write(
             f"{copy.runtag} of {copy.at} was {what} in a scratch folder and is all there; it "
             f"took {took}. Nothing of it stays."

@@ -30,6 +30,7 @@ from ..rulebooks.restore import (
 from ..services.influx_load import PROVEN
 from ..services.influx_log import say_internal_left_out
 from ..services.members import Contents
+from ..services.sql_load import SQL_PROVEN
 from ..settings import Options, Settings
 from ..site import look_everywhere
 from ..steps import Command, Place, Record
@@ -40,7 +41,7 @@ from .wish import Source, Wish, choose_set, confirm, source_of
 
 SET_MARK = ".set"
 """In a staging folder: which set it was staged from."""
-TOLD_AT_THE_END = (PROVEN, say_internal_left_out(2).partition("(")[0])
+TOLD_AT_THE_END = (PROVEN, SQL_PROVEN, say_internal_left_out(2).partition("(")[0])
 
 
 class Notes:
@@ -50,7 +51,7 @@ class Notes:
         self.told: list[str] = []
 
     def said(self, _job: object, text: str) -> None:
-        """Keep what InfluxDB was proven to have, and what of it was left out."""
+        """Keep what databases were proven to have, and what of InfluxDB was left out."""
         if text.startswith(TOLD_AT_THE_END) and text not in self.told:
             self.told.append(text)
 
@@ -308,6 +309,8 @@ class _Restore:
         databases = [f"database {name} of InfluxDB" for name in facts.databases]
         if facts.server and facts.server_there and not databases:
             databases = ["all of InfluxDB"]
+        databases += [f"all of {each.server.title}" for each in facts.loads if not each.unnamed]
+        databases += [f"a database of {each.server.title}" for each in facts.loads if each.unnamed]
         for what, names in (
             ("replaces", [*sorted(inside & present), *databases]),
             ("new here", sorted(inside - present)),

@@ -8,21 +8,34 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..rules import Job, RuleBook, rule
+from ..rules import Job, Rule, RuleBook, rule
+from ..services.alone import EndAlone
 from ..services.archive import CompareUnpacked
 from ..services.influx_count import CountInflux, Tally
 from ..services.influx_dump import CompareWithDump, CompareWithManifest, Dump
 from ..services.influx_load import AddQueries, AddUsers, LoadInflux
-from ..services.influx_server import EndAlone, RunAlone, Server, WaitForInflux
+from ..services.influx_server import RunAlone, Server, WaitForInflux
+from ..services.sql import ENGINES
+from ..services.sql_load import LoadSql, RunSqlAlone, SqlDump, WaitForSql
 from ..services.stack import MakeFolder
 from ..steps import File, Step
-from .restore import RestoreFacts, archive, fetched, staged_dump, staged_stack
+from .restore import (
+    SQL_LIMIT_S,
+    RestoreFacts,
+    archive,
+    fetched,
+    stage_of,
+    staged_dump,
+    staged_sql,
+    staged_stack,
+)
 
 SCRATCH_INFLUX = "iotstack-rehearsal-influxdb"
-"""The container that takes the dump in, and is removed."""
+SCRATCH_SQL = "iotstack-rehearsal-sql"
+"""The containers that take dumps in, and are removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +44,14 @@ class RehearsalFacts(RestoreFacts):
 
     image: str = ""
     """The InfluxDB to load the dump into; '' where there is none, and none is loaded."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """The same for each load of SQL, by its container."""
     in_manifest: Mapping[str, Any] = field(default_factory=dict)
     """What the manifest says of the dump."""
     count: Tally = field(default_factory=Tally)
 
 
-def stage(kind: str) -> str:
-    """Return the folder that a part is unpacked into."""
-    return {"general": "pi:restore/{runtag}/stack/", "influx": "pi:restore/{runtag}/influx/"}[kind]
-
-
-@rule("pi:compared/{runtag}", input=stage("general"), transaction=True)
+@rule("pi:compared/{runtag}", input=stage_of("general"), transaction=True)
 def compared(job: Job) -> Iterator[Step]:
     """Compare each file with its member: content, owner, mode, time."""
     facts: RehearsalFacts = job.facts
@@ -49,7 +59,7 @@ def compared(job: Job) -> Iterator[Step]:
     yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
 
 
-@rule("pi:loaded/{runtag}", input=stage("influx"), transaction=True)
+@rule("pi:loaded/{runtag}", input=stage_of("influx"), transaction=True)
 def loaded(job: Job) -> Iterator[Step]:
     """Load the dump as a restore does, and prove that all of it is there."""
     facts: RehearsalFacts = job.facts
@@ -77,12 +87,42 @@ def loaded(job: Job) -> Iterator[Step]:
     yield CompareWithDump(dump, server)
 
 
+def loaded_sql(engine: str) -> Rule:
+    """Return the rule that loads the dumps of one engine."""
+
+    @rule(f"pi:loaded/{{runtag}}/{engine}", input=stage_of(engine), transaction=True)
+    def loaded_dumps(job: Job) -> Iterator[Step]:
+        """Load each dump as a restore does, and count the rows of every table."""
+        facts: RehearsalFacts = job.facts
+        docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+        stage = job.input.absolute
+        for load in facts.loads:
+            if load.server.engine != engine:
+                continue
+            server = load.server
+            alone = replace(server, container=SCRATCH_SQL)
+            yield MakeFolder("pi", server.data, as_root, guard)
+            yield RunSqlAlone(
+                *("pi", "", SCRATCH_SQL, server.data, server.inside, stage),
+                *(f"{posixpath.dirname(stage)}/.environment", docker, guard),
+                settings=ENGINES[engine].first_start,
+                image=facts.images[server.container],
+            )
+            yield WaitForSql("pi", alone, docker)
+            dump = SqlDump("pi", load.staged, server, as_root)
+            yield LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S)
+            yield EndAlone("pi", SCRATCH_SQL, docker, guard)
+
+    return loaded_dumps
+
+
 def rehearsal_book() -> RuleBook:
     """Return the rules of a rehearsal."""
-    return RuleBook(fetched, staged_stack, staged_dump, compared, loaded)
+    stages = (fetched, staged_stack, staged_dump, *map(staged_sql, ENGINES))
+    return RuleBook(*stages, compared, loaded, *map(loaded_sql, ENGINES))
 
 
 def rehearsal_targets(runtag: str, facts: RehearsalFacts) -> list[str]:
     """Return what must be reached for a restore to be rehearsed."""
-    ends = {"general": "compared", "influx": "loaded"}
-    return [f"pi:{ends[kind]}/{runtag}" for kind in facts.kinds]
+    ends = {"general": f"pi:compared/{runtag}", "influx": f"pi:loaded/{runtag}"}
+    return [ends.get(kind, f"pi:loaded/{runtag}/{kind}") for kind in facts.kinds]

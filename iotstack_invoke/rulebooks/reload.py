@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..rules import Job, RuleBook, rule
+from ..services.alone import EndAlone
 from ..services.influx import DumpInflux
 from ..services.influx_count import CompareCounts, CountInflux, Tally
 from ..services.influx_dump import CheckDump, CompareWithDump, CompareWithServer, Dump
 from ..services.influx_load import AddQueries, AddUsers, LoadInflux
-from ..services.influx_server import ALONE, EndAlone, RunAlone, Server, WaitForInflux
+from ..services.influx_server import ALONE, RunAlone, Server, WaitForInflux
 from ..services.stack import (
     CheckStopped,
     MakeAside,

@@ -9,14 +9,26 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..rules import KINDS, Job, RuleBook, rule
+from ..rules import KINDS, Job, Rule, RuleBook, rule
+from ..services.alone import EndAlone
 from ..services.influx import DumpInflux
 from ..services.influx_dump import CheckDump, Dump
 from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
-from ..services.influx_server import ALONE, EndAlone, RunAlone, Server, WaitForInflux
+from ..services.influx_server import ALONE, RunAlone, Server, WaitForInflux
 from ..services.members import ScanArchive
+from ..services.sql import ENGINES, SqlServer
+from ..services.sql_load import (
+    SQL_ALONE,
+    CheckMount,
+    LoadSql,
+    ReadSql,
+    RunSqlAlone,
+    SqlDump,
+    UnpackSql,
+    WaitForSql,
+)
 from ..services.stack import (
     CheckStopped,
     ComposeUp,
@@ -35,6 +47,8 @@ from ..transfer import CheckHash, Send
 
 RESTORE = "restore"
 INFLUX_DATA = "volumes/influxdb/data"
+SQL_LIMIT_S = 24 * 3600.0
+"""What a load may take; on an SD card it is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +59,23 @@ class Item:
     live: str
     aside: str
     used: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A dump of SQL, and the server on the target that takes it in."""
+
+    server: SqlServer
+    staged: str
+    """The dump, unpacked."""
+    aside: str
+    used: str
+    there: bool = True
+    """Its container was made already, whether it runs or not."""
+    unnamed: bool = False
+    """It holds one database, which it does not name; the container's environment does."""
+    beside: bool = False
+    """It is loaded into a copy of the present data, whose other databases stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +111,18 @@ class RestoreFacts:
     """The volumes lie on another file system than the stack's folder."""
     influx_apart: str = ""
     """The folder that holds InfluxDB's, where that is on a file system of its own."""
+    loads: tuple[Load, ...] = ()
 
 
 def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
     """Return where the archive of a kind lies on the target, once it is there."""
     folder = "backups" if facts.in_place else f"{RESTORE}/{wildcards['runtag']}"
     return f"pi:{folder}/{wildcards['runtag']}.{KINDS[kind]}"
+
+
+def stage_of(kind: str) -> str:
+    """Return the folder that a part is unpacked into."""
+    return f"pi:restore/{{runtag}}/{'stack' if kind == 'general' else kind}/"
 
 
 @rule("pi:restore/{runtag}/{part}", input="from:{part}", retries=2, resumes=True)
@@ -135,11 +172,27 @@ def staged_dump(job: Job) -> Iterator[Step]:
     yield CheckDump(dump, job.input.path, facts.databases)
 
 
+def staged_sql(engine: str) -> Rule:
+    """Return the rule that stages the dumps of one engine."""
+
+    @rule(
+        stage_of(engine),
+        input=lambda values, facts: [archive(values, facts, engine)],
+    )
+    def staged_dumps(job: Job) -> Iterator[Step]:
+        """Unpack the dumps of a database server, and read each of them to its end."""
+        facts: RestoreFacts = job.facts
+        yield CheckHash(job.input, facts.as_root)
+        yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
+        yield UnpackSql("pi", job.output.partial, engine, facts.as_root, facts.guard)
+
+    return staged_dumps
+
+
 def stages(_wildcards: Mapping[str, str], facts: RestoreFacts) -> list[str]:
     """Return what must be staged before the switch."""
-    folders = {"general": "pi:restore/{runtag}/stack/", "influx": "pi:restore/{runtag}/influx/"}
     apart = ["pi:volumes/.restore-{runtag}/stack/"] if facts.volumes_apart else []
-    return [*(folders[kind] for kind in facts.kinds), *apart]
+    return [*map(stage_of, facts.kinds), *apart]
 
 
 @rule("pi:restored/{runtag}", input=stages, transaction=True)
@@ -152,7 +205,10 @@ def restored(job: Job) -> Iterator[Step]:
     dump = Dump("pi", f"{posixpath.dirname(facts.previous)}/{job.runtag}/influx", as_root)
     if "influx" in facts.kinds and facts.server:
         yield CheckDump(dump, archive(job.wildcards, facts, "influx"), blocks=False)
-    passing = (*staged, *sorted(used), f"{facts.previous}.users")
+    notes = (f"{facts.previous}.users", f"{facts.previous}.environment")
+    dumps = [SqlDump("pi", each.staged, each.server, as_root) for each in facts.loads]
+    yield from map(ReadSql, dumps)
+    passing = (*staged, *sorted(used), *notes)
     yield UseStage("pi", passing, as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
     yield StopContainers("pi", facts.running, docker, guard)
@@ -160,6 +216,8 @@ def restored(job: Job) -> Iterator[Step]:
         yield SwapItem("pi", item.live, item.staged, item.aside, item.used, as_root, guard)
     if "influx" in facts.kinds and facts.server:
         yield from _load_influx(facts, facts.server, dump)
+    for load, sql in zip(facts.loads, dumps, strict=True):
+        yield from _load_sql(facts, load, sql, job.runtag)
     if facts.bare:
         yield ComposeUp("pi", facts.compose, (), guard)
     else:
@@ -174,6 +232,9 @@ def restored(job: Job) -> Iterator[Step]:
     server = facts.server
     if server and (facts.bare or server.container in facts.running):
         yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
+    for load in facts.loads:
+        if facts.bare or load.server.container in facts.running:
+            yield WaitForSql("pi", load.server, docker)
     yield Commit(keep=f"{facts.previous}/journal")
 
 
@@ -208,6 +269,31 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
         yield AddUsers("pi", server, dump, f"{facts.previous}.users", as_root, guard)
 
 
+def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump, runtag: str) -> Iterator[Step]:
+    """Load a dump into a new server that nobody reaches; its data replace the present ones."""
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    server = load.server
+    fresh = posixpath.join(posixpath.dirname(server.data), f".fresh-{server.container}")
+    stage = f"{posixpath.dirname(facts.previous)}/{runtag}/{server.engine}"
+    if load.beside:
+        yield CopyFolder("pi", server.data, fresh, as_root, guard, facts.limit_s)
+    else:
+        yield MakeFolder("pi", fresh, as_root, guard, like=server.data)
+    yield SwapItem("pi", server.data, fresh, load.aside, load.used, as_root, guard)
+    if not load.there:
+        yield ComposeUp("pi", facts.compose, (server.container,), guard, start=False)
+        yield CheckMount("pi", server, docker)
+    yield RunSqlAlone(
+        *("pi", server.container, SQL_ALONE, server.data, server.inside, stage),
+        *(f"{facts.previous}.environment", docker, guard),
+        settings=() if load.unnamed else ENGINES[server.engine].first_start,
+    )
+    alone = replace(server, container=SQL_ALONE)
+    yield WaitForSql("pi", alone, docker)
+    yield LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S)
+    yield EndAlone("pi", SQL_ALONE, docker, guard)
+
+
 def aside_folder(facts: RestoreFacts, name: str) -> str:
     """Return where what is replaced is moved to: a folder on the same file system."""
     if name == INFLUX_DATA and facts.influx_apart:
@@ -233,6 +319,7 @@ def undoable() -> tuple[type, ...]:
         MakeFolder,
         PutAway,
         RunAlone,
+        RunSqlAlone,
         StartContainers,
         StopContainers,
         SwapItem,
@@ -243,4 +330,5 @@ def undoable() -> tuple[type, ...]:
 
 def restore_book() -> RuleBook:
     """Return the rules of a restore."""
-    return RuleBook(fetched, staged_stack, staged_volumes, staged_dump, restored)
+    sql = map(staged_sql, ENGINES)
+    return RuleBook(fetched, staged_stack, staged_volumes, staged_dump, *sql, restored)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import posixpath
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
+from .alone import OUR_LABEL, remove_ours
 from .influx import BACKUP_INSIDE, wait_for_ping
 from .influx_meta import Catalogue, read_meta_db
 from .stack import STOP_LIMIT_S, guarded
@@ -27,12 +27,8 @@ ALONE_SETTINGS = (
     "INFLUXDB_RETENTION_ENABLED=false",
 )
 """It asks for no password, and changes no data by itself."""
-OUR_LABEL = "iotstack-invoke=alone"
-"""What our own containers bear: none of another's is ever removed."""
 KEPT_SETTINGS = "INFLUXDB_DATA_"
 """What of a container's environment says how data are stored; the rest may be a password."""
-REMOVE_LIMIT_S = 30.0
-REMOVE_PAUSE_S = 0.3
 INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}]'
 
 
@@ -95,42 +91,7 @@ class RunAlone:
 
     def undo(self, host: Host) -> None:
         """Remove it, whether it runs or not, if it is ours."""
-        chosen = ("--filter", f"name=^/?{self.alone}$", "--filter", f"label={OUR_LABEL}")
-        listed = Command((*self.docker, "ps", "--all", "--quiet", *chosen))
-        deadline = time.monotonic() + REMOVE_LIMIT_S
-        while found := host.run(listed).out.split():
-            words = (*self.docker, "rm", "--force", *found)
-            command = guarded(self.guard, words, STOP_LIMIT_S)
-            # A removal that was broken off goes on in the engine: then this one is refused.
-            told = host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
-            if told.exit_code and time.monotonic() > deadline:
-                raise StepFailed(f"Container {self.alone} cannot be removed: {told.last_words}")
-            time.sleep(REMOVE_PAUSE_S if told.exit_code else 0)
-
-
-@dataclass(frozen=True, slots=True)
-class EndAlone:
-    """Let the InfluxDB that ran alone put its data away, and remove its container."""
-
-    host_role: str
-    alone: str
-    docker: tuple[str, ...]
-    guard: str
-
-    def commands(self) -> tuple[str, ...]:
-        """Return the commands."""
-        return tuple(map(str, self._commands))
-
-    @property
-    def _commands(self) -> tuple[Command, ...]:
-        stop = (*self.docker, "stop", "--time", "60", self.alone)
-        remove = (*self.docker, "rm", self.alone)
-        return tuple(guarded(self.guard, words, STOP_LIMIT_S) for words in (stop, remove))
-
-    def do(self, scene: Scene) -> None:
-        """Stop and remove it."""
-        for command in self._commands:
-            scene.host(self.host_role).run(command)
+        remove_ours(host, self.alone, self.docker, self.guard)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,161 @@
+"""Which database servers of a target take in which dumps of SQL, and what keeps one from it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import Refused
+from ..manifest import Manifest
+from ..report import Report
+from ..rulebooks.restore import Item, Load, RestoreFacts, aside_folder, used_folder
+from ..services.compose import Found, named
+from ..services.sql import ENGINES, SqlServer, run_in, server_of
+from ..services.sql_load import READ_LIMIT_S, major_of, staged_dumps, version_refusal
+from ..steps import Command
+from ..targets import ANY_EXIT, Target, device, entries
+
+DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{}/data"}
+"""Where IOTstack's templates map the data, for a backup that does not tell and no container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """Chooses the loads of one restore."""
+
+    target: Target
+    found: tuple[Found, ...]
+    manifest: Manifest | None
+    stage: str
+    only: tuple[str, ...]
+    """The services that alone are restored; all, if none is named."""
+
+    def choose(
+        self, facts: RestoreFacts, items: Iterable[Item], *, staged: bool
+    ) -> tuple[Load, ...]:
+        """Return the loads: of what is staged, or of what the manifest tells of.
+
+        Raises Refused where a server cannot take its dump in.
+        """
+        chosen = []
+        for kind in (each for each in facts.kinds if each in ENGINES):
+            folder = f"{self.stage}/{kind}"
+            if staged:
+                dumps = staged_dumps(self.target.host, folder, kind, self.target.as_root)
+            else:
+                servers = (SqlServer(name, kind) for name in self._told(kind))
+                dumps = {
+                    each.container: f"{folder}/{each.member.removesuffix('.gz')}"
+                    for each in servers
+                }
+            for container, path in dumps.items():
+                load = self._load(facts, kind, container, path)
+                wanted = container in self.only or any(
+                    is_below(load.server.data, item.live) for item in items
+                )
+                if not self.only or wanted:
+                    self._refuse(load)
+                    chosen.append(load)
+        return tuple(chosen)
+
+    def _told(self, engine: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return what the manifest tells of the servers of one engine, by container."""
+        parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
+        servers = parts[engine].facts.get("servers", ()) if engine in parts else ()
+        return {str(each.get("container")): each for each in servers}
+
+    def _load(self, facts: RestoreFacts, engine: str, container: str, path: str) -> Load:
+        there = named(self.found, container)
+        told = self._told(engine).get(container, {})
+        if there:
+            server = server_of(there, engine)
+            if (
+                server.data
+            ):  # a link on the way there is followed: what is renamed must be the data
+                words = (*self.target.as_root, "realpath", "-m", "--", server.data)
+                data = self.target.host.run(Command(words)).out.rstrip("\n")
+                server = replace(server, data=data)
+        else:
+            data = str(told.get("data") or DEFAULT_DATA[engine].format(container))
+            inside = str(told.get("inside") or posixpath.join(*ENGINES[engine].homes[0]))
+            data = posixpath.normpath(posixpath.join(self.target.folder, data))
+            server = SqlServer(container, engine, data, inside.rstrip("/"))
+        above = posixpath.dirname(server.data)
+        name = "volumes/x" if is_below(server.data, f"{self.target.folder}/volumes") else "x"
+        aside, used = aside_folder(facts, name), used_folder(facts, name)
+        if server.data and device(self.target.host, above) != device(self.target.host, aside):
+            aside = f"{above}/.{posixpath.basename(facts.previous)}"
+            used = f"{aside}-undone"
+        host, as_root = self.target.host, self.target.as_root
+        words = (*as_root, "grep", "--quiet", "--max-count=1", "^USE `", path)
+        asked = Command(words, ANY_EXIT, READ_LIMIT_S) if engine == "mariadb" else None
+        unnamed = asked is not None and host.run(asked).exit_code == 1
+        return Load(
+            server=server,
+            staged=path,
+            aside=f"{aside}/databases/{container}",
+            used=f"{used}/databases/{container}",
+            there=there is not None,
+            unnamed=unnamed,
+            beside=unnamed and self._holds(server.data),
+        )
+
+    def _refuse(self, load: Load) -> None:
+        """Raise Refused where a server cannot take its dump in."""
+        server, name = load.server, self.target.name
+        engine = ENGINES[server.engine]
+        if not server.data:
+            homes = " or ".join(mount for mount, _ in engine.homes)
+            raise Refused(
+                f"On {name} container {server.container} maps no folder to {homes}, so its data "
+                "cannot be swapped. Nothing was changed. Map one, or restore the other services "
+                "one by one: --only NAME."
+            )
+        told = str(self._told(server.engine).get(server.container, {}).get("version", ""))
+        found = named(self.found, server.container)
+        if server.engine != "postgres" or not told or not found or not found.container.running:
+            return
+        asked = run_in(self.target.docker, server, "ask", "SHOW server_version")
+        here = self.target.host.run(asked).out.strip()
+        if here and major_of(here) != major_of(told):
+            raise Refused(version_refusal(server, told, here))
+
+    def keep_data(
+        self,
+        items: Iterable[Item],
+        loads: Iterable[Load],
+        servers: Iterable[SqlServer],
+        report: Report,
+    ) -> list[Item]:
+        """Return the items whose swap puts no empty folder in the place of a server's data.
+
+        A general part leaves out what is dumped: without the dump there is nothing to swap in.
+        """
+        loaded = {each.server.container for each in loads}
+        data = [each.data for each in servers if each.data and each.container not in loaded]
+        kept = []
+        for item in items:
+            hollow = [each for each in data if is_below(each, item.live)]
+            if any(self._holds(each) and not self._holds(_staged(item, each)) for each in hollow):
+                report.warn(
+                    f"  {posixpath.relpath(item.live, self.target.folder)} stays as it is: a "
+                    "database keeps its data there, and the backup holds none for it."
+                )
+            else:
+                kept.append(item)
+        return kept
+
+    def _holds(self, folder: str) -> bool:
+        return bool(entries(self.target.host, folder, self.target.as_root))
+
+
+def _staged(item: Item, path: str) -> str:
+    """Return where what lies at a path within a live item lies in the staged one."""
+    return posixpath.normpath(posixpath.join(item.staged, posixpath.relpath(path, item.live)))
+
+
+def is_below(path: str, place: str) -> bool:
+    """Tell whether a path is a place, or lies in it."""
+    return path == place or path.startswith(f"{place}/")

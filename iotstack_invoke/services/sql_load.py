@@ -1,0 +1,383 @@
+"""Loading a dump of SQL into a server of its own that nobody reaches, and counting its rows.
+
+The server is a container of the same image, environment and command, on no network, with an empty
+folder in the place of its data: the image makes it as at a first start.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import posixpath
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+
+from ..errors import StepFailed
+from ..hosts import read_chunk
+from ..steps import Command, Host, Scene
+from .alone import OUR_LABEL, remove_ours
+from .sql import ENGINES, NOT_LET_IN, SqlServer, count_words, run_in
+from .sql_dump import SqlReport, Table
+from .sql_pack import wait_for_server
+from .stack import STOP_LIMIT_S, guarded
+
+SQL_PROVEN = "All of the dump is in "
+"""With this begins what is said when a load is proven."""
+SQL_ALONE = "iotstack-sql-alone"
+"""The container that a dump is loaded into."""
+DUMPS_INSIDE = "/iotstack-dumps"
+INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}, {{json .Config.Cmd}}]'
+FIRST_START_LIMIT_S = 900.0
+"""An image makes a new server, and on an SD card that takes minutes."""
+READ_LIMIT_S = 24 * 3600.0
+TABLES_AT_ONCE = 100
+_SQL_ERROR = re.compile(r"(?:psql:\S+ )?(?:ERROR|FATAL|PANIC|error: )")
+# The image made these itself at its first start; an older psql does not know \restrict.
+_EXPECTED = re.compile(r'role "[^"]*" already exists|invalid command \\(un)?restrict')
+
+
+class SqlDump:
+    """A dump in a file of a host, read whole once: several steps ask what it holds."""
+
+    def __init__(
+        self, host_role: str, path: str, server: SqlServer, as_root: tuple[str, ...]
+    ) -> None:
+        self.host_role = host_role
+        self.path = path
+        self.server = server
+        self.as_root = as_root
+        self._report: SqlReport | None = None
+
+    def report(self, scene: Scene) -> SqlReport:
+        """Return what it holds and what is wrong with it; raises StepFailed if it is not there."""
+        if self._report is None:
+            reader = ENGINES[self.server.engine].reader()
+            command = Command((*self.as_root, "cat", "--", self.path), limit_s=READ_LIMIT_S)
+            with scene.host(self.host_role).pipe(command) as pipe:
+                while chunk := read_chunk(pipe.stdout):
+                    reader.add(chunk)
+                if pipe.finish():
+                    raise StepFailed(f"The dump {self.path} cannot be read.")
+            self._report = reader.report()
+        return self._report
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSql:
+    """Read a dump to its end before anything is touched."""
+
+    dump: SqlDump
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is read."""
+        return (f"read '{self.dump.path}' to its end",)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where the dump is not whole."""
+        problems = self.dump.report(scene).problems
+        if problems:
+            raise StepFailed(
+                f"The dump of {self.dump.server.title} is damaged: {'; '.join(problems)}. "
+                "Nothing was changed. Take another backup."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackSql:
+    """Read each dump of a folder to its end before anything is touched; unpack what is packed."""
+
+    host_role: str
+    folder: str
+    engine: str
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is done."""
+        packed = (str(self._unpack(("…",))),) if ENGINES[self.engine].packed else ()
+        return (*packed, f"read each dump of '{self.folder}' to its end")
+
+    def _unpack(self, paths: tuple[str, ...]) -> Command:
+        words = (*self.as_root, "gzip", "--decompress", "--", *paths)
+        return guarded(self.guard, words, READ_LIMIT_S)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where one is not whole, or where there is none."""
+        host = scene.host(self.host_role)
+        engine = ENGINES[self.engine]
+        dumps = staged_dumps(host, self.folder, self.engine, self.as_root)
+        if not dumps:
+            raise StepFailed(f"The {engine.title} part holds no dump. Nothing was changed.")
+        scene.say(f"reading {len(dumps)} dumps of {engine.title}")
+        if engine.packed:
+            host.run(self._unpack(tuple(f"{path}.gz" for path in dumps.values())))
+        for container, path in dumps.items():
+            dump = SqlDump(self.host_role, path, SqlServer(container, self.engine), self.as_root)
+            ReadSql(dump).do(scene)
+
+
+def staged_dumps(host: Host, folder: str, engine: str, as_root: tuple[str, ...]) -> dict[str, str]:
+    """Return the dumps in a folder, by the container that each is of; packed or not."""
+    plain = ENGINES[engine].member.removesuffix(".gz")
+    words = (*as_root, "find", folder, "-mindepth", "1", "-maxdepth", "2", "-type", "f")
+    told = host.run(Command((*words, "-printf", "%P\\n"), limit_s=600)).out
+    found = {}
+    for name in sorted(told.splitlines()):
+        above, _, last = name.removesuffix(".gz").rpartition("/")
+        if last == plain:
+            found[above or engine] = f"{folder}/{name.removesuffix('.gz')}"
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class RunSqlAlone:
+    """Run a server of a container's image on other data, where nobody reaches it.
+
+    Its environment, passwords included, goes by a file of mode 0600 that is removed at once.
+    Undone: container and file are removed.
+    """
+
+    host_role: str
+    container: str
+    """Whose image, environment, command and mounts it has."""
+    alone: str
+    data: str
+    inside: str
+    dumps: str
+    """A folder that it sees, read-only, as /iotstack-dumps."""
+    environment: str
+    docker: tuple[str, ...]
+    guard: str
+    settings: tuple[str, ...] = ()
+    """What of its environment is set otherwise."""
+    image: str = ""
+    """What to run where there is no such container."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command(self.image or f"image-of-{self.container}", "", ())),)
+
+    def _command(self, image: str, user: str, words: tuple[str, ...]) -> Command:
+        run = (
+            *("run", "--detach", "--name", self.alone, "--label", OUR_LABEL),
+            *("--network", "none"),
+            *(() if self.image else ("--volumes-from", self.container)),
+            *("--volume", f"{self.data}:{self.inside}"),
+            *("--volume", f"{self.dumps}:{DUMPS_INSIDE}:ro"),
+            *(("--user", user) if user else ()),
+            *("--env-file", self.environment),
+            *(word for each in self.settings for word in ("--env", each)),
+            image,
+            *words,
+        )
+        return guarded(self.guard, (*self.docker, *run), STOP_LIMIT_S)
+
+    def do(self, scene: Scene) -> None:
+        """Start it."""
+        host = scene.host(self.host_role)
+        self.undo(host)
+        if self.image:
+            names = ("MYSQL_ROOT_PASSWORD", "MARIADB_ROOT_PASSWORD", "POSTGRES_PASSWORD")
+            password = secrets.token_urlsafe()
+            image, user, words = self.image, "", None
+            settings = [f"{name}={password}" for name in names]
+        else:
+            form = ("inspect", "--type", "container", "--format", INSPECT_FORM)
+            told = host.run(Command((*self.docker, *form, self.container))).out
+            image, user, settings, words = json.loads(told)
+        lines = [each for each in settings or () if "\n" not in each]
+        text = "".join(f"{each}\n" for each in lines)
+        host.receive(self.environment, io.BytesIO(text.encode("utf-8", "surrogateescape")), 0)
+        try:
+            host.run(self._command(image, user, tuple(words or ())), scene.hear)
+        finally:
+            host.remove([self.environment])
+
+    def undo(self, host: Host) -> None:
+        """Remove it, whether it runs or not, if it is ours."""
+        host.remove([self.environment])
+        remove_ours(host, self.alone, self.docker, self.guard)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckMount:
+    """See that a container that was just made will find its data where they are loaded."""
+
+    host_role: str
+    server: SqlServer
+    docker: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    @property
+    def _command(self) -> Command:
+        form = ("--type", "container", "--format", "{{json .Mounts}}")
+        return Command((*self.docker, "inspect", *form, self.server.container))
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it maps another folder, or none."""
+        mounts = json.loads(scene.host(self.host_role).run(self._command).out)
+        for each in mounts:
+            inside = each["Destination"].rstrip("/")
+            if self.server.inside == inside or self.server.inside.startswith(f"{inside}/"):
+                found = posixpath.normpath(each["Source"] + self.server.inside[len(inside) :])
+                if found == self.server.data:
+                    return
+        raise StepFailed(
+            f"Container {self.server.container} does not map {self.server.data} to "
+            f"{self.server.inside}, where the backup had its data. Start it once, so that its "
+            "mounts are known, and restore again."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForSql:
+    """Wait until a server answers, and warn where it does not let its container's root in."""
+
+    host_role: str
+    server: SqlServer
+    docker: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is asked."""
+        return (run_in(self.docker, self.server, "ready").shown,)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it does not answer in time."""
+        host = scene.host(self.host_role)
+        wait_for_server(scene, host, self.server, self.docker, FIRST_START_LIMIT_S)
+        if host.run(run_in(self.docker, self.server, "ask", "SELECT 1")).exit_code == NOT_LET_IN:
+            scene.warn(
+                f"{self.server.title} has the passwords of the backup, and its root's is another "
+                "one than in docker-compose.yml or .env. Put the right one there before the next "
+                "backup."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSql:
+    """Load a dump into a server that runs alone, and count the rows of each table."""
+
+    host_role: str
+    alone: SqlServer
+    dump: SqlDump
+    below: str
+    """The folder that the server sees as /iotstack-dumps."""
+    docker: tuple[str, ...]
+    guard: str
+    limit_s: float
+
+    def _command(self, *words: str) -> Command:
+        inside = posixpath.join(DUMPS_INSIDE, posixpath.relpath(self.dump.path, self.below))
+        bare = run_in(self.docker, self.alone, "load", inside, *words, limit_s=self.limit_s)
+        held = guarded(self.guard, bare.words, self.limit_s)
+        return Command(held.words, bare.accept, self.limit_s, bare.called)
+
+    def _words(self, report: SqlReport) -> tuple[str, ...]:
+        """Return what a load is told besides the dump: MariaDB counts in the same session."""
+        if self.alone.engine == "postgres":
+            return ()
+        questions = (count_words(some, self.alone.engine) for some in batched(report.rows))
+        return ("named" if report.databases else "unnamed", *questions)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the load, and what is compared."""
+        return (self._command().shown, "count the rows of each table")
+
+    def do(self, scene: Scene) -> None:
+        """Load and prove; raises StepFailed with what is not there."""
+        host, title = scene.host(self.host_role), ENGINES[self.alone.engine].title
+        report = self.dump.report(scene)
+        self._refuse_version(host, report)
+        scene.say(f"loading {self.dump.server.title}")
+        problems: list[str] = []
+
+        def hear(stream: str, line: str) -> None:
+            scene.hear(stream, line)
+            if stream == "err" and _SQL_ERROR.match(line) and not _EXPECTED.search(line):
+                problems.append(line.strip())
+
+        told = host.run(self._command(*self._words(report)), hear)
+        if told.exit_code or problems:
+            first = problems[0] if problems else told.last_words
+            raise StepFailed(
+                f"{title} did not take the dump of container {self.dump.server.container} "
+                f"(exit {told.exit_code}): {first}"
+            )
+        counted = self._count(host, report) if self.alone.engine == "postgres" else told.out
+        self._prove(scene, report, counted)
+
+    def _refuse_version(self, host: Host, report: SqlReport) -> None:
+        """Raise StepFailed where PostgreSQL is of another major version than the dump."""
+        if self.alone.engine != "postgres" or not report.version:
+            return
+        here = self._ask(host, "SHOW server_version").strip()
+        if major_of(report.version) != major_of(here):
+            raise StepFailed(version_refusal(self.dump.server, report.version, here))
+
+    def _count(self, host: Host, report: SqlReport) -> str:
+        """Return what each question for rows is answered, database by database."""
+        return "".join(
+            self._ask(host, count_words(some, self.alone.engine), some[0].database)
+            for some in batched(report.rows)
+        )
+
+    def _prove(self, scene: Scene, report: SqlReport, counted: str) -> None:
+        tables = [table for some in batched(report.rows) for table in some]
+        answers = [line.strip() for line in counted.splitlines() if "|" in line]
+        if len(answers) != len(tables):
+            raise StepFailed(
+                f"{self.dump.server.title} told the rows of {len(answers)} tables, not "
+                f"{len(tables)}."
+            )
+        rows = 0
+        lacking = []
+        for table, answer in zip(tables, answers, strict=True):
+            count = int(answer.partition("|")[2])
+            rows += count
+            if count != report.rows[table]:
+                lacking.append(f"{table} has {count:,} rows, not {report.rows[table]:,}")
+        if lacking:
+            raise StepFailed(
+                f"{self.dump.server.title} did not take all of its dump: {'; '.join(lacking[:5])}."
+            )
+        names = ", ".join(report.databases) or "one database"
+        scene.say(
+            f"{SQL_PROVEN}{self.dump.server.title}: {names} ({len(report.rows)} tables, "
+            f"{rows:,} rows)"
+        )
+
+    def _ask(self, host: Host, question: str, database: str = "") -> str:
+        words = (question, database) if database else (question,)
+        told = host.run(run_in(self.docker, self.alone, "ask", *words))
+        if told.exit_code:
+            raise StepFailed(f"{self.alone.title} does not answer: {told.last_words}")
+        return told.out
+
+
+def major_of(version: str) -> str:
+    """Return the major version of PostgreSQL: from 10 on its first number."""
+    first, _, rest = version.partition(".")
+    return first if len(first) > 1 else f"{first}.{rest.partition('.')[0]}"
+
+
+def version_refusal(server: SqlServer, dumped: str, here: str) -> str:
+    """Return why a dump is not loaded into a server of another major version, and what to do."""
+    old = major_of(dumped)
+    return (
+        f"The dump of container {server.container} is of PostgreSQL {old}, and its image here is "
+        f"of version {major_of(here)}. Let docker-compose.yml name image postgres:{old}, restore, "
+        "and upgrade afterwards: https://www.postgresql.org/docs/current/upgrading.html"
+    )
+
+
+def batched(tables: Iterable[Table]) -> Iterator[list[Table]]:
+    """Return tables in lists that are not too long for one question, each of one database."""
+    for _, mine in groupby(sorted(tables, key=lambda each: each.database), lambda e: e.database):
+        while some := list(islice(mine, TABLES_AT_ONCE)):
+            yield some
