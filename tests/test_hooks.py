@@ -229,6 +229,135 @@ def test_ctrl_c_ends_a_hook_and_the_run(pi, when):
         assert seen(pi) == [["1", "failed"]]
 
 
+# Restores: a Docker that knows no container is enough for those of plain files.
+
+RESTORE = f"restore --runtag {TAG} --from here --yes"
+
+
+@pytest.fixture
+def backed_up(pi):
+    """A stack that has changed since its backup."""
+    assert pi.run(f"backup --runtag {TAG}").returncode == 0
+    pi.flows = pi.folder / "volumes/nodered/flows.json"
+    pi.flows.write_text("changed")
+    pi.tool("see", f'echo "$1" "$IOTSTACK_RESULT" $(cat {pi.flows}) >> {pi.seen}')
+    return pi
+
+
+def test_hooks_enclose_the_switch(backed_up):
+    """Before it all is staged and nothing touched; after it all is done, and the log has both."""
+    staged = f"{backed_up.folder}/restore/{TAG}/stack/volumes/nodered/flows.json"
+    script = 'cat "$0"; echo "$IOTSTACK_TASK $IOTSTACK_RUNTAG $IOTSTACK_FOLDER"'
+    set_hooks(
+        backed_up,
+        before_restore=[["see", "1"], ["sh", "-c", script, staged]],
+        after_restore=[["see", "2"]],
+        before_backup=[["see", "3"]],
+        after_backup=[["see", "4"]],
+    )
+    told = backed_up.run(RESTORE)
+    assert told.returncode == 0, told.stderr
+    assert backed_up.seen.read_text().splitlines() == ["1  changed", "2 restored []"]
+    (log,) = backed_up.backups.glob(f"{TAG}.restore-*.log")
+    assert " before_restore out: []\n" in log.read_text()
+    assert f" before_restore out: restore {TAG} {backed_up.folder}\n" in log.read_text()
+    assert " after_restore: done after" in log.read_text()
+
+
+def test_a_failure_before_leaves_the_stack_untouched(backed_up):
+    """The restore is refused, and the hooks after it are told."""
+    fail = ["sh", "-c", "echo not now >&2; exit 3"]
+    set_hooks(backed_up, before_restore=[fail, ["see", "1"]], after_restore=[["see", "2"]])
+    told = backed_up.run(RESTORE)
+    assert told.returncode == 13
+    assert "The restore was not begun: before_restore `sh -c" in told.stderr
+    assert "failed on this machine: exit 3: not now" in told.stderr
+    assert backed_up.seen.read_text() == "2 failed changed\n"
+
+
+def test_hooks_after_a_restore_that_failed(backed_up):
+    """They are told that it was undone, or that it failed before anything was touched."""
+    set_hooks(backed_up, after_restore=[["see", "1"]])
+    backed_up.tool("docker", 'case "$*" in *" up "*) exit 1;; esac')
+    told = backed_up.run(RESTORE)
+    assert told.returncode == 1
+    assert "The stack is as it was before." in told.stderr
+    (backed_up.backups / f"{TAG}.general-backup.tar.gz").write_bytes(b"x")
+    told = backed_up.run(RESTORE)
+    assert told.returncode == 1
+    assert "Nothing of the stack was touched." in told.stderr
+    assert backed_up.seen.read_text() == "1 undone changed\n1 failed changed\n"
+
+
+def test_a_failure_after_says_that_the_restore_is_done(backed_up):
+    """A hook after it that fails ends a good restore with 1; one that may fail is a warning."""
+    set_hooks(backed_up, after_restore=[may_fail("false"), ["false"]])
+    told = backed_up.run(RESTORE)
+    assert told.returncode == 1
+    assert f"{TAG} is restored" in told.stdout
+    assert "The restore is done, but a hook after it failed: after_restore `false`" in told.stderr
+    assert backed_up.flows.read_text() == "[]\n"
+
+
+@pytest.mark.parametrize("when", ["before_restore", "after_restore"])
+def test_a_hook_of_a_restore_may_fail(backed_up, when):
+    """The restore is done, and ends with 3 and the warning."""
+    set_hooks(backed_up, **{when: [may_fail("false")]})
+    told = backed_up.run(RESTORE)
+    assert told.returncode == 3
+    assert f"{when} `false` failed on this machine: exit 1" in told.stderr
+    assert backed_up.flows.read_text() == "[]\n"
+
+
+def test_a_dry_run_of_a_restore_shows_hooks_and_runs_none(backed_up):
+    """Those of a restore are shown, and no others."""
+    set_hooks(backed_up, before_restore=[["see", "1"]], before_backup=[["see", "2"]])
+    told = backed_up.run(f"{RESTORE} --dry-run")
+    assert told.returncode == 0
+    assert "before_restore: $ see 1\n" in told.stdout
+    assert "see 2" not in told.stdout
+    assert not backed_up.seen.exists()
+
+
+def test_ctrl_c_before_the_switch(backed_up):
+    """The hook ends with what it started, the stack is as it was, and the hooks after it run."""
+    pid = backed_up.folder.parent / "pid"
+    hanging = ["sh", "-c", f"sleep 300 & echo $! > {pid}; wait"]
+    set_hooks(backed_up, before_restore=[hanging], after_restore=[["see", "1"]])
+    run = backed_up.start(RESTORE)
+    until(lambda: pid.read_text().endswith("\n"))
+    run.send_signal(signal.SIGINT)
+    assert "The stack is as it was before." in run.communicate(timeout=60)[1]
+    assert run.returncode == 130
+    until(lambda: not alive(int(pid.read_text())))
+    assert backed_up.seen.read_text() == "1 failed changed\n"
+
+
+def test_hooks_of_another_host_run_there(backed_up, start_sshd, tmp_path):
+    """A restore to it runs the hooks of its entry, over SSH, and none of this machine."""
+    sshd = start_sshd("far", path=f"{backed_up.tools}:/usr/local/bin:/usr/bin:/bin")
+    far = tmp_path / "far-stack"
+    far.mkdir()
+    ssh = sshd.login()
+    with backed_up.settings.open("a") as stream:
+        stream.write(
+            f'[[hosts]]\nname = "test-pi"\nhost = "{ssh.host}"\nport = {ssh.port}\n'
+            f'key = "{ssh.key}"\nssh_config = "{ssh.config}"\nknown_hosts = "{ssh.known_hosts}"\n'
+            f'user = "{ssh.user}"\nfolder = "{far}"\nsudo = false\n'
+        )
+    out = tmp_path / "out"
+    script = 'echo "$HOME $IOTSTACK_FOLDER $IOTSTACK_RESULT" >> "$0"; echo far'
+    hook = ["sh", "-c", script, str(out)]
+    set_hooks(backed_up, "[hosts.hooks]", before_restore=[hook], after_restore=[hook])
+    set_hooks(backed_up, before_restore=[["see", "1"]], after_restore=[["see", "2"]])
+    told = backed_up.run(f"restore --host test-pi --runtag {TAG} --from {backed_up.backups} --yes")
+    assert told.returncode == 0, told.stderr
+    assert out.read_text() == f"{sshd.folder} {far} \n{sshd.folder} {far} restored\n"
+    assert not backed_up.seen.exists()
+    (log,) = backed_up.folder.parent.glob(f".local/state/iotstack/{TAG}.restore-*.log")
+    assert " before_restore out: far\n" in log.read_text()
+
+
 # Limits, without a whole backup around them.
 
 
