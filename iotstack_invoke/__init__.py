@@ -19,7 +19,8 @@ A room imports only from rooms below it, or beside it where no circle arises.
                                            sql, sql_pack, sql_load: MariaDB and PostgreSQL;
                                            alone: containers of our own
     engine  log  report  site  findings    a plan, done; what is written down; what is seen; where
-                                           the stack, its backups and its vaults are; what is fit
+    hooks                                  the stack, its backups and its vaults are; what is fit;
+                                           the owner's own programs before and after
     rulebooks/                             the rules: read them first
     actions/                               what a task does, from the first look to the last word
     doors  tasks  program                  flags and exit codes; the tasks; the console script

@@ -108,3 +108,21 @@ def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> No
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if process.returncode is None:
             os.killpg(process.pid, number)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its group; where the leader has ended, what is left of the group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if process.returncode is None or not _is_there(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _is_there(pid: int) -> bool:
+    """Tell whether a process has that number; of a group that has members, none is given it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

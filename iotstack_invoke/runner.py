@@ -77,8 +77,8 @@ class MendedLocal(_Mended, Local):
             self._watch.__enter__()
 
     def kill(self) -> None:
-        """End the whole group."""
-        children.signal_group(self.process, signal.SIGKILL)
+        """End the whole group: what its leader left behind may hold our pipes open."""
+        children.kill_group(self.process)
 
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:  # noqa: ARG002
         """Pass an interrupt on to the whole group."""

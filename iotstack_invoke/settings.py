@@ -6,6 +6,7 @@ Pure but for reading the one file. Not for: defaults of the command line (tasks.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -71,6 +72,25 @@ class Vault:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """A program of the owner's, run before or after a task: words, never a shell line."""
+
+    words: tuple[str, ...]
+    limit_s: float = 60.0
+    may_fail: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What is run on a machine before and after a backup of it, and a restore to it."""
+
+    before_backup: tuple[Hook, ...] = ()
+    after_backup: tuple[Hook, ...] = ()
+    before_restore: tuple[Hook, ...] = ()
+    after_restore: tuple[Hook, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """Another machine with a stack, that a restore may be made to.
 
@@ -84,6 +104,7 @@ class Machine:
     role: str = "test"
     sudo: bool = True
     machine_id: str = ""
+    hooks: Hooks = field(default_factory=Hooks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +148,8 @@ class Settings:
     services: tuple[Service, ...] = ()
     """Rows of the table of services that are added, or changed."""
     file: str = ""
+    hooks: Hooks = field(default_factory=Hooks)
+    """Those of this machine."""
 
     @property
     def table(self) -> Table:
@@ -169,9 +192,17 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "role": str,
         "sudo": bool,
         "machine_id": str,
+        "hooks": dict,
     },
     "services": ROW_KEYS,
     "exclude": {"path": str, "reason": str},
+    "hooks": {
+        "before_backup": list,
+        "after_backup": list,
+        "before_restore": list,
+        "after_restore": list,
+    },
+    "hook": {"run": list, "limit_s": (int, float), "may_fail": bool},
 }
 _NEEDED = {
     "exclude": ("path", "reason"),
@@ -183,7 +214,13 @@ ROLES = ("live", "test")
 _TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault"})
 """Words of the rules and of --from, which no vault can bear."""
 _SSH_KEYS = ("host", "user", "port", "key", "ssh_config", "known_hosts")
-_WORDS = {str: "a text in quotes", int: "a whole number", bool: "true or false", list: "a list"}
+_WORDS = {
+    str: "a text in quotes",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
 
 
 def places_to_look(environment: Mapping[str, str], checkout: str = "") -> tuple[str, ...]:
@@ -233,6 +270,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
             _sound_list(content.get("services"), "services"),
             _sound(content.get("influxdb"), "influxdb").get("container", "influxdb"),
         ),
+        *_hooks_mistakes("[hooks]", _sound(content.get("hooks"), "hooks")),
     ]
     if mistakes:
         listed = "\n".join(f"  {mistake}" for mistake in mistakes)
@@ -259,6 +297,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
         machines=tuple(_machine(each) for each in content.get("hosts", [])),
         services=tuple(_service(each) for each in content.get("services", [])),
         file=file,
+        hooks=_hooks(content.get("hooks", {})),
     )
 
 
@@ -292,11 +331,27 @@ def _machine(each: Mapping[str, Any]) -> Machine:
         role=each.get("role", "test"),
         sudo=each.get("sudo", True),
         machine_id=each.get("machine_id", ""),
+        hooks=_hooks(each.get("hooks", {})),
     )
 
 
 def _service(each: Mapping[str, Any]) -> Service:
     return read_row(each, packaged_service(each["name"]), own=True)
+
+
+def _hooks(entry: Mapping[str, Any]) -> Hooks:
+    return Hooks(**{name: tuple(map(_hook, hooks)) for name, hooks in entry.items()})
+
+
+def _hook(each: Any) -> Hook:
+    """Return a hook of a table, or of its short form: a list of words."""
+    entry = _hook_table(each)
+    limit_s = float(entry.get("limit_s", 60))
+    return Hook(tuple(entry["run"]), limit_s, entry.get("may_fail", False))
+
+
+def _hook_table(each: Any) -> dict[str, Any]:
+    return each if isinstance(each, dict) else {"run": each}
 
 
 def _ssh(each: Mapping[str, Any]) -> Ssh:
@@ -318,8 +373,9 @@ def _far_folder(text: str) -> str:
 
 def _mistakes(content: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with names and types."""
-    found = _unknown("", content, ("stack", "influxdb", "vaults", "hosts", "services"))
-    for section in ("stack", "influxdb"):
+    known = ("stack", "influxdb", "vaults", "hosts", "services", "hooks")
+    found = _unknown("", content, known)
+    for section in ("stack", "influxdb", "hooks"):
         if isinstance(content.get(section, {}), dict):
             found += _wrong(f"[{section}]", content.get(section, {}), _KEYS[section])
         else:
@@ -448,6 +504,39 @@ def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:
         if each.get("role", "test") not in ROLES:
             found.append(f"{where}: role = {each['role']!r} must be 'live' or 'test'")
         found += _ssh_mistakes(where, each)
+        hooks, title = each.get("hooks", {}), f"{where}: [hosts.hooks]"
+        found += _wrong(title, hooks, _KEYS["hooks"])
+        found += [
+            f"{title}: '{key}' is for [hooks], since only this machine is backed up"
+            for key in ("before_backup", "after_backup")
+            if key in hooks
+        ]
+        found += _hooks_mistakes(title, _sound(hooks, "hooks"))
+    return found
+
+
+def _hooks_mistakes(where: str, hooks: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name, entries in hooks.items():
+        for number, each in enumerate(entries, 1):
+            found += _hook_mistakes(f"{where}: {name} number {number}", _hook_table(each))
+    return found
+
+
+def _hook_mistakes(where: str, hook: Mapping[str, Any]) -> list[str]:
+    rest = {key: value for key, value in hook.items() if key != "run"}
+    found = _wrong(where, rest, _KEYS["hook"])
+    words = hook.get("run")
+    if isinstance(words, str):
+        shell = json.dumps(["sh", "-c", words], ensure_ascii=False)
+        found.append(f"{where}: {words!r} must be a list of its words, or {shell} for a shell")
+    elif not (isinstance(words, list) and words and all(isinstance(w, str) for w in words)):
+        found.append(f"{where}: 'run' must be a list of words, the program being the first")
+    elif not words[0] or words[0].startswith(("~", "-")) or "=" in words[0]:
+        found.append(f"{where}: {words[0]!r} is no program; write its name or its whole path")
+    limit_s = _sound(hook, "hook").get("limit_s", 1)
+    if not 0 < limit_s < float("inf"):
+        found.append(f"{where}: limit_s = {limit_s} must be a number of seconds, more than 0")
     return found
 
 

@@ -311,6 +311,14 @@ def test_invokes_own_ways_of_stopping_reach_the_group(tmp_path):
     assert outcome[0].exited != 0
 
 
+def test_a_limit_ends_what_a_program_left_behind(host, tmp_path):
+    """A child that outlives its program and holds its output is ended at the limit as well."""
+    script = 'sleep 300 & echo $! > "$1"'
+    with pytest.raises(StepFailed, match="did not end within 1 s"):
+        host.run(Command(("sh", "-c", script, "sh", str(tmp_path / "pid")), limit_s=1))
+    until(lambda: not alive(int((tmp_path / "pid").read_text())))
+
+
 def test_a_line_stream_hands_on_whole_lines_only():
     """Lines are put together however the text falls into pieces."""
     heard = []

@@ -14,6 +14,8 @@ from iotstack_invoke.retention import Policy, Span
 from iotstack_invoke.services.table import Kind, Service
 from iotstack_invoke.settings import (
     Exclusion,
+    Hook,
+    Hooks,
     Influx,
     Settings,
     Ssh,
@@ -172,7 +174,7 @@ def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
         ("[stak]", "'stak' is unknown; did you mean 'stack'?"),
         (
             "[elsewhere]",
-            "'elsewhere' is unknown; there are: stack, influxdb, vaults, hosts, services",
+            "'elsewhere' is unknown; there are: stack, influxdb, vaults, hosts, services, hooks",
         ),
         ("[stack]\nkep = 3", "[stack]: 'kep' is unknown; did you mean 'keep'?"),
         ("[influxdb]\nlimit = 3", "[influxdb]: 'limit' is unknown; did you mean 'limit_s'?"),
@@ -439,7 +441,7 @@ def test_all_mistakes_are_told_together():
         kind = "folder"
         folder = "usb"
     """) == [
-        "'colour' is unknown; there are: stack, influxdb, vaults, hosts, services",
+        "'colour' is unknown; there are: stack, influxdb, vaults, hosts, services, hooks",
         "[stack]: 'kepp' is unknown; did you mean 'keep'?",
         "[stack]: sudo = 'no' must be true or false",
         "[influxdb]: container = 3 must be a text in quotes",
@@ -455,6 +457,104 @@ def test_all_mistakes_are_told_together():
         "[[vaults]] 'pi': 'host' is missing",
         "[[vaults]] 'vault2': folder = 'usb' must begin with / or ~",
     ]
+
+
+# Hooks
+
+
+def test_hooks_are_tables_or_lists_of_words():
+    """Both forms of a hook are read, for this machine and for another; what is left out is told."""
+    told = read("""
+        [hooks]
+        before_backup = [{ run = ["dump", "--all"], limit_s = 600, may_fail = true }, ["say", ""]]
+        after_backup = [{ run = ["say"] }]
+        [[hosts]]
+        name = "test-pi"
+        host = "h"
+        [hosts.hooks]
+        before_restore = [["sh", "-c", "exit 0"]]
+        after_restore = []
+    """)
+    assert told.hooks == Hooks(
+        before_backup=(Hook(("dump", "--all"), 600.0, may_fail=True), Hook(("say", ""))),
+        after_backup=(Hook(("say",), 60.0, may_fail=False),),
+    )
+    assert told.machines[0].hooks == Hooks(before_restore=(Hook(("sh", "-c", "exit 0")),))
+    assert read("").hooks == Hooks()
+
+
+NO_WORDS = "'run' must be a list of words, the program being the first"
+
+
+@pytest.mark.parametrize(
+    ("hook", "told"),
+    [
+        (
+            '"say \\"it\\""',
+            """'say "it"' must be a list of its words, or ["sh", "-c", "say \\"it\\""] for a shell""",
+        ),
+        ('{ run = "a" }', """'a' must be a list of its words, or ["sh", "-c", "a"] for a shell"""),
+        ("[]", NO_WORDS),
+        ("{}", NO_WORDS),
+        ("3", NO_WORDS),
+        ('["say", 3]', NO_WORDS),
+        ('{ run = { a = "b" } }', NO_WORDS),
+        ('[""]', "'' is no program; write its name or its whole path"),
+        ('["~/say"]', "'~/say' is no program; write its name or its whole path"),
+        ('["A=b", "say"]', "'A=b' is no program; write its name or its whole path"),
+        ('{ run = ["a"], limit = 1 }', "'limit' is unknown; did you mean 'limit_s'?"),
+        ('{ run = ["a"], limit_s = true }', "limit_s = True must be a whole number"),
+        ('{ run = ["a"], limit_s = 0 }', "limit_s = 0 must be a number of seconds, more than 0"),
+        (
+            '{ run = ["a"], limit_s = inf }',
+            "limit_s = inf must be a number of seconds, more than 0",
+        ),
+        ('{ run = ["a"], may_fail = 1 }', "may_fail = 1 must be true or false"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("start", "title"),
+    [
+        ("[hooks]", "[hooks]"),
+        (
+            '[[hosts]]\nname = "p"\nhost = "h"\n[hosts.hooks]',
+            "[[hosts]] 'p': [hosts.hooks]",
+        ),
+    ],
+)
+def test_a_hook_is_words_and_never_a_shell_line(start, title, hook, told):
+    """A text is refused with the list to write; so is all that could not be run."""
+    assert mistakes(f'{start}\nafter_restore = [["a"], {hook}]') == [
+        f"{title}: after_restore number 2: {told}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("hooks = 3", "hooks: must be a table: [hooks]"),
+        ("[hooks]\nbefore_backup = 3", "[hooks]: before_backup = 3 must be a list"),
+        (
+            '[hooks]\nafter_backup = ["say"]',
+            '[hooks]: after_backup number 1: \'say\' must be a list of its words, or ["sh", "-c", "say"] for a shell',
+        ),
+        (
+            "[hooks]\nbefor_backup = []",
+            "[hooks]: 'befor_backup' is unknown; did you mean 'before_backup'?",
+        ),
+        (
+            '[[hosts]]\nname = "p"\nhost = "h"\nhooks = 3',
+            "[[hosts]] number 1: hooks = 3 must be a table",
+        ),
+        (
+            '[[hosts]]\nname = "p"\nhost = "h"\nhooks = { before_backup = [] }',
+            "[[hosts]] 'p': [hosts.hooks]: 'before_backup' is for [hooks], since only this machine is backed up",
+        ),
+    ],
+)
+def test_hooks_are_lists_in_tables(text, told):
+    """The names of hooks, where they stand and what holds them are told like all mistakes."""
+    assert mistakes(text) == [told]
 
 
 ANY = st.recursive(
@@ -477,11 +577,25 @@ STACK = st.builds(
 )
 INFLUX = tables("container", "limit_s")
 VAULTS = st.lists(tables("name", "kind", "folder", "host", "user", "port", "key", "keep") | ANY)
+HOOK = tables("run", "limit_s", "may_fail") | st.lists(WORDS, max_size=2) | ANY
+HOOKS = st.dictionaries(
+    st.sampled_from(["before_backup", "after_restore"]), st.lists(HOOK, max_size=2) | ANY
+)
+HOSTS = st.lists(
+    st.builds(dict, tables("name", "host", "role"), hooks=HOOKS | ANY) | ANY, max_size=2
+)
 
 
 @given(
     st.fixed_dictionaries(
-        {}, optional={"stack": STACK | ANY, "influxdb": INFLUX | ANY, "vaults": VAULTS | ANY}
+        {},
+        optional={
+            "stack": STACK | ANY,
+            "influxdb": INFLUX | ANY,
+            "vaults": VAULTS | ANY,
+            "hosts": HOSTS | ANY,
+            "hooks": HOOKS | ANY,
+        },
     )
 )
 def test_whatever_a_file_says_it_is_read_or_refused(content):
@@ -520,12 +634,13 @@ def test_the_sample_is_right_as_it_is():
 
 
 def test_the_sample_has_its_commented_blocks():
-    """The blocks that the next tests uncomment are found: keys, exclusions, services, vaults, a host."""
+    """The blocks that the next tests uncomment are found: keys, tables, hooks, a host."""
     lines, blocks = sample_blocks()
     assert [lines[block[0]].split("  ")[0] for block in blocks] == [
         "# keep_daily = 7",
         *["# [[stack.exclude]]"] * 4,
         *["# [[services]]"] * 2,
+        '# before_backup = [{ run = ["/home/pi/bin/dump-mariadb"], limit_s = 600 }]',
         *["# [[vaults]]"] * 2,
         "# [[hosts]]",
     ]
@@ -549,7 +664,7 @@ def test_each_commented_block_of_the_sample_is_right(number):
 
 
 def test_all_commented_blocks_of_the_sample_are_right_together():
-    """Taking every # off gives four exclusions and both kinds of vault."""
+    """Taking every # off gives four exclusions, hooks, both kinds of vault and a host."""
     lines, blocks = sample_blocks()
     told = read(uncommented(lines, {number for block in blocks for number in block}))
     assert told.stack.sudo is False
@@ -560,6 +675,8 @@ def test_all_commented_blocks_of_the_sample_are_right_together():
         ("usb", True),
     ]
     assert told.vaults[0].ssh.user == "wash"
+    assert [hook.may_fail for hook in told.hooks.after_backup] == [True]
+    assert len(told.machines[0].hooks.after_restore) == 1
 
 
 @pytest.mark.parametrize(

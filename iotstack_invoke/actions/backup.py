@@ -1,7 +1,8 @@
 """One backup from the first look to the last word.
 
-lock → undo what a dead run left → look → plan → make, copy, write the manifest → finish the log
-and copy it → remove what the retention lets go. Not for: how the parts are made (rulebooks).
+lock → undo what a dead run left → hooks → look → plan → make, copy, write the manifest → hooks →
+remove what the retention lets go → finish the log and copy it. Not for: how the parts are made
+(rulebooks).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 
 from ..engine import End, Run, RunResult, signals_raised
@@ -22,6 +23,7 @@ from ..errors import (
     StepFailed,
     Unreachable,
 )
+from ..hooks import HooksResult, Occasion, hook_lines
 from ..hosts import locked
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
@@ -92,6 +94,8 @@ def _show_plan(site: Site, runtag: Runtag, options: Options, report: Report) -> 
         report.warn(note)
     for each in start.facts.left_out:
         report.write(f"left out: {each.what}: {each.reason}")
+    for line in hook_lines(site.settings.hooks, "backup"):
+        report.write(line)
     report.plan(start.plan, also_settled=options.why)
     return ExitCode.GOOD
 
@@ -107,6 +111,13 @@ def _make_folder(site: Site) -> None:
     refuse_folder(site)
 
 
+def how_it_went(manifest: Manifest | None, *, made_all: bool, noted: Collection[str]) -> str:
+    """Return how a backup went, in the word that hooks after it are told."""
+    if not made_all:
+        return "incomplete" if manifest else "failed"
+    return "warnings" if noted else "complete"
+
+
 class _Backup:
     """A backup that holds the lock."""
 
@@ -119,13 +130,54 @@ class _Backup:
         self.started_s = time.monotonic()
         self.listed: dict[str, Listing] = {}
         """What lies in each vault that answered: each is listed once."""
+        self.hooks = site.settings.hooks
+        self.log: RunLog | None = None
+        """Opened when there is something to write: a backup that is refused leaves none."""
 
     def run(self) -> ExitCode:
         self._recover()
-        start = Start.of(self.site, self.runtag, self.options, self.listed)
-        if self.options.why:
-            self.report.plan(start.plan, commands=False)
-        return self._make(start.plan, start.facts, start.records, start.notes)
+        try:
+            warnings = self._run_before()
+            start = Start.of(self.site, self.runtag, self.options, self.listed, warnings=warnings)
+            if self.options.why:
+                self.report.plan(start.plan, commands=False)
+            result = self._make(start.plan, start.facts, start.records, start.notes)
+        except BaseException as error:
+            self._leave(error)
+            raise
+        return self._close(result, start.facts, start.records)
+
+    def _run_before(self) -> tuple[str, ...]:
+        """Run the hooks before the backup; return what they warn of."""
+        before = self.hooks.before_backup
+        return self._occasion().run_before(before) if before else ()
+
+    def _run_after(self, result: str) -> HooksResult:
+        after = self.hooks.after_backup
+        return self._occasion().run_after(after, result) if after else HooksResult()
+
+    def _occasion(self) -> Occasion:
+        folder = self.site.settings.stack.folder
+        log = self._open_log()
+        return Occasion(self.site.host, "backup", self.runtag, folder, log, self.report)
+
+    def _open_log(self) -> RunLog:
+        if self.log is None:
+            try:
+                self.log = RunLog(f"{self.site.backups}/{self.runtag}.{KINDS['log']}")
+            except OSError as error:
+                raise StepFailed(f"The log cannot be written: {error.strerror}.") from error
+        return self.log
+
+    def _leave(self, error: BaseException) -> None:
+        """Write down why the backup ended early, and let the hooks after it know."""
+        if self.log:
+            self.log.write("backup", f"ended early: {error}")
+        hooked = self._run_after("failed")
+        for line in (*hooked.failures, *hooked.warnings):
+            self.report.fail(line)
+        if self.log:
+            self.log.leave()
 
     def _recover(self) -> None:
         """Undo what a dead run left, remove its partial archives, finish its removals."""
@@ -153,11 +205,8 @@ class _Backup:
 
     def _make(
         self, plan: Plan, facts: BackupFacts, records: RecordFile, notes: tuple[str, ...]
-    ) -> ExitCode:
-        try:
-            log = RunLog(f"{self.site.backups}/{self.runtag}.{KINDS['log']}")
-        except OSError as error:
-            raise StepFailed(f"The log cannot be written: {error.strerror}.") from error
+    ) -> RunResult:
+        log = self._open_log()
         log.write("backup", f"{facts.program} on {facts.host} makes {self.runtag}")
         for each in facts.left_out:
             log.write("backup", f"left out: {each.what}: {each.reason}")
@@ -166,15 +215,9 @@ class _Backup:
         if not self.site.vaults:
             log.write("backup", NO_VAULT)
             self.report.tell(NO_VAULT, style="yellow")
-        try:
-            with self._bars():
-                records.begin(facts.started_utc)
-                result = self._do(plan, records, Fanout(LogWatcher(log), self.report))
-        except BaseException as error:
-            log.write("backup", f"ended early: {error}")
-            log.leave()
-            raise
-        return self._close(result, facts, records, log)
+        with self._bars():
+            records.begin(facts.started_utc)
+            return self._do(plan, records, Fanout(LogWatcher(log), self.report))
 
     def _do(self, plan: Plan, records: RecordFile, watcher: Fanout) -> RunResult:
         return Run(
@@ -187,10 +230,9 @@ class _Backup:
             keep_going=self.options.keep_going,
         ).do()
 
-    def _close(
-        self, result: RunResult, facts: BackupFacts, records: RecordFile, log: RunLog
-    ) -> ExitCode:
-        """Finish the log, copy it, let the retention act, and say how it went."""
+    def _close(self, result: RunResult, facts: BackupFacts, records: RecordFile) -> ExitCode:
+        """Let the hooks and the retention act, finish the log, copy it, and say how it went."""
+        log = self._open_log()
         manifest = self.site.manifest(self.runtag)
         problems = [f"{each.job.rule.name}: {each.message}" for each in result.failed]
         told = manifest.warnings if manifest else ()  # those of a run that died, too
@@ -204,6 +246,10 @@ class _Backup:
                 if any(output.role == "pi" for output in each.job.outputs)
             )
         )
+        hooked = self._run_after(
+            how_it_went(manifest, made_all=made_all, noted=problems or warnings)
+        )
+        warnings += hooked.warnings
         if made_all and not result.failed:
             problems += self._let_go(log)
         took = duration_text(time.monotonic() - self.started_s)
@@ -216,7 +262,7 @@ class _Backup:
         if not problems:
             records.end()
         self._summary(manifest, result, took)
-        return self._verdict(problems, warnings, made_all=made_all)
+        return self._verdict(problems, warnings, hooked.failures, made_all=made_all)
 
     def _copy_log(self, made: RunResult, records: RecordFile, problems: list[str]) -> RunResult:
         """Copy the log to the vaults that have the manifest; it is closed, so nothing is added."""
@@ -266,21 +312,30 @@ class _Backup:
         remove_expired_here(self.site, self.report, self.report.tell)
         return problems
 
-    def _verdict(self, problems: list[str], warnings: list[str], *, made_all: bool) -> ExitCode:
+    def _verdict(
+        self,
+        problems: list[str],
+        warnings: list[str],
+        hook_failures: tuple[str, ...],
+        *,
+        made_all: bool,
+    ) -> ExitCode:
         again = f"The same command with --runtag '{self.runtag}' does what is missing."
         if not made_all:
             self.report.fail(f"Backup {self.runtag} is not complete. {again}")
         elif problems:
             self.report.fail(f"Backup {self.runtag} is whole here, but not all went well. {again}")
+        elif hook_failures:
+            self.report.fail(f"Backup {self.runtag} is whole, but a hook after it failed.")
         elif warnings:
             self.report.warn(f"Backup {self.runtag} finished with warnings:")
         else:
             self.report.tell(f"Backup {self.runtag} is complete.", style="green")
-        for line in problems:
+        for line in (*problems, *hook_failures):
             self.report.fail(f"  {line}")
         for line in warnings:
             self.report.warn(f"  {line}")
-        if not made_all:
+        if not made_all or hook_failures:
             return ExitCode.FAILED
         return ExitCode.WARNINGS if problems or warnings else ExitCode.GOOD
 

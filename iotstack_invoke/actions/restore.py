@@ -1,7 +1,8 @@
 """One restore from the first look to the last word.
 
-lock → undo what a dead run left → look → fetch and stage → confirm → switch → report. Until the
-switch nothing of the stack is touched; after it, every step has an undo until the commit.
+lock → undo what a dead run left → look → confirm → fetch and stage → hooks → switch → hooks →
+report. Until the switch nothing of the stack is touched; after it, every step has an undo until
+the commit.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from ..engine import Run, RunResult, signals_raised
 from ..errors import ExitCode, Interrupted, Refused
+from ..hooks import Occasion, hook_lines
 from ..hosts import LocalHost
 from ..log import LogWatcher, RunLog
 from ..plan import Plan, decide, resolve
@@ -34,13 +36,22 @@ from ..services.sql_load import SQL_PROVEN
 from ..settings import Options, Settings
 from ..site import look_everywhere
 from ..steps import Command, Place, Record
-from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
+from ..targets import (
+    ANY_EXIT,
+    Lock,
+    Target,
+    find_machine,
+    locked_target,
+    open_target,
+    read_text,
+)
 from .prospect import INFLUX_FOLDER, Prospect
 from .undo import journal_of, recover, what_is_left
 from .wish import Source, Wish, choose_set, confirm, source_of
 
 SET_MARK = ".set"
 """In a staging folder: which set it was staged from."""
+AS_BEFORE = "The stack is as it was before."
 TOLD_AT_THE_END = (PROVEN, SQL_PROVEN, say_internal_left_out(2).partition("(")[0])
 
 
@@ -81,7 +92,7 @@ def is_committed(target: Target, previous: str) -> bool:
 
 @contextlib.contextmanager
 def committed(left: str) -> Iterator[None]:
-    """Let a signal that comes after the commit say what is left."""
+    """Let a signal that comes after the commit, or after the undo, say what is left."""
     try:
         yield
     except Interrupted as error:
@@ -117,7 +128,7 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
                 with locked_target(target, purpose) as lock:
                     return chosen.run(options, lock)
     except Interrupted as error:
-        left = error.left or "The stack is as it was before."
+        left = error.left or AS_BEFORE
         report.fail(f"The restore was {error}. {left}")
         return error.exit_code
 
@@ -146,6 +157,8 @@ class _Restore:
         self.runtag = self.backup.runtag
         self.before = Prospect(settings, target, source, wish, self.backup, self.manifest, report)
         self.stage = self.before.stage
+        self.hooks = find_machine(settings, wish.host).hooks if wish.host else settings.hooks
+        self._switching = False
 
     def show(self) -> int:
         """Print the plan, with what would be replaced where the archive can be looked into now."""
@@ -159,6 +172,8 @@ class _Restore:
             self._tell_items(facts, contents)
         if contents or "general" not in facts.kinds:
             targets = [f"pi:restored/{self.runtag}"]
+        for line in hook_lines(self.hooks, "restore"):
+            self.report.write(line)
         self.report.plan(self._plan(targets, facts))
         return ExitCode.GOOD
 
@@ -179,31 +194,55 @@ class _Restore:
         self.before.refuse_without_room(facts)
         self._begin_stage(facts)
         log = log_beside(self.settings, self.target, f"{self.runtag}.restore")
+        hooked = Occasion(
+            self.target.host, "restore", self.runtag, self.target.folder, log, self.report
+        )
         notes = Notes()
         watcher = Fanout(LogWatcher(log), self.report, notes)
         ledger = Ledger(self.before.records())
+        left = "Nothing of the stack was touched."
         try:
-            staged = self._do(self._staging_targets(facts), facts, ledger, watcher, options)
-            if staged.failed:
-                return self._end(staged, log, "Nothing of the stack was touched.")
-            facts = self.before.with_items(self.before.facts_again(facts))
-            started = time.monotonic()
-            target = [f"pi:restored/{self.runtag}"]
-            result = self._do(target, facts, ledger, watcher, options)
-            self._down_s = time.monotonic() - started
-            if result.failed:
-                return self._end(
-                    result, log, what_is_left(self.target, "The stack is as it was before.")
-                )
+            result = self._do(self._staging_targets(facts), facts, ledger, watcher, options)
+            if not result.failed:
+                warnings = hooked.run_before(self.hooks.before_restore)
+                facts = self.before.with_items(self.before.facts_again(facts))
+                started, self._switching = time.monotonic(), True
+                target = [f"pi:restored/{self.runtag}"]
+                result += self._do(target, facts, ledger, watcher, options)
+                self._down_s = time.monotonic() - started
+                if result.failed:
+                    left = what_is_left(self.target, AS_BEFORE)
         except BaseException as error:
-            log.write("restore", f"ended early: {error}")
-            log.finish(os.rename)
-            if isinstance(error, Interrupted) and is_committed(self.target, facts.previous):
-                error.left = f"{self.runtag} was restored before that."
+            self._leave(error, facts, hooked)
             raise
+        if result.failed:
+            with committed(left):
+                return self._end(result, hooked, left)
         with committed(f"{self.runtag} is restored, but not all was tidied up."):
             self._clear_stage()
-            return self._good(facts, staged + result, log, notes)
+            return self._good(facts, (*warnings, *result.warnings), hooked, notes)
+
+    def _leave(self, error: BaseException, facts: RestoreFacts, hooked: Occasion) -> None:
+        """Write down why the restore ended early, and let the hooks after it know."""
+        hooked.log.write("restore", f"ended early: {error}")
+        went, left = "failed", ""
+        try:
+            if isinstance(error, Interrupted):
+                if is_committed(self.target, facts.previous):
+                    went, left = "restored", f"{self.runtag} was restored before that."
+                elif self._switching and not read_text(self.target.host, self.target.journal):
+                    went = "undone"
+                error.left = left
+            with committed(left):
+                self._tell_hooks(hooked, went)
+        finally:
+            hooked.log.finish(os.rename)
+
+    def _tell_hooks(self, hooked: Occasion, went: str) -> None:
+        """Run the hooks after a restore that did not succeed."""
+        after = hooked.run_after(self.hooks.after_restore, went)
+        for line in (*after.failures, *after.warnings):
+            self.report.fail(line)
 
     # What is done.
 
@@ -335,12 +374,14 @@ class _Restore:
             f"  left as it was: {self._listed(sorted(self.before.present() - inside - {influx}))}"
         )
 
-    def _end(self, result: RunResult, log: RunLog, what_is_left: str) -> int:
-        log.write("restore", what_is_left)
-        log.finish(os.rename)
+    def _end(self, result: RunResult, hooked: Occasion, left: str) -> int:
+        log = hooked.log
+        log.write("restore", left)
         for each in result.failed:
             self.report.fail(f"{each.job.rule.name}: {each.message}")
-        self.report.fail(f"{self.runtag} was not restored. {what_is_left} The log: {log.path}")
+        self._tell_hooks(hooked, "undone" if self._switching and left == AS_BEFORE else "failed")
+        log.finish(os.rename)
+        self.report.fail(f"{self.runtag} was not restored. {left} The log: {log.path}")
         return ExitCode.FAILED
 
     def _tell_beside(self, facts: RestoreFacts) -> None:
@@ -357,9 +398,12 @@ class _Restore:
                 told += f"; they differ in {', '.join(differing) or 'nothing'}"
             self.report.write(told)
 
-    def _good(self, facts: RestoreFacts, result: RunResult, log: RunLog, notes: Notes) -> int:
-        log.write("restore", f"{self.runtag} is restored")
-        log.finish(os.rename)
+    def _good(
+        self, facts: RestoreFacts, warnings: tuple[str, ...], hooked: Occasion, notes: Notes
+    ) -> int:
+        hooked.log.write("restore", f"{self.runtag} is restored")
+        after = hooked.run_after(self.hooks.after_restore, "restored")
+        hooked.log.finish(os.rename)
         host = f" --host {self.target.name}" if self.target.name != "this machine" else ""
         self.report.write(
             f"{self.runtag} is restored; the stack was away for {duration_text(self._down_s)}. "
@@ -369,9 +413,14 @@ class _Restore:
         for text in notes.told:
             self.report.write(f"  {text}")
         self._tell_beside(facts)
-        for text in result.warnings:
+        warnings += after.warnings
+        for text in warnings:
             self.report.warn(f"  {text}")
-        return ExitCode.WARNINGS if result.warnings else ExitCode.GOOD
+        for text in after.failures:
+            self.report.fail(f"The restore is done, but a hook after it failed: {text}")
+        if after.failures:
+            return ExitCode.FAILED
+        return ExitCode.WARNINGS if warnings else ExitCode.GOOD
 
 
 def differing_keys(here: str, there: str) -> tuple[str, ...]:

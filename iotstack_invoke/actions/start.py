@@ -60,11 +60,13 @@ class Start:
         options: Options,
         listed: Mapping[str, Listing],
         *,
+        warnings: tuple[str, ...] = (),
         dry: bool = False,
     ) -> Start:
         """Return the start of a backup; raises Refused where it must not be made.
 
-        `listed`: what lies in the vaults. `dry`: half removed sets may still be there.
+        `listed`: what lies in the vaults. `warnings`: what the hooks before it warn of. `dry`:
+        half removed sets may still be there.
         """
         sets = site.sets()
         _refuse_a_second(site, runtag, sets)
@@ -86,6 +88,7 @@ class Start:
             facts,
             started_utc=records.started_utc or facts.started_utc,
             expected_bytes=room.unpacked_bytes,
+            warnings=(*warnings, *facts.warnings),
             claim=records.claim,
             earlier_utc=records.earlier_utc,
             replaces=options.force,
