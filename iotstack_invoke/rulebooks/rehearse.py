@@ -108,7 +108,7 @@ def loaded_sql(engine: str) -> Rule:
                 settings=ENGINES[engine].first_start,
                 image=facts.images[server.container],
             )
-            yield WaitForSql("pi", alone, docker)
+            yield WaitForSql("pi", alone, docker, made_anew=True)
             dump = SqlDump("pi", load.staged, server, as_root)
             yield LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S)
             yield EndAlone("pi", SCRATCH_SQL, docker, guard)

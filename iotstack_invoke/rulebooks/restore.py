@@ -289,7 +289,7 @@ def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump, runtag: str) -> It
         settings=() if load.unnamed else ENGINES[server.engine].first_start,
     )
     alone = replace(server, container=SQL_ALONE)
-    yield WaitForSql("pi", alone, docker)
+    yield WaitForSql("pi", alone, docker, made_anew=True)
     yield LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S)
     yield EndAlone("pi", SQL_ALONE, docker, guard)
 

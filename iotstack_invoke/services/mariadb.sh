@@ -19,16 +19,16 @@ save() {
     --max-allowed-packet=1G "$@"
 }
 
-# Without a password first: linuxserver's image asks root for none where none was set.
-export MYSQL_PWD=
-if ! told=$(ask "SELECT 1" 2>&1); then
-  for name in MARIADB_ROOT_PASSWORD MYSQL_ROOT_PASSWORD; do
-    eval "MYSQL_PWD=\${$name-} file=\${${name}_FILE-\${FILE__$name-}}"
-    [ -z "$file" ] || MYSQL_PWD=$(cat "$file")
-    told=$(ask "SELECT 1" 2>&1) && break
-  done
-  ask "SELECT 1" >/dev/null 2>&1 || { echo "root is not let in: $told" >&2; exit 77; }
-fi
+# Without a password only where none was set: the server of an image's first start lets in that way.
+export MYSQL_PWD
+let_in=
+for name in MARIADB_ROOT_PASSWORD MYSQL_ROOT_PASSWORD NONE; do
+  eval "MYSQL_PWD=\${$name-} file=\${${name}_FILE-\${FILE__$name-}}"
+  [ -z "$file" ] || MYSQL_PWD=$(cat "$file")
+  [ -n "$MYSQL_PWD" ] || [ $name = NONE ] || continue
+  told=$(ask "SELECT 1" 2>&1) && let_in=yes && break
+done
+[ -n "$let_in" ] || { echo "root is not let in: $told" >&2; exit 77; }
 
 case $1 in
 dump)
@@ -56,6 +56,6 @@ load)
   shift 3
   # In one session: the next one would need the password that the dump brought.
   { cat "$file"; for question; do printf '%s;\n' "$question"; done; } |
-    talk --binary-mode --max-allowed-packet=1G ${database:+"$database"}
+    talk --binary-mode --comments --max-allowed-packet=1G ${database:+"$database"}
   ;;
 esac

@@ -30,6 +30,7 @@ SQL_ALONE = "iotstack-sql-alone"
 """The container that a dump is loaded into."""
 DUMPS_INSIDE = "/iotstack-dumps"
 INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}, {{json .Config.Cmd}}]'
+SETTLE_S = 2.0
 FIRST_START_LIMIT_S = 900.0
 """An image makes a new server, and on an SD card that takes minutes."""
 READ_LIMIT_S = 24 * 3600.0
@@ -237,11 +238,15 @@ class CheckMount:
 
 @dataclass(frozen=True, slots=True)
 class WaitForSql:
-    """Wait until a server answers, and warn where it does not let its container's root in."""
+    """Wait until a server answers, and warn where it does not let its container's root in.
+
+    One that is made anew has done with it when it lets root in for a while.
+    """
 
     host_role: str
     server: SqlServer
     docker: tuple[str, ...]
+    made_anew: bool = False
 
     def commands(self) -> tuple[str, ...]:
         """Return what is asked."""
@@ -250,7 +255,8 @@ class WaitForSql:
     def do(self, scene: Scene) -> None:
         """Raise StepFailed where it does not answer in time."""
         host = scene.host(self.host_role)
-        wait_for_server(scene, host, self.server, self.docker, FIRST_START_LIMIT_S)
+        settle_s = SETTLE_S if self.made_anew else 0
+        wait_for_server(scene, host, self.server, self.docker, FIRST_START_LIMIT_S, settle_s)
         if host.run(run_in(self.docker, self.server, "ask", "SELECT 1")).exit_code == NOT_LET_IN:
             scene.warn(
                 f"{self.server.title} has the passwords of the backup, and its root's is another "
