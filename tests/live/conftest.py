@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from database_images import load_databases
 from restorer import Restorer
 from stand import Stand, remove_iotstack
 from stand_machine import USER, StandError, check_programs
@@ -36,6 +37,15 @@ def _stand_possible():
 def stand(_stand_possible):
     with Stand() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def databases(stand):
+    """The images of MariaDB and PostgreSQL are in the Pi's engine."""
+    try:
+        load_databases(stand.pi)
+    except StandError as error:
+        _missing(f"no databases on the stand: {error}")
 
 
 @pytest.fixture(scope="session")

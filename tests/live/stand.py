@@ -8,9 +8,6 @@ By hand: `python tests/live/stand.py up` (as root).
 """
 
 import contextlib
-import fcntl
-import hashlib
-import io
 import json
 import os
 import shlex
@@ -18,25 +15,21 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
+from rootfs import accounts, cached, import_image, rootfs_tar
 from stand_machine import (
     PATH,
     UIDS,
     USER,
     Machine,
-    StandError,
     Switch,
     check_programs,
     remove_cgroups,
 )
 
 HERE = Path(__file__).resolve().parent
-CACHE = Path(
-    os.environ.get("IOTSTACK_STAND_CACHE") or Path(tempfile.gettempdir(), "iotstack-stand-cache")
-)
 INFLUX_IMAGE, OTHER_IMAGE = "influxdb:1.6", "nodered:stand"
 SERVICES = ("influxdb", "nodered", "mosquitto", "grafana")
 DOORS = {  # the names of the vault for ssh: alias -> (port, login)
@@ -46,13 +39,6 @@ DOORS = {  # the names of the vault for ssh: alias -> (port, login)
     "nas-scp": (2023, "root"),
 }
 
-# fmt: off
-_IN_IMAGE = [
-    "sh", "influxd", "influx", "cat", "chmod", "chown", "cp", "cut", "date", "df", "du", "find",
-    "grep", "gzip", "head", "id", "ls", "mkdir", "mktemp", "mv", "rm", "rmdir", "sed", "sleep",
-    "sort", "stat", "sync", "tail", "tar", "test", "timeout", "touch", "true", "wc",
-]
-# fmt: on
 _IDLE = ["sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done"]
 _SYSTEM_V2 = (
     "/usr/libexec/docker/cli-plugins/docker-compose",
@@ -63,64 +49,11 @@ _SYSTEM_V2 = (
 # The parts that are made once and kept: the images' files and the second Compose.
 
 
-def _cached(name, make):
-    """Return CACHE/name; when absent, `make` writes it under another name that is then renamed."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    CACHE.chmod(0o755)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        path = CACHE / name
-        if not path.exists():
-            part = CACHE / f"{name}.part"
-            make(part)
-            part.rename(path)
-        return path
-
-
-def _program(name):
-    path = shutil.which(name, path=PATH)
-    if not path:
-        raise StandError(f"missing {name}, which belongs into the InfluxDB image")
-    return Path(path)
-
-
-def rootfs_tar():
-    """The tar of the images' root folder: Debian's own binaries and the libraries they need."""
-    conf = (HERE / "influxdb.conf").read_bytes()
-    programs = {name: _program(name) for name in _IN_IMAGE}
-    stats = [(name, path.stat().st_size, path.stat().st_mtime) for name, path in programs.items()]
-    key = hashlib.sha256(repr((stats, conf)).encode()).hexdigest()[:12]
-
-    def make(part):
-        linked = subprocess.run(
-            ["ldd", *programs.values()], check=False, capture_output=True, text=True
-        ).stdout
-        libraries = {w for line in linked.splitlines() for w in line.split() if w[0] == "/"}
-        libraries = {w for w in libraries if not w.endswith(":")}
-        with tarfile.open(part, "w", dereference=True) as tar:
-            for folder, mode in {"tmp": 0o1777, "var/lib/influxdb": 0o755, "root": 0o700}.items():
-                _add(tar, folder, None, mode)
-            _add(tar, "etc/influxdb.conf", conf)
-            _add(tar, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
-            _add(tar, "etc/group", b"root:x:0:\n")
-            for name, path in programs.items():
-                tar.add(path, f"usr/bin/{name}")
-            tar.add(programs["sh"], "bin/sh")
-            for library in sorted(libraries):
-                tar.add(library, library.lstrip("/"))
-
-    return _cached(f"rootfs-{key}.tar", make)
-
-
-def _add(tar, name, content, mode=0o644):
-    info = tarfile.TarInfo(name)
-    info.mode = mode
-    if content is None:
-        info.type = tarfile.DIRTYPE
-        tar.addfile(info)
-    else:
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
+def _rootfs():
+    """The tar of the images' root folder."""
+    folders = {"var/lib/influxdb": 0o755}
+    files = accounts() | {"etc/influxdb.conf": ((HERE / "influxdb.conf").read_bytes(), 0o644)}
+    return rootfs_tar("rootfs", ["influxd", "influx"], folders=folders, files=files)
 
 
 def find_compose_v2():
@@ -129,7 +62,7 @@ def find_compose_v2():
         if path.exists():
             return path
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return _cached("docker-compose-v2", _fetch_compose_v2)
+        return cached("docker-compose-v2", _fetch_compose_v2)
     return None
 
 
@@ -418,9 +351,7 @@ class Stand:
     def _load_images(machine):
         influxd = ["/usr/bin/influxd", "-config", "/etc/influxdb.conf"]
         for image, command in {INFLUX_IMAGE: influxd, OTHER_IMAGE: _IDLE}.items():
-            changes = [f"CMD {json.dumps(command)}", "ENV PATH=/usr/bin:/bin"]
-            words = [word for change in changes for word in ("-c", change)]
-            machine.run(["docker", "import", *words, rootfs_tar(), image])
+            import_image(machine, _rootfs(), image, cmd=command)
 
     def stop(self):
         """End every process of the stand and remove its folder; safe to call twice."""
