@@ -16,6 +16,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
                                            reading: archives read to their last byte;
                                            stack: stop, swap, start; influx_server, influx_dump,
                                            influx_load, influx_count: load and prove;
+                                           sqlite, sqlite_copy: databases in files, copied whole;
                                            databases: images whose data are not safe to copy
     engine  log  report  site  findings    a plan, done; what is written down; what is seen; where
                                            the stack, its backups and its vaults are; what is fit
