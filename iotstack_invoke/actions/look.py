@@ -151,11 +151,13 @@ class Room:
     influx_bytes: int
     unpacked_bytes: int
     """What tar will read for the general part: a guess, for the progress."""
+    copies_bytes: int = 0
+    """What copies of SQLite files take until they are packed; 0 where nobody knows yet."""
 
     @property
     def needed_bytes(self) -> int:
-        """The general archive, the dump, and the tar of the dump."""
-        return self.general_bytes + 2 * self.influx_bytes
+        """The general archive with what is copied for it, the dump, and the tar of the dump."""
+        return self.general_bytes + self.copies_bytes + 2 * self.influx_bytes
 
 
 def look_for_room(
@@ -168,7 +170,9 @@ def look_for_room(
     last = next((each.manifest for each in sets if each.state in GOOD and each.manifest), None)
     parts = {part.kind: part for part in last.made} if last else {}
     general, influx = parts.get("general"), parts.get("influx")
+    copies_bytes = 0
     if general:
+        copies_bytes = int(int(general.facts.get("sqlite_bytes", 0)) * GROWTH)
         unpacked = int(general.facts.get("unpacked_bytes", 0))
         general_bytes = int(general.size_bytes * GROWTH)
     else:
@@ -182,7 +186,7 @@ def look_for_room(
         influx_bytes = int(influx.size_bytes * GROWTH)
     elif facts.influx:
         influx_bytes = _used(host, facts, [f"{facts.folder}/volumes/influxdb"], (), limit_s)
-    return Room(general_bytes, influx_bytes, unpacked)
+    return Room(general_bytes, influx_bytes, unpacked, copies_bytes)
 
 
 def _used(
@@ -207,7 +211,8 @@ def refuse_without_room(host: LocalHost, room: Room, backups: str) -> None:
     if free is not None and free < room.needed_bytes:
         raise Refused(
             f"{backups} has {free:,} bytes free, and this backup needs about "
-            f"{room.needed_bytes:,}: {room.general_bytes:,} for the general part, and twice "
+            f"{room.needed_bytes:,}: {room.general_bytes:,} for the general part, "
+            f"{room.copies_bytes:,} for copies of SQLite files meanwhile, and twice "
             f"{room.influx_bytes:,} for InfluxDB's dump and its tar. Make room, or keep fewer "
             "backups ([stack] keep in hosts.toml)."
         )

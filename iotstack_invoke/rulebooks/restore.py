@@ -17,6 +17,7 @@ from ..services.influx_dump import CheckDump, Dump
 from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
 from ..services.influx_server import ALONE, EndAlone, RunAlone, Server, WaitForInflux
 from ..services.members import ScanArchive
+from ..services.sqlite import CopySqlite
 from ..services.stack import (
     CheckStopped,
     ComposeUp,
@@ -224,10 +225,11 @@ def used_folder(facts: RestoreFacts, name: str = "") -> str:
 
 
 def undoable() -> tuple[type, ...]:
-    """Return the steps that a journal may hold; a backup's dump may be owed there as well."""
+    """Return the steps that a journal may hold; those of a backup may be owed there as well."""
     return (
         ComposeUp,
         CopyFolder,
+        CopySqlite,
         DumpInflux,
         MakeAside,
         MakeFolder,
