@@ -262,6 +262,7 @@ def test_each_database_is_a_warning_and_sqlite_one_for_all():
 
 OWED = '{"job": "restored", "step": "SwapItem", "fields": {}}'
 DUMP = '{"job": "dump", "step": "DumpInflux", "fields": {}}'
+COPIES = '{"job": "general_archive", "step": "CopySqlite", "fields": {}}'
 
 
 @pytest.mark.parametrize(
@@ -272,6 +273,7 @@ DUMP = '{"job": "dump", "step": "DumpInflux", "fields": {}}'
         ([OWED[:20]], GOOD),
         (["[]", "1", "null"], GOOD),
         ([DUMP], WARNING),
+        ([COPIES, DUMP], WARNING),
         ([OWED], FAILED),
         ([DUMP, OWED, '{"done": "dump"}'], FAILED),
         ([OWED, '{"done": "dump"}', DUMP[:9]], FAILED),

@@ -18,11 +18,15 @@ from dataclasses import asdict, replace
 import pytest
 from scenes import LittleStack, PlainScene, until
 
+from iotstack_invoke.actions.look import look_for_room
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.rulebooks.backup import BackupFacts
 from iotstack_invoke.rulebooks.restore import undoable
 from iotstack_invoke.services.sqlite import COPIES, CopySqlite, shown
 from iotstack_invoke.services.sqlite_copy import pattern_of
+from iotstack_invoke.settings import load_settings
+from iotstack_invoke.site import Site
 
 # Commits a row at a time, and says the number of each when it is committed.
 WRITER = """
@@ -510,3 +514,15 @@ def test_a_backup_of_a_busy_database_is_whole(little_stack: LittleStack, tmp_pat
     assert facts["sqlite_bytes"] == os.path.getsize(out / "volumes/busy.db")
     assert little_stack.run("verify").returncode == 0
     assert "sqlite_copy.py '{" in little_stack.run("backup --dry-run").stdout
+
+
+def test_the_next_backup_wants_room_for_the_copies(little_stack: LittleStack):
+    """What the copies took the last time must be free, besides the archive."""
+    make(little_stack.folder / "volumes/a.db", rows=3000)
+    assert little_stack.run("backup --runtag x").returncode == 0
+    site = Site.of(load_settings(str(little_stack.settings)))
+    facts = BackupFacts("", "", str(little_stack.folder), ("./volumes",))
+    room = look_for_room(site.host, facts, site.sets())
+    copied = os.path.getsize(little_stack.folder / "volumes/a.db")
+    assert room.copies_bytes == int(copied * 1.2)
+    assert room.needed_bytes == room.general_bytes + room.copies_bytes
