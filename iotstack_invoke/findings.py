@@ -17,6 +17,7 @@ from enum import Enum
 from .report import age_text, size_text
 from .services.compose import Found
 from .services.influx import BACKUP_INSIDE, DumpInflux
+from .services.sqlite import CopySqlite
 from .services.table import Cover
 from .sets import BackupSet, State
 from .site import Newest
@@ -298,7 +299,7 @@ def judge_journal(lines: Iterable[str], undo: str) -> Finding:
             continue  # torn: its step never acted
     if not owed:
         return good("journal", "nothing is to be undone")
-    if all(step == DumpInflux.__name__ for _, step in owed):
+    if all(step in (DumpInflux.__name__, CopySqlite.__name__) for _, step in owed):
         found = "a backup is running, or died; the next one clears up after it"
         return warning("journal", found, "inv backup")
     found = f"a restore or reload is at work, or died: {len(owed)} steps would be undone"

@@ -15,6 +15,7 @@ from iotstack_invoke import gzips
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.archive import CompareUnpacked, PackStack, judge_tar, tar_words
+from iotstack_invoke.services.members import list_archive
 from iotstack_invoke.steps import File
 
 ODD_NAMES = (
@@ -47,12 +48,12 @@ def stack(tmp_path):
     return folder
 
 
-def pack(folder, tmp_path, *, members=(".",), exclusions=(), tar=None, limit_s=60):
+def pack(folder, tmp_path, *, members=(".",), exclusions=(), tar=None, limit_s=60, copies=""):
     """Pack a folder and return the scene and the output."""
     output = File("pi", "out.tar.gz", str(tmp_path))
     scene = PlainScene({"pi": LocalHost(str(tmp_path))})
     words = tar or tar_words((), str(folder), exclusions)
-    PackStack(output, words, members, limit_s, 1000).do(scene)
+    PackStack(output, words, members, limit_s, 1000, copies).do(scene)
     return scene, output
 
 
@@ -68,6 +69,22 @@ def wrapper(tmp_path, script):
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return lambda words: tuple(str(path) if word == "tar" else word for word in words)
+
+
+@pytest.fixture
+def copies(stack, tmp_path):
+    """Make a copy of a file of the stack, which differs, in the folder for copies."""
+
+    def make(name, content=b"copy"):
+        path = os.path.join(os.fsencode(stack), b"backups/.copies", os.fsencode(name))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as stream:
+            stream.write(content)
+        return path
+
+    (stack / "backups/.copies").mkdir(parents=True)
+    make.folder = str(stack / "backups/.copies")
+    return make
 
 
 def test_what_is_packed_comes_out_again(stack, tmp_path):
@@ -332,6 +349,102 @@ def test_the_command_can_be_typed(stack, tmp_path):
         line = line.replace(f"{gzips.PROGRAM} -{gzips.LEVEL}", "gzip")
     subprocess.run(["sh", "-c", line], check=True)
     assert "./volumes/text" in members(output)
+
+
+def test_copies_take_the_place_of_live_files_whatever_their_names(stack, tmp_path, copies):
+    """Each copy is in the archive once, under its name; nothing else is, or is gone, for it."""
+    volumes = os.fsencode(stack / "volumes")
+    for name in (*ODD_NAMES[:-1], b"x" * 240, b"[a]b", b"&amp\\1", b"a,b;c", b"sub/.copies/x.db"):
+        os.makedirs(os.path.dirname(os.path.join(volumes, name)), exist_ok=True)
+        for ending in (b"", b"-wal", b"-shm", b"-journal"):
+            with open(os.path.join(volumes, name + ending), "wb") as stream:
+                stream.write(b"live")
+        copies(b"volumes/" + name, b"copy of " + name)
+    for name in (b"starX", b"ab", b"backslash", b"star*.txt", b"xstar*"):  # not what those name
+        with open(os.path.join(volumes, name), "wb") as stream:
+            stream.write(b"live")
+    (stack / "volumes/aims").symlink_to("./.copies/volumes/x")
+    (stack / "volumes/influxdb").mkdir()
+    (stack / "volumes/influxdb/left-out").touch()
+    scene, output = pack(
+        stack,
+        tmp_path,
+        members=("./docker-compose.yml", "./services", "./volumes"),
+        exclusions=("volumes/influxdb/*",),
+        copies=copies.folder,
+    )
+    assert scene.warned == []
+    with tarfile.open(output.partial, encoding="utf-8", errors="surrogateescape") as archive:
+        names = [each.name for each in archive]
+        read = {
+            os.fsencode(each.name): archive.extractfile(each).read()
+            for each in archive
+            if each.isreg()
+        }
+        assert archive.getmember("./volumes/aims").linkname == "./.copies/volumes/x"
+        assert archive.getmember("./volumes/text").linkname == "./volumes/hard"
+    assert len(set(names)) == len(names)
+    copied = {name: text for name, text in read.items() if text.startswith(b"copy")}
+    assert all(text == b"copy of " + name[len(b"./volumes/") :] for name, text in copied.items())
+    assert len(copied) == scene.learnt[str(output)]["sqlite_files"] == len(ODD_NAMES) + 4
+    lively = {name for name, text in read.items() if text == b"live"}
+    others = (b"starX", b"ab", b"backslash", b"star*.txt", b"xstar*")
+    assert lively == {b"./volumes/" + name for name in others}
+    assert "./volumes/influxdb/left-out" not in names
+    host = LocalHost(str(tmp_path))
+    shutil.copy(output.partial, tmp_path / "whole.tar.gz")
+    assert list_archive(host, str(tmp_path / "whole.tar.gz"), ()).refusals == []
+
+
+def test_a_copy_keeps_owner_mode_and_date_and_its_other_names(stack, tmp_path, copies):
+    """What is in the archive of a copy is the copy's; two names of one copy stay one file."""
+    for name in ("a.db", "b.db"):
+        (stack / "volumes" / name).write_text("live")
+    path = copies("volumes/a.db")
+    os.link(path, os.path.join(os.path.dirname(path), b"b.db"))
+    os.chmod(path, 0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 472, 1883)
+    os.utime(path, (1e9, 1e9))
+    _, output = pack(stack, tmp_path, members=("./volumes",), copies=copies.folder)
+    found, status = members(output), os.stat(path)
+    copy = found["./volumes/a.db"]
+    assert (copy.uid, copy.gid) == (status.st_uid, status.st_gid)
+    assert (copy.mode, copy.mtime, copy.size) == (0o640, 1e9, 4)
+    assert found["./volumes/b.db"].linkname == "./volumes/a.db"
+
+
+def test_without_copies_the_archive_is_as_ever(stack, tmp_path, copies):
+    """An empty folder for copies changes no byte of the archive, and nothing is learnt of it."""
+    first, output = pack(stack, tmp_path, members=("./volumes",))
+    second, _ = pack(stack, tmp_path, members=("./volumes",), copies=copies.folder)
+    assert first.learnt == second.learnt
+    assert "sqlite_files" not in first.learnt[str(output)]
+
+
+def test_copies_that_are_gone_are_a_failure(stack, tmp_path):
+    """Where somebody removed the folder of the copies, no live file is taken instead."""
+    with pytest.raises(StepFailed, match=r"cannot be listed: find: .*No such file"):
+        pack(stack, tmp_path, copies=str(stack / "backups/.copies"))
+
+
+def test_a_live_file_that_was_copied_may_change(stack, tmp_path, copies):
+    """Neither the file nor its folder is told as changed; another one's folder is."""
+    for folder in ("busy", "other"):
+        (stack / "volumes" / folder).mkdir()
+        (stack / "volumes" / folder / "filler").write_bytes(bytes(200_000_000))
+    (stack / "volumes/busy/x.db").write_bytes(bytes(1000))
+    copies("volumes/busy/x.db")
+    script = (
+        '( while :; do for f in busy other; do : > "$D/$f/x.db-journal"; printf x >> '
+        '"$D/busy/x.db"; rm "$D/$f/x.db-journal"; done; done ) & tar "$@"; code=$?; '
+        "kill $!; exit $code"
+    )
+    words = wrapper(tmp_path, f"D='{stack}/volumes'\n{script}")(tar_words((), str(stack)))
+    scene, output = pack(stack, tmp_path, members=("./volumes",), tar=words, copies=copies.folder)
+    assert "./volumes/other: file changed as we read it" in scene.warned
+    assert [each for each in scene.warned if "busy" in each] == []
+    assert members(output)["./volumes/busy/x.db"].size == 4
 
 
 @pytest.mark.parametrize(

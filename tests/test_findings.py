@@ -258,6 +258,7 @@ def test_each_container_that_is_not_covered_is_a_warning():
 
 OWED = '{"job": "restored", "step": "SwapItem", "fields": {}}'
 DUMP = '{"job": "dump", "step": "DumpInflux", "fields": {}}'
+COPIES = '{"job": "general_archive", "step": "CopySqlite", "fields": {}}'
 
 
 @pytest.mark.parametrize(
@@ -268,6 +269,7 @@ DUMP = '{"job": "dump", "step": "DumpInflux", "fields": {}}'
         ([OWED[:20]], GOOD),
         (["[]", "1", "null"], GOOD),
         ([DUMP], WARNING),
+        ([COPIES, DUMP], WARNING),
         ([OWED], FAILED),
         ([DUMP, OWED, '{"done": "dump"}'], FAILED),
         ([OWED, '{"done": "dump"}', DUMP[:9]], FAILED),

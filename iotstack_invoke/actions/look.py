@@ -251,11 +251,14 @@ class Room:
     sql_bytes: int
     unpacked_bytes: int
     """What tar will read for the general part: a guess, for the progress."""
+    copies_bytes: int = 0
+    """What copies of SQLite files take until they are packed; 0 where nobody knows yet."""
 
     @property
     def needed_bytes(self) -> int:
-        """The general archive, and each dump twice: as it comes, and in its part."""
-        return self.general_bytes + 2 * self.influx_bytes + 2 * self.sql_bytes
+        """The general part with what is copied for it, and each dump twice: once as it comes."""
+        dumps = self.influx_bytes + self.sql_bytes
+        return self.general_bytes + self.copies_bytes + 2 * dumps
 
 
 def look_for_room(
@@ -268,7 +271,9 @@ def look_for_room(
     last = next((each.manifest for each in sets if each.state in GOOD and each.manifest), None)
     parts = {part.kind: part for part in last.made} if last else {}
     general, influx = parts.get("general"), parts.get("influx")
+    copies_bytes = 0
     if general:
+        copies_bytes = int(int(general.facts.get("sqlite_bytes", 0)) * GROWTH)
         unpacked = int(general.facts.get("unpacked_bytes", 0))
         general_bytes = int(general.size_bytes * GROWTH)
     else:
@@ -287,7 +292,7 @@ def look_for_room(
     new = [each.data for each in facts.servers if each.data and each.engine not in parts]
     if new:
         sql_bytes += int(_used(host, facts, new, (), limit_s) * PACKED_SHARE)
-    return Room(general_bytes, influx_bytes, sql_bytes, unpacked)
+    return Room(general_bytes, influx_bytes, sql_bytes, unpacked, copies_bytes)
 
 
 def _used(
@@ -312,7 +317,8 @@ def refuse_without_room(host: LocalHost, room: Room, backups: str) -> None:
     if free is not None and free < room.needed_bytes:
         raise Refused(
             f"{backups} has {free:,} bytes free, and this backup needs about "
-            f"{room.needed_bytes:,}: {room.general_bytes:,} for the general part, and twice "
+            f"{room.needed_bytes:,}: {room.general_bytes:,} for the general part, "
+            f"{room.copies_bytes:,} for copies of SQLite files meanwhile, and twice "
             f"{room.influx_bytes:,} for InfluxDB's dump and its tar, and {room.sql_bytes:,} for "
             "the dumps of other databases. Make room, or keep fewer backups ([stack] keep in "
             "hosts.toml)."

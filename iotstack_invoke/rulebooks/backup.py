@@ -20,6 +20,7 @@ from ..services.archive import PackStack, tar_words
 from ..services.influx import DumpInflux, InfluxFacts, RemoveFolder, SweepInflux
 from ..services.sql import SqlServer
 from ..services.sql_pack import PackDumps
+from ..services.sqlite import COPIES, CopySqlite
 from ..steps import File, Scene, Step
 from ..transfer import Claim, Send
 
@@ -65,10 +66,14 @@ def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...
 
 @rule("pi:backups/{runtag}.general-backup.tar.gz")
 def general_archive(job: Job) -> Iterator[Step]:
-    """Pack the compose files, services/ and volumes/ into one archive."""
+    """Copy the SQLite files, then pack compose files, services/ and volumes/ with the copies."""
     facts: BackupFacts = job.facts
+    copies = posixpath.join(facts.folder, COPIES)
+    yield CopySqlite("pi", facts.folder, facts.members, facts.exclusions, copies, facts.as_root)
     tar = tar_words(facts.as_root, facts.folder, facts.exclusions)
-    yield PackStack(job.output, tar, facts.members, PACK_LIMIT_S, facts.expected_bytes)
+    limits = (PACK_LIMIT_S, facts.expected_bytes)
+    yield PackStack(job.output, tar, facts.members, *limits, copies, facts.as_root)
+    yield RemoveFolder("pi", copies, facts.as_root)
 
 
 @rule("pi:backups/{runtag}.influx-backup.tar", retries=2)

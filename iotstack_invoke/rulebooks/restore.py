@@ -29,6 +29,7 @@ from ..services.sql_load import (
     UnpackSql,
     WaitForSql,
 )
+from ..services.sqlite import CopySqlite
 from ..services.stack import (
     CheckStopped,
     ComposeUp,
@@ -310,10 +311,11 @@ def used_folder(facts: RestoreFacts, name: str = "") -> str:
 
 
 def undoable() -> tuple[type, ...]:
-    """Return the steps that a journal may hold; a backup's dump may be owed there as well."""
+    """Return the steps that a journal may hold; those of a backup may be owed there as well."""
     return (
         ComposeUp,
         CopyFolder,
+        CopySqlite,
         DumpInflux,
         MakeAside,
         MakeFolder,

@@ -7,18 +7,25 @@ which files changed while they were read (exit 1), which tarfile does not. Not f
 from __future__ import annotations
 
 import hashlib
+import os
+import posixpath
 import re
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import IO
 
 from .. import gzips
 from ..errors import StepFailed
 from ..hosts import read_chunk
-from ..steps import Command, File, Scene
+from ..steps import Command, File, Host, Scene
 
 TAR_END_BYTES = 1024
-COMPARE_LIMIT_S = 24 * 3600.0
 """A whole tar ends with two blocks of zeros."""
+COMPARE_LIMIT_S = 24 * 3600.0
+FIND_LIMIT_S = 600.0
+MOST_NAMES = 200
+BESIDE = ("", "-wal", "-shm", "-journal")
+"""A database that was copied, and what lies beside the live one and belongs to no copy."""
 
 TAR_WORDS = (
     "env",
@@ -77,7 +84,8 @@ class Said:
 class PackStack:
     """Pack files of the stack into one compressed archive.
 
-    `tar` is the command up to its members; `expected_bytes` is a guess, for the progress.
+    `tar` is the command up to its members; `expected_bytes` is a guess, for the progress. The
+    files below `copies` are packed in place of the live ones of their names.
     """
 
     output: File
@@ -85,18 +93,27 @@ class PackStack:
     members: tuple[str, ...]
     limit_s: float
     expected_bytes: int = 0
+    copies: str = ""
+    as_root: tuple[str, ...] = ()
 
     def commands(self) -> tuple[str, ...]:
         """Return the pipe as a person would type it."""
         read = Command((*self.tar, *self.members))
-        return (f"{read} | {gzips.PROGRAM} -{gzips.LEVEL} > '{self.output.partial}'",)
+        pipe = f"{read} | {gzips.PROGRAM} -{gzips.LEVEL} > '{self.output.partial}'"
+        if not self.copies:
+            return (pipe,)
+        return (f"{pipe}  # each file below '{self.copies}' in place of the live one",)
 
     def do(self, scene: Scene) -> None:
         """Write the archive under its partial name; raises StepFailed where tar failed."""
         host = scene.host(self.output.role)
         said = Said(scene)
         scene.expect(self.expected_bytes)
-        command = Command((*self.tar, *self.members), limit_s=self.limit_s)
+        copies = files_below(host, self.copies, self.as_root) if self.copies else {}
+        words = (*self.tar, *self.members)
+        if copies:
+            words = words_with_copies(self.tar, self.members, self.copies, copies)
+        command = Command(words, limit_s=self.limit_s)
         with host.pipe(command, said) as pipe, host.create(self.output.partial) as target:
             hashed = HashedFile(target)
             end = b""
@@ -107,7 +124,8 @@ class PackStack:
                     unpacked_bytes += len(chunk)
                     end = (end + chunk)[-TAR_END_BYTES:]
                     scene.moved(len(chunk))
-            judge_tar(pipe.finish(), said.lines, scene)
+            folders = {posixpath.dirname(f"./{name}") for name in copies}
+            judge_tar(pipe.finish(), said.lines, scene, folders)
             if end != bytes(TAR_END_BYTES) or unpacked_bytes % 512:
                 # sudo that asks for a password ends with 1, as tar does when a file changed.
                 why = f": {said.lines[-1]}{_advice(said.lines)}" if said.lines else "."
@@ -118,6 +136,51 @@ class PackStack:
             sha256=hashed.digest.hexdigest(),
             unpacked_bytes=unpacked_bytes,
         )
+        if copies:
+            raw = [os.fsencode(name) for name in list(copies)[:MOST_NAMES]]
+            scene.learn(
+                self.output,
+                sqlite_files=len(copies),
+                sqlite_bytes=sum(copies.values()),
+                sqlite=[name.decode("utf-8", "backslashreplace") for name in raw],
+            )
+
+
+def files_below(host: Host, folder: str, as_root: tuple[str, ...]) -> dict[str, int]:
+    """Return the sizes of all files below a folder by their paths in it, sorted."""
+    words = ("find", folder, "-type", "f", "-printf", r"%s %P\0")
+    said: list[str] = []
+    command = Command((*as_root, *words), limit_s=FIND_LIMIT_S)
+    with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
+        content = b""
+        while chunk := read_chunk(pipe.stdout):
+            content += chunk
+        code = pipe.finish()
+    if code:
+        raise StepFailed(f"The copies in {folder} cannot be listed: {' '.join(said[:3])}")
+    pairs = (each.split(b" ", 1) for each in content.split(b"\0")[:-1])
+    return {os.fsdecode(name): int(size) for size, name in sorted(pairs, key=lambda p: p[1])}
+
+
+def words_with_copies(
+    tar: tuple[str, ...], members: tuple[str, ...], folder: str, copies: Iterable[str]
+) -> tuple[str, ...]:
+    r"""Return the tar command that takes copies in place of the live files of their names.
+
+    They come last, from another folder, and lose its name: `r` and `h` are the members' names and
+    those that hard links lead to; what a symlink holds stays. Without --no-unquote tar would take
+    `\1` in the name of a member for a character.
+    """
+    above, own = posixpath.split(folder)
+    return (
+        *tar,
+        *("--no-wildcards", "--anchored", "--no-unquote"),
+        *(f"--exclude=./{name}{ending}" for name in copies for ending in BESIDE),
+        f"--transform=flags=rh;s,^\\./{re.escape(own)}/,./,",
+        *members,
+        f"--directory={above}",
+        *(f"./{own}/{name}" for name in copies),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +229,12 @@ def tar_words(
     )
 
 
-def judge_tar(exit_code: int, said: list[str], scene: Scene) -> None:
+def judge_tar(
+    exit_code: int, said: list[str], scene: Scene, may_change: Container[str] = ()
+) -> None:
     """Warn of each file that changed while tar read it; raise StepFailed where tar failed.
 
+    `may_change` are folders of databases that were copied: in them a -journal comes and goes.
     tar(1): exit 1, some files differ or changed; exit 2, a fatal error.
     """
     changed = [found for line in said if (found := _CHANGED.match(line))]
@@ -182,6 +248,8 @@ def judge_tar(exit_code: int, said: list[str], scene: Scene) -> None:
         last_words = (telling or others or said or ["it said nothing"])[0]
         raise StepFailed(f"tar ended with exit {exit_code}: {last_words}{_advice(others)}")
     for found in changed:
+        if found["file"] in may_change and found["what"].startswith("file changed"):
+            continue
         scene.warn(f"{found['file']}: {found['what']}")
     if exit_code == 1 and not changed:
         scene.warn(f"tar ended with exit 1: {(others or ['it said nothing'])[-1]}")

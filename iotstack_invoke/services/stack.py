@@ -469,6 +469,7 @@ class Unpack:
             *("tar", "--extract", f"--file={self.archive}", f"--directory={self.folder}"),
             *("--numeric-owner", "--same-owner", "--preserve-permissions"),
             *("--xattrs", "--xattrs-include=*", "--acls", "--keep-old-files"),
+            "--delay-directory-restore",  # copies of databases follow behind their folders
         )
         packed = ("--gzip",) if self.archive.endswith(".gz") else ()
         chosen = (*(f"--exclude={each}" for each in self.left_out), *self.members)

@@ -1,0 +1,111 @@
+"""SQLite files of the stack, copied whole while their programs write; tar takes the copies.
+
+The copying itself is a script of its own, since it runs as root: sqlite_copy.py says how.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import StepFailed
+from ..steps import Command, Host, Scene
+from .sqlite_copy import NO_ROOM
+
+COPIES = "backups/.copies"
+"""Where the copies lie until tar has read them; the lock allows one backup at a time."""
+SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sqlite_copy.py")
+LOCK_LIMIT_S = 60.0
+"""How long a copy waits for its lock; a program that keeps everybody out never lets go of it."""
+COPY_LIMIT_S = 24 * 3600.0
+LIVE = (
+    "The archive has the live file with its -wal or -journal, which may be torn. Stop its "
+    "container and back up again"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CopySqlite:
+    """Copy every SQLite file below the members into the folder `target`.
+
+    Undone: that folder is removed. A file that cannot be copied is a warning.
+    """
+
+    host_role: str
+    folder: str
+    members: tuple[str, ...]
+    exclusions: tuple[str, ...]
+    target: str
+    as_root: tuple[str, ...]
+    limit_s: float = LOCK_LIMIT_S
+
+    @property
+    def command(self) -> Command:
+        """The script with its request."""
+        request = {
+            "folder": self.folder,
+            "members": self.members,
+            "exclusions": self.exclusions,
+            "target": self.target,
+            "limit_s": self.limit_s,
+        }
+        # Alone with Python's own library, whatever the environment says; names as they are.
+        python = (sys.executable, "-I", "-S", "-X", "utf8", SCRIPT)
+        return Command(
+            (*self.as_root, *python, json.dumps(request)),
+            accept=frozenset({0, NO_ROOM}),
+            limit_s=COPY_LIMIT_S,
+        )
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self.command),)
+
+    def do(self, scene: Scene) -> None:
+        """Copy them; raises StepFailed, with the numbers, where they do not fit."""
+        host = scene.host(self.host_role)
+        self.undo(host)
+
+        def hear(stream: str, line: str) -> None:
+            scene.hear(stream, line)
+            if stream == "out":
+                self._heed(json.loads(line), scene)
+
+        host.run(self.command, hear)
+
+    def _heed(self, told: dict[str, Any], scene: Scene) -> None:
+        if "needed_bytes" in told:
+            raise StepFailed(
+                f"The copies of SQLite files need {told['needed_bytes']:,} bytes in "
+                f"{self.target}, and {told['free_bytes']:,} are free there. Make room, or keep "
+                "fewer backups ([stack] keep in hosts.toml)."
+            )
+        name, why = shown(told["file"]), told.get("why", "")
+        match told["state"]:
+            case "begun":
+                scene.say(f"copying {name}, {told['size_bytes']:,} bytes")
+            case "busy":
+                scene.warn(f"{name} stayed locked for {self.limit_s:g} s ({why}). {LIVE}.")
+            case "damaged":
+                scene.warn(
+                    f"{name} is a damaged database ({why}). The archive has a copy of it as it "
+                    "is. Stop its container and try `sqlite3 FILE .recover`, or restore it from "
+                    "an older backup."
+                )
+            case "failed":
+                scene.warn(
+                    f"{name} cannot be copied by SQLite ({why}). {LIVE}; leave it out by a "
+                    "[[stack.exclude]] in hosts.toml if nobody needs it."
+                )
+
+    def undo(self, host: Host) -> None:
+        """Remove the folder."""
+        host.run(Command((*self.as_root, "rm", "-rf", "--", self.target), limit_s=600))
+
+
+def shown(name: str) -> str:
+    """Return a name for people, in which bytes that are no UTF-8 are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
