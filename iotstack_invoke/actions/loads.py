@@ -85,9 +85,14 @@ class Loads:
         above = posixpath.dirname(server.data)
         name = "volumes/x" if is_below(server.data, f"{self.target.folder}/volumes") else "x"
         aside, used = aside_folder(facts, name), used_folder(facts, name)
+        fresh = f"{self.stage}/databases/{container}"
+        if facts.volumes_apart and name.startswith("volumes/"):
+            stage = f"{self.target.folder}/volumes/.restore-{posixpath.basename(self.stage)}"
+            fresh = f"{stage}/databases/{container}"
         if server.data and device(self.target.host, above) != device(self.target.host, aside):
             aside = f"{above}/.{posixpath.basename(facts.previous)}"
             used = f"{aside}-undone"
+            fresh = f"{above}/.fresh-{container}"
         host, as_root = self.target.host, self.target.as_root
         words = (*as_root, "grep", "--quiet", "--max-count=1", "^USE `", path)
         asked = Command(words, ANY_EXIT, READ_LIMIT_S) if engine == "mariadb" else None
@@ -95,6 +100,7 @@ class Loads:
         return Load(
             server=server,
             staged=path,
+            fresh=fresh,
             aside=f"{aside}/databases/{container}",
             used=f"{used}/databases/{container}",
             there=there is not None,

@@ -208,7 +208,7 @@ class _Rehearsal:
                 data = f"{stage}/databases/{told['container']}"
                 server = SqlServer(told["container"], part.kind, data, told["inside"])
                 plain = server.member.removesuffix(".gz")
-                yield Load(server, f"{stage}/{part.kind}/{plain}", aside="", used="")
+                yield Load(server, f"{stage}/{part.kind}/{plain}", data, aside="", used="")
 
     def _image(self, docker: tuple[str, ...], name: str, title: str) -> str:
         """Return an image that a dump can be loaded into, '' where none can be had, and say so."""

@@ -33,6 +33,7 @@ from ..services.influx_load import PROVEN
 from ..services.influx_log import say_internal_left_out
 from ..services.members import Contents
 from ..services.sql_load import SQL_PROVEN
+from ..services.stack import STOPPING
 from ..settings import Options, Settings
 from ..site import look_everywhere
 from ..steps import Command, Place, Record
@@ -60,9 +61,13 @@ class Notes:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.stopped_s = time.monotonic()
+        """When the stack was stopped."""
 
     def said(self, _job: object, text: str) -> None:
         """Keep what databases were proven to have, and what of InfluxDB was left out."""
+        if text.startswith(STOPPING):
+            self.stopped_s = time.monotonic()
         if text.startswith(TOLD_AT_THE_END) and text not in self.told:
             self.told.append(text)
 
@@ -206,10 +211,10 @@ class _Restore:
             if not result.failed:
                 warnings = hooked.run_before(self.hooks.before_restore)
                 facts = self.before.with_items(self.before.facts_again(facts))
-                started, self._switching = time.monotonic(), True
+                self._switching = True
                 target = [f"pi:restored/{self.runtag}"]
                 result += self._do(target, facts, ledger, watcher, options)
-                self._down_s = time.monotonic() - started
+                self._down_s = time.monotonic() - notes.stopped_s
                 if result.failed:
                     left = what_is_left(self.target, AS_BEFORE)
         except BaseException as error:

@@ -69,6 +69,8 @@ class Load:
     server: SqlServer
     staged: str
     """The dump, unpacked."""
+    fresh: str
+    """Where its new data are made, until they are swapped in."""
     aside: str
     used: str
     there: bool = True
@@ -77,6 +79,14 @@ class Load:
     """It holds one database, which it does not name; the container's environment does."""
     beside: bool = False
     """It is loaded into a copy of the present data, whose other databases stay."""
+
+    @property
+    def while_all_runs(self) -> bool:
+        """Whether it is loaded before anything is stopped.
+
+        Else its container must be made first, or the data that it is loaded beside be at rest.
+        """
+        return self.there and not self.beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +222,20 @@ def restored(job: Job) -> Iterator[Step]:
     passing = (*staged, *sorted(used), *notes)
     yield UseStage("pi", passing, as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
+    loads = tuple(zip(facts.loads, dumps, strict=True))
+    for load, sql in loads:
+        if load.while_all_runs:
+            yield from _load_sql(facts, load, sql, job.runtag)
     yield StopContainers("pi", facts.running, docker, guard)
     for item in facts.items:
         yield SwapItem("pi", item.live, item.staged, item.aside, item.used, as_root, guard)
     if "influx" in facts.kinds and facts.server:
         yield from _load_influx(facts, facts.server, dump)
-    for load, sql in zip(facts.loads, dumps, strict=True):
-        yield from _load_sql(facts, load, sql, job.runtag)
+    for load, sql in loads:
+        if not load.while_all_runs:
+            yield from _load_sql(facts, load, sql, job.runtag)
+        data = load.server.data
+        yield SwapItem("pi", data, load.fresh, load.aside, load.used, as_root, guard)
     if facts.bare:
         yield ComposeUp("pi", facts.compose, (), guard)
     else:
@@ -271,21 +288,19 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
 
 
 def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump, runtag: str) -> Iterator[Step]:
-    """Load a dump into a new server that nobody reaches; its data replace the present ones."""
+    """Load a dump into a new server that nobody reaches; its data wait to be swapped in."""
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
     server = load.server
-    fresh = posixpath.join(posixpath.dirname(server.data), f".fresh-{server.container}")
     stage = f"{posixpath.dirname(facts.previous)}/{runtag}/{server.engine}"
     if load.beside:
-        yield CopyFolder("pi", server.data, fresh, as_root, guard, facts.limit_s)
+        yield CopyFolder("pi", server.data, load.fresh, as_root, guard, facts.limit_s)
     else:
-        yield MakeFolder("pi", fresh, as_root, guard, like=server.data)
-    yield SwapItem("pi", server.data, fresh, load.aside, load.used, as_root, guard)
+        yield MakeFolder("pi", load.fresh, as_root, guard, like=server.data)
     if not load.there:
         yield ComposeUp("pi", facts.compose, (server.container,), guard, start=False)
         yield CheckMount("pi", server, docker)
     yield RunSqlAlone(
-        *("pi", server.container, SQL_ALONE, server.data, server.inside, stage),
+        *("pi", server.container, SQL_ALONE, load.fresh, server.inside, stage),
         *(f"{facts.previous}.environment", docker, guard),
         settings=() if load.unnamed else ENGINES[server.engine].first_start,
     )

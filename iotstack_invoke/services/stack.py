@@ -15,6 +15,8 @@ from ..steps import Command, Host, Scene
 STOP_LIMIT_S = 600.0
 START_LIMIT_S = 600.0
 HEALTH_LIMIT_S = 180.0
+STOPPING = "stopping "
+"""With this begins what is said when containers are stopped."""
 SETTLE_S = 3.0
 """How long all must have been up: a wrong setting ends a program a moment after its start."""
 STEP_LIMIT_S = 3600.0
@@ -121,6 +123,7 @@ class StopContainers:
     def do(self, scene: Scene) -> None:
         """Stop them, all at once; each has a minute to put its data away."""
         if self.names:
+            scene.say(f"{STOPPING}{', '.join(self.names)}")
             scene.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> None:
