@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -54,6 +55,9 @@ EMPTY_SERVICE = """\
       - ./volumes/empty/dump:/var/lib/influxdb/backup
 """
 POINTS = 5000
+ROWS = 2000
+WRITE_PAUSE_S = 0.01
+DATABASE = "volumes/grafana/data/grafana.db"
 READY_LIMIT_S = 60.0
 
 
@@ -92,12 +96,13 @@ def _demo(top: str, report: Report) -> int:
             vaults=(Vault("vault", sample.vault),),
         )
         runtag = default_runtag(datetime.now().astimezone())
-        report.write(f"2. inv backup --runtag {runtag}")
-        code = back_up(settings, runtag, Options(), report)
+        report.write(f"2. inv backup --runtag {runtag}, while Grafana writes into its database")
+        with _grafana_writes(f"{sample.folder}/{DATABASE}"):
+            code = back_up(settings, runtag, Options(), report)
         if code not in (ExitCode.GOOD, ExitCode.WARNINGS):  # a warning: Docker cannot be asked
             return code
         shutil.rmtree(f"{sample.folder}/volumes/nodered")
-        with open(f"{sample.folder}/volumes/grafana/data/grafana.db", "r+b") as database:
+        with open(f"{sample.folder}/{DATABASE}", "r+b") as database:
             database.truncate(1000)
         report.write("3. Broken: Node-RED's folder is gone, Grafana's database is cut.")
         report.write("4. From the copies in the vault:")
@@ -129,23 +134,45 @@ def _make_sample(folder: str, vault: str) -> _Sample:
         with open(f"{folder}/{name}", "w", encoding="utf-8") as stream:
             stream.write(text)
     os.makedirs(f"{folder}/volumes/grafana/data")
-    database = sqlite3.connect(f"{folder}/volumes/grafana/data/grafana.db")
+    database = sqlite3.connect(f"{folder}/{DATABASE}")
     with contextlib.closing(database), database:
         database.execute("CREATE TABLE dashboard (id INTEGER PRIMARY KEY, title TEXT)")
-        titles = ((f"Room {number}",) for number in range(2000))
+        titles = ((f"Room {number}",) for number in range(ROWS))
         database.executemany("INSERT INTO dashboard (title) VALUES (?)", titles)
     os.makedirs(vault)
     return _Sample(folder, vault, _hashes(folder))
 
 
+@contextlib.contextmanager
+def _grafana_writes(path: str) -> Iterator[None]:
+    """Commit a row now and again into a database while the block runs."""
+    over = threading.Event()
+
+    def write() -> None:
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
+            while not over.wait(WRITE_PAUSE_S):
+                with database:
+                    database.execute("INSERT INTO dashboard (title) VALUES ('written meanwhile')")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        writer.join()
+
+
 def _hashes(folder: str) -> dict[str, str]:
-    """Return the SHA-256 of each file that a backup must bring back."""
+    """Return the SHA-256 of each file that a backup must bring back as it is."""
     found = {}
     for base, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(base, name)
             inside = os.path.relpath(path, folder)
-            if not inside.startswith(("volumes/nextcloud", "volumes/influxdb", "backups")):
+            if inside != DATABASE and not inside.startswith(
+                ("volumes/nextcloud", "volumes/influxdb", "backups")
+            ):
                 with open(path, "rb") as stream:
                     found[inside] = hashlib.file_digest(stream, "sha256").hexdigest()
     return found
@@ -173,13 +200,15 @@ def _prove_files(sample: _Sample, runtag: str, top: str, report: Report) -> None
     if lost:
         raise StepFailed(f"Not brought back: {', '.join(lost)}.")
     report.write(f"   ✓ plain tar brings back {len(sample.hashes)} files, byte for byte")
-    database = sqlite3.connect(f"{back}/volumes/grafana/data/grafana.db")
+    database = sqlite3.connect(f"{back}/{DATABASE}")
     with contextlib.closing(database):
         (sound,) = database.execute("PRAGMA integrity_check").fetchone()
         (rows,) = database.execute("SELECT count(*) FROM dashboard").fetchone()
     if sound != "ok":
         raise StepFailed(f"Grafana's database is damaged: {sound}.")
-    report.write(f"   ✓ Grafana's database is sound: {rows} rows")
+    if rows < ROWS:
+        raise StepFailed(f"Grafana's database has {rows} rows of {ROWS}.")
+    report.write(f"   ✓ Grafana's database is sound: {ROWS} rows, {rows - ROWS} written meanwhile")
 
 
 @contextlib.contextmanager
