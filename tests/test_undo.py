@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from iotstack_invoke.actions.prospect import STAMP_FORM, time_stamp
+from iotstack_invoke.actions.target_checks import STAMP_FORM, time_stamp
 from iotstack_invoke.actions.undo import _last_journal
 from iotstack_invoke.errors import NotFound
 from iotstack_invoke.hosts import LocalHost

@@ -27,7 +27,8 @@ from ..settings import Settings
 from ..steps import Command
 from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target
 from .old_data import find_expired, keep_until, remove_old
-from .prospect import (
+from .restore import Ledger, committed, is_committed, log_beside
+from .target_checks import (
     influx_apart,
     refuse_inner_mounts,
     refuse_mounts,
@@ -35,7 +36,6 @@ from .prospect import (
     server_in,
     time_stamp,
 )
-from .restore import Ledger, committed, is_committed, log_beside
 from .undo import journal_of, recover, what_is_left
 from .wish import Wish, confirm
 

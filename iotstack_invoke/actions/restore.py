@@ -46,7 +46,8 @@ from ..targets import (
     open_target,
     read_text,
 )
-from .prospect import INFLUX_FOLDER, Prospect
+from .prospect import Prospect
+from .target_checks import INFLUX_FOLDER
 from .undo import journal_of, recover, what_is_left
 from .wish import Source, Wish, choose_set, confirm, source_of
 

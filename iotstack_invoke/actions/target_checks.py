@@ -1,0 +1,102 @@
+"""Where InfluxDB's data lie on a target, and what keeps anything from being swapped by rename.
+
+What a restore and a reload ask of a target before they change it. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from ..errors import Refused
+from ..rulebooks.restore import RESTORE
+from ..services.compose import Found, named
+from ..services.influx import BACKUP_INSIDE
+from ..services.influx_server import DATA_INSIDE, Server
+from ..steps import Command
+from ..targets import Target, device, entries, mount_points
+from .loads import is_below
+
+STAMP_FORM = "%Y%m%dT%H%M%SZ"
+_STAMP = re.compile(r"^previous-.*-(\d{8}T\d{6}Z)(-undone)?$")
+INFLUX_FOLDER = "volumes/influxdb"
+
+
+def server_in(target: Target, found: tuple[Found, ...], name: str) -> Server:
+    """Return the InfluxDB of a stack, and where its data lie, or will lie once it is made.
+
+    A link on the way there is followed: what is renamed must be the data.
+    """
+    container = named(found, name)
+    mounts = {each.inside: each.on_host for each in container.mounts} if container else {}
+    data = mounts.get(DATA_INSIDE, f"{target.folder}/{INFLUX_FOLDER}/data")
+    words = (*target.as_root, "realpath", "-m", "--", data)
+    real = target.host.run(Command(words)).out.rstrip("\n")
+    return Server(name, real)
+
+
+def refuse_inner_mounts(target: Target, found: tuple[Found, ...], name: str) -> None:
+    """Raise Refused where InfluxDB's data are mapped in pieces: they cannot be swapped whole."""
+    container = named(found, name)
+    inner = [
+        each.inside
+        for each in (container.mounts if container else ())
+        if each.inside.startswith(f"{DATA_INSIDE}/") and each.inside != BACKUP_INSIDE
+    ]
+    if inner:
+        raise Refused(
+            f"On {target.name} container {name} maps {', '.join(inner)} apart from "
+            f"{DATA_INSIDE}, so its data cannot be swapped as a whole. Nothing was changed. Map "
+            f"{DATA_INSIDE} alone (and {BACKUP_INSIDE})."
+        )
+
+
+def time_stamp(target: Target) -> str:
+    """Return the time for the name of what is kept: later than all there is, whatever the clock.
+
+    Undo goes back in the order of these names.
+    """
+    names = entries(target.host, f"{target.folder}/{RESTORE}")
+    found = [match[1] for name in names if (match := _STAMP.search(name))]
+    newest = max(found, default="")
+    now = datetime.now(UTC)
+    if newest >= now.strftime(STAMP_FORM):
+        now = datetime.strptime(newest, STAMP_FORM).replace(tzinfo=UTC) + timedelta(seconds=1)
+    return now.strftime(STAMP_FORM)
+
+
+def influx_apart(target: Target, server: Server) -> str:
+    """Return the folder above InfluxDB's data where what is replaced must stay on its disk."""
+    above, aside = posixpath.dirname(server.data), target.folder
+    if f"{above}/".startswith(f"{target.folder}/volumes/"):
+        aside = f"{target.folder}/volumes"
+    return above if device(target.host, above) != device(target.host, aside) else ""
+
+
+def refuse_mounts(target: Target, paths: Iterable[str], advice: str) -> None:
+    """Raise Refused where something that is to be renamed is a mount point, or holds one."""
+    renamed = list(paths)
+    for mount in sorted(mount_points(target.host)):
+        for path in renamed:
+            if is_below(mount, path):
+                raise Refused(
+                    f"On {target.name} {mount} is a mount point, and {path} cannot be swapped by "
+                    f"rename. Nothing of the stack was touched. {advice}"
+                )
+
+
+def refuse_stage_apart(target: Target) -> None:
+    """Raise Refused where `restore/` is a link, or on another file system than the stack."""
+    stage = f"{target.folder}/{RESTORE}"
+    if entries(target.host, target.folder).get(RESTORE) == "l":
+        raise Refused(
+            f"On {target.name} {stage} is a link. Nothing was changed. Make it a plain folder of "
+            "the stack: what is replaced is renamed into it."
+        )
+    if device(target.host, stage) != device(target.host, target.folder):
+        raise Refused(
+            f"On {target.name} {stage} lies on another file system than the stack, so nothing "
+            "can be swapped by rename. Nothing was changed. Make it a plain folder of the stack."
+        )
