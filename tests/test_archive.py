@@ -16,6 +16,7 @@ from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.archive import CompareUnpacked, PackStack, judge_tar, tar_words
 from iotstack_invoke.services.members import list_archive
+from iotstack_invoke.services.stack import Unpack
 from iotstack_invoke.steps import File
 
 ODD_NAMES = (
@@ -412,6 +413,29 @@ def test_a_copy_keeps_owner_mode_and_date_and_its_other_names(stack, tmp_path, c
     assert (copy.uid, copy.gid) == (status.st_uid, status.st_gid)
     assert (copy.mode, copy.mtime, copy.size) == (0o640, 1e9, 4)
     assert found["./volumes/b.db"].linkname == "./volumes/a.db"
+
+
+def test_the_folder_of_a_copy_keeps_mode_and_date_under_a_plain_tar(stack, tmp_path, copies):
+    """By hand, and as a restore does it, a folder in which a copy lies is as it was."""
+    folder = stack / "volumes/data"
+    folder.mkdir()
+    (folder / "a.db").write_text("live")
+    copies("volumes/data/a.db")
+    os.chmod(folder, 0o700)
+    os.utime(folder, (1e9, 1e9))
+    _, output = pack(stack, tmp_path, members=("./volumes",), copies=copies.folder)
+    archive = tmp_path / "whole.tar.gz"
+    shutil.copy(output.partial, archive)
+    (tmp_path / "hand").mkdir()
+    subprocess.run(["tar", "-xpzf", archive, "-C", tmp_path / "hand"], check=True)
+    unpack = Unpack(
+        "pi", str(archive), str(tmp_path / "ours"), (), str(tmp_path / "guard"), scanned=True
+    )
+    unpack.do(PlainScene({"pi": LocalHost(str(tmp_path))}))
+    for name in ("hand", "ours"):
+        status = (tmp_path / name / "volumes/data").stat()
+        assert (status.st_mode & 0o777, status.st_mtime) == (0o700, 1e9), name
+        assert (tmp_path / name / "volumes/data/a.db").read_text() == "copy"
 
 
 def test_without_copies_the_archive_is_as_ever(stack, tmp_path, copies):

@@ -152,7 +152,9 @@ def staged_stack(job: Job) -> Iterator[Step]:
     yield CheckHash(job.input, facts.as_root)
     yield ScanArchive(job.input, facts.as_root, facts.free_bytes)
     yield Unpack(
-        "pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard, left_out=apart
+        *("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard),
+        left_out=apart,
+        scanned=True,
     )
 
 
@@ -168,6 +170,7 @@ def staged_volumes(job: Job) -> Iterator[Step]:
         facts.as_root,
         facts.guard,
         members=("./volumes",),
+        scanned=True,
     )
 
 

@@ -167,9 +167,10 @@ def words_with_copies(
 ) -> tuple[str, ...]:
     r"""Return the tar command that takes copies in place of the live files of their names.
 
-    They come last, from another folder, and lose its name: `r` and `h` are the members' names and
-    those that hard links lead to; what a symlink holds stays. Without --no-unquote tar would take
-    `\1` in the name of a member for a character.
+    They come first, so that a plain `tar -x` gives their folders the right dates; from another
+    folder, whose name they lose: `r` and `h` are the members' names and those that hard links
+    lead to; what a symlink holds stays. Without --no-unquote tar would take `\1` in the name of a
+    member for a character.
     """
     above, own = posixpath.split(folder)
     return (
@@ -177,9 +178,10 @@ def words_with_copies(
         *("--no-wildcards", "--anchored", "--no-unquote"),
         *(f"--exclude=./{name}{ending}" for name in copies for ending in BESIDE),
         f"--transform=flags=rh;s,^\\./{re.escape(own)}/,./,",
-        *members,
         f"--directory={above}",
         *(f"./{own}/{name}" for name in copies),
+        *(each for each in tar if each.startswith("--directory=")),
+        *members,
     )
 
 

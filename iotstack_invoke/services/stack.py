@@ -461,6 +461,8 @@ class Unpack:
     members: tuple[str, ...] = ()
     """What of it is unpacked; all, if nothing is named."""
     left_out: tuple[str, ...] = ()
+    scanned: bool = False
+    """No member is there twice: a folder may come behind files that lie in it."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the commands."""
@@ -471,8 +473,8 @@ class Unpack:
         tar = (
             *("tar", "--extract", f"--file={self.archive}", f"--directory={self.folder}"),
             *("--numeric-owner", "--same-owner", "--preserve-permissions"),
-            *("--xattrs", "--xattrs-include=*", "--acls", "--keep-old-files"),
-            "--delay-directory-restore",  # copies of databases follow behind their folders
+            *("--xattrs", "--xattrs-include=*", "--acls"),
+            *(() if self.scanned else ("--keep-old-files",)),
         )
         packed = ("--gzip",) if self.archive.endswith(".gz") else ()
         chosen = (*(f"--exclude={each}" for each in self.left_out), *self.members)
