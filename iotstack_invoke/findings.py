@@ -17,6 +17,7 @@ from enum import Enum
 from .report import age_text, size_text
 from .services.compose import Found
 from .services.influx import BACKUP_INSIDE, DumpInflux
+from .services.sql import ENGINES, NOT_LET_IN, SqlServer
 from .services.sqlite import CopySqlite
 from .services.table import Cover
 from .sets import BackupSet, State
@@ -280,6 +281,17 @@ def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]
     ]
     said = "no other one is in this stack that would be copied while it writes"
     return tuple(found) or (good("databases", said),)
+
+
+def judge_sql(server: SqlServer, told: Outcome) -> Finding:
+    """Judge a server that is dumped as SQL by its answer to `SELECT version()`."""
+    topic = f"container {server.container}"
+    if told.exit_code == 0:
+        return good(topic, f"{ENGINES[server.engine].title} {version_in(told.out)} lets us in")
+    if told.exit_code == NOT_LET_IN:
+        fix = "put its present root password into docker-compose.yml or .env, and recreate it"
+        return failed(topic, told.last_words, fix)
+    return failed(topic, told.last_words, f"docker logs {server.container} says why")
 
 
 # What runs left behind, and what they made

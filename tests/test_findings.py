@@ -11,6 +11,7 @@ from iotstack_invoke.findings import Verdict
 from iotstack_invoke.manifest import Container, Manifest
 from iotstack_invoke.services.compose import Found, Mount
 from iotstack_invoke.services.influx import BACKUP_INSIDE
+from iotstack_invoke.services.sql import SqlServer
 from iotstack_invoke.services.table import cover, read_table
 from iotstack_invoke.sets import BackupSet, State
 from iotstack_invoke.site import Newest
@@ -311,3 +312,22 @@ def test_a_backup_from_the_future_is_a_warning_of_its_own():
     found = findings.judge_age("last backup", Newest(None, ("later",)), NOW)
     assert [verdict(each) for each in found] == [WARNING, WARNING]
     assert "later is dated in the future" in found[0].found
+
+
+@pytest.mark.parametrize(
+    ("told", "judged", "words"),
+    [
+        (Outcome(0, "10.11.19-MariaDB-log\n", ""), GOOD, "MariaDB 10.11.19"),
+        (Outcome(77, "", "root is not let in: ERROR 1045\n"), FAILED, "not let in"),
+        (
+            Outcome(1, "", "Error response from daemon: container x is not running\n"),
+            FAILED,
+            "run",
+        ),
+    ],
+)
+def test_a_database_that_lets_nobody_in_is_found(told, judged, words):
+    """What would make a dump fail fails here, with what mends it."""
+    found = findings.judge_sql(SqlServer("mariadb", "mariadb"), told)
+    assert verdict(found) is judged
+    assert words in found.found

@@ -42,6 +42,7 @@ from ..findings import (
     judge_program,
     judge_sets,
     judge_space,
+    judge_sql,
     judge_sudo,
     judge_synchronised,
     judge_tar,
@@ -53,6 +54,7 @@ from ..rulebooks.backup import BackupFacts
 from ..rulebooks.restore import RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named, top_files
 from ..services.influx import InfluxFacts, influx_version
+from ..services.sql import run_in
 from ..settings import ALWAYS_EXCLUDED, Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
@@ -315,6 +317,9 @@ class _Examined:
             yield finding
         services = look_at_services(found, self.settings, self.folder)
         yield from judge_databases((each.cover for each in services.saved), name)
+        for server in services.servers:
+            asked = run_in(words, server, "ask", "SELECT version()", limit_s=QUESTION_LIMIT_S)
+            yield judge_sql(server, self.host.run(asked))
 
 
 @dataclass
