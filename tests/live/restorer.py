@@ -100,14 +100,14 @@ def tree(top):
     return found
 
 
-def _digest(content):
-    """The SHA-256 of a file; of a database without the counters that each copy of it has anew."""
+def without_counters(content):
+    """The bytes of a file; of a SQLite database without what each copy of it has anew."""
     if content.startswith(b"SQLite format 3\0"):  # https://sqlite.org/fileformat2.html, 1.3
         counted = bytearray(content)
         for begin, end in ((24, 28), (40, 44), (92, 100)):
             counted[begin:end] = bytes(end - begin)
         content = bytes(counted)
-    return hashlib.sha256(content).hexdigest()
+    return content
 
 
 def _fact(path, inodes, relative):
@@ -117,7 +117,10 @@ def _fact(path, inodes, relative):
     if stat.S_ISLNK(kind):
         content = os.readlink(path)
     elif stat.S_ISREG(kind):
-        content, when = _digest(Path(path).read_bytes()), int(status.st_mtime)
+        content, when = (
+            hashlib.sha256(without_counters(Path(path).read_bytes())).hexdigest(),
+            int(status.st_mtime),
+        )
     names = sorted(os.listxattr(path, follow_symlinks=False))
     attributes = [(name, os.getxattr(path, name, follow_symlinks=False)) for name in names]
     linked = ""

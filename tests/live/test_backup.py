@@ -11,6 +11,7 @@ import subprocess
 
 import pytest
 from owner import ENDINGS, PROGRAM, Owner
+from restorer import without_counters
 from stand import count_points, query, write_points
 from stand_machine import USER, wait_for
 
@@ -82,7 +83,7 @@ def _facts(top):
             content = b""
             if stat.S_ISREG(status.st_mode):
                 with open(path, "rb") as stream:
-                    content = stream.read()
+                    content = without_counters(stream.read())
             elif stat.S_ISLNK(status.st_mode):
                 content = os.readlink(path)
             xattrs = {
