@@ -173,6 +173,10 @@ class _Rehearsal:
             image = self._image(docker, settings.influx.container, "InfluxDB")
         for load in self._loads() if docker else ():
             server = load.server
+            if server.container in self._with_timescale():
+                self.report.warn(f"{server.title} has TimescaleDB: its dump is only checked.")
+                images[server.container] = ""
+                continue
             images[server.container] = self._image(docker, server.container, server.title)
             loads += [load] if images[server.container] else []
         parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
@@ -209,6 +213,12 @@ class _Rehearsal:
                 server = SqlServer(told["container"], part.kind, data, told["inside"])
                 plain = server.member.removesuffix(".gz")
                 yield Load(server, f"{stage}/{part.kind}/{plain}", data, aside="", used="")
+
+    def _with_timescale(self) -> set[str]:
+        """Return the containers whose dumps a restore does not load."""
+        parts = self.manifest.made if self.manifest else ()
+        servers = (each for part in parts for each in part.facts.get("servers", ()))
+        return {str(each["container"]) for each in servers if each.get("timescaledb")}
 
     def _image(self, docker: tuple[str, ...], name: str, title: str) -> str:
         """Return an image that a dump can be loaded into, '' where none can be had, and say so."""
