@@ -259,7 +259,13 @@ def _look_at_influx(host: LocalHost, settings: Settings, has_volumes: bool) -> _
     if influx and service and service.own and service.dump != "influxdb":
         return _InfluxLook(found)  # another one bears its name, as the owner says
     if influx and influx.container.running and is_influxdb_3(influx.container.image):
-        return _InfluxLook(found, warnings=(influxdb_3(influx.container, None).warning,))
+        how = influxdb_3(influx.container, service).how
+        told = (
+            f"Container {name} ({influx.container.image}) is not covered: {how}. Its name is that "
+            "of InfluxDB 1.x: call it and its folder otherwise, and say in hosts.toml how it is "
+            'saved: [[services]] with its new name and kind = "stop".'
+        )
+        return _InfluxLook(found, warnings=(told,))
     if influx is None:
         why = f"there is no container named {name}, so its databases are in no part"
         left_out = (LeftOut("InfluxDB", why),)

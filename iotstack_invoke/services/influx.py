@@ -55,7 +55,7 @@ def influx_facts(host: Host, found: Found) -> InfluxFacts:
         raise StepFailed(
             f"Container {name} runs InfluxDB {version}; this part is for InfluxDB 1.x. Its data "
             "are in no archive. If that is meant, say so in hosts.toml: [[services]], name = "
-            f'"{name}", kind = "dump", dump = "influxdb2"; of InfluxDB 3 kind = "stop".'
+            f'"{name}", kind = "dump", dump = "influxdb2".'
         )
     if not mounts:
         raise StepFailed(

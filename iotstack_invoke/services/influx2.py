@@ -162,7 +162,7 @@ class DumpInflux2:
     def _gather(self) -> Command:
         words = ("sh", "-c", GATHER, "sh", self.on_host, self.data, self.config)
         called = shlex.join((*self.as_root, "gather", self.on_host, self.data, self.config))
-        return Command((*self.as_root, *words), limit_s=self.limit_s, called=called)
+        return Command((*self.as_root, *words), ANY_EXIT, self.limit_s, called)
 
     def commands(self) -> tuple[str, ...]:
         """Return the dump, and what is put beside it, as a person would type them."""
@@ -193,7 +193,12 @@ class DumpInflux2:
             )
         for warning in verdict.warnings:
             scene.warn(warning)
-        host.run(self._gather, scene.hear)
+        told = host.run(self._gather, scene.hear)
+        if told.exit_code:
+            raise StepFailed(
+                f"The dump of container {self.container} is not whole: {told.last_words}",
+                again=True,
+            )
 
     def undo(self, host: Host) -> None:
         """Stop the dump, if its client died before it, and remove its folder."""
