@@ -255,11 +255,10 @@ def _look_at_influx(host: LocalHost, settings: Settings, has_volumes: bool) -> _
             return _InfluxLook(error=str(error))
         return _InfluxLook(warnings=(f"{error} No container is listed in the manifest.",))
     influx = named(found, name)
-    service = settings.table.service_of(influx.container) if influx else None
-    if influx and service and service.own and service.dump != "influxdb":
-        return _InfluxLook(found)  # another one bears its name, as the owner says
+    if influx and is_another(influx, settings):
+        return _InfluxLook(found)
     if influx and influx.container.running and is_influxdb_3(influx.container.image):
-        how = influxdb_3(influx.container, service).how
+        how = influxdb_3(influx.container, None).how
         told = (
             f"Container {name} ({influx.container.image}) is not covered: {how}. Its name is that "
             "of InfluxDB 1.x: call it and its folder otherwise, and say in hosts.toml how it is "
@@ -282,6 +281,12 @@ def _look_at_influx(host: LocalHost, settings: Settings, has_volumes: bool) -> _
         return _InfluxLook(found, facts=influx_facts(host, influx))
     except StepFailed as error:
         return _InfluxLook(found, error=str(error))
+
+
+def is_another(influx: Found, settings: Settings) -> bool:
+    """Tell whether the owner says that the container of InfluxDB 1.x's name is another one."""
+    service = settings.table.service_of(influx.container)
+    return service is not None and service.own and service.dump != "influxdb"
 
 
 @dataclass(frozen=True, slots=True)

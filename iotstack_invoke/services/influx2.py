@@ -1,8 +1,8 @@
 """The part of an InfluxDB 2.x container: look, dump, prove, sweep into one plain tar.
 
 Experimental: written from the documentation, since none can be run where this is tested. The part
-holds what IOTstackBackup's does, `config`, `data` without the engine and `backup`, so that either
-restores the other's; but `data` is what the dump's own snapshots hold, not the live files.
+holds what IOTstackBackup's does, `config`, `data` without the engine and `backup`, so that its
+script restores it; but `data` is what the dump's own snapshots hold, not the live files.
 InfluxDB 3 has no backup of its own: it is only recognised here.
 """
 
