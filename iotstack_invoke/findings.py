@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
+from .errors import StepFailed
 from .report import age_text, size_text
 from .services.compose import Found
 from .services.influx import BACKUP_INSIDE, DumpInflux
+from .services.influx2 import DumpInflux2, influx2_facts
+from .services.influx2_check import EXPERIMENTAL
 from .services.sql import ENGINES, NOT_LET_IN, SqlServer
 from .services.sqlite import CopySqlite
 from .services.table import Cover
@@ -259,10 +262,28 @@ def judge_influx_version(found: Found, version: str) -> Finding:
     """Judge the version of a container that runs and maps its backup folder."""
     if not version.startswith("1."):
         said = f"{version} runs in {found.container.name}, and we know how to save 1.x"
-        fix = "save it with `influx backup`, or name another one: [influxdb] container = …"
+        fix = (
+            'say in hosts.toml what it is: [[services]], kind = "dump", dump = "influxdb2"; or '
+            "name another one: [influxdb] container = …"
+        )
         return failed("influxdb", said, fix)
     folder = next(each.on_host for each in found.mounts if each.inside == BACKUP_INSIDE)
     return good("influxdb", f"{version}, its backup folder is {folder}")
+
+
+def judge_influx2(found: Found, version: str) -> Finding:
+    """Judge a container whose InfluxDB 2 is to be dumped, once its version was asked."""
+    topic = "influxdb2"
+    if version.startswith("3."):
+        said = f"{version} runs in {found.container.name}, which has no backup of its own"
+        return warning(topic, said, '[[services]] in hosts.toml, kind = "stop"')
+    try:
+        facts = influx2_facts(found, version)
+    except StepFailed as error:
+        return failed(
+            topic, str(error), "let docker-compose.yml map what IOTstack's template maps"
+        )
+    return good(topic, f"{version}, its backup folder is {facts.backup_on_host} ({EXPERIMENTAL})")
 
 
 def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]:
@@ -311,7 +332,10 @@ def judge_journal(lines: Iterable[str], undo: str) -> Finding:
             continue  # torn: its step never acted
     if not owed:
         return good("journal", "nothing is to be undone")
-    if all(step in (DumpInflux.__name__, CopySqlite.__name__) for _, step in owed):
+    if all(
+        step in (DumpInflux.__name__, DumpInflux2.__name__, CopySqlite.__name__)
+        for _, step in owed
+    ):
         found = "a backup is running, or died; the next one clears up after it"
         return warning("journal", found, "inv backup")
     found = f"a restore or reload is at work, or died: {len(owed)} steps would be undone"

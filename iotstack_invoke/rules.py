@@ -26,6 +26,7 @@ BACKUPS = "backups"
 PARTS = {
     "general": "general-backup.tar.gz",
     "influx": "influx-backup.tar",
+    "influxdb2": "influxdb2-backup.tar",
     "mariadb": "mariadb-backup.tar.gz",
     "postgres": "postgres-backup.sql.gz.tar",
 }

@@ -560,7 +560,7 @@ def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
         service = read_row(each, base)
         if service.dump == "influxdb" and (name != "influxdb" or "containers" in each):
             found.append(f"{where}: [influxdb] container names the one whose InfluxDB is dumped")
-        if influx in service.containers and service.dump != "influxdb":
+        if influx in service.containers and not service.dump.startswith("influxdb"):
             found.append(f"{where}: {influx} is dumped, as [influxdb] container says")
         found += [
             f"{where}: there is no service {other!r} that could come first"

@@ -247,6 +247,29 @@ def test_a_running_influxdb_is_judged_by_its_version():
     assert verdict(findings.judge_influx_version(container(MAPPED), "2.7.1")) is FAILED
 
 
+@pytest.mark.parametrize(
+    ("version", "expected", "told"),
+    [
+        ("2.7.10", GOOD, "experimental"),
+        ("2.0.9", FAILED, "2.1 and newer"),
+        ("3.2.1", WARNING, "has no backup of its own"),
+    ],
+)
+def test_an_influxdb_2_is_judged_by_its_version(version, expected, told):
+    """What would make its part fail is failed; of 3 there is no part, and what helps is told."""
+    mounts = (Mount("/x", "/var/lib/influxdb2"), Mount("/y", "/var/lib/backup"))
+    judged = findings.judge_influx2(container(*mounts), version)
+    assert verdict(judged) is expected
+    assert told in judged.found
+
+
+def test_an_influxdb_2_must_map_its_backup_folder():
+    """The line for docker-compose.yml is told."""
+    judged = findings.judge_influx2(container(Mount("/x", "/var/lib/influxdb2")), "2.7.10")
+    assert verdict(judged) is FAILED
+    assert "- ./volumes/influxdb2/backup:/var/lib/backup" in judged.found
+
+
 def test_each_container_that_is_not_covered_is_a_warning():
     """They are named one by one with their images, but for the one that is judged elsewhere."""
     images = {"mongo": "mongo:7", "grafana": "grafana/grafana", "influxdb": "influxdb:1.8"}

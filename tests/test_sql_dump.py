@@ -116,3 +116,19 @@ def test_a_dump_of_one_database_names_none():
     assert found.problems == ()
     assert found.databases == ()
     assert found.rows == {Table("", "`old`"): 2}
+
+
+TIMESCALE = (
+    b"\\connect %s\n"
+    b"-- Name: timescaledb; Type: EXTENSION; Schema: -; Owner: -\n--\n\n"
+    b"CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;\n"
+)
+
+
+def test_timescaledb_is_told_by_its_database():
+    """A database with the extension is named; one that only writes of it, in a row or not, no."""
+    line = b"CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;\n"
+    begin = b"\\connect other\n-- Data for Name: t; Type: TABLE DATA; Schema: public; Owner: x\n"
+    row = begin + b"COPY public.t (a) FROM stdin;\n" + line + b"\\.\n" + line
+    assert report(PostgresReader(), TIMESCALE % b"iot", row).timescale == ("iot",)
+    assert report(PostgresReader(), POSTGRES).timescale == ()

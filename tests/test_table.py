@@ -231,7 +231,7 @@ def test_a_dump_that_no_backup_makes_covers_nothing(dump, monkeypatch):
     monkeypatch.setattr(table_room, "DUMPED", frozenset())
     assert how("any", name, row) == f"NOT COVERED: {dump} writes while it is copied"
     monkeypatch.setattr(table_room, "DUMPED", frozenset({dump}))
-    assert how("any", name, row) == f"dumped into the {PART_OF_DUMP[dump]} part"
+    assert how("any", name, row).startswith(f"dumped into the {PART_OF_DUMP[dump]} part")
 
 
 def test_what_is_stopped_cannot_be_dumped():
@@ -270,3 +270,22 @@ def test_a_warning_names_the_container_and_the_way_out():
         'hosts.toml how it is saved: [[services]], name = "logs", kind = "stop", or "skip" '
         "with a reason."
     )
+
+
+# InfluxDB 2 and 3
+
+
+def test_influxdb_2_is_called_experimental():
+    """Whoever looks how it is saved reads so; of several only the one of that name is dumped."""
+    assert how("influxdb:2.7", "influxdb2") == "dumped into the influxdb2 part (experimental)"
+    assert how("influxdb2", "second").startswith("NOT COVERED: of all InfluxDB 2s only")
+    assert how("influxdb:2.7", "influxdb2", running=False).startswith("it is stopped, so its")
+
+
+@pytest.mark.parametrize("name", ["influxdb", "influxdb2", "influxdb3", "x"])
+@pytest.mark.parametrize("image", ["influxdb:3-core", "docker.io/influxdb:3.2.1", "influxdb:3"])
+def test_influxdb_3_is_never_covered_while_it_runs(name, image):
+    """It has no backup of its own; the row with `stop` that the warning gives is the way out."""
+    assert how(image, name).startswith("NOT COVERED: InfluxDB 3 has no backup of its own")
+    assert not how(image, name, own(name=name, kind="stop")).startswith("NOT")
+    assert "InfluxDB 3" not in how("influxdb:1.8.3", name)

@@ -13,7 +13,8 @@ from ..manifest import Manifest
 from ..report import Report, size_text
 from ..rules import PARTS
 from ..services.influx import facts_of
-from ..services.reading import Member, read_dump, read_sql
+from ..services.influx2_check import facts_of as influx2_facts_of
+from ..services.reading import Member, read_dump, read_influx2, read_sql
 from ..services.sql import ENGINES
 from ..settings import Settings
 from ..site import Site
@@ -24,6 +25,7 @@ SAME_ROWS = "the same tables with as many rows"
 SAME = {
     "general": "the same files",
     "influx": "the same shards of the same size",
+    "influxdb2": "the same buckets of the same size",
     "mariadb": SAME_ROWS,
     "postgres": SAME_ROWS,
 }
@@ -113,7 +115,7 @@ def compare_part(before: Copy, after: Copy, part: str) -> tuple[Change, ...]:
         return ()
     if part == "general":
         return compare_members(_members(before, part), _members(after, part))
-    sizes = _rows if part in ENGINES else _shards
+    sizes = _rows if part in ENGINES else _buckets if part == "influxdb2" else _shards
     return compare_sizes(sizes(before, part), sizes(after, part))
 
 
@@ -184,6 +186,20 @@ def _rows(copy: Copy, part: str) -> Mapping[str, int]:
         for member, report in reports.items()
         for table, rows in report.rows.items()
     }
+
+
+def _buckets(copy: Copy, part: str) -> Mapping[str, int]:
+    """Return the size of each bucket by name: told by the manifest, or by the dump."""
+    manifest = _manifest(copy)
+    parts = {each.kind: each for each in manifest.made} if manifest else {}
+    told: Any = parts[part].facts.get("buckets") if part in parts else None
+    if told is None and part in copy.backup.files:
+        try:
+            with copy.place.read(copy.path(part)) as stream:
+                told = influx2_facts_of(read_influx2(stream))["buckets"]
+        except Damaged as damage:
+            raise StepFailed(f"{copy.runtag} in {copy.at}, part {part}: {damage}.") from damage
+    return {f"{e['organization']}/{e['bucket']}": int(e["size_bytes"]) for e in told or ()}
 
 
 def _shards(copy: Copy, part: str) -> Mapping[str, int]:

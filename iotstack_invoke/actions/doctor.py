@@ -36,6 +36,7 @@ from ..findings import (
     judge_device,
     judge_docker,
     judge_influx,
+    judge_influx2,
     judge_influx_version,
     judge_inodes,
     judge_journal,
@@ -54,12 +55,20 @@ from ..rulebooks.backup import BackupFacts
 from ..rulebooks.restore import RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named, top_files
 from ..services.influx import InfluxFacts, influx_version
+from ..services.influx2 import server_version
 from ..services.sql import run_in
 from ..settings import ALWAYS_EXCLUDED, Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
 from ..targets import ANY_EXIT, device, entries, find_machine, read_text
-from .look import FOLDERS, Room, look_at_folder, look_at_services, look_for_room
+from .look import (
+    FOLDERS,
+    Room,
+    is_another,
+    look_at_folder,
+    look_at_services,
+    look_for_room,
+)
 
 QUESTION_LIMIT_S = 15.0
 DU_LIMIT_S = 60.0
@@ -309,13 +318,17 @@ class _Examined:
         found = inspect_all(self.host, words, QUESTION_LIMIT_S)
         name = self.settings.influx.container
         influx = named(found, name)
-        finding = judge_influx(influx, name, has_data=self.has_influx)
-        if finding is None and influx:
+        another = influx is not None and is_another(influx, self.settings)
+        finding = None if another else judge_influx(influx, name, has_data=self.has_influx)
+        if finding is None and influx and not another:
             version = influx_version(self.host, name, words, QUESTION_LIMIT_S)
             finding = judge_influx_version(influx, version)
         if finding:
             yield finding
         services = look_at_services(found, self.settings, self.folder)
+        for each in services.influx2[:1]:
+            version = server_version(self.host, each.container.name, words)
+            yield judge_influx2(each, version)
         yield from judge_databases((each.cover for each in services.saved), name)
         for server in services.servers:
             asked = run_in(words, server, "ask", "SELECT version()", limit_s=QUESTION_LIMIT_S)

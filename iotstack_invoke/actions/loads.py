@@ -13,7 +13,14 @@ from ..report import Report
 from ..rulebooks.restore import Item, Load, RestoreFacts, aside_folder, used_folder
 from ..services.compose import Found, named
 from ..services.sql import ENGINES, SqlServer, run_in, server_of
-from ..services.sql_load import READ_LIMIT_S, major_of, staged_dumps, version_refusal
+from ..services.sql_dump import PG_TIMESCALE
+from ..services.sql_load import (
+    READ_LIMIT_S,
+    major_of,
+    staged_dumps,
+    timescale_refusal,
+    version_refusal,
+)
 from ..steps import Command
 from ..targets import ANY_EXIT, Target, device, entries
 
@@ -119,6 +126,8 @@ class Loads:
                 "cannot be swapped. Nothing was changed. Map one, or restore the other services "
                 "one by one: --only NAME."
             )
+        if self._has_timescale(load):
+            raise Refused(timescale_refusal(server))
         told = str(self._told(server.engine).get(server.container, {}).get("version", ""))
         found = named(self.found, server.container)
         if server.engine != "postgres" or not told or not found or not found.container.running:
@@ -127,6 +136,17 @@ class Loads:
         here = self.target.host.run(asked).out.strip()
         if here and major_of(here) != major_of(told):
             raise Refused(version_refusal(server, told, here))
+
+    def _has_timescale(self, load: Load) -> bool:
+        """Tell whether a dump holds TimescaleDB: as the manifest says, or else the dump itself."""
+        if load.server.engine != "postgres":
+            return False
+        told = self._told(load.server.engine).get(load.server.container)
+        if told is not None:
+            return bool(told.get("timescaledb"))
+        words = ("grep", "--quiet", "--max-count=1", f"^{PG_TIMESCALE.decode()}", load.staged)
+        asked = Command((*self.target.as_root, *words), ANY_EXIT, READ_LIMIT_S)
+        return self.target.host.run(asked).exit_code == 0
 
     def keep_data(
         self,

@@ -25,8 +25,17 @@ from ..services.compose import (
     top_files,
 )
 from ..services.influx import InfluxFacts, influx_facts
+from ..services.influx2 import Influx2Facts, influx2_facts, server_version
 from ..services.sql import SqlServer, servers_in
-from ..services.table import Cover, Kind, Table, cover, is_below_stack
+from ..services.table import (
+    Cover,
+    Kind,
+    Table,
+    cover,
+    influxdb_3,
+    is_below_stack,
+    is_influxdb_3,
+)
 from ..sets import GOOD, BackupSet
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact
@@ -50,10 +59,16 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
     influx = _look_at_influx(host, settings, "volumes" in names)
     services = look_at_services(influx.found, settings, folder)
     servers = services.servers
+    influx2 = _look_at_influx2(host, services, folder)
     dumped = (_live_files(each, folder) for each in servers)
-    exclusions = (*services.exclusions, *(each for each in dumped if each))
+    exclusions = (
+        *services.exclusions,
+        *influx2.exclusions,
+        *(each for each in dumped if each),
+    )
     engines = {each.engine for each in servers}
     made = {"general", *engines, *(("influx",) if influx.facts or influx.error else ())}
+    made |= {"influxdb2"} if influx2.facts or influx2.error else set()
     now = datetime.now().astimezone()
     return BackupFacts(
         host=socket.gethostname(),
@@ -67,6 +82,8 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
         exclusions=tuple(each.path for each in exclusions),
         influx=influx.facts,
         influx_error=influx.error,
+        influx2=influx2.facts,
+        influx2_error=influx2.error,
         servers=servers,
         limit_s=settings.influx.limit_s,
         started_utc=utc_text(datetime.now(UTC)),
@@ -81,7 +98,11 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
             ),
             *influx.left_out,
         ),
-        warnings=(*influx.warnings, *services.warnings(settings.influx.container)),
+        warnings=(
+            *influx.warnings,
+            *influx2.warnings,
+            *services.warnings(settings.influx.container),
+        ),
     )
 
 
@@ -101,6 +122,8 @@ class Services:
     exclusions: tuple[Exclusion, ...]
     servers: tuple[SqlServer, ...] = ()
     """Those that run and are dumped as SQL."""
+    influx2: tuple[Found, ...] = ()
+    """The InfluxDB 2s that run."""
 
     def warnings(self, influx: str) -> tuple[str, ...]:
         """Return what is not covered, but for the container `influx`: that is told of already."""
@@ -119,7 +142,15 @@ def look_at_services(found: Iterable[Found], settings: Settings, folder: str) ->
         paths = paths_in_stack(known[each.container.name], folder)
         saved.append(SavedService(_after_exclusions(each, paths, exclusions, table), paths))
     running = [known[each.container.name] for each in covers if each.container.running]
-    return Services(tuple(saved), exclusions, servers_in(running, table))
+    influx2 = tuple(
+        known[each.container.name]
+        for each in covers
+        if each.covered
+        and each.container.running
+        and each.service
+        and each.service.dump == "influxdb2"
+    )
+    return Services(tuple(saved), exclusions, servers_in(running, table), influx2)
 
 
 def _live_files(server: SqlServer, folder: str) -> Exclusion | None:
@@ -224,6 +255,16 @@ def _look_at_influx(host: LocalHost, settings: Settings, has_volumes: bool) -> _
             return _InfluxLook(error=str(error))
         return _InfluxLook(warnings=(f"{error} No container is listed in the manifest.",))
     influx = named(found, name)
+    if influx and is_another(influx, settings):
+        return _InfluxLook(found)
+    if influx and influx.container.running and is_influxdb_3(influx.container.image):
+        how = influxdb_3(influx.container, None).how
+        told = (
+            f"Container {name} ({influx.container.image}) is not covered: {how}. Its name is that "
+            "of InfluxDB 1.x: call it and its folder otherwise, and say in hosts.toml how it is "
+            'saved: [[services]] with its new name and kind = "stop".'
+        )
+        return _InfluxLook(found, warnings=(told,))
     if influx is None:
         why = f"there is no container named {name}, so its databases are in no part"
         left_out = (LeftOut("InfluxDB", why),)
@@ -240,6 +281,45 @@ def _look_at_influx(host: LocalHost, settings: Settings, has_volumes: bool) -> _
         return _InfluxLook(found, facts=influx_facts(host, influx))
     except StepFailed as error:
         return _InfluxLook(found, error=str(error))
+
+
+def is_another(influx: Found, settings: Settings) -> bool:
+    """Tell whether the owner says that the container of InfluxDB 1.x's name is another one."""
+    service = settings.table.service_of(influx.container)
+    return service is not None and service.own and service.dump != "influxdb"
+
+
+@dataclass(frozen=True, slots=True)
+class _Influx2Look:
+    """What was found of InfluxDB 2: facts, or why there are none, or that there is none."""
+
+    facts: Influx2Facts | None = None
+    error: str = ""
+    exclusions: tuple[Exclusion, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def _look_at_influx2(host: LocalHost, services: Services, folder: str) -> _Influx2Look:
+    if not services.influx2:
+        return _Influx2Look()
+    found, *others = services.influx2
+    warnings = tuple(
+        f"Container {each.container.name} is not covered: of all InfluxDB 2s only "
+        f"{found.container.name} is dumped."
+        for each in others
+    )
+    try:
+        version = server_version(host, found.container.name)
+        if version.startswith("3."):
+            told = influxdb_3(found.container, None).warning
+            return _Influx2Look(warnings=(told, *warnings))
+        facts = influx2_facts(found, version)
+    except StepFailed as error:
+        return _Influx2Look(error=str(error), warnings=warnings)
+    reason = "live files of InfluxDB 2; its data are in the influxdb2 part"
+    live = (os.path.relpath(e, folder) for e in (facts.data_on_host, facts.backup_on_host))
+    exclusions = (Exclusion(f"{path}/*", reason) for path in live if is_below_stack(path))
+    return _Influx2Look(facts, exclusions=tuple(exclusions), warnings=warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +367,10 @@ def look_for_room(
         influx_bytes = int(influx.size_bytes * GROWTH)
     elif facts.influx:
         influx_bytes = _used(host, facts, [f"{facts.folder}/volumes/influxdb"], (), limit_s)
+    if facts.influx2 and "influxdb2" in parts:
+        influx_bytes += int(parts["influxdb2"].size_bytes * GROWTH)
+    elif facts.influx2:
+        influx_bytes += _used(host, facts, [facts.influx2.data_on_host], (), limit_s)
     engines = {each.engine for each in facts.servers}
     sql_bytes = sum(int(parts[e].size_bytes * GROWTH) for e in engines if e in parts)
     new = [each.data for each in facts.servers if each.data and each.engine not in parts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ..errors import Refused, StepFailed
 from ..manifest import Manifest
@@ -13,6 +14,7 @@ from ..rulebooks.restore import RESTORE, Item, Load, RestoreFacts, aside_folder,
 from ..rules import BACKUPS, KINDS, PARTS
 from ..services.compose import COMPOSE_FILES, Found, compose_words, inspect_all, is_top_file, named
 from ..services.influx import BACKUP_INSIDE
+from ..services.influx2 import data_folders, steps_by_hand
 from ..services.influx_server import Server
 from ..services.members import Contents, list_archive
 from ..services.sql import ENGINES, servers_in
@@ -98,6 +100,31 @@ class Prospect:
         self.report = report
         self.runtag = backup.runtag
         self.stage = f"{target.folder}/{RESTORE}/{self.runtag}"
+
+    @property
+    def _influx2(self) -> str:
+        """The container whose InfluxDB 2 the backup holds, '' where it holds none."""
+        if "influxdb2" not in self.backup.files:
+            return ""
+        return str(self._influx2_told("container") or "influxdb2")
+
+    def _influx2_told(self, name: str) -> Any:
+        """Return a fact of the influxdb2 part as the manifest tells it, None where it does not."""
+        parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
+        return parts["influxdb2"].facts.get(name) if "influxdb2" in parts else None
+
+    @property
+    def by_hand(self) -> str:
+        """What a restore does not do of the backup, and how to do it; '' where it does all."""
+        if not self._influx2:
+            return ""
+        steps = "\n".join(f"  {each}" for each in steps_by_hand(self._influx2, self.runtag))
+        return (
+            "InfluxDB 2 is restored by hand, and stays as it is: nobody could try it here. By its "
+            f"documentation, in {self.target.folder}, with the part in it:\n{steps}\nFrom version "
+            "2.9.0 on the last one needs --operator-token as well: the token in "
+            "volumes/influxdb2/config/influx-configs."
+        )
 
     def facts(self) -> RestoreFacts:
         """Return what is there now, without the items: these are known from the archive."""
@@ -190,9 +217,11 @@ class Prospect:
 
     def _kinds(self) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one is not in the backup."""
-        kinds = tuple(kind for kind in PARTS if kind in self.backup.files)
+        kinds = tuple(kind for kind in PARTS if kind in self.backup.files and kind != "influxdb2")
         if not self.wish.only:
             return kinds
+        if self._influx2 and {self._influx2, "influxdb2"} & set(self.wish.names):
+            raise Refused(f"{self.by_hand} Nothing was changed.")
         container = self.settings.influx.container
         wanted = {"general"} if self.wish.names else set()
         if self.wish.databases or {container, "influxdb"} & set(self.wish.names):
@@ -325,7 +354,26 @@ class Prospect:
         if staged:
             servers = servers_in(found, self.settings.table)
             items = loads.keep_data(items, chosen, servers, self.report)
+        items = self._without_influx2(items, found)
         return replace(facts, loads=chosen), items
+
+    def _without_influx2(self, items: list[Item], found: tuple[Found, ...]) -> list[Item]:
+        """Return the items but those in which an InfluxDB 2 keeps its data, here or in the backup.
+
+        A general part leaves these data out, so a swap would put an empty folder in their place.
+        """
+        there = (each for each in found if each.working_folder == self.target.folder)
+        data = {*data_folders(there)} if self._influx2 or self._influx2_failed else set()
+        if self._influx2:
+            told = self._influx2_told("data") or "volumes/influxdb2/data"
+            data.add(posixpath.normpath(posixpath.join(self.target.folder, told)))
+        return [e for e in items if not any(is_below(each, e.live) for each in data)]
+
+    @property
+    def _influx2_failed(self) -> bool:
+        """Whether the backup should have an influxdb2 part, and has none."""
+        parts = self.manifest.parts if self.manifest else ()
+        return any(part.kind == "influxdb2" and part.error for part in parts)
 
     def _chosen(self, items: list[Item], loads: Iterable[Load]) -> list[Item]:
         """Return what of the items was asked for; raises Refused where there is no such."""

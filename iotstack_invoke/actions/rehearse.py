@@ -173,11 +173,17 @@ class _Rehearsal:
             image = self._image(docker, settings.influx.container, "InfluxDB")
         for load in self._loads() if docker else ():
             server = load.server
+            if server.container in self._with_timescale():
+                self.report.warn(f"{server.title} has TimescaleDB: its dump is only checked.")
+                images[server.container] = ""
+                continue
             images[server.container] = self._image(docker, server.container, server.title)
             loads += [load] if images[server.container] else []
+        if "influxdb2" in copy.backup.parts:
+            self.report.warn("InfluxDB 2 is restored by hand: its part is only read, inv verify.")
         parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
         return RehearsalFacts(
-            kinds=copy.backup.parts,
+            kinds=tuple(kind for kind in copy.backup.parts if kind != "influxdb2"),
             in_place=not copy.far,
             as_root=as_root,
             docker=docker,
@@ -209,6 +215,12 @@ class _Rehearsal:
                 server = SqlServer(told["container"], part.kind, data, told["inside"])
                 plain = server.member.removesuffix(".gz")
                 yield Load(server, f"{stage}/{part.kind}/{plain}", data, aside="", used="")
+
+    def _with_timescale(self) -> set[str]:
+        """Return the containers whose dumps a restore does not load."""
+        parts = self.manifest.made if self.manifest else ()
+        servers = (each for part in parts for each in part.facts.get("servers", ()))
+        return {str(each["container"]) for each in servers if each.get("timescaledb")}
 
     def _image(self, docker: tuple[str, ...], name: str, title: str) -> str:
         """Return an image that a dump can be loaded into, '' where none can be had, and say so."""
@@ -266,7 +278,7 @@ class _Rehearsal:
         copy = self.copy
         loaded = bool(facts.image) or "influx" not in facts.kinds
         loaded &= {each.server.engine for each in facts.loads} == set(facts.kinds) & set(ENGINES)
-        loaded &= all(facts.images.values())
+        loaded &= all(facts.images.values()) and "influxdb2" not in copy.backup.parts
         self.site.checks.add(
             Check(
                 runtag=copy.runtag,

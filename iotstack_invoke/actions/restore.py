@@ -337,6 +337,8 @@ class _Restore:
         stopped = ", ".join(facts.running) or "nothing, for nothing of it runs"
         self.report.write(f"  stops and starts again: {stopped}")
         self.report.write(f"  what is replaced stays in: {facts.previous}")
+        if self.before.by_hand:
+            self.report.warn(f"  {self.before.by_hand}")
 
     def _tell_room(self, facts: RestoreFacts) -> None:
         needed = self.before.needs(facts)
@@ -420,6 +422,8 @@ class _Restore:
             self.report.write(f"  {text}")
         self._tell_beside(facts)
         warnings += after.warnings
+        if self.before.by_hand:
+            warnings += (self.before.by_hand,)
         for text in warnings:
             self.report.warn(f"  {text}")
         for text in after.failures:

@@ -15,6 +15,7 @@ from ..gzips import Damaged
 from ..manifest import Container, Manifest, Part
 from ..report import Report, age_text, duration_text, size_text
 from ..rules import PARTS
+from ..services.influx2_check import EXPERIMENTAL
 from ..services.reading import Member, read_members
 from ..settings import Settings
 from ..site import Site
@@ -171,6 +172,12 @@ def _part_lines(part: Part) -> Iterator[str]:
         mine = shards.get(str(name), [])
         size_bytes = sum(int(each.get("size_bytes", 0)) for each in mine)
         yield f"  database  {name}: {len(mine)} shards, {size_text(size_bytes)}"
+    if part.facts.get("experimental"):
+        yield f"  {EXPERIMENTAL}"
+    for each in part.facts.get("buckets", ()):
+        size = size_text(int(each.get("size_bytes", 0)))
+        name = f"{each.get('organization')}/{each.get('bucket')}"
+        yield f"  bucket    {name}: {each.get('shards')} shards, {size}"
     for server in part.facts.get("servers", ()):
         yield f"  server    {server.get('container')}: {server.get('version')}"
         for name, tables in server.get("rows", {}).items():

@@ -18,6 +18,7 @@ from ..manifest import RECORDS_ENDING, Container, LeftOut, Manifest, Part, utc_t
 from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_name
 from ..services.archive import PackStack, tar_words
 from ..services.influx import DumpInflux, InfluxFacts, RemoveFolder, SweepInflux
+from ..services.influx2 import Influx2Facts, SweepInflux2, dump_of
 from ..services.sql import SqlServer
 from ..services.sql_pack import PackDumps
 from ..services.sqlite import COPIES, CopySqlite
@@ -42,6 +43,8 @@ class BackupFacts:
     exclusions: tuple[str, ...] = ()
     influx: InfluxFacts | None = None
     influx_error: str = ""
+    influx2: Influx2Facts | None = None
+    influx2_error: str = ""
     servers: tuple[SqlServer, ...] = ()
     """The database servers that are dumped as SQL."""
     limit_s: float = 3600.0
@@ -95,6 +98,23 @@ def influx_archive(job: Job) -> Iterator[Step]:
     yield dump
     tar = tar_words(facts.as_root, dump.on_host)
     yield SweepInflux(job.output, tar, influx.container, influx.version, facts.limit_s)
+    yield RemoveFolder("pi", dump.on_host, facts.as_root)
+
+
+@rule("pi:backups/{runtag}.influxdb2-backup.tar", retries=2)
+def influxdb2_archive(job: Job) -> Iterator[Step]:
+    """Dump every bucket of InfluxDB 2 into a new folder, prove it, sweep it into one plain tar."""
+    facts: BackupFacts = job.facts
+    influx = facts.influx2
+    if influx is None:
+        yield Fail(facts.influx2_error)
+        return
+    dump = dump_of(influx, job.runtag, facts.as_root, facts.limit_s)
+    yield dump
+    tar = tar_words(facts.as_root, dump.on_host)
+    data = posixpath.relpath(influx.data_on_host, facts.folder)
+    whose = (influx.container, influx.version, data)
+    yield SweepInflux2(job.output, tar, *whose, facts.limit_s)
     yield RemoveFolder("pi", dump.on_host, facts.as_root)
 
 
@@ -161,7 +181,8 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
 def backup_book(vaults: tuple[str, ...]) -> RuleBook:
     """Return the rules of a backup that is copied to these vaults."""
     copies = [each for vault in vaults for each in copies_to(vault)]
-    archives = (general_archive, influx_archive, mariadb_archive, postgres_archive)
+    influx = (influx_archive, influxdb2_archive)
+    archives = (general_archive, *influx, mariadb_archive, postgres_archive)
     return RuleBook(*archives, manifest, *copies)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ..rules import KINDS, Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
 from ..services.influx import DumpInflux
+from ..services.influx2 import DumpInflux2
 from ..services.influx_dump import CheckDump, Dump
 from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
 from ..services.influx_server import ALONE, RunAlone, Server, WaitForInflux
@@ -335,6 +336,7 @@ def undoable() -> tuple[type, ...]:
         CopyFolder,
         CopySqlite,
         DumpInflux,
+        DumpInflux2,
         MakeAside,
         MakeFolder,
         PutAway,

@@ -7,10 +7,9 @@ dump has a new folder of its own: two in one folder merge by shard number, silen
 
 from __future__ import annotations
 
-import posixpath
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -55,7 +54,8 @@ def influx_facts(host: Host, found: Found) -> InfluxFacts:
     if not version.startswith("1."):
         raise StepFailed(
             f"Container {name} runs InfluxDB {version}; this part is for InfluxDB 1.x. Its data "
-            "are in no archive."
+            "are in no archive. If that is meant, say so in hosts.toml: [[services]], name = "
+            f'"{name}", kind = "dump", dump = "influxdb2".'
         )
     if not mounts:
         raise StepFailed(
@@ -181,26 +181,34 @@ class DumpInflux:
 
     def undo(self, host: Host) -> None:
         """Stop the dump, if its client died before it, and remove its folder."""
-        told = host.run(
-            Command(
-                (*self.docker, "top", self.container, "-eo", "pid,args"),
-                accept=frozenset(range(256)),
-                limit_s=30,
-            )
-        )
-        for line in told.out.splitlines():
-            pid, _, words = line.strip().partition(" ")
-            # `docker top` makes one blank of two, and "?" of "ü" where dockerd has no locale.
-            if pid.isdigit() and words.strip().startswith("influxd backup"):
-                self._kill(host, pid)
+        end_inside(host, self.container, self._inner, self.docker, self.as_root)
         host.run(Command((*self.as_root, "rm", "-rf", "--", self.on_host), limit_s=600))
 
-    def _kill(self, host: Host, pid: str) -> None:
-        """End a process of the container if it is this dump."""
-        either = frozenset({0, 1})  # it may have ended by itself
-        told = host.run(Command((*self.as_root, "cat", f"/proc/{pid}/cmdline"), accept=either))
-        if told.out.rstrip("\0").split("\0") == [*self._inner]:
-            host.run(Command((*self.as_root, "kill", "-KILL", pid), accept=either))
+
+def end_inside(
+    host: Host,
+    container: str,
+    inner: tuple[str, ...],
+    docker: tuple[str, ...],
+    as_root: tuple[str, ...],
+) -> None:
+    """End the processes of a container whose words are exactly these."""
+    told = host.run(
+        Command(
+            (*docker, "top", container, "-eo", "pid,args"),
+            accept=frozenset(range(256)),
+            limit_s=30,
+        )
+    )
+    either = frozenset({0, 1})  # it may have ended by itself
+    for line in told.out.splitlines():
+        pid, _, words = line.strip().partition(" ")
+        # `docker top` makes one blank of two, and "?" of "ü" where dockerd has no locale.
+        if not pid.isdigit() or not words.strip().startswith(" ".join(inner[:2])):
+            continue
+        found = host.run(Command((*as_root, "cat", f"/proc/{pid}/cmdline"), accept=either))
+        if found.out.rstrip("\0").split("\0") == [*inner]:
+            host.run(Command((*as_root, "kill", "-KILL", pid), accept=either))
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,24 +230,10 @@ class SweepInflux:
 
     def do(self, scene: Scene) -> None:
         """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
-        host = scene.host(self.output.role)
-        said = Said(scene)
         scene.say("checking every shard")
-        command = Command((*self.tar, "."), limit_s=self.limit_s)
         check = DumpCheck()
-        damage: StepFailed | None = None
-        with host.pipe(command, said) as pipe, host.create(self.output.partial) as target:
-            hashed = HashedFile(target)
-            tee = _Tee(pipe.stdout, hashed, scene)
-            try:
-                for name, stream in members(tee):
-                    check.add(name, stream)
-            except StepFailed as error:
-                damage = error
-            tee.drain()
-            judge_tar(pipe.finish(), said.lines, scene)  # its own words come before their result
-        if damage:
-            raise damage
+        command = Command((*self.tar, "."), limit_s=self.limit_s)
+        sweep(scene, self.output, command, check.add)
         report = check.report()
         if report.problems:
             raise StepFailed(
@@ -247,8 +241,32 @@ class SweepInflux:
                 + " ".join(report.problems),
                 again=report.again,
             )
-        scene.learn(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
         scene.learn(self.output, version=self.version, **facts_of(report))
+
+
+def sweep(
+    scene: Scene, output: File, command: Command, take: Callable[[str, IO[bytes]], None]
+) -> None:
+    """Write what a tar says under the partial name of an output, and hand on each of its files.
+
+    Size and hash are noted; raises StepFailed where tar failed, or its archive is damaged.
+    """
+    host = scene.host(output.role)
+    said = Said(scene)
+    damage: StepFailed | None = None
+    with host.pipe(command, said) as pipe, host.create(output.partial) as target:
+        hashed = HashedFile(target)
+        tee = _Tee(pipe.stdout, hashed, scene)
+        try:
+            for name, stream in members(tee):
+                take(name, stream)
+        except StepFailed as error:
+            damage = error
+        tee.drain()
+        judge_tar(pipe.finish(), said.lines, scene)  # its own words come before their result
+    if damage:
+        raise damage
+    scene.learn(output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
 
 
 def facts_of(report: DumpReport) -> dict[str, object]:
@@ -279,7 +297,7 @@ def members(stream: Any) -> Iterator[tuple[str, IO[bytes]]]:
             for member in archive:
                 content = archive.extractfile(member)
                 if content is not None:
-                    yield posixpath.basename(member.name), content
+                    yield member.name, content
     except tarfile.TarError as error:
         raise StepFailed(f"The tar of the dump is damaged: {error}.", again=True) from error
 

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 from ..gzips import Content, Damaged
 from ..hosts import CHUNK_BYTES, read_chunk
 from ..steps import Place
+from .influx2_check import Influx2Check, Influx2Report
 from .influx_check import DumpCheck, DumpReport
 from .influx_dump import QUERIES_FILE
 from .influx_shard import check_tsm_blocks
@@ -135,8 +136,9 @@ def _look_at_end(rest: IO[bytes]) -> None:
 def read_whole(place: Place, path: str, kind: str) -> Reading:
     """Return what an archive of one kind of part is, read to its last byte.
 
-    Of InfluxDB's dump each file is checked, and each block of its shards; of SQL each dump to its
-    end marker. Raises StepFailed where it could not be read: that says nothing of the archive.
+    Of InfluxDB's dump each file is checked, and each block of its shards; of InfluxDB 2's each
+    file that its manifest names; of SQL each dump to its end marker. Raises StepFailed where it
+    could not be read: that says nothing of the archive.
     """
     problems: list[str] = []
     dump = None
@@ -147,6 +149,8 @@ def read_whole(place: Place, path: str, kind: str) -> Reading:
                 with ExitStack() as opened:
                     again = _read_again(place, path, stream, opened)
                     dump, problems = _read_dump(hashed, again)
+            elif kind == "influxdb2":
+                problems = list(read_influx2(hashed).problems)
             elif kind in ENGINES:
                 reports = read_sql(hashed, kind)
                 problems = [f"{n}: {each}." for n, r in reports.items() for each in r.problems]
@@ -158,6 +162,15 @@ def read_whole(place: Place, path: str, kind: str) -> Reading:
             problems = [f"{damage}."]
         hashed.drain()  # a line that broke is told at the end of the stream: it is no damage
     return Reading(hashed.size_bytes, hashed.digest.hexdigest(), tuple(problems), dump)
+
+
+def read_influx2(stream: Any) -> Influx2Report:
+    """Return what a part of InfluxDB 2 is that is read once; raises Damaged."""
+    check = Influx2Check()
+    for member, content in _members(stream, packed=False):
+        if content is not None:
+            check.add(member.name, content)
+    return check.report()
 
 
 def read_sql(stream: Any, engine: str) -> dict[str, SqlReport]:

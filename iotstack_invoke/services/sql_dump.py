@@ -38,6 +38,8 @@ class SqlReport:
     """For each table that has any rows in the dump, or was said to have none."""
     version: str = ""
     """Of the server that made it."""
+    timescale: tuple[str, ...] = ()
+    """The databases that have the extension TimescaleDB: a plain load breaks them."""
 
 
 class SqlReader(Protocol):
@@ -171,6 +173,7 @@ _PG_CONNECT = re.compile(rb"\\connect (?:-reuse-previous=on \"(.*)\"|(\S+))")
 _PG_DBNAME = re.compile(r"dbname='((?:[^'\\]|\\.)*)'")
 _PG_VERSION = re.compile(rb"-- Dumped from database version (\S+)")
 PG_TABLE_DATA = b"; Type: TABLE DATA;"
+PG_TIMESCALE = b"CREATE EXTENSION IF NOT EXISTS timescaledb "
 PG_END = b"-- PostgreSQL database cluster dump complete"
 
 
@@ -187,6 +190,8 @@ class PostgresReader:
         self._open_databases = 0
         self._complete = False
         self._version = ""
+        self._extension_follows = False
+        self._timescale: list[str] = []
 
     def add(self, piece: bytes) -> None:
         """Take the next piece."""
@@ -213,9 +218,14 @@ class PostgresReader:
             self._copy(line)
         elif line.startswith(b"\\connect "):
             self._connect(line)
+        elif self._extension_follows and line.startswith(PG_TIMESCALE):
+            self._timescale.append(self._database)
+            self._extension_follows = False
 
     def _comment(self, line: bytes) -> None:
-        if line.startswith(b"-- Data for Name: "):
+        if line.startswith(b"-- Name: "):
+            self._extension_follows = b"; Type: EXTENSION;" in line
+        elif line.startswith(b"-- Data for Name: "):
             # Only behind this line: a function may hold a line that looks like COPY.
             self._copy_follows = PG_TABLE_DATA in line
         elif line == b"-- PostgreSQL database dump":
@@ -256,7 +266,13 @@ class PostgresReader:
             problems.append(f"it has no line `{PG_END.decode()}`")
         elif self._open_databases:
             problems.append("one of its databases has no end")
-        return SqlReport(tuple(problems), tuple(self._databases), self._rows, self._version)
+        return SqlReport(
+            tuple(problems),
+            tuple(self._databases),
+            self._rows,
+            self._version,
+            tuple(self._timescale),
+        )
 
 
 def _text(name: bytes) -> str:

@@ -382,6 +382,18 @@ def version_refusal(server: SqlServer, dumped: str, here: str) -> str:
     )
 
 
+def timescale_refusal(server: SqlServer) -> str:
+    """Return why a dump with TimescaleDB in it is not loaded, and how to do it by hand."""
+    return (
+        f"The dump of container {server.container} holds the extension TimescaleDB, whose tables "
+        "must be loaded between timescaledb_pre_restore() and timescaledb_post_restore(): "
+        "nothing here does that. Nothing was changed. By hand, into the same version of the "
+        "extension: https://www.tigerdata.com/docs/deploy/self-hosted/backup-and-restore/"
+        "logical-backup; its dump is in the postgres part. Restore the other services one by one: "
+        "--only NAME."
+    )
+
+
 def batched(tables: Iterable[Table]) -> Iterator[list[Table]]:
     """Return tables in lists that are not too long for one question, each of one database."""
     for _, mine in groupby(sorted(tables, key=lambda each: each.database), lambda e: e.database):

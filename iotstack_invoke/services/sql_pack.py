@@ -185,6 +185,7 @@ def facts_of(server: SqlServer, report: SqlReport, size_bytes: int, folder: str)
         "inside": server.inside,
         "sql_bytes": size_bytes,
         "rows": databases,
+        **({"timescaledb": list(report.timescale)} if report.timescale else {}),
     }
 
 

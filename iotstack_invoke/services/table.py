@@ -20,10 +20,11 @@ from ..manifest import Container
 # IOTstack builds some images itself: iotstack_mariadb by compose v1, iotstack-mariadb by v2.
 _OURS = re.compile(r"^iotstack[-_]")
 _BOARD = re.compile(r"^(raspberrypi\d(-64)?|qemuarm(-64)?|generic-x86-64)-")
+_INFLUXDB_3 = re.compile(r"(?:^|/)influxdb:3\b")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 FILE = "table.toml"
 FOLDERS = ("services", "volumes")
-DUMPED = frozenset({"influxdb", "mariadb", "postgres"})
+DUMPED = frozenset({"influxdb", "influxdb2", "mariadb", "postgres"})
 """The dumps that a backup makes."""
 PART_OF_DUMP = {
     "influxdb": "influx",
@@ -196,6 +197,13 @@ def _cover(container: Container, service: Service | None, table: Table) -> Cover
 def _cover_by_dump(container: Container, service: Service) -> Cover:
     if service.dump not in DUMPED:
         return _torn(container, service, service.dump)
+    if container.running and is_influxdb_3(container.image):
+        return influxdb_3(container, service)
+    if service.dump == "influxdb2" and container.running:
+        if container.name not in service.containers:
+            why = f"of all InfluxDB 2s only container {service.containers[0]} is dumped"
+            return Cover(container, service, why, covered=False)
+        return Cover(container, service, "dumped into the influxdb2 part (experimental)")
     if service.dump == "influxdb" and container.name not in service.containers:
         why = f"of all InfluxDBs only container {service.containers[0]} is dumped"
         return Cover(container, service, why, covered=False)
@@ -205,6 +213,17 @@ def _cover_by_dump(container: Container, service: Service) -> Cover:
     if not container.running:
         return Cover(container, service, "it is stopped, so its files are copied as they lie")
     return Cover(container, service, f"dumped into the {PART_OF_DUMP[service.dump]} part")
+
+
+def is_influxdb_3(image: str) -> bool:
+    """Tell whether an image says that it is of InfluxDB 3; `latest` does not say."""
+    return bool(_INFLUXDB_3.search(image))
+
+
+def influxdb_3(container: Container, service: Service | None) -> Cover:
+    """Return that a container's InfluxDB 3 has no backup; what helps is to stop it."""
+    why = "InfluxDB 3 has no backup of its own: its folder is to be copied while it is stopped"
+    return Cover(container, service, why, covered=False)
 
 
 def _torn(container: Container, service: Service | None, database: str) -> Cover:

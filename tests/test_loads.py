@@ -1,0 +1,52 @@
+"""Which dumps a restore loads, and what keeps it from loading one."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from iotstack_invoke.actions.loads import Loads
+from iotstack_invoke.errors import Refused
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.manifest import Manifest, Part
+
+TIMES = ("2026-11-23T11:00:00Z", "2026-11-23T11:01:00Z")
+EXTENSION = "CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;\n"
+
+
+def choose(tmp_path, dump, *, told=None, only=(), staged=True):
+    """Return the loads of a PostgreSQL part of one server, whose dump is staged."""
+    stage = tmp_path / "restore/tag"
+    (stage / "postgres/timescaledb").mkdir(parents=True)
+    (stage / "postgres/timescaledb/postgres_backup.sql").write_text(dump)
+    manifest = None
+    if told is not None:
+        facts = {"servers": [{"container": "timescaledb", "version": "15.1", **told}]}
+        part = Part("postgres", "tag.postgres-backup.sql.gz.tar", 1, "ab" * 32, facts=facts)
+        manifest = Manifest("tag", "pi", "", *TIMES, "UTC", (part,))
+    folder = str(tmp_path)
+    target = SimpleNamespace(host=LocalHost(folder), name="pi", folder=folder, as_root=())
+    facts = SimpleNamespace(kinds=("postgres",), volumes_apart=False, previous=f"{stage}-previous")
+    loads = Loads(target, (), manifest, str(stage), only)
+    return loads.choose(facts, (), staged=staged)
+
+
+@pytest.mark.parametrize("told", [None, {"timescaledb": ["iot"]}])
+@pytest.mark.parametrize("staged", [True, False])
+def test_a_dump_with_timescaledb_is_refused(tmp_path, told, staged):
+    """Its tables want steps around the load: it is refused with the way out, before all else."""
+    if told is None and not staged:
+        return  # nobody knows of it yet
+    with pytest.raises(Refused, match=r"timescaledb_pre_restore\(\).*--only NAME"):
+        choose(tmp_path, EXTENSION, told=told, staged=staged)
+
+
+@pytest.mark.parametrize("told", [None, {}])
+def test_a_server_of_that_image_without_the_extension_is_loaded(tmp_path, told):
+    """What counts is the dump, not the name of the image."""
+    (load,) = choose(tmp_path, "CREATE EXTENSION IF NOT EXISTS pgcrypto;\n", told=told)
+    assert load.server.container == "timescaledb"
+
+
+def test_other_services_can_be_restored_beside_it(tmp_path):
+    """With --only another service, the dump with TimescaleDB keeps nothing from being done."""
+    assert choose(tmp_path, EXTENSION, only=("nodered",)) == ()
