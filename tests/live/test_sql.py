@@ -152,6 +152,7 @@ def test_one_server(owner, source, pi):
     assert differing(before, look(pi)) == {}
 
 
+@pytest.mark.long
 def test_sets_are_verified_shown_and_compared(owner, source, pi):
     """`verify`, `show` and `diff` know the dumps: databases, tables and rows."""
     assert "damaged" not in owner.iot("verify", "--runtag", "t1", "--at", "here")
@@ -167,6 +168,7 @@ def test_sets_are_verified_shown_and_compared(owner, source, pi):
     assert "odd" in owner.iot("diff", "t1", "t2")
 
 
+@pytest.mark.long
 def test_other_major_version_is_refused(owner, source, pi):
     """A dump of another major version of PostgreSQL is refused before anything is touched."""
     usb = copy_set(owner, "t1")
@@ -225,6 +227,7 @@ def rewrite(path, changed):
     path.write_bytes(made.getvalue())
 
 
+@pytest.mark.long
 def test_incomplete_set(owner, source, pi):
     """Where a set lacks a dump, the live databases stay, and it is said."""
     with other_password(pi):
@@ -268,6 +271,7 @@ def iotstackbackup(machine, usb, runtag):
     give(usb)
 
 
+@pytest.mark.long
 def test_archives_of_iotstackbackup(owner, source, pi):
     """Its dumps restore: one database of MariaDB, beside which the others and users stay; all of PostgreSQL."""
     usb = pi.home_of(USER) / "usb"
@@ -305,6 +309,7 @@ def test_archives_of_iotstackbackup(owner, source, pi):
     assert differing(before, look(pi)) == {}
 
 
+@pytest.mark.long
 def test_its_archive_of_one_database_beside_a_general_part(owner, source, pi):
     """A general part, which holds no files of the server, does not take its other databases away."""
     usb = pi.home_of(USER) / "usb"
@@ -326,6 +331,7 @@ def test_its_archive_of_one_database_beside_a_general_part(owner, source, pi):
 # Files.
 
 
+@pytest.mark.long
 def test_stopped_server(owner, source, pi):
     """The files of a server that is stopped are copied as they lie, and restored so."""
     expected = look(pi)

@@ -143,7 +143,7 @@ SAMPLES = {
     "the load fails": ("fail after", "exec iotstack-sql-alone", ""),
     "killed during the load": ("kill and act late", "exec iotstack-sql-alone", "undo"),
     "killed between two swaps": ("kill before", "volumes/postgres/data /", "undo"),
-    "killed after the start": ("kill after", "docker start", "restore"),
+    "killed after the start": ("kill after", "docker start", "undo"),
 }
 
 
