@@ -108,6 +108,19 @@ def test_a_wrong_password_is_not_tried_again(tmp_path, docker):
     assert not failure.value.again
 
 
+def test_a_stopped_server_is_not_waited_for(tmp_path):
+    """What Docker says of a container that is stopped is told at once, with its last words."""
+    docker = tmp_path / "docker"
+    docker.write_text(
+        "#!/bin/sh\n"
+        "[ $1 = exec ] || { echo 'mariadbd: Shutdown complete'; exit 0; }\n"
+        "echo 'Error response from daemon: Container 0123 is not running' >&2; exit 1\n"
+    )
+    docker.chmod(0o755)
+    with pytest.raises(StepFailed, match=r"mariadb is stopped.*Shutdown complete"):
+        pack(tmp_path, "mariadb", (str(docker),), "mariadb")
+
+
 def test_a_damaged_part_is_found(tmp_path, docker):
     """A dump inside of a whole archive that lacks its end is a problem of the part."""
     cut = MARIA.read_bytes()[:9000]

@@ -6,6 +6,7 @@ from scenes import PlainScene
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services import stack
+from iotstack_invoke.services.influx_load import CopyFolder
 from iotstack_invoke.services.stack import MakeFolder, WaitForContainers
 
 
@@ -77,3 +78,15 @@ def test_a_new_folder_is_owned_as_the_old_one_was(scene, tmp_path):
         MakeFolder("pi", str(new), (), str(tmp_path / "guard"), like=str(like)).do(scene)
         assert new.stat().st_mode & 0o777 == mode
         assert new.stat().st_uid == tmp_path.stat().st_uid
+
+
+def test_a_copy_makes_the_folder_above(scene, tmp_path):
+    """A copy of data may be the first thing in its folder; undone, it is gone."""
+    source, target = tmp_path / "live", tmp_path / "stage/databases/it's"
+    source.mkdir()
+    (source / "file").write_text("x")
+    step = CopyFolder("pi", str(source), str(target), (), str(tmp_path / "guard"), 60)
+    step.do(scene)
+    assert (target / "file").read_text() == "x"
+    step.undo(scene.host("pi"))
+    assert not target.exists()

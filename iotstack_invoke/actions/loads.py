@@ -157,9 +157,10 @@ class Loads:
     ) -> list[Item]:
         """Return the items whose swap puts no empty folder in the place of a server's data.
 
-        A general part leaves out what is dumped: without the dump there is nothing to swap in.
+        A general part leaves out what is dumped: without the dump there is nothing to swap in,
+        and one that is loaded beside the present data needs these where they are.
         """
-        loaded = {each.server.container for each in loads}
+        loaded = {each.server.container for each in loads if not each.beside}
         data = [each.data for each in servers if each.data and each.container not in loaded]
         kept = []
         for item in items:
@@ -167,7 +168,7 @@ class Loads:
             if any(self._holds(each) and not self._holds(_staged(item, each)) for each in hollow):
                 report.warn(
                     f"  {posixpath.relpath(item.live, self.target.folder)} stays as it is: a "
-                    "database keeps its data there, and the backup holds none for it."
+                    "database keeps its data there, and the backup does not hold all of them."
                 )
             else:
                 kept.append(item)

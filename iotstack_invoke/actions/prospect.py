@@ -323,8 +323,8 @@ class Prospect:
                 if f"{folder}/{name}" not in EMPTY_FOLDERS
             ]
         there = entries(host, self.target.folder)
-        facts, items = self._with_loads(facts, items, staged=contents is None)
-        chosen = self._chosen(items, facts.loads)
+        facts, chosen = self._with_loads(facts, self._named(items), staged=contents is None)
+        self._refuse_absent(items, facts.loads)
         for name in sorted(top) if not self.wish.only else ():
             if top[name] == "f" and is_top_file(name):
                 live = name if name not in there else f"{name}.{self.runtag}"
@@ -375,21 +375,23 @@ class Prospect:
         parts = self.manifest.parts if self.manifest else ()
         return any(part.kind == "influxdb2" and part.error for part in parts)
 
-    def _chosen(self, items: list[Item], loads: Iterable[Load]) -> list[Item]:
-        """Return what of the items was asked for; raises Refused where there is no such."""
+    def _named(self, items: list[Item]) -> list[Item]:
+        """Return what of the items was asked for."""
         if not self.wish.only:
             return items
-        found = {name: [e for e in items if _name(e) == name] for name in self.wish.names}
-        without = {self.settings.influx.container, "influxdb"}
-        without |= {each.server.container for each in loads}
-        absent = [name for name, mine in found.items() if not mine and name not in without]
+        return [each for name in self.wish.names for each in items if _name(each) == name]
+
+    def _refuse_absent(self, items: Iterable[Item], loads: Iterable[Load]) -> None:
+        """Raise Refused where something that was asked for is not in the backup."""
+        held = {_name(each) for each in items}
+        known = {self.settings.influx.container, "influxdb"}
+        known |= {each.server.container for each in loads}
+        absent = [name for name in self.wish.names if name not in held | known]
         if absent:
-            held = ", ".join(sorted({_name(each) for each in items})) or "nothing"
             raise Refused(
-                f"{self.runtag} holds nothing of {', '.join(absent)}; it holds {held}. Nothing of "
-                "the stack was touched."
+                f"{self.runtag} holds nothing of {', '.join(absent)}; it holds "
+                f"{', '.join(sorted(held)) or 'nothing'}. Nothing of the stack was touched."
             )
-        return [each for mine in found.values() for each in mine]
 
     def _item(self, facts: RestoreFacts, name: str, live: str, staged: str) -> Item:
         return Item(

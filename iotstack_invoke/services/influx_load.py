@@ -44,7 +44,7 @@ PROVEN = "InfluxDB has all of the dump: "
 
 @dataclass(frozen=True, slots=True)
 class CopyFolder:
-    """Copy a folder of a stopped server to a new one beside it. Undone: remove the copy."""
+    """Copy a folder of a stopped server to a new one. Undone: remove the copy."""
 
     host_role: str
     source: str
@@ -59,7 +59,8 @@ class CopyFolder:
 
     @property
     def _command(self) -> Command:
-        words = ("cp", "-a", "--reflink=auto", "-T", "--", self.source, self.target)
+        script = 'mkdir -p "$(dirname "$2")" && cp -a --reflink=auto -T -- "$1" "$2"'
+        words = ("sh", "-c", script, "sh", self.source, self.target)
         return guarded(self.guard, (*self.as_root, *words), self.limit_s)
 
     def do(self, scene: Scene) -> None:

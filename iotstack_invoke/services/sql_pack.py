@@ -26,6 +26,8 @@ from .sql_dump import SqlReport
 
 READY_LIMIT_S = 180.0
 READY_PAUSE_S = 0.5
+NOT_RUNNING = "is not running"
+"""What Docker says of a container that is stopped, and not of one that it starts again."""
 MEMBER_MODE = 0o600
 MOST_TABLES_TOLD = 1000
 
@@ -151,7 +153,7 @@ def wait_for_server(
     limit_s: float = READY_LIMIT_S,
     settle_s: float = 0,
 ) -> None:
-    """Wait until a server is ready; raises StepFailed where it is not in time.
+    """Wait until a server is ready; raises StepFailed where it is not in time, or is stopped.
 
     With `settle_s` until it lets us in, and has done so for so long: an image makes its
     databases with a server that is gone a moment later.
@@ -166,6 +168,10 @@ def wait_for_server(
         since = (since or now) if told.exit_code == 0 else 0
         if since and now - since >= settle_s:
             return
+        if NOT_RUNNING in told.last_words:
+            words = (*docker, "logs", "--tail=5", server.container)
+            said = host.run(Command(words, accept=frozenset(range(256))))
+            raise StepFailed(f"{server.title} is stopped. Its last words: {said.last_words}")
         if now > deadline:
             raise StepFailed(f"{server.title} does not answer: {told.last_words}")
         scene.say(f"waiting for {server.title}")

@@ -7,6 +7,7 @@
 Two servers that look the same hold the same.
 """
 
+import contextlib
 import csv
 import io
 import re
@@ -73,14 +74,27 @@ def _unescaped(field):
     return None if field == "NULL" else re.sub(r"\\(.)", lambda found: meant[found[1]], field)
 
 
-def wait_maria(machine, container="mariadb", *, password=None):
+def wait_maria(machine, container="mariadb", *, password=None, timeout=60):
     """Wait until the real server lets root in: the temporary one knows another root."""
 
     def ready():
         where = {"container": container, "password": password, "host": "127.0.0.1"}
         return maria(machine, "SELECT 1", **where, check=False) == [("1",)]
 
-    wait_for(container, ready, timeout=60, pause=0.2)
+    wait_for(container, ready, timeout=timeout, pause=0.2)
+
+
+@contextlib.contextmanager
+def other_password(machine, container="mariadb"):
+    """Root's password is another one than the container's environment says."""
+    hashed = "JSON_VALUE(priv, '$.authentication_string')"
+    asked = f"SELECT {hashed} FROM mysql.global_priv WHERE user = 'root'"  # noqa: S608
+    ((old,),) = maria(machine, asked, container)
+    maria(machine, "SET PASSWORD = PASSWORD('another')", container)
+    try:
+        yield
+    finally:
+        maria(machine, f"SET PASSWORD = '{old}'", container, password="another")
 
 
 def fill_maria(machine, container="mariadb"):
@@ -176,14 +190,14 @@ def postgres(machine, sql, database="postdb", user="postuser", **where):
     return [tuple(None if field == "NULL" else field for field in row) for row in rows]
 
 
-def wait_postgres(machine, container="postgres"):
+def wait_postgres(machine, container="postgres", *, timeout=60):
     """Wait until the real server answers: the temporary one listens on its socket only."""
 
     def ready():
         where = {"container": container, "host": "127.0.0.1"}
         return postgres(machine, "SELECT 1", **where, check=False) == [("1",)]
 
-    wait_for(container, ready, timeout=60, pause=0.2)
+    wait_for(container, ready, timeout=timeout, pause=0.2)
 
 
 def fill_postgres(machine, container="postgres"):

@@ -25,6 +25,9 @@ ENDINGS = {
     "log": "backup-log.txt",
     "manifest": "manifest.json",
 }
+SQL_ENDINGS = {"mariadb": "mariadb-backup.tar.gz", "postgres": "postgres-backup.sql.gz.tar"}
+ALL_ENDINGS = {**ENDINGS, **SQL_ENDINGS}
+"""With those of a stack that has databases saved as SQL."""
 MARKS = (".partial", ".unfinished.jsonl", ".removing", ".journal")
 
 
@@ -97,11 +100,11 @@ class Owner:
 
     def here(self, runtag, kind):
         """The path of a file of a set on the Pi."""
-        return self.backups / f"{runtag}.{ENDINGS[kind]}"
+        return self.backups / f"{runtag}.{ALL_ENDINGS[kind]}"
 
     def there(self, runtag, kind):
         """The path of a file of a set in the vault."""
-        return self.vault / f"{runtag}.{ENDINGS[kind]}"
+        return self.vault / f"{runtag}.{ALL_ENDINGS[kind]}"
 
     def manifest(self, runtag):
         """The manifest of a set as JSON."""
@@ -113,7 +116,7 @@ class Owner:
 
     def kinds_there(self, runtag):
         """Which files of a set are in the vault."""
-        return {kind for kind in ENDINGS if self.there(runtag, kind).exists()}
+        return {kind for kind in ALL_ENDINGS if self.there(runtag, kind).exists()}
 
     def runtags(self, folder=None):
         """The runtags that have a manifest here, or in another folder."""
@@ -124,7 +127,7 @@ class Owner:
     def assert_set(self, runtag, *, kinds=frozenset(ENDINGS)):
         """The files of a set are here and in the vault, whole, equal, private, the user's."""
         assert self.kinds_there(runtag) == set(kinds)
-        for kind in ENDINGS:
+        for kind in ALL_ENDINGS:
             assert self.here(runtag, kind).exists() == (kind in kinds), kind
         for kind in kinds:
             path = self.here(runtag, kind)
@@ -144,7 +147,7 @@ class Owner:
         """Every file under a final name, here and in the vault, is whole."""
         for folder in filter(Path.exists, (self.backups, self.vault)):
             for path in folder.iterdir():
-                kind = next((k for k, e in ENDINGS.items() if path.name.endswith(f".{e}")), "")
+                kind = next((k for k, e in ALL_ENDINGS.items() if path.name.endswith(f".{e}")), "")
                 if kind:
                     _assert_whole(path.read_bytes(), kind, path)
 
@@ -223,6 +226,8 @@ def _assert_whole(content, kind, path):
     elif kind == "general":
         names = _read_tar(gzip.decompress(content))
         assert {"./docker-compose.yml", "./services", "./volumes"} <= set(names), path
+    elif kind in SQL_ENDINGS:
+        _assert_dumps_whole(_read_tar(gzip.decompress(content) if kind == "mariadb" else content))
     else:
         shards = _read_tar(content)
         listed = next(json.loads(c) for n, c in shards.items() if n.endswith(".manifest"))
@@ -231,6 +236,15 @@ def _assert_whole(content, kind, path):
             assert len(inner) == each["size"], path
             _read_tar(inner)
     _seen_whole.add(key)
+
+
+def _assert_dumps_whole(members):
+    """Each dump of a part has its last line."""
+    assert members
+    for name, dump in members.items():
+        text = gzip.decompress(dump) if name.endswith(".gz") else dump
+        end = b"-- Dump completed" if name.endswith("backup.sql") else b"dump complete"
+        assert end in text[-200:], name
 
 
 def _read_tar(content):

@@ -139,6 +139,14 @@ class Scene:
     Where `target` is another machine than `pi`, the restore goes over SSH.
     """
 
+    compose, env = _COMPOSE, "TZ=Etc/UTC\n"
+    containers = ("influxdb", "nodered")
+    """Those that run."""
+    idle = ("asleep",)
+    empty_folders = ("volumes/influxdb/data", "backups/influxdb/db")
+    written_alone = ("volumes/influxdb/data",)
+    """Folders of the stack in which servers write by themselves."""
+
     def __init__(self, pi, target):
         self.pi, self.target = pi, target
         # Where the package is not the checkout's: a copy of it that nobody changes meanwhile.
@@ -158,32 +166,31 @@ class Scene:
             text += f'[[hosts]]\nname = "{target.name}"\nhost = "{target.name}"\n'
         self.settings.write_text(text)
         self._back_up()
-        self.new_points = count_points(target)
+        self.source = self.look_into_databases()
         self._change()
-        target.run(["docker", "stop", "influxdb", "nodered"])
+        self._change_databases()
+        target.run(["docker", "stop", *self.containers])
         target.run(["cp", "-a", "-T", self.top, self.saved])
-        target.run(["docker", "start", "influxdb", "nodered"])
-        wait_ping(target)
+        target.run(["docker", "start", *self.containers])
+        self.wait()
         self.old = self.look()
 
     def _make(self):
         """Lay the stack out as it is when the backup is made."""
         files = {
-            "docker-compose.yml": _COMPOSE,
-            ".env": "TZ=Etc/UTC\n",
+            "docker-compose.yml": self.compose,
+            ".env": self.env,
             "services/nodered/service.yml": "nodered: {}\n",
             "volumes/nodered/data/flows.json": "[1]",
             "volumes/nodered/data/ two\nlines": "x",
             "volumes/new/here": "new on the target",
-            "volumes/influxdb/data/.keep": "",
-            "backups/influxdb/db/.keep": "",
         }
         for name, text in files.items():
             path = self.top / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        for name in ("volumes/influxdb/data/.keep", "backups/influxdb/db/.keep"):
-            (self.top / name).unlink()
+        for name in self.empty_folders:
+            (self.top / name).mkdir(parents=True)
         data = self.top / "volumes/nodered/data"
         (data / "second").hardlink_to(data / "flows.json")
         (data / "link").symlink_to("/etc/hostname")
@@ -194,8 +201,18 @@ class Scene:
         (data / "shared").chmod(0o2775)
         os.chown(data / "flows.json", 1883, 33)
         (data / "flows.json").chmod(0o640)
-        compose_up(self.target, user=USER)
-        self.target.run(["docker", "stop", "asleep"])
+        self._start()
+        self._fill_databases()
+
+    def _start(self):
+        compose_up(self.target, *self.containers, *self.idle, user=USER)
+        self.target.run(["docker", "stop", *self.idle])
+
+    def wait(self, timeout=60):
+        """Wait until the databases answer."""
+        wait_ping(self.target, timeout)
+
+    def _fill_databases(self):
         write_points(self.target, "home", *[f"cpu value={n} {n}000000000" for n in range(1, 50)])
         query(self.target, "CREATE USER anna WITH PASSWORD 'geheim' WITH ALL PRIVILEGES")
         query(
@@ -224,6 +241,8 @@ class Scene:
         (self.top / "services/nodered/service.yml").write_text("nodered: {changed: true}\n")
         (self.top / "volumes/only here").mkdir()
         (self.top / "volumes/only here/it").write_text("stays")
+
+    def _change_databases(self):
         write_points(self.target, "home", "cpu value=77 77000000000")
         write_points(self.target, "other", "mem value=1 1000000000")
         query(self.target, "CREATE USER bert WITH PASSWORD 'anders'")
@@ -283,15 +302,21 @@ class Scene:
         """What a user of the stack would find: its files, its points, its containers."""
         listed = ["docker", "ps", "--all", "--format", "{{.ID}} {{.Names}} {{.State}}"]
         containers = self.target.run(listed).stdout
-        wait_ping(self.target, 20)
+        self.wait(20)
+        return {
+            **tree(self.top, self.written_alone),
+            **self.look_into_databases(),
+            "containers": sorted(containers.splitlines()),
+        }
+
+    def look_into_databases(self):
+        """All that the databases hold."""
         users = query(self.target, "SHOW USERS")[0][0].get("values", [])
         queries = query(self.target, "SHOW CONTINUOUS QUERIES")[0]
         return {
-            **tree(self.top),
             "points": count_points(self.target),
             "users": sorted(map(tuple, users)),
             "queries": [each for each in queries if each.get("values")],
-            "containers": sorted(containers.splitlines()),
         }
 
     @property
@@ -308,6 +333,7 @@ class Scene:
             "restore/*/*.partial",
             "restore/previous-*",
             "restore/influxdb-*",
+            "restore/*/databases/*",
             "restore/rehearsal",
             "volumes/.*",
             "volumes/influxdb/.*",
@@ -329,11 +355,11 @@ class Scene:
         """Put the stack back to its old state by force, whatever it is in."""
         wait_for("the guard", self._guard_is_free)
         run = self.target.run
-        run(["docker", "stop", "-t", "5", "influxdb", "nodered", "asleep"])
+        run(["docker", "stop", "-t", "5", *self.containers, *self.idle])
         run(["sh", "-c", f"rm -rf {self.top}/* {self.top}/.env* {self.top}/backups/.journal"])
         run(["cp", "-a", f"{self.saved}/.", self.top])
-        run(["docker", "start", "influxdb", "nodered"])
-        wait_ping(self.target)
+        run(["docker", "start", *self.containers])
+        self.wait()
 
     def _guard_is_free(self):
         guard = self.top / "backups/.commands"
@@ -345,15 +371,16 @@ class Scene:
         remove_iotstack(self.target)
 
 
-def tree(top):
-    """Every file of a stack but backups, stages and InfluxDB's own: kind, mode, owner, content."""
+def tree(top, written_alone):
+    """Every file of a stack but backups, stages and servers' own: kind, mode, owner, content."""
     found, inodes = {}, {}
     for folder, names, files in os.walk(top):
         place = os.path.relpath(folder, top)
         if place == ".":
             names[:] = [name for name in names if name not in {"backups", "restore"}]
-        if place == "volumes/influxdb":
+        if place in written_alone:
             names.clear()
+            files.clear()
         for name in (*names, *files):
             path = os.path.join(folder, name)
             facts = os.lstat(path)

@@ -1,0 +1,317 @@
+"""A fault amid MariaDB, PostgreSQL and SQLite: a backup says what it lacks, a restore is undone.
+
+Four faults of a restore and two of a backup are tried each time, some more by `inv test --long`,
+and every way at every command with IOTSTACK_FULL_SWEEP=1.
+"""
+
+import contextlib
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from databases import (
+    ROOT_PASSWORDS,
+    look_maria,
+    look_postgres,
+    maria,
+    other_password,
+    postgres,
+    wait_maria,
+    wait_postgres,
+)
+from owner import ALL_ENDINGS, inodes
+from saboteur import RUNTAG, Saboteur, Scene, differing
+from stand_machine import wait_for
+from sweep import EVERY, FAILED, GOOD, LOCAL, Sweep
+
+_COMPOSE = """
+version: '3.6'
+services:
+  mariadb:
+    container_name: mariadb
+    image: "mariadb:stand"
+    restart: unless-stopped
+    environment:
+      - PUID=1000
+      - PGID=1000
+      - MYSQL_ROOT_PASSWORD=${ROOT_PASSWORD}
+      - MYSQL_DATABASE=default
+      - MYSQL_USER=mariadbuser
+      - MYSQL_PASSWORD=userPassword
+    volumes: ["./volumes/mariadb/config:/config"]
+  postgres:
+    container_name: postgres
+    image: "postgres:stand"
+    restart: unless-stopped
+    stop_signal: SIGINT
+    environment: [POSTGRES_USER=postuser, POSTGRES_PASSWORD=x, POSTGRES_DB=postdb]
+    volumes: ["./volumes/postgres/data:/var/lib/postgresql/data"]
+  nodered:
+    container_name: nodered
+    image: "nodered:stand"
+    restart: unless-stopped
+    volumes: ["./volumes/nodered/data:/data"]
+  asleep:
+    container_name: asleep
+    image: "nodered:stand"
+"""
+SQLITE = "volumes/nodered/data/sensors.db"
+PARTS = ("general", "mariadb", "postgres")
+
+
+class DatabaseScene(Scene):
+    """A small stack with a MariaDB, a PostgreSQL and a SQLite file, and a folder as its vault."""
+
+    compose, env = _COMPOSE, f"ROOT_PASSWORD='{ROOT_PASSWORDS['mariadb']}'\n"
+    containers = ("mariadb", "postgres", "nodered")
+    empty_folders = ("backups/influxdb/db",)
+    written_alone = (
+        "volumes/mariadb/config/databases",
+        "volumes/mariadb/config/log",
+        "volumes/postgres/data",
+    )
+
+    def __init__(self, pi, target):
+        super().__init__(pi, target)
+        self.vault = target.folder / "disk"
+        self.vault.mkdir()
+        os.chown(self.vault, 1000, 1000)
+        with self.settings.open("a") as file:
+            file.write(f'[[vaults]]\nname = "disk"\nkind = "folder"\nfolder = "{self.vault}"\n')
+
+    def wait(self, timeout=60):
+        """Wait until both servers answer."""
+        wait_maria(self.target, timeout=timeout)
+        wait_postgres(self.target, timeout=timeout)
+
+    def _fill_databases(self):
+        self.wait()
+        maria(
+            self.target,
+            "CREATE DATABASE home; USE home; CREATE TABLE t AS SELECT seq FROM seq_1_to_500; "
+            "CREATE USER anna IDENTIFIED BY 'geheim'; GRANT SELECT ON home.* TO anna",
+        )
+        postgres(
+            self.target,
+            "CREATE TABLE t AS SELECT * FROM generate_series(1, 500) n; CREATE DATABASE other; "
+            "CREATE ROLE anna LOGIN PASSWORD 'geheim'; GRANT SELECT ON t TO anna",
+        )
+        self._write_sqlite("CREATE TABLE seen (n INT); INSERT INTO seen VALUES (1)")
+
+    def _change_databases(self):
+        maria(
+            self.target,
+            "INSERT INTO home.t VALUES (77); CREATE DATABASE later; DROP USER anna; "
+            "CREATE USER bert",
+        )
+        postgres(self.target, "DELETE FROM t WHERE n > 7; DROP DATABASE other; CREATE ROLE bert")
+        self._write_sqlite("INSERT INTO seen VALUES (2)")
+
+    def _write_sqlite(self, sql):
+        path = self.top / SQLITE
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.executescript(sql)
+        os.chown(path, 1000, 1000)
+
+    def look_into_databases(self):
+        """All that both servers hold; the SQLite file is looked at as a file."""
+        both = {"mariadb": look_maria(self.target), "postgres": look_postgres(self.target)}
+        return {f"{name} {key}": rows for name, held in both.items() for key, rows in held.items()}
+
+
+@pytest.fixture(scope="module")
+def scene(pi, databases):
+    """The stack of all tests here."""
+    made = DatabaseScene(pi, pi)
+    yield made
+    made.away()
+
+
+@pytest.fixture(scope="module")
+def here(scene):
+    """A sweep of restores to this machine."""
+    with Saboteur(scene.target) as saboteur:
+        sweep = Sweep(scene, saboteur)
+        assert scene.source.items() <= sweep.new.items()
+        yield sweep
+
+
+SAMPLES = {
+    # name: way, words of the call at which it is met, what a person does then
+    "the load fails": ("fail after", "exec iotstack-sql-alone", ""),
+    "killed during the load": ("kill and act late", "exec iotstack-sql-alone", "undo"),
+    "killed between two swaps": ("kill before", "volumes/postgres/data /", "undo"),
+    "killed after the start": ("kill after", "docker start", "undo"),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sample(here, name):
+    """A fault of each kind ends in the old or the new stack: files, rows, users."""
+    way, words, follow = SAMPLES[name]
+    here.meet(here.number_of(words), way, follow)
+    here.scene.clear()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", LOCAL)
+def test_here(here, way):
+    """A fault at any command that changes this machine ends in the old or the new stack."""
+    here.try_all(way, here.numbers(way, 2 if way in EVERY else 6))
+
+
+def test_rehearsal(scene):
+    """Both dumps are loaded into servers of their own, and nothing of them stays."""
+    code, said = scene.run("rehearse", "--runtag", RUNTAG, "--at", "here")
+    assert code == GOOD, said
+    assert "was restored in a scratch folder" in said
+    assert differing(scene.old, scene.look()) == {}
+    assert scene.leftovers() == []
+
+
+# Faults of a backup.
+
+
+def in_container(scene, name, script, **kw):
+    """Run a script in a container."""
+    return scene.target.run(["docker", "exec", "-i", name, "bash", "-c", script], **kw)
+
+
+@contextlib.contextmanager
+def dump_program(scene, name, script):
+    """The dump program of a container is a script, which finds the real one as $0.real."""
+    program = {"mariadb": "mariadb-dump", "postgres": "pg_dumpall"}[name]
+    path = in_container(scene, name, f"command -v {program}").stdout.strip()
+    put = f"mv {path} {path}.real && cat > {path} && chmod 755 {path}"
+    in_container(scene, name, put, input=f"#!/bin/bash\n{script}\n")
+    try:
+        yield
+    finally:
+        scene.target.run(["docker", "start", name])
+        in_container(scene, name, f"mv {path}.real {path}; rm -f /tmp/reached")
+        scene.wait()
+
+
+@contextlib.contextmanager
+def little_room(scene):
+    """The dump of MariaDB is larger than the room on the disk of the backups; yields where they are seen."""
+    run, backups, kept = scene.target.run, scene.top / "backups", scene.target.folder / "kept"
+    run(["mount", "-t", "tmpfs", "-o", "size=40m,uid=1000,gid=1000,mode=700", "tmpfs", backups])
+    run(["cp", "-a", f"{scene.saved}/backups/.", backups])
+    try:
+        with dump_program(scene, "mariadb", "head -c 90000000 /dev/urandom"):
+            yield Path(f"/proc/{scene.target.pid}/root{backups}")
+    finally:
+        run(["cp", "-a", backups, kept])
+        run(["umount", backups])
+        run(["sh", "-c", f"mv {kept}/full.* {backups} && rm -r {kept}"])
+
+
+def assert_incomplete(scene, runtag, lacking, words, code, said, backups=None):
+    """One part is lacking and the backup says why; the others are whole, here and in the vault."""
+    assert code == FAILED, said
+    assert words in said
+    assert f"The same command with --runtag '{runtag}'" in said
+    backups = backups or scene.top / "backups"
+    manifest = json.loads((backups / f"{runtag}.manifest.json").read_text())
+    assert manifest["state"] == "incomplete"
+    assert [name for name in PARTS if manifest["parts"][name]["error"]] == [lacking]
+    assert words in manifest["parts"][lacking]["error"]
+    made = [f"{runtag}.{ALL_ENDINGS[name]}" for name in (*PARTS, "manifest") if name != lacking]
+    for name in made:
+        assert (backups / name).read_bytes() == (scene.vault / name).read_bytes()
+    assert not list(backups.glob("*.partial"))
+    return inodes(*(folder / name for name in made[:-1] for folder in (backups, scene.vault)))
+
+
+def assert_mended(scene, runtag, made):
+    """The same command makes what was lacking, and nothing else."""
+    code, said = scene.run("backup", "--runtag", runtag)
+    assert code == GOOD, said
+    assert inodes(*made) == made
+    manifest = json.loads((scene.vault / f"{runtag}.manifest.json").read_text())
+    assert manifest["state"] == "complete"
+    for path in (*(scene.top / "backups").glob(f"{runtag}.*"), *scene.vault.glob(f"{runtag}.*")):
+        path.unlink()
+
+
+CUT = 'head -c 2000 < <("$0.real" "$@")'
+FAULTS = {
+    # what: how it is brought about, the part that is lacking, words of the message
+    "program killed": (
+        lambda scene: dump_program(scene, "postgres", f"{CUT}; kill -9 $$"),
+        "postgres",
+        "The dump of PostgreSQL in container postgres failed (exit 137)",
+    ),
+    "cut": (
+        lambda scene: dump_program(scene, "mariadb", CUT),
+        "mariadb",
+        "The dump of MariaDB in container mariadb is not whole",
+    ),
+    "password": (
+        lambda scene: other_password(scene.target),
+        "mariadb",
+        "MariaDB in container mariadb has another password",
+    ),
+    "full": (little_room, "mariadb", "No space left on device"),
+}
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "program killed",
+        "password",
+        *(pytest.param(e, marks=pytest.mark.long) for e in ("cut", "full")),
+    ],
+)
+def test_dump_that_fails(scene, what):
+    """A backup without one of its dumps names it, keeps the others, and is mended later."""
+    fault, lacking, words = FAULTS[what]
+    with fault(scene) as backups:
+        code, said = scene.run("backup", "--runtag", what, "--jobs", "1")
+        made = assert_incomplete(scene, what, lacking, words, code, said, backups)
+    assert_mended(scene, what, {} if backups else made)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("mariadb", "stop"),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in (("mariadb", "kill"), ("postgres", "kill"), ("postgres", "stop"))
+        ),
+    ],
+)
+def test_server_stopped_amid_its_dump(scene, name, how):
+    """A server that is stopped or killed during its dump costs its part and nothing else."""
+    runtag = f"{how} {name}"
+    with dump_program(scene, name, f"{CUT}; touch /tmp/reached; sleep 60"):
+        process = scene.start("backup", "--runtag", runtag)
+        there = ["docker", "exec", name, "test", "-e", "/tmp/reached"]
+        wait_for("the dump", lambda: not scene.target.run(there, check=False).returncode)
+        scene.target.run(["docker", how, name])
+        code, said = scene.end(process)
+        made = assert_incomplete(
+            scene, runtag, name, f"in container {name} is stopped", code, said
+        )
+    assert_mended(scene, runtag, made)
+
+
+@pytest.mark.long
+def test_server_that_comes_back(scene):
+    """A server that dies during its dump and is started again by Docker costs a second try."""
+    once = f'[ ! -e /tmp/done ] || exec "$0.real" "$@"; touch /tmp/done; {CUT}; touch /tmp/reached; sleep 60'
+    with dump_program(scene, "mariadb", once):
+        process = scene.start("backup", "--runtag", "back")
+        there = ["docker", "exec", "mariadb", "test", "-e", "/tmp/reached"]
+        wait_for("the dump", lambda: not scene.target.run(there, check=False).returncode)
+        pid = scene.target.run(["docker", "inspect", "-f", "{{.State.Pid}}", "mariadb"]).stdout
+        scene.target.run(["kill", "-9", pid.strip()])
+        code, said = scene.end(process)
+        assert code == GOOD, said
+    manifest = json.loads((scene.top / "backups/back.manifest.json").read_text())
+    assert manifest["state"] == "complete"
