@@ -224,6 +224,7 @@ def test_the_files_of_a_set_begin_with_its_manifest():
         "x.manifest.json",
         "x.general-backup.tar.gz",
         "x.influx-backup.tar",
+        "x.influxdb2-backup.tar",
         "x.mariadb-backup.tar.gz",
         "x.postgres-backup.sql.gz.tar",
         "x.backup-log.txt",

@@ -29,7 +29,6 @@ READY_PAUSE_S = 0.5
 NOT_RUNNING = "is not running"
 """What Docker says of a container that is stopped, and not of one that it starts again."""
 MEMBER_MODE = 0o600
-MOST_TABLES_TOLD = 1000
 
 
 @dataclass(frozen=True, slots=True)
