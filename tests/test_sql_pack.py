@@ -81,6 +81,20 @@ def test_files_follow_the_dumps(tmp_path, docker):
     assert read_whole(LocalHost("/"), str(path), "mariadb").problems == ()
 
 
+def test_logs_apart_from_the_data():
+    """Linuxserver's MariaDB keeps binary logs beside its data; what has none is told as ''."""
+    volume = "/stack/volumes/gitea/db"
+    server = SqlServer("gitea_db", "mariadb", f"{volume}/databases", "/config/databases")
+    assert server.logs == f"{volume}/log/mysql"
+    assert server.logs_inside == "/config/log/mysql"
+    for other in (
+        SqlServer("mariadb", "mariadb", "/stack/db", "/var/lib/mysql"),
+        SqlServer("postgres", "postgres", "/stack/db", "/var/lib/postgresql/data"),
+        SqlServer("mariadb", "mariadb"),
+    ):
+        assert other.logs == ""
+
+
 BROKEN = {
     "it fails": ("echo 'Lost connection' >&2; exit 2", "exit 2.: Lost connection"),
     "it fails at the end": (f"cat {MARIA}; exit 3", "exit 3"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -60,12 +60,8 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
     services = look_at_services(influx.found, settings, folder)
     servers = services.servers
     influx2 = _look_at_influx2(host, services, folder)
-    dumped = (_live_files(each, folder) for each in servers)
-    exclusions = (
-        *services.exclusions,
-        *influx2.exclusions,
-        *(each for each in dumped if each),
-    )
+    dumped = (live for each in servers for live in _live_files(each, folder))
+    exclusions = (*services.exclusions, *influx2.exclusions, *dumped)
     engines = {each.engine for each in servers}
     made = {"general", *engines, *(("influx",) if influx.facts or influx.error else ())}
     made |= {"influxdb2"} if influx2.facts or influx2.error else set()
@@ -153,12 +149,12 @@ def look_at_services(found: Iterable[Found], settings: Settings, folder: str) ->
     return Services(tuple(saved), exclusions, servers_in(running, table), influx2)
 
 
-def _live_files(server: SqlServer, folder: str) -> Exclusion | None:
+def _live_files(server: SqlServer, folder: str) -> Iterator[Exclusion]:
     """Return what the general part leaves out of a server that is dumped."""
-    if not is_below_stack(path := os.path.relpath(server.data or "/", folder)):
-        return None
-    reason = f"live files of {server.title}; its data are in the {server.engine} part"
-    return Exclusion(f"{path}/*", reason)
+    data = f"live files of {server.title}; its data are in the {server.engine} part"
+    for place, reason in ((server.data, data), (server.logs, f"live logs of {server.title}")):
+        if is_below_stack(path := os.path.relpath(place or "/", folder)):
+            yield Exclusion(f"{path}/*", reason)
 
 
 def _exclusions(settings: Settings, covers: Iterable[Cover]) -> tuple[Exclusion, ...]:

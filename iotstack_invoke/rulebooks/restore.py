@@ -307,6 +307,7 @@ def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump, runtag: str) -> It
         *("pi", server.container, SQL_ALONE, load.fresh, server.inside, stage),
         *(f"{facts.previous}.environment", docker, guard),
         settings=() if load.unnamed else ENGINES[server.engine].first_start,
+        logs=server.logs_inside,
     )
     alone = replace(server, container=SQL_ALONE)
     yield WaitForSql("pi", alone, docker, made_anew=True)

@@ -54,8 +54,9 @@ load)
   file=$2 database=
   [ "$3" = named ] || database=${MARIADB_DATABASE:-${MYSQL_DATABASE:?names the database of this dump}}
   shift 3
-  # In one session: the next one would need the password that the dump brought.
-  { cat "$file"; for question; do printf '%s;\n' "$question"; done; } |
+  # In one session: the next one would need the password that the dump brought. Nor does a binary
+  # log need to hold all of it once more.
+  { echo 'SET SESSION sql_log_bin = 0;'; cat "$file"; for question; do printf '%s;\n' "$question"; done; } |
     talk --binary-mode --comments --max-allowed-packet=1G ${database:+"$database"}
   ;;
 esac

@@ -38,6 +38,8 @@ class Engine:
     """Where its data lie: a folder that is mapped, and what below it is nothing but data."""
     first_start: tuple[str, ...]
     """Settings for its first start: it makes no database by itself."""
+    logs: tuple[tuple[str, str], ...] = ()
+    """For data inside of its container: another folder there that it writes into all the time."""
 
     @cached_property
     def script(self) -> str:
@@ -59,6 +61,7 @@ MARIADB = Engine(
     reader=MariaReader,
     homes=(("/config", "databases"), ("/var/lib/mysql", "")),
     first_start=("MYSQL_DATABASE=", "MARIADB_DATABASE=", "MYSQL_USER=", "MARIADB_USER="),
+    logs=(("/config/databases", "/config/log/mysql"),),  # binary logs, of linuxserver's image
 )
 POSTGRES = Engine(
     name="postgres",
@@ -86,6 +89,19 @@ class SqlServer:
     def title(self) -> str:
         """What people call it."""
         return f"{ENGINES[self.engine].title} in container {self.container}"
+
+    @property
+    def logs_inside(self) -> str:
+        """Inside of the container, where it keeps logs apart from its data; '' for nowhere."""
+        return dict(ENGINES[self.engine].logs).get(self.inside, "")
+
+    @property
+    def logs(self) -> str:
+        """The same on the host."""
+        if not (self.data and self.logs_inside):
+            return ""
+        below = os.path.relpath(self.logs_inside, self.inside)
+        return os.path.normpath(os.path.join(self.data, below))
 
     @property
     def member(self) -> str:

@@ -156,6 +156,8 @@ class RunSqlAlone:
     """What of its environment is set otherwise."""
     image: str = ""
     """What to run where there is no such container."""
+    logs: str = ""
+    """A folder inside that it must not share with that container: both write there."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
@@ -167,6 +169,7 @@ class RunSqlAlone:
             *("--network", "none"),
             *(() if self.image else ("--volumes-from", self.container)),
             *("--volume", f"{self.data}:{self.inside}"),
+            *(("--volume", self.logs) if self.logs else ()),
             *("--volume", f"{self.dumps}:{DUMPS_INSIDE}:ro"),
             *(("--user", user) if user else ()),
             *("--env-file", self.environment),
