@@ -18,7 +18,8 @@ A room imports only from rooms below it, or beside it where no circle arises.
                                            influx_load, influx_count: load and prove;
                                            sql, sql_pack, sql_load: MariaDB and PostgreSQL;
                                            alone: containers of our own;
-                                           sqlite, sqlite_copy: databases in files, copied whole
+                                           sqlite, sqlite_copy: databases in files, copied whole;
+                                           quiesce: who is quiet meanwhile, and goes on
     engine  log  report  site  findings    a plan, done; what is written down; what is seen; where
     hooks                                  the stack, its backups and its vaults are; what is fit;
                                            the owner's own programs before and after

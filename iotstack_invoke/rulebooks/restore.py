@@ -18,6 +18,7 @@ from ..services.influx_dump import CheckDump, Dump
 from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
 from ..services.influx_server import ALONE, RunAlone, Server, WaitForInflux
 from ..services.members import ScanArchive
+from ..services.quiesce import Quiesce
 from ..services.sql import ENGINES, SqlServer
 from ..services.sql_load import (
     SQL_ALONE,
@@ -335,6 +336,7 @@ def undoable() -> tuple[type, ...]:
         MakeAside,
         MakeFolder,
         PutAway,
+        Quiesce,
         RunAlone,
         RunSqlAlone,
         StartContainers,
