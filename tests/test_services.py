@@ -207,3 +207,14 @@ def test_a_stopped_influxdb_is_warned_of_once(little_stack):
         "InfluxDB is left out",
         "Container second (influxdb",
     ]
+
+
+def test_what_a_stopped_service_keeps_elsewhere_is_told(little_stack):
+    """Of kind stop only the paths of the row are copied at rest; what else it mounts is named."""
+    little_stack.runs(bolt="bolt:1", down=("off",), off="off:1")
+    add(little_stack, row("bolt", kind="stop", paths=["volumes/other"]) + row("off", kind="stop"))
+    found = listed(little_stack)
+    assert found["bolt"] == (
+        "stopped while it is copied, but for volumes/bolt: its row names other paths"
+    )
+    assert found["off"] == "it is stopped, so its files are copied as they lie"

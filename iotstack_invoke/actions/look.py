@@ -15,6 +15,7 @@ from ..hosts import LocalHost
 from ..manifest import LeftOut, utc_text
 from ..rulebooks.backup import BackupFacts
 from ..rules import PARTS
+from ..services.at_rest import AtRest, merged
 from ..services.compose import (
     COMPOSE_FILES,
     Found,
@@ -68,6 +69,7 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
         influx=influx.facts,
         influx_error=influx.error,
         servers=servers,
+        at_rest=services.at_rest,
         limit_s=settings.influx.limit_s,
         started_utc=utc_text(datetime.now(UTC)),
         zone=f"{time.tzname[time.localtime().tm_isdst > 0]} {now.strftime('%z')}",
@@ -101,6 +103,8 @@ class Services:
     exclusions: tuple[Exclusion, ...]
     servers: tuple[SqlServer, ...] = ()
     """Those that run and are dumped as SQL."""
+    at_rest: tuple[AtRest, ...] = ()
+    """Those that run and are stopped while they are copied."""
 
     def warnings(self, influx: str) -> tuple[str, ...]:
         """Return what is not covered, but for the container `influx`: that is told of already."""
@@ -119,7 +123,28 @@ def look_at_services(found: Iterable[Found], settings: Settings, folder: str) ->
         paths = paths_in_stack(known[each.container.name], folder)
         saved.append(SavedService(_after_exclusions(each, paths, exclusions, table), paths))
     running = [known[each.container.name] for each in covers if each.container.running]
-    return Services(tuple(saved), exclusions, servers_in(running, table))
+    return Services(
+        tuple(saved),
+        exclusions,
+        servers_in(running, table),
+        merged(_to_stop(covers, exclusions, folder)),
+    )
+
+
+def _to_stop(
+    covers: Iterable[Cover], exclusions: tuple[Exclusion, ...], folder: str
+) -> Iterable[AtRest]:
+    """Yield what is stopped for its copy: each container that runs, with what there is of it."""
+    for each in covers:
+        if each.service and each.service.kind is Kind.STOP and each.container.running:
+            paths = tuple(
+                path
+                for path in each.service.paths
+                if os.path.lexists(f"{folder}/{path}")
+                and not any(exclusion.leaves_out(path) for exclusion in exclusions)
+            )
+            if paths:
+                yield AtRest((each.container.name,), paths)
 
 
 def _live_files(server: SqlServer, folder: str) -> Exclusion | None:
@@ -155,9 +180,13 @@ def _after_exclusions(
         exclusions = tuple(each for each in exclusions if each not in ALWAYS_EXCLUDED)
     reasons = {path: each.reason for path in paths for each in exclusions if each.leaves_out(path)}
     copied = [path for path in paths if path not in reasons]
-    if kind is Kind.SKIP and copied:
+    if kind is Kind.STOP and saved.service:
+        own = saved.service.paths
+        copied = [e for e in copied if not any(f"{e}/".startswith(f"{o}/") for o in own)]
+    if kind in (Kind.SKIP, Kind.STOP) and copied:
         how = f"{saved.how}, but for {', '.join(copied)}: its row names other paths"
-        return replace(saved, how=how, covered=not table.is_database(saved.container.image))
+        covered = kind is Kind.STOP or not table.is_database(saved.container.image)
+        return replace(saved, how=how, covered=covered)
     if kind is Kind.SKIP:
         return saved
     if reasons and not copied:
@@ -252,7 +281,7 @@ class Room:
     unpacked_bytes: int
     """What tar will read for the general part: a guess, for the progress."""
     copies_bytes: int = 0
-    """What copies of SQLite files take until they are packed; 0 where nobody knows yet."""
+    """What copies of files take until they are packed; of SQLite 0 where nobody knows yet."""
 
     @property
     def needed_bytes(self) -> int:
@@ -282,6 +311,9 @@ def look_for_room(
             host, facts, paths, (f"{facts.folder}/{each}" for each in facts.exclusions), limit_s
         )
         general_bytes = int(unpacked * PACKED_SHARE)
+    at_rest = [f"{facts.folder}/{path}" for each in facts.at_rest for path in each.paths]
+    if at_rest:
+        copies_bytes += _used(host, facts, at_rest, (), limit_s)
     influx_bytes = 0
     if facts.influx and influx:
         influx_bytes = int(influx.size_bytes * GROWTH)
@@ -318,7 +350,7 @@ def refuse_without_room(host: LocalHost, room: Room, backups: str) -> None:
         raise Refused(
             f"{backups} has {free:,} bytes free, and this backup needs about "
             f"{room.needed_bytes:,}: {room.general_bytes:,} for the general part, "
-            f"{room.copies_bytes:,} for copies of SQLite files meanwhile, and twice "
+            f"{room.copies_bytes:,} for copies of files meanwhile, and twice "
             f"{room.influx_bytes:,} for InfluxDB's dump and its tar, and {room.sql_bytes:,} for "
             "the dumps of other databases. Make room, or keep fewer backups ([stack] keep in "
             "hosts.toml)."

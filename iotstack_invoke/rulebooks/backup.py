@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from ..errors import StepFailed
 from ..manifest import RECORDS_ENDING, Container, LeftOut, Manifest, Part, utc_text
 from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_name
-from ..services.archive import PackStack, tar_words
+from ..services.archive import PackStack, literal, tar_words
+from ..services.at_rest import AtRest, copy_at_rest
 from ..services.influx import DumpInflux, InfluxFacts, RemoveFolder, SweepInflux
 from ..services.sql import SqlServer
 from ..services.sql_pack import PackDumps
@@ -44,6 +45,8 @@ class BackupFacts:
     influx_error: str = ""
     servers: tuple[SqlServer, ...] = ()
     """The database servers that are dumped as SQL."""
+    at_rest: tuple[AtRest, ...] = ()
+    """What is stopped while it is copied."""
     limit_s: float = 3600.0
     started_utc: str = ""
     zone: str = ""
@@ -66,13 +69,21 @@ def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...
 
 @rule("pi:backups/{runtag}.general-backup.tar.gz")
 def general_archive(job: Job) -> Iterator[Step]:
-    """Copy the SQLite files, then pack compose files, services/ and volumes/ with the copies."""
+    """Copy the SQLite files, then pack compose files, services/ and volumes/ with the copies.
+
+    What is to be at rest is stopped, copied and started before, one service after the other.
+    """
     facts: BackupFacts = job.facts
     copies = posixpath.join(facts.folder, COPIES)
-    yield CopySqlite("pi", facts.folder, facts.members, facts.exclusions, copies, facts.as_root)
-    tar = tar_words(facts.as_root, facts.folder, facts.exclusions)
+    at_rest = tuple(path for each in facts.at_rest for path in each.paths)
+    without = (*facts.exclusions, *map(literal, at_rest))
+    yield CopySqlite("pi", facts.folder, facts.members, without, copies, facts.as_root)
+    for each in facts.at_rest:
+        yield from copy_at_rest("pi", facts.folder, each, copies, facts.as_root)
+    in_copies = (f"{posixpath.basename(copies)}/{each}" for each in facts.exclusions if at_rest)
+    tar = tar_words(facts.as_root, facts.folder, (*facts.exclusions, *in_copies))
     limits = (PACK_LIMIT_S, facts.expected_bytes)
-    yield PackStack(job.output, tar, facts.members, *limits, copies, facts.as_root)
+    yield PackStack(job.output, tar, facts.members, *limits, copies, facts.as_root, at_rest)
     yield RemoveFolder("pi", copies, facts.as_root)
 
 

@@ -58,6 +58,7 @@ class Kind(Enum):
 
 
 _KINDS = {kind.value: kind for kind in Kind}
+AS_THEY_LIE = "it is stopped, so its files are copied as they lie"
 _SAVED = {
     Kind.COPY_SAFE: "files",
     Kind.SQLITE: "files; SQLite by online backup",
@@ -190,6 +191,8 @@ def _cover(container: Container, service: Service | None, table: Table) -> Cover
         return _cover_by_dump(container, service)
     if service.kind is Kind.SKIP:
         return Cover(container, service, f"left out: {service.reason}")
+    if service.kind is Kind.STOP and not container.running:
+        return Cover(container, service, AS_THEY_LIE)
     return Cover(container, service, _SAVED[service.kind])
 
 
@@ -203,7 +206,7 @@ def _cover_by_dump(container: Container, service: Service) -> Cover:
         why = "it is stopped, so nothing can be dumped"
         return Cover(container, service, why, covered=False)
     if not container.running:
-        return Cover(container, service, "it is stopped, so its files are copied as they lie")
+        return Cover(container, service, AS_THEY_LIE)
     return Cover(container, service, f"dumped into the {PART_OF_DUMP[service.dump]} part")
 
 
