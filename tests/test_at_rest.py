@@ -97,6 +97,7 @@ def test_what_is_stopped_is_whole_in_the_archive(stack):
     assert not any(".copies" in name for name in found)
     assert part(stack)["facts"]["at_rest"] == ["volumes/bolt", "volumes/prom"]
     assert sorted(os.listdir(stack.folder / "backups")) == [
+        ".commands",
         ".lock",
         *(
             f"{TAG}.{each}"
@@ -207,7 +208,8 @@ def test_what_does_not_fit_stops_nobody(tmp_path, monkeypatch):
     (tmp_path / "volumes/x/data").write_bytes(bytes(100_000))
     (tmp_path / "backups/.copies").mkdir(parents=True)
     scene = PlainScene({"pi": LocalHost(str(tmp_path))})
-    copy = CopyAtRest("pi", str(tmp_path), ("volumes/x",), f"{tmp_path}/backups/.copies", ())
+    copies = f"{tmp_path}/backups/.copies"
+    copy = CopyAtRest("pi", str(tmp_path), ("volumes/x",), copies, (), f"{tmp_path}/guard")
     CheckRoom(copy).do(scene)
     monkeypatch.setattr(at_rest, "FREE_BYTES", 1 << 60)
     with pytest.raises(StepFailed, match=r"needs 1\d\d,\d\d\d bytes .* Nobody was stopped"):

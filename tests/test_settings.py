@@ -359,7 +359,7 @@ def test_a_service_of_ones_own_goes_into_the_table():
         (
             'name="x"\nkind="safe"',
             [
-                "kind = 'safe' must be one of copy-safe, sqlite, payload, unsure, dump, stop, skip",
+                "kind = 'safe' must be one of copy-safe, sqlite, payload, unsure, dump, stop, recipe, skip",
             ],
         ),
         (

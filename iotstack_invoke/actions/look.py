@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -26,8 +26,17 @@ from ..services.compose import (
     top_files,
 )
 from ..services.influx import InfluxFacts, influx_facts
-from ..services.sql import SqlServer, servers_in
-from ..services.table import Cover, Kind, Table, cover, is_below_stack
+from ..services.recipe import RecipeInUse
+from ..services.sql import SqlServer, server_of, servers_in
+from ..services.table import (
+    Cover,
+    Kind,
+    Recipe,
+    Table,
+    cover,
+    is_below_stack,
+    recipes_used,
+)
 from ..sets import GOOD, BackupSet
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact
@@ -51,9 +60,11 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
     influx = _look_at_influx(host, settings, "volumes" in names)
     services = look_at_services(influx.found, settings, folder)
     servers = services.servers
-    dumped = (_live_files(each, folder) for each in servers)
+    dumped = [_live_files(each, folder, each.engine) for each in servers]
+    dumped += [_live_files(each.server, folder, each.name) for each in services.recipes]
     exclusions = (*services.exclusions, *(each for each in dumped if each))
     engines = {each.engine for each in servers}
+    engines |= {each.name for each in services.recipes}
     made = {"general", *engines, *(("influx",) if influx.facts or influx.error else ())}
     now = datetime.now().astimezone()
     return BackupFacts(
@@ -69,6 +80,7 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
         influx=influx.facts,
         influx_error=influx.error,
         servers=servers,
+        recipes=services.recipes,
         at_rest=services.at_rest,
         limit_s=settings.influx.limit_s,
         started_utc=utc_text(datetime.now(UTC)),
@@ -103,6 +115,8 @@ class Services:
     exclusions: tuple[Exclusion, ...]
     servers: tuple[SqlServer, ...] = ()
     """Those that run and are dumped as SQL."""
+    recipes: tuple[RecipeInUse, ...] = ()
+    """Those that have a part of their own, with their databases."""
     at_rest: tuple[AtRest, ...] = ()
     """Those that run and are stopped while they are copied."""
 
@@ -122,42 +136,81 @@ def look_at_services(found: Iterable[Found], settings: Settings, folder: str) ->
     for each in covers:
         paths = paths_in_stack(known[each.container.name], folder)
         saved.append(SavedService(_after_exclusions(each, paths, exclusions, table), paths))
-    running = [known[each.container.name] for each in covers if each.container.running]
+    running = [
+        known[each.container.name] for each in covers if each.container.running and not each.part
+    ]
     return Services(
         tuple(saved),
         exclusions,
         servers_in(running, table),
+        tuple(_recipes(covers, known, settings)),
         merged(_to_stop(covers, exclusions, folder)),
     )
 
 
+def _recipes(
+    covers: tuple[Cover, ...], known: Mapping[str, Found], settings: Settings
+) -> Iterator[RecipeInUse]:
+    """Yield the services that are saved by a recipe, with what the settings leave out of each."""
+    used = recipes_used([each.container for each in covers], settings.table)
+    for each in covers:
+        if not each.part or not each.service or each.service.name != each.part:
+            continue
+        recipe = used[each.part]
+        inside = f"{recipe.folder}/"
+        yield RecipeInUse(
+            each.part,
+            recipe,
+            each.container.name,
+            each.container.running,
+            server_of(known[recipe.database], "mariadb"),
+            tuple(
+                exclusion.path.removeprefix(inside)
+                for exclusion in settings.stack.exclusions
+                if exclusion.path.startswith(inside)
+            ),
+        )
+
+
 def _to_stop(
     covers: Iterable[Cover], exclusions: tuple[Exclusion, ...], folder: str
-) -> Iterable[AtRest]:
+) -> Iterator[AtRest]:
     """Yield what is stopped for its copy: each container that runs, with what there is of it."""
     for each in covers:
         if each.service and each.service.kind is Kind.STOP and each.container.running:
             paths = tuple(
                 path
                 for path in each.service.paths
-                if os.path.lexists(f"{folder}/{path}")
+                if _may_be_there(f"{folder}/{path}")
                 and not any(exclusion.leaves_out(path) for exclusion in exclusions)
             )
             if paths:
                 yield AtRest((each.container.name,), paths)
 
 
-def _live_files(server: SqlServer, folder: str) -> Exclusion | None:
+def _may_be_there(path: str) -> bool:
+    """Tell whether there is something, or we may not look."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _live_files(server: SqlServer, folder: str, part: str) -> Exclusion | None:
     """Return what the general part leaves out of a server that is dumped."""
     if not is_below_stack(path := os.path.relpath(server.data or "/", folder)):
         return None
-    reason = f"live files of {server.title}; its data are in the {server.engine} part"
+    reason = f"live files of {server.title}; its data are in the {part} part"
     return Exclusion(f"{path}/*", reason)
 
 
 def _exclusions(settings: Settings, covers: Iterable[Cover]) -> tuple[Exclusion, ...]:
     """Return what is left out: always, by the settings, and as what a service with skip keeps."""
-    said = (*ALWAYS_EXCLUDED, *settings.stack.exclusions)
+    recipes = recipes_used([each.container for each in covers], settings.table)
+    said = (*_always_excluded(recipes), *settings.stack.exclusions)
     services = (*settings.services, *(each.service for each in covers if each.service))
     skipped = {
         path: Exclusion(path, each.reason)
@@ -166,7 +219,22 @@ def _exclusions(settings: Settings, covers: Iterable[Cover]) -> tuple[Exclusion,
         for path in each.paths
         if not any(exclusion.leaves_out(path) for exclusion in said)
     }
-    return (*said, *skipped.values())
+    elsewhere = (
+        Exclusion(f"{recipe.folder}/{path}", f"it is in the {part} part")
+        for part, recipe in recipes.items()
+        for path in recipe.paths
+        if not any(exclusion.leaves_out(f"{recipe.folder}/{path}") for exclusion in said)
+    )
+    return (*said, *skipped.values(), *elsewhere)
+
+
+def _always_excluded(recipes: Mapping[str, Recipe]) -> Iterator[Exclusion]:
+    """Yield what always is left out; of a service with a recipe the reason is another."""
+    folders = {f"{recipe.folder}/*": part for part, recipe in recipes.items()}
+    for each in ALWAYS_EXCLUDED:
+        part = folders.get(each.path)
+        reason = f"its data are in the {part} part; the rest is its image's"
+        yield replace(each, reason=reason) if part else each
 
 
 def _after_exclusions(
@@ -174,7 +242,7 @@ def _after_exclusions(
 ) -> Cover:
     """Return how a container is saved if what it mounts is left out, or is not, or is nothing."""
     kind = saved.service.kind if saved.service else None
-    if kind is Kind.DUMP and saved.covered:
+    if saved.part or (kind is Kind.DUMP and saved.covered):
         return saved
     if saved.service and saved.service.dump == "influxdb":  # its live files always are left out
         exclusions = tuple(each for each in exclusions if each not in ALWAYS_EXCLUDED)

@@ -19,10 +19,13 @@ from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_
 from ..services.archive import PackStack, literal, tar_words
 from ..services.at_rest import AtRest, copy_at_rest
 from ..services.influx import DumpInflux, InfluxFacts, RemoveFolder, SweepInflux
+from ..services.quiesce import Resume
+from ..services.recipe import DUMP_FOLDER, RECIPES, RecipeInUse
 from ..services.sql import SqlServer
 from ..services.sql_pack import PackDumps
 from ..services.sqlite import COPIES, CopySqlite
 from ..steps import File, Scene, Step
+from ..targets import COMMANDS_LOCK
 from ..transfer import Claim, Send
 
 PACK_LIMIT_S = 24 * 3600.0
@@ -38,13 +41,15 @@ class BackupFacts:
     program: str
     folder: str
     members: tuple[str, ...]
-    kinds: tuple[str, ...] = tuple(PARTS)
+    kinds: tuple[str, ...] = tuple(kind for kind in PARTS if kind not in RECIPES)
     as_root: tuple[str, ...] = ()
     exclusions: tuple[str, ...] = ()
     influx: InfluxFacts | None = None
     influx_error: str = ""
     servers: tuple[SqlServer, ...] = ()
     """The database servers that are dumped as SQL."""
+    recipes: tuple[RecipeInUse, ...] = ()
+    """The services that have a part of their own, with their databases."""
     at_rest: tuple[AtRest, ...] = ()
     """What is stopped while it is copied."""
     limit_s: float = 3600.0
@@ -78,8 +83,9 @@ def general_archive(job: Job) -> Iterator[Step]:
     at_rest = tuple(path for each in facts.at_rest for path in each.paths)
     without = (*facts.exclusions, *map(literal, at_rest))
     yield CopySqlite("pi", facts.folder, facts.members, without, copies, facts.as_root)
+    guard = posixpath.join(facts.folder, BACKUPS, COMMANDS_LOCK)
     for each in facts.at_rest:
-        yield from copy_at_rest("pi", facts.folder, each, copies, facts.as_root)
+        yield from copy_at_rest("pi", facts.folder, each, copies, facts.as_root, guard)
     in_copies = (f"{posixpath.basename(copies)}/{each}" for each in facts.exclusions if at_rest)
     tar = tar_words(facts.as_root, facts.folder, (*facts.exclusions, *in_copies))
     limits = (PACK_LIMIT_S, facts.expected_bytes)
@@ -119,6 +125,28 @@ def mariadb_archive(job: Job) -> Iterator[Step]:
 def postgres_archive(job: Job) -> Iterator[Step]:
     """Dump every PostgreSQL with its roles, prove each, put them into one plain tar."""
     yield PackDumps(job.output, servers_of(job.facts, "postgres"), SQL_LIMIT_S)
+
+
+def recipe_archive_of(name: str) -> Rule:
+    """Return the rule that makes the part of one recipe."""
+
+    @rule(f"pi:backups/{{runtag}}.{PARTS[name]}", retries=2)
+    def recipe_archive(job: Job) -> Iterator[Step]:
+        """Let the service be quiet, dump its database, pack both together, let it go on."""
+        facts: BackupFacts = job.facts
+        (used,) = (each for each in facts.recipes if each.name == name)
+        quiet = used.quiet("pi", posixpath.join(facts.folder, BACKUPS))
+        if quiet:
+            yield quiet
+        folder = posixpath.join(facts.folder, used.recipe.folder)
+        tar = tar_words(facts.as_root, folder, used.exclusions)
+        files = (*tar, *(f"./{each}" for each in used.recipe.paths))
+        docker = ("docker",)
+        yield PackDumps(job.output, (used.server,), PACK_LIMIT_S, docker, files, DUMP_FOLDER)
+        if quiet:
+            yield Resume(quiet)
+
+    return recipe_archive
 
 
 def servers_of(facts: BackupFacts, engine: str) -> tuple[SqlServer, ...]:
@@ -173,7 +201,7 @@ def backup_book(vaults: tuple[str, ...]) -> RuleBook:
     """Return the rules of a backup that is copied to these vaults."""
     copies = [each for vault in vaults for each in copies_to(vault)]
     archives = (general_archive, influx_archive, mariadb_archive, postgres_archive)
-    return RuleBook(*archives, manifest, *copies)
+    return RuleBook(*archives, *map(recipe_archive_of, RECIPES), manifest, *copies)
 
 
 def set_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ..errors import StepFailed
 from ..steps import Command, Scene, Step
 from .quiesce import Resume, stopped
+from .stack import guarded
 
 COPY_LIMIT_S = 6 * 3600.0
 FREE_BYTES = 50_000_000
@@ -50,12 +51,17 @@ def _is_in(path: str, place: str) -> bool:
 
 
 def copy_at_rest(
-    host_role: str, folder: str, rest: AtRest, target: str, as_root: tuple[str, ...]
+    host_role: str,
+    folder: str,
+    rest: AtRest,
+    target: str,
+    as_root: tuple[str, ...],
+    guard: str,
 ) -> Iterator[Step]:
     """Stop it, copy its files below `target`, let it go on."""
     backups = posixpath.dirname(target)
     quiets = [stopped(host_role, each, backups) for each in rest.containers]
-    copy = CopyAtRest(host_role, folder, rest.paths, target, as_root)
+    copy = CopyAtRest(host_role, folder, rest.paths, target, as_root, guard)
     yield CheckRoom(copy)
     yield from quiets
     yield copy
@@ -64,19 +70,24 @@ def copy_at_rest(
 
 @dataclass(frozen=True, slots=True)
 class CopyAtRest:
-    """Copy files and folders of the stack as they are, with their paths, below a folder."""
+    """Copy files and folders of the stack as they are, with their paths, below a folder.
+
+    Under the lock of all that changes a host: a copy that outlives its run would go on writing
+    into the copies of the next one.
+    """
 
     host_role: str
     folder: str
     paths: tuple[str, ...]
     target: str
     as_root: tuple[str, ...]
+    guard: str
 
     @property
     def command(self) -> Command:
         """The copy."""
         cp = ("cp", "--archive", "--reflink=auto", "--parents", "--", *self.paths, self.target)
-        return Command((*self.as_root, "env", "-C", self.folder, *cp), limit_s=COPY_LIMIT_S)
+        return guarded(self.guard, (*self.as_root, "env", "-C", self.folder, *cp), COPY_LIMIT_S)
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
