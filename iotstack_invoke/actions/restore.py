@@ -349,6 +349,8 @@ class _Restore:
         """Tell what would differ: what is replaced, what is new, what stays as it is."""
         folder, present = self.target.folder, self.before.present()
         lives = {each.live for each in facts.items}
+        deep = [each for each in lives if posixpath.relpath(each, folder).count("/") > 1]
+        present |= set(self.target.host.look(deep))
         inside = {each for each in lives if posixpath.dirname(each) != folder}
         databases = [f"database {name} of InfluxDB" for name in facts.databases]
         if facts.server and facts.server_there and not databases:
