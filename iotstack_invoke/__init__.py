@@ -19,7 +19,9 @@ A room imports only from rooms below it, or beside it where no circle arises.
                                            influx2, influx2_check: InfluxDB 2, experimental;
                                            sql, sql_pack, sql_load: MariaDB and PostgreSQL;
                                            alone: containers of our own;
-                                           sqlite, sqlite_copy: databases in files, copied whole
+                                           sqlite, sqlite_copy: databases in files, copied whole;
+                                           quiesce, at_rest: who is quiet or stopped meanwhile;
+                                           recipe: services saved with their database
     engine  log  report  site  findings    a plan, done; what is written down; what is seen; where
     hooks                                  the stack, its backups and its vaults are; what is fit;
                                            the owner's own programs before and after

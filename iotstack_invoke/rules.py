@@ -29,6 +29,9 @@ PARTS = {
     "influxdb2": "influxdb2-backup.tar",
     "mariadb": "mariadb-backup.tar.gz",
     "postgres": "postgres-backup.sql.gz.tar",
+    "gitea": "gitea-backup.tar.gz",
+    "nextcloud": "nextcloud-backup.tar.gz",
+    "wordpress": "wordpress-backup.tar.gz",
 }
 """What the parts of a set are called behind their runtag, as the seed and IOTstackBackup do."""
 KINDS = {**PARTS, "manifest": "manifest.json", "log": "backup-log.txt"}

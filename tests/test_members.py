@@ -448,3 +448,15 @@ def test_unquote_is_the_inverse(tmp_path, names):
     quoted = [line[line.index('"') :] for line in lines]
     assert [os.fsencode(unquote(each)) for each in quoted] == [b"volumes/x" + n for n in names]
     assert contents(path).count == len(names)
+
+
+def test_a_part_of_a_service_has_its_own_folders_only(tmp_path):
+    """What is at the top of the part is told; neither a stack's folders nor files are taken."""
+    honest_part = (("./html/config", "folder"), ("./db_backup/backup.sql", "file"))
+    tops = frozenset({"html", "db_backup"})
+    path = make(tmp_path / "a", *honest_part)
+    assert list_archive(LocalHost("/"), path, (), tops).refusals == []
+    for hostile in (("./volumes/x", "file"), ("./x.yml", "file"), ("./html", "symlink", "x")):
+        path = make(tmp_path / "a", honest_part[1], hostile)
+        assert len(list_archive(LocalHost("/"), path, (), tops).refusals) == 1, hostile
+    assert contents(make(tmp_path / "a", *honest_part)).refusals

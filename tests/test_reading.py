@@ -192,3 +192,17 @@ def test_a_line_that_breaks_is_no_damage(dump, tmp_path, sshd):
             read_whole(place, str(tmp_path / "nothing"), "influx")
     finally:
         place.close()
+
+
+@pytest.mark.parametrize(("dump", "whole"), [("", True), ("CREATE TABLE t (\n", False)])
+def test_of_a_recipe_one_member_is_a_dump(tmp_path, dump, whole):
+    """A file of the service may be called as the dump is, and holds what it likes."""
+    (tmp_path / "x/html/data/db_backup").mkdir(parents=True)
+    (tmp_path / "x/html/data/db_backup/backup.sql").write_text("no dump at all")
+    if dump:
+        (tmp_path / "x/db_backup").mkdir()
+        (tmp_path / "x/db_backup/backup.sql").write_text(dump)
+    path = tmp_path / "archive"
+    path.write_bytes(gzip.compress(tar(tmp_path / "x")))
+    problems = read_whole(LocalHost("/"), str(path), "nextcloud").problems
+    assert (problems == ()) == whole

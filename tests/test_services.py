@@ -55,7 +55,10 @@ def test_each_container_and_each_other_folder_is_told(little_stack):
     assert lines == [
         "container image saved paths notes",
         "grafana grafana/grafana files; SQLite by online backup volumes/grafana",
-        f"nextcloud nextcloud:30 left out: {NEXTCLOUD} volumes/nextcloud",
+        (
+            f"nextcloud nextcloud:30 left out: {NEXTCLOUD} volumes/nextcloud "
+            'kind = "recipe" in hosts.toml saves it, in maintenance mode meanwhile.'
+        ),
         "volumes/nodered: files, no container uses it",
     ]
     assert little_stack.tree() == before
@@ -331,3 +334,14 @@ def test_a_restore_leaves_influxdb_2_as_it_is(little_stack):
     lines = [line.strip() for line in told.stdout.splitlines()]
     assert "replaces: volumes/nodered" in lines
     assert "stays as it is: volumes/influxdb2" in lines
+
+
+def test_what_a_stopped_service_keeps_elsewhere_is_told(little_stack):
+    """Of kind stop only the paths of the row are copied at rest; what else it mounts is named."""
+    little_stack.runs(bolt="bolt:1", down=("off",), off="off:1")
+    add(little_stack, row("bolt", kind="stop", paths=["volumes/other"]) + row("off", kind="stop"))
+    found = listed(little_stack)
+    assert found["bolt"] == (
+        "stopped while it is copied, but for volumes/bolt: its row names other paths"
+    )
+    assert found["off"] == "it is stopped, so its files are copied as they lie"

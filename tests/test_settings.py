@@ -359,7 +359,7 @@ def test_a_service_of_ones_own_goes_into_the_table():
         (
             'name="x"\nkind="safe"',
             [
-                "kind = 'safe' must be one of copy-safe, sqlite, payload, unsure, dump, stop, skip",
+                "kind = 'safe' must be one of copy-safe, sqlite, payload, unsure, dump, stop, recipe, skip",
             ],
         ),
         (
@@ -639,7 +639,7 @@ def test_the_sample_has_its_commented_blocks():
     assert [lines[block[0]].split("  ")[0] for block in blocks] == [
         "# keep_daily = 7",
         *["# [[stack.exclude]]"] * 4,
-        *["# [[services]]"] * 2,
+        *["# [[services]]"] * 3,
         '# before_backup = [{ run = ["/home/pi/bin/dump-mariadb"], limit_s = 600 }]',
         *["# [[vaults]]"] * 2,
         "# [[hosts]]",
@@ -669,7 +669,7 @@ def test_all_commented_blocks_of_the_sample_are_right_together():
     told = read(uncommented(lines, {number for block in blocks for number in block}))
     assert told.stack.sudo is False
     assert len(told.stack.exclusions) == 4
-    assert [each.kind for each in told.services] == [Kind.SKIP, Kind.STOP]
+    assert [each.kind for each in told.services] == [Kind.SKIP, Kind.STOP, Kind.RECIPE]
     assert [(vault.name, vault.ssh is None) for vault in told.vaults] == [
         ("nas", False),
         ("usb", True),

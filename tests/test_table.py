@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from iotstack_invoke.manifest import Container
+from iotstack_invoke.rules import PARTS
 from iotstack_invoke.services import table as table_room
 from iotstack_invoke.services.table import (
     DUMPED,
@@ -15,6 +16,8 @@ from iotstack_invoke.services.table import (
     Service,
     cover,
     image_name,
+    packaged_recipes,
+    packaged_service,
     read_row,
     read_table,
     row_mistakes,
@@ -62,10 +65,11 @@ def how(image, name="x", *rows, running=True):
 
 @pytest.mark.parametrize("row", ROWS, ids=[row["name"] for row in ROWS])
 def test_each_row_is_one_that_hosts_toml_could_hold(row):
-    """No key is unknown or of another type, nothing is missing, and `first` names services."""
-    assert set(row) <= set(ROW_KEYS)
-    assert all(isinstance(value, ROW_KEYS[key]) for key, value in row.items())
-    assert row_mistakes(row) == []
+    """But for recipes no key is unknown, none is of another type, and `first` names services."""
+    given = {key: value for key, value in row.items() if key != "recipe"}
+    assert set(given) <= set(ROW_KEYS)
+    assert all(isinstance(value, ROW_KEYS[key]) for key, value in given.items())
+    assert row_mistakes(given, packaged_service(row["name"])) == []
     assert set(row.get("first", ())) <= {each["name"] for each in ROWS}
     assert row.get("reason", "x").strip()
     assert row.get("notes", "x.").endswith(".")
@@ -289,3 +293,51 @@ def test_influxdb_3_is_never_covered_while_it_runs(name, image):
     assert how(image, name).startswith("NOT COVERED: InfluxDB 3 has no backup of its own")
     assert not how(image, name, own(name=name, kind="stop")).startswith("NOT")
     assert "InfluxDB 3" not in how("influxdb:1.8.3", name)
+
+
+# Recipes
+
+
+def recipe_covers(*containers, **rows):
+    table = read_table(own(name=name, kind=kind) for name, kind in rows.items())
+    return {each.container.name: each for each in cover(containers, table)}
+
+
+def test_a_recipe_has_a_part_of_its_own():
+    """What a recipe names is there: its part, its database, a folder that its row is of."""
+    for name, recipe in packaged_recipes().items():
+        assert name in PARTS
+        assert packaged_service(recipe.database)
+        assert all(path.startswith(recipe.folder) for path in packaged_service(name).paths)
+        assert bool(recipe.enter) == bool(recipe.leave and recipe.ask and recipe.awake)
+
+
+def test_a_service_is_saved_with_its_database_where_that_runs():
+    """Without it Gitea is plain files; one that hosts.toml saves otherwise is no recipe's."""
+    gitea, database = container("gitea:1", "gitea"), container("gitea_db:latest", "gitea_db")
+    found = recipe_covers(gitea, database)
+    assert {each.part for each in found.values()} == {"gitea"}
+    assert found["gitea"].how == "in the gitea part, with the dump of gitea_db"
+    assert found["gitea_db"].how == "dumped into the gitea part"
+    assert recipe_covers(gitea)["gitea"].how == "files; SQLite by online backup"
+    off = container("gitea_db:latest", "gitea_db", running=False)
+    assert {each.part for each in recipe_covers(gitea, off).values()} == {""}
+    assert recipe_covers(gitea, database, gitea_db="stop")["gitea"].part == ""
+    assert recipe_covers(gitea, database, gitea="copy-safe")["gitea_db"].part == ""
+
+
+def test_nextcloud_is_saved_where_it_is_switched_on():
+    """It is left out by default; switched on, it is not covered without its database."""
+    both = container("nextcloud:30", "nextcloud"), container("nextcloud_db", "nextcloud_db")
+    assert {each.part for each in recipe_covers(*both).values()} == {""}
+    found = recipe_covers(*both, nextcloud="recipe")
+    assert {each.part for each in found.values()} == {"nextcloud"}
+    alone = recipe_covers(both[0], nextcloud="recipe")["nextcloud"]
+    assert str(alone) == "NOT COVERED: nextcloud_db is no MariaDB that runs and is dumped"
+
+
+def test_only_what_the_package_has_a_recipe_for_is_of_that_kind():
+    """Another service of that kind is a mistake that names those there are."""
+    assert row_mistakes({"name": "x", "kind": "recipe"}) == [
+        "kind = 'recipe' is for gitea, nextcloud, wordpress"
+    ]

@@ -39,6 +39,7 @@ from ..rulebooks.backup import (
 from ..rulebooks.restore import undoable
 from ..rules import KINDS, split_set_name
 from ..runtag import LATEST, Runtag, default_runtag, read_runtag
+from ..services.stack import wait_for_orphans
 from ..sets import removals_in
 from ..settings import Options, Settings
 from ..site import (
@@ -51,6 +52,7 @@ from ..site import (
     unlike_copies,
 )
 from ..steps import PARTIAL
+from ..targets import COMMANDS_LOCK
 from .look import look_at_stack
 from .old_data import remove_expired_here
 from .start import Listing, Start, list_vaults, refuse_folder
@@ -181,7 +183,10 @@ class _Backup:
 
     def _recover(self) -> None:
         """Undo what a dead run left, remove its partial archives, finish its removals."""
-        for undone in self.journal.recover(self.site.host.lines(self.journal.path)):
+        owed = self.site.host.lines(self.journal.path)
+        if owed:
+            wait_for_orphans(self.site.host, f"{self.site.backups}/{COMMANDS_LOCK}")
+        for undone in self.journal.recover(owed):
             self.report.tell(f"undone, left by a run that died: {undone}")
         host, backups = self.site.host, self.site.backups
         names = host.names(backups)

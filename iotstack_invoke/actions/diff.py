@@ -15,6 +15,7 @@ from ..rules import PARTS
 from ..services.influx import facts_of
 from ..services.influx2_check import facts_of as influx2_facts_of
 from ..services.reading import Member, read_dump, read_influx2, read_sql
+from ..services.recipe import RECIPES
 from ..services.sql import ENGINES
 from ..settings import Settings
 from ..site import Site
@@ -87,7 +88,7 @@ def diff(
         return ExitCode.GOOD
     for part, changes in found.items():
         sizes = [_size(each, part) for each in (before, after)]
-        told = f"{len(changes)} differ" if changes else SAME[part]
+        told = f"{len(changes)} differ" if changes else SAME.get(part, SAME["general"])
         report.write(f"{part}: {sizes[0]} → {sizes[1]}: {told}")
         for each in changes:
             report.write_line(f"  {_line(each)}")
@@ -113,7 +114,7 @@ def compare_part(before: Copy, after: Copy, part: str) -> tuple[Change, ...]:
     hashes = [_hash(each, part) for each in (before, after)]
     if hashes[0] and hashes[0] == hashes[1]:
         return ()
-    if part == "general":
+    if part == "general" or part in RECIPES:
         return compare_members(_members(before, part), _members(after, part))
     sizes = _rows if part in ENGINES else _buckets if part == "influxdb2" else _shards
     return compare_sizes(sizes(before, part), sizes(after, part))

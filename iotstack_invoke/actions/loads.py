@@ -12,7 +12,8 @@ from ..manifest import Manifest
 from ..report import Report
 from ..rulebooks.restore import Item, Load, RestoreFacts, aside_folder, used_folder
 from ..services.compose import Found, named
-from ..services.sql import ENGINES, SqlServer, run_in, server_of
+from ..services.recipe import DUMP, RECIPES, data_of
+from ..services.sql import ENGINES, MARIADB, SqlServer, run_in, server_of
 from ..services.sql_dump import PG_TIMESCALE
 from ..services.sql_load import (
     READ_LIMIT_S,
@@ -46,7 +47,7 @@ class Loads:
 
         Raises Refused where a server cannot take its dump in.
         """
-        chosen = []
+        chosen = self._choose_of_recipes(facts, staged=staged)
         for kind in (each for each in facts.kinds if each in ENGINES):
             folder = f"{self.stage}/{kind}"
             if staged:
@@ -58,7 +59,7 @@ class Loads:
                     for each in servers
                 }
             for container, path in dumps.items():
-                load = self._load(facts, kind, container, path)
+                load = self._load(facts, kind, container, path, self._told(kind))
                 wanted = container in self.only or any(
                     is_below(load.server.data, item.live) for item in items
                 )
@@ -67,15 +68,38 @@ class Loads:
                     chosen.append(load)
         return tuple(chosen)
 
+    def _choose_of_recipes(self, facts: RestoreFacts, *, staged: bool) -> list[Load]:
+        """Return the loads of parts that hold a service with its database."""
+        chosen = []
+        for kind in (each for each in facts.kinds if each in RECIPES):
+            path = f"{recipe_folder(self.target, self.stage, kind, facts)}/{DUMP}"
+            told = self._told(kind)
+            root = self.target.as_root
+            if staged and not entries(self.target.host, posixpath.dirname(path), root):
+                continue
+            container = next(iter(told), RECIPES[kind].database)
+            load = replace(self._load(facts, MARIADB.name, container, path, told, kind), part=kind)
+            self._refuse(load)
+            chosen.append(load)
+        return chosen
+
     def _told(self, engine: str) -> Mapping[str, Mapping[str, Any]]:
         """Return what the manifest tells of the servers of one engine, by container."""
         parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
         servers = parts[engine].facts.get("servers", ()) if engine in parts else ()
         return {str(each.get("container")): each for each in servers}
 
-    def _load(self, facts: RestoreFacts, engine: str, container: str, path: str) -> Load:
+    def _load(
+        self,
+        facts: RestoreFacts,
+        engine: str,
+        container: str,
+        path: str,
+        servers: Mapping[str, Mapping[str, Any]],
+        recipe: str = "",
+    ) -> Load:
         there = named(self.found, container)
-        told = self._told(engine).get(container, {})
+        told = servers.get(container, {})
         if there:
             server = server_of(there, engine)
             if (
@@ -85,7 +109,9 @@ class Loads:
                 data = self.target.host.run(Command(words)).out.rstrip("\n")
                 server = replace(server, data=data)
         else:
-            data = str(told.get("data") or DEFAULT_DATA[engine].format(container))
+            default = DEFAULT_DATA[engine].format(container)
+            default = data_of(RECIPES[recipe]) if recipe else default
+            data = str(told.get("data") or default)
             inside = str(told.get("inside") or posixpath.join(*ENGINES[engine].homes[0]))
             data = posixpath.normpath(posixpath.join(self.target.folder, data))
             server = SqlServer(container, engine, data, inside.rstrip("/"))
@@ -150,6 +176,7 @@ class Loads:
 
     def keep_data(
         self,
+        facts: RestoreFacts,
         items: Iterable[Item],
         loads: Iterable[Load],
         servers: Iterable[SqlServer],
@@ -162,13 +189,20 @@ class Loads:
         """
         loaded = {each.server.container for each in loads if not each.beside}
         data = [each.data for each in servers if each.data and each.container not in loaded]
+        data += [
+            f"{self.target.folder}/{recipe.folder}/{path}"
+            for kind, recipe in RECIPES.items()
+            if kind not in facts.kinds
+            for path in recipe.paths
+        ]
         kept = []
         for item in items:
             hollow = [each for each in data if is_below(each, item.live)]
             if any(self._holds(each) and not self._holds(_staged(item, each)) for each in hollow):
                 report.warn(
                     f"  {posixpath.relpath(item.live, self.target.folder)} stays as it is: a "
-                    "database keeps its data there, and the backup does not hold all of them."
+                    "database, or a service with one, keeps its data there, and the backup does "
+                    "not hold all of them."
                 )
             else:
                 kept.append(item)
@@ -181,6 +215,13 @@ class Loads:
 def _staged(item: Item, path: str) -> str:
     """Return where what lies at a path within a live item lies in the staged one."""
     return posixpath.normpath(posixpath.join(item.staged, posixpath.relpath(path, item.live)))
+
+
+def recipe_folder(target: Target, stage: str, kind: str, facts: RestoreFacts) -> str:
+    """Return where the part of a recipe is staged."""
+    if facts.volumes_apart:
+        return f"{target.folder}/volumes/.restore-{posixpath.basename(stage)}/{kind}"
+    return f"{stage}/{kind}"
 
 
 def is_below(path: str, place: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -15,6 +15,7 @@ from ..hosts import LocalHost
 from ..manifest import LeftOut, utc_text
 from ..rulebooks.backup import BackupFacts
 from ..rules import PARTS
+from ..services.at_rest import AtRest, merged
 from ..services.compose import (
     COMPOSE_FILES,
     Found,
@@ -26,15 +27,18 @@ from ..services.compose import (
 )
 from ..services.influx import InfluxFacts, influx_facts
 from ..services.influx2 import Influx2Facts, influx2_facts, server_version
-from ..services.sql import SqlServer, servers_in
+from ..services.recipe import RecipeInUse
+from ..services.sql import SqlServer, server_of, servers_in
 from ..services.table import (
     Cover,
     Kind,
+    Recipe,
     Table,
     cover,
     influxdb_3,
     is_below_stack,
     is_influxdb_3,
+    recipes_used,
 )
 from ..sets import GOOD, BackupSet
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
@@ -60,9 +64,13 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
     services = look_at_services(influx.found, settings, folder)
     servers = services.servers
     influx2 = _look_at_influx2(host, services, folder)
-    dumped = (live for each in servers for live in _live_files(each, folder))
+    dumped = [live for each in servers for live in _live_files(each, folder, each.engine)]
+    dumped += [
+        live for each in services.recipes for live in _live_files(each.server, folder, each.name)
+    ]
     exclusions = (*services.exclusions, *influx2.exclusions, *dumped)
     engines = {each.engine for each in servers}
+    engines |= {each.name for each in services.recipes}
     made = {"general", *engines, *(("influx",) if influx.facts or influx.error else ())}
     made |= {"influxdb2"} if influx2.facts or influx2.error else set()
     now = datetime.now().astimezone()
@@ -81,6 +89,8 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
         influx2=influx2.facts,
         influx2_error=influx2.error,
         servers=servers,
+        recipes=services.recipes,
+        at_rest=services.at_rest,
         limit_s=settings.influx.limit_s,
         started_utc=utc_text(datetime.now(UTC)),
         zone=f"{time.tzname[time.localtime().tm_isdst > 0]} {now.strftime('%z')}",
@@ -120,6 +130,10 @@ class Services:
     """Those that run and are dumped as SQL."""
     influx2: tuple[Found, ...] = ()
     """The InfluxDB 2s that run."""
+    recipes: tuple[RecipeInUse, ...] = ()
+    """Those that have a part of their own, with their databases."""
+    at_rest: tuple[AtRest, ...] = ()
+    """Those that run and are stopped while they are copied."""
 
     def warnings(self, influx: str) -> tuple[str, ...]:
         """Return what is not covered, but for the container `influx`: that is told of already."""
@@ -137,7 +151,9 @@ def look_at_services(found: Iterable[Found], settings: Settings, folder: str) ->
     for each in covers:
         paths = paths_in_stack(known[each.container.name], folder)
         saved.append(SavedService(_after_exclusions(each, paths, exclusions, table), paths))
-    running = [known[each.container.name] for each in covers if each.container.running]
+    running = [
+        known[each.container.name] for each in covers if each.container.running and not each.part
+    ]
     influx2 = tuple(
         known[each.container.name]
         for each in covers
@@ -146,12 +162,70 @@ def look_at_services(found: Iterable[Found], settings: Settings, folder: str) ->
         and each.service
         and each.service.dump == "influxdb2"
     )
-    return Services(tuple(saved), exclusions, servers_in(running, table), influx2)
+    return Services(
+        tuple(saved),
+        exclusions,
+        servers_in(running, table),
+        influx2,
+        tuple(_recipes(covers, known, settings)),
+        merged(_to_stop(covers, exclusions, folder)),
+    )
 
 
-def _live_files(server: SqlServer, folder: str) -> Iterator[Exclusion]:
+def _recipes(
+    covers: tuple[Cover, ...], known: Mapping[str, Found], settings: Settings
+) -> Iterator[RecipeInUse]:
+    """Yield the services that are saved by a recipe, with what the settings leave out of each."""
+    used = recipes_used([each.container for each in covers], settings.table)
+    for each in covers:
+        if not each.part or not each.service or each.service.name != each.part:
+            continue
+        recipe = used[each.part]
+        inside = f"{recipe.folder}/"
+        yield RecipeInUse(
+            each.part,
+            recipe,
+            each.container.name,
+            each.container.running,
+            server_of(known[recipe.database], "mariadb"),
+            tuple(
+                exclusion.path.removeprefix(inside)
+                for exclusion in settings.stack.exclusions
+                if exclusion.path.startswith(inside)
+            ),
+        )
+
+
+def _to_stop(
+    covers: Iterable[Cover], exclusions: tuple[Exclusion, ...], folder: str
+) -> Iterator[AtRest]:
+    """Yield what is stopped for its copy: each container that runs, with what there is of it."""
+    for each in covers:
+        if each.service and each.service.kind is Kind.STOP and each.container.running:
+            paths = tuple(
+                path
+                for path in each.service.paths
+                if _may_be_there(f"{folder}/{path}")
+                and not any(exclusion.leaves_out(path) for exclusion in exclusions)
+            )
+            if paths:
+                yield AtRest((each.container.name,), paths)
+
+
+def _may_be_there(path: str) -> bool:
+    """Tell whether there is something, or we may not look."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _live_files(server: SqlServer, folder: str, part: str) -> Iterator[Exclusion]:
     """Return what the general part leaves out of a server that is dumped."""
-    data = f"live files of {server.title}; its data are in the {server.engine} part"
+    data = f"live files of {server.title}; its data are in the {part} part"
     for place, reason in ((server.data, data), (server.logs, f"live logs of {server.title}")):
         if is_below_stack(path := os.path.relpath(place or "/", folder)):
             yield Exclusion(f"{path}/*", reason)
@@ -159,7 +233,8 @@ def _live_files(server: SqlServer, folder: str) -> Iterator[Exclusion]:
 
 def _exclusions(settings: Settings, covers: Iterable[Cover]) -> tuple[Exclusion, ...]:
     """Return what is left out: always, by the settings, and as what a service with skip keeps."""
-    said = (*ALWAYS_EXCLUDED, *settings.stack.exclusions)
+    recipes = recipes_used([each.container for each in covers], settings.table)
+    said = (*_always_excluded(recipes), *settings.stack.exclusions)
     services = (*settings.services, *(each.service for each in covers if each.service))
     skipped = {
         path: Exclusion(path, each.reason)
@@ -168,7 +243,22 @@ def _exclusions(settings: Settings, covers: Iterable[Cover]) -> tuple[Exclusion,
         for path in each.paths
         if not any(exclusion.leaves_out(path) for exclusion in said)
     }
-    return (*said, *skipped.values())
+    elsewhere = (
+        Exclusion(f"{recipe.folder}/{path}", f"it is in the {part} part")
+        for part, recipe in recipes.items()
+        for path in recipe.paths
+        if not any(exclusion.leaves_out(f"{recipe.folder}/{path}") for exclusion in said)
+    )
+    return (*said, *skipped.values(), *elsewhere)
+
+
+def _always_excluded(recipes: Mapping[str, Recipe]) -> Iterator[Exclusion]:
+    """Yield what always is left out; of a service with a recipe the reason is another."""
+    folders = {f"{recipe.folder}/*": part for part, recipe in recipes.items()}
+    for each in ALWAYS_EXCLUDED:
+        part = folders.get(each.path)
+        reason = f"its data are in the {part} part; the rest is its image's"
+        yield replace(each, reason=reason) if part else each
 
 
 def _after_exclusions(
@@ -176,15 +266,19 @@ def _after_exclusions(
 ) -> Cover:
     """Return how a container is saved if what it mounts is left out, or is not, or is nothing."""
     kind = saved.service.kind if saved.service else None
-    if kind is Kind.DUMP and saved.covered:
+    if saved.part or (kind is Kind.DUMP and saved.covered):
         return saved
     if saved.service and saved.service.dump == "influxdb":  # its live files always are left out
         exclusions = tuple(each for each in exclusions if each not in ALWAYS_EXCLUDED)
     reasons = {path: each.reason for path in paths for each in exclusions if each.leaves_out(path)}
     copied = [path for path in paths if path not in reasons]
-    if kind is Kind.SKIP and copied:
+    if kind is Kind.STOP and saved.service:
+        own = saved.service.paths
+        copied = [e for e in copied if not any(f"{e}/".startswith(f"{o}/") for o in own)]
+    if kind in (Kind.SKIP, Kind.STOP) and copied:
         how = f"{saved.how}, but for {', '.join(copied)}: its row names other paths"
-        return replace(saved, how=how, covered=not table.is_database(saved.container.image))
+        covered = kind is Kind.STOP or not table.is_database(saved.container.image)
+        return replace(saved, how=how, covered=covered)
     if kind is Kind.SKIP:
         return saved
     if reasons and not copied:
@@ -328,7 +422,7 @@ class Room:
     unpacked_bytes: int
     """What tar will read for the general part: a guess, for the progress."""
     copies_bytes: int = 0
-    """What copies of SQLite files take until they are packed; 0 where nobody knows yet."""
+    """What copies of files take until they are packed; of SQLite 0 where nobody knows yet."""
 
     @property
     def needed_bytes(self) -> int:
@@ -358,6 +452,9 @@ def look_for_room(
             host, facts, paths, (f"{facts.folder}/{each}" for each in facts.exclusions), limit_s
         )
         general_bytes = int(unpacked * PACKED_SHARE)
+    at_rest = [f"{facts.folder}/{path}" for each in facts.at_rest for path in each.paths]
+    if at_rest:
+        copies_bytes += _used(host, facts, at_rest, (), limit_s)
     influx_bytes = 0
     if facts.influx and influx:
         influx_bytes = int(influx.size_bytes * GROWTH)
@@ -398,7 +495,7 @@ def refuse_without_room(host: LocalHost, room: Room, backups: str) -> None:
         raise Refused(
             f"{backups} has {free:,} bytes free, and this backup needs about "
             f"{room.needed_bytes:,}: {room.general_bytes:,} for the general part, "
-            f"{room.copies_bytes:,} for copies of SQLite files meanwhile, and twice "
+            f"{room.copies_bytes:,} for copies of files meanwhile, and twice "
             f"{room.influx_bytes:,} for InfluxDB's dump and its tar, and {room.sql_bytes:,} for "
             "the dumps of other databases. Make room, or keep fewer backups ([stack] keep in "
             "hosts.toml)."

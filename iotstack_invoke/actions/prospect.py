@@ -17,12 +17,14 @@ from ..services.influx import BACKUP_INSIDE
 from ..services.influx2 import data_folders, steps_by_hand
 from ..services.influx_server import Server
 from ..services.members import Contents, list_archive
+from ..services.recipe import RECIPES
 from ..services.sql import ENGINES, servers_in
+from ..services.table import Recipe
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
 from ..targets import ANY_EXIT, Target, device, entries
-from .loads import Loads, is_below
+from .loads import Loads, is_below, recipe_folder
 from .target_checks import (
     INFLUX_FOLDER,
     influx_apart,
@@ -45,10 +47,10 @@ def sql_bytes(backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str]
     """Return how large the dumps of SQL of a backup are, unpacked; a guess without a manifest."""
     parts = {part.kind: part for part in manifest.made} if manifest else {}
     total = 0
-    for kind in (each for each in kinds if each in ENGINES):
+    for kind in (each for each in kinds if each in ENGINES or each in RECIPES):
         servers = parts[kind].facts.get("servers", ()) if kind in parts else ()
         told = sum(int(each.get("sql_bytes", 0)) for each in servers)
-        total += told or 10 * backup.files[kind].size_bytes
+        total += told or (10 if kind in ENGINES else 1) * backup.files[kind].size_bytes
     return total
 
 
@@ -59,10 +61,13 @@ def sizes_unpacked(
     wanted = tuple(kinds) or backup.parts
     sizes = {kind: backup.files[kind].size_bytes for kind in wanted}
     parts = {part.kind: part for part in manifest.made} if manifest else {}
-    told = int(parts["general"].facts.get("unpacked_bytes", 0)) if "general" in parts else 0
+    held = 0
+    for kind in (each for each in wanted if each == "general" or each in RECIPES):
+        told = int(parts[kind].facts.get("unpacked_bytes", 0)) if kind in parts else 0
+        held += told or sizes[kind] * 3
     return {
         "the archives": sum(sizes.values()) if fetched else 0,
-        "what they hold": (told or sizes["general"] * 3) if "general" in sizes else 0,
+        "what they hold": held,
         "InfluxDB": 3 * sizes.get("influx", 0),
         "SQL dumps, and databases": 3 * sql_bytes(backup, manifest, wanted),
     }
@@ -223,7 +228,10 @@ class Prospect:
         if self._influx2 and {self._influx2, "influxdb2"} & set(self.wish.names):
             raise Refused(f"{self.by_hand} Nothing was changed.")
         container = self.settings.influx.container
-        wanted = {"general"} if self.wish.names else set()
+        recipes = {each for each in kinds if each in RECIPES and each in self.wish.names}
+        owned = {each for each in kinds if RECIPES.get(each) in self._recipes_of_databases()}
+        wanted = {"general"} if set(self.wish.names) - recipes else set()
+        wanted |= recipes | owned
         if self.wish.databases or {container, "influxdb"} & set(self.wish.names):
             wanted.add("influx")
         if self.wish.names:  # which dumps are theirs is known when they are staged
@@ -234,6 +242,10 @@ class Prospect:
                 "needs it. Nothing was changed. Take another backup: inv list shows them."
             )
         return tuple(kind for kind in kinds if kind in wanted)
+
+    def _recipes_of_databases(self) -> list[Recipe]:
+        """Return the recipes whose database was asked for by its name."""
+        return [each for each in RECIPES.values() if each.database in self.wish.names]
 
     def _refuse_without_server(self, compose: tuple[str, ...], name: str) -> None:
         told = self.target.host.run(Command((*compose, "config", "--services"), ANY_EXIT))
@@ -298,6 +310,7 @@ class Prospect:
         """
         if "general" not in facts.kinds:
             facts, _ = self._with_loads(facts, [], staged=contents is None)
+            facts = self._with_recipes(facts, staged=contents is None)
             self._refuse_mounts(facts)
             return facts
         host, root = self.target.host, self.target.as_root
@@ -334,8 +347,43 @@ class Prospect:
             file = next((n for n in COMPOSE_FILES if n in top), "")
             compose = (*compose, *_file_words(self.target.folder, file, {**there, **top}))
         facts = replace(facts, items=tuple(chosen), compose=compose)
+        facts = self._with_recipes(facts, staged=contents is None)
         self._refuse_mounts(facts)
         return facts
+
+    def _with_recipes(self, facts: RestoreFacts, *, staged: bool) -> RestoreFacts:
+        """Return the facts with what is swapped of services that have a part of their own.
+
+        It comes behind the items, which may put the folder around it in place.
+        """
+        host, root = self.target.host, self.target.as_root
+        items, quiet = [], []
+        for kind in (each for each in facts.kinds if each in RECIPES):
+            if self.wish.only and kind not in self.wish.names:
+                continue  # its database alone was asked for
+            recipe = RECIPES[kind]
+            folder = recipe_folder(self.target, self.stage, kind, facts)
+            quiet.append((kind, self._container_of(kind)))
+            for path in recipe.paths:
+                above, name = posixpath.split(f"{folder}/{path}")
+                if staged and name not in entries(host, above, root):
+                    continue  # what the part does not hold stays
+                live = f"{recipe.folder}/{path}"
+                item = self._item(facts, live, live, f"{above}/{name}")
+                # Not within the old folder, which is put aside whole where it is an item as well.
+                aside, used = (
+                    f"{each(facts, live)}/parts/{kind}/{path}"
+                    for each in (aside_folder, used_folder)
+                )
+                items.append(replace(item, aside=aside, used=used))
+        return replace(facts, items=(*facts.items, *items), quiet=tuple(quiet))
+
+    def _container_of(self, kind: str) -> str:
+        """Return the container of a service with a recipe: the one here, or that of its name."""
+        found = inspect_all(self.target.host, self.target.docker)
+        table = self.settings.table
+        services = ((each.container.name, table.service_of(each.container)) for each in found)
+        return next((name for name, service in services if service and service.name == kind), kind)
 
     def _with_loads(
         self, facts: RestoreFacts, items: list[Item], *, staged: bool
@@ -353,7 +401,7 @@ class Prospect:
                     self._refuse_without_server(facts.compose, each.server.container)
         if staged:
             servers = servers_in(found, self.settings.table)
-            items = loads.keep_data(items, chosen, servers, self.report)
+            items = loads.keep_data(facts, items, chosen, servers, self.report)
         items = self._without_influx2(items, found)
         return replace(facts, loads=chosen), items
 
@@ -385,7 +433,7 @@ class Prospect:
         """Raise Refused where something that was asked for is not in the backup."""
         held = {_name(each) for each in items}
         known = {self.settings.influx.container, "influxdb"}
-        known |= {each.server.container for each in loads}
+        known |= {each.server.container for each in loads} | {each.part for each in loads}
         absent = [name for name in self.wish.names if name not in held | known]
         if absent:
             raise Refused(

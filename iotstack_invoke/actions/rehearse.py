@@ -24,7 +24,8 @@ from ..rulebooks.restore import RESTORE, Load, undoable
 from ..rules import BACKUPS
 from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE
-from ..services.sql import ENGINES, SqlServer
+from ..services.recipe import DUMP, RECIPES
+from ..services.sql import ENGINES, MARIADB, SqlServer
 from ..services.stack import wait_for_orphans
 from ..settings import Settings
 from ..site import Site, look_everywhere
@@ -35,7 +36,11 @@ from .prospect import records_in, sizes_unpacked
 from .restore import Ledger
 
 SCRATCH = "rehearsal"
-DATABASES = {"influx": "InfluxDB", **{each.name: each.title for each in ENGINES.values()}}
+DATABASES = {
+    "influx": "InfluxDB",
+    **{each.name: each.title for each in ENGINES.values()},
+    **{name: f"the database of {name}" for name in RECIPES},
+}
 PULL_LIMIT_S = 1800.0
 REMOVE_LIMIT_S = 3600.0
 
@@ -212,9 +217,12 @@ class _Rehearsal:
             for told in part.facts.get("servers", ()):
                 stage = f"{self.scratch}/{RESTORE}/{self.copy.runtag}"
                 data = f"{stage}/databases/{told['container']}"
-                server = SqlServer(told["container"], part.kind, data, told["inside"])
-                plain = server.member.removesuffix(".gz")
-                yield Load(server, f"{stage}/{part.kind}/{plain}", data, aside="", used="")
+                recipe = part.kind if part.kind in RECIPES else ""
+                engine = MARIADB.name if recipe else part.kind
+                server = SqlServer(told["container"], engine, data, told["inside"])
+                plain = DUMP if recipe else server.member.removesuffix(".gz")
+                staged = f"{stage}/{part.kind}/{plain}"
+                yield Load(server, staged, data, aside="", used="", part=recipe)
 
     def _with_timescale(self) -> set[str]:
         """Return the containers whose dumps a restore does not load."""
@@ -277,7 +285,8 @@ class _Rehearsal:
     def _good(self, facts: RehearsalFacts, result: RunResult) -> int:
         copy = self.copy
         loaded = bool(facts.image) or "influx" not in facts.kinds
-        loaded &= {each.server.engine for each in facts.loads} == set(facts.kinds) & set(ENGINES)
+        dumped = set(facts.kinds) & {*ENGINES, *RECIPES}
+        loaded &= {each.part or each.server.engine for each in facts.loads} == dumped
         loaded &= all(facts.images.values()) and "influxdb2" not in copy.backup.parts
         self.site.checks.add(
             Check(

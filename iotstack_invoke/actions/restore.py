@@ -173,10 +173,11 @@ class _Restore:
         self._tell_room(facts)
         contents = self.before.contents(facts)
         targets = self._staging_targets(facts)
+        if contents is None and "general" not in facts.kinds:
+            contents = Contents()
         if contents:
             facts = self.before.with_items(facts, contents)
             self._tell_items(facts, contents)
-        if contents or "general" not in facts.kinds:
             targets = [f"pi:restored/{self.runtag}"]
         for line in hook_lines(self.hooks, "restore"):
             self.report.write(line)
@@ -352,6 +353,7 @@ class _Restore:
         """Tell what would differ: what is replaced, what is new, what stays as it is."""
         folder, present = self.target.folder, self.before.present()
         lives = {each.live for each in facts.items}
+        present = self._with_parts(present, lives)
         inside = {each for each in lives if posixpath.dirname(each) != folder}
         databases = [f"database {name} of InfluxDB" for name in facts.databases]
         if facts.server and facts.server_there and not databases:
@@ -368,6 +370,13 @@ class _Restore:
         for refusal in contents.refusals:
             self.report.warn(f"  would be refused: {refusal}")
 
+    def _with_parts(self, present: set[str], lives: set[str]) -> set[str]:
+        """Return what there is, with what is swapped of a folder in place of the folder."""
+        folder = self.target.folder
+        deep = {each for each in lives if posixpath.relpath(each, folder).count("/") > 1}
+        around = {each for each in present if any(one.startswith(f"{each}/") for one in deep)}
+        return present - (around - lives) | set(self.target.host.look(deep))
+
     def _listed(self, paths: Iterable[str]) -> str:
         told = ", ".join(path.removeprefix(f"{self.target.folder}/") for path in paths)
         return told or "nothing"
@@ -377,10 +386,9 @@ class _Restore:
         lives = {each.live for each in facts.items}
         inside = {each for each in lives if posixpath.dirname(each) != self.target.folder}
         influx = f"{self.target.folder}/{INFLUX_FOLDER}"
+        present = self._with_parts(self.before.present(), lives)
         self.report.write(f"  restored: {self._listed(sorted(lives))}")
-        self.report.write(
-            f"  left as it was: {self._listed(sorted(self.before.present() - inside - {influx}))}"
-        )
+        self.report.write(f"  left as it was: {self._listed(sorted(present - inside - {influx}))}")
 
     def _end(self, result: RunResult, hooked: Occasion, left: str) -> int:
         log = hooked.log

@@ -16,13 +16,17 @@ from datetime import UTC, datetime
 from ..errors import StepFailed
 from ..manifest import RECORDS_ENDING, Container, LeftOut, Manifest, Part, utc_text
 from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_name
-from ..services.archive import PackStack, tar_words
+from ..services.archive import PackStack, literal, tar_words
+from ..services.at_rest import AtRest, copy_at_rest
 from ..services.influx import DumpInflux, InfluxFacts, RemoveFolder, SweepInflux
 from ..services.influx2 import Influx2Facts, SweepInflux2, dump_of
+from ..services.quiesce import Resume
+from ..services.recipe import DUMP_FOLDER, RECIPES, RecipeInUse
 from ..services.sql import SqlServer
 from ..services.sql_pack import PackDumps
 from ..services.sqlite import COPIES, CopySqlite
 from ..steps import File, Scene, Step
+from ..targets import COMMANDS_LOCK
 from ..transfer import Claim, Send
 
 PACK_LIMIT_S = 24 * 3600.0
@@ -38,7 +42,7 @@ class BackupFacts:
     program: str
     folder: str
     members: tuple[str, ...]
-    kinds: tuple[str, ...] = tuple(PARTS)
+    kinds: tuple[str, ...] = tuple(kind for kind in PARTS if kind not in RECIPES)
     as_root: tuple[str, ...] = ()
     exclusions: tuple[str, ...] = ()
     influx: InfluxFacts | None = None
@@ -47,6 +51,10 @@ class BackupFacts:
     influx2_error: str = ""
     servers: tuple[SqlServer, ...] = ()
     """The database servers that are dumped as SQL."""
+    recipes: tuple[RecipeInUse, ...] = ()
+    """The services that have a part of their own, with their databases."""
+    at_rest: tuple[AtRest, ...] = ()
+    """What is stopped while it is copied."""
     limit_s: float = 3600.0
     started_utc: str = ""
     zone: str = ""
@@ -69,13 +77,22 @@ def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...
 
 @rule("pi:backups/{runtag}.general-backup.tar.gz")
 def general_archive(job: Job) -> Iterator[Step]:
-    """Copy the SQLite files, then pack compose files, services/ and volumes/ with the copies."""
+    """Copy the SQLite files, then pack compose files, services/ and volumes/ with the copies.
+
+    What is to be at rest is stopped, copied and started before, one service after the other.
+    """
     facts: BackupFacts = job.facts
     copies = posixpath.join(facts.folder, COPIES)
-    yield CopySqlite("pi", facts.folder, facts.members, facts.exclusions, copies, facts.as_root)
-    tar = tar_words(facts.as_root, facts.folder, facts.exclusions)
+    at_rest = tuple(path for each in facts.at_rest for path in each.paths)
+    without = (*facts.exclusions, *map(literal, at_rest))
+    yield CopySqlite("pi", facts.folder, facts.members, without, copies, facts.as_root)
+    guard = posixpath.join(facts.folder, BACKUPS, COMMANDS_LOCK)
+    for each in facts.at_rest:
+        yield from copy_at_rest("pi", facts.folder, each, copies, facts.as_root, guard)
+    in_copies = (f"{posixpath.basename(copies)}/{each}" for each in facts.exclusions if at_rest)
+    tar = tar_words(facts.as_root, facts.folder, (*facts.exclusions, *in_copies))
     limits = (PACK_LIMIT_S, facts.expected_bytes)
-    yield PackStack(job.output, tar, facts.members, *limits, copies, facts.as_root)
+    yield PackStack(job.output, tar, facts.members, *limits, copies, facts.as_root, at_rest)
     yield RemoveFolder("pi", copies, facts.as_root)
 
 
@@ -128,6 +145,28 @@ def mariadb_archive(job: Job) -> Iterator[Step]:
 def postgres_archive(job: Job) -> Iterator[Step]:
     """Dump every PostgreSQL with its roles, prove each, put them into one plain tar."""
     yield PackDumps(job.output, servers_of(job.facts, "postgres"), SQL_LIMIT_S)
+
+
+def recipe_archive_of(name: str) -> Rule:
+    """Return the rule that makes the part of one recipe."""
+
+    @rule(f"pi:backups/{{runtag}}.{PARTS[name]}", retries=2)
+    def recipe_archive(job: Job) -> Iterator[Step]:
+        """Let the service be quiet, dump its database, pack both together, let it go on."""
+        facts: BackupFacts = job.facts
+        (used,) = (each for each in facts.recipes if each.name == name)
+        quiet = used.quiet("pi", posixpath.join(facts.folder, BACKUPS))
+        if quiet:
+            yield quiet
+        folder = posixpath.join(facts.folder, used.recipe.folder)
+        tar = tar_words(facts.as_root, folder, used.exclusions)
+        files = (*tar, *(f"./{each}" for each in used.recipe.paths))
+        docker = ("docker",)
+        yield PackDumps(job.output, (used.server,), PACK_LIMIT_S, docker, files, DUMP_FOLDER)
+        if quiet:
+            yield Resume(quiet)
+
+    return recipe_archive
 
 
 def servers_of(facts: BackupFacts, engine: str) -> tuple[SqlServer, ...]:
@@ -183,7 +222,7 @@ def backup_book(vaults: tuple[str, ...]) -> RuleBook:
     copies = [each for vault in vaults for each in copies_to(vault)]
     influx = (influx_archive, influxdb2_archive)
     archives = (general_archive, *influx, mariadb_archive, postgres_archive)
-    return RuleBook(*archives, manifest, *copies)
+    return RuleBook(*archives, *map(recipe_archive_of, RECIPES), manifest, *copies)
 
 
 def set_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tuple[str, ...]:

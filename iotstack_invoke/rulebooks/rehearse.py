@@ -18,7 +18,8 @@ from ..services.influx_count import CountInflux, Tally
 from ..services.influx_dump import CompareWithDump, CompareWithManifest, Dump
 from ..services.influx_load import AddQueries, AddUsers, LoadInflux
 from ..services.influx_server import RunAlone, Server, WaitForInflux
-from ..services.sql import ENGINES
+from ..services.recipe import RECIPES
+from ..services.sql import ENGINES, MARIADB
 from ..services.sql_load import LoadSql, RunSqlAlone, SqlDump, WaitForSql
 from ..services.stack import MakeFolder
 from ..steps import File, Step
@@ -29,6 +30,7 @@ from .restore import (
     fetched,
     stage_of,
     staged_dump,
+    staged_recipe,
     staged_sql,
     staged_stack,
 )
@@ -87,24 +89,38 @@ def loaded(job: Job) -> Iterator[Step]:
     yield CompareWithDump(dump, server)
 
 
-def loaded_sql(engine: str) -> Rule:
-    """Return the rule that loads the dumps of one engine."""
+def compared_recipe(kind: str) -> Rule:
+    """Return the rule that compares the files of a recipe's part."""
 
-    @rule(f"pi:loaded/{{runtag}}/{engine}", input=stage_of(engine), transaction=True)
+    @rule(f"pi:compared/{{runtag}}/{kind}", input=stage_of(kind), transaction=True)
+    def compared_part(job: Job) -> Iterator[Step]:
+        """Compare each file of a service with its member: content, owner, mode, time."""
+        facts: RehearsalFacts = job.facts
+        part = File("pi", archive(job.wildcards, facts, kind)[3:], job.input.root)
+        yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
+
+    return compared_part
+
+
+def loaded_sql(kind: str) -> Rule:
+    """Return the rule that loads the dumps of one part."""
+    engine = MARIADB.name if kind in RECIPES else kind
+
+    @rule(f"pi:loaded/{{runtag}}/{kind}", input=stage_of(kind), transaction=True)
     def loaded_dumps(job: Job) -> Iterator[Step]:
         """Load each dump as a restore does, and count the rows of every table."""
         facts: RehearsalFacts = job.facts
         docker, as_root, guard = facts.docker, facts.as_root, facts.guard
-        stage = job.input.absolute
+        folder = posixpath.dirname(job.input.absolute)
         for load in facts.loads:
-            if load.server.engine != engine:
+            if (load.part or load.server.engine) != kind:
                 continue
-            server = load.server
+            server, stage = load.server, posixpath.dirname(load.staged)
             alone = replace(server, container=SCRATCH_SQL)
             yield MakeFolder("pi", server.data, as_root, guard)
             yield RunSqlAlone(
                 *("pi", "", SCRATCH_SQL, server.data, server.inside, stage),
-                *(f"{posixpath.dirname(stage)}/.environment", docker, guard),
+                *(f"{folder}/.environment", docker, guard),
                 settings=ENGINES[engine].first_start,
                 image=facts.images[server.container],
             )
@@ -119,10 +135,13 @@ def loaded_sql(engine: str) -> Rule:
 def rehearsal_book() -> RuleBook:
     """Return the rules of a rehearsal."""
     stages = (fetched, staged_stack, staged_dump, *map(staged_sql, ENGINES))
-    return RuleBook(*stages, compared, loaded, *map(loaded_sql, ENGINES))
+    recipes = (staged_recipe(kind, apart=False) for kind in RECIPES)
+    loads = map(loaded_sql, (*ENGINES, *RECIPES))
+    return RuleBook(*stages, *recipes, compared, *map(compared_recipe, RECIPES), loaded, *loads)
 
 
 def rehearsal_targets(runtag: str, facts: RehearsalFacts) -> list[str]:
     """Return what must be reached for a restore to be rehearsed."""
     ends = {"general": f"pi:compared/{runtag}", "influx": f"pi:loaded/{runtag}"}
-    return [ends.get(kind, f"pi:loaded/{runtag}/{kind}") for kind in facts.kinds]
+    recipes = [f"pi:compared/{runtag}/{kind}" for kind in facts.kinds if kind in RECIPES]
+    return [*(ends.get(kind, f"pi:loaded/{runtag}/{kind}") for kind in facts.kinds), *recipes]

@@ -19,7 +19,9 @@ from ..services.influx_dump import CheckDump, Dump
 from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
 from ..services.influx_server import ALONE, RunAlone, Server, WaitForInflux
 from ..services.members import ScanArchive
-from ..services.sql import ENGINES, SqlServer
+from ..services.quiesce import Quiesce
+from ..services.recipe import DUMP_FOLDER, RECIPES, end_quiet, tops_of
+from ..services.sql import ENGINES, MARIADB, SqlServer
 from ..services.sql_load import (
     SQL_ALONE,
     CheckMount,
@@ -78,6 +80,8 @@ class Load:
     """Its container was made already, whether it runs or not."""
     unnamed: bool = False
     """It holds one database, which it does not name; the container's environment does."""
+    part: str = ""
+    """The part of a recipe that it is from, and not that of its engine."""
     beside: bool = False
     """It is loaded into a copy of the present data, whose other databases stay."""
 
@@ -124,6 +128,8 @@ class RestoreFacts:
     influx_apart: str = ""
     """The folder that holds InfluxDB's, where that is on a file system of its own."""
     loads: tuple[Load, ...] = ()
+    quiet: tuple[tuple[str, str], ...] = ()
+    """Parts of recipes that are restored, each with the container of its service."""
 
 
 def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
@@ -204,10 +210,38 @@ def staged_sql(engine: str) -> Rule:
     return staged_dumps
 
 
+def recipe_stage(kind: str, *, apart: bool) -> str:
+    """Return the folder that the part of a recipe is unpacked into: on the disk of the volumes."""
+    return f"pi:volumes/.restore-{{runtag}}/{kind}/" if apart else stage_of(kind)
+
+
+def staged_recipe(kind: str, *, apart: bool) -> Rule:
+    """Return the rule that stages the part of one recipe."""
+
+    @rule(
+        recipe_stage(kind, apart=apart),
+        input=lambda values, facts: [archive(values, facts, kind)],
+    )
+    def staged_part(job: Job) -> Iterator[Step]:
+        """Look at every member of a service's part, unpack it, read its dump to its end."""
+        facts: RestoreFacts = job.facts
+        yield CheckHash(job.input, facts.as_root)
+        yield ScanArchive(job.input, facts.as_root, facts.free_bytes, tops_of(RECIPES[kind]))
+        folder = job.output.partial
+        yield Unpack("pi", job.input.absolute, folder, facts.as_root, facts.guard)
+        dumps = posixpath.join(folder, DUMP_FOLDER)
+        # Of a Gitea without a database IOTstackBackup packs the files alone.
+        yield UnpackSql("pi", dumps, MARIADB.name, facts.as_root, facts.guard, may_lack=True)
+
+    return staged_part
+
+
 def stages(_wildcards: Mapping[str, str], facts: RestoreFacts) -> list[str]:
     """Return what must be staged before the switch."""
     apart = ["pi:volumes/.restore-{runtag}/stack/"] if facts.volumes_apart else []
-    return [*map(stage_of, facts.kinds), *apart]
+    plain = [stage_of(kind) for kind in facts.kinds if kind not in RECIPES]
+    recipes = (kind for kind in facts.kinds if kind in RECIPES)
+    return [*plain, *(recipe_stage(each, apart=facts.volumes_apart) for each in recipes), *apart]
 
 
 @rule("pi:restored/{runtag}", input=stages, transaction=True)
@@ -229,7 +263,7 @@ def restored(job: Job) -> Iterator[Step]:
     loads = tuple(zip(facts.loads, dumps, strict=True))
     for load, sql in loads:
         if load.while_all_runs:
-            yield from _load_sql(facts, load, sql, job.runtag)
+            yield from _load_sql(facts, load, sql)
     yield StopContainers("pi", facts.running, docker, guard)
     for item in facts.items:
         yield SwapItem("pi", item.live, item.staged, item.aside, item.used, as_root, guard)
@@ -237,7 +271,7 @@ def restored(job: Job) -> Iterator[Step]:
         yield from _load_influx(facts, facts.server, dump)
     for load, sql in loads:
         if not load.while_all_runs:
-            yield from _load_sql(facts, load, sql, job.runtag)
+            yield from _load_sql(facts, load, sql)
         data = load.server.data
         yield SwapItem("pi", data, load.fresh, load.aside, load.used, as_root, guard)
     if facts.bare:
@@ -257,6 +291,11 @@ def restored(job: Job) -> Iterator[Step]:
     for load in facts.loads:
         if facts.bare or load.server.container in facts.running:
             yield WaitForSql("pi", load.server, docker)
+    for kind, container in facts.quiet:
+        runs = facts.bare or container in facts.running
+        end = end_quiet("pi", kind, container, docker, runs=runs)
+        if end:
+            yield end
     yield Commit(keep=f"{facts.previous}/journal")
 
 
@@ -291,11 +330,11 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
         yield AddUsers("pi", server, dump, f"{facts.previous}.users", as_root, guard)
 
 
-def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump, runtag: str) -> Iterator[Step]:
+def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump) -> Iterator[Step]:
     """Load a dump into a new server that nobody reaches; its data wait to be swapped in."""
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
     server = load.server
-    stage = f"{posixpath.dirname(facts.previous)}/{runtag}/{server.engine}"
+    stage = posixpath.dirname(load.staged)
     if load.beside:
         yield CopyFolder("pi", server.data, load.fresh, as_root, guard, facts.limit_s)
     else:
@@ -341,6 +380,7 @@ def undoable() -> tuple[type, ...]:
         MakeAside,
         MakeFolder,
         PutAway,
+        Quiesce,
         RunAlone,
         RunSqlAlone,
         StartContainers,
@@ -354,4 +394,5 @@ def undoable() -> tuple[type, ...]:
 def restore_book() -> RuleBook:
     """Return the rules of a restore."""
     sql = map(staged_sql, ENGINES)
-    return RuleBook(fetched, staged_stack, staged_volumes, staged_dump, *sql, restored)
+    recipes = [staged_recipe(kind, apart=apart) for kind in RECIPES for apart in (False, True)]
+    return RuleBook(fetched, staged_stack, staged_volumes, staged_dump, *sql, *recipes, restored)

@@ -85,7 +85,8 @@ class PackStack:
     """Pack files of the stack into one compressed archive.
 
     `tar` is the command up to its members; `expected_bytes` is a guess, for the progress. The
-    files below `copies` are packed in place of the live ones of their names.
+    files below `copies` are packed in place of the live ones of their names; so is each of the
+    paths `at_rest` there, as a whole.
     """
 
     output: File
@@ -95,6 +96,7 @@ class PackStack:
     expected_bytes: int = 0
     copies: str = ""
     as_root: tuple[str, ...] = ()
+    at_rest: tuple[str, ...] = ()
 
     def commands(self) -> tuple[str, ...]:
         """Return the pipe as a person would type it."""
@@ -109,10 +111,12 @@ class PackStack:
         host = scene.host(self.output.role)
         said = Said(scene)
         scene.expect(self.expected_bytes)
-        copies = files_below(host, self.copies, self.as_root) if self.copies else {}
+        lying = files_below(host, self.copies, self.as_root) if self.copies else {}
+        whole = tuple(f"{each}/" for each in self.at_rest)
+        copies = {k: size for k, size in lying.items() if not f"{k}/".startswith(whole)}
         words = (*self.tar, *self.members)
-        if copies:
-            words = words_with_copies(self.tar, self.members, self.copies, copies)
+        if copies or self.at_rest:
+            words = words_with_copies(self.tar, self.members, self.copies, copies, self.at_rest)
         command = Command(words, limit_s=self.limit_s)
         with host.pipe(command, said) as pipe, host.create(self.output.partial) as target:
             hashed = HashedFile(target)
@@ -136,6 +140,8 @@ class PackStack:
             sha256=hashed.digest.hexdigest(),
             unpacked_bytes=unpacked_bytes,
         )
+        if self.at_rest:
+            scene.learn(self.output, at_rest=list(self.at_rest))
         if copies:
             raw = [os.fsencode(name) for name in list(copies)[:MOST_NAMES]]
             scene.learn(
@@ -163,9 +169,15 @@ def files_below(host: Host, folder: str, as_root: tuple[str, ...]) -> dict[str, 
 
 
 def words_with_copies(
-    tar: tuple[str, ...], members: tuple[str, ...], folder: str, copies: Iterable[str]
+    tar: tuple[str, ...],
+    members: tuple[str, ...],
+    folder: str,
+    copies: Iterable[str],
+    whole: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     r"""Return the tar command that takes copies in place of the live files of their names.
+
+    Each of the paths `whole` is taken with all that lies below it.
 
     They come first, so that a plain `tar -x` gives their folders the right dates; from another
     folder, whose name they lose: `r` and `h` are the members' names and those that hard links
@@ -177,9 +189,10 @@ def words_with_copies(
         *tar,
         *("--no-wildcards", "--anchored", "--no-unquote"),
         *(f"--exclude=./{name}{ending}" for name in copies for ending in BESIDE),
+        *(f"--exclude=./{name}" for name in whole),
         f"--transform=flags=rh;s,^\\./{re.escape(own)}/,./,",
         f"--directory={above}",
-        *(f"./{own}/{name}" for name in copies),
+        *(f"./{own}/{name}" for name in (*whole, *copies)),
         *(each for each in tar if each.startswith("--directory=")),
         *members,
     )
@@ -229,6 +242,11 @@ def tar_words(
         *(("--anchored", "--wildcards") if exclusions else ()),
         *(f"--exclude=./{each}" for each in exclusions),
     )
+
+
+def literal(path: str) -> str:
+    """Return a path as an exclusion that means this path alone."""
+    return re.sub(r"([*?\[\\])", r"\\\1", path)
 
 
 def judge_tar(

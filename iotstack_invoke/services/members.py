@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from ..errors import StepFailed
@@ -69,7 +69,9 @@ def read_contents(lines: Iterable[str]) -> Contents:
 class _Scan:
     """Goes through the members in the order in which tar would unpack them."""
 
-    def __init__(self) -> None:
+    def __init__(self, tops: Collection[str] = ()) -> None:
+        self.tops = tops or FOLDERS
+        self.takes_files = not tops
         self.contents = Contents()
         self._kinds: dict[str, str] = {}
         self._folders_implied: set[str] = set()
@@ -90,9 +92,9 @@ class _Scan:
         self.contents.count += 1
         self.contents.unpacked_bytes += int(found["size"])
         parts = path.split("/")
-        if parts[0] in FOLDERS and len(parts) > 1:
+        if parts[0] in self.tops and len(parts) > 1:
             self.contents.items.add("/".join(parts[:2]))
-        elif parts[0] not in FOLDERS and path != ".":
+        elif parts[0] not in self.tops and path != ".":
             self.contents.top_files.add(path)
 
     def _why_not(self, found: re.Match[str], name: str) -> str:
@@ -121,9 +123,11 @@ class _Scan:
     def _why_not_place(self, found: re.Match[str], name: str) -> str:
         path, kind = posixpath.normpath(name), _KINDS[found["kind"]]
         first, _, below = path.partition("/")
-        if (path == "." or (first in FOLDERS and not below)) and kind != "folder":
+        if (path == "." or (first in self.tops and not below)) and kind != "folder":
             return f"it is a {kind} where a folder must be"
-        is_top = path != "." and first not in FOLDERS
+        is_top = path != "." and first not in self.tops
+        if is_top and not self.takes_files:
+            return f"it does not belong to this part: {', '.join(sorted(self.tops))} do"
         if is_top and (below or kind != "file" or not is_top_file(first)):
             return "it does not belong to a stack: services/, volumes/, *.yml and *.env do"
         if path in self._kinds:
@@ -155,14 +159,17 @@ def unquote(text: str) -> str:
     return _ESCAPE.sub(byte, text[1:-1]).encode("latin-1").decode("utf-8", "surrogateescape")
 
 
-def list_archive(host: Host, archive: str, as_root: tuple[str, ...]) -> Contents:
+def list_archive(
+    host: Host, archive: str, as_root: tuple[str, ...], tops: Collection[str] = ()
+) -> Contents:
     """Return what an archive on a host holds, read whole by the tar that will unpack it.
 
+    `tops`: the folders at its top, where it is no general part.
     Raises StepFailed where tar cannot read it to its end.
     """
     packed = ("--gzip",) if archive.endswith(".gz") else ()
     command = Command((*as_root, *LIST_WORDS, *packed, f"--file={archive}"), limit_s=24 * 3600)
-    scan, said = _Scan(), []
+    scan, said = _Scan(tops), []
 
     def hear(stream: str, line: str) -> None:
         if stream == "err":
@@ -191,6 +198,8 @@ class ScanArchive:
     archive: File
     as_root: tuple[str, ...]
     free_bytes: int
+    tops: frozenset[str] = frozenset()
+    """The folders at its top, where it is no general part."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the listing."""
@@ -200,7 +209,7 @@ class ScanArchive:
         """Raise StepFailed, naming the members, where one must not be unpacked."""
         scene.say("looking at every member")
         host = scene.host(self.archive.role)
-        contents = list_archive(host, self.archive.absolute, self.as_root)
+        contents = list_archive(host, self.archive.absolute, self.as_root, self.tops)
         if contents.refusals:
             listed = "\n".join(f"  {each}" for each in contents.refusals)
             raise StepFailed(

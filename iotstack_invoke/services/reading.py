@@ -24,7 +24,8 @@ from .influx2_check import Influx2Check, Influx2Report
 from .influx_check import DumpCheck, DumpReport
 from .influx_dump import QUERIES_FILE
 from .influx_shard import check_tsm_blocks
-from .sql import ENGINES
+from .recipe import DUMP, RECIPES
+from .sql import ENGINES, MARIADB
 from .sql_dump import SqlReport
 
 if TYPE_CHECKING:
@@ -151,10 +152,10 @@ def read_whole(place: Place, path: str, kind: str) -> Reading:
                     dump, problems = _read_dump(hashed, again)
             elif kind == "influxdb2":
                 problems = list(read_influx2(hashed).problems)
-            elif kind in ENGINES:
+            elif kind in ENGINES or kind in RECIPES:
                 reports = read_sql(hashed, kind)
                 problems = [f"{n}: {each}." for n, r in reports.items() for each in r.problems]
-                problems += [] if reports else ["it holds no dump."]
+                problems += [] if reports or kind in RECIPES else ["it holds no dump."]
             else:
                 for _ in read_members(hashed, packed=True):
                     pass
@@ -176,12 +177,16 @@ def read_influx2(stream: Any) -> Influx2Report:
 def read_sql(stream: Any, engine: str) -> dict[str, SqlReport]:
     """Return what each dump of SQL in a part is, by its member; raises Damaged.
 
-    IOTstackBackup packs a PostgreSQL part with gzip as well, whatever its name says.
+    IOTstackBackup packs a PostgreSQL part with gzip as well, whatever its name says. Of a recipe's
+    part one member is a dump, whatever other files are called.
     """
+    dump = DUMP if engine in RECIPES else ""
+    engine = MARIADB.name if engine in RECIPES else engine
     begun = _Begun(stream)
     reports = {}
     for member, content in _members(begun, packed=begun.is_gzip):
-        if content is None or not member.name.endswith(ENGINES[engine].member):
+        name = member.name.removeprefix("./")
+        if content is None or not name.endswith(ENGINES[engine].member) or (dump and name != dump):
             continue
         reader = ENGINES[engine].reader()
         inner: Any = Content(content) if ENGINES[engine].packed else content

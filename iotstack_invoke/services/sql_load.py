@@ -95,6 +95,8 @@ class UnpackSql:
     engine: str
     as_root: tuple[str, ...]
     guard: str
+    may_lack: bool = False
+    """It need not hold any dump."""
 
     def commands(self) -> tuple[str, ...]:
         """Return what is done."""
@@ -110,10 +112,10 @@ class UnpackSql:
         host = scene.host(self.host_role)
         engine = ENGINES[self.engine]
         dumps = staged_dumps(host, self.folder, self.engine, self.as_root)
-        if not dumps:
+        if not dumps and not self.may_lack:
             raise StepFailed(f"The {engine.title} part holds no dump. Nothing was changed.")
         scene.say(f"reading {len(dumps)} dumps of {engine.title}")
-        if engine.packed:
+        if engine.packed and dumps:
             host.run(self._unpack(tuple(f"{path}.gz" for path in dumps.values())))
         for container, path in dumps.items():
             dump = SqlDump(self.host_role, path, SqlServer(container, self.engine), self.as_root)
@@ -124,7 +126,8 @@ def staged_dumps(host: Host, folder: str, engine: str, as_root: tuple[str, ...])
     """Return the dumps in a folder, by the container that each is of; packed or not."""
     plain = ENGINES[engine].member.removesuffix(".gz")
     words = (*as_root, "find", folder, "-mindepth", "1", "-maxdepth", "2", "-type", "f")
-    told = host.run(Command((*words, "-printf", "%P\\n"), limit_s=600)).out
+    # Exit 1 where there is no such folder, which holds no dump either.
+    told = host.run(Command((*words, "-printf", "%P\\n"), frozenset({0, 1}), 600)).out
     found = {}
     for name in sorted(told.splitlines()):
         above, _, last = name.removesuffix(".gz").rpartition("/")

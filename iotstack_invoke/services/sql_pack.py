@@ -20,7 +20,7 @@ from .. import gzips
 from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES, read_chunk
 from ..steps import Command, File, Host, Scene
-from .archive import HashedFile, Said, judge_tar
+from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar
 from .sql import ENGINES, NOT_LET_IN, SqlServer, run_in
 from .sql_dump import SqlReport
 
@@ -41,7 +41,7 @@ class PackDumps:
     docker: tuple[str, ...] = ("docker",)
     tar: tuple[str, ...] = ()
     folder: str = ""
-    """Where in the archive the dumps lie; '' for its top."""
+    """Where in the archive the only dump lies; '' for the places of several, from its top."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the dumps, and the tar, as a person would type them."""
@@ -62,8 +62,9 @@ class PackDumps:
                 tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
             ):
                 told = [self._add(scene, host, archive, server) for server in self.servers]
-                if self.tar:
-                    self._add_files(scene, host, archive)
+                files_bytes = self._add_files(scene, host, archive) if self.tar else 0
+        if self.tar:
+            scene.learn(self.output, unpacked_bytes=files_bytes)
         scene.learn(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
         scene.learn(self.output, servers=told)
 
@@ -82,8 +83,8 @@ class PackDumps:
         with tempfile.TemporaryFile(dir=folder) as spool:
             report, size = self._dump(scene, host, server, spool)
             spool.seek(0)
-            info = tarfile.TarInfo(os.path.normpath(os.path.join(".", self.folder, server.member)))
-            info.name = f"./{info.name}"
+            member = f"{self.folder}/{engine.member}" if self.folder else server.member
+            info = tarfile.TarInfo(f"./{member}")
             info.mode, info.mtime = MEMBER_MODE, int(time.time())
             again = engine.reader()
             if engine.packed:
@@ -133,15 +134,25 @@ class PackDumps:
             )
         return report, size
 
-    def _add_files(self, scene: Scene, host: Host, archive: tarfile.TarFile) -> None:
-        """Let GNU tar's members follow ours: its end becomes that of the archive."""
+    def _add_files(self, scene: Scene, host: Host, archive: tarfile.TarFile) -> int:
+        """Let GNU tar's members follow ours: its end becomes that of the archive.
+
+        Returns how many bytes it gave.
+        """
         said = Said(scene)
         out = cast("IO[bytes]", archive.fileobj)
         with host.pipe(Command(self.tar, limit_s=self.limit_s), said) as pipe:
+            end, size = b"", 0
             while chunk := read_chunk(pipe.stdout):
                 out.write(chunk)
+                end = (end + chunk)[-TAR_END_BYTES:]
+                size += len(chunk)
                 scene.moved(len(chunk))
             judge_tar(pipe.finish(), said.lines, scene)
+        if end != bytes(TAR_END_BYTES):  # sudo that asks for a password ends with 1, as tar may
+            why = f": {said.lines[-1]}" if said.lines else "."
+            raise StepFailed(f"tar ended without the end of its archive{why}", again=True)
+        return size
 
 
 def wait_for_server(

@@ -55,10 +55,12 @@ class Kind(Enum):
     UNSURE = "unsure"
     DUMP = "dump"
     STOP = "stop"
+    RECIPE = "recipe"
     SKIP = "skip"
 
 
 _KINDS = {kind.value: kind for kind in Kind}
+AS_THEY_LIE = "it is stopped, so its files are copied as they lie"
 _SAVED = {
     Kind.COPY_SAFE: "files",
     Kind.SQLITE: "files; SQLite by online backup",
@@ -66,6 +68,21 @@ _SAVED = {
     Kind.UNSURE: "files; tar warns where one changed",
     Kind.STOP: "stopped while it is copied",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a service is saved with its database; the fields are told at the top of table.toml."""
+
+    database: str
+    folder: str
+    paths: tuple[str, ...]
+    otherwise: str = ""
+    user: str = ""
+    ask: tuple[str, ...] = ()
+    awake: str = ""
+    enter: tuple[str, ...] = ()
+    leave: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +102,7 @@ class Service:
     reason: str = ""
     notes: str = ""
     own: bool = False
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +146,8 @@ class Cover:
     service: Service | None
     how: str
     covered: bool = True
+    part: str = ""
+    """The part of the recipe that it is saved by, if any."""
 
     def __str__(self) -> str:
         return self.how if self.covered else f"NOT COVERED: {self.how}"
@@ -178,10 +198,47 @@ def _by_image(services: Iterable[Service], image: str) -> Service | None:
 def cover(containers: Iterable[Container], table: Table) -> tuple[Cover, ...]:
     """Return how the data of each container are saved, by its name."""
     ordered = sorted(containers, key=lambda each: each.name)
-    return tuple(_cover(each, table.service_of(each), table) for each in ordered)
+    used = recipes_used(ordered, table)
+    return tuple(_cover(each, table.service_of(each), table, used) for each in ordered)
 
 
-def _cover(container: Container, service: Service | None, table: Table) -> Cover:
+def recipes_used(containers: Iterable[Container], table: Table) -> Mapping[str, Recipe]:
+    """Return the recipes by their services: of those of that kind whose database is dumped."""
+    known = {each.name: each for each in containers}
+    services = filter(None, map(table.service_of, known.values()))
+    return {
+        each.name: each.recipe
+        for each in services
+        if each.kind is Kind.RECIPE
+        and each.recipe
+        and each.recipe.database in known
+        and _is_dumped(known[each.recipe.database], table)
+    }
+
+
+def _is_dumped(database: Container, table: Table) -> bool:
+    """Tell whether a recipe may dump its database: nobody said otherwise, and it runs."""
+    service = table.service_of(database)
+    if service is None or not database.running:
+        return False
+    return service.dump == "mariadb" or (service.kind is Kind.SKIP and not service.own)
+
+
+def _cover(
+    container: Container, service: Service | None, table: Table, used: Mapping[str, Recipe]
+) -> Cover:
+    for part, recipe in used.items():
+        if container.name == recipe.database:
+            return Cover(container, service, f"dumped into the {part} part", part=part)
+        if service and service.name == part:
+            how = f"in the {part} part, with the dump of {recipe.database}"
+            return Cover(container, service, how, part=part)
+    if service and service.kind is Kind.RECIPE:
+        assert service.recipe  # noqa: S101 - no row is of that kind without one
+        if not service.recipe.otherwise:
+            why = f"{service.recipe.database} is no MariaDB that runs and is dumped"
+            return Cover(container, service, why, covered=False)
+        service = replace(service, kind=_KINDS[service.recipe.otherwise])
     if service is None:
         database = table.database_of(container.image)
         if database:
@@ -191,6 +248,8 @@ def _cover(container: Container, service: Service | None, table: Table) -> Cover
         return _cover_by_dump(container, service)
     if service.kind is Kind.SKIP:
         return Cover(container, service, f"left out: {service.reason}")
+    if service.kind is Kind.STOP and not container.running:
+        return Cover(container, service, AS_THEY_LIE)
     return Cover(container, service, _SAVED[service.kind])
 
 
@@ -211,7 +270,7 @@ def _cover_by_dump(container: Container, service: Service) -> Cover:
         why = "it is stopped, so nothing can be dumped"
         return Cover(container, service, why, covered=False)
     if not container.running:
-        return Cover(container, service, "it is stopped, so its files are copied as they lie")
+        return Cover(container, service, AS_THEY_LIE)
     return Cover(container, service, f"dumped into the {PART_OF_DUMP[service.dump]} part")
 
 
@@ -256,6 +315,11 @@ def packaged_service(name: str) -> Service | None:
     return _packaged()[0].get(name)
 
 
+def packaged_recipes() -> Mapping[str, Recipe]:
+    """Return the recipes that the package knows, by their services."""
+    return {each.name: each.recipe for each in _packaged()[0].values() if each.recipe}
+
+
 def packaged_names() -> tuple[str, ...]:
     """Return the names of the services that the package knows."""
     return tuple(_packaged()[0])
@@ -282,6 +346,12 @@ def read_row(row: Mapping[str, Any], base: Service | None = None, *, own: bool =
     }
     if "paths" in row:
         given["paths"] = tuple(str(PurePosixPath(each)) for each in row["paths"])
+    if "recipe" in row:
+        words: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in row["recipe"].items()
+        }
+        given["recipe"] = Recipe(**words)
     kind = _KINDS[row["kind"]] if "kind" in row else start.kind
     service = replace(start, kind=kind, own=own, **given)
     return service if kind is Kind.DUMP else replace(service, dump="")
@@ -297,6 +367,8 @@ def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[st
         found.append("'kind' is missing, and the package knows no service of that name")
     elif kind not in _KINDS:
         found.append(f"kind = {kind!r} must be one of {', '.join(_KINDS)}")
+    if kind == "recipe" and not (base and base.recipe):
+        found.append(f"kind = 'recipe' is for {', '.join(packaged_recipes())}")
     dump = row.get("dump", base.dump if base and kind == "dump" else "")
     if kind == "dump" and dump not in PART_OF_DUMP:
         found.append(f"dump = {dump!r} must be one of {', '.join(PART_OF_DUMP)}")

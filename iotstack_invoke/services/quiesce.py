@@ -1,0 +1,152 @@
+"""Let a service be quiet while its files are copied, and always let it go on again.
+
+A mark says that somebody must be let go on: `Resume` does so, or the undo, or the journal after a
+power cut; after SIGKILL a watcher, which knows the run by its lock: the kernel lets go of that.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ..errors import StepFailed
+from ..steps import Command, Host, Scene
+
+QUIET_LIMIT_S = 120
+"""What entering the quiet, or leaving it, may take; a container that is stopped has a minute."""
+AWAKE_LIMIT_S = 60.0
+AWAKE_PAUSE_S = 0.5
+STOP_S = 60
+STATE_FORM = "{{.State.Running}} {{.State.Restarting}}"
+SETTLE_S = 3.0
+"""How long a container must have been up: a program may end a moment after its start."""
+
+# The mark is also the lock of whoever enters or leaves: who leaves waits for an `enter` that
+# outlived its run, and of two who leave the second finds no mark. Opened for reading, it is never
+# made anew.
+_LEAVE = (
+    'flock --timeout "$limit" 9 || { echo "the command before it does not end" >&2; exit 1; }; '
+    'exec 8<&-; [ -e "$mark" ] || exit 0; '
+    'timeout "$limit" "$@" 9<&- && rm -f "$mark" && sync "$(dirname "$mark")"'
+)
+LEAVE = f'mark=$1 limit=$2; shift 2; ( {_LEAVE} ) 9<"$mark" || ! [ -e "$mark" ]'
+# It asks for the run's lock and does not wait for it: who waits is given it when a run ends well,
+# and the next run finds it held. It keeps it until it has the mark's: the next run waits for that.
+LIVES = 75
+WATCH = (
+    'lock=$1 mark=$2 limit=$3; shift 3; tries=0; while [ -e "$mark" ] && [ $tries -lt 60 ]; do '
+    f'( flock --nonblock 8 || exit {LIVES}; exec 9<"$mark"; {_LEAVE} ) 8<"$lock"; '
+    f"if [ $? = {LIVES} ]; then sleep 1; else tries=$((tries + 1)); sleep 5; fi; done"
+)
+DETACH = 'setsid "$@" < /dev/null > /dev/null 2>&1 &'
+
+
+@dataclass(frozen=True, slots=True)
+class Quiesce:
+    """Let a service be quiet, if it is not already. Undone: it is let go on, if this was done.
+
+    `ask` is answered with `awake` in it by a service that is not quiet.
+    """
+
+    host_role: str
+    name: str
+    ask: tuple[str, ...]
+    awake: str
+    enter: tuple[str, ...]
+    leave: tuple[str, ...]
+    mark: str
+    """A file that is there while somebody must be let go on."""
+    lock: str
+    """What the run holds as long as it lives."""
+    settle_s: float = 0
+    """How long it must have been awake, to count as having gone on."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(Command(self.enter)),)
+
+    def do(self, scene: Scene) -> None:
+        """Enter the quiet; raises StepFailed where nobody tells whether it is there already."""
+        host = scene.host(self.host_role)
+        if not self._is_awake(host):
+            scene.say(f"{self.name} is quiet already, and stays so")
+            return
+        # What is not left until here is owed: the mark lasts before anybody is disturbed.
+        host.append(self.mark, self.name)
+        watch = ("sh", "-c", WATCH, "sh", self.lock, self.mark, str(QUIET_LIMIT_S), *self.leave)
+        host.run(Command(("sh", "-c", DETACH, "sh", *watch), called=f"watch {self.mark}"))
+        scene.say(f"{self.name} is made quiet")
+        words = ("flock", self.mark, "timeout", str(QUIET_LIMIT_S), *self.enter)
+        host.run(Command(words, limit_s=QUIET_LIMIT_S + 10), scene.hear)
+
+    def undo(self, host: Host) -> None:
+        """Let it go on; raises StepFailed, with what to type, where it does not."""
+        words = ("sh", "-c", LEAVE, "sh", self.mark, str(QUIET_LIMIT_S), *self.leave)
+        command = Command(words, limit_s=2 * QUIET_LIMIT_S + 10, called=str(Command(self.leave)))
+        if not host.look([self.mark]):
+            return
+        try:
+            host.run(command)
+        except StepFailed as error:
+            raise StepFailed(self._still_quiet(str(error))) from error
+
+    def wait(self, host: Host) -> None:
+        """Wait until it has gone on; raises StepFailed, with what to type, where it does not."""
+        deadline = time.monotonic() + AWAKE_LIMIT_S
+        since = 0.0
+        while True:
+            told = host.run(Command(self.ask, frozenset(range(256)), QUIET_LIMIT_S))
+            now = time.monotonic()
+            awake = told.exit_code == 0 and self.awake in told.out
+            since = (since or now) if awake else 0
+            if since and now - since >= self.settle_s:
+                return
+            if now > deadline:
+                why = f"after {AWAKE_LIMIT_S:g} s it says: {told.last_words}"
+                raise StepFailed(self._still_quiet(why))
+            time.sleep(AWAKE_PAUSE_S)
+
+    def _is_awake(self, host: Host) -> bool:
+        told = host.run(Command(self.ask, limit_s=QUIET_LIMIT_S)).out
+        return self.awake in told
+
+    def _still_quiet(self, why: str) -> str:
+        return f"{self.name} DOES NOT GO ON ({why}). Type: {Command(self.leave)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Let a service go on that was made quiet, and see that it does."""
+
+    quiet: Quiesce
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(Command(self.quiet.leave)),)
+
+    def do(self, scene: Scene) -> None:
+        """Let it go on; raises StepFailed, with what to type, where it is not up in a minute."""
+        host = scene.host(self.quiet.host_role)
+        if host.look([self.quiet.mark]):
+            self.quiet.undo(host)
+            self.quiet.wait(host)
+
+
+def stopped(
+    host_role: str, container: str, backups: str, docker: tuple[str, ...] = ("docker",)
+) -> Quiesce:
+    """Return the quiet of a container that is stopped.
+
+    It is left by a restart: that starts what is stopped, and waits for a stop that goes on.
+    """
+    return Quiesce(
+        host_role,
+        f"Container {container}",
+        ask=(*docker, "inspect", "--type", "container", "--format", STATE_FORM, container),
+        awake="true false",
+        enter=(*docker, "stop", "--time", str(STOP_S), container),
+        leave=(*docker, "restart", "--time", str(STOP_S), container),
+        mark=f"{backups}/.quiet-{container}",
+        lock=f"{backups}/.lock",
+        settle_s=SETTLE_S,
+    )

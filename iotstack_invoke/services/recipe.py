@@ -1,0 +1,120 @@
+"""Services that are saved together with their database, in a part of their own.
+
+What differs from one to the other is in table.toml; names in the parts are IOTstackBackup's.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from dataclasses import dataclass
+
+from ..errors import StepFailed
+from ..rules import PARTS
+from ..steps import Command, Scene
+from .quiesce import QUIET_LIMIT_S, Quiesce
+from .sql import MARIADB, SqlServer
+from .table import Recipe, packaged_recipes
+
+DUMP_FOLDER = "db_backup"
+DUMP = f"{DUMP_FOLDER}/{MARIADB.member}"
+"""The dump in a part."""
+ANSWER_LIMIT_S = 300.0
+ANSWER_PAUSE_S = 1.0
+RECIPES = {name: each for name, each in packaged_recipes().items() if name in PARTS}
+"""The recipes by the name of their service, which is that of their part."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeInUse:
+    """A recipe, and the containers of a stack that it is for."""
+
+    name: str
+    recipe: Recipe
+    container: str
+    runs: bool
+    server: SqlServer
+    exclusions: tuple[str, ...] = ()
+    """What is left out, as seen from its folder."""
+
+    def quiet(self, host_role: str, backups: str) -> Quiesce | None:
+        """Return how it is made quiet; None where it need not, or is not running."""
+        recipe = self.recipe
+        if not recipe.enter or not self.runs:
+            return None
+        return Quiesce(
+            host_role,
+            self.name.capitalize(),
+            ask=exec_words(("docker",), self.container, recipe, recipe.ask),
+            awake=recipe.awake,
+            enter=exec_words(("docker",), self.container, recipe, recipe.enter),
+            leave=exec_words(("docker",), self.container, recipe, recipe.leave),
+            mark=f"{backups}/.quiet-{self.name}",
+            lock=f"{backups}/.lock",
+        )
+
+
+def exec_words(
+    docker: tuple[str, ...], container: str, recipe: Recipe, words: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the words that run a program in a service's container."""
+    return (*docker, "exec", "--user", recipe.user, container, *words)
+
+
+def tops_of(recipe: Recipe) -> frozenset[str]:
+    """Return the folders that may be at the top of the part."""
+    return frozenset({DUMP_FOLDER, *(each.partition("/")[0] for each in recipe.paths)})
+
+
+def data_of(recipe: Recipe) -> str:
+    """Return where IOTstack's template maps the data of the database, below the stack."""
+    return posixpath.join(recipe.folder, "db", MARIADB.homes[0][1])
+
+
+@dataclass(frozen=True, slots=True)
+class EndQuiet:
+    """Let a restored service go on: what was copied while it was quiet says that it is quiet."""
+
+    host_role: str
+    container: str
+    ask: tuple[str, ...]
+    awake: str
+    leave: tuple[str, ...]
+    runs: bool = True
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the commands."""
+        return (str(Command(self.ask)), str(Command(self.leave)))
+
+    def do(self, scene: Scene) -> None:
+        """Wait until it answers; raises StepFailed where it does not, or does not go on."""
+        if not self.runs:
+            scene.warn(
+                f"Container {self.container} was not running, so it was not started, and what "
+                f"was restored says that it is quiet. When it runs: {Command(self.leave)}"
+            )
+            return
+        host = scene.host(self.host_role)
+        deadline = time.monotonic() + ANSWER_LIMIT_S
+        while True:
+            told = host.run(Command(self.ask, frozenset(range(256)), QUIET_LIMIT_S))
+            if told.exit_code == 0 and self.awake in told.out:
+                return
+            if told.exit_code == 0:
+                left = Command(self.leave, frozenset(range(256)), QUIET_LIMIT_S)
+                host.run(left, scene.hear)
+            if time.monotonic() > deadline:
+                raise StepFailed(f"Container {self.container} does not go on: {told.last_words}")
+            scene.say(f"waiting for {self.container}")
+            time.sleep(ANSWER_PAUSE_S)
+
+
+def end_quiet(
+    host_role: str, name: str, container: str, docker: tuple[str, ...], *, runs: bool
+) -> EndQuiet | None:
+    """Return the step that lets a restored service go on, None where it never is quiet."""
+    recipe = RECIPES[name]
+    if not recipe.enter:
+        return None
+    ask, leave = (exec_words(docker, container, recipe, e) for e in (recipe.ask, recipe.leave))
+    return EndQuiet(host_role, container, ask, recipe.awake, leave, runs)
