@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 import pytest
 from scenes import LittleStack, PlainScene, until
 
-from iotstack_invoke.actions.look import look_for_room
+from iotstack_invoke.actions.room import look_for_room
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.rulebooks.backup import BackupFacts

@@ -61,14 +61,9 @@ from ..settings import ALWAYS_EXCLUDED, Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
 from ..targets import ANY_EXIT, device, entries, find_machine, read_text
-from .look import (
-    FOLDERS,
-    Room,
-    is_another,
-    look_at_folder,
-    look_at_services,
-    look_for_room,
-)
+from .coverage import look_at_services
+from .look import FOLDERS, is_another, look_at_folder
+from .room import Room, look_for_room
 
 QUESTION_LIMIT_S = 15.0
 DU_LIMIT_S = 60.0

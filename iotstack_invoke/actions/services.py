@@ -10,7 +10,8 @@ from ..hosts import LocalHost
 from ..report import Report
 from ..services.compose import Found, inspect_all, named
 from ..settings import Settings
-from .look import SavedService, Services, look_at_folder, look_at_services
+from .coverage import SavedService, Services, look_at_services
+from .look import look_at_folder
 
 VOLUMES = "volumes"
 INFLUX_DATA = f"{VOLUMES}/influxdb"

@@ -18,7 +18,8 @@ from ..settings import Options
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
 from ..steps import FileFact
 from ..transfer import ADVICE, manifest_there
-from .look import look_at_stack, look_for_room, refuse_without_room
+from .look import look_at_stack
+from .room import look_for_room, refuse_without_room
 
 Listing = Mapping[str, FileFact]
 

@@ -1,0 +1,202 @@
+"""How the data of each container of a stack are saved, and what the general part leaves out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from ..services.at_rest import AtRest, merged
+from ..services.compose import (
+    Found,
+    of_stack,
+    paths_in_stack,
+)
+from ..services.recipe import RecipeInUse
+from ..services.sql import SqlServer, server_of, servers_in
+from ..services.table import (
+    Cover,
+    Kind,
+    Recipe,
+    Table,
+    cover,
+    is_below_stack,
+    recipes_used,
+)
+from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SavedService:
+    """How the data of one container of the stack are saved, and what it mounts of the stack."""
+
+    cover: Cover
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The containers of a stack by name, and what the general part leaves out."""
+
+    saved: tuple[SavedService, ...]
+    exclusions: tuple[Exclusion, ...]
+    servers: tuple[SqlServer, ...] = ()
+    """Those that run and are dumped as SQL."""
+    influx2: tuple[Found, ...] = ()
+    """The InfluxDB 2s that run."""
+    recipes: tuple[RecipeInUse, ...] = ()
+    """Those that have a part of their own, with their databases."""
+    at_rest: tuple[AtRest, ...] = ()
+    """Those that run and are stopped while they are copied."""
+
+    def warnings(self, influx: str) -> tuple[str, ...]:
+        """Return what is not covered, but for the container `influx`: that is told of already."""
+        covers = (each.cover for each in self.saved if each.cover.container.name != influx)
+        return tuple(each.warning for each in covers if not each.covered)
+
+
+def look_at_services(found: Iterable[Found], settings: Settings, folder: str) -> Services:
+    """Return how the data of each container of a stack are saved, and what is left out."""
+    known = {each.container.name: each for each in found}
+    table = settings.table
+    covers = cover(of_stack(known.values(), folder), table)
+    exclusions = _exclusions(settings, covers)
+    saved = []
+    for each in covers:
+        paths = paths_in_stack(known[each.container.name], folder)
+        saved.append(SavedService(_after_exclusions(each, paths, exclusions, table), paths))
+    running = [
+        known[each.container.name] for each in covers if each.container.running and not each.part
+    ]
+    influx2 = tuple(
+        known[each.container.name]
+        for each in covers
+        if each.covered
+        and each.container.running
+        and each.service
+        and each.service.dump == "influxdb2"
+    )
+    return Services(
+        tuple(saved),
+        exclusions,
+        servers_in(running, table),
+        influx2,
+        tuple(_recipes(covers, known, settings)),
+        merged(_to_stop(covers, exclusions, folder)),
+    )
+
+
+def _recipes(
+    covers: tuple[Cover, ...], known: Mapping[str, Found], settings: Settings
+) -> Iterator[RecipeInUse]:
+    """Yield the services that are saved by a recipe, with what the settings leave out of each."""
+    used = recipes_used([each.container for each in covers], settings.table)
+    for each in covers:
+        if not each.part or not each.service or each.service.name != each.part:
+            continue
+        recipe = used[each.part]
+        inside = f"{recipe.folder}/"
+        yield RecipeInUse(
+            each.part,
+            recipe,
+            each.container.name,
+            each.container.running,
+            server_of(known[recipe.database], "mariadb"),
+            tuple(
+                exclusion.path.removeprefix(inside)
+                for exclusion in settings.stack.exclusions
+                if exclusion.path.startswith(inside)
+            ),
+        )
+
+
+def _to_stop(
+    covers: Iterable[Cover], exclusions: tuple[Exclusion, ...], folder: str
+) -> Iterator[AtRest]:
+    """Yield what is stopped for its copy: each container that runs, with what there is of it."""
+    for each in covers:
+        if each.service and each.service.kind is Kind.STOP and each.container.running:
+            paths = tuple(
+                path
+                for path in each.service.paths
+                if _may_be_there(f"{folder}/{path}")
+                and not any(exclusion.leaves_out(path) for exclusion in exclusions)
+            )
+            if paths:
+                yield AtRest((each.container.name,), paths)
+
+
+def _may_be_there(path: str) -> bool:
+    """Tell whether there is something, or we may not look."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def live_files(server: SqlServer, folder: str, part: str) -> Iterator[Exclusion]:
+    """Return what the general part leaves out of a server that is dumped."""
+    data = f"live files of {server.title}; its data are in the {part} part"
+    for place, reason in ((server.data, data), (server.logs, f"live logs of {server.title}")):
+        if is_below_stack(path := os.path.relpath(place or "/", folder)):
+            yield Exclusion(f"{path}/*", reason)
+
+
+def _exclusions(settings: Settings, covers: Iterable[Cover]) -> tuple[Exclusion, ...]:
+    """Return what is left out: always, by the settings, and as what a service with skip keeps."""
+    recipes = recipes_used([each.container for each in covers], settings.table)
+    said = (*_always_excluded(recipes), *settings.stack.exclusions)
+    services = (*settings.services, *(each.service for each in covers if each.service))
+    skipped = {
+        path: Exclusion(path, each.reason)
+        for each in services
+        if each.kind is Kind.SKIP
+        for path in each.paths
+        if not any(exclusion.leaves_out(path) for exclusion in said)
+    }
+    elsewhere = (
+        Exclusion(f"{recipe.folder}/{path}", f"it is in the {part} part")
+        for part, recipe in recipes.items()
+        for path in recipe.paths
+        if not any(exclusion.leaves_out(f"{recipe.folder}/{path}") for exclusion in said)
+    )
+    return (*said, *skipped.values(), *elsewhere)
+
+
+def _always_excluded(recipes: Mapping[str, Recipe]) -> Iterator[Exclusion]:
+    """Yield what always is left out; of a service with a recipe the reason is another."""
+    folders = {f"{recipe.folder}/*": part for part, recipe in recipes.items()}
+    for each in ALWAYS_EXCLUDED:
+        part = folders.get(each.path)
+        reason = f"its data are in the {part} part; the rest is its image's"
+        yield replace(each, reason=reason) if part else each
+
+
+def _after_exclusions(
+    saved: Cover, paths: tuple[str, ...], exclusions: tuple[Exclusion, ...], table: Table
+) -> Cover:
+    """Return how a container is saved if what it mounts is left out, or is not, or is nothing."""
+    kind = saved.service.kind if saved.service else None
+    if saved.part or (kind is Kind.DUMP and saved.covered):
+        return saved
+    if saved.service and saved.service.dump == "influxdb":  # its live files always are left out
+        exclusions = tuple(each for each in exclusions if each not in ALWAYS_EXCLUDED)
+    reasons = {path: each.reason for path in paths for each in exclusions if each.leaves_out(path)}
+    copied = [path for path in paths if path not in reasons]
+    if kind is Kind.STOP and saved.service:
+        own = saved.service.paths
+        copied = [e for e in copied if not any(f"{e}/".startswith(f"{o}/") for o in own)]
+    if kind in (Kind.SKIP, Kind.STOP) and copied:
+        how = f"{saved.how}, but for {', '.join(copied)}: its row names other paths"
+        covered = kind is Kind.STOP or not table.is_database(saved.container.image)
+        return replace(saved, how=how, covered=covered)
+    if kind is Kind.SKIP:
+        return saved
+    if reasons and not copied:
+        return replace(saved, how=f"left out: {reasons[paths[0]]}", covered=True)
+    if saved.covered and not paths:
+        return replace(saved, how="keeps nothing in services/ or volumes/")
+    return saved
