@@ -20,6 +20,8 @@ from databases import (
 from stand import compose, remove_iotstack
 from stand_machine import StandError
 
+pytestmark = pytest.mark.long  # what uses the stand finds out as well, only later
+
 
 @pytest.fixture(scope="module")
 def top(pi, databases):
