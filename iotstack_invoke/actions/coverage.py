@@ -64,7 +64,9 @@ def look_at_services(found: Iterable[Found], settings: Settings, folder: str) ->
     saved = []
     for each in covers:
         paths = paths_in_stack(known[each.container.name], folder)
-        saved.append(SavedService(_after_exclusions(each, paths, exclusions, table), paths))
+        saved.append(
+            SavedService(_after_exclusions(each, paths, exclusions, table, folder), paths)
+        )
     running = [
         known[each.container.name] for each in covers if each.container.running and not each.part
     ]
@@ -176,7 +178,11 @@ def _always_excluded(recipes: Mapping[str, Recipe]) -> Iterator[Exclusion]:
 
 
 def _after_exclusions(
-    saved: Cover, paths: tuple[str, ...], exclusions: tuple[Exclusion, ...], table: Table
+    saved: Cover,
+    paths: tuple[str, ...],
+    exclusions: tuple[Exclusion, ...],
+    table: Table,
+    folder: str,
 ) -> Cover:
     """Return how a container is saved if what it mounts is left out, or is not, or is nothing."""
     kind = saved.service.kind if saved.service else None
@@ -189,6 +195,11 @@ def _after_exclusions(
     if kind is Kind.STOP and saved.service:
         own = saved.service.paths
         copied = [e for e in copied if not any(f"{e}/".startswith(f"{o}/") for o in own)]
+        if copied and not any(_may_be_there(f"{folder}/{each}") for each in own):
+            how = (
+                f"its row names no path that is there, so {', '.join(copied)} is copied as it runs"
+            )
+            return replace(saved, how=how, covered=False)
     if kind in (Kind.SKIP, Kind.STOP) and copied:
         how = f"{saved.how}, but for {', '.join(copied)}: its row names other paths"
         covered = kind is Kind.STOP or not table.is_database(saved.container.image)

@@ -211,6 +211,13 @@ def _look_at_influx2(host: LocalHost, services: Services, folder: str) -> _Influ
         if version.startswith("3."):
             told = influxdb_3(found.container, None).warning
             return _Influx2Look(warnings=(told, *warnings))
+        if version.startswith("1."):
+            name = found.container.name
+            told = (
+                f"Container {name} is not covered: it runs InfluxDB {version}. Name it in "
+                f'hosts.toml: [influxdb] container = "{name}".'
+            )
+            return _Influx2Look(warnings=(told, *warnings))
         facts = influx2_facts(found, version)
     except StepFailed as error:
         return _Influx2Look(error=str(error), warnings=warnings)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import Refused, StepFailed
-from ..manifest import Manifest
+from ..manifest import Manifest, Part
 from ..report import Report
 from ..rulebooks.restore import RESTORE, Item, Load, RestoreFacts, aside_folder, used_folder
 from ..rules import BACKUPS, KINDS, PARTS
@@ -41,6 +41,12 @@ EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
 """In each general part as empty folders: their data are elsewhere, or nowhere."""
 OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
 """What compose reads besides docker-compose.yml, unless it is told which files to read."""
+
+
+def containers_in(part: Part) -> set[str]:
+    """Return the containers whose databases a part holds, as the manifest tells."""
+    servers = part.facts.get("servers", ())
+    return {str(each["container"]) for each in servers if isinstance(each, dict)}
 
 
 def sql_bytes(backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str]) -> int:
@@ -220,8 +226,37 @@ class Prospect:
             ]
         return tuple(each.container.name for each in running)
 
+    def _refuse_lost(self) -> None:
+        """Raise Refused where an archive that the manifest tells of is not in its place."""
+        made = self.manifest.made if self.manifest else ()
+        names = {*self.wish.names, *(("influxdb",) if self.wish.databases else ())}
+        lost = [
+            part.file
+            for part in made
+            if part.kind not in self.backup.files
+            and (not names or names & {part.kind, *containers_in(part)})
+        ]
+        if lost:
+            raise Refused(
+                f"{self.runtag} in {self.source.name} lacks {', '.join(lost)}, which its manifest "
+                "lists. Nothing was changed. Restore another copy (--from), or other services "
+                f"alone (--only NAME). Which copies there are: inv show '{self.runtag}'"
+            )
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What could not be made when the backup was, and so is not restored."""
+        parts = self.manifest.parts if self.manifest and not self.wish.only else ()
+        return tuple(
+            f"{self.runtag} is incomplete: it has no {part.kind} part, and what that would hold "
+            f"stays as it is ({part.error})"
+            for part in parts
+            if part.error
+        )
+
     def _kinds(self) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one is not in the backup."""
+        self._refuse_lost()
         kinds = tuple(kind for kind in PARTS if kind in self.backup.files and kind != "influxdb2")
         if not self.wish.only:
             return kinds
@@ -346,6 +381,12 @@ class Prospect:
         if "--file" not in compose:
             file = next((n for n in COMPOSE_FILES if n in top), "")
             compose = (*compose, *_file_words(self.target.folder, file, {**there, **top}))
+        if self.wish.only and not (chosen or facts.loads or facts.server):
+            raise Refused(
+                f"{self.runtag} holds nothing of {', '.join(self.wish.names)} that could be put "
+                f"in place. Nothing of the stack was touched. inv show '{self.runtag}' tells what "
+                "it lacks."
+            )
         facts = replace(facts, items=tuple(chosen), compose=compose)
         facts = self._with_recipes(facts, staged=contents is None)
         self._refuse_mounts(facts)

@@ -333,6 +333,8 @@ class _Restore:
             f"Restore {self.runtag} ({made}; {sizes}) from {self.source.name} to "
             f"{self.target.name}:{self.target.folder}"
         )
+        for text in self.before.lacking:
+            self.report.warn(f"  {text}")
         if self.wish.only:
             self.report.write(f"  only: {', '.join(self.wish.only)}")
         stopped = ", ".join(facts.running) or "nothing, for nothing of it runs"
@@ -429,7 +431,7 @@ class _Restore:
         for text in notes.told:
             self.report.write(f"  {text}")
         self._tell_beside(facts)
-        warnings += after.warnings
+        warnings += (*after.warnings, *self.before.lacking)
         if self.before.by_hand:
             warnings += (self.before.by_hand,)
         for text in warnings:

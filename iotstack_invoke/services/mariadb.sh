@@ -39,7 +39,7 @@ dump)
   while IFS= read -r name; do [ -z "$name" ] || set -- "$@" "$name"; done <<END
 $names
 END
-  [ $# = 0 ] || save --routines --events --triggers --databases "$@"
+  [ $# = 0 ] || save --routines --events --triggers --databases -- "$@"
   # Users as rows: `--system=users` of mariadb-dump 10.11 writes statements that fail (GRANT PROXY).
   tables=$(ask "SELECT table_name FROM information_schema.tables WHERE table_schema = 'mysql' AND
     table_type = 'BASE TABLE' AND table_name IN ('global_priv', 'user', 'db', 'tables_priv',

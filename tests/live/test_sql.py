@@ -238,7 +238,9 @@ def test_incomplete_set(owner, source, pi):
     maria(pi, "CREATE DATABASE IF NOT EXISTS kept; CREATE TABLE kept.t AS SELECT 1 AS one")
     postgres(pi, "CREATE TABLE gone (a INT)")
     before = look(pi)
-    said = owner.iot("restore", "--runtag", "lacking", "--yes", timeout=200)
+    owner.iot("restore", "--runtag", "lacking", "--only", "mariadb", "--yes", code=13)
+    said = owner.iot("restore", "--runtag", "lacking", "--yes", code=3, timeout=200)
+    assert "lacking is incomplete: it has no mariadb part" in said
     for name in ("volumes/mariadb", "volumes/gitea"):
         assert f"{name} stays as it is" in said
     wait_databases(pi)

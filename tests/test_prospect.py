@@ -1,0 +1,40 @@
+"""What a restore finds of a backup before it touches anything: what was lost, what was never made."""
+
+import json
+
+TAG = "t1"
+
+
+def backed_up(stack, **parts):
+    """Make a backup, and let its manifest tell of parts that are not there."""
+    assert stack.run(f"backup --runtag {TAG}").returncode == 0
+    path = stack.folder / f"backups/{TAG}.manifest.json"
+    manifest = json.loads(path.read_text())
+    for kind, told in parts.items():
+        manifest["parts"][kind] = {"file": f"{TAG}.{kind}", **told}
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_part_that_was_lost_is_refused(little_stack):
+    """An archive that the manifest lists and the place lacks: nothing is changed, exit 13."""
+    servers = [{"container": "home_db"}]
+    backed_up(little_stack, mariadb={"size_bytes": 9, "facts": {"servers": servers}})
+    before = little_stack.tree()
+    for only in ("", "--only home_db", "--only mariadb --only nodered"):
+        told = little_stack.run(f"restore --runtag {TAG} --from here --yes {only}")
+        assert told.returncode == 13, told.stderr
+        assert f"lacks {TAG}.mariadb, which its manifest lists" in told.stderr
+    assert {k: v for k, v in before.items() if "/volumes" in k} == {
+        k: v for k, v in little_stack.tree().items() if "/volumes" in k
+    }
+    told = little_stack.run(f"restore --runtag {TAG} --from here --dry-run --only nodered")
+    assert told.returncode == 0, told.stderr
+
+
+def test_a_part_that_was_never_made_is_told(little_stack):
+    """A restore of an incomplete set says before it begins what stays as it is."""
+    backed_up(little_stack, postgres={"error": "root is not let in"})
+    told = little_stack.run(f"restore --runtag {TAG} --from here --dry-run")
+    assert told.returncode == 0, told.stderr
+    assert f"{TAG} is incomplete: it has no postgres part" in told.stderr
+    assert "root is not let in" in told.stderr
