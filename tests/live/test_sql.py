@@ -125,6 +125,7 @@ def test_restored_databases_equal_their_source(owner, source, pi):
     assert running(pi) == ran
 
 
+@pytest.mark.long
 def test_one_server(owner, source, pi):
     """Restored alone, a server is what it was; the others' containers and data are let alone."""
     maria(pi, "CREATE DATABASE IF NOT EXISTS later")

@@ -147,13 +147,8 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        e if "between" in e or "during" in e else pytest.param(e, marks=pytest.mark.long)
-        for e in SAMPLES
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", SAMPLES)
 def test_sample(here, name):
     """A fault of each kind ends in the old or the new stack: files, rows, users."""
     way, words, follow = SAMPLES[name]
