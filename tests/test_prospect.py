@@ -38,3 +38,11 @@ def test_a_part_that_was_never_made_is_told(little_stack):
     assert told.returncode == 0, told.stderr
     assert f"{TAG} is incomplete: it has no postgres part" in told.stderr
     assert "root is not let in" in told.stderr
+
+
+def test_a_rehearsal_of_an_incomplete_set_says_what_it_lacks(little_stack):
+    """What could not be made was not proven: exit 3."""
+    backed_up(little_stack, postgres={"error": "root is not let in"})
+    told = little_stack.run(f"rehearse --runtag {TAG}")
+    assert told.returncode == 3, told.stderr
+    assert "It has no postgres part: root is not let in" in told.stderr

@@ -312,6 +312,9 @@ class _Rehearsal:
                 f"  InfluxDB had {len(count.databases):,} databases, about {count.series:,} "
                 f"series{values}"
             )
-        for text in result.warnings:
+        parts = self.manifest.parts if self.manifest else ()
+        lacking = [f"It has no {each.kind} part: {each.error}" for each in parts if each.error]
+        for text in (*result.warnings, *lacking):
             self.report.warn(f"  {text}")
-        return ExitCode.GOOD if loaded and not result.warnings else ExitCode.WARNINGS
+        good = loaded and not result.warnings and not lacking
+        return ExitCode.GOOD if good else ExitCode.WARNINGS
