@@ -79,6 +79,19 @@ class _Lines:
             self._begun += more[-1:]
 
 
+class _Reader:
+    """What is known of a dump amid its lines, whoever wrote it."""
+
+    def __init__(self) -> None:
+        self._lines = _Lines()
+        self._database = ""
+        self._databases: list[str] = []
+        self._rows: dict[Table, int] = {}
+        self._table: Table | None = None
+        self._complete = False
+        self._version = ""
+
+
 _MARIA_USE = re.compile(rb"USE `((?:[^`]|``)+)`;")
 _MARIA_INSERT = re.compile(
     rb"(?:INSERT|REPLACE)(?: +IGNORE)? INTO (`(?:[^`]|``)+`)(?: \(.*?\))? VALUES ?(.*)", re.DOTALL
@@ -88,21 +101,15 @@ _MARIA_VERSION = re.compile(rb"-- Server version\s+(\S+)")
 _TUPLE_ENDS = re.compile(rb"'(?:[^'\\]|\\.|'')*'|(\),\()", re.DOTALL)
 
 
-class MariaReader:
+class MariaReader(_Reader):
     """Reads what mariadb-dump or mysqldump wrote.
 
     Before version 10.7 all rows of a statement are on one line; later each row has its own.
     """
 
     def __init__(self) -> None:
-        self._lines = _Lines()
-        self._database = ""
-        self._databases: list[str] = []
-        self._rows: dict[Table, int] = {}
-        self._table: Table | None = None
+        super().__init__()
         self._in_body = False
-        self._complete = False
-        self._version = ""
 
     def add(self, piece: bytes) -> None:
         """Take the next piece."""
@@ -177,19 +184,13 @@ PG_TIMESCALE = b"CREATE EXTENSION IF NOT EXISTS timescaledb "
 PG_END = b"-- PostgreSQL database cluster dump complete"
 
 
-class PostgresReader:
+class PostgresReader(_Reader):
     """Reads what pg_dumpall wrote."""
 
     def __init__(self) -> None:
-        self._lines = _Lines()
-        self._database = ""
-        self._databases: list[str] = []
-        self._rows: dict[Table, int] = {}
-        self._table: Table | None = None
+        super().__init__()
         self._copy_follows = False
         self._open_databases = 0
-        self._complete = False
-        self._version = ""
         self._extension_follows = False
         self._timescale: list[str] = []
 
