@@ -146,12 +146,15 @@ def run_in(
     )
 
 
-def count_words(tables: Iterable[SqlTable], engine: str) -> str:
-    """Return the question for the rows of tables of one database, answered as `index|rows`."""
+def count_words(tables: Mapping[int, SqlTable], engine: str) -> str:
+    """Return the question for the rows of tables of one database, by numbers of ours.
+
+    It is answered as `number|rows`, in any order.
+    """
     only = "ONLY " if engine == "postgres" else ""  # what it inherits has rows of its own
     return " UNION ALL ".join(
-        f"SELECT CONCAT({index}, '|', COUNT(*)) FROM {only}{_full_name(each, engine)}"  # noqa: S608 - quoted by the dump
-        for index, each in enumerate(tables)
+        f"SELECT CONCAT({number}, '|', COUNT(*)) FROM {only}{_full_name(each, engine)}"  # noqa: S608 - quoted by the dump
+        for number, each in tables.items()
     )
 
 
