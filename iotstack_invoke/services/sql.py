@@ -23,6 +23,9 @@ ASK_LIMIT_S = 600.0
 NOT_LET_IN = 77
 """The exit code of mariadb.sh where no password of the environment is right."""
 
+WANTS_A_PERSON = 78
+"""The exit code of a script whose last line says what a person must mend before a dump."""
+
 
 @dataclass(frozen=True)
 class Engine:
