@@ -22,6 +22,8 @@ from .steps import Record
 FORMAT = "iotstack-invoke manifest 1"
 RECORDS_ENDING = "unfinished.jsonl"
 REMOVING_ENDING = "removing"
+LACKING = "failed"
+"""The fact of a part that lacks dumps: why, by the container of each server."""
 PIN_ENDING = "pin.txt"
 """Of the file beside a set that keeps it from being removed, and holds a note why."""
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -39,6 +41,12 @@ class Part:
     seconds: float = 0.0
     error: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lacking(self) -> Mapping[str, str]:
+        """The containers whose dumps it should hold and does not, each with why."""
+        told = self.facts.get(LACKING)
+        return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +85,8 @@ class Manifest:
 
     @property
     def state(self) -> str:
-        """`complete`, `warnings`, or `incomplete` where a part could not be made."""
-        if any(part.error for part in self.parts):
+        """`complete`, `warnings`, or `incomplete` where a part or a dump could not be made."""
+        if self.lacking:
             return "incomplete"
         return "warnings" if self.warnings else "complete"
 
@@ -86,6 +94,17 @@ class Manifest:
     def made(self) -> tuple[Part, ...]:
         """The parts that there are."""
         return tuple(part for part in self.parts if not part.error)
+
+    @property
+    def lacking(self) -> tuple[tuple[str, str], ...]:
+        """What could not be made, such as `postgres part`, each with why."""
+        parts = tuple((f"{part.kind} part", part.error) for part in self.parts if part.error)
+        dumps = (
+            (f"dump of container {container}", why)
+            for part in self.made
+            for container, why in part.lacking.items()
+        )
+        return (*parts, *dumps)
 
     def to_json(self) -> str:
         """Return the text of the manifest file."""

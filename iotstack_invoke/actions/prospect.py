@@ -246,12 +246,11 @@ class Prospect:
     @property
     def lacking(self) -> tuple[str, ...]:
         """What could not be made when the backup was, and so is not restored."""
-        parts = self.manifest.parts if self.manifest and not self.wish.only else ()
+        told = self.manifest.lacking if self.manifest and not self.wish.only else ()
         return tuple(
-            f"{self.runtag} is incomplete: it has no {part.kind} part, and what that would hold "
-            f"stays as it is ({part.error})"
-            for part in parts
-            if part.error
+            f"{self.runtag} is incomplete: it has no {what}, and what that would hold stays as "
+            f"it is ({why})"
+            for what, why in told
         )
 
     def _kinds(self) -> tuple[str, ...]:

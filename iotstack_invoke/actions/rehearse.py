@@ -312,8 +312,8 @@ class _Rehearsal:
                 f"  InfluxDB had {len(count.databases):,} databases, about {count.series:,} "
                 f"series{values}"
             )
-        parts = self.manifest.parts if self.manifest else ()
-        lacking = [f"It has no {each.kind} part: {each.error}" for each in parts if each.error]
+        told = self.manifest.lacking if self.manifest else ()
+        lacking = [f"It has no {what}: {why}" for what, why in told]
         for text in (*result.warnings, *lacking):
             self.report.warn(f"  {text}")
         good = loaded and not result.warnings and not lacking
