@@ -86,3 +86,17 @@ def test_an_archive_that_lacks_a_dump_stays_until_it_can_be_made_anew(stack):
         broken(stack, name).unlink()
     _, state, part = backed_up(stack, 0)
     assert sorted(dumped(part)) == ["home_db", "mariadb"]
+
+
+def test_only_what_is_wished_is_looked_at(stack):
+    """With --only a damaged part of another database keeps nothing from being restored."""
+    (stack.folder / "volumes/nodered/flows.json").write_text("[1]\n")
+    backed_up(stack, 0)
+    (stack.folder / "volumes/nodered/flows.json").write_text("[2]\n")
+    (stack.folder / f"backups/{TAG}.mariadb-backup.tar.gz").write_bytes(b"damaged")
+    told = stack.run(f"restore --runtag {TAG} --from here --only nodered --yes")
+    assert told.returncode == 0, told.stderr
+    assert (stack.folder / "volumes/nodered/flows.json").read_text() == "[1]\n"
+    told = stack.run(f"restore --runtag {TAG} --from here --only home_db --yes")
+    assert told.returncode == 1
+    assert f"{TAG}.mariadb-backup.tar.gz" in told.stderr

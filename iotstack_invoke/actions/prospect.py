@@ -24,7 +24,7 @@ from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
 from ..targets import ANY_EXIT, Target, device, entries
-from .loads import Loads, is_below, recipe_folder
+from .loads import FOLDERS, Loads, is_below, recipe_folder
 from .target_checks import (
     INFLUX_FOLDER,
     influx_apart,
@@ -36,7 +36,6 @@ from .target_checks import (
 )
 from .wish import Source, Wish
 
-FOLDERS = ("services", "volumes")
 EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
 """In each general part as empty folders: their data are elsewhere, or nowhere."""
 OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
@@ -149,7 +148,7 @@ class Prospect:
             *("--project-directory", target.folder),
             *_file_words(target.folder, compose_file, there),
         )
-        kinds = self._kinds()
+        kinds = self._kinds(found)
         server = (
             server_in(target, found, self.settings.influx.container) if "influx" in kinds else None
         )
@@ -253,7 +252,7 @@ class Prospect:
             for what, why in told
         )
 
-    def _kinds(self) -> tuple[str, ...]:
+    def _kinds(self, found: tuple[Found, ...]) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one is not in the backup."""
         self._refuse_lost()
         kinds = tuple(kind for kind in PARTS if kind in self.backup.files and kind != "influxdb2")
@@ -268,8 +267,8 @@ class Prospect:
         wanted |= recipes | owned
         if self.wish.databases or {container, "influxdb"} & set(self.wish.names):
             wanted.add("influx")
-        if self.wish.names:  # which dumps are theirs is known when they are staged
-            wanted |= set(kinds) & set(ENGINES)
+        loads = Loads(self.target, found, self.manifest, self.stage, self.wish.names)
+        wanted |= loads.engines(kinds, servers_in(found, self.settings.table))
         for kind in sorted(wanted - set(kinds)):
             raise Refused(
                 f"{self.runtag} has no {kind} part, and --only {' --only '.join(self.wish.only)} "
