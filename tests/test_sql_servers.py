@@ -19,6 +19,7 @@ from scenes import PlainScene, until
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.sql import ENGINES, SqlServer
+from iotstack_invoke.services.sql_config import CompareConfig
 from iotstack_invoke.services.sql_load import LoadSql, SqlDump
 from iotstack_invoke.services.sql_pack import PackDumps
 from iotstack_invoke.steps import File
@@ -88,6 +89,20 @@ class Server:
             scene
         )
         return scene
+
+    def compared(self, members):
+        """Return the warnings where the settings of a part are compared with the server's."""
+        folder = self.folder / "staged/config"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, content in members.items():
+            if "/config/" in name:
+                (folder / name.rpartition("/")[2]).write_bytes(content)
+        scene = PlainScene({"pi": LocalHost(str(self.folder))})
+        server = SqlServer(self.engine, self.engine)
+        dump = str(self.folder / "staged/postgres_backup.sql")
+        CompareConfig("pi", server, self.engine, dump, (str(self.docker),), ()).do(scene)
+        return scene.warned
 
 
 def free_port():
@@ -221,8 +236,8 @@ def test_a_server_that_is_away_costs_its_own_dump(engine, request):
     """The dumps of the others are packed, and the record says what lacks and why."""
     server = request.getfixturevalue({"mariadb": "maria"}.get(engine, engine))
     members, scene, told = server.pack("away", engine, "other")
-    member = ENGINES[engine].member
-    assert set(members) == {f"./{member}", f"./other/{member}"}
+    held = (ENGINES[engine].member, *(f"config/{each}" for each in ENGINES[engine].config))
+    assert set(members) == {f"./{above}{each}" for each in held for above in ("", "other/")}
     assert [each["container"] for each in told["servers"]] == [engine, "other"]
     assert list(told["failed"]) == ["away"]
     assert "in container away is stopped" in told["failed"]["away"]
@@ -268,3 +283,29 @@ def test_a_database_of_postgresql_with_a_newline_is_told(postgres):
     postgres.tell(str(failure.value).partition("name: ")[2])
     postgres.pack("postgres")
     postgres.tell("DROP DATABASE another_name")
+
+
+def test_settings_of_postgresql_lie_beside_the_dump(postgres):
+    """What was changed by hand or by ALTER SYSTEM is held, and told where a new server lacks it."""
+    postgres.tell("ALTER SYSTEM SET work_mem = '7MB'")
+    members, scene, _ = postgres.pack("postgres")
+    assert scene.warned == []
+    assert b"work_mem = '7MB'" in members["./config/postgresql.auto.conf"]
+    assert (postgres.folder / "data/pg_hba.conf").read_bytes() == members["./config/pg_hba.conf"]
+    assert list(postgres.compared(members)) == []
+    postgres.tell("ALTER SYSTEM RESET work_mem")
+    (warned,) = postgres.compared(members)
+    assert "differ in postgresql.auto.conf: they lie in config of its part" in warned
+    assert list(postgres.compared({})) == []
+
+
+def test_settings_that_cannot_be_read_are_a_warning(postgres):
+    """The dump is whole without them."""
+    path = postgres.folder / "data/postgresql.auto.conf"
+    path.rename(f"{path}.away")
+    try:
+        members, scene, _ = postgres.pack("postgres")
+    finally:
+        Path(f"{path}.away").rename(path)
+    assert "./postgres_backup.sql.gz" in members
+    assert scene.warned[0].startswith("postgresql.auto.conf of PostgreSQL in container postgres")

@@ -1,5 +1,5 @@
 # Runs in a PostgreSQL container:
-#   sh -c THIS sh ready | dump | ask QUESTION [DATABASE] | load FILE
+#   sh -c THIS sh ready | dump | config NAME | ask QUESTION [DATABASE] | load FILE
 # The password comes from the container's own environment: it is on no command line.
 set -eu
 export PGUSER="${POSTGRES_USER:-postgres}" PGPASSWORD="${POSTGRES_PASSWORD-}" PGDATABASE=postgres
@@ -23,6 +23,15 @@ dump)
     exit 78
   fi
   exec pg_dumpall --no-password
+  ;;
+config)
+  case $2 in
+  postgresql.conf) file=$(ask "SHOW config_file") ;;
+  pg_hba.conf) file=$(ask "SHOW hba_file") ;;
+  pg_ident.conf) file=$(ask "SHOW ident_file") ;;
+  *) file=$(ask "SHOW data_directory")/$2 ;;
+  esac
+  exec cat "$file"
   ;;
 ask) ask "$2" "${3-}" ;;
 load) exec psql --no-psqlrc --no-password --quiet --file="$2" >/dev/null ;;

@@ -43,6 +43,8 @@ class Engine:
     """Settings for its first start: it makes no database by itself."""
     logs: tuple[tuple[str, str], ...] = ()
     """For data inside of its container: another folder there that it writes into all the time."""
+    config: tuple[str, ...] = ()
+    """Its files of settings that lie among its data, and are in no dump."""
 
     @cached_property
     def script(self) -> str:
@@ -73,6 +75,7 @@ POSTGRES = Engine(
     reader=PostgresReader,
     homes=(("/var/lib/postgresql/data", ""), ("/var/lib/postgresql", "")),
     first_start=("POSTGRES_DB=postgres",),
+    config=("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"),
 )
 ENGINES: Mapping[str, Engine] = MappingProxyType({e.name: e for e in (MARIADB, POSTGRES)})
 

@@ -23,6 +23,7 @@ from ..manifest import LACKING
 from ..steps import Command, File, Host, Scene
 from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar
 from .sql import ENGINES, NOT_LET_IN, WANTS_A_PERSON, SqlServer, run_in
+from .sql_config import CONFIG, config_of
 from .sql_dump import SqlReport
 
 READY_LIMIT_S = 180.0
@@ -87,6 +88,7 @@ class PackDumps:
                     scene.say(str(error))
                     continue
                 self._add(archive, server, spool, report, size)
+                self._add_config(scene, host, archive, server)
                 told.append(facts_of(server, report, size, self.output.root))
         if failed and not told:
             again = self.tries == 1 and any(each.again for each in failed.values())
@@ -145,6 +147,20 @@ class PackDumps:
             archive.addfile(info, cast("IO[bytes]", _Passing(gzips.open_reader(spool), again)))
         if again.report() != report:
             raise StepFailed(f"The dump of {server.title} was not written as it came.", again=True)
+
+    def _add_config(
+        self, scene: Scene, host: Host, archive: tarfile.TarFile, server: SqlServer
+    ) -> None:
+        """Put a server's own settings beside its dump; without them it is whole as well."""
+        try:
+            for name, text in config_of(host, server, self.docker):
+                content = text.encode("utf-8", "surrogateescape")
+                folder = os.path.dirname(server.member)
+                info = tarfile.TarInfo(f"./{os.path.join(folder, CONFIG, name)}")
+                info.mode, info.mtime, info.size = MEMBER_MODE, int(time.time()), len(content)
+                archive.addfile(info, io.BytesIO(content))
+        except StepFailed as error:
+            scene.warn(f"{error} The part has its dump without it.")
 
     def _dump(
         self, scene: Scene, host: Host, server: SqlServer, spool: IO[bytes]
