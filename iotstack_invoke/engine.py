@@ -301,9 +301,9 @@ class Run:
             if children.ending():
                 raise Interrupted(signal.SIGTERM)
             if isinstance(step, Commit):
-                self.journal.forget(scene.job.name, keep=step.keep)
+                self.journal.forget(scene.job.identity, keep=step.keep)
             elif isinstance(step, UndoableStep):
-                self.journal.write(scene.job.name, step)
+                self.journal.write(scene.job.identity, step)
             step.do(scene)
 
     def _finish(self, scene: _Scene, seconds: float) -> None:
@@ -323,7 +323,7 @@ class Run:
             with self._lock:
                 self.ledger.add(record)
             scene.place(output).rename(output.partial, output.absolute)
-        self.journal.forget(job.name)
+        self.journal.forget(job.identity)
 
     def _clean(self, scene: _Scene, message: str, *, passing: bool = False) -> str:
         """Undo and remove what a failed attempt left; return the message, and if that failed.
@@ -342,7 +342,7 @@ class Run:
         try:
             if scene.job.rule.transaction:  # others work on while a job that makes files fails
                 self.journal.settle()
-            self.journal.undo(scene.job.name)
+            self.journal.undo(scene.job.identity)
         except IotstackError as error:
             return f"{message}\n{error}"
         # Over a line that broke it cannot be removed: the next attempt, or a later run, does it.

@@ -150,12 +150,16 @@ def rule(
     always: bool = False,
     transaction: bool = False,
     resumes: bool = False,
+    name: str = "",
 ) -> Callable[[Body], Rule]:
-    """Return a decorator that makes a Rule of a body; it registers nothing."""
+    """Return a decorator that makes a Rule of a body; it registers nothing.
+
+    Without a `name` it has that of the body.
+    """
 
     def make(body: Body) -> Rule:
         return Rule(
-            name=getattr(body, "__name__", "rule"),
+            name=name or getattr(body, "__name__", "rule"),
             outputs=outputs,
             body=body,
             inputs=input if callable(input) else _listed(input),
@@ -190,6 +194,11 @@ class Job:
         """How people call it: the rule's name with its wildcards."""
         values = " ".join(self.wildcards.values())
         return f"{self.rule.name} {values}".rstrip()
+
+    @property
+    def identity(self) -> str:
+        """What tells it from every other job of a plan: a file that no other makes."""
+        return str(self.outputs[0])
 
     @property
     def output(self) -> File:

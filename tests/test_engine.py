@@ -519,6 +519,30 @@ def test_steps_of_a_failed_job_are_undone(bench):
     assert not (bench.folder / ".journal").exists()
 
 
+def test_a_failed_job_undoes_nothing_of_another_of_its_name(bench):
+    """Two jobs of one rule name and one wildcard run side by side: each undoes its own steps."""
+    made, undone = threading.Event(), threading.Event()
+
+    def fails(_job):
+        return [Call(lambda _scene: made.wait(30)), fail("no tape")]
+
+    def works(job):
+        def act(_scene):
+            made.set()
+            undone.wait(30)
+            assert os.listdir(scratch) == ["file"]
+
+        scratch = f"{job.output.root}/scratch"
+        return [MakeScratch("pi", scratch), Call(act), write(job.output)]
+
+    ended = bench.notes.ended
+    bench.notes.ended = lambda result: (ended(result), undone.set())
+    rules = (makes("a", fails), replace(makes("b", works), name="a"))
+    result = bench.run(*rules, targets=["a", "b"], jobs=2)
+    assert [(each.job.output.path, each.message) for each in result.failed] == [("a", "no tape")]
+    assert bench.files == {"b", "scratch"}
+
+
 def test_steps_of_a_good_job_are_forgotten(bench):
     """What a job journaled stays done when it succeeds, even if another fails meanwhile."""
     begun = threading.Event()

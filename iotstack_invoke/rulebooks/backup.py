@@ -154,7 +154,7 @@ def postgres_archive(job: Job) -> Iterator[Step]:
 def recipe_archive_of(name: str) -> Rule:
     """Return the rule that makes the part of one recipe."""
 
-    @rule(f"pi:backups/{{runtag}}.{PARTS[name]}", retries=2)
+    @rule(f"pi:backups/{{runtag}}.{PARTS[name]}", retries=2, name=f"{name}_archive")
     def recipe_archive(job: Job) -> Iterator[Step]:
         """Let the service be quiet, dump its database, pack both together, let it go on."""
         facts: BackupFacts = job.facts

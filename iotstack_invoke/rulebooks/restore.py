@@ -200,6 +200,7 @@ def staged_sql(engine: str) -> Rule:
     @rule(
         stage_of(engine),
         input=lambda values, facts: [archive(values, facts, engine)],
+        name=f"staged_{engine}",
     )
     def staged_dumps(job: Job) -> Iterator[Step]:
         """Unpack the dumps of a database server, and read each of them to its end."""
@@ -222,6 +223,7 @@ def staged_recipe(kind: str, *, apart: bool) -> Rule:
     @rule(
         recipe_stage(kind, apart=apart),
         input=lambda values, facts: [archive(values, facts, kind)],
+        name=f"staged_{kind}",
     )
     def staged_part(job: Job) -> Iterator[Step]:
         """Look at every member of a service's part, unpack it, read its dump to its end."""
