@@ -19,6 +19,12 @@ from .steps import Command, Host
 
 KILL_AFTER_S = 2
 """How long a hook at its limit may take to end by itself."""
+READ_ON_S = 2.0
+"""How long what a hook said is read after its end, where something that it started holds it."""
+HELD = (
+    "something that it started still holds its output, which is read no further. Let it redirect "
+    "it: >/dev/null 2>&1"
+)
 ANY_END = frozenset(range(-64, 256))
 """Every exit code, and what Popen tells of a program that a signal ended."""
 
@@ -71,17 +77,21 @@ class Occasion:
         self.log.write(name, f"$ {words}")
         self.report.tell(f"{name}: {words}")
         started = time.monotonic()
-        trouble = ""
+        trouble, read_on_s = "", 0.0
         try:
             outcome = self.host.run(
                 self._command(hook, *told),
                 lambda stream, line: self.log.write(f"{name} {stream}", line),
             )
+            if outcome.held:
+                read_on_s = READ_ON_S
+                self.log.write(name, HELD)
+                self.report.tell(f"{name}: {HELD}", style="yellow")
             if outcome.exit_code:
                 trouble = f"exit {outcome.exit_code}: {outcome.last_words}"
         except StepFailed as error:
             trouble = str(error)
-        if trouble and time.monotonic() - started >= hook.limit_s:
+        if trouble and time.monotonic() - started - read_on_s >= hook.limit_s:
             trouble = f"it did not end within {hook.limit_s:g} s, so it was stopped ({trouble})"
         ended, why = ("failed", f": {trouble}") if trouble else ("done", "")
         self.log.write(name, f"{ended} after {time.monotonic() - started:.1f} s{why}")
@@ -98,7 +108,10 @@ class Occasion:
         # Without `exec` timeout(1) would lead a group of its own, which a Ctrl-C does not reach.
         limited = ("exec", "timeout", f"--kill-after={KILL_AFTER_S}", f"{hook.limit_s:g}")
         return Command(
-            (*limited, "env", *environment, *hook.words), ANY_END, hook.limit_s + 2 * KILL_AFTER_S
+            (*limited, "env", *environment, *hook.words),
+            ANY_END,
+            hook.limit_s + 2 * KILL_AFTER_S + READ_ON_S,
+            read_on_s=READ_ON_S,
         )
 
 

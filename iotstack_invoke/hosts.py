@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from invoke.exceptions import CommandTimedOut, ThreadException
 
@@ -175,7 +175,9 @@ class LocalHost:
         if heard:
             streams = {f"{name}_stream": LineStream(name, heard) for name in ("out", "err")}
         try:
-            result = self._context.run(str(command), timeout=command.limit_s, **streams)
+            result: Any = self._context.run(
+                str(command), timeout=command.limit_s, read_on_s=command.read_on_s, **streams
+            )
         except CommandTimedOut as error:
             raise StepFailed(
                 f"It did not end within {command.limit_s:g} s, so it was stopped: {command.shown}"
@@ -185,8 +187,8 @@ class LocalHost:
         finally:
             for stream in streams.values():
                 stream.close()
-        assert result is not None  # noqa: S101 - only a disowned command has no result
-        return checked(command, Outcome(result.exited, result.stdout, result.stderr), self.name)
+        outcome = Outcome(result.exited, result.stdout, result.stderr, result.held)
+        return checked(command, outcome, self.name)
 
     @contextlib.contextmanager
     def pipe(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:

@@ -30,7 +30,7 @@ from paramiko import (
 
 from .errors import KeyRefused, Unreachable
 from .hosts import LocalHost
-from .runner import RUN_OVERRIDES, _Mended
+from .runner import LOOK_S, RUN_OVERRIDES, _Mended
 from .settings import Ssh
 from .steps import Command
 
@@ -57,6 +57,8 @@ class MendedRemote(_Mended, Remote):  # type: ignore[misc]
         """Start the command, with nothing to read."""
         super().send_start_message(command)
         self.channel.shutdown_write()
+        if self.read_on_s is not None:
+            self.channel.settimeout(LOOK_S)
 
 
 class Login:

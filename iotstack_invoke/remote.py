@@ -112,7 +112,12 @@ class SshHost:
         try:
             with self.login.at_once:
                 result = once_there_is_a_session(
-                    lambda: connection.run(str(command), timeout=command.limit_s, **streams)
+                    lambda: connection.run(
+                        str(command),
+                        timeout=command.limit_s,
+                        read_on_s=command.read_on_s,
+                        **streams,
+                    )
                 )
         except CommandTimedOut as error:
             raise StepFailed(
@@ -130,7 +135,7 @@ class SshHost:
                 stream.close()
         if result.exited == -1:  # the channel was closed without an exit status
             raise Unreachable(f"The line to {self.name} broke.", again=True)
-        return Outcome(result.exited, result.stdout, result.stderr)
+        return Outcome(result.exited, result.stdout, result.stderr, result.held)
 
     def run(self, command: Command, heard: Heard | None = None) -> Outcome:
         """Run a command to its end; raises StepFailed for an exit code that is not accepted."""

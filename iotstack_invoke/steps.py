@@ -93,6 +93,9 @@ class Command:
     limit_s: float = 120.0
     called: str = ""
     """How people are shown it, where its words are a script that nobody would want to read."""
+    read_on_s: float | None = None
+    """How long its output is read after its own end, where something that it started holds it
+    open; None: until nobody does."""
 
     def __str__(self) -> str:
         return shlex.join(self.words)
@@ -110,6 +113,8 @@ class Outcome:
     exit_code: int
     out: str
     err: str
+    held: bool = False
+    """Something that it started still held its output when that was read no further."""
 
     @property
     def last_words(self) -> str:

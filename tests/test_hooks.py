@@ -1,11 +1,15 @@
 """The owner's programs before and after a task: in their turn, bounded, told, written down."""
 
+import contextlib
 import json
+import os
 import signal
+import time
 
 import pytest
 from scenes import alive, until
 
+from iotstack_invoke import hooks
 from iotstack_invoke.errors import Refused
 from iotstack_invoke.hooks import HooksResult, Occasion
 from iotstack_invoke.hosts import LocalHost
@@ -30,11 +34,11 @@ def pi(little_stack):
     return little_stack
 
 
-def set_hooks(pi, title="[hooks]", /, **hooks):
+def set_hooks(pi, title="[hooks]", /, **wanted):
     """Write the hooks of this machine, or below another title: tables or words by their name."""
     with pi.settings.open("a") as stream:
         stream.write(f"{title}\n")
-        for name, each in hooks.items():
+        for name, each in wanted.items():
             listed = ", ".join(json.dumps(h) if isinstance(h, list) else h for h in each)
             stream.write(f"{name} = [{listed}]\n")
 
@@ -385,13 +389,12 @@ def far_occasion(sshd, tmp_path):
 HANGING = {
     "gently": 'sleep 300 & echo $! > "$0"; wait',
     "deaf": 'trap "" TERM; sleep 300 & echo $! > "$0"; while :; do wait; done',
-    "gone": 'sleep 300 & echo $! > "$0"',
 }
 
 
 @pytest.mark.parametrize("script", HANGING.values(), ids=HANGING)
 def test_a_hook_at_its_limit_is_killed_with_its_group(occasion, tmp_path, script):
-    """What it started ends with it, whether it listens or not, or has ended itself before."""
+    """What it started ends with it, whether it listens or not."""
     pid = tmp_path / "pid"
     hook = Hook(("sh", "-c", script, str(pid)), limit_s=0.5)
     with pytest.raises(Refused, match="did not end within"):
@@ -430,3 +433,67 @@ def test_a_hook_that_is_slow_after_a_run_is_a_failure(occasion):
         ),
         (f"after_backup `sleep 301` {told}{late}",),
     )
+
+
+# What a hook leaves behind: it writes its own number, since setsid may fork.
+
+LEFT = {
+    "a daemon": 'setsid sh -c \'echo $$ > "$0"; exec sleep 300\' "$0" &',
+    "in the background": 'sh -c \'echo $$ > "$0"; exec sleep 300\' "$0" &',
+    "talking": 'setsid sh -c \'echo $$ > "$0"; while :; do echo x; sleep 0.1; done\' "$0" &',
+}
+
+
+@pytest.fixture
+def left_behind(tmp_path):
+    """Return a file for the number of what a hook leaves behind; that is ended afterwards."""
+    pid = tmp_path / "pid"
+    yield pid
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+@pytest.fixture(params=["here", "far"])
+def anywhere(request, monkeypatch):
+    """Hooks on this machine, and on another one."""
+    monkeypatch.setattr(hooks, "READ_ON_S", 0.5)
+    return request.getfixturevalue({"here": "occasion", "far": "far_occasion"}[request.param])
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("what", LEFT)
+def test_a_hook_that_has_ended_is_not_waited_for(anywhere, what, code, left_behind, tmp_path):
+    """It is judged by its own end, all that it said is in the log, and what holds it is told."""
+    meet = 'until [ -s "$0" ]; do sleep 0.05; done'
+    script = f"echo one; {LEFT[what]} {meet}; printf two >&2; exit {code}"
+    hook = Hook(("sh", "-c", script, str(left_behind)), limit_s=15)
+    began = time.monotonic()
+    result = anywhere.run_after([hook], "complete")
+    assert time.monotonic() - began < 10
+    assert [each.rpartition(": exit ")[2] for each in result.failures] == ["3: two"][: code // 3]
+    assert what == "talking" or alive(int(left_behind.read_text()))
+    log = (tmp_path / "log.partial").read_text()
+    assert " after_backup out: one\n" in log
+    assert " after_backup err: two\n" in log
+    assert "still holds its output" in log
+
+
+def test_no_daemon_keeps_a_hook_at_its_limit_going(anywhere, left_behind):
+    """The hook ends with its group, and what left the group keeps nobody waiting."""
+    script = f"{LEFT['a daemon']} sleep 300"
+    hook = Hook(("sh", "-c", script, str(left_behind)), limit_s=0.5)
+    began = time.monotonic()
+    (told,) = anywhere.run_after([hook], "complete").failures
+    assert "it did not end within 0.5 s, so it was stopped (exit 124: it said nothing)" in told
+    assert time.monotonic() - began < 10
+    assert alive(int(left_behind.read_text()))
+
+
+def test_ctrl_c_does_not_wait_for_a_daemon(pi, left_behind):
+    """A run that is stopped in a hook ends, though a daemon of it holds its output."""
+    set_hooks(pi, before_backup=[["sh", "-c", f"{LEFT['a daemon']} sleep 300", str(left_behind)]])
+    run = pi.start(f"backup --runtag {TAG}")
+    until(lambda: left_behind.read_text().endswith("\n"))
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=30)
+    assert run.returncode == 130
