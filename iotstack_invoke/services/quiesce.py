@@ -6,6 +6,7 @@ power cut; after SIGKILL a watcher, which knows the run by its lock: the kernel 
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 
@@ -17,7 +18,10 @@ QUIET_LIMIT_S = 120
 AWAKE_LIMIT_S = 60.0
 AWAKE_PAUSE_S = 0.5
 STOP_S = 60
-STATE_FORM = "{{.State.Running}} {{.State.Restarting}}"
+STATE_FORM = (
+    "{{.State.Running}} {{.State.Restarting}}\n{{.State.Status}}, exit code {{.State.ExitCode}}"
+)
+"""What it is asked for, and behind that what people are told."""
 SETTLE_S = 3.0
 """How long a container must have been up: a program may end a moment after its start."""
 
@@ -60,6 +64,8 @@ class Quiesce:
     """What the run holds as long as it lives."""
     settle_s: float = 0
     """How long it must have been awake, to count as having gone on."""
+    advice: str = ""
+    """What to do where it does not go on; '' where `leave` is all."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
@@ -111,12 +117,16 @@ class Quiesce:
         return self.awake in told
 
     def _still_quiet(self, why: str) -> str:
-        return f"{self.name} DOES NOT GO ON ({why}). Type: {Command(self.leave)}"
+        advice = self.advice or f"Type: {Command(self.leave)}"
+        return f"{self.name} DOES NOT GO ON ({why}). {advice}"
 
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Let a service go on that was made quiet, and see that it does."""
+    """Let a service go on that was made quiet, and see that it does.
+
+    One that does not is a warning: what was copied of it before is as good as it would be else.
+    """
 
     quiet: Quiesce
 
@@ -125,11 +135,14 @@ class Resume:
         return (str(Command(self.quiet.leave)),)
 
     def do(self, scene: Scene) -> None:
-        """Let it go on; raises StepFailed, with what to type, where it is not up in a minute."""
+        """Let it go on; warns, with what to type, where it is not up in a minute."""
         host = scene.host(self.quiet.host_role)
         if host.look([self.quiet.mark]):
-            self.quiet.undo(host)
-            self.quiet.wait(host)
+            try:
+                self.quiet.undo(host)
+                self.quiet.wait(host)
+            except StepFailed as error:
+                scene.warn(f"{error} Its files were saved before.")
 
 
 def stopped(
@@ -139,6 +152,7 @@ def stopped(
 
     It is left by a restart: that starts what is stopped, and waits for a stop that goes on.
     """
+    start, logs = (shlex.join((*docker, word, container)) for word in ("start", "logs"))
     return Quiesce(
         host_role,
         f"Container {container}",
@@ -149,4 +163,5 @@ def stopped(
         mark=f"{backups}/.quiet-{container}",
         lock=f"{backups}/.lock",
         settle_s=SETTLE_S,
+        advice=f"It was stopped for its copy. Start it: `{start}`. Why it ended: `{logs}`.",
     )
