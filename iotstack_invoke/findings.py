@@ -20,7 +20,7 @@ from .services.compose import Found
 from .services.influx import BACKUP_INSIDE, DumpInflux
 from .services.influx2 import DumpInflux2, influx2_facts
 from .services.influx2_check import EXPERIMENTAL
-from .services.sql import ENGINES, NOT_LET_IN, SqlServer
+from .services.sql import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, SqlServer
 from .services.sqlite import CopySqlite
 from .services.table import Cover
 from .sets import BackupSet, State
@@ -312,6 +312,8 @@ def judge_sql(server: SqlServer, told: Outcome) -> Finding:
     if told.exit_code == NOT_LET_IN:
         fix = "put its present root password into docker-compose.yml or .env, and recreate it"
         return failed(topic, told.last_words, fix)
+    if told.exit_code == NO_PROGRAM:
+        return failed(topic, told.last_words, f"see that {ITS_ROW}")
     return failed(topic, told.last_words, f"docker logs {server.container} says why")
 
 

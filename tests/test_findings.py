@@ -342,6 +342,7 @@ def test_a_backup_from_the_future_is_a_warning_of_its_own():
     [
         (Outcome(0, "10.11.19-MariaDB-log\n", ""), GOOD, "MariaDB 10.11.19"),
         (Outcome(77, "", "root is not let in: ERROR 1045\n"), FAILED, "not let in"),
+        (Outcome(127, "", "it has no program mariadb or mysql\n"), FAILED, "no program"),
         (
             Outcome(1, "", "Error response from daemon: container x is not running\n"),
             FAILED,

@@ -2,7 +2,9 @@
 
 import gzip
 import io
+import shutil
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,36 @@ def test_a_stopped_server_is_not_waited_for(tmp_path):
     docker.chmod(0o755)
     with pytest.raises(StepFailed, match=r"mariadb is stopped.*Shutdown complete"):
         pack(tmp_path, "mariadb", (str(docker),), "mariadb")
+
+
+@pytest.mark.parametrize(
+    ("engine", "shell", "words"),
+    [
+        ("mariadb", True, "is no MariaDB: it has no program mariadb-dump or mysqldump"),
+        ("postgres", True, "is no PostgreSQL: it has no program pg_dumpall"),
+        ("mariadb", False, "is no MariaDB: .*executable file not found"),
+    ],
+)
+def test_another_image_is_told_at_once(tmp_path, engine, shell, words):
+    """A container without the programs of its engine is not waited for, nor one without a shell."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    if shell:
+        (inside / "sh").symlink_to(shutil.which("sh"))
+    docker = tmp_path / "docker"
+    # docker exec NAME sh -c SCRIPT sh ready
+    docker.write_text(
+        f"#!/bin/sh\n[ -e {inside}/$3 ] || {{\n"
+        """echo 'exec: "sh": executable file not found in $PATH: unknown' >&2; exit 127\n}\n"""
+        f'shift 2\nexec env -i PATH={inside} "$@"\n'
+    )
+    docker.chmod(0o755)
+    began = time.monotonic()
+    with pytest.raises(StepFailed, match=f"Container grafana {words}") as failure:
+        pack(tmp_path, engine, (str(docker),), "grafana")
+    assert "hosts.toml" in str(failure.value)
+    assert not failure.value.again
+    assert time.monotonic() - began < 10
 
 
 def test_a_damaged_part_is_found(tmp_path, docker):

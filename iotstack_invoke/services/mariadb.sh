@@ -3,15 +3,17 @@
 # unnamed: into the database that the container's environment names; other dumps name their own.
 # The password comes from the container's own environment: it is on no command line.
 set -eu
+lacks() { echo "it has no program $1 or $2" >&2; exit 127; }
 
 # By TCP: the server that an image makes its databases with answers on the socket only. That root
 # is not let in does not matter to `ping`.
 if [ "$1" = ready ]; then
-  admin=$(command -v mariadb-admin || command -v mysqladmin)
+  command -v mariadb-dump >/dev/null || command -v mysqldump >/dev/null || lacks mariadb-dump mysqldump
+  admin=$(command -v mariadb-admin || command -v mysqladmin) || lacks mariadb-admin mysqladmin
   exec "$admin" --protocol=tcp --host=127.0.0.1 --connect-timeout=5 ping
 fi
 
-client=$(command -v mariadb || command -v mysql) || { echo "there is no client program" >&2; exit 127; }
+client=$(command -v mariadb || command -v mysql) || lacks mariadb mysql
 talk() { "$client" --user=root --default-character-set=utf8mb4 --batch --skip-column-names "$@"; }
 ask() { talk --raw --execute="$1" </dev/null; }
 # Without --raw a name is one line whatever is in it: a newline is told as \n.

@@ -12,7 +12,10 @@ ask() {
 
 case $1 in
 # By TCP: the server that an image makes its databases with answers on the socket only.
-ready) exec pg_isready --host=127.0.0.1 ;;
+ready)
+  command -v pg_dumpall >/dev/null || { echo "it has no program pg_dumpall" >&2; exit 127; }
+  exec pg_isready --host=127.0.0.1
+  ;;
 dump)
   # pg_dumpall ends with a half line for such a name; pg_dump has no way to write it (15).
   odd=$(ask "SELECT string_agg('ALTER DATABASE U&\"' || replace(replace(replace(replace(datname, '\\',

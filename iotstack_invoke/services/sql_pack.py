@@ -22,7 +22,7 @@ from ..hosts import CHUNK_BYTES, read_chunk
 from ..manifest import LACKING
 from ..steps import Command, File, Host, Scene
 from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar
-from .sql import ENGINES, NOT_LET_IN, WANTS_A_PERSON, SqlServer, run_in
+from .sql import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, WANTS_A_PERSON, SqlServer, run_in
 from .sql_config import CONFIG, config_of
 from .sql_dump import SqlReport
 
@@ -30,6 +30,8 @@ READY_LIMIT_S = 180.0
 READY_PAUSE_S = 0.5
 NOT_RUNNING = "is not running"
 """What Docker says of a container that is stopped, and not of one that it starts again."""
+NO_SUCH = ("it has no program", "executable file not found")
+"""Our words and Docker's; its exit code is the same while a container ends or starts again."""
 MEMBER_MODE = 0o600
 RETRY_WAIT_S = 2.0
 LEFT_OUT = "left out: "
@@ -230,8 +232,9 @@ def wait_for_server(
     limit_s: float = READY_LIMIT_S,
     settle_s: float = 0,
 ) -> None:
-    """Wait until a server is ready; raises StepFailed where it is not in time, or is stopped.
+    """Wait until a server is ready; raises StepFailed where it is not in time.
 
+    At once where it is stopped, or has not the programs of its engine.
     With `settle_s` until it lets us in, and has done so for so long: an image makes its
     databases with a server that is gone a moment later.
     """
@@ -249,6 +252,11 @@ def wait_for_server(
             words = (*docker, "logs", "--tail=5", server.container)
             said = host.run(Command(words, accept=frozenset(range(256))))
             raise StepFailed(f"{server.title} is stopped. Its last words: {said.last_words}")
+        if told.exit_code == NO_PROGRAM and any(each in told.last_words for each in NO_SUCH):
+            raise StepFailed(
+                f"Container {server.container} is no {ENGINES[server.engine].title}: "
+                f"{told.last_words}. See that {ITS_ROW}."
+            )
         if now > deadline:
             raise StepFailed(f"{server.title} does not answer: {told.last_words}")
         scene.say(f"waiting for {server.title}")
