@@ -20,6 +20,7 @@ from .services.compose import Found
 from .services.influx import BACKUP_INSIDE, DumpInflux
 from .services.influx2 import DumpInflux2, influx2_facts
 from .services.influx2_check import EXPERIMENTAL
+from .services.quiesce import Quiesce
 from .services.sql import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, SqlServer
 from .services.sqlite import CopySqlite
 from .services.table import Cover
@@ -334,10 +335,8 @@ def judge_journal(lines: Iterable[str], undo: str) -> Finding:
             continue  # torn: its step never acted
     if not owed:
         return good("journal", "nothing is to be undone")
-    if all(
-        step in (DumpInflux.__name__, DumpInflux2.__name__, CopySqlite.__name__)
-        for _, step in owed
-    ):
+    of_backups = {each.__name__ for each in (DumpInflux, DumpInflux2, CopySqlite, Quiesce)}
+    if {step for _, step in owed} <= of_backups:
         found = "a backup is running, or died; the next one clears up after it"
         return warning("journal", found, "inv backup")
     found = f"a restore or reload is at work, or died: {len(owed)} steps would be undone"

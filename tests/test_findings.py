@@ -282,6 +282,7 @@ def test_each_container_that_is_not_covered_is_a_warning():
 
 OWED = '{"job": "restored", "step": "SwapItem", "fields": {}}'
 DUMP = '{"job": "dump", "step": "DumpInflux", "fields": {}}'
+QUIET = '{"job": "general_archive", "step": "Quiesce", "fields": {}}'
 COPIES = '{"job": "general_archive", "step": "CopySqlite", "fields": {}}'
 
 
@@ -294,6 +295,7 @@ COPIES = '{"job": "general_archive", "step": "CopySqlite", "fields": {}}'
         (["[]", "1", "null"], GOOD),
         ([DUMP], WARNING),
         ([COPIES, DUMP], WARNING),
+        ([QUIET], WARNING),
         ([OWED], FAILED),
         ([DUMP, OWED, '{"done": "dump"}'], FAILED),
         ([OWED, '{"done": "dump"}', DUMP[:9]], FAILED),
