@@ -25,7 +25,7 @@ from .errors import Interrupted, IotstackError, StepFailed
 from .journal import Journal
 from .plan import Plan, PlannedJob, parameters_of
 from .rules import Job
-from .steps import Commit, File, Host, Place, Record, UndoableStep
+from .steps import ClaimingStep, Commit, File, Host, Place, Record, UndoableStep
 
 RETRY_WAIT_S = 2.0
 SIGNAL_LOOK_S = 0.2
@@ -123,6 +123,8 @@ class _Scene:
     moved_bytes: int = 0
     warnings: list[str] = field(default_factory=list)
     learnt: dict[str, dict[str, Any]] = field(default_factory=dict)
+    owns_partials: bool = False
+    """A step has begun that may write them."""
 
     def place(self, file: File) -> Place:
         return self.run.places[file.role]
@@ -304,6 +306,7 @@ class Run:
                 self.journal.forget(scene.job.identity, keep=step.keep)
             elif isinstance(step, UndoableStep):
                 self.journal.write(scene.job.identity, step)
+            scene.owns_partials |= not isinstance(step, ClaimingStep)
             step.do(scene)
 
     def _finish(self, scene: _Scene, seconds: float) -> None:
@@ -352,7 +355,9 @@ class Run:
         return message
 
     def _discard(self, scene: _Scene) -> None:
-        for output in () if scene.job.rule.transaction else scene.job.outputs:
+        if scene.job.rule.transaction or not scene.owns_partials:
+            return
+        for output in scene.job.outputs:
             if not output.is_folder:
                 scene.place(output).remove([output.partial])
 

@@ -315,6 +315,16 @@ class UndoableStep(Step, Protocol):
         ...
 
 
+@runtime_checkable
+class ClaimingStep(Step, Protocol):
+    """One thing that makes sure that the job's outputs are ours, before any other step acts.
+
+    Until it is done, what lies under their partial names may be another machine's.
+    """
+
+    claim: str
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """The point of no return of a transaction: what came before is no longer undone.
