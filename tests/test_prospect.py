@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 TAG = "t1"
 
 
@@ -46,3 +48,32 @@ def test_a_rehearsal_of_an_incomplete_set_says_what_it_lacks(little_stack):
     told = little_stack.run(f"rehearse --runtag {TAG}")
     assert told.returncode == 3, told.stderr
     assert "It has no postgres part: root is not let in" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ({"facts": {"servers": "hello"}}, 'its mariadb part it says servers = "hello"'),
+        ({"facts": {"servers": [{"rows": {}}]}}, 'its mariadb part it says servers = [{"rows"'),
+        (b"\xff\xfe", "invalid start byte"),
+    ],
+)
+def test_an_odd_manifest_is_told_as_damaged(little_stack, odd, said):
+    """What nobody can read is told by each command with what is wrong, and ends in no traceback."""
+    told = odd if isinstance(odd, dict) else {}
+    backed_up(little_stack, mariadb={"size_bytes": 9, **told})
+    if not told:
+        (little_stack.folder / f"backups/{TAG}.manifest.json").write_bytes(odd)
+    assert little_stack.run("backup --runtag t2").returncode == 0
+    for line, code in (
+        (f"show {TAG}", 0),
+        (f"diff {TAG} t2", 0),
+        (f"rehearse --runtag {TAG}", 1),
+        (f"restore --runtag {TAG} --from here --yes", 13),
+        (f"verify --runtag {TAG}", 1),
+    ):
+        ended = little_stack.run(line)
+        assert ended.returncode == code, ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert "is damaged: " in ended.stdout + ended.stderr, line
+        assert said in ended.stdout + ended.stderr, line

@@ -45,8 +45,7 @@ OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
 
 def containers_in(part: Part) -> set[str]:
     """Return the containers whose databases a part holds, as the manifest tells."""
-    servers = part.facts.get("servers", ())
-    return {str(each["container"]) for each in servers if isinstance(each, dict)}
+    return {each["container"] for each in part.facts.get("servers", ())}
 
 
 def sql_bytes(backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str]) -> int:

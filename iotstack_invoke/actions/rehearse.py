@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -118,7 +119,8 @@ class _Rehearsal:
             self.manifest: Manifest | None = copy.manifest()
         except ValueError as error:
             raise StepFailed(
-                f"The manifest of {copy.runtag} in {copy.at} is damaged: {error}."
+                f"The manifest of {copy.runtag} in {copy.at} is damaged: {error}. Rehearse "
+                f"another copy (--at): inv show '{copy.runtag}' tells which there are."
             ) from error
 
     def run(self) -> int:
@@ -219,7 +221,8 @@ class _Rehearsal:
                 data = f"{stage}/databases/{told['container']}"
                 recipe = part.kind if part.kind in RECIPES else ""
                 engine = MARIADB.name if recipe else part.kind
-                server = SqlServer(told["container"], engine, data, told["inside"])
+                inside = told.get("inside") or posixpath.join(*ENGINES[engine].homes[0])
+                server = SqlServer(told["container"], engine, data, inside.rstrip("/"))
                 plain = DUMP if recipe else server.member.removesuffix(".gz")
                 staged = f"{stage}/{part.kind}/{plain}"
                 yield Load(server, staged, data, aside="", used="", part=recipe)

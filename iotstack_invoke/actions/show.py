@@ -28,7 +28,7 @@ def show(settings: Settings, asked: str, at: str, report: Report, *, as_json: bo
     site = Site.of(settings)
     try:
         copy = find_copy(site, asked, at, site.checks.newest())
-        manifest, damage = _manifest(copy)
+        manifest, damage = manifest_of(copy)
         rows, notes = gather_rows(site)
         row = next(each for each in rows if each.runtag == copy.runtag)
     finally:
@@ -95,7 +95,7 @@ def _plain_member(member: Member) -> dict[str, object]:
     return {name: getattr(member, name) for name in names}
 
 
-def _manifest(copy: Copy) -> tuple[Manifest | None, str]:
+def manifest_of(copy: Copy) -> tuple[Manifest | None, str]:
     """Return the manifest, or why there is none that can be read."""
     try:
         return copy.manifest(), ""
