@@ -93,6 +93,11 @@ class Manifest:
         """The parts that could not be made; `error` of each says why."""
         return tuple(part for part in self.parts if part.error)
 
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What it lacks and why, a sentence a part."""
+        return tuple(f"It has no {part.kind} part: {part.error}" for part in self.lacking)
+
     def to_json(self) -> str:
         """Return the text of the manifest file."""
         content = asdict(self)

@@ -245,12 +245,11 @@ class Prospect:
     @property
     def lacking(self) -> tuple[str, ...]:
         """What could not be made when the backup was, and so is not restored."""
-        parts = self.manifest.parts if self.manifest and not self.wish.only else ()
+        parts = self.manifest.lacking if self.manifest and not self.wish.only else ()
         return tuple(
             f"{self.runtag} is incomplete: it has no {part.kind} part, and what that would hold "
             f"stays as it is ({part.error})"
             for part in parts
-            if part.error
         )
 
     def _kinds(self) -> tuple[str, ...]:
@@ -460,8 +459,8 @@ class Prospect:
     @property
     def _influx2_failed(self) -> bool:
         """Whether the backup should have an influxdb2 part, and has none."""
-        parts = self.manifest.parts if self.manifest else ()
-        return any(part.kind == "influxdb2" and part.error for part in parts)
+        parts = self.manifest.lacking if self.manifest else ()
+        return any(part.kind == "influxdb2" for part in parts)
 
     def _named(self, items: list[Item]) -> list[Item]:
         """Return what of the items was asked for."""

@@ -26,7 +26,8 @@ from ..rules import BACKUPS
 from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE
 from ..services.recipe import DUMP, RECIPES
-from ..services.sql import ENGINES, MARIADB, SqlServer
+from ..services.sql import ENGINES, MARIADB, SqlServer, rows_told
+from ..services.sql_dump import SqlReport
 from ..services.stack import wait_for_orphans
 from ..settings import Settings
 from ..site import Site, look_everywhere
@@ -308,6 +309,14 @@ class _Rehearsal:
             f"{copy.runtag} of {copy.at} was {what} in a scratch folder and is all there; it "
             f"took {took}. Nothing of it stays."
         )
+        lacking = self._tell_proven(facts)
+        for text in (*result.warnings, *lacking):
+            self.report.warn(f"  {text}")
+        good = loaded and not result.warnings and not lacking
+        return ExitCode.GOOD if good else ExitCode.WARNINGS
+
+    def _tell_proven(self, facts: RehearsalFacts) -> tuple[str, ...]:
+        """Tell what was counted in databases that were loaded; return what the backup lacks."""
         count = facts.count.count
         if count:
             values = "" if count.points is None else f", {count.points:,} values"
@@ -315,9 +324,10 @@ class _Rehearsal:
                 f"  InfluxDB had {len(count.databases):,} databases, about {count.series:,} "
                 f"series{values}"
             )
-        parts = self.manifest.parts if self.manifest else ()
-        lacking = [f"It has no {each.kind} part: {each.error}" for each in parts if each.error]
-        for text in (*result.warnings, *lacking):
-            self.report.warn(f"  {text}")
-        good = loaded and not result.warnings and not lacking
-        return ExitCode.GOOD if good else ExitCode.WARNINGS
+        loads: dict[str, list[SqlReport]] = {}
+        for each in facts.loads:
+            report = facts.proven[each.server.container]
+            loads.setdefault(each.part or each.server.engine, []).append(report)
+        for part, reports in loads.items():
+            self.report.write(f"  {rows_told(part, reports)} loaded and counted")
+        return self.manifest.lacks if self.manifest else ()
