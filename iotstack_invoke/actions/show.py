@@ -22,6 +22,9 @@ from ..site import Site
 from .copies import Copy, find_copy
 from .listing import Row, check_text, gather_rows, plain_check
 
+TOLD_IN_WORDS = frozenset({"databases", "shards", "servers", "buckets", "experimental"})
+"""The facts of a part that have lines of their own."""
+
 
 def show(settings: Settings, asked: str, at: str, report: Report, *, as_json: bool) -> int:
     """Print what a set is; `as_json` for programs. Raises NotFound."""
@@ -183,8 +186,19 @@ def _part_lines(part: Part) -> Iterator[str]:
         for name, tables in server.get("rows", {}).items():
             yield f"    database {name}: {len(tables)} tables, {sum(tables.values()):,} rows"
     for key, value in part.facts.items():
-        if key not in ("databases", "shards", "servers"):
-            yield f"  {key.replace('_', ' ')}: {value}"
+        if key not in TOLD_IN_WORDS:
+            yield from _fact_lines(key, value)
+
+
+def _fact_lines(key: str, value: object) -> Iterator[str]:
+    """Yield what else is told of a part: each of several things on a line of its own."""
+    name = key.removesuffix("_bytes").replace("_", " ")
+    if isinstance(value, list):
+        yield from (f"  {name:<9} {each}" for each in value)
+    elif key.endswith("_bytes") and isinstance(value, int):
+        yield f"  {name}: {size_text(value)} ({value:,} bytes)"
+    else:
+        yield f"  {name}: {value}"
 
 
 def _container(container: Container) -> str:
