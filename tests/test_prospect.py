@@ -33,6 +33,25 @@ def test_a_part_that_was_lost_is_refused(little_stack):
     assert told.returncode == 0, told.stderr
 
 
+def test_a_name_that_is_in_no_part_is_told_the_nearest(little_stack):
+    """--only with a typing error: refused with what there is, and what was probably meant."""
+    servers = [{"container": "home_db"}]
+    backed_up(little_stack, mariadb={"size_bytes": 1, "facts": {"servers": servers}})
+    (little_stack.folder / f"backups/{TAG}.mariadb-backup.tar.gz").write_bytes(b"x")
+    restore = f"restore --runtag {TAG} --from here --dry-run"
+    for only, hint in (
+        ("--only noderd", "noderd. Did you mean nodered?"),
+        ("--only home-db", "home-db. Did you mean home_db?"),
+        ("--only zzz", "zzz."),
+    ):
+        told = little_stack.run(f"{restore} {only}")
+        assert told.returncode == 13, told.stderr
+        assert (
+            f"{TAG} holds nothing of {hint} It holds: home_db, nodered. Nothing of the stack was "
+            "touched."
+        ) in told.stderr
+
+
 def test_a_part_that_was_never_made_is_told(little_stack):
     """A restore of an incomplete set says before it begins what stays as it is."""
     backed_up(little_stack, postgres={"error": "root is not let in"})

@@ -34,7 +34,7 @@ from .target_checks import (
     server_in,
     time_stamp,
 )
-from .wish import Source, Wish
+from .wish import Source, Wish, refuse_absent
 
 FOLDERS = ("services", "volumes")
 EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
@@ -470,15 +470,12 @@ class Prospect:
 
     def _refuse_absent(self, items: Iterable[Item], loads: Iterable[Load]) -> None:
         """Raise Refused where something that was asked for is not in the backup."""
-        held = {_name(each) for each in items}
-        known = {self.settings.influx.container, "influxdb"}
-        known |= {each.server.container for each in loads} | {each.part for each in loads}
-        absent = [name for name in self.wish.names if name not in held | known]
-        if absent:
-            raise Refused(
-                f"{self.runtag} holds nothing of {', '.join(absent)}; it holds "
-                f"{', '.join(sorted(held)) or 'nothing'}. Nothing of the stack was touched."
-            )
+        made = self.manifest.made if self.manifest else ()
+        held = {_name(each) for each in items}.union(*map(containers_in, made))
+        held |= {each.server.container for each in loads} | {*self.backup.parts} & {*RECIPES}
+        held |= {"influxdb"} if "influx" in self.backup.parts else set()
+        others = {self.settings.influx.container, "influxdb", *(each.part for each in loads)}
+        refuse_absent(self.wish, self.runtag, held, others)
 
     def _item(self, facts: RestoreFacts, name: str, live: str, staged: str) -> Item:
         return Item(
