@@ -110,6 +110,7 @@ class Prospect:
         self.report = report
         self.runtag = backup.runtag
         self.stage = f"{target.folder}/{RESTORE}/{self.runtag}"
+        self._stamp = ""
 
     @property
     def _influx2(self) -> str:
@@ -157,7 +158,7 @@ class Prospect:
             self._refuse_without_server(compose, "influxdb")
         if server:
             refuse_inner_mounts(target, found, server.container)
-        now = time_stamp(target)
+        self._stamp = time_stamp(target, self._stamp)
         return RestoreFacts(
             kinds=kinds,
             in_place=self.source.in_place,
@@ -165,7 +166,7 @@ class Prospect:
             docker=target.docker,
             compose=compose,
             guard=target.guard,
-            previous=f"{target.folder}/{RESTORE}/previous-{self.runtag}-{now}",
+            previous=f"{target.folder}/{RESTORE}/previous-{self.runtag}-{self._stamp}",
             items=(),
             running=self._to_stop(mine, server),
             expected=tuple(
