@@ -17,7 +17,8 @@ A room imports only from rooms below it, or beside it where no circle arises.
                                            stack: stop, swap, start; influx_server, influx_dump,
                                            influx_load, influx_count: load and prove;
                                            influx2, influx2_check: InfluxDB 2, experimental;
-                                           sql, sql_pack, sql_load: MariaDB and PostgreSQL;
+                                           sql, sql_pack, sql_load, sql_config: MariaDB and
+                                           PostgreSQL;
                                            alone: containers of our own;
                                            sqlite, sqlite_copy: databases in files, copied whole;
                                            quiesce, at_rest: who is quiet or stopped meanwhile;

@@ -22,6 +22,8 @@ from .steps import Record
 FORMAT = "iotstack-invoke manifest 1"
 RECORDS_ENDING = "unfinished.jsonl"
 REMOVING_ENDING = "removing"
+LACKING = "failed"
+"""The fact of a part that lacks dumps: why, by the container of each server."""
 PIN_ENDING = "pin.txt"
 """Of the file beside a set that keeps it from being removed, and holds a note why."""
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -40,6 +42,12 @@ class Part:
     seconds: float = 0.0
     error: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def lacking(self) -> Mapping[str, str]:
+        """The containers whose dumps it should hold and does not, each with why."""
+        told = self.facts.get(LACKING)
+        return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ class Manifest:
 
     @property
     def state(self) -> str:
-        """`complete`, `warnings`, or `incomplete` where a part could not be made."""
+        """`complete`, `warnings`, or `incomplete` where a part or a dump could not be made."""
         if self.lacking:
             return "incomplete"
         return "warnings" if self.warnings else "complete"
@@ -89,14 +97,20 @@ class Manifest:
         return tuple(part for part in self.parts if not part.error)
 
     @property
-    def lacking(self) -> tuple[Part, ...]:
-        """The parts that could not be made; `error` of each says why."""
-        return tuple(part for part in self.parts if part.error)
+    def lacking(self) -> tuple[tuple[str, str], ...]:
+        """What could not be made, such as `postgres part`, each with why."""
+        parts = tuple((f"{part.kind} part", part.error) for part in self.parts if part.error)
+        dumps = (
+            (f"dump of container {container}", why)
+            for part in self.made
+            for container, why in part.lacking.items()
+        )
+        return (*parts, *dumps)
 
     @property
     def lacks(self) -> tuple[str, ...]:
-        """What it lacks and why, a sentence a part."""
-        return tuple(f"It has no {part.kind} part: {part.error}" for part in self.lacking)
+        """What it lacks and why, a sentence each."""
+        return tuple(f"It has no {what}: {why}" for what, why in self.lacking)
 
     def to_json(self) -> str:
         """Return the text of the manifest file."""
@@ -249,6 +263,7 @@ _FACTS: Mapping[str, _Fits] = {
     "sqlite_bytes": _is_number,
     "sqlite_files": _is_number,
     "at_rest": _list_of(_is_text),
+    LACKING: _each_is(_is_text),
 }
 """What each fact of a part must be for whoever reads it; others may be anything."""
 

@@ -14,6 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from .errors import RuleError
+from .manifest import LACKING
 from .rules import Job, RuleBook
 from .steps import File, FileFact, Record
 
@@ -277,6 +278,8 @@ class _Decision:
         record = self.records.get(str(output))
         if record is None:
             return []
+        if record.facts.get(LACKING):
+            return [Reason(Why.UNFINISHED, str(output))]
         if record.size_bytes and record.size_bytes != fact.size_bytes:
             return [Reason(Why.UNFINISHED, str(output))]
         if record.parameters and record.parameters != parameters_of(job):

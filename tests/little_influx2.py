@@ -1,6 +1,7 @@
 """A program that does what the documentation of influx(1) of InfluxDB 2 says, and its faults.
 
 `/var/lib/backup` is the folder LITTLE_BACKUP; LITTLE_FAULT says what goes wrong.
+Also what lets a little stack run it.
 """
 
 import gzip
@@ -8,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 BOLT = bytes(16) + b"\xed\xda\x0c\xed" + b"a bolt database" * 100
 SQLITE = b"SQLite format 3\0" + b"a SQLite database" * 100
@@ -85,6 +87,43 @@ def spoil(folder, fault):
             stream.write(bytes(size - size // 2))
     if fault == "cut manifest":
         os.truncate(f"{path}.manifest", 100)
+
+
+INSIDE = {"data": "/var/lib/influxdb2", "config": "/etc/influxdb2", "backup": "/var/lib/backup"}
+
+
+def with_influx2(stack, version, name="influxdb2"):
+    """Let an InfluxDB run whose dumps the stand-in makes; it tells a version."""
+    stack.runs(**{name: "influxdb:latest"})
+    store = stack.folder / "volumes" / name
+    (store / "data").unlink()
+    for each in INSIDE:
+        (store / each).mkdir()
+    (store / "data/influxd.bolt").write_bytes(BOLT)
+    (store / "config/influx-configs").write_text(f'token = "{TOKEN}"')
+    told = json.loads((stack.tools / "docker.json").read_text())
+    told[0]["Mounts"] = [
+        {"Source": str(store / each), "Destination": inside} for each, inside in INSIDE.items()
+    ]
+    (stack.tools / "docker.json").write_text(json.dumps(told))
+    shard = next((Path(__file__).parent / "fixtures/influx-backups").rglob("*.s*.tar.gz"))
+    settings = f"LITTLE_FAULT= LITTLE_BACKUP={store}/backup LITTLE_SHARD={shard}"
+    configs = f"INFLUX_CONFIGS_PATH={store}/config/influx-configs"
+    stack.tool("influx", f'exec {sys.executable} {__file__} "$@"')
+    answers = {
+        "2": f"InfluxDB v{version}",
+        "3": f"influxdb3 InfluxDB 3 Core {version}, revision x",
+    }
+    program = {"2": "influxd", "3": "influxdb3"}[version[0]]
+    docker = (stack.tools / "docker").read_text().removeprefix("#!/bin/sh\n")
+    stack.tool(
+        "docker",
+        f"""if [ "$1" = exec ] && [ "$3" = sh ]; then shift 2
+exec env {settings} {configs} "$@"; fi
+if [ "$1 $3" = "exec {program}" ]; then echo "{answers[version[0]]}"; exit 0; fi
+[ "$1" != exec ] || exit 127
+{docker}""",
+    )
 
 
 if __name__ == "__main__":

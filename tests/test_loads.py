@@ -8,6 +8,7 @@ from iotstack_invoke.actions.loads import Loads
 from iotstack_invoke.errors import Refused
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import Manifest, Part
+from iotstack_invoke.services.sql import SqlServer
 
 TIMES = ("2026-11-23T11:00:00Z", "2026-11-23T11:01:00Z")
 EXTENSION = "CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;\n"
@@ -50,3 +51,36 @@ def test_a_server_of_that_image_without_the_extension_is_loaded(tmp_path, told):
 def test_other_services_can_be_restored_beside_it(tmp_path):
     """With --only another service, the dump with TimescaleDB keeps nothing from being done."""
     assert choose(tmp_path, EXTENSION, only=("nodered",)) == ()
+
+
+SERVERS = {
+    "mariadb": [
+        {"container": "mariadb", "data": "volumes/mariadb/config/databases"},
+        {"container": "nextcloud_db", "data": "volumes/nextcloud/db/databases"},
+    ],
+    "postgres": [{"container": "postgres", "data": "volumes/postgres/data"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("only", "told", "untold"),
+    [
+        ("postgres", {"postgres"}, {"postgres"}),
+        ("mariadb", {"mariadb"}, {"mariadb"}),
+        ("nextcloud", {"mariadb"}, set()),  # its database lies in its folder
+        ("home_db", set(), {"postgres"}),  # a container that is here
+        ("nodered", set(), set()),
+    ],
+)
+def test_parts_that_only_needs(tmp_path, only, told, untold):
+    """With --only a part is needed that holds a dump of a service, or of data in its folder."""
+    parts = tuple(
+        Part(kind, f"tag.{kind}", 1, "ab" * 32, facts={"servers": servers})
+        for kind, servers in SERVERS.items()
+    )
+    manifest = Manifest("tag", "pi", "", *TIMES, "UTC", parts)
+    target = SimpleNamespace(host=LocalHost(str(tmp_path)), folder=str(tmp_path), as_root=())
+    here = (SqlServer("home_db", "postgres", f"{tmp_path}/volumes/home_db"),)
+    for known, wanted in ((manifest, told), (None, untold)):
+        loads = Loads(target, (), known, str(tmp_path), (only,))
+        assert loads.engines(("general", *SERVERS), here) == wanted

@@ -1,12 +1,10 @@
 """What is told of each container of a stack, and what a backup makes of it."""
 
 import json
-import sys
 import tarfile
-from pathlib import Path
 
-import little_influx2
 import pytest
+from little_influx2 import TOKEN, with_influx2
 
 from iotstack_invoke.services.influx2_check import EXPERIMENTAL
 
@@ -238,43 +236,6 @@ def test_a_stopped_influxdb_is_warned_of_once(little_stack):
     ]
 
 
-INSIDE = {"data": "/var/lib/influxdb2", "config": "/etc/influxdb2", "backup": "/var/lib/backup"}
-
-
-def with_influx2(stack, version, name="influxdb2"):
-    """Let an InfluxDB run whose dumps the stand-in makes; it tells a version."""
-    stack.runs(**{name: "influxdb:latest"})
-    store = stack.folder / "volumes" / name
-    (store / "data").unlink()
-    for each in INSIDE:
-        (store / each).mkdir()
-    (store / "data/influxd.bolt").write_bytes(little_influx2.BOLT)
-    (store / "config/influx-configs").write_text(f'token = "{little_influx2.TOKEN}"')
-    told = json.loads((stack.tools / "docker.json").read_text())
-    told[0]["Mounts"] = [
-        {"Source": str(store / each), "Destination": inside} for each, inside in INSIDE.items()
-    ]
-    (stack.tools / "docker.json").write_text(json.dumps(told))
-    shard = next((Path(__file__).parent / "fixtures/influx-backups").rglob("*.s*.tar.gz"))
-    settings = f"LITTLE_FAULT= LITTLE_BACKUP={store}/backup LITTLE_SHARD={shard}"
-    configs = f"INFLUX_CONFIGS_PATH={store}/config/influx-configs"
-    stack.tool("influx", f'exec {sys.executable} {little_influx2.__file__} "$@"')
-    answers = {
-        "2": f"InfluxDB v{version}",
-        "3": f"influxdb3 InfluxDB 3 Core {version}, revision x",
-    }
-    program = {"2": "influxd", "3": "influxdb3"}[version[0]]
-    docker = (stack.tools / "docker").read_text().removeprefix("#!/bin/sh\n")
-    stack.tool(
-        "docker",
-        f"""if [ "$1" = exec ] && [ "$3" = sh ]; then shift 2
-exec env {settings} {configs} "$@"; fi
-if [ "$1 $3" = "exec {program}" ]; then echo "{answers[version[0]]}"; exit 0; fi
-[ "$1" != exec ] || exit 127
-{docker}""",
-    )
-
-
 def test_influxdb_2_has_a_part_of_its_own(little_stack):
     """It is dumped and no warning; its live files and dumps are not in the general part."""
     with_influx2(little_stack, "2.7.10")
@@ -290,7 +251,7 @@ def test_influxdb_2_has_a_part_of_its_own(little_stack):
     assert list((little_stack.folder / "volumes/influxdb2/backup").iterdir()) == []
     log = (little_stack.folder / f"backups/{TAG}.backup-log.txt").read_text()
     assert EXPERIMENTAL in log
-    assert little_influx2.TOKEN not in log
+    assert TOKEN not in log
     shown = little_stack.run(f"show {TAG}").stdout
     assert EXPERIMENTAL in shown
     assert "bucket    home/iot: 1 shards" in shown
@@ -332,29 +293,6 @@ def test_an_influxdb_2_that_maps_no_backup_fails(little_stack):
     told = little_stack.run(f"backup --runtag {TAG}")
     assert told.returncode == 1
     assert "- ./volumes/influxdb2/backup:/var/lib/backup" in told.stderr
-
-
-@pytest.mark.parametrize("words", ["--only influxdb2", "--only influxdb2 --only nodered"])
-def test_a_restore_of_influxdb_2_is_refused_with_the_commands(little_stack, words):
-    """Nothing is changed; what is to be typed is told, for this very backup."""
-    with_influx2(little_stack, "2.7.10")
-    backed_up(little_stack, code=0)
-    told = little_stack.run(f"restore --runtag {TAG} --yes {words}")
-    assert told.returncode == 13
-    assert f"sudo tar -xf {TAG}.influxdb2-backup.tar -C volumes/influxdb2" in told.stderr
-    assert "docker exec influxdb2 influx restore /var/lib/backup --full" in told.stderr
-
-
-def test_a_restore_leaves_influxdb_2_as_it_is(little_stack):
-    """All else would be replaced; its folder stays, and the commands are told."""
-    with_influx2(little_stack, "2.7.10")
-    backed_up(little_stack, code=0)
-    told = little_stack.run(f"restore --runtag {TAG} --dry-run")
-    assert told.returncode == 0, told.stderr
-    assert "docker exec influxdb2 influx restore" in told.stderr
-    lines = [line.strip() for line in told.stdout.splitlines()]
-    assert "replaces: volumes/nodered" in lines
-    assert "stays as it is: volumes/influxdb2" in lines
 
 
 def test_what_a_stopped_service_keeps_elsewhere_is_told(little_stack):

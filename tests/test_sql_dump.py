@@ -132,3 +132,39 @@ def test_timescaledb_is_told_by_its_database():
     row = begin + b"COPY public.t (a) FROM stdin;\n" + line + b"\\.\n" + line
     assert report(PostgresReader(), TIMESCALE % b"iot", row).timescale == ("iot",)
     assert report(PostgresReader(), POSTGRES).timescale == ()
+
+
+NEWLINES_MARIA = b"""USE `a
+b`;
+CREATE TABLE `t
+
+x` (
+  `c` int(11)
+);
+/*!40000 ALTER TABLE `t
+
+x` DISABLE KEYS */;
+INSERT INTO `t
+
+x` (`c
+d`, `s`) VALUES
+(1,'`'),
+(2,'z');
+INSERT INTO `old` VALUES (1,'odd: `'),(2,'');
+-- Dump completed on 2026
+"""
+
+
+def test_names_with_newlines_in_a_dump_of_mariadb():
+    """Databases, tables and columns may have a newline in their name: their rows are counted."""
+    found = report(MariaReader(), NEWLINES_MARIA)
+    assert found.problems == ()
+    assert found.databases == ("a\nb",)
+    assert found.rows == {Table("a\nb", "`t\n\nx`"): 2, Table("a\nb", "`old`"): 2}
+
+
+def test_names_with_newlines_in_a_dump_of_postgresql():
+    """The line that begins a table's rows is several where a name in it has a newline."""
+    begin = b"\\connect a\n-- Data for Name: t x; Type: TABLE DATA; Schema: public; Owner: x\n"
+    copy = b'COPY public."t\n-- x" ("c\nd") FROM stdin;\n1\n2\n\\.\n'
+    assert report(PostgresReader(), begin + copy).rows == {Table("a", 'public."t\n-- x"'): 2}

@@ -19,8 +19,8 @@ def load(tmp_path, *, lost=0):
     scene = PlainScene({"pi": LocalHost(str(tmp_path))})
     dump = SqlDump("pi", str(DUMP), SERVER, ())
     rows = dump.report(scene).rows
-    tables = [table for some in batched(rows) for table in some]
-    answers = [f"{at}|{rows[table] - (0 if at else lost)}" for at, table in enumerate(tables)]
+    tables = {at: table for some in batched(rows) for at, table in some.items()}
+    answers = [f"{at}|{rows[table] - (0 if at else lost)}" for at, table in tables.items()]
     docker = tmp_path / "docker"
     docker.write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(answers) + "\nEND\n")
     docker.chmod(0o755)

@@ -377,7 +377,7 @@ def test_an_incomplete_set_is_told_as_such(shelf, capsys):
     assert states(shelf) == {TAG: State.INCOMPLETE}
     assert verify(shelf.settings(), Wanted(), Report(), as_json=True) == 3
     (found,) = json.loads(capsys.readouterr().out)
-    assert (found["good"], found["lacking"]) == (True, {"postgres": "root is not let in"})
+    assert (found["good"], found["lacking"]) == (True, {"postgres part": "root is not let in"})
     flip(files["general"])
     assert run(shelf)[0] == 1
     assert "It has no postgres part: root is not let in" in capsys.readouterr().err

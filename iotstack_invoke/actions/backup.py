@@ -245,6 +245,8 @@ class _Backup:
         log = self._open_log()
         manifest = self.site.manifest(self.runtag)
         problems = [f"{each.job.rule.name}: {each.message}" for each in result.failed]
+        made = manifest.made if manifest else ()
+        problems += [f"{p.kind} part: {why}" for p in made for why in p.lacking.values()]
         told = manifest.warnings if manifest else ()  # those of a run that died, too
         warnings = list(dict.fromkeys([*told, *facts.warnings, *result.warnings]))
         made_all = (
@@ -368,7 +370,7 @@ class _Backup:
                     part.file if not part.error else "",
                     size_text(part.size_bytes) if not part.error else "",
                     duration_text(part.seconds) if not part.error else "",
-                    "failed" if part.error else "complete",
+                    "failed" if part.error else "incomplete" if part.lacking else "complete",
                     ", ".join(copies),
                 )
             )

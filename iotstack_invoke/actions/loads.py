@@ -25,6 +25,7 @@ from ..services.sql_load import (
 from ..steps import Command
 from ..targets import ANY_EXIT, Target, device, entries
 
+FOLDERS = ("services", "volumes")
 DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{}/data"}
 """Where IOTstack's templates map the data, for a backup that does not tell and no container."""
 
@@ -83,6 +84,24 @@ class Loads:
             chosen.append(load)
         return chosen
 
+    def engines(self, kinds: Iterable[str], servers: Iterable[SqlServer]) -> set[str]:
+        """Return the parts that hold a dump of what alone is restored, or of data in its folders.
+
+        What a part holds is told by the manifest; without one it may be dumps of the container
+        that is called like it, and of `servers`, the ones here.
+        """
+        here = [(each.container, each.engine) for each in servers]
+        places = [f"{self.target.folder}/{top}/{name}" for top in FOLDERS for name in self.only]
+        wanted = set()
+        for kind in (each for each in kinds if each in ENGINES):
+            told = self._told(kind)
+            known = {kind, *(name for name, engine in here if engine == kind)}
+            for container in told or known:
+                data = self._server(kind, container, told.get(container, {})).data
+                if container in self.only or any(is_below(data, each) for each in places):
+                    wanted.add(kind)
+        return wanted
+
     def _told(self, engine: str) -> Mapping[str, Mapping[str, Any]]:
         """Return what the manifest tells of the servers of one engine, by container."""
         parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
@@ -99,22 +118,7 @@ class Loads:
         recipe: str = "",
     ) -> Load:
         there = named(self.found, container)
-        told = servers.get(container, {})
-        if there:
-            server = server_of(there, engine)
-            if (
-                server.data
-            ):  # a link on the way there is followed: what is renamed must be the data
-                words = (*self.target.as_root, "realpath", "-m", "--", server.data)
-                data = self.target.host.run(Command(words)).out.rstrip("\n")
-                server = replace(server, data=data)
-        else:
-            default = DEFAULT_DATA[engine].format(container)
-            default = data_of(RECIPES[recipe]) if recipe else default
-            data = str(told.get("data") or default)
-            inside = str(told.get("inside") or posixpath.join(*ENGINES[engine].homes[0]))
-            data = posixpath.normpath(posixpath.join(self.target.folder, data))
-            server = SqlServer(container, engine, data, inside.rstrip("/"))
+        server = self._server(engine, container, servers.get(container, {}), recipe)
         above = posixpath.dirname(server.data)
         name = "volumes/x" if is_below(server.data, f"{self.target.folder}/volumes") else "x"
         aside, used = aside_folder(facts, name), used_folder(facts, name)
@@ -140,6 +144,25 @@ class Loads:
             unnamed=unnamed,
             beside=unnamed and self._holds(server.data),
         )
+
+    def _server(
+        self, engine: str, container: str, told: Mapping[str, Any], recipe: str = ""
+    ) -> SqlServer:
+        """Return the server on the target that takes a dump in, whether it is there or not."""
+        there = named(self.found, container)
+        if there is None:
+            default = DEFAULT_DATA[engine].format(container)
+            default = data_of(RECIPES[recipe]) if recipe else default
+            data = str(told.get("data") or default)
+            inside = str(told.get("inside") or posixpath.join(*ENGINES[engine].homes[0]))
+            data = posixpath.normpath(posixpath.join(self.target.folder, data))
+            return SqlServer(container, engine, data, inside.rstrip("/"))
+        server = server_of(there, engine)
+        if not server.data:
+            return server
+        # A link on the way there is followed: what is renamed must be the data.
+        words = (*self.target.as_root, "realpath", "-m", "--", server.data)
+        return replace(server, data=self.target.host.run(Command(words)).out.rstrip("\n"))
 
     def _refuse(self, load: Load) -> None:
         """Raise Refused where a server cannot take its dump in."""

@@ -5,26 +5,25 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from ..errors import Refused, StepFailed
-from ..manifest import Manifest, Part
+from ..manifest import Manifest
 from ..report import Report
-from ..rulebooks.restore import RESTORE, Item, Load, RestoreFacts, aside_folder, used_folder
-from ..rules import BACKUPS, KINDS, PARTS
+from ..rulebooks.restore import RESTORE, Item, RestoreFacts, aside_folder, used_folder
+from ..rules import BACKUPS, KINDS
 from ..services.compose import COMPOSE_FILES, Found, compose_words, inspect_all, is_top_file, named
 from ..services.influx import BACKUP_INSIDE
-from ..services.influx2 import data_folders, steps_by_hand
 from ..services.influx_server import Server
 from ..services.members import Contents, list_archive
 from ..services.recipe import RECIPES
 from ..services.sql import ENGINES, servers_in
-from ..services.table import Recipe
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
 from ..targets import ANY_EXIT, Target, device, entries
-from .loads import Loads, is_below, recipe_folder
+from .by_hand import Influx2ByHand
+from .loads import FOLDERS, Loads, recipe_folder
+from .only import Only
 from .target_checks import (
     INFLUX_FOLDER,
     influx_apart,
@@ -34,18 +33,12 @@ from .target_checks import (
     server_in,
     time_stamp,
 )
-from .wish import Source, Wish, refuse_absent
+from .wish import Source, Wish
 
-FOLDERS = ("services", "volumes")
 EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
 """In each general part as empty folders: their data are elsewhere, or nowhere."""
 OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
 """What compose reads besides docker-compose.yml, unless it is told which files to read."""
-
-
-def containers_in(part: Part) -> set[str]:
-    """Return the containers whose databases a part holds, as the manifest tells."""
-    return {each["container"] for each in part.facts.get("servers", ())}
 
 
 def sql_bytes(backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str]) -> int:
@@ -111,31 +104,8 @@ class Prospect:
         self.runtag = backup.runtag
         self.stage = f"{target.folder}/{RESTORE}/{self.runtag}"
         self._stamp = ""
-
-    @property
-    def _influx2(self) -> str:
-        """The container whose InfluxDB 2 the backup holds, '' where it holds none."""
-        if "influxdb2" not in self.backup.files:
-            return ""
-        return str(self._influx2_told("container") or "influxdb2")
-
-    def _influx2_told(self, name: str) -> Any:
-        """Return a fact of the influxdb2 part as the manifest tells it, None where it does not."""
-        parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
-        return parts["influxdb2"].facts.get(name) if "influxdb2" in parts else None
-
-    @property
-    def by_hand(self) -> str:
-        """What a restore does not do of the backup, and how to do it; '' where it does all."""
-        if not self._influx2:
-            return ""
-        steps = "\n".join(f"  {each}" for each in steps_by_hand(self._influx2, self.runtag))
-        return (
-            "InfluxDB 2 is restored by hand, and stays as it is: nobody could try it here. By its "
-            f"documentation, in {self.target.folder}, with the part in it:\n{steps}\nFrom version "
-            "2.9.0 on the last one needs --operator-token as well: the token in "
-            "volumes/influxdb2/config/influx-configs."
-        )
+        self.only = Only(wish, backup, manifest, settings.influx.container)
+        self.influx2 = Influx2ByHand(backup, manifest, target.folder)
 
     def facts(self) -> RestoreFacts:
         """Return what is there now, without the items: these are known from the archive."""
@@ -149,7 +119,7 @@ class Prospect:
             *("--project-directory", target.folder),
             *_file_words(target.folder, compose_file, there),
         )
-        kinds = self._kinds()
+        kinds = self._kinds(found)
         server = (
             server_in(target, found, self.settings.influx.container) if "influx" in kinds else None
         )
@@ -209,77 +179,16 @@ class Prospect:
         return [each for each in found if each.working_folder == here]
 
     def _to_stop(self, mine: list[Found], server: Server | None) -> tuple[str, ...]:
-        """Return the containers to stop, in the order in which they were started.
+        return self.only.to_stop(mine, self.target.folder, server.container if server else "")
 
-        All that run; with --only, those of these names, and those that see what is swapped.
-        """
-        running = sorted((e for e in mine if e.container.running), key=lambda e: e.started)
-        if self.wish.only:
-            folder = self.target.folder
-            places = [f"{folder}/{top}/{name}" for name in self.wish.names for top in FOLDERS]
-            names = {*self.wish.names, *([server.container] if server else [])}
-            running = [
-                each
-                for each in running
-                if each.container.name in names
-                or any(is_below(mount.on_host, place) for mount in each.mounts for place in places)
-            ]
-        return tuple(each.container.name for each in running)
-
-    def _refuse_lost(self) -> None:
-        """Raise Refused where an archive that the manifest tells of is not in its place."""
-        made = self.manifest.made if self.manifest else ()
-        names = {*self.wish.names, *(("influxdb",) if self.wish.databases else ())}
-        lost = [
-            part.file
-            for part in made
-            if part.kind not in self.backup.files
-            and (not names or names & {part.kind, *containers_in(part)})
-        ]
-        if lost:
-            raise Refused(
-                f"{self.runtag} in {self.source.name} lacks {', '.join(lost)}, which its manifest "
-                "lists. Nothing was changed. Restore another copy (--from), or other services "
-                f"alone (--only NAME). Which copies there are: inv show '{self.runtag}'"
-            )
-
-    @property
-    def lacking(self) -> tuple[str, ...]:
-        """What could not be made when the backup was, and so is not restored."""
-        parts = self.manifest.lacking if self.manifest and not self.wish.only else ()
-        return tuple(
-            f"{self.runtag} is incomplete: it has no {part.kind} part, and what that would hold "
-            f"stays as it is ({part.error})"
-            for part in parts
-        )
-
-    def _kinds(self) -> tuple[str, ...]:
-        """Return the parts that are restored; raises Refused where one is not in the backup."""
-        self._refuse_lost()
-        kinds = tuple(kind for kind in PARTS if kind in self.backup.files and kind != "influxdb2")
-        if not self.wish.only:
-            return kinds
-        if self._influx2 and {self._influx2, "influxdb2"} & set(self.wish.names):
-            raise Refused(f"{self.by_hand} Nothing was changed.")
-        container = self.settings.influx.container
-        recipes = {each for each in kinds if each in RECIPES and each in self.wish.names}
-        owned = {each for each in kinds if RECIPES.get(each) in self._recipes_of_databases()}
-        wanted = {"general"} if set(self.wish.names) - recipes else set()
-        wanted |= recipes | owned
-        if self.wish.databases or {container, "influxdb"} & set(self.wish.names):
-            wanted.add("influx")
-        if self.wish.names:  # which dumps are theirs is known when they are staged
-            wanted |= set(kinds) & set(ENGINES)
-        for kind in sorted(wanted - set(kinds)):
-            raise Refused(
-                f"{self.runtag} has no {kind} part, and --only {' --only '.join(self.wish.only)} "
-                "needs it. Nothing was changed. Take another backup: inv list shows them."
-            )
-        return tuple(kind for kind in kinds if kind in wanted)
-
-    def _recipes_of_databases(self) -> list[Recipe]:
-        """Return the recipes whose database was asked for by its name."""
-        return [each for each in RECIPES.values() if each.database in self.wish.names]
+    def _kinds(self, found: tuple[Found, ...]) -> tuple[str, ...]:
+        """Return the parts that are restored; raises Refused where one cannot be."""
+        self.only.refuse_lost(self.source.name)
+        if self.influx2.container and {self.influx2.container, "influxdb2"} & {*self.wish.names}:
+            raise Refused(f"{self.influx2.advice} Nothing was changed.")
+        loads = Loads(self.target, found, self.manifest, self.stage, self.wish.names)
+        servers = servers_in(found, self.settings.table)
+        return self.only.kinds(loads.engines(self.backup.parts, servers))
 
     def _refuse_without_server(self, compose: tuple[str, ...], name: str) -> None:
         told = self.target.host.run(Command((*compose, "config", "--services"), ANY_EXIT))
@@ -370,8 +279,8 @@ class Prospect:
                 if f"{folder}/{name}" not in EMPTY_FOLDERS
             ]
         there = entries(host, self.target.folder)
-        facts, chosen = self._with_loads(facts, self._named(items), staged=contents is None)
-        self._refuse_absent(items, facts.loads)
+        facts, chosen = self._with_loads(facts, self.only.named(items), staged=contents is None)
+        self.only.refuse_absent(items, facts.loads)
         for name in sorted(top) if not self.wish.only else ():
             if top[name] == "f" and is_top_file(name):
                 live = name if name not in there else f"{name}.{self.runtag}"
@@ -442,41 +351,8 @@ class Prospect:
         if staged:
             servers = servers_in(found, self.settings.table)
             items = loads.keep_data(facts, items, chosen, servers, self.report)
-        items = self._without_influx2(items, found)
+        items = self.influx2.without_data(items, found)
         return replace(facts, loads=chosen), items
-
-    def _without_influx2(self, items: list[Item], found: tuple[Found, ...]) -> list[Item]:
-        """Return the items but those in which an InfluxDB 2 keeps its data, here or in the backup.
-
-        A general part leaves these data out, so a swap would put an empty folder in their place.
-        """
-        there = (each for each in found if each.working_folder == self.target.folder)
-        data = {*data_folders(there)} if self._influx2 or self._influx2_failed else set()
-        if self._influx2:
-            told = self._influx2_told("data") or "volumes/influxdb2/data"
-            data.add(posixpath.normpath(posixpath.join(self.target.folder, told)))
-        return [e for e in items if not any(is_below(each, e.live) for each in data)]
-
-    @property
-    def _influx2_failed(self) -> bool:
-        """Whether the backup should have an influxdb2 part, and has none."""
-        parts = self.manifest.lacking if self.manifest else ()
-        return any(part.kind == "influxdb2" for part in parts)
-
-    def _named(self, items: list[Item]) -> list[Item]:
-        """Return what of the items was asked for."""
-        if not self.wish.only:
-            return items
-        return [each for name in self.wish.names for each in items if _name(each) == name]
-
-    def _refuse_absent(self, items: Iterable[Item], loads: Iterable[Load]) -> None:
-        """Raise Refused where something that was asked for is not in the backup."""
-        made = self.manifest.made if self.manifest else ()
-        held = {_name(each) for each in items}.union(*map(containers_in, made))
-        held |= {each.server.container for each in loads} | {*self.backup.parts} & {*RECIPES}
-        held |= {"influxdb"} if "influx" in self.backup.parts else set()
-        others = {self.settings.influx.container, "influxdb", *(each.part for each in loads)}
-        refuse_absent(self.wish, self.runtag, held, others)
 
     def _item(self, facts: RestoreFacts, name: str, live: str, staged: str) -> Item:
         return Item(
@@ -496,10 +372,6 @@ class Prospect:
             )
             if not name.startswith((".restore-", ".previous-"))
         }
-
-
-def _name(item: Item) -> str:
-    return posixpath.basename(item.live)
 
 
 def _file_words(folder: str, compose_file: str, there: Mapping[str, str]) -> tuple[str, ...]:

@@ -164,6 +164,8 @@ class _Restore:
         self.before = Prospect(settings, target, source, wish, self.backup, self.manifest, report)
         self.stage = self.before.stage
         self.hooks = find_machine(settings, wish.host).hooks if wish.host else settings.hooks
+        self.by_hand = "" if wish.only else self.before.influx2.advice
+        """What of the wish a person has to do, and how."""
         self._switching = False
 
     def show(self) -> int:
@@ -333,15 +335,15 @@ class _Restore:
             f"Restore {self.runtag} ({made}; {sizes}) from {self.source.name} to "
             f"{self.target.name}:{self.target.folder}"
         )
-        for text in self.before.lacking:
+        for text in self.before.only.lacking:
             self.report.warn(f"  {text}")
         if self.wish.only:
             self.report.write(f"  only: {', '.join(self.wish.only)}")
         stopped = ", ".join(facts.running) or "nothing, for nothing of it runs"
         self.report.write(f"  stops and starts again: {stopped}")
         self.report.write(f"  what is replaced stays in: {facts.previous}")
-        if self.before.by_hand:
-            self.report.warn(f"  {self.before.by_hand}")
+        if self.by_hand:
+            self.report.warn(f"  {self.by_hand}")
 
     def _tell_room(self, facts: RestoreFacts) -> None:
         needed = self.before.needs(facts)
@@ -431,9 +433,8 @@ class _Restore:
         for text in notes.told:
             self.report.write(f"  {text}")
         self._tell_beside(facts)
-        warnings += (*after.warnings, *self.before.lacking)
-        if self.before.by_hand:
-            warnings += (self.before.by_hand,)
+        by_hand = (self.by_hand,) if self.by_hand else ()
+        warnings += (*after.warnings, *self.before.only.lacking, *by_hand)
         for text in warnings:
             self.report.warn(f"  {text}")
         for text in after.failures:

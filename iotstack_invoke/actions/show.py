@@ -12,7 +12,7 @@ from ..checks import HERE
 from ..engine import signals_raised
 from ..errors import ExitCode, NotFound, StepFailed, UsageError
 from ..gzips import Damaged
-from ..manifest import Container, Manifest, Part
+from ..manifest import LACKING, Container, Manifest, Part
 from ..report import Report, age_text, duration_text, size_text
 from ..rules import PARTS
 from ..services.influx2_check import EXPERIMENTAL
@@ -22,7 +22,7 @@ from ..site import Site
 from .copies import Copy, find_copy
 from .listing import Row, check_text, gather_rows, plain_check
 
-TOLD_IN_WORDS = frozenset({"databases", "shards", "servers", "buckets", "experimental"})
+TOLD_IN_WORDS = frozenset({"databases", "shards", "servers", "buckets", "experimental", LACKING})
 """The facts of a part that have lines of their own."""
 
 
@@ -185,6 +185,8 @@ def _part_lines(part: Part) -> Iterator[str]:
         yield f"  server    {server.get('container')}: {server.get('version')}"
         for name, tables in server.get("rows", {}).items():
             yield f"    database {name}: {len(tables)} tables, {sum(tables.values()):,} rows"
+    for container, why in part.lacking.items():
+        yield f"  not made  the dump of container {container}: {why}"
     for key, value in part.facts.items():
         if key not in TOLD_IN_WORDS:
             yield from _fact_lines(key, value)

@@ -63,7 +63,7 @@ class Verified:
             "runtag": self.check.runtag,
             "at": self.check.at,
             **plain_check(self.check),
-            "lacking": {part.kind: part.error for part in lacking},
+            "lacking": dict(lacking),
         }
 
 

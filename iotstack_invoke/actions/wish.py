@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
@@ -122,25 +121,6 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
             "changed. Restore another copy (--from): "
             f"inv show '{backup.runtag}' tells which there are."
         ) from error
-
-
-def refuse_absent(wish: Wish, runtag: str, held: Collection[str], others: Collection[str]) -> None:
-    """Raise Refused, with the names there are and the nearest, where one is not in a backup.
-
-    `others`: what goes by a name as well, and is not offered.
-    """
-    absent = [name for name in wish.names if name not in held and name not in others]
-    if not absent:
-        return
-    listed = sorted(held)
-    near = dict.fromkeys(
-        each for name in absent for each in difflib.get_close_matches(name, listed, 1)
-    )
-    hint = f" Did you mean {', '.join(near)}?" if near else ""
-    raise Refused(
-        f"{runtag} holds nothing of {', '.join(absent)}.{hint} It holds: "
-        f"{', '.join(listed) or 'nothing'}. Nothing of the stack was touched."
-    )
 
 
 def confirm(wish: Wish, what: str) -> None:

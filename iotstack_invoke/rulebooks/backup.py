@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ..errors import StepFailed
-from ..manifest import RECORDS_ENDING, Container, LeftOut, Manifest, Part, utc_text
+from ..manifest import LACKING, RECORDS_ENDING, Container, LeftOut, Manifest, Part, utc_text
 from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_name
 from ..services.archive import PackStack, literal, tar_words
 from ..services.at_rest import AtRest, copy_at_rest
@@ -32,6 +32,8 @@ from ..transfer import Claim, Send
 PACK_LIMIT_S = 24 * 3600.0
 SQL_LIMIT_S = 6 * 3600.0
 """What all dumps of one part may take."""
+SQL_TRIES = 3
+"""How often each dump of a part is begun: one that fails costs no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +140,15 @@ def influxdb2_archive(job: Job) -> Iterator[Step]:
 @rule("pi:backups/{runtag}.mariadb-backup.tar.gz", retries=2)
 def mariadb_archive(job: Job) -> Iterator[Step]:
     """Dump every MariaDB with its users, routines and events, prove each, pack them."""
-    yield PackDumps(job.output, servers_of(job.facts, "mariadb"), SQL_LIMIT_S)
+    servers = servers_of(job.facts, "mariadb")
+    yield PackDumps(job.output, servers, SQL_LIMIT_S, tries=SQL_TRIES)
 
 
 @rule("pi:backups/{runtag}.postgres-backup.sql.gz.tar", retries=2)
 def postgres_archive(job: Job) -> Iterator[Step]:
     """Dump every PostgreSQL with its roles, prove each, put them into one plain tar."""
-    yield PackDumps(job.output, servers_of(job.facts, "postgres"), SQL_LIMIT_S)
+    servers = servers_of(job.facts, "postgres")
+    yield PackDumps(job.output, servers, SQL_LIMIT_S, tries=SQL_TRIES)
 
 
 def recipe_archive_of(name: str) -> Rule:
@@ -258,7 +262,9 @@ class WriteManifest:
         for file, kind in zip(self.parts, self.facts.kinds, strict=True):
             record = records.get(str(file))
             name = posixpath.basename(file.path)
-            if str(file) in failures or record is None:
+            # An archive that lacks a dump stays where it could not be made anew.
+            gone = str(file) in failures and not (record and record.facts.get(LACKING))
+            if gone or record is None:
                 parts.append(Part(kind, name, error=failures.get(str(file), "not made")))
                 continue
             warnings += record.warnings

@@ -22,6 +22,7 @@ from ..services.members import ScanArchive
 from ..services.quiesce import Quiesce
 from ..services.recipe import DUMP_FOLDER, RECIPES, end_quiet, tops_of
 from ..services.sql import ENGINES, MARIADB, SqlServer
+from ..services.sql_config import CompareConfig
 from ..services.sql_load import (
     SQL_ALONE,
     CheckMount,
@@ -351,6 +352,8 @@ def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump) -> Iterator[Step]:
     alone = replace(server, container=SQL_ALONE)
     yield WaitForSql("pi", alone, docker, made_anew=True)
     yield LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S)
+    if ENGINES[server.engine].config:
+        yield CompareConfig("pi", alone, server.container, load.staged, docker, as_root)
     yield EndAlone("pi", SQL_ALONE, docker, guard)
 
 

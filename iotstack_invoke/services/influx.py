@@ -181,18 +181,18 @@ class DumpInflux:
 
     def undo(self, host: Host) -> None:
         """Stop the dump, if its client died before it, and remove its folder."""
-        end_inside(host, self.container, self._inner, self.docker, self.as_root)
-        host.run(Command((*self.as_root, "rm", "-rf", "--", self.on_host), limit_s=600))
+        end_dump(host, self.container, self._inner, self.on_host, self.docker, self.as_root)
 
 
-def end_inside(
+def end_dump(
     host: Host,
     container: str,
     inner: tuple[str, ...],
+    folder: str,
     docker: tuple[str, ...],
     as_root: tuple[str, ...],
 ) -> None:
-    """End the processes of a container whose words are exactly these."""
+    """End the processes of a container whose words are exactly these; remove their folder."""
     told = host.run(
         Command(
             (*docker, "top", container, "-eo", "pid,args"),
@@ -209,6 +209,7 @@ def end_inside(
         found = host.run(Command((*as_root, "cat", f"/proc/{pid}/cmdline"), accept=either))
         if found.out.rstrip("\0").split("\0") == [*inner]:
             host.run(Command((*as_root, "kill", "-KILL", pid), accept=either))
+    host.run(Command((*as_root, "rm", "-rf", "--", folder), limit_s=600))
 
 
 @dataclass(frozen=True, slots=True)

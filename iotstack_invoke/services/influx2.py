@@ -20,7 +20,7 @@ from functools import cache
 from ..errors import StepFailed
 from ..steps import Command, File, Host, Scene
 from .compose import Found
-from .influx import end_inside, influx_version, sweep
+from .influx import end_dump, influx_version, sweep
 from .influx2_check import EXPERIMENTAL, Influx2Check, facts_of, judge_lines, shard_of
 
 DATA_INSIDE = "/var/lib/influxdb2"
@@ -203,8 +203,7 @@ class DumpInflux2:
     def undo(self, host: Host) -> None:
         """Stop the dump, if its client died before it, and remove its folder."""
         inner = ("influx", "backup", f"{self.inside}/backup")
-        end_inside(host, self.container, inner, self.docker, self.as_root)
-        host.run(Command((*self.as_root, "rm", "-rf", "--", self.on_host), limit_s=600))
+        end_dump(host, self.container, inner, self.on_host, self.docker, self.as_root)
 
 
 def wait_until_ready(

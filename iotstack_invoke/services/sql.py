@@ -23,6 +23,9 @@ ASK_LIMIT_S = 600.0
 NOT_LET_IN = 77
 """The exit code of mariadb.sh where no password of the environment is right."""
 
+WANTS_A_PERSON = 78
+"""The exit code of a script whose last line says what a person must mend before a dump."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -40,6 +43,8 @@ class Engine:
     """Settings for its first start: it makes no database by itself."""
     logs: tuple[tuple[str, str], ...] = ()
     """For data inside of its container: another folder there that it writes into all the time."""
+    config: tuple[str, ...] = ()
+    """Its files of settings that lie among its data, and are in no dump."""
 
     @cached_property
     def script(self) -> str:
@@ -70,6 +75,7 @@ POSTGRES = Engine(
     reader=PostgresReader,
     homes=(("/var/lib/postgresql/data", ""), ("/var/lib/postgresql", "")),
     first_start=("POSTGRES_DB=postgres",),
+    config=("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"),
 )
 ENGINES: Mapping[str, Engine] = MappingProxyType({e.name: e for e in (MARIADB, POSTGRES)})
 
@@ -158,12 +164,15 @@ def run_in(
     )
 
 
-def count_words(tables: Iterable[SqlTable], engine: str) -> str:
-    """Return the question for the rows of tables of one database, answered as `index|rows`."""
+def count_words(tables: Mapping[int, SqlTable], engine: str) -> str:
+    """Return the question for the rows of tables of one database, by numbers of ours.
+
+    It is answered as `number|rows`, in any order.
+    """
     only = "ONLY " if engine == "postgres" else ""  # what it inherits has rows of its own
     return " UNION ALL ".join(
-        f"SELECT CONCAT({index}, '|', COUNT(*)) FROM {only}{_full_name(each, engine)}"  # noqa: S608 - quoted by the dump
-        for index, each in enumerate(tables)
+        f"SELECT CONCAT({number}, '|', COUNT(*)) FROM {only}{_full_name(each, engine)}"  # noqa: S608 - quoted by the dump
+        for number, each in tables.items()
     )
 
 

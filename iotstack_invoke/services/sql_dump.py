@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
+_Form = re.Pattern[bytes]
 LONGEST_LINE_BYTES = 4 << 20
 """What is kept of a line: of a row only its beginning and its end are looked at."""
+LONGEST_NAMING_BYTES = 1 << 16
+"""How long a statement may be whose names have newlines, before its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,21 @@ class _Reader:
         self._table: Table | None = None
         self._complete = False
         self._version = ""
+        self._begun = b""
+
+    def _joined(self, line: bytes, quote: bytes, begin: tuple[bytes, ...], form: _Form) -> bytes:
+        """Return a line behind those before it where a newline in a name parts a statement.
+
+        b"" amid such a statement. Only those are looked at that begin so.
+        """
+        if not self._begun and not line.startswith(begin):
+            return line
+        whole = self._begun + line
+        cut = (
+            whole.count(quote) % 2 and len(whole) < LONGEST_NAMING_BYTES and not form.match(whole)
+        )
+        self._begun = whole + b"\n" if cut else b""
+        return b"" if cut else whole
 
 
 _MARIA_USE = re.compile(rb"USE `((?:[^`]|``)+)`;")
@@ -97,6 +115,10 @@ _MARIA_INSERT = re.compile(
     rb"(?:INSERT|REPLACE)(?: +IGNORE)? INTO (`(?:[^`]|``)+`)(?: \(.*?\))? VALUES ?(.*)", re.DOTALL
 )
 _MARIA_TABLE = re.compile(rb"CREATE TABLE (?:IF NOT EXISTS )?(`(?:[^`]|``)+`) \(")
+_MARIA_BEGIN = (b"USE ", b"CREATE TABLE ", b"INSERT ", b"REPLACE ")
+_MARIA_FORM = re.compile(
+    b"|".join(each.pattern for each in (_MARIA_USE, _MARIA_INSERT, _MARIA_TABLE)), re.DOTALL
+)
 _MARIA_VERSION = re.compile(rb"-- Server version\s+(\S+)")
 _TUPLE_ENDS = re.compile(rb"'(?:[^'\\]|\\.|'')*'|(\),\()", re.DOTALL)
 
@@ -139,7 +161,7 @@ class MariaReader(_Reader):
     def _take(self, line: bytes) -> None:
         if line.startswith(b"DELIMITER "):  # what lies between is the body of a routine
             self._in_body = line != b"DELIMITER ;"
-        elif self._in_body or not line:
+        elif self._in_body or not (line := self._joined(line, b"`", _MARIA_BEGIN, _MARIA_FORM)):
             return
         elif line.startswith(b"-- Dump completed"):
             self._complete = True
@@ -176,6 +198,7 @@ class MariaReader(_Reader):
 
 
 _PG_COPY_NAME = re.compile(rb'((?:"(?:[^"]|"")+"|[^". ]+)\.(?:"(?:[^"]|"")+"|[^". ]+))')
+_PG_COPY = re.compile(rb".* FROM stdin;\Z", re.DOTALL)
 _PG_CONNECT = re.compile(rb"\\connect (?:-reuse-previous=on \"(.*)\"|(\S+))")
 _PG_DBNAME = re.compile(r"dbname='((?:[^'\\]|\\.)*)'")
 _PG_VERSION = re.compile(rb"-- Dumped from database version (\S+)")
@@ -213,6 +236,8 @@ class PostgresReader(_Reader):
             at = end + 1
 
     def _take(self, line: bytes) -> None:
+        if self._copy_follows:
+            line = self._joined(line, b'"', (b"COPY ",), _PG_COPY)
         if line.startswith(b"-- "):
             self._comment(line)
         elif line.startswith(b"COPY "):

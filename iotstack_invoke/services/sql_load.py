@@ -35,6 +35,7 @@ FIRST_START_LIMIT_S = 900.0
 """An image makes a new server, and on an SD card that takes minutes."""
 READ_LIMIT_S = 24 * 3600.0
 TABLES_AT_ONCE = 100
+_COUNT = re.compile(r"^(\d+)\|(\d+)\s*$", re.MULTILINE)
 _SQL_ERROR = re.compile(r"(?:psql:\S+ )?(?:ERROR|FATAL|PANIC|error: )")
 # The image made these itself at its first start; an older psql does not know \restrict.
 _EXPECTED = re.compile(r'role "[^"]*" already exists|invalid command \\(un)?restrict')
@@ -337,25 +338,25 @@ class LoadSql:
     def _count(self, host: Host, report: SqlReport) -> str:
         """Return what each question for rows is answered, database by database."""
         return "".join(
-            self._ask(host, count_words(some, self.alone.engine), some[0].database)
+            self._ask(
+                host, count_words(some, self.alone.engine), next(iter(some.values())).database
+            )
             for some in batched(report.rows)
         )
 
     def _prove(self, scene: Scene, report: SqlReport, counted: str) -> None:
-        tables = [table for some in batched(report.rows) for table in some]
-        answers = [line.strip() for line in counted.splitlines() if "|" in line]
-        if len(answers) != len(tables):
+        answers = {int(found[1]): int(found[2]) for found in _COUNT.finditer(counted)}
+        tables = {number: table for some in batched(report.rows) for number, table in some.items()}
+        if answers.keys() != tables.keys():
             raise StepFailed(
                 f"{self.dump.server.title} told the rows of {len(answers)} tables, not "
                 f"{len(tables)}."
             )
-        rows = 0
-        lacking = []
-        for table, answer in zip(tables, answers, strict=True):
-            count = int(answer.partition("|")[2])
-            rows += count
-            if count != report.rows[table]:
-                lacking.append(f"{table} has {count:,} rows, not {report.rows[table]:,}")
+        lacking = [
+            f"{table} has {answers[number]:,} rows, not {report.rows[table]:,}"
+            for number, table in tables.items()
+            if answers[number] != report.rows[table]
+        ]
         if lacking:
             raise StepFailed(
                 f"{self.dump.server.title} did not take all of its dump: {'; '.join(lacking[:5])}."
@@ -365,7 +366,7 @@ class LoadSql:
         names = ", ".join(report.databases) or "one database"
         scene.say(
             f"{SQL_PROVEN}{self.dump.server.title}: {names} ({len(report.rows)} tables, "
-            f"{rows:,} rows)"
+            f"{sum(answers.values()):,} rows)"
         )
 
     def _ask(self, host: Host, question: str, database: str = "") -> str:
@@ -404,8 +405,12 @@ def timescale_refusal(server: SqlServer) -> str:
     )
 
 
-def batched(tables: Iterable[Table]) -> Iterator[list[Table]]:
-    """Return tables in lists that are not too long for one question, each of one database."""
-    for _, mine in groupby(sorted(tables, key=lambda each: each.database), lambda e: e.database):
-        while some := list(islice(mine, TABLES_AT_ONCE)):
+def batched(tables: Iterable[Table]) -> Iterator[dict[int, Table]]:
+    """Return tables by number, at most a hundred of one database at once.
+
+    The numbers go on from one to the next; the tables of a database are side by side.
+    """
+    ordered = enumerate(sorted(tables, key=lambda each: each.database))
+    for _, mine in groupby(ordered, lambda each: each[1].database):
+        while some := dict(islice(mine, TABLES_AT_ONCE)):
             yield some

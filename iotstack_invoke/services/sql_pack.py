@@ -19,9 +19,11 @@ from typing import IO, Any, cast
 from .. import gzips
 from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES, read_chunk
+from ..manifest import LACKING
 from ..steps import Command, File, Host, Scene
 from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar
-from .sql import ENGINES, NOT_LET_IN, SqlServer, run_in
+from .sql import ENGINES, NOT_LET_IN, WANTS_A_PERSON, SqlServer, run_in
+from .sql_config import CONFIG, config_of
 from .sql_dump import SqlReport
 
 READY_LIMIT_S = 180.0
@@ -29,6 +31,9 @@ READY_PAUSE_S = 0.5
 NOT_RUNNING = "is not running"
 """What Docker says of a container that is stopped, and not of one that it starts again."""
 MEMBER_MODE = 0o600
+RETRY_WAIT_S = 2.0
+LEFT_OUT = "left out: "
+"""With this begins what a script says of something that it does not dump."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class PackDumps:
     tar: tuple[str, ...] = ()
     folder: str = ""
     """Where in the archive the only dump lies; '' for the places of several, from its top."""
+    tries: int = 1
+    """How often a dump is begun that may succeed yet."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the dumps, and the tar, as a person would type them."""
@@ -52,7 +59,8 @@ class PackDumps:
     def do(self, scene: Scene) -> None:
         """Write the archive under its partial name.
 
-        Raises StepFailed where a dump is not whole; a server that starts is waited for.
+        A server that starts is waited for. One whose dump is not whole keeps no other's from
+        being packed: the record names it as LACKING. Raises StepFailed where none is whole.
         """
         host = scene.host(self.output.role)
         with host.create(self.output.partial) as target:
@@ -61,43 +69,98 @@ class PackDumps:
                 self._packer(cast("IO[bytes]", hashed)) as stream,
                 tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
             ):
-                told = [self._add(scene, host, archive, server) for server in self.servers]
+                self._add_dumps(scene, host, archive)
                 files_bytes = self._add_files(scene, host, archive) if self.tar else 0
         if self.tar:
             scene.learn(self.output, unpacked_bytes=files_bytes)
         scene.learn(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
+
+    def _add_dumps(self, scene: Scene, host: Host, archive: tarfile.TarFile) -> None:
+        """Dump each server into the archive, and learn what the manifest tells of them."""
+        told, failed = [], {}
+        for server in self.servers:
+            with tempfile.TemporaryFile(dir=os.path.dirname(self.output.partial)) as spool:
+                try:
+                    report, size = self._dump_again(scene, host, server, spool)
+                except StepFailed as error:
+                    scene.moved(0)  # raises Interrupted where that is why it failed
+                    failed[server.container] = error
+                    scene.say(str(error))
+                    continue
+                self._add(archive, server, spool, report, size)
+                self._add_config(scene, host, archive, server)
+                told.append(facts_of(server, report, size, self.output.root))
+        if failed and not told:
+            again = self.tries == 1 and any(each.again for each in failed.values())
+            raise StepFailed(" ".join(map(str, failed.values())), again=again)
         scene.learn(self.output, servers=told)
+        if failed:
+            lacking = {name: str(why) for name, why in failed.items()}
+            scene.learn(self.output, **{LACKING: lacking})
 
     def _packer(self, target: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
         packed = self.output.path.endswith(".gz")
         return gzips.open_writer(target) if packed else nullcontext(target)
 
-    def _add(
-        self, scene: Scene, host: Host, archive: tarfile.TarFile, server: SqlServer
-    ) -> dict[str, Any]:
-        """Dump one server into the archive; return what the manifest tells of it."""
-        engine = ENGINES[server.engine]
-        wait_for_server(scene, host, server, self.docker)
-        scene.say(f"dumping {server.title}")
-        folder = os.path.dirname(self.output.partial)
-        with tempfile.TemporaryFile(dir=folder) as spool:
-            report, size = self._dump(scene, host, server, spool)
-            spool.seek(0)
-            member = f"{self.folder}/{engine.member}" if self.folder else server.member
-            info = tarfile.TarInfo(f"./{member}")
-            info.mode, info.mtime = MEMBER_MODE, int(time.time())
-            again = engine.reader()
-            if engine.packed:
-                info.size = os.fstat(spool.fileno()).st_size
-                archive.addfile(info, spool)
+    def _dump_again(
+        self, scene: Scene, host: Host, server: SqlServer, spool: IO[bytes]
+    ) -> tuple[SqlReport, int]:
+        """Dump one server, again where that may help; return what the dump holds and its size."""
+        for attempt in range(self.tries):
+            wait_for_server(scene, host, server, self.docker)
+            scene.say(f"dumping {server.title}")
+            try:
+                return self._dump(scene, host, server, spool)
+            except StepFailed as error:
+                scene.moved(0)
+                if not error.again or attempt + 1 == self.tries:
+                    raise
+                wait_s = RETRY_WAIT_S * 2**attempt
+                scene.say(f"{error} Trying again in {wait_s:g} s.")
+                time.sleep(wait_s)
                 spool.seek(0)
-                _read_through(gzips.open_reader(spool), again)
-            else:
-                info.size = size
-                archive.addfile(info, cast("IO[bytes]", _Passing(gzips.open_reader(spool), again)))
+                spool.truncate()
+        raise AssertionError("the last attempt returns")
+
+    def _add(
+        self,
+        archive: tarfile.TarFile,
+        server: SqlServer,
+        spool: IO[bytes],
+        report: SqlReport,
+        size: int,
+    ) -> None:
+        """Put a dump that waits in a file into the archive; raises StepFailed if it changed."""
+        engine = ENGINES[server.engine]
+        spool.seek(0)
+        member = f"{self.folder}/{engine.member}" if self.folder else server.member
+        info = tarfile.TarInfo(f"./{member}")
+        info.mode, info.mtime = MEMBER_MODE, int(time.time())
+        again = engine.reader()
+        if engine.packed:
+            info.size = os.fstat(spool.fileno()).st_size
+            archive.addfile(info, spool)
+            spool.seek(0)
+            _read_through(gzips.open_reader(spool), again)
+        else:
+            info.size = size
+            archive.addfile(info, cast("IO[bytes]", _Passing(gzips.open_reader(spool), again)))
         if again.report() != report:
             raise StepFailed(f"The dump of {server.title} was not written as it came.", again=True)
-        return facts_of(server, report, size, self.output.root)
+
+    def _add_config(
+        self, scene: Scene, host: Host, archive: tarfile.TarFile, server: SqlServer
+    ) -> None:
+        """Put a server's own settings beside its dump; without them it is whole as well."""
+        try:
+            for name, text in config_of(host, server, self.docker):
+                content = text.encode("utf-8", "surrogateescape")
+                folder = os.path.dirname(server.member)
+                info = tarfile.TarInfo(f"./{os.path.join(folder, CONFIG, name)}")
+                info.mode, info.mtime, info.size = MEMBER_MODE, int(time.time()), len(content)
+                archive.addfile(info, io.BytesIO(content))
+        except StepFailed as error:
+            scene.warn(f"{error} The part has its dump without it.")
 
     def _dump(
         self, scene: Scene, host: Host, server: SqlServer, spool: IO[bytes]
@@ -125,13 +188,17 @@ class PackDumps:
             )
         if code:
             raise StepFailed(
-                f"The dump of {server.title} failed (exit {code}): {last}", again=True
+                f"The dump of {server.title} failed (exit {code}): {last}",
+                again=code != WANTS_A_PERSON,
             )
         if report.problems:
             raise StepFailed(
                 f"The dump of {server.title} is not whole: {'; '.join(report.problems)}.",
                 again=True,
             )
+        for line in said.lines:
+            if line.startswith(LEFT_OUT):
+                scene.warn(f"{server.title}: {line}")
         return report, size
 
     def _add_files(self, scene: Scene, host: Host, archive: tarfile.TarFile) -> int:

@@ -235,15 +235,17 @@ def test_incomplete_set(owner, source, pi):
         said = owner.backup("--runtag", "lacking", code=1)
     assert "container mariadb has another password" in said
     assert owner.manifest("lacking")["state"] == "incomplete"
-    owner.assert_set("lacking", kinds=set(ALL_ENDINGS) - {"mariadb"})
+    held = owner.manifest("lacking")["parts"]["mariadb"]["facts"]
+    assert (list(held["failed"]), len(held["servers"])) == (["mariadb"], 1)
+    owner.assert_set("lacking", kinds=ALL_ENDINGS)
     maria(pi, "CREATE DATABASE IF NOT EXISTS kept; CREATE TABLE kept.t AS SELECT 1 AS one")
     postgres(pi, "CREATE TABLE gone (a INT)")
     before = look(pi)
     owner.iot("restore", "--runtag", "lacking", "--only", "mariadb", "--yes", code=13)
     said = owner.iot("restore", "--runtag", "lacking", "--yes", code=3, timeout=200)
-    assert "lacking is incomplete: it has no mariadb part" in said
-    for name in ("volumes/mariadb", "volumes/gitea"):
-        assert f"{name} stays as it is" in said
+    assert "lacking is incomplete: it has no dump of container mariadb" in said
+    assert "volumes/mariadb stays as it is" in said
+    assert "volumes/gitea stays as it is" not in said
     wait_databases(pi)
     assert {name for name, _ in differing(before, look(pi))} == {"postgres"}
     owner.iot("undo", "--yes", timeout=200)

@@ -1,4 +1,4 @@
-"""What a restore finds of a backup before it touches anything: what was lost, what was never made."""
+"""What of a backup a restore is asked for: what was lost of it, what was never made."""
 
 import json
 import os

@@ -1,0 +1,134 @@
+"""What of a backup a restore is asked for: all, or with --only the services that are named."""
+
+from __future__ import annotations
+
+import difflib
+import posixpath
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..errors import Refused
+from ..manifest import Manifest, Part
+from ..rulebooks.restore import Item, Load
+from ..rules import PARTS
+from ..services.compose import Found
+from ..services.recipe import RECIPES
+from ..sets import BackupSet
+from .loads import FOLDERS, is_below
+from .wish import Wish
+
+
+def containers_in(part: Part) -> set[str]:
+    """Return the containers whose databases a part holds, as the manifest tells."""
+    servers = part.facts.get("servers", ())
+    return {str(each["container"]) for each in servers if isinstance(each, dict)}
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """The wish for one backup; without --only everything is chosen."""
+
+    wish: Wish
+    backup: BackupSet
+    manifest: Manifest | None
+    influx: str
+    """The container of InfluxDB 1.x."""
+
+    def refuse_lost(self, source: str) -> None:
+        """Raise Refused where an archive that the manifest tells of is not in its place."""
+        made = self.manifest.made if self.manifest else ()
+        names = {*self.wish.names, *(("influxdb",) if self.wish.databases else ())}
+        lost = [
+            part.file
+            for part in made
+            if part.kind not in self.backup.files
+            and (not names or names & {part.kind, *containers_in(part)})
+        ]
+        runtag = self.backup.runtag
+        if lost:
+            raise Refused(
+                f"{runtag} in {source} lacks {', '.join(lost)}, which its manifest lists. Nothing "
+                "was changed. Restore another copy (--from), or other services alone (--only "
+                f"NAME). Which copies there are: inv show '{runtag}'"
+            )
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What could not be made when the backup was, and so is not restored."""
+        told = self.manifest.lacking if self.manifest and not self.wish.only else ()
+        return tuple(
+            f"{self.backup.runtag} is incomplete: it has no {what}, and what that would hold "
+            f"stays as it is ({why})"
+            for what, why in told
+        )
+
+    def kinds(self, engines: Iterable[str]) -> tuple[str, ...]:
+        """Return the parts that are restored; raises Refused where one is not in the backup.
+
+        `engines`: the parts of SQL that hold something of what was asked for.
+        """
+        kinds = tuple(kind for kind in PARTS if kind in self.backup.files and kind != "influxdb2")
+        if not self.wish.only:
+            return kinds
+        names = set(self.wish.names)
+        recipes = {each for each in kinds if each in RECIPES and each in names}
+        owned = {each for each in kinds if each in RECIPES and RECIPES[each].database in names}
+        wanted = {"general"} if names - recipes else set()
+        wanted |= recipes | owned | set(engines)
+        if self.wish.databases or {self.influx, "influxdb"} & names:
+            wanted.add("influx")
+        for kind in sorted(wanted - set(kinds)):
+            raise Refused(
+                f"{self.backup.runtag} has no {kind} part, and --only "
+                f"{' --only '.join(self.wish.only)} needs it. Nothing was changed. Take another "
+                "backup: inv list shows them."
+            )
+        return tuple(kind for kind in kinds if kind in wanted)
+
+    def to_stop(self, mine: Iterable[Found], folder: str, influx: str) -> tuple[str, ...]:
+        """Return the containers of a stack to stop, in the order in which they were started.
+
+        All that run; with --only, those of these names, those that see what is swapped, and
+        `influx` where that is loaded ('' where not).
+        """
+        running = sorted((e for e in mine if e.container.running), key=lambda e: e.started)
+        if self.wish.only:
+            places = [f"{folder}/{top}/{name}" for name in self.wish.names for top in FOLDERS]
+            names = {*self.wish.names, influx}
+            running = [
+                each
+                for each in running
+                if each.container.name in names
+                or any(is_below(mount.on_host, place) for mount in each.mounts for place in places)
+            ]
+        return tuple(each.container.name for each in running)
+
+    def named(self, items: list[Item]) -> list[Item]:
+        """Return what of the items was asked for."""
+        if not self.wish.only:
+            return items
+        return [each for name in self.wish.names for each in items if _name(each) == name]
+
+    def refuse_absent(self, items: Iterable[Item], loads: Iterable[Load]) -> None:
+        """Raise Refused, with the names there are and the nearest, where one is not held."""
+        made = self.manifest.made if self.manifest else ()
+        held = {_name(each) for each in items}.union(*map(containers_in, made))
+        held |= {each.server.container for each in loads} | {*self.backup.parts} & {*RECIPES}
+        held |= {"influxdb"} if "influx" in self.backup.parts else set()
+        known = {*held, self.influx, "influxdb", *(each.part for each in loads)}
+        absent = [name for name in self.wish.names if name not in known]
+        if not absent:
+            return
+        listed = sorted(held)
+        near = dict.fromkeys(
+            each for name in absent for each in difflib.get_close_matches(name, listed, 1)
+        )
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        raise Refused(
+            f"{self.backup.runtag} holds nothing of {', '.join(absent)}.{hint} It holds: "
+            f"{', '.join(listed) or 'nothing'}. Nothing of the stack was touched."
+        )
+
+
+def _name(item: Item) -> str:
+    return posixpath.basename(item.live)

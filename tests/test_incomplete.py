@@ -1,0 +1,105 @@
+"""A stack of several database servers of which one cannot be dumped."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+TAG = "t1"
+DUMP = Path(__file__).parent / "fixtures/sql/mariadb-10.11.sql"
+DOCKER = """case "$1 $2" in
+"ps --all") echo mariadb home_db ;;
+"inspect --type") cat "$0.json" ;;
+"image inspect") echo '[]' ;;
+"exec "*)
+    [ "$7" = dump ] || exit 0
+    echo "$2" >> "$0.dumped"
+    if [ -e "$0.$2.broken" ]; then echo "root is not let in" >&2; exit 77; fi
+    cat DUMP ;;
+esac"""
+
+
+@pytest.fixture
+def stack(little_stack):
+    """A stack with two MariaDB servers, and a vault."""
+    little_stack.runs(mariadb="mariadb:10", home_db="mariadb:10")
+    little_stack.tool("docker", DOCKER.replace("DUMP", str(DUMP)))
+    known = little_stack.tools / "docker.json"
+    known.write_text(known.read_text().replace('"/data"', '"/var/lib/mysql"'))
+    disk = little_stack.folder.parent / "disk"
+    disk.mkdir()
+    with little_stack.settings.open("a") as file:
+        file.write(f'[[vaults]]\nname = "disk"\nkind = "folder"\nfolder = "{disk}"\n')
+    return little_stack
+
+
+def broken(stack, name):
+    return stack.tools / f"docker.{name}.broken"
+
+
+def backed_up(stack, code):
+    """Make the backup; return what it says, and its mariadb part here, which the vault has too."""
+    told = stack.run(f"backup --runtag {TAG}")
+    assert told.returncode == code, told.stderr
+    names = [f"{TAG}.{each}" for each in ("manifest.json", "mariadb-backup.tar.gz")]
+    manifest, archive = ((stack.folder / "backups" / each).read_bytes() for each in names)
+    disk = stack.folder.parent / "disk"
+    assert [(disk / each).read_bytes() for each in names] == [manifest, archive]
+    content = json.loads(manifest)
+    part = content["parts"]["mariadb"]
+    assert part["size_bytes"] == len(archive)
+    return told.stderr, content["state"], part
+
+
+def dumped(part):
+    return [each["container"] for each in part["facts"]["servers"]]
+
+
+def test_a_server_that_cannot_be_dumped(stack):
+    """The dumps of the others are kept and copied, it is named, and the same command mends it."""
+    broken(stack, "mariadb").touch()
+    said, state, part = backed_up(stack, 1)
+    assert f"Backup {TAG} is not complete" in said
+    assert "mariadb part: root is not let in. MariaDB in container mariadb has another" in said
+    assert f"with --runtag '{TAG}'" in said
+    assert (state, part["error"], dumped(part)) == ("incomplete", "", ["home_db"])
+    assert "container mariadb: root is not let in" in stack.run(f"show {TAG}").stdout
+    told = stack.run(f"restore --runtag {TAG} --from here --dry-run")
+    assert told.returncode == 0, told.stderr
+    assert f"{TAG} is incomplete: it has no dump of container mariadb" in told.stderr
+    told = stack.run(f"restore --runtag {TAG} --from here --only mariadb --yes")
+    assert told.returncode == 13, told.stderr
+    assert "holds nothing of mariadb that could be put in place" in told.stderr
+    broken(stack, "mariadb").unlink()
+    said, state, part = backed_up(stack, 0)
+    assert (state, sorted(dumped(part))) == ("complete", ["home_db", "mariadb"])
+    assert "failed" not in part["facts"]
+    assert stack.run(f"backup --runtag {TAG}").returncode == 13
+
+
+def test_an_archive_that_lacks_a_dump_stays_until_it_can_be_made_anew(stack):
+    """Where later none can be dumped, what there is of the first time is kept and told."""
+    broken(stack, "mariadb").touch()
+    backed_up(stack, 1)
+    broken(stack, "home_db").touch()
+    said, state, part = backed_up(stack, 1)
+    assert "container home_db has another password" in said
+    assert (state, dumped(part)) == ("incomplete", ["home_db"])
+    for name in ("mariadb", "home_db"):
+        broken(stack, name).unlink()
+    _, state, part = backed_up(stack, 0)
+    assert sorted(dumped(part)) == ["home_db", "mariadb"]
+
+
+def test_only_what_is_wished_is_looked_at(stack):
+    """With --only a damaged part of another database keeps nothing from being restored."""
+    (stack.folder / "volumes/nodered/flows.json").write_text("[1]\n")
+    backed_up(stack, 0)
+    (stack.folder / "volumes/nodered/flows.json").write_text("[2]\n")
+    (stack.folder / f"backups/{TAG}.mariadb-backup.tar.gz").write_bytes(b"damaged")
+    told = stack.run(f"restore --runtag {TAG} --from here --only nodered --yes")
+    assert told.returncode == 0, told.stderr
+    assert (stack.folder / "volumes/nodered/flows.json").read_text() == "[1]\n"
+    told = stack.run(f"restore --runtag {TAG} --from here --only home_db --yes")
+    assert told.returncode == 1
+    assert f"{TAG}.mariadb-backup.tar.gz" in told.stderr

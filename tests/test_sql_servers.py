@@ -1,0 +1,311 @@
+"""Real MariaDB and PostgreSQL servers, dumped and loaded by the scripts of their containers."""
+
+import contextlib
+import gzip
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+from glob import glob
+from pathlib import Path
+
+import pytest
+from scenes import PlainScene, until
+
+from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.services.sql import ENGINES, SqlServer
+from iotstack_invoke.services.sql_config import CompareConfig
+from iotstack_invoke.services.sql_load import LoadSql, SqlDump
+from iotstack_invoke.services.sql_pack import PackDumps
+from iotstack_invoke.steps import File
+
+# `docker` without containers: what is called `away` does not run, of others the answers to a
+# question come in reverse, and all of them see one server.
+DOCKER = """#!/bin/sh
+[ "$1" = exec ] || exit 0
+name=$2
+shift 2
+if [ "$name" = away ]; then echo "Container 0123 is not running" >&2; exit 1; fi
+inside=${5#/iotstack-dumps/}
+if [ "$4" != sh ] || [ "$5" != ask ]; then
+  count=$#
+  while [ $count -gt 0 ]; do
+    word=$1; shift
+    case $word in /iotstack-dumps/*) word=DUMPS/${word#/iotstack-dumps/} ;; esac
+    set -- "$@" "$word"
+    count=$((count - 1))
+  done
+  exec env SETTINGS "$@"
+fi
+env SETTINGS "$@" >DUMPS/answer || exit
+tac DUMPS/answer
+"""
+
+
+class Server:
+    """A database server in a folder of its own, and the `docker` that finds it."""
+
+    def __init__(self, engine, folder, settings, client):
+        self.engine = engine
+        self.folder = folder
+        self.client = client
+        self.docker = folder / "docker"
+        words = " ".join(settings)
+        text = DOCKER.replace("SETTINGS", words).replace("DUMPS", str(folder))
+        self.docker.write_text(text)
+        self.docker.chmod(0o755)
+
+    def tell(self, sql):
+        done = subprocess.run(self.client, input=sql, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def pack(self, *names):
+        """Make a part of servers of these names; return its members and the scene."""
+        name = {"mariadb": "x.mariadb-backup.tar.gz", "postgres": "x.postgres-backup.sql.gz.tar"}
+        output = File("pi", name[self.engine], str(self.folder))
+        scene = PlainScene({"pi": LocalHost(str(self.folder))})
+        servers = tuple(SqlServer(each, self.engine) for each in names)
+        PackDumps(output, servers, 60, (str(self.docker),)).do(scene)
+        with tarfile.open(output.partial) as archive:
+            members = {each.name: archive.extractfile(each).read() for each in archive}
+        return members, scene, scene.learnt[str(output)]
+
+    def load(self, dump):
+        """Load a dump and count its rows; return the scene."""
+        path = self.folder / "dump.sql"
+        path.write_bytes(dump)
+        path.chmod(0o644)
+        scene = PlainScene({"pi": LocalHost(str(self.folder))})
+        server = SqlServer(self.engine, self.engine)
+        wanted = SqlDump("pi", str(path), server, ())
+        guard = str(self.folder / "guard")
+        LoadSql("pi", server, wanted, str(self.folder), (str(self.docker),), guard, limit_s=60).do(
+            scene
+        )
+        return scene
+
+    def compared(self, members):
+        """Return the warnings where the settings of a part are compared with the server's."""
+        folder = self.folder / "staged/config"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, content in members.items():
+            if "/config/" in name:
+                (folder / name.rpartition("/")[2]).write_bytes(content)
+        scene = PlainScene({"pi": LocalHost(str(self.folder))})
+        server = SqlServer(self.engine, self.engine)
+        dump = str(self.folder / "staged/postgres_backup.sql")
+        CompareConfig("pi", server, self.engine, dump, (str(self.docker),), ()).do(scene)
+        return scene.warned
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(words, answers, user=None):
+    """Run a server until the block ends."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(words, user=user, **quiet)
+    try:
+        until(lambda: subprocess.run(answers, check=False, **quiet).returncode == 0)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT if user else signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def folder():
+    """A folder that the user of a server may enter."""
+    made = Path(tempfile.mkdtemp(prefix="sql-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def maria(folder):
+    """A MariaDB."""
+    if not shutil.which("mariadbd") or not shutil.which("mariadb-install-db"):
+        pytest.skip("there is no mariadbd")
+    top = folder / "maria"
+    top.mkdir()
+    data, sock, port = top / "data", top / "socket", str(free_port())
+    user = f"--user={pwd.getpwuid(os.getuid()).pw_name}"
+    make = ["mariadb-install-db", "--no-defaults", user, f"--datadir={data}"]
+    make += ["--auth-root-authentication-method=normal", "--skip-test-db"]
+    subprocess.run(make, check=True, capture_output=True)
+    (top / ".my.cnf").write_text(f"[client]\nsocket={sock}\n")
+    client = ["mariadb", "--no-defaults", f"--socket={sock}", "--user=root", "--binary-mode"]
+    words = ["mariadbd", "--no-defaults", user, f"--datadir={data}", f"--socket={sock}"]
+    words += [f"--port={port}", "--bind-address=127.0.0.1"]
+    with running(words, [*client, "--execute=SELECT 1"]):
+        yield Server("mariadb", top, [f"HOME={top}", f"MYSQL_TCP_PORT={port}"], client)
+
+
+@pytest.fixture(scope="module")
+def postgres(folder):
+    """A PostgreSQL."""
+    programs = sorted(glob("/usr/lib/postgresql/*/bin"))
+    if not programs:
+        pytest.skip("there is no PostgreSQL")
+    top = folder / "postgres"
+    top.mkdir()
+    user = "postgres" if os.getuid() == 0 else None  # it does not run as root
+    if user:
+        shutil.chown(top, user)
+    data, port = str(top / "data"), str(free_port())
+    make = [f"{programs[-1]}/initdb", "-D", data, "-U", "postgres", "--auth=trust", "--no-sync"]
+    subprocess.run(make, check=True, capture_output=True, user=user)
+    client = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h", str(top)]
+    client += ["-p", port]
+    words = [f"{programs[-1]}/postgres", "-D", data, "-p", port, "-k", str(top)]
+    words += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+    with running(words, [*client, "-c", "SELECT 1"], user):
+        yield Server("postgres", top, [f"PGHOST={top}", f"PGPORT={port}"], client)
+
+
+FILL_MARIA = """
+CREATE DATABASE `a
+b`; USE `a
+b`;
+CREATE TABLE `t
+
+x` (`c
+d` INT, e INT GENERATED ALWAYS AS (`c
+d` + 1), s TEXT);
+INSERT INTO `t
+
+x` (`c
+d`, s) VALUES (1, 'q
+r'), (2, '`');
+CREATE DATABASE `back\\n tab	x`; USE `back\\n tab	x`;
+CREATE TABLE t (i INT);
+INSERT INTO t VALUES (1), (2);
+"""
+
+
+@pytest.fixture
+def maria_filled(maria):
+    """A MariaDB with names that have a newline, or look as if; emptied of them at the end."""
+    maria.tell(FILL_MARIA)
+    yield maria
+    maria.tell("DROP DATABASE IF EXISTS `a\nb`; DROP DATABASE IF EXISTS `back\\n tab	x`")
+
+
+def test_names_with_newlines_in_mariadb(maria_filled):
+    """Databases and tables of any name are dumped, loaded, and their rows counted."""
+    members, scene, told = maria_filled.pack("mariadb")
+    rows = told["servers"][0]["rows"]
+    assert rows["a\nb"] == {"`t\n\nx`": 2}
+    assert rows["back\\n tab\tx"] == {"`t`": 2}
+    assert scene.warned == []
+    maria_filled.tell("DROP DATABASE `a\nb`")
+    loaded = maria_filled.load(members["./backup.sql"])
+    assert "All of the dump is in" in loaded.said[-1]
+    assert maria_filled.tell("SELECT COUNT(*) FROM `a\nb`.`t\n\nx`").split() == ["COUNT(*)", "2"]
+
+
+def test_views_of_what_is_gone(maria_filled):
+    """mariadb-dump would end amid its dump: such a view is left out and named, all else is there."""
+    maria_filled.tell(
+        "CREATE TABLE `a\nb`.gone (i INT); CREATE VIEW `a\nb`.`v\nw` AS SELECT * FROM `a\nb`.gone;"
+        "CREATE VIEW `a\nb`.good AS SELECT e FROM `a\nb`.`t\n\nx`; DROP TABLE `a\nb`.gone"
+    )
+    members, scene, told = maria_filled.pack("mariadb")
+    assert [each.partition(", ")[0] for each in scene.warned] == [
+        "MariaDB in container mariadb: left out: view `a\\nb`.`v\\nw`"
+    ]
+    assert scene.warned[0].endswith("or DROP VIEW `a\\nb`.`v\\nw`")
+    assert told["servers"][0]["rows"]["a\nb"] == {"`t\n\nx`": 2}
+    assert b"VIEW `good`" in members["./backup.sql"]
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_a_server_that_is_away_costs_its_own_dump(engine, request):
+    """The dumps of the others are packed, and the record says what lacks and why."""
+    server = request.getfixturevalue({"mariadb": "maria"}.get(engine, engine))
+    members, scene, told = server.pack("away", engine, "other")
+    held = (ENGINES[engine].member, *(f"config/{each}" for each in ENGINES[engine].config))
+    assert set(members) == {f"./{above}{each}" for each in held for above in ("", "other/")}
+    assert [each["container"] for each in told["servers"]] == [engine, "other"]
+    assert list(told["failed"]) == ["away"]
+    assert "in container away is stopped" in told["failed"]["away"]
+    assert told["failed"]["away"] in scene.said
+    with pytest.raises(StepFailed, match="in container away is stopped"):
+        server.pack("away")
+
+
+FILL_POSTGRES = """
+CREATE DATABASE home;
+\\connect home
+CREATE TABLE "t
+
+-- x" ("c
+d" INT);
+INSERT INTO "t
+
+-- x" VALUES (1), (2);
+DO $$ BEGIN FOR i IN 1..120 LOOP
+    EXECUTE format('CREATE TABLE n%s AS SELECT FROM generate_series(1, %s)', i, i);
+END LOOP; END $$;
+"""
+
+
+def test_counts_of_postgresql_come_in_any_order(postgres):
+    """A count is that of the table whose number it bears; tables of any name are counted."""
+    postgres.tell(FILL_POSTGRES)
+    members, _, told = postgres.pack("postgres")
+    rows = told["servers"][0]["rows"]["home"]
+    assert (rows['public."t\n\n-- x"'], rows["public.n120"]) == (2, 120)
+    postgres.tell("DROP DATABASE home")
+    scene = postgres.load(gzip.decompress(members["./postgres_backup.sql.gz"]))
+    assert "All of the dump is in" in scene.said[-1]
+    assert "(121 tables, 7,262 rows)" in scene.said[-1]
+
+
+def test_a_database_of_postgresql_with_a_newline_is_told(postgres):
+    """Its own programs dump none: the statement that renames it is told, and it does that."""
+    postgres.tell('CREATE DATABASE "a\nb\\"')
+    with pytest.raises(StepFailed, match="newline in its name: ALTER") as failure:
+        postgres.pack("postgres")
+    assert not failure.value.again
+    postgres.tell(str(failure.value).partition("name: ")[2])
+    postgres.pack("postgres")
+    postgres.tell("DROP DATABASE another_name")
+
+
+def test_settings_of_postgresql_lie_beside_the_dump(postgres):
+    """What was changed by hand or by ALTER SYSTEM is held, and told where a new server lacks it."""
+    postgres.tell("ALTER SYSTEM SET work_mem = '7MB'")
+    members, scene, _ = postgres.pack("postgres")
+    assert scene.warned == []
+    assert b"work_mem = '7MB'" in members["./config/postgresql.auto.conf"]
+    assert (postgres.folder / "data/pg_hba.conf").read_bytes() == members["./config/pg_hba.conf"]
+    assert list(postgres.compared(members)) == []
+    postgres.tell("ALTER SYSTEM RESET work_mem")
+    (warned,) = postgres.compared(members)
+    assert "differ in postgresql.auto.conf: they lie in config of its part" in warned
+    assert list(postgres.compared({})) == []
+
+
+def test_settings_that_cannot_be_read_are_a_warning(postgres):
+    """The dump is whole without them."""
+    path = postgres.folder / "data/postgresql.auto.conf"
+    path.rename(f"{path}.away")
+    try:
+        members, scene, _ = postgres.pack("postgres")
+    finally:
+        Path(f"{path}.away").rename(path)
+    assert "./postgres_backup.sql.gz" in members
+    assert scene.warned[0].startswith("postgresql.auto.conf of PostgreSQL in container postgres")
