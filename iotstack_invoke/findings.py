@@ -305,6 +305,12 @@ def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]
     return tuple(found) or (good("databases", said),)
 
 
+def judge_rows(idle: Iterable[str]) -> tuple[Finding, ...]:
+    """Judge the rows of hosts.toml by those that match no container: what they say is not done."""
+    fix = "correct its name, containers or images in hosts.toml, or remove it"
+    return tuple(warning("settings", each, fix) for each in idle)
+
+
 def judge_sql(server: SqlServer, told: Outcome) -> Finding:
     """Judge a server that is dumped as SQL by its answer to `SELECT version()`."""
     topic = f"container {server.container}"

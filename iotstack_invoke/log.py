@@ -6,6 +6,7 @@ its final name is whole. It holds no secrets: no command that we run carries one
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -64,6 +65,12 @@ class RunLog:
         with self._lock:
             if not self.closed:
                 self._close(sync=False)
+
+    def discard(self) -> None:
+        """Close the file and remove it: there is nothing that it is the log of."""
+        self.leave()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path + PARTIAL)
 
     def finish(self, rename: Callable[[str, str], None]) -> None:
         """Give the log its final name; nothing is added from now on."""

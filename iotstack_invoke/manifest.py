@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -27,6 +27,7 @@ LACKING = "failed"
 PIN_ENDING = "pin.txt"
 """Of the file beside a set that keeps it from being removed, and holds a note why."""
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+MOST_QUOTED = 60
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
@@ -106,6 +107,11 @@ class Manifest:
         )
         return (*parts, *dumps)
 
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What it lacks and why, a sentence each."""
+        return tuple(f"It has no {what}: {why}" for what, why in self.lacking)
+
     def to_json(self) -> str:
         """Return the text of the manifest file."""
         content = asdict(self)
@@ -132,7 +138,7 @@ def read_manifest(text: str, runtag: str = "") -> Manifest:
             {
                 **content,
                 "parts": tuple(
-                    _read(Part, {**part, "kind": kind})
+                    _read_part(kind, part)
                     for kind, part in content["parts"].items()
                     if kind in PARTS
                 ),
@@ -177,6 +183,108 @@ def _read(kind: Any, content: Mapping[str, Any]) -> Any:
         if not isinstance(value, types[name]):
             raise TypeError(f"{name} is {value!r}")
     return kind(**known)
+
+
+_Fits = Callable[[Any], bool]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, str) and bool(_CONTAINER.fullmatch(value))
+
+
+def _list_of(fits: _Fits) -> _Fits:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _each_is(fits: _Fits) -> _Fits:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+def _table_of(needed: Mapping[str, _Fits], others: Mapping[str, _Fits] | None = None) -> _Fits:
+    must, may = tuple(needed.items()), tuple((others or {}).items())
+
+    def is_table(value: Any) -> bool:
+        if not isinstance(value, dict):
+            return False
+        for key, fits in must:  # plain, for a list of 10,000 sets comes by 100,000 times
+            if key not in value or not fits(value[key]):
+                return False
+        return all(fits(value[key]) for key, fits in may if key in value)
+
+    return is_table
+
+
+_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""As Docker takes it: it becomes the name of a folder."""
+_FACTS: Mapping[str, _Fits] = {
+    "databases": _list_of(_is_text),
+    "shards": _list_of(
+        _table_of(
+            {"id": _is_number, "database": _is_text, "policy": _is_text, "size_bytes": _is_number}
+        )
+    ),
+    "buckets": _list_of(
+        _table_of(
+            {
+                "organization": _is_text,
+                "bucket": _is_text,
+                "shards": _is_number,
+                "size_bytes": _is_number,
+            }
+        )
+    ),
+    "servers": _list_of(
+        _table_of(
+            {"container": _is_container},
+            {
+                "engine": _is_text,
+                "version": _is_text,
+                "data": _is_text,
+                "inside": _is_text,
+                "sql_bytes": _is_number,
+                "rows": _each_is(_each_is(_is_number)),
+                "timescaledb": _list_of(_is_text),
+            },
+        )
+    ),
+    "container": _is_container,
+    "data": _is_text,
+    "version": _is_text,
+    "unpacked_bytes": _is_number,
+    "sqlite": _list_of(_is_text),
+    "sqlite_bytes": _is_number,
+    "sqlite_files": _is_number,
+    "at_rest": _list_of(_is_text),
+    LACKING: _each_is(_is_text),
+}
+"""What each fact of a part must be for whoever reads it; others may be anything."""
+
+
+def _read_part(kind: str, content: Mapping[str, Any]) -> Part:
+    """Return a part; raises ValueError where it says something that no reader could use."""
+    part: Part = _read(Part, {**content, "kind": kind})
+    wrong: dict[str, Any] = {
+        name: value
+        for name, value in part.facts.items()
+        if name in _FACTS and not _FACTS[name](value)
+    }
+    if not _is_number(part.size_bytes):
+        wrong["size_bytes"] = part.size_bytes
+    if not 0 <= part.seconds < float("inf"):
+        wrong["seconds"] = part.seconds
+    for name, value in wrong.items():
+        told = json.dumps(value, ensure_ascii=False)
+        told = f"{told[:MOST_QUOTED]}…" if len(told) > MOST_QUOTED else told
+        raise ValueError(f"of its {kind} part it says {name} = {told}, which no backup wrote")
+    return part
 
 
 def _texts(found: Any) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -18,7 +18,9 @@ from typing import Any
 from .errors import SettingsError
 from .retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes, read_policy
 from .services.table import (
+    FOLDERS,
     ROW_KEYS,
+    Kind,
     Service,
     Table,
     is_below_stack,
@@ -26,9 +28,12 @@ from .services.table import (
     packaged_service,
     read_row,
     read_table,
+    row_conflicts,
     row_mistakes,
 )
 
+ANY_NAME = "\0" * 3
+"""A name that only a pattern fits which fits all."""
 KEEP_FIVE = Policy(keep=5)
 """What stays on this machine where [stack] gives no rule."""
 
@@ -262,6 +267,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     """Return the settings that a parsed file holds; raises SettingsError with all mistakes."""
     mistakes = [
         *_mistakes(content),
+        *_nul_mistakes(content),
         *_stack_mistakes(_sound(content.get("stack"), "stack")),
         *_influx_mistakes(_sound(content.get("influxdb"), "influxdb")),
         *_vault_mistakes(_sound_list(content.get("vaults"), "vaults")),
@@ -434,6 +440,19 @@ def _unknown(where: str, entry: Mapping[str, Any], known: Iterable[str]) -> list
     return found
 
 
+def _nul_mistakes(value: Any, where: str = "") -> Iterator[str]:
+    """Yield where a text holds a NUL character: TOML lets it pass, no program can be given it."""
+    if isinstance(value, str) and "\0" in value:
+        yield f"{where} holds a NUL character: {value!r}"
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            title = f"[[{key}]]" if isinstance(inner, list) else f"[{key}]"
+            yield from _nul_mistakes(inner, f"{where}: {key}" if where else title)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value, 1):
+            yield from _nul_mistakes(inner, f"{where} number {number}")
+
+
 def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
     found = _policy_mistakes("[stack]", _local_policy(stack))
     if stack.get("role", "test") not in ROLES:
@@ -546,6 +565,7 @@ def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
     found = []
     known = {*packaged_names(), *(each["name"] for each in rows if "name" in each)}
     names = set[str]()
+    sound: dict[int, Service] = {}
     for number, each in enumerate(rows, 1):
         name = each.get("name", f"service{number}")
         where = f"[[services]] '{name}'"
@@ -557,7 +577,8 @@ def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
         found += [f"{where}: {mistake}" for mistake in wrong]
         if wrong or "name" not in each:
             continue
-        service = read_row(each, base)
+        service = sound[number] = read_row(each, base)
+        found += [f"{where}: {mistake}" for mistake in _skips_all(service)]
         if service.dump == "influxdb" and (name != "influxdb" or "containers" in each):
             found.append(f"{where}: [influxdb] container names the one whose InfluxDB is dumped")
         if influx in service.containers and not service.dump.startswith("influxdb"):
@@ -567,7 +588,18 @@ def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
             for other in service.first
             if other not in known
         ]
-    return found
+    return found + row_conflicts(sound)
+
+
+def _skips_all(service: Service) -> Iterator[str]:
+    """Yield what paths of a row with skip leave out more than any service has."""
+    for path in service.paths if service.kind is Kind.SKIP else ():
+        for folder in FOLDERS:
+            if Exclusion(path, "").leaves_out(f"{folder}/{ANY_NAME}"):
+                yield (
+                    f"path {path!r} leaves out all of {folder}/; name the folders of this "
+                    "service, or say it in [[stack.exclude]] if all is meant"
+                )
 
 
 def _ssh_mistakes(where: str, each: Mapping[str, Any]) -> list[str]:

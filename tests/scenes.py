@@ -165,13 +165,9 @@ esac""",
 
     def start(self, line, **given):
         """Start `iotstack LINE`."""
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
         return subprocess.Popen(
-            self.words(line),
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            **{**pipes, **given},
+            self.words(line), env=self.environment, text=True, **{**pipes, **given}
         )
 
     def run(self, line):

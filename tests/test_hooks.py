@@ -133,11 +133,24 @@ def test_a_failure_before_keeps_the_backup_from_being_begun(pi, words, told):
     assert f"failed on this machine: {told}" in refused.stderr
     assert [line[0] for line in seen(pi)] == ["1", "3"]
     assert seen(pi)[1] == ["3", "failed"]
-    assert {each.name for each in pi.backups.iterdir()} <= {
-        ".lock",
-        f"{TAG}.backup-log.txt.partial",
-    }
+    assert {each.name for each in pi.backups.iterdir()} == {".lock"}
     assert pi.run("list --json").stdout.strip() == "[]"
+
+
+def test_the_log_of_a_set_outlives_a_refusal(pi):
+    """A finished log stays as it is; that of an unfinished set is added to."""
+    assert pi.run(f"backup --runtag {TAG}").returncode == 0
+    finished = log_of(pi)
+    set_hooks(pi, before_backup=[["false"]])
+    assert pi.run(f"backup --runtag {TAG}").returncode == 13
+    assert log_of(pi) == finished
+    assert not list(pi.backups.glob("*.partial"))
+    (pi.backups / f"{TAG}.manifest.json").unlink()
+    (pi.backups / f"{TAG}.unfinished.jsonl").write_text("{}\n")
+    (pi.backups / f"{TAG}.backup-log.txt").rename(pi.backups / f"{TAG}.backup-log.txt.partial")
+    assert pi.run(f"backup --runtag {TAG}").returncode == 13
+    assert log_of(pi, ".partial").startswith(finished)
+    assert "before_backup: failed after" in log_of(pi, ".partial").removeprefix(finished)
 
 
 def test_a_failure_after_says_that_the_backup_is_whole(pi):

@@ -52,7 +52,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 FACTS = st.dictionaries(
-    TEXT, st.none() | st.booleans() | NUMBERS | TEXT | st.lists(TEXT), max_size=3
+    TEXT.map("x{}".format), st.none() | st.booleans() | NUMBERS | TEXT | st.lists(TEXT), max_size=3
 )
 MANIFESTS = st.builds(
     Manifest,
@@ -75,6 +75,23 @@ MANIFESTS = st.builds(
     left_out=st.lists(st.builds(LeftOut, TEXT, TEXT), max_size=3).map(tuple),
     warnings=st.lists(TEXT, max_size=3).map(tuple),
 )
+
+
+ODD_FACTS = [
+    {"servers": "hello"},
+    {"servers": ["mariadb"]},
+    {"servers": [{}]},
+    {"servers": [{"container": "../../etc"}]},
+    {"servers": [{"container": "db", "rows": {"home": {"t": "many"}}}]},
+    {"servers": [{"container": "db", "sql_bytes": -1}]},
+    {"shards": [{"id": 1}]},
+    {"shards": 3},
+    {"databases": "telegraf"},
+    {"buckets": [None]},
+    {"sqlite": {"a": 1}},
+    {"unpacked_bytes": "much"},
+    {"unpacked_bytes": 10**30},
+]
 
 
 def content():
@@ -292,3 +309,22 @@ def test_a_time_is_written_in_utc():
     assert text_utc() == "2026-11-23T10:00:00Z"
     assert text_utc(hour=11, zone=timezone(timedelta(hours=1))) == "2026-11-23T10:00:00Z"
     assert text_utc(hour=22, zone=timezone(timedelta(hours=-5))) == "2026-11-24T03:00:00Z"
+
+
+@pytest.mark.parametrize("facts", ODD_FACTS, ids=str)
+def test_facts_that_no_reader_could_use_are_damage(facts):
+    """What a part says of its databases has the shape that a backup writes, or is refused here."""
+    odd = content()
+    odd["parts"]["general"]["facts"] = facts
+    (name,) = facts
+    with pytest.raises(ValueError, match=f"of its general part it says {name} = "):
+        read_manifest(json.dumps(odd))
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1])
+def test_a_duration_that_is_none_is_damage(seconds):
+    """JSON of others may hold what is no number of seconds."""
+    odd = content()
+    odd["parts"]["general"]["seconds"] = seconds
+    with pytest.raises(ValueError, match="of its general part it says seconds = "):
+        read_manifest(json.dumps(odd))

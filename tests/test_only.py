@@ -1,6 +1,10 @@
 """What of a backup a restore is asked for: what was lost of it, what was never made."""
 
 import json
+import os
+import time
+
+import pytest
 
 TAG = "t1"
 
@@ -31,6 +35,44 @@ def test_a_part_that_was_lost_is_refused(little_stack):
     assert told.returncode == 0, told.stderr
 
 
+def test_what_is_replaced_stays_where_the_prompt_says(little_stack):
+    """However long a person thinks, the folder that the question names is the one that is made."""
+    backed_up(little_stack)
+    terminal, stdin = os.openpty()
+    process = little_stack.start(f"restore --runtag {TAG} --from here", stdin=stdin)
+    os.close(stdin)
+    try:
+        told = next(line for line in process.stdout if "what is replaced stays in: " in line)
+        time.sleep(1.1)  # the names tell whole seconds
+        os.write(terminal, b"this machine\n")
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        os.close(terminal)
+    assert process.returncode == 0, err
+    (kept,) = (little_stack.folder / "restore").glob("previous-*")
+    assert str(kept) == told.strip().removeprefix("what is replaced stays in: ")
+
+
+def test_a_name_that_is_in_no_part_is_told_the_nearest(little_stack):
+    """--only with a typing error: refused with what there is, and what was probably meant."""
+    servers = [{"container": "home_db"}]
+    backed_up(little_stack, mariadb={"size_bytes": 1, "facts": {"servers": servers}})
+    (little_stack.folder / f"backups/{TAG}.mariadb-backup.tar.gz").write_bytes(b"x")
+    restore = f"restore --runtag {TAG} --from here --dry-run"
+    for only, hint in (
+        ("--only noderd", "noderd. Did you mean nodered?"),
+        ("--only home-db", "home-db. Did you mean home_db?"),
+        ("--only zzz", "zzz."),
+    ):
+        told = little_stack.run(f"{restore} {only}")
+        assert told.returncode == 13, told.stderr
+        assert (
+            f"{TAG} holds nothing of {hint} It holds: home_db, nodered. Nothing of the stack was "
+            "touched."
+        ) in told.stderr
+
+
 def test_a_part_that_was_never_made_is_told(little_stack):
     """A restore of an incomplete set says before it begins what stays as it is."""
     backed_up(little_stack, postgres={"error": "root is not let in"})
@@ -46,3 +88,30 @@ def test_a_rehearsal_of_an_incomplete_set_says_what_it_lacks(little_stack):
     told = little_stack.run(f"rehearse --runtag {TAG}")
     assert told.returncode == 3, told.stderr
     assert "It has no postgres part: root is not let in" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ({"facts": {"servers": "hello"}}, 'its mariadb part it says servers = "hello"'),
+        (b"\xff\xfe", "invalid start byte"),
+    ],
+)
+def test_an_odd_manifest_is_told_as_damaged(little_stack, odd, said):
+    """What nobody can read is told by each command with what is wrong, and ends in no traceback."""
+    told = odd if isinstance(odd, dict) else {}
+    backed_up(little_stack, mariadb={"size_bytes": 9, **told})
+    if not told:
+        (little_stack.folder / f"backups/{TAG}.manifest.json").write_bytes(odd)
+    for line, code in (
+        (f"show {TAG}", 0),
+        (f"diff {TAG} {TAG}", 0),
+        (f"rehearse --runtag {TAG}", 1),
+        (f"restore --runtag {TAG} --from here --yes", 13),
+        (f"verify --runtag {TAG}", 1),
+    ):
+        ended = little_stack.run(line)
+        assert ended.returncode == code, ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert "is damaged: " in ended.stdout + ended.stderr, line
+        assert said in ended.stdout + ended.stderr, line

@@ -176,6 +176,27 @@ def test_what_is_skipped_is_left_out_though_its_container_is_gone(little_stack):
     assert "./volumes/old" not in names
 
 
+def test_a_row_that_matches_no_container_is_told(little_stack):
+    """A name that is wrong is no secret: told with its number, and by the doctor; no exit code."""
+    little_stack.runs(grafana="grafana/grafana")
+    add(little_stack, row("grafana", kind="stop"))
+    add(little_stack, row("mine", kind="stop", containers=["gone"]))
+    add(little_stack, row("old", kind="skip", reason="a cache"))
+    told = little_stack.run("services")
+    assert told.returncode == 0
+    assert told.stderr.splitlines() == [
+        "[[services]] number 2 'mine' matches no container of this stack.",
+        (
+            "[[services]] number 3 'old' matches no container of this stack; volumes/old is left "
+            "out all the same."
+        ),
+    ]
+    said = little_stack.run("doctor").stdout
+    assert "WARN  settings: [[services]] number 2 'mine' matches no container" in said
+    little_stack.runs()
+    assert little_stack.run("services").stderr == ""
+
+
 def test_nextcloud_is_left_out_once(little_stack):
     """The seed's exclusion covers what the table says of Nextcloud and its database."""
     little_stack.runs(nextcloud="nextcloud", nextcloud_db="iotstack-nextcloud_db")

@@ -1,5 +1,6 @@
 """What hosts.toml may say, and all that is said of its mistakes."""
 
+import json
 import os
 import re
 import tomllib
@@ -412,6 +413,71 @@ def test_a_service_has_the_name_of_a_container(name):
     ]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        (
+            {"name": "a", "containers": ["db", "x"]},
+            {"name": "b", "containers": ["db"]},
+            "container db",
+        ),
+        ({"name": "db"}, {"name": "b", "containers": ["db"]}, "container db"),
+        (
+            {"name": "a", "images": ["redis"]},
+            {"name": "b", "images": ["bitnami/redis"]},
+            "image redis",
+        ),
+    ],
+)
+def test_two_rows_do_not_say_two_things_of_one_container(first, second, shared):
+    """Rows of the owner that name the same container, or its image, agree on how it is saved."""
+
+    def rows(other):
+        listed = ({**first, "kind": "stop"}, {**second, "kind": other})
+        return "".join(
+            "[[services]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in each.items())
+            for each in listed
+        )
+
+    assert mistakes(rows("copy-safe")) == [
+        (
+            f"[[services]] number 1 '{first['name']}' and number 2 'b' both say how {shared} is "
+            "saved: kind = 'stop' and kind = 'copy-safe'; let one of them say it"
+        )
+    ]
+    assert len(read(rows("stop")).services) == 2
+
+
+def test_a_name_goes_before_an_image():
+    """A row for one container, and another for all others of its image, are no conflict."""
+    told = read("""
+        [[services]]
+        name = "cache"
+        kind = "stop"
+        [[services]]
+        name = "others"
+        kind = "copy-safe"
+        images = ["redis"]
+    """)
+    assert len(told.services) == 2
+
+
+@pytest.mark.parametrize("path", ["volumes/*", "volumes/**", "./volumes/?*", "services/[!.]*"])
+def test_no_service_keeps_all_there_is(path):
+    """A row with skip leaves out the folders of a service, and never the whole of volumes/."""
+    row = f'[[services]]\nname="x"\nkind="skip"\nreason="r"\npaths=["volumes/x/*", "{path}"]'
+    plain = path.removeprefix("./")
+    assert mistakes(row) == [
+        (
+            f"[[services]] 'x': path {plain!r} leaves out all of {plain.partition('/')[0]}/; name the "
+            "folders of this service, or say it in [[stack.exclude]] if all is meant"
+        )
+    ]
+    assert read(row.replace("skip", "stop"))
+    assert read(row.replace(path, "volumes/*/cache"))
+    assert read(f'[[stack.exclude]]\npath = "{path}"\nreason = "r"')
+
+
 def test_two_services_have_two_names():
     """The second row of one name is the mistake."""
     row = '[[services]]\nname="x"\nkind="stop"\n'
@@ -555,6 +621,34 @@ def test_a_hook_is_words_and_never_a_shell_line(start, title, hook, told):
 def test_hooks_are_lists_in_tables(text, told):
     """The names of hooks, where they stand and what holds them are told like all mistakes."""
     assert mistakes(text) == [told]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            '[hooks]\nbefore_backup = [["a"], ["b", "c\\u0000"]]',
+            "[hooks]: before_backup number 2 number 2",
+        ),
+        (
+            '[hooks]\nafter_backup = [{ run = ["c\\u0000"] }]',
+            "[hooks]: after_backup number 1: run number 1",
+        ),
+        (
+            '[[hosts]]\nname = "p"\nhost = "h"\n[hosts.hooks]\nafter_restore = [["c\\u0000"]]',
+            "[[hosts]] number 1: hooks: after_restore number 1 number 1",
+        ),
+        ('[stack]\nfolder = "/c\\u0000"', "[stack]: folder"),
+        (
+            '[[services]]\nname = "x"\nkind = "stop"\npaths = ["volumes/c\\u0000"]',
+            "[[services]] number 1: paths number 1",
+        ),
+    ],
+)
+def test_no_text_holds_what_no_program_can_be_given(text, told):
+    """A NUL character is refused with its place, wherever it stands."""
+    (mistake,) = mistakes(text)
+    assert re.fullmatch(re.escape(f"{told} holds a NUL character: ") + r"'.*c\\x00'", mistake)
 
 
 ANY = st.recursive(

@@ -55,6 +55,30 @@ def test_a_set_is_told_with_all_that_its_manifest_holds(shelf, capsys):
         assert word in told
 
 
+def test_what_a_part_holds_is_told_as_a_person_reads_it(shelf, capsys):
+    """Files stand on lines of their own and sizes have units: nothing looks like a program's."""
+    path = shelf.backups / f"{TAG}.manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["parts"]["general"]["facts"] = {
+        "sqlite": ["volumes/a/x.db", "volumes/b/[y].db"],
+        "sqlite_bytes": 12345,
+        "sqlite_files": 2,
+        "at_rest": ["volumes/c"],
+    }
+    path.write_text(json.dumps(manifest))
+    told = shown(shelf, capsys)
+    for line in (
+        "  sqlite    volumes/a/x.db",
+        "  sqlite    volumes/b/[y].db",
+        "  at rest   volumes/c",
+        "  sqlite: 12.3 kB (12,345 bytes)",
+        "  sqlite files: 2",
+    ):
+        assert line in told.splitlines()
+    assert "['" not in told
+    assert "[{" not in told
+
+
 def test_where_copies_lie_and_what_verification_said_is_told(shelf, capsys):
     """Each copy has its state, and a damaged one what is wrong with it."""
     shelf.put(TAG, shelf.base / "usb")["influx"].write_bytes(b"")

@@ -61,4 +61,6 @@ def test_names_go_on_in_order_whatever_the_clock(target):
     keep(target, "t1-20990101T000000Z")
     keep(target, "t2-20990101T000005Z-undone")
     assert time_stamp(target) == "20990101T000006Z"
+    assert time_stamp(target, "20990101T000007Z") == "20990101T000007Z"
+    assert time_stamp(target, "20990101T000005Z") == "20990101T000006Z"
     assert datetime.strptime(time_stamp(target), STAMP_FORM).replace(tzinfo=UTC).year == 2099

@@ -2,10 +2,13 @@
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import shutil
 import signal
+import tarfile
+from pathlib import Path
 
 import pytest
 from scenes import until
@@ -19,6 +22,7 @@ from iotstack_invoke.checks import HERE, failed_at
 from iotstack_invoke.errors import NotFound, UsageError
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.report import Report
+from iotstack_invoke.services.sql_dump import MariaReader
 from iotstack_invoke.sets import State
 from iotstack_invoke.site import Site
 
@@ -348,3 +352,51 @@ def test_an_interrupted_verification_records_nothing_of_what_it_was_reading(litt
     assert "Traceback" not in err
     lines = (backups / ".checks.jsonl").read_text().splitlines()
     assert [json.loads(each)["runtag"] for each in lines] == ["whole"]
+
+
+def with_part(shelf, kind, content=None, **told):
+    """Let a set have one more part: of these bytes, or one that could not be made."""
+    files = shelf.put(TAG)
+    manifest = json.loads(files["manifest"].read_text())
+    if content is not None:
+        files[kind].write_bytes(content)
+        told |= {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest["parts"][kind] = {"file": files[kind].name, **told}
+    files["manifest"].write_text(json.dumps(manifest))
+    return files
+
+
+def test_an_incomplete_set_is_told_as_such(shelf, capsys):
+    """What it holds is good, and what it lacks is told with the reason: exit 3."""
+    files = with_part(shelf, "postgres", error="root is not let in")
+    code, checks = run(shelf)
+    told = capsys.readouterr()
+    assert (code, checks[TAG, HERE].good) == (3, True)
+    assert told.out == f"{TAG} in here is incomplete, and what it holds is good: read whole.\n"
+    assert told.err == f"{TAG} in here: It has no postgres part: root is not let in\n"
+    assert states(shelf) == {TAG: State.INCOMPLETE}
+    assert verify(shelf.settings(), Wanted(), Report(), as_json=True) == 3
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["good"], found["lacking"]) == (True, {"postgres part": "root is not let in"})
+    flip(files["general"])
+    assert run(shelf)[0] == 1
+    assert "It has no postgres part: root is not let in" in capsys.readouterr().err
+
+
+def test_what_dumps_of_sql_hold_is_counted(shelf, capsys):
+    """A line a part says how many servers, tables and rows were read."""
+    dump = (Path(__file__).parent / "fixtures/sql/mariadb-10.11.sql").read_bytes()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name in ("./backup.sql", "./home_db/backup.sql"):
+            info = tarfile.TarInfo(name)
+            info.size = len(dump)
+            archive.addfile(info, io.BytesIO(dump))
+    with_part(shelf, "mariadb", packed.getvalue())
+    assert run(shelf)[0] == 0
+    rows = MariaReader()
+    rows.add(dump)
+    counts = rows.report().rows
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"  MariaDB: 2 servers, {2 * len(counts)} tables, {2 * sum(counts.values())} rows read"
+    ]

@@ -134,7 +134,7 @@ class _Backup:
         """What lies in each vault that answered: each is listed once."""
         self.hooks = site.settings.hooks
         self.log: RunLog | None = None
-        """Opened when there is something to write: a backup that is refused leaves none."""
+        """Opened when there is something to write; a backup that is refused leaves none."""
 
     def run(self) -> ExitCode:
         self._recover()
@@ -172,14 +172,19 @@ class _Backup:
         return self.log
 
     def _leave(self, error: BaseException) -> None:
-        """Write down why the backup ended early, and let the hooks after it know."""
+        """Write down why the backup ended early, and let the hooks after it know.
+
+        Where nothing of a set was begun, the log goes as well.
+        """
         if self.log:
             self.log.write("backup", f"ended early: {error}")
         hooked = self._run_after("failed")
         for line in (*hooked.failures, *hooked.warnings):
             self.report.fail(line)
-        if self.log:
-            self.log.leave()
+        if self.log and os.path.lexists(f"{self.site.backups}/{self.runtag}.{RECORDS_ENDING}"):
+            self.log.leave()  # whoever goes on with the set adds to it
+        elif self.log:
+            self.log.discard()
 
     def _recover(self) -> None:
         """Undo what a dead run left, remove its partial archives, finish its removals."""

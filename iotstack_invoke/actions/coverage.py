@@ -88,6 +88,21 @@ def look_at_services(found: Iterable[Found], settings: Settings, folder: str) ->
     )
 
 
+def idle_rows(services: Services, settings: Settings) -> tuple[str, ...]:
+    """Return which rows of hosts.toml match no container; none of a stack that is down."""
+    used = {each.cover.service.name for each in services.saved if each.cover.service}
+    told = []
+    for number, row in enumerate(settings.services if services.saved else (), 1):
+        if row.name not in used:
+            paths = ", ".join(row.paths) if row.kind is Kind.SKIP else ""
+            still = f"; {paths} is left out all the same" if paths else ""
+            told.append(
+                f"[[services]] number {number} '{row.name}' matches no container of this "
+                f"stack{still}"
+            )
+    return tuple(told)
+
+
 def _recipes(
     covers: tuple[Cover, ...], known: Mapping[str, Found], settings: Settings
 ) -> Iterator[RecipeInUse]:

@@ -9,7 +9,6 @@ from typing import Any
 from ..engine import signals_raised
 from ..errors import ExitCode, StepFailed
 from ..gzips import Damaged
-from ..manifest import Manifest
 from ..report import Report, size_text
 from ..rules import PARTS
 from ..services.influx import facts_of
@@ -20,7 +19,7 @@ from ..services.sql import ENGINES
 from ..settings import Settings
 from ..site import Site
 from .copies import Copy, find_copy
-from .show import members_of
+from .show import manifest_of, members_of
 
 SAME_ROWS = "the same tables with as many rows"
 SAME = {
@@ -61,6 +60,10 @@ def diff(
         with signals_raised():
             checks = site.checks.newest()
             before, after = (find_copy(site, each, at, checks) for each in (first, second))
+            for copy in (before, after):
+                damage = manifest_of(copy)[1]
+                if damage:
+                    report.warn(f"{copy.runtag} in {copy.at}: {damage} Its archives are read.")
             kinds = [part for part in PARTS if part in before.backup.parts + after.backup.parts]
             found = {part: compare_part(before, after, part) for part in kinds}
     finally:
@@ -120,15 +123,8 @@ def compare_part(before: Copy, after: Copy, part: str) -> tuple[Change, ...]:
     return compare_sizes(sizes(before, part), sizes(after, part))
 
 
-def _manifest(copy: Copy) -> Manifest | None:
-    try:
-        return copy.manifest()
-    except (ValueError, RecursionError):
-        return None  # the archives tell the same
-
-
 def _hash(copy: Copy, part: str) -> str:
-    manifest = _manifest(copy)
+    manifest, _ = manifest_of(copy)
     return next((p.sha256 for p in manifest.made if p.kind == part), "") if manifest else ""
 
 
@@ -165,10 +161,10 @@ def _difference(old: Member, new: Member) -> str:
 
 def _rows(copy: Copy, part: str) -> Mapping[str, int]:
     """Return the rows of each table by name: told by the manifest, or by the dumps."""
-    manifest = _manifest(copy)
+    manifest, _ = manifest_of(copy)
     parts = {each.kind: each for each in manifest.made} if manifest else {}
     servers = parts[part].facts.get("servers") if part in parts else None
-    if servers is not None:
+    if servers is not None and all("rows" in each for each in servers):
         return {
             f"{server['container']}/{database}.{table}": int(rows)
             for server in servers
@@ -191,7 +187,7 @@ def _rows(copy: Copy, part: str) -> Mapping[str, int]:
 
 def _buckets(copy: Copy, part: str) -> Mapping[str, int]:
     """Return the size of each bucket by name: told by the manifest, or by the dump."""
-    manifest = _manifest(copy)
+    manifest, _ = manifest_of(copy)
     parts = {each.kind: each for each in manifest.made} if manifest else {}
     told: Any = parts[part].facts.get("buckets") if part in parts else None
     if told is None and part in copy.backup.files:
@@ -205,7 +201,7 @@ def _buckets(copy: Copy, part: str) -> Mapping[str, int]:
 
 def _shards(copy: Copy, part: str) -> Mapping[str, int]:
     """Return the size of each shard and database by name: told by the manifest, or by the dump."""
-    manifest = _manifest(copy)
+    manifest, _ = manifest_of(copy)
     facts: Mapping[str, Any] = (
         next((each.facts for each in manifest.made if each.kind == part), {}) if manifest else {}
     )

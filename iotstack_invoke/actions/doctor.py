@@ -41,6 +41,7 @@ from ..findings import (
     judge_inodes,
     judge_journal,
     judge_program,
+    judge_rows,
     judge_sets,
     judge_space,
     judge_sql,
@@ -61,7 +62,7 @@ from ..settings import ALWAYS_EXCLUDED, Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
 from ..targets import ANY_EXIT, device, entries, find_machine, read_text
-from .coverage import look_at_services
+from .coverage import idle_rows, look_at_services
 from .look import FOLDERS, is_another, look_at_folder
 from .room import Room, look_for_room
 
@@ -325,6 +326,8 @@ class _Examined:
             version = server_version(self.host, each.container.name, words)
             yield judge_influx2(each, version)
         yield from judge_databases((each.cover for each in services.saved), name)
+        if not self.far:
+            yield from judge_rows(idle_rows(services, self.settings))
         for server in services.servers:
             asked = run_in(words, server, "ask", "SELECT version()", limit_s=QUESTION_LIMIT_S)
             yield judge_sql(server, self.host.run(asked))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -109,16 +110,24 @@ class Only:
         return [each for name in self.wish.names for each in items if _name(each) == name]
 
     def refuse_absent(self, items: Iterable[Item], loads: Iterable[Load]) -> None:
-        """Raise Refused where something that was asked for is not in the backup."""
-        held = {_name(each) for each in items}
-        known = {self.influx, "influxdb"}
-        known |= {each.server.container for each in loads} | {each.part for each in loads}
-        absent = [name for name in self.wish.names if name not in held | known]
-        if absent:
-            raise Refused(
-                f"{self.backup.runtag} holds nothing of {', '.join(absent)}; it holds "
-                f"{', '.join(sorted(held)) or 'nothing'}. Nothing of the stack was touched."
-            )
+        """Raise Refused, with the names there are and the nearest, where one is not held."""
+        made = self.manifest.made if self.manifest else ()
+        held = {_name(each) for each in items}.union(*map(containers_in, made))
+        held |= {each.server.container for each in loads} | {*self.backup.parts} & {*RECIPES}
+        held |= {"influxdb"} if "influx" in self.backup.parts else set()
+        known = {*held, self.influx, "influxdb", *(each.part for each in loads)}
+        absent = [name for name in self.wish.names if name not in known]
+        if not absent:
+            return
+        listed = sorted(held)
+        near = dict.fromkeys(
+            each for name in absent for each in difflib.get_close_matches(name, listed, 1)
+        )
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        raise Refused(
+            f"{self.backup.runtag} holds nothing of {', '.join(absent)}.{hint} It holds: "
+            f"{', '.join(listed) or 'nothing'}. Nothing of the stack was touched."
+        )
 
 
 def _name(item: Item) -> str:

@@ -103,6 +103,7 @@ class Prospect:
         self.report = report
         self.runtag = backup.runtag
         self.stage = f"{target.folder}/{RESTORE}/{self.runtag}"
+        self._stamp = ""
         self.only = Only(wish, backup, manifest, settings.influx.container)
         self.influx2 = Influx2ByHand(backup, manifest, target.folder)
 
@@ -127,7 +128,7 @@ class Prospect:
             self._refuse_without_server(compose, "influxdb")
         if server:
             refuse_inner_mounts(target, found, server.container)
-        now = time_stamp(target)
+        self._stamp = time_stamp(target, self._stamp)
         return RestoreFacts(
             kinds=kinds,
             in_place=self.source.in_place,
@@ -135,7 +136,7 @@ class Prospect:
             docker=target.docker,
             compose=compose,
             guard=target.guard,
-            previous=f"{target.folder}/{RESTORE}/previous-{self.runtag}-{now}",
+            previous=f"{target.folder}/{RESTORE}/previous-{self.runtag}-{self._stamp}",
             items=(),
             running=self._to_stop(mine, server),
             expected=tuple(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -25,7 +26,8 @@ from ..rules import BACKUPS
 from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE
 from ..services.recipe import DUMP, RECIPES
-from ..services.sql import ENGINES, MARIADB, SqlServer
+from ..services.sql import ENGINES, MARIADB, SqlServer, rows_told
+from ..services.sql_dump import SqlReport
 from ..services.stack import wait_for_orphans
 from ..settings import Settings
 from ..site import Site, look_everywhere
@@ -118,7 +120,8 @@ class _Rehearsal:
             self.manifest: Manifest | None = copy.manifest()
         except ValueError as error:
             raise StepFailed(
-                f"The manifest of {copy.runtag} in {copy.at} is damaged: {error}."
+                f"The manifest of {copy.runtag} in {copy.at} is damaged: {error}. Rehearse "
+                f"another copy (--at): inv show '{copy.runtag}' tells which there are."
             ) from error
 
     def run(self) -> int:
@@ -219,7 +222,8 @@ class _Rehearsal:
                 data = f"{stage}/databases/{told['container']}"
                 recipe = part.kind if part.kind in RECIPES else ""
                 engine = MARIADB.name if recipe else part.kind
-                server = SqlServer(told["container"], engine, data, told["inside"])
+                inside = told.get("inside") or posixpath.join(*ENGINES[engine].homes[0])
+                server = SqlServer(told["container"], engine, data, inside.rstrip("/"))
                 plain = DUMP if recipe else server.member.removesuffix(".gz")
                 staged = f"{stage}/{part.kind}/{plain}"
                 yield Load(server, staged, data, aside="", used="", part=recipe)
@@ -305,6 +309,14 @@ class _Rehearsal:
             f"{copy.runtag} of {copy.at} was {what} in a scratch folder and is all there; it "
             f"took {took}. Nothing of it stays."
         )
+        lacking = self._tell_proven(facts)
+        for text in (*result.warnings, *lacking):
+            self.report.warn(f"  {text}")
+        good = loaded and not result.warnings and not lacking
+        return ExitCode.GOOD if good else ExitCode.WARNINGS
+
+    def _tell_proven(self, facts: RehearsalFacts) -> tuple[str, ...]:
+        """Tell what was counted in databases that were loaded; return what the backup lacks."""
         count = facts.count.count
         if count:
             values = "" if count.points is None else f", {count.points:,} values"
@@ -312,9 +324,10 @@ class _Rehearsal:
                 f"  InfluxDB had {len(count.databases):,} databases, about {count.series:,} "
                 f"series{values}"
             )
-        told = self.manifest.lacking if self.manifest else ()
-        lacking = [f"It has no {what}: {why}" for what, why in told]
-        for text in (*result.warnings, *lacking):
-            self.report.warn(f"  {text}")
-        good = loaded and not result.warnings and not lacking
-        return ExitCode.GOOD if good else ExitCode.WARNINGS
+        loads: dict[str, list[SqlReport]] = {}
+        for each in facts.loads:
+            report = facts.proven[each.server.container]
+            loads.setdefault(each.part or each.server.engine, []).append(report)
+        for part, reports in loads.items():
+            self.report.write(f"  {rows_told(part, reports)} loaded and counted")
+        return self.manifest.lacks if self.manifest else ()

@@ -10,7 +10,7 @@ from ..hosts import LocalHost
 from ..report import Report
 from ..services.compose import Found, inspect_all, named
 from ..settings import Settings
-from .coverage import SavedService, Services, look_at_services
+from .coverage import SavedService, Services, idle_rows, look_at_services
 from .look import look_at_folder
 
 VOLUMES = "volumes"
@@ -34,6 +34,7 @@ class Row:
 def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     """Print a row for each container, then one for each folder of volumes/ that none uses.
 
+    Rows of hosts.toml that match no container are told, and change no exit code.
     Returns 3 where a database is not covered, or Docker does not tell of the containers. Raises
     Refused where there is no stack.
     """
@@ -46,6 +47,8 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     except StepFailed as error:
         report.warn(f"{error} What each container is saved by is unknown; the folders are listed.")
     services = look_at_services(found or (), settings, folder)
+    for text in idle_rows(services, settings):
+        report.warn(f"{text}.")
     names = host.names(f"{folder}/{VOLUMES}")
     folders = {f"{VOLUMES}/{name}" for name, fact in names.items() if fact.is_folder}
     no_influx = ""

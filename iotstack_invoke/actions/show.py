@@ -22,13 +22,16 @@ from ..site import Site
 from .copies import Copy, find_copy
 from .listing import Row, check_text, gather_rows, plain_check
 
+TOLD_IN_WORDS = frozenset({"databases", "shards", "servers", "buckets", "experimental", LACKING})
+"""The facts of a part that have lines of their own."""
+
 
 def show(settings: Settings, asked: str, at: str, report: Report, *, as_json: bool) -> int:
     """Print what a set is; `as_json` for programs. Raises NotFound."""
     site = Site.of(settings)
     try:
         copy = find_copy(site, asked, at, site.checks.newest())
-        manifest, damage = _manifest(copy)
+        manifest, damage = manifest_of(copy)
         rows, notes = gather_rows(site)
         row = next(each for each in rows if each.runtag == copy.runtag)
     finally:
@@ -95,7 +98,7 @@ def _plain_member(member: Member) -> dict[str, object]:
     return {name: getattr(member, name) for name in names}
 
 
-def _manifest(copy: Copy) -> tuple[Manifest | None, str]:
+def manifest_of(copy: Copy) -> tuple[Manifest | None, str]:
     """Return the manifest, or why there is none that can be read."""
     try:
         return copy.manifest(), ""
@@ -185,8 +188,19 @@ def _part_lines(part: Part) -> Iterator[str]:
     for container, why in part.lacking.items():
         yield f"  not made  the dump of container {container}: {why}"
     for key, value in part.facts.items():
-        if key not in ("databases", "shards", "servers", LACKING):
-            yield f"  {key.replace('_', ' ')}: {value}"
+        if key not in TOLD_IN_WORDS:
+            yield from _fact_lines(key, value)
+
+
+def _fact_lines(key: str, value: object) -> Iterator[str]:
+    """Yield what else is told of a part: each of several things on a line of its own."""
+    name = key.removesuffix("_bytes").replace("_", " ")
+    if isinstance(value, list):
+        yield from (f"  {name:<9} {each}" for each in value)
+    elif key.endswith("_bytes") and isinstance(value, int):
+        yield f"  {name}: {size_text(value)} ({value:,} bytes)"
+    else:
+        yield f"  {name}: {value}"
 
 
 def _container(container: Container) -> str:

@@ -53,14 +53,17 @@ def refuse_inner_mounts(target: Target, found: tuple[Found, ...], name: str) -> 
         )
 
 
-def time_stamp(target: Target) -> str:
+def time_stamp(target: Target, told: str = "") -> str:
     """Return the time for the name of what is kept: later than all there is, whatever the clock.
 
-    Undo goes back in the order of these names.
+    Undo goes back in the order of these names. `told`: the one that a person was told already,
+    which is kept unless something was kept meanwhile.
     """
     names = entries(target.host, f"{target.folder}/{RESTORE}")
     found = [match[1] for name in names if (match := _STAMP.search(name))]
     newest = max(found, default="")
+    if told > newest:
+        return told
     now = datetime.now(UTC)
     if newest >= now.strftime(STAMP_FORM):
         now = datetime.strptime(newest, STAMP_FORM).replace(tzinfo=UTC) + timedelta(seconds=1)

@@ -11,10 +11,11 @@ from .. import __version__
 from ..checks import HERE, Check, Checks
 from ..engine import signals_raised
 from ..errors import ExitCode, Interrupted, NotFound, StepFailed, UsageError
-from ..manifest import Part, utc_text
+from ..manifest import Manifest, Part, utc_text
 from ..report import Report, size_text
 from ..runtag import LATEST
 from ..services.reading import Reading, read_whole
+from ..services.sql import rows_told
 from ..sets import State
 from ..settings import Settings
 from ..site import Site
@@ -40,18 +41,46 @@ class Wanted:
             raise UsageError("Give a runtag, --newest or --all, and not two of them.")
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What is told of a copy that was verified; of it, the check is written down."""
+
+    check: Check
+    manifest: Manifest | None
+    counted: tuple[str, ...] = ()
+    """What dumps of SQL hold that were read, a line a part."""
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What the set lacks, and why: it is incomplete, however good the rest of it is."""
+        return self.manifest.lacks if self.manifest else ()
+
+    @property
+    def plain(self) -> dict[str, object]:
+        """The same for programs."""
+        lacking = self.manifest.lacking if self.manifest else ()
+        return {
+            "runtag": self.check.runtag,
+            "at": self.check.at,
+            **plain_check(self.check),
+            "lacking": dict(lacking),
+        }
+
+
 def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool) -> int:
     """Verify copies one by one, tell what was found, and return the exit code.
+
+    1 where one is damaged or could not be read, or else 3 where one is incomplete.
 
     What was found is on the disk before the next is begun; of one that is broken off, nothing is.
     """
     site = Site.of(settings)
-    done: list[Check] = []
+    done: list[Verified] = []
     missed = False
     try:
         with signals_raised():
             for found in _verify_each(site, wanted, report):
-                if isinstance(found, Check):
+                if isinstance(found, Verified):
                     done.append(found)
                     _tell(found, report, as_json=as_json)
                 else:
@@ -63,12 +92,13 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
     finally:
         site.close()
     if as_json:
-        report.write_json([{"runtag": e.runtag, "at": e.at, **plain_check(e)} for e in done])
-    good = not missed and all(each.good for each in done)
-    return ExitCode.GOOD if good else ExitCode.FAILED
+        report.write_json([each.plain for each in done])
+    if missed or not all(each.check.good for each in done):
+        return ExitCode.FAILED
+    return ExitCode.WARNINGS if any(each.lacks for each in done) else ExitCode.GOOD
 
 
-def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Check | StepFailed]:
+def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verified | StepFailed]:
     """Verify what is wanted, place by place; a failure that says nothing of a copy goes on."""
     default = HERE if site.host.names(site.backups) or not site.vaults else VAULT
     checks = site.checks.newest()
@@ -86,9 +116,9 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Check |
         for copy in chosen:
             report.tell(f"verifying {copy.runtag} in {at} ({size_text(copy.backup.size_bytes)})")
             try:
-                check = verify_copy(copy)
-                site.checks.add(check)
-                yield check
+                verified = verify_copy(copy)
+                site.checks.add(verified.check)
+                yield verified
             except StepFailed as error:
                 yield StepFailed(f"{copy.runtag} in {at}: {error}")
 
@@ -106,7 +136,7 @@ def _chosen(site: Site, at: str, wanted: Wanted, checks: Checks) -> tuple[Copy, 
     return (copy,)
 
 
-def verify_copy(copy: Copy) -> Check:
+def verify_copy(copy: Copy) -> Verified:
     """Return what a verification of one copy finds; raises StepFailed where it cannot be read.
 
     Archives are read to their last byte. On another machine that can hash, one whose hash is that
@@ -119,7 +149,7 @@ def verify_copy(copy: Copy) -> Check:
     except (ValueError, RecursionError) as error:
         problems.append(f"The manifest is damaged: {error}.")
     parts = {part.kind: part for part in manifest.made} if manifest else {}
-    how = "read"
+    how, counted = "read", list[str]()
     for kind, sha256 in kinds_of(copy, manifest).items():
         name = copy.path(kind).rpartition("/")[2]
         if kind not in copy.backup.files:
@@ -133,7 +163,9 @@ def verify_copy(copy: Copy) -> Check:
             if kind in parts:
                 problems += _compare(name, parts[kind], reading.size_bytes, reading.sha256)
             problems += [f"{name}: {each}" for each in reading.problems]
-    return Check(
+            if reading.sql:
+                counted.append(rows_told(kind, reading.sql.values()))
+    check = Check(
         runtag=copy.runtag,
         at=copy.at,
         utc=utc_text(datetime.now(UTC)),
@@ -143,6 +175,7 @@ def verify_copy(copy: Copy) -> Check:
         program=PROGRAM,
         made=manifest.finished_utc if manifest else "",
     )
+    return Verified(check, manifest, tuple(counted))
 
 
 def _why_missing(copy: Copy, kind: str) -> str:
@@ -177,7 +210,8 @@ def _compare(name: str, part: Part, size_bytes: int, sha256: str) -> list[str]:
     return []
 
 
-def _tell(check: Check, report: Report, *, as_json: bool) -> None:
+def _tell(verified: Verified, report: Report, *, as_json: bool) -> None:
+    check = verified.check
     where = f"{check.runtag} in {check.at}"
     for each in check.problems:
         report.fail(f"{where}: {each}")
@@ -190,4 +224,10 @@ def _tell(check: Check, report: Report, *, as_json: bool) -> None:
         )
     elif not as_json:
         how = "its hashes are right" if check.how == "hash" else "read whole"
-        report.write(f"{where} is good: {how}.")
+        state = "is incomplete, and what it holds is good" if verified.lacks else "is good"
+        report.write(f"{where} {state}: {how}.")
+    if not as_json and check.good:
+        for each in verified.counted:
+            report.write(f"  {each} read")
+    for each in verified.lacks:
+        report.warn(f"{where}: {each}")

@@ -112,11 +112,15 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
         return backup, None
     path = f"{source.folder}/{backup.runtag}.{KINDS['manifest']}"
     with source.place.read(path) as stream:
-        text = stream.read().decode("utf-8")
+        content = stream.read()
     try:
-        return backup, read_manifest(text, backup.runtag)
+        return backup, read_manifest(content.decode(), backup.runtag)
     except ValueError as error:
-        raise Refused(f"The manifest of {backup.runtag} is damaged: {error}.") from error
+        raise Refused(
+            f"The manifest of {backup.runtag} in {source.name} is damaged: {error}. Nothing was "
+            "changed. Restore another copy (--from): "
+            f"inv show '{backup.runtag}' tells which there are."
+        ) from error
 
 
 def confirm(wish: Wish, what: str) -> None:

@@ -20,6 +20,7 @@ from ..services.influx_load import AddQueries, AddUsers, LoadInflux
 from ..services.influx_server import RunAlone, Server, WaitForInflux
 from ..services.recipe import RECIPES
 from ..services.sql import ENGINES, MARIADB
+from ..services.sql_dump import SqlReport
 from ..services.sql_load import LoadSql, RunSqlAlone, SqlDump, WaitForSql
 from ..services.stack import MakeFolder
 from ..steps import File, Step
@@ -51,6 +52,8 @@ class RehearsalFacts(RestoreFacts):
     in_manifest: Mapping[str, Any] = field(default_factory=dict)
     """What the manifest says of the dump."""
     count: Tally = field(default_factory=Tally)
+    proven: dict[str, SqlReport] = field(default_factory=dict)
+    """Takes what each dump of SQL was proven to hold, by its container."""
 
 
 @rule("pi:compared/{runtag}", input=stage_of("general"), transaction=True)
@@ -126,7 +129,8 @@ def loaded_sql(kind: str) -> Rule:
             )
             yield WaitForSql("pi", alone, docker, made_anew=True)
             dump = SqlDump("pi", load.staged, server, as_root)
-            yield LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S)
+            proven = facts.proven
+            yield LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S, proven)
             yield EndAlone("pi", SCRATCH_SQL, docker, guard)
 
     return loaded_dumps

@@ -12,9 +12,9 @@ import shutil
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from ..gzips import Content, Damaged
@@ -63,6 +63,8 @@ class Reading:
     sha256: str
     problems: tuple[str, ...]
     dump: DumpReport | None = None
+    sql: Mapping[str, SqlReport] = field(default_factory=dict)
+    """What each dump of SQL holds, by its member."""
 
 
 class _Member(tarfile.TarInfo):
@@ -143,6 +145,7 @@ def read_whole(place: Place, path: str, kind: str) -> Reading:
     """
     problems: list[str] = []
     dump = None
+    reports: dict[str, SqlReport] = {}
     with place.read(path) as stream:
         hashed = _Hashed(stream)
         try:
@@ -162,7 +165,8 @@ def read_whole(place: Place, path: str, kind: str) -> Reading:
         except Damaged as damage:
             problems = [f"{damage}."]
         hashed.drain()  # a line that broke is told at the end of the stream: it is no damage
-    return Reading(hashed.size_bytes, hashed.digest.hexdigest(), tuple(problems), dump)
+    sha256 = hashed.digest.hexdigest()
+    return Reading(hashed.size_bytes, sha256, tuple(problems), dump, reports)
 
 
 def read_influx2(stream: Any) -> Influx2Report:

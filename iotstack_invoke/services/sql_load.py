@@ -284,6 +284,8 @@ class LoadSql:
     docker: tuple[str, ...]
     guard: str
     limit_s: float
+    into: dict[str, SqlReport] | None = None
+    """Takes what was proven to be there, by the container of the dump."""
 
     def _command(self, *words: str) -> Command:
         inside = posixpath.join(DUMPS_INSIDE, posixpath.relpath(self.dump.path, self.below))
@@ -359,6 +361,8 @@ class LoadSql:
             raise StepFailed(
                 f"{self.dump.server.title} did not take all of its dump: {'; '.join(lacking[:5])}."
             )
+        if self.into is not None:
+            self.into[self.dump.server.container] = report
         names = ", ".join(report.databases) or "one database"
         scene.say(
             f"{SQL_PROVEN}{self.dump.server.title}: {names} ({len(report.rows)} tables, "

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
+from itertools import combinations
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -385,6 +386,32 @@ def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[st
                 for each in row.get(key, ())
                 if not is_below_stack(each)
             ]
+    return found
+
+
+def row_conflicts(rows: Mapping[int, Service]) -> list[str]:
+    """Return which rows say two things of one container: both name it, or both its image.
+
+    `rows` by their numbers in the file, without mistakes of their own. A row that names a
+    container and one that names its image are no conflict: the name goes first.
+    """
+    found = []
+    for (first, one), (second, other) in combinations(rows.items(), 2):
+        if (one.kind, one.dump) == (other.kind, other.dump):
+            continue
+        shared = [f"container {name}" for name in one.containers if name in other.containers]
+        if _has_own_images(one) and _has_own_images(other):
+            shared += [
+                f"image {name}"
+                for name in one.images
+                if any(_is_of(name, (e,)) or _is_of(e, (name,)) for e in other.images)
+            ]
+        if shared:
+            found.append(
+                f"[[services]] number {first} '{one.name}' and number {second} '{other.name}' "
+                f"both say how {', '.join(shared)} is saved: kind = '{one.kind.value}' and "
+                f"kind = '{other.kind.value}'; let one of them say it"
+            )
     return found
 
 

@@ -7,6 +7,7 @@ and every way at every command with IOTSTACK_FULL_SWEEP=1.
 import contextlib
 import json
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -172,6 +173,10 @@ def test_rehearsal(scene):
     code, said = scene.run("rehearse", "--runtag", RUNTAG, "--at", "here")
     assert code == GOOD, said
     assert "was restored in a scratch folder" in said
+    for title in ("MariaDB", "PostgreSQL"):
+        assert re.search(
+            rf"{title}: \d server.*, \d+ tables, [\d,]+ rows loaded and counted", said
+        )
     assert differing(scene.old, scene.look()) == {}
     assert scene.leftovers() == []
 

@@ -1,0 +1,46 @@
+"""Loading a dump of SQL: what was counted is told, and what does not fit is refused."""
+
+from pathlib import Path
+
+import pytest
+from scenes import PlainScene
+
+from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.services.sql import SqlServer, rows_told
+from iotstack_invoke.services.sql_load import LoadSql, SqlDump, batched
+
+DUMP = Path(__file__).parent / "fixtures/sql/mariadb-10.11.sql"
+SERVER = SqlServer("home_db", "mariadb", "/data", "/config/databases")
+
+
+def load(tmp_path, *, lost=0):
+    """Load the dump into a server that counts it, with rows of its first table lost."""
+    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    dump = SqlDump("pi", str(DUMP), SERVER, ())
+    rows = dump.report(scene).rows
+    tables = {at: table for some in batched(rows) for at, table in some.items()}
+    answers = [f"{at}|{rows[table] - (0 if at else lost)}" for at, table in tables.items()]
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(answers) + "\nEND\n")
+    docker.chmod(0o755)
+    proven = {}
+    guard = str(tmp_path / "guard")
+    LoadSql("pi", SERVER, dump, str(tmp_path), (str(docker),), guard, 60, proven).do(scene)
+    return rows, proven
+
+
+def test_what_was_proven_is_told(tmp_path):
+    """Whoever asks has the report of each dump whose rows were all counted, and a line of it."""
+    rows, proven = load(tmp_path)
+    assert proven["home_db"].rows == rows
+    assert rows_told("mariadb", proven.values()) == (
+        f"MariaDB: 1 server, {len(rows)} tables, {sum(rows.values())} rows"
+    )
+    assert rows_told("nextcloud", ()) == "Nextcloud: 0 servers, 0 tables, 0 rows"
+
+
+def test_a_lost_row_is_not_proven(tmp_path):
+    """A table with fewer rows than its dump ends the load, with both numbers."""
+    with pytest.raises(StepFailed, match=r"did not take all of its dump: .* rows, not "):
+        load(tmp_path, lost=1)
