@@ -12,6 +12,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from database_images import load_databases
 from databases import (
     ROOT_PASSWORDS,
     look_maria,
@@ -25,7 +26,7 @@ from databases import (
 from owner import ALL_ENDINGS, inodes
 from saboteur import RUNTAG, Saboteur, Scene, differing
 from stand_machine import wait_for
-from sweep import EVERY, FAILED, GOOD, LOCAL, Sweep
+from sweep import EVERY, FAILED, GOOD, LOCAL, WAYS, Sweep
 
 _COMPOSE = """
 version: '3.6'
@@ -139,6 +140,17 @@ def here(scene):
         yield sweep
 
 
+@pytest.fixture(scope="module")
+def there(stand, pi):
+    """A sweep of restores to another machine over SSH."""
+    target = stand.add("faulty-databases", engine=True)
+    load_databases(target)
+    scene = DatabaseScene(pi, target)
+    with Saboteur(target) as saboteur:
+        yield Sweep(scene, saboteur)
+    scene.away()
+
+
 SAMPLES = {
     # name: way, words of the call at which it is met, what a person does then
     "the load fails": ("fail after", "exec iotstack-sql-alone", ""),
@@ -166,6 +178,13 @@ def test_sample(here, name):
 def test_here(here, way):
     """A fault at any command that changes this machine ends in the old or the new stack."""
     here.try_all(way, here.numbers(way, 2 if way in EVERY else 6))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", WAYS)
+def test_there(there, way):
+    """A fault at any command that changes another machine ends in the old or the new stack."""
+    there.try_all(way, there.numbers(way, 8))
 
 
 def test_rehearsal(scene):
