@@ -15,7 +15,7 @@ namespace.configure({"iotstack": {"checkout": HERE}})
     auto_shortflags=False,
     help={
         "live": "With the tests on the stand, or --no-live; they need root.",
-        "long": "With further restores on the stand, which take an hour.",
+        "long": "With further cases of what is tested anyway, which take an hour or two.",
         "at-once": "How many files of tests run side by side; each has a stand of its own.",
     },
 )

@@ -1,5 +1,6 @@
 """`prune` and `pin`, through the real door: a little stack, folders as vaults, no Docker."""
 
+import itertools
 import json
 import os
 import shutil
@@ -308,9 +309,18 @@ def test_a_backup_prunes_only_here_and_by_the_same_policy(pi):
 # A removal that dies
 
 
-@pytest.mark.parametrize("manifest", [True, False])
-@pytest.mark.parametrize("place", ["here", "usb"])
-@pytest.mark.parametrize("finisher", ["prune", "backup"])
+@pytest.mark.parametrize(
+    ("finisher", "place", "manifest"),
+    [
+        ("prune", "usb", True),
+        ("backup", "here", False),
+        *(
+            pytest.param(*each, marks=pytest.mark.long)
+            for each in itertools.product(("prune", "backup"), ("here", "usb"), (True, False))
+            if each not in {("prune", "usb", True), ("backup", "here", False)}
+        ),
+    ],
+)
 def test_a_removal_that_dies_anywhere_is_finished_by_the_next_run(pi, place, manifest, finisher):
     """Dead before any change of a file, the half-removed set is never good and then goes whole."""
     folder = {"here": pi.backups, "usb": pi.usb}[place]
