@@ -143,7 +143,7 @@ def here(scene):
 @pytest.fixture(scope="module")
 def there(stand, pi):
     """A sweep of restores to another machine over SSH."""
-    target = stand.add("faulty-databases", engine=True)
+    target = stand.add("faulty-sql", engine=True)
     load_databases(target)
     scene = DatabaseScene(pi, target)
     with Saboteur(target) as saboteur:
