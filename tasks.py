@@ -7,6 +7,8 @@ from invoke import Context, task
 
 from iotstack_invoke.tasks import namespace
 
+IN_ORDER = "--no-loadscope-reorder"
+"""The files on the stand first, as they are collected: what is short fills the gaps at the end."""
 HERE = os.path.dirname(os.path.abspath(__file__))
 namespace.configure({"iotstack": {"checkout": HERE}})
 
@@ -23,7 +25,7 @@ def test(context: Context, live: bool = True, long: bool = False, at_once: int =
     """Run the tests; those on the stand need root, and are skipped without it."""
     left_out = [mark for mark, wanted in (("live", live), ("long", long)) if not wanted]
     chosen = f"-m 'not {' and not '.join(left_out)}'" if left_out else ""
-    words = f"'{sys.executable}' -m pytest -n {at_once} --dist loadfile {chosen}"
+    words = f"'{sys.executable}' -m pytest -n {at_once} --dist loadfile {IN_ORDER} {chosen}"
     context.run(f"cd '{HERE}' && {words}", pty=sys.stdout.isatty())
 
 

@@ -110,14 +110,17 @@ def test_server_that_hangs_during_the_dump(owner, pi):
     """A dump that hangs is stopped after the limit; nothing of it is left."""
     owner.set("[influxdb]\nlimit_s = 4")
     server = _server_pid(pi)
-    process = owner.start("--runtag", "hang", stderr=subprocess.PIPE, text=True)
     dump = owner.backups / "influxdb/db/hang"
-    wait_for("the dump", dump.exists, pause=0.0005)
-    pi.run(["kill", "-STOP", server])
-    try:
-        said = process.communicate(timeout=60)[1]
-    finally:
-        pi.run(["kill", "-CONT", server])
+    wait = ': > "$3/begun"; until [ -e "$3/go" ]; do sleep 0.05; done; exec influxd.real "$@"'
+    with wrapped_influxd(pi, wait):
+        process = owner.start("--runtag", "hang", stderr=subprocess.PIPE, text=True)
+        wait_for("the dump", (dump / "begun").exists)
+        pi.run(["kill", "-STOP", server])
+        try:
+            (dump / "go").touch()
+            said = process.communicate(timeout=60)[1]
+        finally:
+            pi.run(["kill", "-CONT", server])
     assert process.returncode == 1
     assert "did not end within 4 s" in said
     assert owner.kinds_there("hang") == GENERAL_ONLY

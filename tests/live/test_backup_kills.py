@@ -84,7 +84,14 @@ WATCHED = {
 }
 
 
-@pytest.mark.parametrize("event", WATCHED)
+OFTEN = {"dump begun", "general begun", "influx made", "general on its way", "manifest made"}
+"""The others are tried with --long."""
+
+
+@pytest.mark.parametrize(
+    "event",
+    [each if each in OFTEN else pytest.param(each, marks=pytest.mark.long) for each in WATCHED],
+)
 def test_killed_when(owner, event):
     """SIGKILL as soon as a certain file is there: all is whole, and the same command finishes."""
     runtag = f"Küche  {event}"
@@ -95,7 +102,13 @@ def test_killed_when(owner, event):
     _go_on(owner, runtag)
 
 
-@pytest.mark.parametrize("moment", range(MOMENTS))
+@pytest.mark.parametrize(
+    "moment",
+    [
+        each if each % 3 == 1 else pytest.param(each, marks=pytest.mark.long)
+        for each in range(MOMENTS)
+    ],
+)
 def test_killed_after(owner, moment):
     """SIGKILL at moments spread over the whole run: all is whole, and the same command finishes."""
     runtag = f"2026-11-23_11{moment:02}"
@@ -156,7 +169,7 @@ def test_killed_and_another_backup_follows(owner):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
-@pytest.mark.parametrize("moment", range(2))
+@pytest.mark.parametrize("moment", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_stopped_by(owner, number, moment):
     """SIGINT and SIGTERM end the children, leave no partial archive and no journal, and say so."""
     chance = random.Random(10 * moment + number)  # noqa: S311

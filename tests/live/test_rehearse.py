@@ -114,7 +114,10 @@ def test_command_that_fails(scene, saboteur):
         assert REHEARSAL not in running(scene.target)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM, signal.SIGKILL],
+)
 def test_stopped(scene, saboteur, number):
     """A signal ends it cleanly; what a SIGKILL leaves is removed by the next rehearsal."""
     assert rehearse(scene)[0] == GOOD

@@ -34,7 +34,7 @@ def there(stand, pi):
     scene.away()
 
 
-@pytest.fixture(params=["here", "there"])
+@pytest.fixture(params=["here", pytest.param("there", marks=pytest.mark.long)])
 def sweep(request):
     """Either of the two."""
     made = request.getfixturevalue(request.param)
@@ -169,7 +169,9 @@ def test_a_reload_that_fails_loses_nothing_outside_its_window(sweep, written, wo
         assert {number for number, _, _ in written} <= stored(scene)
 
 
-@pytest.mark.parametrize("words", ["influxd backup", "influxd restore"])
+@pytest.mark.parametrize(
+    "words", [pytest.param("influxd backup", marks=pytest.mark.long), "influxd restore"]
+)
 def test_influxdb_cannot_be_started_meanwhile(here, words):
     """Docker refuses to start it on what lies in the place of its data; the reload goes on."""
     scene, saboteur = here.scene, here.saboteur
@@ -251,7 +253,15 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("what", LIES)
+@pytest.mark.parametrize(
+    "what",
+    [
+        each
+        if "is short" in each or "missing" in each
+        else pytest.param(each, marks=pytest.mark.long)
+        for each in LIES
+    ],
+)
 def test_dump_that_is_not_whole(here, what):
     """With a dump that lacks anything the old data are never moved."""
     scene, saboteur = here.scene, here.saboteur

@@ -127,10 +127,10 @@ def trail(path):
 @pytest.mark.parametrize(
     ("part", "damage"),
     [
-        ("general-backup.tar.gz", cut),
-        ("general-backup.tar.gz", flip),
+        pytest.param("general-backup.tar.gz", cut, marks=pytest.mark.long),
+        pytest.param("general-backup.tar.gz", flip, marks=pytest.mark.long),
         ("general-backup.tar.gz", trail),
-        ("influx-backup.tar", cut),
+        pytest.param("influx-backup.tar", cut, marks=pytest.mark.long),
         ("influx-backup.tar", flip),
     ],
 )

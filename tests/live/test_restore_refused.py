@@ -108,7 +108,13 @@ def test_runtag_that_is_not_there(person):
 
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize(
-    "place", ["restore", "services", "volumes/nodered", "volumes/grafana/data"]
+    "place",
+    [
+        "restore",
+        pytest.param("services", marks=pytest.mark.long),
+        pytest.param("volumes/nodered", marks=pytest.mark.long),
+        "volumes/grafana/data",
+    ],
 )
 def test_mount_points(person, pi, place):
     """What cannot be swapped by rename, since a disk is mounted there, is refused in time."""
@@ -179,8 +185,11 @@ def test_no_sudo(person, far):
 @pytest.mark.parametrize("kind", ["general-backup.tar.gz", "influx-backup.tar"])
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("vault", ()), ("vault", REMOTE), ("here", ())],
-    ids=["vault to here", "vault to far", "here"],
+    [
+        pytest.param("vault", (), marks=pytest.mark.long, id="vault to here"),
+        pytest.param("vault", REMOTE, id="vault to far"),
+        pytest.param("here", (), id="here"),
+    ],
 )
 def test_archive_that_is_not_the_manifests(person, kind, words, source):
     """An archive that differs from the hash in its manifest is refused, wherever it lies."""
