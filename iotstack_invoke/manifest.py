@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -24,6 +24,8 @@ RECORDS_ENDING = "unfinished.jsonl"
 REMOVING_ENDING = "removing"
 LACKING = "failed"
 """The fact of a part that lacks dumps: why, by the container of each server."""
+LEFT_OUT = "left_out"
+"""The fact of a server: what of it is not in its dump, and why, a sentence each."""
 PIN_ENDING = "pin.txt"
 """Of the file beside a set that keeps it from being removed, and holds a note why."""
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
@@ -120,42 +122,75 @@ class Manifest:
         return json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"
 
 
-def read_manifest(text: str, runtag: str = "") -> Manifest:
+def read_manifest(content: bytes | str, runtag: str = "") -> Manifest:
     """Return the manifest that a file holds; raises ValueError where it holds none.
 
-    With `runtag` also where it is the manifest of another set.
+    With `runtag` also where it is the manifest of another set. What it says of a file, a folder
+    or a container can be worked with: whoever wrote it leads nobody out of a folder.
 
     Keys of a later version are passed over.
     """
-    try:
-        content = json.loads(text)
-        if not content["format"].startswith("iotstack-invoke manifest "):
-            raise ValueError(f"its format is {content['format']!r}")
-        if not is_runtag(content["runtag"]):
-            raise ValueError(f"{content['runtag']!r} is no runtag")
-        found: Manifest = _read(
-            Manifest,
-            {
-                **content,
-                "parts": tuple(
-                    _read_part(kind, part)
-                    for kind, part in content["parts"].items()
-                    if kind in PARTS
-                ),
-                "containers": tuple(_read(Container, each) for each in content["containers"]),
-                "left_out": tuple(_read(LeftOut, each) for each in content["left_out"]),
-                "warnings": _texts(content["warnings"]),
-            },
-        )
-        for text_utc in (found.started_utc, found.finished_utc):
-            read_utc(text_utc)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"it is no manifest: {error!r}") from error
+    told = _parse(content)
+    for name in _FIELDS[Manifest]:
+        if name not in told:
+            raise ValueError(f"it does not say its {name}")
+    if not (isinstance(told["runtag"], str) and is_runtag(told["runtag"])):
+        raise ValueError(f"{_quoted(told['runtag'])} is no runtag")
+    parts = _listed(told, "parts", dict)
+    found: Manifest = _read(
+        Manifest,
+        {
+            **told,
+            "parts": tuple(
+                _read_part(kind, part, told["runtag"])
+                for kind, part in parts.items()
+                if kind in PARTS
+            ),
+            "containers": tuple(map(_read_container, _listed(told, "containers", list))),
+            "left_out": tuple(_read(LeftOut, e) for e in _listed(told, "left_out", list)),
+            "warnings": _texts(told["warnings"]),
+        },
+    )
+    for text_utc in (found.started_utc, found.finished_utc):
+        read_utc(text_utc)
     if not found.parts:
         raise ValueError("it names no part")
     if runtag and found.runtag != runtag:
         raise ValueError(f"it is the manifest of {found.runtag}")
     return found
+
+
+def _parse(content: bytes | str) -> dict[str, Any]:
+    """Return what the text of a manifest holds; raises ValueError where it is none of ours."""
+    try:
+        told = json.loads(content.decode() if isinstance(content, bytes) else content)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start:,} of it belongs to no text") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, character {error.colno}"
+        raise ValueError(f"it is empty, torn or no JSON ({where})") from error
+    except RecursionError as error:
+        raise ValueError("it is no manifest") from error
+    if not isinstance(told, dict) or not isinstance(told.get("format"), str):
+        raise ValueError("it does not say its format")  # noqa: TRY004 - damage, as all of these
+    if not told["format"].startswith("iotstack-invoke manifest "):
+        raise ValueError(f"its format is {_quoted(told['format'])}")
+    return told
+
+
+def _quoted(value: Any) -> str:
+    told = json.dumps(value, ensure_ascii=False)
+    return f"{told[:MOST_QUOTED]}…" if len(told) > MOST_QUOTED else told
+
+
+def _odd(where: str, name: str, value: Any) -> ValueError:
+    return ValueError(f"{where}it says {name} = {_quoted(value)}, which no backup wrote")
+
+
+def _listed(told: Mapping[str, Any], name: str, kind: type) -> Any:
+    if not isinstance(told[name], kind):
+        raise _odd("", name, told[name])
+    return told[name]
 
 
 _KINDS_OF_VALUES: Mapping[str, type | tuple[type, ...]] = {
@@ -172,16 +207,28 @@ _FIELDS: Mapping[type, Mapping[str, type | tuple[type, ...]]] = {
     for kind in (Manifest, Part, Container, LeftOut, Record)
 }
 """What each field may hold; asked of dataclasses once, not for each of 10,000 manifests."""
+_NEEDED: Mapping[type, tuple[str, ...]] = {
+    kind: tuple(
+        e.name for e in fields(kind) if e.default is MISSING and e.default_factory is MISSING
+    )
+    for kind in _FIELDS
+}
 
 
-def _read(kind: Any, content: Mapping[str, Any]) -> Any:
-    """Return a value of one of our dataclasses; TypeError where a key is missing or of no use."""
+def _read(kind: Any, content: Any) -> Any:
+    """Return a value of one of our dataclasses; ValueError where a key is missing or of no use."""
+    what = kind.__name__.lower()
+    if not isinstance(content, dict):
+        raise ValueError(f"it says {_quoted(content)} in the place of a {what}")  # noqa: TRY004
     types = _FIELDS[kind]
     known = {name: content[name] for name in types if name in content}
     for name, value in known.items():
         # Damage must not come to light later, as a size that is a text.
         if not isinstance(value, types[name]):
-            raise TypeError(f"{name} is {value!r}")
+            raise _odd(f"of a {what} ", name, value)
+    for name in _NEEDED[kind]:
+        if name not in known:
+            raise ValueError(f"of a {what} it does not say the {name}")
     return kind(**known)
 
 
@@ -198,6 +245,17 @@ def _is_number(value: Any) -> bool:
 
 def _is_container(value: Any) -> bool:
     return isinstance(value, str) and bool(_CONTAINER.fullmatch(value))
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, str) and (not value or bool(_IMAGE.fullmatch(value)))
+
+
+def _is_inside(value: Any) -> bool:
+    """Tell whether a value is a folder that a container may map, or ''."""
+    if not isinstance(value, str):
+        return False
+    return not value or bool(_INSIDE.fullmatch(value) and ".." not in value.split("/"))
 
 
 def _list_of(fits: _Fits) -> _Fits:
@@ -224,6 +282,10 @@ def _table_of(needed: Mapping[str, _Fits], others: Mapping[str, _Fits] | None = 
 
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """As Docker takes it: it becomes the name of a folder."""
+_IMAGE = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9_.:/@+\[\]-]*")
+"""A name, an id or a digest: it becomes a word of a command, and must be no option."""
+_INSIDE = re.compile(r"(?:/[A-Za-z0-9_.-]+)+/?")
+"""It becomes half of `--volume FROM:TO`, where another colon begins options."""
 _FACTS: Mapping[str, _Fits] = {
     "databases": _list_of(_is_text),
     "shards": _list_of(
@@ -248,10 +310,11 @@ _FACTS: Mapping[str, _Fits] = {
                 "engine": _is_text,
                 "version": _is_text,
                 "data": _is_text,
-                "inside": _is_text,
+                "inside": _is_inside,
                 "sql_bytes": _is_number,
                 "rows": _each_is(_each_is(_is_number)),
                 "timescaledb": _list_of(_is_text),
+                LEFT_OUT: _list_of(_is_text),
             },
         )
     ),
@@ -268,28 +331,38 @@ _FACTS: Mapping[str, _Fits] = {
 """What each fact of a part must be for whoever reads it; others may be anything."""
 
 
-def _read_part(kind: str, content: Mapping[str, Any]) -> Part:
+def _read_part(kind: str, content: Any, runtag: str) -> Part:
     """Return a part; raises ValueError where it says something that no reader could use."""
-    part: Part = _read(Part, {**content, "kind": kind})
+    part: Part = _read(Part, {**content, "kind": kind} if isinstance(content, dict) else content)
     wrong: dict[str, Any] = {
         name: value
         for name, value in part.facts.items()
         if name in _FACTS and not _FACTS[name](value)
     }
+    if part.file != f"{runtag}.{PARTS[kind]}":  # a restore would write and remove by this name
+        wrong["file"] = part.file
     if not _is_number(part.size_bytes):
         wrong["size_bytes"] = part.size_bytes
     if not 0 <= part.seconds < float("inf"):
         wrong["seconds"] = part.seconds
     for name, value in wrong.items():
-        told = json.dumps(value, ensure_ascii=False)
-        told = f"{told[:MOST_QUOTED]}…" if len(told) > MOST_QUOTED else told
-        raise ValueError(f"of its {kind} part it says {name} = {told}, which no backup wrote")
+        raise _odd(f"of its {kind} part ", name, value)
     return part
+
+
+def _read_container(content: Any) -> Container:
+    """Return a container; raises ValueError where Docker could not know it by these names."""
+    found: Container = _read(Container, content)
+    fits = {"name": _is_container, "image": _is_image, "image_id": _is_image, "digest": _is_image}
+    for name, is_one in fits.items():
+        if not is_one(getattr(found, name)):
+            raise _odd("of a container ", name, getattr(found, name))
+    return found
 
 
 def _texts(found: Any) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise TypeError(f"warnings is {found!r}")
+        raise _odd("", "warnings", found)
     return tuple(found)
 
 

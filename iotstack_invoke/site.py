@@ -100,7 +100,7 @@ class Site:
         name = f"{runtag}.{KINDS['manifest']}"
         told = self.host.contents(self.backups, [name])
         with contextlib.suppress(KeyError, ValueError):
-            return read_manifest(told[name].decode(), runtag)
+            return read_manifest(told[name], runtag)
         return None
 
     @contextlib.contextmanager
@@ -179,7 +179,7 @@ def sets_in(
         with place.read(f"{folder}/{runtag}.{KINDS['manifest']}") as stream:
             content = stream.read()
         with contextlib.suppress(ValueError):
-            manifests[runtag] = read_manifest(content.decode("utf-8"), runtag)
+            manifests[runtag] = read_manifest(content, runtag)
     return gather_sets(names, manifests, failed)
 
 
@@ -200,7 +200,7 @@ def manifests_in(
             runtag = name.removesuffix(f".{KINDS['manifest']}")
             found[runtag] = None
             with contextlib.suppress(KeyError, ValueError):
-                found[runtag] = read_manifest(told[name].decode(), runtag)
+                found[runtag] = read_manifest(told[name], runtag)
     return found
 
 
@@ -257,7 +257,7 @@ def _manifest_in(place: Place, folder: str, runtag: str) -> Manifest | None:
     """Return the manifest of a set in a place, None where none can be read; raises Unreachable."""
     try:
         with place.read(f"{folder}/{runtag}.{KINDS['manifest']}") as stream:
-            return read_manifest(stream.read().decode(), runtag)
+            return read_manifest(stream.read(), runtag)
     except Unreachable:
         raise
     except (StepFailed, ValueError):

@@ -247,9 +247,9 @@ def mount_points(host: Host) -> frozenset[str]:
 
 def device(host: Host, path: str) -> str:
     """Return the file system that a path lies on, as the number of its device."""
-    while path not in ("", "/"):
+    while path:
         told = host.run(Command(("stat", "-L", "-c", "%d", "--", path), ANY_EXIT)).out.strip()
         if told:
             return told
-        path = posixpath.dirname(path)
+        path = posixpath.dirname(path) if path != "/" else ""
     raise StepFailed(f"On {host.name}: no file system is known for {path}.")

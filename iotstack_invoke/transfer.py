@@ -191,7 +191,7 @@ def manifest_there(place: Place, folder: str, runtag: str) -> Manifest | None:
     """Return the manifest of a set in a place, None where none can be read."""
     name = f"{runtag}.{KINDS['manifest']}"
     with contextlib.suppress(KeyError, ValueError):
-        return read_manifest(place.contents(folder, [name])[name].decode(), runtag)
+        return read_manifest(place.contents(folder, [name])[name], runtag)
     return None
 
 

@@ -48,6 +48,22 @@ def test_a_server_of_that_image_without_the_extension_is_loaded(tmp_path, told):
     assert load.server.container == "timescaledb"
 
 
+@pytest.mark.parametrize(
+    "data", ["../../etc", "/etc", ".", "volumes", "volumes/../..", "backups", "restore/previous"]
+)
+@pytest.mark.parametrize("staged", [True, False])
+def test_a_manifest_leads_to_no_folder_of_others(tmp_path, data, staged):
+    """What it alone calls a database's folder is not put aside, unless it is one in the stack."""
+    with pytest.raises(Refused, match=r"no folder of its own.*up --no-start timescaledb"):
+        choose(tmp_path, "", told={"data": data}, staged=staged)
+
+
+def test_a_folder_in_the_stack_is_taken(tmp_path):
+    """A server without a container is put where the backup had it."""
+    (load,) = choose(tmp_path, "", told={"data": "data/own/pg"})
+    assert load.server.data == f"{tmp_path}/data/own/pg"
+
+
 def test_other_services_can_be_restored_beside_it(tmp_path):
     """With --only another service, the dump with TimescaleDB keeps nothing from being done."""
     assert choose(tmp_path, EXTENSION, only=("nodered",)) == ()

@@ -18,6 +18,7 @@ from iotstack_invoke.manifest import (
     records_of,
     utc_text,
 )
+from iotstack_invoke.rules import PARTS
 from iotstack_invoke.steps import Record
 
 MANIFEST = Manifest(
@@ -54,27 +55,36 @@ JSON = st.recursive(
 FACTS = st.dictionaries(
     TEXT.map("x{}".format), st.none() | st.booleans() | NUMBERS | TEXT | st.lists(TEXT), max_size=3
 )
-MANIFESTS = st.builds(
-    Manifest,
-    runtag=st.sampled_from(["x", "2026-11-23_1100", "vor dem Umzug"]),
-    host=TEXT,
-    program=TEXT,
-    started_utc=st.just("2026-11-23T10:00:00Z"),
-    finished_utc=st.just("2026-11-23T10:02:05Z"),
-    zone=TEXT,
-    parts=st.lists(
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,9}", fullmatch=True)
+IMAGES = st.just("") | st.from_regex(r"[a-z0-9][a-z0-9_./:@-]{0,12}", fullmatch=True)
+RUNTAGS = ["x", "2026-11-23_1100", "vor dem Umzug"]
+
+
+def manifests(runtag):
+    """Return any manifest of that name."""
+    parts = st.one_of(
         st.builds(
-            Part, st.sampled_from(["general", "influx"]), TEXT, NUMBERS, TEXT, SECONDS, TEXT, FACTS
-        ),
-        min_size=1,
-        unique_by=lambda part: part.kind,
-    ).map(tuple),
-    containers=st.lists(
-        st.builds(Container, TEXT, TEXT, TEXT, TEXT, st.booleans()), max_size=3
-    ).map(tuple),
-    left_out=st.lists(st.builds(LeftOut, TEXT, TEXT), max_size=3).map(tuple),
-    warnings=st.lists(TEXT, max_size=3).map(tuple),
-)
+            Part, st.just(k), st.just(f"{runtag}.{PARTS[k]}"), NUMBERS, TEXT, SECONDS, TEXT, FACTS
+        )
+        for k in ("general", "influx")
+    )
+    containers = st.builds(Container, NAMES, IMAGES, IMAGES, IMAGES, st.booleans())
+    return st.builds(
+        Manifest,
+        runtag=st.just(runtag),
+        host=TEXT,
+        program=TEXT,
+        started_utc=st.just("2026-11-23T10:00:00Z"),
+        finished_utc=st.just("2026-11-23T10:02:05Z"),
+        zone=TEXT,
+        parts=st.lists(parts, min_size=1, unique_by=lambda part: part.kind).map(tuple),
+        containers=st.lists(containers, max_size=3).map(tuple),
+        left_out=st.lists(st.builds(LeftOut, TEXT, TEXT), max_size=3).map(tuple),
+        warnings=st.lists(TEXT, max_size=3).map(tuple),
+    )
+
+
+MANIFESTS = st.sampled_from(RUNTAGS).flatmap(manifests)
 
 
 ODD_FACTS = [
@@ -84,6 +94,10 @@ ODD_FACTS = [
     {"servers": [{"container": "../../etc"}]},
     {"servers": [{"container": "db", "rows": {"home": {"t": "many"}}}]},
     {"servers": [{"container": "db", "sql_bytes": -1}]},
+    {"servers": [{"container": "db", "inside": "/config:/etc"}]},
+    {"servers": [{"container": "db", "inside": "/config/../../etc"}]},
+    {"servers": [{"container": "db", "inside": "config"}]},
+    {"servers": [{"container": "db", "left_out": "all"}]},
     {"shards": [{"id": 1}]},
     {"shards": 3},
     {"databases": "telegraf"},
@@ -328,3 +342,88 @@ def test_a_duration_that_is_none_is_damage(seconds):
     odd["parts"]["general"]["seconds"] = seconds
     with pytest.raises(ValueError, match="of its general part it says seconds = "):
         read_manifest(json.dumps(odd))
+
+
+@pytest.mark.parametrize("kind", ["general", "influx"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "../../../precious.txt",
+        "/etc/passwd",
+        "2026-11-22_1100.general-backup.tar.gz",
+        "2026-11-23_1100.mariadb-backup.tar.gz",
+        "2026-11-23_1100.manifest.json",
+        "",
+    ],
+)
+def test_a_part_has_the_file_of_its_kind(kind, file):
+    """No manifest leads to another file than the archive of its own set, made or not."""
+    odd = content()
+    odd["parts"][kind]["file"] = file
+    with pytest.raises(ValueError, match=f"of its {kind} part it says file = "):
+        read_manifest(json.dumps(odd))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", "../etc"),
+        ("name", "--privileged"),
+        ("image", "--volume=/:/x"),
+        ("image_id", "-h"),
+        ("digest", "a b"),
+    ],
+)
+def test_a_container_bears_names_of_docker(key, value):
+    """What becomes a word of a command is no option and no path."""
+    odd = content()
+    odd["containers"][0][key] = value
+    with pytest.raises(ValueError, match=f"of a container it says {key} = "):
+        read_manifest(json.dumps(odd))
+
+
+SAID = {
+    b"": "it is empty, torn or no JSON (line 1, character 1)",
+    b"\xff": "byte 0 of it belongs to no text",
+    b"[]": "it does not say its format",
+    b"{}": "it does not say its format",
+    b'{"format": 7}': "it does not say its format",
+    b'{"format": "iotstack-invoke manifest 1"}': "it does not say its runtag",
+}
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_what_is_wrong_is_said_in_words(text):
+    """No message is one of Python's."""
+    with pytest.raises(ValueError) as error:
+        read_manifest(text)
+    assert str(error.value) == SAID[text]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("runtag",), 7, "7 is no runtag"),
+        (("parts",), [], "it says parts = [], which no backup wrote"),
+        (("parts", "general"), 7, "it says 7 in the place of a part"),
+        (("parts", "general"), {}, "of a part it does not say the file"),
+        (
+            ("parts", "general", "size_bytes"),
+            "9",
+            'of a part it says size_bytes = "9", which no backup wrote',
+        ),
+        (("containers",), 7, "it says containers = 7, which no backup wrote"),
+        (("containers", 0), None, "it says null in the place of a container"),
+        (("warnings",), 7, "it says warnings = 7, which no backup wrote"),
+        (("started_utc",), 7, "of a manifest it says started_utc = 7, which no backup wrote"),
+    ],
+)
+def test_what_no_backup_wrote_is_quoted(path, value, said):
+    """A value of no use is told with its name, as the file has it."""
+    odd = inside = content()
+    for key in path[:-1]:
+        inside = inside[key]
+    inside[path[-1]] = value
+    with pytest.raises(ValueError) as error:
+        read_manifest(json.dumps(odd))
+    assert str(error.value) == said

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from iotstack_invoke.rules import KINDS
+
 TAG = "t1"
 
 
@@ -15,7 +17,7 @@ def backed_up(stack, **parts):
     path = stack.folder / f"backups/{TAG}.manifest.json"
     manifest = json.loads(path.read_text())
     for kind, told in parts.items():
-        manifest["parts"][kind] = {"file": f"{TAG}.{kind}", **told}
+        manifest["parts"][kind] = {"file": f"{TAG}.{KINDS[kind]}", **told}
     path.write_text(json.dumps(manifest))
 
 
@@ -27,7 +29,7 @@ def test_a_part_that_was_lost_is_refused(little_stack):
     for only in ("", "--only home_db", "--only mariadb --only nodered"):
         told = little_stack.run(f"restore --runtag {TAG} --from here --yes {only}")
         assert told.returncode == 13, told.stderr
-        assert f"lacks {TAG}.mariadb, which its manifest lists" in told.stderr
+        assert f"lacks {TAG}.mariadb-backup.tar.gz, which its manifest lists" in told.stderr
     assert {k: v for k, v in before.items() if "/volumes" in k} == {
         k: v for k, v in little_stack.tree().items() if "/volumes" in k
     }
@@ -93,12 +95,15 @@ def test_a_rehearsal_of_an_incomplete_set_says_what_it_lacks(little_stack):
 @pytest.mark.parametrize(
     ("odd", "said"),
     [
+        ({"file": "../../../precious.txt"}, 'its mariadb part it says file = "../'),
         ({"facts": {"servers": "hello"}}, 'its mariadb part it says servers = "hello"'),
-        (b"\xff\xfe", "invalid start byte"),
+        (b"\xff\xfe", "byte 0 of it belongs to no text"),
     ],
 )
 def test_an_odd_manifest_is_told_as_damaged(little_stack, odd, said):
     """What nobody can read is told by each command with what is wrong, and ends in no traceback."""
+    precious = little_stack.folder.parent / "precious.txt"
+    precious.write_text("mine")
     told = odd if isinstance(odd, dict) else {}
     backed_up(little_stack, mariadb={"size_bytes": 9, **told})
     if not told:
@@ -115,3 +120,6 @@ def test_an_odd_manifest_is_told_as_damaged(little_stack, odd, said):
         assert "Traceback" not in ended.stderr
         assert "is damaged: " in ended.stdout + ended.stderr, line
         assert said in ended.stdout + ended.stderr, line
+    assert precious.read_text() == "mine"
+    (row,) = json.loads(little_stack.run("list --json").stdout)
+    assert row["here"] == "damaged"

@@ -53,7 +53,7 @@ class Copy:
             return self.backup.manifest
         with self.place.read(self.path("manifest")) as stream:
             content = stream.read()
-        return read_manifest(content.decode(), self.runtag)
+        return read_manifest(content, self.runtag)
 
 
 def places_meant(site: Site, asked: str) -> tuple[str, ...]:

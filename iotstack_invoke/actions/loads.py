@@ -10,7 +10,8 @@ from typing import Any
 from ..errors import Refused
 from ..manifest import Manifest
 from ..report import Report
-from ..rulebooks.restore import Item, Load, RestoreFacts, aside_folder, used_folder
+from ..rulebooks.restore import RESTORE, Item, Load, RestoreFacts, aside_folder, used_folder
+from ..rules import BACKUPS
 from ..services.compose import Found, named
 from ..services.recipe import DUMP, RECIPES, data_of
 from ..services.sql import ENGINES, MARIADB, SqlServer, run_in, server_of
@@ -175,6 +176,8 @@ class Loads:
                 "cannot be swapped. Nothing was changed. Map one, or restore the other services "
                 "one by one: --only NAME."
             )
+        if not load.there:
+            self._refuse_place(server)
         if self._has_timescale(load):
             raise Refused(timescale_refusal(server))
         told = str(self._told(server.engine).get(server.container, {}).get("version", ""))
@@ -185,6 +188,22 @@ class Loads:
         here = self.target.host.run(asked).out.strip()
         if here and major_of(here) != major_of(told):
             raise Refused(version_refusal(server, told, here))
+
+    def _refuse_place(self, server: SqlServer) -> None:
+        """Raise Refused where the manifest alone names a folder, and it is not one for data.
+
+        What lies there would be put aside: only the container's own mounts tell such a place.
+        """
+        place = posixpath.relpath(server.data, self.target.folder)
+        top = place.partition("/")[0]
+        if top in ("..", ".", BACKUPS, RESTORE) or place in FOLDERS:
+            raise Refused(
+                f"The manifest says that the data of {server.title} lie in {server.data}. That is "
+                f"no folder of its own in the stack, and {self.target.name} has no such container "
+                "that says the same. Nothing was changed. Make the container first, with the "
+                f"docker-compose.yml for it (docker compose up --no-start {server.container}), or "
+                "restore the other services one by one: --only NAME."
+            )
 
     def _has_timescale(self, load: Load) -> bool:
         """Tell whether a dump holds TimescaleDB: as the manifest says, or else the dump itself."""

@@ -102,7 +102,7 @@ def manifest_of(copy: Copy) -> tuple[Manifest | None, str]:
     """Return the manifest, or why there is none that can be read."""
     try:
         return copy.manifest(), ""
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return None, f"The manifest is damaged: {error}."
 
 

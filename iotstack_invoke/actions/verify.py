@@ -146,7 +146,7 @@ def verify_copy(copy: Copy) -> Verified:
     manifest = None
     try:
         manifest = copy.manifest()
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         problems.append(f"The manifest is damaged: {error}.")
     parts = {part.kind: part for part in manifest.made} if manifest else {}
     how, counted = "read", list[str]()

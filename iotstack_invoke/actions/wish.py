@@ -114,7 +114,7 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
     with source.place.read(path) as stream:
         content = stream.read()
     try:
-        return backup, read_manifest(content.decode(), backup.runtag)
+        return backup, read_manifest(content, backup.runtag)
     except ValueError as error:
         raise Refused(
             f"The manifest of {backup.runtag} in {source.name} is damaged: {error}. Nothing was "
