@@ -51,6 +51,12 @@ class Part:
         told = self.facts.get(LACKING)
         return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
 
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """What its dumps pass over, and why: pairs of a container and a sentence."""
+        servers = self.facts.get("servers", ())
+        return tuple((s["container"], each) for s in servers for each in s.get(LEFT_OUT, ()))
+
 
 @dataclass(frozen=True, slots=True)
 class Container:

@@ -36,6 +36,12 @@ def size_text(size_bytes: int) -> str:
     return decimal(size_bytes)
 
 
+def exact_size_text(size_bytes: int) -> str:
+    """Return a size for people and to the byte: `1.2 kB (1,234 bytes)`, `677 bytes`."""
+    rounded, exact = size_text(size_bytes), f"{size_bytes:,} bytes"
+    return f"{rounded} ({exact})" if size_bytes >= 1000 else rounded  # noqa: PLR2004
+
+
 def duration_text(seconds: float) -> str:
     """Return a duration for people: `0.4 s`, `42 s`, `3 min 05 s`, `1 h 02 min`."""
     if seconds < 9.95:  # noqa: PLR2004 - what rounds to ten is told as ten

@@ -15,6 +15,7 @@ DOCKER = """case "$1 $2" in
     [ "$7" = dump ] || exit 0
     echo "$2" >> "$0.dumped"
     if [ -e "$0.$2.broken" ]; then echo "root is not let in" >&2; exit 77; fi
+    [ ! -e "$0.$2.view" ] || echo 'left out: view `a`.`v`, which is gone' >&2
     cat DUMP ;;
 esac"""
 
@@ -103,3 +104,25 @@ def test_only_what_is_wished_is_looked_at(stack):
     told = stack.run(f"restore --runtag {TAG} --from here --only home_db --yes")
     assert told.returncode == 1
     assert f"{TAG}.mariadb-backup.tar.gz" in told.stderr
+
+
+def test_what_a_dump_passes_over_is_told_when_the_set_is_used(stack):
+    """The manifest keeps it; show, restore and rehearse tell it, but not to whoever wants others."""
+    (stack.tools / "docker.mariadb.view").touch()
+    said, state, part = backed_up(stack, 3)
+    assert "MariaDB in container mariadb: left out: view `a`.`v`, which is gone" in said
+    held = {each["container"]: each.get("left_out") for each in part["facts"]["servers"]}
+    assert (state, held) == (
+        "warnings",
+        {"home_db": None, "mariadb": ["view `a`.`v`, which is gone"]},
+    )
+    assert "left out view `a`.`v`, which is gone" in stack.run(f"show {TAG}").stdout
+    told = "Not in the dump of container mariadb, and so not restored: view `a`.`v`, which is gone"
+    assert told in " ".join(stack.run(f"restore --runtag {TAG} --dry-run").stderr.split())
+    ended = stack.run(f"restore --runtag {TAG} --yes --only nodered")
+    assert ended.returncode == 0, ended.stderr
+    assert told not in ended.stderr
+    stack.tool("docker", "exit 1")  # the dumps are only checked
+    ended = stack.run(f"rehearse --runtag {TAG}")
+    assert ended.returncode == 3
+    assert told in " ".join(ended.stderr.split())

@@ -21,7 +21,14 @@ from hypothesis import strategies as st
 
 from iotstack_invoke.engine import End, JobResult
 from iotstack_invoke.plan import Plan, PlannedJob, Reason, Why, resolve
-from iotstack_invoke.report import Fanout, Report, age_text, duration_text, size_text
+from iotstack_invoke.report import (
+    Fanout,
+    Report,
+    age_text,
+    duration_text,
+    exact_size_text,
+    size_text,
+)
 from iotstack_invoke.rules import RuleBook, rule
 
 NOW = datetime(2026, 11, 23, 11, 0, tzinfo=UTC)
@@ -342,3 +349,11 @@ def test_a_finding_is_one_line(monkeypatch, stream, line):
     told = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue())
     assert told.startswith(line)
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(1, "1 byte"), (677, "677 bytes"), (1234, "1.2 kB (1,234 bytes)")]
+)
+def test_an_exact_size_is_told_once(size, told):
+    """What is not rounded needs no second number."""
+    assert exact_size_text(size) == told

@@ -227,6 +227,8 @@ def test_views_of_what_is_gone(maria_filled):
         "MariaDB in container mariadb: left out: view `a\\nb`.`v\\nw`"
     ]
     assert scene.warned[0].endswith("or DROP VIEW `a\\nb`.`v\\nw`")
+    (left_out,) = told["servers"][0]["left_out"]
+    assert scene.warned[0] == f"MariaDB in container mariadb: left out: {left_out}"
     assert told["servers"][0]["rows"]["a\nb"] == {"`t\n\nx`": 2}
     assert b"VIEW `good`" in members["./backup.sql"]
 
@@ -283,6 +285,60 @@ def test_a_database_of_postgresql_with_a_newline_is_told(postgres):
     postgres.tell(str(failure.value).partition("name: ")[2])
     postgres.pack("postgres")
     postgres.tell("DROP DATABASE another_name")
+
+
+def test_a_database_of_postgresql_that_lets_nobody_connect(postgres):
+    """pg_dumpall passes over it: it is named, with the statement that mends it."""
+    postgres.tell('CREATE DATABASE "a\nb"')
+    postgres.tell('CREATE DATABASE "Shut ""x"; CREATE DATABASE open')
+    for name in ('"a\nb"', '"Shut ""x"'):
+        postgres.tell(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    _, scene, told = postgres.pack("postgres")
+    names = ['"Shut ""x"', 'U&"a\\000ab"']
+    assert sorted(told["servers"][0]["left_out"]) == [
+        f"database {each}, which lets nobody connect: ALTER DATABASE {each} ALLOW_CONNECTIONS "
+        f"true, or DROP DATABASE {each}"
+        for each in names
+    ]
+    assert len(scene.warned) == len(names)
+    assert "open" in told["servers"][0]["rows"]
+    for each in told["servers"][0]["left_out"]:
+        postgres.tell(each.partition(": ")[2].partition(", or ")[0])
+    postgres.tell('DROP DATABASE "a\nb"')
+    _, scene, told = postgres.pack("postgres")
+    assert (scene.warned, "left_out" in told["servers"][0]) == ([], False)
+    assert 'Shut "x' in told["servers"][0]["rows"]
+    postgres.tell('DROP DATABASE "Shut ""x"')
+    postgres.tell("DROP DATABASE open")
+
+
+def test_a_wrong_password_of_mariadb_is_what_is_told(maria):
+    """What the server said of the password counts, and not of the try without one."""
+    maria.tell("ALTER USER root@localhost IDENTIFIED BY 'right'")
+    script = ENGINES["mariadb"].script
+    given = {**os.environ, "HOME": str(maria.folder)}
+    try:
+        told = {
+            password: subprocess.run(
+                ["sh", "-c", script, "sh", "ask", "SELECT 7"],
+                env={**given, "MYSQL_ROOT_PASSWORD": password},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for password in ("wrong", "right", "")
+        }
+    finally:
+        words = [*maria.client, "--execute=ALTER USER root@localhost IDENTIFIED BY ''"]
+        subprocess.run(words, env={**os.environ, "MYSQL_PWD": "right"}, check=True)
+    assert {key: each.returncode for key, each in told.items()} == {
+        "wrong": 77,
+        "right": 0,
+        "": 77,
+    }
+    assert "using password: YES" in told["wrong"].stderr
+    assert "using password: NO" not in told["wrong"].stderr
+    assert "using password: NO" in told[""].stderr
 
 
 def test_settings_of_postgresql_lie_beside_the_dump(postgres):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..errors import Refused
@@ -13,7 +13,7 @@ from ..rulebooks.restore import Item, Load
 from ..rules import PARTS
 from ..services.compose import Found
 from ..services.recipe import RECIPES
-from ..sets import BackupSet
+from ..sets import BackupSet, State
 from .loads import FOLDERS, is_below
 from .wish import Wish
 
@@ -22,6 +22,11 @@ def containers_in(part: Part) -> set[str]:
     """Return the containers whose databases a part holds, as the manifest tells."""
     servers = part.facts.get("servers", ())
     return {str(each["container"]) for each in servers if isinstance(each, dict)}
+
+
+def left_out_text(container: str, what: str) -> str:
+    """Return that something is in no dump, as whoever restores one must know it."""
+    return f"Not in the dump of container {container}, and so not restored: {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,31 @@ class Only:
     @property
     def lacking(self) -> tuple[str, ...]:
         """What could not be made when the backup was, and so is not restored."""
+        runtag = self.backup.runtag
+        if self.backup.state is State.UNFINISHED:
+            told_so = (
+                f"{runtag} is unfinished: the run that made it did not end, and nothing tells "
+                "what it lacks. Finish it on the machine that made it: inv backup --runtag "
+                f"'{runtag}'"
+            )
+            return (told_so,)
         told = self.manifest.lacking if self.manifest and not self.wish.only else ()
         return tuple(
-            f"{self.backup.runtag} is incomplete: it has no {what}, and what that would hold "
+            f"{runtag} is incomplete: it has no {what}, and what that would hold "
             f"stays as it is ({why})"
             for what, why in told
+        )
+
+    def left_out(self, kinds: Collection[str], loads: Iterable[Load]) -> tuple[str, ...]:
+        """Return what the dumps of some parts pass over; of those that are loaded, once known."""
+        made = self.manifest.made if self.manifest else ()
+        loaded = {each.server.container for each in loads}
+        return tuple(
+            left_out_text(container, what)
+            for part in made
+            if part.kind in kinds
+            for container, what in part.left_out
+            if not loaded or container in loaded
         )
 
     def kinds(self, engines: Iterable[str]) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from ..site import Site, look_everywhere
 from ..steps import Command
 from ..targets import ANY_EXIT, docker_words, read_text, root_words
 from .copies import VAULT, Copy, find_copy, places_meant
+from .only import left_out_text
 from .prospect import records_in, sizes_unpacked
 from .restore import Ledger
 
@@ -330,4 +331,7 @@ class _Rehearsal:
             loads.setdefault(each.part or each.server.engine, []).append(report)
         for part, reports in loads.items():
             self.report.write(f"  {rows_told(part, reports)} loaded and counted")
-        return self.manifest.lacks if self.manifest else ()
+        if not self.manifest:
+            return ()
+        left_out = (left_out_text(*each) for part in self.manifest.made for each in part.left_out)
+        return (*self.manifest.lacks, *left_out)

@@ -34,6 +34,7 @@ from ..services.influx_log import say_internal_left_out
 from ..services.members import Contents
 from ..services.sql_load import SQL_PROVEN
 from ..services.stack import STOPPING
+from ..sets import State
 from ..settings import Options, Settings
 from ..site import look_everywhere
 from ..steps import Command, Place, Record
@@ -327,7 +328,9 @@ class _Restore:
     # What is said.
 
     def _tell_what(self, facts: RestoreFacts) -> None:
-        made = f"made on {self.manifest.host}" if self.manifest else "unproven: it has no manifest"
+        unfinished = self.backup.state is State.UNFINISHED
+        made = "unfinished" if unfinished else "unproven: it has no manifest"
+        made = f"made on {self.manifest.host}" if self.manifest else made
         sizes = ", ".join(
             f"{kind} {size_text(self.backup.files[kind].size_bytes)}" for kind in facts.kinds
         )
@@ -335,7 +338,8 @@ class _Restore:
             f"Restore {self.runtag} ({made}; {sizes}) from {self.source.name} to "
             f"{self.target.name}:{self.target.folder}"
         )
-        for text in self.before.only.lacking:
+        only = self.before.only
+        for text in (*only.lacking, *only.left_out(facts.kinds, facts.loads)):
             self.report.warn(f"  {text}")
         if self.wish.only:
             self.report.write(f"  only: {', '.join(self.wish.only)}")
@@ -434,7 +438,9 @@ class _Restore:
             self.report.write(f"  {text}")
         self._tell_beside(facts)
         by_hand = (self.by_hand,) if self.by_hand else ()
-        warnings += (*after.warnings, *self.before.only.lacking, *by_hand)
+        only = self.before.only
+        left_out = only.left_out(facts.kinds, facts.loads)
+        warnings += (*after.warnings, *only.lacking, *left_out, *by_hand)
         for text in warnings:
             self.report.warn(f"  {text}")
         for text in after.failures:

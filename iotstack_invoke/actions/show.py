@@ -12,8 +12,8 @@ from ..checks import HERE
 from ..engine import signals_raised
 from ..errors import ExitCode, NotFound, StepFailed, UsageError
 from ..gzips import Damaged
-from ..manifest import LACKING, Container, Manifest, Part
-from ..report import Report, age_text, duration_text, size_text
+from ..manifest import LACKING, LEFT_OUT, Container, Manifest, Part
+from ..report import Report, age_text, duration_text, exact_size_text, size_text
 from ..rules import PARTS
 from ..services.influx2_check import EXPERIMENTAL
 from ..services.reading import Member, read_members
@@ -165,7 +165,7 @@ def _part_lines(part: Part) -> Iterator[str]:
     if part.error:
         yield f"{part.kind}: not made: {part.error}"
         return
-    size = f"{size_text(part.size_bytes)} ({part.size_bytes:,} bytes)"
+    size = exact_size_text(part.size_bytes)
     yield f"{part.kind}: {part.file}, {size}, made in {duration_text(part.seconds)}"
     yield f"  SHA-256   {part.sha256}"
     shards: dict[str, list[Mapping[str, Any]]] = {}
@@ -185,6 +185,7 @@ def _part_lines(part: Part) -> Iterator[str]:
         yield f"  server    {server.get('container')}: {server.get('version')}"
         for name, tables in server.get("rows", {}).items():
             yield f"    database {name}: {len(tables)} tables, {sum(tables.values()):,} rows"
+        yield from (f"    left out {each}" for each in server.get(LEFT_OUT, ()))
     for container, why in part.lacking.items():
         yield f"  not made  the dump of container {container}: {why}"
     for key, value in part.facts.items():
@@ -198,7 +199,7 @@ def _fact_lines(key: str, value: object) -> Iterator[str]:
     if isinstance(value, list):
         yield from (f"  {name:<9} {each}" for each in value)
     elif key.endswith("_bytes") and isinstance(value, int):
-        yield f"  {name}: {size_text(value)} ({value:,} bytes)"
+        yield f"  {name}: {exact_size_text(value)}"
     else:
         yield f"  {name}: {value}"
 

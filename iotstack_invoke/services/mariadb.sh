@@ -26,14 +26,15 @@ save() {
 
 # Without a password only where none was set: the server of an image's first start lets in that way.
 export MYSQL_PWD
-let_in=
+let_in= first=
 for name in MARIADB_ROOT_PASSWORD MYSQL_ROOT_PASSWORD NONE; do
   eval "MYSQL_PWD=\${$name-} file=\${${name}_FILE-\${FILE__$name-}}"
   [ -z "$file" ] || MYSQL_PWD=$(cat "$file")
   [ -n "$MYSQL_PWD" ] || [ $name = NONE ] || continue
   told=$(ask "SELECT 1" 2>&1) && let_in=yes && break
+  : "${first:=$told}"
 done
-[ -n "$let_in" ] || { echo "root is not let in: $told" >&2; exit 77; }
+[ -n "$let_in" ] || { echo "root is not let in: $first" >&2; exit 77; }
 
 case $1 in
 dump)

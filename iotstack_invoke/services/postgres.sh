@@ -17,14 +17,20 @@ ready)
   exec pg_isready --host=127.0.0.1
   ;;
 dump)
+  quoted="'U&\"' || replace(replace(replace(replace(datname, '\\', '\\\\'), '\"', '\"\"'), chr(10), '\\000a'),
+    chr(13), '\\000d') || '\"'"
   # pg_dumpall ends with a half line for such a name; pg_dump has no way to write it (15).
-  odd=$(ask "SELECT string_agg('ALTER DATABASE U&\"' || replace(replace(replace(replace(datname, '\\',
-    '\\\\'), '\"', '\"\"'), chr(10), '\\000a'), chr(13), '\\000d') || '\" RENAME TO another_name;', ' ')
+  odd=$(ask "SELECT string_agg('ALTER DATABASE ' || $quoted || ' RENAME TO another_name;', ' ')
     FROM pg_database WHERE datallowconn AND datname ~ '[\\n\\r]'")
   if [ -n "$odd" ]; then
     printf '%s\n' "PostgreSQL's own programs dump no database that has a newline in its name: $odd" >&2
     exit 78
   fi
+  # pg_dumpall passes over such a database without a word.
+  ask "SELECT 'left out: database ' || name || ', which lets nobody connect: ALTER DATABASE ' || name ||
+    ' ALLOW_CONNECTIONS true, or DROP DATABASE ' || name FROM (SELECT CASE WHEN datname ~ '[\\n\\r]'
+    THEN $quoted ELSE quote_ident(datname) END AS name FROM pg_database
+    WHERE NOT datallowconn AND datname <> 'template0') AS closed ORDER BY name" >&2
   exec pg_dumpall --no-password
   ;;
 config)

@@ -43,6 +43,8 @@ class SqlReport:
     """Of the server that made it."""
     timescale: tuple[str, ...] = ()
     """The databases that have the extension TimescaleDB: a plain load breaks them."""
+    left_out: tuple[str, ...] = ()
+    """What the dump program was told to pass over, or passes over, and why."""
 
 
 class SqlReader(Protocol):

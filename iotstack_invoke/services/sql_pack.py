@@ -13,13 +13,13 @@ import tarfile
 import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
 from .. import gzips
 from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES, read_chunk
-from ..manifest import LACKING
+from ..manifest import LACKING, LEFT_OUT
 from ..steps import Command, File, Host, Scene
 from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar
 from .sql import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, WANTS_A_PERSON, SqlServer, run_in
@@ -34,7 +34,7 @@ NO_SUCH = ("it has no program", "executable file not found")
 """Our words and Docker's; its exit code is the same while a container ends or starts again."""
 MEMBER_MODE = 0o600
 RETRY_WAIT_S = 2.0
-LEFT_OUT = "left out: "
+SAYS_LEFT_OUT = "left out: "
 """With this begins what a script says of something that it does not dump."""
 
 
@@ -147,7 +147,7 @@ class PackDumps:
         else:
             info.size = size
             archive.addfile(info, cast("IO[bytes]", _Passing(gzips.open_reader(spool), again)))
-        if again.report() != report:
+        if replace(again.report(), left_out=report.left_out) != report:
             raise StepFailed(f"The dump of {server.title} was not written as it came.", again=True)
 
     def _add_config(
@@ -198,10 +198,11 @@ class PackDumps:
                 f"The dump of {server.title} is not whole: {'; '.join(report.problems)}.",
                 again=True,
             )
-        for line in said.lines:
-            if line.startswith(LEFT_OUT):
-                scene.warn(f"{server.title}: {line}")
-        return report, size
+        left_out = [line for line in said.lines if line.startswith(SAYS_LEFT_OUT)]
+        for line in left_out:
+            scene.warn(f"{server.title}: {line}")
+        told = tuple(line.removeprefix(SAYS_LEFT_OUT) for line in left_out)
+        return replace(report, left_out=told), size
 
     def _add_files(self, scene: Scene, host: Host, archive: tarfile.TarFile) -> int:
         """Let GNU tar's members follow ours: its end becomes that of the archive.
@@ -277,6 +278,7 @@ def facts_of(server: SqlServer, report: SqlReport, size_bytes: int, folder: str)
         "sql_bytes": size_bytes,
         "rows": databases,
         **({"timescaledb": list(report.timescale)} if report.timescale else {}),
+        **({LEFT_OUT: list(report.left_out)} if report.left_out else {}),
     }
 
 
