@@ -125,7 +125,21 @@ def no_compose_file(pi):
     (pi.folder / "docker-compose.yml").unlink()
 
 
+def found_damaged(pi):
+    everywhere(pi)
+    path = pi.backups / f"{TAG}.general-backup.tar.gz"
+    path.write_bytes(bytes(path.stat().st_size))
+    assert pi.run(f"verify --runtag {TAG} --at here").returncode == 1
+
+
+def damaged_manifest(pi):
+    everywhere(pi)
+    (pi.backups / f"{TAG}.manifest.json").write_text("{}")
+
+
 REFUSALS = [
+    (found_damaged, "", "its last verification found it damaged (The SHA-256 of"),
+    (damaged_manifest, "", "its manifest is damaged. Make all of it again"),
     (without_a_manifest, "", "made by other scripts"),
     (in_the_vault, "", "usb has a backup"),
     (pinned_in_the_vault, "--force", "it is pinned there"),
@@ -149,6 +163,37 @@ def test_a_dry_run_is_refused_like_the_real_one(pi, scene, flags, words):
     for locked in (str(pi.backups), f"{pi.backups}/.lock"):
         before.pop(locked, None)
     assert {path: each for path, each in pi.tree().items() if path in before} == before
+
+
+def test_what_is_damaged_is_made_again_with_force(pi):
+    """Then it verifies, here and in the vault, and the same name is taken."""
+    pi.usb.mkdir()
+    found_damaged(pi)
+    assert pi.run(f"backup --runtag {TAG} --force").returncode == 0
+    assert pi.run(f"verify --runtag {TAG} --at all").returncode == 0
+    assert "already, here and in every vault" in pi.run(f"backup --runtag {TAG}").stderr
+
+
+def test_a_backup_without_vaults_is_there_already(little_stack):
+    """The refusal speaks of no vault where there is none."""
+    assert little_stack.run(f"backup --runtag {TAG}").returncode == 0
+    said = " ".join(little_stack.run(f"backup --runtag {TAG}").stderr.split())
+    assert f"There is a backup {TAG} already, here. Choose another --runtag" in said
+
+
+def test_the_advice_for_a_damaged_set(pi):
+    """Where another copy lies it is to be taken; without one the command that makes it again."""
+    pi.usb.mkdir()
+    found_damaged(pi)
+    told = pi.run(f"verify --runtag {TAG} --at here").stderr
+    assert f"Take another copy: inv show '{TAG}'" in told
+    for each in pi.usb.iterdir():
+        each.unlink()
+    told = " ".join(pi.run(f"verify --runtag {TAG} --at here").stderr.split())
+    assert (
+        f"There is no other copy. Make it again, of what there is now: inv backup --runtag '{TAG}' --force"
+        in told
+    )
 
 
 def test_a_dry_run_tells_that_there_is_no_room(pi, small_disk):

@@ -123,3 +123,28 @@ def test_an_odd_manifest_is_told_as_damaged(little_stack, odd, said):
     assert precious.read_text() == "mine"
     (row,) = json.loads(little_stack.run("list --json").stdout)
     assert row["here"] == "damaged"
+
+
+def test_an_unfinished_set_is_told_as_such(little_stack):
+    """What a killed backup left is restored with exit 3 and the way to finish it."""
+    (little_stack.folder / "volumes/nodered/flows.json").write_text("[1]\n")
+    backed_up(little_stack)
+    backups = little_stack.folder / "backups"
+    (backups / f"{TAG}.manifest.json").unlink()
+    told = little_stack.run(f"restore --runtag {TAG} --from here --yes")
+    assert (told.returncode, "unproven: it has no manifest" in told.stdout) == (0, True)
+    (backups / f"{TAG}.unfinished.jsonl").write_text('{"started_utc": "2026-11-23T10:00:00Z"}\n')
+    for flags in ("", "--only nodered"):
+        told = little_stack.run(f"restore --runtag {TAG} --from here --yes {flags}")
+        assert told.returncode == 3, told.stderr
+        assert f"Restore {TAG} (unfinished; " in told.stdout
+        said = " ".join(told.stderr.split())
+        assert f"{TAG} is unfinished: the run that made it did not end" in said
+        assert f"inv backup --runtag '{TAG}'" in said
+
+
+def test_a_folder_that_is_not_there(little_stack):
+    """--from a folder that does not exist: that is what is said."""
+    told = little_stack.run("restore --runtag latest --from /nonexistent/x --yes")
+    assert told.returncode == 10
+    assert "--from /nonexistent/x: there is no folder /nonexistent/x." in told.stderr

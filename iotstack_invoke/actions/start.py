@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from ..checks import HERE
 from ..errors import Refused, StepFailed
 from ..plan import Plan, decide, resolve
 from ..rulebooks.backup import BackupFacts, backup_book, set_targets
@@ -77,6 +78,8 @@ class Start:
         refuse_without_room(site.host, room, folder)
         records = RecordFile(site, runtag)
         own = next((each for each in sets if each.runtag == runtag), None)
+        if not options.force:
+            _refuse_damaged(site, own)
         if own and own.pinned and options.force:
             raise Refused(f"{runtag} is pinned. Unpin it first: inv pin --remove.")
         is_ours = records.exists or bool(own and "manifest" in own.files)
@@ -97,11 +100,32 @@ class Start:
         plan, notes = _make_plan(site, runtag, facts, records, options, listed)
         # A run that died late may lack only the copy of its log, or the removals after it.
         if not plan.to_run and not records.exists:
+            each_vault = " and in every vault" if site.vaults else ""
             raise Refused(
-                f"There is a backup {runtag} already, here and in every vault. Choose "
+                f"There is a backup {runtag} already, here{each_vault}. Choose "
                 "another --runtag, or make it again with --force."
             )
         return cls(facts, records, plan, notes)
+
+
+def _refuse_damaged(site: Site, own: BackupSet | None) -> None:
+    """Refuse to go on with a set that a verification found damaged.
+
+    Its archives have their names, sizes and records, so a run would take them for whole.
+    """
+    if own is None or own.state is not State.DAMAGED:
+        return
+    check = site.checks.newest().get((own.runtag, HERE))
+    told = check is not None and not check.good
+    if own.manifest and not (check and told and check.made == own.manifest.finished_utc):
+        return  # an archive that is gone or cut is made again
+    found = f" ({check.problems[0]})" if check and told and check.problems else ""
+    why = "its last verification found it damaged" if own.manifest else "its manifest is damaged"
+    raise Refused(
+        f"{site.backups} has a backup {own.runtag}, and {why}{found}. Make all of it again: inv "
+        f"backup --runtag '{own.runtag}' --force. That replaces its copies in vaults as well; "
+        f"whether one of them is good: inv show '{own.runtag}'"
+    )
 
 
 def _refuse_a_second(site: Site, runtag: str, sets: tuple[BackupSet, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from .. import __version__
@@ -16,7 +16,7 @@ from ..report import Report, size_text
 from ..runtag import LATEST
 from ..services.reading import Reading, read_whole
 from ..services.sql import rows_told
-from ..sets import State
+from ..sets import State, gather_sets
 from ..settings import Settings
 from ..site import Site
 from ..transfer import can_hash, hash_there
@@ -49,6 +49,8 @@ class Verified:
     manifest: Manifest | None
     counted: tuple[str, ...] = ()
     """What dumps of SQL hold that were read, a line a part."""
+    advice: str = ""
+    """What to do about one that is damaged."""
 
     @property
     def lacks(self) -> tuple[str, ...]:
@@ -117,6 +119,8 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
             report.tell(f"verifying {copy.runtag} in {at} ({size_text(copy.backup.size_bytes)})")
             try:
                 verified = verify_copy(copy)
+                if not verified.check.good:
+                    verified = replace(verified, advice=_advice(site, copy))
                 site.checks.add(verified.check)
                 yield verified
             except StepFailed as error:
@@ -178,6 +182,27 @@ def verify_copy(copy: Copy) -> Verified:
     return Verified(check, manifest, tuple(counted))
 
 
+def _advice(site: Site, copy: Copy) -> str:
+    """Return what to do about a damaged copy: a place that does not answer may have another."""
+    runtag = copy.runtag
+    if copy.at == HERE:
+        try:
+            others = [
+                each
+                for name, place in site.vaults.items()
+                for each in gather_sets(place.names(place.root), None)
+                if each.runtag == runtag and each.parts
+            ]
+        except StepFailed:
+            others = [copy.backup]
+        if not others:
+            return (
+                "There is no other copy. Make it again, of what there is now: inv backup "
+                f"--runtag '{runtag}' --force"
+            )
+    return f"Take another copy: inv show '{runtag}'"
+
+
 def _why_missing(copy: Copy, kind: str) -> str:
     """Return that an archive is not there, or what is there in its place and is not followed."""
     path = copy.path(kind)
@@ -216,7 +241,7 @@ def _tell(verified: Verified, report: Report, *, as_json: bool) -> None:
     for each in check.problems:
         report.fail(f"{where}: {each}")
     if not check.good:
-        report.fail(f"{where} is damaged. Take another copy: inv show '{check.runtag}'")
+        report.fail(f"{where} is damaged. {verified.advice}")
     elif not check.made:
         report.warn(
             f"{where} can be read to its end, and is unproven: it has no manifest that says what "
