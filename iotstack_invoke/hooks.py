@@ -88,7 +88,7 @@ class Occasion:
                 self.log.write(name, HELD)
                 self.report.tell(f"{name}: {HELD}", style="yellow")
             if outcome.exit_code:
-                trouble = f"exit {outcome.exit_code}: {outcome.last_words}"
+                trouble = f"{outcome.ended}: {outcome.last_words}"
         except StepFailed as error:
             trouble = str(error)
         if trouble and time.monotonic() - started - read_on_s >= hook.limit_s:

@@ -332,9 +332,7 @@ def checked(command: Command, outcome: Outcome, where: str) -> Outcome:
         return outcome
     if children.ending():
         raise Interrupted(-outcome.exit_code if outcome.exit_code < 0 else 15)
-    raise StepFailed(
-        f"On {where}: exit {outcome.exit_code} from `{command.shown}`: {outcome.last_words}"
-    )
+    raise StepFailed(f"On {where}: {outcome.ended} from `{command.shown}`: {outcome.last_words}")
 
 
 def _first_of(error: ThreadException) -> BaseException:

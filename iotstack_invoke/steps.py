@@ -7,6 +7,7 @@ One that changes state also knows its undo. The dry run prints steps, the engine
 from __future__ import annotations
 
 import shlex
+import signal
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -115,6 +116,16 @@ class Outcome:
     err: str
     held: bool = False
     """Something that it started still held its output when that was read no further."""
+
+    @property
+    def ended(self) -> str:
+        """How it ended: `exit 3`, or `killed by SIGKILL` where Popen tells of a signal."""
+        if self.exit_code >= 0:
+            return f"exit {self.exit_code}"
+        try:
+            return f"killed by {signal.Signals(-self.exit_code).name}"
+        except ValueError:  # one of the real-time ones
+            return f"killed by signal {-self.exit_code}"
 
     @property
     def last_words(self) -> str:

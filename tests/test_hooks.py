@@ -120,7 +120,7 @@ def test_what_hooks_say_is_in_the_log_alone(pi):
         (["sh", "-c", "echo one; echo no room >&2; exit 3"], "exit 3: no room"),
         (["no-such-program"], "exit 127: env: "),
         (["/"], "exit 126: env: "),
-        (["sh", "-c", "kill -SEGV $$"], "exit "),
+        (["sh", "-c", "kill -KILL $$"], "killed by SIGKILL: it said nothing"),
     ],
 )
 def test_a_failure_before_keeps_the_backup_from_being_begun(pi, words, told):

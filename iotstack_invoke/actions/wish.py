@@ -77,6 +77,8 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
             known = ", ".join(["vault", "here", *vaults])
             raise UsageError(f"--from {asked}: write one of {known}, or a folder (./{asked}).")
         folder = os.path.abspath(os.path.expanduser(asked))
+        if not os.path.isdir(folder):
+            raise NotFound(f"--from {asked}: there is no folder {folder}.")
         yield Source(LocalHost(folder, asked), folder, False, asked)
         return
     place = vault_place(vault)
