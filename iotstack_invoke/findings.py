@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from types import MappingProxyType
 
 from .changes import change_in
 from .errors import StepFailed
@@ -178,14 +179,26 @@ def judge_device(folder: str, stack_device: str, restore_device: str, *, needed:
     return bad("restore", found, fix, needed=needed)
 
 
-def judge_space(name: str, free_bytes: int | None, needed_bytes: int | None) -> Finding:
-    """Judge the free space against what the next backup takes; None where nobody can say."""
+def judge_space(
+    name: str,
+    free_bytes: int | None,
+    needed_bytes: int | None,
+    takes: Mapping[str, int] = MappingProxyType({}),
+) -> Finding:
+    """Judge the free space against what the next backup takes; None where nobody can say.
+
+    `takes`: the same by what for.
+    """
     if free_bytes is None:
         fix = "look yourself now and then: this vault's server does not tell"
         return warning(name, "how much is free is unknown", fix)
     if needed_bytes is None:
         return good(name, f"{size_text(free_bytes)} free")
     found = f"{size_text(free_bytes)} free, and the next backup takes {size_text(needed_bytes)}"
+    if len(takes) > 1:
+        found += (
+            f" ({' + '.join(f'{size_text(size)} for {what}' for what, size in takes.items())})"
+        )
     if free_bytes < needed_bytes:
         return failed(name, found, "make room, or keep fewer backups ([stack] keep)")
     return good(name, found)
