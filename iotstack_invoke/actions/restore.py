@@ -241,8 +241,13 @@ class _Restore:
             return self._good(facts, (*warnings, *result.warnings), hooked, notes)
 
     def _leave(self, error: BaseException, facts: RestoreFacts, hooked: Occasion) -> None:
-        """Write down why the restore ended early, and let the hooks after it know."""
+        """Write down why the restore ended early, and let the hooks after it know.
+
+        One that is refused leaves nothing staged.
+        """
         hooked.log.write("restore", f"ended early: {error}")
+        if isinstance(error, Refused):
+            self._clear_stage()
         went, left = "failed", ""
         try:
             if isinstance(error, Interrupted):
@@ -316,10 +321,12 @@ class _Restore:
         watcher: Fanout,
         options: Options,
     ) -> RunResult:
+        plan = self._plan(targets, facts)
+        self._clear_stale(plan)
         self.report.start_bars()
         try:
             return Run(
-                self._plan(targets, facts),
+                plan,
                 self._places,
                 ledger=ledger,
                 journal=self.journal,
@@ -328,6 +335,15 @@ class _Restore:
             ).do()
         finally:
             self.report.stop_bars()
+
+    def _clear_stale(self, plan: Plan) -> None:
+        """Remove the staged folders that are made anew: no folder is renamed over a full one."""
+        jobs = (each.job for each in plan.to_run if not each.job.rule.transaction)
+        stale = [each.absolute for job in jobs for each in job.outputs if each.is_folder]
+        if stale:
+            self.target.host.run(
+                Command((*self.target.as_root, "rm", "-rf", "--", *stale), limit_s=3600)
+            )
 
     def _clear_stage(self) -> None:
         words = (*self.target.as_root, "rm", "-rf", "--", self.stage, self._staged_apart)
@@ -443,14 +459,17 @@ class _Restore:
             self.report.write(f"  {text}")
         self._tell_beside(facts)
         by_hand = (self.by_hand,) if self.by_hand else ()
-        warnings += (*after.warnings, *self.before.only.lacking, *by_hand)
+        lacking = self.before.only.lacking
+        warnings += (*after.warnings, *by_hand)
         for text in warnings:
             self.report.warn(f"  {text}")
+        if lacking:  # told in full before it began
+            self.report.warn(f"  {self.runtag} is incomplete: what it lacks stays as it was.")
         for text in after.failures:
             self.report.fail(f"The restore is done, but a hook after it failed: {text}")
         if after.failures:
             return ExitCode.FAILED
-        return ExitCode.WARNINGS if warnings else ExitCode.GOOD
+        return ExitCode.WARNINGS if warnings or lacking else ExitCode.GOOD
 
 
 def differing_keys(here: str, there: str) -> tuple[str, ...]:
