@@ -226,6 +226,8 @@ class _Backup:
             log.write("backup", f"left out: {each.what}: {each.reason}")
         for warning in (*notes, *facts.warnings):
             log.write("backup", f"warning: {warning}")
+        for name in facts.undumped:
+            self.report.tell(f"{name} is stopped: its files are copied instead of a dump")
         if not self.site.vaults:
             log.write("backup", NO_VAULT)
             self.report.tell(NO_VAULT, style="yellow")
