@@ -24,8 +24,9 @@ A room imports only from rooms below it, or beside it where no circle arises.
                                            quiesce, at_rest: who is quiet or stopped meanwhile;
                                            recipe: services saved with their database
     engine  log  report  site  findings    a plan, done; what is written down; what is seen; where
-    hooks                                  the stack, its backups and its vaults are; what is fit;
-                                           the owner's own programs before and after
+    changes  hooks                         the stack, its backups and its vaults are; what is fit;
+                                           which restore a journal is of; the owner's own programs
+                                           before and after
     rulebooks/                             the rules: read them first
     actions/                               what a task does, from the first look to the last word
     doors  tasks  program                  flags and exit codes; the tasks; the console script

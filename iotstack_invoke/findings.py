@@ -6,15 +6,17 @@ host, fails without it. Not for: asking (actions/doctor.py).
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from types import MappingProxyType
 
+from .changes import change_in
 from .errors import StepFailed
+from .journal import owed_in
 from .report import age_text, size_text
 from .services.compose import Found
 from .services.influx import BACKUP_INSIDE, DumpInflux
@@ -177,14 +179,26 @@ def judge_device(folder: str, stack_device: str, restore_device: str, *, needed:
     return bad("restore", found, fix, needed=needed)
 
 
-def judge_space(name: str, free_bytes: int | None, needed_bytes: int | None) -> Finding:
-    """Judge the free space against what the next backup takes; None where nobody can say."""
+def judge_space(
+    name: str,
+    free_bytes: int | None,
+    needed_bytes: int | None,
+    takes: Mapping[str, int] = MappingProxyType({}),
+) -> Finding:
+    """Judge the free space against what the next backup takes; None where nobody can say.
+
+    `takes`: the same by what for.
+    """
     if free_bytes is None:
         fix = "look yourself now and then: this vault's server does not tell"
         return warning(name, "how much is free is unknown", fix)
     if needed_bytes is None:
         return good(name, f"{size_text(free_bytes)} free")
     found = f"{size_text(free_bytes)} free, and the next backup takes {size_text(needed_bytes)}"
+    if len(takes) > 1:
+        found += (
+            f" ({' + '.join(f'{size_text(size)} for {what}' for what, size in takes.items())})"
+        )
     if free_bytes < needed_bytes:
         return failed(name, found, "make room, or keep fewer backups ([stack] keep)")
     return good(name, found)
@@ -329,23 +343,19 @@ def judge_sql(server: SqlServer, told: Outcome) -> Finding:
 
 def judge_journal(lines: Iterable[str], undo: str) -> Finding:
     """Judge what a journal owes; a backup's own steps are undone by the next backup."""
-    owed: list[tuple[str, str]] = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            if "done" in entry:
-                owed = [each for each in owed if each[0] != entry["done"]]
-            else:
-                owed.append((entry["job"], entry["step"]))
-        except (ValueError, KeyError, TypeError):
-            continue  # torn: its step never acted
+    told = tuple(lines)
+    owed = owed_in(told)
     if not owed:
         return good("journal", "nothing is to be undone")
     of_backups = {each.__name__ for each in (DumpInflux, DumpInflux2, CopySqlite, Quiesce)}
-    if {step for _, step in owed} <= of_backups:
+    if {each.step for each in owed} <= of_backups:
         found = "a backup is running, or died; the next one clears up after it"
         return warning("journal", found, "inv backup")
-    found = f"a restore or reload is at work, or died: {len(owed)} steps would be undone"
+    change = change_in(told) or "a restore or reload"
+    found = (
+        f"{change} is at work, or died: {len(owed)} steps would be undone, by the next backup as "
+        "well; once that has said so, the command below would go back further"
+    )
     return failed("journal", found, undo)
 
 

@@ -9,11 +9,35 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from .errors import IotstackError, StepFailed, Unreachable
 from .steps import Host, UndoableStep
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A step that is to be undone, as the file tells it."""
+
+    job: str
+    step: str
+    fields: Mapping[str, Any]
+
+
+def owed_in(lines: Iterable[str]) -> tuple[Owed, ...]:
+    """Return what the lines of a journal owe, oldest first; a line that is torn is passed over."""
+    owed: list[Owed] = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            if "done" in entry:
+                owed = [each for each in owed if each.job != entry["done"]]
+            else:
+                owed.append(Owed(str(entry["job"]), str(entry["step"]), {**entry["fields"]}))
+        except (ValueError, KeyError, TypeError):
+            continue  # torn: its step never acted
+    return tuple(owed)
 
 
 class Journal:

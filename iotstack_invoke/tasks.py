@@ -146,7 +146,7 @@ def diff(work: Work, before: str, after: str, at: str = "", json: bool = False) 
     },
 )
 def rehearse(work: Work, runtag: str = "latest", at: str = "") -> int:
-    """Restore a backup into a scratch folder and an InfluxDB of its own, and remove both."""
+    """Restore a backup into a scratch folder and databases of its own, and remove them."""
     from .actions.rehearse import rehearse as rehearse_restore
 
     return rehearse_restore(work.settings, runtag, at, work.report)

@@ -21,7 +21,7 @@ LEVELS = (
         "services.influx_check services.sql_dump"
     ),
     "hosts checks login remote vaults targets transfer services.*",
-    "engine log report site findings hooks",
+    "engine log report site changes findings hooks",
     "rulebooks.*",
     "actions.*",
     "doors tasks program __main__",

@@ -1,5 +1,6 @@
 """What of a backup a restore is asked for: what was lost of it, what was never made."""
 
+import hashlib
 import json
 import os
 import time
@@ -148,3 +149,53 @@ def test_a_folder_that_is_not_there(little_stack):
     told = little_stack.run("restore --runtag latest --from /nonexistent/x --yes")
     assert told.returncode == 10
     assert "--from /nonexistent/x: there is no folder /nonexistent/x." in told.stderr
+
+
+def test_what_is_lacking_is_told_once(little_stack):
+    """In full before a restore begins, and in one short line at its end, with exit 3."""
+    backed_up(little_stack, postgres={"error": "root is not let in"})
+    told = little_stack.run(f"restore --runtag {TAG} --from here --yes")
+    assert told.returncode == 3, told.stderr
+    assert told.stderr.count("root is not let in") == 1
+    assert f"{TAG} is incomplete: what it lacks stays as it was." in told.stderr.splitlines()[-1]
+
+
+def test_of_a_service_whose_part_was_not_made_it_is_told_why(little_stack):
+    """By its own name and by that of its database, instead of a hint to the other one."""
+    backed_up(little_stack, gitea={"error": "root is not let in."})
+    for only in ("gitea", "gitea_db"):
+        told = little_stack.run(f"restore --runtag {TAG} --from here --yes --only {only}")
+        assert told.returncode == 13, told.stderr
+        assert f"In {TAG} no gitea part was made: root is not let in." in told.stderr
+        assert "Did you mean" not in told.stderr
+
+
+def test_what_is_refused_after_staging_leaves_no_stage(little_stack):
+    """A name with a typing error is known when the archive is unpacked: nothing of it stays."""
+    backed_up(little_stack)
+    for _ in range(2):
+        told = little_stack.run(f"restore --runtag {TAG} --from here --yes --only noderd")
+        assert told.returncode == 13, told.stderr
+        assert "Did you mean nodered?" in told.stderr
+        assert not (little_stack.folder / "restore" / TAG).exists()
+
+
+def test_a_stage_that_is_older_than_its_archive_is_made_anew(little_stack):
+    """A restore that failed left it staged; what came newer into its place is unpacked again."""
+    backed_up(little_stack)
+    archive = little_stack.folder / f"backups/{TAG}.general-backup.tar.gz"
+    little_stack.tool("mv", "exit 1")
+    told = little_stack.run(f"restore --runtag {TAG} --from here --yes")
+    assert told.returncode == 1, told.stderr
+    stage = little_stack.folder / "restore" / TAG
+    (stage / "stack/services").mkdir(parents=True, exist_ok=True)
+    (stage / "stack/old").write_text("x")
+    (stage / ".set").write_text(json.dumps({"general": hash_of(archive)}))
+    (little_stack.tools / "mv").unlink()
+    os.utime(archive, (time.time() + 60, time.time() + 60))
+    told = little_stack.run(f"restore --runtag {TAG} --from here --yes")
+    assert told.returncode == 0, told.stderr
+
+
+def hash_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()

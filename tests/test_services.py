@@ -1,6 +1,7 @@
 """What is told of each container of a stack, and what a backup makes of it."""
 
 import json
+import os
 import tarfile
 
 import pytest
@@ -309,3 +310,36 @@ def test_what_a_stopped_service_keeps_elsewhere_is_told(little_stack):
         "stopped while it is copied, but for volumes/bolt: its row names other paths"
     )
     assert found["off"] == "it is stopped, so its files are copied as they lie"
+
+
+def test_a_database_that_is_stopped_is_told_as_copied(little_stack):
+    """Its files are copied instead of a dump: said once on the screen and in the manifest."""
+    little_stack.runs(postgres="postgres:16", down=("postgres",))
+    manifest, names = backed_up(little_stack)
+    assert manifest["warnings"] == []
+    told = [each for each in manifest["left_out"] if each["what"] == "a dump of postgres"]
+    assert [each["reason"] for each in told] == ["it is stopped, so its files are copied instead"]
+    assert "./volumes/postgres/data" in names
+    terminal, stderr = os.openpty()
+    process = little_stack.start("backup --runtag again", stderr=stderr)
+    os.close(stderr)
+    said = b""
+    try:
+        while chunk := os.read(terminal, 4096):
+            said += chunk
+    except OSError:  # the other end is closed
+        pass
+    process.communicate(timeout=60)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert said.count(b"postgres is stopped: its files are copied instead of a dump") == 1
+
+
+def test_who_may_be_let_in_is_the_doctors_question(little_stack):
+    """A row that takes another image for a MariaDB: services says who asks it."""
+    little_stack.runs(db="other/image")
+    add(little_stack, row("db", containers=["db"], kind="dump", dump="mariadb"))
+    told = little_stack.run("services")
+    assert told.returncode == 0, told.stderr
+    assert "dumped into the mariadb part" in told.stdout
+    assert told.stdout.splitlines()[-1].endswith("inv doctor asks it.")

@@ -1,12 +1,14 @@
 """Which change `inv undo` takes back, and the names that keep their order."""
 
+import json
 import os
 from datetime import UTC, datetime
 
 import pytest
 
-from iotstack_invoke.actions.target_checks import STAMP_FORM, time_stamp
+from iotstack_invoke.actions.target_checks import time_stamp
 from iotstack_invoke.actions.undo import _last_journal
+from iotstack_invoke.changes import STAMP_FORM, change_in, change_of
 from iotstack_invoke.errors import NotFound
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.targets import Target
@@ -64,3 +66,109 @@ def test_names_go_on_in_order_whatever_the_clock(target):
     assert time_stamp(target, "20990101T000007Z") == "20990101T000007Z"
     assert time_stamp(target, "20990101T000005Z") == "20990101T000006Z"
     assert datetime.strptime(time_stamp(target), STAMP_FORM).replace(tzinfo=UTC).year == 2099
+
+
+# A restore that was killed amid the swap
+
+
+KILLING_MV = """/bin/mv "$@"; code=$?
+case "$*" in *volumes/nodered*) rm "$0"; until [ -s PID ]; do sleep 0.05; done
+kill -9 "$(cat PID)" ;; esac
+exit $code"""
+
+
+def flows(stack):
+    return (stack.folder / "volumes/nodered/flows.json").read_text()
+
+
+def restored_once(stack):
+    """Restore t1 well, so that [1] is live in place of [2]."""
+    (stack.folder / "volumes/nodered/flows.json").write_text("[1]\n")
+    assert stack.run("backup --runtag t1").returncode == 0
+    (stack.folder / "volumes/nodered/flows.json").write_text("[2]\n")
+    told = stack.run("restore --runtag t1 --from here --yes")
+    assert told.returncode == 0, told.stderr
+
+
+def killed_amid_the_swap(stack):
+    """Let a restore of t1 die when the live folder is moved away; return its log."""
+    pid = stack.tools / "pid"
+    stack.tool("mv", KILLING_MV.replace("PID", str(pid)))
+    process = stack.start("restore --runtag t1 --from here --yes")
+    pid.write_text(str(process.pid))
+    process.communicate(timeout=60)
+    assert process.returncode == -9
+    assert not (stack.folder / "volumes/nodered").exists()
+    (log,) = (stack.folder / "backups").glob("t1.restore-*.log.partial")
+    return log
+
+
+def test_a_backup_that_undoes_a_dead_restore_says_so(little_stack):
+    """On the screen, in its log and manifest, and in the log of the restore, which ends."""
+    restored_once(little_stack)
+    dead = killed_amid_the_swap(little_stack)
+    found = little_stack.run("doctor").stdout
+    assert "the restore of t1 that began at 20" in found
+    told = little_stack.run("backup --runtag t2")
+    said = "Undone now, on this machine: the restore of t1 that began at 20"
+    assert told.returncode == 3, told.stderr
+    assert said in told.stderr
+    assert flows(little_stack) == "[1]\n"
+    backups = little_stack.folder / "backups"
+    assert said in (backups / "t2.backup-log.txt").read_text()
+    assert said in json.loads((backups / "t2.manifest.json").read_text())["warnings"][0]
+    assert not dead.exists()
+    assert said in dead.with_suffix("").read_text().splitlines()[-1]
+    assert little_stack.run("backup --runtag t3").returncode == 0
+
+
+def test_an_undo_names_what_it_undoes(little_stack):
+    """With --yes too: a person who was told of a dead restore sees that it is another one."""
+    restored_once(little_stack)
+    (kept,) = (little_stack.folder / "restore").glob("previous-t1-*")
+    dead = killed_amid_the_swap(little_stack)
+    told = little_stack.run("undo --yes")
+    assert told.returncode == 0, told.stderr
+    assert "Undone now, on this machine: the restore of t1 that began at" in told.stderr
+    assert not dead.exists()
+    assert flows(little_stack) == "[1]\n"
+    told = little_stack.run("undo")
+    began = datetime.strptime(kept.name[-16:], STAMP_FORM).replace(tzinfo=UTC).astimezone()
+    what = f"What is undone: the restore of t1 that began at {began:%Y-%m-%d %H:%M:%S}."
+    assert told.returncode == 13
+    assert what in told.stdout
+    assert flows(little_stack) == "[1]\n"
+    told = little_stack.run("undo --yes")
+    assert told.returncode == 0, told.stderr
+    assert what in told.stdout
+    assert "died" not in told.stderr
+    assert flows(little_stack) == "[2]\n"
+
+
+def test_a_restore_over_a_dead_one_has_it_in_its_log(little_stack):
+    """What was undone before it is the first that its own log tells."""
+    restored_once(little_stack)
+    killed_amid_the_swap(little_stack)
+    told = little_stack.run("restore --runtag t1 --from here --yes")
+    assert told.returncode == 0, told.stderr
+    assert "Undone now, on this machine: the restore of t1" in told.stderr
+    logs = sorted((little_stack.folder / "backups").glob("t1.restore-*.log"))
+    assert len(logs) == 3
+    assert "undo: warning: Undone now" in logs[-1].read_text().splitlines()[0]
+
+
+def test_a_change_is_told_in_words():
+    """A reload from a restore of a backup that is named alike; what is no change is none."""
+    line = '{"job": "pi:%s", "step": "MakeAside", "fields": {"path": "/s/restore/%s"}}'
+    folder = "previous-influxdb-20261123T110000Z"
+    reloaded = change_in([line % ("reloaded/influxdb-20261123T110000Z", folder)])
+    restored = change_in([line % ("restored/influxdb", folder)])
+    assert (reloaded.log, restored.log) == (
+        "reload-influxdb-20261123T110000Z.log",
+        "influxdb.restore-20261123T110000Z.log",
+    )
+    assert str(reloaded).startswith("the reload of InfluxDB that began at 2026-11-2")
+    assert str(restored).startswith("the restore of influxdb that began at 2026-11-2")
+    assert change_in([line % ("restored/x", "previous-x"), "torn"]) is None
+    assert change_in([line % ("restored/x", folder), '{"done": "pi:restored/x"}']) is None
+    assert "(99999999T999999Z)" in str(change_of("previous-a-99999999T999999Z"))

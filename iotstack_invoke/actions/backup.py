@@ -39,7 +39,6 @@ from ..rulebooks.backup import (
 from ..rulebooks.restore import undoable
 from ..rules import KINDS, split_set_name
 from ..runtag import LATEST, Runtag, default_runtag, read_runtag
-from ..services.stack import wait_for_orphans
 from ..sets import removals_in
 from ..settings import Options, Settings
 from ..site import (
@@ -56,6 +55,7 @@ from ..targets import COMMANDS_LOCK
 from .look import look_at_stack
 from .old_data import remove_expired_here
 from .start import Listing, Start, list_vaults, refuse_folder
+from .undo import go_back, tell_death
 
 NO_VAULT = "No vault is in the settings: this backup is on this machine only."
 
@@ -137,9 +137,11 @@ class _Backup:
         """Opened when there is something to write; a backup that is refused leaves none."""
 
     def run(self) -> ExitCode:
-        self._recover()
+        died = self._recover()
         try:
-            warnings = self._run_before()
+            for told in died:
+                self._open_log().write("undo", f"warning: {told}")
+            warnings = (*died, *self._run_before())
             start = Start.of(self.site, self.runtag, self.options, self.listed, warnings=warnings)
             if self.options.why:
                 self.report.plan(start.plan, commands=False)
@@ -186,14 +188,15 @@ class _Backup:
         elif self.log:
             self.log.discard()
 
-    def _recover(self) -> None:
-        """Undo what a dead run left, remove its partial archives, finish its removals."""
-        owed = self.site.host.lines(self.journal.path)
-        if owed:
-            wait_for_orphans(self.site.host, f"{self.site.backups}/{COMMANDS_LOCK}")
-        for undone in self.journal.recover(owed):
-            self.report.tell(f"undone, left by a run that died: {undone}")
+    def _recover(self) -> tuple[str, ...]:
+        """Undo what a dead run left, remove its partial archives, finish its removals.
+
+        Returns what is to be warned of, which was told already.
+        """
         host, backups = self.site.host, self.site.backups
+        owed = host.lines(self.journal.path)
+        go_back(owed, self.journal, f"{backups}/{COMMANDS_LOCK}", self.report)
+        died = tell_death(self.site.settings, host, owed, self.report)
         names = host.names(backups)
         for name in names:
             found = split_set_name(name.removesuffix(PARTIAL))
@@ -212,6 +215,7 @@ class _Backup:
                     raise
                 except StepFailed as error:
                     self.report.warn(f"An old backup is half removed ({name}): {error}")
+        return died
 
     def _make(
         self, plan: Plan, facts: BackupFacts, records: RecordFile, notes: tuple[str, ...]
@@ -222,6 +226,8 @@ class _Backup:
             log.write("backup", f"left out: {each.what}: {each.reason}")
         for warning in (*notes, *facts.warnings):
             log.write("backup", f"warning: {warning}")
+        for name in facts.undumped:
+            self.report.tell(f"{name} is stopped: its files are copied instead of a dump")
         if not self.site.vaults:
             log.write("backup", NO_VAULT)
             self.report.tell(NO_VAULT, style="yellow")

@@ -15,6 +15,7 @@ from ..services.compose import (
 from ..services.recipe import RecipeInUse
 from ..services.sql import SqlServer, server_of, servers_in
 from ..services.table import (
+    AS_THEY_LIE,
     Cover,
     Kind,
     Recipe,
@@ -48,6 +49,17 @@ class Services:
     """Those that have a part of their own, with their databases."""
     at_rest: tuple[AtRest, ...] = ()
     """Those that run and are stopped while they are copied."""
+
+    @property
+    def undumped(self) -> tuple[str, ...]:
+        """The containers that would be dumped if they ran, whose files are copied as they lie."""
+        return tuple(
+            each.cover.container.name
+            for each in self.saved
+            if each.cover.how == AS_THEY_LIE
+            and each.cover.service
+            and each.cover.service.kind is Kind.DUMP
+        )
 
     def warnings(self, influx: str) -> tuple[str, ...]:
         """Return what is not covered, but for the container `influx`: that is told of already."""

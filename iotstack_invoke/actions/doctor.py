@@ -52,18 +52,17 @@ from ..findings import (
 )
 from ..hosts import within
 from ..report import Report
-from ..rulebooks.backup import BackupFacts
 from ..rulebooks.restore import RESTORE
-from ..services.compose import COMPOSE_FILES, inspect_all, named, top_files
-from ..services.influx import InfluxFacts, influx_version
+from ..services.compose import COMPOSE_FILES, inspect_all, named
+from ..services.influx import influx_version
 from ..services.influx2 import server_version
 from ..services.sql import run_in
-from ..settings import ALWAYS_EXCLUDED, Machine, Settings, Ssh
+from ..settings import Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
 from ..targets import ANY_EXIT, device, entries, find_machine, read_text
 from .coverage import idle_rows, look_at_services
-from .look import FOLDERS, is_another, look_at_folder
+from .look import is_another, look_at_folder, look_at_stack
 from .room import Room, look_for_room
 
 QUESTION_LIMIT_S = 15.0
@@ -357,33 +356,21 @@ class _Backups:
         """What the next backup takes, or why that is unknown; measured once."""
         try:
             return self._measure(), ""
-        except StepFailed as error:
+        except (Refused, StepFailed) as error:
             return None, str(error)
 
     def _measure(self) -> Room:
-        folder, host = self.stack.folder, self.site.host
-        names = host.names(folder)
-        exclusions = (*ALWAYS_EXCLUDED, *self.site.settings.stack.exclusions)
-        members = (*top_files(names), *(each for each in FOLDERS if each in names))
-        if not members:
-            raise StepFailed(f"There is nothing in {folder} to back up.")
-        facts = BackupFacts(
-            host="",
-            program="",
-            folder=folder,
-            members=tuple(f"./{each}" for each in members),
-            as_root=self.stack.as_root,
-            exclusions=tuple(each.path for each in exclusions),
-            influx=InfluxFacts("", "", "") if self.stack.has_influx else None,
-        )
-        return look_for_room(host, facts, self.site.sets(), DU_LIMIT_S)
+        if self.stack.docker[1].exit_code == UNANSWERED_EXIT:
+            raise StepFailed("Docker does not answer.")
+        facts = look_at_stack(self.site.host, self.site.settings)
+        return look_for_room(self.site.host, facts, self.site.sets(), DU_LIMIT_S)
 
     def space(self) -> Iterator[Finding]:
         folder = self.site.backups if os.path.isdir(self.site.backups) else self.stack.folder
         room, trouble = self.room
         if room:
             free_bytes = self.site.host.free_bytes(folder)
-            yield judge_space("space", free_bytes, room.needed_bytes)
+            yield judge_space("space", free_bytes, room.needed_bytes, room.takes)
         else:
             fix = "inv backup measures it, and refuses where there is no room"
             yield warning("space", f"what the next backup takes is unknown: {trouble}", fix)
@@ -409,7 +396,7 @@ class _Backups:
 
         def question() -> tuple[Finding, ...]:
             room, _ = self.room  # measured first: du has a limit of its own
-            copy_bytes = room.general_bytes + room.influx_bytes if room else None
+            copy_bytes = room.parts_bytes if room else None
             topic = f"vault {name}"
             try:
                 return within(VAULT_LIMIT_S, topic, lambda: tuple(self._vault(name, copy_bytes)))

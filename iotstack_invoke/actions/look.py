@@ -34,6 +34,7 @@ from ..steps import Command, FileFact
 from .coverage import Services, live_files, look_at_services
 
 FOLDERS = ("services", "volumes")
+UNDUMPED = "it is stopped, so its files are copied instead"
 
 
 def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
@@ -73,6 +74,7 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
         influx2=influx2.facts,
         influx2_error=influx2.error,
         servers=servers,
+        undumped=services.undumped,
         recipes=services.recipes,
         at_rest=services.at_rest,
         limit_s=settings.influx.limit_s,
@@ -86,6 +88,7 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
                 if os.path.lexists(f"{folder}/{each.path.removesuffix('/*')}")
                 or each not in ALWAYS_EXCLUDED
             ),
+            *(LeftOut(f"a dump of {name}", UNDUMPED) for name in services.undumped),
             *influx.left_out,
         ),
         warnings=(

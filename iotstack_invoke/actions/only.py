@@ -87,6 +87,23 @@ class Only:
             if not loaded or container in loaded
         )
 
+    def refuse_never_made(self) -> None:
+        """Raise Refused where what was asked for could not be saved when the backup was made."""
+        told: dict[str, str] = {}
+        for part in self.manifest.parts if self.manifest else ():
+            if part.error:
+                recipe = RECIPES.get(part.kind)
+                names = (part.kind, *((recipe.database,) if recipe else ()))
+                told |= dict.fromkeys(names, f"no {part.kind} part was made: {part.error}")
+            for name, why in part.lacking.items():
+                told[name] = f"no dump of {name} was made: {why}"
+        lost = dict.fromkeys(told[name] for name in self.wish.names if name in told)
+        if lost:
+            raise Refused(
+                f"In {self.backup.runtag} {' '.join(lost)} Nothing of the stack was touched. Take "
+                "another backup: inv list shows them."
+            )
+
     def kinds(self, engines: Iterable[str]) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one is not in the backup.
 

@@ -184,6 +184,7 @@ class Prospect:
     def _kinds(self, found: tuple[Found, ...]) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one cannot be."""
         self.only.refuse_lost(self.source.name)
+        self.only.refuse_never_made()
         if self.influx2.container and {self.influx2.container, "influxdb2"} & {*self.wish.names}:
             raise Refused(f"{self.influx2.advice} Nothing was changed.")
         loads = Loads(self.target, found, self.manifest, self.stage, self.wish.names)

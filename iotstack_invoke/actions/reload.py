@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ..changes import change_of
 from ..engine import Run, RunResult, signals_raised
 from ..errors import ExitCode, Interrupted, Refused, UsageError
 from ..log import LogWatcher, RunLog
@@ -27,7 +28,7 @@ from ..settings import Settings
 from ..steps import Command
 from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target
 from .old_data import find_expired, keep_until, remove_old
-from .restore import Ledger, committed, is_committed, log_beside
+from .restore import Ledger, committed, is_committed, log_of
 from .target_checks import (
     influx_apart,
     refuse_inner_mounts,
@@ -83,13 +84,14 @@ def reload_influxdb(
         with signals_raised(), open_target(settings, wish.host) as target:
             if dry_run:
                 return _Reload(settings, target, wish, asked, report).show()
+            died: tuple[str, ...] = ()
             if not wish.yes:  # while a person thinks, a backup may run
                 with locked_target(target, PURPOSE) as lock:
-                    recover(target, journal_of(target, lock), report)
+                    died = recover(settings, target, journal_of(target, lock), report)
                 _Reload(settings, target, wish, asked, report).tell()
                 confirm(wish, "reload InfluxDB")
             with locked_target(target, PURPOSE) as lock:
-                return _Reload(settings, target, wish, asked, report).run(lock)
+                return _Reload(settings, target, wish, asked, report).run(lock, died)
     except Interrupted as error:
         left = error.left or "InfluxDB is as it was before."
         report.fail(f"The reload was {error}. {left}")
@@ -126,11 +128,11 @@ class _Reload:
         self._refuse_without_room(facts, look)
         return facts, look
 
-    def run(self, lock: Lock) -> int:
-        """Reload under the lock."""
+    def run(self, lock: Lock, died: tuple[str, ...] = ()) -> int:
+        """Reload under the lock; `died` is what was told of a run that died before."""
         target = self.target
         journal = journal_of(target, lock)
-        recover(target, journal, self.report)
+        died += recover(self.settings, target, journal, self.report)
         for folders in find_expired(target.host, target.folder):
             remove_old(target.host, folders, target.as_root)
             self.report.tell(f"removed, its days were over: {folders[0]}")
@@ -139,7 +141,8 @@ class _Reload:
             self._tell_what(facts, before)
         folder = f"{target.folder}/{RESTORE}"
         target.host.run(Command(("mkdir", "-p", "-m", "0700", "--", folder)))
-        log = log_beside(self.settings, target, PURPOSE)
+        change = change_of(facts.previous, reload=True)
+        log = log_of(change, self.settings, target, died)
         watcher = Fanout(LogWatcher(log), self.report)
         began, started = datetime.now().astimezone(), time.monotonic()
         self.report.tell(f"InfluxDB is away from {began:%H:%M:%S} on.")

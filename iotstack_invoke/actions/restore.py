@@ -13,13 +13,13 @@ import os
 import posixpath
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
+from ..changes import Change, change_of
 from ..engine import Run, RunResult, signals_raised
 from ..errors import ExitCode, Interrupted, Refused
 from ..hooks import Occasion, hook_lines
-from ..hosts import LocalHost
+from ..journal import Journal
 from ..log import LogWatcher, RunLog
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
@@ -49,7 +49,7 @@ from ..targets import (
 )
 from .prospect import Prospect
 from .target_checks import INFLUX_FOLDER
-from .undo import journal_of, recover, what_is_left
+from .undo import journal_of, log_folder, recover, what_is_left
 from .wish import Source, Wish, choose_set, confirm, source_of
 
 SET_MARK = ".set"
@@ -107,14 +107,17 @@ def committed(left: str) -> Iterator[None]:
         raise
 
 
-def log_beside(settings: Settings, target: Target, name: str) -> RunLog:
-    """Return the log of a run on a target: beside its backups, or among a laptop's state."""
-    folder = f"{settings.stack.folder}/backups"
-    if not isinstance(target.host, LocalHost):
-        folder = os.path.expanduser("~/.local/state/iotstack")
+def log_of(
+    change: Change | None, settings: Settings, target: Target, died: Iterable[str]
+) -> RunLog:
+    """Return the log of a change of a target; `died` is what was told of one before it."""
+    assert change  # noqa: S101 - the folder is named by us
+    folder = log_folder(settings, target.host)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return RunLog(f"{folder}/{name}-{now}.log")
+    log = RunLog(f"{folder}/{change.log}")
+    for text in died:
+        log.write("undo", f"warning: {text}")
+    return log
 
 
 def restore(settings: Settings, wish: Wish, options: Options, report: Report) -> int:
@@ -129,7 +132,7 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
                 purpose = f"restore {chosen.runtag}"
                 if not wish.yes:  # while a person thinks, a backup may run
                     with locked_target(target, purpose) as lock:
-                        recover(target, journal_of(target, lock), report)
+                        chosen.recover(journal_of(target, lock))
                     chosen.tell()
                     confirm(wish, purpose)
                 with locked_target(target, purpose) as lock:
@@ -168,6 +171,12 @@ class _Restore:
         self.by_hand = "" if wish.only else self.before.influx2.advice
         """What of the wish a person has to do, and how."""
         self._switching = False
+        self._died: tuple[str, ...] = ()
+        """What was told of a run that died, and was undone before this one."""
+
+    def recover(self, journal: Journal) -> None:
+        """Undo what a dead run left."""
+        self._died += recover(self.settings, self.target, journal, self.report)
 
     def show(self) -> int:
         """Print the plan, with what would be replaced where the archive can be looked into now."""
@@ -197,13 +206,13 @@ class _Restore:
     def run(self, options: Options, lock: Lock) -> int:
         """Restore under the lock, which is held again before anything is undone."""
         self.journal = journal_of(self.target, lock)
-        recover(self.target, self.journal, self.report)
+        self.recover(self.journal)
         if self.wish.yes:
             self.tell()
         facts = self.before.facts()
         self.before.refuse_without_room(facts)
         self._begin_stage(facts)
-        log = log_beside(self.settings, self.target, f"{self.runtag}.restore")
+        log = log_of(change_of(facts.previous), self.settings, self.target, self._died)
         hooked = Occasion(
             self.target.host, "restore", self.runtag, self.target.folder, log, self.report
         )
@@ -233,8 +242,13 @@ class _Restore:
             return self._good(facts, (*warnings, *result.warnings), hooked, notes)
 
     def _leave(self, error: BaseException, facts: RestoreFacts, hooked: Occasion) -> None:
-        """Write down why the restore ended early, and let the hooks after it know."""
+        """Write down why the restore ended early, and let the hooks after it know.
+
+        One that is refused leaves nothing staged.
+        """
         hooked.log.write("restore", f"ended early: {error}")
+        if isinstance(error, Refused):
+            self._clear_stage()
         went, left = "failed", ""
         try:
             if isinstance(error, Interrupted):
@@ -308,10 +322,12 @@ class _Restore:
         watcher: Fanout,
         options: Options,
     ) -> RunResult:
+        plan = self._plan(targets, facts)
+        self._clear_stale(plan)
         self.report.start_bars()
         try:
             return Run(
-                self._plan(targets, facts),
+                plan,
                 self._places,
                 ledger=ledger,
                 journal=self.journal,
@@ -320,6 +336,15 @@ class _Restore:
             ).do()
         finally:
             self.report.stop_bars()
+
+    def _clear_stale(self, plan: Plan) -> None:
+        """Remove the staged folders that are made anew: no folder is renamed over a full one."""
+        jobs = (each.job for each in plan.to_run if not each.job.rule.transaction)
+        stale = [each.absolute for job in jobs for each in job.outputs if each.is_folder]
+        if stale:
+            self.target.host.run(
+                Command((*self.target.as_root, "rm", "-rf", "--", *stale), limit_s=3600)
+            )
 
     def _clear_stage(self) -> None:
         words = (*self.target.as_root, "rm", "-rf", "--", self.stage, self._staged_apart)
@@ -439,15 +464,17 @@ class _Restore:
         self._tell_beside(facts)
         by_hand = (self.by_hand,) if self.by_hand else ()
         only = self.before.only
-        left_out = only.left_out(facts.kinds, facts.loads)
-        warnings += (*after.warnings, *only.lacking, *left_out, *by_hand)
+        warnings += (*after.warnings, *only.left_out(facts.kinds, facts.loads), *by_hand)
+        lacking = only.lacking
         for text in warnings:
             self.report.warn(f"  {text}")
+        if lacking:  # told in full before it began
+            self.report.warn(f"  {self.runtag} is incomplete: what it lacks stays as it was.")
         for text in after.failures:
             self.report.fail(f"The restore is done, but a hook after it failed: {text}")
         if after.failures:
             return ExitCode.FAILED
-        return ExitCode.WARNINGS if warnings else ExitCode.GOOD
+        return ExitCode.WARNINGS if warnings or lacking else ExitCode.GOOD
 
 
 def differing_keys(here: str, there: str) -> tuple[str, ...]:

@@ -64,6 +64,8 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
         report.write_json([asdict(each) for each in rows])
     else:
         _print(rows, report)
+        if services.servers:
+            report.write("Whether each database lets a dump be made: inv doctor asks it.")
     covered = found is not None and all(each.covered for each in rows)
     return ExitCode.GOOD if covered else ExitCode.WARNINGS
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+from ..changes import STAMP_FORM
 from ..errors import Refused
 from ..rulebooks.restore import RESTORE
 from ..services.compose import Found, named
@@ -19,7 +20,6 @@ from ..steps import Command
 from ..targets import Target, device, entries, mount_points
 from .loads import is_below
 
-STAMP_FORM = "%Y%m%dT%H%M%SZ"
 _STAMP = re.compile(r"^previous-.*-(\d{8}T\d{6}Z)(-undone)?$")
 INFLUX_FOLDER = "volumes/influxdb"
 

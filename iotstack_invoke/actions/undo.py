@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
+from collections.abc import Sequence
 
+from ..changes import change_in
 from ..engine import signals_raised
 from ..errors import ExitCode, NotFound
+from ..hosts import LocalHost
 from ..journal import Journal
+from ..log import RunLog
 from ..report import Report
 from ..rulebooks.restore import RESTORE, undoable
 from ..services.stack import UseStage, wait_for_orphans
 from ..settings import Settings
-from ..steps import Command
+from ..steps import PARTIAL, Command, Host
 from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
 from .old_data import GONE_MARK, forget_days
 from .wish import Wish, confirm
@@ -29,14 +34,51 @@ def journal_of(target: Target, lock: Lock | None = None) -> Journal:
     return Journal(target.host, target.journal, undoable(), settle)
 
 
-def recover(target: Target, journal: Journal, report: Report) -> None:
-    """Undo what a dead run left on the target, when its last command has ended."""
+def log_folder(settings: Settings, host: Host) -> str:
+    """Return where the logs of restores lie: beside the backups, or among a laptop's state."""
+    if isinstance(host, LocalHost):
+        return f"{settings.stack.folder}/backups"
+    return os.path.expanduser("~/.local/state/iotstack")
+
+
+def recover(
+    settings: Settings, target: Target, journal: Journal, report: Report
+) -> tuple[str, ...]:
+    """Undo what a dead run left on the target, when its last command has ended.
+
+    Returns what is to be warned of, which was told already.
+    """
     lines = read_text(target.host, target.journal).splitlines()
-    if not lines:
-        return
-    wait_for_orphans(target.host, target.guard)
+    go_back(lines, journal, target.guard, report)
+    return tell_death(settings, target.host, lines, report)
+
+
+def go_back(lines: Sequence[str], journal: Journal, guard: str, report: Report) -> None:
+    """Undo what the lines of a journal owe, when the last command of its run has ended."""
+    if lines:
+        wait_for_orphans(journal.host, guard)
     for undone in journal.recover(lines):
         report.tell(f"undone, left by a run that died: {undone}")
+
+
+def tell_death(
+    settings: Settings, host: Host, lines: Sequence[str], report: Report
+) -> tuple[str, ...]:
+    """Warn of a restore or reload that died and is undone now, end its log, return the warning."""
+    change = change_in(lines)
+    if change is None:
+        return ()
+    told = (
+        f"Undone now, on {host.name}: {change}, and died before its end. The stack is as it was "
+        "before it."
+    )
+    report.warn(told)
+    path = f"{log_folder(settings, host)}/{change.log}"
+    if os.path.isfile(path + PARTIAL):
+        log = RunLog(path)
+        log.write("undo", told)
+        log.finish(os.rename)
+    return (told,)
 
 
 def what_is_left(target: Target, undone: str) -> str:
@@ -55,24 +97,26 @@ def undo(settings: Settings, wish: Wish, report: Report) -> int:
     ):
         journal = journal_of(target)
         if read_text(target.host, target.journal):
-            recover(target, journal, report)
+            recover(settings, target, journal, report)
             report.write("What did not end was undone. The stack is as it was before.")
             return ExitCode.GOOD
         kept = _last_journal(target)
         if not kept:
             raise NotFound(f"On {target.name} there is no restore or reload that can be undone.")
         replaced = _folder(kept)
-        confirm(wish, f"go back to before {replaced}, without what was stored since,")
+        lines = read_text(target.host, kept).splitlines()
+        change = change_in(lines) or replaced
+        report.write(f"What is undone: {change}. What was stored since then is put aside.")
+        confirm(wish, f"go back to before {change}")
         forget_days(target.host, posixpath.dirname(kept))
         # From here on it is a restore that did not end: whatever happens, it is undone.
         # What has been live since is kept: the step that would remove it is left out.
-        lines = read_text(target.host, kept).splitlines()
-        wanted = [line for line in lines if f'"{UseStage.__name__}"' not in line]
+        lines = [line for line in lines if f'"{UseStage.__name__}"' not in line]
         with target.host.create(f"{kept}.undo") as stream:
-            stream.write("\n".join(wanted).encode())
+            stream.write("\n".join(lines).encode())
         target.host.rename(f"{kept}.undo", kept)
         target.host.rename(kept, target.journal)  # at once: never two of them, never none
-        recover(target, journal, report)
+        go_back(lines, journal, target.guard, report)
         report.write(
             f"Undone. The stack on {target.name} is as it was before '{replaced}'. What it was "
             f"since then is in {target.folder}/{RESTORE}/previous-{replaced}-undone (or in a "

@@ -53,6 +53,8 @@ class BackupFacts:
     influx2_error: str = ""
     servers: tuple[SqlServer, ...] = ()
     """The database servers that are dumped as SQL."""
+    undumped: tuple[str, ...] = ()
+    """Those that are stopped, whose files are copied instead."""
     recipes: tuple[RecipeInUse, ...] = ()
     """The services that have a part of their own, with their databases."""
     at_rest: tuple[AtRest, ...] = ()

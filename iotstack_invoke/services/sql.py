@@ -48,6 +48,8 @@ class Engine:
     """For data inside of its container: another folder there that it writes into all the time."""
     config: tuple[str, ...] = ()
     """Its files of settings that lie among its data, and are in no dump."""
+    fixed: tuple[str, ...] = ()
+    """Its logs among its data, for du(1) to leave out: they tell nothing of a dump's size."""
 
     @cached_property
     def script(self) -> str:
@@ -70,6 +72,11 @@ MARIADB = Engine(
     homes=(("/config", "databases"), ("/var/lib/mysql", "")),
     first_start=("MYSQL_DATABASE=", "MARIADB_DATABASE=", "MYSQL_USER=", "MARIADB_USER="),
     logs=(("/config/databases", "/config/log/mysql"),),  # binary logs, of linuxserver's image
+    # Not ibdata1: it is small, or holds the rows of all tables (innodb_file_per_table = OFF).
+    fixed=(
+        *("ib_logfile[0-9]", "#innodb_redo", "undo00[0-9]", "undo_00[0-9]", "ibtmp1"),
+        *("*-bin.[0-9]*", "binlog.[0-9]*", "aria_log.[0-9]*"),
+    ),
 )
 POSTGRES = Engine(
     name="postgres",
@@ -79,6 +86,7 @@ POSTGRES = Engine(
     homes=(("/var/lib/postgresql/data", ""), ("/var/lib/postgresql", "")),
     first_start=("POSTGRES_DB=postgres",),
     config=("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"),
+    fixed=("pg_wal", "pg_xlog"),
 )
 ENGINES: Mapping[str, Engine] = MappingProxyType({e.name: e for e in (MARIADB, POSTGRES)})
 

@@ -355,6 +355,10 @@ class Scene:
         """Put the stack back to its old state by force, whatever it is in."""
         wait_for("the guard", self._guard_is_free)
         run = self.target.run
+        listed = run(["docker", "ps", "--all", "--format", "{{.Names}}"]).stdout.split()
+        strange = {*listed} - {*self.containers, *self.idle}
+        if strange:
+            run(["docker", "rm", "--force", "--volumes", *strange])
         run(["docker", "stop", "-t", "5", *self.containers, *self.idle])
         run(["sh", "-c", f"rm -rf {self.top}/* {self.top}/.env* {self.top}/backups/.journal"])
         run(["cp", "-a", f"{self.saved}/.", self.top])

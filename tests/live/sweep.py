@@ -67,7 +67,7 @@ class Sweep:
             wait_for(
                 f"call {number}",
                 lambda: self.saboteur.reached() or process.poll() is not None,
-                timeout=60,
+                timeout=120,
                 pause=0.01,
             )
             if blow == "kill":

@@ -1,0 +1,60 @@
+"""Which restore or reload a journal is of. Pure: lines in, names out.
+
+Not for: undoing it (journal.py), or going back on request (actions/undo.py).
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from .journal import owed_in
+from .services.stack import MakeAside
+
+STAMP_FORM = "%Y%m%dT%H%M%SZ"
+_FOLDER = re.compile(r"previous-(.+)-(\d{8}T\d{6}Z)")
+RELOADED = "pi:reloaded/"
+"""With this begins the job of a reload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A restore or reload, by the folder for what it replaces: `previous-RUNTAG-STAMP`."""
+
+    runtag: str
+    """Of the backup that was restored; '' for a reload."""
+    stamp: str
+    """When it began, in UTC: `20261123T110000Z`."""
+
+    @property
+    def log(self) -> str:
+        """The name of its log."""
+        name = f"{self.runtag}.restore" if self.runtag else "reload-influxdb"
+        return f"{name}-{self.stamp}.log"
+
+    def __str__(self) -> str:
+        """Return it in words, with the time of the clock here."""
+        what = f"restore of {self.runtag}" if self.runtag else "reload of InfluxDB"
+        try:
+            began = datetime.strptime(self.stamp, STAMP_FORM).replace(tzinfo=UTC).astimezone()
+        except ValueError:  # a folder that somebody named so
+            return f"the {what} ({self.stamp})"
+        return f"the {what} that began at {began:%Y-%m-%d %H:%M:%S}"
+
+
+def change_of(folder: str, *, reload: bool = False) -> Change | None:
+    """Return the change that keeps what it replaced in a folder; None where it is none of ours."""
+    found = _FOLDER.fullmatch(posixpath.basename(folder))
+    return Change("" if reload else found[1], found[2]) if found else None
+
+
+def change_in(lines: Iterable[str]) -> Change | None:
+    """Return the change that is owed by the lines of a journal, None where none began to act."""
+    for entry in owed_in(lines):
+        if entry.step == MakeAside.__name__:
+            folder = str(entry.fields.get("path", ""))
+            return change_of(folder, reload=entry.job.startswith(RELOADED))
+    return None
