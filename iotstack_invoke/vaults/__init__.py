@@ -32,7 +32,8 @@ def _open(vault: Vault) -> Place:
     from ..remote import open_place  # Fabric takes a fifth of a second to import
 
     place = open_place(vault.ssh, vault.folder, vault.name)
-    found = place.look([vault.folder]).get(vault.folder)
+    inside = f"{vault.folder}/."  # so a link to a folder is one
+    found = place.look([inside]).get(inside)
     if found is None or not found.is_folder:
         place.close()
         raise Unreachable(
