@@ -105,6 +105,10 @@ class Login:
         assert client is not None  # noqa: S101 - the transport is open
         return client
 
+    def is_open(self) -> bool:
+        """Tell whether the line stands now."""
+        return self._connection is not None and bool(self._connection.is_connected)
+
     def close(self) -> None:
         """Close the connection; it opens again by itself."""
         with self._opening:

@@ -91,6 +91,8 @@ def open_place(ssh: Ssh, root: str, name: str) -> SshHost | SftpPlace:
     try:
         _close(login.sftp())
     except Unreachable as error:
+        if not login.is_open():
+            raise
         login.close()
         raise Unreachable(
             f"{name} ({ssh.host}) lets us in, and offers neither a shell nor SFTP: to a command "

@@ -617,6 +617,37 @@ def test_an_sftp_line_that_breaks_may_be_tried_again(sftp, root):
     assert again.size_bytes == 5
 
 
+def test_a_server_that_runs_scp_alone_is_refused(start_sshd, root):
+    """Where nothing can be listed or renamed, nothing is begun; the message says what is missing."""
+    script = 'case "$SSH_ORIGINAL_COMMAND" in scp*) exec $SSH_ORIGINAL_COMMAND;; esac; echo no >&2'
+    server = start_sshd("scp", f"ForceCommand {script}; exit 1", sftp=False)
+    failure = refused(server.login(), "neither a shell nor SFTP.*it says: no.*ForceCommand int")
+    assert not failure.again
+
+
+def test_where_there_is_no_sftp_people_fetch_with_the_old_scp(start_sshd, root, tmp_path):
+    """What the README tells to do by hand works with a server that has a shell alone."""
+    server = start_sshd("shell", sftp=False)
+    (tmp_path / "x").write_text("data")
+    ssh = server.login()
+    options = {
+        "Port": ssh.port,
+        "User": ssh.user,
+        "IdentityFile": ssh.key,
+        "UserKnownHostsFile": ssh.known_hosts,
+        "BatchMode": "yes",
+    }
+    words = [f"-o{name}={value}" for name, value in options.items()]
+    fetch = [*words, f"{ssh.host}:{tmp_path}/x", tmp_path / "fetched"]
+    new, old = (
+        subprocess.run(["scp", *way, *fetch], check=False, capture_output=True).returncode
+        for way in ((), ("-O",))
+    )
+    assert new != 0
+    assert old == 0
+    assert (tmp_path / "fetched").read_text() == "data"
+
+
 # Who is let in, and to whom we go
 
 

@@ -42,6 +42,19 @@ def test_a_folder_that_is_missing_over_there_is_told_with_the_way_out(sshd, tmp_
     place.close()
 
 
+@pytest.mark.parametrize("extra", [(), ("ForceCommand internal-sftp",)], ids=["shell", "sftp"])
+def test_the_folder_over_there_may_be_a_link(start_sshd, tmp_path, extra):
+    """A folder that is a link to another disk is the folder that it leads to."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "far").symlink_to("disk")
+    server = start_sshd("nas", *extra)
+    place = vault_place(Vault("nas", str(tmp_path / "far"), server.login()))
+    place.receive(f"{place.root}/x", io.BytesIO(b"x"), 0)
+    assert set(place.names(place.root)) == {"x"}
+    assert (tmp_path / "disk/x").read_bytes() == b"x"
+    place.close()
+
+
 def test_a_vault_that_came_back_is_used(sshd, tmp_path):
     """A machine that refused us once is asked again by the next who needs it."""
     known = sshd.known_hosts.read_text()
