@@ -14,6 +14,7 @@ A kind gives
 
 import contextlib
 import os
+import shutil
 import subprocess
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ from iotstack_invoke.remote import SftpPlace, SshHost
 from iotstack_invoke.settings import Vault
 from iotstack_invoke.vaults import vault_place
 
-DISK = "48m"
+DISK_BYTES = 48 << 20
 
 
 def mount(*words):
@@ -47,10 +48,13 @@ class Kind:
     def __init__(self, folder):
         self.disk = folder / "disk"
         self.disk.mkdir()
-        mount("-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", self.disk)
+        self.mount_disk()
         self.raw = self.disk / "far away"
         self.raw.mkdir()
         self.places = []
+
+    def mount_disk(self):
+        mount("-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", self.disk)
 
     def open(self, vault):
         """Return a place that is closed at the end."""
@@ -63,17 +67,38 @@ class Kind:
         subprocess.run(["umount", "--lazy", self.disk], check=True)
 
     def fill(self, left_bytes=0):
-        """Leave no more than so much of the disk."""
+        """Leave no more than so much of the disk, but for what it needs itself."""
         free = os.statvfs(self.disk)
-        with open(self.disk / "filler", "wb") as stream, contextlib.suppress(OSError):
-            os.posix_fallocate(stream.fileno(), 0, free.f_bavail * free.f_frsize - left_bytes)
+        start, size = 0, free.f_bavail * free.f_frsize - left_bytes
+        with open(self.disk / "filler", "wb") as stream:
+            while size >= free.f_frsize:
+                try:
+                    os.posix_fallocate(stream.fileno(), start, size)
+                except OSError:
+                    size //= 2
+                else:
+                    start += size
+                    size = 0 if left_bytes else size // 2
 
     def make_room(self):
         os.unlink(self.disk / "filler")
 
 
 class FolderKind(Kind):
-    """A drive that is mounted here."""
+    """A drive with ext4 that is mounted here; one in memory where there are no loop devices."""
+
+    def mount_disk(self):
+        if not shutil.which("mkfs.ext4"):
+            super().mount_disk()
+            return
+        image = self.disk.with_name("image")
+        with open(image, "wb") as stream:
+            stream.truncate(DISK_BYTES)
+        words = ["mkfs.ext4", "-q", "-m", "0", image]
+        subprocess.run(words, check=True, capture_output=True)
+        words = ["mount", "-o", "loop", image, self.disk]
+        if subprocess.run(words, check=False, capture_output=True).returncode:
+            super().mount_disk()
 
     def __init__(self, folder, _servers):
         super().__init__(folder)
