@@ -90,6 +90,9 @@ class LocalHost:
             try:
                 os.write(descriptor, line.encode() + b"\n")
                 os.fsync(descriptor)
+            except OSError:  # an empty claim would keep everybody out
+                os.unlink(path)
+                raise
             finally:
                 os.close(descriptor)
         return "".join(self.lines(path)[:1])

@@ -32,6 +32,7 @@ from .errors import KeyRefused, Unreachable
 from .hosts import LocalHost
 from .runner import LOOK_S, RUN_OVERRIDES, _Mended
 from .settings import Ssh
+from .sftp import SftpSession, encoded
 from .steps import Command
 
 # Without a handler Python prints its lines to stderr; what they tell reaches us as errors.
@@ -55,7 +56,7 @@ class MendedRemote(_Mended, Remote):  # type: ignore[misc]
 
     def send_start_message(self, command: str) -> None:
         """Start the command, with nothing to read."""
-        super().send_start_message(command)
+        super().send_start_message(encoded(command))
         self.channel.shutdown_write()
         if self.read_on_s is not None:
             self.channel.settimeout(LOOK_S)
@@ -92,17 +93,21 @@ class Login:
         channel: paramiko.Channel = self.talk(
             lambda: once_there_is_a_session(transport.open_session)
         )
-        self.talk(lambda: channel.exec_command(str(command)))
+        self.talk(lambda: channel.exec_command(encoded(str(command))))
         return channel
 
-    def sftp(self) -> paramiko.SFTPClient:
+    def sftp(self) -> SftpSession:
         """Return an SFTP client of its own for the calling thread."""
         transport = self.connection().transport
         client = self.talk(
-            lambda: once_there_is_a_session(lambda: paramiko.SFTPClient.from_transport(transport))
+            lambda: once_there_is_a_session(lambda: SftpSession.from_transport(transport))
         )
         assert client is not None  # noqa: S101 - the transport is open
         return client
+
+    def is_open(self) -> bool:
+        """Tell whether the line stands now."""
+        return self._connection is not None and bool(self._connection.is_connected)
 
     def close(self) -> None:
         """Close the connection; it opens again by itself."""

@@ -9,6 +9,7 @@ Imported only where a remote machine is used: Fabric takes a fifth of a second t
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -28,6 +29,7 @@ from .hosts import CHUNK_BYTES, PRIVATE, _first_of, checked, piped, read_chunk
 from .login import CONNECT_LIMIT_S, Login, once_there_is_a_session, why_it_broke
 from .runner import LineStream
 from .settings import Ssh
+from .sftp import SftpSession, encoded
 from .steps import Command, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
 TRANSFER_LIMIT_S = 24 * 3600.0
@@ -51,7 +53,7 @@ NAMES = (
     '{ echo "$1: Permission denied" >&2; exit 1; }; '
     'if stat -c %f / >/dev/null 2>&1; then set -- "$1" -c "%f %s %Y %n"; '
     'else set -- "$1" -f "%Xp %z %m %N"; fi; '
-    'find "$1" -maxdepth 1 ! -type d ! -name "*\n*" -exec stat "$2" "$3" {} + 2>/dev/null; '
+    'find "$1/." -maxdepth 1 ! -type d ! -name "*\n*" -exec stat "$2" "$3" {} + 2>/dev/null; '
     "[ $? -le 1 ]"
 )
 # Each file behind a line with its size. A pipe would be waited for.
@@ -62,11 +64,16 @@ CONTENTS = (
 NAMES_LINE = re.compile(r"([0-9a-fA-F]+ [0-9]+ -?[0-9]+) (.+)", re.DOTALL)
 DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s")
 """POSIX's columns of `df -P`; blanks in the name of a share or of its folder shift none."""
-REFUSED_BY_DISK = re.compile(r"No space left|quota exceeded|Permission denied|Read-only|Not a dir")
-# With -C a file that is there already is left as it is.
+FULL = re.compile(r"No space left|quota exceeded")
+REFUSED_BY_DISK = re.compile(r"Permission denied|Read-only|Not a dir")
+MAKE_ROOM = "Make room there and run the same command again."
+FULL_BELOW_BYTES = 1 << 20
+"""So little is free where a disk refused to take more."""
+# With -C a file that is there already is left as it is; one that takes no line is none.
 CLAIM = (
-    'umask 077; set -C; [ -e "$1" ] || [ -h "$1" ] || printf "%s\\n" "$2" > "$1" || [ -f "$1" ]; '
-    'code=$?; [ ! -f "$1" ] || head -n 1 "$1"; exit $code'
+    'umask 077; set -C; if [ -e "$1" ] || [ -h "$1" ]; then :; elif true > "$1"; then set +C; '
+    'printf "%s\\n" "$2" > "$1" || { rm -f "$1"; exit 1; }; else [ -f "$1" ] || exit 1; fi; '
+    '[ ! -f "$1" ] || head -n 1 "$1"'
 )
 RENAME = 'mv -f "$1" "$2" && { sync "$3" 2>/dev/null || sync; }'
 
@@ -74,13 +81,25 @@ RENAME = 'mv -f "$1" "$2" && { sync "$3" 2>/dev/null || sync; }'
 def open_place(ssh: Ssh, root: str, name: str) -> SshHost | SftpPlace:
     """Return the machine as a host, or as a mere place where it offers only SFTP.
 
-    Raises Unreachable.
+    Raises Unreachable, also where it offers neither.
     """
     login = Login(ssh, name)
     host = SshHost(login, root)
     outcome = host.try_run(Command(("echo", SHELL_ANSWER), limit_s=CONNECT_LIMIT_S))
     if outcome.out.strip() == SHELL_ANSWER:
         return host
+    try:
+        _close(login.sftp())
+    except Unreachable as error:
+        if not login.is_open():
+            raise
+        login.close()
+        raise Unreachable(
+            f"{name} ({ssh.host}) lets us in, and offers neither a shell nor SFTP: to a command "
+            f"it says: {outcome.last_words}. Where only the scp program is allowed, nothing can "
+            "be listed, proven or put in place. Allow SFTP there (`Subsystem sftp internal-sftp` "
+            "and `ForceCommand internal-sftp` in sshd_config), or a shell."
+        ) from error
     return SftpPlace(login, root)
 
 
@@ -307,9 +326,9 @@ class SshHost:
 
 
 class SftpPlace:
-    """Another machine that offers only SFTP: it cannot hash, so a copy is proven by its size."""
+    """Another machine that offers only SFTP: it cannot hash, so what it holds is read back."""
 
-    resumes = False
+    resumes = True
 
     def __init__(self, login: Login, root: str) -> None:
         self.login = login
@@ -322,20 +341,19 @@ class SftpPlace:
         with self._sftp() as sftp:
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
-                    found[path] = _sftp_fact(sftp.stat(path))
+                    found[path] = _sftp_fact(sftp.lstat(encoded(path)))
         return found
 
     def names(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name."""
         with self._sftp() as sftp, contextlib.suppress(FileNotFoundError):
-            return {each.filename: _sftp_fact(each) for each in sftp.listdir_attr(folder)}
+            return {name: _sftp_fact(each) for name, each in sftp.entries(folder).items()}
         return {}
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
         """Return a stream of a file's bytes, without the first `start`."""
-        with self._sftp() as sftp, sftp.open(path, "rb", CHUNK_BYTES) as stream:
-            stream.seek(start)
+        with self._sftp() as sftp, sftp.open_to_read(path, start) as stream:
             yield stream  # type: ignore[misc]  # paramiko's file reads like one
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
@@ -343,58 +361,106 @@ class SftpPlace:
         found = {}
         with self._sftp() as sftp:
             for name in names:
-                with contextlib.suppress(OSError), sftp.open(f"{folder}/{name}", "rb") as stream:
-                    found[name] = stream.read()
+                with contextlib.suppress(OSError):
+                    path = f"{folder}/{name}"
+                    if _sftp_fact(sftp.stat(encoded(path))).is_file:  # to open a pipe would wait
+                        with sftp.open_to_read(path) as stream:
+                            found[name] = stream.read()
         return found
 
     def claim(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
         with self._sftp() as sftp:
             try:
-                with sftp.open(path, "wx") as target:
-                    target.chmod(PRIVATE)
-                    target.write(line.encode() + b"\n")
+                target = sftp.open(encoded(path), "wx", 0)
             except OSError:  # whatever stands in its way: SFTP has no word for what is there
-                if not _sftp_fact(sftp.lstat(path)).is_file:
+                if not _sftp_fact(sftp.lstat(encoded(path))).is_file:
                     return ""
-            with sftp.open(path, "rb") as stream:
+            else:
+                self._write_claim(sftp, target, path, line)
+            with sftp.open_to_read(path) as stream:
                 told = stream.read().decode("utf-8", "replace").splitlines()
         return told[0] if told else ""
 
-    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
-        """Write a stream to `path`; its size is all that the far side can tell."""
-        assert start == 0  # noqa: S101 - nobody goes on with a file that cannot be hashed
-        with self._sftp() as sftp:
-            with sftp.open(path, "wb", 0) as target:  # a buffer would fail once more in __del__
+    def _write_claim(
+        self, sftp: SftpSession, target: paramiko.SFTPFile, path: str, line: str
+    ) -> None:
+        try:
+            with target:
                 target.chmod(PRIVATE)
-                target.set_pipelined(True)
-                while chunk := read_chunk(source):
-                    target.write(chunk)
-            sftp.utime(path, (modified_s, modified_s))
-            return Received(sftp.stat(path).st_size or 0, None)
+                target.write(line.encode() + b"\n")
+        except OSError as error:  # an empty claim would keep everybody out
+            sftp.remove(encoded(path))
+            raise self._refused(sftp, path) from error
 
-    def free_bytes(self, folder: str) -> int | None:  # noqa: ARG002
-        """Return None: SFTP as Paramiko speaks it does not tell."""
-        return None
+    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
+        """Write a stream behind the first `start` bytes of `path`, and read all of it back.
+
+        What arrived stays where it breaks off.
+        """
+        with self._sftp() as sftp:
+            try:
+                self._write(sftp, path, source, start)
+            except OSError as error:
+                if error.errno is None and not sftp.is_broken():
+                    raise self._refused(sftp, path) from error
+                raise
+            sftp.utime(encoded(path), (modified_s, modified_s))
+            digest, size = hashlib.sha256(), 0
+            with sftp.open_to_read(path) as arrived:
+                while chunk := arrived.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                    size += len(chunk)
+        return Received(size, digest.hexdigest())
+
+    @staticmethod
+    def _write(sftp: SftpSession, path: str, source: IO[bytes], start: int) -> None:
+        # a buffer would fail once more in __del__
+        with sftp.open(encoded(path), "r+b" if start else "wb", 0) as target:
+            target.chmod(PRIVATE)
+            if start:
+                target.truncate(start)
+                target.seek(start)
+            target.set_pipelined(True)
+            while chunk := read_chunk(source):
+                target.write(chunk)
+            sftp.sync(target)
+
+    def _refused(self, sftp: SftpSession, path: str) -> StepFailed:
+        """Return why a server takes no more of a file: SFTP has no word for a full disk."""
+        free = sftp.free_bytes(os.path.dirname(path) or ".")
+        if free is not None and free < FULL_BELOW_BYTES:
+            why = f"No space left: {free:,} bytes are free there. {MAKE_ROOM}"
+        else:
+            why = (
+                'the server says no more than "Failure": its disk or a quota may be full, or it '
+                f"may be read-only. Look at {os.path.dirname(path)} there. {MAKE_ROOM}"
+            )
+        return StepFailed(f"Sending to {self.name} failed: {why}")
+
+    def free_bytes(self, folder: str) -> int | None:
+        """Return what fits into the file system of `folder`, None where the server cannot say."""
+        with self._sftp() as sftp:
+            return sftp.free_bytes(folder)
 
     def rename(self, old: str, new: str) -> None:
-        """Put `old` in the place of `new` at once."""
+        """Put `old` in the place of `new`; at once, unless the server is an old one."""
         with self._sftp() as sftp:
-            sftp.posix_rename(old, new)
+            sftp.put_in_place(old, new)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files; one that is not there is as good as removed."""
         with self._sftp() as sftp:
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
-                    sftp.remove(path)
+                    sftp.remove(encoded(path))
 
     def close(self) -> None:
         """Close the connection."""
         self.login.close()
 
     @contextlib.contextmanager
-    def _sftp(self) -> Iterator[paramiko.SFTPClient]:
+    def _sftp(self) -> Iterator[SftpSession]:
         client = self.login.sftp()
         try:
             yield client
@@ -403,16 +469,17 @@ class SftpPlace:
                 f"The line to {self.name} broke: {why_it_broke(error)}.", again=True
             ) from error
         except OSError as error:
-            channel = client.get_channel()
-            broken = channel is None or channel.closed
-            raise StepFailed(f"On {self.name}: {error}.", again=broken) from error
+            why = why_it_broke(error)
+            raise StepFailed(f"On {self.name}: {why}.", again=client.is_broken()) from error
         finally:
             _close(client)
 
 
 def _not_sent(name: str, why: str) -> StepFailed:
     """Return the failure; what the far side's disk refused is not tried again."""
-    return StepFailed(f"Sending to {name} failed: {why}", again=not REFUSED_BY_DISK.search(why))
+    advice = f" {MAKE_ROOM}" if FULL.search(why) else ""
+    again = not (REFUSED_BY_DISK.search(why) or advice)
+    return StepFailed(f"Sending to {name} failed: {why}{advice}", again=again)
 
 
 def _close(channel: Any) -> None:

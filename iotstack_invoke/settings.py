@@ -74,6 +74,8 @@ class Vault:
     folder: str
     ssh: Ssh | None = None
     policy: Policy | None = None
+    mount: str = ""
+    """Where something must be mounted, for the folder to be the one that is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "name": str,
         "kind": str,
         "folder": str,
+        "mount": str,
         "host": str,
         "user": str,
         "port": int,
@@ -326,7 +329,13 @@ def _vault(each: Mapping[str, Any]) -> Vault:
         folder=folder if here else _far_folder(each["folder"]),
         ssh=None if here else _ssh(each),
         policy=read_policy(policy) if policy else None,
+        mount=_mount(each),
     )
+
+
+def _mount(vault: Mapping[str, Any]) -> str:
+    """Return the mount point that a vault names, '' for none."""
+    return os.path.normpath(os.path.expanduser(vault["mount"])) if "mount" in vault else ""
 
 
 def _machine(each: Mapping[str, Any]) -> Machine:
@@ -506,9 +515,24 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
             found.append(f"{where}: folder = {each['folder']!r} must begin with / or ~")
         if kind == "folder":
             found += [f"{where}: '{k}' is for kind = 'ssh'" for k in _SSH_KEYS if k in each]
+        found += [f"{where}: {mistake}" for mistake in _mount_mistakes(each)]
         if _policy_keys(each):
             found += _policy_mistakes(where, _policy_keys(each))
     return found
+
+
+def _mount_mistakes(vault: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the mount point of a vault."""
+    if "mount" not in vault:
+        return
+    mount = _mount(vault)
+    folder = os.path.normpath(os.path.expanduser(vault.get("folder", "/")))
+    if vault.get("kind", "folder") != "folder":
+        yield "'mount' is for kind = 'folder'"
+    elif not mount.startswith("/") or mount == "/":
+        yield f"mount = {vault['mount']!r} must be a folder below /, where a drive is mounted"
+    elif "folder" in vault and not f"{folder}/".startswith(f"{mount}/"):
+        yield f"folder = {vault['folder']!r} must lie below mount = {vault['mount']!r}"
 
 
 def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:

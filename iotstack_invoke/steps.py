@@ -155,8 +155,8 @@ class Received:
     """What a place holds under a partial name after it took a file in."""
 
     size_bytes: int
-    sha256: str | None
-    """Hash of what lies on the far side; None where the far side cannot say."""
+    sha256: str
+    """Hash of what lies there, reckoned on the far side or read back from it."""
 
 
 class Place(Protocol):
@@ -165,7 +165,7 @@ class Place(Protocol):
     name: str
     root: str
     resumes: bool
-    """It can go on with a file that was cut, since it hashes what lies there afterwards."""
+    """It can go on with a file that was cut: it writes behind what lies there."""
 
     def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there, in one round trip; a path that is not there has no entry."""

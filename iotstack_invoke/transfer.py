@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import IO, cast
 
 from .errors import StepFailed
+from .hosts import read_chunk
 from .manifest import Manifest, read_manifest
 from .rules import KINDS
 from .steps import Command, File, FileFact, Host, Place, Record, Scene
@@ -21,12 +22,21 @@ HASH_DIGITS = 64
 
 
 def can_hash(place: Place) -> bool:
-    """Tell whether a place can say what the SHA-256 of its files is."""
+    """Tell whether a place reckons the SHA-256 of its files itself, without their being read."""
     return hasattr(place, "run")
 
 
 def hash_there(place: Place, path: str) -> str:
-    """Return the SHA-256 of a file, reckoned where it lies; raises StepFailed."""
+    """Return the SHA-256 of a file: reckoned where it lies, or read from there.
+
+    Raises StepFailed.
+    """
+    if not can_hash(place):
+        digest = hashlib.sha256()
+        with place.read(path) as stream:
+            while chunk := read_chunk(stream):
+                digest.update(chunk)
+        return digest.hexdigest()
     command = Command(("sh", "-c", HASH, "sh", path), limit_s=HASH_LIMIT_S)
     told = cast("Host", place).run(command).out.split(" ")[0].strip()
     if len(told) != HASH_DIGITS:
@@ -45,14 +55,11 @@ class Found:
 
 
 def is_copy(copy: Found, original: Found) -> bool:
-    """Tell whether one file is the copy of another: it was sent as such, or has the same hash.
-
-    Where the place cannot hash, the same size must do.
-    """
+    """Tell whether one file is the copy of another: it was sent as such, or has the same hash."""
     if copy.fact.size_bytes != original.fact.size_bytes:
         return False
     made = original.record.sha256 if original.record else ""
-    if not can_hash(copy.place) or (made and copy.record and copy.record.sha256 == made):
+    if made and copy.record and copy.record.sha256 == made:
         return True
     try:
         made = made or hash_there(original.place, original.file.absolute)
@@ -65,8 +72,8 @@ def is_copy(copy: Found, original: Found) -> bool:
 class Send:
     """Copy a file to another place, going on where an earlier try was cut.
 
-    It goes on only where the file's hash is known beforehand and the far side hashes what lies
-    there: the beginning of another file is found, and all of it is sent anew.
+    It goes on only where the file's hash is known beforehand: the beginning of another file is
+    found, and all of it is sent anew.
     `after` are copies that must have arrived before, each with the file that it is a copy of: a
     copy whose original could not be made is not waited for.
     """
@@ -120,15 +127,13 @@ class Send:
                 f"{self.source.absolute} is no longer what was written: its SHA-256 is {sent}, "
                 f"and was {known}. {advice}"
             )
-        if received.size_bytes != counted.size_bytes or received.sha256 not in (sent, None):
+        if received.size_bytes != counted.size_bytes or received.sha256 != sent:
             raise StepFailed(
                 f"What arrived on {target.name} as {self.target.partial} is not what was sent "
                 f"({received.size_bytes:,} of {counted.size_bytes:,} bytes, SHA-256 "
                 f"{received.sha256} instead of {sent}).",
                 again=True,
             )
-        if received.sha256 is None:
-            scene.warn(f"{target.name} has no shell: {self.target.path} is proven by size only.")
         scene.learn(self.target, size_bytes=received.size_bytes, sha256=sent)
 
     def _arrived(self, target: Place, fact: FileFact) -> int:

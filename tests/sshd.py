@@ -55,12 +55,12 @@ def offspring(pid):
 
 
 class Sshd:
-    """One server. `extra` are more lines of its settings, `path` its PATH.
+    """One server. `extra` are more lines of its settings, `path` its PATH, `sftp` if it has that.
 
     The shell's own start files are passed over: the home is an empty folder.
     """
 
-    def __init__(self, folder, extra=(), path="/usr/local/bin:/usr/bin:/bin"):
+    def __init__(self, folder, extra=(), path="/usr/local/bin:/usr/bin:/bin", *, sftp=True):
         folder.mkdir()
         self.folder = folder
         self.port = free_port()
@@ -86,16 +86,20 @@ class Sshd:
                     "UsePAM no",
                     "PidFile none",
                     "MaxStartups 100",
-                    "Subsystem sftp internal-sftp",
+                    "Subsystem sftp internal-sftp" if sftp else "",
                     "",
                 ]
             )
         )
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-        self.log = open(folder / "log", "wb")  # noqa: SIM115
+        self.start()
+
+    def start(self):
+        """Let it answer; again, after stop()."""
+        self.log = open(self.folder / "log", "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", folder / "sshd_config"], stderr=self.log
+            [SSHD, "-D", "-e", "-f", self.folder / "sshd_config"], stderr=self.log
         )
         until(self._answers)
 

@@ -163,6 +163,17 @@ def test_a_missing_vault_is_no_reason_to_skip_another(stack, tmp_path):
     assert found["last backup in there"] == "warning"
 
 
+def test_a_drive_that_might_be_away_is_told(stack, small_disk):
+    """A vault on a drive of which nothing says that it must be mounted is a warning, with the line."""
+    add_vault(stack, small_disk)
+    found = examine(stack)["vault usb mount"]
+    assert found["verdict"] == "warning"
+    assert found["fix"] == f'add mount = "{small_disk}" to it in hosts.toml'
+    with open(stack.settings, "a") as stream:
+        stream.write(f'mount = "{small_disk}"\n')
+    assert "vault usb mount" not in examine(stack)
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [("full", "No space left on device"), ("read-only", "Read-only file system")],

@@ -578,7 +578,7 @@ def test_a_server_with_sftp_only_is_a_place(sftp, root):
     """Without a shell, files are taken in, listed, renamed, read and removed all the same."""
     data = os.urandom(1_000_000)
     received = sftp.receive(f"{root}/a b.partial", io.BytesIO(data), 1e9)
-    assert (received.size_bytes, received.sha256) == (1_000_000, None)
+    assert received == Received(1_000_000, hashlib.sha256(data).hexdigest())
     (root / "a b").write_text("old")
     sftp.rename(f"{root}/a b.partial", f"{root}/a b")
     assert (root / "a b").read_bytes() == data
@@ -591,7 +591,7 @@ def test_a_server_with_sftp_only_is_a_place(sftp, root):
     assert sftp.names(f"{root}/none") == {}
     with sftp.read(f"{root}/a b") as stream:
         assert stream.read() == data
-    assert sftp.free_bytes(str(root)) is None
+    assert sftp.free_bytes(str(root)) > 1_000_000
     sftp.remove([f"{root}/a b", f"{root}/none"])
     assert os.listdir(root) == []
 
@@ -615,6 +615,37 @@ def test_an_sftp_line_that_breaks_may_be_tried_again(sftp, root):
     assert failure.value.again
     again = tried(lambda: sftp.receive(f"{root}/x.partial", io.BytesIO(b"whole"), 0))
     assert again.size_bytes == 5
+
+
+def test_a_server_that_runs_scp_alone_is_refused(start_sshd, root):
+    """Where nothing can be listed or renamed, nothing is begun; the message says what is missing."""
+    script = 'case "$SSH_ORIGINAL_COMMAND" in scp*) exec $SSH_ORIGINAL_COMMAND;; esac; echo no >&2'
+    server = start_sshd("scp", f"ForceCommand {script}; exit 1", sftp=False)
+    failure = refused(server.login(), "neither a shell nor SFTP.*it says: no.*ForceCommand int")
+    assert not failure.again
+
+
+def test_where_there_is_no_sftp_people_fetch_with_the_old_scp(start_sshd, root, tmp_path):
+    """What the README tells to do by hand works with a server that has a shell alone."""
+    server = start_sshd("shell", sftp=False)
+    (tmp_path / "x").write_text("data")
+    ssh = server.login()
+    options = {
+        "Port": ssh.port,
+        "User": ssh.user,
+        "IdentityFile": ssh.key,
+        "UserKnownHostsFile": ssh.known_hosts,
+        "BatchMode": "yes",
+    }
+    words = [f"-o{name}={value}" for name, value in options.items()]
+    fetch = [*words, f"{ssh.host}:{tmp_path}/x", tmp_path / "fetched"]
+    new, old = (
+        subprocess.run(["scp", *way, *fetch], check=False, capture_output=True).returncode
+        for way in ((), ("-O",))
+    )
+    assert new != 0
+    assert old == 0
+    assert (tmp_path / "fetched").read_text() == "data"
 
 
 # Who is let in, and to whom we go

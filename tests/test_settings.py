@@ -313,6 +313,19 @@ def test_two_vaults_have_two_names():
             'kind="folder"\nfolder="/f"\nhost="h"\nkey="k"',
             ["'host' is for kind = 'ssh'", "'key' is for kind = 'ssh'"],
         ),
+        ('kind="ssh"\nfolder="f"\nhost="h"\nmount="/m"', ["'mount' is for kind = 'folder'"]),
+        (
+            'kind="folder"\nfolder="/f"\nmount="/"',
+            ["mount = '/' must be a folder below /, where a drive is mounted"],
+        ),
+        (
+            'kind="folder"\nfolder="/media/usb2/x"\nmount="/media/usb"',
+            ["folder = '/media/usb2/x' must lie below mount = '/media/usb'"],
+        ),
+        (
+            'kind="folder"\nfolder="/f/m"\nmount="m"',
+            ["mount = 'm' must be a folder below /, where a drive is mounted"],
+        ),
     ],
 )
 def test_a_vault_is_told_what_its_kind_needs(lines, told):
@@ -711,6 +724,12 @@ def test_five_sets_stay_here_until_a_rule_is_given():
     assert read("[stack]\nkeep_at_least = 2").stack.policy == Policy(keep=5, at_least=2)
     assert read("[stack]\nkeep_daily = 7").stack.policy == Policy(daily=7)
     assert read('[stack]\nkeep_within = "30d"').stack.policy == Policy(within=Span(days=30))
+
+
+def test_the_mount_point_of_a_vault_is_a_plain_path():
+    """What is mounted may be the folder itself, and is named without a slash at its end."""
+    lines = '[[vaults]]\nname="usb"\nkind="folder"\nfolder="/media/usb/"\nmount="/media//usb/"'
+    assert read(lines).vaults[0].mount == "/media/usb"
 
 
 def test_a_vault_without_a_rule_has_no_policy():

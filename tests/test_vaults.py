@@ -1,9 +1,14 @@
 """Vaults: opened when they are first used, tried anew after a failure, never made by us."""
 
+import io
+import os
+import threading
+
 import pytest
 
 from iotstack_invoke.errors import Unreachable
 from iotstack_invoke.settings import Vault
+from iotstack_invoke.vaults import folder as folders
 from iotstack_invoke.vaults import vault_place
 
 
@@ -37,6 +42,19 @@ def test_a_folder_that_is_missing_over_there_is_told_with_the_way_out(sshd, tmp_
     place.close()
 
 
+@pytest.mark.parametrize("extra", [(), ("ForceCommand internal-sftp",)], ids=["shell", "sftp"])
+def test_the_folder_over_there_may_be_a_link(start_sshd, tmp_path, extra):
+    """A folder that is a link to another disk is the folder that it leads to."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "far").symlink_to("disk")
+    server = start_sshd("nas", *extra)
+    place = vault_place(Vault("nas", str(tmp_path / "far"), server.login()))
+    place.receive(f"{place.root}/x", io.BytesIO(b"x"), 0)
+    assert set(place.names(place.root)) == {"x"}
+    assert (tmp_path / "disk/x").read_bytes() == b"x"
+    place.close()
+
+
 def test_a_vault_that_came_back_is_used(sshd, tmp_path):
     """A machine that refused us once is asked again by the next who needs it."""
     known = sshd.known_hosts.read_text()
@@ -47,3 +65,94 @@ def test_a_vault_that_came_back_is_used(sshd, tmp_path):
     sshd.known_hosts.write_text(known)
     assert place.look([place.root])[place.root].is_folder
     place.close()
+
+
+# Folders: a drive that must be mounted
+
+
+@pytest.fixture
+def fstab(tmp_path, monkeypatch):
+    """Another /etc/fstab, without a line."""
+    monkeypatch.setattr(folders, "FSTAB", str(tmp_path / "fstab"))
+    return tmp_path / "fstab"
+
+
+def refused_everywhere(place, match):
+    """Expect that nothing is taken in, and that nothing lies there afterwards."""
+    for act in (
+        lambda: place.names(place.root),
+        lambda: place.claim(f"{place.root}/mark", "mine"),
+        lambda: place.receive(f"{place.root}/x", io.BytesIO(b"x"), 0),
+    ):
+        with pytest.raises(Unreachable, match=match):
+            act()
+    assert os.listdir(place.root) == []
+
+
+def test_where_nothing_is_mounted_nothing_is_written(tmp_path, small_disk):
+    """A vault that names its mount point is there only while something is mounted on that."""
+    (tmp_path / "media/backups").mkdir(parents=True)
+    place = vault_place(Vault("usb", f"{tmp_path}/media/backups", mount=str(tmp_path / "media")))
+    refused_everywhere(place, "Vault 'usb': nothing is mounted at .*/media. Mount the drive")
+    (small_disk / "backups").mkdir()
+    place = vault_place(Vault("usb", f"{small_disk}/backups", mount=str(small_disk)))
+    assert place.receive(f"{place.root}/x", io.BytesIO(b"x"), 0).size_bytes == 1
+
+
+def test_a_link_away_from_the_drive_is_refused(tmp_path, small_disk):
+    """A folder that only seems to lie on the drive is not written into."""
+    (tmp_path / "elsewhere").mkdir()
+    (small_disk / "backups").symlink_to(tmp_path / "elsewhere")
+    place = vault_place(Vault("usb", f"{small_disk}/backups", mount=str(small_disk)))
+    refused_everywhere(place, "does not lie below")
+
+
+def test_what_fstab_expects_must_be_mounted(tmp_path, fstab, small_disk):
+    """Without a word in the settings, /etc/fstab is asked whether a drive belongs there."""
+    drive = tmp_path / "my drive"
+    (drive / "backups").mkdir(parents=True)
+    place = vault_place(Vault("usb", f"{drive}/backups"))
+    written = str(drive).replace(" ", r"\040")
+    fstab.write_text(f"# UUID=1 {written} ext4\n\nUUID=2 none swap sw 0 0\nnonsense\n")
+    assert place.names(place.root) == {}
+    fstab.write_text(f"UUID=1 {written} ext4 noauto 0 0\n")
+    refused_everywhere(place, "says that a drive belongs at .*/my drive, and nothing is mounted")
+    fstab.write_text(f"tmpfs {small_disk} tmpfs noauto 0 0\n")
+    place = vault_place(Vault("usb", str(small_disk)))
+    assert place.names(place.root) == {}
+
+
+def test_a_drive_of_which_no_file_says_that_it_must_be_mounted_is_known(
+    tmp_path, fstab, small_disk
+):
+    """The doctor can tell where a vault would be written beneath if its drive were away."""
+    (small_disk / "backups").mkdir()
+    assert folders.unnamed_mount(f"{small_disk}/backups") == str(small_disk)
+    fstab.write_text(f"tmpfs {small_disk} tmpfs noauto 0 0\n")
+    assert folders.unnamed_mount(f"{small_disk}/backups") == ""
+
+
+def test_a_share_whose_server_hangs_is_given_up(tmp_path, monkeypatch):
+    """A look that never ends is a vault that does not answer, and keeps nobody waiting."""
+    asked = threading.Event()
+    monkeypatch.setattr(folders, "ANSWER_LIMIT_S", 0.2)
+    monkeypatch.setattr(folders, "fstab_points", lambda: asked.wait(60) and frozenset())
+    place = vault_place(Vault("share", str(tmp_path)))
+    with pytest.raises(Unreachable, match=r"'share': .* did not answer within 0.2 s"):
+        place.names(place.root)
+    asked.set()
+
+
+def test_a_backup_without_its_drive_ends_with_warnings(little_stack, tmp_path):
+    """The backup is whole here, the vault is named, and nothing lies beneath the mount point."""
+    (tmp_path / "media/backups").mkdir(parents=True)
+    with little_stack.settings.open("a") as stream:
+        stream.write(
+            f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{tmp_path}/media/backups"\n'
+            f'mount = "{tmp_path}/media"\n'
+        )
+    told = little_stack.run("backup --runtag away")
+    assert told.returncode == 3
+    assert f"nothing is mounted at {tmp_path}/media" in told.stderr
+    assert os.listdir(tmp_path / "media/backups") == []
+    assert (little_stack.folder / "backups/away.manifest.json").exists()

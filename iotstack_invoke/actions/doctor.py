@@ -61,6 +61,7 @@ from ..settings import Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
 from ..targets import ANY_EXIT, device, entries, find_machine, read_text
+from ..vaults.folder import unnamed_mount
 from .coverage import idle_rows, look_at_services
 from .look import is_another, look_at_folder, look_at_stack
 from .room import Room, look_for_room
@@ -416,6 +417,11 @@ class _Backups:
         place, topic = self.site.vaults[name], f"vault {name}"
         place.names(place.root)
         yield probe(topic, place)
+        (vault,) = (each for each in self.site.settings.vaults if each.name == name)
+        drive = "" if vault.ssh or vault.mount else unnamed_mount(vault.folder)
+        if drive:
+            found = f"lies on the drive at {drive}; without it, copies would be written beneath"
+            yield warning(f"{topic} mount", found, f'add mount = "{drive}" to it in hosts.toml')
         yield judge_space(f"{topic} space", place.free_bytes(place.root), copy_bytes)
         newest = self._newest_good(name, place, place.root)
         yield from judge_age(f"last backup in {name}", newest, self.now)

@@ -5,15 +5,14 @@ A vault that does not answer fails only the jobs that need it, and each of them 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from typing import Any, cast
 
-from .errors import Unreachable
-from .hosts import LocalHost
-from .settings import Vault
-from .steps import Place
+from ..errors import Unreachable
+from ..settings import Vault
+from ..steps import Place
+from .folder import open_folder
 
 
 def vault_place(vault: Vault) -> Place:
@@ -23,16 +22,12 @@ def vault_place(vault: Vault) -> Place:
 
 def _open(vault: Vault) -> Place:
     if vault.ssh is None:
-        if not os.path.isdir(vault.folder):
-            raise Unreachable(
-                f"The folder of vault '{vault.name}' is not there: {vault.folder}. Is the drive "
-                "mounted? The folder is never made by us: it might lie beneath a mount point."
-            )
-        return LocalHost(vault.folder, vault.name)
-    from .remote import open_place  # Fabric takes a fifth of a second to import
+        return open_folder(vault)
+    from ..remote import open_place  # Fabric takes a fifth of a second to import
 
     place = open_place(vault.ssh, vault.folder, vault.name)
-    found = place.look([vault.folder]).get(vault.folder)
+    inside = f"{vault.folder}/."  # so a link to a folder is one
+    found = place.look([inside]).get(inside)
     if found is None or not found.is_folder:
         place.close()
         raise Unreachable(

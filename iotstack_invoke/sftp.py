@@ -1,0 +1,135 @@
+"""SFTP as a place needs it: names of any bytes, errors by their number, free space, synced files.
+
+Paramiko's client decodes names as UTF-8 or fails, keeps few numbers of errors, and does not speak
+the extensions of OpenSSH's server (PROTOCOL, section 4). Not for: what a place is (remote.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+
+import paramiko
+from paramiko.message import Message
+from paramiko.sftp import (
+    CMD_CLOSE,
+    CMD_EXTENDED,
+    CMD_EXTENDED_REPLY,
+    CMD_HANDLE,
+    CMD_NAME,
+    CMD_OPENDIR,
+    CMD_READDIR,
+    SFTP_EOF,
+    SFTP_NO_SUCH_FILE,
+    SFTP_OK,
+    SFTP_OP_UNSUPPORTED,
+    SFTP_PERMISSION_DENIED,
+)
+
+READ_BYTES = 255 * 1024
+"""What one request asks for. OpenSSH gives that much; a server that gives less may."""
+
+NUMBERS = {
+    SFTP_NO_SUCH_FILE: errno.ENOENT,
+    SFTP_PERMISSION_DENIED: errno.EACCES,
+    SFTP_OP_UNSUPPORTED: errno.ENOTSUP,
+}
+NOT_SPOKEN = frozenset({errno.ENOTSUP, errno.EACCES})
+"""How a server refuses an extension that it does not know, or is told not to speak."""
+
+
+def encoded(path: str) -> bytes:
+    """Return the bytes of a path, also where they are no UTF-8."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+class SftpSession(paramiko.SFTPClient):
+    """One SFTP session. Raises OSError, its number being None where the server says "Failure"."""
+
+    _request: Callable[..., tuple[int, Message]]
+
+    def entries(self, folder: str) -> dict[str, paramiko.SFTPAttributes]:
+        """Return the entries of a folder by name, links as links."""
+        kind, answer = self._request(CMD_OPENDIR, encoded(folder))
+        if kind != CMD_HANDLE:
+            raise paramiko.SFTPError("no handle for a folder")
+        handle = answer.get_binary()
+        found = {}
+        with contextlib.suppress(EOFError):  # the server's word for the end of the list
+            while True:
+                kind, answer = self._request(CMD_READDIR, handle)
+                if kind != CMD_NAME:
+                    raise paramiko.SFTPError("no names in a listing")
+                for _ in range(answer.get_int()):
+                    name = answer.get_binary().decode("utf-8", "surrogateescape")
+                    answer.get_binary()  # the line that `ls -l` would print
+                    found[name] = paramiko.SFTPAttributes()
+                    found[name]._unpack(answer)  # type: ignore[attr-defined]  # noqa: SLF001
+        self._request(CMD_CLOSE, handle)
+        return {name: each for name, each in found.items() if name not in (".", "..")}
+
+    def open_to_read(self, path: str, start: int = 0) -> paramiko.SFTPFile:
+        """Return a stream of a file's bytes, without the first `start`."""
+        stream = self.open(encoded(path), "rb", READ_BYTES)
+        stream.MAX_REQUEST_SIZE = READ_BYTES
+        stream.seek(start)
+        return stream
+
+    def free_bytes(self, folder: str) -> int | None:
+        """Return what fits into the file system of a folder, None where the server cannot say."""
+        try:
+            kind, answer = self._request(CMD_EXTENDED, b"statvfs@openssh.com", encoded(folder))
+        except OSError:
+            return None
+        if kind != CMD_EXTENDED_REPLY:
+            return None
+        _block, fragment, _blocks, _free, available = (int(answer.get_int64()) for _ in range(5))
+        return fragment * available
+
+    def sync(self, stream: paramiko.SFTPFile) -> None:
+        """Let what was written last through a power cut, where the server can see to that."""
+        try:
+            self._request(CMD_EXTENDED, b"fsync@openssh.com", stream.handle)
+        except OSError as error:
+            if error.errno not in NOT_SPOKEN:
+                raise
+
+    def put_in_place(self, old: str, new: str) -> None:
+        """Put `old` in the place of `new`: at once, or with a moment without any where it must be.
+
+        Plain SFTP renames nothing over a file. A server without OpenSSH's extension has the old
+        one removed first: what lies under a name is whole even so, or nothing lies there.
+        """
+        try:
+            self.posix_rename(encoded(old), encoded(new))
+        except OSError as error:
+            if error.errno not in NOT_SPOKEN:
+                raise
+        else:
+            return
+        try:
+            self.rename(encoded(old), encoded(new))
+        except OSError:
+            self.lstat(encoded(old))  # if that is missing, nothing is removed
+            self.remove(encoded(new))
+            self.rename(encoded(old), encoded(new))
+
+    def is_broken(self) -> bool:
+        """Tell whether the line is gone."""
+        channel = self.get_channel()
+        return channel is None or channel.closed
+
+    def _convert_status(self, answer: Message) -> None:
+        """Raise what a status means, with a number wherever it tells one."""
+        code = answer.get_int()
+        text = answer.get_binary().decode("utf-8", "replace")
+        if code == SFTP_OK:
+            return
+        if code == SFTP_EOF:
+            raise EOFError(text)
+        if code in NUMBERS:
+            number = NUMBERS[code]
+            raise OSError(number, text or os.strerror(number))
+        raise OSError(text or "Failure")

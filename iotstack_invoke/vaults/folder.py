@@ -1,0 +1,172 @@
+"""A vault in a folder of this machine: a USB drive, a mounted share, a folder of Dropbox.
+
+Nothing is written beneath a mount point: where a drive belongs and none is mounted, the vault is
+not there. Not for: other machines (remote.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, TypeVar
+
+from ..errors import StepFailed, Unreachable
+from ..hosts import LocalHost, read_chunk, within
+from ..settings import Vault
+from ..steps import FileFact, Received
+
+ANSWER_LIMIT_S = 30.0
+"""How long a look may take: the server of a mounted share may be gone for good."""
+MOUNTS = "/proc/self/mountinfo"
+FSTAB = "/etc/fstab"
+OCTAL = re.compile(r"\\([0-7]{3})")
+"""How blanks are written in both files (proc_pid_mountinfo(5), fstab(5))."""
+
+Answer = TypeVar("Answer")
+
+
+class FolderPlace(LocalHost):
+    """The folder, looked at before anything is made in it."""
+
+    def __init__(self, vault: Vault) -> None:
+        super().__init__(vault.folder, vault.name)
+        self._vault = vault
+
+    def check(self) -> None:
+        """Raise Unreachable where the folder is not there, or what should be mounted is not."""
+        self._answered(self._check)
+
+    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+        """Return what is there; a path that is not there has no entry."""
+        return self._answered(lambda: LocalHost.look(self, paths))
+
+    def names(self, folder: str) -> dict[str, FileFact]:
+        """Return the entries of a folder by name; {} where there is no such folder."""
+        self.check()
+        return self._answered(lambda: LocalHost.names(self, folder))
+
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder; what cannot be read has no entry."""
+        return self._answered(lambda: LocalHost.contents(self, folder, names))
+
+    def free_bytes(self, folder: str) -> int | None:
+        """Return what fits into the file system of `folder`."""
+        return self._answered(lambda: LocalHost.free_bytes(self, folder))
+
+    def claim(self, path: str, line: str) -> str:
+        """Make a file of one line where there is none, and return the line that is in it then."""
+        self.check()
+        return super().claim(path, line)
+
+    @contextmanager
+    def create(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream into a file, as LocalHost does, on the drive that is meant."""
+        self.check()
+        with super().create(path, start) as stream:
+            yield stream
+
+    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
+        """Write a stream behind the first `start` bytes of `path`, and read all of it back.
+
+        From the drive where the kernel lets go of what it has in memory, as Linux does.
+        """
+        with self.create(path, start) as target:
+            while chunk := read_chunk(source):
+                target.write(chunk)
+        os.utime(path, (modified_s, modified_s))
+        digest, size = hashlib.sha256(), 0
+        with self.read(path) as arrived:
+            if hasattr(os, "posix_fadvise"):  # a Mac has none
+                os.posix_fadvise(arrived.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while chunk := read_chunk(arrived):
+                digest.update(chunk)
+                size += len(chunk)
+        return Received(size, digest.hexdigest())
+
+    def _answered(self, ask: Callable[[], Answer]) -> Answer:
+        try:
+            return within(ANSWER_LIMIT_S, f"The folder {self.root}", ask)
+        except Unreachable:
+            raise
+        except StepFailed as error:
+            why = f"{error} Is the machine on that it is mounted from?"
+            raise Unreachable(f"Vault '{self.name}': {why}") from error
+
+    def _check(self) -> None:
+        folder, mount = os.path.realpath(self.root), self._vault.mount
+        if mount:
+            if not is_mounted(os.path.realpath(mount)):
+                raise Unreachable(f"Vault '{self.name}': nothing is mounted at {mount}. {ADVICE}")
+            if not _lies_in(folder, os.path.realpath(mount)):
+                raise Unreachable(
+                    f"Vault '{self.name}': {self.root} is a link to {folder}, which does not lie "
+                    f"below {mount}. Correct `folder` or `mount` in hosts.toml."
+                )
+        else:
+            for each in sorted(fstab_points()):
+                if _lies_in(folder, each) and not is_mounted(each):
+                    raise Unreachable(
+                        f"Vault '{self.name}': {FSTAB} says that a drive belongs at {each}, and "
+                        f"nothing is mounted there. {ADVICE}"
+                    )
+        if not os.path.isdir(folder):
+            raise Unreachable(
+                f"The folder of vault '{self.name}' is not there: {self.root}. Is the drive "
+                "mounted? The folder is never made by us: it might lie beneath a mount point."
+            )
+
+
+ADVICE = "Mount the drive, and run the same command again; nothing was written beneath."
+
+
+def open_folder(vault: Vault) -> FolderPlace:
+    """Return the place of a vault in a folder; raises Unreachable where it is not there now."""
+    place = FolderPlace(vault)
+    place.check()
+    return place
+
+
+def unnamed_mount(folder: str) -> str:
+    """Return the mount point on which a folder lies now and of which no file says that it must.
+
+    '' where it lies on the root's disk, or /etc/fstab names the mount point.
+    """
+    above = [each for each in mount_points() if _lies_in(os.path.realpath(folder), each)]
+    nearest = max(above, key=len, default="/")
+    return "" if nearest == "/" or nearest in fstab_points() else nearest
+
+
+def is_mounted(folder: str) -> bool:
+    """Tell whether something is mounted on a folder now; a Mac has no list of mount points."""
+    return folder in mount_points() or os.path.ismount(folder)
+
+
+def mount_points() -> frozenset[str]:
+    """Return the folders on which something is mounted now (proc_pid_mountinfo(5))."""
+    return _fields(MOUNTS, 4)
+
+
+def fstab_points() -> frozenset[str]:
+    """Return the folders on which /etc/fstab says that something belongs."""
+    return frozenset(each for each in _fields(FSTAB, 1) if each.startswith("/"))
+
+
+def _fields(file: str, number: int) -> frozenset[str]:
+    """Return one field of each line of a file, {} where there is no such file."""
+    try:
+        with open(file, encoding="utf-8", errors="surrogateescape") as stream:
+            lines = [line.split() for line in stream if not line.lstrip().startswith("#")]
+    except OSError:
+        return frozenset()
+    return frozenset(
+        OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[number])
+        for fields in lines
+        if len(fields) > number
+    )
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return os.path.commonpath((path, folder)) == folder

@@ -1,0 +1,22 @@
+"""One suite for every kind of place: `kind` is each of them in turn."""
+
+import pytest
+from kinds import KINDS
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """What the kinds started and share; `stop()` is called on each at the end."""
+    running = {}
+    yield running
+    for each in running.values():
+        each.stop()
+
+
+@pytest.fixture(params=KINDS)
+def kind(request, tmp_path, servers, monkeypatch):
+    """A kind of place, with an empty folder."""
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    made = KINDS[request.param](tmp_path, servers)
+    yield made
+    made.close()
