@@ -122,7 +122,14 @@ class LocalHost:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
+    def receive(
+        self,
+        path: str,
+        source: IO[bytes],
+        modified_s: float,
+        start: int = 0,
+        size_bytes: int | None = None,  # noqa: ARG002
+    ) -> Received:
         """Write a stream behind the first `start` bytes of `path`, synced, and hash all of it."""
         digest, size = hashlib.sha256(), 0
         if start:

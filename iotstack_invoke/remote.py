@@ -206,7 +206,14 @@ class SshHost:
         """Make a file of one line where there is none, and return the line that is in it then."""
         return self.run(_script(CLAIM, path, line)).out.rstrip("\n")
 
-    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
+    def receive(
+        self,
+        path: str,
+        source: IO[bytes],
+        modified_s: float,
+        start: int = 0,
+        size_bytes: int | None = None,  # noqa: ARG002
+    ) -> Received:
         """Write a stream to `path`, synced, and hash what lies there afterwards."""
         when = time.strftime("%Y%m%d%H%M.%S", time.gmtime(modified_s))
         command = _script(RECEIVE, path, when, str(start))
@@ -393,7 +400,14 @@ class SftpPlace:
             sftp.remove(encoded(path))
             raise self._refused(sftp, path) from error
 
-    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
+    def receive(
+        self,
+        path: str,
+        source: IO[bytes],
+        modified_s: float,
+        start: int = 0,
+        size_bytes: int | None = None,  # noqa: ARG002
+    ) -> Received:
         """Write a stream behind the first `start` bytes of `path`, and read all of it back.
 
         What arrived stays where it breaks off.

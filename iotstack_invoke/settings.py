@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ class Ssh:
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """A place where copies of sets live: a folder of another machine, or of this one.
+    """A place where copies of sets live: a folder of another machine, of this one, or of a cloud.
 
     Without a policy of its own nothing is ever removed there.
     """
@@ -76,6 +77,13 @@ class Vault:
     policy: Policy | None = None
     mount: str = ""
     """Where something must be mounted, for the folder to be the one that is meant."""
+    remote: str = ""
+    """The remote of rclone's that `folder` begins with, and its colon."""
+
+    @property
+    def is_far(self) -> bool:
+        """Whether its files are on another machine."""
+        return self.ssh is not None or bool(self.remote)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +188,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "kind": str,
         "folder": str,
         "mount": str,
+        "remote": str,
         "host": str,
         "user": str,
         "port": int,
@@ -214,13 +223,16 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
 }
 _NEEDED = {
     "exclude": ("path", "reason"),
-    "vaults": ("name", "kind", "folder"),
+    "vaults": ("name", "kind"),
     "hosts": ("name", "host"),
     "services": ("name",),
 }
 ROLES = ("live", "test")
 _TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault"})
 """Words of the rules and of --from, which no vault can bear."""
+_VAULT_KINDS = ("ssh", "folder", "rclone")
+_REMOTE = re.compile(r"[\w.+@][\w.+@ -]*:.*[^/].*")
+"""A remote's name by rclone's own grammar, a colon, and a folder in it."""
 _SSH_KEYS = ("host", "user", "port", "key", "ssh_config", "known_hosts")
 _WORDS = {
     str: "a text in quotes",
@@ -321,9 +333,16 @@ def _policy_keys(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _vault(each: Mapping[str, Any]) -> Vault:
+    policy = _policy_keys(each)
+    if each["kind"] == "rclone":
+        return Vault(
+            name=each["name"],
+            folder=each["remote"].rstrip("/"),
+            policy=read_policy(policy) if policy else None,
+            remote=f"{each['remote'].partition(':')[0]}:",
+        )
     here = each["kind"] == "folder"
     folder = os.path.expanduser(each["folder"]).rstrip("/") or "/"
-    policy = _policy_keys(each)
     return Vault(
         name=each["name"],
         folder=folder if here else _far_folder(each["folder"]),
@@ -405,9 +424,15 @@ def _mistakes(content: Mapping[str, Any]) -> list[str]:
             continue
         for number, entry in enumerate(entries, 1):
             found += _wrong(f"{title} number {number}", entry, _KEYS[section])
-            missing = [key for key in _NEEDED[section] if key not in entry]
+            missing = [key for key in _needed(section, entry) if key not in entry]
             found += [f"{title} number {number}: '{key}' is missing" for key in missing]
     return found
+
+
+def _needed(section: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    if section != "vaults":
+        return _NEEDED[section]
+    return (*_NEEDED[section], "remote" if entry.get("kind") == "rclone" else "folder")
 
 
 def _wrong(
@@ -506,8 +531,9 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
             taken = ", ".join(sorted(_TAKEN_NAMES))
             found.append(f"{where}: a name is one word, used once, and none of {taken}")
         names.add(name)
-        if kind not in ("ssh", "folder", None):
-            found.append(f"{where}: kind = {kind!r} must be 'ssh' or 'folder'")
+        if kind not in (*_VAULT_KINDS, None):
+            found.append(f"{where}: kind = {kind!r} must be 'ssh', 'folder' or 'rclone'")
+        found += _remote_mistakes(where, each)
         if kind == "ssh" and not each.get("host"):
             found.append(f"{where}: 'host' is missing")
         found += _ssh_mistakes(where, each)
@@ -533,6 +559,22 @@ def _mount_mistakes(vault: Mapping[str, Any]) -> Iterator[str]:
         yield f"mount = {vault['mount']!r} must be a folder below /, where a drive is mounted"
     elif "folder" in vault and not f"{folder}/".startswith(f"{mount}/"):
         yield f"folder = {vault['folder']!r} must lie below mount = {vault['mount']!r}"
+
+
+def _remote_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the remote of a vault: it takes the place of folder and host."""
+    if vault.get("kind") != "rclone":
+        if "remote" in vault and vault.get("kind") in _VAULT_KINDS:
+            yield f"{where}: 'remote' is for kind = 'rclone'"
+        return
+    for key in ("folder", *_SSH_KEYS):
+        if key in vault:
+            yield f"{where}: '{key}' is not for kind = 'rclone'"
+    if not _REMOTE.fullmatch(vault.get("remote", "any:any")):
+        yield (
+            f"{where}: remote = {vault['remote']!r} must name a remote of `rclone config` and a "
+            "folder in it: 'dropbox:IOTstack/backups'"
+        )
 
 
 def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -190,10 +190,18 @@ class Place(Protocol):
         """
         ...
 
-    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
+    def receive(
+        self,
+        path: str,
+        source: IO[bytes],
+        modified_s: float,
+        start: int = 0,
+        size_bytes: int | None = None,
+    ) -> Received:
         """Write a stream to `path`, synced, behind the first `start` bytes that lie there.
 
         The caller names the partial path; size and hash returned are those of the whole file.
+        `size_bytes`: how many the stream gives, where that is known: clouds want to be told first.
         """
         ...
 

@@ -110,7 +110,13 @@ class Send:
         scene.moved(start)
         with source.read(self.source.absolute, start) as stream:
             counted = _Counted(stream, scene, start)
-            received = target.receive(self.target.partial, counted, fact.modified_s, start)  # type: ignore[arg-type]
+            received = target.receive(
+                self.target.partial,
+                counted,  # type: ignore[arg-type]
+                fact.modified_s,
+                start,
+                fact.size_bytes - start,
+            )
         sent = known if start else counted.digest.hexdigest()
         if start and received.sha256 != known:
             target.remove([self.target.partial])

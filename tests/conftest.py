@@ -4,6 +4,7 @@ import subprocess
 
 import hypothesis
 import pytest
+from cloud import KINDS, Cloud, require_rclone
 from scenes import LittleStack
 from sshd import Sshd, require_sshd
 
@@ -35,6 +36,28 @@ def start_sshd(tmp_path, monkeypatch):
 def sshd(start_sshd):
     """An sshd that takes commands and files."""
     return start_sshd()
+
+
+@pytest.fixture
+def start_cloud(tmp_path, monkeypatch):
+    """Start a cloud of a kind that rclone serves; rclone knows it, and all are gone at the end."""
+    require_rclone()
+    running = []
+
+    def start(kind, name="cloud"):
+        running.append(Cloud(tmp_path / name, kind))
+        monkeypatch.setenv("RCLONE_CONFIG", str(running[-1].settings))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()
+
+
+@pytest.fixture(params=KINDS)
+def cloud(request, start_cloud):
+    """A cloud of each kind."""
+    return start_cloud(request.param)
 
 
 @pytest.fixture

@@ -293,7 +293,7 @@ def test_two_vaults_have_two_names():
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        ('kind="ftp"\nfolder="f"', ["kind = 'ftp' must be 'ssh' or 'folder'"]),
+        ('kind="ftp"\nfolder="f"', ["kind = 'ftp' must be 'ssh', 'folder' or 'rclone'"]),
         ('kind="ssh"\nfolder="f"', ["'host' is missing"]),
         ('kind="ssh"\nfolder="f"\nhost=""', ["'host' is missing"]),
         (
@@ -326,11 +326,47 @@ def test_two_vaults_have_two_names():
             'kind="folder"\nfolder="/f/m"\nmount="m"',
             ["mount = 'm' must be a folder below /, where a drive is mounted"],
         ),
+        ('kind="folder"\nfolder="/f"\nremote="a:b"', ["'remote' is for kind = 'rclone'"]),
+        (
+            'kind="rclone"\nremote="a:b"\nfolder="/f"\nhost="h"',
+            ["'folder' is not for kind = 'rclone'", "'host' is not for kind = 'rclone'"],
+        ),
     ],
 )
 def test_a_vault_is_told_what_its_kind_needs(lines, told):
     """What a kind of vault must have, and what it cannot have, is told by the vault's name."""
     assert mistakes(f'[[vaults]]\nname="nas"\n{lines}') == [f"[[vaults]] 'nas': {t}" for t in told]
+
+
+def test_a_vault_in_a_cloud_is_a_remote_and_a_folder_in_it():
+    """It is far away, begins with the remote's name, and has a policy as any other."""
+    (vault,) = read(
+        '[[vaults]]\nname = "box"\nkind = "rclone"\nremote = "my box:IOTstack/backups/"\nkeep = 3'
+    ).vaults
+    assert vault == Vault("box", "my box:IOTstack/backups", None, Policy(keep=3), remote="my box:")
+    assert vault.is_far
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "",
+        "dropbox",
+        "dropbox:",
+        "dropbox:/",
+        "/srv/x",
+        ":webdav,user=x,pass=y:z",
+        "a,pass=b:c",
+        "-x:y",
+    ],
+)
+def test_a_remote_that_is_none_is_told(remote):
+    """A remote has a name and a folder; one that is written out would show its password to all."""
+    (told,) = mistakes(f'[[vaults]]\nname="box"\nkind="rclone"\nremote="{remote}"')
+    assert told == (
+        f"[[vaults]] 'box': remote = {remote!r} must name a remote of `rclone config` and a "
+        "folder in it: 'dropbox:IOTstack/backups'"
+    )
 
 
 def test_a_service_of_ones_own_goes_into_the_table():
@@ -754,7 +790,7 @@ def test_the_sample_has_its_commented_blocks():
         *["# [[stack.exclude]]"] * 4,
         *["# [[services]]"] * 3,
         '# before_backup = [{ run = ["/home/pi/bin/dump-mariadb"], limit_s = 600 }]',
-        *["# [[vaults]]"] * 2,
+        *["# [[vaults]]"] * 3,
         "# [[hosts]]",
     ]
 
@@ -777,7 +813,7 @@ def test_each_commented_block_of_the_sample_is_right(number):
 
 
 def test_all_commented_blocks_of_the_sample_are_right_together():
-    """Taking every # off gives four exclusions, hooks, both kinds of vault and a host."""
+    """Taking every # off gives four exclusions, hooks, each kind of vault and a host."""
     lines, blocks = sample_blocks()
     told = read(uncommented(lines, {number for block in blocks for number in block}))
     assert told.stack.sudo is False
@@ -786,6 +822,7 @@ def test_all_commented_blocks_of_the_sample_are_right_together():
     assert [(vault.name, vault.ssh is None) for vault in told.vaults] == [
         ("nas", False),
         ("usb", True),
+        ("dropbox", True),
     ]
     assert told.vaults[0].ssh.user == "wash"
     assert [hook.may_fail for hook in told.hooks.after_backup] == [True]

@@ -42,7 +42,7 @@ class Box(LocalHost):
     def free_bytes(self, folder):
         return self.free
 
-    def receive(self, path, source, modified_s, start=0):
+    def receive(self, path, source, modified_s, start=0, size_bytes=None):
         data = b""
         while chunk := source.read(100_000):
             data += chunk

@@ -80,7 +80,7 @@ def copies_at(site: Site, at: str, checks: Checks) -> tuple[Copy, ...]:
         return tuple(Copy(at, site.host, site.backups, each, far=False) for each in sets)
     place = site.vaults[at]
     sets = gather_sets(place.names(place.root), None, failed_at(checks, at))
-    far = any(each.ssh is not None for each in site.settings.vaults if each.name == at)
+    far = any(each.is_far for each in site.settings.vaults if each.name == at)
     return tuple(Copy(at, place, place.root, each, far=far) for each in sets)
 
 

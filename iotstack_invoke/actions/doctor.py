@@ -404,9 +404,11 @@ class _Backups:
             except Interrupted:
                 raise
             except IotstackError as error:
-                ssh = next(v.ssh for v in self.site.settings.vaults if v.name == name)
-                if ssh:
-                    return (unreached(topic, error, name, ssh),)
+                vault = next(v for v in self.site.settings.vaults if v.name == name)
+                if vault.ssh:
+                    return (unreached(topic, error, name, vault.ssh),)
+                if vault.remote:
+                    return (failed(topic, str(error), f"rclone lsd {vault.remote} says more"),)
                 return (
                     failed(topic, str(error), "mount it, or correct its folder in hosts.toml"),
                 )

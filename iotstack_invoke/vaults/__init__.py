@@ -21,6 +21,10 @@ def vault_place(vault: Vault) -> Place:
 
 
 def _open(vault: Vault) -> Place:
+    if vault.remote:
+        from .rclone import open_rclone
+
+        return open_rclone(vault.folder, vault.name)
     if vault.ssh is None:
         return open_folder(vault)
     from ..remote import open_place  # Fabric takes a fifth of a second to import

@@ -68,7 +68,14 @@ class FolderPlace(LocalHost):
         with super().create(path, start) as stream:
             yield stream
 
-    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
+    def receive(
+        self,
+        path: str,
+        source: IO[bytes],
+        modified_s: float,
+        start: int = 0,
+        size_bytes: int | None = None,  # noqa: ARG002
+    ) -> Received:
         """Write a stream behind the first `start` bytes of `path`, and read all of it back.
 
         From the drive where the kernel lets go of what it has in memory, as Linux does.

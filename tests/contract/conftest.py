@@ -2,6 +2,9 @@
 
 import pytest
 from kinds import KINDS
+from rclone_kinds import KINDS as CLOUDS
+
+EVERY = {**KINDS, **CLOUDS}
 
 
 @pytest.fixture(scope="session")
@@ -13,10 +16,10 @@ def servers():
         each.stop()
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=EVERY)
 def kind(request, tmp_path, servers, monkeypatch):
     """A kind of place, with an empty folder."""
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    made = KINDS[request.param](tmp_path, servers)
+    made = EVERY[request.param](tmp_path, servers)
     yield made
     made.close()

@@ -10,6 +10,7 @@ A kind gives
     fill(left_bytes), make_room()
     odd_names   whether names that are no UTF-8 text, and those with line breaks, can be stored
     odd_files   whether pipes and links can lie there
+    keeps_dates whether a file has the date that it is sent with
 """
 
 import contextlib
@@ -44,6 +45,7 @@ class Kind:
 
     odd_names = True
     odd_files = True
+    keeps_dates = True
 
     def __init__(self, folder):
         self.disk = folder / "disk"

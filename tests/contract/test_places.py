@@ -116,7 +116,8 @@ def test_what_is_sent_is_what_lies_there(kind, copy, size):
     assert os.listdir(kind.raw) == [copy.final.name]
     path = copy.target.absolute
     (fact,) = kind.place.look([path]).values()
-    assert (fact.size_bytes, fact.modified_s, fact.is_file) == (size, MODIFIED_S, True)
+    assert (fact.size_bytes, fact.is_file) == (size, True)
+    assert fact.modified_s == MODIFIED_S or not kind.keeps_dates
     with kind.place.read(path) as stream:
         assert stream.read() == data
     with kind.place.read(path, size // 2) as stream:
@@ -235,6 +236,7 @@ def test_a_byte_that_changed_on_the_way_is_found(kind, pi, copy):
     copy.holds(BIG)
 
     def flip():
+        until(lambda: copy.partial.stat().st_size)
         with open(copy.partial, "r+b", buffering=0) as stream:
             (first,) = stream.read(1)
             stream.seek(0)

@@ -1,0 +1,355 @@
+"""A vault in any of the clouds that the `rclone` program knows, one program for each question.
+
+Its remotes are made by `rclone config`: we read and write none of rclone's settings, and no word
+of ours is a password. It is asked by lsjson, cat, copy, about and `backend features`; what changes
+something is rcat, moveto, deletefile and mkdir. Never `sync`: it removes there what is gone here.
+Exit codes: https://rclone.org/docs/#exit-code. Known to do with rclone 1.60.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import cached_property
+from typing import IO, Any
+
+from .. import children
+from ..errors import Interrupted, StepFailed, Unreachable
+from ..hosts import CHUNK_BYTES, LocalHost, piped, read_chunk
+from ..steps import FileFact, Received
+from .marks import claim_by_marks
+
+RCLONE = (
+    "rclone",
+    "--quiet",
+    "--ask-password=false",  # nobody is there under cron
+    "--retries=1",  # rules try again; of a stream rclone could not
+    "--low-level-retries=3",
+    "--contimeout=20s",
+)
+ASK_LIMIT_S = 300.0
+TRANSFER_LIMIT_S = 24 * 3600.0
+AT_ONCE = 4
+"""How many files are removed at the same time; as many as rclone itself moves."""
+NO_FOLDER, NO_FILE = 3, 4
+PREFIX = re.compile(
+    r"^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?((ERROR|NOTICE|CRITICAL) *: |Fatal error: )?"
+    r"(Failed to [\w-]+( with \d+ errors: last error was)?: )?"
+)
+SPECIAL = re.compile(r"[\\*?\[\]{}]")
+"""What has a meaning in the patterns of rclone's filters."""
+FULL = re.compile(
+    r"no space left|quota|insufficient ?(storage|space)|\b507 [A-Z]|storage .*full", re.IGNORECASE
+)
+NO_REMOTE = re.compile(r"didn't find section in config file", re.IGNORECASE)
+SETTINGS = re.compile(r"load config file|decrypt|ask for password|config.*password", re.IGNORECASE)
+REFUSED = re.compile(r"\b4(?!08|23|25|29)\d\d [A-Z][a-z]|SSH_FX_FAILURE")
+"""What a server says that will say so again; a full disk is a "405 Method Not Allowed" to some."""
+SHUT_OUT = re.compile(
+    r"\b40[13] [A-Z]|unauthori[sz]ed|unable to authenticate|permission denied|access.?denied|"
+    r"invalid_grant|token.*expired|knownhosts|read-only",
+    re.IGNORECASE,
+)
+
+
+def open_rclone(root: str, name: str) -> RclonePlace:
+    """Return the place; raises Unreachable where there is no rclone here."""
+    if shutil.which("rclone") is None:
+        raise Unreachable(
+            f"Vault '{name}' needs the program rclone, which is not here. Install it: "
+            "sudo apt-get install rclone"
+        )
+    return RclonePlace(root, name)
+
+
+class RclonePlace:
+    """A folder of one of rclone's remotes; its paths are `remote:folder/name`.
+
+    It is made by the first copy: many clouds know no empty folders. A file bears the time when it
+    came.
+    """
+
+    resumes = False
+
+    def __init__(self, root: str, name: str) -> None:
+        self.root = root
+        self.name = name
+        self._claiming = threading.Lock()
+
+    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+        """Return what is there, in one program for each folder."""
+        asked = list(paths)
+        if len(asked) == 1:
+            told = self._stat(asked[0])
+            return {asked[0]: _fact(told)} if told else {}
+        found = {}
+        for folder in sorted({_folder_of(path) for path in asked}):
+            names = self.names(folder)
+            for path in asked:
+                name = path.removeprefix(folder).removeprefix("/")
+                if _folder_of(path) == folder and name in names:
+                    found[path] = names[name]
+        return found
+
+    def names(self, folder: str) -> dict[str, FileFact]:
+        """Return the entries of a folder by name; {} where there is no such folder."""
+        # Or else S3 and its kin are asked once more for the time of each file.
+        words = ("lsjson", "--no-mimetype", "--use-server-modtime", folder)
+        code, out = self._ask(f"listing {folder}", *words, accept=(0, NO_FOLDER))
+        return {} if code else {each["Name"]: _fact(each) for each in self._read_json(out)}
+
+    @contextlib.contextmanager
+    def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream of a file's bytes; raises StepFailed at the end if it was cut short."""
+        said: list[str] = []
+        offset = ("--offset", str(start)) if start else ()
+        words = (*RCLONE, "cat", *offset, path)
+        with piped(words, lambda _, line: said.append(line), TRANSFER_LIMIT_S) as (process, end):
+            assert process.stdout is not None  # noqa: S101 - we asked for a pipe
+            yield process.stdout
+            if process.stdout.closed or process.stdout.read(1):
+                return  # whoever reads has seen enough
+            code = end()
+        if code:
+            raise self._failure(f"reading {path}", code, said)
+
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder, by one program, through a scratch folder here."""
+        asked = [name for name in names if "\n" not in name]
+        if not asked:
+            return {}
+        patterns = "".join(f"/{_pattern(name)}\n" for name in asked).encode()
+        with tempfile.TemporaryDirectory(prefix="iotstack-") as scratch:
+            self._ask(
+                f"reading files of {folder}",
+                *(
+                    "copy",
+                    "--max-depth=1",
+                    "--ignore-checksum",
+                    "--include-from=-",
+                    folder,
+                    scratch,
+                ),
+                source=io.BytesIO(patterns),
+                accept=(0, NO_FOLDER),
+            )
+            return LocalHost(scratch).contents(scratch, asked)
+
+    def claim(self, path: str, line: str) -> str:
+        """Make a file of one line where there is none, and return the line that is in it then.
+
+        No cloud makes a file only where there is none: see marks.py.
+        """
+        with self._claiming:  # jobs of one run would take each other's mark away
+            return claim_by_marks(self, path, line)
+
+    def receive(
+        self,
+        path: str,
+        source: IO[bytes],
+        modified_s: float,  # noqa: ARG002 - not every cloud keeps it
+        start: int = 0,
+        size_bytes: int | None = None,
+    ) -> Received:
+        """Write a stream to `path`, and hash what lies there then.
+
+        Where it breaks off, what arrived may lie there. A stream of unknown size is read whole
+        first: without the size rclone would put it on this disk for many a cloud.
+        """
+        assert start == 0  # noqa: S101 - no cloud goes on with a file
+        self._refuse_halves()
+        if size_bytes is None:
+            content = b"".join(iter(lambda: read_chunk(source), b""))
+            source, size_bytes = io.BytesIO(content), len(content)
+        words = ("rcat", "--size", str(size_bytes), path)
+        self._ask(f"sending {path}", *words, source=source, limit_s=TRANSFER_LIMIT_S)
+        return self._proven(path)
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a small file at once, unproven."""
+        words = ("rcat", "--size", str(len(content)), path)
+        self._ask(f"writing {path}", *words, source=io.BytesIO(content))
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder, where the cloud knows empty ones."""
+        self._ask(f"making {path}", "mkdir", path)
+
+    def free_bytes(self, folder: str) -> int | None:
+        """Return what fits in there, or None where the cloud does not say."""
+        with contextlib.suppress(StepFailed):
+            _, out = self._ask("asking for room", "about", "--json", folder)
+            free = self._read_json(out).get("free")
+            return free if isinstance(free, int) else None
+        return None
+
+    def rename(self, old: str, new: str) -> None:
+        """Put `old` in the place of `new`, on the far side.
+
+        Of two that are there, rclone removes `new` first: if it stops here, `old` is left. Without
+        --ignore-times it would remove `old` alone where both have the same size.
+        """
+        self._refuse_halves()
+        words = ("moveto", "--ignore-times", old, new)
+        self._ask(f"renaming {old}", *words, limit_s=TRANSFER_LIMIT_S)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files; one that is not there is as good as removed."""
+        with ThreadPoolExecutor(AT_ONCE) as several:
+            list(several.map(self._remove, paths))
+
+    def close(self) -> None:
+        """Do nothing: each program ends by itself."""
+
+    def _remove(self, path: str) -> None:
+        try:
+            self._ask(f"removing {path}", "deletefile", path, accept=(0, NO_FOLDER, NO_FILE))
+        except StepFailed:  # 1.60 ends with 1 as well where there is none
+            if self._stat(path):
+                raise
+
+    def _stat(self, path: str, *more: str) -> dict[str, Any] | None:
+        """Return what lsjson tells of one path, None where nothing is there."""
+        words = ("lsjson", "--stat", "--no-mimetype", "--use-server-modtime", *more, path)
+        code, out = self._ask(f"looking at {path}", *words, accept=(0, NO_FOLDER, NO_FILE))
+        return None if code else self._read_json(out)
+
+    def _proven(self, path: str) -> Received:
+        """Return size and hash of what lies there: by the cloud if it can, or else read back."""
+        if "sha256" in self._features["Hashes"]:
+            told = self._stat(path, "--hash-type=sha256") or {}
+            sha256 = (told.get("Hashes") or {}).get("sha256")
+            if sha256:
+                return Received(told["Size"], sha256)
+        digest, size = hashlib.sha256(), 0
+        with self.read(path) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+        return Received(size, digest.hexdigest())
+
+    @cached_property
+    def _features(self) -> dict[str, Any]:
+        """What the kind of cloud can do."""
+        _, out = self._ask(f"opening {self.root}", "backend", "features", self.root)
+        told = self._read_json(out)
+        return {"Hashes": told.get("Hashes") or [], "Features": told.get("Features") or {}}
+
+    def _refuse_halves(self) -> None:
+        """Raise StepFailed where a rename would send the bytes once more, under the final name."""
+        can = self._features["Features"]
+        if not (can.get("Move") or can.get("Copy")):
+            raise StepFailed(
+                f"Vault '{self.name}': {self.root} can neither rename nor copy a file by itself, "
+                "so a half copy could lie there under the name of a whole one. Take another cloud."
+            )
+
+    def _read_json(self, out: bytes) -> Any:
+        try:
+            return json.loads(out)
+        except ValueError as error:
+            raise Unreachable(
+                f"Vault '{self.name}': rclone's answer cannot be read: {error}. rclone 1.60 or "
+                "later is needed: rclone version",
+                again=True,
+            ) from error
+
+    def _ask(
+        self,
+        doing: str,
+        *words: str,
+        source: IO[bytes] | None = None,
+        accept: tuple[int, ...] = (0,),
+        limit_s: float = ASK_LIMIT_S,
+    ) -> tuple[int, bytes]:
+        """Run rclone, feed it `source`, and return its exit code and output."""
+        said: list[str] = []
+        with piped(
+            (*RCLONE, *words), lambda _, line: said.append(line), limit_s, feed=source is not None
+        ) as (process, end):
+            if source is not None:
+                assert process.stdin is not None  # noqa: S101 - we asked for pipes
+                with contextlib.suppress(BrokenPipeError):  # its exit code and words say more
+                    while chunk := read_chunk(source):
+                        process.stdin.write(chunk)
+                    process.stdin.close()
+            assert process.stdout is not None  # noqa: S101
+            out = process.stdout.read()
+            code = end()
+        if code not in accept:
+            raise self._failure(doing, code, said, limit_s)
+        return code, out
+
+    def _failure(
+        self, doing: str, code: int, said: list[str], limit_s: float = TRANSFER_LIMIT_S
+    ) -> StepFailed:
+        """Return what failed, in words for people; raises Interrupted where we are ending."""
+        if children.ending():
+            raise Interrupted(-code if code < 0 else 15)
+        why = f"it did not end within {limit_s:g} s" if code < 0 else _last_words(said, code)
+        what = f"Vault '{self.name}': {doing} failed: {why}."
+        remote = f"{self.root.partition(':')[0]}:"
+        if FULL.search(why):
+            return StepFailed(f"{what} Make room there and run the same command again.")
+        if NO_REMOTE.search(why):
+            return Unreachable(
+                f"Vault '{self.name}': rclone knows no remote {remote} here. `rclone listremotes` "
+                "names those there are, `rclone config` makes one. Is it another user's? "
+                "RCLONE_CONFIG in the environment names the file with its settings."
+            )
+        if SETTINGS.search(why):
+            return Unreachable(
+                f"{what} Try `rclone listremotes`. Settings under a password need "
+                "RCLONE_CONFIG_PASS in the environment, under cron too."
+            )
+        if SHUT_OUT.search(why):
+            return Unreachable(
+                f"{what} Does `rclone lsd {remote}` work? If not, log in anew: "
+                f"`rclone config reconnect {remote}`, or correct it with `rclone config`."
+            )
+        if code in (NO_FOLDER, NO_FILE):
+            return StepFailed(what)
+        if REFUSED.search(why):
+            return StepFailed(
+                f"{what} It may be full, or read-only: look there, make room, and run the same "
+                "command again."
+            )
+        return Unreachable(f"{what} `rclone lsd {remote}` says more.", again=True)
+
+
+def _last_words(said: list[str], code: int) -> str:
+    """Return why rclone failed: its own last sentence, for a server's answer may be a page."""
+    lines = [line.strip() for line in said if line.strip()]
+    own = [line for line in lines if "Failed to " in line] or lines
+    return PREFIX.sub("", own[-1]).rstrip(".") if own else f"exit {code}"
+
+
+def _fact(told: dict[str, Any]) -> FileFact:
+    """Return what lsjson tells of an entry; a document without a size is no file."""
+    modified_s = 0.0
+    with contextlib.suppress(ValueError):  # "" where the cloud knows no time
+        modified_s = datetime.fromisoformat(told.get("ModTime", "")).timestamp()
+    size, is_folder = told["Size"], told["IsDir"]
+    other = "document" if size < 0 and not is_folder else ""
+    return FileFact(max(size, 0), modified_s, is_folder, other)
+
+
+def _folder_of(path: str) -> str:
+    """Return the folder that a path of a remote lies in."""
+    remote, _, inside = path.partition(":")
+    folder, slash, _ = inside.rpartition("/")
+    return f"{remote}:{folder or slash}"
+
+
+def _pattern(name: str) -> str:
+    """Return the pattern of rclone's filters that fits one name; blanks at its ends count."""
+    text = SPECIAL.sub(r"\\\g<0>", name)
+    return f"{text[:-1]}[ ]" if text.endswith(" ") else text

@@ -1,0 +1,340 @@
+"""Vaults in a cloud: real servers, reached by the real rclone; nothing half, nothing secret told."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from cloud import KINDS
+from scenes import LittleStack, PlainScene
+
+from iotstack_invoke.errors import StepFailed, Unreachable
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.settings import Vault
+from iotstack_invoke.steps import File
+from iotstack_invoke.transfer import Send
+from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults.marks import DEAD_S, DIGITS
+
+ROOT = "cloud:IOTstack/backups"
+SET = "2026-11-23_1100"
+RECORDS = f"{SET}.unfinished.jsonl"
+
+
+def place_in(root=ROOT):
+    return vault_place(Vault("dropbox", root, remote=f"{root.partition(':')[0]}:"))
+
+
+def files_of(cloud):
+    """Return what lies in the vault, as the disk of the server has it."""
+    folder = cloud.files / "IOTstack/backups"
+    return {each.name: each.read_bytes() for each in folder.iterdir()} if folder.exists() else {}
+
+
+def put(place, name, content):
+    place.receive(f"{place.root}/{name}", io.BytesIO(content), time.time())
+
+
+def mark_of(line):
+    return f"{RECORDS}.{hashlib.sha256(line.encode()).hexdigest()[:DIGITS]}"
+
+
+def test_the_folder_is_made_by_the_first_copy(start_cloud):
+    """A vault in which nothing lies yet is empty, and no failure."""
+    cloud = start_cloud("webdav")
+    place = place_in()
+    assert place.names(place.root) == {}
+    assert place.look([f"{place.root}/a", f"{place.root}/b"]) == {}
+    put(place, "a", b"x")
+    assert files_of(cloud) == {"a": b"x"}
+
+
+def test_a_file_replaces_another_of_the_same_size_and_date(cloud):
+    """To rclone such files are the same, and it would keep the old one; a rename does not."""
+    place = place_in()
+    for name, content in (("new", b"bbbbb"), ("old", b"aaaaa")):
+        put(place, name, content)
+        os.utime(cloud.files / "IOTstack/backups" / name, (1_700_000_000, 1_700_000_000))
+    place.rename(f"{place.root}/old", f"{place.root}/new")
+    assert files_of(cloud) == {"new": b"aaaaa"}
+
+
+def test_a_place_with_sha256_says_it_itself(start_cloud):
+    """What the far side hashes is not fetched; the hash is that of the bytes that lie there."""
+    start_cloud("webdav")
+    place = place_in("disk:vault")
+    received = place.receive(f"{place.root}/a", io.BytesIO(b"abc"), 0)
+    assert received.sha256 == hashlib.sha256(b"abc").hexdigest()
+    assert received.size_bytes == 3
+
+
+def test_a_stream_of_known_size_is_not_put_on_this_disk(start_cloud, tmp_path, monkeypatch):
+    """Without the size rclone would keep the whole file below TMPDIR before it sends a byte."""
+    cloud = start_cloud("webdav")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    source = tmp_path / "x.tar"
+    data = os.urandom(3_000_000)
+    source.write_bytes(data)
+    seen = set()
+
+    class Watched(PlainScene):
+        def moved(self, size_bytes):
+            seen.update(os.listdir(scratch))
+
+    place = place_in()
+    scene = Watched({"pi": LocalHost(str(tmp_path)), "dropbox": place})
+    copy = File("dropbox", "x.tar", place.root)
+    Send(File("pi", "x.tar", str(tmp_path)), copy).do(scene)
+    assert files_of(cloud) == {"x.tar.partial": data}
+    assert scene.learnt[str(copy)]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert scene.warned == []
+    assert seen == set()
+
+
+def test_a_server_that_dies_amid_a_copy_is_told_and_no_half_has_the_name(cloud, tmp_path):
+    """What arrived lies under the partial name at most; the next try makes it whole."""
+    data = os.urandom(6_000_000)
+    (tmp_path / "x.tar").write_bytes(data)
+    place = place_in()
+    place.names(place.root)
+
+    class Dying(LocalHost):
+        die = True
+
+        def read(self, path, start=0):
+            if self.die:
+                cloud.stop()
+            self.die = False
+            return super().read(path, start)
+
+    scene = PlainScene({"pi": Dying(str(tmp_path)), "dropbox": place})
+    step = Send(File("pi", "x.tar", str(tmp_path)), File("dropbox", "x.tar", place.root))
+    with pytest.raises(StepFailed, match=r"Vault 'dropbox': .*says more") as failure:
+        step.do(scene)
+    assert failure.value.again
+    assert set(files_of(cloud)) <= {"x.tar.partial"}
+    cloud.start()
+    step.do(scene)
+    assert files_of(cloud) == {"x.tar.partial": data}
+
+
+# What is wrong is told with the way out
+
+
+def test_a_remote_that_is_not_known_is_told_with_the_way_out(start_cloud):
+    """A wrong name, or the settings of another user, is told as such."""
+    start_cloud("webdav")
+    place = place_in("nowhere:backups")
+    with pytest.raises(Unreachable, match=r"no remote nowhere: here\. `rclone listremotes`"):
+        place.names(place.root)
+
+
+def test_a_wrong_password_is_told_and_no_password_is(cloud):
+    """Who is not let in learns what to try; neither password appears."""
+    cloud.know("wrong" * 3)
+    place = place_in()
+    with pytest.raises(Unreachable, match="rclone lsd cloud:") as failure:
+        place.names(place.root)
+    assert not failure.value.again
+    assert cloud.password not in str(failure.value)
+    assert "wrong" not in str(failure.value)
+
+
+def test_a_server_that_is_gone_is_unreachable_and_may_be_tried_again(start_cloud):
+    """Nothing passes for an empty vault, or for a file that is not there."""
+    cloud = start_cloud("webdav")
+    place = place_in()
+    put(place, "a", b"x")
+    cloud.stop()
+    for act in (
+        lambda: place.names(place.root),
+        lambda: place.look([f"{place.root}/a"]),
+        lambda: place.contents(place.root, ["a"]),
+        lambda: place.remove([f"{place.root}/a"]),
+        lambda: place.claim(f"{place.root}/{RECORDS}", "line"),
+    ):
+        with pytest.raises(Unreachable, match="Vault 'dropbox'") as failure:
+            act()
+        assert failure.value.again
+
+
+def test_settings_under_a_password_ask_nobody(start_cloud):
+    """Where rclone's settings are encrypted, we are told at once what is missing."""
+    cloud = start_cloud("webdav")
+    cloud.settings.write_text(
+        "# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nAAAA\n"
+    )
+    place = place_in()
+    with pytest.raises(Unreachable, match="RCLONE_CONFIG_PASS"):
+        place.names(place.root)
+
+
+def test_without_rclone_it_is_told_what_to_install(tmp_path, monkeypatch):
+    """The program is a package of Debian's."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unreachable, match="apt-get install rclone"):
+        place_in().names(ROOT)
+
+
+def test_a_cloud_that_can_neither_rename_nor_copy_is_refused(tmp_path, monkeypatch):
+    """There a rename would send the bytes anew, under the final name."""
+    told = json.dumps({"Features": {"Move": False, "Copy": False, "PutStream": True}})
+    program = tmp_path / "rclone"
+    program.write_text(f"#!/bin/sh\necho '{told}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    place = place_in()
+    for act in (
+        lambda: place.receive(f"{ROOT}/a", io.BytesIO(b"x"), 0),
+        lambda: place.rename(f"{ROOT}/a", f"{ROOT}/b"),
+    ):
+        with pytest.raises(StepFailed, match="can neither rename nor copy"):
+            act()
+
+
+# Claims
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_many_who_claim_at_once_one_wins(start_cloud, kind):
+    """Each that is not refused is told the one line that lies there; no mark is left."""
+    cloud = start_cloud(kind)
+
+    def claim(number):
+        place = place_in()
+        while not (found := place.claim(f"{ROOT}/{RECORDS}", f"run {number}")):
+            pass
+        return found
+
+    with ThreadPoolExecutor(6) as several:
+        told = set(several.map(claim, range(6)))
+    assert len(told) == 1
+    assert files_of(cloud) == {RECORDS: f"{told.pop()}\n".encode()}
+
+
+def test_a_mark_that_stays_keeps_us_out_and_is_named(start_cloud, monkeypatch):
+    """Whose mark sorts first may act at any time: we wait, and then say what lies there."""
+    cloud = start_cloud("sftp")
+    monkeypatch.setattr("iotstack_invoke.vaults.marks.claim_by_marks.__defaults__", (1.5,))
+    place = place_in()
+    for other in ("0" * DIGITS, "f" * DIGITS):
+        put(place, f"{RECORDS}.{other}", b"theirs\n")
+        with pytest.raises(StepFailed, match=rf"{RECORDS}\.{other} lies there") as failure:
+            place.claim(f"{ROOT}/{RECORDS}", "ours")
+        assert not failure.value.again
+        assert files_of(cloud) == {f"{RECORDS}.{other}": b"theirs\n"}
+        place.remove([f"{ROOT}/{RECORDS}.{other}"])
+    assert place.claim(f"{ROOT}/{RECORDS}", "ours") == "ours"
+
+
+def test_a_mark_of_a_run_that_died_goes(start_cloud):
+    """One that is days older than ours keeps nobody out; nor does our own of before."""
+    cloud = start_cloud("sftp")
+    folder = cloud.files / "IOTstack/backups"
+    folder.mkdir(parents=True)
+    old_s = time.time() - DEAD_S - 600
+    (folder / f"{RECORDS}.{'0' * DIGITS}").write_text("theirs\n")
+    os.utime(folder / f"{RECORDS}.{'0' * DIGITS}", (old_s, old_s))
+    place = place_in()
+    put(place, mark_of("ours"), b"ours\n")
+    assert place.claim(f"{ROOT}/{RECORDS}", "ours") == "ours"
+    assert files_of(cloud) == {RECORDS: b"ours\n"}
+    assert place.claim(f"{ROOT}/{RECORDS}", "theirs") == "ours"
+
+
+# The whole way
+
+
+@pytest.fixture
+def stack(start_cloud, tmp_path):
+    """A stack whose vault is in a cloud."""
+    stack = LittleStack(tmp_path / "little")
+    stack.cloud = start_cloud("webdav")
+    stack.environment["RCLONE_CONFIG"] = str(stack.cloud.settings)
+    with stack.settings.open("a") as stream:
+        stream.write(
+            f'[[vaults]]\nname = "dropbox"\nkind = "rclone"\nremote = "{ROOT}"\nkeep = 1\n'
+        )
+    return stack
+
+
+def ran(stack, line, code=0):
+    told = stack.run(line)
+    assert told.returncode == code, told.stdout + told.stderr
+    assert stack.cloud.password not in told.stdout + told.stderr
+    return told.stdout + told.stderr
+
+
+def test_a_backup_goes_to_the_cloud_and_back(stack):
+    """Made, copied, listed, verified there, fetched and tried, removed by the vault's own policy."""
+    second = "2026-11-24_1100"
+    stack.runs(nodered="nodered/node-red")
+    for runtag in (SET, second):
+        ran(stack, f"backup --runtag {runtag}")
+    backups = stack.folder / "backups"
+    here = {name: (backups / name).read_bytes() for name in os.listdir(backups)}
+    there = files_of(stack.cloud)
+    assert len(there) == 6
+    assert there == {name: here[name] for name in there}
+    log = (backups / f"{SET}.backup-log.txt").read_text()
+    assert stack.cloud.password not in log
+    (first, *_) = json.loads(ran(stack, "list --json"))
+    assert first["vaults"] == {"dropbox": "complete"}
+    assert "is good" in ran(stack, f"verify --runtag {SET} --at dropbox")
+    ran(stack, f"pin {SET}")
+    ran(stack, f"pin {SET} --remove")
+    assert "is all there" in ran(stack, f"rehearse --runtag {SET} --at dropbox")
+    ran(stack, "prune --at dropbox")
+    assert {name.partition(".")[0] for name in files_of(stack.cloud)} == {second}
+    assert os.listdir(backups)
+
+
+def test_a_copy_that_was_damaged_over_there_is_found(stack):
+    """A flipped byte of the archive in the cloud is found by a verification there."""
+    ran(stack, f"backup --runtag {SET}")
+    archive = stack.cloud.files / f"IOTstack/backups/{SET}.general-backup.tar.gz"
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(content)
+    assert "damaged" in ran(stack, f"verify --runtag {SET} --at dropbox", 1)
+
+
+def test_a_cloud_that_is_gone_costs_the_copy_alone(stack):
+    """The backup is whole here and ends with 3; the next run of it delivers the copy."""
+    stack.cloud.stop()
+    assert "dropbox" in ran(stack, f"backup --runtag {SET}", 3)
+    assert (stack.folder / f"backups/{SET}.manifest.json").exists()
+    stack.cloud.start()
+    ran(stack, f"backup --runtag {SET}")
+    assert len(files_of(stack.cloud)) == 3
+
+
+def test_the_doctor_tries_the_cloud(stack):
+    """It writes, reads and removes a probe; a cloud that is gone is a failure with the way out."""
+    found = {each["name"]: each for each in json.loads(stack.run("doctor --json").stdout)}
+    assert found["vault dropbox"]["verdict"] == "good"
+    assert files_of(stack.cloud) == {}
+    stack.cloud.stop()
+    found = {each["name"]: each for each in json.loads(stack.run("doctor --json").stdout)}
+    assert found["vault dropbox"]["verdict"] == "failed"
+    assert found["vault dropbox"]["fix"] == "rclone lsd cloud: says more"
+
+
+def test_a_password_is_in_no_argument(stack, tmp_path):
+    """Whoever lists the programs of this machine sees no password, plain or obscured."""
+    hidden = stack.cloud.settings.read_text().split("pass = ")[1].split("\n")[0]
+    real = subprocess.run(["which", "rclone"], capture_output=True, text=True, check=True).stdout
+    words = tmp_path / "words"
+    stack.tool("rclone", f'echo "$@" >> {words}\nexec {real.strip()} "$@"')
+    ran(stack, f"backup --runtag {SET}")
+    said = words.read_text()
+    assert "rcat" in said
+    assert " sync " not in said
+    assert stack.cloud.password not in said
+    assert hidden not in said
