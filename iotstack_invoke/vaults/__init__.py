@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable
 from typing import Any, cast
 
-from .errors import Unreachable
-from .hosts import LocalHost
-from .settings import Vault
-from .steps import Place
+from ..errors import Unreachable
+from ..hosts import LocalHost
+from ..settings import Vault
+from ..steps import Place
 
 
 def vault_place(vault: Vault) -> Place:
@@ -29,7 +29,7 @@ def _open(vault: Vault) -> Place:
                 "mounted? The folder is never made by us: it might lie beneath a mount point."
             )
         return LocalHost(vault.folder, vault.name)
-    from .remote import open_place  # Fabric takes a fifth of a second to import
+    from ..remote import open_place  # Fabric takes a fifth of a second to import
 
     place = open_place(vault.ssh, vault.folder, vault.name)
     found = place.look([vault.folder]).get(vault.folder)
