@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
+from .durations import read_rate
 from .errors import SettingsError
 from .retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes, read_policy
 from .services.table import (
@@ -74,6 +75,8 @@ class Vault:
     folder: str
     ssh: Ssh | None = None
     policy: Policy | None = None
+    limit_rate: int = 0
+    """How many bytes a second go there and come back, all together; 0: as many as can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "key": str,
         "ssh_config": str,
         "known_hosts": str,
+        "limit_rate": str,
         **POLICY_KEYS,
     },
     "hosts": {
@@ -326,6 +330,7 @@ def _vault(each: Mapping[str, Any]) -> Vault:
         folder=folder if here else _far_folder(each["folder"]),
         ssh=None if here else _ssh(each),
         policy=read_policy(policy) if policy else None,
+        limit_rate=read_rate(each["limit_rate"]) if "limit_rate" in each else 0,
     )
 
 
@@ -508,7 +513,17 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
             found += [f"{where}: '{k}' is for kind = 'ssh'" for k in _SSH_KEYS if k in each]
         if _policy_keys(each):
             found += _policy_mistakes(where, _policy_keys(each))
+        found += _copying_mistakes(where, each)
     return found
+
+
+def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with how copies go to a vault."""
+    if "limit_rate" in vault:
+        try:
+            read_rate(vault["limit_rate"])
+        except ValueError as error:
+            yield f"{where}: limit_rate = {vault['limit_rate']!r} {error}"
 
 
 def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:

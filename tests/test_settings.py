@@ -105,6 +105,7 @@ def test_every_setting_arrives_where_it_belongs():
         key = "~/.ssh/id"
         ssh_config = "~/.ssh/config"
         known_hosts = "~/.ssh/known"
+        limit_rate = "2M"
         [[vaults]]
         name = "usb"
         kind = "folder"
@@ -134,6 +135,7 @@ def test_every_setting_arrives_where_it_belongs():
                     config="/home/pi/.ssh/config",
                     known_hosts="/home/pi/.ssh/known",
                 ),
+                limit_rate=2_000_000,
             ),
             Vault("usb", "/home/pi/usb", None, Policy(0, 1, 2, 3, 4, at_least=5)),
         ),
@@ -312,6 +314,10 @@ def test_two_vaults_have_two_names():
         (
             'kind="folder"\nfolder="/f"\nhost="h"\nkey="k"',
             ["'host' is for kind = 'ssh'", "'key' is for kind = 'ssh'"],
+        ),
+        (
+            'kind="folder"\nfolder="/f"\nlimit_rate="2 MB"',
+            ["limit_rate = '2 MB' must be bytes a second, such as 500K or 2M"],
         ),
     ],
 )

@@ -5,20 +5,23 @@ A vault that does not answer fails only the jobs that need it, and each of them 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import IO, Any, cast
 
 from ..errors import Unreachable
 from ..hosts import LocalHost
 from ..settings import Vault
-from ..steps import Place
+from ..steps import Place, Received
+from .pace import Pace
 
 
 def vault_place(vault: Vault) -> Place:
     """Return the place of a vault; using it raises Unreachable where it does not answer."""
-    return cast("Place", _Lazy(vault.name, vault.folder, lambda: _open(vault)))
+    pace = Pace(vault.limit_rate) if vault.limit_rate else None
+    return cast("Place", _Lazy(vault.name, vault.folder, lambda: _open(vault), pace))
 
 
 def _open(vault: Vault) -> Place:
@@ -45,18 +48,35 @@ def _open(vault: Vault) -> Place:
 class _Lazy:
     """Opens a place when something of it is first used, and again if that failed."""
 
-    def __init__(self, name: str, root: str, opener: Callable[[], Place]) -> None:
+    def __init__(
+        self, name: str, root: str, opener: Callable[[], Place], pace: Pace | None
+    ) -> None:
         self.name = name
         self.root = root
         self._opener = opener
+        self._pace = pace
         self._place: Place | None = None
         self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened(), name)
+
+    def _opened(self) -> Place:
         with self._lock:
             if self._place is None:
                 self._place = self._opener()
-            return getattr(self._place, name)
+            return self._place
+
+    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
+        """Write a stream there, no faster than the vault's limit."""
+        paced = self._pace.stream(source) if self._pace else source
+        return self._opened().receive(path, paced, modified_s, start)
+
+    @contextlib.contextmanager
+    def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream of a file's bytes, no faster than the vault's limit."""
+        with self._opened().read(path, start) as stream:
+            yield self._pace.stream(stream) if self._pace else stream
 
     def close(self) -> None:
         """Close what was opened."""
