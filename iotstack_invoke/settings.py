@@ -35,6 +35,7 @@ from .services.table import (
 
 ANY_NAME = "\0" * 3
 """A name that only a pattern fits which fits all."""
+FLAT, BY_HOST = "flat", "by-host"
 KEEP_FIVE = Policy(keep=5)
 """What stays on this machine where [stack] gives no rule."""
 
@@ -75,6 +76,8 @@ class Vault:
     folder: str
     ssh: Ssh | None = None
     policy: Policy | None = None
+    by_host: bool = False
+    """Copies lie in a folder of each machine's name, in the vault's own."""
     limit_rate: int = 0
     """How many bytes a second go there and come back, all together; 0: as many as can."""
 
@@ -186,6 +189,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "key": str,
         "ssh_config": str,
         "known_hosts": str,
+        "layout": str,
         "limit_rate": str,
         **POLICY_KEYS,
     },
@@ -330,6 +334,7 @@ def _vault(each: Mapping[str, Any]) -> Vault:
         folder=folder if here else _far_folder(each["folder"]),
         ssh=None if here else _ssh(each),
         policy=read_policy(policy) if policy else None,
+        by_host=each.get("layout") == BY_HOST,
         limit_rate=read_rate(each["limit_rate"]) if "limit_rate" in each else 0,
     )
 
@@ -519,6 +524,8 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with how copies go to a vault."""
+    if vault.get("layout", BY_HOST) not in (FLAT, BY_HOST):
+        yield f"{where}: layout = {vault['layout']!r} must be '{FLAT}' or '{BY_HOST}'"
     if "limit_rate" in vault:
         try:
             read_rate(vault["limit_rate"])

@@ -106,6 +106,7 @@ def test_every_setting_arrives_where_it_belongs():
         ssh_config = "~/.ssh/config"
         known_hosts = "~/.ssh/known"
         limit_rate = "2M"
+        layout = "by-host"
         [[vaults]]
         name = "usb"
         kind = "folder"
@@ -135,6 +136,7 @@ def test_every_setting_arrives_where_it_belongs():
                     config="/home/pi/.ssh/config",
                     known_hosts="/home/pi/.ssh/known",
                 ),
+                by_host=True,
                 limit_rate=2_000_000,
             ),
             Vault("usb", "/home/pi/usb", None, Policy(0, 1, 2, 3, 4, at_least=5)),
@@ -314,6 +316,10 @@ def test_two_vaults_have_two_names():
         (
             'kind="folder"\nfolder="/f"\nhost="h"\nkey="k"',
             ["'host' is for kind = 'ssh'", "'key' is for kind = 'ssh'"],
+        ),
+        (
+            'kind="folder"\nfolder="/f"\nlayout="host"',
+            ["layout = 'host' must be 'flat' or 'by-host'"],
         ),
         (
             'kind="folder"\nfolder="/f"\nlimit_rate="2 MB"',
