@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
 import shutil
+import signal
+import socket
 from datetime import datetime, timedelta
 
 import pytest
-from scenes import put_set
+from scenes import put_set, until
 
 from iotstack_invoke.checks import Check, check_line
 from iotstack_invoke.hosts import locked
@@ -170,6 +173,49 @@ def test_a_copy_that_is_damaged_there_is_sent_anew(pi):
     assert contents(pi.usb) == contents(pi.backups)
     (row,) = json.loads(pi.run("list --json").stdout)
     assert row["vaults"] == {"usb": "complete"}
+
+
+def test_a_delivery_that_is_stopped_goes_on_where_it_was(pi):
+    """Ctrl-C leaves nothing under a final name; the next delivery sends what is missing."""
+    policy(pi, "usb", 'limit_rate = "1M"')
+    (tag,) = make_sets(pi.backups, 1)
+    data = os.urandom(3_000_000)
+    (pi.backups / f"{tag}.general-backup.tar.gz").write_bytes(data)
+    path = pi.backups / f"{tag}.manifest.json"
+    text = path.read_text().replace(X10, hashlib.sha256(data).hexdigest())
+    path.write_text(text.replace('"size_bytes": 10', f'"size_bytes": {len(data)}'))
+    partial = pi.usb / f"{tag}.general-backup.tar.gz.partial"
+    running = pi.start("sync --vault usb", start_new_session=True)
+    until(lambda: partial.stat().st_size)
+    os.killpg(running.pid, signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Sync: stopped by Ctrl-C. Nothing half-written" in told
+    assert not (pi.usb / f"{tag}.general-backup.tar.gz").exists()
+    arrived = partial.stat().st_size
+    assert 0 < arrived < len(data)
+    pi.settings.write_text(pi.settings.read_text().replace("1M", "100M"))
+    assert pi.run("sync --vault usb").returncode == 0
+    assert contents(pi.usb) == contents(pi.backups)
+
+
+def test_a_vault_over_ssh_gets_what_it_lacks(pi, start_sshd):
+    """With a shell there each copy is hashed on the far side; without one it arrives as well."""
+    far = pi.usb.parent / "far"
+    far.mkdir()
+    tags = make_sets(pi.backups, 1, 2)
+    server = start_sshd()
+    login = server.login()
+    pi.settings.write_text(
+        f'[stack]\nfolder = "{pi.folder}"\nsudo = false\n'
+        f'[[vaults]]\nname = "ssh"\nkind = "ssh"\nhost = "{login.host}"\nfolder = "{far}"\n'
+        f'user = "{login.user}"\nport = {login.port}\nkey = "{login.key}"\n'
+        f'ssh_config = "{login.config}"\nknown_hosts = "{login.known_hosts}"\n'
+        'layout = "by-host"\n'
+    )
+    told = pi.run("sync")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert contents(far / socket.gethostname(), *tags) == contents(pi.backups, *tags)
 
 
 # What a backup delivers late.
