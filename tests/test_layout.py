@@ -124,6 +124,12 @@ def test_the_hosts_of_a_vault_over_ssh_are_listed(sshd, tmp_path):
         place.names(place.root)
 
 
+def test_the_folder_of_a_machine_that_is_backed_up_from_here_is_made(tmp_path):
+    """Who copies for another machine makes its folder, by the first claim."""
+    place = vault_place(Vault("usb", str(tmp_path), by_host=True), "pi-1", made=True)
+    assert place.claim(f"{tmp_path}/pi-1/x", "mine") == "mine"
+
+
 def test_only_vaults_by_host_have_addresses():
     """A flat vault has one folder, and its name is its only one."""
     vaults = (Vault("flat", "/f"), Vault("nas", "/n", by_host=True))

@@ -25,17 +25,17 @@ HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What the name of a machine may be, so that it can be that of a folder anywhere."""
 
 
-def vault_place(vault: Vault, host: str = "") -> Place:
+def vault_place(vault: Vault, host: str = "", *, made: bool = False) -> Place:
     """Return the place of a vault; using it raises Unreachable where it does not answer.
 
-    In a vault with a folder for each machine it is that of `host`, or of this machine, which is
-    made when something is first written there.
+    In a vault with a folder for each machine it is that of `host`, or of this machine. The latter
+    is made when something is first written there, and so is the former if it is to be `made`.
     """
     pace = Pace(vault.limit_rate) if vault.limit_rate else None
     if not vault.by_host or host == OWN_FOLDER:
         return cast("Place", _Lazy(vault.name, vault.folder, lambda: _open(vault), pace))
     root = f"{vault.folder.rstrip('/')}/{host or _own_host()}"
-    if host:
+    if host and not made:
         name = f"{vault.name}/{host}"
         return cast("Place", _Lazy(name, root, lambda: _open_folder(vault, root, name), pace))
     return cast("Place", _Lazy(vault.name, root, lambda: _open(vault), pace, makes_root=True))
@@ -153,10 +153,10 @@ class _Lazy:
         """Make a file of one line where there is none, and return the line that is in it then."""
         return self._writable().claim(path, line)
 
-    def receive(self, path: str, source: IO[bytes], modified_s: float, start: int = 0) -> Received:
-        """Write a stream there, no faster than the vault's limit."""
+    def receive(self, path: str, source: IO[bytes], *rest: Any, **more: Any) -> Received:
+        """Write a stream there as the place does, no faster than the vault's limit."""
         paced = self._pace.stream(source) if self._pace else source
-        return self._writable().receive(path, paced, modified_s, start)
+        return self._writable().receive(path, paced, *rest, **more)
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
