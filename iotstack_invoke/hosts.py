@@ -161,6 +161,16 @@ class LocalHost:
             if new:
                 _sync_folder(os.path.dirname(path))
 
+    def make_folder(self, path: str) -> None:
+        """Make a folder where there is none, and make that last through a power cut."""
+        with _failing(f"{path} cannot be made"):
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                if not os.path.isdir(path):
+                    raise
+            _sync_folder(os.path.dirname(path))
+
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits into the file system of `folder`."""
         with contextlib.suppress(OSError):

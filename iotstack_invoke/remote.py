@@ -53,7 +53,7 @@ NAMES = (
     '{ echo "$1: Permission denied" >&2; exit 1; }; '
     'if stat -c %f / >/dev/null 2>&1; then set -- "$1" -c "%f %s %Y %n"; '
     'else set -- "$1" -f "%Xp %z %m %N"; fi; '
-    'find "$1/." -maxdepth 1 ! -type d ! -name "*\n*" -exec stat "$2" "$3" {} + 2>/dev/null; '
+    'find "$1/." -mindepth 1 -maxdepth 1 ! -name "*\n*" -exec stat "$2" "$3" {} + 2>/dev/null; '
     "[ $? -le 1 ]"
 )
 # Each file behind a line with its size. A pipe would be waited for.
@@ -74,6 +74,9 @@ CLAIM = (
     'umask 077; set -C; if [ -e "$1" ] || [ -h "$1" ]; then :; elif true > "$1"; then set +C; '
     'printf "%s\\n" "$2" > "$1" || { rm -f "$1"; exit 1; }; else [ -f "$1" ] || exit 1; fi; '
     '[ ! -f "$1" ] || head -n 1 "$1"'
+)
+MAKE_FOLDER = (
+    '[ -d "$1" ] || mkdir -m 700 "$1" || [ -d "$1" ] && { sync "$2" 2>/dev/null || sync; }'
 )
 RENAME = 'mv -f "$1" "$2" && { sync "$3" 2>/dev/null || sync; }'
 
@@ -311,6 +314,10 @@ class SshHost:
                 return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
         return 0
 
+    def make_folder(self, path: str) -> None:
+        """Make a folder where there is none, and make that last through a power cut."""
+        self.run(_script(MAKE_FOLDER, path, os.path.dirname(path)))
+
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits into the file system of `folder`."""
         outcome = self.try_run(Command(("df", "-Pk", folder)))
@@ -451,6 +458,15 @@ class SftpPlace:
                 f"may be read-only. Look at {os.path.dirname(path)} there. {MAKE_ROOM}"
             )
         return StepFailed(f"Sending to {self.name} failed: {why}")
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder where there is none."""
+        with self._sftp() as sftp:
+            try:
+                sftp.mkdir(encoded(path), 0o700)
+            except OSError:  # whatever stands in its way: SFTP has no word for what is there
+                if not _sftp_fact(sftp.stat(encoded(path))).is_folder:
+                    raise
 
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits into the file system of `folder`, None where the server cannot say."""

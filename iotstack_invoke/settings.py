@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
+from .durations import read_rate
 from .errors import SettingsError
 from .retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes, read_policy
 from .services.table import (
@@ -35,6 +36,7 @@ from .services.table import (
 
 ANY_NAME = "\0" * 3
 """A name that only a pattern fits which fits all."""
+FLAT, BY_HOST = "flat", "by-host"
 KEEP_FIVE = Policy(keep=5)
 """What stays on this machine where [stack] gives no rule."""
 
@@ -84,6 +86,11 @@ class Vault:
     def is_far(self) -> bool:
         """Whether its files are on another machine."""
         return self.ssh is not None or bool(self.remote)
+
+    by_host: bool = False
+    """Copies lie in a folder of each machine's name, in the vault's own."""
+    limit_rate: int = 0
+    """How many bytes a second go there and come back, all together; 0: as many as can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +202,8 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "key": str,
         "ssh_config": str,
         "known_hosts": str,
+        "layout": str,
+        "limit_rate": str,
         **POLICY_KEYS,
     },
     "hosts": {
@@ -340,6 +349,7 @@ def _vault(each: Mapping[str, Any]) -> Vault:
             folder=each["remote"].rstrip("/"),
             policy=read_policy(policy) if policy else None,
             remote=f"{each['remote'].partition(':')[0]}:",
+            **_copying(each),
         )
     here = each["kind"] == "folder"
     folder = os.path.expanduser(each["folder"]).rstrip("/") or "/"
@@ -349,7 +359,14 @@ def _vault(each: Mapping[str, Any]) -> Vault:
         ssh=None if here else _ssh(each),
         policy=read_policy(policy) if policy else None,
         mount=_mount(each),
+        **_copying(each),
     )
+
+
+def _copying(each: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how copies go to a vault, of whatever kind it is."""
+    rate = read_rate(each["limit_rate"]) if "limit_rate" in each else 0
+    return {"by_host": each.get("layout") == BY_HOST, "limit_rate": rate}
 
 
 def _mount(vault: Mapping[str, Any]) -> str:
@@ -544,6 +561,7 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
         found += [f"{where}: {mistake}" for mistake in _mount_mistakes(each)]
         if _policy_keys(each):
             found += _policy_mistakes(where, _policy_keys(each))
+        found += _copying_mistakes(where, each)
     return found
 
 
@@ -575,6 +593,17 @@ def _remote_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
             f"{where}: remote = {vault['remote']!r} must name a remote of `rclone config` and a "
             "folder in it: 'dropbox:IOTstack/backups'"
         )
+
+
+def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with how copies go to a vault."""
+    if vault.get("layout", BY_HOST) not in (FLAT, BY_HOST):
+        yield f"{where}: layout = {vault['layout']!r} must be '{FLAT}' or '{BY_HOST}'"
+    if "limit_rate" in vault:
+        try:
+            read_rate(vault["limit_rate"])
+        except ValueError as error:
+            yield f"{where}: limit_rate = {vault['limit_rate']!r} {error}"
 
 
 def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -31,7 +31,7 @@ from .sets import GOOD, BackupSet, files_of, gather_sets, removals_in, runtags_i
 from .settings import Settings
 from .steps import PARTIAL, File, FileFact, Place, Record
 from .transfer import Found, is_copy
-from .vaults import vault_place
+from .vaults import at_address, vault_place
 
 MANIFESTS_AT_ONCE = 200
 """Their names fit into one command, and few of them cost little time."""
@@ -47,13 +47,24 @@ class Site:
 
     settings: Settings
     host: LocalHost
-    vaults: Mapping[str, Place] = field(default_factory=dict)
+    vaults: dict[str, Place] = field(default_factory=dict)
+    """By name; of one with a folder for each machine, this machine's."""
 
     @classmethod
     def of(cls, settings: Settings) -> Site:
         """Return what the settings describe; nothing is opened yet."""
         vaults = {each.name: vault_place(each) for each in settings.vaults}
         return cls(settings, LocalHost(settings.stack.folder), vaults)
+
+    def knows(self, at: str) -> bool:
+        """Tell whether there is such a vault.
+
+        Another host's folder in one, such as `nas/other-pi`, is among the vaults from then on.
+        """
+        found = at_address(self.settings.vaults, at)
+        if at not in self.vaults and found:
+            self.vaults[at] = vault_place(*found)
+        return at in self.vaults
 
     @property
     def backups(self) -> str:

@@ -205,6 +205,13 @@ class Place(Protocol):
         """
         ...
 
+    def make_folder(self, path: str) -> None:
+        """Make a folder of mode 0700 in one that is there; one that is there already is as good.
+
+        Raises StepFailed, also where anything else has that name.
+        """
+        ...
+
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits into the file system of `folder`, or None where nobody can say."""
         ...

@@ -23,6 +23,21 @@ def backup(work: Work, runtag: str = "") -> int:
     return back_up(work.settings, runtag, work.options, work.report)
 
 
+@door(
+    iterable=["vault"],
+    help={
+        "vault": "Only this vault; may be given several times; every one, if not given.",
+        "dry-run": "Show what would be delivered; change nothing.",
+    },
+)
+def sync(work: Work, vault: Iterable[str] | None = None, dry_run: bool = False) -> int:
+    """Deliver the backups of this machine that a vault lacks; 3 where it still lacks one."""
+    from .actions.sync import sync as sync_vaults
+
+    dry = dry_run or work.options.dry_run
+    return sync_vaults(work.settings, tuple(vault or ()), work.report, dry_run=dry)
+
+
 @door(name="list", help={"json": "Print JSON for programs."})
 def list_(work: Work, json: bool = False) -> int:
     """List the backups here and in the vaults: age, size, parts, state."""
@@ -294,6 +309,7 @@ def demo(work: Work) -> int:
 
 namespace = Collection(
     backup,
+    sync,
     restore,
     reload_influxdb,
     undo,

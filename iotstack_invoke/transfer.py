@@ -195,7 +195,7 @@ class Claim:
             )
 
 
-ADVICE = "Give each machine a folder of its own in a vault ([[vaults]] folder in hosts.toml)."
+ADVICE = 'Give each machine a folder of its own in a vault (layout = "by-host" in hosts.toml).'
 
 
 def manifest_there(place: Place, folder: str, runtag: str) -> Manifest | None:

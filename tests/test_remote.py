@@ -319,6 +319,22 @@ def test_a_claim_is_made_once(root, request, kind):
 
 
 @pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
+def test_a_folder_is_made_once(root, request, kind):
+    """A folder is private; one that is there stays as it is, and nothing else gives way to it."""
+    place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)
+    place.make_folder(f"{root}/a b")
+    assert (root / "a b").stat().st_mode & 0o777 == 0o700
+    (root / "a b" / "file").write_text("x")
+    place.make_folder(f"{root}/a b")
+    assert (root / "a b" / "file").exists()
+    assert place.names(str(root))["a b"].is_folder
+    (root / "file").write_text("x")
+    for path in (f"{root}/file", f"{root}/none/x"):
+        with pytest.raises(StepFailed):
+            place.make_folder(path)
+
+
+@pytest.mark.parametrize("kind", ["nas", "sftp", "host"])
 def test_what_is_no_file_is_told_as_such(root, request, kind):
     """A listing names links and pipes, each as what it is, and opens none."""
     place = LocalHost(str(root)) if kind == "host" else request.getfixturevalue(kind)

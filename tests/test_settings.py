@@ -105,6 +105,8 @@ def test_every_setting_arrives_where_it_belongs():
         key = "~/.ssh/id"
         ssh_config = "~/.ssh/config"
         known_hosts = "~/.ssh/known"
+        limit_rate = "2M"
+        layout = "by-host"
         [[vaults]]
         name = "usb"
         kind = "folder"
@@ -134,6 +136,8 @@ def test_every_setting_arrives_where_it_belongs():
                     config="/home/pi/.ssh/config",
                     known_hosts="/home/pi/.ssh/known",
                 ),
+                by_host=True,
+                limit_rate=2_000_000,
             ),
             Vault("usb", "/home/pi/usb", None, Policy(0, 1, 2, 3, 4, at_least=5)),
         ),
@@ -330,6 +334,14 @@ def test_two_vaults_have_two_names():
         (
             'kind="rclone"\nremote="a:b"\nfolder="/f"\nhost="h"',
             ["'folder' is not for kind = 'rclone'", "'host' is not for kind = 'rclone'"],
+        ),
+        (
+            'kind="folder"\nfolder="/f"\nlayout="host"',
+            ["layout = 'host' must be 'flat' or 'by-host'"],
+        ),
+        (
+            'kind="folder"\nfolder="/f"\nlimit_rate="2 MB"',
+            ["limit_rate = '2 MB' must be bytes a second, such as 500K or 2M"],
         ),
     ],
 )

@@ -21,41 +21,33 @@ from ..errors import (
     Refused,
     RuntagError,
     StepFailed,
-    Unreachable,
 )
 from ..hooks import HooksResult, Occasion, hook_lines
 from ..hosts import locked
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
 from ..manifest import RECORDS_ENDING, Manifest
-from ..plan import Plan, bind, decide, resolve
+from ..plan import Plan
 from ..report import Fanout, Report, duration_text, size_text
 from ..retention import judge
 from ..rulebooks.backup import (
     BackupFacts,
-    backup_book,
-    log_targets,
 )
 from ..rulebooks.restore import undoable
-from ..rules import KINDS, split_set_name
+from ..rules import KINDS
 from ..runtag import LATEST, Runtag, default_runtag, read_runtag
-from ..sets import removals_in
 from ..settings import Options, Settings
 from ..site import (
     RecordFile,
     Site,
-    finish_removals,
-    look_everywhere,
     remove_set,
     sweep_stale_copies,
-    unlike_copies,
 )
-from ..steps import PARTIAL
-from ..targets import COMMANDS_LOCK
+from .delivery import Delivery, copy_log, deliver, look_at_vaults, owed_here, unmark
 from .look import look_at_stack
 from .old_data import remove_expired_here
+from .recovery import recover_here
 from .start import Listing, Start, list_vaults, refuse_folder
-from .undo import go_back, tell_death
 
 NO_VAULT = "No vault is in the settings: this backup is on this machine only."
 
@@ -98,6 +90,10 @@ def _show_plan(site: Site, runtag: Runtag, options: Options, report: Report) -> 
         report.write(f"left out: {each.what}: {each.reason}")
     for line in hook_lines(site.settings.hooks, "backup"):
         report.write(line)
+    checks = site.checks.newest()
+    for late in look_at_vaults(site, site.vaults, site.sets(checks), checks, skipped=runtag):
+        if late.lacking and not late.error:
+            report.write(f"delivered to {late.name} as well: {', '.join(late.lacking)}")
     report.plan(start.plan, also_settled=options.why)
     return ExitCode.GOOD
 
@@ -133,11 +129,13 @@ class _Backup:
         self.listed: dict[str, Listing] = {}
         """What lies in each vault that answered: each is listed once."""
         self.hooks = site.settings.hooks
+        self.late: tuple[Delivery, ...] = ()
+        """What vaults lacked of earlier backups, and what came of it."""
         self.log: RunLog | None = None
         """Opened when there is something to write; a backup that is refused leaves none."""
 
     def run(self) -> ExitCode:
-        died = self._recover()
+        died, self.listed = recover_here(self.site, self.journal, self.report)
         try:
             for told in died:
                 self._open_log().write("undo", f"warning: {told}")
@@ -146,6 +144,7 @@ class _Backup:
             if self.options.why:
                 self.report.plan(start.plan, commands=False)
             result = self._make(start.plan, start.facts, start.records, start.notes)
+            self.late = self._deliver_late(result, start.records)
         except BaseException as error:
             self._leave(error)
             raise
@@ -188,35 +187,6 @@ class _Backup:
         elif self.log:
             self.log.discard()
 
-    def _recover(self) -> tuple[str, ...]:
-        """Undo what a dead run left, remove its partial archives, finish its removals.
-
-        Returns what is to be warned of, which was told already.
-        """
-        host, backups = self.site.host, self.site.backups
-        owed = host.lines(self.journal.path)
-        go_back(owed, self.journal, f"{backups}/{COMMANDS_LOCK}", self.report)
-        died = tell_death(self.site.settings, host, owed, self.report)
-        names = host.names(backups)
-        for name in names:
-            found = split_set_name(name.removesuffix(PARTIAL))
-            if name.endswith(PARTIAL) and found and found[1] != "log":
-                host.remove([f"{backups}/{name}"])
-        for name, place in (("here", host), *self.site.vaults.items()):
-            # Before anything is copied there: what is copied later is not what was removed.
-            folder = backups if place is host else place.root
-            with contextlib.suppress(Unreachable):  # whoever copies to it tells that it is away
-                try:
-                    self.listed[name] = place.names(folder)
-                    if removals_in(self.listed[name]):
-                        finish_removals(place, folder)
-                        self.listed[name] = place.names(folder)
-                except Unreachable:
-                    raise
-                except StepFailed as error:
-                    self.report.warn(f"An old backup is half removed ({name}): {error}")
-        return died
-
     def _make(
         self, plan: Plan, facts: BackupFacts, records: RecordFile, notes: tuple[str, ...]
     ) -> RunResult:
@@ -246,6 +216,40 @@ class _Backup:
             keep_going=self.options.keep_going,
         ).do()
 
+    def _reached(self, made: RunResult, records: RecordFile) -> tuple[str, ...]:
+        """Return the vaults that have the manifest of this backup."""
+        # A copy is recorded before it gets its name, which may fail.
+        arrived = {*records.known()} - {str(o) for each in made.failed for o in each.job.outputs}
+        name = f"{self.runtag}.{KINDS['manifest']}"
+        return tuple(each for each in self.site.vaults if f"{each}:{name}" in arrived)
+
+    def _deliver_late(self, made: RunResult, records: RecordFile) -> tuple[Delivery, ...]:
+        """Deliver what earlier runs could not, to the vaults that took this backup.
+
+        Of those that did not, what they lack is told.
+        """
+        reached, log = self._reached(made, records), self._open_log()
+        checks = self.site.checks.newest()
+        here = self.site.sets(checks)
+        away = [
+            Delivery(name, place, lacking=owed_here(self.site, name, here))
+            for name, place in self.site.vaults.items()
+            if name not in reached
+        ]
+        late = look_at_vaults(self.site, reached, here, checks, skipped=self.runtag)
+        for each in late:
+            for runtag, why in {**each.refused, **each.passed_over}.items():
+                log.write("backup", f"{runtag} is not delivered to {each.name}: {why}")
+        watcher = Fanout(LogWatcher(log), self.report)
+
+        def tell(text: str) -> None:
+            log.write("backup", text)
+            self.report.tell(text)
+
+        with self._bars():
+            deliver(self.site, late, lambda plan, owed: self._do(plan, owed, watcher), tell)
+        return (*late, *away)
+
     def _close(self, result: RunResult, facts: BackupFacts, records: RecordFile) -> ExitCode:
         """Let the hooks and the retention act, finish the log, copy it, and say how it went."""
         log = self._open_log()
@@ -253,6 +257,8 @@ class _Backup:
         problems = [f"{each.job.rule.name}: {each.message}" for each in result.failed]
         made = manifest.made if manifest else ()
         problems += [f"{p.kind} part: {why}" for p in made for why in p.lacking.values()]
+        late = [line for each in self.late for line in each.troubles]
+        late += [each.owed_line for each in self.late if each.owed]
         told = manifest.warnings if manifest else ()  # those of a run that died, too
         warnings = list(dict.fromkeys([*told, *facts.warnings, *result.warnings]))
         made_all = (
@@ -265,7 +271,7 @@ class _Backup:
             )
         )
         hooked = self._run_after(
-            how_it_went(manifest, made_all=made_all, noted=problems or warnings)
+            how_it_went(manifest, made_all=made_all, noted=problems or late or warnings)
         )
         warnings += hooked.warnings
         if made_all and not result.failed:
@@ -280,35 +286,24 @@ class _Backup:
         if not problems:
             records.end()
         self._summary(manifest, result, took)
-        return self._verdict(problems, warnings, hooked.failures, made_all=made_all)
+        return self._verdict(problems, late, warnings, hooked.failures, made_all=made_all)
 
     def _copy_log(self, made: RunResult, records: RecordFile, problems: list[str]) -> RunResult:
         """Copy the log to the vaults that have the manifest; it is closed, so nothing is added."""
-        vaults = tuple(self.site.vaults)
-        graph = resolve(backup_book(vaults), log_targets(self.runtag, vaults), self.site.roots)
-        # A copy is recorded before it gets its name, which may fail.
-        arrived = {*records.known()} - {str(o) for each in made.failed for o in each.job.outputs}
-        reached = [
-            vault
-            for vault in vaults
-            if str(bind(f"{vault}:{self.runtag}.{KINDS['manifest']}", self.site.roots)) in arrived
-        ]
-        places = {"pi": self.site.host, **{v: self.site.vaults[v] for v in reached}}
-        files, _ = look_everywhere(graph.files, places)
-        jobs = tuple(
-            each
-            for each in decide(graph, files, unlike=unlike_copies(files, places, {})).planned
-            if each.runs and each.job.output.role in reached
-        )
+        reached = self._reached(made, records)
+        watcher = Fanout(self.report)
         with self._bars():
-            result = self._do(Plan(jobs), records, Fanout(self.report))
+            result = copy_log(
+                self.site,
+                self.runtag,
+                reached,
+                records,
+                lambda plan, own: self._do(plan, own, watcher),
+            )
         problems += [f"{each.job.rule.name}: {each.message}" for each in result.failed]
         for vault in reached:
             place = self.site.vaults[vault]
-            try:
-                place.remove([f"{place.root}/{self.runtag}.{RECORDS_ENDING}"])
-            except StepFailed as error:
-                problems.append(f"the mark of this run in {vault}: {error}")
+            problems += filter(None, [unmark(place, self.runtag)])
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
                 sweep_stale_copies(place)
         return result
@@ -320,6 +315,10 @@ class _Backup:
         for verdict in judge(self.site.sets(), policy, datetime.now(UTC)):
             runtag = verdict.backup.runtag
             if verdict.keep or runtag == self.runtag:
+                continue
+            lacking = [each.name for each in self.late if runtag in each.owed]
+            if lacking:
+                log.write("retention", f"{runtag} stays until it is in {', '.join(lacking)}")
                 continue
             log.write("retention", f"{runtag} is removed: {verdict.why}")
             self.report.tell(f"removed {runtag}: {verdict.why}")
@@ -333,6 +332,7 @@ class _Backup:
     def _verdict(
         self,
         problems: list[str],
+        late: list[str],
         warnings: list[str],
         hook_failures: tuple[str, ...],
         *,
@@ -345,17 +345,19 @@ class _Backup:
             self.report.fail(f"Backup {self.runtag} is whole here, but not all went well. {again}")
         elif hook_failures:
             self.report.fail(f"Backup {self.runtag} is whole, but a hook after it failed.")
+        elif late:
+            self.report.fail(f"Backup {self.runtag} is whole, but a vault lacks earlier ones:")
         elif warnings:
             self.report.warn(f"Backup {self.runtag} finished with warnings:")
         else:
             self.report.tell(f"Backup {self.runtag} is complete.", style="green")
-        for line in (*problems, *hook_failures):
+        for line in (*problems, *late, *hook_failures):
             self.report.fail(f"  {line}")
         for line in warnings:
             self.report.warn(f"  {line}")
         if not made_all or hook_failures:
             return ExitCode.FAILED
-        return ExitCode.WARNINGS if problems or warnings else ExitCode.GOOD
+        return ExitCode.WARNINGS if problems or late or warnings else ExitCode.GOOD
 
     def _summary(self, manifest: Manifest | None, result: RunResult, took: str) -> None:
         """Show a table of the parts to a person who watches."""

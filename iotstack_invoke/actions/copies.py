@@ -59,10 +59,11 @@ class Copy:
 def places_meant(site: Site, asked: str) -> tuple[str, ...]:
     """Return which places `--at` means: here, a vault's name, vault (every one) or all.
 
-    Raises UsageError for any other.
+    Another host's folder in a vault (`nas/other-pi`) is meant only where it is named. Raises
+    UsageError for any other.
     """
     names = (HERE, *site.vaults)
-    if asked in names:
+    if asked == HERE or site.knows(asked):
         return (asked,)
     if asked == ALL:
         return names
@@ -80,7 +81,8 @@ def copies_at(site: Site, at: str, checks: Checks) -> tuple[Copy, ...]:
         return tuple(Copy(at, site.host, site.backups, each, far=False) for each in sets)
     place = site.vaults[at]
     sets = gather_sets(place.names(place.root), None, failed_at(checks, at))
-    far = any(each.is_far for each in site.settings.vaults if each.name == at)
+    name = at.partition("/")[0]
+    far = any(each.is_far for each in site.settings.vaults if each.name == name)
     return tuple(Copy(at, place, place.root, each, far=far) for each in sets)
 
 

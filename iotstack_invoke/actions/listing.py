@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,7 +16,8 @@ from ..rules import KINDS
 from ..sets import BackupSet, State, files_of, gather_sets
 from ..settings import Settings
 from ..site import Site, manifests_in
-from ..steps import Place
+from ..steps import FileFact, Place
+from ..vaults import other_hosts
 
 MANIFESTS_LIMIT_S = 10.0
 """How long the manifests of one vault may take; each set whose time does not come is unread."""
@@ -29,15 +30,24 @@ DATES_APART_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One runtag with what there is of it, here and in the vaults."""
+    """One runtag of one machine with what there is of it, here and in the vaults."""
 
     runtag: str
     here: BackupSet | None
     vaults: Mapping[str, BackupSet]
+    """By the vault's name, or by its address in that of another machine: `nas/other-pi`."""
     checks: Mapping[str, Check]
     """The newest verification in each place."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """The note of each pin by its place."""
+    owner: str = ""
+    """The folder in which it lies in vaults with one for each machine, if it is not ours."""
+
+    @property
+    def host(self) -> str:
+        """Whose it is: by the name of such a folder, or by its manifest."""
+        manifest = self.best.manifest
+        return self.owner or (manifest.host if manifest else "")
 
     @property
     def best(self) -> BackupSet:
@@ -46,21 +56,8 @@ class Row:
 
     def state_in(self, vault: str) -> str:
         """Return the state of the copy in a vault, by its manifest or the same one here."""
-        copy = self.vaults.get(vault)
-        if copy is None:
-            return ""
-        if copy.state is State.DAMAGED:
-            return State.DAMAGED.value
-        manifest = self.here.manifest if self.here else None
-        if copy.manifest:
-            return ANOTHER if manifest and manifest != copy.manifest else str(copy.state.value)
-        if manifest is None:
-            return UNREAD if "manifest" in copy.files else str(copy.state.value)
-        whole = "manifest" in copy.files and all(
-            part.kind in copy.files and copy.files[part.kind].size_bytes == part.size_bytes
-            for part in manifest.made
-        )
-        return manifest.state if whole else State.UNFINISHED.value
+        copy = self.vaults.get(vault) or self.vaults.get(f"{vault}/{self.owner}")
+        return state_of_copy(self.here, copy) if copy else ""
 
     @property
     def pinned(self) -> bool:
@@ -73,6 +70,22 @@ class Row:
         return max(self.checks.values(), key=lambda each: each.utc, default=None)
 
 
+def state_of_copy(here: BackupSet | None, copy: BackupSet) -> str:
+    """Return the state of a copy in a vault, by its manifest or the same one here."""
+    if copy.state is State.DAMAGED:
+        return State.DAMAGED.value
+    manifest = here.manifest if here else None
+    if copy.manifest:
+        return ANOTHER if manifest and manifest != copy.manifest else str(copy.state.value)
+    if manifest is None:
+        return UNREAD if "manifest" in copy.files else str(copy.state.value)
+    whole = "manifest" in copy.files and all(
+        part.kind in copy.files and copy.files[part.kind].size_bytes == part.size_bytes
+        for part in manifest.made
+    )
+    return manifest.state if whole else State.UNFINISHED.value
+
+
 def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """Return all backups, newest first, and which vaults did not answer."""
     checks = site.checks.newest()
@@ -80,61 +93,86 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     for each_check in checks.values():
         checked.setdefault(each_check.runtag, {})[each_check.at] = each_check
     here = {each.runtag: each for each in site.sets(checks)}
-    pins: dict[str, dict[str, str]] = {}
-    _add_pins(pins, HERE, site.host, site.backups, here.values())
+    pins: dict[tuple[str, str], dict[str, str]] = {}
+    _add_pins(pins, "", HERE, site.host, site.backups, here.values())
     notes = []
-    vaults: dict[str, dict[str, BackupSet]] = {}
-    for name, place in site.vaults.items():
+    vaults: dict[tuple[str, str], dict[str, BackupSet]] = {}
+    for name, place in _places(site):
+        owner = name.partition("/")[2]
+        ours = {} if owner else here
         try:
-            failed = {
-                tag: made
-                for tag, made in failed_at(checks, name).items()
-                if _is_of(here.get(tag), made)
-            }
-            found = _sets_there(place, here, failed)
-            _add_pins(pins, name, place, place.root, found)
+            names = place.names(place.root)
+            found = sets_there(place, names, ours, failed_at(checks, name))
+            _add_pins(pins, owner, name, place, place.root, found)
         except StepFailed as error:
             notes.append(f"{name} is not listed: {error}")
             continue
         for each in found:
-            vaults.setdefault(each.runtag, {})[name] = each
+            vaults.setdefault((each.runtag, owner), {})[name] = each
     rows = []
-    for tag in {*here, *vaults}:
-        there = vaults.get(tag, {})
+    for tag, owner in {*((tag, "") for tag in here), *vaults}:
+        there = vaults.get((tag, owner), {})
+        own = here.get(tag) if not owner else None
         valid = {
             at: check
             for at, check in checked.get(tag, {}).items()
-            if (at in there or (at == HERE and tag in here)) and _is_of(here.get(tag), check.made)
+            if (at in there or (at == HERE and own)) and _is_of(own, check.made)
         }
-        rows.append(Row(tag, here.get(tag), there, valid, pins.get(tag, {})))
+        rows.append(Row(tag, own, there, valid, pins.get((tag, owner), {}), owner))
     return tuple(sorted(rows, key=_newest_first)), tuple(notes)
 
 
+def _places(site: Site) -> Iterator[tuple[str, Place]]:
+    """Yield each vault, and what one with a folder for each machine holds of others."""
+    by_host = {each.name: each for each in site.settings.vaults if each.by_host}
+    for name, place in tuple(site.vaults.items()):
+        if "/" in name:  # one that was asked for; its vault tells of it
+            continue
+        yield name, place
+        try:
+            others = other_hosts(by_host[name]) if name in by_host else ()
+        except StepFailed:  # which the listing of our own folder tells
+            continue
+        for address in others:
+            if site.knows(address):
+                yield address, site.vaults[address]
+
+
 def _add_pins(
-    pins: dict[str, dict[str, str]],
+    pins: dict[tuple[str, str], dict[str, str]],
+    owner: str,
     at: str,
     place: Place,
     folder: str,
     sets: Iterable[BackupSet],
 ) -> None:
-    """Add the notes of the pins in one place, by runtag and place."""
+    """Add the notes of the pins in one place, by runtag and owner, and by place."""
     names = {each.runtag: f"{each.runtag}.{PIN_ENDING}" for each in sets if each.pinned}
     told = place.contents(folder, names.values()) if names else {}
     for runtag, name in names.items():
         note = told.get(name, b"").decode("utf-8", "replace")
-        pins.setdefault(runtag, {})[at] = one_line(note)
+        pins.setdefault((runtag, owner), {})[at] = one_line(note)
 
 
-def _sets_there(
-    place: Place, here: Mapping[str, BackupSet], failed: Mapping[str, str]
+def sets_there(
+    place: Place,
+    names: Mapping[str, FileFact],
+    here: Mapping[str, BackupSet],
+    failed: Mapping[str, str],
+    wanted: Container[str] | None = None,
 ) -> list[BackupSet]:
-    """Return the sets in a vault; a manifest that is the same here is not opened there."""
-    names = place.names(place.root)
+    """Return the sets of a vault's listing; a manifest that is the same here is not opened there.
+
+    Nor is one of no set of `wanted`, where that is given. `failed` as in gather_sets.
+    """
+    failed = {tag: made for tag, made in failed.items() if _is_of(here.get(tag), made)}
     sets = {each.runtag: each for each in gather_sets(names, None, failed)}
     other = {
         f"{tag}.{KINDS['manifest']}": each.files["manifest"]
         for tag, each in sets.items()
-        if "manifest" in each.files and not _same_manifest(here.get(tag), each)
+        if (wanted is None or tag in wanted)
+        and "manifest" in each.files
+        and not _same_manifest(here.get(tag), each)
     }
     manifests = manifests_in(place, place.root, other, MANIFESTS_LIMIT_S)
     if manifests:
@@ -158,9 +196,9 @@ def _is_of(backup: BackupSet | None, made: str) -> bool:
     return not (backup and backup.manifest) or backup.manifest.finished_utc == made
 
 
-def _newest_first(row: Row) -> tuple[float, str]:
+def _newest_first(row: Row) -> tuple[float, str, str]:
     made = row.best.made()
-    return (-made.timestamp() if made else float("inf"), row.runtag)
+    return (-made.timestamp() if made else float("inf"), row.runtag, row.owner)
 
 
 @contextlib.contextmanager
@@ -193,14 +231,14 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
     if not rows:
         report.write(f"There are no backups in {site.backups}. Make one: inv backup")
         return code
-    names = tuple(site.vaults)
+    names = tuple(name for name in site.vaults if "/" not in name)
     report.table(
         ("runtag", "age", "host", "size", "parts", "here", *names, "verified", "pinned"),
         [
             (
                 row.runtag,
                 age_text(row.best.made(), now),
-                row.best.manifest.host if row.best.manifest else "",
+                row.host,
                 size_text(row.best.size_bytes),
                 " ".join(row.best.parts),
                 row.here.state.value if row.here else "",
@@ -232,7 +270,7 @@ def _plain(row: Row, now: datetime) -> dict[str, object]:
         "runtag": row.runtag,
         "made": made.isoformat() if made else None,
         "age_seconds": round((now - made).total_seconds()) if made else None,
-        "host": manifest.host if manifest else None,
+        "host": row.host or None,
         "size_bytes": row.best.size_bytes,
         "parts": list(row.best.parts),
         "here": row.here.state.value if row.here else None,

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
 from ..engine import signals_raised
 from ..errors import ExitCode, Interrupted, StepFailed, UsageError
+from ..manifest import RECORDS_ENDING
 from ..report import Report, age_text
 from ..retention import (
     POLICY_KEYS,
@@ -26,7 +27,7 @@ from ..retention import (
 from ..sets import removals_in, strangers_in
 from ..settings import Settings
 from ..site import Site, finish_removals, remove_set, sets_in
-from ..steps import Place
+from ..steps import FileFact, Place
 from .old_data import remove_expired_here
 
 EVERY_VAULT = "vault"
@@ -57,7 +58,8 @@ class Pruning:
         if self.policy:
             found = sets_in(self.place, self.folder, failed_at(checks, self.name))
             alone = self.name == HERE
-            self.verdicts = (judge if alone else judge_each_host)(found, self.policy, now)
+            verdicts = (judge if alone else judge_each_host)(found, self.policy, now)
+            self.verdicts = tuple(_owed(each, names) if alone else each for each in verdicts)
 
     def act(self) -> None:
         """Remove what is to go, the oldest first; raises StepFailed."""
@@ -72,6 +74,13 @@ class Pruning:
     def count(self) -> int:
         """How many sets go."""
         return sum(not verdict.keep for verdict in self.verdicts)
+
+
+def _owed(verdict: Verdict, names: Mapping[str, FileFact]) -> Verdict:
+    """Return a verdict on a set here that tells where a vault lacks it: its records are there."""
+    if verdict.keep or f"{verdict.backup.runtag}.{RECORDS_ENDING}" not in names:
+        return verdict
+    return replace(verdict, why=f"{verdict.why}; a vault may lack it still")
 
 
 def read_flags(flags: Mapping[str, str]) -> Policy | None:
@@ -141,20 +150,24 @@ def _choose(site: Site, at: str, policy: Policy | None) -> list[Pruning]:
     """Return the places that were asked for; raises UsageError for one that there is not."""
     stack = site.settings.stack
     here = Pruning(HERE, site.host, site.backups, policy or stack.policy)
-    vaults = {
-        each.name: Pruning(each.name, site.vaults[each.name], each.folder, policy or each.policy)
-        for each in site.settings.vaults
-    }
+    policies = {each.name: each.policy for each in site.settings.vaults}
+
+    def pruning(name: str) -> Pruning:
+        place = site.vaults[name]
+        return Pruning(name, place, place.root, policy or policies[name.partition("/")[0]])
+
+    vaults = {name: pruning(name) for name in site.vaults}
+    if site.knows(at):
+        return [pruning(at)]
     if at == EVERY_VAULT and not vaults:
         raise UsageError(f"--at {at}: hosts.toml names no vault.")
     chosen = {
         HERE: [here],
         EVERY_VAULT: list(vaults.values()),
         EVERYWHERE: [here, *vaults.values()],
-        **{name: [each] for name, each in vaults.items()},
     }
     if at not in chosen:
-        raise UsageError(f"--at {at}: write one of {', '.join(chosen)}.")
+        raise UsageError(f"--at {at}: write one of {', '.join((*chosen, *vaults))}.")
     return chosen[at]
 
 

@@ -33,7 +33,8 @@ def show(settings: Settings, asked: str, at: str, report: Report, *, as_json: bo
         copy = find_copy(site, asked, at, site.checks.newest())
         manifest, damage = manifest_of(copy)
         rows, notes = gather_rows(site)
-        row = next(each for each in rows if each.runtag == copy.runtag)
+        mine = (copy.runtag, copy.at.partition("/")[2])
+        row = next(each for each in rows if (each.runtag, each.owner) == mine)
     finally:
         site.close()
     if as_json:

@@ -38,6 +38,7 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report) -> No
     """
     limit = read_duration(max_age)
     site = Site.of(settings)
+    site.knows(at)
     places: dict[str, Place] = {HERE: site.host, **site.vaults}
     if at and at not in places:
         raise UsageError(f"--at {at}: there are {', '.join(places)}.")

@@ -19,7 +19,7 @@ from ..settings import Settings
 from ..site import Site
 from ..steps import Place
 from ..targets import Target, read_text
-from ..vaults import vault_place
+from ..vaults import at_address, vault_place
 from .copies import latest_of, not_found
 
 
@@ -57,6 +57,8 @@ class Source:
     name: str
     failed: Mapping[str, str] = field(default_factory=dict)
     """The runtags whose last verification there found something wrong, as of failed_at."""
+    elsewhere: str = ""
+    """Where others' backups are, as the end of a message, if there is such a place."""
 
 
 @contextlib.contextmanager
@@ -71,8 +73,9 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
         return
     if asked == "vault" and not vaults:
         raise UsageError("--from vault: hosts.toml names no vault.")
-    vault = next(iter(vaults.values())) if asked == "vault" else vaults.get(asked)
-    if vault is None:
+    name = next(iter(vaults)) if asked == "vault" else asked
+    other = at_address(settings.vaults, asked)
+    if name not in vaults and not other:
         if "/" not in asked and asked != ".":
             known = ", ".join(["vault", "here", *vaults])
             raise UsageError(f"--from {asked}: write one of {known}, or a folder (./{asked}).")
@@ -81,10 +84,12 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
             raise NotFound(f"--from {asked}: there is no folder {folder}.")
         yield Source(LocalHost(folder, asked), folder, False, asked)
         return
-    place = vault_place(vault)
+    place = vault_place(*other) if other else vault_place(vaults[name])
     try:
-        failed = failed_at(Site.of(settings).checks.newest(), vault.name)
-        yield Source(place, vault.folder, False, vault.name, failed)
+        failed = failed_at(Site.of(settings).checks.newest(), name)
+        own = name in vaults and vaults[name].by_host
+        elsewhere = f" Another machine's: --from {name}/NAME; inv list shows whose there are."
+        yield Source(place, place.root, False, name, failed, elsewhere if own else "")
     finally:
         place.close()
 
@@ -102,6 +107,7 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
             damaged = f" that is not damaged: {', '.join(each.runtag for each in sets)}"
             raise NotFound(
                 f"There is no backup in {source.name} ({source.folder}){damaged if sets else ''}."
+                f"{source.elsewhere}"
             )
         backup = latest_of(whole, source.place, source.folder, source.failed)
     else:

@@ -225,17 +225,32 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
 
 def backup_book(vaults: tuple[str, ...]) -> RuleBook:
     """Return the rules of a backup that is copied to these vaults."""
-    copies = [each for vault in vaults for each in copies_to(vault)]
     influx = (influx_archive, influxdb2_archive)
     archives = (general_archive, *influx, mariadb_archive, postgres_archive)
-    return RuleBook(*archives, *map(recipe_archive_of, RECIPES), manifest, *copies)
+    return RuleBook(
+        *archives, *map(recipe_archive_of, RECIPES), manifest, *copies_book(vaults).rules
+    )
+
+
+def copies_book(vaults: tuple[str, ...]) -> RuleBook:
+    """Return the rules that copy a finished set to these vaults."""
+    return RuleBook(*(each for vault in vaults for each in copies_to(vault)))
 
 
 def set_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tuple[str, ...]:
     """Return the files that make a backup complete, here and in the vaults, but the logs."""
-    names = [f"{runtag}.{KINDS[kind]}" for kind in (*facts.kinds, "manifest")]
+    names = _names(runtag, facts)
     here = [f"pi:{BACKUPS}/{name}" for name in names]
-    return (*here, *(f"{vault}:{name}" for vault in vaults for name in names))
+    return (*here, *copy_targets(runtag, facts, vaults))
+
+
+def copy_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the copies of a set in the vaults, but the logs."""
+    return tuple(f"{vault}:{name}" for vault in vaults for name in _names(runtag, facts))
+
+
+def _names(runtag: str, facts: BackupFacts) -> tuple[str, ...]:
+    return tuple(f"{runtag}.{KINDS[kind]}" for kind in (*facts.kinds, "manifest"))
 
 
 def log_targets(runtag: str, vaults: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,19 +5,89 @@ A vault that does not answer fails only the jobs that need it, and each of them 
 
 from __future__ import annotations
 
+import contextlib
+import re
+import socket
 import threading
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, cast
 
-from ..errors import Unreachable
+from ..errors import Unreachable, UsageError
 from ..settings import Vault
-from ..steps import Place
+from ..steps import Place, Received
 from .folder import open_folder
+from .pace import Pace
+
+OWN_FOLDER = "."
+"""In the place of a host: what lies in the folder of the vault itself."""
+HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What the name of a machine may be, so that it can be that of a folder anywhere."""
 
 
-def vault_place(vault: Vault) -> Place:
-    """Return the place of a vault; using it raises Unreachable where it does not answer."""
-    return cast("Place", _Lazy(vault.name, vault.folder, lambda: _open(vault)))
+def vault_place(vault: Vault, host: str = "", *, made: bool = False) -> Place:
+    """Return the place of a vault; using it raises Unreachable where it does not answer.
+
+    In a vault with a folder for each machine it is that of `host`, or of this machine. The latter
+    is made when something is first written there, and so is the former if it is to be `made`.
+    """
+    pace = Pace(vault.limit_rate) if vault.limit_rate else None
+    if not vault.by_host or host == OWN_FOLDER:
+        return cast("Place", _Lazy(vault.name, vault.folder, lambda: _open(vault), pace))
+    root = f"{vault.folder.rstrip('/')}/{host or _own_host()}"
+    if host and not made:
+        name = f"{vault.name}/{host}"
+        return cast("Place", _Lazy(name, root, lambda: _open_folder(vault, root, name), pace))
+    return cast("Place", _Lazy(vault.name, root, lambda: _open(vault), pace, makes_root=True))
+
+
+def at_address(vaults: Iterable[Vault], address: str) -> tuple[Vault, str] | None:
+    """Return the vault and the host that an address such as `nas/other-pi` names, or None.
+
+    `nas/.` names what lies in the folder of the vault itself.
+    """
+    name, _, host = address.partition("/")
+    for each in vaults:
+        if each.name == name and each.by_host and (host == OWN_FOLDER or HOST.fullmatch(host)):
+            return each, host
+    return None
+
+
+def other_hosts(vault: Vault) -> tuple[str, ...]:
+    """Return the addresses of what a by-host vault holds besides this machine's folder.
+
+    Raises StepFailed where it does not answer.
+    """
+    place = vault_place(vault, OWN_FOLDER)
+    try:
+        names = place.names(place.root)
+    finally:
+        place.close()
+    own = _own_host()
+    hosts = sorted(
+        name
+        for name, fact in names.items()
+        if fact.is_folder and name != own and HOST.fullmatch(name)
+    )
+    return tuple(f"{vault.name}/{host}" for host in (*hosts, OWN_FOLDER))
+
+
+def _own_host() -> str:
+    name = socket.gethostname()
+    if not HOST.fullmatch(name):
+        raise UsageError(
+            f"The name of this machine, {name!r}, cannot be that of a folder, as layout = "
+            "'by-host' wants it. Rename the machine, or give it a vault of its own."
+        )
+    return name
+
+
+def _open_folder(vault: Vault, root: str, name: str) -> Place:
+    """Open a vault at the folder of another host; raises Unreachable where there is none."""
+    place = _open(vault)
+    if root not in place.look([root]):
+        place.close()
+        raise Unreachable(f"{name}: the vault has no folder {root}. inv list shows whose it has.")
+    return place
 
 
 def _open(vault: Vault) -> Place:
@@ -44,18 +114,54 @@ def _open(vault: Vault) -> Place:
 class _Lazy:
     """Opens a place when something of it is first used, and again if that failed."""
 
-    def __init__(self, name: str, root: str, opener: Callable[[], Place]) -> None:
+    def __init__(
+        self,
+        name: str,
+        root: str,
+        opener: Callable[[], Place],
+        pace: Pace | None,
+        *,
+        makes_root: bool = False,
+    ) -> None:
         self.name = name
         self.root = root
         self._opener = opener
+        self._pace = pace
+        self._makes_root = makes_root
         self._place: Place | None = None
         self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
+        return getattr(self._opened(), name)
+
+    def _opened(self) -> Place:
         with self._lock:
             if self._place is None:
                 self._place = self._opener()
-            return getattr(self._place, name)
+            return self._place
+
+    def _writable(self) -> Place:
+        """Return the place, its root being there from the first time on."""
+        place = self._opened()
+        if self._makes_root:
+            place.make_folder(self.root)
+            self._makes_root = False
+        return place
+
+    def claim(self, path: str, line: str) -> str:
+        """Make a file of one line where there is none, and return the line that is in it then."""
+        return self._writable().claim(path, line)
+
+    def receive(self, path: str, source: IO[bytes], *rest: Any, **more: Any) -> Received:
+        """Write a stream there as the place does, no faster than the vault's limit."""
+        paced = self._pace.stream(source) if self._pace else source
+        return self._writable().receive(path, paced, *rest, **more)
+
+    @contextlib.contextmanager
+    def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream of a file's bytes, no faster than the vault's limit."""
+        with self._opened().read(path, start) as stream:
+            yield self._pace.stream(stream) if self._pace else stream
 
     def close(self) -> None:
         """Close what was opened."""

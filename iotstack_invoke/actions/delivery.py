@@ -1,0 +1,343 @@
+"""What the vaults lack of this machine's backups is delivered, by the rules of a backup's copies.
+
+look at each vault → set by set, the newest first: claim, parts, manifest, log. A vault that fails
+keeps no other from being served. Not for: the copies of the backup that is being made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from .. import __version__
+from ..checks import Check, Checks, failed_at
+from ..engine import End, RunResult
+from ..errors import StepFailed
+from ..manifest import RECORDS_ENDING, Manifest, utc_text
+from ..plan import Plan, decide, resolve
+from ..retention import Policy, judge_each_host
+from ..rulebooks.backup import BackupFacts, copies_book, copy_targets, log_targets
+from ..rules import KINDS
+from ..sets import GOOD, BackupSet, State
+from ..site import RecordFile, Site, look_everywhere, sweep_stale_copies, unlike_copies
+from ..steps import FileFact, Place
+from ..transfer import can_hash
+from .listing import sets_there, state_of_copy
+
+DELIVERED = frozenset({*GOOD, State.INCOMPLETE})
+"""The states of sets that a run has finished: what such a run would have copied."""
+PROGRAM = f"iotstack-invoke {__version__}"
+
+Do = Callable[[Plan, RecordFile], RunResult]
+"""Runs a plan, with the records of the set that it copies."""
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What one vault lacks of this machine's sets, and what comes of it; all by runtag."""
+
+    name: str
+    place: Place
+    policy: Policy | None = None
+    lacking: dict[str, BackupSet] = field(default_factory=dict)
+    """The sets here that the vault lacks, wholly or in part, and is to have; newest first."""
+    there: list[str] = field(default_factory=list)
+    passed_over: dict[str, str] = field(default_factory=dict)
+    """Sets that its policy would remove at once, and why."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Sets that cannot be delivered, and why."""
+    delivered: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+    """Why the vault could not be looked at, or no longer."""
+    names: Mapping[str, FileFact] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    """Sets of which a run was at work there: their mark or their manifest is there."""
+    doubted: set[str] = field(default_factory=set)
+    """Sets whose last verification there found damage."""
+
+    def look(self, here: Mapping[str, BackupSet], checks: Checks, skipped: str = "") -> None:
+        """Find out what the vault lacks of the sets here, newest first; raises StepFailed.
+
+        `skipped`: the runtag of the set that is being made.
+        """
+        self.names = self.place.names(self.place.root)
+        failed = failed_at(checks, self.name)
+        # Each is opened: two machines' may have one size and one date.
+        found = {e.runtag: e for e in sets_there(self.place, self.names, {}, failed, here)}
+        for runtag, backup in here.items():
+            copy = found.get(runtag)
+            doubted = copy is not None and copy.state is State.DAMAGED and runtag in failed
+            if runtag == skipped:
+                continue
+            if backup.state is State.DAMAGED:
+                self.refused[runtag] = "it is damaged here"
+            elif backup.state in DELIVERED:
+                self._sort(backup, copy, doubted=doubted)
+        if self.lacking and self.policy:
+            found = {e.runtag: e for e in sets_there(self.place, self.names, here, failed)}
+            self._pass_over(self.policy, here, found)
+
+    def _sort(self, backup: BackupSet, copy: BackupSet | None, *, doubted: bool) -> None:
+        """Decide about one set. Whether a mark there is this set's is judged when it is copied."""
+        runtag, manifest = backup.runtag, backup.manifest
+        state = state_of_copy(backup, copy) if copy else ""
+        ours = copy is not None and _is_ours(copy, backup)
+        if ours or f"{runtag}.{RECORDS_ENDING}" in self.names:
+            self.begun.add(runtag)
+        if copy and copy.manifest and not ours:
+            self.refused[runtag] = (
+                f"there is another backup of that name, of {copy.manifest.host}, which stays"
+            )
+        elif doubted and not can_hash(self.place):
+            self.refused[runtag] = (
+                "its copy there was found damaged; remove it, and it is sent anew"
+            )
+        elif manifest and copy and state == manifest.state and not self._lacks_log(backup, copy):
+            self.there.append(runtag)
+        else:
+            self.lacking[runtag] = backup
+            self.doubted |= {runtag} if doubted else set()
+
+    @staticmethod
+    def _lacks_log(backup: BackupSet, copy: BackupSet) -> bool:
+        return "log" in backup.files and "log" not in copy.files
+
+    def _pass_over(
+        self, policy: Policy, here: Mapping[str, BackupSet], found: Mapping[str, BackupSet]
+    ) -> None:
+        """Take out what the policy would remove at once of what is there and would come.
+
+        A pin counts where it lies: one here keeps no copy from being removed there.
+        """
+        judged = dict(found)
+        for runtag in (*self.there, *self.lacking):
+            pinned = runtag in found and found[runtag].pinned
+            judged[runtag] = replace(here[runtag], pinned=pinned)
+        for verdict in judge_each_host(judged.values(), policy, datetime.now(UTC)):
+            runtag = verdict.backup.runtag
+            if not verdict.keep and runtag in self.lacking:
+                del self.lacking[runtag]
+                self.passed_over[runtag] = verdict.why
+
+    def settled(self, runtag: str) -> bool:
+        """Tell whether nothing is left to do for a set: the vault has it, or is not to have it."""
+        return runtag in (*self.there, *self.delivered) or runtag in self.passed_over
+
+    @property
+    def owed(self) -> tuple[str, ...]:
+        """The sets that the vault is to have and lacks still, newest first."""
+        return tuple(each for each in self.lacking if each not in self.delivered)
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """What cannot be delivered, a sentence each."""
+        return tuple(_not_delivered(tag, self.name, why) for tag, why in self.refused.items())
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What went wrong, a sentence each."""
+        lines = [f"{self.name} was not served to the end: {self.error}"] if self.error else []
+        lines += [_not_delivered(tag, self.name, why) for tag, why in self.failed.items()]
+        return tuple(lines)
+
+    @property
+    def owed_line(self) -> str:
+        """What the vault lacks still, and what delivers it."""
+        several = len(self.owed) > 1
+        count = f"{len(self.owed)} backup{'s' if several else ''}"
+        them = "them" if several else "it"
+        listed = ", ".join(self.owed)
+        return (
+            f"{self.name} lacks {count}: {listed}. The next backup or `inv sync` delivers {them}."
+        )
+
+
+def _not_delivered(runtag: str, vault: str, why: str) -> str:
+    return f"{runtag} is not delivered to {vault}: {why.rstrip('.')}."
+
+
+def _is_ours(copy: BackupSet, backup: BackupSet) -> bool:
+    """Tell whether a copy is of this set, or of an earlier run of it, by its manifest."""
+    one, other = copy.manifest, backup.manifest
+    if one is None or other is None:
+        return False
+    return (one.host, one.started_utc) == (other.host, other.started_utc)
+
+
+def look_at_vaults(
+    site: Site, names: Iterable[str], here: Sequence[BackupSet], checks: Checks, skipped: str = ""
+) -> list[Delivery]:
+    """Return what each vault lacks of the sets here; one that does not answer says why."""
+    policies = {each.name: each.policy for each in site.settings.vaults}
+    by_runtag = {each.runtag: each for each in here}
+    found = []
+    for name in names:
+        each = Delivery(name, site.vaults[name], policies.get(name))
+        try:
+            each.look(by_runtag, checks, skipped)
+        except StepFailed as error:
+            each.error = str(error)
+            each.lacking = owed_here(site, name, here)
+        found.append(each)
+    return found
+
+
+def owed_here(site: Site, vault: str, here: Iterable[BackupSet]) -> dict[str, BackupSet]:
+    """Return the sets here that a vault lacks which cannot be asked, newest first.
+
+    Their records stay here until every vault has them, and name the copies that arrived.
+    """
+    names = site.host.names(site.backups)
+    return {
+        each.runtag: each
+        for each in here
+        if each.state in DELIVERED
+        and f"{each.runtag}.{RECORDS_ENDING}" in names
+        and f"{vault}:{each.runtag}.{KINDS['manifest']}"
+        not in RecordFile(site, each.runtag).known()
+    }
+
+
+def deliver(
+    site: Site, deliveries: Sequence[Delivery], do: Do, tell: Callable[[str], None]
+) -> None:
+    """Deliver what is lacking, the newest set first; what comes of it is noted in `deliveries`.
+
+    A set that every vault has then is no longer marked as owed here. Nothing has a final name in
+    a vault that was not proven there. Raises Interrupted; then the next delivery goes on.
+    """
+    lacking = {tag: each for found in deliveries for tag, each in found.lacking.items()}
+    for backup in sorted(lacking.values(), key=_newest_first):
+        mine = [each for each in deliveries if backup.runtag in each.lacking and not each.error]
+        if mine:
+            tell(f"delivering {backup.runtag} to {', '.join(each.name for each in mine)}")
+            _deliver_one(site, backup, mine, do)
+    for each in deliveries:
+        if each.delivered:
+            with contextlib.suppress(StepFailed):  # the next run sweeps as well
+                sweep_stale_copies(each.place)
+    _settle(site, deliveries)
+
+
+def _settle(site: Site, deliveries: Sequence[Delivery]) -> None:
+    """Take the marks from sets that every vault has which is to have them."""
+    if {each.name for each in deliveries} != set(site.vaults):
+        return
+    names = site.host.names(site.backups)
+    for runtag in {tag for each in deliveries for tag in (*each.there, *each.delivered)}:
+        marked = f"{runtag}.{RECORDS_ENDING}" in names and f"{runtag}.{KINDS['log']}" in names
+        if marked and all(each.settled(runtag) for each in deliveries):
+            left = [unmark(e.place, runtag) for e in deliveries if runtag not in e.passed_over]
+            manifest = site.manifest(runtag)
+            # The records of an incomplete set tell whoever makes what it lacks when it was begun.
+            if not any(left) and manifest and manifest.state != State.INCOMPLETE.value:
+                RecordFile(site, runtag).end()
+
+
+def _newest_first(each: BackupSet) -> tuple[float, str]:
+    made = each.made()
+    return (-made.timestamp() if made else float("inf"), each.runtag)
+
+
+def _deliver_one(site: Site, backup: BackupSet, mine: Sequence[Delivery], do: Do) -> None:
+    """Deliver one set to the vaults that lack it."""
+    runtag, manifest = backup.runtag, backup.manifest
+    records = RecordFile(site, runtag)
+    plan = plan_for(site, backup, mine, records)
+    served = [each for each in mine if runtag not in each.failed]
+    if manifest and served:
+        records.begin(manifest.started_utc)
+        _note(do(plan, records), runtag, served)
+        reached = [each for each in served if runtag not in each.failed]
+        if "log" in backup.files:
+            names = tuple(each.name for each in reached)
+            _note(copy_log(site, runtag, names, records, do), runtag, reached)
+        for each in reached:
+            trouble = each.failed.get(runtag) or unmark(each.place, runtag)
+            if trouble:
+                each.failed[runtag] = trouble
+                continue
+            each.delivered.append(runtag)
+            if runtag in each.doubted:
+                site.checks.add(_proven(each, manifest))
+    for each in mine:
+        if runtag in each.failed:
+            try:
+                each.place.names(each.place.root)
+            except StepFailed as error:
+                each.error = str(error)
+
+
+def _proven(each: Delivery, manifest: Manifest) -> Check:
+    """Return that a copy is good again: each of its files was hashed in the vault."""
+    now = utc_text(datetime.now(UTC))
+    made = manifest.finished_utc
+    return Check(manifest.runtag, each.name, now, "hash", good=True, program=PROGRAM, made=made)
+
+
+def _note(result: RunResult, runtag: str, served: Iterable[Delivery]) -> None:
+    """Note which vaults did not take the set, and why."""
+    by_name = {each.name: each for each in served}
+    for job in result.jobs:
+        if job.end is not End.DONE:
+            by_name[job.job.output.role].failed.setdefault(runtag, job.message)
+
+
+def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: RecordFile) -> Plan:
+    """Return how a finished set gets to the vaults that lack it.
+
+    A vault with files of its name that no run of this set left is left alone, and noted.
+    """
+    manifest = backup.manifest
+    assert manifest is not None  # noqa: S101 - only such a set is lacking
+    facts = BackupFacts(
+        host=manifest.host,
+        program=manifest.program,
+        folder=site.settings.stack.folder,
+        members=(),
+        kinds=tuple(part.kind for part in manifest.made),
+        started_utc=manifest.started_utc,
+        claim=records.claim,
+        earlier_utc=records.earlier_utc,
+    )
+    names = tuple(each.name for each in mine)
+    targets = copy_targets(backup.runtag, facts, names)
+    graph = resolve(copies_book(names), targets, site.roots, facts)
+    places = {"pi": site.host, **{each.name: each.place for each in mine}}
+    files, _ = look_everywhere(graph.files, places)
+    # That a copy was sent as such says nothing of one that was found damaged since.
+    doubted = tuple(f"{each.name}:" for each in mine if backup.runtag in each.doubted)
+    known = {k: each for k, each in records.known().items() if not k.startswith(doubted)}
+    unlike = unlike_copies(files, places, known)
+    for each in mine:
+        strange = sorted(file.path for file in unlike if file.role == each.name)
+        if strange and backup.runtag not in each.begun:
+            each.failed[backup.runtag] = (
+                f"{', '.join(strange)} there is of no run of this backup, and is not replaced; "
+                "remove it, or move it away"
+            )
+    plan = decide(graph, files, known, unlike=unlike)
+    refused = {each.name for each in mine if backup.runtag in each.failed}
+    return Plan(tuple(e for e in plan.planned if e.job.output.role not in refused))
+
+
+def copy_log(
+    site: Site, runtag: str, vaults: tuple[str, ...], records: RecordFile, do: Do
+) -> RunResult:
+    """Copy the log of a set, to which nothing is added any more, to vaults with its manifest."""
+    graph = resolve(copies_book(vaults), log_targets(runtag, vaults), site.roots)
+    places = {"pi": site.host, **{name: site.vaults[name] for name in vaults}}
+    files, _ = look_everywhere(graph.files, places)
+    return do(decide(graph, files, unlike=unlike_copies(files, places, {})), records)
+
+
+def unmark(place: Place, runtag: str) -> str:
+    """Remove the mark of a set that is copied; return why it could not be, or ''."""
+    try:
+        place.remove([f"{place.root}/{runtag}.{RECORDS_ENDING}"])
+    except StepFailed as error:
+        return f"the mark of this run in {place.name}: {error}"
+    return ""

@@ -1,0 +1,48 @@
+"""What precedes a run on this machine: what dead runs left here and in vaults is cleared."""
+
+from __future__ import annotations
+
+import contextlib
+
+from ..errors import StepFailed, Unreachable
+from ..journal import Journal
+from ..report import Report
+from ..rules import split_set_name
+from ..sets import removals_in
+from ..site import Site, finish_removals
+from ..steps import PARTIAL
+from ..targets import COMMANDS_LOCK
+from .start import Listing
+from .undo import go_back, tell_death
+
+
+def recover_here(
+    site: Site, journal: Journal, report: Report
+) -> tuple[tuple[str, ...], dict[str, Listing]]:
+    """Undo what a dead run left, remove its partial archives, finish its removals.
+
+    Returns what is to be warned of, which was told already, and what lies here and in each vault
+    that answered. Whoever copies to another tells that it is away.
+    """
+    owed = site.host.lines(journal.path)
+    go_back(owed, journal, f"{site.backups}/{COMMANDS_LOCK}", report)
+    died = tell_death(site.settings, site.host, owed, report)
+    for name in site.host.names(site.backups):
+        found = split_set_name(name.removesuffix(PARTIAL))
+        if name.endswith(PARTIAL) and found and found[1] != "log":
+            site.host.remove([f"{site.backups}/{name}"])
+    listed: dict[str, Listing] = {}
+    for name, place in (("here", site.host), *site.vaults.items()):
+        # Before anything is copied there: what is copied later is not what was removed.
+        folder = site.backups if place is site.host else place.root
+        with contextlib.suppress(Unreachable):
+            try:
+                listed[name] = place.names(folder)
+                if removals_in(listed[name]):
+                    finish_removals(place, folder)
+                    listed[name] = place.names(folder)
+            except Unreachable:
+                raise
+            except StepFailed as error:
+                report.warn(f"An old backup is half removed ({name}): {error}")
+    return died, listed

@@ -1,0 +1,79 @@
+"""A bandwidth limit: so many bytes a second pass, all streams of one vault together.
+
+Not for: what else goes over the line, such as listings, which are small.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+from .. import children
+from ..errors import Interrupted
+from ..hosts import CHUNK_BYTES
+
+PIECES_A_SECOND = 4
+"""So that a run which is to end waits for no more than a part of a second."""
+
+
+class Pace:
+    """Hands out the time of one line: who comes next waits until those before have passed."""
+
+    def __init__(
+        self,
+        bytes_a_second: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.bytes_a_second = bytes_a_second
+        self.piece_bytes = max(1, min(CHUNK_BYTES, bytes_a_second // PIECES_A_SECOND))
+        self._clock = clock
+        self._sleep = sleep
+        self._free_s = 0.0
+        """When all that was let through will have passed."""
+        self._lock = threading.Lock()
+
+    def wait(self, size_bytes: int) -> None:
+        """Wait as long as so many bytes take; raises Interrupted when the run is to end."""
+        with self._lock:
+            now = self._clock()
+            self._free_s = max(now, self._free_s) + size_bytes / self.bytes_a_second
+            wait_s = self._free_s - now
+        self._sleep(wait_s)
+        if children.ending():
+            raise Interrupted(signal.SIGTERM)
+
+    def stream(self, source: IO[bytes]) -> IO[bytes]:
+        """Return a stream of the same bytes that is read no faster; it leaves `source` open."""
+        return io.BufferedReader(_Paced(source, self), self.piece_bytes)
+
+
+class _Paced(io.RawIOBase):
+    """The raw side of a paced stream: it gives one piece at a time."""
+
+    def __init__(self, source: Any, pace: Pace) -> None:
+        super().__init__()
+        self._source = source
+        self._pace = pace
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._source.read(min(len(buffer), self._pace.piece_bytes))
+        buffer[: len(content)] = content
+        self._pace.wait(len(content))
+        return len(content)
+
+    def seekable(self) -> bool:
+        return isinstance(self._source, io.BufferedReader) and self._source.seekable()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._source.seek(offset, whence)  # type: ignore[no-any-return]
+
+    def tell(self) -> int:
+        return self._source.tell()  # type: ignore[no-any-return]
