@@ -14,13 +14,14 @@ from .retention import POLICY_KEYS
 
 
 @door(
-    runs=True, help={"runtag": "The backup's name; this minute, as 2026-11-23_1100, if left out."}
+    runs=True,
+    help={"runtag": "The backup's name; this minute, as 2026-11-23_1100, if left out."},
 )
-def backup(work: Work, runtag: str = "") -> int:
+def backup(work: Work, host: str = "", runtag: str = "") -> int:
     """Back up the stack, prove it, and copy it to every vault."""
     from .actions.backup import back_up
 
-    return back_up(work.settings, runtag, work.options, work.report)
+    return back_up(work.settings, runtag, work.options, work.report, host)
 
 
 @door(name="list", help={"json": "Print JSON for programs."})
@@ -173,7 +174,6 @@ def why(work: Work, file: str) -> None:
     iterable=["only"],
     help={
         "runtag": "The backup to restore; latest is the newest.",
-        "host": "A host of hosts.toml to restore to; this machine, if not given.",
         "from": "vault (the default), a vault's name, here (the target's own backups), a folder.",
         "only": "Restore this service alone; may be given several times.",
         "live": "The host once more, if it is a live one.",
@@ -251,9 +251,8 @@ def hosts(work: Work, trust: str = "", yes: bool = False) -> int:
 
 @door(
     help={
-        "host": "A host of hosts.toml to look at; this machine, if not given.",
         "json": "Print JSON for programs.",
-    }
+    },
 )
 def doctor(work: Work, host: str = "", json: bool = False) -> int:
     """Look for whatever would make a backup fail, and say what mends it."""
@@ -277,11 +276,11 @@ def services(work: Work, json: bool = False) -> int:
         "at": "Only this place: here, or a vault; every place, if not given.",
     },
 )
-def status(work: Work, max_age: str = "26h", at: str = "") -> None:
+def status(work: Work, host: str = "", max_age: str = "26h", at: str = "") -> None:
     """Say in one line for a monitor whether there is a good, young backup; exit 0 or 2."""
     from .actions.status import tell_status
 
-    tell_status(work.settings, max_age, at, work.report)
+    tell_status(work.settings, max_age, at, work.report, host)
 
 
 @door()

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import Refused
-from ..hosts import LocalHost
 from ..rulebooks.backup import BackupFacts
 from ..sets import GOOD, BackupSet
-from ..steps import Command
+from ..steps import Command, Host
+from ..targets import on_host
 
 GROWTH = 1.2
 """What the next part may be larger than the last one."""
@@ -38,7 +38,7 @@ class Room:
 
 
 def look_for_room(
-    host: LocalHost, facts: BackupFacts, sets: Iterable[BackupSet], limit_s: float = DU_LIMIT_S
+    host: Host, facts: BackupFacts, sets: Iterable[BackupSet], limit_s: float = DU_LIMIT_S
 ) -> Room:
     """Return what the parts will take, after the last good set or, without one, after `du`.
 
@@ -79,7 +79,7 @@ def look_for_room(
 
 
 def _used(
-    host: LocalHost,
+    host: Host,
     facts: BackupFacts,
     paths: list[str],
     excluded: Iterable[str],
@@ -94,12 +94,12 @@ def _used(
     return int(total) if total.isdigit() else 0
 
 
-def refuse_without_room(host: LocalHost, room: Room, backups: str) -> None:
+def refuse_without_room(host: Host, room: Room, backups: str) -> None:
     """Raise Refused, with the numbers, where the disk has no room for a backup."""
     free = host.free_bytes(backups)
     if free is not None and free < room.needed_bytes:
         raise Refused(
-            f"{backups} has {free:,} bytes free, and this backup needs about "
+            f"{on_host(host)}{backups} has {free:,} bytes free, and this backup needs about "
             f"{room.needed_bytes:,}: {room.general_bytes:,} for the general part, "
             f"{room.copies_bytes:,} for copies of files meanwhile, and twice "
             f"{room.influx_bytes:,} for InfluxDB's dump and its tar, and {room.sql_bytes:,} for "
