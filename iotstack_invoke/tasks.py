@@ -24,6 +24,19 @@ def backup(work: Work, host: str = "", runtag: str = "") -> int:
     return back_up(work.settings, runtag, work.options, work.report, host)
 
 
+@door(
+    help={
+        "runtag": "The backup to fetch; all that are missing, if left out.",
+        "to": "The vault that they are fetched into; the only folder among them, if left out.",
+    },
+)
+def pull(work: Work, host: str = "", runtag: str = "", to: str = "") -> int:
+    """Fetch finished backups from another machine into a folder of this one."""
+    from .actions.pull import pull as pull_sets
+
+    return pull_sets(work.settings, host, runtag, to, work.report)
+
+
 @door(name="list", help={"json": "Print JSON for programs."})
 def list_(work: Work, json: bool = False) -> int:
     """List the backups here and in the vaults: age, size, parts, state."""
@@ -293,6 +306,7 @@ def demo(work: Work) -> int:
 
 namespace = Collection(
     backup,
+    pull,
     restore,
     reload_influxdb,
     undo,
