@@ -15,6 +15,7 @@ from .retention import POLICY_KEYS
 
 @door(
     runs=True,
+    fleet=True,
     help={"runtag": "The backup's name; this minute, as 2026-11-23_1100, if left out."},
 )
 def backup(work: Work, host: str = "", runtag: str = "") -> int:
@@ -25,6 +26,7 @@ def backup(work: Work, host: str = "", runtag: str = "") -> int:
 
 
 @door(
+    fleet=True,
     help={
         "runtag": "The backup to fetch; all that are missing, if left out.",
         "to": "The vault that they are fetched into; the only folder among them, if left out.",
@@ -184,12 +186,13 @@ def why(work: Work, file: str) -> None:
 
 @door(
     runs=True,
-    iterable=["only"],
+    fleet=True,
+    iterable=["only", "live"],
     help={
         "runtag": "The backup to restore; latest is the newest.",
         "from": "vault (the default), a vault's name, here (the target's own backups), a folder.",
         "only": "Restore this service alone; may be given several times.",
-        "live": "The host once more, if it is a live one.",
+        "live": "The host once more, if it is a live one; of several, each.",
         "yes": "Do not ask.",
     },
 )
@@ -199,14 +202,14 @@ def restore(
     host: str = "",
     from_: str = "",
     only: Iterable[str] | None = None,
-    live: str = "",
+    live: Iterable[str] | None = None,
     yes: bool = False,
 ) -> int:
     """Restore a backup: staged, checked, swapped by rename, proven, or undone by itself."""
     from .actions.restore import restore as restore_backup
     from .actions.wish import Wish
 
-    wish = Wish(runtag, host, from_, tuple(only or ()), live, yes)
+    wish = Wish(runtag, host, from_, tuple(only or ()), tuple(live or ()), yes)
     return restore_backup(work.settings, wish, work.options, work.report)
 
 
@@ -263,6 +266,7 @@ def hosts(work: Work, trust: str = "", yes: bool = False) -> int:
 
 
 @door(
+    fleet=True,
     help={
         "json": "Print JSON for programs.",
     },
@@ -284,6 +288,7 @@ def services(work: Work, json: bool = False) -> int:
 
 @door(
     monitored=True,
+    fleet=True,
     help={
         "max-age": "How old the newest good backup may be, such as 26h, 90m or 2d.",
         "at": "Only this place: here, or a vault; every place, if not given.",
