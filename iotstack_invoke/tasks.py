@@ -30,13 +30,15 @@ def backup(work: Work, host: str = "", runtag: str = "") -> int:
     help={
         "runtag": "The backup to fetch; all that are missing, if left out.",
         "to": "The vault that they are fetched into; the only folder among them, if left out.",
+        "dry-run": "Show what would be fetched; change nothing.",
     },
 )
-def pull(work: Work, host: str = "", runtag: str = "", to: str = "") -> int:
+def pull(work: Work, host: str = "", runtag: str = "", to: str = "", dry_run: bool = False) -> int:
     """Fetch finished backups from another machine into a folder of this one."""
-    from .actions.pull import pull as pull_sets
+    from .actions.pull import Wish, pull_sets
 
-    return pull_sets(work.settings, host, runtag, to, work.report)
+    wish = Wish(host, runtag, to, dry_run or work.options.dry_run)
+    return pull_sets(work.settings, wish, work.report)
 
 
 @door(name="list", help={"json": "Print JSON for programs."})

@@ -45,6 +45,9 @@ def test_all_that_is_missing_is_fetched(pi, laptop, shelf):
     """Each finished set arrives as it is there, nothing on the other machine changes, no word."""
     put(pi, SECOND)
     before = pi.tree()
+    told = laptop.run("pull --host pi --dry-run")
+    assert told.stdout.count("would be fetched into shelf: 2026-11-2") == 2
+    assert names_in(shelf) == []
     told = laptop.run("pull --host pi")
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
     assert names_in(shelf) == sets_of(pi, FIRST, SECOND)

@@ -39,16 +39,27 @@ from .restore import Ledger
 FINISHED = frozenset({State.COMPLETE, State.WARNINGS, State.INCOMPLETE})
 
 
-def pull(settings: Settings, name: str, asked: str, to: str, report: Report) -> int:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """From which host, which set (all that are missing, if none is named), into which vault."""
+
+    host: str
+    runtag: str = ""
+    to: str = ""
+    dry_run: bool = False
+
+
+def pull_sets(settings: Settings, wish: Wish, report: Report) -> int:
     """Fetch what is missing, or the set that is named, and return the exit code.
 
     1 where one was not fetched, 3 where one there is damaged. Raises IotstackError where nothing
     was begun.
     """
+    name = wish.host
     if not name:
         raise UsageError("Say from which machine: --host NAME, a [[hosts]] of hosts.toml.")
     machine = find_machine(settings, name)
-    vault = choose_vault(settings, to)
+    vault = choose_vault(settings, wish.to)
     try:
         with signals_raised(), contextlib.ExitStack() as opened:
             opened.enter_context(_only_one(vault, name))
@@ -56,7 +67,8 @@ def pull(settings: Settings, name: str, asked: str, to: str, report: Report) -> 
             opened.callback(target.close)
             source = opened.enter_context(open_machine(machine))
             shelf = _Shelf.of(source, f"{source.root}/{BACKUPS}")
-            return _Pull(name, shelf, target, vault.name, report).run(asked)
+            chosen = _Pull(name, shelf, target, vault.name, report)
+            return chosen.show(wish.runtag) if wish.dry_run else chosen.run(wish.runtag)
     except Interrupted as error:
         report.fail(
             f"Fetching from {name}: {error}. What has arrived is kept, and the same command goes "
@@ -158,6 +170,14 @@ class _Pull:
             style="green",
         )
         return ExitCode.WARNINGS if not asked and self._tell_damaged() else ExitCode.GOOD
+
+    def show(self, asked: str) -> int:
+        """Print what would be fetched."""
+        for each in reversed(self._chosen(asked)):
+            if not self._has(each):
+                size = size_text(each.size_bytes)
+                self.report.write(f"would be fetched into {self.vault}: {each.runtag} ({size})")
+        return ExitCode.GOOD
 
     def _chosen(self, asked: str) -> tuple[BackupSet, ...]:
         finished = tuple(each for each in self.shelf.sets if each.state in FINISHED)
