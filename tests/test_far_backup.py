@@ -138,7 +138,9 @@ def test_nothing_stays_stopped(slow_pi, laptop, how):
     with laptop.settings.open("a") as stream:
         stream.write('[[services]]\nname = "bolt"\nkind = "stop"\n')
     started = laptop.start(f"backup --host pi --runtag {RUNTAG}")
-    until(lambda: (slow_pi.base / "copying").exists() and "stopped" in slow_pi.state.read_text())
+    until(
+        lambda: (slow_pi.base / "copying").exists() and "stopped" in slow_pi.state.read_text(), 60
+    )
     if how == "cut":
         slow_pi.sshd.cut()
     else:
@@ -146,9 +148,9 @@ def test_nothing_stays_stopped(slow_pi, laptop, how):
     os.kill(int((slow_pi.base / "copying").read_text()), signal.SIGKILL)  # it would last a minute
     _, err = started.communicate(timeout=60)
     assert started.returncode == {"SIGINT": 130, "SIGKILL": -9, "cut": 1}[how], err
-    until(lambda: "running" in slow_pi.state.read_text())
+    until(lambda: "running" in slow_pi.state.read_text(), 60)
     (slow_pi.base / "pause").write_text("0")
-    until(lambda: not (slow_pi.backups / ".quiet-bolt").exists())
+    until(lambda: not (slow_pi.backups / ".quiet-bolt").exists(), 60)
     told = laptop.run(f"backup --host pi --runtag {RUNTAG}")
     assert told.returncode in (0, 3), told.stderr
     assert f"{RUNTAG}.manifest.json" in names_in(laptop.vaults[0])
@@ -161,7 +163,7 @@ def test_a_line_that_is_cut_amid_the_archive_is_told(pi, laptop):
     pi.tool("tar", 'test "$1" = --version && exec /bin/tar "$@"; echo begun >&2; exec sleep 60')
     started = laptop.start(f"backup --host pi --runtag {RUNTAG}")
     partial = pi.backups / f"{RUNTAG}.general-backup.tar.gz.partial"
-    until(partial.exists)
+    until(partial.exists, 60)
     pi.sshd.cut()
     _, err = started.communicate(timeout=60)
     assert started.returncode == 1

@@ -75,9 +75,9 @@ def test_a_signal_ends_all_of_them_well(fleet):
     for each in pis:
         each.tool("tar", 'test "$1" = --version && exec sleep 60; exec /bin/tar "$@"')
     started = laptop.start("doctor --hosts all --at-once 2")
-    until(lambda: len([t for t in laptop.logs.values() if "reach" in t]) == 2)
+    until(lambda: len([t for t in laptop.logs.values() if "reach" in t]) == 2, 60)
     started.send_signal(signal.SIGINT)
-    out, err = started.communicate(timeout=30)
+    out, err = started.communicate(timeout=60)
     assert started.returncode == 130
     assert "not started" in out
     assert "did not go well on 3 of 3 hosts" in err

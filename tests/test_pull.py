@@ -122,18 +122,21 @@ def test_a_set_of_another_machine_is_not_replaced(pi, laptop, shelf):
 def test_a_fetch_that_was_killed_goes_on(pi, laptop, shelf):
     """Its partial file and its mark are gone on with by the same command."""
     archive = pi.backups / "2026-11-21_1100.general-backup.tar.gz"
-    archive.write_bytes(os.urandom(60_000_000))
+    archive.write_bytes(os.urandom(4_000_000))
     path = pi.backups / "2026-11-21_1100.manifest.json"
     manifest = json.loads(path.read_text())
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
-    manifest["parts"]["general"] |= {"size_bytes": 60_000_000, "sha256": sha256}
+    manifest["parts"]["general"] |= {"size_bytes": 4_000_000, "sha256": sha256}
     path.write_text(json.dumps(manifest))
+    half = 'case "$1" in *.tar.gz) head -c 2000000 "$1"; exec sleep 60 ;; esac'
+    pi.tool("cat", f'{half}; exec /bin/cat "$@"')
     started = laptop.start("pull --host pi --runtag 2026-11-21_1100")
     partial = shelf / f"{archive.name}.partial"
-    until(lambda: partial.stat().st_size > 1_000_000)
+    until(lambda: partial.stat().st_size > 1_000_000, limit_s=60)
     started.send_signal(signal.SIGKILL)
     started.communicate()
     assert "2026-11-21_1100.unfinished.jsonl" in names_in(shelf)
+    (pi.tools / "cat").unlink()
     assert laptop.run("pull --host pi --runtag 2026-11-21_1100").returncode == 0
     assert names_in(shelf) == sets_of(pi, FIRST)
 
