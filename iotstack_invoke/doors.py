@@ -17,7 +17,7 @@ from invoke.exceptions import Exit
 from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
-from .errors import ExitCode, Interrupted, IotstackError, UsageError
+from .errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
 from .report import Report, one_line
 from .settings import Options, Settings, load_settings
 
@@ -55,6 +55,22 @@ RUN_FLAGS = (
         help="Start what does not depend on a failed job (the default), or nothing new.",
     ),
 )
+FLEET_FLAGS = (
+    Argument(
+        name="host",
+        kind=list,
+        help="A host of hosts.toml; may be given several times. This machine, if not given.",
+    ),
+    Argument(name="hosts", kind=str, default="", help="Every host of a role: live, test, or all."),
+    Argument(
+        names=("at-once",),
+        attr_name="at_once",
+        kind=str,
+        default="8",
+        help="How many hosts at once, where there are several.",
+    ),
+)
+"""Those of a task that is done on one host, or on several at once."""
 
 
 class Door(Task):  # type: ignore[type-arg]
@@ -62,11 +78,18 @@ class Door(Task):  # type: ignore[type-arg]
 
     runs = False
     monitored = False
+    fleet = False
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Return the task's own flags and the shared ones."""
-        shared = (*(RUN_FLAGS if self.runs else ()), SETTINGS_FLAG, DEBUG_FLAG)
-        return super().get_arguments(ignore_unknown_help) + [deepcopy(each) for each in shared]
+        shared = (*self._shared(), SETTINGS_FLAG, DEBUG_FLAG)
+        own = super().get_arguments(ignore_unknown_help)
+        if self.fleet:  # the body is given one host
+            own = [each for each in own if each.name != "host"]
+        return own + [deepcopy(each) for each in shared]
+
+    def _shared(self) -> tuple[Argument, ...]:
+        return (*(RUN_FLAGS if self.runs else ()), *(FLEET_FLAGS if self.fleet else ()))
 
     def __call__(self, context: Context, **given: Any) -> Any:
         """Run the body with settings, report and options in place of the shared flags."""
@@ -77,11 +100,12 @@ class Door(Task):  # type: ignore[type-arg]
             if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
                 raise UsageError(f"Write: inv --help {self.name}")  # noqa: TRY301 - told as others
             dry = bool(context.config.run.dry)
-            options = _options(given, dry=dry) if self.runs else Options(dry_run=dry)
             checkout = context.config.get("iotstack", {}).get("checkout", "")
-            settings = load_settings(settings_file, checkout=checkout)
-            work = Work(settings, report, options)
-            code = self.body(work, **given)
+            if self.fleet:
+                code = self._on_hosts(given, settings_file, checkout, report, dry=dry)
+            else:
+                settings, options = self._known(given, settings_file, checkout, dry=dry)
+                code = self.body(Work(settings, report, options), **given)
             self.times_called += 1
             report.flush()
         except BrokenPipeError:  # `| head` has enough
@@ -102,6 +126,50 @@ class Door(Task):  # type: ignore[type-arg]
             raise Exit(code=int(code))
         return code
 
+    def _known(
+        self, given: dict[str, Any], file: str, checkout: str, *, dry: bool
+    ) -> tuple[Settings, Options]:
+        """Return the settings, and the flags that all runs share, which are taken out."""
+        options = _options(given, dry=dry) if self.runs else Options(dry_run=dry)
+        return load_settings(file, checkout=checkout), options
+
+    def _on_hosts(
+        self, given: dict[str, Any], file: str, checkout: str, report: Report, *, dry: bool
+    ) -> int | None:
+        """Run the body for one host, or the whole command for each of several."""
+        names, role, at_once = (given.pop(each) for each in ("host", "hosts", "at_once"))
+        words = self._words(given)
+        settings, options = self._known(given, file, checkout, dry=dry)
+        if role or len(names) > 1:
+            from .actions.fleet import choose_hosts, read_at_once, run_fleet
+
+            if given.get("json"):
+                raise UsageError("--json is for one host.")
+            hosts = choose_hosts(settings, names, role)
+            if given.get("yes") is False and not options.dry_run:
+                raise Refused("Nobody can confirm it for each host. If it is meant, add --yes.")
+            has_dry = any("dry" in str(each.name) for each in self.get_arguments())
+            dry_word = ("--dry-run",) if options.dry_run and has_dry else ()
+            words = tuple(each for each in words if each != "--dry-run")
+            return run_fleet(settings, (*words, *dry_word), hosts, read_at_once(at_once), report)
+        host = names[0] if names else ""
+        code: int | None = self.body(Work(settings, report, options), host=host, **given)
+        return code
+
+    def _words(self, given: dict[str, Any]) -> tuple[str, ...]:
+        """Return the command line of this task with the flags that differ from their defaults."""
+        words = [str(self.name)]
+        for each in self.get_arguments():
+            value, flag = given.get(str(each.name)), each.names[0].replace("_", "-").strip("-")
+            if value is None or value == (each.default if each.kind is not list else []):
+                continue
+            if each.kind is bool:
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                values = value if each.kind is list else (value,)
+                words += [f"--{flag}={one}" for one in values]
+        return tuple(words)
+
     def _tell(self, error: Exception, report: Report, code: int) -> int:
         """Say what went wrong, and return the exit code; a monitor reads one line, and 2."""
         if not self.monitored:
@@ -121,13 +189,14 @@ class Work:
 
 
 def door(
-    *, runs: bool = False, monitored: bool = False, **keywords: Any
+    *, runs: bool = False, monitored: bool = False, fleet: bool = False, **keywords: Any
 ) -> Callable[[Callable[..., Any]], Door]:
     """Return a decorator that makes a Door of `body(work, …flags)`.
 
     `runs`: it has the flags of a task that runs a plan. `monitored`: a monitor reads it, so that
-    any error is one line on stdout and exit 2. A parameter named `context` would be
-    Invoke's; ours is the Work.
+    any error is one line on stdout and exit 2. `fleet`: it is done on one host, which the body is
+    given as `host`, or on several at once. A parameter named `context` would be Invoke's; ours is
+    the Work.
     """
 
     def make(body: Callable[..., Any]) -> Door:
@@ -137,6 +206,7 @@ def door(
         made = Door(body, auto_shortflags=False, **keywords)
         made.runs = runs
         made.monitored = monitored
+        made.fleet = fleet
         return made
 
     return make

@@ -49,8 +49,11 @@ class Journal:
         path: str,
         steps: Iterable[type[Any]],
         settle: Callable[[], None] = lambda: None,
+        hold: Callable[[], None] = lambda: None,
     ) -> None:
         self.host = host
+        self.hold = hold
+        """Hold the lock still, or anew, before anything is undone; raises Busy."""
         self.settle = settle
         """Wait until no command of a step is at work: one may outlive the line it came by."""
         self.path = path
@@ -93,6 +96,8 @@ class Journal:
         Raises StepFailed where an undo fails; what is still owed stays in the file.
         """
         with self._lock:
+            if self._owed:
+                self.hold()
             if self._renamed:
                 try:
                     self.host.rename(self._renamed, self.path)

@@ -20,6 +20,12 @@ from .rules import Job
 from .steps import PARTIAL
 
 
+def state_folder() -> str:
+    """Return the folder of what this program keeps on a machine that need not have a stack."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return f"{base}/iotstack"
+
+
 class RunLog:
     """The log file of a runtag; a run that goes on adds to what is there."""
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, cast
 
 import paramiko
 from invoke.exceptions import CommandTimedOut, ThreadException
@@ -77,6 +76,11 @@ CLAIM = (
 )
 MAKE_FOLDER = (
     '[ -d "$1" ] || mkdir -m 700 "$1" || [ -d "$1" ] && { sync "$2" 2>/dev/null || sync; }'
+)
+# Always a new file: what still writes into one of that name, for a line that broke, has another.
+CREATE = (
+    'umask 077; rm -f -- "$1" && set -C && cat > "$1" && { sync "$1" 2>/dev/null || sync; } '
+    '&& wc -c < "$1"'
 )
 RENAME = 'mv -f "$1" "$2" && { sync "$3" 2>/dev/null || sync; }'
 
@@ -228,44 +232,27 @@ class SshHost:
 
     def _feed(self, command: Command, source: IO[bytes]) -> str:
         """Run a command that reads `source`, and return what it says."""
-        said: list[str] = []
+        with self._fed(command) as far:
+            while chunk := read_chunk(source):
+                far.write(chunk)
+            return far.end()
+
+    @contextlib.contextmanager
+    def _fed(self, command: Command) -> Iterator[_ToProcess | _ToChannel]:
+        """Start a command that reads what is written; it is ended when the block is left."""
         if shutil.which("ssh") is None:
-            return self._feed_channel(command, source)
+            channel = self.login.start(command)
+            try:
+                yield _ToChannel(self.name, channel)
+            finally:
+                _close(channel)
+            return
+        said: list[str] = []
         words = (*self.login.words(), str(command))
         with piped(
             words, lambda _stream, line: said.append(line), TRANSFER_LIMIT_S, feed=True
         ) as (process, finish):
-            assert process.stdin is not None  # noqa: S101 - we asked for pipes
-            assert process.stdout is not None  # noqa: S101
-            with contextlib.suppress(BrokenPipeError):  # its exit code and words say more
-                while chunk := read_chunk(source):
-                    process.stdin.write(chunk)
-                process.stdin.close()
-            answer = process.stdout.read().decode("utf-8", "replace")
-            code = finish()
-        if code:
-            last = next((line for line in reversed(said) if line.strip()), f"exit {code}")
-            raise _not_sent(self.name, last.strip())
-        return answer
-
-    def _feed_channel(self, command: Command, source: IO[bytes]) -> str:
-        channel = self.login.start(command)
-        try:
-            while chunk := read_chunk(source):
-                channel.sendall(chunk)
-            channel.shutdown_write()
-            answer: str = channel.makefile("rb").read().decode("utf-8", "replace")
-            said: str = channel.makefile_stderr("rb").read().decode("utf-8", "replace").strip()
-            code = channel.recv_exit_status()
-        except (SSHException, OSError, EOFError) as error:
-            raise StepFailed(
-                f"Sending to {self.name} failed: {why_it_broke(error)}", again=True
-            ) from error
-        finally:
-            _close(channel)
-        if code:
-            raise _not_sent(self.name, said or f"exit {code}")
-        return answer
+            yield _ToProcess(self.name, process, finish, said)
 
     @contextlib.contextmanager
     def pipe(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
@@ -286,11 +273,24 @@ class SshHost:
 
     @contextlib.contextmanager
     def create(self, path: str) -> Iterator[IO[bytes]]:
-        """Return a stream into a new small file; it is sent when the block ends well."""
-        content = io.BytesIO()
-        yield content
-        content.seek(0)
-        self.receive(path, content, time.time())
+        """Return a stream into a new file of mode 0600, synced when the block ends well.
+
+        Where it does not, a file that is cut is left.
+        """
+        with self._fed(_script(CREATE, path)) as far:
+            yield cast("IO[bytes]", far)
+            answer = far.end().strip()
+        if answer != str(far.size_bytes):
+            raise StepFailed(
+                f"On {self.name} {path} has {answer or 'no'} bytes, and {far.size_bytes} were "
+                "sent.",
+                again=True,
+            )
+
+    def lines(self, path: str) -> list[str]:
+        """Return the lines of a text, none where there is no such file."""
+        told = self.contents(os.path.dirname(path), [os.path.basename(path)])
+        return b"".join(told.values()).decode("utf-8", "replace").splitlines()
 
     def append(self, path: str, line: str) -> None:
         """Add a line to a file of mode 0600, and make it last through a power cut."""
@@ -503,6 +503,82 @@ class SftpPlace:
             raise StepFailed(f"On {self.name}: {why}.", again=client.is_broken()) from error
         finally:
             _close(client)
+
+
+class _ToProcess:
+    """What a command on another machine reads, through `ssh`."""
+
+    def __init__(
+        self, name: str, process: Any, finish: Callable[[], int], said: list[str]
+    ) -> None:
+        self.size_bytes = 0
+        self._name = name
+        self._process = process
+        self._finish = finish
+        self._said = said
+
+    def write(self, data: bytes) -> int:
+        """Send some bytes; raises StepFailed where the command has ended, with what it said."""
+        try:
+            self._process.stdin.write(data)
+        except BrokenPipeError:
+            self.end()
+            raise _not_sent(self._name, "the command there ended early") from None
+        self.size_bytes += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: what is whole is flushed."""
+
+    def end(self) -> str:
+        """Send the end, and return what the command says; raises StepFailed where it failed."""
+        with contextlib.suppress(BrokenPipeError):  # its exit code and words say more
+            self._process.stdin.close()
+        answer: str = self._process.stdout.read().decode("utf-8", "replace")
+        code = self._finish()
+        if code:
+            last = next((line for line in reversed(self._said) if line.strip()), f"exit {code}")
+            raise _not_sent(self._name, last.strip())
+        return answer
+
+
+class _ToChannel:
+    """The same through a channel of Paramiko's."""
+
+    def __init__(self, name: str, channel: paramiko.Channel) -> None:
+        self.size_bytes = 0
+        self._name = name
+        self._channel = channel
+
+    def write(self, data: bytes) -> int:
+        """Send some bytes; raises StepFailed."""
+        with self._failing():
+            self._channel.sendall(data)
+        self.size_bytes += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: what is written is sent."""
+
+    def end(self) -> str:
+        """Send the end, and return what the command says; raises StepFailed where it failed."""
+        channel = self._channel
+        with self._failing():
+            channel.shutdown_write()
+            answer: str = channel.makefile("rb").read().decode("utf-8", "replace")
+            said: str = channel.makefile_stderr("rb").read().decode("utf-8", "replace").strip()
+            code = channel.recv_exit_status()
+        if code:
+            raise _not_sent(self._name, said or f"exit {code}")
+        return answer
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except (SSHException, OSError, EOFError) as error:
+            why = why_it_broke(error)
+            raise StepFailed(f"Sending to {self._name} failed: {why}", again=True) from error
 
 
 def _not_sent(name: str, why: str) -> StepFailed:

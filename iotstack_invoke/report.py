@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 GRAPH_FORMS = ("tree", "mermaid", "dot")
+WATCHED_VARIABLE = "IOTSTACK_WATCHED"
+"""Where it is 1, somebody watches who reads what we write: a run on several hosts."""
 LINE_WIDTH = 200
 """Off a terminal Rich would wrap at 80 columns, in the middle of a path."""
 
@@ -80,7 +82,8 @@ class Report:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # under LC_ALL=POSIX "é" would end the run
                 stream.reconfigure(errors="backslashreplace")
-        self.live = sys.stderr.isatty() if verbose is None else verbose
+        watched = sys.stderr.isatty() or os.environ.get(WATCHED_VARIABLE) == "1"
+        self.live = watched if verbose is None else verbose
         self._bars: Progress | None = None
         self._rows: dict[int, TaskID] = {}
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
@@ -114,7 +114,7 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Another machine with a stack, that a restore may be made to.
+    """Another machine with a stack, that is backed up from here, or that a restore is made to.
 
     `role` is live or test: a live one must be named twice. `machine_id`, where it is given, must
     be that of its /etc/machine-id.
@@ -127,6 +127,9 @@ class Machine:
     sudo: bool = True
     machine_id: str = ""
     hooks: Hooks = field(default_factory=Hooks)
+    policy: Policy = KEEP_FIVE
+    """Which of its own backups stay there."""
+    exclusions: tuple[Exclusion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,11 @@ class Settings:
         """The table of services with these settings in it."""
         return read_table(self.services, self.influx.container)
 
+    def of_machine(self, machine: Machine, folder: str) -> Settings:
+        """Return the settings with another machine's stack in place of this one's."""
+        stack = Stack(folder, machine.policy, machine.sudo, machine.exclusions, machine.role)
+        return replace(self, stack=stack, hooks=machine.hooks)
+
 
 ALWAYS_EXCLUDED = (
     Exclusion("volumes/influxdb/*", "InfluxDB's live files; its data are in the influx part"),
@@ -219,6 +227,8 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "sudo": bool,
         "machine_id": str,
         "hooks": dict,
+        "exclude": list,
+        **POLICY_KEYS,
     },
     "services": ROW_KEYS,
     "exclude": {"path": str, "reason": str},
@@ -314,10 +324,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
             policy=read_policy(_local_policy(stack)),
             sudo=stack.get("sudo", True),
             role=stack.get("role", "test"),
-            exclusions=tuple(
-                Exclusion(str(PurePosixPath(each["path"])), each["reason"])
-                for each in stack.get("exclude", [])
-            ),
+            exclusions=_exclusions(stack),
         ),
         influx=Influx(
             container=influx.get("container", "influxdb"),
@@ -383,6 +390,15 @@ def _machine(each: Mapping[str, Any]) -> Machine:
         sudo=each.get("sudo", True),
         machine_id=each.get("machine_id", ""),
         hooks=_hooks(each.get("hooks", {})),
+        policy=read_policy(_local_policy(each)),
+        exclusions=_exclusions(each),
+    )
+
+
+def _exclusions(stack: Mapping[str, Any]) -> tuple[Exclusion, ...]:
+    return tuple(
+        Exclusion(str(PurePosixPath(each["path"])), each["reason"])
+        for each in stack.get("exclude", [])
     )
 
 
@@ -435,6 +451,12 @@ def _mistakes(content: Mapping[str, Any]) -> list[str]:
     tables = [(f"[[{name}]]", content.get(name, []), name) for name in lists]
     if isinstance(content.get("stack"), dict):
         tables.append(("[[stack.exclude]]", content["stack"].get("exclude", []), "exclude"))
+    machines = content.get("hosts", [])
+    tables += [
+        ("[[hosts.exclude]]", each["exclude"], "exclude")
+        for each in (machines if isinstance(machines, list) else ())
+        if isinstance(each, dict) and "exclude" in each
+    ]
     for title, entries, section in tables:
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
             found.append(f"{title}: must be a list of tables, each under its own {title}")
@@ -511,8 +533,13 @@ def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
     folder = os.path.expanduser(stack.get("folder", "~/IOTstack"))
     if not folder.startswith("/"):
         found.append(f"[stack]: folder = {folder!r} must begin with / or ~")
+    return found + _exclude_mistakes("[[stack.exclude]]", stack)
+
+
+def _exclude_mistakes(title: str, stack: Mapping[str, Any]) -> list[str]:
+    found = []
     for each in _sound_list(stack.get("exclude"), "exclude"):
-        where = f"[[stack.exclude]]: path = {each.get('path')!r}"
+        where = f"{title}: path = {each.get('path')!r}"
         if not is_below_stack(each.get("path", "volumes/any")):
             found.append(f"{where} must lie below services/ or volumes/")
         if not each.get("reason", "any").strip():
@@ -620,11 +647,8 @@ def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:
         found += _ssh_mistakes(where, each)
         hooks, title = each.get("hooks", {}), f"{where}: [hosts.hooks]"
         found += _wrong(title, hooks, _KEYS["hooks"])
-        found += [
-            f"{title}: '{key}' is for [hooks], since only this machine is backed up"
-            for key in ("before_backup", "after_backup")
-            if key in hooks
-        ]
+        found += _policy_mistakes(where, _local_policy(each))
+        found += _exclude_mistakes(f"{where}: [[hosts.exclude]]", each)
         found += _hooks_mistakes(title, _sound(hooks, "hooks"))
     return found
 

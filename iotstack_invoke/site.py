@@ -1,4 +1,4 @@
-"""The stack of this machine with its backups and vaults, and what lies there.
+"""A stack with its backups and vaults, and what lies there.
 
 Knows where things are and how sets are recorded, listed and removed. Not for: making a backup.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 import uuid
@@ -14,9 +15,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at
+from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
 from .errors import StepFailed, Unreachable
 from .hosts import LocalHost, locked
+from .log import state_folder
 from .manifest import (
     RECORDS_ENDING,
     REMOVING_ENDING,
@@ -29,7 +31,8 @@ from .manifest import (
 from .rules import BACKUPS, KINDS, split_set_name
 from .sets import GOOD, BackupSet, files_of, gather_sets, removals_in, runtags_in
 from .settings import Settings
-from .steps import PARTIAL, File, FileFact, Place, Record
+from .steps import PARTIAL, File, FileFact, Host, Place, Record
+from .targets import find_machine, host_name, open_machine
 from .transfer import Found, is_copy
 from .vaults import at_address, vault_place
 
@@ -43,18 +46,27 @@ CLOCKS_APART = timedelta(minutes=5)
 
 @dataclass(slots=True)
 class Site:
-    """The stack on this machine, its backups, and the vaults."""
+    """A stack on this machine or another, its backups, and the vaults."""
 
     settings: Settings
-    host: LocalHost
+    host: Host
     vaults: dict[str, Place] = field(default_factory=dict)
-    """By name; of one with a folder for each machine, this machine's."""
+    """By name; of one with a folder for each machine, that of the stack's machine."""
 
     @classmethod
-    def of(cls, settings: Settings) -> Site:
-        """Return what the settings describe; nothing is opened yet."""
-        vaults = {each.name: vault_place(each) for each in settings.vaults}
-        return cls(settings, LocalHost(settings.stack.folder), vaults)
+    def of(cls, settings: Settings, host: Host | None = None) -> Site:
+        """Return what the settings describe; no vault is opened yet."""
+        by_host = host and any(each.by_host for each in settings.vaults)
+        whose = host_name(host) if host and by_host else ""
+        vaults = {
+            each.name: vault_place(each, whose, made=bool(whose)) for each in settings.vaults
+        }
+        return cls(settings, host or LocalHost(settings.stack.folder), vaults)
+
+    @property
+    def far(self) -> bool:
+        """Whether the stack is on another machine."""
+        return not isinstance(self.host, LocalHost)
 
     def knows(self, at: str) -> bool:
         """Tell whether there is such a vault.
@@ -68,7 +80,7 @@ class Site:
 
     @property
     def backups(self) -> str:
-        """The folder of the backups on this machine."""
+        """The folder of the stack's own backups."""
         return f"{self.settings.stack.folder}/{BACKUPS}"
 
     @property
@@ -83,32 +95,35 @@ class Site:
 
     @property
     def checks(self) -> CheckFile:
-        """The record of verifications: beside the backups, or where a machine keeps its state.
+        """The record of verifications: beside the backups, or where this machine keeps its state.
 
         A laptop that verifies its vaults has no stack, and so no folder of backups.
         """
-        if os.path.isdir(self.backups):
+        if not self.far and os.path.isdir(self.backups):
             return CheckFile(f"{self.backups}/{CHECKS_FILE}")
-        state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        return CheckFile(f"{state}/iotstack/{CHECKS_FILE.removeprefix('.')}")
+        return CheckFile(f"{state_folder()}/{CHECKS_FILE.removeprefix('.')}")
 
     def sets(self, checks: Checks | None = None) -> tuple[BackupSet, ...]:
-        """Return the sets on this machine, newest first.
+        """Return the sets beside the stack, newest first.
 
         `checks` where they are known already: what failed is damaged, for all who ask here.
         """
-        checks = self.checks.newest() if checks is None else checks
+        checks = self.checks_here() if checks is None else checks
         names = self.host.names(self.backups)
-        manifests = {}
-        for runtag in runtags_in(names):
-            manifest = self.manifest(runtag)
-            if manifest:
-                manifests[runtag] = manifest
+        listed = {name: names[name] for name in map(_manifest_name, runtags_in(names))}
+        found = manifests_in(self.host, self.backups, listed, math.inf)
+        manifests = {runtag: each for runtag, each in found.items() if each}
         return gather_sets(names, manifests, failed_at(checks, HERE))
 
+    def checks_here(self) -> Checks:
+        """Return the newest checks of the sets beside the stack."""
+        if not self.far:
+            return self.checks.newest()
+        return read_checks(self.host.lines(f"{self.backups}/{CHECKS_FILE}"))
+
     def manifest(self, runtag: str) -> Manifest | None:
-        """Return the manifest of a set on this machine, or None."""
-        name = f"{runtag}.{KINDS['manifest']}"
+        """Return the manifest of a set beside the stack, or None."""
+        name = _manifest_name(runtag)
         told = self.host.contents(self.backups, [name])
         with contextlib.suppress(KeyError, ValueError):
             return read_manifest(told[name], runtag)
@@ -130,6 +145,26 @@ class Site:
         """Let go of the vaults."""
         for place in self.vaults.values():
             place.close()
+
+
+def _manifest_name(runtag: str) -> str:
+    return f"{runtag}.{KINDS['manifest']}"
+
+
+@contextlib.contextmanager
+def open_site(settings: Settings, name: str = "") -> Iterator[Site]:
+    """Yield the site of a host of the settings, or of this machine; closed at the end.
+
+    Raises UsageError, Refused or Unreachable for another machine.
+    """
+    with contextlib.ExitStack() as opened:
+        site = Site.of(settings)
+        if name:
+            machine = find_machine(settings, name)
+            host = opened.enter_context(open_machine(machine))
+            site = Site.of(settings.of_machine(machine, host.root), host)
+        opened.callback(site.close)
+        yield site
 
 
 class RecordFile:

@@ -251,6 +251,10 @@ class Host(Place, Protocol):
         """Add a line to a file of mode 0600, and make it last through a power cut."""
         ...
 
+    def lines(self, path: str) -> list[str]:
+        """Return the lines of a text, none where there is no such file."""
+        ...
+
     def http_status(self, port: int, path: str, address: str = "127.0.0.1") -> int:
         """Return the status that an HTTP server answers as seen from the host, 0 for none."""
         ...

@@ -1,4 +1,4 @@
-"""The machine and stack that a restore is made to: this one, or another over SSH."""
+"""A machine with a stack, this one or another over SSH, and what is asked of either alike."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 import os
 import posixpath
 import re
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,9 +86,20 @@ def open_target(settings: Settings, name: str) -> Iterator[Target]:
         yield _fit(host, "this machine", folder, stack.role, sudo=stack.sudo)
         return
     machine = find_machine(settings, name)
+    with open_machine(machine) as remote:
+        yield _fit(remote, name, remote.root, machine.role, sudo=machine.sudo)
+
+
+@contextlib.contextmanager
+def open_machine(machine: Machine) -> Iterator[SshHost]:
+    """Yield another machine as a host whose root is the folder of its stack, links followed.
+
+    Raises Refused where it is not the machine that is meant or has no such folder, Unreachable.
+    """
     from .remote import open_host  # Fabric takes a fifth of a second to import
 
-    remote = open_host(machine.ssh, machine.folder, machine.name)
+    name = machine.name
+    remote = open_host(machine.ssh, machine.folder, name)
     try:
         _check_identity(remote, machine)
         folder = remote.run(Command(("realpath", "--", machine.folder), ANY_EXIT)).out.strip()
@@ -96,7 +109,7 @@ def open_target(settings: Settings, name: str) -> Iterator[Target]:
                 f"`ssh {machine.ssh.host} mkdir -p {machine.folder}`."
             )
         remote.root = folder
-        yield _fit(remote, name, folder, machine.role, sudo=machine.sudo)
+        yield remote
     finally:
         remote.close()
 
@@ -134,7 +147,7 @@ def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:
         as_root = ("sudo", "-n")
     for program in ("flock", "tar", "sha256sum"):
         if host.run(Command(("sh", "-c", f"command -v {program}"), ANY_EXIT)).exit_code:
-            raise Refused(f"On {name} there is no {program}; a restore needs it.")
+            raise Refused(f"On {name} there is no {program}; it is needed there.")
     return as_root
 
 
@@ -160,16 +173,22 @@ class Lock:
 @contextlib.contextmanager
 def locked_target(target: Target, purpose: str) -> Iterator[Lock]:
     """Hold the lock of a target's stack, wherever it is; raises Busy."""
-    host = target.host
-    host.run(Command(("mkdir", "-p", "-m", "0700", "--", target.backups)))
-    path = f"{target.backups}/.lock"
+    target.host.run(Command(("mkdir", "-p", "-m", "0700", "--", target.backups)))
+    with locked_stack(target.host, target.backups, purpose) as lock:
+        yield lock
+
+
+@contextlib.contextmanager
+def locked_stack(host: Host, backups: str, purpose: str) -> Iterator[Lock]:
+    """Hold the lock of a stack, wherever it is, by the folder of its backups; raises Busy."""
+    path = f"{backups}/.lock"
     if isinstance(host, LocalHost):
         with locked(path, purpose):
             yield Lock()
         return
     from .remote import SshHost
 
-    assert isinstance(host, SshHost)  # noqa: S101 - open_target gives no other
+    assert isinstance(host, SshHost)  # noqa: S101 - there is no other
     lock = _FarLock(host, path, purpose)
     lock.take()
     try:
@@ -188,6 +207,7 @@ class _FarLock(Lock):
         self.holder = ""
         """The process there that holds it."""
         self._channel: Any = None
+        self._looking = threading.Lock()
 
     def take(self, wait_s: int = 0) -> None:
         """Take it; raises Busy, with who holds it, where that is not done in time."""
@@ -209,14 +229,57 @@ class _FarLock(Lock):
 
     def hold_again(self) -> None:
         """Hold it still, or take it anew; what holds it for a line that is dead is ended first."""
-        if not self._channel.closed and self._channel.get_transport().is_active():
-            return
-        self.host.run(Command(("sh", "-c", END_HOLDER, "sh", self.holder, self.path), ANY_EXIT))
-        self.take(HOLD_AGAIN_LIMIT_S)
+        with self._looking:
+            if not self._channel.closed and self._channel.get_transport().is_active():
+                return
+            words = ("sh", "-c", END_HOLDER, "sh", self.holder, self.path)
+            self.host.run(Command(words, ANY_EXIT))
+            self.take(HOLD_AGAIN_LIMIT_S)
 
     def let_go(self) -> None:
         """Let go of it."""
         self._channel.close()
+
+
+def host_name(host: Host) -> str:
+    """Return what a machine calls itself."""
+    if isinstance(host, LocalHost):
+        return socket.gethostname()
+    return host.run(Command(("uname", "-n"))).out.strip()
+
+
+def on_host(host: Host) -> str:
+    """Return the beginning of a message about another machine; of this one, nothing."""
+    return "" if isinstance(host, LocalHost) else f"On {host.name}: "
+
+
+def is_folder(host: Host, path: str) -> bool:
+    """Tell whether a path is a folder, or a link to one."""
+    if isinstance(host, LocalHost):
+        return os.path.isdir(path)
+    return host.run(Command(("test", "-d", path), ANY_EXIT)).exit_code == 0
+
+
+def may_write(host: Host, folder: str) -> bool:
+    """Tell whether whoever logs in may make files in a folder."""
+    if isinstance(host, LocalHost):
+        return os.access(folder, os.W_OK | os.X_OK)
+    script = '[ -w "$1" ] && [ -x "$1" ]'
+    return host.run(Command(("sh", "-c", script, "sh", folder), ANY_EXIT)).exit_code == 0
+
+
+def may_be_there(host: Host, path: str) -> bool:
+    """Tell whether there is something, or we may not look."""
+    if not isinstance(host, LocalHost):
+        told = host.run(Command(("env", "LC_ALL=C", "stat", "--", path), ANY_EXIT))
+        return told.exit_code == 0 or "Permission denied" in told.err
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:

@@ -14,13 +14,31 @@ from .retention import POLICY_KEYS
 
 
 @door(
-    runs=True, help={"runtag": "The backup's name; this minute, as 2026-11-23_1100, if left out."}
+    runs=True,
+    fleet=True,
+    help={"runtag": "The backup's name; this minute, as 2026-11-23_1100, if left out."},
 )
-def backup(work: Work, runtag: str = "") -> int:
+def backup(work: Work, host: str = "", runtag: str = "") -> int:
     """Back up the stack, prove it, and copy it to every vault."""
     from .actions.backup import back_up
 
-    return back_up(work.settings, runtag, work.options, work.report)
+    return back_up(work.settings, runtag, work.options, work.report, host)
+
+
+@door(
+    fleet=True,
+    help={
+        "runtag": "The backup to fetch; all that are missing, if left out.",
+        "to": "The vault that they are fetched into; the only folder among them, if left out.",
+        "dry-run": "Show what would be fetched; change nothing.",
+    },
+)
+def pull(work: Work, host: str = "", runtag: str = "", to: str = "", dry_run: bool = False) -> int:
+    """Fetch finished backups from another machine into a folder of this one."""
+    from .actions.pull import Wish, pull_sets
+
+    wish = Wish(host, runtag, to, dry_run or work.options.dry_run)
+    return pull_sets(work.settings, wish, work.report)
 
 
 @door(
@@ -185,13 +203,13 @@ def why(work: Work, file: str) -> None:
 
 @door(
     runs=True,
-    iterable=["only"],
+    fleet=True,
+    iterable=["only", "live"],
     help={
         "runtag": "The backup to restore; latest is the newest.",
-        "host": "A host of hosts.toml to restore to; this machine, if not given.",
         "from": "vault (the default), a vault's name, here (the target's own backups), a folder.",
         "only": "Restore this service alone; may be given several times.",
-        "live": "The host once more, if it is a live one.",
+        "live": "The host once more, if it is a live one; of several, each.",
         "yes": "Do not ask.",
     },
 )
@@ -201,14 +219,14 @@ def restore(
     host: str = "",
     from_: str = "",
     only: Iterable[str] | None = None,
-    live: str = "",
+    live: Iterable[str] | None = None,
     yes: bool = False,
 ) -> int:
     """Restore a backup: staged, checked, swapped by rename, proven, or undone by itself."""
     from .actions.restore import restore as restore_backup
     from .actions.wish import Wish
 
-    wish = Wish(runtag, host, from_, tuple(only or ()), live, yes)
+    wish = Wish(runtag, host, from_, tuple(only or ()), tuple(live or ()), yes)
     return restore_backup(work.settings, wish, work.options, work.report)
 
 
@@ -265,10 +283,10 @@ def hosts(work: Work, trust: str = "", yes: bool = False) -> int:
 
 
 @door(
+    fleet=True,
     help={
-        "host": "A host of hosts.toml to look at; this machine, if not given.",
         "json": "Print JSON for programs.",
-    }
+    },
 )
 def doctor(work: Work, host: str = "", json: bool = False) -> int:
     """Look for whatever would make a backup fail, and say what mends it."""
@@ -287,16 +305,17 @@ def services(work: Work, json: bool = False) -> int:
 
 @door(
     monitored=True,
+    fleet=True,
     help={
         "max-age": "How old the newest good backup may be, such as 26h, 90m or 2d.",
         "at": "Only this place: here, or a vault; every place, if not given.",
     },
 )
-def status(work: Work, max_age: str = "26h", at: str = "") -> None:
+def status(work: Work, host: str = "", max_age: str = "26h", at: str = "") -> None:
     """Say in one line for a monitor whether there is a good, young backup; exit 0 or 2."""
     from .actions.status import tell_status
 
-    tell_status(work.settings, max_age, at, work.report)
+    tell_status(work.settings, max_age, at, work.report, host)
 
 
 @door()
@@ -310,6 +329,7 @@ def demo(work: Work) -> int:
 namespace = Collection(
     backup,
     sync,
+    pull,
     restore,
     reload_influxdb,
     undo,

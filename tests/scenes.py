@@ -170,7 +170,7 @@ esac""",
             self.words(line), env=self.environment, text=True, **{**pipes, **given}
         )
 
-    def run(self, line):
+    def run(self, line, limit_s=120):
         """Run `iotstack LINE` to its end."""
         return subprocess.run(
             self.words(line),
@@ -178,7 +178,7 @@ esac""",
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=limit_s,
             check=False,
         )
 

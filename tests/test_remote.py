@@ -469,6 +469,48 @@ def test_lines_and_small_files_are_written_for_their_owner_only(nas, root):
         assert (root / name).stat().st_mode & 0o777 == 0o600
 
 
+def test_a_large_file_is_written_while_it_is_made(nas, root, monkeypatch):
+    """Nothing of it waits here: it grows there while more is written, through ssh or a channel."""
+    for name in ("ssh", "channel"):
+        if name == "channel":
+            monkeypatch.setattr(remote.shutil, "which", lambda _name: None)
+        with nas.create(f"{root}/{name}") as stream:
+            for _ in range(8):
+                stream.write(b"x" * 1_000_000)
+            until(lambda name=name: (root / name).stat().st_size > 4_000_000)
+        assert (root / name).stat().st_size == 8_000_000
+        assert (root / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_whose_line_is_cut_while_it_is_written_is_a_failure(nas, root, sshd):
+    """What is cut is never taken for whole; the next one is another file, whoever still writes."""
+
+    def write_until_cut():
+        with nas.create(f"{root}/x") as stream:
+            stream.write(b"x" * 1_000_000)
+            until((root / "x").exists)
+            sshd.cut()
+            for _ in range(100):
+                stream.write(b"x" * 1_000_000)
+
+    with pytest.raises(StepFailed, match="Sending to nas failed"):
+        write_until_cut()
+    with open(root / "x", "ab") as orphan, nas.create(f"{root}/x") as stream:
+        stream.write(b"new")
+        until((root / "x").exists)
+        orphan.write(b"old")
+    assert (root / "x").read_bytes() == b"new"
+
+
+def test_a_disk_that_refuses_a_file_is_told(nas, root):
+    """The reason is what the far side says, at the latest when the file ends."""
+    with (
+        pytest.raises(StepFailed, match="Sending to nas failed"),
+        nas.create(f"{root}/none/x") as stream,
+    ):
+        stream.write(b"x")
+
+
 def test_a_file_that_is_not_there_cannot_be_read(nas, root):
     """Reading what is missing is a failure, not an empty file."""
     with (

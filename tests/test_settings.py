@@ -14,6 +14,7 @@ from iotstack_invoke.errors import SettingsError
 from iotstack_invoke.retention import Policy, Span
 from iotstack_invoke.services.table import Kind, Service
 from iotstack_invoke.settings import (
+    KEEP_FIVE,
     Exclusion,
     Hook,
     Hooks,
@@ -674,8 +675,8 @@ def test_a_hook_is_words_and_never_a_shell_line(start, title, hook, told):
             "[[hosts]] number 1: hooks = 3 must be a table",
         ),
         (
-            '[[hosts]]\nname = "p"\nhost = "h"\nhooks = { before_backup = [] }',
-            "[[hosts]] 'p': [hosts.hooks]: 'before_backup' is for [hooks], since only this machine is backed up",
+            '[[hosts]]\nname = "p"\nhost = "h"\nhooks = { before_backup = [[]] }',
+            "[[hosts]] 'p': [hosts.hooks]: before_backup number 1: 'run' must be a list of words, the program being the first",
         ),
     ],
 )
@@ -926,3 +927,47 @@ def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path):
     """A folder in the place of the file is told as what it is."""
     with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
         load_settings(str(tmp_path))
+
+
+def test_a_host_has_a_policy_and_exclusions_of_its_own():
+    """They stand in the place of this machine's when that host is backed up; five stay if not said."""
+    text = """
+[stack]
+keep = 9
+[[hosts]]
+name = "p"
+host = "h"
+keep_daily = 3
+exclude = [{ path = "volumes/x/", reason = "none" }]
+hooks.before_backup = [["true"]]
+[[hosts]]
+name = "q"
+host = "h"
+"""
+    settings = read_settings(tomllib.loads(text), "hosts.toml")
+    first, second = settings.machines
+    theirs = settings.of_machine(first, "/far")
+    assert theirs.stack.folder == "/far"
+    assert (theirs.stack.policy.daily, theirs.stack.policy.keep) == (3, 0)
+    assert [each.path for each in theirs.stack.exclusions] == ["volumes/x"]
+    assert theirs.hooks.before_backup[0].words == ("true",)
+    assert settings.of_machine(second, "/far").stack.policy == KEEP_FIVE
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("exclude = [{ path = 'volumes/x' }]", "[[hosts.exclude]] number 1: 'reason' is missing"),
+        (
+            "exclude = [{ path = '/etc', reason = 'x' }]",
+            "[[hosts]] 'p': [[hosts.exclude]]: path = '/etc' must lie below services/ or volumes/",
+        ),
+        (
+            "keep_dayly = 3",
+            "[[hosts]] number 1: 'keep_dayly' is unknown; did you mean 'keep_daily'?",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_hosts_own_backups_is_told(line, told):
+    """As it is for the stack of this machine."""
+    assert mistakes(f'[[hosts]]\nname = "p"\nhost = "h"\n{line}') == [told]

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from ..engine import End, Run, RunResult, signals_raised
 from ..errors import (
@@ -21,9 +22,9 @@ from ..errors import (
     Refused,
     RuntagError,
     StepFailed,
+    Unreachable,
 )
 from ..hooks import HooksResult, Occasion, hook_lines
-from ..hosts import locked
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
 from ..manifest import RECORDS_ENDING, Manifest
@@ -40,16 +41,20 @@ from ..settings import Options, Settings
 from ..site import (
     RecordFile,
     Site,
+    open_site,
     remove_set,
     sweep_stale_copies,
 )
+from ..steps import Command
+from ..targets import Lock, is_folder, locked_stack
+from .backup_log import finish_log, open_log
 from .delivery import Delivery, copy_log, deliver, look_at_vaults, owed_here, unmark
-from .look import look_at_stack
+from .look import look_at_folder, look_at_stack
 from .old_data import remove_expired_here
 from .recovery import recover_here
 from .start import Listing, Start, list_vaults, refuse_folder
 
-NO_VAULT = "No vault is in the settings: this backup is on this machine only."
+NO_VAULT = "No vault is in the settings: this backup is on its own machine only."
 
 
 def choose_runtag(asked: str, now: datetime) -> Runtag:
@@ -59,25 +64,28 @@ def choose_runtag(asked: str, now: datetime) -> Runtag:
     return read_runtag(asked) if asked else default_runtag(now)
 
 
-def back_up(settings: Settings, asked: str, options: Options, report: Report) -> int:
-    """Make a backup and return the exit code; raises IotstackError where it was not begun."""
+def back_up(
+    settings: Settings, asked: str, options: Options, report: Report, host: str = ""
+) -> int:
+    """Make a backup and return the exit code; raises IotstackError where it was not begun.
+
+    `host` is one of the settings' whose stack is backed up; if it is empty, this machine.
+    """
     runtag = choose_runtag(asked, datetime.now().astimezone())
-    site = Site.of(settings)
     try:
-        if options.dry_run:
-            return _show_plan(site, runtag, options, report)
-        with signals_raised():
-            _make_folder(site)
-            with locked(f"{site.backups}/.lock", f"backup {runtag}"):
-                return _Backup(site, runtag, options, report).run()
+        with open_site(settings, host) as site:
+            if options.dry_run:
+                return _show_plan(site, runtag, options, report)
+            with signals_raised():
+                _make_folder(site)
+                with locked_stack(site.host, site.backups, f"backup {runtag}") as lock:
+                    return _Backup(site, runtag, options, report, lock).run()
     except Interrupted as error:
         report.fail(
             f"Backup {runtag}: {error}. Nothing half-written has a final name. "
             f"The same command with --runtag '{runtag}' goes on from there."
         )
         return error.exit_code
-    finally:
-        site.close()
 
 
 def _show_plan(site: Site, runtag: Runtag, options: Options, report: Report) -> ExitCode:
@@ -100,6 +108,12 @@ def _show_plan(site: Site, runtag: Runtag, options: Options, report: Report) -> 
 
 def _make_folder(site: Site) -> None:
     """Make the folder of the backups where there is a stack but no such folder."""
+    if site.far:
+        if not is_folder(site.host, site.backups):
+            look_at_folder(site.host, site.settings)
+            site.host.run(Command(("mkdir", "-p", "-m", "0700", "--", site.backups)))
+        refuse_folder(site)
+        return
     if not os.path.isdir(site.settings.stack.folder):
         look_at_stack(site.host, site.settings)  # refuses, with the way out
     try:
@@ -116,15 +130,33 @@ def how_it_went(manifest: Manifest | None, *, made_all: bool, noted: Collection[
     return "warnings" if noted else "complete"
 
 
+class LockKeeper:
+    """An engine's watcher that lets no job start without the lock: a line may have broken."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+
+    def started(self, _planned: object) -> None:
+        """Hold the lock still, or anew; raises Busy."""
+        self._lock.hold_again()
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_words: None
+
+
 class _Backup:
     """A backup that holds the lock."""
 
-    def __init__(self, site: Site, runtag: Runtag, options: Options, report: Report) -> None:
+    def __init__(
+        self, site: Site, runtag: Runtag, options: Options, report: Report, lock: Lock
+    ) -> None:
         self.site = site
+        self.lock = lock
         self.runtag = runtag
         self.options = options
         self.report = report
-        self.journal = Journal(site.host, f"{site.backups}/.journal", undoable())
+        path = f"{site.backups}/.journal"
+        self.journal = Journal(site.host, path, undoable(), hold=lock.hold_again)
         self.started_s = time.monotonic()
         self.listed: dict[str, Listing] = {}
         """What lies in each vault that answered: each is listed once."""
@@ -147,8 +179,23 @@ class _Backup:
             self.late = self._deliver_late(result, start.records)
         except BaseException as error:
             self._leave(error)
+            self._advise(error)
             raise
-        return self._close(result, start.facts, start.records)
+        try:
+            return self._close(result, start.facts, start.records)
+        except Unreachable as error:
+            if self.log:
+                self.log.leave()
+            self._advise(error)
+            raise
+
+    def _advise(self, error: BaseException) -> None:
+        """Tell what is left, where a line broke after the set was begun."""
+        if self.log and isinstance(error, Unreachable):
+            raise Unreachable(
+                f"{error} What was made of {self.runtag} stays there, and the same command with "
+                f"--runtag '{self.runtag}' goes on from there."
+            ) from error
 
     def _run_before(self) -> tuple[str, ...]:
         """Run the hooks before the backup; return what they warn of."""
@@ -167,7 +214,7 @@ class _Backup:
     def _open_log(self) -> RunLog:
         if self.log is None:
             try:
-                self.log = RunLog(f"{self.site.backups}/{self.runtag}.{KINDS['log']}")
+                self.log = open_log(self.site, self.runtag)
             except OSError as error:
                 raise StepFailed(f"The log cannot be written: {error.strerror}.") from error
         return self.log
@@ -182,10 +229,18 @@ class _Backup:
         hooked = self._run_after("failed")
         for line in (*hooked.failures, *hooked.warnings):
             self.report.fail(line)
-        if self.log and os.path.lexists(f"{self.site.backups}/{self.runtag}.{RECORDS_ENDING}"):
+        if self.log and self._is_begun():
             self.log.leave()  # whoever goes on with the set adds to it
         elif self.log:
             self.log.discard()
+
+    def _is_begun(self) -> bool:
+        """Tell whether there is anything of the set, or nobody can say."""
+        path = f"{self.site.backups}/{self.runtag}.{RECORDS_ENDING}"
+        try:
+            return bool(self.site.host.look([path]))
+        except StepFailed:
+            return True
 
     def _make(
         self, plan: Plan, facts: BackupFacts, records: RecordFile, notes: tuple[str, ...]
@@ -203,7 +258,8 @@ class _Backup:
             self.report.tell(NO_VAULT, style="yellow")
         with self._bars():
             records.begin(facts.started_utc)
-            return self._do(plan, records, Fanout(LogWatcher(log), self.report))
+            keeper = LockKeeper(self.lock)
+            return self._do(plan, records, Fanout(keeper, LogWatcher(log), self.report))
 
     def _do(self, plan: Plan, records: RecordFile, watcher: Fanout) -> RunResult:
         return Run(
@@ -252,6 +308,7 @@ class _Backup:
 
     def _close(self, result: RunResult, facts: BackupFacts, records: RecordFile) -> ExitCode:
         """Let the hooks and the retention act, finish the log, copy it, and say how it went."""
+        self.lock.hold_again()
         log = self._open_log()
         manifest = self.site.manifest(self.runtag)
         problems = [f"{each.job.rule.name}: {each.message}" for each in result.failed]
@@ -279,7 +336,7 @@ class _Backup:
         took = duration_text(time.monotonic() - self.started_s)
         state = manifest.state if manifest else "unfinished"
         log.write("backup", f"{self.runtag} is {state} after {took}")
-        log.finish(self.site.host.rename)
+        finish_log(self.site, self.runtag, log)
         if log.broken:
             problems.append(f"the log could not be written whole: {log.broken}")
         result += self._copy_log(result, records, problems)

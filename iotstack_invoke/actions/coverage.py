@@ -25,6 +25,8 @@ from ..services.table import (
     recipes_used,
 )
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
+from ..steps import Host
+from ..targets import may_be_there
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,9 @@ class Services:
         return tuple(each.warning for each in covers if not each.covered)
 
 
-def look_at_services(found: Iterable[Found], settings: Settings, folder: str) -> Services:
+def look_at_services(
+    host: Host, found: Iterable[Found], settings: Settings, folder: str
+) -> Services:
     """Return how the data of each container of a stack are saved, and what is left out."""
     known = {each.container.name: each for each in found}
     table = settings.table
@@ -77,7 +81,7 @@ def look_at_services(found: Iterable[Found], settings: Settings, folder: str) ->
     for each in covers:
         paths = paths_in_stack(known[each.container.name], folder)
         saved.append(
-            SavedService(_after_exclusions(each, paths, exclusions, table, folder), paths)
+            SavedService(_after_exclusions(host, each, paths, exclusions, table, folder), paths)
         )
     running = [
         known[each.container.name] for each in covers if each.container.running and not each.part
@@ -96,7 +100,7 @@ def look_at_services(found: Iterable[Found], settings: Settings, folder: str) ->
         servers_in(running, table),
         influx2,
         tuple(_recipes(covers, known, settings)),
-        merged(_to_stop(covers, exclusions, folder)),
+        merged(_to_stop(host, covers, exclusions, folder)),
     )
 
 
@@ -140,7 +144,7 @@ def _recipes(
 
 
 def _to_stop(
-    covers: Iterable[Cover], exclusions: tuple[Exclusion, ...], folder: str
+    host: Host, covers: Iterable[Cover], exclusions: tuple[Exclusion, ...], folder: str
 ) -> Iterator[AtRest]:
     """Yield what is stopped for its copy: each container that runs, with what there is of it."""
     for each in covers:
@@ -148,22 +152,11 @@ def _to_stop(
             paths = tuple(
                 path
                 for path in each.service.paths
-                if _may_be_there(f"{folder}/{path}")
+                if may_be_there(host, f"{folder}/{path}")
                 and not any(exclusion.leaves_out(path) for exclusion in exclusions)
             )
             if paths:
                 yield AtRest((each.container.name,), paths)
-
-
-def _may_be_there(path: str) -> bool:
-    """Tell whether there is something, or we may not look."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def live_files(server: SqlServer, folder: str, part: str) -> Iterator[Exclusion]:
@@ -205,6 +198,7 @@ def _always_excluded(recipes: Mapping[str, Recipe]) -> Iterator[Exclusion]:
 
 
 def _after_exclusions(
+    host: Host,
     saved: Cover,
     paths: tuple[str, ...],
     exclusions: tuple[Exclusion, ...],
@@ -222,7 +216,7 @@ def _after_exclusions(
     if kind is Kind.STOP and saved.service:
         own = saved.service.paths
         copied = [e for e in copied if not any(f"{e}/".startswith(f"{o}/") for o in own)]
-        if copied and not any(_may_be_there(f"{folder}/{each}") for each in own):
+        if copied and not any(may_be_there(host, f"{folder}/{each}") for each in own):
             how = (
                 f"its row names no path that is there, so {', '.join(copied)} is copied as it runs"
             )

@@ -14,7 +14,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -278,6 +278,12 @@ class _Examined:
         for name, package in (("flock", "util-linux"), ("sha256sum", "coreutils")):
             told = ask(self.host, name, "--version")
             yield judge_program(name, told, package, needed=self.far)
+        if self.far:  # a backup from here needs it
+            told = ask(self.host, "python3", "-c", "import sqlite3; print(sqlite3.sqlite_version)")
+            found = judge_program("python3", told, "python3", needed=False)
+            yield (
+                replace(found, found=f"with SQLite {found.found}") if not told.exit_code else found
+            )
 
     def _compose(self) -> Iterator[Finding]:
         words, told = self.docker
@@ -321,7 +327,7 @@ class _Examined:
             finding = judge_influx_version(influx, version)
         if finding:
             yield finding
-        services = look_at_services(found, self.settings, self.folder)
+        services = look_at_services(self.host, found, self.settings, self.folder)
         for each in services.influx2[:1]:
             version = server_version(self.host, each.container.name, words)
             yield judge_influx2(each, version)

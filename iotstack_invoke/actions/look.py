@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,14 +29,15 @@ from ..services.table import (
     is_influxdb_3,
 )
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
-from ..steps import Command, FileFact
+from ..steps import Command, FileFact, Host
+from ..targets import ANY_EXIT, host_name, is_folder, root_words
 from .coverage import Services, live_files, look_at_services
 
 FOLDERS = ("services", "volumes")
 UNDUMPED = "it is stopped, so its files are copied instead"
 
 
-def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
+def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     """Return what a backup of the stack needs to know.
 
     Raises Refused where there is no stack, or where sudo would ask for a password.
@@ -46,7 +46,7 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
     names = look_at_folder(host, settings)
     as_root = _as_root(host, settings)
     influx = _look_at_influx(host, settings, "volumes" in names)
-    services = look_at_services(influx.found, settings, folder)
+    services = look_at_services(host, influx.found, settings, folder)
     servers = services.servers
     influx2 = _look_at_influx2(host, services, folder)
     dumped = [live for each in servers for live in live_files(each, folder, each.engine)]
@@ -54,13 +54,16 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
         live for each in services.recipes for live in live_files(each.server, folder, each.name)
     ]
     exclusions = (*services.exclusions, *influx2.exclusions, *dumped)
+    live = {each: f"{folder}/{each.path.removesuffix('/*')}" for each in exclusions}
+    there = host.look(live.values())
     engines = {each.engine for each in servers}
     engines |= {each.name for each in services.recipes}
     made = {"general", *engines, *(("influx",) if influx.facts or influx.error else ())}
     made |= {"influxdb2"} if influx2.facts or influx2.error else set()
     now = datetime.now().astimezone()
     return BackupFacts(
-        host=socket.gethostname(),
+        host=host_name(host),
+        far=not isinstance(host, LocalHost),
         program=f"iotstack-invoke {__version__}",
         folder=folder,
         members=tuple(
@@ -85,8 +88,7 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
             *(
                 LeftOut(each.path, each.reason)
                 for each in exclusions
-                if os.path.lexists(f"{folder}/{each.path.removesuffix('/*')}")
-                or each not in ALWAYS_EXCLUDED
+                if live[each] in there or each not in ALWAYS_EXCLUDED
             ),
             *(LeftOut(f"a dump of {name}", UNDUMPED) for name in services.undumped),
             *influx.left_out,
@@ -99,10 +101,12 @@ def look_at_stack(host: LocalHost, settings: Settings) -> BackupFacts:
     )
 
 
-def look_at_folder(host: LocalHost, settings: Settings) -> dict[str, FileFact]:
+def look_at_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
     """Return the entries of the stack's folder; raises Refused where it is none to back up."""
     folder = settings.stack.folder
-    names = host.names(folder)
+    names = host.names(folder)  # another machine tells no folders
+    found = host.look(f"{folder}/{each}" for each in FOLDERS)
+    names |= {path.rpartition("/")[2]: fact for path, fact in found.items()}
     if not any(name in names for name in COMPOSE_FILES):
         raise Refused(
             f"There is no IOTstack in {folder}: no {COMPOSE_FILES[0]}. Say where it is: "
@@ -120,8 +124,16 @@ def look_at_folder(host: LocalHost, settings: Settings) -> dict[str, FileFact]:
     return names
 
 
-def _as_root(host: LocalHost, settings: Settings) -> tuple[str, ...]:
+def _as_root(host: Host, settings: Settings) -> tuple[str, ...]:
     """Return the words before a command that needs root: none, or `sudo -n`."""
+    if not isinstance(host, LocalHost):
+        told = host.run(Command(("python3", "-c", "import sqlite3"), ANY_EXIT))
+        if told.exit_code:
+            raise Refused(
+                f"On {host.name} python3 does not run, which copies SQLite files there: "
+                f"{told.last_words}. Install it: sudo apt-get install python3"
+            )
+        return root_words(host, host.name, sudo=settings.stack.sudo)
     if os.geteuid() == 0 or not settings.stack.sudo:
         return ()
     try:
@@ -146,9 +158,9 @@ class _InfluxLook:
     warnings: tuple[str, ...] = field(default=())
 
 
-def _look_at_influx(host: LocalHost, settings: Settings, has_volumes: bool) -> _InfluxLook:
+def _look_at_influx(host: Host, settings: Settings, has_volumes: bool) -> _InfluxLook:
     name = settings.influx.container
-    has_data = has_volumes and os.path.isdir(f"{settings.stack.folder}/volumes/influxdb")
+    has_data = has_volumes and is_folder(host, f"{settings.stack.folder}/volumes/influxdb")
     try:
         found = inspect_all(host)
     except StepFailed as error:
@@ -200,7 +212,7 @@ class _Influx2Look:
     warnings: tuple[str, ...] = ()
 
 
-def _look_at_influx2(host: LocalHost, services: Services, folder: str) -> _Influx2Look:
+def _look_at_influx2(host: Host, services: Services, folder: str) -> _Influx2Look:
     if not services.influx2:
         return _Influx2Look()
     found, *others = services.influx2

@@ -72,14 +72,14 @@ def find_expired(host: Host, stack: str, now: datetime | None = None) -> list[tu
 def remove_expired_here(
     site: Site, report: Report, tell: Callable[[str], None], *, dry_run: bool = False
 ) -> None:
-    """Remove what reloads left on this machine and whose days are over; a failure is a warning."""
+    """Remove what reloads left beside a stack and whose days are over; a failure is a warning."""
     host, stack = site.host, site.settings.stack
     for folders in find_expired(host, stack.folder):
         if dry_run:
             tell(f"would be removed, its days are over: {folders[0]}")
             continue
         try:
-            remove_old(host, folders, root_words(host, "this machine", sudo=stack.sudo))
+            remove_old(host, folders, root_words(host, host.name, sudo=stack.sudo))
         except IotstackError as error:
             report.warn(f"The old data in {folders[0]} cannot be removed: {error}")
         else:

@@ -144,7 +144,7 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
 
 
 def _refuse_live(target: Target, wish: Wish) -> None:
-    if target.role == "live" and wish.live != (wish.host or "this"):
+    if target.role == "live" and (wish.host or "this") not in wish.live:
         named_again = wish.host or "this"
         raise Refused(
             f"{target.name} is live in hosts.toml, and a restore replaces its services and "

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import Refused
-from ..hosts import LocalHost
 from ..rulebooks.backup import BackupFacts
 from ..services.sql import ENGINES
 from ..sets import GOOD, BackupSet
-from ..steps import Command
+from ..steps import Command, Host
+from ..targets import on_host
 
 GROWTH = 1.2
 """What the next part may be larger than the last one."""
@@ -65,7 +65,7 @@ class Room:
 
 
 def look_for_room(
-    host: LocalHost, facts: BackupFacts, sets: Iterable[BackupSet], limit_s: float = DU_LIMIT_S
+    host: Host, facts: BackupFacts, sets: Iterable[BackupSet], limit_s: float = DU_LIMIT_S
 ) -> Room:
     """Return what the parts will take, after the last good set or, without one, after `du`.
 
@@ -109,7 +109,7 @@ def look_for_room(
 
 
 def _used(
-    host: LocalHost,
+    host: Host,
     facts: BackupFacts,
     paths: list[str],
     excluded: Iterable[str],
@@ -126,13 +126,13 @@ def _used(
     return int(total) if total.isdigit() else 0
 
 
-def refuse_without_room(host: LocalHost, room: Room, backups: str) -> None:
+def refuse_without_room(host: Host, room: Room, backups: str) -> None:
     """Raise Refused, with the numbers, where the disk has no room for a backup."""
     free = host.free_bytes(backups)
     if free is not None and free < room.needed_bytes:
         listed = " + ".join(f"{size:,} for {what}" for what, size in room.takes.items())
         raise Refused(
-            f"{backups} has {free:,} bytes free, and this backup needs about "
+            f"{on_host(host)}{backups} has {free:,} bytes free, and this backup needs about "
             f"{room.needed_bytes:,}: {listed}. Make room, or keep fewer backups ([stack] keep in "
             "hosts.toml)."
         )

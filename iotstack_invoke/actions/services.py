@@ -46,7 +46,7 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
         found = inspect_all(host)
     except StepFailed as error:
         report.warn(f"{error} What each container is saved by is unknown; the folders are listed.")
-    services = look_at_services(found or (), settings, folder)
+    services = look_at_services(host, found or (), settings, folder)
     for text in idle_rows(services, settings):
         report.warn(f"{text}.")
     names = host.names(f"{folder}/{VOLUMES}")

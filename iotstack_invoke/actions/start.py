@@ -6,7 +6,6 @@ Changes nothing: the dry run and the real one are refused here for the same reas
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -18,6 +17,7 @@ from ..sets import BackupSet, State, gather_sets, removals_in
 from ..settings import Options
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
 from ..steps import FileFact
+from ..targets import is_folder, may_write, on_host
 from ..transfer import ADVICE, manifest_there
 from .look import look_at_stack
 from .room import look_for_room, refuse_without_room
@@ -27,10 +27,10 @@ Listing = Mapping[str, FileFact]
 
 def refuse_folder(site: Site) -> None:
     """Raise Refused where the folder of the backups, or the stack's, cannot be written."""
-    folder = site.backups if os.path.isdir(site.backups) else site.settings.stack.folder
-    if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
+    folder = site.backups if is_folder(site.host, site.backups) else site.settings.stack.folder
+    if is_folder(site.host, folder) and not may_write(site.host, folder):
         raise Refused(
-            f"{folder} belongs to somebody else (Docker makes it as root). "
+            f"{on_host(site.host)}{folder} belongs to somebody else (Docker makes it as root). "
             f'Take it: sudo chown "$USER:" {folder}'
         )
 
@@ -74,7 +74,8 @@ class Start:
         _refuse_a_second(site, runtag, sets)
         facts = look_at_stack(site.host, site.settings)
         room = look_for_room(site.host, facts, sets)
-        folder = site.backups if os.path.isdir(site.backups) else site.settings.stack.folder
+        made = is_folder(site.host, site.backups)
+        folder = site.backups if made else site.settings.stack.folder
         refuse_without_room(site.host, room, folder)
         records = RecordFile(site, runtag)
         own = next((each for each in sets if each.runtag == runtag), None)

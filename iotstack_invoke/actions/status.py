@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,8 +12,9 @@ from ..errors import IotstackError, StepFailed, UsageError
 from ..hosts import within
 from ..report import Report, age_text, one_line
 from ..settings import Settings
-from ..site import Newest, Site, newest_good
+from ..site import Newest, Site, newest_good, open_site
 from ..steps import Place
+from ..targets import host_name
 
 PLACE_LIMIT_S = 60.0
 
@@ -30,32 +30,41 @@ class Seen:
     """The machine whose sets count; all, if none is named."""
 
 
-def tell_status(settings: Settings, max_age: str, at: str, report: Report) -> None:
+def tell_status(settings: Settings, max_age: str, at: str, report: Report, name: str = "") -> None:
     """Print one line where each place has a good backup that is young enough.
+
+    `name` is a host of the settings whose backups are meant; if it is empty, this machine.
 
     `at` is one place, here or a vault; if it is empty, all of them count. Raises StepFailed with
     the line where one has none, and UsageError.
     """
     limit = read_duration(max_age)
-    site = Site.of(settings)
+    with open_site(settings, name) as site:
+        good, line = _judge(site, at, limit)
+    if not good:
+        raise StepFailed(line)
+    report.write(f"OK {line}")
+
+
+def _judge(site: Site, at: str, limit: timedelta) -> tuple[bool, str]:
     site.knows(at)
     places: dict[str, Place] = {HERE: site.host, **site.vaults}
     if at and at not in places:
         raise UsageError(f"--at {at}: there are {', '.join(places)}.")
     asked = {at: places[at]} if at else places
     # A vault may hold other machines' backups too; whoever names it means all of them.
-    host = "" if at and at != HERE else socket.gethostname()
+    named = site.far or not at or at == HERE
+    host = host_name(site.host) if named else ""
     now = datetime.now(UTC)
     checks = site.checks.newest()
+    if site.far:  # its own sets are judged by its own record
+        checks |= {key: each for key, each in site.checks_here().items() if key[1] == HERE}
     folders = {HERE: site.backups}
     seen = [
         _look(name, place, folders.get(name, place.root), now, host, failed_at(checks, name))
         for name, place in asked.items()
     ]
-    good, line = judge_status(seen, now, limit)
-    if not good:
-        raise StepFailed(line)
-    report.write(f"OK {line}")
+    return judge_status(seen, now, limit)
 
 
 def _look(

@@ -31,7 +31,8 @@ class Wish:
     host: str = ""
     source: str = ""
     only: tuple[str, ...] = ()
-    live: str = ""
+    live: tuple[str, ...] = ()
+    """The live hosts that are named once more."""
     yes: bool = False
 
     @property

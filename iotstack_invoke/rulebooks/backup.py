@@ -72,6 +72,8 @@ class BackupFacts:
     """When earlier runs of this set began; without any, every such set in a vault is another's."""
     replaces: bool = False
     """Other sets of its name give way (--force)."""
+    far: bool = False
+    """The stack is on another machine, where nothing of ours is installed."""
 
 
 def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
@@ -89,7 +91,9 @@ def general_archive(job: Job) -> Iterator[Step]:
     copies = posixpath.join(facts.folder, COPIES)
     at_rest = tuple(path for each in facts.at_rest for path in each.paths)
     without = (*facts.exclusions, *map(literal, at_rest))
-    yield CopySqlite("pi", facts.folder, facts.members, without, copies, facts.as_root)
+    yield CopySqlite(
+        "pi", facts.folder, facts.members, without, copies, facts.as_root, far=facts.far
+    )
     guard = posixpath.join(facts.folder, BACKUPS, COMMANDS_LOCK)
     for each in facts.at_rest:
         yield from copy_at_rest("pi", facts.folder, each, copies, facts.as_root, guard)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import StepFailed
+from ..hosts import LocalHost
 from ..manifest import Container
 from ..steps import Command, FileFact, Host
 from .table import is_below_stack
@@ -91,7 +92,26 @@ def inspect_all(
     )
     containers = json.loads(told.out or "[]")
     digests = _digests(host, docker, {each["Image"] for each in containers}, limit_s)
-    return tuple(_found(each, digests) for each in containers)
+    found = tuple(_found(each, digests) for each in containers)
+    return found if isinstance(host, LocalHost) else _without_links(host, found)
+
+
+def _without_links(host: Host, found: tuple[Found, ...]) -> tuple[Found, ...]:
+    """Return what was found on another machine with links followed, which only it can."""
+    folders = {each.working_folder for each in found}
+    mounted = {mount.on_host for each in found for mount in each.mounts}
+    paths = sorted({path for path in folders | mounted if path.startswith("/")})
+    script = 'for f; do realpath -m -z -- "$f" 2>/dev/null || printf "%s\\0" "$f"; done'
+    told = host.run(Command(("sh", "-c", script, "sh", *paths))).out.split("\0")
+    real = dict(zip(paths, told, strict=False))
+    return tuple(
+        replace(
+            each,
+            working_folder=real.get(each.working_folder, each.working_folder),
+            mounts=tuple(Mount(real.get(m.on_host, m.on_host), m.inside) for m in each.mounts),
+        )
+        for each in found
+    )
 
 
 def _digests(

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 from .. import gzips
 from ..errors import StepFailed
-from ..hosts import CHUNK_BYTES, read_chunk
+from ..hosts import CHUNK_BYTES, LocalHost, read_chunk
 from ..manifest import LACKING, LEFT_OUT
 from ..steps import Command, File, Host, Scene
 from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar
@@ -80,8 +80,10 @@ class PackDumps:
     def _add_dumps(self, scene: Scene, host: Host, archive: tarfile.TarFile) -> None:
         """Dump each server into the archive, and learn what the manifest tells of them."""
         told, failed = [], {}
+        beside = isinstance(host, LocalHost)  # of another machine's they wait on this one
+        folder = os.path.dirname(self.output.partial) if beside else None
         for server in self.servers:
-            with tempfile.TemporaryFile(dir=os.path.dirname(self.output.partial)) as spool:
+            with tempfile.TemporaryFile(dir=folder) as spool:
                 try:
                     report, size = self._dump_again(scene, host, server, spool)
                 except StepFailed as error:

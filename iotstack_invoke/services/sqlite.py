@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import sys
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
+from ..targets import COMMANDS_LOCK
 from .sqlite_copy import NO_ROOM
 
 COPIES = "backups/.copies"
@@ -41,6 +43,8 @@ class CopySqlite:
     target: str
     as_root: tuple[str, ...]
     limit_s: float = LOCK_LIMIT_S
+    far: bool = False
+    """The files are another machine's: its Python is given the text of the script."""
 
     @property
     def command(self) -> Command:
@@ -53,16 +57,22 @@ class CopySqlite:
             "limit_s": self.limit_s,
         }
         # Alone with Python's own library, whatever the environment says; names as they are.
-        python = (sys.executable, "-I", "-S", "-X", "utf8", SCRIPT)
-        return Command(
-            (*self.as_root, *python, json.dumps(request)),
-            accept=frozenset({0, NO_ROOM}),
-            limit_s=COPY_LIMIT_S,
-        )
+        alone = ("-I", "-S", "-X", "utf8")
+        python, called = (sys.executable, *alone, SCRIPT), ""
+        told = json.dumps(request)
+        words = (*self.as_root, *python, told)
+        if self.far:
+            name = os.path.basename(SCRIPT)
+            called = str(Command((*self.as_root, "python3", *alone, name, told)))
+            # It may outlive the line that it came by, and is waited for before anything is undone.
+            guard = f"{posixpath.dirname(self.target)}/{COMMANDS_LOCK}"
+            locked = ("flock", "--shared", guard)
+            words = (*locked, *self.as_root, "python3", *alone, "-c", _script_text(), told)
+        return Command(words, frozenset({0, NO_ROOM}), COPY_LIMIT_S, called)
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
-        return (str(self.command),)
+        return (self.command.shown,)
 
     def do(self, scene: Scene) -> None:
         """Copy them; raises StepFailed, with the numbers, where they do not fit."""
@@ -104,6 +114,11 @@ class CopySqlite:
     def undo(self, host: Host) -> None:
         """Remove the folder."""
         host.run(Command((*self.as_root, "rm", "-rf", "--", self.target), limit_s=600))
+
+
+def _script_text() -> str:
+    with open(SCRIPT, encoding="utf-8") as stream:
+        return stream.read()
 
 
 def shown(name: str) -> str:

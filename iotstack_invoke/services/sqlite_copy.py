@@ -58,7 +58,7 @@ class Locked(Exception):
     """Somebody writes, or keeps everybody out; it may pass."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Database:
     """A file that looks like a database; `name` is its path below the folder."""
 

@@ -61,6 +61,11 @@ class FolderPlace(LocalHost):
         self.check()
         return super().claim(path, line)
 
+    def make_folder(self, path: str) -> None:
+        """Make a folder where there is none."""
+        self.check()
+        super().make_folder(path)
+
     @contextmanager
     def create(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
         """Return a stream into a file, as LocalHost does, on the drive that is meant."""

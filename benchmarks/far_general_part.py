@@ -1,0 +1,72 @@
+"""The general part of another machine, through this one, against packing it over there.
+
+    python benchmarks/far_general_part.py [MEGABYTES]
+
+tar's stream comes here, is compressed and hashed, and goes back; the rival compresses there. The
+other machine is this one behind an sshd: on a slower one, and over a slower line, each side's own
+share grows.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(__file__))
+sys.path.insert(0, f"{os.path.dirname(__file__)}/../tests")
+import corpus
+import pairs
+from sshd import Sshd
+
+from iotstack_invoke.login import Login
+from iotstack_invoke.remote import SshHost
+from iotstack_invoke.services.archive import PackStack, tar_words
+from iotstack_invoke.steps import File
+
+
+class Scene:
+    """What a step needs of the engine, and no more."""
+
+    def __init__(self, host):
+        self._host = host
+
+    def host(self, _role):
+        return self._host
+
+    def __getattr__(self, _name):
+        return lambda *_words, **_facts: None
+
+
+def main():
+    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    with tempfile.TemporaryDirectory(prefix="iotstack-bench-") as top:
+        folder = f"{top}/IOTstack"
+        corpus.make(folder, megabytes=megabytes)
+        server = Sshd(Path(top) / "sshd")
+        login = Login(server.login(), "far")
+        members = ("./docker-compose.yml", "./services", "./volumes")
+        output = File("pi", "ours.tar.gz", top)
+        step = PackStack(output, tar_words((), folder), members, 3600)
+        there = shlex.join(("tar", "-cf", "-", "-C", folder, *members))
+        try:
+            for level in (1, 6):
+                packed = f"{there} | gzip -{level} | tee {top}/there.tar.gz | sha256sum"
+                words = (*login.words(), packed)
+                pairs.compare(
+                    ("through this machine", lambda: step.do(Scene(SshHost(login, top)))),
+                    (
+                        f"gzip -{level} there",
+                        lambda words=words: subprocess.run(words, check=True),
+                    ),
+                    rounds=3,
+                )
+                ratio = os.path.getsize(output.partial) / os.path.getsize(f"{top}/there.tar.gz")
+                print(f"size: {ratio:.3f}")
+        finally:
+            login.close()
+            server.stop()
+
+
+main()

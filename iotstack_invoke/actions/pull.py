@@ -1,0 +1,283 @@
+"""Finished sets of another machine, fetched into a folder of this one.
+
+Nothing is changed on the other machine, and its lock is not needed: a set that has its manifest
+is finished, and each file is proven by the hash in that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
+from ..engine import Run, RunResult, signals_raised
+from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
+from ..hosts import LocalHost, locked
+from ..journal import Journal
+from ..log import state_folder
+from ..manifest import RECORDS_ENDING, Manifest, read_manifest
+from ..plan import decide, resolve
+from ..report import Fanout, Report, size_text
+from ..rulebooks.pull import FROM, PullFacts, pull_book, pull_targets
+from ..rules import BACKUPS, KINDS
+from ..runtag import LATEST, read_runtag
+from ..sets import BackupSet, State, gather_sets, runtags_in
+from ..settings import Settings, Vault
+from ..site import MANIFESTS_AT_ONCE, look_everywhere
+from ..steps import File, FileFact, Place, Record
+from ..targets import find_machine, host_name, open_machine, read_text
+from ..transfer import Found, is_copy
+from ..vaults import vault_place
+from .copies import latest_of, not_found
+from .prospect import records_in
+from .restore import Ledger
+
+FINISHED = frozenset({State.COMPLETE, State.WARNINGS, State.INCOMPLETE})
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """From which host, which set (all that are missing, if none is named), into which vault."""
+
+    host: str
+    runtag: str = ""
+    to: str = ""
+    dry_run: bool = False
+
+
+def pull_sets(settings: Settings, wish: Wish, report: Report) -> int:
+    """Fetch what is missing, or the set that is named, and return the exit code.
+
+    1 where one was not fetched, 3 where one there is damaged. Raises IotstackError where nothing
+    was begun.
+    """
+    name = wish.host
+    if not name:
+        raise UsageError("Say from which machine: --host NAME, a [[hosts]] of hosts.toml.")
+    machine = find_machine(settings, name)
+    vault = choose_vault(settings, wish.to)
+    try:
+        with signals_raised(), contextlib.ExitStack() as opened:
+            opened.enter_context(_only_one(vault, name))
+            source = opened.enter_context(open_machine(machine))
+            whose = host_name(source) if vault.by_host else ""
+            target = vault_place(vault, whose, made=True)
+            opened.callback(target.close)
+            shelf = _Shelf.of(source, f"{source.root}/{BACKUPS}")
+            chosen = _Pull(name, shelf, target, vault.name, report)
+            return chosen.show(wish.runtag) if wish.dry_run else chosen.run(wish.runtag)
+    except Interrupted as error:
+        report.fail(
+            f"Fetching from {name}: {error}. What has arrived is kept, and the same command goes "
+            "on from there."
+        )
+        return error.exit_code
+
+
+def choose_vault(settings: Settings, to: str) -> Vault:
+    """Return the vault that is fetched into: a folder of this machine; raises UsageError."""
+    folders = {each.name: each for each in settings.vaults if not each.is_far}
+    known = f"There are: {', '.join(folders)}." if folders else "There is none: add [[vaults]]."
+    if to and to not in folders:
+        raise UsageError(f'--to {to}: write a vault with kind = "folder". {known}')
+    if not to and len(folders) != 1:
+        raise UsageError(f'Say into which vault with kind = "folder": --to NAME. {known}')
+    return folders[to] if to else next(iter(folders.values()))
+
+
+@contextlib.contextmanager
+def _only_one(vault: Vault, host: str) -> Iterator[None]:
+    """Let one run fetch from a machine into a vault; raises Busy."""
+    folder = state_folder()
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"{folder} cannot be made: {error.strerror}.") from error
+    path = f"{folder}/pull-{quote(host, safe='')}-{vault.name}.lock"
+    with locked(path, f"pull from {host} to {vault.name}"):
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelf:
+    """The sets of a folder of a place, with the bytes of their manifests."""
+
+    place: Place
+    folder: str
+    names: Mapping[str, FileFact]
+    manifests: Mapping[str, bytes]
+    sets: tuple[BackupSet, ...]
+
+    @classmethod
+    def of(cls, place: Place, folder: str) -> _Shelf:
+        """Return what lies there now; what failed its verification there is damaged."""
+        names = place.names(folder)
+        tags = sorted(runtags_in(names))
+        raw = {}
+        for first in range(0, len(tags), MANIFESTS_AT_ONCE):
+            asked = [_manifest_name(tag) for tag in tags[first : first + MANIFESTS_AT_ONCE]]
+            raw.update(place.contents(folder, asked))
+        manifests = {}
+        for tag in tags:
+            with contextlib.suppress(KeyError, ValueError):
+                manifests[tag] = read_manifest(raw[_manifest_name(tag)].decode(), tag)
+        told = read_text(place, f"{folder}/{CHECKS_FILE}")  # type: ignore[arg-type]
+        failed = failed_at(read_checks(told.splitlines()), HERE)
+        bytes_of = {tag: raw[_manifest_name(tag)] for tag in manifests}
+        return cls(place, folder, names, bytes_of, gather_sets(names, manifests, failed))
+
+
+def _manifest_name(runtag: str) -> str:
+    return f"{runtag}.{KINDS['manifest']}"
+
+
+class _Pull:
+    """The sets of one machine, and the vault that they are fetched into."""
+
+    def __init__(
+        self, host: str, shelf: _Shelf, target: Place, vault: str, report: Report
+    ) -> None:
+        self.host = host
+        self.shelf = shelf
+        self.target = target
+        self.vault = vault
+        self.report = report
+        self.there = target.names(target.root)
+
+    def run(self, asked: str) -> int:
+        """Fetch them one after the other, the oldest first; one that fails stops no other."""
+        problems: list[str] = []
+        chosen = self._chosen(asked)
+        wanted = [each for each in reversed(chosen) if not self._has(each)]
+        for each in wanted:
+            size = size_text(each.size_bytes)
+            self.report.tell(f"fetching {each.runtag} ({size}) from {self.host}")
+            try:
+                problems += self._fetch(each)
+            except StepFailed as error:
+                problems.append(f"{each.runtag}: {error}")
+        for problem in problems:
+            self.report.fail(f"Not fetched from {self.host}: {problem}")
+        if problems:
+            return ExitCode.FAILED
+        count = len(wanted)
+        self.report.tell(
+            f"{count} of {len(chosen)} backups of {self.host} fetched into {self.vault}; the "
+            "others were there.",
+            style="green",
+        )
+        return ExitCode.WARNINGS if not asked and self._tell_damaged() else ExitCode.GOOD
+
+    def show(self, asked: str) -> int:
+        """Print what would be fetched."""
+        for each in reversed(self._chosen(asked)):
+            if not self._has(each):
+                size = size_text(each.size_bytes)
+                self.report.write(f"would be fetched into {self.vault}: {each.runtag} ({size})")
+        return ExitCode.GOOD
+
+    def _chosen(self, asked: str) -> tuple[BackupSet, ...]:
+        finished = tuple(each for each in self.shelf.sets if each.state in FINISHED)
+        if not asked:
+            return finished
+        found = {each.runtag: each for each in self.shelf.sets}
+        if asked == LATEST and finished:
+            return (latest_of(finished, self.shelf.place, self.shelf.folder, {}),)
+        runtag = asked if asked == LATEST else read_runtag(asked)
+        if runtag not in found:
+            raise not_found(runtag, found, self.host)
+        if found[runtag].state not in FINISHED:
+            raise Refused(
+                f"The backup {runtag} on {self.host} is {found[runtag].state.value}, and only "
+                "what is finished and proven is fetched. Nothing was changed."
+            )
+        return (found[runtag],)
+
+    def _tell_damaged(self) -> bool:
+        damaged = [each.runtag for each in self.shelf.sets if each.state is State.DAMAGED]
+        for runtag in damaged:
+            self.report.warn(f"{runtag} is damaged on {self.host}, so it is not fetched.")
+        return bool(damaged)
+
+    def _has(self, backup: BackupSet) -> bool:
+        """Tell whether the vault has this very set: its manifest came last."""
+        name = _manifest_name(backup.runtag)
+        if f"{backup.runtag}.{RECORDS_ENDING}" in self.there or any(
+            self._size_there(self._name(backup, kind)) != fact.size_bytes
+            for kind, fact in backup.files.items()
+        ):
+            return False
+        told = self.target.contents(self.target.root, [name])
+        return told.get(name) == self.shelf.manifests[backup.runtag]
+
+    def _size_there(self, name: str) -> int:
+        return self.there[name].size_bytes if name in self.there else -1
+
+    @staticmethod
+    def _name(backup: BackupSet, kind: str) -> str:
+        return f"{backup.runtag}.{KINDS[kind]}"
+
+    def _fetch(self, backup: BackupSet) -> list[str]:
+        """Fetch one set; return why files of it were not."""
+        manifest = backup.manifest
+        assert manifest is not None  # noqa: S101 - it is finished
+        kinds = (
+            *(part.kind for part in manifest.made),
+            *(("log",) if "log" in backup.files else ()),
+        )
+        facts = PullFacts(manifest, tuple(self._name(backup, kind) for kind in kinds))
+        result = self._do(facts, self._records(manifest))
+        if not result.failed:
+            self.target.remove([f"{self.target.root}/{backup.runtag}.{RECORDS_ENDING}"])
+        return [f"{each.job.output.path}: {each.message}" for each in result.failed]
+
+    def _records(self, manifest: Manifest) -> dict[str, Record]:
+        """Return what each file must be: by the manifest, and the manifest as it was read."""
+        name = f"{FROM}:{_manifest_name(manifest.runtag)}"
+        content = self.shelf.manifests[manifest.runtag]
+        own = Record(name, len(content), hashlib.sha256(content).hexdigest())
+        return {**records_in(manifest, manifest.runtag), name: own}
+
+    def _do(self, facts: PullFacts, records: Mapping[str, Record]) -> RunResult:
+        places = {FROM: self.shelf.place, self.vault: self.target}
+        roots = {FROM: self.shelf.folder, self.vault: self.target.root}
+        targets = pull_targets(self.vault, facts)
+        graph = resolve(pull_book(self.vault), targets, roots, facts)
+        listed = {FROM: self.shelf.names}
+        files, _ = look_everywhere(graph.files, places, listed)
+        unlike = self._unlike(files, places, records)
+        self.report.start_bars()
+        try:
+            return Run(
+                decide(graph, files, unlike=unlike),
+                places,
+                ledger=Ledger(records),
+                journal=Journal(LocalHost("/"), "", ()),
+                watcher=Fanout(self.report),
+                jobs_at_once=1,
+                keep_going=True,
+            ).do()
+        finally:
+            self.report.stop_bars()
+
+    def _unlike(
+        self,
+        files: Mapping[File, FileFact],
+        places: Mapping[str, Place],
+        records: Mapping[str, Record],
+    ) -> frozenset[File]:
+        """Return the files there that bear the name of one that is fetched and are another."""
+        found = {
+            file: Found(places[file.role], file, fact, records.get(str(file)))
+            for file, fact in files.items()
+        }
+        sources = {file.path: each for file, each in found.items() if file.role == FROM}
+        return frozenset(
+            file
+            for file, each in found.items()
+            if file.role == self.vault and not is_copy(each, sources[file.path])
+        )

@@ -1,0 +1,185 @@
+"""The backup of another machine over a real sshd: as one that is made there, whatever happens."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import tarfile
+
+import pytest
+from far import Laptop, Pi, names_in
+from scenes import until
+
+RUNTAG = "2026-11-21_1100"
+
+
+@pytest.fixture
+def pi(tmp_path, start_sshd):
+    return Pi(tmp_path / "pi", start_sshd, "pi")
+
+
+@pytest.fixture
+def laptop(tmp_path, pi):
+    return Laptop(tmp_path / "laptop", pi)
+
+
+def manifest_of(folder, runtag=RUNTAG):
+    return json.loads((folder / f"{runtag}.manifest.json").read_text())
+
+
+def members(folder, runtag=RUNTAG):
+    with tarfile.open(folder / f"{runtag}.general-backup.tar.gz") as archive:
+        return {each.name: (each.size, each.mode, each.mtime) for each in archive}
+
+
+def test_it_is_as_one_that_is_made_there(pi, laptop):
+    """The same names, members and facts, 0600, with a copy in the laptop's vault; no word."""
+    with sqlite3.connect(pi.folder / "volumes/nodered/x.db") as database:
+        database.execute("CREATE TABLE t (x)")
+    database.close()
+    there = pi.run("backup --runtag there")
+    assert (there.returncode, there.stderr) == (0, "")
+    told = laptop.run(f"backup --host pi --runtag {RUNTAG}")
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+    mine = {name for name in names_in(pi.backups) if name.startswith(RUNTAG)}
+    theirs = {name for name in names_in(pi.backups) if name.startswith("there")}
+    assert mine == {name.replace("there", RUNTAG) for name in theirs}
+    assert members(pi.backups) == members(pi.backups, "there")
+    ours, others = manifest_of(pi.backups), manifest_of(pi.backups, "there")
+    for each in ("host", "containers", "left_out", "warnings"):
+        assert ours[each] == others[each]
+    assert ours["parts"]["general"]["facts"]["sqlite_files"] == 1
+    assert all(os.stat(pi.backups / name).st_mode & 0o777 == 0o600 for name in mine)
+    assert set(names_in(laptop.vaults[0])) == mine
+    for name in mine:
+        assert (laptop.vaults[0] / name).read_bytes() == (pi.backups / name).read_bytes()
+    assert not laptop.folder.exists()
+    assert laptop.run("status --host pi").stdout.startswith(f"OK {RUNTAG} was made just now")
+    assert "verified" not in laptop.run("verify --at shelf").stderr
+    assert pi.run("verify --all").returncode == 0
+
+
+def test_its_own_retention_hooks_and_exclusions_act_there(tmp_path, start_sshd):
+    """What [[hosts]] says is done on that machine, and told as in a backup of its own."""
+    said = tmp_path / "said"
+    pi = Pi(tmp_path / "pi", start_sshd, "pi", keep=1)
+    laptop = Laptop(tmp_path / "laptop", pi)
+    with laptop.settings.open("a") as stream:
+        words = ["sh", "-c", f"echo $IOTSTACK_RESULT $IOTSTACK_RUNTAG >> {said}"]
+        stream.write(
+            f"{pi.row()}exclude = [{{path = 'volumes/nodered/*', reason = 'none'}}]\n"
+            f"hooks.before_backup = [{words}]\nhooks.after_backup = [{words}]\n".replace(
+                "'pi'", "'other'"
+            )
+        )
+    assert laptop.run("backup --host pi --runtag first").returncode == 0
+    assert laptop.run(f"backup --host other --runtag {RUNTAG}").returncode == 0
+    assert said.read_text().split() == [RUNTAG, "complete", RUNTAG]
+    assert {name.partition(".")[0] for name in names_in(pi.backups)} - {""} == {RUNTAG}
+    assert "./volumes/nodered/flows.json" not in members(pi.backups)
+    (left,) = [e for e in manifest_of(pi.backups)["left_out"] if "nodered" in e["what"]]
+    assert left["reason"] == "none"
+
+
+def test_a_dry_run_changes_nothing_there(pi, laptop):
+    """Every command is shown as it would run there; not even a folder is made."""
+    before = pi.tree()
+    told = laptop.run("backup --host pi --dry-run")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "tar --create" in told.stdout
+    assert "python3 -I -S -X utf8 sqlite_copy.py" in told.stdout
+    assert pi.tree() == before
+
+
+def test_two_backups_of_one_stack_exclude_each_other(pi, laptop):
+    """The lock is there: neither a run there nor one from here begins beside it."""
+    pi.backups.mkdir()
+    lock = pi.backups / ".lock"
+    with subprocess.Popen(["flock", lock, "sleep", "60"]) as holder:
+        until(lambda: subprocess.run(["flock", "-n", lock, "true"], check=False).returncode)
+        told = laptop.run("backup --host pi")
+        holder.kill()
+    subprocess.run(["fuser", "-k", lock], check=False, capture_output=True)
+    assert told.returncode == 11
+    assert "On pi another run is working on this stack" in told.stderr
+
+
+@pytest.fixture
+def slow_pi(pi):
+    """A Pi with a service that is stopped while it is copied, and a copy that takes its time."""
+    pi.runs(bolt="bolt/bolt:1")
+    docker = (pi.tools / "docker").read_text().partition("\n")[2]
+    state = pi.base / "state"
+    state.write_text("running")
+    pi.tool(
+        "docker",
+        f"""case "$1" in
+stop) echo stopped > {state}; exit ;;
+start|restart) echo running > {state}; exit ;;
+esac
+case "$*" in
+*Restarting*) [ "$(cat {state})" = running ] && echo "true false" || echo "false false"
+    exit ;;
+esac
+{docker}""",
+    )
+    pi.tool(
+        "cp", f'echo $$ > {pi.base}/copying; sleep "$(cat {pi.base}/pause)"; exec /bin/cp "$@"'
+    )
+    (pi.base / "pause").write_text("60")
+    pi.state = state
+    return pi
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL", "cut"])
+def test_nothing_stays_stopped(slow_pi, laptop, how):
+    """Whatever ends the run, who was stopped for its copy runs again, and the next run goes on."""
+    with laptop.settings.open("a") as stream:
+        stream.write('[[services]]\nname = "bolt"\nkind = "stop"\n')
+    started = laptop.start(f"backup --host pi --runtag {RUNTAG}")
+    until(
+        lambda: (slow_pi.base / "copying").exists() and "stopped" in slow_pi.state.read_text(), 60
+    )
+    if how == "cut":
+        slow_pi.sshd.cut()
+    else:
+        started.send_signal(getattr(signal, how))
+    os.kill(int((slow_pi.base / "copying").read_text()), signal.SIGKILL)  # it would last a minute
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == {"SIGINT": 130, "SIGKILL": -9, "cut": 1}[how], err
+    until(lambda: "running" in slow_pi.state.read_text(), 60)
+    (slow_pi.base / "pause").write_text("0")
+    until(lambda: not (slow_pi.backups / ".quiet-bolt").exists(), 60)
+    told = laptop.run(f"backup --host pi --runtag {RUNTAG}")
+    assert told.returncode in (0, 3), told.stderr
+    assert f"{RUNTAG}.manifest.json" in names_in(laptop.vaults[0])
+    assert not [name for name in names_in(slow_pi.backups) if "partial" in name or "unf" in name]
+    assert "./volumes/bolt/data" in members(slow_pi.backups)
+
+
+def test_a_line_that_is_cut_amid_the_archive_is_told(pi, laptop):
+    """The run ends with 1 and gives nothing a final name; the same command makes it whole."""
+    pi.tool("tar", 'test "$1" = --version && exec /bin/tar "$@"; echo begun >&2; exec sleep 60')
+    started = laptop.start(f"backup --host pi --runtag {RUNTAG}")
+    partial = pi.backups / f"{RUNTAG}.general-backup.tar.gz.partial"
+    until(partial.exists, 60)
+    pi.sshd.cut()
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 1
+    assert f"with --runtag '{RUNTAG}'" in err
+    assert not (pi.backups / f"{RUNTAG}.general-backup.tar.gz").exists()
+    (pi.tools / "tar").unlink()
+    assert laptop.run(f"backup --host pi --runtag {RUNTAG}").returncode == 0
+    assert not partial.exists()
+    log = (pi.backups / f"{RUNTAG}.backup-log.txt").read_text()
+    assert log.count("makes 2026") == 2
+
+
+def test_what_a_machine_lacks_is_told(pi, laptop):
+    """Without python3 there nothing is begun, and the message says what to install."""
+    pi.tool("python3", "exit 127")
+    told = laptop.run("backup --host pi")
+    assert told.returncode == 13
+    assert "On pi python3 does not run" in told.stderr
+    assert not pi.backups.exists() or not [n for n in names_in(pi.backups) if n[0] != "."]
