@@ -4,7 +4,8 @@ A room imports only from rooms below it, or beside it where no circle arises.
 
     errors  gzips                          what can go wrong; gzip streams
     runtag  steps  children  durations     a backup's name; what a step is; what runs for us; 26h
-    settings  rules  manifest  sets        hosts.toml; patterns and rules; what a set holds
+    settings  mistakes  rules              hosts.toml, what is wrong with it; patterns, rules;
+    manifest  sets                         what a set holds
     retention  services/table              which sets stay; which service is saved how
     plan  journal  runner                  what runs and why; what to undo; Invoke, mended
     services/influx_log, _meta, _shard,    InfluxDB's words, its catalogue, its files; what a dump

@@ -1,44 +1,38 @@
-"""The settings: hosts.toml as frozen values. All its mistakes are reported together.
+"""The settings: hosts.toml as frozen values.
 
-Pure but for reading the one file. Not for: defaults of the command line (tasks.py).
+Pure but for reading the one file. Not for: what is wrong with it (mistakes.py), defaults of the
+command line (tasks.py).
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
-import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
 from .durations import read_rate
 from .errors import SettingsError
-from .retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes, read_policy
+from .mistakes import (
+    BY_HOST,
+    KEEP_FIVE,
+    hook_table,
+    local_policy,
+    mistakes_in,
+    mount_of,
+    policy_keys,
+)
+from .retention import Policy, read_policy
 from .services.table import (
-    FOLDERS,
-    ROW_KEYS,
-    Kind,
     Service,
     Table,
-    is_below_stack,
-    packaged_names,
+    fits_all_of,
     packaged_service,
     read_row,
     read_table,
-    row_conflicts,
-    row_mistakes,
 )
-
-ANY_NAME = "\0" * 3
-"""A name that only a pattern fits which fits all."""
-FLAT, BY_HOST = "flat", "by-host"
-KEEP_FIVE = Policy(keep=5)
-"""What stays on this machine where [stack] gives no rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +43,8 @@ class Exclusion:
     reason: str
 
     def leaves_out(self, path: str) -> bool:
-        """Tell whether nothing of a path is in the general part; `*` means `/` too, as tar's."""
-        whole = fnmatchcase(path, self.path) or fnmatchcase(path, f"{self.path}/*")
-        return whole or fnmatchcase(f"{path}/\0", self.path)
+        """Tell whether nothing of a path is in the general part."""
+        return fits_all_of(self.path, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,72 +188,6 @@ ALWAYS_EXCLUDED = (
 )
 """What the seed leaves out; the empty folders themselves are in the archive."""
 
-_KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
-    "stack": {"folder": str, "sudo": bool, "role": str, "exclude": list, **POLICY_KEYS},
-    "influxdb": {"container": str, "limit_s": (int, float)},
-    "vaults": {
-        "name": str,
-        "kind": str,
-        "folder": str,
-        "mount": str,
-        "remote": str,
-        "host": str,
-        "user": str,
-        "port": int,
-        "key": str,
-        "ssh_config": str,
-        "known_hosts": str,
-        "layout": str,
-        "limit_rate": str,
-        **POLICY_KEYS,
-    },
-    "hosts": {
-        "name": str,
-        "host": str,
-        "user": str,
-        "port": int,
-        "key": str,
-        "ssh_config": str,
-        "known_hosts": str,
-        "folder": str,
-        "role": str,
-        "sudo": bool,
-        "machine_id": str,
-        "hooks": dict,
-        "exclude": list,
-        **POLICY_KEYS,
-    },
-    "services": ROW_KEYS,
-    "exclude": {"path": str, "reason": str},
-    "hooks": {
-        "before_backup": list,
-        "after_backup": list,
-        "before_restore": list,
-        "after_restore": list,
-    },
-    "hook": {"run": list, "limit_s": (int, float), "may_fail": bool},
-}
-_NEEDED = {
-    "exclude": ("path", "reason"),
-    "vaults": ("name", "kind"),
-    "hosts": ("name", "host"),
-    "services": ("name",),
-}
-ROLES = ("live", "test")
-_TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault"})
-"""Words of the rules and of --from, which no vault can bear."""
-_VAULT_KINDS = ("ssh", "folder", "rclone")
-_REMOTE = re.compile(r"[\w.+@][\w.+@ -]*:.*[^/].*")
-"""A remote's name by rclone's own grammar, a colon, and a folder in it."""
-_SSH_KEYS = ("host", "user", "port", "key", "ssh_config", "known_hosts")
-_WORDS = {
-    str: "a text in quotes",
-    int: "a whole number",
-    bool: "true or false",
-    list: "a list",
-    dict: "a table",
-}
-
 
 def places_to_look(environment: Mapping[str, str], checkout: str = "") -> tuple[str, ...]:
     """Return the settings files that are looked for, the first one found being used.
@@ -299,19 +226,7 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
 
 def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     """Return the settings that a parsed file holds; raises SettingsError with all mistakes."""
-    mistakes = [
-        *_mistakes(content),
-        *_nul_mistakes(content),
-        *_stack_mistakes(_sound(content.get("stack"), "stack")),
-        *_influx_mistakes(_sound(content.get("influxdb"), "influxdb")),
-        *_vault_mistakes(_sound_list(content.get("vaults"), "vaults")),
-        *_machine_mistakes(_sound_list(content.get("hosts"), "hosts")),
-        *_service_mistakes(
-            _sound_list(content.get("services"), "services"),
-            _sound(content.get("influxdb"), "influxdb").get("container", "influxdb"),
-        ),
-        *_hooks_mistakes("[hooks]", _sound(content.get("hooks"), "hooks")),
-    ]
+    mistakes = mistakes_in(content)
     if mistakes:
         listed = "\n".join(f"  {mistake}" for mistake in mistakes)
         raise SettingsError(f"{file} has mistakes:\n{listed}")
@@ -321,7 +236,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     return Settings(
         stack=Stack(
             folder=os.path.expanduser(stack.get("folder", "~/IOTstack")).rstrip("/") or "/",
-            policy=read_policy(_local_policy(stack)),
+            policy=read_policy(local_policy(stack)),
             sudo=stack.get("sudo", True),
             role=stack.get("role", "test"),
             exclusions=_exclusions(stack),
@@ -338,18 +253,8 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     )
 
 
-def _local_policy(stack: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of the policy on this machine, with the default where no rule is given."""
-    given = _policy_keys(stack)
-    return given if set(given) & set(RULE_KEYS) else {**given, "keep": KEEP_FIVE.keep}
-
-
-def _policy_keys(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: entry[key] for key in POLICY_KEYS if key in entry}
-
-
 def _vault(each: Mapping[str, Any]) -> Vault:
-    policy = _policy_keys(each)
+    policy = policy_keys(each)
     if each["kind"] == "rclone":
         return Vault(
             name=each["name"],
@@ -365,7 +270,7 @@ def _vault(each: Mapping[str, Any]) -> Vault:
         folder=folder if here else _far_folder(each["folder"]),
         ssh=None if here else _ssh(each),
         policy=read_policy(policy) if policy else None,
-        mount=_mount(each),
+        mount=mount_of(each),
         **_copying(each),
     )
 
@@ -374,11 +279,6 @@ def _copying(each: Mapping[str, Any]) -> dict[str, Any]:
     """Return how copies go to a vault, of whatever kind it is."""
     rate = read_rate(each["limit_rate"]) if "limit_rate" in each else 0
     return {"by_host": each.get("layout") == BY_HOST, "limit_rate": rate}
-
-
-def _mount(vault: Mapping[str, Any]) -> str:
-    """Return the mount point that a vault names, '' for none."""
-    return os.path.normpath(os.path.expanduser(vault["mount"])) if "mount" in vault else ""
 
 
 def _machine(each: Mapping[str, Any]) -> Machine:
@@ -390,7 +290,7 @@ def _machine(each: Mapping[str, Any]) -> Machine:
         sudo=each.get("sudo", True),
         machine_id=each.get("machine_id", ""),
         hooks=_hooks(each.get("hooks", {})),
-        policy=read_policy(_local_policy(each)),
+        policy=read_policy(local_policy(each)),
         exclusions=_exclusions(each),
     )
 
@@ -412,13 +312,9 @@ def _hooks(entry: Mapping[str, Any]) -> Hooks:
 
 def _hook(each: Any) -> Hook:
     """Return a hook of a table, or of its short form: a list of words."""
-    entry = _hook_table(each)
+    entry = hook_table(each)
     limit_s = float(entry.get("limit_s", 60))
     return Hook(tuple(entry["run"]), limit_s, entry.get("may_fail", False))
-
-
-def _hook_table(each: Any) -> dict[str, Any]:
-    return each if isinstance(each, dict) else {"run": each}
 
 
 def _ssh(each: Mapping[str, Any]) -> Ssh:
@@ -436,295 +332,3 @@ def _far_folder(text: str) -> str:
     """Return a folder of another machine; relative, ~ and ~/ mean the home of who logs in."""
     folder = text.rstrip("/") or text[:1]
     return "." if folder in ("", "~") else folder.removeprefix("~/")
-
-
-def _mistakes(content: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with names and types."""
-    known = ("stack", "influxdb", "vaults", "hosts", "services", "hooks")
-    found = _unknown("", content, known)
-    for section in ("stack", "influxdb", "hooks"):
-        if isinstance(content.get(section, {}), dict):
-            found += _wrong(f"[{section}]", content.get(section, {}), _KEYS[section])
-        else:
-            found.append(f"{section}: must be a table: [{section}]")
-    lists = ("vaults", "hosts", "services")
-    tables = [(f"[[{name}]]", content.get(name, []), name) for name in lists]
-    if isinstance(content.get("stack"), dict):
-        tables.append(("[[stack.exclude]]", content["stack"].get("exclude", []), "exclude"))
-    machines = content.get("hosts", [])
-    tables += [
-        ("[[hosts.exclude]]", each["exclude"], "exclude")
-        for each in (machines if isinstance(machines, list) else ())
-        if isinstance(each, dict) and "exclude" in each
-    ]
-    for title, entries, section in tables:
-        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-            found.append(f"{title}: must be a list of tables, each under its own {title}")
-            continue
-        for number, entry in enumerate(entries, 1):
-            found += _wrong(f"{title} number {number}", entry, _KEYS[section])
-            missing = [key for key in _needed(section, entry) if key not in entry]
-            found += [f"{title} number {number}: '{key}' is missing" for key in missing]
-    return found
-
-
-def _needed(section: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
-    if section != "vaults":
-        return _NEEDED[section]
-    return (*_NEEDED[section], "remote" if entry.get("kind") == "rclone" else "folder")
-
-
-def _wrong(
-    where: str, entry: Mapping[str, Any], keys: Mapping[str, type | tuple[type, ...]]
-) -> list[str]:
-    found = _unknown(f"{where}: ", entry, keys)
-    for key, value in entry.items():
-        kind = keys.get(key, object)
-        if not _fits(value, kind):
-            first = kind[0] if isinstance(kind, tuple) else kind
-            found.append(f"{where}: {key} = {value!r} must be {_WORDS[first]}")
-    return found
-
-
-def _fits(value: Any, kind: type | tuple[type, ...]) -> bool:
-    # bool is an int to Python, not to people
-    return isinstance(value, kind) and not (isinstance(value, bool) and kind not in (bool, object))
-
-
-def _sound(entry: Any, section: str) -> dict[str, Any]:
-    """Return what of a table has a known name and the right type, so that it can be judged."""
-    keys = _KEYS[section]
-    items = entry.items() if isinstance(entry, dict) else ()
-    return {key: value for key, value in items if key in keys and _fits(value, keys[key])}
-
-
-def _sound_list(entries: Any, section: str) -> list[dict[str, Any]]:
-    return [_sound(each, section) for each in (entries if isinstance(entries, list) else ())]
-
-
-def _unknown(where: str, entry: Mapping[str, Any], known: Iterable[str]) -> list[str]:
-    names = list(known)
-    found = []
-    for key in entry:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
-            found.append(f"{where}'{key}' is unknown; {hint}")
-    return found
-
-
-def _nul_mistakes(value: Any, where: str = "") -> Iterator[str]:
-    """Yield where a text holds a NUL character: TOML lets it pass, no program can be given it."""
-    if isinstance(value, str) and "\0" in value:
-        yield f"{where} holds a NUL character: {value!r}"
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            title = f"[[{key}]]" if isinstance(inner, list) else f"[{key}]"
-            yield from _nul_mistakes(inner, f"{where}: {key}" if where else title)
-    elif isinstance(value, list):
-        for number, inner in enumerate(value, 1):
-            yield from _nul_mistakes(inner, f"{where} number {number}")
-
-
-def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
-    found = _policy_mistakes("[stack]", _local_policy(stack))
-    if stack.get("role", "test") not in ROLES:
-        found.append(f"[stack]: role = {stack['role']!r} must be 'live' or 'test'")
-    folder = os.path.expanduser(stack.get("folder", "~/IOTstack"))
-    if not folder.startswith("/"):
-        found.append(f"[stack]: folder = {folder!r} must begin with / or ~")
-    return found + _exclude_mistakes("[[stack.exclude]]", stack)
-
-
-def _exclude_mistakes(title: str, stack: Mapping[str, Any]) -> list[str]:
-    found = []
-    for each in _sound_list(stack.get("exclude"), "exclude"):
-        where = f"{title}: path = {each.get('path')!r}"
-        if not is_below_stack(each.get("path", "volumes/any")):
-            found.append(f"{where} must lie below services/ or volumes/")
-        if not each.get("reason", "any").strip():
-            found.append(f"{where} needs a reason")
-    return found
-
-
-def _policy_mistakes(where: str, policy: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{where}: {key} = {policy.get(key, 0)!r} {wrong}"
-        for key, wrong in policy_mistakes(policy)
-    ]
-
-
-def _influx_mistakes(influx: Mapping[str, Any]) -> list[str]:
-    found = []
-    limit_s = influx.get("limit_s", 1)
-    if not 0 < limit_s < float("inf"):
-        found.append(f"[influxdb]: limit_s = {limit_s} must be a number of seconds, more than 0")
-    container = influx.get("container", "influxdb")
-    if not container or container.startswith("-"):
-        found.append(f"[influxdb]: container = {container!r} is no name of a container")
-    return found
-
-
-def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
-    found = []
-    names = set[str]()
-    for number, each in enumerate(vaults, 1):
-        name, kind = each.get("name", f"vault{number}"), each.get("kind")
-        where = f"[[vaults]] '{name}'"
-        if not name.isidentifier() or name in _TAKEN_NAMES or name in names:
-            taken = ", ".join(sorted(_TAKEN_NAMES))
-            found.append(f"{where}: a name is one word, used once, and none of {taken}")
-        names.add(name)
-        if kind not in (*_VAULT_KINDS, None):
-            found.append(f"{where}: kind = {kind!r} must be 'ssh', 'folder' or 'rclone'")
-        found += _remote_mistakes(where, each)
-        if kind == "ssh" and not each.get("host"):
-            found.append(f"{where}: 'host' is missing")
-        found += _ssh_mistakes(where, each)
-        if kind == "folder" and not os.path.expanduser(each.get("folder", "/")).startswith("/"):
-            found.append(f"{where}: folder = {each['folder']!r} must begin with / or ~")
-        if kind == "folder":
-            found += [f"{where}: '{k}' is for kind = 'ssh'" for k in _SSH_KEYS if k in each]
-        found += [f"{where}: {mistake}" for mistake in _mount_mistakes(each)]
-        if _policy_keys(each):
-            found += _policy_mistakes(where, _policy_keys(each))
-        found += _copying_mistakes(where, each)
-    return found
-
-
-def _mount_mistakes(vault: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the mount point of a vault."""
-    if "mount" not in vault:
-        return
-    mount = _mount(vault)
-    folder = os.path.normpath(os.path.expanduser(vault.get("folder", "/")))
-    if vault.get("kind", "folder") != "folder":
-        yield "'mount' is for kind = 'folder'"
-    elif not mount.startswith("/") or mount == "/":
-        yield f"mount = {vault['mount']!r} must be a folder below /, where a drive is mounted"
-    elif "folder" in vault and not f"{folder}/".startswith(f"{mount}/"):
-        yield f"folder = {vault['folder']!r} must lie below mount = {vault['mount']!r}"
-
-
-def _remote_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the remote of a vault: it takes the place of folder and host."""
-    if vault.get("kind") != "rclone":
-        if "remote" in vault and vault.get("kind") in _VAULT_KINDS:
-            yield f"{where}: 'remote' is for kind = 'rclone'"
-        return
-    for key in ("folder", *_SSH_KEYS):
-        if key in vault:
-            yield f"{where}: '{key}' is not for kind = 'rclone'"
-    if not _REMOTE.fullmatch(vault.get("remote", "any:any")):
-        yield (
-            f"{where}: remote = {vault['remote']!r} must name a remote of `rclone config` and a "
-            "folder in it: 'dropbox:IOTstack/backups'"
-        )
-
-
-def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with how copies go to a vault."""
-    if vault.get("layout", BY_HOST) not in (FLAT, BY_HOST):
-        yield f"{where}: layout = {vault['layout']!r} must be '{FLAT}' or '{BY_HOST}'"
-    if "limit_rate" in vault:
-        try:
-            read_rate(vault["limit_rate"])
-        except ValueError as error:
-            yield f"{where}: limit_rate = {vault['limit_rate']!r} {error}"
-
-
-def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:
-    found = []
-    names = set[str]()
-    for number, each in enumerate(machines, 1):
-        name = each.get("name", f"host{number}")
-        where = f"[[hosts]] '{name}'"
-        if not name or name.startswith("-") or name in names:
-            found.append(f"{where}: a name is used once and does not begin with '-'")
-        names.add(name)
-        if each.get("role", "test") not in ROLES:
-            found.append(f"{where}: role = {each['role']!r} must be 'live' or 'test'")
-        found += _ssh_mistakes(where, each)
-        hooks, title = each.get("hooks", {}), f"{where}: [hosts.hooks]"
-        found += _wrong(title, hooks, _KEYS["hooks"])
-        found += _policy_mistakes(where, _local_policy(each))
-        found += _exclude_mistakes(f"{where}: [[hosts.exclude]]", each)
-        found += _hooks_mistakes(title, _sound(hooks, "hooks"))
-    return found
-
-
-def _hooks_mistakes(where: str, hooks: Mapping[str, Any]) -> list[str]:
-    found = []
-    for name, entries in hooks.items():
-        for number, each in enumerate(entries, 1):
-            found += _hook_mistakes(f"{where}: {name} number {number}", _hook_table(each))
-    return found
-
-
-def _hook_mistakes(where: str, hook: Mapping[str, Any]) -> list[str]:
-    rest = {key: value for key, value in hook.items() if key != "run"}
-    found = _wrong(where, rest, _KEYS["hook"])
-    words = hook.get("run")
-    if isinstance(words, str):
-        shell = json.dumps(["sh", "-c", words], ensure_ascii=False)
-        found.append(f"{where}: {words!r} must be a list of its words, or {shell} for a shell")
-    elif not (isinstance(words, list) and words and all(isinstance(w, str) for w in words)):
-        found.append(f"{where}: 'run' must be a list of words, the program being the first")
-    elif not words[0] or words[0].startswith(("~", "-")) or "=" in words[0]:
-        found.append(f"{where}: {words[0]!r} is no program; write its name or its whole path")
-    limit_s = _sound(hook, "hook").get("limit_s", 1)
-    if not 0 < limit_s < float("inf"):
-        found.append(f"{where}: limit_s = {limit_s} must be a number of seconds, more than 0")
-    return found
-
-
-def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
-    if not rows:  # then nobody needs to read the package's table
-        return []
-    found = []
-    known = {*packaged_names(), *(each["name"] for each in rows if "name" in each)}
-    names = set[str]()
-    sound: dict[int, Service] = {}
-    for number, each in enumerate(rows, 1):
-        name = each.get("name", f"service{number}")
-        where = f"[[services]] '{name}'"
-        if name in names:
-            found.append(f"{where}: a name is used once")
-        names.add(name)
-        base = packaged_service(name)
-        wrong = row_mistakes(each, base)
-        found += [f"{where}: {mistake}" for mistake in wrong]
-        if wrong or "name" not in each:
-            continue
-        service = sound[number] = read_row(each, base)
-        found += [f"{where}: {mistake}" for mistake in _skips_all(service)]
-        if service.dump == "influxdb" and (name != "influxdb" or "containers" in each):
-            found.append(f"{where}: [influxdb] container names the one whose InfluxDB is dumped")
-        if influx in service.containers and not service.dump.startswith("influxdb"):
-            found.append(f"{where}: {influx} is dumped, as [influxdb] container says")
-        found += [
-            f"{where}: there is no service {other!r} that could come first"
-            for other in service.first
-            if other not in known
-        ]
-    return found + row_conflicts(sound)
-
-
-def _skips_all(service: Service) -> Iterator[str]:
-    """Yield what paths of a row with skip leave out more than any service has."""
-    for path in service.paths if service.kind is Kind.SKIP else ():
-        for folder in FOLDERS:
-            if Exclusion(path, "").leaves_out(f"{folder}/{ANY_NAME}"):
-                yield (
-                    f"path {path!r} leaves out all of {folder}/; name the folders of this "
-                    "service, or say it in [[stack.exclude]] if all is meant"
-                )
-
-
-def _ssh_mistakes(where: str, each: Mapping[str, Any]) -> list[str]:
-    found = []
-    if not 0 <= each.get("port", 0) < 65536:  # noqa: PLR2004 - TCP's
-        found.append(f"{where}: port = {each['port']} must lie between 1 and 65535")
-    if each.get("host", "").startswith("-") or each.get("user", "").startswith("-"):
-        found.append(f"{where}: host and user cannot begin with '-'")
-    return found

@@ -15,7 +15,7 @@ HOUSE = os.path.join(CHECKOUT, PACKAGE)
 LEVELS = (
     "errors gzips",
     "runtag steps children durations",
-    "settings rules manifest sets retention services.table",
+    "settings mistakes rules manifest sets retention services.table",
     (
         "plan journal runner services.influx_log services.influx_meta services.influx_shard "
         "services.influx_check services.sql_dump"

@@ -23,8 +23,9 @@ from .. import children
 from ..engine import SIGNAL_LOOK_S, signals_noted
 from ..errors import ExitCode, StepFailed, UsageError
 from ..log import RunLog, state_folder
+from ..mistakes import ROLES
 from ..report import WATCHED_VARIABLE, Report, duration_text, one_line
-from ..settings import ROLES, Settings
+from ..settings import Settings
 from ..targets import find_machine
 
 EVERY = "all"

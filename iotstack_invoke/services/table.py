@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import combinations
 from pathlib import PurePosixPath
@@ -413,6 +414,12 @@ def row_conflicts(rows: Mapping[int, Service]) -> list[str]:
                 f"kind = '{other.kind.value}'; let one of them say it"
             )
     return found
+
+
+def fits_all_of(pattern: str, path: str) -> bool:
+    """Tell whether a pattern fits a path and all that lies below; `*` means `/` too, as tar's."""
+    whole = fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*")
+    return whole or fnmatchcase(f"{path}/\0", pattern)
 
 
 def is_below_stack(path: str) -> bool:
