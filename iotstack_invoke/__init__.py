@@ -10,9 +10,9 @@ A room imports only from rooms below it, or beside it where no circle arises.
     plan  journal  runner                  what runs and why; what to undo; Invoke, mended
     services/influx_log, _meta, _shard,    InfluxDB's words, its catalogue, its files; what a dump
     _check; sql_dump                       must hold; what a dump of SQL must hold
-    hosts  login  sftp  remote  vaults     this machine, other machines, where copies live; what
-    targets  transfer  checks              a restore is made to; copies between them; what
-                                           verifications found
+    hosts  login  sftp  sftp_place         this machine; others, with a shell or SFTP alone;
+    remote  vaults  targets  transfer      where copies live; what a restore is made to; copies
+    checks                                 between them; what verifications found
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            reading: archives read to their last byte;
                                            stack: stop, swap, start; influx_server, influx_dump,

@@ -254,6 +254,12 @@ def closed_connection(ssh: Ssh) -> Any:
     return connection
 
 
+def closed(channel: Any) -> None:
+    """Close a channel; on a line that just broke that fails, and what broke it is told."""
+    with contextlib.suppress(SSHException, OSError, EOFError):
+        channel.close()
+
+
 def why_it_broke(error: Exception) -> str:
     """Return what an error says, without its number; EOFError says nothing."""
     return getattr(error, "strerror", None) or str(error) or "it was cut"

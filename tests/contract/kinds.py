@@ -24,8 +24,9 @@ from sshd import Sshd, require_sshd
 
 from iotstack_invoke import remote
 from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.remote import SftpPlace, SshHost
+from iotstack_invoke.remote import SshHost
 from iotstack_invoke.settings import Vault
+from iotstack_invoke.sftp_place import SftpPlace
 from iotstack_invoke.vaults import vault_place
 
 DISK_BYTES = 48 << 20

@@ -1,0 +1,195 @@
+"""Another machine that offers SFTP alone, as a place: a copy is proven by reading it back.
+
+Imported only where such a machine is used, through remote.py. How SFTP is spoken: sftp.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+import paramiko
+from paramiko import SSHException
+
+from .errors import StepFailed, Unreachable
+from .hosts import CHUNK_BYTES, PRIVATE, read_chunk
+from .login import Login, closed, why_it_broke
+from .sftp import SftpSession, encoded
+from .steps import FileFact, Received, fact_of
+
+MAKE_ROOM = "Make room there and run the same command again."
+FULL_BELOW_BYTES = 1 << 20
+"""So little is free where a disk refused to take more."""
+
+
+class SftpPlace:
+    """Another machine that offers only SFTP: it cannot hash, so what it holds is read back."""
+
+    resumes = True
+
+    def __init__(self, login: Login, root: str) -> None:
+        self.login = login
+        self.root = root
+        self.name = login.name
+
+    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+        """Return what is there, over one SFTP session."""
+        found = {}
+        with self._sftp() as sftp:
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    found[path] = _sftp_fact(sftp.lstat(encoded(path)))
+        return found
+
+    def names(self, folder: str) -> dict[str, FileFact]:
+        """Return the entries of a folder by name."""
+        with self._sftp() as sftp, contextlib.suppress(FileNotFoundError):
+            return {name: _sftp_fact(each) for name, each in sftp.entries(folder).items()}
+        return {}
+
+    @contextlib.contextmanager
+    def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream of a file's bytes, without the first `start`."""
+        with self._sftp() as sftp, sftp.open_to_read(path, start) as stream:
+            yield stream  # type: ignore[misc]  # paramiko's file reads like one
+
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder, over one session; what cannot be read has no entry."""
+        found = {}
+        with self._sftp() as sftp:
+            for name in names:
+                with contextlib.suppress(OSError):
+                    path = f"{folder}/{name}"
+                    if _sftp_fact(sftp.stat(encoded(path))).is_file:  # to open a pipe would wait
+                        with sftp.open_to_read(path) as stream:
+                            found[name] = stream.read()
+        return found
+
+    def claim(self, path: str, line: str) -> str:
+        """Make a file of one line where there is none, and return the line that is in it then."""
+        with self._sftp() as sftp:
+            try:
+                target = sftp.open(encoded(path), "wx", 0)
+            except OSError:  # whatever stands in its way: SFTP has no word for what is there
+                if not _sftp_fact(sftp.lstat(encoded(path))).is_file:
+                    return ""
+            else:
+                self._write_claim(sftp, target, path, line)
+            with sftp.open_to_read(path) as stream:
+                told = stream.read().decode("utf-8", "replace").splitlines()
+        return told[0] if told else ""
+
+    def _write_claim(
+        self, sftp: SftpSession, target: paramiko.SFTPFile, path: str, line: str
+    ) -> None:
+        try:
+            with target:
+                target.chmod(PRIVATE)
+                target.write(line.encode() + b"\n")
+        except OSError as error:  # an empty claim would keep everybody out
+            sftp.remove(encoded(path))
+            raise self._refused(sftp, path) from error
+
+    def receive(
+        self,
+        path: str,
+        source: IO[bytes],
+        modified_s: float,
+        start: int = 0,
+        size_bytes: int | None = None,  # noqa: ARG002
+    ) -> Received:
+        """Write a stream behind the first `start` bytes of `path`, and read all of it back.
+
+        What arrived stays where it breaks off.
+        """
+        with self._sftp() as sftp:
+            try:
+                self._write(sftp, path, source, start)
+            except OSError as error:
+                if error.errno is None and not sftp.is_broken():
+                    raise self._refused(sftp, path) from error
+                raise
+            sftp.utime(encoded(path), (modified_s, modified_s))
+            digest, size = hashlib.sha256(), 0
+            with sftp.open_to_read(path) as arrived:
+                while chunk := arrived.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                    size += len(chunk)
+        return Received(size, digest.hexdigest())
+
+    @staticmethod
+    def _write(sftp: SftpSession, path: str, source: IO[bytes], start: int) -> None:
+        # a buffer would fail once more in __del__
+        with sftp.open(encoded(path), "r+b" if start else "wb", 0) as target:
+            target.chmod(PRIVATE)
+            if start:
+                target.truncate(start)
+                target.seek(start)
+            target.set_pipelined(True)
+            while chunk := read_chunk(source):
+                target.write(chunk)
+            sftp.sync(target)
+
+    def _refused(self, sftp: SftpSession, path: str) -> StepFailed:
+        """Return why a server takes no more of a file: SFTP has no word for a full disk."""
+        free = sftp.free_bytes(os.path.dirname(path) or ".")
+        if free is not None and free < FULL_BELOW_BYTES:
+            why = f"No space left: {free:,} bytes are free there. {MAKE_ROOM}"
+        else:
+            why = (
+                'the server says no more than "Failure": its disk or a quota may be full, or it '
+                f"may be read-only. Look at {os.path.dirname(path)} there. {MAKE_ROOM}"
+            )
+        return StepFailed(f"Sending to {self.name} failed: {why}")
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder where there is none."""
+        with self._sftp() as sftp:
+            try:
+                sftp.mkdir(encoded(path), 0o700)
+            except OSError:  # whatever stands in its way: SFTP has no word for what is there
+                if not _sftp_fact(sftp.stat(encoded(path))).is_folder:
+                    raise
+
+    def free_bytes(self, folder: str) -> int | None:
+        """Return what fits into the file system of `folder`, None where the server cannot say."""
+        with self._sftp() as sftp:
+            return sftp.free_bytes(folder)
+
+    def rename(self, old: str, new: str) -> None:
+        """Put `old` in the place of `new`; at once, unless the server is an old one."""
+        with self._sftp() as sftp:
+            sftp.put_in_place(old, new)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files; one that is not there is as good as removed."""
+        with self._sftp() as sftp:
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    sftp.remove(encoded(path))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.login.close()
+
+    @contextlib.contextmanager
+    def _sftp(self) -> Iterator[SftpSession]:
+        client = self.login.sftp()
+        try:
+            yield client
+        except (SSHException, EOFError) as error:
+            raise Unreachable(
+                f"The line to {self.name} broke: {why_it_broke(error)}.", again=True
+            ) from error
+        except OSError as error:
+            why = why_it_broke(error)
+            raise StepFailed(f"On {self.name}: {why}.", again=client.is_broken()) from error
+        finally:
+            closed(client)
+
+
+def _sftp_fact(found: paramiko.SFTPAttributes) -> FileFact:
+    return fact_of(found.st_mode or 0, found.st_size or 0, found.st_mtime or 0.0)
