@@ -9,7 +9,7 @@ from saboteur import differing
 from stand_machine import wait_for
 
 FULL = os.environ.get("IOTSTACK_FULL_SWEEP") == "1"
-GOOD, FAILED, NOT_FOUND = 0, 1, 10
+GOOD, FAILED, WARNED, NOT_FOUND = 0, 1, 3, 10
 UNDONE = (
     "The stack is as it was before.",
     "Nothing of the stack",

@@ -111,7 +111,7 @@ def test_server_that_hangs_during_the_dump(owner, pi):
     owner.set("[influxdb]\nlimit_s = 4")
     server = _server_pid(pi)
     dump = owner.backups / "influxdb/db/hang"
-    wait = ': > "$3/begun"; until [ -e "$3/go" ]; do sleep 0.05; done; exec influxd.real "$@"'
+    wait = 'mkdir -p "$3"; : > "$3/begun"; until [ -e "$3/go" ]; do sleep 0.05; done; exec influxd.real "$@"'
     with wrapped_influxd(pi, wait):
         process = owner.start("--runtag", "hang", stderr=subprocess.PIPE, text=True)
         wait_for("the dump", (dump / "begun").exists)
