@@ -5,6 +5,8 @@ from kinds import KINDS
 from rclone_kinds import KINDS as CLOUDS
 
 EVERY = {**KINDS, **CLOUDS}
+WITH_LONG = {"ssh-channel", "ssh-old-sftp"}
+"""Other ways to what another kind has: they are tried with --long."""
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +18,11 @@ def servers():
         each.stop()
 
 
-@pytest.fixture(params=EVERY)
+@pytest.fixture(
+    params=[
+        pytest.param(each, marks=pytest.mark.long) if each in WITH_LONG else each for each in EVERY
+    ]
+)
 def kind(request, tmp_path, servers, monkeypatch):
     """A kind of place, with an empty folder."""
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)

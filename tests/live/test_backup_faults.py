@@ -83,7 +83,10 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize(
+    "how",
+    [e if "shard" in e else pytest.param(e, marks=pytest.mark.long) for e in BROKEN],
+)
 def test_influxd_backup(owner, pi, how):
     """A dump that fails, or that is broken though it exits 0, never becomes an influx part."""
     script, words = BROKEN[how]
@@ -145,6 +148,7 @@ def test_server_killed_during_the_dump(owner, pi):
     owner.assert_nothing_left()
 
 
+@pytest.mark.long
 def test_server_that_cannot_read_its_data(owner, pi):
     """A shard that the server cannot read fails the part within the limit, not after minutes."""
     owner.backup("--runtag", "before")  # lets the server write its files
@@ -183,6 +187,7 @@ def test_backup_folder_read_only(owner):
     assert_finishes(owner, "read only", made)
 
 
+@pytest.mark.long
 def test_mapping_missing(owner):
     """Without the mapping of the backup folder the message shows the line to add."""
     with compose_file(owner, MAPPING, ""):

@@ -186,6 +186,7 @@ def test_prune_during_a_backup(owner, pi):
         pi.run(["docker", "unpause", "influxdb"])
 
 
+@pytest.mark.long
 def test_frozen_engine(owner, pi):
     """A Docker engine that does not answer is found by the doctor, within its limit."""
     lines = pi.run(["ps", "-eo", "pid,args"]).stdout.splitlines()

@@ -212,9 +212,9 @@ def test_a_backup_undoes_what_a_dead_reload_left(here):
 
 SAMPLES = [
     ("here", "kill before", "docker run", "undo"),
-    ("here", "kill after", ".fresh", RELOAD),
-    ("here", "fail after", "influxd restore", ""),
-    ("there", "kill and act late", "influxd backup", "undo"),
+    pytest.param("here", "kill after", ".fresh", RELOAD, marks=pytest.mark.long),
+    pytest.param("here", "fail after", "influxd restore", "", marks=pytest.mark.long),
+    pytest.param("there", "kill and act late", "influxd backup", "undo", marks=pytest.mark.long),
     ("there", "cut after", "docker start", ""),
 ]
 

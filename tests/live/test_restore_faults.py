@@ -42,11 +42,11 @@ def there(stand, pi):
 SAMPLES = [
     # where, way, words of the call at which it is met, what a person does then
     ("here", "kill before", "volumes/nodered", "undo"),
-    ("here", "fail after", "influxd restore", ""),
-    ("here", "kill after", "docker start", "restore"),
+    pytest.param("here", "fail after", "influxd restore", "", marks=pytest.mark.long),
+    pytest.param("here", "kill after", "docker start", "restore", marks=pytest.mark.long),
     ("there", "cut after", "docker stop", ""),
     ("there", "kill and act late", ".fresh", "undo"),
-    ("there", "cut before", "docker start", ""),
+    pytest.param("there", "cut before", "docker start", "", marks=pytest.mark.long),
 ]
 
 

@@ -204,6 +204,7 @@ def test_volumes_on_another_file_system(person, pi, far, live, host):
         machine.run(["sh", "-c", f"umount {top}/volumes; rm -rf {disk}"])
 
 
+@pytest.mark.long
 def test_influxdb_on_another_file_system(person, pi, live):
     """InfluxDB's data on media of their own are swapped by renames there, and undone so."""
     all_points = points(pi)
@@ -229,6 +230,7 @@ def test_influxdb_on_another_file_system(person, pi, live):
         pi.run(["sh", "-c", f"umount {folder}; rm -rf {disk}"])
 
 
+@pytest.mark.long
 def test_host_behind_another(person, pi, far, nas, live):
     """A host that is reached through another one is restored; both host keys must be known."""
     top = person.fresh(far, host="test-pi")

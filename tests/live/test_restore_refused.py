@@ -182,7 +182,9 @@ def test_no_sudo(person, far):
 
 
 @pytest.mark.usefixtures("untouched")
-@pytest.mark.parametrize("kind", ["general-backup.tar.gz", "influx-backup.tar"])
+@pytest.mark.parametrize(
+    "kind", ["general-backup.tar.gz", pytest.param("influx-backup.tar", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(
     ("source", "words"),
     [
