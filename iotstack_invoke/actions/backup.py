@@ -99,7 +99,7 @@ def _show_plan(site: Site, runtag: Runtag, options: Options, report: Report) -> 
     for line in hook_lines(site.settings.hooks, "backup"):
         report.write(line)
     checks = site.checks.newest()
-    for late in look_at_vaults(site, site.vaults, site.sets(checks), checks, skipped=runtag):
+    for late in look_at_vaults(site, site.vaults, site.sets(), checks, skipped=runtag):
         if late.lacking and not late.error:
             report.write(f"delivered to {late.name} as well: {', '.join(late.lacking)}")
     report.plan(start.plan, also_settled=options.why)
@@ -286,7 +286,7 @@ class _Backup:
         """
         reached, log = self._reached(made, records), self._open_log()
         checks = self.site.checks.newest()
-        here = self.site.sets(checks)
+        here = self.site.sets()  # by the record beside the stack, which may be another machine's
         away = [
             Delivery(name, place, lacking=owed_here(self.site, name, here))
             for name, place in self.site.vaults.items()
