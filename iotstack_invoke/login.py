@@ -39,8 +39,10 @@ from .steps import Command
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 CONNECT_LIMIT_S = 15
-KEEPALIVE_S = 15
+KEEPALIVE_S = 15.0
 DEAD_LINE_MS = 60_000
+SILENCE_S = 180.0
+"""How long a server may not answer us: its word waits behind megabytes on a slow line."""
 SSH_PORT = 22
 COMMANDS_AT_ONCE = 8
 """sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
@@ -121,7 +123,7 @@ class Login:
         return (
             *("ssh", "-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"),
             *("-o", f"ConnectTimeout={CONNECT_LIMIT_S}"),
-            *("-o", f"ServerAliveInterval={KEEPALIVE_S}", "-o", "ServerAliveCountMax=4"),
+            *("-o", f"ServerAliveInterval={KEEPALIVE_S:g}", "-o", "ServerAliveCountMax=4"),
             *(("-F", ssh.config) if ssh.config else ()),
             *(("-o", f"UserKnownHostsFile={ssh.known_hosts}") if ssh.known_hosts else ()),
             *(("-p", str(ssh.port)) if ssh.port else ()),
@@ -199,10 +201,32 @@ def _known_as(host: str, port: int) -> str:
 
 
 def _break_when_dead(transport: Any) -> None:
-    """Let a line that went dead break: TCP alone hopes for a quarter of an hour."""
-    transport.set_keepalive(KEEPALIVE_S)
+    """Let a line that went dead break.
+
+    TCP alone hopes for a quarter of an hour, and for ever where the kernel of a machine goes on
+    answering for a server that hangs.
+    """
     with contextlib.suppress(AttributeError, OSError):  # not Linux, or a line through a gateway
         transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_LINE_MS)
+    threading.Thread(target=_ask_on, args=(transport,), daemon=True).start()
+
+
+def _ask_on(transport: Any) -> None:
+    """Ask the server now and then whether it lives, and close a line on which it is silent.
+
+    As `ssh` does with ServerAliveInterval: Paramiko's own keepalive wants no answer.
+    """
+    while transport.is_active():
+        dead = threading.Timer(SILENCE_S, transport.close)
+        dead.daemon = True
+        dead.start()
+        try:
+            transport.global_request("keepalive@openssh.com", wait=True)
+        except (SSHException, OSError, EOFError):
+            return  # it broke by itself
+        finally:
+            dead.cancel()
+        time.sleep(KEEPALIVE_S)
 
 
 def once_there_is_a_session(act: Callable[[], Answer]) -> Answer:

@@ -1,5 +1,6 @@
 """Another machine over SSH, against a real sshd: commands, bytes, names, and who is let in."""
 
+import contextlib
 import functools
 import hashlib
 import http.server
@@ -673,6 +674,37 @@ def test_an_sftp_line_that_breaks_may_be_tried_again(sftp, root):
     assert failure.value.again
     again = tried(lambda: sftp.receive(f"{root}/x.partial", io.BytesIO(b"whole"), 0))
     assert again.size_bytes == 5
+
+
+@pytest.mark.parametrize("doing", ["sending", "looking"])
+def test_a_server_that_hangs_is_given_up(sftp, root, monkeypatch, doing):
+    """A server that stands still while its machine's kernel answers is not waited for for ever."""
+    monkeypatch.setattr("iotstack_invoke.login.KEEPALIVE_S", 0.1)
+    monkeypatch.setattr("iotstack_invoke.login.SILENCE_S", 1.0)
+    sftp.close()
+    sftp.look([str(root)])  # on a new line
+    source = Slow()
+
+    def tell_all(number=signal.SIGSTOP):
+        for each in (sftp.server.process.pid, *offspring(sftp.server.process.pid)):
+            with contextlib.suppress(ProcessLookupError):  # the first line's
+                os.kill(each, number)
+
+    def act():
+        if doing == "sending":
+            threading.Thread(target=lambda: (source.begun.wait(30), tell_all())).start()
+            sftp.receive(f"{root}/x.partial", source, 0)
+        else:
+            tell_all()
+            sftp.look([str(root)])
+
+    try:
+        with pytest.raises(Unreachable, match="box") as failure:
+            act()
+    finally:
+        tell_all(signal.SIGCONT)
+    assert failure.value.again
+    assert tried(lambda: sftp.look([str(root)]))
 
 
 def test_a_server_that_runs_scp_alone_is_refused(start_sshd, root):
