@@ -30,6 +30,8 @@ PIN_ENDING = "pin.txt"
 """Of the file beside a set that keeps it from being removed, and holds a note why."""
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MOST_QUOTED = 60
+MOST_BYTES = 16 << 20
+"""A thousand times what a manifest has."""
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
@@ -126,6 +128,12 @@ class Manifest:
         content["parts"] = {part.pop("kind"): part for part in content["parts"]}
         ordered = {"format": FORMAT, "runtag": self.runtag, "state": self.state, **content}
         return json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"
+
+
+def check_size(size_bytes: int) -> None:
+    """Raise ValueError where a file is larger than any manifest is, so that nobody reads it."""
+    if size_bytes > MOST_BYTES:
+        raise ValueError(f"it has {size_bytes:,} bytes, and none has more than {MOST_BYTES:,}")
 
 
 def read_manifest(content: bytes | str, runtag: str = "") -> Manifest:

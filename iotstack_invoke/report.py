@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 GRAPH_FORMS = ("tree", "mermaid", "dot")
+MOST_IN_A_CELL = 300
 WATCHED_VARIABLE = "IOTSTACK_WATCHED"
 """Where it is 1, somebody watches who reads what we write: a run on several hosts."""
 LINE_WIDTH = 200
@@ -161,7 +162,8 @@ class Report:
         Off a terminal as plain text: Rich took 6 s for 10,000 rows.
         """
         if not sys.stdout.isatty():
-            sys.stdout.write(_plain_table([tuple(titles), *map(tuple, rows)], right))
+            shown = [tuple(map(_in_a_cell, row)) for row in rows]
+            sys.stdout.write(_plain_table([tuple(titles), *shown], right))
             return
         from rich import box
         from rich.table import Table
@@ -173,7 +175,7 @@ class Report:
                 Text(title), justify="right" if number in right else "left", overflow="fold"
             )
         for row in rows:
-            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+            table.add_row(*(Text(_in_a_cell(cell), style=_STYLES.get(cell, "")) for cell in row))
         self.console().print(table)
 
     def finding(self, verdict: str, name: str, found: str, fix: str) -> None:
@@ -368,6 +370,14 @@ def _visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def _in_a_cell(text: str) -> str:
+    """Return what a cell of a table shows of a text, which may be anybody's."""
+    if text.isprintable() and len(text) <= MOST_IN_A_CELL:
+        return text
+    text = _visible(one_line(text))
+    return f"{text[:MOST_IN_A_CELL]}…" if len(text) > MOST_IN_A_CELL else text
 
 
 def job_text(job: Job) -> str:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from .manifest import PIN_ENDING, RECORDS_ENDING, REMOVING_ENDING, Manifest, read_utc
+from .manifest import (
+    MOST_BYTES,
+    PIN_ENDING,
+    RECORDS_ENDING,
+    REMOVING_ENDING,
+    Manifest,
+    read_utc,
+)
 from .rules import KINDS, PARTS, split_set_name
 from .runtag import is_runtag, runtag_time
 from .steps import PARTIAL, FileFact
@@ -79,8 +86,9 @@ class BackupSet:
 
 
 def runtags_in(names: Mapping[str, FileFact]) -> frozenset[str]:
-    """Return the runtags that have a manifest in a listing."""
-    return _marked(names, KINDS["manifest"])
+    """Return the runtags that have a manifest in a listing, of a size that can be read."""
+    small = {name: fact for name, fact in names.items() if fact.size_bytes <= MOST_BYTES}
+    return _marked(small, KINDS["manifest"])
 
 
 def removals_in(names: Mapping[str, FileFact]) -> frozenset[str]:

@@ -20,6 +20,7 @@ from .errors import StepFailed, Unreachable
 from .hosts import LocalHost, locked
 from .log import state_folder
 from .manifest import (
+    MOST_BYTES,
     RECORDS_ENDING,
     REMOVING_ENDING,
     Manifest,
@@ -239,6 +240,9 @@ def manifests_in(
     found: dict[str, Manifest | None] = {}
     deadline = time.monotonic() + limit_s
     waiting = sorted(names, key=lambda name: names[name].modified_s)
+    for name in [each for each in waiting if names[each].size_bytes > MOST_BYTES]:
+        found[name.removesuffix(f".{KINDS['manifest']}")] = None
+        waiting.remove(name)
     while waiting and time.monotonic() < deadline:
         asked, waiting = waiting[-MANIFESTS_AT_ONCE:], waiting[:-MANIFESTS_AT_ONCE]
         told = place.contents(folder, asked)

@@ -13,7 +13,9 @@ from iotstack_invoke.actions.wish import Source, choose_set
 from iotstack_invoke.checks import Check
 from iotstack_invoke.errors import Refused, StepFailed
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.manifest import MOST_BYTES
 from iotstack_invoke.report import Report
+from iotstack_invoke.sets import State
 from iotstack_invoke.site import Site, sets_in
 
 NEW, OLD, FREE = "2026-11-23_1100", "2026-11-22_1100", "before the move"
@@ -226,3 +228,20 @@ def test_the_manifest_of_another_set_is_refused(shelf):
     source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb")
     with pytest.raises(Refused, match=f"it is the manifest of {OLD}"):
         choose_set(source, FREE)
+
+
+def test_a_file_too_large_for_a_manifest_is_not_read(shelf, capsys):
+    """Who fills a vault with gigabytes under our names stops no look at it."""
+    usb = shelf.base / "usb"
+    manifest = shelf.put("forged", usb)["manifest"]
+    with manifest.open("ab") as stream:
+        stream.write(b" " * MOST_BYTES)
+    assert listed(shelf, capsys)["forged"]["vaults"] == {"usb": "damaged"}
+    site = Site.of(shelf.settings())
+    states = {each.runtag: each.state for each in sets_in(site.vaults["usb"], str(usb))}
+    assert states == {OLD: State.WARNINGS, FREE: State.COMPLETE, "forged": State.DAMAGED}
+    with pytest.raises(ValueError, match="and none has more than 16,777,216"):
+        find_copy(site, "forged", "usb", {}).manifest()
+    source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb")
+    with pytest.raises(Refused, match="The manifest of forged in usb is damaged"):
+        choose_set(source, "forged")

@@ -357,3 +357,17 @@ def test_a_finding_is_one_line(monkeypatch, stream, line):
 def test_an_exact_size_is_told_once(size, told):
     """What is not rounded needs no second number."""
     assert exact_size_text(size) == told
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_what_others_wrote_acts_on_no_terminal(monkeypatch, stream):
+    """A cell of a table is one line of visible text, of a length that leaves a table."""
+    out = stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    rows = [("nas\x1b[2J\nroot", "1"), ("pi\u202e", "2"), ("h" * 100_000, "3")]
+    Report(verbose=False).table(("host", "n"), rows)
+    told = out.getvalue()
+    assert r"nas\x1b[2J root" in told
+    assert "\x1b[2J" not in told
+    assert "\u202e" not in told
+    assert len(told) < 10_000

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
 from ..errors import NotFound, UsageError
-from ..manifest import Manifest, read_manifest
+from ..manifest import Manifest, check_size, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
@@ -51,6 +51,7 @@ class Copy:
             return None
         if self.backup.manifest:
             return self.backup.manifest
+        check_size(self.backup.files["manifest"].size_bytes)
         with self.place.read(self.path("manifest")) as stream:
             content = stream.read()
         return read_manifest(content, self.runtag)

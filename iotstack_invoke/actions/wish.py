@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
 from ..errors import NotFound, Refused, UsageError
 from ..hosts import LocalHost
-from ..manifest import Manifest, read_manifest
+from ..manifest import Manifest, check_size, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
@@ -120,9 +120,10 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
     if "manifest" not in backup.files:
         return backup, None
     path = f"{source.folder}/{backup.runtag}.{KINDS['manifest']}"
-    with source.place.read(path) as stream:
-        content = stream.read()
     try:
+        check_size(backup.files["manifest"].size_bytes)
+        with source.place.read(path) as stream:
+            content = stream.read()
         return backup, read_manifest(content, backup.runtag)
     except ValueError as error:
         raise Refused(
