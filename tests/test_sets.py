@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotstack_invoke.manifest import Manifest, Part
+from iotstack_invoke.rules import KINDS
 from iotstack_invoke.runtag import is_runtag
 from iotstack_invoke.sets import (
     BackupSet,
@@ -268,8 +269,10 @@ def test_any_listing_has_its_sets(names):
         assert is_runtag(each.runtag)
         assert f"{each.runtag}.removing" not in names
         assert {n for n in names if n in files_of(each.runtag)}
-        assert sum(names[n].size_bytes for n in files_of(each.runtag)[:4] if n in names) == (
-            each.size_bytes
+        assert each.size_bytes == sum(
+            names[name].size_bytes
+            for name in (f"{each.runtag}.{ending}" for ending in KINDS.values())
+            if name in names
         )
 
 
