@@ -49,6 +49,8 @@ COMMANDS_AT_ONCE = 8
 
 SESSION_TRIES = 10
 UNKNOWN_KEY = re.compile(r"Server '(?P<name>[^']+)' not found in known_hosts")
+NO_LINE = re.compile(r"No existing session|SSH session not active")
+"""What Paramiko says of a line that was closed between two commands."""
 
 Answer = TypeVar("Answer")
 
@@ -177,6 +179,8 @@ class Login:
                     f"with `ssh {self.ssh.host}` and compare the fingerprint, or run "
                     f"`inv hosts --trust {self.name}`."
                 ) from error
+            if NO_LINE.search(str(error)):
+                raise Unreachable(f"The line to {self.name} broke.", again=True) from error
             raise Unreachable(f"{self.name} ({self.ssh.host}): {error}.", again=True) from error
         except socket.gaierror as error:
             raise Unreachable(

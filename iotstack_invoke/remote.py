@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -78,7 +79,21 @@ CREATE = (
     'umask 077; rm -f -- "$1" && set -C && cat > "$1" && { sync "$1" 2>/dev/null || sync; } '
     '&& wc -c < "$1"'
 )
+APPEND = 'umask 077; printf "%s\\n" "$2" >> "$1" && { sync "$1" 2>/dev/null || sync; }'
 RENAME = 'mv -f "$1" "$2" && { sync "$3" 2>/dev/null || sync; }'
+
+_CALLED = {
+    RECEIVE: "write",
+    LOOK: "stat",
+    NAMES: "ls",
+    CONTENTS: "cat",
+    CLAIM: "claim",
+    MAKE_FOLDER: "mkdir",
+    CREATE: "write",
+    APPEND: "append",
+    RENAME: "mv",
+}
+"""What people are shown of a script, with the path that it is about."""
 
 
 def open_place(ssh: Ssh, root: str, name: str) -> SshHost | SftpPlace:
@@ -290,8 +305,7 @@ class SshHost:
 
     def append(self, path: str, line: str) -> None:
         """Add a line to a file of mode 0600, and make it last through a power cut."""
-        script = 'umask 077; printf "%s\\n" "$2" >> "$1" && { sync "$1" 2>/dev/null || sync; }'
-        self.run(_script(script, path, line))
+        self.run(_script(APPEND, path, line))
 
     def http_status(self, port: int, path: str, address: str = "127.0.0.1") -> int:
         """Return the status that an HTTP server answers as seen from there, 0 for none."""
@@ -419,7 +433,8 @@ def _not_sent(name: str, why: str) -> StepFailed:
 
 
 def _script(script: str, *arguments: str) -> Command:
-    return Command(("sh", "-c", script, "sh", *arguments))
+    called = shlex.join((_CALLED.get(script, "sh"), arguments[0]))
+    return Command(("sh", "-c", script, "sh", *arguments), called=called)
 
 
 def _fact(line: str) -> FileFact:

@@ -46,14 +46,14 @@ class SftpPlace:
 
     def names(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name."""
-        with self._sftp() as sftp, contextlib.suppress(FileNotFoundError):
+        with self._sftp(folder) as sftp, contextlib.suppress(FileNotFoundError):
             return {name: _sftp_fact(each) for name, each in sftp.entries(folder).items()}
         return {}
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
         """Return a stream of a file's bytes, without the first `start`."""
-        with self._sftp() as sftp, sftp.open_to_read(path, start) as stream:
+        with self._sftp(path) as sftp, sftp.open_to_read(path, start) as stream:
             yield stream  # type: ignore[misc]  # paramiko's file reads like one
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
@@ -73,8 +73,15 @@ class SftpPlace:
         with self._sftp() as sftp:
             try:
                 target = sftp.open(encoded(path), "wx", 0)
-            except OSError:  # whatever stands in its way: SFTP has no word for what is there
-                if not _sftp_fact(sftp.lstat(encoded(path))).is_file:
+            except OSError as error:  # SFTP has no word for what is there
+                try:
+                    there = _sftp_fact(sftp.lstat(encoded(path)))
+                except FileNotFoundError:  # nothing stands in its way
+                    raise StepFailed(
+                        f"On {self.name}: {path} cannot be written: {why_it_broke(error)}.",
+                        again=sftp.is_broken(),
+                    ) from error
+                if not there.is_file:
                     return ""
             else:
                 self._write_claim(sftp, target, path, line)
@@ -105,7 +112,7 @@ class SftpPlace:
 
         What arrived stays where it breaks off.
         """
-        with self._sftp() as sftp:
+        with self._sftp(path) as sftp:
             try:
                 self._write(sftp, path, source, start)
             except OSError as error:
@@ -147,7 +154,7 @@ class SftpPlace:
 
     def make_folder(self, path: str) -> None:
         """Make a folder where there is none."""
-        with self._sftp() as sftp:
+        with self._sftp(path) as sftp:
             try:
                 sftp.mkdir(encoded(path), 0o700)
             except OSError:  # whatever stands in its way: SFTP has no word for what is there
@@ -161,7 +168,7 @@ class SftpPlace:
 
     def rename(self, old: str, new: str) -> None:
         """Put `old` in the place of `new`; at once, unless the server is an old one."""
-        with self._sftp() as sftp:
+        with self._sftp(new) as sftp:
             sftp.put_in_place(old, new)
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -176,7 +183,8 @@ class SftpPlace:
         self.login.close()
 
     @contextlib.contextmanager
-    def _sftp(self) -> Iterator[SftpSession]:
+    def _sftp(self, path: str = "") -> Iterator[SftpSession]:
+        """Return a session; what fails in it is told, with the path that it is about."""
         client = self.login.sftp()
         try:
             yield client
@@ -185,7 +193,7 @@ class SftpPlace:
                 f"The line to {self.name} broke: {why_it_broke(error)}.", again=True
             ) from error
         except OSError as error:
-            why = why_it_broke(error)
+            why = f"{path}: {why_it_broke(error)}" if path else why_it_broke(error)
             raise StepFailed(f"On {self.name}: {why}.", again=client.is_broken()) from error
         finally:
             closed(client)

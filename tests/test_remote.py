@@ -665,6 +665,29 @@ def test_what_an_sftp_server_refuses_is_a_failure(sftp, root):
         sftp.rename(f"{root}/none", f"{root}/x")
 
 
+def test_a_server_that_takes_nothing_says_so(start_sshd, root):
+    """Where a claim is refused, the reason is told, with the path, and not that there is none."""
+    (root / "shut").write_text("x")
+    place = open_place(start_sshd("shut", "ForceCommand internal-sftp -R").login(), "/", "box")
+    for path in (f"{root}/x.unfinished.jsonl", f"{root}/none/x.unfinished.jsonl"):
+        with pytest.raises(StepFailed, match=f"On box: {path} cannot be written: Permission den"):
+            place.claim(path, "me")
+    with pytest.raises(StepFailed, match=f"On box: {root}/y: Permission denied"):
+        place.rename(f"{root}/shut", f"{root}/y")
+    place.close()
+
+
+def test_what_a_script_of_ours_could_not_do_is_told_without_the_script(nas, root):
+    """People read what was done to which path, and what the far side said."""
+    with pytest.raises(
+        StepFailed, match=f"On nas: exit 1 from `mkdir {re.escape(repr(str(root)))[:-1]}"
+    ):
+        nas.make_folder(f"{root}/none/x")
+    with pytest.raises(StepFailed) as failure:
+        nas.claim(f"{root}/none/x", "me")
+    assert "umask" not in str(failure.value)
+
+
 def test_an_sftp_line_that_breaks_may_be_tried_again(sftp, root):
     """A connection that is cut while a file is sent is a failure worth another attempt."""
     source = Slow()

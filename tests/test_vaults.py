@@ -1,13 +1,20 @@
 """Vaults: opened when they are first used, tried anew after a failure, never made by us."""
 
+import errno
 import io
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 
-from iotstack_invoke.errors import Unreachable
-from iotstack_invoke.settings import Vault
+from iotstack_invoke.actions.recovery import recover_here
+from iotstack_invoke.errors import StepFailed, Unreachable
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.journal import Journal
+from iotstack_invoke.report import Report
+from iotstack_invoke.settings import Vault, load_settings
+from iotstack_invoke.site import Site
 from iotstack_invoke.vaults import folder as folders
 from iotstack_invoke.vaults import vault_place
 
@@ -141,6 +148,36 @@ def test_a_share_whose_server_hangs_is_given_up(tmp_path, monkeypatch):
     with pytest.raises(Unreachable, match=r"'share': .* did not answer within 0.2 s"):
         place.names(place.root)
     asked.set()
+
+
+@pytest.mark.parametrize(("number", "asked"), [(errno.EACCES, False), (errno.EIO, True)])
+def test_only_a_drive_that_may_be_away_is_asked_for(tmp_path, monkeypatch, number, asked):
+    """A folder that is another user's is told as such, and no machine is suspected to be off."""
+
+    def scandir(_folder):
+        raise OSError(number, os.strerror(number))
+
+    place = vault_place(Vault("share", str(tmp_path)))
+    place.look([])
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(Unreachable, match=os.strerror(number)) as failure:
+        place.names(place.root)
+    assert ("Is the machine on" in str(failure.value)) == asked
+
+
+def test_a_vault_that_cannot_be_listed_is_not_said_to_hold_ruins(little_stack, capsys):
+    """Nothing is half removed where nobody could look; who copies there tells what is wrong."""
+
+    class Shut(LocalHost):
+        def names(self, folder):
+            raise StepFailed(f"{folder} cannot be listed")
+
+    site = Site.of(load_settings(str(little_stack.settings)))
+    os.makedirs(site.backups, exist_ok=True)
+    site = replace(site, vaults={"nas": Shut("/")})
+    _died, listed = recover_here(site, Journal(site.host, "/none", ()), Report())
+    assert set(listed) == {"here"}
+    assert capsys.readouterr().err == ""
 
 
 def test_a_backup_without_its_drive_ends_with_warnings(little_stack, tmp_path):

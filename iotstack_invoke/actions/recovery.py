@@ -44,5 +44,6 @@ def recover_here(
             except Unreachable:
                 raise
             except StepFailed as error:
-                report.warn(f"An old backup is half removed ({name}): {error}")
+                if name in listed:  # whoever copies to it tells that it cannot be listed
+                    report.warn(f"An old backup is half removed ({name}): {error}")
     return died, listed

@@ -6,6 +6,7 @@ not there. Not for: other machines (remote.py).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -104,8 +105,9 @@ class FolderPlace(LocalHost):
         except Unreachable:
             raise
         except StepFailed as error:
-            why = f"{error} Is the machine on that it is mounted from?"
-            raise Unreachable(f"Vault '{self.name}': {why}") from error
+            refused = getattr(error.__cause__, "errno", None) in (errno.EACCES, errno.EPERM)
+            advice = "" if refused else " Is the machine on that it is mounted from?"
+            raise Unreachable(f"Vault '{self.name}': {error}{advice}") from error
 
     def _check(self) -> None:
         folder, mount = os.path.realpath(self.root), self._vault.mount
