@@ -49,6 +49,7 @@ COMMANDS_AT_ONCE = 8
 
 SESSION_TRIES = 10
 UNKNOWN_KEY = re.compile(r"Server '(?P<name>[^']+)' not found in known_hosts")
+NO_BANNER = "Error reading SSH protocol banner"
 NO_LINE = re.compile(r"No existing session|SSH session not active")
 """What Paramiko says of a line that was closed between two commands."""
 
@@ -181,7 +182,11 @@ class Login:
                 ) from error
             if NO_LINE.search(str(error)):
                 raise Unreachable(f"The line to {self.name} broke.", again=True) from error
-            raise Unreachable(f"{self.name} ({self.ssh.host}): {error}.", again=True) from error
+            hint = ""
+            if NO_BANNER in str(error):
+                hint = " Its SSH server hangs, or something else listens on that port."
+            why = f"{self.name} ({self.ssh.host}): {error}.{hint}"
+            raise Unreachable(why, again=True) from error
         except socket.gaierror as error:
             raise Unreachable(
                 f"{self.name}: there is no host named {self.ssh.host}: {error.strerror}."

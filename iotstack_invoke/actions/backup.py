@@ -130,6 +130,14 @@ def how_it_went(manifest: Manifest | None, *, made_all: bool, noted: Collection[
     return "warnings" if noted else "complete"
 
 
+def failures_told(result: RunResult) -> list[str]:
+    """Return what failed and why; jobs that failed for one reason are told together."""
+    names: dict[str, list[str]] = {}
+    for each in result.failed:
+        names.setdefault(each.message, []).append(each.job.rule.name)
+    return [f"{', '.join(dict.fromkeys(told))}: {why}" for why, told in names.items()]
+
+
 class LockKeeper:
     """An engine's watcher that lets no job start without the lock: a line may have broken."""
 
@@ -311,7 +319,7 @@ class _Backup:
         self.lock.hold_again()
         log = self._open_log()
         manifest = self.site.manifest(self.runtag)
-        problems = [f"{each.job.rule.name}: {each.message}" for each in result.failed]
+        problems = failures_told(result)
         made = manifest.made if manifest else ()
         problems += [f"{p.kind} part: {why}" for p in made for why in p.lacking.values()]
         late = [line for each in self.late for line in each.troubles]
@@ -357,7 +365,7 @@ class _Backup:
                 records,
                 lambda plan, own: self._do(plan, own, watcher),
             )
-        problems += [f"{each.job.rule.name}: {each.message}" for each in result.failed]
+        problems += failures_told(result)
         for vault in reached:
             place = self.site.vaults[vault]
             problems += filter(None, [unmark(place, self.runtag)])
