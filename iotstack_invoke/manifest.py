@@ -93,6 +93,8 @@ class Manifest:
     containers: tuple[Container, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = ()
+    folder: str = ""
+    """Where the stack lay; '' where an earlier version wrote it."""
 
     @property
     def state(self) -> str:

@@ -34,7 +34,9 @@ PARTS = {
     "wordpress": "wordpress-backup.tar.gz",
 }
 """What the parts of a set are called behind their runtag, as the seed and IOTstackBackup do."""
-KINDS = {**PARTS, "manifest": "manifest.json", "log": "backup-log.txt"}
+TEXTS = {"restore": "RESTORE.txt", "log": "backup-log.txt"}
+"""What people read: a set is as good without them."""
+KINDS = {**PARTS, "manifest": "manifest.json", **TEXTS}
 """The same for all files of a set."""
 
 

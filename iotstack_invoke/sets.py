@@ -19,7 +19,7 @@ from .manifest import (
     Manifest,
     read_utc,
 )
-from .rules import KINDS, PARTS, split_set_name
+from .rules import KINDS, PARTS, TEXTS, split_set_name
 from .runtag import is_runtag, runtag_time
 from .steps import PARTIAL, FileFact
 
@@ -52,7 +52,7 @@ class BackupSet:
 
     runtag: str
     files: Mapping[str, FileFact]
-    """By kind: general, influx, manifest, log."""
+    """By kind: general, influx, manifest, restore, log."""
     state: State
     manifest: Manifest | None = None
     pinned: bool = False
@@ -165,7 +165,7 @@ def gather_sets(
             pinned=runtag in pinned,
         )
         for runtag, found_files in files.items()
-        if runtag not in removing and (set(found_files) - {"log"} or runtag in unfinished)
+        if runtag not in removing and (found_files.keys() - TEXTS.keys() or runtag in unfinished)
     ]
     return tuple(sorted(sets, key=_newest_first))
 
@@ -202,5 +202,5 @@ def _state(
 
 def files_of(runtag: str) -> tuple[str, ...]:
     """Return the names that a set of that runtag may have, its manifest first, its pin last."""
-    endings = (*(KINDS[kind] for kind in ("manifest", *PARTS, "log")), RECORDS_ENDING, PIN_ENDING)
+    endings = (*(KINDS[kind] for kind in ("manifest", *PARTS, *TEXTS)), RECORDS_ENDING, PIN_ENDING)
     return tuple(f"{runtag}.{ending}" for ending in endings)

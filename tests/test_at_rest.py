@@ -101,7 +101,7 @@ def test_what_is_stopped_is_whole_in_the_archive(stack):
         ".lock",
         *(
             f"{TAG}.{each}"
-            for each in ("backup-log.txt", "general-backup.tar.gz", "manifest.json")
+            for each in ("RESTORE.txt", "backup-log.txt", "general-backup.tar.gz", "manifest.json")
         ),
     ]
 

@@ -3,6 +3,10 @@
 import pytest
 from little_influx2 import with_influx2
 
+from iotstack_invoke.actions.by_hand import Influx2ByHand
+from iotstack_invoke.sets import BackupSet, State
+from iotstack_invoke.steps import FileFact
+
 TAG = "2026-11-23_1100"
 
 
@@ -35,3 +39,9 @@ def test_with_only_another_service_it_is_not_told(little_stack):
     assert little_stack.run(f"backup --runtag {TAG}").returncode == 0
     told = little_stack.run(f"restore --runtag {TAG} --from here --only nodered --yes")
     assert (told.returncode, told.stderr) == (0, "")
+
+
+def test_the_part_is_a_word_of_a_shell():
+    """A runtag with blanks and brackets is quoted."""
+    backup = BackupSet("vor (dem) Umzug", {"influxdb2": FileFact(1, 1.0)}, State.UNPROVEN)
+    assert "'vor (dem) Umzug.influxdb2-backup.tar'" in Influx2ByHand(backup, None, "/x").advice

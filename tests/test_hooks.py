@@ -70,8 +70,9 @@ def test_hooks_have_their_turn(pi):
     assert two.split() == ["2", partial_log]
     records = f"{TAG}.unfinished.jsonl"
     archive, manifest = f"{TAG}.general-backup.tar.gz", f"{TAG}.manifest.json"
+    text = f"{TAG}.RESTORE.txt"
     assert sorted(three.split()) == sorted(
-        ["3", "complete", partial_log, archive, manifest, records]
+        ["3", "complete", partial_log, archive, manifest, text, records]
     )
 
 

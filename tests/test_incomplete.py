@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from iotstack_invoke.manifest import read_manifest
+from iotstack_invoke.services.restore_text import restore_text_of
+
 TAG = "t1"
 DUMP = Path(__file__).parent / "fixtures/sql/mariadb-10.11.sql"
 DOCKER = """case "$1 $2" in
@@ -46,6 +49,9 @@ def backed_up(stack, code):
     manifest, archive = ((stack.folder / "backups" / each).read_bytes() for each in names)
     disk = stack.folder.parent / "disk"
     assert [(disk / each).read_bytes() for each in names] == [manifest, archive]
+    text = (stack.folder / f"backups/{TAG}.RESTORE.txt").read_text("utf-8")
+    assert text == restore_text_of(read_manifest(manifest))  # also when the set is finished later
+    assert (disk / f"{TAG}.RESTORE.txt").read_text("utf-8") == text
     content = json.loads(manifest)
     part = content["parts"]["mariadb"]
     assert part["size_bytes"] == len(archive)

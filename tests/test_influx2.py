@@ -25,7 +25,6 @@ from iotstack_invoke.services.influx2 import (
     dump_of,
     influx2_facts,
     server_version,
-    steps_by_hand,
     wait_until_ready,
 )
 from iotstack_invoke.services.influx2_check import EXPERIMENTAL
@@ -280,8 +279,3 @@ def test_the_server_tells_its_version(tmp_path, says):
     docker.write_text(f'#!/bin/sh\n[ "$3" = {program} ] || exit 127\necho "{says}"\n')
     docker.chmod(0o755)
     assert server_version(LocalHost("/"), "influxdb2", (str(docker),)) == version
-
-
-def test_the_steps_by_hand_are_words_of_a_shell():
-    """A runtag with blanks and brackets is quoted."""
-    assert f"'{TAG}.influxdb2-backup.tar'" in "\n".join(steps_by_hand("influxdb2", TAG))

@@ -280,7 +280,7 @@ def test_a_backup_goes_to_the_cloud_and_back(stack):
     backups = stack.folder / "backups"
     here = {name: (backups / name).read_bytes() for name in os.listdir(backups)}
     there = files_of(stack.cloud)
-    assert len(there) == 6
+    assert len(there) == 8
     assert there == {name: here[name] for name in there}
     log = (backups / f"{SET}.backup-log.txt").read_text()
     assert stack.cloud.password not in log
@@ -312,7 +312,7 @@ def test_a_cloud_that_is_gone_costs_the_copy_alone(stack):
     assert (stack.folder / f"backups/{SET}.manifest.json").exists()
     stack.cloud.start()
     ran(stack, f"backup --runtag {SET}")
-    assert len(files_of(stack.cloud)) == 3
+    assert len(files_of(stack.cloud)) == 4
 
 
 def test_the_doctor_tries_the_cloud(stack):

@@ -63,7 +63,13 @@ def only(names, manifests=None):
     return found
 
 
-ALL = ["x.manifest.json", f"x.{GENERAL}", f"x.{INFLUX}", "x.backup-log.txt"]
+ALL = [
+    "x.manifest.json",
+    f"x.{GENERAL}",
+    f"x.{INFLUX}",
+    "x.RESTORE.txt",
+    "x.backup-log.txt",
+]
 NO_INFLUX = ["x.manifest.json", f"x.{GENERAL}"]
 
 
@@ -83,6 +89,7 @@ NO_INFLUX = ["x.manifest.json", f"x.{GENERAL}"]
         ([f"x.{GENERAL}", "x.unfinished.jsonl"], None, State.UNFINISHED),
         (["x.unfinished.jsonl"], None, State.UNFINISHED),
         (["x.backup-log.txt", "x.unfinished.jsonl"], None, State.UNFINISHED),
+        ([n for n in ALL if "RESTORE" not in n], manifest(), State.COMPLETE),
         ([*ALL, "x.unfinished.jsonl"], manifest(), State.COMPLETE),
         ([*NO_INFLUX, "x.unfinished.jsonl"], manifest(), State.UNFINISHED),
     ],
@@ -99,6 +106,7 @@ def test_a_set_is_as_good_as_its_files_prove(names, read, state):
         ".journal",
         ".lock",
         "x.backup-log.txt",
+        "x.RESTORE.txt",
         f"x.{GENERAL}.partial",
         f"-x.{GENERAL}",
         f".x.{GENERAL}",
@@ -115,7 +123,7 @@ def test_a_set_is_as_good_as_its_files_prove(names, read, state):
     ],
 )
 def test_a_name_that_no_run_wrote_belongs_to_nobody(name):
-    """Foreign names, partial files and a log alone are no set, and change none."""
+    """Foreign names, partial files and a text alone are no set, and change none."""
     assert gather_sets({name: fact()}, {}) == ()
     names = {each: fact() for each in ALL}
     alone = gather_sets(names, {"x": manifest()})
@@ -152,9 +160,9 @@ def test_strangers_are_the_files_that_no_run_of_ours_wrote():
 def test_a_set_knows_its_files():
     """Its files are listed by kind, its parts are its archives, its size is that of all."""
     found = only(ALL, {"x": manifest()})
-    assert sorted(found.files) == ["general", "influx", "log", "manifest"]
+    assert sorted(found.files) == ["general", "influx", "log", "manifest", "restore"]
     assert found.parts == ("general", "influx")
-    assert found.size_bytes == 40
+    assert found.size_bytes == 50
     assert found.manifest == manifest()
     assert only(NO_INFLUX).parts == ("general",)
 
@@ -231,6 +239,7 @@ def test_the_files_of_a_set_begin_with_its_manifest():
         "x.gitea-backup.tar.gz",
         "x.nextcloud-backup.tar.gz",
         "x.wordpress-backup.tar.gz",
+        "x.RESTORE.txt",
         "x.backup-log.txt",
         "x.unfinished.jsonl",
         "x.pin.txt",
@@ -241,7 +250,11 @@ def test_all_that_gathering_finds_is_among_the_files_of_a_set():
     """What is removed with a set is all that made it a set."""
     assert only(files_of("x")).runtag == "x"
     alone = [name for name in files_of("x") if gather_sets({name: fact()}, {})]
-    assert set(files_of("x")) - set(alone) == {"x.backup-log.txt", "x.pin.txt"}
+    assert set(files_of("x")) - set(alone) == {
+        "x.RESTORE.txt",
+        "x.backup-log.txt",
+        "x.pin.txt",
+    }
 
 
 DATED = st.from_regex(r"\A[0-9]{4}-(0[0-9]|1[0-3])-[0-3][0-9]_[0-2][0-9][0-6][0-9]\Z")
@@ -249,6 +262,7 @@ ENDINGS = [
     GENERAL,
     INFLUX,
     "manifest.json",
+    "RESTORE.txt",
     "backup-log.txt",
     "unfinished.jsonl",
     "removing",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import posixpath
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ..manifest import Manifest
 from ..rulebooks.restore import Item
+from ..rules import PARTS
 from ..services.compose import Found
 from ..services.influx2 import data_folders, steps_by_hand
 from ..sets import BackupSet
@@ -41,7 +43,8 @@ class Influx2ByHand:
         """How it is restored by hand; '' where the backup holds none."""
         if not self.container:
             return ""
-        steps = "\n".join(f"  {e}" for e in steps_by_hand(self.container, self.backup.runtag))
+        part = shlex.quote(f"{self.backup.runtag}.{PARTS['influxdb2']}")
+        steps = "\n".join(f"  {each}" for each in steps_by_hand(self.container, part))
         return (
             "InfluxDB 2 is restored by hand, and stays as it is: nobody could try it here. By its "
             f"documentation, in {self.folder}, with the part in it:\n{steps}\nFrom version "

@@ -19,7 +19,7 @@ from ..manifest import RECORDS_ENDING, Manifest, utc_text
 from ..plan import Plan, decide, resolve
 from ..retention import Policy, judge_each_host
 from ..rulebooks.backup import BackupFacts, copies_book, copy_targets, log_targets
-from ..rules import KINDS
+from ..rules import KINDS, TEXTS
 from ..sets import GOOD, BackupSet, State
 from ..site import RecordFile, Site, look_everywhere, sweep_stale_copies, unlike_copies
 from ..steps import FileFact, Place
@@ -95,15 +95,15 @@ class Delivery:
             self.refused[runtag] = (
                 "its copy there was found damaged; remove it, and it is sent anew"
             )
-        elif manifest and copy and state == manifest.state and not self._lacks_log(backup, copy):
+        elif manifest and copy and state == manifest.state and not self._lacks_text(backup, copy):
             self.there.append(runtag)
         else:
             self.lacking[runtag] = backup
             self.doubted |= {runtag} if doubted else set()
 
     @staticmethod
-    def _lacks_log(backup: BackupSet, copy: BackupSet) -> bool:
-        return "log" in backup.files and "log" not in copy.files
+    def _lacks_text(backup: BackupSet, copy: BackupSet) -> bool:
+        return any(kind in backup.files and kind not in copy.files for kind in TEXTS)
 
     def _pass_over(
         self, policy: Policy, here: Mapping[str, BackupSet], found: Mapping[str, BackupSet]
@@ -302,6 +302,7 @@ def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: R
         started_utc=manifest.started_utc,
         claim=records.claim,
         earlier_utc=records.earlier_utc,
+        text="restore" in backup.files,
     )
     names = tuple(each.name for each in mine)
     targets = copy_targets(backup.runtag, facts, names)

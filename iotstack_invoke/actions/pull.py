@@ -23,7 +23,7 @@ from ..manifest import RECORDS_ENDING, Manifest, read_manifest
 from ..plan import decide, resolve
 from ..report import Fanout, Report, size_text
 from ..rulebooks.pull import FROM, PullFacts, pull_book, pull_targets
-from ..rules import BACKUPS, KINDS
+from ..rules import BACKUPS, KINDS, TEXTS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets, runtags_in
 from ..settings import Settings, Vault
@@ -227,7 +227,7 @@ class _Pull:
         assert manifest is not None  # noqa: S101 - it is finished
         kinds = (
             *(part.kind for part in manifest.made),
-            *(("log",) if "log" in backup.files else ()),
+            *(kind for kind in TEXTS if kind in backup.files),
         )
         facts = PullFacts(manifest, tuple(self._name(backup, kind) for kind in kinds))
         result = self._do(facts, self._records(manifest))

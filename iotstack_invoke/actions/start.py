@@ -97,6 +97,7 @@ class Start:
             claim=records.claim,
             earlier_utc=records.earlier_utc,
             replaces=options.force,
+            text=options.force or _wants_text(own, records),
         )
         plan, notes = _make_plan(site, runtag, facts, records, options, listed)
         # A run that died late may lack only the copy of its log, or the removals after it.
@@ -107,6 +108,12 @@ class Start:
                 "another --runtag, or make it again with --force."
             )
         return cls(facts, records, plan, notes)
+
+
+def _wants_text(own: BackupSet | None, records: RecordFile) -> bool:
+    """Tell whether a set is to have RESTORE.txt: one that was finished without it is not."""
+    finished = own is not None and "manifest" in own.files and not records.exists
+    return not finished or (own is not None and "restore" in own.files)
 
 
 def _refuse_damaged(site: Site, own: BackupSet | None) -> None:

@@ -1,20 +1,31 @@
 """How a backup is made: read it from top to bottom.
 
 The parts are made side by side; each is copied to every vault as soon as it is whole; the
-manifest is written when all parts are settled, and follows them. A part that cannot be made
-keeps no other from being made and copied.
+manifest is written when all parts are settled, and from it how the set is restored by hand; both
+follow the parts, the manifest last. A part that cannot be made keeps no other from being made and
+copied.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from ..errors import StepFailed
-from ..manifest import LACKING, RECORDS_ENDING, Container, LeftOut, Manifest, Part, utc_text
+from ..manifest import (
+    LACKING,
+    RECORDS_ENDING,
+    Container,
+    LeftOut,
+    Manifest,
+    Part,
+    read_manifest,
+    utc_text,
+)
 from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_name
 from ..services.archive import PackStack, literal, tar_words
 from ..services.at_rest import AtRest, copy_at_rest
@@ -22,6 +33,7 @@ from ..services.influx import DumpInflux, InfluxFacts, RemoveFolder, SweepInflux
 from ..services.influx2 import Influx2Facts, SweepInflux2, dump_of
 from ..services.quiesce import Resume
 from ..services.recipe import DUMP_FOLDER, RECIPES, RecipeInUse
+from ..services.restore_text import restore_text_of
 from ..services.sql import SqlServer
 from ..services.sql_pack import PackDumps
 from ..services.sqlite import COPIES, CopySqlite
@@ -74,6 +86,8 @@ class BackupFacts:
     """Other sets of its name give way (--force)."""
     far: bool = False
     """The stack is on another machine, where nothing of ours is installed."""
+    text: bool = True
+    """RESTORE.txt is among its files: a set that was finished without one is as good."""
 
 
 def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
@@ -190,6 +204,12 @@ def manifest(job: Job) -> Iterator[Step]:
     yield WriteManifest(job.output, job.runtag, job.inputs, job.facts)
 
 
+@rule("pi:backups/{runtag}.RESTORE.txt", input="pi:backups/{runtag}.manifest.json")
+def restore_text(job: Job) -> Iterator[Step]:
+    """Write down how this very set is restored by hand, with nothing of ours."""
+    yield WriteRestoreText(job.output, job.input, job.runtag)
+
+
 def claim(job: Job, name: str) -> Step:
     """Return the step that keeps other machines' sets of the same name out of a vault."""
     facts: BackupFacts = job.facts
@@ -208,12 +228,18 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
         yield Send(job.input, job.output)
 
     def set_and_copies(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
-        names = [f"{wildcards['runtag']}.{KINDS[kind]}" for kind in facts.kinds]
+        *names, _ = _names(wildcards["runtag"], facts)
         return (f"pi:{BACKUPS}/{{runtag}}.manifest.json", *(f"{vault}:{n}" for n in names))
+
+    @rule(f"{vault}:{{runtag}}.RESTORE.txt", input="pi:backups/{runtag}.RESTORE.txt", retries=2)
+    def offsite_restore_text(job: Job) -> Iterator[Step]:
+        """Copy what tells how it is restored by hand."""
+        yield claim(job, job.output.path)
+        yield Send(job.input, job.output)
 
     @rule(f"{vault}:{{runtag}}.manifest.json", input=set_and_copies, always=True, retries=2)
     def offsite_manifest(job: Job) -> Iterator[Step]:
-        """Copy the manifest when the parts have arrived."""
+        """Copy the manifest when all that it is the manifest of has arrived."""
         yield claim(job, job.output.path)
         source, *copies = job.inputs
         originals = [File("pi", f"{BACKUPS}/{copy.path}") for copy in copies]
@@ -224,7 +250,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
         """Copy the log, last of all, when nothing will be added to it."""
         yield Send(job.input, job.output)
 
-    return (offsite, offsite_manifest, offsite_log)
+    return (offsite, offsite_restore_text, offsite_manifest, offsite_log)
 
 
 def backup_book(vaults: tuple[str, ...]) -> RuleBook:
@@ -232,7 +258,11 @@ def backup_book(vaults: tuple[str, ...]) -> RuleBook:
     influx = (influx_archive, influxdb2_archive)
     archives = (general_archive, *influx, mariadb_archive, postgres_archive)
     return RuleBook(
-        *archives, *map(recipe_archive_of, RECIPES), manifest, *copies_book(vaults).rules
+        *archives,
+        *map(recipe_archive_of, RECIPES),
+        manifest,
+        restore_text,
+        *copies_book(vaults).rules,
     )
 
 
@@ -254,7 +284,9 @@ def copy_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tu
 
 
 def _names(runtag: str, facts: BackupFacts) -> tuple[str, ...]:
-    return tuple(f"{runtag}.{KINDS[kind]}" for kind in (*facts.kinds, "manifest"))
+    """Return the names of its files but the log, the manifest last."""
+    texts = ("restore",) if facts.text else ()
+    return tuple(f"{runtag}.{KINDS[kind]}" for kind in (*facts.kinds, *texts, "manifest"))
 
 
 def log_targets(runtag: str, vaults: tuple[str, ...]) -> tuple[str, ...]:
@@ -311,12 +343,45 @@ class WriteManifest:
             containers=facts.containers,
             left_out=facts.left_out,
             warnings=tuple(warnings),
+            folder=facts.folder,
         ).to_json()
         content = text.encode("utf-8", "backslashreplace")  # a warning may quote a raw file name
         with scene.host(self.output.role).create(self.output.partial) as target:
             target.write(content)
         sha256 = hashlib.sha256(content).hexdigest()
         scene.learn(self.output, size_bytes=len(content), sha256=sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRestoreText:
+    """Write how a set is restored by hand, from its manifest alone; dated as that is."""
+
+    output: File
+    manifest: File
+    runtag: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is written."""
+        return (f"write '{self.output.absolute}'",)
+
+    def do(self, scene: Scene) -> None:
+        """Write it under its partial name; raises StepFailed where the manifest is of no use."""
+        place, path = scene.place(self.manifest), self.manifest.absolute
+        fact = place.look([path]).get(path)
+        if fact is None:
+            raise StepFailed(f"{path} is not there.")
+        with place.read(path) as stream:
+            content = stream.read()
+        try:
+            text = restore_text_of(read_manifest(content, self.runtag)).encode()
+        except ValueError as error:
+            raise StepFailed(f"{path} is damaged: {error}.") from error
+        sha256 = hashlib.sha256(text).hexdigest()
+        modified_s = fact.modified_s  # a newer one would seem to be newer than the copied manifest
+        received = place.receive(self.output.partial, io.BytesIO(text), modified_s, 0, len(text))
+        if received.sha256 != sha256:
+            raise StepFailed(f"{self.output.partial} is not what was written.", again=True)
+        scene.learn(self.output, size_bytes=len(text), sha256=sha256)
 
 
 @dataclass(frozen=True, slots=True)

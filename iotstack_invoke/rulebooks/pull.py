@@ -50,6 +50,12 @@ def pull_book(vault: str) -> RuleBook:
         yield claim(job)
         yield Send(job.input, job.output)
 
+    @rule(f"{vault}:{{runtag}}.RESTORE.txt", input=f"{FROM}:{{runtag}}.RESTORE.txt")
+    def pulled_restore_text(job: Job) -> Iterator[Step]:
+        """Fetch what tells how it is restored by hand."""
+        yield claim(job)
+        yield Send(job.input, job.output)
+
     @rule(f"{vault}:{{runtag}}.backup-log.txt", input=f"{FROM}:{{runtag}}.backup-log.txt")
     def pulled_log(job: Job) -> Iterator[Step]:
         """Fetch the log."""
@@ -62,7 +68,7 @@ def pull_book(vault: str) -> RuleBook:
         yield claim(job)
         yield Send(job.inputs[0], job.output)
 
-    return RuleBook(pulled, pulled_log, pulled_manifest)
+    return RuleBook(pulled, pulled_restore_text, pulled_log, pulled_manifest)
 
 
 def pull_targets(vault: str, facts: PullFacts) -> tuple[str, ...]:

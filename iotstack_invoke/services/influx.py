@@ -242,7 +242,8 @@ class SweepInflux:
                 + " ".join(report.problems),
                 again=report.again,
             )
-        scene.learn(self.output, version=self.version, **facts_of(report))
+        told = {"container": self.container, "version": self.version}
+        scene.learn(self.output, **told, **facts_of(report))
 
 
 def sweep(

@@ -123,13 +123,16 @@ def data_folders(found: Iterable[Found]) -> tuple[str, ...]:
     return tuple(m.on_host for m in mounts if m.inside.rstrip("/") == DATA_INSIDE)
 
 
-def steps_by_hand(container: str, runtag: str) -> tuple[str, ...]:
-    """Return the commands that restore a part by hand, in the folder of a stack of IOTstack's."""
+def steps_by_hand(container: str, part: str) -> tuple[str, ...]:
+    """Return the commands that restore a part by hand, in the folder of a stack of IOTstack's.
+
+    `part` is its file as a word of a shell.
+    """
     store = "volumes/influxdb2"
     return (
         f"docker compose stop {container}",
         f"sudo mv {store} {store}.before && sudo mkdir {store}",
-        f"sudo tar -xf {shlex.quote(f'{runtag}.influxdb2-backup.tar')} -C {store} --same-owner",
+        f"sudo tar -xf {part} -C {store} --same-owner",
         f"docker compose up -d {container}",
         f"docker exec {container} influx ping   # again, until it says OK",
         f"docker exec {container} influx restore {BACKUP_INSIDE} --full",

@@ -24,6 +24,7 @@ ENDINGS = {
     "influx": "influx-backup.tar",
     "log": "backup-log.txt",
     "manifest": "manifest.json",
+    "restore": "RESTORE.txt",
 }
 SQL_ENDINGS = {"mariadb": "mariadb-backup.tar.gz", "postgres": "postgres-backup.sql.gz.tar"}
 ALL_ENDINGS = {**ENDINGS, **SQL_ENDINGS}
@@ -221,7 +222,7 @@ def _assert_whole(content, kind, path):
         return
     if kind == "manifest":
         assert json.loads(content)["format"], path
-    elif kind == "log":
+    elif kind in ("log", "restore"):
         assert content.endswith(b"\n"), path
     elif kind == "general":
         names = _read_tar(gzip.decompress(content))

@@ -15,7 +15,7 @@ from owner import ENDINGS, Owner, inodes
 from stand import compose, compose_up, wait_ping, write_points
 from stand_machine import USER, wait_for
 
-GENERAL_ONLY = {"general", "manifest", "log"}
+GENERAL_ONLY = {"general", "manifest", "restore", "log"}
 AGAIN = "The same command with --runtag"
 
 

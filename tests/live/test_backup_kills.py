@@ -73,9 +73,11 @@ WATCHED = {
     "influx begun": "{backups}/{runtag}.influx-backup.tar.partial",
     "influx made": "{backups}/{runtag}.influx-backup.tar",
     "manifest made": "{backups}/{runtag}.manifest.json",
+    "text made": "{backups}/{runtag}.RESTORE.txt",
     "general on its way": "{vault}/{runtag}.general-backup.tar.gz.partial",
     "general arrived": "{vault}/{runtag}.general-backup.tar.gz",
     "influx arrived": "{vault}/{runtag}.influx-backup.tar",
+    "text arrived": "{vault}/{runtag}.RESTORE.txt",
     "manifest on its way": "{vault}/{runtag}.manifest.json.partial",
     "manifest arrived": "{vault}/{runtag}.manifest.json",
     "log made": "{backups}/{runtag}.backup-log.txt",
@@ -228,5 +230,5 @@ def test_killed_while_it_removes(owner):
         assert all(owner.here(runtag, kind).exists() for kind in ENDINGS if kind != "log"), runtag
     owner.backup("--runtag", "2026-01-01_0001")
     assert len(owner.runtags()) == 5
-    assert len([n for n in os.listdir(owner.backups) if n[:2] == "20"]) == 20
+    assert len([n for n in os.listdir(owner.backups) if n[:2] == "20"]) == 5 * len(ENDINGS)
     owner.assert_nothing_left()

@@ -1,0 +1,276 @@
+"""The steps of RESTORE.txt that load databases, and how its lines are set. Pure.
+
+Passwords are those of the containers' own environment: none is in the text, or typed.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..manifest import Part
+from .influx2 import steps_by_hand
+from .sql import ENGINES, SqlServer
+from .sql_config import CONFIG
+
+WIDTH = 76
+DUMP_INSIDE = "/tmp/restore-by-hand"  # noqa: S108 - in the container, where nobody else is
+MARIA = (
+    '''MARIA='export MYSQL_PWD="${MARIADB_ROOT_PASSWORD:-$MYSQL_ROOT_PASSWORD}"''',
+    """  exec "$(command -v mariadb || command -v mysql)" -uroot "$@"\'""",
+)
+POSTGRES = (
+    """PSQL='export PGPASSWORD="$POSTGRES_PASSWORD"'""",
+    """PSQL="$PSQL"'; exec psql -U "${POSTGRES_USER:-postgres}" -d postgres "$@"'""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One numbered step: its title, and its lines of prose and commands."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+def paragraph(text: str, first: str = "", others: str = "") -> list[str]:
+    """Return prose in lines of WIDTH at most, but for words that are longer."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def block(*commands: str) -> list[str]:
+    """Return commands for bash, indented, with an empty line before and behind."""
+    return ["", *(f"    {each}" for each in commands), ""]
+
+
+def clean(text: str) -> str:
+    """Return a text on one line, without what could act on a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def word(text: str) -> str:
+    """Return any text as one word of bash, on one line."""
+    if text.isprintable():
+        return shlex.quote(text)
+    raw = text.encode("utf-8", "backslashreplace")
+    return "$'" + "".join(f"\\x{byte:02x}" for byte in raw) + "'"
+
+
+def _named(names: Iterable[object]) -> str:
+    """Return names as they are told in prose, whatever they hold."""
+    return ", ".join(json.dumps(clean(str(each)), ensure_ascii=False) for each in names)
+
+
+def sql_servers(part: Part) -> tuple[SqlServer, ...]:
+    """Return the database servers whose dumps a part holds."""
+    engine = part.kind if part.kind in ENGINES else "mariadb"
+    found = part.facts.get("servers", ())
+    return tuple(SqlServer(each["container"], each.get("engine") or engine) for each in found)
+
+
+def containers_of(part: Part) -> tuple[str, ...]:
+    """Return the containers of the databases that a part holds."""
+    if part.kind == "influx":
+        return (str(part.facts.get("container") or "influxdb"),)
+    if part.kind == "influxdb2":
+        return (str(part.facts.get("container") or "influxdb2"),)
+    return tuple(each.container for each in sql_servers(part))
+
+
+def told_of(part: Part) -> Iterator[str]:
+    """Yield what a part holds of each database server, a sentence each."""
+    if part.kind in ("influx", "influxdb2"):
+        title = "InfluxDB" if part.kind == "influx" else "InfluxDB (experimental)"
+        yield f"{title} {part.facts.get('version', '')} in container {containers_of(part)[0]}"
+    if names := part.facts.get("databases"):
+        yield f"databases: {_named(names)}"
+    for server in part.facts.get("servers", ()):
+        engine = ENGINES.get(server.get("engine", part.kind), ENGINES["mariadb"])
+        rows = server.get("rows", {})
+        tables = sum(map(len, rows.values()))
+        count = sum(sum(each.values()) for each in rows.values())
+        yield (
+            f"{engine.title} {server.get('version', '')} in container {server['container']}: "
+            f"databases {_named(rows) or 'none'}; tables {tables:,}; rows {count:,}"
+        )
+
+
+def influx_step(part: Part) -> Step:
+    """Return how the dump of InfluxDB is loaded: influxd(1) and what it says, as it was seen."""
+    (name,) = containers_of(part)
+    ask = f"docker exec {name} influx -execute"
+    load = f"docker exec {name} influxd restore -portable"
+    lines = [
+        *paragraph("It waits until InfluxDB answers, and loads the dump; one line a shard:"),
+        *block(
+            f"while {ask} 'SHOW DATABASES' 2>&1 |",
+            "  grep 'Failed to connect'; do sleep 2; done",
+            f"docker exec {name} mkdir {DUMP_INSIDE}",
+            f"docker cp - {name}:{DUMP_INSIDE} \\",
+            f"  < {word(part.file)}",
+            f"{load} {DUMP_INSIDE}",
+        ),
+        *_influx_words(part, ask, load),
+        *paragraph(
+            "InfluxDB goes on for a moment after the last line: do not stop it within a minute. "
+            f"All of these must be listed: {_named(part.facts.get('databases', ())) or 'none'}."
+        ),
+        *block("sleep 10", f"{ask} 'SHOW DATABASES'", f"docker exec {name} rm -r {DUMP_INSIDE}"),
+        *paragraph(
+            "influxd loads no users, rights or continuous queries: make them anew. Where users "
+            "must log in (INFLUXDB_HTTP_AUTH_ENABLED) make the first one at once:"
+        ),
+        *block(f"# {ask} \\", "#   \"CREATE USER dba WITH PASSWORD 'NEW' WITH ALL PRIVILEGES\""),
+    ]
+    return Step(f"Load InfluxDB ({part.facts.get('version', '1.x')})", tuple(lines))
+
+
+def _influx_words(part: Part, ask: str, load: str) -> Iterator[str]:
+    """Yield what the words of influxd mean, and what is to be done."""
+    yield from paragraph(
+        'Harmless: "Meta info not found for shard N on database _internal", InfluxDB\'s own '
+        "statistics. With any other database that shard was not loaded."
+    )
+    yield ""
+    if not part.facts.get("shards"):
+        yield from paragraph(
+            'This dump holds no points, so influxd says "database may already exist" though it '
+            "made the databases."
+        )
+        yield ""
+        return
+    yield from paragraph(
+        '"DB metadata not changed. database may already exist": nothing at all was loaded, for '
+        "not one database of the dump may be there before. A load that was cut off leaves some "
+        "as well. If there is nothing of worth in it, remove each that is there, and load again:"
+    )
+    yield from block(
+        f"# {ask} 'SHOW DATABASES'",
+        f"# {ask} 'DROP DATABASE \"NAME\"'",
+        f"# {load} {DUMP_INSIDE}",
+    )
+    yield from paragraph("If it must stay, load each database of the dump under a new name:")
+    yield from block(f"# {load} -db NAME \\", f"#   -newdb NAME_restored {DUMP_INSIDE}")
+
+
+def influx2_step(part: Part) -> Step:
+    """Return how the part of InfluxDB 2 is loaded, by its documentation."""
+    (name,) = containers_of(part)
+    return Step(
+        "Load InfluxDB 2",
+        (
+            *paragraph(
+                "By its documentation; nobody could try it where this program is tested. It "
+                "replaces everything in InfluxDB 2, tokens as well."
+            ),
+            *block(
+                'cd "$STACK" && sudo mkdir -p volumes/influxdb2',
+                *steps_by_hand(name, f'"$SET"/{word(part.file)}'),
+                'cd "$SET"',
+            ),
+            *paragraph(
+                "From version 2.9.0 on the last but one needs --operator-token TOKEN as well: the "
+                "one in volumes/influxdb2/config/influx-configs."
+            ),
+        ),
+    )
+
+
+def _waiting(command: str) -> tuple[str, ...]:
+    return ("for n in 1 2; do", "  sleep 15", f"  until {command}", "  do sleep 5; done", "done")
+
+
+def maria_step(part: Part, server: SqlServer, member: str) -> Step:
+    """Return how the dump of one MariaDB is loaded."""
+    name = server.container
+    ask = f'docker exec {name} sh -c "$MARIA" sh -e'
+    return Step(
+        f"Load MariaDB in container {name}",
+        (
+            *paragraph(
+                "Into a server that has just been made. It is waited for, twice: a first start "
+                'ends with a new start. "Access denied" again and again: the password in .env '
+                "is not that of the server, which was not made anew."
+            ),
+            *block(
+                *MARIA,
+                *_waiting(f"{ask} 'SELECT 1'"),
+                f"tar -xzOf {word(part.file)} ./{member} |",
+                f'  docker exec -i {name} sh -c "$MARIA" sh --binary-mode \\',
+                "  --comments --default-character-set=utf8mb4 --max-allowed-packet=1G",
+                f"{ask} 'SHOW DATABASES'",
+            ),
+            *paragraph("Its users and passwords are now those of the backup."),
+        ),
+    )
+
+
+def postgres_step(part: Part, server: SqlServer, member: str) -> Step:
+    """Return how the dump of one PostgreSQL is loaded, or where that is told."""
+    told = next(e for e in part.facts["servers"] if e["container"] == server.container)
+    title = f"Load PostgreSQL in container {server.container}"
+    if told.get("timescaledb"):
+        return Step(title, tuple(_timescale(part, member, told["timescaledb"])))
+    name = server.container
+    run = f'docker exec {name} sh -c "$PSQL" sh'
+    folder = member.rpartition("/")[0]
+    settings = f"./{folder}/{CONFIG}" if folder else f"./{CONFIG}"
+    return Step(
+        title,
+        (
+            *paragraph(
+                "Into a server that has just been made, of the same major version as above. It is "
+                "waited for, twice: a first start ends with a new start. Harmless: "
+                '"role … already exists" and "database … already exists", of those that the image '
+                "makes by itself. Any other ERROR is one."
+            ),
+            *block(
+                *POSTGRES,
+                *_waiting(f"{run} -c 'SELECT 1'"),
+                f"tar -xOf {word(part.file)} \\",
+                f"  ./{member} | gunzip |",
+                f'  docker exec -i {name} sh -c "$PSQL" sh -q -o /dev/null',
+                f"{run} -l",
+            ),
+            *paragraph(
+                "Its settings (postgresql.conf, pg_hba.conf …) are those of the image. The "
+                f"backup's lie in {settings} of the part; compare, and put back what you miss:"
+            ),
+            *block(
+                f"# tar -xOf {word(part.file)} \\",
+                f"#   {settings}/pg_hba.conf > pg_hba.conf",
+                *_put_back(server.container, told.get("data", "")),
+            ),
+        ),
+    )
+
+
+def _put_back(name: str, data: str) -> tuple[str, ...]:
+    """Return how a file of settings is put among the data, where it is known where those lie."""
+    if not data:
+        return ()
+    return (
+        f'# sudo cp pg_hba.conf "$STACK"/{word(data)}/',
+        f"# docker restart {name}",
+    )
+
+
+def _timescale(part: Part, member: str, databases: list[str]) -> Iterator[str]:
+    yield from paragraph(
+        f"It holds the extension TimescaleDB, in {_named(databases)}. Its tables are not loaded "
+        "by one command: the same version of the extension is needed, and for each database "
+        "CREATE EXTENSION timescaledb, SELECT timescaledb_pre_restore(), the load, SELECT "
+        "timescaledb_post_restore(). See https://www.tigerdata.com/docs, logical backup. This "
+        "writes the dump of the whole server as text:"
+    )
+    yield from block(f"# tar -xOf {word(part.file)} \\", f"#   ./{member} | gunzip > dump.sql")

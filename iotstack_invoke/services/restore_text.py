@@ -1,0 +1,254 @@
+"""RESTORE.txt: how one set is restored by hand, from its manifest alone. Pure: value in, text out.
+
+For somebody who has the files, Docker and GNU tar, and nothing of ours. What is indented by four
+blanks is for bash. The commands are tried on the stand; restore_steps.py has those of databases.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+from ..manifest import Manifest, Part
+from .recipe import DUMP_FOLDER, RECIPES
+from .restore_steps import (
+    Step,
+    block,
+    clean,
+    containers_of,
+    influx2_step,
+    influx_step,
+    maria_step,
+    paragraph,
+    postgres_step,
+    sql_servers,
+    told_of,
+    word,
+)
+from .sql import ENGINES
+
+HOLDS = {
+    "general": "compose files, .env, services/, and volumes/ but for what is dumped",
+    "influx": "a portable dump of all databases of InfluxDB",
+    "influxdb2": "a dump of all buckets of InfluxDB 2",
+    "mariadb": "a dump of each MariaDB",
+    "postgres": "a dump of each PostgreSQL, and its settings",
+}
+UNPACK = "--same-owner --numeric-owner --xattrs --acls"
+COMPOSE = '(cd "$STACK" && docker compose {})'
+
+
+def restore_text_of(manifest: Manifest) -> str:
+    """Return the text; its lines end with LF, and those of prose have 76 characters at most."""
+    lines = [*_head(manifest), *_contents(manifest)]
+    for number, step in enumerate(_steps(manifest), 1):
+        lines += ["", f"{number}. {step.title}", "", *step.lines]
+    kept = (line for before, line in pairwise(("", *lines)) if line or before)
+    return "\n".join(kept).rstrip("\n") + "\n"
+
+
+def _title(text: str, under: str = "-") -> tuple[str, ...]:
+    return (text, under * len(text), "")
+
+
+def _listed(title: str, texts: Iterable[str]) -> Iterator[str]:
+    """Yield a list under a title, or nothing where there is nothing to list."""
+    told = tuple(texts)
+    if told:
+        yield from ("", *_title(title))
+        for each in told:
+            yield from paragraph(clean(each), first="- ", others="  ")
+
+
+def _head(manifest: Manifest) -> Iterator[str]:
+    yield from _title(f"Backup {manifest.runtag}: how to restore it by hand", "=")
+    facts = {
+        "of": clean(manifest.host),
+        "folder": clean(manifest.folder),
+        "begun": _when(manifest.started_utc),
+        "ended": f"{_when(manifest.finished_utc)}; time there: {clean(manifest.zone)}",
+        "by": clean(manifest.program),
+        "state": manifest.state,
+    }
+    yield from (f"{name:<8}{told}" for name, told in facts.items() if told)
+    yield ""
+    yield from paragraph(
+        "The program that made it is not needed. You need GNU tar, sha256sum, sudo and Docker "
+        "with Compose (https://docs.docker.com/engine/install/), and the internet for the images. "
+        "Lines that are indented by four blanks are commands for bash: paste one block after the "
+        "other, into one shell, and read what each says. Those behind a # are for the case that "
+        "is told above them."
+    )
+    yield ""
+    yield from paragraph(
+        "Where your user may not talk to Docker, begin with `sudo -s`. Where Docker does not know "
+        "`docker compose`, write docker-compose. Delete nothing before all is back."
+    )
+    yield ""
+    yield from paragraph(
+        "If the files here end in .age (a sealed vault): age --decrypt --identity KEYFILE "
+        "--output NAME NAME.age for each, first."
+    )
+
+
+def _when(utc: str) -> str:
+    return utc.replace("T", " ").replace("Z", " UTC")
+
+
+def _contents(manifest: Manifest) -> Iterator[str]:
+    yield from ("", *_title("What it holds"))
+    if not manifest.made:
+        yield "Nothing: no part could be made."
+    for part in manifest.made:
+        yield f"{part.file}  ({part.size_bytes:,} bytes)"
+        recipe = f"{part.kind.capitalize()}: its files, and a dump of its MariaDB"
+        for each in (HOLDS.get(part.kind, recipe), *told_of(part), *_images(manifest, part)):
+            yield from paragraph(each, first="  ", others="  ")
+    yield from _listed("What it lacks", (f"{what}: {why}" for what, why in manifest.lacking))
+    passed_over = (
+        f"of container {container}: {what}"
+        for part in manifest.made
+        for container, what in part.left_out
+    )
+    left_out = (f"{each.what}: {each.reason}" for each in manifest.left_out)
+    yield from _listed("What was left out", (*left_out, *passed_over))
+    yield from _listed("Warnings of the backup", manifest.warnings)
+
+
+def _images(manifest: Manifest, part: Part) -> Iterator[str]:
+    """Yield which images the containers of a part had: any of the same version will do."""
+    names = {*containers_of(part), *((part.kind,) if part.kind in RECIPES else ())}
+    for each in manifest.containers:
+        if each.name in names:
+            digest = f" {each.digest}" if each.digest else ""
+            yield f"container {each.name} had the image {each.image}{digest}"
+
+
+def _steps(manifest: Manifest) -> Iterator[Step]:
+    made = {part.kind: part for part in manifest.made}
+    recipes = [part for kind, part in made.items() if kind in RECIPES]
+    if made:
+        yield _check_step(manifest.made)
+    yield _place_step(manifest, general="general" in made)
+    packed = [part for part in (made.get("general"), *recipes) if part]
+    if packed:
+        yield _unpack_step(packed)
+    databases = [part for kind, part in made.items() if kind in ("influx", *ENGINES, *RECIPES)]
+    names = [name for part in databases for name in containers_of(part)]
+    yield _start_databases(names)
+    if "influx" in made:
+        yield influx_step(made["influx"])
+    for part in databases:
+        for server in sql_servers(part):
+            member = f"{DUMP_FOLDER}/{ENGINES[server.engine].member}"
+            of_recipe = part.kind in RECIPES
+            step = maria_step if server.engine == "mariadb" else postgres_step
+            yield step(part, server, member if of_recipe else server.member)
+    if "influxdb2" in made:
+        yield influx2_step(made["influxdb2"])
+    yield _start_all([part.kind for part in recipes])
+
+
+def _check_step(parts: tuple[Part, ...]) -> Step:
+    lines = (f"{word(f'{part.sha256}  {part.file}')} \\" for part in parts)
+    return Step(
+        "Check the files",
+        (
+            *paragraph("Open a shell in the folder in which this file lies, with those above."),
+            *block("printf '%s\\n' \\", *(f"  {line}" for line in lines), "  | sha256sum -c"),
+            *paragraph(
+                "Each line must end with OK. What FAILED is damaged: take it from another copy. "
+                "The steps of the other files can be done without it."
+            ),
+        ),
+    )
+
+
+def _place_step(manifest: Manifest, *, general: bool) -> Step:
+    stack = word(manifest.folder) if manifest.folder else "~/IOTstack"
+    lines = [
+        *paragraph(
+            "This is where the stack lay; another folder will do. In each new shell go to the "
+            "folder of the set, and paste these two lines again."
+        ),
+        *block('SET="$PWD"', f"STACK={stack}"),
+    ]
+    if not general:
+        lines += paragraph(
+            "This set has no compose file: another one must have put the stack there. All of it "
+            "is stopped. What is loaded below replaces nothing: move away the folder of data of "
+            "each database first (volumes/NAME), so that it begins empty."
+        )
+        lines += block(COMPOSE.format("stop"))
+        return Step("Where the stack is", tuple(lines))
+    lines += paragraph(
+        "Once only: a stack that is there already is stopped and moved aside, not removed. A set "
+        "that lies in it moves along."
+    )
+    lines += block(
+        'if [ -e "$STACK" ]; then',
+        f"  {COMPOSE.format('down')}",
+        '  sudo mv -T "$STACK" "$STACK.before"; SET="$(pwd -P)"',
+        "fi",
+        'mkdir -p "$STACK"',
+    )
+    return Step("Say where the stack is to be", tuple(lines))
+
+
+def _unpack_step(parts: Iterable[Part]) -> Step:
+    commands: list[str] = []
+    for part in parts:
+        if part.kind in RECIPES:
+            folder = f'"$STACK"/{RECIPES[part.kind].folder}'
+            commands += (
+                f"sudo mkdir -p {folder}",
+                f"sudo tar -xzf {word(part.file)} \\",
+                f"  -C {folder} --exclude=./{DUMP_FOLDER} \\",
+                f"  {UNPACK}",
+            )
+        else:
+            commands += (f"sudo tar -xzf {word(part.file)} \\", f'  -C "$STACK" {UNPACK}')
+    return Step(
+        "Unpack the files",
+        (
+            *paragraph("Owners are numbers, since containers know no names. tar says nothing:"),
+            *block(*commands),
+        ),
+    )
+
+
+def _start_databases(names: list[str]) -> Step:
+    lines = [
+        *paragraph("This fetches or builds the images, and may take long. Nothing runs yet."),
+        *block(COMPOSE.format("up --no-start")),
+    ]
+    if not names:
+        return Step("Make the containers", tuple(lines))
+    lines += paragraph(
+        "Now the databases alone: what else ran would write into them, or make databases that "
+        "must not be there yet."
+    )
+    lines += block(f"docker start {shlex.join(names)}")
+    return Step("Make the containers, and start the databases alone", tuple(lines))
+
+
+def _start_all(recipes: list[str]) -> Step:
+    lines = [
+        *paragraph("When every step before went well:"),
+        *block(COMPOSE.format("up -d"), "docker ps"),
+    ]
+    for name in recipes:
+        recipe = RECIPES[name]
+        if recipe.leave:
+            words = shlex.join(("docker", "exec", "--user", recipe.user, name, *recipe.leave))
+            lines += paragraph(
+                f"{name.capitalize()} was quiet while it was copied, and must be told to go on. "
+                "It may answer only after some minutes; until then this is tried again:"
+            )
+            lines += block(f"until {words}", "do sleep 5; done")
+    lines += paragraph(
+        "Look at your dashboards and flows. When all is well make a new backup; only then remove "
+        "what was moved aside."
+    )
+    return Step("Start everything", tuple(lines))
