@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import hashlib
 import os
 import pwd
 import shutil
@@ -18,6 +19,8 @@ from scenes import PlainScene, until
 
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.manifest import Manifest, Part
+from iotstack_invoke.services.restore_text import restore_text_of
 from iotstack_invoke.services.sql import ENGINES, SqlServer
 from iotstack_invoke.services.sql_config import CompareConfig
 from iotstack_invoke.services.sql_load import LoadSql, SqlDump
@@ -54,6 +57,7 @@ class Server:
         self.engine = engine
         self.folder = folder
         self.client = client
+        self.settings = settings
         self.docker = folder / "docker"
         words = " ".join(settings)
         text = DOCKER.replace("SETTINGS", words).replace("DUMPS", str(folder))
@@ -365,3 +369,58 @@ def test_settings_that_cannot_be_read_are_a_warning(postgres):
         Path(f"{path}.away").rename(path)
     assert "./postgres_backup.sql.gz" in members
     assert scene.warned[0].startswith("postgresql.auto.conf of PostgreSQL in container postgres")
+
+
+def follow(server, facts, name):
+    """Paste all commands of a set's RESTORE.txt where `docker exec` reaches a server."""
+    part = server.folder / name
+    part.write_bytes(Path(f"{part}.partial").read_bytes())
+    sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
+    made = Part(server.engine, name, part.stat().st_size, sha256, facts={"servers": facts})
+    times = ("2026-11-23T10:00:00Z",) * 2
+    manifest = Manifest("x", "pi", "", *times, "UTC", (made,), folder=str(server.folder))
+    lines = [e for e in restore_text_of(manifest).splitlines() if e.startswith("    ")]
+    tools = server.folder / "tools"
+    tools.mkdir(exist_ok=True)
+    (tools / "docker").write_text(
+        '#!/bin/sh\n[ "$1" = exec ] || exit 0\nshift\n[ "$1" != -i ] || shift\nshift\n'
+        f'exec env {" ".join(server.settings)} "$@"\n'
+    )
+    (tools / "docker").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-e", "-u", "-o", "pipefail"],
+        input="\n".join(["sleep() { :; }", *lines, ""]),
+        env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
+        cwd=server.folder,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_maria_is_loaded_by_hand(maria):
+    """The commands of RESTORE.txt, as they stand there, bring back what was dumped."""
+    maria.tell("CREATE DATABASE `by hand`; CREATE TABLE `by hand`.t SELECT 'Küche\\n' AS a")
+    _, _, told = maria.pack("mariadb")
+    maria.tell("DROP DATABASE `by hand`")
+    done = follow(maria, told["servers"], "x.mariadb-backup.tar.gz")
+    assert "x.mariadb-backup.tar.gz: OK" in done.stdout
+    assert "by hand" in done.stdout
+    assert "Küche" in maria.tell("SELECT * FROM `by hand`.t")
+    maria.tell("DROP DATABASE `by hand`")
+
+
+def test_postgres_is_loaded_by_hand(postgres):
+    """The commands of RESTORE.txt, as they stand there, bring back what was dumped."""
+    postgres.tell('CREATE DATABASE "by hand"')
+    postgres.tell("\\c 'by hand'\nCREATE TABLE t AS SELECT 'Küche' AS a")
+    _, _, told = postgres.pack("postgres")
+    postgres.tell('DROP DATABASE "by hand"')
+    done = follow(postgres, told["servers"], "x.postgres-backup.sql.gz.tar")
+    assert "by hand" in done.stdout
+    assert done.stderr.count("ERROR:") == done.stderr.count("already exists")
+    assert "Küche" in postgres.tell("\\c 'by hand'\nSELECT a FROM t")
+    postgres.tell('DROP DATABASE "by hand"')
