@@ -73,7 +73,7 @@ def test_names_go_on_in_order_whatever_the_clock(target):
 
 KILLING_MV = """/bin/mv "$@"; code=$?
 case "$*" in *volumes/nodered*) rm "$0"; until [ -s PID ]; do sleep 0.05; done
-kill -9 "$(cat PID)" ;; esac
+kill -9 "$(cat PID)" "$PPID" ;; esac
 exit $code"""
 
 
