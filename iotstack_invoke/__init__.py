@@ -11,8 +11,8 @@ A room imports only from rooms below it, or beside it where no circle arises.
     services/influx_log, _meta, _shard,    InfluxDB's words, its catalogue, its files; what a dump
     _check; sql_dump                       must hold; what a dump of SQL must hold
     hosts  login  sftp  sftp_place         this machine; others, with a shell or SFTP alone;
-    remote  vaults  targets  transfer      where copies live; what a restore is made to; copies
-    checks                                 between them; what verifications found
+    remote  vaults  targets  transfer      where copies live, plain or sealed; what a restore is
+    checks                                 made to; copies between them; what verifications found
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            reading: archives read to their last byte;
                                            stack: stop, swap, start; influx_server, influx_dump,

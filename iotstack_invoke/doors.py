@@ -10,6 +10,7 @@ import signal
 import traceback
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 from invoke.context import Context
@@ -71,6 +72,9 @@ FLEET_FLAGS = (
     ),
 )
 """Those of a task that is done on one host, or on several at once."""
+IDENTITY_FLAG = Argument(
+    name="identity", kind=str, default="", help="The file with the key that opens sealed copies."
+)
 
 
 class Door(Task):  # type: ignore[type-arg]
@@ -79,6 +83,7 @@ class Door(Task):  # type: ignore[type-arg]
     runs = False
     monitored = False
     fleet = False
+    opens = False
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Return the task's own flags and the shared ones."""
@@ -89,7 +94,12 @@ class Door(Task):  # type: ignore[type-arg]
         return own + [deepcopy(each) for each in shared]
 
     def _shared(self) -> tuple[Argument, ...]:
-        return (*(RUN_FLAGS if self.runs else ()), *(FLEET_FLAGS if self.fleet else ()))
+        identity = (IDENTITY_FLAG,) if self.opens else ()
+        return (
+            *(RUN_FLAGS if self.runs else ()),
+            *(FLEET_FLAGS if self.fleet else ()),
+            *identity,
+        )
 
     def __call__(self, context: Context, **given: Any) -> Any:
         """Run the body with settings, report and options in place of the shared flags."""
@@ -131,7 +141,10 @@ class Door(Task):  # type: ignore[type-arg]
     ) -> tuple[Settings, Options]:
         """Return the settings, and the flags that all runs share, which are taken out."""
         options = _options(given, dry=dry) if self.runs else Options(dry_run=dry)
-        return load_settings(file, checkout=checkout), options
+        if self.opens:
+            options = replace(options, identity=given.pop("identity"))
+        settings = load_settings(file, checkout=checkout)
+        return settings.opened_by(options.identity), options
 
     def _on_hosts(
         self, given: dict[str, Any], file: str, checkout: str, report: Report, *, dry: bool
@@ -189,13 +202,19 @@ class Work:
 
 
 def door(
-    *, runs: bool = False, monitored: bool = False, fleet: bool = False, **keywords: Any
+    *,
+    runs: bool = False,
+    monitored: bool = False,
+    fleet: bool = False,
+    opens: bool = False,
+    **keywords: Any,
 ) -> Callable[[Callable[..., Any]], Door]:
     """Return a decorator that makes a Door of `body(work, …flags)`.
 
     `runs`: it has the flags of a task that runs a plan. `monitored`: a monitor reads it, so that
     any error is one line on stdout and exit 2. `fleet`: it is done on one host, which the body is
-    given as `host`, or on several at once. A parameter named `context` would be Invoke's; ours is
+    given as `host`, or on several at once. `opens`: it reads sealed copies, which takes the key
+    that its flag names. A parameter named `context` would be Invoke's; ours is
     the Work.
     """
 
@@ -207,6 +226,7 @@ def door(
         made.runs = runs
         made.monitored = monitored
         made.fleet = fleet
+        made.opens = opens
         return made
 
     return make

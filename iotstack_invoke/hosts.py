@@ -269,10 +269,16 @@ def read_chunk(source: IO[bytes]) -> bytes:
 
 @contextlib.contextmanager
 def piped(
-    words: tuple[str, ...], heard: Heard | None, limit_s: float, *, feed: bool = False
+    words: tuple[str, ...],
+    heard: Heard | None,
+    limit_s: float,
+    *,
+    feed: bool = False,
+    pass_fds: tuple[int, ...] = (),
 ) -> Iterator[tuple[subprocess.Popen[bytes], _Finish]]:
     """Start a program with pipes for bytes, and end it when the block is left.
 
+    `feed`: its standard input is one too. `pass_fds`: what else it finds open, by these numbers.
     Its error stream is read by a thread of its own and handed on line by line.
     """
     lines = LineStream("err", heard or (lambda _stream, _line: None))
@@ -298,6 +304,7 @@ def piped(
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     start_new_session=True,
+                    pass_fds=pass_fds,
                 )
             except OSError as error:
                 raise StepFailed(

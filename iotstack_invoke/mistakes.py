@@ -51,6 +51,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "known_hosts": str,
         "layout": str,
         "limit_rate": str,
+        "recipients": list,
         **POLICY_KEYS,
     },
     "hosts": {
@@ -91,6 +92,8 @@ _TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault"})
 _VAULT_KINDS = ("ssh", "folder", "rclone")
 _REMOTE = re.compile(r"[\w.+@][\w.+@ -]*:.*[^/].*")
 """A remote's name by rclone's own grammar, a colon, and a folder in it."""
+_RECIPIENT = re.compile(r"age1[a-z0-9]+|ssh-(ed25519|rsa) \S+( .*)?")
+"""What age(1) seals for: its own public keys, those of its plugins, and those of SSH."""
 _SSH_KEYS = ("host", "user", "port", "key", "ssh_config", "known_hosts")
 _WORDS = {
     str: "a text in quotes",
@@ -332,6 +335,25 @@ def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
             read_rate(vault["limit_rate"])
         except ValueError as error:
             yield f"{where}: limit_rate = {vault['limit_rate']!r} {error}"
+    if "recipients" in vault:
+        yield from _recipient_mistakes(where, vault["recipients"])
+
+
+def _recipient_mistakes(where: str, recipients: list[Any]) -> Iterator[str]:
+    """Yield what is wrong with the keys that copies are sealed for; a secret one is not shown."""
+    if not recipients:
+        yield f"{where}: recipients = [] seals for nobody; leave it out, and copies are plain"
+    for each in recipients:
+        if isinstance(each, str) and "SECRET-KEY" in each.upper():
+            yield (
+                f"{where}: recipients holds a SECRET key. It must not be on this machine: put "
+                "the public one in its place, which begins with age1"
+            )
+        elif not (isinstance(each, str) and _RECIPIENT.fullmatch(each)):
+            yield (
+                f"{where}: recipients: {each!r} must be a public key of age-keygen (age1…) or of "
+                "SSH (ssh-ed25519 …)"
+            )
 
 
 def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -84,6 +84,10 @@ class Vault:
     """Copies lie in a folder of each machine's name, in the vault's own."""
     limit_rate: int = 0
     """How many bytes a second go there and come back, all together; 0: as many as can."""
+    recipients: tuple[str, ...] = ()
+    """The public keys for which copies are sealed with age; none: they are plain."""
+    identity: str = ""
+    """The file with the secret key that opens sealed copies, from the command line alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,8 @@ class Options:
     jobs: int = 2
     force: bool = False
     keep_going: bool = True
+    identity: str = ""
+    """The file with the secret key that opens sealed copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +179,11 @@ class Settings:
     def table(self) -> Table:
         """The table of services with these settings in it."""
         return read_table(self.services, self.influx.container)
+
+    def opened_by(self, identity: str) -> Settings:
+        """Return the settings with the file whose secret key opens what is sealed in vaults."""
+        vaults = tuple(replace(each, identity=identity) for each in self.vaults)
+        return replace(self, vaults=vaults)
 
     def of_machine(self, machine: Machine, folder: str) -> Settings:
         """Return the settings with another machine's stack in place of this one's."""
@@ -278,7 +289,11 @@ def _vault(each: Mapping[str, Any]) -> Vault:
 def _copying(each: Mapping[str, Any]) -> dict[str, Any]:
     """Return how copies go to a vault, of whatever kind it is."""
     rate = read_rate(each["limit_rate"]) if "limit_rate" in each else 0
-    return {"by_host": each.get("layout") == BY_HOST, "limit_rate": rate}
+    return {
+        "by_host": each.get("layout") == BY_HOST,
+        "limit_rate": rate,
+        "recipients": tuple(each.get("recipients", ())),
+    }
 
 
 def _machine(each: Mapping[str, Any]) -> Machine:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from invoke.collection import Collection
 
 from .doors import Work, door
+from .errors import UsageError
 from .retention import POLICY_KEYS
 
 
@@ -115,13 +116,14 @@ def pin(work: Work, runtag: str, note: str = "", remove: bool = False) -> int:
 
 
 @door(
+    opens=True,
     help={
         "runtag": "The backup to verify; latest, the newest, if nothing is given.",
         "all": "Verify every backup there.",
         "newest": "Verify the newest.",
         "at": "here (the default where there is one), a vault's name, vault (every one), all.",
         "json": "Print JSON for programs.",
-    }
+    },
 )
 def verify(
     work: Work,
@@ -140,12 +142,13 @@ def verify(
 
 
 @door(
+    opens=True,
     help={
         "runtag": "The backup; latest is the newest.",
         "files": "List the members of one part instead: general or influx.",
         "at": "here, a vault's name, vault (every one); else the first place that has it.",
         "json": "Print JSON for programs; of members, one a line.",
-    }
+    },
 )
 def show(work: Work, runtag: str, files: str = "", at: str = "", json: bool = False) -> int:
     """Show one backup: what it holds, how it was made, what was left out, where its copies lie."""
@@ -158,12 +161,13 @@ def show(work: Work, runtag: str, files: str = "", at: str = "", json: bool = Fa
 
 
 @door(
+    opens=True,
     help={
         "before": "A backup.",
         "after": "Another one.",
         "at": "here, a vault's name, vault (every one); else the first place that has each.",
         "json": "Print JSON for programs.",
-    }
+    },
 )
 def diff(work: Work, before: str, after: str, at: str = "", json: bool = False) -> int:
     """Compare two backups: files, databases and shards that came, went or changed."""
@@ -173,6 +177,7 @@ def diff(work: Work, before: str, after: str, at: str = "", json: bool = False) 
 
 
 @door(
+    opens=True,
     help={
         "runtag": "The backup; latest is the newest.",
         "at": "Which copy: here or a vault's name; the first vault, if there is one.",
@@ -183,6 +188,26 @@ def rehearse(work: Work, runtag: str = "latest", at: str = "") -> int:
     from .actions.rehearse import rehearse as rehearse_restore
 
     return rehearse_restore(work.settings, runtag, at, work.report)
+
+
+@door(
+    opens=True,
+    help={
+        "what": "new makes a key, sheet writes how to open copies by hand, check proves the key.",
+        "at": "For check: this vault; every vault, if not given.",
+    },
+)
+def key(work: Work, what: str, at: str = "") -> int:
+    """Make the key that opens sealed copies, write it down for a bad day, or prove it."""
+    from .actions.key import check_key, make_key, write_sheet
+
+    identity = work.options.identity
+    if what == "check":
+        return check_key(work.settings, identity, at, work.report)
+    doors = {"new": make_key, "sheet": write_sheet}
+    if what not in doors:
+        raise UsageError(f"inv key {what}: write new, sheet or check.")
+    return doors[what](work.settings, identity, work.report)
 
 
 @door(help={"format": "tree, mermaid or dot."})
@@ -202,6 +227,7 @@ def why(work: Work, file: str) -> None:
 
 
 @door(
+    opens=True,
     runs=True,
     fleet=True,
     iterable=["only", "live"],
@@ -342,6 +368,7 @@ namespace = Collection(
     diff,
     verify,
     rehearse,
+    key,
     prune,
     pin,
     graph,

@@ -16,6 +16,7 @@ from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
 from ..site import Site, newest_good
 from ..steps import Place
+from ..vaults import sealed_side
 
 VAULT = "vault"
 """Every vault of the settings."""
@@ -32,6 +33,15 @@ class Copy:
     backup: BackupSet
     far: bool
     """It is on another machine."""
+    sealed: bool = False
+    """Some of it lies sealed there."""
+    shut: bool = False
+    """It is sealed, and nothing is here that opens it."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its archives can be used where they lie."""
+        return not (self.far or self.sealed)
 
     @property
     def runtag(self) -> str:
@@ -84,7 +94,14 @@ def copies_at(site: Site, at: str, checks: Checks) -> tuple[Copy, ...]:
     sets = gather_sets(place.names(place.root), None, failed_at(checks, at))
     name = at.partition("/")[0]
     far = any(each.is_far for each in site.settings.vaults if each.name == name)
-    return tuple(Copy(at, place, place.root, each, far=far) for each in sets)
+    side = sealed_side(place)
+    copies = []
+    for each in sets:
+        files = (f"{place.root}/{each.runtag}.{KINDS[kind]}" for kind in each.files)
+        sealed = bool(side and any(map(side.saw_sealed, files)))
+        shut = sealed and not (side and side.identity)
+        copies.append(Copy(at, place, place.root, each, far=far, sealed=sealed, shut=shut))
+    return tuple(copies)
 
 
 def choose_copy(copies: tuple[Copy, ...], asked: str, where: str, checks: Checks) -> Copy:

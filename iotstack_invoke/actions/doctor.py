@@ -61,6 +61,8 @@ from ..settings import Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
 from ..targets import ANY_EXIT, device, entries, find_machine, read_text
+from ..vaults.age import INSTALL as INSTALL_AGE
+from ..vaults.age import sealing
 from ..vaults.folder import unnamed_mount
 from .coverage import idle_rows, look_at_services
 from .look import is_another, look_at_folder, look_at_stack
@@ -423,9 +425,10 @@ class _Backups:
 
     def _vault(self, name: str, copy_bytes: int | None) -> Iterator[Finding]:
         place, topic = self.site.vaults[name], f"vault {name}"
+        (vault,) = (each for each in self.site.settings.vaults if each.name == name)
         place.names(place.root)
         yield probe(topic, place)
-        (vault,) = (each for each in self.site.settings.vaults if each.name == name)
+        yield from judge_seal(f"{topic} seal", vault.recipients)
         drive = "" if vault.ssh or vault.mount else unnamed_mount(vault.folder)
         if drive:
             found = f"lies on the drive at {drive}; without it, copies would be written beneath"
@@ -433,6 +436,23 @@ class _Backups:
         yield judge_space(f"{topic} space", place.free_bytes(place.root), copy_bytes)
         newest = self._newest_good(name, place, place.root)
         yield from judge_age(f"last backup in {name}", newest, self.now)
+
+
+def judge_seal(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
+    """Yield whether age seals for the keys of a vault; nothing where its copies are plain."""
+    if not recipients:
+        return
+    try:
+        with sealing(recipients, io.BytesIO()) as stream:
+            stream.read()
+    except StepFailed as error:
+        fix = (
+            INSTALL_AGE if error.__cause__ else "correct `recipients` of this vault in hosts.toml"
+        )
+        yield failed(topic, str(error), fix)
+        return
+    count = "1 key" if len(recipients) == 1 else f"{len(recipients)} keys"
+    yield good(topic, f"copies are sealed for {count}")
 
 
 def probe(topic: str, place: Place) -> Finding:

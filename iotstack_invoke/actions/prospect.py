@@ -21,6 +21,7 @@ from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
 from ..targets import ANY_EXIT, Target, device, entries
+from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
 from .loads import FOLDERS, Loads, recipe_folder
 from .only import Only
@@ -240,6 +241,9 @@ class Prospect:
         if "general" not in facts.kinds or not callable(getattr(self.source.place, "run", None)):
             return None
         path = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
+        side = sealed_side(self.source.place)
+        if side and side.is_sealed(path):
+            return None
         as_root = facts.as_root if facts.in_place else ()
         try:
             return list_archive(self.source.place, path, as_root)  # type: ignore[arg-type]

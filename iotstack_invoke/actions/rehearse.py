@@ -33,6 +33,7 @@ from ..settings import Settings
 from ..site import Site, look_everywhere
 from ..steps import Command
 from ..targets import ANY_EXIT, docker_words, read_text, root_words
+from ..vaults import refuse_shut
 from .copies import VAULT, Copy, find_copy, places_meant
 from .only import left_out_text
 from .prospect import records_in, sizes_unpacked
@@ -63,6 +64,7 @@ def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
             if len(places) > 1 and asked != VAULT:
                 raise UsageError(f"--at {asked}: name one place: {', '.join(places)}.")
             copy = find_copy(site, runtag, places[0], checks)
+            refuse_shut(copy.place, map(copy.path, copy.backup.parts))
             with _scratch_folder(site) as scratch:
                 return _Rehearsal(site, copy, scratch, report).run()
     except Interrupted as error:
@@ -133,7 +135,7 @@ class _Rehearsal:
         self.report.tell(
             f"rehearsing {copy.runtag} of {copy.at} ({size_text(copy.backup.size_bytes)})"
         )
-        if not copy.far:  # it is read where it lies
+        if copy.in_place:  # it is read where it lies
             os.symlink(copy.folder, f"{self.scratch}/{BACKUPS}")
         os.makedirs(f"{self.scratch}/{RESTORE}/{copy.runtag}", mode=0o700)
         result = self._do(facts)
@@ -193,7 +195,7 @@ class _Rehearsal:
         parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
         return RehearsalFacts(
             kinds=tuple(kind for kind in copy.backup.parts if kind != "influxdb2"),
-            in_place=not copy.far,
+            in_place=copy.in_place,
             as_root=as_root,
             docker=docker,
             compose=(),
@@ -266,7 +268,7 @@ class _Rehearsal:
         return wanted[1]
 
     def _refuse_without_room(self, facts: RehearsalFacts) -> None:
-        needed = sizes_unpacked(self.copy.backup, self.manifest, fetched=self.copy.far)
+        needed = sizes_unpacked(self.copy.backup, self.manifest, fetched=not self.copy.in_place)
         total = sum(needed.values())
         if facts.free_bytes < total:
             listed = ", ".join(f"{size:,} for {what}" for what, size in needed.items() if size)

@@ -112,6 +112,7 @@ def _plain(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> dict
         "runtag": copy.runtag,
         "at": copy.at,
         "state": copy.backup.state.value,
+        "sealed": copy.sealed,
         "copies": _copies(row),
         "verified": {at: plain_check(each) for at, each in row.checks.items()},
         "pins": row.pins,
@@ -129,7 +130,8 @@ def _copies(row: Row) -> dict[str, str]:
 
 def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iterator[str]:
     now = datetime.now(UTC)
-    yield f"{copy.runtag} in {copy.at}: {copy.backup.state.value}"
+    sealed = ", sealed" if copy.sealed else ""
+    yield f"{copy.runtag} in {copy.at}: {copy.backup.state.value}{sealed}"
     if damage:
         yield damage
     made = replace(copy.backup, manifest=manifest).made()

@@ -20,6 +20,8 @@ from ..sets import State, gather_sets
 from ..settings import Settings
 from ..site import Site
 from ..transfer import can_hash, hash_there
+from ..vaults import is_signed
+from ..vaults.sealed import SealBroken
 from .copies import ALL, VAULT, Copy, choose_copy, copies_at, kinds_of, places_meant
 from .listing import plain_check
 
@@ -51,6 +53,8 @@ class Verified:
     """What dumps of SQL hold that were read, a line a part."""
     advice: str = ""
     """What to do about one that is damaged."""
+    shut: bool = False
+    """It is sealed, and what is inside was not read."""
 
     @property
     def lacks(self) -> tuple[str, ...]:
@@ -152,16 +156,22 @@ def verify_copy(copy: Copy) -> Verified:
         manifest = copy.manifest()
     except ValueError as error:
         problems.append(f"The manifest is damaged: {error}.")
+    if copy.sealed and not is_signed(copy.place, copy.path("manifest")):
+        problems.append("The manifest is not the one that the set was sealed with.")
     parts = {part.kind: part for part in manifest.made} if manifest else {}
     how, counted = "read", list[str]()
     for kind, sha256 in kinds_of(copy, manifest).items():
         name = copy.path(kind).rpartition("/")[2]
         if kind not in copy.backup.files:
             problems.append(_why_missing(copy, kind))
-        elif copy.far and sha256 and can_hash(copy.place):
+        elif sha256 and (copy.shut or (copy.far and not copy.sealed and can_hash(copy.place))):
             how = "hash"
             size = copy.backup.files[kind].size_bytes
-            problems += _compare(name, parts[kind], size, hash_there(copy.place, copy.path(kind)))
+            try:
+                found = hash_there(copy.place, copy.path(kind))
+                problems += _compare(name, parts[kind], size, found)
+            except SealBroken as error:
+                problems.append(str(error))
         else:
             reading = _read(copy, kind)
             if kind in parts:
@@ -179,7 +189,7 @@ def verify_copy(copy: Copy) -> Verified:
         program=PROGRAM,
         made=manifest.finished_utc if manifest else "",
     )
-    return Verified(check, manifest, tuple(counted))
+    return Verified(check, manifest, tuple(counted), shut=copy.shut)
 
 
 def _advice(site: Site, copy: Copy) -> str:
@@ -249,6 +259,8 @@ def _tell(verified: Verified, report: Report, *, as_json: bool) -> None:
         )
     elif not as_json:
         how = "its hashes are right" if check.how == "hash" else "read whole"
+        if verified.shut:
+            how = "what lies there is what was sealed; --identity FILE reads what is inside"
         state = "is incomplete, and what it holds is good" if verified.lacks else "is good"
         report.write(f"{where} {state}: {how}.")
     if not as_json and check.good:

@@ -19,7 +19,7 @@ from ..settings import Settings
 from ..site import Site
 from ..steps import Place
 from ..targets import Target, read_text
-from ..vaults import at_address, vault_place
+from ..vaults import at_address, refuse_shut, vault_place
 from .copies import latest_of, not_found
 
 
@@ -117,6 +117,10 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
         if runtag not in found:
             raise not_found(runtag, found, source.name)
         backup = found[runtag]
+    refuse_shut(
+        source.place,
+        (f"{source.folder}/{backup.runtag}.{KINDS[kind]}" for kind in backup.parts),
+    )
     if "manifest" not in backup.files:
         return backup, None
     path = f"{source.folder}/{backup.runtag}.{KINDS['manifest']}"

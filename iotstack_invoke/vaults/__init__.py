@@ -6,17 +6,19 @@ A vault that does not answer fails only the jobs that need it, and each of them 
 from __future__ import annotations
 
 import contextlib
+import posixpath
 import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, cast
 
-from ..errors import Unreachable, UsageError
+from ..errors import Refused, Unreachable, UsageError
 from ..settings import Vault
 from ..steps import Place, Received
 from .folder import open_folder
 from .pace import Pace
+from .sealed import ASK, SealedPlace
 
 OWN_FOLDER = "."
 """In the place of a host: what lies in the folder of the vault itself."""
@@ -81,7 +83,7 @@ def _own_host() -> str:
     return name
 
 
-def _open_folder(vault: Vault, root: str, name: str) -> Place:
+def _open_folder(vault: Vault, root: str, name: str) -> SealedPlace:
     """Open a vault at the folder of another host; raises Unreachable where there is none."""
     place = _open(vault)
     if root not in place.look([root]):
@@ -90,7 +92,34 @@ def _open_folder(vault: Vault, root: str, name: str) -> Place:
     return place
 
 
-def _open(vault: Vault) -> Place:
+def sealed_side(place: Place) -> SealedPlace | None:
+    """Return what knows of a vault what lies sealed there, None for a place that is no vault.
+
+    Raises Unreachable where the vault does not answer.
+    """
+    return place.opened() if isinstance(place, _Lazy) else None
+
+
+def is_signed(place: Place, manifest: str) -> bool:
+    """Tell whether a manifest is the one that its set was sealed with."""
+    side = sealed_side(place)
+    return side is None or side.is_signed(manifest)
+
+
+def refuse_shut(place: Place, paths: Iterable[str]) -> None:
+    """Raise Refused where a file lies sealed in a vault, and nothing is there to open it."""
+    side = sealed_side(place)
+    for path in paths if side else ():
+        if side and side.is_shut(path):
+            name = posixpath.basename(path)
+            raise Refused(f"{name} in {place.name} is sealed. {ASK}. Nothing was changed.")
+
+
+def _open(vault: Vault) -> SealedPlace:
+    return SealedPlace(_open_plain(vault), vault.recipients, vault.identity)
+
+
+def _open_plain(vault: Vault) -> Place:
     if vault.remote:
         from .rclone import open_rclone
 
@@ -118,7 +147,7 @@ class _Lazy:
         self,
         name: str,
         root: str,
-        opener: Callable[[], Place],
+        opener: Callable[[], SealedPlace],
         pace: Pace | None,
         *,
         makes_root: bool = False,
@@ -128,21 +157,22 @@ class _Lazy:
         self._opener = opener
         self._pace = pace
         self._makes_root = makes_root
-        self._place: Place | None = None
+        self._place: SealedPlace | None = None
         self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._opened(), name)
+        return getattr(self.opened(), name)
 
-    def _opened(self) -> Place:
+    def opened(self) -> SealedPlace:
+        """Return the place; raises Unreachable where it does not answer."""
         with self._lock:
             if self._place is None:
                 self._place = self._opener()
             return self._place
 
-    def _writable(self) -> Place:
+    def _writable(self) -> SealedPlace:
         """Return the place, its root being there from the first time on."""
-        place = self._opened()
+        place = self.opened()
         if self._makes_root:
             place.make_folder(self.root)
             self._makes_root = False
@@ -160,7 +190,7 @@ class _Lazy:
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
         """Return a stream of a file's bytes, no faster than the vault's limit."""
-        with self._opened().read(path, start) as stream:
+        with self.opened().read(path, start) as stream:
             yield self._pace.stream(stream) if self._pace else stream
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ A kind gives
     odd_names   whether names that are no UTF-8 text, and those with line breaks, can be stored
     odd_files   whether pipes and links can lie there
     keeps_dates whether a file has the date that it is sent with
+    looks_anew  whether a listing tells at once what became of a file behind the server's back
 """
 
 import contextlib
@@ -47,6 +48,7 @@ class Kind:
     odd_names = True
     odd_files = True
     keeps_dates = True
+    looks_anew = True
 
     def __init__(self, folder):
         self.disk = folder / "disk"
@@ -150,7 +152,7 @@ class SshKind(Kind):
         self.server = servers[name]
         self.place = self.another()
         self.place.look(["/"])
-        assert isinstance(self.place._place, self.class_of_place)
+        assert isinstance(self.place._place._inner, self.class_of_place)
 
     def another(self):
         return self.open(Vault("nas", str(self.raw), self.server.login()))

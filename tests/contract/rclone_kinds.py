@@ -16,6 +16,7 @@ class WebdavKind(Kind):
     served = "webdav"
     odd_names = False
     keeps_dates = False
+    looks_anew = False
 
     def __init__(self, folder, _servers):
         require_rclone()

@@ -1,0 +1,193 @@
+"""Sealing and opening with the age program, as streams: nothing plain is ever on a disk.
+
+Whoever seals needs public keys only (recipients). What opens is an identity: a file with the
+secret key, whose content goes to age through a pipe. Not for: what is sealed where (sealed.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import IO, cast
+
+from .. import children
+from ..errors import Interrupted, StepFailed, UsageError
+from ..hosts import piped, read_chunk
+
+AGE = "age"
+INSTALL = "sudo apt-get install age"
+SEAL_LIMIT_S = 24 * 3600.0
+CHUNK_BYTES = 1 << 16
+TAG_BYTES = 16
+"""A sealed file: header, nonce, then 64 KiB pieces with a tag each (age-encryption.org/v1)."""
+MAC = re.compile(rb"\n--- [^\n]+\n")
+"""The last line of a header."""
+HEADER_LIMIT_BYTES = 1 << 20
+IDENTITY_LIMIT_BYTES = 1 << 14
+"""What a pipe takes at once, whatever the system."""
+UNDER_PASSPHRASE = (b"age-encryption.org/v1", b"-----BEGIN AGE ENCRYPTED FILE-----")
+OTHER_KEYS = re.compile("no identity matched")
+DAMAGED = re.compile("failed to (decrypt and authenticate|read header)|unexpected EOF")
+PREFIX = re.compile(r"^age: (error: )?")
+
+
+@contextlib.contextmanager
+def sealing(recipients: Iterable[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Return the stream that opens as the bytes of `source` for any of the recipients.
+
+    Read to its end it raises StepFailed where age failed, or what reading `source` raised.
+    """
+    words = (AGE, "--encrypt", *(word for each in recipients for word in ("--recipient", each)))
+
+    def failure(said: str) -> StepFailed:
+        return StepFailed(f"age does not seal: {said}. Correct `recipients` in hosts.toml.")
+
+    with _through(words, source, failure) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def opening(identity: str, source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
+    """Return the stream of what was sealed; `identity` is the file with the secret key.
+
+    Read to its end it raises StepFailed where the key is another one, or the bytes are not those
+    that were sealed; what was read before is what was sealed. `what` names the file.
+    """
+    key, written = os.pipe()
+    os.write(written, read_identity(identity))
+    os.close(written)
+    words = (AGE, "--decrypt", "--identity", f"/dev/fd/{key}")
+
+    def failure(said: str) -> StepFailed:
+        if OTHER_KEYS.search(said):
+            return StepFailed(
+                f"The key in {identity} does not open {what}: it is sealed for other keys."
+            )
+        if DAMAGED.search(said):
+            return StepFailed(f"{what} is damaged: age says: {said}.")
+        return StepFailed(f"age does not open {what} with the key in {identity}: {said}.")
+
+    try:
+        with _through(words, source, failure, key) as stream:
+            yield stream
+    finally:
+        os.close(key)
+
+
+def sealed_size(head: bytes, size_bytes: int) -> int:
+    """Return how large so many bytes are once sealed, given how the sealed stream begins."""
+    end = MAC.search(head)
+    assert end, head[:80]  # noqa: S101 - age writes one
+    pieces = max(1, -(-size_bytes // CHUNK_BYTES))
+    return end.end() + TAG_BYTES + size_bytes + pieces * TAG_BYTES
+
+
+@lru_cache
+def read_identity(path: str) -> bytes:
+    """Return the content of a file with a secret key; one under a passphrase is opened first.
+
+    Raises UsageError where it is no such file, StepFailed where the passphrase is wrong.
+    """
+    try:
+        with open(os.path.expanduser(path), "rb") as stream:
+            content = stream.read(IDENTITY_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"--identity {path}: {error.strerror}.") from error
+    if content.startswith(UNDER_PASSPHRASE):
+        content = _without_passphrase(path)
+    if (
+        b"AGE-SECRET-KEY-" not in content
+        and b"AGE-PLUGIN-" not in content
+        and (b"PRIVATE KEY" not in content)
+    ):
+        raise UsageError(f"--identity {path}: there is no secret key in this file.")
+    if len(content) > IDENTITY_LIMIT_BYTES:
+        raise UsageError(f"--identity {path}: it is too large for a file with a key.")
+    return content
+
+
+def _without_passphrase(path: str) -> bytes:
+    """Return the key in a file under a passphrase, which age asks for at the terminal."""
+    if not sys.stdin.isatty():
+        raise StepFailed(
+            f"--identity {path} is under a passphrase, and nobody is there to type it."
+        )
+    done = subprocess.run(
+        [AGE, "--decrypt", os.path.expanduser(path)], stdout=subprocess.PIPE, check=False
+    )
+    if done.returncode:
+        raise StepFailed(f"--identity {path} was not opened. Nothing was changed.")
+    return done.stdout
+
+
+class _Output:
+    """What a program makes of a stream; at its end it is asked how that went."""
+
+    def __init__(self, stream: IO[bytes], end: Callable[[], None]) -> None:
+        self._stream = stream
+        self._end = end
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, b"" at the end; raises what went wrong in place of that."""
+        content = self._stream.read(size)
+        if len(content) < size or size < 0:
+            self._end()
+        return content
+
+
+@contextlib.contextmanager
+def _through(
+    words: tuple[str, ...],
+    source: IO[bytes],
+    failure: Callable[[str], StepFailed],
+    key: int | None = None,
+) -> Iterator[IO[bytes]]:
+    """Return what a program makes of a stream, which a thread feeds to it."""
+    said: list[str] = []
+    troubles: list[BaseException] = []
+    keys = () if key is None else (key,)
+    with piped(
+        words, lambda _, line: said.append(line), SEAL_LIMIT_S, feed=True, pass_fds=keys
+    ) as (process, finish):
+        assert process.stdin is not None  # noqa: S101 - we asked for pipes
+        assert process.stdout is not None  # noqa: S101
+        target = process.stdin
+
+        def feed() -> None:
+            try:
+                while content := read_chunk(source):
+                    target.write(content)
+                target.close()
+            except BrokenPipeError:  # its exit code and words say more
+                pass
+            except BaseException as error:  # noqa: BLE001 - raised for whoever reads
+                troubles.append(error)
+                children.end(process)  # what it would make of a part looks whole
+
+        feeder = threading.Thread(target=feed, daemon=True)
+        feeder.start()
+
+        def end() -> None:
+            code = finish()
+            feeder.join()
+            for each in troubles:
+                raise each
+            if code and children.ending():
+                raise Interrupted(-code if code < 0 else signal.SIGTERM)
+            if code:
+                raise failure(_last_words(said) or f"exit {code}")
+
+        yield cast("IO[bytes]", _Output(process.stdout, end))
+
+
+def _last_words(said: Iterable[str]) -> str:
+    """Return why age failed, without how that is reported to its author."""
+    lines = [PREFIX.sub("", each.strip()).rstrip(".") for each in said if each.strip()]
+    return "; ".join(each for each in lines if not each.startswith("report unexpected"))

@@ -1,0 +1,381 @@
+"""The sealed side of a vault: archives and logs lie there as NAME.age, for the rest as NAME.
+
+What was sealed is known from a file beside each set, which also names the manifest's hash. What
+lies there in plain is read as it is. Not for: how bytes are sealed (age.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import posixpath
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import IO, Any, cast
+
+from ..errors import StepFailed
+from ..hosts import CHUNK_BYTES
+from ..manifest import REMOVING_ENDING
+from ..rules import PARTS, split_set_name
+from ..steps import PARTIAL, FileFact, Place, Received
+from ..transfer import hash_there
+from .age import opening, sealed_size, sealing
+
+SEALED = ".age"
+SECRET = frozenset({*PARTS, "log"})
+"""What is sealed of a set; all else is readable: the manifest says what the set is."""
+SEAL_ENDING = "sealed.json"
+FORMAT = "iotstack-invoke seal 1"
+ASK = "Name the file with the secret key: --identity FILE"
+
+
+class SealBroken(StepFailed):
+    """What lies sealed in a vault is not what was sealed there."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedFile:
+    """One file: what was sealed, and what lies there."""
+
+    size_bytes: int
+    sha256: str
+    sealed_bytes: int
+    sealed_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What the file beside a set says: its sealed files by name, and the manifest's hash."""
+
+    files: Mapping[str, SealedFile] = field(default_factory=dict)
+    manifest_sha256: str = ""
+
+    @classmethod
+    def read(cls, content: bytes) -> Seal:
+        """Return what a file holds; of one that cannot be read, nothing."""
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+            told = json.loads(content)
+            if told["format"] == FORMAT:
+                files = {name: SealedFile(**each) for name, each in told["files"].items()}
+                return cls(files, str(told["manifest_sha256"]))
+        return cls()
+
+    def to_json(self) -> bytes:
+        """Return the content of the file."""
+        files = {name: asdict(each) for name, each in self.files.items()}
+        told = {"format": FORMAT, "manifest_sha256": self.manifest_sha256, "files": files}
+        return json.dumps(told, indent=1).encode() + b"\n"
+
+
+class SealedPlace:
+    """A vault's place: what `recipients` are named for is sealed on its way there.
+
+    Without recipients all goes there in plain. To read what is sealed an identity is needed, the
+    file with the secret key; `is_shut` tells of what cannot be read for want of it.
+    """
+
+    def __init__(self, inner: Place, recipients: tuple[str, ...], identity: str = "") -> None:
+        self.name = inner.name
+        self.root = inner.root
+        self.resumes = inner.resumes and not recipients
+        self.identity = identity
+        self._inner = inner
+        self._recipients = recipients
+        self._arrived: dict[str, SealedFile] = {}
+        """What was received under a partial path and has no final name yet."""
+        self._sealed_there: set[str] = set()
+        """Paths, as others name them, of what was seen sealed."""
+        self._noting = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    # Reading
+
+    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+        """Return what is there; a path that is not there has no entry."""
+        asked = list(paths)
+        sealed = {_sealed_path(path): path for path in asked if _is_secret(path)}
+        told = self._inner.look([*asked, *sealed])
+        found = {path: fact for path, fact in told.items() if path not in sealed}
+        there = {path: told[each] for each, path in sealed.items() if each in told}
+        seals = self._seals(path for path in there if not path.endswith(PARTIAL))
+        return found | {path: self._as_plain(path, fact, seals) for path, fact in there.items()}
+
+    def names(self, folder: str) -> dict[str, FileFact]:
+        """Return the entries of a folder by name, {} where there is none; seals are not told."""
+        told = self._inner.names(folder)
+        plain = {name: _plain_name(name) for name in told}
+        found = {
+            name: fact
+            for name, fact in told.items()
+            if not plain[name] and not name.endswith(f".{SEAL_ENDING}")
+        }
+        there = {f"{folder}/{plain[name]}": told[name] for name in told if plain[name]}
+        seals = self._seals(path for path in there if not path.endswith(PARTIAL))
+        facts = {path: self._as_plain(path, fact, seals) for path, fact in there.items()}
+        return found | {posixpath.basename(path): fact for path, fact in facts.items()}
+
+    @contextlib.contextmanager
+    def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream of a file's bytes as they were sealed, without the first `start`."""
+        if not self.is_sealed(path):
+            with self._inner.read(path, start) as stream:
+                yield stream
+            return
+        what = f"{posixpath.basename(path)} in {self.name}"
+        if not self.identity:
+            raise StepFailed(f"{what} is sealed. {ASK}")
+        with (
+            self._inner.read(_sealed_path(path)) as sealed,
+            opening(self.identity, sealed, what) as stream,
+        ):
+            while start:
+                start -= len(stream.read(min(start, CHUNK_BYTES))) or start
+            yield stream
+
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder; what cannot be read has no entry."""
+        asked = list(names)
+        found = self._inner.contents(folder, asked)
+        for name in asked if self.identity else ():
+            with contextlib.suppress(StepFailed):
+                if _is_secret(name) and self.is_sealed(f"{folder}/{name}"):
+                    with self.read(f"{folder}/{name}") as stream:
+                        found[name] = stream.read()
+        return found
+
+    def is_sealed(self, path: str) -> bool:
+        """Tell whether a file lies there sealed."""
+        sealed = _sealed_path(path)
+        return _is_secret(path) and sealed in self._inner.look([sealed])
+
+    def saw_sealed(self, path: str) -> bool:
+        """Tell whether the last look at a file or its folder found it sealed."""
+        return path in self._sealed_there
+
+    def is_shut(self, path: str) -> bool:
+        """Tell whether a file cannot be read here: it is sealed, and there is no identity."""
+        return not self.identity and self.is_sealed(path)
+
+    def hash_of(self, path: str) -> str:
+        """Return the SHA-256 of a file as it was sealed, if what lies there is what was sealed.
+
+        Raises SealBroken where it is not; no key is needed.
+        """
+        if not self.is_sealed(path):
+            return hash_there(self._inner, path)
+        folder, name = posixpath.split(path)
+        told = self._seal(folder, _runtag_of(name)).files.get(name)
+        if told is None:
+            raise SealBroken(f"No file in {self.name} tells the hash of {name}{SEALED}.")
+        found = hash_there(self._inner, _sealed_path(path))
+        if found != told.sealed_sha256:
+            raise SealBroken(
+                f"The SHA-256 of {name}{SEALED} is {found}, and was {told.sealed_sha256} when it "
+                "was sealed."
+            )
+        return told.sha256
+
+    def is_signed(self, manifest: str) -> bool:
+        """Tell whether a manifest is the one that its set was sealed with; raises StepFailed."""
+        folder, name = posixpath.split(manifest)
+        told = self._inner.contents(folder, [name, f"{_runtag_of(name)}.{SEAL_ENDING}"])
+        seal = Seal.read(told.get(f"{_runtag_of(name)}.{SEAL_ENDING}", b""))
+        return seal.manifest_sha256 == hashlib.sha256(told.get(name, b"")).hexdigest()
+
+    # Writing
+
+    def claim(self, path: str, line: str) -> str:
+        """Make a file of one line where there is none, and return the line that is in it then."""
+        return self._inner.claim(path, line)
+
+    def receive(
+        self,
+        path: str,
+        source: IO[bytes],
+        modified_s: float,
+        start: int = 0,
+        size_bytes: int | None = None,
+    ) -> Received:
+        """Write a stream there, sealed if it is to be; size and hash returned are the plain ones.
+
+        Raises StepFailed where what lies there is not what was sealed.
+        """
+        if not self._recipients or not (_is_secret(path) or _is_manifest(path)):
+            return self._inner.receive(path, source, modified_s, start, size_bytes)
+        plain = _Hashed(source)
+        if _is_manifest(path):
+            received = self._inner.receive(path, plain.stream, modified_s, start, size_bytes)
+            self._arrived[path] = SealedFile(plain.size_bytes, plain.sha256, 0, "")
+            return received
+        with sealing(self._recipients, plain.stream) as stream:
+            head = stream.read(CHUNK_BYTES)
+            sealed = _Hashed(stream, head)
+            size = None if size_bytes is None else sealed_size(head, size_bytes)
+            received = self._inner.receive(
+                _sealed_path(path), sealed.stream, modified_s, size_bytes=size
+            )
+        if received != Received(sealed.size_bytes, sealed.sha256):
+            raise StepFailed(
+                f"What arrived in {self.name} as {posixpath.basename(path)} is not what was "
+                f"sealed: {received.size_bytes:,} of {sealed.size_bytes:,} bytes, SHA-256 "
+                f"{received.sha256} instead of {sealed.sha256}.",
+                again=True,
+            )
+        kept = SealedFile(plain.size_bytes, plain.sha256, received.size_bytes, received.sha256)
+        self._arrived[path] = kept
+        return Received(kept.size_bytes, kept.sha256)
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder where there is none."""
+        self._inner.make_folder(path)
+
+    def free_bytes(self, folder: str) -> int | None:
+        """Return what fits into the file system of `folder`, or None where nobody can say."""
+        return self._inner.free_bytes(folder)
+
+    def rename(self, old: str, new: str) -> None:
+        """Put `old` in the place of `new` at once; what gets its final name is noted before."""
+        arrived = self._arrived.pop(old, None)
+        if arrived:
+            self._note(new, arrived)
+        if arrived and _is_secret(old):
+            self._inner.rename(_sealed_path(old), _sealed_path(new))
+            self._sealed_there.add(new)
+            self._inner.remove([new])  # from before it was sealed
+        elif not old.endswith(PARTIAL) and self.is_sealed(old):  # it becomes a mark
+            self._inner.rename(_sealed_path(old), new)
+        else:
+            self._inner.rename(old, new)
+            if new in self._sealed_there:  # from when it was sealed
+                self._inner.remove([_sealed_path(new)])
+                self._sealed_there.discard(new)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files; one that is not there is as good as removed."""
+        gone = []
+        for path in paths:
+            folder, name = posixpath.split(path)
+            if _is_secret(path):
+                gone.append(_sealed_path(path))
+            elif name.endswith(f".{REMOVING_ENDING}"):
+                seal = f"{folder}/{name.removesuffix(REMOVING_ENDING)}{SEAL_ENDING}"
+                gone += [seal, f"{seal}{PARTIAL}"]
+            gone.append(path)
+        self._inner.remove(gone)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._inner.close()
+
+    # What is noted beside a set
+
+    def _seals(self, paths: Iterable[str]) -> dict[str, Seal]:
+        """Return the seals of the sets that some files belong to, by `folder/runtag`."""
+        wanted: dict[str, set[str]] = {}
+        for path in paths:
+            self._sealed_there.add(path)
+            folder, name = posixpath.split(path)
+            wanted.setdefault(folder, set()).add(_runtag_of(name))
+        found: dict[str, Seal] = {}
+        for folder, runtags in wanted.items():
+            names = {f"{runtag}.{SEAL_ENDING}": runtag for runtag in sorted(runtags)}
+            told = self._inner.contents(folder, names)
+            found |= {f"{folder}/{names[name]}": Seal.read(each) for name, each in told.items()}
+        return found
+
+    def _seal(self, folder: str, runtag: str) -> Seal:
+        name = f"{runtag}.{SEAL_ENDING}"
+        return Seal.read(self._inner.contents(folder, [name]).get(name, b""))
+
+    def _as_plain(self, path: str, fact: FileFact, seals: Mapping[str, Seal]) -> FileFact:
+        """Return the fact of a sealed file with the size that it had before.
+
+        One of another size than was sealed keeps that, so that it is not what the manifest says.
+        """
+        folder, name = posixpath.split(path)
+        seal = seals.get(f"{folder}/{_runtag_of(name)}", Seal())
+        told = seal.files.get(name)
+        known = told and told.sealed_bytes == fact.size_bytes
+        return replace(fact, size_bytes=told.size_bytes) if told and known else fact
+
+    def _note(self, path: str, arrived: SealedFile) -> None:
+        """Write down what is sealed, before it gets its final name."""
+        folder, name = posixpath.split(path)
+        runtag = _runtag_of(name)
+        with self._noting:
+            seal = self._seal(folder, runtag)
+            if _is_manifest(path):
+                seal = replace(seal, manifest_sha256=arrived.sha256)
+            else:
+                seal = replace(seal, files={**seal.files, name: arrived})
+            content, file = seal.to_json(), f"{folder}/{runtag}.{SEAL_ENDING}"
+            source, now_s = io.BytesIO(content), time.time()
+            self._inner.receive(f"{file}{PARTIAL}", source, now_s, size_bytes=len(content))
+            self._inner.rename(f"{file}{PARTIAL}", file)
+
+
+def _kind_of(path: str) -> str:
+    """Return which file of a set a path is of, finished or partial; '' for any other."""
+    found = split_set_name(posixpath.basename(path).removesuffix(PARTIAL))
+    return found[1] if found else ""
+
+
+def _is_secret(path: str) -> bool:
+    return _kind_of(path) in SECRET
+
+
+def _is_manifest(path: str) -> bool:
+    return _kind_of(path) == "manifest"
+
+
+def _runtag_of(name: str) -> str:
+    found = split_set_name(name.removesuffix(PARTIAL))
+    return found[0] if found else ""
+
+
+def _sealed_path(path: str) -> str:
+    """Return where the sealed form of a file lies: `x.tar.age`, or `x.tar.age.partial`."""
+    if path.endswith(PARTIAL):
+        return f"{path.removesuffix(PARTIAL)}{SEALED}{PARTIAL}"
+    return f"{path}{SEALED}"
+
+
+def _plain_name(name: str) -> str:
+    """Return how others name a sealed file; '' for a name that is none's."""
+    partial = PARTIAL if name.endswith(PARTIAL) else ""
+    sealed = name.removesuffix(PARTIAL)
+    plain = f"{sealed.removesuffix(SEALED)}{partial}"
+    return plain if sealed.endswith(SEALED) and _is_secret(plain) else ""
+
+
+class _Hashed:
+    """A stream that is hashed and counted while it is read."""
+
+    def __init__(self, source: IO[bytes], head: bytes = b"") -> None:
+        self._source = source
+        self._head = head
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def stream(self) -> IO[bytes]:
+        """The stream itself."""
+        return cast("IO[bytes]", self)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of what was read."""
+        return self._digest.hexdigest()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, b"" at the end."""
+        content, self._head = self._head or self._source.read(size), b""
+        self._digest.update(content)
+        self.size_bytes += len(content)
+        return content

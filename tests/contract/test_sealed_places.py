@@ -1,0 +1,120 @@
+"""What lies sealed in a vault, of every kind: nothing plain, and all that a plain copy promises."""
+
+import hashlib
+import io
+import os
+import subprocess
+
+import pytest
+from test_places import BIG, MODIFIED_S, Copy, Source, tried, tried_once_connected
+
+from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.site import remove_set
+from iotstack_invoke.transfer import hash_there
+from iotstack_invoke.vaults.sealed import SealBroken, SealedPlace
+
+RUNTAG = "2026-11-23_1100"
+NAME = f"{RUNTAG}.general-backup.tar.gz"
+
+
+@pytest.fixture
+def key(tmp_path):
+    """A file with a key, and the public half of it."""
+    path = tmp_path / "key.txt"
+    words = ["age-keygen", "-o", path]
+    told = subprocess.run(words, check=True, capture_output=True, text=True).stderr
+    return str(path), told.split()[-1]
+
+
+@pytest.fixture
+def sealed(kind, key, tmp_path):
+    """A file of the Pi whose copy is sealed, and a place that can open it."""
+    identity, public = key
+    inner = kind.place.opened()._inner
+    kind.place = SealedPlace(inner, (public,))
+    (tmp_path / "pi").mkdir()
+    copy = Copy(Source(str(tmp_path / "pi")), kind, NAME)
+    copy.sealed = kind.raw / f"{NAME}.age"
+    copy.opener = SealedPlace(inner, (), identity)
+    copy.path = copy.target.absolute
+    return copy
+
+
+@pytest.mark.parametrize("size", [0, 65_536, len(BIG)])
+def test_what_is_sealed_is_what_comes_back(kind, sealed, key, size):
+    """Others see a file of the name, size and hash that was sent; nothing plain lies there."""
+    data = BIG[:size]
+    sealed.holds(data).send()
+    assert sorted(os.listdir(kind.raw)) == [f"{NAME}.age", f"{RUNTAG}.sealed.json"]
+    assert sealed.sealed.read_bytes().startswith(b"age-encryption.org/v1\n")
+    assert data[:1000] == b"" or data[:1000] not in sealed.sealed.read_bytes()
+    for place in (kind.place, sealed.opener):
+        (fact,) = place.look([sealed.path]).values()
+        assert (fact.size_bytes, fact.is_file) == (size, True)
+        assert fact.modified_s == MODIFIED_S or not kind.keeps_dates
+        ((name, listed),) = place.names(place.root).items()
+        assert (name, listed.size_bytes) == (NAME, size)
+        assert hash_there(place, sealed.path) == hashlib.sha256(data).hexdigest()
+    for start in (0, size // 2):
+        with sealed.opener.read(sealed.path, start) as stream:
+            assert stream.read() == data[start:]
+    with pytest.raises(StepFailed, match=r"is sealed.*--identity"), kind.place.read(sealed.path):
+        pass
+    words = ["age", "--decrypt", "--identity", key[0], sealed.sealed]
+    assert subprocess.run(words, check=True, capture_output=True).stdout == data
+    manifest = f"{kind.place.root}/{RUNTAG}.manifest.json"
+    kind.place.receive(f"{manifest}.partial", io.BytesIO(b"{}"), 0, size_bytes=2)
+    kind.place.rename(f"{manifest}.partial", manifest)
+    assert kind.place.is_signed(manifest)
+    remove_set(kind.place, kind.place.root, RUNTAG)
+    assert os.listdir(kind.raw) == []
+
+
+def test_what_is_cut_is_sealed_anew(kind, sealed):
+    """Half of it never has the name, and the next try needs nothing of the first."""
+    sealed.holds(BIG)
+    pi = sealed.scene.places["pi"]
+    pi.at_bytes, pi.act = 2_000_000, kind.cut
+    with pytest.raises(StepFailed) as failure:
+        tried_once_connected(kind, sealed.send)
+    assert failure.value.again
+    assert not sealed.sealed.exists()
+    tried(sealed.send)
+    with sealed.opener.read(sealed.path) as stream:
+        assert stream.read() == BIG
+
+
+def test_what_is_damaged_there_is_found(kind, sealed):
+    """Without a key by its hash or size, with one by reading; and it is never taken for a copy."""
+    sealed.holds(BIG).send()
+    good = sealed.sealed.read_bytes()
+    sealed.sealed.write_bytes(good[:3_000_000] + bytes([good[3_000_000] ^ 1]) + good[3_000_001:])
+    with pytest.raises(SealBroken, match="when it was sealed"):
+        hash_there(kind.place, sealed.path)
+    with pytest.raises(StepFailed, match="is damaged"), sealed.opener.read(sealed.path) as stream:
+        stream.read()
+    sealed.sealed.write_bytes(good[:-1])
+    if kind.looks_anew:
+        assert kind.place.names(kind.place.root)[NAME].size_bytes != len(BIG)
+    with pytest.raises(StepFailed, match="is damaged"):
+        hash_there(_Unhashed(sealed.opener), sealed.path)
+
+
+class _Unhashed:
+    """A place whose files are read to be hashed, piece by piece."""
+
+    def __init__(self, place):
+        self.read = place.read
+
+
+def test_a_full_disk_keeps_no_sealed_half(kind, sealed):
+    """What does not fit has no name, and is there when there is room."""
+    sealed.holds(BIG)
+    pi = sealed.scene.places["pi"]
+    pi.at_bytes, pi.act = 500_000, lambda: kind.fill(1_000_000)
+    with pytest.raises(StepFailed):
+        sealed.send()
+    assert not sealed.sealed.exists()
+    kind.make_room()
+    tried(sealed.send)
+    assert hash_there(kind.place, sealed.path) == hashlib.sha256(BIG).hexdigest()

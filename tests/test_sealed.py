@@ -1,0 +1,261 @@
+"""Copies sealed with age: backed up without the key, and of use only to whoever has it."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from iotstack_invoke.actions.key import sheet_lines
+from iotstack_invoke.errors import SettingsError, StepFailed, UsageError
+from iotstack_invoke.settings import Ssh, Vault, read_settings
+from iotstack_invoke.vaults.age import read_identity, sealed_size
+
+PART = "t1.general-backup.tar.gz"
+
+
+@pytest.fixture
+def pi(little_stack, tmp_path):
+    """A stack whose one vault is sealed; its key is elsewhere."""
+    if not shutil.which("age"):
+        if os.environ.get("CI") == "true":
+            pytest.fail("age is missing")
+        pytest.skip("age is not installed")
+    pi = little_stack
+    pi.usb, pi.key = tmp_path / "usb", tmp_path / "laptop/key.txt"
+    for each in (pi.usb, pi.key.parent):
+        each.mkdir()
+    told = pi.run(f"key new --identity {pi.key}")
+    assert told.returncode == 0, told.stderr
+    (pi.public,) = re.findall(r'recipients = \["(age1\w+)"\]', told.stdout)
+    pi.plain = pi.settings.read_text()
+    seal(pi, pi.public)
+    return pi
+
+
+def seal(pi, *keys):
+    """Let the vault be sealed for some keys, or plain for none."""
+    recipients = f"recipients = {json.dumps(keys)}\n" if keys else ""
+    vault = f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{pi.usb}"\n{recipients}'
+    pi.settings.write_text(pi.plain + vault)
+
+
+def done(pi, line, code=0):
+    """Run a task, and return all that it said."""
+    told = pi.run(line)
+    assert told.returncode == code, f"{told.stdout}{told.stderr}"
+    return told.stdout + told.stderr
+
+
+def with_key(pi, line):
+    return f"{line} --identity {pi.key}"
+
+
+def test_a_copy_is_sealed_and_restored(pi):
+    """No archive and no log lies there in plain; with the key all is as for a plain copy."""
+    assert done(pi, "backup --runtag t1") == ""
+    names = {"t1.manifest.json", "t1.sealed.json", f"{PART}.age", "t1.backup-log.txt.age"}
+    assert names <= {each.name for each in pi.usb.iterdir()}
+    assert not {PART, "t1.backup-log.txt"} & {each.name for each in pi.usb.iterdir()}
+    assert "complete   complete" in done(pi, "list")
+    assert "t1 in usb: complete, sealed" in done(pi, "show t1 --at usb")
+    shutil.rmtree(pi.folder / "backups")
+    flows = pi.folder / "volumes/nodered/flows.json"
+    flows.write_text("changed")
+    for task in ("restore --runtag t1 --yes", "rehearse --runtag t1"):
+        assert f"{PART} in usb is sealed. Name the file" in done(pi, task, 13)
+    assert "is all there" in done(pi, with_key(pi, "rehearse --runtag t1"))
+    done(pi, with_key(pi, "restore --runtag t1 --yes"))
+    assert flows.read_text() == "[]\n"
+    assert "flows.json" in done(pi, with_key(pi, "show t1 --files general"))
+
+
+def test_it_is_verified_with_and_without_the_key(pi):
+    """Without it the Pi proves that all is as it was sealed; with it all is read."""
+    done(pi, "backup --runtag t1")
+    assert "t1 in usb is good: what lies there is what was sealed" in done(pi, "verify --at usb")
+    assert "t1 in usb is good: read whole" in done(pi, with_key(pi, "verify --at usb"))
+    sealed = pi.usb / f"{PART}.age"
+    content = bytearray(sealed.read_bytes())
+    content[-1] ^= 1
+    sealed.write_bytes(content)
+    assert "when it was sealed" in done(pi, "verify --at usb", 1)
+    assert "is damaged: age says" in done(pi, with_key(pi, "verify --at usb"), 1)
+    assert "good: its hashes" not in done(pi, "sync", 0)
+    assert "is good" in done(pi, with_key(pi, "verify --at usb"))
+
+
+def test_a_changed_manifest_is_found(pi):
+    """It is plain, and its hash is beside it."""
+    done(pi, "backup --runtag t1")
+    manifest = pi.usb / "t1.manifest.json"
+    manifest.write_text(manifest.read_text().replace('"warnings": []', '"warnings": [ ]'))
+    found = "The manifest is not the one that the set was sealed with"
+    assert found in done(pi, "verify --at usb", 1)
+
+
+def test_another_key_opens_nothing(pi):
+    """And nothing of the stack is touched; a key is never replaced by a new one."""
+    done(pi, "backup --runtag t1")
+    other = pi.key.with_name("other.txt")
+    done(pi, f"key new --identity {other}")
+    assert "is there already" in done(pi, f"key new --identity {other}", 13)
+    for task in ("key check", "verify --at usb", "restore --runtag t1 --yes"):
+        assert "sealed for other keys" in done(pi, f"{task} --identity {other}", 1)
+    assert "opens all of t1 (general)" in done(pi, with_key(pi, "key check"))
+    assert "is sealed" in done(pi, "show t1 --at usb --files general", 1)
+    assert "no secret key in this file" in done(pi, f"key check --identity {pi.settings}", 2)
+    assert "No such file" in done(pi, f"key check --identity {pi.key}.none", 2)
+    seal(pi, pi.public, re.search(r"age1\w+", other.read_text())[0])
+    done(pi, "backup --runtag t2")
+    for key in (pi.key, other):
+        assert "opens all of t2" in done(pi, f"key check --identity {key}")
+
+
+def test_what_was_plain_stays_of_use_and_the_other_way_round(pi):
+    """Recipients say what is written from now on; all that lies there is read as it lies."""
+    seal(pi)
+    done(pi, "backup --runtag t1")
+    seal(pi, pi.public)
+    done(pi, "backup --runtag t2")
+    assert done(pi, "sync").count("usb") == 1
+    assert (pi.usb / PART).exists()
+    assert "t1 in usb is good: read whole" in done(pi, "verify --runtag t1 --at usb")
+    done(pi, "backup --runtag t1 --force")
+    assert not (pi.usb / PART).exists()
+    assert (pi.usb / f"{PART}.age").exists()
+    seal(pi)
+    assert "usb: the key opens" in done(pi, with_key(pi, "key check"))
+    done(pi, "backup --runtag t1 --force")
+    assert (pi.usb / PART).exists()
+    assert not (pi.usb / f"{PART}.age").exists()
+    done(pi, "restore --runtag t1 --from usb --yes")
+    done(pi, "prune --at usb --keep 1")
+    assert {each.name.partition(".")[0] for each in pi.usb.iterdir()} == {"t1"}
+
+
+def test_secrets_are_no_words_of_a_command(pi, monkeypatch):
+    """Whoever looks at the processes sees public keys only, and no plain file is ever there."""
+    log = pi.tools / "log"
+    pi.tool("age", f'echo "$@" >> {log}; exec {shutil.which("age")} "$@"')
+    done(pi, "backup --runtag t1")
+    done(pi, with_key(pi, "verify --at usb"))
+    words = log.read_text()
+    assert f"--recipient {pi.public}" in words
+    assert "--decrypt --identity /dev/fd/" in words
+    secret = re.search(r"AGE-SECRET-KEY-\w+", pi.key.read_text())[0]
+    assert secret not in words
+    assert pi.key.stat().st_mode & 0o777 == 0o600
+    assert (pi.key.parent / "key.txt.sheet.txt").stat().st_mode & 0o777 == 0o600
+
+
+def test_age_that_fails_or_is_missing_costs_the_copy_alone(pi):
+    """The backup is whole here, and the vault is named; doctor says what mends it."""
+    pi.tool("age", "head -c 100 >/dev/null; echo 'age: error: no luck' >&2; exit 1")
+    assert "age does not seal: no luck" in done(pi, "backup --runtag t1", 3)
+    assert not [each for each in pi.usb.iterdir() if each.name.startswith(PART)]
+    assert "FAIL  vault usb seal" in done(pi, "doctor", 1)
+    (pi.tools / "age").unlink()
+    assert done(pi, "backup --runtag t1") == ""
+    assert "ok    vault usb seal: copies are sealed for 1 key" in done(pi, "doctor")
+
+
+def test_the_sheet_restores_without_us(pi, tmp_path):
+    """Its commands, pasted, give the archives back, which tar reads."""
+    done(pi, "backup --runtag t1")
+    done(pi, with_key(pi, "key sheet"))
+    sheet = (pi.key.parent / "key.txt.sheet.txt").read_text()
+    lines = [line.strip() for line in sheet.splitlines()]
+    (fetch,) = (each.partition("usb: ")[2] for each in lines if each.startswith("usb: "))
+    start = next(number for number, line in enumerate(lines) if line.startswith("for sealed"))
+    script = "\n".join((fetch, *lines[start : start + 3])).replace("2026-11-23_1100", "t1")
+    away = tmp_path / "away"
+    away.mkdir()
+    (away / "key.txt").write_text(next(each for each in lines if each.startswith("AGE-SECRET")))
+    subprocess.run(["bash", "-ec", script], cwd=away, check=True)
+    assert (away / PART).read_bytes() == (pi.folder / "backups" / PART).read_bytes()
+
+
+def test_the_sheet_names_each_vault():
+    """As what a person would type to fetch from it."""
+    vaults = (
+        Vault("nas", "a b", Ssh("nas", "wash", 2222), by_host=True),
+        Vault("cloud", "dropbox:x", remote="dropbox:"),
+    )
+    text = "\n".join(sheet_lines(vaults, "/k", "ssh key"))
+    assert "nas: scp -P 2222 'wash@nas:a b/HOSTNAME'/2026-11-23_1100.* ." in text
+    assert "cloud: rclone copy dropbox:x . --include '2026-11-23_1100.*'" in text
+    assert "the key is the file /k" in text
+
+
+@pytest.mark.parametrize("answer", ["geheim", "falsch"])
+def test_a_key_under_a_passphrase_is_asked_for(pi, tmp_path, answer):
+    """Once, at the terminal; without one, and with a wrong answer, it is said so."""
+    locked = tmp_path / "laptop/locked.age"
+    typed(["age", "--passphrase", "--output", str(locked), str(pi.key)], "geheim", "geheim")
+    done(pi, "backup --runtag t1")
+    assert "nobody is there to type it" in done(pi, f"key check --identity {locked}", 1)
+    words = pi.words(f"key check --identity {locked}")
+    code, said = typed(words, answer, env=pi.environment)
+    assert ("the key opens" in said) == (code == 0) == (answer == "geheim"), said
+    assert ("was not opened" in said) == (answer == "falsch"), said
+
+
+def typed(words, *answers, env=None):
+    """Run a program at a terminal, give an answer to each question; return its code and words."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execvpe(words[0], words, env or os.environ)  # noqa: S606
+    said, left = b"", list(answers)
+    while True:
+        try:
+            piece = os.read(terminal, 1000)
+        except OSError:
+            break
+        if not piece:
+            break
+        said += piece
+        if left and said.rstrip().endswith(b":"):
+            os.write(terminal, f"{left.pop(0)}\n".encode())
+            said += b"\n."
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode()
+
+
+def test_wrong_keys_are_named_in_the_settings():
+    """A secret one is never repeated."""
+    secret = "AGE-SECRET-KEY-1ABC"
+    for wrong, told in (
+        ([], "seals for nobody"),
+        (["age2x"], "must be a public key"),
+        ([3], "must be a public key"),
+        ([secret], "holds a SECRET key"),
+    ):
+        vault = {"name": "usb", "kind": "folder", "folder": "/usb", "recipients": wrong}
+        with pytest.raises(SettingsError, match=told) as failure:
+            read_settings({"vaults": [vault]}, "hosts.toml")
+        assert secret not in str(failure.value)
+    vault["recipients"] = ["age1x", "ssh-ed25519 AAAA me@laptop"]
+    (read,) = read_settings({"vaults": [vault]}, "").vaults
+    assert read.recipients == tuple(vault["recipients"])
+
+
+def test_a_file_that_is_no_key_is_refused(tmp_path):
+    """One that is too large as well: it goes through a pipe at once."""
+    path = tmp_path / "key"
+    path.write_bytes(b"AGE-SECRET-KEY-" + b"1" * 20_000)
+    with pytest.raises(UsageError, match="too large"):
+        read_identity(str(path))
+    with pytest.raises((UsageError, StepFailed), match="No such file"):
+        read_identity(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 200_000])
+def test_the_size_of_what_is_sealed_is_known_beforehand(pi, tmp_path, size):
+    """A cloud wants to be told before the first byte: it is what age makes in the end."""
+    for keys in ([pi.public], [pi.public] * 3):
+        words = ["age", *(word for each in keys for word in ("--recipient", each))]
+        sealed = subprocess.run(words, input=b"x" * size, check=True, capture_output=True).stdout
+        assert sealed_size(sealed[:65_536], size) == len(sealed)
