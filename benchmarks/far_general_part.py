@@ -18,25 +18,13 @@ sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, f"{os.path.dirname(__file__)}/../tests")
 import corpus
 import pairs
+from scene import Scene
 from sshd import Sshd
 
 from iotstack_invoke.login import Login
 from iotstack_invoke.remote import SshHost
 from iotstack_invoke.services.archive import PackStack, tar_words
 from iotstack_invoke.steps import File
-
-
-class Scene:
-    """What a step needs of the engine, and no more."""
-
-    def __init__(self, host):
-        self._host = host
-
-    def host(self, _role):
-        return self._host
-
-    def __getattr__(self, _name):
-        return lambda *_words, **_facts: None
 
 
 def main():

@@ -13,23 +13,11 @@ import tempfile
 sys.path.insert(0, os.path.dirname(__file__))
 import corpus
 import pairs
+from scene import Scene
 
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.archive import PackStack, tar_words
 from iotstack_invoke.steps import File
-
-
-class Scene:
-    """What a step needs of the engine, and no more."""
-
-    def __init__(self, folder):
-        self._host = LocalHost(folder)
-
-    def host(self, _role):
-        return self._host
-
-    def __getattr__(self, _name):
-        return lambda *_words, **_facts: None
 
 
 def main():
@@ -42,7 +30,7 @@ def main():
         step = PackStack(output, tar_words((), folder), members, 3600)
         seed = ("tar", "-czf", f"{top}/seed.tar.gz", "-C", folder, *members)
         pairs.compare(
-            ("ours", lambda: step.do(Scene(folder))),
+            ("ours", lambda: step.do(Scene(LocalHost(folder)))),
             ("tar -czf", lambda: subprocess.run(seed, check=True)),
         )
         size = os.path.getsize(output.partial) / os.path.getsize(f"{top}/seed.tar.gz")

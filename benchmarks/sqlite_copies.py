@@ -19,6 +19,7 @@ import time
 sys.path.insert(0, os.path.dirname(__file__))
 import corpus
 import pairs
+from scene import Scene
 
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.archive import PackStack, tar_words
@@ -37,22 +38,6 @@ while True:
     print(begun, ended - begun, flush=True)
     time.sleep(0.05)
 """
-
-
-class Scene:
-    """What a step needs of the engine, and no more."""
-
-    def __init__(self, folder):
-        self._host = LocalHost(folder)
-
-    def host(self, _role):
-        return self._host
-
-    def warn(self, text):
-        raise AssertionError(text)
-
-    def __getattr__(self, _name):
-        return lambda *_words, **_facts: None
 
 
 def make(path, megabytes, mode):
@@ -78,12 +63,15 @@ def cost(top, folder, members):
 
     def with_copies():
         for step in steps:
-            step.do(Scene(folder))
+            step.do(Scene(LocalHost(folder)))
         steps[0].undo(LocalHost(folder))
 
     walls = []
     for each in range(ROUNDS + 1):
-        pair = [pairs.measure(act)[0] for act in (lambda: plain.do(Scene(folder)), with_copies)]
+        pair = [
+            pairs.measure(act)[0]
+            for act in (lambda: plain.do(Scene(LocalHost(folder))), with_copies)
+        ]
         if each:  # the first is for the caches
             walls.append(pair)
     medians = [statistics.median(pair[way] for pair in walls) for way in (0, 1)]
@@ -100,7 +88,7 @@ def stall(folder, path):
     try:
         time.sleep(2)
         begun = time.monotonic()
-        step.do(Scene(folder))
+        step.do(Scene(LocalHost(folder)))
         took = time.monotonic() - begun
         time.sleep(1)
     finally:

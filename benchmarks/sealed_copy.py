@@ -1,0 +1,47 @@
+"""A copy that is sealed on its way into a folder, against a plain one, and what age takes alone.
+
+    python benchmarks/sealed_copy.py [MEGABYTES]
+
+Each copy is synced, read back and hashed.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(__file__))
+import pairs
+from scene import Scene
+
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.settings import Vault
+from iotstack_invoke.steps import File
+from iotstack_invoke.transfer import Send
+from iotstack_invoke.vaults import vault_place
+
+NAME = "2026-11-23_1100.general-backup.tar.gz"
+
+
+def main():
+    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    words = ["age-keygen"]
+    public = subprocess.run(words, check=True, capture_output=True, text=True).stderr.split()[-1]
+    with tempfile.TemporaryDirectory(prefix="iotstack-bench-") as top:
+        with open(f"{top}/{NAME}", "wb") as stream:
+            stream.writelines(os.urandom(1 << 20) for _ in range(megabytes))
+        send = Send(File("pi", NAME, top), File("usb", NAME, f"{top}/usb"))
+        os.mkdir(f"{top}/usb")
+
+        def copy(recipients):
+            place = vault_place(Vault("usb", f"{top}/usb", recipients=recipients))
+            return lambda: send.do(Scene(LocalHost(top), usb=place))
+
+        age = ["age", "-r", public, "-o", f"{top}/alone.age", f"{top}/{NAME}"]
+        alone = ("age alone", lambda: subprocess.run(age, check=True))
+        sealed = ("sealed copy", copy((public,)))
+        pairs.compare(sealed, ("plain copy", copy(())))
+        pairs.compare(sealed, alone)
+
+
+main()
