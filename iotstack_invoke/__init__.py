@@ -10,7 +10,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
     plan  journal  runner                  what runs and why; what to undo; Invoke, mended
     services/influx_log, _meta, _shard,    InfluxDB's words, its catalogue, its files; what a dump
     _check; sql_dump                       must hold; what a dump of SQL must hold
-    hosts  login  sftp  sftp_place         this machine; others, with a shell or SFTP alone;
+    hosts  login  sftp  sftp_place  hashes this machine; others, with a shell or SFTP alone;
     remote  vaults  targets  transfer      where copies live, plain or sealed; what a restore is
     checks                                 made to; copies between them; what verifications found
     services/archive, compose, influx      the steps of each part; members: what an archive holds;

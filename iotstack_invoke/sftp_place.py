@@ -6,16 +6,16 @@ Imported only where such a machine is used, through remote.py. How SFTP is spoke
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, cast
 
 import paramiko
 from paramiko import SSHException
 
 from .errors import StepFailed, Unreachable
-from .hosts import CHUNK_BYTES, PRIVATE, read_chunk
+from .hashes import HashedStream
+from .hosts import PRIVATE, read_chunk
 from .login import Login, closed, why_it_broke
 from .sftp import SftpSession, encoded
 from .steps import FileFact, Received, fact_of
@@ -120,12 +120,8 @@ class SftpPlace:
                     raise self._refused(sftp, path) from error
                 raise
             sftp.utime(encoded(path), (modified_s, modified_s))
-            digest, size = hashlib.sha256(), 0
             with sftp.open_to_read(path) as arrived:
-                while chunk := arrived.read(CHUNK_BYTES):
-                    digest.update(chunk)
-                    size += len(chunk)
-        return Received(size, digest.hexdigest())
+                return HashedStream(cast("IO[bytes]", arrived)).drain()
 
     @staticmethod
     def _write(sftp: SftpSession, path: str, source: IO[bytes], start: int) -> None:

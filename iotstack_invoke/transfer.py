@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from dataclasses import dataclass
 from typing import IO, cast
 
 from .errors import StepFailed
-from .hosts import read_chunk
+from .hashes import HashedStream
+from .hosts import CHUNK_BYTES
 from .manifest import Manifest, read_manifest
 from .rules import KINDS
 from .steps import Command, File, FileFact, Host, Place, Record, Scene
@@ -34,11 +34,8 @@ def hash_there(place: Place, path: str) -> str:
     if hasattr(place, "hash_of"):
         return str(place.hash_of(path))
     if not can_hash(place):
-        digest = hashlib.sha256()
         with place.read(path) as stream:
-            while chunk := read_chunk(stream):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return HashedStream(stream).drain().sha256
     command = Command(("sh", "-c", HASH, "sh", path), limit_s=HASH_LIMIT_S)
     told = cast("Host", place).run(command).out.split(" ")[0].strip()
     if len(told) != HASH_DIGITS:
@@ -111,15 +108,15 @@ class Send:
         scene.expect(fact.size_bytes)
         scene.moved(start)
         with source.read(self.source.absolute, start) as stream:
-            counted = _Counted(stream, scene, start)
+            counted = _Shown(stream, scene)
             received = target.receive(
                 self.target.partial,
-                counted,  # type: ignore[arg-type]
+                counted.stream,
                 fact.modified_s,
                 start,
                 fact.size_bytes - start,
             )
-        sent = known if start else counted.digest.hexdigest()
+        sent = known if start else counted.sha256
         if start and received.sha256 != known:
             target.remove([self.target.partial])
             raise StepFailed(
@@ -135,10 +132,10 @@ class Send:
                 f"{self.source.absolute} is no longer what was written: its SHA-256 is {sent}, "
                 f"and was {known}. {advice}"
             )
-        if received.size_bytes != counted.size_bytes or received.sha256 != sent:
+        if received.size_bytes != start + counted.size_bytes or received.sha256 != sent:
             raise StepFailed(
                 f"What arrived on {target.name} as {self.target.partial} is not what was sent "
-                f"({received.size_bytes:,} of {counted.size_bytes:,} bytes, SHA-256 "
+                f"({received.size_bytes:,} of {start + counted.size_bytes:,} bytes, SHA-256 "
                 f"{received.sha256} instead of {sent}).",
                 again=True,
             )
@@ -245,18 +242,14 @@ class CheckHash:
             )
 
 
-class _Counted:
-    """A stream that is hashed and counted while it is read, from `start` on."""
+class _Shown(HashedStream):
+    """A hashed stream whose progress is shown."""
 
-    def __init__(self, source: IO[bytes], scene: Scene, start: int) -> None:
-        self.source = source
-        self.scene = scene
-        self.digest = hashlib.sha256()
-        self.size_bytes = start
+    def __init__(self, source: IO[bytes], scene: Scene) -> None:
+        super().__init__(source)
+        self._scene = scene
 
-    def read(self, size: int = -1) -> bytes:
-        data = self.source.read(size)
-        self.digest.update(data)
-        self.size_bytes += len(data)
-        self.scene.moved(len(data))
-        return data
+    def read(self, size: int = CHUNK_BYTES) -> bytes:
+        content = super().read(size)
+        self._scene.moved(len(content))
+        return content

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from ..gzips import Content, Damaged
-from ..hosts import CHUNK_BYTES, read_chunk
+from ..hashes import HashedStream
+from ..hosts import CHUNK_BYTES
 from ..steps import Place
 from .influx2_check import Influx2Check, Influx2Report
 from .influx_check import DumpCheck, DumpReport
@@ -147,7 +148,7 @@ def read_whole(place: Place, path: str, kind: str) -> Reading:
     dump = None
     reports: dict[str, SqlReport] = {}
     with place.read(path) as stream:
-        hashed = _Hashed(stream)
+        hashed = HashedStream(stream)
         try:
             if kind == "influx":
                 with ExitStack() as opened:
@@ -165,8 +166,7 @@ def read_whole(place: Place, path: str, kind: str) -> Reading:
         except Damaged as damage:
             problems = [f"{damage}."]
         hashed.drain()  # a line that broke is told at the end of the stream: it is no damage
-    sha256 = hashed.digest.hexdigest()
-    return Reading(hashed.size_bytes, sha256, tuple(problems), dump, reports)
+    return Reading(hashed.size_bytes, hashed.sha256, tuple(problems), dump, reports)
 
 
 def read_influx2(stream: Any) -> Influx2Report:
@@ -290,24 +290,3 @@ class _Slice(io.RawIOBase):
         view[: len(data)] = data
         self._left -= len(data)
         return len(data)
-
-
-class _Hashed:
-    """A stream that is hashed and counted while it is read."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        self.source = source
-        self.digest = hashlib.sha256()
-        self.size_bytes = 0
-
-    def read(self, size: int = CHUNK_BYTES) -> bytes:
-        data = self.source.read(size)
-        self.digest.update(data)
-        self.size_bytes += len(data)
-        return data
-
-    def drain(self) -> None:
-        """Read what is left."""
-        while chunk := read_chunk(self.source):
-            self.digest.update(chunk)
-            self.size_bytes += len(chunk)

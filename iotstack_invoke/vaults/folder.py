@@ -7,7 +7,6 @@ not there. Not for: other machines (remote.py).
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from typing import IO, TypeVar
 
 from ..errors import StepFailed, Unreachable
+from ..hashes import HashedStream
 from ..hosts import LocalHost, read_chunk, within
 from ..settings import Vault
 from ..steps import FileFact, Received
@@ -90,14 +90,10 @@ class FolderPlace(LocalHost):
             while chunk := read_chunk(source):
                 target.write(chunk)
         os.utime(path, (modified_s, modified_s))
-        digest, size = hashlib.sha256(), 0
         with self.read(path) as arrived:
             if hasattr(os, "posix_fadvise"):  # a Mac has none
                 os.posix_fadvise(arrived.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            while chunk := read_chunk(arrived):
-                digest.update(chunk)
-                size += len(chunk)
-        return Received(size, digest.hexdigest())
+            return HashedStream(arrived).drain()
 
     def _answered(self, ask: Callable[[], Answer]) -> Answer:
         try:

@@ -9,7 +9,6 @@ Exit codes: https://rclone.org/docs/#exit-code. Known to do with rclone 1.60.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import re
@@ -24,7 +23,8 @@ from typing import IO, Any
 
 from .. import children
 from ..errors import Interrupted, StepFailed, Unreachable
-from ..hosts import CHUNK_BYTES, LocalHost, piped, read_chunk
+from ..hashes import HashedStream
+from ..hosts import LocalHost, piped, read_chunk
 from ..steps import FileFact, Received
 from .marks import claim_by_marks
 
@@ -229,12 +229,8 @@ class RclonePlace:
             sha256 = (told.get("Hashes") or {}).get("sha256")
             if sha256:
                 return Received(told["Size"], sha256)
-        digest, size = hashlib.sha256(), 0
         with self.read(path) as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
-        return Received(size, digest.hexdigest())
+            return HashedStream(stream).drain()
 
     @cached_property
     def _features(self) -> dict[str, Any]:

@@ -15,9 +15,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from ..errors import StepFailed
+from ..hashes import HashedStream
 from ..hosts import CHUNK_BYTES
 from ..manifest import REMOVING_ENDING
 from ..rules import PARTS, split_set_name
@@ -208,19 +209,19 @@ class SealedPlace:
         """
         if not self._recipients or not (_is_secret(path) or _is_manifest(path)):
             return self._inner.receive(path, source, modified_s, start, size_bytes)
-        plain = _Hashed(source)
+        plain = HashedStream(source)
         if _is_manifest(path):
             received = self._inner.receive(path, plain.stream, modified_s, start, size_bytes)
             self._arrived[path] = SealedFile(plain.size_bytes, plain.sha256, 0, "")
             return received
         with sealing(self._recipients, plain.stream) as stream:
             head = stream.read(CHUNK_BYTES)
-            sealed = _Hashed(stream, head)
+            sealed = HashedStream(stream, head)
             size = None if size_bytes is None else sealed_size(head, size_bytes)
             received = self._inner.receive(
                 _sealed_path(path), sealed.stream, modified_s, size_bytes=size
             )
-        if received != Received(sealed.size_bytes, sealed.sha256):
+        if received != sealed.received:
             raise StepFailed(
                 f"What arrived in {self.name} as {posixpath.basename(path)} is not what was "
                 f"sealed: {received.size_bytes:,} of {sealed.size_bytes:,} bytes, SHA-256 "
@@ -352,30 +353,3 @@ def _plain_name(name: str) -> str:
     sealed = name.removesuffix(PARTIAL)
     plain = f"{sealed.removesuffix(SEALED)}{partial}"
     return plain if sealed.endswith(SEALED) and _is_secret(plain) else ""
-
-
-class _Hashed:
-    """A stream that is hashed and counted while it is read."""
-
-    def __init__(self, source: IO[bytes], head: bytes = b"") -> None:
-        self._source = source
-        self._head = head
-        self._digest = hashlib.sha256()
-        self.size_bytes = 0
-
-    @property
-    def stream(self) -> IO[bytes]:
-        """The stream itself."""
-        return cast("IO[bytes]", self)
-
-    @property
-    def sha256(self) -> str:
-        """The hash of what was read."""
-        return self._digest.hexdigest()
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next bytes, b"" at the end."""
-        content, self._head = self._head or self._source.read(size), b""
-        self._digest.update(content)
-        self.size_bytes += len(content)
-        return content
