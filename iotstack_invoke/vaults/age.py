@@ -29,10 +29,10 @@ TAG_BYTES = 16
 """A sealed file: header, nonce, then 64 KiB pieces with a tag each (age-encryption.org/v1)."""
 MAC = re.compile(rb"\n--- [^\n]+\n")
 """The last line of a header."""
-HEADER_LIMIT_BYTES = 1 << 20
 IDENTITY_LIMIT_BYTES = 1 << 14
 """What a pipe takes at once, whatever the system."""
 UNDER_PASSPHRASE = (b"age-encryption.org/v1", b"-----BEGIN AGE ENCRYPTED FILE-----")
+SECRETS = (b"AGE-SECRET-KEY-", b"AGE-PLUGIN-", b"PRIVATE KEY")
 OTHER_KEYS = re.compile("no identity matched")
 DAMAGED = re.compile("failed to (decrypt and authenticate|read header)|unexpected EOF")
 PREFIX = re.compile(r"^age: (error: )?")
@@ -47,7 +47,8 @@ def sealing(recipients: Iterable[str], source: IO[bytes]) -> Iterator[IO[bytes]]
     words = (AGE, "--encrypt", *(word for each in recipients for word in ("--recipient", each)))
 
     def failure(said: str) -> StepFailed:
-        return StepFailed(f"age does not seal: {said}. Correct `recipients` in hosts.toml.")
+        advice = " Correct `recipients` in hosts.toml." if "recipient" in said else ""
+        return StepFailed(f"age does not seal: {said}.{advice}")
 
     with _through(words, source, failure) as stream:
         yield stream
@@ -102,11 +103,7 @@ def read_identity(path: str) -> bytes:
         raise UsageError(f"--identity {path}: {error.strerror}.") from error
     if content.startswith(UNDER_PASSPHRASE):
         content = _without_passphrase(path)
-    if (
-        b"AGE-SECRET-KEY-" not in content
-        and b"AGE-PLUGIN-" not in content
-        and (b"PRIVATE KEY" not in content)
-    ):
+    if not any(each in content for each in SECRETS):
         raise UsageError(f"--identity {path}: there is no secret key in this file.")
     if len(content) > IDENTITY_LIMIT_BYTES:
         raise UsageError(f"--identity {path}: it is too large for a file with a key.")

@@ -349,6 +349,8 @@ def _sealed_path(path: str) -> str:
 
 def _plain_name(name: str) -> str:
     """Return how others name a sealed file; '' for a name that is none's."""
+    if SEALED not in name:  # of ten thousand files nobody wants to know more
+        return ""
     partial = PARTIAL if name.endswith(PARTIAL) else ""
     sealed = name.removesuffix(PARTIAL)
     plain = f"{sealed.removesuffix(SEALED)}{partial}"
