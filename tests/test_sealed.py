@@ -13,6 +13,7 @@ from iotstack_invoke.actions.key import sheet_lines
 from iotstack_invoke.errors import SettingsError, StepFailed, UsageError
 from iotstack_invoke.settings import Ssh, Vault, read_settings
 from iotstack_invoke.vaults.age import read_identity, sealed_size
+from iotstack_invoke.vaults.sealed import Seal, SealedFile
 
 PART = "t1.general-backup.tar.gz"
 
@@ -250,6 +251,25 @@ def test_a_file_that_is_no_key_is_refused(tmp_path):
         read_identity(str(path))
     with pytest.raises((UsageError, StepFailed), match="No such file"):
         read_identity(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[" * 100_000,
+        b'{"format": "iotstack-invoke seal 1", "files": []}',
+        b'{"format": "iotstack-invoke seal 1", "manifest_sha256": "a", "files": {"x": {"y": 1}}}',
+        Seal({"x": SealedFile(1, "a", 2, "b")}).to_json().replace(b"2", b"null"),
+        Seal({"x": SealedFile(1, "a", 2, "b")}).to_json().replace(b'"b"', b"[]"),
+    ],
+)
+def test_a_seal_that_is_none_of_ours_says_nothing(content):
+    """Then what lies there is not as it was sealed, and is sent anew; nothing crashes."""
+    assert Seal.read(content) == Seal()
+    good = Seal({"x": SealedFile(1, "a", 2, "b")}, "c")
+    assert Seal.read(good.to_json()) == good
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 200_000])

@@ -47,6 +47,12 @@ class SealedFile:
     sealed_bytes: int
     sealed_sha256: str
 
+    def __post_init__(self) -> None:
+        """Raise TypeError for what no program of ours wrote."""
+        sizes, hashes = (self.size_bytes, self.sealed_bytes), (self.sha256, self.sealed_sha256)
+        if not (all(type(each) is int for each in sizes) and all(map(str.isalnum, hashes))):
+            raise TypeError(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Seal:
@@ -58,7 +64,7 @@ class Seal:
     @classmethod
     def read(cls, content: bytes) -> Seal:
         """Return what a file holds; of one that cannot be read, nothing."""
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             told = json.loads(content)
             if told["format"] == FORMAT:
                 files = {name: SealedFile(**each) for name, each in told["files"].items()}
@@ -212,7 +218,8 @@ class SealedPlace:
         plain = HashedStream(source)
         if _is_manifest(path):
             received = self._inner.receive(path, plain.stream, modified_s, start, size_bytes)
-            self._arrived[path] = SealedFile(plain.size_bytes, plain.sha256, 0, "")
+            facts = (plain.size_bytes, plain.sha256)
+            self._arrived[path] = SealedFile(*facts, *facts)
             return received
         with sealing(self._recipients, plain.stream) as stream:
             head = stream.read(CHUNK_BYTES)
