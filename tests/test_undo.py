@@ -72,8 +72,8 @@ def test_names_go_on_in_order_whatever_the_clock(target):
 
 
 KILLING_MV = """/bin/mv "$@"; code=$?
-case "$*" in *volumes/nodered*) rm "$0"; until [ -s PID ]; do sleep 0.05; done
-kill -9 "$(cat PID)" "$PPID" ;; esac
+case "$*" in *volumes/nodered*) rm "$0"; until [ -s FILE ]; do sleep 0.05; done
+kill -9 "$(cat FILE)" "$PPID" ;; esac
 exit $code"""
 
 
@@ -93,7 +93,7 @@ def restored_once(stack):
 def killed_amid_the_swap(stack):
     """Let a restore of t1 die when the live folder is moved away; return its log."""
     pid = stack.tools / "pid"
-    stack.tool("mv", KILLING_MV.replace("PID", str(pid)))
+    stack.tool("mv", KILLING_MV.replace("FILE", str(pid)))
     process = stack.start("restore --runtag t1 --from here --yes")
     pid.write_text(str(process.pid))
     process.communicate(timeout=60)

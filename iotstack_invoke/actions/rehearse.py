@@ -17,6 +17,7 @@ from ..engine import Run, RunResult, signals_raised
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, UsageError
 from ..hosts import LocalHost, locked
 from ..journal import Journal
+from ..log import state_folder
 from ..manifest import Manifest, utc_text
 from ..plan import decide, resolve
 from ..report import Report, duration_text, size_text
@@ -77,9 +78,8 @@ def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
 @contextlib.contextmanager
 def _scratch_folder(site: Site) -> Iterator[str]:
     """Yield an empty folder beside the stack, or among a laptop's state; removed at the end."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     stack = site.settings.stack.folder
-    base = f"{stack}/{RESTORE}" if os.path.isdir(stack) else f"{state}/iotstack"
+    base = f"{stack}/{RESTORE}" if os.path.isdir(stack) else state_folder()
     host = LocalHost(base)
     as_root = root_words(host, "this machine", sudo=site.settings.stack.sudo)
     os.makedirs(base, mode=0o700, exist_ok=True)

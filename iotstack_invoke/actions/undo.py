@@ -11,7 +11,7 @@ from ..engine import signals_raised
 from ..errors import ExitCode, NotFound
 from ..hosts import LocalHost
 from ..journal import Journal
-from ..log import RunLog
+from ..log import RunLog, state_folder
 from ..report import Report
 from ..rulebooks.restore import RESTORE, undoable
 from ..services.stack import UseStage, wait_for_orphans
@@ -38,7 +38,7 @@ def log_folder(settings: Settings, host: Host) -> str:
     """Return where the logs of restores lie: beside the backups, or among a laptop's state."""
     if isinstance(host, LocalHost):
         return f"{settings.stack.folder}/backups"
-    return os.path.expanduser("~/.local/state/iotstack")
+    return state_folder()
 
 
 def recover(
