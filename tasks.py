@@ -21,7 +21,7 @@ namespace.configure({"iotstack": {"checkout": HERE}})
         "at-once": "How many files of tests run side by side; each has a stand of its own.",
     },
 )
-def test(context: Context, live: bool = True, long: bool = False, at_once: int = 2) -> None:  # noqa: PT028 - a task
+def test(context: Context, live: bool = True, long: bool = False, at_once: int = 3) -> None:  # noqa: PT028 - a task
     """Run the tests; those on the stand need root, and are skipped without it."""
     left_out = [mark for mark, wanted in (("live", live), ("long", long)) if not wanted]
     chosen = f"-m 'not {' and not '.join(left_out)}'" if left_out else ""

@@ -28,6 +28,13 @@ from iotstack_invoke.services.sqlite_copy import pattern_of
 from iotstack_invoke.settings import load_settings
 from iotstack_invoke.site import Site
 
+MODES = [
+    "DELETE",
+    pytest.param("TRUNCATE", marks=pytest.mark.long),
+    pytest.param("PERSIST", marks=pytest.mark.long),
+    "WAL",
+]
+
 # Commits a row at a time, and says the number of each when it is committed.
 WRITER = """
 import sqlite3, sys, time
@@ -152,7 +159,7 @@ def written(path, mode, pause=0.0, how="stays"):
         said.close()
 
 
-@pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "PERSIST", "WAL"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("pause", "how"), [(0.0, "stays"), (0.2, "stays"), (0.0, "opens")])
 def test_a_database_that_is_written_is_copied_whole(stack, mode, pause, how):
     """Each copy passes SQLite's full check and has every row that was committed before it began."""
@@ -232,7 +239,7 @@ def test_the_wal_of_a_killed_program_is_in_the_copy(stack, lost):
     assert rows_of(stack / COPIES / "volumes/killed.db") == 2000
 
 
-@pytest.mark.parametrize("mode", ["DELETE", "PERSIST", "TRUNCATE", "WAL"])
+@pytest.mark.parametrize("mode", MODES)
 def test_nothing_is_left_beside_a_database_that_nobody_has_open(stack, mode):
     """No -wal, -shm or date tells afterwards that there was a copy."""
     path = make(stack / "volumes/still.db", mode=mode)

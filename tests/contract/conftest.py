@@ -5,7 +5,7 @@ from kinds import KINDS
 from rclone_kinds import KINDS as CLOUDS
 
 EVERY = {**KINDS, **CLOUDS}
-WITH_LONG = {"ssh-channel", "ssh-old-sftp"}
+WITH_LONG = {"ssh-channel", "ssh-scp-only", "ssh-old-sftp", "rclone-sftp"}
 """Other ways to what another kind has: they are tried with --long."""
 
 
