@@ -319,7 +319,8 @@ def _remote_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
     for key in ("folder", *_SSH_KEYS):
         if key in vault:
             yield f"{where}: '{key}' is not for kind = 'rclone'"
-    if not _REMOTE.fullmatch(vault.get("remote", "any:any")):
+    remote = vault.get("remote", "any:any")
+    if not _REMOTE.fullmatch(remote) or ".." in remote.partition(":")[2].split("/"):
         yield (
             f"{where}: remote = {vault['remote']!r} must name a remote of `rclone config` and a "
             "folder in it: 'dropbox:IOTstack/backups'"

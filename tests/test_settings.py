@@ -371,6 +371,7 @@ def test_a_vault_in_a_cloud_is_a_remote_and_a_folder_in_it():
         ":webdav,user=x,pass=y:z",
         "a,pass=b:c",
         "-x:y",
+        "dav:../x",
     ],
 )
 def test_a_remote_that_is_none_is_told(remote):

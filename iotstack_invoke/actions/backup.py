@@ -47,6 +47,7 @@ from ..site import (
 )
 from ..steps import Command
 from ..targets import Lock, is_folder, locked_stack
+from ..transfer import ADVICE
 from .backup_log import finish_log, open_log
 from .delivery import Delivery, copy_log, deliver, look_at_vaults, owed_here, unmark
 from .look import look_at_folder, look_at_stack
@@ -295,11 +296,14 @@ class _Backup:
         reached, log = self._reached(made, records), self._open_log()
         checks = self.site.checks.newest()
         here = self.site.sets()  # by the record beside the stack, which may be another machine's
-        away = [
-            Delivery(name, place, lacking=owed_here(self.site, name, here))
-            for name, place in self.site.vaults.items()
-            if name not in reached
-        ]
+        # Where the name is another machine's, no later run delivers this one.
+        taken = {e.job.output.role for e in made.failed if ADVICE in e.message}
+        away = []
+        for name in (each for each in self.site.vaults if each not in reached):
+            owed = owed_here(self.site, name, here)
+            if name in taken:
+                owed.pop(self.runtag, None)
+            away.append(Delivery(name, self.site.vaults[name], lacking=owed))
         late = look_at_vaults(self.site, reached, here, checks, skipped=self.runtag)
         for each in late:
             for runtag, why in {**each.refused, **each.passed_over}.items():

@@ -138,7 +138,7 @@ def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iter
     if made:
         zone = f" ({manifest.zone})" if manifest else ""
         local = f"{made.astimezone():%Y-%m-%d %H:%M:%S %z}"
-        yield f"  made      {local}{zone}, {age_text(made, now)} old"
+        yield f"  made      {local}{zone}, age: {age_text(made, now)}"
     if manifest:
         yield f"  on        {manifest.host} by {manifest.program}"
     for name, state in _copies(row).items():
