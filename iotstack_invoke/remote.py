@@ -205,6 +205,8 @@ class SshHost:
         words = ("tail", "-c", f"+{start + 1}", path) if start else ("cat", path)
         with self.pipe(Command(words, limit_s=TRANSFER_LIMIT_S)) as pipe:
             yield pipe.stdout
+            if pipe.stdout.closed or pipe.stdout.read(1):
+                return  # whoever reads has seen enough
             code = pipe.finish()
         if code:
             raise StepFailed(f"On {self.name}: {path} cannot be read (exit {code}).", again=True)

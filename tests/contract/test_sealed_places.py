@@ -4,10 +4,12 @@ import hashlib
 import io
 import os
 import subprocess
+import time
 
 import pytest
 from test_places import BIG, MODIFIED_S, Copy, Source, tried, tried_once_connected
 
+from iotstack_invoke import remote
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.site import remove_set
 from iotstack_invoke.transfer import hash_there
@@ -15,6 +17,7 @@ from iotstack_invoke.vaults.sealed import SealBroken, SealedPlace
 
 RUNTAG = "2026-11-23_1100"
 NAME = f"{RUNTAG}.general-backup.tar.gz"
+LEAVE_LIMIT_S = 10.0
 
 
 @pytest.fixture
@@ -68,6 +71,17 @@ def test_what_is_sealed_is_what_comes_back(kind, sealed, key, size):
     assert kind.place.is_signed(manifest)
     remove_set(kind.place, kind.place.root, RUNTAG)
     assert os.listdir(kind.raw) == []
+
+
+def test_whoever_has_seen_enough_may_leave(kind, sealed, monkeypatch):
+    """The beginning of a file can be read, and what sends the rest is ended at once."""
+    monkeypatch.setattr(remote, "TRANSFER_LIMIT_S", LEAVE_LIMIT_S)
+    sealed.holds(BIG).send()
+    for place, path in ((sealed.opener, sealed.path), (kind.place, f"{sealed.path}.age")):
+        began = time.monotonic()
+        with place.read(path) as stream:
+            assert stream.read(1000)
+        assert time.monotonic() - began < LEAVE_LIMIT_S
 
 
 def test_what_is_cut_is_sealed_anew(kind, sealed):
