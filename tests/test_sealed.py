@@ -84,9 +84,40 @@ def test_it_is_verified_with_and_without_the_key(pi):
     content[-1] ^= 1
     sealed.write_bytes(content)
     assert "when it was sealed" in done(pi, "verify --at usb", 1)
-    assert "is damaged: age says" in done(pi, with_key(pi, "verify --at usb"), 1)
+    assert "when it was sealed" in done(pi, with_key(pi, "verify --at usb"), 1)
     assert "good: its hashes" not in done(pi, "sync", 0)
     assert "is good" in done(pi, with_key(pi, "verify --at usb"))
+
+
+def test_damage_that_the_key_finds_is_recorded(pi):
+    """As a hash's is; so it is listed, and delivered anew. What age cannot read is no damage."""
+    done(pi, "backup --runtag t1")
+    sealed = pi.usb / f"{PART}.age"
+    for damage in (
+        lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+        lambda content: content.replace(b"X25519", b"X25518"),
+        lambda content: b"",
+    ):
+        sealed.write_bytes(damage(sealed.read_bytes()))
+        assert "t1 in usb is damaged" in done(pi, with_key(pi, "verify --at usb"), 1)
+        assert "damaged" in done(pi, "list")
+        done(pi, "sync")
+        assert "t1 in usb is good" in done(pi, with_key(pi, "verify --at usb"))
+    pi.tool("age", "kill -9 $$")
+    assert "not verified" in done(pi, with_key(pi, "verify --at usb"), 1)
+    assert "damaged" not in done(pi, "list")
+
+
+def test_the_manifest_of_another_set_is_damage(pi):
+    """It is found without the key, which nothing else needs then."""
+    for runtag in ("t1", "t2"):
+        done(pi, f"backup --runtag {runtag}")
+    shutil.copy(pi.usb / "t2.manifest.json", pi.usb / "t1.manifest.json")
+    said = done(pi, "verify --at usb --runtag t1", 1)
+    assert "t1 in usb: The manifest is damaged: it is the manifest of t2" in said
+    assert "t1 in usb is damaged" in said
+    (pi.usb / "t1.manifest.json").unlink()
+    assert "The manifest is missing" in done(pi, "verify --at usb --runtag t1", 1)
 
 
 def test_a_changed_manifest_is_found(pi):
@@ -203,6 +234,7 @@ def test_a_key_under_a_passphrase_is_asked_for(pi, tmp_path, answer):
     code, said = typed(words, answer, env=pi.environment)
     assert ("the key opens" in said) == (code == 0) == (answer == "geheim"), said
     assert ("was not opened" in said) == (answer == "falsch"), said
+
 
 
 def typed(words, *answers, env=None):

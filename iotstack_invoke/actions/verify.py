@@ -156,7 +156,9 @@ def verify_copy(copy: Copy) -> Verified:
         manifest = copy.manifest()
     except ValueError as error:
         problems.append(f"The manifest is damaged: {error}.")
-    if copy.sealed and not is_signed(copy.place, copy.path("manifest")):
+    if copy.sealed and "manifest" not in copy.backup.files:
+        problems.append("The manifest is missing.")
+    elif copy.sealed and not is_signed(copy.place, copy.path("manifest")):
         problems.append("The manifest is not the one that the set was sealed with.")
     parts = {part.kind: part for part in manifest.made} if manifest else {}
     how, counted = "read", list[str]()
@@ -164,12 +166,12 @@ def verify_copy(copy: Copy) -> Verified:
         name = copy.path(kind).rpartition("/")[2]
         if kind not in copy.backup.files:
             problems.append(_why_missing(copy, kind))
-        elif sha256 and (copy.shut or (copy.far and not copy.sealed and can_hash(copy.place))):
+        elif copy.shut or (sha256 and copy.far and not copy.sealed and can_hash(copy.place)):
             how = "hash"
             size = copy.backup.files[kind].size_bytes
             try:
                 found = hash_there(copy.place, copy.path(kind))
-                problems += _compare(name, parts[kind], size, found)
+                problems += _compare(name, parts[kind], size, found) if kind in parts else []
             except SealBroken as error:
                 problems.append(str(error))
         else:
@@ -223,7 +225,10 @@ def _why_missing(copy: Copy, kind: str) -> str:
 
 
 def _read(copy: Copy, kind: str) -> Reading:
-    """Read one archive whole; a medium that cannot give its bytes is a problem of the archive."""
+    """Read one archive whole; a medium that cannot give its bytes is a problem of the archive.
+
+    Of one that cannot be opened the hash tells whether it is still what was sealed.
+    """
     path = copy.path(kind)
     try:
         return read_whole(copy.place, path, kind)
@@ -231,6 +236,11 @@ def _read(copy: Copy, kind: str) -> Reading:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno == errno.EIO:
             return Reading(0, "", (f"the disk does not give its bytes ({cause.strerror}).",))
+        try:
+            if copy.sealed and not error.again:
+                hash_there(copy.place, path)
+        except SealBroken as broken:
+            return Reading(0, "", (str(broken),))
         raise
 
 
