@@ -1,5 +1,7 @@
 """Copies sealed with age: backed up without the key, and of use only to whoever has it."""
 
+import contextlib
+import io
 import json
 import os
 import pty
@@ -13,7 +15,8 @@ from iotstack_invoke.actions.key import sheet_lines
 from iotstack_invoke.errors import SettingsError, StepFailed, UsageError
 from iotstack_invoke.settings import Ssh, Vault, read_settings
 from iotstack_invoke.vaults.age import read_identity, sealed_size
-from iotstack_invoke.vaults.sealed import Seal, SealedFile
+from iotstack_invoke.vaults.folder import FolderPlace
+from iotstack_invoke.vaults.sealed import Seal, SealedFile, SealedPlace
 
 PART = "t1.general-backup.tar.gz"
 
@@ -120,6 +123,30 @@ def test_the_manifest_of_another_set_is_damage(pi):
     assert "The manifest is missing" in done(pi, "verify --at usb --runtag t1", 1)
 
 
+def test_a_line_that_breaks_is_no_damage(pi):
+    """The far side's program may end as if all had come; that is tried again."""
+    done(pi, "backup --runtag t1")
+
+    class Cut(FolderPlace):
+        @contextlib.contextmanager
+        def read(self, path, start=0):
+            with super().read(path, start) as stream:
+                yield io.BytesIO(stream.read()[:-30])
+
+    place = SealedPlace(Cut(Vault("usb", str(pi.usb))), (), str(pi.key))
+    broke = pytest.raises(StepFailed, match="broke off: 30 bytes did not come")
+    with broke as failure, place.read(f"{pi.usb}/{PART}") as stream:
+        stream.read()
+    assert failure.value.again
+
+
+def test_what_was_left_half_in_plain_goes_when_it_is_sealed(pi):
+    """Recipients may be set between two runs of one set."""
+    (pi.usb / f"{PART}.partial").write_bytes(b"plain")
+    done(pi, "backup --runtag t1")
+    assert not (pi.usb / f"{PART}.partial").exists()
+
+
 def test_a_changed_manifest_is_found(pi):
     """It is plain, and its hash is beside it."""
     done(pi, "backup --runtag t1")
@@ -190,6 +217,9 @@ def test_age_that_fails_or_is_missing_costs_the_copy_alone(pi):
     assert "age does not seal: no luck" in done(pi, "backup --runtag t1", 3)
     assert not [each for each in pi.usb.iterdir() if each.name.startswith(PART)]
     assert "FAIL  vault usb seal" in done(pi, "doctor", 1)
+    for size in (50, 400):  # it ends well, and wrote too little
+        pi.tool("age", f'{shutil.which("age")} "$@" | head -c {size}')
+        assert "age does not seal: it wrote" in done(pi, "backup --runtag t1", 3)
     (pi.tools / "age").unlink()
     assert done(pi, "backup --runtag t1") == ""
     assert "ok    vault usb seal: copies are sealed for 1 key" in done(pi, "doctor")

@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 from ..errors import Refused, Unreachable, UsageError
 from ..settings import Vault
 from ..steps import Place, Received
+from .age import read_identity
 from .folder import open_folder
 from .pace import Pace
 from .sealed import ASK, SealedPlace
@@ -107,12 +108,17 @@ def is_signed(place: Place, manifest: str) -> bool:
 
 
 def refuse_shut(place: Place, paths: Iterable[str]) -> None:
-    """Raise Refused where a file lies sealed in a vault, and nothing is there to open it."""
+    """Raise Refused where a file lies sealed in a vault, and nothing is there to open it.
+
+    A passphrase of the key is asked for now, before several files are read at once.
+    """
     side = sealed_side(place)
     for path in paths if side else ():
-        if side and side.is_shut(path):
-            name = posixpath.basename(path)
-            raise Refused(f"{name} in {place.name} is sealed. {ASK}. Nothing was changed.")
+        if side and side.is_sealed(path):
+            if not side.identity:
+                name = posixpath.basename(path)
+                raise Refused(f"{name} in {place.name} is sealed. {ASK}. Nothing was changed.")
+            read_identity(side.identity)
 
 
 def _open(vault: Vault) -> SealedPlace:

@@ -83,9 +83,15 @@ def opening(identity: str, source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
 
 
 def sealed_size(head: bytes, size_bytes: int) -> int:
-    """Return how large so many bytes are once sealed, given how the sealed stream begins."""
+    """Return how large so many bytes are once sealed, given how the sealed stream begins.
+
+    Raises StepFailed where it does not begin as age's.
+    """
     end = MAC.search(head)
-    assert end, head[:80]  # noqa: S101 - age writes one
+    if not end:
+        raise StepFailed(
+            f"age does not seal: it wrote {len(head):,} bytes without a whole header."
+        )
     pieces = max(1, -(-size_bytes // CHUNK_BYTES))
     return end.end() + TAG_BYTES + size_bytes + pieces * TAG_BYTES
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from ..errors import StepFailed
 from ..hashes import HashedStream
@@ -78,11 +78,31 @@ class Seal:
         return json.dumps(told, indent=1).encode() + b"\n"
 
 
+class _Whole:
+    """A stream that must have so many bytes: what is cut on its way is not damaged there."""
+
+    def __init__(self, source: IO[bytes], size_bytes: int, what: str) -> None:
+        self._source = source
+        self._left_bytes = size_bytes
+        self._what = what
+
+    def read(self, size: int = CHUNK_BYTES) -> bytes:
+        """Return the next bytes, b"" at the end; raises StepFailed where that comes too early."""
+        content = self._source.read(size)
+        self._left_bytes -= len(content)
+        if not content and self._left_bytes > 0:
+            raise StepFailed(
+                f"Reading {self._what} broke off: {self._left_bytes:,} bytes did not come.",
+                again=True,
+            )
+        return content
+
+
 class SealedPlace:
     """A vault's place: what `recipients` are named for is sealed on its way there.
 
     Without recipients all goes there in plain. To read what is sealed an identity is needed, the
-    file with the secret key; `is_shut` tells of what cannot be read for want of it.
+    file with the secret key.
     """
 
     def __init__(self, inner: Place, recipients: tuple[str, ...], identity: str = "") -> None:
@@ -130,20 +150,21 @@ class SealedPlace:
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
         """Return a stream of a file's bytes as they were sealed, without the first `start`."""
-        if not self.is_sealed(path):
+        there = _sealed_path(path)
+        fact = self._inner.look([there]).get(there) if _is_secret(path) else None
+        if fact is None:
             with self._inner.read(path, start) as stream:
                 yield stream
             return
         what = f"{posixpath.basename(path)} in {self.name}"
         if not self.identity:
             raise StepFailed(f"{what} is sealed. {ASK}")
-        with (
-            self._inner.read(_sealed_path(path)) as sealed,
-            opening(self.identity, sealed, what) as stream,
-        ):
-            while start:
-                start -= len(stream.read(min(start, CHUNK_BYTES))) or start
-            yield stream
+        with self._inner.read(there) as sealed:
+            whole = cast("IO[bytes]", _Whole(sealed, fact.size_bytes, what))
+            with opening(self.identity, whole, what) as stream:
+                while start:
+                    start -= len(stream.read(min(start, CHUNK_BYTES))) or start
+                yield stream
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder; what cannot be read has no entry."""
@@ -164,10 +185,6 @@ class SealedPlace:
     def saw_sealed(self, path: str) -> bool:
         """Tell whether the last look at a file or its folder found it sealed."""
         return path in self._sealed_there
-
-    def is_shut(self, path: str) -> bool:
-        """Tell whether a file cannot be read here: it is sealed, and there is no identity."""
-        return not self.identity and self.is_sealed(path)
 
     def hash_of(self, path: str) -> str:
         """Return the SHA-256 of a file as it was sealed, if what lies there is what was sealed.
@@ -228,6 +245,10 @@ class SealedPlace:
             received = self._inner.receive(
                 _sealed_path(path), sealed.stream, modified_s, size_bytes=size
             )
+        if size not in {None, sealed.size_bytes}:
+            raise StepFailed(
+                f"age does not seal: it wrote {sealed.size_bytes:,} of {size:,} bytes."
+            )
         if received != sealed.received:
             raise StepFailed(
                 f"What arrived in {self.name} as {posixpath.basename(path)} is not what was "
@@ -255,7 +276,7 @@ class SealedPlace:
         if arrived and _is_secret(old):
             self._inner.rename(_sealed_path(old), _sealed_path(new))
             self._sealed_there.add(new)
-            self._inner.remove([new])  # from before it was sealed
+            self._inner.remove([new, old])  # from before it was sealed
         elif not old.endswith(PARTIAL) and self.is_sealed(old):  # it becomes a mark
             self._inner.rename(_sealed_path(old), new)
         else:
