@@ -8,13 +8,17 @@ import pty
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from sshd import make_key
 
+from iotstack_invoke.actions.doctor import judge_seal
 from iotstack_invoke.actions.key import sheet_lines
 from iotstack_invoke.errors import SettingsError, StepFailed, UsageError
 from iotstack_invoke.settings import Ssh, Vault, read_settings
-from iotstack_invoke.vaults.age import read_identity, sealed_size
+from iotstack_invoke.vaults.age import INSTALL, opening, read_identity, sealed_size, sealing
 from iotstack_invoke.vaults.folder import FolderPlace
 from iotstack_invoke.vaults.sealed import Seal, SealedFile, SealedPlace
 
@@ -264,7 +268,31 @@ def test_a_key_under_a_passphrase_is_asked_for(pi, tmp_path, answer):
     code, said = typed(words, answer, env=pi.environment)
     assert ("the key opens" in said) == (code == 0) == (answer == "geheim"), said
     assert ("was not opened" in said) == (answer == "falsch"), said
+    if not code:
+        _, said = typed(pi.words(f"rehearse --identity {locked}"), answer, env=pi.environment)
+        assert "passphrase" in said.partition("rehearsing")[0]
 
+
+def test_a_key_of_ssh_under_a_passphrase_is_told_as_such(pi):
+    """Age could ask for it at a terminal only, which it has not got here."""
+    path = make_key(str(pi.key.with_name("id")), "geheim")
+    seal(pi, Path(f"{path}.pub").read_text().strip())
+    done(pi, "backup --runtag t1")
+    assert "is under a passphrase" in done(pi, f"key check --identity {path}", 1)
+
+
+def test_where_there_is_no_age_it_is_said_how_it_comes(pi, tmp_path, monkeypatch):
+    """To whoever seals, opens, or has a key under a passphrase."""
+    (tmp_path / "locked.age").write_bytes(b"age-encryption.org/v1\n")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StepFailed, match="There is no age here: sudo apt-get"):
+        read_identity(str(tmp_path / "locked.age"))
+    for streams in (sealing([pi.public], io.BytesIO()), opening(str(pi.key), io.BytesIO(), "x")):
+        with pytest.raises(StepFailed, match="There is no age here: sudo apt-get"), streams:
+            pass
+    (finding,) = judge_seal("seal", (pi.public,))
+    assert finding.fix == INSTALL
 
 
 def typed(words, *answers, env=None):

@@ -446,9 +446,8 @@ def judge_seal(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
         with sealing(recipients, io.BytesIO()) as stream:
             stream.read()
     except StepFailed as error:
-        fix = (
-            INSTALL_AGE if error.__cause__ else "correct `recipients` of this vault in hosts.toml"
-        )
+        missing = INSTALL_AGE in str(error)
+        fix = INSTALL_AGE if missing else "correct `recipients` of this vault in hosts.toml"
         yield failed(topic, str(error), fix)
         return
     count = "1 key" if len(recipients) == 1 else f"{len(recipients)} keys"

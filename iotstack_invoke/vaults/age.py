@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,12 @@ def opening(identity: str, source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
             return StepFailed(
                 f"The key in {identity} does not open {what}: it is sealed for other keys."
             )
+        if "passphrase" in said:
+            return StepFailed(
+                f"The key of SSH in {identity} is under a passphrase, which age cannot ask for "
+                "here. Take a copy of it without one (ssh-keygen -p -f COPY), and remove the "
+                "copy afterwards."
+            )
         if DAMAGED.search(said):
             return StepFailed(f"{what} is damaged: age says: {said}.")
         return StepFailed(f"age does not open {what} with the key in {identity}: {said}.")
@@ -122,12 +129,18 @@ def _without_passphrase(path: str) -> bytes:
         raise StepFailed(
             f"--identity {path} is under a passphrase, and nobody is there to type it."
         )
+    _require_age()
     done = subprocess.run(
         [AGE, "--decrypt", os.path.expanduser(path)], stdout=subprocess.PIPE, check=False
     )
     if done.returncode:
         raise StepFailed(f"--identity {path} was not opened. Nothing was changed.")
     return done.stdout
+
+
+def _require_age() -> None:
+    if not shutil.which(AGE):
+        raise StepFailed(f"There is no {AGE} here: {INSTALL}")
 
 
 class _Output:
@@ -156,6 +169,7 @@ def _through(
     said: list[str] = []
     troubles: list[BaseException] = []
     keys = () if key is None else (key,)
+    _require_age()
     with piped(
         words, lambda _, line: said.append(line), SEAL_LIMIT_S, feed=True, pass_fds=keys
     ) as (process, finish):
