@@ -38,6 +38,7 @@ def pi(little_stack, tmp_path):
         each.mkdir()
     told = pi.run(f"key new --identity {pi.key}")
     assert told.returncode == 0, told.stderr
+    assert "It names no vault" in told.stderr
     (pi.public,) = re.findall(r'recipients = \["(age1\w+)"\]', told.stdout)
     pi.plain = pi.settings.read_text()
     seal(pi, pi.public)
@@ -169,6 +170,9 @@ def test_another_key_opens_nothing(pi):
     for task in ("key check", "verify --at usb", "restore --runtag t1 --yes"):
         assert "sealed for other keys" in done(pi, f"{task} --identity {other}", 1)
     assert "opens all of t1 (general)" in done(pi, with_key(pi, "key check"))
+    pi.key.chmod(0o644)
+    assert f"chmod 600 {pi.key}" in done(pi, with_key(pi, "key check"))
+    pi.key.chmod(0o600)
     assert "is sealed" in done(pi, "show t1 --at usb --files general", 1)
     assert "no secret key in this file" in done(pi, f"key check --identity {pi.settings}", 2)
     assert "No such file" in done(pi, f"key check --identity {pi.key}.none", 2)

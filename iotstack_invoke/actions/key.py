@@ -56,6 +56,10 @@ def write_sheet(settings: Settings, identity: str, report: Report) -> int:
     host.rename(f"{sheet}.partial", sheet)
     report.write(f"How to restore without this program is in {sheet}. It holds the secret key:")
     report.write("print it, put the paper where you will find it, and remove the file.")
+    if not settings.vaults:
+        report.warn(
+            "It names no vault, for hosts.toml has none: add them here, then inv key sheet."
+        )
     return ExitCode.GOOD
 
 
@@ -109,8 +113,10 @@ def check_key(settings: Settings, identity: str, at: str, report: Report) -> int
 
     1 where one is not opened or a vault does not answer. Raises NotFound where nothing is sealed.
     """
-    _path_of(identity)
+    path = _path_of(identity)
     read_identity(identity)
+    if os.stat(path).st_mode & 0o077:
+        report.warn(f"Others can read {path}, or write to it: chmod 600 {shlex.quote(path)}")
     site = Site.of(settings)
     opened, failed = 0, False
     try:
