@@ -1,6 +1,7 @@
 """What the tests of several rooms are given."""
 
 import subprocess
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -14,6 +15,18 @@ pytest.register_assert_rewrite("owner", "restorer", "saboteur", "sweep")
 # A property holds however slow the machine is that it is tried on.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
+
+
+TESTS = Path(__file__).parent
+LONG = [each for each in (TESTS / "long.txt").read_text().splitlines() if each[:1] != "#"]
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what is listed in long.txt."""
+    for item in items:
+        inside = f"{item.path.relative_to(TESTS)}::{item.nodeid.partition('::')[2]}"
+        if inside.startswith(tuple(LONG)):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture

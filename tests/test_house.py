@@ -187,3 +187,15 @@ def test_no_room_knows_the_machine_it_was_written_on(room):
     above = {CHECKOUT, os.path.dirname(CHECKOUT)} - {"/", "/etc", "/opt", "/srv", "/tmp", "/var"}
     for folder in ("/home", "/root", "/Users", *above):
         assert not re.search(rf"(?<![\w.]){re.escape(folder)}(?![\w-])", text), folder
+
+
+def test_what_is_listed_as_long_is_a_test():
+    """A test that got another name would be run by all, or by nobody."""
+    folder = os.path.join(CHECKOUT, "tests")
+    with open(f"{folder}/long.txt") as stream:
+        listed = [line.strip() for line in stream if not line.startswith("#")]
+    assert listed == sorted(listed)
+    for each in listed:
+        path, _, name = each.partition("::")
+        with open(f"{folder}/{path}") as stream:
+            assert f"def {name.partition('[')[0]}(" in stream.read(), each
