@@ -313,6 +313,20 @@ def test_all_are_verified_but_for_the_unfinished(shelf):
     assert {tag: each.good for (tag, _), each in checks.items()} == {TAG: False, OLDER: True}
 
 
+@pytest.mark.parametrize("at", ["vault", "all"])
+def test_a_place_without_a_backup_keeps_no_other_from_being_verified(shelf, capsys, at):
+    """What each lacks is told; where nothing at all was verified, that is no success."""
+    shelf.vault("usb")
+    nas = shelf.vault("nas")
+    for wanted in ({}, {"all": True}, {"runtag": TAG}):
+        with pytest.raises(NotFound, match="nothing to verify"):
+            run(shelf, at=at, **wanted)
+    shelf.put(TAG, nas)
+    code, checks = run(shelf, at=at)
+    assert (code, set(checks)) == (0, {(TAG, "nas")})
+    assert "usb has no backup latest" in capsys.readouterr().err
+
+
 def test_two_wishes_at_once_are_wrong_usage():
     """A runtag and --all, or --newest and --all, cannot both be meant."""
     with pytest.raises(UsageError):

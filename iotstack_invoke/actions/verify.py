@@ -22,7 +22,7 @@ from ..site import Site
 from ..transfer import can_hash, hash_there
 from ..vaults import is_signed
 from ..vaults.sealed import SealBroken
-from .copies import ALL, VAULT, Copy, choose_copy, copies_at, kinds_of, places_meant
+from .copies import VAULT, Copy, choose_copy, copies_at, kinds_of, places_meant
 from .listing import plain_check
 
 PROGRAM = f"iotstack-invoke {__version__}"
@@ -76,7 +76,8 @@ class Verified:
 def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool) -> int:
     """Verify copies one by one, tell what was found, and return the exit code.
 
-    1 where one is damaged or could not be read, or else 3 where one is incomplete.
+    1 where one is damaged or could not be read, or else 3 where one is incomplete. Raises
+    NotFound where there is none at all.
 
     What was found is on the disk before the next is begun; of one that is broken off, nothing is.
     """
@@ -99,6 +100,8 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
         site.close()
     if as_json:
         report.write_json([each.plain for each in done])
+    if not (done or missed):
+        raise NotFound("There was nothing to verify: no finished backup is there.")
     if missed or not all(each.check.good for each in done):
         return ExitCode.FAILED
     return ExitCode.WARNINGS if any(each.lacks for each in done) else ExitCode.GOOD
@@ -108,11 +111,12 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
     """Verify what is wanted, place by place; a failure that says nothing of a copy goes on."""
     default = HERE if site.host.names(site.backups) or not site.vaults else VAULT
     checks = site.checks.newest()
-    for at in places_meant(site, wanted.at or default):
+    places = places_meant(site, wanted.at or default)
+    for at in places:
         try:
             chosen = _chosen(site, at, wanted, checks)
         except NotFound:
-            if wanted.at != ALL:
+            if len(places) == 1:
                 raise
             report.warn(f"{at} has no backup {wanted.runtag or LATEST}.")
             continue
