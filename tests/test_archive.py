@@ -471,6 +471,23 @@ def test_a_live_file_that_was_copied_may_change(stack, tmp_path, copies):
     assert members(output)["./volumes/busy/x.db"].size == 4
 
 
+def test_a_folder_that_is_packed_empty_may_change(stack, tmp_path):
+    """A dump is written into it meanwhile, which another part holds; any other folder is told."""
+    for folder in ("dumps", "other"):
+        (stack / "volumes" / folder).mkdir()
+        (stack / "volumes" / folder / "file").write_text("x")
+    told = "; ".join(
+        f'echo "tar: ./volumes/{folder}: file changed as we read it" >&2'
+        for folder in ("dumps", "other")
+    )
+    tar = tar_words((), str(stack), ("volumes/dumps/*",))
+    words = wrapper(tmp_path, f'tar "$@"; {told}; exit 1')(tar)
+    scene, output = pack(stack, tmp_path, members=("./volumes",), tar=words)
+    assert scene.warned == ["./volumes/other: file changed as we read it"]
+    assert "./volumes/dumps" in members(output)
+    assert "./volumes/dumps/file" not in members(output)
+
+
 @pytest.mark.parametrize(
     ("code", "said", "warned"),
     [

@@ -42,6 +42,8 @@ TAR_WORDS = (
     "--warning=no-file-ignored",  # a socket cannot be saved, and need not
 )
 
+_EMPTIED = re.compile(r"--exclude=(\./.+)/\*")
+"""A folder of which only the empty folder is packed."""
 _CHANGED = re.compile(
     r"tar: (?P<file>.*?): (?P<what>file changed as we read it|File removed before we read it"
     r"|File shrank by \d+ bytes; padding with zeros|Cannot stat: No such file or directory)"
@@ -129,6 +131,8 @@ class PackStack:
                     end = (end + chunk)[-TAR_END_BYTES:]
                     scene.moved(len(chunk))
             folders = {posixpath.dirname(f"./{name}") for name in copies}
+            emptied = (_EMPTIED.fullmatch(word) for word in self.tar)
+            folders |= {found[1] for found in emptied if found}
             judge_tar(pipe.finish(), said.lines, scene, folders)
             if end != bytes(TAR_END_BYTES) or unpacked_bytes % 512:
                 # sudo that asks for a password ends with 1, as tar does when a file changed.
@@ -254,7 +258,8 @@ def judge_tar(
 ) -> None:
     """Warn of each file that changed while tar read it; raise StepFailed where tar failed.
 
-    `may_change` are folders of databases that were copied: in them a -journal comes and goes.
+    `may_change` are folders of databases that were copied, in which a -journal comes and goes, and
+    those that are packed empty, into which a dump may be written meanwhile.
     tar(1): exit 1, some files differ or changed; exit 2, a fatal error.
     """
     changed = [found for line in said if (found := _CHANGED.match(line))]
