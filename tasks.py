@@ -1,7 +1,9 @@
 """What `inv` can do in this checkout: the doors of iotstack_invoke, and those of its makers."""
 
 import os
+import shlex
 import sys
+from collections.abc import Iterable
 
 from invoke import Context, task
 
@@ -29,4 +31,16 @@ def test(context: Context, live: bool = True, long: bool = False, at_once: int =
     context.run(f"cd '{HERE}' && {words}", pty=sys.stdout.isatty())
 
 
+@task(
+    auto_shortflags=False,
+    iterable=["name"],
+    help={"name": "One of benchmarks/, such as general_part; may be given several times; or all."},
+)
+def bench(context: Context, name: Iterable[str] | None = None) -> None:
+    """Measure against what people would use instead, and keep that in docs/performance.md."""
+    words = (sys.executable, f"{HERE}/benchmarks/report.py", *(name or ()))
+    context.run(shlex.join(words), pty=sys.stdout.isatty())
+
+
 namespace.add_task(test)
+namespace.add_task(bench)

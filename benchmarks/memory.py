@@ -1,0 +1,67 @@
+"""What memory a backup takes, all processes together, from small stacks to large ones.
+
+    python benchmarks/memory.py [MEGABYTES …]
+
+The reach: ≤ 100 MiB, flat. The proportional set size (PSS) of the whole process tree is read
+twenty times a second; what several processes share counts once.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(__file__))
+sys.path.insert(0, f"{os.path.dirname(__file__)}/../tests")
+import corpus
+from line import vault_text
+from scenes import LittleStack
+from sshd import Sshd, offspring
+
+
+def pss_bytes(pid):
+    """Return what a process takes, 0 where it has ended (proc_pid_smaps(5), smaps_rollup)."""
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as stream,
+    ):
+        for line in stream:
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def peak_bytes(process):
+    """Return the most that a process and all below it took at once, until it ends."""
+    peak = 0
+    while process.poll() is None:
+        pids = (process.pid, *offspring(process.pid))
+        peak = max(peak, sum(map(pss_bytes, pids)))
+        time.sleep(0.05)
+    return peak
+
+
+def main():
+    print("| stack | peak MiB | wall s |\n|---|---|---|")
+    for megabytes in map(int, sys.argv[1:] or ("100", "1000")):
+        with tempfile.TemporaryDirectory(prefix="iotstack-bench-") as top:
+            stack, server = LittleStack(Path(top)), Sshd(Path(top) / "sshd")
+            corpus.make(str(stack.folder), megabytes=megabytes)
+            vault = Path(top) / "vault"
+            vault.mkdir()
+            with stack.settings.open("a") as stream:
+                stream.write(vault_text(server.login(), vault))
+            try:
+                begun = time.perf_counter()
+                process = stack.start("backup --runtag r")
+                peak = peak_bytes(process)
+                wall_s = time.perf_counter() - begun
+                assert process.returncode == 0, process.stderr.read()
+            finally:
+                server.stop()
+            print(f"| {megabytes:,} MB | {peak / 2**20:.0f} | {wall_s:.1f} |")
+
+
+main()
