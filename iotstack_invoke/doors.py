@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -19,8 +19,10 @@ from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
 from .errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
-from .report import Report, one_line
-from .settings import Options, Settings, load_settings
+
+if TYPE_CHECKING:  # --list and --help need neither: a door brings them in when it is opened
+    from .report import Report
+    from .settings import Options, Settings
 
 EXIT_CODES = """
 Exit codes: 0 good; 1 failed; 2 wrong usage or settings; 3 finished with warnings;
@@ -103,6 +105,8 @@ class Door(Task):  # type: ignore[type-arg]
 
     def __call__(self, context: Context, **given: Any) -> Any:
         """Run the body with settings, report and options in place of the shared flags."""
+        from .report import Report
+
         debug = given.pop("debug", False)
         settings_file = given.pop("settings", "")
         report = Report()
@@ -140,6 +144,8 @@ class Door(Task):  # type: ignore[type-arg]
         self, given: dict[str, Any], file: str, checkout: str, *, dry: bool
     ) -> tuple[Settings, Options]:
         """Return the settings, and the flags that all runs share, which are taken out."""
+        from .settings import Options, load_settings
+
         options = _options(given, dry=dry) if self.runs else Options(dry_run=dry)
         if self.opens:
             options = replace(options, identity=given.pop("identity"))
@@ -188,6 +194,8 @@ class Door(Task):  # type: ignore[type-arg]
         if not self.monitored:
             report.fail(str(error))
             return code
+        from .report import one_line
+
         report.write(f"CRITICAL {one_line(str(error) or repr(error))}")
         return CRITICAL
 
@@ -236,6 +244,8 @@ def _options(given: dict[str, Any], *, dry: bool) -> Options:
     jobs = given.pop("jobs")
     if not jobs.isdecimal() or not 1 <= int(jobs) <= 16:  # noqa: PLR2004 - each is a thread
         raise UsageError(f"--jobs {jobs}: how many jobs run at once is a number from 1 to 16.")
+    from .settings import Options
+
     return Options(
         dry_run=given.pop("dry_run") or dry,
         why=given.pop("why"),

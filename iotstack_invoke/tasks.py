@@ -11,7 +11,6 @@ from invoke.collection import Collection
 
 from .doors import Work, door
 from .errors import UsageError
-from .retention import POLICY_KEYS
 
 
 @door(
@@ -91,6 +90,7 @@ def prune(
 ) -> int:
     """Remove old backups by the policy of hosts.toml, or by the one of these flags."""
     from .actions.prune import prune as prune_sets
+    from .retention import POLICY_KEYS
 
     numbers = (keep, keep_daily, keep_weekly, keep_monthly, keep_yearly)
     flags = dict(zip(POLICY_KEYS, (*numbers, keep_within, keep_at_least), strict=True))
