@@ -7,6 +7,7 @@ are in tasks.py.
 from __future__ import annotations
 
 import signal
+import sys
 import traceback
 from collections.abc import Callable
 from copy import deepcopy
@@ -105,6 +106,8 @@ class Door(Task):  # type: ignore[type-arg]
 
     def __call__(self, context: Context, **given: Any) -> Any:
         """Run the body with settings, report and options in place of the shared flags."""
+        # Invoke keeps Python from writing bytecode, so that each run would compile all of us anew.
+        sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
         from .report import Report
 
         debug = given.pop("debug", False)

@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import pytest
 from invoke.context import Context
 from invoke.exceptions import Exit
 from scenes import alive, until
 
+import iotstack_invoke
 from iotstack_invoke import errors
 from iotstack_invoke.doors import RUN_FLAGS, Door, door
 from iotstack_invoke.hosts import locked
@@ -319,3 +322,13 @@ def test_the_module_is_the_program():
         [sys.executable, "-m", "iotstack_invoke", "--version"], check=True, capture_output=True
     )
     assert told.stdout.startswith(b"iotstack ")
+
+
+def test_a_run_leaves_bytecode_for_the_next(little_stack, tmp_path):
+    """Invoke turns that off, and each run would compile all of us anew: half of its start."""
+    ours = ignore_patterns("__pycache__")
+    copytree(Path(iotstack_invoke.__file__).parent, tmp_path / "iotstack_invoke", ignore=ours)
+    words, environment = little_stack.words("list"), little_stack.environment
+    subprocess.run(words, cwd=tmp_path, env=environment, check=True)
+    left = {path.name.partition(".")[0] for path in tmp_path.rglob("iotstack_invoke/**/*.pyc")}
+    assert {"listing", "settings", "report"} <= left
