@@ -1,5 +1,50 @@
 """The line to an sshd on this machine, as the rivals and the settings name it."""
 
+import contextlib
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, f"{os.path.dirname(__file__)}/../tests")
+import corpus
+from scenes import LittleStack
+from sshd import Sshd
+
+from iotstack_invoke.settings import Ssh
+
+
+@dataclass
+class FarVault:
+    """A stack of some size, and a folder behind an sshd that is its vault `nas`."""
+
+    top: str
+    stack: LittleStack
+    login: Ssh
+    vault: Path
+
+    def run(self, line):
+        """Run a task to its good end."""
+        told = self.stack.run(line, limit_s=3600)
+        assert told.returncode == 0, told.stderr
+
+
+@contextlib.contextmanager
+def far_vault(megabytes):
+    """Yield one; nothing of it stays."""
+    with tempfile.TemporaryDirectory(prefix="iotstack-bench-") as top:
+        stack, server = LittleStack(Path(top)), Sshd(Path(top) / "sshd")
+        try:
+            corpus.make(str(stack.folder), megabytes=megabytes)
+            scene = FarVault(top, stack, server.login(), Path(top) / "vault")
+            scene.vault.mkdir()
+            with stack.settings.open("a") as stream:
+                stream.write(vault_text(scene.login, scene.vault))
+            yield scene
+        finally:
+            server.stop()
+
 
 def scp_words(ssh):
     """Return `scp` with the options that log in."""

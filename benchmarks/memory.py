@@ -9,16 +9,11 @@ twenty times a second; what several processes share counts once.
 import contextlib
 import os
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(__file__))
-sys.path.insert(0, f"{os.path.dirname(__file__)}/../tests")
-import corpus
-from line import vault_text
-from scenes import LittleStack
-from sshd import Sshd, offspring
+from line import far_vault
+from sshd import offspring
 
 
 def pss_bytes(pid):
@@ -46,21 +41,12 @@ def peak_bytes(process):
 def main():
     print("| stack | peak MiB | wall s |\n|---|---|---|")
     for megabytes in map(int, sys.argv[1:] or ("100", "1000")):
-        with tempfile.TemporaryDirectory(prefix="iotstack-bench-") as top:
-            stack, server = LittleStack(Path(top)), Sshd(Path(top) / "sshd")
-            corpus.make(str(stack.folder), megabytes=megabytes)
-            vault = Path(top) / "vault"
-            vault.mkdir()
-            with stack.settings.open("a") as stream:
-                stream.write(vault_text(server.login(), vault))
-            try:
-                begun = time.perf_counter()
-                process = stack.start("backup --runtag r")
-                peak = peak_bytes(process)
-                wall_s = time.perf_counter() - begun
-                assert process.returncode == 0, process.stderr.read()
-            finally:
-                server.stop()
+        with far_vault(megabytes) as scene:
+            begun = time.perf_counter()
+            process = scene.stack.start("backup --runtag r")
+            peak = peak_bytes(process)
+            wall_s = time.perf_counter() - begun
+            assert process.returncode == 0, process.stderr.read()
             print(f"| {megabytes:,} MB | {peak / 2**20:.0f} | {wall_s:.1f} |")
 
 

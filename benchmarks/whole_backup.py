@@ -10,44 +10,30 @@ import itertools
 import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 sys.path.insert(0, os.path.dirname(__file__))
-sys.path.insert(0, f"{os.path.dirname(__file__)}/../tests")
-import corpus
 import pairs
-from line import address, scp_words, vault_text
-from scenes import LittleStack
-from sshd import Sshd
+from line import address, far_vault, scp_words
 
 
 def main():
     megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    with tempfile.TemporaryDirectory(prefix="iotstack-bench-") as top:
-        stack, server = LittleStack(Path(top)), Sshd(Path(top) / "sshd")
-        corpus.make(str(stack.folder), megabytes=megabytes)
-        login, vault = server.login(), Path(top) / "vault"
-        vault.mkdir()
-        with stack.settings.open("a") as stream:
-            stream.write(vault_text(login, vault))
+    with far_vault(megabytes) as scene:
         numbers = itertools.count()
 
         def ours():
-            told = stack.run(f"backup --runtag r{next(numbers)}", limit_s=3600)
-            assert told.returncode == 0, told.stderr
+            scene.run(f"backup --runtag r{next(numbers)}")
 
         def seed():
-            archive = f"{top}/seed{next(numbers)}.tar.gz"
+            archive = f"{scene.top}/seed{next(numbers)}.tar.gz"
             members = ("./docker-compose.yml", "./services", "./volumes")
-            subprocess.run(["tar", "-czf", archive, "-C", stack.folder, *members], check=True)
-            send = (*scp_words(login), archive, address(login, f"{vault}/"))
+            subprocess.run(
+                ["tar", "-czf", archive, "-C", scene.stack.folder, *members], check=True
+            )
+            send = (*scp_words(scene.login), archive, address(scene.login, f"{scene.vault}/"))
             subprocess.run(send, check=True)
 
-        try:
-            pairs.compare(("inv backup", ours), ("tar -czf, then scp", seed), rounds=3)
-        finally:
-            server.stop()
+        pairs.compare(("inv backup", ours), ("tar -czf, then scp", seed), rounds=3)
 
 
 main()
