@@ -34,6 +34,14 @@ FLAT, BY_HOST = "flat", "by-host"
 KEEP_FIVE = Policy(keep=5)
 """What stays on this machine where [stack] gives no rule."""
 
+_SSH: Mapping[str, type] = {
+    "host": str,
+    "user": str,
+    "port": int,
+    "key": str,
+    "ssh_config": str,
+    "known_hosts": str,
+}
 _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "stack": {"folder": str, "sudo": bool, "role": str, "exclude": list, **POLICY_KEYS},
     "influxdb": {"container": str, "limit_s": (int, float)},
@@ -43,12 +51,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "folder": str,
         "mount": str,
         "remote": str,
-        "host": str,
-        "user": str,
-        "port": int,
-        "key": str,
-        "ssh_config": str,
-        "known_hosts": str,
+        **_SSH,
         "layout": str,
         "limit_rate": str,
         "recipients": list,
@@ -56,12 +59,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     },
     "hosts": {
         "name": str,
-        "host": str,
-        "user": str,
-        "port": int,
-        "key": str,
-        "ssh_config": str,
-        "known_hosts": str,
+        **_SSH,
         "folder": str,
         "role": str,
         "sudo": bool,
@@ -94,7 +92,6 @@ _REMOTE = re.compile(r"[\w.+@][\w.+@ -]*:.*[^/].*")
 """A remote's name by rclone's own grammar, a colon, and a folder in it."""
 _RECIPIENT = re.compile(r"age1[a-z0-9]+|ssh-(ed25519|rsa) \S+( .*)?")
 """What age(1) seals for: its own public keys, those of its plugins, and those of SSH."""
-_SSH_KEYS = ("host", "user", "port", "key", "ssh_config", "known_hosts")
 _WORDS = {
     str: "a text in quotes",
     int: "a whole number",
@@ -288,7 +285,7 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
         if kind == "folder" and not os.path.expanduser(each.get("folder", "/")).startswith("/"):
             found.append(f"{where}: folder = {each['folder']!r} must begin with / or ~")
         if kind == "folder":
-            found += [f"{where}: '{k}' is for kind = 'ssh'" for k in _SSH_KEYS if k in each]
+            found += [f"{where}: '{k}' is for kind = 'ssh'" for k in _SSH if k in each]
         found += [f"{where}: {mistake}" for mistake in _mount_mistakes(each)]
         if policy_keys(each):
             found += _policy_mistakes(where, policy_keys(each))
@@ -316,7 +313,7 @@ def _remote_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
         if "remote" in vault and vault.get("kind") in _VAULT_KINDS:
             yield f"{where}: 'remote' is for kind = 'rclone'"
         return
-    for key in ("folder", *_SSH_KEYS):
+    for key in ("folder", *_SSH):
         if key in vault:
             yield f"{where}: '{key}' is not for kind = 'rclone'"
     remote = vault.get("remote", "any:any")
