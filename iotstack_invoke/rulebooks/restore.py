@@ -139,6 +139,13 @@ def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str
     return f"pi:{folder}/{wildcards['runtag']}.{KINDS[kind]}"
 
 
+def _proven(job: Job) -> Iterator[Step]:
+    """Compare the hash of an archive that is used where it lies; a fetched one just was."""
+    facts: RestoreFacts = job.facts
+    if facts.in_place:
+        yield CheckHash(job.input, facts.as_root)
+
+
 def stage_of(kind: str) -> str:
     """Return the folder that a part is unpacked into."""
     return f"pi:restore/{{runtag}}/{'stack' if kind == 'general' else kind}/"
@@ -157,7 +164,7 @@ def staged_stack(job: Job) -> Iterator[Step]:
     """Look at every member of the general part, then unpack it into a new folder."""
     facts: RestoreFacts = job.facts
     apart = ("./volumes", "volumes") if facts.volumes_apart else ()
-    yield CheckHash(job.input, facts.as_root)
+    yield from _proven(job)
     yield ScanArchive(job.input, facts.as_root, facts.free_bytes)
     yield Unpack(
         *("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard),
@@ -188,7 +195,7 @@ def staged_volumes(job: Job) -> Iterator[Step]:
 def staged_dump(job: Job) -> Iterator[Step]:
     """Unpack InfluxDB's dump into a new folder, and check every file and block of it."""
     facts: RestoreFacts = job.facts
-    yield CheckHash(job.input, facts.as_root)
+    yield from _proven(job)
     yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
     dump = Dump("pi", job.output.partial, facts.as_root)
     yield CheckDump(dump, job.input.path, facts.databases)
@@ -205,7 +212,7 @@ def staged_sql(engine: str) -> Rule:
     def staged_dumps(job: Job) -> Iterator[Step]:
         """Unpack the dumps of a database server, and read each of them to its end."""
         facts: RestoreFacts = job.facts
-        yield CheckHash(job.input, facts.as_root)
+        yield from _proven(job)
         yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
         yield UnpackSql("pi", job.output.partial, engine, facts.as_root, facts.guard)
 
@@ -228,7 +235,7 @@ def staged_recipe(kind: str, *, apart: bool) -> Rule:
     def staged_part(job: Job) -> Iterator[Step]:
         """Look at every member of a service's part, unpack it, read its dump to its end."""
         facts: RestoreFacts = job.facts
-        yield CheckHash(job.input, facts.as_root)
+        yield from _proven(job)
         yield ScanArchive(job.input, facts.as_root, facts.free_bytes, tops_of(RECIPES[kind]))
         folder = job.output.partial
         yield Unpack("pi", job.input.absolute, folder, facts.as_root, facts.guard)

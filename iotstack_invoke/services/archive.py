@@ -16,7 +16,7 @@ from typing import IO
 
 from .. import gzips
 from ..errors import StepFailed
-from ..hosts import read_chunk
+from ..hosts import LocalHost, read_chunk
 from ..steps import Command, File, Host, Scene
 
 TAR_END_BYTES = 1024
@@ -211,23 +211,23 @@ class CompareUnpacked:
     folder: str
     as_root: tuple[str, ...]
 
-    @property
-    def _command(self) -> Command:
+    def _command(self, *, here: bool = False) -> Command:
         words = ("tar", "--compare", f"--file={self.archive}", f"--directory={self.folder}")
-        packed = ("--gzip",) if self.archive.endswith(".gz") else ()
+        unzip = gzips.reading_words(self.archive, here=here)
         return Command(
-            (*self.as_root, "env", "LC_ALL=C", *words, "--numeric-owner", *packed),
+            (*self.as_root, "env", "LC_ALL=C", *words, "--numeric-owner", *unzip),
             accept=frozenset({0, 1, 2}),
             limit_s=COMPARE_LIMIT_S,
         )
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
-        return (str(self._command),)
+        return (str(self._command()),)
 
     def do(self, scene: Scene) -> None:
         """Raise StepFailed with the first of what differs."""
-        told = scene.host(self.host_role).run(self._command)
+        host = scene.host(self.host_role)
+        told = host.run(self._command(here=isinstance(host, LocalHost)))
         if told.exit_code:
             lines = (told.out + told.err).strip().splitlines() or ["tar said nothing"]
             raise StepFailed(

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from ..errors import StepFailed
+from ..gzips import reading_words
+from ..hosts import LocalHost
 from ..steps import Command, File, Host, Scene
 from .compose import is_top_file
 
@@ -167,8 +169,8 @@ def list_archive(
     `tops`: the folders at its top, where it is no general part.
     Raises StepFailed where tar cannot read it to its end.
     """
-    packed = ("--gzip",) if archive.endswith(".gz") else ()
-    command = Command((*as_root, *LIST_WORDS, *packed, f"--file={archive}"), limit_s=24 * 3600)
+    unzip = reading_words(archive, here=isinstance(host, LocalHost))
+    command = Command((*as_root, *LIST_WORDS, *unzip, f"--file={archive}"), limit_s=24 * 3600)
     scan, said = _Scan(tops), []
 
     def hear(stream: str, line: str) -> None:

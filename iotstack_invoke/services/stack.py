@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 
 from ..errors import StepFailed
+from ..gzips import reading_words
+from ..hosts import LocalHost
 from ..steps import Command, Host, Scene
 
 STOP_LIMIT_S = 600.0
@@ -466,21 +468,20 @@ class Unpack:
 
     def commands(self) -> tuple[str, ...]:
         """Return the commands."""
-        return tuple(map(str, self._commands))
+        return tuple(map(str, self._commands()))
 
-    @property
-    def _commands(self) -> tuple[Command, ...]:
+    def _commands(self, *, here: bool = False) -> tuple[Command, ...]:
         tar = (
             *("tar", "--extract", f"--file={self.archive}", f"--directory={self.folder}"),
             *("--numeric-owner", "--same-owner", "--preserve-permissions"),
             *("--xattrs", "--xattrs-include=*", "--acls"),
             *(() if self.scanned else ("--keep-old-files",)),
         )
-        packed = ("--gzip",) if self.archive.endswith(".gz") else ()
+        unzip = reading_words(self.archive, here=here)
         chosen = (*(f"--exclude={each}" for each in self.left_out), *self.members)
         return (
             guarded(self.guard, (*self.as_root, "mkdir", "-m", "0700", "--", self.folder)),
-            guarded(self.guard, (*self.as_root, *tar, *packed, "--anchored", *chosen), 24 * 3600),
+            guarded(self.guard, (*self.as_root, *tar, *unzip, "--anchored", *chosen), 24 * 3600),
             guarded(self.guard, (*self.as_root, "sync", "--file-system", self.folder)),
         )
 
@@ -488,7 +489,7 @@ class Unpack:
         """Unpack it, and make it last through a power cut."""
         host = scene.host(self.host_role)
         self.undo(host)
-        for command in self._commands:
+        for command in self._commands(here=isinstance(host, LocalHost)):
             host.run(command, scene.hear)
 
     def undo(self, host: Host) -> None:
