@@ -2,7 +2,7 @@
 
 A room imports only from rooms below it, or beside it where no circle arises.
 
-    errors  gzips                          what can go wrong; gzip streams
+    errors  gzips  values                  what can go wrong; gzip streams; data classes
     runtag  steps  children  durations     a backup's name; what a step is; what runs for us; 26h
     settings  mistakes  rules              hosts.toml, what is wrong with it; patterns, rules;
     manifest  sets                         what a set holds

@@ -8,11 +8,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .journal import owed_in
 from .services.stack import MakeAside
+from .values import dataclass
 
 STAMP_FORM = "%Y%m%dT%H%M%SZ"
 _FOLDER = re.compile(r"previous-(.+)-(\d{8}T\d{6}Z)")

@@ -11,13 +11,14 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from .errors import Busy, StepFailed
 from .hosts import LocalHost, locked, opened
 from .manifest import read_utc
 from .runtag import is_runtag
 from .steps import PARTIAL
+from .values import dataclass
 
 CHECKS_FILE = ".checks.jsonl"
 HERE = "here"

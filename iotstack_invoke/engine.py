@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from graphlib import TopologicalSorter
 from types import FrameType
@@ -26,6 +26,7 @@ from .journal import Journal
 from .plan import Plan, PlannedJob, parameters_of
 from .rules import Job
 from .steps import ClaimingStep, Commit, File, Host, Place, Record, UndoableStep
+from .values import dataclass
 
 RETRY_WAIT_S = 2.0
 SIGNAL_LOOK_S = 0.2

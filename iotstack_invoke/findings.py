@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 from types import MappingProxyType
@@ -29,6 +28,7 @@ from .services.table import Cover
 from .sets import BackupSet, State
 from .site import Newest
 from .steps import Outcome
+from .values import dataclass
 
 MISSING_EXIT = 127
 YOUNG = timedelta(hours=26)

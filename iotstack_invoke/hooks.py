@@ -9,13 +9,14 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from .errors import Refused, StepFailed
 from .log import RunLog
 from .report import Report
 from .settings import Hook, Hooks
 from .steps import Command, Host
+from .values import dataclass
 
 KILL_AFTER_S = 2
 """How long a hook at its limit may take to end by itself."""

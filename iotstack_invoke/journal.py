@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from .errors import IotstackError, StepFailed, Unreachable
 from .steps import Host, UndoableStep
+from .values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

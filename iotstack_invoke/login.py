@@ -15,7 +15,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import fabric
@@ -34,6 +33,7 @@ from .runner import LOOK_S, RUN_OVERRIDES, _Mended
 from .settings import Ssh
 from .sftp import SftpSession, encoded
 from .steps import Command
+from .values import dataclass
 
 # Without a handler Python prints its lines to stderr; what they tell reaches us as errors.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from .rules import KINDS, PARTS
 from .runtag import is_runtag
 from .steps import Record
+from .values import dataclass
 
 FORMAT = "iotstack-invoke manifest 1"
 RECORDS_ENDING = "unfinished.jsonl"

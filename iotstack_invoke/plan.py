@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -17,6 +16,7 @@ from .errors import RuleError
 from .manifest import LACKING
 from .rules import Job, RuleBook
 from .steps import File, FileFact, Record
+from .values import dataclass
 
 
 class Why(Enum):

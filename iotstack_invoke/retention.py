@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from dateutil.relativedelta import relativedelta
 
 from .sets import GOOD, BackupSet, State
+from .values import dataclass
 
 UNFINISHED_GRACE = timedelta(days=1)
 """A younger set without a manifest may still be finished by who makes or copies it."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
 from .errors import RuleError
 from .runtag import is_runtag
 from .steps import File, Step
+from .values import dataclass
 
 Body = Callable[["Job"], Iterator[Step]]
 Inputs = Callable[[Mapping[str, str], Any], Iterable[str]]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
@@ -22,6 +21,7 @@ from .manifest import (
 from .rules import KINDS, PARTS, TEXTS, split_set_name
 from .runtag import is_runtag, runtag_time
 from .steps import PARTIAL, FileFact
+from .values import dataclass
 
 _LOG_OF_CHANGE = re.compile(r"(\.restore|^reload-influxdb)-\d{8}T\d{6}Z\.log$")
 """The log of a restore or reload: of no set, and no stranger either."""

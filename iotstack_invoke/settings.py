@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -33,6 +33,7 @@ from .services.table import (
     read_row,
     read_table,
 )
+from .values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

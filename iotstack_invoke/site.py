@@ -12,7 +12,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 
 from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
@@ -35,6 +35,7 @@ from .settings import Settings
 from .steps import PARTIAL, File, FileFact, Host, Place, Record
 from .targets import find_machine, host_name, open_machine
 from .transfer import Found, is_copy
+from .values import dataclass
 from .vaults import at_address, vault_place
 
 MANIFESTS_AT_ONCE = 200

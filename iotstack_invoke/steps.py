@@ -11,14 +11,16 @@ import signal
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import IO, Any, Protocol, runtime_checkable
+
+from .values import dataclass
 
 PARTIAL = ".partial"
 """Behind the name of a file that is being made: what bears it is not whole."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class File:
     """One file or folder of a role: `pi:backups/x.tar` with the root that the role is bound to.
 
@@ -31,6 +33,9 @@ class File:
 
     def __str__(self) -> str:
         return f"{self.role}:{self.path}"
+
+    def __lt__(self, other: File) -> bool:
+        return (self.role, self.path) < (other.role, other.path)
 
     @property
     def absolute(self) -> str:

@@ -12,13 +12,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import Busy, Refused, StepFailed, UsageError
 from .hosts import LocalHost, locked
 from .settings import Machine, Settings
 from .steps import Command, Host
+from .values import dataclass
 
 if TYPE_CHECKING:
     from .remote import SshHost

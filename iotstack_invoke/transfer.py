@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass
 from typing import IO, cast
 
 from .errors import StepFailed
@@ -14,6 +13,7 @@ from .hosts import CHUNK_BYTES
 from .manifest import Manifest, read_manifest
 from .rules import KINDS
 from .steps import Command, File, FileFact, Host, Place, Record, Scene
+from .values import dataclass
 
 HASH_LIMIT_S = 24 * 3600.0
 HASH = 'sha256sum < "$1" 2>/dev/null || shasum -a 256 < "$1"'

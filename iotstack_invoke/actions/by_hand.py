@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from ..manifest import Manifest
@@ -14,6 +13,7 @@ from ..rules import PARTS
 from ..services.compose import Found
 from ..services.influx2 import data_folders, steps_by_hand
 from ..sets import BackupSet
+from ..values import dataclass
 from .loads import is_below
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
@@ -16,6 +15,7 @@ from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
 from ..site import Site, newest_good
 from ..steps import Place
+from ..values import dataclass
 from ..vaults import sealed_side
 
 VAULT = "vault"

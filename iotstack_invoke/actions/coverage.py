@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..services.at_rest import AtRest, merged
 from ..services.compose import (
@@ -27,6 +27,7 @@ from ..services.table import (
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Host
 from ..targets import may_be_there
+from ..values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

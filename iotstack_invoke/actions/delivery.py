@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 
 from .. import __version__
@@ -24,6 +24,7 @@ from ..sets import GOOD, BackupSet, State
 from ..site import RecordFile, Site, look_everywhere, sweep_stale_copies, unlike_copies
 from ..steps import FileFact, Place
 from ..transfer import can_hash
+from ..values import dataclass
 from .listing import sets_there, state_of_copy
 
 DELIVERED = frozenset({*GOOD, State.INCOMPLETE})

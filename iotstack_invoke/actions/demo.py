@@ -21,7 +21,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
 from ..errors import ExitCode, IotstackError, StepFailed
@@ -34,6 +33,7 @@ from ..services.compose import compose_words, inspect_all, named
 from ..services.influx import BACKUP_INSIDE
 from ..settings import Exclusion, Influx, Options, Settings, Stack, Vault
 from ..steps import Command
+from ..values import dataclass
 from .backup import back_up
 
 INFLUX_SERVICE = """\

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..engine import signals_raised
@@ -18,6 +17,7 @@ from ..services.recipe import RECIPES
 from ..services.sql import ENGINES
 from ..settings import Settings
 from ..site import Site
+from ..values import dataclass
 from .copies import Copy, find_copy
 from .show import manifest_of, members_of
 

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -27,6 +26,7 @@ from ..mistakes import ROLES
 from ..report import WATCHED_VARIABLE, Report, duration_text, one_line
 from ..settings import Settings
 from ..targets import find_machine
+from ..values import dataclass
 
 EVERY = "all"
 MOST_AT_ONCE = 64

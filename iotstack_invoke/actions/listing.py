@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 
 from ..checks import HERE, Check, failed_at
@@ -17,6 +17,7 @@ from ..sets import BackupSet, State, files_of, gather_sets
 from ..settings import Settings
 from ..site import Site, manifests_in
 from ..steps import FileFact, Place
+from ..values import dataclass
 from ..vaults import other_hosts
 
 MANIFESTS_LIMIT_S = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..errors import Refused
@@ -25,6 +25,7 @@ from ..services.sql_load import (
 )
 from ..steps import Command
 from ..targets import ANY_EXIT, Target, device, entries
+from ..values import dataclass
 
 FOLDERS = ("services", "volumes")
 DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{}/data"}

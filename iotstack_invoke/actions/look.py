@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 
 from .. import __version__
@@ -31,6 +31,7 @@ from ..services.table import (
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact, Host
 from ..targets import ANY_EXIT, host_name, is_folder, root_words
+from ..values import dataclass
 from .coverage import Services, live_files, look_at_services
 
 FOLDERS = ("services", "volumes")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import posixpath
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 from ..errors import Refused
 from ..manifest import Manifest, Part
@@ -14,6 +13,7 @@ from ..rules import PARTS
 from ..services.compose import Found
 from ..services.recipe import RECIPES
 from ..sets import BackupSet, State
+from ..values import dataclass
 from .loads import FOLDERS, is_below
 from .wish import Wish
 

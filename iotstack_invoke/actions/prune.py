@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
@@ -28,6 +28,7 @@ from ..sets import removals_in, strangers_in
 from ..settings import Settings
 from ..site import Site, finish_removals, remove_set, sets_in
 from ..steps import FileFact, Place
+from ..values import dataclass
 from .old_data import remove_expired_here
 
 EVERY_VAULT = "vault"

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
@@ -31,6 +30,7 @@ from ..site import MANIFESTS_AT_ONCE, look_everywhere
 from ..steps import File, FileFact, Place, Record
 from ..targets import find_machine, host_name, open_machine, read_text
 from ..transfer import Found, is_copy
+from ..values import dataclass
 from ..vaults import vault_place
 from .copies import latest_of, not_found
 from .prospect import records_in

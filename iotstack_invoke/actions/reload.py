@@ -10,7 +10,6 @@ import os
 import posixpath
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..changes import change_of
@@ -27,6 +26,7 @@ from ..services.influx_count import Count
 from ..settings import Settings
 from ..steps import Command
 from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target
+from ..values import dataclass
 from .old_data import find_expired, keep_until, remove_old
 from .restore import Ledger, committed, is_committed, log_of
 from .target_checks import (

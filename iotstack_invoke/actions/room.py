@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ..errors import Refused
 from ..rulebooks.backup import BackupFacts
@@ -11,6 +10,7 @@ from ..services.sql import ENGINES
 from ..sets import GOOD, BackupSet
 from ..steps import Command, Host
 from ..targets import on_host
+from ..values import dataclass
 
 GROWTH = 1.2
 """What the next part may be larger than the last one."""

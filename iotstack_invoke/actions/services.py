@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from ..errors import ExitCode, StepFailed
 from ..hosts import LocalHost
 from ..report import Report
 from ..services.compose import Found, inspect_all, named
 from ..settings import Settings
+from ..values import dataclass
 from .coverage import SavedService, Services, idle_rows, look_at_services
 from .look import look_at_folder
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..checks import HERE
 from ..errors import Refused, StepFailed
@@ -19,6 +19,7 @@ from ..site import RecordFile, Site, look_everywhere, unlike_copies
 from ..steps import FileFact
 from ..targets import is_folder, may_write, on_host
 from ..transfer import ADVICE, manifest_there
+from ..values import dataclass
 from .look import look_at_stack
 from .room import look_for_room, refuse_without_room
 

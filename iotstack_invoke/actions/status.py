@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 
 from ..checks import HERE, failed_at
@@ -15,6 +15,7 @@ from ..settings import Settings
 from ..site import Newest, Site, newest_good, open_site
 from ..steps import Place
 from ..targets import host_name
+from ..values import dataclass
 
 PLACE_LIMIT_S = 60.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from .. import __version__
@@ -20,6 +20,7 @@ from ..sets import State, gather_sets
 from ..settings import Settings
 from ..site import Site
 from ..transfer import can_hash, hash_there
+from ..values import dataclass
 from ..vaults import is_signed
 from ..vaults.sealed import SealBroken
 from .copies import VAULT, Copy, choose_copy, copies_at, kinds_of, places_meant

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
 from ..errors import NotFound, Refused, UsageError
@@ -19,6 +19,7 @@ from ..settings import Settings
 from ..site import Site
 from ..steps import Place
 from ..targets import Target, read_text
+from ..values import dataclass
 from ..vaults import at_address, refuse_shut, vault_place
 from .copies import latest_of, not_found
 

@@ -12,7 +12,7 @@ import hashlib
 import io
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 
 from ..errors import StepFailed
@@ -40,6 +40,7 @@ from ..services.sqlite import COPIES, CopySqlite
 from ..steps import File, Scene, Step
 from ..targets import COMMANDS_LOCK
 from ..transfer import Claim, Send
+from ..values import dataclass
 
 PACK_LIMIT_S = 24 * 3600.0
 SQL_LIMIT_S = 6 * 3600.0

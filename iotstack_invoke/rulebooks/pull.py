@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from ..manifest import RECORDS_ENDING, Manifest
 from ..rules import KINDS, Job, RuleBook, rule
 from ..steps import File, Step
 from ..transfer import Claim, Send
+from ..values import dataclass
 
 FROM = "from"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from ..rules import Job, Rule, RuleBook, rule
@@ -24,6 +24,7 @@ from ..services.sql_dump import SqlReport
 from ..services.sql_load import LoadSql, RunSqlAlone, SqlDump, WaitForSql
 from ..services.stack import MakeFolder
 from ..steps import File, Step
+from ..values import dataclass
 from .restore import (
     SQL_LIMIT_S,
     RestoreFacts,

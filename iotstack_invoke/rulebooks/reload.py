@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..rules import Job, RuleBook, rule
 from ..services.alone import EndAlone
@@ -30,6 +30,7 @@ from ..services.stack import (
     WaitForContainers,
 )
 from ..steps import Commit, Step
+from ..values import dataclass
 from .restore import INFLUX_DATA
 
 DUMP = "dump"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..rules import KINDS, Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
@@ -49,6 +49,7 @@ from ..services.stack import (
 )
 from ..steps import Commit, File, Step
 from ..transfer import CheckHash, Send
+from ..values import dataclass
 
 RESTORE = "restore"
 INFLUX_DATA = "volumes/influxdb/data"

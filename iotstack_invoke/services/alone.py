@@ -6,10 +6,10 @@ What they run, and on which data, is told by the server's own room.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
+from ..values import dataclass
 from .stack import STOP_LIMIT_S, guarded
 
 OUR_LABEL = "iotstack-invoke=alone"

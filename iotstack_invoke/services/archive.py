@@ -11,13 +11,13 @@ import os
 import posixpath
 import re
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
 from typing import IO
 
 from .. import gzips
 from ..errors import StepFailed
 from ..hosts import LocalHost, read_chunk
 from ..steps import Command, File, Host, Scene
+from ..values import dataclass
 
 TAR_END_BYTES = 1024
 """A whole tar ends with two blocks of zeros."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from ..errors import StepFailed
 from ..steps import Command, Scene, Step
+from ..values import dataclass
 from .quiesce import Resume, stopped
 from .stack import guarded
 

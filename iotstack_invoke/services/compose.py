@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..errors import StepFailed
 from ..hosts import LocalHost
 from ..manifest import Container
 from ..steps import Command, FileFact, Host
+from ..values import dataclass
 from .table import is_below_stack
 
 COMPOSE_FILES = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")

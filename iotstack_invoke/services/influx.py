@@ -10,12 +10,12 @@ from __future__ import annotations
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import IO, Any
 
 from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES, read_chunk
 from ..steps import Command, File, Host, Scene
+from ..values import dataclass
 from .archive import HashedFile, Said, judge_tar
 from .compose import Found
 from .influx_check import DumpCheck, DumpReport

@@ -14,11 +14,11 @@ import re
 import shlex
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 
 from ..errors import StepFailed
 from ..steps import Command, File, Host, Scene
+from ..values import dataclass
 from .compose import Found
 from .influx import end_dump, influx_version, sweep
 from .influx2_check import EXPERIMENTAL, Influx2Check, facts_of, judge_lines, shard_of

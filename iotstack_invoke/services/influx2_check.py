@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import IO, Any, Final
 
 from ..gzips import Content, Damaged
+from ..values import dataclass
 from .influx_shard import read_shard
 
 EXPERIMENTAL = "experimental: InfluxDB 2 was written from its documentation"

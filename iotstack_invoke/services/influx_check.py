@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import IO, Any, Final
 
 from ..gzips import Damaged
+from ..values import dataclass
 from .influx_meta import INTERNAL, Catalogue, ShardPlace, read_meta
 from .influx_shard import Shard, is_tsm, read_shard
 

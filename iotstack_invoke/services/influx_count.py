@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
+from ..values import dataclass
 from .influx_meta import INTERNAL
 from .influx_server import Server, quoted, server_catalogue
 

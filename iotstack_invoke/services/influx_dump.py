@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES
 from ..steps import Command, Host, Scene
+from ..values import dataclass
 from .influx import facts_of, members
 from .influx_check import DumpCheck, DumpReport
 from .influx_meta import INTERNAL, Catalogue

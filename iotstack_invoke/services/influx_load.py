@@ -12,10 +12,10 @@ import io
 import posixpath
 import shlex
 import time
-from dataclasses import dataclass
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
+from ..values import dataclass
 from .influx_check import DumpReport
 from .influx_dump import Dump
 from .influx_log import (

@@ -8,10 +8,12 @@ It reads bytes only and neither opens files nor talks to a server.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple
+
+from ..values import dataclass
 
 INTERNAL = "_internal"
 """The database of InfluxDB's own statistics: dumped, but never restored (influxdb#9565)."""

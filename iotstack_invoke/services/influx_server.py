@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
+from ..values import dataclass
 from .alone import OUR_LABEL, remove_ours
 from .influx import BACKUP_INSIDE, wait_for_ping
 from .influx_meta import Catalogue, read_meta_db

@@ -12,10 +12,11 @@ import zlib
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO, Final
 
 from ..gzips import Content, Damaged
+from ..values import dataclass
 
 _BLOCK: Final = 512
 _PAX_BYTES: Final = 1024 * 1024

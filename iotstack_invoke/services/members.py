@@ -9,12 +9,13 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..errors import StepFailed
 from ..gzips import reading_words
 from ..hosts import LocalHost
 from ..steps import Command, File, Host, Scene
+from ..values import dataclass
 from .compose import is_top_file
 
 LIST_WORDS = (

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import dataclass
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
+from ..values import dataclass
 
 QUIET_LIMIT_S = 120
 """What entering the quiet, or leaving it, may take; a container that is stopped has a minute."""

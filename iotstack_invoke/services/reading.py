@@ -14,13 +14,14 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from ..gzips import Content, Damaged
 from ..hashes import HashedStream
 from ..hosts import CHUNK_BYTES
 from ..steps import Place
+from ..values import dataclass
 from .influx2_check import Influx2Check, Influx2Report
 from .influx_check import DumpCheck, DumpReport
 from .influx_dump import QUERIES_FILE

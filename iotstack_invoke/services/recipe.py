@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import posixpath
 import time
-from dataclasses import dataclass
 
 from ..errors import StepFailed
 from ..rules import PARTS
 from ..steps import Command, Scene
+from ..values import dataclass
 from .quiesce import QUIET_LIMIT_S, Quiesce
 from .sql import MARIADB, SqlServer
 from .table import Recipe, packaged_recipes

@@ -9,9 +9,9 @@ import json
 import shlex
 import textwrap
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from ..manifest import Part
+from ..values import dataclass
 from .influx2 import steps_by_hand
 from .sql import ENGINES, SqlServer
 from .sql_config import CONFIG

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
 from ..steps import Command
+from ..values import dataclass
 from .compose import Found
 from .sql_dump import MariaReader, PostgresReader, SqlReader, SqlReport
 from .sql_dump import Table as SqlTable

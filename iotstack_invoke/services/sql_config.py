@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
+from ..values import dataclass
 from .sql import ENGINES, SqlServer, run_in
 
 CONFIG = "config"

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Protocol
+
+from ..values import dataclass
 
 _Form = re.Pattern[bytes]
 LONGEST_LINE_BYTES = 4 << 20

@@ -12,12 +12,12 @@ import posixpath
 import re
 import secrets
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import groupby, islice
 
 from ..errors import StepFailed
 from ..hosts import read_chunk
 from ..steps import Command, Host, Scene
+from ..values import dataclass
 from .alone import OUR_LABEL, remove_ours
 from .sql import ENGINES, NOT_LET_IN, SqlServer, count_words, run_in
 from .sql_dump import SqlReport, Table

@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO, Any, cast
 
 from .. import gzips
@@ -21,6 +21,7 @@ from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES, LocalHost, read_chunk
 from ..manifest import LACKING, LEFT_OUT
 from ..steps import Command, File, Host, Scene
+from ..values import dataclass
 from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar
 from .sql import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, WANTS_A_PERSON, SqlServer, run_in
 from .sql_config import CONFIG, config_of

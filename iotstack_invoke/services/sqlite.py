@@ -9,12 +9,12 @@ import json
 import os
 import posixpath
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..targets import COMMANDS_LOCK
+from ..values import dataclass
 from .sqlite_copy import NO_ROOM
 
 COPIES = "backups/.copies"

@@ -7,12 +7,12 @@ program that sent it is waited for before anything is undone.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from ..errors import StepFailed
 from ..gzips import reading_words
 from ..hosts import LocalHost
 from ..steps import Command, Host, Scene
+from ..values import dataclass
 
 STOP_LIMIT_S = 600.0
 START_LIMIT_S = 600.0

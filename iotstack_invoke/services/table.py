@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..manifest import Container
+from ..values import dataclass
 
 # IOTstack builds some images itself: iotstack_mariadb by compose v1, iotstack-mariadb by v2.
 _OURS = re.compile(r"^iotstack[-_]")

@@ -14,7 +14,7 @@ import posixpath
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import IO, Any, cast
 
 from ..errors import StepFailed
@@ -24,6 +24,7 @@ from ..manifest import REMOVING_ENDING
 from ..rules import PARTS, split_set_name
 from ..steps import PARTIAL, FileFact, Place, Received
 from ..transfer import hash_there
+from ..values import dataclass
 from .age import opening, sealed_size, sealing
 
 SEALED = ".age"
