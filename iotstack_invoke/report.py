@@ -115,13 +115,21 @@ class Report:
         """Say what a person should know, though the run goes on."""
         self._line(text, "yellow")
 
-    def _line(self, text: str, style: str | None) -> None:
-        console = self._bars.console if self._bars else self.console(error=True)
-        console.print(_visible(text), style=style, markup=False, highlight=False, soft_wrap=True)
-
     def write(self, text: str) -> None:
         """Print a result as it is."""
-        self.console().print(_visible(text), markup=False, highlight=False, soft_wrap=True)
+        self._line(text, error=False)
+
+    def _line(self, text: str, style: str | None = None, *, error: bool = True) -> None:
+        """Print a line as it is; Rich, which takes long to load, only where it is seen."""
+        text = _visible(text)
+        stream = sys.stderr if error else sys.stdout
+        if self._bars or (style and stream.isatty()):
+            console = self._bars.console if self._bars and error else self.console(error=error)
+            console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        elif error:
+            sys.stderr.write(f"{text}\n")
+        else:
+            self._put(f"{text}\n")
 
     def write_line(self, text: str) -> None:
         """Print one of very many lines of a result as it is; Rich would take 20 s for 100,000."""
@@ -129,7 +137,11 @@ class Report:
 
     def flush(self) -> None:
         """Write out what is buffered; raises StepFailed where that cannot be done."""
+        self._put("")
+
+    def _put(self, text: str) -> None:
         try:
+            sys.stdout.write(text)
             sys.stdout.flush()
         except BrokenPipeError:
             raise
@@ -150,9 +162,9 @@ class Report:
         """
         if isinstance(content, list):
             lines = (json.dumps(each, ensure_ascii=False, default=str) for each in content)
-            sys.stdout.write("[\n" + ",\n".join(lines) + "\n]\n" if content else "[]\n")
+            self._put("[\n" + ",\n".join(lines) + "\n]\n" if content else "[]\n")
             return
-        sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=1, default=str) + "\n")
+        self._put(json.dumps(content, ensure_ascii=False, indent=1, default=str) + "\n")
 
     def table(
         self, titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()
@@ -163,7 +175,7 @@ class Report:
         """
         if not sys.stdout.isatty():
             shown = [tuple(map(_in_a_cell, row)) for row in rows]
-            sys.stdout.write(_plain_table([tuple(titles), *shown], right))
+            self._put(_plain_table([tuple(titles), *shown], right))
             return
         from rich import box
         from rich.table import Table
@@ -185,8 +197,7 @@ class Report:
         text = f"{mark if at_terminal else word} {name}: {one_line(found)}"
         if fix:
             text += f" → {one_line(fix)}"
-        style = style if at_terminal else ""
-        self.console().print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        self._line(text, style, error=False)
 
     # The engine's watcher, called from its threads.
 
@@ -349,10 +360,13 @@ _MARKS: Mapping[str, tuple[str, str, str]] = {
 
 def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     """Return rows as lines with their columns one below another; the first row are the titles."""
-    from rich.cells import cell_len
 
     def width_of(cell: str) -> int:
-        return len(cell) if cell.isascii() else cell_len(cell)
+        if cell.isascii():
+            return len(cell)
+        from rich.cells import cell_len
+
+        return cell_len(cell)
 
     widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -269,10 +269,13 @@ def test_who_reads_no_further_gets_no_traceback(little_stack, words):
     assert err == ""
 
 
-def test_a_result_that_cannot_be_written_is_a_failure(little_stack):
+@pytest.mark.parametrize("words", ["list --json", "backup --dry-run"])
+@pytest.mark.parametrize("at_once", ["", "1"])
+def test_a_result_that_cannot_be_written_is_a_failure(little_stack, words, at_once):
     """A full disk behind `>` is told, with exit 1."""
+    little_stack.environment["PYTHONUNBUFFERED"] = at_once
     with open("/dev/full", "w") as full:
-        process = little_stack.start("list --json", stdout=full)
+        process = little_stack.start(words, stdout=full)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err == "The output cannot be written: No space left on device.\n"
