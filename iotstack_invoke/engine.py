@@ -52,6 +52,16 @@ class JobResult:
     message: str = ""
     warnings: tuple[str, ...] = ()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether its outputs are there, whole."""
+        return self.end is End.DONE
+
+    @property
+    def was_started(self) -> bool:
+        """Whether it was begun at all."""
+        return self.end is not End.SKIPPED
+
 
 @dataclass(frozen=True, slots=True)
 class RunResult:

@@ -10,13 +10,16 @@ import shlex
 import time
 from collections.abc import Iterable
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from .errors import Refused, StepFailed
-from .log import RunLog
 from .report import Report
 from .settings import Hook, Hooks
 from .steps import Command, Host
 from .values import dataclass
+
+if TYPE_CHECKING:
+    from .log import RunLog
 
 KILL_AFTER_S = 2
 """How long a hook at its limit may take to end by itself."""

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import stat
 import subprocess
 import threading
@@ -32,6 +31,12 @@ PRIVATE = 0o600
 NO_FILE = "it is no regular file"
 
 Answer = TypeVar("Answer")
+
+
+def state_folder() -> str:
+    """Return the folder of what this program keeps on a machine that need not have a stack."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return f"{base}/iotstack"
 
 
 class LocalHost:
@@ -174,7 +179,8 @@ class LocalHost:
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits into the file system of `folder`."""
         with contextlib.suppress(OSError):
-            return shutil.disk_usage(folder).free
+            status = os.statvfs(folder)
+            return status.f_bavail * status.f_frsize
         return None
 
     def rename(self, old: str, new: str) -> None:

@@ -12,18 +12,15 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from .engine import JobResult
 from .hosts import opened
-from .plan import PlannedJob
 from .rules import Job
 from .steps import PARTIAL
 
-
-def state_folder() -> str:
-    """Return the folder of what this program keeps on a machine that need not have a stack."""
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return f"{base}/iotstack"
+if TYPE_CHECKING:
+    from .engine import JobResult
+    from .plan import PlannedJob
 
 
 class RunLog:

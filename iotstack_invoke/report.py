@@ -15,14 +15,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from .engine import End, JobResult
 from .errors import StepFailed
-from .plan import Graph, Plan, PlannedJob
 from .rules import Job, split_set_name
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+
+    from .engine import JobResult
+    from .plan import Graph, Plan, PlannedJob
 
 GRAPH_FORMS = ("tree", "mermaid", "dot")
 MOST_IN_A_CELL = 300
@@ -268,9 +269,8 @@ class Report:
             row = self._rows.pop(id(result.job), None)
             if self._bars and row is not None:
                 self._bars.remove_task(row)
-        mark = {End.DONE: "✓", End.FAILED: "✗", End.SKIPPED: "-"}[result.end]
-        style = {End.DONE: "green", End.FAILED: "red", End.SKIPPED: "yellow"}[result.end]
-        took = f" ({duration_text(result.seconds)})" if result.end is not End.SKIPPED else ""
+        mark, style = _ENDS[result.end.value]
+        took = f" ({duration_text(result.seconds)})" if result.was_started else ""
         why = f": {result.message}" if result.message else ""
         self.tell(f"{mark} {job_text(result.job)}{took}{why}", style=style)
 
@@ -348,6 +348,13 @@ _STYLES: Mapping[str, str] = {
     "damaged": "red",
     "unfinished": "yellow",
     "failed": "red",
+}
+
+
+_ENDS: Mapping[str, tuple[str, str]] = {
+    "done": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "not started": ("-", "yellow"),
 }
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from dateutil.relativedelta import relativedelta
-
 from .sets import GOOD, BackupSet, State
 from .values import dataclass
 
@@ -42,6 +40,8 @@ class Span:
 
     def before(self, moment: datetime) -> datetime:
         """Return the (aware) time so long before a moment, by the local clock and calendar."""
+        from dateutil.relativedelta import relativedelta
+
         span = relativedelta(
             years=self.years,
             months=self.months,

@@ -10,15 +10,13 @@ import json
 import math
 import os
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from datetime import datetime, timedelta
 
 from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
 from .errors import StepFailed, Unreachable
-from .hosts import LocalHost, locked
-from .log import state_folder
+from .hosts import LocalHost, locked, state_folder
 from .manifest import (
     MOST_BYTES,
     RECORDS_ENDING,
@@ -176,7 +174,7 @@ class RecordFile:
         self.host = site.host
         self.path = f"{site.backups}/{runtag}.{RECORDS_ENDING}"
         self.started_utc = ""
-        self.claim = uuid.uuid4().hex
+        self.claim = os.urandom(16).hex()
         """What marks the set in vaults as the one of this run and of those that go on with it."""
         lines = self.host.lines(self.path)
         self.exists = bool(lines)

@@ -23,6 +23,7 @@ from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.rulebooks.backup import BackupFacts
 from iotstack_invoke.rulebooks.restore import undoable
+from iotstack_invoke.services import sqlite, sqlite_copy
 from iotstack_invoke.services.sqlite import COPIES, CopySqlite, shown
 from iotstack_invoke.services.sqlite_copy import pattern_of
 from iotstack_invoke.settings import load_settings
@@ -533,3 +534,8 @@ def test_the_next_backup_wants_room_for_the_copies(little_stack: LittleStack):
     copied = os.path.getsize(little_stack.folder / "volumes/a.db")
     assert room.copies_bytes == int(copied * 1.2)
     assert room.needed_bytes == room.general_bytes + room.copies_bytes
+
+
+def test_the_script_and_its_step_mean_the_same_by_an_exit_code():
+    """The script stands alone, so its word for a full disk stands twice."""
+    assert sqlite.NO_ROOM == sqlite_copy.NO_ROOM

@@ -12,7 +12,8 @@ import shutil
 from urllib.parse import quote
 
 from ..errors import StepFailed
-from ..log import RunLog, state_folder
+from ..hosts import state_folder
+from ..log import RunLog
 from ..rules import KINDS
 from ..site import Site
 from ..steps import PARTIAL

@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..checks import Check, Checks, failed_at
-from ..engine import End, RunResult
 from ..errors import StepFailed
 from ..manifest import RECORDS_ENDING, Manifest, utc_text
 from ..plan import Plan, decide, resolve
@@ -27,11 +27,14 @@ from ..transfer import can_hash
 from ..values import dataclass
 from .listing import sets_there, state_of_copy
 
+if TYPE_CHECKING:
+    from ..engine import RunResult
+
 DELIVERED = frozenset({*GOOD, State.INCOMPLETE})
 """The states of sets that a run has finished: what such a run would have copied."""
 PROGRAM = f"iotstack-invoke {__version__}"
 
-Do = Callable[[Plan, RecordFile], RunResult]
+Do = Callable[[Plan, RecordFile], "RunResult"]
 """Runs a plan, with the records of the set that it copies."""
 
 
@@ -283,7 +286,7 @@ def _note(result: RunResult, runtag: str, served: Iterable[Delivery]) -> None:
     """Note which vaults did not take the set, and why."""
     by_name = {each.name: each for each in served}
     for job in result.jobs:
-        if job.end is not End.DONE:
+        if not job.is_done:
             by_name[job.job.output.role].failed.setdefault(runtag, job.message)
 
 

@@ -21,7 +21,8 @@ from urllib.parse import quote
 from .. import children
 from ..engine import SIGNAL_LOOK_S, signals_noted
 from ..errors import ExitCode, StepFailed, UsageError
-from ..log import RunLog, state_folder
+from ..hosts import state_folder
+from ..log import RunLog
 from ..mistakes import ROLES
 from ..report import WATCHED_VARIABLE, Report, duration_text, one_line
 from ..settings import Settings

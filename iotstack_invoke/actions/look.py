@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import Refused, StepFailed
@@ -21,8 +22,6 @@ from ..services.compose import (
     of_stack,
     top_files,
 )
-from ..services.influx import InfluxFacts, influx_facts
-from ..services.influx2 import Influx2Facts, influx2_facts, server_version
 from ..services.table import (
     influxdb_3,
     is_below_stack,
@@ -33,6 +32,10 @@ from ..steps import Command, FileFact, Host
 from ..targets import ANY_EXIT, host_name, is_folder, root_words
 from ..values import dataclass
 from .coverage import Services, live_files, look_at_services
+
+if TYPE_CHECKING:  # brought in where there is such a container
+    from ..services.influx import InfluxFacts
+    from ..services.influx2 import Influx2Facts
 
 FOLDERS = ("services", "volumes")
 UNDUMPED = "it is stopped, so its files are copied instead"
@@ -191,6 +194,8 @@ def _look_at_influx(host: Host, settings: Settings, has_volumes: bool) -> _Influ
             left_out=(LeftOut("InfluxDB", why),),
             warnings=(f"InfluxDB is left out: {why}. `docker start {name}`, and back up again.",),
         )
+    from ..services.influx import influx_facts
+
     try:
         return _InfluxLook(found, facts=influx_facts(host, influx))
     except StepFailed as error:
@@ -216,6 +221,8 @@ class _Influx2Look:
 def _look_at_influx2(host: Host, services: Services, folder: str) -> _Influx2Look:
     if not services.influx2:
         return _Influx2Look()
+    from ..services.influx2 import influx2_facts, server_version
+
     found, *others = services.influx2
     warnings = tuple(
         f"Container {each.container.name} is not covered: of all InfluxDB 2s only "

@@ -15,9 +15,8 @@ from urllib.parse import quote
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
 from ..engine import Run, RunResult, signals_raised
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
-from ..hosts import LocalHost, locked
+from ..hosts import LocalHost, locked, state_folder
 from ..journal import Journal
-from ..log import state_folder
 from ..manifest import RECORDS_ENDING, Manifest, read_manifest
 from ..plan import decide, resolve
 from ..report import Fanout, Report, size_text

@@ -15,9 +15,8 @@ from .. import __version__
 from ..checks import HERE, Check
 from ..engine import Run, RunResult, signals_raised
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, UsageError
-from ..hosts import LocalHost, locked
+from ..hosts import LocalHost, locked, state_folder
 from ..journal import Journal
-from ..log import state_folder
 from ..manifest import Manifest, utc_text
 from ..plan import decide, resolve
 from ..report import Report, duration_text, size_text

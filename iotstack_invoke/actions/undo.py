@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from ..changes import change_in
 from ..engine import signals_raised
 from ..errors import ExitCode, NotFound
-from ..hosts import LocalHost
+from ..hosts import LocalHost, state_folder
 from ..journal import Journal
-from ..log import RunLog, state_folder
+from ..log import RunLog
 from ..report import Report
 from ..rulebooks.restore import RESTORE, undoable
 from ..services.stack import UseStage, wait_for_orphans

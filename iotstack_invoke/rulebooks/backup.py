@@ -14,6 +14,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from ..errors import StepFailed
 from ..manifest import (
@@ -27,20 +28,20 @@ from ..manifest import (
     utc_text,
 )
 from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_name
-from ..services.archive import PackStack, literal, tar_words
+from ..services.archive import PackStack, RemoveFolder, literal, tar_words
 from ..services.at_rest import AtRest, copy_at_rest
-from ..services.influx import DumpInflux, InfluxFacts, RemoveFolder, SweepInflux
-from ..services.influx2 import Influx2Facts, SweepInflux2, dump_of
 from ..services.quiesce import Resume
 from ..services.recipe import DUMP_FOLDER, RECIPES, RecipeInUse
-from ..services.restore_text import restore_text_of
 from ..services.sql import SqlServer
-from ..services.sql_pack import PackDumps
 from ..services.sqlite import COPIES, CopySqlite
 from ..steps import File, Scene, Step
 from ..targets import COMMANDS_LOCK
 from ..transfer import Claim, Send
 from ..values import dataclass
+
+if TYPE_CHECKING:  # a rule brings in what makes a part that not every stack has
+    from ..services.influx import InfluxFacts
+    from ..services.influx2 import Influx2Facts
 
 PACK_LIMIT_S = 24 * 3600.0
 SQL_LIMIT_S = 6 * 3600.0
@@ -127,6 +128,8 @@ def influx_archive(job: Job) -> Iterator[Step]:
     if influx is None:
         yield Fail(facts.influx_error)
         return
+    from ..services.influx import DumpInflux, SweepInflux
+
     dump = DumpInflux(
         host_role="pi",
         container=influx.container,
@@ -149,6 +152,8 @@ def influxdb2_archive(job: Job) -> Iterator[Step]:
     if influx is None:
         yield Fail(facts.influx2_error)
         return
+    from ..services.influx2 import SweepInflux2, dump_of
+
     dump = dump_of(influx, job.runtag, facts.as_root, facts.limit_s)
     yield dump
     tar = tar_words(facts.as_root, dump.on_host)
@@ -161,15 +166,13 @@ def influxdb2_archive(job: Job) -> Iterator[Step]:
 @rule("pi:backups/{runtag}.mariadb-backup.tar.gz", retries=2)
 def mariadb_archive(job: Job) -> Iterator[Step]:
     """Dump every MariaDB with its users, routines and events, prove each, pack them."""
-    servers = servers_of(job.facts, "mariadb")
-    yield PackDumps(job.output, servers, SQL_LIMIT_S, tries=SQL_TRIES)
+    yield dumps_of(job, "mariadb")
 
 
 @rule("pi:backups/{runtag}.postgres-backup.sql.gz.tar", retries=2)
 def postgres_archive(job: Job) -> Iterator[Step]:
     """Dump every PostgreSQL with its roles, prove each, put them into one plain tar."""
-    servers = servers_of(job.facts, "postgres")
-    yield PackDumps(job.output, servers, SQL_LIMIT_S, tries=SQL_TRIES)
+    yield dumps_of(job, "postgres")
 
 
 def recipe_archive_of(name: str) -> Rule:
@@ -178,6 +181,8 @@ def recipe_archive_of(name: str) -> Rule:
     @rule(f"pi:backups/{{runtag}}.{PARTS[name]}", retries=2, name=f"{name}_archive")
     def recipe_archive(job: Job) -> Iterator[Step]:
         """Let the service be quiet, dump its database, pack both together, let it go on."""
+        from ..services.sql_pack import PackDumps
+
         facts: BackupFacts = job.facts
         (used,) = (each for each in facts.recipes if each.name == name)
         quiet = used.quiet("pi", posixpath.join(facts.folder, BACKUPS))
@@ -194,9 +199,13 @@ def recipe_archive_of(name: str) -> Rule:
     return recipe_archive
 
 
-def servers_of(facts: BackupFacts, engine: str) -> tuple[SqlServer, ...]:
-    """Return the servers of one engine."""
-    return tuple(each for each in facts.servers if each.engine == engine)
+def dumps_of(job: Job, engine: str) -> Step:
+    """Return the step that dumps each server of one engine into the output."""
+    from ..services.sql_pack import PackDumps
+
+    facts: BackupFacts = job.facts
+    servers = tuple(each for each in facts.servers if each.engine == engine)
+    return PackDumps(job.output, servers, SQL_LIMIT_S, tries=SQL_TRIES)
 
 
 @rule("pi:backups/{runtag}.manifest.json", input=parts_of, always=True)
@@ -373,6 +382,8 @@ class WriteRestoreText:
             raise StepFailed(f"{path} is not there.")
         with place.read(path) as stream:
             content = stream.read()
+        from ..services.restore_text import restore_text_of
+
         try:
             text = restore_text_of(read_manifest(content, self.runtag)).encode()
         except ValueError as error:

@@ -289,3 +289,24 @@ def _advice(lines: list[str]) -> str:
     if "Permission denied" in text:
         return " Containers own files that only root can read: set sudo = true."
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFolder:
+    """Remove a folder that nobody needs any more."""
+
+    host_role: str
+    path: str
+    as_root: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    @property
+    def _command(self) -> Command:
+        return Command((*self.as_root, "rm", "-rf", "--", self.path), limit_s=600)
+
+    def do(self, scene: Scene) -> None:
+        """Remove it."""
+        scene.host(self.host_role).run(self._command)

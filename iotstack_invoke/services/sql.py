@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from ..steps import Command
 from ..values import dataclass
 from .compose import Found
-from .sql_dump import MariaReader, PostgresReader, SqlReader, SqlReport
-from .sql_dump import Table as SqlTable
 from .table import Table
+
+if TYPE_CHECKING:
+    from .sql_dump import SqlReader, SqlReport
+    from .sql_dump import Table as SqlTable
 
 ASK_LIMIT_S = 600.0
 NOT_LET_IN = 77
@@ -39,7 +42,6 @@ class Engine:
     title: str
     member: str
     """What a dump is called in the part."""
-    reader: Callable[[], SqlReader]
     homes: tuple[tuple[str, str], ...]
     """Where its data lie: a folder that is mapped, and what below it is nothing but data."""
     first_start: tuple[str, ...]
@@ -58,6 +60,12 @@ class Engine:
         with open(path, encoding="utf-8") as stream:
             return stream.read()
 
+    def reader(self) -> SqlReader:
+        """Return what takes a dump of it in pieces, and tells whether it is whole."""
+        from .sql_dump import READERS
+
+        return READERS[self.name]()
+
     @property
     def packed(self) -> bool:
         """Whether the dump itself is compressed, and not the tar around it."""
@@ -68,7 +76,6 @@ MARIADB = Engine(
     name="mariadb",
     title="MariaDB",
     member="backup.sql",
-    reader=MariaReader,
     homes=(("/config", "databases"), ("/var/lib/mysql", "")),
     first_start=("MYSQL_DATABASE=", "MARIADB_DATABASE=", "MYSQL_USER=", "MARIADB_USER="),
     logs=(("/config/databases", "/config/log/mysql"),),  # binary logs, of linuxserver's image
@@ -82,7 +89,6 @@ POSTGRES = Engine(
     name="postgres",
     title="PostgreSQL",
     member="postgres_backup.sql.gz",
-    reader=PostgresReader,
     homes=(("/var/lib/postgresql/data", ""), ("/var/lib/postgresql", "")),
     first_start=("POSTGRES_DB=postgres",),
     config=("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"),

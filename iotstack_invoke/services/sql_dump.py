@@ -8,7 +8,7 @@ loaded. The forms are those of mariadb-dump 10.5 to 11 and pg_dumpall 9.6 to 18.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from itertools import islice
 from typing import Protocol
@@ -303,6 +303,13 @@ class PostgresReader(_Reader):
             self._version,
             tuple(self._timescale),
         )
+
+
+READERS: Mapping[str, Callable[[], SqlReader]] = {
+    "mariadb": MariaReader,
+    "postgres": PostgresReader,
+}
+"""By the engine whose dumps they read."""
 
 
 def _text(name: bytes) -> str:

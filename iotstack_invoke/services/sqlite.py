@@ -15,11 +15,12 @@ from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..targets import COMMANDS_LOCK
 from ..values import dataclass
-from .sqlite_copy import NO_ROOM
 
 COPIES = "backups/.copies"
 """Where the copies lie until tar has read them; the lock allows one backup at a time."""
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sqlite_copy.py")
+NO_ROOM = 3
+"""The script's exit code where the copies do not fit."""
 LOCK_LIMIT_S = 60.0
 """How long a copy waits for its lock; a program that keeps everybody out never lets go of it."""
 COPY_LIMIT_S = 24 * 3600.0

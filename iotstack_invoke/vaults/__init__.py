@@ -11,15 +11,15 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..errors import Refused, Unreachable, UsageError
 from ..settings import Vault
 from ..steps import Place, Received
-from .age import read_identity
-from .folder import open_folder
 from .pace import Pace
-from .sealed import ASK, SealedPlace
+
+if TYPE_CHECKING:
+    from .sealed import SealedPlace
 
 OWN_FOLDER = "."
 """In the place of a host: what lies in the folder of the vault itself."""
@@ -112,6 +112,9 @@ def refuse_shut(place: Place, paths: Iterable[str]) -> None:
 
     A passphrase of the key is asked for now, before several files are read at once.
     """
+    from .age import read_identity
+    from .sealed import ASK
+
     side = sealed_side(place)
     for path in paths if side else ():
         if side and side.is_sealed(path):
@@ -122,6 +125,8 @@ def refuse_shut(place: Place, paths: Iterable[str]) -> None:
 
 
 def _open(vault: Vault) -> SealedPlace:
+    from .sealed import SealedPlace
+
     return SealedPlace(_open_plain(vault), vault.recipients, vault.identity)
 
 
@@ -131,6 +136,8 @@ def _open_plain(vault: Vault) -> Place:
 
         return open_rclone(vault.folder, vault.name)
     if vault.ssh is None:
+        from .folder import open_folder
+
         return open_folder(vault)
     from ..remote import open_place  # Fabric takes a fifth of a second to import
 

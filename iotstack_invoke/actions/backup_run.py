@@ -1,0 +1,408 @@
+"""One backup from the lock to the last word.
+
+lock → undo what a dead run left → hooks → look → plan → make, copy, write the manifest → hooks →
+remove what the retention lets go → finish the log and copy it. Not for: how the parts are made
+(rulebooks).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from ..engine import Run, RunResult, signals_raised
+from ..errors import ExitCode, IotstackError, Refused, StepFailed, Unreachable
+from ..hooks import HooksResult, Occasion
+from ..journal import Journal
+from ..log import LogWatcher, RunLog
+from ..manifest import RECORDS_ENDING, Manifest
+from ..plan import Plan
+from ..report import Fanout, Report, duration_text, size_text
+from ..retention import judge
+from ..rulebooks.backup import BackupFacts
+from ..rulebooks.restore import undoable
+from ..rules import KINDS
+from ..runtag import Runtag
+from ..settings import Options
+from ..site import RecordFile, Site, remove_set, sweep_stale_copies
+from ..steps import Command
+from ..targets import Lock, is_folder, locked_stack
+from ..transfer import ADVICE
+from .backup_log import finish_log, open_log
+from .delivery import Delivery, copy_log, deliver, look_at_vaults, owed_here, unmark
+from .look import look_at_folder, look_at_stack
+from .old_data import remove_expired_here
+from .recovery import recover_here
+from .start import Listing, Start, refuse_folder
+
+NO_VAULT = "No vault is in the settings: this backup is on its own machine only."
+
+
+def run_backup(site: Site, runtag: Runtag, options: Options, report: Report) -> ExitCode:
+    """Make a backup and return the exit code; raises IotstackError where it was not begun."""
+    with signals_raised():
+        _make_folder(site)
+        with locked_stack(site.host, site.backups, f"backup {runtag}") as lock:
+            return _BackupRun(site, runtag, options, report, lock).do()
+
+
+def _make_folder(site: Site) -> None:
+    """Make the folder of the backups where there is a stack but no such folder."""
+    if site.far:
+        if not is_folder(site.host, site.backups):
+            look_at_folder(site.host, site.settings)
+            site.host.run(Command(("mkdir", "-p", "-m", "0700", "--", site.backups)))
+        refuse_folder(site)
+        return
+    if not os.path.isdir(site.settings.stack.folder):
+        look_at_stack(site.host, site.settings)  # refuses, with the way out
+    try:
+        os.makedirs(site.backups, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"{site.backups} cannot be made: {error.strerror}.") from error
+    refuse_folder(site)
+
+
+def how_it_went(manifest: Manifest | None, *, made_all: bool, noted: Collection[str]) -> str:
+    """Return how a backup went, in the word that hooks after it are told."""
+    if not made_all:
+        return "incomplete" if manifest else "failed"
+    return "warnings" if noted else "complete"
+
+
+def failures_told(result: RunResult) -> list[str]:
+    """Return what failed and why; jobs that failed for one reason are told together."""
+    names: dict[str, list[str]] = {}
+    for each in result.failed:
+        names.setdefault(each.message, []).append(each.job.rule.name)
+    return [f"{', '.join(dict.fromkeys(told))}: {why}" for why, told in names.items()]
+
+
+class LockKeeper:
+    """An engine's watcher that lets no job start without the lock: a line may have broken."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+
+    def started(self, _planned: object) -> None:
+        """Hold the lock still, or anew; raises Busy."""
+        self._lock.hold_again()
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_words: None
+
+
+class _BackupRun:
+    """A backup that holds the lock."""
+
+    def __init__(
+        self, site: Site, runtag: Runtag, options: Options, report: Report, lock: Lock
+    ) -> None:
+        self.site = site
+        self.lock = lock
+        self.runtag = runtag
+        self.options = options
+        self.report = report
+        path = f"{site.backups}/.journal"
+        self.journal = Journal(site.host, path, undoable(), hold=lock.hold_again)
+        self.started_s = time.monotonic()
+        self.listed: dict[str, Listing] = {}
+        """What lies in each vault that answered: each is listed once."""
+        self.hooks = site.settings.hooks
+        self.late: tuple[Delivery, ...] = ()
+        """What vaults lacked of earlier backups, and what came of it."""
+        self.log: RunLog | None = None
+        """Opened when there is something to write; a backup that is refused leaves none."""
+
+    def do(self) -> ExitCode:
+        died, self.listed = recover_here(self.site, self.journal, self.report)
+        try:
+            for told in died:
+                self._open_log().write("undo", f"warning: {told}")
+            warnings = (*died, *self._run_before())
+            start = Start.of(self.site, self.runtag, self.options, self.listed, warnings=warnings)
+            if self.options.why:
+                self.report.plan(start.plan, commands=False)
+            result = self._make(start.plan, start.facts, start.records, start.notes)
+            self.late = self._deliver_late(result, start.records)
+        except BaseException as error:
+            self._leave(error)
+            self._advise(error)
+            raise
+        try:
+            return self._close(result, start.facts, start.records)
+        except Unreachable as error:
+            if self.log:
+                self.log.leave()
+            self._advise(error)
+            raise
+
+    def _advise(self, error: BaseException) -> None:
+        """Tell what is left, where a line broke after the set was begun."""
+        if self.log and isinstance(error, Unreachable):
+            raise Unreachable(
+                f"{error} What was made of {self.runtag} stays there, and the same command with "
+                f"--runtag '{self.runtag}' goes on from there."
+            ) from error
+
+    def _run_before(self) -> tuple[str, ...]:
+        """Run the hooks before the backup; return what they warn of."""
+        before = self.hooks.before_backup
+        return self._occasion().run_before(before) if before else ()
+
+    def _run_after(self, result: str) -> HooksResult:
+        after = self.hooks.after_backup
+        return self._occasion().run_after(after, result) if after else HooksResult()
+
+    def _occasion(self) -> Occasion:
+        folder = self.site.settings.stack.folder
+        log = self._open_log()
+        return Occasion(self.site.host, "backup", self.runtag, folder, log, self.report)
+
+    def _open_log(self) -> RunLog:
+        if self.log is None:
+            try:
+                self.log = open_log(self.site, self.runtag)
+            except OSError as error:
+                raise StepFailed(f"The log cannot be written: {error.strerror}.") from error
+        return self.log
+
+    def _leave(self, error: BaseException) -> None:
+        """Write down why the backup ended early, and let the hooks after it know.
+
+        Where nothing of a set was begun, the log goes as well.
+        """
+        if self.log:
+            self.log.write("backup", f"ended early: {error}")
+        hooked = self._run_after("failed")
+        for line in (*hooked.failures, *hooked.warnings):
+            self.report.fail(line)
+        if self.log and self._is_begun():
+            self.log.leave()  # whoever goes on with the set adds to it
+        elif self.log:
+            self.log.discard()
+
+    def _is_begun(self) -> bool:
+        """Tell whether there is anything of the set, or nobody can say."""
+        path = f"{self.site.backups}/{self.runtag}.{RECORDS_ENDING}"
+        try:
+            return bool(self.site.host.look([path]))
+        except StepFailed:
+            return True
+
+    def _make(
+        self, plan: Plan, facts: BackupFacts, records: RecordFile, notes: tuple[str, ...]
+    ) -> RunResult:
+        log = self._open_log()
+        log.write("backup", f"{facts.program} on {facts.host} makes {self.runtag}")
+        for each in facts.left_out:
+            log.write("backup", f"left out: {each.what}: {each.reason}")
+        for warning in (*notes, *facts.warnings):
+            log.write("backup", f"warning: {warning}")
+        for name in facts.undumped:
+            self.report.tell(f"{name} is stopped: its files are copied instead of a dump")
+        if not self.site.vaults:
+            log.write("backup", NO_VAULT)
+            self.report.tell(NO_VAULT, style="yellow")
+        with self._bars():
+            records.begin(facts.started_utc)
+            keeper = LockKeeper(self.lock)
+            return self._do(plan, records, Fanout(keeper, LogWatcher(log), self.report))
+
+    def _do(self, plan: Plan, records: RecordFile, watcher: Fanout) -> RunResult:
+        return Run(
+            plan,
+            self.site.places,
+            ledger=records,
+            journal=self.journal,
+            watcher=watcher,
+            jobs_at_once=self.options.jobs,
+            keep_going=self.options.keep_going,
+        ).do()
+
+    def _reached(self, made: RunResult, records: RecordFile) -> tuple[str, ...]:
+        """Return the vaults that have the manifest of this backup."""
+        # A copy is recorded before it gets its name, which may fail.
+        arrived = {*records.known()} - {str(o) for each in made.failed for o in each.job.outputs}
+        name = f"{self.runtag}.{KINDS['manifest']}"
+        return tuple(each for each in self.site.vaults if f"{each}:{name}" in arrived)
+
+    def _deliver_late(self, made: RunResult, records: RecordFile) -> tuple[Delivery, ...]:
+        """Deliver what earlier runs could not, to the vaults that took this backup.
+
+        Of those that did not, what they lack is told.
+        """
+        reached, log = self._reached(made, records), self._open_log()
+        checks = self.site.checks.newest()
+        here = self.site.sets()  # by the record beside the stack, which may be another machine's
+        # Where the name is another machine's, no later run delivers this one.
+        taken = {e.job.output.role for e in made.failed if ADVICE in e.message}
+        away = []
+        for name in (each for each in self.site.vaults if each not in reached):
+            owed = owed_here(self.site, name, here)
+            if name in taken:
+                owed.pop(self.runtag, None)
+            away.append(Delivery(name, self.site.vaults[name], lacking=owed))
+        late = look_at_vaults(self.site, reached, here, checks, skipped=self.runtag)
+        for each in late:
+            for runtag, why in {**each.refused, **each.passed_over}.items():
+                log.write("backup", f"{runtag} is not delivered to {each.name}: {why}")
+        watcher = Fanout(LogWatcher(log), self.report)
+
+        def tell(text: str) -> None:
+            log.write("backup", text)
+            self.report.tell(text)
+
+        with self._bars():
+            deliver(self.site, late, lambda plan, owed: self._do(plan, owed, watcher), tell)
+        return (*late, *away)
+
+    def _close(self, result: RunResult, facts: BackupFacts, records: RecordFile) -> ExitCode:
+        """Let the hooks and the retention act, finish the log, copy it, and say how it went."""
+        self.lock.hold_again()
+        log = self._open_log()
+        manifest = self.site.manifest(self.runtag)
+        problems = failures_told(result)
+        made = manifest.made if manifest else ()
+        problems += [f"{p.kind} part: {why}" for p in made for why in p.lacking.values()]
+        late = [line for each in self.late for line in each.troubles]
+        late += [each.owed_line for each in self.late if each.owed]
+        told = manifest.warnings if manifest else ()  # those of a run that died, too
+        warnings = list(dict.fromkeys([*told, *facts.warnings, *result.warnings]))
+        made_all = (
+            manifest is not None
+            and manifest.state != "incomplete"
+            and all(
+                each.is_done
+                for each in result.jobs
+                if any(output.role == "pi" for output in each.job.outputs)
+            )
+        )
+        hooked = self._run_after(
+            how_it_went(manifest, made_all=made_all, noted=problems or late or warnings)
+        )
+        warnings += hooked.warnings
+        if made_all and not result.failed:
+            problems += self._let_go(log)
+        took = duration_text(time.monotonic() - self.started_s)
+        state = manifest.state if manifest else "unfinished"
+        log.write("backup", f"{self.runtag} is {state} after {took}")
+        finish_log(self.site, self.runtag, log)
+        if log.broken:
+            problems.append(f"the log could not be written whole: {log.broken}")
+        result += self._copy_log(result, records, problems)
+        if not problems:
+            records.end()
+        self._summary(manifest, result, took)
+        return self._verdict(problems, late, warnings, hooked.failures, made_all=made_all)
+
+    def _copy_log(self, made: RunResult, records: RecordFile, problems: list[str]) -> RunResult:
+        """Copy the log to the vaults that have the manifest; it is closed, so nothing is added."""
+        reached = self._reached(made, records)
+        watcher = Fanout(self.report)
+        with self._bars():
+            result = copy_log(
+                self.site,
+                self.runtag,
+                reached,
+                records,
+                lambda plan, own: self._do(plan, own, watcher),
+            )
+        problems += failures_told(result)
+        for vault in reached:
+            place = self.site.vaults[vault]
+            problems += filter(None, [unmark(place, self.runtag)])
+            with contextlib.suppress(StepFailed):  # the next run sweeps as well
+                sweep_stale_copies(place)
+        return result
+
+    def _let_go(self, log: RunLog) -> list[str]:
+        """Remove the sets that the retention lets go; return what could not be removed."""
+        policy = self.site.settings.stack.policy
+        problems = []
+        for verdict in judge(self.site.sets(), policy, datetime.now(UTC)):
+            runtag = verdict.backup.runtag
+            if verdict.keep or runtag == self.runtag:
+                continue
+            lacking = [each.name for each in self.late if runtag in each.owed]
+            if lacking:
+                log.write("retention", f"{runtag} stays until it is in {', '.join(lacking)}")
+                continue
+            log.write("retention", f"{runtag} is removed: {verdict.why}")
+            self.report.tell(f"removed {runtag}: {verdict.why}")
+            try:
+                remove_set(self.site.host, self.site.backups, runtag)
+            except IotstackError as error:
+                problems.append(f"retention: {error}")
+        remove_expired_here(self.site, self.report, self.report.tell)
+        return problems
+
+    def _verdict(
+        self,
+        problems: list[str],
+        late: list[str],
+        warnings: list[str],
+        hook_failures: tuple[str, ...],
+        *,
+        made_all: bool,
+    ) -> ExitCode:
+        again = f"The same command with --runtag '{self.runtag}' does what is missing."
+        if not made_all:
+            self.report.fail(f"Backup {self.runtag} is not complete. {again}")
+        elif problems:
+            self.report.fail(f"Backup {self.runtag} is whole here, but not all went well. {again}")
+        elif hook_failures:
+            self.report.fail(f"Backup {self.runtag} is whole, but a hook after it failed.")
+        elif late:
+            self.report.fail(f"Backup {self.runtag} is whole, but a vault lacks earlier ones:")
+        elif warnings:
+            self.report.warn(f"Backup {self.runtag} finished with warnings:")
+        else:
+            self.report.tell(f"Backup {self.runtag} is complete.", style="green")
+        for line in (*problems, *late, *hook_failures):
+            self.report.fail(f"  {line}")
+        for line in warnings:
+            self.report.warn(f"  {line}")
+        if not made_all or hook_failures:
+            return ExitCode.FAILED
+        return ExitCode.WARNINGS if problems or late or warnings else ExitCode.GOOD
+
+    def _summary(self, manifest: Manifest | None, result: RunResult, took: str) -> None:
+        """Show a table of the parts to a person who watches."""
+        if not self.report.live or manifest is None:
+            return
+        arrived = {
+            (output.role, output.path)
+            for each in result.jobs
+            if not each.message
+            for output in each.job.outputs
+        }
+        rows = []
+        for part in manifest.parts:
+            copies = [v for v in self.site.vaults if (v, part.file) in arrived]
+            rows.append(
+                (
+                    part.kind,
+                    part.file if not part.error else "",
+                    size_text(part.size_bytes) if not part.error else "",
+                    duration_text(part.seconds) if not part.error else "",
+                    "failed" if part.error else "incomplete" if part.lacking else "complete",
+                    ", ".join(copies),
+                )
+            )
+        self.report.table(
+            ("part", "file", "size", "time", "state", "copied to"), rows, right=(2, 3)
+        )
+        self.report.tell(f"{self.site.backups} · {took}")
+
+    @contextlib.contextmanager
+    def _bars(self) -> Iterator[None]:
+        self.report.start_bars()
+        try:
+            yield
+        finally:
+            self.report.stop_bars()

@@ -1,0 +1,52 @@
+"""What a task imports: a Raspberry Pi feels each room that nobody needs."""
+
+import re
+import subprocess
+
+import pytest
+
+FAR = {"fabric", "paramiko", "rich.console", "sqlite3", "asyncssh", "dateutil.relativedelta"}
+RUNS = {"iotstack_invoke.engine", "iotstack_invoke.rulebooks.restore", "concurrent.futures.thread"}
+PARTS = {
+    f"iotstack_invoke.services.{name}"
+    for name in ("influx", "influx_check", "influx2", "sql_dump", "sql_pack", "restore_text")
+}
+SEALED = {"iotstack_invoke.vaults.sealed", "iotstack_invoke.vaults.age"}
+
+
+def imported_by(stack, line):
+    """Return the names of all modules that a task imports."""
+    python, *words = stack.words(line)
+    told = subprocess.run(
+        [python, "-X", "importtime", *words],
+        env=stack.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode in {0, 2, 10}
+    return set(re.findall(r"^import time:.*\| +(\S+)$", told.stderr, re.MULTILINE))
+
+
+def test_a_dry_run_imports_what_the_stack_has(little_stack):
+    """Not what runs a plan or undoes one, nor what makes parts that this stack does not have."""
+    found = imported_by(little_stack, "backup --dry-run")
+    assert "iotstack_invoke.rulebooks.backup" in found
+    assert found & (FAR | RUNS | PARTS | SEALED) == set()
+
+
+@pytest.mark.parametrize("line", ["list", "status"])
+def test_who_only_looks_imports_no_rules(little_stack, line):
+    """The sets are listed and judged without a rulebook, a plan or a service's steps."""
+    found = imported_by(little_stack, line)
+    assert "iotstack_invoke.sets" in found
+    assert found & (FAR | RUNS | PARTS | SEALED | {"iotstack_invoke.plan"}) == set()
+    assert not [name for name in found if name.startswith("iotstack_invoke.rulebooks.")]
+
+
+def test_the_list_of_tasks_imports_nothing_of_a_task(little_stack):
+    """Names and help need neither settings nor a report."""
+    found = imported_by(little_stack, "--list")
+    ours = {name for name in found if name.startswith("iotstack_invoke.")}
+    assert ours <= {f"iotstack_invoke.{name}" for name in ("doors", "errors", "program", "tasks")}
