@@ -57,13 +57,20 @@ WILDCARDS: Mapping[str, Callable[[str], bool]] = {
 """Each wildcard matches what its grammar takes and nothing else."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pattern:
     """A file name with wildcards: `pi:backups/{runtag}.influx-backup.tar`."""
 
     text: str
-    regex: re.Pattern[str]
+    expression: str
     wildcards: frozenset[str]
+    ending: str
+    """What comes behind the last wildcard: it tells most patterns apart."""
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        """What takes the names that look like it."""
+        return re.compile(self.expression, re.DOTALL)
 
     @classmethod
     def read(cls, text: str) -> Pattern:
@@ -86,11 +93,12 @@ class Pattern:
                 raise RuleError(f"{text}: write {{{name}}} with nothing behind the name.")
             expression += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+)"
             seen.add(name)
-        return cls(text, re.compile(expression, re.DOTALL), frozenset(seen))
+        ending = pieces[-1][0] if pieces and pieces[-1][1] is None else ""
+        return cls(text, expression, frozenset(seen), ending)
 
     def match(self, name: str) -> dict[str, str] | None:
         """Return the value of each wildcard for `name`, or None."""
-        found = self.regex.fullmatch(name)
+        found = self.regex.fullmatch(name) if name.endswith(self.ending) else None
         if not found:
             return None
         values = found.groupdict()
