@@ -17,8 +17,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import IO, Any, TypeVar
 
+from invoke.context import Context
 from invoke.exceptions import CommandTimedOut, ThreadException
 
 from . import children
@@ -47,7 +49,10 @@ class LocalHost:
     def __init__(self, root: str, name: str = "this machine") -> None:
         self.root = root
         self.name = name
-        self._context = local_context()
+
+    @cached_property
+    def _context(self) -> Context:
+        return local_context()
 
     def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there; a path that is not there has no entry."""
