@@ -311,6 +311,15 @@ def test_invokes_own_ways_of_stopping_reach_the_group(tmp_path):
     assert outcome[0].exited != 0
 
 
+def test_a_short_command_is_not_waited_for_long(host, monkeypatch):
+    """The first look at whether it has ended comes within a millisecond, the others every ten."""
+    pauses, sleep = [], time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: (pauses.append(seconds), sleep(seconds)))
+    host.run(Command(("sleep", "0.1")))
+    assert pauses[0] < 0.001
+    assert pauses[-1] == max(pauses) == MendedLocal.input_sleep
+
+
 def test_a_limit_ends_what_a_program_left_behind(host, tmp_path):
     """A child that outlives its program and holds its output is ended at the limit as well."""
     script = 'sleep 300 & echo $! > "$1"'
