@@ -194,6 +194,8 @@ class Run:
         self.jobs_at_once = jobs_at_once
         self.keep_going = keep_going
         self.failures: dict[str, str] = {}
+        self._failed = ""
+        """The rule that failed first."""
         self._undiscarded: list[_Scene] = []
         self._lock = threading.Lock()
 
@@ -265,15 +267,14 @@ class Run:
         if bad:
             names = ", ".join(f"'{each.rule.name}'" for each in bad)
             return JobResult(planned.job, End.SKIPPED, message=f"it needs {names}")
-        failed = [each.job for each in results.values() if each.end is End.FAILED]
-        if failed and not self.keep_going:
-            return JobResult(
-                planned.job, End.SKIPPED, message=f"'{failed[0].rule.name}' failed before"
-            )
+        if self._failed and not self.keep_going:
+            return JobResult(planned.job, End.SKIPPED, message=f"'{self._failed}' failed before")
         return None
 
     def _settle(self, results: dict[int, JobResult], key: int, result: JobResult) -> None:
         results[key] = result
+        if result.end is End.FAILED:
+            self._failed = self._failed or result.job.rule.name
         if result.end is not End.DONE:
             self.failures.update({str(output): result.message for output in result.job.outputs})
         self.watcher.ended(result)
