@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from .errors import StepFailed
@@ -367,23 +368,21 @@ _MARKS: Mapping[str, tuple[str, str, str]] = {
 
 def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     """Return rows as lines with their columns one below another; the first row are the titles."""
-
-    def width_of(cell: str) -> int:
-        if cell.isascii():
-            return len(cell)
-        from rich.cells import cell_len
-
-        return cell_len(cell)
-
-    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = []
-        for number, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            blanks = " " * (width - width_of(cell))
-            cells.append(blanks + cell if number in right else cell + blanks)
-        lines.append("   ".join(cells).rstrip())
+    columns = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        wider = [0 if cell.isascii() else _wider_by(cell) for cell in column]
+        width = max(map(add, map(len, column), wider))
+        pad = str.rjust if number in right else str.ljust
+        columns.append([pad(c, width - more) for c, more in zip(column, wider, strict=True)])
+    lines = ("   ".join(row).rstrip() for row in zip(*columns, strict=True))
     return "\n".join(lines) + "\n"
+
+
+def _wider_by(cell: str) -> int:
+    """Return how many columns more than it has characters a text takes, or less."""
+    from rich.cells import cell_len
+
+    return cell_len(cell) - len(cell)
 
 
 def _visible(text: str) -> str:

@@ -39,14 +39,17 @@ TEXTS = {"restore": "RESTORE.txt", "log": "backup-log.txt"}
 """What people read: a set is as good without them."""
 KINDS = {**PARTS, "manifest": "manifest.json", **TEXTS}
 """The same for all files of a set."""
+_BY_ENDING = {f".{ending}": kind for kind, ending in KINDS.items()}
 
 
 def split_set_name(name: str) -> tuple[str, str] | None:
     """Return (runtag, kind) of a file of a set, or None for a name that is none."""
-    for kind, ending in KINDS.items():
-        runtag = name.removesuffix(f".{ending}")
-        if runtag != name and is_runtag(runtag):
-            return runtag, kind
+    at = name.find(".")
+    while at >= 0:  # a runtag may have dots as well
+        kind = _BY_ENDING.get(name[at:])
+        if kind and is_runtag(name[:at]):
+            return name[:at], kind
+        at = name.find(".", at + 1)
     return None
 
 
