@@ -32,7 +32,7 @@ from .sets import GOOD, BackupSet, files_of, gather_sets, removals_in, runtags_i
 from .settings import Settings
 from .steps import PARTIAL, File, FileFact, Host, Place, Record
 from .targets import find_machine, host_name, open_machine
-from .transfer import Found, is_copy
+from .transfer import Found, is_copy, manifest_there
 from .values import dataclass
 from .vaults import at_address, vault_place
 
@@ -123,11 +123,7 @@ class Site:
 
     def manifest(self, runtag: str) -> Manifest | None:
         """Return the manifest of a set beside the stack, or None."""
-        name = _manifest_name(runtag)
-        told = self.host.contents(self.backups, [name])
-        with contextlib.suppress(KeyError, ValueError):
-            return read_manifest(told[name], runtag)
-        return None
+        return manifest_there(self.host, self.backups, runtag)
 
     @contextlib.contextmanager
     def held(self, purpose: str) -> Iterator[None]:

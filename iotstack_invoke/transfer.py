@@ -10,7 +10,7 @@ from typing import IO, cast
 from .errors import StepFailed
 from .hashes import HashedStream
 from .hosts import CHUNK_BYTES
-from .manifest import Manifest, read_manifest
+from .manifest import MOST_BYTES, Manifest, read_manifest
 from .rules import KINDS
 from .steps import Command, File, FileFact, Host, Place, Record, Scene
 from .values import dataclass
@@ -198,10 +198,15 @@ ADVICE = 'Give each machine a folder of its own in a vault (layout = "by-host" i
 
 
 def manifest_there(place: Place, folder: str, runtag: str) -> Manifest | None:
-    """Return the manifest of a set in a place, None where none can be read."""
+    """Return the manifest of a set in a place, None where none can be read.
+
+    One that is larger than any manifest is stays shut: over SFTP it would take minutes.
+    """
     name = f"{runtag}.{KINDS['manifest']}"
-    with contextlib.suppress(KeyError, ValueError):
-        return read_manifest(place.contents(folder, [name])[name], runtag)
+    fact = place.look([f"{folder}/{name}"]).get(f"{folder}/{name}")
+    if fact and fact.size_bytes <= MOST_BYTES:
+        with contextlib.suppress(KeyError, ValueError):
+            return read_manifest(place.contents(folder, [name])[name], runtag)
     return None
 
 

@@ -17,6 +17,7 @@ from iotstack_invoke.manifest import MOST_BYTES
 from iotstack_invoke.report import Report
 from iotstack_invoke.sets import State
 from iotstack_invoke.site import Site, sets_in
+from iotstack_invoke.transfer import manifest_there
 
 NEW, OLD, FREE = "2026-11-23_1100", "2026-11-22_1100", "before the move"
 
@@ -245,3 +246,17 @@ def test_a_file_too_large_for_a_manifest_is_not_read(shelf, capsys):
     source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb")
     with pytest.raises(Refused, match="The manifest of forged in usb is damaged"):
         choose_set(source, "forged")
+
+
+def test_a_set_of_that_name_is_looked_at_before_it_is_read(shelf):
+    """A backup asks for the manifest of its own name here and in each vault: none so large."""
+    usb = shelf.base / "usb"
+    site = Site.of(shelf.settings())
+    assert site.manifest(NEW)
+    assert manifest_there(site.vaults["usb"], str(usb), FREE)
+    for path in (shelf.put(NEW)["manifest"], shelf.put(FREE, usb)["manifest"]):
+        with path.open("ab") as stream:
+            stream.write(b" " * MOST_BYTES)
+    assert site.manifest(NEW) is None
+    assert manifest_there(site.vaults["usb"], str(usb), FREE) is None
+    assert manifest_there(site.vaults["usb"], str(usb), "none") is None
