@@ -87,6 +87,7 @@ def manifests(runtag):
 MANIFESTS = st.sampled_from(RUNTAGS).flatmap(manifests)
 
 
+SHARD = {"id": 1, "database": "telegraf", "policy": "autogen", "size_bytes": 9}
 ODD_FACTS = [
     {"servers": "hello"},
     {"servers": ["mariadb"]},
@@ -100,6 +101,13 @@ ODD_FACTS = [
     {"servers": [{"container": "db", "left_out": "all"}]},
     {"shards": [{"id": 1}]},
     {"shards": 3},
+    {"shards": [SHARD, {**SHARD, "id": True}, SHARD]},
+    {"shards": [SHARD, {**SHARD, "policy": None}]},
+    {"shards": [SHARD, {**SHARD, "size_bytes": -1}]},
+    {"shards": [SHARD, {**SHARD, "size_bytes": 1 << 63}]},
+    {"shards": [SHARD, {"id": 1}]},
+    {"shards": [SHARD, [SHARD]]},
+    {"servers": [{"container": "db"}, {"container": "a", "rows": {"x": {}, "y": {"t": "many"}}}]},
     {"databases": "telegraf"},
     {"buckets": [None]},
     {"sqlite": {"a": 1}},
@@ -333,6 +341,23 @@ def test_facts_that_no_reader_could_use_are_damage(facts):
     (name,) = facts
     with pytest.raises(ValueError, match=f"of its general part it says {name} = "):
         read_manifest(json.dumps(odd))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"shards": []},
+        {"shards": [SHARD, {**SHARD, "size_bytes": (1 << 63) - 1, "tsm_bytes": [5]}]},
+        {"servers": [{"container": "db", "sql_bytes": 0}, {"container": "a", "rows": {"x": {}}}]},
+        {"servers": [{"container": "db", "inside": "", "timescaledb": []}]},
+    ],
+    ids=str,
+)
+def test_facts_that_a_backup_writes_are_read(facts):
+    """None at all, the greatest number and what a later version adds are no damage."""
+    whole = content()
+    whole["parts"]["general"]["facts"] = facts
+    assert read_manifest(json.dumps(whole)).parts[0].facts == facts
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1])
