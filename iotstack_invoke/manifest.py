@@ -141,13 +141,14 @@ def check_size(size_bytes: int) -> None:
         raise ValueError(f"it has {size_bytes:,} bytes, and none has more than {MOST_BYTES:,}")
 
 
-def read_manifest(content: bytes | str, runtag: str = "") -> Manifest:
+def read_manifest(content: bytes | str, runtag: str = "", *, outline: bool = False) -> Manifest:
     """Return the manifest that a file holds; raises ValueError where it holds none.
 
     With `runtag` also where it is the manifest of another set. What it says of a file, a folder
     or a container can be worked with: whoever wrote it leads nobody out of a folder.
 
-    Keys of a later version are passed over.
+    Keys of a later version are passed over. As an `outline` it is checked all the same, and of
+    the facts of its parts only what they lack is kept: a list holds thousands, of many shards.
     """
     told = _parse(content)
     for name in _MANIFEST.types:
@@ -161,7 +162,7 @@ def read_manifest(content: bytes | str, runtag: str = "") -> Manifest:
             {
                 **told,
                 "parts": tuple(
-                    _read_part(kind, part, told["runtag"])
+                    _read_part(kind, part, told["runtag"], outline=outline)
                     for kind, part in parts.items()
                     if kind in PARTS
                 ),
@@ -265,8 +266,8 @@ _MANIFEST, _PART, _CONTAINER, _LEFT_OUT, _RECORD = map(
 _Fit = Callable[[Collection[Any]], bool]
 """Tells whether all of several values are what they must be.
 
-Of all at once: to ask it of each of a hundred shards took three times as long. And when it is read,
-though a list uses few of them: damage is told by the list, and not by the restore.
+Of all at once: to ask it of each of a hundred shards took three times as long. And as soon as a
+manifest is read, though a list uses few of them: the list tells of damage, not the restore.
 """
 
 
@@ -381,7 +382,7 @@ _FACTS: Mapping[str, _Fit] = {
 """What each fact of a part must be for whoever reads it; others may be anything."""
 
 
-def _read_part(kind: str, content: Any, runtag: str) -> Part:
+def _read_part(kind: str, content: Any, runtag: str, *, outline: bool) -> Part:
     """Return a part; raises ValueError where it says something that no reader could use."""
     told = {**content, "kind": kind} if isinstance(content, dict) else content
     part = Part(*_PART.values(told))
@@ -396,6 +397,8 @@ def _read_part(kind: str, content: Any, runtag: str) -> Part:
     for name, is_good in fits.items():
         if not is_good:
             raise _odd(f"of its {kind} part ", name, getattr(part, name))
+    for name in part.facts.keys() - {LACKING} if outline else ():
+        del told["facts"][name]
     return part
 
 

@@ -103,15 +103,18 @@ class Site:
             return CheckFile(f"{self.backups}/{CHECKS_FILE}")
         return CheckFile(f"{state_folder()}/{CHECKS_FILE.removeprefix('.')}")
 
-    def sets(self, checks: Checks | None = None) -> tuple[BackupSet, ...]:
+    def sets(
+        self, checks: Checks | None = None, *, outline: bool = False
+    ) -> tuple[BackupSet, ...]:
         """Return the sets beside the stack, newest first.
 
         `checks` where they are known already: what failed is damaged, for all who ask here.
+        `outline` as in read_manifest.
         """
         checks = self.checks_here() if checks is None else checks
         names = self.host.names(self.backups)
         listed = {name: names[name] for name in map(_manifest_name, runtags_in(names))}
-        found = manifests_in(self.host, self.backups, listed, math.inf)
+        found = manifests_in(self.host, self.backups, listed, math.inf, outline=outline)
         manifests = {runtag: each for runtag, each in found.items() if each}
         return gather_sets(names, manifests, failed_at(checks, HERE))
 
@@ -226,11 +229,17 @@ def sets_in(
 
 
 def manifests_in(
-    place: Place, folder: str, names: Mapping[str, FileFact], limit_s: float
+    place: Place,
+    folder: str,
+    names: Mapping[str, FileFact],
+    limit_s: float,
+    *,
+    outline: bool = False,
 ) -> dict[str, Manifest | None]:
     """Return the manifests that `names` lists by runtag, None for one of no use.
 
     The newest files first, for no longer than `limit_s`: what has no entry then was not opened.
+    `outline` as in read_manifest.
     """
     found: dict[str, Manifest | None] = {}
     deadline = time.monotonic() + limit_s
@@ -245,7 +254,7 @@ def manifests_in(
             runtag = name.removesuffix(f".{KINDS['manifest']}")
             found[runtag] = None
             with contextlib.suppress(KeyError, ValueError):
-                found[runtag] = read_manifest(told[name], runtag)
+                found[runtag] = read_manifest(told[name], runtag, outline=outline)
     return found
 
 

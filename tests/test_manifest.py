@@ -360,6 +360,20 @@ def test_facts_that_a_backup_writes_are_read(facts):
     assert read_manifest(json.dumps(whole)).parts[0].facts == facts
 
 
+def test_an_outline_is_checked_and_keeps_what_is_lacking_alone():
+    """A list holds no shards, tells the same state, and the same damage."""
+    told = content()
+    lacking = {"db": "it did not answer"}
+    told["parts"]["general"]["facts"] = {"shards": [SHARD], "failed": lacking, "other": 1}
+    whole, outline = (read_manifest(json.dumps(told), outline=each) for each in (False, True))
+    assert outline.parts[0].facts == {"failed": lacking}
+    assert whole.parts[0].facts.keys() == {"shards", "failed", "other"}
+    assert (outline.state, outline.lacks) == (whole.state, whole.lacks)
+    told["parts"]["general"]["facts"]["shards"] = [SHARD, {}]
+    with pytest.raises(ValueError, match="of its general part it says shards = "):
+        read_manifest(json.dumps(told), outline=True)
+
+
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1])
 def test_a_duration_that_is_none_is_damage(seconds):
     """JSON of others may hold what is no number of seconds."""

@@ -93,7 +93,7 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     checked: dict[str, dict[str, Check]] = {}
     for each_check in checks.values():
         checked.setdefault(each_check.runtag, {})[each_check.at] = each_check
-    here = {each.runtag: each for each in site.sets(checks)}
+    here = {each.runtag: each for each in site.sets(checks, outline=True)}
     pins: dict[tuple[str, str], dict[str, str]] = {}
     _add_pins(pins, "", HERE, site.host, site.backups, here.values())
     notes = []
@@ -103,7 +103,7 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
         ours = {} if owner else here
         try:
             names = place.names(place.root)
-            found = sets_there(place, names, ours, failed_at(checks, name))
+            found = sets_there(place, names, ours, failed_at(checks, name), outline=True)
             _add_pins(pins, owner, name, place, place.root, found)
         except StepFailed as error:
             notes.append(f"{name} is not listed: {error}")
@@ -161,10 +161,13 @@ def sets_there(
     here: Mapping[str, BackupSet],
     failed: Mapping[str, str],
     wanted: Container[str] | None = None,
+    *,
+    outline: bool = False,
 ) -> list[BackupSet]:
     """Return the sets of a vault's listing; a manifest that is the same here is not opened there.
 
-    Nor is one of no set of `wanted`, where that is given. `failed` as in gather_sets.
+    Nor is one of no set of `wanted`, where that is given. `failed` as in gather_sets, `outline`
+    as in read_manifest: then the manifests of `here` are outlines as well.
     """
     failed = {tag: made for tag, made in failed.items() if _is_of(here.get(tag), made)}
     sets = {each.runtag: each for each in gather_sets(names, None, failed)}
@@ -175,7 +178,7 @@ def sets_there(
         and "manifest" in each.files
         and not _same_manifest(here.get(tag), each)
     }
-    manifests = manifests_in(place, place.root, other, MANIFESTS_LIMIT_S)
+    manifests = manifests_in(place, place.root, other, MANIFESTS_LIMIT_S, outline=outline)
     if manifests:
         read = {tag: manifest for tag, manifest in manifests.items() if manifest}
         mine = {name: names[name] for tag in manifests for name in files_of(tag) if name in names}
