@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import http.server
 import io
 import json
@@ -15,10 +16,10 @@ import time
 import pytest
 from scenes import alive, until
 
-from iotstack_invoke import children
+from iotstack_invoke import children, hosts
 from iotstack_invoke.engine import signals_raised
 from iotstack_invoke.errors import Busy, Interrupted, StepFailed
-from iotstack_invoke.hosts import LocalHost, locked, read_chunk, within
+from iotstack_invoke.hosts import EARLY_BYTES, PIPE_BYTES, LocalHost, locked, read_chunk, within
 from iotstack_invoke.runner import LineStream, MendedLocal, local_context
 from iotstack_invoke.steps import Command
 
@@ -160,6 +161,17 @@ def test_what_a_listener_raises_comes_out_of_a_pipe(host):
     ):
         p.stdout.read()
         p.finish()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much a pipe holds")
+def test_much_goes_through_a_pipe_at_once(host):
+    """A pipe holds more than the system's own 64 KiB; it works where that is refused as well."""
+    with host.pipe(Command(("echo", "x"))) as pipe:
+        assert fcntl.fcntl(pipe.stdout, fcntl.F_GETPIPE_SZ) == PIPE_BYTES
+    with open(os.devnull) as no_pipe:
+        hosts._widen(no_pipe)
+    with host.pipe(Command(("echo", "x"))) as pipe:
+        assert pipe.stdout.read() == b"x\n"
 
 
 def test_bytes_of_a_pipe_are_untouched(host):
@@ -383,6 +395,24 @@ def test_what_is_created_is_private_and_synced(host, tmp_path, monkeypatch):
         os.umask(before)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
     assert order == [1000]
+
+
+def test_what_is_written_is_on_its_way_to_the_disk_early(host, tmp_path, monkeypatch):
+    """All but the last few MiB has been handed to the disk before the sync, from any place on."""
+    told, advise = [], os.posix_fadvise
+
+    def noted(descriptor, start, size, advice):
+        told.append((start, size))
+        advise(descriptor, start, size, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", noted)
+    (tmp_path / "new").write_bytes(b"old")
+    piece = os.urandom(1 << 20)
+    with host.create(f"{tmp_path}/new", 3) as stream:
+        for _ in range(10):
+            stream.write(piece)
+    assert told == [(3, EARLY_BYTES), (3 + EARLY_BYTES, EARLY_BYTES)]
+    assert (tmp_path / "new").read_bytes() == b"old" + piece * 10
 
 
 def test_a_link_at_the_name_is_not_written_through(host, tmp_path):

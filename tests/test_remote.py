@@ -91,7 +91,10 @@ def tried(act):
 
 
 class Slow(io.RawIOBase):
-    """A file that can be read for as long as anybody wants, and tells when it was begun."""
+    """A file that can be read for as long as anybody wants, and tells when it was begun.
+
+    That is when more of it was read than waits in a pipe for a line that does not stand yet.
+    """
 
     def __init__(self):
         self.sent = 0
@@ -102,7 +105,7 @@ class Slow(io.RawIOBase):
 
     def read(self, size=-1):
         self.sent += 65536
-        if self.sent > 1 << 20:
+        if self.sent > 4 << 20:
             self.begun.set()
             time.sleep(0.01)
         return bytes(65536)

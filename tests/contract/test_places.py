@@ -196,11 +196,14 @@ def test_a_copy_goes_on_where_it_was_cut(kind, pi, copy):
     """What arrived is not sent again; the whole is proven; half a file never has the name."""
     copy.holds(BIG)
 
-    def cut():
-        until(lambda: copy.partial.stat().st_size)
+    arrived = 0
+
+    def cut():  # what is read may wait in a pipe for a line that does not stand yet
+        until(lambda: copy.partial.stat().st_size > arrived)
         kind.cut()
 
     for _ in range(2):
+        arrived = settled(copy.partial) if kind.place.resumes and copy.partial.exists() else 0
         pi.at_bytes, pi.act = 1_000_000, cut
         with pytest.raises(StepFailed) as failure:
             tried_once_connected(kind, copy.send)

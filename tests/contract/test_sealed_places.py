@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import pytest
+from scenes import until
 from test_places import BIG, MODIFIED_S, Copy, Source, tried, tried_once_connected
 
 from iotstack_invoke import remote
@@ -88,7 +89,12 @@ def test_what_is_cut_is_sealed_anew(kind, sealed):
     """Half of it never has the name, and the next try needs nothing of the first."""
     sealed.holds(BIG)
     pi = sealed.scene.places["pi"]
-    pi.at_bytes, pi.act = 2_000_000, kind.cut
+
+    def cut():  # what is read may wait in a pipe for a line that does not stand yet
+        until(lambda: (kind.raw / f"{NAME}.age.partial").stat().st_size)
+        kind.cut()
+
+    pi.at_bytes, pi.act = 2_000_000, cut
     with pytest.raises(StepFailed) as failure:
         tried_once_connected(kind, sealed.send)
     assert failure.value.again
