@@ -8,16 +8,13 @@ import os
 from typing import IO, cast
 
 from .errors import StepFailed
-from .hashes import HashedStream
+from .hashes import HashedStream, hash_command
 from .hosts import CHUNK_BYTES
 from .manifest import MOST_BYTES, Manifest, read_manifest
 from .rules import KINDS
-from .steps import Command, File, FileFact, Host, Place, Record, Scene
+from .steps import Command, File, FileFact, Host, Place, Received, Record, Scene
 from .values import dataclass
 
-HASH_LIMIT_S = 24 * 3600.0
-HASH = 'sha256sum < "$1" 2>/dev/null || shasum -a 256 < "$1"'
-"""GNU first, then what a Mac or a NAS with BSD tools has."""
 HASH_DIGITS = 64
 
 
@@ -36,8 +33,7 @@ def hash_there(place: Place, path: str) -> str:
     if not can_hash(place):
         with place.read(path) as stream:
             return HashedStream(stream).drain().sha256
-    command = Command(("sh", "-c", HASH, "sh", path), limit_s=HASH_LIMIT_S)
-    told = cast("Host", place).run(command).out.split(" ")[0].strip()
+    told = cast("Host", place).run(hash_command(path)).out.split(" ")[0].strip()
     if len(told) != HASH_DIGITS:
         raise StepFailed(f"{place.name} does not tell the SHA-256 of {path}: {told!r}.")
     return told
@@ -95,8 +91,7 @@ class Send:
         fact = source.look([self.source.absolute]).get(self.source.absolute)
         if fact is None:
             raise StepFailed(f"{self.source.absolute} is not there.")
-        record = scene.records().get(str(self.source))
-        known = record.sha256 if record else ""
+        known = self._known(scene)
         start = self._arrived(target, fact)
         start = start if known and target.resumes else 0
         free = target.free_bytes(os.path.dirname(self.target.absolute) or ".")
@@ -108,38 +103,53 @@ class Send:
         scene.expect(fact.size_bytes)
         scene.moved(start)
         with source.read(self.source.absolute, start) as stream:
-            counted = _Shown(stream, scene)
+            shown = _Shown(stream, scene)
+            hashed = HashedStream(shown.stream)
             received = target.receive(
                 self.target.partial,
-                counted.stream,
+                shown.stream if known else hashed.stream,
                 fact.modified_s,
                 start,
                 fact.size_bytes - start,
             )
-        sent = known if start else counted.sha256
-        if start and received.sha256 != known:
+        sent = Received(start + shown.size_bytes, known or hashed.sha256)
+        if received != sent:
+            raise self._why_not_proven(scene, received, sent, start)
+        scene.learn(self.target, size_bytes=received.size_bytes, sha256=received.sha256)
+
+    def _known(self, scene: Scene) -> str:
+        """Return the SHA-256 that is recorded of the file, "" where none is."""
+        record = scene.records().get(str(self.source))
+        return record.sha256 if record else ""
+
+    def _why_not_proven(
+        self, scene: Scene, received: Received, sent: Received, start: int
+    ) -> StepFailed:
+        """Return the failure of a copy that is not what was to be sent."""
+        source, target = scene.place(self.source), scene.place(self.target)
+        if start:
             target.remove([self.target.partial])
-            raise StepFailed(
+            return StepFailed(
                 f"What {target.name} had of {self.target.path} was another file's beginning, or "
                 "the source is damaged: it is sent anew, from its first byte.",
                 again=True,
             )
-        if known and known != sent:
+        known = self._known(scene)
+        found = hash_there(source, self.source.absolute) if known else ""
+        if found != known:
             advice = "Make it again with --force, and check the disk."
             if self.source.role == "from":
                 advice = "Take another copy, or another backup: inv list shows them."
-            raise StepFailed(
-                f"{self.source.absolute} is no longer what was written: its SHA-256 is {sent}, "
+            return StepFailed(
+                f"{self.source.absolute} is no longer what was written: its SHA-256 is {found}, "
                 f"and was {known}. {advice}"
             )
-        if received.size_bytes != start + counted.size_bytes or received.sha256 != sent:
-            raise StepFailed(
-                f"What arrived on {target.name} as {self.target.partial} is not what was sent "
-                f"({received.size_bytes:,} of {start + counted.size_bytes:,} bytes, SHA-256 "
-                f"{received.sha256} instead of {sent}).",
-                again=True,
-            )
-        scene.learn(self.target, size_bytes=received.size_bytes, sha256=sent)
+        return StepFailed(
+            f"What arrived on {target.name} as {self.target.partial} is not what was sent "
+            f"({received.size_bytes:,} of {sent.size_bytes:,} bytes, SHA-256 "
+            f"{received.sha256} instead of {sent.sha256}).",
+            again=True,
+        )
 
     def _arrived(self, target: Place, fact: FileFact) -> int:
         """Return how many bytes an earlier try left there to go on with.
@@ -228,18 +238,18 @@ class CheckHash:
 
     @property
     def _command(self) -> Command:
-        return Command((*self.as_root, "sha256sum", "--", self.file.absolute), limit_s=24 * 3600)
+        return hash_command(self.file.absolute, self.as_root)
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
-        return (str(self._command),)
+        return (self._command.shown,)
 
     def do(self, scene: Scene) -> None:
         """Raise StepFailed where it is no longer what was written."""
         record = scene.records().get(str(self.file))
         if record is None or not record.sha256:
             return
-        found = scene.host(self.file.role).run(self._command).out.lstrip("\\").split(" ")[0]
+        found = scene.host(self.file.role).run(self._command).out.split(" ")[0]
         if found != record.sha256:
             raise StepFailed(
                 f"{self.file.absolute} is damaged: its SHA-256 is {found}, and the manifest says "
@@ -247,14 +257,22 @@ class CheckHash:
             )
 
 
-class _Shown(HashedStream):
-    """A hashed stream whose progress is shown."""
+class _Shown:
+    """A stream that is counted, and whose progress is shown."""
 
     def __init__(self, source: IO[bytes], scene: Scene) -> None:
-        super().__init__(source)
+        self._source = source
         self._scene = scene
+        self.size_bytes = 0
+
+    @property
+    def stream(self) -> IO[bytes]:
+        """Itself, for whoever reads it."""
+        return cast("IO[bytes]", self)
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
-        content = super().read(size)
+        """Return the next bytes, b"" at the end."""
+        content = self._source.read(size)
+        self.size_bytes += len(content)
         self._scene.moved(len(content))
         return content

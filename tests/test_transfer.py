@@ -2,14 +2,16 @@
 
 import hashlib
 import os
+import shutil
 
 import pytest
 from scenes import PlainScene
 
 from iotstack_invoke.errors import Interrupted, StepFailed
+from iotstack_invoke.hashes import HashedStream, hash_command
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.steps import File, Received, Record
-from iotstack_invoke.transfer import Found, Send, is_copy
+from iotstack_invoke.transfer import Found, Send, hash_there, is_copy
 
 DATA = os.urandom(1_000_000)
 
@@ -109,6 +111,25 @@ def test_a_source_that_changed_on_the_disk_is_not_copied_as_good(scene, source, 
     assert not failure.value.again
     scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
     Send(source, target).do(scene)
+
+
+def test_what_is_recorded_is_hashed_where_it_arrives_alone(
+    scene, box, source, target, monkeypatch
+):
+    """The hash that the far side finds is the recorded one, and that proves the copy."""
+    scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    monkeypatch.setattr(HashedStream, "read", lambda *_: pytest.fail("hashed"))
+    Send(source, target).do(scene)
+    assert scene.learnt[str(target)]["sha256"] == hashlib.sha256(DATA).hexdigest()
+
+
+def test_who_is_to_blame_for_a_copy_that_differs(scene, box, source, target):
+    """Where the source is still what was written, the way or the far side is, and it is sent anew."""
+    scene.record(source, sha256=hashlib.sha256(DATA).hexdigest())
+    box.damage = lambda data: b"?" + data[1:]
+    with pytest.raises(StepFailed, match="is not what was sent") as failure:
+        Send(source, target).do(scene)
+    assert failure.value.again
 
 
 @pytest.mark.parametrize("arrived", [1, 400_000, 999_999])
@@ -225,3 +246,20 @@ def test_a_copy_is_one_by_what_was_sent_or_by_its_hash(scene, source, target):
     assert not judged(other, place=Shelf())
     assert not judged(other[1:], place=Shelf())
     assert not judged(other[1:], record=sent)
+
+
+@pytest.mark.parametrize("openssl", ["", "exit 1", "cat > /dev/null; echo 'SHA256(stdin)= e3b0'"])
+def test_a_hash_is_told_by_whatever_program_is_there(tmp_path, source, openssl, monkeypatch):
+    """OpenSSL is asked first; where it is missing or tells it otherwise, the next one is."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sh", "cat", "sha256sum"):
+        (tools / name).symlink_to(shutil.which(name))
+    if openssl:
+        (tools / "openssl").write_text(f"#!/bin/sh\n{openssl}\n")
+        (tools / "openssl").chmod(0o755)
+    here = LocalHost(source.root)
+    monkeypatch.setenv("PATH", str(tools))
+    assert hash_there(here, source.absolute) == hashlib.sha256(DATA).hexdigest()
+    with pytest.raises(StepFailed, match="No such file"):
+        here.run(hash_command(f"{source.root}/none"))

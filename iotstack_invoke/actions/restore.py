@@ -13,11 +13,13 @@ import os
 import posixpath
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..changes import Change, change_of
 from ..engine import Run, RunResult, signals_raised
 from ..errors import ExitCode, Interrupted, Refused
+from ..hashes import hash_command
 from ..hooks import Occasion, hook_lines
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
@@ -290,7 +292,7 @@ class _Restore:
             path = f"{self.target.folder}/{record.output.removeprefix('pi:')}"
             if not record.output.startswith(f"pi:{RESTORE}/") or not host.look([path]):
                 continue
-            told = host.run(Command(("sha256sum", "--", path), ANY_EXIT, 24 * 3600)).out
+            told = host.run(replace(hash_command(path), accept=ANY_EXIT)).out
             if told.split(" ")[0] != record.sha256:
                 host.remove([path])
 

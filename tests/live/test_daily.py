@@ -8,7 +8,7 @@ import signal
 import pytest
 from owner import ENDINGS, PROGRAM, Owner
 from saboteur import WAITING, Saboteur
-from stand_machine import USER, wait_for
+from stand_machine import PATH, USER, wait_for
 
 GOOD, FAILED, CRITICAL, WARNINGS, BUSY = 0, 1, 2, 3, 11
 RUNTAGS = ("2026-11-20_1100", "2026-11-21_1100", "2026-11-22_1100")
@@ -139,7 +139,8 @@ def test_line_cut_while_sets_are_removed(owner, nas):
 
 def test_line_cut_while_a_copy_is_verified(owner, nas):
     """A verification whose line breaks says nothing of the copy."""
-    with Saboteur(nas, "sha256sum", WAITING) as hashing:
+    program = "openssl" if shutil.which("openssl", path=PATH) else "sha256sum"
+    with Saboteur(nas, program, WAITING) as hashing:
         process = start(owner, "verify", "--newest", "--at", "nas")
         wait_for("the hash", hashing.reached, timeout=30)
         cut(nas)
