@@ -414,6 +414,54 @@ def test_a_machine_with_bsd_tools_is_as_good(start_sshd, root, tmp_path):
     place.close()
 
 
+@pytest.mark.parametrize("takes_files", [True, False])
+def test_what_the_disk_says_at_the_sync_is_told(start_sshd, root, tmp_path, takes_files):
+    """A disk that loses what it took makes no copy; a sync that takes no file is used without."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    said = "sync: error syncing: Input/output error" if takes_files else "usage: sync"
+    (tools / "sync").write_text(f'#!/bin/sh\n[ $# = 0 ] || {{ echo "{said}" >&2; exit 1; }}\n')
+    (tools / "sync").chmod(0o755)
+    server = start_sshd(f"sync-{takes_files}", path=f"{tools}:/usr/bin:/bin")
+    place = open_place(server.login(), str(root), "nas")
+
+    def rename():
+        place.rename(f"{root}/x", f"{root}/y")
+
+    (root / "x").touch()
+    for act in (lambda: place.receive(f"{root}/x", io.BytesIO(b"data"), 0), rename):
+        if takes_files:
+            with pytest.raises(StepFailed, match="Input/output error"):
+                act()
+        else:
+            act()
+    place.close()
+
+
+def test_a_file_is_on_its_way_to_the_disk_before_its_sync(start_sshd, root, tmp_path):
+    """Where GNU's dd is, each piece is sent on to the disk; where it is not, all is received."""
+    data = os.urandom(3_000_000)
+    for name, script in (
+        ("gnu", f'echo "$*" >> {tmp_path}/words; exec {shutil.which("dd")} "$@"'),
+        ("other", "echo 'dd: invalid argument' >&2; exit 1"),
+    ):
+        tools = tmp_path / name
+        tools.mkdir()
+        (tools / "dd").write_text(f"#!/bin/sh\n{script}\n")
+        (tools / "dd").chmod(0o755)
+        server = start_sshd(f"dd-{name}", path=f"{tools}:/usr/bin:/bin")
+        place = open_place(server.login(), str(root), "nas")
+        place.receive(f"{root}/{name}", io.BytesIO(data[:1_000_001]), 0)
+        received = place.receive(f"{root}/{name}", io.BytesIO(data[1_000_001:]), 0, 1_000_001)
+        assert received == Received(len(data), hashlib.sha256(data).hexdigest())
+        assert (root / name).read_bytes() == data
+        with place.create(f"{root}/made") as stream:
+            stream.write(data)
+        assert (root / "made").read_bytes() == data
+        place.close()
+    assert "oflag=nocache" in (tmp_path / "words").read_text().splitlines()[-1]
+
+
 def test_free_bytes_are_those_of_the_folders_disk(nas, root):
     """What is told is what df tells, and a folder that is not there has none."""
     expected = shutil.disk_usage(root).free
