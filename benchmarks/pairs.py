@@ -21,13 +21,18 @@ def measure(act):
     return time.perf_counter() - wall, cpu_s() - cpu
 
 
-def compare(ours, rival, *, rounds=5):
-    """Print a table of both ways, given as (name, function), after a warm-up of each."""
+def compare(ours, rival, *, rounds=5, before=lambda: None):
+    """Print a table of both ways, given as (name, function), after a warm-up of each.
+
+    `before` is done before each, and is not measured.
+    """
     for _, act in (ours, rival):
+        before()
         act()
     found = {ours[0]: [], rival[0]: []}
     for _ in range(rounds):
         for name, act in (ours, rival):
+            before()
             found[name].append(measure(act))
     print("| way | wall s (min … max) | CPU s |\n|---|---|---|")
     for name, times in found.items():

@@ -4,8 +4,8 @@
 class Scene:
     """Every role is one host, or what `places` says by role."""
 
-    def __init__(self, host, **places):
-        self._host, self._places = host, places
+    def __init__(self, host, records=None, **places):
+        self._host, self._places, self._records = host, places, records or {}
 
     def host(self, _role):
         return self._host
@@ -14,7 +14,7 @@ class Scene:
         return self._places.get(file.role, self._host)
 
     def records(self):
-        return {}
+        return self._records
 
     def failures(self):
         return {}

@@ -3,10 +3,13 @@
     python benchmarks/ssh_bytes.py [MEGABYTES]
 
 The reach: wall ≤ 1.0, up and down. The bytes do not compress; the other machine is an sshd on
-this one.
+this one. Ours are synced and hashed where they arrive, `scp`'s are not; the second rival syncs
+and hashes them afterwards. Each writes a new file, after all that was written before is on the
+disk. The hash of the file is recorded, as in a backup.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -20,12 +23,59 @@ from scene import Scene
 from sshd import Sshd
 
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.login import Login
 from iotstack_invoke.settings import Vault
-from iotstack_invoke.steps import File
-from iotstack_invoke.transfer import Send
+from iotstack_invoke.steps import File, Record
+from iotstack_invoke.transfer import Send, hash_there
 from iotstack_invoke.vaults import vault_place
 
 NAME = "2026-11-23_1100.influx-backup.tar"
+PROVE = 'sync "$1" && sha256sum "$1" > /dev/null'
+
+
+def run(*words):
+    subprocess.run(words, check=True)
+
+
+def compare_all(login, place, here, there, back):
+    """Compare the way up and the way down, each with both rivals."""
+    files = [File("pi", NAME, here), File("nas", NAME, there), File("pi", NAME, back)]
+    sha256 = hash_there(LocalHost(here), files[0].absolute)
+    records = {str(each): Record(str(each), sha256=sha256) for each in files}
+    scene = Scene(LocalHost(here), records, nas=place)
+    scp, ssh = scp_words(login), Login(login, "nas").words()
+
+    def send(source, target):
+        Send(source, target).do(scene)
+        scene.place(target).rename(target.partial, target.absolute)
+
+    def compare(way, source, target, words, prove):
+        copy = f"{target.root}/scp"
+
+        def fresh():
+            for each in (target.absolute, copy):
+                Path(each).unlink(missing_ok=True)
+            os.sync()
+
+        def proven():
+            run(*scp, *words(copy))
+            run(*prove(copy))
+
+        ours = (f"{way}, proven", lambda: send(source, target))
+        pairs.compare(ours, (f"scp {way}", lambda: run(*scp, *words(copy))), before=fresh)
+        pairs.compare(ours, (f"scp {way}, sync, sha256sum", proven), before=fresh)
+        send(source, target)
+
+    def prove(path):
+        return ("sh", "-c", PROVE, "sh", path)
+
+    original, copy, _ = files
+    compare(
+        *("up", original, copy),
+        lambda path: (original.absolute, address(login, path)),
+        lambda path: (*ssh, shlex.join(prove(path))),
+    )
+    compare(*("down", *files[1:]), lambda path: (address(login, copy.absolute), path), prove)
 
 
 def main():
@@ -38,36 +88,9 @@ def main():
             stream.writelines(os.urandom(1 << 20) for _ in range(megabytes))
         server = Sshd(Path(top) / "sshd")
         login = server.login()
-        scp = scp_words(login)
         place = vault_place(Vault("nas", there, login))
-        scene = Scene(LocalHost(top), nas=place)
-
-        def send(source, target):
-            Send(source, target).do(scene)
-            scene.place(target).rename(target.partial, target.absolute)
-
-        here_file, there_file = File("pi", NAME, here), File("nas", NAME, there)
         try:
-            pairs.compare(
-                ("up, proven", lambda: send(here_file, there_file)),
-                (
-                    "scp up",
-                    lambda: subprocess.run(
-                        [*scp, f"{here}/{NAME}", address(login, f"{there}/scp")], check=True
-                    ),
-                ),
-                rounds=5,
-            )
-            pairs.compare(
-                ("down, proven", lambda: send(there_file, File("pi", NAME, back))),
-                (
-                    "scp down",
-                    lambda: subprocess.run(
-                        [*scp, address(login, f"{there}/scp"), f"{back}/scp"], check=True
-                    ),
-                ),
-                rounds=5,
-            )
+            compare_all(login, place, here, there, back)
         finally:
             place.close()
             server.stop()
