@@ -170,9 +170,12 @@ def _through(
     troubles: list[BaseException] = []
     keys = () if key is None else (key,)
     _require_age()
-    with piped(
-        words, lambda _, line: said.append(line), SEAL_LIMIT_S, feed=True, pass_fds=keys
-    ) as (process, finish):
+    with (
+        contextlib.ExitStack() as at_the_end,
+        piped(
+            words, lambda _, line: said.append(line), SEAL_LIMIT_S, feed=True, pass_fds=keys
+        ) as (process, finish),
+    ):
         assert process.stdin is not None  # noqa: S101 - we asked for pipes
         assert process.stdout is not None  # noqa: S101
         target = process.stdin
@@ -190,6 +193,8 @@ def _through(
 
         feeder = threading.Thread(target=feed, daemon=True)
         feeder.start()
+        # Nobody else may close the source while it is read: the answers of SFTP would be mixed up.
+        at_the_end.callback(feeder.join, children.GRACE_S)
 
         def end() -> None:
             code = finish()
