@@ -84,6 +84,7 @@ class Login:
                 self.closed_connection()
             if not self._connection.is_connected:
                 self.talk(self._connection.open)
+                _send_at_once(self._connection.transport)
                 _break_when_dead(self._connection.transport)
         return self._connection
 
@@ -207,6 +208,12 @@ class Login:
 def _known_as(host: str, port: int) -> str:
     """Return the name under which known_hosts has a host."""
     return host if port == SSH_PORT else f"[{host}]:{port}"
+
+
+def _send_at_once(transport: Any) -> None:
+    """Let nothing small wait for an answer: each command took 40 ms more (measured)."""
+    with contextlib.suppress(AttributeError, OSError):  # a line through a gateway
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _break_when_dead(transport: Any) -> None:

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -88,6 +89,25 @@ def tried(act):
             assert error.again  # noqa: PT017 - the last try is outside
             time.sleep(0.2)
     return act()
+
+
+def test_small_files_need_no_connection_of_their_own(nas, root, tmp_path, monkeypatch):
+    """They go through the one that is open; `ssh`, which fails here, is for what is large."""
+    program = tmp_path / "ssh"
+    program.write_text("#!/bin/sh\necho no line >&2\nexit 255\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    content = b"x" * remote.SMALL_BYTES
+    nas.receive(f"{root}/small", io.BytesIO(content), 0.0, size_bytes=len(content))
+    assert nas.contents(str(root), ["small"]) == {"small": content}
+    with pytest.raises(StepFailed, match="no line"):
+        nas.receive(f"{root}/large", io.BytesIO(), 0.0, size_bytes=len(content) + 1)
+
+
+def test_what_is_small_is_sent_at_once(nas):
+    """Otherwise each command waits until the last answer is acknowledged, 40 ms."""
+    line = nas.login.connection().transport.sock
+    assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 class Slow(io.RawIOBase):
