@@ -52,6 +52,13 @@ def scp_words(ssh):
     return ["scp", "-q", "-F", ssh.config, "-P", str(ssh.port), "-i", ssh.key, "-o", known]
 
 
+def ssh_words(ssh):
+    """Return `ssh` up to the host."""
+    known = f"UserKnownHostsFile={ssh.known_hosts}"
+    words = ["ssh", "-F", ssh.config, "-p", str(ssh.port), "-i", ssh.key, "-o", known]
+    return [*words, "-l", ssh.user, ssh.host]
+
+
 def address(ssh, path):
     """Return a path of the far side, for scp."""
     return f"{ssh.user}@{ssh.host}:{path}"

@@ -22,7 +22,7 @@ from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.journal import Journal
 from iotstack_invoke.plan import decide, resolve
 from iotstack_invoke.rules import Rule, RuleBook
-from iotstack_invoke.steps import COMMIT, File, UndoableStep
+from iotstack_invoke.steps import COMMIT, File, Together, UndoableStep
 
 LITTLE_RUN = os.path.join(os.path.dirname(__file__), "little_run.py")
 
@@ -49,6 +49,28 @@ def write(output, text="made"):
             target.write(text.encode())
 
     return Call(act, f"write {output} {text}")
+
+
+def test_steps_together_all_end_before_one_fails():
+    """Each waits for the other here, so they are done at once; the first failure is told."""
+    both, ended = threading.Barrier(2, timeout=10), []
+
+    def first(_scene):
+        both.wait()
+        raise StepFailed("the first")
+
+    def second(_scene):
+        both.wait()
+        time.sleep(0.1)
+        ended.append("second")
+        raise StepFailed("the second")
+
+    step = Together((Call(first, "a"), Call(second, "b")))
+    assert step.commands() == ("a", "b")
+    with pytest.raises(StepFailed, match="the first"):
+        step.do(None)
+    assert ended == ["second"]
+    assert not isinstance(step, UndoableStep)
 
 
 def fail(message="broken", **given):

@@ -17,7 +17,7 @@ from ..services.influx import DumpInflux
 from ..services.influx_count import CompareCounts, CountInflux, Tally
 from ..services.influx_dump import CheckDump, CompareWithDump, CompareWithServer, Dump
 from ..services.influx_load import AddQueries, AddUsers, LoadInflux
-from ..services.influx_server import ALONE, RunAlone, Server, WaitForInflux
+from ..services.influx_server import ALONE, FRESH, RunAlone, Server, WaitForInflux
 from ..services.stack import (
     CheckStopped,
     MakeAside,
@@ -29,7 +29,7 @@ from ..services.stack import (
     UseStage,
     WaitForContainers,
 )
-from ..steps import Commit, Step
+from ..steps import Commit, Step, Together
 from ..values import dataclass
 from .restore import INFLUX_DATA
 
@@ -72,7 +72,7 @@ def reloaded(job: Job) -> Iterator[Step]:
         *(posixpath.join(each, INFLUX_DATA) for each in (facts.aside, facts.used)),
     )
     fresh = posixpath.join(posixpath.dirname(data), ".fresh")
-    old, new = Server(ALONE, aside), Server(ALONE, fresh)
+    old, new = Server(ALONE, aside), Server(FRESH, fresh)
     dump = Dump("pi", posixpath.join(facts.stage, DUMP), as_root)
     inside = posixpath.join(facts.stage_inside, DUMP)
     users = f"{facts.previous}.users"
@@ -81,6 +81,10 @@ def reloaded(job: Job) -> Iterator[Step]:
     yield UseStage("pi", (facts.stage, users), as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
     yield MakeFolder("pi", facts.stage, as_root, guard, like=data)
+    yield MakeFolder("pi", fresh, as_root, guard, like=data)
+    yield RunAlone("pi", server.container, FRESH, new.data, dumps, docker, guard)
+    yield WaitForInflux("pi", new, docker, as_root)
+
     yield StopContainers("pi", names, docker, guard)
     yield PutAway("pi", data, aside, used, as_root, guard)
     yield CheckStopped("pi", names, docker)  # now nobody can start it any more
@@ -91,17 +95,15 @@ def reloaded(job: Job) -> Iterator[Step]:
     limits = (facts.limit_s, docker, guard)
     yield DumpInflux("pi", ALONE, dump.folder, inside, as_root, *limits)
     yield EndAlone("pi", ALONE, docker, guard)
-    yield CheckDump(dump, "of InfluxDB")
+    yield CheckDump(dump, "of InfluxDB", blocks=False)
     yield CompareWithServer(dump, old)
 
-    yield MakeFolder("pi", fresh, as_root, guard, like=aside)
-    yield RunAlone("pi", server.container, ALONE, new.data, dumps, docker, guard)
-    yield WaitForInflux("pi", new, docker, as_root)
-    yield LoadInflux("pi", new, dump, inside, docker, as_root, guard, facts.limit_s)
+    load = LoadInflux("pi", new, dump, inside, docker, as_root, guard, facts.limit_s)
+    yield Together((CheckDump(dump, "of InfluxDB"), load))
     yield AddQueries("pi", new, dump, docker)
     yield CountInflux("pi", new, docker, as_root, facts.after, facts.values, like=facts.before)
     yield CompareCounts(facts.before, facts.after)
-    yield EndAlone("pi", ALONE, docker, guard)
+    yield EndAlone("pi", FRESH, docker, guard)
     yield AddUsers("pi", new, dump, users, as_root, guard)
     yield CompareWithDump(dump, new)
 

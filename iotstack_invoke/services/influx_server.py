@@ -20,6 +20,8 @@ from .stack import STOP_LIMIT_S, guarded
 DATA_INSIDE = "/var/lib/influxdb"
 ALONE = "iotstack-influxdb-alone"
 """The container that takes a dump out of data, or loads it, where no client reaches it."""
+FRESH = "iotstack-influxdb-fresh"
+"""The same, on new data: it is started while the other still runs."""
 ALONE_SETTINGS = (
     "INFLUXDB_HTTP_AUTH_ENABLED=false",
     "INFLUXDB_MONITOR_STORE_ENABLED=false",
