@@ -312,7 +312,7 @@ def test_a_failure_after_says_that_the_restore_is_done(backed_up):
     set_hooks(backed_up, after_restore=[may_fail("false"), ["false"]])
     told = backed_up.run(RESTORE)
     assert told.returncode == 1
-    assert f"{TAG} is restored" in told.stdout
+    assert f"{TAG} is restored. Back to before" in told.stdout  # nothing ran: nothing was away
     assert "The restore is done, but a hook after it failed: after_restore `false`" in told.stderr
     assert backed_up.flows.read_text() == "[]\n"
 

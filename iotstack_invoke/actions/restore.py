@@ -456,10 +456,8 @@ class _Restore:
         after = hooked.run_after(self.hooks.after_restore, "restored")
         hooked.log.finish(os.rename)
         host = f" --host {self.target.name}" if self.target.name != "this machine" else ""
-        self.report.write(
-            f"{self.runtag} is restored; the stack was away for {duration_text(self._down_s)}. "
-            f"Back to before: inv undo{host}"
-        )
+        away = f"; the stack was away for {duration_text(self._down_s)}" if facts.running else ""
+        self.report.write(f"{self.runtag} is restored{away}. Back to before: inv undo{host}")
         self._tell_done(facts)
         for text in notes.told:
             self.report.write(f"  {text}")
