@@ -2,7 +2,10 @@
 
     python benchmarks/list_sets.py [SETS]
 
-The reach: ≤ 1 s. No archive is opened; each manifest is read.
+The reach: ≤ 1 s. No archive is opened; each manifest is read and checked. Where an empty task took
+0.16 s the list took 2.4 s of processor time, and what no list can do without 0.9 s: the start,
+40,000 files looked at (0.25), 10,000 manifests read (0.15) and parsed (0.33). Only a summary that
+is kept from list to list could do better, and it would have to be proven each time.
 """
 
 import contextlib

@@ -3,7 +3,8 @@
     python benchmarks/reload_downtime.py [POINTS [ROUNDS]]    (as root)
 
 On the stand of the live tests: real engine, real InfluxDB. From its stop until it runs and holds
-its data. The seed takes the whole stack down; we stop InfluxDB alone, and prove what was loaded.
+its data. Where each second goes is told in decisions/0011-a-reload-stops-influxdb-alone.md. The
+seed takes the whole stack down; we stop InfluxDB alone, and prove what was loaded.
 """
 
 import sys

@@ -10,7 +10,6 @@ import shlex
 import signal
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import field
 from typing import IO, Any, Protocol, runtime_checkable
@@ -359,27 +358,6 @@ class ClaimingStep(Step, Protocol):
     """
 
     claim: str
-
-
-@dataclass(frozen=True, slots=True)
-class Together:
-    """Steps that are done at the same time; none of them has an undo.
-
-    When all have ended, the failure of the first one that failed is raised.
-    """
-
-    steps: tuple[Step, ...]
-
-    def commands(self) -> tuple[str, ...]:
-        """Return those of all, in their order."""
-        return tuple(line for step in self.steps for line in step.commands())
-
-    def do(self, scene: Scene) -> None:
-        """Do them; raises StepFailed."""
-        with ThreadPoolExecutor(len(self.steps)) as pool:
-            tasks = [pool.submit(step.do, scene) for step in self.steps]
-        for task in tasks:
-            task.result()
 
 
 @dataclass(frozen=True, slots=True)

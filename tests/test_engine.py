@@ -22,7 +22,8 @@ from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.journal import Journal
 from iotstack_invoke.plan import decide, resolve
 from iotstack_invoke.rules import Rule, RuleBook
-from iotstack_invoke.steps import COMMIT, File, Together, UndoableStep
+from iotstack_invoke.services.together import Together
+from iotstack_invoke.steps import COMMIT, File, UndoableStep
 
 LITTLE_RUN = os.path.join(os.path.dirname(__file__), "little_run.py")
 

@@ -29,7 +29,8 @@ from ..services.stack import (
     UseStage,
     WaitForContainers,
 )
-from ..steps import Commit, Step, Together
+from ..services.together import Together
+from ..steps import Commit, Step
 from ..values import dataclass
 from .restore import INFLUX_DATA
 
