@@ -6,7 +6,7 @@ A name that no run could have written belongs to no set and is left alone by eve
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
 
@@ -167,12 +167,15 @@ def gather_sets(
         for runtag, found_files in files.items()
         if runtag not in removing and (found_files.keys() - TEXTS.keys() or runtag in unfinished)
     ]
-    return tuple(sorted(sets, key=_newest_first))
+    return newest_first(sets)
 
 
-def _newest_first(each: BackupSet) -> tuple[float, str]:
-    made = each.made()
-    return (-made.timestamp() if made else float("inf"), each.runtag)
+def newest_first(sets: Iterable[BackupSet]) -> tuple[BackupSet, ...]:
+    """Return sets by when they were made, and by runtag within a second; unknown ones last."""
+    dated = [(each.made(), each.runtag, each) for each in sets]
+    known = sorted((d for d in dated if d[0]), key=lambda d: d[:2], reverse=True)
+    unknown = sorted((d for d in dated if not d[0]), key=lambda d: d[1])
+    return tuple(each for _, _, each in (*known, *unknown))
 
 
 def _state(

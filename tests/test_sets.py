@@ -140,6 +140,15 @@ def test_a_set_that_is_being_removed_is_hidden():
     assert gather_sets({"x.removing": fact(0)}, {}) == ()
 
 
+def test_of_one_second_the_later_name_is_the_newer():
+    """Small stacks are backed up twice within a second."""
+    names = {f"{tag}.{end}": fact() for tag in "abc" for end in (GENERAL, INFLUX, "manifest.json")}
+    known = {tag: manifest(tag) for tag in "ab"} | {
+        "c": manifest("c", started="2026-11-23T09:59:59Z")
+    }
+    assert [each.runtag for each in gather_sets(names, known)] == ["b", "a", "c"]
+
+
 def test_a_pin_holds_its_own_set():
     """A set is pinned by the file beside it, and its files and state are the same."""
     names = {name: fact() for name in [*ALL, f"x.y.{GENERAL}", "x.pin.txt"]}

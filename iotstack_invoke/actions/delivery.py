@@ -20,7 +20,7 @@ from ..plan import Plan, decide, resolve
 from ..retention import Policy, judge_each_host
 from ..rulebooks.backup import BackupFacts, copies_book, copy_targets, log_targets
 from ..rules import KINDS, TEXTS
-from ..sets import GOOD, BackupSet, State
+from ..sets import GOOD, BackupSet, State, newest_first
 from ..site import RecordFile, Site, look_everywhere, sweep_stale_copies, unlike_copies
 from ..steps import FileFact, Place
 from ..transfer import can_hash
@@ -214,7 +214,7 @@ def deliver(
     a vault that was not proven there. Raises Interrupted; then the next delivery goes on.
     """
     lacking = {tag: each for found in deliveries for tag, each in found.lacking.items()}
-    for backup in sorted(lacking.values(), key=_newest_first):
+    for backup in newest_first(lacking.values()):
         mine = [each for each in deliveries if backup.runtag in each.lacking and not each.error]
         if mine:
             tell(f"delivering {backup.runtag} to {', '.join(each.name for each in mine)}")
@@ -239,11 +239,6 @@ def _settle(site: Site, deliveries: Sequence[Delivery]) -> None:
             # The records of an incomplete set tell whoever makes what it lacks when it was begun.
             if not any(left) and manifest and manifest.state != State.INCOMPLETE.value:
                 RecordFile(site, runtag).end()
-
-
-def _newest_first(each: BackupSet) -> tuple[float, str]:
-    made = each.made()
-    return (-made.timestamp() if made else float("inf"), each.runtag)
 
 
 def _deliver_one(site: Site, backup: BackupSet, mine: Sequence[Delivery], do: Do) -> None:
