@@ -128,10 +128,9 @@ class Sshd:
 
     def cut(self):
         """End all connections at once, as a machine does that loses its power."""
-        for _ in range(3):  # a look into /proc may miss one while others come and go
-            for pid in offspring(self.process.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for pid in offspring(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def stop(self):
         self.process.terminate()
