@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from .sets import GOOD, BackupSet, State
+from .sets import GOOD, BackupSet, State, newest_first
 from .values import dataclass
 
 UNFINISHED_GRACE = timedelta(days=1)
@@ -164,17 +164,14 @@ def judge(sets: Iterable[BackupSet], policy: Policy, now: datetime) -> tuple[Ver
     A pinned set stays and counts like any other. One that tells no time, one dated in the future
     and one without a manifest that is younger than a day stay.
     """
-    dated = [(each.made(), each) for each in sets]
-    known = sorted(
-        ((made, each) for made, each in dated if made is not None),
-        key=lambda pair: (pair[0], pair[1].runtag),
-        reverse=True,
-    )
     verdicts = []
     newer = _Newer()
-    for made, each in known:
+    for each in newest_first(sets):
+        made = each.made()
         reasons = ["pinned"] if each.pinned else []
-        if made > now:
+        if made is None:
+            reasons.append("its name tells no time")
+        elif made > now:
             reasons.append("dated in the future")
         else:
             good = each.state in GOOD
@@ -184,11 +181,6 @@ def judge(sets: Iterable[BackupSet], policy: Policy, now: datetime) -> tuple[Ver
             if good:
                 newer.add(made, stays=bool(reasons))
         verdicts.append(_verdict(each, reasons, newer))
-    verdicts += [
-        _verdict(each, ["pinned"] * each.pinned + ["its name tells no time"], newer)
-        for made, each in dated
-        if made is None
-    ]
     return tuple(verdicts)
 
 

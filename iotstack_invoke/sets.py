@@ -6,9 +6,10 @@ A name that no run could have written belongs to no set and is left alone by eve
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
+from typing import Any, TypeVar
 
 from .manifest import (
     MOST_BYTES,
@@ -25,6 +26,8 @@ from .values import dataclass
 
 _LOG_OF_CHANGE = re.compile(r"(\.restore|^reload-influxdb)-\d{8}T\d{6}Z\.log$")
 """The log of a restore or reload: of no set, and no stranger either."""
+
+Item = TypeVar("Item")
 
 
 class State(Enum):
@@ -170,9 +173,14 @@ def gather_sets(
     return newest_first(sets)
 
 
-def newest_first(sets: Iterable[BackupSet]) -> tuple[BackupSet, ...]:
-    """Return sets by when they were made, and by runtag within a second; unknown ones last."""
-    dated = [(each.made(), each.runtag, each) for each in sets]
+def newest_first(
+    things: Iterable[Item], set_of: Callable[[Any], BackupSet] = lambda each: each
+) -> tuple[Item, ...]:
+    """Return sets, or what has one, by when they were made; those that tell no time come last.
+
+    Of one second the later runtag is the newer; of one runtag the order stays.
+    """
+    dated = [(set_of(each).made(), set_of(each).runtag, each) for each in things]
     known = sorted((d for d in dated if d[0]), key=lambda d: d[:2], reverse=True)
     unknown = sorted((d for d in dated if not d[0]), key=lambda d: d[1])
     return tuple(each for _, _, each in (*known, *unknown))

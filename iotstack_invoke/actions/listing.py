@@ -13,7 +13,7 @@ from ..errors import ExitCode, StepFailed
 from ..manifest import PIN_ENDING, read_utc
 from ..report import Report, age_text, one_line, size_text
 from ..rules import KINDS
-from ..sets import BackupSet, State, files_of, gather_sets
+from ..sets import BackupSet, State, files_of, gather_sets, newest_first
 from ..settings import Settings
 from ..site import Site, manifests_in
 from ..steps import FileFact, Place
@@ -120,7 +120,7 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
             if (at in there or (at == HERE and own)) and _is_of(own, check.made)
         }
         rows.append(Row(tag, own, there, valid, pins.get((tag, owner), {}), owner))
-    return tuple(sorted(rows, key=_newest_first)), tuple(notes)
+    return newest_first(sorted(rows, key=lambda e: e.owner), lambda row: row.best), tuple(notes)
 
 
 def _places(site: Site) -> Iterator[tuple[str, Place]]:
@@ -198,11 +198,6 @@ def _same_manifest(here: BackupSet | None, there: BackupSet) -> bool:
 def _is_of(backup: BackupSet | None, made: str) -> bool:
     """Tell whether a verification speaks of this set, and not of one of its name before."""
     return not (backup and backup.manifest) or backup.manifest.finished_utc == made
-
-
-def _newest_first(row: Row) -> tuple[float, str, str]:
-    made = row.best.made()
-    return (-made.timestamp() if made else float("inf"), row.runtag, row.owner)
 
 
 @contextlib.contextmanager
