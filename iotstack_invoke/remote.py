@@ -9,6 +9,7 @@ Imported only where a remote machine is used: Fabric takes a fifth of a second t
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shlex
@@ -232,6 +233,11 @@ class SshHost:
                 size = pipe.stdout.readline().strip()
                 if size.isdigit():
                     found[name] = pipe.stdout.read(int(size))
+                if not size or len(found.get(name, b"")) < int(size if size.isdigit() else 0):
+                    raise StepFailed(
+                        f"On {self.name}: {folder}/{name} was cut short while it was read.",
+                        again=True,
+                    )
             pipe.finish()
         return found
 
@@ -299,7 +305,7 @@ class SshHost:
         channel = self.login.start(command)
         try:
             channel.shutdown_write()
-            stream: Any = channel.makefile("rb", CHUNK_BYTES)  # it reads like a file
+            stream = io.BufferedReader(_FromChannel(self.name, channel), CHUNK_BYTES)
             yield Pipe(stream, channel.recv_exit_status)
         finally:
             closed(channel)
@@ -371,6 +377,32 @@ class SshHost:
         self.login.close()
 
 
+class _FromChannel(io.RawIOBase):
+    """What a command on another machine writes, through a channel of Paramiko's.
+
+    Paramiko's own file takes a line that breaks for the end of the file (file.py, EOFError).
+    """
+
+    def __init__(self, name: str, channel: paramiko.Channel) -> None:
+        self._name = name
+        self._channel = channel
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what has come, 0 bytes at the end; raises Unreachable where the line breaks."""
+        try:
+            data = self._channel.recv(len(buffer))
+        except (SSHException, OSError, EOFError) as error:
+            raise Unreachable(
+                f"The line to {self._name} broke: {why_it_broke(error)}.", again=True
+            ) from error
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class _ToProcess:
     """What a command on another machine reads, through `ssh`."""
 
@@ -417,9 +449,15 @@ class _ToChannel:
         self._channel = channel
 
     def write(self, data: bytes) -> int:
-        """Send some bytes; raises StepFailed."""
+        """Send some bytes; raises StepFailed where the command has ended, with what it said."""
         with self._failing():
-            self._channel.sendall(data)
+            try:
+                self._channel.sendall(data)
+            except OSError:
+                if not self._channel.closed:
+                    raise
+                self.end()
+                raise _not_sent(self._name, "the command there ended early") from None
         self.size_bytes += len(data)
         return len(data)
 
@@ -434,8 +472,9 @@ class _ToChannel:
             answer: str = channel.makefile("rb").read().decode("utf-8", "replace")
             said: str = channel.makefile_stderr("rb").read().decode("utf-8", "replace").strip()
             code = channel.recv_exit_status()
-        if code:
-            raise _not_sent(self._name, said or f"exit {code}")
+        if code:  # -1: the channel was closed without an exit status
+            why = "the line was cut" if code == -1 else f"exit {code}"
+            raise _not_sent(self._name, said or why)
         return answer
 
     @contextlib.contextmanager

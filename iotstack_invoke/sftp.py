@@ -121,6 +121,18 @@ class SftpSession(paramiko.SFTPClient):
         channel = self.get_channel()
         return channel is None or channel.closed
 
+    def _send_packet(self, kind: int, packet: Message) -> None:
+        """Send a request; raises SSHException where the line breaks.
+
+        Paramiko says EOFError, as for the end of a file, or OSError, as for what is not there.
+        """
+        try:
+            super()._send_packet(kind, packet)  # type: ignore[misc]
+        except (OSError, EOFError) as error:
+            if kind == CMD_CLOSE:  # Paramiko passes over these two
+                raise
+            raise paramiko.SSHException(str(error) or "it was cut") from error
+
     def _convert_status(self, answer: Message) -> None:
         """Raise what a status means, with a number wherever it tells one."""
         code = answer.get_int()

@@ -679,6 +679,45 @@ def test_a_line_that_breaks_while_reading_is_not_the_end_of_the_file(
     assert failure.value.again
 
 
+@pytest.mark.parametrize("way", ["channel", "sftp"])
+def test_a_request_that_finds_the_line_broken_is_not_the_end_of_the_file(
+    nas, root, way, request, monkeypatch
+):
+    """Paramiko says EOFError for a socket that is closed while it sends, as for a file's end."""
+    request.getfixturevalue("no_ssh")
+    place = nas if way == "channel" else SftpPlace(nas.login, str(root))
+    with open(root / "big", "wb") as stream:
+        stream.truncate(1 << 25)
+
+    def broken(*_):
+        raise EOFError
+
+    with pytest.raises(StepFailed) as failure, place.read(f"{root}/big") as stream:  # noqa: PT012
+        assert len(stream.read(100_000)) == 100_000
+        monkeypatch.setattr(nas.login.connection().transport, "_send_user_message", broken)
+        while stream.read(1 << 18):
+            pass
+    assert failure.value.again
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("way", ["ssh", "channel", "sftp"])
+def test_a_line_that_breaks_while_small_files_are_read_hides_none(nas, sshd, root, way, request):
+    """A file that was not read is not one that is not there."""
+    place = SftpPlace(nas.login, str(root)) if way == "sftp" else nas
+    names = ["big", *(f"{number}" for number in range(1 if way == "channel" else 20))]
+    for name in names:
+        (root / name).write_bytes(b"x")
+    with open(root / "big", "wb") as stream:
+        stream.truncate(1 << 28)
+    cutting = threading.Timer(0.5, sshd.cut)
+    cutting.start()
+    with pytest.raises(StepFailed) as failure:
+        place.contents(str(root), names)
+    assert failure.value.again
+    cutting.join()
+
+
 def test_a_server_that_takes_no_more_sessions_is_told(start_sshd, root, request, monkeypatch):
     """A channel that sshd refuses is a failure worth another attempt, on every way."""
     monkeypatch.setattr("iotstack_invoke.login.SESSION_TRIES", 1)
