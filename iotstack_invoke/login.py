@@ -62,7 +62,7 @@ class MendedRemote(_Mended, Remote):  # type: ignore[misc]
     def send_start_message(self, command: str) -> None:
         """Start the command, with nothing to read."""
         super().send_start_message(encoded(command))
-        self.channel.shutdown_write()
+        end_input(self.channel)
         if self.read_on_s is not None:
             self.channel.settimeout(LOOK_S)
 
@@ -292,6 +292,18 @@ def closed_connection(ssh: Ssh) -> Any:
         each.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         each = each.gateway
     return connection
+
+
+def end_input(channel: Any) -> None:
+    """Send the end of what a command reads, if it has not ended yet.
+
+    Paramiko's shutdown_write may send it after its other thread has answered the end of the
+    command; sshd then cuts the whole line ("ieof packet referred to nonexistent channel").
+    """
+    with channel.lock:
+        message = channel._send_eof()  # noqa: SLF001 - None where the channel is closed
+        if message is not None:
+            channel.transport._send_user_message(message)  # noqa: SLF001
 
 
 def closed(channel: Any) -> None:

@@ -27,7 +27,7 @@ from paramiko import (
 from .errors import StepFailed, Unreachable
 from .hashes import HASH
 from .hosts import CHUNK_BYTES, _first_of, checked, piped, read_chunk
-from .login import CONNECT_LIMIT_S, Login, closed, once_there_is_a_session, why_it_broke
+from .login import CONNECT_LIMIT_S, Login, closed, end_input, once_there_is_a_session, why_it_broke
 from .runner import LineStream
 from .settings import Ssh
 from .sftp_place import MAKE_ROOM, SftpPlace
@@ -304,7 +304,7 @@ class SshHost:
         """Do the same through the open connection."""
         channel = self.login.start(command)
         try:
-            channel.shutdown_write()
+            end_input(channel)
             stream = io.BufferedReader(_FromChannel(self.name, channel), CHUNK_BYTES)
             yield Pipe(stream, channel.recv_exit_status)
         finally:
@@ -468,7 +468,7 @@ class _ToChannel:
         """Send the end, and return what the command says; raises StepFailed where it failed."""
         channel = self._channel
         with self._failing():
-            channel.shutdown_write()
+            end_input(channel)
             answer: str = channel.makefile("rb").read().decode("utf-8", "replace")
             said: str = channel.makefile_stderr("rb").read().decode("utf-8", "replace").strip()
             code = channel.recv_exit_status()

@@ -679,6 +679,13 @@ def test_a_line_that_breaks_while_reading_is_not_the_end_of_the_file(
     assert failure.value.again
 
 
+def test_commands_that_end_at_once_never_cut_the_line(nas):
+    """Their input ends in one step: sshd cuts the line for an end that comes after theirs."""
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(lambda _: nas.try_run(Command(("true",))), range(600)))
+    assert {outcome.exit_code for outcome in outcomes} == {0}
+
+
 @pytest.mark.parametrize("way", ["channel", "sftp"])
 def test_a_request_that_finds_the_line_broken_is_not_the_end_of_the_file(
     nas, root, way, request, monkeypatch
