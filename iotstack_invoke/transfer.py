@@ -160,7 +160,7 @@ class Send:
         if partial and partial.other:
             target.remove([self.target.partial])
             return 0
-        return partial.size_bytes if partial and partial.size_bytes < fact.size_bytes else 0
+        return partial.size_bytes if partial and partial.size_bytes <= fact.size_bytes else 0
 
 
 @dataclass(frozen=True, slots=True)
