@@ -125,10 +125,10 @@ class Send:
     def _why_not_proven(
         self, scene: Scene, received: Received, sent: Received, start: int
     ) -> StepFailed:
-        """Return the failure of a copy that is not what was to be sent."""
+        """Return the failure of a copy that is not what was to be sent; none of it is left."""
         source, target = scene.place(self.source), scene.place(self.target)
+        target.remove([self.target.partial])
         if start:
-            target.remove([self.target.partial])
             return StepFailed(
                 f"What {target.name} had of {self.target.path} was another file's beginning, or "
                 "the source is damaged: it is sent anew, from its first byte.",
