@@ -1,11 +1,12 @@
 """What `inv` can do in this checkout: the doors of iotstack_invoke, and those of its makers."""
 
+import importlib.util
 import os
 import shlex
 import sys
 from collections.abc import Iterable
 
-from invoke import Context, task
+from invoke import Context, Exit, task
 
 from iotstack_invoke.tasks import namespace
 
@@ -34,11 +35,17 @@ def test(context: Context, live: bool = True, long: bool = False, at_once: int =
 @task(
     auto_shortflags=False,
     iterable=["name"],
-    help={"name": "One of benchmarks/, such as general_part; may be given several times; or all."},
+    help={
+        "name": "One of benchmarks/, such as general_part; also several times. Without: all.",
+        "keep": "Put what is found in docs/performance.md, for a machine that does nothing else.",
+    },
 )
-def bench(context: Context, name: Iterable[str] | None = None) -> None:
-    """Measure against what people would use instead, and keep that in docs/performance.md."""
-    words = (sys.executable, f"{HERE}/benchmarks/report.py", *(name or ()))
+def bench(context: Context, name: Iterable[str] | None = None, keep: bool = False) -> None:
+    """Measure against what people would use instead."""
+    if importlib.util.find_spec("pytest") is None:
+        raise Exit("Benchmarks need what the tests need. Install it with: sh setup test")
+    kept = ("--keep",) if keep else ()
+    words = (sys.executable, f"{HERE}/benchmarks/report.py", *kept, *(name or ()))
     context.run(shlex.join(words), pty=sys.stdout.isatty())
 
 

@@ -21,10 +21,16 @@ def measure(act):
     return time.perf_counter() - wall, cpu_s() - cpu
 
 
-def compare(ours, rival, *, rounds=5, before=lambda: None):
+def verdict(found, reach):
+    """Return a reach and whether it is met, to stand behind what was found."""
+    return f" (reach {reach:g}: {'met' if found <= reach else 'missed'})"
+
+
+def compare(ours, rival, *, rounds=5, before=lambda: None, reach=None, more_s=None):
     """Print a table of both ways, given as (name, function), after a warm-up of each.
 
-    `before` is done before each, and is not measured.
+    `before` is done before each, and is not measured. `reach`: the highest ratio for `wall` and
+    `CPU` that was aimed at; `more_s`: how many seconds ours was to take more.
     """
     for _, act in (ours, rival):
         before()
@@ -45,4 +51,9 @@ def compare(ours, rival, *, rounds=5, before=lambda: None):
     paired = list(zip(found[ours[0]], found[rival[0]], strict=True))
     for what, index in (("wall", 0), ("CPU", 1)):
         ratio = statistics.median(mine[index] / other[index] for mine, other in paired)
-        print(f"{ours[0]} / {rival[0]}, {what}: {ratio:.3f}")
+        aimed = (reach or {}).get(what)
+        judged = verdict(ratio, aimed) if aimed else ""
+        print(f"{ours[0]} / {rival[0]}, {what}: {ratio:.3f}{judged}")
+    if more_s is not None:
+        more = statistics.median(mine[0] - other[0] for mine, other in paired)
+        print(f"{ours[0]} - {rival[0]}, wall: {more:.3f} s{verdict(more, more_s)}")

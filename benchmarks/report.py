@@ -1,6 +1,6 @@
-"""Runs benchmarks, prints what they find, and keeps it in docs/performance.md, a section each.
+"""Runs benchmarks and prints what they find; --keep keeps it in docs/performance.md.
 
-python benchmarks/report.py [NAME …]
+python benchmarks/report.py [--keep] [NAME …]
 """
 
 import ast
@@ -73,7 +73,8 @@ def keep(name, text):
 
 
 def main():
-    wanted = sys.argv[1:] or names()
+    keeps = "--keep" in sys.argv[1:]
+    wanted = [each for each in sys.argv[1:] if each != "--keep"] or names()
     unknown = set(wanted) - set(names())
     if unknown:
         sys.exit(
@@ -81,7 +82,9 @@ def main():
         )
     for name in wanted:
         print(f"{name}:", flush=True)
-        keep(name, section(name))
+        text = section(name)
+        if keeps:
+            keep(name, text)
 
 
 if __name__ == "__main__":

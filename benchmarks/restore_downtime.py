@@ -15,6 +15,7 @@ import time
 sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../tests/live"))
 import corpus
+import pairs
 from stand import SERVICES, Stand, compose, fresh_iotstack, wait_ping, write_points
 
 FORM = "{{.TimeNano}} {{.Actor.Attributes.name}} {{.Action}}"
@@ -103,8 +104,8 @@ def compare(pi, ways, rounds, top):
     for name, times in found.items():
         low, high = min(times), max(times)
         print(f"| {name} | {statistics.median(times):.2f} ({low:.2f} … {high:.2f}) |")
-    pairs = zip(*found.values(), strict=True)
-    print(f"ours / the seed's order: {statistics.median(a / b for a, b in pairs):.3f}")
+    ratio = statistics.median(a / b for a, b in zip(*found.values(), strict=True))
+    print(f"ours / the seed's order: {ratio:.3f}{pairs.verdict(ratio, 1.0)}")
 
 
 if __name__ == "__main__":

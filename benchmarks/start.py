@@ -38,9 +38,9 @@ def main():
             )
 
         empty = ("an empty inv task", run("empty"))
-        for words in (("--list",), ("backup", "--dry-run")):
+        for words, more_s in ((("--list",), 0.06), (("backup", "--dry-run"), 0.08)):
             ours = (f"inv {' '.join(words)}", run(*words, folder=CHECKOUT))
-            pairs.compare(ours, empty, rounds=15)
+            pairs.compare(ours, empty, rounds=15, more_s=more_s)
 
 
 main()
