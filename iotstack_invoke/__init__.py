@@ -12,8 +12,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
     _check; sql_dump                       must hold; what a dump of SQL must hold
     hosts  login  sftp  sftp_place  hashes this machine; others, with a shell or SFTP alone;
     remote  vaults  targets  transfer      where copies live, plain or sealed; what a restore is
-    ahead  checks                          made to; copies between them, begun while their files
-                                           are made; what verifications found
+    checks                                 made to; copies between them; what verifications found
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            reading: archives read to their last byte;
                                            stack: stop, swap, start; influx_server, influx_dump,

@@ -16,9 +16,9 @@ from ..rulebooks.backup import BackupFacts, backup_book, set_targets
 from ..sets import BackupSet, State, gather_sets, removals_in
 from ..settings import Options
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
-from ..steps import FileFact, Place
+from ..steps import FileFact
 from ..targets import is_folder, may_write, on_host
-from ..transfer import ADVICE, can_hash, manifest_there
+from ..transfer import ADVICE, manifest_there
 from ..values import dataclass
 from .look import look_at_stack
 from .room import look_for_room, refuse_without_room
@@ -98,7 +98,6 @@ class Start:
             claim=records.claim,
             earlier_utc=records.earlier_utc,
             replaces=options.force,
-            ahead=_head_starts(site, listed, room.general_bytes),
             text=options.force or _wants_text(own, records),
         )
         plan, notes = _make_plan(site, runtag, facts, records, options, listed)
@@ -110,32 +109,6 @@ class Start:
                 "another --runtag, or make it again with --force."
             )
         return cls(facts, records, plan, notes)
-
-
-def _head_starts(
-    site: Site, listed: Mapping[str, Listing], general_bytes: int
-) -> tuple[tuple[str, str], ...]:
-    """Return the vaults to which the general part goes while it is packed, with their folders.
-
-    Machines with a shell, which answered and have room: they go on inside what has arrived.
-    """
-    if site.far:
-        return ()
-    far = [each.name for each in site.settings.vaults if each.ssh and each.name in listed]
-    places = {name: site.vaults[name] for name in far}
-    return tuple(
-        (name, place.root)
-        for name, place in places.items()
-        if place.resumes and can_hash(place) and _has_room(place, general_bytes)
-    )
-
-
-def _has_room(place: Place, size_bytes: int) -> bool:
-    """Tell whether a file fits in there; where that is not told, not."""
-    try:
-        return (place.free_bytes(place.root) or 0) > size_bytes
-    except StepFailed:
-        return False
 
 
 def _wants_text(own: BackupSet | None, records: RecordFile) -> bool:

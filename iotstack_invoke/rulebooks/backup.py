@@ -16,7 +16,6 @@ from dataclasses import field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ..ahead import Ahead
 from ..errors import StepFailed
 from ..manifest import (
     LACKING,
@@ -89,8 +88,6 @@ class BackupFacts:
     """Other sets of its name give way (--force)."""
     far: bool = False
     """The stack is on another machine, where nothing of ours is installed."""
-    ahead: tuple[tuple[str, str], ...] = ()
-    """The vaults to which the general part is sent while it is packed, each with its folder."""
     text: bool = True
     """RESTORE.txt is among its files: a set that was finished without one is as good."""
 
@@ -119,10 +116,7 @@ def general_archive(job: Job) -> Iterator[Step]:
     in_copies = (f"{posixpath.basename(copies)}/{each}" for each in facts.exclusions if at_rest)
     tar = tar_words(facts.as_root, facts.folder, (*facts.exclusions, *in_copies))
     limits = (PACK_LIMIT_S, facts.expected_bytes)
-    name = posixpath.basename(job.output.path)
-    ahead = tuple(ahead_of(facts, File(vault, name, root)) for vault, root in facts.ahead)
-    whole = (at_rest, ahead)
-    yield PackStack(job.output, tar, facts.members, *limits, copies, facts.as_root, *whole)
+    yield PackStack(job.output, tar, facts.members, *limits, copies, facts.as_root, at_rest)
     yield RemoveFolder("pi", copies, facts.as_root)
 
 
@@ -226,15 +220,11 @@ def restore_text(job: Job) -> Iterator[Step]:
     yield WriteRestoreText(job.output, job.input, job.runtag)
 
 
-def ahead_of(facts: BackupFacts, copy: File) -> Ahead:
-    """Return the head start of a copy in a vault."""
-    return Ahead(claim(facts, copy), copy)
-
-
-def claim(facts: BackupFacts, copy: File) -> Step:
+def claim(job: Job, name: str) -> Step:
     """Return the step that keeps other machines' sets of the same name out of a vault."""
-    runtag = (split_set_name(copy.path) or (copy.path,))[0]
-    file = File(copy.role, f"{runtag}.{RECORDS_ENDING}", copy.root)
+    facts: BackupFacts = job.facts
+    runtag = (split_set_name(name) or (name,))[0]
+    file = File(job.output.role, f"{runtag}.{RECORDS_ENDING}", job.output.root)
     return Claim(file, runtag, facts.host, facts.claim, facts.earlier_utc, replaces=facts.replaces)
 
 
@@ -244,7 +234,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     @rule(f"{vault}:{{part}}", input="pi:backups/{part}", retries=2, resumes=True)
     def offsite(job: Job) -> Iterator[Step]:
         """Copy a finished part to the vault, and compare its hash there."""
-        yield claim(job.facts, job.output)
+        yield claim(job, job.wildcards["part"])
         yield Send(job.input, job.output)
 
     def set_and_copies(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
@@ -254,13 +244,13 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     @rule(f"{vault}:{{runtag}}.RESTORE.txt", input="pi:backups/{runtag}.RESTORE.txt", retries=2)
     def offsite_restore_text(job: Job) -> Iterator[Step]:
         """Copy what tells how it is restored by hand."""
-        yield claim(job.facts, job.output)
+        yield claim(job, job.output.path)
         yield Send(job.input, job.output)
 
     @rule(f"{vault}:{{runtag}}.manifest.json", input=set_and_copies, always=True, retries=2)
     def offsite_manifest(job: Job) -> Iterator[Step]:
         """Copy the manifest when all that it is the manifest of has arrived."""
-        yield claim(job.facts, job.output)
+        yield claim(job, job.output.path)
         source, *copies = job.inputs
         originals = [File("pi", f"{BACKUPS}/{copy.path}") for copy in copies]
         yield Send(source, job.output, tuple(zip(originals, copies, strict=True)))

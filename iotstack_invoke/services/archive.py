@@ -14,7 +14,6 @@ from collections.abc import Container, Iterable
 from typing import IO
 
 from .. import gzips
-from ..ahead import Ahead, sent_ahead
 from ..errors import StepFailed
 from ..hosts import LocalHost, read_chunk
 from ..steps import Command, File, Host, Scene
@@ -100,8 +99,6 @@ class PackStack:
     copies: str = ""
     as_root: tuple[str, ...] = ()
     at_rest: tuple[str, ...] = ()
-    ahead: tuple[Ahead, ...] = ()
-    """Copies that are begun while it is packed."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the pipe as a person would type it."""
@@ -123,11 +120,7 @@ class PackStack:
         if copies or self.at_rest:
             words = words_with_copies(self.tar, self.members, self.copies, copies, self.at_rest)
         command = Command(words, limit_s=self.limit_s)
-        with (
-            host.pipe(command, said) as pipe,
-            host.create(self.output.partial) as target,
-            sent_ahead(scene, self.output, self.ahead),
-        ):
+        with host.pipe(command, said) as pipe, host.create(self.output.partial) as target:
             hashed = HashedFile(target)
             end = b""
             unpacked_bytes = 0

@@ -220,6 +220,15 @@ def test_a_copy_goes_on_where_it_was_cut(kind, pi, copy):
     assert os.listdir(kind.raw) == [copy.final.name]
 
 
+def test_what_has_arrived_whole_is_proven_and_not_sent_again(kind, pi, copy):
+    """A try that died before it gave the name has left nothing to send."""
+    copy.holds(BIG)
+    copy.partial.write_bytes(BIG)
+    copy.send()
+    assert copy.final.read_bytes() == BIG
+    assert pi.starts[-1:] == ([len(BIG)] if kind.place.resumes else [0])
+
+
 def tried_once_connected(kind, act):
     """Do an act after the line is open again: a cut amid the login is another case."""
     tried(lambda: kind.place.look([kind.place.root]))
