@@ -54,9 +54,11 @@ SYNC = (
     '{ said=$(LC_ALL=C sync "$1" 2>&1) || case $said in '
     '*nput/output*|*"o space"*|*uota*) echo "$said" >&2; false;; *) sync;; esac; }'
 )
+# From its first byte it is a new file: what still writes for an earlier line has another.
 # What lies there is hashed while it is synced: both must go well.
 RECEIVE = (
-    f'umask 077; {STORE} {{ if [ "$3" = 0 ]; then $store > "$1"; else $store >> "$1"; fi; }} '
+    f'umask 077; {STORE} {{ if [ "$3" = 0 ]; then rm -f -- "$1" && set -C && $store > "$1"; '
+    'else $store >> "$1"; fi; } '
     f'&& TZ=UTC0 touch -c -t "$2" "$1" && wc -c < "$1" && {{ {SYNC} & {HASH} && wait $!; }}'
 )
 LOOK = (
@@ -72,16 +74,17 @@ NAMES = (
     'find "$1/." -mindepth 1 -maxdepth 1 ! -name "*\n*" -exec stat "$2" "$3" {} + 2>/dev/null; '
     "[ $? -le 1 ]"
 )
-# Each file behind a line with its size. A pipe would be waited for.
+# Each file behind a line with its size, and no more of one that grows. A pipe would be waited for.
 CONTENTS = (
     'folder=$1; shift; for f; do if [ -f "$folder/$f" ] && [ -r "$folder/$f" ]; '
-    'then wc -c < "$folder/$f" && cat "$folder/$f"; else echo -; fi; done'
+    'then size=$(($(wc -c < "$folder/$f"))) && echo "$size" && head -c "$size" "$folder/$f"; '
+    "else echo -; fi; done"
 )
 NAMES_LINE = re.compile(r"([0-9a-fA-F]+ [0-9]+ -?[0-9]+) (.+)", re.DOTALL)
 DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s")
 """POSIX's columns of `df -P`; blanks in the name of a share or of its folder shift none."""
 FULL = re.compile(r"No space left|quota exceeded")
-REFUSED_BY_DISK = re.compile(r"Permission denied|Read-only|Not a dir")
+REFUSED_BY_DISK = re.compile(r"Permission denied|Read-only|Not a dir|Is a dir")
 # With -C a file that is there already is left as it is; one that takes no line is none.
 CLAIM = (
     'umask 077; set -C; if [ -e "$1" ] || [ -h "$1" ]; then :; elif true > "$1"; then set +C; '
@@ -233,7 +236,7 @@ class SshHost:
                 size = pipe.stdout.readline().strip()
                 if size.isdigit():
                     found[name] = pipe.stdout.read(int(size))
-                if not size or len(found.get(name, b"")) < int(size if size.isdigit() else 0):
+                if size != b"-" and not (size.isdigit() and len(found[name]) == int(size)):
                     raise StepFailed(
                         f"On {self.name}: {folder}/{name} was cut short while it was read.",
                         again=True,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, cast
 
 import paramiko
-from paramiko import SSHException
+from paramiko import SFTPError, SSHException
 
 from .errors import StepFailed, Unreachable
 from .hashes import HashedStream
@@ -125,6 +125,9 @@ class SftpPlace:
 
     @staticmethod
     def _write(sftp: SftpSession, path: str, source: IO[bytes], start: int) -> None:
+        if not start:  # a new file: what still writes for an earlier line has another
+            with contextlib.suppress(FileNotFoundError):
+                sftp.remove(encoded(path))
         # a buffer would fail once more in __del__
         with sftp.open(encoded(path), "r+b" if start else "wb", 0) as target:
             target.chmod(PRIVATE)
@@ -184,7 +187,7 @@ class SftpPlace:
         client = self.login.sftp()
         try:
             yield client
-        except (SSHException, EOFError) as error:
+        except (SSHException, SFTPError, EOFError) as error:
             raise Unreachable(
                 f"The line to {self.name} broke: {why_it_broke(error)}.", again=True
             ) from error

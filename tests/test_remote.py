@@ -725,6 +725,46 @@ def test_a_line_that_breaks_while_small_files_are_read_hides_none(nas, sshd, roo
     cutting.join()
 
 
+@pytest.mark.parametrize("way", ["ssh", "channel", "sftp"])
+def test_what_still_writes_for_an_earlier_line_reaches_no_copy(nas, root, way, request):
+    """A program that hung over there may go on when another run's copy has its name."""
+    if way == "channel":
+        request.getfixturevalue("no_ssh")
+    place = SftpPlace(nas.login, str(root)) if way == "sftp" else nas
+    partial = root / "x.partial"
+    partial.write_bytes(b"earlier" * 9)
+    with open(partial, "r+b", buffering=0) as earlier:
+        place.receive(str(partial), io.BytesIO(b"whole"), 0)
+        place.rename(str(partial), f"{root}/x")
+        earlier.write(b"?" * 9)
+    assert (root / "x").read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("way", ["ssh", "sftp"])
+def test_a_copy_follows_no_link_that_lies_under_its_partial_name(nas, root, way):
+    place = SftpPlace(nas.login, str(root)) if way == "sftp" else nas
+    (root / "other").write_text("of somebody")
+    (root / "x.partial").symlink_to("other")
+    place.receive(f"{root}/x.partial", io.BytesIO(b"whole"), 0)
+    assert (root / "other").read_text() == "of somebody"
+    assert (root / "x.partial").read_bytes() == b"whole"
+
+
+def test_a_file_that_grows_while_it_is_read_moves_no_other(start_sshd, root, tmp_path):
+    """What is told of it is as long as it was found."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "wc").write_text(f'#!/bin/sh\n/usr/bin/wc "$@"\necho 12345 >> "{root}/a"\n')
+    (tools / "wc").chmod(0o755)
+    server = start_sshd("growing", path=f"{tools}:/usr/bin:/bin")
+    place = open_place(server.login(), str(root), "nas")
+    texts = {"a": b"one", "b": b"two"}
+    for name, text in texts.items():
+        (root / name).write_bytes(text)
+    assert place.contents(str(root), texts) == texts
+    place.close()
+
+
 def test_a_server_that_takes_no_more_sessions_is_told(start_sshd, root, request, monkeypatch):
     """A channel that sshd refuses is a failure worth another attempt, on every way."""
     monkeypatch.setattr("iotstack_invoke.login.SESSION_TRIES", 1)
