@@ -317,6 +317,11 @@ def why_it_broke(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or "it was cut"
 
 
+def line_broke(name: str, error: Exception) -> Unreachable:
+    """Return the failure of a line that stood."""
+    return Unreachable(f"The line to {name} broke: {why_it_broke(error)}.", again=True)
+
+
 @dataclass(frozen=True, slots=True)
 class HostKey:
     """The key that a host offers, under the name that known_hosts has for it."""

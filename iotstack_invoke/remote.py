@@ -27,7 +27,15 @@ from paramiko import (
 from .errors import StepFailed, Unreachable
 from .hashes import HASH
 from .hosts import CHUNK_BYTES, _first_of, checked, piped, read_chunk
-from .login import CONNECT_LIMIT_S, Login, closed, end_input, once_there_is_a_session, why_it_broke
+from .login import (
+    CONNECT_LIMIT_S,
+    Login,
+    closed,
+    end_input,
+    line_broke,
+    once_there_is_a_session,
+    why_it_broke,
+)
 from .runner import LineStream
 from .settings import Ssh
 from .sftp_place import MAKE_ROOM, SftpPlace
@@ -179,9 +187,7 @@ class SshHost:
         except ThreadException as error:
             raise _first_of(error) from error
         except (SSHException, OSError, EOFError) as error:
-            raise Unreachable(
-                f"The line to {self.name} broke: {why_it_broke(error)}.", again=True
-            ) from error
+            raise line_broke(self.name, error) from error
         finally:
             for stream in streams.values():
                 stream.close()
@@ -234,9 +240,10 @@ class SshHost:
         with self._channelled(script) if few else self.pipe(script) as pipe:
             for name in asked:
                 size = pipe.stdout.readline().strip()
-                if size.isdigit():
-                    found[name] = pipe.stdout.read(int(size))
-                if size != b"-" and not (size.isdigit() and len(found[name]) == int(size)):
+                if size == b"-":
+                    continue
+                found[name] = pipe.stdout.read(int(size)) if size.isdigit() else b""
+                if size != b"%d" % len(found[name]):
                     raise StepFailed(
                         f"On {self.name}: {folder}/{name} was cut short while it was read.",
                         again=True,
@@ -399,9 +406,7 @@ class _FromChannel(io.RawIOBase):
         try:
             data = self._channel.recv(len(buffer))
         except (SSHException, OSError, EOFError) as error:
-            raise Unreachable(
-                f"The line to {self._name} broke: {why_it_broke(error)}.", again=True
-            ) from error
+            raise line_broke(self._name, error) from error
         buffer[: len(data)] = data
         return len(data)
 

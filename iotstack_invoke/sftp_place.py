@@ -13,10 +13,10 @@ from typing import IO, cast
 import paramiko
 from paramiko import SFTPError, SSHException
 
-from .errors import StepFailed, Unreachable
+from .errors import StepFailed
 from .hashes import HashedStream
 from .hosts import PRIVATE, read_chunk
-from .login import Login, closed, why_it_broke
+from .login import Login, closed, line_broke, why_it_broke
 from .sftp import SftpSession, encoded
 from .steps import FileFact, Received, fact_of
 
@@ -188,9 +188,7 @@ class SftpPlace:
         try:
             yield client
         except (SSHException, SFTPError, EOFError) as error:
-            raise Unreachable(
-                f"The line to {self.name} broke: {why_it_broke(error)}.", again=True
-            ) from error
+            raise line_broke(self.name, error) from error
         except OSError as error:
             why = f"{path}: {why_it_broke(error)}" if path else why_it_broke(error)
             raise StepFailed(f"On {self.name}: {why}.", again=client.is_broken()) from error
