@@ -44,6 +44,19 @@ class _Mended:
     input_sleep: float
     read_on_s: float | None = None
     held = False
+    timed_out = False
+    """Invoke asks whether the timer's thread lives, which still ends the command (a race)."""
+    _timer: Any
+
+    def start_timer(self, timeout: float | None) -> None:
+        """End the command after so long, and remember it."""
+        if timeout is not None:
+            self._timer = threading.Timer(timeout, self._end_late)
+            self._timer.start()
+
+    def _end_late(self) -> None:
+        self.timed_out = True
+        self.kill()  # type: ignore[attr-defined]
 
     def run(self, command: str, *, read_on_s: float | None = None, **given: Any) -> Any:
         """Run a command to its end; `read_on_s` as in steps.Command."""

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import fabric
 import paramiko
 import pytest
+from fabric.runners import Remote
 from scenes import until
 from sshd import make_key, offspring
 
@@ -26,7 +27,7 @@ from iotstack_invoke import remote
 from iotstack_invoke.engine import signals_raised
 from iotstack_invoke.errors import Interrupted, StepFailed, Unreachable
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.login import Login, closed_connection
+from iotstack_invoke.login import Login, MendedRemote, closed_connection
 from iotstack_invoke.remote import SftpPlace, SshHost, open_place
 from iotstack_invoke.settings import Ssh
 from iotstack_invoke.steps import Command, Outcome, Received
@@ -166,6 +167,18 @@ def test_a_command_that_takes_too_long_may_be_tried_again(nas):
     with pytest.raises(StepFailed, match="On nas: it did not end within 1 s") as failure:
         nas.run(Command(("sleep", "30"), limit_s=1))
     assert failure.value.again
+
+
+def test_a_late_command_is_told_however_long_its_end_takes(nas, monkeypatch):
+    """Its output may have ended while whoever ends it is still at work."""
+
+    def slowly(runner):
+        Remote.kill(runner)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(MendedRemote, "kill", slowly, raising=False)
+    with pytest.raises(StepFailed, match=r"On nas: it did not end within 0\.2 s"):
+        nas.run(Command(("sleep", "30"), limit_s=0.2))
 
 
 def test_what_a_listener_raises_comes_out(nas):
