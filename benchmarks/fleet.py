@@ -1,11 +1,12 @@
 """One backup on each of many hosts: side by side against one after the other.
 
-    python benchmarks/fleet.py [HOSTS]
+    python benchmarks/fleet.py [HOSTS …]
 
 Each host is an sshd of its own with a little stack behind it, all on this machine: what is
 measured is how well the waiting overlaps, not how fast a Pi is.
 """
 
+import functools
 import itertools
 import os
 import sys
@@ -20,7 +21,7 @@ from sshd import Sshd
 
 
 def main():
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    counts = [int(each) for each in sys.argv[1:]] or [1, 5, 10, 20]
     running = []
     with tempfile.TemporaryDirectory(prefix="iotstack-bench-") as top:
         base = Path(top)
@@ -29,21 +30,26 @@ def main():
             running.append(Sshd(base / name, **given))
             return running[-1]
 
-        pis = [Pi(base / f"pi{n}", start, f"pi{n}") for n in range(count)]
-        laptop = Laptop(base / "laptop", *pis, vaults=())
+        pis = [Pi(base / f"pi{n}", start, f"pi{n}") for n in range(max(counts))]
         numbers = itertools.count()
 
-        def back_up(at_once):
+        def back_up(laptop, at_once):
             told = laptop.run(
                 f"backup --hosts all --at-once {at_once} --runtag r{next(numbers)}", limit_s=3600
             )
             assert told.returncode == 0, told.stdout + told.stderr
 
         try:
-            found = {n: pairs.measure(lambda n=n: back_up(n)) for n in (8, 1)}
-            for at_once, (wall_s, cpu_s) in found.items():
-                print(f"{count} hosts, {at_once} at once: {wall_s:.1f} s wall, {cpu_s:.1f} s CPU")
-            print(f"8 at once / one by one, wall: {found[8][0] / found[1][0]:.3f}")
+            print("| hosts | 8 at once: wall s | CPU s | one by one: wall s | ratio |")
+            print("|---|---|---|---|---|")
+            for count in counts:
+                laptop = Laptop(base / f"laptop{count}", *pis[:count], vaults=())
+                wall_s, cpu_s = pairs.measure(functools.partial(back_up, laptop, 8))
+                each_s, _ = pairs.measure(functools.partial(back_up, laptop, 1))
+                print(
+                    f"| {count} | {wall_s:.1f} | {cpu_s:.1f} | {each_s:.1f} "
+                    f"| {wall_s / each_s:.2f} |"
+                )
         finally:
             for each in running:
                 each.stop()

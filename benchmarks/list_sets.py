@@ -2,7 +2,7 @@
 
     python benchmarks/list_sets.py [SETS]
 
-The reach: ≤ 1 s. No archive is opened; each manifest is read and checked. The second rival is what
+The reach: + 1 s. No archive is opened; each manifest is read and checked. The second rival is what
 no list can do without: it looks at each file, reads and parses each manifest, and checks nothing.
 Only a summary that is kept from list to list could do with less, and it would have to be proven
 each time.
@@ -38,6 +38,7 @@ for each in os.scandir("backups"):
         with open(each.path) as stream:
             json.load(stream)
 """
+REACH_S = 1
 NAMES = ("influxdb", "nodered", "grafana", "mosquitto")
 
 
@@ -79,7 +80,8 @@ def main():
             stream.write("from invoke import task\n\n\n@task\ndef empty(c):\n    pass\n")
         listing = ["-m", "iotstack_invoke", "list", "--settings", "hosts.toml"]
         ours = (f"list of {count:,} sets", lambda: run(*listing))
-        pairs.compare(ours, ("an empty inv task", lambda: run("-m", "invoke", "empty")))
+        empty = ("an empty inv task", lambda: run("-m", "invoke", "empty"))
+        pairs.compare(ours, empty, more_s=REACH_S)
         pairs.compare(ours, ("manifests read and parsed", lambda: run("-c", PARSED)))
 
 

@@ -9,12 +9,16 @@ twenty times a second; what several processes share counts once.
 
 import contextlib
 import os
+import statistics
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
+import pairs
 from line import far_vault
 from sshd import offspring
+
+REACH_MIB = 100
 
 
 def pss_bytes(pid):
@@ -40,16 +44,30 @@ def peak_bytes(process):
 
 
 def main():
-    print("| stack | peak MiB | wall s | s a GB |\n|---|---|---|---|")
+    print("| stack | peak MiB | wall s |\n|---|---|---|")
+    sizes_gb, peaks_mib, walls_s = [], [], []
     for megabytes in map(int, sys.argv[1:] or ("1000", "2000", "4000", "8000")):
         with far_vault(megabytes) as scene:
             begun = time.perf_counter()
             process = scene.stack.start("backup --runtag r")
             peak = peak_bytes(process)
-            wall_s = time.perf_counter() - begun
+            walls_s.append(time.perf_counter() - begun)
             assert process.returncode == 0, process.stderr.read()
-            per_gb_s = wall_s / megabytes * 1000
-            print(f"| {megabytes:,} MB | {peak / 2**20:.0f} | {wall_s:.1f} | {per_gb_s:.1f} |")
+        sizes_gb.append(megabytes / 1000)
+        peaks_mib.append(peak / 2**20)
+        print(f"| {megabytes:,} MB | {peaks_mib[-1]:.0f} | {walls_s[-1]:.1f} |")
+    most = max(peaks_mib)
+    print(f"The highest peak: {most:.0f} MiB{pairs.verdict(most, REACH_MIB)}")
+    if len(sizes_gb) > 1:
+        line = statistics.linear_regression(sizes_gb, walls_s)
+        off = max(
+            abs(wall / (line.intercept + line.slope * size) - 1)
+            for size, wall in zip(sizes_gb, walls_s, strict=True)
+        )
+        print(
+            f"The time: {line.intercept:.1f} s, and {line.slope:.1f} s for each GB; "
+            f"no row is off this line by more than {100 * off:.0f} %"
+        )
 
 
 main()

@@ -7,6 +7,7 @@ import ast
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -35,16 +36,36 @@ def machine():
 
 
 def section(name):
-    """Run a benchmark and return its section of the page; raises where it failed."""
+    """Run a benchmark and return its section of the page."""
     measured = machine()
-    words = [sys.executable, HERE / f"{name}.py"]
-    told = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
-    print(told)
+    told = output([sys.executable, "-u", HERE / f"{name}.py"])
     about = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text()))
     first, _, rest = about.partition("\n\n")
     reach = " ".join(rest.split("\n\n", 1)[1].split()) if "\n\n" in rest else ""
     texts = (f"## {name}", " ".join(first.split()), reach, markdown(told), f"*{measured}*")
     return "\n\n".join(filter(None, texts))
+
+
+def output(words):
+    """Run a command and return what it prints, which is shown as it comes; fails where it fails.
+
+    Whatever stops us interrupts it, and it alone is told so: it removes what it made.
+    """
+    lines = []
+    given = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(words, **given) as process:
+        try:
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            sys.exit("Interrupted; docs/performance.md has what was kept before.")
+    if process.returncode:
+        sys.exit(f"{words[-1]} failed (exit {process.returncode}).")
+    print()
+    return "".join(lines)
 
 
 def markdown(told):
@@ -71,6 +92,7 @@ def keep(name, text):
 
 
 def main():
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     keeps = "--keep" in sys.argv[1:]
     wanted = [each for each in sys.argv[1:] if each != "--keep"] or names()
     unknown = set(wanted) - set(names())
