@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -100,7 +101,8 @@ def resolve(
     """
     makers: dict[File, Job] = {}
     jobs: dict[tuple[int, tuple[tuple[str, str], ...]], Job] = {}
-    waiting = [bind(target, roots) for target in targets]
+    bound = cache(lambda name: bind(name, roots))  # one object each: dicts look no further
+    waiting = [bound(target) for target in targets]
     wanted = tuple(waiting)
     seen: set[File] = set()
     while waiting:
@@ -117,9 +119,9 @@ def resolve(
             jobs[key] = Job(
                 rule=rule,
                 wildcards=values,
-                outputs=tuple(bind(o.format_map(values), roots) for o in rule.outputs),
-                inputs=tuple(bind(i, roots) for i in rule.inputs_for(values, facts)),
-                ancient=tuple(bind(a.format_map(values), roots) for a in rule.ancient),
+                outputs=tuple(bound(o.format_map(values)) for o in rule.outputs),
+                inputs=tuple(map(bound, rule.inputs_for(values, facts))),
+                ancient=tuple(bound(a.format_map(values)) for a in rule.ancient),
                 facts=facts,
             )
         job = jobs[key]
