@@ -148,10 +148,7 @@ def bind(name: str, roots: Mapping[str, str]) -> File:
 def _in_order(jobs: Collection[Job], makers: Mapping[File, Job]) -> tuple[Job, ...]:
     by_id = {id(job): job for job in jobs}
     sorter = TopologicalSorter(
-        {
-            key: [id(makers[f]) for f in (*job.inputs, *job.ancient) if f in makers]
-            for key, job in by_id.items()
-        }
+        {key: [id(needed) for needed in _needs(job, makers)] for key, job in by_id.items()}
     )
     try:
         return tuple(by_id[key] for key in sorter.static_order())
@@ -160,6 +157,12 @@ def _in_order(jobs: Collection[Job], makers: Mapping[File, Job]) -> tuple[Job, .
         raise RuleError(
             f"The rules turn in a circle: {circle}. Take one of these inputs out of its rule."
         ) from None
+
+
+def _needs(job: Job, makers: Mapping[File, Job]) -> list[Job]:
+    """Return the jobs that make what a job is made from, each once."""
+    found = (makers.get(file) for file in (*job.inputs, *job.ancient))
+    return list({id(needed): needed for needed in found if needed}.values())
 
 
 def decide(
@@ -200,16 +203,7 @@ class _Decision:
         self.force = force
         self.unlike = unlike
         self.reasons: dict[int, dict[Reason, None]] = {id(job): {} for job in graph.jobs}
-        self.needs: dict[int, list[Job]] = {
-            id(job): list(
-                {
-                    id(graph.makers[f]): graph.makers[f]
-                    for f in (*job.inputs, *job.ancient)
-                    if f in graph.makers
-                }.values()
-            )
-            for job in graph.jobs
-        }
+        self.needs = {id(job): _needs(job, graph.makers) for job in graph.jobs}
         self.users: dict[int, list[Job]] = {id(job): [] for job in graph.jobs}
         for job in graph.jobs:
             for needed in self.needs[id(job)]:
