@@ -298,12 +298,21 @@ def end_input(channel: Any) -> None:
     """Send the end of what a command reads, if it has not ended yet.
 
     Paramiko's shutdown_write may send it after its other thread has answered the end of the
-    command; sshd then cuts the whole line ("ieof packet referred to nonexistent channel").
+    command; sshd then cuts the whole line ("ieof packet referred to nonexistent channel"). That
+    thread needs the lock, so it is not held while keys are exchanged anew.
     """
-    with channel.lock:
-        message = channel._send_eof()  # noqa: SLF001 - None where the channel is closed
-        if message is not None:
-            channel.transport._send_user_message(message)  # noqa: SLF001
+    line = channel.transport
+    give_up_s = time.monotonic() + line.clear_to_send_timeout
+    while line.is_active():
+        line.clear_to_send.wait(LOOK_S)
+        with channel.lock, line.clear_to_send_lock:
+            if line.clear_to_send.is_set():
+                message = channel._send_eof()  # noqa: SLF001 - None where the channel is closed
+                if message is not None:
+                    line._send_message(message)  # noqa: SLF001
+                return
+        if time.monotonic() > give_up_s:
+            raise SSHException("the exchange of keys does not end")
 
 
 def closed(channel: Any) -> None:

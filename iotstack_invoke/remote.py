@@ -314,7 +314,7 @@ class SshHost:
         """Do the same through the open connection."""
         channel = self.login.start(command)
         try:
-            end_input(channel)
+            self.login.talk(lambda: end_input(channel))
             stream = io.BufferedReader(_FromChannel(self.name, channel), CHUNK_BYTES)
             yield Pipe(stream, channel.recv_exit_status)
         finally:

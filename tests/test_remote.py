@@ -27,7 +27,7 @@ from iotstack_invoke import remote
 from iotstack_invoke.engine import signals_raised
 from iotstack_invoke.errors import Interrupted, StepFailed, Unreachable
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.login import Login, MendedRemote, closed_connection
+from iotstack_invoke.login import Login, MendedRemote, closed_connection, end_input
 from iotstack_invoke.remote import SftpPlace, SshHost, open_place
 from iotstack_invoke.settings import Ssh
 from iotstack_invoke.steps import Command, Outcome, Received
@@ -690,6 +690,26 @@ def test_a_line_that_breaks_while_reading_is_not_the_end_of_the_file(
         while stream.read(1 << 18):
             pass
     assert failure.value.again
+
+
+def test_keys_can_be_exchanged_while_an_input_ends(nas):
+    """Paramiko's other thread needs the channel's lock for that; it would wait half a minute."""
+    channel = nas.login.start(Command(("cat",)))
+    line = channel.transport
+    line.clear_to_send.clear()
+    with ThreadPoolExecutor() as pool:
+        ending = pool.submit(end_input, channel)
+        try:
+            for _ in range(20):
+                assert channel.lock.acquire(timeout=5)
+                channel.lock.release()
+                time.sleep(0.01)
+            assert not ending.done()
+        finally:
+            line.clear_to_send.set()
+        ending.result(timeout=20)
+    assert channel.recv_exit_status() == 0
+    channel.close()
 
 
 def test_commands_that_end_at_once_never_cut_the_line(nas):
