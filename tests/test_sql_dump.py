@@ -1,9 +1,10 @@
 """Dumps of SQL: what is whole, and how many rows each table has."""
 
+import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iotstack_invoke.services.sql_dump import MariaReader, PostgresReader, Table
@@ -63,11 +64,24 @@ def test_how_it_comes_in_pieces_does_not_matter(reader, content, size):
     assert report(reader(), *cut(content, size)) == report(reader(), content)
 
 
-@given(st.integers(0, len(MARIA)))
+OURS = b"-- This dump ends with FLUSH PRIVILEGES;\n" + MARIA
+
+
+@given(st.integers(0, len(OURS)))
+@example(OURS.index(b"USE `mysql`;"))
 def test_a_cut_dump_of_mariadb_is_not_whole(at):
-    """Whatever is missing at the end but the blank lines and our FLUSH is found."""
-    end = MARIA.rindex(b"-- Dump completed") + len(b"-- Dump completed")
-    assert bool(report(MariaReader(), MARIA[:at]).problems) == (at < end)
+    """Whatever is missing before its very end is found, also between the two programs."""
+    assert bool(report(MariaReader(), OURS[:at]).problems) == (at < len(OURS.rstrip()))
+
+
+@given(st.integers(0, len(MARIA)))
+def test_a_cut_dump_that_names_no_end_is_not_whole(at):
+    """One of another program, or of ours from before, ends with the marker of that program."""
+    markers = [each.start() for each in re.finditer(b"-- Dump completed", MARIA)]
+    begun = MARIA.index(b"\nUSE `mysql`;") + len(b"\nUSE `mysql`;")
+    whole = markers[0] + len(b"-- Dump completed") <= at < begun
+    whole = whole or at >= markers[1] + len(b"-- Dump completed")
+    assert bool(report(MariaReader(), MARIA[:at]).problems) == (not whole)
 
 
 @given(st.integers(0, len(POSTGRES)))

@@ -114,6 +114,9 @@ class _Reader:
         return b"" if cut else whole
 
 
+_MARIA_END = b"FLUSH PRIVILEGES;"
+_MARIA_HAS_END = b"-- This dump ends with " + _MARIA_END
+"""Ours tell so (mariadb.sh): two programs wrote them, each with a marker at its own end."""
 _MARIA_USE = re.compile(rb"USE `((?:[^`]|``)+)`;")
 _MARIA_INSERT = re.compile(
     rb"(?:INSERT|REPLACE)(?: +IGNORE)? INTO (`(?:[^`]|``)+`)(?: \(.*?\))? VALUES ?(.*)", re.DOTALL
@@ -136,6 +139,7 @@ class MariaReader(_Reader):
     def __init__(self) -> None:
         super().__init__()
         self._in_body = False
+        self._lacks_end = False
 
     def add(self, piece: bytes) -> None:
         """Take the next piece."""
@@ -169,6 +173,10 @@ class MariaReader(_Reader):
             return
         elif line.startswith(b"-- Dump completed"):
             self._complete = True
+        elif line == _MARIA_HAS_END:
+            self._lacks_end = True
+        elif line == _MARIA_END:
+            self._lacks_end = False
         elif line.startswith((b"INSERT", b"REPLACE")):
             self._insert(line)
         elif found := _MARIA_USE.match(line):
@@ -197,7 +205,10 @@ class MariaReader(_Reader):
     def report(self) -> SqlReport:
         """Return what the dump was."""
         self.add(b"\n")  # the last line may have no end
-        problems = () if self._complete else ("its last line is not `-- Dump completed`",)
+        end = "" if self._complete else "-- Dump completed"
+        if self._lacks_end:
+            end = _MARIA_END.decode()
+        problems = (f"its last line is not `{end}`",) if end else ()
         return SqlReport(problems, tuple(self._databases), self._rows, self._version)
 
 
