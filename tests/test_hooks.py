@@ -480,10 +480,10 @@ def test_a_hook_that_has_ended_is_not_waited_for(anywhere, what, code, left_behi
     """It is judged by its own end, all that it said is in the log, and what holds it is told."""
     meet = 'until [ -s "$0" ]; do sleep 0.05; done'
     script = f"echo one; {LEFT[what]} {meet}; printf two >&2; exit {code}"
-    hook = Hook(("sh", "-c", script, str(left_behind)), limit_s=120)
+    hook = Hook(("sh", "-c", script, str(left_behind)), limit_s=15)
     began = time.monotonic()
     result = anywhere.run_after([hook], "complete")
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 10
     assert [each.rpartition(": exit ")[2] for each in result.failures] == ["3: two"][: code // 3]
     assert what == "talking" or alive(int(left_behind.read_text()))
     log = (tmp_path / "log.partial").read_text()
@@ -499,7 +499,7 @@ def test_no_daemon_keeps_a_hook_at_its_limit_going(anywhere, left_behind):
     began = time.monotonic()
     (told,) = anywhere.run_after([hook], "complete").failures
     assert "it did not end within 0.5 s, so it was stopped (exit 124: it said nothing)" in told
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 10
     assert alive(int(left_behind.read_text()))
 
 

@@ -324,7 +324,7 @@ def test_ten_thousand_names_are_listed_quickly(nas, root):
         (root / f"{number:05}.tar").touch()
     started = time.monotonic()
     assert sorted(nas.names(str(root))) == [f"{number:05}.tar" for number in range(10_000)]
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 10
 
 
 def test_a_missing_folder_has_no_names(nas, root):
