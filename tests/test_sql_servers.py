@@ -23,6 +23,7 @@ from iotstack_invoke.manifest import Manifest, Part
 from iotstack_invoke.services.restore_text import restore_text_of
 from iotstack_invoke.services.sql import ENGINES, SqlServer
 from iotstack_invoke.services.sql_config import CompareConfig
+from iotstack_invoke.services.sql_dump import MariaReader
 from iotstack_invoke.services.sql_load import LoadSql, SqlDump
 from iotstack_invoke.services.sql_pack import PackDumps
 from iotstack_invoke.steps import File
@@ -218,6 +219,16 @@ def test_names_with_newlines_in_mariadb(maria_filled):
     loaded = maria_filled.load(members["./backup.sql"])
     assert "All of the dump is in" in loaded.said[-1]
     assert maria_filled.tell("SELECT COUNT(*) FROM `a\nb`.`t\n\nx`").split() == ["COUNT(*)", "2"]
+
+
+def test_a_dump_cut_between_its_two_programs_is_not_whole(maria_filled):
+    """The script of the dump says how it ends, in the very words that its reader looks for."""
+    members, _, _ = maria_filled.pack("mariadb")
+    dump = members["./backup.sql"]
+    for content, whole in ((dump, True), (dump[: dump.index(b"USE `mysql`;")], False)):
+        reader = MariaReader()
+        reader.add(content)
+        assert (reader.report().problems == ()) == whole
 
 
 def test_views_of_what_is_gone(maria_filled):
