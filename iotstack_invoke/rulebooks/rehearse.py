@@ -23,12 +23,12 @@ from ..services.sql import ENGINES, MARIADB
 from ..services.sql_dump import SqlReport
 from ..services.sql_load import LoadSql, RunSqlAlone, SqlDump, WaitForSql
 from ..services.stack import MakeFolder
-from ..steps import File, Step
+from ..steps import Step
 from ..values import dataclass
 from .restore import (
     SQL_LIMIT_S,
     RestoreFacts,
-    archive,
+    archive_file,
     fetched,
     stage_of,
     staged_dump,
@@ -61,7 +61,7 @@ class RehearsalFacts(RestoreFacts):
 def compared(job: Job) -> Iterator[Step]:
     """Compare each file with its member: content, owner, mode, time."""
     facts: RehearsalFacts = job.facts
-    part = File("pi", archive(job.wildcards, facts, "general")[3:], job.input.root)
+    part = archive_file(job, "general")
     yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
 
 
@@ -100,7 +100,7 @@ def compared_recipe(kind: str) -> Rule:
     def compared_part(job: Job) -> Iterator[Step]:
         """Compare each file of a service with its member: content, owner, mode, time."""
         facts: RehearsalFacts = job.facts
-        part = File("pi", archive(job.wildcards, facts, kind)[3:], job.input.root)
+        part = archive_file(job, kind)
         yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
 
     return compared_part

@@ -140,6 +140,12 @@ def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str
     return f"pi:{folder}/{wildcards['runtag']}.{KINDS[kind]}"
 
 
+def archive_file(job: Job, kind: str) -> File:
+    """Return the same as a file of the target."""
+    role, _, path = archive(job.wildcards, job.facts, kind).partition(":")
+    return File(role, path, job.output.root)
+
+
 def _proven(job: Job) -> Iterator[Step]:
     """Compare the hash of an archive that is used where it lies; a fetched one just was."""
     facts: RestoreFacts = job.facts
@@ -178,10 +184,9 @@ def staged_stack(job: Job) -> Iterator[Step]:
 def staged_volumes(job: Job) -> Iterator[Step]:
     """Unpack the volumes beside the live ones, where they lie on a file system of their own."""
     facts: RestoreFacts = job.facts
-    part = File("pi", archive(job.wildcards, facts, "general")[3:], job.output.root)
     yield Unpack(
         "pi",
-        part.absolute,
+        archive_file(job, "general").absolute,
         job.output.partial,
         facts.as_root,
         facts.guard,
