@@ -125,11 +125,13 @@ class LittleStack:
         (self.tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (self.tools / name).chmod(0o755)
 
-    def runs(self, *, down=(), **images):
+    def runs(self, *, down=(), mounts=None, **images):
         """Let Docker know containers by their images, each with its folder in volumes/.
 
-        Those of `down` are stopped.
+        Those of `down` are stopped; `mounts` gives those of a container by its name, as pairs of
+        a path (one of the stack begins with ./) and where it is in the container.
         """
+        mounts = mounts or {}
         found = [
             {
                 "Id": name,
@@ -140,7 +142,10 @@ class LittleStack:
                     "Image": image,
                     "Labels": {"com.docker.compose.project.working_dir": str(self.folder)},
                 },
-                "Mounts": [{"Source": f"{self.folder}/volumes/{name}", "Destination": "/data"}],
+                "Mounts": [
+                    {"Source": str(self.folder / source), "Destination": inside}
+                    for source, inside in mounts.get(name, [(f"./volumes/{name}", "/data")])
+                ],
             }
             for name, image in images.items()
         ]

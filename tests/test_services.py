@@ -95,6 +95,51 @@ def test_a_database_that_nobody_covers_ends_with_3(little_stack):
     assert found["cache"].startswith("NOT COVERED: redis")
 
 
+@pytest.mark.parametrize(
+    "image", ["docker.io/valkey/valkey:8-bookworm", "redis:8", "eqalpha/keydb", "memcached:1"]
+)
+@pytest.mark.parametrize(
+    "mounts",
+    [
+        [],
+        [("./services/cache/redis.conf", "/usr/local/etc/redis/redis.conf")],
+        [("./services/cache/users.acl", "/data/users.acl")],
+        [(f"/var/lib/docker/volumes/{'0a' * 32}/_data", "/data")],
+    ],
+)
+def test_a_cache_that_keeps_nothing_in_the_stack_needs_no_warning(little_stack, image, mounts):
+    """Nothing of it could be torn; settings that it mounts are plain files."""
+    little_stack.runs(cache=image, mounts={"cache": mounts})
+    (little_stack.folder / "services/cache").mkdir()
+    assert not listed(little_stack)["cache"].startswith("NOT")
+    assert backed_up(little_stack)[0]["state"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("image", "mounts", "told"),
+    [
+        ("mongo:7", [], "the data of mongo lie in the container itself"),
+        ("mysql:8", [("./services/db/my.cnf", "/etc/my.cnf")], "lie in the container itself"),
+        (
+            "mysql:8",
+            [(f"/var/lib/docker/volumes/{'0a' * 32}/_data", "/var/lib/mysql")],
+            "lie in an anonymous volume (/var/lib/mysql)",
+        ),
+        ("redis:8", [("./volumes/db", "/data")], "redis writes while it is copied"),
+    ],
+)
+def test_data_that_lie_in_a_container_are_told_as_in_no_part(little_stack, image, mounts, told):
+    """Of a database that is no cache it is told where its data are, and what helps."""
+    little_stack.runs(db=image, mounts={"db": mounts})
+    (little_stack.folder / "services/db").mkdir()
+    assert told in listed(little_stack, code=3)["db"]
+    (warning,) = backed_up(little_stack, code=3)[0]["warnings"]
+    assert told in warning
+    advice = "Let it keep them in a folder of volumes/; or say in hosts.toml that they may go"
+    assert (advice in warning) == (image != "redis:8")
+    assert 'name = "db"' in warning
+
+
 def test_without_docker_the_folders_are_told(little_stack):
     """Why nothing is known of the containers is told, and what is left out all the same."""
     little_stack.tool("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")

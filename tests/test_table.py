@@ -78,9 +78,10 @@ def test_each_row_is_one_that_hosts_toml_could_hold(row):
 def test_every_template_has_a_row():
     """IOTstack has 61 of them; three come with a database that is a service as well."""
     databases = {f"{name}_db" for name in ("gitea", "nextcloud", "wordpress")}
+    older = {"portainer", "webthings_gateway"}  # templates that there once were
     names = [row["name"] for row in ROWS]
     assert len(TEMPLATES) == 61
-    assert set(names) == {*TEMPLATES, *databases}
+    assert set(names) == {*TEMPLATES, *databases, *older}
     assert names == sorted(set(names))
 
 
@@ -99,6 +100,17 @@ def test_a_database_that_nobody_saves_is_no_service():
     assert listed == sorted(set(listed))
     assert not {image for row in ROWS for image in row.get("images", ())} & set(listed)
     assert all(image_name(f"{each}:1").endswith(each.rpartition("/")[2]) for each in listed)
+
+
+def test_a_cache_is_known_by_its_image():
+    """Its names are sorted, and a row of hosts.toml goes first; only memcached writes nothing."""
+    content = tomllib.loads(FILE.read_text("utf-8"))
+    assert content["caches"] == sorted(set(content["caches"]))
+    assert {*content["caches"]} - {*content["databases"]} == {"memcached"}
+    for image in ("docker.io/valkey/valkey:8-bookworm", "redis:8-alpine", "bitnami/memcached"):
+        assert read_table().is_cache(container(image, "immich_redis"))
+    assert not read_table([own(name="x", kind="stop")]).is_cache(container("redis:8"))
+    assert not read_table().is_cache(container("mongo:7"))
 
 
 def test_each_dump_goes_into_a_part():
@@ -158,6 +170,13 @@ def test_an_image_has_a_plain_name(image, name):
         ("portainer/agent:2", "x", "portainer_agent"),
         ("ghcr.io:443/portainer/agent", "x", "portainer_agent"),
         ("other/agent:2", "x", None),
+        ("portainer/portainer-ee:lts", "x", "portainer"),
+        ("portainer/portainer:latest", "docker", "portainer"),
+        ("portainer/portainer-ce:lts", "portainer", "portainer"),
+        ("mozillaiot/gateway:arm", "webthings_gateway", "webthings_gateway"),
+        ("mozillaiot/gateway:arm", "things", "webthings_gateway"),
+        ("webthingsio/gateway:latest", "x", "webthingsio_gateway"),
+        ("kunde21/gitea-arm:latest", "x", "gitea"),
         ("notportainer/agent", "x", None),
         ("zyclonite/zerotier", "zerotier", "zerotier-client"),
         ("pihole/pihole", "pihole6", "pihole6"),

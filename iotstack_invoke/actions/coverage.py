@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -28,6 +29,10 @@ from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Host
 from ..targets import may_be_there
 from ..values import dataclass
+
+_ANONYMOUS = re.compile(r"/[0-9a-f]{64}/_data")
+_SETTINGS = re.compile(r"(/usr/local)?/etc(/|$)|.*\.(acl|cnf|conf)$")
+"""Where a container has what it is set up by, and no data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,10 @@ def look_at_services(
     exclusions = _exclusions(settings, covers)
     saved = []
     for each in covers:
-        paths = paths_in_stack(known[each.container.name], folder)
-        saved.append(
-            SavedService(_after_exclusions(host, each, paths, exclusions, table, folder), paths)
-        )
+        mine = known[each.container.name]
+        paths = paths_in_stack(mine, folder)
+        after = _after_exclusions(host, each, paths, exclusions, table, folder)
+        saved.append(SavedService(_without_mount(after, mine, table, folder), paths))
     running = [
         known[each.container.name] for each in covers if each.container.running and not each.part
     ]
@@ -233,3 +238,24 @@ def _after_exclusions(
     if saved.covered and not paths:
         return replace(saved, how="keeps nothing in services/ or volumes/")
     return saved
+
+
+def _without_mount(saved: Cover, found: Found, table: Table, folder: str) -> Cover:
+    """Return how a database is saved that nobody dumps, where it mounts nothing for its data.
+
+    A cache has nothing then that could be torn. Another's data lie in the container, in no part.
+    """
+    database = table.database_of(saved.container.image)
+    if saved.covered or saved.service or not database:
+        return saved
+    data = tuple(each for each in found.mounts if not _SETTINGS.match(each.inside))
+    if table.is_cache(saved.container):
+        in_stack = paths_in_stack(replace(found, mounts=data), folder)
+        how = "keeps its data in memory, and nothing of them in the stack"
+        return saved if in_stack else replace(saved, how=how, covered=True)
+    unnamed = [each.inside for each in data if _ANONYMOUS.search(each.on_host)]
+    if len(unnamed) < len(data):
+        return saved
+    where = f"an anonymous volume ({', '.join(unnamed)})" if unnamed else "the container itself"
+    how = f"the data of {database} lie in {where}, which goes with it and is in no part"
+    return replace(saved, how=how, advice="Let it keep them in a folder of volumes/")

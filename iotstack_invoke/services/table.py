@@ -114,6 +114,7 @@ class Table:
 
     services: tuple[Service, ...]
     databases: frozenset[str]
+    caches: frozenset[str] = frozenset()
 
     def service_of(self, container: Container) -> Service | None:
         """Return the service that a container is, None for one that the table does not know.
@@ -136,6 +137,10 @@ class Table:
         """Tell whether an image is that of a database."""
         return bool(self.database_of(image))
 
+    def is_cache(self, container: Container) -> bool:
+        """Tell whether a container keeps its data in memory, unless hosts.toml says how it is."""
+        return self.service_of(container) is None and _is_of(container.image, self.caches)
+
     def database_of(self, image: str) -> str:
         """Return the name under which the table knows an image as a database's, or ''."""
         return next((name for name in sorted(self.databases) if _is_of(image, (name,))), "")
@@ -151,6 +156,8 @@ class Cover:
     covered: bool = True
     part: str = ""
     """The part of the recipe that it is saved by, if any."""
+    advice: str = ""
+    """What helps, where it is not a row of hosts.toml that says how it is saved."""
 
     def __str__(self) -> str:
         return self.how if self.covered else f"NOT COVERED: {self.how}"
@@ -159,9 +166,12 @@ class Cover:
     def warning(self) -> str:
         """What the owner of the stack is told of a container that is not covered."""
         name = self.container.name
+        row = f'[[services]], name = "{name}", kind ='
+        advice = self.advice or f'Say in hosts.toml how it is saved: {row} "stop", or "skip"'
+        if self.advice:
+            advice = f'{advice}; or say in hosts.toml that they may go: {row} "skip"'
         return (
-            f"Container {name} ({self.container.image}) is not covered: {self.how}. Say in "
-            f'hosts.toml how it is saved: [[services]], name = "{name}", kind = "stop", or "skip" '
+            f"Container {name} ({self.container.image}) is not covered: {self.how}. {advice} "
             "with a reason."
         )
 
@@ -300,7 +310,7 @@ def read_table(overrides: Iterable[Service] = (), influx: str = "influxdb") -> T
 
     `influx` names the one container whose InfluxDB is dumped.
     """
-    packaged, databases = _packaged()
+    packaged, databases, caches = _packaged()
     rows = {**packaged, **{each.name: each for each in overrides}}
     placed = (
         replace(each, containers=(influx,)) if each.dump == "influxdb" else each
@@ -310,6 +320,7 @@ def read_table(overrides: Iterable[Service] = (), influx: str = "influxdb") -> T
     return Table(
         services=tuple(sorted(placed, key=lambda each: each.name)),
         databases=databases.union(*(each.images for each in known if each.dump)),
+        caches=caches,
     )
 
 
@@ -329,11 +340,12 @@ def packaged_names() -> tuple[str, ...]:
 
 
 @lru_cache
-def _packaged() -> tuple[Mapping[str, Service], frozenset[str]]:
+def _packaged() -> tuple[Mapping[str, Service], frozenset[str], frozenset[str]]:
     with open(os.path.join(os.path.dirname(__file__), FILE), "rb") as stream:
         content = tomllib.load(stream)
     rows = (read_row(row) for row in content["services"])
-    return {each.name: each for each in rows}, frozenset(content["databases"])
+    databases, caches = (frozenset(content[key]) for key in ("databases", "caches"))
+    return {each.name: each for each in rows}, databases, caches
 
 
 def read_row(row: Mapping[str, Any], base: Service | None = None, *, own: bool = False) -> Service:
