@@ -27,10 +27,14 @@ RECORDS_ENDING = "unfinished.jsonl"
 REMOVING_ENDING = "removing"
 LACKING = "failed"
 """The fact of a part that lacks dumps: why, by the container of each server."""
+INCLUDED = "included"
+"""The fact of the general part: what it holds besides services/, volumes/ and the top files."""
 LEFT_OUT = "left_out"
 """The fact of a server: what of it is not in its dump, and why, a sentence each."""
 PIN_ENDING = "pin.txt"
 """Of the file beside a set that keeps it from being removed, and holds a note why."""
+KEPT_OUT = ("backups", "restore")
+"""The folders of a stack that no backup of it holds."""
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MOST_QUOTED = 60
 MOST_BYTES = 16 << 20
@@ -110,6 +114,12 @@ class Manifest:
     def made(self) -> tuple[Part, ...]:
         """The parts that there are."""
         return tuple(part for part in self.parts if not part.error)
+
+    @property
+    def included(self) -> tuple[str, ...]:
+        """What the general part holds besides services/, volumes/ and the top files: paths."""
+        told = (part.facts.get(INCLUDED, ()) for part in self.made if part.kind == "general")
+        return tuple(path for paths in told for path in paths)
 
     @property
     def lacking(self) -> tuple[tuple[str, str], ...]:
@@ -299,6 +309,25 @@ def _are_inside(values: Collection[Any]) -> bool:
     )
 
 
+def is_included_path(path: str) -> bool:
+    """Tell whether a general part may hold a path besides services/, volumes/ and the top files.
+
+    One that leads nowhere else from the stack's folder, is written in one way only, is no option
+    of a command, and is neither among the backups nor among what restores left.
+    """
+    parts = path.split("/")
+    return (
+        {"", ".", ".."}.isdisjoint(parts)
+        and parts[0] not in KEPT_OUT
+        and not path.startswith("-")
+        and "\0" not in path
+    )
+
+
+def _are_included(values: Collection[Any]) -> bool:
+    return _are_texts(values) and all(map(is_included_path, values))
+
+
 def _lists_of(fit: _Fit) -> _Fit:
     return lambda values: _are_lists(values) and fit([e for value in values for e in value])
 
@@ -377,6 +406,7 @@ _FACTS: Mapping[str, _Fit] = {
     "sqlite_bytes": _are_numbers,
     "sqlite_files": _are_numbers,
     "at_rest": _lists_of(_are_texts),
+    INCLUDED: _lists_of(_are_included),
     LACKING: _each_is(_are_texts),
 }
 """What each fact of a part must be for whoever reads it; others may be anything."""

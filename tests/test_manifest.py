@@ -89,6 +89,26 @@ MANIFESTS = st.sampled_from(RUNTAGS).flatmap(manifests)
 
 SHARD = {"id": 1, "database": "telegraf", "policy": "autogen", "size_bytes": 9}
 ODD_FACTS = [
+    {"included": "homeassistant"},
+    {"included": [5]},
+    *(
+        {"included": ["fine", each]}
+        for each in (
+            "",
+            ".",
+            "..",
+            "/etc",
+            "a/../b",
+            "./a",
+            "a/",
+            "a//b",
+            "-a",
+            "backups",
+            "backups/x",
+            "restore/y",
+            "a\0b",
+        )
+    ),
     {"servers": "hello"},
     {"servers": ["mariadb"]},
     {"servers": [{}]},
@@ -350,6 +370,7 @@ def test_facts_that_no_reader_could_use_are_damage(facts):
         {"shards": [SHARD, {**SHARD, "size_bytes": (1 << 63) - 1, "tsm_bytes": [5]}]},
         {"servers": [{"container": "db", "sql_bytes": 0}, {"container": "a", "rows": {"x": {}}}]},
         {"servers": [{"container": "db", "inside": "", "timescaledb": []}]},
+        {"included": [".templates/mosquitto", "parts/mqtt.yaml", "homeassistant", "k\udce9"]},
     ],
     ids=str,
 )

@@ -477,3 +477,57 @@ def test_a_part_of_a_service_has_its_own_folders_only(tmp_path):
         path = make(tmp_path / "a", honest_part[1], hostile)
         assert len(list_archive(LocalHost("/"), path, (), tops).refusals) == 1, hostile
     assert contents(make(tmp_path / "a", *honest_part)).refusals
+
+
+INCLUDED = ("homeassistant", ".templates/mosquitto", "parts/mqtt.yaml")
+BELONGING = (
+    ("./homeassistant", "folder"),
+    ("./homeassistant/.storage/auth", "file"),
+    ("./.templates", "folder"),
+    ("./.templates/mosquitto", "folder"),
+    ("./.templates/mosquitto/Dockerfile", "file"),
+    ("./parts", "folder"),
+    ("./parts/mqtt.yaml", "file"),
+)
+
+
+def included(path):
+    return list_archive(LocalHost("/"), path, (), included=INCLUDED)
+
+
+def test_what_a_manifest_names_belongs_to_the_stack(tmp_path):
+    """A named path, what lies below it and the folders around it are taken, and else nothing."""
+    path = make(tmp_path / "a.tar", *STACK, *BELONGING)
+    found = included(path)
+    assert found.refusals == []
+    assert found.included == set(INCLUDED)
+    assert found.top_files == {"docker-compose.yml"}
+    assert len(contents(path).refusals) == members.MOST_TOLD
+
+
+@pytest.mark.parametrize(
+    ("member", "why"),
+    [
+        ((".templates/other", "file"), "homeassistant"),
+        (("parts/mqtt.yaml.old", "file"), "does not belong"),
+        (("homeassistant2/x", "file"), "does not belong"),
+        ((".templates", "symlink", "/etc"), "where a folder must be"),
+        (("parts", "file"), "where a folder must be"),
+        (("homeassistant/n", "character device"), "character device"),
+        (("homeassistant/../x", "file"), "upwards"),
+    ],
+)
+def test_beside_what_is_named_nothing_is_taken(tmp_path, member, why):
+    """A neighbour of a named path, or another kind in its place, is refused by its name."""
+    (refusal,) = included(make(tmp_path / "a.tar", *STACK, member)).refusals
+    assert repr(member[0]) in refusal
+    assert why in refusal
+
+
+def test_a_part_is_scanned_with_what_its_manifest_names(tmp_path):
+    """The step that a restore and a rehearsal take says the same of the archive."""
+    path = make(tmp_path / "a.tar", *STACK, *BELONGING)
+    file = File("pi", path.lstrip("/"), "/")
+    ScanArchive(file, (), 1 << 40, included=INCLUDED).do(Scene())
+    with pytest.raises(StepFailed, match="homeassistant"):
+        ScanArchive(file, (), 1 << 40).do(Scene())

@@ -155,6 +155,7 @@ class Prospect:
             volumes_apart="volumes" in there
             and device(host, f"{target.folder}/volumes") != device(host, target.folder),
             influx_apart=influx_apart(target, server) if server else "",
+            included=self.manifest.included if self.manifest else (),
         )
 
     def _refuse_mounts(self, facts: RestoreFacts) -> None:
@@ -246,7 +247,12 @@ class Prospect:
             return None
         as_root = facts.as_root if facts.in_place else ()
         try:
-            return list_archive(self.source.place, path, as_root)  # type: ignore[arg-type]
+            return list_archive(
+                self.source.place,  # type: ignore[arg-type]
+                path,
+                as_root,
+                included=facts.included,
+            )
         except StepFailed as error:
             self.report.warn(f"  What is replaced cannot be told yet: {error}")
             return None

@@ -214,6 +214,7 @@ class _Rehearsal:
             images=images,
             loads=tuple(loads),
             in_manifest=parts["influx"].facts if "influx" in parts else {},
+            included=self.manifest.included if self.manifest else (),
         )
 
     def _loads(self) -> Iterator[Load]:

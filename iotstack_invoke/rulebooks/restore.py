@@ -132,6 +132,8 @@ class RestoreFacts:
     loads: tuple[Load, ...] = ()
     quiet: tuple[tuple[str, str], ...] = ()
     """Parts of recipes that are restored, each with the container of its service."""
+    included: tuple[str, ...] = ()
+    """What the general part holds besides services/, volumes/ and top files, by its manifest."""
 
 
 def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
@@ -172,7 +174,8 @@ def staged_stack(job: Job) -> Iterator[Step]:
     facts: RestoreFacts = job.facts
     apart = ("./volumes", "volumes") if facts.volumes_apart else ()
     yield from _proven(job)
-    yield ScanArchive(job.input, facts.as_root, facts.free_bytes)
+    scan = ScanArchive(job.input, facts.as_root, facts.free_bytes, included=facts.included)
+    yield scan
     yield Unpack(
         *("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard),
         left_out=apart,

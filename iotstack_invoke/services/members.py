@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import field
 
 from ..errors import StepFailed
@@ -55,6 +55,8 @@ class Contents:
     items: set[str] = field(default_factory=set)
     """`services/x`, `volumes/y`: what a restore puts in place, each as a whole."""
     top_files: set[str] = field(default_factory=set)
+    included: set[str] = field(default_factory=set)
+    """What it holds of the paths that were named besides services/, volumes/ and top files."""
     refusals: list[str] = field(default_factory=list)
     """Why the archive is not unpacked, each naming a member; the first few of them."""
 
@@ -72,9 +74,12 @@ def read_contents(lines: Iterable[str]) -> Contents:
 class _Scan:
     """Goes through the members in the order in which tar would unpack them."""
 
-    def __init__(self, tops: Collection[str] = ()) -> None:
+    def __init__(self, tops: Collection[str] = (), included: Collection[str] = ()) -> None:
         self.tops = tops or FOLDERS
         self.takes_files = not tops
+        self.included = frozenset(included)
+        self.around = {above for path in included for above in _above(path)}
+        """The folders that hold what is included."""
         self.contents = Contents()
         self._kinds: dict[str, str] = {}
         self._folders_implied: set[str] = set()
@@ -95,10 +100,17 @@ class _Scan:
         self.contents.count += 1
         self.contents.unpacked_bytes += int(found["size"])
         parts = path.split("/")
-        if parts[0] in self.tops and len(parts) > 1:
-            self.contents.items.add("/".join(parts[:2]))
-        elif parts[0] not in self.tops and path != ".":
+        if parts[0] in self.tops:
+            if len(parts) > 1:
+                self.contents.items.add("/".join(parts[:2]))
+        elif inside := self._included_in(path):
+            self.contents.included |= inside
+        elif path != "." and path not in self.around:
             self.contents.top_files.add(path)
+
+    def _included_in(self, path: str) -> frozenset[str]:
+        """Return which of the included paths a member is, or lies below."""
+        return self.included & {path, *_above(path)} if self.included else self.included
 
     def _why_not(self, found: re.Match[str], name: str) -> str:
         kind = found["kind"]
@@ -126,19 +138,20 @@ class _Scan:
     def _why_not_place(self, found: re.Match[str], name: str) -> str:
         path, kind = posixpath.normpath(name), _KINDS[found["kind"]]
         first, _, below = path.partition("/")
-        if (path == "." or (first in self.tops and not below)) and kind != "folder":
+        is_around = path == "." or (first in self.tops and not below) or path in self.around
+        if is_around and kind != "folder":
             return f"it is a {kind} where a folder must be"
-        is_top = path != "." and first not in self.tops
+        is_top = not is_around and first not in self.tops and not self._included_in(path)
         if is_top and not self.takes_files:
             return f"it does not belong to this part: {', '.join(sorted(self.tops))} do"
         if is_top and (below or kind != "file" or not is_top_file(first)):
-            return "it does not belong to a stack: services/, volumes/, *.yml and *.env do"
+            named = "".join(f", {each}" for each in sorted(self.included)[:MOST_TOLD])
+            return f"it does not belong to a stack: services/, volumes/, *.yml, *.env{named} do"
         if path in self._kinds:
             return "the archive holds it twice"
         if kind != "folder" and path in self._folders_implied:
             return f"it is a {kind}, and others lie below it"
-        above = path
-        while above := posixpath.dirname(above):
+        for above in _above(path):
             if self._kinds.get(above, "folder") != "folder":
                 return f"it lies below {above!r}, which is a {self._kinds[above]}"
             self._folders_implied.add(above)
@@ -152,6 +165,12 @@ class _Scan:
         self.contents.refusals.append(f"{name!r}: {why}")
 
 
+def _above(path: str) -> Iterator[str]:
+    """Return the folders that a relative path lies in, the nearest first."""
+    while path := posixpath.dirname(path):
+        yield path
+
+
 def unquote(text: str) -> str:
     """Return the name that a C string stands for; bytes that are no UTF-8 are escaped."""
 
@@ -163,16 +182,21 @@ def unquote(text: str) -> str:
 
 
 def list_archive(
-    host: Host, archive: str, as_root: tuple[str, ...], tops: Collection[str] = ()
+    host: Host,
+    archive: str,
+    as_root: tuple[str, ...],
+    tops: Collection[str] = (),
+    included: Collection[str] = (),
 ) -> Contents:
     """Return what an archive on a host holds, read whole by the tar that will unpack it.
 
-    `tops`: the folders at its top, where it is no general part.
+    `tops`: the folders at its top, where it is no general part. `included`: what a general part
+    holds besides, as its manifest says; relative paths.
     Raises StepFailed where tar cannot read it to its end.
     """
     unzip = reading_words(archive, here=isinstance(host, LocalHost))
     command = Command((*as_root, *LIST_WORDS, *unzip, f"--file={archive}"), limit_s=24 * 3600)
-    scan, said = _Scan(tops), []
+    scan, said = _Scan(tops, included), []
 
     def hear(stream: str, line: str) -> None:
         if stream == "err":
@@ -203,6 +227,8 @@ class ScanArchive:
     free_bytes: int
     tops: frozenset[str] = frozenset()
     """The folders at its top, where it is no general part."""
+    included: tuple[str, ...] = ()
+    """What a general part holds besides services/, volumes/ and top files."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the listing."""
@@ -212,7 +238,9 @@ class ScanArchive:
         """Raise StepFailed, naming the members, where one must not be unpacked."""
         scene.say("looking at every member")
         host = scene.host(self.archive.role)
-        contents = list_archive(host, self.archive.absolute, self.as_root, self.tops)
+        contents = list_archive(
+            host, self.archive.absolute, self.as_root, self.tops, self.included
+        )
         if contents.refusals:
             listed = "\n".join(f"  {each}" for each in contents.refusals)
             raise StepFailed(
