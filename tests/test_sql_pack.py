@@ -3,6 +3,7 @@
 import gzip
 import io
 import shutil
+import subprocess
 import tarfile
 import time
 from pathlib import Path
@@ -12,9 +13,11 @@ from scenes import PlainScene
 
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.reading import read_whole
+from iotstack_invoke.services.archive import CompareUnpacked
+from iotstack_invoke.services.reading import read_members, read_whole
 from iotstack_invoke.services.sql import SqlServer
 from iotstack_invoke.services.sql_pack import PackDumps
+from iotstack_invoke.services.stack import Unpack
 from iotstack_invoke.steps import File
 
 FIXTURES = Path(__file__).parent / "fixtures/sql"
@@ -64,13 +67,38 @@ def test_a_part_of_mariadb_is_what_iotstackbackup_restores(tmp_path, docker):
     assert read_whole(LocalHost("/"), str(path), "mariadb").problems == ()
 
 
-def test_a_part_of_postgresql_is_a_plain_tar_of_a_gz(tmp_path, docker):
-    """What is packed already is not packed again; plain tar and gunzip read it."""
+def test_a_part_of_postgresql_is_what_iotstackbackup_restores(tmp_path, docker):
+    """`tar -xzf` opens it, as its script does; in it lies ./postgres_backup.sql.gz for gunzip."""
     path, facts = pack(tmp_path, "postgres", docker(f"cat {POSTGRES}"), "postgres")
-    found = members(path)
-    assert gzip.decompress(found["./postgres_backup.sql.gz"]) == POSTGRES.read_bytes()
+    there = tmp_path / "there"
+    there.mkdir()
+    subprocess.run(["tar", "-x", "-z", "-f", path, "-C", there], check=True)
+    found = gzip.decompress((there / "postgres_backup.sql.gz").read_bytes())
+    assert found == POSTGRES.read_bytes()
     assert facts["servers"][0]["rows"]["postdb"]["public.t"] == 3
-    assert read_whole(LocalHost("/"), str(path), "postgres").problems == ()
+
+
+def test_a_part_of_postgresql_is_read_whatever_is_around_it(tmp_path, docker):
+    """A plain tar, as we made it before, is read as the compressed one by all that read it."""
+    path, _ = pack(tmp_path, "postgres", docker(f"cat {POSTGRES}"), "postgres")
+    plain = tmp_path / "old.postgres-backup.sql.gz.tar"
+    plain.write_bytes(gzip.decompress(path.read_bytes()))
+    for each in (path, plain):
+        reading = read_whole(LocalHost("/"), str(each), "postgres")
+        assert (reading.problems, list(reading.sql)) == ((), ["./postgres_backup.sql.gz"])
+        with each.open("rb") as stream:
+            assert "./postgres_backup.sql.gz" in [m.name for m in read_members(stream)]
+        stage = tmp_path / f"stage-{each.name}"
+        scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+        Unpack("pi", str(each), str(stage), (), str(tmp_path / ".lock")).do(scene)
+        CompareUnpacked("pi", str(each), str(stage), ()).do(scene)
+        assert gzip.decompress((stage / "postgres_backup.sql.gz").read_bytes())
+        by_hand = ["tar", "-xOf", each, "./postgres_backup.sql.gz"]  # as RESTORE.txt has it
+        told = subprocess.run(by_hand, check=True, capture_output=True).stdout
+        assert gzip.decompress(told) == POSTGRES.read_bytes()
+    cut = tmp_path / "cut.postgres-backup.sql.gz.tar"
+    cut.write_bytes(path.read_bytes()[:-20])
+    assert read_whole(LocalHost("/"), str(cut), "postgres").problems
 
 
 def test_files_follow_the_dumps(tmp_path, docker):

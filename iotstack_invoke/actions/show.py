@@ -78,7 +78,7 @@ def members_of(copy: Copy, part: str, *, digests: bool = False) -> Iterator[Memb
     path = copy.path(part)
     try:
         with copy.place.read(path) as stream:
-            yield from read_members(stream, packed=path.endswith(".gz"), digests=digests)
+            yield from read_members(stream, digests=digests)
     except Damaged as damage:
         raise StepFailed(
             f"{path.rpartition('/')[2]} in {copy.at} cannot be read to its end: {damage}. "

@@ -171,7 +171,7 @@ def mariadb_archive(job: Job) -> Iterator[Step]:
 
 @rule("pi:backups/{runtag}.postgres-backup.sql.gz.tar", retries=2)
 def postgres_archive(job: Job) -> Iterator[Step]:
-    """Dump every PostgreSQL with its roles, prove each, put them into one plain tar."""
+    """Dump every PostgreSQL with its roles, prove each, pack them."""
     yield dumps_of(job, "postgres")
 
 

@@ -82,10 +82,14 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(f"no header where one must be: {error}") from None
 
 
-def read_members(stream: Any, *, packed: bool, digests: bool = False) -> Iterator[Member]:
+def read_members(
+    stream: Any, *, packed: bool | None = None, digests: bool = False
+) -> Iterator[Member]:
     """Return the members of an archive in its order; raises Damaged, at its end at the latest.
 
-    `digests`: with the first half of the SHA-256 of each file, so the files are read as well.
+    `packed`: it must be compressed, or must not; None where its first bytes tell: the name of a
+    `.sql.gz.tar` does not. `digests`: with the first half of the SHA-256 of each file, so the
+    files are read as well.
     """
     for member, content in _members(stream, packed=packed):
         kind, bits = _KINDS.get(member.type, ("file", stat.S_IFREG))
@@ -107,8 +111,13 @@ def _digest(content: IO[bytes]) -> bytes:
     return digest.digest()[:16]
 
 
-def _members(stream: Any, *, packed: bool) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+def _members(
+    stream: Any, *, packed: bool | None = None
+) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     """Return each header with the content of a file; after the last, the end was looked at."""
+    if packed is None:
+        stream = _Begun(stream)
+        packed = stream.is_gzip
     source = Content(stream) if packed else None
     try:
         with tarfile.open(
@@ -182,14 +191,13 @@ def read_influx2(stream: Any) -> Influx2Report:
 def read_sql(stream: Any, engine: str) -> dict[str, SqlReport]:
     """Return what each dump of SQL in a part is, by its member; raises Damaged.
 
-    IOTstackBackup packs a PostgreSQL part with gzip as well, whatever its name says. Of a recipe's
+    A PostgreSQL part is compressed as well, as IOTstackBackup's, unless it is old. Of a recipe's
     part one member is a dump, whatever other files are called.
     """
     dump = DUMP if engine in RECIPES else ""
     engine = MARIADB.name if engine in RECIPES else engine
-    begun = _Begun(stream)
     reports = {}
-    for member, content in _members(begun, packed=begun.is_gzip):
+    for member, content in _members(stream):
         name = member.name.removeprefix("./")
         if content is None or not name.endswith(ENGINES[engine].member) or (dump and name != dump):
             continue

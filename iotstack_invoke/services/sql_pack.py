@@ -12,7 +12,6 @@ import os
 import tarfile
 import tempfile
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import IO, Any, cast
 
@@ -69,7 +68,8 @@ class PackDumps:
         with host.create(self.output.partial) as target:
             hashed = HashedFile(target)
             with (
-                self._packer(cast("IO[bytes]", hashed)) as stream,
+                # All of it, though a dump in it may be: IOTstackBackup unpacks each with -z.
+                gzips.open_writer(cast("IO[bytes]", hashed)) as stream,
                 tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
             ):
                 self._add_dumps(scene, host, archive)
@@ -102,10 +102,6 @@ class PackDumps:
         if failed:
             lacking = {name: str(why) for name, why in failed.items()}
             scene.learn(self.output, **{LACKING: lacking})
-
-    def _packer(self, target: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
-        packed = self.output.path.endswith(".gz")
-        return gzips.open_writer(target) if packed else nullcontext(target)
 
     def _dump_again(
         self, scene: Scene, host: Host, server: SqlServer, spool: IO[bytes]
