@@ -43,7 +43,14 @@ _SSH: Mapping[str, type] = {
     "known_hosts": str,
 }
 _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
-    "stack": {"folder": str, "sudo": bool, "role": str, "exclude": list, **POLICY_KEYS},
+    "stack": {
+        "folder": str,
+        "sudo": bool,
+        "role": str,
+        "exclude": list,
+        "exclude_defaults": bool,
+        **POLICY_KEYS,
+    },
     "influxdb": {"container": str, "limit_s": (int, float)},
     "vaults": {
         "name": str,
@@ -66,6 +73,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "machine_id": str,
         "hooks": dict,
         "exclude": list,
+        "exclude_defaults": bool,
         **POLICY_KEYS,
     },
     "services": ROW_KEYS,

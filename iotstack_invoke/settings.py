@@ -7,6 +7,7 @@ command line (tasks.py).
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import field, replace
@@ -35,6 +36,8 @@ from .services.table import (
 )
 from .values import dataclass
 
+_BRACKETED = re.compile(r"\[([*?\[])\]")
+
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
@@ -42,6 +45,13 @@ class Exclusion:
 
     path: str
     reason: str
+    by_default: bool = False
+    """The package's table says so, not the owner."""
+
+    @property
+    def place(self) -> str:
+        """The path, or the folder of which all is left out, as it is called."""
+        return _BRACKETED.sub(r"\1", self.path.removesuffix("/*"))
 
     def leaves_out(self, path: str) -> bool:
         """Tell whether nothing of a path is in the general part."""
@@ -128,6 +138,7 @@ class Machine:
     policy: Policy = KEEP_FIVE
     """Which of its own backups stay there."""
     exclusions: tuple[Exclusion, ...] = ()
+    exclude_defaults: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +150,8 @@ class Stack:
     sudo: bool = True
     exclusions: tuple[Exclusion, ...] = ()
     role: str = "test"
+    exclude_defaults: bool = True
+    """What the table of services says that no backup needs is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +201,14 @@ class Settings:
 
     def of_machine(self, machine: Machine, folder: str) -> Settings:
         """Return the settings with another machine's stack in place of this one's."""
-        stack = Stack(folder, machine.policy, machine.sudo, machine.exclusions, machine.role)
+        stack = Stack(
+            folder,
+            machine.policy,
+            machine.sudo,
+            machine.exclusions,
+            machine.role,
+            exclude_defaults=machine.exclude_defaults,
+        )
         return replace(self, stack=stack, hooks=machine.hooks)
 
 
@@ -252,6 +272,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
             sudo=stack.get("sudo", True),
             role=stack.get("role", "test"),
             exclusions=_exclusions(stack),
+            exclude_defaults=stack.get("exclude_defaults", True),
         ),
         influx=Influx(
             container=influx.get("container", "influxdb"),
@@ -308,6 +329,7 @@ def _machine(each: Mapping[str, Any]) -> Machine:
         hooks=_hooks(each.get("hooks", {})),
         policy=read_policy(local_policy(each)),
         exclusions=_exclusions(each),
+        exclude_defaults=each.get("exclude_defaults", True),
     )
 
 

@@ -73,7 +73,10 @@ def test_a_container_that_mounts_nothing_of_the_stack_has_no_files(little_stack)
 
 def test_json_tells_the_same_and_more(little_stack):
     """Kind, paths and notes are there for programs."""
-    little_stack.runs(mosquitto="eclipse-mosquitto:2")
+    little_stack.runs(
+        mosquitto="eclipse-mosquitto:2",
+        mounts={"mosquitto": [("./volumes/mosquitto", "/mosquitto")]},
+    )
     rows = json.loads(little_stack.run("services --json").stdout)
     assert rows[0] == {
         "container": "mosquitto",
@@ -82,7 +85,13 @@ def test_json_tells_the_same_and_more(little_stack):
         "saved": "files",
         "covered": True,
         "paths": ["volumes/mosquitto"],
-        "notes": "Exclude volumes/mosquitto/data/* if old retained messages must not come back.",
+        "notes": "",
+        "left_out": [
+            {
+                "path": "volumes/mosquitto/data/*",
+                "reason": "old retained messages, which every subscriber would be sent after a restore",
+            }
+        ],
     }
     assert [each["paths"] for each in rows[1:]] == [["volumes/nodered"]]
 
@@ -172,6 +181,108 @@ def test_where_there_is_no_stack_it_is_refused(little_stack):
 
 
 # What a backup makes of it
+
+
+FETCHED_ANEW = {
+    "esphome": ("esphome/esphome", "/config", ".esphome/build/pump/firmware.bin"),
+    "home_assistant": ("ghcr.io/home-assistant/home-assistant:stable", "/config", "backups/a.tar"),
+    "mosquitto": ("eclipse-mosquitto:2", "/mosquitto", "data/mosquitto.db"),
+    "motioneye": ("dontobi/motioneye.rpi", "/var/lib/motioneye", "Camera1/today.mp4"),
+    "nodered": ("nodered/node-red", "/data", "node_modules/x/package.json"),
+    "zigbee2mqtt": ("koenkk/zigbee2mqtt", "/app/data", "log/2026-11-23/log.txt"),
+}
+"""What a stack holds and no backup needs: the image, where it mounts its folder, a file there."""
+
+
+def with_what_is_fetched_anew(stack):
+    """Let a container of each run, and put what no backup needs into its folder."""
+    stack.runs(
+        **{name: image for name, (image, _, _) in FETCHED_ANEW.items()},
+        mounts={
+            name: [(f"./volumes/{name}", inside)] for name, (_, inside, _) in FETCHED_ANEW.items()
+        },
+    )
+    for name, (_, _, path) in FETCHED_ANEW.items():
+        folder = stack.folder / "volumes" / name
+        (folder / "data").rename(folder / "kept")
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).write_text("again")
+
+
+def test_what_can_be_fetched_anew_is_left_out_and_told(little_stack):
+    """It is in no archive; the manifest and `services` name each path with its reason."""
+    with_what_is_fetched_anew(little_stack)
+    manifest, names = backed_up(little_stack)
+    left_out = {each["what"]: each["reason"] for each in manifest["left_out"]}
+    told = little_stack.run("services")
+    assert told.returncode == 0, told.stderr
+    for name, (_, _, path) in FETCHED_ANEW.items():
+        assert f"./volumes/{name}/{path}" not in names
+        top = "*" if name == "motioneye" else f"{path.partition('/')[0]}/*"
+        pattern = f"volumes/{name}/{top}"
+        assert left_out[pattern]
+        assert f"{pattern}: left out: {left_out[pattern]}" in told.stdout
+        if name != "motioneye":
+            assert f"./volumes/{name}/kept" in names
+        assert (
+            f"./volumes/{name}/{top[:-2]}".removesuffix("/") in names
+        )  # the empty folder is there
+    assert manifest["state"] == "complete"
+
+
+def test_what_is_left_out_by_default_is_packed_where_the_owner_says_so(little_stack):
+    """One setting packs all of it."""
+    with_what_is_fetched_anew(little_stack)
+    little_stack.settings.write_text(
+        little_stack.settings.read_text() + "exclude_defaults = false\n"
+    )
+    manifest, names = backed_up(little_stack)
+    assert not {f"./volumes/{k}/{path}" for k, (_, _, path) in FETCHED_ANEW.items()} - {*names}
+    assert not [each for each in manifest["left_out"] if "volumes/mosquitto" in each["what"]]
+
+
+def test_a_service_of_the_owner_leaves_out_what_he_says(little_stack):
+    """A row packs what its service leaves out by default, or leaves out what no other does."""
+    with_what_is_fetched_anew(little_stack)
+    add(little_stack, row("mosquitto", leave_out=[]))
+    text = '[[services]]\nname = "esphome"\n[[services.leave_out]]\ninside = "/config/kept"\n'
+    add(little_stack, text + 'reason = "r"\n')
+    manifest, names = backed_up(little_stack)
+    assert "./volumes/mosquitto/data/mosquitto.db" in names
+    assert "./volumes/esphome/kept" not in names
+    assert "./volumes/esphome/.esphome/build/pump/firmware.bin" in names
+    assert {"what": "volumes/esphome/kept", "reason": "r"} in manifest["left_out"]
+
+
+@pytest.mark.parametrize(
+    ("mounts", "left_out"),
+    [
+        ([("./volumes/m/d", "/mosquitto/data")], {"./volumes/m/d/x"}),
+        ([("./volumes/m/d", "/mosquitto/data/")], {"./volumes/m/d/x"}),
+        ([("./volumes/m", "/mosquitto")], {"./volumes/m/data/x"}),
+        # the nearest mount is where the container has it; what lies under it is nobody's
+        ([("./volumes/m", "/mosquitto"), ("/srv", "/mosquitto/data")], set()),
+        ([("./volumes/m", "/mosquitto"), ("./volumes/n", "/mosquitto/data")], {"./volumes/n/x"}),
+        (
+            [("./volumes/m", "/mosquitto/data/one")],
+            {"./volumes/m/x", "./volumes/m/d/x", "./volumes/m/data/x"},
+        ),
+        ([("./volumes/m", "/mosquitto/database")], set()),
+        ([("./volumes/[q]*", "/mosquitto/data")], {"./volumes/[q]*/x"}),
+        ([], set()),
+    ],
+)
+def test_what_is_left_out_is_where_its_container_has_it(little_stack, mounts, left_out):
+    """Whatever the folders of a stack are called, the mounts say where it lies."""
+    files = ("m/d/x", "m/data/x", "m/x", "n/x", "[q]*/x", "qq/x")
+    little_stack.runs(mosquitto="eclipse-mosquitto:2", mounts={"mosquitto": mounts})
+    for each in files:
+        (little_stack.folder / "volumes" / each).parent.mkdir(parents=True, exist_ok=True)
+        (little_stack.folder / "volumes" / each).write_text("x")
+    manifest, names = backed_up(little_stack)
+    assert {f"./volumes/{each}" for each in files} - {*names} == left_out
+    told = [each for each in manifest["left_out"] if "retained" in each["reason"]]
+    assert len(told) == bool(left_out)
 
 
 def test_every_backup_warns_of_what_is_not_covered(little_stack):

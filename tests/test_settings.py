@@ -477,6 +477,42 @@ def test_a_service_has_the_name_of_a_container(name):
 
 
 @pytest.mark.parametrize(
+    ("leave_out", "told"),
+    [
+        ('["/data/x"]', "'/data/x' must be a table with inside and reason"),
+        (
+            '[{ inside = "/data/x" }]',
+            "{'inside': '/data/x'} must be a table with inside and reason",
+        ),
+        ('[{ inside = "data/x", reason = "r" }]', "'data/x' must be a path below / of its"),
+        ('[{ inside = "/data/../x", reason = "r" }]', "'/data/../x' must be a path below / of"),
+        ('[{ inside = "/*", reason = "r" }]', "'/*' must be a path below / of its container"),
+        ('[{ inside = "/", reason = "r" }]', "'/' must be a path below / of its container"),
+        ('[{ inside = 1, reason = "r" }]', "1 must be a path below / of its container"),
+        ('[{ inside = "/data/x", reason = " " }]', "inside = '/data/x' needs a reason"),
+    ],
+)
+def test_what_a_row_leaves_out_is_a_path_of_its_container(leave_out, told):
+    """Each is a path below / with a reason, and never all of a container."""
+    (mistake,) = mistakes(f'[[services]]\nname="mosquitto"\nleave_out = {leave_out}')
+    assert mistake.startswith("[[services]] 'mosquitto': leave_out: ")
+    assert told in mistake
+
+
+def test_what_is_left_out_by_default_can_be_packed():
+    """One key turns it off for a stack, an empty list for one service."""
+    assert read("").stack.exclude_defaults
+    assert not read("[stack]\nexclude_defaults = false").stack.exclude_defaults
+    assert mistakes('[stack]\nexclude_defaults = "no"') == [
+        "[stack]: exclude_defaults = 'no' must be true or false"
+    ]
+    (row,) = read('[[services]]\nname="mosquitto"\nleave_out = []').services
+    assert row.leave_out == ()
+    (row,) = read('[[services]]\nname="mosquitto"\nnotes = "x"').services
+    assert row.leave_out[0].inside == "/mosquitto/data/*"
+
+
+@pytest.mark.parametrize(
     ("first", "second", "shared"),
     [
         (
@@ -801,7 +837,7 @@ def test_the_sample_has_its_commented_blocks():
     lines, blocks = sample_blocks()
     assert [lines[block[0]].split("  ")[0] for block in blocks] == [
         "# keep_daily = 7",
-        *["# [[stack.exclude]]"] * 4,
+        "# [[stack.exclude]]",
         *["# [[services]]"] * 3,
         '# before_backup = [{ run = ["/home/pi/bin/dump-mariadb"], limit_s = 600 }]',
         *["# [[vaults]]"] * 3,
@@ -827,11 +863,12 @@ def test_each_commented_block_of_the_sample_is_right(number):
 
 
 def test_all_commented_blocks_of_the_sample_are_right_together():
-    """Taking every # off gives four exclusions, hooks, each kind of vault and a host."""
+    """Taking every # off gives exclusions, hooks, each kind of vault and a host."""
     lines, blocks = sample_blocks()
     told = read(uncommented(lines, {number for block in blocks for number in block}))
     assert told.stack.sudo is False
-    assert len(told.stack.exclusions) == 4
+    assert len(told.stack.exclusions) == 1
+    assert not told.stack.exclude_defaults
     assert [each.kind for each in told.services] == [Kind.SKIP, Kind.STOP, Kind.RECIPE]
     assert [(vault.name, vault.ssh is None) for vault in told.vaults] == [
         ("nas", False),
@@ -940,6 +977,7 @@ name = "p"
 host = "h"
 keep_daily = 3
 exclude = [{ path = "volumes/x/", reason = "none" }]
+exclude_defaults = false
 hooks.before_backup = [["true"]]
 [[hosts]]
 name = "q"
@@ -952,6 +990,8 @@ host = "h"
     assert (theirs.stack.policy.daily, theirs.stack.policy.keep) == (3, 0)
     assert [each.path for each in theirs.stack.exclusions] == ["volumes/x"]
     assert theirs.hooks.before_backup[0].words == ("true",)
+    assert not theirs.stack.exclude_defaults
+    assert settings.of_machine(second, "/far").stack.exclude_defaults
     assert settings.of_machine(second, "/far").stack.policy == KEEP_FIVE
 
 

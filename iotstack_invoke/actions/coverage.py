@@ -13,6 +13,7 @@ from ..services.compose import (
     of_stack,
     paths_in_stack,
 )
+from ..services.leave_out import places_of
 from ..services.recipe import RecipeInUse
 from ..services.sql import SqlServer, server_of, servers_in
 from ..services.table import (
@@ -83,6 +84,8 @@ def look_at_services(
     table = settings.table
     covers = cover(of_stack(known.values(), folder), table)
     exclusions = _exclusions(settings, covers)
+    if settings.stack.exclude_defaults:
+        exclusions += tuple(_defaults(covers, known, exclusions, folder))
     saved = []
     for each in covers:
         mine = known[each.container.name]
@@ -192,6 +195,24 @@ def _exclusions(settings: Settings, covers: Iterable[Cover]) -> tuple[Exclusion,
         if not any(exclusion.leaves_out(f"{recipe.folder}/{path}") for exclusion in said)
     )
     return (*said, *skipped.values(), *elsewhere)
+
+
+def _defaults(
+    covers: Iterable[Cover],
+    known: Mapping[str, Found],
+    said: tuple[Exclusion, ...],
+    folder: str,
+) -> Iterator[Exclusion]:
+    """Yield what the table leaves out of each container's own paths, and nobody else does."""
+    told = set[str]()
+    for each in covers:
+        for row in each.service.leave_out if each.service else ():
+            mine = known[each.container.name]
+            for path in places_of(row.inside, mine, folder):
+                found = Exclusion(path, row.reason, by_default=True)
+                if path not in told and not any(one.leaves_out(found.place) for one in said):
+                    told.add(path)
+                    yield found
 
 
 def _always_excluded(recipes: Mapping[str, Recipe]) -> Iterator[Exclusion]:

@@ -58,7 +58,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         live for each in services.recipes for live in live_files(each.server, folder, each.name)
     ]
     exclusions = (*services.exclusions, *influx2.exclusions, *dumped)
-    live = {each: f"{folder}/{each.path.removesuffix('/*')}" for each in exclusions}
+    live = {each: f"{folder}/{each.place}" for each in exclusions}
     there = host.look(live.values())
     engines = {each.engine for each in servers}
     engines |= {each.name for each in services.recipes}
@@ -92,7 +92,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
             *(
                 LeftOut(each.path, each.reason)
                 for each in exclusions
-                if live[each] in there or each not in ALWAYS_EXCLUDED
+                if live[each] in there or not (each.by_default or each in ALWAYS_EXCLUDED)
             ),
             *(LeftOut(f"a dump of {name}", UNDUMPED) for name in services.undumped),
             *influx.left_out,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from typing import Any
 
 from ..errors import ExitCode, StepFailed
 from ..hosts import LocalHost
 from ..report import Report
 from ..services.compose import Found, inspect_all, named
-from ..settings import Settings
+from ..settings import Exclusion, Settings
 from ..values import dataclass
 from .coverage import SavedService, Services, idle_rows, look_at_services
 from .look import look_at_folder
@@ -30,6 +31,8 @@ class Row:
     covered: bool
     paths: tuple[str, ...]
     notes: str = ""
+    left_out: tuple[Exclusion, ...] = ()
+    """What the table leaves out of its paths."""
 
 
 def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
@@ -58,11 +61,11 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     elif not named(found, settings.influx.container):
         no_influx = f"there is no container named {settings.influx.container}"
     rows = [
-        *(_row(each) for each in services.saved),
+        *(_row(each, services.exclusions) for each in services.saved),
         *_unused(folders, services, no_influx, asked=found is not None),
     ]
     if as_json:
-        report.write_json([asdict(each) for each in rows])
+        report.write_json([_told(each) for each in rows])
     else:
         _print(rows, report)
         if services.servers:
@@ -71,8 +74,10 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     return ExitCode.GOOD if covered else ExitCode.WARNINGS
 
 
-def _row(each: SavedService) -> Row:
+def _row(each: SavedService, exclusions: Iterable[Exclusion]) -> Row:
     cover = each.cover
+    tops = tuple(f"{path}/" for path in each.paths)
+    left_out = (e for e in exclusions if e.by_default and f"{e.place}/".startswith(tops))
     return Row(
         cover.container.name,
         cover.container.image,
@@ -81,7 +86,14 @@ def _row(each: SavedService) -> Row:
         cover.covered,
         each.paths,
         cover.service.notes if cover.service else "",
+        tuple(left_out),
     )
+
+
+def _told(row: Row) -> dict[str, Any]:
+    """Return a row as programs are told it."""
+    left_out = [{"path": each.path, "reason": each.reason} for each in row.left_out]
+    return {**asdict(row), "left_out": left_out}
 
 
 def _unused(
@@ -110,6 +122,9 @@ def _print(rows: Iterable[Row], report: Report) -> None:
             ("container", "image", "saved", "paths", "notes"),
             [(e.container, e.image, e.saved, ", ".join(e.paths), e.notes) for e in containers],
         )
+    told = {each.path: each.reason for row in containers for each in row.left_out}
+    for path, reason in told.items():
+        report.write(f"{path}: left out: {reason}")
     for each in rows:
         if not each.container:
             report.write(f"{each.paths[0]}: {each.saved}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -44,9 +44,11 @@ ROW_KEYS: Mapping[str, type] = {
     "containers": list,
     "paths": list,
     "first": list,
+    "leave_out": list,
     "reason": str,
     "notes": str,
 }
+LEAVE_OUT_KEYS = ("inside", "reason")
 
 
 class Kind(Enum):
@@ -89,6 +91,14 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveOut:
+    """A path of a container that no backup needs, and why."""
+
+    inside: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A row of the table; its fields are told at the top of table.toml.
 
@@ -106,6 +116,7 @@ class Service:
     notes: str = ""
     own: bool = False
     recipe: Recipe | None = None
+    leave_out: tuple[LeaveOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,10 +368,12 @@ def read_row(row: Mapping[str, Any], base: Service | None = None, *, own: bool =
     given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in row.items()
-        if key in ROW_KEYS and key not in ("name", "kind")
+        if key in ROW_KEYS and key not in ("name", "kind", "leave_out")
     }
     if "paths" in row:
         given["paths"] = tuple(str(PurePosixPath(each)) for each in row["paths"])
+    if "leave_out" in row:
+        given["leave_out"] = tuple(LeaveOut(**each) for each in row["leave_out"])
     if "recipe" in row:
         words: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
@@ -391,7 +404,7 @@ def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[st
         found.append("'dump' is for kind = 'dump'")
     if kind == "skip" and not row.get("reason", base.reason if base else "").strip():
         found.append("kind = 'skip' needs a reason")
-    for key in (key for key, type_ in ROW_KEYS.items() if type_ is list):
+    for key in (key for key, type_ in ROW_KEYS.items() if type_ is list and key != "leave_out"):
         if not all(isinstance(each, str) and each for each in row.get(key, ())):
             found.append(f"{key} = {row[key]!r} must be a list of texts in quotes")
         elif key == "paths":
@@ -400,7 +413,21 @@ def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[st
                 for each in row.get(key, ())
                 if not is_below_stack(each)
             ]
-    return found
+    return [*found, *_leave_out_mistakes(row.get("leave_out", ()))]
+
+
+def _leave_out_mistakes(entries: Iterable[Any]) -> Iterator[str]:
+    """Yield what is wrong with what a row leaves out of its container's paths."""
+    for each in entries:
+        if not isinstance(each, dict) or set(each) != set(LEAVE_OUT_KEYS):
+            yield f"leave_out: {each!r} must be a table with {' and '.join(LEAVE_OUT_KEYS)}"
+            continue
+        inside, reason = (each[key] for key in LEAVE_OUT_KEYS)
+        parts = PurePosixPath(inside).parts if isinstance(inside, str) else ()
+        if len(parts) < 2 or parts[0] != "/" or ".." in parts or fits_all_of(inside, "/\0"):  # noqa: PLR2004
+            yield f"leave_out: inside = {inside!r} must be a path below / of its container"
+        if not isinstance(reason, str) or not reason.strip():
+            yield f"leave_out: inside = {inside!r} needs a reason"
 
 
 def row_conflicts(rows: Mapping[int, Service]) -> list[str]:
