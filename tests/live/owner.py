@@ -55,7 +55,12 @@ class Owner:
         self.set()
 
     def set(self, text="", *, stack="", vaults=None):
-        """Write the settings: lines of [stack], other tables, and (host, folder) of vaults."""
+        """Write the settings: lines of [stack], other tables, and (host, folder) of vaults.
+
+        All is packed, what can be fetched anew as well, where the lines do not say otherwise.
+        """
+        if "exclude_defaults" not in stack:
+            stack += "\nexclude_defaults = false"
         vaults = {"nas": ("nas", "vault")} if vaults is None else vaults
         text = f'[stack]\nfolder = "~/IOTstack"\n{stack}\n{text}\n'
         for name, (host, folder) in vaults.items():

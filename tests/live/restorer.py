@@ -31,7 +31,14 @@ class Restorer:
         self.set()
 
     def set(self, *, stack="", hosts="", vault=True):
-        """Write the settings: lines of [stack], of each of [[hosts]], with or without a vault."""
+        """Write the settings: lines of [stack], of each of [[hosts]], with or without a vault.
+
+        All is packed, what can be fetched anew as well, where the lines do not say otherwise.
+        """
+        if "exclude_defaults" not in stack:
+            stack += "\nexclude_defaults = false"
+        if "exclude_defaults" not in hosts:
+            hosts += "\nexclude_defaults = false"
         text = f'[stack]\nfolder = "~/IOTstack"\n{stack}\n'
         if vault:
             text += '[[vaults]]\nname = "nas"\nkind = "ssh"\nhost = "nas"\nfolder = "vault"\n'

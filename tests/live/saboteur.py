@@ -224,7 +224,7 @@ class Scene:
     def _back_up(self):
         """Make the backup on the target itself; it is found in its own backups/."""
         own = self.target.home_of(USER) / "own.toml"
-        own.write_text(f'[stack]\nfolder = "{self.top}"\n')
+        own.write_text(f'[stack]\nfolder = "{self.top}"\nexclude_defaults = false\n')
         words = [*PROGRAM, "backup", "--runtag", RUNTAG]
         self.target.run(
             words, user=USER, env={"IOTSTACK_SETTINGS": str(own), **self.python}, timeout=LIMIT_S
