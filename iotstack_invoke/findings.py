@@ -21,6 +21,7 @@ from .services.compose import Found
 from .services.influx import BACKUP_INSIDE, DumpInflux
 from .services.influx2 import DumpInflux2, influx2_facts
 from .services.influx2_check import EXPERIMENTAL
+from .services.inside import path_on_host
 from .services.quiesce import Quiesce
 from .services.sql import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, SqlServer
 from .services.sqlite import CopySqlite
@@ -255,7 +256,7 @@ def judge_clocks(told: Outcome, before_s: float, after_s: float) -> Finding:
 
 
 def judge_influx(found: Found | None, name: str, *, has_data: bool) -> Finding | None:
-    """Judge InfluxDB's container before its version is asked; None where it runs and maps."""
+    """Judge InfluxDB's container before its version is asked; None where it runs."""
     topic = "influxdb"
     if found is None:
         if has_data:
@@ -265,16 +266,11 @@ def judge_influx(found: Found | None, name: str, *, has_data: bool) -> Finding |
     if not found.container.running:
         said = f"container {name} is stopped, so its databases would be in no part"
         return warning(topic, said, f"docker start {name}, unless a restore is at work")
-    if not any(each.inside == BACKUP_INSIDE for each in found.mounts):
-        line = f"- ./backups/influxdb/db:{BACKUP_INSIDE}"
-        fix = f"add `{line}` to its volumes in docker-compose.yml, then docker compose up -d"
-        said = f"container {name} does not map {BACKUP_INSIDE}, so no dump can get out"
-        return failed(topic, said, fix)
     return None
 
 
 def judge_influx_version(found: Found, version: str) -> Finding:
-    """Judge the version of a container that runs and maps its backup folder."""
+    """Judge the version of a container that runs."""
     if not version.startswith("1."):
         said = f"{version} runs in {found.container.name}, and we know how to save 1.x"
         fix = (
@@ -282,8 +278,9 @@ def judge_influx_version(found: Found, version: str) -> Finding:
             "name another one: [influxdb] container = …"
         )
         return failed("influxdb", said, fix)
-    folder = next(each.on_host for each in found.mounts if each.inside == BACKUP_INSIDE)
-    return good("influxdb", f"{version}, its backup folder is {folder}")
+    folder = path_on_host(found.mounts, BACKUP_INSIDE)
+    where = f"its backup folder is {folder}" if folder else "its dumps are read out by Docker"
+    return good("influxdb", f"{version}, {where}")
 
 
 def judge_influx2(found: Found, version: str) -> Finding:

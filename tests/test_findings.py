@@ -229,10 +229,9 @@ MAPPED = Mount("/elsewhere", BACKUP_INSIDE)
         (None, False, GOOD, ""),
         (None, True, WARNING, "docker compose up"),
         (container(MAPPED, running=False), True, WARNING, "docker start influxdb"),
-        (container(), True, FAILED, f"- ./backups/influxdb/db:{BACKUP_INSIDE}"),
     ],
 )
-def test_influxdb_must_run_and_map_its_backup_folder(found, has_data, expected, fix):
+def test_influxdb_must_run(found, has_data, expected, fix):
     """What keeps a dump from being made is told with the line or command that mends it."""
     judged = findings.judge_influx(found, "influxdb", has_data=has_data)
     assert verdict(judged) is expected
@@ -240,8 +239,13 @@ def test_influxdb_must_run_and_map_its_backup_folder(found, has_data, expected, 
 
 
 def test_a_running_influxdb_is_judged_by_its_version():
-    """1.x is ours wherever its backup folder is mapped to; 2 and 3 are not."""
+    """1.x is ours wherever its dumps come to lie; 2 and 3 are not."""
     assert findings.judge_influx(container(MAPPED), "influxdb", has_data=True) is None
+    assert findings.judge_influx(container(), "influxdb", has_data=True) is None
+    among = findings.judge_influx_version(container(Mount("/x", "/var/lib/influxdb")), "1.8.10")
+    assert among.found == "1.8.10, its backup folder is /x/backup"
+    inside = findings.judge_influx_version(container(), "1.8.10")
+    assert (verdict(inside), inside.found) == (GOOD, "1.8.10, its dumps are read out by Docker")
     good = findings.judge_influx_version(container(MAPPED), "1.8.10")
     assert (verdict(good), good.found) == (GOOD, "1.8.10, its backup folder is /elsewhere")
     assert verdict(findings.judge_influx_version(container(MAPPED), "2.7.1")) is FAILED

@@ -51,6 +51,7 @@ FULL = Manifest(
             version="1.8.10",
             databases=["home", 'odd "name", Küche'],
             shards=[SHARD],
+            continuous_queries=2,
         ),
         part("influxdb2", container="influxdb2", version="2.7.10", data="volumes/influxdb2/data"),
         part(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from ..rules import BACKUPS
 from ..services.at_rest import AtRest, merged
 from ..services.compose import (
     Found,
@@ -173,6 +174,15 @@ def live_files(server: SqlServer, folder: str, part: str) -> Iterator[Exclusion]
     data = f"live files of {server.title}; its data are in the {part} part"
     for place, reason in ((server.data, data), (server.logs, f"live logs of {server.title}")):
         if is_below_stack(path := os.path.relpath(place or "/", folder)):
+            yield Exclusion(f"{path}/*", reason)
+
+
+def live_of_influx(folders: Iterable[str], folder: str) -> Iterator[Exclusion]:
+    """Return what the general part leaves out of an InfluxDB that is dumped, wherever it lies."""
+    reason = "InfluxDB's live files; its data are in the influx part"
+    for path in (os.path.relpath(each, folder) for each in folders):
+        told = any(each.leaves_out(path) for each in ALWAYS_EXCLUDED)
+        if path != "." and path.split("/")[0] not in ("..", BACKUPS) and not told:
             yield Exclusion(f"{path}/*", reason)
 
 

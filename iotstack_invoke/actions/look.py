@@ -31,7 +31,7 @@ from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact, Host
 from ..targets import ANY_EXIT, host_name, is_folder, root_words
 from ..values import dataclass
-from .coverage import Services, live_files, look_at_services
+from .coverage import Services, live_files, live_of_influx, look_at_services
 
 if TYPE_CHECKING:  # brought in where there is such a container
     from ..services.influx import InfluxFacts
@@ -49,7 +49,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     folder = settings.stack.folder
     names = look_at_folder(host, settings)
     as_root = _as_root(host, settings)
-    influx = _look_at_influx(host, settings, "volumes" in names)
+    influx = _look_at_influx(host, settings, as_root, "volumes" in names)
     services = look_at_services(host, influx.found, settings, folder)
     servers = services.servers
     influx2 = _look_at_influx2(host, services, folder)
@@ -57,7 +57,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     dumped += [
         live for each in services.recipes for live in live_files(each.server, folder, each.name)
     ]
-    exclusions = (*services.exclusions, *influx2.exclusions, *dumped)
+    exclusions = (*services.exclusions, *influx.exclusions, *influx2.exclusions, *dumped)
     live = {each: f"{folder}/{each.place}" for each in exclusions}
     there = host.look(live.values())
     engines = {each.engine for each in servers}
@@ -160,9 +160,12 @@ class _InfluxLook:
     error: str = ""
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    exclusions: tuple[Exclusion, ...] = ()
 
 
-def _look_at_influx(host: Host, settings: Settings, has_volumes: bool) -> _InfluxLook:
+def _look_at_influx(
+    host: Host, settings: Settings, as_root: tuple[str, ...], has_volumes: bool
+) -> _InfluxLook:
     name = settings.influx.container
     has_data = has_volumes and is_folder(host, f"{settings.stack.folder}/volumes/influxdb")
     try:
@@ -197,9 +200,11 @@ def _look_at_influx(host: Host, settings: Settings, has_volumes: bool) -> _Influ
     from ..services.influx import influx_facts
 
     try:
-        return _InfluxLook(found, facts=influx_facts(host, influx))
+        facts = influx_facts(host, influx, as_root)
     except StepFailed as error:
         return _InfluxLook(found, error=str(error))
+    live = tuple(live_of_influx(facts.live, settings.stack.folder))
+    return _InfluxLook(found, facts=facts, exclusions=live)
 
 
 def is_another(influx: Found, settings: Settings) -> bool:

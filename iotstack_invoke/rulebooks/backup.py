@@ -128,20 +128,31 @@ def influx_archive(job: Job) -> Iterator[Step]:
     if influx is None:
         yield Fail(facts.influx_error)
         return
-    from ..services.influx import DumpInflux, SweepInflux
+    from ..services.influx import (
+        BACKUP_INSIDE,
+        DumpInflux,
+        RemoveInside,
+        SweepInflux,
+        WriteQueries,
+        reading_words,
+    )
 
     dump = DumpInflux(
         host_role="pi",
         container=influx.container,
-        on_host=posixpath.join(influx.backup_on_host, job.runtag),
-        inside=f"/var/lib/influxdb/backup/{job.runtag}",
+        on_host=influx.backup_on_host and posixpath.join(influx.backup_on_host, job.runtag),
+        inside=posixpath.join(BACKUP_INSIDE, job.runtag),
         as_root=facts.as_root,
         limit_s=facts.limit_s,
     )
     yield dump
-    tar = tar_words(facts.as_root, dump.on_host)
-    yield SweepInflux(job.output, tar, influx.container, influx.version, facts.limit_s)
-    yield RemoveFolder("pi", dump.on_host, facts.as_root)
+    yield WriteQueries("pi", influx.container, dump.inside)
+    words = reading_words(dump, tar_words(facts.as_root, dump.on_host))
+    yield SweepInflux(job.output, words, influx.container, influx.version, facts.limit_s)
+    if dump.on_host:
+        yield RemoveFolder("pi", dump.on_host, facts.as_root)
+    else:
+        yield RemoveInside("pi", influx.container, dump.inside)
 
 
 @rule("pi:backups/{runtag}.influxdb2-backup.tar", retries=2)

@@ -7,9 +7,12 @@ dump has a new folder of its own: two in one folder merge by shard number, silen
 
 from __future__ import annotations
 
+import json
+import posixpath
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from ..errors import StepFailed
@@ -18,11 +21,17 @@ from ..steps import Command, File, Host, Scene
 from ..values import dataclass
 from .archive import HashedFile, Said, judge_tar
 from .compose import Found
-from .influx_check import DumpCheck, DumpReport
+from .influx_check import QUERIES_FILE, DumpCheck, DumpReport
 from .influx_log import Level, judge_backup, read_backup_line
+from .influx_meta import read_meta
+from .inside import mount_around, path_on_host
 from .stack import guarded
 
 BACKUP_INSIDE = "/var/lib/influxdb/backup"
+FOLDERS_INSIDE = ("/var/lib/influxdb/meta", "/var/lib/influxdb/data", "/var/lib/influxdb/wal")
+ANY_EXIT = frozenset(range(256))
+WORDS_BYTES = 50_000
+"""How much of a text goes into one command: over SSH that is one word of 128 KiB at most."""
 READY_LIMIT_S = 120.0
 """An influxd with a full write-ahead log on an SD card needs minutes to open its store."""
 PING_OK = 204
@@ -41,33 +50,84 @@ class InfluxFacts:
     container: str
     version: str
     backup_on_host: str
+    """Where its dumps come to lie; '' where nothing of the host can be seen by both."""
+    live: tuple[str, ...] = ()
+    """Where it keeps its data, and its dumps, on the host: in no archive."""
 
 
-def influx_facts(host: Host, found: Found) -> InfluxFacts:
+def influx_facts(
+    host: Host,
+    found: Found,
+    as_root: tuple[str, ...] = (),
+    docker: tuple[str, ...] = ("docker",),
+) -> InfluxFacts:
     """Return what a dump of a running container needs to know.
 
-    Raises StepFailed where its backup folder is not mapped or its version is none of ours.
+    Raises StepFailed where its version is none of ours.
     """
     name = found.container.name
-    mounts = [each for each in found.mounts if each.inside == BACKUP_INSIDE]
-    version = influx_version(host, name)
+    version = influx_version(host, name, docker)
     if not version.startswith("1."):
         raise StepFailed(
             f"Container {name} runs InfluxDB {version}; this part is for InfluxDB 1.x. Its data "
             "are in no archive. If that is meant, say so in hosts.toml: [[services]], name = "
             f'"{name}", kind = "dump", dump = "influxdb2".'
         )
-    if not mounts:
-        raise StepFailed(
-            f"Container {name} does not map {BACKUP_INSIDE}, so a dump cannot get out. Add to "
-            f"its volumes in docker-compose.yml:\n      - ./backups/influxdb/db:{BACKUP_INSIDE}\n"
-            "and run `docker compose up -d` (or `docker-compose up -d`)."
-        )
+    inside = (*influx_folders(host, name, docker), BACKUP_INSIDE)
+    on_host = [path_on_host(found.mounts, each) for each in inside]
     return InfluxFacts(
         container=name,
         version=version,
-        backup_on_host=mounts[0].on_host,
+        backup_on_host=_seen(host, found, as_root),
+        live=tuple(dict.fromkeys(filter(None, on_host))),
     )
+
+
+def _seen(host: Host, found: Found, as_root: tuple[str, ...]) -> str:
+    """Return the folder of dumps on the host, '' where it is not to be reached from here.
+
+    A mount of its own for dumps is what IOTstack's template has; without one they lie among the
+    data, or in a volume, or in the container alone.
+    """
+    mount = mount_around(found.mounts, BACKUP_INSIDE)
+    if mount is None or not mount.on_host:
+        return ""
+    told = host.run(Command((*as_root, "test", "-d", mount.on_host), ANY_EXIT))
+    return "" if told.exit_code else path_on_host(found.mounts, BACKUP_INSIDE)
+
+
+def influx_folders(
+    host: Host, container: str, docker: tuple[str, ...] = ("docker",)
+) -> tuple[str, ...]:
+    """Return where a running server keeps its catalogue, data and write-ahead log, inside.
+
+    As its own `influxd config` tells, which reads its file and environment; where that tells
+    nothing the defaults.
+    """
+    asked = Command((*docker, "inspect", "--format", "{{json .Args}}", container), ANY_EXIT)
+    words = _words_of_config(host.run(asked).out)
+    command = (*docker, "exec", container, "influxd", "config", *words)
+    told = host.run(Command(command, ANY_EXIT, limit_s=30))
+    try:
+        found = tomllib.loads(told.out)
+        paths = (found["meta"]["dir"], found["data"]["dir"], found["data"]["wal-dir"])
+    except (tomllib.TOMLDecodeError, KeyError, TypeError):
+        return FOLDERS_INSIDE
+    return tuple(str(each) or default for each, default in zip(paths, FOLDERS_INSIDE, strict=True))
+
+
+def _words_of_config(args: str) -> tuple[str, ...]:
+    """Return the words of a server's command line that name its file of settings."""
+    try:
+        words = [str(each) for each in json.loads(args or "[]") or ()]
+    except ValueError:
+        return ()
+    for number, word in enumerate(words):
+        name, equals, value = word.lstrip("-").partition("=")
+        if name == "config" and word.startswith("-"):
+            value = value if equals else next(iter(words[number + 1 :]), "")
+            return ("-config", value) if value else ()
+    return ()
 
 
 def influx_version(
@@ -181,7 +241,11 @@ class DumpInflux:
 
     def undo(self, host: Host) -> None:
         """Stop the dump, if its client died before it, and remove its folder."""
-        end_dump(host, self.container, self._inner, self.on_host, self.docker, self.as_root)
+        if self.on_host:
+            end_dump(host, self.container, self._inner, self.on_host, self.docker, self.as_root)
+            return
+        end_processes(host, self.container, self._inner, self.docker, self.as_root)
+        host.run(remove_inside(self.docker, self.container, self.inside))
 
 
 def end_dump(
@@ -193,6 +257,23 @@ def end_dump(
     as_root: tuple[str, ...],
 ) -> None:
     """End the processes of a container whose words are exactly these; remove their folder."""
+    end_processes(host, container, inner, docker, as_root)
+    host.run(Command((*as_root, "rm", "-rf", "--", folder), limit_s=600))
+
+
+def remove_inside(docker: tuple[str, ...], container: str, folder: str) -> Command:
+    """Return the command that removes a folder in a container, which may be stopped or gone."""
+    return Command((*docker, "exec", container, "rm", "-rf", "--", folder), ANY_EXIT, 600)
+
+
+def end_processes(
+    host: Host,
+    container: str,
+    inner: tuple[str, ...],
+    docker: tuple[str, ...],
+    as_root: tuple[str, ...],
+) -> None:
+    """End the processes of a container whose words are exactly these."""
     told = host.run(
         Command(
             (*docker, "top", container, "-eo", "pid,args"),
@@ -209,7 +290,90 @@ def end_dump(
         found = host.run(Command((*as_root, "cat", f"/proc/{pid}/cmdline"), accept=either))
         if found.out.rstrip("\0").split("\0") == [*inner]:
             host.run(Command((*as_root, "kill", "-KILL", pid), accept=either))
-    host.run(Command((*as_root, "rm", "-rf", "--", folder), limit_s=600))
+
+
+@dataclass(frozen=True, slots=True)
+class WriteQueries:
+    """Put the continuous queries of a dump beside its files, if it has any, one on each line.
+
+    `influxd restore` throws them away. IOTstackBackup's script, and a person, have
+    `influx -import` make them again from there.
+    """
+
+    host_role: str
+    container: str
+    inside: str
+    docker: tuple[str, ...] = ("docker",)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is written."""
+        return (f"write the continuous queries of the dump to '{self._path}' in {self.container}",)
+
+    @property
+    def _path(self) -> str:
+        return posixpath.join(self.inside, QUERIES_FILE)
+
+    def do(self, scene: Scene) -> None:
+        """Write them; of a catalogue that cannot be read the check of the dump tells."""
+        host = scene.host(self.host_role)
+        run = (*self.docker, "exec", self.container, "sh", "-c")
+        words = (*run, 'cat "$1"/*.meta', "sh", self.inside)
+        with host.pipe(Command(words, limit_s=600)) as pipe:
+            content = pipe.stdout.read()
+            pipe.finish()
+        try:
+            queries = read_meta(content).continuous_queries
+        except ValueError:
+            return
+        for lines in _in_pieces(line_of(query.text) for _, query in queries):
+            script = 'out=$1; shift; printf "%s\\n" "$@" >> "$out"'
+            host.run(Command((*run, script, "sh", self._path, *lines), limit_s=60))
+
+
+def line_of(query: str) -> str:
+    """Return a statement on one line: `influx -import` takes each line for one."""
+    return " ".join(query.splitlines())
+
+
+def _in_pieces(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield lines in lists that fit into one command each."""
+    piece: list[str] = []
+    for line in lines:
+        if piece and sum(map(len, piece)) + len(line) > WORDS_BYTES:
+            yield piece
+            piece = []
+        piece.append(line)
+    if piece:
+        yield piece
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveInside:
+    """Remove a folder in a container that nobody needs any more."""
+
+    host_role: str
+    container: str
+    inside: str
+    docker: tuple[str, ...] = ("docker",)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(remove_inside(self.docker, self.container, self.inside)),)
+
+    def do(self, scene: Scene) -> None:
+        """Remove it."""
+        command = remove_inside(self.docker, self.container, self.inside)
+        scene.host(self.host_role).run(command)
+
+
+def reading_words(dump: DumpInflux, tar: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the command that reads a dump as a tar: `tar` where it lies on the host.
+
+    Else Docker gives it out of the container.
+    """
+    if dump.on_host:
+        return (*tar, ".")
+    return (*dump.docker, "cp", f"{dump.container}:{dump.inside}/.", "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,21 +384,21 @@ class SweepInflux:
     """
 
     output: File
-    tar: tuple[str, ...]
+    words: tuple[str, ...]
+    """What gives the tar."""
     container: str
     version: str
     limit_s: float
 
     def commands(self) -> tuple[str, ...]:
         """Return the tar as a person would type it."""
-        return (f"{Command((*self.tar, '.'))} > '{self.output.partial}'", "check every shard")
+        return (f"{Command(self.words)} > '{self.output.partial}'", "check every shard")
 
     def do(self, scene: Scene) -> None:
         """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
         scene.say("checking every shard")
         check = DumpCheck()
-        command = Command((*self.tar, "."), limit_s=self.limit_s)
-        sweep(scene, self.output, command, check.add)
+        sweep(scene, self.output, Command(self.words, limit_s=self.limit_s), check.add)
         report = check.report()
         if report.problems:
             raise StepFailed(

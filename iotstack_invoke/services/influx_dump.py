@@ -18,8 +18,6 @@ from .influx_shard import check_tsm_blocks
 
 READ_FOLDER = ("tar", "--create", "--file=-")
 READ_LIMIT_S = 24 * 3600.0
-QUERIES_FILE = "continuous-queries.influxql"
-"""IOTstackBackup puts this beside the dump; the catalogue holds the same."""
 
 
 class Dump:
@@ -49,8 +47,7 @@ def check_dump(stream: Any) -> DumpReport:
     """Return the report on a dump in a tar that is read once."""
     check = DumpCheck()
     for name, content in members(stream):
-        if posixpath.basename(name) != QUERIES_FILE:
-            check.add(name, content)
+        check.add(name, content)
     return check.report()
 
 

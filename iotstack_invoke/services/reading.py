@@ -24,7 +24,6 @@ from ..steps import Place
 from ..values import dataclass
 from .influx2_check import Influx2Check, Influx2Report
 from .influx_check import DumpCheck, DumpReport
-from .influx_dump import QUERIES_FILE
 from .influx_shard import check_tsm_blocks
 from .recipe import DUMP, RECIPES
 from .sql import ENGINES, MARIADB
@@ -241,9 +240,8 @@ def read_dump(stream: Any) -> DumpReport:
     """
     check = DumpCheck()
     for member, content in _members(stream, packed=False):
-        name = member.name.rpartition("/")[2]
-        if content and name != QUERIES_FILE:
-            check.add(name, content)
+        if content:
+            check.add(member.name, content)
     return check.report()
 
 
@@ -256,7 +254,7 @@ def _read_dump(stream: Any, again: IO[bytes] | None) -> tuple[DumpReport, list[s
     blocks: dict[str, tuple[str, ...]] = {}
     for member, content in _members(stream, packed=False):
         name = member.name.rpartition("/")[2]
-        if content is None or name == QUERIES_FILE:
+        if content is None:
             continue
         if not name.endswith(".tar.gz"):
             check.add(name, content)

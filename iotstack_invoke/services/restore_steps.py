@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from ..manifest import Part
 from ..values import dataclass
 from .influx2 import steps_by_hand
+from .influx_check import QUERIES_FILE
 from .sql import ENGINES, SqlServer
 from .sql_config import CONFIG
 
@@ -125,14 +126,31 @@ def influx_step(part: Part) -> Step:
             "InfluxDB goes on for a moment after the last line: do not stop it within a minute. "
             f"All of these must be listed: {_named(part.facts.get('databases', ())) or 'none'}."
         ),
-        *block("sleep 10", f"{ask} 'SHOW DATABASES'", f"docker exec {name} rm -r {DUMP_INSIDE}"),
+        *block("sleep 10", f"{ask} 'SHOW DATABASES'"),
+        *_query_words(part, name, ask),
+        *block(f"docker exec {name} rm -r {DUMP_INSIDE}"),
         *paragraph(
-            "influxd loads no users, rights or continuous queries: make them anew. Where users "
-            "must log in (INFLUXDB_HTTP_AUTH_ENABLED) make the first one at once:"
+            "influxd loads no users or rights: make them anew. Where users must log in "
+            "(INFLUXDB_HTTP_AUTH_ENABLED) make the first one at once:"
         ),
         *block(f"# {ask} \\", "#   \"CREATE USER dba WITH PASSWORD 'NEW' WITH ALL PRIVILEGES\""),
     ]
     return Step(f"Load InfluxDB ({part.facts.get('version', '1.x')})", tuple(lines))
+
+
+def _query_words(part: Part, name: str, ask: str) -> Iterator[str]:
+    """Yield how the continuous queries are made again, where there are any."""
+    count = part.facts.get("continuous_queries")
+    if count:
+        yield from paragraph(
+            f"influxd loads no continuous queries. The {count} of the backup lie beside the dump, "
+            "one on each line:"
+        )
+        yield from block(
+            f"docker exec {name} influx -import \\",
+            f"  -path {DUMP_INSIDE}/{QUERIES_FILE}",
+            f"{ask} 'SHOW CONTINUOUS QUERIES'",
+        )
 
 
 def _influx_words(part: Part, ask: str, load: str) -> Iterator[str]:

@@ -233,7 +233,7 @@ def _assert_whole(content, kind, path):
         names = _read_tar(gzip.decompress(content))
         assert {"./docker-compose.yml", "./services", "./volumes"} <= set(names), path
     elif kind in SQL_ENDINGS:
-        _assert_dumps_whole(_read_tar(gzip.decompress(content) if kind == "mariadb" else content))
+        _assert_dumps_whole(_read_tar(gzip.decompress(content)))
     else:
         shards = _read_tar(content)
         listed = next(json.loads(c) for n, c in shards.items() if n.endswith(".manifest"))

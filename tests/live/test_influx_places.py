@@ -1,0 +1,99 @@
+"""InfluxDB where people have it: without a folder for its dumps, elsewhere, of another name."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+from owner import Owner
+from restorer import points
+from stand import compose, compose_up, query, wait_ping, write_points
+from stand_machine import USER
+
+QUERY = (
+    'CREATE CONTINUOUS QUERY "means" ON "home" BEGIN SELECT mean("value") INTO "mean" '
+    'FROM "cpu" GROUP BY time(1h) END'
+)
+BACKUP_LINE = "      - ./backups/influxdb/db:/var/lib/influxdb/backup\n"
+DATA_LINE = "      - ./volumes/influxdb/data:/var/lib/influxdb\n"
+
+
+@pytest.fixture
+def owner(stand, pi, nas):
+    made = Owner(pi, nas, user=USER)
+    yield made
+    made.away()
+
+
+def change(owner, *changes):
+    """Let docker-compose.yml say something else, and make InfluxDB anew by it."""
+    path = owner.top / "docker-compose.yml"
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    compose(owner.pi, "down", user=USER)
+    path.write_text(text)
+    for each in (owner.top / "volumes/influxdb/data").iterdir():
+        shutil.rmtree(each)
+    compose_up(owner.pi, user=USER)
+    wait_ping(owner.pi)
+    write_points(owner.pi, "home", *[f"cpu value={i} {i}000000000" for i in range(500)])
+    query(owner.pi, QUERY)
+
+
+def members(path):
+    return subprocess.run(
+        ["tar", "-tf", path], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+
+
+PLACES = {
+    "among its data": [(BACKUP_LINE, "")],
+    "in a volume": [(BACKUP_LINE, ""), (DATA_LINE, "      - /var/lib/influxdb\n")],
+    "in the container alone": [(BACKUP_LINE, ""), (DATA_LINE, "      - /elsewhere\n")],
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("place", PLACES)
+def test_without_a_folder_for_dumps(owner, pi, place):
+    """InfluxDB is dumped wherever its dumps come to lie, and nothing of them stays."""
+    change(owner, *PLACES[place])
+    held = points(pi)
+    owner.backup("--runtag", "t1")
+    names = members(owner.here("t1", "influx"))
+    assert any(name.endswith(".manifest") for name in names)
+    assert "./continuous-queries.influxql" in names
+    facts = owner.manifest("t1")["parts"]["influx"]["facts"]
+    assert (facts["databases"], facts["continuous_queries"]) == (["home"], 1)
+    left = pi.run(["docker", "exec", "influxdb", "ls", "/var/lib/influxdb/backup"]).stdout
+    assert left == ""
+    general = members(owner.here("t1", "general"))
+    assert not [name for name in general if name.endswith((".tsm", ".wal", "meta.db"))]
+    if place == "in the container alone":
+        return
+    write_points(pi, "home", "later value=1 1000000000")
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    assert points(pi) == held
+    assert "means" in str(query(pi, "SHOW CONTINUOUS QUERIES"))
+
+
+@pytest.mark.long
+def test_what_iotstackbackup_does_with_the_part(owner, pi):
+    """Its commands, on ours: portable restore, then `influx -import` of the queries beside it."""
+    change(owner)
+    held = points(pi)
+    owner.backup("--runtag", "t1")
+    owner.empty_influx()
+    owner.restore_influx(owner.here("t1", "influx"), {("home", "autogen", "cpu"): 500})
+    folder = owner.backups / "influxdb/db"
+    archive = owner.here("t1", "influx")
+    words = ["tar", "-xf", archive, "-C", folder, "./continuous-queries.influxql"]
+    subprocess.run(words, check=True)
+    path = "/var/lib/influxdb/backup/continuous-queries.influxql"
+    pi.run(["docker", "exec", "influxdb", "influx", "-import", "-path", path])
+    assert points(pi) == held
+    assert json.dumps(query(pi, "SHOW CONTINUOUS QUERIES")).count("CREATE CONTINUOUS") == 1
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    assert json.dumps(query(pi, "SHOW CONTINUOUS QUERIES")).count("CREATE CONTINUOUS") == 1
