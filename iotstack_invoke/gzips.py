@@ -35,6 +35,9 @@ except ImportError:  # no wheel for this machine
 
 THREADS = 2
 _CHUNK: Final = 256 * 1024
+PADDED: Final = "--padded"
+_PADDING: Final = 511
+"""One byte less than a block of a tar."""
 
 
 def open_writer(target: IO[bytes]) -> IO[bytes]:
@@ -69,6 +72,19 @@ def reading_words(archive: str, *, here: bool) -> tuple[str, ...]:
         return ("--gzip",)
     program = shlex.join((sys.executable, "-I", os.path.abspath(__file__)))
     return (f"--use-compress-program={program}",)
+
+
+def padded_words(*, here: bool) -> tuple[str, ...]:
+    """Return the options by which tar sees all bytes of a packed archive, to the last.
+
+    It passes over what is no whole block at the end. 511 bytes behind make a block of whatever
+    is there, and none where nothing is.
+    """
+    words = reading_words(".gz", here=here)
+    if words == ("--gzip",):
+        unzip = f"gzip -d && printf %0{_PADDING}d 0"
+        return (f"--use-compress-program=sh -c {shlex.quote(unzip)}",)
+    return tuple(f"{each} {PADDED}" for each in words)
 
 
 class Damaged(Exception):
@@ -154,11 +170,12 @@ class _Counted(io.RawIOBase):
 
 
 def main() -> None:
-    """Decompress standard input to standard output."""
+    """Decompress standard input to standard output; PADDED: with more behind."""
     unreadable: tuple[type[Exception], ...] = (EOFError, OSError, *_DEFLATE_ERRORS)
     try:
         with open(0, "rb") as source, open(1, "wb") as target:
             shutil.copyfileobj(open_reader(source), target, _CHUNK)
+            target.write(b"0" * (_PADDING if PADDED in sys.argv else 0))
     except unreadable as error:
         sys.exit(f"{PROGRAM}: {error}")
 

@@ -6,6 +6,7 @@ One that changes state also knows its undo. The dry run prints steps, the engine
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import stat
@@ -112,6 +113,23 @@ class Command:
         return self.called or str(self)
 
 
+_ASIDE = re.compile(
+    r"sudo: (?!.*password)|.*\bsetlocale\b|tar: Exiting with failure|tar: Error is not recoverable"
+    r"|tar: Removing leading|tar: Ignoring unknown extended header"
+)
+"""What programs say besides, of which no command fails. sudo speaks the language of its user."""
+
+
+def is_telling(line: str) -> bool:
+    """Tell whether a line may say why a command failed."""
+    return bool(line.strip()) and not _ASIDE.match(line.strip())
+
+
+def telling_first(lines: Iterable[str]) -> list[str]:
+    """Return the lines of a command that failed, those first that may say why."""
+    return sorted(lines, key=lambda line: not is_telling(line))
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a command ended, and what it said."""
@@ -136,7 +154,10 @@ class Outcome:
     def last_words(self) -> str:
         """The last line it said, on the error stream if there is one."""
         lines = (self.err.strip() or self.out.strip()).splitlines()
-        return lines[-1].strip() if lines else "it said nothing"
+        if not any(map(is_telling, lines)):
+            lines = [*lines, *self.out.strip().splitlines()[-1:]]
+        telling = [each for each in lines if is_telling(each)] or lines
+        return telling[-1].strip() if telling else "it said nothing"
 
 
 Heard = Callable[[str, str], None]

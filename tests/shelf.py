@@ -3,10 +3,10 @@
 import gzip
 import hashlib
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iotstack_invoke.manifest import Manifest, Part
+from iotstack_invoke.manifest import Manifest, Part, read_manifest
 from iotstack_invoke.rules import KINDS
 from iotstack_invoke.services.influx import facts_of
 from iotstack_invoke.services.reading import read_dump
@@ -72,3 +72,17 @@ class Shelf:
         manifest = Manifest(runtag, parts=tuple(parts), **times, **told)
         files["manifest"].write_text(manifest.to_json())
         return files
+
+    @staticmethod
+    def tell_anew(files):
+        """Write a manifest that says what the files of a set are now."""
+        told = read_manifest(files["manifest"].read_bytes())
+        parts = tuple(
+            replace(
+                part,
+                size_bytes=files[part.kind].stat().st_size,
+                sha256=hashlib.sha256(files[part.kind].read_bytes()).hexdigest(),
+            )
+            for part in told.parts
+        )
+        files["manifest"].write_text(replace(told, parts=parts).to_json())

@@ -388,6 +388,7 @@ def test_garbage(tmp_path, content, ending):
         assert "damaged" in str(error)  # noqa: PT017 - it may also hold nothing
     else:
         assert (found.count, found.items) == (0, set())
+        assert found.refusals == ["it holds nothing"]
 
 
 def test_flipped_bits(tmp_path, program):
@@ -421,6 +422,121 @@ def test_bad_header(tmp_path):
     path.write_bytes(content)
     with pytest.raises(StepFailed, match="damaged"):
         contents(str(path))
+
+
+PLAIN = {
+    "whole": (lambda data, end: data, ""),
+    "ten KiB": (lambda data, end: end + bytes(10240), ""),
+    "two blocks": (lambda data, end: end + bytes(1024), ""),
+    "no end": (lambda data, end: end, "its end is not two blocks of zeros"),
+    "one block": (lambda data, end: end + bytes(512), "its end is not two blocks of zeros"),
+    "half an end": (lambda data, end: end + bytes(700), "damaged"),
+    "cut in a file": (lambda data, end: end[:-512], "damaged"),
+    "few bytes behind": (lambda data, end: data + b"junk", "something after the end"),
+    "a byte behind": (lambda data, end: data + b"j", "something after the end"),
+    "blocks behind": (lambda data, end: data + b"j" * 1024, "damaged"),
+    "an archive behind": (lambda data, end: data + data, "something after the end"),
+    "behind one block": (lambda data, end: end + bytes(512) + data, "something after the end"),
+    "a disk behind": (lambda data, end: data + bytes(60 << 20), "something after the end"),
+}
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz", "packed.tar"])
+@pytest.mark.parametrize(("change", "why"), PLAIN.values(), ids=PLAIN)
+@pytest.mark.usefixtures("program")
+def test_an_end_is_an_end(tmp_path, change, why, ending):
+    """Two blocks of zeros end an archive, more may follow; with none or with more it is refused."""
+    first = make(tmp_path / "first.tar", *STACK, ("volumes/x", "file", b"a" * 9000))
+    data = Path(first).read_bytes()
+    end = data.rstrip(b"\0")
+    data = change(data, end + bytes(-len(end) % 512))
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(data if ending == "tar" else gzip.compress(data, 1))
+    if why:
+        with pytest.raises(StepFailed, match=f"damaged.*{why}" if why != "damaged" else why):
+            contents(str(path))
+    else:
+        assert contents(str(path)).refusals == []
+
+
+def test_gzips_one_after_the_other_are_one(tmp_path, program):
+    """`cat` of two .gz is a .gz; where one ends says nothing of the tar inside."""
+    data = Path(make(tmp_path / "first.tar", *STACK)).read_bytes()
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(data[:700]) + gzip.compress(data[700:]))
+    assert contents(str(path)).refusals == [], program
+
+
+def test_tar_that_was_killed(tmp_path):
+    """The gzip beside a tar that is killed ends well, and its archive is refused all the same."""
+    (tmp_path / "volumes").mkdir()
+    (tmp_path / "volumes/x").write_bytes(os.urandom(3000))
+    whole = subprocess.run(
+        ["tar", "-c", "-C", tmp_path, "./volumes"], check=True, capture_output=True
+    ).stdout
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(whole[: 512 * 8]))
+    with pytest.raises(StepFailed, match="so it was cut"):
+        contents(str(path))
+
+
+WORDS = [
+    "sudo: unable to resolve host pi: Name or service not known",
+    "sudo: Hostname pi kann nicht aufgelöst werden: Temporärer Fehler",
+    "bash: warning: setlocale: LC_ALL: cannot change locale (de_DE.UTF-8)",
+    "tar: Ignoring unknown extended header keyword 'LIBARCHIVE.creationtime'",
+    "Welcome to this Raspberry Pi",
+]
+
+
+@pytest.fixture
+def talking(tmp_path):
+    """As root_words would: a program that says one thing on its error stream, and runs the rest."""
+    program = tmp_path / "sudo"
+    program.write_text('#!/bin/sh\necho "$SAYS" >&2\nexec "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_words_are_no_damage(tmp_path, monkeypatch, talking, words):
+    """What is said beside a listing that ends with 0 damages nothing."""
+    monkeypatch.setenv("SAYS", words)
+    path = honest(tmp_path / "a.tar.gz")
+    assert list_archive(LocalHost("/"), path, (talking,)).refusals == []
+
+
+@pytest.mark.parametrize("words", WORDS[:4])
+def test_what_failed_is_told_before_what_was_said_besides(tmp_path, monkeypatch, talking, words):
+    """Of a damaged archive tar's own words are told first."""
+    monkeypatch.setenv("SAYS", words)
+    path = honest(tmp_path / "a.tar.gz")
+    os.truncate(path, 3000)
+    with pytest.raises(StepFailed) as caught:
+        list_archive(LocalHost("/"), path, (talking,))
+    told = str(caught.value)
+    assert "exit 2): " in told
+    assert words not in told.partition("exit 2): ")[2][: len(words)]
+
+
+def test_an_unknown_pax_keyword_is_no_damage(tmp_path):
+    """A keyword of another archiver, of which tar warns, is passed over."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("volumes/x")
+        info.pax_headers = {"LIBARCHIVE.creationtime": "1.5", "X.y": "z"}
+        archive.addfile(info)
+    assert contents(str(path)).refusals == []
+
+
+@pytest.mark.parametrize("kind", ["influx", "mariadb", "postgres", "influxdb2"])
+def test_a_dump_holds_files_alone(tmp_path, kind):
+    """A link or a pipe among dumps would be followed, or waited for."""
+    path = make(tmp_path / "a", ("./", "folder"), ("./x.meta", "file"), ("./d/y", "file"))
+    assert list_archive(LocalHost("/"), path, (), kind).refusals == []
+    for odd in (("./x.meta", "symlink", "/etc/shadow"), ("./x.s1.tar.gz", "pipe"), ("/x", "file")):
+        path = make(tmp_path / "a", odd)
+        assert len(list_archive(LocalHost("/"), path, (), kind).refusals) == 1, odd
 
 
 @pytest.mark.parametrize("ending", ["tar", "tar.gz"])
@@ -462,7 +578,7 @@ def test_unquote_is_the_inverse(tmp_path, names):
     path = make(tmp_path / "names.tar", *[(b"volumes/x" + name, "file", b"") for name in names])
     told = subprocess.run([*LIST_WORDS, f"--file={path}"], check=True, capture_output=True).stdout
     lines = told.decode("ascii").splitlines()
-    quoted = [line[line.index('"') :] for line in lines]
+    quoted = [line[line.index('"') :] for line in lines if '"' in line]
     assert [os.fsencode(unquote(each)) for each in quoted] == [b"volumes/x" + n for n in names]
     assert contents(path).count == len(names)
 
@@ -470,12 +586,11 @@ def test_unquote_is_the_inverse(tmp_path, names):
 def test_a_part_of_a_service_has_its_own_folders_only(tmp_path):
     """What is at the top of the part is told; neither a stack's folders nor files are taken."""
     honest_part = (("./html/config", "folder"), ("./db_backup/backup.sql", "file"))
-    tops = frozenset({"html", "db_backup"})
     path = make(tmp_path / "a", *honest_part)
-    assert list_archive(LocalHost("/"), path, (), tops).refusals == []
+    assert list_archive(LocalHost("/"), path, (), "nextcloud").refusals == []
     for hostile in (("./volumes/x", "file"), ("./x.yml", "file"), ("./html", "symlink", "x")):
         path = make(tmp_path / "a", honest_part[1], hostile)
-        assert len(list_archive(LocalHost("/"), path, (), tops).refusals) == 1, hostile
+        assert len(list_archive(LocalHost("/"), path, (), "nextcloud").refusals) == 1, hostile
     assert contents(make(tmp_path / "a", *honest_part)).refusals
 
 

@@ -206,3 +206,78 @@ def test_of_a_recipe_one_member_is_a_dump(tmp_path, dump, whole):
     path.write_bytes(gzip.compress(tar(tmp_path / "x")))
     problems = read_whole(LocalHost("/"), str(path), "nextcloud").problems
     assert (problems == ()) == whole
+
+
+HARMFUL = {
+    "a device node": (
+        tarfile.CHRTYPE,
+        "volumes/x/n",
+        "a restore refuses 'volumes/x/n': it is a ch",
+    ),
+    "what belongs to no stack": (
+        tarfile.REGTYPE,
+        ".bashrc",
+        "refuses '.bashrc': it does not belong",
+    ),
+    "a compose file that is a link": (tarfile.SYMTYPE, ".env", "'.env': it does not belong"),
+    "a long path": (
+        tarfile.REGTYPE,
+        "volumes/" + "long/" * 995,
+        "longer than a file system takes",
+    ),
+    "a name twice": (tarfile.REGTYPE, "volumes/x/f", "the archive holds it twice"),
+    "upwards": (tarfile.REGTYPE, "volumes/../../x", "upwards"),
+    "an unknown kind": (b"Z", "volumes/z", "of a kind that no backup of ours holds"),
+}
+
+
+@pytest.mark.parametrize(("kind", "name", "why"), HARMFUL.values(), ids=HARMFUL)
+def test_what_a_restore_refuses_is_a_problem(tmp_path, kind, name, why):
+    """Every byte is right, and no restore would take it: that is told where it is read."""
+    path = tmp_path / "archive"
+    with tarfile.open(path, "w:gz") as archive:
+        for each, its_kind in (("volumes/x/f", tarfile.REGTYPE), (name, kind)):
+            info = tarfile.TarInfo(each)
+            info.type, info.linkname = its_kind, "../x"
+            archive.addfile(info)
+    (problem,) = read_whole(LocalHost("/"), str(path), "general").problems
+    assert why in problem
+
+
+def test_what_the_manifest_names_is_no_problem(tmp_path):
+    """What a general part holds besides is taken as in a restore: by what its manifest says."""
+    (tmp_path / "x/homeassistant").mkdir(parents=True)
+    (tmp_path / "x/homeassistant/configuration.yaml").write_text("")
+    path = tmp_path / "archive"
+    path.write_bytes(gzip.compress(tar(tmp_path / "x")))
+    place = LocalHost("/")
+    assert read_whole(place, str(path), "general", ["homeassistant"]).problems == ()
+    assert len(read_whole(place, str(path), "general").problems) == 2
+
+
+def test_an_archive_of_nothing_is_a_problem(tmp_path):
+    """An end alone is no stack."""
+    path = tmp_path / "archive"
+    path.write_bytes(gzip.compress(bytes(10240)))
+    assert read_whole(LocalHost("/"), str(path), "general").problems == ("it holds nothing.",)
+
+
+def test_wherever_a_dump_is_cut_that_is_told(dump, tmp_path):
+    """No cut ends in a traceback: inside the catalogue, a manifest, a shard or a header."""
+    data = tar(dump)
+    end = len(data.rstrip(b"\0"))
+    for size in (*range(0, end, 1009), end):
+        problems = read(data[:size], tmp_path, packed=False).problems
+        assert problems, size
+        assert not any("reading it ended" in each for each in problems), size
+
+
+def test_a_number_that_tarfile_believes_is_damage(tmp_path):
+    """A header of a sparse file may hold any text where its numbers must be."""
+    path = tmp_path / "archive"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("volumes/x")
+        info.pax_headers = {"GNU.sparse.map": "0,many", "GNU.sparse.size": "9"}
+        archive.addfile(info)
+    (problem,) = read_whole(LocalHost("/"), str(path), "general").problems
+    assert problem.startswith("its tar is damaged")

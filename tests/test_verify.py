@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -147,15 +148,40 @@ def test_what_was_wrong_when_it_was_hashed_is_found(shelf):
     files = shelf.put(TAG)
     inner = gzip.decompress(files["general"].read_bytes())
     files["general"].write_bytes(gzip.compress(inner[:-3000]))
-    content = json.loads(files["manifest"].read_text())
-    content["parts"]["general"] |= {
-        "sha256": hashlib.sha256(files["general"].read_bytes()).hexdigest(),
-        "size_bytes": files["general"].stat().st_size,
-    }
-    files["manifest"].write_text(json.dumps(content))
+    shelf.tell_anew(files)
     _, checks = run(shelf)
     (problem,) = checks[TAG, HERE].problems
     assert "general-backup.tar.gz: its tar is damaged" in problem
+
+
+def test_a_dump_that_is_cut_in_its_catalogue_is_told_and_the_next_set_read(shelf, capsys):
+    """One damaged set keeps no other from being read, whatever its readers stumble over."""
+    data = shelf.put(TAG)["influx"].read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        at = next(each for each in archive if each.name.endswith(".meta")).offset_data + 200
+    (shelf.backups / f"{TAG}.influx-backup.tar").write_bytes(data[:at])
+    shelf.put(OLDER, when="2026-11-22T10:00:00Z")
+    code, checks = run(shelf, all=True)
+    assert code == 1
+    assert (checks[TAG, HERE].good, checks[OLDER, HERE].good) == (False, True)
+    assert "its tar is damaged: unexpected end of data" in capsys.readouterr().err
+
+
+def test_what_a_restore_would_refuse_is_not_good(shelf, capsys):
+    """A member that a restore refuses makes a set not good, though every hash is right."""
+    os.mkfifo(shelf.stack / "volumes/nodered/fine")
+    os.symlink("/etc", shelf.stack / "services")
+    settings, files = shelf.settings(), shelf.put(TAG)
+    assert run(shelf)[0] == 0
+    packed = subprocess.run(
+        ["tar", "-cz", "-C", shelf.stack, "./services", "./volumes"],
+        check=True,
+        capture_output=True,
+    ).stdout
+    files["general"].write_bytes(packed)
+    shelf.tell_anew(files)
+    assert verify(settings, Wanted(), Report(), as_json=False) == 1
+    assert "a restore refuses './services': it is a symlink where" in capsys.readouterr().err
 
 
 def test_a_damaged_set_is_used_by_nobody_until_it_is_good_again(shelf):

@@ -180,7 +180,7 @@ def verify_copy(copy: Copy) -> Verified:
             except SealBroken as error:
                 problems.append(str(error))
         else:
-            reading = _read(copy, kind)
+            reading = _read(copy, kind, manifest.included if manifest else ())
             if kind in parts:
                 problems += _compare(name, parts[kind], reading.size_bytes, reading.sha256)
             problems += [f"{name}: {each}" for each in reading.problems]
@@ -229,14 +229,14 @@ def _why_missing(copy: Copy, kind: str) -> str:
     return f"{name} is a {other} and no archive." if other else f"{name} is missing."
 
 
-def _read(copy: Copy, kind: str) -> Reading:
+def _read(copy: Copy, kind: str, included: tuple[str, ...]) -> Reading:
     """Read one archive whole; a medium that cannot give its bytes is a problem of the archive.
 
     Of one that cannot be opened the hash tells whether it is still what was sealed.
     """
     path = copy.path(kind)
     try:
-        return read_whole(copy.place, path, kind)
+        return read_whole(copy.place, path, kind, included)
     except StepFailed as error:
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno == errno.EIO:

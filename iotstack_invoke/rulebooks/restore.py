@@ -20,7 +20,7 @@ from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
 from ..services.influx_server import ALONE, RunAlone, Server, WaitForInflux
 from ..services.members import ScanArchive
 from ..services.quiesce import Quiesce
-from ..services.recipe import DUMP_FOLDER, RECIPES, end_quiet, tops_of
+from ..services.recipe import DUMP_FOLDER, RECIPES, end_quiet
 from ..services.sql import ENGINES, MARIADB, SqlServer
 from ..services.sql_config import CompareConfig
 from ..services.sql_load import (
@@ -205,6 +205,7 @@ def staged_dump(job: Job) -> Iterator[Step]:
     """Unpack InfluxDB's dump into a new folder, and check every file and block of it."""
     facts: RestoreFacts = job.facts
     yield from _proven(job)
+    yield ScanArchive(job.input, facts.as_root, facts.free_bytes, "influx")
     yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
     dump = Dump("pi", job.output.partial, facts.as_root)
     yield CheckDump(dump, job.input.path, facts.databases)
@@ -222,6 +223,7 @@ def staged_sql(engine: str) -> Rule:
         """Unpack the dumps of a database server, and read each of them to its end."""
         facts: RestoreFacts = job.facts
         yield from _proven(job)
+        yield ScanArchive(job.input, facts.as_root, facts.free_bytes, engine)
         yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
         yield UnpackSql("pi", job.output.partial, engine, facts.as_root, facts.guard)
 
@@ -245,7 +247,7 @@ def staged_recipe(kind: str, *, apart: bool) -> Rule:
         """Look at every member of a service's part, unpack it, read its dump to its end."""
         facts: RestoreFacts = job.facts
         yield from _proven(job)
-        yield ScanArchive(job.input, facts.as_root, facts.free_bytes, tops_of(RECIPES[kind]))
+        yield ScanArchive(job.input, facts.as_root, facts.free_bytes, kind)
         folder = job.output.partial
         yield Unpack("pi", job.input.absolute, folder, facts.as_root, facts.guard)
         dumps = posixpath.join(folder, DUMP_FOLDER)

@@ -1,26 +1,30 @@
-"""What an archive holds, read from GNU tar's own listing, and what of it is refused. Pure.
+"""What an archive may hold, and what of it is refused: one judgement for all who ask.
 
-The listing is of the program that will unpack it: no second reading of the headers can differ
-from what is done. Its names are C strings: one line is one member, whatever the name holds.
+A restore and a rehearsal ask GNU tar, the program that will unpack it, and judge its own listing:
+no second reading of the headers can differ from what is done. Its names are C strings: one line
+is one member, whatever the name holds. A backup judges what it packs, and a verification what it
+reads, by the same function.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import field
 
 from ..errors import StepFailed
-from ..gzips import reading_words
+from ..gzips import padded_words
 from ..hosts import LocalHost
-from ..steps import Command, File, Host, Scene
+from ..steps import Command, File, Host, Scene, telling_first
 from ..values import dataclass
 from .compose import is_top_file
+from .recipe import RECIPES, tops_of
 
 LIST_WORDS = (
     *("env", "LC_ALL=C", "tar", "--list", "--verbose", "--numeric-owner", "--full-time"),
-    "--quoting-style=c",
+    # It goes on behind the end, and tells of each block of zeros: whether there is an end.
+    *("--quoting-style=c", "--block-number", "--ignore-zeros"),
 )
 FOLDERS = ("services", "volumes")
 MOST_MEMBERS = 5_000_000
@@ -28,8 +32,16 @@ LONGEST_PATH_BYTES = 4000
 """Below PATH_MAX (4096), with room for the folder that it is unpacked into."""
 LONGEST_NAME_BYTES = 255
 MOST_TOLD = 5
+MOST_ZEROS = 100_000
+"""Blocks behind the end: tar writes up to 20, whoever copies to a tape some thousand."""
+BLOCK_BYTES = 512
+NO_END = "its end is not two blocks of zeros, so it was cut"
+SKIPPING = "Skipping to next header"
+NOTHING = "it holds nothing"
+BEHIND_END = "there is something after the end of the tar"
 
 _LINE = re.compile(
+    r"(?:block \d+: )*"  # one more for each thing that tar says meanwhile
     r"(?P<kind>.)\S+ \S+ +(?P<size>\d+|\d+,\d+) \S+ \S+ "
     r'(?P<name>"(?:[^"\\]|\\.)*")(?: -> "(?:[^"\\]|\\.)*"| link to (?P<link>"(?:[^"\\]|\\.)*"))?'
 )
@@ -44,6 +56,26 @@ _KINDS = {
     "C": "file",  # contiguous, which every system takes as a file
 }
 _REFUSED_KINDS = {"b": "a block device", "c": "a character device", "V": "a volume header"}
+_IN_A_DUMP = frozenset({"file", "folder", "hard link"})
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an archive of one kind may have at its top."""
+
+    tops: frozenset[str] = frozenset()
+    """Folders; without any, it is a dump: files and folders of any name."""
+    top_files: bool = False
+    """Compose files and those of their environment as well."""
+    included: frozenset[str] = frozenset()
+    """What else a general part holds, as its manifest says; relative paths."""
+
+
+def shape_of(kind: str, included: Collection[str] = ()) -> Shape:
+    """Return what an archive of one kind of part may have at its top."""
+    if kind == "general":
+        return Shape(frozenset(FOLDERS), True, frozenset(included))
+    return Shape(tops_of(RECIPES[kind])) if kind in RECIPES else Shape()
 
 
 @dataclass(slots=True)
@@ -61,66 +93,74 @@ class Contents:
     """Why the archive is not unpacked, each naming a member; the first few of them."""
 
 
-def read_contents(lines: Iterable[str]) -> Contents:
-    """Return what a listing holds; a member that must not be unpacked is in `refusals`."""
-    scan = _Scan()
-    for line in lines:
-        if len(scan.contents.refusals) >= MOST_TOLD:
-            break
-        scan.take(line)
-    return scan.contents
+class Judge:
+    """Goes through the members of an archive in the order in which tar would unpack them."""
 
-
-class _Scan:
-    """Goes through the members in the order in which tar would unpack them."""
-
-    def __init__(self, tops: Collection[str] = (), included: Collection[str] = ()) -> None:
-        self.tops = tops or FOLDERS
-        self.takes_files = not tops
-        self.included = frozenset(included)
-        self.around = {above for path in included for above in _above(path)}
-        """The folders that hold what is included."""
+    def __init__(self, shape: Shape, most_told: int = MOST_TOLD) -> None:
+        self.shape = shape
+        self.most_told = most_told
         self.contents = Contents()
+        self.around = {above for path in shape.included for above in _above(path)}
+        """The folders that hold what is included."""
         self._kinds: dict[str, str] = {}
         self._folders_implied: set[str] = set()
 
     def take(self, line: str) -> None:
+        """Judge a line of tar's listing."""
         found = _LINE.fullmatch(line)
         if not found:
             self._refuse(line, "this line of tar's listing cannot be read")
             return
-        name = unquote(found["name"])
-        why = self._why_not(found, name)
+        size = int(found["size"]) if found["size"].isdigit() else 0
+        link = unquote(found["link"]) if found["link"] else ""
+        self.judge(found["kind"], unquote(found["name"]), size, link)
+
+    def judge(self, letter: str, name: str, size_bytes: int, link: str = "") -> str:
+        """Return why a member must not be unpacked, '' where it may.
+
+        `letter`: its kind as `ls -l` writes it, `h` for a hard link to `link`.
+        """
+        why = self._why_not(letter, name, link)
         if why:
             self._refuse(name, why)
-            return
+            return why
         path = posixpath.normpath(name)
-        kind = _KINDS[found["kind"]]
-        self._kinds[path] = kind
+        self._kinds[path] = _KINDS[letter]
         self.contents.count += 1
-        self.contents.unpacked_bytes += int(found["size"])
+        self.contents.unpacked_bytes += size_bytes
         parts = path.split("/")
-        if parts[0] in self.tops:
+        if parts[0] in self.shape.tops:
             if len(parts) > 1:
                 self.contents.items.add("/".join(parts[:2]))
         elif inside := self._included_in(path):
             self.contents.included |= inside
         elif path != "." and path not in self.around:
             self.contents.top_files.add(path)
+        return ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no member came, or none but the folder itself."""
+        return not (self.contents.refusals or self._kinds.keys() - {"."})
 
     def _included_in(self, path: str) -> frozenset[str]:
         """Return which of the included paths a member is, or lies below."""
-        return self.included & {path, *_above(path)} if self.included else self.included
+        included = self.shape.included
+        return included & {path, *_above(path)} if included else included
 
-    def _why_not(self, found: re.Match[str], name: str) -> str:
-        kind = found["kind"]
-        if kind in _REFUSED_KINDS:
-            return f"it is {_REFUSED_KINDS[kind]}"
-        if kind not in _KINDS:
-            return f"it is of a kind that no backup of ours holds ({kind!r})"
+    def _why_not(self, letter: str, name: str, link: str) -> str:
+        if letter in _REFUSED_KINDS:
+            return f"it is {_REFUSED_KINDS[letter]}"
+        if letter not in _KINDS:
+            return f"it is of a kind that no backup of ours holds ({letter!r})"
         if self.contents.count >= MOST_MEMBERS:
             return f"the archive holds more than {MOST_MEMBERS:,} members"
-        return self._why_not_name(name) or self._why_not_place(found, name)
+        path, kind = posixpath.normpath(name), _KINDS[letter]
+        return (
+            self._why_not_name(name)
+            or self._why_not_top(path, kind)
+            or self._why_not_place(path, kind, link)
+        )
 
     @staticmethod
     def _why_not_name(name: str) -> str:
@@ -135,18 +175,23 @@ class _Scan:
             return "its name is longer than a file system takes"
         return ""
 
-    def _why_not_place(self, found: re.Match[str], name: str) -> str:
-        path, kind = posixpath.normpath(name), _KINDS[found["kind"]]
-        first, _, below = path.partition("/")
-        is_around = path == "." or (first in self.tops and not below) or path in self.around
-        if is_around and kind != "folder":
-            return f"it is a {kind} where a folder must be"
-        is_top = not is_around and first not in self.tops and not self._included_in(path)
-        if is_top and not self.takes_files:
-            return f"it does not belong to this part: {', '.join(sorted(self.tops))} do"
-        if is_top and (below or kind != "file" or not is_top_file(first)):
-            named = "".join(f", {each}" for each in sorted(self.included)[:MOST_TOLD])
+    def _why_not_top(self, path: str, kind: str) -> str:
+        tops, (first, _, below) = self.shape.tops, path.partition("/")
+        if not tops:
+            fits = kind in _IN_A_DUMP and (path != "." or kind == "folder")
+            return "" if fits else f"it is a {kind}, and a dump has none"
+        if path == "." or (first in tops and not below) or path in self.around:
+            return "" if kind == "folder" else f"it is a {kind} where a folder must be"
+        if first in tops or self._included_in(path):
+            return ""
+        if not self.shape.top_files:
+            return f"it does not belong to this part: {', '.join(sorted(tops))} do"
+        if below or kind != "file" or not is_top_file(first):
+            named = "".join(f", {each}" for each in sorted(self.shape.included)[:MOST_TOLD])
             return f"it does not belong to a stack: services/, volumes/, *.yml, *.env{named} do"
+        return ""
+
+    def _why_not_place(self, path: str, kind: str, link: str) -> str:
         if path in self._kinds:
             return "the archive holds it twice"
         if kind != "folder" and path in self._folders_implied:
@@ -156,13 +201,14 @@ class _Scan:
                 return f"it lies below {above!r}, which is a {self._kinds[above]}"
             self._folders_implied.add(above)
         if kind == "hard link":
-            target = posixpath.normpath(unquote(found["link"] or '""'))
+            target = posixpath.normpath(link)
             if self._kinds.get(target) not in ("file", "hard link"):
                 return f"it is a hard link to {target!r}, which is no file before it"
         return ""
 
     def _refuse(self, name: str, why: str) -> None:
-        self.contents.refusals.append(f"{name!r}: {why}")
+        if len(self.contents.refusals) < self.most_told:
+            self.contents.refusals.append(f"{name!r}: {why}")
 
 
 def _above(path: str) -> Iterator[str]:
@@ -185,37 +231,68 @@ def list_archive(
     host: Host,
     archive: str,
     as_root: tuple[str, ...],
-    tops: Collection[str] = (),
+    kind: str = "general",
     included: Collection[str] = (),
 ) -> Contents:
     """Return what an archive on a host holds, read whole by the tar that will unpack it.
 
-    `tops`: the folders at its top, where it is no general part. `included`: what a general part
-    holds besides, as its manifest says; relative paths.
-    Raises StepFailed where tar cannot read it to its end.
+    `kind`: which part it is. `included`: what a general part holds besides, as its manifest says.
+    Raises StepFailed where tar cannot read it to its end, or where its end is none.
     """
-    unzip = reading_words(archive, here=isinstance(host, LocalHost))
-    command = Command((*as_root, *LIST_WORDS, *unzip, f"--file={archive}"), limit_s=24 * 3600)
-    scan, said = _Scan(tops, included), []
-
-    def hear(stream: str, line: str) -> None:
-        if stream == "err":
-            said.append(line)
-        elif len(scan.contents.refusals) < MOST_TOLD:
-            scan.take(line)
-
+    here = isinstance(host, LocalHost)
+    packed = _is_packed(host, archive)
+    unzip = padded_words(here=here) if packed else ()
+    words = (*as_root, *LIST_WORDS, *unzip, f"--file={archive}")
+    judge, said, zeros = Judge(shape_of(kind, included)), list[str](), 0
+    contents = judge.contents
+    behind = False
     try:
-        with host.pipe(command, hear) as pipe:
+        with host.pipe(
+            Command(words, limit_s=24 * 3600), lambda _stream, line: said.append(line)
+        ) as pipe:
             for raw in pipe.stdout:
-                hear("out", raw.decode("ascii", "replace").rstrip("\n"))
-            code = pipe.finish()
+                if raw.endswith(b" ** Block of NULs **\n"):
+                    zeros += 1
+                    if zeros > MOST_ZEROS:
+                        break
+                elif raw.endswith(b" ** End of File **\n"):
+                    continue
+                elif zeros:
+                    behind = True
+                elif len(contents.refusals) < MOST_TOLD:
+                    judge.take(raw.decode("ascii", "replace").rstrip("\n"))
+            code = 0 if zeros > MOST_ZEROS else pipe.finish()
     except StepFailed as error:
         raise StepFailed(f"{archive} cannot be read: {error}") from error
     # Of absolute names and `..` tar says something as well: what names the member comes first.
-    if (code or said) and not scan.contents.refusals:
-        words = " ".join(said[:3]) or "it said nothing"
-        raise StepFailed(f"{archive} is damaged (tar: exit {code}): {words}")
-    return scan.contents
+    if contents.refusals:
+        return contents
+    if zeros > MOST_ZEROS or behind or (zeros and any(SKIPPING in line for line in said)):
+        raise StepFailed(f"{archive} is damaged: {BEHIND_END}.")
+    # What it says with exit 0 is no damage: sudo that looks for its host, an unknown keyword.
+    if code:
+        words_said = " ".join(telling_first(said)[:3]) or "it said nothing"
+        why = f"(tar: exit {code}): {words_said}"
+        raise StepFailed(f"{archive} is damaged {why}")
+    if zeros < 2:  # noqa: PLR2004 - two blocks
+        raise StepFailed(f"{archive} is damaged: {NO_END}.")
+    fact = host.look([archive]).get(archive)
+    if not packed and fact and fact.size_bytes % BLOCK_BYTES:  # tar passes over that
+        raise StepFailed(f"{archive} is damaged: {BEHIND_END}.")
+    if judge.is_empty:
+        contents.refusals.append(NOTHING)
+    return contents
+
+
+def _is_packed(host: Host, archive: str) -> bool:
+    """Tell whether an archive is a gzip: IOTstackBackup calls some that are plain .tar."""
+    if archive.endswith(".gz"):
+        return True
+    try:
+        with host.read(archive) as stream:
+            return stream.read(2) == b"\x1f\x8b"
+    except StepFailed:  # not for us, but for root
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +302,8 @@ class ScanArchive:
     archive: File
     as_root: tuple[str, ...]
     free_bytes: int
-    tops: frozenset[str] = frozenset()
-    """The folders at its top, where it is no general part."""
+    kind: str = "general"
+    """Which part it is."""
     included: tuple[str, ...] = ()
     """What a general part holds besides services/, volumes/ and top files."""
 
@@ -238,9 +315,8 @@ class ScanArchive:
         """Raise StepFailed, naming the members, where one must not be unpacked."""
         scene.say("looking at every member")
         host = scene.host(self.archive.role)
-        contents = list_archive(
-            host, self.archive.absolute, self.as_root, self.tops, self.included
-        )
+        path = self.archive.absolute
+        contents = list_archive(host, path, self.as_root, self.kind, self.included)
         if contents.refusals:
             listed = "\n".join(f"  {each}" for each in contents.refusals)
             raise StepFailed(

@@ -12,11 +12,12 @@ import shutil
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import field
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
+from ..errors import IotstackError
 from ..gzips import Content, Damaged
 from ..hashes import HashedStream
 from ..hosts import CHUNK_BYTES
@@ -25,6 +26,7 @@ from ..values import dataclass
 from .influx2_check import Influx2Check, Influx2Report
 from .influx_check import DumpCheck, DumpReport
 from .influx_shard import check_tsm_blocks
+from .members import BEHIND_END, NO_END, NOTHING, Judge, shape_of
 from .recipe import DUMP, RECIPES
 from .sql import ENGINES, MARIADB
 from .sql_dump import SqlReport
@@ -40,6 +42,20 @@ _KINDS: Final = {
     tarfile.FIFOTYPE: ("pipe", stat.S_IFIFO),
     tarfile.CHRTYPE: ("character device", stat.S_IFCHR),
     tarfile.BLKTYPE: ("block device", stat.S_IFBLK),
+}
+_TAR_ERRORS: Final = (tarfile.TarError, ValueError, LookupError, ArithmeticError)
+"""What tarfile raises of headers that are damaged; of sparse files it believes every number."""
+_LETTERS: Final = {
+    tarfile.REGTYPE: "-",
+    tarfile.AREGTYPE: "-",
+    tarfile.GNUTYPE_SPARSE: "-",
+    tarfile.CONTTYPE: "C",
+    tarfile.LNKTYPE: "h",
+    tarfile.SYMTYPE: "l",
+    tarfile.CHRTYPE: "c",
+    tarfile.BLKTYPE: "b",
+    tarfile.DIRTYPE: "d",
+    tarfile.FIFOTYPE: "p",
 }
 
 
@@ -111,9 +127,12 @@ def _digest(content: IO[bytes]) -> bytes:
 
 
 def _members(
-    stream: Any, *, packed: bool | None = None
+    stream: Any, *, packed: bool | None = None, judge: Judge | None = None
 ) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    """Return each header with the content of a file; after the last, the end was looked at."""
+    """Return each header with the content of a file; after the last, the end was looked at.
+
+    `judge` looks at each, as before a restore.
+    """
     if packed is None:
         stream = _Begun(stream)
         packed = stream.is_gzip
@@ -124,15 +143,38 @@ def _members(
             mode="r|",
             bufsize=CHUNK_BYTES,
             tarinfo=_Member,
+            encoding="utf-8",
+            errors="surrogateescape",
         ) as archive:
             while (member := archive.next()) is not None:
-                yield member, archive.extractfile(member) if member.isreg() else None
+                if judge:
+                    judge.judge(_letter(member), member.name, member.size, member.linkname)
+                content = archive.extractfile(member) if member.isreg() else None
+                yield member, cast("IO[bytes]", _Inside(content)) if content else None
                 archive.members.clear()  # type: ignore[attr-defined]  # else it keeps 100 MB
             _look_at_end(cast("IO[bytes]", archive.fileobj))
-    except tarfile.TarError as error:
+    except _TAR_ERRORS as error:
         raise Damaged(f"its tar is damaged: {error}") from None
     if source:
         source.end()
+
+
+class _Inside:
+    """What a member holds; where the archive ends before it, that is damage to whoever reads."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return self._source.read(size)
+        except _TAR_ERRORS as error:
+            raise Damaged(f"its tar is damaged: {error}") from None
+
+
+def _letter(member: tarfile.TarInfo) -> str:
+    """Return the kind of a member as tar lists it; of one that tar does not know, what it says."""
+    return _LETTERS.get(member.type) or member.type.decode("latin-1")
 
 
 def _look_at_end(rest: IO[bytes]) -> None:
@@ -140,54 +182,62 @@ def _look_at_end(rest: IO[bytes]) -> None:
     zeros = 0
     while piece := rest.read(CHUNK_BYTES):
         if piece.count(0) != len(piece):
-            raise Damaged("there is something after the end of the tar")
+            raise Damaged(BEHIND_END)
         zeros += len(piece)
     if zeros < _BLOCK:
-        raise Damaged("its end is not two blocks of zeros")
+        raise Damaged(NO_END)
 
 
-def read_whole(place: Place, path: str, kind: str) -> Reading:
+def read_whole(place: Place, path: str, kind: str, included: Collection[str] = ()) -> Reading:
     """Return what an archive of one kind of part is, read to its last byte.
 
-    Of InfluxDB's dump each file is checked, and each block of its shards; of InfluxDB 2's each
-    file that its manifest names; of SQL each dump to its end marker. Raises StepFailed where it
-    could not be read: that says nothing of the archive.
+    Each member is judged as before a restore; `included` is what the manifest says of a general
+    part. Of InfluxDB's dump each file is checked, and each block of its shards; of InfluxDB 2's
+    each file that its manifest names; of SQL each dump to its end marker. Raises StepFailed where
+    it could not be read: that says nothing of the archive.
     """
     problems: list[str] = []
     dump = None
     reports: dict[str, SqlReport] = {}
+    judge = Judge(shape_of(kind, included))
     with place.read(path) as stream:
         hashed = HashedStream(stream)
         try:
             if kind == "influx":
                 with ExitStack() as opened:
                     again = _read_again(place, path, stream, opened)
-                    dump, problems = _read_dump(hashed, again)
+                    dump, problems = _read_dump(hashed, again, judge)
             elif kind == "influxdb2":
-                problems = list(read_influx2(hashed).problems)
+                problems = list(read_influx2(hashed, judge).problems)
             elif kind in ENGINES or kind in RECIPES:
-                reports = read_sql(hashed, kind)
+                reports = read_sql(hashed, kind, judge)
                 problems = [f"{n}: {each}." for n, r in reports.items() for each in r.problems]
                 problems += [] if reports or kind in RECIPES else ["it holds no dump."]
             else:
-                for _ in read_members(hashed, packed=True):
+                for _ in _members(hashed, packed=True, judge=judge):
                     pass
+            problems += [f"a restore refuses {each}." for each in judge.contents.refusals]
+            problems += [f"{NOTHING}."] if judge.is_empty and not problems else []
         except Damaged as damage:
             problems = [f"{damage}."]
+        except (IotstackError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over is damage
+            problems = [f"reading it ended with {error!r}."]
         hashed.drain()  # a line that broke is told at the end of the stream: it is no damage
     return Reading(hashed.size_bytes, hashed.sha256, tuple(problems), dump, reports)
 
 
-def read_influx2(stream: Any) -> Influx2Report:
+def read_influx2(stream: Any, judge: Judge | None = None) -> Influx2Report:
     """Return what a part of InfluxDB 2 is that is read once; raises Damaged."""
     check = Influx2Check()
-    for member, content in _members(stream, packed=False):
+    for member, content in _members(stream, packed=False, judge=judge):
         if content is not None:
             check.add(member.name, content)
     return check.report()
 
 
-def read_sql(stream: Any, engine: str) -> dict[str, SqlReport]:
+def read_sql(stream: Any, engine: str, judge: Judge | None = None) -> dict[str, SqlReport]:
     """Return what each dump of SQL in a part is, by its member; raises Damaged.
 
     A PostgreSQL part is compressed as well, as IOTstackBackup's, unless it is old. Of a recipe's
@@ -196,7 +246,7 @@ def read_sql(stream: Any, engine: str) -> dict[str, SqlReport]:
     dump = DUMP if engine in RECIPES else ""
     engine = MARIADB.name if engine in RECIPES else engine
     reports = {}
-    for member, content in _members(stream):
+    for member, content in _members(stream, judge=judge):
         name = member.name.removeprefix("./")
         if content is None or not name.endswith(ENGINES[engine].member) or (dump and name != dump):
             continue
@@ -245,14 +295,14 @@ def read_dump(stream: Any) -> DumpReport:
     return check.report()
 
 
-def _read_dump(stream: Any, again: IO[bytes] | None) -> tuple[DumpReport, list[str]]:
+def _read_dump(stream: Any, again: IO[bytes] | None, judge: Judge) -> tuple[DumpReport, list[str]]:
     """Return the report on a dump and all that is wrong with it, blocks included.
 
     To check its blocks a shard is read thrice: from `again`, or from a copy in a temporary file.
     """
     check = DumpCheck()
     blocks: dict[str, tuple[str, ...]] = {}
-    for member, content in _members(stream, packed=False):
+    for member, content in _members(stream, packed=False, judge=judge):
         name = member.name.rpartition("/")[2]
         if content is None:
             continue
