@@ -66,6 +66,15 @@ class MendedRemote(_Mended, Remote):  # type: ignore[misc]
         if self.read_on_s is not None:
             self.channel.settimeout(LOOK_S)
 
+    def kill(self) -> None:
+        """Close the channel; on a lost connection there is nothing to end."""
+        closed(self.channel)
+
+    def stop(self) -> None:
+        """Stop the timer and close the channel; what broke the connection is told elsewhere."""
+        with contextlib.suppress(SSHException, OSError, EOFError):
+            super().stop()
+
 
 class Login:
     """One connection to another machine, opened when it is first needed."""
@@ -233,7 +242,7 @@ def _ask_on(transport: Any) -> None:
     As `ssh` does with ServerAliveInterval: Paramiko's own keepalive wants no answer.
     """
     while transport.is_active():
-        dead = threading.Timer(SILENCE_S, transport.close)
+        dead = threading.Timer(SILENCE_S, closed, [transport])
         dead.daemon = True
         dead.start()
         try:
@@ -316,7 +325,7 @@ def end_input(channel: Any) -> None:
 
 
 def closed(channel: Any) -> None:
-    """Close a channel; on a line that just broke that fails, and what broke it is told."""
+    """Close a channel or a connection; on a lost one that fails, and what broke it is told."""
     with contextlib.suppress(SSHException, OSError, EOFError):
         channel.close()
 

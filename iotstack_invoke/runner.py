@@ -56,7 +56,8 @@ class _Mended:
 
     def _end_late(self) -> None:
         self.timed_out = True
-        self.kill()  # type: ignore[attr-defined]
+        with contextlib.suppress(Exception):  # in a thread of its own: that it is late is told
+            self.kill()  # type: ignore[attr-defined]
 
     def run(self, command: str, *, read_on_s: float | None = None, **given: Any) -> Any:
         """Run a command to its end; `read_on_s` as in steps.Command."""

@@ -181,6 +181,46 @@ def test_a_late_command_is_told_however_long_its_end_takes(nas, monkeypatch):
         nas.run(Command(("sleep", "30"), limit_s=0.2))
 
 
+@pytest.mark.parametrize("error", [EOFError, OSError(9, "Bad file descriptor")])
+def test_a_late_command_whose_connection_is_lost_is_told(nas, monkeypatch, error):
+    """Whoever ends it finds the connection gone: no exception is left in the timer's thread."""
+    line, unseen = nas.login.connection().transport, []
+    send = line._send_user_message
+
+    def gone(message):
+        if isinstance(threading.current_thread(), threading.Timer):
+            line.close()
+            raise error
+        send(message)
+
+    monkeypatch.setattr(line, "_send_user_message", gone)
+    monkeypatch.setattr(threading, "excepthook", unseen.append)
+    with pytest.raises(StepFailed, match=r"On nas: it did not end within 0\.2 s") as failure:
+        nas.run(Command(("sleep", "30"), limit_s=0.2))
+    assert failure.value.again
+    assert unseen == []
+    nas.close()
+    assert nas.run(Command(("echo", "x"))).out == "x\n"
+
+
+def test_a_command_whose_channel_cannot_be_closed_is_told(nas, monkeypatch):
+    """A connection that is lost just after a command ended does not hide how it ended."""
+    connection = nas.login.connection()
+    real = connection.transport.open_session
+
+    def opened(*words, **named):
+        channel = real(*words, **named)
+
+        def gone():
+            raise EOFError
+
+        monkeypatch.setattr(channel, "close", gone)
+        return channel
+
+    monkeypatch.setattr(connection.transport, "open_session", opened)
+    assert nas.run(Command(("echo", "x"))).out == "x\n"
+
+
 def test_what_a_listener_raises_comes_out(nas):
     """An exception of whoever hears a line is not swallowed by the line."""
 
