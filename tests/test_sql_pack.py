@@ -7,12 +7,14 @@ import subprocess
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from scenes import PlainScene
 
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.services import sql_pack
 from iotstack_invoke.services.archive import CompareUnpacked
 from iotstack_invoke.services.reading import read_members, read_whole
 from iotstack_invoke.services.sql import SqlServer
@@ -207,3 +209,54 @@ def test_a_damaged_part_is_found(tmp_path, docker):
     with tarfile.open(path, "w:gz"):
         pass
     assert read_whole(LocalHost("/"), str(path), "mariadb").problems == ("it holds no dump.",)
+
+
+class Rotting(io.BufferedRandom):
+    """The file in which a dump waits: when it is read back, the disk has changed it."""
+
+    def __init__(self, path, damage):
+        super().__init__(path.open("w+b", buffering=0))
+        self.damage = damage
+
+    def seek(self, *words):
+        damage, self.damage = self.damage, None
+        if damage:
+            super().seek(0)
+            content = damage(self.read())
+            super().seek(0)
+            self.truncate()
+            self.write(content)
+        return super().seek(*words)
+
+
+def another_dump(content):
+    plain = gzip.decompress(content)
+    at = plain.rindex(b"INSERT INTO" if b"MariaDB" in plain else b"\n-- ")
+    return gzip.compress(plain[:at] + b"#" * (len(plain) - at))
+
+
+DAMAGES = {
+    "another dump": another_dump,
+    "a bit": lambda content: content[:-6] + bytes([content[-6] ^ 1]) + content[-5:],
+    "many bits": lambda content: content[:50] + bytes(len(content) - 50),
+    "its end": lambda content: content[:-9],
+    "half": lambda content: content[: len(content) // 2],
+    "all": lambda _content: b"",
+    "more": lambda content: gzip.compress(gzip.decompress(content) + b"-- more\n"),
+}
+
+
+@pytest.mark.parametrize("engine", ["mariadb", "postgres"])
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_dump_is_read_again_from_the_disk_on_which_it_waited(
+    tmp_path, docker, monkeypatch, engine, what
+):
+    """What was proven while it came is proven once more: a disk may give other bytes back."""
+    dump = {"mariadb": MARIA, "postgres": POSTGRES}[engine]
+    damaged = SimpleNamespace(
+        TemporaryFile=lambda **_given: Rotting(tmp_path / "spool", DAMAGES[what])
+    )
+    monkeypatch.setattr(sql_pack, "tempfile", damaged)
+    with pytest.raises(StepFailed, match="was not written as it came") as failure:
+        pack(tmp_path, engine, docker(f"cat {dump}"), engine)
+    assert failure.value.again

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 from .. import gzips
 from ..errors import StepFailed
-from ..hosts import CHUNK_BYTES, LocalHost, read_chunk
+from ..hosts import LocalHost, read_chunk
 from ..manifest import LACKING, LEFT_OUT
 from ..steps import Command, File, Host, Scene
 from ..values import dataclass
@@ -138,16 +138,23 @@ class PackDumps:
         info = tarfile.TarInfo(f"./{member}")
         info.mode, info.mtime = MEMBER_MODE, int(time.time())
         again = engine.reader()
-        if engine.packed:
-            info.size = os.fstat(spool.fileno()).st_size
-            archive.addfile(info, spool)
-            spool.seek(0)
-            _read_through(gzips.open_reader(spool), again)
-        else:
-            info.size = size
-            archive.addfile(info, cast("IO[bytes]", _Passing(gzips.open_reader(spool), again)))
+        content = gzips.Content(spool)
+        changed = f"The dump of {server.title} was not written as it came"
+        try:
+            if engine.packed:
+                info.size = os.fstat(spool.fileno()).st_size
+                archive.addfile(info, spool)
+                spool.seek(0)
+                for piece in content.pieces(size):
+                    again.add(bytes(piece))
+            else:
+                info.size = size
+                archive.addfile(info, cast("IO[bytes]", _Passing(content, again)))
+            content.end()
+        except gzips.Damaged as error:
+            raise StepFailed(f"{changed}: {error}.", again=True) from error
         if replace(again.report(), left_out=report.left_out) != report:
-            raise StepFailed(f"The dump of {server.title} was not written as it came.", again=True)
+            raise StepFailed(f"{changed}.", again=True)
 
     def _add_config(
         self, scene: Scene, host: Host, archive: tarfile.TarFile, server: SqlServer
@@ -281,19 +288,14 @@ def facts_of(server: SqlServer, report: SqlReport, size_bytes: int, folder: str)
     }
 
 
-class _Passing(io.RawIOBase):
+class _Passing:
     """A stream whose bytes a reader sees while they pass."""
 
-    def __init__(self, source: io.BufferedIOBase, reader: Any) -> None:
+    def __init__(self, source: gzips.Content, reader: Any) -> None:
         self._source = source
         self._reader = reader
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._source.read(size)
+    def read(self, size: int) -> bytes:
+        data = self._source.take(size)
         self._reader.add(data)
         return data
-
-
-def _read_through(source: io.BufferedIOBase, reader: Any) -> None:
-    while chunk := source.read(CHUNK_BYTES):
-        reader.add(chunk)
