@@ -570,3 +570,11 @@ def test_what_was_unpacked_is_compared(stack, tmp_path, what):
     CHANGES[what](folder)
     with pytest.raises(StepFailed, match="is not what"):
         step.do(scene)
+
+
+def test_a_folder_of_databases_may_change_and_not_go():
+    """A -journal that comes and goes there is no news; a folder that is gone is a loss."""
+    scene = PlainScene({})
+    told = ["tar: ./db: file changed as we read it", "tar: ./db: File removed before we read it"]
+    judge_tar(1, told, scene, {"./db"})
+    assert scene.warned == ["./db: File removed before we read it"]

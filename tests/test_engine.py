@@ -711,6 +711,34 @@ def test_a_signal_that_reaches_another_thread_is_not_lost(bench, numbers):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.parametrize("how", ["signal", "failure"])
+def test_what_still_works_is_waited_for_before_anything_is_undone(bench, how):
+    """A command may outlive the line that it came by; of jobs that make files none is waited for."""
+    events = []
+    bench.journal.settle = lambda: events.append(f"scratch is there: {bench.files}")
+
+    def act(scene):
+        if how == "failure":
+            raise StepFailed("broken")
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        for _ in range(1500):
+            scene.moved(1)
+            time.sleep(0.02)
+
+    def body(job):
+        return [MakeScratch("pi", f"{job.output.root}/scratch"), Call(act)]
+
+    for transaction in (True, False):
+        rule = makes("a", body, transaction=transaction)
+        if how == "failure":
+            assert bench.run(rule).failed
+        else:
+            with pytest.raises(Interrupted):
+                bench.run(rule)
+        assert bench.files == set()
+        assert events == ["scratch is there: {'scratch'}"]
+
+
 def test_a_crash_at_every_boundary_is_mended_by_the_next_run(tmp_path):
     """Killed anywhere, and again while recovering: the end is right, the finished stays.
 

@@ -132,3 +132,28 @@ def test_what_a_dump_passes_over_is_told_when_the_set_is_used(stack):
     ended = stack.run(f"rehearse --runtag {TAG}")
     assert ended.returncode == 3
     assert told in " ".join(ended.stderr.split())
+
+
+def test_the_records_of_an_incomplete_set_stay_when_it_is_delivered(stack):
+    """Who makes what it lacks is known by them as who began it, also in a vault."""
+    broken(stack, "mariadb").touch()
+    backed_up(stack, 1)
+    records = stack.folder / f"backups/{TAG}.unfinished.jsonl"
+    before = records.read_text()
+    assert stack.run("sync").returncode == 0
+    assert records.read_text().startswith(before.splitlines()[0])
+    broken(stack, "mariadb").unlink()
+    _, state, _ = backed_up(stack, 0)
+    assert (state, records.exists()) == ("complete", False)
+
+
+def test_an_archive_that_could_not_be_made_anew_is_not_in_the_manifest(stack):
+    """With --force the record of the earlier one proves nothing of what is there now."""
+    backed_up(stack, 0)
+    stack.tool("tar", "echo 'tar: broken' >&2; exit 2")
+    told = stack.run(f"backup --runtag {TAG} --force")
+    assert told.returncode == 1
+    for folder in (stack.folder / "backups", stack.folder.parent / "disk"):
+        content = json.loads((folder / f"{TAG}.manifest.json").read_text())
+        assert content["state"] == "incomplete"
+        assert "tar: broken" in content["parts"]["general"]["error"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.errors import Busy, StepFailed
 from iotstack_invoke.journal import Journal
 from iotstack_invoke.steps import UndoableStep
 
@@ -407,3 +407,28 @@ def test_a_commit_of_which_nobody_knows_whether_it_was_done(done):
     book.undo("job")
     assert host.files == {}
     assert host.lamps == {"a": 0, "b": 0}
+
+
+def test_nothing_is_undone_without_the_lock():
+    """A line that broke may have taken it, and another may be at work by then."""
+    host = MemoryHost()
+    book = journal(host)
+    act(book, "job", "a")
+    before = dict(host.files)
+
+    def lost():
+        assert host.undone == []
+        raise Busy("another run holds the lock")
+
+    book.hold = lost
+    again = Journal(host, PATH, (Light, Ring), hold=lost)
+    for undo in (book.undo, lambda: book.undo("job"), lambda: again.recover(host.lines)):
+        with pytest.raises(Busy):
+            undo()
+        assert (host.undone, host.files) == ([], before)
+    held = []
+    book.hold = lambda: held.append(list(host.undone))
+    assert book.undo() == ("job: Light",)
+    assert held == [[]]
+    assert book.undo() == ()
+    assert len(held) == 1

@@ -201,3 +201,21 @@ def test_what_happens_to_a_job_is_written_down(path):
         "pack: failed after 1.2 s: no tape",
         "pack: done after 2.0 s",
     ]
+
+
+def test_the_log_of_a_run_that_died_is_gone_on_with(little_stack):
+    """Its partial archive goes, also in the next backup; its log waits for who finishes the set."""
+    backups = little_stack.folder / "backups"
+    backups.mkdir()
+    log = backups / "t1.backup-log.txt.partial"
+    log.write_text("a line of the run that died\n")
+    archive = backups / "t1.general-backup.tar.gz.partial"
+    for runtag in ("t2", "t1"):
+        archive.write_text("half")
+        assert log.exists()
+        assert little_stack.run(f"backup --runtag {runtag}").returncode == 0
+        assert not archive.exists()
+    assert not log.exists()
+    told = (backups / "t1.backup-log.txt").read_text()
+    assert told.startswith("a line of the run that died\n")
+    assert "t1 is complete" in told

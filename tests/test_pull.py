@@ -165,3 +165,16 @@ def test_of_several_vaults_one_must_be_named(tmp_path, pi):
     assert "There are: one, two." in laptop.run("pull --host pi").stderr
     assert laptop.run("pull --host pi --to two").returncode == 0
     assert names_in(laptop.vaults[1]) == sets_of(pi, FIRST)
+
+
+def test_a_set_with_the_mark_of_a_pull_that_died_is_fetched_to_its_end(pi, laptop, shelf):
+    """The mark goes last: while it is there nobody takes the set for a whole one."""
+    assert laptop.run("pull --host pi").returncode == 0
+    mark = shelf / f"{FIRST}.unfinished.jsonl"
+    mark.write_text("")
+    assert f"would be fetched into shelf: {FIRST}" in laptop.run("pull --host pi --dry-run").stdout
+    mark.unlink()
+    archive = shelf / f"{FIRST}.general-backup.tar.gz"
+    archive.rename(f"{archive}.partial")
+    laptop.run("pull --host pi")
+    assert names_in(shelf) == sets_of(pi, FIRST)

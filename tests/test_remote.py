@@ -885,6 +885,26 @@ def test_a_server_with_sftp_only_is_a_place(sftp, root):
     assert os.listdir(root) == []
 
 
+SFTP_SERVERS = ("/usr/lib/openssh", "/usr/libexec/openssh", "/usr/lib/ssh", "/usr/libexec")
+
+
+def test_a_copy_over_sftp_is_on_the_disk_before_it_is_read_back(start_sshd, root, tmp_path):
+    """The server is asked to sync the file when all of it was sent: of a power cut it knows none."""
+    server = shutil.which("sftp-server", path=":".join(SFTP_SERVERS))
+    if server is None:
+        pytest.skip("there is no sftp-server as a program")
+    listening, asked = tmp_path / "listening", tmp_path / "asked"
+    listening.write_text(f"#!/bin/sh\ntee -a {asked} | {server}\n")
+    listening.chmod(0o755)
+    box = start_sshd("box", f"ForceCommand {listening}")
+    place = SftpPlace(Login(box.login(), "box"), str(root))
+    place.receive(f"{root}/x", io.BytesIO(b"its first bytes" + b"x" * 100_000 + b"its end"), 0)
+    place.close()
+    told = asked.read_bytes()
+    reading = told.rindex(f"{root}/x".encode())
+    assert told.index(b"its end") < told.index(b"fsync@openssh.com") < reading
+
+
 def test_what_an_sftp_server_refuses_is_a_failure(sftp, root):
     """A path that cannot be written or read is told with the machine's name."""
     with pytest.raises(StepFailed, match=r"On box: .*No such file"):

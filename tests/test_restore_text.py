@@ -1,6 +1,7 @@
 """RESTORE.txt: what it says of a set, that its commands are of bash, and where it is with a set."""
 
 import hashlib
+import io
 import os
 import subprocess
 from dataclasses import replace
@@ -10,12 +11,16 @@ import pytest
 from far import Laptop, Pi, names_in
 from hypothesis import given
 from hypothesis import strategies as st
+from scenes import PlainScene
 
+from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import Container, LeftOut, Manifest, Part, read_manifest
+from iotstack_invoke.rulebooks.backup import WriteRestoreText
 from iotstack_invoke.rules import PARTS
 from iotstack_invoke.services.restore_text import restore_text_of
 from iotstack_invoke.site import remove_set
+from iotstack_invoke.steps import File
 
 GOLDEN = Path(__file__).parent / "plans"
 TAG = "2026-11-23_1100"
@@ -272,3 +277,22 @@ def test_another_machine_has_it_and_it_is_fetched_from_there(tmp_path, start_ssh
     assert laptop.run("pull --host pi --to other").returncode == 0
     assert other.read_bytes() == text.read_bytes()
     assert laptop.run("pull --host pi --to other --dry-run").stdout == ""
+
+
+def test_a_text_that_is_not_on_the_disk_as_it_was_written_fails(tmp_path):
+    """It is read back, as an archive is: what a disk lost is told, and tried again."""
+
+    class Rots(LocalHost):
+        def receive(self, path, source, modified_s, start=0, size_bytes=None):
+            content = source.read()
+            return super().receive(path, io.BytesIO(content[:-1] + b"?"), modified_s)
+
+    (tmp_path / "manifest").write_text(FULL.to_json())
+    files = (File("pi", name, str(tmp_path)) for name in ("RESTORE.txt", "manifest"))
+    scene = PlainScene({"pi": Rots(str(tmp_path))})
+    with pytest.raises(
+        StepFailed, match=r"RESTORE\.txt\.partial is not what was written"
+    ) as failure:
+        WriteRestoreText(*files, TAG).do(scene)
+    assert failure.value.again
+    assert not (tmp_path / "RESTORE.txt").exists()

@@ -1,6 +1,7 @@
 """Copies sealed with age: backed up without the key, and of use only to whoever has it."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -373,3 +374,24 @@ def test_the_size_of_what_is_sealed_is_known_beforehand(pi, tmp_path, size):
         words = ["age", *(word for each in keys for word in ("--recipient", each))]
         sealed = subprocess.run(words, input=b"x" * size, check=True, capture_output=True).stdout
         assert sealed_size(sealed[:65_536], size) == len(sealed)
+
+
+@pytest.mark.parametrize("what", ["archive", "manifest"])
+def test_what_does_not_arrive_as_it_was_sealed_gets_no_final_name(pi, what):
+    """A disk that loses a bit of what it took makes no copy, and it is tried again."""
+
+    class Rots(FolderPlace):
+        def receive(self, path, source, modified_s, start=0, size_bytes=None):
+            content = bytearray(source.read())
+            content[-1] ^= 1
+            return super().receive(path, io.BytesIO(content), modified_s)
+
+    path = f"{pi.usb}/{PART if what == 'archive' else 't1.manifest.json'}.partial"
+    place = SealedPlace(Rots(Vault("usb", str(pi.usb))), (pi.public,), str(pi.key))
+    if what == "manifest":  # it is plain: who sends it compares
+        sent = hashlib.sha256(b"data").hexdigest()
+        assert place.receive(path, io.BytesIO(b"data"), 0).sha256 != sent
+        return
+    with pytest.raises(StepFailed, match=f"{PART}.partial is not what was sealed") as failure:
+        place.receive(path, io.BytesIO(b"data"), 0)
+    assert failure.value.again

@@ -1,6 +1,7 @@
 """What lies in a place: the newest good set, by its manifest, opened no more than must be."""
 
 import os
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from scenes import put_set
 from iotstack_invoke.errors import Unreachable
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.settings import Vault
-from iotstack_invoke.site import CLOCKS_APART, newest_good
+from iotstack_invoke.site import CLOCKS_APART, STALE_COPY, newest_good, sweep_stale_copies
 from iotstack_invoke.vaults import vault_place
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
@@ -75,3 +76,22 @@ def test_a_place_that_does_not_answer_is_no_empty_place(tmp_path):
     place = vault_place(Vault("usb", str(tmp_path / "usb")))
     with pytest.raises(Unreachable, match="Is the drive mounted"):
         newest_good(place, place.root, NOW)
+
+
+def test_only_the_partial_copies_of_dead_runs_are_swept(tmp_path):
+    """A young one may be another Pi's that is sending now; what is no set's is nobody's of ours."""
+    ages = {"dead": STALE_COPY + HOUR, "sending": STALE_COPY - HOUR, "begun": timedelta()}
+    for runtag, age in ages.items():
+        path = tmp_path / f"{runtag}.general-backup.tar.gz.partial"
+        path.write_text("half")
+        os.utime(path, (time.time() - age.total_seconds(),) * 2)
+    for name in ("film.mkv.partial", "dead.general-backup.tar.gz"):
+        (tmp_path / name).write_text("old")
+        os.utime(tmp_path / name, (1e9, 1e9))
+    sweep_stale_copies(LocalHost(str(tmp_path)))
+    assert sorted(os.listdir(tmp_path)) == [
+        "begun.general-backup.tar.gz.partial",
+        "dead.general-backup.tar.gz",
+        "film.mkv.partial",
+        "sending.general-backup.tar.gz.partial",
+    ]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -539,3 +540,27 @@ def test_the_next_backup_wants_room_for_the_copies(little_stack: LittleStack):
 def test_the_script_and_its_step_mean_the_same_by_an_exit_code():
     """The script stands alone, so its word for a full disk stands twice."""
     assert sqlite.NO_ROOM == sqlite_copy.NO_ROOM
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_a_database_that_is_replaced_while_it_is_copied_is_copied_again(stack, monkeypatch, mode):
+    """Of the old one, which is nowhere any more, no copy is kept in the place of the new one."""
+    live, newer = make(stack / "volumes/a.db", mode=mode), make(stack / "newer.db", rows=7)
+    taken = []
+
+    def take_live(path, copy, limit_s, take=sqlite_copy.take_live):
+        take(path, copy, limit_s)
+        if not taken:
+            os.replace(newer, live)
+        taken.append(path)
+
+    monkeypatch.setattr(sqlite_copy, "take_live", take_live)
+    if mode == "WAL":  # somebody has it open
+        held = sqlite3.connect(live)
+        held.execute("SELECT * FROM t").fetchone()
+    time.sleep(2 * sqlite_copy.SETTLED_S)
+    assert sqlite_copy.copied(str(live), str(stack / "copy.db"), 10) == ("copied", "")
+    if mode == "WAL":
+        held.close()
+    with contextlib.closing(sqlite3.connect(stack / "copy.db")) as database:
+        assert database.execute("SELECT count(*) FROM t").fetchone() == (7,)

@@ -156,6 +156,82 @@ def test_a_folder_that_is_put_away_comes_back(scene, places, then):
         assert content(places["used"]) == ("somebody's" if then == "folder" else None)
 
 
+def tool(tmp_path, monkeypatch, name, script):
+    """Put a script before the program of that name."""
+    path = tmp_path / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_new", "there", "back"),
+    [
+        ("swap", False, "stagedlive", "live"),
+        ("swap", True, "staged", ""),
+        ("put away", False, "live", "live"),
+    ],
+)
+def test_renames_last_through_a_power_cut(
+    scene, places, tmp_path, monkeypatch, kind, is_new, there, back
+):
+    """Each folder that a rename changed is synced after it, on the way there and back."""
+    live, aside = places["live"], places["aside"]
+    if is_new:
+        remove(live)
+    synced = tmp_path / "synced"
+    look = f'$(cat "{live}/file" "{aside}/file" 2> /dev/null | tr -d "\\n")'
+    script = f'for each; do echo "$each: {look}" >> {synced}; done; exec /bin/sync "$@"'
+    tool(tmp_path, monkeypatch, "sync", script)
+    step = swap(places) if kind == "swap" else put_away(places, aside)
+    step.do(scene)
+    assert synced.read_text() == f"{live.parent}: {there}\n{aside.parent}: {there}\n"
+    synced.unlink()
+    step.undo(HOST)
+    assert synced.read_text() == f"{live.parent}: {back}\n"
+
+
+@pytest.mark.parametrize("kind", ["swap", "put away"])
+def test_a_disk_that_fails_at_the_sync_is_told(scene, places, tmp_path, monkeypatch, kind):
+    """A rename of which nobody knows whether it lasts is no success."""
+    tool(tmp_path, monkeypatch, "sync", "echo 'Input/output error' >&2; exit 1")
+    step = swap(places) if kind == "swap" else put_away(places, places["aside"])
+    with pytest.raises(StepFailed, match="Input/output error"):
+        step.do(scene)
+    with pytest.raises(StepFailed, match="Input/output error"):
+        step.undo(HOST)
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_what_cannot_be_moved_aside_is_not_replaced(scene, places, tmp_path, monkeypatch, is_new):
+    """A file, over which a rename would go without a word, is still there: else it were lost."""
+    live, staged = places["live"], places["staged"]
+    for each in (live, staged):
+        remove(each)
+        each.write_text(each.parent.name)
+    if is_new:  # then the mark that it is new cannot be written
+        live.unlink()
+        places["aside"].parent.write_text("no folder")
+    else:
+        tool(
+            tmp_path,
+            monkeypatch,
+            "mv",
+            f'[ "$3" != "{places["aside"]}" ] || {{ echo "full" >&2; exit 1; }}; exec /bin/mv "$@"',
+        )
+    step = swap(places)
+    with pytest.raises(StepFailed):
+        step.do(scene)
+    assert staged.read_text() == "staged"
+    if is_new:
+        assert not live.exists()
+    else:
+        assert live.read_text() == "live"
+        step.undo(HOST)
+        assert live.read_text() == "live"
+
+
 def test_a_container_that_was_removed_keeps_no_other_down(tmp_path):
     """Those that are there are started; with none there is nothing to start."""
     script, calls = tmp_path / "docker", tmp_path / "calls"

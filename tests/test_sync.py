@@ -265,3 +265,21 @@ def test_what_a_vault_still_lacks_is_not_removed_here(pi):
     assert pi.run("backup --runtag newer").returncode == 0
     assert contents(pi.usb, owed)
     assert not contents(pi.backups, owed)
+
+
+def test_records_stay_while_a_mark_of_their_set_is_in_a_vault(pi):
+    """What says here that the set is owed goes only when every vault is done with it."""
+    pi.nas.mkdir()
+    (tag,) = make_sets(pi.backups, 1)
+    for name in contents(pi.backups, tag):
+        shutil.copy2(pi.backups / name, pi.nas / name)
+        shutil.copy2(pi.backups / name, pi.usb / name)
+    records = pi.backups / f"{tag}.unfinished.jsonl"
+    records.write_text('{"started_utc": "2026-11-23T10:00:00Z"}\n')
+    mark = pi.usb / records.name
+    mark.mkdir()  # it cannot be removed
+    pi.run("sync")
+    assert records.exists()
+    mark.rmdir()
+    assert pi.run("sync").returncode == 0
+    assert not records.exists()

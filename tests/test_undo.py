@@ -90,17 +90,16 @@ def restored_once(stack):
     assert told.returncode == 0, told.stderr
 
 
-def killed_amid_the_swap(stack):
-    """Let a restore of t1 die when the live folder is moved away; return its log."""
+def killed_amid_the_swap(stack, line="restore --runtag t1 --from here --yes"):
+    """Let a restore of t1 die when the live folder is moved away; return its log, if it has one."""
     pid = stack.tools / "pid"
     stack.tool("mv", KILLING_MV.replace("FILE", str(pid)))
-    process = stack.start("restore --runtag t1 --from here --yes")
+    process = stack.start(line)
     pid.write_text(str(process.pid))
     process.communicate(timeout=60)
     assert process.returncode == -9
     assert not (stack.folder / "volumes/nodered").exists()
-    (log,) = (stack.folder / "backups").glob("t1.restore-*.log.partial")
-    return log
+    return next((stack.folder / "backups").glob("t1.restore-*.log.partial"), None)
 
 
 def test_a_backup_that_undoes_a_dead_restore_says_so(little_stack):
@@ -155,6 +154,20 @@ def test_a_restore_over_a_dead_one_has_it_in_its_log(little_stack):
     logs = sorted((little_stack.folder / "backups").glob("t1.restore-*.log"))
     assert len(logs) == 3
     assert "undo: warning: Undone now" in logs[-1].read_text().splitlines()[0]
+
+
+def test_an_undo_that_was_killed_is_gone_on_with(little_stack):
+    """By the next backup as well, which never packs a stack that is half put back."""
+    restored_once(little_stack)
+    killed_amid_the_swap(little_stack, "undo --yes")
+    assert little_stack.run("backup --runtag t2").returncode == 3
+    assert flows(little_stack) == "[2]\n"
+    told = little_stack.run("undo --yes")
+    assert (told.returncode, "no restore or reload that can be undone" in told.stderr) == (
+        10,
+        True,
+    )
+    assert flows(little_stack) == "[2]\n"
 
 
 def test_a_change_is_told_in_words():

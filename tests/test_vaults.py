@@ -74,6 +74,35 @@ def test_a_vault_that_came_back_is_used(sshd, tmp_path):
     place.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system has no such call")
+def test_a_copy_is_read_back_from_the_drive(tmp_path, monkeypatch):
+    """What the kernel has in memory of it proves nothing: it is let go of, when all is written."""
+    path, done = tmp_path / "x", []
+
+    def watched(name):
+        real = getattr(os, name)
+
+        def call(descriptor, *given):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                done.append((name, os.fstat(descriptor).st_size, *given))
+            return real(descriptor, *given)
+
+        monkeypatch.setattr(os, name, call)
+
+    watched("fsync")
+    watched("posix_fadvise")
+    place = vault_place(Vault("usb", str(tmp_path)))
+    for start in (0, 1_000_000):
+        path.write_bytes(bytes(start))
+        done.clear()
+        place.receive(str(path), io.BytesIO(bytes(3_000_000 - start)), 0, start)
+        # Only what is on the drive already can be let go of.
+        assert done[-2:] == [
+            ("fsync", 3_000_000),
+            ("posix_fadvise", 3_000_000, 0, 0, os.POSIX_FADV_DONTNEED),
+        ]
+
+
 # Folders: a drive that must be mounted
 
 
