@@ -29,6 +29,8 @@ LACKING = "failed"
 """The fact of a part that lacks dumps: why, by the container of each server."""
 INCLUDED = "included"
 """The fact of the general part: what it holds besides services/, volumes/ and the top files."""
+SIZES = "sizes"
+"""The fact of the general part: the bytes and the files of each of its items, by their paths."""
 LEFT_OUT = "left_out"
 """The fact of a server: what of it is not in its dump, and why, a sentence each."""
 PIN_ENDING = "pin.txt"
@@ -120,6 +122,12 @@ class Manifest:
         """What the general part holds besides services/, volumes/ and the top files: paths."""
         told = (part.facts.get(INCLUDED, ()) for part in self.made if part.kind == "general")
         return tuple(path for paths in told for path in paths)
+
+    @property
+    def sizes(self) -> Mapping[str, tuple[int, int]]:
+        """The bytes and the files of what its parts hold, by path; {} of an earlier version."""
+        told = (part.facts.get(SIZES, {}) for part in self.made)
+        return {path: (size, files) for sizes in told for path, (size, files) in sizes.items()}
 
     @property
     def lacking(self) -> tuple[tuple[str, str], ...]:
@@ -338,6 +346,16 @@ def _each_is(fit: _Fit) -> _Fit:
     )
 
 
+def _are_sizes(values: Collection[Any]) -> bool:
+    """Tell whether all values tell bytes and files by path."""
+    return (
+        _lists_of(_are_numbers)([e for value in values for e in value.values()])
+        and all(len(e) == 2 for value in values for e in value.values())  # noqa: PLR2004
+        if _are_tables(values)
+        else False
+    )
+
+
 def _tables_of(needed: Mapping[str, _Fit], others: Mapping[str, _Fit] | None = None) -> _Fit:
     must = [(itemgetter(key), fit) for key, fit in needed.items()]
     may = tuple((others or {}).items())
@@ -406,6 +424,7 @@ _FACTS: Mapping[str, _Fit] = {
     "sqlite_bytes": _are_numbers,
     "sqlite_files": _are_numbers,
     "at_rest": _lists_of(_are_texts),
+    SIZES: _are_sizes,
     INCLUDED: _lists_of(_are_included),
     LACKING: _each_is(_are_texts),
 }

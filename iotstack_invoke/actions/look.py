@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..errors import Refused, StepFailed
 from ..hosts import LocalHost
-from ..manifest import LeftOut, utc_text
+from ..manifest import KEPT_OUT, LeftOut, utc_text
 from ..rulebooks.backup import BackupFacts
 from ..rules import PARTS
 from ..services.compose import (
@@ -29,7 +29,7 @@ from ..services.table import (
 )
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact, Host
-from ..targets import ANY_EXIT, host_name, is_folder, root_words
+from ..targets import ANY_EXIT, host_name, is_folder, mount_points, root_words
 from ..values import dataclass
 from .coverage import Services, live_files, live_of_influx, look_at_services
 
@@ -88,6 +88,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         started_utc=utc_text(datetime.now(UTC)),
         zone=f"{time.tzname[time.localtime().tm_isdst > 0]} {now.strftime('%z')}",
         containers=of_stack(influx.found, folder),
+        sized=_sized(host, services, folder),
         left_out=(
             *(
                 LeftOut(each.path, each.reason)
@@ -102,6 +103,23 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
             *influx2.warnings,
             *services.warnings(settings.influx.container),
         ),
+    )
+
+
+def _sized(host: Host, services: Services, folder: str) -> tuple[str, ...]:
+    """Return what containers mount of the stack and where something is mounted in it, but logs."""
+    tops = tuple(f"{each}/" for each in {folder, os.path.realpath(folder)})
+    mounted = {
+        os.path.relpath(path, top)
+        for path in mount_points(host)
+        for top in tops
+        if path.startswith(top)
+    }
+    paths = {path for each in services.saved for path in each.paths} | mounted
+    return tuple(
+        path
+        for path in sorted(paths)
+        if path.split("/")[0] not in KEPT_OUT and path.split("/")[-1] not in ("log", "logs")
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ..checks import HERE
 from ..errors import Refused, StepFailed
+from ..losses import reference
 from ..plan import Plan, decide, resolve
 from ..rulebooks.backup import BackupFacts, backup_book, set_targets
 from ..sets import BackupSet, State, gather_sets, removals_in
@@ -98,6 +99,7 @@ class Start:
             claim=records.claim,
             earlier_utc=records.earlier_utc,
             replaces=options.force,
+            before=reference(sets, runtag, facts.host),
             text=options.force or _wants_text(own, records),
         )
         plan, notes = _make_plan(site, runtag, facts, records, options, listed)

@@ -12,11 +12,12 @@ import hashlib
 import io
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ..errors import StepFailed
+from ..losses import losses
 from ..manifest import (
     LACKING,
     RECORDS_ENDING,
@@ -88,6 +89,10 @@ class BackupFacts:
     """Other sets of its name give way (--force)."""
     far: bool = False
     """The stack is on another machine, where nothing of ours is installed."""
+    sized: tuple[str, ...] = ()
+    """What containers mount of the stack, and where something is mounted in it."""
+    before: Manifest | None = None
+    """The set that this one is compared with."""
     text: bool = True
     """RESTORE.txt is among its files: a set that was finished without one is as good."""
 
@@ -116,7 +121,8 @@ def general_archive(job: Job) -> Iterator[Step]:
     in_copies = (f"{posixpath.basename(copies)}/{each}" for each in facts.exclusions if at_rest)
     tar = tar_words(facts.as_root, facts.folder, (*facts.exclusions, *in_copies))
     limits = (PACK_LIMIT_S, facts.expected_bytes)
-    yield PackStack(job.output, tar, facts.members, *limits, copies, facts.as_root, at_rest)
+    sized = tuple(sorted({*facts.sized, *(facts.before.sizes if facts.before else ())}))
+    yield PackStack(job.output, tar, facts.members, *limits, copies, facts.as_root, at_rest, sized)
     yield RemoveFolder("pi", copies, facts.as_root)
 
 
@@ -353,7 +359,7 @@ class WriteManifest:
                 )
             )
         facts = self.facts
-        text = Manifest(
+        made = Manifest(
             runtag=self.runtag,
             host=facts.host,
             program=facts.program,
@@ -365,7 +371,11 @@ class WriteManifest:
             left_out=facts.left_out,
             warnings=tuple(warnings),
             folder=facts.folder,
-        ).to_json()
+        )
+        if facts.before:
+            less = losses(facts.before, made, facts.sized)
+            made = replace(made, warnings=(*made.warnings, *less))
+        text = made.to_json()
         content = text.encode("utf-8", "backslashreplace")  # a warning may quote a raw file name
         with scene.host(self.output.role).create(self.output.partial) as target:
             target.write(content)

@@ -16,8 +16,11 @@ from typing import IO
 from .. import gzips
 from ..errors import StepFailed
 from ..hosts import LocalHost, read_chunk
+from ..manifest import SIZES
 from ..steps import Command, File, Host, Scene
 from ..values import dataclass
+from .sizes import Sizes
+from .table import FOLDERS
 
 TAR_END_BYTES = 1024
 """A whole tar ends with two blocks of zeros."""
@@ -99,6 +102,8 @@ class PackStack:
     copies: str = ""
     as_root: tuple[str, ...] = ()
     at_rest: tuple[str, ...] = ()
+    sized: tuple[str, ...] | None = None
+    """What the size of is written down besides each entry of services/ and volumes/; None: no."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the pipe as a person would type it."""
@@ -124,9 +129,12 @@ class PackStack:
             hashed = HashedFile(target)
             end = b""
             unpacked_bytes = 0
+            sizes = Sizes(self.sized or (), FOLDERS)
             with gzips.open_writer(hashed) as packer:  # type: ignore[arg-type]
                 while chunk := read_chunk(pipe.stdout):
                     packer.write(chunk)
+                    if self.sized is not None:
+                        sizes.take(chunk)
                     unpacked_bytes += len(chunk)
                     end = (end + chunk)[-TAR_END_BYTES:]
                     scene.moved(len(chunk))
@@ -143,6 +151,7 @@ class PackStack:
             size_bytes=hashed.size_bytes,
             sha256=hashed.digest.hexdigest(),
             unpacked_bytes=unpacked_bytes,
+            **({SIZES: sizes.told()} if sizes.found else {}),
         )
         if self.at_rest:
             scene.learn(self.output, at_rest=list(self.at_rest))

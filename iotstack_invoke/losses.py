@@ -1,0 +1,109 @@
+"""What a set holds less of than an earlier one, as when a drive is not mounted. Pure.
+
+Not for: what a backup could not save; that it knows and tells by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+
+from .manifest import LeftOut, Manifest
+from .services.table import fits_all_of
+from .sets import GOOD, BackupSet, newest_first
+
+FLOOR_BYTES = 1 << 20
+"""What held less may come and go: only a mount that is empty now is told of whatever its size."""
+SHARE = 0.5
+"""Of what was there: so much must be there still."""
+_WILD = re.compile(r"[*?\[]")
+MEANT = "If that is meant, nothing is to be done: the next backup is compared with this one."
+DRIVE = "Is a drive not mounted?"
+
+
+def reference(sets: Iterable[BackupSet], runtag: str, host: str) -> Manifest | None:
+    """Return what a set of a host is compared with: the newest good one that it does not replace.
+
+    None where there is no other.
+    """
+    for each in newest_first(sets):
+        manifest = each.manifest
+        if each.state in GOOD and manifest and manifest.host == host and each.runtag != runtag:
+            return manifest
+    return None
+
+
+def losses(before: Manifest, after: Manifest, mounts: Collection[str] = ()) -> tuple[str, ...]:
+    """Return what a set holds less of than an earlier one, a warning each.
+
+    `mounts`: paths of the stack that containers mount, or on which something is mounted.
+    """
+    kinds = {part.kind for part in after.parts}
+    told = (
+        f"The {part.kind} part is missing: {before.runtag} has one of {part.size_bytes:,} bytes, "
+        f"and this backup has none. {MEANT}"
+        for part in before.made
+        if part.kind not in kinds
+    )
+    return (*told, *_shrunk(before, after, mounts))
+
+
+def vanished(before: Manifest, after: Manifest) -> tuple[str, ...]:
+    """Return the paths of which an earlier set holds data, and a later one nothing.
+
+    Not what the later one says that it leaves out, and nothing small.
+    """
+    if not after.sizes:
+        return ()
+    out = [each.what for each in after.left_out]
+    return tuple(
+        path
+        for path, (size, _) in before.sizes.items()
+        if size >= FLOOR_BYTES
+        and not after.sizes.get(path, (0, 0))[1]
+        and not any(fits_all_of(each, path) or each.startswith(f"{path}/") for each in out)
+    )
+
+
+def _shrunk(before: Manifest, after: Manifest, mounts: Collection[str]) -> Iterator[str]:
+    """Yield which paths hold much less than they did, the innermost first."""
+    if not after.sizes:  # its general part is of an earlier version, or could not be made
+        return
+    out = tuple({*map(_place, after.left_out)} - {*map(_place, before.left_out)})
+    told: dict[str, tuple[int, int, int, int]] = {}
+    """Bytes and files of before and after, by the outermost paths that were told of."""
+    for path in sorted(before.sizes, key=lambda each: (-each.count("/"), each)):
+        if _meets(path, out):
+            continue
+        whole = (*before.sizes[path], *after.sizes.get(path, (0, 0)))
+        inner = [each for each in told if each.startswith(f"{path}/")]
+        had, files, has, left = (
+            count - sum(told[each][i] for each in inner) for i, count in enumerate(whole)
+        )
+        mount = path in mounts and path in after.sizes
+        if not had or (had < FLOOR_BYTES and (left or not mount)) or has >= had * SHARE:
+            continue
+        now = f"holds {has:,} bytes in {_files(left)} now" if left else "is empty now"
+        if not left and path not in after.sizes:
+            now = "is not there any more"
+        yield (
+            f"{path} {now}: {before.runtag} has {had:,} bytes in {_files(files)} of it. {DRIVE} "
+            f"{MEANT}"
+        )
+        told = {key: value for key, value in told.items() if key not in inner}
+        told[path] = whole
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
+
+
+def _place(left_out: LeftOut) -> str:
+    """Return the folder in which all lies that a pattern means."""
+    plain, *rest = _WILD.split(left_out.what, maxsplit=1)
+    return plain.rpartition("/")[0] if rest else plain
+
+
+def _meets(path: str, places: Iterable[str]) -> bool:
+    """Tell whether a path is one of some places, holds one, or lies in one."""
+    return any(f"{path}/".startswith(f"{e}/") or f"{e}/".startswith(f"{path}/") for e in places)

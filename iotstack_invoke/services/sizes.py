@@ -1,0 +1,142 @@
+"""How much a tar holds of each folder of a stack, counted while it goes by.
+
+Of the headers that GNU tar itself wrote, for a record: nothing is judged or unpacked by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+BLOCK = 512
+_WITH_DATA = frozenset({0, *b"07xgLKS"})
+"""The kinds of members behind whose headers data lie (POSIX.1-2001, GNU tar)."""
+_LONGEST_NOTE = 1 << 20
+"""A pax header holds a name and a few attributes."""
+_NO_MEMBER = frozenset(b"xgLK")
+_PAX, _FOLDER = ord("x"), ord("5")
+
+
+class Sizes:
+    """Counts the bytes and the files of each entry of some folders, and of other paths.
+
+    `found`: the bytes and the files by path; a folder that is there and empty has none of both.
+    """
+
+    def __init__(self, paths: Iterable[str] = (), tops: Iterable[str] = ()) -> None:
+        self.found: dict[str, list[int]] = {}
+        self._paths = frozenset(map(_raw, paths))
+        self._tops = frozenset(map(_raw, tops))
+        self._deepest = max((path.count(b"/") for path in self._paths), default=0)
+        self._rest = b""
+        self._to_skip = 0
+        self._note = b""
+        self._folder = b""
+        self._counted: tuple[list[int], ...] = ()
+        self._broken = False
+
+    def take(self, chunk: bytes) -> None:
+        """Count what comes next of the tar; what it cannot read ends its counting."""
+        if self._broken:
+            return
+        try:
+            self._take(chunk)
+        except ValueError:
+            self._broken = True
+            self.found.clear()
+
+    def told(self) -> dict[str, list[int]]:
+        """Return what was found, by paths that any text file takes."""
+        raw = {_raw(path): counts for path, counts in self.found.items()}
+        return {path.decode("utf-8", "backslashreplace"): raw[path] for path in sorted(raw)}
+
+    def _take(self, chunk: bytes) -> None:
+        at, data = 0, self._rest + chunk if self._rest else chunk
+        while True:
+            if self._to_skip:
+                step = min(self._to_skip, len(data) - at)
+                at += step
+                self._to_skip -= step
+            if len(data) - at < BLOCK:
+                break
+            kind = data[at + 156]
+            has_data = kind in _WITH_DATA
+            size = _number(data[at + 124 : at + 136]) if has_data else 0
+            padded = -(-size // BLOCK) * BLOCK
+            if kind == _PAX and size <= _LONGEST_NOTE:
+                if len(data) - at < BLOCK + padded:
+                    break  # its text is to come
+                self._note = data[at + BLOCK : at + BLOCK + size]
+            elif data[at] and kind not in _NO_MEMBER:
+                name = b""
+                if self._note:
+                    name = _noted(self._note, b"path")
+                    size = int(_noted(self._note, b"size") or size) if has_data else 0
+                    padded = -(-size // BLOCK) * BLOCK
+                    self._note = b""
+                self._count(name or _name(data[at : at + BLOCK]), kind, size)
+            at += BLOCK
+            self._to_skip = padded
+        self._rest = data[at:]
+
+    def _count(self, name: bytes, kind: int, size: int) -> None:
+        path = name.removeprefix(b"./").rstrip(b"/")
+        folder = path if kind == _FOLDER else path.rpartition(b"/")[0]
+        if folder != self._folder:
+            self._folder, self._counted = folder, tuple(self._items(folder))
+        if kind == _FOLDER:
+            return
+        for each in self._counted:
+            each[0] += size
+            each[1] += 1
+        if path in self._paths or (folder in self._tops and b"/" not in folder):
+            each = self.found.setdefault(_text(path), [0, 0])
+            each[0] += size
+            each[1] += 1
+
+    def _items(self, folder: bytes) -> Iterable[list[int]]:
+        """Yield the counts of all that a folder is, or lies in."""
+        parts = folder.split(b"/")
+        path = parts[0]
+        for depth in range(max(self._deepest, 1) + 1):
+            if depth:
+                if depth >= len(parts):
+                    return
+                path += b"/" + parts[depth]
+            if path in self._paths or (depth == 1 and parts[0] in self._tops):
+                yield self.found.setdefault(_text(path), [0, 0])
+
+
+def _number(field: bytes) -> int:
+    """Return the number that a header holds: octal digits, or binary where it is too large."""
+    if field[0] & 0x80:
+        return int.from_bytes(field[1:], "big")
+    return int(field.rstrip(b" \0") or b"0", 8)
+
+
+def _name(header: bytes) -> bytes:
+    name = header[:100].partition(b"\0")[0]
+    if header[345] and header[257:263] == b"ustar\0":
+        return header[345:500].partition(b"\0")[0] + b"/" + name
+    return name
+
+
+def _noted(note: bytes, key: bytes) -> bytes:
+    """Return what a pax header says of one key, b'' where it says nothing."""
+    at, found = 0, b""
+    while at < len(note):
+        length = int(note[at : note.index(b" ", at)])
+        word, _, value = note[at : at + length].partition(b" ")[2].partition(b"=")
+        if word == key:
+            found = value[:-1]
+        if length <= 0:
+            raise ValueError(note)
+        at += length
+    return found
+
+
+def _raw(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")

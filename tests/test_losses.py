@@ -1,0 +1,207 @@
+"""What a set holds much less of than an earlier one is told, with before and after."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from iotstack_invoke.losses import FLOOR_BYTES, losses, reference, vanished
+from iotstack_invoke.manifest import LeftOut, Manifest, Part, read_manifest
+from iotstack_invoke.sets import BackupSet, State
+
+BIG = 3 * FLOOR_BYTES
+
+
+def manifest(sizes=None, *, runtag="then", kinds=("general",), out=(), host="pi", error=""):
+    facts = {} if sizes is None else {"sizes": {k: list(v) for k, v in sizes.items()}}
+    parts = tuple(
+        Part(kind, f"{runtag}.x", 12_345, error=error, facts=facts if kind == "general" else {})
+        for kind in kinds
+    )
+    left_out = tuple(LeftOut(each, "r") for each in out)
+    times = ("2026-11-23T11:00:00Z", "2026-11-23T11:01:00Z")
+    return Manifest(runtag, host, "", *times, "UTC", parts, left_out=left_out)
+
+
+def told(before, after, *mounts, out_before=(), out=()):
+    then, now = manifest(before, out=out_before), manifest(after, runtag="now", out=out)
+    return losses(then, now, mounts)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ({"volumes/a": (BIG, 3)}, {"volumes/a": (BIG // 2 - 1, 3)}, "holds 1,572,863 bytes in 3"),
+        ({"volumes/a": (BIG, 3)}, {"volumes/a": (0, 0)}, "is empty now"),
+        ({"volumes/a": (BIG, 1)}, {"volumes/b": (1, 1)}, "is not there any more"),
+        ({"volumes/m": (5, 1)}, {"volumes/m": (0, 0)}, "is empty now: then has 5 bytes in 1 file"),
+        ({"volumes/a/m": (5, 2)}, {"volumes/a/m": (0, 0)}, "then has 5 bytes in 2 files of it"),
+    ],
+)
+def test_what_fell_by_more_than_half_is_told(before, after, words):
+    """With what there was, in which set, and what there is."""
+    (warning,) = told(before, after, "volumes/m", "volumes/a/m")
+    assert warning.startswith(f"{next(iter(before))} ")
+    assert words in warning
+    assert "If that is meant, nothing is to be done" in warning
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"volumes/a": (BIG, 3)}, {"volumes/a": (BIG // 2, 1)}),
+        ({"volumes/a": (FLOOR_BYTES - 1, 3)}, {"volumes/a": (0, 0)}),  # no mount
+        ({"volumes/m": (FLOOR_BYTES - 1, 3)}, {"volumes/m": (1, 1)}),
+        ({"volumes/m": (5, 1)}, {"volumes/b": (5, 1)}),  # a small folder was removed
+        ({"volumes/m": (0, 3)}, {"volumes/m": (0, 0)}),
+        ({"volumes/m": (0, 0)}, {"volumes/m": (0, 0)}),
+        ({"volumes/a": (1, 1)}, {"volumes/a": (BIG, 1)}),
+        (None, {"volumes/a": (1, 1)}),
+        ({"volumes/a": (BIG, 1)}, None),  # no record, or no general part
+        ({"volumes/a": (BIG, 1)}, {}),
+    ],
+)
+def test_what_comes_and_goes_is_not_told(before, after):
+    """Small things, what grew, and what nothing is known of."""
+    assert told(before, after, "volumes/m") == ()
+
+
+def test_what_is_lost_within_a_folder_is_told_once():
+    """Of the innermost path that tells of it; an outer one only where it lost more besides."""
+    before = {"volumes/a": (3 * BIG, 9), "volumes/a/m": (2 * BIG, 3), "volumes/a/m/n": (BIG, 1)}
+    after = {"volumes/a": (BIG, 6), "volumes/a/m": (0, 0)}
+    lines = told(before, after, "volumes/a/m")
+    assert [line.split()[0] for line in lines] == ["volumes/a/m/n", "volumes/a/m"]
+    lines = told(before, {"volumes/a": (1, 1), "volumes/a/m": (0, 0)}, "volumes/a/m")
+    assert [line.split()[0] for line in lines] == ["volumes/a/m/n", "volumes/a/m", "volumes/a"]
+    assert f"{BIG:,} bytes in 6 files" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "out", ["volumes/a", "volumes/a/*", "volumes/a/videos/*", "volumes/*/x", "volumes/a/b*"]
+)
+def test_what_is_left_out_since_then_is_not_told(out):
+    """The owner, or a dump, or a new default is why; but not what was left out then, too."""
+    before, after = {"volumes/a": (BIG, 3)}, {"volumes/a": (5, 1)}
+    assert told(before, after, out=[out]) == ()
+    assert told(before, after, out_before=[out], out=[out])
+    assert told(before, after, out=["volumes/ab/*"])
+
+
+def test_a_part_that_is_missing_is_told():
+    """One that could not be made is told as that, and a new one is none."""
+    then = manifest({}, kinds=("general", "influx"))
+    (warning,) = losses(then, manifest({}))
+    assert warning.startswith("The influx part is missing: then has one of 12,345 bytes")
+    assert losses(then, manifest({}, kinds=("general", "influx"), error="no")) == ()
+    assert losses(manifest({}), then) == ()
+
+
+def test_a_set_is_compared_with_the_newest_good_one_of_its_machine():
+    """Not with itself, another machine's, one that failed, or an older one."""
+
+    def one(day, state=State.COMPLETE, **given):
+        made = manifest({}, runtag=f"2026-11-{day}_1100", **given)
+        made = replace(made, started_utc=f"2026-11-{day}T11:00:00Z")
+        return BackupSet(made.runtag, {}, state, made)
+
+    sets = [
+        one(20),
+        one(21, State.WARNINGS),
+        one(22, State.INCOMPLETE),
+        one(23, State.DAMAGED),
+        one(24, host="other"),
+        one(25),
+        BackupSet("2026-11-26_1100", {}, State.UNPROVEN),
+    ]
+    assert reference(sets, "2026-11-25_1100", "pi").runtag == "2026-11-21_1100"
+    assert reference(sets, "new", "pi").runtag == "2026-11-25_1100"
+    assert reference(sets, "new", "else") is None
+
+
+def test_what_vanished_from_a_later_set():
+    """Of what is large enough nothing is left, and nobody says that it is left out."""
+    before = manifest({"volumes/a": (BIG, 1), "volumes/b": (BIG, 1), "volumes/c": (5, 1)})
+    assert vanished(before, manifest({"volumes/a": (1, 1)})) == ("volumes/b",)
+    assert vanished(before, manifest({"volumes/a": (1, 1)}, out=["volumes/b/x"])) == ()
+    assert vanished(before, manifest()) == ()
+    assert vanished(manifest(), before) == ()
+
+
+def test_sizes_are_read_as_they_were_written():
+    """And what no backup wrote in their place is damage."""
+    made = manifest({"volumes/a": (5, 1)}, runtag="2026-11-23_1100")
+    made = made.to_json().replace('"2026-11-23_1100.x"', '"2026-11-23_1100.general-backup.tar.gz"')
+    assert read_manifest(made).sizes == {"volumes/a": (5, 1)}
+    for wrong in ("[5]", "[5, -1]", '["5", 1]', "5"):
+        compact = made.replace("[\n      5,\n      1\n     ]", wrong)
+        assert compact != made
+        with pytest.raises(ValueError, match="sizes"):
+            read_manifest(compact)
+
+
+# What a backup tells of it
+
+
+def backed_up(stack, tag, code=0):
+    """Make a backup; return its manifest and what it said."""
+    done = stack.run(f"backup --runtag {tag}")
+    assert done.returncode == code, done.stderr
+    return json.loads((stack.folder / f"backups/{tag}.manifest.json").read_text()), done.stderr
+
+
+def test_a_backup_tells_what_is_gone_once(little_stack):
+    """The first run after it ends with 3 and names before and after; the next is compared with it."""
+    little_stack.runs(
+        motion="x",
+        cam="x",
+        mounts={
+            "motion": [("./volumes/motion/films", "/films")],
+            "cam": [("./volumes/cam", "/cam"), ("./volumes/cam/log", "/var/log/cam")],
+        },
+    )
+    (films, cam, big) = (
+        little_stack.folder / "volumes" / name for name in ("motion/films", "cam", "nodered/big")
+    )
+    for folder in (films, cam / "log"):
+        folder.mkdir()
+        (folder / "film").write_text("a film")
+    big.write_bytes(b"x" * BIG)
+    first, _ = backed_up(little_stack, "first")
+    assert first["parts"]["general"]["facts"]["sizes"]["volumes/motion/films"] == [6, 1]
+    assert first["parts"]["general"]["facts"]["sizes"]["volumes/nodered"] == [BIG + 3, 2]
+    (films / "film").unlink()
+    (cam / "log/film").unlink()  # logs come and go
+    big.write_bytes(b"x" * FLOOR_BYTES)
+    second, said = backed_up(little_stack, "second", 3)
+    nodered, motion = sorted(second["warnings"], reverse=True)
+    assert motion.startswith("volumes/motion/films is empty now: first has 6 bytes in 1 file of")
+    told = f"volumes/nodered holds {FLOOR_BYTES + 3:,} bytes in 2 files now: first has {BIG + 3:,}"
+    assert nodered.startswith(told)
+    assert motion in said
+    assert nodered in said
+    assert backed_up(little_stack, "third")[0]["warnings"] == []
+
+
+def test_a_part_that_is_gone_is_told_by_the_next_backup(little_stack):
+    """The manifest of an earlier set is enough, whoever wrote it."""
+    backed_up(little_stack, "first")
+    path = little_stack.folder / "backups/first.manifest.json"
+    told = json.loads(path.read_text())
+    archive = little_stack.folder / "backups/first.mariadb-backup.tar.gz"
+    archive.write_bytes(b"x" * 10)
+    part = {**told["parts"]["general"], "file": archive.name, "size_bytes": 10, "facts": {}}
+    del told["parts"]["general"]["facts"]["sizes"]
+    path.write_text(json.dumps({**told, "parts": {**told["parts"], "mariadb": part}}))
+    (warning,) = backed_up(little_stack, "second", 3)[0]["warnings"]
+    assert warning.startswith("The mariadb part is missing: first has one of 10 bytes")
+    assert backed_up(little_stack, "third")[0]["warnings"] == []
+
+
+def test_what_the_owner_leaves_out_is_no_loss(little_stack):
+    """From the first backup on that is made so."""
+    (little_stack.folder / "volumes/nodered/big").write_bytes(b"x" * BIG)
+    backed_up(little_stack, "first")
+    with little_stack.settings.open("a") as stream:
+        stream.write('[[stack.exclude]]\npath = "volumes/nodered/b*"\nreason = "r"\n')
+    assert backed_up(little_stack, "second")[0]["warnings"] == []
