@@ -7,11 +7,13 @@ from collections.abc import Iterable
 
 from invoke import Context, Exit, task
 
+from iotstack_invoke.program import leave_stops, tell_stops
 from iotstack_invoke.tasks import namespace
 
 IN_ORDER = "--no-loadscope-reorder"
 """The files on the stand first, as they are collected: what is short fills the gaps at the end."""
 HERE = os.path.dirname(os.path.abspath(__file__))
+tell_stops()
 namespace.configure({"iotstack": {"checkout": HERE}})
 
 
@@ -25,6 +27,7 @@ namespace.configure({"iotstack": {"checkout": HERE}})
 )
 def test(context: Context, live: bool = True, long: bool = False, at_once: int = 3) -> None:  # noqa: PT028 - a task
     """Run the tests; those on the stand need root, and are skipped without it."""
+    leave_stops()  # who runs the tests ends them
     left_out = [mark for mark, wanted in (("live", live), ("long", long)) if not wanted]
     chosen = f"-m 'not {' and not '.join(left_out)}'" if left_out else ""
     words = f"'{sys.executable}' -m pytest -n {at_once} --dist loadfile {IN_ORDER} {chosen}"

@@ -12,16 +12,20 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 from .errors import Interrupted
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 3.0
 """How long a program may take to end by itself after SIGTERM."""
 
 _lock = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
 _ending = threading.Event()
+_came: list[list[int]] = []
+"""While signals_raised() holds: the signals that came since, the first of which was raised."""
 _held: list[list[int]] = []
 """For each block of signals_held(), the signals that came meanwhile."""
 
@@ -63,6 +67,59 @@ def signals_held() -> Iterator[None]:
         came = _held.pop()
         if came:
             interrupt(came[0])
+
+
+@contextlib.contextmanager
+def signals_raised() -> Iterator[list[int]]:
+    """Turn the first signal that asks us to stop into Interrupted, in the main thread.
+
+    Yields the signals that came. Within another such block it is that one's.
+    """
+    if _came or threading.current_thread() is not threading.main_thread():
+        yield _came[-1] if _came else []
+        return
+    came: list[int] = []
+    over = False
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) == 1 and not over:  # another would break off the cleaning up
+            interrupt(number)
+
+    _came.append(came)
+    try:
+        with _handled(stop):
+            try:
+                yield came
+            finally:
+                over = True
+    finally:
+        _came.pop()
+
+
+@contextlib.contextmanager
+def signals_noted() -> Iterator[list[int]]:
+    """Return a list that takes the signals that ask us to stop.
+
+    An exception out of a wait for threads would be a gamble: a signal that comes just before it
+    does not end it (3 of 24 runs hung), and a second one breaks its lock.
+    """
+    noted: list[int] = []
+    with _handled(lambda number, _frame: noted.append(number)):
+        yield noted
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def interrupt(number: int) -> None:

@@ -6,10 +6,12 @@ are in tasks.py.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -108,11 +110,32 @@ class Door(Task):  # type: ignore[type-arg]
         """Run the body with settings, report and options in place of the shared flags."""
         # Invoke keeps Python from writing bytecode, so that each run would compile all of us anew.
         sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+        from .children import signals_raised
         from .report import Report
 
         debug = given.pop("debug", False)
-        settings_file = given.pop("settings", "")
         report = Report()
+        code: Any = 0
+        came: list[int] = []
+        with _threads_told(report, debug=debug) as troubles:
+            try:
+                with signals_raised() as came:
+                    code = self._do(context, given, report, debug=debug)
+            except Interrupted as error:
+                report.fail(str(error))
+                code = error.exit_code
+        if came and code != 128 + came[0]:  # it came when all was done, or was passed over
+            report.fail(str(Interrupted(came[0])))
+            code = 128 + came[0]
+        elif troubles and code in {None, ExitCode.GOOD, ExitCode.WARNINGS}:
+            code = ExitCode.FAILED
+        if code:
+            raise Exit(code=int(code))
+        return code
+
+    def _do(self, context: Context, given: dict[str, Any], report: Report, *, debug: bool) -> Any:
+        """Run the body and return the exit code; raises Interrupted, or what nobody expects."""
+        settings_file = given.pop("settings", "")
         try:
             if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
                 raise UsageError(f"Write: inv --help {self.name}")  # noqa: TRY301 - told as others
@@ -128,6 +151,8 @@ class Door(Task):  # type: ignore[type-arg]
         except BrokenPipeError:  # `| head` has enough
             report.pass_over_output()
             code = 128 + signal.SIGPIPE
+        except Interrupted:
+            raise
         except IotstackError as error:
             if debug:
                 traceback.print_exc()
@@ -139,8 +164,6 @@ class Door(Task):  # type: ignore[type-arg]
         except KeyboardInterrupt:
             report.fail(str(Interrupted(2)))
             code = 130
-        if code:
-            raise Exit(code=int(code))
         return code
 
     def _known(
@@ -241,6 +264,27 @@ def door(
         return made
 
     return make
+
+
+@contextlib.contextmanager
+def _threads_told(report: Report, *, debug: bool) -> Iterator[list[BaseException]]:
+    """Yield a list that takes what leaves a thread; each is told in a line, as it comes."""
+    troubles: list[BaseException] = []
+    before = threading.excepthook
+
+    def tell(left: threading.ExceptHookArgs) -> None:
+        error = left.exc_value or left.exc_type()
+        troubles.append(error)
+        if debug:
+            before(left)
+        words = traceback.format_exception_only(error)[-1].strip()
+        report.fail(f"Unexpected error in a thread: {words}. Add --debug to see where.")
+
+    threading.excepthook = tell
+    try:
+        yield troubles
+    finally:
+        threading.excepthook = before
 
 
 def _options(given: dict[str, Any], *, dry: bool) -> Options:

@@ -12,15 +12,15 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import field
 from enum import Enum
 from graphlib import TopologicalSorter
-from types import FrameType
 from typing import Any, Protocol
 
 from . import children
+from .children import signals_noted
 from .errors import Interrupted, IotstackError, StepFailed
 from .journal import Journal
 from .plan import Plan, PlannedJob, parameters_of
@@ -31,7 +31,6 @@ from .values import dataclass
 RETRY_WAIT_S = 2.0
 SIGNAL_LOOK_S = 0.2
 """How often the main thread looks whether it was asked to stop."""
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class End(Enum):
@@ -372,43 +371,3 @@ class Run:
         for output in scene.job.outputs:
             if not output.is_folder:
                 scene.place(output).remove([output.partial])
-
-
-@contextlib.contextmanager
-def signals_raised() -> Iterator[None]:
-    """Turn the first signal that asks us to stop into Interrupted, in the main thread."""
-    raised = False
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        nonlocal raised
-        if not raised:  # another would break off the cleaning up
-            raised = True
-            children.interrupt(number)
-
-    with _handled(stop):
-        yield
-
-
-@contextlib.contextmanager
-def signals_noted() -> Iterator[list[int]]:
-    """Return a list that takes the signals that ask us to stop.
-
-    An exception out of a wait for threads would be a gamble: a signal that comes just before it
-    does not end it (3 of 24 runs hung), and a second one breaks its lock.
-    """
-    noted: list[int] = []
-    with _handled(lambda number, _frame: noted.append(number)):
-        yield noted
-
-
-@contextlib.contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

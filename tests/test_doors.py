@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
@@ -317,6 +318,96 @@ def test_a_signal_during_the_look_ends_it_soon(little_stack, number):
     assert process.returncode == 128 + number
     assert "Traceback" not in err
     assert not alive(int(pid.read_text()))
+
+
+BEFORE = "program.program.run = stop; program.main()"
+AFTER = "run = program.program.run; program.program.run = lambda: run(exit=False) or stop()"
+AT_THE_END = "threading._register_atexit(stop)"
+IN_THE_CHECKOUT = "threading._register_atexit(stop); from invoke.main import program as inv"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        BEFORE,
+        f"{AFTER}; program.main()",
+        f"{AT_THE_END}; program.main()",
+        f"{IN_THE_CHECKOUT}; inv.run(['inv', 'list'])",
+    ],
+)
+def test_a_signal_while_no_task_runs_ends_it_with_our_code(little_stack, moment, number):
+    """From the first moment to the last: its code, one line, and what was written before."""
+    kill = f"stop = lambda: os.kill(os.getpid(), {int(number)}) or time.sleep(60)"
+    python = little_stack.words("")[0]
+    script = f"import os, threading, time; from iotstack_invoke import program; {kill}; {moment}"
+    told = subprocess.run(
+        [python, "-c", script, "list"],
+        cwd=CHECKOUT,
+        env=little_stack.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 128 + number, told.stderr
+    assert told.stderr == f"{errors.Interrupted(number)}\n"
+    assert ("There are no backups" in told.stdout) == (moment != BEFORE), told.stdout
+
+
+def test_a_signal_while_python_ends_changes_nothing(little_stack):
+    """All is done and told by then."""
+    kill = "atexit.register(lambda: os.kill(os.getpid(), 15))"
+    script = f"import atexit, os; from iotstack_invoke import program; {kill}; program.main()"
+    told = subprocess.run(
+        [little_stack.words("")[0], "-c", script, "list"],
+        env=little_stack.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("passed_over", [False, True])
+def test_a_signal_in_any_task_is_told(settings, capsys, number, passed_over):
+    """Also where the task passes over whatever fails, and where it comes when all is done."""
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+    def body(_work):
+        try:
+            os.kill(os.getpid(), number)
+        except errors.IotstackError:
+            if not passed_over:
+                raise
+
+    with pytest.raises(Exit) as ended:
+        call(body)
+    assert ended.value.code == 128 + number
+    assert capsys.readouterr().err == f"{errors.Interrupted(number)}\n"
+    after = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert before == after
+
+
+@pytest.mark.parametrize("code", [None, 0, 3, 13])
+def test_what_leaves_a_thread_is_told_in_a_line_and_is_a_failure(settings, capsys, code):
+    """No traceback is printed, and nobody takes such a run for a good one."""
+
+    def body(_work):
+        def fail():
+            raise EOFError("nothing")
+
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        return code
+
+    with pytest.raises(Exit) as ended:
+        call(body)
+    assert ended.value.code == (code if code == 13 else 1)
+    told = capsys.readouterr().err
+    assert "Unexpected error in a thread: EOFError: nothing. Add --debug" in told
+    assert "Traceback" not in told
 
 
 def test_the_module_is_the_program():

@@ -17,7 +17,7 @@ import pytest
 from scenes import alive, until
 
 from iotstack_invoke import children, hosts
-from iotstack_invoke.engine import signals_raised
+from iotstack_invoke.children import signals_raised
 from iotstack_invoke.errors import Busy, Interrupted, StepFailed
 from iotstack_invoke.hosts import EARLY_BYTES, PIPE_BYTES, LocalHost, locked, read_chunk, within
 from iotstack_invoke.runner import LineStream, MendedLocal, local_context

@@ -24,7 +24,7 @@ from scenes import until
 from sshd import make_key, offspring
 
 from iotstack_invoke import remote
-from iotstack_invoke.engine import signals_raised
+from iotstack_invoke.children import signals_raised
 from iotstack_invoke.errors import Interrupted, StepFailed, Unreachable
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.login import Login, MendedRemote, closed_connection, end_input

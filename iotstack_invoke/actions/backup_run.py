@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from ..engine import Run, RunResult, signals_raised
+from ..children import signals_raised
+from ..engine import Run, RunResult
 from ..errors import ExitCode, IotstackError, Refused, StepFailed, Unreachable
 from ..hooks import HooksResult, Occasion
 from ..journal import Journal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..engine import signals_raised
+from ..children import signals_raised
 from ..errors import ExitCode, StepFailed
 from ..gzips import Damaged
 from ..report import Report, size_text

@@ -20,7 +20,7 @@ from functools import cached_property
 
 from .. import __version__
 from ..checks import HERE, failed_at
-from ..engine import signals_raised
+from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, IotstackError, KeyRefused, Refused, StepFailed
 from ..findings import (
     Finding,

@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from .. import children
-from ..engine import SIGNAL_LOOK_S, signals_noted
+from ..children import signals_noted
+from ..engine import SIGNAL_LOOK_S
 from ..errors import ExitCode, StepFailed, UsageError
 from ..hosts import state_folder
 from ..log import RunLog

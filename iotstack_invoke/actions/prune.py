@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
-from ..engine import signals_raised
+from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, StepFailed, UsageError
 from ..manifest import RECORDS_ENDING
 from ..report import Report, age_text

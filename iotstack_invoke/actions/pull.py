@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
-from ..engine import Run, RunResult, signals_raised
+from ..children import signals_raised
+from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
 from ..hosts import LocalHost, locked, state_folder
 from ..journal import Journal

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 from .. import __version__
 from ..checks import HERE, Check
-from ..engine import Run, RunResult, signals_raised
+from ..children import signals_raised
+from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, UsageError
 from ..hosts import LocalHost, locked, state_folder
 from ..journal import Journal

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from ..changes import change_of
-from ..engine import Run, RunResult, signals_raised
+from ..children import signals_raised
+from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, Refused, UsageError
 from ..log import LogWatcher, RunLog
 from ..plan import Plan, decide, resolve

@@ -17,7 +17,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..changes import Change, change_of
-from ..engine import Run, RunResult, signals_raised
+from ..children import signals_raised
+from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, Refused
 from ..hashes import hash_command
 from ..hooks import Occasion, hook_lines

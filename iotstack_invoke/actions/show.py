@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..checks import HERE
-from ..engine import signals_raised
+from ..children import signals_raised
 from ..errors import ExitCode, NotFound, StepFailed, UsageError
 from ..gzips import Damaged
 from ..manifest import LACKING, LEFT_OUT, Container, Manifest, Part

@@ -10,7 +10,8 @@ import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from ..engine import Run, RunResult, signals_raised
+from ..children import signals_raised
+from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, UsageError
 from ..journal import Journal
 from ..plan import Plan, PlannedJob

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Sequence
 
 from ..changes import change_in
-from ..engine import signals_raised
+from ..children import signals_raised
 from ..errors import ExitCode, NotFound
 from ..hosts import LocalHost, state_folder
 from ..journal import Journal

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from .. import __version__
 from ..checks import HERE, Check, Checks
-from ..engine import signals_raised
+from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, NotFound, StepFailed, UsageError
 from ..manifest import Manifest, Part, utc_text
 from ..report import Report, size_text
