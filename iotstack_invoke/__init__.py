@@ -16,6 +16,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
     checks                                 made to; copies between them; what verifications found
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            sizes: how much; leave_out: what it need not hold;
+                                           left_out: and stays where it is;
                                            reading: archives read to their last byte;
                                            stack: stop, swap, start; influx_server, influx_dump,
                                            influx_load, influx_count: load and prove;

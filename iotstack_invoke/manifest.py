@@ -29,6 +29,8 @@ LACKING = "failed"
 """The fact of a part that lacks dumps: why, by the container of each server."""
 INCLUDED = "included"
 """The fact of the general part: what it holds besides services/, volumes/ and the top files."""
+STAYS = "stays"
+"""The fact of the general part: what its owner left out, as patterns; a restore lets it lie."""
 SIZES = "sizes"
 """The fact of the general part: the bytes and the files of each of its items, by their paths."""
 LEFT_OUT = "left_out"
@@ -122,6 +124,12 @@ class Manifest:
         """What the general part holds besides services/, volumes/ and the top files: paths."""
         told = (part.facts.get(INCLUDED, ()) for part in self.made if part.kind == "general")
         return tuple(path for paths in told for path in paths)
+
+    @property
+    def stays(self) -> tuple[str, ...]:
+        """What was left out of the general part because no backup needs it: patterns."""
+        told = (part.facts.get(STAYS, ()) for part in self.made if part.kind == "general")
+        return tuple(each for patterns in told for each in patterns)
 
     @property
     def sizes(self) -> Mapping[str, tuple[int, int]]:
@@ -336,6 +344,13 @@ def _are_included(values: Collection[Any]) -> bool:
     return _are_texts(values) and all(map(is_included_path, values))
 
 
+def _are_patterns(values: Collection[Any]) -> bool:
+    """Tell whether all values are patterns of paths below the stack's folder."""
+    return _are_texts(values) and not any(
+        each.startswith("/") or "\0" in each or ".." in each.split("/") for each in values
+    )
+
+
 def _lists_of(fit: _Fit) -> _Fit:
     return lambda values: _are_lists(values) and fit([e for value in values for e in value])
 
@@ -425,6 +440,7 @@ _FACTS: Mapping[str, _Fit] = {
     "sqlite_files": _are_numbers,
     "at_rest": _lists_of(_are_texts),
     SIZES: _are_sizes,
+    STAYS: _lists_of(_are_patterns),
     INCLUDED: _lists_of(_are_included),
     LACKING: _each_is(_are_texts),
 }

@@ -88,6 +88,11 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         started_utc=utc_text(datetime.now(UTC)),
         zone=f"{time.tzname[time.localtime().tm_isdst > 0]} {now.strftime('%z')}",
         containers=of_stack(influx.found, folder),
+        stays=tuple(
+            each.path
+            for each in exclusions
+            if each.by_default or each in settings.stack.exclusions
+        ),
         sized=_sized(host, services, folder),
         left_out=(
             *(

@@ -14,16 +14,17 @@ from ..rules import BACKUPS, KINDS
 from ..services.compose import COMPOSE_FILES, Found, compose_words, inspect_all, is_top_file, named
 from ..services.influx import BACKUP_INSIDE
 from ..services.influx_server import Server
+from ..services.left_out import patterns_below, plain_place
 from ..services.members import Contents, list_archive
 from ..services.recipe import RECIPES
 from ..services.sql import ENGINES, servers_in
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
-from ..targets import ANY_EXIT, Target, device, entries
+from ..targets import ANY_EXIT, Target, device, entries, may_be_there
 from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
-from .loads import FOLDERS, Loads, recipe_folder
+from .loads import FOLDERS, Loads, is_below, recipe_folder
 from .only import Only
 from .target_checks import (
     INFLUX_FOLDER,
@@ -266,7 +267,7 @@ class Prospect:
             facts, _ = self._with_loads(facts, [], staged=contents is None)
             facts = self._with_recipes(facts, staged=contents is None)
             self._refuse_mounts(facts)
-            return facts
+            return self._with_stays(facts)
         host, root = self.target.host, self.target.as_root
         stack = f"{self.stage}/stack"
         top = dict.fromkeys(contents.top_files, "f") if contents else entries(host, stack, root)
@@ -309,7 +310,31 @@ class Prospect:
         facts = replace(facts, items=tuple(chosen), compose=compose)
         facts = self._with_recipes(facts, staged=contents is None)
         self._refuse_mounts(facts)
-        return facts
+        return self._with_stays(facts)
+
+    def _with_stays(self, facts: RestoreFacts) -> RestoreFacts:
+        """Return the facts with what the backup left out of the items and lies there.
+
+        Not where data of a database lie, which a dump replaces.
+        """
+        folder = self.target.folder
+        data = [each.server.data for each in facts.loads]
+        data += [facts.server.data] if facts.server else []
+        wanted = {
+            pattern: f"{folder}/{plain_place(pattern)}"
+            for pattern in (self.manifest.stays if self.manifest else ())
+            if any(
+                patterns_below((pattern,), posixpath.relpath(each.live, folder))
+                for each in facts.items
+            )
+        }
+        stays = tuple(
+            pattern
+            for pattern, place in wanted.items()
+            if may_be_there(self.target.host, place)
+            and not any(is_below(each, place) or is_below(place, each) for each in data)
+        )
+        return replace(facts, stays=stays)
 
     def _with_recipes(self, facts: RestoreFacts, *, staged: bool) -> RestoreFacts:
         """Return the facts with what is swapped of services that have a part of their own.

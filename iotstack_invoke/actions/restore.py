@@ -399,7 +399,10 @@ class _Restore:
         for what, names in (
             ("replaces", [*sorted(inside & present), *databases]),
             ("new here", sorted(inside - present)),
-            ("stays as it is", sorted(present - inside - {f"{folder}/{INFLUX_FOLDER}"})),
+            (
+                "stays as it is",
+                [*sorted(present - inside - {f"{folder}/{INFLUX_FOLDER}"}), *sorted(facts.stays)],
+            ),
             ("put beside, or where there is none", sorted(lives - inside)),
         ):
             self.report.write(f"  {what}: {self._listed(names)}")
@@ -424,7 +427,8 @@ class _Restore:
         influx = f"{self.target.folder}/{INFLUX_FOLDER}"
         present = self._with_parts(self.before.present(), lives)
         self.report.write(f"  restored: {self._listed(sorted(lives))}")
-        self.report.write(f"  left as it was: {self._listed(sorted(present - inside - {influx}))}")
+        left = [*sorted(present - inside - {influx}), *sorted(facts.stays)]
+        self.report.write(f"  left as it was: {self._listed(left)}")
 
     def _end(self, result: RunResult, hooked: Occasion, left: str) -> int:
         log = hooked.log

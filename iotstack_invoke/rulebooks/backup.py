@@ -21,6 +21,7 @@ from ..losses import losses
 from ..manifest import (
     LACKING,
     RECORDS_ENDING,
+    STAYS,
     Container,
     LeftOut,
     Manifest,
@@ -89,6 +90,8 @@ class BackupFacts:
     """Other sets of its name give way (--force)."""
     far: bool = False
     """The stack is on another machine, where nothing of ours is installed."""
+    stays: tuple[str, ...] = ()
+    """What of the exclusions no backup needs: a restore lets it lie where it is."""
     sized: tuple[str, ...] = ()
     """What containers mount of the stack, and where something is mounted in it."""
     before: Manifest | None = None
@@ -355,7 +358,7 @@ class WriteManifest:
                     record.size_bytes,
                     record.sha256,
                     record.seconds,
-                    facts=record.facts,
+                    facts={**record.facts, **self._stays(kind)},
                 )
             )
         facts = self.facts
@@ -381,6 +384,11 @@ class WriteManifest:
             target.write(content)
         sha256 = hashlib.sha256(content).hexdigest()
         scene.learn(self.output, size_bytes=len(content), sha256=sha256)
+
+    def _stays(self, kind: str) -> dict[str, list[str]]:
+        """Return what the general part says of what was left out and stays."""
+        stays = self.facts.stays if kind == "general" else ()
+        return {STAYS: list(stays)} if stays else {}
 
 
 @dataclass(frozen=True, slots=True)

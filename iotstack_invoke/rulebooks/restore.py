@@ -18,6 +18,7 @@ from ..services.influx2 import DumpInflux2
 from ..services.influx_dump import CheckDump, Dump
 from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
 from ..services.influx_server import ALONE, RunAlone, Server, WaitForInflux
+from ..services.left_out import KeepLeftOut, patterns_below
 from ..services.members import ScanArchive
 from ..services.quiesce import Quiesce
 from ..services.recipe import DUMP_FOLDER, RECIPES, end_quiet
@@ -134,6 +135,8 @@ class RestoreFacts:
     """Parts of recipes that are restored, each with the container of its service."""
     included: tuple[str, ...] = ()
     """What the general part holds besides services/, volumes/ and top files, by its manifest."""
+    stays: tuple[str, ...] = ()
+    """What was left out of the general part and lies here, as patterns: it stays."""
 
 
 def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
@@ -288,6 +291,11 @@ def restored(job: Job) -> Iterator[Step]:
     yield StopContainers("pi", facts.running, docker, guard)
     for item in facts.items:
         yield SwapItem("pi", item.live, item.staged, item.aside, item.used, as_root, guard)
+    stack = posixpath.dirname(posixpath.dirname(facts.previous))
+    for item in facts.items:
+        patterns = patterns_below(facts.stays, posixpath.relpath(item.live, stack))
+        if patterns:
+            yield KeepLeftOut("pi", item.live, item.aside, patterns, as_root, guard)
     if "influx" in facts.kinds and facts.server:
         yield from _load_influx(facts, facts.server, dump)
     for load, sql in loads:
@@ -400,6 +408,7 @@ def undoable() -> tuple[type, ...]:
         CopySqlite,
         DumpInflux,
         DumpInflux2,
+        KeepLeftOut,
         MakeAside,
         MakeFolder,
         PutAway,

@@ -205,6 +205,41 @@ def test_exclusions_are_stated(owner):
     assert {"volumes/influxdb/*", "volumes/nextcloud/*"} <= set(left_out)
 
 
+def test_a_drive_that_is_not_mounted_is_told(owner, pi):
+    """With what lay on it in the last set; the next one is as good as any, and the old one stays."""
+    films = owner.top / "volumes/nodered/data/films"
+    films.mkdir()
+    pi.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", films])
+    try:
+        for size in (1_000_000, 2_000_000):  # this process does not see what is mounted there
+            pi.run(["sh", "-c", f"head -c {size} /dev/zero > {films}/{size}.mp4"])
+        owner.backup("--runtag", "mounted")
+        pi.run(["umount", films])
+        said = owner.backup("--runtag", "unmounted", code=3)
+    finally:
+        pi.run(["umount", films], check=False)
+        films.rmdir()
+    told = "volumes/nodered/data/films is empty now: mounted has 3,000,000 bytes in 2 files of it."
+    assert told in said
+    (warning,) = owner.manifest("unmounted")["warnings"]
+    assert warning.startswith(told)
+    assert owner.manifest("unmounted")["state"] == "warnings"
+    owner.backup("--runtag", "after")
+
+
+def test_what_can_be_fetched_anew_is_not_packed(owner):
+    """By default mosquitto's retained messages and Node-RED's modules are in no archive."""
+    owner.set(stack="exclude_defaults = true")
+    owner.backup("--runtag", "lean")
+    names = subprocess.run(
+        ["tar", "-tzf", owner.here("lean", "general")], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    left_out = {each["what"] for each in owner.manifest("lean")["left_out"]}
+    for place in ("volumes/mosquitto/data", "volumes/nodered/data/node_modules"):
+        assert [name for name in names if name.startswith(f"./{place}")] == [f"./{place}/"]
+        assert f"{place}/*" in left_out
+
+
 def test_manifest_tells_what_was_made(owner, pi):
     """The manifest names host, version, times, containers with their images, databases, shards."""
     owner.backup("--runtag", "told")

@@ -231,6 +231,40 @@ def test_bare_host(person, pi, far, live, compose_version):
     assert below(tree(top), *wanted) == {}
 
 
+@pytest.mark.parametrize("host", ["", "test-pi"])
+def test_what_the_backup_leaves_out_stays_where_it_is(person, pi, far, live, host):
+    """By default or by the owner's word: in the live folder, also of another machine, and undone."""
+    out = '[[stack.exclude]]\npath = "volumes/grafana/data/plugins"\nreason = "fetched again"'
+    person.set(stack=f"exclude_defaults = true\n{out}")
+    person.iot("backup", "--runtag", "t15", "--force")
+    machine, top = (far, person.fresh(far)) if host else (pi, live)
+    at = ("--host", host) if host else ()
+    places = (
+        "volumes/mosquitto/data",
+        "volumes/nodered/data/node_modules",
+        "volumes/grafana/data/plugins",
+    )
+    for place in places:
+        (top / place / "deep").mkdir()
+        (top / place / "deep/mine").write_text("mine")
+    (top / "volumes/nodered/data/flows.json").write_text("changed")
+    before = tree(top)
+    said = person.iot("restore", *at, "--runtag", "t15", "--from", "nas", "--yes")
+    after = tree(top)
+    assert below(after, *places) == below(before, *places)
+    assert (top / "volumes/nodered/data/flows.json").read_text() != "changed"
+    (left,) = [line for line in said.splitlines() if "left as it was: " in line]
+    assert all(place in left for place in places)
+    (top / places[0] / "deep/later").write_text("later")
+    person.iot("undo", *at, "--yes")
+    assert (top / places[0] / "deep/later").read_text() == "later"
+    (top / places[0] / "deep/later").unlink()
+    again = below(tree(top), "volumes/nodered", "volumes/grafana", *places)
+    assert again == below(before, "volumes/nodered", "volumes/grafana", *places)
+    assert running(machine) == set(SERVICES)
+    person.set()
+
+
 @pytest.mark.long
 def test_stack_that_is_down(person, pi, far, live):
     """A host whose containers were removed comes up from its own compose file."""

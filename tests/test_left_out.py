@@ -1,0 +1,199 @@
+"""What a backup left out stays in the live folder: with real files, and killed anywhere."""
+
+import contextlib
+import os
+import stat
+import sys
+
+import pytest
+from scenes import PlainScene
+
+from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.services.left_out import KeepLeftOut, patterns_below
+from iotstack_invoke.services.stack import SwapItem
+
+HOST = LocalHost("/")
+PATTERNS = ("films/*", "cache", "logs/*.log")
+OLD = {
+    "settings": "old",
+    "films/one": "film",
+    "films/deep/two": "film",
+    "films/odd\n'[*] name": "film",
+    "cache/a/b": "kept",
+    "logs/a.log": "kept",
+    "logs/deep/b.log": "kept",
+    "logs/c.txt": "old",
+    "unknown/films/x": "old",
+}
+"""A folder as it is when a backup without `PATTERNS` is restored."""
+NEW = {"settings": "new", "films/": None, "logs/": None, "logs/c.txt": "new", "added": "new"}
+"""As the backup holds it."""
+RESTORED = {
+    "settings": "new",
+    "logs/c.txt": "new",
+    "added": "new",
+    **{path: text for path, text in OLD.items() if text in ("film", "kept")},
+}
+
+
+def fill(folder, files):
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if text is None:
+            path.mkdir(exist_ok=True)
+        else:
+            path.write_text(text)
+
+
+def files_in(folder):
+    """Return what each file below a folder says, by its path."""
+    paths = (path for path in folder.rglob("*") if not path.is_dir())
+    return {str(path.relative_to(folder)): path.read_text() for path in paths}
+
+
+@pytest.fixture
+def scene():
+    return PlainScene({"pi": HOST})
+
+
+@pytest.fixture
+def steps(tmp_path):
+    """A swap of a folder, and the step that keeps what was left out; in folders of odd names."""
+    places = {
+        name: tmp_path / "it's [a] *" / name / "item"
+        for name in ("live", "staged", "aside", "used")
+    }
+    fill(places["live"], OLD)
+    fill(places["staged"], NEW)
+    guard = str(tmp_path / "guard")
+    order = [str(places[name]) for name in ("live", "staged", "aside", "used")]
+    keep = KeepLeftOut("pi", order[0], order[2], PATTERNS, (), guard)
+    return SwapItem("pi", *order, (), guard), keep, places
+
+
+def test_what_was_left_out_is_where_it_was(scene, steps):
+    """All else is as the backup has it, and what that replaced is put aside."""
+    swap, keep, places = steps
+    swap.do(scene)
+    keep.do(scene)
+    assert files_in(places["live"]) == RESTORED
+    assert files_in(places["aside"]) == {k: v for k, v in OLD.items() if v == "old"}
+
+
+def test_undone_all_is_as_before_with_what_came_since(scene, steps):
+    """No backup has what was recorded meanwhile; it stays too. Undoing twice changes nothing."""
+    swap, keep, places = steps
+    swap.do(scene)
+    keep.do(scene)
+    fill(places["live"], {"films/later": "film", "settings": "newer"})
+    for _ in range(2):
+        keep.undo(HOST)
+        swap.undo(HOST)
+        assert files_in(places["live"]) == {**OLD, "films/later": "film"}
+
+
+def test_what_the_backup_holds_all_the_same_is_not_replaced(scene, steps):
+    """One of the same name is put aside with all that is replaced."""
+    swap, keep, places = steps
+    fill(places["staged"], {"films/one": "of the backup"})
+    swap.do(scene)
+    keep.do(scene)
+    assert (places["live"] / "films/one").read_text() == "of the backup"
+    assert (places["aside"] / "films/one").read_text() == "film"
+    keep.undo(HOST)
+    swap.undo(HOST)
+    assert files_in(places["live"]) == OLD
+
+
+def test_a_folder_that_the_backup_does_not_know_is_made_like_the_old_one(scene, steps):
+    """It came after the backup; its owner and mode are those that it had."""
+    swap, keep, places = steps
+    (places["staged"] / "films").rmdir()
+    (places["live"] / "films").chmod(0o750)
+    swap.do(scene)
+    keep.do(scene)
+    assert files_in(places["live"]) == RESTORED
+    assert stat.S_IMODE((places["live"] / "films").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("where", ["live", "staged"])
+def test_links_lead_nothing_elsewhere(scene, steps, tmp_path, where):
+    """Neither in the old folder nor in the new one is a link followed."""
+    swap, keep, places = steps
+    outside = tmp_path / "outside"
+    fill(outside, {"secret": "s"})
+    films = places[where] / "films"
+    films.rename(tmp_path / "films")
+    films.symlink_to(outside)
+    swap.do(scene)
+    keep.do(scene)
+    assert files_in(outside) == {"secret": "s"}
+    keep.undo(HOST)
+    swap.undo(HOST)
+    assert files_in(outside) == {"secret": "s"}
+    assert (places["live"] / "films").is_symlink() == (where == "live")
+
+
+def test_a_new_folder_has_nothing_to_keep(scene, steps):
+    """Where nothing was put aside nothing is moved, there or back."""
+    swap, keep, places = steps
+    os.rename(places["live"], places["live"].parent / "away")
+    swap.do(scene)
+    keep.do(scene)
+    keep.undo(HOST)
+    assert files_in(places["live"]) == {"settings": "new", "logs/c.txt": "new", "added": "new"}
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("number", range(1, 8))
+def test_killed_anywhere_it_is_undone(scene, steps, tmp_path, monkeypatch, number, after):
+    """Before or after each rename of the way there, and again on the way back."""
+    swap, keep, places = steps
+    swap.do(scene)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "mv").write_text(
+        f"""#!{sys.executable}
+import os, signal, subprocess, sys
+with open({str(tmp_path / "count")!r}, "a+") as stream:
+    stream.write("x")
+    stream.seek(0)
+    mine = len(stream.read()) == {number}
+if not mine or {after}:
+    subprocess.run(["/bin/mv", *sys.argv[1:]], check=True)
+if mine:
+    os.kill(os.getppid(), signal.SIGKILL)
+"""
+    )
+    (tools / "mv").chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+        for act in (lambda: keep.do(scene), lambda: keep.undo(HOST)):
+            (tmp_path / "count").unlink(missing_ok=True)
+            with contextlib.suppress(StepFailed):
+                act()
+    keep.undo(HOST)
+    swap.undo(HOST)
+    assert files_in(places["live"]) == OLD
+
+
+@pytest.mark.parametrize(
+    ("pattern", "item", "below"),
+    [
+        ("volumes/m/films/*", "volumes/m", ("films/*",)),
+        ("volumes/m/*", "volumes/m", ("*",)),
+        ("volumes/m/cache", "volumes/m", ("cache",)),
+        ("volumes/m", "volumes/m", ()),
+        ("volumes/m/x", "volumes/mm", ()),
+        ("volumes/*/cache/*", "volumes/m", ("cache/*", "*/cache/*")),
+        ("volumes/*.log", "volumes/m", ("*.log",)),
+        ("volumes/m*", "volumes/mm", ("*",)),
+        ("homeassistant/backups/*", "homeassistant", ("backups/*",)),
+        ("docker-compose.yml", "docker-compose.yml", ()),
+    ],
+)
+def test_a_pattern_means_in_an_item_what_it_means_in_a_stack(pattern, item, below):
+    """A star stands for slashes too, as in tar's exclusions."""
+    assert patterns_below((pattern,), item) == below
