@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -139,6 +139,7 @@ class Door(Task):  # type: ignore[type-arg]
         try:
             if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
                 raise UsageError(f"Write: inv --help {self.name}")  # noqa: TRY301 - told as others
+            _refuse_blank(given)
             dry = bool(context.config.run.dry)
             checkout = context.config.get("iotstack", {}).get("checkout", "")
             if self.fleet:
@@ -285,6 +286,18 @@ def _threads_told(report: Report, *, debug: bool) -> Iterator[list[BaseException
         yield troubles
     finally:
         threading.excepthook = before
+
+
+def _refuse_blank(given: Mapping[str, Any]) -> None:
+    """Refuse a blank name, as a script gives whose variable is not set; raises UsageError."""
+    for flag in ("runtag", "before", "after"):
+        if isinstance(given.get(flag), str) and not given[flag].strip():
+            from .runtag import read_runtag
+
+            read_runtag(given[flag].strip())
+    names = given.get("host") or [] if isinstance(given.get("host"), list) else [given.get("host")]
+    if any(isinstance(each, str) and not each.strip() for each in names):
+        raise UsageError("--host: it is empty. Leave it out for this machine.")
 
 
 def _options(given: dict[str, Any], *, dry: bool) -> Options:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from datetime import datetime
 from typing import NewType
 
@@ -22,12 +23,26 @@ LATEST = "latest"
 
 _PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,98}[A-Za-z0-9_-])?")
 """Part of the grammar, for speed: a listing of 10,000 sets asks of 40,000 names."""
-_DATED = re.compile(r"(\d{4}-\d\d-\d\d_\d{4})(?:\..+)?", re.ASCII | re.DOTALL)
+_DATED = re.compile(r"(\d{4}-\d\d-\d\d_\d{4})(?:-[1-9]\d{0,3})?(?:\..+)?", re.ASCII | re.DOTALL)
 
 
 def default_runtag(now: datetime) -> Runtag:
     """Return the runtag of a backup made at `now` (local time), as the seed names it."""
     return Runtag(now.strftime(TIME_FORMAT))
+
+
+def free_runtag(runtag: Runtag, names: Iterable[str]) -> Runtag:
+    """Return a runtag of the clock, or the first of `…-2`, `…-3` … that no file bears.
+
+    `names`: the files of every folder in which it must be free. Also what a dead run left counts.
+    """
+    taken = {name.partition(".")[0] for name in names if name.startswith(runtag)}
+    number = 1
+    free = runtag
+    while free in taken:
+        number += 1
+        free = Runtag(f"{runtag}-{number}")
+    return free
 
 
 def read_runtag(text: str) -> Runtag:

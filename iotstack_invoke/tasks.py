@@ -16,9 +16,9 @@ from .errors import UsageError
 @door(
     runs=True,
     fleet=True,
-    help={"runtag": "The backup's name; this minute, as 2026-11-23_1100, if left out."},
+    help={"runtag": "The backup's name; this minute, as 2026-11-23_1100 (or -2), if left out."},
 )
-def backup(work: Work, host: str = "", runtag: str = "") -> int:
+def backup(work: Work, host: str = "", runtag: str | None = None) -> int:
     """Back up the stack, prove it, and copy it to every vault."""
     from .actions.backup import back_up
 
@@ -33,11 +33,13 @@ def backup(work: Work, host: str = "", runtag: str = "") -> int:
         "dry-run": "Show what would be fetched; change nothing.",
     },
 )
-def pull(work: Work, host: str = "", runtag: str = "", to: str = "", dry_run: bool = False) -> int:
+def pull(
+    work: Work, host: str = "", runtag: str | None = None, to: str = "", dry_run: bool = False
+) -> int:
     """Fetch finished backups from another machine into a folder of this one."""
     from .actions.pull import Wish, pull_sets
 
-    wish = Wish(host, runtag, to, dry_run or work.options.dry_run)
+    wish = Wish(host, runtag or "", to, dry_run or work.options.dry_run)
     return pull_sets(work.settings, wish, work.report)
 
 
@@ -127,7 +129,7 @@ def pin(work: Work, runtag: str, note: str = "", remove: bool = False) -> int:
 )
 def verify(
     work: Work,
-    runtag: str = "",
+    runtag: str | None = None,
     all: bool = False,  # noqa: A002 - it is the flag's name
     newest: bool = False,
     at: str = "",
@@ -137,7 +139,7 @@ def verify(
     from .actions.verify import Wanted
     from .actions.verify import verify as verify_backups
 
-    wanted = Wanted(runtag, all, newest, at)
+    wanted = Wanted(runtag or "", all, newest, at)
     return verify_backups(work.settings, wanted, work.report, as_json=json)
 
 
@@ -268,7 +270,7 @@ def restore(
 )
 def reload_influxdb(
     work: Work,
-    host: str = "",
+    host: str | None = None,
     keep_old: str = "",
     count: bool = True,
     yes: bool = False,
@@ -280,17 +282,17 @@ def reload_influxdb(
     from .actions.wish import Wish
 
     asked = Reload(read_days(keep_old), count)
-    wish, dry = Wish("", host, yes=yes), dry_run or work.options.dry_run
+    wish, dry = Wish("", host or "", yes=yes), dry_run or work.options.dry_run
     return reload_data(work.settings, wish, asked, work.report, dry_run=dry)
 
 
 @door(help={"host": "A host of hosts.toml; this machine, if not given.", "yes": "Do not ask."})
-def undo(work: Work, host: str = "", yes: bool = False) -> int:
+def undo(work: Work, host: str | None = None, yes: bool = False) -> int:
     """Go back to the state before the last restore or reload."""
     from .actions.undo import undo as undo_restore
     from .actions.wish import Wish
 
-    return undo_restore(work.settings, Wish("", host, yes=yes), work.report)
+    return undo_restore(work.settings, Wish("", host or "", yes=yes), work.report)
 
 
 @door(

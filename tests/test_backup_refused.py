@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 from datetime import UTC, datetime
 
 import pytest
@@ -212,6 +213,118 @@ def test_what_is_half_removed_refuses_no_dry_run(pi):
     assert pi.run(f"backup --runtag {TAG} --dry-run").returncode == 0
     assert (pi.usb / f"{TAG}.removing").exists()
     assert pi.run(f"backup --runtag {TAG}").returncode == 0
+
+
+# The runtag of the clock
+
+MINUTE = TAG
+
+
+@pytest.fixture
+def same_minute(pi):
+    """The clock says one minute for ever, as in the hour that comes twice; the vault is there."""
+    pi.usb.mkdir()
+    (pi.tools / "sitecustomize.py").write_text(
+        "import contextlib\n"
+        "with contextlib.suppress(ImportError):\n"
+        "    import iotstack_invoke.runtag as r\n"
+        f"    r.default_runtag = lambda _: r.Runtag('{MINUTE}')\n"
+    )
+    pi.environment["PYTHONPATH"] = str(pi.tools)
+    return pi
+
+
+def runtags(pi):
+    return sorted({each["runtag"] for each in json.loads(pi.run("list --json").stdout)})
+
+
+def test_a_runtag_of_the_clock_that_is_taken_gets_a_number(same_minute):
+    """A second and a third backup in one minute are backups; the dry run says the name."""
+    pi = same_minute
+    assert pi.run("backup").returncode == 0
+    told = pi.run("backup --dry-run")
+    assert f"{MINUTE}-2.general-backup" in told.stdout
+    told = [pi.run("backup") for _ in range(2)]
+    assert [each.returncode for each in told] == [0, 0], told
+    assert runtags(pi) == [MINUTE, f"{MINUTE}-2", f"{MINUTE}-3"]
+    assert contents(pi.usb) == contents(pi.backups)
+    told = pi.run(f"backup --runtag {MINUTE}")
+    assert told.returncode == 13
+    told = pi.run("show latest")
+    assert told.stdout.startswith(f"{MINUTE}-3 "), told
+
+
+@pytest.mark.parametrize("where", ["usb", "backups"])
+def test_the_name_of_anothers_backup_is_taken(same_minute, where):
+    """Another machine's in the flat vault, archives of other scripts here: both stay."""
+    pi = same_minute
+    folder = getattr(pi, where)
+    folder.mkdir(exist_ok=True)
+    files = foreign(pi) if where == "usb" else {f"{TAG}.{KINDS['general']}": b"theirs"}
+    put(folder, files)
+    assert pi.run("backup").returncode == 0
+    assert (pi.backups / f"{MINUTE}-2.manifest.json").exists()
+    assert {name: (folder / name).read_bytes() for name in files} == files
+
+
+def test_a_dead_run_is_gone_on_with_by_its_name_alone(same_minute):
+    """Of the same minute, a run without --runtag begins anew, and one with it goes on."""
+    pi = same_minute
+    pi.tool("tar", 'echo "tar: disk on fire" >&2; exit 2')
+    assert pi.run("backup").returncode == 1
+    (pi.tools / "tar").unlink()
+    assert pi.run("backup").returncode == 0
+    assert runtags(pi) == [MINUTE, f"{MINUTE}-2"]
+    assert pi.run(f"backup --runtag {MINUTE}").returncode == 0
+    assert runtags(pi) == [MINUTE, f"{MINUTE}-2"]
+
+
+def test_two_runs_of_a_minute_never_share_a_name(same_minute):
+    """The lock decides: the second is busy, or has a name of its own."""
+    pi = same_minute
+    running = [pi.start("backup") for _ in range(3)]
+    told = [each.communicate(timeout=120)[1] for each in running]
+    codes = [each.returncode for each in running]
+    assert set(codes) <= {0, 11}, told
+    assert len(runtags(pi)) == codes.count(0) >= 1
+
+
+BLANK = ("", " ", "\t")
+
+
+@pytest.mark.parametrize("text", BLANK, ids=repr)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "backup --runtag",
+        "backup --dry-run --runtag",
+        "restore --runtag",
+        "restore --host",
+        "verify --runtag",
+        "rehearse --runtag",
+        "show --runtag",
+        "pin --runtag",
+        "pull --runtag",
+        "diff --after x --before",
+        "diff --before x --after",
+        "undo --host",
+        "reload-influxdb --host",
+        "backup --host",
+    ],
+)
+def test_a_blank_name_is_refused(pi, line, text):
+    """What a script gives whose variable is not set names no backup, and no machine."""
+    told = subprocess.run(
+        [*pi.words(line), text],
+        env=pi.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2, told
+    assert "it is empty" in told.stderr
+    assert not pi.backups.exists()
 
 
 # Two machines, one folder of a vault

@@ -11,6 +11,7 @@ from iotstack_invoke.runtag import (
     LONGEST_BYTES,
     clean_runtag,
     default_runtag,
+    free_runtag,
     is_runtag,
     read_runtag,
     runtag_time,
@@ -105,6 +106,9 @@ def test_the_default_is_the_seeds_local_minute():
     ("runtag", "time"),
     [
         ("2026-11-23_1100.live-pi", datetime(2026, 11, 23, 11, 0)),
+        ("2026-11-23_1100-2", datetime(2026, 11, 23, 11, 0)),
+        ("2026-11-23_1100-12.live-pi", datetime(2026, 11, 23, 11, 0)),
+        ("2026-11-23_1100-x", None),
         ("2026-11-23_1100x", None),
         ("2026-02-31_1100", None),
         ("2026-11-23_2460", None),
@@ -115,6 +119,25 @@ def test_the_default_is_the_seeds_local_minute():
 def test_only_a_dated_runtag_tells_a_time(runtag, time):
     """A free name, an impossible date and foreign digits tell no time."""
     assert runtag_time(runtag) == time
+
+
+@pytest.mark.parametrize(
+    ("names", "free"),
+    [
+        ((), ""),
+        (("2026-11-23_1101.manifest.json", "2026-11-23_11.pin.txt"), ""),
+        (("2026-11-23_1100-2.manifest.json",), ""),
+        (("2026-11-23_1100.general-backup.tar.gz",), "-2"),
+        (("2026-11-23_1100.backup-log.txt.partial",), "-2"),
+        (("2026-11-23_1100.removing", "2026-11-23_1100-2.unfinished.jsonl"), "-3"),
+        (("2026-11-23_1100.manifest.json", "2026-11-23_1100-3.manifest.json"), "-2"),
+    ],
+)
+def test_a_runtag_of_the_clock_that_is_taken_gets_a_number(names, free):
+    """Whatever file bears it, of a dead run as well; the first number that is free."""
+    runtag = default_runtag(datetime(2026, 11, 23, 11, 0))
+    assert free_runtag(runtag, names) == f"{runtag}{free}"
+    assert is_runtag(free_runtag(runtag, names))
 
 
 @given(st.text("aB9_-. é/\n", max_size=110))

@@ -14,43 +14,46 @@ from ..runtag import LATEST, Runtag, default_runtag, read_runtag
 from ..settings import Options, Settings
 from ..site import Site, open_site
 from .delivery import look_at_vaults
-from .start import Start, list_vaults, refuse_folder
+from .start import Start, free_of, list_vaults, refuse_folder
 
 
-def choose_runtag(asked: str, now: datetime) -> Runtag:
+def choose_runtag(asked: str | None, now: datetime) -> Runtag:
     """Return the runtag that was asked for, or the one of this minute; raises RuntagError."""
     if asked == LATEST:
         raise RuntagError(f"'{LATEST}' means the newest backup, so none can be named so.")
-    return read_runtag(asked) if asked else default_runtag(now)
+    return default_runtag(now) if asked is None else read_runtag(asked)
 
 
 def back_up(
-    settings: Settings, asked: str, options: Options, report: Report, host: str = ""
+    settings: Settings, asked: str | None, options: Options, report: Report, host: str = ""
 ) -> int:
     """Make a backup and return the exit code; raises IotstackError where it was not begun.
 
+    `asked`: its runtag; None for the one of this minute, or the next one of it that is free.
     `host` is one of the settings' whose stack is backed up; if it is empty, this machine.
     """
-    runtag = choose_runtag(asked, datetime.now().astimezone())
+    runtag, by_clock = choose_runtag(asked, datetime.now().astimezone()), asked is None
     try:
         with open_site(settings, host) as site:
             if options.dry_run:
-                return _show_plan(site, runtag, options, report)
+                return _show_plan(site, runtag, options, report, by_clock=by_clock)
             from .backup_run import run_backup
 
-            return run_backup(site, runtag, options, report)
+            return run_backup(site, runtag, options, report, by_clock=by_clock)
     except Interrupted as error:
-        report.fail(
-            f"Backup {runtag}: {error}. Nothing half-written has a final name. "
-            f"The same command with --runtag '{runtag}' goes on from there."
-        )
+        report.fail(f"The backup was {error}. {error.left or 'Nothing of it was begun.'}")
         return error.exit_code
 
 
-def _show_plan(site: Site, runtag: Runtag, options: Options, report: Report) -> ExitCode:
+def _show_plan(
+    site: Site, runtag: Runtag, options: Options, report: Report, *, by_clock: bool
+) -> ExitCode:
     """Print the plan; raises Refused where the backup would be refused."""
     refuse_folder(site)
-    start = Start.of(site, runtag, options, list_vaults(site), dry=True)
+    listed = list_vaults(site)
+    if by_clock:
+        runtag = free_of(runtag, (site.host.names(site.backups), *listed.values()), report)
+    start = Start.of(site, runtag, options, listed, dry=True)
     for note in (*start.notes, *start.facts.warnings):
         report.warn(note)
     for each in start.facts.left_out:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..children import signals_raised
 from ..engine import Run, RunResult
-from ..errors import ExitCode, IotstackError, Refused, StepFailed, Unreachable
+from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, Unreachable
 from ..hooks import HooksResult, Occasion
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
@@ -38,17 +38,30 @@ from .delivery import Delivery, copy_log, deliver, look_at_vaults, owed_here, un
 from .look import look_at_folder, look_at_stack
 from .old_data import remove_expired_here
 from .recovery import recover_here
-from .start import Listing, Start, refuse_folder
+from .start import Listing, Start, free_of, refuse_folder
 
 NO_VAULT = "No vault is in the settings: this backup is on its own machine only."
 
 
-def run_backup(site: Site, runtag: Runtag, options: Options, report: Report) -> ExitCode:
-    """Make a backup and return the exit code; raises IotstackError where it was not begun."""
+def run_backup(
+    site: Site, runtag: Runtag, options: Options, report: Report, *, by_clock: bool = False
+) -> ExitCode:
+    """Make a backup and return the exit code; raises IotstackError where it was not begun.
+
+    `by_clock`: the runtag is the clock's, and where it is taken the next one is.
+    """
     with signals_raised():
         _make_folder(site)
         with locked_stack(site.host, site.backups, f"backup {runtag}") as lock:
-            return _BackupRun(site, runtag, options, report, lock).do()
+            run = _BackupRun(site, runtag, options, report, lock)
+            try:
+                return run.do(by_clock=by_clock)
+            except Interrupted as error:
+                error.left = (
+                    "Nothing half-written has a final name. The same command with --runtag "
+                    f"'{run.runtag}' goes on from there."
+                )
+                raise
 
 
 def _make_folder(site: Site) -> None:
@@ -119,8 +132,10 @@ class _BackupRun:
         self.log: RunLog | None = None
         """Opened when there is something to write; a backup that is refused leaves none."""
 
-    def do(self) -> ExitCode:
+    def do(self, *, by_clock: bool) -> ExitCode:
         died, self.listed = recover_here(self.site, self.journal, self.report)
+        if by_clock:  # under the lock: of two runs in a minute each has its own
+            self.runtag = free_of(self.runtag, self.listed.values(), self.report)
         try:
             for told in died:
                 self._open_log().write("undo", f"warning: {told}")

@@ -6,14 +6,16 @@ Changes nothing: the dry run and the real one are refused here for the same reas
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ..checks import HERE
 from ..errors import Refused, StepFailed
 from ..losses import reference
 from ..plan import Plan, decide, resolve
+from ..report import Report
 from ..rulebooks.backup import BackupFacts, backup_book, set_targets
+from ..runtag import Runtag, free_runtag
 from ..sets import BackupSet, State, gather_sets, removals_in
 from ..settings import Options
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
@@ -44,6 +46,14 @@ def list_vaults(site: Site) -> dict[str, Listing]:
         with contextlib.suppress(StepFailed):
             listed[name] = place.names(place.root)
     return listed
+
+
+def free_of(runtag: Runtag, listed: Iterable[Listing], report: Report) -> Runtag:
+    """Return the runtag of this minute, or the next one of it that is free; says which."""
+    free = free_runtag(runtag, (name for each in listed for name in each))
+    if free != runtag:
+        report.tell(f"There is a backup {runtag} already, so this one is named {free}.")
+    return free
 
 
 @dataclass(frozen=True, slots=True)
