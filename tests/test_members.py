@@ -317,6 +317,19 @@ def test_any_clock(tmp_path, seconds):
 # Bombs.
 
 
+def test_parts_of_a_second(tmp_path):
+    """Of one member more than of the next: as GNU tar and Python write them in the POSIX format."""
+    path = tmp_path / "x.tar"
+    times = ("1795646742.123456789", "1795646742.5", "-9.25", "0")
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for number, seconds in enumerate(times):
+            info = tarfile.TarInfo(f"./volumes/{number}")
+            info.pax_headers = {"mtime": seconds}
+            archive.addfile(info)
+    found = contents(str(path))
+    assert (found.refusals, found.count) == ([], 4)
+
+
 def test_many_members(tmp_path, monkeypatch):
     """More members than any stack has are refused, at the first one too many."""
     monkeypatch.setattr(members, "MOST_MEMBERS", 10)

@@ -42,7 +42,7 @@ BEHIND_END = "there is something after the end of the tar"
 
 _LINE = re.compile(
     r"(?:block \d+: )*"  # one more for each thing that tar says meanwhile
-    r"(?P<kind>.)\S+ \S+ +(?P<size>\d+|\d+,\d+) \S+ \S+ "
+    r"(?P<kind>.)\S+ \S+ +(?P<size>\d+|\d+,\d+) \S+ \S+ +"  # a time of parts of a second is padded
     r'(?P<name>"(?:[^"\\]|\\.)*")(?: -> "(?:[^"\\]|\\.)*"| link to (?P<link>"(?:[^"\\]|\\.)*"))?'
 )
 _ESCAPE = re.compile(r"\\([0-7]{3}|.)")
