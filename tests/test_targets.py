@@ -1,15 +1,19 @@
 """The lock of a stack on another machine, against a real sshd: held, lost with its line, held again."""
 
+import os
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from scenes import until
 
-from iotstack_invoke.errors import Busy
+from iotstack_invoke.errors import Busy, Refused
 from iotstack_invoke.hosts import locked
 from iotstack_invoke.login import Login
 from iotstack_invoke.remote import SshHost
-from iotstack_invoke.targets import Target, locked_target
+from iotstack_invoke.settings import Machine
+from iotstack_invoke.targets import Target, locked_target, open_machine
 
 
 @pytest.fixture
@@ -84,3 +88,19 @@ def test_who_took_the_lock_meanwhile_is_told(target, monkeypatch):
         until(lambda: is_free(target))
         with locked(f"{target.backups}/.lock", "undo"), pytest.raises(Busy, match="undo"):
             lock.hold_again()
+
+
+def test_another_machine_under_the_same_address_is_refused(sshd, tmp_path):
+    """A machine that is pinned by its id is that one, or nothing of it is touched."""
+    machine = Machine("pi", sshd.login(), str(tmp_path), machine_id="0123456789abcdef" * 2)
+    with (
+        pytest.raises(Refused, match="is not the machine that"),
+        open_machine(machine),
+    ):
+        pass
+    pinned = (
+        Path("/etc/machine-id").read_text().strip() if os.path.exists("/etc/machine-id") else ""
+    )
+    for told in {pinned, ""}:
+        with open_machine(replace(machine, machine_id=told)) as host:
+            assert host.root == str(tmp_path)

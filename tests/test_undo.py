@@ -2,16 +2,18 @@
 
 import json
 import os
+import shutil
+import subprocess
 from datetime import UTC, datetime
 
 import pytest
 
 from iotstack_invoke.actions.target_checks import time_stamp
-from iotstack_invoke.actions.undo import _last_journal
+from iotstack_invoke.actions.undo import _last_journal, journal_of
 from iotstack_invoke.changes import STAMP_FORM, change_in, change_of
 from iotstack_invoke.errors import NotFound
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.targets import Target
+from iotstack_invoke.targets import Target, locked_target
 
 
 @pytest.fixture
@@ -168,6 +170,27 @@ def test_an_undo_that_was_killed_is_gone_on_with(little_stack):
         True,
     )
     assert flows(little_stack) == "[2]\n"
+
+
+def test_a_change_that_failed_is_undone_when_its_last_command_has_ended(
+    target, tmp_path, monkeypatch
+):
+    """It may outlive the line that it came by, and work on what is being put back."""
+    asked, ended, real = tmp_path / "asked", tmp_path / "ended", shutil.which("flock")
+    (tmp_path / "backups").mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/flock").write_text(f'#!/bin/sh\n: > {asked}\nexec {real} "$@"\n')
+    (tmp_path / "bin/flock").chmod(0o755)
+    script = 'echo works; until [ -e "$0" ]; do sleep 0.05; done; : > "$1"'
+    words = [real, "--shared", target.guard, "sh", "-c", script, asked, ended]
+    with locked_target(target, "test") as lock:
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as orphan:
+            assert orphan.stdout.readline() == b"works\n"
+            journal_of(target, lock).settle()
+            has_ended = ended.exists()
+            asked.touch()
+        assert has_ended
 
 
 def test_a_change_is_told_in_words():

@@ -1,0 +1,190 @@
+"""A dump that is made, swept and loaded: what influxd says of it is proven by what lies there."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from scenes import PlainScene
+
+from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.plan import resolve
+from iotstack_invoke.rulebooks.restore import RestoreFacts, restore_book
+from iotstack_invoke.services import influx_load
+from iotstack_invoke.services.archive import tar_words
+from iotstack_invoke.services.influx import PING_OK, DumpInflux, SweepInflux
+from iotstack_invoke.services.influx_dump import Dump
+from iotstack_invoke.services.influx_load import LoadInflux
+from iotstack_invoke.services.influx_meta import _fields, _last_bytes
+from iotstack_invoke.services.influx_server import Server
+from iotstack_invoke.steps import File
+
+FIXTURES = Path(__file__).parent / "fixtures"
+LOGS = FIXTURES / "influx-logs/v1.8.10"
+HAPPY = FIXTURES / "influx-backups/v1.8.10-happy"
+
+
+class Pi(LocalHost):
+    """This machine, on which InfluxDB answers."""
+
+    def http_status(self, port, path, address="127.0.0.1"):
+        return PING_OK
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return PlainScene({"pi": Pi(str(tmp_path))})
+
+
+@pytest.fixture
+def dump(tmp_path):
+    """A dump of a real server, in a folder."""
+    shutil.copytree(HAPPY, tmp_path / "dump")
+    return tmp_path / "dump"
+
+
+def docker_of(tmp_path, what):
+    """Return a docker whose influxd says what a real one said, and ends as that did."""
+    path = tmp_path / "docker"
+    log = LOGS / what
+    path.write_text(
+        f"#!/bin/sh\n"
+        f'case "$1 $4" in "inspect "*) echo "true 0 127.0.0.1" ;; "top "*) ;;\n'
+        f'"exec "*) cat "{log}.out"; cat "{log}.err" >&2; exit "$(cat "{log}.rc")" ;; esac\n'
+    )
+    path.chmod(0o755)
+    return (str(path),)
+
+
+def make(tmp_path, scene, what):
+    docker = docker_of(tmp_path, what)
+    DumpInflux("pi", "influxdb", f"{tmp_path}/new", "/backup/new", (), 60, docker).do(scene)
+
+
+def test_a_dump_whose_log_is_good_is_made(tmp_path, scene):
+    """With every line in its place."""
+    make(tmp_path, scene, "01-happy/backup")
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("12-killed/backup-cut-rst", "The connection broke inside shard 5"),
+        ("12-killed/backup-server-kill-restart", "InfluxDB went away"),
+        ("19-incremental/start-only", "not a portable dump of all databases"),
+    ],
+)
+def test_an_exit_code_of_0_makes_no_dump(tmp_path, scene, what, words):
+    """Influxd ends with 0 whatever happened; its words tell that the dump is not whole."""
+    assert (LOGS / f"{what}.rc").read_text().strip() == "0"
+    with pytest.raises(
+        StepFailed, match=f"influxd backup in container influxdb failed: .*{words}"
+    ):
+        make(tmp_path, scene, what)
+
+
+def sweep(tmp_path, scene, dump):
+    output = File("pi", "x.influx-backup.tar", str(tmp_path))
+    SweepInflux(output, (*tar_words((), str(dump)), "."), "influxdb", "1.8.10", 60).do(scene)
+    return scene.learnt[str(output)]
+
+
+def test_a_whole_dump_is_swept(tmp_path, scene, dump):
+    """What the manifest tells of it is what it holds."""
+    told = sweep(tmp_path, scene, dump)
+    assert len(told["shards"]) + told["internal_shards"] == len(list(dump.glob("*.tar.gz")))
+
+
+@pytest.mark.parametrize("what", ["cut", "gone", "changed"])
+def test_a_shard_that_is_not_whole_is_swept_into_no_part(tmp_path, scene, dump, what):
+    """A dump that influxd called good may hold a shard that is cut: it is looked at in the sweep."""
+    shard = sorted(dump.glob("*.tar.gz"))[3]
+    content = bytearray(shard.read_bytes())
+    if what == "gone":
+        shard.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content if what == "changed" else content[:-20])
+    with pytest.raises(StepFailed, match="The dump of container influxdb is not whole"):
+        sweep(tmp_path, scene, dump)
+
+
+@pytest.mark.parametrize("what", ["whole", "shard", "catalogue"])
+def test_a_dump_is_checked_where_it_is_staged(tmp_path, scene, dump, what):
+    """Before anything of the stack is touched: a damaged one is unpacked, and no further."""
+    if what == "shard":
+        shard = sorted(dump.glob("*.tar.gz"))[3]
+        shard.write_bytes(shard.read_bytes()[:-20])
+    if what == "catalogue":
+        next(dump.glob("*.meta")).unlink()
+    (tmp_path / "backups").mkdir()
+    (tmp_path / "restore/t1").mkdir(parents=True)
+    archive = shutil.make_archive(str(tmp_path / "made"), "tar", dump)
+    shutil.move(archive, tmp_path / "backups/t1.influx-backup.tar")
+    graph = resolve(
+        restore_book(), ["pi:restore/t1/influx/"], {"pi": str(tmp_path)}, facts(tmp_path)
+    )
+    (job,) = (each for each in graph.jobs if each.rule.name == "staged_dump")
+
+    def stage():
+        for step in job.steps:
+            step.do(scene)
+
+    if what == "whole":
+        stage()
+        return
+    with pytest.raises(StepFailed, match=r"is damaged: .*Nothing was changed"):
+        stage()
+
+
+def facts(folder):
+    lists = dict.fromkeys(("items", "running", "expected", "databases", "as_root"), ())
+    return RestoreFacts(
+        kinds=("influx",),
+        in_place=True,
+        docker=("docker",),
+        compose=("docker", "compose"),
+        guard=f"{folder}/guard",
+        previous=f"{folder}/restore/previous",
+        bare=False,
+        server=None,
+        server_there=False,
+        dump_inside="",
+        free_bytes=10**9,
+        limit_s=60,
+        **lists,
+    )
+
+
+@pytest.mark.parametrize("what", ["whole", "short", "long", "gone", "elsewhere"])
+def test_a_load_is_proven_by_the_files_of_the_server(tmp_path, scene, dump, monkeypatch, what):
+    """Each shard of the dump has files of these very sizes there; influxd's exit code is no proof."""
+    monkeypatch.setattr(influx_load, "SETTLE_LIMIT_S", 0)
+    data = tmp_path / "influxdb"
+    (data / "meta").mkdir(parents=True)
+    meta = next(dump.glob("*.meta")).read_bytes()
+    (data / "meta/meta.db").write_bytes(_last_bytes(_fields(meta), 1))
+    source = Dump("pi", str(dump), ())
+    report = source.report(scene)
+    for shard in report.shards:
+        folder = data / "data" / shard.database / shard.policy / str(shard.id)
+        folder.mkdir(parents=True)
+        for name, size in shard.tsm:
+            (folder / name).write_bytes(bytes(size))
+    file = sorted(data.glob("data/*/*/*/*.tsm"))[5]
+    size = file.stat().st_size
+    if what == "elsewhere":
+        file.rename(file.parent.parent / "99999.tsm")
+    elif what == "gone":
+        file.unlink()
+    elif what != "whole":
+        file.write_bytes(bytes(size + (1 if what == "long" else -1)))
+    server = Server("influxdb", str(data))
+    docker = docker_of(tmp_path, "01-happy/restore")
+    step = LoadInflux("pi", server, source, "/backup/t1", docker, (), f"{tmp_path}/guard", 60)
+    if what == "whole":
+        step.do(scene)
+        assert f"({len(report.shards)} shards, " in scene.said[-1]
+        return
+    with pytest.raises(StepFailed, match=f"did not take all of the dump in: .*not .{size}. bytes"):
+        step.do(scene)

@@ -1,0 +1,168 @@
+"""A restore of a little stack: what is not proven is not used, and nobody works on what is moved."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from scenes import until
+from test_undo import flows, killed_amid_the_swap, restored_once
+
+TAG = "t1"
+DOCKER = """
+running() { cat "$0.running"; }
+case "$1 $2" in
+"ps --all") echo nodered ;;
+"stop --time") echo stop >> "$0.calls"; echo false > "$0.running" ;;
+"start nodered") echo start >> "$0.calls"; echo true > "$0.running" ;;
+"inspect --type")
+    if [ "$4" = --format ]; then echo /nodered; else sed "s/RUNNING/$(running)/" "$0.json"; fi ;;
+"inspect --format")
+    case "$3" in
+    *StartedAt*) echo "/nodered 2026-11-23T11:00:00Z $(running) false " ;;
+    *) [ "$(running)" = false ] || echo /nodered ;;
+    esac ;;
+"image inspect") echo '[]' ;;
+"version --format") echo 28.2.2 ;;
+"compose version") echo 'Docker Compose version v2.24.5' ;;
+esac
+"""
+MOVED = 'case "$*" in *volumes/nodered*) echo "moved $(cat "$(dirname "$0")/docker.running")" '
+MOVED += '>> "$(dirname "$0")/docker.calls"; ACT ;; esac; exec /bin/mv "$@"'
+
+
+@pytest.fixture
+def pi(little_stack):
+    """A stack with a backup of [1], whose live data are [2], and a container that runs."""
+    pi = little_stack
+    put(pi, "[1]\n")
+    assert pi.run(f"backup --runtag {TAG}").returncode == 0
+    put(pi, "[2]\n")
+    pi.archive = pi.folder / f"backups/{TAG}.general-backup.tar.gz"
+    return pi
+
+
+@pytest.fixture
+def running(pi):
+    """The same with a container that runs."""
+    pi.runs(nodered="nodered/node-red")
+    pi.tool("docker", DOCKER)
+    pi.tool("mv", MOVED.replace("ACT", ":"))
+    known = pi.tools / "docker.json"
+    known.write_text(known.read_text().replace('"Running": true', '"Running": RUNNING'))
+    (pi.tools / "docker.running").write_text("true\n")
+    return pi
+
+
+def put(pi, text):
+    (pi.folder / "volumes/nodered/flows.json").write_text(text)
+
+
+def restored(pi, line="", code=0):
+    told = pi.run(f"restore --runtag {TAG} --yes {line}")
+    assert told.returncode == code, told.stderr
+    return " ".join((told.stdout + told.stderr).split())
+
+
+def calls(pi):
+    return (pi.tools / "docker.calls").read_text().splitlines()
+
+
+def another(path):
+    """Make an archive a whole one that is another: by the date in its gzip's header."""
+    content = bytearray(path.read_bytes())
+    content[4] ^= 1
+    path.write_bytes(content)
+    subprocess.run(["gzip", "-t", path], check=True)
+
+
+def test_what_runs_is_stopped_while_it_is_replaced(running):
+    """A program that runs would go on with the files that were moved away."""
+    restored(running, "--from here")
+    assert flows(running) == "[1]\n"
+    found = calls(running)
+    assert (found[0], found[-1]) == ("stop", "start")
+    assert set(found[1:-1]) == {"moved false"}
+
+
+def test_what_somebody_starts_meanwhile_is_seen(running):
+    """It has worked on what was moved: the restore fails, and all is as it was before."""
+    running.tool("mv", MOVED.replace("ACT", 'echo true > "$(dirname "$0")/docker.running"'))
+    said = restored(running, "--from here", 1)
+    assert "Meanwhile somebody started nodered" in said
+    assert "The stack is as it was before" in said
+    assert flows(running) == "[2]\n"
+
+
+def test_an_archive_that_is_another_is_not_used_where_it_lies(pi):
+    """A whole archive is no proof of itself: its hash must be the manifest's."""
+    another(pi.archive)
+    said = restored(pi, "--from here", 1)
+    assert "is damaged: its SHA-256 is" in said
+    assert flows(pi) == "[2]\n"
+
+
+def test_what_an_earlier_restore_fetched_is_hashed_before_it_is_used(pi, tmp_path):
+    """What lies among the staged may have been changed since it was proven on its way."""
+    usb = tmp_path / "usb"
+    usb.mkdir()
+    with pi.settings.open("a") as stream:
+        stream.write(f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{usb}"\n')
+    assert pi.run("sync").returncode == 0
+    other = pi.folder.parent / "other.tar.gz"
+    put(pi, "[3]\n")
+    words = [
+        "tar",
+        "-C",
+        pi.folder,
+        "-czf",
+        other,
+        "./docker-compose.yml",
+        "./services",
+        "./volumes",
+    ]
+    subprocess.run(words, check=True)
+    put(pi, "[2]\n")
+    pi.tool("tar", 'case "$*" in *--extract*) echo full >&2; exit 2 ;; esac; exec /bin/tar "$@"')
+    restored(pi, "--from usb", 1)
+    (pi.tools / "tar").unlink()
+    staged = pi.folder / f"restore/{TAG}/{pi.archive.name}"
+    assert staged.read_bytes() == pi.archive.read_bytes()
+    shutil.copy(other, staged)
+    restored(pi, "--from usb")
+    assert flows(pi) == "[1]\n"
+
+
+FOUND = shutil.which("flock")
+FLOCK = """case "$*" in *--exclusive*) echo asked >> FOLDER/order ;; esac
+REAL "$@"; code=$?
+case "$*" in *"sh -c"*) echo undone >> FOLDER/order ;; esac
+exit $code"""
+
+
+@pytest.mark.parametrize("line", ["backup --runtag t2", "undo --yes", "restore --runtag t1 --yes"])
+def test_a_command_that_outlived_its_run_is_waited_for(little_stack, tmp_path, line):
+    """What a dead run sent may still work: nothing is undone under its hands."""
+    restored_once(little_stack)
+    killed_amid_the_swap(little_stack)
+    order = tmp_path / "order"
+    order.touch()
+    guard = re.search(
+        r'"guard": "([^"]+)"', (little_stack.folder / "backups/.journal").read_text()
+    )[1]
+    script = 'echo works; until [ -s "$0" ]; do sleep 0.05; done; echo ended >> "$0"'
+    words = ["flock", "--shared", guard, "sh", "-c", script, order]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as orphan:
+        assert orphan.stdout.readline() == b"works\n"
+        little_stack.tool("flock", FLOCK.replace("FOLDER", str(tmp_path)).replace("REAL", FOUND))
+        told = little_stack.start(line)
+        try:
+            until(lambda: "undone" in order.read_text(), 60)
+        finally:
+            said = told.communicate(timeout=120)
+            with order.open("a") as stream:  # the orphan ends, whatever happened
+                stream.write("over\n")
+    assert told.returncode in (0, 3), said
+    assert order.read_text().splitlines()[:3] == ["asked", "ended", "undone"]
+    assert json.loads(flows(little_stack)) == [1]
