@@ -260,12 +260,16 @@ def judge_influx(found: Found | None, name: str, *, has_data: bool) -> Finding |
     topic = "influxdb"
     if found is None:
         if has_data:
-            said = f"volumes/influxdb holds data, but there is no container named {name}"
+            said = (
+                f"there is no container named {name} to dump: the files of volumes/influxdb would "
+                "be copied as they lie"
+            )
             return warning(topic, said, "docker compose up -d, or [influxdb] container = …")
         return good(topic, f"there is no container named {name}: nothing to dump")
     if not found.container.running:
-        said = f"container {name} is stopped, so its databases would be in no part"
-        return warning(topic, said, f"docker start {name}, unless a restore is at work")
+        how, do = ("paused", "unpause") if found.paused else ("stopped", "start")
+        said = f"container {name} is {how}: it would not be dumped, and its files copied instead"
+        return warning(topic, said, f"docker {do} {name}, unless a restore is at work")
     return None
 
 
@@ -307,7 +311,7 @@ def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]
         warning(
             f"container {each.container.name}",
             f"{each.container.image} is not covered: {each.how}",
-            '[[services]] in hosts.toml: kind = "stop", or "skip" with a reason',
+            each.advice or '[[services]] in hosts.toml: kind = "stop", or "skip" with a reason',
         )
         for each in covers
         if not each.covered and each.container.name != influx

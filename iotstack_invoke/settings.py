@@ -161,6 +161,11 @@ class Influx:
     container: str = "influxdb"
     limit_s: float = 3600.0
 
+    @property
+    def named(self) -> bool:
+        """Whether hosts.toml names another container than the usual: then no other is taken."""
+        return self.container != "influxdb"
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

@@ -125,10 +125,10 @@ class LittleStack:
         (self.tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (self.tools / name).chmod(0o755)
 
-    def runs(self, *, down=(), mounts=None, **images):
+    def runs(self, *, down=(), paused=(), mounts=None, **images):
         """Let Docker know containers by their images, each with its folder in volumes/.
 
-        Those of `down` are stopped; `mounts` gives those of a container by its name, as pairs of
+        Those of `down` are stopped, those of `paused` stand still; `mounts` gives those of a container by its name, as pairs of
         a path (one of the stack begins with ./) and where it is in the container.
         """
         mounts = mounts or {}
@@ -137,7 +137,7 @@ class LittleStack:
                 "Id": name,
                 "Name": f"/{name}",
                 "Image": "sha256:aaa",
-                "State": {"Running": name not in down},
+                "State": {"Running": name not in down, "Paused": name in paused},
                 "Config": {
                     "Image": image,
                     "Labels": {"com.docker.compose.project.working_dir": str(self.folder)},

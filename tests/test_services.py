@@ -10,6 +10,7 @@ from little_influx2 import TOKEN, with_influx2
 from iotstack_invoke.services.influx2_check import EXPERIMENTAL
 
 TAG = "2026-11-23_1100"
+DATA = "/var/lib/influxdb"
 NEXTCLOUD = "Nextcloud is not safe to copy while it runs"
 
 
@@ -40,8 +41,12 @@ def backed_up(stack, code=0):
     manifest = json.loads((stack.folder / f"backups/{TAG}.manifest.json").read_text())
     for warning in manifest["warnings"]:
         assert warning in told.stderr
+    return manifest, members_of_general(stack)
+
+
+def members_of_general(stack):
     with tarfile.open(stack.folder / f"backups/{TAG}.general-backup.tar.gz") as archive:
-        return manifest, archive.getnames()
+        return archive.getnames()
 
 
 def test_each_container_and_each_other_folder_is_told(little_stack):
@@ -158,14 +163,14 @@ def test_without_docker_the_folders_are_told(little_stack):
     assert told.returncode == 3
     assert "Docker cannot be asked: " in told.stderr
     assert told.stdout.splitlines() == [
-        "volumes/influxdb: NOT COVERED: Docker does not answer, so its databases are in no part",
+        "volumes/influxdb: NOT COVERED: nobody knows whether InfluxDB runs; copied as files",
         f"volumes/nextcloud: left out: {NEXTCLOUD}",
         "volumes/nodered: files; who uses it is unknown",
     ]
 
 
 def test_the_data_of_an_influxdb_that_is_gone_are_not_covered(little_stack):
-    """Without a container nothing can be dumped, and the live files are never copied."""
+    """Without a container nothing can be dumped, and its files are copied as they lie."""
     (little_stack.folder / "volumes/influxdb").mkdir()
     assert "there is no container named influxdb" in listed(little_stack, 3)["volumes/influxdb"]
     add(little_stack, '[influxdb]\ncontainer = "flux"\n')
@@ -385,12 +390,145 @@ def test_a_database_whose_files_are_excluded_is_no_warning(little_stack):
 def test_a_stopped_influxdb_is_warned_of_once(little_stack):
     """What is wrong with the one that has a part of its own is told in one place."""
     little_stack.runs(influxdb="influxdb:1.8", second="influxdb:1.8", down=("influxdb",))
-    assert listed(little_stack, code=3)["influxdb"].startswith("NOT COVERED: it is stopped")
+    assert listed(little_stack, code=3)["influxdb"].startswith("it is stopped, so its files")
     warnings = backed_up(little_stack, code=3)[0]["warnings"]
     assert [each.partition(":")[0] for each in warnings] == [
-        "InfluxDB is left out",
+        "InfluxDB is not dumped",
         "Container second (influxdb",
     ]
+    assert '[influxdb] container = "second"' in warnings[1]
+
+
+def live_files(little_stack, name="influxdb"):
+    """Let data of an InfluxDB lie in the folder of a container; return their path in a part."""
+    path = little_stack.folder / f"volumes/{name}/db/data/home/autogen/1/000000001.tsm"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("data")
+    return f"./{path.relative_to(little_stack.folder)}"
+
+
+AWAY = {
+    "stopped": ({"down": ("influxdb",), "influxdb": "influxdb:1.8"}, "docker start influxdb"),
+    "paused": ({"paused": ("influxdb",), "influxdb": "influxdb:1.8"}, "docker unpause influxdb"),
+    "gone": ({"nodered": "nodered/node-red"}, "docker compose up -d"),
+}
+
+
+@pytest.mark.parametrize("state", AWAY)
+def test_the_files_of_an_influxdb_that_cannot_be_dumped_are_copied(little_stack, state):
+    """With a warning that names why, and nothing says that they are in another part."""
+    containers, advice = AWAY[state]
+    little_stack.runs(mounts={"influxdb": [("./volumes/influxdb/db", DATA)]}, **containers)
+    member = live_files(little_stack)
+    manifest, names = backed_up(little_stack, code=3)
+    assert set(manifest["parts"]) == {"general"}
+    assert member in names
+    (warning,) = manifest["warnings"]
+    assert "copied as they lie" in warning
+    assert advice in warning
+    assert not [e for e in manifest["left_out"] if "in the influx part" in e["reason"]]
+    assert not [e for e in manifest["left_out"] if e["what"].startswith("volumes/influxdb")]
+
+
+def test_the_files_of_influxdb_are_copied_where_docker_does_not_answer(little_stack):
+    """Whether they are torn nobody knows: that is a warning, and no reason to have none."""
+    member = live_files(little_stack)
+    little_stack.tool("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    manifest, names = backed_up(little_stack, code=3)
+    assert member in names
+    assert set(manifest["parts"]) == {"general"}
+    assert [each for each in manifest["warnings"] if "volumes/influxdb" in each]
+    assert "in the influx part" not in str(manifest["left_out"])
+
+
+def test_of_an_influxdb_elsewhere_nothing_in_volumes_influxdb_is_left_out(little_stack):
+    """An old folder that no container uses is a folder as any other."""
+    little_stack.runs(influxdb="influxdb:1.8", mounts={"influxdb": [("./volumes/flux", DATA)]})
+    member = live_files(little_stack)
+    assert little_stack.run(f"backup --runtag {TAG}").returncode == 1  # it tells no version
+    assert member in members_of_general(little_stack)
+
+
+def test_a_dump_that_could_not_be_made_is_not_said_to_hold_what_is_left_out(little_stack):
+    """Live files of one that runs are never copied; where its data are not is told."""
+    little_stack.runs(
+        influxdb="influxdb:1.8", mounts={"influxdb": [("./volumes/influxdb/db", DATA)]}
+    )
+    member = live_files(little_stack)
+    assert little_stack.run(f"backup --runtag {TAG}").returncode == 1
+    assert member not in members_of_general(little_stack)
+    manifest = little_stack.folder / f"backups/{TAG}.manifest.json"
+    (reason,) = [
+        each["reason"]
+        for each in json.loads(manifest.read_text())["left_out"]
+        if each["what"] == "volumes/influxdb/*"
+    ]
+    assert reason.endswith("in the influx part, which could not be made")
+
+
+@pytest.mark.parametrize("image", ["postgres:16", "mariadb:11", "influxdb:2.7", "bolt:1"])
+def test_what_is_paused_is_asked_nothing(little_stack, image):
+    """Its files are copied as they are at that moment, and a warning names it."""
+    name = "influxdb2" if "influxdb" in image else "db"
+    little_stack.runs(paused=(name,), **{name: image})
+    if image == "bolt:1":
+        add(little_stack, row("db", kind="stop"))
+    assert listed(little_stack)[name].startswith("it is paused, so its files are copied")
+    manifest, names = backed_up(little_stack, code=3)
+    (warning,) = manifest["warnings"]
+    assert f"Container {name} is paused, so" in warning
+    assert f"`docker unpause {name}`" in warning
+    assert f"./volumes/{name}/data" in names
+    told = {each["what"]: each["reason"] for each in manifest["left_out"]}
+    if image != "bolt:1":
+        assert told[f"a dump of {name}"] == "it is paused, so its files are copied instead"
+
+
+def test_what_is_stopped_and_excluded_is_not_said_to_be_copied(little_stack):
+    """The owner's own words go first."""
+    little_stack.runs(postgres="postgres:16", down=("postgres",))
+    add(little_stack, '[[stack.exclude]]\npath = "volumes/postgres/*"\nreason = "too large"\n')
+    assert listed(little_stack)["postgres"] == "left out: too large"
+    manifest, names = backed_up(little_stack)
+    assert "./volumes/postgres/data" not in names
+    assert "copied" not in str(manifest["left_out"])
+
+
+# An InfluxDB 1.x of another name.
+
+
+def test_the_only_influxdb_of_a_stack_is_the_one_that_is_dumped(little_stack):
+    """Without a setting, and whatever it is called; said, and no warning."""
+    little_stack.runs(weather="influxdb:1.8", mounts={"weather": [("./volumes/weather", DATA)]})
+    assert listed(little_stack)["weather"] == "dumped into the influx part"
+    told = little_stack.run(f"backup --runtag {TAG}")
+    assert "Container weather does not tell the version" in told.stderr  # it was asked
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        {"one": "influxdb:1.8", "two": "influxdb:1.7"},
+        {"one": "influxdb:2.7"},
+        {"one": "influxdb"},  # that does not answer
+    ],
+)
+def test_no_influxdb_is_chosen_where_it_is_not_clear_which(little_stack, images):
+    """Several of them, or what may be another version: the advice is told for each."""
+    little_stack.runs(**images)
+    found = listed(little_stack, code=3)
+    assert all(found[name].startswith("NOT COVERED") for name in images)
+    warnings = backed_up(little_stack, code=3)[0]["warnings"]
+    assert sum(f"Container {name} (" in each for name in images for each in warnings) == len(
+        images
+    )
+
+
+def test_a_container_that_the_settings_name_is_the_only_one_meant(little_stack):
+    """It may be away for a moment: another one is not taken in its place."""
+    add(little_stack, '[influxdb]\ncontainer = "flux"\n')
+    little_stack.runs(weather="influxdb:1.8")
+    assert listed(little_stack, code=3)["weather"].startswith("NOT COVERED: of all InfluxDBs")
 
 
 def test_influxdb_2_has_a_part_of_its_own(little_stack):

@@ -259,7 +259,7 @@ def test_a_dump_that_no_backup_makes_covers_nothing(dump, monkeypatch):
 
 def test_what_is_stopped_cannot_be_dumped():
     """A stopped database is told as such; it may be running at the next backup."""
-    assert how("influxdb", "influxdb", running=False).endswith("so nothing can be dumped")
+    assert how("influxdb", "influxdb", running=False).startswith("it is stopped, so its files")
     assert how("mongo", "mongo", running=False).startswith("NOT COVERED: mongo can be copied only")
 
 
@@ -271,6 +271,23 @@ def test_whose_influxdb_is_dumped_is_said_by_the_settings():
         ("flux", True),
         ("influxdb", False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("image", "advice"),
+    [
+        ("influxdb:1.8", '[influxdb] container = "weather"'),
+        ("influxdb:1.8-alpine", '[influxdb] container = "weather"'),
+        ("influxdb", '[influxdb] container = "weather"'),
+        ("docker.io/library/influxdb:2.7", 'name = "weather", kind = "dump", dump = "influxdb2"'),
+    ],
+)
+def test_the_advice_for_an_influxdb_of_another_name_is_the_cure(image, advice):
+    """Which setting has it dumped is told, and none with paths that it does not have."""
+    (told,) = cover([container(image, "weather")], read_table())
+    assert not told.covered
+    assert advice in told.warning
+    assert 'kind = "stop"' not in told.warning
 
 
 @pytest.mark.parametrize("kind", ["copy-safe", "stop"])

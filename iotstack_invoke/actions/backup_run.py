@@ -219,6 +219,9 @@ class _BackupRun:
             log.write("backup", f"left out: {each.what}: {each.reason}")
         for warning in (*notes, *facts.warnings):
             log.write("backup", f"warning: {warning}")
+        for text in facts.told:
+            log.write("backup", text)
+            self.report.tell(text)
         for name in facts.undumped:
             self.report.tell(f"{name} is stopped: its files are copied instead of a dump")
         if not self.site.vaults:

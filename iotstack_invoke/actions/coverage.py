@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from ..errors import StepFailed
+from ..manifest import Container
 from ..rules import BACKUPS
 from ..services.at_rest import AtRest, merged
 from ..services.compose import (
     Found,
+    named,
     of_stack,
     paths_in_stack,
 )
@@ -19,12 +22,15 @@ from ..services.recipe import RecipeInUse
 from ..services.sql import SqlServer, server_of, servers_in
 from ..services.table import (
     AS_THEY_LIE,
+    PAUSED,
     Cover,
     Kind,
     Recipe,
     Table,
     cover,
+    influxdb_version,
     is_below_stack,
+    is_influxdb_3,
     recipes_used,
 )
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
@@ -35,6 +41,9 @@ from ..values import dataclass
 _ANONYMOUS = re.compile(r"/[0-9a-f]{64}/_data")
 _SETTINGS = re.compile(r"(/usr/local)?/etc(/|$)|.*\.(acl|cnf|conf)$")
 """Where a container has what it is set up by, and no data."""
+
+
+INFLUX_PLACE = "volumes/influxdb/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +75,28 @@ class Services:
         return tuple(
             each.cover.container.name
             for each in self.saved
-            if each.cover.how == AS_THEY_LIE
+            if each.cover.how in (AS_THEY_LIE, PAUSED)
             and each.cover.service
             and each.cover.service.kind is Kind.DUMP
+        )
+
+    @property
+    def paused(self) -> tuple[str, ...]:
+        """Those of them, and others, that are paused."""
+        return tuple(e.cover.container.name for e in self.saved if e.cover.how == PAUSED)
+
+    def why_undumped(self, name: str) -> str:
+        """Return why no dump of a container is made, of those whose files are copied instead."""
+        state = "paused" if name in self.paused else "stopped"
+        return f"it is {state}, so its files are copied instead"
+
+    def paused_warnings(self, influx: str) -> tuple[str, ...]:
+        """Return what is told of each container that is paused, but for `influx`."""
+        return tuple(
+            f"Container {name} is {PAUSED.removeprefix('it is ')}. `docker unpause {name}`, and "
+            "back up again."
+            for name in self.paused
+            if name != influx
         )
 
     def warnings(self, influx: str) -> tuple[str, ...]:
@@ -81,10 +109,11 @@ def look_at_services(
     host: Host, found: Iterable[Found], settings: Settings, folder: str
 ) -> Services:
     """Return how the data of each container of a stack are saved, and what is left out."""
+    found = tuple(found)
     known = {each.container.name: each for each in found}
     table = settings.table
     covers = cover(of_stack(known.values(), folder), table)
-    exclusions = _exclusions(settings, covers)
+    exclusions = _exclusions(settings, covers, influx=influx_lies_there(found, settings, folder))
     if settings.stack.exclude_defaults:
         exclusions += tuple(_defaults(covers, known, exclusions, folder))
     saved = []
@@ -104,6 +133,7 @@ def look_at_services(
         and each.service
         and each.service.dump == "influxdb2"
     )
+    saved = [_told_of_pause(each, known) for each in saved]
     return Services(
         tuple(saved),
         exclusions,
@@ -186,10 +216,78 @@ def live_of_influx(folders: Iterable[str], folder: str) -> Iterator[Exclusion]:
             yield Exclusion(f"{path}/*", reason)
 
 
-def _exclusions(settings: Settings, covers: Iterable[Cover]) -> tuple[Exclusion, ...]:
-    """Return what is left out: always, by the settings, and as what a service with skip keeps."""
+def settings_for(
+    host: Host,
+    settings: Settings,
+    found: Iterable[Found],
+    docker: tuple[str, ...] = ("docker",),
+) -> Settings:
+    """Return the settings with the InfluxDB 1.x of a stack that has only one, of another name.
+
+    Where hosts.toml names the container, or there is one of the usual name, that is meant.
+    """
+    there = tuple(found)
+    if settings.influx.named or named(there, settings.influx.container):
+        return settings
+    mine = of_stack(there, settings.stack.folder)
+    table = settings.table
+    ones = [
+        each.name
+        for each in mine
+        if (service := table.service_of(each))
+        and service.dump == "influxdb"
+        and _is_influxdb_1(host, each, docker)
+    ]
+    if len(ones) != 1:
+        return settings
+    return replace(settings, influx=replace(settings.influx, container=ones[0]))
+
+
+def _is_influxdb_1(host: Host, container: Container, docker: tuple[str, ...]) -> bool:
+    """Tell whether a container runs InfluxDB 1.x: its image's tag tells, or else the server."""
+    tagged = influxdb_version(container.image)
+    if tagged or not container.running:
+        return tagged == "1"
+    from ..services.influx import influx_version
+
+    try:
+        return influx_version(host, container.name, docker).startswith("1.")
+    except StepFailed:
+        return False
+
+
+def is_another(influx: Found, settings: Settings) -> bool:
+    """Tell whether the owner says that the container of InfluxDB 1.x's name is another one."""
+    service = settings.table.service_of(influx.container)
+    return service is not None and service.own and service.dump != "influxdb"
+
+
+def influx_lies_there(found: Iterable[Found], settings: Settings, folder: str) -> bool:
+    """Tell whether an InfluxDB 1.x that runs, and so is dumped, keeps data in volumes/influxdb."""
+    influx = named(found, settings.influx.container)
+    if influx is None or not influx.container.running or is_another(influx, settings):
+        return False
+    if is_influxdb_3(influx.container.image):
+        return False
+    return any(f"{path}/".startswith(INFLUX_PLACE) for path in paths_in_stack(influx, folder))
+
+
+def _told_of_pause(saved: SavedService, known: Mapping[str, Found]) -> SavedService:
+    if saved.cover.how == AS_THEY_LIE and known[saved.cover.container.name].paused:
+        return replace(saved, cover=replace(saved.cover, how=PAUSED))
+    return saved
+
+
+def _exclusions(
+    settings: Settings, covers: Iterable[Cover], *, influx: bool
+) -> tuple[Exclusion, ...]:
+    """Return what is left out: always, by the settings, and as what a service with skip keeps.
+
+    `influx`: live files of an InfluxDB that is dumped lie in volumes/influxdb.
+    """
     recipes = recipes_used([each.container for each in covers], settings.table)
-    said = (*_always_excluded(recipes), *settings.stack.exclusions)
+    always = (e for e in _always_excluded(recipes) if influx or e.path != f"{INFLUX_PLACE}*")
+    said = (*always, *settings.stack.exclusions)
     services = (*settings.services, *(each.service for each in covers if each.service))
     skipped = {
         path: Exclusion(path, each.reason)
@@ -244,7 +342,8 @@ def _after_exclusions(
 ) -> Cover:
     """Return how a container is saved if what it mounts is left out, or is not, or is nothing."""
     kind = saved.service.kind if saved.service else None
-    if saved.part or (kind is Kind.DUMP and saved.covered):
+    dumped = kind is Kind.DUMP and saved.covered and saved.how != AS_THEY_LIE
+    if saved.part or dumped:
         return saved
     if saved.service and saved.service.dump == "influxdb":  # its live files always are left out
         exclusions = tuple(each for each in exclusions if each not in ALWAYS_EXCLUDED)

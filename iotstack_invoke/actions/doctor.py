@@ -65,8 +65,8 @@ from ..values import dataclass
 from ..vaults.age import INSTALL as INSTALL_AGE
 from ..vaults.age import sealing
 from ..vaults.folder import unnamed_mount
-from .coverage import idle_rows, look_at_services
-from .look import is_another, look_at_folder, look_at_stack
+from .coverage import idle_rows, is_another, look_at_services, settings_for
+from .look import look_at_folder, look_at_stack
 from .room import Room, look_for_room
 
 QUESTION_LIMIT_S = 15.0
@@ -321,16 +321,17 @@ class _Examined:
             yield bad("containers", "are unknown: Docker does not answer", fix, needed=needed)
             return
         found = inspect_all(self.host, words, QUESTION_LIMIT_S)
-        name = self.settings.influx.container
+        settings = settings_for(self.host, self.settings, found, words)
+        name = settings.influx.container
         influx = named(found, name)
-        another = influx is not None and is_another(influx, self.settings)
+        another = influx is not None and is_another(influx, settings)
         finding = None if another else judge_influx(influx, name, has_data=self.has_influx)
         if finding is None and influx and not another:
             version = influx_version(self.host, name, words, QUESTION_LIMIT_S)
             finding = judge_influx_version(influx, version)
         if finding:
             yield finding
-        services = look_at_services(self.host, found, self.settings, self.folder)
+        services = look_at_services(self.host, found, settings, self.folder)
         for each in services.influx2[:1]:
             version = server_version(self.host, each.container.name, words)
             yield judge_influx2(each, version)

@@ -29,16 +29,23 @@ from ..services.table import (
 )
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact, Host
-from ..targets import ANY_EXIT, host_name, is_folder, mount_points, root_words
+from ..targets import ANY_EXIT, host_name, mount_points, root_words
 from ..values import dataclass
-from .coverage import Services, live_files, live_of_influx, look_at_services
+from .coverage import (
+    Services,
+    is_another,
+    live_files,
+    live_of_influx,
+    look_at_services,
+    settings_for,
+)
 
 if TYPE_CHECKING:  # brought in where there is such a container
     from ..services.influx import InfluxFacts
     from ..services.influx2 import Influx2Facts
 
 FOLDERS = ("services", "volumes")
-UNDUMPED = "it is stopped, so its files are copied instead"
+INFLUX = "volumes/influxdb"
 
 
 def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
@@ -49,7 +56,8 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     folder = settings.stack.folder
     names = look_at_folder(host, settings)
     as_root = _as_root(host, settings)
-    influx = _look_at_influx(host, settings, as_root, "volumes" in names)
+    usual = settings.influx.container
+    settings, influx = _look_at_influx(host, settings, as_root, has_volumes="volumes" in names)
     services = look_at_services(host, influx.found, settings, folder)
     servers = services.servers
     influx2 = _look_at_influx2(host, services, folder)
@@ -65,6 +73,9 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     made = {"general", *engines, *(("influx",) if influx.facts or influx.error else ())}
     made |= {"influxdb2"} if influx2.facts or influx2.error else set()
     now = datetime.now().astimezone()
+    name = settings.influx.container  # it has words of its own
+    undumped = tuple(each for each in services.undumped if each != name)
+    told = () if name == usual else (f"InfluxDB is {name}: the only 1.x of this stack.",)
     return BackupFacts(
         host=host_name(host),
         far=not isinstance(host, LocalHost),
@@ -81,7 +92,8 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         influx2=influx2.facts,
         influx2_error=influx2.error,
         servers=servers,
-        undumped=services.undumped,
+        undumped=tuple(each for each in undumped if each not in services.paused),
+        told=told,
         recipes=services.recipes,
         at_rest=services.at_rest,
         limit_s=settings.influx.limit_s,
@@ -100,13 +112,14 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
                 for each in exclusions
                 if live[each] in there or not (each.by_default or each in ALWAYS_EXCLUDED)
             ),
-            *(LeftOut(f"a dump of {name}", UNDUMPED) for name in services.undumped),
+            *(LeftOut(f"a dump of {name}", services.why_undumped(name)) for name in undumped),
             *influx.left_out,
         ),
         warnings=(
             *influx.warnings,
             *influx2.warnings,
-            *services.warnings(settings.influx.container),
+            *services.warnings(name),
+            *services.paused_warnings(name),
         ),
     )
 
@@ -187,16 +200,33 @@ class _InfluxLook:
 
 
 def _look_at_influx(
-    host: Host, settings: Settings, as_root: tuple[str, ...], has_volumes: bool
-) -> _InfluxLook:
-    name = settings.influx.container
-    has_data = has_volumes and is_folder(host, f"{settings.stack.folder}/volumes/influxdb")
+    host: Host, settings: Settings, as_root: tuple[str, ...], *, has_volumes: bool
+) -> tuple[Settings, _InfluxLook]:
+    """Return the settings with the InfluxDB that is meant, and what was found of it."""
     try:
         found = inspect_all(host)
     except StepFailed as error:
-        if has_data:
-            return _InfluxLook(error=str(error))
-        return _InfluxLook(warnings=(f"{error} No container is listed in the manifest.",))
+        warnings = [f"{error} No container is listed in the manifest."]
+        if has_volumes and _holds_files(host, f"{settings.stack.folder}/{INFLUX}", as_root):
+            warnings.append(
+                f"The files of {INFLUX} are copied as they lie, and no dump is made: whether "
+                "InfluxDB runs, and writes while they are copied, is unknown. Mend Docker, and "
+                "back up again."
+            )
+        return settings, _InfluxLook(warnings=tuple(warnings))
+    settings = settings_for(host, settings, found)
+    return settings, _look_at(host, settings, found, as_root, has_volumes=has_volumes)
+
+
+def _look_at(
+    host: Host,
+    settings: Settings,
+    found: tuple[Found, ...],
+    as_root: tuple[str, ...],
+    *,
+    has_volumes: bool,
+) -> _InfluxLook:
+    name = settings.influx.container
     influx = named(found, name)
     if influx and is_another(influx, settings):
         return _InfluxLook(found)
@@ -209,16 +239,26 @@ def _look_at_influx(
         )
         return _InfluxLook(found, warnings=(told,))
     if influx is None:
-        why = f"there is no container named {name}, so its databases are in no part"
-        left_out = (LeftOut("InfluxDB", why),)
-        warnings = (f"volumes/influxdb holds data, but {why}.",) if has_data else ()
-        return _InfluxLook(found, left_out=left_out, warnings=warnings)
-    if not influx.container.running:
-        why = f"container {name} is stopped, so its databases are in no part"
+        why = f"there is no container named {name}"
+        if not (has_volumes and _holds_files(host, f"{settings.stack.folder}/{INFLUX}", as_root)):
+            return _InfluxLook(found, left_out=(LeftOut("InfluxDB", why),))
+        why = f"{why}, so no dump is made, and the files of {INFLUX} are copied as they lie"
         return _InfluxLook(
             found,
             left_out=(LeftOut("InfluxDB", why),),
-            warnings=(f"InfluxDB is left out: {why}. `docker start {name}`, and back up again.",),
+            warnings=(
+                f"InfluxDB is not dumped: {why}. `docker compose up -d`, and back up again.",
+            ),
+        )
+    if not influx.container.running:
+        how, do = ("paused", "unpause") if influx.paused else ("stopped", "start")
+        why = (
+            f"container {name} is {how}, so no dump is made, and its files are copied as they lie"
+        )
+        return _InfluxLook(
+            found,
+            left_out=(LeftOut("InfluxDB", why),),
+            warnings=(f"InfluxDB is not dumped: {why}. `docker {do} {name}`, and back up again.",),
         )
     from ..services.influx import influx_facts
 
@@ -230,10 +270,10 @@ def _look_at_influx(
     return _InfluxLook(found, facts=facts, exclusions=live)
 
 
-def is_another(influx: Found, settings: Settings) -> bool:
-    """Tell whether the owner says that the container of InfluxDB 1.x's name is another one."""
-    service = settings.table.service_of(influx.container)
-    return service is not None and service.own and service.dump != "influxdb"
+def _holds_files(host: Host, folder: str, as_root: tuple[str, ...]) -> bool:
+    """Tell whether there is anything but folders below a folder."""
+    words = ("find", folder, "-mindepth", "1", "-not", "-type", "d", "-print", "-quit")
+    return bool(host.run(Command((*as_root, *words), ANY_EXIT, 600)).out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ..report import Report
 from ..services.compose import Found, inspect_all, named
 from ..settings import Exclusion, Settings
 from ..values import dataclass
-from .coverage import SavedService, Services, idle_rows, look_at_services
+from .coverage import SavedService, Services, idle_rows, look_at_services, settings_for
 from .look import look_at_folder
 
 VOLUMES = "volumes"
@@ -50,6 +50,7 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
         found = inspect_all(host)
     except StepFailed as error:
         report.warn(f"{error} What each container is saved by is unknown; the folders are listed.")
+    settings = settings_for(host, settings, found or ())
     services = look_at_services(host, found or (), settings, folder)
     for text in idle_rows(services, settings):
         report.warn(f"{text}.")
@@ -57,7 +58,7 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     folders = {f"{VOLUMES}/{name}" for name, fact in names.items() if fact.is_folder}
     no_influx = ""
     if found is None:
-        no_influx = "Docker does not answer"
+        no_influx = "nobody knows whether InfluxDB runs"
     elif not named(found, settings.influx.container):
         no_influx = f"there is no container named {settings.influx.container}"
     rows = [
@@ -106,7 +107,7 @@ def _unused(
     used = {"/".join(path.split("/")[:2]) for each in services.saved for path in each.paths}
     for folder in sorted(set(folders) - used):
         if folder == INFLUX_DATA and no_influx:
-            why = f"NOT COVERED: {no_influx}, so its databases are in no part"
+            why = f"NOT COVERED: {no_influx}; copied as files"
             yield Row("", "", "", why, covered=False, paths=(folder,))
             continue
         reason = next((e.reason for e in services.exclusions if e.leaves_out(folder)), "")

@@ -71,6 +71,8 @@ class BackupFacts:
     """The database servers that are dumped as SQL."""
     undumped: tuple[str, ...] = ()
     """Those that are stopped, whose files are copied instead."""
+    told: tuple[str, ...] = ()
+    """What is said of it once, and is no warning."""
     recipes: tuple[RecipeInUse, ...] = ()
     """The services that have a part of their own, with their databases."""
     at_rest: tuple[AtRest, ...] = ()
@@ -324,6 +326,17 @@ def log_targets(runtag: str, vaults: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{vault}:{runtag}.{KINDS['log']}" for vault in vaults)
 
 
+def _without_parts(left_out: tuple[LeftOut, ...], parts: list[Part]) -> tuple[LeftOut, ...]:
+    """Return what was left out; of what is said to be in a part it is told if there is none."""
+    failed = [f"in the {part.kind} part" for part in parts if part.error]
+    return tuple(
+        replace(each, reason=f"{each.reason}, which could not be made")
+        if any(each.reason.endswith(words) for words in failed)
+        else each
+        for each in left_out
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class WriteManifest:
     """Write the manifest from the records of the parts."""
@@ -371,7 +384,7 @@ class WriteManifest:
             zone=facts.zone,
             parts=tuple(parts),
             containers=facts.containers,
-            left_out=facts.left_out,
+            left_out=_without_parts(facts.left_out, parts),
             warnings=tuple(warnings),
             folder=facts.folder,
         )

@@ -45,6 +45,8 @@ class Found:
     working_folder: str
     started: str = ""
     """When it was started, as text that sorts."""
+    paused: bool = False
+    """It stands still until somebody lets it go on: it counts as one that does not run."""
 
 
 def is_top_file(name: str) -> bool:
@@ -142,13 +144,14 @@ def _found(told: Mapping[str, Any], digests: Mapping[str, str]) -> Found:
             image=config.get("Image", ""),
             image_id=told["Image"],
             digest=digests.get(told["Image"], ""),
-            running=bool(told["State"]["Running"]),
+            running=bool(told["State"]["Running"]) and not told["State"].get("Paused"),
         ),
         mounts=tuple(Mount(m.get("Source", ""), m["Destination"]) for m in told["Mounts"]),
         published_port=int(published[0]["HostPort"]) if published else 0,
         address=next(filter(None, addresses), ""),
         working_folder=(config.get("Labels") or {}).get(WORKING_FOLDER_LABEL, ""),
         started=told["State"].get("StartedAt", ""),
+        paused=bool(told["State"].get("Paused")),
     )
 
 

@@ -23,6 +23,7 @@ from ..values import dataclass
 # IOTstack builds some images itself: iotstack_mariadb by compose v1, iotstack-mariadb by v2.
 _OURS = re.compile(r"^iotstack[-_]")
 _BOARD = re.compile(r"^(raspberrypi\d(-64)?|qemuarm(-64)?|generic-x86-64)-")
+_INFLUXDB_VERSION = re.compile(r"(?:^|/)influxdb:v?(\d+)(?!\w)")
 _INFLUXDB_3 = re.compile(r"(?:^|/)influxdb:3\b")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 FILE = "table.toml"
@@ -66,6 +67,7 @@ class Kind(Enum):
 
 _KINDS = {kind.value: kind for kind in Kind}
 AS_THEY_LIE = "it is stopped, so its files are copied as they lie"
+PAUSED = "it is paused, so its files are copied as they are, as after a power cut"
 _SAVED = {
     Kind.COPY_SAFE: "files",
     Kind.SQLITE: "files; SQLite by online backup",
@@ -288,14 +290,28 @@ def _cover_by_dump(container: Container, service: Service) -> Cover:
             return Cover(container, service, why, covered=False)
         return Cover(container, service, "dumped into the influxdb2 part (experimental)")
     if service.dump == "influxdb" and container.name not in service.containers:
-        why = f"of all InfluxDBs only container {service.containers[0]} is dumped"
-        return Cover(container, service, why, covered=False)
-    if service.dump == "influxdb" and not container.running:
-        why = "it is stopped, so nothing can be dumped"
-        return Cover(container, service, why, covered=False)
+        return _another_influxdb(container, service)
     if not container.running:
         return Cover(container, service, AS_THEY_LIE)
     return Cover(container, service, f"dumped into the {PART_OF_DUMP[service.dump]} part")
+
+
+def _another_influxdb(container: Container, service: Service) -> Cover:
+    """Return that a container's InfluxDB is not the one that is dumped, and how it would be."""
+    name = container.name
+    if influxdb_version(container.image) == "2":
+        why = "InfluxDB 2 is dumped only where hosts.toml says so"
+        advice = f'Say so: [[services]], name = "{name}", kind = "dump", dump = "influxdb2"'
+    else:
+        why = f"of all InfluxDBs only container {service.containers[0]} is dumped"
+        advice = f'If it is the one to dump, say so in hosts.toml: [influxdb] container = "{name}"'
+    return Cover(container, service, why, covered=False, advice=advice)
+
+
+def influxdb_version(image: str) -> str:
+    """Return the first number of the InfluxDB of an image, as its tag says; '' if it does not."""
+    found = _INFLUXDB_VERSION.search(image)
+    return found[1] if found else ""
 
 
 def is_influxdb_3(image: str) -> bool:
