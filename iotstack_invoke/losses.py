@@ -38,14 +38,21 @@ def losses(before: Manifest, after: Manifest, mounts: Collection[str] = ()) -> t
 
     `mounts`: paths of the stack that containers mount, or on which something is mounted.
     """
-    kinds = {part.kind for part in after.parts}
-    told = (
-        f"The {part.kind} part is missing: {before.runtag} has one of {part.size_bytes:,} bytes, "
-        f"and this backup has none. {MEANT}"
-        for part in before.made
-        if part.kind not in kinds
-    )
-    return (*told, *_shrunk(before, after, mounts))
+    return (*_lesser_parts(before, after), *_shrunk(before, after, mounts))
+
+
+def _lesser_parts(before: Manifest, after: Manifest) -> Iterator[str]:
+    """Yield which parts are missing, or much smaller; of the general one what it holds is told."""
+    now = {part.kind: part for part in after.parts}
+    for part in before.made:
+        was = f"{before.runtag} has one of {part.size_bytes:,} bytes"
+        if part.kind not in now:
+            yield f"The {part.kind} part is missing: {was}, and this backup has none. {MEANT}"
+            continue
+        one = now[part.kind]
+        is_told = bool(one.error or one.lacking) or part.kind == "general"
+        if not is_told and FLOOR_BYTES <= part.size_bytes > one.size_bytes / SHARE:
+            yield f"The {part.kind} part has {one.size_bytes:,} bytes: {was}. {MEANT}"
 
 
 def vanished(before: Manifest, after: Manifest) -> tuple[str, ...]:

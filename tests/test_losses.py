@@ -97,6 +97,22 @@ def test_a_part_that_is_missing_is_told():
     assert losses(manifest({}), then) == ()
 
 
+def test_a_part_that_is_much_smaller_is_told():
+    """As when a database lost its data; a small one, or one that lacks a dump, is none."""
+
+    def sized(size, **facts):
+        made = manifest({}, kinds=("general", "influx"))
+        general, influx = made.parts
+        influx = replace(influx, size_bytes=size, facts=facts)
+        return replace(made, parts=(replace(general, size_bytes=size), influx))
+
+    (warning,) = losses(sized(BIG), sized(BIG // 2 - 1))
+    assert warning.startswith("The influx part has 1,572,863 bytes: then has one of 3,145,728")
+    assert losses(sized(BIG), sized(BIG // 2)) == ()
+    assert losses(sized(FLOOR_BYTES - 1), sized(1)) == ()
+    assert losses(sized(BIG), sized(1, failed={"a": "why"})) == ()
+
+
 def test_a_set_is_compared_with_the_newest_good_one_of_its_machine():
     """Not with itself, another machine's, one that failed, or an older one."""
 

@@ -246,6 +246,41 @@ def test_what_is_left_out_by_default_is_packed_where_the_owner_says_so(little_st
     assert not [each for each in manifest["left_out"] if "volumes/mosquitto" in each["what"]]
 
 
+USUALLY = {
+    f"volumes/{path}"
+    for path in (
+        "esphome/config/.esphome/x",
+        "home_assistant/backups/x",
+        "mosquitto/data/x",
+        "motioneye/var_lib_motioneye/x",
+        "nodered/data/node_modules/x",
+        "zigbee2mqtt/data/log/x",
+    )
+}
+"""Where IOTstack's templates have what can be fetched anew."""
+
+
+@pytest.mark.parametrize("docker", ["exit 0", "echo 'Cannot connect' >&2; exit 1"])
+def test_what_can_be_fetched_anew_is_left_out_of_a_stack_that_is_down(little_stack, docker):
+    """Where no container says where it lies, it is where IOTstack has it."""
+    little_stack.tool("docker", docker)
+    for path in USUALLY:
+        (little_stack.folder / path).parent.mkdir(parents=True)
+        (little_stack.folder / path).write_text("x")
+    manifest, names = backed_up(little_stack, 0 if docker == "exit 0" else 3)
+    assert not {f"./{path}" for path in USUALLY} & {*names}
+    told = {each["what"] for each in manifest["left_out"]}
+    assert {path.removesuffix("x") + "*" for path in USUALLY} <= told
+
+
+def test_what_another_container_mounts_is_not_taken_for_what_is_usual(little_stack):
+    """Of an unknown program in a folder of a known name all is packed."""
+    little_stack.runs(mine="x", mounts={"mine": [("./volumes/mosquitto", "/srv")]})
+    (little_stack.folder / "volumes/mosquitto/data").mkdir(parents=True)
+    (little_stack.folder / "volumes/mosquitto/data/x").write_text("x")
+    assert "./volumes/mosquitto/data/x" in backed_up(little_stack)[1]
+
+
 def test_a_service_of_the_owner_leaves_out_what_he_says(little_stack):
     """A row packs what its service leaves out by default, or leaves out what no other does."""
     with_what_is_fetched_anew(little_stack)

@@ -490,6 +490,10 @@ def test_a_service_has_the_name_of_a_container(name):
         ('[{ inside = "/", reason = "r" }]', "'/' must be a path below / of its container"),
         ('[{ inside = 1, reason = "r" }]', "1 must be a path below / of its container"),
         ('[{ inside = "/data/x", reason = " " }]', "inside = '/data/x' needs a reason"),
+        (
+            '[{ inside = "/x", reason = "r", usual = "/x" }]',
+            "usual = '/x' must lie below services/",
+        ),
     ],
 )
 def test_what_a_row_leaves_out_is_a_path_of_its_container(leave_out, told):

@@ -116,6 +116,7 @@ def look_at_services(
     exclusions = _exclusions(settings, covers, influx=influx_lies_there(found, settings, folder))
     if settings.stack.exclude_defaults:
         exclusions += tuple(_defaults(covers, known, exclusions, folder))
+        exclusions += tuple(_usual(covers, known, table, exclusions, folder))
     saved = []
     for each in covers:
         mine = known[each.container.name]
@@ -321,6 +322,27 @@ def _defaults(
                 if path not in told and not any(one.leaves_out(found.place) for one in said):
                     told.add(path)
                     yield found
+
+
+def _usual(
+    covers: Iterable[Cover],
+    known: Mapping[str, Found],
+    table: Table,
+    said: tuple[Exclusion, ...],
+    folder: str,
+) -> Iterator[Exclusion]:
+    """Yield what the table leaves out of services that are down, where no other container is."""
+    there = {each.service.name for each in covers if each.service}
+    used = {path for each in covers for path in paths_in_stack(known[each.container.name], folder)}
+    for row in table.services:
+        for each in row.leave_out if row.name not in there else ():
+            found = Exclusion(each.usual, each.reason, by_default=True)
+            place = f"{found.place}/"
+            is_used = any(
+                f"{path}/".startswith(place) or place.startswith(f"{path}/") for path in used
+            )
+            if each.usual and not is_used and not any(e.leaves_out(found.place) for e in said):
+                yield found
 
 
 def _always_excluded(recipes: Mapping[str, Recipe]) -> Iterator[Exclusion]:

@@ -50,6 +50,7 @@ ROW_KEYS: Mapping[str, type] = {
     "notes": str,
 }
 LEAVE_OUT_KEYS = ("inside", "reason")
+USUAL = "usual"
 
 
 class Kind(Enum):
@@ -98,6 +99,8 @@ class LeaveOut:
 
     inside: str
     reason: str
+    usual: str = ""
+    """Where in the stack IOTstack has it: there it is meant if its container is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,7 +438,7 @@ def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[st
 def _leave_out_mistakes(entries: Iterable[Any]) -> Iterator[str]:
     """Yield what is wrong with what a row leaves out of its container's paths."""
     for each in entries:
-        if not isinstance(each, dict) or set(each) != set(LEAVE_OUT_KEYS):
+        if not isinstance(each, dict) or set(each) - {USUAL} != set(LEAVE_OUT_KEYS):
             yield f"leave_out: {each!r} must be a table with {' and '.join(LEAVE_OUT_KEYS)}"
             continue
         inside, reason = (each[key] for key in LEAVE_OUT_KEYS)
@@ -444,6 +447,9 @@ def _leave_out_mistakes(entries: Iterable[Any]) -> Iterator[str]:
             yield f"leave_out: inside = {inside!r} must be a path below / of its container"
         if not isinstance(reason, str) or not reason.strip():
             yield f"leave_out: inside = {inside!r} needs a reason"
+        usual = each.get(USUAL, "volumes/any")
+        if not isinstance(usual, str) or not is_below_stack(usual):
+            yield f"leave_out: usual = {usual!r} must lie below {'/ or '.join(FOLDERS)}/"
 
 
 def row_conflicts(rows: Mapping[int, Service]) -> list[str]:
