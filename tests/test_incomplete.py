@@ -1,9 +1,12 @@
 """A stack of several database servers of which one cannot be dumped."""
 
 import json
+import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from scenes import put_set
 
 from iotstack_invoke.manifest import read_manifest
 from iotstack_invoke.services.restore_text import restore_text_of
@@ -157,3 +160,30 @@ def test_an_archive_that_could_not_be_made_anew_is_not_in_the_manifest(stack):
         content = json.loads((folder / f"{TAG}.manifest.json").read_text())
         assert content["state"] == "incomplete"
         assert "tar: broken" in content["parts"]["general"]["error"]
+
+
+@pytest.mark.parametrize("what", ["a dump", "an archive", "a copy"])
+def test_after_a_run_that_failed_nothing_is_removed(stack, what):
+    """Old sets go only when a new one is whole here and in each vault that answered."""
+    text = stack.settings.read_text()
+    stack.settings.write_text(text.replace("sudo = false", "sudo = false\nkeep = 1"))
+    backups, disk = stack.folder / "backups", stack.folder.parent / "disk"
+    backups.mkdir()
+    for days in (2, 1):  # one more than is kept
+        put_set(backups, datetime.now(UTC) - timedelta(days=days), runtag=f"{days} days old")
+        for path in backups.glob(f"{days} days old.*"):
+            shutil.copy2(path, disk)
+    if what == "a dump":
+        broken(stack, "mariadb").touch()
+    elif what == "an archive":
+        stack.tool("tar", "echo 'tar: broken' >&2; exit 2")
+    else:
+        (disk / f"{TAG}.mariadb-backup.tar.gz").mkdir()
+    assert stack.run(f"backup --runtag {TAG}").returncode in (1, 3)
+    assert (backups / "2 days old.manifest.json").exists()
+    broken(stack, "mariadb").unlink(missing_ok=True)
+    (stack.tools / "tar").unlink(missing_ok=True)
+    if what == "a copy":
+        (disk / f"{TAG}.mariadb-backup.tar.gz").rmdir()
+    backed_up(stack, 0)
+    assert not list(backups.glob("* days old.*"))
