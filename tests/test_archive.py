@@ -274,7 +274,13 @@ def test_sudo_that_asks_is_a_failure_with_the_way_out(stack, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "script", ['tar "$@" | head -c 20000', "exit 0", 'tar "$@" | head -c 20480']
+    "script",
+    [
+        'tar "$@" | head -c 20000',
+        "exit 0",
+        'tar "$@" | head -c 20480',
+        "head -c 10300 /dev/zero",  # in the middle of a file of zeros, which are no end
+    ],
 )
 def test_a_tar_that_ends_early_is_a_failure(stack, tmp_path, script):
     """An archive without its end is none, whatever tar's exit code says."""

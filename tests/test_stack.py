@@ -1,5 +1,9 @@
 """Waiting for containers, against a `docker` that is a script: up is what stays up."""
 
+import os
+import shutil
+import subprocess
+
 import pytest
 from scenes import PlainScene
 
@@ -7,7 +11,7 @@ from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services import stack
 from iotstack_invoke.services.influx_load import CopyFolder
-from iotstack_invoke.services.stack import MakeFolder, WaitForContainers
+from iotstack_invoke.services.stack import MakeFolder, Unpack, WaitForContainers
 
 
 @pytest.fixture
@@ -90,3 +94,28 @@ def test_a_copy_makes_the_folder_above(scene, tmp_path):
     assert (target / "file").read_text() == "x"
     step.undo(scene.host("pi"))
     assert not target.exists()
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_what_was_unpacked_is_on_the_disk(scene, tmp_path, monkeypatch, works):
+    """All of it, before it is taken for whole: the renames that follow are synced alone."""
+    source, stage, synced = (tmp_path / each for each in ("source", "stage", "synced"))
+    source.mkdir()
+    (source / "file").write_text("x")
+    archive = tmp_path / "x.tar"
+    subprocess.run(["tar", "-C", source, "-cf", archive, "."], check=True)
+    (tmp_path / "bin").mkdir()
+    act = f'cat {stage}/file > {synced}; exec {shutil.which("sync")} "$@"'
+    (tmp_path / "bin/sync").write_text(
+        f'#!/bin/sh\n[ "$*" = "--file-system {stage}" ] || exit 9\n'
+        f"{act if works else 'echo Input/output error >&2; exit 1'}\n"
+    )
+    (tmp_path / "bin/sync").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    step = Unpack("pi", str(archive), str(stage), (), str(tmp_path / "guard"))
+    if works:
+        step.do(scene)
+        assert synced.read_text() == "x"
+        return
+    with pytest.raises(StepFailed, match="Input/output error"):
+        step.do(scene)
