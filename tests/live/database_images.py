@@ -1,17 +1,27 @@
-"""Images of MariaDB and PostgreSQL for the stand, made of the Debian packages installed here.
+"""Images of databases for the stand; servers are made of the Debian packages installed here.
 
 They behave as those that IOTstack uses, where a backup can see it: folders, owners, environment,
 accounts, and the temporary server of a first start.
 """
 
 import shutil
+import tempfile
 from pathlib import Path
 
+import little_influx2
+import pytest
 from rootfs import accounts, import_image, rootfs_tar
+from stand import IDLE
 from stand_machine import PATH, StandError
 
 HERE = Path(__file__).resolve().parent
 MARIA_IMAGE, POSTGRES_IMAGE = "mariadb:stand", "postgres:stand"
+MYSQL_IMAGE = "mysql:stand"
+"""MariaDB whose data lie where those of the official images of MySQL and MariaDB do."""
+POSTGRES18_IMAGE = "postgres18:stand"
+"""PostgreSQL whose data lie where those of the official image do from version 18 on."""
+INFLUX2_IMAGE = "influxdb2:stand"
+"""No InfluxDB 2: two scripts that answer as its programs do, the second with a dump made before."""
 
 _SHELL = ["bash", "basename", "dirname", "env", "hostname", "ln", "tr", "uname"]
 _MARIA_PROGRAMS = [
@@ -80,31 +90,67 @@ def check_databases():
 
 
 def load_databases(machine):
-    """Give a machine's engine the two images, unless it has them."""
+    """Give a machine's engine the images of the databases, unless it has them."""
     check_databases()
     if machine.run(["docker", "image", "inspect", POSTGRES_IMAGE], check=False).returncode == 0:
         return
-    import_image(
-        machine,
-        _maria_rootfs(),
-        MARIA_IMAGE,
-        env="PATH=/usr/sbin:/usr/bin:/bin",
-        volume=["/config"],
-        expose="3306",
-        entrypoint=["/entrypoint.sh"],
-        cmd=["mariadbd", "--user=abc"],
-    )
+    for image, data, words in (
+        (MARIA_IMAGE, "/config", []),
+        (MYSQL_IMAGE, "/var/lib/mysql", ["--datadir=/var/lib/mysql"]),
+    ):
+        import_image(
+            machine,
+            _maria_rootfs(),
+            image,
+            env="PATH=/usr/sbin:/usr/bin:/bin",
+            volume=[data],
+            expose="3306",
+            entrypoint=["/entrypoint.sh"],
+            cmd=["mariadbd", "--user=abc", *words],
+        )
     programs = _postgres_versions()[-1] / "bin"
-    import_image(
-        machine,
-        _postgres_rootfs(),
-        POSTGRES_IMAGE,
-        env=f"PATH={programs}:/usr/bin:/bin PGDATA={_DATA} LANG=C.UTF-8",
-        volume=[_DATA],
-        expose="5432",
-        entrypoint=["/entrypoint.sh"],
-        cmd=["postgres", "-c", "fsync=off"],
-    )
+    import_image(machine, _influx2_rootfs(), INFLUX2_IMAGE, cmd=IDLE, volume=_INFLUX2_VOLUMES)
+    for image, data, volume in (
+        (POSTGRES18_IMAGE, "/var/lib/postgresql/18/docker", "/var/lib/postgresql"),
+        (POSTGRES_IMAGE, _DATA, _DATA),
+    ):
+        import_image(
+            machine,
+            _postgres_rootfs(),
+            image,
+            env=f"PATH={programs}:/usr/bin:/bin PGDATA={data} LANG=C.UTF-8",
+            volume=[volume],
+            expose="5432",
+            entrypoint=["/entrypoint.sh"],
+            cmd=["postgres", "-c", "fsync=off"],
+        )
+
+
+_INFLUX2_VOLUMES = ["/var/lib/influxdb2", "/etc/influxdb2"]
+_INFLUXD2 = b"""#!/bin/sh
+echo 'InfluxDB v2.7.10 (git: f302d9730c) build_date: 2024-08-16T20:17:28Z'
+"""
+_INFLUX2 = b"""#!/bin/sh
+case $1 in
+ping) echo OK ;;
+backup) mkdir -p "$2" && cp /dump/* "$2" ;;
+*) exit 1 ;;
+esac
+"""
+
+
+def _influx2_rootfs():
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        shard = next((HERE.parent / "fixtures/influx-backups").rglob("*.s*.tar.gz"))
+        patch.setenv("LITTLE_SHARD", str(shard))
+        patch.setenv("INFLUX_TOKEN", little_influx2.TOKEN)
+        little_influx2.backup(f"{name}/dump", "")
+        dump = {
+            f"dump/{path.name}": (path.read_bytes(), 0o644)
+            for path in Path(name, "dump").iterdir()
+        }
+    programs = {"usr/bin/influxd": (_INFLUXD2, 0o755), "usr/bin/influx": (_INFLUX2, 0o755)}
+    return rootfs_tar("influx2", [], folders={"dump": 0o755}, files=accounts() | programs | dump)
 
 
 def _maria_rootfs():

@@ -1,22 +1,28 @@
 #!/bin/bash
 # Starts as linuxserver/mariadb does, from which IOTstack builds its own: the same folders, accounts
 # and owners; at first a temporary server, which has still the accounts without a password.
+# With --datadir it keeps its data elsewhere, as the official images do.
 set -eu
+
+data=/config/databases
+for word; do
+    case $word in --datadir=*) data=${word#*=} ;; esac
+done
 
 sed -i "s,^abc:.*,abc:x:${PUID:-911}:${PGID:-911}::/config:/bin/false," /etc/passwd
 sed -i "s,^abc:.*,abc:x:${PGID:-911}:," /etc/group
-mkdir -p /config/databases /config/log/mysql /run/mysqld
+mkdir -p "$data" /config/log/mysql /run/mysqld
 [ -e /config/custom.cnf ] || cp /defaults/custom.cnf /config/custom.cnf
 ln -sf /config/custom.cnf /etc/my.cnf.d/custom.cnf
 rm -f /run/mysqld/mysqld.pid
-chown -R abc:abc /config /run/mysqld
+chown -R abc:abc /config "$data" /run/mysqld
 
 quoted() {
     local text=${1//\\/\\\\}
     printf "'%s'" "${text//\'/\'\'}"
 }
 
-if [ ! -d /config/databases/mysql ]; then
+if [ ! -d "$data/mysql" ]; then
     accounts=$(mktemp)
     {
         echo "DELETE FROM mysql.user WHERE user <> 'mariadb.sys';"
@@ -31,8 +37,8 @@ if [ ! -d /config/databases/mysql ]; then
         fi
     } >"$accounts"
     chown abc:abc "$accounts"
-    mariadb-install-db --datadir=/config/databases --user=abc --auth-root-authentication-method=normal
-    mariadbd --user=abc --init-file="$accounts" &
+    mariadb-install-db --datadir="$data" --user=abc --auth-root-authentication-method=normal
+    "$@" --init-file="$accounts" &
     until mariadb -uroot -e status >/dev/null 2>&1; do
         kill -0 $!
         sleep 0.1
@@ -40,6 +46,6 @@ if [ ! -d /config/databases/mysql ]; then
     mariadb-admin -uroot shutdown
     wait $!
     rm "$accounts"
-    chown -R abc:abc /config
+    chown -R abc:abc /config "$data"
 fi
 exec "$@"

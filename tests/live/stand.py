@@ -39,7 +39,7 @@ DOORS = {  # the names of the vault for ssh: alias -> (port, login)
     "nas-scp": (2023, "root"),
 }
 
-_IDLE = ["sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done"]
+IDLE = ["sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done"]
 _SYSTEM_V2 = (
     "/usr/libexec/docker/cli-plugins/docker-compose",
     "/usr/lib/docker/cli-plugins/docker-compose",
@@ -350,7 +350,7 @@ class Stand:
     @staticmethod
     def _load_images(machine):
         influxd = ["/usr/bin/influxd", "-config", "/etc/influxdb.conf"]
-        for image, command in {INFLUX_IMAGE: influxd, OTHER_IMAGE: _IDLE}.items():
+        for image, command in {INFLUX_IMAGE: influxd, OTHER_IMAGE: IDLE}.items():
             import_image(machine, _rootfs(), image, cmd=command)
 
     def stop(self):
