@@ -672,3 +672,23 @@ def test_who_may_be_let_in_is_the_doctors_question(little_stack):
     assert told.returncode == 0, told.stderr
     assert "dumped into the mariadb part" in told.stdout
     assert told.stdout.splitlines()[-1].endswith("inv doctor asks it.")
+
+
+def test_the_files_of_an_influxdb_come_back_with_the_volumes(little_stack):
+    """Those that were copied at rest are put in place; the empty folder of a dump never is."""
+    little_stack.runs(nodered="nodered/node-red")
+    member = live_files(little_stack)
+    path = little_stack.folder / member
+    backed_up(little_stack, code=3)
+    path.write_text("newer")
+    for words, left in (("", "newer"), ("--only influxdb", "newer"), ("--only nodered", "newest")):
+        path.write_text(left)
+        told = little_stack.run(f"restore --runtag {TAG} --from here --yes {words}")
+        assert told.returncode == 0, told.stderr
+        assert path.read_text() == ("data" if left == "newer" else left)
+    path.unlink()
+    assert little_stack.run("backup --runtag empty").returncode == 0
+    path.write_text("newest")
+    told = little_stack.run("restore --runtag empty --from here --yes")
+    assert told.returncode == 0, told.stderr
+    assert path.read_text() == "newest"

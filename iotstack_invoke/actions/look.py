@@ -23,6 +23,7 @@ from ..services.compose import (
     top_files,
 )
 from ..services.table import (
+    COPIED,
     influxdb_3,
     is_below_stack,
     is_influxdb_3,
@@ -206,14 +207,16 @@ def _look_at_influx(
     try:
         found = inspect_all(host)
     except StepFailed as error:
-        warnings = [f"{error} No container is listed in the manifest."]
-        if has_volumes and _holds_files(host, f"{settings.stack.folder}/{INFLUX}", as_root):
-            warnings.append(
-                f"The files of {INFLUX} are copied as they lie, and no dump is made: whether "
-                "InfluxDB runs, and writes while they are copied, is unknown. Mend Docker, and "
-                "back up again."
-            )
-        return settings, _InfluxLook(warnings=tuple(warnings))
+        told = f"{error} No container is listed in the manifest."
+        if not (has_volumes and _holds_files(host, f"{settings.stack.folder}/{INFLUX}", as_root)):
+            return settings, _InfluxLook(warnings=(told,))
+        why = f"Docker does not answer, so no dump is made, and the files of {INFLUX} are {COPIED}"
+        warning = (
+            f"InfluxDB is not dumped: {why}. Whether it runs, and writes while they are copied, "
+            "is unknown: mend Docker, and back up again."
+        )
+        left_out = (LeftOut("InfluxDB", why),)
+        return settings, _InfluxLook(left_out=left_out, warnings=(told, warning))
     settings = settings_for(host, settings, found)
     return settings, _look_at(host, settings, found, as_root, has_volumes=has_volumes)
 
@@ -242,7 +245,7 @@ def _look_at(
         why = f"there is no container named {name}"
         if not (has_volumes and _holds_files(host, f"{settings.stack.folder}/{INFLUX}", as_root)):
             return _InfluxLook(found, left_out=(LeftOut("InfluxDB", why),))
-        why = f"{why}, so no dump is made, and the files of {INFLUX} are copied as they lie"
+        why = f"{why}, so no dump is made, and the files of {INFLUX} are {COPIED}"
         return _InfluxLook(
             found,
             left_out=(LeftOut("InfluxDB", why),),
@@ -252,9 +255,7 @@ def _look_at(
         )
     if not influx.container.running:
         how, do = ("paused", "unpause") if influx.paused else ("stopped", "start")
-        why = (
-            f"container {name} is {how}, so no dump is made, and its files are copied as they lie"
-        )
+        why = f"container {name} is {how}, so no dump is made, and its files are {COPIED}"
         return _InfluxLook(
             found,
             left_out=(LeftOut("InfluxDB", why),),

@@ -12,6 +12,7 @@ from ..rulebooks.restore import Item, Load
 from ..rules import PARTS
 from ..services.compose import Found
 from ..services.recipe import RECIPES
+from ..services.table import COPIED
 from ..sets import BackupSet, State
 from ..values import dataclass
 from .loads import FOLDERS, is_below
@@ -117,7 +118,8 @@ class Only:
         owned = {each for each in kinds if each in RECIPES and RECIPES[each].database in names}
         wanted = {"general"} if names - recipes else set()
         wanted |= recipes | owned | set(engines)
-        if self.wish.databases or {self.influx, "influxdb"} & names:
+        of_influx = bool({self.influx, "influxdb"} & names)
+        if self.wish.databases or (of_influx and ("influx" in kinds or not self._influx_as_files)):
             wanted.add("influx")
         for kind in sorted(wanted - set(kinds)):
             raise Refused(
@@ -127,13 +129,21 @@ class Only:
             )
         return tuple(kind for kind in kinds if kind in wanted)
 
+    @property
+    def _influx_as_files(self) -> bool:
+        """Whether InfluxDB could not be dumped, and its files are in the general part."""
+        told = self.manifest.left_out if self.manifest else ()
+        return any(each.what == "InfluxDB" and COPIED in each.reason for each in told)
+
     def to_stop(self, mine: Iterable[Found], folder: str, influx: str) -> tuple[str, ...]:
         """Return the containers of a stack to stop, in the order in which they were started.
 
         All that run; with --only, those of these names, those that see what is swapped, and
         `influx` where that is loaded ('' where not).
         """
-        running = sorted((e for e in mine if e.container.running), key=lambda e: e.started)
+        # What is paused would write into what was put aside as soon as it goes on.
+        stand = (each for each in mine if each.container.running or each.paused)
+        running = sorted(stand, key=lambda each: each.started)
         if self.wish.only:
             places = [f"{folder}/{top}/{name}" for name in self.wish.names for top in FOLDERS]
             names = {*self.wish.names, influx}

@@ -12,12 +12,13 @@ from ..report import Report
 from ..rulebooks.restore import RESTORE, Item, RestoreFacts, aside_folder, used_folder
 from ..rules import BACKUPS, KINDS
 from ..services.compose import COMPOSE_FILES, Found, compose_words, inspect_all, is_top_file, named
-from ..services.influx import BACKUP_INSIDE
+from ..services.influx import BACKUP_INSIDE, FOLDERS_INSIDE
 from ..services.influx_server import Server
+from ..services.inside import path_on_host
 from ..services.left_out import patterns_below, plain_place
 from ..services.members import Contents, list_archive
 from ..services.recipe import RECIPES
-from ..services.sql import ENGINES, servers_in
+from ..services.sql import ENGINES, SqlServer, servers_in
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
@@ -38,7 +39,7 @@ from .target_checks import (
 from .wish import Source, Wish
 
 EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
-"""In each general part as empty folders: their data are elsewhere, or nowhere."""
+"""In most general parts as empty folders: their data are elsewhere, or nowhere."""
 OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
 """What compose reads besides docker-compose.yml, unless it is told which files to read."""
 
@@ -289,6 +290,7 @@ class Prospect:
                 self._item(facts, f"{folder}/{name}", f"{folder}/{name}", f"{staged}/{name}")
                 for name in sorted(names)
                 if f"{folder}/{name}" not in EMPTY_FOLDERS
+                or self._holds_files(f"{folder}/{name}", staged, there=contents is None)
             ]
         there = entries(host, self.target.folder)
         facts, chosen = self._with_loads(facts, self.only.named(items), staged=contents is None)
@@ -385,10 +387,31 @@ class Prospect:
                 if not each.there:
                     self._refuse_without_server(facts.compose, each.server.container)
         if staged:
-            servers = servers_in(found, self.settings.table)
+            servers = (
+                *servers_in(found, self.settings.table),
+                *self._undumped_influx(found, facts),
+            )
             items = loads.keep_data(facts, items, chosen, servers, self.report)
         items = self.influx2.without_data(items, found)
         return replace(facts, loads=chosen), items
+
+    def _undumped_influx(self, found: tuple[Found, ...], facts: RestoreFacts) -> list[SqlServer]:
+        """Return the folders of an InfluxDB here that the backup has no dump for, one by one."""
+        influx = named(found, self.settings.influx.container)
+        if influx is None or "influx" in facts.kinds:
+            return []
+        places = (path_on_host(influx.mounts, each) for each in FOLDERS_INSIDE)
+        return [SqlServer(influx.container.name, "influx", each) for each in places if each]
+
+    def _holds_files(self, name: str, above: str, *, there: bool) -> bool:
+        """Tell whether a folder that mostly is empty holds files: staged, or as it is told."""
+        if there:
+            path = f"{above}/{posixpath.basename(name)}"
+            words = ("find", path, "-mindepth", "1", "-not", "-type", "d", "-print", "-quit")
+            told = self.target.host.run(Command((*self.target.as_root, *words), ANY_EXIT, 600))
+            return bool(told.out)
+        left_out = self.manifest.left_out if self.manifest else ()
+        return bool(left_out) and not any(each.what == f"{name}/*" for each in left_out)
 
     def _item(self, facts: RestoreFacts, name: str, live: str, staged: str) -> Item:
         return Item(

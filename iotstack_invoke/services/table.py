@@ -67,7 +67,8 @@ class Kind(Enum):
 
 
 _KINDS = {kind.value: kind for kind in Kind}
-AS_THEY_LIE = "it is stopped, so its files are copied as they lie"
+COPIED = "copied as they lie"
+AS_THEY_LIE = f"it is stopped, so its files are {COPIED}"
 PAUSED = "it is paused, so its files are copied as they are, as after a power cut"
 _SAVED = {
     Kind.COPY_SAFE: "files",

@@ -97,3 +97,47 @@ def test_what_iotstackbackup_does_with_the_part(owner, pi):
     assert json.dumps(query(pi, "SHOW CONTINUOUS QUERIES")).count("CREATE CONTINUOUS") == 1
     owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
     assert json.dumps(query(pi, "SHOW CONTINUOUS QUERIES")).count("CREATE CONTINUOUS") == 1
+
+
+STATES = {
+    "stopped": (["stop", "-t", "1", "influxdb"], ["start", "influxdb"]),
+    "killed": (["kill", "influxdb"], ["start", "influxdb"]),
+    "paused": (["pause", "influxdb"], ["unpause", "influxdb"]),
+    "away": (["rm", "-f", "influxdb"], None),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("state", STATES)
+def test_at_rest_its_files_are_copied_and_come_back(owner, pi, state):
+    """With a warning, and a restore of that set, and of a later one with a dump, has all points."""
+    away, back = STATES[state]
+    change(owner)
+    held = points(pi)
+    pi.run(["docker", *away])
+    said = owner.backup("--runtag", "t1", code=3)
+    assert "InfluxDB is not dumped" in said
+    assert set(owner.manifest("t1")["parts"]) == {"general"}
+    if back:
+        pi.run(["docker", *back])
+    else:
+        compose_up(pi, user=USER)
+    wait_ping(pi)
+    write_points(pi, "home", "later value=1 1000000000")
+    more = points(pi)
+    owner.backup("--runtag", "t2")
+    query(pi, 'DROP DATABASE "home"')
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    wait_ping(pi)
+    assert points(pi) == held
+    assert "means" in str(query(pi, "SHOW CONTINUOUS QUERIES"))
+    owner.iot("restore", "--runtag", "t2", "--from", "here", "--yes", timeout=200)
+    assert points(pi) == more
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--only", "influxdb", "--yes")
+    wait_ping(pi)
+    assert points(pi) == held
+    if state == "paused":
+        pi.run(["docker", "pause", "influxdb"])
+    owner.iot("undo", "--yes", timeout=200)
+    wait_ping(pi)
+    assert points(pi) == more
