@@ -40,6 +40,7 @@ def far_vault(megabytes):
             scene = FarVault(top, stack, server.login(), Path(top) / "vault")
             scene.vault.mkdir()
             with stack.settings.open("a") as stream:
+                stream.write("exclude_defaults = false\n")  # the rivals pack all of it
                 stream.write(vault_text(scene.login, scene.vault))
             yield scene
         finally:

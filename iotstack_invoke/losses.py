@@ -14,6 +14,7 @@ from .sets import GOOD, BackupSet, newest_first
 
 FLOOR_BYTES = 1 << 20
 """What held less may come and go: only a mount that is empty now is told of whatever its size."""
+MOST_TOLD = 10
 SHARE = 0.5
 """Of what was there: so much must be there still."""
 _WILD = re.compile(r"[*?\[]")
@@ -79,26 +80,39 @@ def _shrunk(before: Manifest, after: Manifest, mounts: Collection[str]) -> Itera
     out = tuple({*map(_place, after.left_out)} - {*map(_place, before.left_out)})
     told: dict[str, tuple[int, int, int, int]] = {}
     """Bytes and files of before and after, by the outermost paths that were told of."""
-    for path in sorted(before.sizes, key=lambda each: (-each.count("/"), each)):
-        if _meets(path, out):
-            continue
+    lines = []
+    paths = [path for path in before.sizes if not _meets(path, out)]
+    mounted = {e for e in after.sizes if e in mounts or e.count("/") != 1}
+    hollow = {
+        path
+        for path in paths
+        if not after.sizes.get(path, (0, 0))[1]
+        and before.sizes[path][0] >= (1 if path in mounted else FLOOR_BYTES)
+    }
+    for path in sorted(paths, key=lambda each: (-each.count("/"), each)):
+        if any(path.startswith(f"{each}/") for each in hollow):
+            continue  # the folder around it is told of
         whole = (*before.sizes[path], *after.sizes.get(path, (0, 0)))
         inner = [each for each in told if each.startswith(f"{path}/")]
         had, files, has, left = (
             count - sum(told[each][i] for each in inner) for i, count in enumerate(whole)
         )
-        mount = path in mounts and path in after.sizes
-        if not had or (had < FLOOR_BYTES and (left or not mount)) or has >= had * SHARE:
+        small = had < FLOOR_BYTES and (left or path not in mounted)
+        if not had or small or has >= had * SHARE:
             continue
         now = f"holds {has:,} bytes in {_files(left)} now" if left else "is empty now"
         if not left and path not in after.sizes:
             now = "is not there any more"
-        yield (
+        lines.append(
             f"{path} {now}: {before.runtag} has {had:,} bytes in {_files(files)} of it. {DRIVE} "
             f"{MEANT}"
         )
         told = {key: value for key, value in told.items() if key not in inner}
         told[path] = whole
+    yield from lines[:MOST_TOLD]
+    if lines[MOST_TOLD:]:
+        more = f"{len(lines) - MOST_TOLD:,} more folders hold less than half of what they held"
+        yield f"{more}: inv diff '{before.runtag}' '{after.runtag}' tells them. {MEANT}"
 
 
 def _files(count: int) -> str:

@@ -67,14 +67,38 @@ def test_what_comes_and_goes_is_not_told(before, after):
 
 
 def test_what_is_lost_within_a_folder_is_told_once():
-    """Of the innermost path that tells of it; an outer one only where it lost more besides."""
+    """Of what is empty as a whole, else of the innermost path; an outer one if it lost more."""
     before = {"volumes/a": (3 * BIG, 9), "volumes/a/m": (2 * BIG, 3), "volumes/a/m/n": (BIG, 1)}
     after = {"volumes/a": (BIG, 6), "volumes/a/m": (0, 0)}
     lines = told(before, after, "volumes/a/m")
-    assert [line.split()[0] for line in lines] == ["volumes/a/m/n", "volumes/a/m"]
+    assert [line.split()[0] for line in lines] == ["volumes/a/m"]
     lines = told(before, {"volumes/a": (1, 1), "volumes/a/m": (0, 0)}, "volumes/a/m")
-    assert [line.split()[0] for line in lines] == ["volumes/a/m/n", "volumes/a/m", "volumes/a"]
+    assert [line.split()[0] for line in lines] == ["volumes/a/m", "volumes/a"]
     assert f"{BIG:,} bytes in 6 files" in lines[-1]
+
+
+def test_a_folder_that_holds_nothing_is_told_without_those_in_it():
+    """Where all volumes lie on one drive, that is one warning; and never are there very many."""
+    before = {f"volumes/{n}": (BIG, 1) for n in range(30)}
+    whole = {"volumes": (30 * BIG, 30), "services/a": (BIG, 1)}
+    (warning,) = told(before | whole, {"volumes": (0, 0), "services/a": (BIG, 1)})
+    assert warning.startswith(f"volumes is empty now: then has {30 * BIG:,} bytes in 30 files")
+    lines = told(before, {"services/a": (BIG, 1)})
+    assert len(lines) == 11
+    assert lines[-1].startswith("20 more folders hold less than half of what they held: inv diff")
+
+
+def test_an_empty_mount_in_a_small_folder_is_told():
+    """The folder around it is no mount, and too small to be told of itself."""
+    before = {"volumes/a": (5, 1), "volumes/a/m": (5, 1)}
+    (warning,) = told(before, {"volumes/a": (0, 0), "volumes/a/m": (0, 0)}, "volumes/a/m")
+    assert warning.startswith("volumes/a/m is empty now")
+
+
+def test_a_drive_that_no_container_mounts_is_told_whatever_it_held():
+    """It was a mount point then; that it is none now is what is wrong."""
+    (warning,) = told({"volumes/a/films": (5, 1)}, {"volumes/a/films": (0, 0)})
+    assert warning.startswith("volumes/a/films is empty now")
 
 
 @pytest.mark.parametrize(
