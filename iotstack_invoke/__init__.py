@@ -6,14 +6,15 @@ A room imports only from rooms below it, or beside it where no circle arises.
     runtag  steps  children  durations     a backup's name; what a step is; what runs for us; 26h
     settings  mistakes  rules              hosts.toml, what is wrong with it; patterns, rules;
     manifest  sets                         what a set holds
-    retention  losses  services/table      which sets stay; what one holds less of; which service
-                                           is saved how
+    holdings  retention  losses            what a set holds; which stay; what one holds less of;
+    services/table                         which service is saved how
     plan  journal  runner                  what runs and why; what to undo; Invoke, mended
     services/influx_log, _meta, _shard,    InfluxDB's words, its catalogue, its files; what a dump
     _check; sql_dump                       must hold; what a dump of SQL must hold
     hosts  login  sftp  sftp_place  hashes this machine; others, with a shell or SFTP alone;
     remote  vaults  targets  transfer      where copies live, plain or sealed; what a restore is
-    checks                                 made to; copies between them; what verifications found
+    checks  owner                          made to; copies between them; what verifications found;
+                                           what the owner said of old backups
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            sizes: how much; leave_out: what it need not hold;
                                            left_out: and stays where it is;

@@ -49,6 +49,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "role": str,
         "exclude": list,
         "exclude_defaults": bool,
+        "adopt": bool,
         **POLICY_KEYS,
     },
     "influxdb": {"container": str, "limit_s": (int, float)},
@@ -74,6 +75,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "hooks": dict,
         "exclude": list,
         "exclude_defaults": bool,
+        "adopt": bool,
         **POLICY_KEYS,
     },
     "services": ROW_KEYS,
@@ -429,7 +431,8 @@ def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
         found += [f"{where}: {mistake}" for mistake in _skips_all(service)]
         if service.dump == "influxdb" and (name != "influxdb" or "containers" in each):
             found.append(f"{where}: [influxdb] container names the one whose InfluxDB is dumped")
-        if influx in service.containers and not service.dump.startswith("influxdb"):
+        dumped = service.dump.startswith("influxdb") or service.kind is Kind.SKIP
+        if influx in service.containers and not dumped:
             found.append(f"{where}: {influx} is dumped, as [influxdb] container says")
         found += [
             f"{where}: there is no service {other!r} that could come first"

@@ -1,22 +1,25 @@
 """Which sets stay and which go, and why. Pure: the clock is an argument.
 
-A set stays if any rule of the policy keeps it. Only good sets count, so a run of failures never
-pushes a good one out; one that is not good stays wherever a good one in its place would.
+A set stays if any rule of the policy keeps it. Only good sets count that hold all that it holds,
+so neither a run of failures nor one of sets without a database pushes one out that has it; a set
+that is not good stays wherever a good one in its place would.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+from .holdings import Gone, Holdings, holdings_of, needed_of, told
 from .sets import GOOD, BackupSet, State, newest_first
 from .values import dataclass
 
 UNFINISHED_GRACE = timedelta(days=1)
 """A younger set without a manifest may still be finished by who makes or copies it."""
 NO_MANIFEST = frozenset({State.UNFINISHED, State.UNPROVEN})
+OF_ANOTHER_TOOL = "it has no manifest, and was not adopted: inv prune --adopt"
 
 _SPAN = re.compile("".join(rf"(?:([0-9]{{1,4}}){unit})?" for unit in "ymwdh"))
 
@@ -131,6 +134,15 @@ def read_policy(given: Mapping[str, Any]) -> Policy:
     )
 
 
+def policy_text(policy: Policy) -> str:
+    """Return a policy as hosts.toml has it: `keep = 2, keep_daily = 7`."""
+    numbers = (policy.keep, policy.daily, policy.weekly, policy.monthly, policy.yearly)
+    given: dict[str, int | str] = dict(zip(RULE_KEYS, numbers, strict=False))
+    given |= {"keep_within": f'"{policy.within}"' if policy.within else 0}
+    given |= {"keep_at_least": policy.at_least if policy.at_least > 1 else 0}
+    return ", ".join(f"{key} = {value}" for key, value in given.items() if value)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Keep one set or remove it, and why."""
@@ -141,45 +153,65 @@ class Verdict:
 
 
 def judge_each_host(
-    sets: Iterable[BackupSet], policy: Policy, now: datetime
+    sets: Iterable[BackupSet],
+    policy: Policy,
+    now: datetime,
+    gone: Iterable[Gone] = (),
+    adopted: Container[str] = (),
 ) -> tuple[Verdict, ...]:
     """Return a verdict for each set of a place that several machines may share.
 
     Each machine's sets are judged alone: what one made keeps none of another's from staying.
     """
-    known = list(sets)
+    known, gone = list(sets), tuple(gone)
     hosts = sorted({each.manifest.host for each in known if each.manifest})
     if len(hosts) <= 1:
-        return judge(known, policy, now)
+        return judge(known, policy, now, gone, adopted)
     mine = {host: [e for e in known if e.manifest and e.manifest.host == host] for host in hosts}
     unknown = [each for each in known if not each.manifest]
     return tuple(
-        verdict for group in (*mine.values(), unknown) for verdict in judge(group, policy, now)
+        verdict
+        for group in (*mine.values(), unknown)
+        for verdict in judge(group, policy, now, gone, adopted)
     )
 
 
-def judge(sets: Iterable[BackupSet], policy: Policy, now: datetime) -> tuple[Verdict, ...]:
+def judge(
+    sets: Iterable[BackupSet],
+    policy: Policy,
+    now: datetime,
+    gone: Iterable[Gone] = (),
+    adopted: Container[str] = (),
+) -> tuple[Verdict, ...]:
     """Return a verdict for each set, newest first; `now` is aware.
 
     A pinned set stays and counts like any other. One that tells no time, one dated in the future
-    and one without a manifest that is younger than a day stay.
+    and one without a manifest that is younger than a day stay. So do archives of other tools,
+    but for those of `adopted`, by runtag. `gone`: what newer sets need not hold.
     """
     verdicts = []
-    newer = _Newer()
+    known, gone = _Known(), tuple(gone)
     for each in newest_first(sets):
-        made = each.made()
+        made, needed = each.made(), needed_of(each, gone)
+        newer = known.with_all(needed)
         reasons = ["pinned"] if each.pinned else []
-        if made is None:
+        if each.is_foreign and each.runtag not in adopted:
+            reasons.append(OF_ANOTHER_TOOL)
+        elif made is None:
             reasons.append("its name tells no time")
         elif made > now:
             reasons.append("dated in the future")
         else:
             good = each.state in GOOD
-            reasons += _reasons(made, newer, policy) if good else _gaps(made, newer, policy)
+            why = _reasons if good else _gaps
+            found, by_number = why(made, newer, policy), why(made, known.all, policy)
+            if found and not by_number:
+                by_number = [known.why_not_replaced(needed, newer, found)]
+            reasons += by_number
             if not reasons and each.state in NO_MANIFEST and now - made < UNFINISHED_GRACE:
                 reasons.append(f"{each.state.value}, and younger than a day")
             if good:
-                newer.add(made, stays=bool(reasons))
+                known.add(made, holdings_of(each), stays=bool(reasons))
         verdicts.append(_verdict(each, reasons, newer))
     return tuple(verdicts)
 
@@ -192,7 +224,7 @@ def _verdict(each: BackupSet, reasons: list[str], newer: _Newer) -> Verdict:
 
 
 class _Newer:
-    """The good sets that are newer than the one that is judged."""
+    """Good sets that are newer than the one that is judged."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -207,6 +239,43 @@ class _Newer:
         self.newest = self.newest or made
         for name, period in _periods(made).items():
             self.periods.setdefault(name, set()).add(period)
+
+
+class _Known:
+    """All good sets that are newer than the one that is judged, and those that replace it."""
+
+    def __init__(self) -> None:
+        self.all = _Newer()
+        self._sets: list[tuple[datetime, Holdings, bool]] = []
+        self._with = dict[Holdings, _Newer]()
+        """Of those that hold all of something, for each that was asked for."""
+
+    def with_all(self, needed: Holdings) -> _Newer:
+        """Return the sets that hold all that is needed."""
+        if needed not in self._with:
+            newer = self._with[needed] = _Newer()
+            for made, held, stays in self._sets:
+                if needed <= held:
+                    newer.add(made, stays=stays)
+        return self._with[needed]
+
+    def add(self, made: datetime, held: Holdings, *, stays: bool) -> None:
+        """Count one more, older than all before."""
+        self._sets.append((made, held, stays))
+        self.all.add(made, stays=stays)
+        for needed, newer in self._with.items():
+            if needed <= held:
+                newer.add(made, stays=stays)
+
+    def why_not_replaced(self, needed: Holdings, newer: _Newer, reasons: list[str]) -> str:
+        """Return why a set stays that would go if all newer ones held as much as it does."""
+        lacking = next(needed - held for _, held, _ in self._sets if not needed <= held)
+        if newer.count:
+            return f"{'; '.join(reasons)} with {told(lacking)}"
+        only = needed.difference(*(held for _, held, _ in self._sets))
+        if only:
+            return f"the newest with {told(only)}"
+        return f"no newer good set holds all of it: {told(lacking)}"
 
 
 def _reasons(made: datetime, newer: _Newer, policy: Policy) -> list[str]:

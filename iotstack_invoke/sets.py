@@ -67,6 +67,12 @@ class BackupSet:
         return sum(fact.size_bytes for fact in self.files.values())
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether it is another tool's, or lost its manifest: nothing says what it must be."""
+        bare = bool(self.files) and "manifest" not in self.files
+        return self.state is State.UNPROVEN or (self.state is State.DAMAGED and bare)
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """The kinds of its archives."""
         return tuple(kind for kind in PARTS if kind in self.files)
@@ -97,6 +103,11 @@ def runtags_in(names: Mapping[str, FileFact]) -> frozenset[str]:
 def removals_in(names: Mapping[str, FileFact]) -> frozenset[str]:
     """Return the runtags whose removal was begun and not ended in a listing."""
     return _marked(names, REMOVING_ENDING)
+
+
+def pins_in(names: Mapping[str, FileFact]) -> frozenset[str]:
+    """Return the runtags that are pinned in a listing."""
+    return _marked(names, PIN_ENDING)
 
 
 def _marked(names: Mapping[str, FileFact], ending: str) -> frozenset[str]:

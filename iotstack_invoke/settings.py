@@ -27,6 +27,8 @@ from .mistakes import (
 )
 from .retention import Policy, read_policy
 from .services.table import (
+    PART_OF_DUMP,
+    Kind,
     Service,
     Table,
     fits_all_of,
@@ -139,6 +141,7 @@ class Machine:
     """Which of its own backups stay there."""
     exclusions: tuple[Exclusion, ...] = ()
     exclude_defaults: bool = True
+    adopt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,8 @@ class Stack:
     role: str = "test"
     exclude_defaults: bool = True
     """What the table of services says that no backup needs is left out."""
+    adopt: bool = False
+    """Archives without a manifest that the policy would remove are read, and are ours then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +204,21 @@ class Settings:
         """The table of services with these settings in it."""
         return read_table(self.services, self.influx.container)
 
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The services and containers of which the owner says that no backup is to hold them.
+
+        InfluxDB's and the recipes' are named as their parts.
+        """
+        names = set[str]()
+        for each in (e for e in self.services if e.kind is Kind.SKIP):
+            packaged = packaged_service(each.name)
+            part = PART_OF_DUMP.get(packaged.dump if packaged else "", "")
+            names |= {each.name, *each.containers}
+            names |= {part} if part.startswith("influx") else set()
+            names |= {"influx"} if self.influx.container in names else set()
+        return tuple(sorted(names))
+
     def opened_by(self, identity: str) -> Settings:
         """Return the settings with the file whose secret key opens what is sealed in vaults."""
         vaults = tuple(replace(each, identity=identity) for each in self.vaults)
@@ -213,6 +233,7 @@ class Settings:
             machine.exclusions,
             machine.role,
             exclude_defaults=machine.exclude_defaults,
+            adopt=machine.adopt,
         )
         return replace(self, stack=stack, hooks=machine.hooks)
 
@@ -278,6 +299,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
             role=stack.get("role", "test"),
             exclusions=_exclusions(stack),
             exclude_defaults=stack.get("exclude_defaults", True),
+            adopt=stack.get("adopt", False),
         ),
         influx=Influx(
             container=influx.get("container", "influxdb"),
@@ -335,6 +357,7 @@ def _machine(each: Mapping[str, Any]) -> Machine:
         policy=read_policy(local_policy(each)),
         exclusions=_exclusions(each),
         exclude_defaults=each.get("exclude_defaults", True),
+        adopt=each.get("adopt", False),
     )
 
 

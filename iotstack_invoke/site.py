@@ -6,6 +6,7 @@ Knows where things are and how sets are recorded, listed and removed. Not for: m
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -16,9 +17,11 @@ from datetime import datetime, timedelta
 
 from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
 from .errors import StepFailed, Unreachable
+from .holdings import Gone
 from .hosts import LocalHost, locked, state_folder
 from .manifest import (
     MOST_BYTES,
+    PIN_ENDING,
     RECORDS_ENDING,
     REMOVING_ENDING,
     Manifest,
@@ -27,8 +30,9 @@ from .manifest import (
     record_line,
     records_of,
 )
+from .owner import OWNER_FILE, OwnerFile, Said
 from .rules import BACKUPS, KINDS, split_set_name
-from .sets import GOOD, BackupSet, files_of, gather_sets, removals_in, runtags_in
+from .sets import GOOD, BackupSet, files_of, gather_sets, pins_in, removals_in, runtags_in
 from .settings import Settings
 from .steps import PARTIAL, File, FileFact, Host, Place, Record
 from .targets import find_machine, host_name, open_machine
@@ -102,6 +106,29 @@ class Site:
         if not self.far and os.path.isdir(self.backups):
             return CheckFile(f"{self.backups}/{CHECKS_FILE}")
         return CheckFile(f"{state_folder()}/{CHECKS_FILE.removeprefix('.')}")
+
+    @property
+    def owner(self) -> OwnerFile:
+        """The record of what the owner said of old backups: where that of verifications is."""
+        if self.far or os.path.isdir(self.backups):
+            return OwnerFile(self.host, f"{self.backups}/{OWNER_FILE}")
+        folder = state_folder()
+        return OwnerFile(LocalHost(folder), f"{folder}/{OWNER_FILE.removeprefix('.')}")
+
+    def gone(self, said: Said) -> tuple[Gone, ...]:
+        """Return what the owner says is gone of this machine's stack: here, and in hosts.toml."""
+        host = host_name(self.host)
+        skipped = (Gone(name, host, service=True) for name in self.settings.skipped)
+        return (*skipped, *said.gone)
+
+    def pinned(self) -> frozenset[str]:
+        """Return the runtags that are pinned here or in any vault that answers."""
+        found = frozenset[str]()
+        folders = ((self.host, self.backups), *((e, e.root) for e in self.vaults.values()))
+        for place, folder in folders:
+            with contextlib.suppress(StepFailed):
+                found |= pins_in(place.names(folder))
+        return found
 
     def sets(
         self, checks: Checks | None = None, *, outline: bool = False
@@ -211,14 +238,18 @@ class RecordFile:
 
 
 def sets_in(
-    place: Place, folder: str, failed: Mapping[str, str] | None = None
+    place: Place,
+    folder: str,
+    failed: Mapping[str, str] | None = None,
+    names: Mapping[str, FileFact] | None = None,
 ) -> tuple[BackupSet, ...]:
     """Return the sets of any place, newest first, each judged by its own manifest there.
 
-    `failed` as in gather_sets. Raises StepFailed where one of the manifests cannot be fetched: a
-    set of which nothing is known now must not pass for a damaged one.
+    `failed` as in gather_sets; `names`, where the folder was listed already. Raises StepFailed
+    where one of the manifests cannot be fetched: a set of which nothing is known now must not
+    pass for a damaged one.
     """
-    names = place.names(folder)
+    names = place.names(folder) if names is None else names
     manifests = {}
     for runtag in sorted(runtags_in(names)):
         with place.read(f"{folder}/{runtag}.{KINDS['manifest']}") as stream:
@@ -256,6 +287,17 @@ def manifests_in(
             with contextlib.suppress(KeyError, ValueError):
                 found[runtag] = read_manifest(told[name], runtag, outline=outline)
     return found
+
+
+def sets_read(
+    place: Place, folder: str, limit_s: float, failed: Mapping[str, str] | None = None
+) -> tuple[BackupSet, ...]:
+    """Return the sets of a place of which the manifest could be read in time, newest first."""
+    names = place.names(folder)
+    listed = {name: names[name] for name in map(_manifest_name, runtags_in(names))}
+    found = manifests_in(place, folder, listed, limit_s)
+    read = {runtag: each for runtag, each in found.items() if each}
+    return tuple(each for each in gather_sets(names, read, failed) if each.manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +347,13 @@ def newest_good(
             elif best.made is None or made > best.made:
                 best = Newest(each, best.ahead)
     return best
+
+
+def write_pin(place: Place, folder: str, runtag: str, note: bytes) -> None:
+    """Put a pin beside a set."""
+    path = f"{folder}/{runtag}.{PIN_ENDING}"
+    place.receive(path + PARTIAL, io.BytesIO(note), time.time())
+    place.rename(path + PARTIAL, path)
 
 
 def _manifest_in(place: Place, folder: str, runtag: str) -> Manifest | None:

@@ -67,15 +67,20 @@ def list_(work: Work, json: bool = False) -> int:
 
 
 @door(
+    iterable=["allow_missing"],
     help={
         "at": "here (the default), vault (every one), a vault's name, or all.",
         "keep": "How many of the newest good backups stay.",
         "keep-daily": "The newest good one of so many days, likewise weeks, months and years.",
         "keep-within": "All of so long before the newest good one: 30d, 6m, 1y2m.",
         "keep-at-least": "So many good ones stay whatever the rules say.",
+        "allow-missing": "A part, container or database that is gone for good, such as influx; "
+        "may be given several times.",
+        "adopt": "Take in archives without a manifest, once they are read to their end.",
+        "yes": "Do not ask.",
         "dry-run": "Show what would be removed, and why; change nothing.",
         "json": "Print JSON for programs.",
-    }
+    },
 )
 def prune(
     work: Work,
@@ -87,17 +92,22 @@ def prune(
     keep_yearly: str = "",
     keep_within: str = "",
     keep_at_least: str = "",
+    allow_missing: Iterable[str] | None = None,
+    adopt: bool = False,
+    yes: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
     """Remove old backups by the policy of hosts.toml, or by the one of these flags."""
+    from .actions.prune import Wish
     from .actions.prune import prune as prune_sets
     from .retention import POLICY_KEYS
 
     numbers = (keep, keep_daily, keep_weekly, keep_monthly, keep_yearly)
     flags = dict(zip(POLICY_KEYS, (*numbers, keep_within, keep_at_least), strict=True))
     dry = dry_run or work.options.dry_run
-    return prune_sets(work.settings, at, flags, work.report, dry_run=dry, as_json=json)
+    wish = Wish(at, tuple(allow_missing or ()), adopt, yes, dry, json)
+    return prune_sets(work.settings, wish, flags, work.report)
 
 
 @door(
@@ -339,11 +349,11 @@ def services(work: Work, json: bool = False) -> int:
         "at": "Only this place: here, or a vault; every place, if not given.",
     },
 )
-def status(work: Work, host: str = "", max_age: str = "26h", at: str = "") -> None:
-    """Say in one line for a monitor whether there is a good, young backup; exit 0 or 2."""
+def status(work: Work, host: str = "", max_age: str = "26h", at: str = "") -> int:
+    """Say in one line for a monitor whether there is a good, young backup; exit 0, 1 or 2."""
     from .actions.status import tell_status
 
-    tell_status(work.settings, max_age, at, work.report, host)
+    return tell_status(work.settings, max_age, at, work.report, host)
 
 
 @door()

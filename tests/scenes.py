@@ -1,17 +1,24 @@
 """What several rooms' tests need: a scene for one step, a little stack, a clock that gives up."""
 
 import contextlib
+import hashlib
+import io
 import json
 import os
 import shlex
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import dataclass, field
 
 from iotstack_invoke.manifest import Manifest, Part, utc_text
+from iotstack_invoke.rules import PARTS
 from iotstack_invoke.steps import File, Record
+
+X10 = hashlib.sha256(b"x" * 10).hexdigest()
+"""Of each archive of such a set."""
 
 
 @dataclass
@@ -83,20 +90,38 @@ def alive(pid):
         return False
 
 
-def put_set(folder, made, *, runtag="", host="", error="", warnings=(), size_bytes=10):
-    """Put a set of one part into a folder, begun at `made` and finished at once."""
+def put_set(folder, made, *, runtag="", host="", error="", warnings=(), size_bytes=10, more=None):
+    """Put a set of one part into a folder, begun at `made` and finished at once.
+
+    `more`: the facts of further parts by their kinds.
+    """
     runtag = runtag or made.strftime("%Y-%m-%d_%H%M")
     archive = folder / f"{runtag}.general-backup.tar.gz"
     part = Part("general", archive.name, size_bytes, "ab" * 32, error=error)
     times = (utc_text(made), utc_text(made))
     host = host or socket.gethostname()
-    manifest = Manifest(runtag, host, "", *times, "UTC", (part,), warnings=warnings)
-    archive.write_bytes(b"x" * 10)
+    others = tuple(
+        Part(kind, f"{runtag}.{PARTS[kind]}", 10, X10, facts=facts)
+        for kind, facts in (more or {}).items()
+    )
+    manifest = Manifest(runtag, host, "", *times, "UTC", (part, *others), warnings=warnings)
+    for each in (part, *others):
+        (folder / each.file).write_bytes(b"x" * 10)
     path = folder / f"{runtag}.manifest.json"
     path.write_text(manifest.to_json())
-    for each in (archive, path):
+    for each in (*(folder / e.file for e in (part, *others)), path):
         os.utime(each, (made.timestamp(), made.timestamp()))
     return path
+
+
+def foreign_archive(size_bytes=10):
+    """Return a general part as another tool makes it."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        member = tarfile.TarInfo("./volumes/nodered/flows.json")
+        member.size = size_bytes
+        archive.addfile(member, io.BytesIO(os.urandom(size_bytes)))
+    return made.getvalue()
 
 
 class LittleStack:

@@ -15,12 +15,12 @@ HOUSE = os.path.join(CHECKOUT, PACKAGE)
 LEVELS = (
     "errors gzips values",
     "runtag steps children durations",
-    "settings mistakes rules manifest sets losses retention services.table",
+    "settings mistakes rules manifest sets losses holdings retention services.table",
     (
         "plan journal runner services.influx_log services.influx_meta services.influx_shard "
         "services.influx_check services.sql_dump"
     ),
-    "hosts hashes checks login sftp sftp_place remote vaults.* targets transfer services.*",
+    "hosts hashes checks owner login sftp sftp_place remote vaults.* targets transfer services.*",
     "engine log report site changes findings hooks",
     "rulebooks.*",
     "actions.*",
@@ -112,7 +112,7 @@ def late():
         "__init__",
         "steps",
     }
-    assert USES["retention"] == {"sets", "values"}
+    assert USES["retention"] == {"holdings", "sets", "values"}
     assert "remote" in USES["vaults.__init__"]  # imported in a function
 
 

@@ -13,7 +13,7 @@ from iotstack_invoke.actions.old_data import (
     keep_until,
     remove_old,
 )
-from iotstack_invoke.actions.prune import prune
+from iotstack_invoke.actions.prune import Wish, prune
 from iotstack_invoke.actions.reload import read_days
 from iotstack_invoke.errors import UsageError
 from iotstack_invoke.hosts import LocalHost
@@ -86,11 +86,10 @@ def test_prune_removes_what_is_over(tmp_path, monkeypatch, capsys):
         keep_until(host, [str(folder)], 3, since)
     (stack / "backups").mkdir()
     settings = read_settings({"stack": {"folder": str(stack), "sudo": False}}, "")
-    words = {"dry_run": True, "as_json": False}
-    assert prune(settings, "here", {}, Report(verbose=True), **words) == 0
+    assert prune(settings, Wish(dry_run=True), {}, Report(verbose=True)) == 0
     assert len(list((stack / "restore").glob("*/volumes"))) == 3
     assert "would be removed" in "".join(capsys.readouterr())
-    assert prune(settings, "here", {}, Report(verbose=True), **{**words, "dry_run": False}) == 0
+    assert prune(settings, Wish(), {}, Report(verbose=True)) == 0
     assert {path.parent.name for path in (stack / "restore").glob("*/volumes")} == {
         "previous-young",
         "previous-ahead",

@@ -9,6 +9,7 @@ import sys
 from datetime import datetime, timedelta
 
 import pytest
+from scenes import foreign_archive
 
 from iotstack_invoke import hosts
 from iotstack_invoke.checks import Check, check_line
@@ -21,6 +22,8 @@ from iotstack_invoke.site import finish_removals, remove_set, sets_in
 MORTAL = os.path.join(os.path.dirname(__file__), "little_prune.py")
 NOON = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
 DIED = 99
+ARCHIVE = foreign_archive()
+"""The general part of another tool."""
 
 
 def runtag(days):
@@ -32,7 +35,7 @@ def make_set(folder, days, *, manifest=True, size_bytes=10):
     """Put a set that is so many days old into a folder, and return its runtag."""
     name, made = runtag(days), utc_text(NOON - timedelta(days=days))
     part = Part("general", f"{name}.general-backup.tar.gz", size_bytes)
-    (folder / part.file).write_bytes(b"x" * 10)
+    (folder / part.file).write_bytes(b"x" * 10 if manifest else ARCHIVE)
     (folder / f"{name}.backup-log.txt").write_text("log\n")
     if manifest:
         text = Manifest(name, "pi", "", made, made, "", (part,)).to_json()
@@ -177,7 +180,7 @@ def test_an_empty_pi_empties_no_vault(pi):
     assert (told.returncode, told.stderr) == (0, "")
     assert list(listed(pi.usb)) == tags
     shutil.rmtree(pi.backups)
-    assert pi.run("prune --at usb --keep-within 1d").returncode == 0
+    assert pi.run("prune --at usb --keep-within 1d --yes").returncode == 0
     assert list(listed(pi.usb)) == tags[:2]
     assert not pi.backups.exists()
 
@@ -188,7 +191,7 @@ def test_flags_replace_the_whole_policy(pi):
         tags = [make_set(folder, days) for days in (1, 2, 3, 4)]
     assert pi.run("prune --at here --keep-daily 3").returncode == 0
     assert list(listed(pi.backups)) == tags[:3]
-    assert pi.run("prune --at nas --keep-yearly 1 --keep-at-least 2").returncode == 0
+    assert pi.run("prune --at nas --keep-yearly 1 --keep-at-least 2 --yes").returncode == 0
     assert set(tags[:2]) <= set(listed(pi.nas)) < set(tags)
 
 
@@ -242,7 +245,7 @@ def test_a_damaged_copy_in_a_vault_stands_for_no_good_one(pi):
     """In a vault the manifest there is opened, and a part of another size makes no good set."""
     damaged = make_set(pi.usb, 1, size_bytes=11)
     good = [make_set(pi.usb, days) for days in (2, 3)]
-    assert pi.run("prune --at usb --keep 1").returncode == 0
+    assert pi.run("prune --at usb --keep 1 --yes").returncode == 0
     assert list(listed(pi.usb)) == [damaged, good[0]]
 
 
@@ -330,7 +333,7 @@ def test_a_removal_that_dies_anywhere_is_finished_by_the_next_run(pi, place, man
             (folder / name).unlink()
         good = [make_set(folder, days) for days in (1, 2, 3)]
         gone = make_set(folder, 4, manifest=manifest)
-        died = mortal(pi, died_at, f"prune --at {place} --keep 3")
+        died = mortal(pi, died_at, f"prune --at {place} --keep 3 --adopt --yes")
         if died.returncode != DIED:
             break
         left = listed(folder)
@@ -428,13 +431,13 @@ def test_a_pinned_set_stays_until_the_pin_is_taken_away(pi):
     for folder in (pi.backups, pi.usb):
         tags = [make_set(folder, days) for days in (1, 2, 3)]
     pi.run(f"pin {tags[2]}")
-    told = pi.run("prune --at all --keep 1")
+    told = pi.run("prune --at all --keep 1 --yes")
     assert "pinned" in told.stdout
     for folder in (pi.backups, pi.usb):
         assert list(listed(folder)) == [tags[0], tags[2]]
     told = pi.run(f"pin {tags[2]} --remove")
     assert told.stdout == f"{tags[2]} is not pinned any more in: here, usb.\n"
-    assert pi.run("prune --at all --keep 1").returncode == 0
+    assert pi.run("prune --at all --keep 1 --yes").returncode == 0
     for folder in (pi.backups, pi.usb):
         assert list(listed(folder)) == [tags[0]]
         assert {f for f in files_of(tags[2]) if (folder / f).exists()} == set()

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.manifest import Manifest, utc_text
+from iotstack_invoke.holdings import Gone, holdings_of
+from iotstack_invoke.manifest import Manifest, Part, utc_text
 from iotstack_invoke.retention import (
     POLICY_KEYS,
     Policy,
@@ -22,6 +23,7 @@ from iotstack_invoke.retention import (
     read_policy,
     read_span,
 )
+from iotstack_invoke.runtag import runtag_time
 from iotstack_invoke.sets import BackupSet, State
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -50,9 +52,39 @@ def _in_utc():
         yield
 
 
-def backup(runtag, state, started="", *, pinned=False):
-    """Return a set; one with a time of its own has a manifest that tells it."""
-    manifest = Manifest(runtag, "", "", started, started, "", ()) if started else None
+class Everything:
+    """All runtags, as one that adopted all archives of other tools has them."""
+
+    def __contains__(self, _runtag):
+        return True
+
+
+EVERY = Everything()
+
+
+def parts_with(held):
+    """Return the parts of a manifest that hold these, each as `part/container/database`."""
+    kinds, databases, servers = dict[str, None](), {}, {}
+    for kind, *names in (each.split("/") for each in held):
+        kinds[kind] = None
+        if kind == "influx":
+            databases.setdefault(kind, []).extend(names)
+        elif names:
+            rows = servers.setdefault(kind, {}).setdefault(names[0], {})
+            rows |= {name: {} for name in names[1:]}
+    facts = {kind: {"databases": each} for kind, each in databases.items()}
+    for kind, known in servers.items():
+        facts[kind] = {"servers": [{"container": name, "rows": r} for name, r in known.items()]}
+    return tuple(Part(kind, kind, facts=facts.get(kind, {})) for kind in kinds)
+
+
+def backup(runtag, state, started="", *, pinned=False, held=()):
+    """Return a set; one with a time of its own, or with holdings, has a manifest that tells it."""
+    if held and not started:
+        started = utc_text(runtag_time(runtag).astimezone())
+    manifest = (
+        Manifest(runtag, "", "", started, started, "", parts_with(held)) if started else None
+    )
     return BackupSet(runtag, {}, state, manifest, pinned=pinned)
 
 
@@ -63,8 +95,10 @@ def read_case(case):
         if line:
             name, words, verdict = (field.strip() for field in line.split("|"))
             runtag, _, started = name.partition(" @ ")
-            state, *pin = words.split()
-            sets.append(backup(runtag, State(state), started, pinned=pin == ["pinned"]))
+            state, *more = words.split()
+            held = [each[1:] for each in more if each.startswith("+")]
+            pinned = "pinned" in more
+            sets.append(backup(runtag, State(state), started, pinned=pinned, held=held))
             verdicts.append((runtag, verdict))
     return sets, verdicts
 
@@ -81,8 +115,11 @@ def test_golden_cases(case):
     given = {key: case[key] for key in POLICY_KEYS if key in case}
     assert policy_mistakes(given) == []
     with clock_of(case.get("zone", "UTC")):
-        assert told(judge(sets, read_policy(given), now)) == verdicts
-        assert told(judge(reversed(sets), read_policy(given), now)) == verdicts
+        gone = [Gone(name, "", case.get("said")) for name in case.get("gone", ())]
+        adopted = EVERY if case.get("adopted", True) else ()
+        rules = (read_policy(given), now, gone, adopted)
+        assert told(judge(sets, *rules)) == verdicts
+        assert told(judge(reversed(sets), *rules)) == verdicts
 
 
 def test_there_are_cases_for_every_rule():
@@ -108,8 +145,13 @@ def collections(draw):
                 ]
             )
         )
-        sets.append(backup(runtag, state, started, pinned=draw(st.integers(0, 9)) == 0))
+        held = draw(st.sets(st.sampled_from(HELD), max_size=3)) if started else ()
+        pinned = draw(st.integers(0, 9)) == 0
+        sets.append(backup(runtag, state, started, pinned=pinned, held=sorted(held)))
     return sets
+
+
+HELD = ("general", "influx", "influx/a", "influx/b", "mariadb/db/x", "mariadb/db/y", "gitea")
 
 
 FEW = st.integers(0, 4)
@@ -121,7 +163,8 @@ POLICIES = st.builds(
 
 def kept(sets, policy, now=NOW):
     """Return the sets that stay, in the order given."""
-    stay = {v.backup.runtag for v in judge(sets, policy, now) if v.keep}
+    judged = judge(sets, policy, now, (), EVERY)
+    stay = {v.backup.runtag for v in judged if v.keep}
     return [each for each in sets if each.runtag in stay]
 
 
@@ -174,7 +217,8 @@ def test_keeping_more_removes_no_other(sets, policy, rule):
 def test_the_order_of_a_listing_means_nothing(sets, policy, random):
     """Sets get the same verdicts in whatever order they are listed."""
     shuffled = random.sample(sets, len(sets))
-    assert set(told(judge(shuffled, policy, NOW))) == set(told(judge(sets, policy, NOW)))
+    given = (policy, NOW, (), EVERY)
+    assert set(told(judge(shuffled, *given))) == set(told(judge(sets, *given)))
 
 
 @given(collections(), POLICIES)
@@ -185,20 +229,64 @@ def test_the_newest_good_sets_stay(sets, policy):
     assert all(each in stay for each in good_in(sets)[:sure])
 
 
+def replacing(one, sets):
+    """Return those of some sets that hold all that one holds."""
+    return [each for each in sets if holdings_of(one) <= holdings_of(each)]
+
+
+@given(collections(), POLICIES)
+def test_the_newest_good_set_with_each_thing_stays(sets, policy):
+    """Each part, container and database that any good set holds is in one that stays."""
+    stay, good = kept(sets, policy), good_in(sets)
+    for holding in frozenset().union(*map(holdings_of, good)):
+        assert next(each for each in good if holding in holdings_of(each)) in stay
+
+
+@given(collections(), POLICIES, st.lists(st.sampled_from(HELD), max_size=2))
+def test_what_is_said_to_be_gone_keeps_fewer_and_never_the_newest(sets, policy, names):
+    """With more said to be gone no set stays that went, and the newest good ones stay."""
+    gone = [Gone(name) for name in names]
+    stay = {v.backup.runtag for v in judge(sets, policy, NOW, gone, EVERY) if v.keep}
+    assert stay <= runtags(kept(sets, policy))
+    assert runtags(good_in(sets)[: max(policy.keep, policy.at_least)]) <= stay
+
+
+@given(collections(), POLICIES)
+def test_with_all_said_to_be_gone_the_numbers_alone_count(sets, policy):
+    """Then a set stays as if none held anything."""
+    gone = [Gone(each.partition("/")[0]) for each in HELD]
+    bare = [
+        replace(each, manifest=replace(each.manifest, parts=())) if each.manifest else each
+        for each in sets
+    ]
+    stay = {v.backup.runtag for v in judge(sets, policy, NOW, gone, EVERY) if v.keep}
+    assert stay == runtags(kept(bare, policy))
+
+
+@given(collections(), POLICIES)
+def test_archives_of_other_tools_stay_until_they_are_adopted(sets, policy):
+    """None without a manifest goes by default; all others are judged as if there were none."""
+    stay = {v.backup.runtag for v in judge(sets, policy, NOW) if v.keep}
+    others = [each for each in sets if each.state is not State.UNPROVEN]
+    assert stay == runtags(kept(others, policy)) | (runtags(sets) - runtags(others))
+
+
 @given(collections(), st.integers(1, 6))
 def test_a_number_alone_keeps_no_good_set_more(sets, keep):
-    """Of the good sets, `keep` alone keeps as many as it says, and those that are pinned."""
-    stay = kept(sets, Policy(keep))
-    assert not any(each in stay for each in good_in(sets)[keep:] if not each.pinned)
+    """A good set goes as soon as so many newer good ones hold all of it, but if it is pinned."""
+    stay, good = kept(sets, Policy(keep)), good_in(sets)
+    for number, each in enumerate(good):
+        if len(replacing(each, good[:number])) >= keep:
+            assert each.pinned or each not in stay
 
 
 @given(collections(), POLICIES)
 def test_a_set_goes_only_if_enough_newer_good_ones_stay(sets, policy):
-    """Whatever goes, good or not, the least number of good sets that are newer stay."""
+    """Whatever goes, good or not, the least number of newer good sets stay that hold all of it."""
     stay = kept(sets, policy)
     for gone in (each for each in sets if each not in stay):
         newer = [each for each in good_in(stay) if each.made() >= gone.made()]
-        assert len(newer) >= max(policy.keep, policy.at_least)
+        assert len(replacing(gone, newer)) >= max(policy.keep, policy.at_least)
 
 
 @given(collections(), POLICIES)
@@ -244,7 +332,7 @@ def test_a_clock_set_back_removes_no_set_that_the_right_clock_keeps(sets, policy
     back = kept(sets, policy, NOW - timedelta(minutes=minutes))
     right = [
         verdict.backup.runtag
-        for verdict in judge(sets, policy, NOW)
+        for verdict in judge(sets, policy, NOW, (), EVERY)
         if verdict.keep and "younger than a day" not in verdict.why
     ]
     assert set(right) <= runtags(back)
@@ -312,7 +400,7 @@ def test_each_machine_of_a_shared_vault_keeps_its_own():
     strange = BackupSet("2020-01-02_1100", {}, State.UNPROVEN)
     kept = {
         each.backup.runtag
-        for each in judge_each_host([*mine, *others, strange], Policy(keep=1), NOW)
+        for each in judge_each_host([*mine, *others, strange], Policy(keep=1), NOW, (), EVERY)
         if each.keep
     }
     assert kept == {"p3", "f1", "2020-01-02_1100"}

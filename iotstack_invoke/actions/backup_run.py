@@ -11,9 +11,11 @@ import contextlib
 import os
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ..checks import HERE
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, Unreachable
@@ -23,18 +25,28 @@ from ..log import LogWatcher, RunLog
 from ..manifest import RECORDS_ENDING, Manifest
 from ..plan import Plan
 from ..report import Fanout, Report, duration_text, size_text
-from ..retention import judge
+from ..retention import Verdict, judge
 from ..rulebooks.backup import BackupFacts
 from ..rulebooks.restore import undoable
 from ..rules import KINDS
 from ..runtag import Runtag
+from ..sets import State, pins_in
 from ..settings import Options
 from ..site import RecordFile, Site, remove_set, sweep_stale_copies
 from ..steps import Command
 from ..targets import Lock, is_folder, locked_stack
 from ..transfer import ADVICE
 from .backup_log import finish_log, open_log
-from .delivery import Delivery, copy_log, deliver, look_at_vaults, owed_here, unmark
+from .delivery import (
+    DELIVERED,
+    Delivery,
+    carry_pin,
+    copy_log,
+    deliver,
+    look_at_vaults,
+    owed_here,
+    unmark,
+)
 from .look import look_at_folder, look_at_stack
 from .old_data import remove_expired_here
 from .recovery import recover_here
@@ -288,7 +300,7 @@ class _BackupRun:
         problems = failures_told(result)
         made = manifest.made if manifest else ()
         problems += [f"{p.kind} part: {why}" for p in made for why in p.lacking.values()]
-        late = [line for each in self.late for line in each.troubles]
+        late = [line for each in self.late for line in (*each.lost, *each.troubles)]
         late += [each.owed_line for each in self.late if each.owed]
         told = manifest.warnings if manifest else ()  # those of a run that died, too
         warnings = list(dict.fromkeys([*told, *facts.warnings, *result.warnings]))
@@ -305,7 +317,7 @@ class _BackupRun:
             how_it_went(manifest, made_all=made_all, noted=problems or late or warnings)
         )
         warnings += hooked.warnings
-        if made_all and not result.failed:
+        if made_all and not (result.failed or problems or hooked.failures):
             problems += self._let_go(log)
         took = duration_text(time.monotonic() - self.started_s)
         state = manifest.state if manifest else "unfinished"
@@ -334,21 +346,24 @@ class _BackupRun:
         problems += failures_told(result)
         for vault in reached:
             place = self.site.vaults[vault]
-            problems += filter(None, [unmark(place, self.runtag)])
+            pinned = carry_pin(self.site, self.runtag, place)
+            problems += filter(None, [unmark(place, self.runtag), pinned])
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
                 sweep_stale_copies(place)
         return result
 
     def _let_go(self, log: RunLog) -> list[str]:
-        """Remove the sets that the retention lets go; return what could not be removed."""
-        policy = self.site.settings.stack.policy
+        """Remove the sets that the retention lets go; return what could not be removed.
+
+        Not the last good copy of one: whatever a vault is to have and lacks stays.
+        """
         problems = []
-        for verdict in judge(self.site.sets(), policy, datetime.now(UTC)):
+        for verdict in self._judge():
             runtag = verdict.backup.runtag
             if verdict.keep or runtag == self.runtag:
                 continue
-            lacking = [each.name for each in self.late if runtag in each.owed]
-            if lacking:
+            lacking = [each.name for each in self.late if each.lacks(runtag)]
+            if lacking and verdict.backup.state in DELIVERED:
                 log.write("retention", f"{runtag} stays until it is in {', '.join(lacking)}")
                 continue
             log.write("retention", f"{runtag} is removed: {verdict.why}")
@@ -359,6 +374,24 @@ class _BackupRun:
                 problems.append(f"retention: {error}")
         remove_expired_here(self.site, self.report, self.report.tell)
         return problems
+
+    def _judge(self) -> tuple[Verdict, ...]:
+        """Return the verdicts on the sets here, what hosts.toml adopts being adopted."""
+        stack, said, now = self.site.settings.stack, self.site.owner.read(), datetime.now(UTC)
+        pinned = frozenset().union(*map(pins_in, self.listed.values()))
+        sets = [
+            replace(each, pinned=each.pinned or each.runtag in pinned) for each in self.site.sets()
+        ]
+        adopted = said.adopted(HERE, sets)
+        foreign = {e.runtag for e in sets if e.state is State.UNPROVEN} - adopted
+        if stack.adopt and foreign:
+            from .adopt import adopt
+
+            rules = (stack.policy, now, self.site.gone(said), adopted | foreign)
+            going = {each.backup.runtag for each in judge(sets, *rules) if not each.keep}
+            checks = self.site.checks_here()
+            adopted |= adopt(self.site, HERE, going & foreign, checks, self.report)
+        return judge(sets, stack.policy, now, self.site.gone(said), adopted)
 
     def _verdict(
         self,

@@ -15,13 +15,21 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..checks import Check, Checks, failed_at
 from ..errors import StepFailed
-from ..manifest import RECORDS_ENDING, Manifest, utc_text
+from ..holdings import Gone
+from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, utc_text
 from ..plan import Plan, decide, resolve
 from ..retention import Policy, judge_each_host
 from ..rulebooks.backup import BackupFacts, copies_book, copy_targets, log_targets
 from ..rules import KINDS, TEXTS
 from ..sets import GOOD, BackupSet, State, newest_first
-from ..site import RecordFile, Site, look_everywhere, sweep_stale_copies, unlike_copies
+from ..site import (
+    RecordFile,
+    Site,
+    look_everywhere,
+    sweep_stale_copies,
+    unlike_copies,
+    write_pin,
+)
 from ..steps import FileFact, Place
 from ..transfer import can_hash
 from ..values import dataclass
@@ -61,11 +69,22 @@ class Delivery:
     """Sets of which a run was at work there: their mark or their manifest is there."""
     doubted: set[str] = field(default_factory=set)
     """Sets whose last verification there found damage."""
+    damaged_here: set[str] = field(default_factory=set)
+    unpinned: set[str] = field(default_factory=set)
+    """Sets that are pinned here, and not there yet."""
+    looked: bool = False
+    """It is known what lies there."""
 
-    def look(self, here: Mapping[str, BackupSet], checks: Checks, skipped: str = "") -> None:
+    def look(
+        self,
+        here: Mapping[str, BackupSet],
+        checks: Checks,
+        skipped: str = "",
+        gone: Iterable[Gone] = (),
+    ) -> None:
         """Find out what the vault lacks of the sets here, newest first; raises StepFailed.
 
-        `skipped`: the runtag of the set that is being made.
+        `skipped`: the runtag of the set that is being made. `gone` as in judge.
         """
         self.names = self.place.names(self.place.root)
         failed = failed_at(checks, self.name)
@@ -73,16 +92,20 @@ class Delivery:
         found = {e.runtag: e for e in sets_there(self.place, self.names, {}, failed, here)}
         for runtag, backup in here.items():
             copy = found.get(runtag)
+            if backup.pinned and not (copy and copy.pinned):
+                self.unpinned.add(runtag)
             doubted = copy is not None and copy.state is State.DAMAGED and runtag in failed
             if runtag == skipped:
                 continue
             if backup.state is State.DAMAGED:
                 self.refused[runtag] = "it is damaged here"
+                self.damaged_here.add(runtag)
             elif backup.state in DELIVERED:
                 self._sort(backup, copy, doubted=doubted)
         if self.lacking and self.policy:
             found = {e.runtag: e for e in sets_there(self.place, self.names, here, failed)}
-            self._pass_over(self.policy, here, found)
+            self._pass_over(self.policy, here, found, gone)
+        self.looked = True
 
     def _sort(self, backup: BackupSet, copy: BackupSet | None, *, doubted: bool) -> None:
         """Decide about one set. Whether a mark there is this set's is judged when it is copied."""
@@ -95,6 +118,8 @@ class Delivery:
             self.refused[runtag] = (
                 f"there is another backup of that name, of {copy.manifest.host}, which stays"
             )
+        elif copy and copy.manifest is None and copy.state is State.COMPLETE:
+            self.refused[runtag] = "its manifest there could not be read in time"
         elif doubted and not can_hash(self.place):
             self.refused[runtag] = (
                 "its copy there was found damaged; remove it, and it is sent anew"
@@ -110,17 +135,21 @@ class Delivery:
         return any(kind in backup.files and kind not in copy.files for kind in TEXTS)
 
     def _pass_over(
-        self, policy: Policy, here: Mapping[str, BackupSet], found: Mapping[str, BackupSet]
+        self,
+        policy: Policy,
+        here: Mapping[str, BackupSet],
+        found: Mapping[str, BackupSet],
+        gone: Iterable[Gone],
     ) -> None:
         """Take out what the policy would remove at once of what is there and would come.
 
-        A pin counts where it lies: one here keeps no copy from being removed there.
+        A pin here goes there with its set, so it counts there as well.
         """
         judged = dict(found)
         for runtag in (*self.there, *self.lacking):
-            pinned = runtag in found and found[runtag].pinned
+            pinned = here[runtag].pinned or (runtag in found and found[runtag].pinned)
             judged[runtag] = replace(here[runtag], pinned=pinned)
-        for verdict in judge_each_host(judged.values(), policy, datetime.now(UTC)):
+        for verdict in judge_each_host(judged.values(), policy, datetime.now(UTC), gone):
             runtag = verdict.backup.runtag
             if not verdict.keep and runtag in self.lacking:
                 del self.lacking[runtag]
@@ -129,6 +158,15 @@ class Delivery:
     def settled(self, runtag: str) -> bool:
         """Tell whether nothing is left to do for a set: the vault has it, or is not to have it."""
         return runtag in (*self.there, *self.delivered) or runtag in self.passed_over
+
+    def lacks(self, runtag: str) -> bool:
+        """Tell whether a set that is good here has no copy there that is known to be good.
+
+        One that the vault's own policy would remove is not lacking.
+        """
+        if runtag in self.damaged_here:
+            return False
+        return not self.looked or runtag in (*self.owed, *self.refused)
 
     @property
     def owed(self) -> tuple[str, ...]:
@@ -139,6 +177,16 @@ class Delivery:
     def refusals(self) -> tuple[str, ...]:
         """What cannot be delivered, a sentence each."""
         return tuple(_not_delivered(tag, self.name, why) for tag, why in self.refused.items())
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """What is good here and cannot be delivered, a sentence each."""
+        bad = self.damaged_here
+        return tuple(
+            _not_delivered(tag, self.name, why)
+            for tag, why in self.refused.items()
+            if tag not in bad
+        )
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -176,12 +224,13 @@ def look_at_vaults(
 ) -> list[Delivery]:
     """Return what each vault lacks of the sets here; one that does not answer says why."""
     policies = {each.name: each.policy for each in site.settings.vaults}
+    gone = site.gone(site.owner.read())
     by_runtag = {each.runtag: each for each in here}
     found = []
     for name in names:
         each = Delivery(name, site.vaults[name], policies.get(name))
         try:
-            each.look(by_runtag, checks, skipped)
+            each.look(by_runtag, checks, skipped, gone)
         except StepFailed as error:
             each.error = str(error)
             each.lacking = owed_here(site, name, here)
@@ -220,10 +269,26 @@ def deliver(
             tell(f"delivering {backup.runtag} to {', '.join(each.name for each in mine)}")
             _deliver_one(site, backup, mine, do)
     for each in deliveries:
+        for runtag in each.unpinned & {*each.there, *each.delivered}:
+            why = carry_pin(site, runtag, each.place)
+            if why:
+                each.failed[runtag] = why
         if each.delivered:
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
                 sweep_stale_copies(each.place)
     _settle(site, deliveries)
+
+
+def carry_pin(site: Site, runtag: str, place: Place) -> str:
+    """Pin a set in a vault as it is pinned here; return why it could not be, or ''."""
+    name = f"{runtag}.{PIN_ENDING}"
+    try:
+        note = site.host.contents(site.backups, [name]).get(name)
+        if note is not None and not place.look([f"{place.root}/{name}"]):
+            write_pin(place, place.root, runtag, note)
+    except StepFailed as error:
+        return f"its pin: {error}"
+    return ""
 
 
 def _settle(site: Site, deliveries: Sequence[Delivery]) -> None:

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 
 from ..checks import HERE, Check, failed_at
 from ..errors import ExitCode, StepFailed
+from ..holdings import lacks, lacks_told
 from ..manifest import PIN_ENDING, read_utc
 from ..report import Report, age_text, one_line, size_text
 from ..rules import KINDS
-from ..sets import BackupSet, State, files_of, gather_sets, newest_first
+from ..sets import GOOD, BackupSet, State, files_of, gather_sets, newest_first
 from ..settings import Settings
 from ..site import Site, manifests_in
 from ..steps import FileFact, Place
@@ -218,6 +219,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
     site = Site.of(settings)
     try:
         rows, notes = gather_rows(site)
+        gone = site.gone(site.owner.read())
     finally:
         site.close()
     for note in notes:
@@ -249,6 +251,11 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
         ],
         right=(3,),
     )
+    here = [row.here for row in rows if row.here]
+    newest = next((each for each in here if each.state in GOOD), None)
+    lacking = lacks_told(lacks(newest, here, gone)) if newest else ""
+    if newest and lacking:  # of databases the list knows nothing; `status` does
+        report.warn(f"{newest.runtag} lacks {lacking}.")
     return code
 
 

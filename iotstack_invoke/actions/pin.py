@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import time
 import unicodedata
 from collections.abc import Callable
 
@@ -13,8 +11,8 @@ from ..report import Report
 from ..runtag import LATEST, Runtag, read_runtag
 from ..sets import gather_sets
 from ..settings import Settings
-from ..site import Site
-from ..steps import PARTIAL, Place
+from ..site import Site, write_pin
+from ..steps import Place
 from .copies import find_copy, not_found
 
 BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -26,9 +24,8 @@ def pin(settings: Settings, asked: str, note: str, report: Report) -> ExitCode:
     if any(unicodedata.category(character) in BREAKING for character in note):
         raise UsageError("--note: a note is one line of text.")
 
-    def write(place: Place, path: str) -> None:
-        place.receive(path + PARTIAL, io.BytesIO(f"{note}\n".encode()), time.time())
-        place.rename(path + PARTIAL, path)
+    def write(place: Place, folder: str, runtag: str) -> None:
+        write_pin(place, folder, runtag, f"{note}\n".encode())
 
     return _change(settings, asked, write, report, said="is pinned")
 
@@ -36,8 +33,8 @@ def pin(settings: Settings, asked: str, note: str, report: Report) -> ExitCode:
 def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
     """Take the pin of a set away wherever it is, and return the exit code; raises NotFound."""
 
-    def remove(place: Place, path: str) -> None:
-        place.remove([path])
+    def remove(place: Place, folder: str, runtag: str) -> None:
+        place.remove([f"{folder}/{runtag}.{PIN_ENDING}"])
 
     return _change(settings, asked, remove, report, said="is not pinned any more")
 
@@ -52,7 +49,7 @@ def _runtag_of(site: Site, asked: str) -> Runtag:
 def _change(
     settings: Settings,
     asked: str,
-    change: Callable[[Place, str], None],
+    change: Callable[[Place, str, str], None],
     report: Report,
     *,
     said: str,
@@ -72,7 +69,7 @@ def _change(
                     there = {each.runtag: None for each in gather_sets(names, {})}
                     known |= there
                     if runtag in there:
-                        change(place, f"{folder}/{runtag}.{PIN_ENDING}")
+                        change(place, folder, runtag)
                         done.append(name)
                 except StepFailed as error:
                     troubles.append(f"{name}: {error}")

@@ -6,14 +6,17 @@ look and judge → show every verdict → remove. Not for: the policy itself (re
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
 from ..children import signals_raised
-from ..errors import ExitCode, Interrupted, StepFailed, UsageError
+from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
+from ..holdings import Gone, holdings_of, told
 from ..manifest import RECORDS_ENDING
+from ..owner import Said
 from ..report import Report, age_text
 from ..retention import (
     POLICY_KEYS,
@@ -22,19 +25,48 @@ from ..retention import (
     judge,
     judge_each_host,
     policy_mistakes,
+    policy_text,
     read_policy,
 )
-from ..sets import removals_in, strangers_in
+from ..sets import BackupSet, State, removals_in, runtags_in, strangers_in
 from ..settings import Settings
 from ..site import Site, finish_removals, remove_set, sets_in
 from ..steps import FileFact, Place
 from ..values import dataclass
+from .adopt import adopt
+from .delivery import DELIVERED
 from .old_data import remove_expired_here
+from .wish import ask
 
 EVERY_VAULT = "vault"
 EVERYWHERE = "all"
 NO_POLICY = "hosts.toml has no policy for this vault, so all that is there stays."
 STRANGERS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person asked for besides a policy."""
+
+    at: str = HERE
+    gone: tuple[str, ...] = ()
+    """Parts, containers and databases that newer sets need not hold."""
+    adopt: bool = False
+    yes: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of all places when one of them is judged."""
+
+    now: datetime
+    checks: Checks
+    said: Said
+    gone: tuple[Gone, ...]
+    pinned: frozenset[str]
+    """Runtags that are pinned anywhere."""
 
 
 @dataclass(slots=True)
@@ -45,22 +77,41 @@ class Pruning:
     place: Place
     folder: str
     policy: Policy | None
+    by_flags: bool = False
+    """The policy is of the command line, and not of hosts.toml."""
+    sets: tuple[BackupSet, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    adopted: frozenset[str] = frozenset()
     begun: frozenset[str] = frozenset()
     """Sets that an earlier run left half removed."""
     strangers: tuple[str, ...] = ()
     error: str = ""
 
-    def look(self, now: datetime, checks: Checks) -> None:
+    def look(self, known: Known) -> None:
         """Judge the sets that are there, by what was verified as well; raises StepFailed."""
         names = self.place.names(self.folder)
         self.begun = removals_in(names)
         self.strangers = strangers_in(names)
         if self.policy:
-            found = sets_in(self.place, self.folder, failed_at(checks, self.name))
+            self.sets = tuple(
+                replace(each, pinned=each.pinned or each.runtag in known.pinned)
+                for each in sets_in(
+                    self.place, self.folder, failed_at(known.checks, self.name), names
+                )
+            )
+            self.adopted = known.said.adopted(self.name, self.sets)
+            self.judge(known)
+            if self.name == HERE:
+                self.verdicts = tuple(
+                    _owed(_held(each, known.checks), names) for each in self.verdicts
+                )
+
+    def judge(self, known: Known) -> None:
+        """Give each set its verdict."""
+        if self.policy:
+            rules = (self.policy, known.now, known.gone, self.adopted)
             alone = self.name == HERE
-            verdicts = (judge if alone else judge_each_host)(found, self.policy, now)
-            self.verdicts = tuple(_owed(each, names) if alone else each for each in verdicts)
+            self.verdicts = (judge if alone else judge_each_host)(self.sets, *rules)
 
     def act(self) -> None:
         """Remove what is to go, the oldest first; raises StepFailed."""
@@ -72,9 +123,30 @@ class Pruning:
                 remove_set(self.place, self.folder, verdict.backup.runtag)
 
     @property
+    def going(self) -> tuple[BackupSet, ...]:
+        """The sets that go."""
+        return tuple(each.backup for each in self.verdicts if not each.keep)
+
+    @property
     def count(self) -> int:
         """How many sets go."""
-        return sum(not verdict.keep for verdict in self.verdicts)
+        return len(self.going)
+
+
+def _held(verdict: Verdict, checks: Checks) -> Verdict:
+    """Return a verdict on a set here that stays as long as a copy of it was found damaged."""
+    manifest = verdict.backup.manifest
+    damaged = [
+        check.at
+        for check in checks.values()
+        if check.runtag == verdict.backup.runtag
+        and check.at != HERE
+        and not check.good
+        and (manifest is None or manifest.finished_utc == check.made)
+    ]
+    if verdict.keep or not damaged or verdict.backup.state is State.DAMAGED:
+        return verdict
+    return replace(verdict, keep=True, why=f"its copy in {', '.join(damaged)} is damaged")
 
 
 def _owed(verdict: Verdict, names: Mapping[str, FileFact]) -> Verdict:
@@ -107,34 +179,27 @@ def read_flags(flags: Mapping[str, str]) -> Policy | None:
     return read_policy(given)
 
 
-def prune(
-    settings: Settings,
-    at: str,
-    flags: Mapping[str, str],
-    report: Report,
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Report) -> int:
     """Remove what the policy lets go, and return the exit code.
 
-    A place that fails keeps no other from being pruned.
+    A place that fails keeps no other from being pruned. Raises Refused where nobody confirms
+    what is to be removed from a vault.
     """
     site = Site.of(settings)
     try:
-        prunings = _choose(site, at, read_flags(flags))
+        prunings = _choose(site, wish.at, read_flags(flags))
+        dry_run = wish.dry_run
         with signals_raised(), contextlib.nullcontext() if dry_run else site.held("prune"):
-            for each in prunings:
-                with _noted(each):
-                    each.look(datetime.now(UTC), site.checks.newest())
-                if not as_json:
-                    _show(each, report, dry_run=dry_run)
+            _look(site, prunings, wish, report)
+            if not dry_run:
+                _confirm(site, prunings, wish, report)
+                _write_down(site, prunings, wish)
             for each in prunings:
                 with _noted(each):
                     if not (dry_run or each.error):
                         each.act()
             if any(each.name == HERE for each in prunings):
-                tell = report.tell if as_json else report.write
+                tell = report.tell if wish.as_json else report.write
                 remove_expired_here(site, report, tell, dry_run=dry_run)
     except Interrupted as error:
         report.fail(
@@ -144,18 +209,145 @@ def prune(
         return error.exit_code
     finally:
         site.close()
-    return _close(prunings, report, dry_run=dry_run, as_json=as_json)
+    return _close(prunings, report, dry_run=dry_run, as_json=wish.as_json)
+
+
+def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> None:
+    """Judge all places, and show the verdicts."""
+    checks, said = site.checks.newest(), site.owner.read()
+    gone = (*map(Gone, wish.gone), *site.gone(said))
+    known = Known(datetime.now(UTC), checks, said, gone, site.pinned())
+    for each in prunings:
+        with _noted(each):
+            each.look(known)
+    _refuse_unknown(prunings, wish.gone)
+    here = site.sets(checks) if site.host.look([site.backups]) else ()
+    for each in prunings:
+        with _noted(each):
+            if not each.error:
+                _adopt(site, each, known, wish, report)
+        if not wish.as_json:
+            _show(each, report, dry_run=wish.dry_run)
+            if not each.error:
+                _tell_return(site, each, here, report)
+
+
+def _refuse_unknown(prunings: list[Pruning], names: tuple[str, ...]) -> None:
+    """Raise UsageError for what is said to be gone and no set holds: a slip would say nothing."""
+    held = frozenset().union(*(holdings_of(each) for one in prunings for each in one.sets))
+    wrong = [e for e in names if not any(Gone(e).excuses(holding) for holding in held)]
+    if wrong and not any(each.error for each in prunings):
+        raise UsageError(
+            f"--allow-missing {', '.join(wrong)}: no backup there holds a part, a container or a "
+            f"database of that name. There are: {told(held, most=20)}."
+        )
+
+
+def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Report) -> None:
+    """Take in archives without a manifest that can be read to their end, and judge anew.
+
+    With `adopt` of hosts.toml those alone that would go, of the ones here.
+    """
+    foreign = {e.runtag for e in pruning.sets if e.is_foreign} - pruning.adopted
+    foreign -= {e.runtag for e in pruning.sets if e.state is State.DAMAGED}
+    by_settings = pruning.name == HERE and site.settings.stack.adopt
+    if not foreign or not (wish.adopt or by_settings) or not pruning.policy:
+        return
+    before = pruning.adopted
+    pruning.adopted = before | foreign
+    pruning.judge(known)
+    if not wish.adopt:
+        foreign &= {each.runtag for each in pruning.going}
+    if wish.dry_run:
+        for runtag in sorted(foreign):
+            report.tell(f"{runtag} would be read to its end first, and adopted")
+    else:
+        foreign = set(adopt(site, pruning.name, foreign, known.checks, report))
+    pruning.adopted = before | foreign
+    pruning.judge(known)
+
+
+def _confirm(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> None:
+    """Let a person confirm what goes from vaults; raises Refused where nobody does.
+
+    Where nobody is there, only what the command line says has to be confirmed, by --yes, if no
+    other copy of a set is known: what hosts.toml says was meant when it was written.
+    """
+    vaults = [each for each in prunings if each.name != HERE and each.count and not each.error]
+    if wish.yes or not vaults:
+        return
+    if not sys.stdin.isatty() or wish.as_json:
+        typed = [each for each in vaults if each.by_flags or wish.gone or wish.adopt]
+        last = {e.runtag for one in typed for e in one.going} - _staying(site, prunings)
+        if not last:
+            return
+        listed = ", ".join(sorted(last))
+        raise Refused(
+            f"No other copy is known of {listed}, and nobody is there to confirm. Nothing was "
+            "removed. If it is meant, add --yes."
+        )
+    listed = ", ".join(f"{each.count} from {each.name}" for each in vaults)
+    report.flush()
+    ask(wish.at, f"remove backups ({listed})")
+
+
+def _staying(site: Site, prunings: list[Pruning]) -> set[str]:
+    """Return the sets with a manifest that stay somewhere, as far as a place answers."""
+    found = {e.backup.runtag for one in prunings for e in one.verdicts if e.keep}
+    pruned = {each.name for each in prunings if each.verdicts}
+    places: dict[str, tuple[Place, str]] = {HERE: (site.host, site.backups)}
+    places |= {name: (place, place.root) for name, place in site.vaults.items()}
+    for name, (place, folder) in places.items():
+        if name not in pruned:
+            with contextlib.suppress(StepFailed):
+                found |= runtags_in(place.names(folder))
+    return found
+
+
+def _write_down(site: Site, prunings: list[Pruning], wish: Wish) -> None:
+    """Write down what is gone for good, of the machines whose sets were judged."""
+    if not wish.gone:
+        return
+    sets = [each for one in prunings for each in one.sets if each.manifest]
+    for host in sorted({each.manifest.host for each in sets if each.manifest}):
+        site.owner.add_gone(wish.gone, host, datetime.now(UTC))
+
+
+def _tell_return(
+    site: Site, pruning: Pruning, here: tuple[BackupSet, ...], report: Report
+) -> None:
+    """Tell which sets the next backup would deliver again, and what would keep it from that."""
+    going = {each.runtag for each in pruning.going}
+    vault = next((e for e in site.settings.vaults if e.name == pruning.name), None)
+    if vault is None or not going or not pruning.policy:
+        return
+    back = [each for each in here if each.runtag in going and each.state in DELIVERED]
+    left = [each.backup for each in pruning.verdicts if each.keep]
+    if vault.policy:
+        verdicts = judge_each_host([*left, *back], vault.policy, datetime.now(UTC))
+        stay = {each.backup.runtag for each in verdicts if each.keep}
+        back = [each for each in back if each.runtag in stay]
+    if back:
+        several = len(back) > 1
+        report.warn(
+            f"  {', '.join(each.runtag for each in back)} {'are' if several else 'is'} here "
+            f"still, so the next backup or `inv sync` brings {'them' if several else 'it'} back. "
+            f"It would not with {policy_text(pruning.policy)} below [[vaults]] name = "
+            f'"{vault.name}" in hosts.toml.'
+        )
 
 
 def _choose(site: Site, at: str, policy: Policy | None) -> list[Pruning]:
     """Return the places that were asked for; raises UsageError for one that there is not."""
     stack = site.settings.stack
-    here = Pruning(HERE, site.host, site.backups, policy or stack.policy)
+    given = policy is not None
+    here = Pruning(HERE, site.host, site.backups, policy or stack.policy, given)
     policies = {each.name: each.policy for each in site.settings.vaults}
 
     def pruning(name: str) -> Pruning:
         place = site.vaults[name]
-        return Pruning(name, place, place.root, policy or policies[name.partition("/")[0]])
+        own = policies[name.partition("/")[0]]
+        return Pruning(name, place, place.root, policy or own, given)
 
     vaults = {name: pruning(name) for name in site.vaults}
     if site.knows(at):

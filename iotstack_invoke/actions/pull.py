@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote
 
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
@@ -18,7 +18,7 @@ from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
 from ..hosts import LocalHost, locked, state_folder
 from ..journal import Journal
-from ..manifest import RECORDS_ENDING, Manifest, read_manifest
+from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, read_manifest
 from ..plan import decide, resolve
 from ..report import Fanout, Report, size_text
 from ..rulebooks.pull import FROM, PullFacts, pull_book, pull_targets
@@ -26,7 +26,7 @@ from ..rules import BACKUPS, KINDS, TEXTS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets, runtags_in
 from ..settings import Settings, Vault
-from ..site import MANIFESTS_AT_ONCE, look_everywhere
+from ..site import MANIFESTS_AT_ONCE, look_everywhere, write_pin
 from ..steps import File, FileFact, Place, Record
 from ..targets import find_machine, host_name, open_machine, read_text
 from ..transfer import Found, is_copy
@@ -151,15 +151,19 @@ class _Pull:
     def run(self, asked: str) -> int:
         """Fetch them one after the other, the oldest first; one that fails stops no other."""
         problems: list[str] = []
+        failed = set[str]()
         chosen = self._chosen(asked)
         wanted = [each for each in reversed(chosen) if not self._has(each)]
         for each in wanted:
             size = size_text(each.size_bytes)
             self.report.tell(f"fetching {each.runtag} ({size}) from {self.host}")
             try:
-                problems += self._fetch(each)
+                found = self._fetch(each)
             except StepFailed as error:
-                problems.append(f"{each.runtag}: {error}")
+                found = [f"{each.runtag}: {error}"]
+            problems += found
+            failed |= {each.runtag} if found else set()
+        problems += self._carry_pins(each for each in chosen if each.runtag not in failed)
         for problem in problems:
             self.report.fail(f"Not fetched from {self.host}: {problem}")
         if problems:
@@ -234,6 +238,21 @@ class _Pull:
         if not result.failed:
             self.target.remove([f"{self.target.root}/{backup.runtag}.{RECORDS_ENDING}"])
         return [f"{each.job.output.path}: {each.message}" for each in result.failed]
+
+    def _carry_pins(self, chosen: Iterable[BackupSet]) -> list[str]:
+        """Pin what is pinned there; return which pins could not be written."""
+        problems = []
+        there = self.target.names(self.target.root)
+        for each in chosen:
+            name = f"{each.runtag}.{PIN_ENDING}"
+            if not each.pinned or name in there:
+                continue
+            try:
+                note = self.shelf.place.contents(self.shelf.folder, [name]).get(name, b"\n")
+                write_pin(self.target, self.target.root, each.runtag, note)
+            except StepFailed as error:
+                problems.append(f"the pin of {each.runtag}: {error}")
+        return problems
 
     def _records(self, manifest: Manifest) -> dict[str, Record]:
         """Return what each file must be: by the manifest, and the manifest as it was read."""

@@ -32,6 +32,7 @@ from ..rulebooks.restore import (
     restore_book,
     stages,
 )
+from ..runtag import LATEST
 from ..services.influx_load import PROVEN
 from ..services.influx_log import say_internal_left_out
 from ..services.members import Contents
@@ -53,7 +54,7 @@ from ..targets import (
 from .prospect import Prospect
 from .target_checks import INFLUX_FOLDER
 from .undo import journal_of, log_folder, recover, what_is_left
-from .wish import Source, Wish, choose_set, confirm, source_of
+from .wish import Source, Wish, choose_set, confirm, lacking_of, source_of
 
 SET_MARK = ".set"
 """In a staging folder: which set it was staged from."""
@@ -366,6 +367,10 @@ class _Restore:
             f"Restore {self.runtag} ({made}; {sizes}) from {self.source.name} to "
             f"{self.target.name}:{self.target.folder}"
         )
+        if self.wish.runtag == LATEST:
+            lacking = lacking_of(self.settings, self.source, self.manifest)
+            if lacking:
+                self.report.warn(f"  It lacks what an older backup has: {lacking}.")
         only = self.before.only
         for text in (*only.lacking, *only.left_out(facts.kinds, facts.loads)):
             self.report.warn(f"  {text}")

@@ -1,4 +1,8 @@
-"""One line for a monitor: is there a good backup, young enough, in every place it belongs."""
+"""One line for a monitor: is there a good backup, young enough, in every place it belongs.
+
+A warning where the newest good one lacks what an earlier one had, or where a newer one of its
+machine is incomplete.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,20 @@ from datetime import UTC, datetime, timedelta
 
 from ..checks import HERE, failed_at
 from ..durations import read_duration
-from ..errors import IotstackError, StepFailed, UsageError
+from ..errors import ExitCode, IotstackError, StepFailed, UsageError
+from ..holdings import Gone, lacks, lacks_told
 from ..hosts import within
 from ..report import Report, age_text, one_line
+from ..sets import BackupSet, State
 from ..settings import Settings
-from ..site import Newest, Site, newest_good, open_site
+from ..site import Newest, Site, newest_good, open_site, sets_read
 from ..steps import Place
 from ..targets import host_name
 from ..values import dataclass
 
 PLACE_LIMIT_S = 60.0
+MANIFESTS_LIMIT_S = 30.0
+"""How long the manifests of one place may take; older sets are not asked for what they had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +37,14 @@ class Seen:
     trouble: str = ""
     host: str = ""
     """The machine whose sets count; all, if none is named."""
+    lacks: str = ""
+    """What its newest good set lacks that an earlier one had, or of a newer one that failed."""
 
 
-def tell_status(settings: Settings, max_age: str, at: str, report: Report, name: str = "") -> None:
-    """Print one line where each place has a good backup that is young enough.
+def tell_status(settings: Settings, max_age: str, at: str, report: Report, name: str = "") -> int:
+    """Print one line where each place has a good backup that is young enough; return 0.
+
+    1, a warning to a monitor, where one lacks what an earlier one had.
 
     `name` is a host of the settings whose backups are meant; if it is empty, this machine.
 
@@ -41,13 +53,16 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
     """
     limit = read_duration(max_age)
     with open_site(settings, name) as site:
-        good, line = _judge(site, at, limit)
+        seen = _see(site, at)
+    good, line = judge_status(seen, datetime.now(UTC), limit)
+    lacking = "; ".join(f"{each.place}: {each.lacks}" for each in seen if each.lacks)
     if not good:
-        raise StepFailed(line)
-    report.write(f"OK {line}")
+        raise StepFailed(f"{line}; {lacking}" if lacking else line)
+    report.write(f"WARNING {lacking}; {line}" if lacking else f"OK {line}")
+    return ExitCode.FAILED if lacking else ExitCode.GOOD
 
 
-def _judge(site: Site, at: str, limit: timedelta) -> tuple[bool, str]:
+def _see(site: Site, at: str) -> list[Seen]:
     site.knows(at)
     places: dict[str, Place] = {HERE: site.host, **site.vaults}
     if at and at not in places:
@@ -61,24 +76,56 @@ def _judge(site: Site, at: str, limit: timedelta) -> tuple[bool, str]:
     if site.far:  # its own sets are judged by its own record
         checks |= {key: each for key, each in site.checks_here().items() if key[1] == HERE}
     folders = {HERE: site.backups}
-    seen = [
-        _look(name, place, folders.get(name, place.root), now, host, failed_at(checks, name))
+    gone = site.gone(site.owner.read())
+    return [
+        _look(name, place, folders.get(name, place.root), now, host, failed_at(checks, name), gone)
         for name, place in asked.items()
     ]
-    return judge_status(seen, now, limit)
 
 
 def _look(
-    name: str, place: Place, folder: str, now: datetime, host: str, failed: Mapping[str, str]
+    name: str,
+    place: Place,
+    folder: str,
+    now: datetime,
+    host: str,
+    failed: Mapping[str, str],
+    gone: tuple[Gone, ...],
 ) -> Seen:
-    def ask() -> Newest:
-        return newest_good(place, folder, now, host=host, failed=failed)
+    def ask() -> tuple[Newest, str]:
+        newest = newest_good(place, folder, now, host=host, failed=failed)
+        return newest, _lacks(place, folder, newest.good, failed, gone)
 
     try:
-        newest = within(PLACE_LIMIT_S, name, ask)
+        newest, lacking = within(PLACE_LIMIT_S, name, ask)
     except IotstackError as error:
         return Seen(name, trouble=one_line(str(error)))
-    return Seen(name, newest, host=host)
+    return Seen(name, newest, host=host, lacks=one_line(lacking))
+
+
+def _lacks(
+    place: Place,
+    folder: str,
+    good: BackupSet | None,
+    failed: Mapping[str, str],
+    gone: tuple[Gone, ...],
+) -> str:
+    """Return what the newest good set of a place lacks, or '' for nothing."""
+    if good is None or good.manifest is None:
+        return ""
+    sets = sets_read(place, folder, MANIFESTS_LIMIT_S, failed)
+    told = lacks_told(lacks(good, sets, gone))
+    if told:
+        return f"{good.runtag} lacks {told}"
+    made, host = good.made(), good.manifest.host
+    for each in sets:
+        then = each.made()
+        newer = made is not None and then is not None and then > made
+        if newer and each.manifest and each.state is State.INCOMPLETE:
+            what = ", ".join(what for what, _ in each.manifest.lacking)
+            if each.manifest.host == host:
+                return f"{each.runtag}, which is newer, is incomplete: no {what}"
+    return ""
 
 
 def judge_status(seen: Sequence[Seen], now: datetime, limit: timedelta) -> tuple[bool, str]:

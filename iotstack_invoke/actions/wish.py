@@ -9,19 +9,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
-from ..errors import NotFound, Refused, UsageError
+from ..errors import NotFound, Refused, StepFailed, UsageError
+from ..holdings import lacks, lacks_told
 from ..hosts import LocalHost
 from ..manifest import Manifest, check_size, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
 from ..settings import Settings
-from ..site import Site
+from ..site import Site, sets_read
 from ..steps import Place
 from ..targets import Target, read_text
 from ..values import dataclass
 from ..vaults import at_address, refuse_shut, vault_place
 from .copies import latest_of, not_found
+
+MANIFESTS_LIMIT_S = 30.0
+"""How long it may take to learn what older sets hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +142,30 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
         ) from error
 
 
+def lacking_of(settings: Settings, source: Source, manifest: Manifest | None) -> str:
+    """Return what the set that was chosen as the latest lacks, and which older one has it."""
+    if manifest is None:
+        return ""
+    try:
+        site = Site.of(settings)
+        gone = site.gone(site.owner.read())
+        sets = sets_read(source.place, source.folder, MANIFESTS_LIMIT_S, source.failed)
+    except StepFailed:  # whoever fetches the archives tells it
+        return ""
+    one = next((each for each in sets if each.runtag == manifest.runtag), None)
+    return lacks_told(lacks(one, sets, gone)) if one else ""
+
+
 def confirm(wish: Wish, what: str) -> None:
     """Ask whether it is meant; raises Refused where it is not, or nobody is there."""
-    if wish.yes:
-        return
+    if not wish.yes:
+        ask(wish.host or "this machine", f"{what} there")
+
+
+def ask(name: str, what: str) -> None:
+    """Let a person type a name if something is meant; raises Refused where nobody does."""
     if not sys.stdin.isatty():
         raise Refused("Nobody is there to confirm. If it is meant, add --yes.")
-    name = wish.host or "this machine"
-    answer = input(f"Type '{name}' to {what} there: ")
+    answer = input(f"Type '{name}' to {what}: ")
     if answer.strip() != name:
         raise Refused("Not confirmed; nothing was changed.")

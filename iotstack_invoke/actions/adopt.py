@@ -1,0 +1,43 @@
+"""Archives without a manifest are taken in: read to their end, told once, and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from datetime import UTC, datetime
+
+from ..checks import HERE, Checks
+from ..errors import StepFailed
+from ..report import Report, size_text
+from ..site import Site
+from .copies import copies_at
+from .verify import verify_copy
+
+
+def adopt(
+    site: Site, at: str, runtags: Container[str], checks: Checks, report: Report
+) -> frozenset[str]:
+    """Read sets of other tools in a place, and return those that are whole, which are ours now."""
+    adopted = set()
+    for copy in copies_at(site, at, checks):
+        if copy.runtag not in runtags:
+            continue
+        size = size_text(copy.backup.size_bytes)
+        report.tell(f"reading {copy.runtag} in {at} ({size}), to adopt it")
+        try:
+            check = verify_copy(copy).check
+        except StepFailed as error:
+            report.fail(f"{copy.runtag} in {at} is not adopted, so it stays: {error}")
+            continue
+        if at != HERE or not site.far:  # another machine keeps its own record of verifications
+            site.checks.add(check)
+        if not check.good:
+            why = " ".join(check.problems)
+            report.fail(f"{copy.runtag} in {at} is not adopted, so it stays: {why}")
+            continue
+        site.owner.add_adopted(at, copy.backup, datetime.now(UTC))
+        adopted.add(copy.runtag)
+        report.write(
+            f"{copy.runtag} in {at} is adopted: it has no manifest, and was read to its end. From "
+            "now on the policy may remove it."
+        )
+    return frozenset(adopted)

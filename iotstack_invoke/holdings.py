@@ -1,0 +1,162 @@
+"""What a set holds, part by part and database by database, and what another one lacks of it.
+
+Pure. A set replaces another only if it holds all that the other holds, but for what the owner
+said is gone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from .manifest import Part
+from .rules import PARTS
+from .sets import GOOD, BackupSet, State, newest_first
+from .values import dataclass
+
+Holding = tuple[str, ...]
+"""A part, or what is in it: ("influx",), ("influx", "home"), ("mariadb", "db", "nextcloud")."""
+Holdings = frozenset[Holding]
+
+FINISHED = frozenset({*GOOD, State.INCOMPLETE})
+INTERNAL = "_internal"
+"""InfluxDB's database about itself, which is restored by nobody."""
+MOST_TOLD = 3
+_ORDER = {kind: number for number, kind in enumerate(PARTS)}
+_ALIASES = {"influxdb": "influx", "postgresql": "postgres"}
+_WHOLE = frozenset(PARTS) - {"mariadb", "postgres"}
+"""The parts of one service each."""
+_SPLIT = re.compile(r"[:/]")
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """What the owner said is gone for good: a part, a container or a database, by its name.
+
+    `host`: of which machine's sets, of all if it is empty. `said`: what a later set holds counts
+    anew; None: whenever it was made. `service`: no database is meant, though it may bear the name.
+    """
+
+    name: str
+    host: str = ""
+    said: datetime | None = None
+    service: bool = False
+
+    def excuses(self, holding: Holding) -> bool:
+        """Tell whether a set may lack it: it is what the name says, or in it."""
+        part = _ALIASES.get(self.name, self.name)
+        if self.service:
+            whole = holding[0] in _WHOLE or len(holding) == 1
+            return (holding[0] == part) if whole else (holding[1] == self.name)
+        words = tuple(_SPLIT.split(self.name))
+        words = (_ALIASES.get(words[0], words[0]), *words[1:])
+        return self.name in holding or any(
+            holding[at : at + len(words)] == words for at in range(len(holding))
+        )
+
+    def is_about(self, backup: BackupSet) -> bool:
+        """Tell whether it was said of such a set: of its machine, and after it was made."""
+        host = backup.manifest.host if backup.manifest else self.host
+        made = backup.made()
+        return self.host in ("", host) and (
+            self.said is None or (made is not None and made <= self.said)
+        )
+
+
+def holdings_of(backup: BackupSet) -> Holdings:
+    """Return what a set holds, by its manifest; without one, the kinds of its archives."""
+    if backup.manifest is None:
+        return frozenset((kind,) for kind in backup.parts)
+    return frozenset(each for part in backup.manifest.made for each in _in_part(part))
+
+
+def _in_part(part: Part) -> Iterable[Holding]:
+    facts: Mapping[str, Any] = part.facts
+    yield (part.kind,)
+    for name in facts.get("databases", ()):
+        if name != INTERNAL:
+            yield (part.kind, name)
+    for each in facts.get("buckets", ()):
+        yield (part.kind, each["organization"], each["bucket"])
+    for server in facts.get("servers", ()):
+        yield (part.kind, server["container"])
+        for database in server.get("rows", ()):
+            yield (part.kind, server["container"], database)
+
+
+def needed_of(backup: BackupSet, gone: Iterable[Gone]) -> Holdings:
+    """Return what a set must hold to replace this one: what it holds and is not gone.
+
+    With all that was in a part or a container, that is gone as well.
+    """
+    held = holdings_of(backup)
+    said = [each for each in gone if each.is_about(backup)]
+    if not said:
+        return held
+    left = {e for e in held if not any(each.excuses(e) for each in said)}
+    for depth in (2, 1):
+        left -= {
+            e for e in left if len(e) == depth and _has_inner(e, held) and not _has_inner(e, left)
+        }
+    return frozenset(left)
+
+
+def _has_inner(outer: Holding, holdings: Iterable[Holding]) -> bool:
+    depth = len(outer)
+    return any(len(e) > depth and e[:depth] == outer for e in holdings)
+
+
+def lacks(
+    one: BackupSet, others: Iterable[BackupSet], gone: Iterable[Gone]
+) -> tuple[tuple[Holdings, BackupSet], ...]:
+    """Return what a set lacks that earlier ones of its machine hold, with the newest that has it.
+
+    Only what a run has finished counts, and no set that is damaged.
+    """
+    made, host = one.made(), one.manifest.host if one.manifest else ""
+    gone, known = tuple(gone), holdings_of(one)
+    found = []
+    for each in newest_first(others):
+        then = each.made()
+        if not (each.manifest and each.state in FINISHED and each.manifest.host == host):
+            continue
+        if made is None or then is None or then >= made:
+            continue
+        missing = needed_of(each, gone) - known
+        if missing:
+            found.append((missing, each))
+            known |= missing
+    return tuple(found)
+
+
+def lacks_told(found: Iterable[tuple[Holdings, BackupSet]]) -> str:
+    """Return what a set lacks in words, with who has it; '' where it lacks nothing."""
+    return "; ".join(f"{told(missing)} (newest in {each.runtag})" for missing, each in found)
+
+
+def told(holdings: Iterable[Holding], most: int = MOST_TOLD) -> str:
+    """Return holdings in words: `the influx part`, `database home of the influx part`."""
+    known = set(holdings)
+    ordered = sorted(
+        (e for e in known if not any(e[:size] in known for size in range(1, len(e)))),
+        key=lambda each: (_ORDER.get(each[0], len(_ORDER)), each),
+    )
+    words = [_words(each) for each in ordered[:most]]
+    more = len(ordered) - most
+    return ", ".join([*words, *([f"{more} more"] if more > 0 else [])])
+
+
+def _words(holding: Holding) -> str:
+    kind, *names = holding
+    part = f"the {kind} part"
+    if not names:
+        return part
+    if kind == "influx":
+        return f"database {names[0]} of {part}"
+    if kind == "influxdb2":
+        return f"bucket {'/'.join(names)} of {part}"
+    if len(names) == 1:
+        return f"container {names[0]} of {part}"
+    return f"database {names[1]} of container {names[0]} of {part}"

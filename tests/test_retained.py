@@ -1,0 +1,382 @@
+"""What lets older backups go, and what never does: real folders and vaults, no Docker."""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import time
+from datetime import datetime, timedelta
+
+import pytest
+from scenes import X10, foreign_archive, put_set, until
+
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.site import sets_in
+
+NOON = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
+HOME = {"influx": {"databases": ["home"], "version": "1.8.10"}}
+TWO = {"mariadb": {"servers": [{"container": n, "rows": {n: {"t": 1}}} for n in ("db", "wiki")]}}
+
+
+@pytest.fixture
+def pi(little_stack, tmp_path):
+    """A stack that keeps two backups, here and in its vault `nas`, a folder."""
+    little_stack.backups, little_stack.nas = little_stack.folder / "backups", tmp_path / "nas"
+    little_stack.backups.mkdir()
+    little_stack.nas.mkdir()
+    little_stack.settings.write_text(
+        f'[stack]\nfolder = "{little_stack.folder}"\nsudo = false\nkeep = 2\n'
+        f'[[vaults]]\nname = "nas"\nkind = "folder"\nfolder = "{little_stack.nas}"\n#policy\n'
+    )
+    return little_stack
+
+
+def set_line(pi, before, after):
+    pi.settings.write_text(pi.settings.read_text().replace(before, after))
+
+
+def put(folder, days, more=None):
+    """Put a whole set that is so many days old into a folder; return its runtag."""
+    path = put_set(folder, NOON - timedelta(days=days), more=more)
+    path.write_text(path.read_text().replace("ab" * 32, X10))
+    return path.name.removesuffix(".manifest.json")
+
+
+def put_foreign(folder, days):
+    """Put archives without a manifest into a folder, as other tools make them."""
+    tag = f"{NOON - timedelta(days=days):%Y-%m-%d_%H%M}"
+    (folder / f"{tag}.general-backup.tar.gz").write_bytes(foreign_archive())
+    return tag
+
+
+def tags(folder):
+    return [each.runtag for each in sets_in(LocalHost(str(folder)), str(folder))]
+
+
+def nights(pi, count, first=1):
+    """Make so many backups, and return their runtags, the newest first."""
+    made = []
+    for number in range(first, first + count):
+        assert pi.run(f"backup --runtag night{number}").returncode in (0, 3)
+        made.insert(0, f"night{number}")
+    return made
+
+
+# A service that is gone
+
+
+def test_five_nights_without_influxdb_push_out_nothing_that_has_it(pi):
+    """As many sets as are to be kept have it still, in both places, and status is never OK."""
+    set_line(pi, "#policy", "keep = 2")
+    older, old = (put(pi.backups, days, HOME) for days in (2, 1))
+    assert pi.run("sync").returncode == 0
+    for number in range(1, 6):
+        nights(pi, 1, number)
+        assert pi.run("prune --at all").returncode == 0
+        told = pi.run("status")
+        assert (told.returncode, told.stderr) == (1, "")
+        lacking = f"night{number} lacks the influx part (newest in {old})"
+        assert told.stdout.startswith(f"WARNING here: {lacking}; nas: {lacking}; night{number} ")
+    assert tags(pi.backups) == tags(pi.nas) == ["night5", "night4", old, older]
+    assert "the newest with the influx part" in pi.run("prune --at all --dry-run").stdout
+    assert f"night5 lacks the influx part (newest in {old})." in pi.run("list").stderr
+
+
+@pytest.mark.parametrize("name", ["influx", "influxdb", "home"])
+def test_what_is_allowed_to_be_missing_is_written_down(pi, name):
+    """The owner says it once: what had it goes, status is OK, and the next set with it counts."""
+    old = put(pi.backups, 1, HOME)
+    nights(pi, 2)
+    assert old in tags(pi.backups)
+    if name == "home":  # the part itself is another thing than its database
+        assert pi.run("prune --allow-missing home").returncode == 0
+        assert old not in tags(pi.backups)  # a part of which nothing is left is gone
+    else:
+        dry = pi.run(f"prune --allow-missing {name} --dry-run")
+        assert (dry.returncode, old in tags(pi.backups)) == (0, True)
+        assert pi.run("status --at here").returncode == 1
+        assert pi.run(f"prune --allow-missing {name}").returncode == 0
+        assert tags(pi.backups) == ["night2", "night1"]
+    put(pi.backups, 2, HOME)
+    assert pi.run("status --at here").returncode == 0
+    again = put_set(pi.backups, datetime.now().astimezone(), runtag="again", more=HOME)
+    again.write_text(again.read_text().replace("ab" * 32, X10))
+    until(lambda: int(time.time()) > again.stat().st_mtime + 1)
+    nights(pi, 3, 3)
+    assert "again" in tags(pi.backups)
+    assert pi.run("status --at here").returncode == 1
+
+
+def test_a_slip_in_what_may_be_missing_is_told(pi):
+    """A name that no backup holds removes nothing, and the message names what there is."""
+    old = put(pi.backups, 1, HOME)
+    nights(pi, 2)
+    told = pi.run("prune --allow-missing inflix")
+    assert (told.returncode, old in tags(pi.backups)) == (2, True)
+    assert "--allow-missing inflix: no backup there holds" in told.stderr
+
+
+def test_a_service_that_hosts_toml_skips_keeps_nothing(pi):
+    """`kind = "skip"` says that it is gone; a database that bears the name is not meant."""
+    old = put(pi.backups, 2, HOME)
+    database = put(pi.backups, 1, {"influx": {"databases": ["home", "influxdb"]}})
+    nights(pi, 2)
+    assert {old, database} <= set(tags(pi.backups))
+    with pi.settings.open("a") as stream:
+        stream.write('[[services]]\nname = "grafana"\nkind = "skip"\nreason = "none"\n')
+    assert pi.run("status --at here").returncode == 1
+    with pi.settings.open("a") as stream:
+        stream.write('[[services]]\nname = "influxdb"\nkind = "skip"\nreason = "gone"\n')
+    assert pi.run("status --at here").returncode == 0
+    assert pi.run("prune").returncode == 0
+    assert tags(pi.backups) == ["night2", "night1"]
+
+
+def test_one_container_that_is_skipped_leaves_the_others(pi):
+    """Of a part with two databases' containers, the one that was not skipped is still missed."""
+    old = put(pi.backups, 1, TWO)
+    nights(pi, 2)
+    with pi.settings.open("a") as stream:
+        stream.write('[[services]]\nname = "db"\nkind = "skip"\nreason = "gone"\n')
+    told = pi.run("status --at here")
+    assert told.returncode == 1
+    assert f"lacks the mariadb part (newest in {old})" in told.stdout
+    with pi.settings.open("a") as stream:
+        stream.write('[[services]]\nname = "wiki"\nkind = "skip"\nreason = "gone"\n')
+    assert pi.run("status --at here").returncode == 0
+
+
+def test_an_incomplete_backup_after_a_good_one_is_a_warning(pi):
+    """The newest good one is young, but the night after it failed in part."""
+    put_set(pi.backups, datetime.now().astimezone() - timedelta(hours=3))
+    assert pi.run("status --at here").returncode == 0
+    put_set(pi.backups, datetime.now().astimezone() - timedelta(hours=1), error="it is gone")
+    told = pi.run("status --at here")
+    assert told.returncode == 1
+    assert "which is newer, is incomplete: no general part" in told.stdout
+
+
+# When the retention runs
+
+
+def test_a_backup_that_failed_removes_nothing(pi):
+    """A part that could not be made, a copy that could not, a hook: the older sets all stay."""
+    old = [put(pi.backups, days) for days in (1, 2, 3, 4)]
+    assert pi.run("sync").returncode == 0
+    pi.runs(postgres="postgres:15")  # whose dump says nothing
+    assert pi.run("backup --runtag part").returncode == 1
+    assert set(old) < set(tags(pi.backups))
+    pi.runs(nodered="nodered/node-red")
+    pi.nas.rename(pi.nas.with_name("away"))
+    assert pi.run("backup --runtag copy").returncode == 3
+    assert set(old) < set(tags(pi.backups))
+    pi.nas.with_name("away").rename(pi.nas)
+    with pi.settings.open("a") as stream:
+        stream.write('[hooks]\nafter_backup = [["false"]]\n')
+    assert pi.run("backup --runtag hook").returncode == 1
+    assert set(old) < set(tags(pi.backups))
+    set_line(pi, '["false"]', '["true"]')
+    assert pi.run("backup --runtag good").returncode == 0
+    assert not set(old) & set(tags(pi.backups))
+
+
+def test_a_copy_that_is_damaged_keeps_the_set_here(pi, start_sshd):
+    """Where nothing can be hashed the copy is not replaced: the vault lacks it, and it is told."""
+    login = start_sshd("sftp", "ForceCommand internal-sftp").login()
+    set_line(pi, 'kind = "folder"', 'kind = "ssh"')
+    set_line(
+        pi,
+        "#policy",
+        f'host = "{login.host}"\nuser = "{login.user}"\nport = {login.port}\n'
+        f'key = "{login.key}"\nssh_config = "{login.config}"\n'
+        f'known_hosts = "{login.known_hosts}"',
+    )
+    tag = put(pi.backups, 1)
+    assert pi.run("sync").returncode == 0
+    (pi.nas / f"{tag}.general-backup.tar.gz").write_bytes(b"y" * 10)
+    assert pi.run("verify --at nas").returncode == 1
+    for night in ("night1", "night2", "night3"):
+        told = pi.run(f"backup --runtag {night}")
+        assert told.returncode == 3
+        assert f"{tag} is not delivered to nas: its copy there was found damaged" in told.stderr
+    assert tag in tags(pi.backups)
+    assert "its copy in nas is damaged" in pi.run("prune").stdout
+    assert tag in tags(pi.backups)
+    (pi.nas / f"{tag}.general-backup.tar.gz").unlink()
+    (pi.nas / f"{tag}.manifest.json").unlink()
+    assert pi.run("backup --runtag night4").returncode == 0
+    assert (tag in tags(pi.nas), tag in tags(pi.backups)) == (True, False)
+
+
+def test_another_backup_of_its_name_in_the_vault_keeps_the_set_here(pi):
+    """A flat vault has another machine's backup of that name: it is no copy of ours."""
+    tag = put(pi.backups, 1)
+    put_set(pi.nas, NOON - timedelta(days=1), host="other-pi")
+    nights(pi, 3)
+    assert tag in tags(pi.backups)
+
+
+# Pins
+
+
+def test_a_pin_goes_where_its_set_goes(pi):
+    """Pinned while the vault was away, it is pinned there once it is delivered, note and all."""
+    away = pi.nas.with_name("away")
+    first, second = put(pi.backups, 2), put(pi.backups, 1)
+    assert pi.run("sync").returncode == 0
+    pi.nas.rename(away)
+    assert pi.run("backup --runtag late").returncode == 3
+    for tag in (first, "late"):
+        assert pi.run(f"pin {tag} --note 'before the move'").returncode == 1  # not there
+    away.rename(pi.nas)
+    assert pi.run("sync").returncode == 0
+    for tag in (first, "late"):
+        assert (pi.nas / f"{tag}.pin.txt").read_text() == "before the move\n"
+    assert pi.run(f"pin {first} --remove").returncode == 0
+    assert pi.run("sync").returncode == 0
+    assert not (pi.nas / f"{first}.pin.txt").exists()
+    assert second in tags(pi.nas)
+
+
+def test_what_is_pinned_anywhere_goes_nowhere(pi):
+    """A pin here keeps the copy in the vault, and one in the vault keeps the set here."""
+    sets = [put(pi.backups, days) for days in (1, 2, 3, 4)]
+    assert pi.run("sync").returncode == 0
+    (pi.backups / f"{sets[3]}.pin.txt").write_text("here\n")
+    (pi.nas / f"{sets[2]}.pin.txt").write_text("there\n")
+    assert pi.run("prune --at all --keep 1 --yes").returncode == 0
+    assert tags(pi.backups) == tags(pi.nas) == [sets[0], *sets[2:]]
+    nights(pi, 3)
+    assert set(sets[2:]) < set(tags(pi.backups))
+
+
+def test_what_a_pin_keeps_here_is_delivered_whatever_the_policy_there(pi):
+    """A pinned set is sent with its pin, though the vault's own policy alone would let it go."""
+    set_line(pi, "#policy", "keep = 1")
+    put(pi.backups, 1)
+    old = put(pi.backups, 9)
+    (pi.backups / f"{old}.pin.txt").write_text("mine\n")
+    assert pi.run("sync").returncode == 0
+    assert (pi.nas / f"{old}.pin.txt").read_text() == "mine\n"
+    assert pi.run("prune --at nas").returncode == 0
+    assert old in tags(pi.nas)
+
+
+# Archives of other tools
+
+
+def test_archives_of_other_tools_stay_until_they_are_adopted(pi):
+    """No policy removes them; adopted, they were read to their end, and that is said once."""
+    foreign = {put_foreign(pi.backups, days) for days in (700, 800)}
+    torn = put_foreign(pi.backups, 900)
+    path = pi.backups / f"{torn}.general-backup.tar.gz"
+    path.write_bytes(path.read_bytes()[:-9])
+    nights(pi, 5)
+    everything = {*foreign, torn}
+    assert everything < set(tags(pi.backups))
+    assert pi.run("prune").returncode == 0
+    assert everything < set(tags(pi.backups))
+    dry = pi.run("prune --adopt --dry-run")
+    assert (dry.returncode, everything < set(tags(pi.backups))) == (0, True)
+    told = pi.run("prune --adopt")
+    for tag in foreign:
+        assert f"{tag} in here is adopted: it has no manifest, and was read" in told.stdout
+    assert f"{torn} in here is not adopted, so it stays" in told.stderr
+    assert set(tags(pi.backups)) & everything == {torn}
+    assert pi.run("prune").returncode == 0
+    assert torn in tags(pi.backups)
+
+
+def test_adopted_in_hosts_toml_they_go_as_the_policy_says(pi):
+    """`adopt = true` takes in what would go, by a backup as well; what stays is not read."""
+    young, old = put_foreign(pi.backups, 0), put_foreign(pi.backups, 800)
+    set_line(pi, "keep = 2", "keep = 2\nadopt = true")
+    nights(pi, 1)
+    assert {young, old} < set(tags(pi.backups))
+    told = pi.run("backup --runtag night2")
+    assert (told.returncode, told.stdout.count("is adopted")) == (0, 1)
+    assert old not in tags(pi.backups)
+    assert "is adopted" not in pi.run("backup --runtag night3").stdout
+
+
+def test_one_that_is_not_the_same_any_more_is_not_adopted(pi):
+    """Other archives of the name of adopted ones are read anew before they go."""
+    tag = put_foreign(pi.backups, 800)
+    nights(pi, 1)
+    assert "is adopted" in pi.run("prune --adopt").stdout
+    assert tag in tags(pi.backups)  # fewer than two good ones
+    (pi.backups / f"{tag}.general-backup.tar.gz").write_bytes(foreign_archive(5000))
+    nights(pi, 2, 2)
+    assert tag in tags(pi.backups)
+
+
+# By hand, in a vault
+
+
+def test_what_the_next_backup_would_bring_back_is_told(pi):
+    """The sets are named, and so is the setting with which they would not come back."""
+    sets = [put(pi.backups, days) for days in (1, 2, 3, 4)]
+    assert pi.run("sync").returncode == 0
+    told = pi.run("prune --at nas --keep 2")
+    assert told.returncode == 0
+    assert f"{sets[2]}, {sets[3]} are here still, so the next backup or `inv sync`" in told.stderr
+    assert 'with keep = 2 below [[vaults]] name = "nas" in hosts.toml' in told.stderr
+    assert tags(pi.nas) == sets[:2]
+    assert pi.run("sync").returncode == 0
+    assert tags(pi.nas) == sets
+    set_line(pi, "#policy", "keep = 2")
+    told = pi.run("prune --at nas")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert pi.run("sync").returncode == 0
+    assert tags(pi.nas) == sets[:2]
+
+
+def typed(pi, line, answer):
+    """Run `iotstack LINE` at a terminal where somebody types an answer; return its exit code."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        pi.words(line), env=pi.environment, stdin=theirs, stdout=subprocess.DEVNULL, text=True
+    ) as running:
+        os.write(ours, f"{answer}\n".encode())
+        code = running.wait(60)
+    os.close(ours)
+    os.close(theirs)
+    return code
+
+
+def test_at_a_terminal_it_asks_before_a_vault_loses_anything(pi):
+    """What is typed must be the vault's name; --yes asks nothing, nor does this machine alone."""
+    sets = [put(pi.nas, days) for days in (1, 2, 3, 4)]
+    assert typed(pi, "prune --at nas --keep 3", "no") == 13
+    assert tags(pi.nas) == sets
+    assert typed(pi, "prune --at nas --keep 3", "nas") == 0
+    assert tags(pi.nas) == sets[:3]
+    assert typed(pi, "prune --at nas --keep 2 --yes", "") == 0
+    for each in sets[:2]:
+        for path in pi.nas.glob(f"{each}.*"):
+            shutil.copy2(path, pi.backups)
+    assert typed(pi, "prune --keep 1", "") == 0
+    assert tags(pi.backups) == sets[:1]
+
+
+def test_where_nobody_is_the_last_copy_needs_a_yes(pi):
+    """A policy that was typed removes no set of which no other copy is known; hosts.toml's does."""
+    sets = [put(pi.nas, days) for days in (1, 2, 3)]
+    told = pi.run("prune --at nas --keep 2")
+    assert (told.returncode, tags(pi.nas)) == (13, sets)
+    assert f"No other copy is known of {sets[2]}" in told.stderr
+    put(pi.backups, 3)
+    assert pi.run("prune --at nas --keep 2").returncode == 0
+    set_line(pi, "#policy", "keep = 1")
+    assert pi.run("prune --at nas").returncode == 0
+    assert tags(pi.nas) == sets[:1]
+
+
+def test_programs_read_why_a_set_stays(pi):
+    """The JSON of prune has the same reasons."""
+    old = put(pi.backups, 1, HOME)
+    nights(pi, 2)
+    (here,) = json.loads(pi.run("prune --json").stdout)
+    why = {each["runtag"]: each["why"] for each in here["sets"]}
+    assert why[old] == "the newest with the influx part"
