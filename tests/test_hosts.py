@@ -468,6 +468,22 @@ def test_lines_are_added_and_synced(host, tmp_path, monkeypatch):
     assert (tmp_path / "journal").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_claim_and_a_folder_last_through_a_power_cut(host, tmp_path, monkeypatch):
+    """A claim that is empty afterwards would keep everybody out."""
+    synced, fsync = [], os.fsync
+
+    def watched(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        synced.append((path, os.path.isdir(path) or os.path.getsize(path)))
+        return fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    assert host.claim(f"{tmp_path}/mark", "mine") == "mine"
+    assert host.claim(f"{tmp_path}/mark", "theirs") == "mine"
+    host.make_folder(f"{tmp_path}/folder")
+    assert synced == [(f"{tmp_path}/mark", 5), (str(tmp_path), True)]
+
+
 def test_a_rename_replaces_and_lasts(host, tmp_path, monkeypatch):
     """The new file stands in the place of the old one, and the folder is synced behind it."""
     (tmp_path / "a.partial").write_text("new")

@@ -74,7 +74,7 @@ def test_names_go_on_in_order_whatever_the_clock(target):
 
 
 KILLING_MV = """/bin/mv "$@"; code=$?
-case "$*" in *volumes/nodered*) rm "$0"; until [ -s FILE ]; do sleep 0.05; done
+case "$2" in MOVED) rm "$0"; until [ -s FILE ]; do sleep 0.05; done
 kill -9 "$(cat FILE)" "$PPID" ;; esac
 exit $code"""
 
@@ -92,15 +92,16 @@ def restored_once(stack):
     assert told.returncode == 0, told.stderr
 
 
-def killed_amid_the_swap(stack, line="restore --runtag t1 --from here --yes"):
+def killed_amid_the_swap(
+    stack, line="restore --runtag t1 --from here --yes", moved="*volumes/nodered"
+):
     """Let a restore of t1 die when the live folder is moved away; return its log, if it has one."""
     pid = stack.tools / "pid"
-    stack.tool("mv", KILLING_MV.replace("FILE", str(pid)))
+    stack.tool("mv", KILLING_MV.replace("FILE", str(pid)).replace("MOVED", moved))
     process = stack.start(line)
     pid.write_text(str(process.pid))
     process.communicate(timeout=60)
     assert process.returncode == -9
-    assert not (stack.folder / "volumes/nodered").exists()
     return next((stack.folder / "backups").glob("t1.restore-*.log.partial"), None)
 
 
@@ -156,6 +157,20 @@ def test_a_restore_over_a_dead_one_has_it_in_its_log(little_stack):
     logs = sorted((little_stack.folder / "backups").glob("t1.restore-*.log"))
     assert len(logs) == 3
     assert "undo: warning: Undone now" in logs[-1].read_text().splitlines()[0]
+
+
+def test_what_was_taken_out_of_a_stage_is_staged_anew(little_stack):
+    """A stage from which a dead restore took something is no whole one for the next."""
+    restored_once(little_stack)
+    (little_stack.folder / "volumes/nodered/flows.json").write_text("[3]\n")
+    killed_amid_the_swap(little_stack, moved="*/stack/volumes/nodered")
+    assert not (little_stack.folder / "restore/t1/stack/volumes/nodered").exists()
+    assert flows(little_stack) == "[1]\n"
+    told = little_stack.run("restore --runtag t1 --from here --yes")
+    assert told.returncode == 0, told.stderr
+    assert flows(little_stack) == "[1]\n"
+    assert little_stack.run("undo --yes").returncode == 0
+    assert flows(little_stack) == "[3]\n"
 
 
 def test_an_undo_that_was_killed_is_gone_on_with(little_stack):
