@@ -14,10 +14,12 @@ from scenes import PlainScene
 
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.manifest import Container
 from iotstack_invoke.services import sql_pack
 from iotstack_invoke.services.archive import CompareUnpacked
+from iotstack_invoke.services.compose import Found, Mount
 from iotstack_invoke.services.reading import read_members, read_whole
-from iotstack_invoke.services.sql import SqlServer
+from iotstack_invoke.services.sql import SqlServer, located, server_of
 from iotstack_invoke.services.sql_pack import PackDumps
 from iotstack_invoke.services.stack import Unpack
 from iotstack_invoke.steps import File
@@ -260,3 +262,48 @@ def test_a_dump_is_read_again_from_the_disk_on_which_it_waited(
     with pytest.raises(StepFailed, match="was not written as it came") as failure:
         pack(tmp_path, engine, docker(f"cat {dump}"), engine)
     assert failure.value.again
+
+
+def asked(tmp_path, answer, code=0, *, running=True, engine="postgres", mounts=()):
+    """Return where a server's data are taken to lie that answers so."""
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\nprintf '%s\\n' '{answer}'; exit {code}\n")
+    docker.chmod(0o755)
+    found = Found(Container("db", engine, "", "", running), tuple(mounts), 0, "", "")
+    server = located(LocalHost("/"), server_of(found, engine), found, (str(docker),))
+    return server.data, server.inside
+
+
+PG = Mount("/stack/pg", "/var/lib/postgresql/data")
+
+
+@pytest.mark.parametrize(
+    ("answer", "mounts", "place"),
+    [
+        ("/var/lib/postgresql/data", [PG], ("/stack/pg", "/var/lib/postgresql/data")),
+        ("/var/lib/postgresql/data/in/", [PG], ("/stack/pg/in", "/var/lib/postgresql/data/in")),
+        ("/data/pg", [PG, Mount("/stack/x", "/data/pg")], ("/stack/x", "/data/pg")),
+        ("/data/pg", [Mount("/stack/x", "/data")], ("/stack/x/pg", "/data/pg")),
+        (
+            "/var/lib/postgresql/18/docker",
+            [Mount("/stack/pg", "/var/lib/postgresql")],
+            ("/stack/pg/18/docker", "/var/lib/postgresql/18/docker"),
+        ),
+        ("/data/pg", [PG], ("", "")),  # in the container alone: what is mapped is something else
+    ],
+)
+def test_where_its_data_lie_is_asked_of_the_server(tmp_path, answer, mounts, place):
+    """It is mapped through its mounts, however deep, and not guessed from them."""
+    assert asked(tmp_path, answer, mounts=mounts) == place
+
+
+@pytest.mark.parametrize("answer", ["", "no path", "/a\n/b"])
+def test_one_that_does_not_tell_has_its_data_where_its_image_has_them(tmp_path, answer):
+    """Nor is one asked that does not run."""
+    usual = ("/stack/pg", "/var/lib/postgresql/data")
+    assert asked(tmp_path, answer, mounts=[PG]) == usual
+    assert asked(tmp_path, "/data/pg", 1, mounts=[PG]) == usual
+    assert asked(tmp_path, "/data/pg", running=False, mounts=[PG]) == usual
+    config = [Mount("/stack/m", "/config")]
+    found = asked(tmp_path, "/config/databases/", engine="mariadb", mounts=config)
+    assert found == ("/stack/m/databases", "/config/databases")

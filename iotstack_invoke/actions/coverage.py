@@ -19,7 +19,7 @@ from ..services.compose import (
 )
 from ..services.leave_out import places_of
 from ..services.recipe import RecipeInUse
-from ..services.sql import SqlServer, server_of, servers_in
+from ..services.sql import SqlServer, located, located_in, server_of
 from ..services.table import (
     AS_THEY_LIE,
     PAUSED,
@@ -138,9 +138,9 @@ def look_at_services(
     return Services(
         tuple(saved),
         exclusions,
-        servers_in(running, table),
+        located_in(host, running, table),
         influx2,
-        tuple(_recipes(covers, known, settings)),
+        tuple(_recipes(host, covers, known, settings)),
         merged(_to_stop(host, covers, exclusions, folder)),
     )
 
@@ -161,7 +161,7 @@ def idle_rows(services: Services, settings: Settings) -> tuple[str, ...]:
 
 
 def _recipes(
-    covers: tuple[Cover, ...], known: Mapping[str, Found], settings: Settings
+    host: Host, covers: tuple[Cover, ...], known: Mapping[str, Found], settings: Settings
 ) -> Iterator[RecipeInUse]:
     """Yield the services that are saved by a recipe, with what the settings leave out of each."""
     used = recipes_used([each.container for each in covers], settings.table)
@@ -175,7 +175,7 @@ def _recipes(
             recipe,
             each.container.name,
             each.container.running,
-            server_of(known[recipe.database], "mariadb"),
+            located(host, server_of(known[recipe.database], "mariadb"), known[recipe.database]),
             tuple(
                 exclusion.path.removeprefix(inside)
                 for exclusion in settings.stack.exclusions

@@ -13,8 +13,9 @@ from ..report import Report
 from ..rulebooks.restore import RESTORE, Item, Load, RestoreFacts, aside_folder, used_folder
 from ..rules import BACKUPS
 from ..services.compose import Found, named
+from ..services.inside import path_on_host
 from ..services.recipe import DUMP, RECIPES, data_of
-from ..services.sql import ENGINES, MARIADB, SqlServer, run_in, server_of
+from ..services.sql import ENGINES, MARIADB, SqlServer, located, placed, run_in, server_of
 from ..services.sql_dump import PG_TIMESCALE
 from ..services.sql_load import (
     READ_LIMIT_S,
@@ -160,6 +161,10 @@ class Loads:
             data = posixpath.normpath(posixpath.join(self.target.folder, data))
             return SqlServer(container, engine, data, inside.rstrip("/"))
         server = server_of(there, engine)
+        if there.container.running:
+            server = located(self.target.host, server, there, self.target.docker)
+        elif told.get("inside") and path_on_host(there.mounts, str(told["inside"])):
+            server = placed(server, there, str(told["inside"]))
         if not server.data:
             return server
         # A link on the way there is followed: what is renamed must be the data.

@@ -18,7 +18,7 @@ from ..services.inside import path_on_host
 from ..services.left_out import patterns_below, plain_place
 from ..services.members import Contents, list_archive
 from ..services.recipe import RECIPES
-from ..services.sql import ENGINES, SqlServer, servers_in
+from ..services.sql import ENGINES, SqlServer, located_in
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
@@ -192,7 +192,7 @@ class Prospect:
         if self.influx2.container and {self.influx2.container, "influxdb2"} & {*self.wish.names}:
             raise Refused(f"{self.influx2.advice} Nothing was changed.")
         loads = Loads(self.target, found, self.manifest, self.stage, self.wish.names)
-        servers = servers_in(found, self.settings.table)
+        servers = located_in(self.target.host, found, self.settings.table, self.target.docker)
         return self.only.kinds(loads.engines(self.backup.parts, servers))
 
     def _refuse_without_server(self, compose: tuple[str, ...], name: str) -> None:
@@ -388,7 +388,7 @@ class Prospect:
                     self._refuse_without_server(facts.compose, each.server.container)
         if staged:
             servers = (
-                *servers_in(found, self.settings.table),
+                *located_in(self.target.host, found, self.settings.table, self.target.docker),
                 *self._undumped_influx(found, facts),
             )
             items = loads.keep_data(facts, items, chosen, servers, self.report)

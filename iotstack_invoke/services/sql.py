@@ -7,15 +7,18 @@ hold nothing else. It takes the password from the container's own environment; w
 from __future__ import annotations
 
 import os
+import posixpath
 import shlex
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ..steps import Command
+from ..steps import Command, Host
 from ..values import dataclass
 from .compose import Found
+from .inside import path_on_host
 from .table import Table
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from .sql_dump import Table as SqlTable
 
 ASK_LIMIT_S = 600.0
+WHERE_LIMIT_S = 30.0
 NOT_LET_IN = 77
 """The exit code of mariadb.sh where no password of the environment is right."""
 NO_PROGRAM = 127
@@ -43,7 +47,9 @@ class Engine:
     member: str
     """What a dump is called in the part."""
     homes: tuple[tuple[str, str], ...]
-    """Where its data lie: a folder that is mapped, and what below it is nothing but data."""
+    """Where its data lie, unless it says otherwise: a folder that is mapped, and what below it."""
+    where: str
+    """The question for its folder of data."""
     first_start: tuple[str, ...]
     """Settings for its first start: it makes no database by itself."""
     logs: tuple[tuple[str, str], ...] = ()
@@ -77,6 +83,7 @@ MARIADB = Engine(
     title="MariaDB",
     member="backup.sql",
     homes=(("/config", "databases"), ("/var/lib/mysql", "")),
+    where="SELECT @@datadir",
     first_start=("MYSQL_DATABASE=", "MARIADB_DATABASE=", "MYSQL_USER=", "MARIADB_USER="),
     logs=(("/config/databases", "/config/log/mysql"),),  # binary logs, of linuxserver's image
     # Not ibdata1: it is small, or holds the rows of all tables (innodb_file_per_table = OFF).
@@ -90,6 +97,7 @@ POSTGRES = Engine(
     title="PostgreSQL",
     member="postgres_backup.sql.gz",
     homes=(("/var/lib/postgresql/data", ""), ("/var/lib/postgresql", "")),
+    where="SHOW data_directory",
     first_start=("POSTGRES_DB=postgres",),
     config=("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"),
     fixed=("pg_wal", "pg_xlog"),
@@ -154,6 +162,39 @@ def servers_in(found: Iterable[Found], table: Table) -> tuple[SqlServer, ...]:
         for each, service in services
         if service and service.dump in ENGINES
     )
+
+
+def located(
+    host: Host, server: SqlServer, found: Found, docker: tuple[str, ...] = ("docker",)
+) -> SqlServer:
+    """Return a server with its data where it says itself that they lie, mapped by its mounts.
+
+    One that does not run, or does not tell, is taken for one as its image has it.
+    """
+    if not found.container.running:
+        return server
+    question = ENGINES[server.engine].where
+    told = host.run(run_in(docker, server, "ask", question, limit_s=WHERE_LIMIT_S))
+    inside = told.out.strip()
+    if told.exit_code or not inside.startswith("/") or "\n" in inside:
+        return server
+    return placed(server, found, inside)
+
+
+def placed(server: SqlServer, found: Found, inside: str) -> SqlServer:
+    """Return a server with its data in a folder of its container, wherever that is mapped to."""
+    inside = posixpath.normpath(inside)
+    data = path_on_host(found.mounts, inside)
+    return replace(server, data=data, inside=inside if data else "")
+
+
+def located_in(
+    host: Host, found: Iterable[Found], table: Table, docker: tuple[str, ...] = ("docker",)
+) -> tuple[SqlServer, ...]:
+    """Return the same as servers_in, with their data where those that run say that they lie."""
+    known = {each.container.name: each for each in found}
+    servers = servers_in(known.values(), table)
+    return tuple(located(host, each, known[each.container], docker) for each in servers)
 
 
 def rows_told(kind: str, reports: Collection[SqlReport]) -> str:
