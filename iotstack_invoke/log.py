@@ -7,7 +7,9 @@ its final name is whole. It holds no secrets: no command that we run carries one
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import shutil
 import threading
 import time
@@ -21,6 +23,11 @@ from .steps import PARTIAL
 if TYPE_CHECKING:
     from .engine import JobResult
     from .plan import PlannedJob
+
+
+_SUM_TITLE = "SHA-256 of all above in"
+_TIME = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+_TIME_BYTES = 19
 
 
 class RunLog:
@@ -75,12 +82,36 @@ class RunLog:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path + PARTIAL)
 
+    def seal(self) -> None:
+        """Add the sum of all that was written, by which a change is told."""
+        with self._lock:
+            if self.closed:
+                return
+            try:
+                self._file.flush()
+                with open(self.path + PARTIAL, "rb", opener=opened) as written:
+                    digest = hashlib.sha256(written.read())
+            except OSError as error:
+                self.broken = error.strerror or str(error)
+                return
+        self.write("log", f"{_SUM_TITLE} {os.path.basename(self.path)}: {digest.hexdigest()}")
+
     def finish(self, rename: Callable[[str, str], None]) -> None:
         """Give the log its final name; nothing is added from now on."""
         with self._lock:
             if not self.closed:
                 self._close(sync=True)
                 rename(self.path + PARTIAL, self.path)
+
+
+def log_fits(content: bytes, name: str) -> bool | None:
+    """Tell whether a log is what was written under a name; None where it has no sum at all."""
+    begun, _, last = content.rstrip(b"\n").rpartition(b"\n")
+    begun += b"\n"
+    told = f" log: {_SUM_TITLE} {name}: {hashlib.sha256(begun).hexdigest()}\n".encode()
+    if content.removeprefix(begun)[_TIME_BYTES:] == told and _TIME.fullmatch(last[:_TIME_BYTES]):
+        return True
+    return False if f" log: {_SUM_TITLE} ".encode() in content else None
 
 
 def _visible(line: str) -> str:

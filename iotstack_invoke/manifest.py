@@ -7,6 +7,7 @@ run that goes on after a crash what is whole.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -22,7 +23,11 @@ from .runtag import is_runtag
 from .steps import Record
 from .values import dataclass
 
-FORMAT = "iotstack-invoke manifest 1"
+FORMAT = "iotstack-invoke manifest 2"
+"""From the second on, a manifest ends with the SHA-256 of all that is before it."""
+KNOWN_FORMATS = ("iotstack-invoke manifest 1", FORMAT)
+SUM = "sha256"
+CHANGED = "it was changed since it was written"
 RECORDS_ENDING = "unfinished.jsonl"
 REMOVING_ENDING = "removing"
 LACKING = "failed"
@@ -43,6 +48,8 @@ UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MOST_QUOTED = 60
 MOST_BYTES = 16 << 20
 """A thousand times what a manifest has."""
+_SUM_BEGINS = b',\n "sha256": "'
+_SUM_ENDS = b'"\n}\n'
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
@@ -154,11 +161,29 @@ class Manifest:
         return tuple(f"It has no {what}: {why}" for what, why in self.lacking)
 
     def to_json(self) -> str:
-        """Return the text of the manifest file."""
+        """Return the text of the manifest file; bytes of names that are no UTF-8 are escaped."""
         content = asdict(self)
         content["parts"] = {part.pop("kind"): part for part in content["parts"]}
         ordered = {"format": FORMAT, "runtag": self.runtag, "state": self.state, **content}
-        return json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(ordered, indent=1, ensure_ascii=False)
+        return with_sum(text).decode()
+
+
+def with_sum(text: str) -> bytes:
+    """Return the JSON of a manifest with the SHA-256 of all before it as its last entry."""
+    begun = text.removesuffix("\n}").encode("utf-8", "backslashreplace") + _SUM_BEGINS
+    return begun + hashlib.sha256(begun).hexdigest().encode() + _SUM_ENDS
+
+
+def has_sum(content: bytes) -> bool:
+    """Tell whether a manifest says its own SHA-256, whatever that is worth."""
+    told = _parse(content)
+    return told["format"] != KNOWN_FORMATS[0] or SUM in told
+
+
+def check_sum(content: bytes) -> None:
+    """Raise ValueError where a manifest is not what was written; the first format had no sum."""
+    _compare_sum(content, _parse(content))
 
 
 def check_size(size_bytes: int) -> None:
@@ -167,7 +192,9 @@ def check_size(size_bytes: int) -> None:
         raise ValueError(f"it has {size_bytes:,} bytes, and none has more than {MOST_BYTES:,}")
 
 
-def read_manifest(content: bytes | str, runtag: str = "", *, outline: bool = False) -> Manifest:
+def read_manifest(
+    content: bytes | str, runtag: str = "", *, outline: bool = False, changed: bool = False
+) -> Manifest:
     """Return the manifest that a file holds; raises ValueError where it holds none.
 
     With `runtag` also where it is the manifest of another set. What it says of a file, a folder
@@ -175,8 +202,12 @@ def read_manifest(content: bytes | str, runtag: str = "", *, outline: bool = Fal
 
     Keys of a later version are passed over. As an `outline` it is checked all the same, and of
     the facts of its parts only what they lack is kept: a list holds thousands, of many shards.
+    With `changed` it is read though it is not what was written.
     """
-    told = _parse(content)
+    raw = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    told = _parse(raw)
+    if not changed:
+        _compare_sum(raw, told)
     for name in _MANIFEST.types:
         if name not in told:
             raise ValueError(f"it does not say its {name}")
@@ -211,10 +242,10 @@ def read_manifest(content: bytes | str, runtag: str = "", *, outline: bool = Fal
     return found
 
 
-def _parse(content: bytes | str) -> dict[str, Any]:
+def _parse(content: bytes) -> dict[str, Any]:
     """Return what the text of a manifest holds; raises ValueError where it is none of ours."""
     try:
-        told = json.loads(content.decode() if isinstance(content, bytes) else content)
+        told = json.loads(content.decode())
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start:,} of it belongs to no text") from error
     except json.JSONDecodeError as error:
@@ -224,9 +255,21 @@ def _parse(content: bytes | str) -> dict[str, Any]:
         raise ValueError("it is no manifest") from error
     if not isinstance(told, dict) or not isinstance(told.get("format"), str):
         raise ValueError("it does not say its format")  # noqa: TRY004 - damage, as all of these
-    if not told["format"].startswith("iotstack-invoke manifest "):
-        raise ValueError(f"its format is {_quoted(told['format'])}")
+    if told["format"] not in KNOWN_FORMATS:
+        known = " and ".join(each.rpartition(" ")[2] for each in KNOWN_FORMATS)
+        raise ValueError(
+            f"its format is {_quoted(told['format'])}, and this version reads manifest {known}"
+        )
     return told
+
+
+def _compare_sum(content: bytes, told: Mapping[str, Any]) -> None:
+    if told["format"] == KNOWN_FORMATS[0] and SUM not in told:
+        return
+    cut = len(content) - len(_SUM_ENDS) - 64
+    digits = hashlib.sha256(content[: max(cut, 0)]).hexdigest().encode()
+    if not content.endswith(_SUM_BEGINS + digits + _SUM_ENDS):
+        raise ValueError(CHANGED)
 
 
 def _quoted(value: Any) -> str:

@@ -2,14 +2,19 @@
 
 import gzip
 import hashlib
+import json
+import os
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iotstack_invoke.manifest import Manifest, Part, read_manifest
+from iotstack_invoke.log import RunLog
+from iotstack_invoke.manifest import Manifest, Part, read_manifest, with_sum
 from iotstack_invoke.rules import KINDS
 from iotstack_invoke.services.influx import facts_of
 from iotstack_invoke.services.reading import read_dump
+from iotstack_invoke.services.restore_text import restore_text_of
+from iotstack_invoke.services.restore_text import with_sum as with_text_sum
 from iotstack_invoke.settings import Settings, Stack, Vault
 
 DUMPS = Path(__file__).parent / "fixtures" / "influx-backups"
@@ -19,6 +24,19 @@ def tar(folder, *members):
     """Return what GNU tar makes of a folder's members."""
     words = ["tar", "-c", "--format=posix", "--sort=name", "-C", folder, *(members or (".",))]
     return subprocess.run(words, check=True, capture_output=True).stdout
+
+
+def old_form(told):
+    """Return the text of a manifest as the first versions wrote it: without a sum of its own."""
+    first = {key: value for key, value in told.items() if key != "sha256"}
+    return json.dumps({**first, "format": "iotstack-invoke manifest 1"}, indent=1) + "\n"
+
+
+def new_form(told):
+    """Return the text of a manifest with its sum, whatever it says."""
+    return with_sum(
+        json.dumps({k: v for k, v in told.items() if k != "sha256"}, indent=1)
+    ).decode()
 
 
 @dataclass
@@ -54,7 +72,10 @@ class Shelf:
         packed = gzip.compress(tar(self.stack, "./docker-compose.yml", "./volumes"))
         files["general"].write_bytes(packed)
         files["influx"].write_bytes(tar(DUMPS / dump))
-        files["log"].write_text("made\n")
+        log = RunLog(str(files["log"]))
+        log.write("backup", f"makes {runtag}")
+        log.seal()
+        log.finish(os.rename)
         with files["influx"].open("rb") as stream:
             facts = {"version": "1.8.10", **facts_of(read_dump(stream))}
         parts = [
@@ -70,11 +91,17 @@ class Shelf:
         told = {"host": "pi", "program": "program 1", "zone": "Europe/Berlin", **changed}
         times = {"started_utc": when, "finished_utc": when}
         manifest = Manifest(runtag, parts=tuple(parts), **times, **told)
-        files["manifest"].write_text(manifest.to_json())
+        self.write(files, manifest)
         return files
 
     @staticmethod
-    def tell_anew(files):
+    def write(files, manifest):
+        """Write a manifest, and how its set is restored by hand."""
+        files["manifest"].write_text(manifest.to_json())
+        content = files["manifest"].read_bytes()
+        files["restore"].write_bytes(with_text_sum(restore_text_of(manifest), content))
+
+    def tell_anew(self, files):
         """Write a manifest that says what the files of a set are now."""
         told = read_manifest(files["manifest"].read_bytes())
         parts = tuple(
@@ -85,4 +112,4 @@ class Shelf:
             )
             for part in told.parts
         )
-        files["manifest"].write_text(replace(told, parts=parts).to_json())
+        self.write(files, replace(told, parts=parts))

@@ -9,7 +9,7 @@ import pytest
 from scenes import put_set
 
 from iotstack_invoke.manifest import read_manifest
-from iotstack_invoke.services.restore_text import restore_text_of
+from iotstack_invoke.services.restore_text import restore_text_of, with_sum
 
 TAG = "t1"
 DUMP = Path(__file__).parent / "fixtures/sql/mariadb-10.11.sql"
@@ -52,9 +52,10 @@ def backed_up(stack, code):
     manifest, archive = ((stack.folder / "backups" / each).read_bytes() for each in names)
     disk = stack.folder.parent / "disk"
     assert [(disk / each).read_bytes() for each in names] == [manifest, archive]
-    text = (stack.folder / f"backups/{TAG}.RESTORE.txt").read_text("utf-8")
-    assert text == restore_text_of(read_manifest(manifest))  # also when the set is finished later
-    assert (disk / f"{TAG}.RESTORE.txt").read_text("utf-8") == text
+    text = (stack.folder / f"backups/{TAG}.RESTORE.txt").read_bytes()
+    expected = with_sum(restore_text_of(read_manifest(manifest)), manifest)
+    assert text == expected  # also when the set is finished later
+    assert (disk / f"{TAG}.RESTORE.txt").read_bytes() == text
     content = json.loads(manifest)
     part = content["parts"]["mariadb"]
     assert part["size_bytes"] == len(archive)

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from shelf import new_form, old_form
 
 from iotstack_invoke.losses import FLOOR_BYTES, losses, reference, vanished
 from iotstack_invoke.manifest import LeftOut, Manifest, Part, read_manifest
@@ -171,7 +172,8 @@ def test_what_vanished_from_a_later_set():
 def test_sizes_are_read_as_they_were_written():
     """And what no backup wrote in their place is damage."""
     made = manifest({"volumes/a": (5, 1)}, runtag="2026-11-23_1100")
-    made = made.to_json().replace('"2026-11-23_1100.x"', '"2026-11-23_1100.general-backup.tar.gz"')
+    made = old_form(json.loads(made.to_json()))
+    made = made.replace('"2026-11-23_1100.x"', '"2026-11-23_1100.general-backup.tar.gz"')
     assert read_manifest(made).sizes == {"volumes/a": (5, 1)}
     for wrong in ("[5]", "[5, -1]", '["5", 1]', "5"):
         compact = made.replace("[\n      5,\n      1\n     ]", wrong)
@@ -232,7 +234,7 @@ def test_a_part_that_is_gone_is_told_by_the_next_backup(little_stack):
     archive.write_bytes(b"x" * 10)
     part = {**told["parts"]["general"], "file": archive.name, "size_bytes": 10, "facts": {}}
     del told["parts"]["general"]["facts"]["sizes"]
-    path.write_text(json.dumps({**told, "parts": {**told["parts"], "mariadb": part}}))
+    path.write_text(new_form({**told, "parts": {**told["parts"], "mariadb": part}}))
     (warning,) = backed_up(little_stack, "second", 3)[0]["warnings"]
     assert warning.startswith("The mariadb part is missing: first has one of 10 bytes")
     assert backed_up(little_stack, "third")[0]["warnings"] == []

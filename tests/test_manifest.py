@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from shelf import new_form, old_form
 
 from iotstack_invoke.manifest import (
     Container,
     LeftOut,
     Manifest,
     Part,
+    check_sum,
     read_manifest,
     read_records,
     record_line,
@@ -137,8 +139,11 @@ ODD_FACTS = [
 
 
 def content():
-    """Return the parsed text of a good manifest, to be damaged."""
-    return json.loads(MANIFEST.to_json())
+    """Return the parsed text of a good manifest without a sum, to be damaged."""
+    return json.loads(old_form(json.loads(MANIFEST.to_json())))
+
+
+OLD = json.dumps(content(), indent=1)
 
 
 def text_utc(year=2026, month=11, day=23, hour=10, zone=UTC):
@@ -156,7 +161,8 @@ def test_a_manifest_can_be_read_by_people_and_programs():
     text = MANIFEST.to_json()
     told = json.loads(text)
     assert list(told)[:3] == ["format", "runtag", "state"]
-    assert told["format"] == "iotstack-invoke manifest 1"
+    assert told["format"] == "iotstack-invoke manifest 2"
+    assert list(told)[-1] == "sha256"
     assert told["state"] == "incomplete"
     assert told["parts"]["general"]["size_bytes"] == 1234
     assert told["parts"]["influx"]["error"] == "influxd is stopped"
@@ -188,13 +194,49 @@ def test_the_state_is_the_worst_that_happened(errors, warnings, state):
 def test_what_a_later_version_adds_is_passed_over():
     """Unknown keys and unknown kinds of parts, anywhere, change nothing of what is known."""
     later = content()
-    later["format"] = "iotstack-invoke manifest 2"
     later["signature"] = "x"
     later["parts"]["etcd"] = {"dialect": 3}
     later["parts"]["general"]["compression"] = "zstd"
     later["containers"][0]["platform"] = "arm64"
     later["left_out"][0]["size_bytes"] = 7
     assert read_manifest(json.dumps(later)) == MANIFEST
+    assert read_manifest(new_form(later)) == MANIFEST
+
+
+@pytest.mark.parametrize("number", ["99", "0", "3", ""])
+def test_a_format_that_we_do_not_know_is_refused(number):
+    """What a later version says may mean something else; its format is named."""
+    with pytest.raises(ValueError, match=f'its format is "iotstack-invoke manifest {number}"'):
+        read_manifest(new_form({**content(), "format": f"iotstack-invoke manifest {number}"}))
+
+
+def test_each_change_of_a_manifest_is_told():
+    """Any bit, any cut and anything behind it, though what it says may still be read."""
+    whole = MANIFEST.to_json().encode()
+    read_manifest(whole)
+    for at in range(len(whole)):
+        damaged = whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :]
+        for each in (damaged, whole[:at], whole[:at] + whole[at + 1 :]):
+            with pytest.raises(ValueError):
+                read_manifest(each)
+    for more in (b"\n", b" ", b"\0", whole):
+        with pytest.raises(ValueError):
+            read_manifest(whole + more)
+
+
+def test_an_edited_value_is_told_and_can_be_looked_at():
+    """Whoever compares a manifest with its archives may read what it says all the same."""
+    told = json.loads(MANIFEST.to_json())
+    told["host"] = "another-pi"
+    text = json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+    with pytest.raises(ValueError, match="it was changed since it was written"):
+        read_manifest(text)
+    assert read_manifest(text, changed=True).host == "another-pi"
+    del told["sha256"]
+    with pytest.raises(ValueError, match="it was changed since it was written"):
+        read_manifest(json.dumps(told, indent=1))
+    check_sum(MANIFEST.to_json().encode())
+    check_sum(OLD.encode())
 
 
 @pytest.mark.parametrize("key", ["error", "facts", "size_bytes", "seconds", "sha256"])
@@ -214,16 +256,16 @@ def test_what_a_part_does_not_say_has_its_default(key):
         "{}",
         '"format"',
         pytest.param("[" * 100_000, id="deep"),
-        MANIFEST.to_json()[:-3],
-        MANIFEST.to_json().replace("iotstack-invoke manifest 1", "something else"),
-        MANIFEST.to_json().replace('"runtag": "2026-11-23_1100"', '"runtag": "../x"'),
-        MANIFEST.to_json().replace("2026-11-23T10:00:00Z", "yesterday"),
-        MANIFEST.to_json().replace("2026-11-23T10:02:05Z", ""),
-        MANIFEST.to_json().replace("1234", '"1234"'),
-        MANIFEST.to_json().replace("12.5", "null"),
-        MANIFEST.to_json().replace('"live-pi"', "null"),
-        json.dumps({**json.loads(MANIFEST.to_json()), "warnings": "a text"}),
-        json.dumps({**json.loads(MANIFEST.to_json()), "warnings": [1]}),
+        OLD[:-3],
+        OLD.replace("iotstack-invoke manifest 1", "something else"),
+        OLD.replace('"runtag": "2026-11-23_1100"', '"runtag": "../x"'),
+        OLD.replace("2026-11-23T10:00:00Z", "yesterday"),
+        OLD.replace("2026-11-23T10:02:05Z", ""),
+        OLD.replace("1234", '"1234"'),
+        OLD.replace("12.5", "null"),
+        OLD.replace('"live-pi"', "null"),
+        json.dumps({**json.loads(OLD), "warnings": "a text"}),
+        json.dumps({**json.loads(OLD), "warnings": [1]}),
     ],
 )
 def test_a_damaged_text_is_no_manifest(text):
@@ -232,7 +274,7 @@ def test_a_damaged_text_is_no_manifest(text):
         read_manifest(text)
 
 
-@pytest.mark.parametrize("key", sorted(set(json.loads(MANIFEST.to_json())) - {"state"}))
+@pytest.mark.parametrize("key", sorted(set(json.loads(OLD)) - {"state"}))
 def test_every_key_is_needed(key):
     """A manifest without one of its keys is damaged."""
     shorter = content()

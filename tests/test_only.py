@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+from shelf import new_form
 
 from iotstack_invoke.rules import KINDS
 
@@ -19,7 +20,7 @@ def backed_up(stack, **parts):
     manifest = json.loads(path.read_text())
     for kind, told in parts.items():
         manifest["parts"][kind] = {"file": f"{TAG}.{KINDS[kind]}", **told}
-    path.write_text(json.dumps(manifest))
+    path.write_text(new_form(manifest))
 
 
 def test_a_part_that_was_lost_is_refused(little_stack):

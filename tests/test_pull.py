@@ -8,7 +8,7 @@ import signal
 import pytest
 from far import Laptop, Pi, names_in
 from scenes import until
-from shelf import Shelf
+from shelf import Shelf, new_form
 
 FIRST, SECOND = "2026-11-21_1100", "2026-11-22_1100"
 
@@ -37,7 +37,13 @@ def shelf(laptop):
 
 
 def sets_of(pi, *runtags):
-    endings = ("backup-log.txt", "general-backup.tar.gz", "influx-backup.tar", "manifest.json")
+    endings = (
+        "RESTORE.txt",
+        "backup-log.txt",
+        "general-backup.tar.gz",
+        "influx-backup.tar",
+        "manifest.json",
+    )
     return [f"{runtag}.{ending}" for runtag in runtags for ending in endings]
 
 
@@ -110,7 +116,7 @@ def test_a_set_of_another_machine_is_not_replaced(pi, laptop, shelf):
     put(pi, SECOND)
     manifest = json.loads((pi.backups / "2026-11-21_1100.manifest.json").read_text())
     manifest["host"] = "other"
-    (shelf / "2026-11-21_1100.manifest.json").write_text(json.dumps(manifest))
+    (shelf / "2026-11-21_1100.manifest.json").write_text(new_form(manifest))
     told = laptop.run("pull --host pi")
     assert told.returncode == 1
     assert "has a backup 2026-11-21_1100 of other already" in told.stderr
@@ -127,7 +133,7 @@ def test_a_fetch_that_was_killed_goes_on(pi, laptop, shelf):
     manifest = json.loads(path.read_text())
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
     manifest["parts"]["general"] |= {"size_bytes": 4_000_000, "sha256": sha256}
-    path.write_text(json.dumps(manifest))
+    path.write_text(new_form(manifest))
     half = 'case "$1" in *.tar.gz) head -c 2000000 "$1"; exec sleep 60 ;; esac'
     pi.tool("cat", f'{half}; exec /bin/cat "$@"')
     started = laptop.start("pull --host pi --runtag 2026-11-21_1100")

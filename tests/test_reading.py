@@ -83,7 +83,9 @@ def test_a_whole_archive_has_no_problems(tree, tmp_path, form, writer):
     told = subprocess.run(
         ["sha256sum", tmp_path / "archive"], check=True, capture_output=True, text=True
     )
-    assert found == Reading(len(packed.getvalue()), told.stdout.split()[0], ())
+    assert found == Reading(
+        len(packed.getvalue()), told.stdout.split()[0], (), unpacked_bytes=len(tar(tree, *form))
+    )
 
 
 def flipped(data, at):

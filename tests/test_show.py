@@ -5,7 +5,7 @@ import subprocess
 import tarfile
 
 import pytest
-from shelf import Shelf
+from shelf import Shelf, new_form
 
 from iotstack_invoke.actions.show import show, show_files
 from iotstack_invoke.actions.verify import Wanted, verify
@@ -65,7 +65,7 @@ def test_what_a_part_holds_is_told_as_a_person_reads_it(shelf, capsys):
         "sqlite_files": 2,
         "at_rest": ["volumes/c"],
     }
-    path.write_text(json.dumps(manifest))
+    path.write_text(new_form(manifest))
     told = shown(shelf, capsys)
     for line in (
         "  sqlite    volumes/a/x.db",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from scenes import until
-from shelf import Shelf
+from shelf import Shelf, new_form
 
 from iotstack_invoke import hosts
 from iotstack_invoke.actions.listing import gather_rows, list_backups
@@ -22,6 +22,7 @@ from iotstack_invoke.actions.wish import Source, choose_set
 from iotstack_invoke.checks import HERE, failed_at
 from iotstack_invoke.errors import NotFound, UsageError
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.manifest import read_manifest
 from iotstack_invoke.report import Report
 from iotstack_invoke.services.sql_dump import MariaReader
 from iotstack_invoke.sets import State
@@ -42,6 +43,12 @@ def run(shelf, **wanted):
     """Verify, and return the exit code with what is recorded of each set in each place."""
     code = verify(shelf.settings(), Wanted(**wanted), Report(), as_json=False)
     return code, Site.of(shelf.settings()).checks.newest()
+
+
+def strange(files):
+    """Leave of a set what other scripts make."""
+    for kind in ("manifest", "restore", "log"):
+        files[kind].unlink()
 
 
 def states(shelf):
@@ -92,6 +99,8 @@ DAMAGE = [
     ("influx", cut, ["influx-backup.tar has"]),
     ("influx", os.unlink, ["influx-backup.tar is missing"]),
     ("manifest", cut, ["The manifest is damaged"]),
+    ("manifest", flip, ["The manifest is damaged"]),
+    ("manifest", os.unlink, ["The manifest is missing", "RESTORE.txt"]),
     ("manifest", another_hash, ["SHA-256 of", "0" * 64]),
     ("manifest", another_set, [f"it is the manifest of {OLDER}"]),
 ]
@@ -132,7 +141,7 @@ def test_each_damage_is_found_and_named(shelf, capsys, kind, damage, words, plac
 
 def test_what_has_no_manifest_is_not_called_good(shelf, capsys):
     """Archives that can be read to their end are unproven, here, in the list and in the record."""
-    shelf.put(TAG)["manifest"].unlink()
+    strange(shelf.put(TAG))
     code, checks = run(shelf)
     assert (code, checks[TAG, HERE].verdict) == (0, "unproven")
     told = capsys.readouterr()
@@ -240,7 +249,7 @@ def test_a_vault_says_damaged_for_its_own_copy_alone(shelf):
 
 def test_a_set_without_a_manifest_is_read_whole_and_stays_unproven(shelf):
     """Archives of other scripts are good or damaged, and never become proven."""
-    shelf.put(TAG)["manifest"].unlink()
+    strange(shelf.put(TAG))
     code, checks = run(shelf)
     assert (code, checks[TAG, HERE].good) == (0, True)
     assert states(shelf) == {TAG: State.UNPROVEN}
@@ -402,7 +411,7 @@ def with_part(shelf, kind, content=None, **told):
         files[kind].write_bytes(content)
         told |= {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     manifest["parts"][kind] = {"file": files[kind].name, **told}
-    files["manifest"].write_text(json.dumps(manifest))
+    shelf.write(files, read_manifest(new_form(manifest)))
     return files
 
 
@@ -432,7 +441,8 @@ def test_what_dumps_of_sql_hold_is_counted(shelf, capsys):
             info = tarfile.TarInfo(name)
             info.size = len(dump)
             archive.addfile(info, io.BytesIO(dump))
-    with_part(shelf, "mariadb", packed.getvalue())
+    servers = [{"container": each} for each in ("mariadb", "home_db")]
+    with_part(shelf, "mariadb", packed.getvalue(), facts={"servers": servers})
     assert run(shelf)[0] == 0
     rows = MariaReader()
     rows.add(dump)

@@ -46,6 +46,7 @@ def finish_log(site: Site, runtag: str, log: RunLog) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(each)
 
+    log.seal()
     if not site.far:
         log.finish(site.host.rename)
         return

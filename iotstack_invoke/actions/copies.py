@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
 from ..errors import NotFound, UsageError
-from ..manifest import Manifest, check_size, read_manifest
+from ..manifest import MOST_BYTES, Manifest, check_size, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
@@ -62,9 +62,17 @@ class Copy:
         if self.backup.manifest:
             return self.backup.manifest
         check_size(self.backup.files["manifest"].size_bytes)
+        return read_manifest(self.manifest_content(), self.runtag)
+
+    def manifest_content(self) -> bytes:
+        """Return its manifest as a file, b"" where it has none; too large a one is cut.
+
+        Raises StepFailed where it cannot be read.
+        """
+        if "manifest" not in self.backup.files:
+            return b""
         with self.place.read(self.path("manifest")) as stream:
-            content = stream.read()
-        return read_manifest(content, self.runtag)
+            return stream.read(MOST_BYTES + 1)
 
 
 def places_meant(site: Site, asked: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,9 +11,10 @@ from datetime import UTC, datetime
 from .. import __version__
 from ..checks import HERE, Check, Checks
 from ..children import signals_raised
-from ..errors import ExitCode, Interrupted, NotFound, StepFailed, UsageError
-from ..manifest import Manifest, Part, utc_text
+from ..errors import ExitCode, Interrupted, IotstackError, NotFound, StepFailed, UsageError
+from ..manifest import Manifest, check_sum, has_sum, read_manifest, utc_text
 from ..report import Report, size_text
+from ..rules import TEXTS
 from ..runtag import LATEST
 from ..services.reading import Reading, read_whole
 from ..services.sql import rows_told
@@ -23,9 +25,20 @@ from ..transfer import can_hash, hash_there
 from ..values import dataclass
 from ..vaults import is_signed
 from ..vaults.sealed import SealBroken
+from .against import (
+    content_differs,
+    file_differs,
+    manifest_gone,
+    state_differs,
+    texts_differ,
+    told_otherwise,
+    unnamed,
+)
 from .copies import VAULT, Copy, choose_copy, copies_at, kinds_of, places_meant
 from .listing import plain_check
 
+MOST_TEXT_BYTES = 256 << 20
+"""A thousand times what the log of a night has."""
 PROGRAM = f"iotstack-invoke {__version__}"
 
 
@@ -52,6 +65,8 @@ class Verified:
     manifest: Manifest | None
     counted: tuple[str, ...] = ()
     """What dumps of SQL hold that were read, a line a part."""
+    notes: tuple[str, ...] = ()
+    """Which text of it is not what was written: the set is as good without."""
     advice: str = ""
     """What to do about one that is damaged."""
     shut: bool = False
@@ -70,6 +85,7 @@ class Verified:
             "runtag": self.check.runtag,
             "at": self.check.at,
             **plain_check(self.check),
+            "notes": list(self.notes),
             "lacking": dict(lacking),
         }
 
@@ -105,7 +121,8 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
         raise NotFound("There was nothing to verify: no finished backup is there.")
     if missed or not all(each.check.good for each in done):
         return ExitCode.FAILED
-    return ExitCode.WARNINGS if any(each.lacks for each in done) else ExitCode.GOOD
+    noted = any(each.lacks or each.notes for each in done)
+    return ExitCode.WARNINGS if noted else ExitCode.GOOD
 
 
 def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verified | StepFailed]:
@@ -134,6 +151,10 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
                 yield verified
             except StepFailed as error:
                 yield StepFailed(f"{copy.runtag} in {at}: {error}")
+            except IotstackError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the next one is read all the same
+                yield StepFailed(f"{copy.runtag} in {at}: it cannot be judged: {error!r}")
 
 
 def _chosen(site: Site, at: str, wanted: Wanted, checks: Checks) -> tuple[Copy, ...]:
@@ -155,37 +176,47 @@ def verify_copy(copy: Copy) -> Verified:
     Archives are read to their last byte. On another machine that can hash, one whose hash is that
     of the manifest is not fetched: it is what was proven whole when it was made.
     """
-    problems: list[str] = []
-    manifest = None
-    try:
-        manifest = copy.manifest()
-    except ValueError as error:
-        problems.append(f"The manifest is damaged: {error}.")
+    content = copy.manifest_content()
+    manifest, problems = _read_manifest(copy, content)
     if copy.sealed and "manifest" not in copy.backup.files:
         problems.append("The manifest is missing.")
     elif copy.sealed and not is_signed(copy.place, copy.path("manifest")):
         problems.append("The manifest is not the one that the set was sealed with.")
     parts = {part.kind: part for part in manifest.made} if manifest else {}
+    problems += unnamed(manifest, copy.backup.parts) if manifest else ()
+    hashes_do = manifest is not None and has_sum(content) and not copy.sealed and copy.far
     how, counted = "read", list[str]()
     for kind, sha256 in kinds_of(copy, manifest).items():
         name = copy.path(kind).rpartition("/")[2]
         if kind not in copy.backup.files:
             problems.append(_why_missing(copy, kind))
-        elif copy.shut or (sha256 and copy.far and not copy.sealed and can_hash(copy.place)):
+        elif copy.shut or (sha256 and hashes_do and can_hash(copy.place)):
             how = "hash"
             size = copy.backup.files[kind].size_bytes
             try:
                 found = hash_there(copy.place, copy.path(kind))
-                problems += _compare(name, parts[kind], size, found) if kind in parts else []
+                problems += file_differs(name, parts[kind], size, found) if kind in parts else ()
             except SealBroken as error:
                 problems.append(str(error))
         else:
             reading = _read(copy, kind, manifest.included if manifest else ())
             if kind in parts:
-                problems += _compare(name, parts[kind], reading.size_bytes, reading.sha256)
+                part = parts[kind]
+                problems += file_differs(name, part, reading.size_bytes, reading.sha256)
+                problems += content_differs(part, reading) if not reading.problems else ()
             problems += [f"{name}: {each}" for each in reading.problems]
             if reading.sql:
                 counted.append(rows_told(kind, reading.sql.values()))
+    notes: list[str] = []
+    texts = {} if copy.shut else _texts(copy)
+    if not content and not copy.sealed and "manifest" not in copy.backup.files:
+        problems += manifest_gone(copy.runtag, texts)
+    if manifest and not copy.shut:
+        if has_sum(content):
+            notes += texts_differ(manifest, content, texts, has_sum=True)
+        else:
+            problems += told_otherwise(manifest, texts["restore"]) if "restore" in texts else ()
+            notes += texts_differ(manifest, content, texts, has_sum=False)
     check = Check(
         runtag=copy.runtag,
         at=copy.at,
@@ -196,7 +227,40 @@ def verify_copy(copy: Copy) -> Verified:
         program=PROGRAM,
         made=manifest.finished_utc if manifest else "",
     )
-    return Verified(check, manifest, tuple(counted), shut=copy.shut)
+    return Verified(check, manifest, tuple(counted), tuple(notes), shut=copy.shut)
+
+
+def _read_manifest(copy: Copy, content: bytes) -> tuple[Manifest | None, list[str]]:
+    """Return the manifest of a copy as far as it can be read, and what is wrong with it."""
+    if not content:
+        is_there = "manifest" in copy.backup.files
+        return None, ["The manifest is damaged: it is empty."] if is_there else []
+    try:
+        manifest = read_manifest(content, copy.runtag, changed=True)
+        problems = [*state_differs(json.loads(content).get("state"), manifest)]
+    except ValueError as error:
+        return None, [f"The manifest is damaged: {error}."]
+    try:
+        check_sum(content)
+    except ValueError as error:
+        problems.insert(0, f"The manifest is damaged: {error}.")
+    return manifest, problems
+
+
+def _texts(copy: Copy) -> dict[str, bytes]:
+    """Return the texts of a copy that can be read; raises StepFailed where a line breaks."""
+    texts = {}
+    for kind in (each for each in TEXTS if each in copy.backup.files):
+        fact = copy.backup.files[kind]
+        if fact.other or fact.size_bytes > MOST_TEXT_BYTES:
+            texts[kind] = b""
+            continue
+        try:
+            with copy.place.read(copy.path(kind)) as stream:
+                texts[kind] = stream.read()
+        except SealBroken:
+            texts[kind] = b""
+    return texts
 
 
 def _advice(site: Site, copy: Copy) -> str:
@@ -249,17 +313,6 @@ def _read(copy: Copy, kind: str, included: tuple[str, ...]) -> Reading:
         raise
 
 
-def _compare(name: str, part: Part, size_bytes: int, sha256: str) -> list[str]:
-    """Return how a file differs from what the manifest says of it."""
-    if not sha256:
-        return []  # why it has none is told
-    if size_bytes != part.size_bytes:
-        return [f"{name} has {size_bytes:,} bytes, and the manifest says {part.size_bytes:,}."]
-    if part.sha256 and sha256 != part.sha256:
-        return [f"The SHA-256 of {name} is {sha256}, and the manifest says {part.sha256}."]
-    return []
-
-
 def _tell(verified: Verified, report: Report, *, as_json: bool) -> None:
     check = verified.check
     where = f"{check.runtag} in {check.at}"
@@ -277,9 +330,10 @@ def _tell(verified: Verified, report: Report, *, as_json: bool) -> None:
         if verified.shut:
             how = "what lies there is what was sealed; --identity FILE reads what is inside"
         state = "is incomplete, and what it holds is good" if verified.lacks else "is good"
+        state += ", but for its texts" if verified.notes else ""
         report.write(f"{where} {state}: {how}.")
     if not as_json and check.good:
         for each in verified.counted:
             report.write(f"  {each} read")
-    for each in verified.lacks:
+    for each in (*verified.notes, *verified.lacks):
         report.warn(f"{where}: {each}")

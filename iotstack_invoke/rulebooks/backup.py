@@ -424,10 +424,10 @@ class WriteRestoreText:
             raise StepFailed(f"{path} is not there.")
         with place.read(path) as stream:
             content = stream.read()
-        from ..services.restore_text import restore_text_of
+        from ..services.restore_text import restore_text_of, with_sum
 
         try:
-            text = restore_text_of(read_manifest(content, self.runtag)).encode()
+            text = with_sum(restore_text_of(read_manifest(content, self.runtag)), content)
         except ValueError as error:
             raise StepFailed(f"{path} is damaged: {error}.") from error
         sha256 = hashlib.sha256(text).hexdigest()

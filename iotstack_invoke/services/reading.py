@@ -82,6 +82,8 @@ class Reading:
     dump: DumpReport | None = None
     sql: Mapping[str, SqlReport] = field(default_factory=dict)
     """What each dump of SQL holds, by its member."""
+    unpacked_bytes: int = 0
+    """How long the tar is, of a general part."""
 
 
 class _Member(tarfile.TarInfo):
@@ -200,6 +202,7 @@ def read_whole(place: Place, path: str, kind: str, included: Collection[str] = (
     dump = None
     reports: dict[str, SqlReport] = {}
     judge = Judge(shape_of(kind, included))
+    unpacked_bytes = 0
     with place.read(path) as stream:
         hashed = HashedStream(stream)
         try:
@@ -214,8 +217,11 @@ def read_whole(place: Place, path: str, kind: str, included: Collection[str] = (
                 problems = [f"{n}: {each}." for n, r in reports.items() for each in r.problems]
                 problems += [] if reports or kind in RECIPES else ["it holds no dump."]
             else:
-                for _ in _members(hashed, packed=True, judge=judge):
+                content = Content(cast("IO[bytes]", hashed))
+                for _ in _members(content, packed=False, judge=judge):
                     pass
+                content.end()
+                unpacked_bytes = content.at
             problems += [f"a restore refuses {each}." for each in judge.contents.refusals]
             problems += [f"{NOTHING}."] if judge.is_empty and not problems else []
         except Damaged as damage:
@@ -225,7 +231,9 @@ def read_whole(place: Place, path: str, kind: str, included: Collection[str] = (
         except Exception as error:  # noqa: BLE001 - whatever a reader stumbles over is damage
             problems = [f"reading it ended with {error!r}."]
         hashed.drain()  # a line that broke is told at the end of the stream: it is no damage
-    return Reading(hashed.size_bytes, hashed.sha256, tuple(problems), dump, reports)
+    return Reading(
+        hashed.size_bytes, hashed.sha256, tuple(problems), dump, reports, unpacked_bytes
+    )
 
 
 def read_influx2(stream: Any, judge: Judge | None = None) -> Influx2Report:

@@ -1,11 +1,14 @@
 """RESTORE.txt: how one set is restored by hand, from its manifest alone. Pure: value in, text out.
 
+Its last line is a sum over it and the manifest, by which `verify` tells a change of either.
+
 For somebody who has the files, Docker and GNU tar, and nothing of ours. What is indented by four
 blanks is for bash. The commands are tried on the stand; restore_steps.py has those of databases.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -46,6 +49,23 @@ def restore_text_of(manifest: Manifest) -> str:
         lines += ["", f"{number}. {step.title}", "", *step.lines]
     kept = (line for before, line in pairwise(("", *lines)) if line or before)
     return "\n".join(kept).rstrip("\n") + "\n"
+
+
+SUM_TITLE = "SHA-256 of the lines above, with the manifest behind them:"
+
+
+def with_sum(text: str, manifest: bytes) -> bytes:
+    """Return the file: the text, and a sum by which a change of it or of the manifest is told."""
+    begun = f"{text}\n{SUM_TITLE}\n".encode()
+    return begun + hashlib.sha256(begun + manifest).hexdigest().encode() + b"\n"
+
+
+def text_fits(content: bytes, manifest: bytes) -> bool | None:
+    """Tell whether a file is what was written for a manifest; None where it has no sum."""
+    begun, title, _ = content.rpartition(f"{SUM_TITLE}\n".encode())
+    begun += title
+    digits = hashlib.sha256(begun + manifest).hexdigest().encode()
+    return content == begun + digits + b"\n" if title else None
 
 
 def _title(text: str, under: str = "-") -> tuple[str, ...]:
