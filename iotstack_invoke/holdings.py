@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from .manifest import Part
@@ -91,8 +92,11 @@ def needed_of(backup: BackupSet, gone: Iterable[Gone]) -> Holdings:
 
     With all that was in a part or a container, that is gone as well.
     """
-    held = holdings_of(backup)
-    said = [each for each in gone if each.is_about(backup)]
+    return _without(holdings_of(backup), tuple(each for each in gone if each.is_about(backup)))
+
+
+@lru_cache(1 << 8)
+def _without(held: Holdings, said: tuple[Gone, ...]) -> Holdings:
     if not said:
         return held
     left = {e for e in held if not any(each.excuses(e) for each in said)}

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from .holdings import Gone, Holdings, holdings_of, needed_of, told
+from .holdings import Gone, Holding, Holdings, holdings_of, needed_of, told
 from .sets import GOOD, BackupSet, State, newest_first
 from .values import dataclass
 
@@ -192,7 +192,8 @@ def judge(
     verdicts = []
     known, gone = _Known(), tuple(gone)
     for each in newest_first(sets):
-        made, needed = each.made(), needed_of(each, gone)
+        made, held = each.made(), holdings_of(each)
+        needed = needed_of(each, gone) if gone else held
         newer = known.with_all(needed)
         reasons = ["pinned"] if each.pinned else []
         if each.is_foreign and each.runtag not in adopted:
@@ -204,14 +205,15 @@ def judge(
         else:
             good = each.state in GOOD
             why = _reasons if good else _gaps
-            found, by_number = why(made, newer, policy), why(made, known.all, policy)
-            if found and not by_number:
-                by_number = [known.why_not_replaced(needed, newer, found)]
-            reasons += by_number
+            found = why(made, newer, policy)
+            if found and newer.count < known.all.count:
+                by_number = why(made, known.all, policy)
+                found = by_number or [known.why_not_replaced(needed, newer, found)]
+            reasons += found
             if not reasons and each.state in NO_MANIFEST and now - made < UNFINISHED_GRACE:
                 reasons.append(f"{each.state.value}, and younger than a day")
             if good:
-                known.add(made, holdings_of(each), stays=bool(reasons))
+                known.add(made, held, stays=bool(reasons))
         verdicts.append(_verdict(each, reasons, newer))
     return tuple(verdicts)
 
@@ -232,13 +234,24 @@ class _Newer:
         self.newest: datetime | None = None
         self.periods = dict[str, set[object]]()
 
-    def add(self, made: datetime, *, stays: bool) -> None:
+    def add(self, made: datetime, periods: Mapping[str, object], *, stays: bool) -> None:
         """Count one more, older than all before."""
         self.count += 1
         self.staying += stays
         self.newest = self.newest or made
-        for name, period in _periods(made).items():
+        for name, period in periods.items():
             self.periods.setdefault(name, set()).add(period)
+
+
+@dataclass(frozen=True, slots=True)
+class _Good:
+    """A good set that was judged; `bits` is what it holds, a bit for each thing."""
+
+    made: datetime
+    held: Holdings
+    bits: int
+    periods: Mapping[str, object]
+    stays: bool
 
 
 class _Known:
@@ -246,36 +259,50 @@ class _Known:
 
     def __init__(self) -> None:
         self.all = _Newer()
-        self._sets: list[tuple[datetime, Holdings, bool]] = []
-        self._with = dict[Holdings, _Newer]()
+        self._sets: list[_Good] = []
+        self._numbers = dict[Holding, int]()
+        self._bits = dict[Holdings, int]()
+        self._with = dict[int, _Newer]()
         """Of those that hold all of something, for each that was asked for."""
+
+    def _bits_of(self, holdings: Holdings) -> int:
+        """Return a number with a bit for each thing: of 10,000 sets all pairs may be compared."""
+        if holdings not in self._bits:
+            numbers = (self._numbers.setdefault(e, len(self._numbers)) for e in holdings)
+            self._bits[holdings] = sum(1 << each for each in numbers)
+        return self._bits[holdings]
 
     def with_all(self, needed: Holdings) -> _Newer:
         """Return the sets that hold all that is needed."""
-        if needed not in self._with:
-            newer = self._with[needed] = _Newer()
-            for made, held, stays in self._sets:
-                if needed <= held:
-                    newer.add(made, stays=stays)
-        return self._with[needed]
+        bits = self._bits_of(needed)
+        if bits not in self._with:
+            newer = self._with[bits] = _Newer()
+            for each in self._sets:
+                if not bits & ~each.bits:
+                    newer.add(each.made, each.periods, stays=each.stays)
+        return self._with[bits]
 
     def add(self, made: datetime, held: Holdings, *, stays: bool) -> None:
         """Count one more, older than all before."""
-        self._sets.append((made, held, stays))
-        self.all.add(made, stays=stays)
-        for needed, newer in self._with.items():
-            if needed <= held:
-                newer.add(made, stays=stays)
+        good = _Good(made, held, self._bits_of(held), _periods(made), stays)
+        self._sets.append(good)
+        self.all.add(made, good.periods, stays=stays)
+        lacking = ~good.bits
+        for bits, newer in self._with.items():
+            if not bits & lacking:
+                newer.add(made, good.periods, stays=stays)
 
     def why_not_replaced(self, needed: Holdings, newer: _Newer, reasons: list[str]) -> str:
         """Return why a set stays that would go if all newer ones held as much as it does."""
-        lacking = next(needed - held for _, held, _ in self._sets if not needed <= held)
+        lacking = next(needed - e.held for e in self._sets if not needed <= e.held)
         if newer.count:
             return f"{'; '.join(reasons)} with {told(lacking)}"
-        only = needed.difference(*(held for _, held, _ in self._sets))
-        if only:
-            return f"the newest with {told(only)}"
-        return f"no newer good set holds all of it: {told(lacking)}"
+        only = needed
+        for each in self._sets:
+            only -= each.held
+            if not only:
+                return f"no newer good set holds all of it: {told(lacking)}"
+        return f"the newest with {told(only)}"
 
 
 def _reasons(made: datetime, newer: _Newer, policy: Policy) -> list[str]:
