@@ -184,3 +184,11 @@ def test_a_set_with_the_mark_of_a_pull_that_died_is_fetched_to_its_end(pi, lapto
     archive.rename(f"{archive}.partial")
     laptop.run("pull --host pi")
     assert names_in(shelf) == sets_of(pi, FIRST)
+
+
+def test_a_pin_comes_with_its_backup(pi, laptop, shelf):
+    """What is pinned there is pinned here, with the note, also if it was fetched before."""
+    assert laptop.run("pull --host pi").returncode == 0
+    (pi.backups / f"{FIRST}.pin.txt").write_text("before the move\n")
+    assert laptop.run("pull --host pi").returncode == 0
+    assert (shelf / f"{FIRST}.pin.txt").read_text() == "before the move\n"

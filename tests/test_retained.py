@@ -83,6 +83,17 @@ def test_five_nights_without_influxdb_push_out_nothing_that_has_it(pi):
     assert f"night5 lacks the influx part (newest in {old})." in pi.run("list").stderr
 
 
+def test_a_restore_of_the_latest_says_what_it_lacks(pi):
+    """Among the first lines: what an older backup holds besides, and which; not where one is named."""
+    old = put(pi.backups, 1, HOME)
+    nights(pi, 1)
+    told = pi.run("restore --runtag latest --from here --dry-run")
+    lacking = f"It lacks what an older backup has: the influx part (newest in {old})."
+    assert lacking in told.stdout + told.stderr
+    told = pi.run("restore --runtag night1 --from here --dry-run")
+    assert lacking not in told.stdout + told.stderr
+
+
 @pytest.mark.parametrize("name", ["influx", "influxdb", "home"])
 def test_what_is_allowed_to_be_missing_is_written_down(pi, name):
     """The owner says it once: what had it goes, status is OK, and the next set with it counts."""
