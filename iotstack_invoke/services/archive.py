@@ -19,6 +19,7 @@ from ..hosts import LocalHost, read_chunk
 from ..manifest import SIZES
 from ..steps import Command, File, Host, Scene
 from ..values import dataclass
+from .passing import Passing, stack_judge
 from .sizes import Sizes
 from .table import FOLDERS
 
@@ -130,14 +131,19 @@ class PackStack:
             end = b""
             unpacked_bytes = 0
             sizes = Sizes(self.sized or (), FOLDERS)
+            passing = None if "." in self.members else Passing(stack_judge(self.members))
             with gzips.open_writer(hashed) as packer:  # type: ignore[arg-type]
                 while chunk := read_chunk(pipe.stdout):
-                    packer.write(chunk)
+                    for piece in passing.take(chunk) if passing else (chunk,):
+                        packer.write(piece)
+                        unpacked_bytes += len(piece)
                     if self.sized is not None:
                         sizes.take(chunk)
-                    unpacked_bytes += len(chunk)
                     end = (end + chunk)[-TAR_END_BYTES:]
                     scene.moved(len(chunk))
+                if passing:
+                    packer.write(passing.end())
+                    unpacked_bytes += len(passing.end())
             folders = {posixpath.dirname(f"./{name}") for name in copies}
             emptied = (_EMPTIED.fullmatch(word) for word in self.tar)
             folders |= {found[1] for found in emptied if found}
@@ -153,6 +159,8 @@ class PackStack:
             unpacked_bytes=unpacked_bytes,
             **({SIZES: sizes.told()} if sizes.found else {}),
         )
+        if passing:
+            passing.warn(scene)
         if self.at_rest:
             scene.learn(self.output, at_rest=list(self.at_rest))
         if copies:

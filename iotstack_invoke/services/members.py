@@ -32,12 +32,15 @@ LONGEST_PATH_BYTES = 4000
 """Below PATH_MAX (4096), with room for the folder that it is unpacked into."""
 LONGEST_NAME_BYTES = 255
 MOST_TOLD = 5
+MOST_NAMES = 200
+"""How many members a warning names."""
 MOST_ZEROS = 100_000
 """Blocks behind the end: tar writes up to 20, whoever copies to a tape some thousand."""
 BLOCK_BYTES = 512
 NO_END = "its end is not two blocks of zeros, so it was cut"
 SKIPPING = "Skipping to next header"
 NOTHING = "it holds nothing"
+TOO_LONG = "its name is longer than a file system takes"
 BEHIND_END = "there is something after the end of the tar"
 
 _LINE = re.compile(
@@ -172,7 +175,7 @@ class Judge:
         if len(raw) > LONGEST_PATH_BYTES or any(
             len(part) > LONGEST_NAME_BYTES for part in raw.split(b"/")
         ):
-            return "its name is longer than a file system takes"
+            return TOO_LONG
         return ""
 
     def _why_not_top(self, path: str, kind: str) -> str:
