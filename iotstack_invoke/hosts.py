@@ -36,6 +36,7 @@ PIPE_BYTES = 1 << 20
 takes root."""
 PRIVATE = 0o600
 NO_FILE = "it is no regular file"
+READ_ONLY = "is mounted read-only (the card may be failing: look at dmesg)"
 
 Answer = TypeVar("Answer")
 
@@ -294,6 +295,13 @@ def within(limit_s: float, what: str, ask: Callable[[], Answer]) -> Answer:
     return answers[0]
 
 
+def words_of(error: OSError) -> str:
+    """Return why the system refused, by its number where its words may be in any language."""
+    if error.errno == errno.EROFS:
+        return f"its file system {READ_ONLY}"
+    return error.strerror or str(error)
+
+
 def read_chunk(source: IO[bytes]) -> bytes:
     """Return the next bytes of a stream, b"" at its end; raises StepFailed, never OSError."""
     try:
@@ -461,6 +469,8 @@ def _failing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise StepFailed(f"{what}: its file system {READ_ONLY}.") from error
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         advice = " Free some space and run the same command again." if full else ""
         raise StepFailed(f"{what}: {error.strerror or error}.{advice}") from error

@@ -7,6 +7,7 @@ its final name is whole. It holds no secrets: no command that we run carries one
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .hosts import opened
+from .hosts import opened, words_of
 from .rules import Job
 from .steps import PARTIAL
 
@@ -31,14 +32,22 @@ _TIME_BYTES = 19
 
 
 class RunLog:
-    """The log file of a runtag; a run that goes on adds to what is there."""
+    """The log file of a runtag; a run that goes on adds to what is there.
 
-    def __init__(self, path: str) -> None:
+    `new`: it must be a file of its own; raises FileExistsError where its name is taken.
+    """
+
+    def __init__(self, path: str, *, new: bool = False) -> None:
         self.path = path
         self._lock = threading.Lock()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        again = os.path.isfile(path)  # a finished set is being delivered, or made again
-        descriptor = opened(path + PARTIAL, flags | (os.O_TRUNC if again else 0))
+        again = not new and os.path.isfile(path)  # a finished set is delivered, or made again
+        more = os.O_EXCL if new else os.O_TRUNC if again else 0
+        descriptor = opened(path + PARTIAL, flags | more)
+        if new and os.path.lexists(path):  # one that ended before ours was begun
+            os.close(descriptor)
+            os.unlink(path + PARTIAL)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         self._file = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
         if again:
             with open(path, "rb", opener=opened) as earlier:
@@ -57,7 +66,7 @@ class RunLog:
                         self._file.write(f"{now} {source}: {_visible(line)}\n")
                     self._file.flush()
                 except OSError as error:  # a full disk: the run goes on and ends with this
-                    self.broken = error.strerror or str(error)
+                    self.broken = words_of(error)
 
     def _close(self, *, sync: bool) -> None:
         """Close the file; what could not be written before may fail here once more."""
@@ -68,7 +77,7 @@ class RunLog:
                 if sync:
                     os.fsync(self._file.fileno())
         except OSError as error:
-            self.broken = error.strerror or str(error)
+            self.broken = words_of(error)
 
     def leave(self) -> None:
         """Close the file under its partial name: the run did not end."""
@@ -112,6 +121,29 @@ def log_fits(content: bytes, name: str) -> bool | None:
     if content.removeprefix(begun)[_TIME_BYTES:] == told and _TIME.fullmatch(last[:_TIME_BYTES]):
         return True
     return False if f" log: {_SUM_TITLE} ".encode() in content else None
+
+
+def new_log(path: str) -> RunLog:
+    """Return a log of its own: of that name or, where it is taken, with -2, -3 … before `.log`."""
+    number = 1
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return RunLog(_numbered(path, number), new=True)
+        number += 1
+
+
+def unfinished_log(path: str) -> RunLog | None:
+    """Return the newest log of that name that did not end, to be added to; None for none."""
+    number, found = 1, ""
+    while os.path.lexists(each := _numbered(path, number)) or os.path.lexists(each + PARTIAL):
+        found = each if os.path.isfile(each + PARTIAL) else found
+        number += 1
+    return RunLog(found) if found else None
+
+
+def _numbered(path: str, number: int) -> str:
+    stem, ending = os.path.splitext(path)
+    return path if number == 1 else f"{stem}-{number}{ending}"
 
 
 def _visible(line: str) -> str:

@@ -97,6 +97,7 @@ _NEEDED = {
 ROLES = ("live", "test")
 _TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault"})
 """Words of the rules and of --from, which no vault can bear."""
+_VAULT_NAME = re.compile(r"[^\W\d][\w-]*")
 _VAULT_KINDS = ("ssh", "folder", "rclone")
 _REMOTE = re.compile(r"[\w.+@][\w.+@ -]*:.*[^/].*")
 """A remote's name by rclone's own grammar, a colon, and a folder in it."""
@@ -282,9 +283,15 @@ def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
     for number, each in enumerate(vaults, 1):
         name, kind = each.get("name", f"vault{number}"), each.get("kind")
         where = f"[[vaults]] '{name}'"
-        if not name.isidentifier() or name in _TAKEN_NAMES or name in names:
+        if not _VAULT_NAME.fullmatch(name):
+            found.append(
+                f"{where}: a name holds letters, digits, _ and - alone, and begins with a letter"
+            )
+        elif name in _TAKEN_NAMES:
             taken = ", ".join(sorted(_TAKEN_NAMES))
-            found.append(f"{where}: a name is one word, used once, and none of {taken}")
+            found.append(f"{where}: the names {taken} mean something else already")
+        elif name in names:
+            found.append(f"{where}: names must be unique")
         names.add(name)
         if kind not in (*_VAULT_KINDS, None):
             found.append(f"{where}: kind = {kind!r} must be 'ssh', 'folder' or 'rclone'")

@@ -26,7 +26,7 @@ from paramiko import (
 
 from .errors import StepFailed, Unreachable
 from .hashes import HASH
-from .hosts import CHUNK_BYTES, _first_of, checked, piped, read_chunk
+from .hosts import CHUNK_BYTES, READ_ONLY, _first_of, checked, piped, read_chunk
 from .login import (
     CONNECT_LIMIT_S,
     Login,
@@ -497,13 +497,16 @@ class _ToChannel:
 def _not_sent(name: str, why: str) -> StepFailed:
     """Return the failure; what the far side's disk refused is not tried again."""
     advice = f" {MAKE_ROOM}" if FULL.search(why) else ""
+    if "Read-only file system" in why:
+        advice = f" Its file system {READ_ONLY}."
     again = not (REFUSED_BY_DISK.search(why) or advice)
     return StepFailed(f"Sending to {name} failed: {why}{advice}", again=again)
 
 
 def _script(script: str, *arguments: str) -> Command:
     called = shlex.join((_CALLED.get(script, "sh"), arguments[0]))
-    return Command(("sh", "-c", script, "sh", *arguments), called=called)
+    words = f"LC_ALL=C; export LC_ALL; {script}"  # what is said is read here
+    return Command(("sh", "-c", words, "sh", *arguments), called=called)
 
 
 def _fact(line: str) -> FileFact:

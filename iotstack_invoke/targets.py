@@ -8,6 +8,7 @@ import json
 import os
 import posixpath
 import re
+import shlex
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .errors import Busy, Refused, StepFailed, UsageError
-from .hosts import LocalHost, locked
+from .hosts import READ_ONLY, LocalHost, locked
 from .settings import Machine, Settings
 from .steps import Command, Host
 from .values import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .remote import SshHost
 
 COMMANDS_LOCK = ".commands"
+_OCTAL = re.compile(r"\\([0-7]{3})")
 ANY_EXIT = frozenset(range(256))
 LOCK_HELD_EXIT = 99
 HOLD_AGAIN_LIMIT_S = 30
@@ -219,6 +221,10 @@ class _FarLock(Lock):
         self._channel = self.host.login.start(command)
         answer = self._channel.recv(64).split()
         if answer[:1] != [b"held"]:
+            folder = posixpath.dirname(self.path)
+            if is_read_only(self.host, folder):
+                self.let_go()
+                raise Refused(f"On {self.host.name}: {folder} {READ_ONLY}. {remount(folder)}")
             self.let_go()
             holder = read_text(self.host, self.path)
             raise Busy(
@@ -266,6 +272,41 @@ def may_write(host: Host, folder: str) -> bool:
         return os.access(folder, os.W_OK | os.X_OK)
     script = '[ -w "$1" ] && [ -x "$1" ]'
     return host.run(Command(("sh", "-c", script, "sh", folder), ANY_EXIT)).exit_code == 0
+
+
+def is_read_only(host: Host, path: str) -> bool:
+    """Tell whether the file system of a path that is there takes nothing; False if unknown.
+
+    Asked of the kernel: the words of a program may be in any language.
+    """
+    if isinstance(host, LocalHost):
+        try:
+            return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+        except OSError:
+            return False
+    real = host.run(Command(("realpath", "--", path), ANY_EXIT)).out.rstrip("\n")
+    told = host.run(Command(("cat", "/proc/self/mountinfo"), ANY_EXIT)).out
+    return mounted_read_only(real, told) if real else False
+
+
+def mounted_read_only(path: str, mountinfo: str) -> bool:
+    """Tell it by the lines of proc_pid_mountinfo(5): of the mount, or of its file system."""
+    nearest, read_only = "", False
+    for line in mountinfo.splitlines():
+        mine, _, theirs = line.partition(" - ")
+        fields, of_system = mine.split(" "), theirs.split(" ")
+        if len(fields) <= 5 or len(of_system) <= 2:  # noqa: PLR2004 - options come last
+            continue
+        point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4])
+        if f"{path}/".startswith(f"{point.rstrip('/')}/") and len(point) >= len(nearest):
+            nearest = point  # of two on one folder the later one is seen
+            read_only = "ro" in {*fields[5].split(","), *of_system[2].split(",")}
+    return read_only
+
+
+def remount(folder: str) -> str:
+    """Return the command that makes the file system of a folder writable again."""
+    return f'sudo mount -o remount,rw "$(findmnt -n -o TARGET -T {shlex.quote(folder)})"'
 
 
 def may_be_there(host: Host, path: str) -> bool:

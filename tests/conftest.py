@@ -93,3 +93,20 @@ def small_disk(tmp_path):
         pytest.skip("only root can mount a small disk")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def read_only():
+    """Mount a folder read-only, as a card that fails is."""
+    mounted = []
+
+    def mount(folder):
+        told = subprocess.run(["mount", "--bind", folder, folder], check=False)
+        if told.returncode:
+            pytest.skip("only root can mount a folder")
+        mounted.append(folder)
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+
+    yield mount
+    for each in mounted:
+        subprocess.run(["umount", "--lazy", each], check=True)

@@ -215,6 +215,55 @@ def test_what_is_half_removed_refuses_no_dry_run(pi):
     assert pi.run(f"backup --runtag {TAG}").returncode == 0
 
 
+# What is mounted read-only
+
+READ_ONLY = "is mounted read-only (the card may be failing: look at dmesg)"
+
+
+@pytest.mark.parametrize("language", ["C.UTF-8", "de_DE.UTF-8"])
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("which", ["folder", "backups"])
+def test_a_read_only_file_system_is_named(pi, read_only, which, there, language):
+    """The backup, its dry run and doctor say so, of the stack's folder and of backups/."""
+    pi.environment["LANG"] = language
+    if there or which == "backups":
+        pi.backups.mkdir()
+    read_only(getattr(pi, which))
+    for line in ("backup", "backup --dry-run"):
+        told = pi.run(line)
+        assert told.returncode == 13
+        words = " ".join(told.stderr.split())
+        assert READ_ONLY in words
+        assert "remount,rw" in words
+        assert "chown" not in words
+    told = pi.run("doctor")
+    assert told.returncode == 1
+    assert READ_ONLY in " ".join(told.stdout.split())
+    assert "chown" not in told.stdout
+
+
+def test_a_read_only_vault_is_named(pi, read_only):
+    """The set is whole here, and what the vault lacks is told with the reason."""
+    pi.usb.mkdir()
+    read_only(pi.usb)
+    told = pi.run("backup")
+    assert told.returncode == 3
+    assert READ_ONLY in " ".join(told.stderr.split())
+    told = pi.run("doctor")
+    assert READ_ONLY in " ".join(told.stdout.split())
+    assert "look at the owner" not in told.stdout
+
+
+def test_a_vault_may_have_a_dash_in_its_name(pi):
+    """Its copies are made, found and verified as any others."""
+    pi.usb.mkdir()
+    pi.settings.write_text(pi.settings.read_text().replace('"usb"', '"here-copies"', 1))
+    assert pi.run(f"backup --runtag {TAG}").returncode == 0
+    assert contents(pi.usb) == contents(pi.backups)
+    assert pi.run("verify --at here-copies").returncode == 0
+    assert "here-copies" in pi.run(f"show {TAG}").stdout
+
+
 # The runtag of the clock
 
 MINUTE = TAG

@@ -190,3 +190,17 @@ def test_what_a_machine_lacks_is_told(pi, laptop):
     assert told.returncode == 13
     assert "On pi python3 does not run" in told.stderr
     assert not pi.backups.exists() or not [n for n in names_in(pi.backups) if n[0] != "."]
+
+
+@pytest.mark.parametrize("which", ["folder", "backups"])
+def test_a_read_only_file_system_there_is_named(pi, laptop, read_only, which):
+    """By what the kernel of that machine says, for the backup and for doctor."""
+    if which == "backups":
+        pi.backups.mkdir()
+    read_only(getattr(pi, which))
+    told = laptop.run("backup --host pi")
+    assert told.returncode == 13
+    assert "is mounted read-only (the card may be failing" in " ".join(told.stderr.split())
+    told = laptop.run("doctor --host pi")
+    assert told.returncode == 1
+    assert "is mounted read-only (the card may be failing" in " ".join(told.stdout.split())

@@ -5,11 +5,13 @@ import re
 import subprocess
 import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from iotstack_invoke.engine import End, JobResult
-from iotstack_invoke.log import LogWatcher, RunLog
+from iotstack_invoke.log import LogWatcher, RunLog, new_log, unfinished_log
 from iotstack_invoke.plan import PlannedJob, Reason, Why
 from iotstack_invoke.rules import Job, Rule
 
@@ -219,3 +221,26 @@ def test_the_log_of_a_run_that_died_is_gone_on_with(little_stack):
     told = (backups / "t1.backup-log.txt").read_text()
     assert told.startswith("a line of the run that died\n")
     assert "t1 is complete" in told
+
+
+def test_a_new_log_never_takes_the_name_of_another(tmp_path):
+    """Neither of one that ended nor of one that is being written, however many begin at once."""
+    path = f"{tmp_path}/x.restore-1.log"
+    assert unfinished_log(path) is None
+    with ThreadPoolExecutor(8) as pool:
+        logs = list(pool.map(lambda _: new_log(path), range(24)))
+    for number, each in enumerate(logs):
+        each.write("me", str(number))
+        if number % 2:
+            each.finish(os.rename)
+    assert len({each.path for each in logs}) == 24
+    later = new_log(path)
+    assert later.path not in {each.path for each in logs}
+    found = unfinished_log(path)
+    assert found.path == later.path
+    found.leave()
+    later.finish(os.rename)
+    for number, each in enumerate(logs):
+        text = Path(each.path if number % 2 else f"{each.path}.partial").read_text()
+        assert text.endswith(f"me: {number}\n")
+        each.leave()

@@ -13,7 +13,7 @@ from iotstack_invoke.hosts import locked
 from iotstack_invoke.login import Login
 from iotstack_invoke.remote import SshHost
 from iotstack_invoke.settings import Machine
-from iotstack_invoke.targets import Target, locked_target, open_machine
+from iotstack_invoke.targets import Target, locked_target, mounted_read_only, open_machine
 
 
 @pytest.fixture
@@ -104,3 +104,29 @@ def test_another_machine_under_the_same_address_is_refused(sshd, tmp_path):
     for told in {pinned, ""}:
         with open_machine(replace(machine, machine_id=told)) as host:
             assert host.root == str(tmp_path)
+
+
+MOUNTS = """22 1 179:2 / / rw,noatime shared:1 - ext4 /dev/root rw
+30 22 8:1 / /home/pi/my\\040stack rw,relatime shared:2 - vfat /dev/sda1 ro
+31 22 8:2 / /srv ro,relatime - ext4 /dev/sdb1 rw
+32 22 8:3 / /srv rw,relatime - ext4 /dev/sdc1 rw
+33 32 8:3 / /srv/cold ro - ext4 /dev/sdc1 rw
+torn
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/", False),
+        ("/home/pi", False),
+        ("/home/pi/my stack", True),
+        ("/home/pi/my stack/backups", True),
+        ("/home/pi/my stacks", False),
+        ("/srv/x", False),
+        ("/srv/cold/x", True),
+    ],
+)
+def test_a_read_only_mount_is_found(path, told):
+    """The nearest mount counts, of two on one folder the later, and either's options."""
+    assert mounted_read_only(path, MOUNTS) is told

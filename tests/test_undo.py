@@ -208,6 +208,42 @@ def test_a_change_that_failed_is_undone_when_its_last_command_has_ended(
         assert has_ended
 
 
+def test_changes_of_one_second_have_a_name_each(little_stack):
+    """One that died and three that went well, while the clock says one second: four logs stay."""
+    (little_stack.tools / "sitecustomize.py").write_text(
+        "import contextlib, datetime\n"
+        "class Stopped(datetime.datetime):\n"
+        "    @classmethod\n"
+        "    def now(cls, tz=None):\n"
+        "        return cls(2026, 11, 23, 11, tzinfo=tz)\n"
+        "with contextlib.suppress(ImportError):\n"
+        "    import iotstack_invoke.actions.target_checks as checks\n"
+        "    checks.datetime = Stopped\n"
+    )
+    little_stack.environment["PYTHONPATH"] = str(little_stack.tools)
+    restored_once(little_stack)
+    killed_amid_the_swap(little_stack)
+    for _ in range(2):
+        assert little_stack.run("restore --runtag t1 --from here --yes").returncode == 0
+    logs = sorted((little_stack.folder / "backups").glob("t1.restore-*.log"))
+    assert [each.name[11:-4] for each in logs] == [f"20261123T11000{n}Z" for n in range(4)]
+    undone = ["undo: warning: Undone now" in each.read_text() for each in logs]
+    assert undone == [False, False, True, False]
+    assert not list((little_stack.folder / "backups").glob("*.log.partial"))
+
+
+def test_a_log_that_is_left_keeps_its_time(tmp_path, target):
+    """Nothing was kept of it any more; a name that cannot be a time counts for nothing."""
+    keep(target, "t1-99999999T999999Z")
+    for name in (
+        "t1.restore-20990101T000005Z.pi.log",
+        "reload-influxdb-20990101T000007Z.log.partial",
+    ):
+        (tmp_path / name).write_text("")
+    assert time_stamp(target, logs=str(tmp_path)) == "20990101T000008Z"
+    assert time_stamp(target, logs=f"{tmp_path}/none") < "2099"
+
+
 def test_a_change_is_told_in_words():
     """A reload from a restore of a backup that is named alike; what is no change is none."""
     line = '{"job": "pi:%s", "step": "MakeAside", "fields": {"path": "/s/restore/%s"}}'

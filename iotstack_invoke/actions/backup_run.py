@@ -20,6 +20,7 @@ from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, Unreachable
 from ..hooks import HooksResult, Occasion
+from ..hosts import words_of
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
 from ..manifest import RECORDS_ENDING, Manifest
@@ -81,15 +82,18 @@ def _make_folder(site: Site) -> None:
     if site.far:
         if not is_folder(site.host, site.backups):
             look_at_folder(site.host, site.settings)
+            refuse_folder(site)
             site.host.run(Command(("mkdir", "-p", "-m", "0700", "--", site.backups)))
         refuse_folder(site)
         return
     if not os.path.isdir(site.settings.stack.folder):
         look_at_stack(site.host, site.settings)  # refuses, with the way out
+    if not os.path.isdir(site.backups):
+        refuse_folder(site)
     try:
         os.makedirs(site.backups, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise Refused(f"{site.backups} cannot be made: {error.strerror}.") from error
+        raise Refused(f"{site.backups} cannot be made: {words_of(error)}.") from error
     refuse_folder(site)
 
 
@@ -196,7 +200,7 @@ class _BackupRun:
             try:
                 self.log = open_log(self.site, self.runtag)
             except OSError as error:
-                raise StepFailed(f"The log cannot be written: {error.strerror}.") from error
+                raise StepFailed(f"The log cannot be written: {words_of(error)}.") from error
         return self.log
 
     def _leave(self, error: BaseException) -> None:

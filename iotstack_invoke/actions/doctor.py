@@ -50,7 +50,7 @@ from ..findings import (
     judge_tar,
     warning,
 )
-from ..hosts import within
+from ..hosts import READ_ONLY, within
 from ..report import Report
 from ..rulebooks.restore import RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named
@@ -60,7 +60,7 @@ from ..services.sql import run_in
 from ..settings import Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
-from ..targets import ANY_EXIT, device, entries, find_machine, read_text
+from ..targets import ANY_EXIT, device, entries, find_machine, is_read_only, read_text, remount
 from ..values import dataclass
 from ..vaults.age import INSTALL as INSTALL_AGE
 from ..vaults.age import sealing
@@ -299,7 +299,13 @@ class _Examined:
 
     def _backups(self) -> Iterator[Finding]:
         script = ("sh", "-c", LOOK_AT_BACKUPS, "sh", self.backups)
-        yield judge_backups(self.backups, ask(self.host, *script))
+        told = ask(self.host, *script)
+        there = "missing" not in told.out
+        for folder in (self.folder, self.backups) if there else (self.folder,):
+            if is_read_only(self.host, folder):
+                yield failed("backups", f"{folder} {READ_ONLY}", remount(folder))
+                return
+        yield judge_backups(self.backups, told)
 
     def _restore(self) -> Iterator[Finding]:
         folder = f"{self.folder}/{RESTORE}"
@@ -466,6 +472,8 @@ def probe(topic: str, place: Place) -> Finding:
         with place.read(path) as stream:
             same = stream.read() == content
     except StepFailed as error:
+        if READ_ONLY in str(error):
+            return failed(topic, f"cannot be written: {error}", remount(place.root))
         return failed(topic, f"cannot be written: {error}", f"look at the owner of {place.root}")
     finally:
         with contextlib.suppress(StepFailed):

@@ -23,7 +23,7 @@ from ..children import signals_noted
 from ..engine import SIGNAL_LOOK_S
 from ..errors import ExitCode, StepFailed, UsageError
 from ..hosts import state_folder
-from ..log import RunLog
+from ..log import RunLog, new_log
 from ..mistakes import ROLES
 from ..report import WATCHED_VARIABLE, Report, duration_text, one_line
 from ..settings import Settings
@@ -177,7 +177,7 @@ class _Fleet:
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         path = f"{self.folder}/{quote(host, safe='')}.{self.words[0]}-{now}.log"
         try:
-            log = RunLog(path)
+            log = new_log(path)
         except OSError as error:
             why = f"its log cannot be written: {error.strerror}"
             return HostResult(host, ExitCode.FAILED, 0.0, why)
@@ -188,7 +188,7 @@ class _Fleet:
             code, last = ExitCode.FAILED, f"it cannot be started: {error.strerror}"
             log.write(self.words[0], last)
         log.finish(os.rename)
-        return HostResult(host, code, time.monotonic() - started, last, path)
+        return HostResult(host, code, time.monotonic() - started, last, log.path)
 
     def _run(self, host: str, log: RunLog) -> tuple[int, str]:
         with self._lock:

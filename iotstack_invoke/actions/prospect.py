@@ -36,6 +36,7 @@ from .target_checks import (
     server_in,
     time_stamp,
 )
+from .undo import log_folder
 from .wish import Source, Wish
 
 EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
@@ -131,7 +132,7 @@ class Prospect:
             self._refuse_without_server(compose, "influxdb")
         if server:
             refuse_inner_mounts(target, found, server.container)
-        self._stamp = time_stamp(target, self._stamp)
+        self._stamp = time_stamp(target, self._stamp, log_folder(self.settings, host))
         return RestoreFacts(
             kinds=kinds,
             in_place=self.source.in_place,

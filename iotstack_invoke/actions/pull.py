@@ -16,7 +16,7 @@ from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
-from ..hosts import LocalHost, locked, state_folder
+from ..hosts import LocalHost, locked, state_folder, words_of
 from ..journal import Journal
 from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, read_manifest
 from ..plan import decide, resolve
@@ -96,7 +96,7 @@ def _only_one(vault: Vault, host: str) -> Iterator[None]:
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise Refused(f"{folder} cannot be made: {error.strerror}.") from error
+        raise Refused(f"{folder} cannot be made: {words_of(error)}.") from error
     path = f"{folder}/pull-{quote(host, safe='')}-{vault.name}.lock"
     with locked(path, f"pull from {host} to {vault.name}"):
         yield

@@ -38,7 +38,7 @@ from .target_checks import (
     server_in,
     time_stamp,
 )
-from .undo import journal_of, recover, what_is_left
+from .undo import journal_of, log_folder, recover, what_is_left
 from .wish import Wish, confirm
 
 PURPOSE = "reload-influxdb"
@@ -110,7 +110,7 @@ class _Reload:
         self.wish = wish
         self.asked = asked
         self.report = report
-        self.name = f"influxdb-{time_stamp(target)}"
+        self._stamp = ""
 
     def show(self) -> int:
         """Print the plan; change nothing."""
@@ -172,6 +172,11 @@ class _Reload:
     def _away(self, began: datetime, started: float) -> str:
         return f"{duration_text(time.monotonic() - started)}, from {began:%H:%M:%S} on"
 
+    @property
+    def name(self) -> str:
+        """Of the folders that are made; known when the facts are."""
+        return f"influxdb-{self._stamp}"
+
     # What is looked at.
 
     def _facts(self) -> ReloadFacts:
@@ -197,6 +202,7 @@ class _Reload:
             )
         refuse_stage_apart(target)
         refuse_mounts(target, [server.data], "Unmount it, and run this again.")
+        self._stamp = time_stamp(target, self._stamp, log_folder(self.settings, host))
         previous = f"{target.folder}/{RESTORE}/previous-{self.name}"
         apart = influx_apart(target, server)
         aside = f"{apart}/.previous-{self.name}" if apart else previous

@@ -23,7 +23,7 @@ from ..errors import ExitCode, Interrupted, Refused
 from ..hashes import hash_command
 from ..hooks import Occasion, hook_lines
 from ..journal import Journal
-from ..log import LogWatcher, RunLog
+from ..log import LogWatcher, RunLog, new_log
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
 from ..rulebooks.restore import (
@@ -53,7 +53,7 @@ from ..targets import (
 )
 from .prospect import Prospect
 from .target_checks import INFLUX_FOLDER
-from .undo import journal_of, log_folder, recover, what_is_left
+from .undo import journal_of, log_path, recover, what_is_left
 from .wish import Source, Wish, choose_set, confirm, lacking_of, source_of
 
 SET_MARK = ".set"
@@ -116,9 +116,9 @@ def log_of(
 ) -> RunLog:
     """Return the log of a change of a target; `died` is what was told of one before it."""
     assert change  # noqa: S101 - the folder is named by us
-    folder = log_folder(settings, target.host)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    log = RunLog(f"{folder}/{change.log}")
+    path = log_path(settings, target.host, change)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    log = new_log(path)
     for text in died:
         log.write("undo", f"warning: {text}")
     return log

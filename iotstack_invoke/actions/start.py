@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ..checks import HERE
 from ..errors import Refused, StepFailed
+from ..hosts import READ_ONLY
 from ..losses import reference
 from ..plan import Plan, decide, resolve
 from ..report import Report
@@ -20,7 +21,7 @@ from ..sets import BackupSet, State, gather_sets, removals_in
 from ..settings import Options
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
 from ..steps import FileFact
-from ..targets import is_folder, may_write, on_host
+from ..targets import is_folder, is_read_only, may_write, on_host, remount
 from ..transfer import ADVICE, manifest_there
 from ..values import dataclass
 from .look import look_at_stack
@@ -33,6 +34,11 @@ def refuse_folder(site: Site) -> None:
     """Raise Refused where the folder of the backups, or the stack's, cannot be written."""
     folder = site.backups if is_folder(site.host, site.backups) else site.settings.stack.folder
     if is_folder(site.host, folder) and not may_write(site.host, folder):
+        if is_read_only(site.host, folder):
+            raise Refused(
+                f"{on_host(site.host)}{folder} {READ_ONLY}. Nothing was changed. When the disk is "
+                f"well: {remount(folder)}"
+            )
         raise Refused(
             f"{on_host(site.host)}{folder} belongs to somebody else (Docker makes it as root). "
             f'Take it: sudo chown "$USER:" {folder}'

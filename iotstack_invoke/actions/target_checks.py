@@ -5,6 +5,8 @@ What a restore and a reload ask of a target before they change it. Changes nothi
 
 from __future__ import annotations
 
+import contextlib
+import os
 import posixpath
 import re
 from collections.abc import Iterable
@@ -21,6 +23,7 @@ from ..targets import Target, device, entries, mount_points
 from .loads import is_below
 
 _STAMP = re.compile(r"^previous-.*-(\d{8}T\d{6}Z)(-undone)?$")
+_LOG_STAMP = re.compile(r"(?:\.restore|^reload-influxdb)-(\d{8}T\d{6}Z)\b.*\.log(?:\.partial)?$")
 INFLUX_FOLDER = "volumes/influxdb"
 
 
@@ -53,21 +56,34 @@ def refuse_inner_mounts(target: Target, found: tuple[Found, ...], name: str) -> 
         )
 
 
-def time_stamp(target: Target, told: str = "") -> str:
+def time_stamp(target: Target, told: str = "", logs: str = "") -> str:
     """Return the time for the name of what is kept: later than all there is, whatever the clock.
 
     Undo goes back in the order of these names. `told`: the one that a person was told already,
-    which is kept unless something was kept meanwhile.
+    which is kept unless something was kept meanwhile. `logs`: the folder of the logs, which stay
+    where nothing was kept.
     """
     names = entries(target.host, f"{target.folder}/{RESTORE}")
     found = [match[1] for name in names if (match := _STAMP.search(name))]
-    newest = max(found, default="")
+    with contextlib.suppress(OSError):
+        logged = os.listdir(logs) if logs else ()
+        found += [match[1] for name in logged if (match := _LOG_STAMP.search(name))]
+    newest = max((each for each in found if is_stamp(each)), default="")
     if told > newest:
         return told
     now = datetime.now(UTC)
     if newest >= now.strftime(STAMP_FORM):
         now = datetime.strptime(newest, STAMP_FORM).replace(tzinfo=UTC) + timedelta(seconds=1)
     return now.strftime(STAMP_FORM)
+
+
+def is_stamp(text: str) -> bool:
+    """Tell whether a time can be meant; somebody may have named a folder like one of ours."""
+    try:
+        datetime.strptime(text, STAMP_FORM)  # noqa: DTZ007 - it is only tried
+    except ValueError:
+        return False
+    return True
 
 
 def influx_apart(target: Target, server: Server) -> str:

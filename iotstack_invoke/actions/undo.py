@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Sequence
+from urllib.parse import quote
 
-from ..changes import change_in
+from ..changes import Change, change_in
 from ..children import signals_raised
 from ..errors import ExitCode, NotFound
 from ..hosts import LocalHost, state_folder
 from ..journal import Journal
-from ..log import RunLog
+from ..log import unfinished_log
 from ..report import Report
 from ..rulebooks.restore import RESTORE, undoable
 from ..services.stack import UseStage, wait_for_orphans
 from ..settings import Settings
-from ..steps import PARTIAL, Command, Host
+from ..steps import Command, Host
 from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
 from .old_data import GONE_MARK, forget_days
 from .wish import Wish, confirm
@@ -39,6 +40,15 @@ def log_folder(settings: Settings, host: Host) -> str:
     if isinstance(host, LocalHost):
         return f"{settings.stack.folder}/backups"
     return state_folder()
+
+
+def log_path(settings: Settings, host: Host, change: Change) -> str:
+    """Return the log of a change of a host; those of other machines bear their names."""
+    folder = log_folder(settings, host)
+    if isinstance(host, LocalHost):
+        return f"{folder}/{change.log}"
+    stem, ending = os.path.splitext(change.log)
+    return f"{folder}/{stem}.{quote(host.name, safe='')}{ending}"
 
 
 def recover(
@@ -73,9 +83,9 @@ def tell_death(
         "before it."
     )
     report.warn(told)
-    path = f"{log_folder(settings, host)}/{change.log}"
-    if os.path.isfile(path + PARTIAL):
-        log = RunLog(path)
+    older = f"{log_folder(settings, host)}/{change.log}"  # without the host, as once named
+    log = unfinished_log(log_path(settings, host, change)) or unfinished_log(older)
+    if log:
         log.write("undo", told)
         log.finish(os.rename)
     return (told,)
