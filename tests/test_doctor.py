@@ -176,7 +176,7 @@ def test_a_drive_that_might_be_away_is_told(stack, small_disk):
 
 @pytest.mark.parametrize(
     ("harm", "words"),
-    [("full", "No space left on device"), ("read-only", "Read-only file system")],
+    [("full", "No space left on device"), ("read-only", "is mounted read-only")],
 )
 def test_a_vault_that_takes_nothing_fails_and_stays_clean(stack, small_disk, harm, words):
     """A full vault and a read-only one are told as such, and no probe file is left there."""
