@@ -70,11 +70,11 @@ class PlainScene:
         self.known[str(file)] = Record(str(file), **facts)
 
 
-def until(true, limit_s=20.0):
-    """Wait until something is true; fail where it does not become so."""
+def until(true, limit_s=60.0):
+    """Wait until something is true; a file that is not there, or half written, is not yet."""
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             if true():
                 return
         time.sleep(0.02)

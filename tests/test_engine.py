@@ -670,7 +670,8 @@ def test_a_signal_ends_everything_cleanly(tmp_path, number):
         [sys.executable, LITTLE_RUN, folder, "slow"], stderr=subprocess.PIPE
     )
     try:
-        until(lambda: (folder / "pid").exists() and (folder / "moving.txt.partial").exists())
+        until((folder / "moving.txt.partial").exists)
+        until(lambda: (folder / "pid").read_text().endswith("\n"))
         child = int((folder / "pid").read_text())
         assert alive(child)
         assert (folder / "scratch").exists()

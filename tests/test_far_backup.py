@@ -125,7 +125,9 @@ esac
 {docker}""",
     )
     pi.tool(
-        "cp", f'echo $$ > {pi.base}/copying; sleep "$(cat {pi.base}/pause)"; exec /bin/cp "$@"'
+        "cp",
+        f"echo $$ > {pi.base}/copying.new; mv {pi.base}/copying.new {pi.base}/copying; "
+        f'sleep "$(cat {pi.base}/pause)"; exec /bin/cp "$@"',
     )
     (pi.base / "pause").write_text("60")
     pi.state = state
