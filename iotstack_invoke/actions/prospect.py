@@ -108,8 +108,25 @@ class Prospect:
         self.runtag = backup.runtag
         self.stage = f"{target.folder}/{RESTORE}/{self.runtag}"
         self._stamp = ""
-        self.only = Only(wish, backup, manifest, settings.influx.container)
+        self.influx = self._influx_container()
+        self.only = Only(wish, backup, manifest, self.influx)
         self.influx2 = Influx2ByHand(backup, manifest, target.folder)
+
+    def _influx_container(self) -> str:
+        """Return the container of InfluxDB: that of the settings, or of the backup.
+
+        One that hosts.toml names goes first, then one that is here, then that of the backup.
+        """
+        told = str(self._told_of_influx("container"))
+        name = self.settings.influx.container
+        if not told or self.settings.influx.named:
+            return name
+        found = inspect_all(self.target.host, self.target.docker)
+        return name if named(found, name) and not named(found, told) else told
+
+    def _told_of_influx(self, fact: str) -> object:
+        made = self.manifest.made if self.manifest else ()
+        return next((e.facts.get(fact) or "" for e in made if e.kind == "influx"), "")
 
     def facts(self) -> RestoreFacts:
         """Return what is there now, without the items: these are known from the archive."""
@@ -125,11 +142,13 @@ class Prospect:
         )
         kinds = self._kinds(found)
         server = (
-            server_in(target, found, self.settings.influx.container) if "influx" in kinds else None
+            server_in(target, found, self.influx, str(self._told_of_influx("data")))
+            if "influx" in kinds
+            else None
         )
-        server_there = named(found, self.settings.influx.container) is not None
+        server_there = named(found, self.influx) is not None
         if server and compose_file and not server_there:
-            self._refuse_without_server(compose, "influxdb")
+            self._refuse_without_server(compose, self.influx)
         if server:
             refuse_inner_mounts(target, found, server.container)
         self._stamp = time_stamp(target, self._stamp, log_folder(self.settings, host))
@@ -398,7 +417,7 @@ class Prospect:
 
     def _undumped_influx(self, found: tuple[Found, ...], facts: RestoreFacts) -> list[SqlServer]:
         """Return the folders of an InfluxDB here that the backup has no dump for, one by one."""
-        influx = named(found, self.settings.influx.container)
+        influx = named(found, self.influx)
         if influx is None or "influx" in facts.kinds:
             return []
         places = (path_on_host(influx.mounts, each) for each in FOLDERS_INSIDE)

@@ -159,7 +159,9 @@ def influx_archive(job: Job) -> Iterator[Step]:
     yield dump
     yield WriteQueries("pi", influx.container, dump.inside)
     words = reading_words(dump, tar_words(facts.as_root, dump.on_host))
-    yield SweepInflux(job.output, words, influx.container, influx.version, facts.limit_s)
+    data = influx.data_on_host and posixpath.relpath(influx.data_on_host, facts.folder)
+    whose = (influx.container, influx.version)
+    yield SweepInflux(job.output, words, *whose, facts.limit_s, data)
     if dump.on_host:
         yield RemoveFolder("pi", dump.on_host, facts.as_root)
     else:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ..rules import KINDS, Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
-from ..services.influx import DumpInflux
+from ..services.influx import DATA_INSIDE, DumpInflux
 from ..services.influx2 import DumpInflux2
 from ..services.influx_dump import CheckDump, Dump
 from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
@@ -343,7 +343,9 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
         yield MakeFolder("pi", fresh, as_root, guard, like=server.data)
     yield SwapItem("pi", server.data, fresh, aside, used, as_root, guard)
     if not facts.server_there:
-        yield ComposeUp("pi", facts.compose, ("influxdb",), guard, start=False)
+        yield ComposeUp("pi", facts.compose, (server.container,), guard, start=False)
+        inside = SqlServer(server.container, "influx", server.data, DATA_INSIDE)
+        yield CheckMount("pi", inside, docker)
     dumps = posixpath.dirname(facts.previous)
     yield RunAlone("pi", server.container, ALONE, server.data, dumps, docker, guard)
     alone = Server(ALONE, server.data)

@@ -27,7 +27,8 @@ from .influx_meta import read_meta
 from .inside import mount_around, path_on_host
 from .stack import guarded
 
-BACKUP_INSIDE = "/var/lib/influxdb/backup"
+DATA_INSIDE = "/var/lib/influxdb"
+BACKUP_INSIDE = f"{DATA_INSIDE}/backup"
 FOLDERS_INSIDE = ("/var/lib/influxdb/meta", "/var/lib/influxdb/data", "/var/lib/influxdb/wal")
 ANY_EXIT = frozenset(range(256))
 WORDS_BYTES = 50_000
@@ -51,6 +52,7 @@ class InfluxFacts:
     version: str
     backup_on_host: str
     """Where its dumps come to lie; '' where nothing of the host can be seen by both."""
+    data_on_host: str = ""
     live: tuple[str, ...] = ()
     """Where it keeps its data, and its dumps, on the host: in no archive."""
 
@@ -79,6 +81,7 @@ def influx_facts(
         container=name,
         version=version,
         backup_on_host=_seen(host, found, as_root),
+        data_on_host=path_on_host(found.mounts, DATA_INSIDE),
         live=tuple(dict.fromkeys(filter(None, on_host))),
     )
 
@@ -389,6 +392,8 @@ class SweepInflux:
     container: str
     version: str
     limit_s: float
+    data: str = ""
+    """Where its folder of data lies, as seen from the stack; '' where none is mapped."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the tar as a person would type it."""
@@ -406,7 +411,7 @@ class SweepInflux:
                 + " ".join(report.problems),
                 again=report.again,
             )
-        told = {"container": self.container, "version": self.version}
+        told = {"container": self.container, "version": self.version, "data": self.data}
         scene.learn(self.output, **told, **facts_of(report))
 
 

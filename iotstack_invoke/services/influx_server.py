@@ -13,22 +13,24 @@ from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..values import dataclass
 from .alone import OUR_LABEL, remove_ours
-from .influx import BACKUP_INSIDE, wait_for_ping
+from .influx import BACKUP_INSIDE, DATA_INSIDE, wait_for_ping
 from .influx_meta import Catalogue, read_meta_db
 from .stack import STOP_LIMIT_S, guarded
 
-DATA_INSIDE = "/var/lib/influxdb"
 ALONE = "iotstack-influxdb-alone"
 """The container that takes a dump out of data, or loads it, where no client reaches it."""
 FRESH = "iotstack-influxdb-fresh"
 """The same, on new data: it is started while the other still runs."""
 ALONE_SETTINGS = (
+    f"INFLUXDB_META_DIR={DATA_INSIDE}/meta",
+    f"INFLUXDB_DATA_DIR={DATA_INSIDE}/data",
+    f"INFLUXDB_DATA_WAL_DIR={DATA_INSIDE}/wal",
     "INFLUXDB_HTTP_AUTH_ENABLED=false",
     "INFLUXDB_MONITOR_STORE_ENABLED=false",
     "INFLUXDB_CONTINUOUS_QUERIES_ENABLED=false",
     "INFLUXDB_RETENTION_ENABLED=false",
 )
-"""It asks for no password, and changes no data by itself."""
+"""It works on the data that it is given, asks for no password, changes none by itself."""
 KEPT_SETTINGS = "INFLUXDB_DATA_"
 """What of a container's environment says how data are stored; the rest may be a password."""
 INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}]'

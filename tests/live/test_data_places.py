@@ -19,11 +19,8 @@ PLACES = {
         ("      - POSTGRES_USER=", "      - PGDATA=/data/postgres\n      - POSTGRES_USER="),
     ),
 }
-MARIA = (
-    "    container_name: mariadb\n",
-    "    container_name: mariadb\n"
-    '    command: ["/usr/sbin/mariadbd", "--user=abc", "--datadir=/config/elsewhere/db"]\n',
-)
+COMMAND = '    command: ["/usr/sbin/mariadbd", "--user=abc", "--datadir=/config/elsewhere/db"]\n'
+MARIA = ("    container_name: mariadb\n", f"    container_name: mariadb\n{COMMAND}")
 
 
 @pytest.mark.long

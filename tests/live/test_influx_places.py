@@ -141,3 +141,39 @@ def test_at_rest_its_files_are_copied_and_come_back(owner, pi, state):
     owner.iot("undo", "--yes", timeout=200)
     wait_ping(pi)
     assert points(pi) == more
+
+
+@pytest.mark.long
+def test_the_only_influxdb_whatever_it_is_called(owner, pi):
+    """It is dumped by itself, and restored by the name of the backup, onto an empty machine too."""
+    name = ("    container_name: influxdb\n", "    container_name: weather\n")
+    service = ("services:\n  influxdb:\n", "services:\n  weather:\n")
+    place = (DATA_LINE, "      - ./volumes/weather:/var/lib/influxdb\n")
+    path = owner.top / "docker-compose.yml"
+    compose(pi, "down", user=USER)
+    text = path.read_text()
+    for old, new in (name, service, place, (BACKUP_LINE, "")):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    shutil.rmtree(owner.top / "volumes/influxdb")
+    compose(pi, "up", "-d", user=USER)
+    wait_ping(pi)
+    write_points(pi, "home", *[f"cpu value={i} {i}000000000" for i in range(500)])
+    query(pi, QUERY)
+    held = points(pi)
+    owner.backup("--runtag", "t1")
+    facts = owner.manifest("t1")["parts"]["influx"]["facts"]
+    assert (facts["container"], facts["data"]) == ("weather", "volumes/weather")
+    general = members(owner.here("t1", "general"))
+    assert not [each for each in general if each.endswith((".tsm", ".wal", "meta.db"))]
+    query(pi, 'DROP DATABASE "home"')
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    assert points(pi) == held
+    compose(pi, "down", user=USER)
+    shutil.rmtree(owner.top / "volumes")
+    (owner.top / "volumes").mkdir()
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    wait_ping(pi)
+    assert points(pi) == held
+    assert "means" in str(query(pi, "SHOW CONTINUOUS QUERIES"))
