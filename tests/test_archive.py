@@ -512,6 +512,17 @@ def test_a_folder_that_is_packed_empty_may_change(stack, tmp_path):
             ],
             ["./a: Cannot stat: No such file or directory"],
         ),
+        (
+            2,
+            [
+                "sudo: unable to resolve host pi: Name or service not known",
+                "tar: ./a: Cannot stat: No such file or directory",
+                "tar: Exiting with failure status due to previous errors",
+            ],
+            ["./a: Cannot stat: No such file or directory"],
+        ),
+        (0, ["sudo: unable to resolve host pi"], []),
+        (1, ["tar: strange", "sudo: Hostname pi"], ["tar ended with exit 1: tar: strange"]),
     ],
 )
 def test_tars_last_words_are_judged(code, said, warned):

@@ -17,7 +17,7 @@ from .. import gzips
 from ..errors import StepFailed
 from ..hosts import LocalHost, read_chunk
 from ..manifest import SIZES
-from ..steps import Command, File, Host, Scene
+from ..steps import Command, File, Host, Scene, is_telling
 from ..values import dataclass
 from .passing import Passing, stack_judge
 from .sizes import Sizes
@@ -280,21 +280,19 @@ def judge_tar(
     tar(1): exit 1, some files differ or changed; exit 2, a fatal error.
     """
     changed = [found for line in said if (found := _CHANGED.match(line))]
-    others = [
-        line for line in said if not _CHANGED.match(line) and "Exiting with failure" not in line
-    ]
+    others = [line for line in said if not _CHANGED.match(line) and is_telling(line)]
     gone = [found for found in changed if found["what"].startswith("Cannot stat")]
     # A file that is listed and then gone is "Cannot stat" with exit 2 in older versions of tar.
     if exit_code not in (0, 1) and (others or not gone):
         telling = [line for line in others if line.startswith(("tar:", "sudo:"))]
         last_words = (telling or others or said or ["it said nothing"])[0]
-        raise StepFailed(f"tar ended with exit {exit_code}: {last_words}{_advice(others)}")
+        raise StepFailed(f"tar ended with exit {exit_code}: {last_words}{_advice(others or said)}")
     for found in changed:
         if found["file"] in may_change and found["what"].startswith("file changed"):
             continue
         scene.warn(f"{found['file']}: {found['what']}")
     if exit_code == 1 and not changed:
-        scene.warn(f"tar ended with exit 1: {(others or ['it said nothing'])[-1]}")
+        scene.warn(f"tar ended with exit 1: {(others or said or ['it said nothing'])[-1]}")
 
 
 def _advice(lines: list[str]) -> str:

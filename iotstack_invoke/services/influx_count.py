@@ -135,7 +135,7 @@ class CountInflux:
         while True:
             told = host.run(self._command(text, max(limit_s, 1.0)))
             errors, numbers = _read_answer(told.out)
-            if told.exit_code or told.err.strip():
+            if told.exit_code or any(e.startswith("ERR") for e in told.err.splitlines()):
                 errors.append(told.last_words)
             if not errors:
                 return iter(numbers)
