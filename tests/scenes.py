@@ -97,7 +97,7 @@ def put_set(folder, made, *, runtag="", host="", error="", warnings=(), size_byt
     """
     runtag = runtag or made.strftime("%Y-%m-%d_%H%M")
     archive = folder / f"{runtag}.general-backup.tar.gz"
-    part = Part("general", archive.name, size_bytes, "ab" * 32, error=error)
+    part = Part("general", archive.name, size_bytes, X10, error=error)
     times = (utc_text(made), utc_text(made))
     host = host or socket.gethostname()
     others = tuple(
