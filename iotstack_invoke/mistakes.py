@@ -20,7 +20,7 @@ from .services.table import (
     Kind,
     Service,
     fits_all_of,
-    is_below_stack,
+    is_in_stack,
     packaged_names,
     packaged_service,
     read_row,
@@ -50,6 +50,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "exclude": list,
         "exclude_defaults": bool,
         "adopt": bool,
+        "include": list,
         **POLICY_KEYS,
     },
     "influxdb": {"container": str, "limit_s": (int, float)},
@@ -76,10 +77,12 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "exclude": list,
         "exclude_defaults": bool,
         "adopt": bool,
+        "include": list,
         **POLICY_KEYS,
     },
     "services": ROW_KEYS,
     "exclude": {"path": str, "reason": str},
+    "include": {"path": str, "restore_to": str},
     "hooks": {
         "before_backup": list,
         "after_backup": list,
@@ -90,11 +93,14 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
 }
 _NEEDED = {
     "exclude": ("path", "reason"),
+    "include": ("path",),
     "vaults": ("name", "kind"),
     "hosts": ("name", "host"),
     "services": ("name",),
 }
 ROLES = ("live", "test")
+_VOLUME = re.compile(r"volume:[A-Za-z0-9][A-Za-z0-9_.-]*(:/[^:]*|/.+)?")
+_PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
 _TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault"})
 """Words of the rules and of --from, which no vault can bear."""
 _VAULT_NAME = re.compile(r"[^\W\d][\w-]*")
@@ -161,13 +167,14 @@ def _mistakes(content: Mapping[str, Any]) -> list[str]:
             found.append(f"{section}: must be a table: [{section}]")
     lists = ("vaults", "hosts", "services")
     tables = [(f"[[{name}]]", content.get(name, []), name) for name in lists]
-    if isinstance(content.get("stack"), dict):
-        tables.append(("[[stack.exclude]]", content["stack"].get("exclude", []), "exclude"))
     machines = content.get("hosts", [])
+    owners = [("stack", content.get("stack"))]
+    owners += [("hosts", each) for each in (machines if isinstance(machines, list) else ())]
     tables += [
-        ("[[hosts.exclude]]", each["exclude"], "exclude")
-        for each in (machines if isinstance(machines, list) else ())
-        if isinstance(each, dict) and "exclude" in each
+        (f"[[{title}.{key}]]", owner[key], key)
+        for title, owner in owners
+        for key in ("exclude", "include")
+        if isinstance(owner, dict) and key in owner
     ]
     for title, entries, section in tables:
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
@@ -245,18 +252,36 @@ def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
     folder = os.path.expanduser(stack.get("folder", "~/IOTstack"))
     if not folder.startswith("/"):
         found.append(f"[stack]: folder = {folder!r} must begin with / or ~")
-    return found + _exclude_mistakes("[[stack.exclude]]", stack)
+    return [*found, *_path_mistakes("stack", stack)]
 
 
-def _exclude_mistakes(title: str, stack: Mapping[str, Any]) -> list[str]:
-    found = []
+def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with what a stack includes and excludes."""
     for each in _sound_list(stack.get("exclude"), "exclude"):
-        where = f"{title}: path = {each.get('path')!r}"
-        if not is_below_stack(each.get("path", "volumes/any")):
-            found.append(f"{where} must lie below services/ or volumes/")
+        where = f"[[{title}.exclude]]: path = {each.get('path')!r}"
+        path = each.get("path", "volumes/any")
+        if not (_is_place(path) or path == "." or _VOLUME.fullmatch(path)):
+            yield f"{where} {_PLACES}, or volume:NAME"
         if not each.get("reason", "any").strip():
-            found.append(f"{where} needs a reason")
-    return found
+            yield f"{where} needs a reason"
+    for each in _sound_list(stack.get("include"), "include"):
+        path, goal = each.get("path", "volumes/any"), each.get("restore_to", "/any")
+        where = f"[[{title}.include]]: path = {path!r}"
+        if not _is_place(path):
+            yield f"{where} {_PLACES}"
+        elif "restore_to" in each and not path.startswith("/"):
+            yield f"{where} is restored in the stack; restore_to is for absolute paths"
+        if not goal.startswith("/") or not _is_place(goal):
+            yield f"{where}: restore_to = {goal!r} must be an absolute path, and not / itself"
+
+
+def _is_place(path: str) -> bool:
+    """Tell whether a path is one that a backup may hold: of the stack, or absolute."""
+    if path.startswith("/"):
+        return ".." not in path.split("/") and os.path.normpath(path) not in ("/", "//")
+    top = path.partition("/")[0]
+    odd = top.startswith("volume:") or set(top) & set("*?[")
+    return is_in_stack(path) and path.strip("/") not in FOLDERS and not odd
 
 
 def _policy_mistakes(where: str, policy: Mapping[str, Any]) -> list[str]:
@@ -386,7 +411,7 @@ def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:
         hooks, title = each.get("hooks", {}), f"{where}: [hosts.hooks]"
         found += _wrong(title, hooks, _KEYS["hooks"])
         found += _policy_mistakes(where, local_policy(each))
-        found += _exclude_mistakes(f"{where}: [[hosts.exclude]]", each)
+        found += [f"{where}: {mistake}" for mistake in _path_mistakes("hosts", each)]
         found += _hooks_mistakes(title, _sound(hooks, "hooks"))
     return found
 

@@ -26,6 +26,7 @@ BACKUPS = "backups"
 """The folder of the backups in a stack's folder, as the seed named it."""
 PARTS = {
     "general": "general-backup.tar.gz",
+    "outside": "outside-backup.tar.gz",
     "influx": "influx-backup.tar",
     "influxdb2": "influxdb2-backup.tar",
     "mariadb": "mariadb-backup.tar.gz",

@@ -39,11 +39,28 @@ from .services.table import (
 from .values import dataclass
 
 _BRACKETED = re.compile(r"\[([*?\[])\]")
+VOLUME = "volume:"
+"""With this and its name an exclusion names a volume."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inclusion:
+    """A path that containers do not tell of, or that lies outside of the stack, and is packed.
+
+    Absolute, or relative to the stack's folder.
+    """
+
+    path: str
+    restore_to: str = ""
+    """Where a restore puts it; '' for where it lay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """A path of the stack that is left out of the general part, and why."""
+    """A path that is left out of a backup, and why.
+
+    Of the stack, or absolute, or `volume:NAME`, or what lies below one of these.
+    """
 
     path: str
     reason: str
@@ -142,6 +159,7 @@ class Machine:
     exclusions: tuple[Exclusion, ...] = ()
     exclude_defaults: bool = True
     adopt: bool = False
+    inclusions: tuple[Inclusion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +175,7 @@ class Stack:
     """What the table of services says that no backup needs is left out."""
     adopt: bool = False
     """Archives without a manifest that the policy would remove are read, and are ours then."""
+    inclusions: tuple[Inclusion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +253,7 @@ class Settings:
             machine.role,
             exclude_defaults=machine.exclude_defaults,
             adopt=machine.adopt,
+            inclusions=machine.inclusions,
         )
         return replace(self, stack=stack, hooks=machine.hooks)
 
@@ -300,6 +320,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
             exclusions=_exclusions(stack),
             exclude_defaults=stack.get("exclude_defaults", True),
             adopt=stack.get("adopt", False),
+            inclusions=_inclusions(stack),
         ),
         influx=Influx(
             container=influx.get("container", "influxdb"),
@@ -358,7 +379,13 @@ def _machine(each: Mapping[str, Any]) -> Machine:
         exclusions=_exclusions(each),
         exclude_defaults=each.get("exclude_defaults", True),
         adopt=each.get("adopt", False),
+        inclusions=_inclusions(each),
     )
+
+
+def _inclusions(stack: Mapping[str, Any]) -> tuple[Inclusion, ...]:
+    rows = ((each["path"], each.get("restore_to", "")) for each in stack.get("include", []))
+    return tuple(Inclusion(*(os.path.normpath(e) if e else "" for e in row)) for row in rows)
 
 
 def _exclusions(stack: Mapping[str, Any]) -> tuple[Exclusion, ...]:

@@ -174,6 +174,11 @@ class LittleStack:
             }
             for name, image in images.items()
         ]
+        for source, _ in (pair for pairs in mounts.values() for pair in pairs):
+            path = self.folder / source
+            if source.startswith("./") and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir() if not path.suffix else path.write_text("")
         for name, image in images.items():
             data = self.folder / "volumes" / name
             data.mkdir(exist_ok=True)

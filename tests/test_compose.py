@@ -187,7 +187,7 @@ def test_containers_of_the_stack_are_told_by_their_folder(docker, host, tmp_path
     found = inspect_all(host)
     for folder in ("stack", "link", "stack/"):
         mine = of_stack(found, str(tmp_path / folder))
-        assert [each.name for each in mine] == ["grafana", "zigbee"]
+        assert [each.container.name for each in mine] == ["grafana", "zigbee"]
 
 
 def test_top_files_are_those_that_start_the_stack():

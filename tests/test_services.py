@@ -72,8 +72,8 @@ def test_a_container_that_mounts_nothing_of_the_stack_has_no_files(little_stack)
     """What it is by its name or image says nothing where Docker tells what it mounts."""
     little_stack.runs(grafana="grafana/grafana")
     told = little_stack.tools / "docker.json"
-    told.write_text(told.read_text().replace(f"{little_stack.folder}/volumes", "/srv"))
-    assert listed(little_stack)["grafana"] == "keeps nothing in services/ or volumes/"
+    told.write_text(told.read_text().replace(f"{little_stack.folder}/volumes", "/run"))
+    assert listed(little_stack)["grafana"] == "keeps nothing that a backup could hold"
 
 
 def test_json_tells_the_same_and_more(little_stack):
@@ -124,7 +124,6 @@ def test_a_database_that_nobody_covers_ends_with_3(little_stack):
 def test_a_cache_that_keeps_nothing_in_the_stack_needs_no_warning(little_stack, image, mounts):
     """Nothing of it could be torn; settings that it mounts are plain files."""
     little_stack.runs(cache=image, mounts={"cache": mounts})
-    (little_stack.folder / "services/cache").mkdir()
     assert not listed(little_stack)["cache"].startswith("NOT")
     assert backed_up(little_stack)[0]["state"] == "complete"
 
@@ -145,7 +144,6 @@ def test_a_cache_that_keeps_nothing_in_the_stack_needs_no_warning(little_stack, 
 def test_data_that_lie_in_a_container_are_told_as_in_no_part(little_stack, image, mounts, told):
     """Of a database that is no cache it is told where its data are, and what helps."""
     little_stack.runs(db=image, mounts={"db": mounts})
-    (little_stack.folder / "services/db").mkdir()
     assert told in listed(little_stack, code=3)["db"]
     (warning,) = backed_up(little_stack, code=3)[0]["warnings"]
     assert told in warning
@@ -301,7 +299,7 @@ def test_a_service_of_the_owner_leaves_out_what_he_says(little_stack):
         ([("./volumes/m/d", "/mosquitto/data/")], {"./volumes/m/d/x"}),
         ([("./volumes/m", "/mosquitto")], {"./volumes/m/data/x"}),
         # the nearest mount is where the container has it; what lies under it is nobody's
-        ([("./volumes/m", "/mosquitto"), ("/srv", "/mosquitto/data")], set()),
+        ([("./volumes/m", "/mosquitto"), ("/run/x", "/mosquitto/data")], set()),
         ([("./volumes/m", "/mosquitto"), ("./volumes/n", "/mosquitto/data")], {"./volumes/n/x"}),
         (
             [("./volumes/m", "/mosquitto/data/one")],

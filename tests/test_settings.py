@@ -18,6 +18,7 @@ from iotstack_invoke.settings import (
     Exclusion,
     Hook,
     Hooks,
+    Inclusion,
     Influx,
     Settings,
     Ssh,
@@ -28,6 +29,7 @@ from iotstack_invoke.settings import (
     read_settings,
 )
 
+PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
 SAMPLE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "hosts.toml")
 
 
@@ -243,13 +245,68 @@ def test_each_mistake_is_told_in_one_line(text, told):
 
 
 @pytest.mark.parametrize(
-    "path", ["volumes", "volumes/", ".", "", "/volumes/x", "volumes/../x", "backups/x", "*"]
+    "path",
+    [
+        *("volumes", "volumes/", "", "/", "//", "/a/../b", "volumes/../x", "backups/x", "restore"),
+        *("*", "v*/x", "volume:", "volume:-x", "volume:a:b"),
+    ],
 )
-def test_an_exclusion_must_lie_below_services_or_volumes(path):
-    """Nobody leaves the whole of volumes/ out by a slip, or something outside the archive."""
+def test_an_exclusion_must_name_something_that_a_backup_holds(path):
+    """Nobody leaves the whole of volumes/ out by a slip, or what no part could hold."""
     assert mistakes(f'[[stack.exclude]]\npath = "{path}"\nreason = "r"') == [
-        f"[[stack.exclude]]: path = {path!r} must lie below services/ or volumes/"
+        f"[[stack.exclude]]: path = {path!r} {PLACES}, or volume:NAME"
     ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "volumes/x",
+        "homeassistant",
+        "/opt/x",
+        "/opt/x/*",
+        "volume:a_b",
+        "volume:a/c*",
+        "volume:a:/b",
+    ],
+)
+def test_an_exclusion_may_be_of_the_stack_of_a_disk_or_of_a_volume(path):
+    """Whatever a container may mount can be left out, with a reason."""
+    told = read(f'[[stack.exclude]]\npath = "{path}"\nreason = "r"')
+    assert told.stack.exclusions == (Exclusion(path, "r"),)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("", "[[stack.include]] number 1: 'path' is missing"),
+        ('path = "backups"', f"[[stack.include]]: path = 'backups' {PLACES}"),
+        ('path = "volumes"', f"[[stack.include]]: path = 'volumes' {PLACES}"),
+        ('path = "/"', f"[[stack.include]]: path = '/' {PLACES}"),
+        (
+            'path = "x"\nrestore_to = "/srv/x"',
+            "[[stack.include]]: path = 'x' is restored in the stack; restore_to is for absolute paths",
+        ),
+        (
+            'path = "/opt/x"\nrestore_to = "srv"',
+            "[[stack.include]]: path = '/opt/x': restore_to = 'srv' must be an absolute path, and not / itself",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_inclusion_is_told(row, told):
+    """It is of the stack's folder or absolute; only an absolute one can be restored elsewhere."""
+    assert mistakes(f"[[stack.include]]\n{row}") == [told]
+
+
+@pytest.mark.parametrize(
+    "table", ["[[stack.include]]", "[[hosts]]\nname='p'\nhost='p'\n[[hosts.include]]"]
+)
+def test_inclusions_are_read_with_where_they_are_restored(table):
+    """Of this machine's stack, and of that of another machine."""
+    told = read(f'{table}\npath = "/opt/x/"\nrestore_to = "/srv/x"')
+    owner = told.machines[0] if told.machines else told.stack
+    assert owner.inclusions == (Inclusion("/opt/x", "/srv/x"),)
+    assert read('[[stack.include]]\npath = "scripts"').stack.inclusions == (Inclusion("scripts"),)
 
 
 def test_an_exclusion_needs_a_reason():
@@ -453,7 +510,7 @@ def test_a_service_of_ones_own_goes_into_the_table():
         (
             'name="x"\nkind="stop"\npaths=["volumes", "volumes/../x", "/volumes/x", "backups/x"]',
             [
-                f"path {each!r} must lie below services/ or volumes/"
+                f"path {each!r} must be a path in the stack's folder, such as volumes/NAME"
                 for each in ("volumes", "volumes/../x", "/volumes/x", "backups/x")
             ],
         ),
@@ -611,7 +668,7 @@ def test_all_mistakes_are_told_together():
         sudo = "no"
         folder = "here"
         [[stack.exclude]]
-        path = "etc"
+        path = "backups"
         [influxdb]
         limit_s = -1
         container = 3
@@ -633,7 +690,7 @@ def test_all_mistakes_are_told_together():
         "[[stack.exclude]] number 1: 'reason' is missing",
         "[stack]: keep = 0 must be at least 1 where no other rule keeps a set",
         "[stack]: folder = 'here' must begin with / or ~",
-        "[[stack.exclude]]: path = 'etc' must lie below services/ or volumes/",
+        f"[[stack.exclude]]: path = 'backups' {PLACES}, or volume:NAME",
         "[influxdb]: limit_s = -1 must be a number of seconds, more than 0",
         "[[vaults]] 'pi': the names dump, from, here, media, pi, vault mean something else already",
         "[[vaults]] 'pi': 'host' is missing",
@@ -1017,8 +1074,8 @@ host = "h"
     [
         ("exclude = [{ path = 'volumes/x' }]", "[[hosts.exclude]] number 1: 'reason' is missing"),
         (
-            "exclude = [{ path = '/etc', reason = 'x' }]",
-            "[[hosts]] 'p': [[hosts.exclude]]: path = '/etc' must lie below services/ or volumes/",
+            "exclude = [{ path = 'backups', reason = 'x' }]",
+            "[[hosts]] 'p': [[hosts.exclude]]: path = 'backups' must be a path in the stack's folder (not backups/ or restore/), or an absolute path, or volume:NAME",
         ),
         (
             "keep_dayly = 3",

@@ -154,7 +154,7 @@ def test_a_damaged_archive_is_listed_as_far_as_it_goes(shelf, capsys):
 
 def test_a_part_that_is_not_there_is_not_found(shelf):
     """A part that no set has is wrong usage; one that this set lacks is not found."""
-    with pytest.raises(UsageError, match="general, influx"):
+    with pytest.raises(UsageError, match="general, outside, influx"):
         show_files(shelf.settings(), TAG, "redis", "", Report(), as_json=False)
     (shelf.backups / f"{TAG}.influx-backup.tar").unlink()
     with pytest.raises(NotFound):

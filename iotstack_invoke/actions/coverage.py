@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 
 from ..errors import StepFailed
+from ..hosts import LocalHost
 from ..manifest import Container
-from ..rules import BACKUPS
 from ..services.at_rest import AtRest, merged
-from ..services.compose import (
-    Found,
-    named,
-    of_stack,
-    paths_in_stack,
-)
+from ..services.compose import Found, inspect_volumes, named, of_stack, paths_in_stack
+from ..services.holdings import Databases, Holdings, look_at_holdings
 from ..services.leave_out import places_of
 from ..services.recipe import RecipeInUse
 from ..services.sql import SqlServer, located, located_in, server_of
 from ..services.table import (
     AS_THEY_LIE,
+    PART_OF_DUMP,
     PAUSED,
     Cover,
     Kind,
@@ -29,7 +26,7 @@ from ..services.table import (
     Table,
     cover,
     influxdb_version,
-    is_below_stack,
+    is_in_stack,
     is_influxdb_3,
     recipes_used,
 )
@@ -52,6 +49,21 @@ class SavedService:
 
     cover: Cover
     paths: tuple[str, ...]
+    """Relative to the stack's folder, absolute, or `volume:NAME`."""
+    uncovered: tuple[str, ...] = ()
+    """What of it is in no part."""
+
+    @property
+    def saved(self) -> str:
+        """How it is saved, and what of it is not."""
+        if not self.uncovered:
+            return str(self.cover)
+        return f"NOT COVERED: {', '.join(self.uncovered)}; else: {self.cover.how}"
+
+    @property
+    def covered(self) -> bool:
+        """Whether all of it is saved, or left out on purpose."""
+        return self.cover.covered and not self.uncovered
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,10 @@ class Services:
     """Those that have a part of their own, with their databases."""
     at_rest: tuple[AtRest, ...] = ()
     """Those that run and are stopped while they are copied."""
+    mine: tuple[Found, ...] = ()
+    """The containers of the stack."""
+    holdings: Holdings = field(default_factory=Holdings)
+    """What they keep outside of services/ and volumes/."""
 
     @property
     def undumped(self) -> tuple[str, ...]:
@@ -102,47 +118,110 @@ class Services:
     def warnings(self, influx: str) -> tuple[str, ...]:
         """Return what is not covered, but for the container `influx`: that is told of already."""
         covers = (each.cover for each in self.saved if each.cover.container.name != influx)
-        return tuple(each.warning for each in covers if not each.covered)
+        return (
+            *(each.warning for each in covers if not each.covered),
+            *(each.warning for each in self.holdings.uncovered),
+            *self.holdings.warnings,
+        )
 
 
 def look_at_services(
-    host: Host, found: Iterable[Found], settings: Settings, folder: str
+    host: Host,
+    found: Iterable[Found],
+    settings: Settings,
+    folder: str,
+    as_root: tuple[str, ...] = (),
+    live_influx: tuple[str, ...] = (),
 ) -> Services:
-    """Return how the data of each container of a stack are saved, and what is left out."""
-    found = tuple(found)
-    known = {each.container.name: each for each in found}
+    """Return how the data of each container of a stack are saved, and what is left out.
+
+    `live_influx`: where the InfluxDB 1.x that is dumped keeps its data, if it was asked.
+    """
+    folder = os.path.realpath(folder) if isinstance(host, LocalHost) else folder
     table = settings.table
-    covers = cover(of_stack(known.values(), folder), table)
+    found = tuple(found)
+    mine = of_stack(found, folder)
+    known = {each.container.name: each for each in mine}
+    covers = cover((each.container for each in mine), table)
     exclusions = _exclusions(settings, covers, influx=influx_lies_there(found, settings, folder))
     if settings.stack.exclude_defaults:
         exclusions += tuple(_defaults(covers, known, exclusions, folder))
         exclusions += tuple(_usual(covers, known, table, exclusions, folder))
-    saved = []
-    for each in covers:
-        mine = known[each.container.name]
-        paths = paths_in_stack(mine, folder)
-        after = _after_exclusions(host, each, paths, exclusions, table, folder)
-        saved.append(SavedService(_without_mount(after, mine, table, folder), paths))
     running = [
         known[each.container.name] for each in covers if each.container.running and not each.part
     ]
-    influx2 = tuple(
-        known[each.container.name]
-        for each in covers
-        if each.covered
-        and each.container.running
-        and each.service
-        and each.service.dump == "influxdb2"
+    dumped = {
+        name: tuple(
+            known[each.container.name]
+            for each in covers
+            if each.covered
+            and each.container.running
+            and each.service
+            and each.service.dump == name
+        )
+        for name in ("influxdb", "influxdb2")
+    }
+    servers = located_in(host, running, table)
+    recipes = tuple(_recipes(host, covers, known, settings))
+    databases = {each.data: each.engine for each in servers if each.data}
+    databases |= {each.server.data: each.name for each in recipes if each.server.data}
+    databases |= {
+        mount.on_host: PART_OF_DUMP[name]
+        for name, those in dumped.items()
+        for each in those
+        for mount in each.mounts
+        if mount.inside.rstrip("/") in INFLUX_DATA[name]
+    }
+    databases |= dict.fromkeys(live_influx, PART_OF_DUMP["influxdb"])
+    holdings = look_at_holdings(
+        host,
+        mine,
+        inspect_volumes(host, (m.volume for each in mine for m in each.mounts if m.volume)),
+        settings.stack,
+        folder,
+        as_root,
+        databases=Databases(databases),
+        skipped={
+            each.container.name: each.service.reason
+            for each in covers
+            if each.service and each.service.kind is Kind.SKIP
+        },
+        caches=[each.container.name for each in covers if table.is_cache(each.container)],
     )
-    saved = [_told_of_pause(each, known) for each in saved]
+    saved = []
+    for each in covers:
+        name = each.container.name
+        paths = paths_in_stack(known[name], folder)
+        elsewhere = {*holdings.by_container.get(name, ())} - {*paths}
+        missing = tuple(one.what for one in holdings.uncovered if one.container == name)
+        nothing = not (paths or elsewhere or missing)
+        told = _after_exclusions(host, each, paths, exclusions, table, folder)
+        told = _without_mount(told, known[name], table, folder)
+        if nothing and each.covered and not each.part and not _is_dump(each):
+            told = replace(each, how="keeps nothing that a backup could hold")
+        row = SavedService(told, (*paths, *sorted(elsewhere)), missing)
+        saved.append(_told_of_pause(row, known))
     return Services(
         tuple(saved),
         exclusions,
-        located_in(host, running, table),
-        influx2,
-        tuple(_recipes(host, covers, known, settings)),
+        servers,
+        dumped["influxdb2"],
+        recipes,
         merged(_to_stop(host, covers, exclusions, folder)),
+        mine,
+        holdings,
     )
+
+
+INFLUX_DATA = {
+    "influxdb": tuple(f"/var/lib/influxdb{each}" for each in ("", "/data", "/wal", "/meta")),
+    "influxdb2": ("/var/lib/influxdb2",),
+}
+"""Where an InfluxDB keeps its data inside of its container."""
+
+
+def _is_dump(saved: Cover) -> bool:
+    return saved.service is not None and saved.service.kind is Kind.DUMP
 
 
 def idle_rows(services: Services, settings: Settings) -> tuple[str, ...]:
@@ -204,16 +283,21 @@ def live_files(server: SqlServer, folder: str, part: str) -> Iterator[Exclusion]
     """Return what the general part leaves out of a server that is dumped."""
     data = f"live files of {server.title}; its data are in the {part} part"
     for place, reason in ((server.data, data), (server.logs, f"live logs of {server.title}")):
-        if is_below_stack(path := os.path.relpath(place or "/", folder)):
+        path = os.path.relpath(place or "/", folder)
+        if is_in_stack(path):
             yield Exclusion(f"{path}/*", reason)
+        elif place:
+            yield Exclusion(f"{place}/*", reason)
 
 
 def live_of_influx(folders: Iterable[str], folder: str) -> Iterator[Exclusion]:
     """Return what the general part leaves out of an InfluxDB that is dumped, wherever it lies."""
     reason = "InfluxDB's live files; its data are in the influx part"
-    for path in (os.path.relpath(each, folder) for each in folders):
-        told = any(each.leaves_out(path) for each in ALWAYS_EXCLUDED)
-        if path != "." and path.split("/")[0] not in ("..", BACKUPS) and not told:
+    for each in folders:
+        path = os.path.relpath(each, folder)
+        if not is_in_stack(path):
+            yield Exclusion(f"{each}/*", reason)
+        elif not any(always.leaves_out(path) for always in ALWAYS_EXCLUDED):
             yield Exclusion(f"{path}/*", reason)
 
 
@@ -234,7 +318,7 @@ def settings_for(
     table = settings.table
     ones = [
         each.name
-        for each in mine
+        for each in (one.container for one in mine)
         if (service := table.service_of(each))
         and service.dump == "influxdb"
         and _is_influxdb_1(host, each, docker)
@@ -387,8 +471,6 @@ def _after_exclusions(
         return saved
     if reasons and not copied:
         return replace(saved, how=f"left out: {reasons[paths[0]]}", covered=True)
-    if saved.covered and not paths:
-        return replace(saved, how="keeps nothing in services/ or volumes/")
     return saved
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import field
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import Refused, StepFailed
 from ..hosts import LocalHost
-from ..manifest import KEPT_OUT, LeftOut, utc_text
+from ..manifest import LeftOut, utc_text
 from ..rulebooks.backup import BackupFacts
 from ..rules import PARTS
 from ..services.compose import (
@@ -19,13 +19,13 @@ from ..services.compose import (
     Found,
     inspect_all,
     named,
-    of_stack,
     top_files,
 )
+from ..services.holdings import is_in, outside_exclusions
 from ..services.table import (
     COPIED,
     influxdb_3,
-    is_below_stack,
+    is_in_stack,
     is_influxdb_3,
 )
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
@@ -55,36 +55,54 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     Raises Refused where there is no stack, or where sudo would ask for a password.
     """
     folder = settings.stack.folder
+    if isinstance(host, LocalHost):  # another machine's is known without links
+        folder = os.path.realpath(folder)
+        settings = replace(settings, stack=replace(settings.stack, folder=folder))
     names = look_at_folder(host, settings)
     as_root = _as_root(host, settings)
     usual = settings.influx.container
     settings, influx = _look_at_influx(host, settings, as_root, has_volumes="volumes" in names)
-    services = look_at_services(host, influx.found, settings, folder)
-    servers = services.servers
+    live_influx = influx.facts.live if influx.facts else ()
+    services = look_at_services(host, influx.found, settings, folder, as_root, live_influx)
+    servers, holdings = services.servers, services.holdings
     influx2 = _look_at_influx2(host, services, folder)
     dumped = [live for each in servers for live in live_files(each, folder, each.engine)]
     dumped += [
         live for each in services.recipes for live in live_files(each.server, folder, each.name)
     ]
-    exclusions = (*services.exclusions, *influx.exclusions, *influx2.exclusions, *dumped)
+    told = (*services.exclusions, *influx.exclusions, *influx2.exclusions, *dumped)
+    exclusions = tuple(each for each in told if is_in_stack(each.path))
+    outside_out = (
+        *outside_exclusions(holdings.outside, told),
+        *(e for e in told if any(is_in(e.path, each.path) for each in holdings.outside)),
+    )
     live = {each: f"{folder}/{each.place}" for each in exclusions}
     there = host.look(live.values())
     engines = {each.engine for each in servers}
     engines |= {each.name for each in services.recipes}
     made = {"general", *engines, *(("influx",) if influx.facts or influx.error else ())}
     made |= {"influxdb2"} if influx2.facts or influx2.error else set()
+    made |= {"outside"} if holdings.outside else set()
+    unlinked = [
+        name for name in top_files(names) if name not in (*holdings.linked, *holdings.broken)
+    ]
     now = datetime.now().astimezone()
     name = settings.influx.container  # it has words of its own
     undumped = tuple(each for each in services.undumped if each != name)
-    told = () if name == usual else (f"InfluxDB is {name}: the only 1.x of this stack.",)
+    words = () if name == usual else (f"InfluxDB is {name}: the only 1.x of this stack.",)
     return BackupFacts(
         host=host_name(host),
         far=not isinstance(host, LocalHost),
         program=f"iotstack-invoke {__version__}",
         folder=folder,
         members=tuple(
-            f"./{name}" for name in (*top_files(names), *(f for f in FOLDERS if f in names))
+            f"./{name}"
+            for name in (*unlinked, *(f for f in FOLDERS if f in names), *holdings.included)
         ),
+        included=holdings.included,
+        linked=holdings.linked,
+        outside=holdings.outside,
+        outside_exclusions=tuple(dict.fromkeys(each.path for each in outside_out)),
         kinds=tuple(kind for kind in PARTS if kind in made),
         as_root=as_root,
         exclusions=tuple(each.path for each in exclusions),
@@ -94,13 +112,13 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         influx2_error=influx2.error,
         servers=servers,
         undumped=tuple(each for each in undumped if each not in services.paused),
-        told=told,
+        told=words,
         recipes=services.recipes,
         at_rest=services.at_rest,
         limit_s=settings.influx.limit_s,
         started_utc=utc_text(datetime.now(UTC)),
         zone=f"{time.tzname[time.localtime().tm_isdst > 0]} {now.strftime('%z')}",
-        containers=of_stack(influx.found, folder),
+        containers=tuple(each.container for each in services.mine),
         stays=tuple(
             each.path
             for each in exclusions
@@ -113,6 +131,8 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
                 for each in exclusions
                 if live[each] in there or not (each.by_default or each in ALWAYS_EXCLUDED)
             ),
+            *(LeftOut(each.path, each.reason) for each in outside_out),
+            *holdings.left_out,
             *(LeftOut(f"a dump of {name}", services.why_undumped(name)) for name in undumped),
             *influx.left_out,
         ),
@@ -121,6 +141,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
             *influx2.warnings,
             *services.warnings(name),
             *services.paused_warnings(name),
+            *(f"{name} is a link to nothing, and is not packed." for name in holdings.broken),
         ),
     )
 
@@ -138,7 +159,7 @@ def _sized(host: Host, services: Services, folder: str) -> tuple[str, ...]:
     return tuple(
         path
         for path in sorted(paths)
-        if path.split("/")[0] not in KEPT_OUT and path.split("/")[-1] not in ("log", "logs")
+        if is_in_stack(path) and path.split("/")[-1] not in ("log", "logs")
     )
 
 
@@ -314,6 +335,8 @@ def _look_at_influx2(host: Host, services: Services, folder: str) -> _Influx2Loo
     except StepFailed as error:
         return _Influx2Look(error=str(error), warnings=warnings)
     reason = "live files of InfluxDB 2; its data are in the influxdb2 part"
-    live = (os.path.relpath(e, folder) for e in (facts.data_on_host, facts.backup_on_host))
-    exclusions = (Exclusion(f"{path}/*", reason) for path in live if is_below_stack(path))
+    exclusions = []
+    for live in (facts.data_on_host, facts.backup_on_host):
+        path = os.path.relpath(live, folder)
+        exclusions.append(Exclusion(f"{path if is_in_stack(path) else live}/*", reason))
     return _Influx2Look(facts, exclusions=tuple(exclusions), warnings=warnings)

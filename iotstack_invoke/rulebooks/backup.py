@@ -31,11 +31,12 @@ from ..manifest import (
 )
 from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_name
 from ..services.archive import PackStack, RemoveFolder, literal, tar_words
-from ..services.at_rest import AtRest, copy_at_rest
+from ..services.at_rest import AtRest, CopyLinked, copy_at_rest
+from ..services.holdings import Outside
 from ..services.quiesce import Resume
 from ..services.recipe import DUMP_FOLDER, RECIPES, RecipeInUse
 from ..services.sql import SqlServer
-from ..services.sqlite import COPIES, CopySqlite
+from ..services.sqlite import COPIES, OUTSIDE_COPIES, CopySqlite
 from ..steps import File, Scene, Step
 from ..targets import COMMANDS_LOCK
 from ..transfer import Claim, Send
@@ -60,7 +61,7 @@ class BackupFacts:
     program: str
     folder: str
     members: tuple[str, ...]
-    kinds: tuple[str, ...] = tuple(kind for kind in PARTS if kind not in RECIPES)
+    kinds: tuple[str, ...] = tuple(k for k in PARTS if k not in RECIPES and k != "outside")
     as_root: tuple[str, ...] = ()
     exclusions: tuple[str, ...] = ()
     influx: InfluxFacts | None = None
@@ -77,6 +78,14 @@ class BackupFacts:
     """The services that have a part of their own, with their databases."""
     at_rest: tuple[AtRest, ...] = ()
     """What is stopped while it is copied."""
+    included: tuple[str, ...] = ()
+    """Which of the members are neither top files nor services/ nor volumes/."""
+    linked: tuple[str, ...] = ()
+    """The top files that are links; what they lead to is packed under their names."""
+    outside: tuple[Outside, ...] = ()
+    """What of the stack lies outside of its folder."""
+    outside_exclusions: tuple[str, ...] = ()
+    """What of that is left out, as patterns of absolute paths."""
     limit_s: float = 3600.0
     started_utc: str = ""
     zone: str = ""
@@ -121,13 +130,46 @@ def general_archive(job: Job) -> Iterator[Step]:
         "pi", facts.folder, facts.members, without, copies, facts.as_root, far=facts.far
     )
     guard = posixpath.join(facts.folder, BACKUPS, COMMANDS_LOCK)
+    if facts.linked:
+        yield CopyLinked("pi", facts.folder, facts.linked, copies, facts.as_root, guard)
     for each in facts.at_rest:
         yield from copy_at_rest("pi", facts.folder, each, copies, facts.as_root, guard)
     in_copies = (f"{posixpath.basename(copies)}/{each}" for each in facts.exclusions if at_rest)
     tar = tar_words(facts.as_root, facts.folder, (*facts.exclusions, *in_copies))
     limits = (PACK_LIMIT_S, facts.expected_bytes)
     sized = tuple(sorted({*facts.sized, *(facts.before.sizes if facts.before else ())}))
-    yield PackStack(job.output, tar, facts.members, *limits, copies, facts.as_root, at_rest, sized)
+    told = {"included": list(facts.included)} if facts.included else {}
+    yield PackStack(
+        *(job.output, tar, facts.members, *limits, copies, facts.as_root, at_rest, sized),
+        linked=facts.linked,
+        told=told,
+    )
+    yield RemoveFolder("pi", copies, facts.as_root)
+
+
+@rule("pi:backups/{runtag}.outside-backup.tar.gz")
+def outside_archive(job: Job) -> Iterator[Step]:
+    """Copy the SQLite files, then pack named volumes and included paths, named from / on."""
+    facts: BackupFacts = job.facts
+    copies = posixpath.join(facts.folder, OUTSIDE_COPIES)
+    members = tuple(f".{each.path}" for each in facts.outside)
+    without = tuple(each.lstrip("/") for each in facts.outside_exclusions)
+    yield CopySqlite("pi", "/", members, without, copies, facts.as_root, far=facts.far)
+    tar = tar_words(facts.as_root, "/", without)
+    told = [
+        {
+            "path": each.path,
+            "volume": each.volume,
+            "key": each.key,
+            "mounts": [list(pair) for pair in each.mounts],
+            "restore_to": each.restore_to,
+        }
+        for each in facts.outside
+    ]
+    limits = (PACK_LIMIT_S, 0)
+    yield PackStack(
+        *(job.output, tar, members, *limits, copies, facts.as_root), told={"outside": told}
+    )
     yield RemoveFolder("pi", copies, facts.as_root)
 
 
@@ -290,7 +332,8 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
 def backup_book(vaults: tuple[str, ...]) -> RuleBook:
     """Return the rules of a backup that is copied to these vaults."""
     influx = (influx_archive, influxdb2_archive)
-    archives = (general_archive, *influx, mariadb_archive, postgres_archive)
+    files = (general_archive, outside_archive)
+    archives = (*files, *influx, mariadb_archive, postgres_archive)
     return RuleBook(
         *archives,
         *map(recipe_archive_of, RECIPES),

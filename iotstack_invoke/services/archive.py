@@ -10,8 +10,9 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Container, Iterable
-from typing import IO
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import field
+from typing import IO, Any
 
 from .. import gzips
 from ..errors import StepFailed
@@ -92,7 +93,7 @@ class PackStack:
 
     `tar` is the command up to its members; `expected_bytes` is a guess, for the progress. The
     files below `copies` are packed in place of the live ones of their names; so is each of the
-    paths `at_rest` there, as a whole.
+    paths `at_rest` there, as a whole, and each of the files `linked`. `told` goes into the record.
     """
 
     output: File
@@ -105,6 +106,8 @@ class PackStack:
     at_rest: tuple[str, ...] = ()
     sized: tuple[str, ...] | None = None
     """What the size of is written down besides each entry of services/ and volumes/; None: no."""
+    linked: tuple[str, ...] = ()
+    told: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def commands(self) -> tuple[str, ...]:
         """Return the pipe as a person would type it."""
@@ -120,11 +123,12 @@ class PackStack:
         said = Said(scene)
         scene.expect(self.expected_bytes)
         lying = files_below(host, self.copies, self.as_root) if self.copies else {}
-        whole = tuple(f"{each}/" for each in self.at_rest)
+        apart = (*self.at_rest, *self.linked)
+        whole = tuple(f"{each}/" for each in apart)
         copies = {k: size for k, size in lying.items() if not f"{k}/".startswith(whole)}
         words = (*self.tar, *self.members)
-        if copies or self.at_rest:
-            words = words_with_copies(self.tar, self.members, self.copies, copies, self.at_rest)
+        if copies or apart:
+            words = words_with_copies(self.tar, self.members, self.copies, copies, apart)
         command = Command(words, limit_s=self.limit_s)
         with host.pipe(command, said) as pipe, host.create(self.output.partial) as target:
             hashed = HashedFile(target)
@@ -158,6 +162,7 @@ class PackStack:
             sha256=hashed.digest.hexdigest(),
             unpacked_bytes=unpacked_bytes,
             **({SIZES: sizes.told()} if sizes.found else {}),
+            **self.told,
         )
         if passing:
             passing.warn(scene)

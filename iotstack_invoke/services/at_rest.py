@@ -125,3 +125,30 @@ class CheckRoom:
                 f"{self.copy.target}, and {free:,} are free there. Nobody was stopped. Make room, "
                 "or keep fewer backups ([stack] keep in hosts.toml)."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class CopyLinked:
+    """Copy what links of the stack lead to, under the names of the links, below a folder."""
+
+    host_role: str
+    folder: str
+    names: tuple[str, ...]
+    target: str
+    as_root: tuple[str, ...]
+    guard: str
+
+    @property
+    def command(self) -> Command:
+        """The copy; with owner, mode and date of the file, not of the link."""
+        cp = ("cp", "--dereference", "--preserve=all", "--parents", "--", *self.names)
+        words = (*self.as_root, "env", "-C", self.folder, *cp, self.target)
+        return guarded(self.guard, words, COPY_LIMIT_S)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self.command),)
+
+    def do(self, scene: Scene) -> None:
+        """Copy them; raises StepFailed where one cannot be."""
+        scene.host(self.host_role).run(self.command, scene.hear)

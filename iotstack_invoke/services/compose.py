@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +18,16 @@ from ..hosts import LocalHost
 from ..manifest import Container
 from ..steps import Command, FileFact, Host
 from ..values import dataclass
-from .table import is_below_stack
+from .table import is_in_stack
 
 COMPOSE_FILES = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
 WORKING_FOLDER_LABEL = "com.docker.compose.project.working_dir"
+VOLUME_LABEL = "com.docker.compose.volume"
+ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+_ANONYMOUS = re.compile(r"[0-9a-f]{64}")
+_ON_A_DISK = ("ext4", "btrfs", "xfs", "f2fs", "vfat", "exfat", "ntfs")
+RESTORE = "restore"
+"""In the stack's folder, what restores stage and keep: our own containers mount it as well."""
 LOOK_LIMIT_S = 60
 
 
@@ -29,7 +36,40 @@ class Mount:
     """A path of the host that a container sees under another name."""
 
     on_host: str
+    """With links followed."""
     inside: str
+    told: str = ""
+    """The path as Docker was told it, if links lead elsewhere from there."""
+    volume: str = ""
+    """The name of the volume that it is; '' for a plain path."""
+    writable: bool = True
+
+    @property
+    def source(self) -> str:
+        """The path as Docker was told it."""
+        return self.told or self.on_host
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume as `docker volume inspect` tells of it."""
+
+    name: str
+    mountpoint: str
+    driver: str = "local"
+    key: str = ""
+    """What the compose file calls it; '' where compose did not make it."""
+    anonymous: bool = False
+    """It belongs to one container: no compose file names it."""
+    device: str = ""
+    """The folder of this machine that it stands for, or what it mounts from elsewhere."""
+    filesystem: str = ""
+    """The kind of what it mounts, such as nfs; `none` for a folder of this machine."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its files lie on this machine."""
+        return self.driver == "local" and self.filesystem in ("", "none", *_ON_A_DISK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +135,62 @@ def inspect_all(
     )
     containers = json.loads(told.out or "[]")
     digests = _digests(host, docker, {each["Image"] for each in containers}, limit_s)
-    found = tuple(_found(each, digests) for each in containers)
-    return found if isinstance(host, LocalHost) else _without_links(host, found)
+    return _without_links(host, tuple(_found(each, digests) for each in containers))
 
 
 def _without_links(host: Host, found: tuple[Found, ...]) -> tuple[Found, ...]:
-    """Return what was found on another machine with links followed, which only it can."""
+    """Return what was found with links followed, which only its own machine can."""
     folders = {each.working_folder for each in found}
     mounted = {mount.on_host for each in found for mount in each.mounts}
     paths = sorted({path for path in folders | mounted if path.startswith("/")})
-    script = 'for f; do realpath -m -z -- "$f" 2>/dev/null || printf "%s\\0" "$f"; done'
-    told = host.run(Command(("sh", "-c", script, "sh", *paths))).out.split("\0")
-    real = dict(zip(paths, told, strict=False))
+    if isinstance(host, LocalHost):
+        real = {path: os.path.realpath(path) for path in paths}
+    else:
+        script = 'for f; do realpath -m -z -- "$f" 2>/dev/null || printf "%s\\0" "$f"; done'
+        told = host.run(Command(("sh", "-c", script, "sh", *paths))).out.split("\0")
+        real = dict(zip(paths, told, strict=False))
+
+    def followed(mount: Mount) -> Mount:
+        path = real.get(mount.on_host, mount.on_host)
+        return replace(mount, on_host=path, told=mount.on_host if path != mount.on_host else "")
+
     return tuple(
         replace(
             each,
             working_folder=real.get(each.working_folder, each.working_folder),
-            mounts=tuple(Mount(real.get(m.on_host, m.on_host), m.inside) for m in each.mounts),
+            mounts=tuple(map(followed, each.mounts)),
         )
         for each in found
+    )
+
+
+def inspect_volumes(
+    host: Host,
+    names: Iterable[str],
+    docker: tuple[str, ...] = ("docker",),
+    limit_s: float = LOOK_LIMIT_S,
+) -> dict[str, Volume]:
+    """Return the volumes of these names that there are."""
+    wanted = sorted(set(names))
+    if not wanted:
+        return {}
+    told = host.run(
+        Command((*docker, "volume", "inspect", *wanted), frozenset({0, 1}), limit_s=limit_s)
+    )
+    return {each["Name"]: _volume(each) for each in json.loads(told.out or "[]")}
+
+
+def _volume(told: Mapping[str, Any]) -> Volume:
+    labels, options = told.get("Labels") or {}, told.get("Options") or {}
+    name, key = told["Name"], labels.get(VOLUME_LABEL, "")
+    return Volume(
+        name,
+        told.get("Mountpoint", ""),
+        told.get("Driver", "local"),
+        key,
+        anonymous=ANONYMOUS_LABEL in labels or (not key and bool(_ANONYMOUS.fullmatch(name))),
+        device=options.get("device", ""),
+        filesystem=options.get("type", ""),
     )
 
 
@@ -146,13 +223,19 @@ def _found(told: Mapping[str, Any], digests: Mapping[str, str]) -> Found:
             digest=digests.get(told["Image"], ""),
             running=bool(told["State"]["Running"]) and not told["State"].get("Paused"),
         ),
-        mounts=tuple(Mount(m.get("Source", ""), m["Destination"]) for m in told["Mounts"]),
+        mounts=tuple(map(_mount, told["Mounts"])),
         published_port=int(published[0]["HostPort"]) if published else 0,
         address=next(filter(None, addresses), ""),
         working_folder=(config.get("Labels") or {}).get(WORKING_FOLDER_LABEL, ""),
         started=told["State"].get("StartedAt", ""),
         paused=bool(told["State"].get("Paused")),
     )
+
+
+def _mount(told: Mapping[str, Any]) -> Mount:
+    volume = told.get("Name", "") if told.get("Type") == "volume" else ""
+    source = told.get("Source", "")
+    return Mount(source, told["Destination"], "", volume, told.get("RW", True) is not False)
 
 
 def compose_words(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[str, ...]:
@@ -170,27 +253,48 @@ def compose_words(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[st
     )
 
 
-def of_stack(found: Iterable[Found], folder: str) -> tuple[Container, ...]:
-    """Return the containers of the compose project in `folder`, by name."""
+def of_stack(
+    found: Iterable[Found], folder: str, named_there: Collection[str] = ()
+) -> tuple[Found, ...]:
+    """Return the containers that belong to the stack in `folder`, by name.
+
+    Those that bear the label of its compose project, that mount something of it (made with
+    `docker run`, or by Portainer), or that its compose files name (`named_there`).
+    """
     here = os.path.realpath(folder)
     mine = (
-        each.container
+        each
         for each in found
-        if each.working_folder and os.path.realpath(each.working_folder) == here
+        if (each.working_folder and os.path.realpath(each.working_folder) == here)
+        or each.container.name in named_there
+        or any(top != RESTORE for top in _tops_mounted(each, folder))
     )
-    return tuple(sorted(mine, key=lambda container: container.name))
+    return tuple(sorted(mine, key=lambda each: each.container.name))
+
+
+def _tops_mounted(found: Found, folder: str) -> Iterator[str]:
+    for mount in found.mounts:
+        place = place_in_stack(mount, folder)
+        if place is not None:
+            yield place.partition("/")[0]
+
+
+def place_in_stack(mount: Mount, folder: str) -> str | None:
+    """Return where in the stack a mount lies, as a path in its folder; None for elsewhere.
+
+    As Docker was told it, where that names the folder; else by where its links lead.
+    """
+    for path in (mount.source, mount.on_host):
+        for top in (folder, os.path.realpath(folder)):
+            if path == top or path.startswith(f"{top}/"):
+                return os.path.relpath(path, top)
+    return None
 
 
 def paths_in_stack(found: Found, folder: str) -> tuple[str, ...]:
-    """Return what a container mounts of services/ and volumes/, such as `volumes/x/data`."""
-    tops = {f"{folder}/", f"{os.path.realpath(folder)}/"}
-    mounted = {
-        mount.on_host.removeprefix(top)
-        for mount in found.mounts
-        for top in tops
-        if mount.on_host.startswith(top)
-    }
-    return tuple(sorted(filter(is_below_stack, mounted)))
+    """Return what a container mounts of the stack's folder, such as `volumes/x/data`."""
+    places = {place_in_stack(mount, folder) for mount in found.mounts}
+    return tuple(sorted(place for place in places if place and is_in_stack(place)))
 
 
 def named(found: Iterable[Found], name: str) -> Found | None:

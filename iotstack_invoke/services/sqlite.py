@@ -18,6 +18,8 @@ from ..values import dataclass
 
 COPIES = "backups/.copies"
 """Where the copies lie until tar has read them; the lock allows one backup at a time."""
+OUTSIDE_COPIES = "backups/.copies-outside"
+"""The same for what lies outside of the stack's folder."""
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sqlite_copy.py")
 NO_ROOM = 3
 """The script's exit code where the copies do not fit."""

@@ -28,6 +28,8 @@ _INFLUXDB_3 = re.compile(r"(?:^|/)influxdb:3\b")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 FILE = "table.toml"
 FOLDERS = ("services", "volumes")
+NOT_OF_A_BACKUP = ("backups", "restore")
+"""The folders of the stack that backups and restores keep for themselves."""
 DUMPED = frozenset({"influxdb", "influxdb2", "mariadb", "postgres"})
 """The dumps that a backup makes."""
 PART_OF_DUMP = {
@@ -429,9 +431,9 @@ def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[st
             found.append(f"{key} = {row[key]!r} must be a list of texts in quotes")
         elif key == "paths":
             found += [
-                f"path {each!r} must lie below {'/ or '.join(FOLDERS)}/"
+                f"path {each!r} must be a path in the stack's folder, such as volumes/NAME"
                 for each in row.get(key, ())
-                if not is_below_stack(each)
+                if not is_in_stack(each) or each in FOLDERS
             ]
     return [*found, *_leave_out_mistakes(row.get("leave_out", ()))]
 
@@ -483,6 +485,13 @@ def fits_all_of(pattern: str, path: str) -> bool:
     """Tell whether a pattern fits a path and all that lies below; `*` means `/` too, as tar's."""
     whole = fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*")
     return whole or fnmatchcase(f"{path}/\0", pattern)
+
+
+def is_in_stack(path: str) -> bool:
+    """Tell whether a relative path is one of the stack that a backup may hold."""
+    top, *_ = PurePosixPath(path).parts or ("",)
+    plain = not path.startswith("/") and ".." not in PurePosixPath(path).parts
+    return plain and top not in ("", *NOT_OF_A_BACKUP)
 
 
 def is_below_stack(path: str) -> bool:

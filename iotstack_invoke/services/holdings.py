@@ -1,0 +1,502 @@
+"""What the containers of a stack keep outside of services/ and volumes/, and what is done with it.
+
+A mount below the stack's folder belongs to the general part; named volumes, folders that links of
+the stack lead to, and paths that hosts.toml includes go into the outside part, whose members are
+named by their path from /. Anything else is named as not covered. Not for: dumps of databases.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import field, replace
+from fnmatch import fnmatchcase
+
+from ..errors import StepFailed
+from ..hosts import read_chunk
+from ..manifest import LeftOut
+from ..settings import VOLUME, Exclusion, Inclusion, Stack
+from ..steps import Command, Host
+from ..values import dataclass
+from .compose import Found, Mount, Volume, is_top_file, place_in_stack
+from .table import FOLDERS, is_below_stack, is_in_stack
+
+LOOK_LIMIT_S = 600.0
+PATHS_AT_ONCE = 500
+SYSTEM = (
+    *("/boot", "/dev", "/lib", "/proc", "/run", "/sys", "/tmp/.X11-unix", "/usr", "/var/run"),  # noqa: S108
+    *("/var/lib/docker", "/var/lib/containerd", "/lib64", "/bin", "/sbin", "/var/lock"),
+    *("/etc/localtime", "/etc/timezone", "/etc/machine-id", "/etc/hostname", "/etc/hosts"),
+    *("/etc/resolv.conf", "/etc/os-release", "/etc/passwd", "/etc/group", "/etc/shadow"),
+    *("/etc/ssl", "/etc/ca-certificates", "/etc/udev", "/etc/asound.conf", "/etc/pulse"),
+    *("/etc/lsb-release", "/etc/debian_version", "/etc/rpi-issue", "/etc/localtime.bak"),
+)
+"""Paths that the system makes and no service keeps its data in; with all that lies below them."""
+WATCHED = (
+    "/",
+    *(f"/{each}" for each in ("etc", "home", "media", "mnt", "root", "var", "var/lib", "var/log")),
+)
+"""What monitors mount read-only to look at a machine."""
+OF_DUMPS = ("backups/influxdb/db", "backups/influxdb2")
+"""Where IOTstack's containers write dumps, which are parts of a backup already."""
+
+_LOOK = (
+    'for f; do if [ -d "$f" ]; then k=empty; [ -z "$(ls -A -- "$f" 2>/dev/null | head -c 1)" ] || '
+    'k=folder; elif [ -f "$f" ]; then k=file; elif [ -e "$f" ]; then k=other; else k=none; fi; '
+    'printf "%s\\0" "$k"; realpath -m -z -- "$f"; done'
+)
+"""For each path what it is (links followed), and where it really lies."""
+_LINKS = (
+    'cd "$1" || exit 1; [ ! -d services ] || find services -type l -print0; '
+    "[ ! -d volumes ] || find volumes -maxdepth 1 -type l -print0; "
+    "find . -maxdepth 1 -type l -printf '%P\\0'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PathFact:
+    """What lies at a path with links followed: file, folder, empty, other or none; and where."""
+
+    kind: str
+    real: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is something that a backup can hold."""
+        return self.kind in ("file", "folder", "empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Something of the stack that lies outside of its folder, and goes into the outside part."""
+
+    path: str
+    """From /, links followed: its members bear this name."""
+    volume: str = ""
+    """The named volume that it is the files of; '' for a plain path."""
+    key: str = ""
+    """What the compose file calls the volume."""
+    mounts: tuple[tuple[str, str], ...] = ()
+    """The containers that mount it, each with where it sees it."""
+    restore_to: str = ""
+    """Where a restore puts it, if not where it lay."""
+    link: str = ""
+    """The path of the stack that leads there, if it is a link."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"{VOLUME}{self.volume}" if self.volume else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """Something that a container keeps and that is in no part; `warning` says why."""
+
+    container: str
+    what: str
+    warning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What the containers keep outside of services/ and volumes/, each path once, sorted."""
+
+    included: tuple[str, ...] = ()
+    """Paths below the stack's folder that the general part holds besides."""
+    outside: tuple[Outside, ...] = ()
+    uncovered: tuple[Uncovered, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    """What is left out on purpose, or is saved in another way."""
+    warnings: tuple[str, ...] = ()
+    """What is named and is not there."""
+    linked: tuple[str, ...] = ()
+    """The top files of the stack that are links to files."""
+    broken: tuple[str, ...] = ()
+    """The top files of the stack that are links to nothing."""
+    by_container: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What of `included` and `outside` each container mounts, as people call it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """Where the data of dumped databases lie, and which part holds them."""
+
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """The part by the path of the data, links followed."""
+
+    def part_of(self, path: str) -> str:
+        """Return the part that holds all that lies at a path; '' if there is none."""
+        return next((part for data, part in self.parts.items() if is_in(path, data)), "")
+
+    def below(self, path: str) -> bool:
+        """Tell whether data lie below a path."""
+        return any(is_in(data, path) for data in self.parts)
+
+
+def look_at_holdings(
+    host: Host,
+    mine: Iterable[Found],
+    volumes: Mapping[str, Volume],
+    stack: Stack,
+    folder: str,
+    as_root: tuple[str, ...] = (),
+    *,
+    reads: Iterable[str] = (),
+    databases: Databases | None = None,
+    skipped: Mapping[str, str] | None = None,
+    caches: Collection[str] = (),
+) -> Holdings:
+    """Return what containers keep outside of services/ and volumes/.
+
+    `folder`: the stack's, links followed. `reads`: paths that compose reads, relative to it or
+    absolute. `skipped`: why nothing of a container is saved, by its name. `caches`: containers
+    that keep nothing of worth in volumes without a name.
+    """
+    look = _Look(stack, folder, databases or Databases(), skipped or {}, frozenset(caches))
+    links, reads = _links(host, folder, as_root), tuple(reads)
+    mounts = [(each, mount) for each in mine for mount in each.mounts]
+    asked = {mount.source for _, mount in mounts if not _is_silent(mount, folder)}
+    asked |= {volume.device for volume in volumes.values()}
+    places = {*links, *reads, *(each.path for each in stack.inclusions)}
+    asked |= {posixpath.join(folder, each) for each in places}
+    asked |= {above for path in asked for above in _between(folder, path)}
+    look.facts = _look(host, sorted(path for path in asked if path.startswith("/")), as_root)
+    for each, mount in mounts:
+        look.take_mount(each.container.name, mount, volumes)
+    for path in links:
+        look.take_link(path)
+    for path in reads:
+        look.take_read(path)
+    for inclusion in stack.inclusions:
+        look.take_inclusion(inclusion)
+    return look.holdings()
+
+
+def outside_exclusions(
+    outside: Iterable[Outside], exclusions: Iterable[Exclusion]
+) -> tuple[Exclusion, ...]:
+    """Return what the outside part leaves out, as patterns of absolute paths.
+
+    `exclusions` as hosts.toml has them: of an absolute path, of `volume:NAME`, or of a path of the
+    stack that a link leads out from.
+    """
+    found: dict[str, Exclusion] = {}
+    for exclusion in exclusions:
+        for each in outside:
+            for name in filter(None, (each.path, each.volume and each.title, each.link)):
+                below = _below(exclusion.path, name)
+                if below:
+                    path = posixpath.join(each.path, below)
+                    found.setdefault(path, replace(exclusion, path=path))
+    return tuple(found.values())
+
+
+def _below(pattern: str, path: str) -> str:
+    """Return what a pattern says of what lies below a path; '' if it is about something else."""
+    parts, names = pattern.split("/"), path.split("/")
+    fits = len(parts) > len(names) and all(map(fnmatchcase, names, parts))
+    return "/".join(parts[len(names) :]) if fits else ""
+
+
+def is_system(path: str) -> bool:
+    """Tell whether a path is one that the system makes, and no service keeps data in."""
+    return any(is_in(path, each) for each in SYSTEM)
+
+
+def is_in(path: str, place: str) -> bool:
+    """Tell whether a path is a place, or lies in it."""
+    return path == place or path.startswith(f"{place.rstrip('/')}/")
+
+
+def outermost(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the paths of which none lies below another, sorted."""
+    wanted = set(paths)
+    return tuple(sorted(each for each in wanted if not wanted & {*_above(each)}))
+
+
+def _above(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
+def _between(folder: str, path: str) -> Iterator[str]:
+    """Yield the folders of the stack that a path of it lies in."""
+    return (each for each in _above(path) if is_in(each, folder) and each != folder)
+
+
+def _is_silent(mount: Mount, folder: str) -> bool:
+    """Tell whether a mount is nothing that a stack keeps."""
+    path = mount.source
+    if mount.volume or place_in_stack(mount, folder) is not None:
+        return False
+    return not path.startswith("/") or is_system(path) or (not mount.writable and path in WATCHED)
+
+
+class _Look:
+    """Goes through the mounts of a stack, one after the other."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        folder: str,
+        databases: Databases,
+        skipped: Mapping[str, str],
+        caches: frozenset[str],
+    ) -> None:
+        self.stack = stack
+        self.folder = folder
+        self.databases = databases
+        self.skipped = skipped
+        self.caches = caches
+        self.facts: Mapping[str, PathFact] = {}
+        self._included: set[str] = set()
+        self._outside: dict[str, Outside] = {}
+        self._uncovered: dict[tuple[str, str], Uncovered] = {}
+        self._left_out: dict[str, str] = {}
+        self._warnings: dict[str, None] = {}
+        self._linked: dict[str, bool] = {}
+        self._by_container: dict[str, set[str]] = {}
+
+    def holdings(self) -> Holdings:
+        """Return all that was found, each path once."""
+        plain = outermost(path for path, each in self._outside.items() if not each.volume)
+        return Holdings(
+            outermost(self._included),
+            tuple(
+                each
+                for path, each in sorted(self._outside.items())
+                if each.volume or path in plain
+            ),
+            tuple(self._uncovered.values()),
+            tuple(LeftOut(what, why) for what, why in sorted(self._left_out.items())),
+            tuple(self._warnings),
+            tuple(name for name, there in sorted(self._linked.items()) if there),
+            tuple(name for name, there in sorted(self._linked.items()) if not there),
+            {name: tuple(sorted(told)) for name, told in self._by_container.items()},
+        )
+
+    def take_mount(self, container: str, mount: Mount, volumes: Mapping[str, Volume]) -> None:
+        """Take one mount of a container."""
+        if mount.volume:
+            volume = volumes.get(mount.volume) or Volume(mount.volume, mount.on_host)
+            self._take_volume(container, mount, volume)
+            return
+        fact = self.facts.get(mount.source, PathFact("none", mount.on_host))
+        if (
+            _is_silent(mount, self.folder) or fact.kind == "other"
+        ):  # a socket or a device cannot be copied
+            return
+        place = place_in_stack(mount, self.folder)
+        if place is None:
+            self._take_absolute(container, mount, fact)
+        elif place == ".":
+            self._take_whole_stack(container, mount)
+        elif is_in_stack(place):
+            self._take_place(container, place, mount, fact)
+        elif place not in OF_DUMPS:
+            why = "backups and restores keep theirs there"
+            self._not_covered(container, place, mount, why)
+
+    def _take_volume(self, container: str, mount: Mount, volume: Volume) -> None:
+        if volume.device.startswith("/") and volume.filesystem in ("", "none"):
+            fact = self.facts.get(volume.device, PathFact("none", volume.device))
+            there = Mount(fact.real, mount.inside, volume.device, writable=mount.writable)
+            self.take_mount(container, there, {})
+            return
+        what = f"{VOLUME}{volume.name}"
+        if volume.anonymous:
+            what = f"{VOLUME}{container}:{mount.inside}"
+        if self._is_left_out(container, what, what) or self._is_dumped(what, mount.on_host):
+            return
+        if not volume.is_local:
+            why = "its files are not on a disk of this machine"
+            self._not_covered(container, what, mount, why)
+        elif not volume.anonymous:
+            found = Outside(mount.on_host, volume.name, volume.key)
+            self._add(found, container, mount.inside)
+        elif container in self.caches:
+            self._left_out[what] = "a cache, which is filled again"
+        elif self.facts.get(mount.source, PathFact("none", "")).kind == "folder":
+            why = "the compose file gives it no name, so no restore could find it again"
+            self._not_covered(container, what, mount, why)
+
+    def _take_absolute(self, container: str, mount: Mount, fact: PathFact) -> None:
+        path, what = fact.real, mount.source
+        row = next(
+            (e for e in self.stack.inclusions if is_in(path, e.path) or is_in(what, e.path)), None
+        )
+        if row:  # the row itself is taken later
+            self._by_container.setdefault(container, set()).add(row.path)
+        elif self._is_left_out(container, what, what, path) or self._is_dumped(what, path):
+            return
+        elif is_in(self.folder, path):
+            why = "the stack lies in it, and only what belongs to the stack is packed"
+            self._not_covered(container, what, mount, why)
+        elif self.databases.below(path):
+            why = "its database is dumped, but what lies beside the database is not packed"
+            self._not_covered(container, what, mount, why)
+        else:
+            self._not_covered(container, what, mount, "it lies outside the folder of the stack")
+
+    def _take_whole_stack(self, container: str, mount: Mount) -> None:
+        if mount.writable and not self._is_left_out(container, "the stack's own folder", "."):
+            why = "only compose files, services/, volumes/ and what containers mount are packed"
+            self._not_covered(container, ".", mount, why)
+
+    def _take_place(self, container: str, place: str, mount: Mount, fact: PathFact) -> None:
+        if self._is_left_out(container, "" if is_below_stack(place) else place, place):
+            return
+        if fact.kind == "none":
+            self._warnings[
+                f"{place}, which container {container} mounts, does not exist, so nothing of it "
+                "is in the backup."
+            ] = None
+            return
+        self._pack(place, fact, container, mount.inside)
+
+    def take_link(self, path: str) -> None:
+        """Take a link of the stack that containers or compose may follow."""
+        fact = self.facts[posixpath.join(self.folder, path)]
+        if "/" not in path:
+            if is_top_file(path) and fact.kind in ("file", "none"):
+                self._linked[path] = fact.kind == "file"
+            return  # any other is nobody's, or is mounted and taken as a mount
+        leads_out = not is_in(fact.real, self.folder) and not is_system(fact.real)
+        if fact.holds and leads_out and not self._reason(path) and path[8:9] != ".":
+            self._pack(path, fact)
+
+    def take_read(self, path: str) -> None:
+        """Take a path that compose reads."""
+        fact = self.facts[posixpath.join(self.folder, path)]
+        if not path.startswith("/") and is_in_stack(path):
+            if fact.holds and not self._reason(path):
+                self._pack(path, fact)
+            return
+        silent = is_system(fact.real) or fact.kind == "other" or self._reason(path, fact.real)
+        if not silent and not any(is_in(fact.real, e.path) for e in self.stack.inclusions):
+            told = f"NOT COVERED: {path}, which compose reads, is in no part of the backup: it "
+            told += f"lies outside the folder of the stack. {_advice(path)}"
+            self._uncovered["", path] = Uncovered("", path, told)
+
+    def take_inclusion(self, row: Inclusion) -> None:
+        """Take a path that hosts.toml includes."""
+        fact = self.facts[posixpath.join(self.folder, row.path)]
+        if not fact.holds:
+            self._warnings[
+                f"NOT COVERED: {row.path} is included by hosts.toml, and does not exist."
+            ] = None
+        elif row.path.startswith("/"):
+            self._add(Outside(fact.real, restore_to=row.restore_to))
+        else:
+            self._pack(row.path, fact)
+
+    def _pack(self, place: str, fact: PathFact, container: str = "", inside: str = "") -> None:
+        """Pack a path of the stack, and what a link on the way leads to."""
+        straight = posixpath.join(self.folder, place)
+        if fact.real != straight and (is_system(fact.real) or is_in(self.folder, fact.real)):
+            told = f"NOT COVERED: {place} is a link to {fact.real}, which is in no part of the "
+            told += f"backup. {_advice(place)}"
+            self._uncovered[container, place] = Uncovered(container, place, told)
+            return
+        if container:
+            self._by_container.setdefault(container, set()).add(place)
+        self._include(place if fact.real == straight else self._link_of(place))
+        if is_in(fact.real, self.folder):
+            self._include(os.path.relpath(fact.real, self.folder))
+        elif not self.databases.part_of(fact.real):
+            self._add(Outside(fact.real, link=place), container, inside)
+
+    def _link_of(self, place: str) -> str:
+        """Return which part of a path of the stack is the link, the outermost of several."""
+        link = place
+        for path in _above(place):
+            straight = posixpath.join(self.folder, path)
+            fact = self.facts.get(straight)
+            if fact and fact.real != straight:
+                link = path
+        return link
+
+    def _include(self, place: str) -> None:
+        packed = is_below_stack(place) or place in FOLDERS or is_top_file(place)
+        if not packed and is_in_stack(place):
+            self._included.add(place)
+
+    def _add(self, found: Outside, container: str = "", inside: str = "") -> None:
+        known = self._outside.get(found.path, found)
+        mounts = {*known.mounts, *(((container, inside),) if container else ())}
+        self._outside[found.path] = Outside(
+            found.path,
+            known.volume or found.volume,
+            known.key or found.key,
+            tuple(sorted(mounts)),
+            known.restore_to or found.restore_to,
+            known.link or found.link,
+        )
+        if container:
+            self._by_container.setdefault(container, set()).add(found.title)
+
+    def _is_left_out(self, container: str, what: str, *paths: str) -> bool:
+        """Tell whether hosts.toml or the table leaves something out; then it is told as `what`."""
+        reason = self._reason(*paths) or self.skipped.get(container, "")
+        if reason and what:
+            self._left_out[what] = reason
+        return bool(reason)
+
+    def _is_dumped(self, what: str, path: str) -> bool:
+        """Tell whether all that lies at a path is in a dump."""
+        part = self.databases.part_of(path)
+        if part:
+            self._left_out[what] = f"live files of a database; its data are in the {part} part"
+        return bool(part)
+
+    def _reason(self, *paths: str) -> str:
+        """Return why hosts.toml leaves something out; '' if it does not."""
+        rows = self.stack.exclusions
+        return next((e.reason for e in rows for path in paths if e.leaves_out(path)), "")
+
+    def _not_covered(self, container: str, what: str, mount: Mount, why: str) -> None:
+        title = "the folder of the stack itself" if what == "." else what
+        told = (
+            f"NOT COVERED: {title}, which container {container} mounts at {mount.inside}, is in "
+            f"no part of the backup: {why}. {_advice(what)}"
+        )
+        self._uncovered.setdefault((container, what), Uncovered(container, title, told))
+
+
+def _advice(what: str) -> str:
+    out = f'[[stack.exclude]] path = "{what}" and a reason'
+    if what.startswith("/"):
+        return f'Say in hosts.toml what to do: [[stack.include]] path = "{what}", or {out}.'
+    return f"If it may be left out, say so in hosts.toml: {out}."
+
+
+def _links(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the links of services/, the outermost of volumes/, and those beside both."""
+    out = _answer(host, (*as_root, "sh", "-c", _LINKS, "sh", folder))
+    return tuple(sorted(filter(None, out)))
+
+
+def _look(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dict[str, PathFact]:
+    """Return what lies at each path; raises StepFailed if nobody tells."""
+    found: dict[str, PathFact] = {}
+    for start in range(0, len(paths), PATHS_AT_ONCE):
+        some = paths[start : start + PATHS_AT_ONCE]
+        out = _answer(host, (*as_root, "sh", "-c", _LOOK, "sh", *some))
+        if len(out) != 2 * len(some):
+            raise StepFailed(f"On {host.name} the mounts of the containers cannot be looked at.")
+        found |= {
+            path: PathFact(*pair) for path, *pair in zip(some, out[::2], out[1::2], strict=True)
+        }
+    return found
+
+
+def _answer(host: Host, words: tuple[str, ...]) -> list[str]:
+    """Return the texts that a script answers, each with a NUL behind it."""
+    content = b""
+    with host.pipe(Command(words, limit_s=LOOK_LIMIT_S)) as pipe:
+        while chunk := read_chunk(pipe.stdout):
+            content += chunk
+        pipe.finish()
+    return [os.fsdecode(each) for each in content.split(b"\0")[:-1]]
