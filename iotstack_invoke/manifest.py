@@ -38,6 +38,8 @@ STAYS = "stays"
 """The fact of the general part: what its owner left out, as patterns; a restore lets it lie."""
 SIZES = "sizes"
 """The fact of the general part: the bytes and the files of each of its items, by their paths."""
+OUTSIDE = "outside"
+"""A part, and its fact: what of the stack it holds that lies outside of its folder."""
 LEFT_OUT = "left_out"
 """The fact of a server: what of it is not in its dump, and why, a sentence each."""
 PIN_ENDING = "pin.txt"
@@ -126,11 +128,23 @@ class Manifest:
         """The parts that there are."""
         return tuple(part for part in self.parts if not part.error)
 
+    def included(self, kind: str) -> tuple[str, ...]:
+        """Return which paths a part holds besides those that all of its kind hold.
+
+        Of the general part, besides services/, volumes/ and the top files; of the outside part
+        all, as its members are named.
+        """
+        facts = next((part.facts for part in self.made if part.kind == kind), {})
+        return (
+            *facts.get(INCLUDED, ()),
+            *(each["path"].lstrip("/") for each in facts.get(OUTSIDE, ())),
+        )
+
     @property
-    def included(self) -> tuple[str, ...]:
-        """What the general part holds besides services/, volumes/ and the top files: paths."""
-        told = (part.facts.get(INCLUDED, ()) for part in self.made if part.kind == "general")
-        return tuple(path for paths in told for path in paths)
+    def outside(self) -> tuple[Mapping[str, Any], ...]:
+        """What the outside part holds: `path`, and what else is known of it."""
+        found = (part.facts.get(OUTSIDE, ()) for part in self.made if part.kind == OUTSIDE)
+        return tuple(each for rows in found for each in rows)
 
     @property
     def stays(self) -> tuple[str, ...]:
@@ -383,6 +397,23 @@ def is_included_path(path: str) -> bool:
     )
 
 
+def is_outside_path(path: str) -> bool:
+    """Tell whether an outside part may hold an absolute path: one that is written in one way."""
+    return path.startswith("/") and {"", ".", ".."}.isdisjoint(path[1:].split("/"))
+
+
+def _are_outside(values: Collection[Any]) -> bool:
+    return _are_texts(values) and "\0" not in "".join(values) and all(map(is_outside_path, values))
+
+
+def _are_goals(values: Collection[Any]) -> bool:
+    return _are_texts(values) and _are_outside(tuple(filter(None, values)))
+
+
+def _are_volumes(values: Collection[Any]) -> bool:
+    return _are_texts(values) and _are_names(tuple(filter(None, values)))
+
+
 def _are_included(values: Collection[Any]) -> bool:
     return _are_texts(values) and all(map(is_included_path, values))
 
@@ -485,6 +516,17 @@ _FACTS: Mapping[str, _Fit] = {
     SIZES: _are_sizes,
     STAYS: _lists_of(_are_patterns),
     INCLUDED: _lists_of(_are_included),
+    OUTSIDE: _lists_of(
+        _tables_of(
+            {"path": _are_outside},
+            {
+                "volume": _are_volumes,
+                "key": _are_volumes,
+                "mounts": _lists_of(_lists_of(_are_texts)),
+                "restore_to": _are_goals,
+            },
+        )
+    ),
     LACKING: _each_is(_are_texts),
 }
 """What each fact of a part must be for whoever reads it; others may be anything."""

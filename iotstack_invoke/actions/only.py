@@ -105,10 +105,11 @@ class Only:
                 "another backup: inv list shows them."
             )
 
-    def kinds(self, engines: Iterable[str]) -> tuple[str, ...]:
+    def kinds(self, engines: Iterable[str], *, outside: bool = False) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one is not in the backup.
 
-        `engines`: the parts of SQL that hold something of what was asked for.
+        `engines`: the parts of SQL that hold something of what was asked for. `outside`: whether
+        the outside part does.
         """
         kinds = tuple(kind for kind in PARTS if kind in self.backup.files and kind != "influxdb2")
         if not self.wish.only:
@@ -117,7 +118,7 @@ class Only:
         recipes = {each for each in kinds if each in RECIPES and each in names}
         owned = {each for each in kinds if each in RECIPES and RECIPES[each].database in names}
         wanted = {"general"} if names - recipes else set()
-        wanted |= recipes | owned | set(engines)
+        wanted |= recipes | owned | set(engines) | ({"outside"} if outside else set())
         of_influx = bool({self.influx, "influxdb"} & names)
         if self.wish.databases or (of_influx and ("influx" in kinds or not self._influx_as_files)):
             wanted.add("influx")
@@ -135,17 +136,21 @@ class Only:
         told = self.manifest.left_out if self.manifest else ()
         return any(each.what == "InfluxDB" and COPIED in each.reason for each in told)
 
-    def to_stop(self, mine: Iterable[Found], folder: str, influx: str) -> tuple[str, ...]:
+    def to_stop(
+        self, mine: Iterable[Found], folder: str, influx: str, swapped: Iterable[str] = ()
+    ) -> tuple[str, ...]:
         """Return the containers of a stack to stop, in the order in which they were started.
 
-        All that run; with --only, those of these names, those that see what is swapped, and
-        `influx` where that is loaded ('' where not).
+        All that run; with --only, those of these names, those that see what is swapped (of
+        services/, volumes/ and the paths `swapped`), and `influx` where that is loaded ('' where
+        not).
         """
         # What is paused would write into what was put aside as soon as it goes on.
         stand = (each for each in mine if each.container.running or each.paused)
         running = sorted(stand, key=lambda each: each.started)
         if self.wish.only:
             places = [f"{folder}/{top}/{name}" for name in self.wish.names for top in FOLDERS]
+            places += swapped
             names = {*self.wish.names, influx}
             running = [
                 each
@@ -161,10 +166,15 @@ class Only:
             return items
         return [each for name in self.wish.names for each in items if _name(each) == name]
 
-    def refuse_absent(self, items: Iterable[Item], loads: Iterable[Load]) -> None:
-        """Raise Refused, with the names there are and the nearest, where one is not held."""
+    def refuse_absent(
+        self, items: Iterable[Item], loads: Iterable[Load], outside: Iterable[str] = ()
+    ) -> None:
+        """Raise Refused, with the names there are and the nearest, where one is not held.
+
+        `outside`: what is held of the outside part.
+        """
         made = self.manifest.made if self.manifest else ()
-        held = {_name(each) for each in items}.union(*map(containers_in, made))
+        held = {_name(each) for each in items}.union(outside, *map(containers_in, made))
         held |= {each.server.container for each in loads} | {*self.backup.parts} & {*RECIPES}
         held |= {"influxdb"} if "influx" in self.backup.parts else set()
         known = {*held, self.influx, "influxdb", *(each.part for each in loads)}

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..errors import Refused, StepFailed
 from ..manifest import Manifest
 from ..report import Report
-from ..rulebooks.restore import RESTORE, Item, RestoreFacts, aside_folder, used_folder
+from ..rulebooks.restore import RESTORE, Item, OutsideItem, RestoreFacts, aside_folder, used_folder
 from ..rules import BACKUPS, KINDS
-from ..services.compose import COMPOSE_FILES, Found, compose_words, inspect_all, is_top_file, named
+from ..services.compose import (
+    COMPOSE_FILES,
+    Found,
+    compose_words,
+    inspect_all,
+    is_top_file,
+    named,
+    of_stack,
+)
 from ..services.influx import BACKUP_INSIDE, FOLDERS_INSIDE
 from ..services.influx_server import Server
 from ..services.inside import path_on_host
@@ -27,6 +35,7 @@ from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
 from .loads import FOLDERS, Loads, is_below, recipe_folder
 from .only import Only
+from .outside import OutsidePart
 from .target_checks import (
     INFLUX_FOLDER,
     influx_apart,
@@ -64,7 +73,7 @@ def sizes_unpacked(
     sizes = {kind: backup.files[kind].size_bytes for kind in wanted}
     parts = {part.kind: part for part in manifest.made} if manifest else {}
     held = 0
-    for kind in (each for each in wanted if each == "general" or each in RECIPES):
+    for kind in (each for each in wanted if each in ("general", "outside", *RECIPES)):
         told = int(parts[kind].facts.get("unpacked_bytes", 0)) if kind in parts else 0
         held += told or sizes[kind] * 3
     return {
@@ -133,6 +142,7 @@ class Prospect:
         target, host = self.target, self.target.host
         there = entries(host, target.folder)
         found = inspect_all(host, target.docker)
+        self.outside = OutsidePart(target, self.settings, self.manifest, found, self.wish.names)
         mine = self._mine(found)
         compose_file = next((n for n in COMPOSE_FILES if n in there), "")
         compose = (
@@ -152,6 +162,8 @@ class Prospect:
         if server:
             refuse_inner_mounts(target, found, server.container)
         self._stamp = time_stamp(target, self._stamp, log_folder(self.settings, host))
+        previous = f"{target.folder}/{RESTORE}/previous-{self.runtag}-{self._stamp}"
+        outside = tuple(self.outside.items(previous, self.stage)) if "outside" in kinds else ()
         return RestoreFacts(
             kinds=kinds,
             in_place=self.source.in_place,
@@ -159,9 +171,9 @@ class Prospect:
             docker=target.docker,
             compose=compose,
             guard=target.guard,
-            previous=f"{target.folder}/{RESTORE}/previous-{self.runtag}-{self._stamp}",
+            previous=previous,
             items=(),
-            running=self._to_stop(mine, server),
+            running=self._to_stop(mine, server, outside),
             expected=tuple(
                 each.name
                 for each in (self.manifest.containers if self.manifest else ())
@@ -177,7 +189,9 @@ class Prospect:
             volumes_apart="volumes" in there
             and device(host, f"{target.folder}/volumes") != device(host, target.folder),
             influx_apart=influx_apart(target, server) if server else "",
-            included=self.manifest.included if self.manifest else (),
+            included=self.manifest.included("general") if self.manifest else (),
+            outside=outside,
+            outside_paths=self.manifest.included("outside") if self.manifest else (),
         )
 
     def _refuse_mounts(self, facts: RestoreFacts) -> None:
@@ -186,6 +200,7 @@ class Prospect:
         if facts.server:
             moved.append(facts.server.data)
         moved += [each.server.data for each in facts.loads]
+        moved += [each.live for each in facts.outside]
         refuse_mounts(
             self.target,
             moved,
@@ -195,15 +210,33 @@ class Prospect:
     def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
         """Return the facts with the containers that run now: fetching may have taken hours."""
         found = inspect_all(self.target.host, self.target.docker)
-        return replace(facts, running=self._to_stop(self._mine(found), facts.server))
+        mine = self._mine(found)
+        return replace(facts, running=self._to_stop(mine, facts.server, facts.outside))
 
     def _mine(self, found: tuple[Found, ...]) -> list[Found]:
-        host = self.target.host
-        here = host.run(Command(("realpath", "--", self.target.folder))).out.strip()
-        return [each for each in found if each.working_folder == here]
+        """Return the containers of the stack, and those that mount what else is put in place."""
+        mine = of_stack(found, self.target.folder)
+        names = {each.container.name for each in (*mine, *self.outside.users(found))}
+        return [each for each in found if each.container.name in names]
 
-    def _to_stop(self, mine: list[Found], server: Server | None) -> tuple[str, ...]:
-        return self.only.to_stop(mine, self.target.folder, server.container if server else "")
+    def _to_stop(
+        self, mine: list[Found], server: Server | None, outside: tuple[OutsideItem, ...]
+    ) -> tuple[str, ...]:
+        folder = self.target.folder
+        told = self.manifest.included("general") if self.manifest else ()
+        places = [f"{folder}/{each}" for each in told if self._names_included(each, mine)]
+        places += [each.live for each in outside]
+        return self.only.to_stop(mine, folder, server.container if server else "", places)
+
+    def _names_included(self, path: str, mine: Iterable[Found]) -> bool:
+        """Tell whether --only names an included path, or a container that mounts it."""
+        live = f"{self.target.folder}/{path}"
+        return posixpath.basename(path) in self.wish.names or any(
+            is_below(mount.on_host, live) or is_below(live, mount.on_host)
+            for each in mine
+            if each.container.name in self.wish.names
+            for mount in each.mounts
+        )
 
     def _kinds(self, found: tuple[Found, ...]) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one cannot be."""
@@ -213,7 +246,8 @@ class Prospect:
             raise Refused(f"{self.influx2.advice} Nothing was changed.")
         loads = Loads(self.target, found, self.manifest, self.stage, self.wish.names)
         servers = located_in(self.target.host, found, self.settings.table, self.target.docker)
-        return self.only.kinds(loads.engines(self.backup.parts, servers))
+        engines = loads.engines(self.backup.parts, servers)
+        return self.only.kinds(engines, outside=self.outside.holds_any)
 
     def _refuse_without_server(self, compose: tuple[str, ...], name: str) -> None:
         told = self.target.host.run(Command((*compose, "config", "--services"), ANY_EXIT))
@@ -313,17 +347,19 @@ class Prospect:
                 or self._holds_files(f"{folder}/{name}", staged, there=contents is None)
             ]
         there = entries(host, self.target.folder)
-        facts, chosen = self._with_loads(facts, self.only.named(items), staged=contents is None)
-        self.only.refuse_absent(items, facts.loads)
+        wanted = [*self.only.named(items), *self._included_items(facts, contents)]
+        facts, chosen = self._with_loads(facts, wanted, staged=contents is None)
+        self.only.refuse_absent([*items, *wanted], facts.loads, self.outside.held)
         for name in sorted(top) if not self.wish.only else ():
             if top[name] == "f" and is_top_file(name):
                 live = name if name not in there else f"{name}.{self.runtag}"
-                chosen.append(self._item(facts, name, live, f"{stack}/{name}"))
+                item = self._item(facts, name, live, f"{stack}/{name}")
+                chosen.append(replace(item, is_top_file=True))
         compose = facts.compose
         if "--file" not in compose:
             file = next((n for n in COMPOSE_FILES if n in top), "")
             compose = (*compose, *_file_words(self.target.folder, file, {**there, **top}))
-        if self.wish.only and not (chosen or facts.loads or facts.server):
+        if self.wish.only and not (chosen or facts.loads or facts.server or facts.outside):
             raise Refused(
                 f"{self.runtag} holds nothing of {', '.join(self.wish.names)} that could be put "
                 f"in place. Nothing of the stack was touched. inv show '{self.runtag}' tells what "
@@ -357,6 +393,22 @@ class Prospect:
             and not any(is_below(each, place) or is_below(place, each) for each in data)
         )
         return replace(facts, stays=stays)
+
+    def _included_items(self, facts: RestoreFacts, contents: Contents | None) -> Iterator[Item]:
+        """Yield what is swapped of the paths that the general part holds besides the usual."""
+        host, root = self.target.host, self.target.as_root
+        found = inspect_all(host, self.target.docker) if self.wish.only and facts.included else ()
+        for path in facts.included:
+            staged = f"{self.stage}/stack/{path}"
+            above, name = posixpath.split(staged)
+            held = path in contents.included if contents else name in entries(host, above, root)
+            if held and (not self.wish.only or self._names_included(path, self._mine(found))):
+                aside, used = (
+                    f"{folder(facts, path)}/included/{path}"
+                    for folder in (aside_folder, used_folder)
+                )
+                item = self._item(facts, path, path, staged)
+                yield replace(item, aside=aside, used=used)
 
     def _with_recipes(self, facts: RestoreFacts, *, staged: bool) -> RestoreFacts:
         """Return the facts with what is swapped of services that have a part of their own.

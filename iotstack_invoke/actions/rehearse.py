@@ -215,7 +215,8 @@ class _Rehearsal:
             images=images,
             loads=tuple(loads),
             in_manifest=parts["influx"].facts if "influx" in parts else {},
-            included=self.manifest.included if self.manifest else (),
+            included=self.manifest.included("general") if self.manifest else (),
+            outside_paths=self.manifest.included("outside") if self.manifest else (),
         )
 
     def _loads(self) -> Iterator[Load]:

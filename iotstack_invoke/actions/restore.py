@@ -394,16 +394,20 @@ class _Restore:
         """Tell what would differ: what is replaced, what is new, what stays as it is."""
         folder, present = self.target.folder, self.before.present()
         lives = {each.live for each in facts.items}
-        present = self._with_parts(present, lives)
-        inside = {each for each in lives if posixpath.dirname(each) != folder}
+        inside = {each.live for each in facts.items if not each.is_top_file}
+        present = self._with_parts(present, lives) | {*self.target.host.look(inside)}
         databases = [f"database {name} of InfluxDB" for name in facts.databases]
         if facts.server and facts.server_there and not databases:
             databases = ["all of InfluxDB"]
         databases += [f"all of {each.server.title}" for each in facts.loads if not each.unnamed]
+        databases += [each.title for each in facts.outside if not each.volume]
         databases += [f"a database of {each.server.title}" for each in facts.loads if each.unnamed]
         for what, names in (
             ("replaces", [*sorted(inside & present), *databases]),
-            ("new here", sorted(inside - present)),
+            (
+                "new here",
+                [*sorted(inside - present), *(e.title for e in facts.outside if e.volume)],
+            ),
             (
                 "stays as it is",
                 [*sorted(present - inside - {f"{folder}/{INFLUX_FOLDER}"}), *sorted(facts.stays)],
@@ -428,10 +432,13 @@ class _Restore:
     def _tell_done(self, facts: RestoreFacts) -> None:
         """Tell what was restored, and what stayed as it was."""
         lives = {each.live for each in facts.items}
-        inside = {each for each in lives if posixpath.dirname(each) != self.target.folder}
+        inside = {each.live for each in facts.items if not each.is_top_file}
         influx = f"{self.target.folder}/{INFLUX_FOLDER}"
         present = self._with_parts(self.before.present(), lives)
         self.report.write(f"  restored: {self._listed(sorted(lives))}")
+        if facts.outside:
+            outside = ", ".join(each.title for each in facts.outside)
+            self.report.write(f"  restored outside of the stack's folder: {outside}")
         left = [*sorted(present - inside - {influx}), *sorted(facts.stays)]
         self.report.write(f"  left as it was: {self._listed(left)}")
 
@@ -475,6 +482,7 @@ class _Restore:
         by_hand = (self.by_hand,) if self.by_hand else ()
         only = self.before.only
         warnings += (*after.warnings, *only.left_out(facts.kinds, facts.loads), *by_hand)
+        warnings += self.before.outside.left if "outside" in facts.kinds else ()
         lacking = only.lacking
         for text in warnings:
             self.report.warn(f"  {text}")

@@ -199,7 +199,7 @@ def verify_copy(copy: Copy) -> Verified:
             except SealBroken as error:
                 problems.append(str(error))
         else:
-            reading = _read(copy, kind, manifest.included if manifest else ())
+            reading = _read(copy, kind, manifest.included(kind) if manifest else ())
             if kind in parts:
                 part = parts[kind]
                 problems += file_differs(name, part, reading.size_bytes, reading.sha256)

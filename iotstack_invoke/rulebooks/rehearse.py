@@ -32,6 +32,7 @@ from .restore import (
     fetched,
     stage_of,
     staged_dump,
+    staged_outside,
     staged_recipe,
     staged_sql,
     staged_stack,
@@ -62,6 +63,14 @@ def compared(job: Job) -> Iterator[Step]:
     """Compare each file with its member: content, owner, mode, time."""
     facts: RehearsalFacts = job.facts
     part = archive_file(job, "general")
+    yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
+
+
+@rule("pi:compared/{runtag}/outside", input=stage_of("outside"), transaction=True)
+def compared_outside(job: Job) -> Iterator[Step]:
+    """Compare each file from outside of the stack's folder with its member."""
+    facts: RehearsalFacts = job.facts
+    part = archive_file(job, "outside")
     yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
 
 
@@ -139,14 +148,26 @@ def loaded_sql(kind: str) -> Rule:
 
 def rehearsal_book() -> RuleBook:
     """Return the rules of a rehearsal."""
-    stages = (fetched, staged_stack, staged_dump, *map(staged_sql, ENGINES))
+    stages = (fetched, staged_stack, staged_outside, staged_dump, *map(staged_sql, ENGINES))
     recipes = (staged_recipe(kind, apart=False) for kind in RECIPES)
     loads = map(loaded_sql, (*ENGINES, *RECIPES))
-    return RuleBook(*stages, *recipes, compared, *map(compared_recipe, RECIPES), loaded, *loads)
+    return RuleBook(
+        *stages,
+        *recipes,
+        compared,
+        compared_outside,
+        *map(compared_recipe, RECIPES),
+        loaded,
+        *loads,
+    )
 
 
 def rehearsal_targets(runtag: str, facts: RehearsalFacts) -> list[str]:
     """Return what must be reached for a restore to be rehearsed."""
-    ends = {"general": f"pi:compared/{runtag}", "influx": f"pi:loaded/{runtag}"}
+    ends = {
+        "general": f"pi:compared/{runtag}",
+        "outside": f"pi:compared/{runtag}/outside",
+        "influx": f"pi:loaded/{runtag}",
+    }
     recipes = [f"pi:compared/{runtag}/{kind}" for kind in facts.kinds if kind in RECIPES]
     return [*(ends.get(kind, f"pi:loaded/{runtag}/{kind}") for kind in facts.kinds), *recipes]

@@ -40,6 +40,7 @@ from ..services.stack import (
     ComposeUp,
     MakeAside,
     MakeFolder,
+    MakeVolume,
     PutAway,
     StartContainers,
     StopContainers,
@@ -54,6 +55,7 @@ from ..values import dataclass
 
 RESTORE = "restore"
 INFLUX_DATA = "volumes/influxdb/data"
+OUTSIDE_LIMIT_S = 24 * 3600.0
 SQL_LIMIT_S = 24 * 3600.0
 """What a load may take; on an SD card it is slow."""
 
@@ -66,6 +68,25 @@ class Item:
     live: str
     aside: str
     used: str
+    is_top_file: bool = False
+    """It is put where there is none of its name, or beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideItem:
+    """Something that is put in place outside of the stack: a path, or a volume's files."""
+
+    title: str
+    staged: str
+    live: str
+    aside: str
+    used: str
+    fresh: str = ""
+    """Where it is copied to before the switch, if it is staged on another file system."""
+    volume: str = ""
+    """The volume that is made first, if the target has none."""
+    labels: tuple[str, ...] = ()
+    """What compose knows its own volumes by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +154,10 @@ class RestoreFacts:
     loads: tuple[Load, ...] = ()
     quiet: tuple[tuple[str, str], ...] = ()
     """Parts of recipes that are restored, each with the container of its service."""
+    outside: tuple[OutsideItem, ...] = ()
+    """What is put in place outside of the stack's folder."""
+    outside_paths: tuple[str, ...] = ()
+    """The paths that the outside part holds, as its members are named."""
     included: tuple[str, ...] = ()
     """What the general part holds besides services/, volumes/ and top files, by its manifest."""
     stays: tuple[str, ...] = ()
@@ -184,6 +209,19 @@ def staged_stack(job: Job) -> Iterator[Step]:
         left_out=apart,
         scanned=True,
     )
+
+
+@rule(
+    "pi:restore/{runtag}/outside/", input=lambda values, facts: [archive(values, facts, "outside")]
+)
+def staged_outside(job: Job) -> Iterator[Step]:
+    """Look at every member of the outside part, then unpack it into a new folder."""
+    facts: RestoreFacts = job.facts
+    yield from _proven(job)
+    free = facts.free_bytes
+    yield ScanArchive(job.input, facts.as_root, free, "outside", facts.outside_paths)
+    folder, guard = job.output.partial, facts.guard
+    yield Unpack("pi", job.input.absolute, folder, facts.as_root, guard, scanned=True)
 
 
 @rule("pi:volumes/.restore-{runtag}/stack/", input="pi:restore/{runtag}/stack/")
@@ -288,14 +326,13 @@ def restored(job: Job) -> Iterator[Step]:
     for load, sql in loads:
         if load.while_all_runs:
             yield from _load_sql(facts, load, sql)
+    for each in facts.outside:
+        if each.volume:
+            yield MakeVolume("pi", each.volume, each.labels, docker, guard)
+        if each.fresh:
+            yield CopyFolder("pi", each.staged, each.fresh, as_root, guard, OUTSIDE_LIMIT_S)
     yield StopContainers("pi", facts.running, docker, guard)
-    for item in facts.items:
-        yield SwapItem("pi", item.live, item.staged, item.aside, item.used, as_root, guard)
-    stack = posixpath.dirname(posixpath.dirname(facts.previous))
-    for item in facts.items:
-        patterns = patterns_below(facts.stays, posixpath.relpath(item.live, stack))
-        if patterns:
-            yield KeepLeftOut("pi", item.live, item.aside, patterns, as_root, guard)
+    yield from _swap(facts)
     if "influx" in facts.kinds and facts.server:
         yield from _load_influx(facts, facts.server, dump)
     for load, sql in loads:
@@ -326,6 +363,21 @@ def restored(job: Job) -> Iterator[Step]:
         if end:
             yield end
     yield Commit(keep=f"{facts.previous}/journal")
+
+
+def _swap(facts: RestoreFacts) -> Iterator[Step]:
+    """Put what is staged in the place of what is live; what the backup left out stays there."""
+    as_root, guard = facts.as_root, facts.guard
+    for item in facts.items:
+        yield SwapItem("pi", item.live, item.staged, item.aside, item.used, as_root, guard)
+    stack = posixpath.dirname(posixpath.dirname(facts.previous))
+    for item in facts.items:
+        patterns = patterns_below(facts.stays, posixpath.relpath(item.live, stack))
+        if patterns:
+            yield KeepLeftOut("pi", item.live, item.aside, patterns, as_root, guard)
+    for each in facts.outside:
+        staged = each.fresh or each.staged
+        yield SwapItem("pi", each.live, staged, each.aside, each.used, as_root, guard)
 
 
 def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[Step]:
@@ -413,6 +465,7 @@ def undoable() -> tuple[type, ...]:
         KeepLeftOut,
         MakeAside,
         MakeFolder,
+        MakeVolume,
         PutAway,
         Quiesce,
         RunAlone,
@@ -429,4 +482,5 @@ def restore_book() -> RuleBook:
     """Return the rules of a restore."""
     sql = map(staged_sql, ENGINES)
     recipes = [staged_recipe(kind, apart=apart) for kind in RECIPES for apart in (False, True)]
-    return RuleBook(fetched, staged_stack, staged_volumes, staged_dump, *sql, *recipes, restored)
+    files = (staged_stack, staged_volumes, staged_outside)
+    return RuleBook(fetched, *files, staged_dump, *sql, *recipes, restored)

@@ -41,6 +41,8 @@ NO_END = "its end is not two blocks of zeros, so it was cut"
 SKIPPING = "Skipping to next header"
 NOTHING = "it holds nothing"
 TOO_LONG = "its name is longer than a file system takes"
+NO_TOPS = frozenset({"/"})
+"""For an archive whose members must all be named: no path begins so."""
 BEHIND_END = "there is something after the end of the tar"
 
 _LINE = re.compile(
@@ -78,6 +80,8 @@ def shape_of(kind: str, included: Collection[str] = ()) -> Shape:
     """Return what an archive of one kind of part may have at its top."""
     if kind == "general":
         return Shape(frozenset(FOLDERS), True, frozenset(included))
+    if kind == "outside":
+        return Shape(NO_TOPS, False, frozenset(included))
     return Shape(tops_of(RECIPES[kind])) if kind in RECIPES else Shape()
 
 
@@ -188,7 +192,8 @@ class Judge:
         if first in tops or self._included_in(path):
             return ""
         if not self.shape.top_files:
-            return f"it does not belong to this part: {', '.join(sorted(tops))} do"
+            belong = sorted({*tops, *self.shape.included} - NO_TOPS)[:MOST_TOLD]
+            return f"it does not belong to this part: {', '.join(belong)} do"
         if below or kind != "file" or not is_top_file(first):
             named = "".join(f", {each}" for each in sorted(self.shape.included)[:MOST_TOLD])
             return f"it does not belong to a stack: services/, volumes/, *.yml, *.env{named} do"

@@ -418,6 +418,35 @@ class MakeFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeVolume:
+    """Make a named volume, if there is none of its name. Undone: remove it, if nobody uses it."""
+
+    host_role: str
+    name: str
+    labels: tuple[str, ...]
+    docker: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    @property
+    def _command(self) -> Command:
+        labels = (word for each in self.labels for word in ("--label", each))
+        return guarded(self.guard, (*self.docker, "volume", "create", *labels, self.name))
+
+    def do(self, scene: Scene) -> None:
+        """Make it; of one that is there, made meanwhile, nothing is changed."""
+        scene.host(self.host_role).run(self._command)
+
+    def undo(self, host: Host) -> None:
+        """Remove it; one that is in use, or gone, is left as it is."""
+        command = guarded(self.guard, (*self.docker, "volume", "rm", self.name))
+        host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+
+
+@dataclass(frozen=True, slots=True)
 class MakeAside:
     """Make the folder that what is replaced is moved to. Undone: remove it where it is empty.
 

@@ -1,0 +1,189 @@
+"""What of a backup's outside part is put in place on a target: volumes, and absolute paths."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from ..errors import StepFailed
+from ..manifest import Manifest
+from ..rulebooks.restore import OutsideItem
+from ..services.compose import VOLUME_LABEL, Found, Volume, inspect_volumes
+from ..services.holdings import is_in, is_system
+from ..settings import VOLUME, Settings
+from ..steps import Command
+from ..targets import Target, device
+from ..values import dataclass
+
+PROJECT_LABEL = "com.docker.compose.project"
+_NOT_OF_A_PROJECT = re.compile(r"[^a-z0-9_-]")
+
+
+@dataclass(frozen=True)
+class OutsidePart:
+    """Chooses what is put in place outside of the stack's folder; without --only all of it."""
+
+    target: Target
+    settings: Settings
+    manifest: Manifest | None
+    found: tuple[Found, ...]
+    names: tuple[str, ...] = ()
+    """The services that alone are restored; all, if none is named."""
+
+    @cached_property
+    def _told(self) -> tuple[Mapping[str, Any], ...]:
+        told = self.manifest.outside if self.manifest else ()
+        return tuple(each for each in told if not self.names or {*self.names} & _names_of(each))
+
+    @property
+    def held(self) -> set[str]:
+        """All names that --only may ask for something of the part by."""
+        told = self.manifest.outside if self.manifest else ()
+        return set[str]().union(*map(_names_of, told))
+
+    @cached_property
+    def _names(self) -> Mapping[str, str]:
+        """What the volumes are called on the target, by their names at the source."""
+        return {
+            str(each["volume"]): self._name_here(each) for each in self._told if each.get("volume")
+        }
+
+    @cached_property
+    def _there(self) -> Mapping[str, Volume]:
+        """Those that the target has, by their names there."""
+        return inspect_volumes(self.target.host, self._names.values(), self.target.docker)
+
+    @cached_property
+    def _volumes(self) -> Mapping[str, Volume]:
+        """The volumes as they are on the target, or will be, by their names at the source."""
+        root = self._docker_root() if {*self._names.values()} - {*self._there} else ""
+        return {
+            source: self._there.get(name) or Volume(name, f"{root}/volumes/{name}/_data")
+            for source, name in self._names.items()
+        }
+
+    def _docker_root(self) -> str:
+        words = (*self.target.docker, "info", "--format", "{{.DockerRootDir}}")
+        told = self.target.host.run(Command(words, limit_s=60)).out.strip()
+        if not told.startswith("/"):
+            raise StepFailed(f"On {self.target.name} Docker does not say where volumes lie.")
+        return told
+
+    def _name_here(self, told: Mapping[str, Any]) -> str:
+        """Return what a volume is called on the target.
+
+        As the same container mounts it there; else by the name of the project, which compose
+        makes of the folder's.
+        """
+        mounts = {(each[0], each[1]) for each in told.get("mounts", ()) if len(each) > 1}
+        for each in self.found:
+            for mount in each.mounts:
+                if mount.volume and (each.container.name, mount.inside) in mounts:
+                    return mount.volume
+        name, key = str(told["volume"]), str(told.get("key", ""))
+        folder = self.manifest.folder if self.manifest else ""
+        if key and folder and name == f"{project_of(folder)}_{key}":
+            return f"{project_of(self.target.folder)}_{key}"
+        return name
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether the part holds anything that is asked for."""
+        return bool(self._told)
+
+    def items(self, previous: str, stage: str) -> Iterator[OutsideItem]:
+        """Yield what is put in place; `previous`: where what is replaced of the stack goes."""
+        for each in self._told:
+            path, staged = each["path"], f"{stage}/outside{each['path']}"
+            volume = self._volumes.get(each.get("volume", ""))
+            if volume:
+                new = volume.name not in self._there
+                labels = _labels(each.get("key", ""), self.target) if new else ()
+                live = self._real(volume.mountpoint)
+                item = OutsideItem(f"{VOLUME}{volume.name}", staged, live, "", "")
+                item = replace(item, volume=volume.name if new else "", labels=labels)
+            elif self._why_not(each):
+                continue
+            else:
+                live = self._real(each.get("restore_to") or path)
+                item = OutsideItem(live, staged, live, "", "")
+            yield self._placed(item, previous)
+
+    def _real(self, path: str) -> str:
+        words = (*self.target.as_root, "realpath", "-m", "--", path)
+        return self.target.host.run(Command(words)).out.rstrip("\n")
+
+    def _placed(self, item: OutsideItem, previous: str) -> OutsideItem:
+        """Return an item with where it is put aside: on its own file system, for a rename."""
+        host, live = self.target.host, item.live
+        above, name = posixpath.split(live)
+        if device(host, above) == device(host, self.target.folder):
+            used = f"{previous}-undone/outside{live}"
+            return replace(item, aside=f"{previous}/outside{live}", used=used)
+        stamp = posixpath.basename(previous)
+        return replace(
+            item,
+            aside=f"{above}/.{stamp}/{name}",
+            used=f"{above}/.{stamp}-undone/{name}",
+            fresh=f"{above}/.restore-{name}",
+        )
+
+    def _why_not(self, told: Mapping[str, Any]) -> str:
+        """Return why a path is not put in place; '' if it is."""
+        path = told.get("restore_to") or told["path"]
+        if told.get("volume"):
+            return ""
+        if is_in(self.target.folder, path) or is_in(path, self.target.folder):
+            return "the folder of the stack is there"
+        rows = self.settings.stack.inclusions
+        own = any(is_in(path, each.restore_to or each.path) for each in rows)
+        if not own and (is_system(path) or path.count("/") < 2 or is_in(path, "/etc")):  # noqa: PLR2004
+            return "it is a place of the system, and no [[stack.include]] here names it"
+        return ""
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """What is not put in place, a sentence each with what to do."""
+        runtag = self.manifest.runtag if self.manifest else ""
+        return tuple(
+            f"{each['path']} is not restored: {why}. It is in {runtag}.outside-backup.tar.gz as "
+            f".{each['path']}; unpack it from there by hand."
+            for each in self._told
+            if (why := self._why_not(each))
+        )
+
+    def users(self, found: Iterable[Found]) -> Iterator[Found]:
+        """Yield the containers that mount what is put in place."""
+        lives = [self._real(e.get("restore_to") or e["path"]) for e in self._plain]
+        for each in found:
+            if any(
+                mount.volume in self._names.values()
+                or any(is_in(mount.on_host, live) for live in lives)
+                for mount in each.mounts
+            ):
+                yield each
+
+    @property
+    def _plain(self) -> Iterator[Mapping[str, Any]]:
+        return (e for e in self._told if not e.get("volume") and not self._why_not(e))
+
+
+def _names_of(told: Mapping[str, Any]) -> set[str]:
+    """Return what something of the part is called: the containers that mount it, and its own."""
+    own = (told.get("volume"), told.get("key"), posixpath.basename(told["path"]))
+    return {*filter(None, own), *(str(pair[0]) for pair in told.get("mounts", ()) if pair)}
+
+
+def project_of(folder: str) -> str:
+    """Return the name of the compose project in a folder, where nothing else names it."""
+    return _NOT_OF_A_PROJECT.sub("", posixpath.basename(folder).lower()).lstrip("_-")
+
+
+def _labels(key: str, target: Target) -> tuple[str, ...]:
+    if not key:
+        return ()
+    return (f"{PROJECT_LABEL}={project_of(target.folder)}", f"{VOLUME_LABEL}={key}")
