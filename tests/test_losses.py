@@ -206,7 +206,7 @@ def test_a_backup_tells_what_is_gone_once(little_stack):
         little_stack.folder / "volumes" / name for name in ("motion/films", "cam", "nodered/big")
     )
     for folder in (films, cam / "log"):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "film").write_text("a film")
     big.write_bytes(b"x" * BIG)
     first, _ = backed_up(little_stack, "first")
