@@ -163,7 +163,7 @@ def test_an_archive_that_could_not_be_made_anew_is_not_in_the_manifest(stack):
         assert "tar: broken" in content["parts"]["general"]["error"]
 
 
-@pytest.mark.parametrize("what", ["a dump", "an archive", "a copy"])
+@pytest.mark.parametrize("what", ["a dump", "an archive", "a copy", "a hook"])
 def test_after_a_run_that_failed_nothing_is_removed(stack, what):
     """Old sets go only when a new one is whole here and in each vault that answered."""
     text = stack.settings.read_text()
@@ -178,6 +178,9 @@ def test_after_a_run_that_failed_nothing_is_removed(stack, what):
         broken(stack, "mariadb").touch()
     elif what == "an archive":
         stack.tool("tar", "echo 'tar: broken' >&2; exit 2")
+    elif what == "a hook":
+        with stack.settings.open("a") as stream:
+            stream.write('[hooks]\nafter_backup = [["false"]]\n')
     else:
         (disk / f"{TAG}.mariadb-backup.tar.gz").mkdir()
     assert stack.run(f"backup --runtag {TAG}").returncode in (1, 3)
@@ -186,5 +189,9 @@ def test_after_a_run_that_failed_nothing_is_removed(stack, what):
     (stack.tools / "tar").unlink(missing_ok=True)
     if what == "a copy":
         (disk / f"{TAG}.mariadb-backup.tar.gz").rmdir()
-    backed_up(stack, 0)
+    if what == "a hook":
+        stack.settings.write_text(stack.settings.read_text().replace('["false"]', '["true"]'))
+        assert stack.run("backup --runtag t2").returncode == 0
+    else:
+        backed_up(stack, 0)
     assert not list(backups.glob("* days old.*"))
