@@ -16,6 +16,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
     checks  owner                          made to; copies between them; what verifications found;
                                            what the owner said of old backups
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
+                                           compose_files, compose_text: what compose reads;
                                            sizes: how much; leave_out: what it need not hold;
                                            left_out: and stays where it is;
                                            reading: archives read to their last byte;
