@@ -8,6 +8,8 @@ import subprocess
 import pytest
 
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.login import Login
+from iotstack_invoke.remote import SshHost
 from iotstack_invoke.services.compose_files import compose_reads
 from iotstack_invoke.services.compose_text import NotRead, documents, filled, variables
 
@@ -473,7 +475,55 @@ def test_many_files_take_few_commands(stack, tmp_path):
     host = Counting(str(stack.folder))
     found = compose_reads(host, str(stack.folder), ())
     assert len(found.inside) == 452
-    assert host.asked <= 8
+    assert host.asked <= 6
+
+
+def test_a_python_without_the_c_part_reads_the_same(stack, monkeypatch):
+    """A machine for which PyYAML has no wheel reads as well, and comes out of any depth."""
+    files = {"docker-compose.yml": "services: {one: &a {image: x, <<: {env_file: e}}}", "e": ""}
+    found = stack(files)
+    assert found.inside == ("docker-compose.yml", "e")
+    monkeypatch.delattr("yaml.CBaseLoader", raising=False)
+    assert stack(files) == found
+    for text in ("[" * 5000, "- " * 5000 + "x"):
+        with pytest.raises(NotRead):
+            documents(text)
+
+
+def test_a_folder_that_is_a_link_is_the_stack_too(stack, tmp_path):
+    """Absolute paths count as the stack's, by the name of the link and by the real one."""
+    link = tmp_path / "link"
+    link.symlink_to(stack.folder)
+    text = f"services: {{one: {{image: a, env_file: [{stack.folder}/a, {link}/b, ./c]}}}}"
+    stack({"docker-compose.yml": text, "a": "", "b": "", "c": ""})
+    found = compose_reads(LocalHost(str(link)), str(link), ())
+    assert found.inside == ("a", "b", "c", "docker-compose.yml")
+    assert (found.outside, found.missing) == ((), ())
+
+
+def test_odd_names_are_found(stack):
+    """Blanks, quotes, line ends, leading dashes: a name is a name."""
+    names = ["a b", "it's", 'say "x"', "two\nlines", "-n", "ü", "$(x)", "d:e"]
+    listed = json.dumps(["./" + name.replace("$", "$$") for name in names])
+    text = f"services: {{one: {{image: a, env_file: {listed}}}}}".replace("\\\\n", "\\n")
+    found = stack({"docker-compose.yml": text, **dict.fromkeys(names, "")})
+    assert set(found.inside) == {*names, "docker-compose.yml"}
+    assert found.missing == ()
+
+
+def test_a_stack_on_another_machine_is_read_there(stack, sshd):
+    """The same is found over SSH."""
+    text = "include: [a/b.yaml]\nservices: {one: {image: a, env_file: [x y, gone], build: ctx}}"
+    here = stack(
+        {"docker-compose.yml": text, "x y": "", "a/b.yaml": "services: {two: {image: b}}"}
+    )
+    login = Login(sshd.login(), "test-pi")
+    host = SshHost(login, str(stack.folder))
+    found = compose_reads(host, str(stack.folder), ())
+    login.close()
+    assert found == here
+    assert found.inside == ("a/b.yaml", "docker-compose.yml", "x y")
+    assert found.missing == ("ctx", "gone")
 
 
 @pytest.mark.skipif(not shutil.which("docker-compose"), reason="needs docker-compose")
@@ -519,3 +569,37 @@ volumes: {data: {name: "x-${WHO}"}}
     assert mounts(found)[3] == ("", "/data", True, "x-me")
     assert mounts(found, "two") == [("/opt/me/q", "/q", True, "")]
     assert found.inside == (".env", "ctx", "docker-compose.yml", "e/a.vars")
+
+
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="needs docker-compose")
+def test_compose_itself_extends_and_overrides_the_same(stack):
+    """Files that COMPOSE_FILE names, one in another folder; an extended service of a third."""
+    found = stack(
+        {
+            ".env": "COMPOSE_FILE=sub/main.yml:over/over.yml\n",
+            "sub/main.yml": """
+services:
+  one: {extends: {file: common/base.yml, service: base}, volumes: ["./mine:/data"]}
+""",
+            "sub/common/base.yml": """
+services:
+  base: {image: a, env_file: base.env, build: {context: ctx}, volumes: ["./a:/data", "./b:/b:ro"]}
+""",
+            "sub/common/base.env": "",
+            "sub/common/ctx/Dockerfile": "",
+            "over/over.yml": "services: {one: {image: b, volumes: ['./o:/o']}}",
+        }
+    )
+    told = subprocess.run(
+        ["docker-compose", "config"], cwd=stack.folder, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    import yaml
+
+    theirs = yaml.safe_load(told.stdout)["services"]["one"]
+    ours = {f"{source}:{target}:{'rw' if w else 'ro'}" for source, target, w, _ in mounts(found)}
+    assert {f"{v}:rw" if v.count(":") == 1 else v for v in theirs["volumes"]} == ours
+    assert theirs["image"] == found.services[0].image == "b"
+    assert theirs["build"]["context"] == f"{stack.folder}/sub/common/ctx"
+    assert "sub/common/ctx" in found.inside
+    assert found.missing == ()

@@ -133,7 +133,8 @@ def _surroundings(host: Host, folder: str) -> tuple[dict[str, str], str]:
     pairs = base64.b64decode(told).decode("utf-8", "surrogateescape").split("\0")
     environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     environment["PWD"] = folder
-    return environment, base64.b64decode(real).decode("utf-8", "surrogateescape").rstrip("\n")
+    real = base64.b64decode(real).decode("utf-8", "surrogateescape").rstrip("\n")
+    return environment, real or folder
 
 
 @dataclass(slots=True)
@@ -153,6 +154,10 @@ class _Seen:
         if path not in self.kinds:
             self.wanted.setdefault(path, False)
         return self.kinds.get(path, "")
+
+    def want(self, paths: Iterable[str]) -> None:
+        """Let files be read with the next look, should they be there."""
+        self.wanted |= dict.fromkeys((path for path in paths if path not in self.kinds), True)
 
     def text(self, path: str) -> str:
         """Return the content of a file, '' until fetched; raises NotRead where it is none."""
@@ -266,7 +271,11 @@ class _Walk:
     # What is said of the whole
 
     def begin(self) -> None:
-        values = self._with_file(f"{self.folder}/.env", self.environment, required=False)
+        values: Mapping[str, str] = self.environment
+        chosen = [each for each in values.get("COMPOSE_ENV_FILES", "").split(",") if each]
+        for each in reversed(chosen or [".env"]):
+            file = self._path(each, self.folder)
+            values = self._with_file(file, values, required=bool(chosen))
         separator = values.get("COMPOSE_PATH_SEPARATOR") or ":"
         named = [each for each in values.get("COMPOSE_FILE", "").split(separator) if each]
         local = [each for each in named if not _REMOTE.match(each)]
@@ -286,14 +295,13 @@ class _Walk:
 
     def _usual(self) -> list[str]:
         """Return the compose file and its override, none where there is no compose file."""
-        found = []
+        found: list[list[str]] = []
         for names in (NAMES, OVERRIDES):
             paths = [f"{self.folder}/{name}" for name in names]
+            self.seen.want(paths)
             there = [path for path in paths if self.seen.kind(path) not in ("", "-", "d")]
-            found += there[:1]
-            if not found:
-                break
-        return found
+            found.append(there[:1])
+        return [*found[0], *found[1]] if found[0] else []
 
     def _with_file(
         self, path: str, known: Mapping[str, str], *, required: bool

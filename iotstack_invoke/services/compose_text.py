@@ -8,7 +8,7 @@ value: passwords stand in these files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..values import dataclass
@@ -42,23 +42,31 @@ def documents(text: str) -> tuple[Node, ...]:
     """Return the documents of a YAML text; raises NotRead where it is none."""
     import yaml
 
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
-        depth = 0
-        for event in yaml.parse(text, Loader=loader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-                if depth > DEPTH_LIMIT:
-                    raise NotRead(f"it is nested more than {DEPTH_LIMIT} levels deep")
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
+        in_c = getattr(yaml, "CBaseLoader", None)
+        if in_c:  # its recursion knows no limit, and would take the program with it
+            _refuse_depth(yaml.parse(text, Loader=in_c))
+        loader = in_c or yaml.BaseLoader
         return tuple(node for node in yaml.compose_all(text, Loader=loader) if node is not None)
+    except RecursionError as error:
+        raise NotRead(f"it is nested more than {DEPTH_LIMIT} levels deep") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
         raise NotRead(f"{line}not valid YAML{_said(error.problem)}") from error
     except yaml.YAMLError as error:
         raise NotRead("not valid YAML: it holds a character that YAML does not allow") from error
+
+
+def _refuse_depth(events: Iterable[object]) -> None:
+    import yaml
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH_LIMIT:
+            raise NotRead(f"it is nested more than {DEPTH_LIMIT} levels deep")
 
 
 def _said(problem: str | None) -> str:
