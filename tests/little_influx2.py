@@ -92,9 +92,9 @@ def spoil(folder, fault):
 INSIDE = {"data": "/var/lib/influxdb2", "config": "/etc/influxdb2", "backup": "/var/lib/backup"}
 
 
-def with_influx2(stack, version, name="influxdb2"):
+def with_influx2(stack, version, name="influxdb2", image="influxdb:latest"):
     """Let an InfluxDB run whose dumps the stand-in makes; it tells a version."""
-    stack.runs(**{name: "influxdb:latest"})
+    stack.runs(**{name: image})
     store = stack.folder / "volumes" / name
     (store / "data").unlink()
     for each in INSIDE:

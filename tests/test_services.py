@@ -54,13 +54,13 @@ def test_each_container_and_each_other_folder_is_told(little_stack):
     little_stack.runs(nextcloud="nextcloud:30", grafana="grafana/grafana")
     before = little_stack.tree()
     told = little_stack.run("services")
-    assert (told.returncode, told.stderr) == (0, "")
+    assert (told.returncode, told.stderr) == (3, "")
     lines = [" ".join(line.split()) for line in told.stdout.splitlines()]
     assert lines == [
         "container image saved paths notes",
         "grafana grafana/grafana files; SQLite by online backup volumes/grafana",
         (
-            f"nextcloud nextcloud:30 left out: {NEXTCLOUD} volumes/nextcloud "
+            f"nextcloud nextcloud:30 NOT COVERED: left out: {NEXTCLOUD} volumes/nextcloud "
             'kind = "recipe" in hosts.toml saves it, in maintenance mode meanwhile.'
         ),
         "volumes/nodered: files, no container uses it",
@@ -147,7 +147,7 @@ def test_data_that_lie_in_a_container_are_told_as_in_no_part(little_stack, image
     assert told in listed(little_stack, code=3)["db"]
     (warning,) = backed_up(little_stack, code=3)[0]["warnings"]
     assert told in warning
-    advice = "Let it keep them in a folder of volumes/; or say in hosts.toml that they may go"
+    advice = "Let it keep them in a folder of volumes/; or say in hosts.toml that it may go"
     assert (advice in warning) == (image != "redis:8")
     assert 'name = "db"' in warning
 
@@ -394,11 +394,38 @@ def test_a_row_that_matches_no_container_is_told(little_stack):
 
 def test_nextcloud_is_left_out_once(little_stack):
     """The seed's exclusion covers what the table says of Nextcloud and its database."""
-    little_stack.runs(nextcloud="nextcloud", nextcloud_db="iotstack-nextcloud_db")
+    mounts = {"nextcloud_db": [("./volumes/nextcloud/db", "/config")]}
+    little_stack.runs(nextcloud="nextcloud", nextcloud_db="iotstack-nextcloud_db", mounts=mounts)
     (little_stack.folder / "volumes/nextcloud_db/data").unlink()
-    manifest, names = backed_up(little_stack, code=0)
+    manifest, names = backed_up(little_stack, code=3)
     assert [each["what"] for each in manifest["left_out"]] == ["volumes/nextcloud/*", "InfluxDB"]
     assert "./volumes/nextcloud/data" not in names
+    first, second = manifest["warnings"]
+    assert first.startswith("Container nextcloud (nextcloud) is not covered: left out")
+    assert second.startswith("Container nextcloud_db (iotstack-nextcloud_db) is not covered")
+    assert '[[services]], name = "nextcloud", kind = "recipe"; or say' in first
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        row("nextcloud", kind="skip", reason="r") + row("nextcloud_db", kind="skip", reason="r"),
+        '[[stack.exclude]]\npath = "volumes/nextcloud*"\nreason = "it has a backup of its own"\n',
+    ],
+)
+def test_a_nextcloud_that_its_owner_leaves_out_needs_no_warning(little_stack, rows):
+    """A row of its own or an exclusion says that the loss is meant."""
+    mounts = {"nextcloud_db": [("./volumes/nextcloud/db", "/config")]}
+    little_stack.runs(nextcloud="nextcloud", nextcloud_db="iotstack-nextcloud_db", mounts=mounts)
+    add(little_stack, rows)
+    assert backed_up(little_stack, code=0)[0]["state"] == "complete"
+
+
+def test_an_influxdb_2_by_its_tag_is_one_whatever_it_is_called(little_stack):
+    """A container influxdb of version 2 needs no row of hosts.toml."""
+    with_influx2(little_stack, "2.7.10", "influxdb", image="influxdb:2.7")
+    manifest, _ = backed_up(little_stack, code=0)
+    assert set(manifest["parts"]) == {"general", "influxdb2"}
 
 
 def test_a_skip_that_misses_the_data_is_told(little_stack):

@@ -195,7 +195,8 @@ def look_at_services(
         elsewhere = {*holdings.by_container.get(name, ())} - {*paths}
         missing = tuple(one.what for one in holdings.uncovered if one.container == name)
         nothing = not (paths or elsewhere or missing)
-        told = _after_exclusions(host, each, paths, exclusions, table, folder)
+        said = settings.stack.exclusions
+        told = _after_exclusions(host, each, paths, exclusions, table, folder, said)
         told = _without_mount(told, known[name], table, folder)
         if nothing and each.covered and not each.part and not _is_dump(each):
             told = replace(each, how="keeps nothing that a backup could hold")
@@ -344,7 +345,8 @@ def _is_influxdb_1(host: Host, container: Container, docker: tuple[str, ...]) ->
 def is_another(influx: Found, settings: Settings) -> bool:
     """Tell whether the owner says that the container of InfluxDB 1.x's name is another one."""
     service = settings.table.service_of(influx.container)
-    return service is not None and service.own and service.dump != "influxdb"
+    is_second = influxdb_version(influx.container.image) == "2"
+    return service is not None and (service.own or is_second) and service.dump != "influxdb"
 
 
 def influx_lies_there(found: Iterable[Found], settings: Settings, folder: str) -> bool:
@@ -445,8 +447,12 @@ def _after_exclusions(
     exclusions: tuple[Exclusion, ...],
     table: Table,
     folder: str,
+    said: Iterable[Exclusion] = (),
 ) -> Cover:
-    """Return how a container is saved if what it mounts is left out, or is not, or is nothing."""
+    """Return how a container is saved if what it mounts is left out, or is not, or is nothing.
+
+    `said`: what hosts.toml leaves out.
+    """
     kind = saved.service.kind if saved.service else None
     dumped = kind is Kind.DUMP and saved.covered and saved.how != AS_THEY_LIE
     if saved.part or dumped:
@@ -468,7 +474,8 @@ def _after_exclusions(
         covered = kind is Kind.STOP or not table.is_database(saved.container.image)
         return replace(saved, how=how, covered=covered)
     if kind is Kind.SKIP:
-        return saved
+        meant = paths and all(any(each.leaves_out(path) for each in said) for path in paths)
+        return replace(saved, covered=True) if meant else saved
     if reasons and not copied:
         return replace(saved, how=f"left out: {reasons[paths[0]]}", covered=True)
     return saved

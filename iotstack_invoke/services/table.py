@@ -147,10 +147,17 @@ class Table:
         if found:
             return found
         named = _by_name(self.services, name)
+        if named and named.dump == "influxdb" and influxdb_version(image) == "2":
+            return self._influxdb2(name)
         if named and (not self.is_database(image) or _is_of(image, named.images)):
             return named
         # What is left out is known by where it lies, and so by its name only.
         return _by_image((each for each in self.services if each.kind is not Kind.SKIP), image)
+
+    def _influxdb2(self, name: str) -> Service | None:
+        """Return the row of InfluxDB 2, for a container of this name as well."""
+        row = next((each for each in self.services if each.dump == "influxdb2"), None)
+        return replace(row, containers=(*row.containers, name)) if row else None
 
     def is_database(self, image: str) -> bool:
         """Tell whether an image is that of a database."""
@@ -188,7 +195,7 @@ class Cover:
         row = f'[[services]], name = "{name}", kind ='
         advice = self.advice or f'Say in hosts.toml how it is saved: {row} "stop", or "skip"'
         if self.advice:
-            advice = f'{advice}; or say in hosts.toml that they may go: {row} "skip"'
+            advice = f'{advice}; or say in hosts.toml that it may go: {row} "skip"'
         return (
             f"Container {name} ({self.container.image}) is not covered: {self.how}. {advice} "
             "with a reason."
@@ -279,10 +286,20 @@ def _cover(
     if service.kind is Kind.DUMP:
         return _cover_by_dump(container, service)
     if service.kind is Kind.SKIP:
-        return Cover(container, service, f"left out: {service.reason}")
+        return _cover_by_leaving_out(container, service)
     if service.kind is Kind.STOP and not container.running:
         return Cover(container, service, AS_THEY_LIE)
     return Cover(container, service, _SAVED[service.kind])
+
+
+def _cover_by_leaving_out(container: Container, service: Service) -> Cover:
+    """Return that nothing of a container is saved; its owner must have said so."""
+    how = f"left out: {service.reason}"
+    if service.own:
+        return Cover(container, service, how)
+    name = next(k for k, each in packaged_recipes().items() if service.name in (k, each.database))
+    advice = f'Save it with its database: [[services]], name = "{name}", kind = "recipe"'
+    return Cover(container, service, how, covered=False, advice=advice)
 
 
 def _cover_by_dump(container: Container, service: Service) -> Cover:
