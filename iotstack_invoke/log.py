@@ -101,7 +101,7 @@ class RunLog:
                 with open(self.path + PARTIAL, "rb", opener=opened) as written:
                     digest = hashlib.sha256(written.read())
             except OSError as error:
-                self.broken = error.strerror or str(error)
+                self.broken = words_of(error)
                 return
         self.write("log", f"{_SUM_TITLE} {os.path.basename(self.path)}: {digest.hexdigest()}")
 

@@ -47,7 +47,8 @@ SSH_PORT = 22
 COMMANDS_AT_ONCE = 8
 """sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
 
-SESSION_TRIES = 10
+SESSION_TRIES = 100
+"""With a fifth of a second between them: ten failed where a machine was busy."""
 UNKNOWN_KEY = re.compile(r"Server '(?P<name>[^']+)' not found in known_hosts")
 NO_BANNER = "Error reading SSH protocol banner"
 NO_LINE = re.compile(r"No existing session|SSH session not active")
