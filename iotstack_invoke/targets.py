@@ -153,6 +153,14 @@ def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:
     return as_root
 
 
+def root_words_if_any(host: Host, *, sudo: bool) -> tuple[str, ...]:
+    """Return the words before a command that needs root, none if sudo would ask for a password."""
+    if not sudo or host.run(Command(("id", "-u"))).out.strip() == "0":
+        return ()
+    told = host.run(Command(("sudo", "-n", "true"), ANY_EXIT, 15))
+    return () if told.exit_code else ("sudo", "-n")
+
+
 def docker_words(host: Host, name: str, as_root: tuple[str, ...]) -> tuple[str, ...]:
     """Return the words before a command of Docker; raises Refused where it cannot be asked."""
     docker: tuple[str, ...] = ("docker",)

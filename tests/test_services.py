@@ -717,3 +717,73 @@ def test_the_files_of_an_influxdb_come_back_with_the_volumes(little_stack):
     told = little_stack.run("restore --runtag empty --from here --yes")
     assert told.returncode == 0, told.stderr
     assert path.read_text() == "newest"
+
+
+COMPOSE = """include: [parts/mqtt.yaml]
+services:
+  ha:
+    container_name: home_assistant
+    image: home-assistant
+    build: {context: ./.templates/ha/.}
+    env_file: [env/one.vars]
+    secrets: [pw]
+    volumes: ["./homeassistant:/config", "MEDIA:/media", "cache:/cache"]
+secrets: {pw: {file: ./secrets/pw}}
+volumes: {cache: {}}
+"""
+READ = ("parts/mqtt.yaml", "env/one.vars", "secrets/pw", ".templates/ha/Dockerfile")
+
+
+def with_compose(stack, media="/run/x"):
+    """Write what compose reads, and return the data of a container that does not exist."""
+    (stack.folder / "docker-compose.yml").write_text(COMPOSE.replace("MEDIA", str(media)))
+    for each in (*READ, "homeassistant/configuration.yaml"):
+        (stack.folder / each).parent.mkdir(parents=True, exist_ok=True)
+        (stack.folder / each).write_text("{}")
+    return "homeassistant/configuration.yaml"
+
+
+def test_what_compose_reads_is_packed_wherever_it_lies_in_the_stack(little_stack):
+    """A restore finds the files that compose includes, its secrets, and what images are made of."""
+    with_compose(little_stack)
+    little_stack.runs(nodered="nodered")
+    manifest, names = backed_up(little_stack, code=0)
+    assert {f"./{each}" for each in READ} <= {*names}
+    assert manifest["parts"]["general"]["facts"]["included"] == [
+        ".templates/ha",
+        "env/one.vars",
+        "homeassistant",
+        "parts/mqtt.yaml",
+        "secrets/pw",
+    ]
+
+
+def test_what_compose_needs_and_is_not_there_is_told(little_stack):
+    """Nothing starts from such a backup, so it ends with 3."""
+    with_compose(little_stack)
+    little_stack.runs(nodered="nodered")
+    (little_stack.folder / "secrets/pw").unlink()
+    (warning,) = backed_up(little_stack, code=3)[0]["warnings"]
+    assert warning.startswith("NOT COVERED: secrets/pw, which compose needs, does not exist")
+
+
+def test_a_stack_that_is_down_has_its_data_in_the_backup(little_stack, tmp_path):
+    """After `docker compose down` the compose file alone tells where the data lie."""
+    (tmp_path / "media").mkdir()
+    data = with_compose(little_stack, tmp_path / "media")
+    little_stack.runs()
+    manifest, names = backed_up(little_stack, code=3)
+    assert f"./{data}" in names
+    (warning,) = manifest["warnings"]
+    assert warning.startswith(f"NOT COVERED: {tmp_path}/media, which container home_assistant")
+
+
+def test_a_container_that_the_compose_file_names_is_of_the_stack(little_stack):
+    """Its label may name a folder that was moved; one of another stack that is there is not."""
+    with_compose(little_stack)
+    told = little_stack.tools / "docker.json"
+    for label, mine in ((str(little_stack.folder) + "-before", True), ("/usr", False)):
+        little_stack.runs(home_assistant="mongo", mounts={"home_assistant": [("/opt/x", "/data")]})
+        told.write_text(told.read_text().replace(f'"{little_stack.folder}"', f'"{label}"'))
+        rows = json.loads(little_stack.run("services --json").stdout)
+        assert [each["image"] for each in rows if each["container"]] == ["mongo"] * mine

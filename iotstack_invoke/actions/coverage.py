@@ -11,7 +11,16 @@ from ..errors import StepFailed
 from ..hosts import LocalHost
 from ..manifest import Container
 from ..services.at_rest import AtRest, merged
-from ..services.compose import Found, inspect_volumes, named, of_stack, paths_in_stack
+from ..services.compose import (
+    Found,
+    Mount,
+    Volume,
+    inspect_volumes,
+    named,
+    of_stack,
+    paths_in_stack,
+)
+from ..services.compose_files import ComposeReads, compose_reads
 from ..services.holdings import Databases, Holdings, look_at_holdings
 from ..services.leave_out import places_of
 from ..services.recipe import RecipeInUse
@@ -32,7 +41,7 @@ from ..services.table import (
 )
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Host
-from ..targets import may_be_there
+from ..targets import is_folder, may_be_there
 from ..values import dataclass
 
 _ANONYMOUS = re.compile(r"/[0-9a-f]{64}/_data")
@@ -84,6 +93,8 @@ class Services:
     """The containers of the stack."""
     holdings: Holdings = field(default_factory=Holdings)
     """What they keep outside of services/ and volumes/."""
+    reads: ComposeReads = field(default_factory=ComposeReads)
+    """What compose reads to start and build the stack."""
 
     @property
     def undumped(self) -> tuple[str, ...]:
@@ -122,6 +133,12 @@ class Services:
             *(each.warning for each in covers if not each.covered),
             *(each.warning for each in self.holdings.uncovered),
             *self.holdings.warnings,
+            *(
+                f"NOT COVERED: {each}, which compose needs, does not exist: nothing starts from "
+                "this backup before it is there again."
+                for each in self.reads.missing
+            ),
+            *self.reads.unread,
         )
 
 
@@ -140,7 +157,8 @@ def look_at_services(
     folder = os.path.realpath(folder) if isinstance(host, LocalHost) else folder
     table = settings.table
     found = tuple(found)
-    mine = of_stack(found, folder)
+    reads = compose_reads(host, folder, as_root)
+    mine = of_stack(found, folder, _named_there(host, found, reads))
     known = {each.container.name: each for each in mine}
     covers = cover((each.container for each in mine), table)
     exclusions = _exclusions(settings, covers, influx=influx_lies_there(found, settings, folder))
@@ -173,13 +191,17 @@ def look_at_services(
         if mount.inside.rstrip("/") in INFLUX_DATA[name]
     }
     databases |= dict.fromkeys(live_influx, PART_OF_DUMP["influxdb"])
+    planned = _planned(mine, reads)
+    volumes = {m.volume for each in (*mine, *planned) for m in each.mounts if m.volume}
     holdings = look_at_holdings(
         host,
         mine,
-        inspect_volumes(host, (m.volume for each in mine for m in each.mounts if m.volume)),
+        _volumes(host, volumes),
         settings.stack,
         folder,
         as_root,
+        planned=planned,
+        reads=(*reads.inside, *reads.outside),
         databases=Databases(databases),
         skipped={
             each.container.name: each.service.reason
@@ -211,7 +233,48 @@ def look_at_services(
         merged(_to_stop(host, covers, exclusions, folder)),
         mine,
         holdings,
+        reads,
     )
+
+
+def _named_there(host: Host, found: Iterable[Found], reads: ComposeReads) -> tuple[str, ...]:
+    """Return which containers the compose files name, but for those of another stack.
+
+    One that bears the label of a folder that is gone is of this stack: it was moved.
+    """
+    names = {each.container_name for each in reads.services if each.container_name}
+    labelled = {each.container.name: each.working_folder for each in found}
+    others = {name: labelled[name] for name in names if labelled.get(name)}
+    there = {folder for folder in others.values() if is_folder(host, folder)}
+    return tuple(sorted(name for name in names if others.get(name) not in there))
+
+
+def _volumes(host: Host, names: Iterable[str]) -> dict[str, Volume]:
+    """Return the volumes of these names; none if Docker does not answer, which is told already."""
+    try:
+        return inspect_volumes(host, names)
+    except StepFailed:
+        return {}
+
+
+def _planned(mine: Iterable[Found], reads: ComposeReads) -> tuple[Found, ...]:
+    """Return the containers that compose would make, with what of theirs nobody mounts now.
+
+    After `docker compose down` nothing but its files tells what a stack keeps where.
+    """
+    known = {(m.volume or m.source).rstrip("/") for each in mine for m in each.mounts}
+    planned = []
+    for service in reads.services:
+        mounts = tuple(
+            Mount("" if m.volume_name else m.source, m.target, "", m.volume_name, m.writable)
+            for m in service.mounts
+            if (m.volume_name or m.source) and (m.volume_name or m.source).rstrip("/") not in known
+        )
+        if mounts:
+            name = service.container_name or service.name
+            container = Container(name, service.image, "", "", running=False)
+            planned.append(Found(container, mounts, 0, "", ""))
+    return tuple(planned)
 
 
 INFLUX_DATA = {

@@ -60,7 +60,16 @@ from ..services.sql import run_in
 from ..settings import Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
-from ..targets import ANY_EXIT, device, entries, find_machine, is_read_only, read_text, remount
+from ..targets import (
+    ANY_EXIT,
+    device,
+    entries,
+    find_machine,
+    is_read_only,
+    read_text,
+    remount,
+    root_words_if_any,
+)
 from ..values import dataclass
 from ..vaults.age import INSTALL as INSTALL_AGE
 from ..vaults.age import sealing
@@ -337,7 +346,13 @@ class _Examined:
             finding = judge_influx_version(influx, version)
         if finding:
             yield finding
-        services = look_at_services(self.host, found, settings, self.folder)
+        services = look_at_services(
+            self.host,
+            found,
+            settings,
+            self.folder,
+            root_words_if_any(self.host, sudo=settings.stack.sudo),
+        )
         for each in services.influx2[:1]:
             version = server_version(self.host, each.container.name, words)
             yield judge_influx2(each, version)

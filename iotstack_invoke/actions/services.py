@@ -11,6 +11,7 @@ from ..hosts import LocalHost
 from ..report import Report
 from ..services.compose import Found, inspect_all, named
 from ..settings import Exclusion, Settings
+from ..targets import root_words_if_any
 from ..values import dataclass
 from .coverage import SavedService, Services, idle_rows, look_at_services, settings_for
 from .look import look_at_folder
@@ -45,13 +46,14 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     folder = settings.stack.folder
     host = LocalHost(folder)
     look_at_folder(host, settings)
+    as_root = root_words_if_any(host, sudo=settings.stack.sudo)
     found: tuple[Found, ...] | None = None
     try:
         found = inspect_all(host)
     except StepFailed as error:
         report.warn(f"{error} What each container is saved by is unknown; the folders are listed.")
     settings = settings_for(host, settings, found or ())
-    services = look_at_services(host, found or (), settings, folder)
+    services = look_at_services(host, found or (), settings, folder, as_root)
     for text in idle_rows(services, settings):
         report.warn(f"{text}.")
     names = host.names(f"{folder}/{VOLUMES}")

@@ -38,6 +38,12 @@ WATCHED = (
     *(f"/{each}" for each in ("etc", "home", "media", "mnt", "root", "var", "var/lib", "var/log")),
 )
 """What monitors mount read-only to look at a machine."""
+BUILT_OF_ALL = (
+    "NOT COVERED: compose builds an image from the folder of the stack itself, and of that only "
+    "compose files, services/, volumes/ and what containers mount are packed. Build it from a "
+    "folder of its own; or include what it copies by [[stack.include]], and say so by "
+    '[[stack.exclude]] path = "." and a reason.'
+)
 OF_DUMPS = ("backups/influxdb/db", "backups/influxdb2")
 """Where IOTstack's containers write dumps, which are parts of a backup already."""
 
@@ -143,6 +149,7 @@ def look_at_holdings(
     folder: str,
     as_root: tuple[str, ...] = (),
     *,
+    planned: Iterable[Found] = (),
     reads: Iterable[str] = (),
     databases: Databases | None = None,
     skipped: Mapping[str, str] | None = None,
@@ -150,21 +157,24 @@ def look_at_holdings(
 ) -> Holdings:
     """Return what containers keep outside of services/ and volumes/.
 
-    `folder`: the stack's, links followed. `reads`: paths that compose reads, relative to it or
-    absolute. `skipped`: why nothing of a container is saved, by its name. `caches`: containers
-    that keep nothing of worth in volumes without a name.
+    `folder`: the stack's, links followed. `planned`: containers that compose would make, of what
+    nobody mounts now. `reads`: paths that compose reads, relative to the folder or absolute.
+    `skipped`: why nothing of a container is saved, by its name. `caches`: containers that keep
+    nothing of worth in volumes without a name.
     """
     look = _Look(stack, folder, databases or Databases(), skipped or {}, frozenset(caches))
     links, reads = _links(host, folder, as_root), tuple(reads)
-    mounts = [(each, mount) for each in mine for mount in each.mounts]
+    there, planned = tuple(mine), tuple(planned)
+    mounts = [(each, mount) for each in (*there, *planned) for mount in each.mounts]
     asked = {mount.source for _, mount in mounts if not _is_silent(mount, folder)}
     asked |= {volume.device for volume in volumes.values()}
     places = {*links, *reads, *(each.path for each in stack.inclusions)}
-    asked |= {posixpath.join(folder, each) for each in places}
+    asked |= {posixpath.normpath(posixpath.join(folder, each)) for each in places}
     asked |= {above for path in asked for above in _between(folder, path)}
     look.facts = _look(host, sorted(path for path in asked if path.startswith("/")), as_root)
     for each, mount in mounts:
-        look.take_mount(each.container.name, mount, volumes)
+        if each not in planned or look.is_there(mount, volumes):
+            look.take_mount(each.container.name, mount, volumes)
     for path in links:
         look.take_link(path)
     for path in reads:
@@ -219,6 +229,10 @@ def outermost(paths: Iterable[str]) -> tuple[str, ...]:
 def _above(path: str) -> Iterator[str]:
     while path := path.rpartition("/")[0]:
         yield path
+
+
+def _is_top_file(path: str) -> bool:
+    return "/" not in path and is_top_file(path)
 
 
 def _between(folder: str, path: str) -> Iterator[str]:
@@ -277,10 +291,17 @@ class _Look:
             {name: tuple(sorted(told)) for name, told in self._by_container.items()},
         )
 
+    def is_there(self, mount: Mount, volumes: Mapping[str, Volume]) -> bool:
+        """Tell whether there is anything where a container would mount something."""
+        if mount.volume:
+            return mount.volume in volumes
+        return self.facts.get(mount.source, PathFact("none", "")).kind != "none"
+
     def take_mount(self, container: str, mount: Mount, volumes: Mapping[str, Volume]) -> None:
         """Take one mount of a container."""
         if mount.volume:
             volume = volumes.get(mount.volume) or Volume(mount.volume, mount.on_host)
+            mount = replace(mount, on_host=mount.on_host or volume.mountpoint)
             self._take_volume(container, mount, volume)
             return
         fact = self.facts.get(mount.source, PathFact("none", mount.on_host))
@@ -360,7 +381,7 @@ class _Look:
         """Take a link of the stack that containers or compose may follow."""
         fact = self.facts[posixpath.join(self.folder, path)]
         if "/" not in path:
-            if is_top_file(path) and fact.kind in ("file", "none"):
+            if _is_top_file(path) and fact.kind in ("file", "none"):
                 self._linked[path] = fact.kind == "file"
             return  # any other is nobody's, or is mounted and taken as a mount
         leads_out = not is_in(fact.real, self.folder) and not is_system(fact.real)
@@ -369,7 +390,13 @@ class _Look:
 
     def take_read(self, path: str) -> None:
         """Take a path that compose reads."""
-        fact = self.facts[posixpath.join(self.folder, path)]
+        if _is_top_file(path):
+            return  # packed as what it is, or what it leads to
+        if path == ".":
+            if not self._reason(path):
+                self._uncovered["", path] = Uncovered("", path, BUILT_OF_ALL)
+            return
+        fact = self.facts[posixpath.normpath(posixpath.join(self.folder, path))]
         if not path.startswith("/") and is_in_stack(path):
             if fact.holds and not self._reason(path):
                 self._pack(path, fact)
@@ -419,7 +446,7 @@ class _Look:
         return link
 
     def _include(self, place: str) -> None:
-        packed = is_below_stack(place) or place in FOLDERS or is_top_file(place)
+        packed = is_below_stack(place) or place in FOLDERS or _is_top_file(place)
         if not packed and is_in_stack(place):
             self._included.add(place)
 
