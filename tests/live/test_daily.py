@@ -10,7 +10,7 @@ from owner import ENDINGS, PROGRAM, Owner
 from saboteur import WAITING, Saboteur
 from stand_machine import PATH, USER, wait_for
 
-GOOD, FAILED, CRITICAL, WARNINGS, BUSY = 0, 1, 2, 3, 11
+GOOD, FAILED, CRITICAL, WARNINGS, BUSY, REFUSED = 0, 1, 2, 3, 11, 13
 RUNTAGS = ("2026-11-20_1100", "2026-11-21_1100", "2026-11-22_1100")
 
 
@@ -64,7 +64,10 @@ def test_a_week(owner):
     owner.iot("verify", "--all", "--at", "all")
     assert {each["how"] for each in listed(owner)[newest]["verified"].values()} == {"read", "hash"}
     owner.iot("pin", oldest, "--note", "before the move")
-    owner.iot("prune", "--keep", "1", "--at", "all")
+    said = owner.iot("prune", "--keep", "1", "--at", "all", code=REFUSED)
+    assert f"No other copy is known of {RUNTAGS[1]}" in said
+    assert owner.runtags() == owner.runtags(owner.vault) == list(RUNTAGS)
+    owner.iot("prune", "--keep", "1", "--at", "all", "--yes")
     for folder in (owner.backups, owner.vault):
         assert owner.runtags(folder) == [oldest, newest]
     owner.iot("pin", oldest, "--remove")
