@@ -1,5 +1,6 @@
 """A backup that is stopped at any moment leaves nothing half, and the same command finishes it."""
 
+import json
 import os
 import random
 import shutil
@@ -8,6 +9,7 @@ import time
 
 import pytest
 from owner import ENDINGS, Owner, inodes
+from shelf import new_form
 from stand import write_points
 from stand_machine import USER, wait_for
 
@@ -219,7 +221,7 @@ def test_killed_while_it_removes(owner):
             old["started_utc"][:10], "2025-01-01"
         )
         path = owner.here(runtag, "manifest")
-        path.write_text(text)
+        path.write_text(new_form(json.loads(text)))
         shutil.chown(path, 1000, 1000)
     process = owner.start("--runtag", "2026-01-01_0001")
     wait_for("a removal", lambda: len(owner.runtags()) < 250, pause=0.0005)

@@ -7,6 +7,7 @@ import signal
 import pytest
 from restorer import Restorer, running, tree
 from saboteur import RUNTAG, Saboteur, Scene, differing
+from shelf import new_form
 from stand import remove_iotstack
 from stand_machine import wait_for
 from test_restore_faults import other_file, with_damaged_shard
@@ -86,7 +87,7 @@ def test_another_dump_than_the_manifest_describes(scene):
     def changed(content):
         told = json.loads(content)
         told["parts"]["influx"]["facts"]["databases"] = ["other"]
-        return json.dumps(told).encode()
+        return new_form(told).encode()
 
     with other_file(scene.top / f"backups/{RUNTAG}.manifest.json", changed):
         code, said = rehearse(scene)

@@ -11,6 +11,7 @@ import time
 import pytest
 from owner import PROGRAM
 from restorer import Restorer, containers, points, tree
+from shelf import new_form
 from stand import remove_iotstack, write_points
 from stand_machine import USER, wait_for
 
@@ -221,7 +222,7 @@ def test_no_room(person, far, where):
     text = manifest.read_text()
     content = json.loads(text)
     content["parts"]["general"]["facts"]["unpacked_bytes"] = 40_000_000
-    manifest.write_text(json.dumps(content))
+    manifest.write_text(new_form(content))
     kept = top.parent / "kept"
     far.run(["sh", "-c", f"mkdir {kept} && mount -t tmpfs -o size=20m,mode=755 tmpfs {kept}"])
     far.run(["sh", "-c", f"cp -a {folder}/. {kept}/ && mount --move {kept} {folder}"])
@@ -245,7 +246,7 @@ def test_backup_larger_than_its_manifest_says(person, far):
     manifest = person.vault / "big one.manifest.json"
     content = json.loads(manifest.read_text())
     content["parts"]["general"]["facts"]["unpacked_bytes"] = 1000
-    manifest.write_text(json.dumps(content))
+    manifest.write_text(new_form(content))
     top = person.far_top()
     kept = top.parent / "kept"
     far.run(["sh", "-c", f"mkdir {kept} && mount -t tmpfs -o size=20m,mode=755 tmpfs {kept}"])

@@ -28,6 +28,7 @@ from databases import (
 )
 from owner import ALL_ENDINGS, Owner
 from restorer import below, containers, running, tree
+from shelf import new_form
 from stand import compose, compose_up, remove_iotstack
 from stand_machine import UIDS, USER
 from writers import MariaWriter, PostgresWriter, SqliteWriter
@@ -177,7 +178,7 @@ def test_other_major_version_is_refused(owner, source, pi):
     manifest = json.loads(path.read_text())
     (server,) = manifest["parts"]["postgres"]["facts"]["servers"]
     server["version"] = "9.6.24"
-    path.write_text(json.dumps(manifest))
+    path.write_text(new_form(manifest))
     before, started = tree(owner.top), containers(pi)
     said = owner.iot("restore", "--runtag", "t1", "--from", str(usb), "--yes", code=13)
     assert "postgres:9.6" in said
