@@ -236,6 +236,96 @@ services:
 
 
 @pytest.mark.parametrize(
+    ("env", "missing"),
+    [
+        ("", ("always.vars",)),
+        ("COMPOSE_PROFILES=x, debug", ("always.vars", "ctx", "debug.vars", "pw")),
+        ("COMPOSE_PROFILES=*", ("always.vars", "ctx", "debug.vars", "pw")),
+    ],
+)
+def test_what_only_a_profile_needs_is_missing_if_that_is_on(stack, env, missing):
+    """Compose starts the others without it; an extended service brings its profiles along."""
+    text = """
+services:
+  one: {image: a, env_file: always.vars}
+  two: {build: ctx, env_file: [debug.vars, there.vars], secrets: [pw], profiles: [debug]}
+  three: {extends: two}
+secrets: {pw: {file: pw}}
+"""
+    found = stack({"docker-compose.yml": text, "there.vars": "", ".env": env})
+    assert found.missing == missing
+    assert found.inside == (".env", "docker-compose.yml", "there.vars")
+
+
+def test_what_a_build_reads_beside_its_context(stack, tmp_path):
+    """What its Dockerfile ignores, and the keys that it logs in with, be they there or not."""
+    found = stack(
+        {
+            "docker-compose.yml": """
+services:
+  one:
+    build: {context: ctx, dockerfile: ../d/One, ssh: [default, "a=keys/a,keys/b", "c=~/c"]}
+  two: {build: {context: ctx, ssh: {d: /run/gone, e: $AGENT}}}
+""",
+            "ctx/Dockerfile": "",
+            "d/One": "",
+            "d/One.dockerignore": "",
+            "keys/a": "",
+            "keys/b": "",
+            "../home/c": "",
+        }
+    )
+    assert found.inside == (
+        "ctx",
+        "d/One",
+        "d/One.dockerignore",
+        "docker-compose.yml",
+        "keys/a",
+        "keys/b",
+    )
+    assert found.outside == (f"{tmp_path}/home/c",)
+    assert (found.missing, found.unread) == ((), ())
+
+
+def test_devices_and_what_is_far_are_no_files_of_the_stack(stack):
+    """Nobody packs /dev/null; a service of another machine's file is told, not missing."""
+    found = stack(
+        {
+            "docker-compose.yml": """
+include: [{path: a.yaml, env_file: /dev/null}]
+services:
+  one: {image: a, env_file: /dev/null, secrets: [s]}
+  two: {image: a, extends: {file: "https://me:hunter2@x.org/y.yaml", service: z}}
+secrets: {s: {file: /dev/zero}}
+""",
+            "a.yaml": "services: {three: {image: b}}",
+            ".env/x": "",
+        }
+    )
+    assert found.inside == ("a.yaml", "docker-compose.yml")
+    assert (found.outside, found.missing) == ((), ())
+    assert found.unread == ("https://x.org/y.yaml is not on this machine: it was not read.",)
+
+
+def test_paths_of_any_length_are_asked_for(stack):
+    """More than one command takes, and one that no system takes, which is told."""
+    deep = "/".join(["it's" * 20] * 12)
+    names = [f"{deep}/{n}" for n in range(190)]
+    listed = json.dumps([*names, "x" * 5000, "y" * 200_000, "nul\0"])
+    found = stack(
+        {
+            "docker-compose.yml": f"services: {{one: {{image: a, env_file: {listed}}}}}",
+            **dict.fromkeys(names, ""),
+        }
+    )
+    assert set(found.inside) == {"docker-compose.yml", *names}
+    assert (found.outside, found.missing) == ((), ())
+    assert found.unread == (
+        "The compose files name a path that no system has; it was not looked at.",
+    )
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "include: [docker-compose.yml]\nservices: {one: {image: a}}",
@@ -380,6 +470,7 @@ services:
         ("services:\n  one: {image: a}\n b: c\n", "line 3: not valid YAML"),
         ("a: *hunter2", "line 1: not valid YAML"),
         ("services: {one: {image: \x01}}", "not valid YAML"),
+        ('services: {one: {image: "\\UFFFFFFFF"}}', "not valid YAML"),
         ("[" * 3000, "nest"),
         ("- " * 3000 + "x", "nest"),
         ("x: " + "y" * (1 << 20), "larger than 1 MiB"),
@@ -485,7 +576,7 @@ def test_a_python_without_the_c_part_reads_the_same(stack, monkeypatch):
     assert found.inside == ("docker-compose.yml", "e")
     monkeypatch.delattr("yaml.CBaseLoader", raising=False)
     assert stack(files) == found
-    for text in ("[" * 5000, "- " * 5000 + "x"):
+    for text in ("[" * 5000, "- " * 5000 + "x", '"\\UFFFFFFFF"'):
         with pytest.raises(NotRead):
             documents(text)
 

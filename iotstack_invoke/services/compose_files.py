@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 
@@ -43,6 +44,10 @@ READ_LIMIT_S = 60.0
 ROUNDS = 40
 """How often files may name files that name files."""
 PATHS_AT_ONCE = 200
+LETTERS_AT_ONCE = 60_000
+"""How long a command may be: Linux takes 128 KiB in one word, and a shell gets it as one."""
+PATH_LIMIT = 4096
+"""The longest path that Linux takes, in bytes."""
 FETCHED_LIMIT = 5_000
 """How many paths are looked at for one stack."""
 
@@ -189,18 +194,18 @@ class _Seen:
         self.wanted = {}
         if len(self.kinds) + len(wanted) > FETCHED_LIMIT:
             raise StepFailed(f"they name more than {FETCHED_LIMIT} files.")
-        for start in range(0, len(wanted), PATHS_AT_ONCE):
-            some = wanted[start : start + PATHS_AT_ONCE]
-            words = [f"{'t' if text else 'k'}:{path}" for path, text in some]
+        words = [f"{'t' if text else 'k'}:{path}" for path, text in wanted]
+        for some in _batches(words):
             command = Command(
-                (*self.as_root, "sh", "-c", _READ, "sh", str(SIZE_LIMIT + 1), *words),
+                (*self.as_root, "sh", "-c", _READ, "sh", str(SIZE_LIMIT + 1), *some),
                 limit_s=READ_LIMIT_S,
                 called="a look at the files that compose reads",
             )
             lines = self.host.run(command).out.splitlines()
             if len(lines) != len(some):
                 raise StepFailed(f"{self.host.name} told of {len(lines)} files of {len(some)}.")
-            for (path, _), line in zip(some, lines, strict=True):
+            for word, line in zip(some, lines, strict=True):
+                path = word.partition(":")[2]
                 self.kinds[path], has_text, content = line.partition(" ")
                 if has_text:
                     self.texts[path] = base64.b64decode(content).decode("utf-8-sig", "replace")
@@ -216,6 +221,8 @@ class _Service:
     """Paths, and whether compose fails without them."""
     names: dict[str, list[str]] = field(default_factory=dict)
     mounts: dict[str, ComposeMount] = field(default_factory=dict)
+    profiles: tuple[str, ...] = ()
+    """Compose starts it only if one of them is on; always where there are none."""
     tags: dict[str, str] = field(default_factory=dict)
 
     def over(self, base: _Service) -> _Service:
@@ -225,11 +232,13 @@ class _Service:
         needs = {k: v for k, v in base.needs.items() if _top(k) not in cleared}
         names = {k: v for k, v in base.names.items() if _top(k) not in cleared}
         mounts = {} if "volumes" in cleared else base.mounts
+        profiles = () if "profiles" in cleared else base.profiles
         return _Service(
             texts=texts,
             needs=needs | {k: [*needs.get(k, []), *v] for k, v in self.needs.items()},
             names=names | {k: [*names.get(k, []), *v] for k, v in self.names.items()},
             mounts=mounts | self.mounts,
+            profiles=(*profiles, *self.profiles),
         )
 
 
@@ -267,6 +276,7 @@ class _Walk:
         """The file of each secret and config, by ("secrets", name)."""
         self.docker_names: dict[str, tuple[str, str]] = {}
         self.project = ""
+        self.profiles: frozenset[str] = frozenset()
 
     # What is said of the whole
 
@@ -290,6 +300,8 @@ class _Walk:
         if directory != self.folder:
             values = self._with_file(f"{directory}/.env", values, required=False)
         self.project = values.get("COMPOSE_PROJECT_NAME", "")
+        profiles = values.get("COMPOSE_PROFILES", "").split(",")
+        self.profiles = frozenset(each.strip() for each in profiles)
         self._load(paths, _Here(paths[0], directory, values))
         self.project = self.project or project_name(os.path.basename(directory))
 
@@ -307,6 +319,8 @@ class _Walk:
         self, path: str, known: Mapping[str, str], *, required: bool
     ) -> Mapping[str, str]:
         """Return what is known with what a file of variables adds to it."""
+        if path == os.devnull or (not required and self.seen.kind(path) in ("d", "o")):
+            return known
         self._need(path, required=required)
         try:
             return {**variables(self.seen.text(path), known), **known}
@@ -406,6 +420,8 @@ class _Walk:
             service.needs["credential_spec"] = [(self._path(file, here.directory), True)]
         for kind in ("secrets", "configs"):
             service.names[kind] = self._names(told.get(kind), here)
+        listed = items(told.get("profiles"), self.budget)
+        service.profiles = tuple(self._fill(each, here) for each in listed)
         if build := told.get("build"):
             self._build(build, here, service)
         volumes = told.get("volumes")
@@ -424,6 +440,9 @@ class _Walk:
         wanted = self._fill(told.get("service"), here) or self._fill(node, here)
         file = self._fill(told.get("file"), here, "path")
         if not wanted:
+            return None
+        if _REMOTE.match(file):
+            self._tell(f"{_without_login(file)} is not on this machine: it was not read.")
             return None
         path, directory = here.path, here.directory
         if file:
@@ -493,6 +512,16 @@ class _Walk:
             if text and not _NO_CONTEXT.match(text)
             if (path := self._path(text.removeprefix("oci-layout://"), here.directory))
         ]
+        service.needs["build.ssh"] = list(self._keys(told.get("ssh"), here))
+
+    def _keys(self, node: Node | None, here: _Here) -> Iterable[tuple[str, bool]]:
+        """Return the keys that a build logs in with; an agent of the login is none of them."""
+        told = [self._fill(each, here) for each in entries(node, self.budget).values()]
+        for each in items(node, self.budget):
+            told += self._fill(each, here).partition("=")[2].split(",")
+        for text in told:
+            if path := self._path(text, here.directory) if text else "":
+                yield path, False
 
     def _mount(self, node: Node, here: _Here) -> ComposeMount | None:
         if node.id == "mapping":
@@ -537,10 +566,12 @@ class _Walk:
         path = os.path.normpath(os.path.join(directory, text))
         path = re.sub("^//", "/", path)
         try:
-            path.encode()
+            is_path = len(path.encode()) < PATH_LIMIT and "\0" not in path
         except UnicodeEncodeError:
-            return ""
-        return "" if "\0" in path else path
+            is_path = False
+        if not is_path:
+            self._tell("The compose files name a path that no system has; it was not looked at.")
+        return path if is_path else ""
 
     def _need(self, path: str, *, required: bool) -> None:
         if path:
@@ -572,6 +603,8 @@ class _Walk:
         inside, outside, missing = set(), set(), set()
         for path, required in self.needs.items():
             kind, within = self.seen.kind(path), self._inside(path)
+            if kind == "o":  # a device or a socket holds nothing that could be packed
+                continue
             if kind == "-":
                 if required:
                     missing.add(within or path)
@@ -598,21 +631,25 @@ class _Walk:
         )
 
     def _need_of(self, service: _Service) -> None:
+        profiles = set(service.profiles)
+        starts = not profiles or bool(profiles & self.profiles) or "*" in self.profiles
         for needs in service.needs.values():
             for path, required in needs:
-                self._need(path, required=required)
+                self._need(path, required=required and starts)
         for key, names in service.names.items():
             kind = "secrets" if key == "build.secrets" else key
             for name in names:
-                self._need(self.files.get((kind, name), ""), required=True)
+                self._need(self.files.get((kind, name), ""), required=starts)
         context = service.texts.get("build.context") or service.texts.get("build.usual", "")
         if not context or _REMOTE.match(context):
             return
-        self._need(context, required=True)
+        self._need(context, required=starts)
         if "build.inline" in service.texts or self.seen.kind(context) != "d":
             return
-        file = service.texts.get("build.dockerfile", "Dockerfile")
-        self._need(self._path(file, context), required=True)
+        file = self._path(service.texts.get("build.dockerfile", "Dockerfile"), context)
+        if file:
+            self._need(file, required=starts)
+            self._need(f"{file}.dockerignore", required=False)
 
     def _named(self, mount: ComposeMount) -> ComposeMount:
         """Return a mount with the name that docker gives its volume."""
@@ -682,6 +719,21 @@ def _outermost(paths: Iterable[str]) -> tuple[str, ...]:
         if not top:
             found.append(path)
     return tuple(sorted(found))
+
+
+def _batches(words: Iterable[str]) -> Iterable[list[str]]:
+    """Yield the words of one command after the other."""
+    batch: list[str] = []
+    letters = 0
+    for word in words:
+        length = len(shlex.quote(word).encode()) + 1
+        if batch and (len(batch) == PATHS_AT_ONCE or letters + length > LETTERS_AT_ONCE):
+            yield batch
+            batch, letters = [], 0
+        batch.append(word)
+        letters += length
+    if batch:
+        yield batch
 
 
 def _without_login(text: str) -> str:

@@ -54,7 +54,7 @@ def documents(text: str) -> tuple[Node, ...]:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
         raise NotRead(f"{line}not valid YAML{_said(error.problem)}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # without its C part: of chr()
         raise NotRead("not valid YAML: it holds a character that YAML does not allow") from error
 
 
