@@ -55,7 +55,6 @@ PLACES = {
 }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("place", PLACES)
 def test_without_a_folder_for_dumps(owner, pi, place):
     """InfluxDB is dumped wherever its dumps come to lie, and nothing of them stays."""
@@ -107,7 +106,6 @@ STATES = {
 }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("state", STATES)
 def test_at_rest_its_files_are_copied_and_come_back(owner, pi, state):
     """With a warning, and a restore of that set, and of a later one with a dump, has all points."""
