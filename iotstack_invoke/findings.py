@@ -320,6 +320,15 @@ def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]
     return tuple(found) or (good("databases", said),)
 
 
+def judge_holdings(uncovered: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
+    """Judge what is in no part: a warning each, by the container that keeps it, if one does."""
+    fix = "[[stack.include]], or [[stack.exclude]] with a reason, in hosts.toml"
+    return tuple(
+        warning(f"container {container}" if container else "not covered", told, fix)
+        for container, told in uncovered
+    )
+
+
 def judge_rows(idle: Iterable[str]) -> tuple[Finding, ...]:
     """Judge the rows of hosts.toml by those that match no container: what they say is not done."""
     fix = "correct its name, containers or images in hosts.toml, or remove it"

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from .manifest import Part
+from .manifest import OUTSIDE, Part
 from .rules import PARTS
 from .sets import GOOD, BackupSet, State, newest_first
 from .values import dataclass
@@ -81,6 +81,8 @@ def _in_part(part: Part) -> Iterable[Holding]:
             yield (part.kind, name)
     for each in facts.get("buckets", ()):
         yield (part.kind, each["organization"], each["bucket"])
+    for each in facts.get(OUTSIDE, ()):
+        yield (part.kind, each.get("volume") or each["path"])
     for server in facts.get("servers", ()):
         yield (part.kind, server["container"])
         for database in server.get("rows", ()):
@@ -161,6 +163,9 @@ def _words(holding: Holding) -> str:
         return f"database {names[0]} of {part}"
     if kind == "influxdb2":
         return f"bucket {'/'.join(names)} of {part}"
+    if kind == OUTSIDE:
+        what = names[0] if names[0].startswith("/") else f"volume {names[0]}"
+        return f"{what} of {part}"
     if len(names) == 1:
         return f"container {names[0]} of {part}"
     return f"database {names[1]} of container {names[0]} of {part}"

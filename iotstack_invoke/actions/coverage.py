@@ -131,14 +131,21 @@ class Services:
         covers = (each.cover for each in self.saved if each.cover.container.name != influx)
         return (
             *(each.warning for each in covers if not each.covered),
-            *(each.warning for each in self.holdings.uncovered),
-            *self.holdings.warnings,
-            *(
-                f"NOT COVERED: {each}, which compose needs, does not exist: nothing starts from "
-                "this backup before it is there again."
-                for each in self.reads.missing
-            ),
-            *self.reads.unread,
+            *(told for _, told in self.uncovered),
+        )
+
+    @property
+    def uncovered(self) -> tuple[tuple[str, str], ...]:
+        """What is in no part, or cannot be judged: the container that keeps it, or '', and why."""
+        missing = (
+            f"NOT COVERED: {each}, which compose needs, does not exist: nothing starts from "
+            "this backup before it is there again."
+            for each in self.reads.missing
+        )
+        others = (*self.holdings.warnings, *missing, *self.reads.unread)
+        return (
+            *((each.container, each.warning) for each in self.holdings.uncovered),
+            *(("", told) for told in others),
         )
 
 

@@ -117,7 +117,7 @@ def compare_part(before: Copy, after: Copy, part: str) -> tuple[Change, ...]:
     hashes = [_hash(each, part) for each in (before, after)]
     if hashes[0] and hashes[0] == hashes[1]:
         return ()
-    if part == "general" or part in RECIPES:
+    if part in ("general", "outside") or part in RECIPES:
         return compare_members(_members(before, part), _members(after, part))
     sizes = _rows if part in ENGINES else _buckets if part == "influxdb2" else _shards
     return compare_sizes(sizes(before, part), sizes(after, part))

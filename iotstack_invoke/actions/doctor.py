@@ -35,6 +35,7 @@ from ..findings import (
     judge_databases,
     judge_device,
     judge_docker,
+    judge_holdings,
     judge_influx,
     judge_influx2,
     judge_influx_version,
@@ -357,6 +358,7 @@ class _Examined:
             version = server_version(self.host, each.container.name, words)
             yield judge_influx2(each, version)
         yield from judge_databases((each.cover for each in services.saved), name)
+        yield from judge_holdings(services.uncovered)
         if not self.far:
             yield from judge_rows(idle_rows(services, self.settings))
         for server in services.servers:

@@ -12,7 +12,7 @@ from ..checks import HERE
 from ..children import signals_raised
 from ..errors import ExitCode, NotFound, StepFailed, UsageError
 from ..gzips import Damaged
-from ..manifest import LACKING, LEFT_OUT, Container, Manifest, Part
+from ..manifest import LACKING, LEFT_OUT, OUTSIDE, SIZES, Container, Manifest, Part
 from ..report import Report, age_text, duration_text, exact_size_text, size_text
 from ..rules import PARTS
 from ..services.influx2_check import EXPERIMENTAL
@@ -22,7 +22,9 @@ from ..site import Site
 from .copies import Copy, find_copy
 from .listing import Row, check_text, gather_rows, plain_check
 
-TOLD_IN_WORDS = frozenset({"databases", "shards", "servers", "buckets", "experimental", LACKING})
+TOLD_IN_WORDS = frozenset(
+    {"databases", "shards", "servers", "buckets", "experimental", LACKING, OUTSIDE, SIZES}
+)
 """The facts of a part that have lines of their own."""
 
 
@@ -189,11 +191,27 @@ def _part_lines(part: Part) -> Iterator[str]:
         for name, tables in server.get("rows", {}).items():
             yield f"    database {name}: {len(tables)} tables, {sum(tables.values()):,} rows"
         yield from (f"    left out {each}" for each in server.get(LEFT_OUT, ()))
+    for each in part.facts.get(OUTSIDE, ()):
+        yield from _outside_lines(each, part.facts.get(SIZES, {}))
     for container, why in part.lacking.items():
         yield f"  not made  the dump of container {container}: {why}"
     for key, value in part.facts.items():
         if key not in TOLD_IN_WORDS:
             yield from _fact_lines(key, value)
+
+
+def _outside_lines(told: Mapping[str, Any], sizes: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what something outside of the stack's folder is, and who mounts it where."""
+    path, volume = str(told["path"]), told.get("volume")
+    size_bytes, files = sizes.get(path.lstrip("/"), (None, 0))
+    size = f": {size_text(size_bytes)} in {files:,} files" if size_bytes is not None else ""
+    yield f"  {'volume' if volume else 'path':<9} {volume or path}{size}"
+    if volume:
+        yield f"    at      {path}"
+    if told.get("restore_to"):
+        yield f"    restored to {told['restore_to']}"
+    for container, inside in told.get("mounts", ()):
+        yield f"    mounted by {container} at {inside}"
 
 
 def _fact_lines(key: str, value: object) -> Iterator[str]:

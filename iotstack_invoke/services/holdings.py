@@ -7,6 +7,7 @@ named by their path from /. Anything else is named as not covered. Not for: dump
 
 from __future__ import annotations
 
+import glob
 import os
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -198,7 +199,7 @@ def outside_exclusions(
             for name in filter(None, (each.path, each.volume and each.title, each.link)):
                 below = _below(exclusion.path, name)
                 if below:
-                    path = posixpath.join(each.path, below)
+                    path = posixpath.join(glob.escape(each.path), below)
                     found.setdefault(path, replace(exclusion, path=path))
     return tuple(found.values())
 
@@ -272,17 +273,13 @@ class _Look:
         self._warnings: dict[str, None] = {}
         self._linked: dict[str, bool] = {}
         self._by_container: dict[str, set[str]] = {}
+        self._of_rows: dict[str, set[tuple[str, str]]] = {}
 
     def holdings(self) -> Holdings:
         """Return all that was found, each path once."""
-        plain = outermost(path for path, each in self._outside.items() if not each.volume)
         return Holdings(
             outermost(self._included),
-            tuple(
-                each
-                for path, each in sorted(self._outside.items())
-                if each.volume or path in plain
-            ),
+            tuple(self._outermost_outside()),
             tuple(self._uncovered.values()),
             tuple(LeftOut(what, why) for what, why in sorted(self._left_out.items())),
             tuple(self._warnings),
@@ -290,6 +287,13 @@ class _Look:
             tuple(name for name, there in sorted(self._linked.items()) if not there),
             {name: tuple(sorted(told)) for name, told in self._by_container.items()},
         )
+
+    def _outermost_outside(self) -> Iterator[Outside]:
+        """Yield what lies outside, each file once: who mounts what lies below mounts of it."""
+        for path in outermost(self._outside):
+            below = (each for at, each in self._outside.items() if is_in(at, path))
+            mounts = {pair for each in below for pair in each.mounts}
+            yield replace(self._outside[path], mounts=tuple(sorted(mounts)))
 
     def is_there(self, mount: Mount, volumes: Mapping[str, Volume]) -> bool:
         """Tell whether there is anything where a container would mount something."""
@@ -350,6 +354,7 @@ class _Look:
         )
         if row:  # the row itself is taken later
             self._by_container.setdefault(container, set()).add(row.path)
+            self._of_rows.setdefault(row.path, set()).add((container, mount.inside))
         elif self._is_left_out(container, what, what, path) or self._is_dumped(what, path):
             return
         elif is_in(self.folder, path):
@@ -414,10 +419,21 @@ class _Look:
             self._warnings[
                 f"NOT COVERED: {row.path} is included by hosts.toml, and does not exist."
             ] = None
-        elif row.path.startswith("/"):
-            self._add(Outside(fact.real, restore_to=row.restore_to))
-        else:
+        elif not row.path.startswith("/"):
             self._pack(row.path, fact)
+        elif is_in(self.folder, fact.real) or self._is_of_runs(fact.real):
+            self._warnings[
+                f"NOT COVERED: {row.path} is included by hosts.toml, but backups and restores lie "
+                "in it, so it is in no part of the backup. Include what is meant of it."
+            ] = None
+        elif is_in(fact.real, self.folder):
+            self._pack(os.path.relpath(fact.real, self.folder), fact)
+        else:
+            mounts = tuple(sorted(self._of_rows.get(row.path, ())))
+            self._add(Outside(fact.real, mounts=mounts, restore_to=row.restore_to))
+
+    def _is_of_runs(self, path: str) -> bool:
+        return is_in(path, self.folder) and not is_in_stack(os.path.relpath(path, self.folder))
 
     def _pack(self, place: str, fact: PathFact, container: str = "", inside: str = "") -> None:
         """Pack a path of the stack, and what a link on the way leads to."""
@@ -452,7 +468,8 @@ class _Look:
 
     def _add(self, found: Outside, container: str = "", inside: str = "") -> None:
         known = self._outside.get(found.path, found)
-        mounts = {*known.mounts, *(((container, inside),) if container else ())}
+        own = ((container, inside),) if container else ()
+        mounts = {*known.mounts, *found.mounts, *own}
         self._outside[found.path] = Outside(
             found.path,
             known.volume or found.volume,
@@ -485,16 +502,17 @@ class _Look:
 
     def _not_covered(self, container: str, what: str, mount: Mount, why: str) -> None:
         title = "the folder of the stack itself" if what == "." else what
+        advice = _advice(what, includable=not is_in(self.folder, mount.on_host))
         told = (
             f"NOT COVERED: {title}, which container {container} mounts at {mount.inside}, is in "
-            f"no part of the backup: {why}. {_advice(what)}"
+            f"no part of the backup: {why}. {advice}"
         )
         self._uncovered.setdefault((container, what), Uncovered(container, title, told))
 
 
-def _advice(what: str) -> str:
+def _advice(what: str, *, includable: bool = True) -> str:
     out = f'[[stack.exclude]] path = "{what}" and a reason'
-    if what.startswith("/"):
+    if what.startswith("/") and includable:
         return f'Say in hosts.toml what to do: [[stack.include]] path = "{what}", or {out}.'
     return f"If it may be left out, say so in hosts.toml: {out}."
 

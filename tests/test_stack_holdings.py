@@ -1,0 +1,390 @@
+"""What containers keep outside of services/ and volumes/: packed, left out, or named."""
+
+import os
+
+import pytest
+
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.manifest import Container
+from iotstack_invoke.services.compose import Found, Mount, Volume
+from iotstack_invoke.services.holdings import (
+    Databases,
+    Outside,
+    look_at_holdings,
+    outermost,
+    outside_exclusions,
+)
+from iotstack_invoke.settings import Exclusion, Inclusion, Stack
+
+
+class Machine:
+    """A stack's folder with a place beside it, and containers that mount of both."""
+
+    def __init__(self, base):
+        self.base = base
+        self.folder = base / "IOTstack"
+        for each in ("services", "volumes", "own", "backups", "restore"):
+            (self.folder / each).mkdir(parents=True)
+        self.rows = {"exclusions": (), "inclusions": ()}
+
+    def file(self, path, text="x"):
+        found = self.folder / path
+        found.parent.mkdir(parents=True, exist_ok=True)
+        found.write_text(text)
+        return str(found)
+
+    def exclude(self, path):
+        self.rows["exclusions"] += (Exclusion(path, "meant"),)
+
+    def include(self, path, to=""):
+        self.rows["inclusions"] += (Inclusion(path, to),)
+
+    def look(self, *mounts, volumes=(), **more):
+        """Return what is found; a mount is (path or VOLUME, inside), of container `c`."""
+        return self.of({"c": mounts}, volumes=volumes, **more)
+
+    def of(self, containers, *, volumes=(), **more):
+        known = {each.name: each for each in volumes}
+        found = [
+            Found(
+                Container(name, name, "", "", running=True), tuple(map(self._mount, of)), 0, "", ""
+            )
+            for name, of in containers.items()
+        ]
+        stack = Stack(str(self.folder), **self.rows)
+        return look_at_holdings(
+            LocalHost(str(self.folder)), found, known, stack, str(self.folder), **more
+        )
+
+    def _mount(self, told):
+        source, inside, *rest = told
+        writable = not rest
+        if not source.startswith((".", "/")):
+            path = str(self.base / "docker" / source / "_data")
+            return Mount(path, inside, "", source, writable)
+        path = os.path.normpath(self.folder / source)
+        real = os.path.realpath(path)
+        return Mount(real, inside, path if path != real else "", writable=writable)
+
+    def volume(self, name, *, key="", **more):
+        path = self.base / "docker" / name / "_data"
+        path.mkdir(parents=True)
+        (path / "data").write_text("x")
+        return Volume(name, str(path), key=key, **more)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+def told(found):
+    return [each.what for each in found.uncovered]
+
+
+@pytest.mark.parametrize("how", [(), ("ro",)])
+def test_a_folder_of_the_stack_is_packed(machine, how):
+    """Whether it is written by the container or only read."""
+    machine.file("homeassistant/configuration.yaml")
+    found = machine.look(("./homeassistant", "/config", *how))
+    assert (found.included, found.outside, told(found)) == (("homeassistant",), (), [])
+    assert found.by_container == {"c": ("homeassistant",)}
+
+
+@pytest.mark.parametrize("name", ["a b", "a\nb", "K\udcfcche", "-x", "*"])
+def test_odd_names_are_packed(machine, name):
+    """Spaces, line breaks, bytes that are no UTF-8, what looks like a flag or a pattern."""
+    (machine.folder / name).mkdir()
+    assert machine.look((f"./{name}", "/data")).included == (name,)
+
+
+def test_a_single_file_is_packed(machine):
+    """As a member of its own."""
+    machine.file("own/settings.json")
+    assert machine.look(("./own/settings.json", "/s.json")).included == ("own/settings.json",)
+
+
+def test_what_is_not_there_is_told(machine):
+    """Docker would make an empty folder of it."""
+    found = machine.look(("./away", "/data"))
+    assert (found.included, told(found)) == ((), [])
+    assert found.warnings[0].startswith("away, which container c mounts, does not exist")
+
+
+@pytest.mark.parametrize("path", ["backups/mine", "restore/x", "backups/influxdb2/x"])
+def test_what_runs_write_is_not_packed(machine, path):
+    """A backup would hold the ones before it."""
+    machine.file(f"{path}/data")
+    assert told(machine.look((f"./{path}", "/data"))) == [path]
+
+
+def test_the_whole_stack_is_named_if_it_may_be_written(machine):
+    """A file manager that only reads is silent; one with an exclusion as well."""
+    assert machine.look((".", "/stack", "ro")).uncovered == ()
+    (found,) = machine.look((".", "/stack")).uncovered
+    assert (found.container, found.what) == ("c", "the folder of the stack itself")
+    machine.exclude(".")
+    assert machine.look((".", "/stack")).uncovered == ()
+
+
+def test_a_folder_around_the_stack_is_named(machine):
+    """All of it would hold the backups as well."""
+    (found,) = machine.look(("..", "/home")).uncovered
+    assert "the stack lies in it" in found.warning
+    assert f'[[stack.include]] path = "{machine.base}"' not in found.warning
+    machine.exclude(str(machine.base))
+    assert machine.look(("..", "/home")).uncovered == ()
+
+
+def test_no_row_takes_in_a_folder_around_the_stack(machine):
+    """The archive would hold itself."""
+    machine.include(str(machine.base))
+    found = machine.look()
+    assert found.outside == ()
+    assert "backups and restores lie in it" in "".join(found.warnings)
+    machine.rows["inclusions"] = ()
+    machine.include(str(machine.folder / "backups"))
+    assert "backups and restores lie in it" in "".join(machine.look().warnings)
+
+
+def test_a_row_with_the_absolute_path_of_something_of_the_stack(machine):
+    """It is packed where it belongs."""
+    machine.file("extra/a")
+    machine.include(str(machine.folder / "extra"))
+    found = machine.look()
+    assert (found.included, found.outside) == (("extra",), ())
+
+
+@pytest.mark.parametrize(
+    ("path", "silent"),
+    [
+        (("/etc/localtime", "/etc/localtime"), True),
+        (("/var/run/docker.sock", "/s"), True),
+        (("/dev/ttyUSB0", "/dev/x"), True),
+        (("/proc", "/host/proc"), True),
+        (("/", "/rootfs", "ro"), True),
+        (("/var/log", "/var/log", "ro"), True),
+        (("/var/log", "/var/log"), False),
+        (("/etc", "/host/etc"), False),
+        (("/", "/rootfs"), False),
+        (("/opt", "/opt", "ro"), False),
+    ],
+)
+def test_what_the_system_has(machine, path, silent):
+    """Known and silent, what monitors read as well; whatever is written is named."""
+    assert (told(machine.look(path)) == []) is silent
+
+
+@pytest.mark.parametrize("how", [(), ("ro",)])
+def test_an_absolute_path_waits_for_a_word(machine, how):
+    """Included it is in the outside part, excluded it is told as left out."""
+    (machine.base / "films").mkdir()
+    path = str(machine.base / "films")
+    (found,) = machine.look((path, "/films", *how)).uncovered
+    assert found.warning.startswith(f"NOT COVERED: {path}, which container c mounts at /films")
+    machine.include(path, "/srv/films")
+    found = machine.look((path, "/films", *how))
+    assert found.uncovered == ()
+    assert [(e.path, e.restore_to) for e in found.outside] == [(path, "/srv/films")]
+    machine.rows["inclusions"] = ()
+    machine.exclude(path)
+    found = machine.look((path, "/films", *how))
+    assert (found.uncovered, found.outside) == ((), ())
+    assert [(e.what, e.reason) for e in found.left_out] == [(path, "meant")]
+
+
+def test_the_containers_of_an_included_path_are_known(machine):
+    """A restore of one of them alone asks for it by its name; also of what lies below."""
+    (machine.base / "films/new").mkdir(parents=True)
+    path = str(machine.base / "films")
+    machine.include(path)
+    found = machine.of({"a": [(path, "/films")], "b": [(f"{path}/new", "/new")]})
+    (row,) = found.outside
+    assert row.mounts == (("a", "/films"), ("b", "/new"))
+
+
+def test_a_named_volume_is_packed(machine):
+    """Once, with all containers that mount it, and what compose calls it."""
+    volume = machine.volume("iotstack_data", key="data")
+    found = machine.of(
+        {"a": [("iotstack_data", "/data")], "b": [("iotstack_data", "/x", "ro")]}, volumes=[volume]
+    )
+    mounts = (("a", "/data"), ("b", "/x"))
+    row = Outside(volume.mountpoint, "iotstack_data", "data", mounts)
+    assert (found.outside, found.uncovered) == ((row,), ())
+    assert found.by_container["b"] == ("volume:iotstack_data",)
+
+
+def test_volumes_that_are_elsewhere_are_named(machine):
+    """What NFS or CIFS or a driver holds is on no disk of this machine."""
+    volumes = [
+        machine.volume("nfs", device=":/export", filesystem="nfs"),
+        machine.volume("cifs", device="//nas/x", filesystem="cifs"),
+        machine.volume("other", driver="rclone"),
+    ]
+    mounts = [(each.name, f"/{each.name}") for each in volumes]
+    found = machine.look(*mounts, volumes=volumes)
+    assert (told(found), found.outside) == (["volume:nfs", "volume:cifs", "volume:other"], ())
+    machine.exclude("volume:*")
+    assert told(machine.look(*mounts, volumes=volumes)) == []
+
+
+def test_a_volume_without_a_name(machine):
+    """Named if it holds anything; by its container and place it is left out; a cache is known."""
+    name = "f" * 64
+    volume = machine.volume(name, anonymous=True)
+    look = {"volumes": [volume]}
+    assert told(machine.look((name, "/data"), **look)) == ["volume:c:/data"]
+    found = machine.look((name, "/data"), caches=["c"], **look)
+    assert (found.uncovered, found.left_out[0].what) == ((), "volume:c:/data")
+    os.remove(f"{volume.mountpoint}/data")
+    assert told(machine.look((name, "/data"), **look)) == []
+    (machine.base / "docker" / name / "_data/new").write_text("x")
+    machine.exclude("volume:c:/data")
+    assert told(machine.look((name, "/data"), **look)) == []
+
+
+def test_a_volume_that_stands_for_a_folder(machine):
+    """Of the stack: it is packed with it; elsewhere it is named as that path."""
+    (machine.base / "films").mkdir()
+    inside = machine.volume("in", device=str(machine.folder / "own"), filesystem="none")
+    outside = machine.volume("out", device=str(machine.base / "films"))
+    found = machine.look(("in", "/in"), ("out", "/out"), volumes=[inside, outside])
+    assert (found.included, found.outside) == (("own",), ())
+    assert told(found) == [str(machine.base / "films")]
+
+
+def test_live_files_of_a_database_are_in_no_archive(machine):
+    """Its dump has the data; what lies beside them is told."""
+    volume = machine.volume("db")
+    look = {"volumes": [volume]}
+    data = Databases({volume.mountpoint: "mariadb"})
+    found = machine.look(("db", "/var/lib/mysql"), databases=data, **look)
+    assert (found.outside, found.uncovered) == ((), ())
+    assert "mariadb part" in found.left_out[0].reason
+    path = str(machine.base / "pg")
+    os.makedirs(f"{path}/data")
+    found = machine.look((path, "/var/lib"), databases=Databases({f"{path}/data": "postgres"}))
+    assert "what lies beside the database" in found.uncovered[0].warning
+
+
+def test_what_nobody_wants_of_a_container_is_left_out(machine):
+    """Of kind "skip": with its reason, wherever it lies."""
+    volume = machine.volume("v")
+    machine.file("own/a")
+    mounts = [("v", "/v"), ("./own", "/own"), ("/opt", "/opt")]
+    found = machine.look(*mounts, volumes=[volume], skipped={"c": "fetched anew"})
+    assert (found.included, found.outside, found.uncovered) == ((), (), ())
+    assert {each.what for each in found.left_out} == {"volume:v", "own", "/opt"}
+
+
+def link(machine, name, target):
+    path = machine.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("place", ["volumes/films", "services/films", "own/films"])
+def test_what_a_link_leads_to_is_packed(machine, place):
+    """At the mount itself; the link stays one."""
+    (machine.base / "films").mkdir()
+    link(machine, place, machine.base / "films")
+    found = machine.look((f"./{place}", "/films"))
+    assert [(e.path, e.link) for e in found.outside] == [(str(machine.base / "films"), place)]
+    assert found.included == ((place,) if place.startswith("own") else ())
+    assert found.uncovered == ()
+
+
+def test_a_link_above_a_mount(machine):
+    """The link is packed, and of what it leads to only what is mounted."""
+    (machine.base / "drive/a").mkdir(parents=True)
+    link(machine, "drive", machine.base / "drive")
+    found = machine.look(("./drive/a", "/a"))
+    assert found.included == ("drive",)
+    assert [e.path for e in found.outside] == [str(machine.base / "drive/a")]
+
+
+def test_a_link_to_something_of_the_stack(machine):
+    """Both are packed."""
+    machine.file("own/real/a")
+    link(machine, "short", machine.folder / "own/real")
+    assert machine.look(("./short", "/a")).included == ("own/real", "short")
+
+
+@pytest.mark.parametrize("target", ["..", "/proc", "/"])
+def test_links_to_what_no_stack_is(machine, target):
+    """A parent of the stack, the system: named, and not packed."""
+    link(machine, "odd", target)
+    found = machine.look(("./odd", "/odd"))
+    assert (told(found), found.outside) == (["odd"], ())
+
+
+def test_chains_and_circles_of_links(machine):
+    """A chain is followed to its end; a circle, or a link to nothing, ends no look."""
+    (machine.base / "films").mkdir()
+    (machine.base / "second").symlink_to(machine.base / "films")
+    link(machine, "volumes/first", machine.base / "second")
+    link(machine, "volumes/round", machine.folder / "volumes/trip")
+    link(machine, "volumes/trip", machine.folder / "volumes/round")
+    link(machine, "services/away", "/nowhere/at/all")
+    found = machine.look(("./volumes/first", "/f"), ("./volumes/round", "/r"))
+    assert [e.path for e in found.outside] == [str(machine.base / "films")]
+    assert "volumes/round" in "".join(found.warnings)
+
+
+def test_linked_top_files(machine):
+    """What they lead to is packed under their names; those that lead to nothing are named."""
+    machine.file("../config/compose.yml")
+    link(machine, "docker-compose.yml", "../config/compose.yml")
+    link(machine, ".env", "/nowhere")
+    link(machine, "other", "/nowhere")
+    found = machine.look()
+    assert (found.linked, found.broken, found.outside) == (("docker-compose.yml",), (".env",), ())
+
+
+def test_a_link_into_a_volume_is_packed_once(machine):
+    """What lies below another path of the part is in it already; who mounts it is kept."""
+    volume = machine.volume("data")
+    os.mkdir(f"{volume.mountpoint}/sub")
+    link(machine, "volumes/sub", f"{volume.mountpoint}/sub")
+    found = machine.of({"a": [("data", "/d")], "b": [("./volumes/sub", "/s")]}, volumes=[volume])
+    (row,) = found.outside
+    assert (row.path, row.mounts) == (volume.mountpoint, (("a", "/d"), ("b", "/s")))
+
+
+def test_an_inclusion_that_is_a_link_or_not_there(machine):
+    """Links are followed; what is not there is told."""
+    (machine.base / "films").mkdir()
+    (machine.base / "link").symlink_to("films")
+    machine.include(str(machine.base / "link"))
+    machine.include("/nowhere/x")
+    machine.include("missing")
+    found = machine.look()
+    assert [e.path for e in found.outside] == [str(machine.base / "films")]
+    assert [each.split(" ")[2] for each in found.warnings] == ["/nowhere/x", "missing"]
+
+
+def test_outermost_paths():
+    """None that lies below another, and no path twice."""
+    assert outermost(["a/b", "a", "a", "ab", "/c/d", "/c"]) == ("/c", "a", "ab")
+
+
+def test_what_is_left_out_of_the_outside_part():
+    """By absolute path, by the volume's name, by the stack's path of a link."""
+    rows = [
+        Outside("/d/v/_data", "v"),
+        Outside("/mnt/films", link="volumes/films"),
+        Outside("/d/w/_data", "w"),
+    ]
+    said = ["volume:v/cache", "/mnt/films/*.tmp", "volumes/films/old", "volume:*/logs", "own/x"]
+    told = outside_exclusions(rows, [Exclusion(each, "r") for each in said])
+    assert [each.path for each in told] == [
+        *("/d/v/_data/cache", "/mnt/films/*.tmp", "/mnt/films/old"),
+        *("/d/v/_data/logs", "/d/w/_data/logs"),
+    ]
+
+
+def test_what_is_left_out_below_an_odd_volume():
+    """What looks like a pattern in the path of a volume is none."""
+    (told,) = outside_exclusions([Outside("/d/a[1]/_data", "v")], [Exclusion("volume:v/x*", "r")])
+    assert told.path == "/d/a[[]1]/_data/x*"
