@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -694,3 +695,10 @@ services:
     assert theirs["build"]["context"] == f"{stack.folder}/sub/common/ctx"
     assert "sub/common/ctx" in found.inside
     assert found.missing == ()
+
+
+def test_a_yaml_library_that_was_not_installed_yet_is_named(monkeypatch):
+    """A checkout that is newer than what was installed for it makes no traceback of a backup."""
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(NotRead, match=r"PyYAML is not installed.*sh setup"):
+        documents("services: {}")

@@ -40,8 +40,10 @@ class Budget:
 
 def documents(text: str) -> tuple[Node, ...]:
     """Return the documents of a YAML text; raises NotRead where it is none."""
-    import yaml
-
+    try:
+        import yaml
+    except ModuleNotFoundError as error:  # the checkout is newer than what was installed for it
+        raise NotRead("PyYAML is not installed. `sh setup` installs what is missing") from error
     try:
         in_c = getattr(yaml, "CBaseLoader", None)
         if in_c:  # its recursion knows no limit, and would take the program with it
