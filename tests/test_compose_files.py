@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -616,6 +617,29 @@ def test_a_stack_on_another_machine_is_read_there(stack, sshd):
     assert found == here
     assert found.inside == ("a/b.yaml", "docker-compose.yml", "x y")
     assert found.missing == ("ctx", "gone")
+
+
+def test_what_this_user_may_not_read_is_told_not_missing():
+    """A file of somebody else's, one in a folder that is closed, and one that is a link there."""
+    text = """
+include: [theirs.yaml]
+services: {one: {image: a, env_file: [closed/a, link, gone, nowhere/b]}}
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # noqa: S103 - another user looks into it
+        os.mkdir(f"{folder}/closed", 0o000)
+        os.symlink("closed/a", f"{folder}/link")
+        for name, mode in (("docker-compose.yml", 0o644), ("theirs.yaml", 0o000)):
+            descriptor = os.open(f"{folder}/{name}", os.O_CREAT | os.O_WRONLY, mode)
+            os.write(descriptor, text.encode())
+            os.close(descriptor)
+        other = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        found = compose_reads(LocalHost(folder), folder, other if os.geteuid() == 0 else ())
+        os.chmod(f"{folder}/closed", 0o700)
+    assert found.inside == ("docker-compose.yml",)
+    assert found.missing == ("gone", "nowhere/b")
+    told = " ".join(found.unread)
+    assert all(f"{name} " in told for name in ("theirs.yaml", "closed/a", "link"))
 
 
 @pytest.mark.skipif(not shutil.which("docker-compose"), reason="needs docker-compose")

@@ -64,6 +64,7 @@ for each; do
       *) if [ -r "$path" ]; then echo "f $(content "$path")"; else echo u; fi ;;
     esac
   elif [ -e "$path" ]; then echo o
+  elif [ -x "${path%/*}/" ] && [ ! -L "$path" ]; then echo -
   else
     case $(LC_ALL=C ls -d -L -- "$path" 2>&1) in *"Permission denied") echo u ;; *) echo - ;; esac
   fi
