@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import posixpath
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from fnmatch import fnmatchcase
@@ -25,6 +26,8 @@ from .table import FOLDERS, is_below_stack, is_in_stack
 
 LOOK_LIMIT_S = 600.0
 PATHS_AT_ONCE = 500
+LINKS_AT_MOST = 40
+"""So many links after another the system follows."""
 SYSTEM = (
     *("/boot", "/dev", "/lib", "/proc", "/run", "/sys", "/tmp/.X11-unix", "/usr", "/var/run"),  # noqa: S108
     *("/var/lib/docker", "/var/lib/containerd", "/lib64", "/bin", "/sbin", "/var/lock"),
@@ -51,9 +54,9 @@ OF_DUMPS = ("backups/influxdb/db", "backups/influxdb2")
 _LOOK = (
     'for f; do if [ -d "$f" ]; then k=empty; [ -z "$(ls -A -- "$f" 2>/dev/null | head -c 1)" ] || '
     'k=folder; elif [ -f "$f" ]; then k=file; elif [ -e "$f" ]; then k=other; else k=none; fi; '
-    'printf "%s\\0" "$k"; realpath -m -z -- "$f"; done'
+    'printf "%s\\0" "$k"; realpath -m -z -- "$f"; readlink -z -- "$f" || printf "\\0"; done'
 )
-"""For each path what it is (links followed), and where it really lies."""
+"""For each path what it is (links followed), where it really lies, and what a link says."""
 _LINKS = (
     'cd "$1" || exit 1; [ ! -d services ] || find services -type l -print0; '
     "[ ! -d volumes ] || find volumes -maxdepth 1 -type l -print0; "
@@ -67,6 +70,8 @@ class PathFact:
 
     kind: str
     real: str
+    link: str = ""
+    """Where the path itself leads to, if it is a link, as the link has it."""
 
     @property
     def holds(self) -> bool:
@@ -430,7 +435,8 @@ class _Look:
             self._pack(os.path.relpath(fact.real, self.folder), fact)
         else:
             mounts = tuple(sorted(self._of_rows.get(row.path, ())))
-            self._add(Outside(fact.real, mounts=mounts, restore_to=row.restore_to))
+            name = row.path if row.path != fact.real else ""
+            self._add(Outside(fact.real, mounts=mounts, restore_to=row.restore_to or name))
 
     def _is_of_runs(self, path: str) -> bool:
         return is_in(path, self.folder) and not is_in_stack(os.path.relpath(path, self.folder))
@@ -449,7 +455,30 @@ class _Look:
         if is_in(fact.real, self.folder):
             self._include(os.path.relpath(fact.real, self.folder))
         elif not self.databases.part_of(fact.real):
-            self._add(Outside(fact.real, link=place), container, inside)
+            way = self._way_out(straight)
+            to = way if way != fact.real else ""
+            self._add(Outside(fact.real, link=place, restore_to=to), container, inside)
+
+    def _way_out(self, path: str) -> str:
+        """Return where the links of the stack lead first outside of it; '' if nobody can say.
+
+        There a restore puts what lies behind further links, for those are in no part. Where they
+        are still there, it follows them.
+        """
+        for _ in range(LINKS_AT_MOST):
+            above = [each for each in _between(self.folder, path) if self._leads(each)]
+            link = next(reversed(above), path)
+            told = self._leads(link)
+            if not told or re.search(r"[^./][^/]*/+\.\.(/|$)", told):
+                return ""
+            there = posixpath.join(posixpath.dirname(link), told)
+            path = posixpath.normpath(there + path[len(link) :])
+            if not is_in(path, self.folder):
+                return path
+        return ""
+
+    def _leads(self, path: str) -> str:
+        return self.facts.get(path, PathFact("", "")).link
 
     def _link_of(self, place: str) -> str:
         """Return which part of a path of the stack is the link, the outermost of several."""
@@ -468,6 +497,9 @@ class _Look:
 
     def _add(self, found: Outside, container: str = "", inside: str = "") -> None:
         known = self._outside.get(found.path, found)
+        to = found.restore_to or known.restore_to
+        if found.link and known.restore_to != found.restore_to:
+            to = ""  # two ways lead there: it goes where it lay
         own = ((container, inside),) if container else ()
         mounts = {*known.mounts, *found.mounts, *own}
         self._outside[found.path] = Outside(
@@ -475,7 +507,7 @@ class _Look:
             known.volume or found.volume,
             known.key or found.key,
             tuple(sorted(mounts)),
-            known.restore_to or found.restore_to,
+            to,
             known.link or found.link,
         )
         if container:
@@ -529,10 +561,11 @@ def _look(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dict[str, P
     for start in range(0, len(paths), PATHS_AT_ONCE):
         some = paths[start : start + PATHS_AT_ONCE]
         out = _answer(host, (*as_root, "sh", "-c", _LOOK, "sh", *some))
-        if len(out) != 2 * len(some):
+        if len(out) != 3 * len(some):
             raise StepFailed(f"On {host.name} the mounts of the containers cannot be looked at.")
         found |= {
-            path: PathFact(*pair) for path, *pair in zip(some, out[::2], out[1::2], strict=True)
+            path: PathFact(*told)
+            for path, *told in zip(some, out[::3], out[1::3], out[2::3], strict=True)
         }
     return found
 
