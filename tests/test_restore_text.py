@@ -18,6 +18,7 @@ from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import Container, LeftOut, Manifest, Part, read_manifest
 from iotstack_invoke.rulebooks.backup import WriteRestoreText
 from iotstack_invoke.rules import PARTS
+from iotstack_invoke.services.restore_steps import outside_step
 from iotstack_invoke.services.restore_text import restore_text_of, text_fits
 from iotstack_invoke.site import remove_set
 from iotstack_invoke.steps import File
@@ -40,6 +41,16 @@ TIMESCALE = {
     **server("timescaledb", "postgres", "15.8", sensors={"t": 7}),
     "timescaledb": ["sensors"],
 }
+OUTSIDE = [
+    {
+        "path": "/var/lib/docker/volumes/iotstack_data/_data",
+        "volume": "iotstack_data",
+        "key": "data",
+        "mounts": [["portainer", "/data"]],
+        "restore_to": "",
+    },
+    {"path": "/media/usb/Küche's", "volume": "", "key": "", "mounts": [], "restore_to": "/srv/k"},
+]
 SHARD = {"id": 1, "database": "home", "policy": "autogen", "size_bytes": 100}
 FULL = Manifest(
     TAG,
@@ -50,6 +61,7 @@ FULL = Manifest(
     "CET +0100",
     (
         part("general", unpacked_bytes=4096),
+        part("outside", outside=OUTSIDE),
         part(
             "influx",
             container="influxdb",
@@ -187,6 +199,57 @@ def test_its_hashes_find_what_is_damaged(tmp_path):
     (tmp_path / LACKING.made[0].file).write_bytes(b"other")
     told = bash("-c", text, cwd=tmp_path)
     assert (told.returncode, told.stdout.count(": FAILED\n")) == (1, 1)
+
+
+def test_what_lies_outside_is_put_back_by_hand(tmp_path):
+    """A new volume and a path get their files and owners; what is there is left, or moved aside."""
+    root, usb = tmp_path / "docker/volumes", tmp_path / "it's\nusb"
+    for folder in (root / "old/_data", root / "kept/_data", usb):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text(folder.parent.name)
+        os.link(folder / "file", folder / "second")
+    (root / "old/_data").chmod(0o751)
+    goal = tmp_path / "srv/usb"
+    goal.mkdir(parents=True)
+    (goal / "newer").touch()
+    rows = [
+        {"path": f"{root}/old/_data", "volume": "old"},
+        {"path": f"{root}/kept/_data", "volume": "kept"},
+        {"path": str(usb), "restore_to": str(goal)},
+    ]
+    archive = tmp_path / f"{TAG}.{PARTS['outside']}"
+    members = [f".{each['path']}" for each in rows]
+    subprocess.run(["tar", "-czf", archive, "-C", "/", *members], check=True)
+    (root / "old").rename(tmp_path / "gone")
+    (root / "kept/_data/file").write_text("newer")
+    tools, new = tmp_path / "tools", tmp_path / "elsewhere"
+    tools.mkdir()
+    new.mkdir()
+    (new / "kept").mkdir()
+    scripts = {
+        "sudo": 'exec "$@"',
+        "docker": f"""for name; do :; done
+case "$2" in
+create) mkdir -p {new}/$name/_data ;;
+inspect) [ -d {new}/$name ] && echo {new}/$name/_data ;;
+esac""",
+    }
+    for name, script in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    made = part("outside", outside=rows)
+    text = commands_of("\n".join(outside_step(made).lines))
+    path = f"{tools}:{os.environ['PATH']}"
+    told = bash("-c", text, cwd=tmp_path, env={**os.environ, "PATH": path})
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout == "kept is there already, and is left as it is\n"
+    assert names_in(new / "kept") == []
+    assert (new / "old/_data/second").read_text() == "old"
+    assert (new / "old/_data").stat().st_mode & 0o777 == 0o751
+    assert (new / "old/_data/file").stat().st_nlink == 2
+    assert names_in(goal) == ["file", "second"]
+    assert names_in(tmp_path / "srv/usb.before") == ["newer"]
+    assert names_in(tmp_path / "srv") == ["usb", "usb.before"]
 
 
 @pytest.fixture

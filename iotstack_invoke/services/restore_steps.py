@@ -6,9 +6,11 @@ Passwords are those of the containers' own environment: none is in the text, or 
 from __future__ import annotations
 
 import json
+import posixpath
 import shlex
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from ..manifest import Part
 from ..values import dataclass
@@ -18,6 +20,7 @@ from .sql import ENGINES, SqlServer
 from .sql_config import CONFIG
 
 WIDTH = 76
+UNPACK = "--same-owner --numeric-owner --xattrs --acls"
 DUMP_INSIDE = "/tmp/restore-by-hand"  # noqa: S108 - in the container, where nobody else is
 MARIA = (
     '''MARIA='export MYSQL_PWD="${MARIADB_ROOT_PASSWORD:-$MYSQL_ROOT_PASSWORD}"''',
@@ -63,13 +66,26 @@ def word(text: str) -> str:
     """Return any text as one word of bash, on one line."""
     if text.isprintable():
         return shlex.quote(text)
-    raw = text.encode("utf-8", "backslashreplace")
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raw = text.encode("utf-8", "backslashreplace")
     return "$'" + "".join(f"\\x{byte:02x}" for byte in raw) + "'"
 
 
 def _named(names: Iterable[object]) -> str:
     """Return names as they are told in prose, whatever they hold."""
     return ", ".join(json.dumps(clean(str(each)), ensure_ascii=False) for each in names)
+
+
+def outside_told(told: Mapping[str, Any]) -> str:
+    """Return one volume or path of the outside part in words, with who mounts it."""
+    volume = told.get("volume")
+    name = f"volume {volume}" if volume else f"path {told['path']}"
+    goal = f", restored to {told['restore_to']}" if told.get("restore_to") else ""
+    mounts = [f"{pair[0]} at {pair[1]}" for pair in told.get("mounts", ()) if len(pair) > 1]
+    users = f", of {', '.join(mounts)}" if mounts else ""
+    return clean(f"{name}{users}{goal}")
 
 
 def sql_servers(part: Part) -> tuple[SqlServer, ...]:
@@ -89,7 +105,9 @@ def containers_of(part: Part) -> tuple[str, ...]:
 
 
 def told_of(part: Part) -> Iterator[str]:
-    """Yield what a part holds of each database server, a sentence each."""
+    """Yield what a part holds, of each database server or volume a sentence."""
+    for each in part.facts.get("outside", ()):
+        yield outside_told(each)
     if part.kind in ("influx", "influxdb2"):
         title = "InfluxDB" if part.kind == "influx" else "InfluxDB (experimental)"
         yield f"{title} {part.facts.get('version', '')} in container {containers_of(part)[0]}"
@@ -104,6 +122,67 @@ def told_of(part: Part) -> Iterator[str]:
             f"{engine.title} {server.get('version', '')} in container {server['container']}: "
             f"databases {_named(rows) or 'none'}; tables {tables:,}; rows {count:,}"
         )
+
+
+def outside_step(part: Part) -> Step:
+    """Return how volumes and folders outside of the stack are put back; what is there stays."""
+    rows = part.facts.get("outside", ())
+    volumes = [each for each in rows if each.get("volume")]
+    paths = [each for each in rows if not each.get("volume")]
+    lines: list[str] = []
+    if volumes:
+        lines += paragraph(
+            "Named volumes: each is made, and filled where Docker keeps it. One that is there "
+            "already is left as it is; if it is to be replaced, copy what it holds, remove it by "
+            "`docker volume rm NAME`, and paste its lines again. Compose begins the names with "
+            "that of the stack's folder: where the folder has another name now, change them. "
+            'Harmless, later: "volume already exists but was not created by Docker Compose".'
+        )
+        for each in volumes:
+            lines += block(*_volume_lines(part.file, each))
+    if paths:
+        lines += paragraph(
+            "Files and folders outside of the stack. What is there already is moved aside; where "
+            "that fails, as for the place of a drive, nothing is unpacked: empty it first."
+        )
+        for each in paths:
+            lines += block(*_path_lines(part.file, each))
+    return Step("Put back what lies outside of the stack", tuple(lines))
+
+
+def _volume_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how one volume is filled: its member ends with the folder that Docker makes."""
+    name = word(str(told["volume"]))
+    path = str(told["path"])
+    yield f"if docker volume inspect {name} > /dev/null 2>&1"
+    yield f"then echo {name} is there already, and is left as it is"
+    yield f"else docker volume create {name} &&"
+    yield f"  DATA=\"$(docker volume inspect -f '{{{{.Mountpoint}}}}' {name})\" &&"
+    yield f"  sudo tar -xzf {word(file)} \\"
+    yield f'    -C "${{DATA%/*}}" --strip-components={path.count("/")} \\'
+    yield f"    {UNPACK} \\"
+    yield f"    {_member(path)}"
+    yield "fi"
+
+
+def _path_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
+    path = str(told["path"])
+    goal = str(told.get("restore_to") or path)
+    there, stage = word(goal), posixpath.join(posixpath.dirname(goal), ".restore-by-hand")
+    yield f"if [ ! -e {there} ] || sudo mv -T {there} {word(f'{goal}.before')}; then"
+    yield f"  sudo mkdir -p {word(stage)} &&"
+    yield f"  sudo tar -xzf {word(file)} \\"
+    yield f"    -C {word(stage)} \\"
+    yield f"    {UNPACK} \\"
+    yield f"    {_member(path)} &&"
+    yield f"  sudo mv -T {word(stage + path)} {there} &&"
+    yield f"  sudo rm -r {word(stage)}"
+    yield "fi"
+
+
+def _member(path: str) -> str:
+    unquoted = "--no-unquote " if "\\" in path else ""
+    return f"{unquoted}{word(f'.{path}')}"
 
 
 def influx_step(part: Part) -> Step:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from ..manifest import Manifest, Part
 from .recipe import DUMP_FOLDER, RECIPES
 from .restore_steps import (
+    UNPACK,
     Step,
     block,
     clean,
@@ -23,6 +24,7 @@ from .restore_steps import (
     influx2_step,
     influx_step,
     maria_step,
+    outside_step,
     paragraph,
     postgres_step,
     sql_servers,
@@ -33,12 +35,12 @@ from .sql import ENGINES
 
 HOLDS = {
     "general": "compose files, .env, services/, and volumes/ but for what is dumped",
+    "outside": "named volumes, and what else of the stack lies outside of its folder",
     "influx": "a portable dump of all databases of InfluxDB",
     "influxdb2": "a dump of all buckets of InfluxDB 2",
     "mariadb": "a dump of each MariaDB",
     "postgres": "a dump of each PostgreSQL, and its settings",
 }
-UNPACK = "--same-owner --numeric-owner --xattrs --acls"
 COMPOSE = '(cd "$STACK" && docker compose {})'
 
 
@@ -154,6 +156,8 @@ def _steps(manifest: Manifest) -> Iterator[Step]:
     packed = [part for part in (made.get("general"), *recipes) if part]
     if packed:
         yield _unpack_step(packed)
+    if "outside" in made:
+        yield outside_step(made["outside"])
     databases = [part for kind, part in made.items() if kind in ("influx", *ENGINES, *RECIPES)]
     names = [name for part in databases for name in containers_of(part)]
     yield _start_databases(names)
