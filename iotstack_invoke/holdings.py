@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from .losses import gone_from, large_in
 from .manifest import OUTSIDE, Part
 from .rules import PARTS
 from .sets import GOOD, BackupSet, State, newest_first
@@ -22,6 +23,8 @@ Holding = tuple[str, ...]
 Holdings = frozenset[Holding]
 
 FINISHED = frozenset({*GOOD, State.INCOMPLETE})
+GENERAL = "general"
+VOLUME = "volume:"
 INTERNAL = "_internal"
 """InfluxDB's database about itself, which is restored by nobody."""
 MOST_TOLD = 3
@@ -70,19 +73,40 @@ def holdings_of(backup: BackupSet) -> Holdings:
     """Return what a set holds, by its manifest; without one, the kinds of its archives."""
     if backup.manifest is None:
         return frozenset((kind,) for kind in backup.parts)
-    return frozenset(each for part in backup.manifest.made for each in _in_part(part))
+    large = frozenset((GENERAL, path) for path in large_in(backup.manifest))
+    return large.union(*map(_in_part, backup.manifest.made))
+
+
+def answers_for(backup: BackupSet, needed: Iterable[Holding]) -> Holdings:
+    """Return what a set holds, and what of the needed it need not hold.
+
+    That is what it says that it leaves out, and folders that only became small.
+    """
+    held = holdings_of(backup)
+    if backup.manifest is None:
+        return held
+    open_ = [each for each in needed if len(each) > 1 and each[0] in (GENERAL, OUTSIDE)]
+    out = {each.what.removeprefix(VOLUME) for each in backup.manifest.left_out}
+    gone = gone_from(backup.manifest, [path for kind, path, *_ in open_ if kind == GENERAL])
+    return held.union(
+        each
+        for each in open_
+        if (each[1] in out if each[0] == OUTSIDE else (GENERAL,) in held and each[1] not in gone)
+    )
 
 
 def _in_part(part: Part) -> Iterable[Holding]:
     facts: Mapping[str, Any] = part.facts
-    yield (part.kind,)
+    rows = facts.get(OUTSIDE, ())
+    if not rows:
+        yield (part.kind,)
+    for each in rows:
+        yield (part.kind, each.get("volume") or each["path"])
     for name in facts.get("databases", ()):
         if name != INTERNAL:
             yield (part.kind, name)
     for each in facts.get("buckets", ()):
         yield (part.kind, each["organization"], each["bucket"])
-    for each in facts.get(OUTSIDE, ()):
-        yield (part.kind, each.get("volume") or each["path"])
     for server in facts.get("servers", ()):
         yield (part.kind, server["container"])
         for database in server.get("rows", ()):
@@ -104,7 +128,12 @@ def _without(held: Holdings, said: tuple[Gone, ...]) -> Holdings:
     left = {e for e in held if not any(each.excuses(e) for each in said)}
     for depth in (2, 1):
         left -= {
-            e for e in left if len(e) == depth and _has_inner(e, held) and not _has_inner(e, left)
+            e
+            for e in left
+            if len(e) == depth
+            and e != (GENERAL,)
+            and _has_inner(e, held)
+            and not _has_inner(e, left)
         }
     return frozenset(left)
 
@@ -130,7 +159,8 @@ def lacks(
             continue
         if made is None or then is None or then >= made:
             continue
-        missing = needed_of(each, gone) - known
+        needed = needed_of(each, gone)
+        missing = needed - known - answers_for(one, needed)
         if missing:
             found.append((missing, each))
             known |= missing
@@ -159,6 +189,8 @@ def _words(holding: Holding) -> str:
     part = f"the {kind} part"
     if not names:
         return part
+    if kind == GENERAL:
+        return f"{names[0]} of {part}"
     if kind == "influx":
         return f"database {names[0]} of {part}"
     if kind == "influxdb2":

@@ -61,14 +61,25 @@ def vanished(before: Manifest, after: Manifest) -> tuple[str, ...]:
 
     Not what the later one says that it leaves out, and nothing small.
     """
-    if not after.sizes:
-        return ()
+    gone = gone_from(after, large_in(before))
+    return tuple(path for path in before.sizes if path in gone)
+
+
+def large_in(manifest: Manifest) -> frozenset[str]:
+    """Return the paths of which a set holds so much that it does not come and go."""
+    return frozenset(path for path, (size, _) in manifest.sizes.items() if size >= FLOOR_BYTES)
+
+
+def gone_from(after: Manifest, paths: Iterable[str]) -> frozenset[str]:
+    """Return the paths of which a set holds nothing and does not say that it leaves them out."""
+    sizes = after.sizes
+    if not sizes:
+        return frozenset()
     out = [each.what for each in after.left_out]
-    return tuple(
+    return frozenset(
         path
-        for path, (size, _) in before.sizes.items()
-        if size >= FLOOR_BYTES
-        and not after.sizes.get(path, (0, 0))[1]
+        for path in paths
+        if not sizes.get(path, (0, 0))[1]
         and not any(fits_all_of(each, path) or each.startswith(f"{path}/") for each in out)
     )
 

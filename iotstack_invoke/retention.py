@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from .holdings import Gone, Holding, Holdings, holdings_of, needed_of, told
+from .holdings import Gone, Holding, Holdings, answers_for, holdings_of, needed_of, told
 from .sets import GOOD, BackupSet, State, newest_first
 from .values import dataclass
 
@@ -190,10 +190,11 @@ def judge(
     but for those of `adopted`, by runtag. `gone`: what newer sets need not hold.
     """
     verdicts = []
-    known, gone = _Known(), tuple(gone)
+    known, gone, sets = _Known(), tuple(gone), tuple(sets)
+    anywhere = frozenset[Holding]().union(*{holdings_of(each) for each in sets})
     for each in newest_first(sets):
-        made, held = each.made(), holdings_of(each)
-        needed = needed_of(each, gone) if gone else held
+        made, held = each.made(), answers_for(each, anywhere)
+        needed = needed_of(each, gone)
         newer = known.with_all(needed)
         reasons = ["pinned"] if each.pinned else []
         if each.is_foreign and each.runtag not in adopted:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.holdings import Gone, holdings_of
-from iotstack_invoke.manifest import Manifest, Part, utc_text
+from iotstack_invoke.holdings import Gone, holdings_of, lacks, lacks_told, needed_of
+from iotstack_invoke.manifest import LeftOut, Manifest, Part, utc_text
 from iotstack_invoke.retention import (
     POLICY_KEYS,
     Policy,
@@ -126,6 +126,53 @@ def test_there_are_cases_for_every_rule():
     """Each key of a policy has golden cases of its own."""
     for key in POLICY_KEYS:
         assert sum(key in case for case in CASES) >= 3, key
+
+
+def with_facts(days, *, sizes=None, outside=(), out=()):
+    """Return a good set of so many days ago, with folders, volumes, and what it leaves out."""
+    at = utc_text(NOW - timedelta(days=days))
+    parts = [Part("general", "general", facts={"sizes": sizes or {}})]
+    if outside:
+        parts.append(Part("outside", "outside", facts={"outside": list(outside)}))
+    left_out = tuple(LeftOut(each, "a reason") for each in out)
+    manifest = Manifest(f"d{days}", "", "", at, at, "", tuple(parts), left_out=left_out)
+    return BackupSet(f"d{days}", {}, State.COMPLETE, manifest)
+
+
+BIG, SMALL = {"volumes/a": [3 << 20, 9]}, {"volumes/a": [5, 1]}
+NONE = {"volumes/b": [1, 1]}
+VOLUMES = [{"path": "/v/x/_data", "volume": "x"}, {"path": "/media/usb", "volume": ""}]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lacking"),
+    [
+        ({"sizes": BIG}, {"sizes": NONE}, "volumes/a of the general part"),
+        ({"sizes": BIG}, {"sizes": SMALL}, ""),
+        ({"sizes": SMALL}, {"sizes": NONE}, ""),
+        ({"sizes": BIG}, {"sizes": NONE, "out": ["volumes/a"]}, ""),
+        ({"sizes": BIG}, {}, ""),
+        ({"outside": VOLUMES}, {"outside": VOLUMES[1:]}, "volume x of the outside part"),
+        ({"outside": VOLUMES}, {"outside": VOLUMES[:1]}, "/media/usb of the outside part"),
+        ({"outside": VOLUMES[:1]}, {}, "volume x of the outside part"),
+        ({"outside": VOLUMES}, {"outside": VOLUMES}, ""),
+        ({"outside": VOLUMES}, {"out": ["volume:x", "/media/usb"]}, ""),
+    ],
+)
+def test_a_volume_or_folder_that_vanished_keeps_the_set_that_has_it(before, after, lacking):
+    """A newer set replaces it only with all of it, or if it says what it leaves out on purpose."""
+    old, new = with_facts(2, **before), with_facts(1, **after)
+    stays = {v.backup.runtag: v.keep for v in judge([old, new], Policy(keep=1), NOW)}
+    assert stays == {"d1": True, "d2": bool(lacking)}
+    expected = f"{lacking} (newest in d2)" if lacking else ""
+    assert lacks_told(lacks(new, [old], ())) == expected
+    if lacking:
+        name = lacking.removeprefix("volume ").partition(" ")[0]
+        gone = [Gone(name)]
+        assert lacks(new, [old], gone) == ()
+        stays = {v.backup.runtag: v.keep for v in judge([old, new], Policy(keep=1), NOW, gone)}
+        assert stays == {"d1": True, "d2": False}
+        assert ("general",) in needed_of(old, gone)
 
 
 @st.composite
