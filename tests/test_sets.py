@@ -241,6 +241,7 @@ def test_the_files_of_a_set_begin_with_its_manifest():
     assert files_of("x") == (
         "x.manifest.json",
         "x.general-backup.tar.gz",
+        "x.outside-backup.tar.gz",
         "x.influx-backup.tar",
         "x.influxdb2-backup.tar",
         "x.mariadb-backup.tar.gz",
