@@ -49,11 +49,13 @@ def test_a_server_of_that_image_without_the_extension_is_loaded(tmp_path, told):
 
 
 @pytest.mark.parametrize(
-    "data", ["../../etc", "/etc", ".", "volumes", "volumes/../..", "backups", "restore/previous"]
+    "data", ["../there", "/etc", "/usr/x", ".", "volumes", "volumes/../..", "backups", "restore/x"]
 )
 @pytest.mark.parametrize("staged", [True, False])
 def test_a_manifest_leads_to_no_folder_of_others(tmp_path, data, staged):
     """What it alone calls a database's folder is not put aside, unless it is one in the stack."""
+    (tmp_path / "../there").mkdir(exist_ok=True)
+    (tmp_path / "../there/mine").touch()
     with pytest.raises(Refused, match=r"no folder of its own.*up --no-start timescaledb"):
         choose(tmp_path, "", told={"data": data}, staged=staged)
 
@@ -62,6 +64,12 @@ def test_a_folder_in_the_stack_is_taken(tmp_path):
     """A server without a container is put where the backup had it."""
     (load,) = choose(tmp_path, "", told={"data": "data/own/pg"})
     assert load.server.data == f"{tmp_path}/data/own/pg"
+
+
+def test_a_folder_elsewhere_is_taken_where_nothing_is(tmp_path):
+    """What the container of the compose file will mount may lie outside of the stack."""
+    (load,) = choose(tmp_path, "", told={"data": "../elsewhere/pg"})
+    assert load.server.data == f"{tmp_path.parent}/elsewhere/pg"
 
 
 def test_other_services_can_be_restored_beside_it(tmp_path):

@@ -13,6 +13,7 @@ from ..report import Report
 from ..rulebooks.restore import RESTORE, Item, Load, RestoreFacts, aside_folder, used_folder
 from ..rules import BACKUPS
 from ..services.compose import Found, named
+from ..services.holdings import is_system
 from ..services.inside import path_on_host
 from ..services.recipe import DUMP, RECIPES, data_of
 from ..services.sql import ENGINES, MARIADB, SqlServer, located, placed, run_in, server_of
@@ -27,6 +28,7 @@ from ..services.sql_load import (
 from ..steps import Command
 from ..targets import ANY_EXIT, Target, device, entries
 from ..values import dataclass
+from .outside import place_there, volume_in
 
 FOLDERS = ("services", "volumes")
 DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{}/data"}
@@ -158,7 +160,7 @@ class Loads:
             default = data_of(RECIPES[recipe]) if recipe else default
             data = str(told.get("data") or default)
             inside = str(told.get("inside") or posixpath.join(*ENGINES[engine].homes[0]))
-            data = posixpath.normpath(posixpath.join(self.target.folder, data))
+            data = place_there(self.target, self.manifest, data)
             return SqlServer(container, engine, data, inside.rstrip("/"))
         server = server_of(there, engine)
         if there.container.running:
@@ -183,7 +185,7 @@ class Loads:
                 "one by one: --only NAME."
             )
         if not load.there:
-            self._refuse_place(server)
+            refuse_place(self.target, server.container, server.data)
         if self._has_timescale(load):
             raise Refused(timescale_refusal(server))
         told = str(self._told(server.engine).get(server.container, {}).get("version", ""))
@@ -194,22 +196,6 @@ class Loads:
         here = self.target.host.run(asked).out.strip()
         if here and major_of(here) != major_of(told):
             raise Refused(version_refusal(server, told, here))
-
-    def _refuse_place(self, server: SqlServer) -> None:
-        """Raise Refused where the manifest alone names a folder, and it is not one for data.
-
-        What lies there would be put aside: only the container's own mounts tell such a place.
-        """
-        place = posixpath.relpath(server.data, self.target.folder)
-        top = place.partition("/")[0]
-        if top in ("..", ".", BACKUPS, RESTORE) or place in FOLDERS:
-            raise Refused(
-                f"The manifest says that the data of {server.title} lie in {server.data}. That is "
-                f"no folder of its own in the stack, and {self.target.name} has no such container "
-                "that says the same. Nothing was changed. Make the container first, with the "
-                f"docker-compose.yml for it (docker compose up --no-start {server.container}), or "
-                "restore the other services one by one: --only NAME."
-            )
 
     def _has_timescale(self, load: Load) -> bool:
         """Tell whether a dump holds TimescaleDB: as the manifest says, or else the dump itself."""
@@ -258,6 +244,28 @@ class Loads:
 
     def _holds(self, folder: str) -> bool:
         return bool(entries(self.target.host, folder, self.target.as_root))
+
+
+def refuse_place(target: Target, container: str, data: str) -> None:
+    """Raise Refused where the manifest alone names a folder, and it is not one for data.
+
+    What lies there would be put aside: only the container's own mounts tell such a place. That
+    of a container that is made from the compose file is looked at before its data are swapped.
+    """
+    place = posixpath.relpath(data, target.folder)
+    top = place.partition("/")[0]
+    if top == ".." and (
+        volume_in(data) or not (is_system(data) or entries(target.host, data, target.as_root))
+    ):
+        return
+    if top in ("..", ".", BACKUPS, RESTORE) or place in FOLDERS:
+        raise Refused(
+            f"The manifest says that the data of container {container} lie in {data}. That is "
+            f"no folder of its own in the stack, and {target.name} has no such container "
+            "that says the same. Nothing was changed. Make the container first, with the "
+            f"docker-compose.yml for it (docker compose up --no-start {container}), or "
+            "restore the other services one by one: --only NAME."
+        )
 
 
 def _staged(item: Item, path: str) -> str:

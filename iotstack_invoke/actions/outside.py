@@ -20,6 +20,7 @@ from ..targets import Target, device
 from ..values import dataclass
 
 PROJECT_LABEL = "com.docker.compose.project"
+_VOLUME = re.compile(r"/.*/volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]+)/_data((?:/.*)?)")
 _NOT_OF_A_PROJECT = re.compile(r"[^a-z0-9_-]")
 
 
@@ -60,18 +61,11 @@ class OutsidePart:
     @cached_property
     def _volumes(self) -> Mapping[str, Volume]:
         """The volumes as they are on the target, or will be, by their names at the source."""
-        root = self._docker_root() if {*self._names.values()} - {*self._there} else ""
+        root = docker_root(self.target) if {*self._names.values()} - {*self._there} else ""
         return {
             source: self._there.get(name) or Volume(name, f"{root}/volumes/{name}/_data")
             for source, name in self._names.items()
         }
-
-    def _docker_root(self) -> str:
-        words = (*self.target.docker, "info", "--format", "{{.DockerRootDir}}")
-        told = self.target.host.run(Command(words, limit_s=60)).out.strip()
-        if not told.startswith("/"):
-            raise StepFailed(f"On {self.target.name} Docker does not say where volumes lie.")
-        return told
 
     def _name_here(self, told: Mapping[str, Any]) -> str:
         """Return what a volume is called on the target.
@@ -170,6 +164,46 @@ class OutsidePart:
     @property
     def _plain(self) -> Iterator[Mapping[str, Any]]:
         return (e for e in self._told if not e.get("volume") and not self._why_not(e))
+
+
+def place_there(target: Target, manifest: Manifest | None, path: str) -> str:
+    """Return where on a target is what a manifest tells of by its path, as seen from the stack.
+
+    What lay in the stack's folder lies in the target's; what lay in a named volume, in the one
+    that the target's compose project makes of that name; anything else where it lay.
+    """
+    source = (manifest.folder if manifest else "") or target.folder
+    path = posixpath.normpath(posixpath.join(source, path))
+    if is_in(path, source):
+        below = posixpath.relpath(path, source)
+        return posixpath.normpath(posixpath.join(target.folder, below))
+    if found := volume_in(path):
+        prefix = f"{project_of(source)}_"
+        name = found[0]
+        if name.startswith(prefix):
+            name = f"{project_of(target.folder)}_{name.removeprefix(prefix)}"
+        volume = inspect_volumes(target.host, (name,), target.docker).get(name)
+        files = volume.mountpoint if volume else f"{docker_root(target)}/volumes/{name}/_data"
+        return f"{files}{found[1]}"
+    for told in manifest.outside if manifest else ():
+        if told.get("restore_to") and is_in(path, told["path"]):
+            return f"{told['restore_to']}{path.removeprefix(told['path'])}"
+    return path
+
+
+def volume_in(path: str) -> tuple[str, str] | None:
+    """Return the name of the volume whose files a path is about, and the path in it; or None."""
+    found = _VOLUME.fullmatch(path)
+    return (found[1], found[2]) if found else None
+
+
+def docker_root(target: Target) -> str:
+    """Return the folder in which Docker keeps all of its own; raises StepFailed."""
+    words = (*target.docker, "info", "--format", "{{.DockerRootDir}}")
+    told = target.host.run(Command(words, limit_s=60)).out.strip()
+    if not told.startswith("/"):
+        raise StepFailed(f"On {target.name} Docker does not say where volumes lie.")
+    return told
 
 
 def _names_of(told: Mapping[str, Any]) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -35,7 +36,7 @@ from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
 from .loads import FOLDERS, Loads, is_below, recipe_folder
 from .only import Only
-from .outside import OutsidePart
+from .outside import OutsidePart, place_there
 from .target_checks import (
     INFLUX_FOLDER,
     influx_apart,
@@ -133,6 +134,11 @@ class Prospect:
         found = inspect_all(self.target.host, self.target.docker)
         return name if named(found, name) and not named(found, told) else told
 
+    def _data_of_influx(self) -> str:
+        """Return where the manifest says that the data are to lie on the target; '' if nowhere."""
+        told = str(self._told_of_influx("data"))
+        return place_there(self.target, self.manifest, told) if told else ""
+
     def _told_of_influx(self, fact: str) -> object:
         made = self.manifest.made if self.manifest else ()
         return next((e.facts.get(fact) or "" for e in made if e.kind == "influx"), "")
@@ -152,7 +158,7 @@ class Prospect:
         )
         kinds = self._kinds(found)
         server = (
-            server_in(target, found, self.influx, str(self._told_of_influx("data")))
+            server_in(target, found, self.influx, self._data_of_influx())
             if "influx" in kinds
             else None
         )
@@ -250,8 +256,9 @@ class Prospect:
         return self.only.kinds(engines, outside=self.outside.holds_any)
 
     def _refuse_without_server(self, compose: tuple[str, ...], name: str) -> None:
-        told = self.target.host.run(Command((*compose, "config", "--services"), ANY_EXIT))
-        if told.exit_code == 0 and name not in told.out.split():
+        told = self.target.host.run(Command((*compose, "config"), ANY_EXIT))
+        named_there = rf"^\s*(container_name: ['\"]?{re.escape(name)}['\"]?|{re.escape(name)}:)$"
+        if told.exit_code == 0 and not re.search(named_there, told.out, re.MULTILINE):
             raise Refused(
                 f"On {self.target.name} docker-compose.yml has no service {name} to load its "
                 "dump into. Add it, or restore the other services one by one: --only NAME."

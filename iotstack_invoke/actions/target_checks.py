@@ -15,45 +15,35 @@ from datetime import UTC, datetime, timedelta
 from ..changes import STAMP_FORM
 from ..errors import Refused
 from ..rulebooks.restore import RESTORE
-from ..rules import BACKUPS
 from ..services.compose import Found, named
 from ..services.influx import BACKUP_INSIDE, DATA_INSIDE, FOLDERS_INSIDE, influx_folders
 from ..services.influx_server import Server
 from ..steps import Command
 from ..targets import Target, device, entries, mount_points
-from .loads import is_below
+from .loads import is_below, refuse_place
 
 _STAMP = re.compile(r"^previous-.*-(\d{8}T\d{6}Z)(-undone)?$")
 _LOG_STAMP = re.compile(r"(?:\.restore|^reload-influxdb)-(\d{8}T\d{6}Z)\b.*\.log(?:\.partial)?$")
 INFLUX_FOLDER = "volumes/influxdb"
-NO_PLACE = ("", ".", "..", BACKUPS, RESTORE)
 
 
 def server_in(target: Target, found: tuple[Found, ...], name: str, told: str = "") -> Server:
     """Return the InfluxDB of a stack, and where its data lie, or will lie once it is made.
 
-    `told`: where they lay when the backup was made, as seen from the stack. A link on the way
-    there is followed: what is renamed must be the data. Raises Refused where the container is to
-    be made, and `told` is no folder of its own in the stack.
+    `told`: where a manifest says that they are to lie. A link on the way there is followed: what
+    is renamed must be the data. Raises Refused where the container is to be made, and `told` is
+    no folder for data.
     """
     container = named(found, name)
     mounts = {each.inside: each.on_host for each in container.mounts} if container else {}
-    top = told.partition("/")[0]
-    if container is None and told and (top in NO_PLACE or told in ("services", "volumes")):
-        raise Refused(
-            f"The manifest says that the data of InfluxDB lie in {target.folder}/{told}. That is "
-            f"no folder of its own in the stack, and {target.name} has no container {name} that "
-            "says the same. Nothing was changed. Make the container first, with the "
-            f"docker-compose.yml for it (docker compose up --no-start {name}), or restore the "
-            "other services one by one: --only NAME."
-        )
+    if container is None and told:
+        refuse_place(target, name, told)
     if container and DATA_INSIDE not in mounts:
         raise Refused(
             f"On {target.name} container {name} maps no folder to {DATA_INSIDE}, so its data "
             "cannot be swapped. Nothing was changed. Map one."
         )
-    usual = posixpath.normpath(f"{target.folder}/{told or f'{INFLUX_FOLDER}/data'}")
-    data = mounts.get(DATA_INSIDE, usual)
+    data = mounts.get(DATA_INSIDE, told or f"{target.folder}/{INFLUX_FOLDER}/data")
     words = (*target.as_root, "realpath", "-m", "--", data)
     real = target.host.run(Command(words)).out.rstrip("\n")
     return Server(name, real)

@@ -386,6 +386,10 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
     That InfluxDB runs alone: a client that creates its database meanwhile would spoil it all.
     """
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    if not facts.server_there:
+        yield _made(facts, server.container)
+        inside = SqlServer(server.container, "influx", server.data, DATA_INSIDE)
+        yield CheckMount("pi", inside, docker)
     fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
     aside = posixpath.join(aside_folder(facts, INFLUX_DATA), INFLUX_DATA)
     used = posixpath.join(used_folder(facts, INFLUX_DATA), INFLUX_DATA)
@@ -394,10 +398,6 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
     else:
         yield MakeFolder("pi", fresh, as_root, guard, like=server.data)
     yield SwapItem("pi", server.data, fresh, aside, used, as_root, guard)
-    if not facts.server_there:
-        yield ComposeUp("pi", facts.compose, (server.container,), guard, start=False)
-        inside = SqlServer(server.container, "influx", server.data, DATA_INSIDE)
-        yield CheckMount("pi", inside, docker)
     dumps = posixpath.dirname(facts.previous)
     yield RunAlone("pi", server.container, ALONE, server.data, dumps, docker, guard)
     alone = Server(ALONE, server.data)
@@ -413,6 +413,12 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
         yield AddUsers("pi", server, dump, f"{facts.previous}.users", as_root, guard)
 
 
+def _made(facts: RestoreFacts, container: str) -> ComposeUp:
+    """Return what makes a container: on a bare machine all, as a service may have another name."""
+    services = () if facts.bare else (container,)
+    return ComposeUp("pi", facts.compose, services, facts.guard, start=False)
+
+
 def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump) -> Iterator[Step]:
     """Load a dump into a new server that nobody reaches; its data wait to be swapped in."""
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
@@ -423,7 +429,7 @@ def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump) -> Iterator[Step]:
     else:
         yield MakeFolder("pi", load.fresh, as_root, guard, like=server.data)
     if not load.there:
-        yield ComposeUp("pi", facts.compose, (server.container,), guard, start=False)
+        yield _made(facts, server.container)
         yield CheckMount("pi", server, docker)
     yield RunSqlAlone(
         *("pi", server.container, SQL_ALONE, load.fresh, server.inside, stage),

@@ -234,13 +234,20 @@ class CheckMount:
             inside = each["Destination"].rstrip("/")
             if self.server.inside == inside or self.server.inside.startswith(f"{inside}/"):
                 found = posixpath.normpath(each["Source"] + self.server.inside[len(inside) :])
-                if found == self.server.data:
+                if self._is_same(scene.host(self.host_role), found):
                     return
         raise StepFailed(
             f"Container {self.server.container} does not map {self.server.data} to "
             f"{self.server.inside}, where the backup had its data. Start it once, so that its "
             "mounts are known, and restore again."
         )
+
+    def _is_same(self, host: Host, found: str) -> bool:
+        """Tell whether a path is the folder of the data, links followed."""
+        if found == self.server.data:
+            return True
+        told = host.run(Command(("realpath", "-m", "-z", "--", found, self.server.data)))
+        return len(set(told.out.rstrip("\0").split("\0"))) == 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import sqlite3
 import stat
 import tarfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from database_images import INFLUX2_IMAGE
@@ -294,8 +294,11 @@ class Posted:
                 return why
         return ""
 
-    def back(self, mark):
-        """What is not as it was of a mark after a restore; '' if all is."""
+    def back(self, mark, source=None):
+        """What is not as it was of a mark after a restore; '' if all is.
+
+        `source` is the machine where it was planted, if not this one.
+        """
         if mark.kind in ("maria", "postgres", "influx"):
             asked = {
                 "maria": f"SELECT a FROM marks.{mark.token}",  # noqa: S608 - a test's own names
@@ -304,6 +307,9 @@ class Posted:
             }
             done = self.ask(mark.container, mark.kind, asked[mark.kind], check=False)
             return "" if mark.token in done.stdout else f"{done.stdout}{done.stderr}"
+        if source:
+            path = self.machine.folder / mark.path.relative_to(source.folder)
+            mark = replace(mark, path=path)
         if not mark.path.exists():
             return "it is not there"
         if (now := _as_it_is(mark).fact) != mark.fact:

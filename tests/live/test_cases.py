@@ -1,11 +1,15 @@
 """Small stacks that were backed up badly once: each with what is right for its kind."""
 
+import contextlib
 import json
+import os
+import sqlite3
+import tarfile
 from datetime import UTC, datetime
 
 import pytest
 from marks import Posted
-from stand_machine import USER
+from stand_machine import UIDS, USER
 
 IDLE = "nodered:stand"
 
@@ -28,6 +32,20 @@ def stack(pi, databases):
         each.remove()
 
 
+def put(path, text):
+    """Write a file of the user's, and its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    for each in (path.parent, path):
+        os.chown(each, UIDS[USER], UIDS[USER])
+
+
+def members(stack, part, runtag="t"):
+    """The members of a part of a set by their names, without the dot before."""
+    with tarfile.open(stack.top / f"backups/{runtag}.{part}") as archive:
+        return {member.name.removeprefix("./"): member for member in archive}
+
+
 def manifest(stack, runtag="t"):
     return json.loads((stack.top / f"backups/{runtag}.manifest.json").read_text())
 
@@ -39,6 +57,15 @@ def good(stack, *words):
     return said
 
 
+def bare_restore(stack):
+    """Restore the set t onto the machine after all of the stack was taken away from it."""
+    usb = stack.carry_away("t")
+    said = good(stack, "restore", "--runtag", "t", "--from", str(usb), "--yes")
+    for container, kind in stack.servers().items():
+        stack.wait(container, kind)
+    return said
+
+
 NODERED = """\
 services:
   one:
@@ -46,6 +73,122 @@ services:
     image: IDLE
     volumes: ["./volumes/nodered:/data"]
 """
+
+
+# Data outside of services/ and volumes/.
+
+OUTSIDE = """\
+services:
+  one:
+    container_name: home_assistant
+    image: IDLE
+    volumes: ["./homeassistant:/config"]
+  two:
+    container_name: nodered
+    image: IDLE
+    volumes: ["data:/data"]
+volumes: {data: {}}
+"""
+
+
+def test_a_folder_beside_volumes_and_a_named_volume(stack):
+    """Both are in the set and are back on a bare machine, and no warning is needed."""
+    posted = stack(OUTSIDE)
+    marks = posted.plant()
+    assert {mark.container for mark in marks} == {"home_assistant", "nodered"}
+    good(posted, "backup", "--runtag", "t")
+    assert {mark.container for mark in marks if posted.packed(mark, "t")} == {
+        "home_assistant",
+        "nodered",
+    }
+    assert manifest(posted)["warnings"] == []
+    bare_restore(posted)
+    assert {str(mark): why for mark in marks if (why := posted.back(mark))} == {}
+
+
+def test_an_absolute_path_is_named_by_all(stack, pi):
+    """A writable folder of the machine outside of the stack is named by whoever speaks of it."""
+    elsewhere = pi.home_of(USER) / "elsewhere/zigbee"
+    text = OUTSIDE.replace("./homeassistant:/config", f"{elsewhere}:/config")
+    posted = stack(text)
+    for words, code in {("backup", "--runtag", "t"): 3, ("services",): 3, ("doctor",): 0}.items():
+        ended, said = posted.run(*words)
+        assert str(elsewhere) in said, words
+        assert "NOT COVERED" in said or "not covered" in said, words
+        assert ended == code, (words, said)
+    assert any(str(elsewhere) in each for each in manifest(posted)["warnings"])
+
+
+# Containers of no project.
+
+
+def test_a_database_that_docker_run_made(stack, pi):
+    """It is dumped as any other of the stack, in the manifest, and loaded by a restore."""
+    posted = stack(NODERED)
+    folder = posted.top / "volumes/mariadb"
+    words = ["docker", "run", "-d", "--name", "mariadb", "-e", "MYSQL_ROOT_PASSWORD=x"]
+    pi.run([*words, "-v", f"{folder}:/config", "mariadb:stand"])
+    posted.wait("mariadb", "maria")
+    row = next(mark for mark in posted.plant() if mark.kind == "maria")
+    said = good(posted, "services")
+    assert "no container uses it" not in said
+    good(posted, "backup", "--runtag", "t")
+    assert posted.packed(row, "t") == "t.mariadb-backup.tar.gz"
+    assert not [name for name in members(posted, "general-backup.tar.gz") if "ibdata1" in name]
+    assert "mariadb" in [each["name"] for each in manifest(posted)["containers"]]
+    posted.ask("mariadb", "maria", "DROP DATABASE marks")
+    good(posted, "restore", "--runtag", "t", "--from", "here", "--yes")
+    assert posted.back(row) == ""
+
+
+# A service's folder is a link.
+
+
+def test_a_service_folder_that_is_a_link(stack, pi):
+    """What the link leads to is packed, with its SQLite file, and is back on a bare machine."""
+    text = """\
+services:
+  one:
+    container_name: grafana
+    image: IDLE
+    volumes: ["./volumes/grafana/data:/var/lib/grafana"]
+"""
+    posted = stack(text, start=False)
+    ssd = pi.home_of(USER) / "ssd/grafana"
+    put(ssd / "data/dashboard.json", "mine")
+    with contextlib.closing(sqlite3.connect(ssd / "data/grafana.db")) as database:
+        database.execute("CREATE TABLE t (a)")
+    os.chown(ssd / "data/grafana.db", 1000, 1000)
+    (posted.top / "volumes/grafana").symlink_to(ssd)
+    posted.start()
+    good(posted, "backup", "--runtag", "t")
+    good(posted, "verify", "--runtag", "t", "--at", "here")
+    bare_restore(posted)
+    assert (posted.top / "volumes/grafana/data/dashboard.json").read_text() == "mine"
+    with contextlib.closing(
+        sqlite3.connect(posted.top / "volumes/grafana/data/grafana.db")
+    ) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("t",)]
+
+
+# The compose file is a link.
+
+
+def test_a_compose_file_that_is_a_link(stack, pi):
+    """Backup, verify, rehearse and restore judge it alike, and its text is back."""
+    posted = stack(NODERED, start=False)
+    git = pi.home_of(USER) / "git/stack.yml"
+    put(git, NODERED.replace("IDLE", IDLE))
+    (posted.top / "docker-compose.yml").unlink()
+    (posted.top / "docker-compose.yml").symlink_to(git)
+    posted.start()
+    good(posted, "backup", "--runtag", "t")
+    good(posted, "verify", "--runtag", "t", "--at", "here")
+    good(posted, "rehearse", "--runtag", "t", "--at", "here")
+    good(posted, "restore", "--runtag", "t", "--from", "here", "--yes")
+    assert (posted.top / "docker-compose.yml").read_text() == NODERED.replace("IDLE", IDLE)
+    bare_restore(posted)
+    assert (posted.top / "docker-compose.yml").read_text() == NODERED.replace("IDLE", IDLE)
 
 
 # A server whose data lie elsewhere.
@@ -59,6 +202,19 @@ services:
     environment: [POSTGRES_USER=u, POSTGRES_PASSWORD=p, POSTGRES_DB=d{}]
     volumes: ["./volumes/postgres/data:{}"]
 """
+
+
+def test_a_data_folder_of_its_own(stack):
+    """Live files of a dumped PostgreSQL are in no archive, wherever it keeps them."""
+    posted = stack(POSTGRES.format(", PGDATA=/data/postgres", "/data/postgres"))
+    (row,) = (mark for mark in posted.plant() if mark.kind == "postgres")
+    good(posted, "backup", "--runtag", "t")
+    assert not [name for name in members(posted, "general-backup.tar.gz") if "PG_VERSION" in name]
+    posted.ask("postgres", "postgres", f"DROP TABLE {row.token}")
+    good(posted, "restore", "--runtag", "t", "--from", "here", "--yes")
+    assert posted.back(row) == ""
+    bare_restore(posted)
+    assert posted.back(row) == ""
 
 
 # IOTstackBackup reads our PostgreSQL part.
@@ -96,6 +252,98 @@ def test_continuous_queries_are_in_the_part(stack, pi):
     said = pi.run(["sh", "-c", script]).stdout
     assert said.count("CREATE CONTINUOUS QUERY") == 1
     assert "marks" in said
+
+
+# A device node.
+
+
+def test_a_device_node(stack, pi):
+    """What a restore would refuse is told by the backup, and verify does not call it good."""
+    posted = stack(NODERED)
+    put(posted.top / "volumes/nodered/flows.json", "mine")
+    pi.run(["mknod", posted.top / "volumes/nodered/n", "c", "1", "5"])
+    code, said = posted.run("backup", "--runtag", "t")
+    held = members(posted, "general-backup.tar.gz")
+    verified, told = posted.run("verify", "--runtag", "t", "--at", "here")
+    restored, answer = posted.run("restore", "--runtag", "t", "--from", "here", "--yes")
+    assert "volumes/nodered/n" in said
+    assert code == 3, said
+    if "volumes/nodered/n" in held:
+        assert (verified != 0, restored != 0) == (True, True), (told, answer)
+    else:
+        assert (verified, restored) == (0, 0), (told, answer)
+
+
+# A file system that became read-only.
+
+
+def test_a_read_only_file_system(stack, pi):
+    """It is told as such, by the backup and by doctor."""
+    posted = stack(NODERED)
+    pi.run(["mount", "--bind", posted.top, posted.top])
+    try:
+        pi.run(["mount", "-o", "remount,ro,bind", posted.top])
+        for words in (("backup", "--runtag", "t"), ("doctor",)):
+            code, said = posted.run(*words)
+            assert code not in (0, 3), said
+            assert "read-only" in said, said
+            assert "dmesg" in said, said
+            assert "chown" not in said, said
+    finally:
+        pi.run(["umount", posted.top])
+
+
+# An InfluxDB of another name.
+
+
+def test_an_influxdb_of_another_name(stack):
+    """The only one of a stack is dumped, and is back on a bare machine, without a setting."""
+    posted = stack(INFLUX.format("weather_influxdb", "./influxdb_data"))
+    (row,) = (mark for mark in posted.plant() if mark.kind == "influx")
+    good(posted, "backup", "--runtag", "t")
+    good(posted, "doctor")
+    assert posted.packed(row, "t") == "t.influx-backup.tar"
+    bare_restore(posted)
+    assert posted.back(row) == ""
+
+
+def test_the_advice_for_one_of_two_influxdbs_is_its_cure(stack):
+    """Backup and doctor say which setting is lacking, and with that it is dumped."""
+    one = INFLUX.format("weather_influxdb", "./influxdb_data")
+    other = INFLUX.format("influxdb", "./volumes/influxdb/data").replace(
+        "services:\n  db:", "  other:"
+    )
+    posted = stack(one + other)
+    (row,) = (mark for mark in posted.plant() if mark.container == "weather_influxdb")
+    cure = 'container = "weather_influxdb"'
+    for words, ends in {("backup", "--runtag", "t"): 3, ("doctor",): 0}.items():
+        code, said = posted.run(*words)
+        assert code == ends, said
+        assert "[influxdb]" in said, said
+        assert cure in said, said
+    posted.set(f"[influxdb]\n{cure}\n")
+    posted.run("backup", "--runtag", "t2")
+    assert posted.packed(row, "t2") == "t2.influx-backup.tar"
+
+
+# A named volume and a bare machine.
+
+
+def test_a_database_in_a_named_volume_on_a_bare_machine(stack):
+    """A bare machine gets the compose file, the volume and the rows."""
+    posted = stack("""\
+services:
+  mariadb:
+    container_name: mariadb
+    image: mariadb:stand
+    environment: [MYSQL_ROOT_PASSWORD=x]
+    volumes: ["maria:/config"]
+volumes: {maria: {}}
+""")
+    (row,) = (mark for mark in posted.plant() if mark.kind == "maria")
+    good(posted, "backup", "--runtag", "t")
+    bare_restore(posted)
+    assert posted.back(row) == ""
 
 
 # A cache without a mount.
