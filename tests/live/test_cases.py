@@ -141,6 +141,70 @@ def test_a_database_that_docker_run_made(stack, pi):
     assert posted.back(row) == ""
 
 
+# Files that compose reads.
+
+READS = """\
+include: [parts/mqtt.yaml]
+services:
+  one:
+    container_name: nodered
+    image: IDLE
+    env_file: [env/one.env, .env.local]
+    secrets: [pw]
+    volumes: ["./volumes/nodered:/data", "./one.conf:/etc/one.conf:ro"]
+secrets: {pw: {file: ./secrets/pw}}
+"""
+READ_FILES = {
+    "parts/mqtt.yaml": "services:\n  two:\n    image: nodered:stand\n",
+    "env/one.env": "A=1\n",
+    ".env.local": "B=2\n",
+    "secrets/pw": "x\n",
+    "one.conf": "x\n",
+}
+
+
+def test_files_that_compose_reads(stack, stand):
+    """They are in the set, and a bare machine brings the stack up with them."""
+    if stand.compose_v2 is None:
+        pytest.skip("docker-compose 1 knows no include")
+    posted = stack(READS, files=READ_FILES, version=2)
+    good(posted, "backup", "--runtag", "t")
+    assert set(READ_FILES) <= set(members(posted, "general-backup.tar.gz"))
+    bare_restore(posted)
+    assert len(posted.inspect()) == 2
+    (nodered,) = (each for name, each in posted.inspect().items() if name == "nodered")
+    assert {"A=1", "B=2"} <= set(nodered["Config"]["Env"])
+
+
+BUILT = """\
+services:
+  mosquitto:
+    container_name: mosquitto
+    build: {context: ./.templates/mosquitto/.}
+    volumes: ["./volumes/mosquitto/config:/mosquitto/config"]
+"""
+
+
+BUILT_IMAGES = "docker images -q 'iotstack[-_]mosquitto' | xargs -r docker rmi -f"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_image_that_is_built(stack, pi, stand, version):
+    """What it is built from is in the set; a machine that has no such image builds it."""
+    if version == 2 and stand.compose_v2 is None:
+        pytest.skip("no Compose v2")
+    files = {".templates/mosquitto/Dockerfile": f"FROM {IDLE}\n"}
+    posted = stack(BUILT, files=files, version=version)
+    good(posted, "backup", "--runtag", "t")
+    assert ".templates/mosquitto/Dockerfile" in members(posted, "general-backup.tar.gz")
+    usb = posted.carry_away("t")
+    pi.run(["sh", "-c", BUILT_IMAGES])
+    good(posted, "restore", "--runtag", "t", "--from", str(usb), "--yes")
+    assert posted.inspect()["mosquitto"]["State"]["Running"]
+    posted.remove()
+    pi.run(["sh", "-c", BUILT_IMAGES])
+
+
 # A service's folder is a link.
 
 

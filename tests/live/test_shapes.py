@@ -1,5 +1,7 @@
 """Stacks as people post them: all that was planted into them is back on a bare machine, or named."""
 
+import shutil
+
 import pytest
 from database_images import INFLUX2_IMAGE
 from marks import Posted, shape
@@ -57,12 +59,53 @@ def around(stack):
     return code, {why: mark for mark, why in lost.items()}
 
 
+def test_another_machine_gets_its_volumes(posted, pi, far):
+    """Over SSH a bare machine gets all of it, the named volume into a folder of its own engine."""
+    stack = posted("usb-drive", settings='[[hosts]]\nname = "test-pi"\nhost = "test-pi"\n')
+    marks = stack.lay_out()
+    stack.start()
+    marks += stack.plant()
+    good, said = stack.run("backup", "--runtag", "t")
+    assert good == 0, said
+    stack.compose("down")
+    shutil.rmtree(*stack.away)  # the machines of the stand share their file system
+    there = Posted(far, stack.text, folders=())
+    there.remove()
+    there.tag_images()
+    try:
+        good, said = stack.run(
+            "restore",
+            "--runtag",
+            "t",
+            "--from",
+            str(stack.top / "backups"),
+            "--host",
+            "test-pi",
+            "--yes",
+        )
+        assert good == 0, said
+        for container, kind in there.servers().items():
+            there.wait(container, kind)
+        assert {str(mark): why for mark in marks if (why := there.back(mark, pi))} == {}
+    finally:
+        there.remove()
+
+
+INCLUDED = '[[stack.include]]\npath = "ELSE/{}"\n'
 DEFAULTS = {"old retained messages, which every subscriber would be sent after a restore"}
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
+        ("weather", '[influxdb]\ncontainer = "weather_influxdb"\n'),
+        (
+            "opt",
+            "".join(
+                map(INCLUDED.format, ["opt/mosquitto", "opt/zigbee2mqtt", "opt/homeassistant"])
+            ),
+        ),
+        ("usb-drive", ""),
         ("own-network", ""),
         ("env-files", ""),
     ],
@@ -73,7 +116,7 @@ def test_all_is_back(posted, name, settings):
     assert (code, set(lost) - DEFAULTS) == (0, set())
 
 
-@pytest.mark.parametrize("name", ["mysql"])
+@pytest.mark.parametrize("name", ["opt", "mysql", "old-gcgarner"])
 def test_what_is_lost_is_named(posted, name):
     """What no part holds is named before anything is lost, and the backup ends with 3."""
     code, _ = around(posted(name))
