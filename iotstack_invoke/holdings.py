@@ -61,11 +61,11 @@ class Gone:
         )
 
     def is_about(self, backup: BackupSet) -> bool:
-        """Tell whether it was said of such a set: of its machine, and after it was made."""
+        """Tell whether it was said of such a set: of its machine, in a later second."""
         host = backup.manifest.host if backup.manifest else self.host
         made = backup.made()
         return self.host in ("", host) and (
-            self.said is None or (made is not None and made <= self.said)
+            self.said is None or (made is not None and made < self.said)
         )
 
 

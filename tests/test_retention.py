@@ -175,6 +175,13 @@ def test_a_volume_or_folder_that_vanished_keeps_the_set_that_has_it(before, afte
         assert ("general",) in needed_of(old, gone)
 
 
+@pytest.mark.parametrize(("later_s", "about"), [(-1, False), (0, False), (1, True)])
+def test_what_is_gone_is_about_sets_begun_in_an_earlier_second(later_s, about):
+    """A set that was begun in the second in which it was said may be the later one."""
+    old = with_facts(1)
+    assert Gone("influx", "", old.made() + timedelta(seconds=later_s)).is_about(old) is about
+
+
 @st.composite
 def collections(draw):
     """Return sets of all states, around now and far from it, dated, named freely or both."""
