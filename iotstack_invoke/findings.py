@@ -14,12 +14,11 @@ from enum import Enum
 from types import MappingProxyType
 
 from .changes import change_in
-from .errors import StepFailed
 from .journal import owed_in
 from .report import age_text, size_text
 from .services.compose import Found
 from .services.influx import BACKUP_INSIDE, DumpInflux
-from .services.influx2 import DumpInflux2, influx2_facts
+from .services.influx2 import DumpInflux2, Influx2Look
 from .services.influx2_check import EXPERIMENTAL
 from .services.inside import path_on_host
 from .services.quiesce import Quiesce
@@ -287,19 +286,15 @@ def judge_influx_version(found: Found, version: str) -> Finding:
     return good("influxdb", f"{version}, {where}")
 
 
-def judge_influx2(found: Found, version: str) -> Finding:
-    """Judge a container whose InfluxDB 2 is to be dumped, once its version was asked."""
-    topic = "influxdb2"
-    if version.startswith("3."):
-        said = f"{version} runs in {found.container.name}, which has no backup of its own"
-        return warning(topic, said, '[[services]] in hosts.toml, kind = "stop"')
-    try:
-        facts = influx2_facts(found, version)
-    except StepFailed as error:
-        return failed(
-            topic, str(error), "let docker-compose.yml map what IOTstack's template maps"
-        )
-    return good(topic, f"{version}, its backup folder is {facts.backup_on_host} ({EXPERIMENTAL})")
+def judge_influx2(look: Influx2Look) -> Finding:
+    """Judge the InfluxDB 2 that is to be dumped, once it was asked."""
+    topic, facts = "influxdb2", look.facts
+    if facts is None:
+        return failed(topic, look.error, "mend what it says, or InfluxDB 2 is in no backup")
+    where = "its dumps are read out by Docker"
+    if facts.backup_on_host:
+        where = f"its backup folder is {facts.backup_on_host}"
+    return good(topic, f"{facts.version}, {where} ({EXPERIMENTAL})")
 
 
 def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]:

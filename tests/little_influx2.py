@@ -1,7 +1,7 @@
 """A program that does what the documentation of influx(1) of InfluxDB 2 says, and its faults.
 
-`/var/lib/backup` is the folder LITTLE_BACKUP; LITTLE_FAULT says what goes wrong.
-Also what lets a little stack run it.
+LITTLE_FAULT says what goes wrong. Also what lets a little stack run it, and `IN_CONTAINER`, which
+lets words of a container mean files of this machine.
 """
 
 import gzip
@@ -92,6 +92,14 @@ def spoil(folder, fault):
 INSIDE = {"data": "/var/lib/influxdb2", "config": "/etc/influxdb2", "backup": "/var/lib/backup"}
 
 
+IN_CONTAINER = """
+for each; do
+  shift
+  set -- "$@" "$(printf %s "$each" | sed 's#^/var/lib/backup#{store}/backup#')"
+done
+"""
+
+
 def with_influx2(stack, version, name="influxdb2", image="influxdb:latest"):
     """Let an InfluxDB run whose dumps the stand-in makes; it tells a version."""
     stack.runs(**{name: image})
@@ -107,8 +115,9 @@ def with_influx2(stack, version, name="influxdb2", image="influxdb:latest"):
     ]
     (stack.tools / "docker.json").write_text(json.dumps(told))
     shard = next((Path(__file__).parent / "fixtures/influx-backups").rglob("*.s*.tar.gz"))
-    settings = f"LITTLE_FAULT= LITTLE_BACKUP={store}/backup LITTLE_SHARD={shard}"
+    settings = f"LITTLE_FAULT= LITTLE_SHARD={shard}"
     configs = f"INFLUX_CONFIGS_PATH={store}/config/influx-configs"
+    configs += f" INFLUXD_BOLT_PATH={store}/data/influxd.bolt"
     stack.tool("influx", f'exec {sys.executable} {__file__} "$@"')
     answers = {
         "2": f"InfluxDB v{version}",
@@ -119,6 +128,7 @@ def with_influx2(stack, version, name="influxdb2", image="influxdb:latest"):
     stack.tool(
         "docker",
         f"""if [ "$1" = exec ] && [ "$3" = sh ]; then shift 2
+{IN_CONTAINER.format(store=store)}
 exec env {settings} {configs} "$@"; fi
 if [ "$1 $3" = "exec {program}" ]; then echo "{answers[version[0]]}"; exit 0; fi
 [ "$1" != exec ] || exit 127
@@ -129,9 +139,6 @@ if [ "$1 $3" = "exec {program}" ]; then echo "{answers[version[0]]}"; exit 0; fi
 if __name__ == "__main__":
     if sys.argv[1] == "ping":
         sys.exit(1 if os.environ["LITTLE_FAULT"] == "down" else 0)
-    _, _, asked = sys.argv
-    inside = "/var/lib/backup"
-    assert asked.startswith(inside)
-    target = os.environ["LITTLE_BACKUP"] + asked.removeprefix(inside)
+    _, _, target = sys.argv
     shutil.rmtree(target, ignore_errors=True)
     backup(target, os.environ["LITTLE_FAULT"])

@@ -11,6 +11,7 @@ from iotstack_invoke.findings import Verdict
 from iotstack_invoke.manifest import Container, Manifest
 from iotstack_invoke.services.compose import Found, Mount
 from iotstack_invoke.services.influx import BACKUP_INSIDE
+from iotstack_invoke.services.influx2 import Influx2Facts, Influx2Look
 from iotstack_invoke.services.sql import SqlServer
 from iotstack_invoke.services.table import cover, read_table
 from iotstack_invoke.sets import BackupSet, State
@@ -251,27 +252,15 @@ def test_a_running_influxdb_is_judged_by_its_version():
     assert verdict(findings.judge_influx_version(container(MAPPED), "2.7.1")) is FAILED
 
 
-@pytest.mark.parametrize(
-    ("version", "expected", "told"),
-    [
-        ("2.7.10", GOOD, "experimental"),
-        ("2.0.9", FAILED, "2.1 and newer"),
-        ("3.2.1", WARNING, "has no backup of its own"),
-    ],
-)
-def test_an_influxdb_2_is_judged_by_its_version(version, expected, told):
-    """What would make its part fail is failed; of 3 there is no part, and what helps is told."""
-    mounts = (Mount("/x", "/var/lib/influxdb2"), Mount("/y", "/var/lib/backup"))
-    judged = findings.judge_influx2(container(*mounts), version)
-    assert verdict(judged) is expected
-    assert told in judged.found
-
-
-def test_an_influxdb_2_must_map_its_backup_folder():
-    """The line for docker-compose.yml is told."""
-    judged = findings.judge_influx2(container(Mount("/x", "/var/lib/influxdb2")), "2.7.10")
-    assert verdict(judged) is FAILED
-    assert "- ./volumes/influxdb2/backup:/var/lib/backup" in judged.found
+def test_an_influxdb_2_is_judged_by_what_its_dump_needs():
+    """What would make its part fail is failed."""
+    failing = findings.judge_influx2(Influx2Look(error="it runs InfluxDB 2.0.9"))
+    assert (verdict(failing), failing.found) == (FAILED, "it runs InfluxDB 2.0.9")
+    for folder, told in (("/y", "its backup folder is /y"), ("", "read out by Docker")):
+        good = findings.judge_influx2(Influx2Look(Influx2Facts("x", "2.7.10", "/x", folder)))
+        assert verdict(good) is GOOD
+        assert told in good.found
+        assert "experimental" in good.found
 
 
 def test_each_container_that_is_not_covered_is_a_warning():

@@ -18,6 +18,7 @@ from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import Container
 from iotstack_invoke.services.archive import tar_words
 from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.services.influx import reading_words
 from iotstack_invoke.services.influx2 import (
     DumpInflux2,
     Influx2Facts,
@@ -54,10 +55,10 @@ class Stack:
     def fault(self, fault, **environment):
         """Let `docker exec` run the stand-in, with a fault and an environment of its own."""
         environment = {
-            "LITTLE_BACKUP": self.store / "backup",
             "LITTLE_FAULT": fault,
             "LITTLE_SHARD": SHARD,
             "INFLUX_CONFIGS_PATH": self.store / "config/influx-configs",
+            "INFLUXD_BOLT_PATH": self.store / "data/influxd.bolt",
             **environment,
         }
         settings = " ".join(f"{key}='{value}'" for key, value in environment.items())
@@ -67,6 +68,7 @@ class Stack:
         scripts = {tools / "influx": f'{stand_in} "$@"'}
         scripts[self.folder / "docker"] = (
             f'echo "$*" >> {self.folder}/calls\n[ "$1" = exec ] || exit 0\nshift 2\n'
+            f"{little_influx2.IN_CONTAINER.format(store=self.store)}"
             f'exec env {settings} PATH="{tools}:$PATH" "$@"'
         )
         for path, script in scripts.items():
@@ -75,7 +77,7 @@ class Stack:
 
     @property
     def facts(self):
-        places = (str(self.store / each) for each in ("data", "backup", "config"))
+        places = (str(self.store / each) for each in ("data", "backup"))
         return Influx2Facts("influxdb2", "2.7.10", *places)
 
     @property
@@ -91,9 +93,9 @@ class Stack:
         output = File("pi", f"{TAG}.influxdb2-backup.tar", str(self.folder))
         scene = PlainScene({"pi": LocalHost(str(self.folder))})
         self.step.do(scene)
-        tar = tar_words((), self.step.on_host)
-        whose = ("influxdb2", "2.7.10", "volumes/influxdb2/data")
-        SweepInflux2(output, tar, *whose, 60).do(scene)
+        words = reading_words(self.step, tar_words((), self.step.on_host))
+        whose = ("influxdb2", "2.7.10", 60, "volumes/influxdb2/data")
+        SweepInflux2(output, words, *whose).do(scene)
         return Path(output.partial), scene
 
 
@@ -238,31 +240,34 @@ def test_one_that_does_not_answer_is_told(stack):
 # What is looked at before
 
 
-def container(*mounts):
+def container(**mounts):
     known = Container("influxdb2", "influxdb:latest", "", "", running=True)
-    return Found(known, tuple(Mount(f"/x{each}", each) for each in mounts), 0, "", "")
+    return Found(known, tuple(Mount(*each) for each in mounts.items()), 0, "", "")
 
 
-MOUNTS = ("/var/lib/influxdb2", "/var/lib/backup", "/etc/influxdb2")
+MOUNTS = little_influx2.INSIDE
 
 
-def test_the_mounts_say_where_the_data_lie():
-    """The folder of the configuration need not be mapped; without the two others nothing is made."""
-    facts = influx2_facts(container(*MOUNTS), "2.7.10")
-    assert (facts.data_on_host, facts.backup_on_host, facts.config_on_host) == tuple(
-        f"/x{each}" for each in MOUNTS
-    )
-    assert influx2_facts(container(*MOUNTS[:2]), "2.7.10").config_on_host == ""
-    for index in (0, 1):
-        with pytest.raises(StepFailed, match=r"volumes/influxdb2/\w+:" + MOUNTS[index]):
-            influx2_facts(container(MOUNTS[1 - index]), "2.7.10")
+def test_the_mounts_say_where_the_data_lie(tmp_path):
+    """No mount is needed: what lies in the container alone is read out of it."""
+    places = {f"{tmp_path}/{name}": MOUNTS[name] for name in ("data", "config", "backup")}
+    (tmp_path / "backup").mkdir()
+    host = LocalHost("/")
+    facts = influx2_facts(host, container(**places), "2.7.10")
+    there = (str(tmp_path / "data"), str(tmp_path / "backup"), str(tmp_path))
+    assert (facts.data_on_host, facts.backup_on_host, facts.store) == there
+    del places[f"{tmp_path}/backup"]
+    facts = influx2_facts(host, container(**places), "2.7.10")
+    assert (facts.data_on_host, facts.backup_on_host, facts.store) == (there[0], "", "")
+    assert dump_of(facts, TAG, (), 60).on_host == ""
+    assert influx2_facts(host, container(), "2.7.10").data_on_host == ""
 
 
 @pytest.mark.parametrize("version", ["1.8.10", "2.0.9", "4.0.0"])
 def test_another_version_is_refused(version):
     """2.0 wrote its dumps in another form."""
     with pytest.raises(StepFailed, match=f"runs InfluxDB {version}"):
-        influx2_facts(container(*MOUNTS), version)
+        influx2_facts(LocalHost("/"), container(), version)
 
 
 VERSIONS = {

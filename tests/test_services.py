@@ -640,14 +640,18 @@ def test_an_influxdb_3_in_the_place_of_influxdb_is_warned_of(little_stack):
     assert warning.startswith("Container influxdb (influxdb:3-core) is not covered: InfluxDB 3")
 
 
-def test_an_influxdb_2_that_maps_no_backup_fails(little_stack):
-    """Its part is missed, with the line that mends it."""
+def test_an_influxdb_2_without_a_token_is_named(little_stack):
+    """No dump can be made: its files are copied, all else is made, and what to do is told."""
     with_influx2(little_stack, "2.7.10")
-    told = little_stack.tools / "docker.json"
-    told.write_text(told.read_text().replace("/var/lib/backup", "/elsewhere"))
-    told = little_stack.run(f"backup --runtag {TAG}")
-    assert told.returncode == 1
-    assert "- ./volumes/influxdb2/backup:/var/lib/backup" in told.stderr
+    (little_stack.folder / "volumes/influxdb2/config/influx-configs").write_text('token = ""')
+    manifest, names = backed_up(little_stack, code=3)
+    (warning,) = manifest["warnings"]
+    assert warning.startswith("Container influxdb2 (influxdb:latest) is not covered: `influx ")
+    assert "INFLUX_TOKEN" in warning
+    assert set(manifest["parts"]) == {"general"}
+    assert "./volumes/influxdb2/data/influxd.bolt" in names
+    assert not [each for each in manifest["left_out"] if "influxdb2 part" in each["reason"]]
+    assert listed(little_stack, code=3)["influxdb2"].startswith("NOT COVERED: `influx backup`")
 
 
 def test_what_a_stopped_service_keeps_elsewhere_is_told(little_stack):

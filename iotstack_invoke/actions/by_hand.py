@@ -11,7 +11,7 @@ from ..manifest import Manifest
 from ..rulebooks.restore import Item
 from ..rules import PARTS
 from ..services.compose import Found
-from ..services.influx2 import data_folders, steps_by_hand
+from ..services.influx2 import TEMPLATE_STORE, data_folders, places_by_hand, steps_by_hand
 from ..sets import BackupSet
 from ..values import dataclass
 from .loads import is_below
@@ -44,13 +44,17 @@ class Influx2ByHand:
         if not self.container:
             return ""
         part = shlex.quote(f"{self.backup.runtag}.{PARTS['influxdb2']}")
-        steps = "\n".join(f"  {each}" for each in steps_by_hand(self.container, part))
+        steps = "\n".join(f"  {each}" for each in self._steps(part))
         return (
             "InfluxDB 2 is restored by hand, and stays as it is: nobody could try it here. By its "
             f"documentation, in {self.folder}, with the part in it:\n{steps}\nFrom version "
-            "2.9.0 on the last one needs --operator-token as well: the token in "
-            "volumes/influxdb2/config/influx-configs."
+            "2.9.0 on `influx restore` needs --operator-token as well: the one of its "
+            "influx-configs, which is in the part."
         )
+
+    def _steps(self, part: str) -> tuple[str, ...]:
+        facts = {name: self._told(name) for name in ("store", "data")}
+        return steps_by_hand(self.container, part, *places_by_hand(facts, self.manifest))
 
     def without_data(self, items: Iterable[Item], found: Iterable[Found]) -> list[Item]:
         """Return the items but those in which it keeps its data, here or in the backup.
@@ -60,8 +64,11 @@ class Influx2ByHand:
         there = (each for each in found if each.working_folder == self.folder)
         data = {*data_folders(there)} if self.container or self._failed else set()
         if self.container:
-            told = self._told("data") or "volumes/influxdb2/data"
-            data.add(posixpath.normpath(posixpath.join(self.folder, told)))
+            told = self._told("data")
+            if told is None:
+                told = f"{TEMPLATE_STORE}/data"
+            if told:
+                data.add(posixpath.normpath(posixpath.join(self.folder, told)))
         return [e for e in items if not any(is_below(each, e.live) for each in data)]
 
     @property

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, replace
+from typing import TYPE_CHECKING
 
 from ..errors import StepFailed
 from ..hosts import LocalHost
@@ -43,6 +44,9 @@ from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Host
 from ..targets import is_folder, may_be_there
 from ..values import dataclass
+
+if TYPE_CHECKING:  # brought in where there is such a container
+    from ..services.influx2 import Influx2Look
 
 _ANONYMOUS = re.compile(r"/[0-9a-f]{64}/_data")
 _SETTINGS = re.compile(r"(/usr/local)?/etc(/|$)|.*\.(acl|cnf|conf)$")
@@ -83,8 +87,8 @@ class Services:
     exclusions: tuple[Exclusion, ...]
     servers: tuple[SqlServer, ...] = ()
     """Those that run and are dumped as SQL."""
-    influx2: tuple[Found, ...] = ()
-    """The InfluxDB 2s that run."""
+    influx2: Influx2Look | None = None
+    """How the InfluxDB 2 that runs is dumped, if there is one."""
     recipes: tuple[RecipeInUse, ...] = ()
     """Those that have a part of their own, with their databases."""
     at_rest: tuple[AtRest, ...] = ()
@@ -168,6 +172,7 @@ def look_at_services(
     mine = of_stack(found, folder, _named_there(host, found, reads))
     known = {each.container.name: each for each in mine}
     covers = cover((each.container for each in mine), table)
+    covers, influx2 = _ask_influx2(host, covers, known, as_root)
     exclusions = _exclusions(settings, covers, influx=influx_lies_there(found, settings, folder))
     if settings.stack.exclude_defaults:
         exclusions += tuple(_defaults(covers, known, exclusions, folder))
@@ -235,13 +240,42 @@ def look_at_services(
         tuple(saved),
         exclusions,
         servers,
-        dumped["influxdb2"],
+        influx2,
         recipes,
         merged(_to_stop(host, covers, exclusions, folder)),
         mine,
         holdings,
         reads,
     )
+
+
+def _ask_influx2(
+    host: Host, covers: tuple[Cover, ...], known: Mapping[str, Found], as_root: tuple[str, ...]
+) -> tuple[tuple[Cover, ...], Influx2Look | None]:
+    """Return how each is saved once the InfluxDB 2s that run were asked, and what one answered.
+
+    What runs under a name and an image of InfluxDB 2 may be another, or let nobody in.
+    """
+    asked: list[Cover] = []
+    dumped: Influx2Look | None = None
+    name = ""
+    for each in covers:
+        is_one = each.service is not None and each.service.dump == "influxdb2"
+        if not (is_one and each.covered and each.container.running):
+            asked.append(each)
+            continue
+        from ..services.influx2 import Influx2Look, look_at_influx2
+
+        look = Influx2Look(uncovered=f"of all InfluxDB 2s only container {name} is dumped")
+        if dumped is None:
+            look = look_at_influx2(host, known[each.container.name], as_root)
+        if look.uncovered:
+            how, advice = look.uncovered, look.advice
+            asked.append(replace(each, how=how, advice=advice, covered=False))
+            continue
+        dumped, name = look, each.container.name
+        asked.append(each)
+    return tuple(asked), dumped
 
 
 def _named_there(host: Host, found: Iterable[Found], reads: ComposeReads) -> tuple[str, ...]:
@@ -370,6 +404,15 @@ def live_of_influx(folders: Iterable[str], folder: str) -> Iterator[Exclusion]:
             yield Exclusion(f"{each}/*", reason)
         elif not any(always.leaves_out(path) for always in ALWAYS_EXCLUDED):
             yield Exclusion(f"{path}/*", reason)
+
+
+def live_of_influx2(look: Influx2Look | None, folder: str) -> Iterator[Exclusion]:
+    """Return what the general part leaves out of an InfluxDB 2 that is dumped."""
+    facts = look.facts if look else None
+    for live in filter(None, (facts.data_on_host, facts.backup_on_host) if facts else ()):
+        path = os.path.relpath(live, folder)
+        reason = "live files of InfluxDB 2; its data are in the influxdb2 part"
+        yield Exclusion(f"{path if is_in_stack(path) else live}/*", reason)
 
 
 def settings_for(

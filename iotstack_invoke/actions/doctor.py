@@ -56,7 +56,6 @@ from ..report import Report
 from ..rulebooks.restore import RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named
 from ..services.influx import influx_version
-from ..services.influx2 import server_version
 from ..services.sql import run_in
 from ..settings import Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
@@ -354,10 +353,10 @@ class _Examined:
             self.folder,
             root_words_if_any(self.host, sudo=settings.stack.sudo),
         )
-        for each in services.influx2[:1]:
-            version = server_version(self.host, each.container.name, words)
-            yield judge_influx2(each, version)
-        yield from judge_databases((each.cover for each in services.saved), name)
+        if services.influx2:
+            yield judge_influx2(services.influx2)
+        own = "" if another else name
+        yield from judge_databases((each.cover for each in services.saved), own)
         yield from judge_holdings(services.uncovered)
         if not self.far:
             yield from judge_rows(idle_rows(services, self.settings))

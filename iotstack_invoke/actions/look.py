@@ -37,13 +37,13 @@ from .coverage import (
     is_another,
     live_files,
     live_of_influx,
+    live_of_influx2,
     look_at_services,
     settings_for,
 )
 
 if TYPE_CHECKING:  # brought in where there is such a container
     from ..services.influx import InfluxFacts
-    from ..services.influx2 import Influx2Facts
 
 FOLDERS = ("services", "volumes")
 INFLUX = "volumes/influxdb"
@@ -65,12 +65,13 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     live_influx = influx.facts.live if influx.facts else ()
     services = look_at_services(host, influx.found, settings, folder, as_root, live_influx)
     servers, holdings = services.servers, services.holdings
-    influx2 = _look_at_influx2(host, services, folder)
+    influx2 = services.influx2
     dumped = [live for each in servers for live in live_files(each, folder, each.engine)]
     dumped += [
         live for each in services.recipes for live in live_files(each.server, folder, each.name)
     ]
-    told = (*services.exclusions, *influx.exclusions, *influx2.exclusions, *dumped)
+    dumped += live_of_influx2(influx2, folder)
+    told = (*services.exclusions, *influx.exclusions, *dumped)
     exclusions = tuple(each for each in told if is_in_stack(each.path))
     outside_out = (
         *outside_exclusions(holdings.outside, told),
@@ -81,15 +82,15 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     engines = {each.engine for each in servers}
     engines |= {each.name for each in services.recipes}
     made = {"general", *engines, *(("influx",) if influx.facts or influx.error else ())}
-    made |= {"influxdb2"} if influx2.facts or influx2.error else set()
+    made |= {"influxdb2"} if influx2 else set()
     made |= {"outside"} if holdings.outside else set()
     unlinked = [
         name for name in top_files(names) if name not in (*holdings.linked, *holdings.broken)
     ]
     now = datetime.now().astimezone()
-    name = settings.influx.container  # it has words of its own
+    name = influx.told  # it has words of its own
     undumped = tuple(each for each in services.undumped if each != name)
-    words = () if name == usual else (f"InfluxDB is {name}: the only 1.x of this stack.",)
+    words = () if name in ("", usual) else (f"InfluxDB is {name}: the only 1.x of this stack.",)
     return BackupFacts(
         host=host_name(host),
         far=not isinstance(host, LocalHost),
@@ -108,8 +109,8 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         exclusions=tuple(each.path for each in exclusions),
         influx=influx.facts,
         influx_error=influx.error,
-        influx2=influx2.facts,
-        influx2_error=influx2.error,
+        influx2=influx2.facts if influx2 else None,
+        influx2_error=influx2.error if influx2 else "",
         servers=servers,
         undumped=tuple(each for each in undumped if each not in services.paused),
         told=words,
@@ -138,7 +139,6 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         ),
         warnings=(
             *influx.warnings,
-            *influx2.warnings,
             *services.warnings(name),
             *services.paused_warnings(name),
             *(f"{name} is a link to nothing, and is not packed." for name in holdings.broken),
@@ -219,6 +219,8 @@ class _InfluxLook:
     left_out: tuple[LeftOut, ...] = ()
     warnings: tuple[str, ...] = field(default=())
     exclusions: tuple[Exclusion, ...] = ()
+    told: str = ""
+    """The container that all this is about, if any bears its name."""
 
 
 def _look_at_influx(
@@ -239,7 +241,10 @@ def _look_at_influx(
         left_out = (LeftOut("InfluxDB", why),)
         return settings, _InfluxLook(left_out=left_out, warnings=(told, warning))
     settings = settings_for(host, settings, found)
-    return settings, _look_at(host, settings, found, as_root, has_volumes=has_volumes)
+    look = _look_at(host, settings, found, as_root, has_volumes=has_volumes)
+    influx = named(found, settings.influx.container)
+    is_told = influx and not is_another(influx, settings)
+    return settings, replace(look, told=settings.influx.container if is_told else "")
 
 
 def _look_at(
@@ -296,47 +301,3 @@ def _holds_files(host: Host, folder: str, as_root: tuple[str, ...]) -> bool:
     """Tell whether there is anything but folders below a folder."""
     words = ("find", folder, "-mindepth", "1", "-not", "-type", "d", "-print", "-quit")
     return bool(host.run(Command((*as_root, *words), ANY_EXIT, 600)).out)
-
-
-@dataclass(frozen=True, slots=True)
-class _Influx2Look:
-    """What was found of InfluxDB 2: facts, or why there are none, or that there is none."""
-
-    facts: Influx2Facts | None = None
-    error: str = ""
-    exclusions: tuple[Exclusion, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-def _look_at_influx2(host: Host, services: Services, folder: str) -> _Influx2Look:
-    if not services.influx2:
-        return _Influx2Look()
-    from ..services.influx2 import influx2_facts, server_version
-
-    found, *others = services.influx2
-    warnings = tuple(
-        f"Container {each.container.name} is not covered: of all InfluxDB 2s only "
-        f"{found.container.name} is dumped."
-        for each in others
-    )
-    try:
-        version = server_version(host, found.container.name)
-        if version.startswith("3."):
-            told = influxdb_3(found.container, None).warning
-            return _Influx2Look(warnings=(told, *warnings))
-        if version.startswith("1."):
-            name = found.container.name
-            told = (
-                f"Container {name} is not covered: it runs InfluxDB {version}. Name it in "
-                f'hosts.toml: [influxdb] container = "{name}".'
-            )
-            return _Influx2Look(warnings=(told, *warnings))
-        facts = influx2_facts(found, version)
-    except StepFailed as error:
-        return _Influx2Look(error=str(error), warnings=warnings)
-    reason = "live files of InfluxDB 2; its data are in the influxdb2 part"
-    exclusions = []
-    for live in (facts.data_on_host, facts.backup_on_host):
-        path = os.path.relpath(live, folder)
-        exclusions.append(Exclusion(f"{path if is_in_stack(path) else live}/*", reason))
-    return _Influx2Look(facts, exclusions=tuple(exclusions), warnings=warnings)

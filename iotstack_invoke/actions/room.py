@@ -93,7 +93,7 @@ def look_for_room(
     copies_bytes += used(f"{facts.folder}/{path}" for each in facts.at_rest for path in each.paths)
     influx_bytes = part_bytes("influx", [f"{facts.folder}/{INFLUX}"]) if facts.influx else 0
     if facts.influx2:
-        influx_bytes += part_bytes("influxdb2", [facts.influx2.data_on_host])
+        influx_bytes += part_bytes("influxdb2", filter(None, [facts.influx2.data_on_host]))
     sql_bytes = 0
     for engine in {each.engine: ENGINES[each.engine] for each in facts.servers}.values():
         data = [each.data for each in facts.servers if each.engine == engine.name and each.data]

@@ -218,15 +218,21 @@ def influxdb2_archive(job: Job) -> Iterator[Step]:
     if influx is None:
         yield Fail(facts.influx2_error)
         return
+    from ..services.influx import RemoveInside, reading_words
     from ..services.influx2 import SweepInflux2, dump_of
 
     dump = dump_of(influx, job.runtag, facts.as_root, facts.limit_s)
     yield dump
-    tar = tar_words(facts.as_root, dump.on_host)
-    data = posixpath.relpath(influx.data_on_host, facts.folder)
-    whose = (influx.container, influx.version, data)
-    yield SweepInflux2(job.output, tar, *whose, facts.limit_s)
-    yield RemoveFolder("pi", dump.on_host, facts.as_root)
+    words = reading_words(dump, tar_words(facts.as_root, dump.on_host))
+    places = (
+        each and posixpath.relpath(each, facts.folder)
+        for each in (influx.data_on_host, influx.store)
+    )
+    yield SweepInflux2(job.output, words, influx.container, influx.version, facts.limit_s, *places)
+    if dump.on_host:
+        yield RemoveFolder("pi", dump.on_host, facts.as_root)
+    else:
+        yield RemoveInside("pi", influx.container, dump.inside)
 
 
 @rule("pi:backups/{runtag}.mariadb-backup.tar.gz", retries=2)

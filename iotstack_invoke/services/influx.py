@@ -13,7 +13,7 @@ import tarfile
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES, read_chunk
@@ -80,23 +80,23 @@ def influx_facts(
     return InfluxFacts(
         container=name,
         version=version,
-        backup_on_host=_seen(host, found, as_root),
+        backup_on_host=seen_on_host(host, found, BACKUP_INSIDE, as_root),
         data_on_host=path_on_host(found.mounts, DATA_INSIDE),
         live=tuple(dict.fromkeys(filter(None, on_host))),
     )
 
 
-def _seen(host: Host, found: Found, as_root: tuple[str, ...]) -> str:
-    """Return the folder of dumps on the host, '' where it is not to be reached from here.
+def seen_on_host(host: Host, found: Found, inside: str, as_root: tuple[str, ...]) -> str:
+    """Return a folder of dumps on the host, '' where it is not to be reached from here.
 
     A mount of its own for dumps is what IOTstack's template has; without one they lie among the
     data, or in a volume, or in the container alone.
     """
-    mount = mount_around(found.mounts, BACKUP_INSIDE)
+    mount = mount_around(found.mounts, inside)
     if mount is None or not mount.on_host:
         return ""
     told = host.run(Command((*as_root, "test", "-d", mount.on_host), ANY_EXIT))
-    return "" if told.exit_code else path_on_host(found.mounts, BACKUP_INSIDE)
+    return "" if told.exit_code else path_on_host(found.mounts, inside)
 
 
 def influx_folders(
@@ -244,24 +244,40 @@ class DumpInflux:
 
     def undo(self, host: Host) -> None:
         """Stop the dump, if its client died before it, and remove its folder."""
-        if self.on_host:
-            end_dump(host, self.container, self._inner, self.on_host, self.docker, self.as_root)
-            return
-        end_processes(host, self.container, self._inner, self.docker, self.as_root)
-        host.run(remove_inside(self.docker, self.container, self.inside))
+        undo_dump(host, self, self._inner)
 
 
-def end_dump(
-    host: Host,
-    container: str,
-    inner: tuple[str, ...],
-    folder: str,
-    docker: tuple[str, ...],
-    as_root: tuple[str, ...],
-) -> None:
+class Dump(Protocol):
+    """A step that lets a container write a dump into a folder of its own."""
+
+    @property
+    def container(self) -> str:
+        """The container."""
+
+    @property
+    def on_host(self) -> str:
+        """The folder on the host; '' where it is in the container alone."""
+
+    @property
+    def inside(self) -> str:
+        """The same in the container."""
+
+    @property
+    def as_root(self) -> tuple[str, ...]:
+        """The words before a command that needs root."""
+
+    @property
+    def docker(self) -> tuple[str, ...]:
+        """The words before Docker's own."""
+
+
+def undo_dump(host: Host, dump: Dump, inner: tuple[str, ...]) -> None:
     """End the processes of a container whose words are exactly these; remove their folder."""
-    end_processes(host, container, inner, docker, as_root)
-    host.run(Command((*as_root, "rm", "-rf", "--", folder), limit_s=600))
+    end_processes(host, dump.container, inner, dump.docker, dump.as_root)
+    if dump.on_host:
+        host.run(Command((*dump.as_root, "rm", "-rf", "--", dump.on_host), limit_s=600))
+        return
+    host.run(remove_inside(dump.docker, dump.container, dump.inside))
 
 
 def remove_inside(docker: tuple[str, ...], container: str, folder: str) -> Command:
@@ -369,7 +385,7 @@ class RemoveInside:
         scene.host(self.host_role).run(command)
 
 
-def reading_words(dump: DumpInflux, tar: tuple[str, ...]) -> tuple[str, ...]:
+def reading_words(dump: Dump, tar: tuple[str, ...]) -> tuple[str, ...]:
     """Return the command that reads a dump as a tar: `tar` where it lies on the host.
 
     Else Docker gives it out of the container.

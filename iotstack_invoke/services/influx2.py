@@ -13,38 +13,38 @@ import posixpath
 import re
 import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import Any
 
 from ..errors import StepFailed
+from ..manifest import Manifest
 from ..steps import Command, File, Host, Scene
 from ..values import dataclass
 from .compose import Found
-from .influx import end_dump, influx_version, sweep
+from .influx import influx_version, seen_on_host, sweep, undo_dump
 from .influx2_check import EXPERIMENTAL, Influx2Check, facts_of, judge_lines, shard_of
+from .inside import path_on_host
+from .table import NO_BACKUP_OF_3
 
 DATA_INSIDE = "/var/lib/influxdb2"
 CONFIG_INSIDE = "/etc/influxdb2"
 BACKUP_INSIDE = "/var/lib/backup"
+TEMPLATE_STORE = "volumes/influxdb2"
+UNPACKED = "influxdb2-dump"
+LOADED_INSIDE = "/influxdb2-dump"
 READY_LIMIT_S = 120.0
 READY_PAUSE_S = 0.5
 ANY_EXIT = frozenset(range(256))
-_VERSION_3 = re.compile(r"\b3\.\d+\.\d+\b")
-
-# "$1" is the folder of the dump, "$2" that of the live data, "$3" of the configuration or ''.
-GATHER = (
-    'set -e; dump=$1 data=$2 config=$3; mkdir "$dump/data"; '
-    'like() { chown --reference="$1" "$2"; chmod --reference="$1" "$2"; }; '
-    'like "$data" "$dump/data"; '
-    "for kind in bolt sqlite; do "
-    'live="$data/influxd.$kind"; copy="$dump/data/influxd.$kind"; '
-    'for each in "$dump/backup/"*."$kind.gz"; do '
-    'if [ -f "$each" ]; then '
-    'gzip --decompress --stdout -- "$each" > "$copy"; '
-    'if [ -f "$live" ]; then like "$live" "$copy"; fi; '
-    "fi; done; done; "
-    'if [ -n "$config" ]; then cp --archive --no-target-directory "$config" "$dump/config"; fi'
+FOLDERS = ("data", "config", "backup")
+"""What IOTstack's template calls the three on the host."""
+NO_TOKEN = 3
+CANNOT_LOG_IN = "finds no token: not in its environment, and not in /etc/influxdb2/influx-configs"
+LOG_IN_ADVICE = (
+    "Give the container an operator token: INFLUX_TOKEN in its `environment` or `env_file`, and "
+    "`docker compose up -d`"
 )
+_VERSION_3 = re.compile(r"\b3\.\d+\.\d+\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,23 @@ class Influx2Facts:
     container: str
     version: str
     data_on_host: str
+    """Where its data lie; '' where nothing of the host is mounted there."""
     backup_on_host: str
-    config_on_host: str = ""
-    """'' where it is not mapped: then its tokens are known to nobody after it was made anew."""
+    """Where its dumps come to lie; '' where that is in the container alone."""
+    store: str = ""
+    """The folder that holds its data, configuration and dumps as IOTstack's template has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Influx2Look:
+    """What was found of a running container: how it is dumped, or why it cannot be."""
+
+    facts: Influx2Facts | None = None
+    error: str = ""
+    """It should be dumped, and the dump would fail."""
+    uncovered: str = ""
+    """Why there can be no dump of it."""
+    advice: str = ""
 
 
 @cache
@@ -92,29 +106,45 @@ def server_version(host: Host, container: str, docker: tuple[str, ...] = ("docke
         raise
 
 
-def influx2_facts(found: Found, version: str) -> Influx2Facts:
-    """Return what a dump of a running container needs to know; raises StepFailed."""
+def look_at_influx2(
+    host: Host,
+    found: Found,
+    as_root: tuple[str, ...] = (),
+    docker: tuple[str, ...] = ("docker",),
+) -> Influx2Look:
+    """Return what a dump of a running container needs to know, or why there can be none."""
     name = found.container.name
-    mounts = {each.inside.rstrip("/"): each.on_host for each in found.mounts}
+    try:
+        version = server_version(host, name, docker)
+        if version.startswith("1."):
+            advice = f'Name it in hosts.toml: [influxdb] container = "{name}"'
+            return Influx2Look(uncovered=f"it runs InfluxDB {version}", advice=advice)
+        if version.startswith("3."):
+            return Influx2Look(uncovered=NO_BACKUP_OF_3)
+        facts = influx2_facts(host, found, version, as_root)
+        told = host.run(run_in(docker, name, "token"))
+    except StepFailed as error:
+        return Influx2Look(error=str(error))
+    if told.exit_code == NO_TOKEN:
+        return Influx2Look(uncovered=f"`influx backup` {CANNOT_LOG_IN}", advice=LOG_IN_ADVICE)
+    return Influx2Look(facts)
+
+
+def influx2_facts(
+    host: Host, found: Found, version: str, as_root: tuple[str, ...] = ()
+) -> Influx2Facts:
+    """Return where a container keeps its data and its dumps; raises StepFailed."""
+    name = found.container.name
     if not version.startswith("2.") or version.startswith("2.0."):
         raise StepFailed(
             f"Container {name} runs InfluxDB {version}; this part is for InfluxDB 2.1 and newer "
             "2.x. Its data are in no archive."
         )
-    for inside, folder in ((DATA_INSIDE, "data"), (BACKUP_INSIDE, "backup")):
-        if inside not in mounts:
-            raise StepFailed(
-                f"Container {name} does not map {inside}, so its data cannot get out. Add to its "
-                f"volumes in docker-compose.yml:\n      - ./volumes/influxdb2/{folder}:{inside}\n"
-                "and run `docker compose up -d` (or `docker-compose up -d`)."
-            )
-    return Influx2Facts(
-        container=name,
-        version=version,
-        data_on_host=mounts[DATA_INSIDE],
-        backup_on_host=mounts[BACKUP_INSIDE],
-        config_on_host=mounts.get(CONFIG_INSIDE, ""),
-    )
+    places = [path_on_host(found.mounts, each) for each in (DATA_INSIDE, CONFIG_INSIDE)]
+    backup = seen_on_host(host, found, BACKUP_INSIDE, as_root)
+    store, last = posixpath.split(places[0])
+    as_template = last == "data" and [*places, backup] == [f"{store}/{each}" for each in FOLDERS]
+    return Influx2Facts(name, version, places[0], backup, store if as_template else "")
 
 
 def data_folders(found: Iterable[Found]) -> tuple[str, ...]:
@@ -123,19 +153,50 @@ def data_folders(found: Iterable[Found]) -> tuple[str, ...]:
     return tuple(m.on_host for m in mounts if m.inside.rstrip("/") == DATA_INSIDE)
 
 
-def steps_by_hand(container: str, part: str) -> tuple[str, ...]:
-    """Return the commands that restore a part by hand, in the folder of a stack of IOTstack's.
+def places_by_hand(facts: Mapping[str, Any], manifest: Manifest | None) -> tuple[str, str]:
+    """Return the folder as in IOTstack's template of a part, and where its data lie, '' for none.
 
-    `part` is its file as a word of a shell.
+    As words of a shell, seen from the folder of the stack. `facts` are those of the part: earlier
+    versions knew the template alone.
     """
-    store = "volumes/influxdb2"
+    store, data = facts.get("store"), facts.get("data") or ""
+    if store is None:
+        return TEMPLATE_STORE, ""
+    if data.startswith("../") and manifest:
+        data = posixpath.normpath(posixpath.join(manifest.folder, data))
+    return shlex.quote(store) if store else "", shlex.quote(data) if data else ""
+
+
+def steps_by_hand(
+    container: str, part: str, store: str = TEMPLATE_STORE, data: str = ""
+) -> tuple[str, ...]:
+    """Return the commands that restore a part by hand, in the folder of the stack.
+
+    `part` is its file as a word of a shell. `store` holds its three folders as IOTstack's
+    template has them; without it all goes through Docker, and `data` is where its data lie.
+    """
+    if store:
+        return (
+            f"docker compose stop {container}",
+            f"sudo mv {store} {store}.before && sudo mkdir {store}",
+            f"sudo tar -xf {part} -C {store} --same-owner",
+            f"docker compose up -d {container}",
+            f"docker exec {container} influx ping   # again, until it says OK",
+            f"docker exec {container} influx restore {BACKUP_INSIDE} --full",
+        )
+    aside = (f"sudo mv {data} {data}.before && sudo mkdir {data}",) if data else ()
     return (
-        f"docker compose stop {container}",
-        f"sudo mv {store} {store}.before && sudo mkdir {store}",
-        f"sudo tar -xf {part} -C {store} --same-owner",
-        f"docker compose up -d {container}",
+        "docker compose up --no-start",
+        f"docker stop {container}",
+        *aside,
+        f"sudo mkdir {UNPACKED} && sudo tar -xf {part} -C {UNPACKED} --same-owner",
+        f"sudo docker cp --archive {UNPACKED}/data/. {container}:{DATA_INSIDE}",
+        f"sudo docker cp --archive {UNPACKED}/config/. {container}:{CONFIG_INSIDE}",
+        f"docker start {container}",
         f"docker exec {container} influx ping   # again, until it says OK",
-        f"docker exec {container} influx restore {BACKUP_INSIDE} --full",
+        f"sudo docker cp {UNPACKED}/backup {container}:{LOADED_INSIDE}",
+        f"docker exec {container} influx restore {LOADED_INSIDE} --full",
+        f"docker exec {container} rm -rf {LOADED_INSIDE}; sudo rm -rf {UNPACKED}",
     )
 
 
@@ -149,12 +210,14 @@ class DumpInflux2:
     host_role: str
     container: str
     on_host: str
+    """'' where the dump lies in the container alone."""
     inside: str
-    data: str
-    config: str
     as_root: tuple[str, ...]
     limit_s: float
     docker: tuple[str, ...] = ("docker",)
+    data: str = ""
+    config: str = ""
+    """Both as journals of earlier versions have them."""
 
     @property
     def _command(self) -> Command:
@@ -163,14 +226,12 @@ class DumpInflux2:
 
     @property
     def _gather(self) -> Command:
-        words = ("sh", "-c", GATHER, "sh", self.on_host, self.data, self.config)
-        called = shlex.join((*self.as_root, "gather", self.on_host, self.data, self.config))
-        return Command((*self.as_root, *words), ANY_EXIT, self.limit_s, called)
+        words = ("gather", self.inside)
+        return run_in(self.docker, self.container, *words, limit_s=self.limit_s)
 
     def commands(self) -> tuple[str, ...]:
         """Return the dump, and what is put beside it, as a person would type them."""
-        kept = " and the configuration" if self.config else ""
-        return (self._command.shown, f"unpack its snapshots{kept} beside it in '{self.on_host}'")
+        return (self._command.shown, self._gather.shown)
 
     def do(self, scene: Scene) -> None:
         """Make the dump; raises StepFailed with what it says, or must have said."""
@@ -206,7 +267,7 @@ class DumpInflux2:
     def undo(self, host: Host) -> None:
         """Stop the dump, if its client died before it, and remove its folder."""
         inner = ("influx", "backup", f"{self.inside}/backup")
-        end_dump(host, self.container, inner, self.on_host, self.docker, self.as_root)
+        undo_dump(host, self, inner)
 
 
 def wait_until_ready(
@@ -228,12 +289,15 @@ class SweepInflux2:
     """Sweep a dump into one plain tar and check every file that its manifest names."""
 
     output: File
-    tar: tuple[str, ...]
+    words: tuple[str, ...]
+    """What gives the tar."""
     container: str
     version: str
-    data: str
-    """Its folder of data as seen from the stack."""
     limit_s: float
+    data: str = ""
+    """Its folder of data as seen from the stack; '' where none is mapped."""
+    store: str = ""
+    """The same of the folder of all that is its own, where it is as in IOTstack's template."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the tar as a person would type it."""
@@ -241,7 +305,7 @@ class SweepInflux2:
 
     @property
     def _command(self) -> Command:
-        return Command((*self.tar, "."), limit_s=self.limit_s)
+        return Command(self.words, limit_s=self.limit_s)
 
     def do(self, scene: Scene) -> None:
         """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
@@ -256,6 +320,7 @@ class SweepInflux2:
                 again=True,
             )
         told = {"container": self.container, "version": self.version, "data": self.data}
+        told["store"] = self.store
         scene.learn(self.output, **told, **facts_of(report))
 
 
@@ -266,10 +331,8 @@ def dump_of(
     return DumpInflux2(
         host_role="pi",
         container=facts.container,
-        on_host=posixpath.join(facts.backup_on_host, runtag),
+        on_host=facts.backup_on_host and posixpath.join(facts.backup_on_host, runtag),
         inside=f"{BACKUP_INSIDE}/{runtag}",
-        data=facts.data_on_host,
-        config=facts.config_on_host,
         as_root=as_root,
         limit_s=limit_s,
     )

@@ -12,9 +12,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..manifest import Part
+from ..manifest import Manifest, Part
 from ..values import dataclass
-from .influx2 import steps_by_hand
+from .influx2 import places_by_hand, steps_by_hand
 from .influx_check import QUERIES_FILE
 from .sql import ENGINES, SqlServer
 from .sql_config import CONFIG
@@ -260,9 +260,11 @@ def _influx_words(part: Part, ask: str, load: str) -> Iterator[str]:
     yield from block(f"# {load} -db NAME \\", f"#   -newdb NAME_restored {DUMP_INSIDE}")
 
 
-def influx2_step(part: Part) -> Step:
+def influx2_step(part: Part, manifest: Manifest) -> Step:
     """Return how the part of InfluxDB 2 is loaded, by its documentation."""
     (name,) = containers_of(part)
+    store, data = places_by_hand(part.facts, manifest)
+    enter = f'cd "$STACK" && sudo mkdir -p {store}' if store else 'cd "$STACK"'
     return Step(
         "Load InfluxDB 2",
         (
@@ -271,13 +273,13 @@ def influx2_step(part: Part) -> Step:
                 "replaces everything in InfluxDB 2, tokens as well."
             ),
             *block(
-                'cd "$STACK" && sudo mkdir -p volumes/influxdb2',
-                *steps_by_hand(name, f'"$SET"/{word(part.file)}'),
+                enter,
+                *steps_by_hand(name, f'"$SET"/{word(part.file)}', store, data),
                 'cd "$SET"',
             ),
             *paragraph(
-                "From version 2.9.0 on the last but one needs --operator-token TOKEN as well: the "
-                "one in volumes/influxdb2/config/influx-configs."
+                "From version 2.9.0 on `influx restore` needs --operator-token TOKEN as well: the "
+                "one of its influx-configs, which is in the part."
             ),
         ),
     )

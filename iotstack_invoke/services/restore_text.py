@@ -170,7 +170,7 @@ def _steps(manifest: Manifest) -> Iterator[Step]:
             step = maria_step if server.engine == "mariadb" else postgres_step
             yield step(part, server, member if of_recipe else server.member)
     if "influxdb2" in made:
-        yield influx2_step(made["influxdb2"])
+        yield influx2_step(made["influxdb2"], manifest)
     yield _start_all([part.kind for part in recipes])
 
 

@@ -70,6 +70,9 @@ class Kind(Enum):
 
 _KINDS = {kind.value: kind for kind in Kind}
 COPIED = "copied as they lie"
+NO_BACKUP_OF_3 = (
+    "InfluxDB 3 has no backup of its own: its folder is to be copied while it is stopped"
+)
 AS_THEY_LIE = f"it is stopped, so its files are {COPIED}"
 PAUSED = "it is paused, so its files are copied as they are, as after a power cut"
 _SAVED = {
@@ -344,8 +347,7 @@ def is_influxdb_3(image: str) -> bool:
 
 def influxdb_3(container: Container, service: Service | None) -> Cover:
     """Return that a container's InfluxDB 3 has no backup; what helps is to stop it."""
-    why = "InfluxDB 3 has no backup of its own: its folder is to be copied while it is stopped"
-    return Cover(container, service, why, covered=False)
+    return Cover(container, service, NO_BACKUP_OF_3, covered=False)
 
 
 def _torn(container: Container, service: Service | None, database: str) -> Cover:

@@ -134,9 +134,15 @@ _INFLUX2 = b"""#!/bin/sh
 case $1 in
 ping) echo OK ;;
 backup)
+    [ -n "$INFLUX_TOKEN" ] || { echo "Error: must specify a token" >&2; exit 1; }
     echo "INFO: Downloading metadata snapshot" >&2
     mkdir -p "$2" && cp /dump/* "$2"
+    [ ! -e /slow ] || sleep 60
     echo "INFO: Backing up TSM for shard 7" >&2
+    ;;
+restore)
+    [ -n "$INFLUX_TOKEN" ] && [ "$3" = --full ] && [ -s /var/lib/influxdb2/influxd.bolt ] || exit 1
+    cat "$2"/*.manifest > /dev/null && cp "$2"/*.tar.gz /var/lib/influxdb2/
     ;;
 *) exit 1 ;;
 esac

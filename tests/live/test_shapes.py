@@ -116,7 +116,7 @@ def test_all_is_back(posted, name, settings):
     assert (code, set(lost) - DEFAULTS) == (0, set())
 
 
-@pytest.mark.parametrize("name", ["opt", "mysql", "old-gcgarner"])
+@pytest.mark.parametrize("name", ["iobroker", "opt", "mysql", "old-gcgarner"])
 def test_what_is_lost_is_named(posted, name):
     """What no part holds is named before anything is lost, and the backup ends with 3."""
     code, _ = around(posted(name))

@@ -33,6 +33,8 @@ def compose_of(services):
                 "POSTGRES_DB=d",
             ]
             row["stop_signal"] = "SIGINT"
+        if name == "influxdb2":
+            row["environment"] = ["DOCKER_INFLUXDB_INIT_ADMIN_TOKEN=my-super-secret-auth-token"]
         told[name] = row
     return json.dumps({"version": "3.6", "services": told}, indent=2)
 
