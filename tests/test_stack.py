@@ -19,12 +19,24 @@ def scene():
     return PlainScene({"pi": LocalHost("/")})
 
 
+class Clock:
+    """A clock that only moves while somebody sleeps."""
+
+    def __init__(self):
+        self.now_s = 0.0
+
+    def monotonic(self):
+        return self.now_s
+
+    def sleep(self, time_s):
+        self.now_s += time_s
+
+
 @pytest.fixture
 def docker(tmp_path, monkeypatch):
     """Return a maker of a docker whose n-th answer is the n-th line, the last one ever after."""
-    monkeypatch.setattr(stack, "SETTLE_S", 0.5)
-    monkeypatch.setattr(stack, "HEALTH_LIMIT_S", 4)
-    monkeypatch.setattr(stack.time, "sleep", lambda _s, sleep=stack.time.sleep: sleep(0.2))
+    monkeypatch.setattr(stack, "HEALTH_LIMIT_S", 8)
+    monkeypatch.setattr(stack, "time", Clock())
 
     def make(*answers):
         for number, answer in enumerate(answers, 1):
@@ -48,7 +60,7 @@ def test_a_container_that_stays_up_is_up(scene, docker):
     """It is asked for as long as a program may take to end of itself."""
     wait, asked = docker(UP)
     wait.do(scene)
-    assert len(asked.read_text()) >= 3
+    assert len(asked.read_text()) == 1 + stack.SETTLE_S  # once a second
 
 
 @pytest.mark.parametrize("answers", [(UP, UP, DOWN), (UP, AGAIN), (DOWN,)])
@@ -63,14 +75,14 @@ def test_a_container_that_came_back_must_stay_as_long(scene, docker):
     """A new start begins the wait anew, even where nobody saw it down."""
     wait, asked = docker(UP, UP, LATER)
     wait.do(scene)
-    assert len(asked.read_text()) >= 5
+    assert len(asked.read_text()) == 3 + stack.SETTLE_S
 
 
 def test_one_that_is_up_but_sick_is_a_warning(scene, docker):
     """A health check that does not come good is told, and the restore is not thrown away."""
     wait, _ = docker(f"{UP}starting")
     wait.do(scene)
-    assert scene.warned == ["Up, but not healthy after 4 s: a."]
+    assert scene.warned == ["Up, but not healthy after 8 s: a."]
 
 
 def test_a_new_folder_is_owned_as_the_old_one_was(scene, tmp_path):
