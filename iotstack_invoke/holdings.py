@@ -101,7 +101,7 @@ def _in_part(part: Part) -> Iterable[Holding]:
     if not rows:
         yield (part.kind,)
     for each in rows:
-        yield (part.kind, each.get("volume") or each["path"])
+        yield (part.kind, each.get("volume") or each.get("anonymous") or each["path"])
     for name in facts.get("databases", ()):
         if name != INTERNAL:
             yield (part.kind, name)

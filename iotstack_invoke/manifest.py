@@ -414,6 +414,12 @@ def _are_volumes(values: Collection[Any]) -> bool:
     return _are_texts(values) and _are_names(tuple(filter(None, values)))
 
 
+def _are_anonymous(values: Collection[Any]) -> bool:
+    """Tell whether texts are CONTAINER:PATH, or ''."""
+    pairs = [each.partition(":") for each in values if each] if _are_texts(values) else [("",) * 3]
+    return _are_names([name for name, _, _ in pairs]) and _are_outside([e for *_, e in pairs])
+
+
 def _are_included(values: Collection[Any]) -> bool:
     return _are_texts(values) and all(map(is_included_path, values))
 
@@ -524,6 +530,7 @@ _FACTS: Mapping[str, _Fit] = {
                 "key": _are_volumes,
                 "mounts": _lists_of(_lists_of(_are_texts)),
                 "restore_to": _are_goals,
+                "anonymous": _are_anonymous,
             },
         )
     ),

@@ -49,6 +49,11 @@ OUTSIDE = [
         "mounts": [["portainer", "/data"]],
         "restore_to": "",
     },
+    {
+        "path": f"/var/lib/docker/volumes/{'0a' * 32}/_data",
+        "mounts": [["influxdb2", "/etc/influxdb2"]],
+        "anonymous": "influxdb2:/etc/influxdb2",
+    },
     {"path": "/media/usb/Küche's", "volume": "", "key": "", "mounts": [], "restore_to": "/srv/k"},
 ]
 SHARD = {"id": 1, "database": "home", "policy": "autogen", "size_bytes": 100}

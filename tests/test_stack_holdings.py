@@ -1,6 +1,7 @@
 """What containers keep outside of services/ and volumes/: packed, left out, or named."""
 
 import os
+import shutil
 
 import pytest
 
@@ -230,18 +231,28 @@ def test_volumes_that_are_elsewhere_are_named(machine):
 
 
 def test_a_volume_without_a_name(machine):
-    """Named if it holds anything; by its container and place it is left out; a cache is known."""
+    """Packed if it holds anything, by the name of its container and its place; a cache is known."""
     name = "f" * 64
     volume = machine.volume(name, anonymous=True)
     look = {"volumes": [volume]}
-    assert told(machine.look((name, "/data"), **look)) == ["volume:c:/data"]
+    found = machine.look((name, "/data"), **look)
+    row = Outside(volume.mountpoint, mounts=(("c", "/data"),), anonymous="c:/data")
+    assert (found.outside, row.title, told(found)) == ((row,), "volume:c:/data", [])
     found = machine.look((name, "/data"), caches=["c"], **look)
     assert (found.uncovered, found.left_out[0].what) == ((), "volume:c:/data")
     os.remove(f"{volume.mountpoint}/data")
-    assert told(machine.look((name, "/data"), **look)) == []
+    assert machine.look((name, "/data"), **look).outside == ()
     (machine.base / "docker" / name / "_data/new").write_text("x")
     machine.exclude("volume:c:/data")
-    assert told(machine.look((name, "/data"), **look)) == []
+    assert machine.look((name, "/data"), **look).outside == ()
+
+
+def test_a_volume_without_a_name_that_cannot_be_read(machine):
+    """It may hold anything: it is named."""
+    volume = machine.volume("f" * 64, anonymous=True)
+    shutil.rmtree(volume.mountpoint)
+    found = machine.look((volume.name, "/data"), volumes=[volume])
+    assert (told(found), found.outside) == (["volume:c:/data"], ())
 
 
 def test_a_volume_that_stands_for_a_folder(machine):

@@ -48,7 +48,6 @@ from ..values import dataclass
 if TYPE_CHECKING:  # brought in where there is such a container
     from ..services.influx2 import Influx2Look
 
-_ANONYMOUS = re.compile(r"/[0-9a-f]{64}/_data")
 _SETTINGS = re.compile(r"(/usr/local)?/etc(/|$)|.*\.(acl|cnf|conf)$")
 """Where a container has what it is set up by, and no data."""
 
@@ -607,9 +606,9 @@ def _without_mount(saved: Cover, found: Found, table: Table, folder: str) -> Cov
         in_stack = paths_in_stack(replace(found, mounts=data), folder)
         how = "keeps its data in memory, and nothing of them in the stack"
         return saved if in_stack else replace(saved, how=how, covered=True)
-    unnamed = [each.inside for each in data if _ANONYMOUS.search(each.on_host)]
-    if len(unnamed) < len(data):
+    if data:
         return saved
-    where = f"an anonymous volume ({', '.join(unnamed)})" if unnamed else "the container itself"
-    how = f"the data of {database} lie in {where}, which goes with it and is in no part"
+    how = (
+        f"the data of {database} lie in the container itself, which goes with it and is in no part"
+    )
     return replace(saved, how=how, advice="Let it keep them in a folder of volumes/")

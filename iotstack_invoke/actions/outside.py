@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import StepFailed
 from ..manifest import Manifest
-from ..rulebooks.restore import OutsideItem
+from ..rulebooks.restore import Filling, OutsideItem
 from ..services.compose import VOLUME_LABEL, Found, Volume, inspect_volumes
 from ..services.holdings import is_in, is_system
 from ..settings import VOLUME, Settings
@@ -34,6 +34,8 @@ class OutsidePart:
     found: tuple[Found, ...]
     names: tuple[str, ...] = ()
     """The services that alone are restored; all, if none is named."""
+    bare: bool = False
+    """The target has no container of the stack yet."""
 
     @cached_property
     def _told(self) -> tuple[Mapping[str, Any], ...]:
@@ -49,9 +51,12 @@ class OutsidePart:
     @cached_property
     def _names(self) -> Mapping[str, str]:
         """What the volumes are called on the target, by their names at the source."""
-        return {
+        named = {
             str(each["volume"]): self._name_here(each) for each in self._told if each.get("volume")
         }
+        unnamed = [each for each in self._told if each.get("anonymous")]
+        here = {str(each["anonymous"]): self._volume_here(each) for each in unnamed}
+        return named | {key: name for key, name in here.items() if name}
 
     @cached_property
     def _there(self) -> Mapping[str, Volume]:
@@ -84,6 +89,25 @@ class OutsidePart:
             return f"{project_of(self.target.folder)}_{key}"
         return name
 
+    def _volume_here(self, told: Mapping[str, Any]) -> str:
+        """Return which volume is mounted here where one without a name was; '' for none."""
+        pairs = {told["anonymous"].partition(":")[::2]}
+        pairs |= {(each[0], each[1]) for each in told.get("mounts", ()) if len(each) > 1}
+        mounts = ((each.container.name, mount) for each in self.found for mount in each.mounts)
+        return next((m.volume for name, m in mounts if (name, m.inside) in pairs and m.volume), "")
+
+    def fillings(self, stage: str) -> tuple[Filling, ...]:
+        """Return the volumes without a name that are filled once containers come with them."""
+        return tuple(
+            Filling(
+                f"{VOLUME}{each['anonymous']}",
+                f"{stage}/outside{each['path']}",
+                *each["anonymous"].partition(":")[::2],
+            )
+            for each in self._told
+            if self.bare and each.get("anonymous")
+        )
+
     @property
     def holds_any(self) -> bool:
         """Whether the part holds anything that is asked for."""
@@ -93,14 +117,15 @@ class OutsidePart:
         """Yield what is put in place; `previous`: where what is replaced of the stack goes."""
         for each in self._told:
             path, staged = each["path"], f"{stage}/outside{each['path']}"
-            volume = self._volumes.get(each.get("volume", ""))
+            volume = self._volumes.get(each.get("volume") or each.get("anonymous", ""))
             if volume:
                 new = volume.name not in self._there
                 labels = _labels(each.get("key", ""), self.target) if new else ()
                 live = self._real(volume.mountpoint)
-                item = OutsideItem(f"{VOLUME}{volume.name}", staged, live, "", "")
+                title = f"{VOLUME}{each.get('anonymous') or volume.name}"
+                item = OutsideItem(title, staged, live, "", "")
                 item = replace(item, volume=volume.name if new else "", labels=labels)
-            elif self._why_not(each):
+            elif each.get("anonymous") or self._why_not(each):
                 continue
             else:
                 live = self._real(each.get("restore_to") or path)
@@ -131,6 +156,10 @@ class OutsidePart:
         path = told.get("restore_to") or told["path"]
         if told.get("volume"):
             return ""
+        if anonymous := told.get("anonymous"):
+            container, _, inside = anonymous.partition(":")
+            there = self.bare or self._names.get(anonymous)
+            return "" if there else f"container {container} has no volume at {inside} here"
         if is_in(self.target.folder, path) or is_in(path, self.target.folder):
             return "the folder of the stack is there"
         rows = self.settings.stack.inclusions
@@ -144,7 +173,7 @@ class OutsidePart:
         """What is not put in place, a sentence each with what to do."""
         runtag = self.manifest.runtag if self.manifest else ""
         return tuple(
-            f"{each['path']} is not restored: {why}. It is in {runtag}.outside-backup.tar.gz as "
+            f"{_title(each)} is not restored: {why}. It is in {runtag}.outside-backup.tar.gz as "
             f".{each['path']}; unpack it from there by hand."
             for each in self._told
             if (why := self._why_not(each))
@@ -163,7 +192,8 @@ class OutsidePart:
 
     @property
     def _plain(self) -> Iterator[Mapping[str, Any]]:
-        return (e for e in self._told if not e.get("volume") and not self._why_not(e))
+        plain = (e for e in self._told if not (e.get("volume") or e.get("anonymous")))
+        return (e for e in plain if not self._why_not(e))
 
 
 def place_there(target: Target, manifest: Manifest | None, path: str) -> str:
@@ -204,6 +234,11 @@ def docker_root(target: Target) -> str:
     if not told.startswith("/"):
         raise StepFailed(f"On {target.name} Docker does not say where volumes lie.")
     return told
+
+
+def _title(told: Mapping[str, Any]) -> str:
+    name = told.get("anonymous")
+    return f"{VOLUME}{name}" if name else str(told["path"])
 
 
 def _names_of(told: Mapping[str, Any]) -> set[str]:

@@ -148,7 +148,9 @@ class Prospect:
         target, host = self.target, self.target.host
         there = entries(host, target.folder)
         found = inspect_all(host, target.docker)
-        self.outside = OutsidePart(target, self.settings, self.manifest, found, self.wish.names)
+        names = self.wish.names
+        bare = not (self.wish.only or of_stack(found, target.folder))
+        self.outside = OutsidePart(target, self.settings, self.manifest, found, names, bare)
         mine = self._mine(found)
         compose_file = next((n for n in COMPOSE_FILES if n in there), "")
         compose = (
@@ -197,6 +199,7 @@ class Prospect:
             influx_apart=influx_apart(target, server) if server else "",
             included=self.manifest.included("general") if self.manifest else (),
             outside=outside,
+            fillings=self.outside.fillings(self.stage) if "outside" in kinds else (),
             outside_paths=self.manifest.included("outside") if self.manifest else (),
         )
 

@@ -406,7 +406,11 @@ class _Restore:
             ("replaces", [*sorted(inside & present), *databases]),
             (
                 "new here",
-                [*sorted(inside - present), *(e.title for e in facts.outside if e.volume)],
+                [
+                    *sorted(inside - present),
+                    *(e.title for e in facts.outside if e.volume),
+                    *(e.title for e in facts.fillings),
+                ],
             ),
             (
                 "stays as it is",
@@ -436,8 +440,9 @@ class _Restore:
         influx = f"{self.target.folder}/{INFLUX_FOLDER}"
         present = self._with_parts(self.before.present(), lives)
         self.report.write(f"  restored: {self._listed(sorted(lives))}")
-        if facts.outside:
-            outside = ", ".join(each.title for each in facts.outside)
+        titles = [*(e.title for e in facts.outside), *(e.title for e in facts.fillings)]
+        if titles:
+            outside = ", ".join(titles)
             self.report.write(f"  restored outside of the stack's folder: {outside}")
         left = [*sorted(present - inside - {influx}), *sorted(facts.stays)]
         self.report.write(f"  left as it was: {self._listed(left)}")

@@ -163,6 +163,7 @@ def outside_archive(job: Job) -> Iterator[Step]:
             "key": each.key,
             "mounts": [list(pair) for pair in each.mounts],
             "restore_to": each.restore_to,
+            "anonymous": each.anonymous,
         }
         for each in facts.outside
     ]

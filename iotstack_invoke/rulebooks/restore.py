@@ -38,6 +38,7 @@ from ..services.sqlite import CopySqlite
 from ..services.stack import (
     CheckStopped,
     ComposeUp,
+    FillVolume,
     MakeAside,
     MakeFolder,
     MakeVolume,
@@ -87,6 +88,16 @@ class OutsideItem:
     """The volume that is made first, if the target has none."""
     labels: tuple[str, ...] = ()
     """What compose knows its own volumes by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """A volume that only its container knows, and that Docker makes with it: it is filled then."""
+
+    title: str
+    staged: str
+    container: str
+    inside: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +167,8 @@ class RestoreFacts:
     """Parts of recipes that are restored, each with the container of its service."""
     outside: tuple[OutsideItem, ...] = ()
     """What is put in place outside of the stack's folder."""
+    fillings: tuple[Filling, ...] = ()
+    """On a bare machine: the volumes that its containers come with."""
     outside_paths: tuple[str, ...] = ()
     """The paths that the outside part holds, as its members are named."""
     included: tuple[str, ...] = ()
@@ -340,6 +353,11 @@ def restored(job: Job) -> Iterator[Step]:
             yield from _load_sql(facts, load, sql)
         data = load.server.data
         yield SwapItem("pi", data, load.fresh, load.aside, load.used, as_root, guard)
+    if facts.fillings:
+        yield ComposeUp("pi", facts.compose, (), guard, start=False)
+    for filling in facts.fillings:
+        where = (filling.container, filling.inside)
+        yield FillVolume("pi", *where, filling.staged, docker, as_root, guard)
     if facts.bare:
         yield ComposeUp("pi", facts.compose, (), guard)
     else:

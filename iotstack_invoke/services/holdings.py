@@ -95,11 +95,14 @@ class Outside:
     """Where a restore puts it, if not where it lay."""
     link: str = ""
     """The path of the stack that leads there, if it is a link."""
+    anonymous: str = ""
+    """For a volume that only its container knows: CONTAINER:PATH, where that mounts it."""
 
     @property
     def title(self) -> str:
         """What people call it."""
-        return f"{VOLUME}{self.volume}" if self.volume else self.path
+        name = self.volume or self.anonymous
+        return f"{VOLUME}{name}" if name else self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,7 @@ def outside_exclusions(
     found: dict[str, Exclusion] = {}
     for exclusion in exclusions:
         for each in outside:
-            for name in filter(None, (each.path, each.volume and each.title, each.link)):
+            for name in filter(None, (each.path, each.title, each.link)):
                 below = _below(exclusion.path, name)
                 if below:
                     path = posixpath.join(glob.escape(each.path), below)
@@ -335,22 +338,24 @@ class _Look:
             there = Mount(fact.real, mount.inside, volume.device, writable=mount.writable)
             self.take_mount(container, there, {})
             return
-        what = f"{VOLUME}{volume.name}"
+        found = Outside(mount.on_host, volume.name, volume.key)
         if volume.anonymous:
-            what = f"{VOLUME}{container}:{mount.inside}"
+            found = Outside(mount.on_host, anonymous=f"{container}:{mount.inside}")
+        what = found.title
         if self._is_left_out(container, what, what) or self._is_dumped(what, mount.on_host):
             return
         if not volume.is_local:
             why = "its files are not on a disk of this machine"
             self._not_covered(container, what, mount, why)
         elif not volume.anonymous:
-            found = Outside(mount.on_host, volume.name, volume.key)
             self._add(found, container, mount.inside)
         elif container in self.caches:
             self._left_out[what] = "a cache, which is filled again"
-        elif self.facts.get(mount.source, PathFact("none", "")).kind == "folder":
-            why = "the compose file gives it no name, so no restore could find it again"
+        elif (kind := self.facts.get(mount.source, PathFact("none", "")).kind) == "none":
+            why = "it cannot be read; with sudo = true in hosts.toml it could"
             self._not_covered(container, what, mount, why)
+        elif kind != "empty":
+            self._add(found, container, mount.inside)
 
     def _take_absolute(self, container: str, mount: Mount, fact: PathFact) -> None:
         path, what = fact.real, mount.source
@@ -509,6 +514,7 @@ class _Look:
             tuple(sorted(mounts)),
             to,
             known.link or found.link,
+            known.anonymous or found.anonymous,
         )
         if container:
             self._by_container.setdefault(container, set()).add(found.title)

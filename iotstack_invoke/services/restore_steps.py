@@ -20,6 +20,7 @@ from .sql import ENGINES, SqlServer
 from .sql_config import CONFIG
 
 WIDTH = 76
+COMPOSE = '(cd "$STACK" && docker compose {})'
 UNPACK = "--same-owner --numeric-owner --xattrs --acls"
 DUMP_INSIDE = "/tmp/restore-by-hand"  # noqa: S108 - in the container, where nobody else is
 MARIA = (
@@ -82,6 +83,8 @@ def outside_told(told: Mapping[str, Any]) -> str:
     """Return one volume or path of the outside part in words, with who mounts it."""
     volume = told.get("volume")
     name = f"volume {volume}" if volume else f"path {told['path']}"
+    if told.get("anonymous"):
+        name = "a volume without a name"
     goal = f", restored to {told['restore_to']}" if told.get("restore_to") else ""
     mounts = [f"{pair[0]} at {pair[1]}" for pair in told.get("mounts", ()) if len(pair) > 1]
     users = f", of {', '.join(mounts)}" if mounts else ""
@@ -128,7 +131,7 @@ def outside_step(part: Part) -> Step:
     """Return how volumes and folders outside of the stack are put back; what is there stays."""
     rows = part.facts.get("outside", ())
     volumes = [each for each in rows if each.get("volume")]
-    paths = [each for each in rows if not each.get("volume")]
+    paths = [each for each in rows if not (each.get("volume") or each.get("anonymous"))]
     lines: list[str] = []
     if volumes:
         lines += paragraph(
@@ -150,6 +153,24 @@ def outside_step(part: Part) -> Step:
     return Step("Put back what lies outside of the stack", tuple(lines))
 
 
+def unnamed_step(part: Part) -> Step:
+    """Return how volumes are filled that Docker makes with their containers."""
+    lines: list[str] = []
+    for each in part.facts.get("outside", ()):
+        if each.get("anonymous"):
+            lines += block(*_unnamed_lines(part.file, each))
+    return Step(
+        "Fill the volumes without a name",
+        (
+            *paragraph(
+                "Docker makes them with their containers. One that holds more already keeps it."
+            ),
+            *block(COMPOSE.format("up --no-start")),
+            *lines,
+        ),
+    )
+
+
 def _volume_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
     """Yield how one volume is filled: its member ends with the folder that Docker makes."""
     name = word(str(told["volume"]))
@@ -163,6 +184,20 @@ def _volume_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
     yield f"    {UNPACK} \\"
     yield f"    {_member(path)}"
     yield "fi"
+
+
+def _unnamed_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how the volume is filled that a container mounts at a path, if it is a volume."""
+    container, _, inside = str(told["anonymous"]).partition(":")
+    path = str(told["path"])
+    is_it = f'and (eq .Type "volume") (eq .Destination {json.dumps(inside)})'
+    form = f"{{{{range .Mounts}}}}{{{{if {is_it}}}}}{{{{.Source}}}}{{{{end}}}}{{{{end}}}}"
+    yield f'DATA="$(docker inspect -f {word(form)} \\'
+    yield f'  {word(container)})" && [ -n "$DATA" ] &&'
+    yield f"  sudo tar -xzf {word(file)} \\"
+    yield f'    -C "${{DATA%/*}}" --strip-components={path.count("/")} \\'
+    yield f"    {UNPACK} \\"
+    yield f"    {_member(path)}"
 
 
 def _path_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from itertools import pairwise
 from ..manifest import Manifest, Part
 from .recipe import DUMP_FOLDER, RECIPES
 from .restore_steps import (
+    COMPOSE,
     UNPACK,
     Step,
     block,
@@ -29,6 +30,7 @@ from .restore_steps import (
     postgres_step,
     sql_servers,
     told_of,
+    unnamed_step,
     word,
 )
 from .sql import ENGINES
@@ -41,7 +43,6 @@ HOLDS = {
     "mariadb": "a dump of each MariaDB",
     "postgres": "a dump of each PostgreSQL, and its settings",
 }
-COMPOSE = '(cd "$STACK" && docker compose {})'
 
 
 def restore_text_of(manifest: Manifest) -> str:
@@ -171,6 +172,8 @@ def _steps(manifest: Manifest) -> Iterator[Step]:
             yield step(part, server, member if of_recipe else server.member)
     if "influxdb2" in made:
         yield influx2_step(made["influxdb2"], manifest)
+    if any(each.get("anonymous") for each in manifest.outside) and "outside" in made:
+        yield unnamed_step(made["outside"])
     yield _start_all([part.kind for part in recipes])
 
 

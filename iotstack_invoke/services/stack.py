@@ -13,6 +13,7 @@ from ..gzips import reading_words
 from ..hosts import LocalHost
 from ..steps import Command, Host, Scene
 from ..values import dataclass
+from .compose import inspect_all, inspect_volumes, named
 
 STOP_LIMIT_S = 600.0
 START_LIMIT_S = 600.0
@@ -22,6 +23,7 @@ STOPPING = "stopping "
 SETTLE_S = 3.0
 """How long all must have been up: a wrong setting ends a program a moment after its start."""
 STEP_LIMIT_S = 3600.0
+FILL_LIMIT_S = 24 * 3600.0
 
 RUNNING_FORM = "{{if .State.Running}}{{.Name}}{{end}}"
 HEALTH_FORM = (
@@ -444,6 +446,45 @@ class MakeVolume:
         """Remove it; one that is in use, or gone, is left as it is."""
         command = guarded(self.guard, (*self.docker, "volume", "rm", self.name))
         host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+
+
+@dataclass(frozen=True, slots=True)
+class FillVolume:
+    """Put files into the volume without a name that a new container mounts at a path.
+
+    In the place of what its image put there; of any other volume nothing is changed. It goes with
+    its container, so there is nothing to undo.
+    """
+
+    host_role: str
+    container: str
+    inside: str
+    staged: str
+    docker: tuple[str, ...]
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is copied."""
+        return (f"cp -a '{self.staged}' to the volume of {self.container} at {self.inside}",)
+
+    def do(self, scene: Scene) -> None:
+        """Copy them; warn where the container has no such volume."""
+        host = scene.host(self.host_role)
+        found = named(inspect_all(host, self.docker), self.container)
+        mounts = found.mounts if found else ()
+        mount = next((each for each in mounts if each.inside == self.inside), None)
+        volumes = inspect_volumes(host, [mount.volume], self.docker) if mount else {}
+        volume = volumes.get(mount.volume) if mount else None
+        if not (volume and volume.anonymous and volume.is_local):
+            scene.warn(
+                f"What container {self.container} kept at {self.inside} is not restored: it has "
+                "no volume without a name there. It is in the outside part: unpack it by hand."
+            )
+            return
+        script = 'find "$2" -mindepth 1 -delete && cp -a --reflink=auto -T -- "$1" "$2"'
+        words = ("sh", "-c", script, "sh", self.staged, volume.mountpoint)
+        host.run(guarded(self.guard, (*self.as_root, *words), FILL_LIMIT_S), scene.hear)
 
 
 @dataclass(frozen=True, slots=True)

@@ -310,6 +310,7 @@ class Posted:
         if source:
             path = self.machine.folder / mark.path.relative_to(source.folder)
             mark = replace(mark, path=path)
+        mark = self._where_it_is_now(mark)
         if not mark.path.exists():
             return "it is not there"
         if (now := _as_it_is(mark).fact) != mark.fact:
@@ -322,6 +323,16 @@ class Posted:
                     else "other rows"
                 )
         return "" if mark.token in mark.path.read_text() else "other content"
+
+    def _where_it_is_now(self, mark):
+        """The mark in the volume that its container has in the place of one without a name."""
+        folder = str(mark.path.parent)
+        if not re.search(r"/[0-9a-f]{64}/_data$", folder) or mark.container not in self.inspect():
+            return mark
+        inside = next(name.removesuffix(" of") for name in mark.names if name.endswith(" of"))
+        mounts = self.inspect()[mark.container]["Mounts"]
+        source = next(each["Source"] for each in mounts if each["Destination"] == inside)
+        return replace(mark, path=Path(source, mark.path.name))
 
 
 _INFLUX = 'influx -username someone -password Secret1@ -database marks -execute "$0"'
