@@ -115,6 +115,8 @@ class Manifest:
     warnings: tuple[str, ...] = ()
     folder: str = ""
     """Where the stack lay; '' where an earlier version wrote it."""
+    unused: tuple[str, ...] = ()
+    """What lies in the folder of the stack and is in no part, because nothing of it uses it."""
 
     @property
     def state(self) -> str:
@@ -244,6 +246,7 @@ def read_manifest(
                     LeftOut(*_LEFT_OUT.values(e)) for e in _listed(told, "left_out", list)
                 ),
                 "warnings": _texts(told["warnings"]),
+                "unused": _texts(told.get("unused", [])),
             }
         )
     )

@@ -786,3 +786,23 @@ def test_a_container_that_the_compose_file_names_is_of_the_stack(little_stack):
         told.write_text(told.read_text().replace(f'"{little_stack.folder}"', f'"{label}"'))
         rows = json.loads(little_stack.run("services --json").stdout)
         assert [each["image"] for each in rows if each["container"]] == ["mongo"] * mine
+
+
+def test_what_nothing_of_the_stack_uses_is_named_by_all(little_stack):
+    """A folder of a service that is gone: no alarm, but backup, manifest, services and doctor say it."""
+    (little_stack.folder / "zigbee").mkdir()
+    (little_stack.folder / "zigbee/database.db").write_text("x")
+    assert little_stack.run("backup --runtag first").returncode == 0
+    manifest = json.loads((little_stack.folder / "backups/first.manifest.json").read_text())
+    assert (manifest["state"], manifest["unused"]) == ("complete", ["zigbee"])
+    words = "Nothing of the stack uses zigbee: not in the backup."
+    assert words in (little_stack.folder / "backups/first.backup-log.txt").read_text()
+    assert "  zigbee\n" in little_stack.run("show first").stdout
+    assert "\n- zigbee\n" in (little_stack.folder / "backups/first.RESTORE.txt").read_text()
+    told = little_stack.run("services")
+    assert "zigbee: not in a backup: nothing of the stack uses it" in told.stdout
+    assert words in little_stack.run("doctor").stdout
+    add(little_stack, '[[stack.include]]\npath = "zigbee"\n')
+    manifest, names = backed_up(little_stack)
+    assert manifest["unused"] == []
+    assert "./zigbee/database.db" in names

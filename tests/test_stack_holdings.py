@@ -14,6 +14,7 @@ from iotstack_invoke.services.holdings import (
     look_at_holdings,
     outermost,
     outside_exclusions,
+    unused_told,
 )
 from iotstack_invoke.settings import Exclusion, Inclusion, Stack
 
@@ -399,3 +400,48 @@ def test_what_is_left_out_below_an_odd_volume():
     """What looks like a pattern in the path of a volume is none."""
     (told,) = outside_exclusions([Outside("/d/a[1]/_data", "v")], [Exclusion("volume:v/x*", "r")])
     assert told.path == "/d/a[[]1]/_data/x*"
+
+
+def test_what_nothing_of_the_stack_uses_is_named(machine):
+    """A folder of a service that is gone, loose files, hidden ones, a link, what lies beside a mount."""
+    for each in ("notes.txt", "old/db/x", ".secrets/key", "ha/config/x", "ha/config.bak/x"):
+        machine.file(each)
+    for each in (".git/config", "menu.py", "compose-override.yml", "backups/x", "volumes/y/z"):
+        machine.file(each)
+    (machine.folder / "empty").mkdir()
+    (machine.folder / "ssd").symlink_to(machine.base)
+    found = machine.look(("./ha/config", "/config"))
+    assert found.included == ("ha/config",)
+    named = (".secrets", "ha/config.bak", "menu.py", "notes.txt", "old", "ssd")
+    assert found.unused == named
+    assert not found.warnings
+    assert not found.uncovered
+
+
+def test_what_the_owner_speaks_of_is_not_named_as_unused(machine):
+    """An included path is packed, an excluded one is left out, and neither is told of twice."""
+    for each in ("notes.txt", "old/x", "tools/x"):
+        machine.file(each)
+    machine.include("notes.txt")
+    machine.include("old")
+    machine.exclude("tools/*")
+    found = machine.look()
+    assert (found.included, found.unused) == (("notes.txt", "old"), ())
+
+
+def test_what_iotstack_brings_can_be_fetched_anew(machine):
+    """Of a checkout only what its repository has not is named; elsewhere `docs` is anybody's."""
+    for each in ("docs/x", "scripts/x", ".templates/x/x", "LICENSE", "duck/duck.sh"):
+        machine.file(each)
+    assert machine.look().unused == (".templates", "LICENSE", "docs", "duck", "scripts")
+    machine.file("menu.sh")
+    assert machine.look().unused == ("duck",)
+
+
+def test_few_names_are_told():
+    """A folder full of files makes no long line."""
+    (told,) = unused_told(tuple(f"file{number}" for number in range(1234)))
+    assert told.startswith(
+        "Nothing of the stack uses file0, file1, file2, file3, file4 and 1,229 more"
+    )
+    assert unused_told(()) == ()

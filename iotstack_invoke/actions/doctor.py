@@ -55,6 +55,7 @@ from ..hosts import READ_ONLY, within
 from ..report import Report
 from ..rulebooks.restore import RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named
+from ..services.holdings import unused_told
 from ..services.influx import influx_version
 from ..services.sql import run_in
 from ..settings import Machine, Settings, Ssh
@@ -358,6 +359,7 @@ class _Examined:
         own = "" if another else name
         yield from judge_databases((each.cover for each in services.saved), own)
         yield from judge_holdings(services.uncovered)
+        yield from (good("left out", each) for each in unused_told(services.holdings.unused))
         if not self.far:
             yield from judge_rows(idle_rows(services, self.settings))
         for server in services.servers:

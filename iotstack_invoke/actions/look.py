@@ -21,7 +21,7 @@ from ..services.compose import (
     named,
     top_files,
 )
-from ..services.holdings import is_in, outside_exclusions
+from ..services.holdings import is_in, outside_exclusions, unused_told
 from ..services.table import (
     COPIED,
     influxdb_3,
@@ -113,7 +113,8 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         influx2_error=influx2.error if influx2 else "",
         servers=servers,
         undumped=tuple(each for each in undumped if each not in services.paused),
-        told=words,
+        told=(*words, *unused_told(holdings.unused)),
+        unused=holdings.unused,
         recipes=services.recipes,
         at_rest=services.at_rest,
         limit_s=settings.influx.limit_s,

@@ -67,13 +67,17 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
         *(_row(each, services.exclusions) for each in services.saved),
         *_unused(folders, services, no_influx, asked=found is not None),
     ]
+    covered = found is not None and all(each.covered for each in rows)
+    rows += [
+        Row("", "", "", "not in a backup: nothing of the stack uses it", covered=False, paths=(e,))
+        for e in services.holdings.unused
+    ]
     if as_json:
         report.write_json([_told(each) for each in rows])
     else:
         _print(rows, report)
         if services.servers:
             report.write("Whether each database lets a dump be made: inv doctor asks it.")
-    covered = found is not None and all(each.covered for each in rows)
     return ExitCode.GOOD if covered else ExitCode.WARNINGS
 
 

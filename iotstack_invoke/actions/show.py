@@ -159,6 +159,7 @@ def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iter
     for title, texts in (
         ("containers", [_container(each) for each in manifest.containers]),
         ("left out", [f"{each.what}: {each.reason}" for each in manifest.left_out]),
+        ("in no part, for nothing of the stack uses it", list(manifest.unused)),
         ("warnings", list(manifest.warnings)),
     ):
         if texts:

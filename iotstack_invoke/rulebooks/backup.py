@@ -92,6 +92,8 @@ class BackupFacts:
     expected_bytes: int = 0
     containers: tuple[Container, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    unused: tuple[str, ...] = ()
+    """What lies in the folder of the stack, and nothing of the stack uses."""
     warnings: tuple[str, ...] = ()
     claim: str = ""
     """What tells this run, and those that go on with it, from another machine's of its name."""
@@ -439,6 +441,7 @@ class WriteManifest:
             left_out=_without_parts(facts.left_out, parts),
             warnings=tuple(warnings),
             folder=facts.folder,
+            unused=facts.unused,
         )
         if facts.before:
             less = losses(facts.before, made, facts.sized)

@@ -22,7 +22,7 @@ from ..settings import VOLUME, Exclusion, Inclusion, Stack
 from ..steps import Command, Host
 from ..values import dataclass
 from .compose import Found, Mount, Volume, is_top_file, place_in_stack
-from .table import FOLDERS, is_below_stack, is_in_stack
+from .table import FOLDERS, NOT_OF_A_BACKUP, is_below_stack, is_in_stack
 
 LOOK_LIMIT_S = 600.0
 PATHS_AT_ONCE = 500
@@ -48,6 +48,18 @@ BUILT_OF_ALL = (
     "folder of its own; or include what it copies by [[stack.include]], and say so by "
     '[[stack.exclude]] path = "." and a reason.'
 )
+OF_IOTSTACK = frozenset(
+    (
+        *(".git", ".github", ".internal", ".native", ".templates", ".tmp", "docs", "scripts"),
+        *(".gitattributes", ".gitignore", ".new_install", ".outofdate", "404.html", "LICENSE"),
+        *("README.md", "install.sh", "menu.sh", "requirements-menu.txt"),
+        *("requirements-mkdocs.txt",),
+    )
+)
+"""What IOTstack's own repository has at its top, or its menu makes: fetched anew with it."""
+IOTSTACK_MENU = "menu.sh"
+"""Where there is none, the folder of the stack is no checkout of IOTstack."""
+MOST_UNUSED_TOLD = 5
 OF_DUMPS = ("backups/influxdb/db", "backups/influxdb2")
 """Where IOTstack's containers write dumps, which are parts of a backup already."""
 
@@ -61,6 +73,11 @@ _LINKS = (
     'cd "$1" || exit 1; [ ! -d services ] || find services -type l -print0; '
     "[ ! -d volumes ] || find volumes -maxdepth 1 -type l -print0; "
     "find . -maxdepth 1 -type l -printf '%P\\0'"
+)
+# $1 the folder of the stack, then folders of it: what lies in each, but for folders without files.
+_BESIDE = (
+    'cd "$1" || exit 1; shift; for f; do find "$f" -mindepth 1 -maxdepth 1 '
+    "\\( -type f -o -type l -o -type d ! -empty \\) -print0 2>/dev/null; done; true"
 )
 
 
@@ -132,6 +149,8 @@ class Holdings:
     """The top files of the stack that are links to nothing."""
     by_container: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What of `included` and `outside` each container mounts, as people call it."""
+    unused: tuple[str, ...] = ()
+    """What lies in the folder of the stack and is in no part, because nothing of it uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +209,9 @@ def look_at_holdings(
         look.take_read(path)
     for inclusion in stack.inclusions:
         look.take_inclusion(inclusion)
-    return look.holdings()
+    holdings = look.holdings()
+    beside = _beside(host, folder, holdings.included, as_root)
+    return replace(holdings, unused=tuple(each for each in beside if look.is_unused(each)))
 
 
 def outside_exclusions(
@@ -217,6 +238,17 @@ def _below(pattern: str, path: str) -> str:
     parts, names = pattern.split("/"), path.split("/")
     fits = len(parts) > len(names) and all(map(fnmatchcase, names, parts))
     return "/".join(parts[len(names) :]) if fits else ""
+
+
+def unused_told(unused: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what is told of what nothing of the stack uses: one line, or none."""
+    if not unused:
+        return ()
+    names = ", ".join(unused[:MOST_UNUSED_TOLD])
+    more = len(unused) - MOST_UNUSED_TOLD
+    names += f" and {more:,} more" if more > 0 else ""
+    told = f"Nothing of the stack uses {names}: not in the backup. Whether it should be, say in "
+    return (f"{told}hosts.toml by [[stack.include]], or by [[stack.exclude]] and a reason.",)
 
 
 def is_system(path: str) -> bool:
@@ -295,6 +327,11 @@ class _Look:
             tuple(name for name, there in sorted(self._linked.items()) if not there),
             {name: tuple(sorted(told)) for name, told in self._by_container.items()},
         )
+
+    def is_unused(self, path: str) -> bool:
+        """Tell whether what lies at a path of the stack is in no part, and nobody said why."""
+        named = {each.what for each in self._uncovered.values()} | self._left_out.keys()
+        return not (path in named or self._reason(path))
 
     def _outermost_outside(self) -> Iterator[Outside]:
         """Yield what lies outside, each file once: who mounts what lies below mounts of it."""
@@ -574,6 +611,18 @@ def _look(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dict[str, P
             for path, *told in zip(some, out[::3], out[1::3], out[2::3], strict=True)
         }
     return found
+
+
+def _beside(
+    host: Host, folder: str, included: tuple[str, ...], as_root: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return what lies beside what is packed: in the stack's folder, and in folders on the way."""
+    above = {each for path in included for each in _above(path)}
+    words = ("sh", "-c", _BESIDE, "sh", folder, ".", *sorted(f"./{each}" for each in above))
+    names = {each.removeprefix("./") for each in _answer(host, (*as_root, *words))}
+    known = {*FOLDERS, *NOT_OF_A_BACKUP, *included, *above, *filter(_is_top_file, names)}
+    known |= OF_IOTSTACK if IOTSTACK_MENU in names else {".git"}
+    return tuple(sorted(names - known))
 
 
 def _answer(host: Host, words: tuple[str, ...]) -> list[str]:

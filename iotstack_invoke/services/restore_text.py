@@ -136,6 +136,7 @@ def _contents(manifest: Manifest) -> Iterator[str]:
     )
     left_out = (f"{each.what}: {each.reason}" for each in manifest.left_out)
     yield from _listed("What was left out", (*left_out, *passed_over))
+    yield from _listed("What lay beside, and nothing of the stack used", manifest.unused)
     yield from _listed("Warnings of the backup", manifest.warnings)
 
 
