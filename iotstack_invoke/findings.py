@@ -317,7 +317,7 @@ def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]
 
 def judge_holdings(uncovered: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
     """Judge what is in no part: a warning each, by the container that keeps it, if one does."""
-    fix = "[[stack.include]], or [[stack.exclude]] with a reason, in hosts.toml"
+    fix = "the lines for hosts.toml are in README.md, below NOT COVERED"
     return tuple(
         warning(f"container {container}" if container else "not covered", told, fix)
         for container, told in uncovered

@@ -39,6 +39,9 @@ from .services.table import (
 from .values import dataclass
 
 _BRACKETED = re.compile(r"\[([*?\[])\]")
+_AT_LINE = re.compile(r"at line (\d+)")
+_HEADER = re.compile(r"\s*(\[\[?[^\[\]]+\]\]?)[\s,]*[^\s,#]")
+"""The header of a table with more on its line."""
 VOLUME = "volume:"
 """With this and its name an exclusion names a volume."""
 
@@ -290,16 +293,26 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
     for candidate in candidates:
         try:
             with open(os.path.expanduser(candidate), "rb") as stream:
-                return read_settings(tomllib.load(stream), candidate)
+                content = stream.read()
+            return read_settings(tomllib.loads(content.decode()), candidate)
         except FileNotFoundError:
             continue
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{candidate} is no TOML: {error}.") from error
+            hint = _header_hint(content, str(error))
+            raise SettingsError(f"{candidate} is no TOML: {error}.{hint}") from error
         except OSError as error:
             raise SettingsError(f"{candidate} cannot be read: {error.strerror}.") from error
     if path or os.environ.get("IOTSTACK_SETTINGS"):
         raise SettingsError(f"There is no settings file {candidates[0]}.")
     return read_settings({}, "")
+
+
+def _header_hint(content: bytes, error: str) -> str:
+    """Return what helps where a key stands on the line of its header, as in a sentence of ours."""
+    found = _AT_LINE.search(error)
+    lines = content.decode("utf-8", "replace").split("\n")
+    header = _HEADER.match(lines[int(found[1]) - 1]) if found else None
+    return f" What follows {header[1]} belongs on lines of its own, below it." if header else ""
 
 
 def read_settings(content: Mapping[str, Any], file: str) -> Settings:

@@ -1035,6 +1035,16 @@ def test_a_broken_file_is_a_mistake_that_names_the_file(tmp_path, content, told)
     assert str(file) in str(refusal.value)
 
 
+@pytest.mark.parametrize("between", [" ", ", "])
+def test_a_header_with_more_on_its_line_is_told(tmp_path, between):
+    """As somebody has it who copied a warning as it stands."""
+    file = tmp_path / "hosts.toml"
+    file.write_text(f'[stack]\nkeep = 3\n[[stack.include]]{between}path = "/opt/x"\n')
+    told = r"What follows \[\[stack.include\]\] belongs on lines of its own, below it\.$"
+    with pytest.raises(SettingsError, match=told):
+        load_settings(str(file))
+
+
 def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path):
     """A folder in the place of the file is told as what it is."""
     with pytest.raises(SettingsError, match="cannot be read: Is a directory"):

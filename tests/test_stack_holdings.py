@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tomllib
 
 import pytest
 
@@ -16,7 +17,7 @@ from iotstack_invoke.services.holdings import (
     outside_exclusions,
     unused_told,
 )
-from iotstack_invoke.settings import Exclusion, Inclusion, Stack
+from iotstack_invoke.settings import Exclusion, Inclusion, Stack, read_settings
 
 
 class Machine:
@@ -133,9 +134,22 @@ def test_a_folder_around_the_stack_is_named(machine):
     """All of it would hold the backups as well."""
     (found,) = machine.look(("..", "/home")).uncovered
     assert "the stack lies in it" in found.warning
-    assert f'[[stack.include]] path = "{machine.base}"' not in found.warning
+    assert f'[[stack.include]], path = "{machine.base}"' not in found.warning
     machine.exclude(str(machine.base))
     assert machine.look(("..", "/home")).uncovered == ()
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_the_lines_that_a_warning_tells_do_what_they_say(machine, row):
+    """Each as it stands there, on a line of its own, makes a row that settles it."""
+    (machine.base / "opt").mkdir()
+    (found,) = machine.look((str(machine.base / "opt"), "/data")).uncovered
+    advice = found.warning.partition(" each on a line of its own: ")[2].removesuffix(".")
+    lines = advice.split("; or ")[row].split(", ")
+    stack = read_settings(tomllib.loads("\n".join(lines)), "hosts.toml").stack
+    machine.rows = {"exclusions": stack.exclusions, "inclusions": stack.inclusions}
+    settled = machine.look((str(machine.base / "opt"), "/data"))
+    assert (settled.uncovered, len(settled.outside)) == ((), 1 - row)
 
 
 def test_no_row_takes_in_a_folder_around_the_stack(machine):

@@ -46,7 +46,7 @@ BUILT_OF_ALL = (
     "NOT COVERED: compose builds an image from the folder of the stack itself, and of that only "
     "compose files, services/, volumes/ and what containers mount are packed. Build it from a "
     "folder of its own; or include what it copies by [[stack.include]], and say so by "
-    '[[stack.exclude]] path = "." and a reason.'
+    'these lines: [[stack.exclude]], path = ".", reason = "…".'
 )
 OF_IOTSTACK = frozenset(
     (
@@ -586,10 +586,11 @@ class _Look:
 
 
 def _advice(what: str, *, includable: bool = True) -> str:
-    out = f'[[stack.exclude]] path = "{what}" and a reason'
+    out = f'[[stack.exclude]], path = "{what}", reason = "…"'
     if what.startswith("/") and includable:
-        return f'Say in hosts.toml what to do: [[stack.include]] path = "{what}", or {out}.'
-    return f"If it may be left out, say so in hosts.toml: {out}."
+        row = f'[[stack.include]], path = "{what}"'
+        return f"Say in hosts.toml what to do, each on a line of its own: {row}; or {out}."
+    return f"If it may be left out, say so in hosts.toml, each on a line of its own: {out}."
 
 
 def _links(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[str, ...]:
