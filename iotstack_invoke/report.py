@@ -30,6 +30,10 @@ GRAPH_FORMS = ("tree", "mermaid", "dot")
 MOST_IN_A_CELL = 300
 WATCHED_VARIABLE = "IOTSTACK_WATCHED"
 """Where it is 1, somebody watches who reads what we write: a run on several hosts."""
+LONGEST_WORD = 20
+"""A word of a cell that is no longer, as a runtag, is not broken while the columns can fit."""
+WIDE_GAP = 3
+"""Between the columns of a table that has room; then there is a blank around it, too."""
 LINE_WIDTH = 200
 """Off a terminal Rich would wrap at 80 columns, in the middle of a path."""
 
@@ -183,13 +187,26 @@ class Report:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        shown = [tuple(map(_in_a_cell, row)) for row in rows]
+        gap, widths = _fit([tuple(titles), *shown], self.console().width)
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            show_edge=gap == WIDE_GAP,
+            padding=(0, 1 if gap > 1 else 0),
+            collapse_padding=gap == 2,  # noqa: PLR2004 - one of padding, one of the box
+        )
+        is_short = all(len(row[0]) <= LONGEST_WORD for row in shown)
         for number, title in enumerate(titles):
             table.add_column(
-                Text(title), justify="right" if number in right else "left", overflow="fold"
+                Text(title),
+                justify="right" if number in right else "left",
+                overflow="fold",
+                width=widths[number] if widths else None,
+                no_wrap=is_short and not number and not widths,
             )
-        for row in rows:
-            table.add_row(*(Text(_in_a_cell(cell), style=_STYLES.get(cell, "")) for cell in row))
+        for row in shown:
+            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
         self.console().print(table)
 
     def finding(self, verdict: str, name: str, found: str, fix: str) -> None:
@@ -376,6 +393,29 @@ def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
         columns.append([pad(c, width - more) for c, more in zip(column, wider, strict=True)])
     lines = ("   ".join(row).rstrip() for row in zip(*columns, strict=True))
     return "\n".join(lines) + "\n"
+
+
+def _fit(rows: Sequence[Sequence[str]], width: int) -> tuple[int, tuple[int, ...]]:
+    """Return the gap between columns and their widths, in which no short word is broken.
+
+    Without widths where there is no room for that. What is wide gives room first.
+    """
+    from rich.cells import cell_len
+
+    columns = tuple(zip(*rows, strict=True))
+    full = [max(map(cell_len, column)) for column in columns]
+    for gap in (WIDE_GAP, 2, 1):
+        room = width - gap * (len(columns) - 1) - (2 if gap == WIDE_GAP else 0)
+        if sum(full) <= room:
+            return gap, tuple(full)
+    words = (max(map(cell_len, " ".join(column).split()), default=0) for column in columns)
+    widths = [min(word, LONGEST_WORD) for word in words]
+    if sum(widths) > room:
+        return gap, ()
+    while sum(widths) < room:
+        narrow = [number for number, each in enumerate(widths) if each < full[number]]
+        widths[min(narrow, key=widths.__getitem__)] += 1
+    return gap, tuple(widths)
 
 
 def _wider_by(cell: str) -> int:

@@ -152,6 +152,30 @@ def test_a_long_cell_is_not_cut(capsys, monkeypatch):
     assert sum(character.isdigit() for character in shown) == 120
 
 
+LISTED = ("2026-11-29_0611", "3 minutes", "pi1", "842.9 kB", "general outside influx mariadb")
+
+
+@pytest.mark.parametrize(
+    ("width", "row"),
+    [
+        (140, (*LISTED, "warnings", "warnings", "7 minutes, by restore", "pinned")),
+        (80, (*LISTED, "warnings", "complete", "7 minutes, by restore", "pinned")),
+        (60, (*LISTED, "warnings", "complete")),
+        (50, (*LISTED, "warnings", "complete", "never", "pinned")),
+    ],
+)
+def test_a_table_breaks_no_word_that_people_copy(monkeypatch, width, row):
+    """As wide as the terminal; a runtag stays whole where not all can be."""
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", str(width))
+    Report().table(tuple("abcdefghi"[: len(row)]), [row, row], right=(3,))
+    lines = re.sub(r"\x1b\[[\d;]*m", "", sys.stdout.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+    whole = row if width > 50 else row[:1]
+    for word in " ".join(whole).split():
+        assert sum(word in re.split(r"\s+", line) for line in lines) >= 2, word
+
+
 def test_off_a_terminal_talk_is_silent_and_trouble_is_not(capsys):
     """Under cron, what goes well prints nothing; failures and warnings are told on stderr."""
     report = Report()
