@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from .losses import gone_from, large_in
-from .manifest import OUTSIDE, Part
+from .manifest import OUTSIDE, SIZES, Part
 from .rules import PARTS
 from .sets import GOOD, BackupSet, State, newest_first
 from .values import dataclass
@@ -100,8 +100,11 @@ def _in_part(part: Part) -> Iterable[Holding]:
     rows = facts.get(OUTSIDE, ())
     if not rows:
         yield (part.kind,)
+    sizes: Mapping[str, Any] = facts.get(SIZES, {})
     for each in rows:
-        yield (part.kind, each.get("volume") or each.get("anonymous") or each["path"])
+        _, files = sizes.get(each["path"].lstrip("/"), (0, 1))
+        if files:  # an emptied one replaces none that holds something
+            yield (part.kind, each.get("volume") or each.get("anonymous") or each["path"])
     for name in facts.get("databases", ()):
         if name != INTERNAL:
             yield (part.kind, name)

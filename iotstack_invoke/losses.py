@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 
-from .manifest import LeftOut, Manifest
+from .manifest import OUTSIDE, LeftOut, Manifest, outside_title
 from .services.table import fits_all_of
 from .sets import GOOD, BackupSet, newest_first
 
@@ -39,7 +39,11 @@ def losses(before: Manifest, after: Manifest, mounts: Collection[str] = ()) -> t
 
     `mounts`: paths of the stack that containers mount, or on which something is mounted.
     """
-    return (*_lesser_parts(before, after), *_shrunk(before, after, mounts))
+    return (
+        *_lesser_parts(before, after),
+        *_shrunk(before, after, mounts),
+        *_shrunk_outside(before, after),
+    )
 
 
 def _lesser_parts(before: Manifest, after: Manifest) -> Iterator[str]:
@@ -51,7 +55,7 @@ def _lesser_parts(before: Manifest, after: Manifest) -> Iterator[str]:
             yield f"The {part.kind} part is missing: {was}, and this backup has none. {MEANT}"
             continue
         one = now[part.kind]
-        is_told = bool(one.error or one.lacking) or part.kind == "general"
+        is_told = bool(one.error or one.lacking) or part.kind in ("general", OUTSIDE)
         if not is_told and FLOOR_BYTES <= part.size_bytes > one.size_bytes / SHARE:
             yield f"The {part.kind} part has {one.size_bytes:,} bytes: {was}. {MEANT}"
 
@@ -111,19 +115,41 @@ def _shrunk(before: Manifest, after: Manifest, mounts: Collection[str]) -> Itera
         small = had < FLOOR_BYTES and (left or path not in mounted)
         if not had or small or has >= had * SHARE:
             continue
-        now = f"holds {has:,} bytes in {_files(left)} now" if left else "is empty now"
-        if not left and path not in after.sizes:
-            now = "is not there any more"
-        lines.append(
-            f"{path} {now}: {before.runtag} has {had:,} bytes in {_files(files)} of it. {DRIVE} "
-            f"{MEANT}"
-        )
+        now = (has, left) if left or path in after.sizes else None
+        lines.append(_less_told(path, now, before.runtag, (had, files)))
         told = {key: value for key, value in told.items() if key not in inner}
         told[path] = whole
     yield from lines[:MOST_TOLD]
     if lines[MOST_TOLD:]:
         more = f"{len(lines) - MOST_TOLD:,} more folders hold less than half of what they held"
         yield f"{more}: inv diff '{before.runtag}' '{after.runtag}' tells them. {MEANT}"
+
+
+def _shrunk_outside(before: Manifest, after: Manifest) -> Iterator[str]:
+    """Yield which volumes and paths outside of the stack hold much less than they did."""
+    if OUTSIDE not in {part.kind for part in after.made}:
+        return  # the part is told of
+    now = after.outside_sizes
+    there = {outside_title(row) for row in after.outside}
+    out = [each.what for each in after.left_out]
+    for title, (size, files) in sorted(before.outside_sizes.items()):
+        size_now, files_now = now.get(title, (0, 0))
+        meant = any(fits_all_of(each, title) or each.startswith(f"{title}/") for each in out)
+        unknown = title in there and title not in now
+        if not files or meant or unknown or (files_now and size < FLOOR_BYTES):
+            continue
+        if not files_now or size_now < size * SHARE:
+            yield _less_told(title, now.get(title), before.runtag, (size, files))
+
+
+def _less_told(what: str, now: tuple[int, int] | None, runtag: str, had: tuple[int, int]) -> str:
+    """Return the words for what holds less; pairs of bytes and files, `now` None: it is gone."""
+    told = "is not there any more"
+    if now:
+        told = f"holds {now[0]:,} bytes in {_files(now[1])} now" if now[1] else "is empty now"
+    return (
+        f"{what} {told}: {runtag} has {had[0]:,} bytes in {_files(had[1])} of it. {DRIVE} {MEANT}"
+    )
 
 
 def _files(count: int) -> str:

@@ -156,9 +156,17 @@ class Manifest:
 
     @property
     def sizes(self) -> Mapping[str, tuple[int, int]]:
-        """The bytes and the files of what its parts hold, by path; {} of an earlier version."""
-        told = (part.facts.get(SIZES, {}) for part in self.made)
+        """The bytes and the files of what is in the stack, by path; {} of an earlier version."""
+        told = (part.facts.get(SIZES, {}) for part in self.made if part.kind != OUTSIDE)
         return {path: (size, files) for sizes in told for path, (size, files) in sizes.items()}
+
+    @property
+    def outside_sizes(self) -> Mapping[str, tuple[int, int]]:
+        """The bytes and the files of what is outside, by title; {} of an earlier version."""
+        facts: Iterable[Mapping[str, Any]] = (e.facts for e in self.made if e.kind == OUTSIDE)
+        told = {path: pair for each in facts for path, pair in each.get(SIZES, {}).items()}
+        titles = {each["path"].lstrip("/"): outside_title(each) for each in self.outside}
+        return {titles[path]: (size, n) for path, (size, n) in told.items() if path in titles}
 
     @property
     def lacking(self) -> tuple[tuple[str, str], ...]:
@@ -183,6 +191,12 @@ class Manifest:
         ordered = {"format": FORMAT, "runtag": self.runtag, "state": self.state, **content}
         text = json.dumps(ordered, indent=1, ensure_ascii=False)
         return with_sum(text).decode()
+
+
+def outside_title(row: Mapping[str, Any]) -> str:
+    """Return what people call something of the outside part: its path, or `volume:NAME`."""
+    volume = row.get("volume") or row.get("anonymous")
+    return f"volume:{volume}" if volume else str(row["path"])
 
 
 def with_sum(text: str) -> bytes:

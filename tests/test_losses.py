@@ -247,3 +247,56 @@ def test_what_the_owner_leaves_out_is_no_loss(little_stack):
     with little_stack.settings.open("a") as stream:
         stream.write('[[stack.exclude]]\npath = "volumes/nodered/b*"\nreason = "r"\n')
     assert backed_up(little_stack, "second")[0]["warnings"] == []
+
+
+def outside(runtag, *, out=(), **files):
+    """Return a set with volumes of a MiB for each file; None: there, and of unknown size."""
+    rows = [{"path": f"/v/{name}/_data", "volume": name} for name in files]
+    rows.append({"path": "/opt/ha", "volume": ""})
+    sizes = {f"v/{k}/_data": [n * FLOOR_BYTES, n] for k, n in files.items() if n is not None}
+    facts = {"outside": rows, "sizes": {**sizes, "opt/ha": [BIG, 3]}}
+    base = manifest(runtag=runtag, out=out)
+    return replace(base, parts=(*base.parts, Part("outside", "o", 99, facts=facts)))
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        ({"x": 0}, "volume:x is empty now: then has 4,194,304 bytes in 4 files of it."),
+        ({"x": 1}, "volume:x holds 1,048,576 bytes in 1 file now: then has 4,194,304 bytes"),
+        ({}, "volume:x is not there any more: then has 4,194,304 bytes in 4 files of it."),
+        ({"x": 2}, ""),
+        ({"x": None}, ""),
+        ({"out": ["volume:x"]}, ""),
+        ({"out": ["volume:x/*"], "x": 0}, ""),
+    ],
+)
+def test_what_a_volume_holds_less_is_told(now, words):
+    """As of folders of the stack: empty, fallen by more than half, or gone; not what is meant."""
+    found = losses(outside("then", x=4), outside("now", **now))
+    assert [each.startswith(words) for each in found] == ([True] if words else [])
+
+
+def test_an_emptied_volume_is_told_whatever_it_held():
+    """One file is all that some services keep; what was empty before is no loss."""
+    before = outside("then", x=4)
+    small = json.loads(json.dumps(before.parts[-1].facts))
+    small["sizes"]["v/x/_data"] = [3, 1]
+    before = replace(before, parts=(before.parts[0], replace(before.parts[-1], facts=small)))
+    assert len(losses(before, outside("now", x=0))) == 1
+    assert losses(outside("then", x=0), outside("now", x=0)) == ()
+
+
+def test_a_drive_outside_of_the_stack_that_is_not_mounted_is_told(little_stack, tmp_path):
+    """The included folder is there and empty: exit 3, with what the last backup had of it."""
+    drive = tmp_path / "drive"
+    drive.mkdir()
+    (drive / "clip").write_bytes(b"x" * 1000)
+    with little_stack.settings.open("a") as stream:
+        stream.write(f'[[stack.include]]\npath = "{drive}"\n')
+    assert little_stack.run("backup --runtag first").returncode == 0
+    (drive / "clip").unlink()
+    second = little_stack.run("backup --runtag second")
+    assert second.returncode == 3
+    assert f"{drive} is empty now: first has 1,000 bytes in 1 file of it." in second.stderr
+    assert f"{drive}: 1.0 kB in 1 file\n" in little_stack.run("show first").stdout

@@ -128,12 +128,13 @@ def test_there_are_cases_for_every_rule():
         assert sum(key in case for case in CASES) >= 3, key
 
 
-def with_facts(days, *, sizes=None, outside=(), out=()):
+def with_facts(days, *, sizes=None, outside=(), out=(), files=None):
     """Return a good set of so many days ago, with folders, volumes, and what it leaves out."""
     at = utc_text(NOW - timedelta(days=days))
     parts = [Part("general", "general", facts={"sizes": sizes or {}})]
     if outside:
-        parts.append(Part("outside", "outside", facts={"outside": list(outside)}))
+        counts = {"sizes": {"v/x/_data": [0, files]}} if files is not None else {}
+        parts.append(Part("outside", "outside", facts={"outside": list(outside), **counts}))
     left_out = tuple(LeftOut(each, "a reason") for each in out)
     manifest = Manifest(f"d{days}", "", "", at, at, "", tuple(parts), left_out=left_out)
     return BackupSet(f"d{days}", {}, State.COMPLETE, manifest)
@@ -157,6 +158,12 @@ VOLUMES = [{"path": "/v/x/_data", "volume": "x"}, {"path": "/media/usb", "volume
         ({"outside": VOLUMES[:1]}, {}, "volume x of the outside part"),
         ({"outside": VOLUMES}, {"outside": VOLUMES}, ""),
         ({"outside": VOLUMES}, {"out": ["volume:x", "/media/usb"]}, ""),
+        (
+            {"outside": VOLUMES, "files": 1},
+            {"outside": VOLUMES, "files": 0},
+            "volume x of the outside part",
+        ),
+        ({"outside": VOLUMES, "files": 0}, {"outside": VOLUMES, "files": 0}, ""),
     ],
 )
 def test_a_volume_or_folder_that_vanished_keeps_the_set_that_has_it(before, after, lacking):

@@ -205,7 +205,8 @@ def _outside_lines(told: Mapping[str, Any], sizes: Mapping[str, Any]) -> Iterato
     """Yield what something outside of the stack's folder is, and who mounts it where."""
     path, volume = str(told["path"]), told.get("volume")
     size_bytes, files = sizes.get(path.lstrip("/"), (None, 0))
-    size = f": {size_text(size_bytes)} in {files:,} files" if size_bytes is not None else ""
+    counted = f"{files:,} file{'' if files == 1 else 's'}"
+    size = f": {size_text(size_bytes)} in {counted}" if size_bytes is not None else ""
     yield f"  {'volume' if volume else 'path':<9} {volume or path}{size}"
     if volume:
         yield f"    at      {path}"

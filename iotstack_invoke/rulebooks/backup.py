@@ -170,8 +170,12 @@ def outside_archive(job: Job) -> Iterator[Step]:
         for each in facts.outside
     ]
     limits = (PACK_LIMIT_S, 0)
+    sized = tuple(each.path.lstrip("/") for each in facts.outside)
     yield PackStack(
-        *(job.output, tar, members, *limits, copies, facts.as_root), told={"outside": told}
+        *(job.output, tar, members, *limits, copies, facts.as_root),
+        sized=sized,
+        tops=(),
+        told={"outside": told},
     )
     yield RemoveFolder("pi", copies, facts.as_root)
 

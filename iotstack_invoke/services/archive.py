@@ -105,7 +105,8 @@ class PackStack:
     as_root: tuple[str, ...] = ()
     at_rest: tuple[str, ...] = ()
     sized: tuple[str, ...] | None = None
-    """What the size of is written down besides each entry of services/ and volumes/; None: no."""
+    """What the size of is written down besides each entry of `tops`; None: nothing."""
+    tops: tuple[str, ...] = FOLDERS
     linked: tuple[str, ...] = ()
     told: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
@@ -134,7 +135,7 @@ class PackStack:
             hashed = HashedFile(target)
             end = b""
             unpacked_bytes = 0
-            sizes = Sizes(self.sized or (), FOLDERS)
+            sizes = Sizes(self.sized or (), self.tops)
             passing = None if "." in self.members else Passing(stack_judge(self.members))
             with gzips.open_writer(hashed) as packer:  # type: ignore[arg-type]
                 while chunk := read_chunk(pipe.stdout):
