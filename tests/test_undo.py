@@ -140,9 +140,11 @@ def test_an_undo_names_what_it_undoes(little_stack):
     assert told.returncode == 13
     assert what in told.stdout
     assert flows(little_stack) == "[1]\n"
+    little_stack.environment["IOTSTACK_WATCHED"] = "1"  # as at a terminal
     told = little_stack.run("undo --yes")
     assert told.returncode == 0, told.stderr
     assert what in told.stdout
+    assert "as it was before the restore of t1 that began at" in told.stdout
     assert "died" not in told.stderr
     assert flows(little_stack) == "[2]\n"
 

@@ -64,11 +64,15 @@ def recover(
 
 
 def go_back(lines: Sequence[str], journal: Journal, guard: str, report: Report) -> None:
-    """Undo what the lines of a journal owe, when the last command of its run has ended."""
+    """Undo what the run of a journal left that died, when its last command has ended."""
+    for undone in _undone(lines, journal, guard):
+        report.tell(f"undone, left by a run that died: {undone}")
+
+
+def _undone(lines: Sequence[str], journal: Journal, guard: str) -> tuple[str, ...]:
     if lines:
         wait_for_orphans(journal.host, guard)
-    for undone in journal.recover(lines):
-        report.tell(f"undone, left by a run that died: {undone}")
+    return journal.recover(lines)
 
 
 def tell_death(
@@ -126,9 +130,9 @@ def undo(settings: Settings, wish: Wish, report: Report) -> int:
             stream.write("\n".join(lines).encode())
         target.host.rename(f"{kept}.undo", kept)
         target.host.rename(kept, target.journal)  # at once: never two of them, never none
-        go_back(lines, journal, target.guard, report)
+        _undone(lines, journal, target.guard)
         report.write(
-            f"Undone. The stack on {target.name} is as it was before '{replaced}'. What it was "
+            f"Undone. The stack on {target.name} is as it was before {change}. What it was "
             f"since then is in {target.folder}/{RESTORE}/previous-{replaced}-undone (or in a "
             "folder of that name on another disk); remove it when nobody needs it."
         )

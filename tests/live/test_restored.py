@@ -175,7 +175,9 @@ def test_undo_and_undo_again(person, pi, far, live):
         wait_ping(machine)
         assert points(machine) == all_points
         assert running(machine) == set(SERVICES)
-        assert "no restore that can be undone" in person.iot("undo", *words, "--yes", code=10)
+        assert "no restore or reload that can be undone" in person.iot(
+            "undo", *words, "--yes", code=10
+        )
         assert tree(top) == before
 
 
