@@ -80,18 +80,24 @@ def holdings_of(backup: BackupSet) -> Holdings:
 def answers_for(backup: BackupSet, needed: Iterable[Holding]) -> Holdings:
     """Return what a set holds, and what of the needed it need not hold.
 
-    That is what it says that it leaves out, and folders that only became small.
+    That is what it says that it leaves out, folders that only became small, and what lies in a
+    path outside of the stack that it holds as a whole.
     """
     held = holdings_of(backup)
     if backup.manifest is None:
         return held
     open_ = [each for each in needed if len(each) > 1 and each[0] in (GENERAL, OUTSIDE)]
     out = {each.what.removeprefix(VOLUME) for each in backup.manifest.left_out}
+    whole = tuple(f"{each['path']}/" for each in backup.manifest.outside)
     gone = gone_from(backup.manifest, [path for kind, path, *_ in open_ if kind == GENERAL])
     return held.union(
         each
         for each in open_
-        if (each[1] in out if each[0] == OUTSIDE else (GENERAL,) in held and each[1] not in gone)
+        if (
+            each[1] in out or each[1].startswith(whole)
+            if each[0] == OUTSIDE
+            else (GENERAL,) in held and each[1] not in gone
+        )
     )
 
 

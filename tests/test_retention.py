@@ -144,6 +144,8 @@ BIG, SMALL = {"volumes/a": [3 << 20, 9]}, {"volumes/a": [5, 1]}
 NONE = {"volumes/b": [1, 1]}
 VOLUMES = [{"path": "/v/x/_data", "volume": "x"}, {"path": "/media/usb", "volume": ""}]
 
+INNER, BESIDE = ({"path": f"/media/{each}", "volume": ""} for each in ("usb/a", "us"))
+
 
 @pytest.mark.parametrize(
     ("before", "after", "lacking"),
@@ -157,6 +159,8 @@ VOLUMES = [{"path": "/v/x/_data", "volume": "x"}, {"path": "/media/usb", "volume
         ({"outside": VOLUMES}, {"outside": VOLUMES[:1]}, "/media/usb of the outside part"),
         ({"outside": VOLUMES[:1]}, {}, "volume x of the outside part"),
         ({"outside": VOLUMES}, {"outside": VOLUMES}, ""),
+        ({"outside": [INNER]}, {"outside": VOLUMES}, ""),
+        ({"outside": [INNER]}, {"outside": [BESIDE]}, "/media/usb/a of the outside part"),
         ({"outside": VOLUMES}, {"out": ["volume:x", "/media/usb"]}, ""),
         (
             {"outside": VOLUMES, "files": 1},
