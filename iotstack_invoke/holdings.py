@@ -12,8 +12,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from .losses import gone_from, large_in
-from .manifest import OUTSIDE, SIZES, Part
+from .losses import MEANT, gone_from, large_in
+from .manifest import OUTSIDE, SIZES, Manifest, Part
 from .rules import PARTS
 from .sets import GOOD, BackupSet, State, newest_first
 from .values import dataclass
@@ -88,7 +88,7 @@ def answers_for(backup: BackupSet, needed: Iterable[Holding]) -> Holdings:
         return held
     open_ = [each for each in needed if len(each) > 1 and each[0] in (GENERAL, OUTSIDE)]
     out = {each.what.removeprefix(VOLUME) for each in backup.manifest.left_out}
-    whole = tuple(f"{each['path']}/" for each in backup.manifest.outside)
+    whole = tuple(f"{each[1]}/" for each in held if each[0] == OUTSIDE and len(each) > 1)
     gone = gone_from(backup.manifest, [path for kind, path, *_ in open_ if kind == GENERAL])
     return held.union(
         each
@@ -120,6 +120,25 @@ def _in_part(part: Part) -> Iterable[Holding]:
         yield (part.kind, server["container"])
         for database in server.get("rows", ()):
             yield (part.kind, server["container"], database)
+
+
+def lost_databases(before: Manifest, after: Manifest) -> tuple[str, ...]:
+    """Return a warning for each part of which a later set lacks databases that an earlier one has.
+
+    Not of a part or a container that the later one does not have at all.
+    """
+    now = {part.kind: part for part in after.made}
+    found = []
+    for part in before.made:
+        if part.kind == OUTSIDE or part.kind not in now:
+            continue
+        missing = {*_in_part(part)} - {*_in_part(now[part.kind])}
+        if "servers" in part.facts:
+            there = {each["container"] for each in now[part.kind].facts.get("servers", ())}
+            missing = {each for each in missing if each[1] in there}
+        if missing:
+            found.append(f"Missing: {told(missing)}, which {before.runtag} has. {MEANT}")
+    return tuple(found)
 
 
 def needed_of(backup: BackupSet, gone: Iterable[Gone]) -> Holdings:

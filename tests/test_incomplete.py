@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from scenes import put_set
+from shelf import new_form
 
 from iotstack_invoke.manifest import read_manifest
 from iotstack_invoke.services.restore_text import restore_text_of, with_sum
 
 TAG = "t1"
+SERVERS = ("home_db", "mariadb")
 DUMP = Path(__file__).parent / "fixtures/sql/mariadb-10.11.sql"
 DOCKER = """case "$1 $2" in
 "ps --all") echo mariadb home_db ;;
@@ -64,6 +66,21 @@ def backed_up(stack, code):
 
 def dumped(part):
     return [each["container"] for each in part["facts"]["servers"]]
+
+
+def test_a_database_that_is_gone_is_told_once(stack):
+    """Dropped by mistake, it is in the backup of yesterday and in none from today on."""
+    backed_up(stack, 0)
+    path = stack.folder / f"backups/{TAG}.manifest.json"
+    told = json.loads(path.read_text())
+    for each in told["parts"]["mariadb"]["facts"]["servers"]:
+        each["rows"]["diary"] = {"days": 7}
+    path.write_text(new_form(told))
+    done = stack.run("backup --runtag t2")
+    assert done.returncode == 3, done.stderr
+    names = ", ".join(f"database diary of container {c} of the mariadb part" for c in SERVERS)
+    assert f"Missing: {names}, which t1 has. If that is meant" in done.stderr
+    assert stack.run("backup --runtag t3").returncode == 0
 
 
 def test_a_server_that_cannot_be_dumped(stack):

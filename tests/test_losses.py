@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from shelf import new_form, old_form
 
+from iotstack_invoke.holdings import lost_databases
 from iotstack_invoke.losses import FLOOR_BYTES, losses, reference, vanished
 from iotstack_invoke.manifest import LeftOut, Manifest, Part, read_manifest
 from iotstack_invoke.sets import BackupSet, State
@@ -120,6 +121,43 @@ def test_a_part_that_is_missing_is_told():
     assert warning.startswith("The influx part is missing: then has one of 12,345 bytes")
     assert losses(then, manifest({}, kinds=("general", "influx"), error="no")) == ()
     assert losses(manifest({}), then) == ()
+
+
+def databases(**facts):
+    parts = [Part(kind, kind, 5, facts=each) for kind, each in facts.items()]
+    return replace(manifest(), parts=tuple(parts))
+
+
+def servers(**held):
+    return {
+        "servers": [{"container": k, "rows": {each: {} for each in v}} for k, v in held.items()]
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        (("a", "b", "c"), ("c",), "database a of the influx part, database b of the influx part"),
+        (("a",), (), "database a of the influx part"),
+        (("_internal", "a"), ("a", "new"), ""),
+    ],
+)
+def test_a_database_that_is_gone_is_told(before, after, lost):
+    """However small it was; what InfluxDB keeps about itself is none."""
+    then, now = (databases(influx={"databases": list(each)}) for each in (before, after))
+    told = lost_databases(then, now)
+    assert [each.partition(", which then has. If")[0] for each in told] == (
+        [f"Missing: {lost}"] if lost else []
+    )
+
+
+def test_a_database_of_sql_that_is_gone_is_told():
+    """By its container; a container or a part that is not there at all is told elsewhere."""
+    then = databases(mariadb=servers(db=("a", "b"), old=("c",)), postgres=servers(pg=("d",)))
+    now = databases(mariadb=servers(db=("b",)))
+    (told,) = lost_databases(then, now)
+    assert told.startswith("Missing: database a of container db of the mariadb part, which then")
+    assert lost_databases(now, then) == ()
 
 
 def test_a_part_that_is_much_smaller_is_told():

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ..errors import StepFailed
+from ..holdings import lost_databases
 from ..losses import losses
 from ..manifest import (
     LACKING,
@@ -448,7 +449,7 @@ class WriteManifest:
             unused=facts.unused,
         )
         if facts.before:
-            less = losses(facts.before, made, facts.sized)
+            less = losses(facts.before, made, facts.sized) + lost_databases(facts.before, made)
             made = replace(made, warnings=(*made.warnings, *less))
         text = made.to_json()
         content = text.encode("utf-8", "backslashreplace")  # a warning may quote a raw file name
