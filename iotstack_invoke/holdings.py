@@ -15,6 +15,7 @@ from typing import Any
 from .losses import MEANT, gone_from, large_in
 from .manifest import OUTSIDE, SIZES, Manifest, Part
 from .rules import PARTS
+from .services.table import fits_all_of
 from .sets import GOOD, BackupSet, State, newest_first
 from .values import dataclass
 
@@ -54,6 +55,9 @@ class Gone:
         if self.service:
             whole = holding[0] in _WHOLE or len(holding) == 1
             return (holding[0] == part) if whole else (holding[1] == self.name)
+        place = self.name.removeprefix(VOLUME).rstrip("/")
+        if place and holding[0] in (GENERAL, OUTSIDE):
+            return self.name in holding or f"{holding[-1]}/".startswith(f"{place}/")
         words = tuple(_SPLIT.split(self.name))
         words = (_ALIASES.get(words[0], words[0]), *words[1:])
         return self.name in holding or any(
@@ -87,14 +91,14 @@ def answers_for(backup: BackupSet, needed: Iterable[Holding]) -> Holdings:
     if backup.manifest is None:
         return held
     open_ = [each for each in needed if len(each) > 1 and each[0] in (GENERAL, OUTSIDE)]
-    out = {each.what.removeprefix(VOLUME) for each in backup.manifest.left_out}
+    out = [each.what.removeprefix(VOLUME) for each in backup.manifest.left_out]
     whole = tuple(f"{each[1]}/" for each in held if each[0] == OUTSIDE and len(each) > 1)
     gone = gone_from(backup.manifest, [path for kind, path, *_ in open_ if kind == GENERAL])
     return held.union(
         each
         for each in open_
         if (
-            each[1] in out or each[1].startswith(whole)
+            each[1].startswith(whole) or any(fits_all_of(one, each[1]) for one in out)
             if each[0] == OUTSIDE
             else (GENERAL,) in held and each[1] not in gone
         )

@@ -278,6 +278,16 @@ def test_a_part_that_is_gone_is_told_by_the_next_backup(little_stack):
     assert backed_up(little_stack, "third")[0]["warnings"] == []
 
 
+def test_what_the_owner_leaves_out_elsewhere_is_written_down(little_stack):
+    """Though no container mounts it any more: a later set needs not hold what earlier ones had."""
+    with little_stack.settings.open("a") as stream:
+        for path in ("volume:old", "/opt/old"):
+            stream.write(f'[[stack.exclude]]\npath = "{path}"\nreason = "gone"\n')
+    told = backed_up(little_stack, "first")[0]["left_out"]
+    for path in ("volume:old", "/opt/old"):
+        assert {"what": path, "reason": "gone"} in told
+
+
 def test_what_the_owner_leaves_out_is_no_loss(little_stack):
     """From the first backup on that is made so."""
     (little_stack.folder / "volumes/nodered/big").write_bytes(b"x" * BIG)

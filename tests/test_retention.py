@@ -168,6 +168,8 @@ INNER, BESIDE = ({"path": f"/media/{each}", "volume": ""} for each in ("usb/a", 
             "volume x of the outside part",
         ),
         ({"outside": VOLUMES, "files": 0}, {"outside": VOLUMES, "files": 0}, ""),
+        ({"outside": VOLUMES}, {"out": ["volume:*", "/media"]}, ""),
+        ({"outside": VOLUMES}, {"out": ["volume:xy", "/media"]}, "volume x of the outside part"),
     ],
 )
 def test_a_volume_or_folder_that_vanished_keeps_the_set_that_has_it(before, after, lacking):
@@ -184,6 +186,28 @@ def test_a_volume_or_folder_that_vanished_keeps_the_set_that_has_it(before, afte
         stays = {v.backup.runtag: v.keep for v in judge([old, new], Policy(keep=1), NOW, gone)}
         assert stays == {"d1": True, "d2": False}
         assert ("general",) in needed_of(old, gone)
+
+
+@pytest.mark.parametrize(
+    ("name", "excused"),
+    [
+        ("volumes/a", ["volumes/a", "volumes/a/b"]),
+        ("volumes/a/", ["volumes/a", "volumes/a/b"]),
+        ("volumes/a/b", ["volumes/a/b"]),
+        ("volume:x", ["x"]),
+        ("x", ["x"]),
+        ("/media", ["/media/usb"]),
+        ("outside", ["/media/usb", "x"]),
+        ("general", ["volumes/a", "volumes/a/b", "volumes/ab"]),
+        ("volume:", []),
+    ],
+)
+def test_what_is_gone_is_gone_with_all_that_lies_in_it(name, excused):
+    """A folder goes with the mounts below it, not with others whose names begin like its own."""
+    sizes = {each: [3 << 20, 1] for each in ("volumes/a", "volumes/a/b", "volumes/ab")}
+    held = holdings_of(with_facts(1, sizes=sizes, outside=VOLUMES))
+    found = sorted(each[1] for each in held if each[1:] and Gone(name).excuses(each))
+    assert found == excused
 
 
 @pytest.mark.parametrize(("later_s", "about"), [(-1, False), (0, False), (1, True)])

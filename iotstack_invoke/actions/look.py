@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import time
 from dataclasses import field, replace
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from ..services.table import (
     is_in_stack,
     is_influxdb_3,
 )
-from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
+from ..settings import ALWAYS_EXCLUDED, VOLUME, Exclusion, Settings
 from ..steps import Command, FileFact, Host
 from ..targets import ANY_EXIT, host_name, mount_points, root_words
 from ..values import dataclass
@@ -77,7 +78,14 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         *outside_exclusions(holdings.outside, told),
         *(e for e in told if any(is_in(e.path, each.path) for each in holdings.outside)),
     )
-    live = {each: f"{folder}/{each.place}" for each in exclusions}
+    elsewhere = tuple(
+        each
+        for each in settings.stack.exclusions
+        if each.path.startswith(("/", VOLUME))
+        and not outside_exclusions(holdings.outside, (each,))
+        and all(each.path != one.what for one in holdings.left_out)
+    )
+    live = {each: posixpath.join(folder, each.place) for each in (*exclusions, *elsewhere)}
     there = host.look(live.values())
     engines = {each.engine for each in servers}
     engines |= {each.name for each in services.recipes}
@@ -130,7 +138,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         left_out=(
             *(
                 LeftOut(each.path, each.reason)
-                for each in exclusions
+                for each in (*exclusions, *elsewhere)
                 if live[each] in there or not (each.by_default or each in ALWAYS_EXCLUDED)
             ),
             *(LeftOut(each.path, each.reason) for each in outside_out),
