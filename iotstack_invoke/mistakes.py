@@ -99,6 +99,7 @@ _NEEDED = {
     "services": ("name",),
 }
 ROLES = ("live", "test")
+DOCKER_FOLDER = "/var/lib/docker"
 _VOLUME = re.compile(r"volume:[A-Za-z0-9][A-Za-z0-9_.-]*(:/[^:]*|/.+)?")
 _PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
 _TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault"})
@@ -271,8 +272,33 @@ def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where} {_PLACES}"
         elif "restore_to" in each and not path.startswith("/"):
             yield f"{where} is restored in the stack; restore_to is for absolute paths"
+        elif _holds_docker(path):
+            yield (
+                f"{where} holds Docker's own folder: images, and files that containers write at "
+                "this moment. Named volumes are packed by themselves; include what else is meant"
+            )
+        around = _row_around(path, _sound_list(stack.get("include"), "include"))
+        if "restore_to" in each and around and f"{goal}/".startswith(f"{around}/"):
+            yield f"{where}: restore_to = {goal!r} lies in {around!r}, where another row goes"
         if not goal.startswith("/") or not _is_place(goal):
             yield f"{where}: restore_to = {goal!r} must be an absolute path, and not / itself"
+
+
+def _row_around(path: str, rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return where a row goes that another's path lies in; '' if there is none."""
+    for each in rows:
+        other = str(each.get("path", ""))
+        if other.startswith("/") and path.rstrip("/").startswith(f"{other.rstrip('/')}/"):
+            return str(each.get("restore_to", other)).rstrip("/")
+    return ""
+
+
+def _holds_docker(path: str) -> bool:
+    """Tell whether a path is Docker's own folder, or lies around it; one volume is neither."""
+    path = os.path.normpath(path)
+    return f"{DOCKER_FOLDER}/volumes/".startswith(f"{path}/") or (
+        path.startswith(f"{DOCKER_FOLDER}/") and not path.startswith(f"{DOCKER_FOLDER}/volumes/")
+    )
 
 
 def _is_place(path: str) -> bool:

@@ -30,6 +30,8 @@ from iotstack_invoke.settings import (
 )
 
 PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
+DOCKERS = "holds Docker's own folder: images, and files that containers write at this moment. "
+DOCKERS += "Named volumes are packed by themselves; include what else is meant"
 SAMPLE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "hosts.toml")
 
 
@@ -290,6 +292,19 @@ def test_an_exclusion_may_be_of_the_stack_of_a_disk_or_of_a_volume(path):
         (
             'path = "/opt/x"\nrestore_to = "srv"',
             "[[stack.include]]: path = '/opt/x': restore_to = 'srv' must be an absolute path, and not / itself",
+        ),
+        *(
+            (f'path = "{path}"', f"[[stack.include]]: path = '{path}' {DOCKERS}")
+            for path in (
+                "/var",
+                "/var/lib/docker/",
+                "/var/lib/docker/volumes",
+                "/var/lib/docker/x",
+            )
+        ),
+        (
+            'path = "/opt"\n[[stack.include]]\npath = "/opt/x"\nrestore_to = "/opt/y"',
+            "[[stack.include]]: path = '/opt/x': restore_to = '/opt/y' lies in '/opt', where another row goes",
         ),
     ],
 )

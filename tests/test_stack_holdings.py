@@ -231,6 +231,18 @@ def test_a_named_volume_is_packed(machine):
     assert found.by_container["b"] == ("volume:iotstack_data",)
 
 
+def test_no_row_swallows_volumes(machine):
+    """Wherever Docker keeps them: each is packed and put back by itself."""
+    volume = machine.volume("data")
+    for each in (machine.base / "docker", machine.base / "docker/data/_data"):
+        machine.include(str(each))
+    found = machine.look(("data", "/data"), volumes=[volume])
+    assert [each.title for each in found.outside] == ["volume:data"]
+    assert [each.split(",")[0] for each in found.warnings] == [
+        f"NOT COVERED: {machine.base / 'docker'} is included by hosts.toml"
+    ]
+
+
 def test_volumes_that_are_elsewhere_are_named(machine):
     """What NFS or CIFS or a driver holds is on no disk of this machine."""
     volumes = [

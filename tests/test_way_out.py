@@ -71,12 +71,13 @@ def test_a_link_by_way_of_one_of_the_stack_leads_out(stack: Path) -> None:
 
 
 def test_where_two_ways_lead_it_goes_where_it_lay(stack: Path) -> None:
-    """One name cannot serve two links."""
+    """One name cannot serve two links: at the others a restore makes links to it."""
     (stack / "volumes" / "one").symlink_to("../../near/data")
     (stack / "volumes" / "two").symlink_to("../../ssd/data")
-    assert where(held(stack, "volumes/one", "volumes/two")) == [
-        (str(stack.parent / "ssd/data"), "")
-    ]
+    holdings = held(stack, "volumes/one", "volumes/two")
+    data, near = str(stack.parent / "ssd/data"), str(stack.parent / "near/data")
+    assert where(holdings) == [(data, "")]
+    assert holdings.outside[0].ways == (near, data)
 
 
 def test_an_included_path_is_restored_by_the_name_that_is_included(stack: Path) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 from ..errors import StepFailed
 from ..manifest import Manifest
 from ..rulebooks.restore import Filling, OutsideItem
-from ..services.compose import VOLUME_LABEL, Found, Volume, inspect_volumes
+from ..services.compose import ANONYMOUS, VOLUME_LABEL, Found, Volume, inspect_volumes
 from ..services.holdings import is_in, is_system
 from ..settings import VOLUME, Settings
 from ..steps import Command
-from ..targets import Target, device
+from ..targets import Target, device, may_be_there
 from ..values import dataclass
 
 PROJECT_LABEL = "com.docker.compose.project"
@@ -114,8 +114,11 @@ class OutsidePart:
         return bool(self._told)
 
     def items(self, previous: str, stage: str) -> Iterator[OutsideItem]:
-        """Yield what is put in place; `previous`: where what is replaced of the stack goes."""
-        for each in self._told:
+        """Yield what is put in place; `previous`: where what is replaced of the stack goes.
+
+        What lies below another and goes elsewhere comes before that, and is taken out of it.
+        """
+        for each in sorted(self._told, key=lambda each: str(each["path"]), reverse=True):
             path, staged = each["path"], f"{stage}/outside{each['path']}"
             volume = self._volumes.get(each.get("volume") or each.get("anonymous", ""))
             if volume:
@@ -129,27 +132,21 @@ class OutsidePart:
                 continue
             else:
                 live = self._real(each.get("restore_to") or path)
-                item = OutsideItem(live, staged, live, "", "")
-            yield self._placed(item, previous)
+                links = tuple(self._links_to(live, each))
+                item = OutsideItem(live, staged, live, "", "", links=links)
+            yield placed(self.target, item, previous)
+
+    def _links_to(self, live: str, told: Mapping[str, Any]) -> Iterator[str]:
+        """Yield where links of the stack lead, and nothing lies on the way to what is restored."""
+        for way in told.get("ways", ()):
+            real = self._real(way)
+            is_free = not may_be_there(self.target.host, real)
+            if real != live and is_free and not self._why_not({"path": way}):
+                yield real
 
     def _real(self, path: str) -> str:
         words = (*self.target.as_root, "realpath", "-m", "--", path)
         return self.target.host.run(Command(words)).out.rstrip("\n")
-
-    def _placed(self, item: OutsideItem, previous: str) -> OutsideItem:
-        """Return an item with where it is put aside: on its own file system, for a rename."""
-        host, live = self.target.host, item.live
-        above, name = posixpath.split(live)
-        if device(host, above) == device(host, self.target.folder):
-            used = f"{previous}-undone/outside{live}"
-            return replace(item, aside=f"{previous}/outside{live}", used=used)
-        stamp = posixpath.basename(previous)
-        return replace(
-            item,
-            aside=f"{above}/.{stamp}/{name}",
-            used=f"{above}/.{stamp}-undone/{name}",
-            fresh=f"{above}/.restore-{name}",
-        )
 
     def _why_not(self, told: Mapping[str, Any]) -> str:
         """Return why a path is not put in place; '' if it is."""
@@ -196,6 +193,22 @@ class OutsidePart:
         return (e for e in plain if not self._why_not(e))
 
 
+def placed(target: Target, item: OutsideItem, previous: str) -> OutsideItem:
+    """Return an item with where it is put aside: on its own file system, for a rename."""
+    host, live = target.host, item.live
+    above, name = posixpath.split(live)
+    if device(host, above) == device(host, target.folder):
+        used = f"{previous}-undone/outside{live}"
+        return replace(item, aside=f"{previous}/outside{live}", used=used)
+    stamp = posixpath.basename(previous)
+    return replace(
+        item,
+        aside=f"{above}/.{stamp}/{name}",
+        used=f"{above}/.{stamp}-undone/{name}",
+        fresh=f"{above}/.restore-{name}",
+    )
+
+
 def place_there(target: Target, manifest: Manifest | None, path: str) -> str:
     """Return where on a target is what a manifest tells of by its path, as seen from the stack.
 
@@ -227,6 +240,12 @@ def volume_in(path: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
+def is_unnamed(path: str) -> bool:
+    """Tell whether a path is that of a volume without a name, which goes with its container."""
+    found = volume_in(path)
+    return bool(found and ANONYMOUS.fullmatch(found[0]))
+
+
 def docker_root(target: Target) -> str:
     """Return the folder in which Docker keeps all of its own; raises StepFailed."""
     words = (*target.docker, "info", "--format", "{{.DockerRootDir}}")
@@ -243,7 +262,9 @@ def _title(told: Mapping[str, Any]) -> str:
 
 def _names_of(told: Mapping[str, Any]) -> set[str]:
     """Return what something of the part is called: the containers that mount it, and its own."""
-    own = (told.get("volume"), told.get("key"), posixpath.basename(told["path"]))
+    own = (told.get("volume"), told.get("key"))
+    if not (told.get("volume") or told.get("anonymous")):
+        own = (posixpath.basename(told["path"]),)
     return {*filter(None, own), *(str(pair[0]) for pair in told.get("mounts", ()) if pair)}
 
 

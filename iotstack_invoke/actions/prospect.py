@@ -36,14 +36,13 @@ from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
 from .loads import FOLDERS, Loads, is_below, recipe_folder
 from .only import Only
-from .outside import OutsidePart, place_there
+from .outside import OutsidePart, place_there, placed
 from .target_checks import (
     INFLUX_FOLDER,
     influx_apart,
-    refuse_inner_mounts,
     refuse_mounts,
     refuse_stage_apart,
-    server_in,
+    server_to_load,
     time_stamp,
 )
 from .undo import log_folder
@@ -139,6 +138,21 @@ class Prospect:
         told = str(self._told_of_influx("data"))
         return place_there(self.target, self.manifest, told) if told else ""
 
+    def _apart_of_influx(self) -> dict[str, str]:
+        """Return which of its folders the manifest says are to lie apart, and where."""
+        told = self._told_of_influx("apart")
+        return {
+            name: place_there(self.target, self.manifest, str(told[name]))
+            for name in ("meta", "data", "wal")
+            if isinstance(told, dict) and told.get(name)
+        }
+
+    def _pieces(self, server: Server, previous: str) -> Iterator[OutsideItem]:
+        """Yield what is swapped of an InfluxDB besides its folder, each by itself."""
+        for name, live in server.apart:
+            fresh = f"{posixpath.dirname(live)}/.fresh-{posixpath.basename(live)}"
+            yield placed(self.target, OutsideItem(name, fresh, live, "", ""), previous)
+
     def _told_of_influx(self, fact: str) -> object:
         made = self.manifest.made if self.manifest else ()
         return next((e.facts.get(fact) or "" for e in made if e.kind == "influx"), "")
@@ -160,15 +174,23 @@ class Prospect:
         )
         kinds = self._kinds(found)
         server = (
-            server_in(target, found, self.influx, self._data_of_influx())
+            server_to_load(
+                *(target, found, self.influx, self._data_of_influx()),
+                *(self._apart_of_influx(), f"{self.stage}/influxdb"),
+            )
             if "influx" in kinds
             else None
         )
         server_there = named(found, self.influx) is not None
         if server and compose_file and not server_there:
             self._refuse_without_server(compose, self.influx)
-        if server:
-            refuse_inner_mounts(target, found, server.container)
+        if server and server.within and self.wish.databases:
+            raise Refused(
+                f"On {target.name} the catalogue of InfluxDB lies in container {self.influx} "
+                "itself, so single databases cannot be restored beside the others. Nothing was "
+                "changed. Map /var/lib/influxdb to a folder, or restore all of InfluxDB: "
+                f"--only {self.influx}."
+            )
         self._stamp = time_stamp(target, self._stamp, log_folder(self.settings, host))
         previous = f"{target.folder}/{RESTORE}/previous-{self.runtag}-{self._stamp}"
         outside = tuple(self.outside.items(previous, self.stage)) if "outside" in kinds else ()
@@ -196,7 +218,8 @@ class Prospect:
             limit_s=self.settings.influx.limit_s,
             volumes_apart="volumes" in there
             and device(host, f"{target.folder}/volumes") != device(host, target.folder),
-            influx_apart=influx_apart(target, server) if server else "",
+            influx_apart=influx_apart(target, server) if server and not server.within else "",
+            influx_pieces=tuple(self._pieces(server, previous)) if server else (),
             included=self.manifest.included("general") if self.manifest else (),
             outside=outside,
             fillings=self.outside.fillings(self.stage) if "outside" in kinds else (),
@@ -207,7 +230,7 @@ class Prospect:
         folder = self.target.folder
         moved = [*(each.live for each in facts.items), f"{folder}/services", f"{folder}/{RESTORE}"]
         if facts.server:
-            moved.append(facts.server.data)
+            moved += facts.server.folders
         moved += [each.server.data for each in facts.loads]
         moved += [each.live for each in facts.outside]
         refuse_mounts(
@@ -272,9 +295,9 @@ class Prospect:
         fetched = not facts.in_place
         needed = sizes_unpacked(self.backup, self.manifest, facts.kinds, fetched=fetched)
         if facts.server and facts.databases:
-            words = (*facts.as_root, "du", "-sb", "--", facts.server.data)
+            words = (*facts.as_root, "du", "-sbc", "--", *facts.server.folders)
             told = self.target.host.run(Command(words, ANY_EXIT, 600)).out.split()
-            needed["the copy of InfluxDB's data"] = int(told[0]) if told else 0
+            needed["the copy of InfluxDB's data"] = int(told[-2]) if told else 0
         return needed
 
     def refuse_without_room(self, facts: RestoreFacts) -> None:
@@ -387,7 +410,7 @@ class Prospect:
         """
         folder = self.target.folder
         data = [each.server.data for each in facts.loads]
-        data += [facts.server.data] if facts.server else []
+        data += facts.server.folders if facts.server else ()
         wanted = {
             pattern: f"{folder}/{plain_place(pattern)}"
             for pattern in (self.manifest.stays if self.manifest else ())

@@ -9,18 +9,26 @@ import contextlib
 import os
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ..changes import STAMP_FORM
 from ..errors import Refused
 from ..rulebooks.restore import RESTORE
 from ..services.compose import Found, named
-from ..services.influx import BACKUP_INSIDE, DATA_INSIDE, FOLDERS_INSIDE, influx_folders
+from ..services.influx import (
+    BACKUP_INSIDE,
+    DATA_INSIDE,
+    FOLDERS_INSIDE,
+    influx_folders,
+    mapped_apart,
+)
 from ..services.influx_server import Server
 from ..steps import Command
 from ..targets import Target, device, entries, mount_points
 from .loads import is_below, refuse_place
+from .outside import is_unnamed
 
 _STAMP = re.compile(r"^previous-.*-(\d{8}T\d{6}Z)(-undone)?$")
 _LOG_STAMP = re.compile(r"(?:\.restore|^reload-influxdb)-(\d{8}T\d{6}Z)\b.*\.log(?:\.partial)?$")
@@ -35,7 +43,7 @@ def server_in(target: Target, found: tuple[Found, ...], name: str, told: str = "
     no folder for data.
     """
     container = named(found, name)
-    mounts = {each.inside: each.on_host for each in container.mounts} if container else {}
+    mounts = {e.inside.rstrip("/"): e.on_host for e in container.mounts} if container else {}
     if container is None and told:
         refuse_place(target, name, told)
     if container and DATA_INSIDE not in mounts:
@@ -44,13 +52,62 @@ def server_in(target: Target, found: tuple[Found, ...], name: str, told: str = "
             "cannot be swapped. Nothing was changed. Map one."
         )
     data = mounts.get(DATA_INSIDE, told or f"{target.folder}/{INFLUX_FOLDER}/data")
-    words = (*target.as_root, "realpath", "-m", "--", data)
-    real = target.host.run(Command(words)).out.rstrip("\n")
-    return Server(name, real)
+    return Server(name, _real(target, data))
 
 
-def refuse_inner_mounts(target: Target, found: tuple[Found, ...], name: str) -> None:
-    """Raise Refused where InfluxDB's data are mapped in pieces: they cannot be swapped whole."""
+def _real(target: Target, path: str) -> str:
+    words = (*target.as_root, "realpath", "-m", "--", path)
+    return target.host.run(Command(words)).out.rstrip("\n")
+
+
+def server_to_load(
+    target: Target,
+    found: tuple[Found, ...],
+    name: str,
+    told: str,
+    apart: Mapping[str, str],
+    scratch: str,
+) -> Server:
+    """Return the same as `server_in`, with what of its data is mapped apart.
+
+    `apart`: where a manifest says that such folders are to lie. `scratch`: where the catalogue is
+    made, if it lies in the container. Raises Refused where a folder cannot be swapped.
+    """
+    container = named(found, name)
+    refuse_inner_mounts(target, found, name, apart=True)
+    pieces = dict(mapped_apart(container)) if container else dict(apart)
+    if not pieces:
+        return server_in(target, found, name, told)
+    if container is None:
+        for path in pieces.values():
+            refuse_place(target, name, path)
+    real = tuple((each, _real(target, path)) for each, path in sorted(pieces.items()))
+    mounted = (
+        any(e.inside.rstrip("/") == DATA_INSIDE for e in container.mounts)
+        if container
+        else (bool(told) and not is_unnamed(told))
+    )
+    within = not mounted and not {"data", "wal"} - {*pieces}
+    server = Server(name, scratch, real, within=True)
+    if not within:
+        server = replace(server_in(target, found, name, told), apart=real)
+    for path in server.folders:
+        if any(path != other and is_below(other, path) for other in server.folders):
+            raise Refused(
+                f"On {target.name} folders of InfluxDB in container {name} are mapped to {path} "
+                "and to a place in it, so they cannot be swapped one by one. Nothing was changed. "
+                "Map them to folders side by side."
+            )
+    return server
+
+
+def refuse_inner_mounts(
+    target: Target, found: tuple[Found, ...], name: str, *, apart: bool = False
+) -> None:
+    """Raise Refused where InfluxDB's data are mapped in pieces: they cannot be swapped whole.
+
+    `apart`: its catalogue, data and write-ahead log may be; each of them is swapped by itself.
+    """
     container = named(found, name)
     folders: tuple[str, ...] = FOLDERS_INSIDE
     if container and container.container.running:
@@ -66,7 +123,8 @@ def refuse_inner_mounts(target: Target, found: tuple[Found, ...], name: str) -> 
     inner = [
         each.inside
         for each in (container.mounts if container else ())
-        if each.inside.startswith(f"{DATA_INSIDE}/") and each.inside != BACKUP_INSIDE
+        if each.inside.startswith(f"{DATA_INSIDE}/")
+        and each.inside.rstrip("/") not in (BACKUP_INSIDE, *(FOLDERS_INSIDE if apart else ()))
     ]
     if inner:
         raise Refused(

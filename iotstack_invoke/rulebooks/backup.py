@@ -33,7 +33,7 @@ from ..manifest import (
 from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_name
 from ..services.archive import PackStack, RemoveFolder, literal, tar_words
 from ..services.at_rest import AtRest, CopyLinked, copy_at_rest
-from ..services.holdings import Outside
+from ..services.holdings import Outside, outermost
 from ..services.quiesce import Resume
 from ..services.recipe import DUMP_FOLDER, RECIPES, RecipeInUse
 from ..services.sql import SqlServer
@@ -155,7 +155,7 @@ def outside_archive(job: Job) -> Iterator[Step]:
     """Copy the SQLite files, then pack named volumes and included paths, named from / on."""
     facts: BackupFacts = job.facts
     copies = posixpath.join(facts.folder, OUTSIDE_COPIES)
-    members = tuple(f".{each.path}" for each in facts.outside)
+    members = tuple(f".{each}" for each in outermost(each.path for each in facts.outside))
     without = tuple(each.lstrip("/") for each in facts.outside_exclusions)
     yield CopySqlite("pi", "/", members, without, copies, facts.as_root, far=facts.far)
     tar = tar_words(facts.as_root, "/", without)
@@ -167,6 +167,7 @@ def outside_archive(job: Job) -> Iterator[Step]:
             "mounts": [list(pair) for pair in each.mounts],
             "restore_to": each.restore_to,
             "anonymous": each.anonymous,
+            "ways": list(each.ways),
         }
         for each in facts.outside
     ]
@@ -211,7 +212,8 @@ def influx_archive(job: Job) -> Iterator[Step]:
     words = reading_words(dump, tar_words(facts.as_root, dump.on_host))
     data = influx.data_on_host and posixpath.relpath(influx.data_on_host, facts.folder)
     whose = (influx.container, influx.version)
-    yield SweepInflux(job.output, words, *whose, facts.limit_s, data)
+    apart = tuple((name, posixpath.relpath(at, facts.folder)) for name, at in influx.apart)
+    yield SweepInflux(job.output, words, *whose, facts.limit_s, data, apart)
     if dump.on_host:
         yield RemoveFolder("pi", dump.on_host, facts.as_root)
     else:

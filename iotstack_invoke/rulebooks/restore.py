@@ -15,6 +15,7 @@ from ..rules import KINDS, Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
 from ..services.influx import DATA_INSIDE, DumpInflux
 from ..services.influx2 import DumpInflux2
+from ..services.influx_catalogue import PutCatalogue
 from ..services.influx_dump import CheckDump, Dump
 from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
 from ..services.influx_server import ALONE, RunAlone, Server, WaitForInflux
@@ -41,6 +42,7 @@ from ..services.stack import (
     FillVolume,
     MakeAside,
     MakeFolder,
+    MakeLink,
     MakeVolume,
     PutAway,
     StartContainers,
@@ -88,6 +90,8 @@ class OutsideItem:
     """The volume that is made first, if the target has none."""
     labels: tuple[str, ...] = ()
     """What compose knows its own volumes by."""
+    links: tuple[str, ...] = ()
+    """Where nothing lies, and links of the stack lead: they become links to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,8 @@ class RestoreFacts:
     """The volumes lie on another file system than the stack's folder."""
     influx_apart: str = ""
     """The folder that holds InfluxDB's, where that is on a file system of its own."""
+    influx_pieces: tuple[OutsideItem, ...] = ()
+    """Folders of InfluxDB that are mapped apart from the others, by their names inside."""
     loads: tuple[Load, ...] = ()
     quiet: tuple[tuple[str, str], ...] = ()
     """Parts of recipes that are restored, each with the container of its service."""
@@ -329,7 +335,7 @@ def restored(job: Job) -> Iterator[Step]:
     dump = Dump("pi", f"{posixpath.dirname(facts.previous)}/{job.runtag}/influx", as_root)
     if "influx" in facts.kinds and facts.server:
         yield CheckDump(dump, archive(job.wildcards, facts, "influx"), blocks=False)
-    notes = (f"{facts.previous}.users", f"{facts.previous}.environment")
+    notes = tuple(f"{facts.previous}.{each}" for each in ("users", "environment", "catalogue"))
     dumps = [SqlDump("pi", each.staged, each.server, as_root) for each in facts.loads]
     yield from map(ReadSql, dumps)
     passing = (*staged, *sorted(used), *notes)
@@ -396,6 +402,8 @@ def _swap(facts: RestoreFacts) -> Iterator[Step]:
     for each in facts.outside:
         staged = each.fresh or each.staged
         yield SwapItem("pi", each.live, staged, each.aside, each.used, as_root, guard)
+        for link in each.links:
+            yield MakeLink("pi", link, each.live, as_root, guard)
 
 
 def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[Step]:
@@ -406,19 +414,33 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
     if not facts.server_there:
         yield _made(facts, server.container)
-        inside = SqlServer(server.container, "influx", server.data, DATA_INSIDE)
-        yield CheckMount("pi", inside, docker)
+        places = [] if server.within else [("", server.data)]
+        for name, path in (*places, *server.apart):
+            inside = posixpath.join(DATA_INSIDE, name).rstrip("/")
+            place = SqlServer(server.container, "influx", path, inside)
+            yield CheckMount("pi", place, docker)
+    changing = as_root, guard
     fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
     aside = posixpath.join(aside_folder(facts, INFLUX_DATA), INFLUX_DATA)
     used = posixpath.join(used_folder(facts, INFLUX_DATA), INFLUX_DATA)
-    if facts.databases:
-        yield CopyFolder("pi", server.data, fresh, as_root, guard, facts.limit_s)
-    else:
-        yield MakeFolder("pi", fresh, as_root, guard, like=server.data)
-    yield SwapItem("pi", server.data, fresh, aside, used, as_root, guard)
+    swaps = [] if server.within else [SwapItem("pi", server.data, fresh, aside, used, *changing)]
+    swaps += [
+        SwapItem("pi", each.live, each.staged, each.aside, each.used, *changing)
+        for each in facts.influx_pieces
+    ]
+    if server.within:
+        yield MakeFolder("pi", server.data, *changing, like=server.folder("data"))
+    for swap in swaps:
+        if facts.databases:
+            yield CopyFolder("pi", swap.live, swap.staged, *changing, facts.limit_s)
+        else:
+            yield MakeFolder("pi", swap.staged, *changing, like=swap.live)
+    yield from swaps
     dumps = posixpath.dirname(facts.previous)
-    yield RunAlone("pi", server.container, ALONE, server.data, dumps, docker, guard)
-    alone = Server(ALONE, server.data)
+    volumes = tuple(f"{path}:{DATA_INSIDE}/{name}" for name, path in server.apart)
+    run = RunAlone("pi", server.container, ALONE, server.data, dumps, docker, guard)
+    yield replace(run, volumes=volumes)
+    alone = replace(server, container=ALONE)
     empty = not facts.databases
     yield WaitForInflux("pi", alone, docker, as_root, must_be_empty=empty)
     yield LoadInflux(
@@ -429,6 +451,12 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
     yield EndAlone("pi", ALONE, docker, guard)
     if not facts.databases:
         yield AddUsers("pi", server, dump, f"{facts.previous}.users", as_root, guard)
+    if server.within:
+        notes = f"{facts.previous}.catalogue"
+        meta = server.folder("meta")
+        yield PutCatalogue(
+            *("pi", server.container, meta, facts.previous, notes), docker, *changing
+        )
 
 
 def _made(facts: RestoreFacts, container: str) -> ComposeUp:
@@ -489,8 +517,10 @@ def undoable() -> tuple[type, ...]:
         KeepLeftOut,
         MakeAside,
         MakeFolder,
+        MakeLink,
         MakeVolume,
         PutAway,
+        PutCatalogue,
         Quiesce,
         RunAlone,
         RunSqlAlone,

@@ -24,7 +24,8 @@ COMPOSE_FILES = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "co
 WORKING_FOLDER_LABEL = "com.docker.compose.project.working_dir"
 VOLUME_LABEL = "com.docker.compose.volume"
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
-_ANONYMOUS = re.compile(r"[0-9a-f]{64}")
+ANONYMOUS = re.compile(r"[0-9a-f]{64}")
+"""What Docker calls a volume that nobody named."""
 _ON_A_DISK = ("ext4", "btrfs", "xfs", "f2fs", "vfat", "exfat", "ntfs")
 RESTORE = "restore"
 """In the stack's folder, what restores stage and keep: our own containers mount it as well."""
@@ -188,7 +189,7 @@ def _volume(told: Mapping[str, Any]) -> Volume:
         told.get("Mountpoint", ""),
         told.get("Driver", "local"),
         key,
-        anonymous=ANONYMOUS_LABEL in labels or (not key and bool(_ANONYMOUS.fullmatch(name))),
+        anonymous=ANONYMOUS_LABEL in labels or (not key and bool(ANONYMOUS.fullmatch(name))),
         device=options.get("device", ""),
         filesystem=options.get("type", ""),
     )

@@ -114,6 +114,8 @@ class Outside:
     """The path of the stack that leads there, if it is a link."""
     anonymous: str = ""
     """For a volume that only its container knows: CONTAINER:PATH, where that mounts it."""
+    ways: tuple[str, ...] = ()
+    """Where links of the stack lead first, which may be links themselves."""
 
     @property
     def title(self) -> str:
@@ -317,6 +319,7 @@ class _Look:
 
     def holdings(self) -> Holdings:
         """Return all that was found, each path once."""
+        self._refuse_docker()
         return Holdings(
             outermost(self._included),
             tuple(self._outermost_outside()),
@@ -333,12 +336,33 @@ class _Look:
         named = {each.what for each in self._uncovered.values()} | self._left_out.keys()
         return not (path in named or self._reason(path))
 
+    def _refuse_docker(self) -> None:
+        """Drop the rows that hold volumes: these are packed and put back each by itself."""
+        volumes = [path for path, each in self._outside.items() if each.volume or each.anonymous]
+        for path in set(self._outside) - set(volumes):
+            if any(is_in(each, path) and each != path for each in volumes):
+                del self._outside[path]
+                told = (
+                    f"NOT COVERED: {path} is included by hosts.toml, but volumes of Docker lie in "
+                    "it, which are packed by themselves, so nothing else of it is in the "
+                    "backup. Include what is meant of it."
+                )
+                self._warnings[told] = None
+
     def _outermost_outside(self) -> Iterator[Outside]:
-        """Yield what lies outside, each file once: who mounts what lies below mounts of it."""
-        for path in outermost(self._outside):
-            below = (each for at, each in self._outside.items() if is_in(at, path))
-            mounts = {pair for each in below for pair in each.mounts}
-            yield replace(self._outside[path], mounts=tuple(sorted(mounts)))
+        """Yield what lies outside: who mounts what lies below mounts of it.
+
+        What lies below another is told by itself only if it goes elsewhere than with that.
+        """
+        tops = outermost(self._outside)
+        for path, each in sorted(self._outside.items()):
+            below = (one for at, one in self._outside.items() if is_in(at, path))
+            mounts = {pair for one in below for pair in one.mounts}
+            top = next(self._outside[at] for at in tops if is_in(path, at))
+            goal = top.restore_to or top.path
+            place = each.restore_to or (path if each.link else goal + path.removeprefix(top.path))
+            if path in tops or not (top.volume or top.anonymous or is_in(place, goal)):
+                yield replace(each, mounts=tuple(sorted(mounts)))
 
     def is_there(self, mount: Mount, volumes: Mapping[str, Volume]) -> bool:
         """Tell whether there is anything where a container would mount something."""
@@ -499,7 +523,8 @@ class _Look:
         elif not self.databases.part_of(fact.real):
             way = self._way_out(straight)
             to = way if way != fact.real else ""
-            self._add(Outside(fact.real, link=place, restore_to=to), container, inside)
+            found = Outside(fact.real, link=place, restore_to=to, ways=(way or fact.real,))
+            self._add(found, container, inside)
 
     def _way_out(self, path: str) -> str:
         """Return where the links of the stack lead first outside of it; '' if nobody can say.
@@ -540,8 +565,9 @@ class _Look:
     def _add(self, found: Outside, container: str = "", inside: str = "") -> None:
         known = self._outside.get(found.path, found)
         to = found.restore_to or known.restore_to
+        ways = tuple(sorted({*known.ways, *found.ways}))
         if found.link and known.restore_to != found.restore_to:
-            to = ""  # two ways lead there: it goes where it lay
+            to = ""  # two ways lead there: it goes where it lay, and the others become links
         own = ((container, inside),) if container else ()
         mounts = {*known.mounts, *found.mounts, *own}
         self._outside[found.path] = Outside(
@@ -552,6 +578,7 @@ class _Look:
             to,
             known.link or found.link,
             known.anonymous or found.anonymous,
+            ways,
         )
         if container:
             self._by_container.setdefault(container, set()).add(found.title)

@@ -53,6 +53,8 @@ class InfluxFacts:
     backup_on_host: str
     """Where its dumps come to lie; '' where nothing of the host can be seen by both."""
     data_on_host: str = ""
+    apart: tuple[tuple[str, str], ...] = ()
+    """Which of its folders have a mount of their own, each with where that lies on the host."""
     live: tuple[str, ...] = ()
     """Where it keeps its data, and its dumps, on the host: in no archive."""
 
@@ -82,7 +84,16 @@ def influx_facts(
         version=version,
         backup_on_host=seen_on_host(host, found, BACKUP_INSIDE, as_root),
         data_on_host=path_on_host(found.mounts, DATA_INSIDE),
+        apart=mapped_apart(found),
         live=tuple(dict.fromkeys(filter(None, on_host))),
+    )
+
+
+def mapped_apart(found: Found) -> tuple[tuple[str, str], ...]:
+    """Return which of meta, data and wal have a mount of their own, each with its path here."""
+    mounts = {each.inside.rstrip("/"): each.on_host for each in found.mounts}
+    return tuple(
+        (posixpath.basename(each), mounts[each]) for each in FOLDERS_INSIDE if mounts.get(each)
     )
 
 
@@ -410,6 +421,8 @@ class SweepInflux:
     limit_s: float
     data: str = ""
     """Where its folder of data lies, as seen from the stack; '' where none is mapped."""
+    apart: tuple[tuple[str, str], ...] = ()
+    """Which of its folders lie elsewhere, and where, as seen from the stack."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the tar as a person would type it."""
@@ -428,7 +441,8 @@ class SweepInflux:
                 again=report.again,
             )
         told = {"container": self.container, "version": self.version, "data": self.data}
-        scene.learn(self.output, **told, **facts_of(report))
+        apart = {"apart": dict(self.apart)} if self.apart else {}
+        scene.learn(self.output, **told, **apart, **facts_of(report))
 
 
 def sweep(

@@ -221,7 +221,7 @@ class AddUsers:
 
     def commands(self) -> tuple[str, ...]:
         """Return what is done."""
-        return (f"append the users of the dump to {self.server.data}/meta/meta.db",)
+        return (f"append the users of the dump to {self.server.folder('meta')}/meta.db",)
 
     def do(self, scene: Scene) -> None:
         """Append them; the hashes travel by a file of mode 0600 and never by an argument."""
@@ -231,7 +231,7 @@ class AddUsers:
             return
         host.receive(self.notes, io.BytesIO(b"".join(u.record for u in catalogue.users)), 0)
         script = 'cat "$1" >> "$2" && sync "$2"'
-        target = posixpath.join(self.server.data, "meta/meta.db")
+        target = posixpath.join(self.server.folder("meta"), "meta.db")
         words = (*self.as_root, "sh", "-c", script, "sh", self.notes, target)
         try:
             host.run(guarded(self.guard, words))

@@ -43,6 +43,20 @@ class Server:
     container: str
     data: str
     """Its folder on the host that is /var/lib/influxdb inside."""
+    apart: tuple[tuple[str, str], ...] = ()
+    """Which of its folders (meta, data, wal) have mounts of their own, each with where it lies."""
+    within: bool = False
+    """Its catalogue lies in the container, or in a volume that goes with it: `data` is made for
+    the load alone."""
+
+    def folder(self, name: str) -> str:
+        """Return where its meta, data or wal lies on the host."""
+        return dict(self.apart).get(name) or posixpath.join(self.data, name)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """What of it lies on the host for good."""
+        return (*(() if self.within else (self.data,)), *(path for _, path in self.apart))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +77,8 @@ class RunAlone:
     guard: str
     image: str = ""
     """What to run where there is no such container; its settings are the image's own then."""
+    volumes: tuple[str, ...] = ()
+    """What of the data lies apart, as Docker takes it: `/disk/wal:/var/lib/influxdb/wal`."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
@@ -74,6 +90,7 @@ class RunAlone:
             *("--network", "bridge"),
             *(() if self.image else ("--volumes-from", self.container)),
             *("--volume", f"{self.data}:{DATA_INSIDE}"),
+            *(word for each in self.volumes for word in ("--volume", each)),
             *("--volume", f"{self.dumps}:{BACKUP_INSIDE}"),
             *(("--user", user) if user else ()),
             *(word for each in (*settings, *ALONE_SETTINGS) for word in ("--env", each)),
@@ -129,7 +146,7 @@ class WaitForInflux:
 
 def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Catalogue:
     """Return what the server's own meta.db says; raises StepFailed where it cannot be read."""
-    path = posixpath.join(server.data, "meta/meta.db")
+    path = posixpath.join(server.folder("meta"), "meta.db")
     with host.pipe(Command((*as_root, "cat", path), limit_s=60)) as pipe:
         content = pipe.stdout.read()
         code = pipe.finish()
@@ -143,7 +160,7 @@ def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Ca
 
 def tsm_sizes(host: Host, server: Server, as_root: tuple[str, ...]) -> Mapping[int, Iterable[int]]:
     """Return the sizes of the TSM files on the server's disk, by shard id."""
-    folder = posixpath.join(server.data, "data")
+    folder = server.folder("data")
     words = ("find", folder, "-name", "*.tsm", "-printf", "%s %h\\n")
     sizes: dict[int, list[int]] = {}
     for line in host.run(Command((*as_root, *words), limit_s=600)).out.splitlines():

@@ -420,6 +420,35 @@ class MakeFolder:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeLink:
+    """Make a link where nothing lies, and the folders on the way. Undone: remove the link."""
+
+    host_role: str
+    path: str
+    leads_to: str
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (f"ln -s '{self.leads_to}' '{self.path}'",)
+
+    def _command(self, script: str) -> Command:
+        words = (*self.as_root, "sh", "-c", script, "sh", self.leads_to, self.path)
+        return guarded(self.guard, words)
+
+    def do(self, scene: Scene) -> None:
+        """Make it; raises StepFailed where something lies there by now."""
+        script = 'mkdir -p "$(dirname "$2")" && ln -s -T "$1" "$2"'
+        scene.host(self.host_role).run(self._command(script))
+
+    def undo(self, host: Host) -> None:
+        """Remove it, if it is ours."""
+        script = '[ "$(readlink "$2")" != "$1" ] || rm -f "$2"'
+        host.run(self._command(script))
+
+
+@dataclass(frozen=True, slots=True)
 class MakeVolume:
     """Make a named volume, if there is none of its name. Undone: remove it, if nobody uses it."""
 

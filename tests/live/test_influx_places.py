@@ -78,6 +78,49 @@ def test_without_a_folder_for_dumps(owner, pi, place):
     assert "means" in str(query(pi, "SHOW CONTINUOUS QUERIES"))
 
 
+LOG_LINE = "      - ./volumes/influxwal:/var/lib/influxdb/wal\n"
+PIECES = {
+    "the log apart": (DATA_LINE + LOG_LINE,),
+    "data and log apart": (f"      - ./volumes/influxdb/data:/var/lib/influxdb/data\n{LOG_LINE}",),
+    "in volumes": (
+        f"      - /var/lib/influxdb\n      - series:/var/lib/influxdb/data\n{LOG_LINE}",
+        "volumes:\n  series:\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("pieces", PIECES)
+def test_its_folders_have_mounts_of_their_own(owner, pi, pieces):
+    """Each is swapped by itself, and back by an undo; and on a machine without containers."""
+    lines, *tables = PIECES[pieces]
+    change(owner, (DATA_LINE, lines), ("services:\n", f"{''.join(tables)}services:\n"))
+    query(pi, "CREATE USER \"ann\" WITH PASSWORD 'secret'")
+    held = points(pi)
+    owner.backup("--runtag", "t1")
+    general = members(owner.here("t1", "general"))
+    assert not [name for name in general if name.endswith((".tsm", ".wal", "meta.db"))]
+    write_points(pi, "home", "later value=1 1000000000")
+    query(pi, 'CREATE DATABASE "other"')
+    more = points(pi)
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    wait_ping(pi)
+    assert points(pi) == held
+    assert "ann" in str(query(pi, "SHOW USERS"))
+    assert "other" not in str(query(pi, "SHOW DATABASES"))
+    owner.iot("undo", "--yes", timeout=200)
+    wait_ping(pi)
+    assert points(pi) == more
+    assert "other" in str(query(pi, "SHOW DATABASES"))
+    compose(pi, "down", "--volumes", user=USER)
+    shutil.rmtree(owner.top / "volumes")
+    (owner.top / "volumes").mkdir()
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    wait_ping(pi)
+    assert points(pi) == held
+    assert "means" in str(query(pi, "SHOW CONTINUOUS QUERIES"))
+    assert "ann" in str(query(pi, "SHOW USERS"))
+
+
 @pytest.mark.long
 def test_what_iotstackbackup_does_with_the_part(owner, pi):
     """Its commands, on ours: portable restore, then `influx -import` of the queries beside it."""

@@ -1,0 +1,94 @@
+"""The catalogue of an InfluxDB 1.x that lies in its container: put there, and put back.
+
+Where data and write-ahead log are mapped apart, the catalogue is in the container's own layer, or
+in a volume that no compose file names. Docker copies it there: no path of the host leads to it.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+
+from ..errors import StepFailed
+from ..hosts import read_chunk
+from ..steps import Command, Host, Scene
+from ..values import dataclass
+from .influx import DATA_INSIDE
+from .stack import guarded
+
+META = f"{DATA_INSIDE}/meta"
+KEPT = "influxdb-catalogue.tar"
+"""The one that was there, in the folder of what is replaced."""
+COPY_LIMIT_S = 600.0
+_FROM = 'f=$1; shift; exec "$@" < "$f"'
+_INTO = 'umask 077; f=$1; shift; exec "$@" > "$f"'
+
+
+@dataclass(frozen=True, slots=True)
+class PutCatalogue:
+    """Copy a new catalogue into a stopped container. Undone: the one before is copied back."""
+
+    host_role: str
+    container: str
+    meta: str
+    """The folder of the new one, called `meta`."""
+    previous: str
+    notes: str
+    """A file beside it, of mode 0600: Docker reads as the user, and the hashes are root's."""
+    docker: tuple[str, ...]
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what a person would type."""
+        return (f"docker cp -a '{self.meta}/meta.db' {self.container}:{META}/meta.db",)
+
+    @property
+    def _kept(self) -> str:
+        return posixpath.join(self.previous, KEPT)
+
+    def do(self, scene: Scene) -> None:
+        """Keep the one that is there, if there is one, and put the new one in its place."""
+        host = scene.host(self.host_role)
+        words = (*self.docker, "cp", f"{self.container}:{META}/meta.db", "-")
+        told = host.run(self._command((_INTO, self._kept, *words), frozenset({0, 1})))
+        if told.exit_code:
+            host.remove([self._kept])
+        if told.exit_code and not _is_missing(told.err):
+            raise StepFailed(
+                f"The catalogue of container {self.container} cannot be kept: {told.last_words}"
+            )
+        above = posixpath.dirname(self.meta)
+        pack = (*self.as_root, "tar", "--create", "--directory", above, "meta/meta.db")
+        self._put(host, pack, DATA_INSIDE)
+
+    def undo(self, host: Host) -> None:
+        """Put the one before back; where there was none, nothing is done."""
+        kept = host.look([self._kept]).get(self._kept)
+        if kept and kept.size_bytes:
+            self._put(host, ("cat", self._kept), META)
+
+    def _put(self, host: Host, words: tuple[str, ...], into: str) -> None:
+        with host.pipe(Command(words, limit_s=COPY_LIMIT_S)) as pipe:
+            content = b""
+            while chunk := read_chunk(pipe.stdout):
+                content += chunk
+            if pipe.finish():
+                raise StepFailed(f"On {host.name} the catalogue of InfluxDB cannot be read.")
+        host.receive(self.notes, io.BytesIO(content), 0)
+        copy = (*self.docker, "cp", "--archive", "-", f"{self.container}:{into}")
+        try:
+            host.run(self._command((_FROM, self.notes, *copy)))
+        finally:
+            host.remove([self.notes])
+
+    def _command(self, words: tuple[str, ...], accept: frozenset[int] = frozenset({0})) -> Command:
+        script, *rest = words
+        command = guarded(self.guard, ("sh", "-c", script, "sh", *rest), COPY_LIMIT_S)
+        return Command(command.words, accept, command.limit_s)
+
+
+def _is_missing(said: str) -> bool:
+    """Tell whether Docker found no such file in a container."""
+    words = ("Could not find the file", "No such container:path", "no such file")
+    return any(each in said for each in words)

@@ -1,0 +1,301 @@
+"""What lies outside of the stack's folder: packed, told by all in the same words, and put back."""
+
+import json
+import os
+import shutil
+import tarfile
+
+import pytest
+from far import Laptop, Pi
+from little_docker import LittleDocker
+
+from iotstack_invoke.actions.outside import is_unnamed, project_of, volume_in
+
+TAG = "t1"
+
+
+class Machine:
+    """A little stack with a Docker that has volumes, and a disk beside it."""
+
+    def __init__(self, stack):
+        self.stack = stack
+        self.folder = stack.folder
+        self.disk = stack.tools.parent / "disk"
+        self.docker = LittleDocker(stack)
+
+    def put(self, path, text):
+        """Write a file of the disk."""
+        path = self.disk / path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def row(self, path, **keys):
+        """Include a path."""
+        lines = [f"{key} = '{value}'" for key, value in {"path": path, **keys}.items()]
+        with self.stack.settings.open("a") as stream:
+            stream.write("\n".join(["[[stack.include]]", *lines, ""]))
+
+    def backup(self, code=0):
+        """Make a backup; return what it said and its manifest."""
+        told = self.stack.run(f"backup --runtag {TAG}")
+        assert told.returncode == code, told.stderr
+        return told.stderr, json.loads((self.folder / f"backups/{TAG}.manifest.json").read_text())
+
+    def do(self, line, code=0):
+        """Do a task; return what it said."""
+        told = self.stack.run(line)
+        assert told.returncode == code, told.stdout + told.stderr
+        return told.stdout + told.stderr
+
+    def restore(self, line="", code=0):
+        """Restore the backup."""
+        return self.do(f"restore --runtag {TAG} --from here --yes {line}", code)
+
+    def members(self):
+        """Return the names in the outside part."""
+        with tarfile.open(self.folder / f"backups/{TAG}.outside-backup.tar.gz") as archive:
+            return archive.getnames()
+
+
+@pytest.fixture
+def machine(little_stack):
+    return Machine(little_stack)
+
+
+def test_a_volume_and_a_path_are_put_back_and_an_undo_takes_them_away(machine):
+    """What came since then is moved aside whole, and comes back by the undo."""
+    machine.docker.volume("data", "old")
+    path = machine.put("films/a", "old")
+    machine.row(path.parent)
+    machine.docker.knows({"one": [("data", "/data"), (str(path.parent), "/films")]})
+    machine.backup()
+    places = (machine.docker.files("data") / "file", path)
+    for each in places:
+        each.write_text("new")
+        (each.parent / "since").write_text("new")
+    machine.restore()
+    assert [each.read_text() for each in places] == ["old", "old"]
+    assert not any((each.parent / "since").exists() for each in places)
+    machine.do("undo --yes")
+    assert [each.read_text() for each in places] == ["new", "new"]
+    assert all((each.parent / "since").exists() for each in places)
+
+
+def test_a_stack_in_another_folder_gets_its_own_volume(machine):
+    """By the name of its project and with compose's labels, or as its container mounts it."""
+    machine.docker.volume("iotstack_data", "old", key="data")
+    machine.docker.volume("plain", "old")
+    machine.docker.knows({"one": [("iotstack_data", "/data"), ("plain", "/plain")]})
+    machine.backup()
+    other = machine.folder.rename(machine.folder.with_name("Second"))
+    text = machine.stack.settings.read_text()
+    machine.stack.settings.write_text(text.replace(str(machine.folder), str(other)))
+    shutil.rmtree(machine.docker.root)
+    machine.docker.knows({})
+    machine.restore()
+    made = machine.docker.files("second_data")
+    assert (made / "file").read_text() == "old"
+    assert machine.docker.labels("second_data") == {
+        "com.docker.compose.project=second",
+        "com.docker.compose.volume=data",
+    }
+    assert (machine.docker.files("plain") / "file").read_text() == "old"
+    assert machine.docker.labels("plain") == set()
+    assert not machine.docker.files("iotstack_data").exists()
+
+
+def test_the_volume_that_the_container_mounts_here_is_meant(machine):
+    """Whatever it is called."""
+    machine.docker.volume("data", "old")
+    machine.docker.knows({"one": [("data", "/data")]})
+    machine.backup()
+    machine.docker.volume("another", "new")
+    machine.docker.knows({"one": [("another", "/data")]})
+    (machine.docker.files("data") / "file").write_text("new")
+    machine.restore()
+    assert (machine.docker.files("another") / "file").read_text() == "old"
+    assert (machine.docker.files("data") / "file").read_text() == "new"
+
+
+def test_a_restore_of_one_service_leaves_the_others_alone(machine):
+    """--only names the container, or the volume itself."""
+    for name in ("first", "second", "third"):
+        machine.docker.volume(name, "old")
+    machine.docker.knows({name: [(name, "/data")] for name in ("first", "second", "third")})
+    machine.backup()
+    files = {n: machine.docker.files(n) / "file" for n in ("first", "second", "third")}
+    for each in files.values():
+        each.write_text("new")
+    machine.restore("--only first --only second")
+    assert [each.read_text() for each in files.values()] == ["old", "old", "new"]
+
+
+def test_a_path_goes_where_its_row_says(machine):
+    """Where it lay nothing changes."""
+    path = machine.put("films/a", "old")
+    machine.row(path.parent, restore_to=machine.disk / "moved")
+    machine.backup()
+    path.write_text("new")
+    machine.restore()
+    assert (machine.disk / "moved/a").read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("order", [("films", "films/own"), ("films/own", "films")])
+def test_a_row_within_another_goes_where_it_says(machine, order):
+    """Packed once, and taken out of what is around it, whichever row comes first."""
+    machine.put("films/a", "old")
+    machine.put("films/own/b", "old")
+    for each in order:
+        keys = {"restore_to": machine.disk / "apart"} if each == "films/own" else {}
+        machine.row(machine.disk / each, **keys)
+    machine.backup()
+    assert sum(name.endswith("/own/b") for name in machine.members()) == 1
+    shutil.rmtree(machine.disk)
+    machine.restore()
+    found = sorted(
+        str(e.relative_to(machine.disk)) for e in machine.disk.rglob("*") if e.is_file()
+    )
+    assert found == ["apart/b", "films/a"]
+
+
+def test_two_links_to_one_place_lead_there_on_a_bare_machine(machine):
+    """One of them by way of a link that is in no part: it is made again."""
+    machine.put("real/a", "old")
+    (machine.disk / "way").symlink_to("real")
+    for name, leads in (("one", "way"), ("two", "real")):
+        (machine.folder / "volumes" / name).symlink_to(machine.disk / leads)
+    mounts = [("./volumes/one", "/one"), ("./volumes/two", "/two")]
+    machine.docker.knows({"one": mounts})
+    machine.backup()
+    shutil.rmtree(machine.disk)
+    for each in ("one", "two"):
+        (machine.folder / "volumes" / each).unlink()
+    machine.docker.knows({}, later={"one": mounts})
+    machine.restore()
+    for each in ("one", "two"):
+        assert (machine.folder / "volumes" / each / "a").read_text() == "old"
+    assert (machine.disk / "way").readlink() == machine.disk / "real"
+    machine.do("undo --yes")
+    assert not os.path.lexists(machine.disk / "way")
+    assert not os.path.lexists(machine.disk / "real")
+
+
+def test_what_lies_in_the_way_of_a_link_stays(machine):
+    """Nothing is replaced by a link."""
+    machine.put("real/a", "old")
+    (machine.disk / "way").symlink_to("real")
+    for name, leads in (("one", "way"), ("two", "real")):
+        (machine.folder / "volumes" / name).symlink_to(machine.disk / leads)
+    machine.docker.knows({"one": [("./volumes/one", "/one"), ("./volumes/two", "/two")]})
+    machine.backup()
+    (machine.disk / "way").unlink()
+    machine.put("way/mine", "mine")
+    machine.restore()
+    assert (machine.disk / "way/mine").read_text() == "mine"
+    assert (machine.disk / "real/a").read_text() == "old"
+
+
+def test_a_manifest_leads_to_no_place_of_the_system(machine):
+    """It is told, with where it is; a row of hosts.toml here lets it be put back."""
+    path = machine.put("films/a", "old")
+    machine.row(path.parent, restore_to="/etc/iotstack-test")
+    machine.backup()
+    machine.stack.settings.write_text(machine.stack.settings.read_text().partition("[[")[0])
+    said = machine.restore(code=3)
+    assert f"{path.parent} is not restored: it is a place of the system" in said
+    assert not os.path.exists("/etc/iotstack-test")
+
+
+def test_all_tell_the_same_of_what_is_not_covered(machine):
+    """Services, doctor, backup and manifest, by the container that mounts it."""
+    path = machine.put("films/a", "old").parent
+    (machine.folder / "backups/mine").mkdir(parents=True)
+    machine.docker.knows({"one": [(str(path), "/films"), ("./backups/mine", "/data")]})
+    names = (f"NOT COVERED: {path}, which container one mounts", "backups/mine")
+    said, manifest = machine.backup(code=3)
+    told = machine.do("services --json", code=3)
+    (row,) = [each for each in json.loads(told) if each["container"] == "one"]
+    assert (row["covered"], row["saved"].startswith("NOT COVERED: ")) == (False, True)
+    assert all(each in row["saved"] for each in (str(path), names[1]))
+    doctor = machine.stack.run("doctor")
+    for each in names:
+        assert each in said
+        assert each in " ".join(manifest["warnings"])
+        assert each in doctor.stdout
+    assert "outside" not in manifest["parts"]
+    with machine.stack.settings.open("a") as stream:
+        for each in (path, "backups/mine"):
+            stream.write(f"[[stack.exclude]]\npath = '{each}'\nreason = 'known'\n")
+    for each in (machine.folder / "backups").glob(f"{TAG}.*"):
+        each.unlink()
+    said, manifest = machine.backup()
+    assert (said, manifest["warnings"]) == ("", [])
+    assert {each["what"] for each in manifest["left_out"] if each["reason"] == "known"} == {
+        str(path),
+        "backups/mine",
+    }
+    assert "NOT COVERED" not in machine.do("services")
+    assert "NOT COVERED" not in machine.stack.run("doctor").stdout
+
+
+def test_its_files_are_shown(machine):
+    """By their names from /, as its members are."""
+    path = machine.put("films/a", "old")
+    machine.row(path.parent)
+    machine.backup()
+    assert f"{path}" in machine.do(f"show {TAG} --files outside")
+
+
+def test_another_machine_over_ssh(tmp_path, start_sshd):
+    """Its volume and its path are put back there; none of this machine is touched."""
+    pi = Machine(Pi(tmp_path / "pi", start_sshd, "pi"))
+    pi.docker.volume("data", "old")
+    path = pi.put("films/a", "old")
+    pi.row(path.parent)
+    pi.docker.knows({"one": [("data", "/data"), (str(path.parent), "/films")]})
+    pi.backup()
+    laptop = Laptop(tmp_path / "laptop", pi.stack)
+    for name in os.listdir(pi.folder / "backups"):
+        if name.startswith(TAG):
+            shutil.copy(pi.folder / "backups" / name, laptop.vaults[0])
+    places = (pi.docker.files("data") / "file", path)
+    for each in places:
+        each.write_text("new")
+    told = laptop.run(f"restore --host pi --runtag {TAG} --from shelf --yes")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert [each.read_text() for each in places] == ["old", "old"]
+    told = laptop.run("undo --host pi --yes")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert [each.read_text() for each in places] == ["new", "new"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/var/lib/docker/volumes/x_y/_data", ("x_y", "")),
+        ("/mnt/d/volumes/x_y/_data/pg/16", ("x_y", "/pg/16")),
+        ("/var/lib/docker/volumes/x/data", None),
+        ("/volumes/../_data", None),
+        ("volumes/nodered", None),
+    ],
+)
+def test_the_volume_in_a_path(path, found):
+    """Only the files of a volume are those of one."""
+    assert volume_in(path) == found
+
+
+def test_a_volume_without_a_name():
+    """It is known by its hash."""
+    assert is_unnamed(f"/d/volumes/{'0a' * 32}/_data")
+    assert not is_unnamed(f"/d/volumes/{'0a' * 31}/_data")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("/home/pi/IOTstack", "iotstack"), ("/x/My Stack_2", "mystack_2"), ("/x/_-a", "a")],
+)
+def test_the_project_of_a_folder(folder, name):
+    """As compose calls it."""
+    assert project_of(folder) == name
