@@ -170,6 +170,30 @@ def test_the_data_of_an_influxdb_that_is_gone_are_not_covered(little_stack):
     assert "there is no container named flux" in listed(little_stack, 3)["volumes/influxdb"]
 
 
+def test_what_the_owner_says_of_an_influxdb_that_is_gone_counts(little_stack):
+    """Its files are packed as any other's, its reason is in the manifest, and nobody warns."""
+    little_stack.runs(nodered="nodered/node-red")
+    (little_stack.folder / "volumes/influxdb").mkdir()
+    (little_stack.folder / "volumes/influxdb/old").write_text("x")
+    _, names = backed_up(little_stack, code=3)
+    assert "WARN  influxdb" in little_stack.run("doctor").stdout
+    for each in (little_stack.folder / "backups").iterdir():
+        each.unlink()
+    add(
+        little_stack,
+        "[[services]]\nname = 'influxdb'\nkind = 'skip'\npaths = []\nreason = 'away'\n",
+    )
+    manifest, names = backed_up(little_stack)
+    assert manifest["warnings"] == []
+    assert "./volumes/influxdb/old" in names
+    (told,) = [each for each in manifest["left_out"] if each["what"] == "InfluxDB"]
+    assert told["reason"] == "there is no container named influxdb: away"
+    assert listed(little_stack)["volumes/influxdb"] == "files, no container uses it"
+    said = little_stack.run("doctor").stdout
+    assert "WARN  influxdb" not in said
+    assert "matches no container" not in said
+
+
 def test_where_there_is_no_stack_it_is_refused(little_stack):
     """The way out is told, as by a backup."""
     (little_stack.folder / "docker-compose.yml").unlink()

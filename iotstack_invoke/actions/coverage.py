@@ -328,12 +328,20 @@ def _is_dump(saved: Cover) -> bool:
     return saved.service is not None and saved.service.kind is Kind.DUMP
 
 
+def why_skipped(settings: Settings, name: str) -> str:
+    """Return why the owner wants nothing saved of a container, there or gone; '' otherwise."""
+    rows = (each for each in settings.services if each.kind is Kind.SKIP)
+    return next((each.reason for each in rows if name == each.name or name in each.containers), "")
+
+
 def idle_rows(services: Services, settings: Settings) -> tuple[str, ...]:
     """Return which rows of hosts.toml match no container; none of a stack that is down."""
     used = {each.cover.service.name for each in services.saved if each.cover.service}
     told = []
     for number, row in enumerate(settings.services if services.saved else (), 1):
         if row.name not in used:
+            if row.kind is Kind.SKIP and not row.paths:
+                continue  # it says that the service is gone
             paths = ", ".join(row.paths) if row.kind is Kind.SKIP else ""
             still = f"; {paths} is left out all the same" if paths else ""
             told.append(

@@ -75,7 +75,7 @@ from ..values import dataclass
 from ..vaults.age import INSTALL as INSTALL_AGE
 from ..vaults.age import sealing
 from ..vaults.folder import unnamed_mount
-from .coverage import idle_rows, is_another, look_at_services, settings_for
+from .coverage import idle_rows, is_another, look_at_services, settings_for, why_skipped
 from .look import look_at_folder, look_at_stack
 from .room import Room, look_for_room
 
@@ -341,8 +341,9 @@ class _Examined:
         name = settings.influx.container
         influx = named(found, name)
         another = influx is not None and is_another(influx, settings)
-        finding = None if another else judge_influx(influx, name, has_data=self.has_influx)
-        if finding is None and influx and not another:
+        silent = another or (influx is None and why_skipped(settings, name))
+        finding = None if silent else judge_influx(influx, name, has_data=self.has_influx)
+        if finding is None and influx and not silent:
             version = influx_version(self.host, name, words, QUESTION_LIMIT_S)
             finding = judge_influx_version(influx, version)
         if finding:

@@ -41,6 +41,7 @@ from .coverage import (
     live_of_influx2,
     look_at_services,
     settings_for,
+    why_skipped,
 )
 
 if TYPE_CHECKING:  # brought in where there is such a container
@@ -278,6 +279,9 @@ def _look_at(
         return _InfluxLook(found, warnings=(told,))
     if influx is None:
         why = f"there is no container named {name}"
+        said = why_skipped(settings, name)
+        if said:
+            return _InfluxLook(found, left_out=(LeftOut("InfluxDB", f"{why}: {said}"),))
         if not (has_volumes and _holds_files(host, f"{settings.stack.folder}/{INFLUX}", as_root)):
             return _InfluxLook(found, left_out=(LeftOut("InfluxDB", why),))
         why = f"{why}, so no dump is made, and the files of {INFLUX} are {COPIED}"

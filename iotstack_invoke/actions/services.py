@@ -13,7 +13,14 @@ from ..services.compose import Found, inspect_all, named
 from ..settings import Exclusion, Settings
 from ..targets import root_words_if_any
 from ..values import dataclass
-from .coverage import SavedService, Services, idle_rows, look_at_services, settings_for
+from .coverage import (
+    SavedService,
+    Services,
+    idle_rows,
+    look_at_services,
+    settings_for,
+    why_skipped,
+)
 from .look import look_at_folder
 
 VOLUMES = "volumes"
@@ -61,8 +68,8 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     no_influx = ""
     if found is None:
         no_influx = "nobody knows whether InfluxDB runs"
-    elif not named(found, settings.influx.container):
-        no_influx = f"there is no container named {settings.influx.container}"
+    elif not named(found, name := settings.influx.container) and not why_skipped(settings, name):
+        no_influx = f"there is no container named {name}"
     rows = [
         *(_row(each, services.exclusions) for each in services.saved),
         *_unused(folders, services, no_influx, asked=found is not None),
