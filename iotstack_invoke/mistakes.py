@@ -261,7 +261,8 @@ def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
     for each in _sound_list(stack.get("exclude"), "exclude"):
         where = f"[[{title}.exclude]]: path = {each.get('path')!r}"
         path = each.get("path", "volumes/any")
-        if not (_is_place(path) or path == "." or _VOLUME.fullmatch(path)):
+        mounted = path.startswith(("backups/", "restore/"))  # a container may
+        if not (_is_place(path) or path == "." or mounted or _VOLUME.fullmatch(path)):
             yield f"{where} {_PLACES}, or volume:NAME"
         if not each.get("reason", "any").strip():
             yield f"{where} needs a reason"

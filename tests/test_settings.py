@@ -249,7 +249,7 @@ def test_each_mistake_is_told_in_one_line(text, told):
 @pytest.mark.parametrize(
     "path",
     [
-        *("volumes", "volumes/", "", "/", "//", "/a/../b", "volumes/../x", "backups/x", "restore"),
+        *("volumes", "volumes/", "", "/", "//", "/a/../b", "volumes/../x", "backups", "restore"),
         *("*", "v*/x", "volume:", "volume:-x", "volume:a:b"),
     ],
 )
@@ -265,6 +265,7 @@ def test_an_exclusion_must_name_something_that_a_backup_holds(path):
     [
         "volumes/x",
         "homeassistant",
+        "backups/x",
         "/opt/x",
         "/opt/x/*",
         "volume:a_b",

@@ -262,7 +262,7 @@ def _title(told: Mapping[str, Any]) -> str:
 
 def _names_of(told: Mapping[str, Any]) -> set[str]:
     """Return what something of the part is called: the containers that mount it, and its own."""
-    own = (told.get("volume"), told.get("key"))
+    own: tuple[str | None, ...] = (told.get("volume"), told.get("key"))
     if not (told.get("volume") or told.get("anonymous")):
         own = (posixpath.basename(told["path"]),)
     return {*filter(None, own), *(str(pair[0]) for pair in told.get("mounts", ()) if pair)}

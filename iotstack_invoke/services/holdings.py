@@ -389,7 +389,7 @@ class _Look:
             self._take_whole_stack(container, mount)
         elif is_in_stack(place):
             self._take_place(container, place, mount, fact)
-        elif place not in OF_DUMPS:
+        elif place not in OF_DUMPS and not self._is_left_out(container, place, place):
             why = "backups and restores keep theirs there"
             self._not_covered(container, place, mount, why)
 
