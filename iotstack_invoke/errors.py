@@ -89,6 +89,10 @@ class Unreachable(StepFailed):
     """A host did not answer, or did not let us in."""
 
 
+class FolderMissing(Unreachable):
+    """A host answered, and has no such folder; the message says how to make it."""
+
+
 class KeyRefused(Unreachable):
     """A host showed a key that is not known, or another one than is known."""
 

@@ -221,6 +221,13 @@ def test_a_good_command_line_is_exit_0(little_stack, line):
     assert told.stdout.strip()
 
 
+def test_the_picture_has_each_part_that_a_stack_may_have(little_stack):
+    """Recipes aside, which few have."""
+    told = little_stack.run("graph").stdout
+    parts = ("general", "outside", "influx", "influxdb2", "mariadb", "postgres")
+    assert [each for each in parts if f"{each}_archive:" not in told] == []
+
+
 # Whole runs
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from iotstack_invoke.actions.doctor import unreached
 from iotstack_invoke.actions.recovery import recover_here
 from iotstack_invoke.errors import StepFailed, Unreachable
 from iotstack_invoke.hosts import LocalHost
@@ -42,8 +43,10 @@ def test_a_vault_that_nobody_used_opens_nothing(sshd):
 def test_a_folder_that_is_missing_over_there_is_told_with_the_way_out(sshd, tmp_path):
     """Where the other machine lacks the folder, the message has the command that makes it."""
     place = vault_place(Vault("nas", str(tmp_path / "far"), sshd.login()))
-    with pytest.raises(Unreachable, match=r"has no folder .*far.*mkdir -p"):
+    with pytest.raises(Unreachable, match=r"has no folder .*far.*mkdir -p") as failure:
         place.names(place.root)
+    found = unreached("vault nas", failure.value, "nas", sshd.login())
+    assert "ssh -v" not in found.fix  # the login went well
     (tmp_path / "far").mkdir()
     assert place.names(place.root) == {}
     place.close()

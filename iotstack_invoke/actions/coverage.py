@@ -232,7 +232,7 @@ def look_at_services(
         told = _after_exclusions(host, each, paths, exclusions, table, folder, said)
         told = _without_mount(told, known[name], table, folder)
         if nothing and each.covered and not each.part and not _is_dump(each):
-            told = replace(each, how="keeps nothing that a backup could hold")
+            told = replace(each, how="mounts no data; what it writes inside is in no backup")
         row = SavedService(told, (*paths, *sorted(elsewhere)), missing)
         saved.append(_told_of_pause(row, known))
     return Services(

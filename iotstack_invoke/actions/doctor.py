@@ -21,7 +21,15 @@ from functools import cached_property
 from .. import __version__
 from ..checks import HERE, failed_at
 from ..children import signals_raised
-from ..errors import ExitCode, Interrupted, IotstackError, KeyRefused, Refused, StepFailed
+from ..errors import (
+    ExitCode,
+    FolderMissing,
+    Interrupted,
+    IotstackError,
+    KeyRefused,
+    Refused,
+    StepFailed,
+)
 from ..findings import (
     Finding,
     Verdict,
@@ -181,6 +189,8 @@ def unreached(name: str, error: IotstackError, known_as: str, ssh: Ssh) -> Findi
     """Return the finding of a machine that was not reached, or whose key was refused."""
     if isinstance(error, KeyRefused):
         return failed(name, str(error), f"inv hosts --trust {known_as}")
+    if isinstance(error, FolderMissing):
+        return failed(name, str(error), "or correct `folder` in hosts.toml")
     return failed(name, str(error), f"ssh -v {ssh.host} says more")
 
 

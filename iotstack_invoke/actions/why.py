@@ -8,7 +8,8 @@ from ..errors import UsageError
 from ..plan import bind, decide, resolve
 from ..report import GRAPH_FORMS, Report
 from ..rulebooks.backup import BackupFacts, backup_book, log_targets, set_targets
-from ..rules import split_set_name
+from ..rules import PARTS, split_set_name
+from ..services.recipe import RECIPES
 from ..settings import Settings
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
 from .look import look_at_stack
@@ -23,7 +24,8 @@ def show_graph(settings: Settings, report: Report, form: str) -> None:
         raise UsageError(f"--format {form}: there are {', '.join(GRAPH_FORMS)}.")
     site = Site.of(settings)
     vaults = tuple(site.vaults)
-    facts = BackupFacts(host="", program="", folder=settings.stack.folder, members=())
+    kinds = tuple(each for each in PARTS if each not in RECIPES)
+    facts = BackupFacts("", "", settings.stack.folder, members=(), kinds=kinds)
     runtag = datetime.now().astimezone().strftime("%Y-%m-%d_%H%M")
     targets = (*set_targets(runtag, facts, vaults), *log_targets(runtag, vaults))
     report.graph(resolve(backup_book(vaults), targets, site.roots, facts), form)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from ..errors import Refused, Unreachable, UsageError
+from ..errors import FolderMissing, Refused, Unreachable, UsageError
 from ..settings import Vault
 from ..steps import Place, Received
 from .pace import Pace
@@ -146,7 +146,7 @@ def _open_plain(vault: Vault) -> Place:
     found = place.look([inside]).get(inside)
     if found is None or not found.is_folder:
         place.close()
-        raise Unreachable(
+        raise FolderMissing(
             f"Vault '{vault.name}': {vault.ssh.host} has no folder {vault.folder}. Make it there, "
             f"for example with `ssh {vault.ssh.host} mkdir -p {vault.folder}`."
         )
