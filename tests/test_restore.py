@@ -95,6 +95,28 @@ def test_what_somebody_starts_meanwhile_is_seen(running):
     assert flows(running) == "[2]\n"
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_what_no_backup_has_is_told_where_it_is_missing(pi, there):
+    """With what fetches it again, as on a new machine; what lies here stays, and is told as that."""
+    modules = pi.folder / "volumes/nodered/data/node_modules"
+    modules.mkdir(parents=True)
+    (modules / "red").write_text("x")
+    assert pi.run("backup --runtag t2").returncode == 0
+    if not there:
+        shutil.rmtree(modules.parent)
+    told = pi.run("restore --runtag t2 --from here --yes")
+    assert told.returncode == 0, told.stderr
+    place = "volumes/nodered/data/node_modules/*"
+    lines = [line for line in told.stdout.splitlines() if place in line]
+    (line,) = lines
+    if there:
+        assert line.startswith("  left as it was: ")
+    else:
+        assert line.startswith(
+            f"  neither in the backup nor here: {place} (modules, which `docker"
+        )
+
+
 def test_an_archive_that_is_another_is_not_used_where_it_lies(pi):
     """A whole archive is no proof of itself: its hash must be the manifest's."""
     another(pi.archive)

@@ -446,6 +446,17 @@ class _Restore:
             self.report.write(f"  restored outside of the stack's folder: {outside}")
         left = [*sorted(present - inside - {influx}), *sorted(facts.stays)]
         self.report.write(f"  left as it was: {self._listed(left)}")
+        self._tell_missing(facts)
+
+    def _tell_missing(self, facts: RestoreFacts) -> None:
+        """Tell what no backup has, where it does not lie here either, with what fetches it."""
+        manifest = self.manifest
+        if manifest is None or self.wish.only:
+            return
+        for each in manifest.left_out:
+            if each.what in manifest.stays and each.what not in facts.stays:
+                told = f"  neither in the backup nor here: {each.what} ({each.reason})"
+                self.report.write(told)
 
     def _end(self, result: RunResult, hooked: Occasion, left: str) -> int:
         log = hooked.log
