@@ -88,6 +88,8 @@ class Found:
     """When it was started, as text that sorts."""
     paused: bool = False
     """It stands still until somebody lets it go on: it counts as one that does not run."""
+    pid: int = 0
+    """Its first process, as the host knows it; 0 where it does not run."""
 
 
 def is_top_file(name: str) -> bool:
@@ -230,6 +232,7 @@ def _found(told: Mapping[str, Any], digests: Mapping[str, str]) -> Found:
         working_folder=(config.get("Labels") or {}).get(WORKING_FOLDER_LABEL, ""),
         started=told["State"].get("StartedAt", ""),
         paused=bool(told["State"].get("Paused")),
+        pid=int(told["State"].get("Pid") or 0),
     )
 
 

@@ -22,6 +22,7 @@ from ..settings import VOLUME, Exclusion, Inclusion, Stack
 from ..steps import Command, Host
 from ..values import dataclass
 from .compose import Found, Mount, Volume, is_top_file, place_in_stack
+from .seen_mounts import seen_otherwise
 from .table import FOLDERS, NOT_OF_A_BACKUP, is_below_stack, is_in_stack
 
 LOOK_LIMIT_S = 600.0
@@ -205,6 +206,11 @@ def look_at_holdings(
     for each, mount in mounts:
         if each not in planned or look.is_there(mount, volumes):
             look.take_mount(each.container.name, mount, volumes)
+    kept = [(each, mount) for each, mount in mounts if not _is_silent(mount, folder)]
+    others = seen_otherwise(host, kept, as_root)
+    for each, mount in kept:
+        if (each.container.name, mount.inside) in others:
+            look.take_seen_otherwise(each.container.name, mount)
     for path in links:
         look.take_link(path)
     for path in reads:
@@ -452,6 +458,21 @@ class _Look:
             ] = None
             return
         self._pack(place, fact, container, mount.inside)
+
+    def take_seen_otherwise(self, container: str, mount: Mount) -> None:
+        """Take a mount at which a container sees something else than what lies there now."""
+        place = place_in_stack(mount, self.folder)
+        what = f"{VOLUME}{mount.volume}" if mount.volume else place or mount.source
+        known = self.skipped.get(container) or self._reason(what, mount.source, mount.on_host)
+        if known or self.databases.part_of(mount.on_host):
+            return
+        told = (
+            f"NOT COVERED: container {container} does not see {what} at {mount.inside}: it was "
+            "replaced, or something was mounted there, after the container started. What the "
+            f"container has there is in no part of the backup. Save it if you want it: "
+            f"`docker cp {container}:{mount.inside} FOLDER`; then `docker restart {container}`."
+        )
+        self._uncovered[container, what] = Uncovered(container, what, told)
 
     def take_link(self, path: str) -> None:
         """Take a link of the stack that containers or compose may follow."""

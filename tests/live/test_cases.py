@@ -122,6 +122,41 @@ def test_an_absolute_path_is_named_by_all(stack, pi):
 # Containers of no project.
 
 
+SEEN = """\
+services:
+  one:
+    container_name: nodered
+    image: IDLE
+    volumes: ["./volumes/nodered:/data", "./late:/late", "./one.json:/one.json"]
+"""
+
+
+def test_what_a_container_writes_where_nobody_sees_it(stack, pi):
+    """A folder or file that was replaced, a drive that came late: named, and not once it is well."""
+    it = stack(SEEN, files={"volumes/nodered/a": "a\n", "late/b": "b\n", "one.json": "{}\n"})
+    good(it, "backup", "--runtag", "before")
+    # As an editor saves it: nobody wrote to the old one since.
+    pi.run(["sh", "-c", "cp one.json new; sleep 0.1; touch new; mv new one.json"], cwd=it.top)
+    good(it, "backup", "--runtag", "edited")
+    pi.run(["sh", "-c", "mv volumes/nodered old; mkdir volumes/nodered"], cwd=it.top)
+    pi.run(["mount", "-t", "tmpfs", "tmpfs", it.top / "late"])
+    write = "sleep 0.1; for f in /data/x /late/x /one.json; do echo mark > $f; done"
+    pi.run(["docker", "exec", "nodered", "sh", "-c", write])
+    try:
+        code, said = it.run("backup", "--runtag", "t")
+        assert code == 3, said
+        for what, inside in (
+            ("volumes/nodered", "/data"),
+            ("late", "/late"),
+            ("one.json", "/one.json"),
+        ):
+            assert f"container nodered does not see {what} at {inside}: it was replaced" in said
+    finally:
+        pi.run(["umount", it.top / "late"])
+    pi.run(["docker", "restart", "-t", "1", "nodered"])
+    good(it, "backup", "--runtag", "after")
+
+
 def test_a_database_that_docker_run_made(stack, pi):
     """It is dumped as any other of the stack, in the manifest, and loaded by a restore."""
     posted = stack(NODERED)
