@@ -34,6 +34,7 @@ from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_
 from ..services.archive import PackStack, RemoveFolder, literal, tar_words
 from ..services.at_rest import AtRest, CopyLinked, copy_at_rest
 from ..services.holdings import Outside, outermost
+from ..services.links_out import Packed
 from ..services.quiesce import Resume
 from ..services.recipe import DUMP_FOLDER, RECIPES, RecipeInUse
 from ..services.sql import SqlServer
@@ -145,9 +146,17 @@ def general_archive(job: Job) -> Iterator[Step]:
     yield PackStack(
         *(job.output, tar, facts.members, *limits, copies, facts.as_root, at_rest, sized),
         linked=facts.linked,
+        packed=packed_in(facts),
         told=told,
     )
     yield RemoveFolder("pi", copies, facts.as_root)
+
+
+def packed_in(facts: BackupFacts) -> Packed:
+    """Return what a backup holds, wherever it lies, and what it leaves out."""
+    own = (posixpath.normpath(posixpath.join(facts.folder, each)) for each in facts.members)
+    outside = (each.path for each in facts.outside)
+    return Packed(facts.folder, (*own, *outside), tuple(each.what for each in facts.left_out))
 
 
 @rule("pi:backups/{runtag}.outside-backup.tar.gz")
@@ -177,6 +186,7 @@ def outside_archive(job: Job) -> Iterator[Step]:
         *(job.output, tar, members, *limits, copies, facts.as_root),
         sized=sized,
         tops=(),
+        packed=packed_in(facts),
         told={"outside": told},
     )
     yield RemoveFolder("pi", copies, facts.as_root)

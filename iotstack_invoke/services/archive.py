@@ -20,6 +20,7 @@ from ..hosts import LocalHost, read_chunk
 from ..manifest import SIZES
 from ..steps import Command, File, Host, Scene, is_telling
 from ..values import dataclass
+from .links_out import LinksOut, Packed
 from .passing import Passing, stack_judge
 from .sizes import Sizes
 from .table import FOLDERS
@@ -108,6 +109,8 @@ class PackStack:
     """What the size of is written down besides each entry of `tops`; None: nothing."""
     tops: tuple[str, ...] = FOLDERS
     linked: tuple[str, ...] = ()
+    packed: Packed | None = None
+    """What all parts hold: of links to anything else it is told."""
     told: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def commands(self) -> tuple[str, ...]:
@@ -131,12 +134,13 @@ class PackStack:
         if copies or apart:
             words = words_with_copies(self.tar, self.members, self.copies, copies, apart)
         command = Command(words, limit_s=self.limit_s)
+        links = LinksOut(self.packed, _base(self.tar)) if self.packed else None
         with host.pipe(command, said) as pipe, host.create(self.output.partial) as target:
             hashed = HashedFile(target)
             end = b""
             unpacked_bytes = 0
             sizes = Sizes(self.sized or (), self.tops)
-            passing = None if "." in self.members else Passing(stack_judge(self.members))
+            passing = None if "." in self.members else Passing(stack_judge(self.members), links)
             with gzips.open_writer(hashed) as packer:  # type: ignore[arg-type]
                 while chunk := read_chunk(pipe.stdout):
                     for piece in passing.take(chunk) if passing else (chunk,):
@@ -167,6 +171,8 @@ class PackStack:
         )
         if passing:
             passing.warn(scene)
+        if links:
+            links.warn(scene, host, self.as_root)
         if self.at_rest:
             scene.learn(self.output, at_rest=list(self.at_rest))
         if copies:
@@ -269,6 +275,11 @@ def tar_words(
         *(("--anchored", "--wildcards") if exclusions else ()),
         *(f"--exclude=./{each}" for each in exclusions),
     )
+
+
+def _base(tar: tuple[str, ...]) -> str:
+    """Return the folder that members are named from."""
+    return next(e.partition("=")[2] for e in tar if e.startswith("--directory="))
 
 
 def literal(path: str) -> str:

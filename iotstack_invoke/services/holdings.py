@@ -202,7 +202,9 @@ def look_at_holdings(
     places = {*links, *reads, *(each.path for each in stack.inclusions)}
     asked |= {posixpath.normpath(posixpath.join(folder, each)) for each in places}
     asked |= {above for path in asked for above in _between(folder, path)}
-    look.facts = _look(host, sorted(path for path in asked if path.startswith("/")), as_root)
+    look.facts = look_at_paths(
+        host, sorted(path for path in asked if path.startswith("/")), as_root
+    )
     for each, mount in mounts:
         if each not in planned or look.is_there(mount, volumes):
             look.take_mount(each.container.name, mount, volumes)
@@ -501,7 +503,7 @@ class _Look:
         silent = is_system(fact.real) or fact.kind == "other" or self._reason(path, fact.real)
         if not silent and not any(is_in(fact.real, e.path) for e in self.stack.inclusions):
             told = f"NOT COVERED: {path}, which compose reads, is in no part of the backup: it "
-            told += f"lies outside the folder of the stack. {_advice(path)}"
+            told += f"lies outside the folder of the stack. {advice(path)}"
             self._uncovered["", path] = Uncovered("", path, told)
 
     def take_inclusion(self, row: Inclusion) -> None:
@@ -533,7 +535,7 @@ class _Look:
         straight = posixpath.join(self.folder, place)
         if fact.real != straight and (is_system(fact.real) or is_in(self.folder, fact.real)):
             told = f"NOT COVERED: {place} is a link to {fact.real}, which is in no part of the "
-            told += f"backup. {_advice(place)}"
+            told += f"backup. {advice(place)}"
             self._uncovered[container, place] = Uncovered(container, place, told)
             return
         if container:
@@ -625,15 +627,16 @@ class _Look:
 
     def _not_covered(self, container: str, what: str, mount: Mount, why: str) -> None:
         title = "the folder of the stack itself" if what == "." else what
-        advice = _advice(what, includable=not is_in(self.folder, mount.on_host))
         told = (
             f"NOT COVERED: {title}, which container {container} mounts at {mount.inside}, is in "
-            f"no part of the backup: {why}. {advice}"
+            f"no part of the backup: {why}. "
+            f"{advice(what, includable=not is_in(self.folder, mount.on_host))}"
         )
         self._uncovered.setdefault((container, what), Uncovered(container, title, told))
 
 
-def _advice(what: str, *, includable: bool = True) -> str:
+def advice(what: str, *, includable: bool = True) -> str:
+    """Return what the owner may say of a path that is in no part; relative ones are excluded."""
     out = f'[[stack.exclude]], path = "{what}", reason = "…"'
     if what.startswith("/") and includable:
         row = f'[[stack.include]], path = "{what}"'
@@ -647,7 +650,7 @@ def _links(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[str, ...]
     return tuple(sorted(filter(None, out)))
 
 
-def _look(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dict[str, PathFact]:
+def look_at_paths(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dict[str, PathFact]:
     """Return what lies at each path; raises StepFailed if nobody tells."""
     found: dict[str, PathFact] = {}
     for start in range(0, len(paths), PATHS_AT_ONCE):

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from ..steps import Scene
 from .compose import is_top_file
+from .links_out import LinksOut
 from .members import BLOCK_BYTES, FOLDERS, MOST_NAMES, TOO_LONG, Judge, shape_of
 
 _LETTERS = {
@@ -35,8 +36,9 @@ _MORE = b"xgLK"
 class Passing:
     """Takes a tar in pieces and returns them, without the members that are left out."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, links: LinksOut | None = None) -> None:
         self.judge = judge
+        self.links = links
         self.left_out: dict[str, list[str]] = {}
         """Names by why they are left out."""
         self.refused: dict[str, list[str]] = {}
@@ -97,7 +99,10 @@ class Passing:
 
     def _is_kept(self, letter: str, name: bytes, size: int, link: bytes) -> bool:
         told = name.decode("utf-8", "surrogateescape")
-        why = self.judge.judge(letter, told, size, link.decode("utf-8", "surrogateescape"))
+        to = link.decode("utf-8", "surrogateescape")
+        why = self.judge.judge(letter, told, size, to)
+        if self.links and letter == "l":
+            self.links.take(told, to)
         if not why:
             return True
         leaves_out = letter in "bc" or why == TOO_LONG
