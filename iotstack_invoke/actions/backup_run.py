@@ -238,8 +238,6 @@ class _BackupRun:
         for text in facts.told:
             log.write("backup", text)
             self.report.tell(text)
-        for name in facts.undumped:
-            self.report.tell(f"{name} is stopped: its files are copied instead of a dump")
         if not self.site.vaults:
             log.write("backup", NO_VAULT)
             self.report.tell(NO_VAULT, style="yellow")

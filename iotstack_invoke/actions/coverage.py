@@ -22,7 +22,7 @@ from ..services.compose import (
     paths_in_stack,
 )
 from ..services.compose_files import ComposeReads, compose_reads
-from ..services.holdings import Databases, Holdings, look_at_holdings
+from ..services.holdings import Databases, Holdings, is_in, look_at_holdings
 from ..services.leave_out import places_of
 from ..services.recipe import RecipeInUse
 from ..services.sql import SqlServer, located, located_in, server_of
@@ -33,6 +33,7 @@ from ..services.table import (
     Cover,
     Kind,
     Recipe,
+    Service,
     Table,
     cover,
     influxdb_version,
@@ -40,10 +41,11 @@ from ..services.table import (
     is_influxdb_3,
     recipes_used,
 )
-from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
-from ..steps import Host
-from ..targets import is_folder, may_be_there
+from ..settings import ALWAYS_EXCLUDED, VOLUME, Exclusion, Settings
+from ..steps import Command, Host
+from ..targets import ANY_EXIT, is_folder, may_be_there
 from ..values import dataclass
+from .undumped import State, Undumped
 
 if TYPE_CHECKING:  # brought in where there is such a container
     from ..services.influx2 import Influx2Look
@@ -98,36 +100,10 @@ class Services:
     """What they keep outside of services/ and volumes/."""
     reads: ComposeReads = field(default_factory=ComposeReads)
     """What compose reads to start and build the stack."""
-
-    @property
-    def undumped(self) -> tuple[str, ...]:
-        """The containers that would be dumped if they ran, whose files are copied as they lie."""
-        return tuple(
-            each.cover.container.name
-            for each in self.saved
-            if each.cover.how in (AS_THEY_LIE, PAUSED)
-            and each.cover.service
-            and each.cover.service.kind is Kind.DUMP
-        )
-
-    @property
-    def paused(self) -> tuple[str, ...]:
-        """Those of them, and others, that are paused."""
-        return tuple(e.cover.container.name for e in self.saved if e.cover.how == PAUSED)
-
-    def why_undumped(self, name: str) -> str:
-        """Return why no dump of a container is made, of those whose files are copied instead."""
-        state = "paused" if name in self.paused else "stopped"
-        return f"it is {state}, so its files are copied instead"
-
-    def paused_warnings(self, influx: str) -> tuple[str, ...]:
-        """Return what is told of each container that is paused, but for `influx`."""
-        return tuple(
-            f"Container {name} is {PAUSED.removeprefix('it is ')}. `docker unpause {name}`, and "
-            "back up again."
-            for name in self.paused
-            if name != influx
-        )
+    undumped: tuple[Undumped, ...] = ()
+    """The servers that are not dumped now, though they are to be."""
+    unknown: tuple[str, ...] = ()
+    """The named volumes of the compose file, where Docker does not answer."""
 
     def warnings(self, influx: str) -> tuple[str, ...]:
         """Return what is not covered, but for the container `influx`: that is told of already."""
@@ -145,7 +121,12 @@ class Services:
             "this backup before it is there again."
             for each in self.reads.missing
         )
-        others = (*self.holdings.warnings, *missing, *self.reads.unread)
+        unknown = (
+            f"NOT COVERED: {VOLUME}{each} is in no part of the backup: Docker does not answer, so "
+            "nobody knows where its files lie. Mend Docker, and back up again."
+            for each in self.unknown
+        )
+        others = (*self.holdings.warnings, *missing, *self.reads.unread, *unknown)
         return (
             *((each.container, each.warning) for each in self.holdings.uncovered),
             *(("", told) for told in others),
@@ -159,10 +140,13 @@ def look_at_services(
     folder: str,
     as_root: tuple[str, ...] = (),
     live_influx: tuple[str, ...] = (),
+    *,
+    answered: bool = True,
 ) -> Services:
     """Return how the data of each container of a stack are saved, and what is left out.
 
     `live_influx`: where the InfluxDB 1.x that is dumped keeps its data, if it was asked.
+    `answered`: Docker told of the containers; else nobody knows which there are.
     """
     folder = os.path.realpath(folder) if isinstance(host, LocalHost) else folder
     table = settings.table
@@ -203,11 +187,12 @@ def look_at_services(
     }
     databases |= dict.fromkeys(live_influx, PART_OF_DUMP["influxdb"])
     planned = _planned(mine, reads)
-    volumes = {m.volume for each in (*mine, *planned) for m in each.mounts if m.volume}
+    names = {m.volume for each in (*mine, *planned) for m in each.mounts if m.volume}
+    volumes = _volumes(host, names)
     holdings = look_at_holdings(
         host,
         mine,
-        _volumes(host, volumes),
+        volumes,
         settings.stack,
         folder,
         as_root,
@@ -245,7 +230,91 @@ def look_at_services(
         mine,
         holdings,
         reads,
+        (
+            *_at_rest_now(saved, known),
+            *_away(host, mine, reads, volumes, settings, folder, as_root, answered=answered),
+        ),
+        ()
+        if answered
+        else tuple(
+            each
+            for each in sorted(names)
+            if not any(row.leaves_out(f"{VOLUME}{each}") for row in settings.stack.exclusions)
+        ),
     )
+
+
+def _at_rest_now(saved: Iterable[SavedService], known: Mapping[str, Found]) -> Iterator[Undumped]:
+    """Yield the servers whose containers stand still; one of kind stop may be stopped."""
+    for each in saved:
+        name, service = each.cover.container.name, each.cover.service
+        if each.cover.how not in (AS_THEY_LIE, PAUSED) or service is None:
+            continue
+        state = State.PAUSED if known[name].paused else State.STOPPED
+        if state is State.STOPPED and (
+            not service.dump or is_influxdb_3(each.cover.container.image)
+        ):
+            continue
+        yield Undumped(name, service.dump, state, copied=bool(each.paths))
+
+
+def _away(
+    host: Host,
+    mine: tuple[Found, ...],
+    reads: ComposeReads,
+    volumes: Mapping[str, Volume],
+    settings: Settings,
+    folder: str,
+    as_root: tuple[str, ...],
+    *,
+    answered: bool,
+) -> Iterator[Undumped]:
+    """Yield the servers that compose would start, and that no container is of, if they hold files.
+
+    If Docker does not answer, also those that are only stopped for their copy, or saved by nobody.
+    """
+    table, rows = settings.table, settings.stack.exclusions
+    there = {each.container.name for each in mine}
+    mounted = {m.volume or m.source for each in mine for m in each.mounts}
+    for each in reads.services:
+        name = each.container_name or each.name
+        service = table.service_of(Container(name, each.image, "", "", running=False))
+        dump = service.dump if service and service.kind is Kind.DUMP else ""
+        if name in there or (answered and not (dump and each.starts)):
+            continue
+        if not (dump or _may_write(service, each.image, table)):
+            continue
+        mounts = [m for m in each.mounts if m.writable and not _SETTINGS.match(m.target)]
+        if mounted & {m.volume_name or m.source for m in mounts}:
+            continue
+        places = {
+            volumes[m.volume_name].mountpoint if m.volume_name in volumes else m.source
+            for m in mounts
+        }
+        wanted = [
+            path
+            for path in sorted(filter(None, places))
+            if not any(row.leaves_out(os.path.relpath(path, folder)) for row in rows)
+        ]
+        if wanted and holds_files(host, wanted, as_root):
+            held = {folder, *(e.mountpoint for e in volumes.values())}
+            held |= {each.path for each in settings.stack.inclusions}
+            copied = any(is_in(path, each) for path in wanted for each in held)
+            state = State.AWAY if answered else State.UNKNOWN
+            yield Undumped(name, dump, state, copied=copied)
+
+
+def _may_write(service: Service | None, image: str, table: Table) -> bool:
+    """Tell whether files of a service may be of no use if they are copied while it runs."""
+    if service and (service.own or service.kind is Kind.STOP):
+        return service.kind is Kind.STOP
+    return any(map(table.is_database, (image, *(service.images if service else ()))))
+
+
+def holds_files(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> bool:
+    """Tell whether there is anything but folders below some folders."""
+    words = ("find", *folders, "-mindepth", "1", "-not", "-type", "d", "-print", "-quit")
+    return bool(host.run(Command((*as_root, *words), ANY_EXIT, 600)).out)
 
 
 def _ask_influx2(

@@ -24,7 +24,6 @@ from ..services.compose import (
 )
 from ..services.holdings import is_in, outside_exclusions, unused_told
 from ..services.table import (
-    COPIED,
     influxdb_3,
     is_in_stack,
     is_influxdb_3,
@@ -35,6 +34,7 @@ from ..targets import ANY_EXIT, host_name, mount_points, root_words
 from ..values import dataclass
 from .coverage import (
     Services,
+    holds_files,
     is_another,
     live_files,
     live_of_influx,
@@ -43,6 +43,7 @@ from .coverage import (
     settings_for,
     why_skipped,
 )
+from .undumped import State, Undumped
 
 if TYPE_CHECKING:  # brought in where there is such a container
     from ..services.influx import InfluxFacts
@@ -65,7 +66,12 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     usual = settings.influx.container
     settings, influx = _look_at_influx(host, settings, as_root, has_volumes="volumes" in names)
     live_influx = influx.facts.live if influx.facts else ()
-    services = look_at_services(host, influx.found, settings, folder, as_root, live_influx)
+    services = look_at_services(
+        host, influx.found, settings, folder, as_root, live_influx, answered=influx.answered
+    )
+    undumped = services.undumped
+    if influx.orphan and "influxdb" not in [each.dump for each in undumped]:
+        undumped += (influx.orphan,)
     servers, holdings = services.servers, services.holdings
     influx2 = services.influx2
     dumped = [live for each in servers for live in live_files(each, folder, each.engine)]
@@ -98,7 +104,6 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     ]
     now = datetime.now().astimezone()
     name = influx.told  # it has words of its own
-    undumped = tuple(each for each in services.undumped if each != name)
     words = () if name in ("", usual) else (f"InfluxDB is {name}: the only 1.x of this stack.",)
     return BackupFacts(
         host=host_name(host),
@@ -121,7 +126,6 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         influx2=influx2.facts if influx2 else None,
         influx2_error=influx2.error if influx2 else "",
         servers=servers,
-        undumped=tuple(each for each in undumped if each not in services.paused),
         told=(*words, *unused_told(holdings.unused)),
         unused=holdings.unused,
         recipes=services.recipes,
@@ -144,13 +148,13 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
             ),
             *(LeftOut(each.path, each.reason) for each in outside_out),
             *holdings.left_out,
-            *(LeftOut(f"a dump of {name}", services.why_undumped(name)) for name in undumped),
+            *(told for each in undumped for told in each.left_out),
             *influx.left_out,
         ),
         warnings=(
             *influx.warnings,
+            *(each.warning for each in undumped),
             *services.warnings(name),
-            *services.paused_warnings(name),
             *(f"{name} is a link to nothing, and is not packed." for name in holdings.broken),
         ),
     )
@@ -231,6 +235,10 @@ class _InfluxLook:
     exclusions: tuple[Exclusion, ...] = ()
     told: str = ""
     """The container that all this is about, if any bears its name."""
+    orphan: Undumped | None = None
+    """Files of InfluxDB in their usual place, which no container is of."""
+    answered: bool = True
+    """Docker told of the containers."""
 
 
 def _look_at_influx(
@@ -241,15 +249,10 @@ def _look_at_influx(
         found = inspect_all(host)
     except StepFailed as error:
         told = f"{error} No container is listed in the manifest."
-        if not (has_volumes and _holds_files(host, f"{settings.stack.folder}/{INFLUX}", as_root)):
-            return settings, _InfluxLook(warnings=(told,))
-        why = f"Docker does not answer, so no dump is made, and the files of {INFLUX} are {COPIED}"
-        warning = (
-            f"InfluxDB is not dumped: {why}. Whether it runs, and writes while they are copied, "
-            "is unknown: mend Docker, and back up again."
+        look = _without_container(
+            host, settings, (), as_root, has_volumes=has_volumes, answered=False
         )
-        left_out = (LeftOut("InfluxDB", why),)
-        return settings, _InfluxLook(left_out=left_out, warnings=(told, warning))
+        return settings, replace(look, warnings=(told,), answered=False)
     settings = settings_for(host, settings, found)
     look = _look_at(host, settings, found, as_root, has_volumes=has_volumes)
     influx = named(found, settings.influx.container)
@@ -278,28 +281,9 @@ def _look_at(
         )
         return _InfluxLook(found, warnings=(told,))
     if influx is None:
-        why = f"there is no container named {name}"
-        said = why_skipped(settings, name)
-        if said:
-            return _InfluxLook(found, left_out=(LeftOut("InfluxDB", f"{why}: {said}"),))
-        if not (has_volumes and _holds_files(host, f"{settings.stack.folder}/{INFLUX}", as_root)):
-            return _InfluxLook(found, left_out=(LeftOut("InfluxDB", why),))
-        why = f"{why}, so no dump is made, and the files of {INFLUX} are {COPIED}"
-        return _InfluxLook(
-            found,
-            left_out=(LeftOut("InfluxDB", why),),
-            warnings=(
-                f"InfluxDB is not dumped: {why}. `docker compose up -d`, and back up again.",
-            ),
-        )
+        return _without_container(host, settings, found, as_root, has_volumes=has_volumes)
     if not influx.container.running:
-        how, do = ("paused", "unpause") if influx.paused else ("stopped", "start")
-        why = f"container {name} is {how}, so no dump is made, and its files are {COPIED}"
-        return _InfluxLook(
-            found,
-            left_out=(LeftOut("InfluxDB", why),),
-            warnings=(f"InfluxDB is not dumped: {why}. `docker {do} {name}`, and back up again.",),
-        )
+        return _InfluxLook(found)  # told with all that stands still
     from ..services.influx import influx_facts
 
     try:
@@ -310,7 +294,22 @@ def _look_at(
     return _InfluxLook(found, facts=facts, exclusions=live)
 
 
-def _holds_files(host: Host, folder: str, as_root: tuple[str, ...]) -> bool:
-    """Tell whether there is anything but folders below a folder."""
-    words = ("find", folder, "-mindepth", "1", "-not", "-type", "d", "-print", "-quit")
-    return bool(host.run(Command((*as_root, *words), ANY_EXIT, 600)).out)
+def _without_container(
+    host: Host,
+    settings: Settings,
+    found: tuple[Found, ...],
+    as_root: tuple[str, ...],
+    *,
+    has_volumes: bool,
+    answered: bool = True,
+) -> _InfluxLook:
+    """Return that no container is InfluxDB; its files may lie where IOTstack has them."""
+    name = settings.influx.container
+    if said := why_skipped(settings, name):
+        why = f"there is no container named {name}: {said}"
+        return _InfluxLook(found, left_out=(LeftOut("InfluxDB", why),) if answered else ())
+    if has_volumes and holds_files(host, [f"{settings.stack.folder}/{INFLUX}"], as_root):
+        state = State.AWAY if answered else State.UNKNOWN
+        return _InfluxLook(found, orphan=Undumped(name, "influxdb", state, INFLUX))
+    left_out = (LeftOut("InfluxDB", f"there is no container named {name}"),) if answered else ()
+    return _InfluxLook(found, left_out=left_out)

@@ -16,6 +16,7 @@ from ..services.table import COPIED
 from ..sets import BackupSet, State
 from ..values import dataclass
 from .loads import FOLDERS, is_below
+from .undumped import INFLUX
 from .wish import Wish
 
 
@@ -134,7 +135,7 @@ class Only:
     def _influx_as_files(self) -> bool:
         """Whether InfluxDB could not be dumped, and its files are in the general part."""
         told = self.manifest.left_out if self.manifest else ()
-        return any(each.what == "InfluxDB" and COPIED in each.reason for each in told)
+        return any(each.what == INFLUX and COPIED in each.reason for each in told)
 
     def to_stop(
         self, mine: Iterable[Found], folder: str, influx: str, swapped: Iterable[str] = ()

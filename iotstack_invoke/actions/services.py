@@ -60,7 +60,9 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     except StepFailed as error:
         report.warn(f"{error} What each container is saved by is unknown; the folders are listed.")
     settings = settings_for(host, settings, found or ())
-    services = look_at_services(host, found or (), settings, folder, as_root)
+    services = look_at_services(
+        host, found or (), settings, folder, as_root, answered=found is not None
+    )
     for text in idle_rows(services, settings):
         report.warn(f"{text}.")
     names = host.names(f"{folder}/{VOLUMES}")

@@ -72,8 +72,6 @@ class BackupFacts:
     influx2_error: str = ""
     servers: tuple[SqlServer, ...] = ()
     """The database servers that are dumped as SQL."""
-    undumped: tuple[str, ...] = ()
-    """Those that are stopped, whose files are copied instead."""
     told: tuple[str, ...] = ()
     """What is said of it once, and is no warning."""
     recipes: tuple[RecipeInUse, ...] = ()

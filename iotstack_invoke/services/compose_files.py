@@ -95,6 +95,8 @@ class ComposeService:
     """'' where the file gives it none."""
     image: str
     mounts: tuple[ComposeMount, ...]
+    starts: bool = True
+    """Compose starts it: it is of no profile, or of one that is on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -625,15 +627,19 @@ class _Walk:
                     container_name=service.texts.get("container_name", ""),
                     image=service.texts.get("image", ""),
                     mounts=tuple(self._named(each) for each in service.mounts.values()),
+                    starts=self._starts(service),
                 )
                 for name, service in sorted(self.services.items())
             ),
             unread=tuple(self.unread),
         )
 
-    def _need_of(self, service: _Service) -> None:
+    def _starts(self, service: _Service) -> bool:
         profiles = set(service.profiles)
-        starts = not profiles or bool(profiles & self.profiles) or "*" in self.profiles
+        return not profiles or bool(profiles & self.profiles) or "*" in self.profiles
+
+    def _need_of(self, service: _Service) -> None:
+        starts = self._starts(service)
         for needs in service.needs.values():
             for path, required in needs:
                 self._need(path, required=required and starts)

@@ -339,24 +339,51 @@ def test_its_archive_of_one_database_beside_a_general_part(owner, source, pi):
 # Files.
 
 
-@pytest.mark.long
-def test_stopped_server(owner, source, pi):
-    """The files of a server that is stopped are copied as they lie, and restored so."""
+SERVERS = ("mariadb", "postgres")
+STATES = {
+    "stopped": (["stop", "-t", "10"], ["start"]),
+    "killed": (["kill"], ["start"]),
+    "paused": (["pause"], ["unpause"]),
+    "away": (["rm", "-f"], None),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_servers_that_do_not_run(owner, source, pi, state):
+    """Their files are copied as they lie, with a warning for each; a restore brings back all."""
     expected = look(pi)
-    compose(pi, "stop", "mariadb", user=USER)
-    owner.backup("--runtag", "stopped")
-    (part,) = owner.manifest("stopped")["parts"]["mariadb"]["facts"]["servers"]
-    assert part["container"] == "gitea_db"
-    compose(pi, "start", "mariadb", user=USER)
-    wait_maria(pi)
+    away, back = STATES[state]
+    pi.run(["docker", *away, *SERVERS])
+    said = owner.backup("--runtag", state, code=3)
+    how = "there is no container named" if state == "away" else "container"
+    for title, name in zip(("MariaDB", "PostgreSQL"), SERVERS, strict=True):
+        assert f"{title} is not dumped: {how} {name}" in said
+        assert f"a dump of {name}" in [e["what"] for e in owner.manifest(state)["left_out"]]
+    assert ("may be torn" in said) == (state == "paused")
+    parts = owner.manifest(state)["parts"]
+    assert "postgres" not in parts
+    assert [each["container"] for each in parts["mariadb"]["facts"]["servers"]] == ["gitea_db"]
+    if back:
+        pi.run(["docker", *back, *SERVERS])
+    else:
+        compose(pi, "up", "-d", user=USER)
+    wait_databases(pi)
     change(pi, owner.top)
-    changed = look(pi)
-    owner.iot("restore", "--runtag", "stopped", "--yes", timeout=200)
+    owner.iot("restore", "--runtag", state, "--yes", timeout=200)
     wait_databases(pi)
     assert differing(expected, look(pi)) == {}
-    owner.iot("undo", "--yes", timeout=200)
-    wait_databases(pi)
-    assert differing(changed, look(pi)) == {}
+
+
+def test_docker_does_not_answer(owner, source, pi):
+    """All is copied as it lies, and each server that may write meanwhile is named."""
+    pi.run(["mv", "/run/docker.sock", "/run/away.sock"])
+    try:
+        said = owner.backup("--runtag", "unknown", code=3)
+    finally:
+        pi.run(["mv", "/run/away.sock", "/run/docker.sock"])
+    for name in ("influxdb", "gitea_db", *SERVERS):
+        assert f"Docker does not answer, so the files of {name} are copied" in said
+    assert set(owner.manifest("unknown")["parts"]) == {"general"}
 
 
 # To another machine.
