@@ -12,7 +12,7 @@ import pytest
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.login import Login
 from iotstack_invoke.remote import SshHost
-from iotstack_invoke.services.compose_files import compose_reads
+from iotstack_invoke.services.compose_files import Given, compose_reads
 from iotstack_invoke.services.compose_text import NotRead, documents, filled, variables
 
 
@@ -726,3 +726,28 @@ def test_a_yaml_library_that_was_not_installed_yet_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(NotRead, match=r"PyYAML is not installed.*sh setup"):
         documents("services: {}")
+
+
+def test_files_that_were_given_to_compose_count(stack):
+    """By -f and --env-file, with what they name; of those that are gone nothing is missed."""
+    files = {
+        "docker-compose.yml": "services: {one: {image: x}}",
+        "more/extra.yml": 'services: {two: {image: "${IMAGE}", env_file: secrets/two.env}}',
+        "my.env": "IMAGE=other",
+        "secrets/two.env": "A=1",
+    }
+    assert stack(files).inside == ("docker-compose.yml",)
+    top = stack.folder
+    names = [f"{top}/{each}" for each in ("docker-compose.yml", "more/extra.yml", "gone.yml")]
+    given = [Given(str(top), tuple(names), (f"{top}/my.env", f"{top}/gone.env"))]
+    found = compose_reads(LocalHost(str(top)), str(top), (), given)
+    assert found.inside == ("docker-compose.yml", "more/extra.yml", "my.env", "secrets/two.env")
+    assert (found.missing, found.unread) == ((), ())
+    assert [(each.name, each.image) for each in found.services] == [("one", "x"), ("two", "other")]
+
+
+def test_a_stack_has_the_name_that_compose_gives_it(stack):
+    """By its files, or by its folder."""
+    assert stack({"docker-compose.yml": "services: {}"}).project == "iotstack"
+    assert stack({"docker-compose.yml": "name: home\nservices: {}"}).project == "home"
+    assert stack({".env": "COMPOSE_PROJECT_NAME=pi"}).project == "pi"

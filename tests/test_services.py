@@ -874,3 +874,50 @@ def test_what_nothing_of_the_stack_uses_is_named_by_all(little_stack):
     manifest, names = backed_up(little_stack)
     assert manifest["unused"] == []
     assert "./zigbee/database.db" in names
+
+
+def test_files_that_compose_was_given_are_packed(little_stack):
+    """Containers tell by their labels which -f and --env-file they were made from."""
+    little_stack.runs(grafana="grafana/grafana")
+    folder = little_stack.folder
+    for name, text in {
+        "more/extra.yml": "services: {z: {image: x, env_file: own/z.env}}",
+        "my.variables": "A=1",
+        "own/z.env": "B=2",
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    known = json.loads((little_stack.tools / "docker.json").read_text())
+    known[0]["Config"]["Labels"] |= {
+        "com.docker.compose.project.config_files": f"{folder}/docker-compose.yml,more/extra.yml",
+        "com.docker.compose.project.environment_file": f"{folder}/my.variables",
+    }
+    (little_stack.tools / "docker.json").write_text(json.dumps(known))
+    manifest, names = backed_up(little_stack)
+    assert {"./more/extra.yml", "./own/z.env", "./my.variables"} <= {*names}
+    assert manifest["unused"] == []
+
+
+def test_a_volume_of_the_stack_that_nothing_uses_any_more_is_named(little_stack):
+    """That of a service whose lines were taken out, until the owner speaks of it."""
+    asked = '"volume ls") case $5 in *=iotstack) echo iotstack_mongo ;; esac ;;'
+    little_stack.tool("docker", f'case "$1 $2" in\n{asked}\nesac')
+    manifest, _ = backed_up(little_stack)
+    assert (manifest["unused"], manifest["state"]) == (["volume:iotstack_mongo"], "complete")
+    add(little_stack, '[[stack.exclude]]\npath = "volume:iotstack_mongo"\nreason = "old"\n')
+    assert "mongo" not in little_stack.run("doctor").stdout
+
+
+def test_the_compose_file_may_have_another_name(little_stack):
+    """Compose reads COMPOSE_FILE of the folder's .env, and so does a backup."""
+    folder = little_stack.folder
+    (folder / "docker-compose.yml").rename(folder / "main.yaml")
+    told = little_stack.run("backup --runtag x")
+    assert told.returncode == 13
+    assert "If its compose file has another name, say it as COMPOSE_FILE in .env" in told.stderr
+    (folder / ".env").write_text("COMPOSE_FILE=main.yaml:sub/more\n")
+    (folder / "sub").mkdir()
+    (folder / "sub/more").write_text("services: {}\n")
+    _, names = backed_up(little_stack)
+    assert {"./main.yaml", "./.env", "./sub/more"} <= {*names}
+    assert "main.yaml, sub/more" in little_stack.run("doctor").stdout

@@ -7,9 +7,11 @@ import subprocess
 import pytest
 from scenes import PlainScene
 
+from iotstack_invoke.actions.prospect import project_words
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services import stack
+from iotstack_invoke.services.compose import chosen_files
 from iotstack_invoke.services.influx_load import CopyFolder
 from iotstack_invoke.services.stack import MakeFolder, Unpack, WaitForContainers
 
@@ -131,3 +133,42 @@ def test_what_was_unpacked_is_on_the_disk(scene, tmp_path, monkeypatch, works):
         return
     with pytest.raises(StepFailed, match="Input/output error"):
         step.do(scene)
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen", "words"),
+    [
+        (("docker-compose.yml",), (), "--project-directory /s --file /s/docker-compose.yml"),
+        ((), (), "--project-directory /s"),
+        (
+            ("docker-compose.yml", "docker-compose.override.yml"),
+            (),
+            "--project-directory /s --file /s/docker-compose.yml --file /s/docker-compose.override.yml",
+        ),
+        (
+            ("docker-compose.yml",),
+            ("main.yml", "../x.yml"),
+            "--project-directory /s --file /s/main.yml --file /x.yml",
+        ),
+        ((), ("a/b.yml",), "--project-directory /s/a --env-file /s/.env --file /s/a/b.yml"),
+    ],
+)
+def test_compose_is_asked_for_the_files_of_the_stack(there, chosen, words):
+    """Those of its folder, or those that COMPOSE_FILE names, in the folder that their paths mean."""
+    file = "docker-compose.yml" if "docker-compose.yml" in there else ""
+    assert " ".join(project_words("/s", file, dict.fromkeys(there, "f"), chosen)) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        ("", ()),
+        ("COMPOSE_FILE=a.yml:b.yml", ("a.yml", "b.yml")),
+        ("COMPOSE_PATH_SEPARATOR=,\nCOMPOSE_FILE='a.yml,b c.yml'", ("a.yml", "b c.yml")),
+        ("# COMPOSE_FILE=a.yml", ()),
+        ("NAME=x\nCOMPOSE_FILE=${NAME}.yml", ("x.yml",)),
+    ],
+)
+def test_the_compose_files_that_variables_choose(text, files):
+    """As compose reads them."""
+    assert chosen_files(text) == files

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,9 @@ from ..services.compose import (
     named,
     of_stack,
     paths_in_stack,
+    volumes_of,
 )
-from ..services.compose_files import ComposeReads, compose_reads
+from ..services.compose_files import ComposeReads, Given, compose_reads
 from ..services.holdings import Databases, Holdings, is_in, look_at_holdings
 from ..services.leave_out import places_of
 from ..services.recipe import RecipeInUse
@@ -151,7 +152,7 @@ def look_at_services(
     folder = os.path.realpath(folder) if isinstance(host, LocalHost) else folder
     table = settings.table
     found = tuple(found)
-    reads = compose_reads(host, folder, as_root)
+    reads = compose_reads(host, folder, as_root, _given(found, folder))
     mine = of_stack(found, folder, _named_there(host, found, reads))
     known = {each.container.name: each for each in mine}
     covers = cover((each.container for each in mine), table)
@@ -206,6 +207,12 @@ def look_at_services(
         },
         caches=[each.container.name for each in covers if table.is_cache(each.container)],
     )
+    forgotten = [
+        each
+        for each in _forgotten(host, mine, reads, folder, volumes)
+        if not any(row.leaves_out(each) for row in settings.stack.exclusions)
+    ]
+    holdings = replace(holdings, unused=(*holdings.unused, *forgotten))
     saved = []
     for each in covers:
         name = each.container.name
@@ -346,6 +353,17 @@ def _ask_influx2(
     return tuple(asked), dumped
 
 
+def _given(found: Iterable[Found], folder: str) -> tuple[Given, ...]:
+    """Return from which files the containers of a stack were made, each group once."""
+    return tuple(
+        dict.fromkeys(
+            Given(each.working_folder, each.compose_files, each.env_files)
+            for each in found
+            if each.compose_files and is_in(each.working_folder, folder)
+        )
+    )
+
+
 def _named_there(host: Host, found: Iterable[Found], reads: ComposeReads) -> tuple[str, ...]:
     """Return which containers the compose files name, but for those of another stack.
 
@@ -364,6 +382,20 @@ def _volumes(host: Host, names: Iterable[str]) -> dict[str, Volume]:
         return inspect_volumes(host, names)
     except StepFailed:
         return {}
+
+
+def _forgotten(
+    host: Host, mine: Iterable[Found], reads: ComposeReads, folder: str, known: Collection[str]
+) -> Iterator[str]:
+    """Yield the volumes that compose made for a stack, and nothing of it uses any more."""
+    here = os.path.realpath(folder) if isinstance(host, LocalHost) else folder
+    projects = {each.project for each in mine if is_in(each.working_folder, here)}
+    for project in sorted(filter(None, projects | {reads.project})):
+        try:
+            names = volumes_of(host, project)
+        except StepFailed:  # Docker does not answer, which is told already
+            return
+        yield from (f"volume:{each}" for each in names if each not in known)
 
 
 def _planned(mine: Iterable[Found], reads: ComposeReads) -> tuple[Found, ...]:

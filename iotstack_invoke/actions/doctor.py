@@ -84,7 +84,7 @@ from ..vaults.age import INSTALL as INSTALL_AGE
 from ..vaults.age import sealing
 from ..vaults.folder import unnamed_mount
 from .coverage import idle_rows, is_another, look_at_services, settings_for, why_skipped
-from .look import look_at_folder, look_at_stack
+from .look import compose_file_in, look_at_folder, look_at_stack
 from .room import Room, look_for_room
 
 QUESTION_LIMIT_S = 15.0
@@ -394,7 +394,7 @@ class _Backups:
                 "stack", str(error), "correct [stack] folder in hosts.toml, or the folder"
             )
             return
-        compose = next(name for name in COMPOSE_FILES if name in names)
+        compose = compose_file_in(self.site.host, self.stack.folder, names)
         yield good("stack", f"{self.stack.folder}, {compose}")
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import time
+from collections.abc import Collection
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from ..rules import PARTS
 from ..services.compose import (
     COMPOSE_FILES,
     Found,
+    chosen_files,
     inspect_all,
     named,
     top_files,
@@ -30,7 +32,7 @@ from ..services.table import (
 )
 from ..settings import ALWAYS_EXCLUDED, VOLUME, Exclusion, Settings
 from ..steps import Command, FileFact, Host
-from ..targets import ANY_EXIT, host_name, mount_points, root_words
+from ..targets import ANY_EXIT, host_name, mount_points, read_text, root_words
 from ..values import dataclass
 from .coverage import (
     Services,
@@ -183,11 +185,12 @@ def look_at_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
     names = host.names(folder)  # another machine tells no folders
     found = host.look(f"{folder}/{each}" for each in FOLDERS)
     names |= {path.rpartition("/")[2]: fact for path, fact in found.items()}
-    if not any(name in names for name in COMPOSE_FILES):
+    if not compose_file_in(host, folder, names):
         raise Refused(
             f"There is no IOTstack in {folder}: no {COMPOSE_FILES[0]}. Say where it is: "
             '[stack] folder = "…" in hosts.toml'
             + (f" ({settings.file})." if settings.file else " (there is none yet).")
+            + " If its compose file has another name, say it as COMPOSE_FILE in .env there."
         )
     for each in FOLDERS:
         if each in names and not names[each].is_folder:
@@ -198,6 +201,14 @@ def look_at_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
                 "and the same in /etc/fstab."
             )
     return names
+
+
+def compose_file_in(host: Host, folder: str, names: Collection[str]) -> str:
+    """Return the compose file among the entries of a folder, or what its `.env` names instead."""
+    usual = next((name for name in COMPOSE_FILES if name in names), "")
+    if usual or ".env" not in names:
+        return usual
+    return ", ".join(chosen_files(read_text(host, f"{folder}/.env")))
 
 
 def _as_root(host: Host, settings: Settings) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from ..rules import BACKUPS, KINDS
 from ..services.compose import (
     COMPOSE_FILES,
     Found,
+    chosen_files,
     compose_words,
     inspect_all,
     is_top_file,
@@ -31,7 +32,7 @@ from ..services.sql import ENGINES, SqlServer, located_in
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
-from ..targets import ANY_EXIT, Target, device, entries, may_be_there
+from ..targets import ANY_EXIT, Target, device, entries, may_be_there, read_text
 from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
 from .loads import FOLDERS, Loads, is_below, recipe_folder
@@ -169,8 +170,7 @@ class Prospect:
         compose_file = next((n for n in COMPOSE_FILES if n in there), "")
         compose = (
             *compose_words(host, target.docker),
-            *("--project-directory", target.folder),
-            *_file_words(target.folder, compose_file, there),
+            *project_words(target.folder, compose_file, there, self._chosen(target.folder, there)),
         )
         kinds = self._kinds(found)
         server = (
@@ -391,7 +391,9 @@ class Prospect:
         compose = facts.compose
         if "--file" not in compose:
             file = next((n for n in COMPOSE_FILES if n in top), "")
-            compose = (*compose, *_file_words(self.target.folder, file, {**there, **top}))
+            chosen_files = () if contents else self._chosen(stack, top, root)
+            words = project_words(self.target.folder, file, {**there, **top}, chosen_files)
+            compose = (*compose[: compose.index("--project-directory")], *words)
         if self.wish.only and not (chosen or facts.loads or facts.server or facts.outside):
             raise Refused(
                 f"{self.runtag} holds nothing of {', '.join(self.wish.names)} that could be put "
@@ -402,6 +404,14 @@ class Prospect:
         facts = self._with_recipes(facts, staged=contents is None)
         self._refuse_mounts(facts)
         return self._with_stays(facts)
+
+    def _chosen(
+        self, folder: str, there: Mapping[str, str], as_root: tuple[str, ...] = ()
+    ) -> tuple[str, ...]:
+        """Return the compose files that COMPOSE_FILE in the `.env` of a folder names."""
+        if ".env" not in there:
+            return ()
+        return chosen_files(read_text(self.target.host, f"{folder}/.env", as_root))
 
     def _with_stays(self, facts: RestoreFacts) -> RestoreFacts:
         """Return the facts with what the backup left out of the items and lies there.
@@ -538,11 +548,19 @@ class Prospect:
         }
 
 
-def _file_words(folder: str, compose_file: str, there: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the words that name the compose files: v1 looks for them in the current folder."""
-    if not compose_file:
-        return ()
-    names = [compose_file]
+def project_words(
+    folder: str, compose_file: str, there: Mapping[str, str], chosen: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Return the words that name the stack and its compose files: v1 looks in the current folder.
+
+    `chosen`: the files that COMPOSE_FILE names. From the folder of the first one on its relative
+    paths count, wherever `.env` is.
+    """
+    names = [compose_file] if compose_file else []
     if compose_file == COMPOSE_FILES[0]:
         names += [name for name in OVERRIDES if name in there]
-    return tuple(word for name in names for word in ("--file", f"{folder}/{name}"))
+    paths = [posixpath.normpath(posixpath.join(folder, each)) for each in chosen or names]
+    at = posixpath.dirname(paths[0]) if chosen else folder
+    variables = ("--env-file", f"{folder}/.env") if at != folder else ()
+    files = (word for path in paths for word in ("--file", path))
+    return ("--project-directory", at, *variables, *files)

@@ -22,6 +22,9 @@ from .table import is_in_stack
 
 COMPOSE_FILES = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
 WORKING_FOLDER_LABEL = "com.docker.compose.project.working_dir"
+PROJECT_LABEL = "com.docker.compose.project"
+CONFIG_FILES_LABEL = "com.docker.compose.project.config_files"
+ENV_FILES_LABEL = "com.docker.compose.project.environment_file"
 VOLUME_LABEL = "com.docker.compose.volume"
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
@@ -90,6 +93,11 @@ class Found:
     """It stands still until somebody lets it go on: it counts as one that does not run."""
     pid: int = 0
     """Its first process, as the host knows it; 0 where it does not run."""
+    project: str = ""
+    """What compose calls the stack it belongs to; '' where compose did not make it."""
+    compose_files: tuple[str, ...] = ()
+    """The compose files that it was made from, and the files of variables: absolute paths."""
+    env_files: tuple[str, ...] = ()
 
 
 def is_top_file(name: str) -> bool:
@@ -144,6 +152,9 @@ def inspect_all(
 def _without_links(host: Host, found: tuple[Found, ...]) -> tuple[Found, ...]:
     """Return what was found with links followed, which only its own machine can."""
     folders = {each.working_folder for each in found}
+    folders |= {
+        os.path.dirname(f) for each in found for f in (*each.compose_files, *each.env_files)
+    }
     mounted = {mount.on_host for each in found for mount in each.mounts}
     paths = sorted({path for path in folders | mounted if path.startswith("/")})
     if isinstance(host, LocalHost):
@@ -157,10 +168,16 @@ def _without_links(host: Host, found: tuple[Found, ...]) -> tuple[Found, ...]:
         path = real.get(mount.on_host, mount.on_host)
         return replace(mount, on_host=path, told=mount.on_host if path != mount.on_host else "")
 
+    def lying(files: tuple[str, ...]) -> tuple[str, ...]:
+        split = map(os.path.split, files)
+        return tuple(os.path.join(real.get(folder, folder), name) for folder, name in split)
+
     return tuple(
         replace(
             each,
             working_folder=real.get(each.working_folder, each.working_folder),
+            compose_files=lying(each.compose_files),
+            env_files=lying(each.env_files),
             mounts=tuple(map(followed, each.mounts)),
         )
         for each in found
@@ -181,6 +198,18 @@ def inspect_volumes(
         Command((*docker, "volume", "inspect", *wanted), frozenset({0, 1}), limit_s=limit_s)
     )
     return {each["Name"]: _volume(each) for each in json.loads(told.out or "[]")}
+
+
+def volumes_of(
+    host: Host,
+    project: str,
+    docker: tuple[str, ...] = ("docker",),
+    limit_s: float = LOOK_LIMIT_S,
+) -> tuple[str, ...]:
+    """Return the names of the volumes that compose made for a stack, sorted."""
+    label = f"label={PROJECT_LABEL}={project}"
+    words = (*docker, "volume", "ls", "--quiet", "--filter", label)
+    return tuple(sorted(host.run(Command(words, limit_s=limit_s)).out.split()))
 
 
 def _volume(told: Mapping[str, Any]) -> Volume:
@@ -215,6 +244,8 @@ def _digests(
 
 def _found(told: Mapping[str, Any], digests: Mapping[str, str]) -> Found:
     config = told.get("Config") or {}
+    labels = config.get("Labels") or {}
+    folder = labels.get(WORKING_FOLDER_LABEL, "")
     network = told.get("NetworkSettings") or {}
     published = (network.get("Ports") or {}).get("8086/tcp") or []
     addresses = [each.get("IPAddress", "") for each in (network.get("Networks") or {}).values()]
@@ -229,17 +260,37 @@ def _found(told: Mapping[str, Any], digests: Mapping[str, str]) -> Found:
         mounts=tuple(map(_mount, told["Mounts"])),
         published_port=int(published[0]["HostPort"]) if published else 0,
         address=next(filter(None, addresses), ""),
-        working_folder=(config.get("Labels") or {}).get(WORKING_FOLDER_LABEL, ""),
+        working_folder=folder,
         started=told["State"].get("StartedAt", ""),
         paused=bool(told["State"].get("Paused")),
         pid=int(told["State"].get("Pid") or 0),
+        project=labels.get(PROJECT_LABEL, ""),
+        compose_files=_listed(labels, CONFIG_FILES_LABEL, folder),
+        env_files=_listed(labels, ENV_FILES_LABEL, folder),
     )
+
+
+def _listed(labels: Mapping[str, str], label: str, folder: str) -> tuple[str, ...]:
+    """Return the paths that a label names; compose v1 writes them as they were typed."""
+    told = filter(None, labels.get(label, "").split(","))
+    return tuple(os.path.normpath(os.path.join(folder, each)) for each in told)
 
 
 def _mount(told: Mapping[str, Any]) -> Mount:
     volume = told.get("Name", "") if told.get("Type") == "volume" else ""
     source = told.get("Source", "")
     return Mount(source, told["Destination"], "", volume, told.get("RW", True) is not False)
+
+
+def chosen_files(variables: str) -> tuple[str, ...]:
+    """Return the compose files that COMPOSE_FILE names in the text of an `.env`."""
+    if "COMPOSE_FILE" not in variables:
+        return ()
+    from .compose_text import variables as read_variables  # brings a parser that few need
+
+    values = read_variables(variables, {})
+    separator = values.get("COMPOSE_PATH_SEPARATOR") or ":"
+    return tuple(filter(None, values.get("COMPOSE_FILE", "").split(separator)))
 
 
 def compose_words(host: Host, docker: tuple[str, ...] = ("docker",)) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import base64
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field
 
 from ..errors import StepFailed
@@ -112,16 +112,35 @@ class ComposeReads:
     services: tuple[ComposeService, ...] = ()
     unread: tuple[str, ...] = ()
     """What could not be found out, and why: sentences."""
+    project: str = ""
+    """What compose calls the stack; '' where it has no compose file."""
 
 
-def compose_reads(host: Host, folder: str, as_root: tuple[str, ...]) -> ComposeReads:
-    """Return what compose reads of the stack in `folder`; nothing where it has no compose file."""
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The files that somebody gave to compose by `--file` and `--env-file`: absolute paths."""
+
+    directory: str
+    """From which folder on their relative paths count."""
+    files: tuple[str, ...]
+    env_files: tuple[str, ...] = ()
+
+
+def compose_reads(
+    host: Host, folder: str, as_root: tuple[str, ...], given: Collection[Given] = ()
+) -> ComposeReads:
+    """Return what compose reads of the stack in `folder`; nothing where it has no compose file.
+
+    `given`: what containers of the stack were made from besides, as far as it is there still.
+    """
     seen = _Seen(host, as_root)
     try:
         environment, real = _surroundings(host, folder)
         for _ in range(ROUNDS):
             walk = _Walk(folder, real, environment, seen)
             walk.begin()
+            for each in given:
+                walk.take(each)
             reads = walk.reads()
             if not seen.fetch():
                 return reads
@@ -129,7 +148,9 @@ def compose_reads(host: Host, folder: str, as_root: tuple[str, ...]) -> ComposeR
         return ComposeReads(unread=(f"The files that compose reads were not found out: {error}",))
     said = "The files that compose reads name each other too often: not all were found."
     return ComposeReads(
-        reads.inside, reads.outside, reads.missing, reads.services, (*reads.unread, said)
+        *(reads.inside, reads.outside, reads.missing, reads.services),
+        (*reads.unread, said),
+        reads.project,
     )
 
 
@@ -280,6 +301,7 @@ class _Walk:
         self.docker_names: dict[str, tuple[str, str]] = {}
         self.project = ""
         self.profiles: frozenset[str] = frozenset()
+        self.values: Mapping[str, str] = {}
 
     # What is said of the whole
 
@@ -305,8 +327,19 @@ class _Walk:
         self.project = values.get("COMPOSE_PROJECT_NAME", "")
         profiles = values.get("COMPOSE_PROFILES", "").split(",")
         self.profiles = frozenset(each.strip() for each in profiles)
+        self.values = values
         self._load(paths, _Here(paths[0], directory, values))
         self.project = self.project or project_name(os.path.basename(directory))
+
+    def take(self, given: Given) -> None:
+        """Read what compose was given besides, over what was read of the stack."""
+        values: Mapping[str, str] = {**self.environment, **self.values}
+        for path in reversed(given.env_files):
+            if self.seen.kind(path) == "f":
+                values = self._with_file(path, values, required=False)
+        files = [path for path in given.files if self.seen.kind(path) == "f"]
+        if not {*files} <= self.needs.keys():
+            self._load(files, _Here(files[0], given.directory, values))
 
     def _usual(self) -> list[str]:
         """Return the compose file and its override, none where there is no compose file."""
@@ -632,6 +665,7 @@ class _Walk:
                 for name, service in sorted(self.services.items())
             ),
             unread=tuple(self.unread),
+            project=self.project,
         )
 
     def _starts(self, service: _Service) -> bool:

@@ -211,6 +211,31 @@ def test_files_that_compose_reads(stack, stand):
     assert {"A=1", "B=2"} <= set(nodered["Config"]["Env"])
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_compose_files_of_other_names(stack, stand, version):
+    """COMPOSE_FILE in .env says which they are: a bare machine brings all of their services up."""
+    if version == 2 and stand.compose_v2 is None:
+        pytest.skip("no Compose v2")
+    files = {
+        ".env": "COMPOSE_FILE=docker-compose.yml:more/extra.yaml\nNAME=second\n",
+        "more/extra.yaml": (
+            f"version: '2'\nservices:\n  two:\n    image: {IDLE}\n    container_name: $NAME\n"
+            '    volumes: ["./volumes/second:/data"]\n'
+        ),
+    }
+    posted = stack("version: '2'\n" + NODERED, files=files, version=version)
+    marks = posted.plant()
+    assert {mark.container for mark in marks} == {"nodered", "second"}
+    good(posted, "backup", "--runtag", "t")
+    assert manifest(posted)["unused"] == []
+    bare_restore(posted)
+    assert {name for name, each in posted.inspect().items() if each["State"]["Running"]} == {
+        "nodered",
+        "second",
+    }
+    assert {str(mark): why for mark in marks if (why := posted.back(mark))} == {}
+
+
 BUILT = """\
 services:
   mosquitto:
