@@ -211,3 +211,10 @@ def test_what_is_listed_as_long_is_a_test():
         path, _, name = each.partition("::")
         with open(f"{folder}/{path}") as stream:
             assert f"def {name.partition('[')[0]}(" in stream.read(), each
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """Pytest imports each by its name alone, and would run only one of them."""
+    names = [name for *_, files in os.walk(os.path.join(CHECKOUT, "tests")) for name in files]
+    tests = [name for name in names if name.endswith(".py") and name != "conftest.py"]
+    assert sorted(tests) == sorted(set(tests))
