@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from .losses import MEANT, gone_from, large_in
-from .manifest import OUTSIDE, SIZES, Manifest, Part
+from .manifest import OUTSIDE, SIZES, Manifest, Part, outside_title
 from .rules import PARTS
 from .services.table import fits_all_of
 from .sets import GOOD, BackupSet, State, newest_first
@@ -92,13 +92,18 @@ def answers_for(backup: BackupSet, needed: Iterable[Holding]) -> Holdings:
         return held
     open_ = [each for each in needed if len(each) > 1 and each[0] in (GENERAL, OUTSIDE)]
     out = [each.what.removeprefix(VOLUME) for each in backup.manifest.left_out]
+    # Of a volume that is left out but for its folder the pattern is that of its path.
+    rows = backup.manifest.outside
+    emptied = {_outside_name(e) for e in rows if any(fits_all_of(o, f"{e['path']}/") for o in out)}
     whole = tuple(f"{each[1]}/" for each in held if each[0] == OUTSIDE and len(each) > 1)
     gone = gone_from(backup.manifest, [path for kind, path, *_ in open_ if kind == GENERAL])
     return held.union(
         each
         for each in open_
         if (
-            each[1].startswith(whole) or any(fits_all_of(one, each[1]) for one in out)
+            each[1] in emptied
+            or each[1].startswith(whole)
+            or any(fits_all_of(one, each[1]) for one in out)
             if each[0] == OUTSIDE
             else (GENERAL,) in held and each[1] not in gone
         )
@@ -114,7 +119,7 @@ def _in_part(part: Part) -> Iterable[Holding]:
     for each in rows:
         _, files = sizes.get(each["path"].lstrip("/"), (0, 1))
         if files:  # an emptied one replaces none that holds something
-            yield (part.kind, each.get("volume") or each.get("anonymous") or each["path"])
+            yield (part.kind, _outside_name(each))
     for name in facts.get("databases", ()):
         if name != INTERNAL:
             yield (part.kind, name)
@@ -124,6 +129,10 @@ def _in_part(part: Part) -> Iterable[Holding]:
         yield (part.kind, server["container"])
         for database in server.get("rows", ()):
             yield (part.kind, server["container"], database)
+
+
+def _outside_name(row: Mapping[str, Any]) -> str:
+    return outside_title(row).removeprefix(VOLUME)
 
 
 def lost_databases(before: Manifest, after: Manifest) -> tuple[str, ...]:

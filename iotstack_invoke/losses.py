@@ -130,12 +130,16 @@ def _shrunk_outside(before: Manifest, after: Manifest) -> Iterator[str]:
     if OUTSIDE not in {part.kind for part in after.made}:
         return  # the part is told of
     now = after.outside_sizes
-    there = {outside_title(row) for row in after.outside}
-    out = [each.what for each in after.left_out]
+    paths = {outside_title(row): row["path"] for row in after.outside}
+    out = {each.what for each in after.left_out} - {each.what for each in before.left_out}
     for title, (size, files) in sorted(before.outside_sizes.items()):
         size_now, files_now = now.get(title, (0, 0))
-        meant = any(fits_all_of(each, title) or each.startswith(f"{title}/") for each in out)
-        unknown = title in there and title not in now
+        meant = any(
+            fits_all_of(each, name) or each.startswith(f"{name}/")
+            for each in out
+            for name in (title, paths.get(title, title))
+        )
+        unknown = title in paths and title not in now
         if not files or meant or unknown or (files_now and size < FLOOR_BYTES):
             continue
         if not files_now or size_now < size * SHARE:

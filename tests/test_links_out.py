@@ -101,6 +101,23 @@ def test_links_to_what_the_stack_does_not_use_are_named(disk):
     assert '[[stack.exclude]], path = "volumes/nodered/data/deep/c"' in kept
 
 
+def test_what_lies_beside_a_mount_behind_a_link_is_named(disk):
+    """Of what a link leads to the mount is packed; where that is all there is, nothing is said."""
+    (disk.folder / "ha").symlink_to(disk.disk / "lib")
+    (disk.folder / "volumes/ha").mkdir()
+    (disk.folder / "volumes/ha/deep").symlink_to(disk.disk / "lib")
+    config = disk.disk / "lib/config"
+    config.mkdir()
+    (config / "file").write_text("x")
+    mounts = [("./ha/config", "/config"), ("./volumes/ha/deep/config", "/c")]
+    disk.runs(ha="x", mounts={"ha": mounts})
+    (warning,) = backed_up(disk)
+    assert f"is a link to {disk.disk}/lib, which is in no part" in warning
+    (disk.disk / "lib/book").unlink()
+    (disk.disk / "lib/folders/only").mkdir(parents=True)
+    assert backed_up(disk, "second") == []
+
+
 def test_few_links_are_told(tmp_path):
     """The outermost places, each once, and how many there are besides."""
     links = LinksOut(Packed("/stack", ("/stack/volumes",)), "/stack")

@@ -317,11 +317,15 @@ def outside(runtag, *, out=(), **files):
         ({"x": None}, ""),
         ({"out": ["volume:x"]}, ""),
         ({"out": ["volume:x/*"], "x": 0}, ""),
+        ({"out": ["/v/x/_data/*"], "x": 0}, ""),
+        ({"out": ["/v/x/_data/cache"], "x": 1}, ""),
+        ({"out": ["/v/x/_data/always"], "x": 0}, "volume:x is empty now"),
     ],
 )
 def test_what_a_volume_holds_less_is_told(now, words):
     """As of folders of the stack: empty, fallen by more than half, or gone; not what is meant."""
-    found = losses(outside("then", x=4), outside("now", **now))
+    before = outside("then", x=4, out=["/v/x/_data/always"])
+    found = losses(before, outside("now", **now))
     assert [each.startswith(words) for each in found] == ([True] if words else [])
 
 

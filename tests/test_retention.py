@@ -169,6 +169,16 @@ INNER, BESIDE = ({"path": f"/media/{each}", "volume": ""} for each in ("usb/a", 
         ),
         ({"outside": VOLUMES, "files": 0}, {"outside": VOLUMES, "files": 0}, ""),
         ({"outside": VOLUMES}, {"out": ["volume:*", "/media"]}, ""),
+        (
+            {"outside": VOLUMES, "files": 1},
+            {"outside": VOLUMES, "files": 0, "out": ["/v/x/_data/*"]},
+            "",
+        ),
+        (
+            {"outside": VOLUMES, "files": 1},
+            {"outside": VOLUMES, "files": 0, "out": ["/v/x/_data/cache/*"]},
+            "volume x of the outside part",
+        ),
         ({"outside": VOLUMES}, {"out": ["volume:xy", "/media"]}, "volume x of the outside part"),
     ],
 )

@@ -90,7 +90,8 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     elsewhere = tuple(
         each
         for each in settings.stack.exclusions
-        if each.path.startswith(("/", VOLUME))
+        if each.path != "."
+        and (each.path.startswith(VOLUME) or not is_in_stack(each.path))
         and not outside_exclusions(holdings.outside, (each,))
         and all(each.path != one.what for one in holdings.left_out)
     )

@@ -6,13 +6,22 @@ or compose follow (holdings.py), which are packed with what they lead to.
 
 from __future__ import annotations
 
+import glob
 import posixpath
 from collections.abc import Iterator
 
 from ..errors import StepFailed
-from ..steps import Host, Scene
+from ..steps import Command, Host, Scene
 from ..values import dataclass
-from .holdings import OF_DUMPS, WATCHED, advice, is_in, is_system, look_at_paths
+from .holdings import (
+    LOOK_LIMIT_S,
+    OF_DUMPS,
+    WATCHED,
+    advice,
+    is_in,
+    is_system,
+    look_at_paths,
+)
 from .table import fits_all_of, is_in_stack
 
 MOST_LOOKED_AT = 2000
@@ -75,12 +84,26 @@ class LinksOut:
             for path, fact in facts.items()
             if fact.kind in ("file", "folder") and not self._packed.answers_for(fact.real)
         }
+        found = {e: link for e, link in found.items() if self._holds_more(host, e, as_root)}
         told = tuple(self._told(found))
         for line in told[:MOST_TOLD]:
             scene.warn(line)
         if told[MOST_TOLD:]:
             more = f"{len(told) - MOST_TOLD:,} more links lead to what is in no part of the backup"
             scene.warn(f"NOT COVERED: {more}.")
+
+    def _holds_more(self, host: Host, path: str, as_root: tuple[str, ...]) -> bool:
+        """Tell whether something lies at a path beside what of it is packed."""
+        known = (*self._packed.paths, self._packed.folder)
+        inner = [each for each in known if is_in(each, path)]
+        if not inner:
+            return True
+        names = [word for each in inner for word in ("-o", "-path", glob.escape(each))][1:]
+        words = ("find", path, "(", *names, ")", "-prune", "-o", "-not", "-type", "d")
+        command = Command(
+            (*as_root, *words, "-print", "-quit"), frozenset(range(256)), LOOK_LIMIT_S
+        )
+        return bool(host.run(command).out)
 
     def _told(self, found: dict[str, str]) -> Iterator[str]:
         outer = [each for each in sorted(found) if not any(_is_below(each, one) for one in found)]
