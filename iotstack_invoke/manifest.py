@@ -239,7 +239,7 @@ def read_manifest(
     if not changed:
         _compare_sum(raw, told)
     for name in _MANIFEST.types:
-        if name not in told:
+        if name not in told and name not in _LATER:
             raise ValueError(f"it does not say its {name}")
     if not (isinstance(told["runtag"], str) and is_runtag(told["runtag"])):
         raise ValueError(f"{_quoted(told['runtag'])} is no runtag")
@@ -362,6 +362,9 @@ class _Shape:
 _MANIFEST, _PART, _CONTAINER, _LEFT_OUT, _RECORD = map(
     _Shape, (Manifest, Part, Container, LeftOut, Record)
 )
+
+_LATER = frozenset({"unused"})
+"""What earlier versions did not write: sets of theirs are as good."""
 
 _Fit = Callable[[Collection[Any]], bool]
 """Tells whether all of several values are what they must be.

@@ -274,7 +274,34 @@ def test_a_damaged_text_is_no_manifest(text):
         read_manifest(text)
 
 
-@pytest.mark.parametrize("key", sorted(set(json.loads(OLD)) - {"state"}))
+AS_WRITTEN_THEN = {
+    "format": "iotstack-invoke manifest 2",
+    "runtag": "2026-11-23_1100",
+    "host": "pi",
+    "program": "iotstack-invoke 0.1.0",
+    "started_utc": "2026-11-23T11:00:00Z",
+    "finished_utc": "2026-11-23T11:01:00Z",
+    "zone": "UTC",
+    "parts": {
+        "general": {
+            "file": "2026-11-23_1100.general-backup.tar.gz",
+            "size_bytes": 9,
+            "sha256": "ab" * 32,
+            "seconds": 0.1,
+            "error": "",
+            "facts": {},
+        }
+    },
+    "containers": [],
+    "left_out": [],
+    "warnings": [],
+    "folder": "/home/pi/IOTstack",
+    "state": "complete",
+}
+"""What a version wrote that is in use; nothing is added here when a version writes more."""
+
+
+@pytest.mark.parametrize("key", sorted(AS_WRITTEN_THEN.keys() - {"state"}))
 def test_every_key_is_needed(key):
     """A manifest without one of its keys is damaged."""
     shorter = content()
@@ -529,3 +556,10 @@ def test_what_no_backup_wrote_is_quoted(path, value, said):
     with pytest.raises(ValueError) as error:
         read_manifest(json.dumps(odd))
     assert str(error.value) == said
+
+
+def test_a_set_of_an_earlier_version_is_as_good():
+    """What is told since then is not missed in it, neither in full nor as an outline."""
+    for outline in (False, True):
+        found = read_manifest(new_form(AS_WRITTEN_THEN), "2026-11-23_1100", outline=outline)
+        assert (found.state, found.unused) == ("complete", ())
