@@ -45,6 +45,11 @@ def encoded(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
+STATVFS_NUMBERS = 11
+READ_ONLY_FLAG = 1
+"""SSH_FXE_STATVFS_ST_RDONLY, of OpenSSH's PROTOCOL."""
+
+
 class SftpSession(paramiko.SFTPClient):
     """One SFTP session. Raises OSError, its number being None where the server says "Failure"."""
 
@@ -79,14 +84,23 @@ class SftpSession(paramiko.SFTPClient):
 
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits into the file system of a folder, None where the server cannot say."""
+        told = self._file_system(folder)
+        return told[1] * told[4] if told else None
+
+    def is_read_only(self, folder: str) -> bool:
+        """Tell whether a folder's file system is mounted read-only, where the server can say."""
+        told = self._file_system(folder)
+        return bool(told and told[9] & READ_ONLY_FLAG)
+
+    def _file_system(self, folder: str) -> tuple[int, ...]:
+        """Return what statvfs(3) tells, in its order; () where the server cannot say."""
         try:
             kind, answer = self._request(CMD_EXTENDED, b"statvfs@openssh.com", encoded(folder))
         except OSError:
-            return None
+            return ()
         if kind != CMD_EXTENDED_REPLY:
-            return None
-        _block, fragment, _blocks, _free, available = (int(answer.get_int64()) for _ in range(5))
-        return fragment * available
+            return ()
+        return tuple(int(answer.get_int64()) for _ in range(STATVFS_NUMBERS))
 
     def sync(self, stream: paramiko.SFTPFile) -> None:
         """Let what was written last through a power cut, where the server can see to that."""

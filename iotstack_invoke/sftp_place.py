@@ -15,7 +15,7 @@ from paramiko import SFTPError, SSHException
 
 from .errors import StepFailed
 from .hashes import HashedStream
-from .hosts import PRIVATE, read_chunk
+from .hosts import PRIVATE, READ_ONLY, read_chunk
 from .login import Login, closed, line_broke, why_it_broke
 from .sftp import SftpSession, encoded
 from .steps import FileFact, Received, fact_of
@@ -78,7 +78,7 @@ class SftpPlace:
                     there = _sftp_fact(sftp.lstat(encoded(path)))
                 except FileNotFoundError:  # nothing stands in its way
                     raise StepFailed(
-                        f"On {self.name}: {path} cannot be written: {why_it_broke(error)}.",
+                        f"On {self.name}: {path} cannot be written: {_why(sftp, error, path)}.",
                         again=sftp.is_broken(),
                     ) from error
                 if not there.is_file:
@@ -141,8 +141,11 @@ class SftpPlace:
 
     def _refused(self, sftp: SftpSession, path: str) -> StepFailed:
         """Return why a server takes no more of a file: SFTP has no word for a full disk."""
-        free = sftp.free_bytes(os.path.dirname(path) or ".")
-        if free is not None and free < FULL_BELOW_BYTES:
+        folder = os.path.dirname(path) or "."
+        free = sftp.free_bytes(folder)
+        if sftp.is_read_only(folder):
+            why = f"its file system {READ_ONLY}."
+        elif free is not None and free < FULL_BELOW_BYTES:
             why = f"No space left: {free:,} bytes are free there. {MAKE_ROOM}"
         else:
             why = (
@@ -156,8 +159,12 @@ class SftpPlace:
         with self._sftp(path) as sftp:
             try:
                 sftp.mkdir(encoded(path), 0o700)
-            except OSError:  # whatever stands in its way: SFTP has no word for what is there
-                if not _sftp_fact(sftp.stat(encoded(path))).is_folder:
+            except OSError as error:  # SFTP has no word for what is there
+                try:
+                    there = sftp.stat(encoded(path))
+                except FileNotFoundError:  # nothing stands in its way
+                    raise error from None
+                if not _sftp_fact(there).is_folder:
                     raise
 
     def free_bytes(self, folder: str) -> int | None:
@@ -174,8 +181,13 @@ class SftpPlace:
         """Remove files; one that is not there is as good as removed."""
         with self._sftp() as sftp:
             for path in paths:
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     sftp.remove(encoded(path))
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    why = f"On {self.name}: {path}: {_why(sftp, error, path)}."
+                    raise StepFailed(why, again=sftp.is_broken()) from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -190,10 +202,20 @@ class SftpPlace:
         except (SSHException, SFTPError, EOFError) as error:
             raise line_broke(self.name, error) from error
         except OSError as error:
-            why = f"{path}: {why_it_broke(error)}" if path else why_it_broke(error)
+            why = _why(client, error, path)
+            why = f"{path}: {why}" if path else why
             raise StepFailed(f"On {self.name}: {why}.", again=client.is_broken()) from error
         finally:
             closed(client)
+
+
+def _why(sftp: SftpSession, error: OSError, path: str) -> str:
+    """Return what an error says; of a bare "Failure" the file system may tell why."""
+    if error.errno is None and path and not sftp.is_broken():
+        with contextlib.suppress(SSHException, SFTPError, EOFError):
+            if sftp.is_read_only(os.path.dirname(path) or "."):
+                return f"its file system {READ_ONLY}"
+    return why_it_broke(error)
 
 
 def _sftp_fact(found: paramiko.SFTPAttributes) -> FileFact:

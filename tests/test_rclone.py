@@ -338,3 +338,18 @@ def test_a_password_is_in_no_argument(stack, tmp_path):
     assert " sync " not in said
     assert stack.cloud.password not in said
     assert hidden not in said
+
+
+def test_a_read_only_file_system_is_named(tmp_path, monkeypatch, start_cloud, read_only):
+    """Another login would not help, nor another try."""
+    start_cloud("webdav")  # rclone is here
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    monkeypatch.setenv("RCLONE_CONFIG_DISK_TYPE", "alias")
+    monkeypatch.setenv("RCLONE_CONFIG_DISK_REMOTE", str(folder))
+    place = place_in("disk:backups")
+    read_only(folder)
+    with pytest.raises(StepFailed, match="Its file system is mounted read-only") as failure:
+        put(place, "a", b"x")
+    assert not isinstance(failure.value, Unreachable)
+    assert "reconnect" not in str(failure.value)

@@ -1151,3 +1151,20 @@ def test_every_connection_refuses_unknown_hosts(start_sshd):
         policies.append(type(each.client._policy))
         each = each.gateway
     assert policies == [paramiko.RejectPolicy] * 3
+
+
+def test_a_read_only_file_system_is_named_over_sftp(sftp, root, read_only):
+    """The protocol has no word for it; the server tells how a folder is mounted."""
+    (root / "old").write_text("x")
+    read_only(root)
+    named = r"its file system is mounted read-only \(the card may be failing"
+    for act in (
+        lambda: sftp.receive(f"{root}/new", io.BytesIO(b"x"), 0),
+        lambda: sftp.claim(f"{root}/claim", "line"),
+        lambda: sftp.make_folder(f"{root}/folder"),
+        lambda: sftp.rename(f"{root}/old", f"{root}/new"),
+        lambda: sftp.remove([f"{root}/old"]),
+    ):
+        with pytest.raises(StepFailed, match=named) as failure:
+            act()
+        assert not failure.value.again

@@ -24,7 +24,7 @@ from typing import IO, Any
 from .. import children
 from ..errors import Interrupted, StepFailed, Unreachable
 from ..hashes import HashedStream
-from ..hosts import LocalHost, piped, read_chunk
+from ..hosts import READ_ONLY, LocalHost, piped, read_chunk
 from ..steps import FileFact, Received
 from .marks import claim_by_marks
 
@@ -50,6 +50,7 @@ SPECIAL = re.compile(r"[\\*?\[\]{}]")
 FULL = re.compile(
     r"no space left|quota|insufficient ?(storage|space)|\b507 [A-Z]|storage .*full", re.IGNORECASE
 )
+READ_ONLY_THERE = re.compile(r"read-only file ?system", re.IGNORECASE)
 NO_REMOTE = re.compile(r"didn't find section in config file", re.IGNORECASE)
 SETTINGS = re.compile(r"load config file|decrypt|ask for password|config.*password", re.IGNORECASE)
 REFUSED = re.compile(r"\b4(?!08|23|25|29)\d\d [A-Z][a-z]|SSH_FX_FAILURE")
@@ -295,6 +296,8 @@ class RclonePlace:
         remote = f"{self.root.partition(':')[0]}:"
         if FULL.search(why):
             return StepFailed(f"{what} Make room there and run the same command again.")
+        if READ_ONLY_THERE.search(why):
+            return StepFailed(f"{what} Its file system {READ_ONLY}.")
         if NO_REMOTE.search(why):
             return Unreachable(
                 f"Vault '{self.name}': rclone knows no remote {remote} here. `rclone listremotes` "
