@@ -6,6 +6,7 @@ import tarfile
 import pytest
 from little_influx2 import TOKEN, with_influx2
 
+from iotstack_invoke.manifest import with_sum
 from iotstack_invoke.services.influx2_check import EXPERIMENTAL
 
 TAG = "2026-11-23_1100"
@@ -631,6 +632,16 @@ def test_influxdb_2_has_a_part_of_its_own(little_stack):
     assert EXPERIMENTAL in shown
     assert "bucket    home/iot: 1 shards" in shown
     assert little_stack.run("verify").returncode == 0
+    assert manifest["parts"]["influxdb2"]["facts"]["buckets"]
+    path = little_stack.folder / f"backups/{TAG}.manifest.json"
+    whole = path.read_bytes()
+    manifest["parts"]["influxdb2"]["facts"]["buckets"] = []
+    manifest.pop("sha256")
+    path.write_bytes(with_sum(json.dumps(manifest, indent=1)))
+    said = little_stack.run("verify")
+    assert said.returncode != 0
+    assert "buckets" in said.stderr
+    path.write_bytes(whole)
     assert "the same buckets" in little_stack.run(f"diff {TAG} {TAG}").stdout
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import shutil
 import subprocess
 import tarfile
@@ -49,6 +50,32 @@ def pack(tmp_path, engine, docker, *names, tar=()):
     scene = PlainScene({"pi": LocalHost(str(tmp_path))})
     PackDumps(output, servers, 60, docker, tar).do(scene)
     return Path(output.partial), scene.learnt[str(output)]
+
+
+def test_what_no_restore_takes_of_a_service_is_told(tmp_path, docker):
+    """A device is left out, and what lies where no restore puts it is warned of."""
+    path = tmp_path / "volumes/html"
+    path.mkdir(parents=True)
+    (path / "a").write_text("x")
+    (path.parent / "odd").write_text("x")
+    try:
+        os.mknod(path / "device", 0o020600, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("only root makes a device")
+    tar = ("tar", "--create", "--directory", str(path.parent), "./html", "./odd")
+    output = File("pi", "2026-11-29_0700.nextcloud-backup.tar.gz", str(tmp_path))
+    server = SqlServer("nextcloud_db", "mariadb")
+    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    PackDumps(output, (server,), 60, docker(f"cat {MARIA}"), tar, "db_backup").do(scene)
+    assert set(members(output.partial)) == {"./db_backup/backup.sql", "./html/a", "./odd"}
+    assert [each.partition(":")[0] for each in scene.warned] == [
+        "left out, for no restore takes it",
+        "a restore will refuse this backup",
+    ]
+    assert "html/device" in scene.warned[0]
+    assert "odd" in scene.warned[1]
+    reading = read_whole(LocalHost(str(tmp_path)), output.partial, "nextcloud")
+    assert "odd" in " ".join(reading.problems)
 
 
 def members(path):

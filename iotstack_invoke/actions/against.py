@@ -13,6 +13,7 @@ from ..log import log_fits
 from ..manifest import Manifest, Part
 from ..rules import KINDS, PARTS
 from ..services.influx import facts_of
+from ..services.influx2_check import facts_of as influx2_facts_of
 from ..services.reading import Reading
 from ..services.recipe import DUMP, RECIPES
 from ..services.restore_text import restore_text_of, text_fits
@@ -58,6 +59,10 @@ def content_differs(part: Part, reading: Reading) -> Iterator[str]:
         for key in (each for each in found if each in said or each in _NEEDED):
             if said.get(key) != found[key]:
                 yield _differ(part, key, said.get(key), found[key])
+    elif reading.influx2:
+        found = influx2_facts_of(reading.influx2)
+        if said.get("buckets") != found["buckets"]:
+            yield _differ(part, "buckets", said.get("buckets"), found["buckets"])
     elif reading.sql:
         yield from _dumps_differ(part, reading.sql)
 

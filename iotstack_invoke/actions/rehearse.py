@@ -36,6 +36,7 @@ from ..steps import Command
 from ..targets import ANY_EXIT, docker_words, read_text, root_words
 from ..vaults import refuse_shut
 from .copies import VAULT, Copy, find_copy, places_meant
+from .coverage import settings_for
 from .only import left_out_text
 from .prospect import records_in, sizes_unpacked
 from .restore import Ledger
@@ -181,7 +182,7 @@ class _Rehearsal:
                 )
                 self.report.warn(f"{told} is not loaded, its dump is only checked: {error}")
         if "influx" in copy.backup.parts and docker:
-            image = self._image(docker, settings.influx.container, "InfluxDB")
+            image = self._image(docker, self._influx_name(docker), "InfluxDB")
         for load in self._loads() if docker else ():
             server = load.server
             if server.container in self._with_timescale():
@@ -218,6 +219,15 @@ class _Rehearsal:
             included=self.manifest.included("general") if self.manifest else (),
             outside_paths=self.manifest.included("outside") if self.manifest else (),
         )
+
+    def _influx_name(self, docker: tuple[str, ...]) -> str:
+        """Return the container that the dump is of, as the manifest says, or as it is here."""
+        parts = self.manifest.made if self.manifest else ()
+        told = next((e.facts.get("container") for e in parts if e.kind == "influx"), "")
+        if told:
+            return str(told)
+        found = inspect_all(self.host, docker)
+        return settings_for(self.host, self.site.settings, found, docker).influx.container
 
     def _loads(self) -> Iterator[Load]:
         """Return the dumps of SQL that the manifest tells of, each with a folder of its own."""

@@ -84,6 +84,7 @@ class Reading:
     """What each dump of SQL holds, by its member."""
     unpacked_bytes: int = 0
     """How long the tar is, of a general part."""
+    influx2: Influx2Report | None = None
 
 
 class _Member(tarfile.TarInfo):
@@ -200,6 +201,7 @@ def read_whole(place: Place, path: str, kind: str, included: Collection[str] = (
     """
     problems: list[str] = []
     dump = None
+    influx2 = None
     reports: dict[str, SqlReport] = {}
     judge = Judge(shape_of(kind, included))
     unpacked_bytes = 0
@@ -211,7 +213,8 @@ def read_whole(place: Place, path: str, kind: str, included: Collection[str] = (
                     again = _read_again(place, path, stream, opened)
                     dump, problems = _read_dump(hashed, again, judge)
             elif kind == "influxdb2":
-                problems = list(read_influx2(hashed, judge).problems)
+                influx2 = read_influx2(hashed, judge)
+                problems = list(influx2.problems)
             elif kind in ENGINES or kind in RECIPES:
                 reports = read_sql(hashed, kind, judge)
                 problems = [f"{n}: {each}." for n, r in reports.items() for each in r.problems]
@@ -232,7 +235,7 @@ def read_whole(place: Place, path: str, kind: str, included: Collection[str] = (
             problems = [f"reading it ended with {error!r}."]
         hashed.drain()  # a line that broke is told at the end of the stream: it is no damage
     return Reading(
-        hashed.size_bytes, hashed.sha256, tuple(problems), dump, reports, unpacked_bytes
+        hashed.size_bytes, hashed.sha256, tuple(problems), dump, reports, unpacked_bytes, influx2
     )
 
 

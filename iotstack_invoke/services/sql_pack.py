@@ -19,9 +19,12 @@ from .. import gzips
 from ..errors import StepFailed
 from ..hosts import LocalHost, read_chunk
 from ..manifest import LACKING, LEFT_OUT
+from ..rules import split_set_name
 from ..steps import Command, File, Host, Scene
 from ..values import dataclass
 from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar
+from .members import Judge, shape_of
+from .passing import Passing
 from .sql import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, WANTS_A_PERSON, SqlServer, run_in
 from .sql_config import CONFIG, config_of
 from .sql_dump import SqlReport
@@ -217,17 +220,23 @@ class PackDumps:
         """
         said = Said(scene)
         out = cast("IO[bytes]", archive.fileobj)
+        _, kind = split_set_name(os.path.basename(self.output.path)) or ("", "")
+        passing = Passing(Judge(shape_of(kind)))
         with host.pipe(Command(self.tar, limit_s=self.limit_s), said) as pipe:
             end, size = b"", 0
             while chunk := read_chunk(pipe.stdout):
-                out.write(chunk)
+                for piece in passing.take(chunk):
+                    out.write(piece)
+                    size += len(piece)
                 end = (end + chunk)[-TAR_END_BYTES:]
-                size += len(chunk)
                 scene.moved(len(chunk))
+            out.write(passing.end())
+            size += len(passing.end())
             judge_tar(pipe.finish(), said.lines, scene)
         if end != bytes(TAR_END_BYTES):  # sudo that asks for a password ends with 1, as tar may
             why = f": {said.lines[-1]}" if said.lines else "."
             raise StepFailed(f"tar ended without the end of its archive{why}", again=True)
+        passing.warn(scene)
         return size
 
 

@@ -208,6 +208,7 @@ def test_the_only_influxdb_whatever_it_is_called(owner, pi):
     assert (facts["container"], facts["data"]) == ("weather", "volumes/weather")
     general = members(owner.here("t1", "general"))
     assert not [each for each in general if each.endswith((".tsm", ".wal", "meta.db"))]
+    assert "InfluxDB had 1 databases" in owner.iot("rehearse", "--at", "here", timeout=200)
     query(pi, 'DROP DATABASE "home"')
     owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
     assert points(pi) == held
