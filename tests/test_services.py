@@ -714,6 +714,8 @@ def test_a_database_that_is_stopped_is_told_as_copied(little_stack, image):
     assert told[f"a dump of {name}"] == why
     assert set(manifest["parts"]) == {"general"}
     assert f"./volumes/{name}/data" in names
+    findings = json.loads(little_stack.run("doctor --json").stdout)
+    assert [each["found"] for each in findings if each["name"] == f"container {name}"] == [why]
 
 
 SERVERS = """\

@@ -369,6 +369,9 @@ class _Examined:
             yield judge_influx2(services.influx2)
         own = "" if another else name
         yield from judge_databases((each.cover for each in services.saved), own)
+        for each in services.undumped:
+            if each.container != own:
+                yield warning(f"container {each.container}", each.why, each.cure)
         yield from judge_holdings(services.uncovered)
         yield from (good("left out", each) for each in unused_told(services.holdings.unused))
         if not self.far:

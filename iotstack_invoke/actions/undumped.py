@@ -78,8 +78,12 @@ class Undumped:
         what = f"{self.container} is not stopped for its copy"
         if self.dump:
             what = f"{TITLES[self.dump]} is not dumped"
-        cure = _CURE[self.state].format(name=self.container)
-        return f"{what}: {self.why}. {cure}, and back up again."
+        return f"{what}: {self.why}. {self.cure}, and back up again."
+
+    @property
+    def cure(self) -> str:
+        """What is to be done."""
+        return _CURE[self.state].format(name=self.container)
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
