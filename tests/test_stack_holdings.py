@@ -460,7 +460,8 @@ def test_what_iotstack_brings_can_be_fetched_anew(machine):
     for each in ("docs/x", "scripts/x", ".templates/x/x", "LICENSE", "duck/duck.sh"):
         machine.file(each)
     assert machine.look().unused == (".templates", "LICENSE", "docs", "duck", "scripts")
-    machine.file("menu.sh")
+    for each in ("menu.sh", ".project_outofdate", ".docker_notinstalled", ".bash_aliases"):
+        machine.file(each)
     assert machine.look().unused == ("duck",)
 
 

@@ -54,6 +54,7 @@ OF_IOTSTACK = frozenset(
         *(".git", ".github", ".internal", ".native", ".templates", ".tmp", "docs", "scripts"),
         *(".gitattributes", ".gitignore", ".new_install", ".outofdate", "404.html", "LICENSE"),
         *("README.md", "install.sh", "menu.sh", "requirements-menu.txt"),
+        *(".bash_aliases", ".docker_notinstalled", ".docker_outofdate", ".project_outofdate"),
         *("requirements-mkdocs.txt",),
     )
 )

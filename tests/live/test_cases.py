@@ -509,3 +509,45 @@ def _west(seconds):
 def _runtags(posted):
     found = (posted.top / "backups").glob("*.manifest.json")
     return sorted(path.name.removesuffix(".manifest.json") for path in found)
+
+
+def test_a_container_that_sees_the_whole_stack_takes_nothing_in(stack):
+    """Read-only it keeps nothing there; what else lies there is named as ever, links and all."""
+    text = """\
+services:
+  box:
+    image: IDLE
+    container_name: box
+    volumes: ["./volumes/box:/data", "../ssd/deep:/deep"]
+  viewer:
+    image: IDLE
+    container_name: viewer
+    volumes: [".:/stack:ro"]
+"""
+    made = stack(text)
+    home = made.top.parent
+    for path in ("own/notes", ".git/config", "backups/old/x", "restore/x", "volumes/box/a"):
+        put(made.top / path, "x")
+    put(home / "ssd/deep/a", "x")
+    put(home / "ssd/beside", "x")
+    (made.top / "volumes/box/link").symlink_to(home / "ssd/beside")
+    out = f'[[stack.include]]\npath = "{home}/ssd/deep"\n'
+    made.set(out)
+    code, said = made.run("backup", "--runtag", "t")
+    assert code == 3, said
+    (warning,) = manifest(made)["warnings"]
+    assert warning.startswith(f"NOT COVERED: volumes/box/link is a link to {home}/ssd/beside,")
+    assert manifest(made)["unused"] == ["own"]
+    tops = {name.split("/")[0] for name in members(made, "general-backup.tar.gz")}
+    assert tops == {".env", "docker-compose.yml", "services", "volumes"}
+    assert members(made, "outside-backup.tar.gz").keys() == {
+        f"{home}/ssd/deep".lstrip("/"),
+        f"{home}/ssd/deep/a".lstrip("/"),
+    }
+    made.set(f'{out}[[stack.exclude]]\npath = "{home}/ssd/beside"\nreason = "films"\n')
+    good(made, "backup")
+    assert "own: not in a backup: nothing of the stack uses it" in good(made, "services")
+    good(made, "restore", "--runtag", "t", "--from", "here", "--yes")
+    for path in ("own/notes", ".git/config", "backups/old/x", "restore/x", "volumes/box/a"):
+        assert (made.top / path).read_text() == "x"
+    assert os.readlink(made.top / "volumes/box/link") == f"{home}/ssd/beside"
