@@ -409,7 +409,7 @@ def _fit(rows: Sequence[Sequence[str]], width: int) -> tuple[int, tuple[int, ...
         if sum(full) <= room:
             return gap, tuple(full)
     words = (max(map(cell_len, " ".join(column).split()), default=0) for column in columns)
-    widths = [min(word, LONGEST_WORD) for word in words]
+    widths = [word if word <= LONGEST_WORD else LONGEST_WORD // 2 for word in words]
     if sum(widths) > room:
         return gap, ()
     while sum(widths) < room:

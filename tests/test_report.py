@@ -176,6 +176,15 @@ def test_a_table_breaks_no_word_that_people_copy(monkeypatch, width, row):
         assert sum(word in re.split(r"\s+", line) for line in lines) >= 2, word
 
 
+def test_what_is_broken_anyway_leaves_room_for_sentences(monkeypatch):
+    """A long path takes no more of a narrow table than a sentence beside it."""
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", "60")
+    row = ("homeassistant", "/an/image/of/so/long/a/name:stable", "files; SQLite by online backup")
+    Report().table(("container", "image", "saved"), [row])
+    assert "files; SQLite by" in sys.stdout.getvalue()
+
+
 def test_off_a_terminal_talk_is_silent_and_trouble_is_not(capsys):
     """Under cron, what goes well prints nothing; failures and warnings are told on stderr."""
     report = Report()
