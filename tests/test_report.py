@@ -179,7 +179,7 @@ def test_a_table_breaks_no_word_that_people_copy(monkeypatch, width, row):
 def test_what_is_broken_anyway_leaves_room_for_sentences(monkeypatch):
     """A long path takes no more of a narrow table than a sentence beside it."""
     monkeypatch.setattr(sys, "stdout", Terminal())
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "50")
     row = ("homeassistant", "/an/image/of/so/long/a/name:stable", "files; SQLite by online backup")
     Report().table(("container", "image", "saved"), [row])
     assert "files; SQLite by" in sys.stdout.getvalue()
