@@ -37,6 +37,8 @@ INCLUDED = "included"
 STAYS = "stays"
 """The fact of the general part: what its owner left out, as patterns; a restore lets it lie."""
 SIZES = "sizes"
+IS_UNCOVERED = ") is not covered: "
+"""In the warning of a container of which nothing is saved."""
 """The fact of the general part: the bytes and the files of each of its items, by their paths."""
 OUTSIDE = "outside"
 """A part, and its fact: what of the stack it holds that lies outside of its folder."""
@@ -167,6 +169,11 @@ class Manifest:
         told = {path: pair for each in facts for path, pair in each.get(SIZES, {}).items()}
         titles = {each["path"].lstrip("/"): outside_title(each) for each in self.outside}
         return {titles[path]: (size, n) for path, (size, n) in told.items() if path in titles}
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """The warnings of what a container of the stack keeps and no part holds."""
+        return tuple(e for e in self.warnings if e.startswith("NOT COVERED") or IS_UNCOVERED in e)
 
     @property
     def lacking(self) -> tuple[tuple[str, str], ...]:

@@ -934,3 +934,21 @@ def test_the_compose_file_may_have_another_name(little_stack):
     _, names = backed_up(little_stack)
     assert {"./main.yaml", "./.env", "./sub/more"} <= {*names}
     assert "main.yaml, sub/more" in little_stack.run("doctor").stdout
+
+
+def test_a_container_of_another_stack_is_named(little_stack):
+    """Who started one by hand sees that no backup of this stack has it."""
+    little_stack.runs(grafana="grafana/grafana", pihole="pihole/pihole", mounts={"pihole": []})
+    known = json.loads((little_stack.tools / "docker.json").read_text())
+    known[1]["Config"]["Labels"] = {}
+    (little_stack.tools / "docker.json").write_text(json.dumps(known))
+    told = little_stack.run("services")
+    assert told.returncode == 0
+    assert "Not of this stack, and in no backup of it: pihole\n" in told.stdout
+
+
+def test_a_skipped_database_is_told_as_skipped(little_stack):
+    """What its row says, also where nothing of it would be packed."""
+    little_stack.runs(mongo="mongo:7", mounts={"mongo": []})
+    add(little_stack, row("mongo", kind="skip", reason="only a cache"))
+    assert "only a cache" in listed(little_stack)["mongo"]

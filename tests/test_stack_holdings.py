@@ -472,3 +472,10 @@ def test_few_names_are_told():
         "Nothing of the stack uses file0, file1, file2, file3, file4 and 1,229 more"
     )
     assert unused_told(()) == ()
+
+
+def test_what_a_restore_laid_beside_is_known(machine):
+    """The compose file and .env of a backup, by its runtag; a copy of the owner's is named."""
+    for each in (".env.2026-11-23_1100", "docker-compose.yml.2026-11-23_1100-2", ".env.bak"):
+        machine.file(each)
+    assert machine.look().unused == (".env.bak",)

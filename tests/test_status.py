@@ -137,3 +137,19 @@ def test_a_vault_asked_by_name_may_hold_another_machines(little_stack, tmp_path)
     alarmed(little_stack.run("status"), f"usb: none of {socket.gethostname()}")
     told = little_stack.run("status --at usb")
     assert (told.returncode, told.stdout.count("complete in usb")) == (0, 1)
+
+
+def test_what_is_not_covered_is_a_warning_to_a_monitor(little_stack):
+    """A database that nobody saves, or a folder elsewhere, until hosts.toml says what to do."""
+    little_stack.runs(mongo="mongo:7", nodered="nodered", mounts={"nodered": [("/opt", "/opt")]})
+    assert little_stack.run("backup --runtag x").returncode == 3
+    told = little_stack.run("status")
+    assert told.returncode == 1
+    assert told.stdout.startswith("WARNING here: 2 things not covered (inv show 'x'); x was made")
+    with little_stack.settings.open("a") as stream:
+        stream.write(
+            '[[stack.exclude]]\npath = "/opt"\nreason = "known"\n'
+            '[[services]]\nname = "mongo"\nkind = "stop"\n'
+        )
+    assert little_stack.run("backup --runtag y").returncode in (0, 3)
+    assert little_stack.run("status").stdout.startswith("OK y was made")

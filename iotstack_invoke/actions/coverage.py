@@ -222,8 +222,9 @@ def look_at_services(
         nothing = not (paths or elsewhere or missing)
         said = settings.stack.exclusions
         told = _after_exclusions(host, each, paths, exclusions, table, folder, said)
-        told = _without_mount(told, known[name], table, folder)
-        if nothing and each.covered and not each.part and not _is_dump(each):
+        if not (elsewhere and table.is_cache(each.container)):
+            told = _without_mount(told, known[name], table, folder)
+        if nothing and each.covered and not each.part and not _is_dump_or_skipped(each):
             told = replace(each, how="mounts no data; what it writes inside is in no backup")
         row = SavedService(told, (*paths, *sorted(elsewhere)), missing)
         saved.append(_told_of_pause(row, known))
@@ -425,8 +426,8 @@ INFLUX_DATA = {
 """Where an InfluxDB keeps its data inside of its container."""
 
 
-def _is_dump(saved: Cover) -> bool:
-    return saved.service is not None and saved.service.kind is Kind.DUMP
+def _is_dump_or_skipped(saved: Cover) -> bool:
+    return saved.service is not None and saved.service.kind in (Kind.DUMP, Kind.SKIP)
 
 
 def why_skipped(settings: Settings, name: str) -> str:

@@ -87,6 +87,9 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
         _print(rows, report)
         if services.servers:
             report.write("Whether each database lets a dump be made: inv doctor asks it.")
+        others = {each.container.name for each in found or ()} - {each.container for each in rows}
+        if others:
+            report.write(f"Not of this stack, and in no backup of it: {', '.join(sorted(others))}")
     return ExitCode.GOOD if covered else ExitCode.WARNINGS
 
 

@@ -125,7 +125,9 @@ def _lacks(
             what = ", ".join(what for what, _ in each.manifest.lacking)
             if each.manifest.host == host:
                 return f"{each.runtag}, which is newer, is incomplete: no {what}"
-    return ""
+    count = len(good.manifest.uncovered)
+    things = f"{count} thing{'' if count == 1 else 's'}"
+    return f"{things} not covered (inv show '{good.runtag}')" if count else ""
 
 
 def judge_status(seen: Sequence[Seen], now: datetime, limit: timedelta) -> tuple[bool, str]:

@@ -62,6 +62,8 @@ OF_IOTSTACK = frozenset(
 IOTSTACK_MENU = "menu.sh"
 """Where there is none, the folder of the stack is no checkout of IOTstack."""
 MOST_UNUSED_TOLD = 5
+_LAID_BESIDE = re.compile(r"[^/]*\.(yml|yaml|env)\.\d{4}-\d\d-\d\d_\d{4}[^/]*")
+"""A top file of a backup, which a restore laid beside the one that was there."""
 OF_DUMPS = ("backups/influxdb/db", "backups/influxdb2")
 """Where IOTstack's containers write dumps, which are parts of a backup already."""
 
@@ -258,8 +260,8 @@ def unused_told(unused: tuple[str, ...]) -> tuple[str, ...]:
     names = ", ".join(unused[:MOST_UNUSED_TOLD])
     more = len(unused) - MOST_UNUSED_TOLD
     names += f" and {more:,} more" if more > 0 else ""
-    told = f"Nothing of the stack uses {names}: not in the backup. Whether it should be, say in "
-    return (f"{told}hosts.toml by [[stack.include]], or by [[stack.exclude]] and a reason.",)
+    told = f"Nothing of the stack uses {names}: not in the backup. A row [[stack.include]] in "
+    return (f"{told}hosts.toml packs it; a row [[stack.exclude]] with a reason ends this line.",)
 
 
 def is_system(path: str) -> bool:
@@ -675,7 +677,7 @@ def _beside(
     names = {each.removeprefix("./") for each in _answer(host, (*as_root, *words))}
     known = {*FOLDERS, *NOT_OF_A_BACKUP, *included, *above, *filter(_is_top_file, names)}
     known |= OF_IOTSTACK if IOTSTACK_MENU in names else {".git"}
-    return tuple(sorted(names - known))
+    return tuple(sorted(name for name in names - known if not _LAID_BESIDE.fullmatch(name)))
 
 
 def _answer(host: Host, words: tuple[str, ...]) -> list[str]:
