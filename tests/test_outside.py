@@ -197,15 +197,42 @@ def test_what_lies_in_the_way_of_a_link_stays(machine):
     assert (machine.disk / "real/a").read_text() == "old"
 
 
-def test_a_manifest_leads_to_no_place_of_the_system(machine):
+@pytest.mark.parametrize(
+    "to",
+    [
+        "/etc/iotstack-test",
+        "/home/iotstack-test",
+        "/opt/iotstack-test/.ssh",
+        "/var/spool/iotstack-test",
+        "DISK/way",
+    ],
+)
+def test_a_manifest_leads_to_no_place_of_the_system(machine, to):
     """It is told, with where it is; a row of hosts.toml here lets it be put back."""
+    to = to.replace("DISK", str(machine.disk))
     path = machine.put("films/a", "old")
-    machine.row(path.parent, restore_to="/etc/iotstack-test")
+    machine.row(path.parent, restore_to=to)
     machine.backup()
     machine.stack.settings.write_text(machine.stack.settings.read_text().partition("[[")[0])
-    said = machine.restore(code=3)
-    assert f"{path.parent} is not restored: it is a place of the system" in said
-    assert not os.path.exists("/etc/iotstack-test")
+    (machine.disk / "way").symlink_to("/etc/iotstack-test")
+    try:
+        said = machine.restore(code=3)
+        assert f"{path.parent} is not restored: it is a place of the system" in said
+        assert not os.path.exists(to)
+    finally:
+        shutil.rmtree(os.path.realpath(to), ignore_errors=True)
+
+
+def test_what_a_container_mounts_here_is_put_back(machine):
+    """Also what is hidden: it is known by this machine's own container."""
+    path = machine.put(".node-red/a", "old")
+    machine.row(path.parent)
+    machine.docker.knows({"one": [(str(path.parent), "/data")]})
+    machine.backup()
+    machine.stack.settings.write_text(machine.stack.settings.read_text().partition("[[")[0])
+    path.write_text("new")
+    machine.restore()
+    assert path.read_text() == "old"
 
 
 def test_all_tell_the_same_of_what_is_not_covered(machine):

@@ -20,6 +20,8 @@ from ..targets import Target, device, may_be_there
 from ..values import dataclass
 
 PROJECT_LABEL = "com.docker.compose.project"
+HOME_DEPTH = 3
+DATA_IN_VAR = ("/var/lib", "/var/local", "/var/opt", "/var/www")
 _VOLUME = re.compile(r"/.*/volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]+)/_data((?:/.*)?)")
 _NOT_OF_A_PROJECT = re.compile(r"[^a-z0-9_-]")
 
@@ -36,6 +38,11 @@ class OutsidePart:
     """The services that alone are restored; all, if none is named."""
     bare: bool = False
     """The target has no container of the stack yet."""
+
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        """Where links lead to, by the path that was asked for."""
+        return {}
 
     @cached_property
     def _told(self) -> tuple[Mapping[str, Any], ...]:
@@ -145,8 +152,11 @@ class OutsidePart:
                 yield real
 
     def _real(self, path: str) -> str:
-        words = (*self.target.as_root, "realpath", "-m", "--", path)
-        return self.target.host.run(Command(words)).out.rstrip("\n")
+        """Return where links lead to from a path of the target."""
+        if path not in self._known:
+            words = (*self.target.as_root, "realpath", "-m", "-z", "--", path)
+            self._known[path] = self.target.host.run(Command(words)).out.rstrip("\0")
+        return self._known[path]
 
     def _why_not(self, told: Mapping[str, Any]) -> str:
         """Return why a path is not put in place; '' if it is."""
@@ -161,8 +171,16 @@ class OutsidePart:
             return "the folder of the stack is there"
         rows = self.settings.stack.inclusions
         own = any(is_in(path, each.restore_to or each.path) for each in rows)
-        if not own and (is_system(path) or path.count("/") < 2 or is_in(path, "/etc")):  # noqa: PLR2004
-            return "it is a place of the system, and no [[stack.include]] here names it"
+        if own or any(path == mount.source for each in self.found for mount in each.mounts):
+            return ""
+        real = self._real(path)
+        if is_in(self.target.folder, real) or is_in(real, self.target.folder):
+            return "the folder of the stack is there"
+        if any(map(_is_of_others, (path, real))):
+            return (
+                "it is a place of the system or of a user's programs, and no [[stack.include]] "
+                "here names it"
+            )
         return ""
 
     @property
@@ -207,6 +225,19 @@ def placed(target: Target, item: OutsideItem, previous: str) -> OutsideItem:
         used=f"{above}/.{stamp}-undone/{name}",
         fresh=f"{above}/.restore-{name}",
     )
+
+
+def _is_of_others(path: str) -> bool:
+    """Tell whether a path is one that no manifest may name: whoever writes there owns the machine.
+
+    What the system runs, whole homes, and what is hidden, such as keys of SSH.
+    """
+    depth = path.count("/")
+    if depth < 2 or (depth < HOME_DEPTH and path.split("/")[1] == "home") or "/." in path:  # noqa: PLR2004
+        return True
+    if is_in(path, "/var"):
+        return is_system(path) or not any(is_in(path, each) for each in DATA_IN_VAR)
+    return is_system(path) or is_in(path, "/etc")
 
 
 def place_there(target: Target, manifest: Manifest | None, path: str) -> str:
