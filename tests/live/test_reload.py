@@ -59,7 +59,7 @@ def test_same_data_written_anew(sweep):
     assert not any("nodered" in call for call in calls), calls
     code, said = scene.run("undo")
     assert code == GOOD, said
-    assert f"before '{previous.name.removeprefix('previous-')}'" in said
+    assert previous.name in said
     assert differing(scene.old, scene.look()) == {}
     assert shards <= data_files(scene)  # the dump wrote what was only in the log
 
