@@ -40,7 +40,10 @@ elif first == "volume inspect":
         if folder.is_dir():
             told = (folder / "labels").read_text().split()
             labels = dict(each.split("=", 1) for each in told)
-            found.append({"Name": name, "Mountpoint": str(folder / "_data"), "Labels": labels})
+            options = folder / "options"
+            more = {"Options": json.loads(options.read_text())} if options.exists() else {}
+            place = str(folder / "_data")
+            found.append({"Name": name, "Mountpoint": place, "Labels": labels, **more})
     print(json.dumps(found))
     sys.exit(len(found) < len(words[2:]))
 """
@@ -92,6 +95,11 @@ class LittleDocker:
         (self.files(name) / "file").write_text(text)
         label = f"com.docker.compose.volume={key}" if key else ""
         (self.root / "volumes" / name / "labels").write_text(label)
+
+    def on_device(self, name):
+        """Let a volume be one of a device, which is not mounted now."""
+        options = {"type": "ext4", "device": "/dev/disk/by-label/none"}
+        (self.root / "volumes" / name / "options").write_text(json.dumps(options))
 
     def labels(self, volume):
         """Return what a volume bears."""

@@ -326,3 +326,24 @@ def test_a_volume_without_a_name():
 def test_the_project_of_a_folder(folder, name):
     """As compose calls it."""
     assert project_of(folder) == name
+
+
+def test_a_volume_whose_device_is_not_mounted_is_neither_packed_nor_replaced(machine):
+    """Docker mounts it only while a container uses it: what lies there now is not what it holds."""
+    machine.docker.volume("data", "old")
+    machine.docker.volume("more", "old")
+    machine.docker.knows({"one": [("data", "/data"), ("more", "/more")]})
+    machine.backup()
+    machine.docker.on_device("data")
+    for name in ("data", "more"):
+        (machine.docker.files(name) / "file").write_text("new")
+    said = machine.restore(code=3)
+    assert (
+        "data is not restored: Docker mounts a device there, which no rename can replace" in said
+    )
+    assert (machine.docker.files("data") / "file").read_text() == "new"
+    assert (machine.docker.files("more") / "file").read_text() == "old"
+    told = machine.stack.run("backup --runtag t2")
+    assert told.returncode == 3
+    assert "NOT COVERED: volume:data, which container one mounts at /data" in told.stderr
+    assert "Docker mounts its device only while a container uses it: start one" in told.stderr

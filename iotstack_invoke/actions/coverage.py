@@ -44,7 +44,7 @@ from ..services.table import (
 )
 from ..settings import ALWAYS_EXCLUDED, VOLUME, Exclusion, Settings
 from ..steps import Command, Host
-from ..targets import ANY_EXIT, is_folder, may_be_there
+from ..targets import ANY_EXIT, is_folder, may_be_there, mount_points
 from ..values import dataclass
 from .undumped import State, Undumped
 
@@ -380,9 +380,13 @@ def _named_there(host: Host, found: Iterable[Found], reads: ComposeReads) -> tup
 def _volumes(host: Host, names: Iterable[str]) -> dict[str, Volume]:
     """Return the volumes of these names; none if Docker does not answer, which is told already."""
     try:
-        return inspect_volumes(host, names)
+        found = inspect_volumes(host, names)
     except StepFailed:
         return {}
+    on_device = [each for each in found.values() if each.on_device]
+    mounted = mount_points(host) if on_device else ()
+    away = {e.name: replace(e, is_away=True) for e in on_device if e.mountpoint not in mounted}
+    return {**found, **away}
 
 
 def _forgotten(

@@ -128,14 +128,14 @@ class OutsidePart:
         for each in sorted(self._told, key=lambda each: str(each["path"]), reverse=True):
             path, staged = each["path"], f"{stage}/outside{each['path']}"
             volume = self._volumes.get(each.get("volume") or each.get("anonymous", ""))
-            if volume:
+            if volume and not self._why_not(each):
                 new = volume.name not in self._there
                 labels = _labels(each.get("key", ""), self.target) if new else ()
                 live = self._real(volume.mountpoint)
                 title = f"{VOLUME}{each.get('anonymous') or volume.name}"
                 item = OutsideItem(title, staged, live, "", "")
                 item = replace(item, volume=volume.name if new else "", labels=labels)
-            elif each.get("anonymous") or self._why_not(each):
+            elif volume or each.get("anonymous") or self._why_not(each):
                 continue
             else:
                 live = self._real(each.get("restore_to") or path)
@@ -162,7 +162,9 @@ class OutsidePart:
         """Return why a path is not put in place; '' if it is."""
         path = told.get("restore_to") or told["path"]
         if told.get("volume"):
-            return ""
+            here = self._there.get(self._names[told["volume"]])
+            on_device = here and here.on_device
+            return "Docker mounts a device there, which no rename can replace" if on_device else ""
         if anonymous := told.get("anonymous"):
             container, _, inside = anonymous.partition(":")
             there = self.bare or self._names.get(anonymous)

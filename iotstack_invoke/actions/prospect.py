@@ -232,7 +232,13 @@ class Prospect:
         if facts.server:
             moved += facts.server.folders
         moved += [each.server.data for each in facts.loads]
-        moved += [each.live for each in facts.outside]
+        refuse_mounts(
+            self.target,
+            [each.live for each in facts.outside],
+            "No rename replaces it. Say in hosts.toml where it is to go, by restore_to of its "
+            "[[stack.include]], such as a folder below it; or restore the services one by one: "
+            "--only NAME.",
+        )
         refuse_mounts(
             self.target,
             moved,

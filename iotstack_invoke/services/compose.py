@@ -69,6 +69,13 @@ class Volume:
     """The folder of this machine that it stands for, or what it mounts from elsewhere."""
     filesystem: str = ""
     """The kind of what it mounts, such as nfs; `none` for a folder of this machine."""
+    is_away: bool = False
+    """Its device is not mounted now, so that its folder is empty."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether its files lie on a device that Docker mounts while a container uses it."""
+        return self.filesystem in _ON_A_DISK
 
     @property
     def is_local(self) -> bool:

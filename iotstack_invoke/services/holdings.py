@@ -419,6 +419,9 @@ class _Look:
         if not volume.is_local:
             why = "its files are not on a disk of this machine"
             self._not_covered(container, what, mount, why)
+        elif volume.is_away:
+            why = "Docker mounts its device only while a container uses it: start one, and back up"
+            self._not_covered(container, what, mount, f"{why} again")
         elif not volume.anonymous:
             self._add(found, container, mount.inside)
         elif container in self.caches:
