@@ -150,13 +150,18 @@ class LittleStack:
         (self.tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (self.tools / name).chmod(0o755)
 
-    def runs(self, *, down=(), paused=(), mounts=None, **images):
+    def runs(self, *, down=(), paused=(), mounts=None, wrote=None, **images):
         """Let Docker know containers by their images, each with its folder in volumes/.
 
         Those of `down` are stopped, those of `paused` stand still; `mounts` gives those of a container by its name, as pairs of
-        a path (one of the stack begins with ./) and where it is in the container.
+        a path (one of the stack begins with ./) and where it is in the container. `wrote` is what Docker tells of changes in
+        their own layers, by their names.
         """
         mounts = mounts or {}
+        told = "".join(
+            f'"diff {name}") printf "%s\\n" {shlex.join(lines)} ;;\n'
+            for name, lines in (wrote or {}).items()
+        )
         found = [
             {
                 "Id": name,
@@ -187,7 +192,7 @@ class LittleStack:
         self.tool(
             "docker",
             f"""case "$1 $2" in
-"ps --all") echo {" ".join(images)} ;;
+{told}"ps --all") echo {" ".join(images)} ;;
 "inspect --type") cat "$0.json" ;;
 "image inspect") echo '[]' ;;
 "version --format") echo 28.2.2 ;;

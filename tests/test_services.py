@@ -149,6 +149,64 @@ def test_data_that_lie_in_a_container_are_told_as_in_no_part(little_stack, image
     assert 'name = "db"' in warning
 
 
+LAYER = ["C /config", "A /config/home-assistant.db"]
+
+
+@pytest.mark.parametrize("down", [(), ("ha",)])
+@pytest.mark.parametrize(
+    ("image", "mounts", "wrote", "place"),
+    [
+        ("ghcr.io/home-assistant/home-assistant:stable", [], LAYER, "/config"),
+        (
+            "koenkk/zigbee2mqtt",
+            [("./volumes/z.yaml", "/app/data/z.yaml")],
+            ["C /app/data", "A /app/data/z.yaml", "A /app/data/database.db"],
+            "/app/data",
+        ),
+        (
+            "grafana/grafana",
+            [("./volumes/log", "/var/log/grafana")],
+            ["C /var", "C /var/lib/grafana", "A /var/lib/grafana/grafana.db"],
+            "/var/lib/grafana",
+        ),
+        ("home-assistant", [], ["C /tmp", "A /tmp/x"], ""),
+        ("home-assistant", [("./volumes/ha", "/config")], LAYER, ""),
+        ("home-assistant", [("./volumes/ha", "/config/")], LAYER, ""),
+        (
+            "koenkk/zigbee2mqtt",
+            [("./volumes/z", "/app/data/deep/z")],
+            ["C /app/data", "A /app/data/deep", "A /app/data/deep/z"],
+            "",
+        ),
+        ("python:3", [], ["A /usr/src/app/x.pyc"], ""),
+    ],
+)
+def test_data_in_a_containers_own_layer_are_not_covered(
+    little_stack, down, image, mounts, wrote, place
+):
+    """What it wrote where nothing is mounted goes with it; folders on the way to a mount are none."""
+    little_stack.runs(ha=image, mounts={"ha": mounts}, wrote={"ha": wrote}, down=down)
+    told = listed(little_stack, code=3 if place else 0)["ha"]
+    assert (f"its data in {place} lie in the container itself" in told) == bool(place)
+    warnings = backed_up(little_stack, code=3 if place else 0)[0]["warnings"]
+    assert [f"mount a folder of volumes/ at {place}" in each for each in warnings] == [
+        True
+    ] * bool(place)
+
+
+@pytest.mark.parametrize("row_of_it", [{"data": []}, {"kind": "skip", "reason": "a toy"}])
+def test_data_in_a_layer_that_their_owner_lets_go_are_no_warning(little_stack, row_of_it):
+    """A row of hosts.toml says that nothing there is of worth."""
+    little_stack.runs(
+        grafana="grafana/grafana",
+        mounts={"grafana": []},
+        wrote={"grafana": ["A /var/lib/grafana/grafana.db"]},
+    )
+    listed(little_stack, code=3)
+    add(little_stack, row("grafana", **row_of_it))
+    listed(little_stack)
+
+
 def test_without_docker_the_folders_are_told(little_stack):
     """Why nothing is known of the containers is told, and what is left out all the same."""
     little_stack.tool("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")

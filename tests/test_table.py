@@ -211,6 +211,7 @@ def test_a_row_takes_what_it_does_not_give_from_the_package():
         ("grafana",),
         ("volumes/grafana",),
         own=True,
+        data=("/var/lib/grafana",),
     )
     assert own(name="wordpress_db", kind="stop").dump == ""
     assert own(name="wordpress_db", notes="x").dump == "mariadb"

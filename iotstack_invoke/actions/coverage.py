@@ -24,6 +24,7 @@ from ..services.compose import (
 )
 from ..services.compose_files import ComposeReads, Given, compose_reads
 from ..services.holdings import Databases, Holdings, is_in, look_at_holdings
+from ..services.layer import changed_in_layer
 from ..services.leave_out import places_of
 from ..services.recipe import RecipeInUse
 from ..services.sql import SqlServer, located, located_in, server_of
@@ -226,6 +227,7 @@ def look_at_services(
             told = _without_mount(told, known[name], table, folder)
         if nothing and each.covered and not each.part and not _is_dump_or_skipped(each):
             told = replace(each, how="mounts no data; what it writes inside is in no backup")
+        told = _in_its_layer(host, told, known[name])
         row = SavedService(told, (*paths, *sorted(elsewhere)), missing)
         saved.append(_told_of_pause(row, known))
     return Services(
@@ -726,3 +728,24 @@ def _without_mount(saved: Cover, found: Found, table: Table, folder: str) -> Cov
         f"the data of {database} lie in the container itself, which goes with it and is in no part"
     )
     return replace(saved, how=how, advice="Let it keep them in a folder of volumes/")
+
+
+def _in_its_layer(host: Host, saved: Cover, found: Found) -> Cover:
+    """Return how a container is saved that wrote data where it mounts nothing.
+
+    What a server dumps is saved wherever it lies, and what its owner skips he does not want.
+    """
+    service = saved.service
+    if service is None or not saved.covered or service.kind is Kind.SKIP:
+        return saved
+    if service.kind is Kind.DUMP and saved.container.running:
+        return saved
+    places = changed_in_layer(host, found, service.data)
+    if not places:
+        return saved
+    how = (
+        f"its data in {', '.join(places)} lie in the container itself, which goes with it and is "
+        f"in no part; else: {saved.how}"
+    )
+    advice = f"Let it mount a folder of volumes/ at {', '.join(places)}"
+    return replace(saved, how=how, advice=advice, covered=False)

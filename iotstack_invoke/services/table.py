@@ -46,6 +46,7 @@ ROW_KEYS: Mapping[str, type] = {
     "images": list,
     "containers": list,
     "paths": list,
+    "data": list,
     "first": list,
     "leave_out": list,
     "reason": str,
@@ -128,6 +129,7 @@ class Service:
     own: bool = False
     recipe: Recipe | None = None
     leave_out: tuple[LeaveOut, ...] = ()
+    data: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,6 +455,12 @@ def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[st
                 f"path {each!r} must be a path in the stack's folder, such as volumes/NAME"
                 for each in row.get(key, ())
                 if not is_in_stack(each) or each in FOLDERS
+            ]
+        elif key == "data":
+            found += [
+                f"data {each!r} must be a path below / of its container"
+                for each in row.get(key, ())
+                if not each.startswith("/") or not each.strip("/") or ".." in each.split("/")
             ]
     return [*found, *_leave_out_mistakes(row.get("leave_out", ()))]
 
