@@ -338,9 +338,8 @@ def test_a_volume_whose_device_is_not_mounted_is_neither_packed_nor_replaced(mac
     for name in ("data", "more"):
         (machine.docker.files(name) / "file").write_text("new")
     said = machine.restore(code=3)
-    assert (
-        "data is not restored: Docker mounts a device there, which no rename can replace" in said
-    )
+    assert "data is not restored: Docker mounts something there while a container uses" in said
+    assert "no rename replaces that: start the container first. It is in" in said
     assert (machine.docker.files("data") / "file").read_text() == "new"
     assert (machine.docker.files("more") / "file").read_text() == "old"
     told = machine.stack.run("backup --runtag t2")

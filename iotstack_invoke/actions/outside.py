@@ -21,6 +21,10 @@ from ..values import dataclass
 
 PROJECT_LABEL = "com.docker.compose.project"
 HOME_DEPTH = 3
+MOUNTED_BY_DOCKER = (
+    "Docker mounts something there while a container uses it, and no rename replaces that: start "
+    "the container first"
+)
 DATA_IN_VAR = ("/var/lib", "/var/local", "/var/opt", "/var/www")
 _VOLUME = re.compile(r"/.*/volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]+)/_data((?:/.*)?)")
 _NOT_OF_A_PROJECT = re.compile(r"[^a-z0-9_-]")
@@ -163,8 +167,7 @@ class OutsidePart:
         path = told.get("restore_to") or told["path"]
         if told.get("volume"):
             here = self._there.get(self._names[told["volume"]])
-            on_device = here and here.on_device
-            return "Docker mounts a device there, which no rename can replace" if on_device else ""
+            return MOUNTED_BY_DOCKER if here and (here.device or not here.is_local) else ""
         if anonymous := told.get("anonymous"):
             container, _, inside = anonymous.partition(":")
             there = self.bare or self._names.get(anonymous)
