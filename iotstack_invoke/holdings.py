@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from .losses import MEANT, gone_from, large_in
-from .manifest import OUTSIDE, SIZES, Manifest, Part, outside_title
+from .manifest import OUTSIDE, SIZES, VOLUME, Manifest, Part, outside_title
 from .rules import PARTS
 from .services.table import fits_all_of
 from .sets import GOOD, BackupSet, State, newest_first
@@ -25,7 +25,6 @@ Holdings = frozenset[Holding]
 
 FINISHED = frozenset({*GOOD, State.INCOMPLETE})
 GENERAL = "general"
-VOLUME = "volume:"
 INTERNAL = "_internal"
 """InfluxDB's database about itself, which is restored by nobody."""
 MOST_TOLD = 3

@@ -81,11 +81,13 @@ def gone_from(after: Manifest, paths: Iterable[str]) -> frozenset[str]:
         return frozenset()
     out = [each.what for each in after.left_out]
     return frozenset(
-        path
-        for path in paths
-        if not sizes.get(path, (0, 0))[1]
-        and not any(fits_all_of(each, path) or each.startswith(f"{path}/") for each in out)
+        path for path in paths if not sizes.get(path, (0, 0))[1] and not _is_meant(out, path)
     )
+
+
+def _is_meant(out: Iterable[str], path: str) -> bool:
+    """Tell whether what is left out on purpose is a path, or a part of it."""
+    return any(fits_all_of(each, path) or each.startswith(f"{path}/") for each in out)
 
 
 def _shrunk(before: Manifest, after: Manifest, mounts: Collection[str]) -> Iterator[str]:
@@ -134,11 +136,7 @@ def _shrunk_outside(before: Manifest, after: Manifest) -> Iterator[str]:
     out = {each.what for each in after.left_out} - {each.what for each in before.left_out}
     for title, (size, files) in sorted(before.outside_sizes.items()):
         size_now, files_now = now.get(title, (0, 0))
-        meant = any(
-            fits_all_of(each, name) or each.startswith(f"{name}/")
-            for each in out
-            for name in (title, paths.get(title, title))
-        )
+        meant = _is_meant(out, title) or _is_meant(out, paths.get(title, title))
         unknown = title in paths and title not in now
         if not files or meant or unknown or (files_now and size < FLOOR_BYTES):
             continue

@@ -37,9 +37,11 @@ INCLUDED = "included"
 STAYS = "stays"
 """The fact of the general part: what its owner left out, as patterns; a restore lets it lie."""
 SIZES = "sizes"
+"""The fact of the general and the outside part: bytes and files of its items, by their paths."""
 IS_UNCOVERED = ") is not covered: "
 """In the warning of a container of which nothing is saved."""
-"""The fact of the general part: the bytes and the files of each of its items, by their paths."""
+VOLUME = "volume:"
+"""Before the name of a volume, where a path may stand as well."""
 OUTSIDE = "outside"
 """A part, and its fact: what of the stack it holds that lies outside of its folder."""
 LEFT_OUT = "left_out"
@@ -203,7 +205,7 @@ class Manifest:
 def outside_title(row: Mapping[str, Any]) -> str:
     """Return what people call something of the outside part: its path, or `volume:NAME`."""
     volume = row.get("volume") or row.get("anonymous")
-    return f"volume:{volume}" if volume else str(row["path"])
+    return f"{VOLUME}{volume}" if volume else str(row["path"])
 
 
 def with_sum(text: str) -> bytes:

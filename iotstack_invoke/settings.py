@@ -42,8 +42,6 @@ _BRACKETED = re.compile(r"\[([*?\[])\]")
 _AT_LINE = re.compile(r"at line (\d+)")
 _HEADER = re.compile(r"\s*(\[\[?[^\[\]]+\]\]?)[\s,]*[^\s,#]")
 """The header of a table with more on its line."""
-VOLUME = "volume:"
-"""With this and its name an exclusion names a volume."""
 
 
 @dataclass(frozen=True, slots=True)

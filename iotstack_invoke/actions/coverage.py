@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import StepFailed
 from ..hosts import LocalHost
-from ..manifest import Container
+from ..manifest import VOLUME, Container
 from ..services.at_rest import AtRest, merged
 from ..services.compose import (
     Found,
@@ -23,7 +23,8 @@ from ..services.compose import (
     volumes_of,
 )
 from ..services.compose_files import ComposeReads, Given, compose_reads
-from ..services.holdings import Databases, Holdings, is_in, look_at_holdings
+from ..services.holdings import Databases, Holdings, look_at_holdings
+from ..services.inside import is_in
 from ..services.layer import changed_in_layer
 from ..services.leave_out import places_of
 from ..services.recipe import RecipeInUse
@@ -43,7 +44,7 @@ from ..services.table import (
     is_influxdb_3,
     recipes_used,
 )
-from ..settings import ALWAYS_EXCLUDED, VOLUME, Exclusion, Settings
+from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, Host
 from ..targets import ANY_EXIT, is_folder, may_be_there, mount_points
 from ..values import dataclass
@@ -124,7 +125,7 @@ class Services:
             for each in self.reads.missing
         )
         unknown = (
-            f"NOT COVERED: {VOLUME}{each} is in no part of the backup: Docker does not answer, so "
+            f"NOT COVERED: {each} is in no part of the backup: Docker does not answer, so "
             "nobody knows where its files lie. Mend Docker, and back up again."
             for each in self.unknown
         )
@@ -208,11 +209,7 @@ def look_at_services(
         },
         caches=[each.container.name for each in covers if table.is_cache(each.container)],
     )
-    forgotten = [
-        each
-        for each in _forgotten(host, mine, reads, folder, volumes)
-        if not any(row.leaves_out(each) for row in settings.stack.exclusions)
-    ]
+    forgotten = _unsaid(_forgotten(host, mine, reads, folder, volumes), settings)
     holdings = replace(holdings, unused=(*holdings.unused, *forgotten))
     saved = []
     for each in covers:
@@ -244,14 +241,14 @@ def look_at_services(
             *_at_rest_now(saved, known),
             *_away(host, mine, reads, volumes, settings, folder, as_root, answered=answered),
         ),
-        ()
-        if answered
-        else tuple(
-            each
-            for each in sorted(names)
-            if not any(row.leaves_out(f"{VOLUME}{each}") for row in settings.stack.exclusions)
-        ),
+        () if answered else _unsaid((f"{VOLUME}{each}" for each in sorted(names)), settings),
     )
+
+
+def _unsaid(titles: Iterable[str], settings: Settings) -> tuple[str, ...]:
+    """Return those of some volumes that hosts.toml does not leave out."""
+    rows = settings.stack.exclusions
+    return tuple(each for each in titles if not any(row.leaves_out(each) for row in rows))
 
 
 def _at_rest_now(saved: Iterable[SavedService], known: Mapping[str, Found]) -> Iterator[Undumped]:
@@ -395,14 +392,13 @@ def _forgotten(
     host: Host, mine: Iterable[Found], reads: ComposeReads, folder: str, known: Collection[str]
 ) -> Iterator[str]:
     """Yield the volumes that compose made for a stack, and nothing of it uses any more."""
-    here = os.path.realpath(folder) if isinstance(host, LocalHost) else folder
-    projects = {each.project for each in mine if is_in(each.working_folder, here)}
+    projects = {each.project for each in mine if is_in(each.working_folder, folder)}
     for project in sorted(filter(None, projects | {reads.project})):
         try:
             names = volumes_of(host, project)
         except StepFailed:  # Docker does not answer, which is told already
             return
-        yield from (f"volume:{each}" for each in names if each not in known)
+        yield from (f"{VOLUME}{each}" for each in names if each not in known)
 
 
 def _planned(mine: Iterable[Found], reads: ComposeReads) -> tuple[Found, ...]:

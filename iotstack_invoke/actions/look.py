@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..errors import Refused, StepFailed
 from ..hosts import LocalHost
-from ..manifest import LeftOut, utc_text
+from ..manifest import VOLUME, LeftOut, utc_text
 from ..rulebooks.backup import BackupFacts
 from ..rules import PARTS
 from ..services.compose import (
@@ -24,13 +24,14 @@ from ..services.compose import (
     named,
     top_files,
 )
-from ..services.holdings import is_in, outside_exclusions, unused_told
+from ..services.holdings import outside_exclusions, unused_told
+from ..services.inside import is_in
 from ..services.table import (
     influxdb_3,
     is_in_stack,
     is_influxdb_3,
 )
-from ..settings import ALWAYS_EXCLUDED, VOLUME, Exclusion, Settings
+from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact, Host
 from ..targets import ANY_EXIT, host_name, mount_points, read_text, root_words
 from ..values import dataclass

@@ -10,11 +10,12 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import StepFailed
-from ..manifest import Manifest
+from ..manifest import VOLUME, Manifest, outside_title
 from ..rulebooks.restore import Filling, OutsideItem
 from ..services.compose import ANONYMOUS, VOLUME_LABEL, Found, Volume, inspect_volumes
-from ..services.holdings import is_in, is_system
-from ..settings import VOLUME, Settings
+from ..services.holdings import is_system
+from ..services.inside import is_in
+from ..settings import Settings
 from ..steps import Command
 from ..targets import Target, device, may_be_there
 from ..values import dataclass
@@ -193,8 +194,8 @@ class OutsidePart:
         """What is not put in place, a sentence each with what to do."""
         runtag = self.manifest.runtag if self.manifest else ""
         return tuple(
-            f"{_title(each)} is not restored: {why}. It is in {runtag}.outside-backup.tar.gz as "
-            f".{each['path']}; unpack it from there by hand."
+            f"{outside_title(each)} is not restored: {why}. It is in "
+            f"{runtag}.outside-backup.tar.gz as .{each['path']}; unpack it from there by hand."
             for each in self._told
             if (why := self._why_not(each))
         )
@@ -289,11 +290,6 @@ def docker_root(target: Target) -> str:
     if not told.startswith("/"):
         raise StepFailed(f"On {target.name} Docker does not say where volumes lie.")
     return told
-
-
-def _title(told: Mapping[str, Any]) -> str:
-    name = told.get("anonymous")
-    return f"{VOLUME}{name}" if name else str(told["path"])
 
 
 def _names_of(told: Mapping[str, Any]) -> set[str]:

@@ -17,11 +17,12 @@ from fnmatch import fnmatchcase
 
 from ..errors import StepFailed
 from ..hosts import read_chunk
-from ..manifest import LeftOut
-from ..settings import VOLUME, Exclusion, Inclusion, Stack
+from ..manifest import VOLUME, LeftOut
+from ..settings import Exclusion, Inclusion, Stack
 from ..steps import Command, Host
 from ..values import dataclass
 from .compose import Found, Mount, Volume, is_top_file, place_in_stack
+from .inside import is_in
 from .seen_mounts import seen_otherwise
 from .table import FOLDERS, NOT_OF_A_BACKUP, is_below_stack, is_in_stack
 
@@ -267,11 +268,6 @@ def unused_told(unused: tuple[str, ...]) -> tuple[str, ...]:
 def is_system(path: str) -> bool:
     """Tell whether a path is one that the system makes, and no service keeps data in."""
     return any(is_in(path, each) for each in SYSTEM)
-
-
-def is_in(path: str, place: str) -> bool:
-    """Tell whether a path is a place, or lies in it."""
-    return path == place or path.startswith(f"{place.rstrip('/')}/")
 
 
 def outermost(paths: Iterable[str]) -> tuple[str, ...]:

@@ -18,10 +18,10 @@ from .holdings import (
     OF_DUMPS,
     WATCHED,
     advice,
-    is_in,
     is_system,
     look_at_paths,
 )
+from .inside import is_in
 from .table import fits_all_of, is_in_stack
 
 MOST_LOOKED_AT = 2000
