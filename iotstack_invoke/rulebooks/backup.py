@@ -201,10 +201,10 @@ def influx_archive(job: Job) -> Iterator[Step]:
     from ..services.influx import (
         BACKUP_INSIDE,
         DumpInflux,
-        RemoveInside,
         SweepInflux,
         WriteQueries,
         reading_words,
+        removal,
     )
 
     dump = DumpInflux(
@@ -222,10 +222,7 @@ def influx_archive(job: Job) -> Iterator[Step]:
     whose = (influx.container, influx.version)
     apart = tuple((name, posixpath.relpath(at, facts.folder)) for name, at in influx.apart)
     yield SweepInflux(job.output, words, *whose, facts.limit_s, data, apart)
-    if dump.on_host:
-        yield RemoveFolder("pi", dump.on_host, facts.as_root)
-    else:
-        yield RemoveInside("pi", influx.container, dump.inside)
+    yield removal(dump, facts.as_root)
 
 
 @rule("pi:backups/{runtag}.influxdb2-backup.tar", retries=2)
@@ -236,7 +233,7 @@ def influxdb2_archive(job: Job) -> Iterator[Step]:
     if influx is None:
         yield Fail(facts.influx2_error)
         return
-    from ..services.influx import RemoveInside, reading_words
+    from ..services.influx import reading_words, removal
     from ..services.influx2 import SweepInflux2, dump_of
 
     dump = dump_of(influx, job.runtag, facts.as_root, facts.limit_s)
@@ -247,10 +244,7 @@ def influxdb2_archive(job: Job) -> Iterator[Step]:
         for each in (influx.data_on_host, influx.store)
     )
     yield SweepInflux2(job.output, words, influx.container, influx.version, facts.limit_s, *places)
-    if dump.on_host:
-        yield RemoveFolder("pi", dump.on_host, facts.as_root)
-    else:
-        yield RemoveInside("pi", influx.container, dump.inside)
+    yield removal(dump, facts.as_root)
 
 
 @rule("pi:backups/{runtag}.mariadb-backup.tar.gz", retries=2)

@@ -19,7 +19,7 @@ from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES, read_chunk
 from ..steps import Command, File, Host, Scene
 from ..values import dataclass
-from .archive import HashedFile, Said, judge_tar
+from .archive import HashedFile, RemoveFolder, Said, judge_tar
 from .compose import Found
 from .influx_check import QUERIES_FILE, DumpCheck, DumpReport
 from .influx_log import Level, judge_backup, read_backup_line
@@ -404,6 +404,13 @@ def reading_words(dump: Dump, tar: tuple[str, ...]) -> tuple[str, ...]:
     if dump.on_host:
         return (*tar, ".")
     return (*dump.docker, "cp", f"{dump.container}:{dump.inside}/.", "-")
+
+
+def removal(dump: Dump, as_root: tuple[str, ...]) -> RemoveFolder | RemoveInside:
+    """Return what removes a dump that is packed, wherever it lies."""
+    if dump.on_host:
+        return RemoveFolder("pi", dump.on_host, as_root)
+    return RemoveInside("pi", dump.container, dump.inside)
 
 
 @dataclass(frozen=True, slots=True)
