@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
@@ -36,7 +35,6 @@ from ..services.table import (
     Cover,
     Kind,
     Recipe,
-    Service,
     Table,
     cover,
     influxdb_version,
@@ -45,17 +43,14 @@ from ..services.table import (
     recipes_used,
 )
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
-from ..steps import Command, Host
-from ..targets import ANY_EXIT, is_folder, may_be_there, mount_points
+from ..steps import Host
+from ..targets import is_folder, may_be_there, mount_points
 from ..values import dataclass
-from .undumped import State, Undumped
+from .not_running import SETTINGS_INSIDE, at_rest_now, away
+from .undumped import Undumped
 
 if TYPE_CHECKING:  # brought in where there is such a container
     from ..services.influx2 import Influx2Look
-
-_SETTINGS = re.compile(r"(/usr/local)?/etc(/|$)|.*\.(acl|cnf|conf)$")
-"""Where a container has what it is set up by, and no data."""
-
 
 INFLUX_PLACE = "volumes/influxdb/"
 
@@ -238,8 +233,8 @@ def look_at_services(
         holdings,
         reads,
         (
-            *_at_rest_now(saved, known),
-            *_away(host, mine, reads, volumes, settings, folder, as_root, answered=answered),
+            *at_rest_now(((e.cover, bool(e.paths)) for e in saved), known),
+            *away(host, mine, reads, volumes, settings, folder, as_root, answered=answered),
         ),
         () if answered else _unsaid((f"{VOLUME}{each}" for each in sorted(names)), settings),
     )
@@ -249,79 +244,6 @@ def _unsaid(titles: Iterable[str], settings: Settings) -> tuple[str, ...]:
     """Return those of some volumes that hosts.toml does not leave out."""
     rows = settings.stack.exclusions
     return tuple(each for each in titles if not any(row.leaves_out(each) for row in rows))
-
-
-def _at_rest_now(saved: Iterable[SavedService], known: Mapping[str, Found]) -> Iterator[Undumped]:
-    """Yield the servers whose containers stand still; one of kind stop may be stopped."""
-    for each in saved:
-        name, service = each.cover.container.name, each.cover.service
-        if each.cover.how not in (AS_THEY_LIE, PAUSED) or service is None:
-            continue
-        state = State.PAUSED if known[name].paused else State.STOPPED
-        if state is State.STOPPED and (
-            not service.dump or is_influxdb_3(each.cover.container.image)
-        ):
-            continue
-        yield Undumped(name, service.dump, state, copied=bool(each.paths))
-
-
-def _away(
-    host: Host,
-    mine: tuple[Found, ...],
-    reads: ComposeReads,
-    volumes: Mapping[str, Volume],
-    settings: Settings,
-    folder: str,
-    as_root: tuple[str, ...],
-    *,
-    answered: bool,
-) -> Iterator[Undumped]:
-    """Yield the servers that compose would start, and that no container is of, if they hold files.
-
-    If Docker does not answer, also those that are only stopped for their copy, or saved by nobody.
-    """
-    table, rows = settings.table, settings.stack.exclusions
-    there = {each.container.name for each in mine}
-    mounted = {m.volume or m.source for each in mine for m in each.mounts}
-    for each in reads.services:
-        name = each.container_name or each.name
-        service = table.service_of(Container(name, each.image, "", "", running=False))
-        dump = service.dump if service and service.kind is Kind.DUMP else ""
-        if name in there or (answered and not (dump and each.starts)):
-            continue
-        if not (dump or _may_write(service, each.image, table)):
-            continue
-        mounts = [m for m in each.mounts if m.writable and not _SETTINGS.match(m.target)]
-        if mounted & {m.volume_name or m.source for m in mounts}:
-            continue
-        places = {
-            volumes[m.volume_name].mountpoint if m.volume_name in volumes else m.source
-            for m in mounts
-        }
-        wanted = [
-            path
-            for path in sorted(filter(None, places))
-            if not any(row.leaves_out(os.path.relpath(path, folder)) for row in rows)
-        ]
-        if wanted and holds_files(host, wanted, as_root):
-            held = {folder, *(e.mountpoint for e in volumes.values())}
-            held |= {each.path for each in settings.stack.inclusions}
-            copied = any(is_in(path, each) for path in wanted for each in held)
-            state = State.AWAY if answered else State.UNKNOWN
-            yield Undumped(name, dump, state, copied=copied)
-
-
-def _may_write(service: Service | None, image: str, table: Table) -> bool:
-    """Tell whether files of a service may be of no use if they are copied while it runs."""
-    if service and (service.own or service.kind is Kind.STOP):
-        return service.kind is Kind.STOP
-    return any(map(table.is_database, (image, *(service.images if service else ()))))
-
-
-def holds_files(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> bool:
-    """Tell whether there is anything but folders below some folders."""
-    words = ("find", *folders, "-mindepth", "1", "-not", "-type", "d", "-print", "-quit")
-    return bool(host.run(Command((*as_root, *words), ANY_EXIT, 600)).out)
 
 
 def _ask_influx2(
@@ -713,7 +635,7 @@ def _without_mount(saved: Cover, found: Found, table: Table, folder: str) -> Cov
     database = table.database_of(saved.container.image)
     if saved.covered or saved.service or not database:
         return saved
-    data = tuple(each for each in found.mounts if not _SETTINGS.match(each.inside))
+    data = tuple(each for each in found.mounts if not SETTINGS_INSIDE.match(each.inside))
     if table.is_cache(saved.container):
         in_stack = paths_in_stack(replace(found, mounts=data), folder)
         how = "keeps its data in memory, and nothing of them in the stack"

@@ -37,7 +37,6 @@ from ..targets import ANY_EXIT, host_name, mount_points, read_text, root_words
 from ..values import dataclass
 from .coverage import (
     Services,
-    holds_files,
     is_another,
     live_files,
     live_of_influx,
@@ -46,6 +45,7 @@ from .coverage import (
     settings_for,
     why_skipped,
 )
+from .not_running import holds_files
 from .undumped import State, Undumped
 
 if TYPE_CHECKING:  # brought in where there is such a container
