@@ -154,9 +154,12 @@ class Manifest:
 
     @property
     def stays(self) -> tuple[str, ...]:
-        """What was left out of the general part because no backup needs it: patterns."""
-        told = (part.facts.get(STAYS, ()) for part in self.made if part.kind == "general")
-        return tuple(each for patterns in told for each in patterns)
+        """What was left out because no backup needs it: patterns, of absolute paths outside."""
+        return tuple(
+            f"/{each}" if part.kind == OUTSIDE else each
+            for part in self.made
+            for each in part.facts.get(STAYS, ())
+        )
 
     @property
     def sizes(self) -> Mapping[str, tuple[int, int]]:

@@ -36,6 +36,14 @@ class Machine:
         with self.stack.settings.open("a") as stream:
             stream.write("\n".join(["[[stack.include]]", *lines, ""]))
 
+    def leave_out(self, rows):
+        """Leave paths out, each with the reason."""
+        lines = (
+            f"[[stack.exclude]]\npath = '{path}'\nreason = '{why}'\n" for path, why in rows.items()
+        )
+        with self.stack.settings.open("a") as stream:
+            stream.writelines(lines)
+
     def backup(self, code=0):
         """Make a backup; return what it said and its manifest."""
         told = self.stack.run(f"backup --runtag {TAG}")
@@ -80,6 +88,37 @@ def test_a_volume_and_a_path_are_put_back_and_an_undo_takes_them_away(machine):
     machine.do("undo --yes")
     assert [each.read_text() for each in places] == ["new", "new"]
     assert all((each.parent / "since").exists() for each in places)
+
+
+def test_what_was_left_out_stays_where_it_lies(machine):
+    """In a volume, and in a path that goes elsewhere; an undo leaves it there as well."""
+    machine.docker.volume("data", "old")
+    path = machine.put("films/a", "old")
+    rows = {"volume:data/cache": "fetched again", f"{path.parent}/*.part": "not whole"}
+    machine.leave_out(rows)
+    moved = machine.disk / "moved"
+    machine.row(path.parent, restore_to=moved)
+    machine.docker.knows({"one": [("data", "/data")]})
+    cache = machine.docker.files("data") / "cache/deep/one"
+    cache.parent.mkdir(parents=True)
+    cache.write_text("cached")
+    machine.backup()
+    files = machine.docker.files("data")
+    (files / "file").write_text("new")
+    partial = machine.put("moved/b.part", "here")
+    machine.put("moved/c", "new")
+    told = machine.restore()
+    assert f"{moved}/*.part, volume:data/cache\n" in told
+    assert "neither in the backup nor here" not in told
+    assert (files / "file").read_text() == "old"
+    assert (cache.read_text(), partial.read_text()) == ("cached", "here")
+    assert not (moved / "c").exists()
+    cache.write_text("cached since")
+    machine.do("undo --yes")
+    assert (cache.read_text(), partial.read_text()) == ("cached since", "here")
+    assert (files / "file").read_text() == (moved / "c").read_text() == "new"
+    shutil.rmtree(files / "cache")
+    assert f"neither in the backup nor here: {files}/cache (fetched again)" in machine.restore()
 
 
 def test_a_stack_in_another_folder_gets_its_own_volume(machine):

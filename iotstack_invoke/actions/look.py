@@ -24,7 +24,7 @@ from ..services.compose import (
     named,
     top_files,
 )
-from ..services.holdings import outside_exclusions, unused_told
+from ..services.holdings import Outside, outside_exclusions, unused_told
 from ..services.inside import is_in
 from ..services.table import (
     influxdb_3,
@@ -83,18 +83,20 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     ]
     dumped += live_of_influx2(influx2, folder)
     told = (*services.exclusions, *influx.exclusions, *dumped)
-    exclusions = tuple(each for each in told if is_in_stack(each.path))
-    outside_out = (
-        *outside_exclusions(holdings.outside, told),
-        *(e for e in told if any(is_in(e.path, each.path) for each in holdings.outside)),
-    )
+    exclusions = tuple(each for each in told if _is_of_general(each))
+    outside_out = _outside_out(holdings.outside, told)
     elsewhere = tuple(
         each
         for each in settings.stack.exclusions
         if each.path != "."
-        and (each.path.startswith(VOLUME) or not is_in_stack(each.path))
+        and not _is_of_general(each)
         and not outside_exclusions(holdings.outside, (each,))
         and all(each.path != one.what for one in holdings.left_out)
+    )
+    chosen = [each for each in told if each.by_default or each in settings.stack.exclusions]
+    stays = (
+        *filter(_is_of_general, chosen),
+        *_outside_out(holdings.outside, chosen),
     )
     live = {each: posixpath.join(folder, each.place) for each in (*exclusions, *elsewhere)}
     there = host.look(live.values())
@@ -121,7 +123,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         included=holdings.included,
         linked=holdings.linked,
         outside=holdings.outside,
-        outside_exclusions=tuple(dict.fromkeys(each.path for each in outside_out)),
+        outside_exclusions=tuple(each.path for each in outside_out),
         kinds=tuple(kind for kind in PARTS if kind in made),
         as_root=as_root,
         exclusions=tuple(each.path for each in exclusions),
@@ -138,11 +140,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         started_utc=utc_text(datetime.now(UTC)),
         zone=f"{time.tzname[time.localtime().tm_isdst > 0]} {now.strftime('%z')}",
         containers=tuple(each.container for each in services.mine),
-        stays=tuple(
-            each.path
-            for each in exclusions
-            if each.by_default or each in settings.stack.exclusions
-        ),
+        stays=tuple(dict.fromkeys(each.path for each in stays)),
         sized=_sized(host, services, folder),
         left_out=(
             *(
@@ -162,6 +160,20 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
             *(f"{name} is a link to nothing, and is not packed." for name in holdings.broken),
         ),
     )
+
+
+def _is_of_general(exclusion: Exclusion) -> bool:
+    """Tell whether an exclusion is about the stack's own folder."""
+    return is_in_stack(exclusion.path) and not exclusion.path.startswith(VOLUME)
+
+
+def _outside_out(
+    outside: Collection[Outside], exclusions: Collection[Exclusion]
+) -> tuple[Exclusion, ...]:
+    """Return what exclusions leave out of the outside part, as patterns of absolute paths."""
+    below = (e for e in exclusions if any(is_in(e.path, each.path) for each in outside))
+    found = (*outside_exclusions(outside, exclusions), *below)
+    return tuple({each.path: each for each in reversed(found)}.values())[::-1]
 
 
 def _sized(host: Host, services: Services, folder: str) -> tuple[str, ...]:

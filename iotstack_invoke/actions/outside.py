@@ -15,6 +15,7 @@ from ..rulebooks.restore import Filling, OutsideItem
 from ..services.compose import ANONYMOUS, VOLUME_LABEL, Found, Volume, inspect_volumes
 from ..services.holdings import is_system
 from ..services.inside import is_in
+from ..services.left_out import patterns_below
 from ..settings import Settings
 from ..steps import Command
 from ..targets import Target, device, may_be_there
@@ -146,7 +147,17 @@ class OutsidePart:
                 live = self._real(each.get("restore_to") or path)
                 links = tuple(self._links_to(live, each))
                 item = OutsideItem(live, staged, live, "", "", links=links)
-            yield placed(self.target, item, previous)
+            yield placed(self.target, replace(item, stays=self._stays(path)), previous)
+
+    def _stays(self, path: str) -> tuple[tuple[str, str], ...]:
+        """Return what a backup left out of a path of its source, and as a pattern below it."""
+        told = self.manifest.stays if self.manifest else ()
+        return tuple(
+            (pattern, below)
+            for pattern in told
+            if pattern.startswith("/")
+            for below in patterns_below((pattern[1:],), path[1:])
+        )
 
     def _links_to(self, live: str, told: Mapping[str, Any]) -> Iterator[str]:
         """Yield where links of the stack lead, and nothing lies on the way to what is restored."""

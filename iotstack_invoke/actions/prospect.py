@@ -435,13 +435,24 @@ class Prospect:
                 for each in facts.items
             )
         }
-        stays = tuple(
-            pattern
-            for pattern, place in wanted.items()
-            if may_be_there(self.target.host, place)
-            and not any(is_below(each, place) or is_below(place, each) for each in data)
+
+        def is_kept(place: str) -> bool:
+            of_data = any(is_below(each, place) or is_below(place, each) for each in data)
+            return not of_data and may_be_there(self.target.host, place)
+
+        outside = tuple(
+            replace(
+                each,
+                stays=tuple(
+                    (pattern, below)
+                    for pattern, below in each.stays
+                    if is_kept(f"{each.live}/{plain_place(below)}")
+                ),
+            )
+            for each in facts.outside
         )
-        return replace(facts, stays=stays)
+        stays = tuple(pattern for pattern, place in wanted.items() if is_kept(place))
+        return replace(facts, stays=stays, outside=outside)
 
     def _included_items(self, facts: RestoreFacts, contents: Contents | None) -> Iterator[Item]:
         """Yield what is swapped of the paths that the general part holds besides the usual."""

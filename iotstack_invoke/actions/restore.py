@@ -414,7 +414,7 @@ class _Restore:
             ),
             (
                 "stays as it is",
-                [*sorted(present - inside - {f"{folder}/{INFLUX_FOLDER}"}), *sorted(facts.stays)],
+                [*sorted(present - inside - {f"{folder}/{INFLUX_FOLDER}"}), *_kept(facts)],
             ),
             ("put beside, or where there is none", sorted(lives - inside)),
         ):
@@ -444,7 +444,7 @@ class _Restore:
         if titles:
             outside = ", ".join(titles)
             self.report.write(f"  restored outside of the stack's folder: {outside}")
-        left = [*sorted(present - inside - {influx}), *sorted(facts.stays)]
+        left = [*sorted(present - inside - {influx}), *_kept(facts)]
         self.report.write(f"  left as it was: {self._listed(left)}")
         self._tell_missing(facts)
 
@@ -453,8 +453,9 @@ class _Restore:
         manifest = self.manifest
         if manifest is None or self.wish.only:
             return
+        kept = {*facts.stays, *(what for each in facts.outside for what, _ in each.stays)}
         for each in manifest.left_out:
-            if each.what in manifest.stays and each.what not in facts.stays:
+            if each.what in manifest.stays and each.what not in kept:
                 told = f"  neither in the backup nor here: {each.what} ({each.reason})"
                 self.report.write(told)
 
@@ -509,6 +510,12 @@ class _Restore:
         if after.failures:
             return ExitCode.FAILED
         return ExitCode.WARNINGS if warnings or lacking else ExitCode.GOOD
+
+
+def _kept(facts: RestoreFacts) -> list[str]:
+    """Return what the backup left out and a restore lets lie, as its messages call it."""
+    outside = (f"{each.title}/{below}" for each in facts.outside for _, below in each.stays)
+    return [*sorted(facts.stays), *sorted(outside)]
 
 
 def differing_keys(here: str, there: str) -> tuple[str, ...]:

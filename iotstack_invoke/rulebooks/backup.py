@@ -21,6 +21,7 @@ from ..holdings import lost_databases
 from ..losses import losses
 from ..manifest import (
     LACKING,
+    OUTSIDE,
     RECORDS_ENDING,
     STAYS,
     Container,
@@ -104,7 +105,7 @@ class BackupFacts:
     far: bool = False
     """The stack is on another machine, where nothing of ours is installed."""
     stays: tuple[str, ...] = ()
-    """What of the exclusions no backup needs: a restore lets it lie where it is."""
+    """What of all exclusions no backup needs: a restore lets it lie where it is."""
     sized: tuple[str, ...] = ()
     """What containers mount of the stack, and where something is mounted in it."""
     before: Manifest | None = None
@@ -463,9 +464,12 @@ class WriteManifest:
         scene.learn(self.output, size_bytes=len(content), sha256=sha256)
 
     def _stays(self, kind: str) -> dict[str, list[str]]:
-        """Return what the general part says of what was left out and stays."""
-        stays = self.facts.stays if kind == "general" else ()
-        return {STAYS: list(stays)} if stays else {}
+        """Return what a part of files says of what was left out and stays."""
+        if kind not in ("general", OUTSIDE):
+            return {}
+        mine = (e for e in self.facts.stays if e.startswith("/") == (kind == OUTSIDE))
+        stays = [each.lstrip("/") for each in mine]
+        return {STAYS: stays} if stays else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,8 @@ class OutsideItem:
     """What compose knows its own volumes by."""
     links: tuple[str, ...] = ()
     """Where nothing lies, and links of the stack lead: they become links to it."""
+    stays: tuple[tuple[str, str], ...] = ()
+    """What was left out of it and lies there: as the manifest tells it, and as a pattern below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,6 +406,10 @@ def _swap(facts: RestoreFacts) -> Iterator[Step]:
         yield SwapItem("pi", each.live, staged, each.aside, each.used, as_root, guard)
         for link in each.links:
             yield MakeLink("pi", link, each.live, as_root, guard)
+    for each in facts.outside:
+        if each.stays:
+            patterns = tuple(below for _, below in each.stays)
+            yield KeepLeftOut("pi", each.live, each.aside, patterns, as_root, guard)
 
 
 def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[Step]:
