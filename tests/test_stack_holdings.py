@@ -282,6 +282,54 @@ def test_a_volume_without_a_name_that_cannot_be_read(machine):
     assert (told(found), found.outside) == (["volume:c:/data"], ())
 
 
+def not_root(path):
+    """Let everybody reach a path; return the words before a command that may not read all."""
+    for each in path.parents:
+        if each.stat().st_uid == os.geteuid():
+            each.chmod(each.stat().st_mode | 0o055)
+    words = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    return words if os.geteuid() == 0 else ()
+
+
+def test_what_may_not_be_read_is_named(machine):
+    """A volume, what hosts.toml includes, what links lead to, a place of the stack: none is packed."""
+    as_root = not_root(machine.folder)
+    volume = machine.volume("data")
+    machine.file("closed/a")
+    drive, alone, sealed = (machine.base / each for each in ("drive", "alone", "sealed"))
+    for each in (drive, alone / "below", sealed):
+        each.mkdir(parents=True)
+        (each / "a").write_text("x")
+    (machine.folder / "one.json").write_text("x")
+    closed = (machine.base / "docker", machine.folder / "closed", drive, alone, sealed)
+    for each in (*closed, machine.folder / "one.json"):
+        each.chmod(0)
+    link(machine, "volumes/films", drive)
+    for each in (alone / "below", sealed):
+        machine.include(str(each))
+    mounts = (("data", "/d"), ("./closed", "/c"), ("./one.json", "/o"), (str(sealed), "/s"))
+    try:
+        found = machine.look(*mounts, volumes=[volume], as_root=as_root)
+    finally:
+        for each in closed:
+            each.chmod(0o700)
+    assert (found.included, found.outside) == ((), ())
+    whats = ["volume:data", "closed", "one.json", "volumes/films", str(sealed)]
+    assert told(found) == whats
+    reason = "the user who makes the backup may not read it; with sudo = true in hosts.toml"
+    texts = [each.warning for each in found.uncovered]
+    assert all(reason in each for each in (*texts, *found.warnings))
+    assert [each.split(",")[0] for each in found.warnings] == [f"NOT COVERED: {alone}/below"]
+
+
+def test_a_volume_whose_folder_is_gone_is_named(machine):
+    """Somebody removed it by hand: tar would fail at it, and with it all volumes."""
+    volume = machine.volume("data")
+    shutil.rmtree(volume.mountpoint)
+    (found,) = machine.look(("data", "/data"), volumes=[volume]).uncovered
+    assert f"its folder {volume.mountpoint} does not exist" in found.warning
+
+
 def test_a_volume_that_stands_for_a_folder(machine):
     """Of the stack: it is packed with it; elsewhere it is named as that path."""
     (machine.base / "films").mkdir()

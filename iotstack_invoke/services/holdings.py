@@ -62,6 +62,9 @@ OF_IOTSTACK = frozenset(
 """What IOTstack's own repository has at its top, or its menu makes: fetched anew with it."""
 IOTSTACK_MENU = "menu.sh"
 """Where there is none, the folder of the stack is no checkout of IOTstack."""
+CLOSED = (
+    "the user who makes the backup may not read it; with sudo = true in hosts.toml, root reads it"
+)
 MOST_UNUSED_TOLD = 5
 _LAID_BESIDE = re.compile(r"[^/]*\.(yml|yaml|env)\.\d{4}-\d\d-\d\d_\d{4}[^/]*")
 """A top file of a backup, which a restore laid beside the one that was there."""
@@ -69,9 +72,12 @@ OF_DUMPS = ("backups/influxdb/db", "backups/influxdb2")
 """Where IOTstack's containers write dumps, which are parts of a backup already."""
 
 _LOOK = (
-    'for f; do if [ -d "$f" ]; then k=empty; [ -z "$(ls -A -- "$f" 2>/dev/null | head -c 1)" ] || '
-    'k=folder; elif [ -f "$f" ]; then k=file; elif [ -e "$f" ]; then k=other; else k=none; fi; '
-    'printf "%s\\0" "$k"; realpath -m -z -- "$f"; readlink -z -- "$f" || printf "\\0"; done'
+    'for f; do if [ -d "$f" ]; then k=empty; [ -r "$f" ] && [ -x "$f" ] || k=closed; '
+    '[ "$k" = closed ] || [ -z "$(ls -A -- "$f" 2>/dev/null | head -c 1)" ] || k=folder; '
+    'elif [ -f "$f" ]; then k=file; [ -r "$f" ] || k=closed; elif [ -e "$f" ]; then k=other; '
+    'else k=none; case $(LC_ALL=C stat -L -- "$f" 2>&1) in *"Permission denied"*) k=closed; '
+    'esac; fi; printf "%s\\0" "$k"; realpath -m -z -- "$f"; readlink -z -- "$f" || printf "\\0"; '
+    "done"
 )
 """For each path what it is (links followed), where it really lies, and what a link says."""
 _LINKS = (
@@ -88,7 +94,10 @@ _BESIDE = (
 
 @dataclass(frozen=True, slots=True)
 class PathFact:
-    """What lies at a path with links followed: file, folder, empty, other or none; and where."""
+    """What lies at a path with links followed: file, folder, empty, closed, other or none; where.
+
+    Closed is what we may not read, or of which we may not even see whether it is there.
+    """
 
     kind: str
     real: str
@@ -97,8 +106,8 @@ class PathFact:
 
     @property
     def holds(self) -> bool:
-        """Whether it is something that a backup can hold."""
-        return self.kind in ("file", "folder", "empty")
+        """Whether it is something that a backup holds, if it may be read."""
+        return self.kind in ("file", "folder", "empty", "closed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +211,7 @@ def look_at_holdings(
     there, planned = tuple(mine), tuple(planned)
     mounts = [(each, mount) for each in (*there, *planned) for mount in each.mounts]
     asked = {mount.source for _, mount in mounts if not _is_silent(mount, folder)}
-    asked |= {volume.device for volume in volumes.values()}
+    asked |= {path for each in volumes.values() for path in (each.device, each.mountpoint)}
     places = {*links, *reads, *(each.path for each in stack.inclusions)}
     asked |= {posixpath.normpath(posixpath.join(folder, each)) for each in places}
     asked |= {above for path in asked for above in _between(folder, path)}
@@ -418,15 +427,17 @@ class _Look:
         elif volume.is_away:
             why = "Docker mounts its device only while a container uses it: start one, and back up"
             self._not_covered(container, what, mount, f"{why} again")
-        elif not volume.anonymous:
-            self._add(found, container, mount.inside)
-        elif container in self.caches:
+        elif volume.anonymous and container in self.caches:
             self._left_out[what] = "a cache, which is filled again"
-        elif (kind := self.facts.get(mount.source, PathFact("none", "")).kind) == "none":
-            why = "it cannot be read; with sudo = true in hosts.toml it could"
-            self._not_covered(container, what, mount, why)
-        elif kind != "empty":
+        elif (kind := self._kind_of(mount)) == "closed":
+            self._not_covered(container, what, mount, CLOSED)
+        elif kind == "none":
+            self._not_covered(container, what, mount, f"its folder {mount.source} does not exist")
+        elif kind != "empty" or not volume.anonymous:
             self._add(found, container, mount.inside)
+
+    def _kind_of(self, mount: Mount) -> str:
+        return self.facts.get(mount.source, PathFact("none", "")).kind
 
     def _take_absolute(self, container: str, mount: Mount, fact: PathFact) -> None:
         path, what = fact.real, mount.source
@@ -515,6 +526,12 @@ class _Look:
             self._warnings[
                 f"NOT COVERED: {row.path} is included by hosts.toml, and does not exist."
             ] = None
+        elif fact.kind == "closed":
+            for container, inside in sorted(self._of_rows.get(row.path, ())):
+                self._not_covered(container, row.path, Mount(fact.real, inside), CLOSED)
+            if row.path not in self._of_rows:
+                told = f"NOT COVERED: {row.path}, which hosts.toml includes, is in no part of the "
+                self._warnings[f"{told}backup: {CLOSED}."] = None
         elif not row.path.startswith("/"):
             self._pack(row.path, fact)
         elif is_in(self.folder, fact.real) or self._is_of_runs(fact.real):
@@ -538,6 +555,10 @@ class _Look:
         if fact.real != straight and (is_system(fact.real) or is_in(self.folder, fact.real)):
             told = f"NOT COVERED: {place} is a link to {fact.real}, which is in no part of the "
             told += f"backup. {advice(place)}"
+            self._uncovered[container, place] = Uncovered(container, place, told)
+            return
+        if fact.kind == "closed" and not (is_below_stack(place) and is_in(fact.real, self.folder)):
+            told = f"NOT COVERED: {place} is in no part of the backup: {CLOSED}. {advice(place)}"
             self._uncovered[container, place] = Uncovered(container, place, told)
             return
         if container:
@@ -629,10 +650,11 @@ class _Look:
 
     def _not_covered(self, container: str, what: str, mount: Mount, why: str) -> None:
         title = "the folder of the stack itself" if what == "." else what
+        includable = why != CLOSED and not is_in(self.folder, mount.on_host)
         told = (
             f"NOT COVERED: {title}, which container {container} mounts at {mount.inside}, is in "
             f"no part of the backup: {why}. "
-            f"{advice(what, includable=not is_in(self.folder, mount.on_host))}"
+            f"{advice(what, includable=includable)}"
         )
         self._uncovered.setdefault((container, what), Uncovered(container, title, told))
 

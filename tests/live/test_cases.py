@@ -106,6 +106,32 @@ def test_a_folder_beside_volumes_and_a_named_volume(stack):
     assert {str(mark): why for mark in marks if (why := posted.back(mark))} == {}
 
 
+def test_what_an_owner_without_sudo_may_not_read_is_named(stack, pi):
+    """A named volume, and a path that hosts.toml includes; the rest is a good backup."""
+    elsewhere = pi.home_of(USER) / "elsewhere"
+    text = OUTSIDE.replace('["data:/data"]', f'["data:/data", "{elsewhere}:/e"]')
+    posted = stack(text)
+    put(posted.top / "homeassistant/mine", "mine")
+    pi.run(["docker", "exec", "nodered", "sh", "-c", "echo mine > /data/mine"])
+    pi.run(["chmod", "0700", elsewhere])  # Docker made it, so it is root's
+    posted.set(f'sudo = false\n[[stack.include]]\npath = "{elsewhere}"\n')
+    code, said = posted.run("backup", "--runtag", "t")
+    assert code == 3, said
+    assert {"homeassistant/mine"} <= set(members(posted, "general-backup.tar.gz"))
+    warnings = manifest(posted)["warnings"]
+    whats = ("volume:iotstack_data", str(elsewhere))
+    assert [each.partition(", which")[0] for each in warnings] == [
+        f"NOT COVERED: {each}" for each in whats
+    ]
+    assert "may not read it; with sudo = true in hosts.toml, root reads it" in said
+    for words, code in {"services": 3, "doctor": 0}.items():
+        ended, told = posted.run(words)
+        assert all(each in told for each in whats), told
+        assert ended == code, told
+    posted.set(f'[[stack.include]]\npath = "{elsewhere}"\n')
+    good(posted, "services")
+
+
 def test_an_absolute_path_is_named_by_all(stack, pi):
     """A writable folder of the machine outside of the stack is named by whoever speaks of it."""
     elsewhere = pi.home_of(USER) / "elsewhere/zigbee"
