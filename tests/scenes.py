@@ -90,6 +90,15 @@ def alive(pid):
         return False
 
 
+def not_root(folder):
+    """Let everybody reach a folder; return the words before a command that may not read all."""
+    for each in folder.parents:
+        if each.stat().st_uid == os.geteuid():
+            each.chmod(each.stat().st_mode | 0o055)
+    words = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    return words if os.geteuid() == 0 else ()
+
+
 def put_set(folder, made, *, runtag="", host="", error="", warnings=(), size_bytes=10, more=None):
     """Put a set of one part into a folder, begun at `made` and finished at once.
 

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from scenes import PlainScene
+from scenes import PlainScene, not_root
 
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.links_out import MOST_TOLD, LinksOut, Packed
@@ -49,6 +49,24 @@ def test_what_a_link_leads_to_is_packed_or_named(disk):
     ):
         disk.settings.write_text(before + row)
         assert backed_up(disk, f"row{number}") == []
+
+
+def test_a_link_to_what_may_not_be_read_is_named(disk):
+    """It is there, and nobody knows what it holds; below it nobody knows whether anything is."""
+    links = LinksOut(Packed(str(disk.folder), (), ()), str(disk.folder))
+    links.take("volumes/a", str(disk.disk / "lib"))
+    links.take("volumes/b", str(disk.disk / "empty/book"))
+    scene = PlainScene({})
+    as_root = not_root(disk.folder)
+    for each in ("lib", "empty"):
+        (disk.disk / each).chmod(0)
+    try:
+        links.warn(scene, LocalHost(str(disk.folder)), as_root)
+    finally:
+        for each in ("lib", "empty"):
+            (disk.disk / each).chmod(0o700)
+    (told,) = scene.warned
+    assert told.startswith(f"NOT COVERED: volumes/a is a link to {disk.disk}/lib, which is in no")
 
 
 def test_links_from_what_lies_outside_are_named_too(disk):

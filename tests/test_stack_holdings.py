@@ -5,6 +5,7 @@ import shutil
 import tomllib
 
 import pytest
+from scenes import not_root
 
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import Container
@@ -280,15 +281,6 @@ def test_a_volume_without_a_name_that_cannot_be_read(machine):
     shutil.rmtree(volume.mountpoint)
     found = machine.look((volume.name, "/data"), volumes=[volume])
     assert (told(found), found.outside) == (["volume:c:/data"], ())
-
-
-def not_root(path):
-    """Let everybody reach a path; return the words before a command that may not read all."""
-    for each in path.parents:
-        if each.stat().st_uid == os.geteuid():
-            each.chmod(each.stat().st_mode | 0o055)
-    words = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    return words if os.geteuid() == 0 else ()
 
 
 def test_what_may_not_be_read_is_named(machine):

@@ -75,7 +75,7 @@ _LOOK = (
     'for f; do if [ -d "$f" ]; then k=empty; [ -r "$f" ] && [ -x "$f" ] || k=closed; '
     '[ "$k" = closed ] || [ -z "$(ls -A -- "$f" 2>/dev/null | head -c 1)" ] || k=folder; '
     'elif [ -f "$f" ]; then k=file; [ -r "$f" ] || k=closed; elif [ -e "$f" ]; then k=other; '
-    'else k=none; case $(LC_ALL=C stat -L -- "$f" 2>&1) in *"Permission denied"*) k=closed; '
+    'else k=none; case $(LC_ALL=C stat -L -- "$f" 2>&1) in *"Permission denied"*) k=hidden; '
     'esac; fi; printf "%s\\0" "$k"; realpath -m -z -- "$f"; readlink -z -- "$f" || printf "\\0"; '
     "done"
 )
@@ -94,12 +94,11 @@ _BESIDE = (
 
 @dataclass(frozen=True, slots=True)
 class PathFact:
-    """What lies at a path with links followed: file, folder, empty, closed, other or none; where.
-
-    Closed is what we may not read, or of which we may not even see whether it is there.
-    """
+    """What lies at a path with links followed, and where that is."""
 
     kind: str
+    """file, folder, empty, other or none; closed: we may not read it; hidden: nor see whether it
+    is there."""
     real: str
     link: str = ""
     """Where the path itself leads to, if it is a link, as the link has it."""
@@ -107,7 +106,12 @@ class PathFact:
     @property
     def holds(self) -> bool:
         """Whether it is something that a backup holds, if it may be read."""
-        return self.kind in ("file", "folder", "empty", "closed")
+        return self.kind in ("file", "folder", "empty") or self.is_closed
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether we may not read it."""
+        return self.kind in ("closed", "hidden")
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,15 +433,12 @@ class _Look:
             self._not_covered(container, what, mount, f"{why} again")
         elif volume.anonymous and container in self.caches:
             self._left_out[what] = "a cache, which is filled again"
-        elif (kind := self._kind_of(mount)) == "closed":
+        elif (fact := self.facts.get(mount.source, PathFact("none", ""))).is_closed:
             self._not_covered(container, what, mount, CLOSED)
-        elif kind == "none":
+        elif fact.kind == "none":
             self._not_covered(container, what, mount, f"its folder {mount.source} does not exist")
-        elif kind != "empty" or not volume.anonymous:
+        elif fact.kind != "empty" or not volume.anonymous:
             self._add(found, container, mount.inside)
-
-    def _kind_of(self, mount: Mount) -> str:
-        return self.facts.get(mount.source, PathFact("none", "")).kind
 
     def _take_absolute(self, container: str, mount: Mount, fact: PathFact) -> None:
         path, what = fact.real, mount.source
@@ -526,7 +527,7 @@ class _Look:
             self._warnings[
                 f"NOT COVERED: {row.path} is included by hosts.toml, and does not exist."
             ] = None
-        elif fact.kind == "closed":
+        elif fact.is_closed:
             for container, inside in sorted(self._of_rows.get(row.path, ())):
                 self._not_covered(container, row.path, Mount(fact.real, inside), CLOSED)
             if row.path not in self._of_rows:
@@ -557,7 +558,7 @@ class _Look:
             told += f"backup. {advice(place)}"
             self._uncovered[container, place] = Uncovered(container, place, told)
             return
-        if fact.kind == "closed" and not (is_below_stack(place) and is_in(fact.real, self.folder)):
+        if fact.is_closed and not (is_below_stack(place) and is_in(fact.real, self.folder)):
             told = f"NOT COVERED: {place} is in no part of the backup: {CLOSED}. {advice(place)}"
             self._uncovered[container, place] = Uncovered(container, place, told)
             return

@@ -82,7 +82,8 @@ class LinksOut:
         found = {
             fact.real: self._links[path]
             for path, fact in facts.items()
-            if fact.kind in ("file", "folder") and not self._packed.answers_for(fact.real)
+            if fact.kind in ("file", "folder", "closed")
+            and not self._packed.answers_for(fact.real)
         }
         found = {e: link for e, link in found.items() if self._holds_more(host, e, as_root)}
         told = tuple(self._told(found))
