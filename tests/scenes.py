@@ -13,6 +13,8 @@ import tarfile
 import time
 from dataclasses import dataclass, field
 
+import forks
+
 from iotstack_invoke.manifest import Manifest, Part, utc_text
 from iotstack_invoke.rules import PARTS
 from iotstack_invoke.steps import File, Record
@@ -221,6 +223,8 @@ esac""",
 
     def run(self, line, limit_s=120):
         """Run `iotstack LINE` to its end."""
+        if forks.serves(self.environment):
+            return forks.run(shlex.split(line), self.environment, limit_s=limit_s)
         return subprocess.run(
             self.words(line),
             env=self.environment,
