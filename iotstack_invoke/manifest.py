@@ -46,6 +46,8 @@ OUTSIDE = "outside"
 """A part, and its fact: what of the stack it holds that lies outside of its folder."""
 LEFT_OUT = "left_out"
 """The fact of a server: what of it is not in its dump, and why, a sentence each."""
+VOLUME_OPTIONS = ("type", "device", "o")
+"""What Docker's driver for local volumes takes, in the order in which people write it."""
 PIN_ENDING = "pin.txt"
 """Of the file beside a set that keeps it from being removed, and holds a note why."""
 KEPT_OUT = ("backups", "restore")
@@ -121,6 +123,9 @@ class Manifest:
     """Where the stack lay; '' where an earlier version wrote it."""
     unused: tuple[str, ...] = ()
     """What lies in the folder of the stack and is in no part, because nothing of it uses it."""
+    volumes: tuple[Mapping[str, Any], ...] = ()
+    """The local volumes whose driver was told options, such as a device: `name`, `key`, `options`
+    and `left_out`, the names of options that are not told since they may hold a secret."""
 
     @property
     def state(self) -> str:
@@ -273,6 +278,7 @@ def read_manifest(
                 ),
                 "warnings": _texts(told["warnings"]),
                 "unused": _texts(told.get("unused", [])),
+                "volumes": _read_volumes(told.get("volumes", [])),
             }
         )
     )
@@ -375,7 +381,7 @@ _MANIFEST, _PART, _CONTAINER, _LEFT_OUT, _RECORD = map(
     _Shape, (Manifest, Part, Container, LeftOut, Record)
 )
 
-_LATER = frozenset({"unused"})
+_LATER = frozenset({"unused", "volumes"})
 """What earlier versions did not write: sets of theirs are as good."""
 
 _Fit = Callable[[Collection[Any]], bool]
@@ -614,6 +620,31 @@ def _texts(found: Any) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise _odd("", "warnings", found)
     return tuple(found)
+
+
+def _are_options(values: Collection[Any]) -> bool:
+    """Tell whether all values are options of Docker's driver: each becomes a word of a command."""
+    return (
+        _each_is(_are_texts)(values)
+        and {*VOLUME_OPTIONS}.issuperset(key for value in values for key in value)
+        and all(text.isprintable() for value in values for text in value.values())
+    )
+
+
+def _read_volumes(told: Any) -> tuple[Mapping[str, Any], ...]:
+    if not (_are_lists((told,)) and _ARE_VOLUMES_TOLD(told)):
+        raise _odd("", "volumes", told)
+    return tuple(told)
+
+
+_ARE_VOLUMES_TOLD = _tables_of(
+    {
+        "name": _are_names,
+        "key": _are_volumes,
+        "options": _are_options,
+        "left_out": _lists_of(_are_texts),
+    }
+)
 
 
 def records_of(manifest: Manifest, role: str, folder: str) -> dict[str, Record]:

@@ -29,8 +29,12 @@ elif words[0] == "compose" and "up" in words:
     known.write_text((here / "docker.made.json").read_text())
 elif first == "volume create":
     (root / "volumes" / words[-1] / "_data").mkdir(parents=True)
-    labels = [each for each in words if "=" in each]
+    pairs = [*zip(words, words[1:])]
+    labels = [each for word, each in pairs if word == "--label"]
     (root / "volumes" / words[-1] / "labels").write_text("\\n".join(labels))
+    options = dict(each.split("=", 1) for word, each in pairs if word == "--opt")
+    if options:
+        (root / "volumes" / words[-1] / "options").write_text(json.dumps(options))
 elif first == "volume rm":
     shutil.rmtree(root / "volumes" / words[-1])
 elif first == "volume inspect":
@@ -96,10 +100,24 @@ class LittleDocker:
         label = f"com.docker.compose.volume={key}" if key else ""
         (self.root / "volumes" / name / "labels").write_text(label)
 
-    def on_device(self, name):
-        """Let a volume be one of a device, which is not mounted now."""
-        options = {"type": "ext4", "device": "/dev/disk/by-label/none"}
+    def on_device(self, name, **options):
+        """Let a volume be one of a device, which is not mounted now, or have other options."""
+        options = options or {"type": "ext4", "device": "/dev/disk/by-label/none"}
         (self.root / "volumes" / name / "options").write_text(json.dumps(options))
+
+    def without_compose_2(self):
+        """Let it have no plugin for Compose."""
+        program = self.stack.tools / "docker.py"
+        answer = 'elif first == "compose version":\n    print("Docker Compose version v2.24.5")'
+        text = program.read_text().replace(
+            answer, 'elif first == "compose version":\n    sys.exit(1)'
+        )
+        program.write_text(text)
+
+    def options(self, name):
+        """Return what the driver of a volume was told."""
+        path = self.root / "volumes" / name / "options"
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def labels(self, volume):
         """Return what a volume bears."""

@@ -563,3 +563,25 @@ def test_a_set_of_an_earlier_version_is_as_good():
     for outline in (False, True):
         found = read_manifest(new_form(AS_WRITTEN_THEN), "2026-11-23_1100", outline=outline)
         assert (found.state, found.unused) == ("complete", ())
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [
+        {"name": "--all"},
+        {"options": {"exec": "x"}},
+        {"options": {"o": "a\nb"}},
+        {"options": ["o"]},
+        {"left_out": "o"},
+        {"key": 3},
+    ],
+)
+def test_volumes_whose_options_are_no_words(volume):
+    """They become words of `docker volume create`."""
+    odd = content()
+    good = {"name": "v", "key": "", "options": {"device": "/dev/sda1"}, "left_out": []}
+    odd["volumes"] = [good]
+    assert read_manifest(json.dumps(odd)).volumes == (good,)
+    odd["volumes"] = [{**good, **volume}]
+    with pytest.raises(ValueError, match="it says volumes = "):
+        read_manifest(json.dumps(odd))

@@ -385,3 +385,81 @@ def test_a_volume_whose_device_is_not_mounted_is_neither_packed_nor_replaced(mac
     assert told.returncode == 3
     assert "NOT COVERED: volume:data, which container one mounts at /data" in told.stderr
     assert "Docker mounts its device only while a container uses it: start one" in told.stderr
+
+
+def made_bare(machine, *, later):
+    """Leave nothing of the containers and volumes; compose makes the containers of `later`."""
+    shutil.rmtree(machine.docker.root)
+    machine.docker.knows({}, later=later)
+
+
+def test_a_volume_of_options_that_compose_does_not_make_has_them_again(machine):
+    """A folder of the stack, in whatever folder that is now; other volumes stay as they are."""
+    bind = {"type": "none", "o": "bind"}
+    for name in ("own", "there"):
+        machine.docker.volume(name, "")
+    machine.docker.on_device("own", device=f"{machine.folder}/own", **bind)
+    machine.docker.on_device("there", device="nas:/x", type="nfs", o="addr=nas,ro")
+    (machine.folder / "own").mkdir()
+    (machine.folder / "own/file").write_text("old")
+    mounts = {"one": [("own", "/own"), ("there", "/there")]}
+    machine.docker.knows(mounts)
+    machine.backup(3)
+    text = (machine.folder / f"backups/{TAG}.RESTORE.txt").read_text()
+    assert "own: docker volume create --opt type=none" in text
+    made_bare(machine, later=mounts)
+    machine.docker.volume("there", "")
+    shutil.rmtree(machine.folder / "own")
+    said = machine.restore()
+    assert f"volume:own (type=none, device={machine.folder}/own, o=bind)" in said
+    assert machine.docker.options("own") == {"device": f"{machine.folder}/own", **bind}
+    assert machine.docker.options("there") == {}
+    assert (machine.folder / "own/file").read_text() == "old"
+
+
+def test_a_password_of_a_volume_is_told_nowhere(machine):
+    """What the backup does not hold is named: a person makes that volume."""
+    machine.docker.volume("films", "")
+    options = "username=anna,password=s3cret!,addr=nas,ro"
+    machine.docker.on_device("films", type="cifs", device="//nas/films", o=options)
+    mounts = {"one": [("films", "/films")]}
+    machine.docker.knows(mounts)
+    _, manifest = machine.backup(3)
+    (told,) = manifest["volumes"]
+    assert told["options"] == {"type": "cifs", "device": "//nas/films", "o": "addr=nas,ro"}
+    assert told["left_out"] == ["password", "username"]
+    for path in (machine.folder / "backups").iterdir():
+        content = path.read_bytes() if path.is_file() else b""
+        assert b"s3cret" not in content, path
+        assert b"anna" not in content, path
+    made_bare(machine, later=mounts)
+    said = machine.restore(code=3)
+    assert (
+        "volume:films of device //nas/films, type cifs, o addr=nas,ro is not made: the backup "
+        "does not hold its options password, username" in said
+    )
+    assert not machine.docker.files("films").exists()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_volume_that_is_plain_now_is_named(machine, version):
+    """Compose 1 takes no plain one in the place of its own: that one is left to it, and named."""
+    machine.docker.volume("iotstack_data", "old", key="data")
+    machine.docker.on_device("iotstack_data", o="noatime")
+    mounts = {"one": [("iotstack_data", "/data")]}
+    machine.docker.knows(mounts)
+    machine.backup()
+    made_bare(machine, later=mounts)
+    if version == 1:
+        answer = '[ "$1" = version ] || exec "$(dirname "$0")/docker" compose "$@"'
+        machine.stack.tool("docker-compose", answer)
+        machine.docker.without_compose_2()
+    said = machine.restore(code=3)
+    assert machine.docker.options("iotstack_data") == {}
+    if version == 1:
+        told = "volume:iotstack_data is not restored: docker-compose 1 makes it of o noatime"
+        assert not machine.docker.files("iotstack_data").exists()
+    else:
+        told = "volume:iotstack_data was a volume of o noatime and is a plain one here"
+        assert (machine.docker.files("iotstack_data") / "file").read_text() == "old"
+    assert said.count(told) == 2, said

@@ -100,6 +100,8 @@ class Services:
     """What compose reads to start and build the stack."""
     undumped: tuple[Undumped, ...] = ()
     """The servers that are not dumped now, though they are to be."""
+    volumes: tuple[Volume, ...] = ()
+    """Those that its containers mount or would mount, by their names."""
     unknown: tuple[str, ...] = ()
     """The named volumes of the compose file, where Docker does not answer."""
 
@@ -236,6 +238,7 @@ def look_at_services(
             *at_rest_now(((e.cover, bool(e.paths)) for e in saved), known),
             *away(host, mine, reads, volumes, settings, folder, as_root, answered=answered),
         ),
+        tuple(volume for _, volume in sorted(volumes.items())),
         () if answered else _unsaid((f"{VOLUME}{each}" for each in sorted(names)), settings),
     )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import posixpath
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import Refused, StepFailed
@@ -19,6 +19,7 @@ from ..rules import PARTS
 from ..services.compose import (
     COMPOSE_FILES,
     Found,
+    Volume,
     chosen_files,
     inspect_all,
     named,
@@ -31,6 +32,7 @@ from ..services.table import (
     is_in_stack,
     is_influxdb_3,
 )
+from ..services.volume_options import told_options
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact, Host
 from ..targets import ANY_EXIT, host_name, mount_points, read_text, root_words
@@ -134,6 +136,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         servers=servers,
         told=(*words, *unused_told(holdings.unused)),
         unused=holdings.unused,
+        volumes=tuple(_with_options(services.volumes)),
         recipes=services.recipes,
         at_rest=services.at_rest,
         limit_s=settings.influx.limit_s,
@@ -191,6 +194,15 @@ def _sized(host: Host, services: Services, folder: str) -> tuple[str, ...]:
         for path in sorted(paths)
         if is_in_stack(path) and path.split("/")[-1] not in ("log", "logs")
     )
+
+
+def _with_options(volumes: Iterable[Volume]) -> Iterator[Mapping[str, Any]]:
+    """Yield what a manifest tells of the local volumes whose driver was told options."""
+    for each in volumes:
+        if each.options and each.driver == "local":
+            told = told_options(dict(each.options))
+            more = {"options": dict(told.options), "left_out": list(told.left_out)}
+            yield {"name": each.name, "key": each.key, **more}
 
 
 def look_at_folder(host: Host, settings: Settings) -> dict[str, FileFact]:

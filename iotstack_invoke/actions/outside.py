@@ -11,11 +11,12 @@ from typing import Any
 
 from ..errors import StepFailed
 from ..manifest import VOLUME, Manifest, outside_title
-from ..rulebooks.restore import Filling, OutsideItem
+from ..rulebooks.restore import EmptyVolume, Filling, OutsideItem
 from ..services.compose import ANONYMOUS, VOLUME_LABEL, Found, Volume, inspect_volumes
 from ..services.holdings import is_system
 from ..services.inside import is_in
 from ..services.left_out import patterns_below
+from ..services.volume_options import options_text
 from ..settings import Settings
 from ..steps import Command
 from ..targets import Target, device, may_be_there
@@ -44,6 +45,8 @@ class OutsidePart:
     """The services that alone are restored; all, if none is named."""
     bare: bool = False
     """The target has no container of the stack yet."""
+    is_strict: bool = False
+    """Its compose takes no volume whose options are not those of the compose file."""
 
     @cached_property
     def _known(self) -> dict[str, str]:
@@ -179,7 +182,15 @@ class OutsidePart:
         path = told.get("restore_to") or told["path"]
         if told.get("volume"):
             here = self._there.get(self._names[told["volume"]])
-            return MOUNTED_BY_DOCKER if here and (here.device or not here.is_local) else ""
+            if here:
+                return MOUNTED_BY_DOCKER if here.device or not here.is_local else ""
+            options = self._options.get(told["volume"])
+            if options and told.get("key") and self.is_strict:
+                return (
+                    f"docker-compose 1 makes it of {options}, as its compose file says, and takes "
+                    "no other. What lies there is left as it is"
+                )
+            return ""
         if anonymous := told.get("anonymous"):
             container, _, inside = anonymous.partition(":")
             there = self.bare or self._names.get(anonymous)
@@ -199,6 +210,57 @@ class OutsidePart:
                 "here names it"
             )
         return ""
+
+    @cached_property
+    def _options(self) -> Mapping[str, str]:
+        """The options of the volumes at the source that had any, in words."""
+        volumes = self.manifest.volumes if self.manifest else ()
+        return {each["name"]: options_text(each["options"]) for each in volumes}
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """Which volumes are made without the options that they had, a sentence each."""
+        return tuple(
+            f"{outside_title(each)} was a volume of {options} and is a plain one here: its files "
+            f"lie in {self._volumes[each['volume']].mountpoint}. To have them on such a device, "
+            "copy them to it, remove the volume, and make it of the device."
+            for each in self._told
+            if each.get("volume") and not self._why_not(each)
+            if self._names[each["volume"]] not in self._there
+            if (options := self._options.get(each["volume"]))
+        )
+
+    @cached_property
+    def _expected(self) -> tuple[Mapping[str, Any], ...]:
+        """The volumes that compose does not make, that mount what the part does not hold."""
+        volumes = self.manifest.volumes if self.manifest else ()
+        held = {each.get("volume") for each in self._told}
+        wanted = [each for each in volumes if not each["key"] and each["name"] not in held]
+        there = inspect_volumes(
+            self.target.host, (each["name"] for each in wanted), self.target.docker
+        )
+        return tuple(each for each in wanted if each["name"] not in there)
+
+    @property
+    def empty_volumes(self) -> Iterator[EmptyVolume]:
+        """Yield the volumes that are made with their options, for a machine that has none."""
+        for each in self._expected:
+            if not each["left_out"]:
+                options = dict(each["options"])
+                if options.get("device", "").startswith("/"):
+                    options["device"] = place_there(self.target, self.manifest, options["device"])
+                yield EmptyVolume(each["name"], tuple(f"{k}={v}" for k, v in options.items()))
+
+    @property
+    def not_made(self) -> tuple[str, ...]:
+        """Which volumes are not made, because options of theirs are not known, a sentence each."""
+        return tuple(
+            f"{VOLUME}{each['name']} of {options_text(each['options'])} is not made: the backup "
+            f"does not hold its options {', '.join(each['left_out'])}, which may be secret. If "
+            "the containers need it, make it first: `docker volume create --opt …`."
+            for each in self._expected
+            if each["left_out"]
+        )
 
     @property
     def left(self) -> tuple[str, ...]:

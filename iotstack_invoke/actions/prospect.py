@@ -165,11 +165,15 @@ class Prospect:
         found = inspect_all(host, target.docker)
         names = self.wish.names
         bare = not (self.wish.only or of_stack(found, target.folder))
-        self.outside = OutsidePart(target, self.settings, self.manifest, found, names, bare)
+        words = compose_words(host, target.docker)
+        self.outside = OutsidePart(
+            *(target, self.settings, self.manifest, found, names, bare),
+            is_strict=words[-1] == "docker-compose",
+        )
         mine = self._mine(found)
         compose_file = next((n for n in COMPOSE_FILES if n in there), "")
         compose = (
-            *compose_words(host, target.docker),
+            *words,
             *project_words(target.folder, compose_file, there, self._chosen(target.folder, there)),
         )
         kinds = self._kinds(found)
@@ -223,6 +227,7 @@ class Prospect:
             included=self.manifest.included("general") if self.manifest else (),
             outside=outside,
             fillings=self.outside.fillings(self.stage) if "outside" in kinds else (),
+            volumes=tuple(self.outside.empty_volumes) if bare else (),
             outside_paths=self.manifest.included("outside") if self.manifest else (),
         )
 

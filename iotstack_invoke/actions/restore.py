@@ -381,6 +381,14 @@ class _Restore:
         self.report.write(f"  what is replaced stays in: {facts.previous}")
         if self.by_hand:
             self.report.warn(f"  {self.by_hand}")
+        for text in self._outside_left(facts):
+            self.report.warn(f"  {text}")
+
+    def _outside_left(self, facts: RestoreFacts) -> tuple[str, ...]:
+        """Return what of the outside part is not restored, or not as it was."""
+        outside = self.before.outside
+        left = (*outside.left, *outside.plain) if "outside" in facts.kinds else ()
+        return (*left, *(outside.not_made if facts.bare else ()))
 
     def _tell_room(self, facts: RestoreFacts) -> None:
         needed = self.before.needs(facts)
@@ -410,6 +418,7 @@ class _Restore:
                     *sorted(inside - present),
                     *(e.title for e in facts.outside if e.volume),
                     *(e.title for e in facts.fillings),
+                    *(e.title for e in facts.volumes),
                 ],
             ),
             (
@@ -441,6 +450,7 @@ class _Restore:
         present = self._with_parts(self.before.present(), lives)
         self.report.write(f"  restored: {self._listed(sorted(lives))}")
         titles = [*(e.title for e in facts.outside), *(e.title for e in facts.fillings)]
+        titles += [each.title for each in facts.volumes]
         if titles:
             outside = ", ".join(titles)
             self.report.write(f"  restored outside of the stack's folder: {outside}")
@@ -499,7 +509,7 @@ class _Restore:
         by_hand = (self.by_hand,) if self.by_hand else ()
         only = self.before.only
         warnings += (*after.warnings, *only.left_out(facts.kinds, facts.loads), *by_hand)
-        warnings += self.before.outside.left if "outside" in facts.kinds else ()
+        warnings += self._outside_left(facts)
         lacking = only.lacking
         for text in warnings:
             self.report.warn(f"  {text}")

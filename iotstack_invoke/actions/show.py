@@ -17,6 +17,7 @@ from ..report import Report, age_text, duration_text, exact_size_text, size_text
 from ..rules import PARTS
 from ..services.influx2_check import EXPERIMENTAL
 from ..services.reading import Member, read_members
+from ..services.volume_options import options_text
 from ..settings import Settings
 from ..site import Site
 from .copies import Copy, find_copy
@@ -159,12 +160,18 @@ def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iter
     for title, texts in (
         ("containers", [_container(each) for each in manifest.containers]),
         ("left out", [f"{each.what}: {each.reason}" for each in manifest.left_out]),
+        ("volumes with options", [_optioned(each) for each in manifest.volumes]),
         ("in no part, for nothing of the stack uses it", list(manifest.unused)),
         ("warnings", list(manifest.warnings)),
     ):
         if texts:
             yield f"{title}:"
             yield from (f"  {each}" for each in texts)
+
+
+def _optioned(told: Mapping[str, Any]) -> str:
+    left_out = f", without {', '.join(told['left_out'])}" if told["left_out"] else ""
+    return f"{told['name']}: {options_text(told['options'])}{left_out}"
 
 
 def _part_lines(part: Part) -> Iterator[str]:

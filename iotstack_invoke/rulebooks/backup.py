@@ -14,7 +14,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import StepFailed
 from ..holdings import lost_databases
@@ -95,6 +95,8 @@ class BackupFacts:
     left_out: tuple[LeftOut, ...] = ()
     unused: tuple[str, ...] = ()
     """What lies in the folder of the stack, and nothing of the stack uses."""
+    volumes: tuple[Mapping[str, Any], ...] = ()
+    """The local volumes whose driver was told options, as the manifest has them."""
     warnings: tuple[str, ...] = ()
     claim: str = ""
     """What tells this run, and those that go on with it, from another machine's of its name."""
@@ -452,6 +454,7 @@ class WriteManifest:
             warnings=tuple(warnings),
             folder=facts.folder,
             unused=facts.unused,
+            volumes=facts.volumes,
         )
         if facts.before:
             less = losses(facts.before, made, facts.sized) + lost_databases(facts.before, made)

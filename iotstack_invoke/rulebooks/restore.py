@@ -97,6 +97,19 @@ class OutsideItem:
 
 
 @dataclass(frozen=True, slots=True)
+class EmptyVolume:
+    """A volume that is made with its options, since compose expects it: it shows a mount."""
+
+    name: str
+    options: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"volume:{self.name} ({', '.join(self.options)})"
+
+
+@dataclass(frozen=True, slots=True)
 class Filling:
     """A volume that only its container knows, and that Docker makes with it: it is filled then."""
 
@@ -176,6 +189,7 @@ class RestoreFacts:
     outside: tuple[OutsideItem, ...] = ()
     """What is put in place outside of the stack's folder."""
     fillings: tuple[Filling, ...] = ()
+    volumes: tuple[EmptyVolume, ...] = ()
     """On a bare machine: the volumes that its containers come with."""
     outside_paths: tuple[str, ...] = ()
     """The paths that the outside part holds, as its members are named."""
@@ -347,6 +361,8 @@ def restored(job: Job) -> Iterator[Step]:
     for load, sql in loads:
         if load.while_all_runs:
             yield from _load_sql(facts, load, sql)
+    for volume in facts.volumes:
+        yield MakeVolume("pi", volume.name, (), docker, guard, volume.options)
     for each in facts.outside:
         if each.volume:
             yield MakeVolume("pi", each.volume, each.labels, docker, guard)

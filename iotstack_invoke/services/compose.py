@@ -71,6 +71,8 @@ class Volume:
     """The kind of what it mounts, such as nfs; `none` for a folder of this machine."""
     is_away: bool = False
     """Its device is not mounted now, so that its folder is empty."""
+    options: tuple[tuple[str, str], ...] = ()
+    """What its driver was told, pairs of a key and a value, which may be a secret."""
 
     @property
     def on_device(self) -> bool:
@@ -230,6 +232,7 @@ def _volume(told: Mapping[str, Any]) -> Volume:
         anonymous=ANONYMOUS_LABEL in labels or (not key and bool(ANONYMOUS.fullmatch(name))),
         device=options.get("device", ""),
         filesystem=options.get("type", ""),
+        options=tuple(options.items()),
     )
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 from ..manifest import Manifest, Part
 from .recipe import DUMP_FOLDER, RECIPES
@@ -136,8 +137,17 @@ def _contents(manifest: Manifest) -> Iterator[str]:
     )
     left_out = (f"{each.what}: {each.reason}" for each in manifest.left_out)
     yield from _listed("What was left out", (*left_out, *passed_over))
+    yield from _listed("Volumes with options of their own", map(_optioned, manifest.volumes))
     yield from _listed("What lay beside, and nothing of the stack used", manifest.unused)
     yield from _listed("Warnings of the backup", manifest.warnings)
+
+
+def _optioned(told: Mapping[str, Any]) -> str:
+    """Return the options of a volume as `docker volume create` takes them."""
+    words = (f"--opt {word(f'{key}={value}')}" for key, value in told["options"].items())
+    missing = ", ".join(told["left_out"])
+    more = f" (and {missing}, which may be secret and is not told here)" if missing else ""
+    return f"{told['name']}: docker volume create {' '.join(words)} {told['name']}{more}"
 
 
 def _images(manifest: Manifest, part: Part) -> Iterator[str]:

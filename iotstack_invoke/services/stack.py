@@ -457,6 +457,8 @@ class MakeVolume:
     labels: tuple[str, ...]
     docker: tuple[str, ...]
     guard: str
+    options: tuple[str, ...] = ()
+    """What its driver is told, such as `type=none`."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
@@ -464,8 +466,9 @@ class MakeVolume:
 
     @property
     def _command(self) -> Command:
-        labels = (word for each in self.labels for word in ("--label", each))
-        return guarded(self.guard, (*self.docker, "volume", "create", *labels, self.name))
+        words = [word for each in self.labels for word in ("--label", each)]
+        words += [word for each in self.options for word in ("--opt", each)]
+        return guarded(self.guard, (*self.docker, "volume", "create", *words, self.name))
 
     def do(self, scene: Scene) -> None:
         """Make it; of one that is there, made meanwhile, nothing is changed."""
