@@ -8,6 +8,8 @@ from iotstack_invoke.actions.loads import Loads
 from iotstack_invoke.errors import Refused
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import Manifest, Part
+from iotstack_invoke.report import Report
+from iotstack_invoke.rulebooks.restore import Item
 from iotstack_invoke.services.sql import SqlServer
 
 TIMES = ("2026-11-23T11:00:00Z", "2026-11-23T11:01:00Z")
@@ -75,6 +77,23 @@ def test_a_folder_elsewhere_is_taken_where_nothing_is(tmp_path):
 def test_other_services_can_be_restored_beside_it(tmp_path):
     """With --only another service, the dump with TimescaleDB keeps nothing from being done."""
     assert choose(tmp_path, EXTENSION, only=("nodered",)) == ()
+
+
+@pytest.mark.parametrize("place", ["volumes/pg", "volumes/fast"])
+def test_a_server_that_is_not_loaded_keeps_its_folders(tmp_path, place):
+    """No empty folder is swapped in where its data lie, or one of its tablespaces."""
+    folder, stage = tmp_path / "stack", tmp_path / "stage"
+    (folder / place).mkdir(parents=True)
+    (folder / place / "PG_VERSION").touch()
+    (stage / place).mkdir(parents=True)
+    target = SimpleNamespace(host=LocalHost(str(tmp_path)), folder=str(folder), as_root=())
+    server = SqlServer("db", "postgres", f"{folder}/volumes/pg", "", (f"{folder}/volumes/fast",))
+    item = Item(f"{stage}/{place}", f"{folder}/{place}", "", "")
+    facts = SimpleNamespace(kinds=("general",))
+    loads = Loads(target, (), None, str(stage), ())
+    assert loads.keep_data(facts, [item], (), (server,), Report()) == []
+    (stage / place / "PG_VERSION").touch()
+    assert loads.keep_data(facts, [item], (), (server,), Report()) == [item]
 
 
 SERVERS = {

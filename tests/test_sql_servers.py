@@ -17,14 +17,16 @@ from pathlib import Path
 import pytest
 from scenes import PlainScene, until
 
+from iotstack_invoke.actions.coverage import live_files
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Manifest, Part
+from iotstack_invoke.manifest import Container, Manifest, Part
+from iotstack_invoke.services.compose import Found, Mount
 from iotstack_invoke.services.restore_text import restore_text_of
-from iotstack_invoke.services.sql import ENGINES, SqlServer
+from iotstack_invoke.services.sql import ENGINES, SqlServer, located
 from iotstack_invoke.services.sql_config import CompareConfig
 from iotstack_invoke.services.sql_dump import MariaReader
-from iotstack_invoke.services.sql_load import LoadSql, SqlDump
+from iotstack_invoke.services.sql_load import LoadSql, SqlDump, UnpackSql
 from iotstack_invoke.services.sql_pack import PackDumps
 from iotstack_invoke.steps import File
 
@@ -325,6 +327,104 @@ def test_a_database_of_postgresql_that_lets_nobody_connect(postgres):
     assert 'Shut "x' in told["servers"][0]["rows"]
     postgres.tell('DROP DATABASE "Shut ""x"')
     postgres.tell("DROP DATABASE open")
+
+
+FILL_TABLESPACES = r"""
+CREATE TABLESPACE "Fast" LOCATION 'FOLDER';
+COMMENT ON TABLESPACE "Fast" IS 'an SSD'; GRANT CREATE ON TABLESPACE "Fast" TO PUBLIC;
+ALTER TABLESPACE "Fast" SET (random_page_cost = 1);
+CREATE DATABASE hall TABLESPACE "Fast" CONNECTION LIMIT 7;
+CREATE DATABASE work; ALTER DATABASE work SET default_tablespace = "Fast";
+\connect hall
+CREATE TABLE t AS SELECT 1 AS a; CREATE INDEX odd ON t (a) TABLESPACE pg_default;
+\connect work
+CREATE TABLE "a
+b" TABLESPACE "Fast" AS SELECT * FROM (VALUES
+    ('CREATE TABLESPACE x LOCATION ''y'';'), ('SET default_tablespace = x;')) AS v (a);
+CREATE TABLE u (a INT PRIMARY KEY USING INDEX TABLESPACE "Fast") TABLESPACE pg_default;
+"""
+
+
+@pytest.fixture
+def tablespace(postgres):
+    """A PostgreSQL of which two databases have tables in a folder of their own."""
+    apart = postgres.folder / "apart"
+    apart.mkdir()
+    shutil.chown(apart, (postgres.folder / "data").owner())
+    postgres.tell(FILL_TABLESPACES.replace("FOLDER", str(apart)))
+    yield postgres
+    postgres.tell("DROP DATABASE IF EXISTS hall; DROP DATABASE IF EXISTS work")
+    postgres.tell('DROP TABLESPACE IF EXISTS "Fast"')
+    apart.rmdir()
+
+
+def test_tables_in_a_tablespace_come_back_in_the_default_one(tablespace):
+    """Whether the server that loads them has it or not; the dump tells its name and its place."""
+    members, scene, told = tablespace.pack("postgres")
+    (left_out,) = told["servers"][0]["left_out"]
+    assert left_out.startswith(
+        f"tablespace Fast (at {tablespace.folder}/apart); its tables are in"
+    )
+    assert list(scene.warned) == [f"PostgreSQL in container postgres: left out: {left_out}"]
+    for there in ("it is there", "it is gone"):
+        tablespace.tell("DROP DATABASE hall; DROP DATABASE work")
+        if there == "it is gone":
+            tablespace.tell('DROP TABLESPACE "Fast"')
+        loaded = tablespace.load(gzip.decompress(members["./postgres_backup.sql.gz"]))
+        assert "All of the dump is in" in loaded.said[-1]
+    assert "3" in tablespace.tell("\\connect hall\nSELECT a + 2 FROM t").split()
+    where = "SELECT COUNT(*) FROM pg_class WHERE reltablespace <> 0 AND relname !~ '^pg_'"
+    for name in ("hall", "work"):
+        assert tablespace.tell(f"\\connect {name}\n{where}").split()[2] == "0"
+
+
+def test_a_tablespace_is_live_data_of_its_server(tablespace):
+    """The server is asked where it lies: its files are in no archive, wherever it is mounted."""
+    top = tablespace.folder
+    mounts = (Mount("/pi/IOTstack/volumes/pg", str(top)), Mount("/ssd/pg", f"{top}/apart"))
+    container = Container("postgres", "postgres:15", "", "", running=True)
+    server = located(
+        LocalHost(str(top)),
+        SqlServer("postgres", "postgres"),
+        Found(container, mounts, 0, "", ""),
+        (str(tablespace.docker),),
+    )
+    assert server.inside == f"{top}/data"
+    assert (server.data, server.apart) == ("/pi/IOTstack/volumes/pg/data", ("/ssd/pg",))
+    left_out = [each.path for each in live_files(server, "/pi/IOTstack", "postgres")]
+    assert left_out == ["volumes/pg/data/*", "/ssd/pg/*"]
+
+
+def test_an_older_dump_is_loaded_without_its_tablespaces(tablespace):
+    """It becomes what pg_dumpall makes without them; rows that look like them stay as they are."""
+    words = ["env", *tablespace.settings, "pg_dumpall", "-U", "postgres"]
+    old, plain = (
+        subprocess.run([*words, *more], check=True, capture_output=True).stdout
+        for more in ((), ("--no-tablespaces",))
+    )
+    assert old.count(b"TABLESPACE") > plain.count(b"TABLESPACE") == 1
+    stage = tablespace.folder / "stage"
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir()
+    (stage / "postgres_backup.sql.gz").write_bytes(gzip.compress(old))
+    scene = PlainScene({"pi": LocalHost(str(tablespace.folder))})
+    UnpackSql("pi", str(stage), "postgres", (), str(tablespace.folder / "guard")).do(scene)
+    assert 'names tablespaces ("Fast"), whose folders' in scene.warned[0]
+    told = {
+        line
+        for text in ((stage / "postgres_backup.sql").read_bytes(), plain)
+        for line in _statements(text)
+    }
+    assert told == {*_statements(plain)}
+    tablespace.tell("DROP DATABASE hall; DROP DATABASE work")
+    loaded = tablespace.load((stage / "postgres_backup.sql").read_bytes())
+    assert "All of the dump is in" in loaded.said[-1]
+
+
+def _statements(dump):
+    """The lines of a dump without what differs from one to the next, and what is only said."""
+    lines = dump.splitlines()
+    return [e for e in lines if e and not e.startswith((b"--", b"\\restrict", b"\\unrestrict"))]
 
 
 def test_a_wrong_password_of_mariadb_is_what_is_told(maria):

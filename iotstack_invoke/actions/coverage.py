@@ -176,7 +176,7 @@ def look_at_services(
     }
     servers = located_in(host, running, table)
     recipes = tuple(_recipes(host, covers, known, settings))
-    databases = {each.data: each.engine for each in servers if each.data}
+    databases = {at: each.engine for each in servers for at in (each.data, *each.apart) if at}
     databases |= {each.server.data: each.name for each in recipes if each.server.data}
     databases |= {
         mount.on_host: PART_OF_DUMP[name]
@@ -423,7 +423,8 @@ def _to_stop(
 def live_files(server: SqlServer, folder: str, part: str) -> Iterator[Exclusion]:
     """Return what the general part leaves out of a server that is dumped."""
     data = f"live files of {server.title}; its data are in the {part} part"
-    for place, reason in ((server.data, data), (server.logs, f"live logs of {server.title}")):
+    lives = dict.fromkeys((server.data, *server.apart), data)
+    for place, reason in (*lives.items(), (server.logs, f"live logs of {server.title}")):
         path = os.path.relpath(place or "/", folder)
         if is_in_stack(path):
             yield Exclusion(f"{path}/*", reason)

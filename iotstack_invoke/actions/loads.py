@@ -222,7 +222,8 @@ class Loads:
         and one that is loaded beside the present data needs these where they are.
         """
         loaded = {each.server.container for each in loads if not each.beside}
-        data = [each.data for each in servers if each.data and each.container not in loaded]
+        others = (each for each in servers if each.container not in loaded)
+        data = [at for each in others for at in (each.data, *each.apart) if at]
         data += [
             f"{self.target.folder}/{recipe.folder}/{path}"
             for kind, recipe in RECIPES.items()

@@ -96,7 +96,8 @@ def look_for_room(
         influx_bytes += part_bytes("influxdb2", filter(None, [facts.influx2.data_on_host]))
     sql_bytes = 0
     for engine in {each.engine: ENGINES[each.engine] for each in facts.servers}.values():
-        data = [each.data for each in facts.servers if each.engine == engine.name and each.data]
+        mine = (each for each in facts.servers if each.engine == engine.name and each.data)
+        data = [at for each in mine for at in (each.data, *each.apart)]
         share = 1 if engine.name in parts else PACKED_SHARE
         sql_bytes += int(part_bytes(engine.name, data, engine.fixed) * share)
     recipes_bytes = 0

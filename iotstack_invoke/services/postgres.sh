@@ -31,7 +31,11 @@ dump)
     ' ALLOW_CONNECTIONS true, or DROP DATABASE ' || name FROM (SELECT CASE WHEN datname ~ '[\\n\\r]'
     THEN $quoted ELSE quote_ident(datname) END AS name FROM pg_database
     WHERE NOT datallowconn AND datname <> 'template0') AS closed ORDER BY name" >&2
-  exec pg_dumpall --no-password
+  # Another machine has not their folders, and this one has them in use: all goes into the default one.
+  ask "SELECT 'left out: tablespace ' || translate(spcname || ' (at ' || pg_tablespace_location(oid),
+    chr(10) || chr(13), '??') || '); its tables are in the dump, and a restore puts them into the default' ||
+    ' tablespace' FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY spcname" >&2
+  exec pg_dumpall --no-password --no-tablespaces
   ;;
 config)
   case $2 in

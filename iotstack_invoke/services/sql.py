@@ -49,7 +49,7 @@ class Engine:
     homes: tuple[tuple[str, str], ...]
     """Where its data lie, unless it says otherwise: a folder that is mapped, and what below it."""
     where: str
-    """The question for its folder of data."""
+    """The question for its folder of data; behind tabs come those that hold more of them."""
     first_start: tuple[str, ...]
     """Settings for its first start: it makes no database by itself."""
     logs: tuple[tuple[str, str], ...] = ()
@@ -97,7 +97,9 @@ POSTGRES = Engine(
     title="PostgreSQL",
     member="postgres_backup.sql.gz",
     homes=(("/var/lib/postgresql/data", ""), ("/var/lib/postgresql", "")),
-    where="SHOW data_directory",
+    where="SELECT concat_ws(chr(9), current_setting('data_directory'), (SELECT string_agg("
+    "pg_tablespace_location(oid), chr(9)) FROM pg_tablespace "
+    r"WHERE pg_tablespace_location(oid) ~ '^/[^\t\n\r]*$'))",
     first_start=("POSTGRES_DB=postgres",),
     config=("postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"),
     fixed=("pg_wal", "pg_xlog"),
@@ -115,6 +117,8 @@ class SqlServer:
     """Its folder of data on the host; '' where none is mapped that we know."""
     inside: str = ""
     """The same inside of the container."""
+    apart: tuple[str, ...] = ()
+    """Folders on the host that hold more of its data: PostgreSQL's tablespaces."""
 
     @property
     def title(self) -> str:
@@ -149,8 +153,8 @@ def server_of(found: Found, engine: str) -> SqlServer:
     name = found.container.name
     for mount, below in ENGINES[engine].homes:
         if mount in mapped:
-            places = (f"{each}/{below}".rstrip("/") for each in (mapped[mount], mount))
-            return SqlServer(name, engine, *places)
+            data, inside = (f"{each}/{below}".rstrip("/") for each in (mapped[mount], mount))
+            return SqlServer(name, engine, data, inside)
     return SqlServer(name, engine)
 
 
@@ -175,10 +179,11 @@ def located(
         return server
     question = ENGINES[server.engine].where
     told = host.run(run_in(docker, server, "ask", question, limit_s=WHERE_LIMIT_S))
-    inside = told.out.strip()
-    if told.exit_code or not inside.startswith("/") or "\n" in inside:
+    inside, *others = told.out.strip().split("\t")
+    if told.exit_code or not inside.startswith("/") or "\n" in told.out.strip():
         return server
-    return placed(server, found, inside)
+    apart = (path_on_host(found.mounts, each) for each in others)
+    return replace(placed(server, found, inside), apart=tuple(sorted(filter(None, apart))))
 
 
 def placed(server: SqlServer, found: Found, inside: str) -> SqlServer:

@@ -47,6 +47,8 @@ class SqlReport:
     """The databases that have the extension TimescaleDB: a plain load breaks them."""
     left_out: tuple[str, ...] = ()
     """What the dump program was told to pass over, or passes over, and why."""
+    tablespaces: tuple[str, ...] = ()
+    """Those that PostgreSQL would make of it: none, unless it is of another program, or old."""
 
 
 class SqlReader(Protocol):
@@ -219,6 +221,7 @@ _PG_DBNAME = re.compile(r"dbname='((?:[^'\\]|\\.)*)'")
 _PG_VERSION = re.compile(rb"-- Dumped from database version (\S+)")
 PG_TABLE_DATA = b"; Type: TABLE DATA;"
 PG_TIMESCALE = b"CREATE EXTENSION IF NOT EXISTS timescaledb "
+_PG_TABLESPACE = re.compile(rb'CREATE TABLESPACE ("(?:[^"]|"")+"|\S+) ')
 PG_END = b"-- PostgreSQL database cluster dump complete"
 
 
@@ -231,6 +234,7 @@ class PostgresReader(_Reader):
         self._open_databases = 0
         self._extension_follows = False
         self._timescale: list[str] = []
+        self._tablespaces: list[str] = []
 
     def add(self, piece: bytes) -> None:
         """Take the next piece."""
@@ -259,6 +263,8 @@ class PostgresReader(_Reader):
             self._copy(line)
         elif line.startswith(b"\\connect "):
             self._connect(line)
+        elif not self._databases and (found := _PG_TABLESPACE.match(line)):
+            self._tablespaces.append(_text(found[1]))
         elif self._extension_follows and line.startswith(PG_TIMESCALE):
             self._timescale.append(self._database)
             self._extension_follows = False
@@ -313,6 +319,7 @@ class PostgresReader(_Reader):
             self._rows,
             self._version,
             tuple(self._timescale),
+            tablespaces=tuple(self._tablespaces),
         )
 
 

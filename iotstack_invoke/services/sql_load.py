@@ -37,6 +37,14 @@ READ_LIMIT_S = 24 * 3600.0
 TABLES_AT_ONCE = 100
 _COUNT = re.compile(r"^(\d+)\|(\d+)\s*$", re.MULTILINE)
 _SQL_ERROR = re.compile(r"(?:psql:\S+ )?(?:ERROR|FATAL|PANIC|error: )")
+NO_TABLESPACES = r"""
+/ FROM stdin;$/,/^\\\.$/b
+1,/^\\connect /{/^[A-Z ]+ TABLESPACE /d}
+/^ALTER DATABASE .* SET TABLESPACE /d
+s/^(CREATE DATABASE .*) TABLESPACE = ("([^"]|"")+"|[^ ;]+)/\1/
+/^SET default_tablespace = /d
+"""
+"""For sed: makes of a dump by pg_dumpall one by pg_dumpall --no-tablespaces; no row is changed."""
 # The image made these itself at its first start; an older psql does not know \restrict.
 _EXPECTED = re.compile(r'role "[^"]*" already exists|invalid command \\(un)?restrict')
 
@@ -121,6 +129,20 @@ class UnpackSql:
         for container, path in dumps.items():
             dump = SqlDump(self.host_role, path, SqlServer(container, self.engine), self.as_root)
             ReadSql(dump).do(scene)
+            self._without_tablespaces(scene, dump)
+
+    def _without_tablespaces(self, scene: Scene, dump: SqlDump) -> None:
+        """Take the tablespaces out of a dump: their folders are not ours to fill."""
+        names = dump.report(scene).tablespaces
+        if not names:
+            return
+        words = ("env", "LC_ALL=C", "sed", "-E", "--in-place", NO_TABLESPACES, dump.path)
+        command = guarded(self.guard, (*self.as_root, *words), READ_LIMIT_S)
+        scene.host(self.host_role).run(command)
+        scene.warn(
+            f"The dump of {dump.server.title} names tablespaces ({', '.join(names)}), whose "
+            "folders a restore does not fill: their tables come back in the default tablespace."
+        )
 
 
 def staged_dumps(host: Host, folder: str, engine: str, as_root: tuple[str, ...]) -> dict[str, str]:
