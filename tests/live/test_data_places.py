@@ -53,3 +53,45 @@ def test_their_live_files_are_in_no_archive(stand, pi, nas, databases, place):
     assert postgres(pi, "SELECT a FROM t") == [("7",)]
     assert maria(pi, "SELECT a FROM `default`.t") == [("7",)]
     owner.away()
+
+
+@pytest.mark.long
+def test_tablespaces(stand, pi, nas, databases):
+    """What lies in mounts of their own comes back in the default one, and undone as it was."""
+    owner = Owner(pi, nas, user=USER, fresh=fresh_database_stack)
+    compose(pi, "down", user=USER)
+    ssd = pi.home_of(USER) / "ssd"
+    places = {"fast": "./volumes/fast", "ssd": ssd, "own": "named"}
+    path = owner.top / "docker-compose.yml"
+    mount = "      - ./volumes/postgres/data:/var/lib/postgresql/data\n"
+    more = "".join(f"      - {place}:/{name}\n" for name, place in places.items())
+    path.write_text(f"{path.read_text().replace(mount, mount + more)}\nvolumes:\n  named:\n")
+    compose_up(pi, user=USER)
+    wait_databases(pi)
+    for name in places:
+        pi.run(["docker", "exec", "postgres", "chown", "postgres", f"/{name}"])
+        postgres(pi, f"CREATE TABLESPACE {name} LOCATION '/{name}'")
+        postgres(pi, f"CREATE TABLE {name} (a INT) TABLESPACE {name}")
+    add = "INSERT INTO fast VALUES (7); INSERT INTO ssd VALUES (7); INSERT INTO own VALUES (7)"
+    rows = "SELECT (SELECT sum(a) FROM fast), (SELECT sum(a) FROM ssd), (SELECT sum(a) FROM own)"
+    postgres(pi, add)
+    said = owner.backup("--runtag", "t1", code=3)
+    assert "NOT COVERED" not in said
+    assert "tablespace fast (at /fast); its tables are in the dump" in said
+    assert len(owner.manifest("t1")["warnings"]) == len(places)
+    assert "outside" not in owner.manifest("t1")["parts"]
+    assert "tablespace ssd" in owner.here("t1", "restore").read_text()
+    archive = owner.here("t1", "general")
+    names = subprocess.run(["tar", "-tf", archive], check=True, capture_output=True, text=True)
+    assert not [each for each in names.stdout.splitlines() if "/PG_" in each]
+    owner.iot("rehearse", "--runtag", "t1", "--at", "here", code=3, timeout=300)
+    postgres(pi, add)
+    said = owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", code=3, timeout=300)
+    assert "tablespace own (at /own)" in said
+    wait_databases(pi)
+    assert postgres(pi, rows) == [("7", "7", "7")]
+    owner.iot("undo", "--yes", timeout=200)
+    wait_databases(pi)
+    assert postgres(pi, rows) == [("14", "14", "14")]
+    owner.away()
+    shutil.rmtree(ssd)
