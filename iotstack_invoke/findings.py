@@ -324,6 +324,14 @@ def judge_holdings(uncovered: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
     )
 
 
+def judge_layers(in_layers: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
+    """Judge what containers wrote into their own layers and may be of worth: a warning each."""
+    fix = (
+        'if it matters, let it mount a folder of volumes/ there; else [[services]], kind = "skip"'
+    )
+    return tuple(warning(f"container {name}", told, fix) for name, told in in_layers)
+
+
 def judge_rows(idle: Iterable[str]) -> tuple[Finding, ...]:
     """Judge the rows of hosts.toml by those that match no container: what they say is not done."""
     fix = "correct its name, containers or images in hosts.toml, or remove it"

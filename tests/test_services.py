@@ -99,6 +99,7 @@ def test_json_tells_the_same_and_more(little_stack):
                 "reason": "old retained messages, which every subscriber would be sent after a restore",
             }
         ],
+        "in_layer": "",
     }
     assert [each["paths"] for each in rows[1:]] == [["volumes/nodered"]]
 
@@ -205,6 +206,66 @@ def test_data_in_a_layer_that_their_owner_lets_go_are_no_warning(little_stack, r
     listed(little_stack, code=3)
     add(little_stack, row("grafana", **row_of_it))
     listed(little_stack)
+
+
+@pytest.mark.parametrize("mounts", [[], [("./volumes/z.yaml", "/app/data/z.yaml")]])
+def test_a_layer_of_which_docker_does_not_tell_is_named(little_stack, mounts):
+    """Whatever is mounted near by; the rest is backed up."""
+    little_stack.runs(z="koenkk/zigbee2mqtt", proxy="traefik", mounts={"z": mounts, "proxy": []})
+    docker = (little_stack.tools / "docker").read_text()
+    little_stack.tool(
+        "docker", f'[ "$1" != diff ] || {{ echo "no such layer" >&2; exit 1; }}\n{docker}'
+    )
+    manifest, names = backed_up(little_stack, code=3)
+    (warning,) = manifest["warnings"]
+    assert warning.startswith(
+        "Container z (koenkk/zigbee2mqtt) is not covered: its data in /app/data"
+    )
+    assert "no such layer" in warning
+    assert "./volumes/nodered/flows.json" in names
+    told = little_stack.run("services")
+    assert told.returncode == 3
+    assert (
+        "Container proxy: it mounts no data, and Docker does not tell what it wro" in told.stdout
+    )
+
+
+OF_A_PROXY = [
+    *("C /run", "A /run/nginx.pid", "C /var", "C /var/cache", "C /var/cache/nginx", "C /etc"),
+    *("A /var/cache/nginx/temp", "C /etc/nginx", "C /etc/nginx/default.conf", "A /etc/passwd-"),
+    *("C /root", "A /root/.cache", "A /root/.cache/x", "A /root/.ash_history", "C /tmp/x"),
+    *("C /app", "A /app/__pycache__", "A /app/__pycache__/a.pyc", "A /app/s", "A /app/s/a.sock"),
+    *("D /usr/share/nginx/html", "A /etc/mine", "A /etc/mine/docker.sock"),
+]
+
+
+@pytest.mark.parametrize(
+    ("image", "wrote", "told"),
+    [
+        ("nginx", OF_A_PROXY, ""),
+        ("b4bz/homer", [*OF_A_PROXY, "A /x"], "1 file or folder into its own layer, such as /x:"),
+        (
+            "my/app",
+            ["C /app", "C /app/a", "C /app/a/x.db", "A /app/b", "A /etc/mine.conf"],
+            "3 files or folders into its own layer, such as /app/a/x.db, /app/b:",
+        ),
+    ],
+)
+def test_what_a_container_without_data_wrote_is_told(little_stack, image, wrote, told):
+    """By services, doctor and the log of a backup; logs, sockets and caches are silent."""
+    mounts = {"web": [("/run/docker.sock", "/etc/mine/docker.sock")]}
+    little_stack.runs(web=image, mounts=mounts, wrote={"web": wrote})
+    said = little_stack.run("services")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert ("Container web: it mounts no data, and wrote" in said.stdout) == bool(told)
+    assert told in said.stdout
+    if not told:
+        return
+    assert backed_up(little_stack)[0]["state"] == "complete"
+    assert told in (little_stack.folder / f"backups/{TAG}.backup-log.txt").read_text()
+    assert told in little_stack.run("doctor").stdout
+    add(little_stack, row("web", kind="skip", reason="a toy"))
+    assert "wrote" not in little_stack.run("services").stdout
 
 
 def test_without_docker_the_folders_are_told(little_stack):

@@ -24,7 +24,7 @@ from ..services.compose import (
 from ..services.compose_files import ComposeReads, Given, compose_reads
 from ..services.holdings import Databases, Holdings, look_at_holdings
 from ..services.inside import is_in
-from ..services.layer import changed_in_layer
+from ..services.layer import bare_places, changes_in_layer, told_of_layer, written_in
 from ..services.leave_out import places_of
 from ..services.recipe import RecipeInUse
 from ..services.sql import SqlServer, located, located_in, server_of
@@ -53,6 +53,7 @@ if TYPE_CHECKING:  # brought in where there is such a container
     from ..services.influx2 import Influx2Look
 
 INFLUX_PLACE = "volumes/influxdb/"
+NO_DATA = "mounts no data; what it writes inside is in no backup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class SavedService:
     """Relative to the stack's folder, absolute, or `volume:NAME`."""
     uncovered: tuple[str, ...] = ()
     """What of it is in no part."""
+    in_layer: str = ""
+    """What it wrote into its own layer that may be of worth, if it mounts no data."""
 
     @property
     def saved(self) -> str:
@@ -112,6 +115,11 @@ class Services:
             *(each.warning for each in covers if not each.covered),
             *(told for _, told in self.uncovered),
         )
+
+    @property
+    def in_layers(self) -> tuple[tuple[str, str], ...]:
+        """What containers that mount no data wrote into their own layers: each, and what."""
+        return tuple((e.cover.container.name, e.in_layer) for e in self.saved if e.in_layer)
 
     @property
     def uncovered(self) -> tuple[tuple[str, str], ...]:
@@ -220,9 +228,10 @@ def look_at_services(
         if not (elsewhere and table.is_cache(each.container)):
             told = _without_mount(told, known[name], table, folder)
         if nothing and each.covered and not each.part and not _is_dump_or_skipped(each):
-            told = replace(each, how="mounts no data; what it writes inside is in no backup")
+            told = replace(each, how=NO_DATA)
         told = _in_its_layer(host, told, known[name])
-        row = SavedService(told, (*paths, *sorted(elsewhere)), missing)
+        in_layer = _may_be_of_worth(host, told, known[name])
+        row = SavedService(told, (*paths, *sorted(elsewhere)), missing, in_layer)
         saved.append(_told_of_pause(row, known))
     return Services(
         tuple(saved),
@@ -662,12 +671,39 @@ def _in_its_layer(host: Host, saved: Cover, found: Found) -> Cover:
         return saved
     if service.kind is Kind.DUMP and saved.container.running:
         return saved
-    places = changed_in_layer(host, found, service.data)
+    places = bare_places(found, service.data)
     if not places:
         return saved
-    how = (
-        f"its data in {', '.join(places)} lie in the container itself, which goes with it and is "
-        f"in no part; else: {saved.how}"
-    )
+    how = "lie in the container itself, which goes with it and is in no part"
+    try:
+        places = written_in(places, changes_in_layer(host, found.container.name), found)
+    except StepFailed as error:
+        how = f"may lie in the container itself, of which Docker does not tell ({error})"
+    if not places:
+        return saved
+    how = f"its data in {', '.join(places)} {how}; else: {saved.how}"
     advice = f"Let it mount a folder of volumes/ at {', '.join(places)}"
     return replace(saved, how=how, advice=advice, covered=False)
+
+
+def _may_be_of_worth(host: Host, saved: Cover, found: Found) -> str:
+    """Return what a container that mounts no data wrote into its own layer; '' for nothing.
+
+    Of what hosts.toml has a row for, its owner knows; of some the table knows that they keep none.
+    """
+    service = saved.service
+    if saved.how != NO_DATA or (service and (service.own or service.data or not service.paths)):
+        return ""
+    try:
+        return told_of_layer(changes_in_layer(host, found.container.name), found)
+    except StepFailed as error:
+        return f"it mounts no data, and Docker does not tell what it wrote inside: {error}"
+
+
+def in_layer_told(name: str, what: str) -> str:
+    """Return what is told of what a container wrote into its own layer."""
+    row = f'[[services]], name = "{name}", kind = "skip", reason = "…"'
+    return (
+        f"Container {name}: {what}. If it matters, let it mount a folder of volumes/ there; if "
+        f"not, these lines in hosts.toml end this one: {row}."
+    )

@@ -49,6 +49,7 @@ from ..findings import (
     judge_influx_version,
     judge_inodes,
     judge_journal,
+    judge_layers,
     judge_program,
     judge_rows,
     judge_sets,
@@ -373,6 +374,7 @@ class _Examined:
             if each.container != own:
                 yield warning(f"container {each.container}", each.why, each.cure)
         yield from judge_holdings(services.uncovered)
+        yield from judge_layers(services.in_layers)
         yield from (good("left out", each) for each in unused_told(services.holdings.unused))
         if not self.far:
             yield from judge_rows(idle_rows(services, self.settings))

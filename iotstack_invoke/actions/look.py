@@ -39,6 +39,7 @@ from ..targets import ANY_EXIT, host_name, mount_points, read_text, root_words
 from ..values import dataclass
 from .coverage import (
     Services,
+    in_layer_told,
     is_another,
     live_files,
     live_of_influx,
@@ -134,7 +135,11 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         influx2=influx2.facts if influx2 else None,
         influx2_error=influx2.error if influx2 else "",
         servers=servers,
-        told=(*words, *unused_told(holdings.unused)),
+        told=(
+            *words,
+            *unused_told(holdings.unused),
+            *(in_layer_told(*each) for each in services.in_layers),
+        ),
         unused=holdings.unused,
         volumes=tuple(_with_options(services.volumes)),
         recipes=services.recipes,

@@ -17,6 +17,7 @@ from .coverage import (
     SavedService,
     Services,
     idle_rows,
+    in_layer_told,
     look_at_services,
     settings_for,
     why_skipped,
@@ -41,6 +42,8 @@ class Row:
     notes: str = ""
     left_out: tuple[Exclusion, ...] = ()
     """What the table leaves out of its paths."""
+    in_layer: str = ""
+    """What it wrote into its own layer that may be of worth, if it mounts no data."""
 
 
 def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
@@ -106,6 +109,7 @@ def _row(each: SavedService, exclusions: Iterable[Exclusion]) -> Row:
         each.paths,
         cover.service.notes if cover.service else "",
         tuple(left_out),
+        each.in_layer,
     )
 
 
@@ -144,6 +148,9 @@ def _print(rows: Iterable[Row], report: Report) -> None:
     told = {each.path: each.reason for row in containers for each in row.left_out}
     for path, reason in told.items():
         report.write(f"{path}: left out: {reason}")
+    for each in rows:
+        if each.in_layer:
+            report.write(in_layer_told(each.container, each.in_layer))
     for each in rows:
         if not each.container:
             report.write(f"{each.paths[0]}: {each.saved}")

@@ -3,40 +3,84 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable
 
-from ..errors import StepFailed
 from ..steps import Command, Host
+from ..values import dataclass
 from .compose import LOOK_LIMIT_S, Found
 from .inside import is_in, mount_around
 
+OF_NO_WORTH = (
+    *("/dev", "/lib", "/proc", "/run", "/sys", "/tmp", "/usr/bin", "/usr/lib", "/usr/share"),  # noqa: S108
+    *("/usr/local/bin", "/usr/local/lib", "/var/cache", "/var/lib/apt", "/var/lib/dpkg"),
+    *("/var/lock", "/var/log", "/var/run", "/var/spool", "/var/tmp", "/etc/ssl/certs"),  # noqa: S108
+)
+"""Where programs write what nobody misses: of these, what lies below."""
+_MADE_AGAIN = re.compile(
+    r".*\.(lock|log|pid|pyc|sock)|.*/(\.cache|\.npm|__pycache__)(/.*)?"
+    r"|/etc/(ld\.so\.cache|mtab|(group|gshadow|passwd|shadow)-)|.*/\.(ash|bash)_history"
+)
+MOST_NAMED = 2
 
-def changed_in_layer(host: Host, found: Found, places: Iterable[str]) -> tuple[str, ...]:
-    """Return in which of some places of a container files lie that no mount holds.
 
-    Docker is asked only where one of them is not mounted; if it does not answer, and nothing is
-    mounted in any of them, nobody knows that they are empty.
-    """
-    places = tuple(posixpath.normpath(each) for each in places)
-    bare = tuple(each for each in places if mount_around(found.mounts, each) is None)
-    if not bare:
-        return ()
-    try:
-        told = host.run(Command(("docker", "diff", found.container.name), limit_s=LOOK_LIMIT_S))
-    except StepFailed:
-        mounts = [each.inside for each in found.mounts]
-        none = not any(is_in(m, each) or is_in(each, m) for m in mounts for each in places)
-        return bare if none else ()
-    changed = [line[2:] for line in told.out.splitlines() if line[:2] in ("A ", "C ")]
-    # Where something is mounted in such a place, Docker made the folders on the way.
-    on_the_way = {each.inside.rstrip("/") for each in found.mounts}
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A path of a container that is not as its image has it."""
+
+    path: str
+    added: bool
+    """The image has nothing there."""
+
+
+def changes_in_layer(host: Host, name: str) -> tuple[Change, ...]:
+    """Return what a container wrote where it mounts nothing; raises StepFailed if nobody tells."""
+    told = host.run(Command(("docker", "diff", name), limit_s=LOOK_LIMIT_S))
+    lines = told.out.splitlines()
+    return tuple(Change(line[2:], line[0] == "A") for line in lines if line[:2] in ("A ", "C "))
+
+
+def bare_places(found: Found, places: Iterable[str]) -> tuple[str, ...]:
+    """Return at which of some places of a container nothing is mounted."""
+    paths = (posixpath.normpath(each) for each in places)
+    return tuple(each for each in paths if mount_around(found.mounts, each) is None)
+
+
+def written_in(places: Iterable[str], changes: Iterable[Change], found: Found) -> tuple[str, ...]:
+    """Return in which of some places of a container it wrote anything."""
+    paths = _but_ways(changes, found)
     return tuple(
-        place
-        for place in bare
-        if any(
-            path != place
-            and is_in(path, place)
-            and not any(is_in(mount, path) for mount in on_the_way)
-            for path in changed
-        )
+        place for place in places if any(path != place and is_in(path, place) for path in paths)
+    )
+
+
+def _but_ways(changes: Iterable[Change], found: Found) -> list[str]:
+    """Return the paths, but for the folders that Docker makes on the way to a mount."""
+    mounts = {each.inside.rstrip("/") for each in found.mounts}
+    return [e.path for e in changes if not any(is_in(mount, e.path) for mount in mounts)]
+
+
+def told_of_layer(changes: Iterable[Change], found: Found) -> str:
+    """Return what the owner is told of a container that mounts no data; '' for nothing.
+
+    What a program writes at each start is silent: in `/etc` what the image brought and is
+    written anew, logs, caches, sockets. Nobody can tell what of the rest is of worth.
+    """
+    wrote = [each for each in changes if each.added or not is_in(each.path, "/etc")]
+    paths = sorted(_but_ways(wrote, found))
+    folders = {posixpath.dirname(each.path) for each in wrote}
+    kept = [
+        path
+        for path in paths
+        if path not in folders
+        and not any(is_in(path, each) for each in OF_NO_WORTH)
+        and not _MADE_AGAIN.fullmatch(path)
+    ]
+    if not kept:
+        return ""
+    number = f"{len(kept):,} files or folders" if len(kept) > 1 else "1 file or folder"
+    names = ", ".join(kept[:MOST_NAMED])
+    return (
+        f"it mounts no data, and wrote {number} into its own layer, such as {names}: that goes "
+        "when it is made again, and is in no backup"
     )

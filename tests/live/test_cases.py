@@ -132,17 +132,36 @@ def test_what_an_owner_without_sudo_may_not_read_is_named(stack, pi):
     good(posted, "services")
 
 
-def test_an_absolute_path_is_named_by_all(stack, pi):
-    """A writable folder of the machine outside of the stack is named by whoever speaks of it."""
+IN_LAYER = """\
+  three:
+    container_name: grafana
+    image: IDLE
+  four:
+    container_name: web
+    image: my/app
+volumes:"""
+
+
+def test_what_is_in_no_part_is_named_by_all(stack, pi):
+    """A folder outside of the stack, and what containers wrote into their own layers."""
     elsewhere = pi.home_of(USER) / "elsewhere/zigbee"
     text = OUTSIDE.replace("./homeassistant:/config", f"{elsewhere}:/config")
-    posted = stack(text)
+    posted = stack(text.replace("\nvolumes:", f"\n{IN_LAYER}"))
+    write = "mkdir -p $1; echo mark > $1/mark"
+    for name, folder in {"grafana": "/var/lib/grafana", "web": "/app"}.items():
+        pi.run(["docker", "exec", name, "sh", "-c", write, "sh", folder])
+    in_layer = "its data in /var/lib/grafana lie in the container itself"
+    hint = "wrote 1 file or folder into its own layer, such as /app/mark"
     for words, code in {("backup", "--runtag", "t"): 3, ("services",): 3, ("doctor",): 0}.items():
         ended, said = posted.run(*words)
         assert str(elsewhere) in said, words
+        assert in_layer in said, words
+        assert (hint in said) == (words[0] != "backup"), words
         assert "NOT COVERED" in said or "not covered" in said, words
         assert ended == code, (words, said)
-    assert any(str(elsewhere) in each for each in manifest(posted)["warnings"])
+    for what in (str(elsewhere), in_layer):
+        assert any(what in each for each in manifest(posted)["warnings"])
+    assert hint in (posted.top / "backups/t.backup-log.txt").read_text()
 
 
 # Containers of no project.
