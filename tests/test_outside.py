@@ -377,8 +377,9 @@ def test_a_volume_whose_device_is_not_mounted_is_neither_packed_nor_replaced(mac
     for name in ("data", "more"):
         (machine.docker.files(name) / "file").write_text("new")
     said = machine.restore(code=3)
-    assert "data is not restored: Docker mounts something there while a container uses" in said
-    assert "no rename replaces that: start the container first. It is in" in said
+    told = "data is not restored: Docker mounts /dev/disk/by-label/none there only while a "
+    assert f"{told}container uses it, and no restore replaces what lies on that. Stop" in said
+    assert "and mount it at another place for that. It is in" in said
     assert (machine.docker.files("data") / "file").read_text() == "new"
     assert (machine.docker.files("more") / "file").read_text() == "old"
     told = machine.stack.run("backup --runtag t2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import posixpath
 import time
@@ -27,6 +28,7 @@ from ..services.compose import (
 )
 from ..services.holdings import Outside, outside_exclusions, unused_told
 from ..services.inside import is_in
+from ..services.swap_entries import KEPT
 from ..services.table import (
     influxdb_3,
     is_in_stack,
@@ -126,7 +128,10 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         included=holdings.included,
         linked=holdings.linked,
         outside=holdings.outside,
-        outside_exclusions=tuple(each.path for each in outside_out),
+        outside_exclusions=(
+            *(each.path for each in outside_out),
+            *_kept_there(host, holdings.outside),
+        ),
         kinds=tuple(kind for kind in PARTS if kind in made),
         as_root=as_root,
         exclusions=tuple(each.path for each in exclusions),
@@ -199,6 +204,14 @@ def _sized(host: Host, services: Services, folder: str) -> tuple[str, ...]:
         for path in sorted(paths)
         if is_in_stack(path) and path.split("/")[-1] not in ("log", "logs")
     )
+
+
+def _kept_there(host: Host, outside: Collection[Outside]) -> Iterator[str]:
+    """Yield patterns of what restores keep in mount points, which is in no backup."""
+    points = mount_points(host) if outside else ()
+    for each in outside:
+        if not each.volume and each.path in points:
+            yield f"{glob.escape(each.path)}/{KEPT}"
 
 
 def _with_options(volumes: Iterable[Volume]) -> Iterator[Mapping[str, Any]]:

@@ -19,14 +19,14 @@ from ..services.left_out import patterns_below
 from ..services.volume_options import options_text
 from ..settings import Settings
 from ..steps import Command
-from ..targets import Target, device, may_be_there
+from ..targets import ANY_EXIT, Target, device, may_be_there, mount_points
 from ..values import dataclass
 
 PROJECT_LABEL = "com.docker.compose.project"
 HOME_DEPTH = 3
 MOUNTED_BY_DOCKER = (
-    "Docker mounts something there while a container uses it, and no rename replaces that: start "
-    "the container first"
+    "Docker mounts {} there only while a container uses it, and no restore replaces what lies on "
+    "that. Stop its containers, and mount it at another place for that"
 )
 DATA_IN_VAR = ("/var/lib", "/var/local", "/var/opt", "/var/www")
 _VOLUME = re.compile(r"/.*/volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]+)/_data((?:/.*)?)")
@@ -63,6 +63,11 @@ class OutsidePart:
         """All names that --only may ask for something of the part by."""
         told = self.manifest.outside if self.manifest else ()
         return set[str]().union(*map(_names_of, told))
+
+    @cached_property
+    def _mounts(self) -> frozenset[str]:
+        """The mount points of the target."""
+        return mount_points(self.target.host)
 
     @cached_property
     def _names(self) -> Mapping[str, str]:
@@ -134,6 +139,7 @@ class OutsidePart:
 
         What lies below another and goes elsewhere comes before that, and is taken out of it.
         """
+        sizes = self.manifest.outside_sizes if self.manifest else {}
         for each in sorted(self._told, key=lambda each: str(each["path"]), reverse=True):
             path, staged = each["path"], f"{stage}/outside{each['path']}"
             volume = self._volumes.get(each.get("volume") or each.get("anonymous", ""))
@@ -150,7 +156,11 @@ class OutsidePart:
                 live = self._real(each.get("restore_to") or path)
                 links = tuple(self._links_to(live, each))
                 item = OutsideItem(live, staged, live, "", "", links=links)
-            yield placed(self.target, replace(item, stays=self._stays(path)), previous)
+            size, _ = sizes.get(outside_title(each), (0, 0))
+            is_mount = item.live in self._mounts
+            stays = self._stays(path)
+            item = replace(item, stays=stays, size_bytes=size, is_mount=is_mount)
+            yield placed(self.target, item, previous)
 
     def _stays(self, path: str) -> tuple[tuple[str, str], ...]:
         """Return what a backup left out of a path of its source, and as a pattern below it."""
@@ -183,7 +193,9 @@ class OutsidePart:
         if told.get("volume"):
             here = self._there.get(self._names[told["volume"]])
             if here:
-                return MOUNTED_BY_DOCKER if here.device or not here.is_local else ""
+                if here.device or not here.is_local:
+                    return MOUNTED_BY_DOCKER.format(here.device or "something")
+                return self._why_no_swap(here.mountpoint)
             options = self._options.get(told["volume"])
             if options and told.get("key") and self.is_strict:
                 return (
@@ -193,10 +205,14 @@ class OutsidePart:
             return ""
         if anonymous := told.get("anonymous"):
             container, _, inside = anonymous.partition(":")
-            there = self.bare or self._names.get(anonymous)
-            return "" if there else f"container {container} has no volume at {inside} here"
+            here = self._there.get(self._names.get(anonymous, ""))
+            if here or self.bare:
+                return self._why_no_swap(here.mountpoint) if here else ""
+            return f"container {container} has no volume at {inside} here"
         if is_in(self.target.folder, path) or is_in(path, self.target.folder):
             return "the folder of the stack is there"
+        if why := self._why_no_swap(path):
+            return why
         rows = self.settings.stack.inclusions
         own = any(is_in(path, each.restore_to or each.path) for each in rows)
         if own or any(path == mount.source for each in self.found for mount in each.mounts):
@@ -216,6 +232,20 @@ class OutsidePart:
         """The options of the volumes at the source that had any, in words."""
         volumes = self.manifest.volumes if self.manifest else ()
         return {each["name"]: options_text(each["options"]) for each in volumes}
+
+    def _why_no_swap(self, path: str) -> str:
+        """Return why a mount keeps what lies at a path from being replaced; '' if none does.
+
+        Of a folder that is a mount point what lies in it is swapped; not where more is mounted.
+        """
+        live = self._real(path)
+        inner = next((e for e in sorted(self._mounts) if e != live and is_in(e, live)), "")
+        if inner:
+            return f"a file system of its own is mounted in it, at {inner}, which stays as it is"
+        is_folder = Command((*self.target.as_root, "test", "-d", live), ANY_EXIT)
+        if live in self._mounts and self.target.host.run(is_folder).exit_code:
+            return "it is a mount point, and no folder"
+        return ""
 
     @property
     def plain(self) -> tuple[str, ...]:
@@ -293,6 +323,9 @@ class OutsidePart:
 def placed(target: Target, item: OutsideItem, previous: str) -> OutsideItem:
     """Return an item with where it is put aside: on its own file system, for a rename."""
     host, live = target.host, item.live
+    kept = f"{live}/.{posixpath.basename(previous)}"
+    if item.is_mount:
+        return replace(item, aside=kept, used=f"{kept}-undone", fresh=f"{kept}-new")
     above, name = posixpath.split(live)
     if device(host, above) == device(host, target.folder):
         used = f"{previous}-undone/outside{live}"

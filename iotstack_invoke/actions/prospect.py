@@ -239,13 +239,6 @@ class Prospect:
         moved += [each.server.data for each in facts.loads]
         refuse_mounts(
             self.target,
-            [each.live for each in facts.outside],
-            "No rename replaces it. Say in hosts.toml where it is to go, by restore_to of its "
-            "[[stack.include]], such as a folder below it; or restore the services one by one: "
-            "--only NAME.",
-        )
-        refuse_mounts(
-            self.target,
             moved,
             "Unmount it for the restore, or restore the other services one by one: --only NAME.",
         )
@@ -321,8 +314,28 @@ class Prospect:
             volumes = f"{self.target.folder}/volumes"
             del needed["the archives"]
             self._refuse_folder(volumes, self.target.host.free_bytes(volumes) or 0, needed)
+        for folder, size in self._copied_to(facts).items():
+            free = self.target.host.free_bytes(folder)
+            if free is not None and free < size:
+                self._refuse_folder(folder, free, {"what is copied there": size}, folder)
 
-    def _refuse_folder(self, folder: str, free_bytes: int, needed: dict[str, int]) -> None:
+    def _copied_to(self, facts: RestoreFacts) -> dict[str, int]:
+        """Return how much is copied to other file systems first, by a folder of each."""
+        host = self.target.host
+        folders: dict[str, str] = {}
+        needed: dict[str, int] = {}
+        for each in facts.outside:
+            if each.fresh and each.size_bytes:
+                folder = each.live if each.is_mount else posixpath.dirname(each.live)
+                while not may_be_there(host, folder):
+                    folder = posixpath.dirname(folder)
+                known = folders.setdefault(device(host, folder), folder)
+                needed[known] = needed.get(known, 0) + each.size_bytes
+        return needed
+
+    def _refuse_folder(
+        self, folder: str, free_bytes: int, needed: dict[str, int], where: str = ""
+    ) -> None:
         total = sum(needed.values())
         if free_bytes < total:
             listed = ", ".join(f"{size:,} for {what}" for what, size in needed.items() if size)
@@ -330,7 +343,7 @@ class Prospect:
                 f"On {self.target.name} {free_bytes:,} bytes are free in {folder}, and this "
                 f"restore needs about {total:,}: {listed}. What is replaced is kept as well. "
                 "Nothing was changed. Make room there, for example by removing old folders of "
-                f"{self.target.folder}/{RESTORE}."
+                f"{where or f'{self.target.folder}/{RESTORE}'}."
             )
 
     def records(self) -> dict[str, Record]:

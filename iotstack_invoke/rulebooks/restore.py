@@ -52,6 +52,7 @@ from ..services.stack import (
     UseStage,
     WaitForContainers,
 )
+from ..services.swap_entries import SwapEntries
 from ..steps import Commit, File, Step
 from ..transfer import CheckHash, Send
 from ..values import dataclass
@@ -90,6 +91,10 @@ class OutsideItem:
     """The volume that is made first, if the target has none."""
     labels: tuple[str, ...] = ()
     """What compose knows its own volumes by."""
+    is_mount: bool = False
+    """It is a mount point: what lies in it is swapped, and not the folder."""
+    size_bytes: int = 0
+    """What its files take; 0 if the manifest does not say."""
     links: tuple[str, ...] = ()
     """Where nothing lies, and links of the stack lead: they become links to it."""
     stays: tuple[tuple[str, str], ...] = ()
@@ -418,8 +423,9 @@ def _swap(facts: RestoreFacts) -> Iterator[Step]:
         if patterns:
             yield KeepLeftOut("pi", item.live, item.aside, patterns, as_root, guard)
     for each in facts.outside:
+        swap = SwapEntries if each.is_mount else SwapItem
         staged = each.fresh or each.staged
-        yield SwapItem("pi", each.live, staged, each.aside, each.used, as_root, guard)
+        yield swap("pi", each.live, staged, each.aside, each.used, as_root, guard)
         for link in each.links:
             yield MakeLink("pi", link, each.live, as_root, guard)
     for each in facts.outside:
@@ -548,6 +554,7 @@ def undoable() -> tuple[type, ...]:
         RunSqlAlone,
         StartContainers,
         StopContainers,
+        SwapEntries,
         SwapItem,
         Unpack,
         UseStage,

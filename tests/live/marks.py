@@ -18,6 +18,7 @@ import re
 import shutil
 import sqlite3
 import stat
+import subprocess
 import tarfile
 import zlib
 from dataclasses import dataclass, field, replace
@@ -181,6 +182,12 @@ class Posted:
         said = f"{done.stdout}{done.stderr}"
         assert "Traceback" not in said, said
         return done.returncode, said
+
+    def start_program(self, *words):
+        """Start the program, and do not wait for it."""
+        env = {"IOTSTACK_SETTINGS": str(self.settings_file)}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return self.machine.popen([*PROGRAM, *words], user=USER, env=env, **quiet)
 
     # Servers.
 

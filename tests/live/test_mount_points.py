@@ -1,0 +1,109 @@
+"""What is included is a drive of its own: its entries are swapped, and no rename is tried."""
+
+import pytest
+from marks import Posted
+from stand_machine import USER, wait_for
+
+TEXT = """\
+services:
+  box:
+    image: box:1
+    container_name: box
+    volumes: ["./volumes/box:/box", "DRIVE:/drive"]
+"""
+
+
+@pytest.fixture
+def drive(pi):
+    """Mount a small file system in a user's home."""
+    place = pi.home_of(USER) / "media/drive"
+    pi.run(["mkdir", "-p", place])
+    pi.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "tmpfs", place])
+    yield place
+    pi.run(["umount", "--lazy", place])
+
+
+@pytest.fixture
+def posted(pi, databases, drive):
+    """Make a stack with a container that keeps its files on the drive."""
+    made = Posted(
+        pi, TEXT.replace("DRIVE", str(drive)), settings=f'[[stack.include]]\npath = "{drive}"\n'
+    )
+    made.lay_out()
+    made.start()
+    yield made
+    made.remove()
+
+
+def held(pi, drive):
+    """Return what lies on the drive, but for what restores keep there."""
+    script = (
+        'cd "$1" && find . -path "./.previous-*" -prune -o -printf "%p %m %U\\n" | sort; cat f*'
+    )
+    return pi.run(["sh", "-c", script, "sh", drive]).stdout
+
+
+def test_there_and_back(posted, pi, drive):
+    """Killed amid it, done, undone; and what was kept of the old is in no backup."""
+
+    def write(script):
+        pi.run(["sh", "-c", f'cd "$1" && {script}', "sh", drive])
+
+    def run(*words):
+        code, said = posted.run(*words)
+        assert code == 0, said
+        return said
+
+    restore = ("restore", "--runtag", "t", "--from", "here", "--yes")
+    write("for i in $(seq 200); do echo old > f$i; done; mkdir d; echo old > d/a; chown 7 f1")
+    old = held(pi, drive)
+    run("backup", "--runtag", "t")
+    write("for i in $(seq 210); do echo new > f$i; done; rm -r d; chmod 700 .; mkdir .hidden")
+    new = held(pi, drive)
+    process = posted.start_program(*restore)
+    journal = posted.top / "backups/.journal"
+    wait_for(
+        "the swap",
+        lambda: journal.exists() and '"SwapEntries"' in journal.read_text(),
+        pause=0.001,
+    )
+    process.end()
+    run("undo", "--yes")
+    assert held(pi, drive) == new
+    run(*restore)
+    assert held(pi, drive) == old
+    run("backup", "--runtag", "t2")
+    listed = pi.run(["tar", "-tzf", posted.top / "backups/t2.outside-backup.tar.gz"]).stdout
+    assert ".previous-" not in listed
+    run("undo", "--yes")
+    assert held(pi, drive) == new
+
+
+def test_no_room_on_it(posted, pi, drive):
+    """It is told with numbers before anything is copied there."""
+    pi.run(["dd", "if=/dev/urandom", f"of={drive}/big", "bs=1M", "count=3", "status=none"])
+    assert posted.run("backup", "--runtag", "t")[0] == 0
+    code, said = posted.run("restore", "--runtag", "t", "--from", "here", "--yes")
+    assert code == 13, said
+    assert f"bytes are free in {drive}, and this restore needs about 3,145,728" in said
+    assert pi.run(["ls", "-A", drive]).stdout == "big\n"
+
+
+def test_something_mounted_in_it(posted, pi, drive):
+    """It stays as it is, and is named; all else is restored."""
+    pi.run(["sh", "-c", 'mkdir "$1/in" && echo old > "$1/f"', "sh", drive])
+    pi.run(["mount", "-t", "tmpfs", "tmpfs", drive / "in"])
+    file = posted.top / "volumes/box/file"
+    file.write_text("old")
+    assert posted.run("backup", "--runtag", "t")[0] == 0
+    for path in (file, drive / "f"):
+        pi.run(["sh", "-c", 'echo new > "$1"', "sh", path])
+    code, said = posted.run("restore", "--runtag", "t", "--from", "here", "--yes")
+    assert code == 3, said
+    assert (
+        f"{drive} is not restored: a file system of its own is mounted in it, at {drive}/in"
+        in said
+    )
+    assert file.read_text() == "old"
+    assert pi.run(["cat", drive / "f"]).stdout == "new\n"
+    pi.run(["umount", drive / "in"])
