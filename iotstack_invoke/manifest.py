@@ -545,6 +545,7 @@ _FACTS: Mapping[str, _Fit] = {
                 "sql_bytes": _are_numbers,
                 "rows": _each_is(_each_is(_are_numbers)),
                 "timescaledb": _lists_of(_are_texts),
+                "apart": _lists_of(_are_texts),
                 LEFT_OUT: _lists_of(_are_texts),
             },
         )

@@ -96,6 +96,30 @@ def test_a_server_that_is_not_loaded_keeps_its_folders(tmp_path, place):
     assert loads.keep_data(facts, [item], (), (server,), Report()) == [item]
 
 
+@pytest.mark.parametrize("odd", ["home/t.isl", "home", ""])
+def test_a_copy_of_mariadb_that_would_share_files_is_refused(tmp_path, odd):
+    """A dump without its database's name is loaded into a copy: that must be all of its data."""
+    stage, data = tmp_path / "restore/tag", tmp_path / "volumes/mariadb/config/databases"
+    for folder in (stage / "mariadb", data / "home", tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+    (stage / "mariadb/backup.sql").write_text("-- MariaDB dump\n")
+    if odd == "home":
+        (data / odd).rmdir()
+        (data / odd).symlink_to(tmp_path / "elsewhere")
+    elif odd:
+        (data / odd).write_text("/elsewhere/home/t.ibd")
+    folder = str(tmp_path)
+    target = SimpleNamespace(host=LocalHost(folder), name="pi", folder=folder, as_root=())
+    facts = SimpleNamespace(kinds=("mariadb",), volumes_apart=False, previous=f"{stage}-previous")
+    loads = Loads(target, (), None, str(stage), ())
+    if odd:
+        with pytest.raises(Refused, match="which a copy would share"):
+            loads.choose(facts, (), staged=True)
+    else:
+        (load,) = loads.choose(facts, (), staged=True)
+        assert load.beside
+
+
 SERVERS = {
     "mariadb": [
         {"container": "mariadb", "data": "volumes/mariadb/config/databases"},

@@ -223,6 +223,46 @@ def test_names_with_newlines_in_mariadb(maria_filled):
     assert maria_filled.tell("SELECT COUNT(*) FROM `a\nb`.`t\n\nx`").split() == ["COUNT(*)", "2"]
 
 
+FILL_APART = """
+CREATE DATABASE apart; USE apart;
+CREATE TABLE t (a INT COMMENT 'DATA DIRECTORY=''x''') ENGINE=InnoDB DATA DIRECTORY='FOLDER';
+CREATE TABLE m (a INT, KEY (a)) ENGINE=MyISAM INDEX DIRECTORY='FOLDER';
+CREATE TABLE a (a INT) ENGINE=Aria DATA DIRECTORY='FOLDER';
+CREATE TABLE p (a INT) PARTITION BY RANGE (a) (PARTITION x VALUES LESS THAN (10),
+    PARTITION y VALUES LESS THAN MAXVALUE DATA DIRECTORY='FOLDER');
+CREATE TABLE plain (a INT COMMENT ') ENGINE= DATA DIRECTORY=''x''');
+INSERT INTO t VALUES (1); INSERT INTO m VALUES (2); INSERT INTO a VALUES (3);
+INSERT INTO p VALUES (4), (40);
+"""
+
+
+@pytest.mark.parametrize("way", ["restored", "by hand"])
+def test_tables_of_mariadb_in_folders_of_their_own_come_back(maria, way):
+    """With those of their database: in the folders lie the live tables of another server."""
+    folder, kept = maria.folder / "apart", maria.folder / "kept"
+    folder.mkdir()
+    maria.tell(FILL_APART.replace("FOLDER", str(folder)))
+    members, scene, told = maria.pack("mariadb")
+    (left_out,) = told["servers"][0]["left_out"]
+    named = "apart.`a`, apart.`m`, apart.`p`, apart.`t`;"
+    assert left_out.startswith(f"the folders (DATA DIRECTORY) of {named} their rows are in")
+    assert list(scene.warned) == [f"MariaDB in container mariadb: left out: {left_out}"]
+    shutil.copytree(folder, kept)
+    maria.tell("DROP DATABASE apart")
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
+    if way == "restored":
+        assert "All of the dump is in" in maria.load(members["./backup.sql"]).said[-1]
+    else:
+        follow(maria, told["servers"], "x.mariadb-backup.tar.gz")
+    rows = maria.tell("USE apart; SELECT 9, t.a, m.a, a.a, p.a FROM t, m, a, p WHERE p.a > 9")
+    assert rows.splitlines()[-1].split() == ["9", "1", "2", "3", "40"]
+    names = sorted(each.relative_to(folder) for each in folder.rglob("*"))
+    assert names == sorted(each.relative_to(kept) for each in kept.rglob("*"))
+    maria.tell("DROP DATABASE apart")
+    shutil.rmtree(folder)
+    shutil.rmtree(kept)
+
+
 def test_a_dump_cut_between_its_two_programs_is_not_whole(maria_filled):
     """The script of the dump says how it ends, in the very words that its reader looks for."""
     members, _, _ = maria_filled.pack("mariadb")

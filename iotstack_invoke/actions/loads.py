@@ -186,6 +186,13 @@ class Loads:
             )
         if not load.there:
             refuse_place(self.target, server.container, server.data)
+        if load.beside and self._leads_out(server.data):
+            raise Refused(
+                f"The dump of {server.title} is loaded into a copy of its data on {name}, so that "
+                "its other databases stay; but some of them lie in folders of their own (links, "
+                "DATA DIRECTORY), which a copy would share with it. Nothing was changed. Load it "
+                "by hand, or restore the other services one by one: --only NAME."
+            )
         if self._has_timescale(load):
             raise Refused(timescale_refusal(server))
         told = str(self._told(server.engine).get(server.container, {}).get("version", ""))
@@ -196,6 +203,12 @@ class Loads:
         here = self.target.host.run(asked).out.strip()
         if here and major_of(here) != major_of(told):
             raise Refused(version_refusal(server, told, here))
+
+    def _leads_out(self, data: str) -> bool:
+        """Tell whether files of a MariaDB are links, or name a place elsewhere (.isl)."""
+        words = (*self.target.as_root, "find", data, "-mindepth", "1")
+        links = ("(", "-type", "l", "-o", "-name", "*.isl", ")", "-print", "-quit")
+        return bool(self.target.host.run(Command((*words, *links), limit_s=READ_LIMIT_S)).out)
 
     def _has_timescale(self, load: Load) -> bool:
         """Tell whether a dump holds TimescaleDB: as the manifest says, or else the dump itself."""

@@ -77,9 +77,12 @@ load)
   file=$2 database=
   [ "$3" = named ] || database=${MARIADB_DATABASE:-${MYSQL_DATABASE:?names the database of this dump}}
   shift 3
+  # The folders that its tables name (DATA DIRECTORY) hold the live ones of another server.
+  mode="/^[^ ]* SET @OLD_SQL_MODE=/s/NO_AUTO/NO_DIR_IN_CREATE,NO_AUTO/"
   # In one session: the next one would need the password that the dump brought. Nor does a binary
   # log need to hold all of it once more.
-  { echo 'SET SESSION sql_log_bin = 0;'; cat "$file"; for question; do printf '%s;\n' "$question"; done; } |
+  { echo 'SET SESSION sql_log_bin = 0;'; head -n 40 "$file" | sed "$mode"; tail -n +41 "$file"
+    for question; do printf '%s;\n' "$question"; done; } |
     talk --binary-mode --comments --max-allowed-packet=1G ${database:+"$database"}
   ;;
 esac

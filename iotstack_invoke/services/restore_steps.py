@@ -27,6 +27,8 @@ MARIA = (
     '''MARIA='export MYSQL_PWD="${MARIADB_ROOT_PASSWORD:-$MYSQL_ROOT_PASSWORD}"''',
     """  exec "$(command -v mariadb || command -v mysql)" -uroot "$@"\'""",
 )
+NO_FOLDERS = "/^[^ ]* SET @OLD_SQL_MODE=/s/NO_AUTO/NO_DIR_IN_CREATE,NO_AUTO/"
+"""For sed: tables of MariaDB go into no folder of their own, as mariadb.sh loads them."""
 POSTGRES = (
     """PSQL='export PGPASSWORD="$POSTGRES_PASSWORD"'""",
     """PSQL="$PSQL"'; exec psql -U "${POSTGRES_USER:-postgres}" -d postgres "$@"'""",
@@ -327,7 +329,9 @@ def _waiting(command: str) -> tuple[str, ...]:
 def maria_step(part: Part, server: SqlServer, member: str) -> Step:
     """Return how the dump of one MariaDB is loaded."""
     name = server.container
+    told = next(e for e in part.facts["servers"] if e["container"] == name)
     ask = f'docker exec {name} sh -c "$MARIA" sh -e'
+    folders = (f"  sed '{NO_FOLDERS}' |",) if told.get("apart") else ()
     return Step(
         f"Load MariaDB in container {name}",
         (
@@ -340,6 +344,7 @@ def maria_step(part: Part, server: SqlServer, member: str) -> Step:
                 *MARIA,
                 *_waiting(f"{ask} 'SELECT 1'"),
                 f"tar -xzOf {word(part.file)} ./{member} |",
+                *folders,
                 f'  docker exec -i {name} sh -c "$MARIA" sh --binary-mode \\',
                 "  --comments --default-character-set=utf8mb4 --max-allowed-packet=1G",
                 f"{ask} 'SHOW DATABASES'",

@@ -47,8 +47,8 @@ class SqlReport:
     """The databases that have the extension TimescaleDB: a plain load breaks them."""
     left_out: tuple[str, ...] = ()
     """What the dump program was told to pass over, or passes over, and why."""
-    tablespaces: tuple[str, ...] = ()
-    """Those that PostgreSQL would make of it: none, unless it is of another program, or old."""
+    apart: tuple[str, ...] = ()
+    """What it puts into folders of its own: tables of MariaDB, tablespaces of PostgreSQL."""
 
 
 class SqlReader(Protocol):
@@ -128,6 +128,9 @@ _MARIA_BEGIN = (b"USE ", b"CREATE TABLE ", b"INSERT ", b"REPLACE ")
 _MARIA_FORM = re.compile(
     b"|".join(each.pattern for each in (_MARIA_USE, _MARIA_INSERT, _MARIA_TABLE)), re.DOTALL
 )
+_MARIA_APART = re.compile(
+    rb"(?:\) ENGINE=| ?\(?(?:SUB)?PARTITION ).*(?:DATA|INDEX) DIRECTORY ?= ?'", re.DOTALL
+)
 _MARIA_VERSION = re.compile(rb"-- Server version\s+(\S+)")
 _TUPLE_ENDS = re.compile(rb"'(?:[^'\\]|\\.|'')*'|(\),\()", re.DOTALL)
 
@@ -142,6 +145,8 @@ class MariaReader(_Reader):
         super().__init__()
         self._in_body = False
         self._lacks_end = False
+        self._made: Table | None = None
+        self._apart: dict[str, None] = {}
 
     def add(self, piece: bytes) -> None:
         """Take the next piece."""
@@ -187,8 +192,11 @@ class MariaReader(_Reader):
             if self._database not in self._databases:
                 self._databases.append(self._database)
         elif found := _MARIA_TABLE.match(line):
-            self._rows.setdefault(Table(self._database, _text(found[1])), 0)
+            self._made = Table(self._database, _text(found[1]))
+            self._rows.setdefault(self._made, 0)
             self._complete = False
+        elif self._made and _MARIA_APART.match(line):
+            self._apart[str(self._made)] = None
         elif not self._version and (found := _MARIA_VERSION.match(line)):
             self._version = _text(found[1])
 
@@ -211,7 +219,13 @@ class MariaReader(_Reader):
         if self._lacks_end:
             end = _MARIA_END.decode()
         problems = (f"its last line is not `{end}`",) if end else ()
-        return SqlReport(problems, tuple(self._databases), self._rows, self._version)
+        return SqlReport(
+            problems,
+            tuple(self._databases),
+            self._rows,
+            self._version,
+            apart=tuple(self._apart),
+        )
 
 
 _PG_COPY_NAME = re.compile(rb'((?:"(?:[^"]|"")+"|[^". ]+)\.(?:"(?:[^"]|"")+"|[^". ]+))')
@@ -319,7 +333,7 @@ class PostgresReader(_Reader):
             self._rows,
             self._version,
             tuple(self._timescale),
-            tablespaces=tuple(self._tablespaces),
+            apart=tuple(self._tablespaces),
         )
 
 

@@ -133,8 +133,8 @@ class UnpackSql:
 
     def _without_tablespaces(self, scene: Scene, dump: SqlDump) -> None:
         """Take the tablespaces out of a dump: their folders are not ours to fill."""
-        names = dump.report(scene).tablespaces
-        if not names:
+        names = dump.report(scene).apart
+        if self.engine != "postgres" or not names:
             return
         words = ("env", "LC_ALL=C", "sed", "-E", "--in-place", NO_TABLESPACES, dump.path)
         command = guarded(self.guard, (*self.as_root, *words), READ_LIMIT_S)

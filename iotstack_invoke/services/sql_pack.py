@@ -37,6 +37,7 @@ NO_SUCH = ("it has no program", "executable file not found")
 """Our words and Docker's; its exit code is the same while a container ends or starts again."""
 MEMBER_MODE = 0o600
 RETRY_WAIT_S = 2.0
+MOST_NAMED = 5
 SAYS_LEFT_OUT = "left out: "
 """With this begins what a script says of something that it does not dump."""
 
@@ -208,6 +209,8 @@ class PackDumps:
                 again=True,
             )
         left_out = [line for line in said.lines if line.startswith(SAYS_LEFT_OUT)]
+        if report.apart:
+            left_out.append(f"{SAYS_LEFT_OUT}{folders_told(report.apart)}")
         for line in left_out:
             scene.warn(f"{server.title}: {line}")
         told = tuple(line.removeprefix(SAYS_LEFT_OUT) for line in left_out)
@@ -279,6 +282,16 @@ def wait_for_server(
         time.sleep(READY_PAUSE_S)
 
 
+def folders_told(tables: tuple[str, ...]) -> str:
+    """Return what becomes of the folders that tables of MariaDB have of their own."""
+    more = len(tables) - MOST_NAMED
+    names = ", ".join(tables[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    return (
+        f"the folders (DATA DIRECTORY) of {names}; their rows are in the dump, and a restore puts "
+        "them into the folder of their database"
+    )
+
+
 def facts_of(server: SqlServer, report: SqlReport, size_bytes: int, folder: str) -> dict[str, Any]:
     """Return what a manifest tells of a dump, as plain values; paths as seen from the stack."""
     databases: dict[str, dict[str, int]] = {name: {} for name in report.databases}
@@ -293,6 +306,7 @@ def facts_of(server: SqlServer, report: SqlReport, size_bytes: int, folder: str)
         "sql_bytes": size_bytes,
         "rows": databases,
         **({"timescaledb": list(report.timescale)} if report.timescale else {}),
+        **({"apart": list(report.apart)} if report.apart else {}),
         **({LEFT_OUT: list(report.left_out)} if report.left_out else {}),
     }
 
