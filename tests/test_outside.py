@@ -121,6 +121,64 @@ def test_what_was_left_out_stays_where_it_lies(machine):
     assert f"neither in the backup nor here: {files}/cache (fetched again)" in machine.restore()
 
 
+def test_what_can_be_fetched_anew_is_left_out_wherever_it_lies(machine):
+    """In volumes, in an included path, in a folder of the stack; a restore leaves it there."""
+    unnamed = "f" * 64
+    for each in ("data", unnamed, "without"):
+        machine.docker.volume(each, "old")
+    path = machine.put("node[red]/a", "old").parent
+    machine.row(path)
+    mounts = {
+        "two": str(path),
+        "three": "./own",
+        "four": "data",
+        "five": unnamed,
+        "six": "without",
+    }
+    machine.docker.knows({name: [(source, "/data")] for name, source in mounts.items()})
+    files = machine.docker.files
+    places = (path, machine.folder / "own", files("data"), files(unnamed))
+    modules = [each / "node_modules/x/package.json" for each in places]
+    for each in modules:
+        each.parent.mkdir(parents=True)
+        each.write_text("old")
+    _, manifest = machine.backup()
+    names = machine.members()
+    assert f".{path}/a" in names
+    assert not [each for each in names if each.endswith("package.json")]
+    told = {each["what"] for each in manifest["left_out"] if "modules" in each["reason"]}
+    bracketed = str(path).replace("[", "[[]")
+    folders = (bracketed, "own", files("data"), files(unnamed))
+    assert told == {f"{each}/node_modules/*" for each in folders}
+    said = machine.do("services")
+    for each in ("own", "volume:data", "volume:five:/data", bracketed):
+        assert f"{each}/node_modules/*: left out: modules" in said
+    for each in modules:
+        each.write_text("new")
+    (path / "a").write_text("new")
+    machine.restore()
+    assert [each.read_text() for each in (path / "a", *modules)] == ["old", *["new"] * 4]
+
+
+def test_what_can_be_fetched_anew_is_left_out_of_a_stack_that_is_down(machine):
+    """Where its compose file says that it lies."""
+    machine.docker.volume("IOTstack_hass", "old", key="hass")
+    (machine.folder / "docker-compose.yml").write_text(
+        "services:\n  nodered:\n    image: nodered/node-red\n    volumes: ['./own:/data']\n"
+        "  home_assistant:\n    image: homeassistant/home-assistant\n"
+        "    volumes: ['hass:/config']\nvolumes: {hass: {name: IOTstack_hass}}\n"
+    )
+    volume = machine.docker.files("IOTstack_hass")
+    for each in (machine.folder / "own/node_modules/x", volume / "backups/x"):
+        each.parent.mkdir(parents=True)
+        each.write_text("x")
+    _, manifest = machine.backup()
+    told = {each["what"] for each in manifest["left_out"]}
+    assert {"own/node_modules/*", f"{volume}/backups/*"} <= told
+    assert f".{volume}/file" in machine.members()
+    assert f".{volume}/backups/x" not in machine.members()
+
+
 def test_a_stack_in_another_folder_gets_its_own_volume(machine):
     """By the name of its project and with compose's labels, or as its container mounts it."""
     machine.docker.volume("iotstack_data", "old", key="data")

@@ -35,6 +35,7 @@ from ..services.table import (
     Cover,
     Kind,
     Recipe,
+    Service,
     Table,
     cover,
     influxdb_version,
@@ -165,9 +166,14 @@ def look_at_services(
     covers = cover((each.container for each in mine), table)
     covers, influx2 = _ask_influx2(host, covers, known, as_root)
     exclusions = _exclusions(settings, covers, influx=influx_lies_there(found, settings, folder))
+    planned = _planned(mine, reads)
+    names = {m.volume for each in (*mine, *planned) for m in each.mounts if m.volume}
+    volumes = _volumes(host, names)
     if settings.stack.exclude_defaults:
-        exclusions += tuple(_defaults(covers, known, exclusions, folder))
-        exclusions += tuple(_usual(covers, known, table, exclusions, folder))
+        those = [(each.service, known[each.container.name]) for each in covers]
+        those += [(table.service_of(each.container), each) for each in planned]
+        exclusions += tuple(_defaults(those, volumes, exclusions, folder))
+        exclusions += tuple(_usual(those, table, exclusions, folder))
     running = [
         known[each.container.name] for each in covers if each.container.running and not each.part
     ]
@@ -194,9 +200,6 @@ def look_at_services(
         if mount.inside.rstrip("/") in INFLUX_DATA[name]
     }
     databases |= dict.fromkeys(live_influx, PART_OF_DUMP["influxdb"])
-    planned = _planned(mine, reads)
-    names = {m.volume for each in (*mine, *planned) for m in each.mounts if m.volume}
-    volumes = _volumes(host, names)
     holdings = look_at_holdings(
         host,
         mine,
@@ -552,33 +555,31 @@ def _exclusions(
 
 
 def _defaults(
-    covers: Iterable[Cover],
-    known: Mapping[str, Found],
+    those: Iterable[tuple[Service | None, Found]],
+    volumes: Mapping[str, Volume],
     said: tuple[Exclusion, ...],
     folder: str,
 ) -> Iterator[Exclusion]:
     """Yield what the table leaves out of each container's own paths, and nobody else does."""
     told = set[str]()
-    for each in covers:
-        for row in each.service.leave_out if each.service else ():
-            mine = known[each.container.name]
-            for path in places_of(row.inside, mine, folder):
-                found = Exclusion(path, row.reason, by_default=True)
-                if path not in told and not any(one.leaves_out(found.place) for one in said):
+    for service, found in those:
+        for row in service.leave_out if service else ():
+            for path in places_of(row.inside, found, folder, volumes):
+                left_out = Exclusion(path, row.reason, by_default=True)
+                if path not in told and not any(e.leaves_out(left_out.place) for e in said):
                     told.add(path)
-                    yield found
+                    yield left_out
 
 
 def _usual(
-    covers: Iterable[Cover],
-    known: Mapping[str, Found],
+    those: Collection[tuple[Service | None, Found]],
     table: Table,
     said: tuple[Exclusion, ...],
     folder: str,
 ) -> Iterator[Exclusion]:
     """Yield what the table leaves out of services that are down, where no other container is."""
-    there = {each.service.name for each in covers if each.service}
-    used = {path for each in covers for path in paths_in_stack(known[each.container.name], folder)}
+    there = {service.name for service, _ in those if service}
+    used = {path for _, found in those for path in paths_in_stack(found, folder)}
     for row in table.services:
         for each in row.leave_out if row.name not in there else ():
             found = Exclusion(each.usual, each.reason, by_default=True)

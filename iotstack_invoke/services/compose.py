@@ -75,6 +75,11 @@ class Volume:
     """What its driver was told, pairs of a key and a value, which may be a secret."""
 
     @property
+    def is_folder(self) -> bool:
+        """Whether it stands for a folder of this machine."""
+        return self.device.startswith("/") and self.filesystem in ("", "none")
+
+    @property
     def on_device(self) -> bool:
         """Whether its files lie on a device that Docker mounts while a container uses it."""
         return self.filesystem in _ON_A_DISK

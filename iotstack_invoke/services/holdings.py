@@ -414,7 +414,7 @@ class _Look:
             self._not_covered(container, place, mount, why)
 
     def _take_volume(self, container: str, mount: Mount, volume: Volume) -> None:
-        if volume.device.startswith("/") and volume.filesystem in ("", "none"):
+        if volume.is_folder:
             fact = self.facts.get(volume.device, PathFact("none", volume.device))
             there = Mount(fact.real, mount.inside, volume.device, writable=mount.writable)
             self.take_mount(container, there, {})

@@ -1,29 +1,32 @@
-"""What no backup of a service needs, and where in the stack its container has that. Pure.
+"""What no backup of a service needs, and where its container has that. Pure.
 
-The table knows it by the container's own paths (`/app/data/log/*`), which are the same however
-somebody calls the folders of a stack. Not for: what the owner leaves out (settings).
+The table knows it by the container's own paths (`/app/data/log/*`), which are the same whatever
+is mounted there: a folder of the stack or of the machine, or a volume. Not for: what the owner
+leaves out (settings).
 """
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 
-from .compose import Found, Mount, paths_in_stack
-from .table import fits_all_of
+from ..manifest import VOLUME
+from .compose import Found, Mount, Volume, place_in_stack
+from .table import fits_all_of, is_in_stack
 
 
-def places_of(inside: str, found: Found, folder: str) -> Iterator[str]:
-    """Yield where in the stack that lies which a container calls `inside`, as patterns.
+def places_of(
+    inside: str, found: Found, folder: str, volumes: Mapping[str, Volume]
+) -> Iterator[str]:
+    """Yield where that lies which a container calls `inside`, as patterns.
 
-    In the mount that is the nearest above it, and in those that lie in it. None where the
-    container has it elsewhere.
+    In the mount that is the nearest above it, and in those that lie in it: of the stack's folder,
+    absolute, or of `volume:NAME`. None where the container has it in its own layer.
     """
     above = [each for each in found.mounts if _begins_with(inside, each.inside)]
     nearest = max(above, key=lambda each: len(each.inside), default=None)
     for mount in found.mounts:
-        place = _place(mount, found, folder)
+        place = _place(mount, found.container.name, folder, volumes.get(mount.volume))
         if not place:
             continue
         if mount is nearest:
@@ -36,7 +39,15 @@ def _begins_with(inside: str, folder: str) -> bool:
     return f"{inside}/".startswith(f"{folder.rstrip('/')}/")
 
 
-def _place(mount: Mount, found: Found, folder: str) -> str:
-    """Return where in the stack a mount lies, as a pattern; '' for elsewhere."""
-    places = paths_in_stack(replace(found, mounts=(mount,)), folder)
-    return glob.escape(places[0]) if places else ""
+def _place(mount: Mount, container: str, folder: str, volume: Volume | None) -> str:
+    """Return where a mount lies, as a pattern; '' if nothing of it is in a backup."""
+    if volume and volume.is_folder:
+        mount = Mount(volume.device, mount.inside)
+    elif mount.volume:
+        is_anonymous = volume and volume.anonymous
+        name = f"{container}:{mount.inside}" if is_anonymous else mount.volume
+        return glob.escape(f"{VOLUME}{name}")
+    place = place_in_stack(mount, folder)
+    if place is None:
+        return glob.escape(mount.on_host) if mount.on_host.startswith("/") else ""
+    return glob.escape(place) if is_in_stack(place) else ""
