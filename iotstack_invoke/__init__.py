@@ -36,7 +36,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
                                            before and after
     rulebooks/                             the rules: read them first
     actions/                               what a task does, from the first look to the last word
-    doors  tasks  program                  flags and exit codes; the tasks; the console script
+    doors  tasks  program  command         flags and exit codes; the tasks; the console script
 """
 
 __version__ = "0.1.0"

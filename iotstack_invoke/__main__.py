@@ -1,5 +1,5 @@
 """`python -m iotstack_invoke` is `iotstack`."""
 
-from .program import main
+from .command import main
 
 main()

@@ -1,4 +1,4 @@
-"""The console script `iotstack`: the same doors as `inv`, from any working directory."""
+"""The program `iotstack`: the same doors as `inv`, from any working directory."""
 
 from __future__ import annotations
 

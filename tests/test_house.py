@@ -24,7 +24,7 @@ LEVELS = (
     "engine log report site changes findings hooks",
     "rulebooks.*",
     "actions.*",
-    "doors tasks program __main__",
+    "doors tasks program command __main__",
 )
 PRINTING = {"report", "tasks", "program", "actions.demo"}
 
