@@ -7,9 +7,10 @@ import pytest
 from iotstack_invoke.actions.loads import Loads
 from iotstack_invoke.errors import Refused
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Manifest, Part
+from iotstack_invoke.manifest import Container, Manifest, Part
 from iotstack_invoke.report import Report
 from iotstack_invoke.rulebooks.restore import Item
+from iotstack_invoke.services.compose import Found, Mount
 from iotstack_invoke.services.sql import SqlServer
 
 TIMES = ("2026-11-23T11:00:00Z", "2026-11-23T11:01:00Z")
@@ -79,18 +80,24 @@ def test_other_services_can_be_restored_beside_it(tmp_path):
     assert choose(tmp_path, EXTENSION, only=("nodered",)) == ()
 
 
+@pytest.mark.parametrize("runs", [True, False])
 @pytest.mark.parametrize("place", ["volumes/pg", "volumes/fast"])
-def test_a_server_that_is_not_loaded_keeps_its_folders(tmp_path, place):
+def test_a_server_that_is_not_loaded_keeps_its_folders(tmp_path, place, runs):
     """No empty folder is swapped in where its data lie, or one of its tablespaces."""
     folder, stage = tmp_path / "stack", tmp_path / "stage"
     (folder / place).mkdir(parents=True)
     (folder / place / "PG_VERSION").touch()
+    (folder / "volumes/pg/18/docker/pg_tblspc").mkdir(parents=True)
+    (folder / "volumes/pg/18/docker/pg_tblspc/16384").symlink_to("/fast")
     (stage / place).mkdir(parents=True)
     target = SimpleNamespace(host=LocalHost(str(tmp_path)), folder=str(folder), as_root=())
-    server = SqlServer("db", "postgres", f"{folder}/volumes/pg", "", (f"{folder}/volumes/fast",))
+    apart = (f"{folder}/volumes/fast",) if runs else ()
+    server = SqlServer("db", "postgres", f"{folder}/volumes/pg", "", apart)
+    mounts = (Mount(f"{folder}/volumes/fast", "/fast"),)
+    found = Found(Container("db", "postgres", "", "", running=runs), mounts, 0, "", "")
     item = Item(f"{stage}/{place}", f"{folder}/{place}", "", "")
     facts = SimpleNamespace(kinds=("general",))
-    loads = Loads(target, (), None, str(stage), ())
+    loads = Loads(target, (found,), None, str(stage), ())
     assert loads.keep_data(facts, [item], (), (server,), Report()) == []
     (stage / place / "PG_VERSION").touch()
     assert loads.keep_data(facts, [item], (), (server,), Report()) == [item]

@@ -236,7 +236,7 @@ class Loads:
         """
         loaded = {each.server.container for each in loads if not each.beside}
         others = (each for each in servers if each.container not in loaded)
-        data = [at for each in others for at in (each.data, *each.apart) if at]
+        data = [at for each in others for at in (each.data, *self._apart(each)) if at]
         data += [
             f"{self.target.folder}/{recipe.folder}/{path}"
             for kind, recipe in RECIPES.items()
@@ -255,6 +255,16 @@ class Loads:
             else:
                 kept.append(item)
         return kept
+
+    def _apart(self, server: SqlServer) -> Iterable[str]:
+        """Return where more of a server's data lie; of one that does not run links tell."""
+        there = named(self.found, server.container)
+        if server.apart or not server.data or there is None or server.engine != "postgres":
+            return server.apart
+        words = (*self.target.as_root, "find", server.data, "-maxdepth", "4", "-type", "l")
+        links = ("-path", "*/pg_tblspc/*", "-printf", "%l\\n")
+        told = self.target.host.run(Command((*words, *links), ANY_EXIT, READ_LIMIT_S)).out
+        return [path_on_host(there.mounts, each) for each in told.splitlines()]
 
     def _holds(self, folder: str) -> bool:
         return bool(entries(self.target.host, folder, self.target.as_root))
