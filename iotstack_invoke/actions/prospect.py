@@ -41,6 +41,7 @@ from .outside import OutsidePart, place_there, placed
 from .target_checks import (
     INFLUX_FOLDER,
     influx_apart,
+    mount_higher,
     refuse_mounts,
     refuse_stage_apart,
     server_to_load,
@@ -232,16 +233,31 @@ class Prospect:
         )
 
     def _refuse_mounts(self, facts: RestoreFacts) -> None:
-        folder = self.target.folder
-        moved = [*(each.live for each in facts.items), f"{folder}/services", f"{folder}/{RESTORE}"]
-        if facts.server:
-            moved += facts.server.folders
-        moved += [each.server.data for each in facts.loads]
+        folder, others = self.target.folder, "Restore the other services one by one: --only NAME"
+
+        def unpack(path: str) -> str:
+            return (
+                f"{others}. For this one stop its containers, and unpack it over what is there: "
+                f"sudo tar -xpzf {self.runtag}.{KINDS['general']} -C {folder} --same-owner "
+                f"--numeric-owner --xattrs --acls ./{posixpath.relpath(path, folder)}"
+            )
+
         refuse_mounts(
             self.target,
-            moved,
-            "Unmount it for the restore, or restore the other services one by one: --only NAME.",
+            (f"{folder}/services", f"{folder}/{RESTORE}"),
+            lambda path: f"Let {path} be a plain folder of the stack, with nothing mounted in it.",
         )
+        refuse_mounts(
+            self.target,
+            facts.server.folders if facts.server else (),
+            lambda path: f"{mount_higher(path)} Or: {others[0].lower()}{others[1:]}.",
+        )
+        refuse_mounts(
+            self.target,
+            [each.server.data for each in facts.loads],
+            lambda _: f"{others}, and load this dump by hand, as RESTORE.txt of the backup tells.",
+        )
+        refuse_mounts(self.target, [each.live for each in facts.items], unpack)
 
     def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
         """Return the facts with the containers that run now: fetching may have taken hours."""

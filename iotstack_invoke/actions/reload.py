@@ -32,6 +32,7 @@ from .old_data import find_expired, keep_until, remove_old
 from .restore import Ledger, committed, is_committed, log_of
 from .target_checks import (
     influx_apart,
+    mount_higher,
     refuse_inner_mounts,
     refuse_mounts,
     refuse_stage_apart,
@@ -201,7 +202,7 @@ class _Reload:
                 "must map /var/lib/influxdb to a folder. Nothing was changed."
             )
         refuse_stage_apart(target)
-        refuse_mounts(target, [server.data], "Unmount it, and run this again.")
+        refuse_mounts(target, [server.data], mount_higher)
         self._stamp = time_stamp(target, self._stamp, log_folder(self.settings, host))
         previous = f"{target.folder}/{RESTORE}/previous-{self.name}"
         apart = influx_apart(target, server)

@@ -9,7 +9,7 @@ import contextlib
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -33,6 +33,10 @@ from .outside import is_unnamed
 _STAMP = re.compile(r"^previous-.*-(\d{8}T\d{6}Z)(-undone)?$")
 _LOG_STAMP = re.compile(r"(?:\.restore|^reload-influxdb)-(\d{8}T\d{6}Z)\b.*\.log(?:\.partial)?$")
 INFLUX_FOLDER = "volumes/influxdb"
+MOUNT_HIGHER = (
+    "Mount that file system one folder higher, at {}, with the data in a folder of it, {}: that "
+    "can be renamed."
+)
 
 
 def server_in(target: Target, found: tuple[Found, ...], name: str, told: str = "") -> Server:
@@ -172,15 +176,24 @@ def influx_apart(target: Target, server: Server) -> str:
     return above if device(target.host, above) != device(target.host, aside) else ""
 
 
-def refuse_mounts(target: Target, paths: Iterable[str], advice: str) -> None:
-    """Raise Refused where something that is to be renamed is a mount point, or holds one."""
+def mount_higher(path: str) -> str:
+    """Return what to do where the data of InfluxDB are a mount point."""
+    return MOUNT_HIGHER.format(posixpath.dirname(path), posixpath.basename(path))
+
+
+def refuse_mounts(target: Target, paths: Iterable[str], advice: Callable[[str], str]) -> None:
+    """Raise Refused where something that is to be renamed is a mount point, or holds one.
+
+    `advice` tells what to do about such a path. Never to unmount it: what is restored beneath it
+    is hidden by the next mount.
+    """
     renamed = list(paths)
     for mount in sorted(mount_points(target.host)):
         for path in renamed:
             if is_below(mount, path):
                 raise Refused(
                     f"On {target.name} {mount} is a mount point, and {path} cannot be swapped by "
-                    f"rename. Nothing of the stack was touched. {advice}"
+                    f"rename. Nothing of the stack was touched. {advice(path)}"
                 )
 
 

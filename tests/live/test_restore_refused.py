@@ -114,6 +114,7 @@ def test_runtag_that_is_not_there(person):
         "restore",
         pytest.param("services", marks=pytest.mark.long),
         pytest.param("volumes/nodered", marks=pytest.mark.long),
+        pytest.param("volumes/influxdb/data", marks=pytest.mark.long),
         "volumes/grafana/data",
     ],
 )
@@ -130,6 +131,14 @@ def test_mount_points(person, pi, place):
             folder.rmdir()
     assert str(folder) in said
     assert "Nothing" in said
+    advice = {
+        "restore": "Let {}/restore be a plain folder of the stack",
+        "services": "Let {}/services be a plain folder of the stack",
+        "volumes/nodered": "-C {} --same-owner --numeric-owner --xattrs --acls ./volumes/nodered",
+        "volumes/influxdb/data": "one folder higher, at {}/volumes/influxdb, with the data in a",
+        "volumes/grafana/data": "-C {} --same-owner --numeric-owner --xattrs --acls ./volumes/grafana",
+    }
+    assert advice[place].format(person.top) in said
 
 
 @pytest.mark.usefixtures("untouched")
