@@ -135,7 +135,10 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         ),
         kinds=tuple(kind for kind in PARTS if kind in made),
         as_root=as_root,
-        exclusions=tuple(each.path for each in exclusions),
+        exclusions=(
+            *(each.path for each in exclusions),
+            *_kept_in_stack(host, folder, holdings.included),
+        ),
         influx=influx.facts,
         influx_error=influx.error,
         influx2=influx2.facts if influx2 else None,
@@ -222,6 +225,16 @@ def _kept_there(host: Host, outside: Collection[Outside]) -> Iterator[str]:
     for each in outside:
         if not each.volume and each.path in points:
             yield f"{glob.escape(each.path)}/{KEPT}"
+
+
+def _kept_in_stack(host: Host, folder: str, included: Iterable[str]) -> Iterator[str]:
+    """Yield the same of the mount points in what the general part holds."""
+    packed = (*FOLDERS, *included)
+    for path in sorted(mount_points(host)):
+        if is_in(path, folder) and path != folder:
+            place = os.path.relpath(path, folder)
+            if any(is_in(place, each) for each in packed):
+                yield f"{glob.escape(place)}/{KEPT}"
 
 
 def _with_options(volumes: Iterable[Volume]) -> Iterator[Mapping[str, Any]]:

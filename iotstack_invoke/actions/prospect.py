@@ -32,7 +32,15 @@ from ..services.sql import ENGINES, SqlServer, located_in
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
-from ..targets import ANY_EXIT, Target, device, entries, may_be_there, read_text
+from ..targets import (
+    ANY_EXIT,
+    Target,
+    device,
+    entries,
+    may_be_there,
+    mount_points,
+    read_text,
+)
 from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
 from .loads import FOLDERS, Loads, is_below, recipe_folder
@@ -257,7 +265,7 @@ class Prospect:
             [each.server.data for each in facts.loads],
             lambda _: f"{others}, and load this dump by hand, as RESTORE.txt of the backup tells.",
         )
-        refuse_mounts(self.target, [each.live for each in facts.items], unpack)
+        refuse_mounts(self.target, [each.live for each in facts.items if not each.fresh], unpack)
 
     def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
         """Return the facts with the containers that run now: fetching may have taken hours."""
@@ -330,6 +338,10 @@ class Prospect:
             volumes = f"{self.target.folder}/volumes"
             del needed["the archives"]
             self._refuse_folder(volumes, self.target.host.free_bytes(volumes) or 0, needed)
+        self._refuse_copies(facts)
+
+    def _refuse_copies(self, facts: RestoreFacts) -> None:
+        """Raise Refused where what is copied to other file systems does not fit there."""
         for folder, size in self._copied_to(facts).items():
             free = self.target.host.free_bytes(folder)
             if free is not None and free < size:
@@ -340,14 +352,54 @@ class Prospect:
         host = self.target.host
         folders: dict[str, str] = {}
         needed: dict[str, int] = {}
-        for each in facts.outside:
-            if each.fresh and each.size_bytes:
-                folder = each.live if each.is_mount else posixpath.dirname(each.live)
-                while not may_be_there(host, folder):
-                    folder = posixpath.dirname(folder)
-                known = folders.setdefault(device(host, folder), folder)
-                needed[known] = needed.get(known, 0) + each.size_bytes
-        return needed
+        sizes = self.manifest.sizes if self.manifest else {}
+        places = [
+            (each.live if each.is_mount else posixpath.dirname(each.live), each.size_bytes)
+            for each in facts.outside
+            if each.fresh
+        ]
+        names = {posixpath.relpath(e.live, self.target.folder): e for e in facts.items if e.fresh}
+        places += [(each.live, sizes.get(name, (0, 0))[0]) for name, each in names.items()]
+        for place, size in places:
+            folder = place
+            while not may_be_there(host, folder):
+                folder = posixpath.dirname(folder)
+            known = folders.setdefault(device(host, folder), folder)
+            needed[known] = needed.get(known, 0) + size
+        return {folder: size for folder, size in needed.items() if size}
+
+    def _swapped_within(
+        self, facts: RestoreFacts, items: Iterable[Item], *, staged: bool
+    ) -> list[Item]:
+        """Return the items; of those that are mount points, the entries are swapped.
+
+        Not where more is mounted or put in place below one: that stays refused.
+        """
+        points = mount_points(self.target.host)
+        dumped = [each.server.data for each in facts.loads]
+        dumped += facts.server.folders if facts.server else ()
+        dumped += [f"{self.target.folder}/{recipe.folder}" for recipe in RECIPES.values()]
+
+        def is_alone(path: str) -> bool:
+            more = (each for each in points if each != path)
+            return path in points and not any(is_below(e, path) for e in (*dumped, *more))
+
+        chosen = []
+        for each in items:
+            kept = f"{each.live}/.{posixpath.basename(facts.previous)}"
+            places = (each.live, each.staged) if staged else (each.live,)
+            if is_alone(each.live) and self._are_folders(*places):
+                fresh = f"{kept}-new"
+                chosen.append(replace(each, aside=kept, used=f"{kept}-undone", fresh=fresh))
+            else:
+                chosen.append(each)
+        return chosen
+
+    def _are_folders(self, *paths: str) -> bool:
+        """Tell whether all paths are folders, and no links to such."""
+        script = 'for each; do [ -d "$each" ] && [ ! -L "$each" ] || exit 1; done'
+        words = (*self.target.as_root, "sh", "-c", script, "sh", *paths)
+        return self.target.host.run(Command(words, ANY_EXIT)).exit_code == 0
 
     def _refuse_folder(
         self, folder: str, free_bytes: int, needed: dict[str, int], where: str = ""
@@ -440,9 +492,11 @@ class Prospect:
                 f"in place. Nothing of the stack was touched. inv show '{self.runtag}' tells what "
                 "it lacks."
             )
+        chosen = self._swapped_within(facts, chosen, staged=contents is None)
         facts = replace(facts, items=tuple(chosen), compose=compose)
         facts = self._with_recipes(facts, staged=contents is None)
         self._refuse_mounts(facts)
+        self._refuse_copies(facts)
         return self._with_stays(facts)
 
     def _chosen(

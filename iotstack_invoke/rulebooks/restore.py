@@ -74,6 +74,8 @@ class Item:
     used: str
     is_top_file: bool = False
     """It is put where there is none of its name, or beside it."""
+    fresh: str = ""
+    """Of a mount point: where it is copied to before the switch, for its entries to be swapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,13 +368,7 @@ def restored(job: Job) -> Iterator[Step]:
     for load, sql in loads:
         if load.while_all_runs:
             yield from _load_sql(facts, load, sql)
-    for volume in facts.volumes:
-        yield MakeVolume("pi", volume.name, (), docker, guard, volume.options)
-    for each in facts.outside:
-        if each.volume:
-            yield MakeVolume("pi", each.volume, each.labels, docker, guard)
-        if each.fresh:
-            yield CopyFolder("pi", each.staged, each.fresh, as_root, guard, OUTSIDE_LIMIT_S)
+    yield from _put_beside(facts)
     yield StopContainers("pi", facts.running, docker, guard)
     yield from _swap(facts)
     if "influx" in facts.kinds and facts.server:
@@ -412,11 +408,27 @@ def restored(job: Job) -> Iterator[Step]:
     yield Commit(keep=f"{facts.previous}/journal")
 
 
+def _put_beside(facts: RestoreFacts) -> Iterator[Step]:
+    """Make the volumes that are new here, and copy to other file systems what is swapped there."""
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    for volume in facts.volumes:
+        yield MakeVolume("pi", volume.name, (), docker, guard, volume.options)
+    for each in facts.outside:
+        if each.volume:
+            yield MakeVolume("pi", each.volume, each.labels, docker, guard)
+    copied: tuple[Item | OutsideItem, ...] = (*facts.outside, *facts.items)
+    for place in copied:
+        if place.fresh:
+            yield CopyFolder("pi", place.staged, place.fresh, as_root, guard, OUTSIDE_LIMIT_S)
+
+
 def _swap(facts: RestoreFacts) -> Iterator[Step]:
     """Put what is staged in the place of what is live; what the backup left out stays there."""
     as_root, guard = facts.as_root, facts.guard
     for item in facts.items:
-        yield SwapItem("pi", item.live, item.staged, item.aside, item.used, as_root, guard)
+        put = SwapEntries if item.fresh else SwapItem
+        staged = item.fresh or item.staged
+        yield put("pi", item.live, staged, item.aside, item.used, as_root, guard)
     stack = posixpath.dirname(posixpath.dirname(facts.previous))
     for item in facts.items:
         patterns = patterns_below(facts.stays, posixpath.relpath(item.live, stack))

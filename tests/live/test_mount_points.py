@@ -107,3 +107,41 @@ def test_something_mounted_in_it(posted, pi, drive):
     assert file.read_text() == "old"
     assert pi.run(["cat", drive / "f"]).stdout == "new\n"
     pi.run(["umount", drive / "in"])
+
+
+@pytest.mark.parametrize("place", ["volumes/box", pytest.param("own", marks=pytest.mark.long)])
+def test_a_drive_in_the_folder_of_the_stack(posted, pi, place):
+    """Its entries are swapped, and what its service does not lie on by renames, as ever."""
+    text = TEXT.replace("DRIVE:/drive", "./own:/own")
+    (posted.top / "docker-compose.yml").write_text(text)
+    drive = posted.top / place
+    pi.run(["sh", "-c", 'mkdir -p "$1" && mount -t tmpfs -o size=4m tmpfs "$1"', "sh", drive])
+    try:
+        posted.compose("up", "-d")
+        files = [posted.top / each / "file" for each in ("volumes/box", "own")]
+
+        def write(text):
+            for file in files:
+                pi.run(["sh", "-c", 'echo "$2" > "$1"', "sh", file, text])
+
+        def read():
+            return [pi.run(["cat", file]).stdout.strip() for file in files]
+
+        write("old")
+        assert posted.run("backup", "--runtag", "t")[0] == 0
+        write("new")
+        code, said = posted.run("restore", "--runtag", "t", "--from", "here", "--yes")
+        assert (code, read()) == (0, ["old", "old"]), said
+        assert pi.run(["mountpoint", "-q", drive]).returncode == 0
+        assert posted.run("backup", "--runtag", "t2")[0] == 0
+        archive = posted.top / "backups/t2.general-backup.tar.gz"
+        assert ".previous-" not in pi.run(["tar", "-tzf", archive]).stdout
+        assert posted.run("undo", "--yes")[0] == 0
+        assert read() == ["new", "new"]
+        pi.run(["dd", "if=/dev/urandom", f"of={drive}/big", "bs=1M", "count=3", "status=none"])
+        assert posted.run("backup", "--runtag", "t3")[0] == 0
+        code, said = posted.run("restore", "--runtag", "t3", "--from", "here", "--yes")
+        assert f"bytes are free in {drive}, and this restore needs" in said
+        assert code == 13
+    finally:
+        pi.run(["sh", "-c", 'docker rm -f box; umount "$1"', "sh", drive])

@@ -113,7 +113,6 @@ def test_runtag_that_is_not_there(person):
     [
         "restore",
         pytest.param("services", marks=pytest.mark.long),
-        pytest.param("volumes/nodered", marks=pytest.mark.long),
         pytest.param("volumes/influxdb/data", marks=pytest.mark.long),
         "volumes/grafana/data",
     ],
@@ -134,7 +133,6 @@ def test_mount_points(person, pi, place):
     advice = {
         "restore": "Let {}/restore be a plain folder of the stack",
         "services": "Let {}/services be a plain folder of the stack",
-        "volumes/nodered": "-C {} --same-owner --numeric-owner --xattrs --acls ./volumes/nodered",
         "volumes/influxdb/data": "one folder higher, at {}/volumes/influxdb, with the data in a",
         "volumes/grafana/data": "-C {} --same-owner --numeric-owner --xattrs --acls ./volumes/grafana",
     }
