@@ -91,6 +91,7 @@ def test_one_vault_that_is_away_keeps_no_other_from_being_served(pi):
     told = pi.run("sync")
     assert told.returncode == 3
     assert "nas was not served to the end: The folder of vault 'nas' is not there" in told.stderr
+    assert told.stdout.splitlines()[2].split() == ["nas", "0", "?", "?", "0"]
     assert contents(pi.usb, *tags) == contents(pi.backups, *tags)
     pi.nas.mkdir()
     assert pi.run("sync --vault nas").returncode == 0
@@ -231,11 +232,12 @@ def test_a_backup_delivers_what_earlier_ones_could_not(pi):
     told = pi.run(f"backup --runtag {first}")
     assert told.returncode == 3
     assert (
-        f"usb lacks 1 backup: {first}. The next backup or `inv sync` delivers it." in told.stderr
+        f"What usb holds is not known; by the records here it lacks 1 backup: {first}. The next "
+        "backup or `inv sync` delivers it." in told.stderr
     )
     told = pi.run(f"backup --runtag {second}")
     assert told.returncode == 3
-    assert f"usb lacks 2 backups: {second}, {first}." in told.stderr
+    assert f"by the records here it lacks 2 backups: {second}, {first}." in told.stderr
     pi.usb.mkdir()
     told = pi.run("backup --runtag 2020-01-03_1000")
     assert (told.returncode, told.stderr) == (0, "")

@@ -202,9 +202,10 @@ class Delivery:
         count = f"{len(self.owed)} backup{'s' if several else ''}"
         them = "them" if several else "it"
         listed = ", ".join(self.owed)
-        return (
-            f"{self.name} lacks {count}: {listed}. The next backup or `inv sync` delivers {them}."
-        )
+        lacks = f"{self.name} lacks {count}"
+        if not self.looked:
+            lacks = f"What {self.name} holds is not known; by the records here it lacks {count}"
+        return f"{lacks}: {listed}. The next backup or `inv sync` delivers {them}."
 
 
 def _not_delivered(runtag: str, vault: str, why: str) -> str:

@@ -88,8 +88,8 @@ def state_of_copy(here: BackupSet | None, copy: BackupSet) -> str:
     return manifest.state if whole else State.UNFINISHED.value
 
 
-def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """Return all backups, newest first, and which vaults did not answer."""
+def gather_rows(site: Site) -> tuple[tuple[Row, ...], Mapping[str, str]]:
+    """Return all backups, newest first, and what is told of each vault that did not answer."""
     checks = site.checks.newest()
     checked: dict[str, dict[str, Check]] = {}
     for each_check in checks.values():
@@ -97,7 +97,7 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     here = {each.runtag: each for each in site.sets(checks, outline=True)}
     pins: dict[tuple[str, str], dict[str, str]] = {}
     _add_pins(pins, "", HERE, site.host, site.backups, here.values())
-    notes = []
+    notes = {}
     vaults: dict[tuple[str, str], dict[str, BackupSet]] = {}
     for name, place in _places(site):
         owner = name.partition("/")[2]
@@ -107,7 +107,7 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
             found = sets_there(place, names, ours, failed_at(checks, name), outline=True)
             _add_pins(pins, owner, name, place, place.root, found)
         except StepFailed as error:
-            notes.append(f"{name} is not listed: {error}")
+            notes[name] = f"{name} is not listed: {error}"
             continue
         for each in found:
             vaults.setdefault((each.runtag, owner), {})[name] = each
@@ -121,7 +121,7 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], tuple[str, ...]]:
             if (at in there or (at == HERE and own)) and _is_of(own, check.made)
         }
         rows.append(Row(tag, own, there, valid, pins.get((tag, owner), {}), owner))
-    return newest_first(sorted(rows, key=lambda e: e.owner), lambda row: row.best), tuple(notes)
+    return newest_first(sorted(rows, key=lambda e: e.owner), lambda row: row.best), notes
 
 
 def _places(site: Site) -> Iterator[tuple[str, Place]]:
@@ -222,7 +222,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
         gone = site.gone(site.owner.read())
     finally:
         site.close()
-    for note in notes:
+    for note in notes.values():
         report.warn(note)
     now = datetime.now(UTC)
     code = ExitCode.FAILED if notes else ExitCode.GOOD
@@ -243,7 +243,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
                 size_text(row.best.size_bytes),
                 " ".join(row.best.parts),
                 row.here.state.value if row.here else "",
-                *(row.state_in(name) for name in names),
+                *("?" if name in notes else row.state_in(name) for name in names),
                 check_text(row.last_check, now),
                 "pinned" if row.pinned else "",
             )

@@ -43,7 +43,7 @@ def show(settings: Settings, asked: str, at: str, report: Report, *, as_json: bo
     if as_json:
         report.write_json(_plain(copy, manifest, damage, row))
         return ExitCode.GOOD
-    for note in notes:
+    for note in notes.values():
         report.warn(note)
     for line in _lines(copy, manifest, damage, row):
         report.write(line)

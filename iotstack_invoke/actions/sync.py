@@ -106,8 +106,8 @@ def _close(
         (
             each.name,
             str(len(each.lacking) - len(each.failed) if dry_run else len(each.delivered)),
-            str(len(each.there)),
-            str(len(each.passed_over)),
+            str(len(each.there)) if each.looked else "?",
+            str(len(each.passed_over)) if each.looked else "?",
             str(len({*each.refused, *each.failed, *(() if dry_run else each.owed)})),
         )
         for each in found
