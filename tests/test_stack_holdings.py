@@ -258,6 +258,18 @@ def test_volumes_that_are_elsewhere_are_named(machine):
     assert told(machine.look(*mounts, volumes=volumes)) == []
 
 
+def test_a_volume_in_memory_is_left_out(machine):
+    """Nobody can save what each start empties."""
+    volume = machine.volume("mem", device="tmpfs", filesystem="tmpfs")
+    found = machine.look(("mem", "/mem"), volumes=[volume])
+    assert (told(found), found.outside) == ([], ())
+    (row,) = found.left_out
+    assert (row.what, row.reason) == (
+        "volume:mem",
+        "it lies in memory, and is empty after each start",
+    )
+
+
 def test_a_volume_without_a_name(machine):
     """Packed if it holds anything, by the name of its container and its place; a cache is known."""
     name = "f" * 64

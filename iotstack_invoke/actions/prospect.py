@@ -345,7 +345,9 @@ class Prospect:
         for folder, size in self._copied_to(facts).items():
             free = self.target.host.free_bytes(folder)
             if free is not None and free < size:
-                self._refuse_folder(folder, free, {"what is copied there": size}, folder)
+                self._refuse_folder(
+                    folder, free, {"what is copied there": size}, f"{folder}/.previous-…"
+                )
 
     def _copied_to(self, facts: RestoreFacts) -> dict[str, int]:
         """Return how much is copied to other file systems first, by a folder of each."""
@@ -402,7 +404,7 @@ class Prospect:
         return self.target.host.run(Command(words, ANY_EXIT)).exit_code == 0
 
     def _refuse_folder(
-        self, folder: str, free_bytes: int, needed: dict[str, int], where: str = ""
+        self, folder: str, free_bytes: int, needed: dict[str, int], kept: str = ""
     ) -> None:
         total = sum(needed.values())
         if free_bytes < total:
@@ -410,8 +412,8 @@ class Prospect:
             raise Refused(
                 f"On {self.target.name} {free_bytes:,} bytes are free in {folder}, and this "
                 f"restore needs about {total:,}: {listed}. What is replaced is kept as well. "
-                "Nothing was changed. Make room there, for example by removing old folders of "
-                f"{where or f'{self.target.folder}/{RESTORE}'}."
+                "Nothing was changed. Make room there, for example by removing what earlier "
+                f"restores kept: {kept or f'{self.target.folder}/{RESTORE}/previous-…'}."
             )
 
     def records(self) -> dict[str, Record]:

@@ -425,7 +425,9 @@ class _Look:
         what = found.title
         if self._is_left_out(container, what, what) or self._is_dumped(what, mount.on_host):
             return
-        if not volume.is_local:
+        if volume.filesystem == "tmpfs" and volume.driver == "local":
+            self._left_out[what] = "it lies in memory, and is empty after each start"
+        elif not volume.is_local:
             why = "its files are not on a disk of this machine"
             self._not_covered(container, what, mount, why)
         elif volume.is_away:

@@ -86,6 +86,7 @@ def test_no_room_on_it(posted, pi, drive):
     code, said = posted.run("restore", "--runtag", "t", "--from", "here", "--yes")
     assert code == 13, said
     assert f"bytes are free in {drive}, and this restore needs about 3,145,728" in said
+    assert f"removing what earlier restores kept: {drive}/.previous-…." in said
     assert pi.run(["ls", "-A", drive]).stdout == "big\n"
 
 
