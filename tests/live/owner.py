@@ -11,14 +11,12 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 from stand import compose, compose_up, count_points, fresh_iotstack, remove_iotstack
-from stand_machine import UIDS, wait_for
+from stand_machine import PROGRAM, UIDS, wait_for
 
-PROGRAM = (sys.executable, "-m", "iotstack_invoke")
 ENDINGS = {
     "general": "general-backup.tar.gz",
     "influx": "influx-backup.tar",

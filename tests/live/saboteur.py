@@ -10,13 +10,11 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 from stand import compose_up, count_points, query, remove_iotstack, wait_ping, write_points
-from stand_machine import PATH, USER, StandError, wait_for
+from stand_machine import PATH, PROGRAM, USER, StandError, wait_for
 
-PROGRAM = (sys.executable, "-m", "iotstack_invoke")
 LIMIT_S = 120
 RUNTAG = "t1"
 

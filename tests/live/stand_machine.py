@@ -18,6 +18,7 @@ from pathlib import Path
 PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 USER = "iotpi"
 UIDS = {None: 0, USER: 1000}
+PROGRAM = (sys.executable, "-m", "iotstack_invoke")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 PROGRAMS = {  # program: the apt package that has it
@@ -228,6 +229,7 @@ class Machine:
         self.ports = []  # of its sshds
         self.host_key_pub = folder / "host_key.pub"
         self._daemons = []
+        self._forking = {}
         self._cgroup = None
         etc = folder / "etc"
         for made in (self.home, self.user_home, etc):
@@ -312,28 +314,63 @@ class Machine:
 
     def popen(self, argv, *, env=None, user=None, cwd=None, **kw):
         """Start a program; it leads a process group of its own. End it with `.end()`."""
-        home = str(self.home_of(user))
-        full = {"HOME": home, "PATH": f"{home}/bin:{PATH}", "LANG": "C.UTF-8"}
-        full |= {"USER": user or "root", "LOGNAME": user or "root", **(env or {})}
         kw.setdefault("stdin", subprocess.DEVNULL)
         words = [str(word) for word in (*self.enter(user, cwd), *argv)]
-        return Inside(words, env=full, start_new_session=True, **kw)
+        return Inside(words, env=self._environment(user, env), start_new_session=True, **kw)
+
+    def _environment(self, user, env):
+        home = str(self.home_of(user))
+        full = {"HOME": home, "PATH": f"{home}/bin:{PATH}", "LANG": "C.UTF-8"}
+        return full | {"USER": user or "root", "LOGNAME": user or "root", **(env or {})}
 
     def run(self, argv, *, input=None, env=None, check=True, user=None, cwd=None, timeout=60):  # noqa: A002 - as subprocess.run has it
-        """Run a program to its end, with a clean environment; text in, text out."""
-        pipe = subprocess.PIPE
-        stdin = subprocess.DEVNULL if input is None else pipe
-        kw = {"stdin": stdin, "stdout": pipe, "stderr": pipe, "text": True}
-        process = self.popen(argv, env=env, user=user, cwd=cwd, errors="surrogateescape", **kw)
-        try:
-            out, err = process.communicate(input, timeout=timeout)
-        finally:
-            process.end()
-        done = subprocess.CompletedProcess(list(argv), process.returncode, out, err)
+        """Run a program to its end, with a clean environment; text in, text out.
+
+        Where it is ours, it is a fork of one that has imported it.
+        """
+        full = self._environment(user, env)
+        forks = self._forks(user, full) if (*argv[:3],) == PROGRAM and input is None else None
+        if forks:
+            done = forks.run(
+                [str(word) for word in argv[3:]],
+                full,
+                limit_s=timeout,
+                folder=str(cwd or self.home_of(user)),
+                errors="surrogateescape",
+            )
+        else:
+            done = self._run(argv, input, timeout, env=env, user=user, cwd=cwd)
         if check and done.returncode:
             words = shlex.join(map(str, argv))
-            raise AssertionError(f"{self.name}: {words} exits {done.returncode}: {out}{err}")
+            raise AssertionError(
+                f"{self.name}: {words} exits {done.returncode}: {done.stdout}{done.stderr}"
+            )
         return done
+
+    def _run(self, argv, text, timeout, **kw):
+        pipe = subprocess.PIPE
+        stdin = subprocess.DEVNULL if text is None else pipe
+        kw |= {"stdin": stdin, "stdout": pipe, "stderr": pipe, "text": True}
+        process = self.popen(argv, errors="surrogateescape", **kw)
+        try:
+            out, err = process.communicate(text, timeout=timeout)
+        finally:
+            process.end()
+        return subprocess.CompletedProcess(list(argv), process.returncode, out, err)
+
+    def _forks(self, user, environment):
+        """What forks the program for a user, if it can; started when it is needed first."""
+        from forks import Forks, serves
+
+        if not serves(environment):
+            return None
+        if user not in self._forking:
+
+            def start(words, kept):
+                return self.popen(words, user=user, stdout=subprocess.DEVNULL, pass_fds=(kept,))
+
+            self._forking[user] = Forks(start)
+        return self._forking[user]
 
     def cut(self):
         """Pull the network cable: packets are lost, nothing is refused."""
@@ -416,6 +453,8 @@ class Machine:
 
     def stop(self):
         """End every process of the machine and leave nothing of it but its folder."""
+        for each in self._forking.values():
+            each.stop()
         self._holder.stop()
         for daemon in self._daemons:
             daemon.end()
