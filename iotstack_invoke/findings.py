@@ -190,7 +190,7 @@ def judge_space(
     `takes`: the same by what for.
     """
     if free_bytes is None:
-        fix = "look yourself now and then: this vault's server does not tell"
+        fix = "look there yourself now and then: nothing tells it from here"
         return warning(name, "how much is free is unknown", fix)
     if needed_bytes is None:
         return good(name, f"{size_text(free_bytes)} free")

@@ -240,7 +240,18 @@ def test_another_host_is_asked_the_same(stack, start_sshd, tmp_path):
     (stack.backups / ".journal").write_text('{"job": "r", "step": "SwapItem", "fields": {}}\n')
     found = examine(stack, "--host test-pi", code=1)
     assert found["journal"]["fix"] == "inv undo --host test-pi"
+    text = stack.settings.read_text()
+    bare = text.replace(
+        f'name = "test-pi"\nfolder = "{stack.folder}',
+        f'name = "test-pi"\nfolder = "{stack.folder}/not/there',
+    )
+    assert bare != text
+    stack.settings.write_text(bare)
+    assert examine(stack, "--host test-pi", code=1)["space"]["found"].endswith(" free")
     server.known_hosts.write_text("")
+    told = stack.run("hosts --trust test-pi")
+    assert told.returncode == 13
+    assert "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub" in told.stdout
     found = examine(stack, "--host test-pi", code=1)
     assert tuple(found) == ("role", "reach")
     assert found["reach"]["fix"] == "inv hosts --trust test-pi"

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import platform
+import posixpath
 import secrets
 import socket
 import time
@@ -156,6 +157,13 @@ def find_here(settings: Settings) -> Iterator[Finding]:
         site.close()
 
 
+def _free_bytes(host: Host, folder: str) -> int | None:
+    """Return what is free where a folder lies, or will: a restore makes it on a bare machine."""
+    while (free := host.free_bytes(folder)) is None and len(folder) > 1:
+        folder = posixpath.dirname(folder)
+    return free
+
+
 def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
     """Yield what is found of another machine; no more than that, where it is not reached."""
     from ..remote import open_host  # Fabric takes a fifth of a second to import
@@ -179,7 +187,7 @@ def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
                 *stack.programs(),
                 ("stack", lambda: [_far_folder(stack, machine, there=told.startswith("/"))]),
                 *stack.folders(),
-                ("space", lambda: [judge_space("space", host.free_bytes(stack.folder), None)]),
+                ("space", lambda: [judge_space("space", _free_bytes(host, stack.folder), None)]),
                 *stack.state(f"inv undo --host {machine.name}"),
             )
         )

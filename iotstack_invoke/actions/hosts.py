@@ -10,6 +10,9 @@ from ..rulebooks.restore import RESTORE
 from ..settings import Settings
 from ..targets import entries, find_machine, open_target
 
+KEY_KINDS = ("ed25519", "ecdsa", "rsa")
+"""Of which sshd has a file each."""
+
 
 def list_hosts(settings: Settings, report: Report) -> int:
     """Print a line for each host, and return 1 where one is not fit for a restore."""
@@ -63,6 +66,11 @@ def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> i
 
     key = offered_key(ssh, name)
     report.write(f"{name} ({ssh.host}) shows the key {key.algorithm} {key.fingerprint}")
+    kind = next((each for each in KEY_KINDS if each in key.algorithm), "*")
+    report.write(
+        "On that machine, at its own screen, this prints the same if it is the right one: "
+        f"ssh-keygen -lf /etc/ssh/ssh_host_{kind}_key.pub"
+    )
     if not yes:
         if not sys.stdin.isatty():
             raise Refused("Nobody is there to compare it. If it is right, add --yes.")

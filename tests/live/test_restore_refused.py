@@ -337,6 +337,7 @@ def test_hosts_and_trust(person, pi, far):
     prints = far.run(["ssh-keygen", "-lf", far.host_key_pub]).stdout.split()[1]
     said = on_terminal(person, pi, "hosts", "--trust", "test-pi", answer="yes\n")
     assert prints in said
+    assert "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub" in said
     assert "Written to" in said
     said = person.iot("hosts")
     for text in ("test-pi", "test-root", "test", "none"):
