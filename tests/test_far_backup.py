@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
+import sys
 import tarfile
 
 import pytest
@@ -185,6 +187,35 @@ def test_a_line_that_is_cut_amid_the_archive_is_told(pi, laptop):
     assert not partial.exists()
     log = (pi.backups / f"{RUNTAG}.backup-log.txt").read_text()
     assert log.count("makes 2026") == 2
+
+
+SOON = (
+    "import runpy, iotstack_invoke.targets as targets; targets.HOLD_AGAIN_LIMIT_S = 1; "
+    "runpy.run_module('iotstack_invoke', run_name='__main__', alter_sys=True)"
+)
+"""The program, which waits a second and not half a minute for a lock that it lost."""
+
+
+def test_a_lock_that_another_run_took_meanwhile_ends_this_one(tmp_path, start_sshd):
+    """The line breaks in the last job, and nobody notices: no set is removed without the lock."""
+    pi = Pi(tmp_path / "pi", start_sshd, "pi", keep=1)
+    laptop = Laptop(tmp_path / "laptop", pi)
+    assert laptop.run("backup --host pi --runtag first").returncode == 0
+    with laptop.settings.open("a") as stream:
+        stream.write('limit_rate = "2K"\n')
+    laptop.words = lambda line: [sys.executable, "-c", SOON, *shlex.split(line)]
+    started = laptop.start(f"backup --host pi --runtag {RUNTAG}")
+    until((laptop.vaults[0] / f"{RUNTAG}.manifest.json.partial").exists, 60)
+    lock = pi.backups / ".lock"
+    pi.sshd.cut()
+    words = ["flock", lock, "sh", "-c", "echo 1 another; exec sleep 60"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        _, err = started.communicate(timeout=60)
+        subprocess.run(["fuser", "-k", lock], check=False, capture_output=True)
+    assert started.returncode == 11, err
+    assert "On pi another run is working on this stack" in err
+    assert "first.manifest.json" in names_in(pi.backups)
 
 
 def test_what_a_machine_lacks_is_told(pi, laptop):
