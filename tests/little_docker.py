@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-DOCKER = f'exec {sys.executable} "$0.py" "$@"'
+DOCKER = f'exec {sys.executable} -I -S "$0.py" "$@"'
 PROGRAM = """
 import json, pathlib, shutil, sys
 here = pathlib.Path(__file__).parent

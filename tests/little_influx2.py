@@ -118,7 +118,7 @@ def with_influx2(stack, version, name="influxdb2", image="influxdb:latest"):
     settings = f"LITTLE_FAULT= LITTLE_SHARD={shard}"
     configs = f"INFLUX_CONFIGS_PATH={store}/config/influx-configs"
     configs += f" INFLUXD_BOLT_PATH={store}/data/influxd.bolt"
-    stack.tool("influx", f'exec {sys.executable} {__file__} "$@"')
+    stack.tool("influx", f'exec {sys.executable} -I -S {__file__} "$@"')
     answers = {
         "2": f"InfluxDB v{version}",
         "3": f"influxdb3 InfluxDB 3 Core {version}, revision x",

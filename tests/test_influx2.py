@@ -64,7 +64,7 @@ class Stack:
         settings = " ".join(f"{key}='{value}'" for key, value in environment.items())
         tools = self.folder / "tools"
         tools.mkdir(exist_ok=True)
-        stand_in = f"exec {sys.executable} {little_influx2.__file__}"
+        stand_in = f"exec {sys.executable} -I -S {little_influx2.__file__}"
         scripts = {tools / "influx": f'{stand_in} "$@"'}
         scripts[self.folder / "docker"] = (
             f'echo "$*" >> {self.folder}/calls\n[ "$1" = exec ] || exit 0\nshift 2\n'
