@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 from types import MappingProxyType
@@ -120,11 +120,13 @@ def judge_docker(told: Outcome, *, needed: bool) -> Finding:
     return bad("docker", said, fix, needed=needed)
 
 
-def judge_compose(plugin: Outcome, program: Outcome, *, needed: bool) -> Finding:
-    """Judge compose: v2's plugin, or else v1's program."""
-    for told, words in ((plugin, "docker compose"), (program, "docker-compose")):
-        if told.exit_code == 0 and version_in(told.out):
-            return good("compose", f"{version_in(told.out)} (`{words}`)")
+def judge_compose(plugin: Outcome, ask_v1: Callable[[], Outcome], *, needed: bool) -> Finding:
+    """Judge compose: v2's plugin, or else v1's program, which is asked only then."""
+    if plugin.exit_code == 0 and version_in(plugin.out):
+        return good("compose", f"{version_in(plugin.out)} (`docker compose`)")
+    program = ask_v1()
+    if program.exit_code == 0 and version_in(program.out):
+        return good("compose", f"{version_in(program.out)} (`docker-compose`)")
     found = "there is neither `docker compose` nor `docker-compose`"
     return bad("compose", found, "sudo apt-get install docker-compose-plugin", needed=needed)
 

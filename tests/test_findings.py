@@ -104,12 +104,19 @@ def test_a_docker_that_does_not_answer_has_its_own_fix(told, fix):
 )
 def test_either_compose_will_do(plugin, program, found):
     """The plugin is told where both are there, the old program where it is alone."""
-    assert findings.judge_compose(plugin, program, needed=True).found == found
+    asked = []
+
+    def ask_v1():
+        asked.append(program)
+        return program
+
+    assert findings.judge_compose(plugin, ask_v1, needed=True).found == found
+    assert bool(asked) == (plugin is NO_PLUGIN)
 
 
 def test_without_any_compose_only_a_restore_fails():
     """A backup needs no compose, so that none is a warning there."""
-    judged = [findings.judge_compose(NO_PLUGIN, MISSING, needed=n) for n in (True, False)]
+    judged = [findings.judge_compose(NO_PLUGIN, lambda: MISSING, needed=n) for n in (True, False)]
     assert [verdict(each) for each in judged] == [FAILED, WARNING]
 
 

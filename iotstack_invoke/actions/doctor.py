@@ -324,7 +324,9 @@ class _Examined:
             plugin = told
         else:
             plugin = ask(self.host, *words, "compose", "version")
-        yield judge_compose(plugin, ask(self.host, "docker-compose", "version"), needed=self.far)
+        yield judge_compose(
+            plugin, lambda: ask(self.host, "docker-compose", "version"), needed=self.far
+        )
 
     def _backups(self) -> Iterator[Finding]:
         script = ("sh", "-c", LOOK_AT_BACKUPS, "sh", self.backups)
