@@ -385,6 +385,18 @@ def test_what_a_link_leads_to_is_packed(machine, place):
     assert found.uncovered == ()
 
 
+@pytest.mark.parametrize("mounts", [[], [("./volumes/films", "/films")]])
+def test_what_a_link_leads_to_is_left_out_by_its_own_path_too(machine, mounts):
+    """Not told as left out and packed all the same."""
+    films = machine.base / "films"
+    films.mkdir()
+    link(machine, "volumes/films", films)
+    machine.exclude(str(films))
+    found = machine.look(*mounts)
+    assert (found.outside, told(found)) == ((), [])
+    assert [(e.what, e.reason) for e in found.left_out] == [(str(films), "meant")]
+
+
 def test_a_link_above_a_mount(machine):
     """The link is packed, and of what it leads to only what is mounted."""
     (machine.base / "drive/a").mkdir(parents=True)

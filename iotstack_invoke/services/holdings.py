@@ -569,7 +569,9 @@ class _Look:
         self._include(place if fact.real == straight else self._link_of(place))
         if is_in(fact.real, self.folder):
             self._include(os.path.relpath(fact.real, self.folder))
-        elif not self.databases.part_of(fact.real):
+        elif not (
+            self._is_left_out(container, fact.real, fact.real) or self.databases.part_of(fact.real)
+        ):
             way = self._way_out(straight)
             to = way if way != fact.real else ""
             found = Outside(fact.real, link=place, restore_to=to, ways=(way or fact.real,))
