@@ -32,7 +32,7 @@ dump)
     THEN $quoted ELSE quote_ident(datname) END AS name FROM pg_database
     WHERE NOT datallowconn AND datname <> 'template0') AS closed ORDER BY name" >&2
   # Another machine has not their folders, and this one has them in use: all goes into the default one.
-  ask "SELECT 'left out: tablespace ' || translate(spcname || ' (at ' || pg_tablespace_location(oid),
+  ask "SELECT 'comes back elsewhere: tablespace ' || translate(spcname || ' (at ' || pg_tablespace_location(oid),
     chr(10) || chr(13), '??') || '); its tables are in the dump, and a restore puts them into the default' ||
     ' tablespace' FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY spcname" >&2
   exec pg_dumpall --no-password --no-tablespaces

@@ -40,6 +40,8 @@ RETRY_WAIT_S = 2.0
 MOST_NAMED = 5
 SAYS_LEFT_OUT = "left out: "
 """With this begins what a script says of something that it does not dump."""
+SAYS_MOVED = "comes back elsewhere: "
+"""With this, of something whose data it dumps without the place where they lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +211,13 @@ class PackDumps:
                 again=True,
             )
         left_out = [line for line in said.lines if line.startswith(SAYS_LEFT_OUT)]
-        if report.apart:
-            left_out.append(f"{SAYS_LEFT_OUT}{folders_told(report.apart)}")
         for line in left_out:
             scene.warn(f"{server.title}: {line}")
-        told = tuple(line.removeprefix(SAYS_LEFT_OUT) for line in left_out)
+        moved = [each for each in said.lines if each.startswith(SAYS_MOVED)]
+        moved += [f"{SAYS_MOVED}{folders_told(report.apart)}"] if report.apart else []
+        for line in moved:  # no data are lost by that
+            scene.say(f"{server.title}: {line}")
+        told = tuple(line.partition(": ")[2] for line in (*left_out, *moved))
         return replace(report, left_out=told), size
 
     def _add_files(self, scene: Scene, host: Host, archive: tarfile.TarFile) -> int:

@@ -75,12 +75,13 @@ def test_tablespaces(stand, pi, nas, databases):
     add = "INSERT INTO fast VALUES (7); INSERT INTO ssd VALUES (7); INSERT INTO own VALUES (7)"
     rows = "SELECT (SELECT sum(a) FROM fast), (SELECT sum(a) FROM ssd), (SELECT sum(a) FROM own)"
     postgres(pi, add)
-    said = owner.backup("--runtag", "t1", code=3)
-    assert "NOT COVERED" not in said
-    assert "tablespace fast (at /fast); its tables are in the dump" in said
-    assert len(owner.manifest("t1")["warnings"]) == len(places)
+    owner.backup("--runtag", "t1")
+    assert owner.manifest("t1")["warnings"] == []
     assert "outside" not in owner.manifest("t1")["parts"]
-    assert "tablespace ssd" in owner.here("t1", "restore").read_text()
+    told = " ".join(owner.here("t1", "restore").read_text().split())
+    assert all(
+        f"tablespace {name} (at /{name}); its tables are in the dump" in told for name in places
+    )
     archive = owner.here("t1", "general")
     names = subprocess.run(["tar", "-tf", archive], check=True, capture_output=True, text=True)
     assert not [each for each in names.stdout.splitlines() if "/PG_" in each]
