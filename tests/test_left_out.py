@@ -12,6 +12,7 @@ from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.left_out import KeepLeftOut, patterns_below
 from iotstack_invoke.services.stack import SwapItem
+from iotstack_invoke.services.swap_entries import SwapEntries
 
 HOST = LocalHost("/")
 PATTERNS = ("films/*", "cache", "logs/*.log")
@@ -144,6 +145,35 @@ def test_a_new_folder_has_nothing_to_keep(scene, steps):
     keep.do(scene)
     keep.undo(HOST)
     assert files_in(places["live"]) == {"settings": "new", "logs/c.txt": "new", "added": "new"}
+
+
+@pytest.mark.parametrize("pattern", ["*", "*.log", "films/*"])
+def test_what_restores_keep_in_a_mount_point_is_nothing_that_was_left_out(
+    scene, tmp_path, pattern
+):
+    """Two restores there, and undone one after the other; whatever a star stands for."""
+    live, guard = tmp_path / "it's [a] *", str(tmp_path / "guard")
+    fill(live, {"settings": "first", "a.log": "kept", "films/one": "film"})
+    steps, held = [], []
+    for day in (22, 23):
+        held.append(files_in(live))
+        kept = live / f".previous-t1-202611{day}T110000Z"
+        fill(live / f"{kept.name}-new", {"settings": f"of {day}", "films/": None})
+        places = map(str, (live, f"{kept}-new", kept, f"{kept}-undone"))
+        steps.append(SwapEntries("pi", *places, (), guard))
+        steps.append(KeepLeftOut("pi", str(live), str(kept), (pattern,), (), guard))
+        for each in steps[-2:]:
+            each.do(scene)
+        fill(live, {f"old of {day}.log": "since"})
+        fill(kept, {"x.log": "old", "films/deep": "old"})
+    for each in steps[:1:-1]:
+        each.undo(HOST)
+    of_first = files_in(live / ".previous-t1-20261122T110000Z")
+    assert of_first | {"x.log": "old", "films/deep": "old"} == of_first
+    for each in steps[1::-1]:
+        each.undo(HOST)
+    now = files_in(live)
+    assert {each: now.get(each) for each in held[0]} == held[0]
 
 
 @pytest.mark.parametrize("after", [False, True])

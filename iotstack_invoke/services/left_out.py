@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from ..steps import Command, Host, Scene
 from ..values import dataclass
 from .stack import guarded
+from .swap_entries import KEPT
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -65,7 +66,10 @@ class KeepLeftOut:
 
     def _command(self, start: str, end: str) -> Command:
         paths = [word for p in self.patterns for word in ("-o", "-path", f"{_exact(start)}/{p}")]
-        find = ("find", start, "-mindepth", "1", "(", *paths[1:], ")", "-prune")
+        # What is put aside lies in a mount point itself, beside what older restores keep there.
+        kept = (("-path", f"{_exact(start)}/{KEPT}"), ("!", "-path", f"{_exact(start)}/*/*"))
+        passed_over = (*kept[0], *kept[1], "-prune", "-o")
+        find = ("find", start, "-mindepth", "1", *passed_over, "(", *paths[1:], ")", "-prune")
         move = ("-exec", "sh", "-c", _MOVE, "sh", start, end, "{}", "+")
         words = ("sh", "-c", _FIND, "sh", start, end, *find, *move)
         return guarded(self.guard, (*self.as_root, *words))
