@@ -160,6 +160,35 @@ def test_what_can_be_fetched_anew_is_left_out_wherever_it_lies(machine):
     assert [each.read_text() for each in (path / "a", *modules)] == ["old", *["new"] * 4]
 
 
+def test_what_another_container_writes_or_a_row_includes_is_not_left_out(machine):
+    """Whatever the table says of the one that mounts it as its modules."""
+    machine.docker.volume("data", "old")
+    row, shared = (machine.put(f"{each}/a", "old").parent for each in ("row", "shared"))
+    machine.row(row)
+    machine.row(shared.parent)
+    (machine.folder / "own/deep").mkdir(parents=True)
+    places = {"one": row, "two": shared, "three": "data", "four": "./own"}
+    inside = "/data/node_modules"
+    mounts = {name: [(str(place), inside)] for name, place in places.items()}
+    mounts["writer"] = [(str(shared), "/x"), ("data", "/y"), ("./own/deep", "/z")]
+    machine.docker.knows({**mounts, "around": [(".", "/stack")]})
+    for path in ("own/deep/a", "own/b"):
+        (machine.folder / path).write_text("old")
+    _, manifest = machine.backup(3)
+    assert not [each for each in manifest["left_out"] if "modules" in each["reason"]]
+    files = {
+        f".{path}" for path in (row / "a", shared / "a", machine.docker.files("data") / "file")
+    }
+    assert files <= {*machine.members()}
+    with tarfile.open(machine.folder / f"backups/{TAG}.general-backup.tar.gz") as archive:
+        assert {"./own/deep/a", "./own/b"} <= {*archive.getnames()}
+    machine.docker.knows({**mounts, "writer": []})
+    machine.stack.run("backup --runtag t2")
+    manifest = json.loads((machine.folder / "backups/t2.manifest.json").read_text())
+    told = {each["what"] for each in manifest["left_out"] if "modules" in each["reason"]}
+    assert told == {f"{e}/*" for e in (shared, machine.docker.files("data"), "own")}
+
+
 def test_what_can_be_fetched_anew_is_left_out_of_a_stack_that_is_down(machine):
     """Where its compose file says that it lies."""
     machine.docker.volume("IOTstack_hass", "old", key="hass")

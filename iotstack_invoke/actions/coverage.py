@@ -25,7 +25,7 @@ from ..services.compose_files import ComposeReads, Given, compose_reads
 from ..services.holdings import Databases, Holdings, look_at_holdings
 from ..services.inside import is_in
 from ..services.layer import bare_places, changes_in_layer, told_of_layer, written_in
-from ..services.leave_out import places_of
+from ..services.leave_out import place_of, places_of
 from ..services.recipe import RecipeInUse
 from ..services.sql import SqlServer, located, located_in, server_of
 from ..services.table import (
@@ -172,7 +172,8 @@ def look_at_services(
     if settings.stack.exclude_defaults:
         those = [(each.service, known[each.container.name]) for each in covers]
         those += [(table.service_of(each.container), each) for each in planned]
-        exclusions += tuple(_defaults(those, volumes, exclusions, folder))
+        included = {each.path for each in settings.stack.inclusions}
+        exclusions += tuple(_defaults(those, volumes, exclusions, folder, included))
         exclusions += tuple(_usual(those, table, exclusions, folder))
     running = [
         known[each.container.name] for each in covers if each.container.running and not each.part
@@ -555,20 +556,40 @@ def _exclusions(
 
 
 def _defaults(
-    those: Iterable[tuple[Service | None, Found]],
+    those: Collection[tuple[Service | None, Found]],
     volumes: Mapping[str, Volume],
     said: tuple[Exclusion, ...],
     folder: str,
+    included: Collection[str],
 ) -> Iterator[Exclusion]:
-    """Yield what the table leaves out of each container's own paths, and nobody else does."""
-    told = set[str]()
-    for service, found in those:
-        for row in service.leave_out if service else ():
-            for path in places_of(row.inside, found, folder, volumes):
-                left_out = Exclusion(path, row.reason, by_default=True)
-                if path not in told and not any(e.leaves_out(left_out.place) for e in said):
-                    told.add(path)
-                    yield left_out
+    """Yield what the table leaves out of each container's own paths, and nobody else does.
+
+    Not where a row of hosts.toml includes that, or what another container writes lies there.
+    """
+    mine = [_left_out_by(*each, volumes, folder) for each in those]
+    others = [
+        (place_of(mount, found.container.name, folder, volumes), own)
+        for (_, found), own in zip(those, mine, strict=True)
+        for mount in found.mounts
+        if mount.writable
+    ]
+    for each in {path: one for own in mine for path, one in own.items()}.values():
+        written = (place for place, own in others if place and each.path not in own)
+        if not any(map(each.leaves_out, (*included, *written))) and not any(
+            e.leaves_out(each.place) for e in said
+        ):
+            yield each
+
+
+def _left_out_by(
+    service: Service | None, found: Found, volumes: Mapping[str, Volume], folder: str
+) -> dict[str, Exclusion]:
+    """Return what the table leaves out of the paths of one container, by the patterns."""
+    return {
+        path: Exclusion(path, row.reason, by_default=True)
+        for row in (service.leave_out if service else ())
+        for path in places_of(row.inside, found, folder, volumes)
+    }
 
 
 def _usual(

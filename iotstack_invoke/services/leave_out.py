@@ -26,7 +26,7 @@ def places_of(
     above = [each for each in found.mounts if _begins_with(inside, each.inside)]
     nearest = max(above, key=lambda each: len(each.inside), default=None)
     for mount in found.mounts:
-        place = _place(mount, found.container.name, folder, volumes.get(mount.volume))
+        place = glob.escape(place_of(mount, found.container.name, folder, volumes))
         if not place:
             continue
         if mount is nearest:
@@ -39,15 +39,15 @@ def _begins_with(inside: str, folder: str) -> bool:
     return f"{inside}/".startswith(f"{folder.rstrip('/')}/")
 
 
-def _place(mount: Mount, container: str, folder: str, volume: Volume | None) -> str:
-    """Return where a mount lies, as a pattern; '' if nothing of it is in a backup."""
+def place_of(mount: Mount, container: str, folder: str, volumes: Mapping[str, Volume]) -> str:
+    """Return where a mount lies, as exclusions call it; '' if nothing of it is in a backup."""
+    volume = volumes.get(mount.volume)
     if volume and volume.is_folder:
         mount = Mount(volume.device, mount.inside)
     elif mount.volume:
         is_anonymous = volume and volume.anonymous
-        name = f"{container}:{mount.inside}" if is_anonymous else mount.volume
-        return glob.escape(f"{VOLUME}{name}")
+        return f"{VOLUME}{container}:{mount.inside}" if is_anonymous else f"{VOLUME}{mount.volume}"
     place = place_in_stack(mount, folder)
     if place is None:
-        return glob.escape(mount.on_host) if mount.on_host.startswith("/") else ""
-    return glob.escape(place) if is_in_stack(place) else ""
+        return mount.on_host if mount.on_host.startswith("/") else ""
+    return place if is_in_stack(place) else ""
