@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import tarfile
 
 import pytest
@@ -206,6 +207,41 @@ def test_what_can_be_fetched_anew_is_left_out_of_a_stack_that_is_down(machine):
     assert {"own/node_modules/*", f"{volume}/backups/*"} <= told
     assert f".{volume}/file" in machine.members()
     assert f".{volume}/backups/x" not in machine.members()
+
+
+@pytest.fixture
+def drive():
+    """Mount a small file system at a folder."""
+    mounted = []
+
+    def mount(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder]
+        if subprocess.run(words, check=False, capture_output=True).returncode:
+            pytest.skip("only root can mount a drive")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for each in mounted:
+        subprocess.run(["umount", "--lazy", each], check=True)
+
+
+def test_what_restores_keep_on_a_drive_is_in_no_backup(machine, drive):
+    """Also where what is around the drive is included, or a volume's files lie on one."""
+    machine.docker.volume("data", "old")
+    places = [drive(each) for each in (machine.disk / "a [drive] é", machine.docker.files("data"))]
+    for each in places:
+        kept = each / ".previous-t0-20261122T110000Z/a"
+        kept.parent.mkdir()
+        for path in (kept, each / "b"):
+            path.write_text("old")
+    machine.row(machine.disk)
+    machine.docker.knows({"one": [("data", "/data")]})
+    machine.backup()
+    names = machine.members()
+    assert {f".{each}/b" for each in places} <= {*names}
+    assert not [each for each in names if ".previous-" in each]
 
 
 def test_a_stack_in_another_folder_gets_its_own_volume(machine):

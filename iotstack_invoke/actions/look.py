@@ -222,9 +222,9 @@ def _sized(host: Host, services: Services, folder: str) -> tuple[str, ...]:
 def _kept_there(host: Host, outside: Collection[Outside]) -> Iterator[str]:
     """Yield patterns of what restores keep in mount points, which is in no backup."""
     points = mount_points(host) if outside else ()
-    for each in outside:
-        if not each.volume and each.path in points:
-            yield f"{glob.escape(each.path)}/{KEPT}"
+    for path in sorted(points):
+        if any(is_in(path, each.path) for each in outside):
+            yield f"{glob.escape(path)}/{KEPT}"
 
 
 def _kept_in_stack(host: Host, folder: str, included: Iterable[str]) -> Iterator[str]:
