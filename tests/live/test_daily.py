@@ -167,7 +167,7 @@ def test_vault_that_is_away(owner, nas):
     owner.iot("status", "--at", "here")
     said = owner.iot("verify", "--newest", "--at", "all", code=FAILED)
     assert "gone" in said
-    said = owner.iot("prune", "--keep", "1", "--at", "all", code=FAILED)
+    said = owner.iot("prune", "--keep", "1", "--at", "all", "--yes", code=FAILED)
     assert "gone" in said
     assert owner.runtags() == owner.runtags(owner.vault) == [RUNTAGS[-1]]
     owner.iot("doctor", code=FAILED)
