@@ -63,23 +63,28 @@ class LittleDocker:
         (stack.tools / "docker.py").write_text(PROGRAM)
         self.knows({})
 
-    def knows(self, containers, *, later=None):
+    def knows(self, containers, *, later=None, **images):
         """Let it know containers, each with its mounts; after `compose up`, those of `later`.
+
+        Those of `images` are of other ones than Node-RED's.
 
         A mount is a path of the machine or of the stack (./), or a volume's name; and its place.
         """
-        for name, which in (("docker.json", containers), ("docker.made.json", later)):
-            told = [self._told(*each) for each in (containers if which is None else which).items()]
-            (self.stack.tools / name).write_text(json.dumps(told))
+        for file, which in (("docker.json", containers), ("docker.made.json", later)):
+            told = [
+                self._told(name, mounts, images.get(name, "nodered/node-red"))
+                for name, mounts in (containers if which is None else which).items()
+            ]
+            (self.stack.tools / file).write_text(json.dumps(told))
 
-    def _told(self, name, mounts):
+    def _told(self, name, mounts, image):
         label = {"com.docker.compose.project.working_dir": str(self.stack.folder)}
         return {
             "Id": name,
             "Name": f"/{name}",
             "Image": "sha256:aaa",
             "State": {"Running": False, "Paused": False},
-            "Config": {"Image": "nodered/node-red", "Labels": label},
+            "Config": {"Image": image, "Labels": label},
             "Mounts": [self._mount(*each) for each in mounts],
         }
 

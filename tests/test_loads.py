@@ -1,15 +1,15 @@
 """Which dumps a restore loads, and what keeps it from loading one."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from iotstack_invoke.actions.loads import Loads
+from iotstack_invoke.actions.loads import Loads, without_new_data
 from iotstack_invoke.errors import Refused
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import Container, Manifest, Part
-from iotstack_invoke.report import Report
-from iotstack_invoke.rulebooks.restore import Item
+from iotstack_invoke.rulebooks.restore import Item, OutsideItem
 from iotstack_invoke.services.compose import Found, Mount
 from iotstack_invoke.services.sql import SqlServer
 
@@ -98,9 +98,22 @@ def test_a_server_that_is_not_loaded_keeps_its_folders(tmp_path, place, runs):
     item = Item(f"{stage}/{place}", f"{folder}/{place}", "", "")
     facts = SimpleNamespace(kinds=("general",))
     loads = Loads(target, (found,), None, str(stage), ())
-    assert loads.keep_data(facts, [item], (), (server,), Report()) == []
+    told = []
+    assert loads.keep_data(facts, [item], (), (server,), told.append) == []
+    assert told[0].startswith(f"{place} stays as it is: a database")
     (stage / place / "PG_VERSION").touch()
-    assert loads.keep_data(facts, [item], (), (server,), Report()) == [item]
+    assert loads.keep_data(facts, [item], (), (server,), told.append) == [item]
+
+
+def test_a_drive_that_new_data_of_a_server_are_made_on_stays(tmp_path):
+    """They would be put aside with all that lies there; not so on the disk of the stack."""
+    (load,) = choose(tmp_path, "", told={"data": "../drive/pg"})
+    drive = OutsideItem("the drive", "", f"{tmp_path.parent}/drive", "", "", fresh="there")
+    others = [replace(drive, fresh=""), replace(drive, live=f"{tmp_path.parent}/driver")]
+    told = []
+    assert without_new_data([drive, *others], (load,), told.append) == others
+    (said,) = told
+    assert said.startswith("the drive stays as it is: in it lie the data of timescaledb")
 
 
 @pytest.mark.parametrize("odd", ["home/t.isl", "home", ""])

@@ -244,6 +244,27 @@ def test_what_restores_keep_on_a_drive_is_in_no_backup(machine, drive):
     assert not [each for each in names if ".previous-" in each]
 
 
+def test_no_empty_folder_comes_in_the_place_of_a_database(machine):
+    """The backup does not hold its data: what is around them stays, and the end tells it."""
+    shared = machine.put("shared/a", "old").parent
+    machine.row(shared)
+    mounts = {"one": [(str(shared), "/d")]}
+    machine.docker.knows(mounts)
+    machine.backup()
+    data = machine.put("shared/pg/PG_VERSION", "15")
+    machine.docker.knows(
+        {**mounts, "pg": [(str(data.parent), "/var/lib/postgresql/data")]}, pg="postgres:15"
+    )
+    for path in (shared / "a", machine.folder / "volumes/nodered/flows.json"):
+        path.write_text("new")
+    said = machine.restore(code=3)
+    told = f"{shared} stays as it is: a database, or a service with one, keeps its data there"
+    assert said.count(told) == 2
+    assert data.read_text() == "15"
+    assert (shared / "a").read_text() == "new"
+    assert (machine.folder / "volumes/nodered/flows.json").read_text() == "[]\n"
+
+
 def test_a_stack_in_another_folder_gets_its_own_volume(machine):
     """By the name of its project and with compose's labels, or as its container mounts it."""
     machine.docker.volume("iotstack_data", "old", key="data")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import Refused
 from ..manifest import Manifest
-from ..report import Report
-from ..rulebooks.restore import RESTORE, Item, Load, RestoreFacts, aside_folder, used_folder
+from ..rulebooks.restore import (
+    RESTORE,
+    Item,
+    Load,
+    OutsideItem,
+    RestoreFacts,
+    aside_folder,
+    used_folder,
+)
 from ..rules import BACKUPS
 from ..services.compose import Found, named
 from ..services.holdings import is_system
@@ -30,6 +37,7 @@ from ..targets import ANY_EXIT, Target, device, entries
 from ..values import dataclass
 from .outside import place_there, volume_in
 
+Swapped = TypeVar("Swapped", bound=Item | OutsideItem)
 FOLDERS = ("services", "volumes")
 DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{}/data"}
 """Where IOTstack's templates map the data, for a backup that does not tell and no container."""
@@ -224,19 +232,19 @@ class Loads:
     def keep_data(
         self,
         facts: RestoreFacts,
-        items: Iterable[Item],
+        items: Iterable[Swapped],
         loads: Iterable[Load],
         servers: Iterable[SqlServer],
-        report: Report,
-    ) -> list[Item]:
+        warn: Callable[[str], None],
+    ) -> list[Swapped]:
         """Return the items whose swap puts no empty folder in the place of a server's data.
 
-        A general part leaves out what is dumped: without the dump there is nothing to swap in,
+        A part of files leaves out what is dumped: without the dump there is nothing to swap in,
         and one that is loaded beside the present data needs these where they are.
         """
         loaded = {each.server.container for each in loads if not each.beside}
-        others = (each for each in servers if each.container not in loaded)
-        data = [at for each in others for at in (each.data, *self._apart(each)) if at]
+        others = [server for server in servers if server.container not in loaded]
+        data = [at for server in others for at in (server.data, *self._apart(server)) if at]
         data += [
             f"{self.target.folder}/{recipe.folder}/{path}"
             for kind, recipe in RECIPES.items()
@@ -245,12 +253,13 @@ class Loads:
         ]
         kept = []
         for item in items:
-            hollow = [each for each in data if is_below(each, item.live)]
+            hollow = [place for place in data if is_below(place, item.live)]
             if any(self._holds(each) and not self._holds(_staged(item, each)) for each in hollow):
-                report.warn(
-                    f"  {posixpath.relpath(item.live, self.target.folder)} stays as it is: a "
-                    "database, or a service with one, keeps its data there, and the backup does "
-                    "not hold all of them."
+                path = posixpath.relpath(item.live, self.target.folder)
+                warn(
+                    f"{item.live if path.startswith('..') else path} stays as it is: a database, "
+                    "or a service with one, keeps its data there, and the backup does not hold "
+                    "all of them."
                 )
             else:
                 kept.append(item)
@@ -268,6 +277,27 @@ class Loads:
 
     def _holds(self, folder: str) -> bool:
         return bool(entries(self.target.host, folder, self.target.as_root))
+
+
+def without_new_data(
+    items: Iterable[OutsideItem], loads: Iterable[Load], warn: Callable[[str], None]
+) -> list[OutsideItem]:
+    """Return the items, but for those on other file systems that new data of a server are made in.
+
+    These would be put aside with all that was there.
+    """
+    kept = []
+    for item in items:
+        mine = [e.server.container for e in loads if is_below(e.server.data, item.live)]
+        if item.fresh and mine:
+            names = ", ".join(mine)
+            warn(
+                f"{item.title} stays as it is: in it lie the data of {names}, which come from a "
+                "dump. What else it holds is in the outside part: unpack it by hand."
+            )
+        else:
+            kept.append(item)
+    return kept
 
 
 def refuse_place(target: Target, container: str, data: str) -> None:
@@ -292,7 +322,7 @@ def refuse_place(target: Target, container: str, data: str) -> None:
         )
 
 
-def _staged(item: Item, path: str) -> str:
+def _staged(item: Item | OutsideItem, path: str) -> str:
     """Return where what lies at a path within a live item lies in the staged one."""
     return posixpath.normpath(posixpath.join(item.staged, posixpath.relpath(path, item.live)))
 

@@ -10,7 +10,14 @@ from dataclasses import replace
 from ..errors import Refused, StepFailed
 from ..manifest import Manifest
 from ..report import Report
-from ..rulebooks.restore import RESTORE, Item, OutsideItem, RestoreFacts, aside_folder, used_folder
+from ..rulebooks.restore import (
+    RESTORE,
+    Item,
+    OutsideItem,
+    RestoreFacts,
+    aside_folder,
+    used_folder,
+)
 from ..rules import BACKUPS, KINDS
 from ..services.compose import (
     COMPOSE_FILES,
@@ -43,7 +50,7 @@ from ..targets import (
 )
 from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
-from .loads import FOLDERS, Loads, is_below, recipe_folder
+from .loads import FOLDERS, Loads, is_below, recipe_folder, without_new_data
 from .only import Only
 from .outside import OutsidePart, place_there, placed
 from .target_checks import (
@@ -127,6 +134,8 @@ class Prospect:
         self.runtag = backup.runtag
         self.stage = f"{target.folder}/{RESTORE}/{self.runtag}"
         self._stamp = ""
+        self.kept: list[str] = []
+        """What of the backup is not put in place, since data of a database lie there."""
         self.influx = self._influx_container()
         self.only = Only(wish, backup, manifest, self.influx)
         self.influx2 = Influx2ByHand(backup, manifest, target.folder)
@@ -613,9 +622,17 @@ class Prospect:
                 *located_in(self.target.host, found, self.settings.table, self.target.docker),
                 *self._undumped_influx(found, facts),
             )
-            items = loads.keep_data(facts, items, chosen, servers, self.report)
+            self.kept.clear()
+            items = loads.keep_data(facts, items, chosen, servers, self._keep)
+            outside = loads.keep_data(facts, facts.outside, chosen, servers, self._keep)
+            outside = without_new_data(outside, chosen, self._keep)
+            facts = replace(facts, outside=tuple(outside))
         items = self.influx2.without_data(items, found)
         return replace(facts, loads=chosen), items
+
+    def _keep(self, told: str) -> None:
+        self.kept.append(told)
+        self.report.warn(f"  {told}")
 
     def _undumped_influx(self, found: tuple[Found, ...], facts: RestoreFacts) -> list[SqlServer]:
         """Return the folders of an InfluxDB here that the backup has no dump for, one by one."""

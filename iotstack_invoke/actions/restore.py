@@ -509,7 +509,7 @@ class _Restore:
         by_hand = (self.by_hand,) if self.by_hand else ()
         only = self.before.only
         warnings += (*after.warnings, *only.left_out(facts.kinds, facts.loads), *by_hand)
-        warnings += self._outside_left(facts)
+        warnings += (*self._outside_left(facts), *self.before.kept)
         lacking = only.lacking
         for text in warnings:
             self.report.warn(f"  {text}")
