@@ -6,11 +6,12 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from scenes import put_set, until
+from scenes import foreign_archive, put_set, until
 
 from iotstack_invoke.checks import Check, check_line
 from iotstack_invoke.hosts import locked
@@ -162,6 +163,36 @@ def test_damaged_and_unfinished_sets_are_not_delivered(pi):
     assert told.returncode == 3
     assert f"{bad} is not delivered to usb: it is damaged here." in told.stderr
     assert set(contents(pi.usb)) == set(contents(pi.backups, good))
+
+
+@pytest.mark.parametrize("kind", ["general-backup.tar.gz", "manifest.json"])
+def test_what_is_damaged_here_and_whole_in_a_vault_is_delivered(pi, kind):
+    """It is another finding, told with what fetches it back, which works as it stands there."""
+    policy(pi, "usb", "keep = 1")
+    (tag,) = make_sets(pi.backups, 1)
+    real = foreign_archive()
+    (pi.backups / f"{tag}.general-backup.tar.gz").write_bytes(real)
+    path = pi.backups / f"{tag}.manifest.json"
+    manifest = read_manifest(path.read_bytes())
+    part = replace(
+        manifest.parts[0], size_bytes=len(real), sha256=hashlib.sha256(real).hexdigest()
+    )
+    path.write_text(replace(manifest, parts=(part,)).to_json())
+    assert pi.run("sync --vault usb").returncode == 0
+    whole = contents(pi.backups)
+    bad = pi.backups / f"{tag}.{kind}"
+    bad.write_bytes(bad.read_bytes()[:-1] + b"y")
+    assert pi.run("verify --at here").returncode == 1
+    told = pi.run("sync --vault usb")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.splitlines()[1].split() == ["usb", "0", "1", "0", "0"]
+    said = " ".join(told.stdout.split())
+    assert f"{tag} is damaged here, and whole in usb" in said
+    fetch = said.partition("Fetch it back: ")[2].partition(" && inv verify")[0]
+    subprocess.run(["sh", "-c", fetch], check=True)
+    assert contents(pi.backups) == whole
+    assert "in here is good" in pi.run(f"verify --runtag {tag} --at here").stdout
+    assert "damaged" not in pi.run("sync --vault usb").stdout
 
 
 def test_a_copy_that_is_damaged_there_is_sent_anew(pi):

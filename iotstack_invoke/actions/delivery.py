@@ -31,6 +31,7 @@ from ..site import (
     write_pin,
 )
 from ..steps import FileFact, Place
+from ..targets import host_name
 from ..transfer import can_hash
 from ..values import dataclass
 from .listing import sets_there, state_of_copy
@@ -79,12 +80,14 @@ class Delivery:
         self,
         here: Mapping[str, BackupSet],
         checks: Checks,
+        host: str,
         skipped: str = "",
         gone: Iterable[Gone] = (),
     ) -> None:
         """Find out what the vault lacks of the sets here, newest first; raises StepFailed.
 
-        `skipped`: the runtag of the set that is being made. `gone` as in judge.
+        `host`: whose sets they are. `skipped`: the runtag of the set that is being made. `gone` as
+        in judge.
         """
         self.names = self.place.names(self.place.root)
         failed = failed_at(checks, self.name)
@@ -98,8 +101,11 @@ class Delivery:
             if runtag == skipped:
                 continue
             if backup.state is State.DAMAGED:
-                self.refused[runtag] = "it is damaged here"
                 self.damaged_here.add(runtag)
+                if copy and _is_whole_there(copy, backup, host):
+                    self.there.append(runtag)
+                else:
+                    self.refused[runtag] = "it is damaged here"
             elif backup.state in DELIVERED:
                 self._sort(backup, copy, doubted=doubted)
         if self.lacking and self.policy:
@@ -147,6 +153,8 @@ class Delivery:
         """
         judged = dict(found)
         for runtag in (*self.there, *self.lacking):
+            if runtag in self.damaged_here:
+                continue
             pinned = here[runtag].pinned or (runtag in found and found[runtag].pinned)
             judged[runtag] = replace(here[runtag], pinned=pinned)
         for verdict in judge_each_host(judged.values(), policy, datetime.now(UTC), gone):
@@ -220,18 +228,25 @@ def _is_ours(copy: BackupSet, backup: BackupSet) -> bool:
     return (one.host, one.started_utc) == (other.host, other.started_utc)
 
 
+def _is_whole_there(copy: BackupSet, backup: BackupSet, host: str) -> bool:
+    """Tell whether a copy of a set that is damaged here is whole, by its own manifest."""
+    if copy.manifest is None or copy.state not in DELIVERED:
+        return False
+    return copy.manifest == backup.manifest if backup.manifest else copy.manifest.host == host
+
+
 def look_at_vaults(
     site: Site, names: Iterable[str], here: Sequence[BackupSet], checks: Checks, skipped: str = ""
 ) -> list[Delivery]:
     """Return what each vault lacks of the sets here; one that does not answer says why."""
     policies = {each.name: each.policy for each in site.settings.vaults}
     gone = site.gone(site.owner.read())
-    by_runtag = {each.runtag: each for each in here}
+    by_runtag, host = {each.runtag: each for each in here}, host_name(site.host)
     found = []
     for name in names:
         each = Delivery(name, site.vaults[name], policies.get(name))
         try:
-            each.look(by_runtag, checks, skipped, gone)
+            each.look(by_runtag, checks, host, skipped, gone)
         except StepFailed as error:
             each.error = str(error)
             each.lacking = owed_here(site, name, here)

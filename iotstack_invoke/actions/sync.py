@@ -7,7 +7,8 @@ delivered, and how (delivery.py).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from ..children import signals_raised
@@ -54,7 +55,7 @@ def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: b
         return error.exit_code
     finally:
         site.close()
-    return _close(found, here, report, dry_run=dry_run)
+    return _close(site, found, here, report, dry_run=dry_run)
 
 
 def _chosen(site: Site, asked: Sequence[str]) -> tuple[str, ...]:
@@ -98,8 +99,43 @@ def _show_plan(site: Site, found: Sequence[Delivery], report: Report) -> None:
     report.plan(Plan(tuple(planned)))
 
 
+def _damaged_here(
+    site: Site, found: Sequence[Delivery], here: Sequence[BackupSet]
+) -> Iterator[str]:
+    """Yield which sets are damaged here and whole in a vault, and what to do about each."""
+    for backup in here:
+        whole = [e for e in found if backup.runtag in e.damaged_here and backup.runtag in e.there]
+        if not whole:
+            continue
+        runtag, names = backup.runtag, ", ".join(each.name for each in whole)
+        yield (
+            f"{runtag} is damaged here, and whole in {names}, where `inv restore --runtag "
+            f"'{runtag}' --from {whole[0].name}` takes it from. {_cure(site, whole[0], runtag)}"
+        )
+
+
+def _cure(site: Site, vault: Delivery, runtag: str) -> str:
+    """Return how what is damaged here is replaced, or else removed."""
+    files = f"{shlex.quote(site.backups)}/{shlex.quote(runtag)}.*"
+    remove = f"Or remove what lies here: rm {files}"
+    (own,) = (each for each in site.settings.vaults if each.name == vault.name)
+    if own.recipients:
+        return f"What lies there is sealed. {remove.removeprefix('Or ').capitalize()}"
+    there = f"{shlex.quote(vault.place.root)}/{shlex.quote(runtag)}.*"
+    verify = f"inv verify --runtag '{runtag}' --at here"
+    if own.remote or own.ssh:
+        return f"Copy {there} of {vault.name} back into {site.backups}, then {verify}. {remove}"
+    fetch = f"cp {there} {shlex.quote(site.backups)}/ && {verify}"
+    return f"Fetch it back: {fetch}. {remove}"
+
+
 def _close(
-    found: Sequence[Delivery], here: Sequence[BackupSet], report: Report, *, dry_run: bool
+    site: Site,
+    found: Sequence[Delivery],
+    here: Sequence[BackupSet],
+    report: Report,
+    *,
+    dry_run: bool,
 ) -> ExitCode:
     """Say how it went, and return the exit code."""
     rows = [
@@ -117,6 +153,8 @@ def _close(
     for each in found:
         for runtag, why in each.passed_over.items():
             report.write(f"{runtag} is not for {each.name}, whose policy lets it go: {why}")
+    for line in _damaged_here(site, found, here):
+        report.write(line)
     unproven = [each.runtag for each in here if each.state is State.UNPROVEN]
     if unproven:
         report.write(f"Not delivered, since without a manifest: {', '.join(unproven)}")
