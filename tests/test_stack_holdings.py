@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tomllib
 
 import pytest
@@ -519,14 +520,116 @@ def test_what_the_owner_speaks_of_is_not_named_as_unused(machine):
     assert (found.included, found.unused) == (("notes.txt", "old"), ())
 
 
-def test_what_iotstack_brings_can_be_fetched_anew(machine):
-    """Of a checkout only what its repository has not is named; elsewhere `docs` is anybody's."""
+def test_what_the_menu_makes_is_not_named(machine):
+    """Nor single files of IOTstack; where there is no menu, all of it is anybody's."""
     for each in ("docs/x", "scripts/x", ".templates/x/x", "LICENSE", "duck/duck.sh"):
         machine.file(each)
     assert machine.look().unused == (".templates", "LICENSE", "docs", "duck", "scripts")
     for each in ("menu.sh", ".project_outofdate", ".docker_notinstalled", ".bash_aliases"):
         machine.file(each)
-    assert machine.look().unused == ("duck",)
+    assert machine.look().unused == (".templates", "docs", "duck", "scripts")
+
+
+class Clone:
+    """An IOTstack whose repository has a remote, as every owner's."""
+
+    def __init__(self, machine):
+        self.machine, self.folder = machine, machine.folder
+        for each in ("menu.sh", "README.md", "docs/a", "docs/deep/b", "scripts/own", ".tmp/x"):
+            machine.file(each, each)
+        machine.file(".templates/nodered/service.yml")
+        (self.folder / "scripts/link").symlink_to("../docs")
+        machine.file(".gitignore", "*.secret\n/volumes\n/.tmp\n")
+        self.git("init", "--quiet", "--initial-branch=master")
+        self.commit()
+        self.git("update-ref", "refs/remotes/origin/master", "HEAD")
+
+    def git(self, *words):
+        own = ("-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", str(self.folder), *own, *words], check=True)
+
+    def commit(self):
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message=x")
+
+
+@pytest.fixture
+def clone(machine):
+    return Clone(machine)
+
+
+def test_what_the_owner_has_in_a_clone_of_iotstack_is_named(clone):
+    """Changed files, new ones (ignored ones too), new folders; nothing of what a remote has."""
+    look, file = clone.machine.look, clone.machine.file
+    file("scripts/__pycache__/x.pyc")
+    assert look().unused == ()
+    for each in ("menu.sh", "docs/deep/b", "scripts/mine.sh", ".templates/my own/a/x", "docs/ü"):
+        file(each, "mine")
+    file("scripts/keys.secret")
+    (clone.folder / "scripts/link").unlink()
+    (clone.folder / "scripts/link").symlink_to("../notes")
+    (clone.folder / "docs/a").unlink()
+    assert look().unused == (
+        *(".templates/my own", "docs/deep/b", "docs/ü", "menu.sh"),
+        *("scripts/keys.secret", "scripts/link", "scripts/mine.sh"),
+    )
+
+
+def test_commits_of_no_remote_are_named(clone):
+    """What they hold is named by its files, and that there are any, of other branches too."""
+    clone.machine.file("scripts/mine.sh")
+    clone.commit()
+    told = ".git (1 commit that no remote has)"
+    assert clone.machine.look().unused == ("scripts/mine.sh", told)
+    clone.git("checkout", "--quiet", "-b", "other", "HEAD~")
+    clone.machine.file("docs/new")
+    clone.commit()
+    clone.git("checkout", "--quiet", "--detach", "HEAD~")
+    assert clone.machine.look().unused == (".git (2 commits that no remote has)",)
+    clone.machine.exclude(".git")
+    assert clone.machine.look().unused == ()
+
+
+def test_what_is_packed_of_a_clone_or_spoken_of_is_not_named(clone):
+    """A template that a service builds from, rows of hosts.toml; what lies beside it is named."""
+    for each in (".templates/mine/image/x", ".templates/mine/x", "scripts/mine.sh", "docs/new/x"):
+        clone.machine.file(each)
+    clone.machine.include("scripts")
+    clone.machine.exclude("docs/*")
+    found = clone.machine.look(("./.templates/mine/image", "/x"), reads=[".templates/nodered"])
+    assert found.included == (".templates/mine/image", ".templates/nodered", "scripts")
+    assert found.unused == (".templates/mine/x",)
+
+
+@pytest.mark.parametrize("lacks", ["a clone", "its objects", "git"])
+def test_where_git_does_not_tell_the_folders_are_named(clone, lacks, monkeypatch, tmp_path):
+    """They may hold anything of the owner's."""
+    if lacks == "a clone":
+        shutil.rmtree(clone.folder / ".git")
+    elif lacks == "its objects":
+        shutil.rmtree(clone.folder / ".git/objects")
+    else:
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        for each in ("sh", "find", "ls", "head", "realpath", "readlink", "stat", "timeout", "tr"):
+            (tools / each).symlink_to(shutil.which(each))
+        monkeypatch.setenv("PATH", str(tools))
+    assert clone.machine.look().unused == (".templates", "docs", "scripts")
+
+
+def test_no_program_of_the_clone_is_run(clone, tmp_path):
+    """Not as a filter, a monitor of files, a pager or a hook: a backup may run as root."""
+    seen = tmp_path / "ran"
+    program = clone.machine.base / "program"
+    program.write_text(f"#!/bin/sh\ntouch {seen}\ncat\n")
+    program.chmod(0o755)
+    for each in ("filter.x.clean", "filter.x.process", "core.fsmonitor", "core.pager"):
+        clone.git("config", each, str(program))
+    clone.git("config", "core.hooksPath", str(tmp_path))
+    clone.machine.file(".gitattributes", "* filter=x\n")
+    clone.machine.file("docs/a", "mine")
+    assert clone.machine.look().unused == (".gitattributes", "docs/a")
+    assert not seen.exists()
 
 
 def test_few_names_are_told():

@@ -16,13 +16,14 @@ from dataclasses import field, replace
 from fnmatch import fnmatchcase
 
 from ..errors import StepFailed
-from ..hosts import read_chunk
 from ..manifest import VOLUME, LeftOut
 from ..settings import Exclusion, Inclusion, Stack
-from ..steps import Command, Host
+from ..steps import Host
 from ..values import dataclass
+from .answers import answer
+from .clone import own_in_clone
 from .compose import Found, Mount, Volume, is_top_file, place_in_stack
-from .inside import is_in
+from .inside import above, is_in
 from .seen_mounts import seen_otherwise
 from .table import FOLDERS, NOT_OF_A_BACKUP, is_below_stack, is_in_stack
 
@@ -50,16 +51,24 @@ BUILT_OF_ALL = (
     "folder of its own; or include what it copies by [[stack.include]], and say so by "
     'these lines: [[stack.exclude]], path = ".", reason = "…".'
 )
-OF_IOTSTACK = frozenset(
+FOLDERS_OF_IOTSTACK = frozenset(
+    (".github", ".internal", ".native", ".templates", "docs", "duck", "scripts")
+)
+FILES_OF_IOTSTACK = frozenset(
     (
-        *(".git", ".github", ".internal", ".native", ".templates", ".tmp", "docs", "scripts"),
-        *(".gitattributes", ".gitignore", ".new_install", ".outofdate", "404.html", "LICENSE"),
-        *("README.md", "install.sh", "menu.sh", "requirements-menu.txt"),
-        *(".bash_aliases", ".docker_notinstalled", ".docker_outofdate", ".project_outofdate"),
-        *("requirements-mkdocs.txt",),
+        *(".bash_aliases", ".gitattributes", ".gitignore", "404.html", "LICENSE", "README.md"),
+        *("install.sh", "menu.sh", "requirements-menu.txt", "requirements-mkdocs.txt"),
     )
 )
-"""What IOTstack's own repository has at its top, or its menu makes: fetched anew with it."""
+"""What IOTstack's own repository has at its top: fetched anew with it, but for what is changed."""
+OF_ITS_MENU = frozenset(
+    (
+        *(".tmp", ".new_install", ".outofdate", ".installed", ".project_outofdate"),
+        *(".docker_notinstalled", ".docker_outofdate"),
+    )
+)
+"""What IOTstack's menu makes at its top, for itself."""
+CLONE = ".git"
 IOTSTACK_MENU = "menu.sh"
 """Where there is none, the folder of the stack is no checkout of IOTstack."""
 CLOSED = (
@@ -237,8 +246,12 @@ def look_at_holdings(
     for inclusion in stack.inclusions:
         look.take_inclusion(inclusion)
     holdings = look.holdings()
-    beside = _beside(host, folder, holdings.included, as_root)
-    return replace(holdings, unused=tuple(each for each in beside if look.is_unused(each)))
+    beside, commits = _beside(host, folder, holdings.included, as_root)
+    unused = [each for each in sorted(beside) if look.is_unused(each)]
+    if commits and look.is_unused(CLONE):
+        number = f"{commits:,} commits" if commits > 1 else "1 commit"
+        unused.append(f"{CLONE} ({number} that no remote has)")
+    return replace(holdings, unused=tuple(unused))
 
 
 def outside_exclusions(
@@ -286,12 +299,7 @@ def is_system(path: str) -> bool:
 def outermost(paths: Iterable[str]) -> tuple[str, ...]:
     """Return the paths of which none lies below another, sorted."""
     wanted = set(paths)
-    return tuple(sorted(each for each in wanted if not wanted & {*_above(each)}))
-
-
-def _above(path: str) -> Iterator[str]:
-    while path := path.rpartition("/")[0]:
-        yield path
+    return tuple(sorted(each for each in wanted if not wanted & {*above(each)}))
 
 
 def _is_top_file(path: str) -> bool:
@@ -300,7 +308,7 @@ def _is_top_file(path: str) -> bool:
 
 def _between(folder: str, path: str) -> Iterator[str]:
     """Yield the folders of the stack that a path of it lies in."""
-    return (each for each in _above(path) if is_in(each, folder) and each != folder)
+    return (each for each in above(path) if is_in(each, folder) and each != folder)
 
 
 def _is_silent(mount: Mount, folder: str) -> bool:
@@ -601,7 +609,7 @@ class _Look:
     def _link_of(self, place: str) -> str:
         """Return which part of a path of the stack is the link, the outermost of several."""
         link = place
-        for path in _above(place):
+        for path in above(place):
             straight = posixpath.join(self.folder, path)
             fact = self.facts.get(straight)
             if fact and fact.real != straight:
@@ -675,7 +683,7 @@ def advice(what: str, *, includable: bool = True) -> str:
 
 def _links(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[str, ...]:
     """Return the links of services/, the outermost of volumes/, and those beside both."""
-    out = _answer(host, (*as_root, "sh", "-c", _LINKS, "sh", folder))
+    out = answer(host, (*as_root, "sh", "-c", _LINKS, "sh", folder), LOOK_LIMIT_S)
     return tuple(sorted(filter(None, out)))
 
 
@@ -684,7 +692,7 @@ def look_at_paths(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dic
     found: dict[str, PathFact] = {}
     for start in range(0, len(paths), PATHS_AT_ONCE):
         some = paths[start : start + PATHS_AT_ONCE]
-        out = _answer(host, (*as_root, "sh", "-c", _LOOK, "sh", *some))
+        out = answer(host, (*as_root, "sh", "-c", _LOOK, "sh", *some), LOOK_LIMIT_S)
         if len(out) != 3 * len(some):
             raise StepFailed(f"On {host.name} the mounts of the containers cannot be looked at.")
         found |= {
@@ -696,21 +704,23 @@ def look_at_paths(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dic
 
 def _beside(
     host: Host, folder: str, included: tuple[str, ...], as_root: tuple[str, ...]
-) -> tuple[str, ...]:
-    """Return what lies beside what is packed: in the stack's folder, and in folders on the way."""
-    above = {each for path in included for each in _above(path)}
-    words = ("sh", "-c", _BESIDE, "sh", folder, ".", *sorted(f"./{each}" for each in above))
-    names = {each.removeprefix("./") for each in _answer(host, (*as_root, *words))}
-    known = {*FOLDERS, *NOT_OF_A_BACKUP, *included, *above, *filter(_is_top_file, names)}
-    known |= OF_IOTSTACK if IOTSTACK_MENU in names else {".git"}
-    return tuple(sorted(name for name in names - known if not _LAID_BESIDE.fullmatch(name)))
+) -> tuple[set[str], int]:
+    """Return what lies beside what is packed: in the stack's folder, and in folders on the way.
 
-
-def _answer(host: Host, words: tuple[str, ...]) -> list[str]:
-    """Return the texts that a script answers, each with a NUL behind it."""
-    content = b""
-    with host.pipe(Command(words, limit_s=LOOK_LIMIT_S)) as pipe:
-        while chunk := read_chunk(pipe.stdout):
-            content += chunk
-        pipe.finish()
-    return [os.fsdecode(each) for each in content.split(b"\0")[:-1]]
+    Of what IOTstack's repository brings it is what the owner changed or added, and how many
+    commits no remote has. Where Git does not tell, it may be anything in its folders.
+    """
+    ways = {each for path in included for each in above(path)}
+    words = ("sh", "-c", _BESIDE, "sh", folder, ".", *sorted(f"./{each}" for each in ways))
+    told = answer(host, (*as_root, *words), LOOK_LIMIT_S)
+    names = {each.removeprefix("./") for each in told}
+    known = {CLONE, *FOLDERS, *NOT_OF_A_BACKUP, *included, *ways, *filter(_is_top_file, names)}
+    beside = {name for name in names - known if not _LAID_BESIDE.fullmatch(name)}
+    if IOTSTACK_MENU not in names:
+        return beside, 0
+    brought = names & (FOLDERS_OF_IOTSTACK | FILES_OF_IOTSTACK) - {*included}
+    own = own_in_clone(host, folder, brought, included, as_root) if CLONE in names else None
+    if own is None:
+        return beside - FILES_OF_IOTSTACK - OF_ITS_MENU, 0
+    beside = {each for each in beside if each.partition("/")[0] not in brought | OF_ITS_MENU}
+    return beside | {*own.paths}, 0 if CLONE in included else own.commits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .compose import Mount
 
@@ -29,3 +29,9 @@ def path_on_host(mounts: Iterable[Mount], path: str) -> str:
 def is_in(path: str, place: str) -> bool:
     """Tell whether a path is a place, or lies in it."""
     return f"{path}/".startswith(f"{place.rstrip('/')}/")
+
+
+def above(path: str) -> Iterator[str]:
+    """Yield the folders that a path lies in, the deepest first."""
+    while path := path.rpartition("/")[0]:
+        yield path

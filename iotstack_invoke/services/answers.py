@@ -1,0 +1,18 @@
+"""What a script on a host answers: texts, each with a NUL behind it."""
+
+from __future__ import annotations
+
+import os
+
+from ..hosts import read_chunk
+from ..steps import Command, Host
+
+
+def answer(host: Host, words: tuple[str, ...], limit_s: float) -> list[str]:
+    """Return the texts that a script answers; raises StepFailed if it fails."""
+    content = b""
+    with host.pipe(Command(words, limit_s=limit_s)) as pipe:
+        while chunk := read_chunk(pipe.stdout):
+            content += chunk
+        pipe.finish()
+    return [os.fsdecode(each) for each in content.split(b"\0")[:-1]]
