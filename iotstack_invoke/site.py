@@ -292,12 +292,12 @@ def manifests_in(
 def sets_read(
     place: Place, folder: str, limit_s: float, failed: Mapping[str, str] | None = None
 ) -> tuple[BackupSet, ...]:
-    """Return the sets of a place of which the manifest could be read in time, newest first."""
+    """Return the sets of a place of which the manifest was opened in time, newest first."""
     names = place.names(folder)
     listed = {name: names[name] for name in map(_manifest_name, runtags_in(names))}
     found = manifests_in(place, folder, listed, limit_s)
     read = {runtag: each for runtag, each in found.items() if each}
-    return tuple(each for each in gather_sets(names, read, failed) if each.manifest)
+    return tuple(each for each in gather_sets(names, read, failed) if each.runtag in found)
 
 
 @dataclass(frozen=True, slots=True)

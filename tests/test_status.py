@@ -1,6 +1,7 @@
 """The line for a monitor: good and young in every place, or the alarm; nothing else."""
 
 import socket
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -153,3 +154,25 @@ def test_what_is_not_covered_is_a_warning_to_a_monitor(little_stack):
         )
     assert little_stack.run("backup --runtag y").returncode in (0, 3)
     assert little_stack.run("status").stdout.startswith("OK y was made")
+
+
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_newest_set_that_is_damaged_is_told(little_stack, manifest):
+    """With what the older one lacks; where no good one is left, the alarm names it."""
+    backups = little_stack.folder / "backups"
+    little_stack.runs(mongo="mongo:7")
+    old, new = "2020-01-01_1000", f"{datetime.now():%Y-%m-%d_%H%M}"
+    assert little_stack.run(f"backup --runtag {old}").returncode == 3
+    time.sleep(1.1)  # two sets of one second are of one age
+    assert little_stack.run(f"backup --runtag {new}").returncode == 3
+    bad = backups / f"{new}.{'general-backup.tar.gz' if manifest else 'manifest.json'}"
+    bad.write_bytes(bad.read_bytes()[:-9])
+    told = little_stack.run("status")
+    newer = f"{new}, which is newer, is damaged (inv show '{new}')"
+    assert told.returncode == 1
+    assert told.stdout.startswith(
+        f"WARNING here: {newer}; 1 thing not covered (inv show '{old}'); {old} was made"
+    )
+    for each in backups.glob(f"{old}.*"):
+        each.unlink()
+    alarmed(little_stack.run("status"), "here: none at all", f"here: {new} is damaged")

@@ -6,7 +6,7 @@ machine is incomplete.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
 
@@ -94,7 +94,15 @@ def _look(
 ) -> Seen:
     def ask() -> tuple[Newest, str]:
         newest = newest_good(place, folder, now, host=host, failed=failed)
-        return newest, _lacks(place, folder, newest.good, failed, gone)
+        sets = sets_read(place, folder, MANIFESTS_LIMIT_S, failed)
+        # Nobody knows whose one without a manifest is that can be read; what lies here is ours.
+        mine = [
+            each
+            for each in sets
+            if (host in ("", each.manifest.host) if each.manifest else name == HERE)
+        ]
+        found = (*_newer(mine, newest.good), *_lacks(mine, newest.good, gone))
+        return newest, "; ".join(found)
 
     try:
         newest, lacking = within(PLACE_LIMIT_S, name, ask)
@@ -103,31 +111,43 @@ def _look(
     return Seen(name, newest, host=host, lacks=one_line(lacking))
 
 
+def _newer(sets: Sequence[BackupSet], good: BackupSet | None) -> Iterator[str]:
+    """Yield of sets that are newer than the newest good one of a place what is wrong with them."""
+    made = good.made() if good else None
+    host = good.manifest.host if good and good.manifest else ""
+    for each in sets:
+        then = each.made() if each.manifest else _written(each)
+        if then is None or (made and then <= made):
+            continue
+        if host and each.manifest and each.manifest.host != host:
+            continue
+        newer = f"{each.runtag}, which is newer, is" if good else f"{each.runtag} is"
+        if each.state is State.DAMAGED:
+            yield f"{newer} damaged (inv show '{each.runtag}')"
+        elif each.state is State.INCOMPLETE and each.manifest:
+            what = ", ".join(what for what, _ in each.manifest.lacking)
+            yield f"{newer} incomplete: no {what}"
+
+
+def _written(backup: BackupSet) -> datetime | None:
+    """Return the date of the file of a manifest that cannot be read."""
+    fact = backup.files.get("manifest")
+    return datetime.fromtimestamp(fact.modified_s, UTC) if fact else None
+
+
 def _lacks(
-    place: Place,
-    folder: str,
-    good: BackupSet | None,
-    failed: Mapping[str, str],
-    gone: tuple[Gone, ...],
-) -> str:
-    """Return what the newest good set of a place lacks, or '' for nothing."""
+    sets: Sequence[BackupSet], good: BackupSet | None, gone: tuple[Gone, ...]
+) -> Iterator[str]:
+    """Yield what the newest good set of a place lacks."""
     if good is None or good.manifest is None:
-        return ""
-    sets = sets_read(place, folder, MANIFESTS_LIMIT_S, failed)
+        return
     told = lacks_told(lacks(good, sets, gone))
     if told:
-        return f"{good.runtag} lacks {told}"
-    made, host = good.made(), good.manifest.host
-    for each in sets:
-        then = each.made()
-        newer = made is not None and then is not None and then > made
-        if newer and each.manifest and each.state is State.INCOMPLETE:
-            what = ", ".join(what for what, _ in each.manifest.lacking)
-            if each.manifest.host == host:
-                return f"{each.runtag}, which is newer, is incomplete: no {what}"
+        yield f"{good.runtag} lacks {told}"
     count = len(good.manifest.uncovered)
-    things = f"{count} thing{'' if count == 1 else 's'}"
-    return f"{things} not covered (inv show '{good.runtag}')" if count else ""
+    if count:
+        things = f"{count} thing{'' if count == 1 else 's'}"
+        yield f"{things} not covered (inv show '{good.runtag}')"
 
 
 def judge_status(seen: Sequence[Seen], now: datetime, limit: timedelta) -> tuple[bool, str]:
