@@ -357,6 +357,19 @@ def mount_points(host: Host) -> frozenset[str]:
     )
 
 
+def points_away(host: Host) -> frozenset[str]:
+    """Return where /etc/fstab of a host has a file system that is not mounted now.
+
+    What is put there is hidden by the next mount.
+    """
+    told = host.run(Command(("findmnt", "--fstab", "--json", "--output", "TARGET"), ANY_EXIT)).out
+    try:
+        found = [str(each["target"]) for each in json.loads(told)["filesystems"]]
+    except (ValueError, TypeError, KeyError):
+        return frozenset()  # no findmnt(8), or nothing in the file
+    return frozenset(each for each in found if each.startswith("/")) - mount_points(host)
+
+
 def device(host: Host, path: str) -> str:
     """Return the file system that a path lies on, as the number of its device."""
     while path:

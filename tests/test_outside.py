@@ -209,6 +209,27 @@ def test_what_can_be_fetched_anew_is_left_out_of_a_stack_that_is_down(machine):
     assert f".{volume}/backups/x" not in machine.members()
 
 
+def test_a_drive_that_is_not_mounted_now_gets_nothing(machine):
+    """The next mount would hide it: outside of the stack it is named, in the stack refused."""
+    file = machine.put("drive/a", "old")
+    own = machine.folder / "volumes/nodered/flows.json"
+    machine.row(file.parent)
+    machine.docker.knows({"one": [(str(file.parent), "/d")]})
+    machine.backup()
+    for path in (file, own):
+        path.write_text("new")
+    fstab = machine.disk / "fstab"
+    machine.stack.environment["LIBMOUNT_FSTAB"] = str(fstab)
+    fstab.write_text(f"LABEL=x {file.parent} ext4 nofail 0 2\nLABEL=y none swap sw 0 0\n")
+    said = machine.restore(code=3)
+    assert f"drive is not restored: /etc/fstab has {file.parent}, where nothing is" in said
+    assert (file.read_text(), own.read_text()) == ("new", "[]\n")
+    own.write_text("new")
+    fstab.write_text(f"LABEL=x {own.parent} ext4 nofail 0 2\n")
+    assert f"/etc/fstab has {own.parent}, where nothing is mounted now" in machine.restore(code=13)
+    assert (file.read_text(), own.read_text()) == ("new", "new")
+
+
 @pytest.fixture
 def drive():
     """Mount a small file system at a folder."""

@@ -19,7 +19,7 @@ from ..services.left_out import patterns_below
 from ..services.volume_options import options_text
 from ..settings import Settings
 from ..steps import Command
-from ..targets import ANY_EXIT, Target, device, may_be_there, mount_points
+from ..targets import ANY_EXIT, Target, device, may_be_there, mount_points, points_away
 from ..values import dataclass
 
 PROJECT_LABEL = "com.docker.compose.project"
@@ -68,6 +68,11 @@ class OutsidePart:
     def _mounts(self) -> frozenset[str]:
         """The mount points of the target."""
         return mount_points(self.target.host)
+
+    @cached_property
+    def _away(self) -> frozenset[str]:
+        """Those that are not mounted now."""
+        return points_away(self.target.host)
 
     @cached_property
     def _names(self) -> Mapping[str, str]:
@@ -239,6 +244,12 @@ class OutsidePart:
         Of a folder that is a mount point what lies in it is swapped; not where more is mounted.
         """
         live = self._real(path)
+        away = next((e for e in sorted(self._away) if is_in(e, live) or is_in(live, e)), "")
+        if away:
+            return (
+                f"/etc/fstab has {away}, where nothing is mounted now. Mount it first, or remove "
+                "that line"
+            )
         inner = next((e for e in sorted(self._mounts) if e != live and is_in(e, live)), "")
         if inner:
             return f"a file system of its own is mounted in it, at {inner}, which stays as it is"

@@ -57,6 +57,7 @@ from .target_checks import (
     INFLUX_FOLDER,
     influx_apart,
     mount_higher,
+    refuse_away,
     refuse_mounts,
     refuse_stage_apart,
     server_to_load,
@@ -275,6 +276,7 @@ class Prospect:
             lambda _: f"{others}, and load this dump by hand, as RESTORE.txt of the backup tells.",
         )
         refuse_mounts(self.target, [each.live for each in facts.items if not each.fresh], unpack)
+        refuse_away(self.target, [each.live for each in facts.items])
 
     def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
         """Return the facts with the containers that run now: fetching may have taken hours."""

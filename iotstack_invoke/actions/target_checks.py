@@ -26,7 +26,7 @@ from ..services.influx import (
 )
 from ..services.influx_server import Server
 from ..steps import Command
-from ..targets import Target, device, entries, mount_points
+from ..targets import Target, device, entries, mount_points, points_away
 from .loads import is_below, refuse_place
 from .outside import is_unnamed
 
@@ -103,6 +103,18 @@ def server_to_load(
                 "Map them to folders side by side."
             )
     return server
+
+
+def refuse_away(target: Target, paths: Iterable[str]) -> None:
+    """Raise Refused where the next mount would hide what is put in place."""
+    renamed = list(paths)
+    for away in sorted(points_away(target.host)):
+        if any(is_below(away, path) for path in renamed):
+            raise Refused(
+                f"On {target.name} /etc/fstab has {away}, where nothing is mounted now: the next "
+                "mount would hide what is restored there. Nothing of the stack was touched. Mount "
+                "it first, or remove that line."
+            )
 
 
 def refuse_inner_mounts(
