@@ -77,4 +77,11 @@ def _let_stops_pass() -> None:
 def main() -> None:
     """Run the command line."""
     tell_stops()
-    program.run()
+    try:
+        try:
+            program.run()
+        finally:
+            sys.stdout.flush()  # what Invoke itself prints
+    except BrokenPipeError:  # `| head` has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
