@@ -238,11 +238,18 @@ OF_A_PROXY = [
     *("D /usr/share/nginx/html", "A /etc/mine", "A /etc/mine/docker.sock"),
 ]
 
+OF_DOCKER = [
+    *("C /sbin", "A /sbin/docker-init", "C /usr/sbin", "A /usr/sbin/docker-init", "A /.dockerenv"),
+    *("C /etc", "A /etc/hostname", "A /etc/hosts", "A /etc/resolv.conf", "A /dev/console"),
+]
+"""With `init: true`, and by some drivers of storage."""
+
 
 @pytest.mark.parametrize(
     ("image", "wrote", "told"),
     [
         ("nginx", OF_A_PROXY, ""),
+        ("my/app", OF_DOCKER, ""),
         ("b4bz/homer", [*OF_A_PROXY, "A /x"], "1 file or folder into its own layer, such as /x:"),
         (
             "my/app",

@@ -17,6 +17,11 @@ OF_NO_WORTH = (
     *("/var/lock", "/var/log", "/var/run", "/var/spool", "/var/tmp", "/etc/ssl/certs"),  # noqa: S108
 )
 """Where programs write what nobody misses: of these, what lies below."""
+BY_DOCKER = (
+    *("/.dockerenv", "/sbin/docker-init", "/usr/sbin/docker-init"),
+    *("/etc/hostname", "/etc/hosts", "/etc/resolv.conf"),
+)
+"""What Docker itself puts into containers, besides what is mounted."""
 _MADE_AGAIN = re.compile(
     r".*\.(lock|log|pid|pyc|sock)|.*/(\.cache|\.npm|__pycache__)(/.*)?"
     r"|/etc/(ld\.so\.cache|mtab|(group|gshadow|passwd|shadow)-)|.*/\.(ash|bash)_history"
@@ -73,7 +78,7 @@ def told_of_layer(changes: Iterable[Change], found: Found) -> str:
         path
         for path in paths
         if path not in folders
-        and not any(is_in(path, each) for each in OF_NO_WORTH)
+        and not any(is_in(path, each) for each in (*OF_NO_WORTH, *BY_DOCKER))
         and not _MADE_AGAIN.fullmatch(path)
     ]
     if not kept:
