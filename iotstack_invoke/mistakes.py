@@ -258,7 +258,21 @@ def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
 
 def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with what a stack includes and excludes."""
-    for each in _sound_list(stack.get("exclude"), "exclude"):
+    lists = {key: _sound_list(stack.get(key), key) for key in ("exclude", "include")}
+    of_home = [
+        f"[[{title}.{key}]]: {name} = {row[name]!r}"
+        for key, rows in lists.items()
+        for row in rows
+        for name in ("path", "restore_to")
+        if is_of_home(row.get(name, ""))
+    ]
+    if of_home and title != "stack":
+        yield from (
+            f"{each} must be written from / on: its home is not known here" for each in of_home
+        )
+        return
+    exclude, include = (list(map(from_home, lists[key])) for key in ("exclude", "include"))
+    for each in exclude:
         where = f"[[{title}.exclude]]: path = {each.get('path')!r}"
         path = each.get("path", "volumes/any")
         mounted = path.startswith(("backups/", "restore/"))  # a container may
@@ -266,7 +280,7 @@ def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where} {_PLACES}, or volume:NAME"
         if not each.get("reason", "any").strip():
             yield f"{where} needs a reason"
-    for each in _sound_list(stack.get("include"), "include"):
+    for each in include:
         path, goal = each.get("path", "volumes/any"), each.get("restore_to", "/any")
         where = f"[[{title}.include]]: path = {path!r}"
         if not _is_place(path):
@@ -278,11 +292,22 @@ def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
                 f"{where} holds Docker's own folder: images, and files that containers write at "
                 "this moment. Named volumes are packed by themselves; include what else is meant"
             )
-        around = _row_around(path, _sound_list(stack.get("include"), "include"))
+        around = _row_around(path, include)
         if "restore_to" in each and around and f"{goal}/".startswith(f"{around}/"):
             yield f"{where}: restore_to = {goal!r} lies in {around!r}, where another row goes"
         if not goal.startswith("/") or not _is_place(goal):
             yield f"{where}: restore_to = {goal!r} must be an absolute path, and not / itself"
+
+
+def is_of_home(path: str) -> bool:
+    """Tell whether a path lies in the home of who runs this, as a shell has it."""
+    return path == "~" or path.startswith("~/")
+
+
+def from_home(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of what is included or excluded with its paths written out."""
+    paths = {key: row[key] for key in ("path", "restore_to") if is_of_home(row.get(key, ""))}
+    return {**row, **{key: os.path.expanduser(path) for key, path in paths.items()}}
 
 
 def _row_around(path: str, rows: Iterable[Mapping[str, Any]]) -> str:

@@ -19,6 +19,7 @@ from .errors import SettingsError
 from .mistakes import (
     BY_HOST,
     KEEP_FIVE,
+    from_home,
     hook_table,
     local_policy,
     mistakes_in,
@@ -395,14 +396,15 @@ def _machine(each: Mapping[str, Any]) -> Machine:
 
 
 def _inclusions(stack: Mapping[str, Any]) -> tuple[Inclusion, ...]:
-    rows = ((each["path"], each.get("restore_to", "")) for each in stack.get("include", []))
+    tables = map(from_home, stack.get("include", []))
+    rows = ((each["path"], each.get("restore_to", "")) for each in tables)
     return tuple(Inclusion(*(os.path.normpath(e) if e else "" for e in row)) for row in rows)
 
 
 def _exclusions(stack: Mapping[str, Any]) -> tuple[Exclusion, ...]:
     return tuple(
         Exclusion(str(PurePosixPath(each["path"])), each["reason"])
-        for each in stack.get("exclude", [])
+        for each in map(from_home, stack.get("exclude", []))
     )
 
 

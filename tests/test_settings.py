@@ -325,6 +325,24 @@ def test_inclusions_are_read_with_where_they_are_restored(table):
     assert read('[[stack.include]]\npath = "scripts"').stack.inclusions == (Inclusion("scripts"),)
 
 
+def test_a_path_of_the_home_is_written_out(monkeypatch):
+    """As in `folder`; of another machine nobody knows it here, and a name with ~ is a name."""
+    monkeypatch.setenv("HOME", "/home/pi")
+    rows = (
+        '.include]]\npath = "~/share"\nrestore_to = "~/x"\n[[{0}.exclude]]\npath = "~/films/*"\n'
+    )
+    rows += 'reason = "x"\n[[{0}.exclude]]\npath = "~old"\nreason = "x"'
+    stack = read("[[stack" + rows.format("stack")).stack
+    assert stack.inclusions == (Inclusion("/home/pi/share", "/home/pi/x"),)
+    assert [each.path for each in stack.exclusions] == ["/home/pi/films/*", "~old"]
+    told = "must be written from / on: its home is not known here"
+    assert mistakes("[[hosts]]\nname='p'\nhost='p'\n[[hosts" + rows.format("hosts")) == [
+        f"[[hosts]] 'p': [[hosts.exclude]]: path = '~/films/*' {told}",
+        f"[[hosts]] 'p': [[hosts.include]]: path = '~/share' {told}",
+        f"[[hosts]] 'p': [[hosts.include]]: restore_to = '~/x' {told}",
+    ]
+
+
 def test_an_exclusion_needs_a_reason():
     """What is left out says why, in every backup's manifest."""
     assert mistakes('[[stack.exclude]]\npath = "volumes/x"\nreason = " "') == [
