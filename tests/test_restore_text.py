@@ -243,7 +243,7 @@ esac""",
         (tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (tools / name).chmod(0o755)
     made = part("outside", outside=rows)
-    text = commands_of("\n".join(outside_step(made).lines))
+    text = f"STACK=.\n{commands_of(chr(10).join(outside_step(made).lines))}"
     path = f"{tools}:{os.environ['PATH']}"
     told = bash("-c", text, cwd=tmp_path, env={**os.environ, "PATH": path})
     assert (told.returncode, told.stderr) == (0, "")
@@ -253,8 +253,85 @@ esac""",
     assert (new / "old/_data").stat().st_mode & 0o777 == 0o751
     assert (new / "old/_data/file").stat().st_nlink == 2
     assert names_in(goal) == ["file", "second"]
-    assert names_in(tmp_path / "srv/usb.before") == ["newer"]
-    assert names_in(tmp_path / "srv") == ["usb", "usb.before"]
+    (aside,) = (tmp_path / "srv").glob("usb.before-*")
+    assert names_in(aside) == ["newer"]
+    assert names_in(tmp_path / "srv") == ["usb", aside.name]
+
+
+def test_a_file_is_moved_aside_beside_an_earlier_one(tmp_path):
+    """What an earlier attempt moved aside is not replaced by what that attempt put there."""
+    live = tmp_path / "srv/site.conf"
+    live.parent.mkdir()
+    live.write_text("of the set\n")
+    archive = tmp_path / f"{TAG}.{PARTS['outside']}"
+    subprocess.run(["tar", "-czf", archive, "-C", "/", f".{live}"], check=True)
+    live.write_text("newer\n")
+    (tmp_path / "srv/site.conf.before").write_text("the owner's\n")
+    text = commands_of(
+        "\n".join(outside_step(part("outside", outside=[{"path": str(live)}])).lines)
+    )
+    told = typed(text, tmp_path)
+    assert live.read_text() == "of the set\n", told.stderr
+    texts = {each.read_text() for each in live.parent.glob("site.conf.before*")}
+    assert texts == {"newer\n", "the owner's\n"}
+
+
+def typed(commands, folder, **scripts):
+    """Paste commands into a bash that somebody types into, which goes on behind an error."""
+    tools = folder / "tools"
+    tools.mkdir(exist_ok=True)
+    scripts = {"sudo": 'exec "$@"', "docker": "echo docker $* >> $LOG", "sleep": "", **scripts}
+    for name, script in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    env = {"PATH": f"{tools}:{os.environ['PATH']}", "LOG": str(folder / "calls")}
+    return bash(
+        "--norc",
+        "-i",
+        input=f"STACK={folder}\n{commands}",
+        cwd=folder,
+        env={**os.environ, **env},
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("fails", ["", "mv", "down", "up", "runs"])
+def test_a_second_attempt_unpacks_and_loads_over_nothing(tmp_path, fails):
+    """The first attempt is moved aside as well; where that fails no block behind it acts."""
+    stack = tmp_path / "IOTstack"
+    (stack / "volumes").mkdir(parents=True)
+    (stack / "docker-compose.yml").touch()
+    data = stack / "volumes/home.db"
+    data.write_text("of the set")
+    subprocess.run(
+        ["tar", "-czf", f"{TAG}.{PARTS['general']}", "-C", stack, "."], check=True, cwd=tmp_path
+    )
+    data.write_text("newer")
+    first = tmp_path / "IOTstack.before"
+    first.mkdir()
+    (first / "owners").touch()
+    kinds = ("general", "influx", "mariadb", "influxdb2")
+    parts = tuple(each for each in FULL.parts if each.kind in kinds)
+    text = restore_text_of(replace(FULL, parts=parts, folder=str(stack)))
+    docker = f"""echo "docker $*" >> $LOG
+case "$*" in
+"compose {fails or "-"}"*) exit 1 ;;
+ps*) {"echo mariadb" if fails == "runs" else ":"} ;;
+esac"""
+    sudo = f'[ "$1" != "{fails}" ] || exit 1\nexec "$@"'
+    told = typed(commands_of(text), tmp_path, docker=docker, sudo=sudo)
+    calls = (tmp_path / "calls").read_text()
+    asides = sorted(tmp_path.glob("IOTstack.before*"))
+    assert names_in(first) == ["owners"]
+    if fails in ("mv", "down"):
+        assert data.read_text() == "newer", told.stderr
+        assert calls == "docker compose down\n"
+        assert asides == [first]
+        return
+    assert data.read_text() == "of the set", told.stderr
+    assert (asides[1] / "volumes/home.db").read_text() == "newer"
+    acted = ("docker start", "docker exec", "docker compose up -d")
+    assert [each for each in acted if each in calls] == ([] if fails else [*acted]), told.stderr
 
 
 @pytest.fixture

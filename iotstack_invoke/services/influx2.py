@@ -173,30 +173,41 @@ def steps_by_hand(
     """Return the commands that restore a part by hand, in the folder of the stack.
 
     `part` is its file as a word of a shell. `store` holds its three folders as IOTstack's
-    template has them; without it all goes through Docker, and `data` is where its data lie.
+    template has them; without it all goes through Docker, and `data` is where its data lie. Where
+    one fails none of those behind it does anything.
     """
+    ping = f"until docker exec {container} influx ping; do sleep 2; done"
     if store:
-        return (
+        steps = (
             f"docker compose stop {container}",
-            f"sudo mv {store} {store}.before && sudo mkdir {store}",
+            *_aside(store),
             f"sudo tar -xf {part} -C {store} --same-owner",
             f"docker compose up -d {container}",
-            f"docker exec {container} influx ping   # again, until it says OK",
+            ping,
             f"docker exec {container} influx restore {BACKUP_INSIDE} --full",
         )
-    aside = (f"sudo mv {data} {data}.before && sudo mkdir {data}",) if data else ()
+    else:
+        steps = (
+            "docker compose up --no-start",
+            f"docker stop {container}",
+            *(_aside(data) if data else ()),
+            f"sudo mkdir {UNPACKED} && sudo tar -xf {part} -C {UNPACKED} --same-owner",
+            f"sudo docker cp --archive {UNPACKED}/data/. {container}:{DATA_INSIDE}",
+            f"sudo docker cp --archive {UNPACKED}/config/. {container}:{CONFIG_INSIDE}",
+            f"docker start {container}",
+            ping,
+            f"sudo docker cp {UNPACKED}/backup {container}:{LOADED_INSIDE}",
+            f"docker exec {container} influx restore {LOADED_INSIDE} --full",
+            f"docker exec {container} rm -rf {LOADED_INSIDE} && sudo rm -rf {UNPACKED}",
+        )
+    return (*(f"{each} &&" for each in steps[:-1]), steps[-1])
+
+
+def _aside(folder: str) -> tuple[str, str]:
+    """Return how a folder is moved aside, under a name that is free, and made anew."""
     return (
-        "docker compose up --no-start",
-        f"docker stop {container}",
-        *aside,
-        f"sudo mkdir {UNPACKED} && sudo tar -xf {part} -C {UNPACKED} --same-owner",
-        f"sudo docker cp --archive {UNPACKED}/data/. {container}:{DATA_INSIDE}",
-        f"sudo docker cp --archive {UNPACKED}/config/. {container}:{CONFIG_INSIDE}",
-        f"docker start {container}",
-        f"docker exec {container} influx ping   # again, until it says OK",
-        f"sudo docker cp {UNPACKED}/backup {container}:{LOADED_INSIDE}",
-        f"docker exec {container} influx restore {LOADED_INSIDE} --full",
-        f"docker exec {container} rm -rf {LOADED_INSIDE}; sudo rm -rf {UNPACKED}",
+        f'sudo mv -T {folder} {folder}.before-"$(date +%F-%H%M%S)"',
+        f"sudo mkdir {folder}",
     )
 
 

@@ -21,6 +21,10 @@ from .sql_config import CONFIG
 
 WIDTH = 76
 COMPOSE = '(cd "$STACK" && docker compose {})'
+GUARD = 'if [ -d "${STACK:?is not set, so nothing is done}" ]; then'
+"""Before whatever acts: a bash that a person types into drops the whole of it without STACK."""
+ASIDE = '.before-"$(date +%F-%H%M%S)"'
+"""Behind what is moved aside: free, also where an earlier attempt moved something aside."""
 UNPACK = "--same-owner --numeric-owner --xattrs --acls"
 DUMP_INSIDE = "/tmp/restore-by-hand"  # noqa: S108 - in the container, where nobody else is
 MARIA = (
@@ -58,6 +62,11 @@ def paragraph(text: str, first: str = "", others: str = "") -> list[str]:
 def block(*commands: str) -> list[str]:
     """Return commands for bash, indented, with an empty line before and behind."""
     return ["", *(f"    {each}" for each in commands), ""]
+
+
+def guarded(*commands: str) -> list[str]:
+    """Return a block that does nothing where the stack could not be moved aside."""
+    return block(GUARD, *(f"  {each}" for each in commands), "fi")
 
 
 def clean(text: str) -> str:
@@ -140,18 +149,19 @@ def outside_step(part: Part) -> Step:
             "Named volumes: each is made, and filled where Docker keeps it. One that is there "
             "already is left as it is; if it is to be replaced, copy what it holds, remove it by "
             "`docker volume rm NAME`, and paste its lines again. Compose begins the names with "
-            "that of the stack's folder: where the folder has another name now, change them. "
+            "that of the stack's folder: where the folder has another name now, change them. One "
+            "whose filling was cut off is there already, too. "
             'Harmless, later: "volume already exists but was not created by Docker Compose".'
         )
         for each in volumes:
-            lines += block(*_volume_lines(part.file, each))
+            lines += guarded(*_volume_lines(part.file, each))
     if paths:
         lines += paragraph(
             "Files and folders outside of the stack. What is there already is moved aside; where "
             "that fails, as for the place of a drive, nothing is unpacked: empty it first."
         )
         for each in paths:
-            lines += block(*_path_lines(part.file, each))
+            lines += guarded(*_path_lines(part.file, each))
     return Step("Put back what lies outside of the stack", tuple(lines))
 
 
@@ -160,14 +170,14 @@ def unnamed_step(part: Part) -> Step:
     lines: list[str] = []
     for each in part.facts.get("outside", ()):
         if each.get("anonymous"):
-            lines += block(*_unnamed_lines(part.file, each))
+            lines += guarded(*_unnamed_lines(part.file, each))
     return Step(
         "Fill the volumes without a name",
         (
             *paragraph(
                 "Docker makes them with their containers. One that holds more already keeps it."
             ),
-            *block(COMPOSE.format("up --no-start")),
+            *guarded(COMPOSE.format("up --no-start")),
             *lines,
         ),
     )
@@ -205,15 +215,17 @@ def _unnamed_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
 def _path_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
     path = str(told["path"])
     goal = str(told.get("restore_to") or path)
-    there, stage = word(goal), posixpath.join(posixpath.dirname(goal), ".restore-by-hand")
-    yield f"if [ ! -e {there} ] || sudo mv -T {there} {word(f'{goal}.before')}; then"
-    yield f"  sudo mkdir -p {word(stage)} &&"
+    above = posixpath.dirname(goal)
+    there, stage = word(goal), word(posixpath.join(above, ".restore-by-hand-XXXXXX"))
+    yield f"if ! sudo test -e {there} || sudo mv -T {there} {there}{ASIDE}; then"
+    yield f"  sudo mkdir -p {word(above)} &&"
+    yield f'  STAGE="$(sudo mktemp -d {stage})" &&'
     yield f"  sudo tar -xzf {word(file)} \\"
-    yield f"    -C {word(stage)} \\"
+    yield '    -C "$STAGE" \\'
     yield f"    {UNPACK} \\"
     yield f"    {_member(path)} &&"
-    yield f"  sudo mv -T {word(stage + path)} {there} &&"
-    yield f"  sudo rm -r {word(stage)}"
+    yield f'  sudo mv -T "$STAGE"{word(path)} {there} &&'
+    yield '  sudo rm -r "$STAGE"'
     yield "fi"
 
 
@@ -229,7 +241,7 @@ def influx_step(part: Part) -> Step:
     load = f"docker exec {name} influxd restore -portable"
     lines = [
         *paragraph("It waits until InfluxDB answers, and loads the dump; one line a shard:"),
-        *block(
+        *guarded(
             f"while {ask} 'SHOW DATABASES' 2>&1 |",
             "  grep 'Failed to connect'; do sleep 2; done",
             f"docker exec {name} mkdir {DUMP_INSIDE}",
@@ -242,9 +254,9 @@ def influx_step(part: Part) -> Step:
             "InfluxDB goes on for a moment after the last line: do not stop it within a minute. "
             f"All of these must be listed: {_named(part.facts.get('databases', ())) or 'none'}."
         ),
-        *block("sleep 10", f"{ask} 'SHOW DATABASES'"),
+        *guarded("sleep 10", f"{ask} 'SHOW DATABASES'"),
         *_query_words(part, name, ask),
-        *block(f"docker exec {name} rm -r {DUMP_INSIDE}"),
+        *guarded(f"docker exec {name} rm -r {DUMP_INSIDE}"),
         *paragraph(
             "influxd loads no users or rights: make them anew. Where users must log in "
             "(INFLUXDB_HTTP_AUTH_ENABLED) make the first one at once:"
@@ -262,7 +274,7 @@ def _query_words(part: Part, name: str, ask: str) -> Iterator[str]:
             f"influxd loads no continuous queries. The {count} of the backup lie beside the dump, "
             "one on each line:"
         )
-        yield from block(
+        yield from guarded(
             f"docker exec {name} influx -import \\",
             f"  -path {DUMP_INSIDE}/{QUERIES_FILE}",
             f"{ask} 'SHOW CONTINUOUS QUERIES'",
@@ -309,8 +321,8 @@ def influx2_step(part: Part, manifest: Manifest) -> Step:
                 "By its documentation; nobody could try it where this program is tested. It "
                 "replaces everything in InfluxDB 2, tokens as well."
             ),
-            *block(
-                enter,
+            *guarded(
+                f"{enter} &&",
                 *steps_by_hand(name, f'"$SET"/{word(part.file)}', store, data),
                 'cd "$SET"',
             ),
@@ -340,7 +352,7 @@ def maria_step(part: Part, server: SqlServer, member: str) -> Step:
                 'ends with a new start. "Access denied" again and again: the password in .env '
                 "is not that of the server, which was not made anew."
             ),
-            *block(
+            *guarded(
                 *MARIA,
                 *_waiting(f"{ask} 'SELECT 1'"),
                 f"tar -xzOf {word(part.file)} ./{member} |",
@@ -373,7 +385,7 @@ def postgres_step(part: Part, server: SqlServer, member: str) -> Step:
                 '"role … already exists" and "database … already exists", of those that the image '
                 "makes by itself. Any other ERROR is one."
             ),
-            *block(
+            *guarded(
                 *POSTGRES,
                 *_waiting(f"{run} -c 'SELECT 1'"),
                 f"tar -xOf {word(part.file)} \\",

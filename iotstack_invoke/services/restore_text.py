@@ -17,12 +17,15 @@ from typing import Any
 from ..manifest import Manifest, Part
 from .recipe import DUMP_FOLDER, RECIPES
 from .restore_steps import (
+    ASIDE,
     COMPOSE,
+    GUARD,
     UNPACK,
     Step,
     block,
     clean,
     containers_of,
+    guarded,
     influx2_step,
     influx_step,
     maria_step,
@@ -218,63 +221,96 @@ def _place_step(manifest: Manifest, *, general: bool) -> Step:
             "is stopped. What is loaded below replaces nothing: move away the folder of data of "
             "each database first (volumes/NAME), so that it begins empty."
         )
-        lines += block(COMPOSE.format("stop"))
+        lines += block(f"{COMPOSE.format('stop')} || unset STACK")
         return Step("Where the stack is", tuple(lines))
     lines += paragraph(
         "Once only: a stack that is there already is stopped and moved aside, not removed. A set "
-        "that lies in it moves along."
+        "that lies in it moves along. Where that fails STACK is forgotten, and no block below "
+        "does anything: mend what it says, and begin this step again."
     )
     lines += block(
         'if [ -e "$STACK" ]; then',
-        f"  {COMPOSE.format('down')}",
-        '  sudo mv -T "$STACK" "$STACK.before"; SET="$(pwd -P)"',
+        '  (cd "$STACK" && { ! ls *compose.y*ml || docker compose down; }) &&',
+        f'  sudo mv -T "$STACK" "$STACK"{ASIDE} &&',
+        '  SET="$(pwd -P)" || unset STACK',
         "fi",
-        'mkdir -p "$STACK"',
+        'mkdir -p "${STACK:?was not moved aside}" || unset STACK',
     )
     return Step("Say where the stack is to be", tuple(lines))
 
 
-def _unpack_step(parts: Iterable[Part]) -> Step:
+def _unpack_step(parts: list[Part]) -> Step:
+    general = [part for part in parts if part.kind not in RECIPES]
+    lines = paragraph("Owners are numbers, since containers know no names. tar says nothing:")
     commands: list[str] = []
     for part in parts:
-        if part.kind in RECIPES:
-            folder = f'"$STACK"/{RECIPES[part.kind].folder}'
-            commands += (
-                f"sudo mkdir -p {folder}",
-                f"sudo tar -xzf {word(part.file)} \\",
-                f"  -C {folder} --exclude=./{DUMP_FOLDER} \\",
-                f"  {UNPACK}",
-            )
-        else:
+        if part.kind not in RECIPES:
             commands += (f"sudo tar -xzf {word(part.file)} \\", f'  -C "$STACK" {UNPACK}')
+            continue
+        folder = f'"$STACK"/{RECIPES[part.kind].folder}'
+        unpack = (
+            f"sudo mkdir -p {folder}",
+            f"sudo tar -xzf {word(part.file)} \\",
+            f"  -C {folder} --exclude=./{DUMP_FOLDER} \\",
+            f"  {UNPACK}",
+        )
+        if general:
+            commands += unpack
+        else:
+            free = f"if ! sudo test -e {folder} || sudo mv -T {folder} {folder}{ASIDE}; then"
+            commands += (free, *(f"  {each}" for each in unpack), "fi")
+    if not general:
+        return Step("Unpack the files", (*lines, *guarded(*commands)))
+    empty = '[ -z "$(sudo ls -A "$STACK")" ]; then'
     return Step(
         "Unpack the files",
         (
-            *paragraph("Owners are numbers, since containers know no names. tar says nothing:"),
-            *block(*commands),
+            *lines,
+            *block(
+                f"{GUARD.removesuffix('; then')} && {empty}",
+                *(f"  {each}" for each in commands),
+                'else echo "$STACK is not empty: begin step 2 again"; unset STACK',
+                "fi",
+            ),
         ),
     )
 
 
 def _start_databases(names: list[str]) -> Step:
-    lines = [
-        *paragraph("This fetches or builds the images, and may take long. Nothing runs yet."),
-        *block(COMPOSE.format("up --no-start")),
-    ]
-    if not names:
-        return Step("Make the containers", tuple(lines))
-    lines += paragraph(
-        "Now the databases alone: what else ran would write into them, or make databases that "
-        "must not be there yet."
+    up = COMPOSE.format("up --no-start")
+    lines = paragraph(
+        "This fetches or builds the images, and may take long. Nothing runs yet. Where it fails "
+        "STACK is forgotten, as above: mend what it says (take a service whose image is gone out "
+        "of the compose file), paste the two lines that set it again, and go on here."
     )
-    lines += block(f"docker start {shlex.join(names)}")
+    if not names:
+        lines += guarded(f"{up} || unset STACK")
+        return Step("Make the containers", tuple(lines))
+    lines += [""]
+    lines += paragraph(
+        "Then the databases alone: what else ran would write into them, or make databases that "
+        "must not be there yet. One that runs already is named, and is not the one that is to be "
+        "filled: its data would be replaced. Stop it first."
+    )
+    running = f"docker ps --format '{{{{.Names}}}}' | grep -xF {shlex.join(_each('-e', names))}"
+    lines += guarded(
+        f"if {up} &&",
+        f"  ! {running}",
+        f"then docker start {shlex.join(names)}",
+        "else unset STACK; fi",
+    )
     return Step("Make the containers, and start the databases alone", tuple(lines))
+
+
+def _each(option: str, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        yield from (option, name)
 
 
 def _start_all(recipes: list[str]) -> Step:
     lines = [
         *paragraph("When every step before went well:"),
-        *block(COMPOSE.format("up -d"), "docker ps"),
+        *guarded(COMPOSE.format("up -d"), "docker ps"),
     ]
     for name in recipes:
         recipe = RECIPES[name]
@@ -284,7 +320,7 @@ def _start_all(recipes: list[str]) -> Step:
                 f"{name.capitalize()} was quiet while it was copied, and must be told to go on. "
                 "It may answer only after some minutes; until then this is tried again:"
             )
-            lines += block(f"until {words}", "do sleep 5; done")
+            lines += guarded(f"until {words}", "do sleep 5; done")
     lines += paragraph(
         "Look at your dashboards and flows. When all is well make a new backup; only then remove "
         "what was moved aside."
