@@ -331,6 +331,13 @@ def may_be_there(host: Host, path: str) -> bool:
     return True
 
 
+def free_bytes(host: Host, folder: str) -> int | None:
+    """Return what is free where a folder lies, or will: a restore makes it on a bare machine."""
+    while (free := host.free_bytes(folder)) is None and len(folder) > 1:
+        folder = posixpath.dirname(folder)
+    return free
+
+
 def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
     """Return the text of a file of a host, '' where there is none."""
     with host.pipe(Command((*as_root, "cat", "--", path), limit_s=60)) as pipe:

@@ -555,8 +555,30 @@ def test_a_volume_whose_device_is_not_mounted_is_neither_packed_nor_replaced(mac
 
 def made_bare(machine, *, later):
     """Leave nothing of the containers and volumes; compose makes the containers of `later`."""
-    shutil.rmtree(machine.docker.root)
+    shutil.rmtree(machine.docker.root, ignore_errors=True)
     machine.docker.knows({}, later=later)
+
+
+def test_what_a_bare_machine_would_get_is_new_there(machine):
+    """It has no folder of the stack either; what is free is asked of the disk around that."""
+    path = machine.put("films/a", "old").parent
+    here = machine.put("there/a", "old").parent
+    for each in (path, here):
+        machine.row(each)
+    mounts = {"one": [(str(path), "/films"), (str(here), "/there")]}
+    machine.docker.knows(mounts)
+    machine.backup()
+    usb = machine.folder.parent / "usb"
+    shutil.copytree(machine.folder / "backups", usb)
+    for each in (machine.folder, path):
+        shutil.rmtree(each)
+    made_bare(machine, later=mounts)
+    said = machine.do(f"restore --runtag {TAG} --from {usb} --dry-run")
+    lines = {line.partition(":")[0].strip(): line for line in said.splitlines()}
+    assert lines["replaces"].endswith(f": {here}"), said
+    assert str(path) in lines["new here"]
+    assert "; 0 bytes are free" not in said
+    assert not machine.folder.exists()
 
 
 def test_a_volume_of_options_that_compose_does_not_make_has_them_again(machine):

@@ -10,7 +10,6 @@ import contextlib
 import io
 import os
 import platform
-import posixpath
 import secrets
 import socket
 import time
@@ -76,6 +75,7 @@ from ..targets import (
     device,
     entries,
     find_machine,
+    free_bytes,
     is_read_only,
     read_text,
     remount,
@@ -157,13 +157,6 @@ def find_here(settings: Settings) -> Iterator[Finding]:
         site.close()
 
 
-def _free_bytes(host: Host, folder: str) -> int | None:
-    """Return what is free where a folder lies, or will: a restore makes it on a bare machine."""
-    while (free := host.free_bytes(folder)) is None and len(folder) > 1:
-        folder = posixpath.dirname(folder)
-    return free
-
-
 def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
     """Yield what is found of another machine; no more than that, where it is not reached."""
     from ..remote import open_host  # Fabric takes a fifth of a second to import
@@ -187,7 +180,7 @@ def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
                 *stack.programs(),
                 ("stack", lambda: [_far_folder(stack, machine, there=told.startswith("/"))]),
                 *stack.folders(),
-                ("space", lambda: [judge_space("space", _free_bytes(host, stack.folder), None)]),
+                ("space", lambda: [judge_space("space", free_bytes(host, stack.folder), None)]),
                 *stack.state(f"inv undo --host {machine.name}"),
             )
         )
@@ -430,8 +423,8 @@ class _Backups:
         folder = self.site.backups if os.path.isdir(self.site.backups) else self.stack.folder
         room, trouble = self.room
         if room:
-            free_bytes = self.site.host.free_bytes(folder)
-            yield judge_space("space", free_bytes, room.needed_bytes, room.takes)
+            free = self.site.host.free_bytes(folder)
+            yield judge_space("space", free, room.needed_bytes, room.takes)
         else:
             fix = "inv backup measures it, and refuses where there is no room"
             yield warning("space", f"what the next backup takes is unknown: {trouble}", fix)

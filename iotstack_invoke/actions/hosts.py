@@ -8,7 +8,7 @@ from ..errors import ExitCode, IotstackError, KeyRefused, Refused, Unreachable
 from ..report import Report, size_text
 from ..rulebooks.restore import RESTORE
 from ..settings import Settings
-from ..targets import entries, find_machine, open_target
+from ..targets import entries, find_machine, free_bytes, open_target
 
 KEY_KINDS = ("ed25519", "ecdsa", "rsa")
 """Of which sshd has a file each."""
@@ -27,7 +27,7 @@ def list_hosts(settings: Settings, report: Report) -> int:
                 found = entries(target.host, f"{target.folder}/{RESTORE}", target.as_root)
                 previous = [n for n in found if n.startswith("previous-") and "-undone" not in n]
                 last = max(previous, key=lambda name: name.rpartition("-")[2], default="")
-                free = target.host.free_bytes(target.folder)
+                free = free_bytes(target.host, target.folder)
                 rows.append(
                     (
                         machine.name,

@@ -44,6 +44,7 @@ from ..targets import (
     Target,
     device,
     entries,
+    free_bytes,
     may_be_there,
     mount_points,
     read_text,
@@ -237,7 +238,7 @@ class Prospect:
             server_there=server_there,
             databases=self.wish.databases,
             dump_inside=posixpath.join(BACKUP_INSIDE, self.runtag, "influx"),
-            free_bytes=host.free_bytes(target.folder) or 0,
+            free_bytes=free_bytes(host, target.folder) or 0,
             limit_s=self.settings.influx.limit_s,
             volumes_apart="volumes" in there
             and device(host, f"{target.folder}/volumes") != device(host, target.folder),

@@ -48,6 +48,7 @@ from ..targets import (
     Target,
     find_machine,
     locked_target,
+    may_be_there,
     open_target,
     read_text,
 )
@@ -400,15 +401,16 @@ class _Restore:
 
     def _tell_items(self, facts: RestoreFacts, contents: Contents) -> None:
         """Tell what would differ: what is replaced, what is new, what stays as it is."""
-        folder, present = self.target.folder, self.before.present()
+        host, folder = self.target.host, self.target.folder
         lives = {each.live for each in facts.items}
         inside = {each.live for each in facts.items if not each.is_top_file}
-        present = self._with_parts(present, lives) | {*self.target.host.look(inside)}
+        present = self._with_parts(self.before.present(), lives) | {*host.look(inside)}
         databases = [f"database {name} of InfluxDB" for name in facts.databases]
         if facts.server and facts.server_there and not databases:
             databases = ["all of InfluxDB"]
         databases += [f"all of {each.server.title}" for each in facts.loads if not each.unnamed]
-        databases += [each.title for each in facts.outside if not each.volume]
+        there = [e for e in facts.outside if not e.volume and may_be_there(host, e.live)]
+        databases += [each.title for each in there]
         databases += [f"a database of {each.server.title}" for each in facts.loads if each.unnamed]
         for what, names in (
             ("replaces", [*sorted(inside & present), *databases]),
@@ -416,7 +418,7 @@ class _Restore:
                 "new here",
                 [
                     *sorted(inside - present),
-                    *(e.title for e in facts.outside if e.volume),
+                    *(e.title for e in facts.outside if e not in there),
                     *(e.title for e in facts.fillings),
                     *(e.title for e in facts.volumes),
                 ],
