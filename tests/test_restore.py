@@ -117,6 +117,24 @@ def test_what_no_backup_has_is_told_where_it_is_missing(pi, there):
         )
 
 
+def test_what_was_left_out_and_lies_here_untouched_is_not_missed(pi):
+    """A top file and a folder of volumes/ that the owner leaves out are in nothing that is swapped."""
+    rows = ("NOTES.md", "volumes/films", "volumes/gone")
+    with pi.settings.open("a") as stream:
+        for each in rows:
+            stream.write(f"[[stack.exclude]]\npath = '{each}'\nreason = 'x'\n")
+    (pi.folder / "NOTES.md").write_text("mine")
+    for each in ("films", "gone"):
+        (pi.folder / "volumes" / each).mkdir()
+        (pi.folder / "volumes" / each / "a").write_text("mine")
+    assert pi.run("backup --runtag t2").returncode == 0
+    shutil.rmtree(pi.folder / "volumes/gone")
+    told = pi.run("restore --runtag t2 --from here --yes")
+    assert told.returncode == 0, told.stderr
+    missed = [line for line in told.stdout.splitlines() if "neither in the backup" in line]
+    assert missed == ["  neither in the backup nor here: volumes/gone (x)"], told.stdout
+
+
 def test_an_archive_that_is_another_is_not_used_where_it_lies(pi):
     """A whole archive is no proof of itself: its hash must be the manifest's."""
     another(pi.archive)

@@ -35,6 +35,8 @@ from ..rulebooks.restore import (
 from ..runtag import LATEST
 from ..services.influx_load import PROVEN
 from ..services.influx_log import say_internal_left_out
+from ..services.inside import is_in
+from ..services.left_out import plain_place
 from ..services.members import Contents
 from ..services.sql_load import SQL_PROVEN
 from ..services.stack import STOPPING
@@ -52,6 +54,7 @@ from ..targets import (
     open_target,
     read_text,
 )
+from .outside import place_there
 from .prospect import Prospect
 from .target_checks import INFLUX_FOLDER
 from .undo import journal_of, log_path, recover, what_is_left
@@ -467,9 +470,19 @@ class _Restore:
             return
         kept = {*facts.stays, *(what for each in facts.outside for what, _ in each.stays)}
         for each in manifest.left_out:
-            if each.what in manifest.stays and each.what not in kept:
+            if each.what not in manifest.stays or each.what in kept:
+                continue
+            if not self._is_untouched(each.what, facts):
                 told = f"  neither in the backup nor here: {each.what} ({each.reason})"
                 self.report.write(told)
+
+    def _is_untouched(self, pattern: str, facts: RestoreFacts) -> bool:
+        """Tell whether what was left out lies here, in nothing that was put in place."""
+        place = place_there(self.target, self.manifest, plain_place(pattern))
+        lives = [*(each.live for each in facts.items), *(each.live for each in facts.outside)]
+        return not any(is_in(place, each) for each in lives) and may_be_there(
+            self.target.host, place
+        )
 
     def _end(self, result: RunResult, hooked: Occasion, left: str) -> int:
         log = hooked.log
