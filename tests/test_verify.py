@@ -239,7 +239,7 @@ def test_a_vault_says_damaged_for_its_own_copy_alone(shelf):
         "disk": True,
     }
     ((row,), notes) = gather_rows(Site.of(shelf.settings()))
-    assert notes == ()
+    assert notes == {}
     assert (row.here.state, row.state_in("usb"), row.state_in("disk")) == (
         State.COMPLETE,
         "damaged",

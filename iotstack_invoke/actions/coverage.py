@@ -568,7 +568,7 @@ def _defaults(
     """
     mine = [_left_out_by(*each, volumes, folder) for each in those]
     others = [
-        (place_of(mount, found.container.name, folder, volumes), own)
+        (place_of(mount, folder, volumes), own)
         for (_, found), own in zip(those, mine, strict=True)
         for mount in found.mounts
         if mount.writable

@@ -26,7 +26,7 @@ from ..services.compose import (
     named,
     top_files,
 )
-from ..services.holdings import Outside, look_at_paths, outside_exclusions, unused_told
+from ..services.holdings import Outside, outside_exclusions, unused_told
 from ..services.inside import is_in
 from ..services.swap_entries import KEPT
 from ..services.table import (
@@ -90,7 +90,6 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     told = (*services.exclusions, *influx.exclusions, *dumped)
     exclusions = tuple(each for each in told if _is_of_general(each))
     outside_out = _outside_out(holdings.outside, told)
-    absent = _absent(host, outside_out, as_root)
     elsewhere = tuple(
         each
         for each in settings.stack.exclusions
@@ -165,7 +164,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
                 for each in (*exclusions, *elsewhere)
                 if live[each] in there or not (each.by_default or each in ALWAYS_EXCLUDED)
             ),
-            *(LeftOut(each.path, each.reason) for each in outside_out if each not in absent),
+            *(LeftOut(each.path, each.reason) for each in outside_out),
             *holdings.left_out,
             *(told for each in undumped for told in each.left_out),
             *influx.left_out,
@@ -182,15 +181,6 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
 def _is_of_general(exclusion: Exclusion) -> bool:
     """Tell whether an exclusion is about the stack's own folder."""
     return is_in_stack(exclusion.path) and not exclusion.path.startswith(VOLUME)
-
-
-def _absent(
-    host: Host, exclusions: Iterable[Exclusion], as_root: tuple[str, ...]
-) -> set[Exclusion]:
-    """Return what the table leaves out of the outside part, and nothing of it is there."""
-    places = {each: each.place for each in exclusions if each.by_default}
-    facts = look_at_paths(host, sorted(set(places.values())), as_root) if places else {}
-    return {each for each, place in places.items() if facts[place].kind in ("none", "empty")}
 
 
 def _outside_out(
