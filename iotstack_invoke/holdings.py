@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from .losses import MEANT, gone_from, large_in
+from .losses import gone_from, large_in, way_out
 from .manifest import OUTSIDE, SIZES, VOLUME, Manifest, Part, outside_title
 from .rules import PARTS
 from .services.table import fits_all_of
@@ -135,9 +135,10 @@ def _outside_name(row: Mapping[str, Any]) -> str:
 
 
 def lost_databases(before: Manifest, after: Manifest) -> tuple[str, ...]:
-    """Return a warning for each part of which a later set lacks databases that an earlier one has.
+    """Return a warning for each part of which a later set lacks what an earlier one has.
 
-    Not of a part or a container that the later one does not have at all.
+    Databases and containers; not of a part that the later one does not have at all, nor of a
+    container of which it says that it could not be dumped.
     """
     now = {part.kind: part for part in after.made}
     found = []
@@ -146,10 +147,10 @@ def lost_databases(before: Manifest, after: Manifest) -> tuple[str, ...]:
             continue
         missing = {*_in_part(part)} - {*_in_part(now[part.kind])}
         if "servers" in part.facts:
-            there = {each["container"] for each in now[part.kind].facts.get("servers", ())}
-            missing = {each for each in missing if each[1] in there}
+            missing = {each for each in missing if each[1] not in now[part.kind].lacking}
         if missing:
-            found.append(f"Missing: {told(missing)}, which {before.runtag} has. {MEANT}")
+            cure = way_out(_outermost_words(missing))
+            found.append(f"Missing: {told(missing)}, which {before.runtag} has. {cure}.")
     return tuple(found)
 
 
@@ -212,13 +213,40 @@ def lacks_told(found: Iterable[tuple[Holdings, BackupSet]]) -> str:
     return "; ".join(f"{told(missing)} (newest in {each.runtag})" for missing, each in found)
 
 
-def told(holdings: Iterable[Holding], most: int = MOST_TOLD) -> str:
-    """Return holdings in words: `the influx part`, `database home of the influx part`."""
+def lacks_cured(found: Iterable[tuple[Holdings, BackupSet]], at: str = "") -> str:
+    """Return the same with how its owner says that it is gone for good.
+
+    `at`: as in way_out.
+    """
+    found = tuple(found)
+    return f"{lacks_told(found)}. {way_out(lacking_words(found), at)}." if found else ""
+
+
+def lacking_words(found: Iterable[tuple[Holdings, BackupSet]]) -> list[str]:
+    """Return the words of --allow-missing for what a set lacks."""
+    return _outermost_words(frozenset[Holding]().union(*(each for each, _ in found)))
+
+
+def _outermost_words(holdings: Iterable[Holding]) -> list[str]:
+    """Return the words of --allow-missing for holdings, as Gone reads them."""
+    return [
+        each[-1] if each[0] in (GENERAL, OUTSIDE) else ":".join(each)
+        for each in _outermost(holdings)
+    ]
+
+
+def _outermost(holdings: Iterable[Holding]) -> list[Holding]:
+    """Return holdings in the order of their parts, but for what lies in another of them."""
     known = set(holdings)
-    ordered = sorted(
+    return sorted(
         (e for e in known if not any(e[:size] in known for size in range(1, len(e)))),
         key=lambda each: (_ORDER.get(each[0], len(_ORDER)), each),
     )
+
+
+def told(holdings: Iterable[Holding], most: int = MOST_TOLD) -> str:
+    """Return holdings in words: `the influx part`, `database home of the influx part`."""
+    ordered = _outermost(holdings)
     words = [_words(each) for each in ordered[:most]]
     more = len(ordered) - most
     return ", ".join([*words, *([f"{more} more"] if more > 0 else [])])

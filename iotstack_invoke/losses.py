@@ -6,9 +6,10 @@ Not for: what a backup could not save; that it knows and tells by itself.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator
 
-from .manifest import OUTSIDE, LeftOut, Manifest, outside_title
+from .manifest import OUTSIDE, VOLUME, LeftOut, Manifest, outside_title
 from .services.table import fits_all_of
 from .sets import GOOD, BackupSet, newest_first
 
@@ -20,6 +21,16 @@ SHARE = 0.5
 _WILD = re.compile(r"[*?\[]")
 MEANT = "If that is meant, nothing is to be done: the next backup is compared with this one."
 DRIVE = "Is a drive not mounted?"
+
+
+def way_out(names: Iterable[str], at: str = "") -> str:
+    """Return how the owner says that something is gone for good, as a command to paste.
+
+    Else each backup that had it stays, and `status` and `list` tell that newer ones lack it.
+    `at`: the place whose backups hold it, if they are not here.
+    """
+    words = " ".join(f"--allow-missing {shlex.quote(each)}" for each in names)
+    return f"If that is gone for good: inv prune {words}{f' --at {shlex.quote(at)}' if at else ''}"
 
 
 def reference(sets: Iterable[BackupSet], runtag: str, host: str) -> Manifest | None:
@@ -52,7 +63,9 @@ def _lesser_parts(before: Manifest, after: Manifest) -> Iterator[str]:
     for part in before.made:
         was = f"{before.runtag} has one of {part.size_bytes:,} bytes"
         if part.kind not in now:
-            yield f"The {part.kind} part is missing: {was}, and this backup has none. {MEANT}"
+            if part.kind != OUTSIDE or not before.outside_sizes:  # else what it held is told
+                cure = way_out([part.kind])
+                yield f"The {part.kind} part is missing: {was}, and this backup has none. {cure}."
             continue
         one = now[part.kind]
         is_told = bool(one.error or one.lacking) or part.kind in ("general", OUTSIDE)
@@ -129,7 +142,7 @@ def _shrunk(before: Manifest, after: Manifest, mounts: Collection[str]) -> Itera
 
 def _shrunk_outside(before: Manifest, after: Manifest) -> Iterator[str]:
     """Yield which volumes and paths outside of the stack hold much less than they did."""
-    if OUTSIDE not in {part.kind for part in after.made}:
+    if any(part.kind == OUTSIDE and part.error for part in after.parts):
         return  # the part is told of
     now = after.outside_sizes
     paths = {outside_title(row): row["path"] for row in after.outside}
@@ -149,8 +162,11 @@ def _less_told(what: str, now: tuple[int, int] | None, runtag: str, had: tuple[i
     told = "is not there any more"
     if now:
         told = f"holds {now[0]:,} bytes in {_files(now[1])} now" if now[1] else "is empty now"
+    outside = what.startswith(("/", VOLUME))
+    missing = not (now and now[1]) and (outside or had[0] >= FLOOR_BYTES)
+    cure = f"{way_out([what.removeprefix(VOLUME)])}." if missing else MEANT
     return (
-        f"{what} {told}: {runtag} has {had[0]:,} bytes in {_files(had[1])} of it. {DRIVE} {MEANT}"
+        f"{what} {told}: {runtag} has {had[0]:,} bytes in {_files(had[1])} of it. {DRIVE} {cure}"
     )
 
 

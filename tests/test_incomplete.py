@@ -79,7 +79,7 @@ def test_a_database_that_is_gone_is_told_once(stack):
     done = stack.run("backup --runtag t2")
     assert done.returncode == 3, done.stderr
     names = ", ".join(f"database diary of container {c} of the mariadb part" for c in SERVERS)
-    assert f"Missing: {names}, which t1 has. If that is meant" in done.stderr
+    assert f"Missing: {names}, which t1 has. If that is gone for good: inv prune" in done.stderr
     assert stack.run("backup --runtag t3").returncode == 0
 
 

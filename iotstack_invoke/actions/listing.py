@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from ..checks import HERE, Check, failed_at
 from ..errors import ExitCode, StepFailed
 from ..holdings import lacks, lacks_told
-from ..manifest import PIN_ENDING, read_utc
+from ..manifest import OUTSIDE, PIN_ENDING, read_utc
 from ..report import Report, age_text, one_line, size_text
 from ..rules import KINDS
 from ..sets import GOOD, BackupSet, State, files_of, gather_sets, newest_first
@@ -253,9 +253,12 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
     )
     here = [row.here for row in rows if row.here]
     newest = next((each for each in here if each.state in GOOD), None)
-    lacking = lacks_told(lacks(newest, here, gone)) if newest else ""
-    if newest and lacking:  # of databases the list knows nothing; `status` does
-        report.warn(f"{newest.runtag} lacks {lacking}.")
+    found = lacks(newest, here, gone) if newest else ()
+    # Of databases and of what the outside part holds the list knows nothing; `status` does.
+    known = tuple((missing - {(OUTSIDE,)}, each) for missing, each in found)
+    lacking = lacks_told(each for each in known if each[0])
+    if newest and lacking:
+        report.warn(f"{newest.runtag} lacks {lacking}. What to do: inv status")
     return code
 
 

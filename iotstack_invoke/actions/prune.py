@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from ..checks import HERE, Checks, failed_at
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
-from ..holdings import Gone, holdings_of, told
+from ..holdings import Gone, holdings_of, lacks, lacks_cured, told
 from ..manifest import RECORDS_ENDING
 from ..owner import Said
 from ..report import Report, age_text
@@ -28,7 +28,15 @@ from ..retention import (
     policy_text,
     read_policy,
 )
-from ..sets import BackupSet, State, removals_in, runtags_in, strangers_in
+from ..sets import (
+    GOOD,
+    BackupSet,
+    State,
+    newest_first,
+    removals_in,
+    runtags_in,
+    strangers_in,
+)
 from ..settings import Settings
 from ..site import Site, finish_removals, remove_set, sets_in
 from ..steps import FileFact, Place
@@ -87,18 +95,22 @@ class Pruning:
     strangers: tuple[str, ...] = ()
     error: str = ""
 
-    def look(self, known: Known) -> None:
-        """Judge the sets that are there, by what was verified as well; raises StepFailed."""
+    def look(self, known: Known, *, asked: bool = False) -> None:
+        """Judge the sets that are there, by what was verified as well; raises StepFailed.
+
+        `asked`: what they hold is asked for even where no policy judges them.
+        """
         names = self.place.names(self.folder)
         self.begun = removals_in(names)
         self.strangers = strangers_in(names)
-        if self.policy:
+        if self.policy or asked:
             self.sets = tuple(
                 replace(each, pinned=each.pinned or each.runtag in known.pinned)
                 for each in sets_in(
                     self.place, self.folder, failed_at(known.checks, self.name), names
                 )
             )
+        if self.policy:
             self.adopted = known.said.adopted(self.name, self.sets)
             self.judge(known)
             if self.name == HERE:
@@ -219,7 +231,7 @@ def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> No
     known = Known(datetime.now(UTC), checks, said, gone, site.pinned())
     for each in prunings:
         with _noted(each):
-            each.look(known)
+            each.look(known, asked=bool(wish.gone))
     _refuse_unknown(prunings, wish.gone)
     here = site.sets(checks) if site.host.look([site.backups]) else ()
     for each in prunings:
@@ -230,6 +242,7 @@ def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> No
             _show(each, report, dry_run=wish.dry_run)
             if not each.error:
                 _tell_return(site, each, here, report)
+                _tell_lacking(each, known, report)
 
 
 def _refuse_unknown(prunings: list[Pruning], names: tuple[str, ...]) -> None:
@@ -335,6 +348,19 @@ def _tell_return(
             f"It would not with {policy_text(pruning.policy)} below [[vaults]] name = "
             f'"{vault.name}" in hosts.toml.'
         )
+
+
+def _tell_lacking(pruning: Pruning, known: Known, report: Report) -> None:
+    """Tell what the newest good set of each machine lacks that an older one has, which stays."""
+    newest: dict[str, BackupSet] = {}
+    for each in newest_first(pruning.sets):
+        if each.manifest and each.state in GOOD:
+            newest.setdefault(each.manifest.host, each)
+    at = "" if pruning.name == HERE else pruning.name
+    for each in newest.values():
+        found = lacks_cured(lacks(each, pruning.sets, known.gone), at)
+        if found:
+            report.write(f"  {each.runtag} lacks {found}")
 
 
 def _choose(site: Site, at: str, policy: Policy | None) -> list[Pruning]:

@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from ..checks import HERE, failed_at
 from ..durations import read_duration
 from ..errors import ExitCode, IotstackError, StepFailed, UsageError
-from ..holdings import Gone, lacks, lacks_told
+from ..holdings import Gone, Holdings, lacking_words, lacks, lacks_told
 from ..hosts import within
+from ..losses import way_out
 from ..report import Report, age_text, one_line
 from ..sets import BackupSet, State
 from ..settings import Settings
@@ -23,6 +24,7 @@ from ..steps import Place
 from ..targets import host_name
 from ..values import dataclass
 
+EVERYWHERE = "all"
 PLACE_LIMIT_S = 60.0
 MANIFESTS_LIMIT_S = 30.0
 """How long the manifests of one place may take; older sets are not asked for what they had."""
@@ -39,6 +41,8 @@ class Seen:
     """The machine whose sets count; all, if none is named."""
     lacks: str = ""
     """What its newest good set lacks that an earlier one had, or of a newer one that failed."""
+    missing: tuple[tuple[Holdings, BackupSet], ...] = ()
+    """What its newest good set lacks, and which has it."""
 
 
 def tell_status(settings: Settings, max_age: str, at: str, report: Report, name: str = "") -> int:
@@ -56,10 +60,23 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
         seen = _see(site, at)
     good, line = judge_status(seen, datetime.now(UTC), limit)
     lacking = "; ".join(f"{each.place}: {each.lacks}" for each in seen if each.lacks)
+    cure = "" if name else _cure(seen)
     if not good:
-        raise StepFailed(f"{line}; {lacking}" if lacking else line)
-    report.write(f"WARNING {lacking}; {line}" if lacking else f"OK {line}")
+        raise StepFailed(f"{line}; {lacking}{cure}" if lacking else line)
+    report.write(f"WARNING {lacking}; {line}{cure}" if lacking else f"OK {line}")
     return ExitCode.FAILED if lacking else ExitCode.GOOD
+
+
+def _cure(seen: Sequence[Seen]) -> str:
+    """Return how the owner says that what is lacking is gone for good, '' where nothing is."""
+    lacking = {each.place: each.missing for each in seen if each.missing}
+    if not lacking:
+        return ""
+    everywhere = tuple(pair for pairs in lacking.values() for pair in pairs)
+    words = lacking_words(everywhere)
+    if set(words) == set(lacking_words(lacking.get(HERE, ()))):
+        return f". {way_out(words)}"
+    return f". {way_out(words, EVERYWHERE if len(lacking) > 1 else next(iter(lacking)))}"
 
 
 def _see(site: Site, at: str) -> list[Seen]:
@@ -92,7 +109,7 @@ def _look(
     failed: Mapping[str, str],
     gone: tuple[Gone, ...],
 ) -> Seen:
-    def ask() -> tuple[Newest, str]:
+    def ask() -> Seen:
         newest = newest_good(place, folder, now, host=host, failed=failed)
         sets = sets_read(place, folder, MANIFESTS_LIMIT_S, failed)
         # Nobody knows whose one without a manifest is that can be read; what lies here is ours.
@@ -101,14 +118,14 @@ def _look(
             for each in sets
             if (host in ("", each.manifest.host) if each.manifest else name == HERE)
         ]
-        found = (*_newer(mine, newest.good), *_lacks(mine, newest.good, gone))
-        return newest, "; ".join(found)
+        missing = lacks(newest.good, mine, gone) if newest.good else ()
+        told = "; ".join((*_newer(mine, newest.good), *_lacks(newest.good, missing)))
+        return Seen(name, newest, host=host, lacks=one_line(told), missing=missing)
 
     try:
-        newest, lacking = within(PLACE_LIMIT_S, name, ask)
+        return within(PLACE_LIMIT_S, name, ask)
     except IotstackError as error:
         return Seen(name, trouble=one_line(str(error)))
-    return Seen(name, newest, host=host, lacks=one_line(lacking))
 
 
 def _newer(sets: Sequence[BackupSet], good: BackupSet | None) -> Iterator[str]:
@@ -136,14 +153,13 @@ def _written(backup: BackupSet) -> datetime | None:
 
 
 def _lacks(
-    sets: Sequence[BackupSet], good: BackupSet | None, gone: tuple[Gone, ...]
+    good: BackupSet | None, missing: tuple[tuple[Holdings, BackupSet], ...]
 ) -> Iterator[str]:
     """Yield what the newest good set of a place lacks."""
     if good is None or good.manifest is None:
         return
-    told = lacks_told(lacks(good, sets, gone))
-    if told:
-        yield f"{good.runtag} lacks {told}"
+    if missing:
+        yield f"{good.runtag} lacks {lacks_told(missing)}"
     count = len(good.manifest.uncovered)
     if count:
         things = f"{count} thing{'' if count == 1 else 's'}"
