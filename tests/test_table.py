@@ -215,6 +215,12 @@ def test_a_row_takes_what_it_does_not_give_from_the_package():
     )
     assert own(name="wordpress_db", kind="stop").dump == ""
     assert own(name="wordpress_db", notes="x").dump == "mariadb"
+    assert [own(name="portainer-ce", kind=each).notes for each in ("stop", "copy-safe")] == [
+        "",
+        "",
+    ]
+    assert own(name="portainer-ce", kind="stop", notes="Mine.").notes == "Mine."
+    assert "makes sure" in own(name="portainer-ce", paths=["own"]).notes
     assert own(name="new", kind="skip", reason="r", paths=["./volumes//new/"]) == Service(
         "new", Kind.SKIP, (), ("new",), ("volumes/new",), reason="r", own=True
     )

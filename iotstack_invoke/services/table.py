@@ -424,6 +424,8 @@ def read_row(row: Mapping[str, Any], base: Service | None = None, *, own: bool =
         }
         given["recipe"] = Recipe(**words)
     kind = _KINDS[row["kind"]] if "kind" in row else start.kind
+    if start.kind is Kind.UNSURE and kind is not Kind.UNSURE:
+        given.setdefault("notes", "")  # they say what another kind does
     service = replace(start, kind=kind, own=own, **given)
     return service if kind is Kind.DUMP else replace(service, dump="")
 
