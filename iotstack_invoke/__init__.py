@@ -4,7 +4,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
 
     errors  gzips  values                  what can go wrong; gzip streams; data classes
     runtag  steps  children  durations     a backup's name; what a step is; what runs for us; 26h
-    settings  mistakes  rules              hosts.toml, what is wrong with it; patterns, rules;
+    settings  rows  mistakes  rules        hosts.toml, as text, its mistakes; patterns, rules;
     manifest  sets                         what a set holds
     holdings  retention  losses            what a set holds; which stay; what one holds less of;
     services/table                         which service is saved how

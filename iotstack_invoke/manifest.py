@@ -126,6 +126,8 @@ class Manifest:
     volumes: tuple[Mapping[str, Any], ...] = ()
     """The local volumes whose driver was told options, such as a device: `name`, `key`, `options`
     and `left_out`, the names of options that are not told since they may hold a secret."""
+    rows: tuple[str, ...] = ()
+    """The lines of hosts.toml that said what it is to hold."""
 
     @property
     def state(self) -> str:
@@ -279,6 +281,7 @@ def read_manifest(
                 "warnings": _texts(told["warnings"]),
                 "unused": _texts(told.get("unused", [])),
                 "volumes": _read_volumes(told.get("volumes", [])),
+                "rows": _texts(told.get("rows", [])),
             }
         )
     )
@@ -381,7 +384,7 @@ _MANIFEST, _PART, _CONTAINER, _LEFT_OUT, _RECORD = map(
     _Shape, (Manifest, Part, Container, LeftOut, Record)
 )
 
-_LATER = frozenset({"unused", "volumes"})
+_LATER = frozenset({"unused", "volumes", "rows"})
 """What earlier versions did not write: sets of theirs are as good."""
 
 _Fit = Callable[[Collection[Any]], bool]

@@ -15,7 +15,7 @@ HOUSE = os.path.join(CHECKOUT, PACKAGE)
 LEVELS = (
     "errors gzips values",
     "runtag steps children durations",
-    "settings mistakes rules manifest sets losses holdings retention services.table",
+    "settings rows mistakes rules manifest sets losses holdings retention services.table",
     (
         "plan journal runner services.influx_log services.influx_meta services.influx_shard "
         "services.influx_check services.sql_dump"

@@ -103,6 +103,7 @@ FULL = Manifest(
         Container("nodered", "iotstack-nodered", "sha256:1", "", running=True),
     ),
     folder="/home/pi/IOTstack",
+    rows=("[[stack.include]]", 'path = "/opt/x"'),
 )
 ODD = "vor (dem) Umzug, Küche"
 LACKING = Manifest(

@@ -2,12 +2,14 @@
 
 import json
 import tarfile
+import tomllib
 
 import pytest
 from little_influx2 import TOKEN, with_influx2
 
 from iotstack_invoke.manifest import with_sum
 from iotstack_invoke.services.influx2_check import EXPERIMENTAL
+from iotstack_invoke.settings import read_settings
 
 TAG = "2026-11-23_1100"
 DATA = "/var/lib/influxdb"
@@ -993,6 +995,37 @@ def test_a_container_that_the_compose_file_names_is_of_the_stack(little_stack):
         told.write_text(told.read_text().replace(f'"{little_stack.folder}"', f'"{label}"'))
         rows = json.loads(little_stack.run("services --json").stdout)
         assert [each["image"] for each in rows if each["container"]] == ["mongo"] * mine
+
+
+def test_the_rows_of_hosts_toml_are_told_by_a_backup(little_stack, monkeypatch):
+    """A new machine packs less without them; nothing else of hosts.toml is in a set."""
+    monkeypatch.setenv("HOME", little_stack.environment["HOME"])
+    (little_stack.folder / "extra  1").mkdir()
+    rows = (
+        '[[stack.include]]\npath = "extra  1"\n[[stack.include]]\npath = "~/\u00fc"\nrestore_to = "/srv/x"'
+        '\n[[stack.exclude]]\npath = "volumes/nodered/*.log"\nreason = "no \\"need\\"\\u2028"\n'
+    )
+    rows += row("mongo", kind="stop", containers=["m"], paths=["volumes/m", "extra  1"])
+    rows += row("portainer-ce", kind="skip", reason="a toy") + row("grafana", kind="copy-safe")
+    rows += "leave_out = [{ inside = '/x', reason = 'no' }]\n" + row("home_assistant", data=[])
+    rows += row("mine", kind="unsure")
+    add(little_stack, rows + '[hooks]\nbefore_backup = [["true", "s3cret"]]\n')
+    made = little_stack.run(f"backup --runtag {TAG}")
+    assert made.returncode == 3, made.stderr
+    text = (little_stack.folder / f"backups/{TAG}.RESTORE.txt").read_text()
+    begin, _, _ = text.partition("Warnings of the backup")
+    lines = begin[begin.index("[[stack.include]]") :]
+    assert "s3cret" not in text
+    told, meant = (
+        read_settings(tomllib.loads(each), "")
+        for each in (lines, little_stack.settings.read_text())
+    )
+    assert told.services == meant.services
+    assert told.stack.exclusions == meant.stack.exclusions
+    assert told.stack.inclusions == meant.stack.inclusions
+    said = little_stack.run(f"show {TAG}").stdout
+    assert '  path = "extra  1"\n' in said
+    assert "[[services]]" in said
 
 
 def test_what_nothing_of_the_stack_uses_is_named_by_all(little_stack):

@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import Refused, StepFailed
 from ..hosts import LocalHost
 from ..manifest import VOLUME, LeftOut, utc_text
+from ..rows import rows_of
 from ..rulebooks.backup import BackupFacts
 from ..rules import PARTS
 from ..services.compose import (
@@ -150,6 +151,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         ),
         unused=holdings.unused,
         volumes=tuple(_with_options(services.volumes)),
+        rows=rows_of(settings),
         recipes=services.recipes,
         at_rest=services.at_rest,
         limit_s=settings.influx.limit_s,

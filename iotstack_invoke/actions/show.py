@@ -162,6 +162,7 @@ def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iter
         ("left out", [f"{each.what}: {each.reason}" for each in manifest.left_out]),
         ("volumes with options", [_optioned(each) for each in manifest.volumes]),
         ("in no part, for nothing of the stack uses it", list(manifest.unused)),
+        ("lines of hosts.toml, which itself is in no backup", list(manifest.rows)),
         ("warnings", list(manifest.warnings)),
     ):
         if texts:

@@ -97,6 +97,8 @@ class BackupFacts:
     """What lies in the folder of the stack, and nothing of the stack uses."""
     volumes: tuple[Mapping[str, Any], ...] = ()
     """The local volumes whose driver was told options, as the manifest has them."""
+    rows: tuple[str, ...] = ()
+    """The lines of hosts.toml that say what a backup holds."""
     warnings: tuple[str, ...] = ()
     claim: str = ""
     """What tells this run, and those that go on with it, from another machine's of its name."""
@@ -455,6 +457,7 @@ class WriteManifest:
             folder=facts.folder,
             unused=facts.unused,
             volumes=facts.volumes,
+            rows=facts.rows,
         )
         if facts.before:
             less = losses(facts.before, made, facts.sized) + lost_databases(facts.before, made)

@@ -142,7 +142,19 @@ def _contents(manifest: Manifest) -> Iterator[str]:
     yield from _listed("What was left out", (*left_out, *passed_over))
     yield from _listed("Volumes with options of their own", map(_optioned, manifest.volumes))
     yield from _listed("What lay beside, and nothing of the stack used", manifest.unused)
+    yield from _rows(manifest.rows)
     yield from _listed("Warnings of the backup", manifest.warnings)
+
+
+def _rows(rows: tuple[str, ...]) -> Iterator[str]:
+    """Yield the lines of hosts.toml, to be taken from here."""
+    if rows:
+        yield from ("", *_title("Rows of hosts.toml"))
+        yield from paragraph(
+            "hosts.toml, the settings of the program that made it, is in no part. On a new "
+            "machine put these lines into it, or later backups do not hold the same."
+        )
+        yield from ("", *(each if each.isprintable() else clean(each) for each in rows))
 
 
 def _optioned(told: Mapping[str, Any]) -> str:
