@@ -13,6 +13,7 @@ from iotstack_invoke.settings import read_settings
 
 TAG = "2026-11-23_1100"
 DATA = "/var/lib/influxdb"
+MODULES = "modules, which `docker exec nodered npm install --prefix /data` fetches again"
 NEXTCLOUD = "Nextcloud is not safe to copy while it runs"
 
 
@@ -65,6 +66,7 @@ def test_each_container_and_each_other_folder_is_told(little_stack):
             f"nextcloud nextcloud:30 NOT COVERED: left out: {NEXTCLOUD} volumes/nextcloud "
             'kind = "recipe" in hosts.toml saves it, in maintenance mode meanwhile.'
         ),
+        f"volumes/nodered/data/node_modules/*: left out: {MODULES}",
         "volumes/nodered: files, no container uses it",
     ]
     assert little_stack.tree() == before
@@ -286,6 +288,7 @@ def test_without_docker_the_folders_are_told(little_stack):
     assert told.returncode == 3
     assert "Docker cannot be asked: " in told.stderr
     assert told.stdout.splitlines() == [
+        f"volumes/nodered/data/node_modules/*: left out: {MODULES}",
         "volumes/influxdb: NOT COVERED: nobody knows whether InfluxDB runs; copied as files",
         f"volumes/nextcloud: left out: {NEXTCLOUD}",
         "volumes/nodered: files; who uses it is unknown",
@@ -895,6 +898,37 @@ def test_databases_without_a_container_are_named(little_stack, answers):
         assert "are torn if it runs and writes. Mend Docker" in told
         assert "NOT COVERED: volume:" in told
         assert dumps == {"a dump of db", "a dump of pg", "a dump of off"}
+
+
+OF_IT_DOWN = """services:
+  nodered: {image: nodered/node-red, volumes: ["./volumes/nodered:/data"]}
+  esphome: {image: esphome/esphome, profiles: [lab], volumes: ["./volumes/esphome:/config"]}
+  db: {image: mariadb, volumes: ["./volumes/mariadb/db:/config"]}
+"""
+
+
+def test_of_a_stack_that_is_down_the_compose_files_tell(little_stack):
+    """Whose folder is whose, what is left out of it, and that nothing of it is there."""
+    (little_stack.folder / "docker-compose.yml").write_text(OF_IT_DOWN)
+    for name in ("esphome", "esphome/.esphome", "mariadb", "mariadb/db", "old"):
+        (little_stack.folder / f"volumes/{name}").mkdir()
+        (little_stack.folder / f"volumes/{name}/data").write_text("data")
+    little_stack.runs()
+    unused = "files, no container uses it"
+    told = little_stack.run("services")
+    assert told.stderr == ""
+    lines = [each.split(": left out: ")[0] for each in told.stdout.splitlines()]
+    assert lines == [
+        "The stack is down: none of its containers is there.",
+        "volumes/esphome/.esphome/*",
+        "volumes/nodered/node_modules/*",  # where the compose file mounts it
+        f"volumes/esphome: {unused} now; the compose file has it for esphome, whose profile is off",
+        f"volumes/mariadb: {unused} now; the compose file has it for db, which is not dumped",
+        f"volumes/nodered: {unused} now; the compose file has it for nodered",
+        f"volumes/old: {unused}",
+    ]
+    little_stack.runs(nodered="nodered/node-red")
+    assert "is down" not in little_stack.run("services").stdout
 
 
 def test_who_may_be_let_in_is_the_doctors_question(little_stack):

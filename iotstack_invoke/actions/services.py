@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -23,6 +24,7 @@ from .coverage import (
     why_skipped,
 )
 from .look import look_at_folder
+from .undumped import State
 
 VOLUMES = "volumes"
 INFLUX_DATA = f"{VOLUMES}/influxdb"
@@ -77,7 +79,7 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
         no_influx = f"there is no container named {name}"
     rows = [
         *(_row(each, services.exclusions) for each in services.saved),
-        *_unused(folders, services, no_influx, asked=found is not None),
+        *_unused(folders, services, os.path.realpath(folder), no_influx, asked=found is not None),
     ]
     covered = found is not None and all(each.covered for each in rows)
     rows += [
@@ -87,6 +89,8 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     if as_json:
         report.write_json([_told(each) for each in rows])
     else:
+        if found is not None and _is_down(services):
+            report.write("The stack is down: none of its containers is there.")
         _print(rows, report)
         if services.servers:
             report.write("Whether each database lets a dump be made: inv doctor asks it.")
@@ -98,8 +102,6 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
 
 def _row(each: SavedService, exclusions: Iterable[Exclusion]) -> Row:
     cover = each.cover
-    tops = tuple(f"{path}/" for path in each.paths)
-    left_out = (e for e in exclusions if e.by_default and f"{e.place}/".startswith(tops))
     return Row(
         cover.container.name,
         cover.container.image,
@@ -108,9 +110,15 @@ def _row(each: SavedService, exclusions: Iterable[Exclusion]) -> Row:
         each.covered,
         each.paths,
         cover.service.notes if cover.service else "",
-        tuple(left_out),
+        _left_out(exclusions, each.paths),
         each.in_layer,
     )
+
+
+def _left_out(exclusions: Iterable[Exclusion], paths: Iterable[str]) -> tuple[Exclusion, ...]:
+    """Return what the table leaves out below some paths."""
+    tops = tuple(f"{path}/" for path in paths)
+    return tuple(e for e in exclusions if e.by_default and f"{e.place}/".startswith(tops))
 
 
 def _told(row: Row) -> dict[str, Any]:
@@ -120,12 +128,14 @@ def _told(row: Row) -> dict[str, Any]:
 
 
 def _unused(
-    folders: set[str], services: Services, no_influx: str, *, asked: bool
+    folders: set[str], services: Services, stack: str, no_influx: str, *, asked: bool
 ) -> Iterator[Row]:
     """Yield the folders that no container mounts anything of.
 
-    `no_influx`: why there is no InfluxDB to dump; `asked`: Docker told of the containers.
+    `stack`: its folder; `no_influx`: why there is no InfluxDB to dump; `asked`: Docker told of the
+    containers.
     """
+    in_files = _in_compose_files(services, stack) if asked else {}
     used = {"/".join(path.split("/")[:2]) for each in services.saved for path in each.paths}
     for folder in sorted(set(folders) - used):
         if folder == INFLUX_DATA and no_influx:
@@ -134,8 +144,30 @@ def _unused(
             continue
         reason = next((e.reason for e in services.exclusions if e.leaves_out(folder)), "")
         how = "files, no container uses it" if asked else "files; who uses it is unknown"
+        how = f"{how}{in_files.get(folder, '')}"
         how = f"left out: {reason}" if reason else how
-        yield Row("", "", "", how, covered=True, paths=(folder,))
+        left_out = _left_out(services.exclusions, (folder,))
+        yield Row("", "", "", how, covered=True, paths=(folder,), left_out=left_out)
+
+
+def _in_compose_files(services: Services, folder: str) -> dict[str, str]:
+    """Return what the compose files say of each folder of volumes/: which service has it."""
+    found: dict[str, str] = {}
+    away = {e.container for e in services.undumped if e.dump and e.state is State.AWAY}
+    for each in sorted(services.reads.services, key=lambda service: not service.starts):
+        name = each.container_name or each.name
+        off = "" if each.starts else ", whose profile is off"
+        why = f" now; the compose file has it for {name}{off}"
+        why += ", which is not dumped" if name in away else ""
+        for mount in each.mounts:
+            place = os.path.relpath(mount.source or "/", folder)
+            found.setdefault("/".join(place.split("/")[:2]), why)
+    return found
+
+
+def _is_down(services: Services) -> bool:
+    """Tell whether compose would start something of the stack, and nothing of it is there."""
+    return not services.saved and any(each.starts for each in services.reads.services)
 
 
 def _print(rows: Iterable[Row], report: Report) -> None:
@@ -145,7 +177,7 @@ def _print(rows: Iterable[Row], report: Report) -> None:
             ("container", "image", "saved", "paths", "notes"),
             [(e.container, e.image, e.saved, ", ".join(e.paths), e.notes) for e in containers],
         )
-    told = {each.path: each.reason for row in containers for each in row.left_out}
+    told = {each.path: each.reason for row in rows for each in row.left_out}
     for path, reason in told.items():
         report.write(f"{path}: left out: {reason}")
     for each in rows:
