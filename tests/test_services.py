@@ -303,6 +303,25 @@ def test_the_data_of_an_influxdb_that_is_gone_are_not_covered(little_stack):
     assert "there is no container named flux" in listed(little_stack, 3)["volumes/influxdb"]
 
 
+@pytest.mark.parametrize("knows", ["nothing", "the folder", "hosts.toml", "a service", "a name"])
+def test_that_there_is_no_influxdb_is_told_where_there_was_one(little_stack, knows):
+    """Of a stack that never had one nobody asks for it."""
+    little_stack.runs(nodered="nodered/node-red")
+    service, name = {
+        "a service": ("influxdb", ""),
+        "a name": ("x", "container_name: influxdb"),
+    }.get(knows, ("nodered", ""))
+    compose = f"services:\n  {service}: {{image: x, {name}}}\n"
+    (little_stack.folder / "docker-compose.yml").write_text(compose)
+    if knows == "the folder":
+        (little_stack.folder / "volumes/influxdb").mkdir()
+    if knows == "hosts.toml":
+        add(little_stack, '[influxdb]\ncontainer = "flux"\n')
+    manifest, _ = backed_up(little_stack)
+    told = [each["what"] for each in manifest["left_out"]]
+    assert told == ([] if knows == "nothing" else ["InfluxDB"])
+
+
 def test_what_the_owner_says_of_an_influxdb_that_is_gone_counts(little_stack):
     """Its files are packed as any other's, its reason is in the manifest, and nobody warns."""
     little_stack.runs(nodered="nodered/node-red")
@@ -550,7 +569,7 @@ def test_nextcloud_is_left_out_once(little_stack):
     little_stack.runs(nextcloud="nextcloud", nextcloud_db="iotstack-nextcloud_db", mounts=mounts)
     (little_stack.folder / "volumes/nextcloud_db/data").unlink()
     manifest, names = backed_up(little_stack, code=3)
-    assert [each["what"] for each in manifest["left_out"]] == ["volumes/nextcloud/*", "InfluxDB"]
+    assert [each["what"] for each in manifest["left_out"]] == ["volumes/nextcloud/*"]
     assert "./volumes/nextcloud/data" not in names
     first, second = manifest["warnings"]
     assert first.startswith("Container nextcloud (nextcloud) is not covered: left out")

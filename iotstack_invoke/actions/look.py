@@ -38,7 +38,7 @@ from ..services.table import (
 from ..services.volume_options import told_options
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact, Host
-from ..targets import ANY_EXIT, host_name, mount_points, read_text, root_words
+from ..targets import ANY_EXIT, host_name, may_be_there, mount_points, read_text, root_words
 from ..values import dataclass
 from .coverage import (
     Services,
@@ -169,7 +169,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
             *(LeftOut(each.path, each.reason) for each in outside_out),
             *holdings.left_out,
             *(told for each in undumped for told in each.left_out),
-            *influx.left_out,
+            *(influx.left_out if influx.owned or _is_meant(services, usual) else ()),
         ),
         warnings=(
             *influx.warnings,
@@ -178,6 +178,12 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
             *(f"{name} is a link to nothing, and is not packed." for name in holdings.broken),
         ),
     )
+
+
+def _is_meant(services: Services, influx: str) -> bool:
+    """Tell whether the compose files name the container of InfluxDB, wherever it is."""
+    names = ((each.name, each.container_name) for each in services.reads.services)
+    return any(influx in each for each in names)
 
 
 def _is_of_general(exclusion: Exclusion) -> bool:
@@ -309,6 +315,8 @@ class _InfluxLook:
     """Files of InfluxDB in their usual place, which no container is of."""
     answered: bool = True
     """Docker told of the containers."""
+    owned: bool = True
+    """The stack has one, or had, as far as its folder and hosts.toml tell."""
 
 
 def _look_at_influx(
@@ -382,4 +390,5 @@ def _without_container(
         state = State.AWAY if answered else State.UNKNOWN
         return _InfluxLook(found, orphan=Undumped(name, "influxdb", state, INFLUX))
     left_out = (LeftOut("InfluxDB", f"there is no container named {name}"),) if answered else ()
-    return _InfluxLook(found, left_out=left_out)
+    owned = settings.influx.named or may_be_there(host, f"{settings.stack.folder}/{INFLUX}")
+    return _InfluxLook(found, left_out=left_out, owned=owned)
