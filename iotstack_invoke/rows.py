@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .services.table import ROW_KEYS, LeaveOut, Service, packaged_service, read_row
@@ -16,6 +16,16 @@ def rows_of(settings: Settings) -> tuple[str, ...]:
     Nothing else of hosts.toml: hooks and vaults may hold what is secret.
     """
     return tuple(_lines(settings))
+
+
+def missing_rows(told: Iterable[str], settings: Settings) -> int:
+    """Return how many rows of other settings these do not have; `told` as rows_of has them."""
+    return len(_rows(told) - _rows(rows_of(settings)))
+
+
+def _rows(lines: Iterable[str]) -> set[str]:
+    """Return each row as one text; no line within one begins with a bracket."""
+    return {*"\n".join(("", *lines)).split("\n[[")[1:]}
 
 
 def _lines(settings: Settings) -> Iterator[str]:

@@ -117,6 +117,23 @@ def test_what_no_backup_has_is_told_where_it_is_missing(pi, there):
         )
 
 
+def test_rows_of_hosts_toml_that_are_gone_are_told(pi):
+    """A bare machine has none, and its later backups would hold less."""
+    settings = pi.settings.read_text()
+    rows = "[[stack.include]]\npath = 'extra'\n[[stack.exclude]]\npath = 'x'\nreason = '[[y'\n"
+    (pi.folder / "extra").mkdir()
+    pi.settings.write_text(settings + rows)
+    assert pi.run("backup --runtag t2").returncode == 0
+    restore = "restore --runtag t2 --from here --yes"
+    told = "  hosts.toml has not"
+    assert told not in pi.run(restore).stdout
+    pi.settings.write_text(settings + rows[:33] + "\n")
+    assert f"{told} 1 row with which the backup was made" in pi.run(restore).stdout
+    pi.settings.write_text(settings)
+    assert f"{told} 2 rows" in pi.run(restore).stdout
+    assert told not in pi.run(f"{restore} --only nodered").stdout
+
+
 def test_what_was_left_out_and_lies_here_untouched_is_not_missed(pi):
     """A top file and a folder of volumes/ that the owner leaves out are in nothing that is swapped."""
     rows = ("NOTES.md", "volumes/films", "volumes/gone")

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import posixpath
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -26,6 +27,7 @@ from ..journal import Journal
 from ..log import LogWatcher, RunLog, new_log
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
+from ..rows import missing_rows
 from ..rulebooks.restore import (
     RESTORE,
     RestoreFacts,
@@ -508,6 +510,20 @@ class _Restore:
                 told += f"; they differ in {', '.join(differing) or 'nothing'}"
             self.report.write(told)
 
+    def _tell_rows(self) -> None:
+        """Tell how many rows of hosts.toml the backup was made with, and this machine has not."""
+        there = self.settings
+        if self.wish.host:
+            machine = find_machine(there, self.wish.host)
+            there = there.of_machine(machine, self.target.folder)
+        rows = self.manifest.rows if self.manifest and not self.wish.only else ()
+        if missing := missing_rows(rows, there):
+            number = f"{missing} rows" if missing > 1 else "1 row"
+            self.report.write(
+                f"  hosts.toml has not {number} with which the backup was made; later ones may "
+                f"hold less: inv show {shlex.quote(self.runtag)}"
+            )
+
     def _good(
         self, facts: RestoreFacts, warnings: tuple[str, ...], hooked: Occasion, notes: Notes
     ) -> int:
@@ -521,6 +537,7 @@ class _Restore:
         for text in notes.told:
             self.report.write(f"  {text}")
         self._tell_beside(facts)
+        self._tell_rows()
         by_hand = (self.by_hand,) if self.by_hand else ()
         only = self.before.only
         warnings += (*after.warnings, *only.left_out(facts.kinds, facts.loads), *by_hand)
