@@ -382,7 +382,7 @@ def test_two_links_to_one_place_lead_there_on_a_bare_machine(machine):
 
 
 def test_what_lies_in_the_way_of_a_link_stays(machine):
-    """Nothing is replaced by a link."""
+    """Nothing is replaced by a link; that the container sees what was in the way is told."""
     machine.put("real/a", "old")
     (machine.disk / "way").symlink_to("real")
     for name, leads in (("one", "way"), ("two", "real")):
@@ -391,7 +391,8 @@ def test_what_lies_in_the_way_of_a_link_stays(machine):
     machine.backup()
     (machine.disk / "way").unlink()
     machine.put("way/mine", "mine")
-    machine.restore()
+    said = machine.restore(code=3)
+    assert f"Container one does not see {machine.disk}/real" in said
     assert (machine.disk / "way/mine").read_text() == "mine"
     assert (machine.disk / "real/a").read_text() == "old"
 
@@ -574,6 +575,41 @@ def test_what_a_bare_machine_would_get_is_new_there(machine):
     assert str(path) in lines["new here"]
     assert "; 0 bytes are free" not in said
     assert not machine.folder.exists()
+
+
+def test_what_containers_mount_from_another_home_is_told(machine):
+    """Compose fills in the home of whoever brings the stack up: it made an empty folder there."""
+    machine.docker.volume("data", "old")
+    homes = [machine.disk / name for name in ("pi", "anna")]
+    share = machine.put("pi/ha-share/a", "old").parent
+    machine.row(share)
+    mounts = [(str(share), "/share"), (str(share / "deeper"), "/deeper"), ("data", "/data")]
+    machine.docker.knows({"one": mounts, "two": [(str(share), "/x")]})
+    machine.backup()
+    shutil.rmtree(homes[0])
+    new = homes[1] / "ha-share"
+    mounts = [(str(new), "/share"), (str(share / "deeper"), "/deeper"), ("data", "/data")]
+    made_bare(machine, later={"one": mounts, "two": [(str(share), "/x")]})
+    said = machine.restore(code=3)
+    assert (share / "a").read_text() == "old"
+    (told,) = [line for line in said.splitlines() if "does not see" in line]
+    assert f"Container one does not see {share}: that was put at {share}, and" in told
+    assert f"mounts {new} at /share." in told
+    assert f"sudo cp -aT {share} {new}. " in told
+
+
+def test_containers_that_mount_the_old_folder_of_the_stack_are_told(machine):
+    """A compose file that names it by its whole path leads there still, wherever the stack is."""
+    machine.docker.knows({"one": [("./volumes/nodered", "/data")]})
+    machine.backup()
+    old = machine.folder.with_name("old")
+    shutil.copytree(machine.folder, old)
+    text = machine.stack.settings.read_text()
+    machine.stack.settings.write_text(text.replace(str(machine.folder), str(old)))
+    machine.stack.folder = old
+    made_bare(machine, later={"one": [(str(machine.folder / "volumes/nodered"), "/data")]})
+    said = machine.restore(code=3)
+    assert f"Container one mounts {machine.folder}/volumes/nodered at /data, in the folder" in said
 
 
 def test_a_volume_of_options_that_compose_does_not_make_has_them_again(machine):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -163,8 +164,9 @@ class OutsidePart:
                 item = OutsideItem(live, staged, live, "", "", links=links)
             size, _ = sizes.get(outside_title(each), (0, 0))
             is_mount = item.live in self._mounts
+            mounts = tuple((e[0], e[1]) for e in each.get("mounts", ()) if len(e) > 1)
             stays = self._stays(path)
-            item = replace(item, stays=stays, size_bytes=size, is_mount=is_mount)
+            item = replace(item, stays=stays, mounts=mounts, size_bytes=size, is_mount=is_mount)
             yield placed(self.target, item, previous)
 
     def _stays(self, path: str) -> tuple[tuple[str, str], ...]:
@@ -329,6 +331,41 @@ class OutsidePart:
     def _plain(self) -> Iterator[Mapping[str, Any]]:
         plain = (e for e in self._told if not (e.get("volume") or e.get("anonymous")))
         return (e for e in plain if not self._why_not(e))
+
+
+def unseen(items: Iterable[OutsideItem], found: Iterable[Found]) -> Iterator[str]:
+    """Yield what was put where its containers do not mount it, a sentence each with what to do.
+
+    A compose file may name it by a variable, such as the home of whoever brings the stack up.
+    """
+    there = {(each.container.name, m.inside): m for each in found for m in each.mounts}
+    for item in items:
+        for container, inside in item.mounts:
+            mount = there.get((container, inside))
+            if mount is None or is_in(mount.on_host, item.live) or is_in(item.live, mount.on_host):
+                continue
+            words = shlex.join(("sudo", "cp", "-aT", item.live, mount.on_host))
+            yield (
+                f"Container {container} does not see {item.title}: that was put at {item.live}, "
+                f"and the container mounts {mount.source} at {inside}. Look what lies there, stop "
+                f"the container, and copy what it is to have: {words}. So that later backups go "
+                "there by themselves: restore_to in its [[stack.include]]."
+            )
+
+
+def of_old_folder(old: str, new: str, found: Iterable[Found]) -> Iterator[str]:
+    """Yield which containers mount something of the folder that the stack had at the source."""
+    for each in found if old and old != new else ():
+        for mount in each.mounts:
+            if is_in(mount.source, old) and not any(
+                is_in(path, new) for path in (mount.source, mount.on_host)
+            ):
+                yield (
+                    f"Container {each.container.name} mounts {mount.source} at {mount.inside}, in "
+                    f"the folder that the stack had when the backup was made, and not in {new}: "
+                    "it does not see what was restored. Write the path in its compose file "
+                    "relative to the folder (./…), and bring the container up again."
+                )
 
 
 def placed(target: Target, item: OutsideItem, previous: str) -> OutsideItem:

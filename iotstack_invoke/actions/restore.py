@@ -20,7 +20,7 @@ from typing import Any
 from ..changes import Change, change_of
 from ..children import signals_raised
 from ..engine import Run, RunResult
-from ..errors import ExitCode, Interrupted, Refused
+from ..errors import ExitCode, Interrupted, Refused, StepFailed
 from ..hashes import hash_command
 from ..hooks import Occasion, hook_lines
 from ..journal import Journal
@@ -35,6 +35,7 @@ from ..rulebooks.restore import (
     stages,
 )
 from ..runtag import LATEST
+from ..services.compose import inspect_all, of_stack
 from ..services.influx_load import PROVEN
 from ..services.influx_log import say_internal_left_out
 from ..services.inside import is_in
@@ -56,7 +57,7 @@ from ..targets import (
     open_target,
     read_text,
 )
-from .outside import place_there
+from .outside import of_old_folder, place_there, unseen
 from .prospect import Prospect
 from .target_checks import INFLUX_FOLDER
 from .undo import journal_of, log_path, recover, what_is_left
@@ -396,6 +397,21 @@ class _Restore:
         left = (*outside.left, *outside.plain) if "outside" in facts.kinds else ()
         return (*left, *(outside.not_made if facts.bare else ()))
 
+    def _unseen(self, facts: RestoreFacts) -> tuple[str, ...]:
+        """Return what was restored and its containers, as they are now, mount from elsewhere."""
+        folder = self.target.folder
+        old = self.manifest.folder if self.manifest and not self.wish.only else ""
+        if not (facts.outside or old not in ("", folder)):
+            return ()
+        try:
+            found = inspect_all(self.target.host, self.target.docker)
+        except StepFailed as error:
+            return (f"Whether containers mount what was restored cannot be told: {error}",)
+        return (
+            *unseen(facts.outside, found),
+            *of_old_folder(old, folder, of_stack(found, folder)),
+        )
+
     def _tell_room(self, facts: RestoreFacts) -> None:
         needed = self.before.needs(facts)
         listed = ", ".join(f"{size_text(size)} for {what}" for what, size in needed.items())
@@ -541,7 +557,7 @@ class _Restore:
         by_hand = (self.by_hand,) if self.by_hand else ()
         only = self.before.only
         warnings += (*after.warnings, *only.left_out(facts.kinds, facts.loads), *by_hand)
-        warnings += (*self._outside_left(facts), *self.before.kept)
+        warnings += (*self._outside_left(facts), *self.before.kept, *self._unseen(facts))
         lacking = only.lacking
         for text in warnings:
             self.report.warn(f"  {text}")

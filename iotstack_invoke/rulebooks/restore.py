@@ -101,6 +101,8 @@ class OutsideItem:
     """Where nothing lies, and links of the stack lead: they become links to it."""
     stays: tuple[tuple[str, str], ...] = ()
     """What was left out of it and lies there: as the manifest tells it, and as a pattern below."""
+    mounts: tuple[tuple[str, str], ...] = ()
+    """The containers that mounted it when it was packed, and where each saw it."""
 
 
 @dataclass(frozen=True, slots=True)
