@@ -12,14 +12,17 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 
+from . import __version__
 from .errors import Busy, StepFailed
 from .hosts import LocalHost, locked, opened
-from .manifest import read_utc
+from .manifest import read_utc, utc_text
 from .runtag import is_runtag
 from .steps import PARTIAL
 from .values import dataclass
 
+PROGRAM = f"iotstack-invoke {__version__}"
 CHECKS_FILE = ".checks.jsonl"
 HERE = "here"
 """Where a set of this machine's own backups is, in the place of a vault's name."""
@@ -95,6 +98,12 @@ def failed_at(checks: Checks, at: str) -> dict[str, str]:
     return {
         check.runtag: check.made for check in checks.values() if check.at == at and not check.good
     }
+
+
+def damage_found(runtag: str, at: str, made: str, damages: tuple[str, ...]) -> Check:
+    """Return that a restore, or a rehearsal of one, found a set in a place to be damaged."""
+    now = utc_text(datetime.now(UTC))
+    return Check(runtag, at, now, "read", good=False, problems=damages, program=PROGRAM, made=made)
 
 
 class CheckFile:

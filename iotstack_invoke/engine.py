@@ -50,6 +50,8 @@ class JobResult:
     seconds: float = 0.0
     message: str = ""
     warnings: tuple[str, ...] = ()
+    damaged: bool = False
+    """It failed because an archive is damaged."""
 
     @property
     def is_done(self) -> bool:
@@ -72,6 +74,11 @@ class RunResult:
     def failed(self) -> tuple[JobResult, ...]:
         """The jobs that were started and failed."""
         return tuple(each for each in self.jobs if each.end is End.FAILED)
+
+    @property
+    def damages(self) -> tuple[str, ...]:
+        """What was found to be damaged, a message each."""
+        return tuple(each.message for each in self.failed if each.damaged)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -299,7 +306,12 @@ class Run:
                     time.sleep(wait_s)
                     continue
                 return JobResult(
-                    job, End.FAILED, time.monotonic() - started, message, tuple(scene.warnings)
+                    job,
+                    End.FAILED,
+                    time.monotonic() - started,
+                    message,
+                    tuple(scene.warnings),
+                    damaged=isinstance(error, StepFailed) and error.damaged,
                 )
             except BaseException as error:
                 self._clean(scene, str(error))

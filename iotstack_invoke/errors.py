@@ -77,12 +77,14 @@ class Refused(IotstackError):
 class StepFailed(IotstackError):
     """A step was not done.
 
-    `again` tells that the same step may well succeed when it is done once more.
+    `again` tells that the same step may well succeed when it is done once more; `damaged`, that
+    an archive was read and is not what it must be.
     """
 
-    def __init__(self, message: str, *, again: bool = False) -> None:
+    def __init__(self, message: str, *, again: bool = False, damaged: bool = False) -> None:
         super().__init__(message)
         self.again = again
+        self.damaged = damaged
 
 
 class Unreachable(StepFailed):

@@ -142,7 +142,8 @@ class Send:
                 advice = "Take another copy, or another backup: inv list shows them."
             return StepFailed(
                 f"{self.source.absolute} is no longer what was written: its SHA-256 is {found}, "
-                f"and was {known}. {advice}"
+                f"and was {known}. {advice}",
+                damaged=True,
             )
         return StepFailed(
             f"What arrived on {target.name} as {self.target.partial} is not what was sent "
@@ -253,7 +254,8 @@ class CheckHash:
         if found != record.sha256:
             raise StepFailed(
                 f"{self.file.absolute} is damaged: its SHA-256 is {found}, and the manifest says "
-                f"{record.sha256}. Nothing was changed. Take another copy (--from)."
+                f"{record.sha256}. Nothing was changed. Take another copy (--from).",
+                damaged=True,
             )
 
 

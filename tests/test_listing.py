@@ -123,7 +123,7 @@ def test_verifications_are_told(shelf, capsys):
     assert rows[OLD]["verified"]["usb"]["problems"] == ["it is cut"]
     assert rows[OLD]["vaults"] == {"usb": "damaged"}
     lines = listed(shelf, capsys, as_json=False)
-    assert lines[2].endswith(": damaged")
+    assert lines[2].endswith(": damaged in usb")
     assert lines[3].endswith("never")
 
 

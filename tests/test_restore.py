@@ -160,6 +160,42 @@ def test_an_archive_that_is_another_is_not_used_where_it_lies(pi):
     assert flows(pi) == "[2]\n"
 
 
+def checks(pi):
+    """Return what the record of verifications says: place, how, whether good."""
+    lines = (pi.folder / "backups/.checks.jsonl").read_text().splitlines()
+    return [(each["at"], each["how"], each["good"]) for each in map(json.loads, lines)]
+
+
+@pytest.mark.parametrize("line", [f"restore --runtag {TAG} --yes", f"rehearse --runtag {TAG}"])
+def test_damage_that_is_found_is_recorded_and_stays_until_it_is_verified(pi, tmp_path, line):
+    """Of that copy; what another copy is proven to be, or a weaker look, hides it in no list."""
+    usb = tmp_path / "usb"
+    usb.mkdir()
+    with pi.settings.open("a") as stream:
+        stream.write(f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{usb}"\n')
+    assert pi.run("sync").returncode == 0
+    whole = pi.archive.read_bytes()
+    another(pi.archive)
+    there = "--at" if line.startswith("rehearse") else "--from"
+    assert pi.run(f"{line} {there} here").returncode == 1
+    assert checks(pi) == [("here", "read", False)]
+    assert pi.run(f"rehearse --runtag {TAG} --at usb").returncode == 0
+    assert checks(pi)[1:] == [("usb", "restore", True)]
+    (row,) = pi.run("list").stdout.splitlines()[1:]
+    assert row.split()[-7:] == ["damaged", "complete", "just", "now:", "damaged", "in", "here"]
+    pi.archive.write_bytes(whole)
+    told = pi.run(f"rehearse --runtag {TAG} --at here")
+    assert told.returncode == 3
+    assert "It stays recorded as damaged" in told.stderr
+    assert len(checks(pi)) == 2
+    assert pi.run(f"verify --runtag {TAG} --at here").returncode == 0
+    (row,) = pi.run("list").stdout.splitlines()[1:]
+    assert row.split()[-4:] == ["complete", "complete", "just", "now"]
+    another(usb / pi.archive.name)
+    assert pi.run(f"{line} {there} usb").returncode == 1
+    assert checks(pi)[-1] == ("usb", "read", False)
+
+
 def test_what_an_earlier_restore_fetched_is_hashed_before_it_is_used(pi, tmp_path):
     """What lies among the staged may have been changed since it was proven on its way."""
     usb = tmp_path / "usb"

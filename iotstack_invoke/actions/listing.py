@@ -68,8 +68,16 @@ class Row:
 
     @property
     def last_check(self) -> Check | None:
-        """The newest verification, wherever it was."""
-        return max(self.checks.values(), key=lambda each: each.utc, default=None)
+        """The newest verification that found damage, wherever it was, or else the newest."""
+        newest = sorted(self.checks.values(), key=lambda each: (not each.good, each.utc))
+        return newest[-1] if newest else None
+
+    def verified(self, now: datetime) -> str:
+        """Return when it was verified last, for people; what is damaged is told with its place."""
+        check = self.last_check
+        text = check_text(check, now)
+        several = len(self.vaults) + bool(self.here) > 1
+        return f"{text} in {check.at}" if check and not check.good and several else text
 
 
 def state_of_copy(here: BackupSet | None, copy: BackupSet) -> str:
@@ -244,7 +252,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
                 " ".join(row.best.parts),
                 row.here.state.value if row.here else "",
                 *("?" if name in notes else row.state_in(name) for name in names),
-                check_text(row.last_check, now),
+                row.verified(now),
                 "pinned" if row.pinned else "",
             )
             for row in rows

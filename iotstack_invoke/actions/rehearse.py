@@ -11,8 +11,7 @@ import posixpath
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from .. import __version__
-from ..checks import HERE, Check
+from ..checks import HERE, PROGRAM, Check, damage_found
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, UsageError
@@ -292,6 +291,10 @@ class _Rehearsal:
     # What is said.
 
     def _failed(self, result: RunResult) -> int:
+        if result.damages:
+            made = self.manifest.finished_utc if self.manifest else ""
+            copy = self.copy
+            self.site.checks.add(damage_found(copy.runtag, copy.at, made, result.damages))
         for each in result.failed:
             self.report.fail(f"{each.job.rule.name}: {each.message}")
         self.report.fail(
@@ -307,17 +310,19 @@ class _Rehearsal:
         dumped = set(facts.kinds) & {*ENGINES, *RECIPES}
         loaded &= {each.part or each.server.engine for each in facts.loads} == dumped
         loaded &= all(facts.images.values()) and "influxdb2" not in copy.backup.parts
-        self.site.checks.add(
-            Check(
-                runtag=copy.runtag,
-                at=copy.at,
-                utc=utc_text(datetime.now(UTC)),
-                how="restore" if loaded else "unpack",
-                good=True,
-                program=f"iotstack-invoke {__version__}",
-                made=self.manifest.finished_utc if self.manifest else "",
+        unread = self._unread(facts)
+        if not unread:
+            self.site.checks.add(
+                Check(
+                    runtag=copy.runtag,
+                    at=copy.at,
+                    utc=utc_text(datetime.now(UTC)),
+                    how="restore" if loaded else "unpack",
+                    good=True,
+                    program=PROGRAM,
+                    made=self.manifest.finished_utc if self.manifest else "",
+                )
             )
-        )
         took = duration_text(sum(each.seconds for each in result.jobs))
         what = "restored" if loaded else "unpacked, but not loaded into all its databases,"
         self.report.write(
@@ -325,10 +330,33 @@ class _Rehearsal:
             f"took {took}. Nothing of it stays."
         )
         lacking = self._tell_proven(facts)
-        for text in (*result.warnings, *lacking):
+        for text in (*result.warnings, *lacking, *unread):
             self.report.warn(f"  {text}")
-        good = loaded and not result.warnings and not lacking
+        good = loaded and not result.warnings and not lacking and not unread
         return ExitCode.GOOD if good else ExitCode.WARNINGS
+
+    def _unread(self, facts: RehearsalFacts) -> tuple[str, ...]:
+        """Return why the copy is not recorded as good, '' for no reason.
+
+        A rehearsal reads no texts, no seal and no part that is restored by hand.
+        """
+        copy = self.copy
+        verify = f"inv verify --runtag '{copy.runtag}' --at {copy.at}"
+        found = []
+        left = sorted({*copy.backup.parts} - {*facts.kinds})
+        if left:
+            parts = ", ".join(f"{each} part" for each in left)
+            found.append(
+                f"It is not recorded as verified, since its {parts} was not read: {verify}"
+            )
+        check = self.site.checks.newest().get((copy.runtag, copy.at))
+        made = self.manifest.finished_utc if self.manifest else ""
+        if check and not check.good and check.made in ("", made):
+            found.append(
+                "It stays recorded as damaged, since its last verification, which reads more, "
+                f"found that: {' '.join(check.problems)} Whether it still is: {verify}"
+            )
+        return tuple(found)
 
     def _tell_proven(self, facts: RehearsalFacts) -> tuple[str, ...]:
         """Tell what was counted in databases that were loaded; return what the backup lacks."""

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..changes import Change, change_of
+from ..checks import damage_found
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, Refused, StepFailed
@@ -45,7 +46,7 @@ from ..services.sql_load import SQL_PROVEN
 from ..services.stack import STOPPING
 from ..sets import State
 from ..settings import Options, Settings
-from ..site import look_everywhere
+from ..site import Site, look_everywhere
 from ..steps import Command, Place, Record
 from ..targets import (
     ANY_EXIT,
@@ -507,6 +508,10 @@ class _Restore:
         log.write("restore", left)
         for each in result.failed:
             self.report.fail(f"{each.job.rule.name}: {each.message}")
+        if result.damages and self.source.at:
+            made = self.manifest.finished_utc if self.manifest else ""
+            found = damage_found(self.runtag, self.source.at, made, result.damages)
+            Site.of(self.settings).checks.add(found)
         self._tell_hooks(hooked, "undone" if self._switching and left == AS_BEFORE else "failed")
         log.finish(os.rename)
         self.report.fail(f"{self.runtag} was not restored. {left} The log: {log.path}")

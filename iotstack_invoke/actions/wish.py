@@ -65,6 +65,8 @@ class Source:
     """The runtags whose last verification there found something wrong, as of failed_at."""
     elsewhere: str = ""
     """Where others' backups are, as the end of a message, if there is such a place."""
+    at: str = ""
+    """Where the record of verifications on this machine has it, if it does."""
 
 
 @contextlib.contextmanager
@@ -75,7 +77,8 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
     if asked == "here":
         told = read_text(target.host, f"{target.backups}/{CHECKS_FILE}", target.as_root)
         failed = failed_at(read_checks(told.splitlines()), HERE)
-        yield Source(target.host, target.backups, True, f"{target.name}:backups", failed)
+        at = HERE if isinstance(target.host, LocalHost) else ""
+        yield Source(target.host, target.backups, True, f"{target.name}:backups", failed, at=at)
         return
     if asked == "vault" and not vaults:
         raise UsageError("--from vault: hosts.toml names no vault.")
@@ -95,7 +98,7 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
         failed = failed_at(Site.of(settings).checks.newest(), name)
         own = name in vaults and vaults[name].by_host
         elsewhere = f" Another machine's: --from {name}/NAME; inv list shows whose there are."
-        yield Source(place, place.root, False, name, failed, elsewhere if own else "")
+        yield Source(place, place.root, False, name, failed, elsewhere if own else "", name)
     finally:
         place.close()
 

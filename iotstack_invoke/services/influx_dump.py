@@ -86,7 +86,8 @@ class CheckDump:
         if problems:
             raise StepFailed(
                 f"The dump {self.called} is damaged: {' '.join(problems)} Nothing was "
-                "changed. Take another backup."
+                "changed. Take another backup.",
+                damaged=True,
             )
 
 

@@ -276,17 +276,17 @@ def list_archive(
     if contents.refusals:
         return contents
     if zeros > MOST_ZEROS or behind or (zeros and any(SKIPPING in line for line in said)):
-        raise StepFailed(f"{archive} is damaged: {BEHIND_END}.")
+        raise StepFailed(f"{archive} is damaged: {BEHIND_END}.", damaged=True)
     # What it says with exit 0 is no damage: sudo that looks for its host, an unknown keyword.
     if code:
         words_said = " ".join(telling_first(said)[:3]) or "it said nothing"
         why = f"(tar: exit {code}): {words_said}"
-        raise StepFailed(f"{archive} is damaged {why}")
+        raise StepFailed(f"{archive} is damaged {why}", damaged=True)
     if zeros < 2:  # noqa: PLR2004 - two blocks
-        raise StepFailed(f"{archive} is damaged: {NO_END}.")
+        raise StepFailed(f"{archive} is damaged: {NO_END}.", damaged=True)
     fact = host.look([archive]).get(archive)
     if not packed and fact and fact.size_bytes % BLOCK_BYTES:  # tar passes over that
-        raise StepFailed(f"{archive} is damaged: {BEHIND_END}.")
+        raise StepFailed(f"{archive} is damaged: {BEHIND_END}.", damaged=True)
     if judge.is_empty:
         contents.refusals.append(NOTHING)
     return contents

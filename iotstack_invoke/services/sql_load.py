@@ -91,7 +91,8 @@ class ReadSql:
         if problems:
             raise StepFailed(
                 f"The dump of {self.dump.server.title} is damaged: {'; '.join(problems)}. "
-                "Nothing was changed. Take another backup."
+                "Nothing was changed. Take another backup.",
+                damaged=True,
             )
 
 

@@ -67,7 +67,7 @@ def test_backup_here(scene):
 
 @pytest.mark.parametrize("manifest", [True, False])
 def test_damaged_backup(scene, manifest):
-    """A dump with a wrong block does not pass, whether or not its hash is known."""
+    """A dump with a wrong block does not pass, whether or not its hash is known; it is recorded."""
     backups = scene.top / "backups"
     keep = (lambda content: content) if manifest else (lambda _: None)
     with (
@@ -78,7 +78,7 @@ def test_damaged_backup(scene, manifest):
     assert code == FAILED, said
     assert "damaged" in said
     assert "the stack was not touched" in said
-    assert checked(scene) == []
+    assert checked(scene) == [("read", False, "here")]
 
 
 def test_another_dump_than_the_manifest_describes(scene):
