@@ -318,12 +318,17 @@ def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]
 
 
 def judge_holdings(uncovered: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
-    """Judge what is in no part: a warning each, by the container that keeps it, if one does."""
-    fix = "the lines for hosts.toml are in README.md, below NOT COVERED"
-    return tuple(
-        warning(f"container {container}" if container else "not covered", told, fix)
-        for container, told in uncovered
-    )
+    """Judge what is in no part: a warning each, by the container that keeps it, if one does.
+
+    Each says itself what to do, but for what could not be read of the compose files.
+    """
+    found = []
+    for container, told in uncovered:
+        plain = told.removeprefix("NOT COVERED: ")
+        fix = "" if plain != told else "docker compose config says more of these files"
+        name = f"container {container}" if container else "not covered"
+        found.append(warning(name, told if container else plain, fix))
+    return tuple(found)
 
 
 def judge_layers(in_layers: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:

@@ -357,3 +357,14 @@ def test_a_database_that_lets_nobody_in_is_found(told, judged, words):
     found = findings.judge_sql(SqlServer("mariadb", "mariadb"), told)
     assert verdict(found) is judged
     assert words in found.found
+
+
+def test_what_is_not_covered_says_itself_what_to_do():
+    """Once, and without a hint that mends nothing; of what could not be read, compose says more."""
+    told = "NOT COVERED: x.env, which compose needs, does not exist. Put it back."
+    found = findings.judge_holdings([("", told), ("app", told), ("", "a.yml is no YAML.")])
+    assert [(each.name, each.found, each.fix) for each in found] == [
+        ("not covered", told.removeprefix("NOT COVERED: "), ""),
+        ("container app", told, ""),
+        ("not covered", "a.yml is no YAML.", "docker compose config says more of these files"),
+    ]

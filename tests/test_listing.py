@@ -204,7 +204,12 @@ def test_no_archive_is_opened(shelf, capsys):
 def test_where_there_is_nothing_the_way_on_is_told(tmp_path, capsys, monkeypatch):
     """An empty list names the folder and the command that makes a backup."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert "inv backup" in listed(Shelf(tmp_path), capsys, as_json=False)[0]
+    shelf = Shelf(tmp_path)
+    assert "inv backup" in listed(shelf, capsys, as_json=False)[0]
+    (shelf.stack / "docker-compose.yml").unlink()
+    (bare,) = listed(shelf, capsys, as_json=False)
+    assert "inv backup" not in bare
+    assert "inv restore --runtag latest --from FOLDER" in bare
 
 
 @pytest.mark.parametrize(

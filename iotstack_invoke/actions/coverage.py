@@ -127,7 +127,8 @@ class Services:
         """What is in no part, or cannot be judged: the container that keeps it, or '', and why."""
         missing = (
             f"NOT COVERED: {each}, which compose needs, does not exist: nothing starts from "
-            "this backup before it is there again."
+            "this backup before it is there again. Put it back, or take it out of the compose "
+            "file."
             for each in self.reads.missing
         )
         unknown = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import field
 from datetime import UTC, datetime
@@ -238,7 +239,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
         report.write_json([_plain(row, now) for row in rows])
         return code
     if not rows:
-        report.write(f"There are no backups in {site.backups}. Make one: inv backup")
+        report.write(f"There are no backups in {site.backups}. {_way_on(site)}")
         return code
     names = tuple(name for name in site.vaults if "/" not in name)
     report.table(
@@ -268,6 +269,21 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
     if newest and lacking:
         report.warn(f"{newest.runtag} lacks {lacking}. What to do: inv status")
     return code
+
+
+def _way_on(site: Site) -> str:
+    """Return what helps where there is no backup: a bare machine has nothing to save yet."""
+    from ..services.compose import COMPOSE_FILES  # only here, for its speed
+
+    if site.far or any(os.path.isfile(f"{site.settings.stack.folder}/{e}") for e in COMPOSE_FILES):
+        return "Make one: inv backup"
+    vaults = ", ".join(site.vaults)
+    asked = f"Those of the vaults ({vaults}) would be listed. " if vaults else ""
+    return (
+        f"There is no stack in {site.settings.stack.folder} to back up either. {asked}To bring "
+        "one back: inv restore --runtag latest --from FOLDER, the folder in which its backups "
+        "lie, or a vault that hosts.toml names."
+    )
 
 
 def check_text(check: Check | None, now: datetime) -> str:

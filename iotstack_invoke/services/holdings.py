@@ -535,7 +535,8 @@ class _Look:
         fact = self.facts[posixpath.join(self.folder, row.path)]
         if not fact.holds:
             self._warnings[
-                f"NOT COVERED: {row.path} is included by hosts.toml, and does not exist."
+                f"NOT COVERED: {row.path} is included by hosts.toml, and does not exist. Put it "
+                "back or mount its drive, or correct its row of [[stack.include]]."
             ] = None
         elif fact.is_closed:
             for container, inside in sorted(self._of_rows.get(row.path, ())):
