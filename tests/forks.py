@@ -113,7 +113,8 @@ def run(words, environment, *, limit_s):
 
 
 def _import_all():
-    """Bring in every room, and what they bring in when it is needed."""
+    """Bring in every room of this very tree, and what they bring in when it is needed."""
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     package = import_module("iotstack_invoke")
     for each in pkgutil.walk_packages(package.__path__, "iotstack_invoke."):
         if not each.name.endswith("__main__"):
