@@ -160,6 +160,28 @@ def test_an_archive_that_is_another_is_not_used_where_it_lies(pi):
     assert flows(pi) == "[2]\n"
 
 
+@pytest.mark.parametrize("runtag", [TAG, "latest"])
+def test_a_vault_that_is_away_names_the_set_that_lies_here(pi, tmp_path, runtag):
+    """With the flag that takes it from here, which works; not where that one is damaged."""
+    with pi.settings.open("a") as stream:
+        stream.write(f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{tmp_path}/usb"\n')
+    lines = {
+        f"restore --yes --runtag {runtag}": "--from here",
+        f"rehearse --runtag {runtag}": "--at here",
+        f"verify --at usb --runtag {runtag}": "--at here",
+        f"show --at usb {runtag}": "--at here",
+    }
+    for line, flag in lines.items():
+        told = pi.run(line)
+        assert told.returncode == 1
+        assert f"{TAG} lies here too: add {flag}." in " ".join(told.stderr.split()), line
+        assert pi.run(f"{line.replace('--at usb', '')} {flag}").returncode == 0, line
+    another(pi.archive)
+    assert pi.run("verify --at here").returncode == 1
+    for line in lines:
+        assert "lies here too" not in pi.run(line).stderr
+
+
 def checks(pi):
     """Return what the record of verifications says: place, how, whether good."""
     lines = (pi.folder / "backups/.checks.jsonl").read_text().splitlines()

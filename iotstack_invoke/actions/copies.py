@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
-from ..errors import NotFound, UsageError
+from ..errors import NotFound, Unreachable, UsageError
 from ..manifest import MOST_BYTES, Manifest, check_size, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
@@ -164,10 +164,25 @@ def find_copy(site: Site, asked: str, at: str, checks: Checks) -> Copy:
     where = ", ".join(names)
     copies: tuple[Copy, ...] = ()
     for each in names:
-        copies += copies_at(site, each, checks)
+        try:
+            copies += copies_at(site, each, checks)
+        except Unreachable as error:
+            raise Unreachable(f"{error}{here_too(site, asked, checks)}") from error
         if any(asked in (copy.runtag, LATEST) for copy in copies):
             break
     return choose_copy(copies, asked, where, checks)
+
+
+def here_too(site: Site, asked: str, checks: Checks) -> str:
+    """Return how a message about a vault that is away ends where the same set lies here."""
+    return told_here(site.sets(checks), asked, "--at here")
+
+
+def told_here(sets: Iterable[BackupSet], asked: str, flag: str) -> str:
+    """Return the same of some sets, with the flag that takes theirs; '' for none that is whole."""
+    useless = (State.DAMAGED, State.UNFINISHED)
+    found = [e for e in sets if asked in (e.runtag, LATEST) and e.state not in useless]
+    return f" {found[0].runtag} lies here too: add {flag}." if found else ""
 
 
 def kinds_of(copy: Copy, manifest: Manifest | None) -> Mapping[str, str]:

@@ -18,10 +18,10 @@ from dataclasses import replace
 from typing import Any
 
 from ..changes import Change, change_of
-from ..checks import damage_found
+from ..checks import CHECKS_FILE, HERE, damage_found, failed_at, read_checks
 from ..children import signals_raised
 from ..engine import Run, RunResult
-from ..errors import ExitCode, Interrupted, Refused, StepFailed
+from ..errors import ExitCode, Interrupted, Refused, StepFailed, Unreachable
 from ..hashes import hash_command
 from ..hooks import Occasion, hook_lines
 from ..journal import Journal
@@ -44,7 +44,7 @@ from ..services.left_out import plain_place
 from ..services.members import Contents
 from ..services.sql_load import SQL_PROVEN
 from ..services.stack import STOPPING
-from ..sets import State
+from ..sets import State, gather_sets
 from ..settings import Options, Settings
 from ..site import Site, look_everywhere
 from ..steps import Command, Place, Record
@@ -58,6 +58,7 @@ from ..targets import (
     open_target,
     read_text,
 )
+from .copies import told_here
 from .outside import of_old_folder, place_there, unseen
 from .prospect import Prospect
 from .target_checks import INFLUX_FOLDER
@@ -174,7 +175,10 @@ class _Restore:
         self.target = target
         self.source = source
         self.report = report
-        self.backup, self.manifest = choose_set(source, wish.runtag)
+        try:
+            self.backup, self.manifest = choose_set(source, wish.runtag)
+        except Unreachable as error:
+            raise Unreachable(f"{error}{_here_too(target, wish)}") from error
         self.wish = wish
         self.runtag = self.backup.runtag
         self.before = Prospect(settings, target, source, wish, self.backup, self.manifest, report)
@@ -573,6 +577,18 @@ class _Restore:
         if after.failures:
             return ExitCode.FAILED
         return ExitCode.WARNINGS if warnings or lacking else ExitCode.GOOD
+
+
+def _here_too(target: Target, wish: Wish) -> str:
+    """Return that the set lies on the target itself, if it does, where its vault is away."""
+    told = read_text(target.host, f"{target.backups}/{CHECKS_FILE}", target.as_root)
+    failed = failed_at(read_checks(told.splitlines()), HERE)
+    try:
+        sets = gather_sets(target.host.names(target.backups), None, failed)
+    except StepFailed:  # the vault is what was asked for
+        return ""
+    told = told_here(sets, wish.runtag, "--from here")
+    return told.replace("lies here too", f"lies on {target.name} too") if wish.host else told
 
 
 def _kept(facts: RestoreFacts) -> list[str]:

@@ -11,7 +11,15 @@ from datetime import UTC, datetime
 from .. import __version__
 from ..checks import HERE, Check, Checks
 from ..children import signals_raised
-from ..errors import ExitCode, Interrupted, IotstackError, NotFound, StepFailed, UsageError
+from ..errors import (
+    ExitCode,
+    Interrupted,
+    IotstackError,
+    NotFound,
+    StepFailed,
+    Unreachable,
+    UsageError,
+)
 from ..manifest import Manifest, check_sum, has_sum, read_manifest, utc_text
 from ..report import Report, size_text
 from ..rules import TEXTS
@@ -34,7 +42,7 @@ from .against import (
     told_otherwise,
     unnamed,
 )
-from .copies import VAULT, Copy, choose_copy, copies_at, kinds_of, places_meant
+from .copies import VAULT, Copy, choose_copy, copies_at, here_too, kinds_of, places_meant
 from .listing import plain_check
 
 MOST_TEXT_BYTES = 256 << 20
@@ -137,6 +145,10 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
             if len(places) == 1:
                 raise
             report.warn(f"{at} has no backup {wanted.runtag or LATEST}.")
+            continue
+        except Unreachable as error:
+            asked = "" if wanted.all else wanted.runtag or LATEST
+            yield StepFailed(f"{error}{here_too(site, asked, checks)}")
             continue
         except StepFailed as error:
             yield error
