@@ -94,6 +94,8 @@ class Report:
         self._bars: Progress | None = None
         self._rows: dict[int, TaskID] = {}
         self._lock = threading.Lock()
+        self._told: list[str] = []
+        """What was told while it ran: a vault that is away has one reason for all its jobs."""
         self._consoles: dict[bool, Console] = {}
 
     def console(self, *, error: bool = False) -> Console:
@@ -111,6 +113,7 @@ class Report:
     def tell(self, text: str, *, style: str | None = None) -> None:
         """Say something to a person who watches; off a terminal, nothing."""
         if self.live:
+            self._told.append(text)
             self._line(text, style)
 
     def fail(self, text: str) -> None:
@@ -290,6 +293,8 @@ class Report:
         mark, style = _ENDS[result.end.value]
         took = f" ({duration_text(result.seconds)})" if result.was_started else ""
         why = f": {result.message}" if result.message else ""
+        if result.message and any(result.message in each for each in self._told):
+            why = ": as above"
         self.tell(f"{mark} {job_text(result.job)}{took}{why}", style=style)
 
     # What a plan and a rulebook look like.

@@ -312,6 +312,9 @@ def test_bars_follow_the_jobs(monkeypatch, graph):
     assert "50.0/100.0 MB" in shown
     assert "checking [all]" in shown
     assert "✗ pack (1.0 s): no [tape]" in shown
+    report.ended(JobResult(job, End.FAILED, 1.0, "no [tape]"))  # as all jobs of one vault
+    assert "✗ pack (1.0 s): as above" in stream.getvalue()
+    assert stream.getvalue().count("no [tape]") == 1
     report.moved(job, 1, 1)  # whoever comes late is passed over
 
 
