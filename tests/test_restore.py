@@ -4,10 +4,13 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
-from scenes import until
+from scenes import X10, until
 from test_undo import flows, killed_amid_the_swap, restored_once
+
+from iotstack_invoke.manifest import Part, read_manifest
 
 TAG = "t1"
 DOCKER = """
@@ -216,6 +219,20 @@ def test_damage_that_is_found_is_recorded_and_stays_until_it_is_verified(pi, tmp
     another(usb / pi.archive.name)
     assert pi.run(f"{line} {there} usb").returncode == 1
     assert checks(pi)[-1] == ("usb", "read", False)
+
+
+def test_a_rehearsal_calls_no_part_good_that_it_does_not_read(pi):
+    """InfluxDB 2 is restored by hand: verify alone reads its part, and finds that it is none."""
+    part = Part("influxdb2", f"{TAG}.influxdb2-backup.tar", 10, X10)
+    (pi.archive.parent / part.file).write_bytes(b"x" * 10)
+    path = pi.archive.parent / f"{TAG}.manifest.json"
+    manifest = read_manifest(path.read_bytes())
+    path.write_text(replace(manifest, parts=(*manifest.parts, part)).to_json())
+    told = pi.run(f"rehearse --runtag {TAG} --at here")
+    assert told.returncode == 3, told.stderr
+    assert "not recorded as verified, since its influxdb2 part was not read" in told.stderr
+    assert not (pi.archive.parent / ".checks.jsonl").exists()
+    assert pi.run("verify --at here").returncode == 1
 
 
 def test_what_an_earlier_restore_fetched_is_hashed_before_it_is_used(pi, tmp_path):
