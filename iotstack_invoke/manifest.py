@@ -40,6 +40,10 @@ SIZES = "sizes"
 """The fact of the general and the outside part: bytes and files of its items, by their paths."""
 IS_UNCOVERED = ") is not covered: "
 """In the warning of a container of which nothing is saved."""
+IS_DAMAGED = " is a damaged database ("
+"""In the warning of a file of SQLite that was damaged before it was packed."""
+MAY_BE_TORN = ", which may be torn"
+"""In the warning of one that was packed as it was while somebody wrote it."""
 VOLUME = "volume:"
 """Before the name of a volume, where a path may stand as well."""
 OUTSIDE = "outside"
@@ -186,6 +190,17 @@ class Manifest:
     def uncovered(self) -> tuple[str, ...]:
         """The warnings of what a container of the stack keeps and no part holds."""
         return tuple(e for e in self.warnings if e.startswith("NOT COVERED") or IS_UNCOVERED in e)
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """The warnings of databases that are damaged in it, since they were on its machine."""
+        return tuple(each for each in self.warnings if IS_DAMAGED in each)
+
+    @property
+    def of_data(self) -> tuple[str, ...]:
+        """The warnings of data that it does not hold as they should be; the damaged come first."""
+        torn = tuple(each for each in self.warnings if MAY_BE_TORN in each)
+        return tuple(dict.fromkeys((*self.damaged, *torn, *self.uncovered)))
 
     @property
     def lacking(self) -> tuple[tuple[str, str], ...]:

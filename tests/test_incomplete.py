@@ -1,7 +1,9 @@
 """A stack of several database servers of which one cannot be dumped."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -212,3 +214,35 @@ def test_after_a_run_that_failed_nothing_is_removed(stack, what):
     else:
         backed_up(stack, 0)
     assert not list(backups.glob("* days old.*"))
+
+
+def test_what_the_backup_warned_of_is_told_by_all_who_use_it(little_stack):
+    """A damaged database and what is not covered: the bytes are good, and the set is not whole."""
+    path = little_stack.folder / "volumes/nodered/home.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE t AS SELECT randomblob(100000)")
+        database.commit()
+    with path.open("r+b") as stream:
+        stream.seek(4096)
+        stream.write(b"\xff" * 3 * 4096)
+    outside = little_stack.folder.parent / "films"
+    outside.mkdir()
+    (outside / "a").touch()
+    little_stack.runs(
+        down=["nodered"], nodered="nodered/node-red", mounts={"nodered": [(str(outside), "/x")]}
+    )
+    backup = little_stack.run("backup --runtag t1")
+    assert backup.returncode == 3, backup.stderr
+    damaged = "t1 holds what was damaged before it was made: volumes/nodered/home.db. An"
+    for line in ("verify --runtag t1 --at here", "rehearse --runtag t1 --at here"):
+        told = little_stack.run(line)
+        assert told.returncode == 3, told.stdout + told.stderr
+        assert damaged in told.stderr
+        assert ("The backup warned: NOT COVERED" in told.stderr) == line.startswith("rehearse")
+    assert "t1 in here is good" in little_stack.run("verify --runtag t1 --at here").stdout
+    preview = little_stack.run("restore --runtag t1 --from here --dry-run").stderr
+    assert "The backup warned: volumes/nodered/home.db is a damaged database (" in preview
+    assert "The backup warned: NOT COVERED" in preview
+    told = little_stack.run("restore --runtag t1 --from here --yes")
+    assert (told.returncode, damaged in told.stderr) == (3, True), told.stdout + told.stderr
+    assert "NOT COVERED by the backup, and so not restored: 1" in told.stdout

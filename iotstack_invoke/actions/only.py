@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import posixpath
+import re
 from collections.abc import Collection, Iterable
 
 from ..errors import Refused
-from ..manifest import Manifest, Part
+from ..manifest import IS_DAMAGED, Manifest, Part
 from ..rulebooks.restore import Item, Load
 from ..rules import PARTS
 from ..services.compose import Found
@@ -19,6 +20,9 @@ from .loads import FOLDERS, is_below
 from .undumped import INFLUX
 from .wish import Wish
 
+MOST_TOLD = 3
+"""How many warnings of a backup are told in full, where something else is what matters."""
+
 
 def containers_in(part: Part) -> set[str]:
     """Return the containers whose databases a part holds, as the manifest tells."""
@@ -29,6 +33,37 @@ def containers_in(part: Part) -> set[str]:
 def left_out_text(container: str, what: str) -> str:
     """Return that something is in no dump, as whoever restores one must know it."""
     return f"Not in the dump of container {container}, and so not restored: {what}"
+
+
+def told_of_data(manifest: Manifest | None, names: Collection[str] = ()) -> tuple[str, ...]:
+    """Return what the backup itself warned of, of its data: a few in full, then how many more.
+
+    With `names` of those services alone.
+    """
+    warnings = manifest.of_data if manifest else ()
+    told = [each for each in warnings if _is_of(each, names)]
+    lines = [f"The backup warned: {each}" for each in told[:MOST_TOLD]]
+    if manifest and len(told) > MOST_TOLD:
+        more = len(told) - MOST_TOLD
+        lines.append(f"The backup warned of {more} more: inv show '{manifest.runtag}'")
+    return tuple(lines)
+
+
+def damaged_told(manifest: Manifest | None, names: Collection[str] = ()) -> str:
+    """Return that a backup holds damaged databases, and what to do; '' if none is known."""
+    found = [each for each in (manifest.damaged if manifest else ()) if _is_of(each, names)]
+    if not (found and manifest):
+        return ""
+    files = ", ".join(each.partition(IS_DAMAGED)[0] for each in found[:MOST_TOLD])
+    more = f" and {len(found) - MOST_TOLD:,} more" if len(found) > MOST_TOLD else ""
+    return (
+        f"{manifest.runtag} holds what was damaged before it was made: {files}{more}. An older "
+        f"backup may have it whole: inv show '{manifest.runtag}' tells more."
+    )
+
+
+def _is_of(warning: str, names: Collection[str]) -> bool:
+    return not names or any(re.search(rf"\b{re.escape(each)}\b", warning) for each in names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from ..targets import ANY_EXIT, docker_words, read_text, root_words
 from ..vaults import refuse_shut
 from .copies import VAULT, Copy, find_copy, places_meant
 from .coverage import settings_for
-from .only import left_out_text
+from .only import damaged_told, left_out_text, told_of_data
 from .prospect import records_in, sizes_unpacked
 from .restore import Ledger
 
@@ -330,9 +330,13 @@ class _Rehearsal:
             f"took {took}. Nothing of it stays."
         )
         lacking = self._tell_proven(facts)
-        for text in (*result.warnings, *lacking, *unread):
+        for text in (*result.warnings, *lacking, *unread, *told_of_data(self.manifest)):
             self.report.warn(f"  {text}")
-        good = loaded and not result.warnings and not lacking and not unread
+        damaged = damaged_told(self.manifest)
+        if damaged:
+            self.report.warn(f"  {damaged}")
+        good = not (result.warnings or lacking or unread or damaged)
+        good &= loaded
         return ExitCode.GOOD if good else ExitCode.WARNINGS
 
     def _unread(self, facts: RehearsalFacts) -> tuple[str, ...]:

@@ -59,6 +59,7 @@ from ..targets import (
     read_text,
 )
 from .copies import told_here
+from .only import damaged_told, told_of_data
 from .outside import of_old_folder, place_there, unseen
 from .prospect import Prospect
 from .target_checks import INFLUX_FOLDER
@@ -386,6 +387,9 @@ class _Restore:
         only = self.before.only
         for text in (*only.lacking, *only.left_out(facts.kinds, facts.loads)):
             self.report.warn(f"  {text}")
+        if not self.wish.databases:
+            for text in told_of_data(self.manifest, self.wish.names):
+                self.report.warn(f"  {text}")
         if self.wish.only:
             self.report.write(f"  only: {', '.join(self.wish.only)}")
         stopped = ", ".join(facts.running) or "nothing, for nothing of it runs"
@@ -567,6 +571,11 @@ class _Restore:
         only = self.before.only
         warnings += (*after.warnings, *only.left_out(facts.kinds, facts.loads), *by_hand)
         warnings += (*self._outside_left(facts), *self.before.kept, *self._unseen(facts))
+        if not self.wish.databases and (text := damaged_told(self.manifest, self.wish.names)):
+            warnings += (text,)
+        if not self.wish.only and self.manifest and (count := len(self.manifest.uncovered)):
+            told = f"  NOT COVERED by the backup, and so not restored: {count:,}, as told above."
+            self.report.write(told)
         lacking = only.lacking
         for text in warnings:
             self.report.warn(f"  {text}")

@@ -44,6 +44,7 @@ from .against import (
 )
 from .copies import VAULT, Copy, choose_copy, copies_at, here_too, kinds_of, places_meant
 from .listing import plain_check
+from .only import damaged_told
 
 MOST_TEXT_BYTES = 256 << 20
 """A thousand times what the log of a night has."""
@@ -86,6 +87,11 @@ class Verified:
         return self.manifest.lacks if self.manifest else ()
 
     @property
+    def damaged(self) -> tuple[str, ...]:
+        """That it holds databases that were damaged before: it is what was packed all the same."""
+        return tuple(filter(None, (damaged_told(self.manifest),)))
+
+    @property
     def plain(self) -> dict[str, object]:
         """The same for programs."""
         lacking = self.manifest.lacking if self.manifest else ()
@@ -93,7 +99,7 @@ class Verified:
             "runtag": self.check.runtag,
             "at": self.check.at,
             **plain_check(self.check),
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self.damaged],
             "lacking": dict(lacking),
         }
 
@@ -101,8 +107,8 @@ class Verified:
 def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool) -> int:
     """Verify copies one by one, tell what was found, and return the exit code.
 
-    1 where one is damaged or could not be read, or else 3 where one is incomplete. Raises
-    NotFound where there is none at all.
+    1 where one is damaged or could not be read, or else 3 where one is incomplete or holds a
+    database that was damaged before. Raises NotFound where there is none at all.
 
     What was found is on the disk before the next is begun; of one that is broken off, nothing is.
     """
@@ -129,7 +135,7 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
         raise NotFound("There was nothing to verify: no finished backup is there.")
     if missed or not all(each.check.good for each in done):
         return ExitCode.FAILED
-    noted = any(each.lacks or each.notes for each in done)
+    noted = any(each.lacks or each.notes or each.damaged for each in done)
     return ExitCode.WARNINGS if noted else ExitCode.GOOD
 
 
@@ -347,5 +353,5 @@ def _tell(verified: Verified, report: Report, *, as_json: bool) -> None:
     if not as_json and check.good:
         for each in verified.counted:
             report.write(f"  {each} read")
-    for each in (*verified.notes, *verified.lacks):
+    for each in (*verified.notes, *verified.lacks, *verified.damaged):
         report.warn(f"{where}: {each}")

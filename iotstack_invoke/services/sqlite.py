@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from ..errors import StepFailed
+from ..manifest import IS_DAMAGED, MAY_BE_TORN
 from ..steps import Command, Host, Scene
 from ..targets import COMMANDS_LOCK
 from ..values import dataclass
@@ -27,7 +28,7 @@ LOCK_LIMIT_S = 60.0
 """How long a copy waits for its lock; a program that keeps everybody out never lets go of it."""
 COPY_LIMIT_S = 24 * 3600.0
 LIVE = (
-    "The archive has the live file with its -wal or -journal, which may be torn. Stop its "
+    f"The archive has the live file with its -wal or -journal{MAY_BE_TORN}. Stop its "
     "container and back up again"
 )
 
@@ -104,7 +105,7 @@ class CopySqlite:
                 scene.warn(f"{name} stayed locked for {self.limit_s:g} s ({why}). {LIVE}.")
             case "damaged":
                 scene.warn(
-                    f"{name} is a damaged database ({why}). The archive has a copy of it as it "
+                    f"{name}{IS_DAMAGED}{why}). The archive has a copy of it as it "
                     "is. Stop its container and try `sqlite3 FILE .recover`, or restore it from "
                     "an older backup."
                 )
