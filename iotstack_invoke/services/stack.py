@@ -7,6 +7,7 @@ program that sent it is waited for before anything is undone.
 from __future__ import annotations
 
 import time
+from typing import ClassVar
 
 from ..errors import StepFailed
 from ..gzips import reading_words
@@ -279,6 +280,9 @@ class SwapItem:
     used: str
     as_root: tuple[str, ...]
     guard: str
+    swap: ClassVar[str] = SWAP
+    unswap: ClassVar[str] = UNSWAP
+    limit_s: ClassVar[float] = STEP_LIMIT_S
 
     def commands(self) -> tuple[str, ...]:
         """Return the renames as a person would type them."""
@@ -289,15 +293,15 @@ class SwapItem:
 
     def _command(self, script: str) -> Command:
         words = ("sh", "-c", script, "sh", self.live, self.staged, self.aside, self.used)
-        return guarded(self.guard, (*self.as_root, *words))
+        return guarded(self.guard, (*self.as_root, *words), self.limit_s)
 
     def do(self, scene: Scene) -> None:
         """Rename twice; between the two the item is missing, never half there."""
-        scene.host(self.host_role).run(self._command(SWAP))
+        scene.host(self.host_role).run(self._command(self.swap))
 
     def undo(self, host: Host) -> None:
-        """Rename back, from wherever the two renames stopped."""
-        host.run(self._command(UNSWAP))
+        """Rename back, from wherever it stopped."""
+        host.run(self._command(self.unswap))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ Not for: folders that can be renamed, which one rename swaps whole.
 
 from __future__ import annotations
 
-from ..steps import Command, Host, Scene
+from typing import ClassVar
+
 from ..values import dataclass
-from .stack import guarded
+from .stack import SwapItem
 
 KEPT = ".previous-*-????????T??????Z*"
 """What restores keep in a mount point: no entry of it is swapped, and no backup packs it."""
@@ -69,33 +70,17 @@ _UNSWAP = (
 
 
 @dataclass(frozen=True, slots=True)
-class SwapEntries:
+class SwapEntries(SwapItem):
     """Put the entries of a staged folder in the place of those of a mount point.
 
     Undone: those that were moved aside are put back, and what was live since is moved to `used`.
     All four are on one file system: the others lie in the mount point, named as KEPT.
     """
 
-    host_role: str
-    live: str
-    staged: str
-    aside: str
-    used: str
-    as_root: tuple[str, ...]
-    guard: str
+    swap: ClassVar[str] = _SWAP
+    unswap: ClassVar[str] = _UNSWAP
+    limit_s: ClassVar[float] = SWAP_LIMIT_S
 
     def commands(self) -> tuple[str, ...]:
         """Return the renames as a person would type them."""
         return (f"mv '{self.live}'/* '{self.aside}'", f"mv '{self.staged}'/* '{self.live}'")
-
-    def _command(self, script: str) -> Command:
-        words = ("sh", "-c", script, "sh", self.live, self.staged, self.aside, self.used)
-        return guarded(self.guard, (*self.as_root, *words), SWAP_LIMIT_S)
-
-    def do(self, scene: Scene) -> None:
-        """Rename each entry out of the way, then each staged one into its place."""
-        scene.host(self.host_role).run(self._command(_SWAP))
-
-    def undo(self, host: Host) -> None:
-        """Rename back, from wherever it stopped."""
-        host.run(self._command(_UNSWAP))
