@@ -114,6 +114,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     unlinked = [
         name for name in top_files(names) if name not in (*holdings.linked, *holdings.broken)
     ]
+    points = mount_points(host)
     now = datetime.now().astimezone()
     name = influx.told  # it has words of its own
     words = () if name in ("", usual) else (f"InfluxDB is {name}: the only 1.x of this stack.",)
@@ -131,13 +132,13 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         outside=holdings.outside,
         outside_exclusions=(
             *(each.path for each in outside_out),
-            *_kept_there(host, holdings.outside),
+            *_kept_in(points, [each.path for each in holdings.outside]),
         ),
         kinds=tuple(kind for kind in PARTS if kind in made),
         as_root=as_root,
         exclusions=(
             *(each.path for each in exclusions),
-            *_kept_in_stack(host, folder, holdings.included),
+            *_kept_in(points, (*FOLDERS, *holdings.included), folder),
         ),
         influx=influx.facts,
         influx_error=influx.error,
@@ -159,7 +160,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         zone=f"{time.tzname[time.localtime().tm_isdst > 0]} {now.strftime('%z')}",
         containers=tuple(each.container for each in services.mine),
         stays=tuple(dict.fromkeys(each.path for each in stays)),
-        sized=_sized(host, services, folder),
+        sized=_sized(points, services, folder),
         left_out=(
             *(
                 LeftOut(each.path, each.reason)
@@ -200,14 +201,11 @@ def _outside_out(
     return tuple({each.path: each for each in reversed(found)}.values())[::-1]
 
 
-def _sized(host: Host, services: Services, folder: str) -> tuple[str, ...]:
+def _sized(points: Iterable[str], services: Services, folder: str) -> tuple[str, ...]:
     """Return what containers mount of the stack and where something is mounted in it, but logs."""
     tops = tuple(f"{each}/" for each in {folder, os.path.realpath(folder)})
     mounted = {
-        os.path.relpath(path, top)
-        for path in mount_points(host)
-        for top in tops
-        if path.startswith(top)
+        os.path.relpath(path, top) for path in points for top in tops if path.startswith(top)
     }
     paths = {path for each in services.saved for path in each.paths} | mounted
     return tuple(
@@ -217,22 +215,15 @@ def _sized(host: Host, services: Services, folder: str) -> tuple[str, ...]:
     )
 
 
-def _kept_there(host: Host, outside: Collection[Outside]) -> Iterator[str]:
-    """Yield patterns of what restores keep in mount points, which is in no backup."""
-    points = mount_points(host) if outside else ()
-    for path in sorted(points):
-        if any(is_in(path, each.path) for each in outside):
+def _kept_in(points: Iterable[str], places: Collection[str], top: str = "") -> Iterator[str]:
+    """Yield patterns of what restores keep in mount points of places, which is in no backup.
+
+    `top`: what the places and the patterns are relative to, where they are not absolute.
+    """
+    for point in sorted(points):
+        path = os.path.relpath(point, top) if top else point
+        if any(is_in(path, each) for each in places):
             yield f"{glob.escape(path)}/{KEPT}"
-
-
-def _kept_in_stack(host: Host, folder: str, included: Iterable[str]) -> Iterator[str]:
-    """Yield the same of the mount points in what the general part holds."""
-    packed = (*FOLDERS, *included)
-    for path in sorted(mount_points(host)):
-        if is_in(path, folder) and path != folder:
-            place = os.path.relpath(path, folder)
-            if any(is_in(place, each) for each in packed):
-                yield f"{glob.escape(place)}/{KEPT}"
 
 
 def _with_options(volumes: Iterable[Volume]) -> Iterator[Mapping[str, Any]]:
