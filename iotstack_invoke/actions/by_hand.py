@@ -12,9 +12,9 @@ from ..rulebooks.restore import Item
 from ..rules import PARTS
 from ..services.compose import Found
 from ..services.influx2 import TEMPLATE_STORE, data_folders, places_by_hand, steps_by_hand
+from ..services.inside import is_in
 from ..sets import BackupSet
 from ..values import dataclass
-from .loads import is_below
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Influx2ByHand:
                 told = f"{TEMPLATE_STORE}/data"
             if told:
                 data.add(posixpath.normpath(posixpath.join(self.folder, told)))
-        return [e for e in items if not any(is_below(each, e.live) for each in data)]
+        return [e for e in items if not any(is_in(each, e.live) for each in data)]
 
     @property
     def _failed(self) -> bool:

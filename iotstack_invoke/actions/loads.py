@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import Refused
 from ..manifest import Manifest
@@ -15,13 +15,14 @@ from ..rulebooks.restore import (
     Load,
     OutsideItem,
     RestoreFacts,
+    Swapped,
     aside_folder,
     used_folder,
 )
 from ..rules import BACKUPS
 from ..services.compose import Found, named
 from ..services.holdings import is_system
-from ..services.inside import path_on_host
+from ..services.inside import is_in, path_on_host
 from ..services.recipe import DUMP, RECIPES, data_of
 from ..services.sql import ENGINES, MARIADB, SqlServer, located, placed, run_in, server_of
 from ..services.sql_dump import PG_TIMESCALE
@@ -37,7 +38,6 @@ from ..targets import ANY_EXIT, Target, device, entries
 from ..values import dataclass
 from .outside import place_there, volume_in
 
-Swapped = TypeVar("Swapped", bound=Item | OutsideItem)
 FOLDERS = ("services", "volumes")
 DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{}/data"}
 """Where IOTstack's templates map the data, for a backup that does not tell and no container."""
@@ -75,7 +75,7 @@ class Loads:
             for container, path in dumps.items():
                 load = self._load(facts, kind, container, path, self._told(kind))
                 wanted = container in self.only or any(
-                    is_below(load.server.data, item.live) for item in items
+                    is_in(load.server.data, item.live) for item in items
                 )
                 if not self.only or wanted:
                     self._refuse(load)
@@ -111,7 +111,7 @@ class Loads:
             known = {kind, *(name for name, engine in here if engine == kind)}
             for container in told or known:
                 data = self._server(kind, container, told.get(container, {})).data
-                if container in self.only or any(is_below(data, each) for each in places):
+                if container in self.only or any(is_in(data, each) for each in places):
                     wanted.add(kind)
         return wanted
 
@@ -133,7 +133,7 @@ class Loads:
         there = named(self.found, container)
         server = self._server(engine, container, servers.get(container, {}), recipe)
         above = posixpath.dirname(server.data)
-        name = "volumes/x" if is_below(server.data, f"{self.target.folder}/volumes") else "x"
+        name = "volumes/x" if is_in(server.data, f"{self.target.folder}/volumes") else "x"
         aside, used = aside_folder(facts, name), used_folder(facts, name)
         fresh = f"{self.stage}/databases/{container}"
         if facts.volumes_apart and name.startswith("volumes/"):
@@ -253,7 +253,7 @@ class Loads:
         ]
         kept = []
         for item in items:
-            hollow = [place for place in data if is_below(place, item.live)]
+            hollow = [place for place in data if is_in(place, item.live)]
             if any(self._holds(each) and not self._holds(_staged(item, each)) for each in hollow):
                 path = posixpath.relpath(item.live, self.target.folder)
                 warn(
@@ -288,7 +288,7 @@ def without_new_data(
     """
     kept = []
     for item in items:
-        mine = [e.server.container for e in loads if is_below(e.server.data, item.live)]
+        mine = [e.server.container for e in loads if is_in(e.server.data, item.live)]
         if item.fresh and mine:
             names = ", ".join(mine)
             warn(
@@ -332,8 +332,3 @@ def recipe_folder(target: Target, stage: str, kind: str, facts: RestoreFacts) ->
     if facts.volumes_apart:
         return f"{target.folder}/volumes/.restore-{posixpath.basename(stage)}/{kind}"
     return f"{stage}/{kind}"
-
-
-def is_below(path: str, place: str) -> bool:
-    """Tell whether a path is a place, or lies in it."""
-    return path == place or path.startswith(f"{place}/")

@@ -12,11 +12,12 @@ from ..manifest import IS_DAMAGED, Manifest, Part
 from ..rulebooks.restore import Item, Load
 from ..rules import PARTS
 from ..services.compose import Found
+from ..services.inside import is_in
 from ..services.recipe import RECIPES
 from ..services.table import COPIED
 from ..sets import BackupSet, State
 from ..values import dataclass
-from .loads import FOLDERS, is_below
+from .loads import FOLDERS
 from .undumped import INFLUX
 from .wish import Wish
 
@@ -192,7 +193,7 @@ class Only:
                 each
                 for each in running
                 if each.container.name in names
-                or any(is_below(mount.on_host, place) for mount in each.mounts for place in places)
+                or any(is_in(mount.on_host, place) for mount in each.mounts for place in places)
             ]
         return tuple(each.container.name for each in running)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import StepFailed
 from ..manifest import VOLUME, Manifest, outside_title
-from ..rulebooks.restore import EmptyVolume, Filling, OutsideItem
+from ..rulebooks.restore import EmptyVolume, Filling, OutsideItem, Swapped
 from ..services.compose import ANONYMOUS, VOLUME_LABEL, Found, Volume, inspect_volumes
 from ..services.holdings import is_system
 from ..services.inside import is_in
@@ -52,6 +52,11 @@ class OutsidePart:
     @cached_property
     def _known(self) -> dict[str, str]:
         """Where links lead to, by the path that was asked for."""
+        return {}
+
+    @cached_property
+    def _in_the_way(self) -> dict[str, str]:
+        """Why mounts keep paths of the target from being replaced, by path."""
         return {}
 
     @cached_property
@@ -246,6 +251,11 @@ class OutsidePart:
         Of a folder that is a mount point what lies in it is swapped; not where more is mounted.
         """
         live = self._real(path)
+        if live not in self._in_the_way:
+            self._in_the_way[live] = self._mount_in_the_way(live)
+        return self._in_the_way[live]
+
+    def _mount_in_the_way(self, live: str) -> str:
         away = next((e for e in sorted(self._away) if is_in(e, live) or is_in(live, e)), "")
         if away:
             return (
@@ -371,9 +381,8 @@ def of_old_folder(old: str, new: str, found: Iterable[Found]) -> Iterator[str]:
 def placed(target: Target, item: OutsideItem, previous: str) -> OutsideItem:
     """Return an item with where it is put aside: on its own file system, for a rename."""
     host, live = target.host, item.live
-    kept = f"{live}/.{posixpath.basename(previous)}"
     if item.is_mount:
-        return replace(item, aside=kept, used=f"{kept}-undone", fresh=f"{kept}-new")
+        return within_mount(item, previous)
     above, name = posixpath.split(live)
     if device(host, above) == device(host, target.folder):
         used = f"{previous}-undone/outside{live}"
@@ -385,6 +394,12 @@ def placed(target: Target, item: OutsideItem, previous: str) -> OutsideItem:
         used=f"{above}/.{stamp}-undone/{name}",
         fresh=f"{above}/.restore-{name}",
     )
+
+
+def within_mount(item: Swapped, previous: str) -> Swapped:
+    """Return an item that is a mount point, with where in it its entries are put aside."""
+    kept = f"{item.live}/.{posixpath.basename(previous)}"
+    return replace(item, aside=kept, used=f"{kept}-undone", fresh=f"{kept}-new")
 
 
 def _is_of_others(path: str) -> bool:

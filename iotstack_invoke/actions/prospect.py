@@ -31,7 +31,7 @@ from ..services.compose import (
 )
 from ..services.influx import BACKUP_INSIDE, FOLDERS_INSIDE
 from ..services.influx_server import Server
-from ..services.inside import path_on_host
+from ..services.inside import is_in, path_on_host
 from ..services.left_out import patterns_below, plain_place
 from ..services.members import Contents, list_archive
 from ..services.recipe import RECIPES
@@ -51,9 +51,9 @@ from ..targets import (
 )
 from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
-from .loads import FOLDERS, Loads, is_below, recipe_folder, without_new_data
+from .loads import FOLDERS, Loads, recipe_folder, without_new_data
 from .only import Only
-from .outside import OutsidePart, place_there, placed
+from .outside import OutsidePart, place_there, placed, within_mount
 from .target_checks import (
     INFLUX_FOLDER,
     influx_apart,
@@ -261,22 +261,22 @@ class Prospect:
                 f"--numeric-owner --xattrs --acls ./{posixpath.relpath(path, folder)}"
             )
 
+        def plain(path: str) -> str:
+            return f"Let {path} be a plain folder of the stack, with nothing mounted in it."
+
+        def higher(path: str) -> str:
+            return f"{mount_higher(path)} Or: {others[0].lower()}{others[1:]}."
+
+        def load(_path: str) -> str:
+            return f"{others}, and load this dump by hand, as RESTORE.txt of the backup tells."
+
         refuse_mounts(
             self.target,
-            (f"{folder}/services", f"{folder}/{RESTORE}"),
-            lambda path: f"Let {path} be a plain folder of the stack, with nothing mounted in it.",
+            ((f"{folder}/services", f"{folder}/{RESTORE}"), plain),
+            (facts.server.folders if facts.server else (), higher),
+            ([each.server.data for each in facts.loads], load),
+            ([each.live for each in facts.items if not each.fresh], unpack),
         )
-        refuse_mounts(
-            self.target,
-            facts.server.folders if facts.server else (),
-            lambda path: f"{mount_higher(path)} Or: {others[0].lower()}{others[1:]}.",
-        )
-        refuse_mounts(
-            self.target,
-            [each.server.data for each in facts.loads],
-            lambda _: f"{others}, and load this dump by hand, as RESTORE.txt of the backup tells.",
-        )
-        refuse_mounts(self.target, [each.live for each in facts.items if not each.fresh], unpack)
         refuse_away(self.target, [each.live for each in facts.items])
 
     def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
@@ -304,7 +304,7 @@ class Prospect:
         """Tell whether --only names an included path, or a container that mounts it."""
         live = f"{self.target.folder}/{path}"
         return posixpath.basename(path) in self.wish.names or any(
-            is_below(mount.on_host, live) or is_below(live, mount.on_host)
+            is_in(mount.on_host, live) or is_in(live, mount.on_host)
             for each in mine
             if each.container.name in self.wish.names
             for mount in each.mounts
@@ -396,17 +396,13 @@ class Prospect:
 
         def is_alone(path: str) -> bool:
             more = (each for each in points if each != path)
-            return path in points and not any(is_below(e, path) for e in (*dumped, *more))
+            return path in points and not any(is_in(e, path) for e in (*dumped, *more))
 
         chosen = []
         for each in items:
-            kept = f"{each.live}/.{posixpath.basename(facts.previous)}"
             places = (each.live, each.staged) if staged else (each.live,)
-            if is_alone(each.live) and self._are_folders(*places):
-                fresh = f"{kept}-new"
-                chosen.append(replace(each, aside=kept, used=f"{kept}-undone", fresh=fresh))
-            else:
-                chosen.append(each)
+            is_swapped = is_alone(each.live) and self._are_folders(*places)
+            chosen.append(within_mount(each, facts.previous) if is_swapped else each)
         return chosen
 
     def _are_folders(self, *paths: str) -> bool:
@@ -539,7 +535,7 @@ class Prospect:
         }
 
         def is_kept(place: str) -> bool:
-            of_data = any(is_below(each, place) or is_below(place, each) for each in data)
+            of_data = any(is_in(each, place) or is_in(place, each) for each in data)
             return not of_data and may_be_there(self.target.host, place)
 
         outside = tuple(

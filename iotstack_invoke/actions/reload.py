@@ -202,7 +202,7 @@ class _Reload:
                 "must map /var/lib/influxdb to a folder. Nothing was changed."
             )
         refuse_stage_apart(target)
-        refuse_mounts(target, [server.data], mount_higher)
+        refuse_mounts(target, ([server.data], mount_higher))
         self._stamp = time_stamp(target, self._stamp, log_folder(self.settings, host))
         previous = f"{target.folder}/{RESTORE}/previous-{self.name}"
         apart = influx_apart(target, server)

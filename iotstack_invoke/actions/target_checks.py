@@ -6,6 +6,7 @@ What a restore and a reload ask of a target before they change it. Changes nothi
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import posixpath
 import re
@@ -25,9 +26,10 @@ from ..services.influx import (
     mapped_apart,
 )
 from ..services.influx_server import Server
+from ..services.inside import is_in
 from ..steps import Command
 from ..targets import Target, device, entries, mount_points, points_away
-from .loads import is_below, refuse_place
+from .loads import refuse_place
 from .outside import is_unnamed
 
 _STAMP = re.compile(r"^previous-.*-(\d{8}T\d{6}Z)(-undone)?$")
@@ -96,7 +98,7 @@ def server_to_load(
     if not within:
         server = replace(server_in(target, found, name, told), apart=real)
     for path in server.folders:
-        if any(path != other and is_below(other, path) for other in server.folders):
+        if any(path != other and is_in(other, path) for other in server.folders):
             raise Refused(
                 f"On {target.name} folders of InfluxDB in container {name} are mapped to {path} "
                 "and to a place in it, so they cannot be swapped one by one. Nothing was changed. "
@@ -109,7 +111,7 @@ def refuse_away(target: Target, paths: Iterable[str]) -> None:
     """Raise Refused where the next mount would hide what is put in place."""
     renamed = list(paths)
     for away in sorted(points_away(target.host)):
-        if any(is_below(away, path) for path in renamed):
+        if any(is_in(away, path) for path in renamed):
             raise Refused(
                 f"On {target.name} /etc/fstab has {away}, where nothing is mounted now: the next "
                 "mount would hide what is restored there. Nothing of the stack was touched. Mount "
@@ -193,16 +195,17 @@ def mount_higher(path: str) -> str:
     return MOUNT_HIGHER.format(posixpath.dirname(path), posixpath.basename(path))
 
 
-def refuse_mounts(target: Target, paths: Iterable[str], advice: Callable[[str], str]) -> None:
+def refuse_mounts(target: Target, *renamed: tuple[Iterable[str], Callable[[str], str]]) -> None:
     """Raise Refused where something that is to be renamed is a mount point, or holds one.
 
-    `advice` tells what to do about such a path. Never to unmount it: what is restored beneath it
-    is hidden by the next mount.
+    `renamed`: paths, each with what tells what to do about one of them. Never to unmount it: what
+    is restored beneath it is hidden by the next mount.
     """
-    renamed = list(paths)
-    for mount in sorted(mount_points(target.host)):
-        for path in renamed:
-            if is_below(mount, path):
+    mounts = sorted(mount_points(target.host))
+    for paths, advice in renamed:
+        listed = list(paths)
+        for mount, path in itertools.product(mounts, listed):
+            if is_in(mount, path):
                 raise Refused(
                     f"On {target.name} {mount} is a mount point, and {path} cannot be swapped by "
                     f"rename. Nothing of the stack was touched. {advice(path)}"

@@ -10,7 +10,9 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
+from ..manifest import VOLUME
 from ..rules import KINDS, Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
 from ..services.influx import DATA_INSIDE, DumpInflux
@@ -105,6 +107,9 @@ class OutsideItem:
     """The containers that mounted it when it was packed, and where each saw it."""
 
 
+Swapped = TypeVar("Swapped", bound=Item | OutsideItem)
+
+
 @dataclass(frozen=True, slots=True)
 class EmptyVolume:
     """A volume that is made with its options, since compose expects it: it shows a mount."""
@@ -115,7 +120,7 @@ class EmptyVolume:
     @property
     def title(self) -> str:
         """What people call it."""
-        return f"volume:{self.name} ({', '.join(self.options)})"
+        return f"{VOLUME}{self.name} ({', '.join(self.options)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +203,9 @@ class RestoreFacts:
     outside: tuple[OutsideItem, ...] = ()
     """What is put in place outside of the stack's folder."""
     fillings: tuple[Filling, ...] = ()
-    volumes: tuple[EmptyVolume, ...] = ()
     """On a bare machine: the volumes that its containers come with."""
+    volumes: tuple[EmptyVolume, ...] = ()
+    """On a bare machine: those that its containers expect, and compose does not make."""
     outside_paths: tuple[str, ...] = ()
     """The paths that the outside part holds, as its members are named."""
     included: tuple[str, ...] = ()
