@@ -57,6 +57,8 @@ class Journal:
         """Hold the lock still, or anew, before anything is undone; raises Busy."""
         self.settle = settle
         """Wait until no command of a step is at work: one may outlive the line it came by."""
+        self.told: list[str] = []
+        """What a person should know of steps that were undone: what could not be as before."""
         self.path = path
         self._steps: Mapping[str, type[Any]] = {each.__name__: each for each in steps}
         self._owed: list[tuple[str, UndoableStep]] = []
@@ -112,7 +114,8 @@ class Journal:
                 if job is not None and owner != job:
                     continue
                 try:
-                    step.undo(self.host)
+                    if told := step.undo(self.host):
+                        self.told.append(told)
                 except IotstackError as error:
                     raise StepFailed(
                         f"Undoing '{type(step).__name__}' of '{owner}' failed: {error} What is "

@@ -366,8 +366,8 @@ class UndoableStep(Step, Protocol):
 
     host_role: str
 
-    def undo(self, host: Host) -> None:
-        """Put back what was before."""
+    def undo(self, host: Host) -> str | None:
+        """Put back what was before; return what a person is to be told of it, if anything."""
         ...
 
 

@@ -248,6 +248,7 @@ def why(work: Work, file: str) -> None:
         "from": "vault (the default), a vault's name, here (the target's own backups), a folder.",
         "only": "Restore this service alone; may be given several times.",
         "live": "The host once more, if it is a live one; of several, each.",
+        "strict": "Undo all of it where one container does not come up, not a database's alone.",
         "yes": "Do not ask.",
     },
 )
@@ -258,13 +259,14 @@ def restore(
     from_: str = "",
     only: Iterable[str] | None = None,
     live: Iterable[str] | None = None,
+    strict: bool = False,
     yes: bool = False,
 ) -> int:
     """Restore a backup: staged, checked, swapped by rename, proven, or undone by itself."""
     from .actions.restore import restore as restore_backup
     from .actions.wish import Wish
 
-    wish = Wish(runtag, host, from_, tuple(only or ()), tuple(live or ()), yes)
+    wish = Wish(runtag, host, from_, tuple(only or ()), tuple(live or ()), yes, strict)
     return restore_backup(work.settings, wish, work.options, work.report)
 
 

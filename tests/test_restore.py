@@ -20,12 +20,11 @@ case "$1 $2" in
 "stop --time") echo stop >> "$0.calls"; echo false > "$0.running" ;;
 "start nodered") echo start >> "$0.calls"; echo true > "$0.running" ;;
 "inspect --type")
-    if [ "$4" = --format ]; then echo /nodered; else sed "s/RUNNING/$(running)/" "$0.json"; fi ;;
-"inspect --format")
-    case "$3" in
-    *StartedAt*) echo "/nodered 2026-11-23T11:00:00Z $(running) false " ;;
-    *) [ "$(running)" = false ] || echo /nodered ;;
-    esac ;;
+    if [ "$5" = "{{.Name}} {{json .State}}" ]; then
+        [ "$(running)" = true ] && is=running || is=exited
+        echo "/nodered {\\"Status\\": \\"$is\\"}"
+    elif [ "$4" = --format ]; then echo /nodered; else sed "s/RUNNING/$(running)/" "$0.json"; fi ;;
+"inspect --format") [ "$(running)" = false ] || echo /nodered ;;
 "image inspect") echo '[]' ;;
 "version --format") echo 28.2.2 ;;
 "compose version") echo 'Docker Compose version v2.24.5' ;;

@@ -1,4 +1,4 @@
-"""Waiting for containers, against a `docker` that is a script: up is what stays up."""
+"""Steps that change a running stack, and the words that compose is asked with."""
 
 import os
 import shutil
@@ -10,81 +10,14 @@ from scenes import PlainScene
 from iotstack_invoke.actions.prospect import project_words
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services import stack
 from iotstack_invoke.services.compose import chosen_files
 from iotstack_invoke.services.influx_load import CopyFolder
-from iotstack_invoke.services.stack import MakeFolder, Unpack, WaitForContainers
+from iotstack_invoke.services.stack import MakeFolder, Unpack
 
 
 @pytest.fixture
 def scene():
     return PlainScene({"pi": LocalHost("/")})
-
-
-class Clock:
-    """A clock that only moves while somebody sleeps."""
-
-    def __init__(self):
-        self.now_s = 0.0
-
-    def monotonic(self):
-        return self.now_s
-
-    def sleep(self, time_s):
-        self.now_s += time_s
-
-
-@pytest.fixture
-def docker(tmp_path, monkeypatch):
-    """Return a maker of a docker whose n-th answer is the n-th line, the last one ever after."""
-    monkeypatch.setattr(stack, "HEALTH_LIMIT_S", 8)
-    monkeypatch.setattr(stack, "time", Clock())
-
-    def make(*answers):
-        for number, answer in enumerate(answers, 1):
-            (tmp_path / f"answer{number}").write_text(f"{answer}\n")
-        script = tmp_path / "docker"
-        script.write_text(
-            f"#!/bin/sh\ncd {tmp_path}\necho >> asked\nn=$(wc -l < asked)\n"
-            f"[ $n -le {len(answers)} ] || n={len(answers)}\ncat answer$n\n"
-        )
-        script.chmod(0o755)
-        return WaitForContainers("pi", ("a",), (str(script),)), tmp_path / "asked"
-
-    return make
-
-
-UP, LATER = "/a 2026-11-23T11:00:00Z true false ", "/a 2026-11-23T11:00:09Z true false "
-DOWN, AGAIN = "/a 2026-11-23T11:00:00Z false false ", "/a 2026-11-23T11:00:00Z true true "
-
-
-def test_a_container_that_stays_up_is_up(scene, docker):
-    """It is asked for as long as a program may take to end of itself."""
-    wait, asked = docker(UP)
-    wait.do(scene)
-    assert len(asked.read_text()) == 1 + stack.SETTLE_S  # once a second
-
-
-@pytest.mark.parametrize("answers", [(UP, UP, DOWN), (UP, AGAIN), (DOWN,)])
-def test_a_container_that_ends_after_its_start_is_down(scene, docker, answers):
-    """One that was up for a moment is a failure, whether it ended or is started over and over."""
-    wait, _ = docker(*answers)
-    with pytest.raises(StepFailed, match="do not stay up: a"):
-        wait.do(scene)
-
-
-def test_a_container_that_came_back_must_stay_as_long(scene, docker):
-    """A new start begins the wait anew, even where nobody saw it down."""
-    wait, asked = docker(UP, UP, LATER)
-    wait.do(scene)
-    assert len(asked.read_text()) == 3 + stack.SETTLE_S
-
-
-def test_one_that_is_up_but_sick_is_a_warning(scene, docker):
-    """A health check that does not come good is told, and the restore is not thrown away."""
-    wait, _ = docker(f"{UP}starting")
-    wait.do(scene)
-    assert scene.warned == ["Up, but not healthy after 8 s: a."]
 
 
 def test_a_new_folder_is_owned_as_the_old_one_was(scene, tmp_path):

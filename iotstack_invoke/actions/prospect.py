@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from ..errors import Refused, StepFailed
 from ..manifest import Manifest
@@ -71,6 +72,8 @@ EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
 """In most general parts as empty folders: their data are elsewhere, or nowhere."""
 OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
 """What compose reads besides docker-compose.yml, unless it is told which files to read."""
+YOUNG_S = 60.0
+"""A container that ended before, and is up for no longer than this, may end again."""
 
 
 def sql_bytes(backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str]) -> int:
@@ -248,6 +251,9 @@ class Prospect:
             outside=outside,
             fillings=self.outside.fillings(self.stage) if "outside" in kinds else (),
             volumes=tuple(self.outside.empty_volumes) if bare else (),
+            vital=self._vital(mine, bare=not mine and not self.wish.only),
+            unsteady=self._unsteady(mine),
+            strict=self.wish.strict,
             outside_paths=self.manifest.included("outside") if self.manifest else (),
         )
 
@@ -283,7 +289,37 @@ class Prospect:
         """Return the facts with the containers that run now: fetching may have taken hours."""
         found = inspect_all(self.target.host, self.target.docker)
         mine = self._mine(found)
-        return replace(facts, running=self._to_stop(mine, facts.server, facts.outside))
+        return replace(
+            facts,
+            running=self._to_stop(mine, facts.server, facts.outside),
+            vital=self._vital(mine, bare=facts.bare),
+            unsteady=tuple(dict.fromkeys((*facts.unsteady, *self._unsteady(mine)))),
+        )
+
+    def _vital(self, mine: list[Found], *, bare: bool) -> tuple[str, ...]:
+        """Return the containers of databases that run; on a bare machine, that ran."""
+        told = self.manifest.containers if self.manifest else ()
+        unsteady = self._unsteady(mine)
+        there = told if bare else tuple(each.container for each in mine)
+        return tuple(
+            each.name
+            for each in there
+            if each.running
+            and each.name not in unsteady
+            and self.settings.table.is_database(each.image)
+        )
+
+    def _unsteady(self, mine: list[Found]) -> tuple[str, ...]:
+        """Return the containers that do not stay up: which end, and are started again."""
+        again = [each for each in mine if each.restarts or each.restarting]
+        if not again:
+            return ()
+        now = self.target.host.run(Command(("date", "-u", "+%s"))).out
+        return tuple(
+            each.container.name
+            for each in again
+            if each.restarting or int(now) - _seconds_of(each.started) < YOUNG_S
+        )
 
     def _mine(self, found: tuple[Found, ...]) -> list[Found]:
         """Return the containers of the stack, and those that mount what else is put in place."""
@@ -669,6 +705,11 @@ class Prospect:
             )
             if not name.startswith((".restore-", ".previous-"))
         }
+
+
+def _seconds_of(moment: str) -> float:
+    """Return a time that Docker tells, in UTC, as seconds of the epoch."""
+    return datetime.fromisoformat(f"{moment[:19]}+00:00").timestamp()
 
 
 def project_words(

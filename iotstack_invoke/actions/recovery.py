@@ -25,8 +25,8 @@ def recover_here(
     that answered. Whoever copies to another tells that it is away.
     """
     owed = site.host.lines(journal.path)
-    go_back(owed, journal, f"{site.backups}/{COMMANDS_LOCK}", report)
-    died = tell_death(site.settings, site.host, owed, report)
+    told = go_back(owed, journal, f"{site.backups}/{COMMANDS_LOCK}", report)
+    died = (*tell_death(site.settings, site.host, owed, report), *told)
     for name in site.host.names(site.backups):
         found = split_set_name(name.removesuffix(PARTIAL))
         if name.endswith(PARTIAL) and found and found[1] != "log":

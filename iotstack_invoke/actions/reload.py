@@ -16,6 +16,7 @@ from ..changes import change_of
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, Refused, UsageError
+from ..journal import Journal
 from ..log import LogWatcher, RunLog
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
@@ -166,7 +167,7 @@ class _Reload:
         finally:
             self.report.stop_bars()
         if result.failed:
-            return self._end(result, log)
+            return self._end(result, log, journal)
         with committed("InfluxDB is reloaded, but not all was tidied up."):
             return self._good(facts, before, result, log, self._away(began, started))
 
@@ -264,8 +265,8 @@ class _Reload:
         if self.asked.keep_old_days != 0:
             self.report.write(f"  the old data stay in: {facts.aside}")
 
-    def _end(self, result: RunResult, log: RunLog) -> int:
-        left = what_is_left(self.target, "InfluxDB is as it was before.")
+    def _end(self, result: RunResult, log: RunLog, journal: Journal) -> int:
+        left = what_is_left(self.target, journal, "InfluxDB is as it was before.")
         log.write("reload", left)
         log.finish(os.rename)
         for each in result.failed:

@@ -247,7 +247,7 @@ class _Restore:
                 result += self._do(target, facts, ledger, watcher, options)
                 self._down_s = time.monotonic() - notes.stopped_s
                 if result.failed:
-                    left = what_is_left(self.target, AS_BEFORE)
+                    left = what_is_left(self.target, self.journal, AS_BEFORE)
         except BaseException as error:
             self._leave(error, facts, hooked)
             raise
@@ -272,7 +272,7 @@ class _Restore:
                 if is_committed(self.target, facts.previous):
                     went, left = "restored", f"{self.runtag} was restored before that."
                 elif self._switching and not read_text(self.target.host, self.target.journal):
-                    went = "undone"
+                    went, left = "undone", " ".join((AS_BEFORE, *self.journal.told))
                 error.left = left
             with committed(left):
                 self._tell_hooks(hooked, went)
@@ -520,7 +520,8 @@ class _Restore:
             made = self.manifest.finished_utc if self.manifest else ""
             found = damage_found(self.runtag, self.source.at, made, result.damages)
             Site.of(self.settings).checks.add(found)
-        self._tell_hooks(hooked, "undone" if self._switching and left == AS_BEFORE else "failed")
+        undone = self._switching and left.startswith(AS_BEFORE)
+        self._tell_hooks(hooked, "undone" if undone else "failed")
         log.finish(os.rename)
         self.report.fail(f"{self.runtag} was not restored. {left} The log: {log.path}")
         return ExitCode.FAILED

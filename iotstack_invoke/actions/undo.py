@@ -59,14 +59,20 @@ def recover(
     Returns what is to be warned of, which was told already.
     """
     lines = read_text(target.host, target.journal).splitlines()
-    go_back(lines, journal, target.guard, report)
-    return tell_death(settings, target.host, lines, report)
+    told = go_back(lines, journal, target.guard, report)
+    return (*tell_death(settings, target.host, lines, report), *told)
 
 
-def go_back(lines: Sequence[str], journal: Journal, guard: str, report: Report) -> None:
-    """Undo what the run of a journal left that died, when its last command has ended."""
+def go_back(lines: Sequence[str], journal: Journal, guard: str, report: Report) -> tuple[str, ...]:
+    """Undo what the run of a journal left that died, when its last command has ended.
+
+    Returns what could not be as before, which was told already.
+    """
     for undone in _undone(lines, journal, guard):
         report.tell(f"undone, left by a run that died: {undone}")
+    for text in journal.told:
+        report.warn(text)
+    return tuple(journal.told)
 
 
 def _undone(lines: Sequence[str], journal: Journal, guard: str) -> tuple[str, ...]:
@@ -95,11 +101,11 @@ def tell_death(
     return (told,)
 
 
-def what_is_left(target: Target, undone: str) -> str:
+def what_is_left(target: Target, journal: Journal, undone: str) -> str:
     """Return what a failed change left: `undone`, or the way back that is still to be gone."""
     if read_text(target.host, target.journal):
         return "The way back is not finished: run `inv undo`, which goes on with it."
-    return undone
+    return " ".join((undone, *journal.told))
 
 
 def undo(settings: Settings, wish: Wish, report: Report) -> int:
@@ -113,7 +119,7 @@ def undo(settings: Settings, wish: Wish, report: Report) -> int:
         if read_text(target.host, target.journal):
             recover(settings, target, journal, report)
             report.write("What did not end was undone. The stack is as it was before.")
-            return ExitCode.GOOD
+            return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
         kept = _last_journal(target)
         if not kept:
             raise NotFound(f"On {target.name} there is no restore or reload that can be undone.")
@@ -136,7 +142,9 @@ def undo(settings: Settings, wish: Wish, report: Report) -> int:
             f"since then is in {target.folder}/{RESTORE}/previous-{replaced}-undone (or in a "
             "folder of that name on another disk); remove it when nobody needs it."
         )
-        return ExitCode.GOOD
+        for text in journal.told:
+            report.warn(text)
+        return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
 
 
 def _last_journal(target: Target) -> str:

@@ -39,6 +39,8 @@ class Wish:
     live: tuple[str, ...] = ()
     """The live hosts that are named once more."""
     yes: bool = False
+    strict: bool = False
+    """All is undone where one container does not come up."""
 
     @property
     def databases(self) -> tuple[str, ...]:

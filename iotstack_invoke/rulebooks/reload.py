@@ -27,9 +27,9 @@ from ..services.stack import (
     StopContainers,
     SwapItem,
     UseStage,
-    WaitForContainers,
 )
 from ..services.together import Together
+from ..services.up import WaitForContainers
 from ..steps import Commit, Step
 from ..values import dataclass
 from .restore import INFLUX_DATA
@@ -111,7 +111,7 @@ def reloaded(job: Job) -> Iterator[Step]:
     barrier = posixpath.join(facts.aside, "put-away")
     yield SwapItem("pi", data, fresh, barrier, used, as_root, guard)
     yield StartContainers("pi", names, docker, guard)
-    yield WaitForContainers("pi", names, docker)
+    yield WaitForContainers("pi", names, docker, vital=names)
     yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
     yield Commit(keep=f"{facts.previous}/journal")
 

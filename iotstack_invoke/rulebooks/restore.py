@@ -52,9 +52,9 @@ from ..services.stack import (
     SwapItem,
     Unpack,
     UseStage,
-    WaitForContainers,
 )
 from ..services.swap_entries import SwapEntries
+from ..services.up import WaitForContainers
 from ..steps import Commit, File, Step
 from ..transfer import CheckHash, Send
 from ..values import dataclass
@@ -212,6 +212,12 @@ class RestoreFacts:
     """What the general part holds besides services/, volumes/ and top files, by its manifest."""
     stays: tuple[str, ...] = ()
     """What was left out of the general part and lies here, as patterns: it stays."""
+    vital: tuple[str, ...] = ()
+    """The containers of databases: one that does not come up undoes the restore."""
+    unsteady: tuple[str, ...] = ()
+    """The containers that do not stay up as it is, before anything is changed."""
+    strict: bool = False
+    """Any container that does not come up undoes the restore."""
 
 
 def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
@@ -386,21 +392,26 @@ def restored(job: Job) -> Iterator[Step]:
             yield from _load_sql(facts, load, sql)
         data = load.server.data
         yield SwapItem("pi", data, load.fresh, load.aside, load.used, as_root, guard)
+    vital = must_be_up(facts)
+    up = ComposeUp("pi", facts.compose, (), guard, True, docker, vital, facts.strict)
     if facts.fillings:
-        yield ComposeUp("pi", facts.compose, (), guard, start=False)
+        yield replace(up, start=False)
     for filling in facts.fillings:
         where = (filling.container, filling.inside)
         yield FillVolume("pi", *where, filling.staged, docker, as_root, guard)
     if facts.bare:
-        yield ComposeUp("pi", facts.compose, (), guard)
+        yield up
     else:
         yield CheckStopped("pi", facts.running, docker)
         yield StartContainers("pi", facts.running, docker, guard)
     yield WaitForContainers(
         "pi",
-        facts.expected if facts.bare else facts.running,
+        tuple(dict.fromkeys((*facts.expected, *vital))) if facts.bare else facts.running,
         docker,
         facts.compose if facts.bare else (),
+        vital,
+        facts.unsteady,
+        facts.strict,
     )
     server = facts.server
     if server and (facts.bare or server.container in facts.running):
@@ -510,7 +521,17 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
 def _made(facts: RestoreFacts, container: str) -> ComposeUp:
     """Return what makes a container: on a bare machine all, as a service may have another name."""
     services = () if facts.bare else (container,)
-    return ComposeUp("pi", facts.compose, services, facts.guard, start=False)
+    more = facts.docker, (container,), facts.strict
+    return ComposeUp("pi", facts.compose, services, facts.guard, False, *more)
+
+
+def must_be_up(facts: RestoreFacts) -> tuple[str, ...]:
+    """Return the containers without which a restore is undone: those of databases."""
+    loaded = [each.server.container for each in facts.loads]
+    loaded += [facts.server.container] if facts.server else ()
+    if not facts.bare:  # what was stopped before stays so
+        loaded = [each for each in loaded if each in facts.running]
+    return tuple(dict.fromkeys((*loaded, *facts.vital)))
 
 
 def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump) -> Iterator[Step]:

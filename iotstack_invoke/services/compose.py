@@ -105,6 +105,10 @@ class Found:
     """When it was started, as text that sorts."""
     paused: bool = False
     """It stands still until somebody lets it go on: it counts as one that does not run."""
+    restarting: bool = False
+    """It has ended, and Docker is about to start it again."""
+    restarts: int = 0
+    """How often Docker started it again, since somebody did."""
     pid: int = 0
     """Its first process, as the host knows it; 0 where it does not run."""
     project: str = ""
@@ -278,6 +282,8 @@ def _found(told: Mapping[str, Any], digests: Mapping[str, str]) -> Found:
         working_folder=folder,
         started=told["State"].get("StartedAt", ""),
         paused=bool(told["State"].get("Paused")),
+        restarting=bool(told["State"].get("Restarting")),
+        restarts=int(told.get("RestartCount") or 0),
         pid=int(told["State"].get("Pid") or 0),
         project=labels.get(PROJECT_LABEL, ""),
         compose_files=_listed(labels, CONFIG_FILES_LABEL, folder),

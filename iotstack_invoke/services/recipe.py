@@ -6,6 +6,7 @@ What differs from one to the other is in table.toml; names in the parts are IOTs
 from __future__ import annotations
 
 import posixpath
+import re
 import time
 
 from ..errors import StepFailed
@@ -21,6 +22,8 @@ DUMP = f"{DUMP_FOLDER}/{MARIADB.member}"
 """The dump in a part."""
 ANSWER_LIMIT_S = 300.0
 ANSWER_PAUSE_S = 1.0
+_NOT_UP = re.compile(r"is not running|is restarting|No such container")
+"""What Docker says of a container in which nothing can be run; who waited for it told why."""
 RECIPES = {name: each for name, each in packaged_recipes().items() if name in PARTS}
 """The recipes by the name of their service, which is that of their part."""
 
@@ -87,12 +90,9 @@ class EndQuiet:
         return (str(Command(self.ask)), str(Command(self.leave)))
 
     def do(self, scene: Scene) -> None:
-        """Wait until it answers; raises StepFailed where it does not, or does not go on."""
+        """Wait until it answers; raises StepFailed where it runs, and does not go on."""
         if not self.runs:
-            scene.warn(
-                f"Container {self.container} was not running, so it was not started, and what "
-                f"was restored says that it is quiet. When it runs: {Command(self.leave)}"
-            )
+            self._warn(scene, "was not running, so it was not started")
             return
         host = scene.host(self.host_role)
         deadline = time.monotonic() + ANSWER_LIMIT_S
@@ -103,10 +103,19 @@ class EndQuiet:
             if told.exit_code == 0:
                 left = Command(self.leave, frozenset(range(256)), QUIET_LIMIT_S)
                 host.run(left, scene.hear)
+            if _NOT_UP.search(told.err):
+                self._warn(scene, "is not up")
+                return
             if time.monotonic() > deadline:
                 raise StepFailed(f"Container {self.container} does not go on: {told.last_words}")
             scene.say(f"waiting for {self.container}")
             time.sleep(ANSWER_PAUSE_S)
+
+    def _warn(self, scene: Scene, why: str) -> None:
+        scene.warn(
+            f"Container {self.container} {why}, and what was restored says that it is quiet. "
+            f"When it runs: {Command(self.leave)}"
+        )
 
 
 def end_quiet(

@@ -6,32 +6,27 @@ program that sent it is waited for before anything is undone.
 
 from __future__ import annotations
 
-import time
+import re
+import shlex
 from typing import ClassVar
 
 from ..errors import StepFailed
 from ..gzips import reading_words
 from ..hosts import LocalHost
-from ..steps import Command, Host, Scene
+from ..steps import Command, Host, Outcome, Scene
 from ..values import dataclass
 from .compose import inspect_all, inspect_volumes, named
+from .up import made_by, not_up
 
 STOP_LIMIT_S = 600.0
 START_LIMIT_S = 600.0
-HEALTH_LIMIT_S = 180.0
 STOPPING = "stopping "
 """With this begins what is said when containers are stopped."""
-SETTLE_S = 3.0
-"""How long all must have been up: a wrong setting ends a program a moment after its start."""
 STEP_LIMIT_S = 3600.0
+_SUMMED_UP = re.compile("Encountered errors while bringing up the project")
 FILL_LIMIT_S = 24 * 3600.0
 
 RUNNING_FORM = "{{if .State.Running}}{{.Name}}{{end}}"
-HEALTH_FORM = (
-    "{{.Name}} {{.State.StartedAt}} {{.State.Running}} {{.State.Restarting}} "
-    "{{with .State.Health}}{{.Status}}{{end}}"
-)
-
 # Each script takes its paths as "$1", "$2" …; `sync FOLDER` makes a rename in it last (fsync).
 # A mv(1) to another file system would copy, and half a copy looks like the whole: refused.
 RENAME = (
@@ -105,7 +100,9 @@ def _those_there(host: Host, docker: tuple[str, ...], names: tuple[str, ...]) ->
 
 
 def _start(docker: tuple[str, ...], names: tuple[str, ...], guard: str) -> Command:
-    return guarded(guard, (*docker, "start", *names), START_LIMIT_S)
+    """Return what starts them: exit 1 where one cannot be, and then the others are started."""
+    words = guarded(guard, (*docker, "start", *names)).words
+    return Command(words, frozenset({0, 1}), START_LIMIT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +128,27 @@ class StopContainers:
             scene.say(f"{STOPPING}{', '.join(self.names)}")
             scene.host(self.host_role).run(self._command)
 
-    def undo(self, host: Host) -> None:
+    def undo(self, host: Host) -> str:
         """Start them; one that Docker itself started after a power cut sees what was swapped.
 
-        One that somebody removed keeps no other from being started.
+        One that somebody removed, or that cannot be started any more, keeps no other from being
+        started; return what is to be told of it.
         """
         names = _those_there(host, self.docker, self.names)
-        if names:
-            host.run(_stop(self.docker, names, self.guard))
-            host.run(_start(self.docker, names, self.guard))
+        if not names:
+            return ""
+        host.run(_stop(self.docker, names, self.guard))
+        if host.run(_start(self.docker, names, self.guard)).exit_code:
+            return " ".join(not_up(host, self.docker, names))
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
 class StartContainers:
-    """Start containers that were there before. Undone: stop them."""
+    """Start containers that were there before; who waits for them tells which are not up.
+
+    Undone: stop them.
+    """
 
     host_role: str
     names: tuple[str, ...]
@@ -175,7 +179,8 @@ class StartContainers:
 class ComposeUp:
     """Create the containers of a compose file, and start them if told so. Undone: remove them.
 
-    `services` empty means all of them.
+    `services` empty means all of them: then one that this machine cannot have keeps no other
+    from being brought up, unless it is `strict`, or its container is a vital one.
     """
 
     host_role: str
@@ -183,21 +188,58 @@ class ComposeUp:
     services: tuple[str, ...]
     guard: str
     start: bool = True
+    docker: tuple[str, ...] = ()
+    vital: tuple[str, ...] = ()
+    """The containers that must have been made."""
+    strict: bool = False
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
-        return (str(self._command),)
+        return (str(self._command(self.services)),)
 
-    @property
-    def _command(self) -> Command:
-        alone = ("--no-deps",) if self.services else ()
+    def _command(self, services: tuple[str, ...], *, may_fail: bool = False) -> Command:
+        alone = ("--no-deps",) if services else ()
         mode = "--detach" if self.start else "--no-start"
-        words = (*self.compose, "up", mode, *alone, *self.services)
-        return guarded(self.guard, words)
+        words = guarded(self.guard, (*self.compose, "up", mode, *alone, *services)).words
+        accept = frozenset(range(256)) if may_fail else frozenset({0})
+        return Command(words, accept, STEP_LIMIT_S)
 
     def do(self, scene: Scene) -> None:
-        """Bring them up."""
-        scene.host(self.host_role).run(self._command, scene.hear)
+        """Bring them up; all at once, or one by one where that failed."""
+        host = scene.host(self.host_role)
+        can_be_parted = not (self.services or self.strict)
+        told = host.run(self._command(self.services, may_fail=can_be_parted), scene.hear)
+        if told.exit_code:
+            self._one_by_one(scene, host)
+
+    def _one_by_one(self, scene: Scene, host: Host) -> None:
+        """Bring up each service by itself, again while that gets any further.
+
+        Compose v2 begins no other when one has failed; one may need another's network.
+        """
+        asked = Command((*self.compose, "config", "--services"))
+        waiting = dict.fromkeys(host.run(asked).out.split(), "")
+        before = len(waiting) + 1
+        while waiting and len(waiting) < before:
+            before = len(waiting)
+            for service in tuple(waiting):
+                scene.say(f"bringing up {service} by itself, as all at once failed")
+                told = host.run(self._command((service,), may_fail=True), scene.hear)
+                if told.exit_code:
+                    waiting[service] = compose_error(told)
+                else:
+                    del waiting[service]
+        made = made_by(host, self.compose, self.docker)
+        lacking = [name for name in self.vital if name not in made]
+        if lacking:
+            why = " ".join(f"{name}: {text}" for name, text in waiting.items())
+            raise StepFailed(f"Container {', '.join(lacking)} could not be made. {why}")
+        for service, why in waiting.items() if self.start else ():
+            if not host.run(Command((*self.compose, "ps", "--all", "--quiet", service))).out:
+                scene.warn(
+                    f"Service {service} has no container: {why} When that is mended: "
+                    f"{shlex.join(self.compose)} up --detach {service}"
+                )
 
     def undo(self, host: Host) -> None:
         """Remove what was created; a compose file that is gone takes its containers with it."""
@@ -210,59 +252,12 @@ class ComposeUp:
         host.run(Command(command.words, frozenset(range(256)), command.limit_s))
 
 
-@dataclass(frozen=True, slots=True)
-class WaitForContainers:
-    """Wait until containers run, stay up, and are healthy where they have a health check."""
-
-    host_role: str
-    names: tuple[str, ...]
-    docker: tuple[str, ...]
-    compose: tuple[str, ...] = ()
-    """Where it is given, only those of the names count that this project has."""
-
-    def commands(self) -> tuple[str, ...]:
-        """Return the command that is asked again and again."""
-        return (str(self._command(self.names)),) if self.names else ()
-
-    def _command(self, names: tuple[str, ...]) -> Command:
-        return Command((*self.docker, "inspect", "--format", HEALTH_FORM, *names))
-
-    def _present(self, host: Host) -> tuple[str, ...]:
-        if not self.compose or not self.names:
-            return self.names
-        ids = host.run(Command((*self.compose, "ps", "--all", "--quiet"))).out.split()
-        words = (*self.docker, "inspect", "--format", "{{.Name}}", *ids)
-        found = host.run(Command(words)).out.split() if ids else []
-        return tuple(name for name in self.names if f"/{name}" in found)
-
-    def do(self, scene: Scene) -> None:
-        """Raise StepFailed for a container that does not come up, and warn of an unhealthy one."""
-        host = scene.host(self.host_role)
-        names = self._present(host)
-        if not names:
-            return
-        deadline = time.monotonic() + HEALTH_LIMIT_S
-        starts, since = set[str](), time.monotonic()
-        while True:
-            down, sick, now = [], [], set[str]()
-            for line in host.run(self._command(names)).out.splitlines():
-                name, started, running, restarting, *health = line.lstrip("/").split()
-                now.add(f"{name} {started}")
-                if running != "true" or restarting == "true":
-                    down.append(name)
-                elif health and health[0] != "healthy":
-                    sick.append(name)
-            if down or now != starts:
-                starts, since = now, time.monotonic()
-            elif not sick and time.monotonic() - since >= SETTLE_S:
-                return
-            if time.monotonic() > deadline:
-                if down:
-                    raise StepFailed(f"These containers do not stay up: {', '.join(down)}.")
-                scene.warn(f"Up, but not healthy after {HEALTH_LIMIT_S:g} s: {', '.join(sick)}.")
-                return
-            scene.say(f"waiting for {', '.join(down + sick or names)}")
-            time.sleep(1)
+def compose_error(told: Outcome) -> str:
+    """Return why compose failed, in its own words: the last line but for those that sum it up."""
+    lines = [line.strip() for line in (*told.out.splitlines(), *told.err.splitlines())]
+    telling = [line for line in lines if line and not _SUMMED_UP.search(line)]
+    errors = [line for line in telling if "error" in line.lower()] or telling
+    return errors[-1] if errors else told.last_words
 
 
 @dataclass(frozen=True, slots=True)

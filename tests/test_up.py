@@ -1,0 +1,208 @@
+"""Waiting for containers, against a `docker` that is a script: up is what stays up."""
+
+import json
+
+import pytest
+from scenes import PlainScene
+
+from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.services import up
+from iotstack_invoke.services.stack import ComposeUp, StopContainers
+from iotstack_invoke.services.up import WaitForContainers
+
+
+@pytest.fixture
+def scene():
+    return PlainScene({"pi": LocalHost("/")})
+
+
+class Clock:
+    """A clock that only moves while somebody sleeps."""
+
+    def __init__(self):
+        self.now_s = 0.0
+
+    def monotonic(self):
+        return self.now_s
+
+    def sleep(self, time_s):
+        self.now_s += time_s
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(up, "time", made)
+    return made
+
+
+@pytest.fixture
+def docker(tmp_path, clock):
+    """Return a maker of a docker whose n-th answer is the n-th of all, the last one ever after."""
+
+    def make(*answers, names=("a",), vital=(), **given):
+        for number, answer in enumerate(answers, 1):
+            (tmp_path / f"answer{number}").write_text(f"{answer}\n")
+        script = tmp_path / "docker"
+        script.write_text(
+            f"#!/bin/sh\ncd {tmp_path}\necho >> asked\nn=$(wc -l < asked)\n"
+            f"[ $n -le {len(answers)} ] || n={len(answers)}\ncat answer$n\n"
+        )
+        script.chmod(0o755)
+        wait = WaitForContainers("pi", names, (str(script),), vital=vital, **given)
+        return wait, tmp_path / "asked"
+
+    return make
+
+
+def state(status, name="a", started="11:00:00", **more):
+    told = {"Status": status, "StartedAt": f"2026-11-23T{started}Z", "ExitCode": 0, **more}
+    return f"/{name} {json.dumps(told)}"
+
+
+UP, LATER = state("running"), state("running", started="11:00:09")
+DOWN, AGAIN = state("exited", ExitCode=1), state("restarting", ExitCode=1)
+
+
+def test_a_container_that_stays_up_is_up(scene, docker):
+    """It is asked for as long as a program may take to end of itself."""
+    wait, asked = docker(UP)
+    wait.do(scene)
+    assert len(asked.read_text()) == 1 + up.SETTLE_S  # once a second
+    assert scene.warned == []
+
+
+@pytest.mark.parametrize("answers", [(UP, UP, DOWN), (UP, AGAIN), (DOWN,)])
+@pytest.mark.parametrize("how", [{"vital": ("a",)}, {"strict": True}])
+def test_a_container_that_ends_after_its_start_is_down(scene, docker, answers, how):
+    """One that was up for a moment is a failure, whether it ended or is started over and over."""
+    wait, _ = docker(*answers, **how)
+    with pytest.raises(StepFailed, match="not stay up: it ended with exit 1"):
+        wait.do(scene)
+
+
+def test_what_lacks_its_hardware_is_named_and_keeps_no_other_down(scene, docker, clock):
+    """In Docker's own words, and at once: it never comes up by itself."""
+    error = 'error gathering device information:\nno such file "/dev/x"'
+    lacks = state("created", "b", Error=error)
+    wait, _ = docker(f"{lacks}\n{UP}", names=("b", "a"), vital=("a",))
+    wait.do(scene)
+    assert clock.now_s == up.SETTLE_S
+    said = 'error gathering device information: no such file "/dev/x"'
+    assert scene.warned == [
+        f"Container b could not be started: {said}. When that is mended: docker start b"
+    ]
+
+
+def test_one_that_did_not_stay_up_before_is_not_waited_for(scene, docker, clock):
+    """It is given a moment, as what was restored may mend it; then it is named."""
+    answers = [state("running", started=f"11:00:{n:02}") for n in range(5)]
+    wait, _ = docker(*answers, AGAIN, unsteady=("a",))
+    wait.do(scene)
+    assert clock.now_s < 2 * up.UNSTEADY_LIMIT_S
+    (warning,) = scene.warned
+    assert "starts it again and again, as before this restore" in warning
+    wait, _ = docker(UP, unsteady=("a",))
+    scene.warned.clear()
+    wait.do(scene)
+    assert scene.warned == []
+
+
+def test_a_container_that_came_back_must_stay_as_long(scene, docker):
+    """A new start begins the wait anew, even where nobody saw it down."""
+    wait, asked = docker(UP, UP, LATER)
+    wait.do(scene)
+    assert len(asked.read_text()) == 3 + up.SETTLE_S
+
+
+def test_one_that_docker_starts_again_has_time_to_come_up(scene, docker, clock):
+    """Many programs end until their database answers."""
+    wait, _ = docker(*[AGAIN] * 60, LATER)
+    wait.do(scene)
+    assert (clock.now_s, scene.warned) == (60 + up.SETTLE_S, [])
+    wait, _ = docker(AGAIN)
+    clock.now_s = 0
+    wait.do(scene)
+    assert up.HEALTH_LIMIT_S < clock.now_s < up.HEALTH_LIMIT_S + 5
+    assert "does not stay up: it ended with exit 1" in scene.warned[0]
+
+
+def test_one_that_is_up_but_sick_is_a_warning(scene, docker):
+    """A health check that does not come good is told, and the restore is not thrown away."""
+    wait, _ = docker(state("running", Health={"Status": "starting"}), vital=("a",))
+    wait.do(scene)
+    assert scene.warned == ["Up, but not healthy after 180 s: a."]
+    assert "a (its health check says starting)" in scene.said[-1]
+
+
+def test_a_docker_that_does_not_answer_says_nothing_of_containers(scene, tmp_path):
+    """It is no container that is gone: that alone is told by Docker as no such object."""
+    script = tmp_path / "docker"
+    script.write_text('#!/bin/sh\necho "Cannot connect to the Docker daemon" >&2; exit 1\n')
+    script.chmod(0o755)
+    with pytest.raises(StepFailed, match="Cannot connect to the Docker daemon"):
+        WaitForContainers("pi", ("a",), (str(script),)).do(scene)
+    script.write_text('#!/bin/sh\necho "Error: No such container: a" >&2; exit 1\n')
+    WaitForContainers("pi", ("a",), (str(script),)).do(scene)
+    assert scene.warned == ["Container a is not there. When that is mended: docker start a"]
+
+
+STOPPED = """case "$1" in
+inspect)
+    case "$*" in
+    *json*) printf '%s\\n' '/a {"Status": "running"}' '/b {"Status": "exited", "Error": "no device"}' ;;
+    *) echo /a; echo /b ;;
+    esac ;;
+start) echo "$*" >> "$0.calls"; [ -e "$0.dead" ] || exit 1 ;;
+esac
+"""
+
+
+def test_an_undo_ends_where_a_container_cannot_be_started_any_more(tmp_path):
+    """Else it would be owed for ever, and no backup made; what is down is told."""
+    script = tmp_path / "docker"
+    script.write_text(f"#!/bin/sh\n{STOPPED}")
+    script.chmod(0o755)
+    step = StopContainers("pi", ("a", "b"), (str(script),), str(tmp_path / "guard"))
+    assert step.undo(LocalHost("/")) == "Container b could not be started: no device."
+    assert (tmp_path / "docker.calls").read_text() == "start a b\n"
+
+
+COMPOSE = """echo "$*" >> "$0.calls"
+case "$*" in
+"config --services") printf 'net\\nuser\\nstick\\n' ;;
+"ps --all --quiet stick") [ "$MADE" = no ] || echo 1 ;;
+"ps --all --quiet") echo 1 ;;
+"up --detach --no-deps user") [ -e "$0.net" ] || { echo "ERROR: no network" >&2; exit 1; } ;;
+"up --detach --no-deps net") : > "$0.net" ;;
+"inspect "*) echo /db ;;
+*) echo "ERROR: for stick  Cannot start service: no device" >&2
+    echo "ERROR: Encountered errors while bringing up the project." >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("made", ["yes", "no"])
+def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
+    tmp_path, scene, monkeypatch, made
+):
+    """One by one, and again while that gets further; the container tells the rest by itself."""
+    script = tmp_path / "compose"
+    script.write_text(f"#!/bin/sh\n{COMPOSE}")
+    script.chmod(0o755)
+    monkeypatch.setenv("MADE", made)
+    words = (str(script),)
+    step = ComposeUp("pi", words, (), str(tmp_path / "guard"), docker=words, vital=("db",))
+    step.do(scene)
+    calls = (tmp_path / "compose.calls").read_text().splitlines()
+    ups = [each.rpartition(" ")[2] for each in calls if "--no-deps" in each]
+    assert ups[:3] == ["net", "user", "stick"]
+    said = "Service stick has no container: ERROR: for stick  Cannot start service: no device"
+    assert [each.partition(" When")[0] for each in scene.warned] == [said] * (made == "no")
+    step = ComposeUp("pi", words, (), str(tmp_path / "guard"), docker=words, vital=("other",))
+    with pytest.raises(StepFailed, match="Container other could not be made") as caught:
+        step.do(scene)
+    assert "stick: ERROR: for stick  Cannot start service: no device" in str(caught.value)
+    with pytest.raises(StepFailed, match="exit 1"):
+        ComposeUp("pi", words, (), str(tmp_path / "guard"), strict=True).do(scene)
