@@ -36,6 +36,8 @@ PIPE_BYTES = 1 << 20
 takes root."""
 PRIVATE = 0o600
 NO_FILE = "it is no regular file"
+NOT_THERE = (FileNotFoundError, NotADirectoryError)
+"""What the system says of a path at which nothing is. All else means that nobody could look."""
 READ_ONLY = "is mounted read-only (the card may be failing: look at dmesg)"
 
 Answer = TypeVar("Answer")
@@ -64,7 +66,7 @@ class LocalHost:
         """Return what is there; a path that is not there has no entry."""
         found = {}
         for path in paths:
-            with contextlib.suppress(OSError):
+            with _failing(f"{path} cannot be looked at"), contextlib.suppress(*NOT_THERE):
                 found[path] = _fact(os.lstat(path))
         return found
 
@@ -91,11 +93,12 @@ class LocalHost:
             yield stream
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder; what cannot be read has no entry."""
+        """Return small files of a folder; what is not there, or is no file, has no entry."""
         found = {}
         for name in names:
-            with contextlib.suppress(OSError):
-                found[name] = _content(f"{folder}/{name}")
+            path = f"{folder}/{name}"
+            with _failing(f"{path} cannot be read"), contextlib.suppress(*NOT_THERE, NoFileError):
+                found[name] = _content(path)
         return found
 
     def claim(self, path: str, line: str) -> str:
@@ -426,8 +429,12 @@ def _fact(status: os.stat_result) -> FileFact:
     return fact_of(status.st_mode, status.st_size, status.st_mtime)
 
 
+class NoFileError(OSError):
+    """There is something else than a regular file."""
+
+
 def opened(path: str, flags: int) -> int:
-    """Open a file, or make one of mode 0600; raises OSError where there is anything else.
+    """Open a file, or make one of mode 0600; raises NoFileError where there is anything else.
 
     To open a pipe would wait for its other end, whatever signal comes.
     """
@@ -435,12 +442,12 @@ def opened(path: str, flags: int) -> int:
         descriptor = os.open(path, flags | os.O_NONBLOCK, PRIVATE)
     except OSError as error:
         if error.errno == errno.ENXIO:  # a pipe or a socket at whose other end is nobody
-            raise OSError(errno.ENXIO, NO_FILE) from None
+            raise NoFileError(errno.ENXIO, NO_FILE) from None
         raise
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise OSError(errno.EINVAL, NO_FILE)
+    raise NoFileError(errno.EINVAL, NO_FILE)
 
 
 def _content(path: str) -> bytes:

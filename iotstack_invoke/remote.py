@@ -49,6 +49,8 @@ FEW = 8
 """
 
 SHELL_ANSWER = "a shell answers"
+LINE_BROKE_EXIT = 255
+"""How `ssh` itself ends where it is not the command that does (ssh(1))."""
 
 # Each script gets its paths as "$1", "$2" …: one place to quote, and any login shell will do.
 # GNU first, then what a Mac or a NAS with BSD tools understands.
@@ -69,24 +71,33 @@ RECEIVE = (
     'else $store >> "$1"; fi; } '
     f'&& TZ=UTC0 touch -c -t "$2" "$1" && wc -c < "$1" && {{ {SYNC} & {HASH} && wait $!; }}'
 )
+HOW_TO_STAT = (
+    'if stat -c %f / >/dev/null 2>&1; then how=-c what="%f %s %Y"; '
+    'else how=-f what="%Xp %z %m"; fi; '
+)
+# What is said of a path at which nothing is. Of all else nobody knows whether it is there.
+GONE = '*": No such file or directory"|*": Not a directory"'
 LOOK = (
-    'for f; do stat -c "%f %s %Y" "$f" 2>/dev/null || stat -f "%Xp %z %m" "$f" 2>/dev/null '
-    "|| echo -; done"
+    f'{HOW_TO_STAT}for f; do if said=$(stat "$how" "$what" "$f" 2>&1); then echo "$said"; '
+    f'else case $said in {GONE}) echo -;; *) echo "$said" >&2; exit 1;; esac; fi; done'
 )
 # A file that goes while it is listed is no failure; a name with a line break is none of ours.
 NAMES = (
-    '[ -d "$1" ] || exit 0; [ -r "$1" ] && [ -x "$1" ] || '
-    '{ echo "$1: Permission denied" >&2; exit 1; }; '
-    'if stat -c %f / >/dev/null 2>&1; then set -- "$1" -c "%f %s %Y %n"; '
-    'else set -- "$1" -f "%Xp %z %m %N"; fi; '
-    'find "$1/." -mindepth 1 -maxdepth 1 ! -name "*\n*" -exec stat "$2" "$3" {} + 2>/dev/null; '
-    "[ $? -le 1 ]"
+    f'{HOW_TO_STAT}[ "$how" = -c ] && what="$what %n" || what="$what %N"; '
+    'said=$(ls -d "$1/." 2>&1) || case $said in *": No such file or directory") exit 0;; '
+    '*) echo "$said" >&2; exit 1;; esac; '
+    '{ said=$(find "$1/." -mindepth 1 -maxdepth 1 ! -name "*\n*" -exec stat "$how" "$what" {} + '
+    "2>&1 >&3); code=$?; } 3>&1; "
+    '[ $code = 0 ] || { [ $code = 1 ] && [ -n "$said" ] && '
+    '! printf "%s\\n" "$said" | grep -v ": No such file or directory$" >&2; }'
 )
 # Each file behind a line with its size, and no more of one that grows. A pipe would be waited for.
 CONTENTS = (
-    'folder=$1; shift; for f; do if [ -f "$folder/$f" ] && [ -r "$folder/$f" ]; '
-    'then size=$(($(wc -c < "$folder/$f"))) && echo "$size" && head -c "$size" "$folder/$f"; '
-    "else echo -; fi; done"
+    'folder=$1; shift; for f; do p=$folder/$f; if [ -f "$p" ]; then '
+    'if size=$({ wc -c < "$p"; } 2>&1); then echo $((size)); head -c $((size)) "$p"; '
+    'else echo "! $size"; exit 1; fi; '
+    f'elif said=$(ls -dL "$p" 2>&1); then echo -; else case $said in {GONE}) echo -;; '
+    '*) echo "! $said"; exit 1;; esac; fi; done'
 )
 NAMES_LINE = re.compile(r"([0-9a-fA-F]+ [0-9]+ -?[0-9]+) (.+)", re.DOTALL)
 DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s")
@@ -233,7 +244,7 @@ class SshHost:
             raise StepFailed(f"On {self.name}: {path} cannot be read (exit {code}).", again=True)
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder, in one round trip; what cannot be read has no entry."""
+        """Return small files of a folder, in one round trip; what is not there has no entry."""
         asked, found = tuple(names), {}
         few = len(asked) <= FEW
         script = _script(CONTENTS, folder, *asked)
@@ -242,8 +253,12 @@ class SshHost:
                 size = pipe.stdout.readline().strip()
                 if size == b"-":
                     continue
+                if size.startswith(b"!"):
+                    why = size.decode("utf-8", "replace").rpartition(": ")[2]
+                    raise StepFailed(f"On {self.name}: {folder}/{name} cannot be read: {why}.")
                 found[name] = pipe.stdout.read(int(size)) if size.isdigit() else b""
                 if size != b"%d" % len(found[name]):
+                    pipe.finish()  # where the line broke, it says so
                     raise StepFailed(
                         f"On {self.name}: {folder}/{name} was cut short while it was read.",
                         again=True,
@@ -301,24 +316,38 @@ class SshHost:
     def pipe(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
         """Start a command whose output is bytes; it is ended when the block is left."""
         if shutil.which("ssh") is None:
-            with self._channelled(command) as pipe:
+            with self._channelled(command, heard) as pipe:
                 yield pipe
             return
         words = (*self.login.words(), str(command))
         with piped(words, heard, command.limit_s) as (process, finish):
             assert process.stdout is not None  # noqa: S101 - we asked for a pipe
-            yield Pipe(process.stdout, finish)
+            yield Pipe(process.stdout, lambda: self._unbroken(finish()))
 
     @contextlib.contextmanager
-    def _channelled(self, command: Command) -> Iterator[Pipe]:
+    def _channelled(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
         """Do the same through the open connection."""
         channel = self.login.start(command)
+
+        def finish() -> int:
+            said = channel.makefile_stderr("rb").read().decode("utf-8", "backslashreplace")
+            if heard:
+                for line in said.splitlines():
+                    heard("err", line)
+            return self._unbroken(channel.recv_exit_status())
+
         try:
             self.login.talk(lambda: end_input(channel))
             stream = io.BufferedReader(_FromChannel(self.name, channel), CHUNK_BYTES)
-            yield Pipe(stream, channel.recv_exit_status)
+            yield Pipe(stream, finish)
         finally:
             closed(channel)
+
+    def _unbroken(self, code: int) -> int:
+        """Return the exit code of a command; raises Unreachable where the line broke before."""
+        if code in (LINE_BROKE_EXIT, -1):  # of `ssh`; of a channel that was closed without one
+            raise Unreachable(f"The line to {self.name} broke.", again=True)
+        return code
 
     @contextlib.contextmanager
     def create(self, path: str) -> Iterator[IO[bytes]]:

@@ -57,15 +57,20 @@ class SftpPlace:
             yield stream  # type: ignore[misc]  # paramiko's file reads like one
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder, over one session; what cannot be read has no entry."""
+        """Return small files of a folder, over one session; what is not there has no entry."""
         found = {}
         with self._sftp() as sftp:
             for name in names:
-                with contextlib.suppress(OSError):
-                    path = f"{folder}/{name}"
+                path = f"{folder}/{name}"
+                try:
                     if _sftp_fact(sftp.stat(encoded(path))).is_file:  # to open a pipe would wait
                         with sftp.open_to_read(path) as stream:
                             found[name] = stream.read()
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    why = f"{path} cannot be read: {why_it_broke(error)}."
+                    raise StepFailed(f"On {self.name}: {why}", again=sftp.is_broken()) from error
         return found
 
     def claim(self, path: str, line: str) -> str:

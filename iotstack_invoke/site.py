@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta
 
@@ -280,13 +280,37 @@ def manifests_in(
         waiting.remove(name)
     while waiting and time.monotonic() < deadline:
         asked, waiting = waiting[-MANIFESTS_AT_ONCE:], waiting[:-MANIFESTS_AT_ONCE]
-        told = place.contents(folder, asked)
+        told = contents_told(place, folder, asked)
         for name in asked:
             runtag = name.removesuffix(f".{KINDS['manifest']}")
             found[runtag] = None
             with contextlib.suppress(KeyError, ValueError):
                 found[runtag] = read_manifest(told[name], runtag, outline=outline)
     return found
+
+
+def contents_told(place: Place, folder: str, names: Sequence[str]) -> dict[str, bytes]:
+    """Return small files of a folder, but for those of which each alone cannot be read.
+
+    Raises StepFailed where none can be read, or the place does not answer.
+    """
+    try:
+        return place.contents(folder, names)
+    except StepFailed as error:
+        if isinstance(error, Unreachable) or error.again:
+            raise
+    told: dict[str, bytes] = {}
+    trouble: StepFailed | None = None
+    for name in names:
+        try:
+            told |= place.contents(folder, [name])
+        except StepFailed as error:
+            if isinstance(error, Unreachable) or error.again:
+                raise
+            trouble = error
+    if trouble and not told:
+        raise trouble
+    return told
 
 
 def sets_read(
@@ -321,9 +345,10 @@ def newest_good(
     host: str = "",
     failed: Mapping[str, str] | None = None,
 ) -> Newest:
-    """Return the newest good set in a folder, of one host if it is named; raises StepFailed.
+    """Return the newest good set in a folder, of one host if it is named.
 
-    `failed` as in gather_sets.
+    `failed` as in gather_sets. Raises StepFailed where a manifest that may be the newest cannot be
+    read: an older set would pass for it. One that is read and damaged makes no set good.
 
     No more manifests are opened than must be: a manifest is written after its set was begun, so
     none whose file is older than the best set so far can tell of a newer one.
@@ -357,14 +382,14 @@ def write_pin(place: Place, folder: str, runtag: str, note: bytes) -> None:
 
 
 def _manifest_in(place: Place, folder: str, runtag: str) -> Manifest | None:
-    """Return the manifest of a set in a place, None where none can be read; raises Unreachable."""
-    try:
-        with place.read(f"{folder}/{runtag}.{KINDS['manifest']}") as stream:
-            return read_manifest(stream.read(), runtag)
-    except Unreachable:
-        raise
-    except (StepFailed, ValueError):
-        return None
+    """Return the manifest of a set in a place, None where it is gone or damaged.
+
+    Raises StepFailed where it cannot be read.
+    """
+    name = _manifest_name(runtag)
+    with contextlib.suppress(KeyError, ValueError):
+        return read_manifest(place.contents(folder, [name])[name], runtag)
+    return None
 
 
 def look_everywhere(

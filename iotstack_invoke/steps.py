@@ -194,11 +194,17 @@ class Place(Protocol):
     """It can go on with a file that was cut: it writes behind what lies there."""
 
     def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there, in one round trip; a path that is not there has no entry."""
+        """Return what is there, in one round trip; a path that is not there has no entry.
+
+        Raises StepFailed where that cannot be told: what nobody can look at may be there.
+        """
         ...
 
     def names(self, folder: str) -> dict[str, FileFact]:
-        """Return the entries of a folder by name; {} where there is no such folder."""
+        """Return the entries of a folder by name; {} where there is no such folder.
+
+        Raises StepFailed where it cannot be read to its end.
+        """
         ...
 
     def read(self, path: str, start: int = 0) -> AbstractContextManager[IO[bytes]]:
@@ -206,7 +212,11 @@ class Place(Protocol):
         ...
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder, in one round trip; what cannot be read has no entry."""
+        """Return small files of a folder, in one round trip.
+
+        What is not there, or is no file, has no entry. Raises StepFailed where one that is there
+        cannot be read.
+        """
         ...
 
     def claim(self, path: str, line: str) -> str:

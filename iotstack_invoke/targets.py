@@ -12,13 +12,14 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import Busy, Refused, StepFailed, UsageError
-from .hosts import READ_ONLY, LocalHost, locked
+from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked
 from .settings import Machine, Settings
-from .steps import Command, Host
+from .steps import Command, Host, Outcome, is_telling
 from .values import dataclass
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 COMMANDS_LOCK = ".commands"
 _OCTAL = re.compile(r"\\([0-7]{3})")
 ANY_EXIT = frozenset(range(256))
+GOOD_EXIT = frozenset({0})
+NO_PROGRAM_EXIT = 127
+IN_ENGLISH = ("env", "LC_ALL=C")
+GONE = (": No such file or directory", ": Not a directory")
+"""How a program ends a line about a path at which nothing is, if it is run in English."""
+MAY_BE_THERE = (
+    'for f; do said=$(stat -- "$f" 2>&1 >/dev/null) && echo + || case $said in '
+    '*": No such file or directory"|*": Not a directory") echo -;; *) echo +;; esac; done'
+)
 LOCK_HELD_EXIT = 99
 HOLD_AGAIN_LIMIT_S = 30
 # Only a process that has the lock's file open: its number may be another's since a restart.
@@ -234,7 +244,9 @@ class _FarLock(Lock):
                 self.let_go()
                 raise Refused(f"On {self.host.name}: {folder} {READ_ONLY}. {remount(folder)}")
             self.let_go()
-            holder = read_text(self.host, self.path)
+            holder = ""
+            with contextlib.suppress(StepFailed):
+                holder = read_text(self.host, self.path)
             raise Busy(
                 f"On {self.host.name} another run is working on this stack. Wait for it, and run "
                 f"this again. ({holder.strip() or self.path})"
@@ -267,11 +279,49 @@ def on_host(host: Host) -> str:
     return "" if isinstance(host, LocalHost) else f"On {host.name}: "
 
 
+def looked(
+    host: Host, words: tuple[str, ...], as_root: tuple[str, ...] = (), limit_s: float = 120.0
+) -> str:
+    """Return what a program says that looks at files, of which some may not be there.
+
+    Raises StepFailed where it could not look at what may be there.
+    """
+    command = Command((*as_root, *IN_ENGLISH, *words), ANY_EXIT, limit_s, shlex.join(words))
+    return _told_of_what_is_there(host, command, host.run(command))
+
+
+def _told_of_what_is_there(host: Host, command: Command, told: Outcome) -> str:
+    """Return the output of a command that failed of nothing but of what is not there."""
+    said = [line for line in told.err.splitlines() if is_telling(line)]
+    others = [line for line in said if not line.endswith(GONE)]
+    if told.exit_code and (others or not said):
+        err = "\n".join(others)
+        checked(replace(command, accept=GOOD_EXIT), replace(told, err=err), host.name)
+    return told.out
+
+
+def has_line(
+    host: Host, pattern: str, path: str, as_root: tuple[str, ...], limit_s: float
+) -> bool | None:
+    """Tell whether a file has a line that a pattern of grep(1) fits; None where there is no file.
+
+    Raises StepFailed where it cannot be read.
+    """
+    words = ("grep", "--quiet", "--max-count=1", pattern, path)
+    command = Command((*as_root, *IN_ENGLISH, *words), ANY_EXIT, limit_s, shlex.join(words))
+    told = host.run(command)
+    if told.exit_code > 1:
+        _told_of_what_is_there(host, command, told)
+        return None
+    return told.exit_code == 0
+
+
 def is_folder(host: Host, path: str) -> bool:
-    """Tell whether a path is a folder, or a link to one."""
+    """Tell whether a path is a folder, or a link to one; raises StepFailed if that is unknown."""
     if isinstance(host, LocalHost):
-        return os.path.isdir(path)
-    return host.run(Command(("test", "-d", path), ANY_EXIT)).exit_code == 0
+        inside = f"{path}/."
+        return inside in host.look([inside])
+    return looked(host, ("stat", "-L", "-c", "%F", "--", path)).strip() == "directory"
 
 
 def may_write(host: Host, folder: str) -> bool:
@@ -318,13 +368,25 @@ def remount(folder: str) -> str:
 
 
 def may_be_there(host: Host, path: str) -> bool:
-    """Tell whether there is something, or we may not look."""
-    if not isinstance(host, LocalHost):
-        told = host.run(Command(("env", "LC_ALL=C", "stat", "--", path), ANY_EXIT))
-        return told.exit_code == 0 or "Permission denied" in told.err
+    """Tell whether there is something, or we cannot look."""
+    return bool(which_may_be_there(host, [path]))
+
+
+def which_may_be_there(host: Host, paths: Iterable[str]) -> frozenset[str]:
+    """Return the paths at which there is something, or at which we cannot look."""
+    asked = tuple(paths)
+    if isinstance(host, LocalHost):
+        return frozenset(filter(_may_be_here, asked))
+    if not asked:
+        return frozenset()
+    told = host.run(Command((*IN_ENGLISH, "sh", "-c", MAY_BE_THERE, "sh", *asked))).out
+    return frozenset(path for path, mark in zip(asked, told.split(), strict=True) if mark != "-")
+
+
+def _may_be_here(path: str) -> bool:
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except NOT_THERE:
         return False
     except OSError:
         return True
@@ -339,22 +401,32 @@ def free_bytes(host: Host, folder: str) -> int | None:
 
 
 def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
-    """Return the text of a file of a host, '' where there is none."""
-    with host.pipe(Command((*as_root, "cat", "--", path), limit_s=60)) as pipe:
+    """Return the text of a file of a host, '' where there is none.
+
+    Raises StepFailed where it cannot be read.
+    """
+    words = ("cat", "--", path)
+    command = Command((*as_root, *IN_ENGLISH, *words), limit_s=60, called=shlex.join(words))
+    said: list[str] = []
+    with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
         text = pipe.stdout.read().decode("utf-8", "surrogateescape")
-        return text if pipe.finish() == 0 else ""
+        code = pipe.finish()
+    return _told_of_what_is_there(host, command, Outcome(code, text, "\n".join(said)))
 
 
 def entries(host: Host, folder: str, as_root: tuple[str, ...] = ()) -> dict[str, str]:
-    """Return the entries of a folder of a host with their kind as find(1) tells it (d, f, l …)."""
+    """Return the entries of a folder of a host with their kind as find(1) tells it (d, f, l …).
+
+    Raises StepFailed where it cannot be read to its end.
+    """
     words = ("find", folder, "-mindepth", "1", "-maxdepth", "1", "-printf", "%y %f\\0")
-    told = host.run(Command((*as_root, *words), ANY_EXIT)).out
+    told = looked(host, words, as_root)
     return {each[2:]: each[0] for each in told.split("\0") if len(each) > 2}  # noqa: PLR2004
 
 
 def mount_points(host: Host) -> frozenset[str]:
     """Return the folders of a host on which a file system is mounted (proc_pid_mountinfo(5))."""
-    told = host.run(Command(("cat", "/proc/self/mountinfo"), ANY_EXIT)).out
+    told = looked(host, ("cat", "/proc/self/mountinfo"))
     fields = (line.split(" ") for line in told.splitlines())
     octal = re.compile(r"\\([0-7]{3})")
     return frozenset(
@@ -369,7 +441,8 @@ def points_away(host: Host) -> frozenset[str]:
 
     What is put there is hidden by the next mount.
     """
-    told = host.run(Command(("findmnt", "--fstab", "--json", "--output", "TARGET"), ANY_EXIT)).out
+    words = ("findmnt", "--fstab", "--json", "--output", "TARGET")
+    told = host.run(Command(words, frozenset({0, 1, NO_PROGRAM_EXIT}))).out
     try:
         found = [str(each["target"]) for each in json.loads(told)["filesystems"]]
     except (ValueError, TypeError, KeyError):
@@ -377,10 +450,13 @@ def points_away(host: Host) -> frozenset[str]:
     return frozenset(each for each in found if each.startswith("/")) - mount_points(host)
 
 
-def device(host: Host, path: str) -> str:
-    """Return the file system that a path lies on, as the number of its device."""
+def device(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
+    """Return the file system that a path lies on, or will, as the number of its device.
+
+    Raises StepFailed where that cannot be told.
+    """
     while path:
-        told = host.run(Command(("stat", "-L", "-c", "%d", "--", path), ANY_EXIT)).out.strip()
+        told = looked(host, ("stat", "-L", "-c", "%d", "--", path), as_root).strip()
         if told:
             return told
         path = posixpath.dirname(path) if path != "/" else ""

@@ -209,9 +209,10 @@ ADVICE = 'Give each machine a folder of its own in a vault (layout = "by-host" i
 
 
 def manifest_there(place: Place, folder: str, runtag: str) -> Manifest | None:
-    """Return the manifest of a set in a place, None where none can be read.
+    """Return the manifest of a set in a place, None where there is none, or a damaged one.
 
-    One that is larger than any manifest is stays shut: over SFTP it would take minutes.
+    Raises StepFailed where it cannot be read. One that is larger than any manifest is stays shut:
+    over SFTP it would take minutes.
     """
     name = f"{runtag}.{KINDS['manifest']}"
     fact = place.look([f"{folder}/{name}"]).get(f"{folder}/{name}")

@@ -315,7 +315,7 @@ def test_invokes_own_ways_of_stopping_reach_the_group(tmp_path):
         )
     )
     thread.start()
-    until(lambda: pid.read_text().endswith("\n"))
+    until(lambda: runner.process and pid.read_text().endswith("\n"))
     runner.send_interrupt(KeyboardInterrupt())
     runner.kill()
     thread.join(20)

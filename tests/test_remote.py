@@ -465,7 +465,20 @@ def test_a_machine_with_bsd_tools_is_as_good(start_sshd, root, tmp_path):
     """A Mac or a NAS without GNU's options takes files in, hashes, lists and looks."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("sh", "cat", "touch", "wc", "mv", "rm", "df", "find", "sed", "dirname"):
+    for name in (
+        "sh",
+        "cat",
+        "touch",
+        "wc",
+        "mv",
+        "rm",
+        "df",
+        "find",
+        "sed",
+        "dirname",
+        "ls",
+        "grep",
+    ):
         (tools / name).symlink_to(shutil.which(name))
     (tools / "sha256sum_real").symlink_to(shutil.which("sha256sum"))
     for name, script in BSD.items():

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
-from ..errors import NotFound, Unreachable, UsageError
+from ..errors import NotFound, StepFailed, Unreachable, UsageError
 from ..manifest import MOST_BYTES, Manifest, check_size, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
@@ -138,12 +138,22 @@ def latest_of(
     """Return the newest good one of some sets in a folder, by the times in their manifests.
 
     A name may tell any time, or none. Where none is good, it is the first of them. In a folder
-    that several machines share it is the newest of this machine, if there is one.
+    that several machines share it is the newest of this machine, if there is one. Raises
+    StepFailed where a manifest cannot be read: what is found then may not be the latest.
     """
     now, here = datetime.now(UTC), socket.gethostname()
-    newest = newest_good(place, folder, now, failed=failed).good
-    if newest and newest.manifest and newest.manifest.host != here:
-        newest = newest_good(place, folder, now, host=here, failed=failed).good or newest
+    try:
+        newest = newest_good(place, folder, now, failed=failed).good
+        if newest and newest.manifest and newest.manifest.host != here:
+            newest = newest_good(place, folder, now, host=here, failed=failed).good or newest
+    except Unreachable:
+        raise
+    except StepFailed as error:
+        raise StepFailed(
+            f"Which backup in {place.name} is the latest cannot be told: {error} Name the one "
+            "that is meant: --runtag NAME; inv list shows them.",
+            again=error.again,
+        ) from error
     return next((each for each in sets if newest and each.runtag == newest.runtag), sets[0])
 
 
@@ -163,14 +173,14 @@ def find_copy(site: Site, asked: str, at: str, checks: Checks) -> Copy:
     names = places_meant(site, at or ALL)
     where = ", ".join(names)
     copies: tuple[Copy, ...] = ()
-    for each in names:
-        try:
+    try:
+        for each in names:
             copies += copies_at(site, each, checks)
-        except Unreachable as error:
-            raise Unreachable(f"{error}{here_too(site, asked, checks)}") from error
-        if any(asked in (copy.runtag, LATEST) for copy in copies):
-            break
-    return choose_copy(copies, asked, where, checks)
+            if any(asked in (copy.runtag, LATEST) for copy in copies):
+                break
+        return choose_copy(copies, asked, where, checks)
+    except Unreachable as error:
+        raise Unreachable(f"{error}{here_too(site, asked, checks)}") from error
 
 
 def here_too(site: Site, asked: str, checks: Checks) -> str:

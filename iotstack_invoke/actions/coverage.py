@@ -45,7 +45,7 @@ from ..services.table import (
 )
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Host
-from ..targets import is_folder, may_be_there, mount_points
+from ..targets import may_be_there, mount_points, which_may_be_there
 from ..values import dataclass
 from .not_running import SETTINGS_INSIDE, at_rest_now, away
 from .undumped import Undumped
@@ -311,7 +311,7 @@ def _named_there(host: Host, found: Iterable[Found], reads: ComposeReads) -> tup
     names = {each.container_name for each in reads.services if each.container_name}
     labelled = {each.container.name: each.working_folder for each in found}
     others = {name: labelled[name] for name in names if labelled.get(name)}
-    there = {folder for folder in others.values() if is_folder(host, folder)}
+    there = which_may_be_there(host, set(others.values()))
     return tuple(sorted(name for name in names if others.get(name) not in there))
 
 

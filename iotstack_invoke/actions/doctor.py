@@ -333,7 +333,7 @@ class _Examined:
 
     def _restore(self) -> Iterator[Finding]:
         folder = f"{self.folder}/{RESTORE}"
-        mine, theirs = device(self.host, self.folder), device(self.host, folder)
+        mine, theirs = (device(self.host, each, self.as_root) for each in (self.folder, folder))
         yield judge_device(folder, mine, theirs, needed=self.far)
 
     def _clock(self) -> Iterator[Finding]:

@@ -34,7 +34,7 @@ from ..services.sql_load import (
     version_refusal,
 )
 from ..steps import Command
-from ..targets import ANY_EXIT, Target, device, entries
+from ..targets import Target, device, entries, has_line, looked
 from ..values import dataclass
 from .outside import place_there, volume_in
 
@@ -139,14 +139,14 @@ class Loads:
         if facts.volumes_apart and name.startswith("volumes/"):
             stage = f"{self.target.folder}/volumes/.restore-{posixpath.basename(self.stage)}"
             fresh = f"{stage}/databases/{container}"
-        if server.data and device(self.target.host, above) != device(self.target.host, aside):
+        host, as_root = self.target.host, self.target.as_root
+        if server.data and device(host, above, as_root) != device(host, aside, as_root):
             aside = f"{above}/.{posixpath.basename(facts.previous)}"
             used = f"{aside}-undone"
             fresh = f"{above}/.fresh-{container}"
-        host, as_root = self.target.host, self.target.as_root
-        words = (*as_root, "grep", "--quiet", "--max-count=1", "^USE `", path)
-        asked = Command(words, ANY_EXIT, READ_LIMIT_S) if engine == "mariadb" else None
-        unnamed = asked is not None and host.run(asked).exit_code == 1
+        unnamed = (
+            engine == "mariadb" and has_line(host, "^USE `", path, as_root, READ_LIMIT_S) is False
+        )
         return Load(
             server=server,
             staged=path,
@@ -225,9 +225,8 @@ class Loads:
         told = self._told(load.server.engine).get(load.server.container)
         if told is not None:
             return bool(told.get("timescaledb"))
-        words = ("grep", "--quiet", "--max-count=1", f"^{PG_TIMESCALE.decode()}", load.staged)
-        asked = Command((*self.target.as_root, *words), ANY_EXIT, READ_LIMIT_S)
-        return self.target.host.run(asked).exit_code == 0
+        pattern, as_root = f"^{PG_TIMESCALE.decode()}", self.target.as_root
+        return bool(has_line(self.target.host, pattern, load.staged, as_root, READ_LIMIT_S))
 
     def keep_data(
         self,
@@ -270,9 +269,9 @@ class Loads:
         there = named(self.found, server.container)
         if server.apart or not server.data or there is None or server.engine != "postgres":
             return server.apart
-        words = (*self.target.as_root, "find", server.data, "-maxdepth", "4", "-type", "l")
+        words = ("find", server.data, "-maxdepth", "4", "-type", "l")
         links = ("-path", "*/pg_tblspc/*", "-printf", "%l\\n")
-        told = self.target.host.run(Command((*words, *links), ANY_EXIT, READ_LIMIT_S)).out
+        told = looked(self.target.host, (*words, *links), self.target.as_root, READ_LIMIT_S)
         return [path_on_host(there.mounts, each) for each in told.splitlines()]
 
     def _holds(self, folder: str) -> bool:

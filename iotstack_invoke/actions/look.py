@@ -38,7 +38,15 @@ from ..services.table import (
 from ..services.volume_options import told_options
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
 from ..steps import Command, FileFact, Host
-from ..targets import ANY_EXIT, host_name, may_be_there, mount_points, read_text, root_words
+from ..targets import (
+    ANY_EXIT,
+    host_name,
+    may_be_there,
+    mount_points,
+    read_text,
+    root_words,
+    which_may_be_there,
+)
 from ..values import dataclass
 from .coverage import (
     Services,
@@ -105,7 +113,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         *_outside_out(holdings.outside, chosen),
     )
     live = {each: posixpath.join(folder, each.place) for each in (*exclusions, *elsewhere)}
-    there = host.look(live.values())
+    there = which_may_be_there(host, live.values())
     engines = {each.engine for each in servers}
     engines |= {each.name for each in services.recipes}
     made = {"general", *engines, *(("influx",) if influx.facts or influx.error else ())}

@@ -10,14 +10,15 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from ..errors import StepFailed, Unreachable
 from ..manifest import Container
 from ..services.compose import Found, Volume
 from ..services.compose_files import ComposeReads
 from ..services.inside import is_in
 from ..services.table import AS_THEY_LIE, PAUSED, Cover, Kind, Service, Table, is_influxdb_3
 from ..settings import Settings
-from ..steps import Command, Host
-from ..targets import ANY_EXIT
+from ..steps import Host
+from ..targets import looked
 from .undumped import State, Undumped
 
 SETTINGS_INSIDE = re.compile(r"(/usr/local)?/etc(/|$)|.*\.(acl|cnf|conf)$")
@@ -95,6 +96,11 @@ def _may_write(service: Service | None, image: str, table: Table) -> bool:
 
 
 def holds_files(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> bool:
-    """Tell whether there is anything but folders below some folders."""
+    """Tell whether there is anything but folders below some folders, or we cannot look."""
     words = ("find", *folders, "-mindepth", "1", "-not", "-type", "d", "-print", "-quit")
-    return bool(host.run(Command((*as_root, *words), ANY_EXIT, 600)).out)
+    try:
+        return bool(looked(host, words, as_root, 600))
+    except Unreachable:
+        raise
+    except StepFailed:
+        return True

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
-from ..errors import IotstackError
+from ..errors import IotstackError, StepFailed
 from ..manifest import read_utc, utc_text
 from ..report import Report
 from ..rulebooks.restore import RESTORE
@@ -74,7 +74,12 @@ def remove_expired_here(
 ) -> None:
     """Remove what reloads left beside a stack and whose days are over; a failure is a warning."""
     host, stack = site.host, site.settings.stack
-    for folders in find_expired(host, stack.folder):
+    try:
+        found = find_expired(host, stack.folder)
+    except StepFailed as error:
+        report.warn(f"Whether the days of old data are over cannot be told: {error}")
+        return
+    for folders in found:
         if dry_run:
             tell(f"would be removed, its days are over: {folders[0]}")
             continue

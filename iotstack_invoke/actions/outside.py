@@ -384,7 +384,7 @@ def placed(target: Target, item: OutsideItem, previous: str) -> OutsideItem:
     if item.is_mount:
         return within_mount(item, previous)
     above, name = posixpath.split(live)
-    if device(host, above) == device(host, target.folder):
+    if device(host, above, target.as_root) == device(host, target.folder):
         used = f"{previous}-undone/outside{live}"
         return replace(item, aside=f"{previous}/outside{live}", used=used)
     stamp = posixpath.basename(previous)

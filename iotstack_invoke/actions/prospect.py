@@ -46,6 +46,7 @@ from ..targets import (
     device,
     entries,
     free_bytes,
+    looked,
     may_be_there,
     mount_points,
     read_text,
@@ -371,8 +372,8 @@ class Prospect:
         fetched = not facts.in_place
         needed = sizes_unpacked(self.backup, self.manifest, facts.kinds, fetched=fetched)
         if facts.server and facts.databases:
-            words = (*facts.as_root, "du", "-sbc", "--", *facts.server.folders)
-            told = self.target.host.run(Command(words, ANY_EXIT, 600)).out.split()
+            words = ("du", "-sbc", "--", *facts.server.folders)
+            told = looked(self.target.host, words, facts.as_root, 600).split()
             needed["the copy of InfluxDB's data"] = int(told[-2]) if told else 0
         return needed
 
@@ -414,7 +415,7 @@ class Prospect:
             folder = place
             while not may_be_there(host, folder):
                 folder = posixpath.dirname(folder)
-            known = folders.setdefault(device(host, folder), folder)
+            known = folders.setdefault(device(host, folder, self.target.as_root), folder)
             needed[known] = needed.get(known, 0) + size
         return {folder: size for folder, size in needed.items() if size}
 
@@ -682,8 +683,7 @@ class Prospect:
         if there:
             path = f"{above}/{posixpath.basename(name)}"
             words = ("find", path, "-mindepth", "1", "-not", "-type", "d", "-print", "-quit")
-            told = self.target.host.run(Command((*self.target.as_root, *words), ANY_EXIT, 600))
-            return bool(told.out)
+            return bool(looked(self.target.host, words, self.target.as_root, 600))
         left_out = self.manifest.left_out if self.manifest else ()
         return bool(left_out) and not any(each.what == f"{name}/*" for each in left_out)
 

@@ -26,7 +26,7 @@ from ..rules import BACKUPS, KINDS, TEXTS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets, runtags_in
 from ..settings import Settings, Vault
-from ..site import MANIFESTS_AT_ONCE, look_everywhere, write_pin
+from ..site import MANIFESTS_AT_ONCE, contents_told, look_everywhere, write_pin
 from ..steps import File, FileFact, Place, Record
 from ..targets import find_machine, host_name, open_machine, read_text
 from ..transfer import Found, is_copy
@@ -120,7 +120,7 @@ class _Shelf:
         raw = {}
         for first in range(0, len(tags), MANIFESTS_AT_ONCE):
             asked = [_manifest_name(tag) for tag in tags[first : first + MANIFESTS_AT_ONCE]]
-            raw.update(place.contents(folder, asked))
+            raw.update(contents_told(place, folder, asked))
         manifests = {}
         for tag in tags:
             with contextlib.suppress(KeyError, ValueError):

@@ -27,7 +27,7 @@ from ..services.influx import BACKUP_INSIDE, influx_version
 from ..services.influx_count import Count
 from ..settings import Settings
 from ..steps import Command
-from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target
+from ..targets import ANY_EXIT, Lock, Target, locked_target, looked, open_target
 from ..values import dataclass
 from .old_data import find_expired, keep_until, remove_old
 from .restore import Ledger, committed, is_committed, log_of
@@ -224,9 +224,8 @@ class _Reload:
 
     def _look(self, facts: ReloadFacts) -> Look:
         host = self.target.host
-        words = (*facts.as_root, "du", "-s", "-B1", "--", facts.server.data)
-        told = host.run(Command(words, ANY_EXIT, ASK_LIMIT_S))
-        size = told.out.split("\t")[0]
+        measure = ("du", "-s", "-B1", "--", facts.server.data)
+        size = looked(host, measure, facts.as_root, ASK_LIMIT_S).split("\t")[0]
         words = (*facts.docker, "exec", facts.server.container, *SHOW_DATABASES)
         started = time.monotonic()
         host.run(Command(words, ANY_EXIT, ASK_LIMIT_S))  # where it wants a password, it says so

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..changes import Change, change_of
-from ..checks import CHECKS_FILE, HERE, damage_found, failed_at, read_checks
+from ..checks import damage_found
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, Unreachable
@@ -57,6 +57,7 @@ from ..targets import (
     may_be_there,
     open_target,
     read_text,
+    which_may_be_there,
 )
 from .copies import told_here
 from .only import damaged_told, told_of_data
@@ -64,7 +65,16 @@ from .outside import of_old_folder, place_there, unseen
 from .prospect import Prospect
 from .target_checks import INFLUX_FOLDER
 from .undo import journal_of, log_path, recover, what_is_left
-from .wish import Source, Wish, choose_set, confirm, lacking_of, source_of
+from .wish import (
+    Source,
+    Wish,
+    choose_set,
+    confirm,
+    lacking_of,
+    newer_on_target,
+    own_failed,
+    source_of,
+)
 
 SET_MARK = ".set"
 """In a staging folder: which set it was staged from."""
@@ -271,8 +281,9 @@ class _Restore:
             if isinstance(error, Interrupted):
                 if is_committed(self.target, facts.previous):
                     went, left = "restored", f"{self.runtag} was restored before that."
-                elif self._switching and not read_text(self.target.host, self.target.journal):
-                    went, left = "undone", " ".join((AS_BEFORE, *self.journal.told))
+                elif self._switching:
+                    told = what_is_left(self.target, self.journal, AS_BEFORE)
+                    went, left = ("undone" if told.startswith(AS_BEFORE) else went), told
                 error.left = left
             with committed(left):
                 self._tell_hooks(hooked, went)
@@ -381,9 +392,12 @@ class _Restore:
             f"{self.target.name}:{self.target.folder}"
         )
         if self.wish.runtag == LATEST:
+            newer = newer_on_target(
+                self.target, self.wish, self.source, replace(self.backup, manifest=self.manifest)
+            )
             lacking = lacking_of(self.settings, self.source, self.manifest)
-            if lacking:
-                self.report.warn(f"  It lacks what an older backup has: {lacking}.")
+            for text in filter(None, (newer, lacking)):
+                self.report.warn(f"  {text}")
         only = self.before.only
         for text in (*only.lacking, *only.left_out(facts.kinds, facts.loads)):
             self.report.warn(f"  {text}")
@@ -434,7 +448,8 @@ class _Restore:
         host, folder = self.target.host, self.target.folder
         lives = {each.live for each in facts.items}
         inside = {each.live for each in facts.items if not each.is_top_file}
-        present = self._with_parts(self.before.present(), lives) | {*host.look(inside)}
+        present = self._with_parts(self.before.present(), lives)
+        present |= which_may_be_there(host, inside)
         databases = [f"database {name} of InfluxDB" for name in facts.databases]
         if facts.server and facts.server_there and not databases:
             databases = ["all of InfluxDB"]
@@ -468,7 +483,7 @@ class _Restore:
         folder = self.target.folder
         deep = {each for each in lives if posixpath.relpath(each, folder).count("/") > 1}
         around = {each for each in present if any(one.startswith(f"{each}/") for one in deep)}
-        return present - (around - lives) | set(self.target.host.look(deep))
+        return present - (around - lives) | which_may_be_there(self.target.host, deep)
 
     def _listed(self, paths: Iterable[str]) -> str:
         told = ", ".join(path.removeprefix(f"{self.target.folder}/") for path in paths)
@@ -591,10 +606,8 @@ class _Restore:
 
 def _here_too(target: Target, wish: Wish) -> str:
     """Return that the set lies on the target itself, if it does, where its vault is away."""
-    told = read_text(target.host, f"{target.backups}/{CHECKS_FILE}", target.as_root)
-    failed = failed_at(read_checks(told.splitlines()), HERE)
     try:
-        sets = gather_sets(target.host.names(target.backups), None, failed)
+        sets = gather_sets(target.host.names(target.backups), None, own_failed(target))
     except StepFailed:  # the vault is what was asked for
         return ""
     told = told_here(sets, wish.runtag, "--from here")

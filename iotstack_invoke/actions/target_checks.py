@@ -159,9 +159,9 @@ def time_stamp(target: Target, told: str = "", logs: str = "") -> str:
     which is kept unless something was kept meanwhile. `logs`: the folder of the logs, which stay
     where nothing was kept.
     """
-    names = entries(target.host, f"{target.folder}/{RESTORE}")
+    names = entries(target.host, f"{target.folder}/{RESTORE}", target.as_root)
     found = [match[1] for name in names if (match := _STAMP.search(name))]
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(FileNotFoundError):
         logged = os.listdir(logs) if logs else ()
         found += [match[1] for name in logged if (match := _LOG_STAMP.search(name))]
     newest = max((each for each in found if is_stamp(each)), default="")
@@ -187,7 +187,8 @@ def influx_apart(target: Target, server: Server) -> str:
     above, aside = posixpath.dirname(server.data), target.folder
     if f"{above}/".startswith(f"{target.folder}/volumes/"):
         aside = f"{target.folder}/volumes"
-    return above if device(target.host, above) != device(target.host, aside) else ""
+    there, here = (device(target.host, each, target.as_root) for each in (above, aside))
+    return above if there != here else ""
 
 
 def mount_higher(path: str) -> str:

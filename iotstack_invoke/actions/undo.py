@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from ..changes import Change, change_in
 from ..children import signals_raised
-from ..errors import ExitCode, NotFound
+from ..errors import ExitCode, NotFound, StepFailed
 from ..hosts import LocalHost, state_folder
 from ..journal import Journal
 from ..log import unfinished_log
@@ -17,8 +17,8 @@ from ..report import Report
 from ..rulebooks.restore import RESTORE, undoable
 from ..services.stack import UseStage, wait_for_orphans
 from ..settings import Settings
-from ..steps import Command, Host
-from ..targets import ANY_EXIT, Lock, Target, locked_target, open_target, read_text
+from ..steps import Host
+from ..targets import Lock, Target, locked_target, looked, open_target, read_text
 from .old_data import GONE_MARK, forget_days
 from .wish import Wish, confirm
 
@@ -103,7 +103,11 @@ def tell_death(
 
 def what_is_left(target: Target, journal: Journal, undone: str) -> str:
     """Return what a failed change left: `undone`, or the way back that is still to be gone."""
-    if read_text(target.host, target.journal):
+    try:
+        owed = read_text(target.host, target.journal)
+    except StepFailed as error:
+        return f"Whether all of it is undone cannot be told: {error} Run `inv undo`: it looks."
+    if owed:
         return "The way back is not finished: run `inv undo`, which goes on with it."
     return " ".join((undone, *journal.told))
 
@@ -156,7 +160,7 @@ def _last_journal(target: Target) -> str:
     folder = f"{target.folder}/{RESTORE}"
     words = ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-type", "f")
     names = ("(", "-name", "journal", "-o", "-name", GONE_MARK, ")")
-    told = target.host.run(Command((*target.as_root, *words, *names, "-print0"), ANY_EXIT)).out
+    told = looked(target.host, (*words, *names, "-print0"), target.as_root)
     # Each folder's name ends with the time at which its run began.
     found = sorted(
         filter(None, told.split("\0")), key=lambda path: _folder(path).rpartition("-")[2]

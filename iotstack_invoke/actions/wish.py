@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import field
+from datetime import UTC, datetime
 
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
 from ..errors import NotFound, Refused, StepFailed, UsageError
@@ -17,7 +18,7 @@ from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
 from ..settings import Settings
-from ..site import Site, sets_read
+from ..site import Site, newest_good, sets_read
 from ..steps import Place
 from ..targets import Target, read_text
 from ..values import dataclass
@@ -77,8 +78,7 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
     asked = wish.source or ("vault" if settings.vaults else "here")
     vaults = {each.name: each for each in settings.vaults}
     if asked == "here":
-        told = read_text(target.host, f"{target.backups}/{CHECKS_FILE}", target.as_root)
-        failed = failed_at(read_checks(told.splitlines()), HERE)
+        failed = own_failed(target)
         at = HERE if isinstance(target.host, LocalHost) else ""
         yield Source(target.host, target.backups, True, f"{target.name}:backups", failed, at=at)
         return
@@ -148,17 +148,48 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
 
 
 def lacking_of(settings: Settings, source: Source, manifest: Manifest | None) -> str:
-    """Return what the set that was chosen as the latest lacks, and which older one has it."""
+    """Return that the set that was chosen as the latest lacks what an older one has, or ''."""
     if manifest is None:
         return ""
     try:
         site = Site.of(settings)
         gone = site.gone(site.owner.read())
         sets = sets_read(source.place, source.folder, MANIFESTS_LIMIT_S, source.failed)
-    except StepFailed:  # whoever fetches the archives tells it
-        return ""
+    except StepFailed as error:
+        return f"Whether it lacks what an older backup has cannot be told: {error}"
     one = next((each for each in sets if each.runtag == manifest.runtag), None)
-    return lacks_told(lacks(one, sets, gone)) if one else ""
+    told = lacks_told(lacks(one, sets, gone)) if one else ""
+    return f"It lacks what an older backup has: {told}." if told else ""
+
+
+def newer_on_target(target: Target, wish: Wish, source: Source, chosen: BackupSet) -> str:
+    """Return that a newer backup lies on the target than the latest one of the vault, or ''.
+
+    Whoever names the vault means it.
+    """
+    if wish.runtag != LATEST or wish.source or source.in_place:
+        return ""
+    where = "this machine" if isinstance(target.host, LocalHost) else target.name
+    try:
+        failed = own_failed(target)
+        newest = newest_good(target.host, target.backups, datetime.now(UTC), failed=failed)
+    except StepFailed as error:
+        return f"Whether a newer backup lies on {where} itself cannot be told: {error}"
+    made = chosen.made()
+    if not newest.good or not newest.made or (made and newest.made <= made):
+        return ""
+    machine = newest.good.manifest.host if newest.good.manifest else "unknown"
+    return (
+        f"A NEWER BACKUP lies on {where} itself: {newest.good.runtag}, made on {machine}. "
+        f"{source.name} has nothing newer than {chosen.runtag}. To take the newer one: add "
+        f"--from here. To take this one and not be told: add --from {source.name}."
+    )
+
+
+def own_failed(target: Target) -> Mapping[str, str]:
+    """Return which sets beside a target's stack failed their last verification there."""
+    told = read_text(target.host, f"{target.backups}/{CHECKS_FILE}", target.as_root)
+    return failed_at(read_checks(told.splitlines()), HERE)
 
 
 def confirm(wish: Wish, what: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ..errors import StepFailed
 from ..hosts import read_chunk
 from ..steps import Command, Host
 
@@ -14,5 +15,7 @@ def answer(host: Host, words: tuple[str, ...], limit_s: float) -> list[str]:
     with host.pipe(Command(words, limit_s=limit_s)) as pipe:
         while chunk := read_chunk(pipe.stdout):
             content += chunk
-        pipe.finish()
+        code = pipe.finish()
+    if code:
+        raise StepFailed(f"On {host.name} what is asked of its files has no answer (exit {code}).")
     return [os.fsdecode(each) for each in content.split(b"\0")[:-1]]

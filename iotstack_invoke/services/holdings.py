@@ -84,8 +84,9 @@ _LOOK = (
     'for f; do if [ -d "$f" ]; then k=empty; [ -r "$f" ] && [ -x "$f" ] || k=closed; '
     '[ "$k" = closed ] || [ -z "$(ls -A -- "$f" 2>/dev/null | head -c 1)" ] || k=folder; '
     'elif [ -f "$f" ]; then k=file; [ -r "$f" ] || k=closed; elif [ -e "$f" ]; then k=other; '
-    'else k=none; case $(LC_ALL=C stat -L -- "$f" 2>&1) in *"Permission denied"*) k=hidden; '
-    'esac; fi; printf "%s\\0" "$k"; realpath -m -z -- "$f"; readlink -z -- "$f" || printf "\\0"; '
+    'else k=hidden; case $(LC_ALL=C stat -L -- "$f" 2>&1) in *": No such file or directory"|'
+    '*": Not a directory"|*": Too many levels of symbolic links") k=none; esac; fi; '
+    'printf "%s\\0" "$k"; realpath -m -z -- "$f"; readlink -z -- "$f" || printf "\\0"; '
     "done"
 )
 """For each path what it is (links followed), where it really lies, and what a link says."""
@@ -106,8 +107,8 @@ class PathFact:
     """What lies at a path with links followed, and where that is."""
 
     kind: str
-    """file, folder, empty, other or none; closed: we may not read it; hidden: nor see whether it
-    is there."""
+    """file, folder, empty, other or none; closed: we may not read it; hidden: we cannot see
+    whether it is there."""
     real: str
     link: str = ""
     """Where the path itself leads to, if it is a link, as the link has it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 import tarfile
 import time
 import tomllib
@@ -31,6 +32,8 @@ DATA_INSIDE = "/var/lib/influxdb"
 BACKUP_INSIDE = f"{DATA_INSIDE}/backup"
 FOLDERS_INSIDE = ("/var/lib/influxdb/meta", "/var/lib/influxdb/data", "/var/lib/influxdb/wal")
 ANY_EXIT = frozenset(range(256))
+DOCKER_SAYS = re.compile(r"Docker daemon|response from daemon: (?!OCI)")
+"""What Docker says itself; that a container lacks a program says its runtime (OCI)."""
 WORDS_BYTES = 50_000
 """How much of a text goes into one command: over SSH that is one word of 128 KiB at most."""
 READY_LIMIT_S = 120.0
@@ -116,12 +119,17 @@ def influx_folders(
     """Return where a running server keeps its catalogue, data and write-ahead log, inside.
 
     As its own `influxd config` tells, which reads its file and environment; where that tells
-    nothing the defaults.
+    nothing the defaults. Raises StepFailed where Docker cannot ask it.
     """
-    asked = Command((*docker, "inspect", "--format", "{{json .Args}}", container), ANY_EXIT)
+    asked = Command((*docker, "inspect", "--format", "{{json .Args}}", container))
     words = _words_of_config(host.run(asked).out)
-    command = (*docker, "exec", container, "influxd", "config", *words)
-    told = host.run(Command(command, ANY_EXIT, limit_s=30))
+    command = Command((*docker, "exec", container, "influxd", "config", *words), ANY_EXIT, 30)
+    told = host.run(command)
+    if told.exit_code and DOCKER_SAYS.search(told.err):
+        raise StepFailed(
+            f"Where InfluxDB in container {container} keeps its data cannot be asked: "
+            f"{told.last_words}"
+        )
     try:
         found = tomllib.loads(told.out)
         paths = (found["meta"]["dir"], found["data"]["dir"], found["data"]["wal-dir"])

@@ -94,7 +94,7 @@ class LinksOut:
             scene.warn(f"NOT COVERED: {more}.")
 
     def _holds_more(self, host: Host, path: str, as_root: tuple[str, ...]) -> bool:
-        """Tell whether something lies at a path beside what of it is packed."""
+        """Tell whether something lies at a path beside what of it is packed, or we cannot look."""
         known = (*self._packed.paths, self._packed.folder)
         inner = [each for each in known if is_in(each, path)]
         if not inner:
@@ -104,7 +104,8 @@ class LinksOut:
         command = Command(
             (*as_root, *words, "-print", "-quit"), frozenset(range(256)), LOOK_LIMIT_S
         )
-        return bool(host.run(command).out)
+        told = host.run(command)
+        return bool(told.exit_code or told.out)
 
     def _told(self, found: dict[str, str]) -> Iterator[str]:
         outer = [each for each in sorted(found) if not any(_is_below(each, one) for one in found)]

@@ -15,7 +15,7 @@ from typing import IO, TypeVar
 
 from ..errors import StepFailed, Unreachable
 from ..hashes import HashedStream
-from ..hosts import LocalHost, read_chunk, within
+from ..hosts import LocalHost, read_chunk, within, words_of
 from ..settings import Vault
 from ..steps import FileFact, Received
 
@@ -50,8 +50,13 @@ class FolderPlace(LocalHost):
         return self._answered(lambda: LocalHost.names(self, folder))
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder; what cannot be read has no entry."""
-        return self._answered(lambda: LocalHost.contents(self, folder, names))
+        """Return small files of a folder; what is not there, or is no file, has no entry."""
+        try:
+            return self._answered(lambda: LocalHost.contents(self, folder, names))
+        except Unreachable as error:
+            if isinstance(error.__cause__, StepFailed) and _is_refused(error.__cause__):
+                raise error.__cause__ from None  # it is that file's mode, and not the drive
+            raise
 
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits into the file system of `folder`."""
@@ -101,8 +106,7 @@ class FolderPlace(LocalHost):
         except Unreachable:
             raise
         except StepFailed as error:
-            refused = getattr(error.__cause__, "errno", None) in (errno.EACCES, errno.EPERM)
-            advice = "" if refused else " Is the machine on that it is mounted from?"
+            advice = "" if _is_refused(error) else " Is the machine on that it is mounted from?"
             raise Unreachable(f"Vault '{self.name}': {error}{advice}") from error
 
     def _check(self) -> None:
@@ -127,6 +131,11 @@ class FolderPlace(LocalHost):
                 f"The folder of vault '{self.name}' is not there: {self.root}. Is the drive "
                 "mounted? The folder is never made by us: it might lie beneath a mount point."
             )
+
+
+def _is_refused(error: StepFailed) -> bool:
+    """Tell whether the system refused something to whoever runs this."""
+    return getattr(error.__cause__, "errno", None) in (errno.EACCES, errno.EPERM)
 
 
 ADVICE = "Mount the drive, and run the same command again; nothing was written beneath."
@@ -165,12 +174,17 @@ def fstab_points() -> frozenset[str]:
 
 
 def _fields(file: str, number: int) -> frozenset[str]:
-    """Return one field of each line of a file, {} where there is no such file."""
+    """Return one field of each line of a file, {} where there is no such file.
+
+    Raises StepFailed where it cannot be read: a drive may belong where nothing is mounted.
+    """
     try:
         with open(file, encoding="utf-8", errors="surrogateescape") as stream:
             lines = [line.split() for line in stream if not line.lstrip().startswith("#")]
-    except OSError:
+    except FileNotFoundError:  # a Mac
         return frozenset()
+    except OSError as error:
+        raise StepFailed(f"{file} cannot be read: {words_of(error)}.") from error
     return frozenset(
         OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[number])
         for fields in lines

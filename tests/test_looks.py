@@ -1,0 +1,251 @@
+"""What cannot be looked at is not taken for what is not there: here, and on another machine."""
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from scenes import not_root, put_set
+from shelf import Shelf
+
+from iotstack_invoke.actions.copies import find_copy
+from iotstack_invoke.actions.not_running import holds_files
+from iotstack_invoke.actions.undo import _last_journal, journal_of, what_is_left
+from iotstack_invoke.actions.wish import Source, choose_set
+from iotstack_invoke.errors import StepFailed, Unreachable
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.login import Login
+from iotstack_invoke.remote import SshHost
+from iotstack_invoke.site import Site, newest_good, sets_read
+from iotstack_invoke.targets import (
+    Target,
+    device,
+    entries,
+    has_line,
+    is_folder,
+    may_be_there,
+    read_text,
+    which_may_be_there,
+)
+
+NEW, OLD = "2026-11-23_1100", "2026-11-22_1100"
+UNREADABLE = "/proc/self/mem"
+"""A regular file whose first byte the kernel gives nobody: Input/output error, for root as well."""
+CUTS = """case "$*" in *{what}*) pid=$$
+while [ "$(cat /proc/$pid/comm)" != sshd ]; do read -r _ _ _ pid _ < /proc/$pid/stat; done
+kill -9 $pid; sleep 5;; esac
+exec /usr/bin/{name} "$@"
+"""
+
+
+@pytest.fixture(params=["here", "far"])
+def host(request, tmp_path):
+    """A machine with a folder: this one, and one behind an sshd."""
+    folder = tmp_path / "stack"
+    folder.mkdir()
+    (folder / "loop").symlink_to("loop")  # whatever lies behind it, nobody can tell
+    if request.param == "here":
+        yield LocalHost(str(folder))
+        return
+    login = Login(request.getfixturevalue("sshd").login(), "pi")
+    yield SshHost(login, str(folder))
+    login.close()
+
+
+def tool(folder, name, script):
+    """Put a shell script before the program of that name."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_what_cannot_be_looked_at_is_told(host):
+    """A path that leads in a circle is not one at which nothing is."""
+    root = host.root
+    behind = f"{root}/loop/x"
+    for act in (
+        lambda: host.look([f"{root}/none", behind]),
+        lambda: host.names(behind),
+        lambda: host.contents(f"{root}/loop", ["x"]),
+        lambda: host.lines(behind),
+        lambda: entries(host, behind),
+        lambda: read_text(host, behind),
+        lambda: is_folder(host, behind),
+        lambda: device(host, behind),
+        lambda: has_line(host, "x", behind, (), 60),
+    ):
+        with pytest.raises(StepFailed, match=r"[Tt]oo many levels of symbolic links"):
+            act()
+    paths = [f"{root}/none", behind, root, f"{root}/none/x"]
+    assert which_may_be_there(host, paths) == {behind, root}
+    assert may_be_there(host, behind)
+    assert holds_files(host, [behind], ())
+
+
+def test_what_is_not_there_is_no_failure(host):
+    """A missing file, one of a missing folder, and what seems to lie in a file."""
+    root = host.root
+    with open(f"{root}/file: No such file or directory", "w") as stream:
+        stream.write("x\n")
+    file = f"{root}/file: No such file or directory"
+    for path in (f"{root}/none", f"{root}/none/x", f"{file}/x"):
+        assert host.look([path]) == {}
+        assert host.contents(*os.path.split(path)[:1], [os.path.basename(path)]) == {}
+        assert host.lines(path) == []
+        assert entries(host, path) == {}
+        assert read_text(host, path) == ""
+        assert not is_folder(host, path)
+        assert not may_be_there(host, path)
+        assert has_line(host, "x", path, (), 60) is None
+        assert device(host, path) == device(host, root)
+        assert not holds_files(host, [path], ())
+    assert host.names(f"{root}/none") == {}
+    assert set(host.names(root)) == {"loop", os.path.basename(file)}
+    assert (has_line(host, "x", file, (), 60), has_line(host, "y", file, (), 60)) == (True, False)
+    assert (is_folder(host, root), is_folder(host, file)) == (True, False)
+
+
+def test_a_file_whose_bytes_do_not_come_is_not_missing(host):
+    """A medium that fails is told with the file's name, and no empty text comes of it."""
+    root = host.root
+    os.symlink(UNREADABLE, f"{root}/bad")
+    for act in (
+        lambda: host.contents(root, ["none", "bad"]),
+        lambda: host.lines(f"{root}/bad"),
+        lambda: read_text(host, f"{root}/bad"),
+    ):
+        with pytest.raises(StepFailed, match=r"bad.*Input/output error"):
+            act()
+
+
+def test_a_listing_that_breaks_off_is_no_listing(start_sshd, tmp_path):
+    """A disk that fails amid a folder makes it no shorter; a file that goes meanwhile is no failure."""
+    tools, folder = tmp_path / "tools", tmp_path / "stack"
+    folder.mkdir()
+    (folder / "a").touch()
+    login = Login(start_sshd("failing", path=f"{tools}:/usr/bin:/bin").login(), "pi")
+    host = SshHost(login, str(folder))
+    said = "find: '%s': %s"
+    for why, is_failure in (("No such file or directory", False), ("Input/output error", True)):
+        told = said % (f"{folder}/b", why)
+        tool(tools, "find", f'/usr/bin/find "$@"; echo "{told}" >&2; exit 1')
+        for look in (lambda: host.names(str(folder)), lambda: entries(host, str(folder))):
+            if is_failure:
+                with pytest.raises(StepFailed, match=why):
+                    look()
+            else:
+                assert set(look()) == {"a"}
+    target = Target(host, "pi", str(folder), "test", (), ("docker",))
+    with pytest.raises(StepFailed, match="Input/output error"):
+        _last_journal(target)
+    login.close()
+
+
+def test_a_line_that_breaks_owes_what_it_owed(start_sshd, tmp_path):
+    """Nobody says that all is undone where the journal cannot be read."""
+    tools, folder = tmp_path / "tools", tmp_path / "stack"
+    (folder / "backups").mkdir(parents=True)
+    (folder / "backups/.journal").write_text("{}\n")
+    tool(tools, "cat", CUTS.format(what=".journal", name="cat"))
+    login = Login(start_sshd("cutting", path=f"{tools}:/usr/bin:/bin").login(), "pi")
+    target = Target(SshHost(login, str(folder)), "pi", str(folder), "test", (), ("docker",))
+    with pytest.raises(Unreachable):
+        read_text(target.host, target.journal)
+    assert "cannot be told" in what_is_left(target, journal_of(target), "It is as it was.")
+    login.close()
+
+
+@pytest.mark.parametrize("size", ["few", "many"])
+def test_a_line_that_breaks_amid_a_manifest_makes_no_older_set_the_latest(
+    start_sshd, tmp_path, monkeypatch, size
+):
+    """Restore, verify and rehearse are told that the vault is unreachable, whichever way it is read."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    tools = tmp_path / "tools"
+    for name in ("head", "cat"):
+        tool(tools, name, CUTS.format(what=f"{NEW}.manifest", name=name))
+    sshd = start_sshd("cutting", path=f"{tools}:/usr/bin:/bin")
+    shelf = Shelf(tmp_path)
+    nas = shelf.vault("nas", sshd.login())
+    shelf.put(OLD, nas, when="2026-11-22T10:00:00Z")
+    for number in range(10 if size == "many" else 0):
+        shelf.put(f"2026-11-01_11{number:02}", nas, when=f"2026-11-01T10:{number:02}:00Z")
+    shelf.put(NEW, nas)
+    site = Site.of(shelf.settings())
+    source = Source(site.vaults["nas"], str(nas), in_place=False, name="nas")
+    for act in (
+        lambda: choose_set(source, "latest"),
+        lambda: find_copy(site, "latest", "nas", {}),
+        lambda: sets_read(source.place, str(nas), 30),
+        lambda: newest_good(source.place, str(nas), datetime.now(UTC)),
+    ):
+        with pytest.raises(Unreachable):
+            act()
+    for name in ("head", "cat"):
+        (tools / name).unlink()
+    assert choose_set(source, "latest")[0].runtag == NEW
+    site.close()
+
+
+def test_a_manifest_that_cannot_be_read_is_no_reason_to_take_an_older_one(shelf):
+    """The error names the file and the way out; the others are listed, and that one as damaged."""
+    path = shelf.backups / f"{NEW}.manifest.json"
+    date = path.stat().st_mtime
+    path.write_text("x")
+    os.utime(path, (date, date))
+    path.chmod(0)
+    script = (
+        "import sys; from datetime import UTC, datetime; "
+        "from iotstack_invoke.actions.copies import latest_of; "
+        "from iotstack_invoke.hosts import LocalHost; "
+        "from iotstack_invoke.site import sets_read; "
+        "host = LocalHost(sys.argv[1]); sets = sets_read(host, sys.argv[1], 30); "
+        "print({each.runtag: each.state.value for each in sets}); "
+        "latest_of(sets, host, sys.argv[1], {})"
+    )
+    words = (*not_root(shelf.backups), sys.executable, "-c", script, str(shelf.backups))
+    for each in shelf.backups.iterdir():
+        if each != path:
+            each.chmod(0o644)
+    shelf.backups.chmod(0o755)
+    told = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert told.stdout == f"{{{NEW!r}: 'damaged', {OLD!r}: 'complete'}}\n", told.stderr
+    last = told.stderr.strip().splitlines()[-1]
+    assert "is the latest cannot be told" in last
+    assert f"{NEW}.manifest.json cannot be read: Permission denied" in last
+    assert "--runtag NAME" in last
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """Two sets here, the newer one first in the listing by its date."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    shelf = Shelf(tmp_path)
+    shelf.put(OLD, when="2026-11-22T10:00:00Z")
+    shelf.put(NEW)
+    return shelf
+
+
+def test_a_newer_backup_beside_the_stack_is_told(little_stack, tmp_path):
+    """The vault is the default source: that it is the older one is said, with the way to the newer."""
+    nas, backups = tmp_path / "nas", little_stack.folder / "backups"
+    for each in (nas, backups):
+        each.mkdir()
+    with little_stack.settings.open("a") as stream:
+        stream.write(f'[[vaults]]\nname = "nas"\nkind = "folder"\nfolder = "{nas}"\n')
+    now = datetime.now(UTC)
+    put_set(nas, now - timedelta(days=2), runtag="older")
+    newer = put_set(backups, now - timedelta(days=1), runtag="newer")
+    line = "restore --runtag latest --dry-run"
+    told = little_stack.run(line)
+    said = " ".join((told.stdout + told.stderr).split())
+    assert "A NEWER BACKUP lies on this machine itself: newer" in said
+    assert "--from here" in said
+    for quiet in (f"{line} --from nas", line.replace("latest", "older"), f"{line} --from here"):
+        told = little_stack.run(quiet)
+        assert "NEWER" not in told.stdout + told.stderr, quiet
+    newer.chmod(0)
+    newer.write_text("{}")  # damaged: it is no good set
+    told = little_stack.run(line)
+    assert "NEWER" not in told.stdout + told.stderr
