@@ -298,13 +298,22 @@ def reload_influxdb(
     return reload_data(work.settings, wish, asked, work.report, dry_run=dry)
 
 
-@door(help={"host": "A host of hosts.toml; this machine, if not given.", "yes": "Do not ask."})
-def undo(work: Work, host: str | None = None, yes: bool = False) -> int:
-    """Go back to the state before the last restore or reload."""
+@door(
+    help={
+        "host": "A host of hosts.toml; this machine, if not given.",
+        "last-restore": "With --yes: take back the last restore or reload though it went well.",
+        "yes": "Do not ask; without --last-restore only what did not end is undone.",
+    }
+)
+def undo(
+    work: Work, host: str | None = None, last_restore: bool = False, yes: bool = False
+) -> int:
+    """Undo a restore or reload that did not end, or go back to before the last one."""
     from .actions.undo import undo as undo_restore
     from .actions.wish import Wish
 
-    return undo_restore(work.settings, Wish("", host or "", yes=yes), work.report)
+    wish = Wish("", host or "", yes=yes)
+    return undo_restore(work.settings, wish, work.report, last_restore=last_restore)
 
 
 @door(

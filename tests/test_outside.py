@@ -86,7 +86,7 @@ def test_a_volume_and_a_path_are_put_back_and_an_undo_takes_them_away(machine):
     machine.restore()
     assert [each.read_text() for each in places] == ["old", "old"]
     assert not any((each.parent / "since").exists() for each in places)
-    machine.do("undo --yes")
+    machine.do("undo --last-restore --yes")
     assert [each.read_text() for each in places] == ["new", "new"]
     assert all((each.parent / "since").exists() for each in places)
 
@@ -115,7 +115,7 @@ def test_what_was_left_out_stays_where_it_lies(machine):
     assert (cache.read_text(), partial.read_text()) == ("cached", "here")
     assert not (moved / "c").exists()
     cache.write_text("cached since")
-    machine.do("undo --yes")
+    machine.do("undo --last-restore --yes")
     assert (cache.read_text(), partial.read_text()) == ("cached since", "here")
     assert (files / "file").read_text() == (moved / "c").read_text() == "new"
     shutil.rmtree(files / "cache")
@@ -376,7 +376,7 @@ def test_two_links_to_one_place_lead_there_on_a_bare_machine(machine):
     for each in ("one", "two"):
         assert (machine.folder / "volumes" / each / "a").read_text() == "old"
     assert (machine.disk / "way").readlink() == machine.disk / "real"
-    machine.do("undo --yes")
+    machine.do("undo --last-restore --yes")
     assert not os.path.lexists(machine.disk / "way")
     assert not os.path.lexists(machine.disk / "real")
 

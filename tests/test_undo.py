@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import shutil
+import socket
 import subprocess
 from datetime import UTC, datetime
 
@@ -83,11 +85,12 @@ def flows(stack):
     return (stack.folder / "volumes/nodered/flows.json").read_text()
 
 
-def restored_once(stack):
-    """Restore t1 well, so that [1] is live in place of [2]."""
+def restored_once(stack, change=lambda: None):
+    """Restore t1 well, so that [1] is live in place of [2]; `change` comes before."""
     (stack.folder / "volumes/nodered/flows.json").write_text("[1]\n")
     assert stack.run("backup --runtag t1").returncode == 0
     (stack.folder / "volumes/nodered/flows.json").write_text("[2]\n")
+    change()
     told = stack.run("restore --runtag t1 --from here --yes")
     assert told.returncode == 0, told.stderr
 
@@ -141,12 +144,51 @@ def test_an_undo_names_what_it_undoes(little_stack):
     assert what in told.stdout
     assert flows(little_stack) == "[1]\n"
     little_stack.environment["IOTSTACK_WATCHED"] = "1"  # as at a terminal
-    told = little_stack.run("undo --yes")
+    told = little_stack.run("undo --last-restore --yes")
     assert told.returncode == 0, told.stderr
     assert what in told.stdout
     assert "as it was before the restore of t1 that began at" in told.stdout
     assert "died" not in told.stderr
     assert flows(little_stack) == "[2]\n"
+
+
+def test_a_restore_that_went_well_is_not_undone_by_accident(little_stack):
+    """Whoever clears away what a dead run left gets 10 where none did, and what takes one back."""
+    restored_once(little_stack)
+    told = little_stack.run("undo --yes")
+    assert told.returncode == 10
+    assert "nothing is left to undo: the restore of t1 that began at" in told.stderr
+    assert "inv undo --last-restore --yes" in told.stderr
+    assert flows(little_stack) == "[1]\n"
+    killed_amid_the_swap(little_stack)
+    told = little_stack.run("undo --last-restore --yes")
+    assert "Nothing else was taken back. One that went well: inv undo --last" in told.stdout
+    assert flows(little_stack) == "[1]\n"
+    assert little_stack.run("undo --last-restore --yes").returncode == 0
+    assert flows(little_stack) == "[2]\n"
+
+
+@pytest.mark.parametrize("typed", ["this machine", "the host's name"])
+def test_an_undo_asks_for_the_name_of_the_host(little_stack, typed):
+    """It tells before what it would put back, what it takes away, and where the rest stays."""
+    new = little_stack.folder / "volumes/new"
+    new.mkdir()
+    restored_once(little_stack, new.rmdir)
+    (kept,) = (little_stack.folder / "restore").glob("previous-t1-*")
+    name = socket.gethostname()
+    screen, terminal = pty.openpty()
+    process = little_stack.start("undo", stdin=terminal, stdout=subprocess.PIPE)
+    done = typed != "this machine"
+    os.write(screen, f"{name if done else typed}\n".encode())
+    out, said = process.communicate(timeout=60)
+    for each in (screen, terminal):
+        os.close(each)
+    assert "  puts back as it was before: volumes/nodered\n" in out
+    assert "takes away, as it was not there before: docker-compose.yml.t1, volumes/new\n" in out
+    assert f"  what was stored since then is put aside in: {kept}-undone\n" in out
+    assert f"Type the host's name, {name}, to go back to before the restore of t1" in out
+    assert process.returncode == (0 if done else 13), said
+    assert flows(little_stack) == ("[2]\n" if done else "[1]\n")
 
 
 def test_a_restore_over_a_dead_one_has_it_in_its_log(little_stack):
@@ -171,17 +213,17 @@ def test_what_was_taken_out_of_a_stage_is_staged_anew(little_stack):
     told = little_stack.run("restore --runtag t1 --from here --yes")
     assert told.returncode == 0, told.stderr
     assert flows(little_stack) == "[1]\n"
-    assert little_stack.run("undo --yes").returncode == 0
+    assert little_stack.run("undo --last-restore --yes").returncode == 0
     assert flows(little_stack) == "[3]\n"
 
 
 def test_an_undo_that_was_killed_is_gone_on_with(little_stack):
     """By the next backup as well, which never packs a stack that is half put back."""
     restored_once(little_stack)
-    killed_amid_the_swap(little_stack, "undo --yes")
+    killed_amid_the_swap(little_stack, "undo --last-restore --yes")
     assert little_stack.run("backup --runtag t2").returncode == 3
     assert flows(little_stack) == "[2]\n"
-    told = little_stack.run("undo --yes")
+    told = little_stack.run("undo --last-restore --yes")
     assert (told.returncode, "no restore or reload that can be undone" in told.stderr) == (
         10,
         True,

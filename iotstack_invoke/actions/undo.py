@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 from ..changes import Change, change_in
 from ..children import signals_raised
 from ..errors import ExitCode, NotFound, StepFailed
 from ..hosts import LocalHost, state_folder
-from ..journal import Journal
+from ..journal import Journal, Owed, owed_in
 from ..log import unfinished_log
 from ..report import Report
 from ..rulebooks.restore import RESTORE, undoable
-from ..services.stack import UseStage, wait_for_orphans
+from ..services.stack import ComposeUp, MakeVolume, StopContainers, UseStage, wait_for_orphans
 from ..settings import Settings
 from ..steps import Host
 from ..targets import Lock, Target, locked_target, looked, open_target, read_text
@@ -112,17 +112,23 @@ def what_is_left(target: Target, journal: Journal, undone: str) -> str:
     return " ".join((undone, *journal.told))
 
 
-def undo(settings: Settings, wish: Wish, report: Report) -> int:
-    """Go back to the state before the last restore or reload, and return the exit code."""
+def undo(settings: Settings, wish: Wish, report: Report, *, last_restore: bool = False) -> int:
+    """Undo what did not end; where nothing is owed, the last restore or reload; return the code.
+
+    With --yes a change that went well is taken back only if `last_restore` asks for it.
+    """
     with (
         signals_raised(),
         open_target(settings, wish.host) as target,
         locked_target(target, "undo"),
     ):
         journal = journal_of(target)
+        again = f"inv undo{f' --host {wish.host}' if wish.host else ''} --last-restore"
         if read_text(target.host, target.journal):
             recover(settings, target, journal, report)
             report.write("What did not end was undone. The stack is as it was before.")
+            if last_restore:
+                report.write(f"Nothing else was taken back. One that went well: {again}")
             return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
         kept = _last_journal(target)
         if not kept:
@@ -130,7 +136,13 @@ def undo(settings: Settings, wish: Wish, report: Report) -> int:
         replaced = _folder(kept)
         lines = read_text(target.host, kept).splitlines()
         change = change_in(lines) or replaced
-        report.write(f"What is undone: {change}. What was stored since then is put aside.")
+        if wish.yes and not last_restore:
+            raise NotFound(
+                f"On {target.name} nothing is left to undo: {change}, the last, went well, and "
+                f"nothing was changed. To go back to before it all the same: {again} --yes"
+            )
+        used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"
+        _tell(target, f"What is undone: {change}.", used, lines, report)
         confirm(wish, f"go back to before {change}")
         forget_days(target.host, posixpath.dirname(kept))
         # From here on it is a restore that did not end: whatever happens, it is undone.
@@ -143,12 +155,46 @@ def undo(settings: Settings, wish: Wish, report: Report) -> int:
         _undone(lines, journal, target.guard)
         report.write(
             f"Undone. The stack on {target.name} is as it was before {change}. What it was "
-            f"since then is in {target.folder}/{RESTORE}/previous-{replaced}-undone (or in a "
-            "folder of that name on another disk); remove it when nobody needs it."
+            f"since then is in {used} (or in a folder of that name on another disk); remove it "
+            "when nobody needs it."
         )
         for text in journal.told:
             report.warn(text)
         return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
+
+
+def _tell(target: Target, what: str, used: str, lines: Sequence[str], report: Report) -> None:
+    """Tell what an undo would do: what is put back, what goes, what is stopped meanwhile."""
+    owed = owed_in(lines)
+    asides = {
+        str(each.fields["live"]): str(each.fields["aside"])
+        for each in owed
+        if {"live", "aside"} <= {*each.fields}
+    }
+    there = target.host.look(asides.values())
+    back = {live for live, aside in asides.items() if aside in there}
+    stopped = [n for each in owed if each.step == StopContainers.__name__ for n in _names(each)]
+    made = [str(each.fields.get("name")) for each in owed if each.step == MakeVolume.__name__]
+    if any(each.step == ComposeUp.__name__ for each in owed):
+        made.append("the containers that it made")
+
+    def listed(paths: Iterable[str]) -> str:
+        return ", ".join(sorted(path.removeprefix(f"{target.folder}/") for path in paths))
+
+    report.write(what)
+    for title, told in (
+        ("puts back as it was before", listed(back)),
+        ("takes away, as it was not there before", listed(asides.keys() - back)),
+        ("removes", ", ".join(made)),
+        ("stops, and starts again", ", ".join(dict.fromkeys(stopped))),
+        ("what was stored since then is put aside in", used),
+    ):
+        if told:
+            report.write(f"  {title}: {told}")
+
+
+def _names(owed: Owed) -> tuple[str, ...]:
+    return tuple(map(str, owed.fields.get("names", ())))
 
 
 def _last_journal(target: Target) -> str:

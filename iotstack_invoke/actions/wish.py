@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import field
@@ -193,15 +194,19 @@ def own_failed(target: Target) -> Mapping[str, str]:
 
 
 def confirm(wish: Wish, what: str) -> None:
-    """Ask whether it is meant; raises Refused where it is not, or nobody is there."""
+    """Ask whether it is meant, for the host's name; raises Refused where it is not.
+
+    Or where nobody is there.
+    """
     if not wish.yes:
-        ask(wish.host or "this machine", f"{what} there")
+        name = wish.host or socket.gethostname()
+        ask(name, f"{what} there", f"the host's name, {name},")
 
 
-def ask(name: str, what: str) -> None:
+def ask(name: str, what: str, called: str = "") -> None:
     """Let a person type a name if something is meant; raises Refused where nobody does."""
     if not sys.stdin.isatty():
         raise Refused("Nobody is there to confirm. If it is meant, add --yes.")
-    answer = input(f"Type '{name}' to {what}: ")
+    answer = input(f"Type {called or repr(name)} to {what}: ")
     if answer.strip() != name:
         raise Refused("Not confirmed; nothing was changed.")

@@ -253,6 +253,8 @@ class Scene:
         if task == "restore":
             more = ("--runtag", RUNTAG, "--from", self._from, "--jobs", "1", *more)
         confirmed = () if task in {"rehearse", "backup"} else ("--yes",)
+        if task == "undo":
+            more = ("--last-restore", *more)
         return (*PROGRAM, task, *host, *confirmed, *more)
 
     @property

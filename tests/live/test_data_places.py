@@ -91,7 +91,7 @@ def test_tablespaces(stand, pi, nas, databases):
     assert "tablespace own (at /own)" in said
     wait_databases(pi)
     assert postgres(pi, rows) == [("7", "7", "7")]
-    owner.iot("undo", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes", timeout=200)
     wait_databases(pi)
     assert postgres(pi, rows) == [("14", "14", "14")]
     owner.away()

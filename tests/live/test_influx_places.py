@@ -107,7 +107,7 @@ def test_its_folders_have_mounts_of_their_own(owner, pi, pieces):
     assert points(pi) == held
     assert "ann" in str(query(pi, "SHOW USERS"))
     assert "other" not in str(query(pi, "SHOW DATABASES"))
-    owner.iot("undo", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes", timeout=200)
     wait_ping(pi)
     assert points(pi) == more
     assert "other" in str(query(pi, "SHOW DATABASES"))
@@ -179,7 +179,7 @@ def test_at_rest_its_files_are_copied_and_come_back(owner, pi, state):
     assert points(pi) == held
     if state == "paused":
         pi.run(["docker", "pause", "influxdb"])
-    owner.iot("undo", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes", timeout=200)
     wait_ping(pi)
     assert points(pi) == more
 

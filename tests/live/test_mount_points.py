@@ -68,14 +68,14 @@ def test_there_and_back(posted, pi, drive):
         pause=0.001,
     )
     process.end()
-    run("undo", "--yes")
+    run("undo", "--last-restore", "--yes")
     assert held(pi, drive) == new
     run(*restore)
     assert held(pi, drive) == old
     run("backup", "--runtag", "t2")
     listed = pi.run(["tar", "-tzf", posted.top / "backups/t2.outside-backup.tar.gz"]).stdout
     assert ".previous-" not in listed
-    run("undo", "--yes")
+    run("undo", "--last-restore", "--yes")
     assert held(pi, drive) == new
 
 
@@ -137,7 +137,7 @@ def test_a_drive_in_the_folder_of_the_stack(posted, pi, place):
         assert posted.run("backup", "--runtag", "t2")[0] == 0
         archive = posted.top / "backups/t2.general-backup.tar.gz"
         assert ".previous-" not in pi.run(["tar", "-tzf", archive]).stdout
-        assert posted.run("undo", "--yes")[0] == 0
+        assert posted.run("undo", "--last-restore", "--yes")[0] == 0
         assert read() == ["new", "new"]
         pi.run(["dd", "if=/dev/urandom", f"of={drive}/big", "bs=1M", "count=3", "status=none"])
         assert posted.run("backup", "--runtag", "t3")[0] == 0

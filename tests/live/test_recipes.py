@@ -172,7 +172,7 @@ def test_a_restored_nextcloud_is_as_it_was(owner, pi):
     wait_maria(pi, **DATABASE)
     assert state(owner) == source, said
     assert core.read_text() == "of a newer image\n"
-    owner.iot("undo", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes", timeout=200)
     wait_maria(pi, **DATABASE)
     assert state(owner) == changed
 

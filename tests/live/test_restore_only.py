@@ -52,7 +52,7 @@ def test_one_service(person, place):
     now = containers(machine)
     assert {name for name in now if now[name] != started[name]} == {"nodered"}
     assert running(machine) == set(SERVICES)
-    person.iot("undo", *words, "--yes")
+    person.iot("undo", *words, "--last-restore", "--yes")
     assert tree(top) == files
     assert points(machine) == all_points
 
@@ -81,7 +81,7 @@ def test_one_database(person, place):
     assert tree(top) == files
     now = containers(machine)
     assert {name for name in now if now[name] != started[name]} == {"influxdb"}
-    person.iot("undo", *words, "--yes")
+    person.iot("undo", *words, "--last-restore", "--yes")
     wait_ping(machine)
     home = str(points(machine)["home", "autogen"])
     assert '"late"' in home

@@ -190,7 +190,7 @@ def test_volumes_on_another_file_system(person, pi, far, live, host):
         text = machine.run(["cat", top / "volumes/nodered/data/flows.json"]).stdout
         assert text == '[{"id": "a1", "type": "tab"}]'
         assert machine.run(["mountpoint", "-q", top / "volumes"]).returncode == 0
-        person.iot("undo", *words, "--yes")
+        person.iot("undo", *words, "--last-restore", "--yes")
         wait_ping(machine)
         assert _tree_inside(machine, top) == kept
         assert points(machine) == kept_points
@@ -222,7 +222,7 @@ def test_influxdb_on_another_file_system(person, pi, live):
         assert points(pi) == all_points
         assert pi.run(["mountpoint", "-q", folder]).returncode == 0
         assert "previous-disk" in pi.run(["ls", "-A", folder]).stdout
-        person.iot("undo", "--yes")
+        person.iot("undo", "--last-restore", "--yes")
         wait_ping(pi)
         assert points(pi) == kept
     finally:

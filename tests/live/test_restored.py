@@ -169,14 +169,14 @@ def test_undo_and_undo_again(person, pi, far, live):
         before, all_points = tree(top), points(machine)
         person.iot("restore", "--runtag", "t2", *words, "--yes")
         assert points(machine) != all_points
-        said = person.iot("undo", *words, "--yes")
+        said = person.iot("undo", *words, "--last-restore", "--yes")
         assert "as it was before" in said
         assert tree(top) == before
         wait_ping(machine)
         assert points(machine) == all_points
         assert running(machine) == set(SERVICES)
         assert "no restore or reload that can be undone" in person.iot(
-            "undo", *words, "--yes", code=10
+            "undo", *words, "--last-restore", "--yes", code=10
         )
         assert tree(top) == before
 
@@ -195,10 +195,10 @@ def test_restore_twice(person, pi, live):
     person.iot("restore", "--runtag", "t3", "--yes")
     assert below(tree(live), *SWAPPED) == below(before, *SWAPPED)
     assert points(pi) == all_points
-    person.iot("undo", "--yes")
+    person.iot("undo", "--last-restore", "--yes")
     wait_ping(pi)
     assert (tree(live), points(pi)) == (between, between_points)
-    person.iot("undo", "--yes")
+    person.iot("undo", "--last-restore", "--yes")
     wait_ping(pi)
     assert (tree(live), points(pi)) == (changed, changed_points)
 
@@ -258,7 +258,7 @@ def test_what_the_backup_leaves_out_stays_where_it_is(person, pi, far, live, hos
     (left,) = [line for line in said.splitlines() if "left as it was: " in line]
     assert all(place in left for place in places)
     (top / places[0] / "deep/later").write_text("later")
-    person.iot("undo", *at, "--yes")
+    person.iot("undo", *at, "--last-restore", "--yes")
     assert (top / places[0] / "deep/later").read_text() == "later"
     (top / places[0] / "deep/later").unlink()
     again = below(tree(top), "volumes/nodered", "volumes/grafana", *places)
@@ -297,7 +297,7 @@ def test_stopped_containers_stay_stopped(person, pi, live):
     wait_ping(pi)
     assert points(pi) == all_points
     compose(pi, "stop", "influxdb", user=person.user)
-    person.iot("undo", "--yes")
+    person.iot("undo", "--last-restore", "--yes")
     assert running(pi) == {"nodered", "mosquitto"}
     assert set(containers(pi)) == set(SERVICES)
 

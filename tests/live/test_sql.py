@@ -119,7 +119,7 @@ def test_restored_databases_equal_their_source(owner, source, pi):
     assert running(pi) == ran
     for server in ("MariaDB in container mariadb", "PostgreSQL in container postgres"):
         assert f"All of the dump is in {server}" in said
-    owner.iot("undo", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes", timeout=200)
     wait_databases(pi)
     assert differing(changed, look(pi)) == {}
     assert read_sqlite(owner.top / SQLITE) == [1, 2, 3]
@@ -149,7 +149,7 @@ def test_one_server(owner, source, pi):
     now = containers(pi)
     assert {name for name in now if now[name] != started[name]} == {"mariadb"}
     assert tree(owner.top / "volumes/nodered") == files
-    owner.iot("undo", "--yes")
+    owner.iot("undo", "--last-restore", "--yes")
     wait_maria(pi)
     assert differing(before, look(pi)) == {}
 
@@ -251,7 +251,7 @@ def test_incomplete_set(owner, source, pi):
     assert "volumes/gitea stays as it is" not in said
     wait_databases(pi)
     assert {name for name, _ in differing(before, look(pi))} == {"postgres"}
-    owner.iot("undo", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes", timeout=200)
     wait_databases(pi)
     assert differing(before, look(pi)) == {}
     owner.backup("--runtag", "lacking")
@@ -312,7 +312,7 @@ def test_archives_of_iotstackbackup(owner, source, pi):
     lost = {key for key in before if key[0] == "postgres" and key not in held}
     assert differing({k: rows for k, rows in expected.items() if k not in lost}, after) == {}
     assert running(pi) == ran
-    owner.iot("undo", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes", timeout=200)
     wait_databases(pi)
     assert differing(before, look(pi)) == {}
 
@@ -332,7 +332,7 @@ def test_its_archive_of_one_database_beside_a_general_part(owner, source, pi):
     assert "volumes/postgres stays as it is" in said
     wait_databases(pi)
     assert differing(before, look(pi)) == {}
-    owner.iot("undo", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes", timeout=200)
     wait_databases(pi)
 
 
@@ -423,7 +423,7 @@ def test_other_machine_with_another_password(owner, source, pi, far, to_far):
     assert "MariaDB in container mariadb has the passwords" not in said
     wait_databases(far)
     assert differing(source, look(far)) == {}
-    owner.iot("undo", *to_far, "--yes", timeout=200)
+    owner.iot("undo", *to_far, "--last-restore", "--yes", timeout=200)
     wait_maria(far, "gitea_db", password="notrootPassword")
     wait_maria(far)
     wait_postgres(far)
@@ -443,7 +443,7 @@ def test_bare_machine(owner, source, pi, far, to_far):
     assert read_sqlite(top / SQLITE) == [1, 2]
     assert (top / ".env").read_text() == (owner.top / ".env").read_text()
     assert running(far) == {*SERVERS, "influxdb", "nodered"}
-    owner.iot("undo", *to_far, "--yes", timeout=200)
+    owner.iot("undo", *to_far, "--last-restore", "--yes", timeout=200)
     assert containers(far) == {}
     left = (path for path in top.rglob("*") if "restore" not in path.parts)
     left = {path.name for path in left if not path.is_dir()}

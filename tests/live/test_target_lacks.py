@@ -121,7 +121,7 @@ def test_hardware_that_is_gone(make):
     assert "t is restored" in said
     assert pi.flows.read_text() == "old\n"
     assert running(pi.machine) == {"nodered", "telegraf"}
-    said = pi.asked("undo", "--yes", code=3)
+    said = pi.asked("undo", "--last-restore", "--yes", code=3)
     assert LACKS in said
     assert pi.flows.read_text() == "new\n"
     assert running(pi.machine) == {"nodered", "telegraf"}

@@ -49,7 +49,7 @@ def test_they_come_back(posted):
         mark.path.write_text("another")
     newer = [mark.path for mark in marks]
     restored()
-    assert posted.run("undo", "--yes")[0] == 0
+    assert posted.run("undo", "--last-restore", "--yes")[0] == 0
     assert {path.read_text() for path in newer} == {"another"}
     posted.compose("down")
     posted.compose("up", "-d")
