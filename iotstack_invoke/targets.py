@@ -85,10 +85,11 @@ def find_machine(settings: Settings, name: str) -> Machine:
 
 
 @contextlib.contextmanager
-def open_target(settings: Settings, name: str) -> Iterator[Target]:
+def open_target(settings: Settings, name: str, *, make: bool = False) -> Iterator[Target]:
     """Yield the target of that name ('' is this machine), looked at and fit to be changed.
 
-    Raises Refused where it is not fit, Unreachable where it does not answer.
+    `make`: with the folder of its stack, where there is none. Raises Refused where it is not fit,
+    Unreachable where it does not answer.
     """
     if not name:
         host: Host = LocalHost(settings.stack.folder)
@@ -98,12 +99,12 @@ def open_target(settings: Settings, name: str) -> Iterator[Target]:
         yield _fit(host, "this machine", folder, stack.role, sudo=stack.sudo)
         return
     machine = find_machine(settings, name)
-    with open_machine(machine) as remote:
+    with open_machine(machine, make=make) as remote:
         yield _fit(remote, name, remote.root, machine.role, sudo=machine.sudo)
 
 
 @contextlib.contextmanager
-def open_machine(machine: Machine) -> Iterator[SshHost]:
+def open_machine(machine: Machine, *, make: bool = False) -> Iterator[SshHost]:
     """Yield another machine as a host whose root is the folder of its stack, links followed.
 
     Raises Refused where it is not the machine that is meant or has no such folder, Unreachable.
@@ -114,11 +115,13 @@ def open_machine(machine: Machine) -> Iterator[SshHost]:
     remote = open_host(machine.ssh, machine.folder, name)
     try:
         _check_identity(remote, machine)
+        if make:
+            remote.run(Command(("mkdir", "-p", "--", machine.folder)))
         folder = remote.run(Command(("realpath", "--", machine.folder), ANY_EXIT)).out.strip()
         if not folder.startswith("/"):
             raise Refused(
                 f"{name} has no folder {machine.folder}. Make it there, for example with "
-                f"`ssh {machine.ssh.host} mkdir -p {machine.folder}`."
+                f"`ssh {machine.ssh.host} mkdir -p {machine.folder}`, or restore with --bare."
             )
         remote.root = folder
         yield remote

@@ -248,6 +248,8 @@ def why(work: Work, file: str) -> None:
         "from": "vault (the default), a vault's name, here (the target's own backups), a folder.",
         "only": "Restore this service alone; may be given several times.",
         "live": "The host once more, if it is a live one; of several, each.",
+        "compose": "Put the backup's compose file and .env in place, not beside those there.",
+        "bare": "For a new machine: make the folder, use the backup's compose file, start all.",
         "strict": "Undo all of it where one container does not come up, not a database's alone.",
         "yes": "Do not ask.",
     },
@@ -259,6 +261,8 @@ def restore(
     from_: str = "",
     only: Iterable[str] | None = None,
     live: Iterable[str] | None = None,
+    compose: bool = False,
+    bare: bool = False,
     strict: bool = False,
     yes: bool = False,
 ) -> int:
@@ -266,7 +270,10 @@ def restore(
     from .actions.restore import restore as restore_backup
     from .actions.wish import Wish
 
-    wish = Wish(runtag, host, from_, tuple(only or ()), tuple(live or ()), yes, strict)
+    names = tuple(only or ()), tuple(live or ())
+    if names[0] and (compose or bare):
+        raise UsageError("--compose and --bare are for a whole restore: leave out --only.")
+    wish = Wish(runtag, host, from_, *names, yes, strict, compose or bare, bare)
     return restore_backup(work.settings, wish, work.options, work.report)
 
 

@@ -162,6 +162,54 @@ def test_an_archive_that_is_another_is_not_used_where_it_lies(pi):
     assert flows(pi) == "[2]\n"
 
 
+TOPS = {"docker-compose.yml": "services: {}\n# mine\n", ".env": "TZ=here\nMINE=1\n"}
+
+
+def test_top_files_lie_beside_only_where_they_differ(pi):
+    """The same file twice would make a person look for what has changed."""
+    (pi.folder / ".env").write_text("TZ=there\n")
+    assert pi.run("backup --runtag t2").returncode == 0
+    said = restored(pi, "--from here")
+    assert [path.name for path in pi.folder.glob("*.t1")] == []
+    assert "left as it is" not in said
+    (pi.folder / ".env").write_text(TOPS[".env"])
+    told = pi.run("restore --runtag t2 --from here --yes")
+    assert [path.name for path in pi.folder.glob("*.t2")] == [".env.t2"]
+    assert "the backup's is beside it as .env.t2; they differ in MINE, TZ" in told.stdout
+
+
+def test_the_compose_file_of_the_backup_comes_in_place_where_that_is_asked(pi):
+    """And `.env`; an undo puts those back that were here."""
+    (pi.folder / ".env").write_text("TZ=there\n")
+    assert pi.run("backup --runtag t2").returncode == 0
+    backed_up = {name: (pi.folder / name).read_text() for name in TOPS}
+    for name, text in TOPS.items():
+        (pi.folder / name).write_text(text)
+    told = pi.run("restore --runtag t2 --from here --yes --compose")
+    assert told.returncode == 0, told.stderr
+    assert {name: (pi.folder / name).read_text() for name in TOPS} == backed_up
+    assert ".env is the backup's now; what was here is " in told.stdout
+    assert "they differ in MINE, TZ" in told.stdout
+    assert pi.run("undo --last-restore --yes").returncode == 0
+    assert {name: (pi.folder / name).read_text() for name in TOPS} == TOPS
+    assert list(pi.folder.glob("*.t2")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("--bare", 13, "the stack has containers (nodered), and --bare is for a machine without"),
+        ("--bare --only nodered", 2, "leave out --only"),
+        ("--compose --only nodered", 2, "leave out --only"),
+    ],
+)
+def test_what_is_not_bare_is_not_taken_for_it(running, line, code, said):
+    """Nothing is stopped or replaced."""
+    assert said in restored(running, f"--from here {line}", code)
+    assert flows(running) == "[2]\n"
+    assert not (running.tools / "docker.calls").exists()
+
+
 @pytest.mark.parametrize("runtag", [TAG, "latest"])
 def test_a_vault_that_is_away_names_the_set_that_lies_here(pi, tmp_path, runtag):
     """With the flag that takes it from here, which works; not where that one is damaged."""

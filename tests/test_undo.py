@@ -184,7 +184,7 @@ def test_an_undo_asks_for_the_name_of_the_host(little_stack, typed):
     for each in (screen, terminal):
         os.close(each)
     assert "  puts back as it was before: volumes/nodered\n" in out
-    assert "takes away, as it was not there before: docker-compose.yml.t1, volumes/new\n" in out
+    assert "takes away, as it was not there before: volumes/new\n" in out
     assert f"  what was stored since then is put aside in: {kept}-undone\n" in out
     assert f"Type the host's name, {name}, to go back to before the restore of t1" in out
     assert process.returncode == (0 if done else 13), said

@@ -142,6 +142,8 @@ class Prospect:
         self._stamp = ""
         self.kept: list[str] = []
         """What of the backup is not put in place, since data of a database lie there."""
+        self.takes_compose = False
+        """The backup's compose file and `.env` are put in place, whatever is there."""
         self.influx = self._influx_container()
         self.only = Only(wish, backup, manifest, self.influx)
         self.influx2 = Influx2ByHand(backup, manifest, target.folder)
@@ -196,10 +198,13 @@ class Prospect:
         )
         mine = self._mine(found)
         compose_file = next((n for n in COMPOSE_FILES if n in there), "")
-        compose = (
-            *words,
-            *project_words(target.folder, compose_file, there, self._chosen(target.folder, there)),
-        )
+        self._refuse_stack(mine)
+        is_new = bare and not mine and not compose_file
+        self.takes_compose = (self.wish.compose or is_new) and "general" in self.backup.parts
+        if self.takes_compose:
+            compose_file = ""
+        chosen = () if self.takes_compose else self._chosen(target.folder, there)
+        compose = *words, *project_words(target.folder, compose_file, there, chosen)
         kinds = self._kinds(found)
         server = (
             server_to_load(
@@ -257,6 +262,15 @@ class Prospect:
             strict=self.wish.strict,
             outside_paths=self.manifest.included("outside") if self.manifest else (),
         )
+
+    def _refuse_stack(self, mine: list[Found]) -> None:
+        if self.wish.bare and mine:
+            names = ", ".join(each.container.name for each in mine)
+            raise Refused(
+                f"On {self.target.name} the stack has containers ({names}), and --bare is for a "
+                "machine without. Nothing was changed. Leave out --bare, or take --compose, which "
+                "puts the backup's compose file and .env in place."
+            )
 
     def _refuse_mounts(self, facts: RestoreFacts) -> None:
         folder, others = self.target.folder, "Restore the other services one by one: --only NAME"
@@ -522,14 +536,17 @@ class Prospect:
         wanted = [*self.only.named(items), *self._included_items(facts, contents)]
         facts, chosen = self._with_loads(facts, wanted, staged=contents is None)
         self.only.refuse_absent([*items, *wanted], facts.loads, self.outside.held)
-        for name in sorted(top) if not self.wish.only else ():
-            if top[name] == "f" and is_top_file(name):
-                live = name if name not in there else f"{name}.{self.runtag}"
+        wanted_top = [name for name in sorted(top) if top[name] == "f" and is_top_file(name)]
+        same = self._same(stack, [name for name in wanted_top if name in there and not contents])
+        for name in wanted_top if not self.wish.only else ():
+            if name not in same:
+                is_beside = name in there and not self.takes_compose
+                live = f"{name}.{self.runtag}" if is_beside else name
                 item = self._item(facts, name, live, f"{stack}/{name}")
-                chosen.append(replace(item, is_top_file=True))
+                chosen.append(replace(item, is_top_file=not (name in there and not is_beside)))
         compose = facts.compose
         if "--file" not in compose:
-            file = next((n for n in COMPOSE_FILES if n in top), "")
+            file = next((n for each in (top, there) for n in COMPOSE_FILES if n in each), "")
             chosen_files = () if contents else self._chosen(stack, top, root)
             words = project_words(self.target.folder, file, {**there, **top}, chosen_files)
             compose = (*compose[: compose.index("--project-directory")], *words)
@@ -545,6 +562,15 @@ class Prospect:
         self._refuse_mounts(facts)
         self._refuse_copies(facts)
         return self._with_stays(facts)
+
+    def _same(self, stack: str, names: list[str]) -> set[str]:
+        """Return the top files that lie on the target as they are staged, byte for byte."""
+        script = (
+            'a=$1 b=$2; shift 2; for f; do cmp -s "$a/$f" "$b/$f" && printf "%s\\0" "$f"; done'
+        )
+        words = (*self.target.as_root, "sh", "-c", script, "sh", self.target.folder, stack, *names)
+        told = self.target.host.run(Command(words, ANY_EXIT, 600)).out if names else ""
+        return {*filter(None, told.split("\0"))}
 
     def _chosen(
         self, folder: str, there: Mapping[str, str], as_root: tuple[str, ...] = ()

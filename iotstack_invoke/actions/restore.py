@@ -36,7 +36,7 @@ from ..rulebooks.restore import (
     stages,
 )
 from ..runtag import LATEST
-from ..services.compose import inspect_all, of_stack
+from ..services.compose import inspect_all, is_top_file, of_stack
 from ..services.influx_load import PROVEN
 from ..services.influx_log import say_internal_left_out
 from ..services.inside import is_in
@@ -147,7 +147,7 @@ def log_of(
 def restore(settings: Settings, wish: Wish, options: Options, report: Report) -> int:
     """Restore a backup and return the exit code; raises IotstackError where it was refused."""
     try:
-        with signals_raised(), open_target(settings, wish.host) as target:
+        with signals_raised(), open_target(settings, wish.host, make=wish.bare) as target:
             _refuse_live(target, wish)
             with source_of(settings, wish, target) as source:
                 chosen = _Restore(settings, target, source, wish, report)
@@ -409,6 +409,10 @@ class _Restore:
         stopped = ", ".join(facts.running) or "nothing, for nothing of it runs"
         self.report.write(f"  stops and starts again: {stopped}")
         self.report.write(f"  what is replaced stays in: {facts.previous}")
+        if self.before.takes_compose:
+            self.report.write(
+                "  the backup's compose file and .env come in the place of those here"
+            )
         if self.by_hand:
             self.report.warn(f"  {self.by_hand}")
         for text in self._outside_left(facts):
@@ -542,18 +546,35 @@ class _Restore:
         return ExitCode.FAILED
 
     def _tell_beside(self, facts: RestoreFacts) -> None:
-        """Tell which top files lie beside the present ones, and which keys differ: names only."""
+        """Tell which top files lie beside others, or in their place, and which keys differ."""
+        host, root = self.target.host, self.target.as_root
+        there = host.look(each.aside for each in facts.items) if self.before.takes_compose else {}
+        replaced = []
         for item in facts.items:
             name = posixpath.basename(item.staged)
-            if posixpath.basename(item.live) == name:
+            here = f"{self.target.folder}/{name}"
+            if item.live == here and is_top_file(name) and item.aside in there:
+                replaced.append(name)
+                told, other = (
+                    f"{name} is the backup's now; what was here is {item.aside}",
+                    item.aside,
+                )
+            elif posixpath.basename(item.live) != name:
+                told = (
+                    f"{name} was left as it is; the backup's is beside it as {name}.{self.runtag}"
+                )
+                other = item.live
+            else:
                 continue
-            told = f"  {name} was left as it is; the backup's is beside it as {name}.{self.runtag}"
             if name.endswith(".env"):
-                host, root = self.target.host, self.target.as_root
-                here = read_text(host, f"{self.target.folder}/{name}", root)
-                differing = differing_keys(here, read_text(host, item.live, root))
-                told += f"; they differ in {', '.join(differing) or 'nothing'}"
-            self.report.write(told)
+                keys = differing_keys(read_text(host, here, root), read_text(host, other, root))
+                told += f"; they differ in {', '.join(keys) or 'nothing but form'}"
+            self.report.write(f"  {told}")
+        if replaced and not facts.bare:
+            self.report.write(
+                "  containers are as they were made, by the compose file before. To make them by "
+                f"the backup's: {shlex.join(facts.compose)} up --detach"
+            )
 
     def _tell_rows(self) -> None:
         """Tell how many rows of hosts.toml the backup was made with, and this machine has not."""

@@ -43,6 +43,10 @@ class Wish:
     yes: bool = False
     strict: bool = False
     """All is undone where one container does not come up."""
+    compose: bool = False
+    """The backup's compose file and `.env` come in the place of those that are there."""
+    bare: bool = False
+    """The machine is a new one: as with `compose`, and all is brought up from them."""
 
     @property
     def databases(self) -> tuple[str, ...]:

@@ -1,13 +1,14 @@
 """A machine that lacks what the backup's had: all that can run does, and the rest is named."""
 
 import contextlib
+import shutil
 import time
 
 import pytest
 from marks import Posted
 from owner import PROGRAM
 from restorer import running
-from stand_machine import USER
+from stand_machine import UIDS, USER
 
 IDLE = "nodered:stand"
 STACK = """\
@@ -64,6 +65,15 @@ class Pi(Posted):
 
     def unplug(self):
         self.stick.unlink(missing_ok=True)
+
+    def over(self, folder):
+        """Carry a folder over to who restores this machine."""
+        there = self.asking.home_of(USER) / folder.name
+        shutil.rmtree(there, ignore_errors=True)
+        shutil.copytree(folder, there)
+        for path in (there, *there.iterdir()):
+            shutil.chown(path, UIDS[USER], UIDS[USER])
+        return there
 
     def set(self, text=""):
         super().set(text)
@@ -180,3 +190,20 @@ def test_a_container_that_did_not_stay_up_before(make):
     assert "as before this restore" in said
     assert pi.flows.read_text() == "old\n"
     assert "nodered" in running(pi.machine)
+
+
+def test_a_new_machine_in_one_command(make):
+    """With --bare: without a folder for the stack, or with a compose file that somebody tried."""
+    pi = make(STACK)
+    usb = pi.carry_away("t")
+    if pi.asking is pi.machine:
+        (pi.top / "docker-compose.yml").write_text("services: {}\n")
+    else:
+        pi.top.rmdir()
+        usb = pi.over(usb)
+    pi.restored("--bare", code=0, source=str(usb))
+    assert running(pi.machine) == {"nodered", "telegraf", "zigbee2mqtt"}
+    assert pi.flows.read_text() == "old\n"
+    pi.asked("undo", "--last-restore", "--yes", code=0)
+    assert running(pi.machine) == set()
+    assert not pi.flows.exists()
