@@ -10,6 +10,7 @@ By hand: `python tests/live/stand.py up` (as root).
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sqlite3
@@ -183,16 +184,28 @@ def compose(machine, *words, version=1, folder=None, user=None, check=True):
     """Run `docker-compose` (1) or `docker compose` (2) on the IOTstack of a user."""
     program = ["docker-compose"] if version == 1 else ["docker", "compose"]
     top = folder or machine.home_of(user) / "IOTstack"
-    for left in reversed(range(10)):
-        done = machine.run(
-            [*program, *words], user=user, cwd=top, check=check and not left, timeout=180
-        )
-        # For a moment after a container is gone, a busy engine still counts it into its network.
-        if not check or not done.returncode or "has active endpoints" not in done.stderr:
+    for attempt in range(10):
+        done = machine.run([*program, *words], user=user, cwd=top, check=False, timeout=180)
+        # For a moment after a container is gone, a busy engine still counts it into its network;
+        # sometimes for ever.
+        found = re.search(r"network (\S+) id \w+ has active endpoints", done.stdout + done.stderr)
+        if not check or not found:
             break
+        if attempt > 1:
+            disconnect_the_gone(machine, found[1])
         time.sleep(0.5)
     assert not (check and done.returncode), f"{words}: {done.stdout}{done.stderr}"
     return done
+
+
+def disconnect_the_gone(machine, network):
+    """Take out of a network what the engine counts into it and has no container for any more."""
+    form = "{{range .Containers}}{{.Name}} {{end}}"
+    told = machine.run(["docker", "network", "inspect", "--format", form, network]).stdout
+    there = machine.run(["docker", "ps", "--all", "--format", "{{.Names}}"]).stdout.split()
+    for name in set(told.split()) - {*there}:
+        words = ["docker", "network", "disconnect", "--force", network, name]
+        machine.run(words, check=False)
 
 
 def compose_up(machine, *services, version=1, folder=None, user=None):

@@ -462,10 +462,15 @@ class Machine:
             wait_for("the control groups", lambda: remove_cgroups(self._cgroup))
 
 
+def cgroups(pattern):
+    """Return the control groups of that name; those of others come and go meanwhile."""
+    root = Path("/sys/fs/cgroup")
+    return [*root.glob(pattern), *root.glob(f"*/{pattern}")]  # version 2, version 1
+
+
 def remove_cgroups(pattern):
     """Remove the control groups of that name; false when one would not go yet."""
-    root = Path("/sys/fs/cgroup")
-    groups = [*root.glob(pattern), *root.glob(f"*/{pattern}")]  # version 2, version 1
+    groups = cgroups(pattern)
     for group in groups:
         for folder, _, _ in os.walk(group, topdown=False):
             with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ from stand import (
     remove_iotstack,
     write_points,
 )
-from stand_machine import USER, StandError, wait_for
+from stand_machine import USER, StandError, cgroups, wait_for
 
 USERS = pytest.mark.parametrize("user", [None, USER])
 
@@ -224,7 +224,7 @@ def _belonging_to(name):
 def _assert_nothing_left(name):
     assert _belonging_to(name) == []
     assert name not in Path("/proc/self/mountinfo").read_text()
-    assert not [*Path("/sys/fs/cgroup").glob(f"**/{name}*")]
+    assert cgroups(f"{name}*") == []
 
 
 @pytest.mark.usefixtures("_stand_possible")
