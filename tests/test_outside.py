@@ -493,7 +493,7 @@ def test_another_machine_over_ssh(tmp_path, start_sshd):
     told = laptop.run(f"restore --host pi --runtag {TAG} --from shelf --yes")
     assert told.returncode == 0, told.stdout + told.stderr
     assert [each.read_text() for each in places] == ["old", "old"]
-    told = laptop.run("undo --host pi --yes")
+    told = laptop.run("undo --host pi --last-restore --yes")
     assert told.returncode == 0, told.stdout + told.stderr
     assert [each.read_text() for each in places] == ["new", "new"]
 

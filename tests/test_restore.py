@@ -1,16 +1,20 @@
 """A restore of a little stack: what is not proven is not used, and nobody works on what is moved."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import replace
 
 import pytest
 from scenes import X10, until
 from test_undo import flows, killed_amid_the_swap, restored_once
 
+from iotstack_invoke.actions.needed import top_texts
 from iotstack_invoke.manifest import Part, read_manifest
+from iotstack_invoke.remote import open_host
 
 TAG = "t1"
 DOCKER = """
@@ -27,6 +31,13 @@ case "$1 $2" in
 "inspect --format") [ "$(running)" = false ] || echo /nodered ;;
 "image inspect") echo '[]' ;;
 "version --format") echo 28.2.2 ;;
+"compose version") echo 'Docker Compose version v2.24.5' ;;
+esac
+"""
+LACKS = """
+case "$*" in
+"image inspect -- grafana/grafana:9") ;;
+"image inspect"*) exit 1 ;;
 "compose version") echo 'Docker Compose version v2.24.5' ;;
 esac
 """
@@ -193,6 +204,57 @@ def test_the_compose_file_of_the_backup_comes_in_place_where_that_is_asked(pi):
     assert pi.run("undo --last-restore --yes").returncode == 0
     assert {name: (pi.folder / name).read_text() for name in TOPS} == TOPS
     assert list(pi.folder.glob("*.t2")) == []
+
+
+COMPOSE = """\
+services:
+  nodered: {build: ./services/nodered/., image: mine}
+  mariadb: {build: {context: ./.templates/mariadb/.}}
+  grafana:
+    image: grafana/grafana:${VERSION:-9}
+    environment: ["PASSWORD=${PASSWORD}", "TZ=${TZ}", "HOME=$HOME", "COST=$$5"]
+  influxdb: {image: influxdb:1.8}
+  later: {image: unused, profiles: [extra], command: $UNUSED}
+"""
+
+
+@pytest.mark.parametrize("way", ["--dry-run", ""])
+def test_what_no_backup_holds_is_told_before(pi, tmp_path, way):
+    """Images to pull and to build, what a build reads, variables: and no value of these."""
+    (pi.folder / "docker-compose.yml").write_text(COMPOSE)
+    (pi.folder / ".env").write_text("TZ=there\n")
+    assert pi.run("backup --runtag t2").returncode in (0, 3)
+    usb = tmp_path / "usb"
+    shutil.copytree(pi.folder / "backups", usb)
+    shutil.rmtree(pi.folder)
+    pi.tool("docker", LACKS)
+    told = pi.run(f"restore --runtag t2 --from {usb} {way}")  # nobody is there to confirm
+    assert told.returncode == (0 if way else 13)
+    assert not (pi.folder / "volumes").exists()
+    said = told.stdout + told.stderr
+    assert "  images to pull, which this machine has not: influxdb:1.8\n" in said
+    assert "  services whose image is to be built: nodered, mariadb\n" in said
+    assert "Service mariadb is built in .templates/mariadb, which is neither here nor in" in said
+    assert "variables that .env does not set: PASSWORD. They" in said
+    assert said.count("Service ") == 1
+
+
+def test_the_begin_of_an_archive_is_read_over_ssh(tmp_path, sshd):
+    """And no more: whoever sends the rest is ended."""
+    archive = tmp_path / "x.tar.gz"
+    (tmp_path / "docker-compose.yml").write_text(COMPOSE)
+    (tmp_path / "volumes").mkdir()
+    (tmp_path / "volumes/big").write_bytes(os.urandom(50_000_000))
+    names = ["./docker-compose.yml", "./volumes"]
+    subprocess.run(["tar", "-C", tmp_path, "-czf", archive, *names], check=True)
+    place = open_host(sshd.login(), str(tmp_path), "far")
+    began = time.monotonic()
+    try:
+        assert top_texts(place, str(archive)) == {"docker-compose.yml": COMPOSE}
+        assert top_texts(place, f"{archive}.none") == {}
+    finally:
+        place.close()
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ from ..rulebooks.restore import (
     restore_book,
     stages,
 )
+from ..rules import KINDS
 from ..runtag import LATEST
 from ..services.compose import inspect_all, is_top_file, of_stack
 from ..services.influx_load import PROVEN
@@ -60,6 +61,7 @@ from ..targets import (
     which_may_be_there,
 )
 from .copies import told_here
+from .needed import needed, top_texts
 from .only import damaged_told, told_of_data
 from .outside import of_old_folder, place_there, unseen
 from .prospect import Prospect
@@ -209,6 +211,7 @@ class _Restore:
         """Print the plan, with what would be replaced where the archive can be looked into now."""
         facts = self.before.facts()
         self._tell_what(facts)
+        self._tell_needed(facts)
         self._tell_room(facts)
         contents = self.before.contents(facts)
         targets = self._staging_targets(facts)
@@ -228,6 +231,7 @@ class _Restore:
         facts = self.before.facts()
         self.before.refuse_without_room(facts)
         self._tell_what(facts)
+        self._tell_needed(facts)
         self._tell_room(facts)
 
     def run(self, options: Options, lock: Lock) -> int:
@@ -416,6 +420,19 @@ class _Restore:
         if self.by_hand:
             self.report.warn(f"  {self.by_hand}")
         for text in self._outside_left(facts):
+            self.report.warn(f"  {text}")
+
+    def _tell_needed(self, facts: RestoreFacts) -> None:
+        """Tell what containers that are made need, and no backup holds."""
+        from_backup = self.before.takes_compose
+        if not (facts.bare or from_backup):
+            return
+        archive = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
+        packed = top_texts(self.source.place, archive) if "general" in facts.kinds else {}
+        told, warnings = needed(self.target, self.manifest, packed, from_backup=from_backup)
+        for text in told:
+            self.report.write(f"  {text}")
+        for text in warnings:
             self.report.warn(f"  {text}")
 
     def _outside_left(self, facts: RestoreFacts) -> tuple[str, ...]:

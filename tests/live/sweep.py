@@ -30,8 +30,8 @@ WAYS = {
     "cut after": ("stop after", "cut", True),
     "cut and act late": ("stop before", "cut", True),
 }
-MAY_FAIL = "docker rm --force"
-"""What clears the way, and is not there in a good case: without it the restore goes on."""
+MAY_FAIL = ("docker rm --force", "docker start")
+"""What clears the way, and is not there in a good case; and what is judged by what is up then."""
 EVERY = {"fail after", "kill before"}
 LOCAL = [way for way in WAYS if "cut" not in way]
 

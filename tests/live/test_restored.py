@@ -227,7 +227,7 @@ def test_bare_host(person, pi, far, live, compose_version):
     assert points(far) == all_points
     assert queries(far) == asked
     assert running(far) == set(SERVICES)
-    person.iot("undo", "--host", "test-pi", "--yes")
+    person.iot("undo", "--host", "test-pi", "--last-restore", "--yes")
     assert containers(far) == {}
     assert not (top / "docker-compose.yml").exists()
     assert below(tree(top), *wanted) == {}
