@@ -15,6 +15,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
     remote  vaults  targets  transfer      where copies live, plain or sealed; what a restore is
     checks  owner                          made to; copies between them; what verifications found;
                                            what the owner said of old backups
+    trust                                  whether what is read back was written by us
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            compose_files, compose_text: what compose reads;
                                            sizes: how much; leave_out: what it need not hold;

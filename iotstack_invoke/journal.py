@@ -1,7 +1,8 @@
 """What to undo, written before it is done. The file lies on the host that is changed.
 
-JSON lines, each synced before its step acts: a torn last line never acted. A step that is done
-and needs no undo any more is forgotten by its job's name. While undo is owed, no run starts.
+JSON lines, each synced before its step acts: a torn last line never acted. They hold the names of
+steps, paths and names, and no word of a program: those the target says when it is undone. A step
+that needs no undo any more is forgotten by its job's name. While undo is owed, no run starts.
 """
 
 from __future__ import annotations
@@ -9,12 +10,28 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, is_dataclass
-from typing import Any
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, Protocol
 
 from .errors import IotstackError, StepFailed, Unreachable
 from .steps import Host, UndoableStep
 from .values import dataclass
+
+WORDS = frozenset({"as_root", "docker", "compose", "guard", "lock"})
+"""Fields of steps that the target says: how a program is called there, and its locks. They are
+never written, and those that earlier versions wrote are never read."""
+
+
+class Bound(Protocol):
+    """What the target itself says of the steps in a journal."""
+
+    def word(self, field: str) -> Any:
+        """Return the value of one of WORDS."""
+        ...
+
+    def refuse(self, steps: Iterable[UndoableStep]) -> None:
+        """Raise StepFailed where a step would act on what such a step never acts on."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +58,13 @@ def owed_in(lines: Iterable[str]) -> tuple[Owed, ...]:
     return tuple(owed)
 
 
+def written(step: UndoableStep) -> dict[str, Any]:
+    """Return what a journal holds of a step: neither words of programs, nor what makes them."""
+    assert is_dataclass(step)  # noqa: S101 - steps are frozen dataclasses
+    told: Mapping[str, Any] = getattr(step, "journaled", lambda: asdict(step))()
+    return {name: value for name, value in told.items() if name not in WORDS}
+
+
 class Journal:
     """The journal of one host."""
 
@@ -51,6 +75,7 @@ class Journal:
         steps: Iterable[type[Any]],
         settle: Callable[[], None] = lambda: None,
         hold: Callable[[], None] = lambda: None,
+        bind: Callable[[], Bound] | None = None,
     ) -> None:
         self.host = host
         self.hold = hold
@@ -59,6 +84,8 @@ class Journal:
         """Wait until no command of a step is at work: one may outlive the line it came by."""
         self.told: list[str] = []
         """What a person should know of steps that were undone: what could not be as before."""
+        self.bind = bind
+        """Ask the target for the words of its programs, which no journal holds."""
         self.path = path
         self._steps: Mapping[str, type[Any]] = {each.__name__: each for each in steps}
         self._owed: list[tuple[str, UndoableStep]] = []
@@ -67,10 +94,16 @@ class Journal:
         self._renamed = ""
         """Where the journal may be instead: nobody said whether its rename was done."""
 
+    def at(self, path: str) -> Journal:
+        """Return another journal of the same host."""
+        steps = self._steps.values()
+        other = Journal(self.host, path, steps, self.settle, self.hold, self.bind)
+        other.told = self.told
+        return other
+
     def write(self, job: str, step: UndoableStep) -> None:
         """Note a step that is about to act."""
-        assert is_dataclass(step)  # noqa: S101 - steps are frozen dataclasses
-        line = {"job": job, "step": type(step).__name__, "fields": asdict(step)}
+        line = {"job": job, "step": type(step).__name__, "fields": written(step)}
         with self._lock:
             self._append(line)
             self._owed.append((job, step))
@@ -133,9 +166,11 @@ class Journal:
     def recover(self, lines: Iterable[str]) -> tuple[str, ...]:
         """Undo what a dead run left in the journal; return what was undone.
 
-        Raises StepFailed for a step that this version does not know: then nothing is undone.
+        Raises StepFailed for a step that this version does not know, and for one that would act
+        where no such step acts: then nothing is undone.
         """
         owed: list[tuple[str, UndoableStep]] = []
+        bound: Bound | None = None
         for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
@@ -145,20 +180,34 @@ class Journal:
                 if "done" in entry:
                     owed = [(o, s) for o, s in owed if o != entry["done"]]
                 else:
-                    owed.append((entry["job"], self._step(entry)))
-            except (KeyError, TypeError, AttributeError) as error:
+                    bound = bound or (self.bind() if self.bind else None)
+                    owed.append((entry["job"], self._step(entry, bound)))
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise StepFailed(
                     f"{self.path} line {number}: this version knows no such step: {line.strip()} "
                     "Undo it with the version that wrote it; until then nothing is changed."
+                ) from error
+        if bound:
+            try:
+                bound.refuse(step for _, step in owed)
+            except StepFailed as error:
+                raise StepFailed(
+                    f"{self.path}: {error} Nothing was undone. Look at that file: a run of this "
+                    "program has not written it."
                 ) from error
         self._owed = owed
         undone = self.undo()
         self._remove_if_empty()
         return undone
 
-    def _step(self, entry: Mapping[str, Any]) -> UndoableStep:
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["fields"].items()}
-        step: UndoableStep = self._steps[entry["step"]](**fields)
+    def _step(self, entry: Mapping[str, Any], bound: Bound | None) -> UndoableStep:
+        told = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["fields"].items()}
+        kind = self._steps[entry["step"]]
+        told = getattr(kind, "of_earlier", dict)(told)
+        known = {k: v for k, v in told.items() if k not in WORDS}
+        missing = {each.name for each in fields(kind)} & WORDS
+        words = {name: bound.word(name) for name in missing} if bound else {}
+        step: UndoableStep = getattr(kind, "revived", kind)(**known, **words)
         return step
 
     def _append(self, entry: Mapping[str, Any]) -> None:

@@ -114,7 +114,14 @@ MAKE_FOLDER = '[ -d "$1" ] || mkdir -m 700 "$1" || [ -d "$1" ] && ' + SYNC.repla
 # Always a new file: what still writes into one of that name, for a line that broke, has another.
 CREATE = f'umask 077; {STORE} rm -f -- "$1" && set -C && $store > "$1" && {SYNC} && wc -c < "$1"'
 APPEND = 'umask 077; printf "%s\\n" "$2" >> "$1" && ' + SYNC
-RENAME = 'mv -f "$1" "$2" && ' + SYNC.replace("$1", "$3")
+# A mv(1) to another file system would copy: what is cut then looks like the whole, and both are
+# there meanwhile. A folder that is mounted elsewhere as well is refused too, as rename(2) does.
+RENAME = (
+    'up=${1%/*}; [ "${up:-/}" = "$3" ] || '
+    '[ "$(stat -c "%d %m" "${up:-/}" 2>/dev/null)" = "$(stat -c "%d %m" "$3" 2>/dev/null)" ] || '
+    '{ echo "$2 is on another file system than $1" >&2; exit 1; }; '
+    'mv -f "$1" "$2" && '
+) + SYNC.replace("$1", "$3")
 
 _CALLED = {
     RECEIVE: "write",

@@ -64,8 +64,8 @@ class Target:
 
     @property
     def journal(self) -> str:
-        """What is to be undone there."""
-        return f"{self.backups}/.journal"
+        """What is to be undone there: with what it undoes, on one file system."""
+        return f"{self.folder}/restore/.journal"
 
     @property
     def guard(self) -> str:

@@ -20,7 +20,10 @@ LEVELS = (
         "plan journal runner services.influx_log services.influx_meta services.influx_shard "
         "services.influx_check services.sql_dump"
     ),
-    "hosts hashes checks owner login sftp sftp_place remote vaults.* targets transfer services.*",
+    (
+        "hosts hashes checks owner login sftp sftp_place remote vaults.* targets transfer trust "
+        "services.*"
+    ),
     "engine log report site changes findings hooks",
     "rulebooks.*",
     "actions.*",

@@ -14,7 +14,6 @@ from scenes import PlainScene, alive, until
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost, locked
 from iotstack_invoke.journal import Journal
-from iotstack_invoke.rulebooks.restore import undoable
 from iotstack_invoke.services import quiesce
 from iotstack_invoke.services.quiesce import Quiesce, Resume, stopped
 
@@ -23,19 +22,18 @@ RUN = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from scenes import PlainScene
-from test_quiesce import Service
+from test_quiesce import Calm, Service, Words
 from iotstack_invoke.hosts import LocalHost, locked
 from iotstack_invoke.journal import Journal
-from iotstack_invoke.rulebooks.restore import undoable
 from iotstack_invoke.services.quiesce import Resume
 service = Service(sys.argv[2])
 host = LocalHost(sys.argv[2])
 scene = PlainScene({"pi": host})
-journal = Journal(host, f"{sys.argv[2]}/.journal", undoable())
+journal = Journal(host, f"{sys.argv[2]}/.journal", [Calm], bind=Words)
 with locked(f"{sys.argv[2]}/.lock", "backup"):
     journal.recover(host.lines(journal.path))
     print("begun", flush=True)
-    quiet = service.quiet()
+    quiet = service.quiet(kind=Calm)
     journal.write("general", quiet)
     quiet.do(scene)
     print("quiet", flush=True)
@@ -46,20 +44,38 @@ with locked(f"{sys.argv[2]}/.lock", "backup"):
 """
 
 
+class Calm(Quiesce):
+    """One whose words the folder of its mark tells, as the recipe of a container does else."""
+
+    @classmethod
+    def revived(cls, mark, **_known):
+        return Service(os.path.dirname(mark)).quiet()
+
+
+class Words:
+    """What a target says of the steps in a journal."""
+
+    def word(self, _field):
+        return ()
+
+    def refuse(self, steps):
+        assert [type(each) for each in steps] in ([], [Quiesce])
+
+
 @dataclass
 class Service:
     """A file that says how a service is; each change of it is a line of another."""
 
     folder: str
 
-    def quiet(self, *, enter="", leave="", name="X"):
+    def quiet(self, *, enter="", leave="", name="X", kind=Quiesce):
         """Return the quiet of the service; `enter` and `leave` are more commands before."""
 
         def change(to, before):
             script = f"{before or ':'} && echo {to} > state && echo {to} >> changes"
             return ("sh", "-c", f"cd {shlex.quote(self.folder)} && {script}")
 
-        return Quiesce(
+        return kind(
             "pi",
             name,
             ask=("cat", f"{self.folder}/state"),
@@ -176,7 +192,7 @@ def test_a_run_that_comes_at_once_lets_the_service_go_on(service):
 def test_an_entering_that_outlives_its_run_is_waited_for(service, scene):
     """A stop that goes on after the SIGKILL ends before the start, and does not undo it."""
     quiet = service.quiet(enter="touch entering; sleep 3")
-    script = RUN.replace("service.quiet()", "service.quiet(enter='touch entering; sleep 3')")
+    script = RUN.replace("(kind", "(enter='touch entering; sleep 3', kind")
     words = [sys.executable, "-c", script, os.path.dirname(__file__), service.folder, "stay"]
     run = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     until(lambda: os.path.exists(f"{service.folder}/entering"))
@@ -189,13 +205,13 @@ def test_the_journal_lets_go_on_what_a_power_cut_left(service, scene):
     """Without a watcher the next run leaves the quiet, by the line of the journal alone."""
     host = scene.host("pi")
     path = f"{service.folder}/.journal"
-    quiet = service.quiet()
-    Journal(host, path, undoable()).write("general", quiet)
+    quiet = service.quiet(kind=Calm)
+    Journal(host, path, [Calm]).write("general", quiet)
     host.append(quiet.mark, "X")
     service.put("quiet")
-    Journal(host, path, undoable()).recover(host.lines(path))
+    Journal(host, path, [Calm], bind=Words).recover(host.lines(path))
     assert service.read() == ["awake"]
-    Journal(host, path, undoable()).recover(host.lines(path))
+    Journal(host, path, [Calm], bind=Words).recover(host.lines(path))
     assert service.read("changes") == ["quiet", "awake"]
 
 

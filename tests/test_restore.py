@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -389,9 +388,7 @@ def test_a_command_that_outlived_its_run_is_waited_for(little_stack, tmp_path, l
     killed_amid_the_swap(little_stack)
     order = tmp_path / "order"
     order.touch()
-    guard = re.search(
-        r'"guard": "([^"]+)"', (little_stack.folder / "backups/.journal").read_text()
-    )[1]
+    guard = little_stack.folder / "backups/.commands"
     script = 'echo works; until [ -s "$0" ]; do sleep 0.05; done; echo ended >> "$0"'
     words = ["flock", "--shared", guard, "sh", "-c", script, order]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as orphan:

@@ -15,6 +15,7 @@ from iotstack_invoke.actions.undo import _last_journal, journal_of
 from iotstack_invoke.changes import STAMP_FORM, change_in, change_of
 from iotstack_invoke.errors import NotFound
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.settings import read_settings
 from iotstack_invoke.targets import Target, locked_target
 
 
@@ -235,6 +236,7 @@ def test_a_change_that_failed_is_undone_when_its_last_command_has_ended(
     target, tmp_path, monkeypatch
 ):
     """It may outlive the line that it came by, and work on what is being put back."""
+    settings = read_settings({}, "")
     asked, ended, real = tmp_path / "asked", tmp_path / "ended", shutil.which("flock")
     (tmp_path / "backups").mkdir()
     (tmp_path / "bin").mkdir()
@@ -246,7 +248,7 @@ def test_a_change_that_failed_is_undone_when_its_last_command_has_ended(
         monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
         with subprocess.Popen(words, stdout=subprocess.PIPE) as orphan:
             assert orphan.stdout.readline() == b"works\n"
-            journal_of(target, lock).settle()
+            journal_of(settings, target, lock).settle()
             has_ended = ended.exists()
             asked.touch()
         assert has_ended

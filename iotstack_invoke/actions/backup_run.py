@@ -21,14 +21,12 @@ from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, Unreachable
 from ..hooks import HooksResult, Occasion
 from ..hosts import words_of
-from ..journal import Journal
 from ..log import LogWatcher, RunLog
 from ..manifest import RECORDS_ENDING, Manifest
 from ..plan import Plan
 from ..report import Fanout, Report, duration_text, size_text
 from ..retention import Verdict, judge
 from ..rulebooks.backup import BackupFacts
-from ..rulebooks.restore import undoable
 from ..rules import KINDS
 from ..runtag import Runtag
 from ..sets import State, pins_in
@@ -50,6 +48,7 @@ from .delivery import (
 )
 from .look import look_at_folder, look_at_stack
 from .old_data import remove_expired_here
+from .owed import Owing
 from .recovery import recover_here
 from .start import Listing, Start, free_of, refuse_folder
 
@@ -137,8 +136,7 @@ class _BackupRun:
         self.runtag = runtag
         self.options = options
         self.report = report
-        path = f"{site.backups}/.journal"
-        self.journal = Journal(site.host, path, undoable(), hold=lock.hold_again)
+        self.journal = Owing.of_site(site).journal_of_backups(lock.hold_again)
         self.started_s = time.monotonic()
         self.listed: dict[str, Listing] = {}
         """What lies in each vault that answered: each is listed once."""

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import platform
+import posixpath
 import secrets
 import socket
 import time
@@ -77,16 +78,17 @@ from ..targets import (
     find_machine,
     free_bytes,
     is_read_only,
-    read_text,
     remount,
     root_words_if_any,
 )
+from ..trust import Trust
 from ..values import dataclass
 from ..vaults.age import INSTALL as INSTALL_AGE
 from ..vaults.age import sealing
 from ..vaults.folder import unnamed_mount
 from .coverage import idle_rows, is_another, look_at_services, settings_for, why_skipped
 from .look import compose_file_in, look_at_folder, look_at_stack
+from .owed import Owing
 from .room import Room, look_for_room
 
 QUESTION_LIMIT_S = 15.0
@@ -264,6 +266,12 @@ class _Examined:
         return words, told
 
     @cached_property
+    def owing(self) -> Owing:
+        """Its journals, and who else may write what is read back."""
+        trust = Trust(self.host, self.folder, self.as_root)
+        return Owing(self.settings, self.host, self.folder, lambda: self.as_root, trust)
+
+    @cached_property
     def has_influx(self) -> bool:
         """Whether InfluxDB's data lie below volumes/."""
         told = ask(self.host, "test", "-d", f"{self.folder}/volumes/influxdb")
@@ -286,8 +294,10 @@ class _Examined:
 
     def state(self, undo: str) -> tuple[tuple[str, Question], ...]:
         def journal() -> list[Finding]:
-            text = read_text(self.host, f"{self.backups}/.journal")
-            return [judge_journal(text.splitlines(), undo)]
+            try:
+                return [judge_journal(self.owing.read(), undo)]
+            except Refused as error:
+                return [failed("journal", str(error), f"look at it: ls -ln {self.backups}")]
 
         return (
             ("clock", self._clock),
@@ -330,11 +340,22 @@ class _Examined:
                 yield failed("backups", f"{folder} {READ_ONLY}", remount(folder))
                 return
         yield judge_backups(self.backups, told)
+        yield from self._written_by_others(self.backups)
 
     def _restore(self) -> Iterator[Finding]:
         folder = f"{self.folder}/{RESTORE}"
         mine, theirs = (device(self.host, each, self.as_root) for each in (self.folder, folder))
         yield judge_device(folder, mine, theirs, needed=self.far)
+        yield from self._written_by_others(folder)
+
+    def _written_by_others(self, folder: str) -> Iterator[Finding]:
+        """Yield that others may write what a run reads back, if they may."""
+        path, trust = f"{folder}/.", self.owing.trust
+        owned = trust.look([path])[path]
+        why = trust.others(owned) if owned.is_there and not owned.is_hidden else ""
+        if why:
+            fix = f'sudo chown "$USER:" {folder} && sudo chmod go-w {folder}'
+            yield warning(posixpath.basename(folder), f"{folder}: {why}", fix)
 
     def _clock(self) -> Iterator[Finding]:
         yield judge_synchronised(ask(self.host, "timedatectl", "show", "-p", "NTPSynchronized"))

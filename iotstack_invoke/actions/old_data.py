@@ -57,8 +57,7 @@ def find_expired(host: Host, stack: str, now: datetime | None = None) -> list[tu
     With a clock that stands before the reload there are none; none either while an undo is owed,
     which may need them.
     """
-    journal = f"{stack}/{BACKUPS}/.journal"
-    if host.look([journal]):
+    if host.look([f"{stack}/{each}/.journal" for each in (BACKUPS, RESTORE)]):
         return []
     now = now or datetime.now(UTC)
     found = []

@@ -232,7 +232,7 @@ class OutsidePart:
         real = self._real(path)
         if is_in(self.target.folder, real) or is_in(real, self.target.folder):
             return "the folder of the stack is there"
-        if any(map(_is_of_others, (path, real))):
+        if any(map(is_of_others, (path, real))):
             return (
                 "it is a place of the system or of a user's programs, and no [[stack.include]] "
                 "here names it"
@@ -402,7 +402,7 @@ def within_mount(item: Swapped, previous: str) -> Swapped:
     return replace(item, aside=kept, used=f"{kept}-undone", fresh=f"{kept}-new")
 
 
-def _is_of_others(path: str) -> bool:
+def is_of_others(path: str) -> bool:
     """Tell whether a path is one that no manifest may name: whoever writes there owns the machine.
 
     What the system runs, whole homes, and what is hidden, such as keys of SSH.

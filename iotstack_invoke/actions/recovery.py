@@ -11,9 +11,9 @@ from ..rules import split_set_name
 from ..sets import removals_in
 from ..site import Site, finish_removals
 from ..steps import PARTIAL
-from ..targets import COMMANDS_LOCK
+from .owed import Owing
 from .start import Listing
-from .undo import go_back, tell_death
+from .undo import tell_death
 
 
 def recover_here(
@@ -24,9 +24,8 @@ def recover_here(
     Returns what is to be warned of, which was told already, and what lies here and in each vault
     that answered. Whoever copies to another tells that it is away.
     """
-    owed = site.host.lines(journal.path)
-    told = go_back(owed, journal, f"{site.backups}/{COMMANDS_LOCK}", report)
-    died = (*tell_death(site.settings, site.host, owed, report), *told)
+    owed = Owing.of_site(site).undo_all(journal, report)
+    died = (*tell_death(site.settings, site.host, owed, report), *journal.told)
     for name in site.host.names(site.backups):
         found = split_set_name(name.removesuffix(PARTIAL))
         if name.endswith(PARTIAL) and found and found[1] != "log":

@@ -32,11 +32,13 @@ from ..services.stack import wait_for_orphans
 from ..settings import Settings
 from ..site import Site, look_everywhere
 from ..steps import Command
-from ..targets import ANY_EXIT, docker_words, read_text, root_words
+from ..targets import ANY_EXIT, docker_words, root_words
+from ..trust import Trust
 from ..vaults import refuse_shut
 from .copies import VAULT, Copy, find_copy, places_meant
 from .coverage import settings_for
 from .only import damaged_told, left_out_text, told_of_data
+from .owed import Owing
 from .prospect import records_in, sizes_unpacked
 from .restore import Ledger
 
@@ -85,20 +87,27 @@ def _scratch_folder(site: Site) -> Iterator[str]:
     os.makedirs(base, mode=0o700, exist_ok=True)
     with locked(f"{base}/.{SCRATCH}.lock", "a rehearsal"):
         scratch = f"{base}/{SCRATCH}"
-        _clear(host, scratch, as_root)
+        _clear(site.settings, host, scratch, as_root)
         os.mkdir(scratch, mode=0o700)
         try:
             yield scratch
         finally:
-            _clear(host, scratch, as_root)
+            _clear(site.settings, host, scratch, as_root)
 
 
-def _clear(host: LocalHost, scratch: str, as_root: tuple[str, ...]) -> None:
+def _owing(settings: Settings, host: LocalHost, scratch: str, as_root: tuple[str, ...]) -> Owing:
+    trust = Trust(host, posixpath.dirname(scratch), as_root)
+    return Owing(settings, host, scratch, lambda: as_root, trust)
+
+
+def _clear(settings: Settings, host: LocalHost, scratch: str, as_root: tuple[str, ...]) -> None:
     """Undo what a dead rehearsal left running, then remove its folder."""
-    lines = read_text(host, _journal(scratch)).splitlines()
-    if lines:
+    if host.look([_journal(scratch)]):
+        owing = _owing(settings, host, scratch, as_root)
+        owing.believe(_journal(scratch))
         wait_for_orphans(host, _guard(scratch))
-        Journal(host, _journal(scratch), undoable()).recover(lines)
+        journal = owing.journal(_journal(scratch), guard=_guard(scratch))
+        journal.recover(owing.lines(_journal(scratch)))
     host.run(Command((*as_root, "rm", "-rf", "--", scratch), limit_s=REMOVE_LIMIT_S))
 
 

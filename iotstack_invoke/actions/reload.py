@@ -90,7 +90,7 @@ def reload_influxdb(
             died: tuple[str, ...] = ()
             if not wish.yes:  # while a person thinks, a backup may run
                 with locked_target(target, PURPOSE) as lock:
-                    died = recover(settings, target, journal_of(target, lock), report)
+                    died = recover(settings, target, journal_of(settings, target, lock), report)
                 _Reload(settings, target, wish, asked, report).tell()
                 confirm(wish, "reload InfluxDB")
             with locked_target(target, PURPOSE) as lock:
@@ -134,7 +134,7 @@ class _Reload:
     def run(self, lock: Lock, died: tuple[str, ...] = ()) -> int:
         """Reload under the lock; `died` is what was told of a run that died before."""
         target = self.target
-        journal = journal_of(target, lock)
+        journal = journal_of(self.settings, target, lock)
         died += recover(self.settings, target, journal, self.report)
         for folders in find_expired(target.host, target.folder):
             remove_old(target.host, folders, target.as_root)

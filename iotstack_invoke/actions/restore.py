@@ -158,7 +158,7 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
                 purpose = f"restore {chosen.runtag}"
                 if not wish.yes:  # while a person thinks, a backup may run
                     with locked_target(target, purpose) as lock:
-                        chosen.recover(journal_of(target, lock))
+                        chosen.recover(journal_of(settings, target, lock))
                     chosen.tell()
                     confirm(wish, purpose)
                 with locked_target(target, purpose) as lock:
@@ -236,7 +236,7 @@ class _Restore:
 
     def run(self, options: Options, lock: Lock) -> int:
         """Restore under the lock, which is held again before anything is undone."""
-        self.journal = journal_of(self.target, lock)
+        self.journal = journal_of(self.settings, self.target, lock)
         self.recover(self.journal)
         if self.wish.yes:
             self.tell()

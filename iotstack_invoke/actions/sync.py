@@ -17,11 +17,11 @@ from ..errors import ExitCode, Interrupted, UsageError
 from ..journal import Journal
 from ..plan import Plan, PlannedJob
 from ..report import Fanout, Report, age_text, size_text
-from ..rulebooks.restore import undoable
 from ..sets import BackupSet, State
 from ..settings import Settings
 from ..site import RecordFile, Site
 from .delivery import Delivery, deliver, look_at_vaults, plan_for
+from .owed import Owing
 from .recovery import recover_here
 
 JOBS_AT_ONCE = 2
@@ -37,7 +37,7 @@ def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: b
     try:
         names = _chosen(site, asked)
         with signals_raised(), contextlib.nullcontext() if dry_run else site.held("sync"):
-            journal = Journal(site.host, f"{site.backups}/.journal", undoable())
+            journal = Owing.of_site(site).journal_of_backups()
             if not dry_run:
                 recover_here(site, journal, report)
             checks = site.checks.newest()

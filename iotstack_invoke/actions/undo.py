@@ -14,25 +14,27 @@ from ..hosts import LocalHost, state_folder
 from ..journal import Journal, Owed, owed_in
 from ..log import unfinished_log
 from ..report import Report
-from ..rulebooks.restore import RESTORE, undoable
+from ..rulebooks.restore import RESTORE
 from ..services.stack import ComposeUp, MakeVolume, StopContainers, UseStage, wait_for_orphans
 from ..settings import Settings
 from ..steps import Host
 from ..targets import Lock, Target, locked_target, looked, open_target, read_text
 from .old_data import GONE_MARK, forget_days
+from .owed import Owing
 from .wish import Wish, confirm
 
 
-def journal_of(target: Target, lock: Lock | None = None) -> Journal:
+def journal_of(settings: Settings, target: Target, lock: Lock | None = None) -> Journal:
     """Return the journal of a target; with `lock`, what is undone waits for it and for orphans."""
+    owing = Owing.of_target(settings, target)
     if lock is None:
-        return Journal(target.host, target.journal, undoable())
+        return owing.journal(target.journal)
 
     def settle() -> None:
         lock.hold_again()
         wait_for_orphans(target.host, target.guard)
 
-    return Journal(target.host, target.journal, undoable(), settle)
+    return owing.journal(target.journal, settle)
 
 
 def log_folder(settings: Settings, host: Host) -> str:
@@ -58,27 +60,8 @@ def recover(
 
     Returns what is to be warned of, which was told already.
     """
-    lines = read_text(target.host, target.journal).splitlines()
-    told = go_back(lines, journal, target.guard, report)
-    return (*tell_death(settings, target.host, lines, report), *told)
-
-
-def go_back(lines: Sequence[str], journal: Journal, guard: str, report: Report) -> tuple[str, ...]:
-    """Undo what the run of a journal left that died, when its last command has ended.
-
-    Returns what could not be as before, which was told already.
-    """
-    for undone in _undone(lines, journal, guard):
-        report.tell(f"undone, left by a run that died: {undone}")
-    for text in journal.told:
-        report.warn(text)
-    return tuple(journal.told)
-
-
-def _undone(lines: Sequence[str], journal: Journal, guard: str) -> tuple[str, ...]:
-    if lines:
-        wait_for_orphans(journal.host, guard)
-    return journal.recover(lines)
+    lines = Owing.of_target(settings, target).undo_all(journal, report)
+    return (*tell_death(settings, target.host, lines, report), *journal.told)
 
 
 def tell_death(
@@ -122,9 +105,9 @@ def undo(settings: Settings, wish: Wish, report: Report, *, last_restore: bool =
         open_target(settings, wish.host) as target,
         locked_target(target, "undo"),
     ):
-        journal = journal_of(target)
+        journal, owing = journal_of(settings, target), Owing.of_target(settings, target)
         again = f"inv undo{f' --host {wish.host}' if wish.host else ''} --last-restore"
-        if read_text(target.host, target.journal):
+        if owing.make_private(report):
             recover(settings, target, journal, report)
             report.write("What did not end was undone. The stack is as it was before.")
             if last_restore:
@@ -134,7 +117,8 @@ def undo(settings: Settings, wish: Wish, report: Report, *, last_restore: bool =
         if not kept:
             raise NotFound(f"On {target.name} there is no restore or reload that can be undone.")
         replaced = _folder(kept)
-        lines = read_text(target.host, kept).splitlines()
+        owing.believe(kept)
+        lines = owing.lines(kept)
         change = change_in(lines) or replaced
         if wish.yes and not last_restore:
             raise NotFound(
@@ -152,7 +136,8 @@ def undo(settings: Settings, wish: Wish, report: Report, *, last_restore: bool =
             stream.write("\n".join(lines).encode())
         target.host.rename(f"{kept}.undo", kept)
         target.host.rename(kept, target.journal)  # at once: never two of them, never none
-        _undone(lines, journal, target.guard)
+        wait_for_orphans(target.host, target.guard)
+        journal.recover(lines)
         report.write(
             f"Undone. The stack on {target.name} is as it was before {change}. What it was "
             f"since then is in {used} (or in a folder of that name on another disk); remove it "

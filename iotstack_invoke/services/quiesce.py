@@ -6,13 +6,19 @@ power cut; after SIGKILL a watcher, which knows the run by its lock: the kernel 
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..values import dataclass
+from .table import Recipe, packaged_recipes
 
+MARK = ".quiet-"
+"""With this begins the name of a mark; behind it is a container that was stopped, or a recipe."""
 QUIET_LIMIT_S = 120
 """What entering the quiet, or leaving it, may take; a container that is stopped has a minute."""
 AWAKE_LIMIT_S = 60.0
@@ -66,6 +72,45 @@ class Quiesce:
     """How long it must have been awake, to count as having gone on."""
     advice: str = ""
     """What to do where it does not go on; '' where `leave` is all."""
+    container: str = ""
+    recipe: str = ""
+    """The service whose recipe says how; '' for a container that is stopped."""
+    docker: tuple[str, ...] = ("docker",)
+
+    def journaled(self) -> Mapping[str, Any]:
+        """Return what a journal holds of it: what its recipe says is read there again."""
+        whose = {"container": self.container, "recipe": self.recipe}
+        return {"host_role": self.host_role, "mark": self.mark, **whose}
+
+    @classmethod
+    def of_earlier(cls, told: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a journal holds of it, of one that held the words of its commands as well.
+
+        Those of a recipe name the container behind the user that they are run as.
+        """
+        name = posixpath.basename(str(told["mark"])).removeprefix(MARK)
+        recipe = name if name in packaged_recipes() else ""
+        found = {"host_role": told["host_role"], "mark": told["mark"], "recipe": recipe}
+        if "container" in told:
+            return {**found, "container": told["container"], "recipe": told["recipe"]}
+        words = [*told["leave"]]
+        return {**found, "container": words[words.index("--user") + 2] if recipe else name}
+
+    @classmethod
+    def revived(
+        cls,
+        host_role: str,
+        mark: str,
+        container: str,
+        recipe: str,
+        lock: str,
+        docker: tuple[str, ...],
+    ) -> Quiesce:
+        """Return it as its recipe says it today, or that of a container that is stopped."""
+        if not recipe:
+            return stopped_at(host_role, container, docker, mark, lock)
+        row = packaged_recipes()[recipe]
+        return quiet_of(host_role, recipe, row, container, docker, mark, lock)
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
@@ -145,10 +190,47 @@ class Resume:
                 scene.warn(f"{error} Its files were saved before.")
 
 
+def exec_words(
+    docker: tuple[str, ...], container: str, recipe: Recipe, words: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the words that run a program in a service's container."""
+    return (*docker, "exec", "--user", recipe.user, container, *words)
+
+
+def quiet_of(
+    host_role: str,
+    name: str,
+    recipe: Recipe,
+    container: str,
+    docker: tuple[str, ...],
+    mark: str,
+    lock: str,
+) -> Quiesce:
+    """Return the quiet of a service as its recipe says it."""
+    ask, enter, leave = (
+        exec_words(docker, container, recipe, each)
+        for each in (recipe.ask, recipe.enter, recipe.leave)
+    )
+    return Quiesce(
+        *(host_role, name.capitalize(), ask, recipe.awake, enter, leave, mark, lock),
+        container=container,
+        recipe=name,
+        docker=docker,
+    )
+
+
 def stopped(
     host_role: str, container: str, backups: str, docker: tuple[str, ...] = ("docker",)
 ) -> Quiesce:
-    """Return the quiet of a container that is stopped.
+    """Return the quiet of a container that is stopped, with the lock of a folder of backups."""
+    mark = f"{backups}/{MARK}{container}"
+    return stopped_at(host_role, container, docker, mark, f"{backups}/.lock")
+
+
+def stopped_at(
+    host_role: str, container: str, docker: tuple[str, ...], mark: str, lock: str
+) -> Quiesce:
+    """Return the same with its mark and lock.
 
     It is left by a restart: that starts what is stopped, and waits for a stop that goes on.
     """
@@ -160,8 +242,10 @@ def stopped(
         awake="true false",
         enter=(*docker, "stop", "--time", str(STOP_S), container),
         leave=(*docker, "restart", "--time", str(STOP_S), container),
-        mark=f"{backups}/.quiet-{container}",
-        lock=f"{backups}/.lock",
+        mark=mark,
+        lock=lock,
         settle_s=SETTLE_S,
         advice=f"It was stopped for its copy. Start it: `{start}`. Why it ended: `{logs}`.",
+        container=container,
+        docker=docker,
     )

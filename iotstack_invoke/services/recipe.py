@@ -13,7 +13,7 @@ from ..errors import StepFailed
 from ..rules import PARTS
 from ..steps import Command, Scene
 from ..values import dataclass
-from .quiesce import QUIET_LIMIT_S, Quiesce
+from .quiesce import MARK, QUIET_LIMIT_S, Quiesce, exec_words, quiet_of
 from .sql import MARIADB, SqlServer
 from .table import Recipe, packaged_recipes
 
@@ -45,23 +45,9 @@ class RecipeInUse:
         recipe = self.recipe
         if not recipe.enter or not self.runs:
             return None
-        return Quiesce(
-            host_role,
-            self.name.capitalize(),
-            ask=exec_words(("docker",), self.container, recipe, recipe.ask),
-            awake=recipe.awake,
-            enter=exec_words(("docker",), self.container, recipe, recipe.enter),
-            leave=exec_words(("docker",), self.container, recipe, recipe.leave),
-            mark=f"{backups}/.quiet-{self.name}",
-            lock=f"{backups}/.lock",
-        )
-
-
-def exec_words(
-    docker: tuple[str, ...], container: str, recipe: Recipe, words: tuple[str, ...]
-) -> tuple[str, ...]:
-    """Return the words that run a program in a service's container."""
-    return (*docker, "exec", "--user", recipe.user, container, *words)
+        mark, lock = f"{backups}/{MARK}{self.name}", f"{backups}/.lock"
+        where = (self.container, ("docker",), mark, lock)
+        return quiet_of(host_role, self.name, recipe, *where)
 
 
 def tops_of(recipe: Recipe) -> frozenset[str]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import ClassVar
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, ClassVar
 
 from ..errors import StepFailed
 from ..gzips import reading_words
@@ -18,6 +20,7 @@ from ..values import dataclass
 from .compose import inspect_all, inspect_volumes, named
 from .up import made_by, not_up
 
+PROJECT = "--project-directory"
 STOP_LIMIT_S = 600.0
 START_LIMIT_S = 600.0
 STOPPING = "stopping "
@@ -175,6 +178,13 @@ class StartContainers:
             host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
 
 
+def files_in(words: tuple[str, ...]) -> tuple[str, tuple[str, ...], str]:
+    """Return the folder, the files and the file of variables that a call of compose names."""
+    pairs = list(pairwise(words[words.index(PROJECT) :]))
+    files = tuple(value for word, value in pairs if word == "--file")
+    return pairs[0][1], files, dict(pairs).get("--env-file", "")
+
+
 @dataclass(frozen=True, slots=True)
 class ComposeUp:
     """Create the containers of a compose file, and start them if told so. Undone: remove them.
@@ -192,6 +202,53 @@ class ComposeUp:
     vital: tuple[str, ...] = ()
     """The containers that must have been made."""
     strict: bool = False
+
+    @property
+    def folder(self) -> str:
+        """From which on the relative paths of its files count."""
+        return files_in(self.compose)[0]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Its files."""
+        return files_in(self.compose)[1]
+
+    @property
+    def variables(self) -> str:
+        """The file of its variables, if it is in another folder."""
+        return files_in(self.compose)[2]
+
+    def journaled(self) -> Mapping[str, Any]:
+        """Return what a journal holds of it: its files, and not how compose is called."""
+        paths = {"folder": self.folder, "files": self.files, "variables": self.variables}
+        return {"host_role": self.host_role, **paths, "services": self.services}
+
+    @classmethod
+    def of_earlier(cls, told: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the same of a journal that held all words of the call instead."""
+        if "compose" not in told:
+            return told
+        folder, files, variables = files_in(tuple(told["compose"]))
+        paths = {"folder": folder, "files": files, "variables": variables}
+        return {"host_role": told["host_role"], **paths, "services": told["services"]}
+
+    @classmethod
+    def revived(
+        cls,
+        host_role: str,
+        folder: str,
+        files: tuple[str, ...],
+        variables: str,
+        services: tuple[str, ...],
+        compose: tuple[str, ...],
+        docker: tuple[str, ...],
+        guard: str,
+    ) -> ComposeUp:
+        """Return it as a journal holds it, with the target's own words."""
+        more = ("--env-file", variables) if variables else ()
+        named = (word for path in files for word in ("--file", path))
+        words = (*compose, PROJECT, folder, *more, *named)
+        return cls(host_role, words, services, guard, docker=docker)
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""

@@ -322,7 +322,7 @@ class Scene:
     @property
     def journal(self):
         """What is to be undone."""
-        return self.top / "backups/.journal"
+        return self.top / "restore/.journal"
 
     def leftovers(self):
         """What no end of a restore may leave behind."""
@@ -360,7 +360,7 @@ class Scene:
         if strange:
             run(["docker", "rm", "--force", "--volumes", *strange])
         run(["docker", "stop", "-t", "5", *self.containers, *self.idle])
-        run(["sh", "-c", f"rm -rf {self.top}/* {self.top}/.env* {self.top}/backups/.journal"])
+        run(["sh", "-c", f"rm -rf {self.top}/* {self.top}/.env*"])
         run(["cp", "-a", f"{self.saved}/.", self.top])
         run(["docker", "start", *self.containers])
         self.wait()

@@ -61,7 +61,7 @@ def test_there_and_back(posted, pi, drive):
     write("for i in $(seq 210); do echo new > f$i; done; rm -r d; chmod 700 .; mkdir .hidden")
     new = held(pi, drive)
     process = posted.start_program(*restore)
-    journal = posted.top / "backups/.journal"
+    journal = posted.top / "restore/.journal"
     wait_for(
         "the swap",
         lambda: journal.exists() and '"SwapEntries"' in journal.read_text(),

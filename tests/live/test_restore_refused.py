@@ -361,4 +361,4 @@ def test_lost_lock(person, far):
 
 def journal(person):
     """Whether the far host owes an undo."""
-    return (person.far_top() / "backups/.journal").exists()
+    return (person.far_top() / "restore/.journal").exists()

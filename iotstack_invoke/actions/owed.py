@@ -1,0 +1,195 @@
+"""What runs that died left to be undone on a host: where it lies, and that it is ours.
+
+A restore's journal lies in restore/, with what it undoes; a backup's beside the backups, where
+earlier versions had both. All who undo go through here, under the lock of the stack.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Mapping
+from functools import cached_property
+
+from ..errors import Refused, StepFailed
+from ..journal import Bound, Journal
+from ..report import Report
+from ..rulebooks.restore import RESTORE, undoable
+from ..rules import BACKUPS
+from ..services.stack import wait_for_orphans
+from ..settings import Settings
+from ..site import Site
+from ..steps import Command, Host
+from ..targets import ANY_EXIT, COMMANDS_LOCK, Target, root_words_if_any
+from ..trust import Owned, Trust
+from ..values import dataclass
+
+JOURNAL = ".journal"
+READ_LIMIT_S = 60.0
+PRIVATE = "rw-------"
+"""Of a lock: whoever may read it may hold it."""
+MAKE_LOCK = 'umask 077; : >> "$1"'
+
+
+@dataclass(frozen=True)
+class Owing:
+    """A host, and the journals in which it may owe something."""
+
+    settings: Settings
+    host: Host
+    folder: str
+    """Of the stack."""
+    root: Callable[[], tuple[str, ...]]
+    """Ask for the words before a command that needs root, where something is owed."""
+    trust: Trust
+
+    @classmethod
+    def of_target(cls, settings: Settings, target: Target) -> Owing:
+        """Return that of a target."""
+        trust = Trust(target.host, target.folder, target.as_root)
+        return cls(settings, target.host, target.folder, lambda: target.as_root, trust)
+
+    @classmethod
+    def of_site(cls, site: Site) -> Owing:
+        """Return that of a stack that is backed up; it is looked at without root, if it can be."""
+        stack, host = site.settings.stack, site.host
+
+        def root() -> tuple[str, ...]:
+            return root_words_if_any(host, sudo=stack.sudo)
+
+        return cls(site.settings, host, stack.folder, root, Trust(host, stack.folder))
+
+    @property
+    def backups(self) -> str:
+        """The folder of the backups."""
+        return f"{self.folder}/{BACKUPS}"
+
+    @property
+    def guard(self) -> str:
+        """The lock that every changing command holds while it runs."""
+        return f"{self.backups}/{COMMANDS_LOCK}"
+
+    @cached_property
+    def paths(self) -> tuple[str, str]:
+        """Where a journal may lie: beside the backups, and with what a restore replaces."""
+        return (f"{self.backups}/{JOURNAL}", f"{self.folder}/{RESTORE}/{JOURNAL}")
+
+    def journal(
+        self,
+        path: str,
+        settle: Callable[[], None] = lambda: None,
+        hold: Callable[[], None] = lambda: None,
+        guard: str = "",
+    ) -> Journal:
+        """Return the journal at a path."""
+
+        def bind() -> Bound:
+            from .bounds import Bound as Bounds  # a backup that owes nothing needs it not
+
+            return Bounds(self.settings, self.host, self.folder, self.root, guard or self.guard)
+
+        return Journal(self.host, path, undoable(), settle, hold, bind)
+
+    def journal_of_backups(self, hold: Callable[[], None] = lambda: None) -> Journal:
+        """Return the journal that a backup writes."""
+        return self.journal(self.paths[0], hold=hold)
+
+    def make_private(self, report: Report) -> dict[str, list[str]]:
+        """See that nobody else may write what we read back; return the lines of each journal.
+
+        What could be mended was, and is told. Raises Refused, with what to do, where others may
+        have written something that we would believe.
+        """
+        found = self._look()
+        journals = self._believed(found)
+        stage = f"{self.folder}/{RESTORE}/."
+        for folder in (f"{self.backups}/.", stage):
+            told = self.trust.make_private(found[folder], or_refuse=folder == stage)
+            if told:
+                report.warn(told)
+        self.trust.take([found[stage], *journals])
+        for path in self._locks:
+            self._close(found[path])
+        return {each.path: self.lines(each.path) for each in journals}
+
+    def believe(self, path: str) -> None:
+        """See that a journal that was kept is ours; raises Refused where others may write it."""
+        folder = posixpath.dirname(path)
+        around = [f"{posixpath.dirname(folder)}/.", f"{folder}/."]
+        found = self.trust.look([*around, path])
+        self.trust.refuse(found[path])
+        for each in around:
+            self.trust.refuse(found[each], "d", path)
+        self.trust.take([found[f"{folder}/."], found[path]])
+
+    def read(self) -> list[str]:
+        """Return what all journals hold; raises Refused for one that is not believed."""
+        return [line for each in self._believed(self._look()) for line in self.lines(each.path)]
+
+    @property
+    def _locks(self) -> tuple[str, str]:
+        return (f"{self.backups}/.lock", self.guard)
+
+    def _look(self) -> Mapping[str, Owned]:
+        """Return who owns what we read back, and the folders that it lies in."""
+        asked = (f"{self.backups}/.", f"{self.folder}/{RESTORE}/.", *self._locks, *self.paths)
+        found = self.trust.look(asked)
+        needs_root = any(each.is_hidden or each.user == 0 for each in found.values())
+        if needs_root and self.trust.me and not self.trust.as_root:
+            self.trust.as_root = self.root()
+            found = self.trust.look(asked) if self.trust.as_root else found
+        return found
+
+    def _believed(self, found: Mapping[str, Owned]) -> list[Owned]:
+        """Return the journals that are there; raises Refused where others may have written one.
+
+        What lies in a folder already is not mended by a chmod.
+        """
+        journals = [found[path] for path in self.paths if found[path].is_there]
+        for each in journals:
+            self.trust.refuse(each)
+            self.trust.refuse(found[f"{posixpath.dirname(each.path)}/."], "d", each.path)
+        return journals
+
+    def _close(self, lock: Owned) -> None:
+        """Keep a lock from all others; raises Refused for one that is not ours."""
+        if not lock.is_there:
+            if lock.path == self.guard:
+                self.host.run(Command(("sh", "-c", MAKE_LOCK, "sh", lock.path)))
+            return
+        if lock.permissions[0] != "-" or not self.trust.is_us(lock):
+            raise Refused(
+                f"On {self.host.name}: {lock.path} is no lock of ours: "
+                f"{self.trust.others(lock) or 'it is no plain file'}. Whoever it belongs to could "
+                "keep every run waiting. Nothing was changed. When no run is at work, remove it: "
+                f"sudo rm {lock.path}"
+            )
+        if lock.permissions[1:10] != PRIVATE:
+            self.trust.take([lock])
+            as_root = self.trust.as_root if lock.user not in (0, self.trust.me) else ()
+            self.host.run(Command((*as_root, "chmod", "600", "--", lock.path), ANY_EXIT))
+
+    def lines(self, path: str) -> list[str]:
+        """Return the lines of a journal that is there; raises StepFailed where it is not read."""
+        words = (*self.trust.as_root, "cat", "--", path)
+        with self.host.pipe(Command(words, limit_s=READ_LIMIT_S)) as pipe:
+            text = pipe.stdout.read().decode("utf-8", "surrogateescape")
+            if pipe.finish():
+                raise StepFailed(f"On {self.host.name}: {path} cannot be read.")
+        return text.splitlines()
+
+    def undo_all(self, journal: Journal, report: Report) -> list[str]:
+        """Undo what all journals owe, when the last command has ended; return their lines.
+
+        `journal`: the one of this run.
+        """
+        all_lines: list[str] = []
+        for path, lines in self.make_private(report).items():
+            if lines:
+                wait_for_orphans(self.host, self.guard)
+            own = journal if path == journal.path else journal.at(path)
+            for undone in own.recover(lines):
+                report.tell(f"undone, left by a run that died: {undone}")
+            all_lines += lines
+        for text in journal.told:
+            report.warn(text)
+        return all_lines
