@@ -1,7 +1,8 @@
 """The programs that are running for us, so that they end when we do. Starts none itself.
 
 Each is the leader of its own process group: a Ctrl-C at the terminal reaches only us, and we
-end the group. SIGTERM to Invoke's own runner would leave the child running (measured).
+end the group. SIGTERM to Invoke's own runner would leave the child running (measured). What runs
+as root, behind sudo, takes no signal of another user's: sudo sends it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
 from .errors import Interrupted
@@ -130,12 +131,14 @@ def interrupt(number: int) -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its group: SIGTERM, a grace, SIGKILL."""
+    """End a process, its group and what of it is root's: SIGTERM, a grace, SIGKILL."""
+    others = _others_below(process.pid)
     signal_group(process, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     signal_group(process, signal.SIGKILL)
+    _signal_others(others, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE_S)
 
@@ -157,21 +160,72 @@ def resume() -> None:
 
 
 def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to a process and its group, if they are still there.
-
-    A program under sudo belongs to root: the kernel refuses our signal, sudo relays the one
-    that reaches sudo itself where it may, and a broken pipe ends tar in any case.
-    """
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if process.returncode is None:
+    """Send a signal to a process and its group, and what runs as root below, if they are there."""
+    if process.returncode is None:
+        others = _others_below(process.pid)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
+        _signal_others(others, number)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and its group; where the leader has ended, what is left of the group."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if process.returncode is None or not _is_there(process.pid):
+    if process.returncode is None or not _is_there(process.pid):
+        others = _others_below(process.pid)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+        _signal_others(others, signal.SIGKILL)
+
+
+def _others_below(leader: int) -> dict[int, int]:
+    """Return what runs in a session of ours, or was started there, and is another user's: root's.
+
+    By its number, each with when it began: a number may be given anew. {} for root, and where no
+    /proc tells.
+    """
+    if os.geteuid() == 0:
+        return {}
+    known: dict[int, tuple[int, int, int]] = {}
+    with contextlib.suppress(FileNotFoundError):  # a Mac
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # it has ended since
+                known[int(name)] = _parent_session_begin(name)
+    below = {pid for pid, (_, session, _) in known.items() if leader in (pid, session)}
+    while more := {p for p, (parent, _, _) in known.items() if parent in below} - below:
+        below |= more  # sudo gives what it starts a session of its own (use_pty)
+    others = {}
+    for pid in below:
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
+                others[pid] = known[pid][2]
+    return others
+
+
+def _parent_session_begin(pid: int | str) -> tuple[int, int, int]:
+    """Return three numbers that proc_pid_stat(5) tells of a process; raises OSError."""
+    with open(f"/proc/{pid}/stat", "rb") as stream:
+        told = stream.read().rpartition(b")")[2].split()
+    return int(told[1]), int(told[3]), int(told[19])
+
+
+def _signal_others(others: Mapping[int, int], number: signal.Signals) -> None:
+    """Let sudo send a signal to what is still there of other users' processes."""
+    there = []
+    for pid, began in others.items():
+        with contextlib.suppress(OSError):
+            if _parent_session_begin(pid)[2] == began:
+                there.append(str(pid))
+    if there:
+        name = number.name.removeprefix("SIG")
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                ("sudo", "-n", "kill", "-s", name, *there),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=GRACE_S,
+                check=False,
+                start_new_session=True,
+            )
 
 
 def _is_there(pid: int) -> bool:

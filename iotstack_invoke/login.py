@@ -58,12 +58,17 @@ Answer = TypeVar("Answer")
 
 
 class MendedRemote(_Mended, Remote):  # type: ignore[misc]
-    """Fabric's Remote for unattended work: stdin at EOF, linear reading."""
+    """Fabric's Remote for unattended work: stdin at EOF, linear reading.
+
+    A command that is leashed (remote.py) has its own stdin, and takes the end of ours for the
+    sign to end.
+    """
 
     def send_start_message(self, command: str) -> None:
         """Start the command, with nothing to read."""
         super().send_start_message(encoded(command))
-        end_input(self.channel)
+        if not self.leashed:
+            end_input(self.channel)
         if self.read_on_s is not None:
             self.channel.settimeout(LOOK_S)
 

@@ -16,6 +16,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import IO, Any, cast
 
 import paramiko
@@ -123,6 +124,22 @@ RENAME = (
     'mv -f "$1" "$2" && '
 ) + SYNC.replace("$1", "$3")
 
+# What runs a command there: nothing comes through its stdin, and the end of that (our limit, our
+# Ctrl-C, a line that broke) ends the command and all that it started. What is root's takes no
+# signal of the user's; then sudo sends it. What put itself into the background goes on.
+LEASH = (
+    "exec 3<&0 </dev/null; { while read -r _ <&3; do :; done; trap '' TERM; "
+    "me=$(exec sh -c 'echo $PPID'); all=$(grep -s ^PPid: /proc/[0-9]*/status | "
+    "tr -s '/:\\t' ' ' | awk -v r=$$ -v s=$me '{ up[$2] = $5 } END { for (each in up) { "
+    "for (at = each; at in up && at != r && at != s; at = up[at]); "
+    "if (at == r && each != r) print each } }'); "
+    "tell() { others=; for p in $all; do [ ! -e /proc/$p ] || kill -s $1 $p || "
+    'others="$others $p"; done; [ -z "$others" ] || sudo -n kill -s $1 $others; }; '
+    "tell TERM; n=0; while [ $n -lt 30 ] && kill -0 $$; do sleep 0.1; n=$((n + 1)); done; "
+    'tell KILL; } >/dev/null 2>&1 & leash=$!; exec 3<&-; "$@"; code=$?; kill $leash; exit $code'
+)
+
+
 _CALLED = {
     RECEIVE: "write",
     LOOK: "stat",
@@ -144,7 +161,8 @@ def open_place(ssh: Ssh, root: str, name: str) -> SshHost | SftpPlace:
     """
     login = Login(ssh, name)
     host = SshHost(login, root)
-    outcome = host.try_run(Command(("echo", SHELL_ANSWER), limit_s=CONNECT_LIMIT_S))
+    asked = Command(("echo", SHELL_ANSWER), limit_s=CONNECT_LIMIT_S)
+    outcome = host.try_run(asked, leashed=False)
     if outcome.out.strip() == SHELL_ANSWER:
         return host
     try:
@@ -181,8 +199,13 @@ class SshHost:
         self.root = root
         self.name = login.name
 
-    def try_run(self, command: Command, heard: Heard | None = None) -> Outcome:
-        """Run a command to its end, whatever its exit code."""
+    def try_run(
+        self, command: Command, heard: Heard | None = None, *, leashed: bool = True
+    ) -> Outcome:
+        """Run a command to its end, whatever its exit code; it ends with our line.
+
+        `leashed`: not for a machine that may have no shell.
+        """
         connection = self.login.connection()
         streams = {}
         if heard:
@@ -191,9 +214,10 @@ class SshHost:
             with self.login.at_once:
                 result = once_there_is_a_session(
                     lambda: connection.run(
-                        str(command),
+                        str(_leashed(command) if leashed else command),
                         timeout=command.limit_s,
                         read_on_s=command.read_on_s,
+                        leashed=leashed,
                         **streams,
                     )
                 )
@@ -326,15 +350,15 @@ class SshHost:
             with self._channelled(command, heard) as pipe:
                 yield pipe
             return
-        words = (*self.login.words(), str(command))
-        with piped(words, heard, command.limit_s) as (process, finish):
+        words = (*self.login.words(), str(_leashed(command)))
+        with piped(words, heard, command.limit_s, feed=True) as (process, finish):
             assert process.stdout is not None  # noqa: S101 - we asked for a pipe
             yield Pipe(process.stdout, lambda: self._unbroken(finish()))
 
     @contextlib.contextmanager
     def _channelled(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
         """Do the same through the open connection."""
-        channel = self.login.start(command)
+        channel = self.login.start(_leashed(command))
 
         def finish() -> int:
             said = channel.makefile_stderr("rb").read().decode("utf-8", "backslashreplace")
@@ -344,7 +368,6 @@ class SshHost:
             return self._unbroken(channel.recv_exit_status())
 
         try:
-            self.login.talk(lambda: end_input(channel))
             stream = io.BufferedReader(_FromChannel(self.name, channel), CHUNK_BYTES)
             yield Pipe(stream, finish)
         finally:
@@ -537,6 +560,11 @@ def _not_sent(name: str, why: str) -> StepFailed:
         advice = f" Its file system {READ_ONLY}."
     again = not (REFUSED_BY_DISK.search(why) or advice)
     return StepFailed(f"Sending to {name} failed: {why}{advice}", again=again)
+
+
+def _leashed(command: Command) -> Command:
+    """Return what runs a command there, so that it ends with our line."""
+    return replace(command, words=("sh", "-c", LEASH, "sh", *command.words))
 
 
 def _script(script: str, *arguments: str) -> Command:

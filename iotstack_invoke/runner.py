@@ -43,6 +43,7 @@ class _Mended:
     has_dead_threads: bool
     input_sleep: float
     read_on_s: float | None = None
+    leashed = False
     held = False
     timed_out = False
     """Invoke asks whether the timer's thread lives, which still ends the command (a race)."""
@@ -59,9 +60,16 @@ class _Mended:
         with contextlib.suppress(Exception):  # in a thread of its own: that it is late is told
             self.kill()  # type: ignore[attr-defined]
 
-    def run(self, command: str, *, read_on_s: float | None = None, **given: Any) -> Any:
-        """Run a command to its end; `read_on_s` as in steps.Command."""
-        self.read_on_s = read_on_s
+    def run(
+        self,
+        command: str,
+        *,
+        read_on_s: float | None = None,
+        leashed: bool = False,
+        **given: Any,
+    ) -> Any:
+        """Run a command to its end; `read_on_s` as in steps.Command, `leashed` as in remote.py."""
+        self.read_on_s, self.leashed = read_on_s, leashed
         return super().run(command, **given)  # type: ignore[misc]
 
     def generate_result(self, **given: Any) -> Any:

@@ -55,13 +55,18 @@ def offspring(pid):
 
 
 class Sshd:
-    """One server. `extra` are more lines of its settings, `path` its PATH, `sftp` if it has that.
+    """One server.
 
+    `extra` are more lines of its settings, `path` its PATH, `sftp` if it has that, `before` the
+    words before its command.
     The shell's own start files are passed over: the home is an empty folder.
     """
 
-    def __init__(self, folder, extra=(), path="/usr/local/bin:/usr/bin:/bin", *, sftp=True):
+    def __init__(
+        self, folder, extra=(), path="/usr/local/bin:/usr/bin:/bin", *, sftp=True, before=()
+    ):
         folder.mkdir()
+        self.before = before
         self.folder = folder
         self.port = free_port()
         self.host_key = make_key(folder / "host_key")
@@ -99,7 +104,7 @@ class Sshd:
         """Let it answer; again, after stop()."""
         self.log = open(self.folder / "log", "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", self.folder / "sshd_config"], stderr=self.log
+            [*self.before, SSHD, "-D", "-e", "-f", self.folder / "sshd_config"], stderr=self.log
         )
         until(self._answers)
 
