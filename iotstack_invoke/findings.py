@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 from types import MappingProxyType
@@ -179,6 +179,26 @@ def judge_device(folder: str, stack_device: str, restore_device: str, *, needed:
     found = f"{folder} is on another file system than the stack, so nothing can be swapped"
     fix = f"make {shlex.quote(folder)} a plain folder beside services/ and volumes/"
     return bad("restore", found, fix, needed=needed)
+
+
+APART = {
+    "backups": "a restore reads there, and keeps what it replaces, and its journal, in restore/",
+    "volumes": "a restore stages there what belongs there, and keeps what it replaces in it",
+}
+"""Folders of a stack that may well lie on another file system, and what that means."""
+
+
+def judge_places(folder: str, kinds: Mapping[str, str], apart: Iterable[str]) -> Iterator[Finding]:
+    """Judge the folders of a stack as a restore meets them.
+
+    `kinds`: what each entry is, as find(1) tells it. `apart`: those of APART that are.
+    """
+    if kinds.get("restore") == "l":
+        found = f"{folder}/restore is a link, and what is replaced is renamed into it"
+        fix = f"make {shlex.quote(folder)}/restore a plain folder: a restore is refused until then"
+        yield warning("restore", found, fix)
+    for each in apart:
+        yield good(each, f"on another file system than the stack: {APART[each]}")
 
 
 def judge_space(

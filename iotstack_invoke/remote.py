@@ -116,11 +116,12 @@ MAKE_FOLDER = '[ -d "$1" ] || mkdir -m 700 "$1" || [ -d "$1" ] && ' + SYNC.repla
 CREATE = f'umask 077; {STORE} rm -f -- "$1" && set -C && $store > "$1" && {SYNC} && wc -c < "$1"'
 APPEND = 'umask 077; printf "%s\\n" "$2" >> "$1" && ' + SYNC
 # A mv(1) to another file system would copy: what is cut then looks like the whole, and both are
-# there meanwhile. A folder that is mounted elsewhere as well is refused too, as rename(2) does.
+# there meanwhile. link(2) fails as rename(2) would, also where a folder is mounted once more.
 RENAME = (
-    'up=${1%/*}; [ "${up:-/}" = "$3" ] || '
-    '[ "$(stat -c "%d %m" "${up:-/}" 2>/dev/null)" = "$(stat -c "%d %m" "$3" 2>/dev/null)" ] || '
-    '{ echo "$2 is on another file system than $1" >&2; exit 1; }; '
+    'up=${1%/*}; if [ "${up:-/}" != "$3" ]; then '
+    'why=$(ln "$1" "$3/.try.$$" 2>&1) && rm -f "$3/.try.$$"; case $why in *ross-device*) why=no;; '
+    '*) [ "$(stat -c %d "$1" 2>/dev/null)" = "$(stat -c %d "$3" 2>/dev/null)" ] || why=no;; esac; '
+    '[ "$why" != no ] || { echo "$2 is on another file system than $1" >&2; exit 1; }; fi; '
     'mv -f "$1" "$2" && '
 ) + SYNC.replace("$1", "$3")
 

@@ -32,6 +32,7 @@ from ..errors import (
     StepFailed,
 )
 from ..findings import (
+    APART,
     Finding,
     Verdict,
     bad,
@@ -51,6 +52,7 @@ from ..findings import (
     judge_inodes,
     judge_journal,
     judge_layers,
+    judge_places,
     judge_program,
     judge_rows,
     judge_sets,
@@ -344,8 +346,12 @@ class _Examined:
 
     def _restore(self) -> Iterator[Finding]:
         folder = f"{self.folder}/{RESTORE}"
-        mine, theirs = (device(self.host, each, self.as_root) for each in (self.folder, folder))
+        kinds = entries(self.host, self.folder)
+        places = (self.folder, folder, *(f"{self.folder}/{name}" for name in APART))
+        mine, theirs, *others = (device(self.host, each, self.as_root) for each in places)
         yield judge_device(folder, mine, theirs, needed=self.far)
+        others_apart = (name for name, at in zip(APART, others, strict=True) if at != mine)
+        yield from judge_places(self.folder, kinds, (e for e in others_apart if e in kinds))
         yield from self._written_by_others(folder)
 
     def _written_by_others(self, folder: str) -> Iterator[Finding]:
