@@ -30,9 +30,10 @@ A room imports only from rooms below it, or beside it where no circle arises.
                                            sqlite, sqlite_copy: databases in files, copied whole;
                                            quiesce, at_rest: who is quiet or stopped meanwhile;
                                            recipe: services saved with their database;
-                                           restore_text, restore_steps: RESTORE.txt
-    engine  log  report  site  findings    a plan, done; what is written down; what is seen; where
-    changes  hooks                         the stack, its backups and its vaults are; what is fit;
+                                           restore_text, restore_steps: RESTORE.txt;
+                                           step_words: what is shown of a step
+    bars  engine  log  report  site        a plan, done; what is written down; what is seen; where
+    changes  findings  hooks               the stack, its backups and its vaults are; what is fit;
                                            which restore a journal is of; the owner's own programs
                                            before and after
     rulebooks/                             the rules: read them first

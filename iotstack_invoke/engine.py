@@ -25,7 +25,7 @@ from .errors import Interrupted, IotstackError, StepFailed
 from .journal import Journal
 from .plan import Plan, PlannedJob, parameters_of
 from .rules import Job
-from .steps import ClaimingStep, Commit, File, Host, Place, Record, UndoableStep
+from .steps import ClaimingStep, Commit, File, Host, Place, Record, Step, UndoableStep
 from .values import dataclass
 
 RETRY_WAIT_S = 2.0
@@ -103,6 +103,10 @@ class Watcher(Protocol):
 
     def said(self, job: Job, text: str) -> None:
         """A job tells what it is doing."""
+        ...
+
+    def stepped(self, job: Job, number: int, step: Step) -> None:
+        """A job begins its n-th step."""
         ...
 
     def moved(self, job: Job, done_bytes: int, expected_bytes: int) -> None:
@@ -322,7 +326,8 @@ class Run:
         raise AssertionError("the last attempt returns")
 
     def _steps(self, scene: _Scene) -> None:
-        for step in scene.job.steps:
+        for number, step in enumerate(scene.job.steps, 1):
+            self.watcher.stepped(scene.job, number, step)
             if children.ending():
                 raise Interrupted(signal.SIGTERM)
             if isinstance(step, Commit):
@@ -367,6 +372,8 @@ class Run:
             return message
         try:
             if scene.job.rule.transaction:  # others work on while a job that makes files fails
+                if self.journal.owes(scene.job.identity):
+                    scene.say("it failed: what was done is undone, newest step first")
                 self.journal.settle()
             self.journal.undo(scene.job.identity)
         except IotstackError as error:

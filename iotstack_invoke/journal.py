@@ -126,6 +126,10 @@ class Journal:
             self._owed = [(owner, step) for owner, step in self._owed if owner != job]
             self._remove_if_empty()
 
+    def owes(self, job: str) -> bool:
+        """Tell whether steps of a job are to be undone."""
+        return any(owner == job for owner, _ in self._owed)
+
     def undo(self, job: str | None = None) -> tuple[str, ...]:
         """Undo the steps of a job, or of all jobs, newest first; return what was undone.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .hosts import opened, words_of
 from .rules import Job
-from .steps import PARTIAL
+from .steps import PARTIAL, Step
 
 if TYPE_CHECKING:
     from .engine import JobResult
@@ -172,6 +172,9 @@ class LogWatcher:
     def said(self, job: Job, text: str) -> None:
         """A job tells what it is doing."""
         self.log.write(job.rule.name, text)
+
+    def stepped(self, job: Job, number: int, step: Step) -> None:
+        """Steps are not for the log: their commands stand at its job's begin."""
 
     def moved(self, job: Job, done_bytes: int, expected_bytes: int) -> None:
         """Bytes are not for the log."""

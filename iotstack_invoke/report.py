@@ -11,13 +11,15 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import add
 from typing import TYPE_CHECKING, Any
 
 from .errors import StepFailed
 from .rules import Job, split_set_name
+from .services.step_words import step_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from .engine import JobResult
     from .plan import Graph, Plan, PlannedJob
+    from .steps import Step
 
 GRAPH_FORMS = ("tree", "mermaid", "dot")
 MOST_IN_A_CELL = 300
@@ -227,27 +230,24 @@ class Report:
         """Show a bar for each running job from now on, where somebody looks."""
         if not self.live or not sys.stderr.isatty():
             return
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
+        from .bars import bars_on
 
-        self._bars = Progress(
-            TextColumn("{task.fields[job]}", markup=False),
-            BarColumn(bar_width=24),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[saying]}", markup=False),
-            console=self.console(error=True),
-            transient=True,
-            refresh_per_second=5,
-        )
+        self._bars = bars_on(self.console(error=True))
         self._bars.start()
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show what is waited for, and how long already, where somebody looks."""
+        if not self.live or not sys.stderr.isatty() or self._bars:
+            yield
+            return
+        self.start_bars()
+        try:
+            if self._bars:
+                self._bars.add_task("", total=None, job=what, **_at_step())
+            yield
+        finally:
+            self.stop_bars()
 
     def stop_bars(self) -> None:
         """Show no bars any more."""
@@ -261,8 +261,16 @@ class Report:
         if self._bars:
             with self._lock:
                 self._rows[id(planned.job)] = self._bars.add_task(
-                    "", total=None, job=job_text(planned.job), saying=""
+                    "", total=None, job=job_text(planned.job), **_at_step()
                 )
+
+    def stepped(self, job: Job, number: int, step: Step) -> None:
+        """A job begins its n-th step."""
+        row = self._rows.get(id(job))
+        if self._bars and row is not None:
+            self._bars.update(
+                row, **_at_step(f"step {number} of {len(job.steps)}", step_words(step))
+            )
 
     def heard(self, job: Job, stream: str, line: str) -> None:
         """A program said a line: the log has it."""
@@ -443,6 +451,11 @@ def _in_a_cell(text: str) -> str:
         return text
     text = _visible(one_line(text))
     return f"{text[:MOST_IN_A_CELL]}…" if len(text) > MOST_IN_A_CELL else text
+
+
+def _at_step(step: str = "", doing: str = "") -> dict[str, Any]:
+    """Return what a job's line shows from a step's begin on."""
+    return {"step": step, "doing": doing, "saying": "", "began_s": time.monotonic()}
 
 
 def job_text(job: Job) -> str:

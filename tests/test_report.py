@@ -30,6 +30,7 @@ from iotstack_invoke.report import (
     size_text,
 )
 from iotstack_invoke.rules import RuleBook, rule
+from iotstack_invoke.services.stack import StopContainers
 
 NOW = datetime(2026, 11, 23, 11, 0, tzinfo=UTC)
 ODD_TEXTS = (
@@ -298,7 +299,9 @@ def test_bars_follow_the_jobs(monkeypatch, graph):
     report = Report()
     report.start_bars()
     report.started(PlannedJob(job, (), ()))
+    report.stepped(job, 1, StopContainers("pi", tuple("abcdef"), (), ""))
     report.moved(job, 50_000_000, 100_000_000)
+    report._bars.refresh()
     report.said(job, "checking [all]")
     (bar,) = report._bars.tasks
     assert (bar.percentage, bar.fields["saying"]) == (50, "checking [all]")
@@ -309,13 +312,53 @@ def test_bars_follow_the_jobs(monkeypatch, graph):
     assert report._bars.tasks == []
     report.stop_bars()
     shown = stream.getvalue()
-    assert "50.0/100.0 MB" in shown
+    assert f"step 1 of {len(job.steps)} stop a, b, c, d and 2 more" in " ".join(shown.split())
+    assert "50.0 MB of 100.0 MB" in shown
+    assert "0:00" in shown
     assert "checking [all]" in shown
     assert "✗ pack (1.0 s): no [tape]" in shown
     report.ended(JobResult(job, End.FAILED, 1.0, "no [tape]"))  # as all jobs of one vault
     assert "✗ pack (1.0 s): as above" in stream.getvalue()
     assert stream.getvalue().count("no [tape]") == 1
     report.moved(job, 1, 1)  # whoever comes late is passed over
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_running_job_has_one_line(monkeypatch, graph, width):
+    """On a narrow terminal too: what is waited for is cut, and never the clock."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", str(width))
+    job = graph.jobs[0]
+    report = Report()
+    report.start_bars()
+    report.started(PlannedJob(job, (), ()))
+    report.stepped(job, 1, StopContainers("pi", ("nodered",), (), ""))
+    report.said(job, f"waiting for {'x' * 150}")
+    report.moved(job, 50_000_000, 100_000_000)
+    lines = report.console(error=True).render_lines(report._bars.get_renderable())
+    text = ["".join(each.text for each in line).rstrip() for line in lines]
+    report.stop_bars()
+    assert len([line for line in text if line]) == 1
+    assert text[0].endswith("0:00")
+    if width > 40:
+        assert "waiting for x" in text[0]
+
+
+def test_a_wait_is_told_where_somebody_looks(monkeypatch, capsys):
+    """With how long it lasts already; elsewhere not a word."""
+    with Report().waiting("until a command ends"):
+        pass
+    assert capsys.readouterr() == ("", "")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    report = Report()
+    with report.waiting("until a command ends"):
+        report._bars.refresh()
+    assert "until a command ends" in stream.getvalue()
+    assert report._bars is None
 
 
 def test_everything_is_passed_on_to_all(graph):
@@ -368,7 +411,8 @@ def test_at_a_terminal_there_are_bars_and_a_table(little_stack):
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     before, _, after = text.partition("✓ general_archive")
     assert "general_archive" in before  # its bar
-    assert "━" in before
+    assert re.search(r"step \d+ of \d+ +pack files of the stack", before)
+    assert re.search(r" 0:0\d", before)
     assert re.search(r"part +file +size +time +state +copied to", after)
     assert re.search(r"general +shown\.general-backup\.tar\.gz +3\.0 MB .*complete", after)
     assert "Backup shown is complete." in after

@@ -2,7 +2,9 @@
 
 import json
 import os
+import pty
 import shutil
+import socket
 import subprocess
 import time
 from dataclasses import replace
@@ -254,6 +256,26 @@ def test_the_begin_of_an_archive_is_read_over_ssh(tmp_path, sshd):
     finally:
         place.close()
     assert time.monotonic() - began < 60
+
+
+def test_a_question_lists_what_is_replaced_and_what_stays(pi):
+    """And it asks for the name of the host, as one."""
+    (pi.folder / "volumes/mine").mkdir()
+    (pi.folder / "docker-compose.yml").write_text(COMPOSE)
+    screen, terminal = pty.openpty()
+    given = {"stdin": terminal, "stdout": subprocess.PIPE}
+    process = pi.start(f"restore --runtag {TAG} --from here", **given)
+    os.write(screen, f"{socket.gethostname()}\n".encode())
+    out, said = process.communicate(timeout=60)
+    for each in (screen, terminal):
+        os.close(each)
+    assert process.returncode == 0, said
+    assert "  replaces: volumes/nodered\n" in out
+    assert "  stays as it is: volumes/mine\n" in out
+    assert "there is none: docker-compose.yml.t1\n" in out
+    asked = f"Type the host's name, {socket.gethostname()}, to restore t1 there: "
+    assert out.index("  stays as it is") < out.index(asked)
+    assert flows(pi) == "[1]\n"
 
 
 @pytest.mark.parametrize(

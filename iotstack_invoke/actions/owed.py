@@ -25,6 +25,7 @@ from ..values import dataclass
 
 JOURNAL = ".journal"
 READ_LIMIT_S = 60.0
+GOING_BACK = "going back, newest step first; a container may take a minute to stop"
 PRIVATE = "rw-------"
 """Of a lock: whoever may read it may hold it."""
 MAKE_LOCK = 'umask 077; : >> "$1"'
@@ -184,10 +185,12 @@ class Owing:
         """
         all_lines: list[str] = []
         for path, lines in self.make_private(report).items():
-            if lines:
-                wait_for_orphans(self.host, self.guard)
             own = journal if path == journal.path else journal.at(path)
-            for undone in own.recover(lines):
+            with report.waiting(GOING_BACK):
+                if lines:
+                    wait_for_orphans(self.host, self.guard)
+                undone_steps = own.recover(lines)
+            for undone in undone_steps:
                 report.tell(f"undone, left by a run that died: {undone}")
             all_lines += lines
         for text in journal.told:

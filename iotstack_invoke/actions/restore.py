@@ -231,7 +231,13 @@ class _Restore:
         facts = self.before.facts()
         self.before.refuse_without_room(facts)
         self._tell_what(facts)
-        self._tell_needed(facts)
+        packed = self._tell_needed(facts)
+        if not self.wish.yes:
+            with self.report.waiting("looking at what would be replaced"):
+                contents = self.before.contents_told(facts, packed)
+                told = self.before.with_items(facts, contents) if contents else facts
+            if contents:
+                self._tell_items(told, contents)
         self._tell_room(facts)
 
     def run(self, options: Options, lock: Lock) -> int:
@@ -322,7 +328,10 @@ class _Restore:
             path = f"{self.target.folder}/{record.output.removeprefix('pi:')}"
             if not record.output.startswith(f"pi:{RESTORE}/") or not host.look([path]):
                 continue
-            told = host.run(replace(hash_command(path), accept=ANY_EXIT)).out
+            with self.report.waiting(
+                f"hashing what was fetched before: {posixpath.basename(path)}"
+            ):
+                told = host.run(replace(hash_command(path), accept=ANY_EXIT)).out
             if told.split(" ")[0] != record.sha256:
                 host.remove([path])
 
@@ -380,7 +389,8 @@ class _Restore:
 
     def _clear_stage(self) -> None:
         words = (*self.target.as_root, "rm", "-rf", "--", self.stage, self._staged_apart)
-        self.target.host.run(Command(words, ANY_EXIT, 3600))
+        with self.report.waiting("removing what was staged"):
+            self.target.host.run(Command(words, ANY_EXIT, 3600))
 
     # What is said.
 
@@ -422,18 +432,20 @@ class _Restore:
         for text in self._outside_left(facts):
             self.report.warn(f"  {text}")
 
-    def _tell_needed(self, facts: RestoreFacts) -> None:
-        """Tell what containers that are made need, and no backup holds."""
+    def _tell_needed(self, facts: RestoreFacts) -> Iterable[str]:
+        """Tell what containers that are made need, and no backup holds; return its top files."""
         from_backup = self.before.takes_compose
-        if not (facts.bare or from_backup):
-            return
         archive = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
-        packed = top_texts(self.source.place, archive) if "general" in facts.kinds else {}
+        has_any = "general" in facts.kinds and not self.wish.only
+        packed = top_texts(self.source.place, archive) if has_any else {}
+        if not (facts.bare or from_backup):
+            return packed
         told, warnings = needed(self.target, self.manifest, packed, from_backup=from_backup)
         for text in told:
             self.report.write(f"  {text}")
         for text in warnings:
             self.report.warn(f"  {text}")
+        return packed
 
     def _outside_left(self, facts: RestoreFacts) -> tuple[str, ...]:
         """Return what of the outside part is not restored, or not as it was."""
@@ -493,7 +505,7 @@ class _Restore:
                 "stays as it is",
                 [*sorted(present - inside - {f"{folder}/{INFLUX_FOLDER}"}), *_kept(facts)],
             ),
-            ("put beside, or where there is none", sorted(lives - inside)),
+            ("put beside where it differs, or where there is none", sorted(lives - inside)),
         ):
             self.report.write(f"  {what}: {self._listed(names)}")
         for refusal in contents.refusals:

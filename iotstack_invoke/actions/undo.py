@@ -20,7 +20,7 @@ from ..settings import Settings
 from ..steps import Host
 from ..targets import Lock, Target, locked_target, looked, open_target, read_text
 from .old_data import GONE_MARK, forget_days
-from .owed import Owing
+from .owed import GOING_BACK, Owing
 from .wish import Wish, confirm
 
 
@@ -136,8 +136,9 @@ def undo(settings: Settings, wish: Wish, report: Report, *, last_restore: bool =
             stream.write("\n".join(lines).encode())
         target.host.rename(f"{kept}.undo", kept)
         target.host.rename(kept, target.journal)  # at once: never two of them, never none
-        wait_for_orphans(target.host, target.guard)
-        journal.recover(lines)
+        with report.waiting(GOING_BACK):
+            wait_for_orphans(target.host, target.guard)
+            journal.recover(lines)
         report.write(
             f"Undone. The stack on {target.name} is as it was before {change}. What it was "
             f"since then is in {used} (or in a folder of that name on another disk); remove it "

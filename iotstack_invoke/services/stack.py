@@ -128,7 +128,7 @@ class StopContainers:
     def do(self, scene: Scene) -> None:
         """Stop them, all at once; each has a minute to put its data away."""
         if self.names:
-            scene.say(f"{STOPPING}{', '.join(self.names)}")
+            scene.say(f"{STOPPING}{', '.join(self.names)}; each may take a minute")
             scene.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> str:

@@ -1,0 +1,80 @@
+"""The lines of jobs that run, as Rich draws them: which step, what it does, since when, how far.
+
+Imported where somebody looks at a terminal: Rich takes long to load.
+"""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+WIDE = 100
+"""From so many columns on a bar is drawn besides the numbers."""
+BAR = 16
+
+
+def clock_text(seconds: float) -> str:
+    """Return a time as a clock that runs: `0:07`, `1:02:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Doing(ProgressColumn):
+    """What the step is, or what it says that it waits for; cut where there is no room."""
+
+    def render(self, task: Task) -> Text:
+        text = task.fields["saying"] or task.fields["doing"]
+        return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+class _Since(ProgressColumn):
+    """How long the step has taken."""
+
+    def render(self, task: Task) -> Text:
+        return Text(clock_text(time.monotonic() - task.fields["began_s"]), style="cyan")
+
+
+class _Moved(ProgressColumn):
+    """How many bytes were moved, how fast, and how long it will take; '' of none."""
+
+    def __init__(self, *, wide: bool) -> None:
+        super().__init__(Column(no_wrap=True))
+        self.wide = wide
+
+    def render(self, task: Task) -> Text:
+        if not task.completed:
+            return Text("")
+        left = f", {clock_text(task.time_remaining)} left" if task.time_remaining else ""
+        size = decimal(int(task.completed))
+        if task.total and not self.wide:
+            return Text(f"{100 * task.completed / task.total:.0f} %{left}")
+        speed = f", {decimal(int(task.speed))}/s" if task.speed else ""
+        if not task.total:
+            return Text(f"{size}{speed}")
+        told = f"{size} of {decimal(int(task.total))}{speed}{left}"
+        done = round(BAR * min(task.completed / task.total, 1))
+        return Text.assemble(
+            ("━" * done, "green"), ("━" * (BAR - done), "bright_black"), f" {told}"
+        )
+
+
+def bars_on(console: Console) -> Progress:
+    """Return the lines of jobs for a console, one each; they are gone when they are stopped."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.fields[job]}", markup=False, table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[step]}", markup=False, table_column=Column(no_wrap=True)),
+        _Doing(Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        _Moved(wide=console.width >= WIDE),
+        _Since(Column(no_wrap=True, justify="right", min_width=4)),
+        console=console,
+        transient=True,
+        expand=True,
+        refresh_per_second=5,
+    )
