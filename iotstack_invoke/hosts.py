@@ -353,8 +353,9 @@ def piped(
                     pass_fds=pass_fds,
                 )
             except OSError as error:
+                advice = "" if error.errno == errno.E2BIG else " Is it installed?"
                 raise StepFailed(
-                    f"{words[0]} cannot be started: {error.strerror}. Is it installed?"
+                    f"{words[0]} cannot be started: {error.strerror}.{advice}"
                 ) from error
             _widen(process.stdin, process.stdout)
             listener = threading.Thread(target=listen, daemon=True)

@@ -67,7 +67,9 @@ class MendedRemote(_Mended, Remote):  # type: ignore[misc]
     def send_start_message(self, command: str) -> None:
         """Start the command, with nothing to read."""
         super().send_start_message(encoded(command))
-        if not self.leashed:
+        if self.leashed:
+            self.channel.sendall(self.first)
+        else:
             end_input(self.channel)
         if self.read_on_s is not None:
             self.channel.settimeout(LOOK_S)
@@ -108,8 +110,8 @@ class Login:
         self._connection = self.talk(lambda: closed_connection(self.ssh))
         return self._connection
 
-    def start(self, command: Command) -> paramiko.Channel:
-        """Return a channel in which a command was started; raises Unreachable."""
+    def start(self, command: Command | str) -> paramiko.Channel:
+        """Return a channel in which a command was started, quoted or to be; raises Unreachable."""
         transport = self.connection().transport
         channel: paramiko.Channel = self.talk(
             lambda: once_there_is_a_session(transport.open_session)

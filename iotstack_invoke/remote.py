@@ -16,7 +16,6 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import IO, Any, cast
 
 import paramiko
@@ -37,8 +36,9 @@ from .login import (
     once_there_is_a_session,
     why_it_broke,
 )
-from .runner import LineStream
+from .runner import LONG_BYTES, LineStream
 from .settings import Ssh
+from .sftp import encoded
 from .sftp_place import MAKE_ROOM, SftpPlace
 from .steps import Command, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
@@ -141,6 +141,10 @@ LEASH = (
 )
 
 
+# The same for a command of more bytes than one word may have: its words come first, quoted.
+LONG_LEASH = f'eval "set -- $(head -c "$1")"; {LEASH}'
+
+
 _CALLED = {
     RECEIVE: "write",
     LOOK: "stat",
@@ -208,6 +212,7 @@ class SshHost:
         `leashed`: not for a machine that may have no shell.
         """
         connection = self.login.connection()
+        sent, first = _leashed(command) if leashed else (str(command), b"")
         streams = {}
         if heard:
             streams = {f"{name}_stream": LineStream(name, heard) for name in ("out", "err")}
@@ -215,10 +220,11 @@ class SshHost:
             with self.login.at_once:
                 result = once_there_is_a_session(
                     lambda: connection.run(
-                        str(_leashed(command) if leashed else command),
+                        sent,
                         timeout=command.limit_s,
                         read_on_s=command.read_on_s,
                         leashed=leashed,
+                        first=first,
                         **streams,
                     )
                 )
@@ -351,15 +357,21 @@ class SshHost:
             with self._channelled(command, heard) as pipe:
                 yield pipe
             return
-        words = (*self.login.words(), str(_leashed(command)))
+        sent, first = _leashed(command)
+        words = (*self.login.words(), sent)
         with piped(words, heard, command.limit_s, feed=True) as (process, finish):
-            assert process.stdout is not None  # noqa: S101 - we asked for a pipe
+            assert process.stdout is not None  # noqa: S101 - we asked for pipes
+            assert process.stdin is not None  # noqa: S101
+            with contextlib.suppress(BrokenPipeError):  # how it ended says more
+                process.stdin.write(first)
+                process.stdin.flush()
             yield Pipe(process.stdout, lambda: self._unbroken(finish()))
 
     @contextlib.contextmanager
     def _channelled(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
         """Do the same through the open connection."""
-        channel = self.login.start(_leashed(command))
+        sent, first = _leashed(command)
+        channel = self.login.start(sent)
 
         def finish() -> int:
             said = channel.makefile_stderr("rb").read().decode("utf-8", "backslashreplace")
@@ -369,6 +381,7 @@ class SshHost:
             return self._unbroken(channel.recv_exit_status())
 
         try:
+            self.login.talk(lambda: channel.sendall(first))
             stream = io.BufferedReader(_FromChannel(self.name, channel), CHUNK_BYTES)
             yield Pipe(stream, finish)
         finally:
@@ -563,9 +576,12 @@ def _not_sent(name: str, why: str) -> StepFailed:
     return StepFailed(f"Sending to {name} failed: {why}{advice}", again=again)
 
 
-def _leashed(command: Command) -> Command:
-    """Return what runs a command there, so that it ends with our line."""
-    return replace(command, words=("sh", "-c", LEASH, "sh", *command.words))
+def _leashed(command: Command) -> tuple[str, bytes]:
+    """Return what runs a command there, so that it ends with our line, and what it reads first."""
+    words = encoded(str(command))
+    if len(words) <= LONG_BYTES:
+        return shlex.join(("sh", "-c", LEASH, "sh", *command.words)), b""
+    return shlex.join(("sh", "-c", LONG_LEASH, "sh", str(len(words)))), words
 
 
 def _script(script: str, *arguments: str) -> Command:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import math
+import os
 import select
 import signal
 import threading
@@ -29,6 +30,8 @@ from .steps import Heard
 
 FIRST_LOOK_S = 0.0005
 """How soon it is first asked whether a command has ended; each later time after twice as long."""
+LONG_BYTES = 100_000
+"""A command of more bytes goes through the stdin of a shell."""
 LOOK_S = 0.1
 """How often a reader that must not wait for ever looks whether the program has ended."""
 
@@ -44,6 +47,7 @@ class _Mended:
     input_sleep: float
     read_on_s: float | None = None
     leashed = False
+    first = b""
     held = False
     timed_out = False
     """Invoke asks whether the timer's thread lives, which still ends the command (a race)."""
@@ -66,10 +70,14 @@ class _Mended:
         *,
         read_on_s: float | None = None,
         leashed: bool = False,
+        first: bytes = b"",
         **given: Any,
     ) -> Any:
-        """Run a command to its end; `read_on_s` as in steps.Command, `leashed` as in remote.py."""
-        self.read_on_s, self.leashed = read_on_s, leashed
+        """Run a command to its end; `read_on_s` as in steps.Command, `leashed` as in remote.py.
+
+        `first` is what a leashed command reads.
+        """
+        self.read_on_s, self.leashed, self.first = read_on_s, leashed, first
         return super().run(command, **given)  # type: ignore[misc]
 
     def generate_result(self, **given: Any) -> Any:
@@ -133,20 +141,27 @@ class MendedLocal(_Mended, Local):
     process: Any = None
 
     def start(self, command: str, shell: str, env: dict[str, Any]) -> None:
-        """Start the command in its own process group, with nothing to read."""
+        """Start the command in its own process group, with nothing to read.
+
+        Linux takes no word of more than 128 KiB, and the command is one to the shell: a long one
+        is read from its stdin.
+        """
+        script = os.fsencode(f"exec {command} </dev/null\n")
+        is_long = len(script) > LONG_BYTES
         with children.signals_held():
-            self.process = Popen(  # noqa: S602 - the command was quoted by Command.__str__
-                command,
-                shell=True,
-                executable=shell,
+            self.process = Popen(
+                (shell,) if is_long else (shell, "-c", command),
                 env=env,
-                stdin=DEVNULL,
+                stdin=PIPE if is_long else DEVNULL,
                 stdout=PIPE,
                 stderr=PIPE,
                 start_new_session=True,
             )
             self._watch = children.watched(self.process)
             self._watch.__enter__()
+        if is_long:
+            with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
+                stdin.write(script)
 
     def read_proc_stdout(self, num_bytes: int) -> bytes | None:
         """Return the next bytes of its output, b"" at the end."""
