@@ -250,6 +250,7 @@ def why(work: Work, file: str) -> None:
         "live": "The host once more, if it is a live one; of several, each.",
         "compose": "Put the backup's compose file and .env in place, not beside those there.",
         "bare": "For a new machine: make the folder, use the backup's compose file, start all.",
+        "exact": "Put aside what the backup has not: databases, users, folders; else it stays.",
         "strict": "Undo all of it where one container does not come up, not a database's alone.",
         "yes": "Do not ask.",
     },
@@ -263,6 +264,7 @@ def restore(
     live: Iterable[str] | None = None,
     compose: bool = False,
     bare: bool = False,
+    exact: bool = False,
     strict: bool = False,
     yes: bool = False,
 ) -> int:
@@ -273,7 +275,7 @@ def restore(
     names = tuple(only or ()), tuple(live or ())
     if names[0] and (compose or bare):
         raise UsageError("--compose and --bare are for a whole restore: leave out --only.")
-    wish = Wish(runtag, host, from_, *names, yes, strict, compose or bare, bare)
+    wish = Wish(runtag, host, from_, *names, yes, strict, compose or bare, bare, exact)
     return restore_backup(work.settings, wish, work.options, work.report)
 
 

@@ -13,6 +13,8 @@ from iotstack_invoke.services.influx_meta import (
     Grant,
     ShardPlace,
     read_meta,
+    read_meta_db,
+    with_databases,
 )
 
 DUMPS = Path(__file__).parent / "fixtures" / "influx-backups"
@@ -121,3 +123,27 @@ def test_a_changed_byte_raises_nothing_but_damaged_catalogue(at, value):
     data[at] = value
     with contextlib.suppress(DamagedCatalogue):
         read_meta(bytes(data))
+
+
+def meta_db(content):
+    """Return what a server's meta.db would be: the catalogue in a `.meta` file."""
+    size = read_meta(content).size_bytes
+    at = next(at for at in range(1, 5) if content[at] < 0x80) + 1
+    return content[at : at + size]
+
+
+def test_a_catalogue_of_some_databases_has_no_users_and_all_else():
+    """What stays beside a dump that is loaded: the numbers for new shards go on from there."""
+    whole = read_meta_db(meta_db(HAPPY))
+    part = read_meta_db(with_databases(meta_db(HAPPY), ("home", "not there")))
+    assert part.databases == tuple(each for each in whole.databases if each.name == "home")
+    assert part.users == ()
+
+
+def test_a_user_gets_rights_where_it_has_none():
+    """Those that it has are not touched, and what is packed says the same as what is told."""
+    admin, nodered = read_meta(HAPPY).users
+    more = nodered.granted([("home", Grant.ALL), ("shop ü", Grant.READ)])
+    assert dict(more.grants) == {**dict(nodered.grants), "shop ü": Grant.READ}
+    content = with_databases(meta_db(HAPPY), ()) + admin.record + more.record
+    assert read_meta_db(content).users == (admin, more)

@@ -39,7 +39,8 @@ def test_a_whole_dump_of_mariadb():
         Table(ODD, "`t ``a(1)`"): 3,
         Table("plain", "`old`"): 2,
     }
-    assert found.rows[Table("mysql", "`global_priv`")] == 8
+    assert found.rows[Table("mysql", "`global_priv`")] == len(found.users) == 8
+    assert {"anna@%", "r1@", "@vm", "root@localhost"} < {*found.users}
 
 
 def test_a_whole_dump_of_postgresql():
@@ -47,6 +48,7 @@ def test_a_whole_dump_of_postgresql():
     found = report(PostgresReader(), POSTGRES)
     assert found.problems == ()
     assert found.databases == ("template1", 'o\'dd "x" \\ db', "postdb", "postgres")
+    assert found.users == ("anna", "postuser")
     assert found.version.startswith("15.")
     assert found.rows == {
         Table('o\'dd "x" \\ db', "public.z"): 1,
@@ -102,6 +104,23 @@ def test_rows_on_one_line_are_counted():
     rows = rb"(1,'a'),(2,'),('),(3,'it\'s \\'),(4,'double '' quote'),(5,0x00FF)"
     told = b"USE `a`;\nINSERT INTO `t` VALUES " + rows + b";\n-- Dump completed on 2020\n"
     assert report(MariaReader(), told).rows == {Table("a", "`t`"): 5}
+
+
+def test_users_on_one_line_are_told():
+    """An older program has all on one line, and a server before 10.4 a table `user`."""
+    rows = b"('%','o\\'dd, (x),(y)','Y'),('localhost','','N'),('','role''s','N')"
+    insert = b"INSERT INTO `user` (`Host`, `User`, `Super_priv`) VALUES " + rows + b";\n"
+    for before, users in (
+        (b"USE `mysql`;\n", ("o'dd, (x),(y)@%", "@localhost", "role's@")),
+        (b"", ()),
+    ):
+        assert report(MariaReader(), before, insert).users == users
+
+
+def test_roles_are_those_before_the_databases():
+    """A function may hold a line that makes one; a name may need quotes."""
+    head = b'CREATE ROLE "o\'d""d";\nCREATE ROLE plain;\n\\connect x\nCREATE ROLE no;\n'
+    assert report(PostgresReader(), head).users == ("o'd\"d", "plain")
 
 
 def test_what_a_routine_says_is_no_row():

@@ -77,6 +77,16 @@ class Only:
     influx: str
     """The container of InfluxDB 1.x."""
 
+    def refuse_exact(self) -> None:
+        """Raise Refused where nothing tells what the backup was meant to hold, or it lacks it."""
+        if not self.wish.exact or (self.manifest and not self.lacking):
+            return
+        why = " ".join(self.lacking) or "it has no manifest, which would tell what it left out"
+        raise Refused(
+            f"--exact would put aside what {self.backup.runtag} may lack by accident: {why}. "
+            "Nothing was changed. Restore without --exact."
+        )
+
     def refuse_lost(self, source: str) -> None:
         """Raise Refused where an archive that the manifest tells of is not in its place."""
         made = self.manifest.made if self.manifest else ()

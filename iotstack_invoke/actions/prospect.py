@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from ..report import Report
 from ..rulebooks.restore import (
     RESTORE,
     Item,
+    Load,
     OutsideItem,
     RestoreFacts,
     aside_folder,
@@ -56,6 +57,7 @@ from .by_hand import Influx2ByHand
 from .loads import FOLDERS, Loads, recipe_folder, without_new_data
 from .only import Only
 from .outside import OutsidePart, place_there, placed, within_mount
+from .stays import Stays
 from .target_checks import (
     INFLUX_FOLDER,
     influx_apart,
@@ -227,7 +229,7 @@ class Prospect:
         self._stamp = time_stamp(target, self._stamp, log_folder(self.settings, host))
         previous = f"{target.folder}/{RESTORE}/previous-{self.runtag}-{self._stamp}"
         outside = tuple(self.outside.items(previous, self.stage)) if "outside" in kinds else ()
-        return RestoreFacts(
+        facts = RestoreFacts(
             kinds=kinds,
             in_place=self.source.in_place,
             as_root=target.as_root,
@@ -261,7 +263,34 @@ class Prospect:
             unsteady=self._unsteady(mine),
             strict=self.wish.strict,
             outside_paths=self.manifest.included("outside") if self.manifest else (),
+            exact=self.wish.exact,
         )
+        if "general" in kinds and self.manifest and self.manifest.sizes:
+            folders = self._folders_more(facts, self.manifest.sizes)
+            facts = replace(facts, folders=tuple(folders))
+        return self._with_more(facts, found, self._loads_told(facts, found), staged=False)
+
+    def _loads_told(self, facts: RestoreFacts, found: tuple[Found, ...]) -> tuple[Load, ...]:
+        """Return what the manifest tells of the dumps that are loaded; none that is refused."""
+        folder = self.target.folder
+        places = (f"{folder}/{top}/{name}" for name in self.wish.names for top in FOLDERS)
+        items = [Item("", place, "", "") for place in places]
+        loads = Loads(self.target, found, self.manifest, self.stage, self.wish.names)
+        try:
+            return loads.choose(facts, items, staged=False)
+        except Refused:
+            return ()  # whoever stages them tells it
+
+    def _with_more(
+        self,
+        facts: RestoreFacts,
+        found: tuple[Found, ...],
+        loads: tuple[Load, ...],
+        *,
+        staged: bool,
+    ) -> RestoreFacts:
+        stays = Stays(self.target, found, self.manifest, self.stage)
+        return stays.add(facts, loads, staged=staged)
 
     def _refuse_stack(self, mine: list[Found]) -> None:
         if self.wish.bare and mine:
@@ -363,6 +392,7 @@ class Prospect:
 
     def _kinds(self, found: tuple[Found, ...]) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one cannot be."""
+        self.only.refuse_exact()
         self.only.refuse_lost(self.source.name)
         self.only.refuse_never_made()
         if self.influx2.container and {self.influx2.container, "influxdb2"} & {*self.wish.names}:
@@ -389,6 +419,8 @@ class Prospect:
             words = ("du", "-sbc", "--", *facts.server.folders)
             told = looked(self.target.host, words, facts.as_root, 600).split()
             needed["the copy of InfluxDB's data"] = int(told[-2]) if told else 0
+        if facts.stays_bytes:
+            needed["databases that stay"] = facts.stays_bytes
         return needed
 
     def refuse_without_room(self, facts: RestoreFacts) -> None:
@@ -512,6 +544,11 @@ class Prospect:
 
         Of what is staged, or of what an archive holds that is not staged yet.
         """
+        facts = self._with_swapped(facts, contents)
+        found = inspect_all(self.target.host, self.target.docker)
+        return self._with_more(facts, found, facts.loads, staged=contents is None)
+
+    def _with_swapped(self, facts: RestoreFacts, contents: Contents | None) -> RestoreFacts:
         if "general" not in facts.kinds:
             facts, _ = self._with_loads(facts, [], staged=contents is None)
             facts = self._with_recipes(facts, staged=contents is None)
@@ -566,10 +603,37 @@ class Prospect:
             )
         chosen = self._swapped_within(facts, chosen, staged=contents is None)
         facts = replace(facts, items=tuple(chosen), compose=compose)
+        names = [posixpath.relpath(each.live, self.target.folder) for each in items]
+        facts = replace(facts, folders=tuple(self._folders_more(facts, names)))
         facts = self._with_recipes(facts, staged=contents is None)
         self._refuse_mounts(facts)
         self._refuse_copies(facts)
         return self._with_stays(facts)
+
+    def _folders_more(self, facts: RestoreFacts, held: Collection[str]) -> Iterator[Item]:
+        """Yield what is in services/ and volumes/ and not in a backup that holds these of it.
+
+        Not where data of a database or of a service with a part of its own lie, where more is
+        mounted, nor what the backup left out: that stays in any case.
+        """
+        if self.wish.only or self.manifest is None:
+            return
+        folder, host = self.target.folder, self.target.host
+        found = inspect_all(host, self.target.docker)
+        servers = located_in(host, found, self.settings.table, self.target.docker)
+        others = [at for each in servers for at in (each.data, *each.apart)]
+        others += [each.server.data for each in facts.loads]
+        others += facts.server.folders if facts.server else ()
+        others += [each.data for each in self._undumped_influx(found, facts)]
+        others += [f"{folder}/{recipe.folder}" for recipe in RECIPES.values()]
+        others += [f"{folder}/{each}" for each in (*EMPTY_FOLDERS, *facts.included)]
+        others += [f"{folder}/{plain_place(each.what)}" for each in self.manifest.left_out]
+        others += [each.live for each in facts.outside]
+        others += mount_points(host)
+        for path in sorted(self.present()):
+            name = posixpath.relpath(path, folder)
+            if name not in held and not any(is_in(each, path) for each in others):
+                yield self._item(facts, name, name, "")
 
     def _same(self, stack: str, names: list[str]) -> set[str]:
         """Return the top files that lie on the target as they are staged, byte for byte."""

@@ -38,6 +38,7 @@ from ..rulebooks.restore import (
 from ..rules import KINDS
 from ..runtag import LATEST
 from ..services.compose import inspect_all, is_top_file, of_stack
+from ..services.held import STAYS
 from ..services.influx_load import PROVEN
 from ..services.influx_log import say_internal_left_out
 from ..services.inside import is_in
@@ -65,6 +66,7 @@ from .needed import needed, top_texts
 from .only import damaged_told, told_of_data
 from .outside import of_old_folder, place_there, unseen
 from .prospect import Prospect
+from .stays import told_after, told_before, unknown_told
 from .target_checks import INFLUX_FOLDER
 from .undo import journal_of, log_path, recover, what_is_left
 from .wish import (
@@ -81,7 +83,7 @@ from .wish import (
 SET_MARK = ".set"
 """In a staging folder: which set it was staged from."""
 AS_BEFORE = "The stack is as it was before."
-TOLD_AT_THE_END = (PROVEN, SQL_PROVEN, say_internal_left_out(2).partition("(")[0])
+TOLD_AT_THE_END = (PROVEN, SQL_PROVEN, STAYS, say_internal_left_out(2).partition("(")[0])
 
 
 class Notes:
@@ -420,6 +422,10 @@ class _Restore:
                 self.report.warn(f"  {text}")
         if self.wish.only:
             self.report.write(f"  only: {', '.join(self.wish.only)}")
+        for text in told_before(facts):
+            self.report.write(f"  {text}")
+        for text in unknown_told(facts):
+            self.report.warn(f"  {text}")
         stopped = ", ".join(facts.running) or "nothing, for nothing of it runs"
         self.report.write(f"  stops and starts again: {stopped}")
         self.report.write(f"  what is replaced stays in: {facts.previous}")
@@ -536,6 +542,8 @@ class _Restore:
             self.report.write(f"  restored outside of the stack's folder: {outside}")
         left = [*sorted(present - inside - {influx}), *_kept(facts)]
         self.report.write(f"  left as it was: {self._listed(left)}")
+        for text in told_after(facts):
+            self.report.write(f"  {text}")
         self._tell_missing(facts)
 
     def _tell_missing(self, facts: RestoreFacts) -> None:
@@ -637,6 +645,7 @@ class _Restore:
         only = self.before.only
         warnings += (*after.warnings, *only.left_out(facts.kinds, facts.loads), *by_hand)
         warnings += (*self._outside_left(facts), *self.before.kept, *self._unseen(facts))
+        warnings += unknown_told(facts)
         if not self.wish.databases and (text := damaged_told(self.manifest, self.wish.names)):
             warnings += (text,)
         if not self.wish.only and self.manifest and (count := len(self.manifest.uncovered)):

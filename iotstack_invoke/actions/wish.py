@@ -47,6 +47,8 @@ class Wish:
     """The backup's compose file and `.env` come in the place of those that are there."""
     bare: bool = False
     """The machine is a new one: as with `compose`, and all is brought up from them."""
+    exact: bool = False
+    """What the target has and the backup has not is put aside as well."""
 
     @property
     def databases(self) -> tuple[str, ...]:

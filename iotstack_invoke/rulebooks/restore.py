@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import TypeVar
 
 from ..manifest import VOLUME
 from ..rules import KINDS, Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
+from ..services.held import Held
 from ..services.influx import DATA_INSIDE, DumpInflux
 from ..services.influx2 import DumpInflux2
 from ..services.influx_catalogue import PutCatalogue
 from ..services.influx_dump import CheckDump, Dump
 from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
 from ..services.influx_server import ALONE, RunAlone, Server, WaitForInflux
+from ..services.influx_stays import CopyStays, Present, ProveStays, PutStays, SeeInflux
+from ..services.inside import is_in
 from ..services.left_out import KeepLeftOut, patterns_below
 from ..services.members import ScanArchive
 from ..services.quiesce import Quiesce
@@ -37,6 +40,7 @@ from ..services.sql_load import (
     UnpackSql,
     WaitForSql,
 )
+from ..services.sql_stays import SQL_OLD, SaveStays, SeeSql
 from ..services.sqlite import CopySqlite
 from ..services.stack import (
     CheckStopped,
@@ -46,6 +50,7 @@ from ..services.stack import (
     MakeFolder,
     MakeLink,
     MakeVolume,
+    MoveAside,
     PutAway,
     StartContainers,
     StopContainers,
@@ -62,6 +67,8 @@ from ..values import dataclass
 RESTORE = "restore"
 INFLUX_DATA = "volumes/influxdb/data"
 OUTSIDE_LIMIT_S = 24 * 3600.0
+NOTES = ("users", "environment", "catalogue", "stays")
+"""The ends of files beside what is replaced, which hold something for a moment."""
 SQL_LIMIT_S = 24 * 3600.0
 """What a load may take; on an SD card it is slow."""
 
@@ -152,6 +159,8 @@ class Load:
     """The part of a recipe that it is from, and not that of its engine."""
     beside: bool = False
     """It is loaded into a copy of the present data, whose other databases stay."""
+    stays: Held = field(default_factory=Held)
+    """What is loaded behind it: of the present data, what it does not hold."""
 
     @property
     def while_all_runs(self) -> bool:
@@ -159,7 +168,12 @@ class Load:
 
         Else its container must be made first, or the data that it is loaded beside be at rest.
         """
-        return self.there and not self.beside
+        return self.there and not (self.beside or self.stays)
+
+    @property
+    def stays_at(self) -> str:
+        """Where what stays is dumped to."""
+        return f"{self.staged}.stays"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +232,27 @@ class RestoreFacts:
     """The containers that do not stay up as it is, before anything is changed."""
     strict: bool = False
     """Any container that does not come up undoes the restore."""
+    more: Mapping[str, Held] = field(default_factory=dict)
+    """What is here and not in the backup, by the container of its server."""
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """The containers of servers of which that is not known, and why."""
+    later: tuple[str, ...] = ()
+    """The containers of servers of which that is known when their dumps are unpacked."""
+    folders: tuple[Item, ...] = ()
+    """What is in services/ and volumes/ here and not in the backup."""
+    stays_bytes: int = 0
+    """What it takes until it is beside what the backup holds."""
+    exact: bool = False
+    """It does not stay."""
+
+    def staying(self, container: str) -> Held:
+        """Return what of a server stays beside what the backup holds."""
+        return Held() if self.exact else self.more.get(container, Held())
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """The containers of servers that must hold no more than what stays besides the backup."""
+        return frozenset() if self.exact else frozenset(self.more)
 
 
 def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
@@ -372,26 +407,27 @@ def restored(job: Job) -> Iterator[Step]:
     dump = Dump("pi", f"{posixpath.dirname(facts.previous)}/{job.runtag}/influx", as_root)
     if "influx" in facts.kinds and facts.server:
         yield CheckDump(dump, archive(job.wildcards, facts, "influx"), blocks=False)
-    notes = tuple(f"{facts.previous}.{each}" for each in ("users", "environment", "catalogue"))
+    notes = tuple(f"{facts.previous}.{each}" for each in NOTES)
     dumps = [SqlDump("pi", each.staged, each.server, as_root) for each in facts.loads]
     yield from map(ReadSql, dumps)
-    passing = (*staged, *sorted(used), *notes)
-    yield UseStage("pi", passing, as_root, guard)
+    yield UseStage("pi", (*staged, *sorted(used), *notes), as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
     loads = tuple(zip(facts.loads, dumps, strict=True))
     for load, sql in loads:
         if load.while_all_runs:
             yield from _load_sql(facts, load, sql)
     yield from _put_beside(facts)
+    for load, sql in loads:
+        container = load.server.container
+        if container in facts.seen and container in facts.running and not load.unnamed:
+            yield SeeSql("pi", load.server, sql, load.stays, docker)
     yield StopContainers("pi", facts.running, docker, guard)
+    present = Present()
+    yield from _save_stays(facts, dump, present)
     yield from _swap(facts)
     if "influx" in facts.kinds and facts.server:
-        yield from _load_influx(facts, facts.server, dump)
-    for load, sql in loads:
-        if not load.while_all_runs:
-            yield from _load_sql(facts, load, sql)
-        data = load.server.data
-        yield SwapItem("pi", data, load.fresh, load.aside, load.used, as_root, guard)
+        yield from _load_influx(facts, facts.server, dump, present)
+    yield from _put_loaded(facts, loads)
     vital = must_be_up(facts)
     up = ComposeUp("pi", facts.compose, (), guard, True, docker, vital, facts.strict)
     if facts.fillings:
@@ -427,6 +463,15 @@ def restored(job: Job) -> Iterator[Step]:
     yield Commit(keep=f"{facts.previous}/journal")
 
 
+def _put_loaded(facts: RestoreFacts, loads: tuple[tuple[Load, SqlDump], ...]) -> Iterator[Step]:
+    """Load what could not be loaded while all ran, and put the new data of each in place."""
+    for load, sql in loads:
+        if not load.while_all_runs:
+            yield from _load_sql(facts, load, sql)
+        swapped = (load.server.data, load.fresh, load.aside, load.used)
+        yield SwapItem("pi", *swapped, facts.as_root, facts.guard)
+
+
 def _put_beside(facts: RestoreFacts) -> Iterator[Step]:
     """Make the volumes that are new here, and copy to other file systems what is swapped there."""
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
@@ -448,6 +493,8 @@ def _swap(facts: RestoreFacts) -> Iterator[Step]:
         put = SwapEntries if item.fresh else SwapItem
         staged = item.fresh or item.staged
         yield put("pi", item.live, staged, item.aside, item.used, as_root, guard)
+    for item in facts.folders if facts.exact else ():
+        yield MoveAside("pi", item.live, item.aside, item.used, as_root, guard)
     stack = posixpath.dirname(posixpath.dirname(facts.previous))
     for item in facts.items:
         patterns = patterns_below(facts.stays, posixpath.relpath(item.live, stack))
@@ -465,12 +512,16 @@ def _swap(facts: RestoreFacts) -> Iterator[Step]:
             yield KeepLeftOut("pi", each.live, each.aside, patterns, as_root, guard)
 
 
-def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[Step]:
+def _load_influx(
+    facts: RestoreFacts, server: Server, dump: Dump, present: Present
+) -> Iterator[Step]:
     """Load the dump into an empty InfluxDB, or its databases into a copy of the present one.
 
     That InfluxDB runs alone: a client that creates its database meanwhile would spoil it all.
+    What the dump does not hold is beside it: the copied files of databases, and users.
     """
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    stays = () if facts.databases else facts.staying(server.container).databases
     if not facts.server_there:
         yield _made(facts, server.container)
         places = [] if server.within else [("", server.data)]
@@ -489,33 +540,53 @@ def _load_influx(facts: RestoreFacts, server: Server, dump: Dump) -> Iterator[St
     ]
     if server.within:
         yield MakeFolder("pi", server.data, *changing, like=server.folder("data"))
+    kinds = {each.live: each.title for each in facts.influx_pieces}
     for swap in swaps:
         if facts.databases:
             yield CopyFolder("pi", swap.live, swap.staged, *changing, facts.limit_s)
+        elif stays:
+            kind = kinds.get(swap.live, "")
+            copied = ("pi", _now_at(facts, swap.live), swap.staged, kind, stays)
+            yield CopyStays(*copied, *changing, facts.limit_s)
         else:
             yield MakeFolder("pi", swap.staged, *changing, like=swap.live)
     yield from swaps
+    notes = f"{facts.previous}.users"
+    if stays:
+        yield PutStays("pi", server, stays, present, notes, *changing)
     dumps = posixpath.dirname(facts.previous)
     volumes = tuple(f"{path}:{DATA_INSIDE}/{name}" for name, path in server.apart)
     run = RunAlone("pi", server.container, ALONE, server.data, dumps, docker, guard)
     yield replace(run, volumes=volumes)
     alone = replace(server, container=ALONE)
     empty = not facts.databases
-    yield WaitForInflux("pi", alone, docker, as_root, must_be_empty=empty)
+    yield WaitForInflux("pi", alone, docker, as_root, must_be_empty=empty, stays=stays)
     yield LoadInflux(
         *("pi", alone, dump, facts.dump_inside, docker, as_root, guard, facts.limit_s),
         facts.databases,
     )
     yield AddQueries("pi", alone, dump, docker, facts.databases)
+    if stays:
+        yield ProveStays("pi", alone, stays, present, as_root)
     yield EndAlone("pi", ALONE, docker, guard)
     if not facts.databases:
-        yield AddUsers("pi", server, dump, f"{facts.previous}.users", as_root, guard)
+        yield AddUsers("pi", server, dump, notes, *changing, present, stays)
     if server.within:
         notes = f"{facts.previous}.catalogue"
         meta = server.folder("meta")
         yield PutCatalogue(
             *("pi", server.container, meta, facts.previous, notes), docker, *changing
         )
+
+
+def _now_at(facts: RestoreFacts, path: str) -> str:
+    """Return where what was live at a path lies when the items are swapped."""
+    swapped: tuple[Item | OutsideItem, ...] = (*facts.items, *facts.outside)
+    for each in swapped:
+        if is_in(path, each.live):
+            below = posixpath.relpath(path, each.live)
+            return posixpath.normpath(posixpath.join(each.aside, below))
+    return path
 
 
 def _made(facts: RestoreFacts, container: str) -> ComposeUp:
@@ -554,10 +625,39 @@ def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump) -> Iterator[Step]:
     )
     alone = replace(server, container=SQL_ALONE)
     yield WaitForSql("pi", alone, docker, made_anew=True)
-    yield LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S)
+    loading = LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S)
+    if load.stays:
+        loading = replace(loading, beside=SqlDump("pi", load.stays_at, server, as_root))
+    yield loading
     if ENGINES[server.engine].config:
         yield CompareConfig("pi", alone, server.container, load.staged, docker, as_root)
     yield EndAlone("pi", SQL_ALONE, docker, guard)
+
+
+def _save_stays(facts: RestoreFacts, influx: Dump, present: Present) -> Iterator[Step]:
+    """Read or dump out of the old data what a backup does not hold, before they are put aside.
+
+    A server of SQL runs alone for that; nobody else can write by now.
+    """
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    for load in facts.loads:
+        if not load.stays:
+            continue
+        server = load.server
+        yield RunSqlAlone(
+            *("pi", server.container, SQL_OLD, server.data, server.inside),
+            *(posixpath.dirname(load.staged), f"{facts.previous}.environment", docker, guard),
+        )
+        old = replace(server, container=SQL_OLD)
+        yield WaitForSql("pi", old, docker)
+        dump = SqlDump("pi", load.stays_at, server, as_root)
+        notes = f"{facts.previous}.stays"
+        yield SaveStays("pi", old, dump, notes, load.stays, docker, guard, SQL_LIMIT_S)
+        yield EndAlone("pi", SQL_OLD, docker, guard)
+    influxdb = facts.server
+    if influxdb and not facts.databases and influxdb.container in facts.seen:
+        stays = facts.staying(influxdb.container)
+        yield SeeInflux("pi", influxdb, influx, stays, present, docker, as_root)
 
 
 def aside_folder(facts: RestoreFacts, name: str) -> str:
@@ -581,6 +681,7 @@ def undoable() -> tuple[type, ...]:
         ComposeUp,
         CopyFolder,
         CopySqlite,
+        CopyStays,
         DumpInflux,
         DumpInflux2,
         KeepLeftOut,
@@ -588,6 +689,7 @@ def undoable() -> tuple[type, ...]:
         MakeFolder,
         MakeLink,
         MakeVolume,
+        MoveAside,
         PutAway,
         PutCatalogue,
         Quiesce,

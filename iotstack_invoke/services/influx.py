@@ -503,6 +503,7 @@ def facts_of(report: DumpReport) -> dict[str, object]:
         "internal_shards": report.internal_shards,
         "continuous_queries": report.continuous_queries,
         "users": report.users,
+        "user_names": [each.name for each in report.catalogue.users] if report.catalogue else [],
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import posixpath
+import tarfile
 
 from ..errors import StepFailed
 from ..hosts import read_chunk
@@ -86,6 +87,25 @@ class PutCatalogue:
         script, *rest = words
         command = guarded(self.guard, ("sh", "-c", script, "sh", *rest), COPY_LIMIT_S)
         return Command(command.words, accept, command.limit_s)
+
+
+def catalogue_within(host: Host, container: str, docker: tuple[str, ...]) -> bytes:
+    """Return the meta.db that lies in a container; b"" where there is none.
+
+    Raises StepFailed where it cannot be read.
+    """
+    said: list[str] = []
+    command = Command((*docker, "cp", f"{container}:{META}/meta.db", "-"), limit_s=COPY_LIMIT_S)
+    with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
+        packed = pipe.stdout.read()
+        if pipe.finish():
+            if _is_missing(" ".join(said)):
+                return b""
+            last = said[-1] if said else ""
+            raise StepFailed(f"The catalogue of container {container} cannot be read: {last}")
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        content = archive.extractfile("meta.db")
+        return content.read() if content else b""
 
 
 def _is_missing(said: str) -> bool:

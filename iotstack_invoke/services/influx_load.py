@@ -34,6 +34,7 @@ from .influx_server import (
     server_catalogue,
     tsm_sizes,
 )
+from .influx_stays import Present
 from .stack import guarded
 
 SETTLE_LIMIT_S = 300.0
@@ -218,6 +219,10 @@ class AddUsers:
     notes: str
     as_root: tuple[str, ...]
     guard: str
+    present: Present | None = None
+    """What was there before: users that the dump has not come with them."""
+    stays: tuple[str, ...] = ()
+    """Databases from there, in which its users may do what they might."""
 
     def commands(self) -> tuple[str, ...]:
         """Return what is done."""
@@ -227,9 +232,12 @@ class AddUsers:
         """Append them; the hashes travel by a file of mode 0600 and never by an argument."""
         host = scene.host(self.host_role)
         catalogue = self.dump.report(scene).catalogue
-        if catalogue is None or not catalogue.users:
+        users = catalogue.users if catalogue else ()
+        if catalogue and self.present:
+            users = self.present.users(catalogue, self.stays)
+        if not users:
             return
-        host.receive(self.notes, io.BytesIO(b"".join(u.record for u in catalogue.users)), 0)
+        host.receive(self.notes, io.BytesIO(b"".join(each.record for each in users)), 0)
         script = 'cat "$1" >> "$2" && sync "$2"'
         target = posixpath.join(self.server.folder("meta"), "meta.db")
         words = (*self.as_root, "sh", "-c", script, "sh", self.notes, target)

@@ -7,7 +7,7 @@ It reads bytes only and neither opens files nor talks to a server.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field
 from enum import Enum
 from types import MappingProxyType
@@ -87,7 +87,17 @@ class User:
     @property
     def record(self) -> bytes:
         """The bytes to append to meta.db: field 6, length, message."""
-        return bytes([_USER << 3 | _BYTES]) + _varint(len(self.raw)) + self.raw
+        return _packed(_USER, self.raw)
+
+    def granted(self, grants: Iterable[tuple[str, Grant]]) -> User:
+        """Return the user with further grants, for databases in which it has none yet."""
+        known = {database for database, _ in self.grants}
+        more = tuple((name, grant) for name, grant in grants if name not in known)
+        added = b"".join(
+            _packed(4, _packed(1, name.encode()) + bytes([2 << 3, grant.value]))
+            for name, grant in more
+        )
+        return User(self.name, self.admin, (*self.grants, *more), self.raw + added)
 
 
 class ShardPlace(NamedTuple):
@@ -179,6 +189,21 @@ def read_meta_db(data: bytes) -> Catalogue:
     return read_meta(bytes([1 << 3 | _BYTES]) + _varint(len(data)) + data + bytes([2 << 3, 1]))
 
 
+def with_databases(data: bytes, names: Collection[str]) -> bytes:
+    """Return a server's meta.db with some of its databases, and without users."""
+    kept = []
+    begin = 0
+    for number, value, end in _walked(data):
+        if number == _DATABASE and isinstance(value, bytes):
+            is_kept = _database(value).name in names
+        else:
+            is_kept = number != _USER
+        if is_kept:
+            kept.append(data[begin:end])
+        begin = end
+    return b"".join(kept)
+
+
 def _database(data: bytes) -> Database:
     found = _fields(data)
     return Database(
@@ -242,13 +267,17 @@ def _fields(data: bytes) -> _Fields:
 
 
 def _walk(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    return ((number, value) for number, value, _ in _walked(data))
+
+
+def _walked(data: bytes) -> Iterator[tuple[int, int | bytes, int]]:
     at = 0
     while at < len(data):
         tag, at = _read_varint(data, at)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
             value, at = _read_varint(data, at)
-            yield number, value
+            yield number, value, at
             continue
         if kind == _BYTES:
             size, at = _read_varint(data, at)
@@ -258,7 +287,7 @@ def _walk(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             raise DamagedCatalogue("the catalogue is not an InfluxDB catalogue")
         if number == 0 or at + size > len(data):
             raise DamagedCatalogue("the catalogue is cut or damaged")
-        yield number, data[at : at + size]
+        yield number, data[at : at + size], at + size
         at += size
 
 
@@ -273,6 +302,10 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:  # noqa: PLR2004  # the continuation bit
             return value, at
     raise DamagedCatalogue("the catalogue is not an InfluxDB catalogue")
+
+
+def _packed(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | _BYTES]) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:

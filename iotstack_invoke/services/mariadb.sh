@@ -1,6 +1,9 @@
 # Runs in a MariaDB container:
-#   sh -c THIS sh ready | dump | ask QUESTION | load FILE named|unnamed QUESTION…
+#   sh -c THIS sh ready | dump | held | keep DATABASES USERS | ask QUESTION |
+#     load named|unnamed FILE|QUESTION…
 # unnamed: into the database that the container's environment names; other dumps name their own.
+# held: tells databases (d) and users (u) in hexadecimal. keep: dumps these alone, for a server that
+# has others; they are lists for SQL: X'…' and (X'…', X'…').
 # The password comes from the container's own environment: it is on no command line.
 set -eu
 lacks() { echo "it has no program $1 or $2" >&2; exit 127; }
@@ -36,17 +39,19 @@ for name in MARIADB_ROOT_PASSWORD MYSQL_ROOT_PASSWORD NONE; do
 done
 [ -n "$let_in" ] || { echo "root is not let in: $first" >&2; exit 77; }
 
+ours="('information_schema', 'performance_schema', 'mysql', 'sys')"
 case $1 in
-dump)
+dump | keep)
+  which="NOT IN $ours" databases=${2-} users=${3-}
+  [ "$1" = dump ] || which="IN ($databases)"
   # Two programs write it: what ends between them looks whole but for this (sql_dump.py).
   echo '-- This dump ends with FLUSH PRIVILEGES;'
   dump=$(command -v mariadb-dump || command -v mysqldump)
-  ours="('information_schema', 'performance_schema', 'mysql', 'sys')"
   set --
   # Of a view that names what is gone mariadb-dump ends amid its dump (10.11).
   views=$(list "SELECT CONCAT('\`', REPLACE(table_schema, '\`', '\`\`'), '\`.\`', REPLACE(table_name, '\`',
     '\`\`'), '\`'), CONCAT(table_schema, '.', table_name) FROM information_schema.views
-    WHERE table_schema NOT IN $ours")
+    WHERE table_schema $which")
   while IFS='	' read -r quoted name; do
     [ -n "$quoted" ] && ! told=$(ask "SHOW FIELDS FROM $(plain "$quoted")" 2>&1) || continue
     case $told in *"ERROR 1356 "*)
@@ -58,7 +63,7 @@ $views
 END
   set -- "$@" --databases --
   options=$#
-  names=$(list "SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN $ours")
+  names=$(list "SELECT schema_name FROM information_schema.schemata WHERE schema_name $which")
   while IFS= read -r name; do [ -z "$name" ] || set -- "$@" "$(plain "$name")"; done <<END
 $names
 END
@@ -68,21 +73,42 @@ END
     table_type = 'BASE TABLE' AND table_name IN ('global_priv', 'user', 'db', 'tables_priv',
     'columns_priv', 'procs_priv', 'proxies_priv', 'roles_mapping', 'servers')")
   echo 'USE `mysql`;'
-  for table in $tables; do echo "DELETE FROM \`$table\`;"; done
-  save --no-create-info --complete-insert --skip-triggers mysql $tables
+  if [ -z "$users" ]; then
+    for table in $tables; do echo "DELETE FROM \`$table\`;"; done
+    save --no-create-info --complete-insert --skip-triggers mysql $tables
+  else
+    for table in $tables; do
+      case $table in
+      global_priv | user | proxies_priv) where="(User, Host) IN ($users)" ;;
+      roles_mapping) where="(User, Host) IN ($users) OR (Role, '') IN ($users)" ;;
+      servers) continue ;;
+      *) where="(User, Host) IN ($users) OR Db IN ($databases)" ;;
+      esac
+      save --no-create-info --complete-insert --skip-triggers --insert-ignore --where="$where" mysql $table
+    done
+  fi
   echo 'FLUSH PRIVILEGES;'
+  ;;
+held)
+  ask "SELECT CONCAT('d ', HEX(schema_name)) FROM information_schema.schemata WHERE schema_name NOT IN $ours;
+    SELECT CONCAT('u ', HEX(User), '/', HEX(Host)) FROM mysql.user"
   ;;
 ask) ask "$2" ;;
 load)
-  file=$2 database=
-  [ "$3" = named ] || database=${MARIADB_DATABASE:-${MYSQL_DATABASE:?names the database of this dump}}
-  shift 3
+  database=
+  [ "$2" = named ] || database=${MARIADB_DATABASE:-${MYSQL_DATABASE:?names the database of this dump}}
+  shift 2
   # The folders that its tables name (DATA DIRECTORY) hold the live ones of another server.
   mode="/^[^ ]* SET @OLD_SQL_MODE=/s/NO_AUTO/NO_DIR_IN_CREATE,NO_AUTO/"
   # In one session: the next one would need the password that the dump brought. Nor does a binary
   # log need to hold all of it once more.
-  { echo 'SET SESSION sql_log_bin = 0;'; head -n 40 "$file" | sed "$mode"; tail -n +41 "$file"
-    for question; do printf '%s;\n' "$question"; done; } |
+  { echo 'SET SESSION sql_log_bin = 0;'
+    for each; do
+      case $each in
+      /*) head -n 40 "$each" | sed "$mode"; tail -n +41 "$each" ;;
+      *) printf '%s;\n' "$each" ;;
+      esac
+    done; } |
     talk --binary-mode --comments --max-allowed-packet=1G ${database:+"$database"}
   ;;
 esac

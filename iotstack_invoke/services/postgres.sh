@@ -1,5 +1,8 @@
 # Runs in a PostgreSQL container:
-#   sh -c THIS sh ready | dump | config NAME | ask QUESTION [DATABASE] | load FILE
+#   sh -c THIS sh ready | dump | held | keep DATABASES ROLES | config NAME |
+#     ask QUESTION [DATABASE] | load FILE
+# held: tells databases (d) and roles (u), as JSON. keep: dumps these alone, for a server that has
+# others; they are lists for SQL.
 # The password comes from the container's own environment: it is on no command line.
 set -eu
 export PGUSER="${POSTGRES_USER:-postgres}" PGPASSWORD="${POSTGRES_PASSWORD-}" PGDATABASE=postgres
@@ -36,6 +39,57 @@ dump)
     chr(10) || chr(13), '??') || '); its tables are in the dump, and a restore puts them into the default' ||
     ' tablespace' FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY spcname" >&2
   exec pg_dumpall --no-password --no-tablespaces
+  ;;
+held)
+  ask "SELECT 'd ' || to_json(datname::text) FROM pg_database
+    WHERE datname NOT IN ('template0', 'template1', 'postgres')
+    UNION ALL SELECT 'u ' || to_json(rolname::text) FROM pg_roles WHERE rolname !~ '^pg_'"
+  ;;
+keep)
+  odd=$(ask "SELECT string_agg(translate(datname, chr(10) || chr(13), '??'), ', ') FROM pg_database
+    WHERE datname IN ($2) AND (NOT datallowconn OR datname ~ '[\n\r]')")
+  if [ -n "$odd" ]; then
+    printf '%s\n' "database $odd cannot be dumped: it lets nobody connect, or its name has a newline" >&2
+    exit 78
+  fi
+  # Before version 11 pg_dump passes over these.
+  ask "SELECT 'left out: rights and settings of database ' || quote_ident(datname) || ' itself'
+    FROM pg_database WHERE datname IN ($2) AND current_setting('server_version_num')::int < 110000" >&2
+  ask "SELECT 'CREATE ROLE ' || quote_ident(rolname) || ';' || chr(10) || concat_ws(' ', 'ALTER ROLE',
+    quote_ident(rolname), 'WITH', CASE WHEN rolsuper THEN 'SUPERUSER' ELSE 'NOSUPERUSER' END,
+    CASE WHEN rolinherit THEN 'INHERIT' ELSE 'NOINHERIT' END,
+    CASE WHEN rolcreaterole THEN 'CREATEROLE' ELSE 'NOCREATEROLE' END,
+    CASE WHEN rolcreatedb THEN 'CREATEDB' ELSE 'NOCREATEDB' END,
+    CASE WHEN rolcanlogin THEN 'LOGIN' ELSE 'NOLOGIN' END,
+    CASE WHEN rolreplication THEN 'REPLICATION' ELSE 'NOREPLICATION' END,
+    CASE WHEN rolbypassrls THEN 'BYPASSRLS' ELSE 'NOBYPASSRLS' END,
+    'CONNECTION LIMIT ' || rolconnlimit, 'PASSWORD ' || quote_literal(rolpassword),
+    'VALID UNTIL ' || quote_literal(rolvaliduntil)) || ';' FROM pg_authid WHERE rolname IN ($3)"
+  ask "SELECT 'COMMENT ON ROLE ' || quote_ident(rolname) || ' IS ' ||
+    quote_literal(shobj_description(oid, 'pg_authid')) || ';' FROM pg_authid
+    WHERE rolname IN ($3) AND shobj_description(oid, 'pg_authid') IS NOT NULL"
+  # Of these settings the value is a list whose members are quoted already.
+  ask "SELECT 'ALTER ROLE ' || quote_ident(rolname) || ' SET ' || quote_ident(name) || ' TO ' ||
+    CASE WHEN lower(name) IN ('search_path', 'temp_tablespaces', 'local_preload_libraries',
+    'session_preload_libraries', 'shared_preload_libraries', 'unix_socket_directories')
+    THEN value ELSE quote_literal(value) END || ';' FROM (SELECT rolname, split_part(each, '=', 1) AS name,
+    substr(each, strpos(each, '=') + 1) AS value FROM pg_db_role_setting
+    JOIN pg_authid a ON a.oid = setrole, unnest(setconfig) each
+    WHERE setdatabase = 0 AND rolname IN ($3)) AS settings"
+  ask "SELECT 'GRANT ' || quote_ident(r.rolname) || ' TO ' || quote_ident(u.rolname) || CASE
+    WHEN to_jsonb(m) ? 'set_option' THEN format(' WITH ADMIN %s, INHERIT %s, SET %s',
+    to_jsonb(m) ->> 'admin_option', to_jsonb(m) ->> 'inherit_option', to_jsonb(m) ->> 'set_option')
+    WHEN admin_option THEN ' WITH ADMIN OPTION' ELSE '' END || ';'
+    FROM pg_auth_members m JOIN pg_authid r ON r.oid = roleid JOIN pg_authid u ON u.oid = member
+    WHERE r.rolname IN ($3) OR u.rolname IN ($3)"
+  names=$(ask "SELECT 'dbname=''' || replace(replace(datname, '\\', '\\\\'), '''', '\\''') || ''''
+    FROM pg_database WHERE datname IN ($2) ORDER BY datname")
+  while IFS= read -r name; do
+    [ -z "$name" ] || pg_dump --no-password --no-tablespaces --create --dbname="$name" </dev/null
+  done <<END
+$names
+END
+  echo '-- PostgreSQL database cluster dump complete'
   ;;
 config)
   case $2 in

@@ -49,6 +49,8 @@ class SqlReport:
     """What the dump program was told to pass over, or passes over, and why."""
     apart: tuple[str, ...] = ()
     """What it puts into folders of its own: tables of MariaDB, tablespaces of PostgreSQL."""
+    users: tuple[str, ...] = ()
+    """The users of MariaDB, as `name@host`, or the roles that it makes."""
 
 
 class SqlReader(Protocol):
@@ -132,6 +134,9 @@ _MARIA_APART = re.compile(
     rb"(?:\) ENGINE=| ?\(?(?:SUB)?PARTITION ).*(?:DATA|INDEX) DIRECTORY ?= ?'", re.DOTALL
 )
 _MARIA_VERSION = re.compile(rb"-- Server version\s+(\S+)")
+_MARIA_USERS = (Table("mysql", "`global_priv`"), Table("mysql", "`user`"))
+_MARIA_USER = re.compile(rb"\('((?:[^'\\]|\\.|'')*)','((?:[^'\\]|\\.|'')*)',", re.DOTALL)
+_MARIA_ESCAPED = re.compile(rb"\\(.)|''", re.DOTALL)
 _TUPLE_ENDS = re.compile(rb"'(?:[^'\\]|\\.|'')*'|(\),\()", re.DOTALL)
 
 
@@ -147,6 +152,7 @@ class MariaReader(_Reader):
         self._lacks_end = False
         self._made: Table | None = None
         self._apart: dict[str, None] = {}
+        self._users: dict[str, None] = {}
 
     def add(self, piece: bytes) -> None:
         """Take the next piece."""
@@ -162,11 +168,14 @@ class MariaReader(_Reader):
     def _count(self, table: Table, lines: list[bytes], start: int) -> int:
         """Count the rows of a table from a line on, and return how many lines they are."""
         rows = 0
+        of_users = table in _MARIA_USERS
         for line in islice(lines, start, None):
             if line[:1] != b"(":
                 self._table = None
                 break
             rows += 1
+            if of_users:
+                self._user(line)
             if line[-1:] == b";":
                 self._table = None
                 break
@@ -209,8 +218,21 @@ class MariaReader(_Reader):
         self._rows.setdefault(table, 0)
         if found[2]:
             self._rows[table] += 1 + sum(1 for end in _TUPLE_ENDS.finditer(found[2]) if end[1])
+        if found[2] and table in _MARIA_USERS:
+            ends = (end.end(1) for end in _TUPLE_ENDS.finditer(found[2]) if end[1])
+            for begin in (0, *(each - 1 for each in ends)):
+                self._user(found[2][begin:])
         if not found[2].endswith(b";"):
             self._table = table
+
+    def _user(self, row: bytes) -> None:
+        """Note the user that a row begins with: its first columns are Host and User."""
+        if found := _MARIA_USER.match(row):
+            host, name = (
+                _text(_MARIA_ESCAPED.sub(lambda each: each[1] or b"'", one))
+                for one in found.groups()
+            )
+            self._users[f"{name}@{host}"] = None
 
     def report(self) -> SqlReport:
         """Return what the dump was."""
@@ -225,6 +247,7 @@ class MariaReader(_Reader):
             self._rows,
             self._version,
             apart=tuple(self._apart),
+            users=tuple(self._users),
         )
 
 
@@ -236,6 +259,7 @@ _PG_VERSION = re.compile(rb"-- Dumped from database version (\S+)")
 PG_TABLE_DATA = b"; Type: TABLE DATA;"
 PG_TIMESCALE = b"CREATE EXTENSION IF NOT EXISTS timescaledb "
 _PG_TABLESPACE = re.compile(rb'CREATE TABLESPACE ("(?:[^"]|"")+"|\S+) ')
+_PG_ROLE = re.compile(rb'CREATE ROLE ("(?:[^"]|"")+"|\S+);')
 PG_END = b"-- PostgreSQL database cluster dump complete"
 
 
@@ -249,6 +273,7 @@ class PostgresReader(_Reader):
         self._extension_follows = False
         self._timescale: list[str] = []
         self._tablespaces: list[str] = []
+        self._roles: list[str] = []
 
     def add(self, piece: bytes) -> None:
         """Take the next piece."""
@@ -279,6 +304,9 @@ class PostgresReader(_Reader):
             self._connect(line)
         elif not self._databases and (found := _PG_TABLESPACE.match(line)):
             self._tablespaces.append(_text(found[1]))
+        elif not self._databases and (found := _PG_ROLE.match(line)):
+            name = found[1][1:-1].replace(b'""', b'"') if found[1][:1] == b'"' else found[1]
+            self._roles.append(_text(name))
         elif self._extension_follows and line.startswith(PG_TIMESCALE):
             self._timescale.append(self._database)
             self._extension_follows = False
@@ -334,6 +362,7 @@ class PostgresReader(_Reader):
             self._version,
             tuple(self._timescale),
             apart=tuple(self._tablespaces),
+            users=tuple(self._roles),
         )
 
 

@@ -19,6 +19,7 @@ from ..hosts import read_chunk
 from ..steps import Command, Host, Scene
 from ..values import dataclass
 from .alone import OUR_LABEL, remove_ours
+from .held import STAYS
 from .sql import ENGINES, NOT_LET_IN, SqlServer, count_words, run_in
 from .sql_dump import SqlReport, Table
 from .sql_pack import wait_for_server
@@ -26,6 +27,7 @@ from .stack import STOP_LIMIT_S, guarded
 
 SQL_PROVEN = "All of the dump is in "
 """With this begins what is said when a load is proven."""
+SYSTEM = ("mariadb", "mysql")
 SQL_ALONE = "iotstack-sql-alone"
 """The container that a dump is loaded into."""
 DUMPS_INSIDE = "/iotstack-dumps"
@@ -64,15 +66,20 @@ class SqlDump:
     def report(self, scene: Scene) -> SqlReport:
         """Return what it holds and what is wrong with it; raises StepFailed if it is not there."""
         if self._report is None:
-            reader = ENGINES[self.server.engine].reader()
-            command = Command((*self.as_root, "cat", "--", self.path), limit_s=READ_LIMIT_S)
-            with scene.host(self.host_role).pipe(command) as pipe:
-                while chunk := read_chunk(pipe.stdout):
-                    reader.add(chunk)
-                if pipe.finish():
-                    raise StepFailed(f"The dump {self.path} cannot be read.")
-            self._report = reader.report()
+            host, engine = scene.host(self.host_role), self.server.engine
+            self._report = read_dump(host, self.path, engine, self.as_root)
         return self._report
+
+
+def read_dump(host: Host, path: str, engine: str, as_root: tuple[str, ...]) -> SqlReport:
+    """Return what a dump in a file holds; raises StepFailed where it cannot be read."""
+    reader = ENGINES[engine].reader()
+    with host.pipe(Command((*as_root, "cat", "--", path), limit_s=READ_LIMIT_S)) as pipe:
+        while chunk := read_chunk(pipe.stdout):
+            reader.add(chunk)
+        if pipe.finish():
+            raise StepFailed(f"The dump {path} cannot be read.")
+    return reader.report()
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,23 +323,47 @@ class LoadSql:
     limit_s: float
     into: dict[str, SqlReport] | None = None
     """Takes what was proven to be there, by the container of the dump."""
+    beside: SqlDump | None = None
+    """A dump that is loaded behind it: of what the target has and the other one has not."""
 
     def _command(self, *words: str) -> Command:
-        inside = posixpath.join(DUMPS_INSIDE, posixpath.relpath(self.dump.path, self.below))
-        bare = run_in(self.docker, self.alone, "load", inside, *words, limit_s=self.limit_s)
+        bare = run_in(self.docker, self.alone, "load", *words, limit_s=self.limit_s)
         held = guarded(self.guard, bare.words, self.limit_s)
         return Command(held.words, bare.accept, self.limit_s, bare.called)
 
-    def _words(self, report: SqlReport) -> tuple[str, ...]:
-        """Return what a load is told besides the dump: MariaDB counts in the same session."""
+    @property
+    def _dumps(self) -> tuple[SqlDump, ...]:
+        return (self.dump, self.beside) if self.beside else (self.dump,)
+
+    def _inside(self, dump: SqlDump) -> str:
+        return posixpath.join(DUMPS_INSIDE, posixpath.relpath(dump.path, self.below))
+
+    def _loads(self, scene: Scene) -> Iterator[Command]:
+        """Yield what is run: MariaDB loads all and counts in one session."""
         if self.alone.engine == "postgres":
-            return ()
-        questions = (count_words(some, self.alone.engine) for some in batched(report.rows))
-        return ("named" if report.databases else "unnamed", *questions)
+            yield from (self._command(self._inside(dump)) for dump in self._dumps)
+            return
+        words = ["named" if self.dump.report(scene).databases else "unnamed"]
+        for dump in self._dumps:
+            questions = (count_words(some, "mariadb") for some in self._numbered(scene, dump))
+            words += [self._inside(dump), *questions]
+        yield self._command(*words)
+
+    def _numbered(self, scene: Scene, dump: SqlDump) -> Iterator[dict[int, Table]]:
+        """Yield the tables whose rows are counted by numbers, no two of both dumps alike.
+
+        What is loaded behind MariaDB's users comes to the rows of these.
+        """
+        report = dump.report(scene)
+        if dump is self.dump:
+            return batched(report.rows)
+        tables = (each for each in report.rows if (self.alone.engine, each.database) != SYSTEM)
+        return batched(tables, len(self.dump.report(scene).rows))
 
     def commands(self) -> tuple[str, ...]:
         """Return the load, and what is compared."""
-        return (self._command().shown, "count the rows of each table")
+        inside = (self._inside(dump) for dump in self._dumps)
+        return (self._command(*inside).shown, "count the rows of each table")
 
     def do(self, scene: Scene) -> None:
         """Load and prove; raises StepFailed with what is not there."""
@@ -347,15 +378,20 @@ class LoadSql:
             if stream == "err" and _SQL_ERROR.match(line) and not _EXPECTED.search(line):
                 problems.append(line.strip())
 
-        told = host.run(self._command(*self._words(report)), hear)
-        if told.exit_code or problems:
-            first = problems[0] if problems else told.last_words
-            raise StepFailed(
-                f"{title} did not take the dump of container {self.dump.server.container} "
-                f"(exit {told.exit_code}): {first}"
-            )
-        counted = self._count(host, report) if self.alone.engine == "postgres" else told.out
-        self._prove(scene, report, counted)
+        counted = ""
+        for command in self._loads(scene):
+            told = host.run(command, hear)
+            if told.exit_code or problems:
+                first = problems[0] if problems else told.last_words
+                raise StepFailed(
+                    f"{title} did not take the dump of container {self.dump.server.container} "
+                    f"(exit {told.exit_code}): {first}"
+                )
+            counted += told.out
+        for dump in self._dumps:
+            if self.alone.engine == "postgres":
+                counted += self._count(scene, host, dump)
+            self._prove(scene, dump, counted)
 
     def _refuse_version(self, host: Host, report: SqlReport) -> None:
         """Raise StepFailed where PostgreSQL is of another major version than the dump."""
@@ -365,18 +401,21 @@ class LoadSql:
         if major_of(report.version) != major_of(here):
             raise StepFailed(version_refusal(self.dump.server, report.version, here))
 
-    def _count(self, host: Host, report: SqlReport) -> str:
+    def _count(self, scene: Scene, host: Host, dump: SqlDump) -> str:
         """Return what each question for rows is answered, database by database."""
         return "".join(
             self._ask(
                 host, count_words(some, self.alone.engine), next(iter(some.values())).database
             )
-            for some in batched(report.rows)
+            for some in self._numbered(scene, dump)
         )
 
-    def _prove(self, scene: Scene, report: SqlReport, counted: str) -> None:
-        answers = {int(found[1]): int(found[2]) for found in _COUNT.finditer(counted)}
-        tables = {number: table for some in batched(report.rows) for number, table in some.items()}
+    def _prove(self, scene: Scene, dump: SqlDump, counted: str) -> None:
+        report = dump.report(scene)
+        numbered = self._numbered(scene, dump)
+        tables = {number: table for some in numbered for number, table in some.items()}
+        found = {int(found[1]): int(found[2]) for found in _COUNT.finditer(counted)}
+        answers = {number: rows for number, rows in found.items() if number in tables}
         if answers.keys() != tables.keys():
             raise StepFailed(
                 f"{self.dump.server.title} told the rows of {len(answers)} tables, not "
@@ -393,9 +432,12 @@ class LoadSql:
             )
         if self.into is not None:
             self.into[self.dump.server.container] = report
-        names = ", ".join(report.databases) or "one database"
+        if dump is self.dump:
+            names, begin = ", ".join(report.databases) or "one database", SQL_PROVEN
+        else:
+            names, begin = ", ".join(dict.fromkeys(e.database for e in tables.values())), STAYS
         scene.say(
-            f"{SQL_PROVEN}{self.dump.server.title}: {names} ({len(report.rows)} tables, "
+            f"{begin}{self.dump.server.title}: {names or 'users'} ({len(tables)} tables, "
             f"{sum(answers.values()):,} rows)"
         )
 
@@ -435,12 +477,12 @@ def timescale_refusal(server: SqlServer) -> str:
     )
 
 
-def batched(tables: Iterable[Table]) -> Iterator[dict[int, Table]]:
+def batched(tables: Iterable[Table], start: int = 0) -> Iterator[dict[int, Table]]:
     """Return tables by number, at most a hundred of one database at once.
 
     The numbers go on from one to the next; the tables of a database are side by side.
     """
-    ordered = enumerate(sorted(tables, key=lambda each: each.database))
+    ordered = enumerate(sorted(tables, key=lambda each: each.database), start)
     for _, mine in groupby(ordered, lambda each: each[1].database):
         while some := dict(islice(mine, TABLES_AT_ONCE)):
             yield some

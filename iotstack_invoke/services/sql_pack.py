@@ -309,6 +309,7 @@ def facts_of(server: SqlServer, report: SqlReport, size_bytes: int, folder: str)
         "inside": server.inside,
         "sql_bytes": size_bytes,
         "rows": databases,
+        "users": list(report.users),
         **({"timescaledb": list(report.timescale)} if report.timescale else {}),
         **({"apart": list(report.apart)} if report.apart else {}),
         **({LEFT_OUT: list(report.left_out)} if report.left_out else {}),

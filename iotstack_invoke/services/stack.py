@@ -60,6 +60,16 @@ UNSWAP = (
     'sync "$(dirname "$live")"'
 )
 
+MOVE_ASIDE = (
+    f'{RENAME} live=$1 aside=$2; there "$live" || exit 0; rename "$live" "$aside" '
+    '&& sync "$(dirname "$live")" "$(dirname "$aside")"'
+)
+MOVE_BACK = (
+    f'{RENAME} live=$1 aside=$2 used=$3; there "$aside" || exit 0; '
+    'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
+    'rename "$aside" "$live" && sync "$(dirname "$live")"'
+)
+
 # A plain file in the place of a folder: Docker refuses to mount it, so no container starts on it.
 PUT_AWAY = (
     f'{RENAME} live=$1 aside=$2; rename "$live" "$aside" && : > "$live" '
@@ -385,6 +395,37 @@ class PutAway:
     def undo(self, host: Host) -> None:
         """Put it back, from wherever it stopped."""
         host.run(self._command(PUT_BACK))
+
+
+@dataclass(frozen=True, slots=True)
+class MoveAside:
+    """Move aside what a backup does not hold. Undone: it is put back.
+
+    What came to its place meanwhile is moved to `used`.
+    """
+
+    host_role: str
+    live: str
+    aside: str
+    used: str
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the rename as a person would type it."""
+        return (f"mv -T '{self.live}' '{self.aside}'",)
+
+    def _command(self, script: str) -> Command:
+        words = ("sh", "-c", script, "sh", self.live, self.aside, self.used)
+        return guarded(self.guard, (*self.as_root, *words))
+
+    def do(self, scene: Scene) -> None:
+        """Rename it; what is gone by now needs nothing."""
+        scene.host(self.host_role).run(self._command(MOVE_ASIDE))
+
+    def undo(self, host: Host) -> None:
+        """Put it back, from wherever it stopped."""
+        host.run(self._command(MOVE_BACK))
 
 
 @dataclass(frozen=True, slots=True)

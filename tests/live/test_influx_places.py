@@ -100,13 +100,15 @@ def test_its_folders_have_mounts_of_their_own(owner, pi, pieces):
     general = members(owner.here("t1", "general"))
     assert not [name for name in general if name.endswith((".tsm", ".wal", "meta.db"))]
     write_points(pi, "home", "later value=1 1000000000")
-    query(pi, 'CREATE DATABASE "other"')
+    write_points(pi, "other", "cpu value=1 1000000000")
+    query(pi, "CREATE USER \"bob\" WITH PASSWORD 'secret'", 'GRANT WRITE ON "home" TO "bob"')
+    query(pi, 'GRANT READ ON "other" TO "ann"')
     more = points(pi)
     owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
     wait_ping(pi)
-    assert points(pi) == held
-    assert "ann" in str(query(pi, "SHOW USERS"))
-    assert "other" not in str(query(pi, "SHOW DATABASES"))
+    assert points(pi) == held | {key: more[key] for key in more if key[0] == "other"}
+    assert query(pi, 'SHOW GRANTS FOR "bob"')[0][0]["values"] == [["home", "WRITE"]]
+    assert query(pi, 'SHOW GRANTS FOR "ann"')[0][0]["values"] == [["other", "READ"]]
     owner.iot("undo", "--last-restore", "--yes", timeout=200)
     wait_ping(pi)
     assert points(pi) == more

@@ -25,7 +25,7 @@ def here(pi):
     scene = Scene(pi, pi)
     with Saboteur(pi) as saboteur:
         sweep = Sweep(scene, saboteur)
-        assert scene.source.items() <= sweep.new.items()
+        assert scene.is_restored(sweep.new)
         yield sweep
     scene.away()
 

@@ -99,7 +99,7 @@ def test_several_together(person, place):
     person.iot("restore", "--runtag", "only", *only, *words, "--yes")
     wait_ping(machine)
     found = points(machine)
-    assert {database for database, _ in found} == {"home", "other"}
+    assert {database for database, _ in found} == {"home", "other", "new"}
     assert "late" not in str(found)
     assert (top / "volumes/nodered/data/flows.json").read_text() != "changed"
     assert (top / "volumes/mosquitto/config/mosquitto.conf").read_text() == "changed"

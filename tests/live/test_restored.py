@@ -103,6 +103,8 @@ def test_live_to_vault_to_test_host(person, pi, far, live, host, compose_version
     top = person.fresh(far, host=host, version=compose_version)
     change(far, top)
     (top / ".env").write_text(f"TZ=Etc/UTC\nGRAFANA_PASSWORD={SECRET}\nONLY_HERE=1\n")
+    query(far, "CREATE USER \"ann\" WITH PASSWORD 'geheim'", 'GRANT READ ON "other" TO "ann"')
+    other = points(far)
     before, kept, asked = tree(live), tree(top), queries(pi)
     files = {name: (top / name).read_bytes() for name in (".env", "docker-compose.yml")}
     all_points = points(pi)
@@ -115,7 +117,11 @@ def test_live_to_vault_to_test_host(person, pi, far, live, host, compose_version
     after, found = tree(top), points(far)
     assert below(after, *SWAPPED) == below(before, *SWAPPED)
     assert below(after, *KEPT) == below(kept, *KEPT)
-    assert without_client(found) == without_client(all_points)
+    assert without_client(found) == without_client(all_points | only("other", other))
+    assert query(far, 'SHOW GRANTS FOR "ann"')[0][0]["values"] == [["other", "READ"]]
+    (kept_line,) = [line for line in said.splitlines() if "kept, not in the backup: " in line]
+    for name in ("influxdb: database other", "influxdb: user ann", "services/onlyhere"):
+        assert name in kept_line
     assert queries(far) == asked
     assert running(far) == set(SERVICES)
     for name, content in files.items():
@@ -127,6 +133,11 @@ def test_live_to_vault_to_test_host(person, pi, far, live, host, compose_version
         assert "s3cret" not in text
     assert "away for" in said
     assert f"inv undo --host {host}" in said
+
+
+def only(database, found):
+    """What of the points is in one database."""
+    return {place: held for place, held in found.items() if place[0] == database}
 
 
 def without_client(found):
@@ -147,16 +158,30 @@ def test_local_restore(person, pi, live, source):
     person.iot("backup", "--runtag", "2026-11-22_1100", "--force")
     change(pi, live)
     changed = tree(live)
+    more = only("other", points(pi))
     where = source
     if source == "folder":
         where = str(person.usb(*person.vault.glob("2026-11-22_1100.*")))
-    said = person.iot("restore", "--runtag", "latest", "--from", where, "--yes")
+    words = ("restore", "--runtag", "latest", "--from", where, "--yes")
+    said = person.iot(*words)
     assert "2026-11-22_1100 is restored" in said
     after = tree(live)
     assert below(after, *SWAPPED) == below(before, *SWAPPED)
     assert below(after, *KEPT) == below(changed, *KEPT)
-    assert points(pi) == all_points
+    assert points(pi) == all_points | more
     assert running(pi) == set(SERVICES)
+    said = person.iot(*words, "--exact")
+    wait_ping(pi)
+    (line,) = [each for each in said.splitlines() if "is put aside, not in the backup: " in each]
+    for name in ("influxdb: database other", "services/onlyhere", "volumes/onlyhere"):
+        assert name in line
+    assert "nextcloud" not in line
+    assert points(pi) == all_points
+    assert below(tree(live), *KEPT[:2]) == {}
+    assert below(tree(live), *SWAPPED, KEPT[2]) == below(before, *SWAPPED, KEPT[2])
+    person.iot("undo", "--last-restore", "--yes")
+    wait_ping(pi)
+    assert (tree(live), points(pi)) == (after, all_points | more)
 
 
 @pytest.mark.long
@@ -194,7 +219,8 @@ def test_restore_twice(person, pi, live):
     between, between_points = tree(live), points(pi)
     person.iot("restore", "--runtag", "t3", "--yes")
     assert below(tree(live), *SWAPPED) == below(before, *SWAPPED)
-    assert points(pi) == all_points
+    stays = only("other", changed_points) | only("between", between_points)
+    assert points(pi) == all_points | stays
     person.iot("undo", "--last-restore", "--yes")
     wait_ping(pi)
     assert (tree(live), points(pi)) == (between, between_points)

@@ -112,11 +112,14 @@ def test_restored_databases_equal_their_source(owner, source, pi):
     """After a backup, a change and a restore, and after its undo, all hold what they held."""
     change(pi, owner.top)
     changed, ran = look(pi), running(pi)
-    said = owner.iot("restore", "--runtag", "t1", "--yes", timeout=200)
+    said = owner.iot("restore", "--runtag", "t1", "--exact", "--yes", timeout=200)
     wait_databases(pi)
     assert differing(source, look(pi)) == {}
     assert read_sqlite(owner.top / SQLITE) == [1, 2]
     assert running(pi) == ran
+    (aside,) = [line for line in said.splitlines() if line.startswith("  put aside, not in the")]
+    assert "mariadb: database new" in aside
+    assert "postgres: user bert" in aside
     for server in ("MariaDB in container mariadb", "PostgreSQL in container postgres"):
         assert f"All of the dump is in {server}" in said
     owner.iot("undo", "--last-restore", "--yes", timeout=200)
@@ -124,6 +127,81 @@ def test_restored_databases_equal_their_source(owner, source, pi):
     assert differing(changed, look(pi)) == {}
     assert read_sqlite(owner.top / SQLITE) == [1, 2, 3]
     assert running(pi) == ran
+
+
+ODD = "odd name; Küche'\"\\"
+MORE = """
+CREATE DATABASE shop; CREATE TABLE shop.sold (a INT, b BLOB); INSERT INTO shop.sold VALUES (1, 'x'), (2, NULL);
+CREATE VIEW shop.seen AS SELECT a FROM shop.sold; CREATE PROCEDURE shop.p() SELECT 1;
+CREATE TRIGGER shop.tr BEFORE INSERT ON shop.sold FOR EACH ROW SET NEW.a = 7;
+CREATE USER 'o''dd'@'%' IDENTIFIED BY 'geheim'; GRANT SELECT ON shop.* TO 'o''dd'@'%'; GRANT SELECT ON home.* TO 'o''dd'@'%';
+CREATE ROLE sellers; GRANT INSERT ON shop.* TO sellers; GRANT sellers TO 'o''dd'@'%'; GRANT SELECT ON shop.* TO reader@'%';
+"""
+MORE_ROLES = """
+CREATE ROLE "o'dd" LOGIN PASSWORD 'geheim' CONNECTION LIMIT 3 VALID UNTIL '2030-01-01'; CREATE ROLE sellers NOLOGIN;
+COMMENT ON ROLE sellers IS 'they sell'; ALTER ROLE "o'dd" SET search_path TO "$user", sales; ALTER ROLE "o'dd" SET work_mem TO '8MB';
+GRANT sellers TO "o'dd" WITH ADMIN OPTION; GRANT sellers TO reader; GRANT reader TO "o'dd"; CREATE DATABASE shop OWNER "o'dd";
+REVOKE CONNECT ON DATABASE shop FROM PUBLIC; GRANT CONNECT ON DATABASE shop TO sellers; ALTER DATABASE shop SET work_mem TO '9MB';
+"""
+MORE_ROWS = """
+CREATE SCHEMA sales AUTHORIZATION sellers; CREATE TABLE sales.sold (a SERIAL PRIMARY KEY, b TEXT);
+INSERT INTO sales.sold (b) VALUES ('x'), (NULL); GRANT SELECT ON sales.sold TO reader; CREATE VIEW seen AS SELECT b FROM sales.sold;
+"""
+
+
+def add_more(machine):
+    """Give both servers databases and users that no backup knows."""
+    maria(machine, MORE)
+    maria(machine, f"CREATE DATABASE `{ODD}`; CREATE TABLE `{ODD}`.t AS SELECT 5 AS five")
+    postgres(machine, MORE_ROLES)
+    postgres(machine, MORE_ROWS, "shop")
+    double = ODD.replace('"', '""')
+    postgres(machine, f'CREATE DATABASE "{double}"')
+    postgres(machine, "CREATE TABLE t AS SELECT 5 AS five", ODD)
+
+
+def remove_more(machine):
+    """Take them away, so that others find what they know."""
+    maria(
+        machine,
+        f"DROP DATABASE shop; DROP DATABASE `{ODD}`; DROP USER 'o''dd'@'%'; DROP ROLE sellers",
+    )
+    double = ODD.replace('"', '""')
+    postgres(
+        machine,
+        f'DROP DATABASE shop; DROP DATABASE "{double}"; DROP ROLE "o\'dd"; DROP ROLE sellers',
+    )
+
+
+def test_what_the_backup_does_not_hold_stays(owner, source, pi):
+    """Databases, users, roles, and what they may do come through a restore, and are named."""
+    change(pi, owner.top)
+    maria(pi, "DROP DATABASE new")
+    postgres(pi, "DROP ROLE bert")
+    owner.iot("restore", "--runtag", "t1", "--yes", timeout=200)
+    wait_databases(pi)
+    assert differing(source, look(pi)) == {}
+    add_more(pi)
+    expected = look(pi)
+    maria(
+        pi,
+        "DROP DATABASE home; CREATE DATABASE home; SET PASSWORD FOR reader@'%' = PASSWORD('other'); "
+        "GRANT ALL ON *.* TO reader@'%'",
+    )
+    postgres(pi, "DROP TABLE z CASCADE; CREATE TABLE z (a INT); ALTER ROLE reader SUPERUSER")
+    changed = look(pi)
+    said = owner.iot("restore", "--runtag", "t1", "--yes", timeout=200)
+    wait_databases(pi)
+    for words in ("stays here, not in the backup: ", "kept, not in the backup: "):
+        (line,) = [each for each in said.splitlines() if words in each]
+        for name in ("mariadb: database shop", "mariadb: user o'dd@%", "postgres: user sellers"):
+            assert name in line
+    assert "Stays beside what the backup holds: MariaDB in container mariadb: " in said
+    assert differing(expected, look(pi)) == {}
+    owner.iot("undo", "--last-restore", "--yes", timeout=200)
+    wait_databases(pi)
+    assert differing(changed, look(pi)) == {}
+    remove_more(pi)
 
 
 @pytest.mark.long

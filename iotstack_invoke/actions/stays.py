@@ -1,0 +1,211 @@
+"""What a target has and a backup has not: databases and users of its servers, folders.
+
+It stays in a restore; with --exact it is put aside. Of what cannot be asked it is said that it is
+not known. Changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import field, replace
+from typing import Any
+
+from ..errors import StepFailed
+from ..manifest import Manifest
+from ..rulebooks.restore import Load, RestoreFacts
+from ..services.compose import Found, named
+from ..services.held import Held
+from ..services.influx_meta import Catalogue, read_meta, read_meta_db
+from ..services.influx_server import Server
+from ..services.influx_stays import held_by, present_catalogue
+from ..services.sql import run_in
+from ..services.sql_load import read_dump
+from ..services.sql_stays import SYSTEM, held_by_server, held_in_dump, lists_of
+from ..steps import Command
+from ..targets import ANY_EXIT, Target, entries
+from ..values import dataclass
+
+META_LIMIT_S = 600.0
+SIZES = {
+    "mariadb": "SELECT CAST(COALESCE(SUM(data_length + index_length), 0) AS UNSIGNED) "
+    "FROM information_schema.tables WHERE table_schema IN ({})",
+    "postgres": "SELECT COALESCE(SUM(pg_database_size(datname)), 0) FROM pg_database "
+    "WHERE datname IN ({})",
+}
+"""The questions for the bytes of some databases."""
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """What was found, by the containers of the servers."""
+
+    more: Mapping[str, Held] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """Of which it is not known, and why."""
+    later: tuple[str, ...] = ()
+    """Of which it is known when their dumps are unpacked."""
+
+
+def names_told(facts: RestoreFacts) -> str:
+    """Return what is here and not in the backup; '' if nothing."""
+    places = (each.live.split("/")[-2:] for each in facts.folders)
+    names = (name for server, held in facts.more.items() for name in held.named(server))
+    return ", ".join((*map("/".join, places), *names))
+
+
+def unknown_told(facts: RestoreFacts) -> tuple[str, ...]:
+    """Return of which servers it is not known, as warnings; none if nothing is to stay."""
+    return tuple(
+        f"What container {name} holds and the backup does not is not known, and does not stay: "
+        f"{why}. Its old data are kept in {facts.previous}. If it is to stay: inv undo, start the "
+        "container, and restore again."
+        for name, why in facts.unknown.items()
+        if not facts.exact
+    )
+
+
+def told_before(facts: RestoreFacts) -> Iterator[str]:
+    """Yield what is told before a restore of what is here and not in the backup."""
+    becomes = "is put aside" if facts.exact else "stays here"
+    if names := names_told(facts):
+        yield f"{becomes}, not in the backup: {names}"
+    if facts.later:
+        servers = ", ".join(facts.later)
+        yield f"{becomes} as well: what else {servers} hold, told when the backup is unpacked"
+
+
+def told_after(facts: RestoreFacts) -> Iterator[str]:
+    """Yield what became of that."""
+    if names := names_told(facts):
+        yield f"{'put aside' if facts.exact else 'kept'}, not in the backup: {names}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """Looks for it, of one restore."""
+
+    target: Target
+    found: tuple[Found, ...]
+    manifest: Manifest | None
+    stage: str
+
+    def look(self, facts: RestoreFacts, loads: Iterable[Load], *, staged: bool) -> More:
+        """Return what the servers hold that take a dump in, and their dumps do not.
+
+        By the dumps that are staged, or else by what the manifest tells of them.
+        """
+        more: dict[str, Held] = {}
+        unknown: dict[str, str] = {}
+        later: list[str] = []
+        asked = [(each.server.container, self._of_sql, each) for each in loads]
+        if facts.server and "influx" in facts.kinds and not facts.databases:
+            asked.append((facts.server.container, self._of_influx, facts.server))  # type: ignore[arg-type]
+        for container, ask, about in asked:
+            try:
+                held = ask(about, staged=staged)
+            except StepFailed as error:
+                unknown[container] = str(error).rstrip(".")
+                continue
+            if held is None:
+                later.append(container)
+            else:
+                more[container] = held
+        return More(more, unknown, tuple(later))
+
+    # InfluxDB.
+
+    def _of_influx(self, server: Server, *, staged: bool) -> Held | None:
+        host, as_root = self.target.host, self.target.as_root
+        content = present_catalogue(host, server, as_root, self.target.docker)
+        try:
+            here = held_by(read_meta_db(content)) if content else Held()
+        except ValueError as error:
+            raise StepFailed(f"its catalogue cannot be read: {error}") from error
+        held = held_by(self._staged_catalogue()) if staged else self._told_of_influx()
+        if held is None:
+            return None if here else here
+        return here.without(held)
+
+    def _told_of_influx(self) -> Held | None:
+        parts = self.manifest.made if self.manifest else ()
+        told: Mapping[str, Any] = next((e.facts for e in parts if e.kind == "influx"), {})
+        if "databases" not in told or "user_names" not in told:
+            return None
+        return Held(tuple(told["databases"]), tuple(told["user_names"]))
+
+    def _staged_catalogue(self) -> Catalogue:
+        host, as_root = self.target.host, self.target.as_root
+        words = (*as_root, "find", f"{self.stage}/influx", "-maxdepth", "1", "-name", "*.meta")
+        found = host.run(Command((*words, "-print"), limit_s=META_LIMIT_S)).out.splitlines()
+        if not found:
+            return Catalogue((), (), 0)
+        with host.pipe(Command((*as_root, "cat", "--", max(found)), limit_s=META_LIMIT_S)) as pipe:
+            content = pipe.stdout.read()
+            if pipe.finish():
+                raise StepFailed(f"{max(found)} cannot be read")
+        try:
+            return read_meta(content)
+        except ValueError as error:
+            raise StepFailed(f"the catalogue of its dump cannot be read: {error}") from error
+
+    # MariaDB and PostgreSQL.
+
+    def _of_sql(self, load: Load, *, staged: bool) -> Held | None:
+        host, server = self.target.host, load.server
+        if load.unnamed or not entries(host, server.data, self.target.as_root):
+            return Held()  # its other databases stay, or there is nothing
+        there = named(self.found, server.container)
+        if there is None or not there.container.running:
+            raise StepFailed("it does not run" if there else "there is no such container")
+        here = held_by_server(host, server, self.target.docker)
+        told = self._told_of_sql(load)
+        if staged and not told:
+            dump = read_dump(host, load.staged, server.engine, self.target.as_root)
+            told = held_in_dump(dump)
+        return here.without(told) if told else None
+
+    def _told_of_sql(self, load: Load) -> Held | None:
+        kind = load.part or load.server.engine
+        parts = self.manifest.made if self.manifest else ()
+        facts: Mapping[str, Any] = next((e.facts for e in parts if e.kind == kind), {})
+        servers: Iterable[Mapping[str, Any]] = facts.get("servers", ())
+        for each in servers:
+            if each.get("container") == load.server.container and "users" in each:
+                names = (name for name in each.get("rows", {}) if name not in SYSTEM)
+                return Held(tuple(names), tuple(each["users"]))
+        return None
+
+    # Room.
+
+    def bytes_of(self, facts: RestoreFacts, loads: Iterable[Load]) -> int:
+        """Return what it takes until it is beside what the backup holds; of SQL with its dump."""
+        total = 0
+        for each in loads:
+            stays = facts.staying(each.server.container)
+            if stays.databases:
+                databases, _ = lists_of(stays, each.server.engine)
+                asked = SIZES[each.server.engine].format(databases)
+                total += 3 * self._number(run_in(self.target.docker, each.server, "ask", asked))
+        if facts.server:
+            names = facts.staying(facts.server.container).databases
+            folders = (facts.server.folder(each) for each in ("data", "wal"))
+            paths = [f"{folder}/{name}" for folder in folders for name in names]
+            words = (*self.target.as_root, "du", "-sbc", "--", *paths)
+            told = Command(words, ANY_EXIT, META_LIMIT_S)
+            total += self._number(told) if paths else 0
+        return total
+
+    def _number(self, command: Command) -> int:
+        """Return the number in the last line of what is said."""
+        lines = self.target.host.run(command).out.split("\n")
+        last = next((each for each in reversed(lines) if each.strip()), "0").split()[0]
+        return int(last) if last.isdigit() else 0
+
+    def add(self, facts: RestoreFacts, loads: Iterable[Load], *, staged: bool) -> RestoreFacts:
+        """Return the facts of a restore with what stays beside what the backup holds."""
+        loads = tuple(loads)
+        found = self.look(facts, loads, staged=staged)
+        facts = replace(facts, more=found.more, unknown=found.unknown, later=found.later)
+        own = (replace(e, stays=facts.staying(e.server.container)) for e in facts.loads)
+        facts = replace(facts, loads=tuple(own))
+        return replace(facts, stays_bytes=self.bytes_of(facts, loads))
