@@ -24,6 +24,7 @@ UNUSED = {
     *("alone", "before", "data", "exclusions", "folder", "fresh", "host_role", "image", "inside"),
     *("labels", "left_out", "like", "logs", "members", "meta", "options", "patterns", "settings"),
     *("source", "staged", "vital", "volumes", "dumps", "archive", "recipe", "config"),
+    *("databases", "kind"),
 }
 """Fields on which no undo acts, or what an undo only compares."""
 
@@ -183,6 +184,15 @@ OURS = [
     ("MakeFolder", {"path": "S/volumes/influxdb/.fresh"}),
     ("MakeFolder", {"path": "S/restore/t1/databases/mariadb"}),
     ("CopyFolder", {"target": "/mnt/usb/.restore-media"}),
+    ("CopyStays", {"target": "/mnt/usb/.fresh-wal"}),
+    (
+        "MoveAside",
+        {
+            "live": "S/volumes/mine",
+            "aside": f"S/restore/{STAMP}/volumes/mine",
+            "used": f"S/restore/{STAMP}-undone/volumes/mine",
+        },
+    ),
     ("CopyFolder", {"target": f"/mnt/usb/.{STAMP}-new"}),
     ("CopySqlite", {"target": "S/backups/.copies-outside"}),
     (
