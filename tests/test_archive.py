@@ -14,6 +14,7 @@ from scenes import PlainScene
 from iotstack_invoke import gzips
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.services import archive
 from iotstack_invoke.services.archive import CompareUnpacked, PackStack, judge_tar, tar_words
 from iotstack_invoke.services.members import list_archive
 from iotstack_invoke.services.stack import Unpack
@@ -360,10 +361,22 @@ def test_the_command_can_be_typed(stack, tmp_path):
     assert "./volumes/text" in members(output)
 
 
-def test_copies_take_the_place_of_live_files_whatever_their_names(stack, tmp_path, copies):
+@pytest.mark.parametrize("listed_bytes", [archive.LISTED_BYTES, 0], ids=["words", "files"])
+def test_copies_take_the_place_of_live_files_whatever_their_names(
+    stack, tmp_path, copies, monkeypatch, listed_bytes
+):
     """Each copy is in the archive once, under its name; nothing else is, or is gone, for it."""
+    monkeypatch.setattr(archive, "LISTED_BYTES", listed_bytes)
     volumes = os.fsencode(stack / "volumes")
-    for name in (*ODD_NAMES[:-1], b"x" * 240, b"[a]b", b"&amp\\1", b"a,b;c", b"sub/.copies/x.db"):
+    for name in (
+        *ODD_NAMES[:-1],
+        b"x" * 240,
+        b"[a]b",
+        b"&amp\\1",
+        b"a,b;c",
+        b"sub/.copies/x.db",
+        b"end ",
+    ):
         os.makedirs(os.path.dirname(os.path.join(volumes, name)), exist_ok=True)
         for ending in (b"", b"-wal", b"-shm", b"-journal"):
             with open(os.path.join(volumes, name + ending), "wb") as stream:
@@ -383,19 +396,19 @@ def test_copies_take_the_place_of_live_files_whatever_their_names(stack, tmp_pat
         copies=copies.folder,
     )
     assert scene.warned == []
-    with tarfile.open(output.partial, encoding="utf-8", errors="surrogateescape") as archive:
-        names = [each.name for each in archive]
+    with tarfile.open(output.partial, encoding="utf-8", errors="surrogateescape") as packed:
+        names = [each.name for each in packed]
         read = {
-            os.fsencode(each.name): archive.extractfile(each).read()
-            for each in archive
+            os.fsencode(each.name): packed.extractfile(each).read()
+            for each in packed
             if each.isreg()
         }
-        assert archive.getmember("./volumes/aims").linkname == "./.copies/volumes/x"
-        assert archive.getmember("./volumes/text").linkname == "./volumes/hard"
+        assert packed.getmember("./volumes/aims").linkname == "./.copies/volumes/x"
+        assert packed.getmember("./volumes/text").linkname == "./volumes/hard"
     assert len(set(names)) == len(names)
     copied = {name: text for name, text in read.items() if text.startswith(b"copy")}
     assert all(text == b"copy of " + name[len(b"./volumes/") :] for name, text in copied.items())
-    assert len(copied) == scene.learnt[str(output)]["sqlite_files"] == len(ODD_NAMES) + 4
+    assert len(copied) == scene.learnt[str(output)]["sqlite_files"] == len(ODD_NAMES) + 5
     lively = {name for name, text in read.items() if text == b"live"}
     others = (b"starX", b"ab", b"backslash", b"star*.txt", b"xstar*")
     assert lively == {b"./volumes/" + name for name in others}
@@ -403,6 +416,18 @@ def test_copies_take_the_place_of_live_files_whatever_their_names(stack, tmp_pat
     host = LocalHost(str(tmp_path))
     shutil.copy(output.partial, tmp_path / "whole.tar.gz")
     assert list_archive(host, str(tmp_path / "whole.tar.gz"), ()).refusals == []
+
+
+def test_thousands_of_copies_with_long_names_are_packed(stack, tmp_path, copies):
+    """Together their names are more than the kernel lets anybody say; none is left behind."""
+    folder = f"volumes/{'d' * 200}"
+    (stack / folder).mkdir()
+    for number in range(3000):
+        copies(f"{folder}/{number:04}.db")
+    scene, output = pack(stack, tmp_path, members=("./volumes",), copies=copies.folder)
+    assert scene.learnt[str(output)]["sqlite_files"] == 3000
+    assert sum(name.endswith(".db") for name in members(output)) == 3000
+    assert sorted(os.listdir(os.path.dirname(copies.folder))) == [".copies"]
 
 
 def test_a_copy_keeps_owner_mode_and_date_and_its_other_names(stack, tmp_path, copies):

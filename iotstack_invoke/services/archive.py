@@ -6,11 +6,12 @@ which files changed while they were read (exit 1), which tarfile does not. Not f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import field
 from typing import IO, Any
 
@@ -33,6 +34,8 @@ MOST_NAMES = 200
 BESIDE = ("", "-wal", "-shm", "-journal")
 """A database that was copied, and what lies beside the live one and belongs to no copy."""
 
+LISTED_BYTES = 500_000
+"""Names of more bytes are given to tar in files: Linux takes 2 MB of words at most."""
 TAR_WORDS = (
     "env",
     "LC_ALL=C.UTF-8",  # English messages, and names as they are
@@ -130,12 +133,12 @@ class PackStack:
         apart = (*self.at_rest, *self.linked)
         whole = tuple(f"{each}/" for each in apart)
         copies = {k: size for k, size in lying.items() if not f"{k}/".startswith(whole)}
-        words = (*self.tar, *self.members)
-        if copies or apart:
-            words = words_with_copies(self.tar, self.members, self.copies, copies, apart)
-        command = Command(words, limit_s=self.limit_s)
         links = LinksOut(self.packed, _base(self.tar)) if self.packed else None
-        with host.pipe(command, said) as pipe, host.create(self.output.partial) as target:
+        with (
+            self._words(host, copies, apart) as words,
+            host.pipe(Command(words, limit_s=self.limit_s), said) as pipe,
+            host.create(self.output.partial) as target,
+        ):
             hashed = HashedFile(target)
             end = b""
             unpacked_bytes = 0
@@ -184,6 +187,46 @@ class PackStack:
                 sqlite=[name.decode("utf-8", "backslashreplace") for name in raw],
             )
 
+    @contextlib.contextmanager
+    def _words(
+        self, host: Host, copies: Collection[str], apart: tuple[str, ...]
+    ) -> Iterator[tuple[str, ...]]:
+        """Yield the command; names that are too many for it lie in files beside the copies."""
+        if not (copies or apart):
+            yield (*self.tar, *self.members)
+            return
+        words = words_with_copies(self.tar, self.members, self.copies, copies, apart)
+        if sum(map(len, words)) <= LISTED_BYTES:
+            yield words
+            return
+        lists = Lists(f"{self.copies}.left-out", f"{self.copies}.taken")
+        left_out, taken = names_with_copies(self.copies, copies, apart)
+        texts = {
+            lists.left_out: "".join(f"{each}\n" for each in left_out if not _is_odd(each)),
+            lists.taken: "".join(f"{each}\0" for each in taken),
+        }
+        try:
+            for path, text in texts.items():
+                with host.create(path) as stream:
+                    stream.write(os.fsencode(text))
+            yield words_with_copies(self.tar, self.members, self.copies, copies, apart, lists)
+        finally:
+            with contextlib.suppress(StepFailed):  # the next backup writes them anew
+                host.remove(texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Files with what tar leaves out, a line each, and with what it takes, each with a NUL."""
+
+    left_out: str
+    taken: str
+
+
+def _is_odd(name: str) -> bool:
+    """Tell whether a name cannot be a line of --exclude-from, which loses blanks at its end."""
+    return "\n" in name or name != name.rstrip()
+
 
 def files_below(host: Host, folder: str, as_root: tuple[str, ...]) -> dict[str, int]:
     """Return the sizes of all files below a folder by their paths in it, sorted."""
@@ -207,10 +250,11 @@ def words_with_copies(
     folder: str,
     copies: Iterable[str],
     whole: tuple[str, ...] = (),
+    lists: Lists | None = None,
 ) -> tuple[str, ...]:
     r"""Return the tar command that takes copies in place of the live files of their names.
 
-    Each of the paths `whole` is taken with all that lies below it.
+    Each of the paths `whole` is taken with all that lies below it. `lists`: the names are there.
 
     They come first, so that a plain `tar -x` gives their folders the right dates; from another
     folder, whose name they lose: `r` and `h` are the members' names and those that hard links
@@ -218,17 +262,34 @@ def words_with_copies(
     member for a character.
     """
     above, own = posixpath.split(folder)
+    left_out, taken = names_with_copies(folder, copies, whole)
+    take: tuple[str, ...] = taken
+    leave: tuple[str, ...] = ()
+    if lists:
+        left_out = tuple(filter(_is_odd, left_out))
+        leave = (f"--exclude-from={lists.left_out}",)
+        take = ("--null", "--verbatim-files-from", f"--files-from={lists.taken}")
     return (
         *tar,
         *("--no-wildcards", "--anchored", "--no-unquote"),
-        *(f"--exclude=./{name}{ending}" for name in copies for ending in BESIDE),
-        *(f"--exclude=./{name}" for name in whole),
+        *leave,
+        *(f"--exclude={each}" for each in left_out),
         f"--transform=flags=rh;s,^\\./{re.escape(own)}/,./,",
         f"--directory={above}",
-        *(f"./{own}/{name}" for name in (*whole, *copies)),
+        *take,
         *(each for each in tar if each.startswith("--directory=")),
         *members,
     )
+
+
+def names_with_copies(
+    folder: str, copies: Iterable[str], whole: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return which members tar leaves out, and which it takes of the folder of the copies."""
+    own, names = posixpath.basename(folder), tuple(copies)
+    left_out = (*(f"{name}{ending}" for name in names for ending in BESIDE), *whole)
+    taken = (*whole, *names)
+    return tuple(f"./{each}" for each in left_out), tuple(f"./{own}/{each}" for each in taken)
 
 
 @dataclass(frozen=True, slots=True)
