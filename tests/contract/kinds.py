@@ -12,6 +12,7 @@ A kind gives
     odd_files   whether pipes and links can lie there
     keeps_dates whether a file has the date that it is sent with
     looks_anew  whether a listing tells at once what became of a file behind the server's back
+    follows     whether a file there may be a link that leads elsewhere
 """
 
 import contextlib
@@ -49,6 +50,7 @@ class Kind:
     odd_files = True
     keeps_dates = True
     looks_anew = True
+    follows = True
 
     def __init__(self, folder):
         self.disk = folder / "disk"

@@ -17,6 +17,7 @@ class WebdavKind(Kind):
     odd_names = False
     keeps_dates = False
     looks_anew = False
+    follows = False
 
     def __init__(self, folder, _servers):
         require_rclone()

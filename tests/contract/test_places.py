@@ -189,6 +189,17 @@ def test_what_cannot_be_read_has_no_entry(kind):
     assert kind.place.names(f"{kind.place.root}/none") == {}
 
 
+def test_a_file_whose_bytes_do_not_come_is_not_missing(kind):
+    """It is there, and a disk that does not give its bytes is told with its name, by whom asks."""
+    if not kind.follows:
+        pytest.skip("no file there is the kernel's")
+    (kind.raw / "good").write_text("x")
+    (kind.raw / "bad").symlink_to("/proc/self/mem")  # whose first byte nobody is given: EIO
+    with pytest.raises(StepFailed, match="bad"):
+        kind.place.contents(kind.place.root, ["none", "good", "bad"])
+    assert kind.place.contents(kind.place.root, ["none", "good"]) == {"good": b"x"}
+
+
 # Cuts and damage
 
 
