@@ -22,7 +22,6 @@ from ..checks import damage_found
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, Unreachable
-from ..hashes import hash_command
 from ..hooks import Occasion, hook_lines
 from ..journal import Journal
 from ..log import LogWatcher, RunLog, new_log
@@ -30,7 +29,6 @@ from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
 from ..rows import missing_rows
 from ..rulebooks.restore import (
-    RESTORE,
     RestoreFacts,
     restore_book,
     stages,
@@ -49,9 +47,8 @@ from ..services.stack import STOPPING
 from ..sets import State, gather_sets
 from ..settings import Options, Settings
 from ..site import Site, look_everywhere
-from ..steps import Command, Place, Record
+from ..steps import File, Place, Record
 from ..targets import (
-    ANY_EXIT,
     Lock,
     Target,
     find_machine,
@@ -66,6 +63,7 @@ from .needed import needed, top_texts
 from .only import damaged_told, told_of_data
 from .outside import of_old_folder, place_there, unseen
 from .prospect import Prospect
+from .stage import Stage
 from .stays import told_after, told_before, unknown_told
 from .target_checks import INFLUX_FOLDER
 from .undo import journal_of, log_path, recover, what_is_left
@@ -80,8 +78,6 @@ from .wish import (
     source_of,
 )
 
-SET_MARK = ".set"
-"""In a staging folder: which set it was staged from."""
 AS_BEFORE = "The stack is as it was before."
 TOLD_AT_THE_END = (PROVEN, SQL_PROVEN, STAYS, say_internal_left_out(2).partition("(")[0])
 
@@ -197,7 +193,7 @@ class _Restore:
         self.wish = wish
         self.runtag = self.backup.runtag
         self.before = Prospect(settings, target, source, wish, self.backup, self.manifest, report)
-        self.stage = self.before.stage
+        self.stage = Stage(target, self.runtag, self.before.records())
         self.hooks = find_machine(settings, wish.host).hooks if wish.host else settings.hooks
         self.by_hand = "" if wish.only else self.before.influx2.advice
         """What of the wish a person has to do, and how."""
@@ -251,22 +247,22 @@ class _Restore:
         facts = self.before.facts()
         self.before.refuse_without_room(facts)
         self._begin_stage(facts)
+        staged = self.stage.warnings
         log = log_of(change_of(facts.previous), self.settings, self.target, self._died)
         hooked = Occasion(
             self.target.host, "restore", self.runtag, self.target.folder, log, self.report
         )
         notes = Notes()
         watcher = Fanout(LogWatcher(log), self.report, notes)
-        ledger = Ledger(self.before.records())
         left = "Nothing of the stack was touched."
         try:
-            result = self._do(self._staging_targets(facts), facts, ledger, watcher, options)
+            result = self._do(self._staging_targets(facts), facts, watcher, options)
             if not result.failed:
                 warnings = hooked.run_before(self.hooks.before_restore)
                 facts = self.before.with_items(self.before.facts_again(facts))
                 self._switching = True
                 target = [f"pi:restored/{self.runtag}"]
-                result += self._do(target, facts, ledger, watcher, options)
+                result += self._do(target, facts, watcher, options)
                 self._down_s = time.monotonic() - notes.stopped_s
                 if result.failed:
                     left = what_is_left(self.target, self.journal, AS_BEFORE)
@@ -278,7 +274,7 @@ class _Restore:
                 return self._end(result, hooked, left)
         with committed(f"{self.runtag} is restored, but not all was tidied up."):
             self._clear_stage()
-            return self._good(facts, (*warnings, *result.warnings), hooked, notes)
+            return self._good(facts, (*warnings, *staged, *result.warnings), hooked, notes)
 
     def _leave(self, error: BaseException, facts: RestoreFacts, hooked: Occasion) -> None:
         """Write down why the restore ended early, and let the hooks after it know.
@@ -312,30 +308,14 @@ class _Restore:
 
     def _begin_stage(self, facts: RestoreFacts) -> None:
         """Make the staging folder; what an earlier run fetched of this very set stays in it."""
-        host = self.target.host
         parts = self.manifest.made if self.manifest else ()
         hashes = {part.kind: part.sha256 for part in parts}
-        sizes = {kind: fact.size_bytes for kind, fact in self.backup.files.items()}
-        mark = json.dumps(hashes or [self.source.name, sizes], sort_keys=True)
-        if read_text(host, f"{self.stage}/{SET_MARK}") != mark:
-            self._clear_stage()
-        host.run(Command(("mkdir", "-p", "-m", "0700", "--", self.stage)))
-        if facts.volumes_apart:  # root's, as a rule, and what is staged there is renamed by us
-            user = host.run(Command(("id", "-u"))).out.strip()
-            words = ("install", "-d", "-m", "0700", "-o", user, "--", self._staged_apart)
-            host.run(Command((*facts.as_root, *words)))
-        with host.create(f"{self.stage}/{SET_MARK}") as stream:
-            stream.write(mark.encode())
-        for record in self.before.records().values():
-            path = f"{self.target.folder}/{record.output.removeprefix('pi:')}"
-            if not record.output.startswith(f"pi:{RESTORE}/") or not host.look([path]):
-                continue
-            with self.report.waiting(
-                f"hashing what was fetched before: {posixpath.basename(path)}"
-            ):
-                told = host.run(replace(hash_command(path), accept=ANY_EXIT)).out
-            if told.split(" ")[0] != record.sha256:
-                host.remove([path])
+        files = self.backup.files.items()
+        dated = {kind: (fact.size_bytes, int(fact.modified_s)) for kind, fact in files}
+        mark = json.dumps(hashes or [self.source.name, dated], sort_keys=True)
+        names = [f"{self.runtag}.{KINDS[kind]}" for kind in self.backup.files]
+        with self.report.waiting("looking at what was fetched and unpacked before"):
+            self.stage.begin(mark, names, apart=facts.volumes_apart)
 
     def _staging_targets(self, facts: RestoreFacts) -> list[str]:
         return [each.format(runtag=self.runtag) for each in stages({}, facts)]
@@ -344,24 +324,22 @@ class _Restore:
     def _places(self) -> dict[str, Place]:
         return {"pi": self.target.host, "from": self.source.place}
 
-    @property
-    def _staged_apart(self) -> str:
-        return f"{self.target.folder}/volumes/.restore-{self.runtag}"
-
     def _plan(self, targets: list[str], facts: RestoreFacts) -> Plan:
         roots = {
             "pi": self.target.folder,
             "from": self.source.folder,
         }
         graph = resolve(restore_book(), targets, roots, facts)
-        files, _ = look_everywhere(graph.files, self._places)
-        return decide(graph, files)
+        found, _ = look_everywhere(graph.files, self._places)
+        known = self.stage.known()
+        # A staged folder without a record is none that is whole: it is made again.
+        files = {each: fact for each, fact in found.items() if _is_known(each, known)}
+        return decide(graph, files, known)
 
     def _do(
         self,
         targets: list[str],
         facts: RestoreFacts,
-        ledger: Ledger,
         watcher: Fanout,
         options: Options,
     ) -> RunResult:
@@ -372,7 +350,7 @@ class _Restore:
             return Run(
                 plan,
                 self._places,
-                ledger=ledger,
+                ledger=self.stage,
                 journal=self.journal,
                 watcher=watcher,
                 jobs_at_once=options.jobs,
@@ -383,16 +361,14 @@ class _Restore:
     def _clear_stale(self, plan: Plan) -> None:
         """Remove the staged folders that are made anew: no folder is renamed over a full one."""
         jobs = (each.job for each in plan.to_run if not each.job.rule.transaction)
-        stale = [each.absolute for job in jobs for each in job.outputs if each.is_folder]
-        if stale:
-            self.target.host.run(
-                Command((*self.target.as_root, "rm", "-rf", "--", *stale), limit_s=3600)
-            )
+        self.stage.remove(each.absolute for job in jobs for each in job.outputs if each.is_folder)
 
     def _clear_stage(self) -> None:
-        words = (*self.target.as_root, "rm", "-rf", "--", self.stage, self._staged_apart)
-        with self.report.waiting("removing what was staged"):
-            self.target.host.run(Command(words, ANY_EXIT, 3600))
+        with (
+            self.report.waiting("removing what was staged"),
+            contextlib.suppress(StepFailed),  # what is left of it is never taken for whole
+        ):
+            self.stage.clear()
 
     # What is said.
 
@@ -661,6 +637,10 @@ class _Restore:
         if after.failures:
             return ExitCode.FAILED
         return ExitCode.WARNINGS if warnings or lacking else ExitCode.GOOD
+
+
+def _is_known(file: File, known: Mapping[str, Record]) -> bool:
+    return not file.is_folder or file.role != "pi" or str(file) in known
 
 
 def _here_too(target: Target, wish: Wish) -> str:

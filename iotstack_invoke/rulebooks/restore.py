@@ -58,6 +58,7 @@ from ..services.stack import (
     Unpack,
     UseStage,
 )
+from ..services.staged import Measure
 from ..services.swap_entries import SwapEntries
 from ..services.up import WaitForContainers
 from ..steps import Commit, File, Step
@@ -300,6 +301,7 @@ def staged_stack(job: Job) -> Iterator[Step]:
         left_out=apart,
         scanned=True,
     )
+    yield Measure(job.output, facts.as_root)
 
 
 @rule(
@@ -313,6 +315,7 @@ def staged_outside(job: Job) -> Iterator[Step]:
     yield ScanArchive(job.input, facts.as_root, free, "outside", facts.outside_paths)
     folder, guard = job.output.partial, facts.guard
     yield Unpack("pi", job.input.absolute, folder, facts.as_root, guard, scanned=True)
+    yield Measure(job.output, facts.as_root)
 
 
 @rule("pi:volumes/.restore-{runtag}/stack/", input="pi:restore/{runtag}/stack/")
@@ -328,6 +331,7 @@ def staged_volumes(job: Job) -> Iterator[Step]:
         members=("./volumes",),
         scanned=True,
     )
+    yield Measure(job.output, facts.as_root)
 
 
 @rule(
@@ -341,6 +345,7 @@ def staged_dump(job: Job) -> Iterator[Step]:
     yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
     dump = Dump("pi", job.output.partial, facts.as_root)
     yield CheckDump(dump, job.input.path, facts.databases)
+    yield Measure(job.output, facts.as_root)
 
 
 def staged_sql(engine: str) -> Rule:
@@ -358,6 +363,7 @@ def staged_sql(engine: str) -> Rule:
         yield ScanArchive(job.input, facts.as_root, facts.free_bytes, engine)
         yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
         yield UnpackSql("pi", job.output.partial, engine, facts.as_root, facts.guard)
+        yield Measure(job.output, facts.as_root)
 
     return staged_dumps
 
@@ -385,6 +391,7 @@ def staged_recipe(kind: str, *, apart: bool) -> Rule:
         dumps = posixpath.join(folder, DUMP_FOLDER)
         # Of a Gitea without a database IOTstackBackup packs the files alone.
         yield UnpackSql("pi", dumps, MARIADB.name, facts.as_root, facts.guard, may_lack=True)
+        yield Measure(job.output, facts.as_root)
 
     return staged_part
 
@@ -406,7 +413,8 @@ def restored(job: Job) -> Iterator[Step]:
     used = {used_folder(facts, each) for each in ("services/x", "volumes/x", INFLUX_DATA)}
     dump = Dump("pi", f"{posixpath.dirname(facts.previous)}/{job.runtag}/influx", as_root)
     if "influx" in facts.kinds and facts.server:
-        yield CheckDump(dump, archive(job.wildcards, facts, "influx"), blocks=False)
+        called = archive(job.wildcards, facts, "influx")
+        yield CheckDump(dump, called, facts.databases, blocks=False)
     notes = tuple(f"{facts.previous}.{each}" for each in NOTES)
     dumps = [SqlDump("pi", each.staged, each.server, as_root) for each in facts.loads]
     yield from map(ReadSql, dumps)

@@ -18,6 +18,7 @@ from ..hosts import LocalHost
 from ..steps import Command, Host, Outcome, Scene
 from ..values import dataclass
 from .compose import inspect_all, inspect_volumes, named
+from .staged import remove_words, unmark_words
 from .up import made_by, not_up
 
 PROJECT = "--project-directory"
@@ -459,9 +460,10 @@ class CheckStopped:
 
 @dataclass(frozen=True, slots=True)
 class UseStage:
-    """Begin to take items out of a staging folder. Undone: what is left of it is removed.
+    """Begin to take items out of staging folders. Undone: what is left of them is removed.
 
-    What was taken out of it has been live: a hollow stage must never be taken for a whole one.
+    What was taken out of one has been live: a hollow stage must never be taken for a whole one. So
+    what says that it is whole goes before anything leaves it.
     """
 
     host_role: str
@@ -470,15 +472,17 @@ class UseStage:
     guard: str
 
     def commands(self) -> tuple[str, ...]:
-        """Return nothing: it is there for its undo."""
+        """Return nothing: what it removes are marks of ours."""
         return ()
 
     def do(self, scene: Scene) -> None:
-        """Do nothing."""
+        """Let none of the folders count as whole any more."""
+        words = unmark_words(self.as_root, *self.folders)
+        scene.host(self.host_role).run(guarded(self.guard, words))
 
     def undo(self, host: Host) -> None:
         """Remove the folders."""
-        host.run(guarded(self.guard, (*self.as_root, "rm", "-rf", "--", *self.folders)))
+        host.run(guarded(self.guard, remove_words(self.as_root, *self.folders)))
 
 
 @dataclass(frozen=True, slots=True)
