@@ -51,6 +51,8 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "exclude_defaults": bool,
         "adopt": bool,
         "include": list,
+        "keep_previous": int,
+        "keep_previous_days": int,
         **POLICY_KEYS,
     },
     "influxdb": {"container": str, "limit_s": (int, float)},
@@ -99,6 +101,8 @@ _NEEDED = {
     "services": ("name",),
 }
 ROLES = ("live", "test")
+MOST_DAYS = 99_999
+"""Of what a restore replaced: two centuries and more, which a date can still be."""
 DOCKER_FOLDER = "/var/lib/docker"
 _VOLUME = re.compile(r"volume:[A-Za-z0-9][A-Za-z0-9_.-]*(:/[^:]*|/.+)?")
 _PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
@@ -253,6 +257,10 @@ def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
     folder = os.path.expanduser(stack.get("folder", "~/IOTstack"))
     if not folder.startswith("/"):
         found.append(f"[stack]: folder = {folder!r} must begin with / or ~")
+    for key in ("keep_previous", "keep_previous_days"):
+        value = stack.get(key, 0)
+        if isinstance(value, int) and not 0 <= value <= MOST_DAYS:
+            found.append(f"[stack]: {key} = {value} must be between 0 and {MOST_DAYS:,}")
     return [*found, *_path_mistakes("stack", stack)]
 
 

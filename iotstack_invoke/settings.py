@@ -178,6 +178,10 @@ class Stack:
     adopt: bool = False
     """Archives without a manifest that the policy would remove are read, and are ours then."""
     inclusions: tuple[Inclusion, ...] = ()
+    keep_previous: int = 1
+    """How many states of before a restore stay, however old."""
+    keep_previous_days: int = 14
+    """How many days all of them stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +260,8 @@ class Settings:
             exclude_defaults=machine.exclude_defaults,
             adopt=machine.adopt,
             inclusions=machine.inclusions,
+            keep_previous=self.stack.keep_previous,
+            keep_previous_days=self.stack.keep_previous_days,
         )
         return replace(self, stack=stack, hooks=machine.hooks)
 
@@ -333,6 +339,8 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
             exclude_defaults=stack.get("exclude_defaults", True),
             adopt=stack.get("adopt", False),
             inclusions=_inclusions(stack),
+            keep_previous=stack.get("keep_previous", 1),
+            keep_previous_days=stack.get("keep_previous_days", 14),
         ),
         influx=Influx(
             container=influx.get("container", "influxdb"),

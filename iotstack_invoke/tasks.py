@@ -310,14 +310,23 @@ def reload_influxdb(
 @door(
     help={
         "host": "A host of hosts.toml; this machine, if not given.",
+        "list": "List the states of before restores: from when, how large, what keeps them.",
         "last-restore": "With --yes: take back the last restore or reload though it went well.",
         "yes": "Do not ask; without --last-restore only what did not end is undone.",
     }
 )
 def undo(
-    work: Work, host: str | None = None, last_restore: bool = False, yes: bool = False
+    work: Work,
+    host: str | None = None,
+    last_restore: bool = False,
+    yes: bool = False,
+    list: bool = False,  # noqa: A002 - the name of the flag
 ) -> int:
     """Undo a restore or reload that did not end, or go back to before the last one."""
+    if list:
+        from .actions.old_states import list_states
+
+        return list_states(work.settings, host or "", work.report)
     from .actions.undo import undo as undo_restore
     from .actions.wish import Wish
 

@@ -134,7 +134,7 @@ def test_a_failure_before_keeps_the_backup_from_being_begun(pi, words, told):
     assert f"failed on this machine: {told}" in refused.stderr
     assert [line[0] for line in seen(pi)] == ["1", "3"]
     assert seen(pi)[1] == ["3", "failed"]
-    assert {each.name for each in pi.backups.iterdir()} == {".lock"}
+    assert {each.name for each in pi.backups.iterdir()} == {".commands", ".lock"}
     assert pi.run("list --json").stdout.strip() == "[]"
 
 

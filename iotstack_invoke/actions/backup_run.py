@@ -47,7 +47,7 @@ from .delivery import (
     unmark,
 )
 from .look import look_at_folder, look_at_stack
-from .old_data import remove_expired_here
+from .old_states import remove_old_here
 from .owed import Owing
 from .recovery import recover_here
 from .start import Listing, Start, free_of, refuse_folder
@@ -372,7 +372,7 @@ class _BackupRun:
                 remove_set(self.site.host, self.site.backups, runtag)
             except IotstackError as error:
                 problems.append(f"retention: {error}")
-        remove_expired_here(self.site, self.report, self.report.tell)
+        remove_old_here(self.site, self.report, self.report.tell)
         return problems
 
     def _judge(self) -> tuple[Verdict, ...]:

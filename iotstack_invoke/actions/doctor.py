@@ -90,6 +90,7 @@ from ..vaults.age import sealing
 from ..vaults.folder import unnamed_mount
 from .coverage import idle_rows, is_another, look_at_services, settings_for, why_skipped
 from .look import compose_file_in, look_at_folder, look_at_stack
+from .old_states import states_told
 from .owed import Owing
 from .room import Room, look_for_room
 
@@ -353,6 +354,10 @@ class _Examined:
         others_apart = (name for name, at in zip(APART, others, strict=True) if at != mine)
         yield from judge_places(self.folder, kinds, (e for e in others_apart if e in kinds))
         yield from self._written_by_others(folder)
+        told = states_told(self.host, self.folder, self.as_root)
+        if told:
+            far = f" --host {self.host.name}" if self.far else ""
+            yield good("old states", f"{told}: inv undo --list{far} tells which")
 
     def _written_by_others(self, folder: str) -> Iterator[Finding]:
         """Yield that others may write what a run reads back, if they may."""

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
-from ..errors import IotstackError, StepFailed
+from ..errors import IotstackError, Refused, StepFailed
 from ..manifest import read_utc, utc_text
 from ..report import Report
 from ..rulebooks.restore import RESTORE
@@ -15,6 +15,7 @@ from ..rules import BACKUPS
 from ..site import Site
 from ..steps import Command, Host
 from ..targets import entries, read_text, root_words
+from ..trust import Trust
 
 UNTIL_FILE = "keep-until.json"
 GONE_MARK = "removed"
@@ -64,6 +65,8 @@ def find_expired(host: Host, stack: str, now: datetime | None = None) -> list[tu
     for name in sorted(entries(host, f"{stack}/{RESTORE}")):
         folder = f"{stack}/{RESTORE}/{name}"
         told = read_text(host, f"{folder}/{UNTIL_FILE}") if name.startswith("previous-") else ""
+        if told:
+            refuse_strange(Trust(host, stack), stack, folder, [UNTIL_FILE])
         found.append(expired(told, folder, now))
     return [folders for folders in found if folders]
 
@@ -75,7 +78,7 @@ def remove_expired_here(
     host, stack = site.host, site.settings.stack
     try:
         found = find_expired(host, stack.folder)
-    except StepFailed as error:
+    except (Refused, StepFailed) as error:
         report.warn(f"Whether the days of old data are over cannot be told: {error}")
         return
     for folders in found:
@@ -88,6 +91,17 @@ def remove_expired_here(
             report.warn(f"The old data in {folders[0]} cannot be removed: {error}")
         else:
             tell(f"removed, its days were over: {folders[0]}")
+
+
+def refuse_strange(trust: Trust, stack: str, folder: str, names: Iterable[str]) -> None:
+    """Raise Refused where others may have written what an old state says of itself."""
+    around = (f"{stack}/{RESTORE}/.", f"{folder}/.")
+    files = [f"{folder}/{name}" for name in names]
+    found = trust.look([*around, *files])
+    for path in files:
+        trust.refuse(found[path])
+        for each in around:
+            trust.refuse(found[each], "d", path)
 
 
 def expired(told: str, folder: str, now: datetime) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ from ..targets import (
 from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
 from .loads import FOLDERS, Loads, recipe_folder, without_new_data
+from .old_states import states_told
 from .only import Only
 from .outside import OutsidePart, place_there, placed, within_mount
 from .stays import Stays
@@ -505,7 +506,15 @@ class Prospect:
                 f"restore needs about {total:,}: {listed}. What is replaced is kept as well. "
                 "Nothing was changed. Make room there, for example by removing what earlier "
                 f"restores kept: {kept or f'{self.target.folder}/{RESTORE}/previous-…'}."
+                f"{self._kept_told()}"
             )
+
+    def _kept_told(self) -> str:
+        """Return how many old states there are, and what tells more of them; '' for none."""
+        target = self.target
+        told = states_told(target.host, target.folder, target.as_root)
+        far = f" --host {self.wish.host}" if self.wish.host else ""
+        return f" {told}: inv undo --list{far} tells which." if told else ""
 
     def records(self) -> dict[str, Record]:
         """Return what the manifest says of the archives, where they come from."""

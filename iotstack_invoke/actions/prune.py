@@ -43,7 +43,7 @@ from ..steps import FileFact, Place
 from ..values import dataclass
 from .adopt import adopt
 from .delivery import DELIVERED
-from .old_data import remove_expired_here
+from .old_states import remove_old_here
 from .wish import ask
 
 EVERY_VAULT = "vault"
@@ -212,7 +212,7 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
                         each.act()
             if any(each.name == HERE for each in prunings):
                 tell = report.tell if wish.as_json else report.write
-                remove_expired_here(site, report, tell, dry_run=dry_run)
+                remove_old_here(site, report, tell, dry_run=dry_run)
     except Interrupted as error:
         report.fail(
             f"Prune: {error}. A set that is half removed is listed no more; the next prune or "

@@ -10,6 +10,7 @@ import os
 import posixpath
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..changes import change_of
@@ -30,6 +31,7 @@ from ..steps import Command
 from ..targets import ANY_EXIT, Lock, Target, locked_target, looked, open_target
 from ..values import dataclass
 from .old_data import find_expired, keep_until, remove_old
+from .old_states import remove_states
 from .restore import Ledger, committed, is_committed, log_of
 from .target_checks import (
     influx_apart,
@@ -286,6 +288,9 @@ class _Reload:
         rows = _rows(facts.before.count, facts.after.count, before, after)
         self.report.table(("", "before", "after"), rows, right=(1, 2))
         self.report.write(kept)
+        stack = replace(self.settings.stack, folder=self.target.folder)
+        host, root = self.target.host, self.target.as_root
+        remove_states(host, stack, lambda: root, self.report, self.report.tell)
         for text in result.warnings:
             self.report.warn(f"  {text}")
         return ExitCode.WARNINGS if result.warnings else ExitCode.GOOD
@@ -300,7 +305,7 @@ class _Reload:
             return "The old data are removed."
         told = f"Back to the old data, in {facts.aside}: inv undo{far}."
         if days is None:
-            return f"{told} Remove them when nobody needs them."
+            return f"{told} They stay as long as keep_previous in [stack] of hosts.toml says."
         until = keep_until(host, folders, days, datetime.now(UTC))
         day = f"{until.astimezone():%Y-%m-%d %H:%M}"
         where = f" on {self.target.name}" if self.wish.host else ""

@@ -60,6 +60,7 @@ from ..targets import (
 )
 from .copies import told_here
 from .needed import needed, top_texts
+from .old_states import remove_states
 from .only import damaged_told, told_of_data
 from .outside import of_old_folder, place_there, unseen
 from .prospect import Prospect
@@ -636,6 +637,9 @@ class _Restore:
             self.report.fail(f"The restore is done, but a hook after it failed: {text}")
         if after.failures:
             return ExitCode.FAILED
+        stack = replace(self.settings.stack, folder=self.target.folder)
+        words = self.target.as_root
+        remove_states(self.target.host, stack, lambda: words, self.report, self.report.write)
         return ExitCode.WARNINGS if warnings or lacking else ExitCode.GOOD
 
 

@@ -20,6 +20,7 @@ from ..settings import Settings
 from ..steps import Host
 from ..targets import Lock, Target, locked_target, looked, open_target, read_text
 from .old_data import GONE_MARK, forget_days
+from .old_states import note_elsewhere
 from .owed import GOING_BACK, Owing
 from .wish import Wish, confirm
 
@@ -135,6 +136,7 @@ def undo(settings: Settings, wish: Wish, report: Report, *, last_restore: bool =
         with target.host.create(f"{kept}.undo") as stream:
             stream.write("\n".join(lines).encode())
         target.host.rename(f"{kept}.undo", kept)
+        note_elsewhere(target.host, used, lines)
         target.host.rename(kept, target.journal)  # at once: never two of them, never none
         with report.waiting(GOING_BACK):
             wait_for_orphans(target.host, target.guard)

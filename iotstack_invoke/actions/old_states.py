@@ -1,0 +1,309 @@
+"""The states that restores and reloads replaced: which there are, how large, and which may go.
+
+Each is a folder `restore/previous-RUNTAG-TIME`, with `.previous-RUNTAG-TIME` on other file
+systems, which its journal names; `-undone` holds what was live until an undo. Removed only by a
+run that went well, under the lock of the stack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from ..changes import STAMP_FORM, change_of
+from ..errors import ExitCode, IotstackError, Refused, StepFailed
+from ..journal import Owed, owed_in
+from ..manifest import read_utc
+from ..report import Report, size_text
+from ..rulebooks.restore import RESTORE
+from ..settings import Settings, Stack
+from ..site import Site
+from ..steps import Command, Host
+from ..targets import ANY_EXIT, looked, open_target, read_text, root_words
+from ..trust import Trust
+from ..values import dataclass
+from .old_data import GONE_MARK, UNTIL_FILE, refuse_strange, remove_expired_here, remove_old
+
+ELSEWHERE_FILE = "elsewhere.json"
+"""In what an undo put aside: its folders on other file systems, which no journal names then."""
+SIZE_LIMIT_S = 120.0
+_NAME = re.compile(r"\.?previous-(?P<key>.+-(?P<stamp>\d{8}T\d{6}Z)(?P<undone>-undone)?)")
+
+
+@dataclass(frozen=True, slots=True)
+class OldState:
+    """What a restore or reload replaced, or what was live until it was undone."""
+
+    name: str
+    """`RUNTAG-TIME`, and `-undone`."""
+    folders: tuple[str, ...]
+    """Where it lies; the first one is in restore/, whether there is anything in it or not."""
+    since: datetime
+    """When it was put aside."""
+    can_be_undone: bool = False
+    """Its journal is there."""
+    is_gone: bool = False
+    """Its data were removed, and a mark of that is left."""
+    until: datetime | None = None
+    """Until when a person asked for it to stay."""
+
+    @property
+    def is_undone(self) -> bool:
+        """Whether it is what was live until an undo."""
+        return self.name.endswith("-undone")
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        change = change_of(f"previous-{self.name.removesuffix('-undone')}")
+        if self.is_undone:
+            return f"what was live until {change or self.name} was undone"
+        return f"before {change or self.name}"
+
+
+def find_states(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> tuple[OldState, ...]:
+    """Return the old states of a stack, newest first; raises StepFailed where nobody can look.
+
+    Folders on other file systems are those that its own journal or note names: a folder that
+    another stack put on the same drive is not ours to remove.
+    """
+    places = (f"{stack}/{RESTORE}", f"{stack}/volumes")
+    pattern = ("-name", "previous-*", "-o", "-name", ".previous-*")
+    words = ("find", *places, "-mindepth", "1", "-maxdepth", "1", "-type", "d", "(", *pattern, ")")
+    told = looked(host, (*words, "-printf", "%T@ %p\\0"), as_root)
+    found: dict[str, dict[str, float]] = {}
+    for each in filter(None, told.split("\0")):
+        changed, _, path = each.partition(" ")
+        name = _NAME.fullmatch(posixpath.basename(path))
+        if name:
+            found.setdefault(name["key"], {})[path] = float(changed)
+    trust = Trust(host, stack, as_root)
+    states = (_state(host, stack, trust, key, paths) for key, paths in found.items())
+    return tuple(sorted(states, key=lambda each: (each.since, each.name), reverse=True))
+
+
+def _state(host: Host, stack: str, trust: Trust, key: str, paths: dict[str, float]) -> OldState:
+    first = f"{stack}/{RESTORE}/previous-{key}"
+    stamp = datetime.fromtimestamp(0, UTC)
+    with contextlib.suppress(ValueError):  # a folder that somebody named so
+        made = key.removesuffix("-undone")[-16:]
+        stamp = datetime.strptime(made, STAMP_FORM).replace(tzinfo=UTC)
+    is_undone = key.endswith("-undone")
+    # What is undone was live until then: its folder is younger than its name.
+    newest = max(paths.values()) if is_undone else 0.0
+    state = OldState(
+        key, (first, *sorted({*paths} - {first})), max(stamp, datetime.fromtimestamp(newest, UTC))
+    )
+    if first not in paths:
+        return state
+    names = ("journal", GONE_MARK, UNTIL_FILE, ELSEWHERE_FILE)
+    there = {posixpath.basename(each) for each in host.look(f"{first}/{e}" for e in names)}
+    others: tuple[str, ...] = ()
+    if there - {GONE_MARK}:
+        refuse_strange(trust, stack, first, there)
+        others = (*_named_in(host, first, there), *_noted(host, first, there))
+    until = _until(read_text(host, f"{first}/{UNTIL_FILE}")) if UNTIL_FILE in there else None
+    return replace(
+        state,
+        folders=tuple(dict.fromkeys((*state.folders, *others))),
+        can_be_undone="journal" in there,
+        is_gone=GONE_MARK in there,
+        until=until,
+    )
+
+
+def _named_in(host: Host, folder: str, there: Iterable[str]) -> Iterator[str]:
+    """Yield the folders on other file systems that a journal names."""
+    if "journal" in there:
+        owed = owed_in(read_text(host, f"{folder}/journal").splitlines())
+        yield from folders_in(owed, "aside", posixpath.basename(folder))
+
+
+def folders_in(owed: Sequence[Owed], field: str, name: str) -> tuple[str, ...]:
+    """Return the folders called like a state, behind a dot, that steps name in a field."""
+    found = []
+    for each in owed:
+        path = str(each.fields.get(field, ""))
+        above, dot, below = path.partition(f"/.{name}")
+        if dot and path.startswith("/") and below[:1] in ("", "/") and ".." not in path.split("/"):
+            found.append(f"{above}{dot}")
+    return tuple(dict.fromkeys(found))
+
+
+def _noted(host: Host, folder: str, there: Iterable[str]) -> Iterator[str]:
+    """Yield the folders on other file systems that the note of an undo or a reload names."""
+    mine = f".{posixpath.basename(folder)}"
+    for name in {ELSEWHERE_FILE, UNTIL_FILE} & {*there}:
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            for each in json.loads(read_text(host, f"{folder}/{name}"))["with"]:
+                path = str(each)
+                if posixpath.basename(path) == mine and ".." not in path.split("/"):
+                    yield path
+
+
+def _until(told: str) -> datetime | None:
+    try:
+        return read_utc(json.loads(told)["until"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def note_elsewhere(host: Host, folder: str, lines: Iterable[str]) -> None:
+    """Write down where an undo puts aside what was live, besides a folder in restore/."""
+    others = folders_in(owed_in(lines), "used", posixpath.basename(folder))
+    if not others:
+        return
+    host.run(Command(("mkdir", "-p", "-m", "0700", "--", folder)))
+    with host.create(f"{folder}/{ELSEWHERE_FILE}") as stream:
+        stream.write(json.dumps({"with": others}).encode())
+
+
+def judge_states(
+    states: Sequence[OldState], stack: Stack, now: datetime
+) -> tuple[tuple[OldState, ...], tuple[OldState, ...]]:
+    """Return which of the states stay, and which may go; `states` newest first.
+
+    The newest `keep_previous` stay, and all that are younger than `keep_previous_days`; one that a
+    person asked to stay until a day, until then. With a clock that stands before them all stay.
+    """
+    stay: list[OldState] = []
+    go: list[OldState] = []
+    days = timedelta(days=stack.keep_previous_days)
+    held = [each for each in states if not each.is_gone]
+    for number, each in enumerate(held):
+        young = each.since > now or now - each.since < days
+        asked = each.until is not None
+        kept = number < stack.keep_previous or young or asked
+        (stay if kept else go).append(each)
+    return tuple(stay), tuple(go)
+
+
+def remove_states(
+    host: Host,
+    stack: Stack,
+    root: Callable[[], tuple[str, ...]],
+    report: Report,
+    tell: Callable[[str], None],
+    *,
+    dry_run: bool = False,
+) -> None:
+    """Remove the old states that may go; a failure is a warning, and none is removed by halves.
+
+    None while an undo is owed, which may need them. A mark of one that is removed stays as long
+    as an older one could be undone.
+    """
+    try:
+        if host.look(f"{stack.folder}/{each}/.journal" for each in ("backups", RESTORE)):
+            return
+        states = find_states(host, stack.folder)
+        _, going = judge_states(states, stack, datetime.now(UTC))
+        for each in reversed(going):
+            told = f"{each.title} ({each.folders[0]})"
+            if dry_run:
+                tell(f"would be removed, it is older than [stack] keep_previous: {told}")
+                continue
+            remove_old(host, each.folders, root())
+            tell(f"removed, as [stack] keep_previous says: {told}")
+        if not dry_run and (going or any(each.is_gone for each in states)):
+            _clear_marks(host, stack.folder, root)
+    except IotstackError as error:
+        report.warn(f"Old states of restores cannot be removed: {error}")
+
+
+def remove_old_here(
+    site: Site, report: Report, tell: Callable[[str], None], *, dry_run: bool = False
+) -> None:
+    """Remove what restores and reloads left beside a stack and may go; a failure is a warning."""
+    host, stack = site.host, site.settings.stack
+
+    def root() -> tuple[str, ...]:
+        return root_words(host, host.name, sudo=stack.sudo)
+
+    remove_expired_here(site, report, tell, dry_run=dry_run)
+    remove_states(host, stack, root, report, tell, dry_run=dry_run)
+
+
+def _clear_marks(host: Host, stack: str, root: Callable[[], tuple[str, ...]]) -> None:
+    """Remove the marks past which nothing could be undone anyway, as all that is older is gone."""
+    for each in reversed(find_states(host, stack)):
+        if not each.is_gone and not each.is_undone:
+            return
+        if each.is_gone:
+            words = (*root(), "rm", "-rf", "--", each.folders[0])
+            host.run(Command(words, limit_s=600))
+
+
+def sizes_of(
+    host: Host, states: Iterable[OldState], as_root: tuple[str, ...] = ()
+) -> dict[str, int]:
+    """Return what old states take on the disks, by name; one that takes too long has no entry."""
+    found = {}
+    for each in states:
+        words = (*as_root, "du", "-s", "-c", "-B1", "--", *each.folders)
+        try:
+            told = host.run(Command(words, ANY_EXIT, SIZE_LIMIT_S)).out.splitlines()
+        except StepFailed:
+            continue
+        total = told[-1].split("\t")[0] if told else ""
+        if total.isdigit():
+            found[each.name] = int(total)
+    return found
+
+
+def states_told(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> str:
+    """Return how many old states there are and what they take, in words; '' for none."""
+    try:
+        states = [each for each in find_states(host, stack, as_root) if not each.is_gone]
+    except (Refused, StepFailed):
+        return ""
+    if not states:
+        return ""
+    sizes = sizes_of(host, states, as_root)
+    total = size_text(sum(sizes.values()))
+    many = "1 old state" if len(states) == 1 else f"{len(states)} old states"
+    takes = "takes" if len(states) == 1 else "take"
+    more = "more than " if len(sizes) < len(states) else ""
+    return f"{many} of before restores {takes} {more}{total}"
+
+
+def list_states(settings: Settings, name: str, report: Report) -> int:
+    """Print which old states there are, from when, how large, what keeps each; return 0."""
+    with open_target(settings, name) as target:
+        host, stack = target.host, target.folder
+        states = [e for e in find_states(host, stack, target.as_root) if not e.is_gone]
+        if not states:
+            report.write(f"On {target.name} there is no state of before a restore or reload.")
+            return ExitCode.GOOD
+        mine = replace(settings.stack, folder=stack)
+        _, going = judge_states(states, mine, datetime.now(UTC))
+        sizes = sizes_of(host, states, target.as_root)
+        undoable = next((each for each in states if each.can_be_undone), None)
+        rows = [
+            (
+                f"{each.since.astimezone():%Y-%m-%d %H:%M}",
+                size_text(sizes[each.name]) if each.name in sizes else "?",
+                each.title,
+                _fate(each, is_next=each is undoable, goes=each in going),
+                each.folders[0],
+            )
+            for each in states
+        ]
+        report.table(("since", "size", "what", "", "folder"), rows, right=(1,))
+        report.write(
+            f"{size_text(sum(sizes.values()))} in all. The newest {mine.keep_previous} and all of "
+            f"{mine.keep_previous_days} days stay: keep_previous, keep_previous_days in [stack]."
+        )
+        return ExitCode.GOOD
+
+
+def _fate(state: OldState, *, is_next: bool, goes: bool) -> str:
+    if is_next:
+        return "inv undo goes back to it"
+    if state.until is not None:
+        return f"stays until {state.until.astimezone():%Y-%m-%d}"
+    return "the next good backup, restore or prune removes it" if goes else "stays"

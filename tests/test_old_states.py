@@ -1,0 +1,181 @@
+"""What restores replaced stays as long as hosts.toml says, and goes with a run that went well."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from test_undo import flows, restored_once
+
+from iotstack_invoke.actions.old_states import (
+    OldState,
+    find_states,
+    judge_states,
+    note_elsewhere,
+)
+from iotstack_invoke.errors import Refused
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.settings import Stack, read_settings
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+def states(*days, **more):
+    """Old states of so many days, newest first."""
+    return [OldState(str(n), (str(n),), NOW - timedelta(days=n), **more) for n in days]
+
+
+@pytest.mark.parametrize(
+    ("keep", "days", "there", "going"),
+    [
+        (1, 14, (20, 30), "30"),  # the newest stays, however old
+        (1, 14, (1, 13, 14, 40), "14 40"),  # and all that are young
+        (3, 14, (20, 30, 40, 50), "50"),
+        (0, 14, (13, 20), "20"),
+        (0, 0, (0, 1), "0 1"),
+        (1, 14, (-3, 20), "20"),  # the clock was set back: what is ahead stays
+        (1, 14, (), ""),
+    ],
+)
+def test_whichever_keeps_more(keep, days, there, going):
+    """So many, and so many days, are both kept."""
+    stack = Stack("/s", keep_previous=keep, keep_previous_days=days)
+    stay, go = judge_states(states(*there), stack, NOW)
+    assert " ".join(each.name for each in go) == going
+    assert len(stay) + len(go) == len(there)
+
+
+def test_what_a_person_asked_for_stays_and_a_mark_counts_for_nothing():
+    """`--keep-old DAYS` has its own end; a folder whose data are gone keeps no older one."""
+    stack = Stack("/s")
+    found = [
+        *states(20, is_gone=True),
+        *states(30),
+        *states(40, until=NOW + timedelta(days=1)),
+        *states(50),
+    ]
+    stay, go = judge_states(found, stack, NOW)
+    assert [each.name for each in stay] == ["30", "40"]
+    assert [each.name for each in go] == ["50"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("keep_previous", -1), ("keep_previous_days", -1), ("keep_previous", "one")]
+)
+def test_what_hosts_toml_may_say(key, value):
+    """Numbers from 0 on; those of the stack are those of hosts as well."""
+    with pytest.raises(Exception, match=key):
+        read_settings({"stack": {key: value}}, "")
+    hosts = [{"name": "pi", "host": "pi"}]
+    read = read_settings({"stack": {"keep_previous": 3}, "hosts": hosts}, "")
+    assert read.of_machine(read.machines[0], "/x").stack.keep_previous == 3
+
+
+def kept_by(stack):
+    """Return the folders of a stack's old states, oldest first."""
+    return sorted((stack.folder / "restore").glob("previous-t1-*Z"), key=lambda e: e.name[-16:])
+
+
+def aged(folder, days):
+    """Let a restore be so many days older; return its folder."""
+    stamp = (datetime.now(UTC) - timedelta(days=days)).strftime("%Y%m%dT%H%M%SZ")
+    journal = folder / "journal"
+    journal.write_text(journal.read_text().replace(folder.name[-16:], stamp))
+    return folder.rename(folder.with_name(f"previous-t1-{stamp}"))
+
+
+def on_drive(drive, folder):
+    """Let an old state lie on a drive as well, as its journal says; return that folder."""
+    kept = drive / f".{folder.name}"
+    (kept / "media").mkdir(parents=True)
+    (kept / "media/film").write_text("x" * 5000)
+    fields = {"host_role": "pi", "live": f"{drive}/media", "aside": f"{kept}/media"}
+    fields |= {"staged": f"{drive}/.restore-media", "used": f"{kept}-undone/media"}
+    line = {"job": "pi:restored/t1", "step": "SwapItem", "fields": fields}
+    with (folder / "journal").open("a") as stream:
+        stream.write(json.dumps(line) + "\n")
+    return kept
+
+
+def restored_again(stack):
+    (stack.folder / "volumes/nodered/flows.json").write_text("[3]\n")
+    told = stack.run("restore --runtag t1 --from here --yes")
+    assert told.returncode == 0, told.stderr
+    return told
+
+
+def test_old_states_go_with_a_backup_that_went_well(little_stack, tmp_path):
+    """On each file system, as the journal names it; the newest stays, and is the way back."""
+    restored_once(little_stack)
+    restored_again(little_stack)
+    oldest, newest = map(aged, kept_by(little_stack), (60, 50))
+    kept = on_drive(tmp_path / "drive", oldest)
+    another = kept.with_name(".previous-t9-20200101T000000Z")
+    another.mkdir()
+    listed = little_stack.run("undo --list").stdout
+    assert listed.index("inv undo goes back to it") < listed.index("the next good backup")
+    assert str(oldest) in listed.replace("\n", "")
+    little_stack.tool("tar", "exit 2")
+    assert little_stack.run("backup --runtag t2").returncode == 1
+    assert oldest.exists()
+    (little_stack.tools / "tar").unlink()
+    assert re.search("2 old states of before restores take", little_stack.run("doctor").stdout)
+    assert "2 old states of before restores take" in little_stack.run("status").stdout
+    told = little_stack.run("prune --dry-run")
+    assert "would be removed" in told.stdout
+    assert oldest.exists()
+    told = little_stack.run("backup --runtag t3")
+    assert told.returncode == 0, told.stderr
+    assert not oldest.exists()
+    assert not kept.exists()
+    assert another.exists()
+    assert newest.exists()
+    assert little_stack.run("undo --last-restore --yes").returncode == 0
+    assert flows(little_stack) == "[3]\n"
+
+
+def test_a_restore_lets_the_older_ones_go(little_stack):
+    """Its own is the newest; what is young stays whatever their number."""
+    restored_once(little_stack)
+    oldest = aged(*kept_by(little_stack), 15)
+    told = restored_again(little_stack)
+    assert "removed, as [stack] keep_previous says: before the restore of t1" in told.stdout
+    assert not oldest.exists()
+    restored_again(little_stack)
+    assert len([*(little_stack.folder / "restore").glob("previous-t1-*/journal")]) == 2
+
+
+def test_a_restore_without_room_tells_what_old_states_take(little_stack):
+    """And which command lists them."""
+    restored_once(little_stack)
+    little_stack.environment["PYTHONPATH"] = str(little_stack.tools)
+    (little_stack.tools / "sitecustomize.py").write_text(
+        "import iotstack_invoke.hosts as hosts\nhosts.LocalHost.free_bytes = lambda *_: 1\n"
+    )
+    told = little_stack.run("restore --runtag t1 --from here --yes")
+    assert told.returncode == 13
+    assert "1 old state of before restores takes" in " ".join(told.stderr.split())
+    assert "inv undo --list tells which" in " ".join(told.stderr.split())
+
+
+def test_what_an_undo_put_aside_is_an_old_state_too(tmp_path):
+    """Also on another file system, which no journal names any more; its age is that of the undo."""
+    host, stack = LocalHost(str(tmp_path)), tmp_path / "IOTstack"
+    name = "previous-t1-20200101T000000Z-undone"
+    folder, used = stack / "restore" / name, tmp_path / f"drive/.{name}"
+    for each in (stack / "restore", stack / "volumes", used):
+        each.mkdir(parents=True)
+    fields = {"live": "x", "aside": f"{tmp_path}/drive/.previous-t1-x/m", "used": f"{used}/m"}
+    line = json.dumps({"job": "a", "step": "SwapItem", "fields": fields})
+    note_elsewhere(host, str(folder), [line])
+    (state,) = find_states(host, str(stack))
+    assert state.folders == (str(folder), str(used))
+    assert state.is_undone
+    assert datetime.now(UTC) - state.since < timedelta(days=1)
+    assert not state.can_be_undone
+    hostile = {"with": ["/etc", f"/a/../.{name}"]}
+    (folder / "elsewhere.json").write_text(json.dumps(hostile))
+    assert find_states(host, str(stack))[0].folders == (str(folder),)
+    folder.chmod(0o777)
+    with pytest.raises(Refused, match="is not believed"):
+        find_states(host, str(stack))
