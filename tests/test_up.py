@@ -1,6 +1,7 @@
 """Waiting for containers, against a `docker` that is a script: up is what stays up."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from scenes import PlainScene
@@ -198,11 +199,17 @@ def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
     calls = (tmp_path / "compose.calls").read_text().splitlines()
     ups = [each.rpartition(" ")[2] for each in calls if "--no-deps" in each]
     assert ups[:3] == ["net", "user", "stick"]
-    said = "Service stick has no container: ERROR: for stick  Cannot start service: no device"
-    assert [each.partition(" When")[0] for each in scene.warned] == [said] * (made == "no")
+    said = "Service stick is not up: ERROR: for stick  Cannot start service: no device"
+    assert [each.partition(" When")[0] for each in scene.warned] == [said]
+    scene.warned.clear()
+    replace(step, waited_for=("db",)).do(scene)  # who waits for it tells why it is not up
+    assert len(scene.warned) == (made == "no")
     step = ComposeUp("pi", words, (), str(tmp_path / "guard"), docker=words, vital=("other",))
     with pytest.raises(StepFailed, match="Container other could not be made") as caught:
         step.do(scene)
     assert "stick: ERROR: for stick  Cannot start service: no device" in str(caught.value)
     with pytest.raises(StepFailed, match="exit 1"):
         ComposeUp("pi", words, (), str(tmp_path / "guard"), strict=True).do(scene)
+    script.write_text(f"#!/bin/sh\n{COMPOSE}".replace("net\\nuser\\nstick\\n", ""))
+    with pytest.raises(StepFailed, match="could not bring up anything: ERROR: for stick"):
+        step.do(scene)

@@ -145,6 +145,8 @@ class Prospect:
         self._stamp = ""
         self.kept: list[str] = []
         """What of the backup is not put in place, since data of a database lie there."""
+        self.same: list[str] = []
+        """The top files that are here as they are in the backup; known when it is staged."""
         self.takes_compose = False
         """The backup's compose file and `.env` are put in place, whatever is there."""
         self.influx = self._influx_container()
@@ -592,6 +594,7 @@ class Prospect:
         self.only.refuse_absent([*items, *wanted], facts.loads, self.outside.held)
         wanted_top = [name for name in sorted(top) if top[name] == "f" and is_top_file(name)]
         same = self._same(stack, [name for name in wanted_top if name in there and not contents])
+        self.same = sorted(same)
         for name in wanted_top if not self.wish.only else ():
             if name not in same:
                 is_beside = name in there and not self.takes_compose

@@ -517,6 +517,8 @@ class _Restore:
         if titles:
             outside = ", ".join(titles)
             self.report.write(f"  restored outside of the stack's folder: {outside}")
+        if self.before.same:
+            self.report.write(f"  here already, the same: {', '.join(self.before.same)}")
         left = [*sorted(present - inside - {influx}), *_kept(facts)]
         self.report.write(f"  left as it was: {self._listed(left)}")
         for text in told_after(facts):

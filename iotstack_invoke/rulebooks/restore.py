@@ -437,7 +437,8 @@ def restored(job: Job) -> Iterator[Step]:
         yield from _load_influx(facts, facts.server, dump, present)
     yield from _put_loaded(facts, loads)
     vital = must_be_up(facts)
-    up = ComposeUp("pi", facts.compose, (), guard, True, docker, vital, facts.strict)
+    names = tuple(dict.fromkeys((*facts.expected, *vital))) if facts.bare else facts.running
+    up = ComposeUp("pi", facts.compose, (), guard, True, docker, vital, facts.strict, names)
     if facts.fillings:
         yield replace(up, start=False)
     for filling in facts.fillings:
@@ -450,7 +451,7 @@ def restored(job: Job) -> Iterator[Step]:
         yield StartContainers("pi", facts.running, docker, guard)
     yield WaitForContainers(
         "pi",
-        tuple(dict.fromkeys((*facts.expected, *vital))) if facts.bare else facts.running,
+        names,
         docker,
         facts.compose if facts.bare else (),
         vital,

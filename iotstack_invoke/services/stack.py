@@ -213,6 +213,8 @@ class ComposeUp:
     vital: tuple[str, ...] = ()
     """The containers that must have been made."""
     strict: bool = False
+    waited_for: tuple[str, ...] = ()
+    """The containers of which the next step tells why they are not up."""
 
     @property
     def folder(self) -> str:
@@ -278,15 +280,17 @@ class ComposeUp:
         can_be_parted = not (self.services or self.strict)
         told = host.run(self._command(self.services, may_fail=can_be_parted), scene.hear)
         if told.exit_code:
-            self._one_by_one(scene, host)
+            self._one_by_one(scene, host, compose_error(told))
 
-    def _one_by_one(self, scene: Scene, host: Host) -> None:
+    def _one_by_one(self, scene: Scene, host: Host, failed: str) -> None:
         """Bring up each service by itself, again while that gets any further.
 
         Compose v2 begins no other when one has failed; one may need another's network.
         """
         asked = Command((*self.compose, "config", "--services"))
         waiting = dict.fromkeys(host.run(asked).out.split(), "")
+        if not waiting:
+            raise StepFailed(f"Compose could not bring up anything: {failed}")
         before = len(waiting) + 1
         while waiting and len(waiting) < before:
             before = len(waiting)
@@ -303,9 +307,10 @@ class ComposeUp:
             why = " ".join(f"{name}: {text}" for name, text in waiting.items())
             raise StepFailed(f"Container {', '.join(lacking)} could not be made. {why}")
         for service, why in waiting.items() if self.start else ():
-            if not host.run(Command((*self.compose, "ps", "--all", "--quiet", service))).out:
+            names = made_by(host, self.compose, self.docker, service)
+            if not {*names} & {*self.waited_for}:
                 scene.warn(
-                    f"Service {service} has no container: {why} When that is mended: "
+                    f"Service {service} is not up: {why} When that is mended: "
                     f"{shlex.join(self.compose)} up --detach {service}"
                 )
 

@@ -216,9 +216,11 @@ class _Look:
 _HEALTHY = ("", "healthy", "none")
 
 
-def made_by(host: Host, compose: tuple[str, ...], docker: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of the containers that a compose project has, running or not."""
-    ids = host.run(Command((*compose, "ps", "--all", "--quiet"))).out.split()
+def made_by(
+    host: Host, compose: tuple[str, ...], docker: tuple[str, ...], *services: str
+) -> tuple[str, ...]:
+    """Return the names of the containers of a project, or of services of it; running or not."""
+    ids = host.run(Command((*compose, "ps", "--all", "--quiet", *services))).out.split()
     words = (*docker, "inspect", "--type", "container", "--format", "{{.Name}}", *ids)
     told = host.run(Command(words, frozenset({0, 1}))).out.split() if ids else []
     return tuple(name.lstrip("/") for name in told)
