@@ -436,6 +436,13 @@ def restored(job: Job) -> Iterator[Step]:
     if "influx" in facts.kinds and facts.server:
         yield from _load_influx(facts, facts.server, dump, present)
     yield from _put_loaded(facts, loads)
+    yield from _start(facts)
+    yield Commit(keep=f"{facts.previous}/journal")
+
+
+def _start(facts: RestoreFacts) -> Iterator[Step]:
+    """Start what ran before, or on a bare machine all there is, and see what comes up."""
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
     vital = must_be_up(facts)
     names = tuple(dict.fromkeys((*facts.expected, *vital))) if facts.bare else facts.running
     up = ComposeUp("pi", facts.compose, (), guard, True, docker, vital, facts.strict, names)
@@ -469,7 +476,6 @@ def restored(job: Job) -> Iterator[Step]:
         end = end_quiet("pi", kind, container, docker, runs=runs)
         if end:
             yield end
-    yield Commit(keep=f"{facts.previous}/journal")
 
 
 def _put_loaded(facts: RestoreFacts, loads: tuple[tuple[Load, SqlDump], ...]) -> Iterator[Step]:
