@@ -9,6 +9,7 @@ from scenes import PlainScene
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services import up
+from iotstack_invoke.services.recipe import EndQuiet
 from iotstack_invoke.services.stack import ComposeUp, StopContainers
 from iotstack_invoke.services.up import WaitForContainers
 
@@ -213,3 +214,13 @@ def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
     script.write_text(f"#!/bin/sh\n{COMPOSE}".replace("net\\nuser\\nstick\\n", ""))
     with pytest.raises(StepFailed, match="could not bring up anything: ERROR: for stick"):
         step.do(scene)
+
+
+@pytest.mark.parametrize("said", ["is not running", "is restarting, wait until it is running"])
+def test_a_service_that_is_not_up_is_not_waited_for_to_go_on(tmp_path, scene, said):
+    """It was told already why; what to type when it runs is told, and nothing is undone."""
+    ask = ("sh", "-c", f'echo "Error response from daemon: Container 1f {said}" >&2; exit 1')
+    EndQuiet("pi", "nextcloud", ask, "disabled", ("occ", "off")).do(scene)
+    (warning,) = scene.warned
+    assert warning.startswith("Container nextcloud is not up, and what was restored says that it")
+    assert warning.endswith("When it runs: occ off")
