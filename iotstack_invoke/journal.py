@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Protocol
 
-from .errors import IotstackError, StepFailed, Unreachable
+from .errors import Interrupted, IotstackError, StepFailed, Unreachable
 from .steps import Host, UndoableStep
 from .values import dataclass
 
@@ -91,6 +91,8 @@ class Journal:
         self._owed: list[tuple[str, UndoableStep]] = []
         self._lock = threading.Lock()
         self._torn = False
+        self.kept = ""
+        """The file that the journal became by a commit, '' before that."""
         self._renamed = ""
         """Where the journal may be instead: nobody said whether its rename was done."""
 
@@ -120,7 +122,7 @@ class Journal:
             if keep:
                 self._renamed = keep
                 self.host.rename(self.path, keep)
-                self._owed, self._renamed = [], ""
+                self._owed, self._renamed, self.kept = [], "", keep
                 return
             self._append({"done": job})
             self._owed = [(owner, step) for owner, step in self._owed if owner != job]
@@ -153,6 +155,12 @@ class Journal:
                 try:
                     if told := step.undo(self.host):
                         self.told.append(told)
+                except Interrupted as error:
+                    error.left = (
+                        f"The way back is not finished: what is owed is in {self.path}, and the "
+                        "next run, or `inv undo`, goes on with it."
+                    )
+                    raise
                 except IotstackError as error:
                     raise StepFailed(
                         f"Undoing '{type(step).__name__}' of '{owner}' failed: {error} What is "

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from ..changes import change_of
 from ..children import signals_raised
 from ..engine import Run, RunResult
-from ..errors import ExitCode, Interrupted, Refused, UsageError
+from ..errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
 from ..plan import Plan, decide, resolve
@@ -30,9 +30,10 @@ from ..settings import Settings
 from ..steps import Command
 from ..targets import ANY_EXIT, Lock, Target, locked_target, looked, open_target
 from ..values import dataclass
+from .afterwards import Afterwards
 from .old_data import find_expired, keep_until, remove_old
 from .old_states import remove_states
-from .restore import Ledger, committed, is_committed, log_of
+from .restore import Ledger, log_of
 from .target_checks import (
     influx_apart,
     mount_higher,
@@ -152,6 +153,8 @@ class _Reload:
         began, started = datetime.now().astimezone(), time.monotonic()
         self.report.tell(f"InfluxDB is away from {began:%H:%M:%S} on.")
         self.report.start_bars()
+        after = Afterwards()
+        warnings: tuple[str, ...] = ()
         try:
             result = Run(
                 self._plan(facts),
@@ -160,18 +163,19 @@ class _Reload:
                 journal=journal,
                 watcher=watcher,
             ).do()
+            warnings = result.warnings
         except BaseException as error:
-            log.write("reload", f"ended early: {error}")
-            log.finish(os.rename)
-            if isinstance(error, Interrupted) and is_committed(target, facts.previous):
-                error.left = "InfluxDB was reloaded before that."
-            raise
+            if not journal.kept or not isinstance(error, (IotstackError, OSError)):
+                log.write("reload", f"ended early: {error}")
+                log.finish(os.rename)
+                raise
+            after.note("It ended early", error)
+        else:
+            if result.failed:
+                return self._end(result, log, journal)
         finally:
             self.report.stop_bars()
-        if result.failed:
-            return self._end(result, log, journal)
-        with committed("InfluxDB is reloaded, but not all was tidied up."):
-            return self._good(facts, before, result, log, self._away(began, started))
+        return self._good(facts, before, warnings, log, self._away(began, started), after)
 
     def _away(self, began: datetime, started: float) -> str:
         return f"{duration_text(time.monotonic() - started)}, from {began:%H:%M:%S} on"
@@ -276,24 +280,50 @@ class _Reload:
         return ExitCode.FAILED
 
     def _good(
-        self, facts: ReloadFacts, before: Look, result: RunResult, log: RunLog, away: str
+        self,
+        facts: ReloadFacts,
+        before: Look,
+        warnings: tuple[str, ...],
+        log: RunLog,
+        away: str,
+        after: Afterwards,
     ) -> int:
+        """Tidy up and tell: it is reloaded, whatever of this cannot be done."""
         host = self.target.host
-        host.run(Command((*facts.as_root, "rm", "-rf", "--", facts.stage), ANY_EXIT, ASK_LIMIT_S))
-        after = self._look(facts)
-        kept = self._keep_old(facts)
         log.write("reload", f"InfluxDB is reloaded; it was away for {away}")
-        log.finish(os.rename)
-        self.report.write(f"InfluxDB is reloaded; it was away for {away}.")
-        rows = _rows(facts.before.count, facts.after.count, before, after)
-        self.report.table(("", "before", "after"), rows, right=(1, 2))
-        self.report.write(kept)
+        words = (*facts.as_root, "rm", "-rf", "--", facts.stage)
+        removing = Command(words, limit_s=ASK_LIMIT_S)
+        after.do(f"The dump in {facts.stage} was not removed", lambda: host.run(removing), None)
+        kept = after.do("The old data stay", lambda: self._keep_old(facts), "")
+        now = after.do("How large it is now cannot be told", lambda: self._look(facts), None)
+        for text in after.left:
+            log.write("reload", text)
+        after.do("Its log was not finished", lambda: log.finish(os.rename), None)
+        if log.broken:
+            after.left.append(f"Its log lacks lines: {log.broken}")
+        told = (facts, before, now, away, kept)
+        after.do("Not all can be told", lambda: self._tell_good(*told), None)
+        after.do("Old states were not removed", self._remove_states, None)
+        for text in warnings:
+            self.report.warn(f"  {text}")
+        for text in after.left:
+            self.report.fail(f"InfluxDB is reloaded, but afterwards: {text}")
+        return after.code(ExitCode.WARNINGS if warnings else ExitCode.GOOD)
+
+    def _remove_states(self) -> None:
         stack = replace(self.settings.stack, folder=self.target.folder)
         host, root = self.target.host, self.target.as_root
         remove_states(host, stack, lambda: root, self.report, self.report.tell)
-        for text in result.warnings:
-            self.report.warn(f"  {text}")
-        return ExitCode.WARNINGS if result.warnings else ExitCode.GOOD
+
+    def _tell_good(
+        self, facts: ReloadFacts, before: Look, now: Look | None, away: str, kept: str
+    ) -> None:
+        self.report.write(f"InfluxDB is reloaded; it was away for {away}.")
+        if now:
+            rows = _rows(facts.before.count, facts.after.count, before, now)
+            self.report.table(("", "before", "after"), rows, right=(1, 2))
+        if kept:
+            self.report.write(kept)
 
     def _keep_old(self, facts: ReloadFacts) -> str:
         """Let the old data stay as long as was asked; return what is to be said of them."""

@@ -21,8 +21,8 @@ from ..changes import Change, change_of
 from ..checks import damage_found
 from ..children import signals_raised
 from ..engine import Run, RunResult
-from ..errors import ExitCode, Interrupted, Refused, StepFailed, Unreachable
-from ..hooks import Occasion, hook_lines
+from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, Unreachable
+from ..hooks import HooksResult, Occasion, hook_lines
 from ..journal import Journal
 from ..log import LogWatcher, RunLog, new_log
 from ..plan import Plan, decide, resolve
@@ -58,6 +58,7 @@ from ..targets import (
     read_text,
     which_may_be_there,
 )
+from .afterwards import Afterwards
 from .copies import told_here
 from .needed import needed, top_texts
 from .old_states import remove_states
@@ -117,11 +118,6 @@ class Ledger:
         self._records[record.output] = record
 
 
-def is_committed(target: Target, previous: str) -> bool:
-    """Tell whether a change was committed: then its journal was kept."""
-    return bool(read_text(target.host, f"{previous}/journal", target.as_root))
-
-
 @contextlib.contextmanager
 def committed(left: str) -> Iterator[None]:
     """Let a signal that comes after the commit, or after the undo, say what is left."""
@@ -147,6 +143,7 @@ def log_of(
 
 def restore(settings: Settings, wish: Wish, options: Options, report: Report) -> int:
     """Restore a backup and return the exit code; raises IotstackError where it was refused."""
+    chosen: _Restore | None = None
     try:
         with signals_raised(), open_target(settings, wish.host, make=wish.bare) as target:
             _refuse_live(target, wish)
@@ -163,7 +160,7 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
                 with locked_target(target, purpose) as lock:
                     return chosen.run(options, lock)
     except Interrupted as error:
-        left = error.left or AS_BEFORE
+        left = error.left or (chosen.left if chosen else AS_BEFORE)
         report.fail(f"The restore was {error}. {left}")
         return error.exit_code
 
@@ -199,8 +196,16 @@ class _Restore:
         self.by_hand = "" if wish.only else self.before.influx2.advice
         """What of the wish a person has to do, and how."""
         self._switching = False
+        self._journal: Journal | None = None
+        self._down_s = 0.0
         self._died: tuple[str, ...] = ()
         """What was told of a run that died, and was undone before this one."""
+
+    @property
+    def left(self) -> str:
+        """What a signal leaves that comes when nothing is at work."""
+        is_done = self._journal is not None and self._journal.kept
+        return f"{self.runtag} is restored." if is_done else AS_BEFORE
 
     def recover(self, journal: Journal) -> None:
         """Undo what a dead run left."""
@@ -241,7 +246,7 @@ class _Restore:
 
     def run(self, options: Options, lock: Lock) -> int:
         """Restore under the lock, which is held again before anything is undone."""
-        self.journal = journal_of(self.settings, self.target, lock)
+        self.journal = self._journal = journal_of(self.settings, self.target, lock)
         self.recover(self.journal)
         if self.wish.yes:
             self.tell()
@@ -256,10 +261,12 @@ class _Restore:
         notes = Notes()
         watcher = Fanout(LogWatcher(log), self.report, notes)
         left = "Nothing of the stack was touched."
+        after = Afterwards()
+        warnings = staged
         try:
             result = self._do(self._staging_targets(facts), facts, watcher, options)
             if not result.failed:
-                warnings = hooked.run_before(self.hooks.before_restore)
+                warnings += hooked.run_before(self.hooks.before_restore)
                 facts = self.before.with_items(self.before.facts_again(facts))
                 self._switching = True
                 target = [f"pi:restored/{self.runtag}"]
@@ -268,16 +275,21 @@ class _Restore:
                 if result.failed:
                     left = what_is_left(self.target, self.journal, AS_BEFORE)
         except BaseException as error:
-            self._leave(error, facts, hooked)
-            raise
+            if not self.journal.kept:
+                self._leave(error, hooked)
+                raise
+            self._down_s = time.monotonic() - notes.stopped_s
+            after.note("It ended early", error)
+            self._good(facts, warnings, hooked, notes, after)
+            if not isinstance(error, (IotstackError, OSError)):
+                raise  # a mistake of this program
+            return after.code(ExitCode.WARNINGS)
         if result.failed:
             with committed(left):
                 return self._end(result, hooked, left)
-        with committed(f"{self.runtag} is restored, but not all was tidied up."):
-            self._clear_stage()
-            return self._good(facts, (*warnings, *staged, *result.warnings), hooked, notes)
+        return self._good(facts, (*warnings, *result.warnings), hooked, notes, after)
 
-    def _leave(self, error: BaseException, facts: RestoreFacts, hooked: Occasion) -> None:
+    def _leave(self, error: BaseException, hooked: Occasion) -> None:
         """Write down why the restore ended early, and let the hooks after it know.
 
         One that is refused leaves nothing staged.
@@ -288,9 +300,7 @@ class _Restore:
         went, left = "failed", ""
         try:
             if isinstance(error, Interrupted):
-                if is_committed(self.target, facts.previous):
-                    went, left = "restored", f"{self.runtag} was restored before that."
-                elif self._switching:
+                if self._switching:
                     told = what_is_left(self.target, self.journal, AS_BEFORE)
                     went, left = ("undone" if told.startswith(AS_BEFORE) else went), told
                 error.left = left
@@ -607,11 +617,36 @@ class _Restore:
             )
 
     def _good(
-        self, facts: RestoreFacts, warnings: tuple[str, ...], hooked: Occasion, notes: Notes
+        self,
+        facts: RestoreFacts,
+        warnings: tuple[str, ...],
+        hooked: Occasion,
+        notes: Notes,
+        after: Afterwards,
     ) -> int:
+        """Tidy up, run the hooks, tell: it is restored, whatever of this cannot be done."""
         hooked.log.write("restore", f"{self.runtag} is restored")
-        after = hooked.run_after(self.hooks.after_restore, "restored")
-        hooked.log.finish(os.rename)
+        with self.report.waiting("removing what was staged"):
+            staged = f"Not all of {self.stage.folder} was removed, as the next restore does"
+            after.do(staged, self.stage.clear, None)
+        told = after.run_hooks(hooked, self.hooks.after_restore, "restored")
+        for text in after.left:
+            hooked.log.write("restore", text)
+        after.do("Its log was not finished", lambda: hooked.log.finish(os.rename), None)
+        if hooked.log.broken:
+            after.left.append(f"Its log lacks lines: {hooked.log.broken}")
+        code = after.do(
+            "Not all of it can be told",
+            lambda: self._tell_good(facts, warnings, notes, told),
+            int(ExitCode.WARNINGS),
+        )
+        for text in after.left:
+            self.report.fail(f"{self.runtag} is restored, but afterwards: {text}")
+        return after.code(code)
+
+    def _tell_good(
+        self, facts: RestoreFacts, warnings: tuple[str, ...], notes: Notes, after: HooksResult
+    ) -> int:
         host = f" --host {self.target.name}" if self.target.name != "this machine" else ""
         away = f"; the stack was away for {duration_text(self._down_s)}" if facts.running else ""
         self.report.write(f"{self.runtag} is restored{away}. Back to before: inv undo{host}")

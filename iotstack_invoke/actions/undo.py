@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from ..changes import Change, change_in
 from ..children import signals_raised
-from ..errors import ExitCode, NotFound, StepFailed
+from ..errors import ExitCode, Interrupted, NotFound, StepFailed
 from ..hosts import LocalHost, state_folder
 from ..journal import Journal, Owed, owed_in
 from ..log import unfinished_log
@@ -85,6 +85,9 @@ def tell_death(
     return (told,)
 
 
+NOT_FINISHED = "The way back is not finished: run `inv undo`, which goes on with it."
+
+
 def what_is_left(target: Target, journal: Journal, undone: str) -> str:
     """Return what a failed change left: `undone`, or the way back that is still to be gone."""
     try:
@@ -92,7 +95,7 @@ def what_is_left(target: Target, journal: Journal, undone: str) -> str:
     except StepFailed as error:
         return f"Whether all of it is undone cannot be told: {error} Run `inv undo`: it looks."
     if owed:
-        return "The way back is not finished: run `inv undo`, which goes on with it."
+        return NOT_FINISHED
     return " ".join((undone, *journal.told))
 
 
@@ -101,6 +104,19 @@ def undo(settings: Settings, wish: Wish, report: Report, *, last_restore: bool =
 
     With --yes a change that went well is taken back only if `last_restore` asks for it.
     """
+    left: list[str] = []
+    try:
+        return _undo(settings, wish, report, left, last_restore=last_restore)
+    except Interrupted as error:
+        told = error.left or (left[-1] if left else "Nothing was changed.")
+        report.fail(f"The undo was {error}. {told}")
+        return error.exit_code
+
+
+def _undo(
+    settings: Settings, wish: Wish, report: Report, left: list[str], *, last_restore: bool
+) -> int:
+    """Do it; `left` takes what a signal would leave from then on."""
     with (
         signals_raised(),
         open_target(settings, wish.host) as target,
@@ -109,7 +125,9 @@ def undo(settings: Settings, wish: Wish, report: Report, *, last_restore: bool =
         journal, owing = journal_of(settings, target), Owing.of_target(settings, target)
         again = f"inv undo{f' --host {wish.host}' if wish.host else ''} --last-restore"
         if owing.make_private(report):
+            left.append(NOT_FINISHED)
             recover(settings, target, journal, report)
+            left.append("What did not end before is undone: the stack is as it was before that.")
             report.write("What did not end was undone. The stack is as it was before.")
             if last_restore:
                 report.write(f"Nothing else was taken back. One that went well: {again}")
@@ -137,10 +155,12 @@ def undo(settings: Settings, wish: Wish, report: Report, *, last_restore: bool =
             stream.write("\n".join(lines).encode())
         target.host.rename(f"{kept}.undo", kept)
         note_elsewhere(target.host, used, lines)
+        left.append(NOT_FINISHED)
         target.host.rename(kept, target.journal)  # at once: never two of them, never none
         with report.waiting(GOING_BACK):
             wait_for_orphans(target.host, target.guard)
             journal.recover(lines)
+        left.append(f"Before that all was undone: the stack is as it was before {change}.")
         report.write(
             f"Undone. The stack on {target.name} is as it was before {change}. What it was "
             f"since then is in {used} (or in a folder of that name on another disk); remove it "
