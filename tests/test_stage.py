@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -96,6 +97,33 @@ def test_what_an_earlier_version_staged_is_made_again(pi):
     os.utime(pi.stage / "stack", (later, later))
     assert "volumes/nodered" in restored(pi)
     assert live(pi) == [1, 1]
+
+
+def test_a_general_part_of_nothing_is_refused(pi):
+    """A restore of it would end well, and have restored nothing."""
+    empty = pi.folder.parent / "empty"
+    for name in ("services", "volumes"):
+        (empty / name).mkdir(parents=True)
+    archive = pi.folder / f"backups/{TAG}.general-backup.tar.gz"
+    words = ["tar", "-C", empty, "-czf", archive, "./services", "./volumes"]
+    subprocess.run(words, check=True)
+    (pi.folder / f"backups/{TAG}.manifest.json").unlink()
+    for line, code in ((FULL, 1), (f"{FULL} --dry-run", 0)):
+        said = restored(pi, line, code)
+        assert "it holds empty folders alone" in said
+    assert live(pi) == [2, 2]
+    assert not list((pi.folder / "restore").glob("previous-*"))
+
+
+def test_nobody_else_looks_into_what_is_staged_and_kept(pi):
+    """Whatever the umask: there are the secrets of the whole stack in it."""
+    before = os.umask(0o022)
+    try:
+        pi.start(FULL).communicate(timeout=120)
+    finally:
+        os.umask(before)
+    assert live(pi) == [1, 1]
+    assert (pi.folder / "restore").stat().st_mode & 0o777 == 0o700
 
 
 def sha256_of(stack):

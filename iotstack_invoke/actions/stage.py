@@ -26,6 +26,9 @@ from ..services.staged import (
 from ..steps import PARTIAL, Command, Record
 from ..targets import ANY_EXIT, Target, entries, read_text
 
+# Nobody else looks into it: secrets of the whole stack lie there, and in what restores keep.
+_MAKE = 'umask 077; mkdir -p "$1" && chmod 0700 "$1" && { chmod 0700 "$2" || true; }'
+
 
 class Stage:
     """The folders in which a set is staged on a target, and the records of what is in them."""
@@ -67,7 +70,8 @@ class Stage:
         """
         if read_text(self.host, f"{self.folder}/{SET_MARK}") != mark:
             self.clear()
-        self.host.run(Command(("mkdir", "-p", "-m", "0700", "--", self.folder)))
+        above = posixpath.dirname(self.folder)
+        self.host.run(Command(("sh", "-c", _MAKE, "sh", self.folder, above)))
         if apart:  # root's, as a rule, and what is staged there is renamed by us
             user = self.host.run(Command(("id", "-u"))).out.strip()
             words = ("install", "-d", "-m", "0700", "-o", user, "--", self.apart)

@@ -40,6 +40,7 @@ BLOCK_BYTES = 512
 NO_END = "its end is not two blocks of zeros, so it was cut"
 SKIPPING = "Skipping to next header"
 NOTHING = "it holds nothing"
+NOTHING_OF_A_STACK = "it holds empty folders alone: no service, no volume and no file of a stack"
 TOO_LONG = "its name is longer than a file system takes"
 NO_TOPS = frozenset({"/"})
 """For an archive whose members must all be named: no path begins so."""
@@ -289,6 +290,8 @@ def list_archive(
         raise StepFailed(f"{archive} is damaged: {BEHIND_END}.", damaged=True)
     if judge.is_empty:
         contents.refusals.append(NOTHING)
+    elif kind == "general" and not (contents.items or contents.top_files or contents.included):
+        contents.refusals.append(NOTHING_OF_A_STACK)
     return contents
 
 
