@@ -126,6 +126,20 @@ def test_nobody_else_looks_into_what_is_staged_and_kept(pi):
     assert (pi.folder / "restore").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_folder_that_is_new_here_belongs_to_whom_the_archive_says(pi):
+    """On a bare machine root, who makes it, would keep the user out of it."""
+    volumes = pi.folder / "volumes"
+    os.chown(volumes, 1000, 1000)
+    volumes.chmod(0o775)
+    assert pi.run("backup --runtag t2").returncode == 0
+    shutil.rmtree(volumes)
+    restored(pi, FULL.replace(TAG, "t2"))
+    assert (volumes / "nodered/flows.json").exists()
+    status = volumes.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1000, 1000, 0o775)
+
+
 def sha256_of(stack):
     manifest = json.loads((stack.folder / f"backups/{TAG}.manifest.json").read_text())
     return manifest["parts"]["general"]["sha256"]
