@@ -1,22 +1,33 @@
 """What a target has and a backup has not: how it is told apart, named, copied and put aside."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from scenes import PlainScene
 
 from iotstack_invoke.actions.only import Only
-from iotstack_invoke.actions.stays import told_after, told_before, unknown_told
+from iotstack_invoke.actions.stays import Stays, told_after, told_before, unknown_told
 from iotstack_invoke.actions.wish import Wish
 from iotstack_invoke.errors import Refused, StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Manifest, Part
-from iotstack_invoke.rulebooks.restore import Item, RestoreFacts
+from iotstack_invoke.manifest import Container, Manifest, Part
+from iotstack_invoke.rulebooks.restore import Item, Load, RestoreFacts
+from iotstack_invoke.services.compose import Found
 from iotstack_invoke.services.held import Held
-from iotstack_invoke.services.influx_stays import CopyStays
+from iotstack_invoke.services.influx_dump import Dump
+from iotstack_invoke.services.influx_meta import read_meta, with_databases
+from iotstack_invoke.services.influx_server import Server
+from iotstack_invoke.services.influx_stays import CopyStays, Present, ProveStays, SeeInflux
 from iotstack_invoke.services.sql import SqlServer
-from iotstack_invoke.services.sql_stays import held_by_server, lists_of
+from iotstack_invoke.services.sql_load import SqlDump
+from iotstack_invoke.services.sql_stays import SaveStays, SeeSql, held_by_server, lists_of
 from iotstack_invoke.services.stack import MoveAside
 from iotstack_invoke.sets import BackupSet, State
 
+FIXTURES = Path(__file__).parent / "fixtures"
+HAPPY = FIXTURES / "influx-backups/v1.8.10-happy"
+POSTGRES = FIXTURES / "sql/postgres-15.sql"
 TIMES = ("2026-11-23T11:00:00Z", "2026-11-23T11:01:00Z")
 
 
@@ -158,3 +169,156 @@ def test_lists_for_sql_hold_no_letter_of_a_name():
         assert "NULL" in lists_of(Held(), engine)[0]
         assert "NULL" in lists_of(Held(), engine)[1]
     assert lists_of(odd, "mariadb")[1] == "(X'78274079', X'25')"
+
+
+# What is asked before a restore.
+
+HELD = r"""printf '%s\n' 'd "postdb"' 'd "shop"' 'u "postuser"' 'u "anna"' 'u "bert"'"""
+
+
+def look(tmp_path, *, runs=True, data=True, users=None, staged=True, script=HELD):
+    """Return what a PostgreSQL holds and its dump, or its manifest, does not."""
+    (tmp_path / "data").mkdir(exist_ok=True)
+    if data:
+        (tmp_path / "data/PG_VERSION").touch()
+    told = {"container": "db", "rows": {"postdb": {}, "template1": {}}}
+    told |= {"users": users} if users is not None else {}
+    part = Part(
+        "postgres", "t.postgres-backup.sql.gz.tar", 1, "ab" * 32, facts={"servers": [told]}
+    )
+    manifest = Manifest("t", "pi", "", *TIMES, "UTC", (part,))
+    host, words = LocalHost(str(tmp_path)), docker(tmp_path, script)
+    target = SimpleNamespace(host=host, folder=str(tmp_path), as_root=(), docker=words)
+    found = (Found(Container("db", "postgres", "", "", running=runs), (), 0, "", ""),)
+    server = SqlServer("db", "postgres", str(tmp_path / "data"))
+    load = Load(server, str(POSTGRES), "", "", "")
+    return Stays(target, found, manifest, "").look(
+        facts(kinds=("postgres",)), [load], staged=staged
+    )
+
+
+def test_a_dump_tells_what_an_older_manifest_does_not(tmp_path):
+    """Its users; until it is unpacked it is said that they are told then."""
+    for users, staged in ((None, True), (["postuser", "anna"], False)):
+        found = look(tmp_path, users=users, staged=staged)
+        assert dict(found.more) == {"db": Held(("shop",), ("bert",))}
+        assert (dict(found.unknown), found.later) == ({}, ())
+    found = look(tmp_path, staged=False)
+    assert (dict(found.more), found.later) == ({}, ("db",))
+
+
+def test_a_server_that_cannot_be_asked_is_not_taken_for_an_empty_one(tmp_path):
+    """One that does not run, or does not let us in; not one that has no data yet."""
+    assert dict(look(tmp_path, runs=False).unknown) == {"db": "it does not run"}
+    refusing = "echo 'it refuses.' >&2; exit 2"
+    assert dict(look(tmp_path, script=refusing).unknown) == {"db": "it refuses"}
+    (tmp_path / "data/PG_VERSION").unlink()
+    found = look(tmp_path, runs=False, data=False)
+    assert (dict(found.more), dict(found.unknown)) == ({"db": Held()}, {})
+
+
+# What is seen in its midst.
+
+
+@pytest.mark.parametrize("told", ["all of it", "not all", "nothing"])
+def test_a_server_is_asked_once_more(tmp_path, told):
+    """What came since would be lost: the restore ends before anything is stopped."""
+    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    server = SqlServer("db", "postgres")
+    stays = Held(("shop",), ("bert",) if told == "all of it" else ())
+    words = docker(tmp_path, "exit 1" if told == "nothing" else HELD)
+    step = SeeSql("pi", server, SqlDump("pi", str(POSTGRES), server, ()), stays, words)
+    if told == "all of it":
+        step.do(scene)
+        return
+    words = "db: user bert. It would not" if told == "not all" else "does not tell what it holds"
+    with pytest.raises(StepFailed, match=words):
+        step.do(scene)
+
+
+@pytest.mark.parametrize("kind", ["whole", "lacks one", "cut", "fails"])
+def test_what_stays_is_dumped_whole(tmp_path, kind):
+    """A dump that lacks a name, or its end, is loaded nowhere; the file is nobody else's."""
+    script = {
+        "whole": f"cat {POSTGRES}",
+        "lacks one": f"cat {POSTGRES}",
+        "cut": f"head -c 3000 {POSTGRES}",
+        "fails": "echo 'shop lets nobody connect' >&2; exit 78",
+    }
+    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    server = SqlServer("db", "postgres")
+    dump = SqlDump("pi", str(tmp_path / "x.stays"), server, ())
+    stays = Held(("postdb", *(["shop"] if kind == "lacks one" else [])), ("anna",))
+    places = (str(tmp_path / "notes"), stays, docker(tmp_path, script[kind]))
+    step = SaveStays("pi", server, dump, *places, str(tmp_path / "guard"), 60)
+    if kind == "whole":
+        step.do(scene)
+        assert (tmp_path / "x.stays").read_bytes() == POSTGRES.read_bytes()
+        assert (tmp_path / "x.stays").stat().st_mode & 0o777 == 0o600
+        return
+    words = {"lacks one": "lacks db: database shop", "cut": "damaged", "fails": "nobody connect"}
+    with pytest.raises(StepFailed, match=words[kind]):
+        step.do(scene)
+
+
+def influx(tmp_path):
+    """Return an InfluxDB whose catalogue is that of a dump."""
+    content = next(HAPPY.glob("*.meta")).read_bytes()
+    size = read_meta(content).size_bytes
+    at = next(at for at in range(1, 5) if content[at] < 0x80) + 1
+    for each in ("meta", "data/home/autogen/5"):
+        (tmp_path / "influx" / each).mkdir(parents=True)
+    (tmp_path / "influx/meta/meta.db").write_bytes(content[at : at + size])
+    (tmp_path / "influx/data/home/autogen/5/1.tsm").write_bytes(b"x")
+    return Server("influxdb", str(tmp_path / "influx"))
+
+
+def test_influxdb_is_read_once_more_when_it_is_stopped(tmp_path):
+    """What it has and the dump has not must be what stays; users come with their rights."""
+    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    server, present = influx(tmp_path), Present()
+    dump = Dump("pi", str(tmp_path / "empty"), ())
+    (tmp_path / "empty").mkdir()
+    stays = Held(("telegraf", "home", "emptydb", "shorty"), ("admin", "nodered"))
+    SeeInflux("pi", server, dump, stays, present, (), ()).do(scene)
+    assert present.shards == {5}
+    held = present.catalogue
+    admin, nodered = held.users
+    (there,) = [
+        each for each in present.users(replaced(held, nodered), ()) if each.name == "admin"
+    ]
+    assert there == admin
+    fewer = Held(stays.databases[1:], stays.users)
+    with pytest.raises(StepFailed, match=r"influxdb: database telegraf\. It would not"):
+        SeeInflux("pi", server, dump, fewer, Present(), (), ()).do(scene)
+
+
+def replaced(catalogue, *users):
+    """Return a catalogue with these users alone."""
+    return type(catalogue)(catalogue.databases, users, catalogue.size_bytes)
+
+
+@pytest.mark.parametrize("lost", ["", "files", "database"])
+def test_what_stays_of_influxdb_is_looked_for(tmp_path, lost):
+    """Every shard that had files, in its place in the catalogue."""
+    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    server, present = influx(tmp_path), Present()
+    present.content = (tmp_path / "influx/meta/meta.db").read_bytes()
+    home = next(each for each in present.catalogue.databases if each.name == "home")
+    shard = home.policies[0].groups[0].shards[0]
+    present.shards = frozenset({shard})
+    files = tmp_path / f"influx/data/home/autogen/{shard}"
+    files.mkdir(exist_ok=True)
+    (files / "1.tsm").write_bytes(b"x")
+    if lost == "files":
+        (files / "1.tsm").unlink()
+    if lost == "database":
+        content = with_databases(present.content, ("telegraf",))
+        (tmp_path / "influx/meta/meta.db").write_bytes(content)
+    step = ProveStays("pi", server, ("home",), present, ())
+    if lost:
+        with pytest.raises(StepFailed, match="home"):
+            step.do(scene)
+    else:
+        step.do(scene)
+        assert "Stays beside what the backup holds: home of InfluxDB (1 shards)" in scene.said
