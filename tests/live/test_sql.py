@@ -495,12 +495,17 @@ def test_other_machine_with_another_password(owner, source, pi, far, to_far):
     )
     compose_up(far, user=USER)
     wait_maria(far, "gitea_db", password="notrootPassword")
-    maria(far, "CREATE DATABASE mine")
+    wait_maria(far)
+    wait_postgres(far)
+    maria(far, "CREATE DATABASE mine; CREATE TABLE mine.t AS SELECT 1 AS one")
     said = owner.iot("restore", "--runtag", "t1", *to_far, "--yes", code=3, timeout=300)
     assert "MariaDB in container gitea_db has the passwords of the backup" in said
     assert "MariaDB in container mariadb has the passwords" not in said
     wait_databases(far)
-    assert differing(source, look(far)) == {}
+    differs = differing(source, look(far))
+    assert {key for _, key in differs} == {"database", ("mine", "t")}
+    assert len(differs["mariadb", ("mine", "t")][1]) == 2  # how it is made, and its row
+    assert "kept, not in the backup: mariadb: database mine" in said
     owner.iot("undo", *to_far, "--last-restore", "--yes", timeout=200)
     wait_maria(far, "gitea_db", password="notrootPassword")
     wait_maria(far)
