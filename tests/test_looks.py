@@ -145,14 +145,15 @@ def test_a_listing_that_breaks_off_is_no_listing(start_sshd, tmp_path):
 def test_a_line_that_breaks_owes_what_it_owed(start_sshd, tmp_path):
     """Nobody says that all is undone where the journal cannot be read."""
     tools, folder = tmp_path / "tools", tmp_path / "stack"
-    (folder / "backups").mkdir(parents=True)
-    (folder / "backups/.journal").write_text("{}\n")
+    (folder / "restore").mkdir(parents=True)
+    (folder / "restore/.journal").write_text("{}\n")
     tool(tools, "cat", CUTS.format(what=".journal", name="cat"))
     login = Login(start_sshd("cutting", path=f"{tools}:/usr/bin:/bin").login(), "pi")
     target = Target(SshHost(login, str(folder)), "pi", str(folder), "test", (), ("docker",))
     with pytest.raises(Unreachable):
         read_text(target.host, target.journal)
-    assert "cannot be told" in what_is_left(target, journal_of(target), "It is as it was.")
+    journal = journal_of(Shelf(tmp_path / "shelf").settings(), target)
+    assert "cannot be told" in what_is_left(target, journal, "It is as it was.")
     login.close()
 
 
