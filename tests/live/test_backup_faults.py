@@ -436,7 +436,7 @@ def test_no_room_is_refused(owner, small_disk, big_file):
     said = owner.backup("--runtag", "too big", code=13)
     assert "bytes free" in said
     assert "needs about" in said
-    assert {p.name for p in small_disk.iterdir()} == {"movie", "influxdb", ".lock"}
+    assert {p.name for p in small_disk.iterdir()} == {"movie", "influxdb", ".lock", ".commands"}
 
 
 def test_disk_full_in_the_middle(owner, pi, small_disk, big_file):
@@ -461,7 +461,7 @@ def test_no_byte_free(owner, pi, small_disk):
     done = owner.backup("--runtag", "zero", code=13)
     assert "free" in done
     (small_disk / "fill").unlink()
-    assert {p.name for p in small_disk.iterdir()} - {".lock"} == before
+    assert {p.name for p in small_disk.iterdir()} - {".lock", ".commands"} == before
     owner.backup("--runtag", "zero")
 
 
