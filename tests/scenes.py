@@ -200,11 +200,14 @@ class LittleStack:
             data.mkdir(exist_ok=True)
             (data / "data").write_text(image)
         (self.tools / "docker.json").write_text(json.dumps(found))
+        up = ((f"/{name}", "exited" if name in down else "running") for name in images)
+        states = "".join(f'{name} {{"Status": "{state}"}}\n' for name, state in up)
+        (self.tools / "docker.states").write_text(states)
         self.tool(
             "docker",
             f"""case "$1 $2" in
 {told}"ps --all") echo {" ".join(images)} ;;
-"inspect --type") cat "$0.json" ;;
+"inspect --type") case "$5" in *.State*) cat "$0.states" ;; *) cat "$0.json" ;; esac ;;
 "image inspect") echo '[]' ;;
 "version --format") echo 28.2.2 ;;
 "compose version") echo 'Docker Compose version v2.24.5' ;;
