@@ -93,7 +93,8 @@ class Stage:
     def __init__(self):
         self.started, self.said = [], []
         self.local = LocalHost("/")
-        self.pi = SimpleNamespace(pipe=self._pipe, name="pi")
+        free = self.local.free_bytes
+        self.pi = SimpleNamespace(pipe=self._pipe, name="pi", free_bytes=free)
 
     def host(self, _role):
         return self.pi
@@ -142,6 +143,16 @@ def test_damaged_dump(folder):
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(StepFailed, match=shard.name):
         CheckDump(Dump("pi", str(folder), ()), "of the test").do(Stage())
+
+
+def test_a_dump_that_takes_more_than_is_free(folder, small_disk):
+    """Its shards unpacked are counted, and nothing is loaded that does not fit."""
+    dump = Dump("pi", str(folder), ())
+    held = sum(each.bytes for each in dump.report(Stage()).shards)
+    CheckDump(dump, "of the test", data=str(small_disk / "data")).do(Stage())
+    (small_disk / "film").write_bytes(bytes(262_144 - held // 4096 * 4096))
+    with pytest.raises(StepFailed, match=f"unpacks to {held:,} bytes, and "):
+        CheckDump(dump, "of the test", data=str(small_disk / "data")).do(Stage())
 
 
 def test_database_that_the_dump_lacks(folder):

@@ -202,7 +202,7 @@ def test_refused(tmp_path, outside, what, form):
     """A hostile member is refused by its name and with the reason, before anything is written."""
     path, named, why = hostile(tmp_path, what, form)
     before = everything(tmp_path)
-    step = ScanArchive(File("pi", path.lstrip("/"), "/"), (), 1 << 40)
+    step = ScanArchive(File("pi", path.lstrip("/"), "/"), (), "/")
     with pytest.raises(StepFailed, match="is not unpacked, and nothing was changed") as caught:
         step.do(Scene())
     assert named in str(caught.value)
@@ -347,7 +347,7 @@ def test_few_refusals_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["tar", "tar.gz"])
-def test_more_than_fits(tmp_path, ending):
+def test_more_than_fits(tmp_path, small_disk, ending):
     """A sparse file of a terabyte in a small archive is refused with both numbers."""
     (tmp_path / "volumes").mkdir()
     with open(tmp_path / "volumes/sparse", "wb") as file:
@@ -357,9 +357,18 @@ def test_more_than_fits(tmp_path, ending):
         ["tar", "-Scaf", path, "-C", tmp_path, "--hole-detection=seek", "./volumes"], check=True
     )
     assert path.stat().st_size < 20_000
-    step = ScanArchive(File("pi", str(path).lstrip("/"), "/"), (), 1 << 30)
-    with pytest.raises(StepFailed, match=r"1,099,511,627,776 bytes, and 1,073,741,824 are free"):
+    step = ScanArchive(File("pi", str(path).lstrip("/"), "/"), (), f"{small_disk}/not/yet/there")
+    with pytest.raises(StepFailed, match=r"1,099,511,627,776 bytes, and 262,144 are free in "):
         step.do(Scene())
+
+
+def test_volumes_that_lie_apart_need_room_of_their_own(tmp_path, small_disk):
+    """Each file system must take what is unpacked onto it, and no more."""
+    more = [("volumes/x/large", "file", bytes(300_000)), ("services/x/small", "file", b"x")]
+    file = File("pi", str(make(tmp_path / "x.tar", *STACK, *more)).lstrip("/"), "/")
+    ScanArchive(file, (), str(small_disk), volumes=str(tmp_path)).do(Scene())
+    with pytest.raises(StepFailed, match=r"volumes/ of .* unpacks to 300,\d\d\d bytes, and"):
+        ScanArchive(file, (), str(tmp_path), volumes=str(small_disk)).do(Scene())
 
 
 # Damage.
@@ -656,6 +665,6 @@ def test_a_part_is_scanned_with_what_its_manifest_names(tmp_path):
     """The step that a restore and a rehearsal take says the same of the archive."""
     path = make(tmp_path / "a.tar", *STACK, *BELONGING)
     file = File("pi", path.lstrip("/"), "/")
-    ScanArchive(file, (), 1 << 40, included=INCLUDED).do(Scene())
+    ScanArchive(file, (), "/", included=INCLUDED).do(Scene())
     with pytest.raises(StepFailed, match="homeassistant"):
-        ScanArchive(file, (), 1 << 40).do(Scene())
+        ScanArchive(file, (), "/").do(Scene())

@@ -1,5 +1,6 @@
 """Loading a dump of SQL: what was counted is told, and what does not fit is refused."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from scenes import PlainScene
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.sql import SqlServer, rows_told
-from iotstack_invoke.services.sql_load import LoadSql, SqlDump, batched
+from iotstack_invoke.services.sql_load import LoadSql, SqlDump, UnpackSql, batched
 
 DUMP = Path(__file__).parent / "fixtures/sql/mariadb-10.11.sql"
 SERVER = SqlServer("home_db", "mariadb", "/data", "/config/databases")
@@ -44,3 +45,18 @@ def test_a_lost_row_is_not_proven(tmp_path):
     """A table with fewer rows than its dump ends the load, with both numbers."""
     with pytest.raises(StepFailed, match=r"did not take all of its dump: .* rows, not "):
         load(tmp_path, lost=1)
+
+
+@pytest.mark.parametrize("tables", [b"", b"CREATE TABLE x (y int);\n"], ids=["zeros", "a dump"])
+def test_a_dump_that_unpacks_to_more_than_is_free_is_not_unpacked(small_disk, tables):
+    """A few hundred bytes that become megabytes: refused, and nothing of it is written."""
+    packed = small_disk / "postgres_backup.sql.gz"
+    packed.write_bytes(gzip.compress(tables + bytes(20_000_000)))
+    before = packed.read_bytes()
+    scene = PlainScene({"pi": LocalHost(str(small_disk))})
+    step = UnpackSql("pi", str(small_disk), "postgres", (), str(small_disk / "guard"))
+    with pytest.raises(StepFailed, match="take more than the 2"):
+        step.do(scene)
+    assert [(each.name, each.read_bytes()) for each in small_disk.iterdir()] == [
+        (packed.name, before)
+    ]

@@ -294,10 +294,11 @@ def staged_stack(job: Job) -> Iterator[Step]:
     facts: RestoreFacts = job.facts
     apart = ("./volumes", "volumes") if facts.volumes_apart else ()
     yield from _proven(job)
-    scan = ScanArchive(job.input, facts.as_root, facts.free_bytes, included=facts.included)
-    yield scan
+    folder = job.output.partial
+    volumes = posixpath.join(job.output.root, "volumes") if facts.volumes_apart else ""
+    yield ScanArchive(job.input, facts.as_root, folder, included=facts.included, volumes=volumes)
     yield Unpack(
-        *("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard),
+        *("pi", job.input.absolute, folder, facts.as_root, facts.guard),
         left_out=apart,
         scanned=True,
     )
@@ -311,9 +312,8 @@ def staged_outside(job: Job) -> Iterator[Step]:
     """Look at every member of the outside part, then unpack it into a new folder."""
     facts: RestoreFacts = job.facts
     yield from _proven(job)
-    free = facts.free_bytes
-    yield ScanArchive(job.input, facts.as_root, free, "outside", facts.outside_paths)
     folder, guard = job.output.partial, facts.guard
+    yield ScanArchive(job.input, facts.as_root, folder, "outside", facts.outside_paths)
     yield Unpack("pi", job.input.absolute, folder, facts.as_root, guard, scanned=True)
     yield Measure(job.output, facts.as_root)
 
@@ -341,10 +341,11 @@ def staged_dump(job: Job) -> Iterator[Step]:
     """Unpack InfluxDB's dump into a new folder, and check every file and block of it."""
     facts: RestoreFacts = job.facts
     yield from _proven(job)
-    yield ScanArchive(job.input, facts.as_root, facts.free_bytes, "influx")
+    yield ScanArchive(job.input, facts.as_root, job.output.partial, "influx")
     yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
     dump = Dump("pi", job.output.partial, facts.as_root)
-    yield CheckDump(dump, job.input.path, facts.databases)
+    data = facts.server.data if facts.server else ""
+    yield CheckDump(dump, job.input.path, facts.databases, data=data)
     yield Measure(job.output, facts.as_root)
 
 
@@ -360,7 +361,7 @@ def staged_sql(engine: str) -> Rule:
         """Unpack the dumps of a database server, and read each of them to its end."""
         facts: RestoreFacts = job.facts
         yield from _proven(job)
-        yield ScanArchive(job.input, facts.as_root, facts.free_bytes, engine)
+        yield ScanArchive(job.input, facts.as_root, job.output.partial, engine)
         yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
         yield UnpackSql("pi", job.output.partial, engine, facts.as_root, facts.guard)
         yield Measure(job.output, facts.as_root)
@@ -385,7 +386,7 @@ def staged_recipe(kind: str, *, apart: bool) -> Rule:
         """Look at every member of a service's part, unpack it, read its dump to its end."""
         facts: RestoreFacts = job.facts
         yield from _proven(job)
-        yield ScanArchive(job.input, facts.as_root, facts.free_bytes, kind)
+        yield ScanArchive(job.input, facts.as_root, job.output.partial, kind)
         folder = job.output.partial
         yield Unpack("pi", job.input.absolute, folder, facts.as_root, facts.guard)
         dumps = posixpath.join(folder, DUMP_FOLDER)

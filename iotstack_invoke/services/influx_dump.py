@@ -15,6 +15,7 @@ from .influx_check import DumpCheck, DumpReport
 from .influx_meta import INTERNAL, Catalogue
 from .influx_server import Server, server_catalogue, tsm_sizes
 from .influx_shard import check_tsm_blocks
+from .members import refuse_size
 
 READ_FOLDER = ("tar", "--create", "--file=-")
 READ_LIMIT_S = 24 * 3600.0
@@ -61,6 +62,8 @@ class CheckDump:
     databases: tuple[str, ...] = ()
     """Those that it must hold."""
     blocks: bool = True
+    data: str = ""
+    """Where InfluxDB is to keep what it unpacks of the shards, if it is to be asked for room."""
 
     def commands(self) -> tuple[str, ...]:
         """Return what is checked."""
@@ -80,6 +83,9 @@ class CheckDump:
                 f"{', '.join(held) or 'no database'}. Nothing was changed."
             )
         host = scene.host(self.dump.host_role)
+        if self.data and not problems:
+            size_bytes = sum(each.bytes for each in report.shards)
+            refuse_size(host, f"The dump {self.called}", size_bytes, self.data)
         for shard in report.shards if self.blocks and not problems else ():
             path = posixpath.join(self.dump.folder, shard.file)
             problems += _check_blocks(host, (*self.dump.as_root, "cat", path), shard.file)

@@ -17,6 +17,7 @@ from ..errors import StepFailed
 from ..gzips import padded_words
 from ..hosts import LocalHost
 from ..steps import Command, File, Host, Scene, telling_first
+from ..targets import free_bytes
 from ..values import dataclass
 from .compose import is_top_file
 from .recipe import RECIPES, tops_of
@@ -26,7 +27,8 @@ LIST_WORDS = (
     # It goes on behind the end, and tells of each block of zeros: whether there is an end.
     *("--quoting-style=c", "--block-number", "--ignore-zeros"),
 )
-FOLDERS = ("services", "volumes")
+VOLUMES = "volumes"
+FOLDERS = ("services", VOLUMES)
 MOST_MEMBERS = 5_000_000
 LONGEST_PATH_BYTES = 4000
 """Below PATH_MAX (4096), with room for the folder that it is unpacked into."""
@@ -91,6 +93,8 @@ class Contents:
     """What the members of one archive come to."""
 
     unpacked_bytes: int = 0
+    volumes_bytes: int = 0
+    """Of these, what lies below volumes/."""
     count: int = 0
     items: set[str] = field(default_factory=set)
     """`services/x`, `volumes/y`: what a restore puts in place, each as a whole."""
@@ -137,6 +141,8 @@ class Judge:
         self.contents.count += 1
         self.contents.unpacked_bytes += size_bytes
         parts = path.split("/")
+        if parts[0] == VOLUMES:
+            self.contents.volumes_bytes += size_bytes
         if parts[0] in self.shape.tops:
             if len(parts) > 1:
                 self.contents.items.add("/".join(parts[:2]))
@@ -306,24 +312,37 @@ def _is_packed(host: Host, archive: str) -> bool:
         return False
 
 
+def refuse_size(host: Host, what: str, size_bytes: int, folder: str) -> None:
+    """Raise StepFailed where something takes more than is free where a folder lies, or will."""
+    free = free_bytes(host, folder) or 0
+    if size_bytes > free:
+        raise StepFailed(
+            f"{what} unpacks to {size_bytes:,} bytes, and {free:,} are free in {folder} on "
+            f"{host.name}. Nothing of the stack was touched."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ScanArchive:
-    """Look at every member of an archive before anything is written."""
+    """Look at every member of an archive before anything of it is written."""
 
     archive: File
     as_root: tuple[str, ...]
-    free_bytes: int
+    folder: str
+    """Where it is to be unpacked."""
     kind: str = "general"
     """Which part it is."""
     included: tuple[str, ...] = ()
     """What a general part holds besides services/, volumes/ and top files."""
+    volumes: str = ""
+    """Where its volumes are unpacked, if they lie on another file system."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the listing."""
         return (str(Command((*self.as_root, *LIST_WORDS, f"--file={self.archive.absolute}"))),)
 
     def do(self, scene: Scene) -> None:
-        """Raise StepFailed, naming the members, where one must not be unpacked."""
+        """Raise StepFailed, naming the members, where one must not be unpacked, or has no room."""
         scene.say("looking at every member")
         host = scene.host(self.archive.role)
         path = self.archive.absolute
@@ -333,8 +352,8 @@ class ScanArchive:
             raise StepFailed(
                 f"{self.archive.path} is not unpacked, and nothing was changed:\n{listed}"
             )
-        if contents.unpacked_bytes > self.free_bytes:
-            raise StepFailed(
-                f"{self.archive.path} unpacks to {contents.unpacked_bytes:,} bytes, and "
-                f"{self.free_bytes:,} are free on {host.name}. Nothing was changed."
-            )
+        apart = contents.volumes_bytes if self.volumes else 0
+        what = self.archive.path
+        refuse_size(host, what, contents.unpacked_bytes - apart, self.folder)
+        if apart:
+            refuse_size(host, f"volumes/ of {what}", apart, self.volumes)

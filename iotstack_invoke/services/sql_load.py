@@ -17,6 +17,7 @@ from itertools import groupby, islice
 from ..errors import StepFailed
 from ..hosts import read_chunk
 from ..steps import Command, Host, Scene
+from ..targets import free_bytes
 from ..values import dataclass
 from .alone import OUR_LABEL, remove_ours
 from .held import STAYS
@@ -103,6 +104,11 @@ class ReadSql:
             )
 
 
+MOST_PACKED = 1032
+"""To how many times its size a gzip unpacks at most (zlib, "Maximum Compression Factor")."""
+UNPACKED_BYTES = 'most=$1; shift; gzip --decompress --stdout -- "$@" | head -c "$most" | wc -c'
+
+
 @dataclass(frozen=True, slots=True)
 class UnpackSql:
     """Read each dump of a folder to its end before anything is touched; unpack what is packed."""
@@ -133,11 +139,31 @@ class UnpackSql:
             raise StepFailed(f"The {engine.title} part holds no dump. Nothing was changed.")
         scene.say(f"reading {len(dumps)} dumps of {engine.title}")
         if engine.packed and dumps:
-            host.run(self._unpack(tuple(f"{path}.gz" for path in dumps.values())))
+            packed = tuple(f"{path}.gz" for path in dumps.values())
+            self._refuse_size(host, packed)
+            host.run(self._unpack(packed))
         for container, path in dumps.items():
             dump = SqlDump(self.host_role, path, SqlServer(container, self.engine), self.as_root)
             ReadSql(dump).do(scene)
             self._without_tablespaces(scene, dump)
+
+    def _refuse_size(self, host: Host, packed: tuple[str, ...]) -> None:
+        """Raise StepFailed where they take more than is free; they are unpacked to count it.
+
+        Not where no gzip of their size could: that is twice the work.
+        """
+        free = free_bytes(host, self.folder) or 0
+        told = host.run(Command((*self.as_root, "stat", "--format=%s", "--", *packed))).out
+        if sum(map(int, told.split())) * MOST_PACKED < free:
+            return
+        words = ("sh", "-c", UNPACKED_BYTES, "sh", str(free + 1), *packed)
+        counted = host.run(Command((*self.as_root, *words), limit_s=READ_LIMIT_S)).out
+        if int(counted) > free:
+            raise StepFailed(
+                f"The dumps of {ENGINES[self.engine].title} take more than the {free:,} bytes "
+                f"that are free in {self.folder} on {host.name}. They were not unpacked, and "
+                "nothing of the stack was touched."
+            )
 
     def _without_tablespaces(self, scene: Scene, dump: SqlDump) -> None:
         """Take the tablespaces out of a dump: their folders are not ours to fill."""
