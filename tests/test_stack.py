@@ -11,8 +11,7 @@ from iotstack_invoke.actions.prospect import project_words
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.compose import chosen_files
-from iotstack_invoke.services.influx_load import CopyFolder
-from iotstack_invoke.services.stack import MakeFolder, Unpack
+from iotstack_invoke.services.stack import CopyFolder, MakeFolder, Unpack
 
 
 @pytest.fixture

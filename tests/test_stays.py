@@ -103,7 +103,7 @@ def test_files_of_some_databases_are_copied(tmp_path, kind):
     fresh = tmp_path / "above/fresh"
     guard = str(tmp_path / "guard")
     stays = ("shop ü", "-x", "without files")
-    step = CopyStays("pi", str(source), str(fresh), kind, stays, (), guard, 60)
+    step = CopyStays("pi", str(source), str(fresh), (), guard, 60, kind, stays)
     step.do(PlainScene({"pi": LocalHost(str(tmp_path))}))
     inside = {"": ("data", "wal"), "meta": ()}.get(kind, ("",))
     wanted = {f"{each}/{name}/1.tsm".lstrip("/") for each in inside for name in ("shop ü", "-x")}

@@ -20,7 +20,7 @@ from ..services.influx import DATA_INSIDE, DumpInflux
 from ..services.influx2 import DumpInflux2
 from ..services.influx_catalogue import PutCatalogue
 from ..services.influx_dump import CheckDump, Dump
-from ..services.influx_load import AddQueries, AddUsers, CopyFolder, LoadInflux
+from ..services.influx_load import AddQueries, AddUsers, LoadInflux
 from ..services.influx_server import ALONE, RunAlone, Server, WaitForInflux
 from ..services.influx_stays import CopyStays, Present, ProveStays, PutStays, SeeInflux
 from ..services.inside import is_in
@@ -45,6 +45,7 @@ from ..services.sqlite import CopySqlite
 from ..services.stack import (
     CheckStopped,
     ComposeUp,
+    CopyFolder,
     FillVolume,
     MakeAside,
     MakeFolder,
@@ -562,8 +563,8 @@ def _load_influx(
             yield CopyFolder("pi", swap.live, swap.staged, *changing, facts.limit_s)
         elif stays:
             kind = kinds.get(swap.live, "")
-            copied = ("pi", _now_at(facts, swap.live), swap.staged, kind, stays)
-            yield CopyStays(*copied, *changing, facts.limit_s)
+            copied = ("pi", _now_at(facts, swap.live), swap.staged)
+            yield CopyStays(*copied, *changing, facts.limit_s, kind, stays)
         else:
             yield MakeFolder("pi", swap.staged, *changing, like=swap.live)
     yield from swaps

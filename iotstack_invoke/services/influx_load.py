@@ -44,38 +44,6 @@ PROVEN = "InfluxDB has all of the dump: "
 
 
 @dataclass(frozen=True, slots=True)
-class CopyFolder:
-    """Copy a folder of a stopped server to a new one. Undone: remove the copy."""
-
-    host_role: str
-    source: str
-    target: str
-    as_root: tuple[str, ...]
-    guard: str
-    limit_s: float
-
-    def commands(self) -> tuple[str, ...]:
-        """Return the command."""
-        return (str(self._command),)
-
-    @property
-    def _command(self) -> Command:
-        script = 'mkdir -p "$(dirname "$2")" && cp -a --reflink=auto -T -- "$1" "$2"'
-        words = ("sh", "-c", script, "sh", self.source, self.target)
-        return guarded(self.guard, (*self.as_root, *words), self.limit_s)
-
-    def do(self, scene: Scene) -> None:
-        """Copy it; where the file system can, as a clone."""
-        host = scene.host(self.host_role)
-        self.undo(host)
-        host.run(self._command, scene.hear)
-
-    def undo(self, host: Host) -> None:
-        """Remove it."""
-        host.run(guarded(self.guard, (*self.as_root, "rm", "-rf", "--", self.target)))
-
-
-@dataclass(frozen=True, slots=True)
 class LoadInflux:
     """Load a dump into a server, and prove it by the sizes of its files.
 

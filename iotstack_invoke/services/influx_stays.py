@@ -17,7 +17,7 @@ from .influx_catalogue import catalogue_within
 from .influx_dump import Dump, lacking_in
 from .influx_meta import Catalogue, User, read_meta_db, with_databases
 from .influx_server import Server, server_catalogue, tsm_sizes
-from .stack import guarded
+from .stack import CopyFolder, guarded
 
 
 class Present:
@@ -106,18 +106,12 @@ class SeeInflux:
 
 
 @dataclass(frozen=True, slots=True)
-class CopyStays:
+class CopyStays(CopyFolder):
     """Copy the files of some databases of a stopped InfluxDB to a new folder. Undone: removed."""
 
-    host_role: str
-    source: str
-    target: str
     kind: str
     """Which of its folders it is: meta, data or wal; '' for the one around them."""
     databases: tuple[str, ...]
-    as_root: tuple[str, ...]
-    guard: str
-    limit_s: float
 
     def commands(self) -> tuple[str, ...]:
         """Return what is copied."""
@@ -144,16 +138,6 @@ class CopyStays:
         )
         words = ("sh", "-c", script, "sh", self.source, self.target, self.kind, *self.databases)
         return guarded(self.guard, (*self.as_root, *words), self.limit_s)
-
-    def do(self, scene: Scene) -> None:
-        """Copy them; where the file system can, as clones."""
-        host = scene.host(self.host_role)
-        self.undo(host)
-        host.run(self._command, scene.hear)
-
-    def undo(self, host: Host) -> None:
-        """Remove the new folder."""
-        host.run(guarded(self.guard, (*self.as_root, "rm", "-rf", "--", self.target)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -377,37 +377,6 @@ class SwapItem:
 
 
 @dataclass(frozen=True, slots=True)
-class PutAway:
-    """Move a folder aside and leave a plain file in its place: no container starts on that.
-
-    Undone: the file is removed and the folder put back; what else lies there moves to `used`.
-    """
-
-    host_role: str
-    live: str
-    aside: str
-    used: str
-    as_root: tuple[str, ...]
-    guard: str
-
-    def commands(self) -> tuple[str, ...]:
-        """Return the commands as a person would type them."""
-        return (f"mv -T '{self.live}' '{self.aside}'", f": > '{self.live}'")
-
-    def _command(self, script: str) -> Command:
-        words = ("sh", "-c", script, "sh", self.live, self.aside, self.used)
-        return guarded(self.guard, (*self.as_root, *words))
-
-    def do(self, scene: Scene) -> None:
-        """Rename, then make the file."""
-        scene.host(self.host_role).run(self._command(PUT_AWAY))
-
-    def undo(self, host: Host) -> None:
-        """Put it back, from wherever it stopped."""
-        host.run(self._command(PUT_BACK))
-
-
-@dataclass(frozen=True, slots=True)
 class MoveAside:
     """Move aside what a backup does not hold. Undone: it is put back.
 
@@ -420,6 +389,8 @@ class MoveAside:
     used: str
     as_root: tuple[str, ...]
     guard: str
+    move: ClassVar[str] = MOVE_ASIDE
+    move_back: ClassVar[str] = MOVE_BACK
 
     def commands(self) -> tuple[str, ...]:
         """Return the rename as a person would type it."""
@@ -431,11 +402,26 @@ class MoveAside:
 
     def do(self, scene: Scene) -> None:
         """Rename it; what is gone by now needs nothing."""
-        scene.host(self.host_role).run(self._command(MOVE_ASIDE))
+        scene.host(self.host_role).run(self._command(self.move))
 
     def undo(self, host: Host) -> None:
         """Put it back, from wherever it stopped."""
-        host.run(self._command(MOVE_BACK))
+        host.run(self._command(self.move_back))
+
+
+@dataclass(frozen=True, slots=True)
+class PutAway(MoveAside):
+    """Move a folder aside and leave a plain file in its place: no container starts on that.
+
+    Undone: the file is removed and the folder put back; what else lies there moves to `used`.
+    """
+
+    move: ClassVar[str] = PUT_AWAY
+    move_back: ClassVar[str] = PUT_BACK
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the commands as a person would type them."""
+        return (f"mv -T '{self.live}' '{self.aside}'", f": > '{self.live}'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -527,6 +513,38 @@ class MakeFolder:
     def undo(self, host: Host) -> None:
         """Remove it."""
         host.run(guarded(self.guard, (*self.as_root, "rm", "-rf", "--", self.path)))
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFolder:
+    """Copy a folder of a stopped server to a new one. Undone: remove the copy."""
+
+    host_role: str
+    source: str
+    target: str
+    as_root: tuple[str, ...]
+    guard: str
+    limit_s: float
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    @property
+    def _command(self) -> Command:
+        script = 'mkdir -p "$(dirname "$2")" && cp -a --reflink=auto -T -- "$1" "$2"'
+        words = ("sh", "-c", script, "sh", self.source, self.target)
+        return guarded(self.guard, (*self.as_root, *words), self.limit_s)
+
+    def do(self, scene: Scene) -> None:
+        """Copy it; where the file system can, as a clone."""
+        host = scene.host(self.host_role)
+        self.undo(host)
+        host.run(self._command, scene.hear)
+
+    def undo(self, host: Host) -> None:
+        """Remove it."""
+        host.run(guarded(self.guard, (*self.as_root, "rm", "-rf", "--", self.target)))
 
 
 @dataclass(frozen=True, slots=True)
