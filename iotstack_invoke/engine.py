@@ -246,6 +246,8 @@ class Run:
                         raise Interrupted(noted[0])
             finally:
                 pool.shutdown(wait=True)
+            if noted:  # it came when the last job had ended
+                raise Interrupted(noted[0])
         return RunResult(tuple(results[key] for key in planned))
 
     def _stop(self, pool: ThreadPoolExecutor, running: Mapping[Future[JobResult], int]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import pytest
@@ -16,6 +17,7 @@ from little_run import FileLedger, MakeScratch, Nobody
 from scenes import alive, until
 
 from iotstack_invoke import engine
+from iotstack_invoke.children import signals_raised
 from iotstack_invoke.engine import End, Run
 from iotstack_invoke.errors import Interrupted, StepFailed
 from iotstack_invoke.hosts import LocalHost
@@ -710,6 +712,23 @@ def test_a_signal_that_reaches_another_thread_is_not_lost(bench, numbers):
     assert bench.files == set()
     assert bench.run(makes("b")).failed == ()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_when_the_last_job_has_ended_is_not_lost(bench, monkeypatch):
+    """Whoever started the run learns of it; the outputs are there, and later ones break off nothing."""
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, **how):
+            super().shutdown(**how)
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("iotstack_invoke.engine.ThreadPoolExecutor", Pool)
+    with signals_raised() as came:
+        with pytest.raises(Interrupted):
+            bench.run(makes("a"))
+        signal.raise_signal(signal.SIGINT)
+    assert came == [signal.SIGTERM, signal.SIGINT]
+    assert bench.files == {"a"}
 
 
 @pytest.mark.parametrize("how", ["signal", "failure"])

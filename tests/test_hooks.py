@@ -262,6 +262,27 @@ def backed_up(pi):
     return pi
 
 
+def test_a_second_ctrl_c_does_not_break_off_a_hook_after_the_first(backed_up):
+    """What a hook began before the restore, the one after it ends, however impatient somebody is."""
+    pi = backed_up
+    began, ended = pi.folder.parent / "began", pi.folder.parent / "ended"
+    unpacking = pi.folder.parent / "unpacking"
+    pi.tool(
+        "tar", f'case "$*" in *extract*) touch {unpacking}; sleep 300; esac; exec /bin/tar "$@"'
+    )
+    after = ["sh", "-c", f"touch {began}; sleep 2; touch {ended}"]
+    set_hooks(pi, after_restore=[after])
+    run = pi.start(RESTORE)
+    for each in (unpacking, began):
+        until(each.exists)
+        run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert ended.exists(), said
+    assert run.returncode == 130
+    assert "stopped by Ctrl-C" in said
+    assert "as it was before" in said
+
+
 def test_hooks_enclose_the_switch(backed_up):
     """Before it all is staged and nothing touched; after it all is done, and the log has both."""
     staged = f"{backed_up.folder}/restore/{TAG}/stack/volumes/nodered/flows.json"
