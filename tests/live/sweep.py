@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections import Counter
 
 from saboteur import differing
 from stand_machine import wait_for
@@ -59,7 +60,10 @@ class Sweep:
         assert differing(self.new, self.scene.look()) == {}
 
     def meet(self, number, way, follow="undo"):
-        """Do the task so that it meets a fault at a call, and what follows; the end is whole."""
+        """Do the task so that it meets a fault at a call, and what follows; the end is whole.
+
+        Return whether the old or the new stack was there once the task had ended.
+        """
         how, blow, act = WAYS[way]
         self.saboteur.arm(number, how)
         process = self.scene.start(self.task)
@@ -81,7 +85,7 @@ class Sweep:
             self.assert_new()
             self._follow("undo")
             self.scene.clear()
-            return
+            return "new"
         self.assert_met(way, code, said)
         if blow == "kill":
             self._follow(follow)
@@ -91,6 +95,7 @@ class Sweep:
         if self.task == "reload-influxdb" and number >= self.last_of_switch:
             left = [each for each in left if not each.endswith("-undone")]  # was live for a moment
         assert left == []
+        return "old"
 
     @property
     def last_of_switch(self):
@@ -140,16 +145,17 @@ class Sweep:
 
     def try_all(self, way, numbers):
         """Meet a fault at each of the calls; raise with all that ended badly."""
-        bad = []
+        bad, ends = [], Counter()
         for number in numbers:
             try:
                 turn = (number + list(WAYS).index(way)) % 3  # another one for each way
-                self.meet(number, way, follow=["undo", "undo", self.task][turn])
+                ends[self.meet(number, way, follow=["undo", "undo", self.task][turn])] += 1
             except Exception as error:  # noqa: BLE001 - the others are wanted as well
                 bad.append(f"call {number} ({self.calls[number - 1][:80]}): {str(error)[:1500]}")
                 self.saboteur.release(act=False)
                 self.scene.renew()
             self.scene.clear()
+        print(f"{self.task}, {way}: {len(numbers)} of {len(self.calls)} calls, {dict(ends)}")
         assert not bad, f"{way}: {len(bad)} of {len(numbers)}:\n" + "\n".join(bad)
 
     def numbers(self, way, step):
