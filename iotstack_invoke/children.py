@@ -29,6 +29,11 @@ _came: list[list[int]] = []
 """While signals_raised() holds: the signals that came since, the first of which was raised."""
 _held: list[list[int]] = []
 """For each block of signals_held(), the signals that came meanwhile."""
+_committed = threading.Event()
+"""From now on signals are put off, but in blocks of signals_let_in()."""
+_let_in = threading.Event()
+_put_off: list[int] = []
+"""The signals that came while they were."""
 
 
 def ending() -> bool:
@@ -84,7 +89,11 @@ def signals_raised() -> Iterator[list[int]]:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         came.append(number)
-        if len(came) == 1 and not over:  # another would break off the cleaning up
+        if len(came) > 1 or over:  # another would break off the cleaning up
+            return
+        if _committed.is_set() and not _let_in.is_set():
+            _put_off.append(number)
+        else:
             interrupt(number)
 
     _came.append(came)
@@ -96,6 +105,31 @@ def signals_raised() -> Iterator[list[int]]:
                 over = True
     finally:
         _came.pop()
+        _committed.clear()
+        _put_off.clear()
+
+
+def put_signals_off() -> None:
+    """Let signals_raised() raise only within signals_let_in() from now on, until it ends.
+
+    After a commit all that follows is done, whatever moment a signal comes at.
+    """
+    _committed.set()
+
+
+@contextlib.contextmanager
+def signals_let_in() -> Iterator[None]:
+    """Let a signal end what the block does, also after a commit."""
+    _let_in.set()
+    try:
+        yield
+    finally:
+        _let_in.clear()
+
+
+def signals_put_off() -> tuple[int, ...]:
+    """Return the signal that came since a commit and ended nothing, if one did."""
+    return tuple(_put_off)
 
 
 @contextlib.contextmanager

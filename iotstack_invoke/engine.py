@@ -334,6 +334,7 @@ class Run:
                 raise Interrupted(signal.SIGTERM)
             if isinstance(step, Commit):
                 self.journal.forget(scene.job.identity, keep=step.keep)
+                children.put_signals_off()
             elif isinstance(step, UndoableStep):
                 self.journal.write(scene.job.identity, step)
             scene.owns_partials |= not isinstance(step, ClaimingStep)

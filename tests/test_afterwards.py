@@ -1,9 +1,20 @@
 """After the commit a restore is restored, whatever of the rest cannot be done."""
 
 import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
 
 import pytest
 from scenes import until
+
+from iotstack_invoke import children
+from iotstack_invoke.actions import afterwards
+from iotstack_invoke.actions.afterwards import Afterwards
+from iotstack_invoke.children import put_signals_off, signals_raised
+from iotstack_invoke.errors import ExitCode
 
 TAG = "t1"
 RESTORE = f"restore --runtag {TAG} --from here --yes"
@@ -78,6 +89,92 @@ def test_a_signal(pi, tool, script, words):
     told = process.communicate(timeout=60)
     assert_restored(pi, process.returncode, told, words)
     assert process.returncode == 143
+
+
+def all_pieces(number):
+    """Do three pieces after a commit; a signal comes at the line of that number, if there is one."""
+    done, lines = [], 0
+
+    def trace(frame, event, _given):
+        nonlocal lines
+        if frame.f_code.co_filename not in (afterwards.__file__, children.__file__):
+            return None
+        if event == "line":
+            lines += 1
+            if lines == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return trace
+
+    with signals_raised():
+        put_signals_off()
+        after = Afterwards()
+        sys.settrace(trace)
+        try:
+            for each in ("one", "two", "three"):
+                after.do(each, lambda one=each: done.append(one), None)
+            told = after.told()
+            code = after.code(ExitCode.GOOD)
+        finally:
+            sys.settrace(None)
+    return done, told, code, lines
+
+
+def test_whatever_line_a_signal_meets_all_pieces_are_done():
+    """But the one at work, which is named; the exit code tells of the signal."""
+    done, told, code, lines = all_pieces(0)
+    assert (done, told, code) == (["one", "two", "three"], (), 0)
+    assert lines >= 30
+    for number in range(1, lines + 1):
+        done, told, code, _ = all_pieces(number)
+        if not told:  # it came behind the last look: whoever called tells of it
+            assert (len(done), code, number > lines - 5) == (3, 0, True), number
+            continue
+        assert (len(told), code) == (1, 143), number
+        met = told[0].partition(": ")[0]
+        assert {"one", "two", "three"} - {*done} <= {met}, number
+
+
+SIGNALLED = """
+import os, runpy, signal, sys
+
+function = sys.argv.pop(1)
+
+def look(frame, event, _given):
+    if event == "call" and frame.f_code.co_qualname == function:
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+sys.setprofile(look)
+runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)
+"""
+"""The program, which a signal meets where it enters a function."""
+
+
+@pytest.mark.parametrize("function", ["_Restore._good", "Afterwards.run_hooks", "Afterwards.told"])
+def test_a_signal_between_two_pieces(pi, function):
+    """Everything is done all the same, and the exit code tells of it."""
+    told = signalled(pi, function)
+    words = "It was stopped by SIGTERM; what was left to do was done all the same"
+    assert_restored(pi, told.returncode, (told.stdout, told.stderr), words)
+    assert told.returncode == 143
+    assert not (pi.folder / "restore" / TAG).exists()
+    assert not list((pi.folder / "backups").glob("*.partial"))
+
+
+def signalled(pi, function):
+    """Restore, with a signal where a function is entered."""
+    words = [sys.executable, "-c", SIGNALLED, function, *shlex.split(RESTORE)]
+    return subprocess.run(
+        words, env=pi.environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_a_signal_behind_the_last_word(pi):
+    """Nothing says that it was not restored."""
+    told = signalled(pi, "Afterwards.code")
+    assert told.returncode == 143
+    assert f"{TAG} is restored" in told.stdout
+    assert told.stderr.strip() == "stopped by SIGTERM"
 
 
 def test_a_log_that_is_gone(pi):

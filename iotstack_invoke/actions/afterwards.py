@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from ..children import signals_let_in, signals_put_off
 from ..errors import ExitCode, Interrupted, IotstackError
 from ..hooks import HooksResult, Occasion
 from ..hosts import words_of
@@ -27,7 +28,8 @@ class Afterwards:
     def do(self, what: str, act: Callable[[], Told], otherwise: Told) -> Told:
         """Do a piece and return what it gives; `otherwise`, and a note, where it fails."""
         try:
-            return act()
+            with signals_let_in():
+                return act()
         except (IotstackError, OSError) as error:
             self.note(what, error)
             return otherwise
@@ -53,6 +55,14 @@ class Afterwards:
             tuple(text for each in results for text in each.failures),
             tuple(text for each in results for text in each.warnings),
         )
+
+    def told(self) -> tuple[str, ...]:
+        """Return what was not done; if nothing is, what a signal met that came between two."""
+        came = signals_put_off()
+        if came and not self.stopped:
+            self.stopped = Interrupted(came[0])
+            self.left.append(f"It was {self.stopped}; what was left to do was done all the same")
+        return tuple(self.left)
 
     def code(self, code: int) -> int:
         """Return the exit code of a change that ends with `code` but for what is left."""

@@ -33,7 +33,7 @@ from ..values import dataclass
 from .afterwards import Afterwards
 from .old_data import find_expired, keep_until, remove_old
 from .old_states import remove_states
-from .restore import Ledger, log_of
+from .restore import Ledger, committed, log_of
 from .target_checks import (
     influx_apart,
     mount_higher,
@@ -47,6 +47,7 @@ from .undo import journal_of, log_folder, recover, what_is_left
 from .wish import Wish, confirm
 
 PURPOSE = "reload-influxdb"
+AS_BEFORE = "InfluxDB is as it was before."
 SHOW_DATABASES = ("influx", "-execute", "SHOW DATABASES")
 ASK_LIMIT_S = 600.0
 ROOM_EACH = 1.25
@@ -99,7 +100,7 @@ def reload_influxdb(
             with locked_target(target, PURPOSE) as lock:
                 return _Reload(settings, target, wish, asked, report).run(lock, died)
     except Interrupted as error:
-        left = error.left or "InfluxDB is as it was before."
+        left = error.left or AS_BEFORE
         report.fail(f"The reload was {error}. {left}")
         return error.exit_code
 
@@ -168,6 +169,8 @@ class _Reload:
             if not journal.kept or not isinstance(error, (IotstackError, OSError)):
                 log.write("reload", f"ended early: {error}")
                 log.finish(os.rename)
+                if isinstance(error, Interrupted):
+                    error.left = what_is_left(target, journal, AS_BEFORE)
                 raise
             after.note("It ended early", error)
         else:
@@ -271,13 +274,14 @@ class _Reload:
             self.report.write(f"  the old data stay in: {facts.aside}")
 
     def _end(self, result: RunResult, log: RunLog, journal: Journal) -> int:
-        left = what_is_left(self.target, journal, "InfluxDB is as it was before.")
-        log.write("reload", left)
-        log.finish(os.rename)
-        for each in result.failed:
-            self.report.fail(f"{each.job.rule.name}: {each.message}")
-        self.report.fail(f"InfluxDB was not reloaded. {left} The log: {log.path}")
-        return ExitCode.FAILED
+        left = what_is_left(self.target, journal, AS_BEFORE)
+        with committed(left):
+            log.write("reload", left)
+            log.finish(os.rename)
+            for each in result.failed:
+                self.report.fail(f"{each.job.rule.name}: {each.message}")
+            self.report.fail(f"InfluxDB was not reloaded. {left} The log: {log.path}")
+            return ExitCode.FAILED
 
     def _good(
         self,
@@ -306,7 +310,7 @@ class _Reload:
         after.do("Old states were not removed", self._remove_states, None)
         for text in warnings:
             self.report.warn(f"  {text}")
-        for text in after.left:
+        for text in after.told():
             self.report.fail(f"InfluxDB is reloaded, but afterwards: {text}")
         return after.code(ExitCode.WARNINGS if warnings else ExitCode.GOOD)
 

@@ -640,9 +640,16 @@ class _Restore:
             lambda: self._tell_good(facts, warnings, notes, told),
             int(ExitCode.WARNINGS),
         )
-        for text in after.left:
+        if not told.failures:
+            after.do("Old states were not removed", self._remove_states, None)
+        for text in after.told():
             self.report.fail(f"{self.runtag} is restored, but afterwards: {text}")
         return after.code(code)
+
+    def _remove_states(self) -> None:
+        stack = replace(self.settings.stack, folder=self.target.folder)
+        host, root = self.target.host, self.target.as_root
+        remove_states(host, stack, lambda: root, self.report, self.report.write)
 
     def _tell_good(
         self, facts: RestoreFacts, warnings: tuple[str, ...], notes: Notes, after: HooksResult
@@ -674,9 +681,6 @@ class _Restore:
             self.report.fail(f"The restore is done, but a hook after it failed: {text}")
         if after.failures:
             return ExitCode.FAILED
-        stack = replace(self.settings.stack, folder=self.target.folder)
-        words = self.target.as_root
-        remove_states(self.target.host, stack, lambda: words, self.report, self.report.write)
         return ExitCode.WARNINGS if warnings or lacking else ExitCode.GOOD
 
 

@@ -92,6 +92,9 @@ def what_is_left(target: Target, journal: Journal, undone: str) -> str:
     """Return what a failed change left: `undone`, or the way back that is still to be gone."""
     try:
         owed = read_text(target.host, target.journal)
+    except Interrupted as error:
+        error.left = "Whether all of it is undone was not looked at. Run `inv undo`: it looks."
+        raise
     except StepFailed as error:
         return f"Whether all of it is undone cannot be told: {error} Run `inv undo`: it looks."
     if owed:
