@@ -37,6 +37,13 @@ MAY_BE_THERE = (
     'for f; do said=$(stat -- "$f" 2>&1 >/dev/null) && echo + || case $said in '
     '*": No such file or directory"|*": Not a directory") echo -;; *) echo +;; esac; done'
 )
+# What root makes above the stack belongs to whom the folder around it does, such as a home. The
+# stack's own folder is given away by a restore, to whom the archive says.
+MAKE_STACK = (
+    'make() { [ -d "$1" ] || { make "$(dirname -- "$1")" && mkdir -- "$1" && { '
+    '[ "$(id -u)" != 0 ] || chown --reference="$(dirname -- "$1")" -- "$1"; }; }; }; '
+    'make "$(dirname -- "$1")" && mkdir -p -- "$1"'
+)
 LOCK_HELD_EXIT = 99
 HOLD_AGAIN_LIMIT_S = 30
 # Only a process that has the lock's file open: its number may be another's since a restart.
@@ -116,7 +123,7 @@ def open_machine(machine: Machine, *, make: bool = False) -> Iterator[SshHost]:
     try:
         _check_identity(remote, machine)
         if make:
-            remote.run(Command(("mkdir", "-p", "--", machine.folder)))
+            remote.run(Command(("sh", "-c", MAKE_STACK, "sh", machine.folder)))
         folder = remote.run(Command(("realpath", "--", machine.folder), ANY_EXIT)).out.strip()
         if not folder.startswith("/"):
             raise Refused(
@@ -196,7 +203,9 @@ class Lock:
 @contextlib.contextmanager
 def locked_target(target: Target, purpose: str) -> Iterator[Lock]:
     """Hold the lock of a target's stack, wherever it is; raises Busy."""
-    target.host.run(Command(("mkdir", "-p", "-m", "0700", "--", target.backups)))
+    script = f'{MAKE_STACK} && mkdir -p -m 0700 -- "$2"'
+    words = ("sh", "-c", script, "sh", target.folder, target.backups)
+    target.host.run(Command(words))
     with locked_stack(target.host, target.backups, purpose) as lock:
         yield lock
 

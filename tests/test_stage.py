@@ -126,18 +126,58 @@ def test_nobody_else_looks_into_what_is_staged_and_kept(pi):
     assert (pi.folder / "restore").stat().st_mode & 0o777 == 0o700
 
 
+def owner(path):
+    status = path.stat()
+    return status.st_uid, status.st_gid, status.st_mode & 0o777
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_a_folder_that_is_new_here_belongs_to_whom_the_archive_says(pi):
-    """On a bare machine root, who makes it, would keep the user out of it."""
+    """On a bare machine root, who makes it, would keep the user out of it; an undo removes it."""
     volumes = pi.folder / "volumes"
+    deep = pi.folder / "mine/deep/data"
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("mine")
     os.chown(volumes, 1000, 1000)
     volumes.chmod(0o775)
+    os.chown(pi.folder, 1001, 1001)
+    words = '[[stack.include]]\npath = "mine/deep/data"\n'
+    with (pi.folder.parent / "hosts.toml").open("a") as settings:
+        settings.write(words)
     assert pi.run("backup --runtag t2").returncode == 0
     shutil.rmtree(volumes)
+    shutil.rmtree(pi.folder / "mine")
     restored(pi, FULL.replace(TAG, "t2"))
     assert (volumes / "nodered/flows.json").exists()
-    status = volumes.stat()
-    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1000, 1000, 0o775)
+    assert (deep / "file").exists()
+    assert owner(volumes) == (1000, 1000, 0o775)
+    for above in (deep.parent, deep.parent.parent):  # the archive does not tell
+        assert owner(above) == (1001, 1001, 0o755)
+    restored(pi, "undo --last-restore --yes")
+    assert not volumes.exists()
+    assert not deep.parent.parent.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_new_stack_of_root_is_given_to_whom_the_archive_says(pi):
+    """The folders above it belong to whom the home does; an undo takes it back."""
+    os.chown(pi.folder / "docker-compose.yml", 1000, 1000)
+    assert pi.run("backup --runtag t2").returncode == 0
+    usb = pi.folder.parent / "usb"
+    (pi.folder / "backups").rename(usb)
+    shutil.rmtree(pi.folder)
+    home = pi.folder.parent / "home"
+    home.mkdir()
+    os.chown(home, 1002, 1002)
+    new = home / "more/IOTstack"
+    pi.settings.write_text(pi.settings.read_text().replace(str(pi.folder), str(new)))
+    restored(pi, f"restore --runtag t2 --bare --from {usb} --yes")
+    assert (new / "volumes/nodered/flows.json").exists()
+    assert owner(new) == (1000, 1000, 0o755)
+    assert owner(new.parent) == (1002, 1002, 0o755)
+    restored(pi, "undo --last-restore --yes")
+    assert owner(new) == (0, 0, 0o755)
+    assert {each.name for each in new.iterdir()} == {"backups", "restore"}
 
 
 def sha256_of(stack):

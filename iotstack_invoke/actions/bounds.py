@@ -35,7 +35,9 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "CopyStays": {"target": "own"},
     "DumpInflux": {"on_host": "dump", "inside": "inside"},
     "DumpInflux2": {"on_host": "dump", "inside": "inside"},
+    "GiveStack": {"path": "stack"},
     "KeepLeftOut": {"live": "live", "aside": "aside"},
+    "MakeAround": {"path": "around", "live": "live"},
     "MakeAside": {"path": "own"},
     "MakeFolder": {"path": "own"},
     "MakeLink": {"path": "live", "leads_to": "live"},
@@ -149,6 +151,15 @@ class Bound:
         around = (posixpath.dirname(live), live, self._folder(real))
         beside = any(_is_below(path, each) for each in around)
         return beside and self._is_own(path, step, real)
+
+    def _is_stack(self, path: str, _step: UndoableStep, real: Mapping[str, str]) -> bool:
+        """Tell whether it is the folder of the stack itself."""
+        return path == self._folder(real)
+
+    def _is_around(self, path: str, step: UndoableStep, real: Mapping[str, str]) -> bool:
+        """Tell whether a folder is one around what is put in place: it goes if it is empty."""
+        live = real[str(getattr(step, "live"))]  # noqa: B009 - each such step has it
+        return _is_below(live, path) and not is_in(self._folder(real), path)
 
     def _is_live(self, path: str, _step: UndoableStep, real: Mapping[str, str]) -> bool:
         """Tell whether a restore may put something there."""

@@ -13,6 +13,7 @@ from ..manifest import Manifest
 from ..report import Report
 from ..rulebooks.restore import (
     RESTORE,
+    Around,
     Item,
     Load,
     OutsideItem,
@@ -21,6 +22,7 @@ from ..rulebooks.restore import (
     used_folder,
 )
 from ..rules import BACKUPS, KINDS
+from ..services.around import folders_around
 from ..services.compose import (
     COMPOSE_FILES,
     Found,
@@ -51,6 +53,7 @@ from ..targets import (
     may_be_there,
     mount_points,
     read_text,
+    which_may_be_there,
 )
 from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
@@ -555,7 +558,7 @@ class Prospect:
 
         Of what is staged, or of what an archive holds that is not staged yet.
         """
-        facts = self._with_swapped(facts, contents)
+        facts = self._with_around(self._with_swapped(facts, contents))
         found = inspect_all(self.target.host, self.target.docker)
         return self._with_more(facts, found, facts.loads, staged=contents is None)
 
@@ -615,12 +618,43 @@ class Prospect:
             )
         chosen = self._swapped_within(facts, chosen, staged=contents is None)
         facts = replace(facts, items=tuple(chosen), compose=compose)
+        if not contents and self._is_new(facts, there):
+            names = [each for each in (*COMPOSE_FILES, *wanted_top, *FOLDERS) if each in top]
+            facts = replace(facts, owner_file=f"{stack}/{names[0]}" if names else "")
         names = [posixpath.relpath(each.live, self.target.folder) for each in items]
         facts = replace(facts, folders=tuple(self._folders_more(facts, names)))
         facts = self._with_recipes(facts, staged=contents is None)
         self._refuse_mounts(facts)
         self._refuse_copies(facts)
         return self._with_stays(facts)
+
+    def _is_new(self, facts: RestoreFacts, there: Collection[str]) -> bool:
+        """Tell whether the stack's folder holds nothing yet, and root, who made it, is us."""
+        if not facts.bare or self.target.as_root or {*there} - {BACKUPS, RESTORE}:
+            return False
+        host = self.target.host
+        told = host.run(Command(("stat", "-L", "-c", "%u", "--", self.target.folder))).out
+        return told.strip() == host.run(Command(("id", "-u"))).out.strip() == "0"
+
+    def _with_around(self, facts: RestoreFacts) -> RestoreFacts:
+        """Return the facts with the folders that are missing around what is put in place."""
+        folder, server = self.target.folder, facts.server
+        placed_there: tuple[Item | OutsideItem, ...] = (*facts.items, *facts.outside)
+        within = [each.live for each in placed_there]
+        lives = [*within, *(each.server.data for each in facts.loads)]
+        lives += server.folders if server and not server.within else ()
+        lives += [link for each in facts.outside for link in each.links]
+        wanted = folders_around(filter(None, lives), within)
+        there = which_may_be_there(self.target.host, wanted) if lives else frozenset()
+        staged = f"{self.stage}/stack"
+
+        def like(path: str) -> str:
+            name = posixpath.relpath(path, folder)
+            is_packed = name.partition("/")[0] in FOLDERS  # not what is around an included path
+            return f"{staged}/{name}" if is_packed else ""
+
+        around = (Around(e, live, like(e)) for e, live in wanted.items() if e not in there)
+        return replace(facts, around=tuple(around))
 
     def _folders_more(self, facts: RestoreFacts, held: Collection[str]) -> Iterator[Item]:
         """Yield what is in services/ and volumes/ and not in a backup that holds these of it.

@@ -15,6 +15,7 @@ from typing import TypeVar
 from ..manifest import VOLUME
 from ..rules import KINDS, Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
+from ..services.around import GiveStack, MakeAround
 from ..services.held import Held
 from ..services.influx import DATA_INSIDE, DumpInflux
 from ..services.influx2 import DumpInflux2
@@ -179,6 +180,17 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Around:
+    """A folder that is new here, around what is put in place."""
+
+    path: str
+    live: str
+    """What is put in place in it, or deeper."""
+    like: str
+    """The folder of the archive whose owner and mode it gets, if that has it."""
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreFacts:
     """What was found out before the plan was made. Paths are those of the target."""
 
@@ -246,6 +258,10 @@ class RestoreFacts:
     """What it takes until it is beside what the backup holds."""
     exact: bool = False
     """It does not stay."""
+    around: tuple[Around, ...] = ()
+    """The folders that are made around what is put in place, the outermost first."""
+    owner_file: str = ""
+    """A staged file to whose owner the stack's folder is given, if it is new and root's."""
 
     def staying(self, container: str) -> Held:
         """Return what of a server stays beside what the backup holds."""
@@ -422,6 +438,7 @@ def restored(job: Job) -> Iterator[Step]:
     yield from map(ReadSql, dumps)
     yield UseStage("pi", (*staged, *sorted(used), *notes), as_root, guard)
     yield MakeAside("pi", facts.previous, as_root, guard)
+    yield from _make_around(facts)
     loads = tuple(zip(facts.loads, dumps, strict=True))
     for load, sql in loads:
         if load.while_all_runs:
@@ -501,6 +518,15 @@ def _put_beside(facts: RestoreFacts) -> Iterator[Step]:
     for place in copied:
         if place.fresh:
             yield CopyFolder("pi", place.staged, place.fresh, as_root, guard, OUTSIDE_LIMIT_S)
+
+
+def _make_around(facts: RestoreFacts) -> Iterator[Step]:
+    """Make the folders around what is put in place, for whom the archive says."""
+    if facts.owner_file:
+        stack = posixpath.dirname(posixpath.dirname(facts.previous))
+        yield GiveStack("pi", stack, facts.owner_file, facts.guard)
+    for each in facts.around:
+        yield MakeAround("pi", each.path, each.live, each.like, facts.as_root, facts.guard)
 
 
 def _swap(facts: RestoreFacts) -> Iterator[Step]:
@@ -701,7 +727,9 @@ def undoable() -> tuple[type, ...]:
         CopyStays,
         DumpInflux,
         DumpInflux2,
+        GiveStack,
         KeepLeftOut,
+        MakeAround,
         MakeAside,
         MakeFolder,
         MakeLink,

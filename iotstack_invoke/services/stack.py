@@ -39,12 +39,8 @@ RENAME = (
     'if [ "$(stat -c %d "$1")" != "$(stat -L -c %d "$(dirname "$2")")" ]; then '
     'echo "$2 is on another file system than $1" >&2; return 1; fi; mv -T "$1" "$2"; }; '
 )
-# A folder around it that is new here belongs to whom the archive says.
 SWAP = (
     f"{RENAME} live=$1 staged=$2 aside=$3; "
-    'above=$(dirname "$live") from=$(dirname "$staged"); '
-    'if [ ! -d "$above" ] && [ "${above##*/}" = "${from##*/}" ]; then mkdir -p "$above" && '
-    'chown --reference="$from" "$above" && chmod --reference="$from" "$above" || exit 1; fi; '
     'if there "$live"; then rename "$live" "$aside" || exit 1; '
     'else mkdir -p "$(dirname "$aside")" && : > "$aside.new" || exit 1; fi; '
     'rename "$staged" "$live" && sync "$(dirname "$live")" "$(dirname "$aside")"'

@@ -16,9 +16,11 @@ _VERBS = {
     "CopyFolder": "copy",
     "EndAlone": "end",
     "FillVolume": "fill a volume of",
+    "GiveStack": "give the stack's folder to whom the archive says",
     "KeepLeftOut": "keep what the backup left out of",
     "LoadInflux": "load InfluxDB",
     "LoadSql": "load",
+    "MakeAround": "make",
     "MakeAside": "make the folder for what is replaced",
     "MakeFolder": "make",
     "ReadSql": "read a dump to its end",
@@ -61,7 +63,7 @@ def _objects(step: Any) -> Iterator[str]:
         yield _end(step.live)
     elif name == "CopyFolder":
         yield _end(step.source)
-    elif name == "MakeFolder":
+    elif name in ("MakeAround", "MakeFolder"):
         yield _end(step.path)
     elif name == "Unpack":
         yield posixpath.basename(step.archive)

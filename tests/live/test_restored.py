@@ -254,10 +254,12 @@ def test_bare_host(person, pi, far, live, compose_version):
     assert points(far) == all_points
     assert queries(far) == asked
     assert running(far) == set(SERVICES)
+    for name in ("services", "volumes"):
+        made, was = (folder.joinpath(name).stat() for folder in (top, live))
+        assert (made.st_uid, made.st_gid, made.st_mode) == (was.st_uid, was.st_gid, was.st_mode)
     person.iot("undo", "--host", "test-pi", "--last-restore", "--yes")
     assert containers(far) == {}
-    assert not (top / "docker-compose.yml").exists()
-    assert below(tree(top), *wanted) == {}
+    assert {each.name for each in top.iterdir()} == {"backups", "restore"}
 
 
 @pytest.mark.parametrize("host", ["", "test-pi"])
