@@ -54,8 +54,7 @@ mount -t tmpfs -o mode=755 tmpfs /root
 n=0
 for folder in $KEEP; do n=$((n + 1)); mkdir -p "$folder"; mount --move "/run/keep/$n" "$folder"; done
 echo ready
-trap '' CHLD
-exec cat >/dev/null
+exec env --ignore-signal=CHLD cat >/dev/null  # who is left without a parent leaves no zombie
 """
 
 _SWITCH = """

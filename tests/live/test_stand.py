@@ -202,6 +202,13 @@ def test_hidden_program(pi):
     assert pi.run(look).stdout == "/usr/bin/docker-compose\n"
 
 
+def test_no_zombies(pi):
+    """What has lost its parent is taken off by the machine when it ends."""
+    pi.run(["sh", "-c", "(sleep 0.1 & echo $! >/run/orphan); :"])
+    orphan = pi.run(["cat", "/run/orphan"]).stdout.strip()
+    wait_for("its end", lambda: pi.run(["kill", "-0", orphan], check=False).returncode)
+
+
 # The end.
 
 
