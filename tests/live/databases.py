@@ -39,7 +39,7 @@ def make_database_stack(machine, *, user=None):
     return top
 
 
-def fresh_database_stack(machine, *, version=1, user=None):
+def fresh_database_stack(machine, *, version=None, user=None):
     """Remove all containers and both users' IOTstacks; start a new one with empty databases."""
     remove_iotstack(machine)
     top = make_database_stack(machine, user=user)

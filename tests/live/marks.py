@@ -77,7 +77,7 @@ class Posted:
         files=None,
         folders=("backups", "services", "volumes"),
         settings="",
-        version=1,
+        version=None,
         away=(),
         built=(),
         plays=None,

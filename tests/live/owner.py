@@ -33,7 +33,7 @@ MARKS = (".partial", ".unfinished.jsonl", ".removing", ".journal")
 class Owner:
     """A user of a machine with a fresh, running stack and an empty vault on the NAS."""
 
-    def __init__(self, pi, nas, *, user=None, version=1, fresh=fresh_iotstack):
+    def __init__(self, pi, nas, *, user=None, version=None, fresh=fresh_iotstack):
         self.pi, self.nas, self.user = pi, nas, user
         self.top = fresh(pi, user=user, version=version)
         self.backups = self.top / "backups"

@@ -46,7 +46,7 @@ class Restorer:
             text += f'[[hosts]]\nname = "{name}"\nhost = "{name}"\n{hosts}\n'
         self.settings_file.write_text(text)
 
-    def fresh(self, machine, *, host="", version=1):
+    def fresh(self, machine, *, host="", version=None):
         """Lay out a new running stack and return its folder; on the far machine for `host`."""
         user = LOGINS[host] if host else self.user
         return fresh_iotstack(machine, user=user, version=version)

@@ -41,6 +41,8 @@ DOORS = {  # the names of the vault for ssh: alias -> (port, login)
     "nas-scp": (2023, "root"),
 }
 
+PLUGINS = ".docker/cli-plugins"
+"""Where Docker looks for Compose 2, below a home."""
 IDLE = ["sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait; done"]
 _SYSTEM_V2 = (
     "/usr/libexec/docker/cli-plugins/docker-compose",
@@ -180,8 +182,10 @@ def _make_volumes(volumes, owner):
                 os.chown(path, uid, uid)
 
 
-def compose(machine, *words, version=1, folder=None, user=None, check=True):
-    """Run `docker-compose` (1) or `docker compose` (2) on the IOTstack of a user."""
+def compose(machine, *words, version=None, folder=None, user=None, check=True):
+    """Run `docker-compose` (1) or `docker compose` (2; where it is there) on a user's IOTstack."""
+    if version is None:
+        version = 2 if (machine.home_of(user) / PLUGINS / "docker-compose").exists() else 1
     program = ["docker-compose"] if version == 1 else ["docker", "compose"]
     top = folder or machine.home_of(user) / "IOTstack"
     for attempt in range(10):
@@ -208,19 +212,19 @@ def disconnect_the_gone(machine, network):
         machine.run(words, check=False)
 
 
-def compose_up(machine, *services, version=1, folder=None, user=None):
+def compose_up(machine, *services, version=None, folder=None, user=None):
     """Start the stack (or some services of it) and wait until InfluxDB answers."""
     compose(machine, "up", "-d", *services, version=version, folder=folder, user=user)
     if not services or "influxdb" in services:
         wait_ping(machine)
 
 
-def compose_down(machine, *, version=1, folder=None, user=None):
+def compose_down(machine, *, version=None, folder=None, user=None):
     """Stop the stack and remove its containers."""
     compose(machine, "down", version=version, folder=folder, user=user)
 
 
-def fresh_iotstack(machine, *, version=1, user=None):
+def fresh_iotstack(machine, *, version=None, user=None):
     """Remove all containers and both users' IOTstacks; lay out a new one and start it."""
     remove_iotstack(machine)
     top = make_iotstack(machine, user=user)
@@ -364,7 +368,7 @@ class Stand:
             machine.start_engine()
             self._load_images(machine)
             for who in (None, USER):
-                plugins = machine.home_of(who) / ".docker/cli-plugins"
+                plugins = machine.home_of(who) / PLUGINS
                 machine.run(["mkdir", "-p", plugins], user=who)
                 if self.compose_v2:
                     (plugins / "docker-compose").symlink_to(self.compose_v2)

@@ -70,7 +70,7 @@ kind = "stop"
 DATABASE = {"container": "nextcloud_db", "password": "rootPassword"}
 
 
-def fresh(machine, *, user=None, version=1):
+def fresh(machine, *, user=None, version=None):
     remove_iotstack(machine)
     top = make_iotstack(machine, user=user)
     (top / "docker-compose.yml").write_text(COMPOSE)
