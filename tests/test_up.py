@@ -10,7 +10,12 @@ from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services import up
 from iotstack_invoke.services.recipe import EndQuiet
-from iotstack_invoke.services.stack import ComposeUp, StopContainers
+from iotstack_invoke.services.stack import (
+    ComposeUp,
+    MakeVolume,
+    StartContainers,
+    StopContainers,
+)
 from iotstack_invoke.services.up import WaitForContainers
 
 
@@ -169,6 +174,53 @@ def test_an_undo_ends_where_a_container_cannot_be_started_any_more(tmp_path):
     step = StopContainers("pi", ("a", "b"), (str(script),), str(tmp_path / "guard"))
     assert step.undo(LocalHost("/")) == "Container b could not be started: no device."
     assert (tmp_path / "docker.calls").read_text() == "start a b\n"
+
+
+def undoable(docker, guard):
+    """The steps that bring something up, and need Docker to be undone."""
+    words = (str(docker), "--project-directory", "/s", "--file", "/s/docker-compose.yml")
+    return (
+        StopContainers("pi", ("a",), (str(docker),), guard),
+        StartContainers("pi", ("a",), (str(docker),), guard),
+        ComposeUp("pi", words, (), guard, docker=(str(docker),)),
+        ComposeUp("pi", words, ("a",), guard, docker=(str(docker),)),
+        MakeVolume("pi", "v", (), (str(docker),), guard),
+    )
+
+
+AWAY = 'echo "Cannot connect to the Docker daemon" >&2; exit 1'
+GONE = 'case "$*" in *" ps "*) exit 0;; esac; echo "Error: No such volume: x" >&2; exit 1'
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_nothing_counts_as_undone_while_docker_is_away(tmp_path, number):
+    """Nothing was looked at, stopped, started or removed then; what is gone needs nothing."""
+    docker = tmp_path / "docker"
+    step = undoable(docker, str(tmp_path / "guard"))[number]
+    docker.write_text(f"#!/bin/sh\n{AWAY}\n")
+    docker.chmod(0o755)
+    with pytest.raises(StepFailed, match="Cannot connect to the Docker daemon"):
+        step.undo(LocalHost("/"))
+    docker.write_text(f"#!/bin/sh\n{GONE}\n")
+    assert not step.undo(LocalHost("/"))
+
+
+STUBBORN = """case "$*" in
+*"ps --all --quiet"*) echo 1 ;;
+*inspect*) echo /a ;;
+*) echo "cannot kill container: permission denied" >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_nothing_is_put_back_under_a_container_that_runs_on(tmp_path, number):
+    """What Docker could not stop or remove works on its files: the way back ends there, and says so."""
+    docker = tmp_path / "docker"
+    docker.write_text(f"#!/bin/sh\n{STUBBORN}")
+    docker.chmod(0o755)
+    with pytest.raises(StepFailed, match="cannot kill container"):
+        undoable(docker, str(tmp_path / "guard"))[number].undo(LocalHost("/"))
 
 
 COMPOSE = """echo "$*" >> "$0.calls"

@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import StepFailed
-from ..hosts import LocalHost
+from ..hosts import LocalHost, checked
 from ..manifest import Container
-from ..steps import Command, FileFact, Host
+from ..steps import Command, FileFact, Host, is_telling
 from ..values import dataclass
 from .table import is_in_stack
 
@@ -154,17 +154,26 @@ def inspect_all(
     ids = listed.out.split()
     if not ids:
         return ()
-    # A container may go between the two commands: then exit 1, and the others are told of.
-    told = host.run(
-        Command(
-            (*docker, "inspect", "--type", "container", *ids),
-            accept=frozenset({0, 1}),
-            limit_s=limit_s,
-        )
-    )
-    containers = json.loads(told.out or "[]")
+    # A container may go between the two commands.
+    told = inspected(host, (*docker, "inspect", "--type", "container", *ids), limit_s)
+    containers = json.loads(told or "[]")
     digests = _digests(host, docker, {each["Image"] for each in containers}, limit_s)
     return _without_links(host, tuple(_found(each, digests) for each in containers))
+
+
+def inspected(host: Host, words: tuple[str, ...], limit_s: float = LOOK_LIMIT_S) -> str:
+    """Return what Docker says of things of which some may be gone by now: then it ends with 1.
+
+    Raises StepFailed where it could not be asked.
+    """
+    command = Command(words, frozenset({0, 1}), limit_s)
+    told = host.run(command)
+    said = [line for line in told.err.splitlines() if is_telling(line)]
+    others = [line for line in said if "no such" not in line.lower()]
+    if told.exit_code and others:
+        strict = replace(command, accept=frozenset({0}))
+        checked(strict, replace(told, err="\n".join(others)), host.name)
+    return told.out
 
 
 def _without_links(host: Host, found: tuple[Found, ...]) -> tuple[Found, ...]:
@@ -212,10 +221,8 @@ def inspect_volumes(
     wanted = sorted(set(names))
     if not wanted:
         return {}
-    told = host.run(
-        Command((*docker, "volume", "inspect", *wanted), frozenset({0, 1}), limit_s=limit_s)
-    )
-    return {each["Name"]: _volume(each) for each in json.loads(told.out or "[]")}
+    told = inspected(host, (*docker, "volume", "inspect", *wanted), limit_s)
+    return {each["Name"]: _volume(each) for each in json.loads(told or "[]")}
 
 
 def volumes_of(
@@ -252,12 +259,10 @@ def _digests(
     wanted = sorted(images)
     if not wanted:
         return {}
-    told = host.run(
-        Command((*docker, "image", "inspect", *wanted), accept=frozenset({0, 1}), limit_s=limit_s)
-    )
+    told = inspected(host, (*docker, "image", "inspect", *wanted), limit_s)
     return {
         each["Id"]: (each.get("RepoDigests") or [""])[0].rpartition("@")[2]
-        for each in json.loads(told.out or "[]")
+        for each in json.loads(told or "[]")
     }
 
 

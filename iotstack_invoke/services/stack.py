@@ -17,7 +17,7 @@ from ..gzips import reading_words
 from ..hosts import LocalHost
 from ..steps import Command, Host, Outcome, Scene
 from ..values import dataclass
-from .compose import inspect_all, inspect_volumes, named
+from .compose import inspect_all, inspect_volumes, inspected, named
 from .staged import remove_words, unmark_words
 from .up import made_by, not_up
 
@@ -28,6 +28,7 @@ STOPPING = "stopping "
 """With this begins what is said when containers are stopped."""
 STEP_LIMIT_S = 3600.0
 _SUMMED_UP = re.compile("Encountered errors while bringing up the project")
+_IN_USE_OR_GONE = re.compile("in use|no such volume", re.IGNORECASE)
 FILL_LIMIT_S = 24 * 3600.0
 
 RUNNING_FORM = "{{if .State.Running}}{{.Name}}{{end}}"
@@ -109,7 +110,7 @@ def _those_there(host: Host, docker: tuple[str, ...], names: tuple[str, ...]) ->
     if not names:
         return ()
     form = ("inspect", "--type", "container", "--format", "{{.Name}}")
-    told = host.run(Command((*docker, *form, *names), frozenset({0, 1}))).out.split()
+    told = inspected(host, (*docker, *form, *names)).split()
     return tuple(name for name in names if f"/{name}" in told)
 
 
@@ -183,10 +184,13 @@ class StartContainers:
             scene.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> None:
-        """Stop them; one that is not there any more needs none."""
-        if self.names:
-            command = _stop(self.docker, self.names, self.guard)
-            host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+        """Stop them; one that is not there any more needs none.
+
+        Raises StepFailed where one runs on: what is put back next would be put under it.
+        """
+        names = _those_there(host, self.docker, self.names)
+        if names:
+            host.run(_stop(self.docker, names, self.guard))
 
 
 def files_in(words: tuple[str, ...]) -> tuple[str, tuple[str, ...], str]:
@@ -322,7 +326,18 @@ class ComposeUp:
             else (*self.compose, "down")
         )
         command = guarded(self.guard, words, STOP_LIMIT_S)
-        host.run(Command(command.words, frozenset(range(256)), command.limit_s))
+        told = host.run(Command(command.words, frozenset(range(256)), command.limit_s))
+        left = self._left(host) if told.exit_code else ()
+        if left:
+            raise StepFailed(f"{', '.join(left)} could not be removed: {compose_error(told)}")
+
+    def _left(self, host: Host) -> tuple[str, ...]:
+        """Return its containers that are there; raises StepFailed where Docker cannot be asked."""
+        try:
+            return made_by(host, self.compose, self.docker, *self.services)
+        except StepFailed:  # compose cannot read its files, or Docker is away
+            host.run(Command((*self.docker, "ps", "--quiet")))
+            return ()
 
 
 def compose_error(told: Outcome) -> str:
@@ -601,7 +616,9 @@ class MakeVolume:
     def undo(self, host: Host) -> None:
         """Remove it; one that is in use, or gone, is left as it is."""
         command = guarded(self.guard, (*self.docker, "volume", "rm", self.name))
-        host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+        told = host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
+        if told.exit_code and not _IN_USE_OR_GONE.search(told.err):
+            raise StepFailed(f"Volume {self.name} could not be removed: {told.last_words}")
 
 
 @dataclass(frozen=True, slots=True)

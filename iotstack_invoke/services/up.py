@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..values import dataclass
+from .compose import inspected
 
 HEALTH_LIMIT_S = 180.0
 UNSTEADY_LIMIT_S = 10.0
@@ -70,13 +71,10 @@ def read_states(
     wanted = tuple(names)
     if not wanted:
         return {}
-    told = host.run(Command(_state_words(docker, wanted), frozenset({0, 1})))
     found = {}
-    for line in told.out.splitlines():
+    for line in inspected(host, _state_words(docker, wanted)).splitlines():
         name, _, state = line.lstrip("/").partition(" ")
         found[name] = _read_state(json.loads(state))
-    if told.exit_code and not found and "no such" not in told.err.lower():
-        raise StepFailed(f"On {host.name}: Docker cannot be asked: {told.last_words}")
     return found
 
 
@@ -222,5 +220,5 @@ def made_by(
     """Return the names of the containers of a project, or of services of it; running or not."""
     ids = host.run(Command((*compose, "ps", "--all", "--quiet", *services))).out.split()
     words = (*docker, "inspect", "--type", "container", "--format", "{{.Name}}", *ids)
-    told = host.run(Command(words, frozenset({0, 1}))).out.split() if ids else []
+    told = inspected(host, words).split() if ids else []
     return tuple(name.lstrip("/") for name in told)
