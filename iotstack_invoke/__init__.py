@@ -33,9 +33,9 @@ A room imports only from rooms below it, or beside it where no circle arises.
                                            restore_text, restore_steps: RESTORE.txt;
                                            step_words: what is shown of a step
     bars  engine  log  report  site        a plan, done; what is written down; what is seen; where
-    changes  findings  hooks               the stack, its backups and its vaults are; what is fit;
+    changes  findings  hooks  wrapping     the stack, its backups and its vaults are; what is fit;
                                            which restore a journal is of; the owner's own programs
-                                           before and after
+                                           before and after; long lines at a terminal
     rulebooks/                             the rules: read them first
     actions/                               what a task does, from the first look to the last word
     doors  tasks  program  command         flags and exit codes; the tasks; the console script

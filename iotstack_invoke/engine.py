@@ -205,7 +205,7 @@ class Run:
         self.keep_going = keep_going
         self.failures: dict[str, str] = {}
         self._failed = ""
-        """The rule that failed first."""
+        """The job that failed first."""
         self._undiscarded: list[_Scene] = []
         self._lock = threading.Lock()
 
@@ -277,7 +277,7 @@ class Run:
         if planned.job.rule.always:
             return None
         if bad:
-            names = ", ".join(f"'{each.rule.name}'" for each in bad)
+            names = ", ".join(f"'{each.title}'" for each in bad)
             return JobResult(planned.job, End.SKIPPED, message=f"it needs {names}")
         if self._failed and not self.keep_going:
             return JobResult(planned.job, End.SKIPPED, message=f"'{self._failed}' failed before")
@@ -286,7 +286,7 @@ class Run:
     def _settle(self, results: dict[int, JobResult], key: int, result: JobResult) -> None:
         results[key] = result
         if result.end is End.FAILED:
-            self._failed = self._failed or result.job.rule.name
+            self._failed = self._failed or result.job.title
         if result.end is not End.DONE:
             self.failures.update({str(output): result.message for output in result.job.outputs})
         self.watcher.ended(result)

@@ -18,8 +18,8 @@ from operator import add
 from typing import TYPE_CHECKING, Any
 
 from .errors import StepFailed
-from .rules import Job, split_set_name
 from .services.step_words import step_words
+from .wrapping import columns_of, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from .engine import JobResult
     from .plan import Graph, Plan, PlannedJob
+    from .rules import Job
     from .steps import Step
 
 GRAPH_FORMS = ("tree", "mermaid", "dot")
@@ -133,8 +134,8 @@ class Report:
 
     def _line(self, text: str, style: str | None = None, *, error: bool = True) -> None:
         """Print a line as it is; Rich, which takes long to load, only where it is seen."""
-        text = _visible(text)
         stream = sys.stderr if error else sys.stdout
+        text = wrapped(_visible(text), columns_of(stream))
         if self._bars or (style and stream.isatty()):
             console = self._bars.console if self._bars and error else self.console(error=error)
             console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -261,7 +262,7 @@ class Report:
         if self._bars:
             with self._lock:
                 self._rows[id(planned.job)] = self._bars.add_task(
-                    "", total=None, job=job_text(planned.job), **_at_step()
+                    "", total=None, job=planned.job.title, **_at_step()
                 )
 
     def stepped(self, job: Job, number: int, step: Step) -> None:
@@ -303,7 +304,7 @@ class Report:
         why = f": {result.message}" if result.message else ""
         if result.message and any(result.message in each for each in self._told):
             why = ": as above"
-        self.tell(f"{mark} {job_text(result.job)}{took}{why}", style=style)
+        self.tell(f"{mark} {result.job.title}{took}{why}", style=style)
 
     # What a plan and a rulebook look like.
 
@@ -456,16 +457,6 @@ def _in_a_cell(text: str) -> str:
 def _at_step(step: str = "", doing: str = "") -> dict[str, Any]:
     """Return what a job's line shows from a step's begin on."""
     return {"step": step, "doing": doing, "saying": "", "began_s": time.monotonic()}
-
-
-def job_text(job: Job) -> str:
-    """Return what a person reads for a job: its rule, and for a copy what goes where."""
-    for output in job.outputs:
-        if output.role != "pi":
-            found = split_set_name(output.path)
-            what = f" {found[1]}" if found and found[1] not in job.rule.name else ""
-            return f"{job.rule.name}{what} → {output.role}"
-    return job.rule.name
 
 
 class Fanout:

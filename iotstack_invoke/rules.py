@@ -126,6 +126,7 @@ class Rule:
     reason is tried again. `always`: runs when its inputs are settled, made or not. A
     `transaction` changes state: it makes no file and runs whenever its output is asked for.
     `resumes`: a later try goes on with the partial file that a cut line or a signal left.
+    `title`: what people read while it runs, `{part}` for the kind of part that it is about.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Rule:
     always: bool = False
     transaction: bool = False
     resumes: bool = False
+    title: str = ""
 
     def inputs_for(self, wildcards: Mapping[str, str], facts: Any) -> tuple[str, ...]:
         """Return its inputs with the wildcards filled in."""
@@ -166,6 +168,7 @@ def rule(
     transaction: bool = False,
     resumes: bool = False,
     name: str = "",
+    title: str = "",
 ) -> Callable[[Body], Rule]:
     """Return a decorator that makes a Rule of a body; it registers nothing.
 
@@ -183,6 +186,7 @@ def rule(
             always=always,
             transaction=transaction,
             resumes=resumes,
+            title=title,
         )
 
     return make
@@ -209,6 +213,14 @@ class Job:
         """How people call it: the rule's name with its wildcards."""
         values = " ".join(self.wildcards.values())
         return f"{self.rule.name} {values}".rstrip()
+
+    @property
+    def title(self) -> str:
+        """What a person reads for it while it runs: `copy the general part to nas`."""
+        if not self.rule.title:
+            return self.rule.name
+        name = self.wildcards.get("part", "")
+        return self.rule.title.replace("{part}", (split_set_name(name) or ("", name))[1])
 
     @property
     def identity(self) -> str:

@@ -24,12 +24,12 @@ LEVELS = (
         "hosts hashes checks owner login sftp sftp_place remote vaults.* targets transfer trust "
         "services.*"
     ),
-    "bars engine log report site changes findings hooks",
+    "bars wrapping engine log report site changes findings hooks",
     "rulebooks.*",
     "actions.*",
     "doors tasks program command __main__",
 )
-PRINTING = {"bars", "report", "tasks", "program", "actions.demo"}
+PRINTING = {"bars", "wrapping", "report", "tasks", "program", "actions.demo"}
 
 
 def rooms():

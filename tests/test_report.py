@@ -1,9 +1,12 @@
 """What people see: words for sizes and times, text as it is, silence under cron, bars at a desk."""
 
 import fcntl
+import importlib
+import inspect
 import io
 import json
 import os
+import pkgutil
 import pty
 import re
 import select
@@ -19,6 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import iotstack_invoke
 from iotstack_invoke.engine import End, JobResult
 from iotstack_invoke.plan import Plan, PlannedJob, Reason, Why, resolve
 from iotstack_invoke.report import (
@@ -29,8 +33,14 @@ from iotstack_invoke.report import (
     exact_size_text,
     size_text,
 )
-from iotstack_invoke.rules import RuleBook, rule
+from iotstack_invoke.rulebooks.backup import backup_book
+from iotstack_invoke.rulebooks.pull import pull_book
+from iotstack_invoke.rulebooks.rehearse import rehearsal_book
+from iotstack_invoke.rulebooks.reload import reload_book
+from iotstack_invoke.rulebooks.restore import restore_book
+from iotstack_invoke.rules import Job, RuleBook, rule
 from iotstack_invoke.services.stack import StopContainers
+from iotstack_invoke.services.step_words import VERBS
 
 NOW = datetime(2026, 11, 23, 11, 0, tzinfo=UTC)
 ODD_TEXTS = (
@@ -191,11 +201,7 @@ def test_off_a_terminal_talk_is_silent_and_trouble_is_not(capsys):
     report = Report()
     report.tell("all is well")
     report.start_bars()
-    report.ended(
-        JobResult(
-            types.SimpleNamespace(outputs=(), rule=types.SimpleNamespace(name="x")), End.DONE
-        )
-    )
+    report.ended(JobResult(types.SimpleNamespace(outputs=(), title="x"), End.DONE))
     report.stop_bars()
     assert capsys.readouterr() == ("", "")
     report.fail("trouble")
@@ -287,6 +293,49 @@ def test_the_rules_are_drawn_in_three_ways(capsys, graph):
 
 
 # Bars
+
+
+BOOKS = (
+    backup_book(("nas",)),
+    pull_book("shelf"),
+    rehearsal_book(),
+    reload_book(),
+    restore_book(),
+)
+
+
+@pytest.mark.parametrize(
+    "each", [one for book in BOOKS for one in book.rules], ids=lambda each: each.name
+)
+def test_each_job_is_called_in_plain_words(each):
+    """Names of rules are for those who read rulebooks."""
+    assert each.title
+    assert "_" not in each.title
+    assert len(each.title) <= 40
+
+
+def test_a_job_names_the_part_that_it_is_about():
+    """A copy names its vault, too."""
+    book = backup_book(("nas",))
+    made, wildcards = book.find("nas:2026.influx-backup.tar")
+    assert Job(made, wildcards, (), ()).title == "copy the influx part to nas"
+
+
+def test_each_step_is_told_in_a_few_plain_words():
+    """While it runs there is no room for more."""
+    modules = [
+        each.name for each in pkgutil.walk_packages(iotstack_invoke.__path__, "iotstack_invoke.")
+    ]
+    found = {
+        kind
+        for name in modules
+        if not name.endswith("__main__")
+        for _, kind in inspect.getmembers(importlib.import_module(name), inspect.isclass)
+        if {"do", "commands"} <= {*dir(kind)} and not getattr(kind, "_is_protocol", False)
+    }
+    lacking = {kind.__name__ for kind in found if kind.__module__.startswith("iotstack_invoke")}
+    lacking -= {name for name, words in VERBS.items() if 0 < len(words) <= 40}
+    assert lacking == set()
 
 
 def test_bars_follow_the_jobs(monkeypatch, graph):
@@ -409,8 +458,8 @@ def test_at_a_terminal_there_are_bars_and_a_table(little_stack):
     os.close(ours)
     assert process.wait(60) == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
-    before, _, after = text.partition("✓ general_archive")
-    assert "general_archive" in before  # its bar
+    before, _, after = text.partition("✓ pack the stack")
+    assert "pack the stack" in before  # its bar
     assert re.search(r"step \d+ of \d+ +pack files of the stack", before)
     assert re.search(r" 0:0\d", before)
     assert re.search(r"part +file +size +time +state +copied to", after)

@@ -187,7 +187,7 @@ def test_an_undo_asks_for_the_name_of_the_host(little_stack, typed):
     assert "  puts back as it was before: volumes/nodered\n" in out
     assert "takes away, as it was not there before: volumes/new\n" in out
     assert f"  what was stored since then is put aside in: {kept}-undone\n" in out
-    assert f"Type the host's name, {name}, to go back to before the restore of t1" in out
+    assert f"Type the host's name, {name}, to undo it there: " in out
     assert process.returncode == (0 if done else 13), said
     assert flows(little_stack) == ("[2]\n" if done else "[1]\n")
 

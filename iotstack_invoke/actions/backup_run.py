@@ -107,7 +107,7 @@ def failures_told(result: RunResult) -> list[str]:
     """Return what failed and why; jobs that failed for one reason are told together."""
     names: dict[str, list[str]] = {}
     for each in result.failed:
-        names.setdefault(each.message, []).append(each.job.rule.name)
+        names.setdefault(each.message, []).append(each.job.title)
     return [f"{', '.join(dict.fromkeys(told))}: {why}" for why, told in names.items()]
 
 

@@ -109,7 +109,7 @@ def sizes_unpacked(
         "the archives": sum(sizes.values()) if fetched else 0,
         "what they hold": held,
         "InfluxDB": 3 * sizes.get("influx", 0),
-        "SQL dumps, and databases": 3 * sql_bytes(backup, manifest, wanted),
+        "databases of SQL": 3 * sql_bytes(backup, manifest, wanted),
     }
 
 

@@ -279,7 +279,7 @@ class _Reload:
             log.write("reload", left)
             log.finish(os.rename)
             for each in result.failed:
-                self.report.fail(f"{each.job.rule.name}: {each.message}")
+                self.report.fail(f"{each.job.title}: {each.message}")
             self.report.fail(f"InfluxDB was not reloaded. {left} The log: {log.path}")
             return ExitCode.FAILED
 

@@ -463,7 +463,9 @@ class _Restore:
 
     def _tell_room(self, facts: RestoreFacts) -> None:
         needed = self.before.needs(facts)
-        listed = ", ".join(f"{size_text(size)} for {what}" for what, size in needed.items())
+        listed = ", ".join(
+            f"{size_text(size)} for {what}" for what, size in needed.items() if size
+        )
         self.report.write(
             f"  needs about {size_text(sum(needed.values()))} ({listed}); "
             f"{size_text(facts.free_bytes)} are free"
@@ -560,7 +562,7 @@ class _Restore:
         log = hooked.log
         log.write("restore", left)
         for each in result.failed:
-            self.report.fail(f"{each.job.rule.name}: {each.message}")
+            self.report.fail(f"{each.job.title}: {each.message}")
         if result.damages and self.source.at:
             made = self.manifest.finished_utc if self.manifest else ""
             found = damage_found(self.runtag, self.source.at, made, result.damages)

@@ -149,7 +149,7 @@ def _undo(
             )
         used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"
         _tell(target, f"What is undone: {change}.", used, lines, report)
-        confirm(wish, f"go back to before {change}")
+        confirm(wish, "undo it")
         forget_days(target.host, posixpath.dirname(kept))
         # From here on it is a restore that did not end: whatever happens, it is undone.
         # What has been live since is kept: the step that would remove it is left out.

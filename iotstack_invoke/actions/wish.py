@@ -24,6 +24,7 @@ from ..steps import Place
 from ..targets import Target, read_text
 from ..values import dataclass
 from ..vaults import at_address, refuse_shut, vault_place
+from ..wrapping import answer_to
 from .copies import latest_of, not_found
 
 MANIFESTS_LIMIT_S = 30.0
@@ -213,6 +214,6 @@ def ask(name: str, what: str, called: str = "") -> None:
     """Let a person type a name if something is meant; raises Refused where nobody does."""
     if not sys.stdin.isatty():
         raise Refused("Nobody is there to confirm. If it is meant, add --yes.")
-    answer = input(f"Type {called or repr(name)} to {what}: ")
+    answer = answer_to(f"Type {called or repr(name)} to {what}: ")
     if answer.strip() != name:
         raise Refused("Not confirmed; nothing was changed.")

@@ -123,7 +123,7 @@ def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...
     return tuple(f"pi:{BACKUPS}/{wildcards['runtag']}.{KINDS[kind]}" for kind in facts.kinds)
 
 
-@rule("pi:backups/{runtag}.general-backup.tar.gz")
+@rule("pi:backups/{runtag}.general-backup.tar.gz", title="pack the stack")
 def general_archive(job: Job) -> Iterator[Step]:
     """Copy the SQLite files, then pack compose files, services/ and volumes/ with the copies.
 
@@ -162,7 +162,7 @@ def packed_in(facts: BackupFacts) -> Packed:
     return Packed(facts.folder, (*own, *outside), tuple(each.what for each in facts.left_out))
 
 
-@rule("pi:backups/{runtag}.outside-backup.tar.gz")
+@rule("pi:backups/{runtag}.outside-backup.tar.gz", title="pack what lies outside")
 def outside_archive(job: Job) -> Iterator[Step]:
     """Copy the SQLite files, then pack named volumes and included paths, named from / on."""
     facts: BackupFacts = job.facts
@@ -195,7 +195,7 @@ def outside_archive(job: Job) -> Iterator[Step]:
     yield RemoveFolder("pi", copies, facts.as_root)
 
 
-@rule("pi:backups/{runtag}.influx-backup.tar", retries=2)
+@rule("pi:backups/{runtag}.influx-backup.tar", retries=2, title="dump InfluxDB")
 def influx_archive(job: Job) -> Iterator[Step]:
     """Dump every InfluxDB database into a new folder, prove it, sweep it into one plain tar."""
     facts: BackupFacts = job.facts
@@ -230,7 +230,7 @@ def influx_archive(job: Job) -> Iterator[Step]:
     yield removal(dump, facts.as_root)
 
 
-@rule("pi:backups/{runtag}.influxdb2-backup.tar", retries=2)
+@rule("pi:backups/{runtag}.influxdb2-backup.tar", retries=2, title="dump InfluxDB 2")
 def influxdb2_archive(job: Job) -> Iterator[Step]:
     """Dump every bucket of InfluxDB 2 into a new folder, prove it, sweep it into one plain tar."""
     facts: BackupFacts = job.facts
@@ -252,13 +252,13 @@ def influxdb2_archive(job: Job) -> Iterator[Step]:
     yield removal(dump, facts.as_root)
 
 
-@rule("pi:backups/{runtag}.mariadb-backup.tar.gz", retries=2)
+@rule("pi:backups/{runtag}.mariadb-backup.tar.gz", retries=2, title="dump MariaDB")
 def mariadb_archive(job: Job) -> Iterator[Step]:
     """Dump every MariaDB with its users, routines and events, prove each, pack them."""
     yield dumps_of(job, "mariadb")
 
 
-@rule("pi:backups/{runtag}.postgres-backup.sql.gz.tar", retries=2)
+@rule("pi:backups/{runtag}.postgres-backup.sql.gz.tar", retries=2, title="dump PostgreSQL")
 def postgres_archive(job: Job) -> Iterator[Step]:
     """Dump every PostgreSQL with its roles, prove each, pack them."""
     yield dumps_of(job, "postgres")
@@ -267,7 +267,12 @@ def postgres_archive(job: Job) -> Iterator[Step]:
 def recipe_archive_of(name: str) -> Rule:
     """Return the rule that makes the part of one recipe."""
 
-    @rule(f"pi:backups/{{runtag}}.{PARTS[name]}", retries=2, name=f"{name}_archive")
+    @rule(
+        f"pi:backups/{{runtag}}.{PARTS[name]}",
+        retries=2,
+        name=f"{name}_archive",
+        title=f"pack {name}",
+    )
     def recipe_archive(job: Job) -> Iterator[Step]:
         """Let the service be quiet, dump its database, pack both together, let it go on."""
         from ..services.sql_pack import PackDumps
@@ -297,13 +302,17 @@ def dumps_of(job: Job, engine: str) -> Step:
     return PackDumps(job.output, servers, SQL_LIMIT_S, tries=SQL_TRIES)
 
 
-@rule("pi:backups/{runtag}.manifest.json", input=parts_of, always=True)
+@rule("pi:backups/{runtag}.manifest.json", input=parts_of, always=True, title="write the manifest")
 def manifest(job: Job) -> Iterator[Step]:
     """Write down what was made, what was left out and why; without it a set is unfinished."""
     yield WriteManifest(job.output, job.runtag, job.inputs, job.facts)
 
 
-@rule("pi:backups/{runtag}.RESTORE.txt", input="pi:backups/{runtag}.manifest.json")
+@rule(
+    "pi:backups/{runtag}.RESTORE.txt",
+    input="pi:backups/{runtag}.manifest.json",
+    title="write RESTORE.txt",
+)
 def restore_text(job: Job) -> Iterator[Step]:
     """Write down how this very set is restored by hand, with nothing of ours."""
     yield WriteRestoreText(job.output, job.input, job.runtag)
@@ -320,7 +329,16 @@ def claim(job: Job, name: str) -> Step:
 def copies_to(vault: str) -> tuple[Rule, ...]:
     """Return the rules that copy a set to one vault."""
 
-    @rule(f"{vault}:{{part}}", input="pi:backups/{part}", retries=2, resumes=True)
+    def to_vault(what: str) -> str:
+        return f"copy {what} to {vault}"
+
+    @rule(
+        f"{vault}:{{part}}",
+        input="pi:backups/{part}",
+        retries=2,
+        resumes=True,
+        title=to_vault("the {part} part"),
+    )
     def offsite(job: Job) -> Iterator[Step]:
         """Copy a finished part to the vault, and compare its hash there."""
         yield claim(job, job.wildcards["part"])
@@ -330,13 +348,24 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
         *names, _ = _names(wildcards["runtag"], facts)
         return (f"pi:{BACKUPS}/{{runtag}}.manifest.json", *(f"{vault}:{n}" for n in names))
 
-    @rule(f"{vault}:{{runtag}}.RESTORE.txt", input="pi:backups/{runtag}.RESTORE.txt", retries=2)
+    @rule(
+        f"{vault}:{{runtag}}.RESTORE.txt",
+        input="pi:backups/{runtag}.RESTORE.txt",
+        retries=2,
+        title=to_vault("RESTORE.txt"),
+    )
     def offsite_restore_text(job: Job) -> Iterator[Step]:
         """Copy what tells how it is restored by hand."""
         yield claim(job, job.output.path)
         yield Send(job.input, job.output)
 
-    @rule(f"{vault}:{{runtag}}.manifest.json", input=set_and_copies, always=True, retries=2)
+    @rule(
+        f"{vault}:{{runtag}}.manifest.json",
+        input=set_and_copies,
+        always=True,
+        retries=2,
+        title=to_vault("the manifest"),
+    )
     def offsite_manifest(job: Job) -> Iterator[Step]:
         """Copy the manifest when all that it is the manifest of has arrived."""
         yield claim(job, job.output.path)
@@ -344,7 +373,11 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
         originals = [File("pi", f"{BACKUPS}/{copy.path}") for copy in copies]
         yield Send(source, job.output, tuple(zip(originals, copies, strict=True)))
 
-    @rule(f"{vault}:{{runtag}}.backup-log.txt", input="pi:backups/{runtag}.backup-log.txt")
+    @rule(
+        f"{vault}:{{runtag}}.backup-log.txt",
+        input="pi:backups/{runtag}.backup-log.txt",
+        title=to_vault("the log"),
+    )
     def offsite_log(job: Job) -> Iterator[Step]:
         """Copy the log, last of all, when nothing will be added to it."""
         yield Send(job.input, job.output)

@@ -44,25 +44,39 @@ def pull_book(vault: str) -> RuleBook:
     def others(_wildcards: Mapping[str, str], facts: PullFacts) -> tuple[str, ...]:
         return (f"{FROM}:{{runtag}}.manifest.json", *(f"{vault}:{each}" for each in facts.names))
 
-    @rule(f"{vault}:{{part}}", input=f"{FROM}:{{part}}", retries=2, resumes=True)
+    @rule(
+        f"{vault}:{{part}}",
+        input=f"{FROM}:{{part}}",
+        retries=2,
+        resumes=True,
+        title="fetch the {part} part",
+    )
     def pulled(job: Job) -> Iterator[Step]:
         """Fetch an archive, and compare its hash with the manifest's."""
         yield claim(job)
         yield Send(job.input, job.output)
 
-    @rule(f"{vault}:{{runtag}}.RESTORE.txt", input=f"{FROM}:{{runtag}}.RESTORE.txt")
+    @rule(
+        f"{vault}:{{runtag}}.RESTORE.txt",
+        input=f"{FROM}:{{runtag}}.RESTORE.txt",
+        title="fetch RESTORE.txt",
+    )
     def pulled_restore_text(job: Job) -> Iterator[Step]:
         """Fetch what tells how it is restored by hand."""
         yield claim(job)
         yield Send(job.input, job.output)
 
-    @rule(f"{vault}:{{runtag}}.backup-log.txt", input=f"{FROM}:{{runtag}}.backup-log.txt")
+    @rule(
+        f"{vault}:{{runtag}}.backup-log.txt",
+        input=f"{FROM}:{{runtag}}.backup-log.txt",
+        title="fetch the log",
+    )
     def pulled_log(job: Job) -> Iterator[Step]:
         """Fetch the log."""
         yield claim(job)
         yield Send(job.input, job.output)
 
-    @rule(f"{vault}:{{runtag}}.manifest.json", input=others, retries=2)
+    @rule(f"{vault}:{{runtag}}.manifest.json", input=others, retries=2, title="fetch the manifest")
     def pulled_manifest(job: Job) -> Iterator[Step]:
         """Fetch the manifest when all else has arrived."""
         yield claim(job)

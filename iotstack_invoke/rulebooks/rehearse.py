@@ -58,7 +58,9 @@ class RehearsalFacts(RestoreFacts):
     """Takes what each dump of SQL was proven to hold, by its container."""
 
 
-@rule("pi:compared/{runtag}", input=stage_of("general"), transaction=True)
+@rule(
+    "pi:compared/{runtag}", input=stage_of("general"), transaction=True, title="compare the stack"
+)
 def compared(job: Job) -> Iterator[Step]:
     """Compare each file with its member: content, owner, mode, time."""
     facts: RehearsalFacts = job.facts
@@ -66,7 +68,12 @@ def compared(job: Job) -> Iterator[Step]:
     yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
 
 
-@rule("pi:compared/{runtag}/outside", input=stage_of("outside"), transaction=True)
+@rule(
+    "pi:compared/{runtag}/outside",
+    input=stage_of("outside"),
+    transaction=True,
+    title="compare what lies outside",
+)
 def compared_outside(job: Job) -> Iterator[Step]:
     """Compare each file from outside of the stack's folder with its member."""
     facts: RehearsalFacts = job.facts
@@ -74,7 +81,7 @@ def compared_outside(job: Job) -> Iterator[Step]:
     yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
 
 
-@rule("pi:loaded/{runtag}", input=stage_of("influx"), transaction=True)
+@rule("pi:loaded/{runtag}", input=stage_of("influx"), transaction=True, title="load InfluxDB")
 def loaded(job: Job) -> Iterator[Step]:
     """Load the dump as a restore does, and prove that all of it is there."""
     facts: RehearsalFacts = job.facts
@@ -105,7 +112,12 @@ def loaded(job: Job) -> Iterator[Step]:
 def compared_recipe(kind: str) -> Rule:
     """Return the rule that compares the files of a recipe's part."""
 
-    @rule(f"pi:compared/{{runtag}}/{kind}", input=stage_of(kind), transaction=True)
+    @rule(
+        f"pi:compared/{{runtag}}/{kind}",
+        input=stage_of(kind),
+        transaction=True,
+        title=f"compare {kind}",
+    )
     def compared_part(job: Job) -> Iterator[Step]:
         """Compare each file of a service with its member: content, owner, mode, time."""
         facts: RehearsalFacts = job.facts
@@ -119,7 +131,12 @@ def loaded_sql(kind: str) -> Rule:
     """Return the rule that loads the dumps of one part."""
     engine = MARIADB.name if kind in RECIPES else kind
 
-    @rule(f"pi:loaded/{{runtag}}/{kind}", input=stage_of(kind), transaction=True)
+    @rule(
+        f"pi:loaded/{{runtag}}/{kind}",
+        input=stage_of(kind),
+        transaction=True,
+        title=f"load the dumps of {ENGINES[kind].title if kind in ENGINES else kind}",
+    )
     def loaded_dumps(job: Job) -> Iterator[Step]:
         """Load each dump as a restore does, and count the rows of every table."""
         facts: RehearsalFacts = job.facts

@@ -62,7 +62,7 @@ class ReloadFacts:
     after: Tally = field(default_factory=Tally)
 
 
-@rule("pi:reloaded/{runtag}", transaction=True)
+@rule("pi:reloaded/{runtag}", transaction=True, title="reload InfluxDB")
 def reloaded(job: Job) -> Iterator[Step]:
     """Put new data in the place of the old: the same ones, written anew."""
     facts: ReloadFacts = job.facts

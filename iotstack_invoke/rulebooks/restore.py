@@ -297,14 +297,22 @@ def stage_of(kind: str) -> str:
     return f"pi:restore/{{runtag}}/{'stack' if kind == 'general' else kind}/"
 
 
-@rule("pi:restore/{runtag}/{part}", input="from:{part}", retries=2, resumes=True)
+@rule(
+    "pi:restore/{runtag}/{part}",
+    input="from:{part}",
+    retries=2,
+    resumes=True,
+    title="fetch the {part} part",
+)
 def fetched(job: Job) -> Iterator[Step]:
     """Fetch a part, and compare its hash with the manifest's."""
     yield Send(job.input, job.output)
 
 
 @rule(
-    "pi:restore/{runtag}/stack/", input=lambda values, facts: [archive(values, facts, "general")]
+    "pi:restore/{runtag}/stack/",
+    input=lambda values, facts: [archive(values, facts, "general")],
+    title="unpack the stack",
 )
 def staged_stack(job: Job) -> Iterator[Step]:
     """Look at every member of the general part, then unpack it into a new folder."""
@@ -323,7 +331,9 @@ def staged_stack(job: Job) -> Iterator[Step]:
 
 
 @rule(
-    "pi:restore/{runtag}/outside/", input=lambda values, facts: [archive(values, facts, "outside")]
+    "pi:restore/{runtag}/outside/",
+    input=lambda values, facts: [archive(values, facts, "outside")],
+    title="unpack what lies outside",
 )
 def staged_outside(job: Job) -> Iterator[Step]:
     """Look at every member of the outside part, then unpack it into a new folder."""
@@ -335,7 +345,11 @@ def staged_outside(job: Job) -> Iterator[Step]:
     yield Measure(job.output, facts.as_root)
 
 
-@rule("pi:volumes/.restore-{runtag}/stack/", input="pi:restore/{runtag}/stack/")
+@rule(
+    "pi:volumes/.restore-{runtag}/stack/",
+    input="pi:restore/{runtag}/stack/",
+    title="unpack the volumes",
+)
 def staged_volumes(job: Job) -> Iterator[Step]:
     """Unpack the volumes beside the live ones, where they lie on a file system of their own."""
     facts: RestoreFacts = job.facts
@@ -352,7 +366,9 @@ def staged_volumes(job: Job) -> Iterator[Step]:
 
 
 @rule(
-    "pi:restore/{runtag}/influx/", input=lambda values, facts: [archive(values, facts, "influx")]
+    "pi:restore/{runtag}/influx/",
+    input=lambda values, facts: [archive(values, facts, "influx")],
+    title="unpack the dump of InfluxDB",
 )
 def staged_dump(job: Job) -> Iterator[Step]:
     """Unpack InfluxDB's dump into a new folder, and check every file and block of it."""
@@ -373,6 +389,7 @@ def staged_sql(engine: str) -> Rule:
         stage_of(engine),
         input=lambda values, facts: [archive(values, facts, engine)],
         name=f"staged_{engine}",
+        title=f"unpack the dumps of {ENGINES[engine].title}",
     )
     def staged_dumps(job: Job) -> Iterator[Step]:
         """Unpack the dumps of a database server, and read each of them to its end."""
@@ -398,6 +415,7 @@ def staged_recipe(kind: str, *, apart: bool) -> Rule:
         recipe_stage(kind, apart=apart),
         input=lambda values, facts: [archive(values, facts, kind)],
         name=f"staged_{kind}",
+        title=f"unpack {kind}",
     )
     def staged_part(job: Job) -> Iterator[Step]:
         """Look at every member of a service's part, unpack it, read its dump to its end."""
@@ -422,7 +440,7 @@ def stages(_wildcards: Mapping[str, str], facts: RestoreFacts) -> list[str]:
     return [*plain, *(recipe_stage(each, apart=facts.volumes_apart) for each in recipes), *apart]
 
 
-@rule("pi:restored/{runtag}", input=stages, transaction=True)
+@rule("pi:restored/{runtag}", input=stages, transaction=True, title="put it in place")
 def restored(job: Job) -> Iterator[Step]:
     """Put the staged stack in place of the running one; on any failure it is as it was."""
     facts: RestoreFacts = job.facts

@@ -378,7 +378,7 @@ def test_terminal(owner, pi):
     os.close(ours)
     assert process.wait() == 0
     text = said.decode()
-    for words in ("✓ general_archive", "✓ influx_archive", "✓ offsite general → nas",
+    for words in ("✓ pack the stack", "✓ dump InfluxDB", "✓ copy the general part to nas",
                   "seen.general-backup.tar.gz", "copied to", "Backup seen is complete."):  # fmt: skip
         assert words in text, words
 
