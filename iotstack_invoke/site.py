@@ -121,14 +121,17 @@ class Site:
         skipped = (Gone(name, host, service=True) for name in self.settings.skipped)
         return (*skipped, *said.gone)
 
-    def pinned(self) -> frozenset[str]:
-        """Return the runtags that are pinned here or in any vault that answers."""
+    def pinned(self) -> tuple[frozenset[str], tuple[StepFailed, ...]]:
+        """Return the runtags that are pinned here or in a vault, and why places cannot tell."""
         found = frozenset[str]()
+        away = []
         folders = ((self.host, self.backups), *((e, e.root) for e in self.vaults.values()))
         for place, folder in folders:
-            with contextlib.suppress(StepFailed):
+            try:
                 found |= pins_in(place.names(folder))
-        return found
+            except StepFailed as error:
+                away.append(error)
+        return found, tuple(away)
 
     def sets(
         self, checks: Checks | None = None, *, outline: bool = False

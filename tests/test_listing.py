@@ -161,7 +161,7 @@ def test_the_latest_is_the_newest_by_its_manifest(shelf, name):
     source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb")
     assert choose_set(source, "latest")[0].runtag == "before the trip"
     site = Site.of(shelf.settings())
-    assert find_copy(site, "latest", "usb", {}).runtag == "before the trip"
+    assert find_copy(site, "latest", "usb", {}, print).runtag == "before the trip"
 
 
 def test_a_record_that_cannot_be_read_is_told(shelf, capsys):
@@ -248,7 +248,7 @@ def test_a_file_too_large_for_a_manifest_is_not_read(shelf, capsys):
     states = {each.runtag: each.state for each in sets_in(site.vaults["usb"], str(usb))}
     assert states == {OLD: State.WARNINGS, FREE: State.COMPLETE, "forged": State.DAMAGED}
     with pytest.raises(ValueError, match="and none has more than 16,777,216"):
-        find_copy(site, "forged", "usb", {}).manifest()
+        find_copy(site, "forged", "usb", {}, print).manifest()
     source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb")
     with pytest.raises(Refused, match="The manifest of forged in usb is damaged"):
         choose_set(source, "forged")

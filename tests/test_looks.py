@@ -177,7 +177,7 @@ def test_a_line_that_breaks_amid_a_manifest_makes_no_older_set_the_latest(
     source = Source(site.vaults["nas"], str(nas), in_place=False, name="nas")
     for act in (
         lambda: choose_set(source, "latest"),
-        lambda: find_copy(site, "latest", "nas", {}),
+        lambda: find_copy(site, "latest", "nas", {}, print),
         lambda: sets_read(source.place, str(nas), 30),
         lambda: newest_good(source.place, str(nas), datetime.now(UTC)),
     ):

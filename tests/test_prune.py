@@ -426,6 +426,51 @@ def test_the_latest_can_be_pinned_and_notes_are_shown(pi):
     assert not list(pi.backups.glob("*.pin.txt"))
 
 
+def test_the_latest_is_that_of_all_places(pi):
+    """A newer one in a vault is shown and pinned, and told where the latest here is verified."""
+    older, newest = make_set(pi.backups, 2), make_set(pi.usb, 1)
+    assert pi.run("show latest").stdout.startswith(f"{newest} in usb")
+    told = pi.run("pin latest")
+    assert told.stdout == f"{newest} is pinned in: usb.\n"
+    told = pi.run("verify")
+    assert (
+        f"A NEWER BACKUP lies in usb: {newest}. here has nothing newer than {older}" in told.stderr
+    )
+    assert "--at usb" in told.stderr
+    assert "NEWER" not in pi.run(f"verify --runtag {older}").stderr
+    assert "NEWER" not in pi.run("verify --at here").stderr
+    young = make_set(pi.backups, 0)
+    assert "NEWER" not in pi.run("verify").stderr
+    told = pi.run("rehearse --runtag latest")  # of the first vault
+    assert f"A NEWER BACKUP lies in here: {young}. usb has nothing newer" in told.stderr
+
+
+def test_a_place_that_is_away_may_have_the_latest(pi):
+    """It is told: what is shown or verified may be older than what lies there."""
+    here = make_set(pi.backups, 2)
+    pi.usb.rmdir()
+    for line in ("show latest", "verify", "pin latest"):
+        told = pi.run(line)
+        assert "A newer backup may lie where nobody could look: " in told.stderr, line
+        assert "usb" in told.stderr
+        assert here in told.stdout + told.stderr
+    shutil.rmtree(pi.backups)
+    told = pi.run("show latest")
+    assert told.returncode == 1
+    assert "vault 'usb' is not there" in told.stderr
+
+
+def test_pins_of_a_vault_that_is_away_are_told_to_be_unknown(pi):
+    """A prune removes all the same: what is pinned there is there."""
+    for days in (1, 2):
+        make_set(pi.backups, days)
+    pi.usb.rmdir()
+    told = pi.run("prune --at here --keep 1 --yes")
+    assert told.returncode == 0
+    assert "What is pinned there alone is not known, and counts for nothing: " in told.stderr
+    assert list(listed(pi.backups)) == [runtag(1)]
+
+
 def test_a_pinned_set_stays_until_the_pin_is_taken_away(pi):
     """However old it is a pinned set stays, here and there, and goes when it is pinned no more."""
     for folder in (pi.backups, pi.usb):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
@@ -165,12 +167,24 @@ def not_found(runtag: str, known: Iterable[str], where: str) -> NotFound:
     return NotFound(f"There is no backup {runtag} in {where}.{offer}")
 
 
-def find_copy(site: Site, asked: str, at: str, checks: Checks) -> Copy:
+def find_copy(
+    site: Site, asked: str, at: str, checks: Checks, warn: Callable[[str], object]
+) -> Copy:
     """Return the copy of a runtag in the places of `at`; the first that has it.
 
-    Without `at`, here and then vault by vault. Raises NotFound.
+    Without `at`, here and then vault by vault; of `latest` the newest of them all, and `warn` is
+    told which place could not be asked. Raises NotFound.
     """
     names = places_meant(site, at or ALL)
+    if asked == LATEST and not at:
+        found, away = _latest_of_each(site, names, checks)
+        if not found and away:
+            raise away[0]
+        if not found:
+            raise NotFound(f"There is no backup in {', '.join(names)}.")
+        for error in away:
+            warn(_may_be_newer(error))
+        return max(found, key=_age)
     where = ", ".join(names)
     copies: tuple[Copy, ...] = ()
     try:
@@ -181,6 +195,54 @@ def find_copy(site: Site, asked: str, at: str, checks: Checks) -> Copy:
         return choose_copy(copies, asked, where, checks)
     except Unreachable as error:
         raise Unreachable(f"{error}{here_too(site, asked, checks)}") from error
+
+
+def newer_elsewhere(site: Site, chosen: Copy, checks: Checks) -> tuple[str, ...]:
+    """Return where a newer backup of the same machine lies than the latest of one place.
+
+    And where that cannot be told; a sentence each.
+    """
+    names = tuple(each for each in (HERE, *site.vaults) if each != chosen.at)
+    found, away = _latest_of_each(site, names, checks)
+    is_ours, made = _age(chosen)
+    newest = max((e for e in found if _age(e)[0] == is_ours), key=_age, default=None)
+    told = tuple(map(_may_be_newer, away))
+    if newest is None or newest.runtag == chosen.runtag or _age(newest)[1] <= made:
+        return told
+    newer = (
+        f"A NEWER BACKUP lies in {newest.at}: {newest.runtag}. {chosen.at} has nothing newer than "
+        f"{chosen.runtag}. To take the newer one: add --at {newest.at}."
+    )
+    return (newer, *told)
+
+
+def _latest_of_each(
+    site: Site, names: Iterable[str], checks: Checks
+) -> tuple[list[Copy], list[StepFailed]]:
+    """Return the latest of each place that has one, and why others cannot tell."""
+    found, away = [], []
+    for at in names:
+        try:
+            found.append(choose_copy(copies_at(site, at, checks), LATEST, at, checks))
+        except NotFound:
+            continue
+        except StepFailed as error:
+            away.append(error)
+    return found, away
+
+
+def _may_be_newer(error: StepFailed) -> str:
+    return f"A newer backup may lie where nobody could look: {error}"
+
+
+def _age(copy: Copy) -> tuple[bool, datetime]:
+    """Return whether a copy is of this machine, and when it was made: the latest is the most."""
+    manifest = None
+    with contextlib.suppress(ValueError):
+        manifest = copy.manifest()
+    made = replace(copy.backup, manifest=manifest).made()
+    is_ours = bool(manifest) and manifest.host == socket.gethostname()  # type: ignore[union-attr]
+    return is_ours, made or datetime.min.replace(tzinfo=UTC)
 
 
 def here_too(site: Site, asked: str, checks: Checks) -> str:

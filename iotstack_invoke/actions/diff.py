@@ -59,7 +59,9 @@ def diff(
     try:
         with signals_raised():
             checks = site.checks.newest()
-            before, after = (find_copy(site, each, at, checks) for each in (first, second))
+            before, after = (
+                find_copy(site, each, at, checks, report.warn) for each in (first, second)
+            )
             for copy in (before, after):
                 damage = manifest_of(copy)[1]
                 if damage:

@@ -39,10 +39,10 @@ def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
     return _change(settings, asked, remove, report, said="is not pinned any more")
 
 
-def _runtag_of(site: Site, asked: str) -> Runtag:
-    """Return the runtag that is meant: of the newest set here, or else of the vaults."""
+def _runtag_of(site: Site, asked: str, report: Report) -> Runtag:
+    """Return the runtag that is meant: of the newest set, here or in a vault."""
     if asked == LATEST:
-        asked = find_copy(site, asked, "", site.checks.newest()).runtag
+        asked = find_copy(site, asked, "", site.checks.newest(), report.warn).runtag
     return read_runtag(asked)
 
 
@@ -61,7 +61,7 @@ def _change(
     known = dict[str, None]()
     done, troubles = [], []
     try:
-        runtag = _runtag_of(site, asked)
+        runtag = _runtag_of(site, asked, report)
         with site.held(f"pin {runtag}"):
             for name, (place, folder) in places.items():
                 try:

@@ -228,10 +228,16 @@ def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> No
     """Judge all places, and show the verdicts."""
     checks, said = site.checks.newest(), site.owner.read()
     gone = (*map(Gone, wish.gone), *site.gone(said))
-    known = Known(datetime.now(UTC), checks, said, gone, site.pinned())
+    pinned, away = site.pinned()
+    known = Known(datetime.now(UTC), checks, said, gone, pinned)
     for each in prunings:
         with _noted(each):
             each.look(known, asked=bool(wish.gone))
+    for error in away:
+        if not any(each.error == str(error) for each in prunings):
+            report.warn(
+                f"What is pinned there alone is not known, and counts for nothing: {error}"
+            )
     _refuse_unknown(prunings, wish.gone)
     here = site.sets(checks) if site.host.look([site.backups]) else ()
     for each in prunings:

@@ -23,6 +23,7 @@ from ..report import Report, duration_text, size_text
 from ..rulebooks.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
 from ..rulebooks.restore import RESTORE, Load, undoable
 from ..rules import BACKUPS
+from ..runtag import LATEST
 from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE
 from ..services.recipe import DUMP, RECIPES
@@ -35,7 +36,7 @@ from ..steps import Command
 from ..targets import ANY_EXIT, docker_words, root_words
 from ..trust import Trust
 from ..vaults import refuse_shut
-from .copies import VAULT, Copy, find_copy, places_meant
+from .copies import VAULT, Copy, find_copy, newer_elsewhere, places_meant
 from .coverage import settings_for
 from .only import damaged_told, left_out_text, told_of_data
 from .owed import Owing
@@ -66,7 +67,10 @@ def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
             places = places_meant(site, asked)
             if len(places) > 1 and asked != VAULT:
                 raise UsageError(f"--at {asked}: name one place: {', '.join(places)}.")
-            copy = find_copy(site, runtag, places[0], checks)
+            copy = find_copy(site, runtag, places[0], checks, report.warn)
+            if runtag == LATEST and not at:
+                for told in newer_elsewhere(site, copy, checks):
+                    report.warn(told)
             refuse_shut(copy.place, map(copy.path, copy.backup.parts))
             with _scratch_folder(site) as scratch:
                 return _Rehearsal(site, copy, scratch, report).run()

@@ -36,7 +36,7 @@ def show(settings: Settings, asked: str, at: str, report: Report, *, as_json: bo
     """Print what a set is; `as_json` for programs. Raises NotFound."""
     site = Site.of(settings)
     try:
-        copy = find_copy(site, asked, at, site.checks.newest())
+        copy = find_copy(site, asked, at, site.checks.newest(), report.warn)
         manifest, damage = manifest_of(copy)
         rows, notes = gather_rows(site)
         mine = (copy.runtag, copy.at.partition("/")[2])
@@ -66,7 +66,7 @@ def show_files(
     site = Site.of(settings)
     try:
         with signals_raised():
-            copy = find_copy(site, asked, at, site.checks.newest())
+            copy = find_copy(site, asked, at, site.checks.newest(), report.warn)
             if part not in copy.backup.files:
                 raise NotFound(f"{copy.runtag} in {copy.at} has no part {part}.")
             for member in members_of(copy, part):

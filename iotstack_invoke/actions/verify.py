@@ -42,7 +42,16 @@ from .against import (
     told_otherwise,
     unnamed,
 )
-from .copies import VAULT, Copy, choose_copy, copies_at, here_too, kinds_of, places_meant
+from .copies import (
+    VAULT,
+    Copy,
+    choose_copy,
+    copies_at,
+    here_too,
+    kinds_of,
+    newer_elsewhere,
+    places_meant,
+)
 from .listing import plain_check
 from .only import damaged_told
 
@@ -159,6 +168,9 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
         except StepFailed as error:
             yield error
             continue
+        if default == HERE and not (wanted.at or wanted.all) and wanted.runtag in ("", LATEST):
+            for told in newer_elsewhere(site, chosen[0], checks):
+                report.warn(told)
         for copy in chosen:
             report.tell(f"verifying {copy.runtag} in {at} ({size_text(copy.backup.size_bytes)})")
             try:
