@@ -7,9 +7,9 @@ import sys
 import time
 
 import pytest
-from saboteur import Saboteur, Scene, differing
+from saboteur import WAITING, Saboteur, Scene, differing
 from stand import query
-from stand_machine import wait_for
+from stand_machine import USER, wait_for
 from sweep import EVERY, FAILED, GOOD, LOCAL, WARNED, WAYS, Sweep
 
 RELOAD = "reload-influxdb"
@@ -225,6 +225,39 @@ def test_sample(request, where, way, words, follow):
     sweep = request.getfixturevalue(where)
     sweep.meet(sweep.number_of(words), way, follow)
     sweep.scene.clear()
+
+
+AT_THE_STAGE = WAITING.replace(
+    "touch",
+    'case "$*" in "-rf -- "*/restore/influxdb-*Z) ;; *) exec {here}/real "$@" ;; esac\ntouch',
+)
+"""A program that waits where it acts on the dump of a reload."""
+
+
+@pytest.mark.parametrize(("where", "how"), [("here", "stopped"), ("there", "cut")])
+def test_after_the_commit(request, where, how):
+    """A signal, or a line that breaks, undoes nothing any more, and says what is left."""
+    sweep = request.getfixturevalue(where)
+    scene = sweep.scene
+    sweep.saboteur.disarm()
+    with Saboteur(scene.target, "rm", AT_THE_STAGE) as removing:
+        process = scene.start(RELOAD)
+        wait_for("the removal of the dump", removing.reached, timeout=120)
+        process.send_signal(signal.SIGTERM) if how == "stopped" else scene.cut()
+        if how == "stopped":
+            wait_for("its end", lambda: process.poll() is not None, timeout=60)
+        (removing.folder / "go").touch()
+        code, said = scene.end(process)
+    assert code == (143 if how == "stopped" else WARNED), said
+    assert "InfluxDB is reloaded; it was away for" in said
+    assert "InfluxDB is reloaded, but afterwards: The dump in" in said
+    assert "as it was before" not in said
+    sweep.assert_new()
+    logs = (scene.pi if scene.over_ssh else scene.target).home_of(USER).rglob("reload-*.log")
+    log = max(logs, key=lambda path: path.stat().st_mtime_ns)
+    assert "InfluxDB is reloaded" in log.read_text()
+    assert scene.run("undo")[0] == GOOD
+    sweep.assert_old()
 
 
 @pytest.mark.long

@@ -14,9 +14,9 @@ import subprocess
 import tarfile
 
 import pytest
-from saboteur import Saboteur, Scene, differing
-from stand_machine import wait_for
-from sweep import EVERY, FAILED, FULL, GOOD, LATE_S, LOCAL, NOT_FOUND, WAYS, Sweep
+from saboteur import WAITING, Saboteur, Scene, differing
+from stand_machine import USER, wait_for
+from sweep import EVERY, FAILED, FULL, GOOD, LATE_S, LOCAL, NOT_FOUND, WARNED, WAYS, Sweep
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +231,77 @@ def test_commit_whose_answer_is_lost(there):
     code, said = scene.run("undo")
     assert code == NOT_FOUND, said
     there.assert_old()
+    scene.clear()
+
+
+# After the commit.
+
+FILLED = """
+[{prefix}hooks]
+after_restore = [["sh", "-c", "cat /dev/zero > {fill}; seq 2000"]]
+"""
+CLEARING = WAITING.replace(
+    "touch",
+    'case "$*" in "-rf -- "*/restore/t1" "*) [ -e "$3/stack" ] ;; *) false ;; esac || exec {here}/real "$@"\ntouch',
+    1,
+)
+"""A program that waits where it removes what was staged."""
+
+
+@contextlib.contextmanager
+def hooked(scene, text):
+    """Let the settings of a scene end with more while the block runs."""
+    before = scene.settings.read_text()
+    scene.settings.write_text(before + text)
+    try:
+        yield
+    finally:
+        scene.settings.write_text(before)
+
+
+def test_a_line_cut_after_the_commit(there):
+    """It is restored, and says so; what could not be removed is named, and the hooks run."""
+    scene = there.scene
+    there.saboteur.disarm()
+    mark = scene.target.home_of(USER) / "hooked"
+    mark.unlink(missing_ok=True)
+    hook = FILLED.format(prefix="hosts.", fill=mark).replace("cat /dev/zero >", "touch")
+    with hooked(scene, hook), Saboteur(scene.target, "rm", CLEARING) as removing:
+        process = scene.start("restore")
+        wait_for("the removal of the stage", removing.reached, timeout=120)
+        scene.cut()
+        (removing.folder / "go").touch()
+        code, said = scene.end(process)
+    assert code == WARNED, said
+    assert "t1 is restored; the stack was away for" in said
+    assert "t1 is restored, but afterwards: Not all of" in said
+    assert "not restored" not in said
+    assert mark.exists()
+    there.assert_new()
+    assert scene.run("undo")[0] == GOOD
+    there.assert_old()
+    scene.clear()
+
+
+def test_a_disk_that_is_full_after_the_commit(here):
+    """It is restored, and says so, though its log could not be written to its end."""
+    scene, backups = here.scene, here.scene.top / "backups"
+    here.saboteur.disarm()
+    run, kept = scene.target.run, scene.top / "kept"
+    run(["sh", "-c", f"mkdir {kept} && cp -a {backups}/t1.* {kept}"])
+    run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=700,uid=1000,gid=1000", "tmpfs", backups])
+    try:
+        run(["sh", "-c", f"mv {kept}/t1.* {backups} && rmdir {kept}"])
+        with hooked(scene, FILLED.format(prefix="", fill=backups / "films")):
+            code, said = scene.run("restore")
+    finally:
+        run(["umount", backups])
+    assert code == WARNED, said
+    assert "t1 is restored; the stack was away for" in said
+    assert "t1 is restored, but afterwards: Its log lacks lines: No space left on device" in said
+    here.assert_new()
+    assert scene.run("undo")[0] == GOOD
+    here.assert_old()
     scene.clear()
 
 
