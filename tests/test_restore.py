@@ -38,7 +38,7 @@ esac
 LACKS = """
 case "$*" in
 "image inspect -- grafana/grafana:9") ;;
-"image inspect"*) exit 1 ;;
+"image inspect"*) echo "Error: No such image: $4" >&2; exit 1 ;;
 "compose version") echo 'Docker Compose version v2.24.5' ;;
 esac
 """
@@ -238,6 +238,20 @@ def test_what_no_backup_holds_is_told_before(pi, tmp_path, way):
     assert "Service mariadb is built in .templates/mariadb, which is neither here nor in" in said
     assert "variables that .env does not set: PASSWORD. They" in said
     assert said.count("Service ") == 1
+
+
+def test_a_docker_that_does_not_tell_lacks_no_image(pi, tmp_path):
+    """What could not be asked is told as unknown, and not as images to pull."""
+    (pi.folder / "docker-compose.yml").write_text(COMPOSE)
+    assert pi.run("backup --runtag t2").returncode in (0, 3)
+    usb = tmp_path / "usb"
+    shutil.copytree(pi.folder / "backups", usb)
+    shutil.rmtree(pi.folder)
+    pi.tool("docker", '[ "$1" != image ] || { echo "permission denied" >&2; exit 1; }')
+    said = pi.run(f"restore --runtag t2 --from {usb} --dry-run").stderr
+    assert "What the containers need cannot be told: " in said
+    assert "permission denied" in said
+    assert "images to pull" not in said
 
 
 def test_the_begin_of_an_archive_is_read_over_ssh(tmp_path, sshd):

@@ -1,7 +1,7 @@
 """What the containers of a restored stack need that the backup does not hold, told in advance.
 
 Images to pull or build, and variables that nobody sets: on a machine where all is brought up
-anew. Changes nothing; what cannot be read is not told of.
+anew. Changes nothing. Whoever asks tells where that cannot be known (StepFailed).
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from ..services.compose_needs import ComposeNeeds, compose_needs
 from ..services.compose_text import variables
 from ..services.table import FOLDERS
 from ..steps import Command, Place
-from ..targets import ANY_EXIT, Target, entries, read_text
+from ..targets import Target, entries, read_text
 from .prospect import OVERRIDES
 
 TOP_FILES_FIRST = 100
 """How many members of a general part are looked at: its top files are the first."""
 TOP_FILE_BYTES = 1 << 20
 PULL_LIMIT_S = 60.0
+# That Docker has no such image, and not that nobody could ask it.
+NOT_THERE = (
+    'for i; do said=$({docker} image inspect -- "$i" 2>&1 >/dev/null) || case $said in '
+    '*[Nn]"o such image"*) echo "$i" ;; *) echo "$said" >&2; exit 1 ;; esac; done'
+)
 
 
 class _Enough(Exception):
@@ -106,7 +111,7 @@ def _warnings(target: Target, manifest: Manifest | None, needs: ComposeNeeds) ->
 
 def _environment(target: Target) -> dict[str, str]:
     """Return what the login there sets: compose knows it besides `.env`."""
-    told = target.host.run(Command(("env", "-0"), ANY_EXIT, PULL_LIMIT_S)).out
+    told = target.host.run(Command(("env", "-0"), limit_s=PULL_LIMIT_S)).out
     pairs = (line.partition("=") for line in told.split("\0"))
     return {name: value for name, equals, value in pairs if equals}
 
@@ -117,11 +122,10 @@ def _built(target: Target, needs: ComposeNeeds) -> list[str]:
 
 
 def _not_there(target: Target, images: Iterable[str]) -> list[str]:
-    """Return the images that Docker has to fetch."""
+    """Return the images that Docker has to fetch; raises StepFailed where it does not tell."""
     wanted = sorted(set(images))
     if not wanted:
         return []
-    docker = shlex.join(target.docker)
-    script = f'for i; do {docker} image inspect -- "$i" >/dev/null 2>&1 || echo "$i"; done'
-    told = target.host.run(Command(("sh", "-c", script, "sh", *wanted), ANY_EXIT, PULL_LIMIT_S))
+    script = NOT_THERE.format(docker=shlex.join(target.docker))
+    told = target.host.run(Command(("sh", "-c", script, "sh", *wanted), limit_s=PULL_LIMIT_S))
     return told.out.split()

@@ -20,7 +20,7 @@ from ..services.left_out import patterns_below
 from ..services.volume_options import options_text
 from ..settings import Settings
 from ..steps import Command
-from ..targets import ANY_EXIT, Target, device, may_be_there, mount_points, points_away
+from ..targets import Target, device, may_be_there, mount_points, points_away
 from ..values import dataclass
 
 PROJECT_LABEL = "com.docker.compose.project"
@@ -265,7 +265,7 @@ class OutsidePart:
         inner = next((e for e in sorted(self._mounts) if e != live and is_in(e, live)), "")
         if inner:
             return f"a file system of its own is mounted in it, at {inner}, which stays as it is"
-        is_folder = Command((*self.target.as_root, "test", "-d", live), ANY_EXIT)
+        is_folder = Command((*self.target.as_root, "test", "-d", live), frozenset({0, 1}))
         if live in self._mounts and self.target.host.run(is_folder).exit_code:
             return "it is a mount point, and no folder"
         return ""

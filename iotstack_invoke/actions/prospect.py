@@ -411,7 +411,12 @@ class Prospect:
     def _refuse_without_server(self, compose: tuple[str, ...], name: str) -> None:
         told = self.target.host.run(Command((*compose, "config"), ANY_EXIT))
         named_there = rf"^\s*(container_name: ['\"]?{re.escape(name)}['\"]?|{re.escape(name)}:)$"
-        if told.exit_code == 0 and not re.search(named_there, told.out, re.MULTILINE):
+        if told.exit_code:
+            self.report.warn(
+                f"  Whether docker-compose.yml has a service {name} to load its dump into cannot "
+                f"be told, as compose does not read it: {told.last_words}"
+            )
+        elif not re.search(named_there, told.out, re.MULTILINE):
             raise Refused(
                 f"On {self.target.name} docker-compose.yml has no service {name} to load its "
                 "dump into. Add it, or restore the other services one by one: --only NAME."
@@ -498,7 +503,7 @@ class Prospect:
         """Tell whether all paths are folders, and no links to such."""
         script = 'for each; do [ -d "$each" ] && [ ! -L "$each" ] || exit 1; done'
         words = (*self.target.as_root, "sh", "-c", script, "sh", *paths)
-        return self.target.host.run(Command(words, ANY_EXIT)).exit_code == 0
+        return self.target.host.run(Command(words, frozenset({0, 1}))).exit_code == 0
 
     def _refuse_folder(
         self, folder: str, free_bytes: int, needed: dict[str, int], kept: str = ""

@@ -433,7 +433,12 @@ class _Restore:
         packed = top_texts(self.source.place, archive) if has_any else {}
         if not (facts.bare or from_backup):
             return packed
-        told, warnings = needed(self.target, self.manifest, packed, from_backup=from_backup)
+        try:
+            told, warnings = needed(self.target, self.manifest, packed, from_backup=from_backup)
+        except Unreachable:
+            raise
+        except StepFailed as error:
+            told, warnings = (), (f"What the containers need cannot be told: {error}",)
         for text in told:
             self.report.write(f"  {text}")
         for text in warnings:
