@@ -91,6 +91,31 @@ def test_a_volume_and_a_path_are_put_back_and_an_undo_takes_them_away(machine):
     assert all((each.parent / "since").exists() for each in places)
 
 
+@pytest.mark.parametrize("exact", ["", "--exact"])
+def test_what_is_included_here_and_not_in_the_backup_is_named_and_stays(machine, exact):
+    """A path of the stack's folder, one outside, a volume; --exact puts aside what is the stack's."""
+    machine.docker.knows({"one": [(str(machine.folder / "volumes/nodered"), "/data")]})
+    machine.backup()
+    machine.docker.volume("more", "mine")
+    machine.docker.knows({"one": [("more", "/data")]})
+    inside, outside = machine.folder / "extra/deep", machine.put("films/a", "mine")
+    inside.mkdir(parents=True)
+    (inside / "b").write_text("mine")
+    for each in ("extra", "absent", inside, outside.parent):
+        machine.row(each)
+    here = (inside / "b", outside, machine.docker.files("more") / "file")
+    told = machine.restore(exact)
+    beyond = f"not in the backup: {outside.parent}, volume:more\n"
+    assert f"stays here, {beyond}" in told
+    assert f"kept, {beyond}" in told
+    first, last = ("is put aside", "put aside") if exact else ("stays here", "kept")
+    assert f"{first}, not in the backup: extra\n" in told
+    assert f"{last}, not in the backup: extra\n" in told
+    assert [each.exists() for each in here] == [not exact, True, True]
+    machine.do("undo --last-restore --yes")
+    assert [each.read_text() for each in here] == ["mine"] * 3
+
+
 def test_what_was_left_out_stays_where_it_lies(machine):
     """In a volume, and in a path that goes elsewhere; an undo leaves it there as well."""
     machine.docker.volume("data", "old")

@@ -1,5 +1,6 @@
 """What a target has and a backup has not: how it is told apart, named, copied and put aside."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -322,3 +323,32 @@ def test_what_stays_of_influxdb_is_looked_for(tmp_path, lost):
     else:
         step.do(scene)
         assert "Stays beside what the backup holds: home of InfluxDB (1 shards)" in scene.said
+
+
+@pytest.mark.parametrize("kind", ["here", "without a log", "cannot look", "sql", "no answer"])
+def test_what_stays_is_measured_or_the_restore_ends_before_it_begins(tmp_path, kind):
+    """A du(1) that fails, or a server that does not say, is not taken for nothing."""
+    server = influx(tmp_path)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    if kind == "cannot look":
+        (tools / "du").write_text("#!/bin/sh\necho 'du: Input/output error' >&2; exit 1\n")
+        (tools / "du").chmod(0o755)
+    answer = "echo 4711" if kind == "sql" else "echo gone >&2; exit 1"
+    host, words = LocalHost(str(tmp_path)), docker(tmp_path, answer)
+    as_root = ("env", f"PATH={tools}:{os.environ['PATH']}")
+    target = SimpleNamespace(host=host, name="pi", as_root=as_root, docker=words)
+    if kind in ("sql", "no answer"):
+        load = Load(SqlServer("db", "postgres"), "", "", "", "")
+        mine, loads = facts(more={"db": Held(("shop",))}), (load,)
+    else:
+        if kind == "here":
+            (tmp_path / "influx/wal/home").mkdir(parents=True)
+        mine, loads = facts(server=server, more={"influxdb": Held(("home",))}), ()
+    look = Stays(target, (), None, "")
+    if kind in ("cannot look", "no answer"):
+        with pytest.raises(StepFailed, match=r"Input/output|how many bytes shop take"):
+            look.bytes_of(mine, loads)
+    else:
+        size = look.bytes_of(mine, loads)
+        assert size == 3 * 4711 if kind == "sql" else size > 0

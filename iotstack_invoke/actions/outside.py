@@ -141,6 +141,11 @@ class OutsidePart:
         )
 
     @property
+    def titles(self) -> frozenset[str]:
+        """What the volumes that the part holds are called, as they are named on the target."""
+        return frozenset(f"{VOLUME}{name}" for name in self._names.values())
+
+    @property
     def holds_any(self) -> bool:
         """Whether the part holds anything that is asked for."""
         return bool(self._told)

@@ -7,9 +7,10 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 
 from ..errors import Refused, StepFailed
-from ..manifest import Manifest
+from ..manifest import VOLUME, Manifest
 from ..report import Report
 from ..rulebooks.restore import (
     RESTORE,
@@ -24,6 +25,7 @@ from ..rulebooks.restore import (
 from ..rules import BACKUPS, KINDS
 from ..services.around import folders_around
 from ..services.compose import (
+    ANONYMOUS,
     COMPOSE_FILES,
     Found,
     chosen_files,
@@ -48,6 +50,7 @@ from ..targets import (
     Target,
     device,
     entries,
+    find_machine,
     free_bytes,
     looked,
     may_be_there,
@@ -274,6 +277,7 @@ class Prospect:
         if "general" in kinds and self.manifest and self.manifest.sizes:
             folders = self._folders_more(facts, self.manifest.sizes)
             facts = replace(facts, folders=tuple(folders))
+        facts = replace(facts, beyond=self._beyond(facts, found))
         return self._with_more(facts, found, self._loads_told(facts, found), staged=False)
 
     def _loads_told(self, facts: RestoreFacts, found: tuple[Found, ...]) -> tuple[Load, ...]:
@@ -685,6 +689,70 @@ class Prospect:
             name = posixpath.relpath(path, folder)
             if name not in held and not any(is_in(each, path) for each in others):
                 yield self._item(facts, name, name, "")
+        mine = [f"{folder}/{each}" for each in facts.included]
+        for path in sorted(which_may_be_there(host, self._included_within())):
+            around = any(is_in(path, each) for each in mine)
+            if not around and not any(is_in(each, path) for each in others):
+                yield self._as_included(facts, posixpath.relpath(path, folder), "")
+
+    @cached_property
+    def _inclusions(self) -> tuple[str, ...]:
+        """The paths that rows of the target's settings include."""
+        there = self.settings
+        if self.wish.host:
+            machine = find_machine(there, self.wish.host)
+            there = there.of_machine(machine, self.target.folder)
+        folder = self.target.folder
+        rows = (posixpath.join(folder, each.path) for each in there.stack.inclusions)
+        return tuple(map(posixpath.normpath, rows))
+
+    def _included_within(self) -> list[str]:
+        """Return those in the stack's folder, but in no other row and in no folder of its own."""
+        folder, known = self.target.folder, (*FOLDERS, BACKUPS, RESTORE)
+        tops = [f"{folder}/{each}" for each in known]
+        rows = self._inclusions
+        return [
+            path
+            for path in rows
+            if path != folder and is_in(path, folder)
+            if not any(is_in(path, each) for each in (*tops, *(e for e in rows if e != path)))
+        ]
+
+    def _beyond(self, facts: RestoreFacts, found: tuple[Found, ...]) -> tuple[str, ...]:
+        """Return the volumes and the included paths here, outside, that the backup does not hold.
+
+        Not what it left out on purpose, nor where data of a database lie.
+        """
+        if self.wish.only or self.manifest is None:
+            return ()
+        folder = self.target.folder
+        held = {each.live for each in facts.outside}
+        told = [each.get("restore_to") or each["path"] for each in self.manifest.outside]
+        held |= {str(each) for each in told}
+        left_out = {each.what for each in self.manifest.left_out}
+        servers = located_in(self.target.host, found, self.settings.table, self.target.docker)
+        data = [at for each in servers for at in (each.data, *each.apart)]
+        data += facts.server.folders if facts.server else ()
+        paths = [each for each in self._inclusions if not is_in(each, folder) and each != folder]
+        there = which_may_be_there(self.target.host, paths)
+        names = [
+            each
+            for each in sorted(there - left_out)
+            if not any(is_in(each, one) or is_in(one, each) for one in held)
+        ]
+        mounts = {
+            mount.volume: mount.on_host
+            for each in self._mine(found)
+            for mount in each.mounts
+            if mount.volume and not ANONYMOUS.fullmatch(mount.volume)
+        }
+        titles = {
+            f"{VOLUME}{name}"
+            for name, place in mounts.items()
+            if not any(is_in(place, one) for one in held)
+            and not any(is_in(each, place) for each in data if each)
+        }
+        return (*names, *sorted(titles - left_out - self.outside.titles))
 
     def _same(self, stack: str, names: list[str]) -> set[str]:
         """Return the top files that lie on the target as they are staged, byte for byte."""
@@ -747,12 +815,14 @@ class Prospect:
             above, name = posixpath.split(staged)
             held = path in contents.included if contents else name in entries(host, above, root)
             if held and (not self.wish.only or self._names_included(path, self._mine(found))):
-                aside, used = (
-                    f"{folder(facts, path)}/included/{path}"
-                    for folder in (aside_folder, used_folder)
-                )
-                item = self._item(facts, path, path, staged)
-                yield replace(item, aside=aside, used=used)
+                yield self._as_included(facts, path, staged)
+
+    def _as_included(self, facts: RestoreFacts, path: str, staged: str) -> Item:
+        """Return an item besides services/ and volumes/: it is put aside where no other is."""
+        aside, used = (
+            f"{folder(facts, path)}/included/{path}" for folder in (aside_folder, used_folder)
+        )
+        return replace(self._item(facts, path, path, staged), aside=aside, used=used)
 
     def _with_recipes(self, facts: RestoreFacts, *, staged: bool) -> RestoreFacts:
         """Return the facts with what is swapped of services that have a part of their own.

@@ -6,6 +6,7 @@ not known. Changes nothing.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import Any
@@ -22,7 +23,7 @@ from ..services.sql import run_in
 from ..services.sql_load import read_dump
 from ..services.sql_stays import SYSTEM, held_by_server, held_in_dump, lists_of
 from ..steps import Command
-from ..targets import ANY_EXIT, Target, entries
+from ..targets import Target, entries, looked
 from ..values import dataclass
 
 META_LIMIT_S = 600.0
@@ -48,9 +49,10 @@ class More:
 
 def names_told(facts: RestoreFacts) -> str:
     """Return what is here and not in the backup; '' if nothing."""
-    places = (each.live.split("/")[-2:] for each in facts.folders)
+    stack = posixpath.dirname(posixpath.dirname(facts.previous))
+    places = (posixpath.relpath(each.live, stack) for each in facts.folders)
     names = (name for server, held in facts.more.items() for name in held.named(server))
-    return ", ".join((*map("/".join, places), *names))
+    return ", ".join((*places, *names))
 
 
 def unknown_told(facts: RestoreFacts) -> tuple[str, ...]:
@@ -69,6 +71,8 @@ def told_before(facts: RestoreFacts) -> Iterator[str]:
     becomes = "is put aside" if facts.exact else "stays here"
     if names := names_told(facts):
         yield f"{becomes}, not in the backup: {names}"
+    if facts.beyond:
+        yield f"stays here, not in the backup: {', '.join(facts.beyond)}"
     if facts.later:
         servers = ", ".join(facts.later)
         yield f"{becomes} as well: what else {servers} hold, told when the backup is unpacked"
@@ -78,6 +82,8 @@ def told_after(facts: RestoreFacts) -> Iterator[str]:
     """Yield what became of that."""
     if names := names_told(facts):
         yield f"{'put aside' if facts.exact else 'kept'}, not in the backup: {names}"
+    if facts.beyond:
+        yield f"kept, not in the backup: {', '.join(facts.beyond)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,21 +191,29 @@ class Stays:
             if stays.databases:
                 databases, _ = lists_of(stays, each.server.engine)
                 asked = SIZES[each.server.engine].format(databases)
-                total += 3 * self._number(run_in(self.target.docker, each.server, "ask", asked))
+                asking = run_in(self.target.docker, each.server, "ask", asked)
+                number = self.target.host.run(asking).out
+                total += 3 * self._number(number, ", ".join(stays.databases))
         if facts.server:
             names = facts.staying(facts.server.container).databases
             folders = (facts.server.folder(each) for each in ("data", "wal"))
             paths = [f"{folder}/{name}" for folder in folders for name in names]
-            words = (*self.target.as_root, "du", "-sbc", "--", *paths)
-            told = Command(words, ANY_EXIT, META_LIMIT_S)
-            total += self._number(told) if paths else 0
+            words = ("du", "-sbc", "--", *paths)
+            if paths:  # of which the log may have none
+                told = looked(self.target.host, words, self.target.as_root, META_LIMIT_S)
+                total += self._number(told, ", ".join(names))
         return total
 
-    def _number(self, command: Command) -> int:
-        """Return the number in the last line of what is said."""
-        lines = self.target.host.run(command).out.split("\n")
-        last = next((each for each in reversed(lines) if each.strip()), "0").split()[0]
-        return int(last) if last.isdigit() else 0
+    def _number(self, told: str, what: str) -> int:
+        """Return the number in the last line of what is told; raises StepFailed for none."""
+        last = next((each for each in reversed(told.split("\n")) if each.strip()), "").split()
+        if not last or not last[0].isdigit():
+            raise StepFailed(
+                f"On {self.target.name}: how many bytes {what} take, which stay beside what the "
+                "backup holds, cannot be told. Nothing of the stack was touched. With --exact "
+                "they are put aside."
+            )
+        return int(last[0])
 
     def add(self, facts: RestoreFacts, loads: Iterable[Load], *, staged: bool) -> RestoreFacts:
         """Return the facts of a restore with what stays beside what the backup holds."""

@@ -253,7 +253,9 @@ class RestoreFacts:
     later: tuple[str, ...] = ()
     """The containers of servers of which that is known when their dumps are unpacked."""
     folders: tuple[Item, ...] = ()
-    """What is in services/ and volumes/ here and not in the backup."""
+    """What is in services/ and volumes/ here, or included, and not in the backup."""
+    beyond: tuple[str, ...] = ()
+    """Volumes, and included paths outside of the stack, here and not in the backup: they stay."""
     stays_bytes: int = 0
     """What it takes until it is beside what the backup holds."""
     exact: bool = False
