@@ -3,10 +3,13 @@
 import json
 import os
 import pty
+import re
+import shlex
 import shutil
 import socket
 import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -107,6 +110,29 @@ def killed_amid_the_swap(
     process.communicate(timeout=60)
     assert process.returncode == -9
     return next((stack.folder / "backups").glob("t1.restore-*.log.partial"), None)
+
+
+def test_the_way_back_by_hand(little_stack):
+    """The commands of docs/recovery.md, pasted: all is as it was, and nothing is owed any more."""
+    restored_once(little_stack)
+    (little_stack.folder / "volumes/nodered/flows.json").write_text("[3]\n")
+    killed_amid_the_swap(little_stack)
+    assert not (little_stack.folder / "volumes/nodered").exists()
+    text = Path(__file__).parent.parent.joinpath("docs/recovery.md").read_text()
+    _, first, second = re.findall(r"```sh\n(.+?)```", text, re.DOTALL)
+    commands = (first + second).replace("~/IOTstack", shlex.quote(str(little_stack.folder)))
+    done = subprocess.run(
+        ["bash", "-u"],
+        input=commands,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=little_stack.environment,
+    )
+    assert flows(little_stack) == "[3]\n", done.stderr
+    (little_stack.folder / "restore/.journal").unlink()
+    told = little_stack.run("undo --yes")
+    assert (told.returncode, "nothing is left to undo" in told.stderr) == (10, True)
 
 
 def test_a_backup_that_undoes_a_dead_restore_says_so(little_stack):
