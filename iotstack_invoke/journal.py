@@ -7,6 +7,7 @@ that needs no undo any more is forgotten by its job's name. While undo is owed, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -127,6 +128,15 @@ class Journal:
             self._append({"done": job})
             self._owed = [(owner, step) for owner, step in self._owed if owner != job]
             self._remove_if_empty()
+
+    def stands(self) -> bool:
+        """Tell whether the commit was done, also where its answer was lost; False if unknown."""
+        if self._renamed and not self.kept:
+            with contextlib.suppress(IotstackError):
+                there = self.host.look([self.path, self._renamed])
+                if self._renamed in there and self.path not in there:
+                    self._owed, self._renamed, self.kept = [], "", self._renamed
+        return bool(self.kept)
 
     def owes(self, job: str) -> bool:
         """Tell whether steps of a job are to be undone."""

@@ -409,6 +409,22 @@ def test_a_commit_of_which_nobody_knows_whether_it_was_done(done):
     assert host.lamps == {"a": 0, "b": 0}
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_whether_a_commit_stands_is_looked_for(done):
+    """Where its answer was lost; what stands is not undone by this run any more."""
+    host = LosingHost(done)
+    host.look = lambda paths: {path: None for path in paths if path in host.files}
+    book = journal(host)
+    act(book, "job", "a")
+    assert not book.stands()
+    with pytest.raises(StepFailed, match="the line broke"):
+        book.forget("job", keep="restore/previous/journal")
+    assert book.stands() == done
+    assert book.kept == ("restore/previous/journal" if done else "")
+    book.undo()
+    assert host.lamps == {"a": 1 if done else 0}
+
+
 def test_nothing_is_undone_without_the_lock():
     """A line that broke may have taken it, and another may be at work by then."""
     host = MemoryHost()

@@ -166,7 +166,7 @@ class _Reload:
             ).do()
             warnings = result.warnings
         except BaseException as error:
-            if not journal.kept or not isinstance(error, (IotstackError, OSError)):
+            if not journal.stands() or not isinstance(error, (IotstackError, OSError)):
                 log.write("reload", f"ended early: {error}")
                 log.finish(os.rename)
                 if isinstance(error, Interrupted):
@@ -174,8 +174,9 @@ class _Reload:
                 raise
             after.note("It ended early", error)
         else:
-            if result.failed:
+            if result.failed and not journal.stands():
                 return self._end(result, log, journal)
+            after.left += [f"It ended early: {each.message}" for each in result.failed]
         finally:
             self.report.stop_bars()
         return self._good(facts, before, warnings, log, self._away(began, started), after)

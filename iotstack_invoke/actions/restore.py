@@ -246,6 +246,7 @@ class _Restore:
 
     def run(self, options: Options, lock: Lock) -> int:
         """Restore under the lock, which is held again before anything is undone."""
+        self._lock = lock
         self.journal = self._journal = journal_of(self.settings, self.target, lock)
         self.recover(self.journal)
         if self.wish.yes:
@@ -272,10 +273,11 @@ class _Restore:
                 target = [f"pi:restored/{self.runtag}"]
                 result += self._do(target, facts, watcher, options)
                 self._down_s = time.monotonic() - notes.stopped_s
+                self._raise_if_it_stands(result)
                 if result.failed:
                     left = what_is_left(self.target, self.journal, AS_BEFORE)
         except BaseException as error:
-            if not self.journal.kept:
+            if not self.journal.stands():
                 self._leave(error, hooked)
                 raise
             self._down_s = time.monotonic() - notes.stopped_s
@@ -288,6 +290,11 @@ class _Restore:
             with committed(left):
                 return self._end(result, hooked, left)
         return self._good(facts, (*warnings, *result.warnings), hooked, notes, after)
+
+    def _raise_if_it_stands(self, result: RunResult) -> None:
+        """Raise StepFailed where it failed after its commit: its answer was lost, and the lock."""
+        if result.failed and self.journal.stands():
+            raise StepFailed("; ".join(each.message for each in result.failed))
 
     def _leave(self, error: BaseException, hooked: Occasion) -> None:
         """Write down why the restore ended early, and let the hooks after it know.
@@ -635,7 +642,7 @@ class _Restore:
         hooked.log.write("restore", f"{self.runtag} is restored")
         with self.report.waiting("removing what was staged"):
             staged = f"Not all of {self.stage.folder} was removed, as the next restore does"
-            after.do(staged, self.stage.clear, None)
+            after.do(staged, self._tidy, None)
         told = after.run_hooks(hooked, self.hooks.after_restore, "restored")
         for text in after.left:
             hooked.log.write("restore", text)
@@ -653,7 +660,13 @@ class _Restore:
             self.report.fail(f"{self.runtag} is restored, but afterwards: {text}")
         return after.code(code)
 
+    def _tidy(self) -> None:
+        """Remove what was staged, which is another run's if that holds the lock by now."""
+        self._lock.hold_again()
+        self.stage.clear()
+
     def _remove_states(self) -> None:
+        self._lock.hold_again()
         stack = replace(self.settings.stack, folder=self.target.folder)
         host, root = self.target.host, self.target.as_root
         remove_states(host, stack, lambda: root, self.report, self.report.write)

@@ -209,15 +209,17 @@ def test_half_a_swap(here):
                 scene.clear()
 
 
+_MV_OF_COMMIT = _MV.replace("kill -KILL $PPID", "touch $here/reached; sleep 3; exit 0").replace(
+    '[ "$count" = "$at" ]', 'case "$*" in *previous*/journal) true;; *) false;; esac'
+)
+
+
 @pytest.mark.long
 def test_commit_whose_answer_is_lost(there):
     """A line that breaks just as the restore is committed leaves the old stack or the new."""
     scene = there.scene
     there.saboteur.disarm()
-    script = _MV.replace("kill -KILL $PPID", "touch $here/reached; sleep 3; exit 0").replace(
-        '[ "$count" = "$at" ]', 'case "$*" in *previous*/journal) true;; *) false;; esac'
-    )
-    with Saboteur(scene.target, "mv", script) as renames:
+    with Saboteur(scene.target, "mv", _MV_OF_COMMIT) as renames:
         renames.arm(1, "after")
         process = scene.start("restore")
         wait_for("the commit", renames.reached, timeout=60)
@@ -230,6 +232,32 @@ def test_commit_whose_answer_is_lost(there):
     assert scene.leftovers() == []
     code, said = scene.run("undo")
     assert code == NOT_FOUND, said
+    there.assert_old()
+    scene.clear()
+
+
+@pytest.mark.long
+def test_commit_whose_answer_is_lost_while_another_takes_the_lock(there):
+    """Nothing can be undone then: what was committed stands, and is told as that."""
+    scene = there.scene
+    there.saboteur.disarm()
+    with Saboteur(scene.target, "mv", _MV_OF_COMMIT) as renames:
+        renames.arm(1, "after")
+        process = scene.start("restore")
+        wait_for("the commit", renames.reached, timeout=120)
+        lock = scene.top / "backups/.lock"
+        other = scene.target.popen(["flock", lock, "sleep", "600"], user=USER)
+        scene.cut()
+        code, said = scene.end(process)
+        other.end()
+        renames.disarm()
+    assert code == WARNED, said
+    assert "t1 is restored, but afterwards: It ended early" in said
+    assert "another run is working" in said
+    assert "not restored" not in said
+    there.assert_new()
+    code, said = scene.run("undo")
+    assert code == GOOD, said
     there.assert_old()
     scene.clear()
 
