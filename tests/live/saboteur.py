@@ -15,7 +15,7 @@ from pathlib import Path
 from stand import compose_up, count_points, query, remove_iotstack, wait_ping, write_points
 from stand_machine import PATH, PROGRAM, USER, StandError, wait_for
 
-LIMIT_S = 120
+LIMIT_S = 300
 RUNTAG = "t1"
 
 # A call that is stopped "before" holds the lock, as the command itself would.
