@@ -163,15 +163,23 @@ def test_local_restore(person, pi, live, source):
     where = source
     if source == "folder":
         where = str(person.usb(*person.vault.glob("2026-11-22_1100.*")))
-    words = ("restore", "--runtag", "latest", "--from", where, "--yes")
-    said = person.iot(*words)
+    said = person.iot("restore", "--runtag", "latest", "--from", where, "--yes")
     assert "2026-11-22_1100 is restored" in said
     after = tree(live)
     assert below(after, *SWAPPED) == below(before, *SWAPPED)
     assert below(after, *KEPT) == below(changed, *KEPT)
     assert points(pi) == all_points | more
     assert running(pi) == set(SERVICES)
-    said = person.iot(*words, "--exact")
+
+
+@pytest.mark.long
+def test_all_is_as_the_backup_has_it(person, pi, live):
+    """With --exact what the backup has not is put aside; an undo brings it back."""
+    person.iot("backup", "--runtag", "t6", "--force")
+    before, all_points = tree(live), points(pi)
+    change(pi, live)
+    changed, more = tree(live), points(pi)
+    said = person.iot("restore", "--runtag", "t6", "--exact", "--yes")
     wait_ping(pi)
     (line,) = [each for each in said.splitlines() if "is put aside, not in the backup: " in each]
     for name in ("influxdb: database other", "services/onlyhere", "volumes/onlyhere"):
@@ -182,7 +190,7 @@ def test_local_restore(person, pi, live, source):
     assert below(tree(live), *SWAPPED, KEPT[2]) == below(before, *SWAPPED, KEPT[2])
     person.iot("undo", "--last-restore", "--yes")
     wait_ping(pi)
-    assert (tree(live), points(pi)) == (after, all_points | more)
+    assert (tree(live), points(pi)) == (changed, more)
 
 
 @pytest.mark.long
