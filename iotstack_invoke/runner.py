@@ -54,9 +54,13 @@ class _Mended:
     _timer: Any
 
     def start_timer(self, timeout: float | None) -> None:
-        """End the command after so long, and remember it."""
+        """End the command after so long, and remember it.
+
+        A signal may come before it is stopped again: Python must not wait for it at our end.
+        """
         if timeout is not None:
             self._timer = threading.Timer(timeout, self._end_late)
+            self._timer.daemon = True
             self._timer.start()
 
     def _end_late(self) -> None:

@@ -247,3 +247,28 @@ def test_a_command_there_reads_nothing_and_tells_how_it_ended(pi, number):
     login.close()
     time.sleep(1)
     assert running(number)
+
+
+_LIMIT_LEFT = """
+from iotstack_invoke.errors import Interrupted
+from iotstack_invoke.runner import MendedLocal, local_context
+
+class Signalled(MendedLocal):
+    def stop(self):
+        self._timer, timer = None, self._timer  # a signal comes before it is stopped
+        super().stop()
+        raise Interrupted(15)
+
+try:
+    Signalled(local_context()).run("true", timeout=60, hide=True, in_stream=False)
+except Interrupted:
+    print("interrupted", flush=True)
+"""
+
+
+def test_a_limit_that_a_signal_left_does_not_hold_up_our_end():
+    """A signal just before the limit of a command is taken away must not keep us to its end."""
+    words = [sys.executable, "-c", _LIMIT_LEFT]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "interrupted\n", done.stderr
+    assert done.returncode == 0
