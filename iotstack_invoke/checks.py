@@ -20,6 +20,7 @@ from .hosts import LocalHost, locked, opened
 from .manifest import read_utc, utc_text
 from .runtag import is_runtag
 from .steps import PARTIAL
+from .trust import believed
 from .values import dataclass
 
 PROGRAM = f"iotstack-invoke {__version__}"
@@ -129,6 +130,8 @@ class CheckFile:
                 self._write_anew(kept.values())
 
     def _lines(self) -> list[str]:
+        if not believed(self._host, self.path):
+            return []
         try:
             with open(self.path, encoding="utf-8", errors="replace", opener=opened) as stream:
                 return stream.readlines()

@@ -112,9 +112,11 @@ class Door(Task):  # type: ignore[type-arg]
         sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
         from .children import signals_raised
         from .report import Report
+        from .trust import warn_with
 
         debug = given.pop("debug", False)
         report = Report()
+        warn_with(report.warn)
         code: Any = 0
         came: list[int] = []
         with _threads_told(report, debug=debug) as troubles:

@@ -17,6 +17,7 @@ from .manifest import read_utc, utc_text
 from .runtag import is_runtag
 from .sets import BackupSet
 from .steps import Host
+from .trust import believed
 from .values import dataclass
 
 OWNER_FILE = ".retention.jsonl"
@@ -58,7 +59,8 @@ class OwnerFile:
         """Return what was said; what is no whole line is passed over."""
         gone: list[Gone] = []
         sizes: dict[tuple[str, str], Sizes] = {}
-        for line in self._host.lines(self._path):
+        is_ours = believed(self._host, self._path)
+        for line in self._host.lines(self._path) if is_ours else ():
             with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
                 told = json.loads(line)
                 said = read_utc(told["utc"])

@@ -37,6 +37,7 @@ from .settings import Settings
 from .steps import PARTIAL, File, FileFact, Host, Place, Record
 from .targets import find_machine, host_name, open_machine
 from .transfer import Found, is_copy, manifest_there
+from .trust import believed
 from .values import dataclass
 from .vaults import at_address, vault_place
 
@@ -152,7 +153,8 @@ class Site:
         """Return the newest checks of the sets beside the stack."""
         if not self.far:
             return self.checks.newest()
-        return read_checks(self.host.lines(f"{self.backups}/{CHECKS_FILE}"))
+        path = f"{self.backups}/{CHECKS_FILE}"
+        return read_checks(self.host.lines(path) if believed(self.host, path) else ())
 
     def manifest(self, runtag: str) -> Manifest | None:
         """Return the manifest of a set beside the stack, or None."""
@@ -205,7 +207,8 @@ class RecordFile:
         self.started_utc = ""
         self.claim = os.urandom(16).hex()
         """What marks the set in vaults as the one of this run and of those that go on with it."""
-        lines = self.host.lines(self.path)
+        self._is_ours = believed(self.host, self.path)
+        lines = self.host.lines(self.path) if self._is_ours else []
         self.exists = bool(lines)
         manifest = site.manifest(runtag)
         self._records = records_of(manifest, "pi", BACKUPS) if manifest else {}
@@ -221,6 +224,9 @@ class RecordFile:
 
     def begin(self, started_utc: str) -> None:
         """Mark the set as unfinished, with the time when its making began."""
+        if not self._is_ours:
+            self.host.remove([self.path])  # its folder is ours
+            self._is_ours = True
         if not self.exists:
             began = {"started_utc": started_utc, "claim": self.claim}
             self.host.append(self.path, json.dumps(began))

@@ -1,14 +1,20 @@
 """Whether what is read back of a host was written by us: nobody else may write it, nor its folder.
 
+A journal that is not ours ends the run; any other file is passed over, with a warning.
+
 Us are the user that we run as, and root; for root also the owner of the stack's folder, in which
 root acts anyway. Not for: what is in such a file, or what of it may be done (actions/bounds.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+import posixpath
+import stat
+from collections.abc import Callable, Iterable, Mapping
 
 from .errors import Refused
+from .hosts import NOT_THERE, LocalHost
 from .steps import Command, Host
 from .values import dataclass
 
@@ -22,6 +28,9 @@ LOOK = (
     '{ [ -x "${up:-/}" ] || [ ! -d "$up" ]; } && echo - || echo "?"; fi; done'
 )
 GROUP = 'getent group "$1"; echo; getent passwd || cat /etc/passwd'
+WITHOUT_OWNERS = frozenset({"msdos", "vfat", "exfat", "fuseblk", "ntfs", "ntfs3"})
+"""Kinds of file systems, as stat(1) tells them, in which one user owns all, with one mode."""
+ACCESS_LIST = "system.posix_acl_access"
 GROUP_WRITES, OTHERS_WRITE = 5, 8
 """Where in the permissions of ls(1) they are."""
 
@@ -61,15 +70,22 @@ class Trust:
     def look(self, paths: Iterable[str]) -> Mapping[str, Owned]:
         """Return who owns each path, in one round trip; links are not followed."""
         asked = (f"{self._stack}/.", *paths)
-        words = (*self.as_root, "sh", "-c", LOOK, "sh", *asked)
-        me, *told = self.host.run(Command(words)).out.splitlines()
-        if self.me < 0:
-            self.me = int(self.host.run(Command(("id", "-u"))).out if self.as_root else me)
-        found = {path: _owned(path, line) for path, line in zip(asked, told, strict=True)}
+        if isinstance(self.host, LocalHost) and not self.as_root:
+            self.me = os.geteuid() if self.me < 0 else self.me
+            found = {path: _owned_here(path) for path in asked}
+        else:
+            found = self._look_there(asked)
         stack = found[asked[0]]
         also = {stack.user} if self.me == 0 and stack.is_there else set()
         self._us = frozenset({self.me, 0, *also})
         return found
+
+    def _look_there(self, asked: tuple[str, ...]) -> dict[str, Owned]:
+        words = (*self.as_root, "sh", "-c", LOOK, "sh", *asked)
+        me, *told = self.host.run(Command(words)).out.splitlines()
+        if self.me < 0:
+            self.me = int(self.host.run(Command(("id", "-u"))).out if self.as_root else me)
+        return {path: _owned(path, line) for path, line in zip(asked, told, strict=True)}
 
     def is_us(self, owned: Owned) -> bool:
         """Tell whether it belongs to us."""
@@ -167,6 +183,51 @@ class Trust:
         return ""
 
 
+class _PassedOver:
+    """What was passed over in this process, each file named once."""
+
+    def __init__(self) -> None:
+        self.warn: Callable[[str], None] = lambda _text: None
+        self.named: set[tuple[str, str]] = set()
+
+
+_passed_over = _PassedOver()
+
+
+def warn_with(warn: Callable[[str], None]) -> None:
+    """Tell with this, from now on, each file that is passed over."""
+    _passed_over.warn = warn
+    _passed_over.named = set()
+
+
+def believed(host: Host, path: str, as_root: tuple[str, ...] = ()) -> bool:
+    """Tell whether a file beside the backups may be believed, or is not there; warn if not.
+
+    A link is not followed. Where a file system has no owners, whose it is must do.
+    """
+    trust = Trust(host, posixpath.dirname(posixpath.dirname(path)), as_root)
+    owned = trust.look([path])[path]
+    kind = owned.permissions[:1]
+    if kind not in ("-", "l"):  # nothing, or what whoever reads it refuses
+        return True
+    why = "it is a symbolic link" if kind == "l" else trust.others(owned)
+    if not why or (kind == "-" and trust.is_us(owned) and _has_no_owners(host, path)):
+        return True
+    if (host.name, path) not in _passed_over.named:
+        _passed_over.named.add((host.name, path))
+        mend = f"If it is yours: sudo chown {trust.me} {path} && sudo chmod go-w {path}. Else "
+        _passed_over.warn(
+            f"{_where(host)}{path} is passed over, as if it were not there: {why}, so others may "
+            f"have written what it says. {mend if kind == '-' else ''}remove it: sudo rm {path}"
+        )
+    return False
+
+
+def _has_no_owners(host: Host, path: str) -> bool:
+    words = ("stat", "-f", "-c", "%T", "--", path)
+    return host.run(Command(words, frozenset(range(256)))).out.strip() in WITHOUT_OWNERS
+
+
 def is_private(told: str, group: int, users: Iterable[int]) -> bool:
     """Tell whether a group has only these users, by the lines of group(5) and passwd(5).
 
@@ -195,6 +256,22 @@ def _owned(path: str, line: str) -> Owned:
         return Owned(path, "" if line == "-" else "?")
     permissions, user, group = line.split()
     return Owned(path, permissions, int(user), int(group))
+
+
+def _owned_here(path: str) -> Owned:
+    try:
+        found = os.lstat(path)
+    except NOT_THERE:
+        return Owned(path)
+    except PermissionError:
+        return Owned(path, "?")
+    listed = ""
+    if hasattr(os, "listxattr"):  # a Mac has none
+        try:
+            listed = "+" if ACCESS_LIST in os.listxattr(path, follow_symlinks=False) else ""
+        except OSError:  # its file system knows of no such lists
+            listed = ""
+    return Owned(path, stat.filemode(found.st_mode) + listed, found.st_uid, found.st_gid)
 
 
 def _where(host: Host) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
 from urllib.parse import quote
 
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
@@ -27,9 +28,10 @@ from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets, runtags_in
 from ..settings import Settings, Vault
 from ..site import MANIFESTS_AT_ONCE, contents_told, look_everywhere, write_pin
-from ..steps import File, FileFact, Place, Record
+from ..steps import File, FileFact, Host, Place, Record
 from ..targets import find_machine, host_name, open_machine, read_text
 from ..transfer import Found, is_copy
+from ..trust import believed
 from ..values import dataclass
 from ..vaults import vault_place
 from .copies import latest_of, not_found
@@ -125,7 +127,8 @@ class _Shelf:
         for tag in tags:
             with contextlib.suppress(KeyError, ValueError):
                 manifests[tag] = read_manifest(raw[_manifest_name(tag)].decode(), tag)
-        told = read_text(place, f"{folder}/{CHECKS_FILE}")  # type: ignore[arg-type]
+        path, there = f"{folder}/{CHECKS_FILE}", cast("Host", place)
+        told = read_text(there, path) if believed(there, path) else ""
         failed = failed_at(read_checks(told.splitlines()), HERE)
         bytes_of = {tag: raw[_manifest_name(tag)] for tag in manifests}
         return cls(place, folder, names, bytes_of, gather_sets(names, manifests, failed))

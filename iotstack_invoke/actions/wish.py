@@ -22,6 +22,7 @@ from ..settings import Settings
 from ..site import Site, newest_good, sets_read
 from ..steps import Place
 from ..targets import Target, read_text
+from ..trust import believed
 from ..values import dataclass
 from ..vaults import at_address, refuse_shut, vault_place
 from ..wrapping import answer_to
@@ -196,7 +197,10 @@ def newer_on_target(target: Target, wish: Wish, source: Source, chosen: BackupSe
 
 def own_failed(target: Target) -> Mapping[str, str]:
     """Return which sets beside a target's stack failed their last verification there."""
-    told = read_text(target.host, f"{target.backups}/{CHECKS_FILE}", target.as_root)
+    path = f"{target.backups}/{CHECKS_FILE}"
+    if not believed(target.host, path, target.as_root):
+        return {}
+    told = read_text(target.host, path, target.as_root)
     return failed_at(read_checks(told.splitlines()), HERE)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
+from ..trust import believed
 from ..values import dataclass
 from .table import Recipe, packaged_recipes
 
@@ -119,6 +120,8 @@ class Quiesce:
     def do(self, scene: Scene) -> None:
         """Enter the quiet; raises StepFailed where nobody tells whether it is there already."""
         host = scene.host(self.host_role)
+        if not believed(host, self.mark):  # whoever owns it could hold it, as a lock, for ever
+            host.remove([self.mark])
         if not self._is_awake(host):
             scene.say(f"{self.name} is quiet already, and stays so")
             return
