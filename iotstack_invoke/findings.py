@@ -387,16 +387,24 @@ def judge_journal(lines: Iterable[str], undo: str) -> Finding:
     owed = owed_in(told)
     if not owed:
         return good("journal", "nothing is to be undone")
-    of_backups = {each.__name__ for each in (DumpInflux, DumpInflux2, CopySqlite, Quiesce)}
-    if {each.step for each in owed} <= of_backups:
+    change = unfinished(told)
+    if not change:
         found = "a backup is running, or died; the next one clears up after it"
         return warning("journal", found, "inv backup")
-    change = change_in(told) or "a restore or reload"
     found = (
-        f"{change} is at work, or died: {len(owed)} steps would be undone, by the next backup as "
-        "well; once that has said so, the command below would go back further"
+        f"{change} is at work, or died. If it died: start no container by hand; undo it first, "
+        f"which takes back its {len(owed)} steps and nothing more. The next backup does so as well"
     )
     return failed("journal", found, undo)
+
+
+def unfinished(lines: Iterable[str]) -> str:
+    """Return the restore or reload that did not end; '' if only a backup's steps are owed."""
+    told = tuple(lines)
+    of_backups = {each.__name__ for each in (DumpInflux, DumpInflux2, CopySqlite, Quiesce)}
+    if {each.step for each in owed_in(told)} <= of_backups:
+        return ""
+    return str(change_in(told) or "a restore or reload")
 
 
 def judge_sets(sets: Iterable[BackupSet]) -> tuple[Finding, ...]:

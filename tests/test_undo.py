@@ -141,6 +141,17 @@ def test_a_backup_that_undoes_a_dead_restore_says_so(little_stack):
     dead = killed_amid_the_swap(little_stack)
     found = little_stack.run("doctor").stdout
     assert "the restore of t1 that began at 20" in found
+    assert "start no container by hand; undo it first" in " ".join(found.split())
+    told = little_stack.run("status")
+    assert told.returncode == 1
+    assert re.match(
+        r"WARNING the restore of t1 that began at \S+ \S+ is at work, or died \(inv undo\)",
+        told.stdout,
+    )
+    listed = little_stack.run("undo --list").stdout.splitlines()
+    first, second = (line for line in listed if "before the restore of t1" in line)
+    assert "is at work, or died: inv undo takes that back" in first
+    assert "stays: inv undo --last-restore goes back to it" in second
     told = little_stack.run("backup --runtag t2")
     said = "Undone now, on this machine: the restore of t1 that began at 20"
     assert told.returncode == 3, told.stderr

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from ..changes import STAMP_FORM, change_of
+from ..changes import STAMP_FORM, Change, change_in, change_of
 from ..errors import ExitCode, IotstackError, Refused, StepFailed
 from ..journal import Owed, owed_in
 from ..manifest import read_utc
@@ -28,6 +28,7 @@ from ..targets import ANY_EXIT, looked, open_target, read_text, root_words
 from ..trust import Trust
 from ..values import dataclass
 from .old_data import GONE_MARK, UNTIL_FILE, refuse_strange, remove_expired_here, remove_old
+from .owed import Owing
 
 ELSEWHERE_FILE = "elsewhere.json"
 """In what an undo put aside: its folders on other file systems, which no journal names then."""
@@ -283,12 +284,13 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
         _, going = judge_states(states, mine, datetime.now(UTC))
         sizes = sizes_of(host, states, target.as_root)
         undoable = next((each for each in states if each.can_be_undone), None)
+        died = change_in(Owing.of_target(settings, target).read())
         rows = [
             (
                 f"{each.since.astimezone():%Y-%m-%d %H:%M}",
                 size_text(sizes[each.name]) if each.name in sizes else "?",
                 each.title,
-                _fate(each, is_next=each is undoable, goes=each in going),
+                _fate(each, died, is_next=each is undoable, goes=each in going),
                 each.folders[0],
             )
             for each in states
@@ -301,7 +303,11 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
         return ExitCode.GOOD
 
 
-def _fate(state: OldState, *, is_next: bool, goes: bool) -> str:
+def _fate(state: OldState, died: Change | None, *, is_next: bool, goes: bool) -> str:
+    if died and state.name.endswith(died.stamp):
+        return "its change is at work, or died: inv undo takes that back"
+    if is_next and died:
+        return "stays: inv undo --last-restore goes back to it, when the other is undone"
     if is_next:
         return "inv undo goes back to it"
     if state.until is not None:

@@ -1,7 +1,7 @@
 """One line for a monitor: is there a good backup, young enough, in every place it belongs.
 
-A warning where the newest good one lacks what an earlier one had, or where a newer one of its
-machine is incomplete.
+A warning where the newest good one lacks what an earlier one had, where a newer one of its
+machine is incomplete, or where a restore did not end.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..holdings import Gone, Holdings, lacking_words, lacks, lacks_told
 from ..hosts import within
 from ..losses import way_out
 from ..report import Report, age_text, one_line
+from ..rules import BACKUPS
 from ..sets import BackupSet, State
 from ..settings import Settings
 from ..site import Newest, Site, newest_good, open_site, sets_read
@@ -48,7 +49,7 @@ class Seen:
 def tell_status(settings: Settings, max_age: str, at: str, report: Report, name: str = "") -> int:
     """Print one line where each place has a good backup that is young enough; return 0.
 
-    1, a warning to a monitor, where one lacks what an earlier one had.
+    1, a warning to a monitor, where one lacks what an earlier one had, or a restore did not end.
 
     `name` is a host of the settings whose backups are meant; if it is empty, this machine.
 
@@ -59,8 +60,10 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
     with open_site(settings, name) as site:
         seen = _see(site, at)
         kept = _kept(site) if at in ("", HERE) else ""
+        owed = _owed(site, name) if at in ("", HERE) else ""
     good, line = judge_status(seen, datetime.now(UTC), limit)
-    lacking = "; ".join(f"{each.place}: {each.lacks}" for each in seen if each.lacks)
+    lacks_of = [f"{each.place}: {each.lacks}" for each in seen if each.lacks]
+    lacking = "; ".join([owed, *lacks_of] if owed else lacks_of)
     cure = "" if name else _cure(seen)
     if not good:
         raise StepFailed(f"{line}; {lacking}{cure}" if lacking else line)
@@ -81,6 +84,23 @@ def _kept(site: Site) -> str:
         return within(PLACE_LIMIT_S, HERE, lambda: states_told(site.host, folder))
     except IotstackError:
         return ""
+
+
+def _owed(site: Site, name: str) -> str:
+    """Return which restore or reload did not end, or why nobody can tell; '' for none."""
+    folder = site.settings.stack.folder
+    journals = [f"{folder}/{each}/.journal" for each in (BACKUPS, "restore")]
+    try:
+        if not site.host.look(journals):
+            return ""
+        from ..findings import unfinished
+        from .owed import Owing  # with the rules of a restore, which few need here
+
+        change = unfinished(within(PLACE_LIMIT_S, HERE, Owing.of_site(site).read))
+    except IotstackError as error:
+        return f"whether a restore did not end cannot be told: {one_line(str(error))}"
+    undo = f"inv undo --host {name}" if name else "inv undo"
+    return f"{change} is at work, or died ({undo})" if change else ""
 
 
 def _cure(seen: Sequence[Seen]) -> str:
