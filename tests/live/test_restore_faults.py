@@ -72,6 +72,20 @@ def test_there(there, way):
     there.try_all(way, there.numbers(way, 6))
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("way", LOCAL)
+def test_undo_here(here, way):
+    """A fault at any command of an undo leaves what the next undo finishes."""
+    here.try_undo(way, here.numbers(way, 9, here.undo_calls))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", WAYS)
+def test_undo_there(there, way):
+    """A fault at any command of an undo of another machine leaves what the next undo finishes."""
+    there.try_undo(way, there.numbers(way, 9, there.undo_calls))
+
+
 # Other ways to end early.
 
 SWITCH = ("docker stop", "volumes/nodered", ".fresh", "influxd restore", "docker start")
