@@ -65,6 +65,13 @@ def test_nothing_is_undone_past_what_is_gone(target):
     assert _last_journal(target) == older
 
 
+def test_what_an_undo_put_aside_is_in_nobodys_way(target):
+    """Also when its data were removed by age, and only the mark of that is left."""
+    keep(target, "t1-20261120T110000Z-undone", "removed")
+    newest = keep(target, "t2-20261122T110000Z")
+    assert _last_journal(target) == newest
+
+
 def test_names_go_on_in_order_whatever_the_clock(target):
     """A clock that was set back gives no name that sorts before an older one."""
     assert time_stamp(target) >= "2026"

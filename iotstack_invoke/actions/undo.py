@@ -218,10 +218,10 @@ def _last_journal(target: Target) -> str:
     words = ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-type", "f")
     names = ("(", "-name", "journal", "-o", "-name", GONE_MARK, ")")
     told = looked(target.host, (*words, *names, "-print0"), target.as_root)
-    # Each folder's name ends with the time at which its run began.
-    found = sorted(
-        filter(None, told.split("\0")), key=lambda path: _folder(path).rpartition("-")[2]
-    )
+    # Each folder's name ends with the time at which its run began; what was live until an undo
+    # (`-undone`) is in nobody's way back, whether its data are there or were removed.
+    ours = (each for each in told.split("\0") if each and not _folder(each).endswith("-undone"))
+    found = sorted(ours, key=lambda path: _folder(path).rpartition("-")[2])
     if found and posixpath.basename(found[-1]) == GONE_MARK:
         raise NotFound(
             f"The last change of the stack on {target.name}, {_folder(found[-1])}, cannot be "
