@@ -258,6 +258,7 @@ def test_after_the_commit(request, where, how):
     assert "InfluxDB is reloaded" in log.read_text()
     assert scene.run("undo")[0] == GOOD
     sweep.assert_old()
+    scene.clear()
 
 
 @pytest.mark.long
