@@ -22,12 +22,14 @@ from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import Container, Manifest, Part
 from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.services.held import Held
 from iotstack_invoke.services.restore_text import restore_text_of
-from iotstack_invoke.services.sql import ENGINES, SqlServer, located
+from iotstack_invoke.services.sql import ENGINES, SqlServer, located, run_in
 from iotstack_invoke.services.sql_config import CompareConfig
 from iotstack_invoke.services.sql_dump import MariaReader
 from iotstack_invoke.services.sql_load import LoadSql, SqlDump, UnpackSql
 from iotstack_invoke.services.sql_pack import PackDumps
+from iotstack_invoke.services.sql_stays import lists_of
 from iotstack_invoke.steps import File
 
 # `docker` without containers: what is called `away` does not run, of others the answers to a
@@ -291,6 +293,42 @@ def test_views_of_what_is_gone(maria_filled):
     assert b"VIEW `good`" in members["./backup.sql"]
 
 
+def test_rights_on_names_that_are_patterns_stay_with_the_databases(maria):
+    """And the servers that tables of theirs may name; not the rights on other databases."""
+    maria.tell(
+        "CREATE DATABASE later; CREATE DATABASE la; CREATE USER app; GRANT ALL ON `lat%`.* TO app; "
+        "GRANT ALL ON `lat\\_r`.* TO app; GRANT SELECT ON la.* TO app; CREATE SERVER far "
+        "FOREIGN DATA WRAPPER mysql OPTIONS (HOST 'h', DATABASE 'd', USER 'u')"
+    )
+    server = SqlServer("mariadb", "mariadb")
+    lists = lists_of(Held(("later",)), "mariadb")
+    dump = LocalHost(str(maria.folder)).run(run_in((str(maria.docker),), server, "keep", *lists))
+    for sql in ("DROP USER app", "DROP SERVER far", "CREATE USER app"):
+        maria.tell(sql)
+    assert "All of the dump is in" in maria.load(dump.out.encode()).said[-1]
+    granted = maria.tell("SHOW GRANTS FOR app")
+    assert "`lat%`" in granted
+    assert "`la`" not in granted
+    assert "`lat\\_r`" not in granted
+    assert maria.tell("SELECT Server_name FROM mysql.servers").split()[-1] == "far"
+    maria.tell("DROP DATABASE later; DROP DATABASE la; DROP USER app; DROP SERVER far")
+
+
+def test_the_history_of_a_table_is_named(maria_filled):
+    """The dump of a table WITH SYSTEM VERSIONING holds its rows of now alone, and says so."""
+    maria_filled.tell(
+        "CREATE TABLE `a\nb`.`past ``x` (i INT) WITH SYSTEM VERSIONING; "
+        "INSERT INTO `a\nb`.`past ``x` VALUES (1); UPDATE `a\nb`.`past ``x` SET i = 2"
+    )
+    _, scene, told = maria_filled.pack("mariadb")
+    (warned,) = scene.warned
+    named = "the history of table `a\\nb`.`past ``x` (WITH SYSTEM VERSIONING)"
+    assert warned.startswith(f"MariaDB in container mariadb: left out: {named}: its rows of now")
+    (left_out,) = told["servers"][0]["left_out"]
+    assert warned.endswith(left_out)
+    assert told["servers"][0]["rows"]["a\nb"]["`past ``x`"] == 1
+
+
 @pytest.mark.parametrize("engine", sorted(ENGINES))
 def test_a_server_that_is_away_costs_its_own_dump(engine, request):
     """The dumps of the others are packed, and the record says what lacks and why."""
@@ -320,6 +358,31 @@ DO $$ BEGIN FOR i IN 1..120 LOOP
     EXECUTE format('CREATE TABLE n%s AS SELECT FROM generate_series(1, %s)', i, i);
 END LOOP; END $$;
 """
+
+
+def test_rights_of_a_role_in_databases_of_the_backup_are_named(postgres):
+    """What stays does not hold them: these databases become what the backup has."""
+    postgres.tell(
+        "CREATE DATABASE its; CREATE DATABASE later; CREATE DATABASE other; CREATE ROLE anna; "
+        "CREATE ROLE bert; CREATE ROLE carl; CREATE ROLE dora; "
+        "ALTER ROLE bert IN DATABASE its SET work_mem TO '8MB'; "
+        "GRANT CONNECT ON DATABASE other TO bert; GRANT CONNECT ON DATABASE later TO carl;\n"
+        "\\connect its\nCREATE TABLE t (a INT); GRANT SELECT ON t TO anna; "
+        "GRANT SELECT ON t TO dora"
+    )
+    server = SqlServer("postgres", "postgres")
+    lists = lists_of(Held(("later",), ("anna", "bert", "carl")), "postgres")
+    words = run_in((str(postgres.docker),), server, "keep", *lists)
+    told = LocalHost(str(postgres.folder)).run(words).err.splitlines()
+    assert sorted(each.partition(", as")[0] for each in told) == [
+        "left out: the rights, settings and tables of role anna in database its",
+        "left out: the rights, settings and tables of role bert in database its",
+        "left out: the rights, settings and tables of role bert in database other",
+    ]
+    postgres.tell(
+        "DROP DATABASE its; DROP DATABASE later; DROP DATABASE other; DROP ROLE anna; "
+        "DROP ROLE bert; DROP ROLE carl; DROP ROLE dora"
+    )
 
 
 def test_counts_of_postgresql_come_in_any_order(postgres):

@@ -61,6 +61,15 @@ dump | keep)
   done <<END
 $views
 END
+  versioned=$(list "SELECT CONCAT('\`', REPLACE(table_schema, '\`', '\`\`'), '\`.\`', REPLACE(table_name, '\`',
+    '\`\`'), '\`') FROM information_schema.tables
+    WHERE table_type = 'SYSTEM VERSIONED' AND table_schema $which")
+  while IFS= read -r quoted; do
+    [ -z "$quoted" ] ||
+      printf '%s\n' "left out: the history of table $quoted (WITH SYSTEM VERSIONING): its rows of now are in the dump, those of before are not. To keep them, copy them into a plain table: SELECT * FROM $quoted FOR SYSTEM_TIME ALL" >&2
+  done <<END
+$versioned
+END
   set -- "$@" --databases --
   options=$#
   names=$(list "SELECT schema_name FROM information_schema.schemata WHERE schema_name $which")
@@ -81,7 +90,11 @@ END
       case $table in
       global_priv | user | proxies_priv) where="(User, Host) IN ($users)" ;;
       roles_mapping) where="(User, Host) IN ($users) OR (Role, '') IN ($users)" ;;
-      servers) continue ;;
+      servers) where=TRUE ;;
+      # Here the name of a database may be a pattern.
+      db) where="(User, Host) IN ($users) OR Db IN ($databases) OR EXISTS (SELECT 1 FROM
+        information_schema.schemata WHERE schema_name IN ($databases) AND
+        CAST(schema_name AS BINARY) LIKE CAST(Db AS BINARY))" ;;
       *) where="(User, Host) IN ($users) OR Db IN ($databases)" ;;
       esac
       save --no-create-info --complete-insert --skip-triggers --insert-ignore --where="$where" mysql $table

@@ -55,6 +55,15 @@ keep)
   # Before version 11 pg_dump passes over these.
   ask "SELECT 'left out: rights and settings of database ' || quote_ident(datname) || ' itself'
     FROM pg_database WHERE datname IN ($2) AND current_setting('server_version_num')::int < 110000" >&2
+  # The other databases become the backup's, which knows nothing of these roles.
+  ask "SELECT DISTINCT 'left out: ' || translate('the rights, settings and tables of role ' ||
+    quote_ident(rolname) || ' in database ' || quote_ident(datname), chr(10) || chr(13), '??') ||
+    ', as the backup has that database: give them again' FROM (SELECT refobjid AS role,
+    CASE WHEN dbid = 0 AND classid = 'pg_database'::regclass THEN objid ELSE dbid END AS base
+    FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass
+    UNION SELECT setrole, setdatabase FROM pg_db_role_setting) AS held
+    JOIN pg_authid a ON a.oid = role JOIN pg_database d ON d.oid = base
+    WHERE rolname IN ($3) AND (datname IN ($2)) IS NOT TRUE" >&2
   ask "SELECT 'CREATE ROLE ' || quote_ident(rolname) || ';' || chr(10) || concat_ws(' ', 'ALTER ROLE',
     quote_ident(rolname), 'WITH', CASE WHEN rolsuper THEN 'SUPERUSER' ELSE 'NOSUPERUSER' END,
     CASE WHEN rolinherit THEN 'INHERIT' ELSE 'NOINHERIT' END,
