@@ -228,12 +228,26 @@ def test_a_server_is_asked_once_more(tmp_path, told):
     server = SqlServer("db", "postgres")
     stays = Held(("shop",), ("bert",) if told == "all of it" else ())
     words = docker(tmp_path, "exit 1" if told == "nothing" else HELD)
-    step = SeeSql("pi", server, SqlDump("pi", str(POSTGRES), server, ()), stays, words)
+    step = SeeSql("pi", server, SqlDump("pi", str(POSTGRES), server, ()), stays, words, 60)
     if told == "all of it":
         step.do(scene)
         return
     words = "db: user bert. It would not" if told == "not all" else "does not tell what it holds"
     with pytest.raises(StepFailed, match=words):
+        step.do(scene)
+
+
+def test_what_stays_and_cannot_be_dumped_is_told_before_anything_is_stopped(tmp_path):
+    """By the very dump; the sentence names the server, the database, and what was said."""
+    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    server, stays = SqlServer("db", "postgres"), Held(("shop",), ("bert",))
+    refusing = f"case $* in *' sh keep '*) echo 'shop is crashed' >&2; exit 2; esac\n{HELD}"
+    dump = SqlDump("pi", str(POSTGRES), server, ())
+    step = SeeSql("pi", server, dump, stays, docker(tmp_path, refusing), 60)
+    said = (
+        r"container db \(db: database shop, db: user bert\).*shop is crashed\. Nothing of.*--exact"
+    )
+    with pytest.raises(StepFailed, match=said):
         step.do(scene)
 
 

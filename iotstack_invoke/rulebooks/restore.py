@@ -467,7 +467,7 @@ def restored(job: Job) -> Iterator[Step]:
     for load, sql in loads:
         container = load.server.container
         if container in facts.seen and container in facts.running and not load.unnamed:
-            yield SeeSql("pi", load.server, sql, load.stays, docker)
+            yield SeeSql("pi", load.server, sql, load.stays, docker, SQL_LIMIT_S)
     yield StopContainers("pi", facts.running, docker, guard)
     present = Present()
     yield from _save_stays(facts, dump, present)

@@ -57,20 +57,27 @@ def _name(told: str, engine: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SeeSql:
-    """See that all that a server holds and its dump does not is to stay."""
+    """See that all that a server holds and its dump does not is to stay, and can be dumped."""
 
     host_role: str
     server: SqlServer
     dump: SqlDump
     stays: Held
     docker: tuple[str, ...]
+    limit_s: float
 
     def commands(self) -> tuple[str, ...]:
-        """Return what is asked."""
-        return (run_in(self.docker, self.server, "held").shown,)
+        """Return what is asked, and the dump."""
+        tried = (f"{self._dump.shown} > /dev/null",) if self.stays else ()
+        return (run_in(self.docker, self.server, "held").shown, *tried)
+
+    @property
+    def _dump(self) -> Command:
+        lists = lists_of(self.stays, self.server.engine)
+        return run_in(self.docker, self.server, "keep", *lists, limit_s=self.limit_s)
 
     def do(self, scene: Scene) -> None:
-        """Raise StepFailed where something came since the restore looked, or it does not tell."""
+        """Raise StepFailed where something came since the restore looked, or cannot be told."""
         title = self.server.title
         try:
             here = held_by_server(scene.host(self.host_role), self.server, self.docker)
@@ -79,6 +86,23 @@ class SeeSql:
         more = here.without(held_in_dump(self.dump.report(scene))).without(self.stays)
         if more:
             raise StepFailed(came_meanwhile(self.server.container, more))
+        if self.stays:
+            self._try(scene)
+
+    def _try(self, scene: Scene) -> None:
+        """Dump it into nothing: what cannot be dumped is told before anything is stopped."""
+        host, title = scene.host(self.host_role), self.server.title
+        scene.say(f"trying whether what stays of {title} can be dumped")
+        dump = self._dump
+        words = ("sh", "-c", _INTO, "sh", "/dev/null", *dump.words)
+        told = host.run(Command(words, dump.accept, dump.limit_s, dump.called))
+        if told.exit_code:
+            names = ", ".join(self.stays.named(self.server.container))
+            raise StepFailed(
+                f"What stays of {title} ({names}) cannot be dumped on {host.name} (exit "
+                f"{told.exit_code}): {told.last_words}. Nothing of the stack was touched. Mend it "
+                f"or drop it, and restore again. {EXACT_HINT}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

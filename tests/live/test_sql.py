@@ -178,6 +178,26 @@ def test_what_the_backup_does_not_hold_stays(owner, source, pi):
     remove_more(pi)
 
 
+def test_what_stays_and_cannot_be_dumped_ends_a_restore_before_the_stop(owner, source, pi):
+    """A table whose file is gone: mariadb-dump fails, and the containers were never stopped."""
+    maria(
+        pi,
+        "CREATE DATABASE lost; CREATE TABLE lost.t (a INT) ENGINE=MyISAM; "
+        "INSERT INTO lost.t VALUES (1); FLUSH TABLES",
+    )
+    (data,) = (owner.top / "volumes").rglob("lost/t.MYD")
+    data.unlink()
+    try:
+        ask = ["docker", "inspect", "--format", "{{.State.StartedAt}}", "mariadb", "postgres"]
+        started = pi.run(ask).stdout
+        said = owner.iot("restore", "--runtag", "t1", "--yes", code=1, timeout=200)
+        assert pi.run(ask).stdout == started
+        for words in ("mariadb: database lost", "cannot be dumped", "--exact"):
+            assert words in " ".join(said.split())
+    finally:
+        maria(pi, "DROP DATABASE lost")
+
+
 def test_restored_databases_equal_their_source(owner, source, pi):
     """After a backup, a change and a restore, and after its undo, all hold what they held."""
     change(pi, owner.top)
