@@ -72,7 +72,7 @@ class Target:
     @property
     def journal(self) -> str:
         """What is to be undone there: with what it undoes, on one file system."""
-        return f"{self.folder}/restore/.journal"
+        return journal_paths(self.folder)[1]
 
     @property
     def guard(self) -> str:
@@ -198,6 +198,14 @@ class Lock:
 
     def hold_again(self) -> None:
         """Hold it still, or anew where the line that held it broke; raises Busy."""
+
+
+def journal_paths(stack: str) -> tuple[str, str]:
+    """Return where a journal of a stack may lie: a backup's, and that of a restore or reload.
+
+    Earlier versions had both in the first place.
+    """
+    return (f"{stack}/backups/.journal", f"{stack}/restore/.journal")
 
 
 @contextlib.contextmanager

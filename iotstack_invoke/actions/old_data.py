@@ -11,10 +11,9 @@ from ..errors import IotstackError, Refused, StepFailed
 from ..manifest import read_utc, utc_text
 from ..report import Report
 from ..rulebooks.restore import RESTORE
-from ..rules import BACKUPS
 from ..site import Site
 from ..steps import Command, Host
-from ..targets import entries, read_text, root_words
+from ..targets import entries, journal_paths, read_text, root_words
 from ..trust import Trust
 
 UNTIL_FILE = "keep-until.json"
@@ -58,7 +57,7 @@ def find_expired(host: Host, stack: str, now: datetime | None = None) -> list[tu
     With a clock that stands before the reload there are none; none either while an undo is owed,
     which may need them.
     """
-    if host.look([f"{stack}/{each}/.journal" for each in (BACKUPS, RESTORE)]):
+    if host.look(journal_paths(stack)):
         return []
     now = now or datetime.now(UTC)
     found = []

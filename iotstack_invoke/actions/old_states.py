@@ -24,7 +24,7 @@ from ..rulebooks.restore import RESTORE
 from ..settings import Settings, Stack
 from ..site import Site
 from ..steps import Command, Host
-from ..targets import ANY_EXIT, looked, open_target, read_text, root_words
+from ..targets import ANY_EXIT, journal_paths, looked, open_target, read_text, root_words
 from ..trust import Trust
 from ..values import dataclass
 from .old_data import GONE_MARK, UNTIL_FILE, refuse_strange, remove_expired_here, remove_old
@@ -199,7 +199,7 @@ def remove_states(
     as an older one could be undone.
     """
     try:
-        if host.look(f"{stack.folder}/{each}/.journal" for each in ("backups", RESTORE)):
+        if host.look(journal_paths(stack.folder)):
             return
         states = find_states(host, stack.folder)
         _, going = judge_states(states, stack, datetime.now(UTC))

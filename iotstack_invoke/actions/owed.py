@@ -19,11 +19,10 @@ from ..services.stack import wait_for_orphans
 from ..settings import Settings
 from ..site import Site
 from ..steps import Command, Host
-from ..targets import ANY_EXIT, COMMANDS_LOCK, Target, root_words_if_any
+from ..targets import ANY_EXIT, COMMANDS_LOCK, Target, journal_paths, root_words_if_any
 from ..trust import Owned, Trust
 from ..values import dataclass
 
-JOURNAL = ".journal"
 READ_LIMIT_S = 60.0
 GOING_BACK = "going back, newest step first; a container may take a minute to stop"
 PRIVATE = "rw-------"
@@ -72,7 +71,7 @@ class Owing:
     @cached_property
     def paths(self) -> tuple[str, str]:
         """Where a journal may lie: beside the backups, and with what a restore replaces."""
-        return (f"{self.backups}/{JOURNAL}", f"{self.folder}/{RESTORE}/{JOURNAL}")
+        return journal_paths(self.folder)
 
     def journal(
         self,

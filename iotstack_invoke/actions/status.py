@@ -17,12 +17,11 @@ from ..holdings import Gone, Holdings, lacking_words, lacks, lacks_told
 from ..hosts import within
 from ..losses import way_out
 from ..report import Report, age_text, one_line
-from ..rules import BACKUPS
 from ..sets import BackupSet, State
 from ..settings import Settings
 from ..site import Newest, Site, newest_good, open_site, sets_read
 from ..steps import Place
-from ..targets import host_name
+from ..targets import host_name, journal_paths
 from ..values import dataclass
 
 EVERYWHERE = "all"
@@ -88,10 +87,8 @@ def _kept(site: Site) -> str:
 
 def _owed(site: Site, name: str) -> str:
     """Return which restore or reload did not end, or why nobody can tell; '' for none."""
-    folder = site.settings.stack.folder
-    journals = [f"{folder}/{each}/.journal" for each in (BACKUPS, "restore")]
     try:
-        if not site.host.look(journals):
+        if not site.host.look(journal_paths(site.settings.stack.folder)):
             return ""
         from ..findings import unfinished
         from .owed import Owing  # with the rules of a restore, which few need here
