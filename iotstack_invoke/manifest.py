@@ -18,7 +18,7 @@ from itertools import product
 from operator import itemgetter
 from typing import Any
 
-from .rules import KINDS, PARTS
+from .rules import BACKUPS, KINDS, PARTS, RESTORE
 from .runtag import is_runtag
 from .steps import Record
 from .values import dataclass
@@ -54,7 +54,7 @@ VOLUME_OPTIONS = ("type", "device", "o")
 """What Docker's driver for local volumes takes, in the order in which people write it."""
 PIN_ENDING = "pin.txt"
 """Of the file beside a set that keeps it from being removed, and holds a note why."""
-KEPT_OUT = ("backups", "restore")
+KEPT_OUT = (BACKUPS, RESTORE)
 """The folders of a stack that no backup of it holds."""
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MOST_QUOTED = 60

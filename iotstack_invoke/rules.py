@@ -24,6 +24,8 @@ Inputs = Callable[[Mapping[str, str], Any], Iterable[str]]
 
 BACKUPS = "backups"
 """The folder of the backups in a stack's folder, as the seed named it."""
+RESTORE = "restore"
+"""The folder in a stack's folder with what restores stage and keep."""
 PARTS = {
     "general": "general-backup.tar.gz",
     "outside": "outside-backup.tar.gz",

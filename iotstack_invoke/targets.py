@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import Busy, Refused, StepFailed, UsageError
 from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked
+from .rules import BACKUPS, RESTORE
 from .settings import Machine, Settings
 from .steps import Command, Host, Outcome, is_telling
 from .values import dataclass
@@ -67,7 +68,7 @@ class Target:
     @property
     def backups(self) -> str:
         """The folder of its own backups."""
-        return f"{self.folder}/backups"
+        return f"{self.folder}/{BACKUPS}"
 
     @property
     def journal(self) -> str:
@@ -205,7 +206,7 @@ def journal_paths(stack: str) -> tuple[str, str]:
 
     Earlier versions had both in the first place.
     """
-    return (f"{stack}/backups/.journal", f"{stack}/restore/.journal")
+    return (f"{stack}/{BACKUPS}/.journal", f"{stack}/{RESTORE}/.journal")
 
 
 @contextlib.contextmanager

@@ -204,6 +204,22 @@ def test_no_room_knows_the_machine_it_was_written_on(room):
         assert not re.search(rf"(?<![\w.]){re.escape(folder)}(?![\w-])", text), folder
 
 
+def test_a_folder_of_the_stack_is_named_once():
+    """A room that gives one a name of its own would go on with it when the other changes."""
+    names = ("backups", "restore", "services", "volumes", ("services", "volumes"))
+    said = [
+        ast.unparse(node.value)
+        for room in ROOMS
+        for node in parsed(room).body
+        if isinstance(node, ast.Assign)
+    ]
+    assert sorted(each for each in said if each in {*map(repr, names)}) == [
+        "'backups'",
+        "'restore'",
+        "('services', 'volumes')",
+    ]
+
+
 def test_what_is_listed_as_long_is_a_test():
     """A test that got another name would be run by all, or by nobody."""
     folder = os.path.join(CHECKOUT, "tests")

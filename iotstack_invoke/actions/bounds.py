@@ -13,8 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import Refused, StepFailed
-from ..rulebooks.restore import RESTORE
-from ..rules import BACKUPS
+from ..rules import BACKUPS, RESTORE
 from ..services import influx, influx2
 from ..services.compose import Found, Mount, chosen_files, compose_words, inspect_all, named
 from ..services.holdings import WATCHED, is_system

@@ -65,7 +65,7 @@ from ..findings import (
 )
 from ..hosts import READ_ONLY, within
 from ..report import Report
-from ..rulebooks.restore import RESTORE
+from ..rules import RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named
 from ..services.holdings import unused_told
 from ..services.influx import influx_version

@@ -6,7 +6,7 @@ import sys
 
 from ..errors import ExitCode, IotstackError, KeyRefused, Refused, Unreachable
 from ..report import Report, size_text
-from ..rulebooks.restore import RESTORE
+from ..rules import RESTORE
 from ..settings import Settings
 from ..targets import entries, find_machine, free_bytes, open_target
 

@@ -10,7 +10,6 @@ from typing import Any
 from ..errors import Refused
 from ..manifest import Manifest
 from ..rulebooks.restore import (
-    RESTORE,
     Item,
     Load,
     OutsideItem,
@@ -19,7 +18,7 @@ from ..rulebooks.restore import (
     aside_folder,
     used_folder,
 )
-from ..rules import BACKUPS
+from ..rules import BACKUPS, RESTORE
 from ..services.compose import Found, named
 from ..services.holdings import is_system
 from ..services.inside import is_in, path_on_host
@@ -33,12 +32,12 @@ from ..services.sql_load import (
     timescale_refusal,
     version_refusal,
 )
+from ..services.table import FOLDERS
 from ..steps import Command
 from ..targets import Target, device, entries, has_line, looked
 from ..values import dataclass
 from .outside import place_there, volume_in
 
-FOLDERS = ("services", "volumes")
 DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{}/data"}
 """Where IOTstack's templates map the data, for a backup that does not tell and no container."""
 

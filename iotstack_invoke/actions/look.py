@@ -31,6 +31,7 @@ from ..services.holdings import Outside, outside_exclusions, unused_told
 from ..services.inside import is_in
 from ..services.swap_entries import KEPT
 from ..services.table import (
+    FOLDERS,
     influxdb_3,
     is_in_stack,
     is_influxdb_3,
@@ -65,7 +66,6 @@ from .undumped import State, Undumped
 if TYPE_CHECKING:  # brought in where there is such a container
     from ..services.influx import InfluxFacts
 
-FOLDERS = ("services", "volumes")
 INFLUX = "volumes/influxdb"
 
 

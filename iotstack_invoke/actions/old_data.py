@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from ..errors import IotstackError, Refused, StepFailed
 from ..manifest import read_utc, utc_text
 from ..report import Report
-from ..rulebooks.restore import RESTORE
+from ..rules import RESTORE
 from ..site import Site
 from ..steps import Command, Host
 from ..targets import entries, journal_paths, read_text, root_words

@@ -20,7 +20,7 @@ from ..errors import ExitCode, IotstackError, Refused, StepFailed
 from ..journal import Owed, owed_in
 from ..manifest import read_utc
 from ..report import Report, size_text
-from ..rulebooks.restore import RESTORE
+from ..rules import RESTORE
 from ..settings import Settings, Stack
 from ..site import Site
 from ..steps import Command, Host

@@ -14,10 +14,9 @@ from ..rules import PARTS
 from ..services.compose import Found
 from ..services.inside import is_in
 from ..services.recipe import RECIPES
-from ..services.table import COPIED
+from ..services.table import COPIED, FOLDERS
 from ..sets import BackupSet, State
 from ..values import dataclass
-from .loads import FOLDERS
 from .undumped import INFLUX
 from .wish import Wish
 

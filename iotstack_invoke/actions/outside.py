@@ -13,7 +13,14 @@ from typing import Any
 from ..errors import StepFailed
 from ..manifest import VOLUME, Manifest, outside_title
 from ..rulebooks.restore import EmptyVolume, Filling, OutsideItem, Swapped
-from ..services.compose import ANONYMOUS, VOLUME_LABEL, Found, Volume, inspect_volumes
+from ..services.compose import (
+    ANONYMOUS,
+    PROJECT_LABEL,
+    VOLUME_LABEL,
+    Found,
+    Volume,
+    inspect_volumes,
+)
 from ..services.holdings import is_system
 from ..services.inside import is_in
 from ..services.left_out import patterns_below
@@ -23,7 +30,6 @@ from ..steps import Command
 from ..targets import Target, device, may_be_there, mount_points, points_away
 from ..values import dataclass
 
-PROJECT_LABEL = "com.docker.compose.project"
 HOME_DEPTH = 3
 MOUNTED_BY_DOCKER = (
     "Docker mounts {} there only while a container uses it, and no restore replaces what lies on "

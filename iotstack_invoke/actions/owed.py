@@ -13,8 +13,8 @@ from functools import cached_property
 from ..errors import Refused, StepFailed
 from ..journal import Bound, Journal
 from ..report import Report
-from ..rulebooks.restore import RESTORE, undoable
-from ..rules import BACKUPS
+from ..rulebooks.restore import undoable
+from ..rules import BACKUPS, RESTORE
 from ..services.stack import wait_for_orphans
 from ..settings import Settings
 from ..site import Site

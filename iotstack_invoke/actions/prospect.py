@@ -13,7 +13,6 @@ from ..errors import Refused, StepFailed
 from ..manifest import VOLUME, Manifest
 from ..report import Report
 from ..rulebooks.restore import (
-    RESTORE,
     Around,
     Item,
     Load,
@@ -22,7 +21,7 @@ from ..rulebooks.restore import (
     aside_folder,
     used_folder,
 )
-from ..rules import BACKUPS, KINDS
+from ..rules import BACKUPS, KINDS, RESTORE
 from ..services.around import folders_around
 from ..services.compose import (
     ANONYMOUS,
@@ -42,6 +41,7 @@ from ..services.left_out import patterns_below, plain_place
 from ..services.members import Contents, list_archive
 from ..services.recipe import RECIPES
 from ..services.sql import ENGINES, SqlServer, located_in
+from ..services.table import FOLDERS
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
@@ -60,7 +60,7 @@ from ..targets import (
 )
 from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
-from .loads import FOLDERS, Loads, recipe_folder, without_new_data
+from .loads import Loads, recipe_folder, without_new_data
 from .old_states import states_told
 from .only import Only
 from .outside import OutsidePart, place_there, placed, within_mount

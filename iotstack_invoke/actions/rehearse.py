@@ -21,8 +21,8 @@ from ..manifest import Manifest, utc_text
 from ..plan import decide, resolve
 from ..report import Report, duration_text, size_text
 from ..rulebooks.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
-from ..rulebooks.restore import RESTORE, Load, undoable
-from ..rules import BACKUPS
+from ..rulebooks.restore import Load, undoable
+from ..rules import BACKUPS, RESTORE
 from ..runtag import LATEST
 from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE

@@ -22,7 +22,7 @@ from ..log import LogWatcher, RunLog
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
 from ..rulebooks.reload import ReloadFacts, reload_book
-from ..rulebooks.restore import RESTORE
+from ..rules import RESTORE
 from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE, influx_version
 from ..services.influx_count import Count

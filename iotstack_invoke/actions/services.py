@@ -11,6 +11,7 @@ from ..errors import ExitCode, StepFailed
 from ..hosts import LocalHost
 from ..report import Report
 from ..services.compose import Found, inspect_all, named
+from ..services.table import FOLDERS
 from ..settings import Exclusion, Settings
 from ..targets import root_words_if_any
 from ..values import dataclass
@@ -26,7 +27,7 @@ from .coverage import (
 from .look import look_at_folder
 from .undumped import State
 
-VOLUMES = "volumes"
+_, VOLUMES = FOLDERS
 INFLUX_DATA = f"{VOLUMES}/influxdb"
 """The one folder whose files are never copied, and whose data need their container."""
 

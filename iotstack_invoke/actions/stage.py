@@ -13,7 +13,7 @@ from dataclasses import replace
 from ..errors import StepFailed
 from ..hashes import hash_command
 from ..manifest import read_records, record_line
-from ..rulebooks.restore import RESTORE
+from ..rules import RESTORE
 from ..services.staged import (
     MARK_ENDING,
     REMOVE_LIMIT_S,

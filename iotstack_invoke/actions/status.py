@@ -17,6 +17,7 @@ from ..holdings import Gone, Holdings, lacking_words, lacks, lacks_told
 from ..hosts import within
 from ..losses import way_out
 from ..report import Report, age_text, one_line
+from ..rules import RESTORE
 from ..sets import BackupSet, State
 from ..settings import Settings
 from ..site import Newest, Site, newest_good, open_site, sets_read
@@ -76,7 +77,9 @@ def _kept(site: Site) -> str:
     """Return what old states of restores take here; '' for nothing, or where nobody can tell."""
     try:
         folder = site.settings.stack.folder
-        if not any(name.startswith("previous-") for name in site.host.names(f"{folder}/restore")):
+        if not any(
+            name.startswith("previous-") for name in site.host.names(f"{folder}/{RESTORE}")
+        ):
             return ""
         from .old_states import states_told  # with the rules of a restore, which few need here
 

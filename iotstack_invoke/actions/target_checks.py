@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from ..changes import STAMP_FORM
 from ..errors import Refused
-from ..rulebooks.restore import RESTORE
+from ..rules import RESTORE
 from ..services.compose import Found, named
 from ..services.influx import (
     BACKUP_INSIDE,

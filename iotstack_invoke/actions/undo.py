@@ -14,7 +14,7 @@ from ..hosts import LocalHost, state_folder
 from ..journal import Journal, Owed, owed_in
 from ..log import unfinished_log
 from ..report import Report
-from ..rulebooks.restore import RESTORE
+from ..rules import RESTORE
 from ..services.stack import ComposeUp, MakeVolume, StopContainers, UseStage, wait_for_orphans
 from ..settings import Settings
 from ..steps import Host

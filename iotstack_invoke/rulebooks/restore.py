@@ -13,7 +13,7 @@ from dataclasses import field, replace
 from typing import TypeVar
 
 from ..manifest import VOLUME
-from ..rules import KINDS, Job, Rule, RuleBook, rule
+from ..rules import BACKUPS, KINDS, RESTORE, Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
 from ..services.around import GiveStack, MakeAround
 from ..services.held import Held
@@ -67,7 +67,6 @@ from ..steps import Commit, File, Step
 from ..transfer import CheckHash, Send
 from ..values import dataclass
 
-RESTORE = "restore"
 INFLUX_DATA = "volumes/influxdb/data"
 OUTSIDE_LIMIT_S = 24 * 3600.0
 NOTES = ("users", "environment", "catalogue", "stays")
@@ -277,7 +276,7 @@ class RestoreFacts:
 
 def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
     """Return where the archive of a kind lies on the target, once it is there."""
-    folder = "backups" if facts.in_place else f"{RESTORE}/{wildcards['runtag']}"
+    folder = BACKUPS if facts.in_place else f"{RESTORE}/{wildcards['runtag']}"
     return f"pi:{folder}/{wildcards['runtag']}.{KINDS[kind]}"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import StepFailed
 from ..hosts import LocalHost, checked
 from ..manifest import Container
+from ..rules import RESTORE
 from ..steps import Command, FileFact, Host, is_telling
 from ..values import dataclass
 from .table import is_in_stack
@@ -30,8 +31,6 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 """What Docker calls a volume that nobody named."""
 _ON_A_DISK = ("ext4", "btrfs", "xfs", "f2fs", "vfat", "exfat", "ntfs")
-RESTORE = "restore"
-"""In the stack's folder, what restores stage and keep: our own containers mount it as well."""
 LOOK_LIMIT_S = 60
 
 
@@ -348,6 +347,7 @@ def of_stack(
         for each in found
         if (each.working_folder and os.path.realpath(each.working_folder) == here)
         or each.container.name in named_there
+        # Our own containers mount what a restore stages.
         or any(top != RESTORE for top in _tops_mounted(each, folder))
     )
     return tuple(sorted(mine, key=lambda each: each.container.name))

@@ -16,7 +16,7 @@ from dataclasses import field, replace
 from fnmatch import fnmatchcase
 
 from ..errors import StepFailed
-from ..manifest import VOLUME, LeftOut
+from ..manifest import KEPT_OUT, VOLUME, LeftOut
 from ..settings import Exclusion, Inclusion, Stack
 from ..steps import Host
 from ..values import dataclass
@@ -25,7 +25,7 @@ from .clone import own_in_clone
 from .compose import Found, Mount, Volume, is_top_file, place_in_stack
 from .inside import above, is_in
 from .seen_mounts import seen_otherwise
-from .table import FOLDERS, NOT_OF_A_BACKUP, is_below_stack, is_in_stack
+from .table import FOLDERS, is_below_stack, is_in_stack
 
 LOOK_LIMIT_S = 600.0
 PATHS_AT_ONCE = 500
@@ -716,7 +716,7 @@ def _beside(
     words = ("sh", "-c", _BESIDE, "sh", folder, ".", *sorted(f"./{each}" for each in ways))
     told = answer(host, (*as_root, *words), LOOK_LIMIT_S)
     names = {each.removeprefix("./") for each in told}
-    known = {CLONE, *FOLDERS, *NOT_OF_A_BACKUP, *included, *ways, *filter(_is_top_file, names)}
+    known = {CLONE, *FOLDERS, *KEPT_OUT, *included, *ways, *filter(_is_top_file, names)}
     beside = {name for name in names - known if not _LAID_BESIDE.fullmatch(name)}
     if IOTSTACK_MENU not in names:
         return beside, 0

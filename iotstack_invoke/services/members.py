@@ -21,14 +21,14 @@ from ..targets import free_bytes
 from ..values import dataclass
 from .compose import is_top_file
 from .recipe import RECIPES, tops_of
+from .table import FOLDERS
 
 LIST_WORDS = (
     *("env", "LC_ALL=C", "tar", "--list", "--verbose", "--numeric-owner", "--full-time"),
     # It goes on behind the end, and tells of each block of zeros: whether there is an end.
     *("--quoting-style=c", "--block-number", "--ignore-zeros"),
 )
-VOLUMES = "volumes"
-FOLDERS = ("services", VOLUMES)
+_, VOLUMES = FOLDERS
 MOST_MEMBERS = 5_000_000
 LONGEST_PATH_BYTES = 4000
 """Below PATH_MAX (4096), with room for the folder that it is unpacked into."""

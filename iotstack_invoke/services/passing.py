@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from ..steps import Scene
 from .compose import is_top_file
 from .links_out import LinksOut
-from .members import BLOCK_BYTES, FOLDERS, MOST_NAMES, TOO_LONG, Judge, shape_of
+from .members import BLOCK_BYTES, MOST_NAMES, TOO_LONG, Judge, shape_of
+from .table import FOLDERS
 
 _LETTERS = {
     ord("0"): "-",

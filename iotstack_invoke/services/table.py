@@ -17,7 +17,7 @@ from itertools import combinations
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..manifest import Container
+from ..manifest import KEPT_OUT, Container
 from ..values import dataclass
 
 # IOTstack builds some images itself: iotstack_mariadb by compose v1, iotstack-mariadb by v2.
@@ -28,8 +28,6 @@ _INFLUXDB_3 = re.compile(r"(?:^|/)influxdb:3\b")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 FILE = "table.toml"
 FOLDERS = ("services", "volumes")
-NOT_OF_A_BACKUP = ("backups", "restore")
-"""The folders of the stack that backups and restores keep for themselves."""
 DUMPED = frozenset({"influxdb", "influxdb2", "mariadb", "postgres"})
 """The dumps that a backup makes."""
 PART_OF_DUMP = {
@@ -520,7 +518,7 @@ def is_in_stack(path: str) -> bool:
     """Tell whether a relative path is one of the stack that a backup may hold."""
     top, *_ = PurePosixPath(path).parts or ("",)
     plain = not path.startswith("/") and ".." not in PurePosixPath(path).parts
-    return plain and top not in ("", *NOT_OF_A_BACKUP)
+    return plain and top not in ("", *KEPT_OUT)
 
 
 def is_below_stack(path: str) -> bool:
