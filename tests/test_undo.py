@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 
 from iotstack_invoke.actions.target_checks import time_stamp
-from iotstack_invoke.actions.undo import _last_journal, journal_of
+from iotstack_invoke.actions.undo import _last_journal, journal_of, undo
+from iotstack_invoke.actions.wish import Wish
 from iotstack_invoke.changes import STAMP_FORM, change_in, change_of
 from iotstack_invoke.errors import NotFound
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.settings import read_settings
+from iotstack_invoke.report import Report
+from iotstack_invoke.settings import load_settings, read_settings
 from iotstack_invoke.targets import Target, locked_target
+from iotstack_invoke.trust import Trust
 
 
 @pytest.fixture
@@ -195,6 +198,20 @@ def test_an_undo_names_what_it_undoes(little_stack):
     assert "as it was before the restore of t1 that began at" in told.stdout
     assert "died" not in told.stderr
     assert flows(little_stack) == "[2]\n"
+
+
+def test_who_owns_what_is_owed_is_looked_at_once(little_stack, monkeypatch):
+    """By what is undone as by what is asked: over SSH each look is a round trip."""
+    restored_once(little_stack)
+    killed_amid_the_swap(little_stack)
+    monkeypatch.setenv("PATH", little_stack.environment["PATH"])
+    looks = []
+    look = Trust.look
+    monkeypatch.setattr(Trust, "look", lambda self, paths: looks.append(1) or look(self, paths))
+    settings = load_settings(str(little_stack.settings))
+    assert undo(settings, Wish("", yes=True), Report()) == 0
+    assert flows(little_stack) == "[1]\n"
+    assert len(looks) == 1
 
 
 def test_a_restore_that_went_well_is_not_undone_by_accident(little_stack):

@@ -7,7 +7,7 @@ earlier versions had both. All who undo go through here, under the lock of the s
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from ..errors import Refused, StepFailed
@@ -177,13 +177,15 @@ class Owing:
                 raise StepFailed(f"On {self.host.name}: {path} cannot be read.")
         return text.splitlines()
 
-    def undo_all(self, journal: Journal, report: Report) -> list[str]:
+    def undo_all(
+        self, owed: Mapping[str, Sequence[str]], journal: Journal, report: Report
+    ) -> list[str]:
         """Undo what all journals owe, when the last command has ended; return their lines.
 
-        `journal`: the one of this run.
+        `owed`: these lines by journal, as make_private returns them. `journal`: that of this run.
         """
         all_lines: list[str] = []
-        for path, lines in self.make_private(report).items():
+        for path, lines in owed.items():
             own = journal if path == journal.path else journal.at(path)
             with report.waiting(GOING_BACK):
                 if lines:

@@ -24,7 +24,8 @@ def recover_here(
     Returns what is to be warned of, which was told already, and what lies here and in each vault
     that answered. Whoever copies to another tells that it is away.
     """
-    owed = Owing.of_site(site).undo_all(journal, report)
+    owing = Owing.of_site(site)
+    owed = owing.undo_all(owing.make_private(report), journal, report)
     died = (*tell_death(site.settings, site.host, owed, report), *journal.told)
     for name in site.host.names(site.backups):
         found = split_set_name(name.removesuffix(PARTIAL))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
 from ..changes import Change, change_in
@@ -61,8 +61,20 @@ def recover(
 
     Returns what is to be warned of, which was told already.
     """
-    lines = Owing.of_target(settings, target).undo_all(journal, report)
-    return (*tell_death(settings, target.host, lines, report), *journal.told)
+    owing = Owing.of_target(settings, target)
+    return undo_owed(settings, owing, owing.make_private(report), journal, report)
+
+
+def undo_owed(
+    settings: Settings,
+    owing: Owing,
+    owed: Mapping[str, Sequence[str]],
+    journal: Journal,
+    report: Report,
+) -> tuple[str, ...]:
+    """Do the same with what `owing` was seen to owe."""
+    lines = owing.undo_all(owed, journal, report)
+    return (*tell_death(settings, owing.host, lines, report), *journal.told)
 
 
 def tell_death(
@@ -127,9 +139,9 @@ def _undo(
     ):
         journal, owing = journal_of(settings, target), Owing.of_target(settings, target)
         again = f"inv undo{f' --host {wish.host}' if wish.host else ''} --last-restore"
-        if owing.make_private(report):
+        if owed := owing.make_private(report):
             left.append(NOT_FINISHED)
-            recover(settings, target, journal, report)
+            undo_owed(settings, owing, owed, journal, report)
             left.append("What did not end before is undone: the stack is as it was before that.")
             report.write("What did not end was undone. The stack is as it was before.")
             if last_restore:
