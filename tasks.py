@@ -6,14 +6,16 @@ import sys
 from collections.abc import Iterable
 
 from invoke import Context, Exit, task
+from invoke.main import program as inv
 
-from iotstack_invoke.program import leave_stops, tell_stops
+from iotstack_invoke.program import IotstackProgram, leave_stops, tell_stops
 from iotstack_invoke.tasks import namespace
 
 IN_ORDER = "--no-loadscope-reorder"
 """The files on the stand first, as they are collected: what is short fills the gaps at the end."""
 HERE = os.path.dirname(os.path.abspath(__file__))
 tell_stops()
+inv.__class__ = IotstackProgram  # it tells a wrong command line as `iotstack` does
 namespace.configure({"iotstack": {"checkout": HERE}})
 
 

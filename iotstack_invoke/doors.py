@@ -7,6 +7,7 @@ are in tasks.py.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import sys
 import threading
@@ -142,6 +143,7 @@ class Door(Task):  # type: ignore[type-arg]
             if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
                 raise UsageError(f"Write: inv --help {self.name}")  # noqa: TRY301 - told as others
             _refuse_blank(given)
+            _refuse_joined(given)
             dry = bool(context.config.run.dry)
             checkout = context.config.get("iotstack", {}).get("checkout", "")
             if self.fleet:
@@ -300,6 +302,21 @@ def _refuse_blank(given: Mapping[str, Any]) -> None:
     names = given.get("host") or [] if isinstance(given.get("host"), list) else [given.get("host")]
     if any(isinstance(each, str) and not each.strip() for each in names):
         raise UsageError("--host: it is empty. Leave it out for this machine.")
+
+
+def _refuse_joined(given: Mapping[str, Any]) -> None:
+    """Refuse several names in one, as other programs take them, or none; raises UsageError.
+
+    The name of a database, behind `influxdb:`, may hold a comma.
+    """
+    for flag in ("host", "live", "only", "vault"):
+        for value in given.get(flag) or () if isinstance(given.get(flag), list) else ():
+            names = [each.strip() for each in value.split(",")]
+            if not any(names):
+                raise UsageError(f"--{flag}: it is empty.")
+            if len(names) > 1 and not value.startswith("influxdb:"):
+                words = " ".join(f"--{flag} {shlex.quote(each)}" for each in names if each)
+                raise UsageError(f"--{flag} {value}: write each name by itself: {words}")
 
 
 def _options(given: dict[str, Any], *, dry: bool) -> Options:

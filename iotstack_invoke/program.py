@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import signal
 import sys
+from collections.abc import Callable, Collection
 from types import FrameType
 
 from invoke.exceptions import ParseError
@@ -16,11 +18,17 @@ from . import __version__
 from .errors import ExitCode, Interrupted
 from .tasks import namespace
 
+NEAR = 0.75
+"""How alike what was typed and what was probably meant are."""
+_UNKNOWN = re.compile(r"No idea what (?P<quote>['\"])(?P<word>.*)(?P=quote) is!", re.DOTALL)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class IotstackProgram(Program):
-    """Invoke's Program, which ends with our exit code where the command line is wrong."""
+    """Invoke's Program, which tells a wrong command line with what to write, and our exit code.
+
+    The `inv` of a checkout becomes one when it has read tasks.py, which is after `parse_core`.
+    """
 
     def parse_core(self, argv: list[str] | None) -> None:
         """Read the flags before the task."""
@@ -30,13 +38,39 @@ class IotstackProgram(Program):
         """Read the tasks and their flags."""
         self._or_usage(super().parse_tasks)
 
-    @staticmethod
-    def _or_usage(parse: object, *arguments: object) -> None:
+    def parse_cleanup(self) -> None:
+        """Do what the flags before the task ask for: `--help backup`, `--list`."""
+        self._or_usage(super().parse_cleanup)
+
+    def _or_usage(self, parse: Callable[..., None], *arguments: object) -> None:
         try:
-            parse(*arguments)  # type: ignore[operator]
+            parse(*arguments)
         except ParseError as error:
-            sys.stderr.write(f"{error}\n")
+            names = tuple(self.collection.task_names) if hasattr(self, "collection") else ()
+            sys.stderr.write(f"{usage_text(error, names)}\n")
             sys.exit(int(ExitCode.USAGE))
+
+
+def usage_text(error: ParseError, tasks: Collection[str]) -> str:
+    """Return what Invoke says of a command line, and what to write in its place."""
+    import difflib
+    import shlex
+
+    from .runtag import LATEST, is_runtag
+
+    context = error.context
+    task, flags = (context.name, tuple(context.flags)) if context else (None, ())
+    found = _UNKNOWN.fullmatch(str(error))
+    word = found["word"] if found else ""
+    hint, known = "", flags if word.startswith("-") else tasks
+    if f"--{word}" in flags:
+        hint = f"Write: inv {task} --{word}"
+    elif "--runtag" in flags and (word == LATEST or is_runtag(word)):
+        hint = f"To name a backup: inv {task} --runtag {shlex.quote(word)}"
+    elif near := difflib.get_close_matches(word, known, 1, NEAR) if word else ():
+        hint = f"Did you mean {near[0]}?"
+    more = f"All its flags: inv --help {task}" if task else "All tasks: inv --list"
+    return f"{error} {hint} ({more})" if hint else f"{error} {more}"
 
 
 program = IotstackProgram(name="iotstack", namespace=namespace, version=__version__)

@@ -199,6 +199,12 @@ def test_debug_shows_where_it_failed(little_stack):
         ("backup --settings none.toml", "no settings file none.toml"),
         ("graph --format svg", "--format svg"),
         ("why", "required"),
+        ("restore --only a,b", "--only a,b: write each name by itself: --only a --only b\n"),
+        ("restore --only 'a, b c'", "--only a --only 'b c'\n"),
+        ("restore --live a,b", "--live a --live b\n"),
+        ("restore --only ''", "--only: it is empty"),
+        ("sync --vault nas,usb", "--vault nas --vault usb\n"),
+        ("doctor --host a,b", "--host a --host b\n"),
         ("why nobody:makes/this", "no role of that name"),
     ],
 )
@@ -209,6 +215,42 @@ def test_a_wrong_command_line_is_exit_2(little_stack, line, said):
     assert said in told.stderr
     assert "Traceback" not in told.stderr
     assert told.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("restore latest", "To name a backup: inv restore --runtag latest ("),
+        ("verify 'two words'", "To name a backup: inv verify --runtag 'two words' ("),
+        ("restore --runtga t1", "Did you mean --runtag? (All its flags: inv --help restore)"),
+        ("restore yes", "Write: inv restore --yes ("),
+        ("bakcup", "Did you mean backup? (All tasks: inv --list)"),
+        ("--help bakcup", "Did you mean backup? (All tasks: inv --list)"),
+        ("show", "All its flags: inv --help show"),
+        ("hosts x", "is! All its flags: inv --help hosts"),
+    ],
+)
+@pytest.mark.parametrize("program", ["iotstack", "inv"])
+def test_a_wrong_command_line_is_told_with_what_to_write(little_stack, program, line, hint):
+    """By both programs, with exit 2; the words of Invoke come first."""
+    words = little_stack.words(line)
+    if program == "inv":
+        words[2:3] = ["invoke", "-r", CHECKOUT]
+    told = subprocess.run(
+        words, env=little_stack.environment, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 2
+    assert hint in told.stderr
+    assert told.stderr.count("\n") == 1
+    assert told.stderr.startswith(("No idea what ", "'show' did not receive"))
+    assert told.stdout == ""
+
+
+def test_the_name_of_a_database_may_hold_a_comma(settings):
+    """It is no list of names."""
+    seen = []
+    call(lambda work, only=(): seen.append(only), only=["influxdb:a,b"])
+    assert seen == [["influxdb:a,b"]]
 
 
 @pytest.mark.parametrize(
