@@ -50,8 +50,8 @@ class JobResult:
     seconds: float = 0.0
     message: str = ""
     warnings: tuple[str, ...] = ()
-    damaged: bool = False
-    """It failed because an archive is damaged."""
+    damage: str = ""
+    """What is wrong with an archive, if it failed because of that."""
 
     @property
     def is_done(self) -> bool:
@@ -77,8 +77,8 @@ class RunResult:
 
     @property
     def damages(self) -> tuple[str, ...]:
-        """What was found to be damaged, a message each."""
-        return tuple(each.message for each in self.failed if each.damaged)
+        """What was found to be damaged, a sentence each."""
+        return tuple(each.damage for each in self.failed if each.damage)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -317,7 +317,7 @@ class Run:
                     time.monotonic() - started,
                     message,
                     tuple(scene.warnings),
-                    damaged=isinstance(error, StepFailed) and error.damaged,
+                    damage=error.damage if isinstance(error, StepFailed) else "",
                 )
             except BaseException as error:
                 self._clean(scene, str(error))

@@ -77,14 +77,15 @@ class Refused(IotstackError):
 class StepFailed(IotstackError):
     """A step was not done.
 
-    `again` tells that the same step may well succeed when it is done once more; `damaged`, that
-    an archive was read and is not what it must be.
+    `again` tells that the same step may well succeed when it is done once more; `damage`, what is
+    wrong with an archive that was read. That is recorded, and told by other commands later: it is
+    the message without what became of this run and what to do now.
     """
 
-    def __init__(self, message: str, *, again: bool = False, damaged: bool = False) -> None:
+    def __init__(self, message: str, *, again: bool = False, damage: str = "") -> None:
         super().__init__(message)
         self.again = again
-        self.damaged = damaged
+        self.damage = damage
 
 
 class Unreachable(StepFailed):

@@ -140,11 +140,11 @@ class Send:
             advice = "Make it again with --force, and check the disk."
             if self.source.role == "from":
                 advice = "Take another copy, or another backup: inv list shows them."
-            return StepFailed(
+            damage = (
                 f"{self.source.absolute} is no longer what was written: its SHA-256 is {found}, "
-                f"and was {known}. {advice}",
-                damaged=True,
+                f"and was {known}."
             )
+            return StepFailed(f"{damage} {advice}", damage=damage)
         return StepFailed(
             f"What arrived on {target.name} as {self.target.partial} is not what was sent "
             f"({received.size_bytes:,} of {sent.size_bytes:,} bytes, SHA-256 "
@@ -253,11 +253,12 @@ class CheckHash:
             return
         found = scene.host(self.file.role).run(self._command).out.split(" ")[0]
         if found != record.sha256:
-            raise StepFailed(
+            damage = (
                 f"{self.file.absolute} is damaged: its SHA-256 is {found}, and the manifest says "
-                f"{record.sha256}. Nothing was changed. Take another copy (--from).",
-                damaged=True,
+                f"{record.sha256}."
             )
+            told = f"{damage} Nothing was changed. Take another copy (--from)."
+            raise StepFailed(told, damage=damage)
 
 
 class _Shown:

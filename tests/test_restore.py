@@ -171,7 +171,23 @@ def test_an_archive_that_is_another_is_not_used_where_it_lies(pi):
     another(pi.archive)
     said = restored(pi, "--from here", 1)
     assert "is damaged: its SHA-256 is" in said
+    assert "Nothing was changed. Take another copy (--from)." in said
     assert flows(pi) == "[2]\n"
+
+
+def test_what_a_restore_found_is_told_by_others_in_their_own_words(pi):
+    """A backup over it, the look at it: what is wrong, and not what the restore did about it."""
+    another(pi.archive)
+    restored(pi, "--from here", 1)
+    told = pi.run(f"backup --runtag {TAG}")
+    assert told.returncode == 13
+    found = f"{pi.archive} is damaged: its SHA-256 is "
+    assert f"its last verification found it damaged: {found}" in told.stderr
+    assert ". Make all of it again: inv backup --runtag 't1' --force. " in told.stderr
+    for said in (told.stderr, pi.run(f"show {TAG}").stdout):
+        assert found in said
+        assert "Take another copy" not in said
+        assert ").)" not in said
 
 
 TOPS = {"docker-compose.yml": "services: {}\n# mine\n", ".env": "TZ=here\nMINE=1\n"}

@@ -146,10 +146,11 @@ def _refuse_damaged(site: Site, own: BackupSet | None) -> None:
     told = check is not None and not check.good
     if own.manifest and not (check and told and check.made == own.manifest.finished_utc):
         return  # an archive that is gone or cut is made again
-    found = f" ({check.problems[0]})" if check and told and check.problems else ""
     why = "its last verification found it damaged" if own.manifest else "its manifest is damaged"
+    if check and told and check.problems:
+        why += f": {check.problems[0].rstrip('.')}"
     raise Refused(
-        f"{site.backups} has a backup {own.runtag}, and {why}{found}. Make all of it again: inv "
+        f"{site.backups} has a backup {own.runtag}, and {why}. Make all of it again: inv "
         f"backup --runtag '{own.runtag}' --force. That replaces its copies in vaults as well; "
         f"whether one of them is good: inv show '{own.runtag}'"
     )

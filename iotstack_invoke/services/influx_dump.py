@@ -90,11 +90,8 @@ class CheckDump:
             path = posixpath.join(self.dump.folder, shard.file)
             problems += _check_blocks(host, (*self.dump.as_root, "cat", path), shard.file)
         if problems:
-            raise StepFailed(
-                f"The dump {self.called} is damaged: {' '.join(problems)} Nothing was "
-                "changed. Take another backup.",
-                damaged=True,
-            )
+            found = f"The dump {self.called} is damaged: {' '.join(problems)}"
+            raise StepFailed(f"{found} Nothing was changed. Take another backup.", damage=found)
 
 
 @dataclass(frozen=True, slots=True)

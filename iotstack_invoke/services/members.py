@@ -242,6 +242,10 @@ def unquote(text: str) -> str:
     return _ESCAPE.sub(byte, text[1:-1]).encode("latin-1").decode("utf-8", "surrogateescape")
 
 
+def _damaged(found: str) -> StepFailed:
+    return StepFailed(found, damage=found)
+
+
 def list_archive(
     host: Host,
     archive: str,
@@ -283,17 +287,16 @@ def list_archive(
     if contents.refusals:
         return contents
     if zeros > MOST_ZEROS or behind or (zeros and any(SKIPPING in line for line in said)):
-        raise StepFailed(f"{archive} is damaged: {BEHIND_END}.", damaged=True)
+        raise _damaged(f"{archive} is damaged: {BEHIND_END}.")
     # What it says with exit 0 is no damage: sudo that looks for its host, an unknown keyword.
     if code:
         words_said = " ".join(telling_first(said)[:3]) or "it said nothing"
-        why = f"(tar: exit {code}): {words_said}"
-        raise StepFailed(f"{archive} is damaged {why}", damaged=True)
+        raise _damaged(f"{archive} is damaged (tar: exit {code}): {words_said.rstrip('.')}.")
     if zeros < 2:  # noqa: PLR2004 - two blocks
-        raise StepFailed(f"{archive} is damaged: {NO_END}.", damaged=True)
+        raise _damaged(f"{archive} is damaged: {NO_END}.")
     fact = host.look([archive]).get(archive)
     if not packed and fact and fact.size_bytes % BLOCK_BYTES:  # tar passes over that
-        raise StepFailed(f"{archive} is damaged: {BEHIND_END}.", damaged=True)
+        raise _damaged(f"{archive} is damaged: {BEHIND_END}.")
     if judge.is_empty:
         contents.refusals.append(NOTHING)
     elif kind == "general" and not (contents.items or contents.top_files or contents.included):

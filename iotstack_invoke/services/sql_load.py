@@ -97,11 +97,8 @@ class ReadSql:
         """Raise StepFailed where the dump is not whole."""
         problems = self.dump.report(scene).problems
         if problems:
-            raise StepFailed(
-                f"The dump of {self.dump.server.title} is damaged: {'; '.join(problems)}. "
-                "Nothing was changed. Take another backup.",
-                damaged=True,
-            )
+            found = f"The dump of {self.dump.server.title} is damaged: {'; '.join(problems)}."
+            raise StepFailed(f"{found} Nothing was changed. Take another backup.", damage=found)
 
 
 MOST_PACKED = 1032
