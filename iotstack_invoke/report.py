@@ -124,6 +124,12 @@ class Report:
         """Say what went wrong, to whoever reads: a person, or cron's mail."""
         self._line(text, "red")
 
+    def failed(self, results: Iterable[JobResult]) -> None:
+        """Say at the end which jobs failed and why, but for what was told when it happened."""
+        for each in results:
+            if not any(each.message in told for told in self._told):
+                self.fail(f"{each.job.title}: {each.message}")
+
     def warn(self, text: str) -> None:
         """Say what a person should know, though the run goes on."""
         self._line(text, "yellow")
@@ -180,31 +186,86 @@ class Report:
         self._put(json.dumps(content, ensure_ascii=False, indent=1, default=str) + "\n")
 
     def table(
-        self, titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()
+        self,
+        titles: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        right: Sequence[int] = (),
+        copied: Sequence[int] = (),
     ) -> None:
         """Print rows under titles; `right` lists the columns of numbers.
 
+        `copied`: those with what people copy, such as paths and commands. Nothing of them is cut
+        or broken: on a terminal that has no room for them they stand below their rows.
         Off a terminal as plain text: Rich took 6 s for 10,000 rows.
         """
+        shown = [
+            tuple(
+                _on_a_line(cell) if number in copied else _in_a_cell(cell)
+                for number, cell in enumerate(row)
+            )
+            for row in rows
+        ]
         if not sys.stdout.isatty():
-            shown = [tuple(map(_in_a_cell, row)) for row in rows]
             self._put(_plain_table([tuple(titles), *shown], right))
             return
+        if copied and not _have_room([tuple(titles), *shown], copied, self.console().width):
+            self._table_with_lines(titles, shown, right, copied)
+            return
+        gap, widths = _fit([tuple(titles), *shown], self.console().width)
+        self._grid(titles, shown, right, gap, widths, edge=gap == WIDE_GAP)
+
+    def _table_with_lines(
+        self,
+        titles: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[int],
+        copied: Sequence[int],
+    ) -> None:
+        """Print rows without some of their columns, and below each a line for each of these."""
+        kept = [number for number in range(len(titles)) if number not in copied]
+        short = [tuple(row[number] for number in kept) for row in (titles, *rows)]
+        gap, widths = _fit(short, self.console().width)
+        moved = [kept.index(number) for number in right if number in kept]
+        head = short[0]
+        for row, cells in zip(rows, short[1:], strict=True):
+            if widths:
+                self._grid(head, [cells], moved, gap, widths)
+                head = ()
+            else:
+                self.write("; ".join(filter(None, cells)))
+            for number in copied:
+                line = f"  {titles[number]}: {row[number]}"
+                if row[number].startswith("/") and " " in row[number]:  # to which more would come
+                    self._put(f"{line}\n")
+                elif row[number]:
+                    self.write(line)
+
+    def _grid(
+        self,
+        titles: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[int],
+        gap: int,
+        widths: Sequence[int],
+        *,
+        edge: bool = False,
+    ) -> None:
+        """Print rows by Rich; without titles they go on with a table of the same widths."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        shown = [tuple(map(_in_a_cell, row)) for row in rows]
-        gap, widths = _fit([tuple(titles), *shown], self.console().width)
         table = Table(
             box=box.SIMPLE_HEAD,
+            show_header=bool(titles),
             pad_edge=False,
-            show_edge=gap == WIDE_GAP,
+            show_edge=edge,
             padding=(0, 1 if gap > 1 else 0),
             collapse_padding=gap == 2,  # noqa: PLR2004 - one of padding, one of the box
         )
-        is_short = all(len(row[0]) <= LONGEST_WORD for row in shown)
-        for number, title in enumerate(titles):
+        is_short = all(len(row[0]) <= LONGEST_WORD for row in rows)
+        for number, title in enumerate(titles or ("",) * len(widths)):
             table.add_column(
                 Text(title),
                 justify="right" if number in right else "left",
@@ -212,7 +273,7 @@ class Report:
                 width=widths[number] if widths else None,
                 no_wrap=is_short and not number and not widths,
             )
-        for row in shown:
+        for row in rows:
             table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
         self.console().print(table)
 
@@ -409,6 +470,16 @@ def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _have_room(rows: Sequence[Sequence[str]], columns: Sequence[int], width: int) -> bool:
+    """Tell whether no cell of some columns is broken on a terminal so wide."""
+    _, widths = _fit(rows, width)
+    return bool(widths) and all(
+        len(row[number]) + _wider_by(row[number]) <= widths[number]
+        for row in rows
+        for number in columns
+    )
+
+
 def _fit(rows: Sequence[Sequence[str]], width: int) -> tuple[int, tuple[int, ...]]:
     """Return the gap between columns and their widths, in which no short word is broken.
 
@@ -444,6 +515,11 @@ def _visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def _on_a_line(text: str) -> str:
+    """Return what is shown of a text that people copy: all of it, as it is, if it is printable."""
+    return text if text.isprintable() else _visible(one_line(text))
 
 
 def _in_a_cell(text: str) -> str:

@@ -41,12 +41,17 @@ def _wrapped(line: str, width: int) -> str:
     words = line.lstrip(" ").split(" ")
     begin = len(line) - len(line.lstrip(" "))
     hanging = min(begin, width // 2) + HANGING
+    if begin + _columns(words[0]) > width >= _columns(words[0]):
+        begin = 0
     told, column = " " * begin + words[0], _at(begin + _columns(words[0]), width)
     for word in words[1:]:
         long = _columns(word)
         if column + 1 + long > width >= hanging + long:
             told += " " * (width - column + hanging) + word
             column = hanging + long
+        elif column + 1 + long > width >= long:  # a path that has no room behind an indent
+            told += " " * (width - column) + word
+            column = long
         else:
             told += " " + word
             column = _at(column + 1 + long, width)

@@ -113,8 +113,12 @@ def test_old_states_go_with_a_backup_that_went_well(little_stack, tmp_path):
     another = kept.with_name(".previous-t9-20200101T000000Z")
     another.mkdir()
     listed = little_stack.run("undo --list").stdout
-    assert listed.index("inv undo goes back to it") < listed.index("the next good backup")
-    assert str(oldest) in listed.replace("\n", "")
+    head, first, second = listed.splitlines()[:3]
+    assert re.split(" {3,}", head)[-2:] == ["what becomes of it", "folder"]
+    assert "inv undo goes back to it" in first
+    assert first.endswith(f"   {newest}")
+    assert "the next good backup" in second
+    assert second.endswith(f"   {oldest}")
     little_stack.tool("tar", "exit 2")
     assert little_stack.run("backup --runtag t2").returncode == 1
     assert oldest.exists()

@@ -187,6 +187,33 @@ def test_a_table_breaks_no_word_that_people_copy(monkeypatch, width, row):
         assert sum(word in re.split(r"\s+", line) for line in lines) >= 2, word
 
 
+PATH = "/home/pi/IOTstack/restore/previous-2026-11-29_0611-20261129T061130Z"
+COPIED = ("2026-11-29 06:11", "1.2 GB", "a sentence of a few words, which may be broken", PATH)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+@pytest.mark.parametrize("path", [PATH, "/media/usb  disk/a b", "/" + "x" * 400])
+def test_what_people_copy_out_of_a_table_is_whole(monkeypatch, capsys, width, path):
+    """A path is in one line, below its row where that has no room; in a pipe always in its row."""
+    row = (*COPIED[:-1], path)
+    titles = ("since", "size", "what", "folder")
+    Report().table(titles, [row, row], right=(1,), copied=(3,))
+    piped = capsys.readouterr().out
+    assert [line.endswith(f"   {path}") for line in piped.splitlines()] == [False, True, True]
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", str(width))
+    Report().table(titles, [row, row], right=(1,), copied=(3,))
+    lines = re.sub(r"\x1b\[[\d;]*m", "", sys.stdout.getvalue()).splitlines()
+    assert sum(line.rstrip().endswith(path) for line in lines) == 2
+    below = sum(line == f"  folder: {path}" for line in lines)
+    if path == PATH:
+        assert below == (0 if width == 200 else 2)
+    assert "".join(lines).count("1.2 GB") == 2
+    columns = {line.index("1.2 GB") for line in lines if "1.2 GB" in line}
+    assert len(columns) == 1
+    assert sum("since" in line for line in lines) == 1
+
+
 def test_what_is_broken_anyway_leaves_room_for_sentences(monkeypatch):
     """A long path takes no more of a narrow table than a sentence beside it."""
     monkeypatch.setattr(sys, "stdout", Terminal())
@@ -207,6 +234,18 @@ def test_off_a_terminal_talk_is_silent_and_trouble_is_not(capsys):
     report.fail("trouble")
     report.warn("careful")
     assert capsys.readouterr() == ("", "trouble\ncareful\n")
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_why_a_job_failed_is_told_once(capsys, watched):
+    """As it happens to whoever watches, and at the end to all others."""
+    job = types.SimpleNamespace(outputs=(), title="put it in place")
+    result = JobResult(job, End.FAILED, message="No room. With --exact it is put aside.")
+    report = Report(verbose=watched)
+    report.ended(result)
+    report.failed([result])
+    told = capsys.readouterr().err
+    assert told.count("put it in place") == told.count("With --exact") == 1
 
 
 def test_a_terminal_that_cannot_write_a_letter_gets_an_escape():

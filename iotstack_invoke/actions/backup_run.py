@@ -447,7 +447,10 @@ class _BackupRun:
                 )
             )
         self.report.table(
-            ("part", "file", "size", "time", "state", "copied to"), rows, right=(2, 3)
+            ("part", "file", "size", "time", "state", "copied to"),
+            rows,
+            right=(2, 3),
+            copied=(1,),
         )
         self.report.tell(f"{self.site.backups} · {took}")
 

@@ -134,7 +134,7 @@ def run_fleet(
             (each.host, each.called(words[0]), duration_text(each.seconds), each.last_words)
             for each in results
         ]
-        report.table(("host", "result", "time", "said last"), rows, right=(2,))
+        report.table(("host", "result", "time", "said last"), rows, right=(2,), copied=(3,))
     bad = [each for each in results if each.exit_code]
     if bad:
         names = ", ".join(each.host for each in bad)

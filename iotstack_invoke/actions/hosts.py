@@ -42,7 +42,7 @@ def list_hosts(settings: Settings, report: Report) -> int:
             rows.append((machine.name, machine.role, *_found(error), "", "", machine.folder))
             troubles.append(f"{machine.name}: {error}")
     titles = ("host", "role", "reached", "key known", "docker", "free", "last restore", "folder")
-    report.table(titles, rows, right=(5,))
+    report.table(titles, rows, right=(5,), copied=(6, 7))
     for trouble in troubles:
         report.fail(trouble)
     return ExitCode.FAILED if troubles else ExitCode.GOOD

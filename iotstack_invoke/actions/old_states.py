@@ -295,7 +295,8 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
             )
             for each in states
         ]
-        report.table(("since", "size", "what", "", "folder"), rows, right=(1,))
+        titles = ("since", "size", "what", "what becomes of it", "folder")
+        report.table(titles, rows, right=(1,), copied=(3, 4))
         report.write(
             f"{size_text(sum(sizes.values()))} in all. The newest {mine.keep_previous} and all of "
             f"{mine.keep_previous_days} days stay: keep_previous, keep_previous_days in [stack]."

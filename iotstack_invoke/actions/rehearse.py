@@ -308,8 +308,7 @@ class _Rehearsal:
             made = self.manifest.finished_utc if self.manifest else ""
             copy = self.copy
             self.site.checks.add(damage_found(copy.runtag, copy.at, made, result.damages))
-        for each in result.failed:
-            self.report.fail(f"{each.job.title}: {each.message}")
+        self.report.failed(result.failed)
         self.report.fail(
             f"The rehearsal of {self.copy.runtag} failed, and the stack was not touched. Whether "
             f"the copy in {self.copy.at} is damaged: inv verify --runtag "

@@ -279,8 +279,7 @@ class _Reload:
         with committed(left):
             log.write("reload", left)
             log.finish(os.rename)
-            for each in result.failed:
-                self.report.fail(f"{each.job.title}: {each.message}")
+            self.report.failed(result.failed)
             self.report.fail(f"InfluxDB was not reloaded. {left} The log: {log.path}")
             return ExitCode.FAILED
 
@@ -326,7 +325,7 @@ class _Reload:
         self.report.write(f"InfluxDB is reloaded; it was away for {away}.")
         if now:
             rows = _rows(facts.before.count, facts.after.count, before, now)
-            self.report.table(("", "before", "after"), rows, right=(1, 2))
+            self.report.table(("of InfluxDB", "before", "after"), rows, right=(1, 2))
         if kept:
             self.report.write(kept)
 

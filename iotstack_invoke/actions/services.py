@@ -177,6 +177,7 @@ def _print(rows: Iterable[Row], report: Report) -> None:
         report.table(
             ("container", "image", "saved", "paths", "notes"),
             [(e.container, e.image, e.saved, ", ".join(e.paths), e.notes) for e in containers],
+            copied=(1, 3),
         )
     told = {each.path: each.reason for row in rows for each in row.left_out}
     for path, reason in told.items():
