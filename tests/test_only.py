@@ -78,6 +78,19 @@ def test_a_name_that_is_in_no_part_is_told_the_nearest(little_stack):
         ) in told.stderr
 
 
+def test_an_unknown_name_is_refused_before_anything_is_looked_at(little_stack):
+    """Nothing is told of a restore that cannot be; a container here may mount what is held."""
+    backed_up(little_stack)
+    little_stack.runs(nodered="nodered/node-red", mine="x")
+    told = little_stack.run(f"restore --runtag {TAG} --from here --yes --only nodred")
+    assert told.returncode == 13
+    assert told.stdout == ""
+    assert "holds nothing of nodred. Did you mean nodered? It holds: nodered." in told.stderr
+    told = little_stack.run(f"restore --runtag {TAG} --from here --yes --only mine")
+    assert told.returncode == 13
+    assert "holds nothing of mine." in told.stderr
+
+
 def test_a_part_that_was_never_made_is_told(little_stack):
     """A restore of an incomplete set says before it begins what stays as it is."""
     backed_up(little_stack, postgres={"error": "root is not let in"})

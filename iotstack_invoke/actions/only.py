@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import posixpath
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import NoReturn
 
 from ..errors import Refused
 from ..manifest import IS_DAMAGED, Manifest, Part
@@ -17,6 +18,7 @@ from ..services.recipe import RECIPES
 from ..services.table import COPIED, FOLDERS
 from ..sets import BackupSet, State
 from ..values import dataclass
+from .outside import names_outside
 from .undumped import INFLUX
 from .wish import Wish
 
@@ -82,8 +84,8 @@ class Only:
             return
         why = " ".join(self.lacking) or "it has no manifest, which would tell what it left out"
         raise Refused(
-            f"--exact would put aside what {self.backup.runtag} may lack by accident: {why}. "
-            "Nothing was changed. Restore without --exact."
+            f"--exact would put aside what {self.backup.runtag} may lack by accident: "
+            f"{why.rstrip('.')}. Nothing was changed. Restore without --exact."
         )
 
     def refuse_lost(self, source: str) -> None:
@@ -117,8 +119,8 @@ class Only:
             return (told_so,)
         told = self.manifest.lacking if self.manifest and not self.wish.only else ()
         return tuple(
-            f"{runtag} is incomplete: it has no {what}, and what that would hold "
-            f"stays as it is ({why})"
+            f"{runtag} is incomplete: it has no {what} ({why.rstrip('.')}), and what that would "
+            "hold stays as it is."
             for what, why in told
         )
 
@@ -136,20 +138,26 @@ class Only:
 
     def refuse_never_made(self) -> None:
         """Raise Refused where what was asked for could not be saved when the backup was made."""
-        told: dict[str, str] = {}
-        for part in self.manifest.parts if self.manifest else ():
-            if part.error:
-                recipe = RECIPES.get(part.kind)
-                names = (part.kind, *((recipe.database,) if recipe else ()))
-                told |= dict.fromkeys(names, f"no {part.kind} part was made: {part.error}")
-            for name, why in part.lacking.items():
-                told[name] = f"no dump of {name} was made: {why}"
+        told = self._never_made()
         lost = dict.fromkeys(told[name] for name in self.wish.names if name in told)
         if lost:
             raise Refused(
                 f"In {self.backup.runtag} {' '.join(lost)} Nothing of the stack was touched. Take "
                 "another backup: inv list shows them."
             )
+
+    def _never_made(self) -> dict[str, str]:
+        """Return why there is nothing of some names, which the backup was meant to hold."""
+        told: dict[str, str] = {}
+        for part in self.manifest.parts if self.manifest else ():
+            if part.error:
+                recipe = RECIPES.get(part.kind)
+                names = (part.kind, *((recipe.database,) if recipe else ()))
+                why = f"no {part.kind} part was made: {part.error.rstrip('.')}."
+                told |= dict.fromkeys(names, why)
+            for name, why in part.lacking.items():
+                told[name] = f"no dump of {name} was made: {why.rstrip('.')}."
+        return told
 
     def kinds(self, engines: Iterable[str], *, outside: bool = False) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one is not in the backup.
@@ -212,6 +220,24 @@ class Only:
             return items
         return [each for name in self.wish.names for each in items if _name(each) == name]
 
+    def refuse_unknown(self, here: Callable[[], Collection[str]]) -> None:
+        """Raise Refused where the manifest tells of nothing by a name, before more is looked at.
+
+        Not for the name of a container that is `here`: what it mounts may be held by another.
+        """
+        manifest = self.manifest
+        if not self.wish.names or manifest is None or not manifest.sizes:
+            return
+        paths = (path for path in manifest.sizes if path.count("/") == 1)
+        held = {posixpath.basename(each) for each in (*paths, *manifest.included("general"))}
+        held |= names_outside(manifest).union(*map(containers_in, manifest.made))
+        held |= {*self.backup.parts} & {*RECIPES}
+        held |= {"influxdb"} if "influx" in self.backup.parts else set()
+        known = {*held, *self._never_made(), self.influx, "influxdb", "influxdb2"}
+        absent = [name for name in self.wish.names if name not in known]
+        if absent and (absent := [name for name in absent if name not in here()]):
+            self._refuse(absent, held)
+
     def refuse_absent(
         self, items: Iterable[Item], loads: Iterable[Load], outside: Iterable[str] = ()
     ) -> None:
@@ -224,9 +250,10 @@ class Only:
         held |= {each.server.container for each in loads} | {*self.backup.parts} & {*RECIPES}
         held |= {"influxdb"} if "influx" in self.backup.parts else set()
         known = {*held, self.influx, "influxdb", *(each.part for each in loads)}
-        absent = [name for name in self.wish.names if name not in known]
-        if not absent:
-            return
+        if absent := [name for name in self.wish.names if name not in known]:
+            self._refuse(absent, held)
+
+    def _refuse(self, absent: Collection[str], held: Collection[str]) -> NoReturn:
         listed = sorted(held)
         near = dict.fromkeys(
             each for name in absent for each in difflib.get_close_matches(name, listed, 1)

@@ -40,6 +40,11 @@ _VOLUME = re.compile(r"/.*/volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]+)/_data((?:/.*)?)"
 _NOT_OF_A_PROJECT = re.compile(r"[^a-z0-9_-]")
 
 
+def names_outside(manifest: Manifest | None) -> set[str]:
+    """Return all names that --only may ask for something of the outside part by."""
+    return set[str]().union(*map(_names_of, manifest.outside if manifest else ()))
+
+
 @dataclass(frozen=True)
 class OutsidePart:
     """Chooses what is put in place outside of the stack's folder; without --only all of it."""
@@ -73,8 +78,7 @@ class OutsidePart:
     @property
     def held(self) -> set[str]:
         """All names that --only may ask for something of the part by."""
-        told = self.manifest.outside if self.manifest else ()
-        return set[str]().union(*map(_names_of, told))
+        return names_outside(self.manifest)
 
     @cached_property
     def _mounts(self) -> frozenset[str]:

@@ -157,7 +157,19 @@ class Prospect:
         """The backup's compose file and `.env` are put in place, whatever is there."""
         self.influx = self._influx_container()
         self.only = Only(wish, backup, manifest, self.influx)
+        self._refuse_early()
         self.influx2 = Influx2ByHand(backup, manifest, target.folder)
+
+    def _refuse_early(self) -> None:
+        """Raise Refused where the manifest alone tells that it cannot be, before more is looked at."""
+        self.only.refuse_exact()
+        self.only.refuse_lost(self.source.name)
+        self.only.refuse_never_made()
+        self.only.refuse_unknown(self._names_here)
+
+    def _names_here(self) -> frozenset[str]:
+        found = inspect_all(self.target.host, self.target.docker)
+        return frozenset(each.container.name for each in found)
 
     def _influx_container(self) -> str:
         """Return the container of InfluxDB: that of the settings, or of the backup.
@@ -402,9 +414,6 @@ class Prospect:
 
     def _kinds(self, found: tuple[Found, ...]) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one cannot be."""
-        self.only.refuse_exact()
-        self.only.refuse_lost(self.source.name)
-        self.only.refuse_never_made()
         if self.influx2.container and {self.influx2.container, "influxdb2"} & {*self.wish.names}:
             raise Refused(f"{self.influx2.advice} Nothing was changed.")
         loads = Loads(self.target, found, self.manifest, self.stage, self.wish.names)
