@@ -1,11 +1,14 @@
 """A restore of a little stack: what is not proven is not used, and nobody works on what is moved."""
 
+import contextlib
 import json
 import os
 import pty
 import shutil
 import socket
+import sqlite3
 import subprocess
+import tarfile
 import time
 from dataclasses import replace
 
@@ -199,7 +202,7 @@ def test_top_files_lie_beside_only_where_they_differ(pi):
     assert pi.run("backup --runtag t2").returncode == 0
     said = restored(pi, "--from here")
     assert [path.name for path in pi.folder.glob("*.t1")] == []
-    assert "here already, the same: docker-compose.yml left as it was: " in said
+    assert "here already, the same: docker-compose.yml" in said
     (pi.folder / ".env").write_text(TOPS[".env"])
     told = pi.run("restore --runtag t2 --from here --yes")
     assert [path.name for path in pi.folder.glob("*.t2")] == [".env.t2"]
@@ -282,7 +285,7 @@ def test_the_begin_of_an_archive_is_read_over_ssh(tmp_path, sshd):
     began = time.monotonic()
     try:
         assert top_texts(place, str(archive)) == {"docker-compose.yml": COMPOSE}
-        assert top_texts(place, f"{archive}.none") == {}
+        assert top_texts(place, f"{archive}.none") is None
     finally:
         place.close()
     assert time.monotonic() - began < 60
@@ -301,11 +304,73 @@ def test_a_question_lists_what_is_replaced_and_what_stays(pi):
         os.close(each)
     assert process.returncode == 0, said
     assert "  replaces: volumes/nodered\n" in out
-    assert "  stays as it is: volumes/mine\n" in out
-    assert "there is none: docker-compose.yml.t1\n" in out
+    assert "  stays here, not in the backup: volumes/mine\n" in out
+    assert "put beside what is here, where it differs: docker-compose.yml.t1\n" in out
     asked = f"Type the host's name, {socket.gethostname()}, to restore t1 there: "
-    assert out.index("  stays as it is") < out.index(asked)
+    before, after = out.split(asked)
+    assert before.count("volumes/mine") == after.count("volumes/mine") == 1
+    assert "  kept, not in the backup: volumes/mine\n" in after
     assert flows(pi) == "[1]\n"
+
+
+def lines_of(told):
+    """Return what a restore tells, by the begin of each line."""
+    pairs = (line.strip().partition(": ")[::2] for line in told.stdout.splitlines())
+    return {what: names for what, names in pairs if names}
+
+
+@pytest.mark.parametrize("line", ["--dry-run", ""], ids=["dry run", "question"])
+@pytest.mark.parametrize("packed", ["now", "by an earlier version"])
+def test_top_files_are_listed_whatever_is_packed_before_them(pi, line, packed):
+    """Copies of SQLite files came first in an archive; the question and the dry run list the same."""
+    with contextlib.closing(sqlite3.connect(pi.folder / "volumes/nodered/a.db")) as database:
+        database.execute("CREATE TABLE t (a)")
+    assert pi.run("backup --runtag t2").returncode == 0
+    path = pi.folder / "backups/t2.general-backup.tar.gz"
+    with tarfile.open(path) as archive:
+        names = archive.getnames()
+    assert names.index("./docker-compose.yml") < names.index("./volumes/nodered/a.db")
+    if packed != "now":
+        first = sorted(names[1:], key=lambda name: not name.endswith("a.db"))
+        first.insert(1, names[0])
+        words = ["tar", "-C", pi.folder, "--no-recursion", "-czf", path, *first]
+        subprocess.run(words, check=True)
+    (pi.folder / "docker-compose.yml").write_text(TOPS["docker-compose.yml"])
+    plain, compose = (
+        lines_of(pi.run(f"restore --runtag t2 --from here {line} {flag}"))
+        for flag in ("", "--compose")
+    )
+    assert plain["replaces"] == "volumes/nodered"
+    assert plain["put beside what is here, where it differs"] == "docker-compose.yml.t2"
+    assert compose["replaces"] == "docker-compose.yml, volumes/nodered"
+
+
+def test_top_files_that_are_not_known_before_are_told_as_that(pi, monkeypatch):
+    """Where much comes before them: no list without them is taken for all."""
+    with (pi.folder / "volumes/nodered/big").open("wb") as stream:
+        stream.truncate(70_000_000)
+    path = pi.folder / f"backups/{TAG}.general-backup.tar.gz"
+    words = ["tar", "-C", pi.folder, "--no-recursion", "-czf", path, "./volumes/nodered/big"]
+    subprocess.run([*words, "./docker-compose.yml", "./services", "./volumes"], check=True)
+    told = pi.run(f"restore --runtag {TAG} --from here")
+    assert told.returncode == 13, told.stderr
+    beside = lines_of(told)["put beside what is here"]
+    assert beside == "its compose files and .env, told when the backup is unpacked"
+    told = pi.run(f"restore --runtag {TAG} --from here --compose")
+    assert "What the containers need cannot be told: the compose file in" in told.stderr
+    assert lines_of(told)["replaces as well"] == beside
+
+
+@pytest.mark.parametrize("line", ["--dry-run", "--yes"])
+def test_what_is_put_aside_is_not_told_as_staying(pi, line):
+    """With --exact: one thing has one fate, before and after, and is named once in each."""
+    (pi.folder / "volumes/mine").mkdir()
+    told = pi.run(f"restore --runtag {TAG} --from here --exact {line}")
+    assert told.returncode == 0, told.stderr
+    found = [each.strip() for each in told.stdout.splitlines() if each.endswith("volumes/mine")]
+    before, after = "is put aside, not in the backup", "put aside, not in the backup"
+    named = [f"{each}: volumes/mine" for each in (before, after)]
+    assert found == (named[:1] if line == "--dry-run" else named)
 
 
 @pytest.mark.parametrize(

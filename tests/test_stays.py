@@ -8,7 +8,13 @@ import pytest
 from scenes import PlainScene
 
 from iotstack_invoke.actions.only import Only
-from iotstack_invoke.actions.stays import Stays, told_after, told_before, unknown_told
+from iotstack_invoke.actions.stays import (
+    Stays,
+    put_in_place,
+    told_after,
+    told_before,
+    unknown_told,
+)
 from iotstack_invoke.actions.wish import Wish
 from iotstack_invoke.errors import Refused, StepFailed
 from iotstack_invoke.hosts import LocalHost
@@ -66,6 +72,70 @@ def test_it_is_named_before_and_after(exact, before, after):
     assert second.startswith(f"{before} as well: what else influxdb hold")
     assert [*told_after(mine)] == [f"{after}, {named}"]
     assert mine.staying("db") == (Held() if exact else mine.more["db"])
+
+
+def loads(*containers, **given):
+    """Return loads of MariaDB servers, which are there."""
+    servers = (SqlServer(each, "mariadb", f"/s/volumes/{each}") for each in containers)
+    return tuple(Load(each, "", "", "", "", **given) for each in servers)
+
+
+def manifest_of(**facts):
+    """Return a manifest that tells such facts of its parts, by kind."""
+    parts = (Part(kind, f"t.{kind}", 1, "ab" * 32, facts=told) for kind, told in facts.items())
+    return Manifest("t", "pi", "", *TIMES, "UTC", tuple(parts))
+
+
+INFLUX = Server("influxdb", "/s/volumes/influxdb/data")
+TOLD = manifest_of(
+    influx={"databases": ["home", "power"]},
+    mariadb={"servers": [{"container": "db", "rows": {"shop": {}, "mysql": {}}, "users": []}]},
+)
+MORE = {"influxdb": Held(("mine",)), "db": Held((), ("anna@%",))}
+
+
+@pytest.mark.parametrize(
+    ("given", "manifest", "told"),
+    [
+        ({}, TOLD, ["all of InfluxDB", "all of MariaDB in container db"]),
+        (
+            {"more": MORE},
+            TOLD,
+            ["databases home, power of InfluxDB", "database shop of MariaDB in container db"],
+        ),
+        (
+            {"later": ("influxdb", "db")},
+            None,
+            [
+                "what the backup holds of InfluxDB",
+                "what the backup holds of MariaDB in container db",
+            ],
+        ),
+        (
+            {"more": MORE, "later": ("db",), "exact": True},
+            TOLD,
+            ["all of InfluxDB", "all of MariaDB in container db"],
+        ),
+        (
+            {"databases": ("home",)},
+            TOLD,
+            ["database home of InfluxDB", "all of MariaDB in container db"],
+        ),
+    ],
+)
+def test_what_is_put_in_place_of_servers(given, manifest, told):
+    """Not all of one whose other databases or users stay: what is loaded has names then."""
+    mine = facts(server=INFLUX, server_there=True, loads=loads("db"), **given)
+    assert [*put_in_place(mine, manifest)] == [(True, each) for each in told]
+
+
+def test_a_dump_of_one_database_and_a_server_that_is_new():
+    """That database has no name in its dump; what is new replaces nothing."""
+    mine = facts(loads=(*loads("db", unnamed=True), *loads("new", there=False)))
+    assert [*put_in_place(mine, None)] == [
+        (True, "a database of MariaDB in container db"),
+        (False, "all of MariaDB in container new"),
+    ]
 
 
 def test_what_cannot_be_asked_is_a_warning():

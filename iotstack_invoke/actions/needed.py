@@ -22,8 +22,12 @@ from ..steps import Command, Place
 from ..targets import Target, entries, read_text
 from .prospect import OVERRIDES
 
-TOP_FILES_FIRST = 100
-"""How many members of a general part are looked at: its top files are the first."""
+MOST_BEFORE = 1000
+"""Behind so many members, and so many bytes, of a general part no top files are looked for.
+
+They are the first; earlier versions packed the copies of SQLite files before them.
+"""
+MOST_BYTES_BEFORE = 64 << 20
 TOP_FILE_BYTES = 1 << 20
 PULL_LIMIT_S = 60.0
 # That Docker has no such image, and not that nobody could ask it.
@@ -37,9 +41,13 @@ class _Enough(Exception):
     """No more of a stream is wanted: whoever sends it is ended, as where reading fails."""
 
 
-def top_texts(place: Place, archive: str) -> dict[str, str]:
-    """Return the top files at the begin of a general part; {} where it cannot be read."""
+def top_texts(place: Place, archive: str) -> dict[str, str] | None:
+    """Return the top files of a general part, which come before its first folder.
+
+    None where they are not found near its begin, or it cannot be read.
+    """
     found: dict[str, str] = {}
+    is_known = False
     with (
         contextlib.suppress(_Enough, StepFailed, OSError, EOFError, tarfile.TarError),
         place.read(archive) as stream,
@@ -47,12 +55,15 @@ def top_texts(place: Place, archive: str) -> dict[str, str]:
     ):
         for number, member in enumerate(tar):
             name = member.name.removeprefix("./")
-            if number > TOP_FILES_FIRST or "/" in name or name in FOLDERS:
+            is_known = bool(found) and name in FOLDERS
+            is_far = number > MOST_BEFORE or member.offset + member.size > MOST_BYTES_BEFORE
+            if is_far or name in FOLDERS:
                 raise _Enough
             content = tar.extractfile(member) if member.isreg() else None
             if content and is_top_file(name) and member.size <= TOP_FILE_BYTES:
                 found[name] = content.read().decode("utf-8", "replace")
-    return found
+        is_known = True
+    return found if is_known else None
 
 
 def needed(

@@ -563,13 +563,23 @@ class Prospect:
             self.report.warn(f"  What is replaced cannot be told yet: {error}")
             return None
 
-    def contents_told(self, facts: RestoreFacts, top_files: Iterable[str]) -> Contents | None:
-        """Return the same as its manifest tells it, without reading the archive where it does."""
+    def contents_told(
+        self, facts: RestoreFacts, top_files: Collection[str] | None
+    ) -> Contents | None:
+        """Return the same as its manifest tells it, without reading the archive where it does.
+
+        `top_files`: None if they are not known without that.
+        """
         sizes = self.manifest.sizes if self.manifest else {}
         items = {path for path in sizes if path.count("/") == 1 and path.split("/")[0] in FOLDERS}
         if "general" in facts.kinds and not items:
             return self.contents(facts)
-        return Contents(items=items, top_files={*top_files}, included={*facts.included})
+        return Contents(
+            items=items,
+            top_files={*(top_files or ())},
+            tops_known=top_files is not None,
+            included={*facts.included},
+        )
 
     def with_items(self, facts: RestoreFacts, contents: Contents | None = None) -> RestoreFacts:
         """Return the facts with what is swapped: each entry of services/ and volumes/.

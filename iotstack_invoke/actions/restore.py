@@ -13,7 +13,7 @@ import os
 import posixpath
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -66,8 +66,7 @@ from .only import damaged_told, told_of_data
 from .outside import of_old_folder, place_there, unseen
 from .prospect import Prospect
 from .stage import Stage
-from .stays import told_after, told_before, unknown_told
-from .target_checks import INFLUX_FOLDER
+from .stays import put_in_place, told_after, told_before, unknown_told
 from .undo import journal_of, log_path, recover, what_is_left
 from .wish import (
     Source,
@@ -215,16 +214,21 @@ class _Restore:
         """Print the plan, with what would be replaced where the archive can be looked into now."""
         facts = self.before.facts()
         self._tell_what(facts)
-        self._tell_needed(facts)
-        self._tell_room(facts)
-        contents = self.before.contents(facts)
+        packed = self._tell_needed(facts)
+        contents, before = self.before.contents(facts), facts
         targets = self._staging_targets(facts)
         if contents is None and "general" not in facts.kinds:
             contents = Contents()
         if contents:
             facts = self.before.with_items(facts, contents)
-            self._tell_items(facts, contents)
             targets = [f"pi:restored/{self.runtag}"]
+            self._tell_items(facts, contents)
+        elif self.manifest and self.manifest.sizes:
+            told = self.before.contents_told(facts, packed)
+            self._tell_items(self.before.with_items(facts, told), told)
+        else:
+            self._tell_items(facts, None)
+        self._tell_room(before)
         for line in hook_lines(self.hooks, "restore"):
             self.report.write(line)
         self.report.plan(self._plan(targets, facts))
@@ -236,12 +240,12 @@ class _Restore:
         self.before.refuse_without_room(facts)
         self._tell_what(facts)
         packed = self._tell_needed(facts)
+        told, contents = facts, None
         if not self.wish.yes:
             with self.report.waiting("looking at what would be replaced"):
                 contents = self.before.contents_told(facts, packed)
                 told = self.before.with_items(facts, contents) if contents else facts
-            if contents:
-                self._tell_items(told, contents)
+        self._tell_items(told, contents)
         self._tell_room(facts)
 
     def run(self, options: Options, lock: Lock) -> int:
@@ -416,8 +420,6 @@ class _Restore:
                 self.report.warn(f"  {text}")
         if self.wish.only:
             self.report.write(f"  only: {', '.join(self.wish.only)}")
-        for text in told_before(facts):
-            self.report.write(f"  {text}")
         for text in unknown_told(facts):
             self.report.warn(f"  {text}")
         stopped = ", ".join(facts.running) or "nothing, for nothing of it runs"
@@ -432,14 +434,23 @@ class _Restore:
         for text in self._outside_left(facts):
             self.report.warn(f"  {text}")
 
-    def _tell_needed(self, facts: RestoreFacts) -> Iterable[str]:
-        """Tell what containers that are made need, and no backup holds; return its top files."""
+    def _tell_needed(self, facts: RestoreFacts) -> Collection[str] | None:
+        """Tell what containers that are made need, and no backup holds; return its top files.
+
+        None where they are not known before all is unpacked.
+        """
         from_backup = self.before.takes_compose
         archive = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
         has_any = "general" in facts.kinds and not self.wish.only
         packed = top_texts(self.source.place, archive) if has_any else {}
         if not (facts.bare or from_backup):
             return packed
+        if packed is None:
+            self.report.warn(
+                f"  What the containers need cannot be told: the compose file in {archive} is not "
+                "read before all of it."
+            )
+            return None
         try:
             told, warnings = needed(self.target, self.manifest, packed, from_backup=from_backup)
         except Unreachable:
@@ -483,40 +494,59 @@ class _Restore:
             f"{size_text(facts.free_bytes)} are free"
         )
 
-    def _tell_items(self, facts: RestoreFacts, contents: Contents) -> None:
-        """Tell what would differ: what is replaced, what is new, what stays as it is."""
-        host, folder = self.target.host, self.target.folder
-        lives = {each.live for each in facts.items}
-        inside = {each.live for each in facts.items if not each.is_top_file}
-        present = self._with_parts(self.before.present(), lives)
-        present |= which_may_be_there(host, inside)
-        databases = [f"database {name} of InfluxDB" for name in facts.databases]
-        if facts.server and facts.server_there and not databases:
-            databases = ["all of InfluxDB"]
-        databases += [f"all of {each.server.title}" for each in facts.loads if not each.unnamed]
-        there = [e for e in facts.outside if not e.volume and may_be_there(host, e.live)]
-        databases += [each.title for each in there]
-        databases += [f"a database of {each.server.title}" for each in facts.loads if each.unnamed]
-        for what, names in (
-            ("replaces", [*sorted(inside & present), *databases]),
-            (
-                "new here",
-                [
-                    *sorted(inside - present),
-                    *(e.title for e in facts.outside if e not in there),
-                    *(e.title for e in facts.fillings),
-                    *(e.title for e in facts.volumes),
-                ],
-            ),
-            (
-                "stays as it is",
-                [*sorted(present - inside - {f"{folder}/{INFLUX_FOLDER}"}), *_kept(facts)],
-            ),
-            ("put beside where it differs, or where there is none", sorted(lives - inside)),
-        ):
-            self.report.write(f"  {what}: {self._listed(names)}")
-        for refusal in contents.refusals:
+    def _tell_items(self, facts: RestoreFacts, contents: Contents | None) -> None:
+        """Tell what would differ: what is replaced, what is new, what stays as it is.
+
+        Each thing once. Without `contents` only what of it is known before.
+        """
+        if contents:
+            for what, names in self._differences(facts, contents):
+                self.report.write(f"  {what}: {names}")
+        for text in told_before(facts):
+            self.report.write(f"  {text}")
+        for refusal in contents.refusals if contents else ():
             self.report.warn(f"  would be refused: {refusal}")
+
+    def _differences(self, facts: RestoreFacts, contents: Contents) -> Iterator[tuple[str, str]]:
+        host = self.target.host
+        lives = {each.live for each in facts.items}
+        beside = _beside(facts)
+        inside = lives - beside
+        present = self._with_parts(self.before.present(), lives)
+        present |= which_may_be_there(
+            host, [each.live for each in facts.items if not each.is_top_file]
+        )
+        loaded = [*put_in_place(facts, self.manifest)]
+        there = [e for e in facts.outside if not e.volume and may_be_there(host, e.live)]
+        new = (*(e for e in facts.outside if e not in there), *facts.fillings, *facts.volumes)
+        replaced = self._listed([*sorted(inside & present), *(e.title for e in there)])
+        made = self._listed([*sorted(inside - present), *(e.title for e in new)])
+        yield (
+            "replaces",
+            "; ".join((*replaced, *(name for old, name in loaded if old))) or "nothing",
+        )
+        if told := "; ".join((*made, *(name for old, name in loaded if not old))):
+            yield "new here", told
+        if beside:
+            yield "put beside what is here, where it differs", *self._listed(sorted(beside))
+        if not contents.tops_known:
+            how = "replaces as well" if self.before.takes_compose else "put beside what is here"
+            yield how, "its compose files and .env, told when the backup is unpacked"
+        yield from self._left(facts, "stays as it is", present - lives)
+
+    def _left(
+        self, facts: RestoreFacts, what: str, paths: Collection[str]
+    ) -> Iterator[tuple[str, str]]:
+        """Yield which of some paths stay, but for those that are told as not in the backup.
+
+        Nor a folder around data that a dump replaces.
+        """
+        data = [each.server.data for each in facts.loads]
+        data += facts.server.folders if facts.server else ()
+        more = {each.live for each in facts.folders}
+        stay = (e for e in paths if e not in more and not any(is_in(each, e) for each in data))
+        for told in self._listed([*sorted(stay), *_kept(facts)]):
+            yield what, told
 
     def _with_parts(self, present: set[str], lives: set[str]) -> set[str]:
         """Return what there is, with what is swapped of a folder in place of the folder."""
@@ -525,26 +555,29 @@ class _Restore:
         around = {each for each in present if any(one.startswith(f"{each}/") for one in deep)}
         return present - (around - lives) | which_may_be_there(self.target.host, deep)
 
-    def _listed(self, paths: Iterable[str]) -> str:
+    def _listed(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Return paths and titles as one text, without the stack's folder; () for none."""
         told = ", ".join(path.removeprefix(f"{self.target.folder}/") for path in paths)
-        return told or "nothing"
+        return (told,) if told else ()
 
     def _tell_done(self, facts: RestoreFacts) -> None:
-        """Tell what was restored, and what stayed as it was."""
+        """Tell what was restored, and what stayed as it was: each thing once."""
         lives = {each.live for each in facts.items}
         inside = {each.live for each in facts.items if not each.is_top_file}
-        influx = f"{self.target.folder}/{INFLUX_FOLDER}"
         present = self._with_parts(self.before.present(), lives)
-        self.report.write(f"  restored: {self._listed(sorted(lives))}")
-        titles = [*(e.title for e in facts.outside), *(e.title for e in facts.fillings)]
-        titles += [each.title for each in facts.volumes]
+        loaded = (name for _, name in put_in_place(facts, self.manifest))
+        titles = [e.title for e in (*facts.outside, *facts.fillings, *facts.volumes)]
+        beside = _beside(facts)  # each has a line of its own
+        restored = "; ".join((*self._listed(sorted(lives - beside)), *loaded))
+        if restored or not (titles or beside):
+            self.report.write(f"  restored: {restored or 'nothing'}")
         if titles:
             outside = ", ".join(titles)
             self.report.write(f"  restored outside of the stack's folder: {outside}")
         if self.before.same:
             self.report.write(f"  here already, the same: {', '.join(self.before.same)}")
-        left = [*sorted(present - inside - {influx}), *_kept(facts)]
-        self.report.write(f"  left as it was: {self._listed(left)}")
+        for what, names in self._left(facts, "left as it was", present - inside):
+            self.report.write(f"  {what}: {names}")
         for text in told_after(facts):
             self.report.write(f"  {text}")
         self._tell_missing(facts)
@@ -573,8 +606,7 @@ class _Restore:
     def _end(self, result: RunResult, hooked: Occasion, left: str) -> int:
         log = hooked.log
         log.write("restore", left)
-        for each in result.failed:
-            self.report.fail(f"{each.job.title}: {each.message}")
+        self.report.failed(result.failed)
         if result.damages and self.source.at:
             made = self.manifest.finished_utc if self.manifest else ""
             found = damage_found(self.runtag, self.source.at, made, result.damages)
@@ -601,7 +633,7 @@ class _Restore:
                 )
             elif posixpath.basename(item.live) != name:
                 told = (
-                    f"{name} was left as it is; the backup's is beside it as {name}.{self.runtag}"
+                    f"{name} was left as it was; the backup's is beside it as {name}.{self.runtag}"
                 )
                 other = item.live
             else:
@@ -716,6 +748,12 @@ def _here_too(target: Target, wish: Wish) -> str:
         return ""
     told = told_here(sets, wish.runtag, "--from here")
     return told.replace("lies here too", f"lies on {target.name} too") if wish.host else told
+
+
+def _beside(facts: RestoreFacts) -> set[str]:
+    """Return the top files that are put beside those that are here."""
+    tops = (each for each in facts.items if each.is_top_file)
+    return {e.live for e in tops if posixpath.basename(e.live) != posixpath.basename(e.staged)}
 
 
 def _kept(facts: RestoreFacts) -> list[str]:

@@ -15,7 +15,7 @@ from ..errors import StepFailed
 from ..manifest import Manifest
 from ..rulebooks.restore import Load, RestoreFacts
 from ..services.compose import Found, named
-from ..services.held import Held
+from ..services.held import EXACT_HINT, Held
 from ..services.influx_meta import Catalogue, read_meta, read_meta_db
 from ..services.influx_server import Server
 from ..services.influx_stays import held_by, present_catalogue
@@ -64,6 +64,52 @@ def unknown_told(facts: RestoreFacts) -> tuple[str, ...]:
         for name, why in facts.unknown.items()
         if not facts.exact
     )
+
+
+def put_in_place(facts: RestoreFacts, manifest: Manifest | None) -> Iterator[tuple[bool, str]]:
+    """Yield what is loaded of each dump, and whether its server is there already.
+
+    By the names of its databases where others stay beside them.
+    """
+    for name in facts.databases:
+        yield facts.server_there, f"database {name} of InfluxDB"
+    if facts.server and not facts.databases:
+        names = tuple(map(str, _facts_of(manifest, "influx").get("databases", ())))
+        told = _all_or_named(facts, facts.server.container, "InfluxDB", names)
+        yield facts.server_there, told
+    for each in facts.loads:
+        title = each.server.title
+        told = f"a database of {title}"
+        if not each.unnamed:
+            names = _names_of(_server_told(manifest, each))
+            told = _all_or_named(facts, each.server.container, title, names)
+        yield each.there, told
+
+
+def _all_or_named(facts: RestoreFacts, container: str, title: str, names: tuple[str, ...]) -> str:
+    may_stay = not facts.exact and container in facts.later
+    if not (may_stay or facts.staying(container)):
+        return f"all of {title}"
+    if not names:
+        return f"what the backup holds of {title}"
+    return f"database{'s' if len(names) > 1 else ''} {', '.join(names)} of {title}"
+
+
+def _facts_of(manifest: Manifest | None, kind: str) -> Mapping[str, Any]:
+    """Return what a manifest tells of the part of a kind; {} for none."""
+    parts = manifest.made if manifest else ()
+    return next((each.facts for each in parts if each.kind == kind), {})
+
+
+def _server_told(manifest: Manifest | None, load: Load) -> Mapping[str, Any]:
+    """Return what it tells of the server of a load; {} for nothing."""
+    servers = _facts_of(manifest, load.part or load.server.engine).get("servers", ())
+    mine = (each for each in servers if each.get("container") == load.server.container)
+    return next(mine, {})
+
+
+def _names_of(told: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name in told.get("rows", {}) if name not in SYSTEM)
 
 
 def told_before(facts: RestoreFacts) -> Iterator[str]:
@@ -133,8 +179,7 @@ class Stays:
         return here.without(held)
 
     def _told_of_influx(self) -> Held | None:
-        parts = self.manifest.made if self.manifest else ()
-        told: Mapping[str, Any] = next((e.facts for e in parts if e.kind == "influx"), {})
+        told = _facts_of(self.manifest, "influx")
         if "databases" not in told or "user_names" not in told:
             return None
         return Held(tuple(told["databases"]), tuple(told["user_names"]))
@@ -171,15 +216,8 @@ class Stays:
         return here.without(told) if told else None
 
     def _told_of_sql(self, load: Load) -> Held | None:
-        kind = load.part or load.server.engine
-        parts = self.manifest.made if self.manifest else ()
-        facts: Mapping[str, Any] = next((e.facts for e in parts if e.kind == kind), {})
-        servers: Iterable[Mapping[str, Any]] = facts.get("servers", ())
-        for each in servers:
-            if each.get("container") == load.server.container and "users" in each:
-                names = (name for name in each.get("rows", {}) if name not in SYSTEM)
-                return Held(tuple(names), tuple(each["users"]))
-        return None
+        told = _server_told(self.manifest, load)
+        return Held(_names_of(told), tuple(told["users"])) if "users" in told else None
 
     # Room.
 
@@ -210,8 +248,7 @@ class Stays:
         if not last or not last[0].isdigit():
             raise StepFailed(
                 f"On {self.target.name}: how many bytes {what} take, which stay beside what the "
-                "backup holds, cannot be told. Nothing of the stack was touched. With --exact "
-                "they are put aside."
+                f"backup holds, cannot be told. Nothing of the stack was touched. {EXACT_HINT}"
             )
         return int(last[0])
 

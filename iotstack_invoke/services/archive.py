@@ -21,6 +21,7 @@ from ..hosts import LocalHost, read_chunk
 from ..manifest import SIZES
 from ..steps import Command, File, Host, Scene, is_telling
 from ..values import dataclass
+from .compose import is_top_file
 from .links_out import LinksOut, Packed
 from .passing import Passing, stack_judge
 from .sizes import Sizes
@@ -256,12 +257,14 @@ def words_with_copies(
 
     Each of the paths `whole` is taken with all that lies below it. `lists`: the names are there.
 
-    They come first, so that a plain `tar -x` gives their folders the right dates; from another
+    They come before these, so that a plain `tar -x` gives their folders the right dates, and
+    behind the top files, which are looked for at the begin of an archive. They lie in another
     folder, whose name they lose: `r` and `h` are the members' names and those that hard links
     lead to; what a symlink holds stays. Without --no-unquote tar would take `\1` in the name of a
     member for a character.
     """
     above, own = posixpath.split(folder)
+    tops = tuple(each for each in members if _is_top(each))
     left_out, taken = names_with_copies(folder, copies, whole)
     take: tuple[str, ...] = taken
     leave: tuple[str, ...] = ()
@@ -275,11 +278,17 @@ def words_with_copies(
         *leave,
         *(f"--exclude={each}" for each in left_out),
         f"--transform=flags=rh;s,^\\./{re.escape(own)}/,./,",
+        *tops,
         f"--directory={above}",
         *take,
         *(each for each in tar if each.startswith("--directory=")),
-        *members,
+        *(each for each in members if each not in tops),
     )
+
+
+def _is_top(member: str) -> bool:
+    name = member.removeprefix("./")
+    return "/" not in name and is_top_file(name)
 
 
 def names_with_copies(
@@ -288,7 +297,7 @@ def names_with_copies(
     """Return which members tar leaves out, and which it takes of the folder of the copies."""
     own, names = posixpath.basename(folder), tuple(copies)
     left_out = (*(f"{name}{ending}" for name in names for ending in BESIDE), *whole)
-    taken = (*whole, *names)
+    taken = sorted((*whole, *names), key=lambda name: not _is_top(name))
     return tuple(f"./{each}" for each in left_out), tuple(f"./{own}/{each}" for each in taken)
 
 

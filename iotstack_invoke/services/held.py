@@ -11,6 +11,8 @@ from ..values import dataclass
 
 STAYS = "Stays beside what the backup holds: "
 """With this begins what is said when it is proven to be there."""
+EXACT_HINT = "With --exact it is put aside."
+"""The last of a message that it cannot stay."""
 
 
 @dataclass(frozen=True, slots=True)

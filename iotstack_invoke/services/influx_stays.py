@@ -12,7 +12,7 @@ import posixpath
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..values import dataclass
-from .held import STAYS, Held, came_meanwhile
+from .held import EXACT_HINT, STAYS, Held, came_meanwhile
 from .influx_catalogue import catalogue_within
 from .influx_dump import Dump, lacking_in
 from .influx_meta import Catalogue, User, read_meta_db, with_databases
@@ -204,8 +204,7 @@ class ProveStays:
         ]
         if lacking:
             raise StepFailed(
-                f"What stays of InfluxDB is not all there: {'; '.join(lacking[:5])}. With --exact "
-                "a restore puts it aside."
+                f"What stays of InfluxDB is not all there: {'; '.join(lacking[:5])}. {EXACT_HINT}"
             )
         kept = len(self.present.shards & wanted.shard_ids)
         scene.say(f"{STAYS}{', '.join(self.databases)} of InfluxDB ({kept} shards)")

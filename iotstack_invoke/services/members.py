@@ -99,6 +99,8 @@ class Contents:
     items: set[str] = field(default_factory=set)
     """`services/x`, `volumes/y`: what a restore puts in place, each as a whole."""
     top_files: set[str] = field(default_factory=set)
+    tops_known: bool = True
+    """Whether these are all: without reading it to its end they may not be."""
     included: set[str] = field(default_factory=set)
     """What it holds of the paths that were named besides services/, volumes/ and top files."""
     refusals: list[str] = field(default_factory=list)

@@ -11,7 +11,7 @@ import json
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..values import dataclass
-from .held import Held, came_meanwhile
+from .held import EXACT_HINT, Held, came_meanwhile
 from .sql import NOT_LET_IN, SqlServer, run_in
 from .sql_dump import SqlReport
 from .sql_load import ReadSql, SqlDump
@@ -22,7 +22,6 @@ SQL_OLD = "iotstack-sql-old"
 """The container that works once more on the data that are replaced."""
 SYSTEM = frozenset({"mysql", "template1", "postgres"})
 """Databases that every server has, and dumps name."""
-EXACT_HINT = "With --exact it is put aside."
 _INTO = 'umask 077; f=$1; shift; exec "$@" > "$f"'
 
 
@@ -100,8 +99,8 @@ class SeeSql:
             names = ", ".join(self.stays.named(self.server.container))
             raise StepFailed(
                 f"What stays of {title} ({names}) cannot be dumped on {host.name} (exit "
-                f"{told.exit_code}): {told.last_words}. Nothing of the stack was touched. Mend it "
-                f"or drop it, and restore again. {EXACT_HINT}"
+                f"{told.exit_code}): {told.last_words.rstrip('.')}. Nothing of the stack was "
+                f"touched. Mend it or drop it, and restore again. {EXACT_HINT}"
             )
 
 
@@ -140,7 +139,7 @@ class SaveStays:
         if told.exit_code:
             raise StepFailed(
                 f"What stays of {title} cannot be dumped (exit {told.exit_code}): "
-                f"{told.last_words}. {EXACT_HINT}"
+                f"{told.last_words.rstrip('.')}. {EXACT_HINT}"
             )
         for line in told.err.splitlines():
             if line.startswith(SAYS_LEFT_OUT):
