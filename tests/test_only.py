@@ -9,7 +9,12 @@ import time
 import pytest
 from shelf import new_form
 
+from iotstack_invoke.actions.only import Only
+from iotstack_invoke.actions.wish import Wish
+from iotstack_invoke.errors import Refused
+from iotstack_invoke.manifest import Manifest, Part
 from iotstack_invoke.rules import KINDS
+from iotstack_invoke.sets import BackupSet, State
 
 TAG = "t1"
 
@@ -89,6 +94,31 @@ def test_an_unknown_name_is_refused_before_anything_is_looked_at(little_stack):
     told = little_stack.run(f"restore --runtag {TAG} --from here --yes --only mine")
     assert told.returncode == 13
     assert "holds nothing of mine." in told.stderr
+
+
+@pytest.mark.parametrize("databases", [["home", "power"], None])
+def test_an_unknown_database_is_refused_as_early(databases):
+    """By the names that the manifest tells; by an older one without them it is refused later."""
+    told = {} if databases is None else {"databases": databases}
+    part = Part("influx", f"{TAG}.influx-backup.tar", 1, "ab" * 32, facts=told)
+    utc = "2026-11-23T11:00:00Z"
+    manifest = Manifest(TAG, "pi", "", utc, utc, "UTC", (part,))
+    backup = BackupSet(TAG, {}, State.COMPLETE)
+
+    def asked(*names):
+        only = tuple(f"influxdb:{name}" for name in names)
+        Only(Wish(TAG, only=only), backup, manifest, "influxdb").refuse_unknown(set)
+
+    asked("home", "power")
+    if databases is None:
+        asked("hom")
+        return
+    with pytest.raises(Refused) as refused:
+        asked("home", "hom")
+    assert str(refused.value) == (
+        f"{TAG} holds no database hom of InfluxDB. Did you mean home? It holds: home, power. "
+        "Nothing of the stack was touched."
+    )
 
 
 def test_a_part_that_was_never_made_is_told(little_stack):

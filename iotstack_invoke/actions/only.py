@@ -225,15 +225,22 @@ class Only:
 
         Not for the name of a container that is `here`: what it mounts may be held by another.
         """
-        manifest = self.manifest
-        if not self.wish.names or manifest is None or not manifest.sizes:
+        made = {part.kind: part.facts for part in self.manifest.made} if self.manifest else {}
+        databases = made.get("influx", {}).get("databases")
+        if databases is not None:
+            lost = [name for name in self.wish.databases if name not in databases]
+            if lost:
+                self._refuse(lost, map(str, databases), "no database {} of InfluxDB")
+        if not self.wish.names or self.manifest is None or not self.manifest.sizes:
             return
-        paths = (path for path in manifest.sizes if path.count("/") == 1)
-        held = {posixpath.basename(each) for each in (*paths, *manifest.included("general"))}
-        held |= names_outside(manifest).union(*map(containers_in, manifest.made))
+        tops = {path: files for path, (_, files) in self.manifest.sizes.items()}
+        names = {posixpath.basename(path): tops[path] for path in tops if path.count("/") == 1}
+        held = {posixpath.basename(each) for each in self.manifest.included("general")}
+        held |= {name for name, files in names.items() if files}
+        held |= names_outside(self.manifest).union(*map(containers_in, self.manifest.made))
         held |= {*self.backup.parts} & {*RECIPES}
         held |= {"influxdb"} if "influx" in self.backup.parts else set()
-        known = {*held, *self._never_made(), self.influx, "influxdb", "influxdb2"}
+        known = {*names, *held, *self._never_made(), self.influx, "influxdb", "influxdb2"}
         absent = [name for name in self.wish.names if name not in known]
         if absent and (absent := [name for name in absent if name not in here()]):
             self._refuse(absent, held)
@@ -253,14 +260,16 @@ class Only:
         if absent := [name for name in self.wish.names if name not in known]:
             self._refuse(absent, held)
 
-    def _refuse(self, absent: Collection[str], held: Collection[str]) -> NoReturn:
+    def _refuse(
+        self, absent: Collection[str], held: Iterable[str], what: str = "nothing of {}"
+    ) -> NoReturn:
         listed = sorted(held)
         near = dict.fromkeys(
             each for name in absent for each in difflib.get_close_matches(name, listed, 1)
         )
         hint = f" Did you mean {', '.join(near)}?" if near else ""
         raise Refused(
-            f"{self.backup.runtag} holds nothing of {', '.join(absent)}.{hint} It holds: "
+            f"{self.backup.runtag} holds {what.format(', '.join(absent))}.{hint} It holds: "
             f"{', '.join(listed) or 'nothing'}. Nothing of the stack was touched."
         )
 

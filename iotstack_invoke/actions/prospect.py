@@ -161,7 +161,7 @@ class Prospect:
         self.influx2 = Influx2ByHand(backup, manifest, target.folder)
 
     def _refuse_early(self) -> None:
-        """Raise Refused where the manifest alone tells that it cannot be, before more is looked at."""
+        """Raise Refused where the manifest alone tells that it cannot be."""
         self.only.refuse_exact()
         self.only.refuse_lost(self.source.name)
         self.only.refuse_never_made()

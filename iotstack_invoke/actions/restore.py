@@ -518,17 +518,18 @@ class _Restore:
         )
         loaded = [*put_in_place(facts, self.manifest)]
         there = [e for e in facts.outside if not e.volume and may_be_there(host, e.live)]
-        new = (*(e for e in facts.outside if e not in there), *facts.fillings, *facts.volumes)
+        new = [each.title for each in facts.outside if each not in there]
+        new += [*(e.title for e in facts.fillings), *(e.title for e in facts.volumes)]
         replaced = self._listed([*sorted(inside & present), *(e.title for e in there)])
-        made = self._listed([*sorted(inside - present), *(e.title for e in new)])
+        made = self._listed([*sorted(inside - present), *new])
         yield (
             "replaces",
             "; ".join((*replaced, *(name for old, name in loaded if old))) or "nothing",
         )
         if told := "; ".join((*made, *(name for old, name in loaded if not old))):
             yield "new here", told
-        if beside:
-            yield "put beside what is here, where it differs", *self._listed(sorted(beside))
+        for told in self._listed(sorted(beside)):
+            yield "put beside what is here, where it differs", told
         if not contents.tops_known:
             how = "replaces as well" if self.before.takes_compose else "put beside what is here"
             yield how, "its compose files and .env, told when the backup is unpacked"
@@ -566,7 +567,8 @@ class _Restore:
         inside = {each.live for each in facts.items if not each.is_top_file}
         present = self._with_parts(self.before.present(), lives)
         loaded = (name for _, name in put_in_place(facts, self.manifest))
-        titles = [e.title for e in (*facts.outside, *facts.fillings, *facts.volumes)]
+        titles = [*(e.title for e in facts.outside), *(e.title for e in facts.fillings)]
+        titles += [each.title for each in facts.volumes]
         beside = _beside(facts)  # each has a line of its own
         restored = "; ".join((*self._listed(sorted(lives - beside)), *loaded))
         if restored or not (titles or beside):
