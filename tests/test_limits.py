@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from scenes import until
+from shut import COVERED, keep_and_cover
 from sshd import Sshd, require_sshd
 
 from iotstack_invoke.errors import StepFailed
@@ -24,10 +25,12 @@ from iotstack_invoke.steps import Command
 
 USER, USER_ID = "iotuser", 54321
 NUMBERS = itertools.count(os.getpid() % 30_000 * 100 + 1_000_000)
-OWN_ETC = (
-    'for f in passwd group shadow sudoers; do mount --bind "$0/$f" "/etc/$f" || exit 1; done; '
-    'exec "$@"'
-)
+OWN_ETC = f"""
+set -e
+for f in passwd group shadow sudoers; do mount --bind "$0/$f" "/etc/$f"; done
+{COVERED}
+exec "$@"
+"""
 STUBBORN = ("sh", "-c", "trap '' TERM; sleep {0} & sleep {0}")
 """It passes over SIGTERM, and so does what it starts."""
 HERE = """
@@ -111,7 +114,9 @@ def with_sudo(sudo_settings, tmp_path, monkeypatch):
     (etc / "sudoers").write_text(f"{sudo_settings}{USER} ALL=(ALL) NOPASSWD: ALL\n")
     (etc / "sudoers").chmod(0o440)
     monkeypatch.setenv("HOME", "/tmp")  # other runs of pytest shut the folder of its own
-    words = ("unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_ETC, etc)
+    variables = [f"{name}={value}" for name, value in keep_and_cover(used=[tmp_path]).items()]
+    own = ("unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_ETC, etc)
+    words = ("env", *variables, *own)
     done = subprocess.run([*words, "true"], check=False, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"no mount namespace: {done.stderr}")

@@ -15,11 +15,13 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # by hand the stand runs without pytest
+from shut import COVERED, keep_and_cover
+
 PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 USER = "iotpi"
 UIDS = {None: 0, USER: 1000}
 PROGRAM = (sys.executable, "-m", "iotstack_invoke")
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 PROGRAMS = {  # program: the apt package that has it
     "docker": "docker.io",
@@ -39,7 +41,7 @@ PROGRAMS = {  # program: the apt package that has it
     "unshare": "util-linux",
 }
 
-_FIRST_PROCESS = """
+_FIRST_PROCESS = f"""
 set -eu
 ip link set lo up
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -47,12 +49,8 @@ mkdir -p /run/sshd
 mkdir -m 1777 /run/lock
 for file in group hosts passwd shadow sudoers; do mount --bind "$ETC/$file" "/etc/$file"; done
 hostname "$NAME"
-# Nothing may see or change the real root's home, but the Python of the tests may live there.
-n=0
-for folder in $KEEP; do n=$((n + 1)); mkdir -p "/run/keep/$n"; mount --bind "$folder" "/run/keep/$n"; done
-mount -t tmpfs -o mode=755 tmpfs /root
-n=0
-for folder in $KEEP; do n=$((n + 1)); mkdir -p "$folder"; mount --move "/run/keep/$n" "$folder"; done
+# Nothing may see or change the real root's home.
+{COVERED}
 echo ready
 exec env --ignore-signal=CHLD cat >/dev/null  # who is left without a parent leaves no zombie
 """
@@ -238,12 +236,10 @@ class Machine:
         os.link(hosts, etc / "hosts")
         with hosts.open("a") as file:
             file.write(f"{address} {name}\n")
-        python = {sys.base_prefix, sys.prefix, str(CHECKOUT)}
-        keep = sorted(p for p in python if p.startswith("/root/"))
         flags = ["--net", "--mount", "--uts", "--ipc", "--mount-proc"]
-        self._holder = Holder(
-            flags, _FIRST_PROCESS, {"ETC": str(etc), "NAME": name, "KEEP": " ".join(keep)}
-        )
+        names = {"ETC": str(etc), "NAME": name}
+        names |= keep_and_cover(Path("/root"), used=[folder.parent])
+        self._holder = Holder(flags, _FIRST_PROCESS, names)
         self.pid = self._holder.pid
         try:
             switch.plug(self)
