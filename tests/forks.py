@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from importlib import import_module
 
@@ -186,7 +187,23 @@ def _become(request, given):
     sys.path[0] = request["folder"]
     sys.argv[1:] = request["words"]
     gc.enable()
-    runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        _end(error.code)
+    _end(0)
+
+
+def _end(code):
+    """End as Python does, but for the taking down of all that was imported: half of a short run."""
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
 
 
 if __name__ == "__main__":
