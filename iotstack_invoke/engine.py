@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import field
 from enum import Enum
@@ -25,7 +25,18 @@ from .errors import Interrupted, IotstackError, StepFailed
 from .journal import Journal
 from .plan import Plan, PlannedJob, parameters_of
 from .rules import Job
-from .steps import ClaimingStep, Commit, File, Host, Place, Record, Step, UndoableStep
+from .steps import (
+    ClaimingStep,
+    Commit,
+    Disk,
+    File,
+    Host,
+    Place,
+    Record,
+    Space,
+    Step,
+    UndoableStep,
+)
 from .values import dataclass
 
 RETRY_WAIT_S = 2.0
@@ -134,6 +145,43 @@ class Ledger(Protocol):
         ...
 
 
+class Disks:
+    """What the jobs of a run have yet to write on each disk: no two of them take the same space.
+
+    What is free is remembered while anything is kept: amid their writing nobody knows how much of
+    it the others have taken already.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[str, int] = {}
+        self._kept: dict[str, dict[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def keep(
+        self, who: object, look: Callable[[], Disk | None], size_bytes: int
+    ) -> Space | None:
+        """Keep space for somebody, if as much is left; return what there was."""
+        with self._lock:
+            disk = look()
+            if disk is None:
+                return None
+            kept = self._kept.setdefault(disk.name, {})
+            if not kept:
+                self._free[disk.name] = disk.free_bytes
+            left = min(disk.free_bytes, self._free[disk.name] - sum(kept.values()))
+            if size_bytes <= left:
+                kept[id(who)] = kept.get(id(who), 0) + size_bytes
+            return Space(disk.free_bytes, max(0, left))
+
+    def release(self, who: object, *, written: bool) -> None:
+        """Keep nothing any more for somebody, who has written it or will not."""
+        with self._lock:
+            for name, kept in self._kept.items():
+                size_bytes = kept.pop(id(who), 0)
+                if written:
+                    self._free[name] -= size_bytes
+
+
 @dataclass(slots=True)
 class _Scene:
     """What the steps of one attempt at one job may use."""
@@ -172,6 +220,11 @@ class _Scene:
         if children.ending():
             raise Interrupted(signal.SIGTERM)
 
+    def reserve(
+        self, look: Callable[[], Disk | None], size_bytes: int, *, for_all: bool = False
+    ) -> Space | None:
+        return self.run.disks.keep(self.run if for_all else self, look, size_bytes)
+
     def learn(self, output: File, **facts: Any) -> None:
         self.learnt.setdefault(str(output), {}).update(facts)
 
@@ -204,6 +257,7 @@ class Run:
         self.jobs_at_once = jobs_at_once
         self.keep_going = keep_going
         self.failures: dict[str, str] = {}
+        self.disks = Disks()
         self._failed = ""
         """The job that failed first."""
         self._undiscarded: list[_Scene] = []
@@ -304,6 +358,7 @@ class Run:
             except IotstackError as error:
                 again = isinstance(error, StepFailed) and error.again
                 message = self._clean(scene, str(error), passing=again)
+                self.disks.release(scene, written=False)
                 if children.ending():
                     return JobResult(job, End.SKIPPED, message="interrupted")
                 if again and attempt < job.rule.retries and message == str(error):
@@ -322,6 +377,7 @@ class Run:
             except BaseException as error:
                 self._clean(scene, str(error))
                 raise
+            self.disks.release(scene, written=True)
             return JobResult(
                 job, End.DONE, time.monotonic() - started, warnings=tuple(scene.warnings)
             )

@@ -26,7 +26,7 @@ from invoke.exceptions import CommandTimedOut, ThreadException
 from . import children
 from .errors import Busy, Interrupted, StepFailed
 from .runner import LineStream, local_context
-from .steps import Command, FileFact, Heard, Outcome, Pipe, Received, fact_of
+from .steps import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
 CHUNK_BYTES = 1 << 18
 EARLY_BYTES = 4 << 20
@@ -195,6 +195,13 @@ class LocalHost:
         with contextlib.suppress(OSError):
             status = os.statvfs(folder)
             return status.f_bavail * status.f_frsize
+        return None
+
+    def disk(self, folder: str) -> Disk | None:
+        """Return the file system of `folder`, or None where nobody can say."""
+        free = self.free_bytes(folder)  # bounded, where a share may hang
+        with contextlib.suppress(OSError):
+            return None if free is None else Disk(str(os.stat(folder).st_dev), free)
         return None
 
     def rename(self, old: str, new: str) -> None:

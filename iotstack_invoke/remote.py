@@ -40,7 +40,7 @@ from .runner import LONG_BYTES, LineStream
 from .settings import Ssh
 from .sftp import encoded
 from .sftp_place import MAKE_ROOM, SftpPlace
-from .steps import Command, FileFact, Heard, Outcome, Pipe, Received, fact_of
+from .steps import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
 TRANSFER_LIMIT_S = 24 * 3600.0
 SMALL_BYTES = 1 << 18
@@ -441,9 +441,19 @@ class SshHost:
 
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits into the file system of `folder`."""
-        outcome = self.try_run(Command(("df", "-Pk", folder)))
-        told = DF_LINE.search(outcome.out.strip().rpartition("\n")[2])
-        return int(told[1]) * 1024 if told else None
+        disk = self.disk(folder)
+        return disk.free_bytes if disk else None
+
+    def disk(self, folder: str) -> Disk | None:
+        """Return the file system of `folder`, or None where nobody can say."""
+        line = self.try_run(Command(("df", "-Pk", folder))).out.strip().rpartition("\n")[2]
+        told = DF_LINE.search(line)
+        if not told:
+            return None
+        device, point = line[: told.start()], line[told.end() :]
+        # What lies in memory, or is a share, may have the name of another.
+        named = device if device.startswith("/") else f"{device} {point}"
+        return Disk(f"{self.name} {named}", int(told[1]) * 1024)
 
     def rename(self, old: str, new: str) -> None:
         """Put `old` in the place of `new` at once, and make that last through a power cut."""

@@ -185,6 +185,22 @@ class Received:
     """Hash of what lies there, reckoned on the far side or read back from it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A file system, by what tells it from others, and what is free on it."""
+
+    name: str
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What is free on a disk, and what of it no other job is about to write."""
+
+    free_bytes: int = 0
+    left_bytes: int = 0
+
+
 class Place(Protocol):
     """Where the files of a role live. Paths are absolute on that machine."""
 
@@ -279,6 +295,10 @@ class Host(Place, Protocol):
         """Start a command whose output is bytes; it is ended when the block is left."""
         ...
 
+    def disk(self, folder: str) -> Disk | None:
+        """Return the file system of `folder`, or None where nobody can say."""
+        ...
+
     def create(self, path: str) -> AbstractContextManager[IO[bytes]]:
         """Return a stream into a new file of mode 0600, synced when the block ends well."""
         ...
@@ -338,6 +358,16 @@ class Scene(Protocol):
 
     def moved(self, size_bytes: int) -> None:
         """Tell that so many more bytes were moved; raises Interrupted when the run is to end."""
+        ...
+
+    def reserve(
+        self, look: Callable[[], Disk | None], size_bytes: int, *, for_all: bool = False
+    ) -> Space | None:
+        """Keep space on a disk for what the job will write there, until it ends.
+
+        Nothing is kept where less is left, or where nobody can say (None). `for_all`: it is kept
+        until the run ends, since another job writes it.
+        """
         ...
 
     def learn(self, output: File, **facts: Any) -> None:

@@ -12,7 +12,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from .errors import Busy, Refused, StepFailed, UsageError
 from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked
 from .rules import BACKUPS, RESTORE
 from .settings import Machine, Settings
-from .steps import Command, Host, Outcome, is_telling
+from .steps import Command, Disk, Host, Outcome, Place, Scene, Space, is_telling
 from .values import dataclass
 
 if TYPE_CHECKING:
@@ -419,6 +419,27 @@ def free_bytes(host: Host, folder: str) -> int | None:
     while (free := host.free_bytes(folder)) is None and len(folder) > 1:
         folder = posixpath.dirname(folder)
     return free
+
+
+def reserve(
+    scene: Scene, place: Place, folder: str, size_bytes: int, *, for_all: bool = False
+) -> Space | None:
+    """Keep space where a folder lies, or will, for what a job is to write there.
+
+    Nothing is kept where less is left, or where nobody can say (None).
+    """
+    return scene.reserve(lambda: _disk(place, folder), size_bytes, for_all=for_all)
+
+
+def _disk(place: Place, folder: str) -> Disk | None:
+    """Return the disk of a folder; one for all of a place that cannot tell which it is."""
+    look: Callable[[str], Disk | None] | None = getattr(place, "disk", None)
+    if look is None:
+        free = place.free_bytes(folder)
+        return None if free is None else Disk(place.name, free)
+    while (disk := look(folder)) is None and len(folder) > 1:
+        folder = posixpath.dirname(folder)
+    return disk
 
 
 def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:

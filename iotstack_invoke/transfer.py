@@ -13,6 +13,7 @@ from .hosts import CHUNK_BYTES
 from .manifest import MOST_BYTES, Manifest, read_manifest
 from .rules import KINDS
 from .steps import Command, File, FileFact, Host, Place, Received, Record, Scene
+from .targets import reserve
 from .values import dataclass
 
 HASH_DIGITS = 64
@@ -94,11 +95,15 @@ class Send:
         known = self._known(scene)
         start = self._arrived(target, fact)
         start = start if known and target.resumes else 0
-        free = target.free_bytes(os.path.dirname(self.target.absolute) or ".")
-        if free is not None and free < fact.size_bytes - start:
+        needed = fact.size_bytes - start
+        space = reserve(scene, target, os.path.dirname(self.target.absolute) or ".", needed)
+        if space and space.left_bytes < needed:
+            told = f"{space.free_bytes:,} bytes are free"
+            if space.left_bytes < space.free_bytes:
+                told += f", of which what is written beside it leaves {space.left_bytes:,}"
             raise StepFailed(
-                f"On {target.name} {free:,} bytes are free, and {self.target.path} has "
-                f"{fact.size_bytes:,}. Make room there and run the same command again."
+                f"On {target.name} {told}, and {self.target.path} has {fact.size_bytes:,}. Make "
+                "room there and run the same command again."
             )
         scene.expect(fact.size_bytes)
         scene.moved(start)

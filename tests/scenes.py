@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import forks
 
+from iotstack_invoke.engine import Disks
 from iotstack_invoke.manifest import Manifest, Part, utc_text
 from iotstack_invoke.rules import PARTS
 from iotstack_invoke.steps import File, Record
@@ -36,6 +37,7 @@ class PlainScene:
     failed: dict = field(default_factory=dict)
     expected_bytes: int = 0
     moved_bytes: int = 0
+    disks: Disks = field(default_factory=Disks)
 
     def place(self, file):
         return self.places[file.role]
@@ -57,6 +59,9 @@ class PlainScene:
 
     def moved(self, size_bytes):
         self.moved_bytes += size_bytes
+
+    def reserve(self, look, size_bytes, *, for_all=False):
+        return self.disks.keep(self, look, size_bytes)
 
     def learn(self, output, **facts):
         self.learnt.setdefault(str(output), {}).update(facts)

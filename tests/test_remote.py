@@ -555,6 +555,15 @@ def test_free_bytes_are_those_of_the_folders_disk(nas, root):
     assert nas.free_bytes(f"{root}/none") is None
 
 
+def test_a_disk_is_known_by_all_folders_on_it(nas, root, small_disk):
+    """Also one of memory, whose device has a name that others have as well."""
+    (root / "below").mkdir()
+    disk = nas.disk(str(root))
+    assert nas.disk(f"{root}/below").name == disk.name
+    assert nas.disk(str(small_disk)).name not in (disk.name, nas.disk("/dev/shm").name)
+    assert nas.disk(f"{root}/none") is None
+
+
 @pytest.mark.parametrize(
     ("line", "free"),
     [

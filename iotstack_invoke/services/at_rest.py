@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from ..errors import StepFailed
 from ..steps import Command, Scene, Step
+from ..targets import reserve
 from ..values import dataclass
 from .quiesce import Resume, stopped
 from .stack import guarded
@@ -118,12 +119,13 @@ class CheckRoom:
         """Raise StepFailed, with the numbers, where it does not fit."""
         host = scene.host(self.copy.host_role)
         needed = int(host.run(self._command).out.splitlines()[-1].split("\t")[0])
-        free = host.free_bytes(posixpath.dirname(self.copy.target))
-        if free is not None and free - FREE_BYTES < needed:
+        above = posixpath.dirname(self.copy.target)
+        space = reserve(scene, host, above, needed + FREE_BYTES)
+        if space and space.left_bytes < needed + FREE_BYTES:
             raise StepFailed(
                 f"The copy of {', '.join(self.copy.paths)} needs {needed:,} bytes in "
-                f"{self.copy.target}, and {free:,} are free there. Nobody was stopped. Make room, "
-                "or keep fewer backups ([stack] keep in hosts.toml)."
+                f"{self.copy.target}, and {space.left_bytes:,} are free there. Nobody was "
+                "stopped. Make room, or keep fewer backups ([stack] keep in hosts.toml)."
             )
 
 

@@ -85,7 +85,8 @@ class CheckDump:
         host = scene.host(self.dump.host_role)
         if self.data and not problems:
             size_bytes = sum(each.bytes for each in report.shards)
-            refuse_size(host, f"The dump {self.called}", size_bytes, self.data)
+            what = f"The dump {self.called}"
+            refuse_size(scene, host, what, size_bytes, self.data, for_all=True)
         for shard in report.shards if self.blocks and not problems else ():
             path = posixpath.join(self.dump.folder, shard.file)
             problems += _check_blocks(host, (*self.dump.as_root, "cat", path), shard.file)

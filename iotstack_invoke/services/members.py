@@ -16,8 +16,8 @@ from dataclasses import field
 from ..errors import StepFailed
 from ..gzips import padded_words
 from ..hosts import LocalHost
-from ..steps import Command, File, Host, Scene, telling_first
-from ..targets import free_bytes
+from ..steps import Command, File, Host, Scene, Space, telling_first
+from ..targets import reserve
 from ..values import dataclass
 from .compose import is_top_file
 from .recipe import RECIPES, tops_of
@@ -317,13 +317,31 @@ def _is_packed(host: Host, archive: str) -> bool:
         return False
 
 
-def refuse_size(host: Host, what: str, size_bytes: int, folder: str) -> None:
-    """Raise StepFailed where something takes more than is free where a folder lies, or will."""
-    free = free_bytes(host, folder) or 0
-    if size_bytes > free:
+def refuse_size(
+    scene: Scene,
+    host: Host,
+    what: str,
+    size_bytes: int,
+    folder: str,
+    *,
+    at_least: bool = False,
+    for_all: bool = False,
+) -> None:
+    """Keep room for what something takes where a folder lies, or will; others see it as taken.
+
+    Raises StepFailed where there is less. `at_least`: it was not counted to its end. `for_all`: it
+    is written by another job of the run.
+    """
+    space = reserve(scene, host, folder, size_bytes, for_all=for_all) or Space()
+    free, left = space.free_bytes, space.left_bytes
+    if size_bytes > left:
+        told = f"{free:,} are free"
+        if left < free:
+            told = f"of the {free:,} that are free what is unpacked beside it leaves {left:,}"
         raise StepFailed(
-            f"{what} unpacks to {size_bytes:,} bytes, and {free:,} are free in {folder} on "
-            f"{host.name}. Nothing of the stack was touched."
+            f"{what}: {'at least ' if at_least else ''}{size_bytes:,} bytes when unpacked, and "
+            f"{told} in {folder} on {host.name}. Nothing of it was unpacked, and nothing of the "
+            "stack was touched."
         )
 
 
@@ -359,6 +377,6 @@ class ScanArchive:
             )
         apart = contents.volumes_bytes if self.volumes else 0
         what = self.archive.path
-        refuse_size(host, what, contents.unpacked_bytes - apart, self.folder)
+        refuse_size(scene, host, what, contents.unpacked_bytes - apart, self.folder)
         if apart:
-            refuse_size(host, f"volumes/ of {what}", apart, self.volumes)
+            refuse_size(scene, host, f"volumes/ of {what}", apart, self.volumes, for_all=True)

@@ -21,6 +21,7 @@ from ..targets import free_bytes
 from ..values import dataclass
 from .alone import OUR_LABEL, remove_ours
 from .held import STAYS
+from .members import refuse_size
 from .sql import ENGINES, NOT_LET_IN, SqlServer, count_words, run_in
 from .sql_dump import SqlReport, Table
 from .sql_pack import wait_for_server
@@ -101,8 +102,6 @@ class ReadSql:
             raise StepFailed(f"{found} Nothing was changed. Take another backup.", damage=found)
 
 
-MOST_PACKED = 1032
-"""To how many times its size a gzip unpacks at most (zlib, "Maximum Compression Factor")."""
 UNPACKED_BYTES = 'most=$1; shift; gzip --decompress --stdout -- "$@" | head -c "$most" | wc -c'
 
 
@@ -137,30 +136,21 @@ class UnpackSql:
         scene.say(f"reading {len(dumps)} dumps of {engine.title}")
         if engine.packed and dumps:
             packed = tuple(f"{path}.gz" for path in dumps.values())
-            self._refuse_size(host, packed)
+            self._refuse_size(scene, packed)
             host.run(self._unpack(packed))
         for container, path in dumps.items():
             dump = SqlDump(self.host_role, path, SqlServer(container, self.engine), self.as_root)
             ReadSql(dump).do(scene)
             self._without_tablespaces(scene, dump)
 
-    def _refuse_size(self, host: Host, packed: tuple[str, ...]) -> None:
-        """Raise StepFailed where they take more than is free; they are unpacked to count it.
-
-        Not where no gzip of their size could: that is twice the work.
-        """
+    def _refuse_size(self, scene: Scene, packed: tuple[str, ...]) -> None:
+        """Raise StepFailed where they take more than is free; they are unpacked to count it."""
+        host = scene.host(self.host_role)
         free = free_bytes(host, self.folder) or 0
-        told = host.run(Command((*self.as_root, "stat", "--format=%s", "--", *packed))).out
-        if sum(map(int, told.split())) * MOST_PACKED < free:
-            return
         words = ("sh", "-c", UNPACKED_BYTES, "sh", str(free + 1), *packed)
-        counted = host.run(Command((*self.as_root, *words), limit_s=READ_LIMIT_S)).out
-        if int(counted) > free:
-            raise StepFailed(
-                f"The dumps of {ENGINES[self.engine].title} take more than the {free:,} bytes "
-                f"that are free in {self.folder} on {host.name}. They were not unpacked, and "
-                "nothing of the stack was touched."
-            )
+        counted = int(host.run(Command((*self.as_root, *words), limit_s=READ_LIMIT_S)).out)
+        what = f"The dumps of {ENGINES[self.engine].title}"
+        refuse_size(scene, host, what, counted, self.folder, at_least=counted > free)
 
     def _without_tablespaces(self, scene: Scene, dump: SqlDump) -> None:
         """Take the tablespaces out of a dump: their folders are not ours to fill."""
