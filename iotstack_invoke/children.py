@@ -21,6 +21,8 @@ from .errors import Interrupted
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_S = 3.0
 """How long a program may take to end by itself after SIGTERM."""
+END_LIMIT_S = 4 * GRACE_S
+"""How long end() takes at the most, with sudo twice."""
 
 _lock = threading.Lock()
 _running: set[subprocess.Popen[bytes]] = set()
@@ -39,6 +41,12 @@ _put_off: list[int] = []
 def ending() -> bool:
     """Tell whether everything is to end."""
     return _ending.is_set()
+
+
+def pause(seconds: float) -> None:
+    """Wait a moment between two looks; raises Interrupted, at once, where everything is to end."""
+    if _ending.wait(seconds):
+        raise Interrupted(signal.SIGTERM)
 
 
 @contextlib.contextmanager

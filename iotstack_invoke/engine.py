@@ -157,9 +157,7 @@ class Disks:
         self._kept: dict[str, dict[int, int]] = {}
         self._lock = threading.Lock()
 
-    def keep(
-        self, who: object, look: Callable[[], Disk | None], size_bytes: int
-    ) -> Space | None:
+    def keep(self, who: object, look: Callable[[], Disk | None], size_bytes: int) -> Space | None:
         """Keep space for somebody, if as much is left; return what there was."""
         with self._lock:
             disk = look()
@@ -206,6 +204,8 @@ class _Scene:
 
     def say(self, text: str) -> None:
         self.run.watcher.said(self.job, text)
+        if children.ending():  # whoever waits for something tells so again and again
+            raise Interrupted(signal.SIGTERM)
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -34,6 +34,8 @@ EARLY_BYTES = 4 << 20
 PIPE_BYTES = 1 << 20
 """What a pipe holds: Linux' own 64 KiB cost `ssh` a third more processor time (measured). More
 takes root."""
+LISTEN_S = 30.0
+"""How long we wait for the last words of a program that has ended, or was killed."""
 PRIVATE = 0o600
 NO_FILE = "it is no regular file"
 NOT_THERE = (FileNotFoundError, NotADirectoryError)
@@ -370,11 +372,12 @@ def piped(
             timer = threading.Timer(limit_s, children.end, [process])
             timer.daemon = True
             timer.start()
-            at_the_end.callback(listener.join)  # the last to be written is the first to be done
+            # The last to be written is the first to be done. What left the group may hold it open.
+            at_the_end.callback(listener.join, LISTEN_S)
             at_the_end.callback(_close, process.stdin, process.stdout)
             at_the_end.callback(timer.cancel)
             at_the_end.enter_context(children.watched(process))
-        yield process, _Finish(process, listener, troubles)
+        yield process, _Finish(process, words[0], limit_s, listener, troubles)
 
 
 def _widen(*pipes: IO[bytes] | None) -> None:
@@ -401,16 +404,26 @@ class _Finish:
     def __init__(
         self,
         process: subprocess.Popen[bytes],
+        name: str,
+        limit_s: float,
         listener: threading.Thread,
         troubles: list[BaseException],
     ) -> None:
         self.process = process
+        self.name = name
+        self.limit_s = limit_s + children.END_LIMIT_S
         self.listener = listener
         self.troubles = troubles
 
     def __call__(self) -> int:
-        code = self.process.wait()
-        self.listener.join()
+        try:
+            code = self.process.wait(self.limit_s)
+        except subprocess.TimeoutExpired:
+            raise StepFailed(
+                f"{self.name} did not end, nor could it be killed: what it waits for may be a "
+                "disk or a share that is gone. Look at dmesg."
+            ) from None
+        self.listener.join(LISTEN_S)
         for each in self.troubles:
             raise each
         return code

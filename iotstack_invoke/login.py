@@ -14,6 +14,7 @@ import shlex
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -43,6 +44,9 @@ KEEPALIVE_S = 15.0
 DEAD_LINE_MS = 60_000
 SILENCE_S = 180.0
 """How long a server may not answer us: its word waits behind megabytes on a slow line."""
+SFTP_SILENCE_S = 900.0
+"""How long its SFTP may not: a slow disk has to write megabytes first."""
+SMALL_ANSWER_BYTES = 64
 SSH_PORT = 22
 COMMANDS_AT_ONCE = 8
 """sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
@@ -66,6 +70,7 @@ class MendedRemote(_Mended, Remote):  # type: ignore[misc]
 
     def send_start_message(self, command: str) -> None:
         """Start the command, with nothing to read."""
+        answered(self.channel)
         super().send_start_message(encoded(command))
         if self.leashed:
             self.channel.sendall(self.first)
@@ -93,6 +98,8 @@ class Login:
         self.at_once = threading.Semaphore(COMMANDS_AT_ONCE)
         self._opening = threading.Lock()
         self._connection: Any = None
+        self._watched: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The lines that are asked now and then whether they live."""
 
     def connection(self) -> Any:
         """Return the open Fabric connection; raises Unreachable with the way out."""
@@ -101,8 +108,13 @@ class Login:
                 self.closed_connection()
             if not self._connection.is_connected:
                 self.talk(self._connection.open)
-                _send_at_once(self._connection.transport)
-                _break_when_dead(self._connection.transport)
+                each = self._connection
+                while isinstance(each, fabric.Connection):  # one that it goes through, too
+                    if each.transport not in self._watched:
+                        self._watched.add(each.transport)
+                        _send_at_once(each.transport)
+                        _break_when_dead(each.transport)
+                    each = each.gateway
         return self._connection
 
     def closed_connection(self) -> Any:
@@ -114,19 +126,44 @@ class Login:
         """Return a channel in which a command was started, quoted or to be; raises Unreachable."""
         transport = self.connection().transport
         channel: paramiko.Channel = self.talk(
-            lambda: once_there_is_a_session(transport.open_session)
+            lambda: answered(once_there_is_a_session(transport.open_session))
         )
         self.talk(lambda: channel.exec_command(encoded(str(command))))
         return channel
 
+    def answer(self, channel: paramiko.Channel, limit_s: float) -> tuple[bytes, int, str]:
+        """Return the first bytes that a command says; else its exit code and last words.
+
+        Raises Unreachable where neither comes in time.
+        """
+        deadline = time.monotonic() + limit_s
+        channel.settimeout(limit_s)
+        try:
+            if first := channel.recv(SMALL_ANSWER_BYTES):
+                return first, 0, ""
+            said = channel.makefile_stderr("rb").read().decode("utf-8", "replace").split("\n")
+            channel.status_event.wait(max(0, deadline - time.monotonic()))
+        except TimeoutError:
+            closed(channel)
+            why = f"{self.name} did not answer within {limit_s:g} s."
+            raise Unreachable(why, again=True) from None
+        finally:
+            channel.settimeout(None)
+        if channel.exit_status == -1:  # it was closed without one
+            raise Unreachable(f"The line to {self.name} broke.", again=True)
+        return b"", channel.exit_status, next((e for e in reversed(said) if e.strip()), "").strip()
+
     def sftp(self) -> SftpSession:
         """Return an SFTP client of its own for the calling thread."""
         transport = self.connection().transport
-        client = self.talk(
-            lambda: once_there_is_a_session(lambda: SftpSession.from_transport(transport))
-        )
-        assert client is not None  # noqa: S101 - the transport is open
-        return client
+
+        def begin() -> SftpSession:
+            channel = answered(once_there_is_a_session(transport.open_session))
+            channel.settimeout(SFTP_SILENCE_S)
+            channel.invoke_subsystem("sftp")
+            return SftpSession(channel)
+
+        return self.talk(begin)
 
     def is_open(self) -> bool:
         """Tell whether the line stands now."""
@@ -330,6 +367,44 @@ def end_input(channel: Any) -> None:
                 return
         if time.monotonic() > give_up_s:
             raise SSHException("the exchange of keys does not end")
+
+
+def answered(channel: Any) -> Any:
+    """Return a channel whose requests are answered, or told as not.
+
+    Paramiko waits for ever where the line broke just before it began to wait: that takes away
+    the sign that the channel is closed.
+    """
+
+    def wait_for_event() -> None:
+        while not channel.event.wait(LOOK_S):
+            if channel.closed:
+                break
+        if not channel.event_ready:
+            raise channel.get_transport().get_exception() or SSHException("Channel closed.")
+
+    channel._wait_for_event = wait_for_event  # noqa: SLF001
+    return channel
+
+
+class Limit:
+    """Closes a channel when its command takes too long."""
+
+    def __init__(self, channel: Any, limit_s: float) -> None:
+        self.is_over = False
+        self._channel = channel
+        self._timer = threading.Timer(limit_s, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _end(self) -> None:
+        self.is_over = True
+        closed(self._channel)
+
+    def stop(self) -> None:
+        """Close it now."""
+        self._timer.cancel()
+        closed(self._channel)
 
 
 def closed(channel: Any) -> None:

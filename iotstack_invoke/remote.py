@@ -29,6 +29,7 @@ from .hashes import HASH
 from .hosts import CHUNK_BYTES, READ_ONLY, _first_of, checked, piped, read_chunk
 from .login import (
     CONNECT_LIMIT_S,
+    Limit,
     Login,
     closed,
     end_input,
@@ -229,10 +230,7 @@ class SshHost:
                     )
                 )
         except CommandTimedOut as error:
-            raise StepFailed(
-                f"On {self.name}: it did not end within {command.limit_s:g} s: {command.shown}",
-                again=True,
-            ) from error
+            raise self._too_long(command) from error
         except ThreadException as error:
             raise _first_of(error) from error
         except (SSHException, OSError, EOFError) as error:
@@ -338,10 +336,11 @@ class SshHost:
         """Start a command that reads what is written; it is ended when the block is left."""
         if small or shutil.which("ssh") is None:
             channel = self.login.start(command)
+            limit = Limit(channel, TRANSFER_LIMIT_S)
             try:
                 yield _ToChannel(self.name, channel)
             finally:
-                closed(channel)
+                limit.stop()
             return
         said: list[str] = []
         words = (*self.login.words(), str(command))
@@ -372,20 +371,28 @@ class SshHost:
         """Do the same through the open connection."""
         sent, first = _leashed(command)
         channel = self.login.start(sent)
+        limit = Limit(channel, command.limit_s)
 
         def finish() -> int:
             said = channel.makefile_stderr("rb").read().decode("utf-8", "backslashreplace")
             if heard:
                 for line in said.splitlines():
                     heard("err", line)
-            return self._unbroken(channel.recv_exit_status())
+            code = channel.recv_exit_status()
+            if limit.is_over:
+                raise self._too_long(command)
+            return self._unbroken(code)
 
         try:
             self.login.talk(lambda: channel.sendall(first))
             stream = io.BufferedReader(_FromChannel(self.name, channel), CHUNK_BYTES)
             yield Pipe(stream, finish)
         finally:
-            closed(channel)
+            limit.stop()
+
+    def _too_long(self, command: Command) -> StepFailed:
+        told = f"it did not end within {command.limit_s:g} s: {command.shown}"
+        return StepFailed(f"On {self.name}: {told}", again=True)
 
     def _unbroken(self, code: int) -> int:
         """Return the exit code of a command; raises Unreachable where the line broke before."""

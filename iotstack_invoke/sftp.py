@@ -135,6 +135,16 @@ class SftpSession(paramiko.SFTPClient):
         channel = self.get_channel()
         return channel is None or channel.closed
 
+    def _read_packet(self) -> tuple[int, bytes]:
+        """Return an answer; raises SSHException where none comes, after which none is expected."""
+        try:
+            told: tuple[int, bytes] = super()._read_packet()  # type: ignore[misc]
+        except TimeoutError as error:
+            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+                self.close()
+            raise paramiko.SSHException("its SFTP does not answer") from error
+        return told
+
     def _send_packet(self, kind: int, packet: Message) -> None:
         """Send a request; raises SSHException where the line breaks.
 

@@ -345,7 +345,7 @@ class Scene(Protocol):
         ...
 
     def say(self, text: str) -> None:
-        """Tell a person what is going on now."""
+        """Tell a person what is going on now; raises Interrupted when the run is to end."""
         ...
 
     def warn(self, text: str) -> None:

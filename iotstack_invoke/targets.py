@@ -47,6 +47,8 @@ MAKE_STACK = (
 )
 LOCK_HELD_EXIT = 99
 HOLD_AGAIN_LIMIT_S = 30
+LOCK_ANSWER_LIMIT_S = 60.0
+"""How long a machine may take to tell whether it holds a lock for us."""
 # Only a process that has the lock's file open: its number may be another's since a restart.
 END_HOLDER = (
     'for fd in /proc/"$1"/fd/*; do if [ "$(readlink "$fd")" = "$(realpath "$2")" ]; '
@@ -258,13 +260,13 @@ class _FarLock(Lock):
         script = 'printf %s "$1" > "$2"; echo "held $$"; exec cat'
         command = Command((*words, "sh", "-c", script, "sh", told, self.path))
         self._channel = self.host.login.start(command)
-        answer = self._channel.recv(64).split()
-        if answer[:1] != [b"held"]:
-            folder = posixpath.dirname(self.path)
-            if is_read_only(self.host, folder):
-                self.let_go()
-                raise Refused(f"On {self.host.name}: {folder} {READ_ONLY}. {remount(folder)}")
-            self.let_go()
+        answer, code, said = self.host.login.answer(self._channel, wait_s + LOCK_ANSWER_LIMIT_S)
+        held, _, holder = answer.decode("utf-8", "replace").partition(" ")
+        if held == "held":
+            self.holder = holder.strip()
+            return
+        self.let_go()
+        if code == LOCK_HELD_EXIT:
             holder = ""
             with contextlib.suppress(StepFailed):
                 holder = read_text(self.host, self.path)
@@ -272,7 +274,13 @@ class _FarLock(Lock):
                 f"On {self.host.name} another run is working on this stack. Wait for it, and run "
                 f"this again. ({holder.strip() or self.path})"
             )
-        self.holder = answer[1].decode()
+        folder = posixpath.dirname(self.path)
+        if is_read_only(self.host, folder):
+            raise Refused(f"On {self.host.name}: {folder} {READ_ONLY}. {remount(folder)}")
+        raise Refused(
+            f"On {self.host.name} the lock {self.path} cannot be taken (exit {code}): "
+            f"{said or 'it said nothing'}"
+        )
 
     def hold_again(self) -> None:
         """Hold it still, or take it anew; what holds it for a line that is dead is ended first."""
@@ -285,7 +293,10 @@ class _FarLock(Lock):
 
     def let_go(self) -> None:
         """Let go of it."""
-        self._channel.close()
+        from .login import closed
+
+        if self._channel is not None:
+            closed(self._channel)
 
 
 def host_name(host: Host) -> str:

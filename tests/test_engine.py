@@ -24,6 +24,10 @@ from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.journal import Journal
 from iotstack_invoke.plan import decide, resolve
 from iotstack_invoke.rules import Rule, RuleBook
+from iotstack_invoke.services.alone import remove_ours
+from iotstack_invoke.services.influx import wait_for_ping
+from iotstack_invoke.services.sql import SqlServer
+from iotstack_invoke.services.sql_pack import wait_for_server
 from iotstack_invoke.services.together import Together
 from iotstack_invoke.steps import COMMIT, File, UndoableStep
 
@@ -712,6 +716,45 @@ def test_a_signal_that_reaches_another_thread_is_not_lost(bench, numbers):
     assert bench.files == set()
     assert bench.run(makes("b")).failed == ()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def say_on(scene, _host, _docker):
+    for _ in range(1500):
+        scene.say("waiting")
+        time.sleep(0.02)
+
+
+WAITS = {
+    "whoever tells": say_on,
+    "a ping": lambda _scene, host, docker: wait_for_ping(host, "x", docker),
+    "a server": lambda scene, host, docker: wait_for_server(
+        scene, host, SqlServer("x", "mariadb"), docker
+    ),
+    "a removal": lambda _scene, host, docker: remove_ours(
+        host, "x", docker, f"{host.root}/.guard"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WAITS)
+def test_a_signal_ends_a_wait_for_what_does_not_come(bench, tmp_path, what):
+    """Whatever is looked at again and again, and answers that it is not there yet."""
+    docker = tmp_path / "docker"
+    docker.write_text(
+        '#!/bin/sh\ncase $1 in inspect) echo "true 9 ";; ps) echo x;; *) exit 1;; esac'
+    )
+    docker.chmod(0o755)
+
+    def act(scene):
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        WAITS[what](scene, bench.host, (str(docker),))
+        raise StepFailed("nobody stopped it")
+
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        bench.run(makes("a", lambda _job: [Call(act)]))
+    assert time.monotonic() - started < 10
 
 
 def test_a_signal_when_the_last_job_has_ended_is_not_lost(bench, monkeypatch):

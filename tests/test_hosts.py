@@ -153,6 +153,18 @@ def test_what_a_listener_raises_ends_the_command(host, tmp_path):
     until(lambda: not alive(int((tmp_path / "pid").read_text())))
 
 
+def test_what_left_a_program_and_holds_its_words_open_is_not_waited_for(host, monkeypatch):
+    """How the program ended is known, and what it said until then."""
+    monkeypatch.setattr("iotstack_invoke.hosts.LISTEN_S", 0.5)
+    said, started = [], time.monotonic()
+    words = ("sh", "-c", "echo told >&2; setsid sleep 30 >/dev/null & echo out; exit 7")
+    with host.pipe(Command(words), lambda _stream, line: said.append(line)) as pipe:
+        assert pipe.stdout.read() == b"out\n"
+        assert pipe.finish() == 7
+    assert said == ["told"]
+    assert time.monotonic() - started < 20
+
+
 def test_what_a_listener_raises_comes_out_of_a_pipe(host):
     """An exception of whoever hears a line of a pipe's error stream comes out at its end."""
     with (  # noqa: PT012

@@ -882,6 +882,63 @@ def test_a_server_that_takes_no_more_sessions_is_told(start_sshd, root, request,
     place.close()
 
 
+class _BreaksFirst(threading.Event):
+    """The sign that a request was answered; the line breaks just before it is waited for."""
+
+    def __init__(self, line, cut):
+        super().__init__()
+        self.line, self.cut = line, cut
+
+    def clear(self):
+        self.cut()
+        until(lambda: not self.line.is_active() and self.is_set())  # it is told as closed
+        super().clear()
+
+
+@pytest.mark.parametrize("way", ["command", "channel", "sftp"])
+def test_a_line_that_breaks_just_before_an_answer_is_waited_for(nas, sshd, way, monkeypatch):
+    """Paramiko takes away the sign that it is closed, and would wait for ever."""
+    line = nas.login.connection().transport
+    open_session = line.open_session
+
+    def opened(*words, **given):
+        channel = open_session(*words, **given)
+        channel.event = _BreaksFirst(line, sshd.cut)
+        return channel
+
+    monkeypatch.setattr(line, "open_session", opened)
+    ways = {
+        "command": lambda: nas.run(Command(("true",))),
+        "channel": lambda: nas.login.start("true"),
+        "sftp": nas.login.sftp,
+    }
+    failures = []
+
+    def act():
+        try:
+            ways[way]()
+        except Unreachable as error:
+            failures.append(error)
+
+    asking = threading.Thread(target=act, daemon=True)
+    asking.start()
+    asking.join(30)
+    assert not asking.is_alive()
+    assert failures[0].again
+
+
+def test_what_goes_on_too_long_in_the_open_connection_is_ended(nas, root, request):
+    """It is told as that, and not as a line that broke."""
+    request.getfixturevalue("no_ssh")
+    started = time.monotonic()
+    with nas.pipe(Command(("sleep", "60"), limit_s=1)) as pipe:
+        assert pipe.stdout.read() == b""
+        with pytest.raises(StepFailed, match="did not end within 1 s: sleep 60"):
+            pipe.finish()
+    assert time.monotonic() - started < 20
+    assert nas.run(Command(("echo", "good"))).out == "good\n"
+
+
 # SFTP only
 
 
@@ -1000,6 +1057,31 @@ def test_a_server_that_hangs_is_given_up(sftp, root, monkeypatch, doing):
         tell_all(signal.SIGCONT)
     assert failure.value.again
     assert tried(lambda: sftp.look([str(root)]))
+
+
+def test_an_sftp_server_that_hangs_on_a_good_line_is_given_up(start_sshd, root, monkeypatch):
+    """As one does whose disk is gone: sshd itself answers on."""
+    program = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")
+    if not program:
+        pytest.skip("there is no sftp-server as a program")
+    monkeypatch.setattr("iotstack_invoke.login.SFTP_SILENCE_S", 1.0)
+    server = start_sshd("own-sftp", f"Subsystem sftp {program}", sftp=False)
+    place = SftpPlace(Login(server.login(), "box"), str(root))
+
+    def hang(session):
+        for pid in offspring(server.process.pid):
+            if os.readlink(f"/proc/{pid}/exe") == os.path.realpath(program):
+                os.kill(pid, signal.SIGSTOP)
+        session.lstat(str(root))
+
+    with (
+        pytest.raises(Unreachable, match="The line to box broke: its SFTP does not answer"),
+        place._sftp() as session,
+    ):
+        hang(session)
+    assert place.look([str(root)])  # in another session
+    place.close()
+    server.cut()
 
 
 def test_a_server_that_runs_scp_alone_is_refused(start_sshd, root):

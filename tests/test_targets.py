@@ -2,13 +2,14 @@
 
 import os
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from scenes import until
 
-from iotstack_invoke.errors import Busy, Refused
+from iotstack_invoke.errors import Busy, Refused, Unreachable
 from iotstack_invoke.hosts import locked
 from iotstack_invoke.login import Login
 from iotstack_invoke.remote import SshHost
@@ -88,6 +89,57 @@ def test_who_took_the_lock_meanwhile_is_told(target, monkeypatch):
         until(lambda: is_free(target))
         with locked(f"{target.backups}/.lock", "undo"), pytest.raises(Busy, match="undo"):
             lock.hold_again()
+
+
+def test_a_line_that_breaks_while_the_lock_is_asked_for_is_no_other_run(target, sshd):
+    """It is told as a line that broke, and worth another attempt."""
+    folder = Path(target.backups)
+    folder.mkdir()
+    os.mkfifo(folder / ".lock")  # flock waits at it for somebody who writes
+    threading.Timer(0.5, sshd.cut).start()
+    with (
+        pytest.raises(Unreachable, match="The line to test-pi broke") as failure,
+        locked_target(target, "restore x"),
+    ):
+        pass
+    assert failure.value.again
+
+
+def test_a_machine_that_does_not_tell_of_its_lock_is_not_waited_for(target, monkeypatch):
+    """As where its disk hangs."""
+    monkeypatch.setattr("iotstack_invoke.targets.LOCK_ANSWER_LIMIT_S", 0.5)
+    folder = Path(target.backups)
+    folder.mkdir()
+    os.mkfifo(folder / ".lock")
+    with (
+        pytest.raises(Unreachable, match=r"test-pi did not answer within 0\.5 s"),
+        locked_target(target, "restore x"),
+    ):
+        pass
+
+
+def test_a_lock_that_cannot_be_taken_is_not_told_as_another_run(target):
+    """What flock says is told."""
+    folder = Path(target.backups)
+    folder.mkdir()
+    (folder / ".lock").symlink_to(".lock")
+    with (
+        pytest.raises(Refused, match=r"the lock .* cannot be taken \(exit \d+\): "),
+        locked_target(target, "restore x"),
+    ):
+        pass
+
+
+def test_a_lock_is_let_go_of_whatever_became_of_its_line(target, sshd, monkeypatch):
+    """A line that breaks at the very end changes nothing of what was done."""
+    with locked_target(target, "restore x") as lock:
+        line = lock._channel.get_transport()
+        monkeypatch.setattr(line.packetizer, "send_message", _broken)
+    sshd.cut()
+
+
+def _broken(*_):
+    raise EOFError
 
 
 def test_another_machine_under_the_same_address_is_refused(sshd, tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 
+from .. import children
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..values import dataclass
@@ -26,14 +27,16 @@ def remove_ours(host: Host, name: str, docker: tuple[str, ...], guard: str) -> N
     chosen = ("--filter", f"name=^/?{name}$", "--filter", f"label={OUR_LABEL}")
     listed = Command((*docker, "ps", "--all", "--quiet", *chosen))
     deadline = time.monotonic() + REMOVE_LIMIT_S
+    said = ""
     while found := host.run(listed).out.split():
+        if said and time.monotonic() > deadline:
+            raise StepFailed(f"Container {name} cannot be removed: {said}")
         words = (*docker, "rm", "--force", "--volumes", *found)
         command = guarded(guard, words, STOP_LIMIT_S)
         # A removal that was broken off goes on in the engine: then this one is refused.
         told = host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
-        if told.exit_code and time.monotonic() > deadline:
-            raise StepFailed(f"Container {name} cannot be removed: {told.last_words}")
-        time.sleep(REMOVE_PAUSE_S if told.exit_code else 0)
+        said = told.last_words
+        children.pause(REMOVE_PAUSE_S if told.exit_code else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Protocol
 
+from .. import children
 from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES, read_chunk
 from ..steps import Command, File, Host, Scene
@@ -197,7 +198,7 @@ def wait_for_ping(
                 f"InfluxDB in container {container} does not answer /ping at {tried} within "
                 f"{limit_s:g} s. Look at `docker logs {container}`."
             )
-        time.sleep(0.3)
+        children.pause(0.3)
 
 
 @dataclass(frozen=True, slots=True)

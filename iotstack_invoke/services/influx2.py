@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from .. import children
 from ..errors import StepFailed
 from ..manifest import Manifest
 from ..steps import Command, File, Host, Scene
@@ -292,7 +293,7 @@ def wait_until_ready(
                 f"InfluxDB in container {container} does not answer `influx ping` within "
                 f"{limit_s:g} s: {told.last_words}. Look at `docker logs {container}`."
             )
-        time.sleep(READY_PAUSE_S)
+        children.pause(READY_PAUSE_S)
 
 
 @dataclass(frozen=True, slots=True)

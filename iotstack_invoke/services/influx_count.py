@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Any
 
+from .. import children
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..values import dataclass
@@ -142,7 +143,7 @@ class CountInflux:
             passing = any(word in errors[0] for word in UNSETTLED)
             if not passing or time.monotonic() > settled:
                 raise StepFailed(f"InfluxDB does not answer `{text}`: {errors[0]}")
-            time.sleep(ASK_PAUSE_S)
+            children.pause(ASK_PAUSE_S)
 
 
 def _read_answer(text: str) -> tuple[list[str], list[tuple[str, int]]]:

@@ -13,6 +13,7 @@ import posixpath
 import shlex
 import time
 
+from .. import children
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..values import dataclass
@@ -135,7 +136,7 @@ class LoadInflux:
                     "disk may be full; look at `docker logs`."
                 )
             scene.say(f"waiting for {len(missing)} shards to settle")
-            time.sleep(0.3)
+            children.pause(0.3)
 
     def _say_proven(self, scene: Scene, report: DumpReport) -> None:
         held = report.catalogue.names if report.catalogue else ()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from .. import children
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..trust import believed
@@ -158,7 +159,7 @@ class Quiesce:
             if now > deadline:
                 why = f"after {AWAKE_LIMIT_S:g} s it says: {told.last_words}"
                 raise StepFailed(self._still_quiet(why))
-            time.sleep(AWAKE_PAUSE_S)
+            children.pause(AWAKE_PAUSE_S)
 
     def _is_awake(self, host: Host) -> bool:
         told = host.run(Command(self.ask, limit_s=QUIET_LIMIT_S)).out

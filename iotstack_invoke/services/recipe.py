@@ -9,6 +9,7 @@ import posixpath
 import re
 import time
 
+from .. import children
 from ..errors import StepFailed
 from ..rules import PARTS
 from ..steps import Command, Scene
@@ -95,7 +96,7 @@ class EndQuiet:
             if time.monotonic() > deadline:
                 raise StepFailed(f"Container {self.container} does not go on: {told.last_words}")
             scene.say(f"waiting for {self.container}")
-            time.sleep(ANSWER_PAUSE_S)
+            children.pause(ANSWER_PAUSE_S)
 
     def _warn(self, scene: Scene, why: str) -> None:
         scene.warn(

@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import IO, Any, cast
 
-from .. import gzips
+from .. import children, gzips
 from ..errors import StepFailed
 from ..hosts import LocalHost, read_chunk
 from ..manifest import LACKING, LEFT_OUT
@@ -124,7 +124,7 @@ class PackDumps:
                     raise
                 wait_s = RETRY_WAIT_S * 2**attempt
                 scene.say(f"{error} Trying again in {wait_s:g} s.")
-                time.sleep(wait_s)
+                children.pause(wait_s)
                 spool.seek(0)
                 spool.truncate()
         raise AssertionError("the last attempt returns")
@@ -283,7 +283,7 @@ def wait_for_server(
         if now > deadline:
             raise StepFailed(f"{server.title} does not answer: {told.last_words}")
         scene.say(f"waiting for {server.title}")
-        time.sleep(READY_PAUSE_S)
+        children.pause(READY_PAUSE_S)
 
 
 def folders_told(tables: tuple[str, ...]) -> str:
