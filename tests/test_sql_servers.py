@@ -314,19 +314,114 @@ def test_rights_on_names_that_are_patterns_stay_with_the_databases(maria):
     maria.tell("DROP DATABASE later; DROP DATABASE la; DROP USER app; DROP SERVER far")
 
 
-def test_the_history_of_a_table_is_named(maria_filled):
-    """The dump of a table WITH SYSTEM VERSIONING holds its rows of now alone, and says so."""
-    maria_filled.tell(
-        "CREATE TABLE `a\nb`.`past ``x` (i INT) WITH SYSTEM VERSIONING; "
-        "INSERT INTO `a\nb`.`past ``x` VALUES (1); UPDATE `a\nb`.`past ``x` SET i = 2"
-    )
-    _, scene, told = maria_filled.pack("mariadb")
+FILL_PAST = """
+USE `a
+b`;
+CREATE TABLE `past ``x` (i INT, s TEXT COMMENT ') ENGINE=x WITH SYSTEM VERSIONING')
+    COMMENT='it''s no \\' WITH SYSTEM VERSIONING' WITH SYSTEM VERSIONING
+    PARTITION BY SYSTEM_TIME (PARTITION old HISTORY, PARTITION new CURRENT);
+CREATE TABLE plain (i INT) COMMENT=') ENGINE=x WITH SYSTEM VERSIONING';
+CREATE TABLE own (i INT, a TIMESTAMP(6) GENERATED ALWAYS AS ROW START INVISIBLE,
+    z TIMESTAMP(6) GENERATED ALWAYS AS ROW END, PERIOD FOR SYSTEM_TIME (a, z)) WITH SYSTEM VERSIONING;
+INSERT INTO `past ``x` VALUES (1, 'x'); UPDATE `past ``x` SET i = 2; DELETE FROM `past ``x`;
+INSERT INTO `past ``x` VALUES (3, NULL); INSERT INTO plain VALUES (1); UPDATE plain SET i = 2;
+INSERT INTO own (i) VALUES (1), (2); DELETE FROM own WHERE i = 1;
+"""
+LOOK_PAST = """
+SELECT i, s, ROW_START, ROW_END FROM `a
+b`.`past ``x` FOR SYSTEM_TIME ALL ORDER BY ROW_END, i;
+SELECT i, a, z FROM `a
+b`.own FOR SYSTEM_TIME ALL ORDER BY i; SELECT i FROM `a
+b`.own
+"""
+
+
+@pytest.mark.parametrize("way", ["restored", "by hand"])
+def test_the_history_of_a_table_comes_back(maria_filled, way):
+    """What the rows of tables WITH SYSTEM VERSIONING were before is dumped, loaded and counted."""
+    maria_filled.tell(FILL_PAST)
+    before = maria_filled.tell(LOOK_PAST)
+    members, scene, told = maria_filled.pack("mariadb")
+    assert scene.warned == []
+    rows = told["servers"][0]["rows"]["a\nb"]
+    assert (rows["`past ``x`"], rows["`plain`"], rows["`own`"]) == (3, 1, 2)
+    maria_filled.tell("DROP DATABASE `a\nb`; DROP DATABASE `back\\n tab	x`")
+    if way == "restored":
+        assert "All of the dump is in" in maria_filled.load(members["./backup.sql"]).said[-1]
+    else:
+        follow(maria_filled, told["servers"], "x.mariadb-backup.tar.gz")
+    assert maria_filled.tell(LOOK_PAST) == before
+    assert len(before.splitlines()) > 3 + 2 + 1
+
+
+def test_a_history_that_is_lost_is_no_proof(maria_filled):
+    """A load without a row of what was is not taken for whole."""
+    maria_filled.tell(FILL_PAST)
+    members, _, _ = maria_filled.pack("mariadb")
+    maria_filled.tell("DROP DATABASE `a\nb`")
+    lost = b"DELETE HISTORY FROM `a\nb`.`past ``x`;\nUSE `mysql`;\n"
+    dump = members["./backup.sql"].replace(b"USE `mysql`;\n", lost)
+    with pytest.raises(StepFailed, match=r"`past ``x` has 1 rows, not 3"):
+        maria_filled.load(dump)
+
+
+@pytest.mark.parametrize("why", ["an older program", "by transaction"])
+def test_a_history_that_cannot_be_dumped_is_named(maria_filled, why, tmp_path, monkeypatch):
+    """The dump holds the rows of now alone, and says so."""
+    kind = "i INT"
+    if why == "by transaction":
+        kind += (
+            ", a BIGINT UNSIGNED GENERATED ALWAYS AS ROW START, z BIGINT UNSIGNED GENERATED "
+            "ALWAYS AS ROW END, PERIOD FOR SYSTEM_TIME (a, z)"
+        )
+    made = f"CREATE TABLE `a\nb`.`past ``x` ({kind}) ENGINE=InnoDB WITH SYSTEM VERSIONING; "
+    change = "INSERT INTO `past ``x` (i) VALUES (1); UPDATE `past ``x` SET i = 2"
+    maria_filled.tell(f"{made} USE `a\nb`; {change}")
+    if why == "an older program":
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        old = tmp_path / "mariadb-dump"
+        old.write_text(
+            '#!/bin/sh\ncase "$*" in *dump-history*) exit 2;; --help) exit 0;; esac\n'
+            'exec /usr/bin/mariadb-dump "$@"\n'
+        )
+        old.chmod(0o755)
+    members, scene, told = maria_filled.pack("mariadb")
     (warned,) = scene.warned
     named = "the history of table `a\\nb`.`past ``x` (WITH SYSTEM VERSIONING)"
     assert warned.startswith(f"MariaDB in container mariadb: left out: {named}: its rows of now")
     (left_out,) = told["servers"][0]["left_out"]
     assert warned.endswith(left_out)
     assert told["servers"][0]["rows"]["a\nb"]["`past ``x`"] == 1
+    maria_filled.tell("DROP DATABASE `a\nb`")
+    assert "All of the dump is in" in maria_filled.load(members["./backup.sql"]).said[-1]
+
+
+def test_programs_that_a_server_loads_are_named(maria):
+    """Those that the image does not load by itself, with what loads them again."""
+    if not os.path.exists("/usr/lib/mysql/plugin/ha_blackhole.so"):
+        pytest.skip("there is no plugin to load")
+    maria.tell(
+        "INSTALL SONAME 'ha_blackhole'; INSERT INTO mysql.func VALUES ('o`dd', 2, 'odd.so', "
+        "'aggregate'), ('twice', 1, 'odd.so', 'function')"
+    )
+    try:
+        _, scene, told = maria.pack("mariadb")
+        assert maria.tell("DELETE FROM mysql.func; UNINSTALL SONAME 'ha_blackhole'") == ""
+        assert maria.pack("mariadb")[1].warned == []
+    finally:
+        maria.tell("DELETE FROM mysql.func; UNINSTALL SONAME IF EXISTS 'ha_blackhole'")
+    begin = "MariaDB in container mariadb: left out: "
+    assert [each.removeprefix(begin).partition(", ")[0] for each in scene.warned] == [
+        "plugin BLACKHOLE of library ha_blackhole.so",
+        "function o`dd of library odd.so",
+        "function twice of library odd.so",
+    ]
+    assert scene.warned[0].endswith("INSTALL SONAME 'ha_blackhole.so'")
+    assert scene.warned[1].endswith("AGGREGATE FUNCTION `o``dd` RETURNS INTEGER SONAME 'odd.so'")
+    assert scene.warned[2].endswith(
+        "Tell it: CREATE FUNCTION `twice` RETURNS REAL SONAME 'odd.so'"
+    )
+    assert [f"{begin}{each}" for each in told["servers"][0]["left_out"]] == list(scene.warned)
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))

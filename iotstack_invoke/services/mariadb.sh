@@ -61,22 +61,37 @@ dump | keep)
   done <<END
 $views
 END
-  versioned=$(list "SELECT CONCAT('\`', REPLACE(table_schema, '\`', '\`\`'), '\`.\`', REPLACE(table_name, '\`',
-    '\`\`'), '\`') FROM information_schema.tables
+  # The history of tables WITH SYSTEM VERSIONING is in the dump where its program can (10.11). With
+  # one whose history is by transaction it can of none.
+  versioned=$(list "SELECT IF(data_type = 'bigint', 'by transaction', 'by time'), CONCAT('\`', REPLACE(table_schema,
+    '\`', '\`\`'), '\`.\`', REPLACE(table_name, '\`', '\`\`'), '\`') FROM information_schema.tables LEFT JOIN
+    (SELECT table_schema, table_name, data_type FROM information_schema.columns
+    WHERE generation_expression = 'ROW START') AS starts USING (table_schema, table_name)
     WHERE table_type = 'SYSTEM VERSIONED' AND table_schema $which")
-  while IFS= read -r quoted; do
-    [ -z "$quoted" ] ||
+  history=
+  case $versioned in '' | *'by transaction	'*) ;; *)
+    case $("$dump" --help 2>/dev/null) in *--dump-history*) history=--dump-history ;; esac
+  esac
+  while IFS='	' read -r _ quoted; do
+    [ -z "$quoted" ] || [ -n "$history" ] ||
       printf '%s\n' "left out: the history of table $quoted (WITH SYSTEM VERSIONING): its rows of now are in the dump, those of before are not. To keep them, copy them into a plain table: SELECT * FROM $quoted FOR SYSTEM_TIME ALL" >&2
   done <<END
 $versioned
 END
+  # Both are programs of the image, which a server that is made anew does not load by itself.
+  list "SELECT CONCAT('left out: plugin ', name, ' of library ', dl, ', which a restored server does not load by ',
+    'itself. Let its settings load it (plugin_load_add = ', dl, '), or tell it: INSTALL SONAME ''', dl, '''') FROM
+    mysql.plugin; SELECT CONCAT('left out: function ', name, ' of library ', dl, ', which a restored server does not ',
+    'know. Tell it: CREATE ', IF(type = 'aggregate', 'AGGREGATE ', ''), 'FUNCTION \`', REPLACE(name, '\`', '\`\`'),
+    '\` RETURNS ', ELT(ret + 1, 'STRING', 'REAL', 'INTEGER', 'ROW', 'DECIMAL'), ' SONAME ''', dl, '''') FROM mysql.func" >&2 ||
+    echo 'left out: which plugins and functions of libraries it knows: it does not tell' >&2
   set -- "$@" --databases --
   options=$#
   names=$(list "SELECT schema_name FROM information_schema.schemata WHERE schema_name $which")
   while IFS= read -r name; do [ -z "$name" ] || set -- "$@" "$(plain "$name")"; done <<END
 $names
 END
-  [ $# = $options ] || save --routines --events --triggers "$@"
+  [ $# = $options ] || save --routines --events --triggers $history "$@"
   # Users as rows: `--system=users` of mariadb-dump 10.11 writes statements that fail (GRANT PROXY).
   tables=$(ask "SELECT table_name FROM information_schema.tables WHERE table_schema = 'mysql' AND
     table_type = 'BASE TABLE' AND table_name IN ('global_priv', 'user', 'db', 'tables_priv',

@@ -227,14 +227,18 @@ def run_in(
     )
 
 
-def count_words(tables: Mapping[int, SqlTable], engine: str) -> str:
+def count_words(
+    tables: Mapping[int, SqlTable], engine: str, versioned: Collection[SqlTable] = ()
+) -> str:
     """Return the question for the rows of tables of one database, by numbers of ours.
 
-    It is answered as `number|rows`, in any order.
+    It is answered as `number|rows`, in any order. Of those of `versioned` also what was before.
     """
     only = "ONLY " if engine == "postgres" else ""  # what it inherits has rows of its own
+    ever = dict.fromkeys(versioned, " FOR SYSTEM_TIME ALL")
     return " UNION ALL ".join(
         f"SELECT CONCAT({number}, '|', COUNT(*)) FROM {only}{_full_name(each, engine)}"  # noqa: S608 - quoted by the dump
+        f"{ever.get(each, '')}"
         for number, each in tables.items()
     )
 

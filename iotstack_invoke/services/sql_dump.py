@@ -51,6 +51,8 @@ class SqlReport:
     """What it puts into folders of its own: tables of MariaDB, tablespaces of PostgreSQL."""
     users: tuple[str, ...] = ()
     """The users of MariaDB, as `name@host`, or the roles that it makes."""
+    versioned: frozenset[Table] = frozenset()
+    """The tables of MariaDB that keep what their rows were before: these are rows of them, too."""
 
 
 class SqlReader(Protocol):
@@ -133,6 +135,10 @@ _MARIA_FORM = re.compile(
 _MARIA_APART = re.compile(
     rb"(?:\) ENGINE=| ?\(?(?:SUB)?PARTITION ).*(?:DATA|INDEX) DIRECTORY ?= ?'", re.DOTALL
 )
+_MARIA_VERSIONED = re.compile(
+    rb"\) ENGINE=[^']*(?:'(?:[^'\\]|\\.)*'[^']*)* WITH SYSTEM VERSIONING\b", re.DOTALL
+)
+"""Not in a comment on the table, which is quoted."""
 _MARIA_VERSION = re.compile(rb"-- Server version\s+(\S+)")
 _MARIA_USERS = (Table("mysql", "`global_priv`"), Table("mysql", "`user`"))
 _MARIA_USER = re.compile(rb"\('((?:[^'\\]|\\.|'')*)','((?:[^'\\]|\\.|'')*)',", re.DOTALL)
@@ -152,6 +158,7 @@ class MariaReader(_Reader):
         self._lacks_end = False
         self._made: Table | None = None
         self._apart: dict[str, None] = {}
+        self._versioned: set[Table] = set()
         self._users: dict[str, None] = {}
 
     def add(self, piece: bytes) -> None:
@@ -204,10 +211,17 @@ class MariaReader(_Reader):
             self._made = Table(self._database, _text(found[1]))
             self._rows.setdefault(self._made, 0)
             self._complete = False
-        elif self._made and _MARIA_APART.match(line):
-            self._apart[str(self._made)] = None
+        elif self._made and line.lstrip().startswith((b")", b"(", b"PARTITION", b"SUBPARTITION")):
+            self._heed_options(self._made, line)
         elif not self._version and (found := _MARIA_VERSION.match(line)):
             self._version = _text(found[1])
+
+    def _heed_options(self, table: Table, line: bytes) -> None:
+        """Note what a line behind the columns of a table tells of it."""
+        if _MARIA_APART.match(line):
+            self._apart[str(table)] = None
+        if _MARIA_VERSIONED.match(line):
+            self._versioned.add(table)
 
     def _insert(self, line: bytes) -> None:
         found = _MARIA_INSERT.match(line)
@@ -248,6 +262,7 @@ class MariaReader(_Reader):
             self._version,
             apart=tuple(self._apart),
             users=tuple(self._users),
+            versioned=frozenset(self._versioned),
         )
 
 

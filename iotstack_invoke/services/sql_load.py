@@ -358,7 +358,8 @@ class LoadSql:
             return
         words = ["named" if self.dump.report(scene).databases else "unnamed"]
         for dump in self._dumps:
-            questions = (count_words(some, "mariadb") for some in self._numbered(scene, dump))
+            ever, numbered = dump.report(scene).versioned, self._numbered(scene, dump)
+            questions = (count_words(some, "mariadb", ever) for some in numbered)
             words += [self._inside(dump), *questions]
         yield self._command(*words)
 

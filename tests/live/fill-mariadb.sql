@@ -19,6 +19,10 @@ INSERT INTO kinds VALUES (-0.0000000001, 1e-300, b'100000001', '{"a": [1, null]}
 CREATE TABLE nothing (id INT) COMMENT = 'has no row, "but" a comment';
 CREATE TABLE aria (id INT PRIMARY KEY, name TEXT) ENGINE = Aria;
 INSERT INTO aria SELECT seq, REPEAT(CHAR(65 + seq % 26), seq % 300) FROM seq_1_to_1000;
+CREATE TABLE past (id INT PRIMARY KEY, t INT) WITH SYSTEM VERSIONING;
+INSERT INTO past VALUES (1, 20), (2, 21);
+UPDATE past SET t = 22 WHERE id = 1;
+DELETE FROM past WHERE id = 2;
 CREATE SEQUENCE ticket START WITH 40 INCREMENT BY 2 NOCACHE;
 DO NEXT VALUE FOR ticket;
 CREATE VIEW `hot z` AS SELECT id, CONCAT(name, '''"\\') AS quoted FROM z WHERE id > 1;
