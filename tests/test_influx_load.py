@@ -1,10 +1,14 @@
 """A dump that is made, swept and loaded: what influxd says of it is proven by what lies there."""
 
+import os
 import shutil
+import socket
+import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
-from scenes import PlainScene
+from scenes import PlainScene, until
 
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
@@ -154,6 +158,87 @@ def facts(folder):
         limit_s=60,
         **lists,
     )
+
+
+@pytest.fixture
+def servers(tmp_path):
+    """Return a function that starts an InfluxDB of its own, by a name."""
+    if not shutil.which("influxd"):
+        pytest.skip("there is no influxd")
+    started = []
+
+    def start(name):
+        http, inner = free_port(), free_port()
+        folder = tmp_path / name
+        paths = {"META_DIR": "meta", "DATA_DIR": "data", "DATA_WAL_DIR": "wal"}
+        settings = {f"INFLUXDB_{key}": f"{folder}/{value}" for key, value in paths.items()}
+        settings |= {
+            "INFLUXDB_BIND_ADDRESS": f"127.0.0.1:{inner}",
+            "INFLUXDB_HTTP_BIND_ADDRESS": f"127.0.0.1:{http}",
+            "INFLUXDB_REPORTING_DISABLED": "true",
+            "INFLUXDB_MONITOR_STORE_ENABLED": "false",
+            "INFLUXDB_CONTINUOUS_QUERIES_ENABLED": "false",
+        }
+        with open(f"{folder}.log", "wb") as log:
+            words = ["influxd", "-config", "/dev/null"]
+            started.append(
+                subprocess.Popen(words, env={**os.environ, **settings}, stderr=log, stdout=log)
+            )
+        url = f"http://127.0.0.1:{http}/"
+        until(lambda: ask(f"{url}ping") == PING_OK)
+        return url, inner
+
+    yield start
+    for each in started:
+        each.terminate()
+        each.wait(30)
+
+
+def ask(url, data=None):
+    """Send a request; return its status."""
+    with urllib.request.urlopen(url, data=data) as answer:  # noqa: S310 - it is ours
+        return answer.status
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def test_files_that_the_server_merges_at_once_are_proven(tmp_path, scene, servers, monkeypatch):
+    """InfluxDB begins to merge a shard of eight files a second after they were loaded."""
+    url, inner = servers("source")
+    ask(f"{url}query", b"q=CREATE DATABASE home")
+    dump = tmp_path / "dump"
+    for number in range(8):  # each dump writes what is only in the log into a file
+        point = f"cpu value={number} {number}000000000".encode()
+        ask(f"{url}write?db=home", point)
+        shutil.rmtree(dump, ignore_errors=True)
+        words = ["influxd", "backup", "-portable", "-host", f"127.0.0.1:{inner}", str(dump)]
+        subprocess.run(words, check=True, capture_output=True)
+    source = Dump("pi", str(dump), ())
+    (shard,) = source.report(scene).shards
+    assert len(shard.tsm) == 8
+    _, inner = servers("target")
+    docker = tmp_path / "docker"
+    docker.write_text(
+        f'#!/bin/sh\nif [ "$1" = logs ]; then cat "{tmp_path}/target.log" >&2; exit; fi\n'
+        f'influxd restore -portable -host 127.0.0.1:{inner} "$6" && sleep 3\n'
+    )
+    docker.chmod(0o755)
+    monkeypatch.setattr(influx_load, "SETTLE_LIMIT_S", 5)
+    server = Server("influxdb", str(tmp_path / "target"))
+    guard = f"{tmp_path}/guard"
+    step = LoadInflux("pi", server, source, str(dump), (str(docker),), (), guard, 60)
+    step.do(scene)
+    assert scene.said[-1].endswith("; it has merged 8 of its files since")
+    assert len([*tmp_path.glob("target/data/home/autogen/*/*.tsm")]) == 1
+    with open(f"{tmp_path}/target.log", "w"):  # nobody tells of them any more
+        pass
+    monkeypatch.setattr(influx_load, "SETTLE_LIMIT_S", 0)
+    with pytest.raises(StepFailed, match="did not take all of the dump in: shard 1 of home has"):
+        step._prove(scene, scene.host("pi"), source.report(scene))
 
 
 @pytest.mark.parametrize("what", ["whole", "short", "long", "gone", "elsewhere"])

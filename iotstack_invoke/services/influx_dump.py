@@ -13,7 +13,7 @@ from ..values import dataclass
 from .influx import facts_of, members
 from .influx_check import DumpCheck, DumpReport
 from .influx_meta import INTERNAL, Catalogue
-from .influx_server import Server, server_catalogue, tsm_sizes
+from .influx_server import Server, server_catalogue, tsm_files
 from .influx_shard import check_tsm_blocks
 from .members import refuse_size
 
@@ -114,7 +114,7 @@ class CompareWithServer:
         there = server_catalogue(host, self.server, as_root)
         lacking = lacking_in(report.catalogue, there)
         held = frozenset(each.id for each in report.shards)
-        lacking += lacking_shards(held, there, frozenset(tsm_sizes(host, self.server, as_root)))
+        lacking += lacking_shards(held, there, frozenset(tsm_files(host, self.server, as_root)))
         if lacking:
             raise StepFailed(
                 f"The dump does not hold all of InfluxDB: it lacks {'; '.join(lacking[:5])}."

@@ -31,9 +31,10 @@ from .influx_server import (
     Server,
     ask_influx,
     influx_words,
+    merged_files,
     quoted,
     server_catalogue,
-    tsm_sizes,
+    tsm_files,
 )
 from .influx_stays import Present
 from .stack import guarded
@@ -123,55 +124,101 @@ class LoadInflux:
             scene.say(say_internal_left_out(verdict.skipped_internal))
 
     def _prove(self, scene: Scene, host: Host, report: DumpReport) -> None:
-        """Wait until every TSM file of the dump is on the server's disk, and as large."""
+        """Wait until every TSM file of the dump is on the server's disk, and as large.
+
+        Within a second of a load it may begin to merge files, as it does at all times; of those
+        that it merged away it tells in its log that it read them.
+        """
         deadline = time.monotonic() + SETTLE_LIMIT_S
         while True:
-            missing = missing_files(host, self.server, self.as_root, report, self.databases)
+            lacking = lacking_files(host, self.server, self.as_root, report, self.databases)
+            merged = self._merged(host, lacking)
+            missing = [each for each in lacking if each not in merged]
             if not missing:
-                self._say_proven(scene, report)
+                self._say_proven(scene, report, merged)
                 return
             if time.monotonic() > deadline:
                 raise StepFailed(
-                    f"InfluxDB did not take all of the dump in: {'; '.join(missing[:5])}. Its "
-                    "disk may be full; look at `docker logs`."
+                    "InfluxDB did not take all of the dump in: "
+                    f"{'; '.join(each.told for each in missing[:5])}. Its disk may be full; look "
+                    "at `docker logs`."
                 )
             scene.say(f"waiting for {len(missing)} shards to settle")
             children.pause(0.3)
 
-    def _say_proven(self, scene: Scene, report: DumpReport) -> None:
+    def _merged(self, host: Host, lacking: list[Lacking]) -> list[Lacking]:
+        """Return which shards lack no more than files that the server merged."""
+        if not any(each.may_be_merged for each in lacking):
+            return []
+        told = merged_files(host, self.server, self.docker)
+        return [
+            each
+            for each in lacking
+            if each.may_be_merged and all((each.id, name) in told for name in each.gone)
+        ]
+
+    def _say_proven(self, scene: Scene, report: DumpReport, merged: list[Lacking]) -> None:
         held = report.catalogue.names if report.catalogue else ()
         names = self.databases or held
         shards = [each for each in report.shards if each.database in names]
         size = sum(size for each in shards for _, size in each.tsm)
+        since = sum(len(each.gone) for each in merged)
         scene.say(
             f"{PROVEN}{', '.join(names) or 'no database'} ({len(shards)} shards, {size:,} bytes)"
+            f"{f'; it has merged {since} of its files since' if since else ''}"
         )
 
 
-def missing_files(
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A shard of a dump whose TSM files are not on the server's disk as they were."""
+
+    told: str
+    id: int = 0
+    """The server's own; 0 where it has none for it."""
+    gone: tuple[str, ...] = ()
+    """The files of the dump that are not there."""
+    new: tuple[str, ...] = ()
+    """Those that are there and not in the dump."""
+    same: bool = True
+    """The others are as large as they were."""
+
+    @property
+    def may_be_merged(self) -> bool:
+        """Whether others may have come of those that are gone: their names are behind them."""
+        return bool(self.same and self.gone and self.new) and max(self.gone) < max(self.new)
+
+
+def lacking_files(
     host: Host,
     server: Server,
     as_root: tuple[str, ...],
     report: DumpReport,
     databases: tuple[str, ...] = (),
-) -> list[str]:
-    """Return the shards of a dump whose TSM files are not on the server's disk as they were.
-
-    Those of `databases`, or of all.
-    """
+) -> list[Lacking]:
+    """Return the shards of a dump, or of `databases`, whose files are not there as they were."""
     places = server_catalogue(host, server, as_root).places
     new_ids = {tuple(place): shard for shard, place in places.items()}
-    found = tsm_sizes(host, server, as_root)
-    missing = []
+    found = tsm_files(host, server, as_root, at_work=True)
+    lacking = []
     for shard in report.shards:
         if databases and shard.database not in databases:
             continue
         new_id = new_ids.get((shard.database, shard.policy, shard.start_ns))
-        have = sorted(found.get(new_id, ())) if new_id is not None else []
-        want = sorted(size for _, size in shard.tsm)
-        if have != want:
-            missing.append(f"shard {shard.id} of {shard.database} has {have}, not {want} bytes")
-    return missing
+        have = found.get(new_id, {}) if new_id is not None else {}
+        want = dict(shard.tsm)
+        if sorted(have.values()) != sorted(want.values()):
+            sizes = f"{sorted(have.values())}, not {sorted(want.values())}"
+            lacking.append(
+                Lacking(
+                    f"shard {shard.id} of {shard.database} has {sizes} bytes",
+                    new_id or 0,
+                    tuple(each for each in want if each not in have),
+                    tuple(each for each in have if each not in want),
+                    all(want[each] == size for each, size in have.items() if each in want),
+                )
+            )
+    return lacking
 
 
 @dataclass(frozen=True, slots=True)

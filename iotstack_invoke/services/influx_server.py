@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 
 from ..errors import StepFailed
 from ..steps import Command, Host, Scene
@@ -33,6 +34,7 @@ ALONE_SETTINGS = (
 """It works on the data that it is given, asks for no password, changes none by itself."""
 KEPT_SETTINGS = "INFLUXDB_DATA_"
 """What of a container's environment says how data are stored; the rest may be a password."""
+_TSM = re.compile(r"/(\d+)/(\d+-\d+\.tsm)\b(?!\.)")
 INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}]'
 
 
@@ -160,17 +162,34 @@ def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Ca
         raise StepFailed(f"On {host.name}: {path} cannot be read: {error}.") from error
 
 
-def tsm_sizes(host: Host, server: Server, as_root: tuple[str, ...]) -> Mapping[int, Iterable[int]]:
-    """Return the sizes of the TSM files on the server's disk, by shard id."""
+def tsm_files(
+    host: Host, server: Server, as_root: tuple[str, ...], *, at_work: bool = False
+) -> Mapping[int, Mapping[str, int]]:
+    """Return the TSM files on the server's disk by shard id, each with its size.
+
+    `at_work`: one may go while they are listed.
+    """
     folder = server.folder("data")
-    words = ("find", folder, "-name", "*.tsm", "-printf", "%s %h\\n")
-    sizes: dict[int, list[int]] = {}
-    for line in host.run(Command((*as_root, *words), limit_s=600)).out.splitlines():
-        size, _, place = line.partition(" ")
+    words = ("find", folder, "-name", "*.tsm", "-printf", "%s %p\\0")
+    files: dict[int, dict[str, int]] = {}
+    accept = frozenset({0, 1} if at_work else {0})
+    for each in host.run(Command((*as_root, *words), accept, 600)).out.split("\0"):
+        size, _, path = each.partition(" ")
+        place, name = posixpath.split(path)
         shard = posixpath.basename(place)
         if shard.isdigit():
-            sizes.setdefault(int(shard), []).append(int(size))
-    return sizes
+            files.setdefault(int(shard), {})[name] = int(size)
+    return files
+
+
+def merged_files(
+    host: Host, server: Server, docker: tuple[str, ...]
+) -> frozenset[tuple[int, str]]:
+    """Return the TSM files that a server tells in its log that it merges: shard id and name."""
+    told = host.run(Command((*docker, "logs", server.container), frozenset(range(256)), 600))
+    lines = (*told.out.splitlines(), *told.err.splitlines())
+    found = (each for line in lines if "ompacting" in line for each in _TSM.finditer(line))
+    return frozenset((int(each[1]), each[2]) for each in found)
 
 
 def quoted(name: str) -> str:

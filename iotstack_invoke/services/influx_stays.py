@@ -16,7 +16,7 @@ from .held import EXACT_HINT, STAYS, Held, came_meanwhile
 from .influx_catalogue import catalogue_within
 from .influx_dump import Dump, lacking_in
 from .influx_meta import Catalogue, User, read_meta_db, with_databases
-from .influx_server import Server, server_catalogue, tsm_sizes
+from .influx_server import Server, server_catalogue, tsm_files
 from .stack import CopyFolder, guarded
 
 
@@ -94,7 +94,7 @@ class SeeInflux:
         content = present_catalogue(host, self.server, self.as_root, self.docker)
         self.present.content = content
         if content:
-            self.present.shards = frozenset(tsm_sizes(host, self.server, self.as_root))
+            self.present.shards = frozenset(tsm_files(host, self.server, self.as_root))
         try:
             here = held_by(self.present.catalogue)
         except ValueError as error:
@@ -195,7 +195,7 @@ class ProveStays:
         wanted = Catalogue(mine, (), 0)
         there = server_catalogue(host, self.server, self.as_root)
         lacking = lacking_in(there, wanted)
-        files = frozenset(tsm_sizes(host, self.server, self.as_root))
+        files = frozenset(tsm_files(host, self.server, self.as_root))
         lacking += [
             f"shard {shard} of {place.database}"
             for shard, place in wanted.places.items()
