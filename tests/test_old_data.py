@@ -7,10 +7,8 @@ import pytest
 
 from iotstack_invoke.actions.old_data import (
     GONE_MARK,
-    UNTIL_FILE,
     expired,
     find_expired,
-    keep_until,
     remove_old,
 )
 from iotstack_invoke.actions.prune import Wish, prune
@@ -19,6 +17,8 @@ from iotstack_invoke.errors import UsageError
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import utc_text
 from iotstack_invoke.report import Report
+from iotstack_invoke.services.kept_until import UNTIL_FILE, keep_until
+from iotstack_invoke.services.stack import MakeAside
 from iotstack_invoke.settings import read_settings
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -126,3 +126,33 @@ def test_days_that_are_none(text):
     """Anything else is refused, with an example."""
     with pytest.raises(UsageError, match="such as 14"):
         read_days(text)
+
+
+@pytest.mark.parametrize(
+    ("beside", "left"),
+    [
+        ((), None),  # all was put back
+        ((f"{UNTIL_FILE}.partial",), None),
+        (("volumes/x",), {UNTIL_FILE, "volumes"}),  # it may be the only copy of something
+    ],
+)
+def test_the_note_goes_with_the_last_that_is_put_back(tmp_path, beside, left):
+    """It goes when nothing else is left of the folder, and stays beside whatever is."""
+    host, folder = LocalHost(str(tmp_path)), tmp_path / "previous-x"
+    (folder / "volumes/nodered").mkdir(parents=True)
+    keep_until(host, [str(folder)], 3, NOW)
+    for name in beside:
+        (folder / name).write_text("x")
+    step = MakeAside("pi", str(folder), (), str(tmp_path / "guard"))
+    for _ in range(2):
+        step.undo(host)
+    assert left == ({path.name for path in folder.iterdir()} if folder.exists() else None)
+
+
+def test_a_note_that_is_half_written_is_none(tmp_path):
+    """It gets its name when it is whole: a folder has all of its promise, or none yet."""
+    host = LocalHost(str(tmp_path))
+    host.rename = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        keep_until(host, [str(tmp_path)], 3, NOW)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{UNTIL_FILE}.partial"]

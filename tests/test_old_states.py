@@ -177,6 +177,12 @@ def test_what_an_undo_put_aside_is_an_old_state_too(tmp_path):
     assert state.is_undone
     assert datetime.now(UTC) - state.since < timedelta(days=1)
     assert not state.can_be_undone
+    began = stack / "restore" / name.removesuffix("-undone")
+    began.mkdir()
+    (began / "journal").write_text("x")
+    (found,) = find_states(host, str(stack))  # that undo died before its first step
+    assert found.name == began.name.removeprefix("previous-")
+    (began / "journal").unlink()
     hostile = {"with": ["/etc", f"/a/../.{name}"]}
     (folder / "elsewhere.json").write_text(json.dumps(hostile))
     assert find_states(host, str(stack))[0].folders == (str(folder),)

@@ -20,6 +20,7 @@ from iotstack_invoke.changes import STAMP_FORM, change_in, change_of
 from iotstack_invoke.errors import NotFound
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.report import Report
+from iotstack_invoke.services.kept_until import keep_until
 from iotstack_invoke.settings import load_settings, read_settings
 from iotstack_invoke.targets import Target, locked_target
 from iotstack_invoke.trust import Trust
@@ -291,6 +292,64 @@ def test_an_undo_that_was_killed_is_gone_on_with(little_stack):
         True,
     )
     assert flows(little_stack) == "[2]\n"
+
+
+MORTAL = """
+import os, signal
+import iotstack_invoke.hosts as hosts
+left = int(os.environ["KILLED_AFTER"])
+def count():
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+def mortal(name, counts=lambda *_: True):
+    real = getattr(hosts.LocalHost, name)
+    def told(self, *given, **more):
+        done = real(self, *given, **more)
+        if counts(*given):
+            count()
+        return done
+    setattr(hosts.LocalHost, name, told)
+for each in ("rename", "remove", "append"):
+    mortal(each)
+mortal("run", lambda command, *_: "flock" in command.words)
+"""
+
+
+def test_an_undo_that_is_killed_anywhere_loses_no_promise(little_stack):
+    """What a person asked to stay stays until it is put back, whichever step was the last."""
+    stack, settings = little_stack, little_stack.settings.read_text()
+    (stack.tools / "sitecustomize.py").write_text(MORTAL)
+    killed, plain = True, dict(stack.environment)
+    after = 0
+    while killed:
+        after += 1
+        stack.settings.write_text(settings)
+        if after == 1:
+            restored_once(stack)
+        else:
+            assert stack.run("restore --runtag t1 --from here --yes").returncode == 0
+        (kept,) = (stack.folder / "restore").glob("previous-t1-*Z")
+        keep_until(LocalHost("/"), [str(kept)], 30, datetime.now(UTC))
+        stack.settings.write_text(f"{settings}keep_previous = 0\nkeep_previous_days = 0\n")
+        stack.environment = {
+            **plain,
+            "PYTHONPATH": str(stack.tools),
+            "KILLED_AFTER": str(after),
+        }
+        told = stack.run("undo --last-restore --yes")
+        killed = told.returncode == -9
+        assert killed or told.returncode == 0, told.stderr
+        stack.environment = plain
+        assert stack.run("prune").returncode in (0, 3)
+        if flows(stack) != "[2]\n" or (stack.folder / "restore/.journal").exists():
+            told = stack.run("undo --last-restore --yes")
+            assert (after, told.returncode) == (after, 0), told.stderr
+        assert flows(stack) == "[2]\n"
+        assert not list((stack.folder / "restore").glob("previous-t1-*Z"))
+        stack.run("prune")  # what was live until then goes
+    assert after > 5
 
 
 def test_a_change_that_failed_is_undone_when_its_last_command_has_ended(

@@ -5,36 +5,21 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from ..errors import IotstackError, Refused, StepFailed
-from ..manifest import read_utc, utc_text
+from ..manifest import read_utc
 from ..report import Report
 from ..rules import RESTORE
+from ..services.kept_until import UNTIL_FILE
 from ..site import Site
 from ..steps import Command, Host
 from ..targets import entries, journal_paths, read_text, root_words
 from ..trust import Trust
 
-UNTIL_FILE = "keep-until.json"
 GONE_MARK = "removed"
 """In a folder whose old data were removed: nothing older can be undone past it."""
 REMOVE_LIMIT_S = 3600.0
-
-
-def keep_until(host: Host, folders: Iterable[str], days: int, now: datetime) -> datetime:
-    """Write down until when folders stay, into the first of them; return that time."""
-    first, *others = folders
-    until = now + timedelta(days=days)
-    told = {"since": utc_text(now), "until": utc_text(until), "with": others}
-    with host.create(f"{first}/{UNTIL_FILE}") as stream:
-        stream.write(json.dumps(told).encode())
-    return until
-
-
-def forget_days(host: Host, folder: str) -> None:
-    """Remove the note how long old data stay: they are about to be put back."""
-    host.remove([f"{folder}/{UNTIL_FILE}"])
 
 
 def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> None:

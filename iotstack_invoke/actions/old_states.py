@@ -18,16 +18,16 @@ from datetime import UTC, datetime, timedelta
 from ..changes import STAMP_FORM, Change, change_in, change_of
 from ..errors import ExitCode, IotstackError, Refused, StepFailed
 from ..journal import Owed, owed_in
-from ..manifest import read_utc
 from ..report import Report, size_text
 from ..rules import RESTORE
+from ..services.kept_until import UNTIL_FILE, read_until
 from ..settings import Settings, Stack
 from ..site import Site
 from ..steps import Command, Host
 from ..targets import ANY_EXIT, journal_paths, looked, open_target, read_text, root_words
 from ..trust import Trust
 from ..values import dataclass
-from .old_data import GONE_MARK, UNTIL_FILE, refuse_strange, remove_expired_here, remove_old
+from .old_data import GONE_MARK, refuse_strange, remove_expired_here, remove_old
 from .owed import Owing
 
 ELSEWHERE_FILE = "elsewhere.json"
@@ -84,8 +84,11 @@ def find_states(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> tuple[
         if name:
             found.setdefault(name["key"], {})[path] = float(changed)
     trust = Trust(host, stack, as_root)
-    states = (_state(host, stack, trust, key, paths) for key, paths in found.items())
-    return tuple(sorted(states, key=lambda each: (each.since, each.name), reverse=True))
+    states = [_state(host, stack, trust, key, paths) for key, paths in found.items()]
+    # The note of an undo that died before its first step: what it would put aside is still live.
+    ahead = {f"{each.name}-undone" for each in states if each.can_be_undone}
+    held = (each for each in states if each.name not in ahead)
+    return tuple(sorted(held, key=lambda each: (each.since, each.name), reverse=True))
 
 
 def _state(host: Host, stack: str, trust: Trust, key: str, paths: dict[str, float]) -> OldState:
@@ -108,7 +111,7 @@ def _state(host: Host, stack: str, trust: Trust, key: str, paths: dict[str, floa
     if there - {GONE_MARK}:
         refuse_strange(trust, stack, first, there)
         others = (*_named_in(host, first, there), *_noted(host, first, there))
-    until = _until(read_text(host, f"{first}/{UNTIL_FILE}")) if UNTIL_FILE in there else None
+    until = read_until(read_text(host, f"{first}/{UNTIL_FILE}")) if UNTIL_FILE in there else None
     return replace(
         state,
         folders=tuple(dict.fromkeys((*state.folders, *others))),
@@ -145,13 +148,6 @@ def _noted(host: Host, folder: str, there: Iterable[str]) -> Iterator[str]:
                 path = str(each)
                 if posixpath.basename(path) == mine and ".." not in path.split("/"):
                     yield path
-
-
-def _until(told: str) -> datetime | None:
-    try:
-        return read_utc(json.loads(told)["until"])
-    except (ValueError, TypeError, KeyError):
-        return None
 
 
 def note_elsewhere(host: Host, folder: str, lines: Iterable[str]) -> None:

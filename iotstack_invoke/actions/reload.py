@@ -11,7 +11,7 @@ import posixpath
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ..changes import change_of
 from ..children import signals_raised
@@ -26,12 +26,13 @@ from ..rules import RESTORE
 from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE, influx_version
 from ..services.influx_count import Count
+from ..services.kept_until import UNTIL_FILE, read_until
 from ..settings import Settings
 from ..steps import Command
-from ..targets import ANY_EXIT, Lock, Target, locked_target, looked, open_target
+from ..targets import ANY_EXIT, Lock, Target, locked_target, looked, open_target, read_text
 from ..values import dataclass
 from .afterwards import Afterwards
-from .old_data import find_expired, keep_until, remove_old
+from .old_data import find_expired, remove_old
 from .old_states import remove_states
 from .restore import Ledger, committed, log_of
 from .target_checks import (
@@ -229,6 +230,7 @@ class _Reload:
             aside=aside,
             used=f"{aside}-undone",
             limit_s=self.settings.influx.limit_s,
+            keep_days=self.asked.keep_old_days or 0,
             values=self.asked.values,
         )
 
@@ -330,7 +332,7 @@ class _Reload:
             self.report.write(kept)
 
     def _keep_old(self, facts: ReloadFacts) -> str:
-        """Let the old data stay as long as was asked; return what is to be said of them."""
+        """Remove the old data if that was asked for; return what is to be said of them."""
         host, days = self.target.host, self.asked.keep_old_days
         far = f" --host {self.wish.host}" if self.wish.host else ""
         folders = dict.fromkeys((facts.previous, facts.aside))
@@ -340,8 +342,8 @@ class _Reload:
         told = f"Back to the old data, in {facts.aside}: inv undo{far}."
         if days is None:
             return f"{told} They stay as long as keep_previous in [stack] of hosts.toml says."
-        until = keep_until(host, folders, days, datetime.now(UTC))
-        day = f"{until.astimezone():%Y-%m-%d %H:%M}"
+        until = read_until(read_text(host, f"{facts.previous}/{UNTIL_FILE}"))
+        day = f"{until.astimezone():%Y-%m-%d %H:%M}" if until else f"{days} days"
         where = f" on {self.target.name}" if self.wish.host else ""
         return f"{told} The first backup, prune or reload{where} after {day} removes them."
 

@@ -19,7 +19,7 @@ from ..services.stack import ComposeUp, MakeVolume, StopContainers, UseStage, wa
 from ..settings import Settings
 from ..steps import Host
 from ..targets import Lock, Target, locked_target, looked, open_target, read_text
-from .old_data import GONE_MARK, forget_days
+from .old_data import GONE_MARK
 from .old_states import note_elsewhere
 from .owed import GOING_BACK, Owing
 from .wish import Wish, confirm
@@ -162,7 +162,6 @@ def _undo(
         used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"
         _tell(target, f"What is undone: {change}.", used, lines, report)
         confirm(wish, "undo it")
-        forget_days(target.host, posixpath.dirname(kept))
         # From here on it is a restore that did not end: whatever happens, it is undone.
         # What has been live since is kept: the step that would remove it is left out.
         lines = [line for line in lines if f'"{UseStage.__name__}"' not in line]

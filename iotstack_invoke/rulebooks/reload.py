@@ -18,6 +18,7 @@ from ..services.influx_count import CompareCounts, CountInflux, Tally
 from ..services.influx_dump import CheckDump, CompareWithDump, CompareWithServer, Dump
 from ..services.influx_load import AddQueries, AddUsers, LoadInflux
 from ..services.influx_server import ALONE, FRESH, RunAlone, Server, WaitForInflux
+from ..services.kept_until import KeepUntil
 from ..services.stack import (
     CheckStopped,
     MakeAside,
@@ -56,6 +57,8 @@ class ReloadFacts:
     used: str
     """The folder that an undo moves to what was live since."""
     limit_s: float
+    keep_days: int = 0
+    """How long the old data stay by themselves, if somebody asked for it."""
     values: bool = True
     """Count all values before and after."""
     before: Tally = field(default_factory=Tally)
@@ -113,6 +116,9 @@ def reloaded(job: Job) -> Iterator[Step]:
     yield StartContainers("pi", names, docker, guard)
     yield WaitForContainers("pi", names, docker, vital=names)
     yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
+    if facts.keep_days:
+        folders = tuple(dict.fromkeys((facts.previous, facts.aside)))
+        yield KeepUntil("pi", folders, facts.keep_days)
     yield Commit(keep=f"{facts.previous}/journal")
 
 

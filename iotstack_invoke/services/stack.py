@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 from ..errors import StepFailed
 from ..gzips import reading_words
 from ..hosts import LocalHost
-from ..steps import Command, Host, Outcome, Scene
+from ..steps import PARTIAL, Command, Host, Outcome, Scene
 from ..values import dataclass
 from .compose import inspect_all, inspect_volumes, inspected, named
+from .kept_until import UNTIL_FILE, forget_words
 from .staged import remove_words, unmark_words
 from .up import made_by, not_up
 
@@ -685,7 +686,13 @@ class MakeAside:
         scene.host(self.host_role).run(self._command)
 
     def undo(self, host: Host) -> None:
-        """Remove its empty folders."""
+        """Remove its empty folders, and before them the note how long it was to stay.
+
+        It goes last of all that is undone, and stays beside whatever else is left.
+        """
+        note = f"{self.path}/{UNTIL_FILE}"
+        if host.look([note, note + PARTIAL]):
+            host.run(guarded(self.guard, (*self.as_root, *forget_words(self.path))))
         words = ("find", self.path, "-depth", "-type", "d", "-empty", "-delete")
         command = guarded(self.guard, (*self.as_root, *words))
         host.run(Command(command.words, frozenset({0, 1}), command.limit_s))

@@ -37,6 +37,7 @@ VERBS = {
     "FillVolume": "fill a volume of",
     "GiveStack": "give the stack its owner",
     "KeepLeftOut": "keep what the backup left out of",
+    "KeepUntil": "note how long the old data stay",
     "LoadInflux": "load InfluxDB",
     "LoadSql": "load",
     "MakeAround": "make",

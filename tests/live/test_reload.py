@@ -1,10 +1,12 @@
 """A reload of InfluxDB: the same data, written anew; or, whatever it meets, the old ones."""
 
 import contextlib
+import json
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime, timedelta
 
 import pytest
 from saboteur import WAITING, Saboteur, Scene, differing
@@ -44,14 +46,23 @@ def sweep(request):
 
 
 def test_same_data_written_anew(sweep):
-    """Points, users and continuous queries are the same; the files are others; the rest ran on."""
+    """Points, users and continuous queries are the same; the files are others; the rest ran on.
+
+    That the old data stay for some days was noted before the commit, and goes with the undo.
+    """
     scene = sweep.scene
     shards = data_files(scene)
-    code, said = scene.run(RELOAD)
+    code, said = scene.run(RELOAD, "--keep-old", "14")
     assert code == GOOD, said
     assert differing(scene.old, scene.look()) == {}
     assert data_files(scene) != shards
     (previous,) = scene.top.glob("restore/previous-*")
+    note, journal = (previous / name for name in ("keep-until.json", "journal"))
+    told = json.loads(note.read_text())
+    days = datetime.fromisoformat(told["until"]) - datetime.fromisoformat(told["since"])
+    assert days == timedelta(days=14)
+    assert note.stat().st_mtime_ns <= journal.stat().st_ctime_ns  # its rename is the commit
+    assert f"after {datetime.fromisoformat(told['until']).astimezone():%Y-%m-%d %H:%M}" in said
     assert list(scene.top.glob("restore/influxdb-*")) == []
     assert "SHOW DATABASES" in said
     assert values_in(said) == ("51", "51")
@@ -60,6 +71,7 @@ def test_same_data_written_anew(sweep):
     code, said = scene.run("undo")
     assert code == GOOD, said
     assert previous.name in said
+    assert not previous.exists()
     assert differing(scene.old, scene.look()) == {}
     assert shards <= data_files(scene)  # the dump wrote what was only in the log
 
