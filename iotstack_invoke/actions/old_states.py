@@ -27,6 +27,7 @@ from ..steps import Command, Host
 from ..targets import ANY_EXIT, journal_paths, looked, open_target, read_text, root_words
 from ..trust import Trust
 from ..values import dataclass
+from .change_logs import remove_old_logs
 from .old_data import GONE_MARK, refuse_strange, remove_expired_here, remove_old
 from .owed import Owing
 
@@ -57,6 +58,11 @@ class OldState:
     def is_undone(self) -> bool:
         """Whether it is what was live until an undo."""
         return self.name.endswith("-undone")
+
+    @property
+    def stamp(self) -> str:
+        """When the change began, as its log is called."""
+        return self.name.removesuffix("-undone").rpartition("-")[2]
 
     @property
     def title(self) -> str:
@@ -191,14 +197,15 @@ def remove_states(
 ) -> None:
     """Remove the old states that may go; a failure is a warning, and none is removed by halves.
 
-    None while an undo is owed, which may need them. A mark of one that is removed stays as long
-    as an older one could be undone.
+    The logs of what is gone by then go as well, when they are old. None while an undo is owed,
+    which may need them. A mark of one that is removed stays as long as an older one could be
+    undone.
     """
     try:
         if host.look(journal_paths(stack.folder)):
             return
         states = find_states(host, stack.folder)
-        _, going = judge_states(states, stack, datetime.now(UTC))
+        stay, going = judge_states(states, stack, datetime.now(UTC))
         for each in reversed(going):
             told = f"{each.title} ({each.folders[0]})"
             if dry_run:
@@ -208,6 +215,7 @@ def remove_states(
             tell(f"removed, as [stack] keep_previous says: {told}")
         if not dry_run and (going or any(each.is_gone for each in states)):
             _clear_marks(host, stack.folder, root)
+        remove_old_logs(host, stack.folder, {e.stamp for e in stay}, tell, dry_run=dry_run)
     except IotstackError as error:
         report.warn(f"Old states of restores cannot be removed: {error}")
 

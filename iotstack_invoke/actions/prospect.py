@@ -60,6 +60,7 @@ from ..targets import (
 )
 from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
+from .change_logs import log_folder
 from .loads import Loads, recipe_folder, without_new_data
 from .old_states import states_told
 from .only import Only
@@ -75,7 +76,6 @@ from .target_checks import (
     server_to_load,
     time_stamp,
 )
-from .undo import log_folder
 from .wish import Source, Wish
 
 EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
@@ -247,7 +247,7 @@ class Prospect:
                 "changed. Map /var/lib/influxdb to a folder, or restore all of InfluxDB: "
                 f"--only {self.influx}."
             )
-        self._stamp = time_stamp(target, self._stamp, log_folder(self.settings, host))
+        self._stamp = time_stamp(target, self._stamp, log_folder(self.settings.stack.folder, host))
         previous = f"{target.folder}/{RESTORE}/previous-{self.runtag}-{self._stamp}"
         outside = tuple(self.outside.items(previous, self.stage)) if "outside" in kinds else ()
         facts = RestoreFacts(

@@ -32,6 +32,7 @@ from ..steps import Command
 from ..targets import ANY_EXIT, Lock, Target, locked_target, looked, open_target, read_text
 from ..values import dataclass
 from .afterwards import Afterwards
+from .change_logs import log_folder
 from .old_data import find_expired, remove_old
 from .old_states import remove_states
 from .restore import Ledger, committed, log_of
@@ -44,7 +45,7 @@ from .target_checks import (
     server_in,
     time_stamp,
 )
-from .undo import journal_of, log_folder, recover, what_is_left
+from .undo import journal_of, recover, what_is_left
 from .wish import Wish, confirm
 
 PURPOSE = "reload-influxdb"
@@ -215,7 +216,7 @@ class _Reload:
             )
         refuse_stage_apart(target)
         refuse_mounts(target, ([server.data], mount_higher))
-        self._stamp = time_stamp(target, self._stamp, log_folder(self.settings, host))
+        self._stamp = time_stamp(target, self._stamp, log_folder(self.settings.stack.folder, host))
         previous = f"{target.folder}/{RESTORE}/previous-{self.name}"
         apart = influx_apart(target, server)
         aside = f"{apart}/.previous-{self.name}" if apart else previous

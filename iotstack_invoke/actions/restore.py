@@ -59,6 +59,7 @@ from ..targets import (
     which_may_be_there,
 )
 from .afterwards import Afterwards
+from .change_logs import log_path
 from .copies import told_here
 from .needed import needed, top_texts
 from .old_states import remove_states
@@ -67,7 +68,7 @@ from .outside import of_old_folder, place_there, unseen
 from .prospect import Prospect
 from .stage import Stage
 from .stays import put_in_place, told_after, told_before, unknown_told
-from .undo import journal_of, log_path, recover, what_is_left
+from .undo import journal_of, recover, what_is_left
 from .wish import (
     Source,
     Wish,
@@ -132,7 +133,7 @@ def log_of(
 ) -> RunLog:
     """Return the log of a change of a target; `died` is what was told of one before it."""
     assert change  # noqa: S101 - the folder is named by us
-    path = log_path(settings, target.host, change)
+    path = log_path(settings.stack.folder, target.host, change)
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     log = new_log(path)
     for text in died:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
-from urllib.parse import quote
 
-from ..changes import Change, change_in
+from ..changes import change_in
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, NotFound, StepFailed
-from ..hosts import LocalHost, state_folder
 from ..journal import Journal, Owed, owed_in
 from ..log import unfinished_log
 from ..report import Report
@@ -19,6 +17,7 @@ from ..services.stack import ComposeUp, MakeVolume, StopContainers, UseStage, wa
 from ..settings import Settings
 from ..steps import Host
 from ..targets import Lock, Target, locked_target, looked, open_target, read_text
+from .change_logs import log_folder, log_path
 from .old_data import GONE_MARK
 from .old_states import note_elsewhere
 from .owed import GOING_BACK, Owing
@@ -36,22 +35,6 @@ def journal_of(settings: Settings, target: Target, lock: Lock | None = None) -> 
         wait_for_orphans(target.host, target.guard)
 
     return owing.journal(target.journal, settle)
-
-
-def log_folder(settings: Settings, host: Host) -> str:
-    """Return where the logs of restores lie: beside the backups, or among a laptop's state."""
-    if isinstance(host, LocalHost):
-        return f"{settings.stack.folder}/backups"
-    return state_folder()
-
-
-def log_path(settings: Settings, host: Host, change: Change) -> str:
-    """Return the log of a change of a host; those of other machines bear their names."""
-    folder = log_folder(settings, host)
-    if isinstance(host, LocalHost):
-        return f"{folder}/{change.log}"
-    stem, ending = os.path.splitext(change.log)
-    return f"{folder}/{stem}.{quote(host.name, safe='')}{ending}"
 
 
 def recover(
@@ -89,8 +72,9 @@ def tell_death(
         "before it."
     )
     report.warn(told)
-    older = f"{log_folder(settings, host)}/{change.log}"  # without the host, as once named
-    log = unfinished_log(log_path(settings, host, change)) or unfinished_log(older)
+    stack = settings.stack.folder
+    older = f"{log_folder(stack, host)}/{change.log}"  # without the host, as once named
+    log = unfinished_log(log_path(stack, host, change)) or unfinished_log(older)
     if log:
         log.write("undo", told)
         log.finish(os.rename)
