@@ -266,9 +266,11 @@ class Settings:
         return replace(self, stack=stack, hooks=machine.hooks)
 
 
+NEXTCLOUD = Exclusion("volumes/nextcloud/*", "Nextcloud is not safe to copy while it runs")
+"""In no part, unless its recipe is used: it is NOT COVERED until its owner says otherwise."""
 ALWAYS_EXCLUDED = (
     Exclusion("volumes/influxdb/*", "InfluxDB's live files; its data are in the influx part"),
-    Exclusion("volumes/nextcloud/*", "Nextcloud is not safe to copy while it runs"),
+    NEXTCLOUD,
     Exclusion("volumes/.previous-*", "what a restore replaced, on media of its own"),
     Exclusion("volumes/.restore-*", "what a restore stages, on media of its own"),
 )

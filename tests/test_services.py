@@ -1,6 +1,7 @@
 """What is told of each container of a stack, and what a backup makes of it."""
 
 import json
+import re
 import tarfile
 import tomllib
 
@@ -577,6 +578,17 @@ def test_nextcloud_is_left_out_once(little_stack):
     assert '[[services]], name = "nextcloud", kind = "recipe"; or say' in first
 
 
+def test_a_nextcloud_that_is_gone_is_no_mistake_in_hosts_toml(little_stack):
+    """Its row says so, as every backup that lacks it proposes."""
+    (little_stack.folder / "volumes/nextcloud/html").mkdir(parents=True)
+    (little_stack.folder / "volumes/nextcloud/html/index.php").write_text("<?php")
+    little_stack.runs(grafana="grafana/grafana")
+    add(little_stack, row("nextcloud", kind="skip", reason="it moved"))
+    listed(little_stack, code=0)
+    assert "matches no container" not in little_stack.run("doctor").stdout
+    assert backed_up(little_stack)[0]["state"] == "complete"
+
+
 @pytest.mark.parametrize(
     "rows",
     [
@@ -590,6 +602,39 @@ def test_a_nextcloud_that_its_owner_leaves_out_needs_no_warning(little_stack, ro
     little_stack.runs(nextcloud="nextcloud", nextcloud_db="iotstack-nextcloud_db", mounts=mounts)
     add(little_stack, rows)
     assert backed_up(little_stack, code=0)[0]["state"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("runs", "rows"),
+    [
+        ({}, ""),  # its containers are gone
+        ({"nodered": "nodered/node-red"}, ""),
+        ({"cloud": "linuxserver/nextcloud"}, ""),  # another name
+        ({"nextcloud": "nextcloud"}, row("nextcloud", kind="stop", paths=["volumes/nextcloud"])),
+        ({"all": "vaultwarden"}, ""),  # the folder around it
+    ],
+)
+def test_a_nextcloud_that_is_in_no_part_is_told(little_stack, runs, rows):
+    """Whichever container has its folder, or none: in the backup, its manifest and doctor."""
+    folder = little_stack.folder / "volumes/nextcloud/html"
+    folder.mkdir(parents=True)
+    (folder / "index.php").write_text("<?php")
+    mounts = {"cloud": "./volumes/nextcloud/html", "nextcloud": "./volumes/nextcloud"}
+    mounts = {name: [(mounts.get(name, "./volumes"), "/data")] for name in runs}
+    little_stack.runs(**runs, mounts=mounts)
+    add(little_stack, rows)
+    manifest, names = backed_up(little_stack, code=3)
+    (warning,) = manifest["warnings"]
+    assert NEXTCLOUD in warning
+    assert 'name = "nextcloud", kind = "recipe"' in warning
+    assert "./volumes/nextcloud/html" not in names
+    told = little_stack.run("services")
+    assert (told.returncode, NEXTCLOUD in told.stdout) == (3, True)
+    assert re.search(f"NOT COVERED: .*{NEXTCLOUD}", told.stdout)
+    told = " ".join(little_stack.run("doctor").stdout.split())
+    assert NEXTCLOUD in told
+    add(little_stack, '[[stack.exclude]]\npath = "volumes/nextcloud"\nreason = "it may go"\n')
+    listed(little_stack, code=0)
 
 
 def test_an_influxdb_2_by_its_tag_is_one_whatever_it_is_called(little_stack):

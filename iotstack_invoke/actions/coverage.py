@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
@@ -43,17 +44,18 @@ from ..services.table import (
     is_influxdb_3,
     recipes_used,
 )
-from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
+from ..settings import ALWAYS_EXCLUDED, NEXTCLOUD, Exclusion, Settings
 from ..steps import Host
 from ..targets import may_be_there, mount_points, which_may_be_there
 from ..values import dataclass
-from .not_running import SETTINGS_INSIDE, at_rest_now, away
+from .not_running import SETTINGS_INSIDE, at_rest_now, away, holds_files
 from .undumped import Undumped
 
 if TYPE_CHECKING:  # brought in where there is such a container
     from ..services.influx2 import Influx2Look
 
 INFLUX_PLACE = "volumes/influxdb/"
+SAVE_NEXTCLOUD = 'Save it with its database: [[services]], name = "nextcloud", kind = "recipe"'
 NO_DATA = "mounts no data; what it writes inside is in no backup"
 
 
@@ -108,6 +110,8 @@ class Services:
     """Those that its containers mount or would mount, by their names."""
     unknown: tuple[str, ...] = ()
     """The named volumes of the compose file, where Docker does not answer."""
+    unsaved: str = ""
+    """The folder of a Nextcloud that no part holds, and no container that is told is of."""
 
     def warnings(self, influx: str) -> tuple[str, ...]:
         """Return what is not covered, but for the container `influx`: that is told of already."""
@@ -136,7 +140,13 @@ class Services:
             "nobody knows where its files lie. Mend Docker, and back up again."
             for each in self.unknown
         )
-        others = (*self.holdings.warnings, *missing, *self.reads.unread, *unknown)
+        unsaved = (
+            f"NOT COVERED: {each} is in no part: {NEXTCLOUD.reason}. {SAVE_NEXTCLOUD}, for which "
+            "both containers must be there; or say that it may go: [[services]], name = "
+            '"nextcloud", kind = "skip" with a reason.'
+            for each in filter(None, (self.unsaved,))
+        )
+        others = (*self.holdings.warnings, *missing, *self.reads.unread, *unknown, *unsaved)
         return (
             *((each.container, each.warning) for each in self.holdings.uncovered),
             *(("", told) for told in others),
@@ -254,6 +264,7 @@ def look_at_services(
         ),
         tuple(volume for _, volume in sorted(volumes.items())),
         () if answered else _unsaid((f"{VOLUME}{each}" for each in sorted(names)), settings),
+        _unsaved(host, saved, exclusions, settings, folder, as_root),
     )
 
 
@@ -261,6 +272,30 @@ def _unsaid(titles: Iterable[str], settings: Settings) -> tuple[str, ...]:
     """Return those of some volumes that hosts.toml does not leave out."""
     rows = settings.stack.exclusions
     return tuple(each for each in titles if not any(row.leaves_out(each) for row in rows))
+
+
+def _unsaved(
+    host: Host,
+    saved: Iterable[SavedService],
+    exclusions: Iterable[Exclusion],
+    settings: Settings,
+    folder: str,
+    as_root: tuple[str, ...],
+) -> str:
+    """Return the folder of a Nextcloud that is left out though nobody said so; '' for none.
+
+    One that a container is told of as not covered is not told twice.
+    """
+    place, those = NEXTCLOUD.place, {path for e in saved if not e.covered for path in e.paths}
+    if (
+        NEXTCLOUD not in exclusions
+        or why_skipped(settings, posixpath.basename(place))
+        or any(each.leaves_out(place) for each in settings.stack.exclusions)
+        or any(is_in(path, place) for path in those)
+        or not may_be_there(host, f"{folder}/{place}")
+    ):
+        return ""
+    return place if holds_files(host, [f"{folder}/{place}/"], as_root) else ""
 
 
 def _ask_influx2(
@@ -383,8 +418,8 @@ def idle_rows(services: Services, settings: Settings) -> tuple[str, ...]:
     told = []
     for number, row in enumerate(settings.services if services.saved else (), 1):
         if row.name not in used:
-            if row.kind is Kind.SKIP and not row.paths:
-                continue  # it says that the service is gone
+            if row.kind is Kind.SKIP and all(is_in(e, NEXTCLOUD.place) for e in row.paths):
+                continue  # it says that the service is gone; nothing more is left out for it
             paths = ", ".join(row.paths) if row.kind is Kind.SKIP else ""
             still = f"; {paths} is left out all the same" if paths else ""
             told.append(
@@ -658,6 +693,11 @@ def _after_exclusions(
     if kind is Kind.SKIP:
         meant = paths and all(any(each.leaves_out(path) for each in said) for path in paths)
         return replace(saved, covered=True) if meant else saved
+    lost = [path for path, reason in reasons.items() if reason == NEXTCLOUD.reason]
+    if lost:
+        how = f"left out: {NEXTCLOUD.reason}"
+        how = f"{how} ({', '.join(lost)}); else: {saved.how}" if copied else how
+        return replace(saved, how=how, covered=False, advice=SAVE_NEXTCLOUD)
     if reasons and not copied:
         return replace(saved, how=f"left out: {reasons[paths[0]]}", covered=True)
     return saved

@@ -147,8 +147,10 @@ def _unused(
         how = "files, no container uses it" if asked else "files; who uses it is unknown"
         how = f"{how}{in_files.get(folder, '')}"
         how = f"left out: {reason}" if reason else how
+        lost = folder == services.unsaved
+        how = f"NOT COVERED: {how}" if lost else how
         left_out = _left_out(services.exclusions, (folder,))
-        yield Row("", "", "", how, covered=True, paths=(folder,), left_out=left_out)
+        yield Row("", "", "", how, covered=not lost, paths=(folder,), left_out=left_out)
 
 
 def _in_compose_files(services: Services, folder: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from stand import compose, compose_up, count_points, fresh_iotstack, remove_iotstack
+from stand import NO_NEXTCLOUD, compose, compose_up, count_points, fresh_iotstack, remove_iotstack
 from stand_machine import PROGRAM, UIDS, wait_for
 
 ENDINGS = {
@@ -61,6 +61,7 @@ class Owner:
             stack += "\nexclude_defaults = false"
         vaults = {"nas": ("nas", "vault")} if vaults is None else vaults
         text = f'[stack]\nfolder = "~/IOTstack"\n{stack}\n{text}\n'
+        text += "" if 'name = "nextcloud"' in text else NO_NEXTCLOUD
         for name, (host, folder) in vaults.items():
             text += f'[[vaults]]\nname = "{name}"\nkind = "ssh"\nhost = "{host}"\n'
             text += f'folder = "{folder}"\n'

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from owner import PROGRAM
-from stand import _HTTP, _python, fresh_iotstack, query
+from stand import _HTTP, NO_NEXTCLOUD, _python, fresh_iotstack, query
 from stand_machine import UIDS, USER
 
 LOGINS = {"test-pi": USER, "test-root": None}
@@ -39,7 +39,7 @@ class Restorer:
             stack += "\nexclude_defaults = false"
         if "exclude_defaults" not in hosts:
             hosts += "\nexclude_defaults = false"
-        text = f'[stack]\nfolder = "~/IOTstack"\n{stack}\n'
+        text = f'[stack]\nfolder = "~/IOTstack"\n{stack}\n{NO_NEXTCLOUD}'
         if vault:
             text += '[[vaults]]\nname = "nas"\nkind = "ssh"\nhost = "nas"\nfolder = "vault"\n'
         for name in LOGINS:
