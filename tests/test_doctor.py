@@ -97,6 +97,15 @@ def test_a_line_is_a_fact_with_its_fix(stack):
     assert all(each.startswith(("ok    ", "WARN  ", "FAIL  ")) for each in lines)
 
 
+def test_what_nothing_uses_is_told_and_nothing_that_is_not_there(stack):
+    """Of services that the stack has not, nobody says what a backup would leave out of them."""
+    assert "left out" not in stack.run("doctor").stdout
+    (stack.folder / "notes.txt").write_text("x")
+    told = stack.run("doctor").stdout
+    assert "ok    unused: Nothing of the stack uses notes.txt: not in the backup." in told
+    assert "left out" not in told
+
+
 def test_without_docker_a_backup_of_plain_files_is_possible(stack):
     """No Docker is a warning where there is no InfluxDB, and a failure where its data lie."""
     stack.tool("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")

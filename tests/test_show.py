@@ -64,6 +64,7 @@ def test_what_a_part_holds_is_told_as_a_person_reads_it(shelf, capsys):
         "sqlite_bytes": 12345,
         "sqlite_files": 2,
         "at_rest": ["volumes/c"],
+        "stays": ["volumes/nextcloud/*", "volumes/esphome/config/.esphome/*"],
     }
     path.write_text(new_form(manifest))
     told = shown(shelf, capsys)
@@ -73,8 +74,10 @@ def test_what_a_part_holds_is_told_as_a_person_reads_it(shelf, capsys):
         "  at rest   volumes/c",
         "  sqlite: 12.3 kB (12,345 bytes)",
         "  sqlite files: 2",
+        "  stays     volumes/nextcloud/*",
     ):
         assert line in told.splitlines()
+    assert "esphome" not in told  # there was none to be left out
     assert "['" not in told
     assert "[{" not in told
 

@@ -410,7 +410,7 @@ class _Examined:
                 yield warning(f"container {each.container}", each.why, each.cure)
         yield from judge_holdings(services.uncovered)
         yield from judge_layers(services.in_layers)
-        yield from (good("left out", each) for each in unused_told(services.holdings.unused))
+        yield from (good("unused", each) for each in unused_told(services.holdings.unused))
         if not self.far:
             yield from judge_rows(idle_rows(services, self.settings))
         for server in services.servers:

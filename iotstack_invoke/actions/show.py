@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from ..checks import HERE
 from ..children import signals_raised
 from ..errors import ExitCode, NotFound, StepFailed, UsageError
 from ..gzips import Damaged
-from ..manifest import LACKING, LEFT_OUT, OUTSIDE, SIZES, Container, Manifest, Part
+from ..manifest import LACKING, LEFT_OUT, OUTSIDE, SIZES, STAYS, Container, Manifest, Part
 from ..report import Report, age_text, duration_text, exact_size_text, size_text
 from ..rules import PARTS
 from ..services.influx2_check import EXPERIMENTAL
@@ -158,8 +158,9 @@ def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iter
         for kind in copy.backup.parts:
             yield f"  {kind}: {size_text(copy.backup.files[kind].size_bytes)}"
         return
+    left_out = {each.what for each in manifest.left_out}
     for part in manifest.parts:
-        yield from _part_lines(part)
+        yield from _part_lines(part, left_out)
     for title, texts in (
         ("containers", [_container(each) for each in manifest.containers]),
         ("left out", [f"{each.what}: {each.reason}" for each in manifest.left_out]),
@@ -178,7 +179,8 @@ def _optioned(told: Mapping[str, Any]) -> str:
     return f"{told['name']}: {options_text(told['options'])}{left_out}"
 
 
-def _part_lines(part: Part) -> Iterator[str]:
+def _part_lines(part: Part, left_out: Collection[str]) -> Iterator[str]:
+    """Yield what is told of a part; of what stays in a restore, what there was of it."""
     if part.error:
         yield f"{part.kind}: not made: {part.error}"
         return
@@ -208,7 +210,9 @@ def _part_lines(part: Part) -> Iterator[str]:
     for container, why in part.lacking.items():
         yield f"  not made  the dump of container {container}: {why}"
     for key, value in part.facts.items():
-        if key not in TOLD_IN_WORDS:
+        if key == STAYS:
+            yield from _fact_lines(key, [each for each in value if each in left_out])
+        elif key not in TOLD_IN_WORDS:
             yield from _fact_lines(key, value)
 
 
