@@ -91,7 +91,8 @@ def test_a_run_goes_on_without_what_others_wrote(little_stack):
     made = json.loads((backups / "t1.manifest.json").read_text())["finished_utc"]
     bad = json.dumps({**DAMAGED, "made": made}) + "\n"
     checks.write_text(bad)
-    assert "damaged" in little_stack.run("list").stdout
+    listed = little_stack.run("list")
+    assert (listed.returncode, "damaged" in listed.stdout) == (3, True)
     for each in (checks, said):
         theirs(each, bad)
     listed = little_stack.run("list")

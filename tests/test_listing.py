@@ -11,7 +11,7 @@ from iotstack_invoke.actions.copies import find_copy
 from iotstack_invoke.actions.listing import check_text, list_backups
 from iotstack_invoke.actions.wish import Source, choose_set
 from iotstack_invoke.checks import Check
-from iotstack_invoke.errors import Refused, StepFailed
+from iotstack_invoke.errors import ExitCode, Refused, StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import MOST_BYTES
 from iotstack_invoke.report import Report
@@ -125,6 +125,27 @@ def test_verifications_are_told(shelf, capsys):
     lines = listed(shelf, capsys, as_json=False)
     assert lines[2].endswith(": damaged in usb")
     assert lines[3].endswith("never")
+
+
+def test_a_damaged_set_in_view_is_told_by_the_exit_code(shelf, capsys):
+    """Here or in a vault, in the table or for programs; a vault that is away counts for more."""
+
+    def codes():
+        found = {
+            list_backups(shelf.settings(), Report(), as_json=as_json) for as_json in (True, False)
+        }
+        capsys.readouterr()
+        return found
+
+    assert codes() == {ExitCode.GOOD}
+    record(shelf, OLD, "usb", "it is cut")
+    assert codes() == {ExitCode.WARNINGS}
+    record(shelf, OLD, "usb")
+    assert codes() == {ExitCode.GOOD}
+    (shelf.backups / f"{NEW}.influx-backup.tar").unlink()
+    assert codes() == {ExitCode.WARNINGS}
+    (shelf.base / "usb").rename(shelf.base / "away")
+    assert codes() == {ExitCode.FAILED}
 
 
 def test_a_verification_of_other_files_is_not_told(shelf, capsys):

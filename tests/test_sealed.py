@@ -109,7 +109,7 @@ def test_damage_that_the_key_finds_is_recorded(pi):
     ):
         sealed.write_bytes(damage(sealed.read_bytes()))
         assert "t1 in usb is damaged" in done(pi, with_key(pi, "verify --at usb"), 1)
-        assert "damaged" in done(pi, "list")
+        assert "damaged" in done(pi, "list", 3)
         done(pi, "sync")
         assert "t1 in usb is good" in done(pi, with_key(pi, "verify --at usb"))
     pi.tool("age", "kill -9 $$")

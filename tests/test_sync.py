@@ -162,6 +162,8 @@ def test_damaged_and_unfinished_sets_are_not_delivered(pi):
     told = pi.run("sync --vault usb")
     assert told.returncode == 3
     assert f"{bad} is not delivered to usb: it is damaged here." in told.stderr
+    assert "unfinished (inv backup --runtag goes on with it): " + half in told.stdout
+    assert pi.run("sync --vault usb --dry-run").returncode == 3
     assert set(contents(pi.usb)) == set(contents(pi.backups, good))
 
 
@@ -184,15 +186,16 @@ def test_what_is_damaged_here_and_whole_in_a_vault_is_delivered(pi, kind):
     bad.write_bytes(bad.read_bytes()[:-1] + b"y")
     assert pi.run("verify --at here").returncode == 1
     told = pi.run("sync --vault usb")
-    assert (told.returncode, told.stderr) == (0, "")
+    assert told.returncode == 3
     assert told.stdout.splitlines()[1].split() == ["usb", "0", "1", "0", "0"]
-    said = " ".join(told.stdout.split())
+    said = " ".join(told.stderr.split())
     assert f"{tag} is damaged here, and whole in usb" in said
     fetch = said.partition("Fetch it back: ")[2].partition(" && inv verify")[0]
     subprocess.run(["sh", "-c", fetch], check=True)
     assert contents(pi.backups) == whole
     assert "in here is good" in pi.run(f"verify --runtag {tag} --at here").stdout
-    assert "damaged" not in pi.run("sync --vault usb").stdout
+    told = pi.run("sync --vault usb")
+    assert (told.returncode, told.stderr) == (0, "")
 
 
 def test_a_copy_that_is_damaged_there_is_sent_anew(pi):

@@ -63,6 +63,12 @@ class Row:
         return state_of_copy(self.here, copy) if copy else ""
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether it is damaged here or in a vault."""
+        there = [each for each in (self.here, *self.vaults.values()) if each]
+        return any(each.state is State.DAMAGED for each in there)
+
+    @property
     def pinned(self) -> bool:
         """Whether it is never removed, in one place at least."""
         return bool(self.pins)
@@ -224,7 +230,10 @@ def _without_collector() -> Iterator[None]:
 
 @_without_collector()
 def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
-    """Print the backups, `as_json` for programs; return 1 where a vault could not be listed."""
+    """Print the backups, `as_json` for programs, and return the exit code.
+
+    1 where a vault could not be listed, or else 3 where a set is damaged, here or in a vault.
+    """
     site = Site.of(settings)
     try:
         rows, notes = gather_rows(site)
@@ -234,7 +243,9 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
     for note in notes.values():
         report.warn(note)
     now = datetime.now(UTC)
-    code = ExitCode.FAILED if notes else ExitCode.GOOD
+    damaged = any(row.is_damaged for row in rows)
+    code = ExitCode.WARNINGS if damaged else ExitCode.GOOD
+    code = ExitCode.FAILED if notes else code
     if as_json:
         report.write_json([_plain(row, now) for row in rows])
         return code

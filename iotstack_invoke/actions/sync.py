@@ -25,13 +25,17 @@ from .owed import Owing
 from .recovery import recover_here
 
 JOBS_AT_ONCE = 2
+NOT_DELIVERED = {
+    State.UNPROVEN: "without a manifest",
+    State.UNFINISHED: "unfinished (inv backup --runtag goes on with it)",
+}
 
 
 def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: bool) -> int:
     """Deliver to the vaults what they lack, and return the exit code.
 
-    3 where a vault still lacks a set that it is to have. Raises UsageError for a vault that there
-    is not, Busy while another run holds the lock.
+    3 where a vault still lacks a set that it is to have, or one here is damaged. Raises
+    UsageError for a vault that there is not, Busy while another run holds the lock.
     """
     site = Site.of(settings)
     try:
@@ -153,12 +157,12 @@ def _close(
     for each in found:
         for runtag, why in each.passed_over.items():
             report.write(f"{runtag} is not for {each.name}, whose policy lets it go: {why}")
-    for line in _damaged_here(site, found, here):
-        report.write(line)
-    unproven = [each.runtag for each in here if each.state is State.UNPROVEN]
-    if unproven:
-        report.write(f"Not delivered, since without a manifest: {', '.join(unproven)}")
+    for state, why in NOT_DELIVERED.items():
+        runtags = [each.runtag for each in here if each.state is state]
+        if runtags:
+            report.write(f"Not delivered, since {why}: {', '.join(runtags)}")
     problems = [line for each in found for line in (*each.refusals, *each.troubles)]
+    problems += _damaged_here(site, found, here)
     if not dry_run:
         problems += [each.owed_line for each in found if each.owed]
     for line in problems:
