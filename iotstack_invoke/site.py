@@ -12,8 +12,9 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
-from datetime import datetime, timedelta
+from dataclasses import field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
 from .errors import StepFailed, Unreachable
@@ -339,6 +340,9 @@ class Newest:
 
     good: BackupSet | None = None
     ahead: tuple[str, ...] = ()
+    newer: tuple[tuple[datetime, BackupSet], ...] = ()
+    """All that is newer and not good, or whose manifest nobody can read, the newest first; by when
+    each was made, or else written."""
 
     @property
     def made(self) -> datetime | None:
@@ -357,30 +361,44 @@ def newest_good(
     """Return the newest good set in a folder, of one host if it is named.
 
     `failed` as in gather_sets. Raises StepFailed where a manifest that may be the newest cannot be
-    read: an older set would pass for it. One that is read and damaged makes no set good.
+    read: an older set would pass for it. One that is read and damaged makes no set good. Whose a
+    set is that has none is not known: it may be newer as well.
 
     No more manifests are opened than must be: a manifest is written after its set was begun, so
     none whose file is older than the best set so far can tell of a newer one.
     """
     names = place.names(folder)
     written = {tag: names[f"{tag}.{KINDS['manifest']}"].modified_s for tag in runtags_in(names)}
+    others = [each for each in gather_sets(names, {}, failed) if each.runtag not in written]
     best = Newest()
     for runtag in sorted(written, key=lambda tag: (-written[tag], tag)):
         if best.made and written[runtag] < best.made.timestamp():
             break
         manifest = _manifest_in(place, folder, runtag)
-        if manifest is None or (host and manifest.host != host):
+        if manifest is False or (host and manifest and manifest.host != host):
             continue
         mine = {name: fact for name, fact in names.items() if name.startswith(f"{runtag}.")}
-        for each in gather_sets(mine, {runtag: manifest}, failed):
+        for each in gather_sets(mine, {runtag: manifest} if manifest else {}, failed):
             made = each.made()
-            if each.runtag != runtag or each.state not in GOOD or made is None:
+            if each.runtag != runtag:
                 continue
-            if made > now + CLOCKS_APART:
+            if each.state not in GOOD or made is None:
+                others.append(each)
+            elif made > now + CLOCKS_APART:
                 best = Newest(best.good, (*best.ahead, runtag))
             elif best.made is None or made > best.made:
                 best = Newest(each, best.ahead)
-    return best
+    dated = ((_when(each, names), each) for each in others)
+    newer = [pair for pair in dated if best.made is None or pair[0] > best.made]
+    newer.sort(key=lambda pair: (pair[0], pair[1].runtag), reverse=True)
+    return replace(best, newer=tuple(newer))
+
+
+def _when(backup: BackupSet, names: Mapping[str, FileFact]) -> datetime:
+    """Return when a set was made, or else when the last of its files was written."""
+    tag = f"{backup.runtag}."
+    written = (fact.modified_s for name, fact in names.items() if name.startswith(tag))
+    return backup.made() or datetime.fromtimestamp(max(written, default=0), UTC)
 
 
 def write_pin(place: Place, folder: str, runtag: str, note: bytes) -> None:
@@ -390,14 +408,17 @@ def write_pin(place: Place, folder: str, runtag: str, note: bytes) -> None:
     place.rename(path + PARTIAL, path)
 
 
-def _manifest_in(place: Place, folder: str, runtag: str) -> Manifest | None:
-    """Return the manifest of a set in a place, None where it is gone or damaged.
+def _manifest_in(place: Place, folder: str, runtag: str) -> Manifest | Literal[False] | None:
+    """Return the manifest of a set in a place: None where it is damaged, False where it is gone.
 
     Raises StepFailed where it cannot be read.
     """
     name = _manifest_name(runtag)
-    with contextlib.suppress(KeyError, ValueError):
-        return read_manifest(place.contents(folder, [name])[name], runtag)
+    content = place.contents(folder, [name]).get(name)
+    if content is None:
+        return False
+    with contextlib.suppress(ValueError):
+        return read_manifest(content, runtag)
     return None
 
 

@@ -100,7 +100,7 @@ def test_a_restore_finds_another_machines_backup(tmp_path):
     put_set(tmp_path / "usb" / "other-pi", NOW, runtag=TAG)
     settings = Settings(Stack(str(tmp_path / "none")), vaults=(vault,))
     with source_of(settings, Wish("latest", source="usb/other-pi"), None) as source:
-        assert choose_set(source, "latest")[0].runtag == TAG
+        assert choose_set(source, "latest").backup.runtag == TAG
     with (
         source_of(settings, Wish("latest"), None) as source,
         pytest.raises(NotFound, match="--from usb/NAME"),

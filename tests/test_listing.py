@@ -180,7 +180,7 @@ def test_the_latest_is_the_newest_by_its_manifest(shelf, name):
     shelf.put(name, usb, when="2026-11-20T10:00:00Z")
     shelf.put("before the trip", usb, when="2026-11-23T11:00:00Z")
     source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb")
-    assert choose_set(source, "latest")[0].runtag == "before the trip"
+    assert choose_set(source, "latest").backup.runtag == "before the trip"
     site = Site.of(shelf.settings())
     assert find_copy(site, "latest", "usb", {}, print).runtag == "before the trip"
 

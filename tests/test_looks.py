@@ -185,7 +185,7 @@ def test_a_line_that_breaks_amid_a_manifest_makes_no_older_set_the_latest(
             act()
     for name in ("head", "cat"):
         (tools / name).unlink()
-    assert choose_set(source, "latest")[0].runtag == NEW
+    assert choose_set(source, "latest").backup.runtag == NEW
     site.close()
 
 
@@ -198,12 +198,12 @@ def test_a_manifest_that_cannot_be_read_is_no_reason_to_take_an_older_one(shelf)
     path.chmod(0)
     script = (
         "import sys; from datetime import UTC, datetime; "
-        "from iotstack_invoke.actions.copies import latest_of; "
+        "from iotstack_invoke.actions.latest import latest_in; "
         "from iotstack_invoke.hosts import LocalHost; "
         "from iotstack_invoke.site import sets_read; "
         "host = LocalHost(sys.argv[1]); sets = sets_read(host, sys.argv[1], 30); "
         "print({each.runtag: each.state.value for each in sets}); "
-        "latest_of(sets, host, sys.argv[1], {})"
+        "latest_in(sets, host, sys.argv[1], {}, 'here')"
     )
     words = (*not_root(shelf.backups), sys.executable, "-c", script, str(shelf.backups))
     for each in shelf.backups.iterdir():
@@ -249,4 +249,6 @@ def test_a_newer_backup_beside_the_stack_is_told(little_stack, tmp_path):
     newer.chmod(0)
     newer.write_text("{}")  # damaged: it is no good set
     told = little_stack.run(line)
-    assert "NEWER" not in told.stdout + told.stderr
+    assert "A NEWER" not in told.stdout + told.stderr
+    said = " ".join(told.stderr.split())
+    assert "PASSED OVER: newer in this machine:backups, which is newer, is damaged" in said

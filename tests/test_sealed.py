@@ -181,6 +181,10 @@ def test_another_key_opens_nothing(pi):
     done(pi, "backup --runtag t2")
     for key in (pi.key, other):
         assert "opens all of t2" in done(pi, f"key check --identity {key}")
+    (pi.usb / "t2.general-backup.tar.gz.age").unlink()
+    said = done(pi, with_key(pi, "key check"))
+    assert "usb: PASSED OVER: t2 in usb, which is newer, is damaged" in said
+    assert "opens all of t1" in said
 
 
 def test_what_was_plain_stays_of_use_and_the_other_way_round(pi):

@@ -206,7 +206,7 @@ def test_a_damaged_set_is_used_by_nobody_until_it_is_good_again(shelf):
     def latest():
         failed = failed_at(site.checks.newest(), HERE)
         source = Source(LocalHost("/"), str(shelf.backups), True, "here", failed)
-        return choose_set(source, "latest")[0].runtag
+        return choose_set(source, "latest").backup.runtag
 
     assert latest() == OLDER
     files["general"].write_bytes(whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,10 +15,11 @@ from ..manifest import MOST_BYTES, Manifest, check_size, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
-from ..site import Site, newest_good
+from ..site import Site
 from ..steps import Place
 from ..values import dataclass
 from ..vaults import sealed_side
+from .latest import Latest, PassedOver, latest_in, passed_told
 
 VAULT = "vault"
 """Every vault of the settings."""
@@ -39,6 +40,8 @@ class Copy:
     """Some of it lies sealed there."""
     shut: bool = False
     """It is sealed, and nothing is here that opens it."""
+    passed: tuple[PassedOver, ...] = ()
+    """The newer sets that were passed over, where it was asked for as the latest."""
 
     @property
     def in_place(self) -> bool:
@@ -121,42 +124,32 @@ def choose_copy(copies: tuple[Copy, ...], asked: str, where: str, checks: Checks
     """
     found = {each.runtag: each for each in reversed(copies)}  # the first of a runtag counts
     if asked == LATEST:
-        ended = [each for each in copies if each.backup.state is not State.UNFINISHED]
-        if not ended:
-            raise NotFound(f"There is no backup in {where}.")
-        first = ended[0]
-        sets = [each.backup for each in ended if each.at == first.at]
-        failed = failed_at(checks, first.at)
-        return found[latest_of(sets, first.place, first.folder, failed).runtag]
+        latest = _latest_of(copies, checks)
+        if latest.backup is None:
+            raise none_finished(where, latest.passed)
+        return replace(found[latest.backup.runtag], passed=latest.passed)
     runtag = read_runtag(asked)
     if runtag not in found:
         raise not_found(runtag, found, where)
     return found[runtag]
 
 
-def latest_of(
-    sets: Sequence[BackupSet], place: Place, folder: str, failed: Mapping[str, str]
-) -> BackupSet:
-    """Return the newest good one of some sets in a folder, by the times in their manifests.
+def _latest_of(copies: tuple[Copy, ...], checks: Checks) -> Latest:
+    """Return the latest of the copies of one place: of those that a run has finished."""
+    if not copies:
+        return Latest(None)
+    first = copies[0]
+    sets = [each.backup for each in copies if each.backup.state is not State.UNFINISHED]
+    failed = failed_at(checks, first.at)
+    is_copy = first.at != HERE
+    return latest_in(sets, first.place, first.folder, failed, first.at, is_copy=is_copy)
 
-    A name may tell any time, or none. Where none is good, it is the first of them. In a folder
-    that several machines share it is the newest of this machine, if there is one. Raises
-    StepFailed where a manifest cannot be read: what is found then may not be the latest.
-    """
-    now, here = datetime.now(UTC), socket.gethostname()
-    try:
-        newest = newest_good(place, folder, now, failed=failed).good
-        if newest and newest.manifest and newest.manifest.host != here:
-            newest = newest_good(place, folder, now, host=here, failed=failed).good or newest
-    except Unreachable:
-        raise
-    except StepFailed as error:
-        raise StepFailed(
-            f"Which backup in {place.name} is the latest cannot be told: {error} Name the one "
-            "that is meant: --runtag NAME; inv list shows them.",
-            again=error.again,
-        ) from error
-    return next((each for each in sets if newest and each.runtag == newest.runtag), sets[0])
+
+def none_finished(where: str, passed: Iterable[PassedOver]) -> NotFound:
+    """Return the error for a place without a latest set, with what there is."""
+    unfinished = ", ".join(dict.fromkeys(each.runtag for each in passed))
+    but = f" but what is unfinished or no good: {unfinished}" if unfinished else ""
+    return NotFound(f"There is no backup in {where}{but}.")
 
 
 def not_found(runtag: str, known: Iterable[str], where: str) -> NotFound:
@@ -168,23 +161,34 @@ def not_found(runtag: str, known: Iterable[str], where: str) -> NotFound:
 
 
 def find_copy(
-    site: Site, asked: str, at: str, checks: Checks, warn: Callable[[str], object]
+    site: Site,
+    asked: str,
+    at: str,
+    checks: Checks,
+    warn: Callable[[str], object],
+    *,
+    named: str = "",
 ) -> Copy:
     """Return the copy of a runtag in the places of `at`; the first that has it.
 
     Without `at`, here and then vault by vault; of `latest` the newest of them all, and `warn` is
-    told which place could not be asked. Raises NotFound.
+    told which place could not be asked. It is told as well which newer sets were passed over;
+    `named` as in passed_told. Raises NotFound.
     """
     names = places_meant(site, at or ALL)
     if asked == LATEST and not at:
-        found, away = _latest_of_each(site, names, checks)
+        found, passed, away = _latest_of_each(site, names, checks)
         if not found and away:
             raise away[0]
         if not found:
-            raise NotFound(f"There is no backup in {', '.join(names)}.")
+            raise none_finished(", ".join(names), passed)
         for error in away:
             warn(_may_be_newer(error))
-        return max(found, key=_age)
+        latest = max(found, key=_age)
+        newer = tuple(each for each in passed if _is_newer(each, latest))
+        for text in passed_told(newer, named=named, where=_at):
+            warn(text)
+        return replace(latest, passed=newer)
     where = ", ".join(names)
     copies: tuple[Copy, ...] = ()
     try:
@@ -192,21 +196,28 @@ def find_copy(
             copies += copies_at(site, each, checks)
             if any(asked in (copy.runtag, LATEST) for copy in copies):
                 break
-        return choose_copy(copies, asked, where, checks)
+        copy = choose_copy(copies, asked, where, checks)
     except Unreachable as error:
         raise Unreachable(f"{error}{here_too(site, asked, checks)}") from error
+    for text in passed_told(copy.passed, named=named):
+        warn(text)
+    return copy
 
 
 def newer_elsewhere(site: Site, chosen: Copy, checks: Checks) -> tuple[str, ...]:
     """Return where a newer backup of the same machine lies than the latest of one place.
 
-    And where that cannot be told; a sentence each.
+    And where one does that is passed over, and where that cannot be told; a sentence each.
     """
     names = tuple(each for each in (HERE, *site.vaults) if each != chosen.at)
-    found, away = _latest_of_each(site, names, checks)
+    found, passed, away = _latest_of_each(site, names, checks)
     is_ours, made = _age(chosen)
     newest = max((e for e in found if _age(e)[0] == is_ours), key=_age, default=None)
-    told = tuple(map(_may_be_newer, away))
+    passed = [each for each in passed if _is_newer(each, chosen)]
+    told = (
+        *passed_told(passed, named="--runtag ", where=_at),
+        *map(_may_be_newer, away),
+    )
     if newest is None or newest.runtag == chosen.runtag or _age(newest)[1] <= made:
         return told
     newer = (
@@ -218,17 +229,28 @@ def newer_elsewhere(site: Site, chosen: Copy, checks: Checks) -> tuple[str, ...]
 
 def _latest_of_each(
     site: Site, names: Iterable[str], checks: Checks
-) -> tuple[list[Copy], list[StepFailed]]:
-    """Return the latest of each place that has one, and why others cannot tell."""
-    found, away = [], []
+) -> tuple[list[Copy], list[PassedOver], list[StepFailed]]:
+    """Return the latest of each place that has one, what it passes over, and who cannot tell."""
+    found, passed, away = list[Copy](), list[PassedOver](), list[StepFailed]()
     for at in names:
         try:
-            found.append(choose_copy(copies_at(site, at, checks), LATEST, at, checks))
-        except NotFound:
-            continue
+            copies = copies_at(site, at, checks)
+            latest = _latest_of(copies, checks)
         except StepFailed as error:
             away.append(error)
-    return found, away
+            continue
+        passed += latest.passed
+        found += [each for each in copies if latest.backup and each.runtag == latest.backup.runtag]
+    return found, passed, away
+
+
+def _is_newer(each: PassedOver, copy: Copy) -> bool:
+    """Tell whether a set that was passed over is newer than a copy, and no other copy of it."""
+    return each.runtag != copy.runtag and each.when > _age(copy)[1]
+
+
+def _at(each: PassedOver) -> str:
+    return f" --at {each.at}"
 
 
 def _may_be_newer(error: StepFailed) -> str:

@@ -20,6 +20,7 @@ from ..settings import Settings, Vault
 from ..site import Site
 from ..vaults.age import INSTALL, read_identity
 from .copies import VAULT, choose_copy, copies_at, places_meant
+from .latest import passed_told
 
 KEYGEN = "age-keygen"
 SHEET = ".sheet.txt"
@@ -145,6 +146,8 @@ def _check_in(site: Site, name: str, report: Report) -> int:
         report.warn(f"{name}: nothing is sealed there.")
         return 0
     copy = choose_copy(copies, LATEST, name, checks)
+    for told in passed_told(copy.passed):
+        report.warn(f"{name}: {told}")
     for kind in copy.backup.files:
         with copy.place.read(copy.path(kind)) as stream:
             read_chunk(stream)

@@ -34,7 +34,8 @@ from ..transfer import Found, is_copy
 from ..trust import believed
 from ..values import dataclass
 from ..vaults import vault_place
-from .copies import latest_of, not_found
+from .copies import none_finished, not_found
+from .latest import latest_in, passed_told
 from .prospect import records_in
 from .restore import Ledger
 
@@ -54,7 +55,8 @@ class Wish:
 def pull_sets(settings: Settings, wish: Wish, report: Report) -> int:
     """Fetch what is missing, or the set that is named, and return the exit code.
 
-    1 where one was not fetched, 3 where one there is damaged. Raises IotstackError where nothing
+    1 where one was not fetched, 3 where one there is damaged, or newer ones than the latest are no
+    good. Raises IotstackError where nothing
     was begun.
     """
     name = wish.host
@@ -113,6 +115,8 @@ class _Shelf:
     names: Mapping[str, FileFact]
     manifests: Mapping[str, bytes]
     sets: tuple[BackupSet, ...]
+    failed: Mapping[str, str]
+    """As of failed_at."""
 
     @classmethod
     def of(cls, place: Place, folder: str) -> _Shelf:
@@ -131,7 +135,8 @@ class _Shelf:
         told = read_text(there, path) if believed(there, path) else ""
         failed = failed_at(read_checks(told.splitlines()), HERE)
         bytes_of = {tag: raw[_manifest_name(tag)] for tag in manifests}
-        return cls(place, folder, names, bytes_of, gather_sets(names, manifests, failed))
+        sets = gather_sets(names, manifests, failed)
+        return cls(place, folder, names, bytes_of, sets, failed)
 
 
 def _manifest_name(runtag: str) -> str:
@@ -150,6 +155,8 @@ class _Pull:
         self.vault = vault
         self.report = report
         self.there = target.names(target.root)
+        self.passed_over = False
+        """Newer sets than the latest are no good."""
 
     def run(self, asked: str) -> int:
         """Fetch them one after the other, the oldest first; one that fails stops no other."""
@@ -177,24 +184,26 @@ class _Pull:
             "others were there.",
             style="green",
         )
-        return ExitCode.WARNINGS if not asked and self._tell_damaged() else ExitCode.GOOD
+        told = self.passed_over if asked else self._tell_damaged()
+        return ExitCode.WARNINGS if told else ExitCode.GOOD
 
     def show(self, asked: str) -> int:
-        """Print what would be fetched."""
+        """Print what would be fetched, and what would not be."""
         for each in reversed(self._chosen(asked)):
             if not self._has(each):
                 size = size_text(each.size_bytes)
                 self.report.write(f"would be fetched into {self.vault}: {each.runtag} ({size})")
-        return ExitCode.GOOD
+        told = self.passed_over if asked else self._tell_damaged()
+        return ExitCode.WARNINGS if told else ExitCode.GOOD
 
     def _chosen(self, asked: str) -> tuple[BackupSet, ...]:
         finished = tuple(each for each in self.shelf.sets if each.state in FINISHED)
         if not asked:
             return finished
         found = {each.runtag: each for each in self.shelf.sets}
-        if asked == LATEST and finished:
-            return (latest_of(finished, self.shelf.place, self.shelf.folder, {}),)
-        runtag = asked if asked == LATEST else read_runtag(asked)
+        if asked == LATEST:
+            return (self._latest(finished),)
+        runtag = read_runtag(asked)
         if runtag not in found:
             raise not_found(runtag, found, self.host)
         if found[runtag].state not in FINISHED:
@@ -204,11 +213,28 @@ class _Pull:
             )
         return (found[runtag],)
 
+    def _latest(self, finished: tuple[BackupSet, ...]) -> BackupSet:
+        """Return the latest, and tell what is newer and passed over for it."""
+        shelf, at = self.shelf, f"{self.host}:{BACKUPS}"
+        latest = latest_in(finished, shelf.place, shelf.folder, shelf.failed, at)
+        if latest.backup is None:
+            raise none_finished(at, latest.passed)
+        self.passed_over = any(each.is_bad for each in latest.passed)
+        host, takes = f" --host {self.host}", frozenset({State.INCOMPLETE})
+        for told in passed_told(latest.passed, named="--runtag ", host=host, takes=takes):
+            self.report.warn(told)
+        return latest.backup
+
     def _tell_damaged(self) -> bool:
-        damaged = [each.runtag for each in self.shelf.sets if each.state is State.DAMAGED]
-        for runtag in damaged:
-            self.report.warn(f"{runtag} is damaged on {self.host}, so it is not fetched.")
-        return bool(damaged)
+        """Tell which sets there are not fetched, and return whether one is damaged.
+
+        A run may be at work on what is unfinished, and what is unproven is another tool's.
+        """
+        left = {each.runtag: each.state for each in self.shelf.sets if each.state not in FINISHED}
+        for runtag, state in left.items():
+            told = f"{runtag} is {state.value} on {self.host}, so it is not fetched."
+            (self.report.warn if state is State.DAMAGED else self.report.tell)(told)
+        return State.DAMAGED in left.values()
 
     def _has(self, backup: BackupSet) -> bool:
         """Tell whether the vault has this very set: its manifest came last."""

@@ -67,7 +67,7 @@ def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
             places = places_meant(site, asked)
             if len(places) > 1 and asked != VAULT:
                 raise UsageError(f"--at {asked}: name one place: {', '.join(places)}.")
-            copy = find_copy(site, runtag, places[0], checks, report.warn)
+            copy = find_copy(site, runtag, places[0], checks, report.warn, named="--runtag ")
             if runtag == LATEST and not at:
                 for told in newer_elsewhere(site, copy, checks):
                     report.warn(told)
@@ -348,7 +348,7 @@ class _Rehearsal:
         if damaged:
             self.report.warn(f"  {damaged}")
         good = not (result.warnings or lacking or unread or damaged)
-        good &= loaded
+        good &= loaded and not any(each.is_bad for each in copy.passed)
         return ExitCode.GOOD if good else ExitCode.WARNINGS
 
     def _unread(self, facts: RehearsalFacts) -> tuple[str, ...]:

@@ -61,6 +61,7 @@ from ..targets import (
 from .afterwards import Afterwards
 from .change_logs import log_path
 from .copies import told_here
+from .latest import passed_told
 from .needed import needed, top_texts
 from .old_states import remove_states
 from .only import damaged_told, told_of_data
@@ -75,7 +76,7 @@ from .wish import (
     choose_set,
     confirm,
     lacking_of,
-    newer_on_target,
+    newer_elsewhere,
     own_failed,
     source_of,
 )
@@ -185,9 +186,10 @@ class _Restore:
         self.source = source
         self.report = report
         try:
-            self.backup, self.manifest = choose_set(source, wish.runtag)
+            chosen = choose_set(source, wish.runtag)
         except Unreachable as error:
             raise Unreachable(f"{error}{_here_too(target, wish)}") from error
+        self.backup, self.manifest, self.passed = chosen.backup, chosen.manifest, chosen.passed
         self.wish = wish
         self.runtag = self.backup.runtag
         self.before = Prospect(settings, target, source, wish, self.backup, self.manifest, report)
@@ -259,7 +261,7 @@ class _Restore:
         facts = self.before.facts()
         self.before.refuse_without_room(facts)
         self._begin_stage(facts)
-        staged = self.stage.warnings
+        staged = (*self._passed_over(), *self.stage.warnings)
         log = log_of(change_of(facts.previous), self.settings, self.target, self._died)
         hooked = Occasion(
             self.target.host, "restore", self.runtag, self.target.folder, log, self.report
@@ -295,6 +297,11 @@ class _Restore:
             with committed(left):
                 return self._end(result, hooked, left)
         return self._good(facts, (*warnings, *result.warnings), hooked, notes, after)
+
+    def _passed_over(self) -> tuple[str, ...]:
+        """Return, for the end, that newer backups were passed over; told at length before."""
+        bad = (each for each in self.passed if each.is_bad)
+        return tuple(f"{each.runtag}, which is newer, {each.why}" for each in bad)
 
     def _raise_if_it_stands(self, result: RunResult) -> None:
         """Raise StepFailed where it failed after its commit: its answer was lost, and the lock."""
@@ -407,11 +414,13 @@ class _Restore:
             f"{self.target.name}:{self.target.folder}"
         )
         if self.wish.runtag == LATEST:
-            newer = newer_on_target(
-                self.target, self.wish, self.source, replace(self.backup, manifest=self.manifest)
-            )
+            host = f" --host {self.wish.host}" if self.wish.host else ""
+            for text in passed_told(self.passed, named="--runtag ", host=host):
+                self.report.warn(f"  {text}")
+            backup = replace(self.backup, manifest=self.manifest)
+            asked = (self.settings, self.target, self.wish, self.source)
             lacking = lacking_of(self.settings, self.source, self.manifest)
-            for text in filter(None, (newer, lacking)):
+            for text in filter(None, (*newer_elsewhere(*asked, backup), lacking)):
                 self.report.warn(f"  {text}")
         only = self.before.only
         for text in (*only.lacking, *only.left_out(facts.kinds, facts.loads)):

@@ -52,12 +52,15 @@ from .copies import (
     newer_elsewhere,
     places_meant,
 )
+from .latest import PassedOver, passed_told
 from .listing import plain_check
 from .only import damaged_told
 
 MOST_TEXT_BYTES = 256 << 20
 """A thousand times what the log of a night has."""
 PROGRAM = f"iotstack-invoke {__version__}"
+VERIFIED = frozenset(State) - {State.UNFINISHED}
+"""The states of sets that are compared with what they must be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,8 @@ class Verified:
     """What to do about one that is damaged."""
     shut: bool = False
     """It is sealed, and what is inside was not read."""
+    passed: tuple[PassedOver, ...] = ()
+    """The newer sets that are not the latest."""
 
     @property
     def lacks(self) -> tuple[str, ...]:
@@ -110,14 +115,16 @@ class Verified:
             **plain_check(self.check),
             "notes": [*self.notes, *self.damaged],
             "lacking": dict(lacking),
+            "passed_over": [each.plain for each in self.passed],
         }
 
 
 def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool) -> int:
     """Verify copies one by one, tell what was found, and return the exit code.
 
-    1 where one is damaged or could not be read, or else 3 where one is incomplete or holds a
-    database that was damaged before. Raises NotFound where there is none at all.
+    1 where one is damaged or could not be read, or else 3 where one is incomplete, holds a
+    database that was damaged before, or is the latest only because newer ones are no good.
+    Raises NotFound where there is none at all.
 
     What was found is on the disk before the next is begun; of one that is broken off, nothing is.
     """
@@ -145,6 +152,7 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
     if missed or not all(each.check.good for each in done):
         return ExitCode.FAILED
     noted = any(each.lacks or each.notes or each.damaged for each in done)
+    noted |= any(one.is_bad for each in done for one in each.passed)
     return ExitCode.WARNINGS if noted else ExitCode.GOOD
 
 
@@ -172,9 +180,11 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
             for told in newer_elsewhere(site, chosen[0], checks):
                 report.warn(told)
         for copy in chosen:
+            for told in passed_told(copy.passed, named="--runtag ", takes=VERIFIED):
+                report.warn(told)
             report.tell(f"verifying {copy.runtag} in {at} ({size_text(copy.backup.size_bytes)})")
             try:
-                verified = verify_copy(copy)
+                verified = replace(verify_copy(copy), passed=copy.passed)
                 if not verified.check.good:
                     verified = replace(verified, advice=_advice(site, copy))
                 site.checks.add(verified.check)

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from datetime import UTC, datetime
 
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
@@ -26,7 +26,8 @@ from ..trust import believed
 from ..values import dataclass
 from ..vaults import at_address, refuse_shut, vault_place
 from ..wrapping import answer_to
-from .copies import latest_of, not_found
+from .copies import not_found
+from .latest import PassedOver, latest_in, passed_over, passed_told
 
 MANIFESTS_LIMIT_S = 30.0
 """How long it may take to learn what older sets hold."""
@@ -114,11 +115,23 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
         place.close()
 
 
-def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
-    """Return the backup that was asked for, and its manifest where it has one.
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The backup that was asked for."""
+
+    backup: BackupSet
+    manifest: Manifest | None
+    """None where it has none."""
+    passed: tuple[PassedOver, ...] = ()
+    """The newer ones that are not the latest."""
+
+
+def choose_set(source: Source, asked: str) -> Chosen:
+    """Return the backup that was asked for.
 
     The latest is the newest with a manifest, or else without one, that is not known as damaged.
     """
+    passed: tuple[PassedOver, ...] = ()
     sets = gather_sets(source.place.names(source.folder), None, source.failed)
     if asked == LATEST:
         sound = [each for each in sets if each.state is not State.DAMAGED]
@@ -129,7 +142,11 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
                 f"There is no backup in {source.name} ({source.folder}){damaged if sets else ''}."
                 f"{source.elsewhere}"
             )
-        backup = latest_of(whole, source.place, source.folder, source.failed)
+        latest = latest_in(
+            *(whole, source.place, source.folder, source.failed, source.name),
+            is_copy=not source.in_place,
+        )
+        backup, passed = latest.backup or whole[0], latest.passed
     else:
         runtag = read_runtag(asked)
         found = {each.runtag: each for each in sets}
@@ -141,13 +158,13 @@ def choose_set(source: Source, asked: str) -> tuple[BackupSet, Manifest | None]:
         (f"{source.folder}/{backup.runtag}.{KINDS[kind]}" for kind in backup.parts),
     )
     if "manifest" not in backup.files:
-        return backup, None
+        return Chosen(backup, None, passed)
     path = f"{source.folder}/{backup.runtag}.{KINDS['manifest']}"
     try:
         check_size(backup.files["manifest"].size_bytes)
         with source.place.read(path) as stream:
             content = stream.read()
-        return backup, read_manifest(content, backup.runtag)
+        return Chosen(backup, read_manifest(content, backup.runtag), passed)
     except ValueError as error:
         raise Refused(
             f"The manifest of {backup.runtag} in {source.name} is damaged: {error}. Nothing was "
@@ -171,28 +188,45 @@ def lacking_of(settings: Settings, source: Source, manifest: Manifest | None) ->
     return f"It lacks what an older backup has: {told}." if told else ""
 
 
-def newer_on_target(target: Target, wish: Wish, source: Source, chosen: BackupSet) -> str:
-    """Return that a newer backup lies on the target than the latest one of the vault, or ''.
+def newer_elsewhere(
+    settings: Settings, target: Target, wish: Wish, source: Source, chosen: BackupSet
+) -> Iterator[str]:
+    """Yield where a newer backup lies than the latest one of the vault, or may lie.
 
-    Whoever names the vault means it.
+    On the target itself, and in the other vaults. Whoever names the vault means it.
     """
     if wish.runtag != LATEST or wish.source or source.in_place:
-        return ""
+        return
     where = "this machine" if isinstance(target.host, LocalHost) else target.name
-    try:
-        failed = own_failed(target)
-        newest = newest_good(target.host, target.backups, datetime.now(UTC), failed=failed)
-    except StepFailed as error:
-        return f"Whether a newer backup lies on {where} itself cannot be told: {error}"
+    others = (each.name for each in settings.vaults if each.name != source.name)
+    for flag, place in (("here", f"on {where} itself"), *((e, f"in {e}") for e in others)):
+        try:
+            with source_of(settings, replace(wish, source=flag), target) as there:
+                told = tuple(_newer_in(there, place, flag, source, chosen))
+        except StepFailed as error:
+            told = (f"Whether a newer backup lies {place} cannot be told: {error}",)
+        yield from told
+
+
+def _newer_in(
+    there: Source, where: str, flag: str, source: Source, chosen: BackupSet
+) -> Iterator[str]:
+    """Yield what is newer in another place than the chosen one."""
     made = chosen.made()
-    if not newest.good or not newest.made or (made and newest.made <= made):
-        return ""
-    machine = newest.good.manifest.host if newest.good.manifest else "unknown"
-    return (
-        f"A NEWER BACKUP lies on {where} itself: {newest.good.runtag}, made on {machine}. "
-        f"{source.name} has nothing newer than {chosen.runtag}. To take the newer one: add "
-        f"--from here. To take this one and not be told: add --from {source.name}."
-    )
+    whose = chosen.manifest.host if chosen.manifest and not there.in_place else ""
+    now, failed = datetime.now(UTC), there.failed
+    newest = newest_good(there.place, there.folder, now, host=whose, failed=failed)
+    good = newest.good
+    if good and newest.made and not (made and newest.made <= made):
+        machine = good.manifest.host if good.manifest else "unknown"
+        yield (
+            f"A NEWER BACKUP lies {where}: {good.runtag}, made on {machine}. "
+            f"{source.name} has nothing newer than {chosen.runtag}. To take the newer one: add "
+            f"--from {flag}. To take this one and not be told: add --from {source.name}."
+        )
+    passed = passed_over(newest, failed, there.name, host=whose, is_copy=not there.in_place)
+    newer = (e for e in passed if e.runtag != chosen.runtag and not (made and e.when <= made))
+    yield from passed_told(newer, named="--runtag ", where=lambda _: f" --from {flag}")
 
 
 def own_failed(target: Target) -> Mapping[str, str]:

@@ -1,0 +1,162 @@
+"""Which set of a place is the latest, and what is told of newer ones that it is not.
+
+One rule for all who take `latest`: the newest good one, and every newer set that is passed over
+for it is named, with why, and with what helps.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from ..errors import StepFailed, Unreachable
+from ..sets import BackupSet, State
+from ..site import Newest, newest_good
+from ..steps import Place
+from ..values import dataclass
+
+MOST_TOLD = 3
+ANY = frozenset(State)
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A set that is newer than the latest of its place, and why it is not the latest."""
+
+    backup: BackupSet
+    at: str
+    """The place, as people call it."""
+    when: datetime
+    why: str
+    is_copy: bool = False
+    """It lies in a vault."""
+
+    @property
+    def runtag(self) -> str:
+        """The name of the set."""
+        return self.backup.runtag
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether a run of ours made it, and it is not what it was to be."""
+        return self.backup.state in (State.DAMAGED, State.INCOMPLETE, State.UNFINISHED)
+
+    @property
+    def plain(self) -> dict[str, str]:
+        """The same for programs."""
+        return {"runtag": self.runtag, "at": self.at, "why": self.why}
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The latest set of a place, and the newer ones that were passed over, the newest first."""
+
+    backup: BackupSet | None
+    passed: tuple[PassedOver, ...] = ()
+
+
+def latest_in(
+    sets: Sequence[BackupSet],
+    place: Place,
+    folder: str,
+    failed: Mapping[str, str],
+    at: str,
+    *,
+    is_copy: bool = False,
+) -> Latest:
+    """Return the newest good one of some sets in a folder, by the times in their manifests.
+
+    A name may tell any time, or none. Where none is good, it is the first of `sets`, None of
+    none. In a folder that several machines share it is the newest of this machine, if there is
+    one. Raises StepFailed where a manifest cannot be read: what is found then may not be the
+    latest.
+    """
+    now, here = datetime.now(UTC), socket.gethostname()
+    try:
+        newest = newest_good(place, folder, now, failed=failed)
+        if newest.good and newest.good.manifest and newest.good.manifest.host != here:
+            own = newest_good(place, folder, now, host=here, failed=failed)
+            newest = own if own.good else newest
+    except Unreachable:
+        raise
+    except StepFailed as error:
+        raise StepFailed(
+            f"Which backup in {place.name} is the latest cannot be told: {error} Name the one "
+            "that is meant: --runtag NAME; inv list shows them.",
+            again=error.again,
+        ) from error
+    good = newest.good
+    backup = next((each for each in sets if good and each.runtag == good.runtag), None)
+    backup = backup or next(iter(sets), None)
+    host = good.manifest.host if good and good.manifest else ""
+    passed = passed_over(newest, failed, at, host=host, is_copy=is_copy)
+    tags = [each.runtag for each in passed]
+    before = tags.index(backup.runtag) if backup and backup.runtag in tags else len(tags)
+    return Latest(backup, passed[:before])
+
+
+def passed_over(
+    newest: Newest, failed: Collection[str], at: str, *, host: str = "", is_copy: bool = False
+) -> tuple[PassedOver, ...]:
+    """Return what is newer than the newest good set of a place, the newest first.
+
+    `host`: none that another machine's manifest lies beside.
+    """
+    return tuple(
+        PassedOver(each, at, when, _why(each, failed, is_copy=is_copy), is_copy)
+        for when, each in newest.newer
+        if not (host and each.manifest) or each.manifest.host == host
+    )
+
+
+def _why(backup: BackupSet, failed: Collection[str], *, is_copy: bool) -> str:
+    if backup.state is State.UNFINISHED:
+        what = "its copy" if is_copy else "its run"
+        return f"is unfinished: {what} is at work, or died"
+    if backup.state is State.INCOMPLETE and backup.manifest:
+        return f"is incomplete: no {', '.join(what for what, _ in backup.manifest.lacking)}"
+    if backup.state is not State.DAMAGED:
+        return "has no manifest that proves it"
+    if backup.runtag in failed:
+        return "is damaged: its last verification there found it"
+    if "manifest" in backup.files and backup.manifest is None:
+        return "is damaged: its manifest cannot be read"
+    return "is damaged: files of it are missing or have another size"
+
+
+def passed_told(
+    passed: Iterable[PassedOver],
+    *,
+    named: str = "",
+    where: Callable[[PassedOver], str] = lambda _: "",
+    host: str = "",
+    takes: Collection[State] = ANY,
+) -> tuple[str, ...]:
+    """Return what is told of sets that were passed over, a sentence or two each.
+
+    `named`: the flag before a runtag; `where`: the flags that mean another place than the one that
+    is asked; `host`: those that mean the machine of the stack; `takes`: the states of sets that
+    may be named.
+    """
+    told = []
+    listed = tuple(passed)
+    for each in listed[:MOST_TOLD]:
+        state, tag = each.backup.state, f"'{each.runtag}'"
+        text = f"PASSED OVER: {each.runtag} in {each.at}, which is newer, {each.why}."
+        if state is State.DAMAGED:
+            text += f" What is wrong, and which copies there are: inv show {tag}."
+        elif state is State.INCOMPLETE:
+            text += f" What it lacks is made by: inv backup{host} --runtag {tag}."
+        elif state is State.UNFINISHED and each.is_copy:
+            text += " If no run is at work: inv sync finishes it."
+        elif state is State.UNFINISHED:
+            text += f" If no run is at work: inv backup{host} --runtag {tag} finishes it."
+        unread = "manifest" in each.backup.files and each.backup.manifest is None
+        if state in takes and not (state is State.DAMAGED and unread):
+            text += f" To take it all the same: {named}{tag}{where(each)}."
+        told.append(text)
+    if len(listed) > MOST_TOLD:
+        more = ", ".join(each.runtag for each in listed[MOST_TOLD:])
+        told.append(f"So it is with {more}: inv list tells what is wrong with each.")
+    return tuple(told)
