@@ -1,5 +1,6 @@
 """What the tests of several rooms are given."""
 
+import gc
 import subprocess
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items):
         inside = f"{item.path.relative_to(TESTS)}::{item.nodeid.partition('::')[2]}"
         if inside.startswith(tuple(LONG)):
             item.add_marker(pytest.mark.long)
+
+
+def pytest_collection_finish():
+    """Let what is collected be: it is not garbage, and to look through it again and again costs."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
