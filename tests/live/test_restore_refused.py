@@ -313,7 +313,9 @@ def test_dry_run(person, pi, far, words):
         assert text in said
     only = person.iot("restore", "--dry-run", "--only", "nodered", *words)
     assert "replaces: services/nodered, volumes/nodered\n" in only
-    assert "influxd" not in only
+    (stays,) = [line for line in only.splitlines() if "stays as it is: " in line]
+    assert "volumes/influxdb" in stays
+    assert "influxd restore" not in only
 
 
 def everything(top):
