@@ -209,6 +209,21 @@ def test_top_files_lie_beside_only_where_they_differ(pi):
     assert "the backup's is beside it as .env.t2; they differ in MINE, TZ" in told.stdout
 
 
+def test_what_cannot_be_compared_is_not_told_as_another(pi):
+    """A cmp(1) that fails says nothing of the files; what is no file there is another thing."""
+    pi.tool("cmp", "echo 'cmp: docker-compose.yml: Input/output error' >&2; exit 2")
+    said = restored(pi, "--from here", 1)
+    assert f"from `cmp {pi.folder}" in said
+    assert "docker-compose.yml: Input/output error" in said
+    assert [path.name for path in pi.folder.glob("*.t1")] == []
+    assert flows(pi) == "[2]\n"
+    (pi.tools / "cmp").unlink()
+    (pi.folder / "docker-compose.yml").unlink()
+    (pi.folder / "docker-compose.yml").mkdir()  # as Docker makes what it mounts and is not there
+    restored(pi, "--from here")
+    assert [path.name for path in pi.folder.glob("*.t1")] == ["docker-compose.yml.t1"]
+
+
 def test_the_compose_file_of_the_backup_comes_in_place_where_that_is_asked(pi):
     """And `.env`; an undo puts those back that were here."""
     (pi.folder / ".env").write_text("TZ=there\n")

@@ -9,7 +9,7 @@ from scenes import PlainScene
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.sql import SqlServer, rows_told
-from iotstack_invoke.services.sql_load import LoadSql, SqlDump, UnpackSql, batched
+from iotstack_invoke.services.sql_load import LoadSql, SqlDump, UnpackSql, batched, staged_dumps
 
 DUMP = Path(__file__).parent / "fixtures/sql/mariadb-10.11.sql"
 SERVER = SqlServer("home_db", "mariadb", "/data", "/config/databases")
@@ -45,6 +45,21 @@ def test_a_lost_row_is_not_proven(tmp_path):
     """A table with fewer rows than its dump ends the load, with both numbers."""
     with pytest.raises(StepFailed, match=r"did not take all of its dump: .* rows, not "):
         load(tmp_path, lost=1)
+
+
+def test_a_folder_of_dumps_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path):
+    """Else the data here would stay, or go, and the restore end well; find(1) fails alike."""
+    host, folder = LocalHost(str(tmp_path)), tmp_path / "postgres"
+    assert staged_dumps(host, str(folder), "postgres", ()) == {}
+    folder.mkdir()
+    (folder / "postgres_backup.sql.gz").write_bytes(b"x")
+    dumps = {"postgres": f"{folder}/postgres_backup.sql"}
+    assert staged_dumps(host, str(folder), "postgres", ()) == dumps
+    refusing = tmp_path / "sudo"
+    refusing.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    with pytest.raises(StepFailed, match="a password is required"):
+        staged_dumps(host, str(folder), "postgres", (str(refusing),))
 
 
 @pytest.mark.parametrize("tables", [b"", b"CREATE TABLE x (y int);\n"], ids=["zeros", "a dump"])

@@ -1,6 +1,7 @@
 """What a target has and a backup has not: how it is told apart, named, copied and put aside."""
 
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +26,13 @@ from iotstack_invoke.services.held import Held
 from iotstack_invoke.services.influx_dump import Dump
 from iotstack_invoke.services.influx_meta import read_meta, with_databases
 from iotstack_invoke.services.influx_server import Server
-from iotstack_invoke.services.influx_stays import CopyStays, Present, ProveStays, SeeInflux
+from iotstack_invoke.services.influx_stays import (
+    CopyStays,
+    Present,
+    ProveStays,
+    SeeInflux,
+    present_catalogue,
+)
 from iotstack_invoke.services.sql import SqlServer
 from iotstack_invoke.services.sql_load import SqlDump
 from iotstack_invoke.services.sql_stays import SaveStays, SeeSql, held_by_server, lists_of
@@ -356,6 +363,22 @@ def influx(tmp_path):
     (tmp_path / "influx/meta/meta.db").write_bytes(content[at : at + size])
     (tmp_path / "influx/data/home/autogen/5/1.tsm").write_bytes(b"x")
     return Server("influxdb", str(tmp_path / "influx"))
+
+
+def test_a_catalogue_that_cannot_be_looked_at_is_not_taken_for_none(tmp_path):
+    """Else all that is here and not in the backup would be replaced without a word."""
+    host, server = LocalHost(str(tmp_path)), influx(tmp_path)
+    assert present_catalogue(host, server, (), ())
+    refusing = tmp_path / "sudo"
+    refusing.write_text("#!/bin/sh\necho 'sudo: a password is required' >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    with pytest.raises(StepFailed, match="a password is required"):
+        present_catalogue(host, server, (str(refusing),), ())
+    shutil.rmtree(tmp_path / "influx/meta")
+    assert present_catalogue(host, server, (), ()) == b""
+    (tmp_path / "influx/meta").symlink_to("meta")  # as good as a file system that fails
+    with pytest.raises(StepFailed, match=r"meta\.db"):
+        present_catalogue(host, server, (), ())
 
 
 def test_influxdb_is_read_once_more_when_it_is_stopped(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -82,6 +83,12 @@ EMPTY_FOLDERS = (INFLUX_FOLDER, "volumes/nextcloud")
 """In most general parts as empty folders: their data are elsewhere, or nowhere."""
 OVERRIDES = ("docker-compose.override.yml", "docker-compose.override.yaml")
 """What compose reads besides docker-compose.yml, unless it is told which files to read."""
+SAME = (
+    'a=$1 b=$2; shift 2; for f; do [ -f "$a/$f" ] || continue; '
+    'cmp "$a/$f" "$b/$f" >/dev/null; code=$?; case $code in '
+    '0) printf "%s\\0" "$f" ;; 1) ;; *) exit "$code" ;; esac; done'
+)
+"""Which files of two folders are the same: cmp(1) ends with 1 for a difference, else it failed."""
 YOUNG_S = 60.0
 """A container that ended before, and is up for no longer than this, may end again."""
 
@@ -774,12 +781,14 @@ class Prospect:
         return (*names, *sorted(titles - left_out - self.outside.titles))
 
     def _same(self, stack: str, names: list[str]) -> set[str]:
-        """Return the top files that lie on the target as they are staged, byte for byte."""
-        script = (
-            'a=$1 b=$2; shift 2; for f; do cmp -s "$a/$f" "$b/$f" && printf "%s\\0" "$f"; done'
-        )
-        words = (*self.target.as_root, "sh", "-c", script, "sh", self.target.folder, stack, *names)
-        told = self.target.host.run(Command(words, ANY_EXIT, 600)).out if names else ""
+        """Return the top files that lie on the target as they are staged, byte for byte.
+
+        Raises StepFailed where that cannot be told; what is no file there is another thing.
+        """
+        folders = (self.target.folder, stack)
+        words = (*self.target.as_root, "sh", "-c", SAME, "sh", *folders, *names)
+        command = Command(words, limit_s=600, called=shlex.join(("cmp", *folders)))
+        told = self.target.host.run(command).out if names else ""
         return {*filter(None, told.split("\0"))}
 
     def _chosen(

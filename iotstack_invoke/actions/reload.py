@@ -208,8 +208,8 @@ class _Reload:
             raise Refused(f"Container {name} runs InfluxDB {version}; a reload is for 1.x.")
         refuse_inner_mounts(target, found, name)
         server = server_in(target, found, name)
-        meta = Command((*target.as_root, "test", "-e", f"{server.data}/meta/meta.db"), ANY_EXIT)
-        if host.run(meta).exit_code:
+        meta = ("stat", "-c", "%i", "--", f"{server.data}/meta/meta.db")
+        if not looked(host, meta, target.as_root):
             raise Refused(
                 f"On {target.name} {server.data} holds no data of InfluxDB: container {name} "
                 "must map /var/lib/influxdb to a folder. Nothing was changed."

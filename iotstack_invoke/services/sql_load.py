@@ -17,7 +17,7 @@ from itertools import groupby, islice
 from ..errors import StepFailed
 from ..hosts import read_chunk
 from ..steps import Command, Host, Scene
-from ..targets import free_bytes
+from ..targets import free_bytes, looked
 from ..values import dataclass
 from .alone import OUR_LABEL, remove_ours
 from .held import STAYS
@@ -169,9 +169,8 @@ class UnpackSql:
 def staged_dumps(host: Host, folder: str, engine: str, as_root: tuple[str, ...]) -> dict[str, str]:
     """Return the dumps in a folder, by the container that each is of; packed or not."""
     plain = ENGINES[engine].member.removesuffix(".gz")
-    words = (*as_root, "find", folder, "-mindepth", "1", "-maxdepth", "2", "-type", "f")
-    # Exit 1 where there is no such folder, which holds no dump either.
-    told = host.run(Command((*words, "-printf", "%P\\n"), frozenset({0, 1}), 600)).out
+    words = ("find", folder, "-mindepth", "1", "-maxdepth", "2", "-type", "f")
+    told = looked(host, (*words, "-printf", "%P\\n"), as_root, 600)
     found = {}
     for name in sorted(told.splitlines()):
         above, _, last = name.removesuffix(".gz").rpartition("/")
