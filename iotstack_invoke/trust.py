@@ -27,7 +27,11 @@ LOOK = (
     'up=${p%/*}; until [ -e "$up" ] || [ -z "$up" ]; do up=${up%/*}; done; '
     '{ [ -x "${up:-/}" ] || [ ! -d "$up" ]; } && echo - || echo "?"; fi; done'
 )
-GROUP = 'getent group "$1"; echo; getent passwd || cat /etc/passwd'
+GROUP = (
+    'getent group "$1"; case $? in 0|2) ;; 127) cat /etc/group ;; *) exit 1 ;; esac; '
+    "echo; getent passwd || cat /etc/passwd"
+)
+"""Tell a group, if there is one of its number (without getent(1) all), and all users."""
 WITHOUT_OWNERS = frozenset({"msdos", "vfat", "exfat", "fuseblk", "ntfs", "ntfs3"})
 """Kinds of file systems, as stat(1) tells them, in which one user owns all, with one mode."""
 ACCESS_LIST = "system.posix_acl_access"
@@ -113,9 +117,10 @@ class Trust:
         key = (owned.group, owned.user)
         if key not in self._private:
             words = ("sh", "-c", GROUP, "sh", str(owned.group))
-            told = self.host.run(Command(words, frozenset(range(256)))).out
+            told = self.host.run(Command(words, frozenset(range(256))))
             users = self._us | {owned.user}
-            self._private[key] = is_private(told, owned.group, users)
+            known = not told.exit_code
+            self._private[key] = known and is_private(told.out, owned.group, users)
         return self._private[key]
 
     def refuse(self, owned: Owned, kind: str = "-", about: str = "") -> None:
@@ -235,7 +240,8 @@ def is_private(told: str, group: int, users: Iterable[int]) -> bool:
     """
     ours = {*users}
     lines, _, people = told.partition("\n\n") if not told.startswith("\n") else ("", "", told)
-    members = {name for line in lines.splitlines() for name in _field(line, 3).split(",") if name}
+    of_it = (line for line in lines.splitlines() if _field(line, 2) == str(group))
+    members = {name for line in of_it for name in _field(line, 3).split(",") if name}
     for line in people.splitlines():
         name, number, first = _field(line, 0), _field(line, 2), _field(line, 3)
         is_ours = number.isdigit() and int(number) in ours

@@ -31,12 +31,25 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to
         ("\n", PEOPLE, True),  # a group that the system does not know
         ("pi:x:1000:bob\n\n", PEOPLE + BOB, False),
         ("pi:x:1000:pi,gone\n\n", PEOPLE, False),
+        ("pi:x:1000:pi\nbob:x:1001:bob\n\n", PEOPLE, True),  # all, where there is no getent(1)
         ("users:x:1000:\n\n", PEOPLE + BOB.replace("1001:1001", "1001:1000"), False),
     ],
 )
 def test_a_group_of_one_is_nobody_else(group, people, private):
     """With the umask 002 of many systems a user's own group may write: it is the user."""
     assert is_private(group + people, 1000, {1000, 0}) is private
+
+
+def test_a_group_of_which_nothing_is_told_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    """Whoever is in it may write; getent(1) fails for more than a group that is unknown."""
+    path = tmp_path / "journal"
+    path.write_text("")
+    path.chmod(0o664)
+    (tmp_path / "getent").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "getent").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    trust, found = owned(path)
+    assert trust.others(found).startswith(f"others of group {path.stat().st_gid} may write it")
 
 
 def owned(path, trust=None):
