@@ -404,14 +404,17 @@ def may_be_there(host: Host, path: str) -> bool:
     return bool(which_may_be_there(host, [path]))
 
 
-def which_may_be_there(host: Host, paths: Iterable[str]) -> frozenset[str]:
+def which_may_be_there(
+    host: Host, paths: Iterable[str], as_root: tuple[str, ...] = ()
+) -> frozenset[str]:
     """Return the paths at which there is something, or at which we cannot look."""
     asked = tuple(paths)
-    if isinstance(host, LocalHost):
+    if isinstance(host, LocalHost) and not as_root:
         return frozenset(filter(_may_be_here, asked))
     if not asked:
         return frozenset()
-    told = host.run(Command((*IN_ENGLISH, "sh", "-c", MAY_BE_THERE, "sh", *asked))).out
+    words = (*as_root, *IN_ENGLISH, "sh", "-c", MAY_BE_THERE, "sh", *asked)
+    told = host.run(Command(words)).out
     return frozenset(path for path, mark in zip(asked, told.split(), strict=True) if mark != "-")
 
 

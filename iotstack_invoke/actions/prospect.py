@@ -680,7 +680,8 @@ class Prospect:
         lives += server.folders if server and not server.within else ()
         lives += [link for each in facts.outside for link in each.links]
         wanted = folders_around(filter(None, lives), within)
-        there = which_may_be_there(self.target.host, wanted) if lives else frozenset()
+        host, root = self.target.host, self.target.as_root  # it sees below folders of mode 0700
+        there = which_may_be_there(host, wanted, root) if lives else frozenset()
         staged = f"{self.stage}/stack"
 
         def like(path: str) -> str:
