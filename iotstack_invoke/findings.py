@@ -6,9 +6,10 @@ host, fails without it. Not for: asking (actions/doctor.py).
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 from types import MappingProxyType
@@ -20,7 +21,7 @@ from .services.compose import Found
 from .services.influx import BACKUP_INSIDE, DumpInflux
 from .services.influx2 import DumpInflux2, Influx2Look
 from .services.influx2_check import EXPERIMENTAL
-from .services.inside import path_on_host
+from .services.inside import is_in, path_on_host
 from .services.quiesce import Quiesce
 from .services.sql import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, SqlServer
 from .services.sqlite import CopySqlite
@@ -199,6 +200,43 @@ def judge_places(folder: str, kinds: Mapping[str, str], apart: Iterable[str]) ->
         yield warning("restore", found, fix)
     for each in apart:
         yield good(each, f"on another file system than the stack: {APART[each]}")
+
+
+def judge_mounts(
+    folder: str,
+    points: Collection[str],
+    away: Collection[str],
+    data: Collection[str],
+    *,
+    needed: bool,
+) -> Iterator[Finding]:
+    """Judge the drives that are mounted in services/ and volumes/ as a restore meets them.
+
+    `away`: those of /etc/fstab that are not mounted. `data`: the folders that a restore replaces
+    by a new one, such as those of databases.
+    """
+    others = "restore the other services one by one: --only NAME"
+    for point in sorted({*points, *away}):
+        top, _, below = posixpath.relpath(point, folder).partition("/")
+        if top not in ("services", "volumes") or (top == "volumes" and not below):
+            continue
+        item = f"{top}/{below.partition('/')[0]}"
+        more = [each for each in points if each != point and is_in(each, point)]
+        if top == "services":
+            found = f"{point} is a mount point, so a restore of any set is refused"
+            yield bad("services", found, "let services/ hold plain folders", needed=needed)
+        elif point in away:
+            found = f"/etc/fstab has {point}, where nothing is mounted: its restore is refused"
+            yield warning(item, found, "mount it, or remove that line")
+        elif any(is_in(point, each) for each in data):
+            found = f"{point} is mounted where data of a database are replaced: that is refused"
+            yield warning(item, found, f"mount it one folder higher, or {others}")
+        elif point != f"{folder}/{item}":
+            found = f"{point} is mounted in it, so a restore of it is refused"
+            yield warning(item, found, f"mount a drive at {folder}/{item} itself, or {others}")
+        elif not more and not any(is_in(each, point) for each in data):
+            found = "a mount point: a restore copies what belongs there, and swaps its entries"
+            yield good(item, found)
 
 
 def judge_space(

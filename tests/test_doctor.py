@@ -183,6 +183,22 @@ def test_a_drive_that_might_be_away_is_told(stack, small_disk):
     assert "vault usb mount" not in examine(stack)
 
 
+def test_a_drive_within_the_stack_is_told(stack, small_disk):
+    """As a restore would meet it: its entries are swapped, or it is refused."""
+    places = [stack.folder / each for each in ("volumes/nodered", "volumes/deep/in")]
+    for each in places:
+        each.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "--bind", small_disk, each], check=True)
+    try:
+        found = examine(stack)
+    finally:
+        for each in places:
+            subprocess.run(["umount", each], check=True)
+    assert found["volumes/nodered"]["verdict"] == "good"
+    assert "swaps its entries" in found["volumes/nodered"]["found"]
+    assert f"{places[1]} is mounted in it" in found["volumes/deep"]["found"]
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [("full", "No space left on device"), ("read-only", "is mounted read-only")],

@@ -185,6 +185,30 @@ def test_space_that_nobody_tells_is_a_warning():
     assert verdict(findings.judge_space("space", 10, None)) is GOOD
 
 
+@pytest.mark.parametrize(
+    ("points", "expected", "words"),
+    [
+        ({"volumes/films"}, {"volumes/films": GOOD}, "swaps its entries"),
+        ({"volumes"}, {}, ""),
+        ({"backups"}, {}, ""),
+        ({"volumes/films/new"}, {"volumes/films": WARNING}, "is mounted in it"),
+        ({"volumes/films", "volumes/films/a"}, {"volumes/films": WARNING}, "/films/a is mounted"),
+        ({"services/x"}, {"services": FAILED}, "of any set is refused"),
+        ({"services"}, {"services": FAILED}, "of any set is refused"),
+        ({"volumes/db/data"}, {"volumes/db": WARNING}, "data of a database"),
+        ({"volumes/db"}, {}, ""),  # its data are a folder on it, which is renamed there
+    ],
+)
+def test_drives_in_the_stack_are_told_as_a_restore_meets_them(points, expected, words):
+    """What is swapped entry by entry, and what is refused; with what to do."""
+    there = {f"/s/{each}" for each in points}
+    judged = [*findings.judge_mounts("/s", there, (), ("/s/volumes/db/data",), needed=True)]
+    assert {each.name: verdict(each) for each in judged} == expected
+    assert all(words in each.found for each in judged)
+    (away,) = findings.judge_mounts("/s", (), ("/s/volumes/films",), (), needed=False)
+    assert verdict(away) is WARNING
+
+
 def test_a_restore_folder_elsewhere_fails_a_restore_only():
     """A rename does not cross file systems; a backup needs none."""
     judged = [findings.judge_device("/s/restore", "1", "2", needed=n) for n in (True, False)]

@@ -52,6 +52,7 @@ from ..findings import (
     judge_inodes,
     judge_journal,
     judge_layers,
+    judge_mounts,
     judge_places,
     judge_program,
     judge_rows,
@@ -68,8 +69,9 @@ from ..report import Report
 from ..rules import RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named
 from ..services.holdings import unused_told
-from ..services.influx import influx_version
-from ..services.sql import run_in
+from ..services.influx import DATA_INSIDE, FOLDERS_INSIDE, influx_version
+from ..services.inside import is_in
+from ..services.sql import run_in, servers_in
 from ..settings import Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
@@ -80,6 +82,8 @@ from ..targets import (
     find_machine,
     free_bytes,
     is_read_only,
+    mount_points,
+    points_away,
     remount,
     root_words_if_any,
 )
@@ -292,6 +296,7 @@ class _Examined:
         return (
             ("backups", self._backups),
             ("restore", self._restore),
+            ("mounts", self._mounts),
             ("inodes", lambda: [judge_inodes(ask(self.host, "df", "-Pi", self.folder))]),
         )
 
@@ -358,6 +363,29 @@ class _Examined:
         if told:
             far = f" --host {self.host.name}" if self.far else ""
             yield good("old states", f"{told}: inv undo --list{far} tells which")
+
+    def _mounts(self) -> Iterator[Finding]:
+        folder = ask(self.host, "realpath", "--", self.folder).out.rstrip("\n") or self.folder
+        points = {each for each in mount_points(self.host) if is_in(each, folder)} - {folder}
+        away = {each for each in points_away(self.host) if is_in(each, folder)}
+        if points or away:
+            yield from judge_mounts(folder, points, away, self._replaced(), needed=self.far)
+
+    def _replaced(self) -> tuple[str, ...]:
+        """Return the folders of databases here; none where Docker does not answer."""
+        words, told = self.docker
+        if told.exit_code:
+            return ()
+        found = inspect_all(self.host, words, QUESTION_LIMIT_S)
+        servers = servers_in(found, self.settings.table)
+        settings = settings_for(self.host, self.settings, found, words)
+        influx = named(found, settings.influx.container)
+        mounts = influx.mounts if influx else ()
+        inside = (DATA_INSIDE, *FOLDERS_INSIDE)
+        return (
+            *(at for each in servers for at in (each.data, *each.apart) if at),
+            *(each.on_host for each in mounts if each.inside.rstrip("/") in inside),
+        )
 
     def _written_by_others(self, folder: str) -> Iterator[Finding]:
         """Yield that others may write what a run reads back, if they may."""
