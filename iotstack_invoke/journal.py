@@ -77,6 +77,7 @@ class Journal:
         settle: Callable[[], None] = lambda: None,
         hold: Callable[[], None] = lambda: None,
         bind: Callable[[], Bound] | None = None,
+        put_aside: Callable[[Iterable[UndoableStep]], Iterable[str]] = lambda _steps: (),
     ) -> None:
         self.host = host
         self.hold = hold
@@ -87,9 +88,12 @@ class Journal:
         """What a person should know of steps that were undone: what could not be as before."""
         self.bind = bind
         """Ask the target for the words of its programs, which no journal holds."""
+        self.put_aside = put_aside
+        """Note where steps that were undone put aside what was live; return what is to be told."""
         self.path = path
         self._steps: Mapping[str, type[Any]] = {each.__name__: each for each in steps}
         self._owed: list[tuple[str, UndoableStep]] = []
+        self._undone: list[UndoableStep] = []
         self._lock = threading.Lock()
         self._torn = False
         self.kept = ""
@@ -100,7 +104,8 @@ class Journal:
     def at(self, path: str) -> Journal:
         """Return another journal of the same host."""
         steps = self._steps.values()
-        other = Journal(self.host, path, steps, self.settle, self.hold, self.bind)
+        more = (self.settle, self.hold, self.bind, self.put_aside)
+        other = Journal(self.host, path, steps, *more)
         other.told = self.told
         return other
 
@@ -177,7 +182,10 @@ class Journal:
                         f"owed is in {self.path}; the next run tries again before all else."
                     ) from error
                 self._owed.remove((owner, step))
+                self._undone.append(step)
                 undone.append(f"{owner}: {type(step).__name__}")
+            if undone:
+                self.told += self.put_aside(self._undone)
             owners = {owner for owner, _ in self._owed}
             if undone and job is not None and job not in owners and self._owed:
                 self._append({"done": job})

@@ -7,14 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from test_undo import flows, restored_once
 
-from iotstack_invoke.actions.old_states import (
-    OldState,
-    find_states,
-    judge_states,
-    note_elsewhere,
-)
+from iotstack_invoke.actions.elsewhere import note_elsewhere
+from iotstack_invoke.actions.old_states import OldState, find_states, judge_states
 from iotstack_invoke.errors import Refused
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.services.stack import SwapItem
 from iotstack_invoke.settings import Stack, read_settings
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -169,9 +166,12 @@ def test_what_an_undo_put_aside_is_an_old_state_too(tmp_path):
     folder, used = stack / "restore" / name, tmp_path / f"drive/.{name}"
     for each in (stack / "restore", stack / "volumes", used):
         each.mkdir(parents=True)
-    fields = {"live": "x", "aside": f"{tmp_path}/drive/.previous-t1-x/m", "used": f"{used}/m"}
-    line = json.dumps({"job": "a", "step": "SwapItem", "fields": fields})
-    note_elsewhere(host, str(folder), [line])
+    gone = tmp_path / f"gone/.{name}"
+    steps = [
+        SwapItem("pi", "x", "x", "x", f"{at}/m", (), "")
+        for at in (used, gone, f"{tmp_path}/.previous-t1", stack / "restore" / name)
+    ]
+    assert list(note_elsewhere(host, str(stack), lambda: (), steps)) == []
     (state,) = find_states(host, str(stack))
     assert state.folders == (str(folder), str(used))
     assert state.is_undone
@@ -189,3 +189,28 @@ def test_what_an_undo_put_aside_is_an_old_state_too(tmp_path):
     folder.chmod(0o777)
     with pytest.raises(Refused, match="is not believed"):
         find_states(host, str(stack))
+
+
+def test_what_a_failed_restore_left_on_a_drive_is_an_old_state_too(little_stack, small_disk):
+    """No journal names it any more once it is undone; it is listed, and goes as any other."""
+    with little_stack.settings.open("a") as stream:
+        stream.write("keep_previous = 0\nkeep_previous_days = 0\n")
+        stream.write(f'[[stack.include]]\npath = "{small_disk}"\n')
+    (small_disk / "film").write_text("old")
+    told = little_stack.run("backup --runtag t1")
+    assert told.returncode == 0, told.stderr
+    (small_disk / "film").write_text("new")
+    fails = f'[ "$*" != "--file-system {small_disk}" ] || {{ rm "$0"; exit 1; }}'
+    little_stack.tool("sync", f'{fails}; exec /bin/sync "$@"')
+    told = little_stack.run("restore --runtag t1 --from here --yes")
+    assert "The stack is as it was before" in " ".join(told.stderr.split()), told.stderr
+    assert (small_disk / "film").read_text() == "new"
+    (used,) = small_disk.glob(".previous-t1-*-undone")
+    assert (used / "film").read_text() == "old"
+    listed = little_stack.run("undo --list").stdout
+    assert "what was live until the restore of t1" in listed
+    assert f", {used}" in listed.replace("\n", "")
+    told = little_stack.run("backup --runtag t2")
+    assert told.returncode == 0, told.stderr
+    assert [*small_disk.iterdir()] == [small_disk / "film"]
+    assert [*(little_stack.folder / "restore").glob("previous-*")] == []

@@ -12,6 +12,7 @@ from ..manifest import read_utc
 from ..report import Report
 from ..rules import RESTORE
 from ..services.kept_until import UNTIL_FILE
+from ..services.swap_entries import MOVED
 from ..site import Site
 from ..steps import Command, Host
 from ..targets import entries, journal_paths, read_text, root_words
@@ -28,6 +29,7 @@ def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> 
     With the mark `inv undo` does not go back to something older, past what is gone.
     """
     first, *others = folders
+    others += [f"{each}{MOVED}" for each in others]
     script = (
         'first=$1; shift; : > "$first/$0" && rm -f "$first/journal" && rm -rf "$@" && '
         'find "$first" -mindepth 1 -maxdepth 1 ! -name "$0" -exec rm -rf {} +'

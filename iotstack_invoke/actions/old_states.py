@@ -8,7 +8,6 @@ run that went well, under the lock of the stack.
 from __future__ import annotations
 
 import contextlib
-import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,11 +27,16 @@ from ..targets import ANY_EXIT, journal_paths, looked, open_target, read_text, r
 from ..trust import Trust
 from ..values import dataclass
 from .change_logs import remove_old_logs
-from .old_data import GONE_MARK, refuse_strange, remove_expired_here, remove_old
+from .elsewhere import ELSEWHERE_FILE, noted
+from .old_data import (
+    GONE_MARK,
+    REMOVE_LIMIT_S,
+    refuse_strange,
+    remove_expired_here,
+    remove_old,
+)
 from .owed import Owing
 
-ELSEWHERE_FILE = "elsewhere.json"
-"""In what an undo put aside: its folders on other file systems, which no journal names then."""
 SIZE_LIMIT_S = 120.0
 _NAME = re.compile(r"\.?previous-(?P<key>.+-(?P<stamp>\d{8}T\d{6}Z)(?P<undone>-undone)?)")
 
@@ -131,14 +135,14 @@ def _named_in(host: Host, folder: str, there: Iterable[str]) -> Iterator[str]:
     """Yield the folders on other file systems that a journal names."""
     if "journal" in there:
         owed = owed_in(read_text(host, f"{folder}/journal").splitlines())
-        yield from folders_in(owed, "aside", posixpath.basename(folder))
+        yield from _folders_in(owed, posixpath.basename(folder))
 
 
-def folders_in(owed: Sequence[Owed], field: str, name: str) -> tuple[str, ...]:
-    """Return the folders called like a state, behind a dot, that steps name in a field."""
+def _folders_in(owed: Sequence[Owed], name: str) -> tuple[str, ...]:
+    """Return the folders called like a state, behind a dot, to which steps put aside."""
     found = []
     for each in owed:
-        path = str(each.fields.get(field, ""))
+        path = str(each.fields.get("aside", ""))
         above, dot, below = path.partition(f"/.{name}")
         if dot and path.startswith("/") and below[:1] in ("", "/") and ".." not in path.split("/"):
             found.append(f"{above}{dot}")
@@ -147,23 +151,8 @@ def folders_in(owed: Sequence[Owed], field: str, name: str) -> tuple[str, ...]:
 
 def _noted(host: Host, folder: str, there: Iterable[str]) -> Iterator[str]:
     """Yield the folders on other file systems that the note of an undo or a reload names."""
-    mine = f".{posixpath.basename(folder)}"
     for name in {ELSEWHERE_FILE, UNTIL_FILE} & {*there}:
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            for each in json.loads(read_text(host, f"{folder}/{name}"))["with"]:
-                path = str(each)
-                if posixpath.basename(path) == mine and ".." not in path.split("/"):
-                    yield path
-
-
-def note_elsewhere(host: Host, folder: str, lines: Iterable[str]) -> None:
-    """Write down where an undo puts aside what was live, besides a folder in restore/."""
-    others = folders_in(owed_in(lines), "used", posixpath.basename(folder))
-    if not others:
-        return
-    host.run(Command(("mkdir", "-p", "-m", "0700", "--", folder)))
-    with host.create(f"{folder}/{ELSEWHERE_FILE}") as stream:
-        stream.write(json.dumps({"with": others}).encode())
+        yield from noted(read_text(host, f"{folder}/{name}"), posixpath.basename(folder))
 
 
 def judge_states(
@@ -211,7 +200,11 @@ def remove_states(
             if dry_run:
                 tell(f"would be removed, it is older than [stack] keep_previous: {told}")
                 continue
-            remove_old(host, each.folders, root())
+            if each.is_undone:  # nobody goes back past it: it needs no mark
+                words = (*root(), "rm", "-rf", "--", *each.folders)
+                host.run(Command(words, limit_s=REMOVE_LIMIT_S))
+            else:
+                remove_old(host, each.folders, root())
             tell(f"removed, as [stack] keep_previous says: {told}")
         if not dry_run and (going or any(each.is_gone for each in states)):
             _clear_marks(host, stack.folder, root)
@@ -295,11 +288,11 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
                 size_text(sizes[each.name]) if each.name in sizes else "?",
                 each.title,
                 _fate(each, died, is_next=each is undoable, goes=each in going),
-                each.folders[0],
+                ", ".join(each.folders),
             )
             for each in states
         ]
-        titles = ("since", "size", "what", "what becomes of it", "folder")
+        titles = ("since", "size", "what", "what becomes of it", "folders")
         report.table(titles, rows, right=(1,), copied=(3, 4))
         report.write(
             f"{size_text(sum(sizes.values()))} in all. The newest {mine.keep_previous} and all of "

@@ -7,7 +7,7 @@ earlier versions had both. All who undo go through here, under the lock of the s
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 from ..errors import Refused, StepFailed
@@ -18,10 +18,11 @@ from ..rules import BACKUPS, RESTORE
 from ..services.stack import wait_for_orphans
 from ..settings import Settings
 from ..site import Site
-from ..steps import Command, Host
+from ..steps import Command, Host, UndoableStep
 from ..targets import ANY_EXIT, COMMANDS_LOCK, Target, journal_paths, root_words_if_any
 from ..trust import Owned, Trust
 from ..values import dataclass
+from .elsewhere import note_elsewhere
 
 READ_LIMIT_S = 60.0
 GOING_BACK = "going back, newest step first; a container may take a minute to stop"
@@ -87,7 +88,10 @@ class Owing:
 
             return Bounds(self.settings, self.host, self.folder, self.root, guard or self.guard)
 
-        return Journal(self.host, path, undoable(), settle, hold, bind)
+        def put_aside(steps: Iterable[UndoableStep]) -> Iterable[str]:
+            return note_elsewhere(self.host, self.folder, self.root, steps)
+
+        return Journal(self.host, path, undoable(), settle, hold, bind, put_aside)
 
     def journal_of_backups(self, hold: Callable[[], None] = lambda: None) -> Journal:
         """Return the journal that a backup writes."""

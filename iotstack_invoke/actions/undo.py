@@ -19,7 +19,6 @@ from ..steps import Host
 from ..targets import Lock, Target, locked_target, looked, open_target, read_text
 from .change_logs import log_folder, log_path
 from .old_data import GONE_MARK
-from .old_states import note_elsewhere
 from .owed import GOING_BACK, Owing
 from .wish import Wish, confirm
 
@@ -152,7 +151,6 @@ def _undo(
         with target.host.create(f"{kept}.undo") as stream:
             stream.write("\n".join(lines).encode())
         target.host.rename(f"{kept}.undo", kept)
-        note_elsewhere(target.host, used, lines)
         left.append(NOT_FINISHED)
         target.host.rename(kept, target.journal)  # at once: never two of them, never none
         with report.waiting(GOING_BACK):

@@ -12,6 +12,8 @@ from .stack import SwapItem
 
 KEPT = ".previous-*-????????T??????Z*"
 """What restores keep in a mount point: no entry of it is swapped, and no backup packs it."""
+MOVED = ".moved"
+"""With this ends the mark beside what was put aside: all of it was."""
 SWAP_LIMIT_S = 3600.0
 
 # `entries FOLDER` … names what is swapped of a folder: not what restores keep, nor what belongs to
@@ -39,7 +41,7 @@ _SWAP = (
     '{ echo "$staged is on another file system than $live" >&2; exit 1; }; '
     'mkdir -m 0700 "$aside.begun" && like "$live" "$aside.begun" && '
     'mv -T "$aside.begun" "$aside" && move "$live" "$aside" && '
-    'mark "$aside.moved" && move "$staged" "$live" && like "$staged" "$live" && '
+    f'mark "$aside{MOVED}" && move "$staged" "$live" && like "$staged" "$live" && '
     'rm -rf "$staged" && sync --file-system "$live"'
 )
 # Before the first mark live holds what was not moved yet; after it what was staged, and what came
@@ -55,7 +57,7 @@ _GIVE_BACK = (
 _UNSWAP = (
     f"{_HEAD}"
     'if there "$aside"; then '
-    'if there "$aside.moved" && ! there "$aside.back"; then '
+    f'if there "$aside{MOVED}" && ! there "$aside.back"; then '
     'mkdir -p "$used" && chmod 0700 "$used" && move "$live" "$used" && mark "$aside.back" '
     "|| exit 1; fi; "
     f"find \"$aside\" -mindepth 1 -maxdepth 1 -exec sh -c '{_GIVE_BACK}' "
@@ -63,7 +65,7 @@ _UNSWAP = (
     'rmdir "$aside" || exit 1; '
     'elif ! there "$staged" && ! there "$used"; then '
     'echo "$aside is gone, so what was in $live cannot be put back" >&2; exit 1; fi; '
-    'rm -f "$aside.moved" "$aside.back"; '
+    f'rm -f "$aside{MOVED}" "$aside.back"; '
     '[ ! -d "$aside.begun" ] || rmdir "$aside.begun"; '
     'sync --file-system "$live"'
 )

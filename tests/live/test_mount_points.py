@@ -1,5 +1,7 @@
 """What is included is a drive of its own: its entries are swapped, and no rename is tried."""
 
+import re
+
 import pytest
 from marks import Posted
 from stand_machine import USER, wait_for
@@ -77,6 +79,63 @@ def test_there_and_back(posted, pi, drive):
     assert ".previous-" not in listed
     run("undo", "--last-restore", "--yes")
     assert held(pi, drive) == new
+    (kept,) = drive.glob(".previous-*-undone")
+    assert f", {kept}" in run("undo", "--list").replace("\n", "")
+
+
+def test_old_states_and_what_only_root_sees(posted, pi, drive):
+    """The newest states stay, the rest goes with a good run; below 0700 nothing new is root's."""
+
+    def run(*words):
+        code, said = posted.run(*words)
+        assert code == 0, said
+        return said
+
+    def listed():
+        return run("undo", "--list").replace("\n", "")
+
+    def kept():
+        return sorted(each.name for each in drive.glob(".previous-*"))
+
+    deep = posted.top / "private/deep"
+    pi.run(["install", "-d", "-o", "7", "-m", "0700", deep.parent, deep, deep / "data"])
+    for path in (deep / "data/file", drive / "file"):
+        pi.run(["sh", "-c", 'echo old > "$1"', "sh", path])
+    pi.run(["chmod", "0700", drive])
+    rows = '[[stack.include]]\npath = "private/deep/data"\n'
+    posted.set(rows)
+    run("backup", "--runtag", "t")
+    pi.run(["rm", "-r", deep])
+    pi.run(["sh", "-c", 'echo new > "$1"', "sh", drive / "file"])
+    restore = ("restore", "--runtag", "t", "--from", "here", "--yes")
+    run(*restore)
+    status = deep.stat()
+    assert (status.st_uid, status.st_mode & 0o7777) == (7, 0o755)
+    assert (deep / "data/file").read_text() == (drive / "file").read_text() == "old\n"
+    (first,) = kept()
+    pi.run(["sh", "-c", 'head -c 1M /dev/urandom > "$1"', "sh", drive / "since"])
+    run(*restore)
+    assert len(kept()) == 2
+    assert "2 old states of before restores take" in run("status")
+    told = listed()
+    assert f", {drive}/{first}" in told
+    assert re.search(r"\b1\.\d MB +before the restore of t ", told)
+    posted.settings = f"keep_previous = 1\nkeep_previous_days = 0\n{posted.settings}"
+    posted.set(rows)
+    assert "the next good backup, restore or prune removes it" in listed()
+    run("backup", "--runtag", "t2")
+    (second,) = kept()
+    assert second > first
+    assert first not in listed()
+    assert len([*(posted.top / "restore").glob("previous-*")]) == 1
+    run("undo", "--last-restore", "--yes")
+    assert (drive / "since").stat().st_size == 2**20
+    run("backup", "--runtag", "t3")
+    assert kept() == [f"{second}-undone"]  # the newest that there is
+    posted.settings = posted.settings.replace("keep_previous = 1", "keep_previous = 0")
+    posted.set(rows)
+    run("backup", "--runtag", "t4")
+    assert kept() == []
 
 
 def test_no_room_on_it(posted, pi, drive):
