@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import re
-import shlex
 import shutil
 import socket
 import subprocess
@@ -111,11 +110,14 @@ def restored_once(stack, change=lambda: None):
 
 
 def killed_amid_the_swap(
-    stack, line="restore --runtag t1 --from here --yes", moved="*volumes/nodered"
+    stack,
+    line="restore --runtag t1 --from here --yes",
+    moved="*volumes/nodered",
+    script=KILLING_MV,
 ):
     """Let a restore of t1 die when the live folder is moved away; return its log, if it has one."""
     pid = stack.tools / "pid"
-    stack.tool("mv", KILLING_MV.replace("FILE", str(pid)).replace("MOVED", moved))
+    stack.tool("mv", script.replace("FILE", str(pid)).replace("MOVED", moved))
     process = stack.start(line)
     pid.write_text(str(process.pid))
     process.communicate(timeout=60)
@@ -129,21 +131,89 @@ def test_the_way_back_by_hand(little_stack):
     (little_stack.folder / "volumes/nodered/flows.json").write_text("[3]\n")
     killed_amid_the_swap(little_stack)
     assert not (little_stack.folder / "volumes/nodered").exists()
+    said = pasted(little_stack)
+    assert flows(little_stack) == "[3]\n", said
+
+
+def pasted(stack):
+    """Paste the commands of docs/recovery.md for a stack that owes something; return what is said.
+
+    Nothing is owed any more then.
+    """
+    said = paste(stack, "restore/.journal", ". ./way-back.sh")
+    (stack.folder / "restore/.journal").unlink()
+    told = stack.run("undo --yes")
+    assert (told.returncode, "nothing is left to undo" in told.stderr) == (10, True)
+    return said
+
+
+def paste(stack, *words):
+    """Paste the blocks of docs/recovery.md that hold these words; return what is said."""
     text = Path(__file__).parent.parent.joinpath("docs/recovery.md").read_text()
-    _, first, second = re.findall(r"```sh\n(.+?)```", text, re.DOTALL)
-    commands = (first + second).replace("~/IOTstack", shlex.quote(str(little_stack.folder)))
+    blocks = re.findall(r"```sh\n(.+?)```", text, re.DOTALL)
+    chosen = [next(each for each in blocks if word in each) for word in words]
+    env = {**stack.environment, "HOME": str(stack.folder.parent)}
     done = subprocess.run(
         ["bash", "-u"],
-        input=commands,
+        input="".join(chosen),
         capture_output=True,
         text=True,
         check=True,
-        env=little_stack.environment,
+        env=env,
     )
-    assert flows(little_stack) == "[3]\n", done.stderr
-    (little_stack.folder / "restore/.journal").unlink()
-    told = little_stack.run("undo --yes")
-    assert (told.returncode, "nothing is left to undo" in told.stderr) == (10, True)
+    return done.stderr
+
+
+def test_the_lock_of_who_is_gone_is_let_go_by_hand(little_stack):
+    """The sshd of a host notices late that a laptop is off; until then every run is told to wait."""
+    lock = little_stack.folder / "backups/.lock"
+    lock.parent.mkdir()
+    holding = ["flock", lock, "sh", "-c", "echo; exec cat"]
+    with subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        assert little_stack.run("undo").returncode == 11
+        paste(little_stack, "backups/.lock")
+        assert little_stack.run("undo").returncode == 10
+
+
+@pytest.mark.parametrize(
+    "stop", ["-n -t */.previous-t2-????????T??????Z -- *", "-n -t DRIVE -- *"]
+)
+def test_the_way_back_of_a_drive_by_hand(little_stack, small_disk, stop):
+    """While its entries are moved aside, or behind that; what the backup left out stays as well."""
+    modules = little_stack.folder / "volumes/nodered/modules"
+    modules.mkdir()
+    (modules / "red").write_text("mine")
+    with little_stack.settings.open("a") as stream:
+        stream.write("[[stack.exclude]]\npath = 'volumes/nodered/modules'\nreason = 'x'\n")
+        stream.write(f"[[stack.include]]\npath = '{small_disk}'\n")
+    restored_once(little_stack)
+    small_disk.chmod(0o750)
+    (small_disk / "film").write_text("old")
+    (small_disk / "gone").write_text("old")
+    assert little_stack.run("backup --runtag t2").returncode == 0
+    (little_stack.folder / "volumes/nodered/flows.json").write_text("[3]\n")
+    (small_disk / "film").write_text("new")
+    (small_disk / "since").write_text("new")
+    (small_disk / "gone").unlink()
+    small_disk.chmod(0o700)
+    killed_amid_the_swap(
+        little_stack,
+        "restore --runtag t2 --from here --yes",
+        stop.replace("DRIVE", str(small_disk)).replace(" ", "\\ "),
+        KILLING_MV.replace('"$2"', '"$*"'),
+    )
+    with (little_stack.folder / "restore/.journal").open("a") as journal:
+        journal.write('{"job": "torn')
+    said = pasted(little_stack)
+    assert flows(little_stack) == "[3]\n", said
+    assert (modules / "red").read_text() == "mine", said
+    there = (each for each in small_disk.iterdir() if not each.name.startswith(".previous-t1-"))
+    held = {each.name: each.read_text() for each in there if each.is_file()}
+    assert held == {"film": "new", "since": "new"}, said
+    assert small_disk.stat().st_mode & 0o777 == 0o700
+    left = {each.name for each in small_disk.glob(".previous-t2-*")}
+    assert all(each.endswith("-since") for each in left), said
 
 
 def test_a_backup_that_undoes_a_dead_restore_says_so(little_stack):
