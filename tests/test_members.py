@@ -350,22 +350,38 @@ def test_few_refusals_are_told(tmp_path):
     assert len(found.refusals) == members.MOST_TOLD
 
 
-@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
-def test_more_than_fits(tmp_path, small_disk, ending):
-    """A sparse file of a terabyte in a small archive is refused with both numbers."""
-    (tmp_path / "volumes").mkdir()
-    with open(tmp_path / "volumes/sparse", "wb") as file:
+@pytest.mark.parametrize(
+    ("ending", "kind", "folder"),
+    [
+        ("tar", "general", "volumes"),
+        ("tar.gz", "general", "volumes"),
+        ("tar", "outside", "outside"),
+        ("tar", "influx", "."),
+        ("tar.gz", "mariadb", "."),
+        ("tar", "postgres", "."),
+        ("tar", "influxdb2", "."),
+        ("tar.gz", "nextcloud", "db_backup"),
+    ],
+)
+def test_more_than_fits(tmp_path, small_disk, ending, kind, folder):
+    """A sparse file of a terabyte in a small archive is refused with both numbers, in any part."""
+    place = tmp_path / "in" / folder
+    place.mkdir(parents=True)
+    with open(place / "backup.sql", "wb") as file:
         file.truncate(1 << 40)
     path = tmp_path / f"bomb.{ending}"
     subprocess.run(
-        ["tar", "-Scaf", path, "-C", tmp_path, "--hole-detection=seek", "./volumes"], check=True
+        ["tar", "-Scaf", path, "-C", tmp_path / "in", "--hole-detection=seek", f"./{folder}"],
+        check=True,
     )
     assert path.stat().st_size < 20_000
-    step = ScanArchive(File("pi", str(path).lstrip("/"), "/"), (), f"{small_disk}/not/yet/there")
+    file = File("pi", str(path).lstrip("/"), "/")
+    step = ScanArchive(file, (), f"{small_disk}/not/yet/there", kind, ("outside",))
     with pytest.raises(
         StepFailed, match=r"1,099,511,627,776 bytes when unpacked, and 262,144 are free in "
     ):
         step.do(Scene())
+    assert list(small_disk.iterdir()) == []
 
 
 def test_volumes_that_lie_apart_need_room_of_their_own(tmp_path, small_disk):

@@ -304,7 +304,9 @@ def test_an_image_that_is_built(stack, pi, stand, version):
     assert ".templates/mosquitto/Dockerfile" in members(posted, "general-backup.tar.gz")
     usb = posted.carry_away("t")
     pi.run(["sh", "-c", BUILT_IMAGES])
-    good(posted, "restore", "--runtag", "t", "--from", str(usb), "--yes")
+    said = good(posted, "restore", "--runtag", "t", "--from", str(usb), "--yes")
+    told = said.index("services whose image is to be built: mosquitto")
+    assert told < said.index("t is restored")
     assert posted.inspect()["mosquitto"]["State"]["Running"]
     posted.remove()
     pi.run(["sh", "-c", BUILT_IMAGES])
