@@ -632,7 +632,8 @@ class _Restore:
     def _tell_beside(self, facts: RestoreFacts) -> None:
         """Tell which top files lie beside others, or in their place, and which keys differ."""
         host, root = self.target.host, self.target.as_root
-        there = host.look(each.aside for each in facts.items) if self.before.takes_compose else {}
+        tops = [e.aside for e in facts.items if is_top_file(posixpath.basename(e.staged))]
+        there = host.look(tops) if self.before.takes_compose else {}
         replaced = []
         for item in facts.items:
             name = posixpath.basename(item.staged)

@@ -16,7 +16,15 @@ from ..rules import RESTORE
 from ..services.stack import ComposeUp, MakeVolume, StopContainers, UseStage, wait_for_orphans
 from ..settings import Settings
 from ..steps import Host
-from ..targets import Lock, Target, locked_target, looked, open_target, read_text
+from ..targets import (
+    Lock,
+    Target,
+    locked_target,
+    looked,
+    open_target,
+    read_text,
+    which_may_be_there,
+)
 from .change_logs import log_folder, log_path
 from .old_data import GONE_MARK
 from .owed import GOING_BACK, Owing
@@ -175,7 +183,7 @@ def _tell(target: Target, what: str, used: str, lines: Sequence[str], report: Re
         for each in owed
         if {"live", "aside"} <= {*each.fields}
     }
-    there = target.host.look(asides.values())
+    there = which_may_be_there(target.host, asides.values(), target.as_root)
     back = {live for live, aside in asides.items() if aside in there}
     stopped = [n for each in owed if each.step == StopContainers.__name__ for n in _names(each)]
     made = [str(each.fields.get("name")) for each in owed if each.step == MakeVolume.__name__]

@@ -45,6 +45,12 @@ def held(pi, drive):
     return pi.run(["sh", "-c", script, "sh", drive]).stdout
 
 
+def kept(pi, drive):
+    """Return what restores and undos keep on the drive, with the marks beside it, by name."""
+    names = pi.run(["ls", "-A", drive]).stdout.split()
+    return sorted(each for each in names if each.startswith(".previous-"))
+
+
 def test_there_and_back(posted, pi, drive):
     """Killed amid it, done, undone; and what was kept of the old is in no backup."""
 
@@ -79,8 +85,10 @@ def test_there_and_back(posted, pi, drive):
     assert ".previous-" not in listed
     run("undo", "--last-restore", "--yes")
     assert held(pi, drive) == new
-    (kept,) = drive.glob(".previous-*-undone")
-    assert f", {kept}" in run("undo", "--list").replace("\n", "")
+    undone = [each for each in kept(pi, drive) if each.endswith("-undone")]
+    listed = run("undo", "--list")
+    assert undone
+    assert all(f", {drive}/{each}" in listed for each in undone)
 
 
 def test_old_states_and_what_only_root_sees(posted, pi, drive):
@@ -91,11 +99,8 @@ def test_old_states_and_what_only_root_sees(posted, pi, drive):
         assert code == 0, said
         return said
 
-    def listed():
-        return run("undo", "--list").replace("\n", "")
-
-    def kept():
-        return sorted(each.name for each in drive.glob(".previous-*"))
+    def states():
+        return [each for each in kept(pi, drive) if not each.endswith(".moved")]
 
     deep = posted.top / "private/deep"
     pi.run(["install", "-d", "-o", "7", "-m", "0700", deep.parent, deep, deep / "data"])
@@ -111,31 +116,31 @@ def test_old_states_and_what_only_root_sees(posted, pi, drive):
     run(*restore)
     status = deep.stat()
     assert (status.st_uid, status.st_mode & 0o7777) == (7, 0o755)
-    assert (deep / "data/file").read_text() == (drive / "file").read_text() == "old\n"
-    (first,) = kept()
+    assert (deep / "data/file").read_text() == pi.run(["cat", drive / "file"]).stdout == "old\n"
+    (first,) = states()
     pi.run(["sh", "-c", 'head -c 1M /dev/urandom > "$1"', "sh", drive / "since"])
     run(*restore)
-    assert len(kept()) == 2
+    assert len(states()) == 2
     assert "2 old states of before restores take" in run("status")
-    told = listed()
+    told = run("undo", "--list")
     assert f", {drive}/{first}" in told
     assert re.search(r"\b1\.\d MB +before the restore of t ", told)
     posted.settings = f"keep_previous = 1\nkeep_previous_days = 0\n{posted.settings}"
     posted.set(rows)
-    assert "the next good backup, restore or prune removes it" in listed()
+    assert "the next good backup, restore or prune removes it" in run("undo", "--list")
     run("backup", "--runtag", "t2")
-    (second,) = kept()
+    (second,) = states()
     assert second > first
-    assert first not in listed()
+    assert first not in run("undo", "--list")
     assert len([*(posted.top / "restore").glob("previous-*")]) == 1
     run("undo", "--last-restore", "--yes")
-    assert (drive / "since").stat().st_size == 2**20
+    assert pi.run(["stat", "-c", "%s", drive / "since"]).stdout == f"{2**20}\n"
     run("backup", "--runtag", "t3")
-    assert kept() == [f"{second}-undone"]  # the newest that there is
+    assert kept(pi, drive) == [f"{second}-undone"]  # the newest that there is
     posted.settings = posted.settings.replace("keep_previous = 1", "keep_previous = 0")
     posted.set(rows)
     run("backup", "--runtag", "t4")
-    assert kept() == []
+    assert kept(pi, drive) == []
 
 
 def test_no_room_on_it(posted, pi, drive):
