@@ -111,11 +111,11 @@ def test_old_states_go_with_a_backup_that_went_well(little_stack, tmp_path):
     another.mkdir()
     listed = little_stack.run("undo --list").stdout
     head, first, second = listed.splitlines()[:3]
-    assert re.split(" {3,}", head)[-2:] == ["what becomes of it", "folder"]
+    assert re.split(" {3,}", head)[-2:] == ["what becomes of it", "folders"]
     assert "inv undo goes back to it" in first
     assert first.endswith(f"   {newest}")
     assert "the next good backup" in second
-    assert second.endswith(f"   {oldest}")
+    assert second.endswith(f"   {oldest} {kept}")
     little_stack.tool("tar", "exit 2")
     assert little_stack.run("backup --runtag t2").returncode == 1
     assert oldest.exists()
@@ -209,7 +209,7 @@ def test_what_a_failed_restore_left_on_a_drive_is_an_old_state_too(little_stack,
     assert (used / "film").read_text() == "old"
     listed = little_stack.run("undo --list").stdout
     assert "what was live until the restore of t1" in listed
-    assert f", {used}" in listed.replace("\n", "")
+    assert f" {used}" in listed.replace("\n", "")
     told = little_stack.run("backup --runtag t2")
     assert told.returncode == 0, told.stderr
     assert [*small_disk.iterdir()] == [small_disk / "film"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import posixpath
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -288,7 +289,7 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
                 size_text(sizes[each.name]) if each.name in sizes else "?",
                 each.title,
                 _fate(each, died, is_next=each is undoable, goes=each in going),
-                ", ".join(each.folders),
+                shlex.join(each.folders),
             )
             for each in states
         ]

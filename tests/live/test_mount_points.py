@@ -88,7 +88,7 @@ def test_there_and_back(posted, pi, drive):
     undone = [each for each in kept(pi, drive) if each.endswith("-undone")]
     listed = run("undo", "--list")
     assert undone
-    assert all(f", {drive}/{each}" in listed for each in undone)
+    assert all(f" {drive}/{each}" in listed for each in undone)
 
 
 def test_old_states_and_what_only_root_sees(posted, pi, drive):
@@ -123,7 +123,7 @@ def test_old_states_and_what_only_root_sees(posted, pi, drive):
     assert len(states()) == 2
     assert "2 old states of before restores take" in run("status")
     told = run("undo", "--list")
-    assert f", {drive}/{first}" in told
+    assert f" {drive}/{first}" in told
     assert re.search(r"\b1\.\d MB +before the restore of t ", told)
     posted.settings = f"keep_previous = 1\nkeep_previous_days = 0\n{posted.settings}"
     posted.set(rows)
