@@ -192,6 +192,8 @@ def test_a_drive_in_the_folder_of_the_stack(posted, pi, place):
         def read():
             return [pi.run(["cat", file]).stdout.strip() for file in files]
 
+        told = f"{place}: a mount point: a restore copies what belongs there"
+        assert (told in posted.run("doctor")[1]) == (place != "own")
         write("old")
         assert posted.run("backup", "--runtag", "t")[0] == 0
         write("new")
