@@ -8,7 +8,7 @@ import pytest
 from test_undo import flows, restored_once
 
 from iotstack_invoke.actions.elsewhere import note_elsewhere
-from iotstack_invoke.actions.old_states import OldState, find_states, judge_states
+from iotstack_invoke.actions.old_states import OldState, find_states, judge_states, sizes_of
 from iotstack_invoke.errors import Refused
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.stack import SwapItem
@@ -144,6 +144,22 @@ def test_a_restore_lets_the_older_ones_go(little_stack):
     assert not oldest.exists()
     restored_again(little_stack)
     assert len([*(little_stack.folder / "restore").glob("previous-t1-*/journal")]) == 2
+
+
+def test_a_size_that_cannot_be_told_is_no_small_one(tmp_path):
+    """What du(1) could not read is not left out of the sum; a folder that is not there is nothing."""
+    host, folder = LocalHost(str(tmp_path)), tmp_path / "previous-x"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"x" * 5000)
+    state = OldState("x", (str(folder), f"{tmp_path}/gone"), NOW)
+    whole = sizes_of(host, [state])["x"]
+    assert (whole.size_bytes > 5000, str(whole)[:1].isdigit()) == (True, True)
+    refusing = tmp_path / "sudo"
+    refusing.write_text(
+        '#!/bin/sh\n"$@"; echo "du: cannot read directory: Input/output error" >&2; exit 1\n'
+    )
+    refusing.chmod(0o755)
+    assert str(sizes_of(host, [state], (str(refusing),))["x"]).startswith("more than ")
 
 
 def test_a_restore_without_room_tells_what_old_states_take(little_stack):

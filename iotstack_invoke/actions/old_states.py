@@ -11,7 +11,7 @@ import contextlib
 import posixpath
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -23,8 +23,17 @@ from ..rules import RESTORE
 from ..services.kept_until import UNTIL_FILE, read_until
 from ..settings import Settings, Stack
 from ..site import Site
-from ..steps import Command, Host
-from ..targets import ANY_EXIT, journal_paths, looked, open_target, read_text, root_words
+from ..steps import Command, Host, is_telling
+from ..targets import (
+    ANY_EXIT,
+    GONE,
+    IN_ENGLISH,
+    journal_paths,
+    looked,
+    open_target,
+    read_text,
+    root_words,
+)
 from ..trust import Trust
 from ..values import dataclass
 from .change_logs import remove_old_logs
@@ -237,21 +246,42 @@ def _clear_marks(host: Host, stack: str, root: Callable[[], tuple[str, ...]]) ->
             host.run(Command(words, limit_s=600))
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What old states take on the disks."""
+
+    size_bytes: int
+    is_whole: bool
+    """Nothing of them could not be read."""
+
+    def __str__(self) -> str:
+        """Return it for people."""
+        return f"{'' if self.is_whole else 'more than '}{size_text(self.size_bytes)}"
+
+
 def sizes_of(
     host: Host, states: Iterable[OldState], as_root: tuple[str, ...] = ()
-) -> dict[str, int]:
-    """Return what old states take on the disks, by name; one that takes too long has no entry."""
+) -> dict[str, Taken]:
+    """Return what each takes, by name; one that takes too long has no entry."""
     found = {}
     for each in states:
-        words = (*as_root, "du", "-s", "-c", "-B1", "--", *each.folders)
+        words = (*as_root, *IN_ENGLISH, "du", "-s", "-c", "-B1", "--", *each.folders)
         try:
-            told = host.run(Command(words, ANY_EXIT, SIZE_LIMIT_S)).out.splitlines()
+            told = host.run(Command(words, ANY_EXIT, SIZE_LIMIT_S))
         except StepFailed:
             continue
-        total = told[-1].split("\t")[0] if told else ""
+        said = [line for line in told.err.splitlines() if is_telling(line)]
+        unread = [line for line in said if not line.endswith(GONE)]
+        total = told.out.rpartition("\ttotal\n")[0].rpartition("\n")[2]
         if total.isdigit():
-            found[each.name] = int(total)
+            found[each.name] = Taken(int(total), not (told.exit_code and unread))
     return found
+
+
+def sum_of(sizes: Mapping[str, Taken], states: Sequence[OldState]) -> Taken:
+    """Return what all states take together."""
+    whole = len(sizes) == len(states) and all(each.is_whole for each in sizes.values())
+    return Taken(sum(each.size_bytes for each in sizes.values()), whole)
 
 
 def states_told(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> str:
@@ -262,12 +292,10 @@ def states_told(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> str:
         return ""
     if not states:
         return ""
-    sizes = sizes_of(host, states, as_root)
-    total = size_text(sum(sizes.values()))
+    total = sum_of(sizes_of(host, states, as_root), states)
     many = "1 old state" if len(states) == 1 else f"{len(states)} old states"
     takes = "takes" if len(states) == 1 else "take"
-    more = "more than " if len(sizes) < len(states) else ""
-    return f"{many} of before restores {takes} {more}{total}"
+    return f"{many} of before restores {takes} {total}"
 
 
 def list_states(settings: Settings, name: str, report: Report) -> int:
@@ -286,7 +314,7 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
         rows = [
             (
                 f"{each.since.astimezone():%Y-%m-%d %H:%M}",
-                size_text(sizes[each.name]) if each.name in sizes else "?",
+                str(sizes.get(each.name, "?")),
                 each.title,
                 _fate(each, died, is_next=each is undoable, goes=each in going),
                 shlex.join(each.folders),
@@ -296,7 +324,7 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
         titles = ("since", "size", "what", "what becomes of it", "folders")
         report.table(titles, rows, right=(1,), copied=(3, 4))
         report.write(
-            f"{size_text(sum(sizes.values()))} in all. The newest {mine.keep_previous} and all of "
+            f"{sum_of(sizes, states)} in all. The newest {mine.keep_previous} and all of "
             f"{mine.keep_previous_days} days stay: keep_previous, keep_previous_days in [stack]."
         )
         return ExitCode.GOOD
