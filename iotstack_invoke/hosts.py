@@ -225,11 +225,7 @@ class LocalHost:
             streams = {f"{name}_stream": LineStream(name, heard) for name in ("out", "err")}
         try:
             result: Any = self._context.run(
-                str(command),
-                timeout=command.limit_s,
-                read_on_s=command.read_on_s,
-                tied=command.is_tied,
-                **streams,
+                str(command), timeout=command.limit_s, read_on_s=command.read_on_s, **streams
             )
         except CommandTimedOut as error:
             raise StepFailed(
@@ -246,10 +242,7 @@ class LocalHost:
     @contextlib.contextmanager
     def pipe(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
         """Start a command whose output is bytes; it is ended when the block is left."""
-        with piped(command.words, heard, command.limit_s, feed=command.is_tied) as (
-            process,
-            finish,
-        ):
+        with piped(command.words, heard, command.limit_s) as (process, finish):
             assert process.stdout is not None  # noqa: S101 - we asked for a pipe
             yield Pipe(process.stdout, finish)
 

@@ -142,11 +142,8 @@ LEASH = (
 )
 
 
-# The same for what is tied: it reads of our line that it has ended.
-TIED_LEASH = LEASH.replace('exec 3<&-; "$@"', '"$@" <&3 3<&-')
 # The same for a command of more bytes than one word may have: its words come first, quoted.
 LONG_LEASH = f'eval "set -- $(head -c "$1")"; {LEASH}'
-LONG_TIED_LEASH = LONG_LEASH.replace(LEASH, TIED_LEASH)
 
 
 _CALLED = {
@@ -599,10 +596,9 @@ def _not_sent(name: str, why: str) -> StepFailed:
 def _leashed(command: Command) -> tuple[str, bytes]:
     """Return what runs a command there, so that it ends with our line, and what it reads first."""
     words = encoded(str(command))
-    leash, long_leash = (TIED_LEASH, LONG_TIED_LEASH) if command.is_tied else (LEASH, LONG_LEASH)
     if len(words) <= LONG_BYTES:
-        return shlex.join(("sh", "-c", leash, "sh", *command.words)), b""
-    return shlex.join(("sh", "-c", long_leash, "sh", str(len(words)))), words
+        return shlex.join(("sh", "-c", LEASH, "sh", *command.words)), b""
+    return shlex.join(("sh", "-c", LONG_LEASH, "sh", str(len(words)))), words
 
 
 def _script(script: str, *arguments: str) -> Command:

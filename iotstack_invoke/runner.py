@@ -47,7 +47,6 @@ class _Mended:
     input_sleep: float
     read_on_s: float | None = None
     leashed = False
-    tied = False
     first = b""
     held = False
     timed_out = False
@@ -76,15 +75,13 @@ class _Mended:
         read_on_s: float | None = None,
         leashed: bool = False,
         first: bytes = b"",
-        tied: bool = False,
         **given: Any,
     ) -> Any:
         """Run a command to its end; `read_on_s` as in steps.Command, `leashed` as in remote.py.
 
-        `first` is what a leashed command reads. `tied`: its stdin stays open until it has ended.
+        `first` is what a leashed command reads.
         """
         self.read_on_s, self.leashed, self.first = read_on_s, leashed, first
-        self.tied = tied
         return super().run(command, **given)  # type: ignore[misc]
 
     def generate_result(self, **given: Any) -> Any:
@@ -153,13 +150,13 @@ class MendedLocal(_Mended, Local):
         Linux takes no word of more than 128 KiB, and the command is one to the shell: a long one
         is read from its stdin.
         """
-        script = os.fsencode(f"exec {command}{'' if self.tied else ' </dev/null'}\n")
+        script = os.fsencode(f"exec {command} </dev/null\n")
         is_long = len(script) > LONG_BYTES
         with children.signals_held():
             self.process = Popen(
                 (shell,) if is_long else (shell, "-c", command),
                 env=env,
-                stdin=PIPE if is_long or self.tied else DEVNULL,
+                stdin=PIPE if is_long else DEVNULL,
                 stdout=PIPE,
                 stderr=PIPE,
                 start_new_session=True,
@@ -167,12 +164,8 @@ class MendedLocal(_Mended, Local):
             self._watch = children.watched(self.process)
             self._watch.__enter__()
         if is_long:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.write(script)
-                self.process.stdin.flush()
-        if is_long and not self.tied:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
+                stdin.write(script)
 
     def read_proc_stdout(self, num_bytes: int) -> bytes | None:
         """Return the next bytes of its output, b"" at the end."""
@@ -207,9 +200,6 @@ class MendedLocal(_Mended, Local):
             self._watch.__exit__(None, None, None)
             self.process.stdout.close()
             self.process.stderr.close()
-            if self.process.stdin:
-                with contextlib.suppress(BrokenPipeError):
-                    self.process.stdin.close()
 
 
 def local_context() -> Context:

@@ -88,21 +88,6 @@ def fact_of(mode: int, size_bytes: int, modified_s: float) -> FileFact:
     return FileFact(size_bytes, modified_s, stat.S_ISDIR(mode), other)
 
 
-TIE = (
-    "exec 3<&0 </dev/null; { while read -r _ <&3; do :; done; trap '' TERM; kill 0; sleep 3; "
-    'kill -9 0; } >/dev/null 2>&1 & tie=$!; exec 3<&-; "$@"; code=$?; kill $tie; exit $code'
-)
-"""For sh: ends what it runs, and all of its process group, when its stdin ends."""
-
-
-def tied(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the words of a program that ends with us though no signal of ours reaches it.
-
-    Docker lets a program in a container go on when whoever asked for it ends (moby#9098).
-    """
-    return ("sh", "-c", TIE, "sh", *words)
-
-
 @dataclass(frozen=True, slots=True)
 class Command:
     """One program to run: words, never a shell line.
@@ -121,11 +106,6 @@ class Command:
 
     def __str__(self) -> str:
         return shlex.join(self.words)
-
-    @property
-    def is_tied(self) -> bool:
-        """Whether its stdin must stay open while it runs, and end with us."""
-        return TIE in self.words
 
     @property
     def shown(self) -> str:

@@ -22,10 +22,10 @@ DOCKER = """case "$1 $2" in
 "inspect --type") cat "$0.json" ;;
 "image inspect") echo '[]' ;;
 "exec "*)
-    [ "${12-}" = dump ] || exit 0
-    echo "$3" >> "$0.dumped"
-    if [ -e "$0.$3.broken" ]; then echo "root is not let in" >&2; exit 77; fi
-    [ ! -e "$0.$3.view" ] || echo 'left out: view `a`.`v`, which is gone' >&2
+    [ "$7" = dump ] || exit 0
+    echo "$2" >> "$0.dumped"
+    if [ -e "$0.$2.broken" ]; then echo "root is not let in" >&2; exit 77; fi
+    [ ! -e "$0.$2.view" ] || echo 'left out: view `a`.`v`, which is gone' >&2
     cat DUMP ;;
 esac"""
 

@@ -19,10 +19,9 @@ from shut import COVERED, keep_and_cover
 from sshd import Sshd, require_sshd
 
 from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.login import Login
 from iotstack_invoke.remote import SshHost
-from iotstack_invoke.steps import Command, tied
+from iotstack_invoke.steps import Command
 
 USER, USER_ID = "iotuser", 54321
 NUMBERS = itertools.count(os.getpid() % 30_000 * 100 + 1_000_000)
@@ -241,23 +240,6 @@ def test_what_was_started_there_ends_with_us(pi, number, number_of, sudo):
         asking.send_signal(number_of)
         asking.wait(60)
     until(lambda: not running(number), 20)
-
-
-@pytest.mark.parametrize("where", ["here", "there"])
-@pytest.mark.parametrize("size", [10, 150_000])
-def test_what_is_tied_runs_to_its_end(sshd, number, where, size):
-    """What it is tied to stays open as long as it takes, and ends where that is too long."""
-    login = Login(sshd.login(), "pi")
-    host = LocalHost("/") if where == "here" else SshHost(login, "/")
-    words = tied(("sh", "-c", "sleep 0.3; cat; echo good; exit 7", *["x" * (size // 2)] * 2))
-    good = Command(words, frozenset(range(256)))
-    assert (host.run(good).exit_code, host.run(good).out) == (7, "good\n")
-    with host.pipe(good) as pipe:
-        assert (pipe.stdout.read(), pipe.finish()) == (b"good\n", 7)
-    with pytest.raises(StepFailed, match="did not end within 1 s"):
-        host.run(Command(tied(("sleep", str(number))), limit_s=1))
-    until(lambda: not running(number), 20)
-    login.close()
 
 
 def test_a_command_there_reads_nothing_and_tells_how_it_ended(pi, number):

@@ -35,9 +35,8 @@ def docker(tmp_path):
 
     def made(script):
         path = tmp_path / "docker"
-        # docker exec --interactive NAME sh -c TIE sh sh -c SCRIPT sh dump; others are not tied
-        tied = 'name=$3\n[ "$2" = --interactive ] && [ "${12}" = dump ] || exit 0'
-        path.write_text(f"#!/bin/sh\n{tied}\n{script}\n")
+        # docker exec NAME sh -c SCRIPT sh WORD …
+        path.write_text(f'#!/bin/sh\nname=$2\n[ "$7" = dump ] || exit 0\n{script}\n')
         path.chmod(0o755)
         return (str(path),)
 

@@ -36,7 +36,6 @@ from iotstack_invoke.steps import File
 # question come in reverse, and all of them see one server.
 DOCKER = """#!/bin/sh
 [ "$1" = exec ] || exit 0
-[ "$2" != --interactive ] || shift
 name=$2
 shift 2
 if [ "$name" = away ]; then echo "Container 0123 is not running" >&2; exit 1; fi

@@ -15,7 +15,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ..steps import Command, Host, tied
+from ..steps import Command, Host
 from ..values import dataclass
 from .compose import Found
 from .inside import path_on_host
@@ -33,8 +33,6 @@ NO_PROGRAM = 127
 """That of a container without the programs of its engine, or even a shell."""
 ITS_ROW = "its [[services]] row in hosts.toml names the database that it is"
 
-LONG = frozenset({"dump", "keep"})
-"""What takes long in a container that runs on: it ends with us."""
 WANTS_A_PERSON = 78
 """The exit code of a script whose last line says what a person must mend before a dump."""
 
@@ -221,12 +219,8 @@ def run_in(
 ) -> Command:
     """Return the command that dumps, loads or asks in a container; any exit code is accepted."""
     called = (*docker, "exec", server.container)
-    inner: tuple[str, ...] = ("sh", "-c", ENGINES[server.engine].script, "sh", *words)
-    where = called
-    if words[0] in LONG:
-        where, inner = (*docker, "exec", "--interactive", server.container), tied(inner)
     return Command(
-        (*where, *inner),
+        (*called, "sh", "-c", ENGINES[server.engine].script, "sh", *words),
         accept=frozenset(range(256)),
         limit_s=limit_s,
         called=shlex.join((*called, f"{server.engine}.sh", *words)),

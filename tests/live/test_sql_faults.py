@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import sqlite3
 from pathlib import Path
 
@@ -355,33 +354,6 @@ def test_server_stopped_amid_its_dump(scene, name, how):
             scene, runtag, name, f"in container {name} is stopped", code, said
         )
     assert_mended(scene, runtag, made)
-
-
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("mariadb", signal.SIGKILL),
-        pytest.param("postgres", signal.SIGINT, marks=pytest.mark.long),
-    ],
-)
-def test_a_dump_ends_with_us_in_its_container_as_well(scene, name, number):
-    """Docker would let it go on: it holds a snapshot, and locks, until somebody reads its end."""
-    slow = '"$0.real" "$@"; touch /tmp/reached; exec sleep 1000'
-    listed = ["docker", "top", name, "-eo", "pid,args"]
-    with dump_program(scene, name, slow):
-        process = scene.start("backup", "--runtag", "ended")
-        there = ["docker", "exec", name, "test", "-e", "/tmp/reached"]
-        wait_for("the dump", lambda: not scene.target.run(there, check=False).returncode)
-        assert "sleep 1000" in scene.target.run(listed).stdout
-        process.send_signal(number)
-        scene.end(process)
-        wait_for(
-            "its end", lambda: "sleep 1000" not in scene.target.run(listed).stdout, timeout=30
-        )
-    code, said = scene.run("backup", "--runtag", "ended")
-    assert code in (GOOD, WARNED), said
-    for path in (*(scene.top / "backups").glob("ended.*"), *scene.vault.glob("ended.*")):
-        path.unlink()
 
 
 @pytest.mark.long
