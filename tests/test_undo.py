@@ -292,6 +292,9 @@ def test_a_restore_that_went_well_is_not_undone_by_accident(little_stack):
     assert told.returncode == 10
     assert "nothing is left to undo: the restore of t1 that began at" in told.stderr
     assert "inv undo --last-restore --yes" in told.stderr
+    for words, flags in (("undo", "--last-restore --yes"), ("undo --last-restore", "--yes")):
+        told = little_stack.run(words)  # without a terminal: what it says to add takes it back
+        assert (told.returncode, f"If it is meant, add {flags}." in told.stderr) == (13, True)
     assert flows(little_stack) == "[1]\n"
     killed_amid_the_swap(little_stack)
     told = little_stack.run("undo --last-restore --yes")

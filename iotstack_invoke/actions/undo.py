@@ -152,7 +152,7 @@ def _undo(
             )
         used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"
         _tell(target, f"What is undone: {change}.", used, lines, report)
-        confirm(wish, "undo it")
+        confirm(wish, "undo it", "--yes" if last_restore else "--last-restore --yes")
         # From here on it is a restore that did not end: whatever happens, it is undone.
         # What has been live since is kept: the step that would remove it is left out.
         lines = [line for line in lines if f'"{UseStage.__name__}"' not in line]

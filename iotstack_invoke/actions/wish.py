@@ -238,20 +238,20 @@ def own_failed(target: Target) -> Mapping[str, str]:
     return failed_at(read_checks(told.splitlines()), HERE)
 
 
-def confirm(wish: Wish, what: str) -> None:
+def confirm(wish: Wish, what: str, flags: str = "--yes") -> None:
     """Ask whether it is meant, for the host's name; raises Refused where it is not.
 
-    Or where nobody is there.
+    Or where nobody is there, with the flags that say that it is.
     """
     if not wish.yes:
         name = wish.host or socket.gethostname()
-        ask(name, f"{what} there", f"the host's name, {name},")
+        ask(name, f"{what} there", f"the host's name, {name},", flags)
 
 
-def ask(name: str, what: str, called: str = "") -> None:
+def ask(name: str, what: str, called: str = "", flags: str = "--yes") -> None:
     """Let a person type a name if something is meant; raises Refused where nobody does."""
     if not sys.stdin.isatty():
-        raise Refused("Nobody is there to confirm. If it is meant, add --yes.")
+        raise Refused(f"Nobody is there to confirm. If it is meant, add {flags}.")
     answer = answer_to(f"Type {called or repr(name)} to {what}: ")
     if answer.strip() != name:
         raise Refused("Not confirmed; nothing was changed.")
