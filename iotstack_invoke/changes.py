@@ -18,6 +18,8 @@ STAMP_FORM = "%Y%m%dT%H%M%SZ"
 _FOLDER = re.compile(r"previous-(.+)-(\d{8}T\d{6}Z)")
 RELOADED = "pi:reloaded/"
 """With this begins the job of a reload."""
+OF_RELOADS = "influxdb"
+"""What stands in the name of a reload's folder where a restore has the runtag."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,23 @@ def test_a_restore_without_room_tells_what_old_states_take(little_stack):
     assert "inv undo --list tells which" in " ".join(told.stderr.split())
 
 
+def test_a_reload_is_not_called_a_restore(tmp_path):
+    """By the job in its journal, for a backup may be named alike; by its name once it is undone."""
+    host, stack = LocalHost(str(tmp_path)), tmp_path / "IOTstack"
+    (stack / "volumes").mkdir(parents=True)
+    for day, job in ((1, "reloaded/influxdb-20200101T000000Z"), (2, "restored/influxdb")):
+        folder = stack / f"restore/previous-influxdb-2020010{day}T000000Z"
+        folder.mkdir(parents=True)
+        step = {"job": f"pi:{job}", "step": "MakeAside", "fields": {"path": str(folder)}}
+        (folder / "journal").write_text(json.dumps(step))
+    (stack / "restore/previous-influxdb-20200103T000000Z-undone").mkdir()
+    assert [each.title.partition(" that began")[0] for each in find_states(host, str(stack))] == [
+        "what was live until the reload of InfluxDB",
+        "before the restore of influxdb",
+        "before the reload of InfluxDB",
+    ]
+
+
 def test_what_an_undo_put_aside_is_an_old_state_too(tmp_path):
     """Also on another file system, which no journal names any more; its age is that of the undo."""
     host, stack = LocalHost(str(tmp_path)), tmp_path / "IOTstack"

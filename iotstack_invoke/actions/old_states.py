@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from ..changes import STAMP_FORM, Change, change_in, change_of
+from ..changes import OF_RELOADS, STAMP_FORM, Change, change_in, change_of
 from ..errors import ExitCode, IotstackError, Refused, StepFailed
 from ..journal import Owed, owed_in
 from ..report import Report, size_text
@@ -67,6 +67,8 @@ class OldState:
     """Its data were removed, and a mark of that is left."""
     until: datetime | None = None
     """Until when a person asked for it to stay."""
+    is_of_reload: bool = False
+    """A reload of InfluxDB replaced it, and no restore of a backup that is named alike."""
 
     @property
     def is_undone(self) -> bool:
@@ -81,7 +83,8 @@ class OldState:
     @property
     def title(self) -> str:
         """What it is, for people."""
-        change = change_of(f"previous-{self.name.removesuffix('-undone')}")
+        folder = f"previous-{self.name.removesuffix('-undone')}"
+        change = change_of(folder, reload=self.is_of_reload)
         if self.is_undone:
             return f"what was live until {change or self.name} was undone"
         return f"before {change or self.name}"
@@ -123,6 +126,7 @@ def _state(host: Host, stack: str, trust: Trust, key: str, paths: dict[str, floa
     state = OldState(
         key, (first, *sorted({*paths} - {first})), max(stamp, datetime.fromtimestamp(newest, UTC))
     )
+    state = replace(state, is_of_reload=key.startswith(f"{OF_RELOADS}-"))
     if first not in paths:
         return state
     names = ("journal", GONE_MARK, UNTIL_FILE, ELSEWHERE_FILE)
@@ -130,7 +134,10 @@ def _state(host: Host, stack: str, trust: Trust, key: str, paths: dict[str, floa
     others: tuple[str, ...] = ()
     if there - {GONE_MARK}:
         refuse_strange(trust, stack, first, there)
-        others = (*_named_in(host, first, there), *_noted(host, first, there))
+        lines = read_text(host, f"{first}/journal").splitlines() if "journal" in there else []
+        others = (*_folders_in(owed_in(lines), f"previous-{key}"), *_noted(host, first, there))
+        if change := change_in(lines):
+            state = replace(state, is_of_reload=not change.runtag)
     until = read_until(read_text(host, f"{first}/{UNTIL_FILE}")) if UNTIL_FILE in there else None
     return replace(
         state,
@@ -139,13 +146,6 @@ def _state(host: Host, stack: str, trust: Trust, key: str, paths: dict[str, floa
         is_gone=GONE_MARK in there,
         until=until,
     )
-
-
-def _named_in(host: Host, folder: str, there: Iterable[str]) -> Iterator[str]:
-    """Yield the folders on other file systems that a journal names."""
-    if "journal" in there:
-        owed = owed_in(read_text(host, f"{folder}/journal").splitlines())
-        yield from _folders_in(owed, posixpath.basename(folder))
 
 
 def _folders_in(owed: Sequence[Owed], name: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
-from ..changes import change_of
+from ..changes import OF_RELOADS, change_of
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
@@ -189,7 +189,7 @@ class _Reload:
     @property
     def name(self) -> str:
         """Of the folders that are made; known when the facts are."""
-        return f"influxdb-{self._stamp}"
+        return f"{OF_RELOADS}-{self._stamp}"
 
     # What is looked at.
 
