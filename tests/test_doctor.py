@@ -266,13 +266,20 @@ def test_another_host_is_asked_the_same(stack, start_sshd, tmp_path):
     found = examine(stack, "--host test-pi", code=1)
     assert found["journal"]["fix"] == "inv undo --host test-pi"
     text = stack.settings.read_text()
-    bare = text.replace(
-        f'name = "test-pi"\nfolder = "{stack.folder}',
-        f'name = "test-pi"\nfolder = "{stack.folder}/not/there',
-    )
-    assert bare != text
-    stack.settings.write_text(bare)
-    assert examine(stack, "--host test-pi", code=1)["space"]["found"].endswith(" free")
+    for folder, wrong in (
+        (f"{stack.folder}/new", []),  # a restore makes it
+        (f"{stack.folder}/not/there", ["stack"]),
+        ("not/there", ["stack"]),  # in the home of who logs in
+    ):
+        bare = text.replace(
+            f'name = "test-pi"\nfolder = "{stack.folder}', f'name = "test-pi"\nfolder = "{folder}'
+        )
+        assert bare != text
+        stack.settings.write_text(bare)
+        found = examine(stack, "--host test-pi", code=int(bool(wrong)))
+        assert [name for name, told in verdicts(found).items() if told == "failed"] == wrong
+        assert found["inodes"]["found"].endswith(" free")
+        assert found["space"]["found"].endswith(" free")
     server.known_hosts.write_text("")
     told = stack.run("hosts --trust test-pi")
     assert told.returncode == 13

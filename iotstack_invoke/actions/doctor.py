@@ -182,7 +182,8 @@ def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
     with contextlib.closing(host):
         yield good("reach", f"{machine.ssh.host} answers, and its key is known")
         told = ask(host, "realpath", "--", machine.folder).out.strip()
-        stack = _Examined(host, settings, told or machine.folder, machine.sudo, far=True)
+        folder = told or ask(host, "realpath", "-m", "--", machine.folder).out.strip()
+        stack = _Examined(host, settings, folder or machine.folder, machine.sudo, far=True)
         yield from answers(
             (
                 ("machine id", lambda: [_identity(host, machine)]),
@@ -297,7 +298,7 @@ class _Examined:
             ("backups", self._backups),
             ("restore", self._restore),
             ("mounts", self._mounts),
-            ("inodes", lambda: [judge_inodes(ask(self.host, "df", "-Pi", self.folder))]),
+            ("inodes", self._inodes),
         )
 
     def state(self, undo: str) -> tuple[tuple[str, Question], ...]:
@@ -364,6 +365,12 @@ class _Examined:
             far = f" --host {self.host.name}" if self.far else ""
             yield good("old states", f"{told}: inv undo --list{far} tells which")
 
+    def _inodes(self) -> Iterator[Finding]:
+        folder = self.folder
+        while (told := ask(self.host, "df", "-Pi", folder)).exit_code == 1 and len(folder) > 1:
+            folder = posixpath.dirname(folder)  # on a bare machine it is not there yet
+        yield judge_inodes(told)
+
     def _mounts(self) -> Iterator[Finding]:
         folder = ask(self.host, "realpath", "--", self.folder).out.rstrip("\n") or self.folder
         points = {each for each in mount_points(self.host) if is_in(each, folder)} - {folder}
@@ -422,6 +429,8 @@ class _Examined:
             finding = judge_influx_version(influx, version)
         if finding:
             yield finding
+        if ask(self.host, *self.as_root, "test", "-d", self.folder).exit_code == 1:
+            return  # a bare machine: there is nothing yet to be in a backup
         services = look_at_services(
             self.host,
             found,
