@@ -24,7 +24,7 @@ LOOK = (
     "LC_ALL=C; export LC_ALL; id -u; for p; do "
     'if [ -e "$p" ] || [ -L "$p" ]; then ls -ldn -- "$p" | '
     '{ read -r mode links user group rest; echo "$mode $user $group"; }; else '
-    'up=$p; while :; do case $up in */*) up=${up%/*} ;; *) up=. ;; esac; '
+    "up=$p; while :; do case $up in */*) up=${up%/*} ;; *) up=. ;; esac; "
     '[ ! -e "$up" ] && [ "$up" ] || break; done; '
     '{ [ -x "${up:-/}" ] || [ ! -d "$up" ]; } && echo - || echo "?"; fi; done'
 )

@@ -73,6 +73,22 @@ def test_other_machines_sets_are_named_by_their_address(pi):
     assert f"{TAG} in usb/other-pi is damaged" in told.stderr  # its archive is none
 
 
+def test_where_another_machines_set_is_meant_its_address_is_told(pi):
+    """What `inv list` shows is never said not to be there at all."""
+    for words in (
+        f"show {TAG}",
+        f"verify --runtag {TAG}",
+        f"rehearse --runtag {TAG}",
+        "show latest",
+    ):
+        told = pi.run(words)
+        assert told.returncode == 10
+        assert "none at all" not in told.stderr
+        assert f"Another machine's {'backups' if 'latest' in words else TAG}" in told.stderr
+        assert "--at usb/other-pi" in told.stderr
+    assert "There is none at all." in pi.run("show nothing").stderr
+
+
 def test_others_sets_are_pruned_only_where_they_are_named(pi):
     """`vault` and `all` mean this machine's folder; the policy of the vault holds in each."""
     put_set(pi.usb / "other-pi", NOW - timedelta(days=9), runtag="old", host="other-pi")
@@ -103,9 +119,14 @@ def test_a_restore_finds_another_machines_backup(tmp_path):
         assert choose_set(source, "latest").backup.runtag == TAG
     with (
         source_of(settings, Wish("latest"), None) as source,
-        pytest.raises(NotFound, match="--from usb/NAME"),
+        pytest.raises(NotFound, match="Another machine's backups: --from usb/other-pi"),
     ):
         choose_set(source, "latest")
+    with (
+        source_of(settings, Wish("latest"), None) as source,
+        pytest.raises(NotFound, match=f"Another machine's {TAG}: --from usb/other-pi"),
+    ):
+        choose_set(source, TAG)
 
 
 def test_the_hosts_of_a_vault_over_ssh_are_listed(sshd, tmp_path):

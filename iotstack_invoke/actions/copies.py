@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,10 +15,11 @@ from ..manifest import MOST_BYTES, Manifest, check_size, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
+from ..settings import Vault
 from ..site import Site
 from ..steps import Place
 from ..values import dataclass
-from ..vaults import sealed_side
+from ..vaults import other_hosts, sealed_side, vault_place
 from .latest import Latest, PassedOver, latest_in, passed_told
 
 VAULT = "vault"
@@ -117,20 +118,22 @@ def copies_at(site: Site, at: str, checks: Checks) -> tuple[Copy, ...]:
     return tuple(copies)
 
 
-def choose_copy(copies: tuple[Copy, ...], asked: str, where: str, checks: Checks) -> Copy:
+def choose_copy(
+    copies: tuple[Copy, ...], asked: str, where: str, checks: Checks, vaults: Iterable[Vault] = ()
+) -> Copy:
     """Return the copy of a runtag, or of `latest`: the newest that a run has finished.
 
-    Raises NotFound, with the nearest names.
+    Raises NotFound, with the nearest names, or with where in `vaults` another machine's is.
     """
     found = {each.runtag: each for each in reversed(copies)}  # the first of a runtag counts
     if asked == LATEST:
         latest = _latest_of(copies, checks)
         if latest.backup is None:
-            raise none_finished(where, latest.passed)
+            raise none_finished(where, latest.passed, told_of_others(vaults, asked, "--at"))
         return replace(found[latest.backup.runtag], passed=latest.passed)
     runtag = read_runtag(asked)
     if runtag not in found:
-        raise not_found(runtag, found, where)
+        raise not_found(runtag, found, where, told_of_others(vaults, runtag, "--at"))
     return found[runtag]
 
 
@@ -145,19 +148,47 @@ def _latest_of(copies: tuple[Copy, ...], checks: Checks) -> Latest:
     return latest_in(sets, first.place, first.folder, failed, first.at, is_copy=is_copy)
 
 
-def none_finished(where: str, passed: Iterable[PassedOver]) -> NotFound:
-    """Return the error for a place without a latest set, with what there is."""
+def none_finished(where: str, passed: Iterable[PassedOver], others: str = "") -> NotFound:
+    """Return the error for a place without a latest set, with what there is; as in not_found."""
     unfinished = ", ".join(dict.fromkeys(each.runtag for each in passed))
     but = f" but what is unfinished or no good: {unfinished}" if unfinished else ""
-    return NotFound(f"There is no backup in {where}{but}.")
+    return NotFound(f"There is no backup in {where}{but}.{others}")
 
 
-def not_found(runtag: str, known: Iterable[str], where: str) -> NotFound:
-    """Return the error for a runtag that is not there, with the nearest ones that are."""
+def not_found(runtag: str, known: Iterable[str], where: str, others: str = "") -> NotFound:
+    """Return the error for a runtag that is not there, with the nearest ones that are.
+
+    `others`: where another machine's is, as told_of_others says it.
+    """
     listed = list(known)
     near = difflib.get_close_matches(runtag, listed, 3, 0.4) or listed[:3]
     offer = f" Nearest: {', '.join(near)}." if near else " There is none at all."
-    return NotFound(f"There is no backup {runtag} in {where}.{offer}")
+    return NotFound(f"There is no backup {runtag} in {where}.{others or offer}")
+
+
+def told_of_others(vaults: Iterable[Vault], asked: str, flag: str) -> str:
+    """Return which flag names a backup of another machine in vaults by host; '' for none.
+
+    `inv list` shows it, so whoever names it must not be told that there is none.
+    """
+    found = [each for vault in vaults if vault.by_host for each in _others_with(vault, asked)]
+    whose = "backups" if asked == LATEST else asked
+    return f" Another machine's {whose}: {' or '.join(f'{flag} {e}' for e in found)}." * bool(
+        found
+    )
+
+
+def _others_with(vault: Vault, asked: str) -> Iterator[str]:
+    """Yield whose folders of a vault hold a set, or any; nothing where it does not answer."""
+    with contextlib.suppress(StepFailed):
+        for address in other_hosts(vault):
+            place = vault_place(vault, address.partition("/")[2])
+            try:
+                sets = gather_sets(place.names(place.root), None)
+            finally:
+                place.close()
+            if any(asked in (each.runtag, LATEST) for each in sets):
+                yield address
 
 
 def find_copy(
@@ -181,7 +212,8 @@ def find_copy(
         if not found and away:
             raise away[0]
         if not found:
-            raise none_finished(", ".join(names), passed)
+            others = told_of_others(site.settings.vaults, asked, "--at")
+            raise none_finished(", ".join(names), passed, others)
         for error in away:
             warn(_may_be_newer(error))
         latest = max(found, key=_age)
@@ -196,7 +228,7 @@ def find_copy(
             copies += copies_at(site, each, checks)
             if any(asked in (copy.runtag, LATEST) for copy in copies):
                 break
-        copy = choose_copy(copies, asked, where, checks)
+        copy = choose_copy(copies, asked, where, checks, site.settings.vaults)
     except Unreachable as error:
         raise Unreachable(f"{error}{here_too(site, asked, checks)}") from error
     for text in passed_told(copy.passed, named=named):

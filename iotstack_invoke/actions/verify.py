@@ -51,6 +51,7 @@ from .copies import (
     kinds_of,
     newer_elsewhere,
     places_meant,
+    told_of_others,
 )
 from .latest import PassedOver, passed_told
 from .listing import plain_check
@@ -148,7 +149,8 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
     if as_json:
         report.write_json([each.plain for each in done])
     if not (done or missed):
-        raise NotFound("There was nothing to verify: no finished backup is there.")
+        others = told_of_others(settings.vaults, wanted.runtag or LATEST, "--at")
+        raise NotFound(f"There was nothing to verify: no finished backup is there.{others}")
     if missed or not all(each.check.good for each in done):
         return ExitCode.FAILED
     noted = any(each.lacks or each.notes or each.damaged for each in done)
@@ -201,7 +203,7 @@ def _chosen(site: Site, at: str, wanted: Wanted, checks: Checks) -> tuple[Copy, 
     copies = copies_at(site, at, checks)
     if wanted.all:
         return tuple(each for each in copies if each.backup.state is not State.UNFINISHED)
-    copy = choose_copy(copies, wanted.runtag or LATEST, at, checks)
+    copy = choose_copy(copies, wanted.runtag or LATEST, at, checks, site.settings.vaults)
     if copy.backup.state is State.UNFINISHED:
         raise StepFailed(
             f"{copy.runtag} in {at} is unfinished, so there is nothing to compare it with. "

@@ -18,7 +18,7 @@ from ..manifest import Manifest, check_size, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
-from ..settings import Settings
+from ..settings import Settings, Vault
 from ..site import Site, newest_good, sets_read
 from ..steps import Place
 from ..targets import Target, read_text
@@ -26,7 +26,7 @@ from ..trust import believed
 from ..values import dataclass
 from ..vaults import at_address, refuse_shut, vault_place
 from ..wrapping import answer_to
-from .copies import not_found
+from .copies import not_found, told_of_others
 from .latest import PassedOver, latest_in, passed_over, passed_told
 
 MANIFESTS_LIMIT_S = 30.0
@@ -76,8 +76,8 @@ class Source:
     name: str
     failed: Mapping[str, str] = field(default_factory=dict)
     """The runtags whose last verification there found something wrong, as of failed_at."""
-    elsewhere: str = ""
-    """Where others' backups are, as the end of a message, if there is such a place."""
+    vaults: tuple[Vault, ...] = ()
+    """Those in which another machine's backups may be, where this machine's are meant."""
     at: str = ""
     """Where the record of verifications on this machine has it, if it does."""
 
@@ -108,9 +108,7 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
     place = vault_place(*other) if other else vault_place(vaults[name])
     try:
         failed = failed_at(Site.of(settings).checks.newest(), name)
-        own = name in vaults and vaults[name].by_host
-        elsewhere = f" Another machine's: --from {name}/NAME; inv list shows whose there are."
-        yield Source(place, place.root, False, name, failed, elsewhere if own else "", name)
+        yield Source(place, place.root, False, name, failed, settings.vaults, name)
     finally:
         place.close()
 
@@ -140,7 +138,7 @@ def choose_set(source: Source, asked: str) -> Chosen:
             damaged = f" that is not damaged: {', '.join(each.runtag for each in sets)}"
             raise NotFound(
                 f"There is no backup in {source.name} ({source.folder}){damaged if sets else ''}."
-                f"{source.elsewhere}"
+                f"{told_of_others(source.vaults, asked, '--from')}"
             )
         latest = latest_in(
             *(whole, source.place, source.folder, source.failed, source.name),
@@ -151,7 +149,8 @@ def choose_set(source: Source, asked: str) -> Chosen:
         runtag = read_runtag(asked)
         found = {each.runtag: each for each in sets}
         if runtag not in found:
-            raise not_found(runtag, found, source.name)
+            others = told_of_others(source.vaults, runtag, "--from")
+            raise not_found(runtag, found, source.name, others)
         backup = found[runtag]
     refuse_shut(
         source.place,
