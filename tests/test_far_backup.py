@@ -9,10 +9,11 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+from datetime import UTC, datetime
 
 import pytest
 from far import Laptop, Pi, names_in
-from scenes import until
+from scenes import put_set, until
 
 RUNTAG = "2026-11-21_1100"
 
@@ -61,6 +62,18 @@ def test_it_is_as_one_that_is_made_there(pi, laptop):
     assert laptop.run("status --host pi").stdout.startswith(f"OK {RUNTAG} was made just now")
     assert "verified" not in laptop.run("verify --at shelf").stderr
     assert pi.run("verify --all").returncode == 0
+
+
+def test_what_a_far_backup_does_not_cover_is_shown_by_the_command_that_is_told(laptop, pi):
+    """`inv show` here knows the vaults, and nothing of what lies beside the stack there."""
+    pi.backups.mkdir(exist_ok=True)
+    for folder in (pi.backups, laptop.vaults[0]):
+        put_set(folder, datetime.now(UTC), runtag="x", warnings=("NOT COVERED: y",))
+    told = laptop.run("status --host pi").stdout
+    assert (
+        "WARNING here: 1 thing not covered; shelf: 1 thing not covered (inv show 'x' --at" in told
+    )
+    assert "NOT COVERED: y" in laptop.run("show x --at shelf").stdout
 
 
 def test_its_own_retention_hooks_and_exclusions_act_there(tmp_path, start_sshd):

@@ -69,6 +69,9 @@ def test_other_machines_sets_are_named_by_their_address(pi):
         assert told.returncode == 0, told.stderr
     told = pi.run("status --at usb/other-pi --max-age 26h")
     assert told.stdout.startswith(f"OK {TAG} is")
+    put_set(pi.usb / "other-pi", NOW, runtag="new", host="other-pi", warnings=("NOT COVERED: x",))
+    told = pi.run("status --at usb/other-pi")
+    assert "1 thing not covered (inv show 'new' --at usb/other-pi)" in told.stdout
     told = pi.run(f"verify --at usb/other-pi --runtag {TAG}")
     assert f"{TAG} in usb/other-pi is damaged" in told.stderr  # its archive is none
 

@@ -7,7 +7,7 @@ machine is incomplete, or where a restore did not end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 
 from ..checks import HERE, failed_at
@@ -130,10 +130,11 @@ def _see(site: Site, at: str) -> list[Seen]:
         checks |= {key: each for key, each in site.checks_here().items() if key[1] == HERE}
     folders = {HERE: site.backups}
     gone = site.gone(site.owner.read())
-    return [
+    seen = (
         _look(name, place, folders.get(name, place.root), now, host, failed_at(checks, name), gone)
         for name, place in asked.items()
-    ]
+    )
+    return [replace(each, lacks=each.lacks + _uncovered(each, site)) for each in seen]
 
 
 def _look(
@@ -196,10 +197,23 @@ def _lacks(
         return
     if missing:
         yield f"{good.runtag} lacks {lacks_told(missing)}"
-    count = len(good.manifest.uncovered)
-    if count:
-        things = f"{count} thing{'' if count == 1 else 's'}"
-        yield f"{things} not covered (inv show '{good.runtag}')"
+
+
+def _uncovered(seen: Seen, site: Site) -> str:
+    """Return how much the newest good set of a place does not cover, and what shows it from here.
+
+    Nothing here shows what lies beside the stack of another machine.
+    """
+    good = seen.newest.good
+    count = len(good.manifest.uncovered) if good and good.manifest else 0
+    if not good or not count:
+        return ""
+    by_host = any(each.by_host for each in site.settings.vaults if each.name == seen.place)
+    far = f"{seen.place}/{host_name(site.host)}" if by_host else seen.place
+    at = f" --at {far if site.far else seen.place}" if site.far or "/" in seen.place else ""
+    how = "" if site.far and seen.place == HERE else f" (inv show '{good.runtag}'{at})"
+    things = f"{count} thing{'' if count == 1 else 's'} not covered{how}"
+    return f"; {things}" if seen.lacks else things
 
 
 def judge_status(seen: Sequence[Seen], now: datetime, limit: timedelta) -> tuple[bool, str]:
