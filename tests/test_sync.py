@@ -106,6 +106,17 @@ def test_a_vault_that_there_is_not_is_told(pi):
     assert "--vault dropbox: there are usb, nas." in told.stderr
 
 
+def test_a_machine_without_backups_is_told(little_stack, tmp_path):
+    """A laptop that looks after Pis has none; it is no success, and no shell's trouble."""
+    (tmp_path / "usb").mkdir()
+    with little_stack.settings.open("a") as stream:
+        stream.write(f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{tmp_path}/usb"\n')
+    told = little_stack.run("sync")
+    assert told.returncode == 10
+    assert told.stderr.startswith(f"There is no {little_stack.folder}/backups")
+    assert "inv pull --host NAME" in told.stderr
+
+
 def test_while_another_run_works_nothing_is_delivered(pi):
     """The stack's lock is held: a backup and a delivery never meet."""
     make_sets(pi.backups, 1)

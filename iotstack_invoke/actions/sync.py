@@ -7,13 +7,14 @@ delivered, and how (delivery.py).
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from ..children import signals_raised
 from ..engine import Run, RunResult
-from ..errors import ExitCode, Interrupted, UsageError
+from ..errors import ExitCode, Interrupted, NotFound, UsageError
 from ..journal import Journal
 from ..plan import Plan, PlannedJob
 from ..report import Fanout, Report, age_text, size_text
@@ -35,11 +36,17 @@ def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: b
     """Deliver to the vaults what they lack, and return the exit code.
 
     3 where a vault still lacks a set that it is to have, or one here is damaged. Raises
-    UsageError for a vault that there is not, Busy while another run holds the lock.
+    UsageError for a vault that there is not, NotFound on a machine that has no backups, Busy while
+    another run holds the lock.
     """
     site = Site.of(settings)
     try:
         names = _chosen(site, asked)
+        if not os.path.isdir(site.backups):
+            raise NotFound(
+                f"There is no {site.backups}, and so no backup of this machine that a vault could "
+                "lack. Another machine's: inv backup --host NAME, or inv pull --host NAME."
+            )
         with signals_raised(), contextlib.nullcontext() if dry_run else site.held("sync"):
             journal = Owing.of_site(site).journal_of_backups()
             if not dry_run:
