@@ -112,8 +112,9 @@ def test_what_somebody_starts_meanwhile_is_seen(running):
     assert flows(running) == "[2]\n"
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_what_no_backup_has_is_told_where_it_is_missing(pi, there):
+@pytest.mark.parametrize("only", ["", " --only nodered"])
+@pytest.mark.parametrize("there", ["", "empty", "full"])
+def test_what_no_backup_has_is_told_where_it_is_missing(pi, there, only):
     """With what fetches it again, as on a new machine; what lies here stays, and is told as that."""
     modules = pi.folder / "volumes/nodered/data/node_modules"
     modules.mkdir(parents=True)
@@ -121,12 +122,14 @@ def test_what_no_backup_has_is_told_where_it_is_missing(pi, there):
     assert pi.run("backup --runtag t2").returncode == 0
     if not there:
         shutil.rmtree(modules.parent)
-    told = pi.run("restore --runtag t2 --from here --yes")
+    elif there == "empty":  # as it is after a restore
+        (modules / "red").unlink()
+    told = pi.run(f"restore --runtag t2 --from here --yes{only}")
     assert told.returncode == 0, told.stderr
     place = "volumes/nodered/data/node_modules/*"
     lines = [line for line in told.stdout.splitlines() if place in line]
     (line,) = lines
-    if there:
+    if there == "full":
         assert line.startswith("  left as it was: ")
     else:
         assert line.startswith(
@@ -142,10 +145,16 @@ def test_rows_of_hosts_toml_that_are_gone_are_told(pi):
     pi.settings.write_text(settings + rows)
     assert pi.run("backup --runtag t2").returncode == 0
     restore = "restore --runtag t2 --from here --yes"
-    told = "  hosts.toml has not"
+    told = "  hosts.toml lacks"
     assert told not in pi.run(restore).stdout
     pi.settings.write_text(settings + rows[:33] + "\n")
-    assert f"{told} 1 row with which the backup was made" in pi.run(restore).stdout
+    line = (
+        f"{told} 1 row with which the backup was made; later ones may hold less. The rows are in: "
+    )
+    assert f"{line}inv show t2 --at here\n" in pi.run(restore).stdout
+    assert "path = 'x'" in pi.run("show t2 --at here").stdout.replace('"', "'")
+    from_folder = restore.replace("here", str(pi.folder / "backups"))
+    assert f"{line}t2.RESTORE.txt in {pi.folder}/backups\n" in pi.run(from_folder).stdout
     pi.settings.write_text(settings)
     assert f"{told} 2 rows" in pi.run(restore).stdout
     assert told not in pi.run(f"{restore} --only nodered").stdout

@@ -47,8 +47,9 @@ from ..services.stack import STOPPING
 from ..sets import State, gather_sets
 from ..settings import Options, Settings
 from ..site import Site, look_everywhere
-from ..steps import File, Place, Record
+from ..steps import Command, File, Place, Record
 from ..targets import (
+    ANY_EXIT,
     Lock,
     Target,
     find_machine,
@@ -573,6 +574,7 @@ class _Restore:
 
     def _tell_done(self, facts: RestoreFacts) -> None:
         """Tell what was restored, and what stayed as it was: each thing once."""
+        facts = replace(facts, stays=self._not_empty(facts.stays))
         lives = {each.live for each in facts.items}
         inside = {each.live for each in facts.items if not each.is_top_file}
         present = self._with_parts(self.before.present(), lives)
@@ -597,15 +599,31 @@ class _Restore:
     def _tell_missing(self, facts: RestoreFacts) -> None:
         """Tell what no backup has, where it does not lie here either, with what fetches it."""
         manifest = self.manifest
-        if manifest is None or self.wish.only:
+        if manifest is None:
             return
         kept = {*facts.stays, *(what for each in facts.outside for what, _ in each.stays)}
         for each in manifest.left_out:
-            if each.what not in manifest.stays or each.what in kept:
+            place = f"{self.target.folder}/{plain_place(each.what)}"
+            asked = not self.wish.only or any(is_in(place, item.live) for item in facts.items)
+            if not asked or each.what not in manifest.stays or each.what in kept:
                 continue
             if not self._is_untouched(each.what, facts):
                 told = f"  neither in the backup nor here: {each.what} ({each.reason})"
                 self.report.write(told)
+
+    def _not_empty(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the patterns without those of a folder in which nothing lies: none of it stayed.
+
+        Tar packs the folder itself, so it is there after any restore.
+        """
+        places = {each: f"{self.target.folder}/{plain_place(each)}" for each in patterns}
+        words = ("find", *places.values(), "-maxdepth", "0", "-type", "d", "-empty", "-print0")
+        empty: frozenset[str] = frozenset()
+        if places:
+            with contextlib.suppress(StepFailed):  # what cannot be looked at is told as kept
+                command = Command((*self.target.as_root, *words), ANY_EXIT)
+                empty = frozenset(self.target.host.run(command).out.split("\0"))
+        return tuple(each for each, place in places.items() if place not in empty)
 
     def _is_untouched(self, pattern: str, facts: RestoreFacts) -> bool:
         """Tell whether what was left out lies here, in nothing that was put in place."""
@@ -670,9 +688,12 @@ class _Restore:
         rows = self.manifest.rows if self.manifest and not self.wish.only else ()
         if missing := missing_rows(rows, there):
             number = f"{missing} rows" if missing > 1 else "1 row"
+            shows = f"inv show {shlex.quote(self.runtag)} --at {self.source.at}"
+            if not self.source.at:  # a folder, or beside the stack of another machine
+                shows = f"{self.runtag}.RESTORE.txt in {self.source.folder}"
             self.report.write(
-                f"  hosts.toml has not {number} with which the backup was made; later ones may "
-                f"hold less: inv show {shlex.quote(self.runtag)}"
+                f"  hosts.toml lacks {number} with which the backup was made; later ones may hold "
+                f"less. The rows are in: {shows}"
             )
 
     def _good(
