@@ -517,3 +517,17 @@ def device(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
             return told
         path = posixpath.dirname(path) if path != "/" else ""
     raise StepFailed(f"On {host.name}: no file system is known for {path}.")
+
+
+def mount_of(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
+    """Return the mount that a path lies on, or will: its device, and where that is mounted.
+
+    Between two mounts nothing is renamed, though they show one file system (rename(2), EXDEV): of
+    a folder that is bound to another place the device is the same.
+    """
+    number = device(host, path, as_root)
+    real = looked(host, ("realpath", "-m", "--", path), as_root).removesuffix("\n")
+    points = mount_points(host)
+    while real not in points and real.strip("/"):
+        real = posixpath.dirname(real)
+    return f"{number} {real}"

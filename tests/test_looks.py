@@ -25,6 +25,7 @@ from iotstack_invoke.targets import (
     has_line,
     is_folder,
     may_be_there,
+    mount_of,
     read_text,
     which_may_be_there,
 )
@@ -81,6 +82,25 @@ def test_what_cannot_be_looked_at_is_told(host):
     assert which_may_be_there(host, paths) == {behind, root}
     assert may_be_there(host, behind)
     assert holds_files(host, [behind], ())
+
+
+def test_a_bound_folder_is_a_mount_of_its_own(host, tmp_path):
+    """It shows the file system around it, with the same device, and no rename leaves it."""
+    bound, beside = tmp_path / "with blanks" / "bound", tmp_path / "beside"
+    for each in (bound, beside):
+        each.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(bound)
+    if subprocess.run(["mount", "--bind", bound, bound], check=False).returncode:
+        pytest.skip("only root can mount a folder")
+    try:
+        within = [f"{bound}", f"{bound}/none/x", f"{tmp_path}/link", f"{tmp_path}/link/none"]
+        assert len({device(host, each) for each in (*within, str(beside))}) == 1
+        assert len({mount_of(host, each) for each in within}) == 1
+        around = (str(beside), str(bound.parent), f"{beside}/none", str(tmp_path))
+        assert {mount_of(host, each) for each in around} == {mount_of(host, str(tmp_path))}
+        assert mount_of(host, str(bound)) != mount_of(host, str(beside))
+    finally:
+        subprocess.run(["umount", "--lazy", bound], check=True)
 
 
 def test_what_is_not_there_is_no_failure(host):

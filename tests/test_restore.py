@@ -516,6 +516,17 @@ case "$*" in *"sh -c"*) echo undone >> FOLDER/order ;; esac
 exit $code"""
 
 
+def test_a_read_only_folder_is_refused_before_anything_is_stopped(little_stack, read_only):
+    """It is told as what it is, and not by the program that could not write there."""
+    assert little_stack.run("backup --runtag t1").returncode == 0
+    read_only(little_stack.folder / "volumes")
+    told = little_stack.run("restore --runtag t1 --from here --yes")
+    assert told.returncode == 13
+    assert f"{little_stack.folder}/volumes is mounted read-only (the card may" in told.stderr
+    assert "Nothing was changed. When the disk is well: sudo mount -o remount,rw" in told.stderr
+    assert not list((little_stack.folder / "restore").glob("*"))
+
+
 @pytest.mark.parametrize("line", ["backup --runtag t2", "undo --yes", "restore --runtag t1 --yes"])
 def test_a_command_that_outlived_its_run_is_waited_for(little_stack, tmp_path, line):
     """What a dead run sent may still work: nothing is undone under its hands."""

@@ -130,6 +130,29 @@ def test_a_rename_never_becomes_a_copy(scene, places, tmp_path):
         remove(other)
 
 
+def test_nor_between_two_mounts_of_one_file_system(scene, places, tmp_path):
+    """A folder that is bound to another place is left by no rename; nothing moved, either way."""
+    bound = tmp_path / "live"
+    if subprocess.run(["mount", "--bind", bound, bound], check=False).returncode:
+        pytest.skip("only root can mount a folder")
+    try:
+        for step in (swap(places), put_away(places, places["aside"])):
+            with pytest.raises(StepFailed, match="on another file system"):
+                step.do(scene)
+        assert content(places["live"]) == "live"
+        assert not places["aside"].exists()
+    finally:
+        subprocess.run(["umount", "--lazy", bound], check=True)
+    swap(places).do(scene)
+    subprocess.run(["mount", "--bind", bound, bound], check=True)
+    try:
+        with pytest.raises(StepFailed, match="on another file system"):
+            swap(places).undo(HOST)
+        assert (content(places["live"]), content(places["aside"])) == ("staged", "live")
+    finally:
+        subprocess.run(["umount", "--lazy", bound], check=True)
+
+
 def put_away(places, aside):
     """The step that leaves a plain file in the place of the live folder."""
     order = (str(each) for each in (places["live"], aside, places["used"]))

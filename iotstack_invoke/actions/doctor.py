@@ -77,11 +77,11 @@ from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
 from ..targets import (
     ANY_EXIT,
-    device,
     entries,
     find_machine,
     free_bytes,
     is_read_only,
+    mount_of,
     mount_points,
     points_away,
     remount,
@@ -355,7 +355,7 @@ class _Examined:
         folder = f"{self.folder}/{RESTORE}"
         kinds = entries(self.host, self.folder)
         places = (self.folder, folder, *(f"{self.folder}/{name}" for name in APART))
-        mine, theirs, *others = (device(self.host, each, self.as_root) for each in places)
+        mine, theirs, *others = (mount_of(self.host, each, self.as_root) for each in places)
         yield judge_device(folder, mine, theirs, needed=self.far)
         others_apart = (name for name, at in zip(APART, others, strict=True) if at != mine)
         yield from judge_places(self.folder, kinds, (e for e in others_apart if e in kinds))

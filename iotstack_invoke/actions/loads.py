@@ -34,7 +34,7 @@ from ..services.sql_load import (
 )
 from ..services.table import FOLDERS
 from ..steps import Command
-from ..targets import Target, device, entries, has_line, looked
+from ..targets import Target, entries, has_line, looked, mount_of
 from ..values import dataclass
 from .outside import place_there, volume_in
 
@@ -139,7 +139,7 @@ class Loads:
             stage = f"{self.target.folder}/volumes/.restore-{posixpath.basename(self.stage)}"
             fresh = f"{stage}/databases/{container}"
         host, as_root = self.target.host, self.target.as_root
-        if server.data and device(host, above, as_root) != device(host, aside, as_root):
+        if server.data and mount_of(host, above, as_root) != mount_of(host, aside, as_root):
             aside = f"{above}/.{posixpath.basename(facts.previous)}"
             used = f"{aside}-undone"
             fresh = f"{above}/.fresh-{container}"

@@ -27,7 +27,7 @@ from ..services.left_out import patterns_below
 from ..services.volume_options import options_text
 from ..settings import Settings
 from ..steps import Command
-from ..targets import Target, device, may_be_there, mount_points, points_away
+from ..targets import Target, may_be_there, mount_of, mount_points, points_away
 from ..values import dataclass
 
 HOME_DEPTH = 3
@@ -399,7 +399,7 @@ def placed(target: Target, item: OutsideItem, previous: str) -> OutsideItem:
     if item.is_mount:
         return within_mount(item, previous)
     above, name = posixpath.split(live)
-    if device(host, above, target.as_root) == device(host, target.folder):
+    if mount_of(host, above, target.as_root) == mount_of(host, target.folder):
         used = f"{previous}-undone/outside{live}"
         return replace(item, aside=f"{previous}/outside{live}", used=used)
     stamp = posixpath.basename(previous)

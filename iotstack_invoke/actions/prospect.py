@@ -55,6 +55,7 @@ from ..targets import (
     free_bytes,
     looked,
     may_be_there,
+    mount_of,
     mount_points,
     read_text,
     which_may_be_there,
@@ -73,6 +74,7 @@ from .target_checks import (
     mount_higher,
     refuse_away,
     refuse_mounts,
+    refuse_read_only,
     refuse_stage_apart,
     server_to_load,
     time_stamp,
@@ -280,7 +282,7 @@ class Prospect:
             free_bytes=free_bytes(host, target.folder) or 0,
             limit_s=self.settings.influx.limit_s,
             volumes_apart="volumes" in there
-            and device(host, f"{target.folder}/volumes") != device(host, target.folder),
+            and mount_of(host, f"{target.folder}/volumes") != mount_of(host, target.folder),
             influx_apart=influx_apart(target, server) if server and not server.within else "",
             influx_pieces=tuple(self._pieces(server, previous)) if server else (),
             included=self.manifest.included("general") if self.manifest else (),
@@ -458,6 +460,7 @@ class Prospect:
         """Raise Refused where the restore would not fit, with numbers, or cannot be a rename."""
         self._refuse_mounts(facts)
         refuse_stage_apart(self.target)
+        refuse_read_only(self.target, facts.kinds)
         needed = self.needs(facts)
         self._refuse_folder(self.target.folder, facts.free_bytes, needed)
         if facts.volumes_apart:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from ..changes import STAMP_FORM
 from ..errors import Refused
+from ..hosts import READ_ONLY
 from ..rules import RESTORE
 from ..services.compose import Found, named
 from ..services.influx import (
@@ -28,7 +29,16 @@ from ..services.influx import (
 from ..services.influx_server import Server
 from ..services.inside import is_in
 from ..steps import Command
-from ..targets import Target, device, entries, mount_points, points_away
+from ..targets import (
+    Target,
+    entries,
+    is_read_only,
+    mount_of,
+    mount_points,
+    on_host,
+    points_away,
+    remount,
+)
 from .loads import refuse_place
 from .outside import is_unnamed
 
@@ -187,7 +197,7 @@ def influx_apart(target: Target, server: Server) -> str:
     above, aside = posixpath.dirname(server.data), target.folder
     if f"{above}/".startswith(f"{target.folder}/volumes/"):
         aside = f"{target.folder}/volumes"
-    there, here = (device(target.host, each, target.as_root) for each in (above, aside))
+    there, here = (mount_of(target.host, each, target.as_root) for each in (above, aside))
     return above if there != here else ""
 
 
@@ -221,8 +231,19 @@ def refuse_stage_apart(target: Target) -> None:
             f"On {target.name} {stage} is a link. Nothing was changed. Make it a plain folder of "
             "the stack: what is replaced is renamed into it."
         )
-    if device(target.host, stage) != device(target.host, target.folder):
+    if mount_of(target.host, stage) != mount_of(target.host, target.folder):
         raise Refused(
             f"On {target.name} {stage} lies on another file system than the stack, so nothing "
             "can be swapped by rename. Nothing was changed. Make it a plain folder of the stack."
         )
+
+
+def refuse_read_only(target: Target, kinds: Iterable[str]) -> None:
+    """Raise Refused where a folder is mounted read-only in which something would be swapped."""
+    tops = ("services", "volumes") if "general" in kinds else ("volumes",)
+    for folder in (f"{target.folder}/{each}" for each in tops):
+        if is_read_only(target.host, folder):
+            raise Refused(
+                f"{on_host(target.host)}{folder} {READ_ONLY}. Nothing was changed. When the disk "
+                f"is well: {remount(folder)}"
+            )

@@ -34,11 +34,14 @@ FILL_LIMIT_S = 24 * 3600.0
 
 RUNNING_FORM = "{{if .State.Running}}{{.Name}}{{end}}"
 # Each script takes its paths as "$1", "$2" …; `sync FOLDER` makes a rename in it last (fsync).
-# A mv(1) to another file system would copy, and half a copy looks like the whole: refused.
+# A mv(1) to another file system would copy, and half a copy looks like the whole: refused. So it
+# would between two mounts of one file system, which only their numbers in proc_pid_fdinfo(5) tell.
 RENAME = (
     'there() { [ -e "$1" ] || [ -L "$1" ]; }; '
+    'mount_of() { grep ^mnt_id: /proc/self/fdinfo/3 3< "$(dirname "$1")"; }; '
     'rename() { mkdir -p "$(dirname "$2")" || return 1; '
-    'if [ "$(stat -c %d "$1")" != "$(stat -L -c %d "$(dirname "$2")")" ]; then '
+    'if [ "$(stat -c %d "$1")" != "$(stat -L -c %d "$(dirname "$2")")" ] || '
+    '[ "$(mount_of "$1")" != "$(mount_of "$2")" ]; then '
     'echo "$2 is on another file system than $1" >&2; return 1; fi; mv -T "$1" "$2"; }; '
 )
 SWAP = (
@@ -61,6 +64,15 @@ UNSWAP = (
     'elif ! there "$staged" && ! there "$used"; then '
     'echo "$aside is gone, so $live cannot be put back" >&2; exit 1; fi; '
     'sync "$(dirname "$live")"'
+)
+
+# For each pair of a live path and where it was moved aside to: whether UNSWAP can put it back.
+CAN_BE_BACK = (
+    f"{RENAME} "
+    'while [ $# -gt 1 ]; do live=$1 aside=$2; shift 2; if ! there "$aside"; then '
+    'if there "$aside.new"; then echo new; else echo gone; fi; '
+    'elif [ -d "$(dirname "$live")" ] && [ "$(mount_of "$live")" != "$(mount_of "$aside")" ]; '
+    "then echo apart; else echo good; fi; done"
 )
 
 MOVE_ASIDE = (
