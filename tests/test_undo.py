@@ -304,6 +304,48 @@ def test_a_restore_that_went_well_is_not_undone_by_accident(little_stack):
     assert flows(little_stack) == "[2]\n"
 
 
+def test_an_old_state_that_lacks_something_is_not_gone_back_to(little_stack):
+    """It would stop halfway, with the stack away: what lacks is named before anything is done."""
+    other = little_stack.folder / "volumes/other"
+    other.mkdir()
+    restored_once(little_stack, lambda: shutil.rmtree(other))
+    (kept,) = (little_stack.folder / "restore").glob("previous-t1-*")
+    aside = kept / "volumes/nodered"
+    aside.rename(kept / "elsewhere")
+    before = little_stack.tree()
+    told = little_stack.run("undo --last-restore --yes")
+    assert told.returncode == 13, told.stdout
+    assert "cannot be undone. What volumes/nodered was before is not in" in told.stderr
+    assert "Nothing was changed." in told.stderr
+    assert "takes away" not in told.stdout
+    now = little_stack.tree()
+    assert {path for path in {*before, *now} if before.get(path) != now.get(path)} <= {
+        str(little_stack.folder / "backups/.lock")
+    }
+    assert little_stack.run("backup --runtag t2").returncode == 0
+    (kept / "elsewhere").rename(aside)
+    assert little_stack.run("undo --last-restore --yes").returncode == 0
+    assert (flows(little_stack), other.exists()) == ("[2]\n", False)
+
+
+def test_nor_to_one_that_no_rename_reaches(little_stack):
+    """The folder was bound to its place since the restore: half a copy would look like it all."""
+    restored_once(little_stack)
+    volumes = little_stack.folder / "volumes"
+    if subprocess.run(["mount", "--bind", volumes, volumes], check=False).returncode:
+        pytest.skip("only root can mount a folder")
+    try:
+        told = little_stack.run("undo --last-restore --yes")
+        assert told.returncode == 13, told.stdout
+        assert "volumes/nodered lies on another mount than" in told.stderr
+        assert not (little_stack.folder / "restore/.journal").exists()
+        assert flows(little_stack) == "[1]\n"
+    finally:
+        subprocess.run(["umount", "--lazy", volumes], check=True)
+    assert little_stack.run("undo --last-restore --yes").returncode == 0
+    assert flows(little_stack) == "[2]\n"
+
+
 @pytest.mark.parametrize("typed", ["this machine", "the host's name"])
 def test_an_undo_asks_for_the_name_of_the_host(little_stack, typed):
     """It tells before what it would put back, what it takes away, and where the rest stays."""

@@ -5,17 +5,29 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 from ..changes import change_in
 from ..children import signals_raised
-from ..errors import ExitCode, Interrupted, NotFound, StepFailed
+from ..errors import ExitCode, Interrupted, NotFound, Refused, StepFailed
 from ..journal import Journal, Owed, owed_in
 from ..log import unfinished_log
 from ..report import Report
 from ..rules import RESTORE
-from ..services.stack import ComposeUp, MakeVolume, StopContainers, UseStage, wait_for_orphans
+from ..services.stack import (
+    CAN_BE_BACK,
+    ComposeUp,
+    MakeVolume,
+    MoveAside,
+    PutAway,
+    StopContainers,
+    SwapItem,
+    UseStage,
+    wait_for_orphans,
+)
+from ..services.swap_entries import SwapEntries
 from ..settings import Settings
-from ..steps import Host
+from ..steps import Command, Host
 from ..targets import (
     Lock,
     Target,
@@ -29,6 +41,10 @@ from .change_logs import log_folder, log_path
 from .old_data import GONE_MARK
 from .owed import GOING_BACK, Owing
 from .wish import Wish, confirm
+
+PUT_BACK = frozenset(each.__name__ for each in (MoveAside, PutAway, SwapEntries, SwapItem))
+"""The steps that move aside what is put back when they are undone."""
+PAIRS_AT_ONCE = 100
 
 
 def journal_of(settings: Settings, target: Target, lock: Lock | None = None) -> Journal:
@@ -151,6 +167,7 @@ def _undo(
                 f"nothing was changed. To go back to before it all the same: {again} --yes"
             )
         used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"
+        _refuse_incomplete(target, str(change), lines)
         _tell(target, f"What is undone: {change}.", used, lines, report)
         confirm(wish, "undo it", "--yes" if last_restore else "--last-restore --yes")
         # From here on it is a restore that did not end: whatever happens, it is undone.
@@ -203,6 +220,38 @@ def _tell(target: Target, what: str, used: str, lines: Sequence[str], report: Re
     ):
         if told:
             report.write(f"  {title}: {told}")
+
+
+def _refuse_incomplete(target: Target, change: str, lines: Sequence[str]) -> None:
+    """Raise Refused where not all that a change replaced can be put back: nothing is, by halves.
+
+    Somebody may have removed some of it, or mounted something in its way, since then.
+    """
+    steps = (each for each in owed_in(lines) if each.step in PUT_BACK)
+    pairs = [(_place(each), str(each.fields["aside"])) for each in steps]
+    fates: list[str] = []
+    for some in (pairs[n : n + PAIRS_AT_ONCE] for n in range(0, len(pairs), PAIRS_AT_ONCE)):
+        words = (*target.as_root, "sh", "-c", CAN_BE_BACK, "sh", *chain.from_iterable(some))
+        fates += target.host.run(Command(words)).out.split()
+    told = []
+    for (live, aside), fate in zip(pairs, fates, strict=True):
+        name = live.removeprefix(f"{target.folder}/").removesuffix("/.")
+        if fate == "gone":
+            told.append(f"What {name} was before is not in {aside} any more.")
+        elif fate == "apart":
+            told.append(f"{name} lies on another mount than {aside}, and is not renamed to it.")
+    if told:
+        raise Refused(
+            f"On {target.name} {change} cannot be undone. {' '.join(told)} Nothing was changed. "
+            "Let it be there as it was then, a drive mounted as it was, and run this again; or "
+            "restore a backup."
+        )
+
+
+def _place(owed: Owed) -> str:
+    """Return what is put back: a path, or the entries of a folder that is a mount point itself."""
+    within = "/." if owed.step == SwapEntries.__name__ else ""
+    return f"{owed.fields['live']}{within}"
 
 
 def _names(owed: Owed) -> tuple[str, ...]:
