@@ -60,3 +60,12 @@ def change_in(lines: Iterable[str]) -> Change | None:
             folder = str(entry.fields.get("path", ""))
             return change_of(folder, reload=entry.job.startswith(RELOADED))
     return None
+
+
+def is_stamp(text: str) -> bool:
+    """Tell whether a time can be meant; somebody may have named a folder like one of ours."""
+    try:
+        datetime.strptime(text, STAMP_FORM)  # noqa: DTZ007 - it is only tried
+    except ValueError:
+        return False
+    return True

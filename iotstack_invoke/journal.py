@@ -59,6 +59,15 @@ def owed_in(lines: Iterable[str]) -> tuple[Owed, ...]:
     return tuple(owed)
 
 
+def is_told(line: str) -> bool:
+    """Tell whether a line of a journal was written to its end."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
 def written(step: UndoableStep) -> dict[str, Any]:
     """Return what a journal holds of a step: neither words of programs, nor what makes them."""
     assert is_dataclass(step)  # noqa: S101 - steps are frozen dataclasses
@@ -199,6 +208,16 @@ class Journal:
         Raises StepFailed for a step that this version does not know, and for one that would act
         where no such step acts: then nothing is undone.
         """
+        self._owed = self.read(lines)
+        undone = self.undo()
+        self._remove_if_empty()
+        return undone
+
+    def read(self, lines: Iterable[str]) -> list[tuple[str, UndoableStep]]:
+        """Return the steps that lines of the journal owe, with the jobs that they are of.
+
+        Raises StepFailed as `recover` does. Changes nothing.
+        """
         owed: list[tuple[str, UndoableStep]] = []
         bound: Bound | None = None
         for number, line in enumerate(lines, 1):
@@ -225,10 +244,7 @@ class Journal:
                     f"{self.path}: {error} Nothing was undone. Look at that file: a run of this "
                     "program has not written it."
                 ) from error
-        self._owed = owed
-        undone = self.undo()
-        self._remove_if_empty()
-        return undone
+        return owed
 
     def _step(self, entry: Mapping[str, Any], bound: Bound | None) -> UndoableStep:
         told = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["fields"].items()}

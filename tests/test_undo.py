@@ -328,6 +328,41 @@ def test_an_old_state_that_lacks_something_is_not_gone_back_to(little_stack):
     assert (flows(little_stack), other.exists()) == ("[2]\n", False)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda _text: "", "is empty"),
+        (lambda text: text[:-20], "is damaged: line"),
+        (
+            lambda text: text.replace('"SwapItem"', '"SwapLater"'),
+            "this version knows no such step",
+        ),
+        (lambda text: re.sub('"live": "[^"]*', '"live": "/etc/x', text), "would act on /etc/x"),
+    ],
+)
+def test_a_kept_journal_that_is_no_good_is_not_what_is_owed(little_stack, change, why):
+    """Nothing was undone, and that was told as a success; or no run got any further after it."""
+    restored_once(little_stack)
+    (kept,) = (little_stack.folder / "restore").glob("previous-t1-*")
+    text = (kept / "journal").read_text()
+    (kept / "journal").write_text(change(text))
+    told = little_stack.run("undo --last-restore --yes")
+    assert told.returncode == 13, told.stdout
+    assert why in told.stderr
+    assert "Nothing was changed. What it replaced is in" in told.stderr
+    assert little_stack.run("backup --runtag t2").returncode == 0
+    (kept / "journal").write_text(text)
+    assert little_stack.run("undo --last-restore --yes").returncode == 0
+    assert flows(little_stack) == "[2]\n"
+
+
+def test_a_folder_of_somebody_else_is_not_gone_back_to(target):
+    """Its name tells no time, so no change of ours left it."""
+    newest = keep(target, "t2-20261122T110000Z")
+    keep(target, "zzz")
+    assert _last_journal(target) == newest
+
+
 def test_nor_to_one_that_no_rename_reaches(little_stack):
     """The folder was bound to its place since the restore: half a copy would look like it all."""
     restored_once(little_stack)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from ..changes import STAMP_FORM
+from ..changes import STAMP_FORM, is_stamp
 from ..errors import Refused
 from ..hosts import READ_ONLY
 from ..rules import RESTORE
@@ -181,15 +181,6 @@ def time_stamp(target: Target, told: str = "", logs: str = "") -> str:
     if newest >= now.strftime(STAMP_FORM):
         now = datetime.strptime(newest, STAMP_FORM).replace(tzinfo=UTC) + timedelta(seconds=1)
     return now.strftime(STAMP_FORM)
-
-
-def is_stamp(text: str) -> bool:
-    """Tell whether a time can be meant; somebody may have named a folder like one of ours."""
-    try:
-        datetime.strptime(text, STAMP_FORM)  # noqa: DTZ007 - it is only tried
-    except ValueError:
-        return False
-    return True
 
 
 def influx_apart(target: Target, server: Server) -> str:

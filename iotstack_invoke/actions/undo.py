@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
-from ..changes import change_in
+from ..changes import change_in, is_stamp
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, NotFound, Refused, StepFailed
-from ..journal import Journal, Owed, owed_in
+from ..journal import Journal, Owed, is_told, owed_in
 from ..log import unfinished_log
 from ..report import Report
 from ..rules import RESTORE
@@ -167,6 +168,7 @@ def _undo(
                 f"nothing was changed. To go back to before it all the same: {again} --yes"
             )
         used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"
+        _refuse_unreadable(target, journal.at(kept), lines)
         _refuse_incomplete(target, str(change), lines)
         _tell(target, f"What is undone: {change}.", used, lines, report)
         confirm(wish, "undo it", "--yes" if last_restore else "--last-restore --yes")
@@ -222,6 +224,30 @@ def _tell(target: Target, what: str, used: str, lines: Sequence[str], report: Re
             report.write(f"  {title}: {told}")
 
 
+def _refuse_unreadable(target: Target, journal: Journal, lines: Sequence[str]) -> None:
+    """Raise Refused where a kept journal does not hold all that it did, or not what we undo.
+
+    Once it is what is owed, no run starts before it is undone.
+    """
+    why = ""
+    try:
+        owed = journal.read(lines)
+    except StepFailed as error:
+        why = str(error)
+    else:
+        if torn := [number for number, line in enumerate(lines, 1) if not is_told(line)]:
+            why = f"{journal.path} is damaged: line {torn[0]} cannot be read."
+        elif not owed:
+            why = f"{journal.path} is empty."
+    if why:
+        folder = posixpath.dirname(journal.path)
+        raise Refused(
+            f"On {target.name} the last restore or reload cannot be undone. {why} Nothing was "
+            f"changed. What it replaced is in {folder}: put it back by hand, or restore a backup. "
+            f"When nobody needs it: sudo rm -r {shlex.quote(folder)}"
+        )
+
+
 def _refuse_incomplete(target: Target, change: str, lines: Sequence[str]) -> None:
     """Raise Refused where not all that a change replaced can be put back: nothing is, by halves.
 
@@ -270,8 +296,8 @@ def _last_journal(target: Target) -> str:
     told = looked(target.host, (*words, *names, "-print0"), target.as_root)
     # Each folder's name ends with the time at which its run began; what was live until an undo
     # (`-undone`) is in nobody's way back, whether its data are there or were removed.
-    ours = (each for each in told.split("\0") if each and not _folder(each).endswith("-undone"))
-    found = sorted(ours, key=lambda path: _folder(path).rpartition("-")[2])
+    ours = (each for each in told.split("\0") if is_stamp(_stamp(each)))
+    found = sorted(ours, key=_stamp)
     if found and posixpath.basename(found[-1]) == GONE_MARK:
         raise NotFound(
             f"The last change of the stack on {target.name}, {_folder(found[-1])}, cannot be "
@@ -279,6 +305,10 @@ def _last_journal(target: Target) -> str:
             f"{folder}, and is not put back past it."
         )
     return found[-1] if found else ""
+
+
+def _stamp(path: str) -> str:
+    return _folder(path).rpartition("-")[2]
 
 
 def _folder(path: str) -> str:
