@@ -218,7 +218,7 @@ class _Reload:
         refuse_mounts(target, ([server.data], mount_higher))
         self._stamp = time_stamp(target, self._stamp, log_folder(self.settings.stack.folder, host))
         previous = f"{target.folder}/{RESTORE}/previous-{self.name}"
-        apart = influx_apart(target, server)
+        apart = influx_apart(target, server, with_volumes=False)
         aside = f"{apart}/.previous-{self.name}" if apart else previous
         return ReloadFacts(
             server=server,

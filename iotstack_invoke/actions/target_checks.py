@@ -183,10 +183,13 @@ def time_stamp(target: Target, told: str = "", logs: str = "") -> str:
     return now.strftime(STAMP_FORM)
 
 
-def influx_apart(target: Target, server: Server) -> str:
-    """Return the folder above InfluxDB's data where what is replaced must stay on its disk."""
+def influx_apart(target: Target, server: Server, *, with_volumes: bool = True) -> str:
+    """Return the folder above InfluxDB's data where what is replaced must stay on its disk.
+
+    `with_volumes`: what is replaced of `volumes/` stays on the disk of that already.
+    """
     above, aside = posixpath.dirname(server.data), target.folder
-    if f"{above}/".startswith(f"{target.folder}/volumes/"):
+    if with_volumes and f"{above}/".startswith(f"{target.folder}/volumes/"):
         aside = f"{target.folder}/volumes"
     there, here = (mount_of(target.host, each, target.as_root) for each in (above, aside))
     return above if there != here else ""

@@ -202,6 +202,12 @@ def test_volumes_on_another_file_system(person, pi, far, live, host):
         wait_ping(machine)
         assert _tree_inside(machine, top) == kept
         assert points(machine) == kept_points
+        person.iot("reload-influxdb", *words, "--yes")
+        wait_ping(machine)
+        assert points(machine) == kept_points
+        person.iot("undo", *words, "--last-restore", "--yes")
+        wait_ping(machine)
+        assert points(machine) == kept_points
         if not host:
             person.iot("backup", "--runtag", "media2", "--force")
             with tarfile.open(top / "backups/media2.general-backup.tar.gz") as tar:
