@@ -272,7 +272,7 @@ def restore(
     from .actions.restore import restore as restore_backup
     from .actions.wish import Wish
 
-    names = tuple(only or ()), tuple(live or ())
+    names = tuple(dict.fromkeys(only or ())), tuple(live or ())
     if names[0] and (compose or bare):
         raise UsageError("--compose and --bare are for a whole restore: leave out --only.")
     wish = Wish(runtag, host, from_, *names, yes, strict, compose or bare, bare, exact)

@@ -45,6 +45,17 @@ def test_a_part_that_was_lost_is_refused(little_stack):
     assert told.returncode == 0, told.stderr
 
 
+def test_a_name_that_is_given_twice_is_restored_once(little_stack):
+    """The second swap of one folder failed, when the stack was stopped already."""
+    backed_up(little_stack)
+    (little_stack.folder / "volumes/nodered/flows.json").write_text("[2]")
+    only = "--only nodered --only nodered"
+    told = little_stack.run(f"restore --runtag {TAG} --from here --yes {only}")
+    assert told.returncode == 0, told.stderr
+    assert "  only: nodered\n" in told.stdout
+    assert (little_stack.folder / "volumes/nodered/flows.json").read_text() == "[]\n"
+
+
 def test_what_is_replaced_stays_where_the_prompt_says(little_stack):
     """However long a person thinks, the folder that the question names is the one that is made."""
     backed_up(little_stack)
