@@ -153,7 +153,14 @@ def _check_identity(host: Host, machine: Machine) -> None:
 
 def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> Target:
     as_root = root_words(host, name, sudo=sudo)
-    return Target(host, name, folder, role, as_root, docker_words(host, name, as_root))
+    try:
+        docker = docker_words(host, name, as_root)
+    except Refused as error:
+        here = isinstance(host, LocalHost)
+        other = "; if another machine is meant: --host NAME" if here else ""
+        cure = f"What mends it: inv doctor{'' if here else f' --host {name}'}{other}."
+        raise Refused(f"{error} {cure}") from error
+    return Target(host, name, folder, role, as_root, docker)
 
 
 def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:

@@ -137,6 +137,16 @@ def test_what_no_backup_has_is_told_where_it_is_missing(pi, there, only):
         )
 
 
+def test_without_docker_what_mends_it_is_told(pi):
+    """Also to whoever is at a laptop, and means the Pi."""
+    pi.tool("docker", "echo 'Is the docker daemon running?' >&2; exit 1")
+    cure = "daemon running? What mends it: inv doctor; if another machine is meant: --host NAME."
+    for words in ("restore --yes", "undo", "reload-influxdb --yes"):
+        told = pi.run(words)
+        assert (told.returncode, cure in told.stderr) == (13, True)
+    assert "systemctl restart docker" in pi.run("doctor").stdout
+
+
 def test_rows_of_hosts_toml_that_are_gone_are_told(pi):
     """A bare machine has none, and its later backups would hold less."""
     settings = pi.settings.read_text()
