@@ -95,11 +95,13 @@ def find_machine(settings: Settings, name: str) -> Machine:
 
 
 @contextlib.contextmanager
-def open_target(settings: Settings, name: str, *, make: bool = False) -> Iterator[Target]:
+def open_target(
+    settings: Settings, name: str, *, bare: bool = False, make: bool = False
+) -> Iterator[Target]:
     """Yield the target of that name ('' is this machine), looked at and fit to be changed.
 
-    `make`: with the folder of its stack, where there is none. Raises Refused where it is not fit,
-    Unreachable where it does not answer.
+    `bare`: also where the folder of its stack is not there, which `make` makes. Raises Refused
+    where it is not fit, Unreachable where it does not answer.
     """
     if not name:
         host: Host = LocalHost(settings.stack.folder)
@@ -109,12 +111,12 @@ def open_target(settings: Settings, name: str, *, make: bool = False) -> Iterato
         yield _fit(host, "this machine", folder, stack.role, sudo=stack.sudo)
         return
     machine = find_machine(settings, name)
-    with open_machine(machine, make=make) as remote:
+    with open_machine(machine, bare=bare, make=make) as remote:
         yield _fit(remote, name, remote.root, machine.role, sudo=machine.sudo)
 
 
 @contextlib.contextmanager
-def open_machine(machine: Machine, *, make: bool = False) -> Iterator[SshHost]:
+def open_machine(machine: Machine, *, bare: bool = False, make: bool = False) -> Iterator[SshHost]:
     """Yield another machine as a host whose root is the folder of its stack, links followed.
 
     Raises Refused where it is not the machine that is meant or has no such folder, Unreachable.
@@ -127,7 +129,8 @@ def open_machine(machine: Machine, *, make: bool = False) -> Iterator[SshHost]:
         _check_identity(remote, machine)
         if make:
             remote.run(Command(("sh", "-c", MAKE_STACK, "sh", machine.folder)))
-        folder = remote.run(Command(("realpath", "--", machine.folder), ANY_EXIT)).out.strip()
+        words = ("realpath", *(("-m",) if bare else ()), "--", machine.folder)
+        folder = remote.run(Command(words, ANY_EXIT)).out.strip()
         if not folder.startswith("/"):
             raise Refused(
                 f"{name} has no folder {machine.folder}. Make it there, for example with "

@@ -64,6 +64,22 @@ def test_it_is_as_one_that_is_made_there(pi, laptop):
     assert pi.run("verify --all").returncode == 0
 
 
+def test_a_dry_run_of_a_bare_restore_makes_no_folder(laptop, pi):
+    """It touches nothing, on another machine as here; the restore itself makes it."""
+    assert pi.run("backup --runtag x").returncode == 0
+    new = pi.folder.parent / "not/there/IOTstack"
+    text = laptop.settings.read_text()
+    row = pi.row()
+    bare = text.replace(row, row.replace(str(pi.folder), str(new)))
+    assert bare != text
+    laptop.settings.write_text(bare)
+    words = f"restore --host pi --runtag x --from {pi.backups}/. --dry-run"
+    assert "or restore with --bare" in laptop.run(words).stderr
+    told = laptop.run(f"{words} --bare")
+    assert (told.returncode, f"to pi:{new}" in told.stdout) == (0, True), told.stderr
+    assert not (pi.folder.parent / "not").exists()
+
+
 def test_what_a_far_backup_does_not_cover_is_shown_by_the_command_that_is_told(laptop, pi):
     """`inv show` here knows the vaults, and nothing of what lies beside the stack there."""
     pi.backups.mkdir(exist_ok=True)

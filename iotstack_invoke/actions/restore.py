@@ -147,7 +147,11 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
     """Restore a backup and return the exit code; raises IotstackError where it was refused."""
     chosen: _Restore | None = None
     try:
-        with signals_raised(), open_target(settings, wish.host, make=wish.bare) as target:
+        make = wish.bare and not options.dry_run
+        with (
+            signals_raised(),
+            open_target(settings, wish.host, bare=wish.bare, make=make) as target,
+        ):
             _refuse_live(target, wish)
             with source_of(settings, wish, target) as source:
                 chosen = _Restore(settings, target, source, wish, report)
