@@ -91,6 +91,11 @@ def test_who_took_the_lock_meanwhile_is_told(target, monkeypatch):
             lock.hold_again()
 
 
+def let_go(fifo):
+    """Let what waits at a FIFO for somebody who writes go on, and end."""
+    os.close(os.open(fifo, os.O_RDWR))
+
+
 def test_a_line_that_breaks_while_the_lock_is_asked_for_is_no_other_run(target, sshd):
     """It is told as a line that broke, and worth another attempt."""
     folder = Path(target.backups)
@@ -103,6 +108,7 @@ def test_a_line_that_breaks_while_the_lock_is_asked_for_is_no_other_run(target, 
     ):
         pass
     assert failure.value.again
+    let_go(folder / ".lock")
 
 
 def test_a_machine_that_does_not_tell_of_its_lock_is_not_waited_for(target, monkeypatch):
@@ -116,6 +122,7 @@ def test_a_machine_that_does_not_tell_of_its_lock_is_not_waited_for(target, monk
         locked_target(target, "restore x"),
     ):
         pass
+    let_go(folder / ".lock")
 
 
 def test_a_lock_that_cannot_be_taken_is_not_told_as_another_run(target):
