@@ -172,10 +172,10 @@ def told_of_others(vaults: Iterable[Vault], asked: str, flag: str) -> str:
     `inv list` shows it, so whoever names it must not be told that there is none.
     """
     found = [each for vault in vaults if vault.by_host for each in _others_with(vault, asked)]
+    if not found:
+        return ""
     whose = "backups" if asked == LATEST else asked
-    return f" Another machine's {whose}: {' or '.join(f'{flag} {e}' for e in found)}." * bool(
-        found
-    )
+    return f" Another machine's {whose}: {' or '.join(f'{flag} {each}' for each in found)}."
 
 
 def _others_with(vault: Vault, asked: str) -> Iterator[str]:

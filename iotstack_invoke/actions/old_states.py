@@ -124,9 +124,11 @@ def _state(host: Host, stack: str, trust: Trust, key: str, paths: dict[str, floa
     # What is undone was live until then: its folder is younger than its name.
     newest = max(paths.values()) if is_undone else 0.0
     state = OldState(
-        key, (first, *sorted({*paths} - {first})), max(stamp, datetime.fromtimestamp(newest, UTC))
+        key,
+        (first, *sorted({*paths} - {first})),
+        max(stamp, datetime.fromtimestamp(newest, UTC)),
+        is_of_reload=key.startswith(f"{OF_RELOADS}-"),
     )
-    state = replace(state, is_of_reload=key.startswith(f"{OF_RELOADS}-"))
     if first not in paths:
         return state
     names = ("journal", GONE_MARK, UNTIL_FILE, ELSEWHERE_FILE)

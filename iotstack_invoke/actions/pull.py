@@ -56,8 +56,7 @@ def pull_sets(settings: Settings, wish: Wish, report: Report) -> int:
     """Fetch what is missing, or the set that is named, and return the exit code.
 
     1 where one was not fetched, 3 where one there is damaged, or newer ones than the latest are no
-    good. Raises IotstackError where nothing
-    was begun.
+    good. Raises IotstackError where nothing was begun.
     """
     name = wish.host
     if not name:
