@@ -218,6 +218,46 @@ def test_of_many_who_claim_at_once_one_wins(start_cloud, kind):
     assert files_of(cloud) == {RECORDS: f"{told.pop()}\n".encode()}
 
 
+def test_settings_that_are_away_for_a_moment_are_waited_for(start_cloud, tmp_path):
+    """Another rclone that writes its token renames them first: no run fails for that."""
+    cloud = start_cloud("webdav")
+    place = place_in()
+    put(place, "first", b"x")
+    away = tmp_path / "away"
+
+    def back():
+        time.sleep(0.7)
+        away.rename(cloud.settings)
+
+    def do_without_settings(work):
+        cloud.settings.rename(away)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(back)
+            return work()
+
+    do_without_settings(lambda: place.put(f"{ROOT}/second", b"y"))
+    assert do_without_settings(lambda: set(place.names(ROOT))) == {"first", "second"}
+    told = do_without_settings(lambda: place.contents(ROOT, ["first", "second"]))
+    assert told == {"first": b"x", "second": b"y"}
+
+    def stream():
+        with (tmp_path / "big").open("w+b", buffering=0) as big:
+            place.receive(f"{ROOT}/third", big, time.time(), size_bytes=0)
+
+    with pytest.raises(Unreachable, match="the same command works again") as failure:
+        do_without_settings(stream)
+    assert failure.value.again
+
+
+def test_a_remote_that_stands_on_a_missing_one_is_told_so(start_cloud):
+    """The remote itself is known: the sentence that denies it would mislead."""
+    cloud = start_cloud("webdav")
+    with cloud.settings.open("a") as settings:
+        settings.write("[short]\ntype = alias\nremote = gone:x\n")
+    with pytest.raises(Unreachable, match="rclone knows short:, but not what it stands on"):
+        place_in("short:IOTstack/backups").names("short:IOTstack/backups")
+
+
 def test_a_mark_that_stays_keeps_us_out_and_is_named(start_cloud, monkeypatch):
     """Whose mark sorts first may act at any time: we wait, and then say what lies there."""
     cloud = start_cloud("sftp")

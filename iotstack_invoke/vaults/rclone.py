@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -37,6 +38,9 @@ RCLONE = (
     "--contimeout=20s",
 )
 ASK_LIMIT_S = 300.0
+SETTINGS_AWAY_S = (0.1, 0.4, 2.0)
+"""How long rclone's settings may be away: another rclone that writes a new token (or what hashes
+a server can tell) renames the old file first, so for a moment there is none."""
 TRANSFER_LIMIT_S = 24 * 3600.0
 AT_ONCE = 4
 """How many files are removed at the same time; as many as rclone itself moves."""
@@ -267,7 +271,34 @@ class RclonePlace:
         accept: tuple[int, ...] = (0,),
         limit_s: float = ASK_LIMIT_S,
     ) -> tuple[int, bytes]:
-        """Run rclone, feed it `source`, and return its exit code and output."""
+        """Run rclone, feed it `source`, and return its exit code and output.
+
+        It is asked once more where its settings were away for a moment; but for a stream, of which
+        a part may be read: there the rule tries again.
+        """
+        code, out, said = self._run(words, source, limit_s)
+        can_repeat = source is None or isinstance(source, io.BytesIO)
+        if NO_REMOTE.search(" ".join(said)) and can_repeat and self._is_listed():
+            if source is not None:
+                source.seek(0)
+            code, out, said = self._run(words, source, limit_s)
+        if code not in accept:
+            raise self._failure(doing, code, said, limit_s)
+        return code, out
+
+    def _is_listed(self) -> bool:
+        """Tell whether rclone knows our remote, now or in a moment."""
+        remote = f"{self.root.partition(':')[0]}:".encode()
+        for pause_s in SETTINGS_AWAY_S:
+            time.sleep(pause_s)
+            if remote in self._run(("listremotes",), None, ASK_LIMIT_S)[1].splitlines():
+                return True
+        return False
+
+    def _run(
+        self, words: tuple[str, ...], source: IO[bytes] | None, limit_s: float
+    ) -> tuple[int, bytes, list[str]]:
+        """Run rclone once: its exit code, its output, and what it said."""
         said: list[str] = []
         with piped(
             (*RCLONE, *words), lambda _, line: said.append(line), limit_s, feed=source is not None
@@ -281,9 +312,7 @@ class RclonePlace:
             assert process.stdout is not None  # noqa: S101
             out = process.stdout.read()
             code = end()
-        if code not in accept:
-            raise self._failure(doing, code, said, limit_s)
-        return code, out
+        return code, out, said
 
     def _failure(
         self, doing: str, code: int, said: list[str], limit_s: float = TRANSFER_LIMIT_S
@@ -298,6 +327,12 @@ class RclonePlace:
             return StepFailed(f"{what} Make room there and run the same command again.")
         if READ_ONLY_THERE.search(why):
             return StepFailed(f"{what} Its file system {READ_ONLY}.")
+        if NO_REMOTE.search(why) and self._is_listed():
+            return Unreachable(
+                f"{what} rclone knows {remote}, but not what it stands on; or its settings were "
+                "being written, and the same command works again.",
+                again=True,
+            )
         if NO_REMOTE.search(why):
             return Unreachable(
                 f"Vault '{self.name}': rclone knows no remote {remote} here. `rclone listremotes` "
