@@ -95,12 +95,10 @@ def find_machine(settings: Settings, name: str) -> Machine:
 
 
 @contextlib.contextmanager
-def open_target(
-    settings: Settings, name: str, *, bare: bool = False, make: bool = False
-) -> Iterator[Target]:
+def open_target(settings: Settings, name: str, *, bare: bool = False) -> Iterator[Target]:
     """Yield the target of that name ('' is this machine), looked at and fit to be changed.
 
-    `bare`: also where the folder of its stack is not there, which `make` makes. Raises Refused
+    `bare`: also where the folder of its stack is not there; its lock makes it. Raises Refused
     where it is not fit, Unreachable where it does not answer.
     """
     if not name:
@@ -111,12 +109,12 @@ def open_target(
         yield _fit(host, "this machine", folder, stack.role, sudo=stack.sudo)
         return
     machine = find_machine(settings, name)
-    with open_machine(machine, bare=bare, make=make) as remote:
+    with open_machine(machine, bare=bare) as remote:
         yield _fit(remote, name, remote.root, machine.role, sudo=machine.sudo)
 
 
 @contextlib.contextmanager
-def open_machine(machine: Machine, *, bare: bool = False, make: bool = False) -> Iterator[SshHost]:
+def open_machine(machine: Machine, *, bare: bool = False) -> Iterator[SshHost]:
     """Yield another machine as a host whose root is the folder of its stack, links followed.
 
     Raises Refused where it is not the machine that is meant or has no such folder, Unreachable.
@@ -127,8 +125,6 @@ def open_machine(machine: Machine, *, bare: bool = False, make: bool = False) ->
     remote = open_host(machine.ssh, machine.folder, name)
     try:
         _check_identity(remote, machine)
-        if make:
-            remote.run(Command(("sh", "-c", MAKE_STACK, "sh", machine.folder)))
         words = ("realpath", *(("-m",) if bare else ()), "--", machine.folder)
         folder = remote.run(Command(words, ANY_EXIT)).out.strip()
         if not folder.startswith("/"):

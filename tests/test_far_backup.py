@@ -80,6 +80,28 @@ def test_a_dry_run_of_a_bare_restore_makes_no_folder(laptop, pi):
     assert not (pi.folder.parent / "not").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "flags", "code", "said"),
+    [
+        ('role = "live"', "--runtag x --yes", 13, "is live in hosts.toml"),
+        ("", "--runtag x", 13, "Nobody is there to confirm"),
+        ("", "--runtag other --yes", 10, "no backup other"),
+    ],
+)
+def test_a_bare_restore_that_is_refused_makes_no_folder(laptop, pi, key, flags, code, said):
+    """Whatever refuses it, or a person who does not confirm: nothing is made before."""
+    assert pi.run("backup --runtag x").returncode == 0
+    new = pi.folder.parent / "not/there/IOTstack"
+    row = pi.row()
+    rows = laptop.settings.read_text()
+    laptop.settings.write_text(
+        rows.replace(row, f"{row.replace(str(pi.folder), str(new))}{key}\n")
+    )
+    told = laptop.run(f"restore --host pi --from {pi.backups}/. --bare {flags}")
+    assert (told.returncode, said in told.stderr) == (code, True), told.stderr
+    assert not (pi.folder.parent / "not").exists()
+
+
 def test_what_a_far_backup_does_not_cover_is_shown_by_the_command_that_is_told(laptop, pi):
     """`inv show` here knows the vaults, and nothing of what lies beside the stack there."""
     pi.backups.mkdir(exist_ok=True)

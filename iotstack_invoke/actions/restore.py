@@ -147,18 +147,17 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
     """Restore a backup and return the exit code; raises IotstackError where it was refused."""
     chosen: _Restore | None = None
     try:
-        make = wish.bare and not options.dry_run
-        with (
-            signals_raised(),
-            open_target(settings, wish.host, bare=wish.bare, make=make) as target,
-        ):
+        with signals_raised(), open_target(settings, wish.host, bare=wish.bare) as target:
             _refuse_live(target, wish)
             with source_of(settings, wish, target) as source:
                 chosen = _Restore(settings, target, source, wish, report)
                 if options.dry_run:
                     return chosen.show()
                 purpose = f"restore {chosen.runtag}"
-                if not wish.yes:  # while a person thinks, a backup may run
+                if not may_be_there(target.host, target.folder):
+                    chosen.tell()  # there is nothing to undo, and the lock would make the folder
+                    confirm(wish, purpose)
+                elif not wish.yes:  # while a person thinks, a backup may run
                     with locked_target(target, purpose) as lock:
                         chosen.recover(journal_of(settings, target, lock))
                     chosen.tell()
@@ -202,6 +201,7 @@ class _Restore:
         self.hooks = find_machine(settings, wish.host).hooks if wish.host else settings.hooks
         self.by_hand = "" if wish.only else self.before.influx2.advice
         """What of the wish a person has to do, and how."""
+        self._told = False
         self._switching = False
         self._journal: Journal | None = None
         self._down_s = 0.0
@@ -244,6 +244,7 @@ class _Restore:
 
     def tell(self) -> None:
         """Tell what would be done; raises Refused where it cannot be."""
+        self._told = True
         facts = self.before.facts()
         self.before.refuse_without_room(facts)
         self._tell_what(facts)
@@ -261,7 +262,7 @@ class _Restore:
         self._lock = lock
         self.journal = self._journal = journal_of(self.settings, self.target, lock)
         self.recover(self.journal)
-        if self.wish.yes:
+        if not self._told:
             self.tell()
         facts = self.before.facts()
         self.before.refuse_without_room(facts)
