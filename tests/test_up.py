@@ -188,18 +188,26 @@ def undoable(docker, guard):
     )
 
 
-AWAY = 'echo "Cannot connect to the Docker daemon" >&2; exit 1'
+AWAY = (
+    "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running?",
+    (  # since Docker 29
+        "failed to connect to the docker API at unix:///var/run/docker.sock; check if the path is "
+        "correct and if the daemon is running: dial unix /var/run/docker.sock: connect: no such "
+        "file or directory"
+    ),
+)
 GONE = 'case "$*" in *" ps "*) exit 0;; esac; echo "Error: No such volume: x" >&2; exit 1'
 
 
+@pytest.mark.parametrize("away", AWAY, ids=["before 29", "29"])
 @pytest.mark.parametrize("number", range(5))
-def test_nothing_counts_as_undone_while_docker_is_away(tmp_path, number):
+def test_nothing_counts_as_undone_while_docker_is_away(tmp_path, number, away):
     """Nothing was looked at, stopped, started or removed then; what is gone needs nothing."""
     docker = tmp_path / "docker"
     step = undoable(docker, str(tmp_path / "guard"))[number]
-    docker.write_text(f"#!/bin/sh\n{AWAY}\n")
+    docker.write_text(f"#!/bin/sh\necho '{away}' >&2; exit 1\n")
     docker.chmod(0o755)
-    with pytest.raises(StepFailed, match="Cannot connect to the Docker daemon"):
+    with pytest.raises(StepFailed, match=away[:30]):
         step.undo(LocalHost("/"))
     docker.write_text(f"#!/bin/sh\n{GONE}\n")
     assert not step.undo(LocalHost("/"))

@@ -30,6 +30,11 @@ VOLUME_LABEL = "com.docker.compose.volume"
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 """What Docker calls a volume that nobody named."""
+_GONE = re.compile("no such (?!file or directory)", re.IGNORECASE)
+"""What Docker says of a thing that is gone.
+
+Since Docker 29 it says of its own socket: `connect: no such file or directory`.
+"""
 _ON_A_DISK = ("ext4", "btrfs", "xfs", "f2fs", "vfat", "exfat", "ntfs")
 LOOK_LIMIT_S = 60
 
@@ -168,7 +173,7 @@ def inspected(host: Host, words: tuple[str, ...], limit_s: float = LOOK_LIMIT_S)
     command = Command(words, frozenset({0, 1}), limit_s)
     told = host.run(command)
     said = [line for line in told.err.splitlines() if is_telling(line)]
-    others = [line for line in said if "no such" not in line.lower()]
+    others = [line for line in said if not _GONE.search(line)]
     if told.exit_code and others:
         strict = replace(command, accept=frozenset({0}))
         checked(strict, replace(told, err="\n".join(others)), host.name)

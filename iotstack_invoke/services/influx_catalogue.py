@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import posixpath
+import re
 import tarfile
 
 from ..errors import StepFailed
@@ -21,6 +22,8 @@ META = f"{DATA_INSIDE}/meta"
 KEPT = "influxdb-catalogue.tar"
 """The one that was there, in the folder of what is replaced."""
 COPY_LIMIT_S = 600.0
+# Of its own socket, if that is gone, Docker says `dial unix …: no such file or directory`.
+_MISSING = re.compile("Could not find the file|No such container:path|lstat .*: no such file")
 _FROM = 'f=$1; shift; exec "$@" < "$f"'
 _INTO = 'umask 077; f=$1; shift; exec "$@" > "$f"'
 
@@ -110,5 +113,4 @@ def catalogue_within(host: Host, container: str, docker: tuple[str, ...]) -> byt
 
 def _is_missing(said: str) -> bool:
     """Tell whether Docker found no such file in a container."""
-    words = ("Could not find the file", "No such container:path", "no such file")
-    return any(each in said for each in words)
+    return bool(_MISSING.search(said))
