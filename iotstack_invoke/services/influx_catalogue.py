@@ -13,7 +13,7 @@ import tarfile
 
 from ..errors import StepFailed
 from ..hosts import read_chunk
-from ..steps import Command, Host, Scene
+from ..steps import PARTIAL, Command, Host, Scene
 from ..values import dataclass
 from .influx import DATA_INSIDE
 from .stack import guarded
@@ -25,7 +25,11 @@ COPY_LIMIT_S = 600.0
 # Of its own socket, if that is gone, Docker says `dial unix …: no such file or directory`.
 _MISSING = re.compile("Could not find the file|No such container:path|lstat .*: no such file")
 _FROM = 'f=$1; shift; exec "$@" < "$f"'
-_INTO = 'umask 077; f=$1; shift; exec "$@" > "$f"'
+# Half a file under its name would be put back over a catalogue that is whole.
+_KEEP = (
+    f'umask 077; f=$1; shift; "$@" > "$f{PARTIAL}" && sync "$f{PARTIAL}" && '
+    f'mv -T -- "$f{PARTIAL}" "$f" && sync "$(dirname "$f")"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,8 @@ class PutCatalogue:
         """Keep the one that is there, if there is one, and put the new one in its place."""
         host = scene.host(self.host_role)
         words = (*self.docker, "cp", f"{self.container}:{META}/meta.db", "-")
-        told = host.run(self._command((_INTO, self._kept, *words), frozenset({0, 1})))
-        if told.exit_code:
-            host.remove([self._kept])
+        told = host.run(self._command((_KEEP, self._kept, *words), frozenset({0, 1})))
+        host.remove([self._kept + PARTIAL])
         if told.exit_code and not _is_missing(told.err):
             raise StepFailed(
                 f"The catalogue of container {self.container} cannot be kept: {told.last_words}"
@@ -68,6 +71,7 @@ class PutCatalogue:
 
     def undo(self, host: Host) -> None:
         """Put the one before back; where there was none, nothing is done."""
+        host.remove([self._kept + PARTIAL])
         kept = host.look([self._kept]).get(self._kept)
         if kept and kept.size_bytes:
             self._put(host, ("cat", self._kept), META)
