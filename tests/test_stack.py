@@ -43,7 +43,8 @@ def test_a_copy_makes_the_folder_above(scene, tmp_path):
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_what_was_unpacked_is_on_the_disk(scene, tmp_path, monkeypatch, works):
+@pytest.mark.parametrize("kind", ["unpacked", "copied"])
+def test_what_was_made_is_on_the_disk(scene, tmp_path, monkeypatch, kind, works):
     """All of it, before it is taken for whole: the renames that follow are synced alone."""
     source, stage, synced = (tmp_path / each for each in ("source", "stage", "synced"))
     source.mkdir()
@@ -58,7 +59,11 @@ def test_what_was_unpacked_is_on_the_disk(scene, tmp_path, monkeypatch, works):
     )
     (tmp_path / "bin/sync").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    step = Unpack("pi", str(archive), str(stage), (), str(tmp_path / "guard"))
+    guard = str(tmp_path / "guard")
+    if kind == "unpacked":
+        step = Unpack("pi", str(archive), str(stage), (), guard)
+    else:
+        step = CopyFolder("pi", str(source), str(stage), (), guard, 60)
     if works:
         step.do(scene)
         assert synced.read_text() == "x"

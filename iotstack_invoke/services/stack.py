@@ -561,10 +561,12 @@ class CopyFolder:
         return guarded(self.guard, (*self.as_root, *words), self.limit_s)
 
     def do(self, scene: Scene) -> None:
-        """Copy it; where the file system can, as a clone."""
+        """Copy it, where the file system can as a clone, and make it last through a power cut."""
         host = scene.host(self.host_role)
         self.undo(host)
         host.run(self._command, scene.hear)
+        words = (*self.as_root, "sync", "--file-system", self.target)
+        host.run(guarded(self.guard, words, self.limit_s))
 
     def undo(self, host: Host) -> None:
         """Remove it."""
@@ -668,7 +670,10 @@ class FillVolume:
                 "no volume without a name there. It is in the outside part: unpack it by hand."
             )
             return
-        script = 'find "$2" -mindepth 1 -delete && cp -a --reflink=auto -T -- "$1" "$2"'
+        script = (
+            'find "$2" -mindepth 1 -delete && cp -a --reflink=auto -T -- "$1" "$2" && '
+            'sync --file-system "$2"'
+        )
         words = ("sh", "-c", script, "sh", self.staged, volume.mountpoint)
         host.run(guarded(self.guard, (*self.as_root, *words), FILL_LIMIT_S), scene.hear)
 
