@@ -9,7 +9,7 @@ from test_undo import flows, restored_once
 
 from iotstack_invoke.actions.elsewhere import note_elsewhere
 from iotstack_invoke.actions.old_states import OldState, find_states, judge_states, sizes_of
-from iotstack_invoke.errors import Refused
+from iotstack_invoke.errors import ExitCode, Refused
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.stack import SwapItem
 from iotstack_invoke.settings import Stack, read_settings
@@ -247,3 +247,15 @@ def test_what_a_failed_restore_left_on_a_drive_is_an_old_state_too(little_stack,
     assert told.returncode == 0, told.stderr
     assert [*small_disk.iterdir()] == [small_disk / "film"]
     assert [*(little_stack.folder / "restore").glob("previous-*")] == []
+
+
+def test_a_backup_that_is_called_like_an_old_state_is_not_staged_over_it(little_stack):
+    """What is staged lies in a folder of that name, and that is cleared first."""
+    restored_once(little_stack)
+    (kept,) = (little_stack.folder / "restore").glob("previous-t1-*")
+    assert little_stack.run(f"backup --runtag {kept.name}").returncode == 0
+    told = little_stack.run(f"restore --runtag {kept.name} --from here --yes")
+    assert told.returncode == ExitCode.REFUSED
+    assert "is called like what an earlier restore keeps" in told.stderr
+    assert little_stack.run("undo --last-restore --yes").returncode == 0
+    assert flows(little_stack) == "[2]\n"

@@ -90,6 +90,11 @@ class OldState:
         return f"before {change or self.name}"
 
 
+def is_called_like_state(name: str) -> bool:
+    """Tell whether a folder of this name in restore/ would be taken for an old state."""
+    return bool(_NAME.fullmatch(name))
+
+
 def find_states(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> tuple[OldState, ...]:
     """Return the old states of a stack, newest first; raises StepFailed where nobody can look.
 

@@ -22,7 +22,7 @@ from ..rulebooks.restore import (
     aside_folder,
     used_folder,
 )
-from ..rules import BACKUPS, KINDS, RESTORE
+from ..rules import BACKUPS, KINDS, RESTORE, TEXTS
 from ..services.around import folders_around
 from ..services.compose import (
     ANONYMOUS,
@@ -64,7 +64,7 @@ from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
 from .change_logs import log_folder
 from .loads import Loads, recipe_folder, without_new_data
-from .old_states import states_told
+from .old_states import is_called_like_state, states_told
 from .only import Only
 from .outside import OutsidePart, place_there, placed, within_mount
 from .stays import Stays
@@ -170,7 +170,13 @@ class Prospect:
         self.influx2 = Influx2ByHand(backup, manifest, target.folder)
 
     def _refuse_early(self) -> None:
-        """Raise Refused where the manifest alone tells that it cannot be."""
+        """Raise Refused where the name and the manifest alone tell that it cannot be."""
+        if is_called_like_state(self.runtag):
+            raise Refused(
+                f"{self.runtag} is called like what an earlier restore keeps, and would be staged "
+                f"in its place in {RESTORE}/. Nothing was changed. Restore it by hand, as "
+                f"{self.runtag}.{TEXTS['restore']} tells."
+            )
         self.only.refuse_exact()
         self.only.refuse_lost(self.source.name)
         self.only.refuse_never_made()
