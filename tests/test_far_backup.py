@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -100,6 +101,60 @@ def test_a_bare_restore_that_is_refused_makes_no_folder(laptop, pi, key, flags, 
     told = laptop.run(f"restore --host pi --from {pi.backups}/. --bare {flags}")
     assert (told.returncode, said in told.stderr) == (code, True), told.stderr
     assert not (pi.folder.parent / "not").exists()
+
+
+def by_host(laptop, pi, key=""):
+    """Let the Pi be called pi-1, and the vault have a folder for each machine."""
+    named = pi.tools / "uname"
+    named.write_text("#!/bin/sh\necho pi-1\n")
+    named.chmod(0o755)
+    row = pi.row()
+    text = laptop.settings.read_text().replace(row, f"{row}{key}\n")
+    laptop.settings.write_text(f'{text}layout = "by-host"\n')
+
+
+@pytest.mark.parametrize("key", ['role = "live"', ""])
+def test_what_was_backed_up_of_a_host_is_restored_to_it(laptop, pi, key):
+    """From a laptop that has no stack: `restore --host` finds what `backup --host` made.
+
+    `--from` with the vault's name means the same; another machine's is named by its address.
+    """
+    by_host(laptop, pi, key)
+    assert laptop.run("backup --host pi --runtag x").returncode == 0
+    assert (laptop.vaults[0] / "pi-1/x.manifest.json").exists()
+    (laptop.vaults[0] / "pi-2").mkdir()
+    put_set(laptop.vaults[0] / "pi-2", datetime.now(UTC), runtag="y", host="pi-2")
+    live = "--live pi " if key else ""
+    for words in ("", "--runtag x", "--from shelf", "--from vault --runtag x"):
+        told = laptop.run(f"restore --host pi {live}--dry-run {words}")
+        assert told.returncode == 0, told.stderr
+        assert "from shelf/pi-1 to pi:" in told.stdout
+    told = laptop.run(f"restore --host pi {live}--dry-run --runtag y")
+    assert told.returncode == 10
+    assert "Another machine's y: --from shelf/pi-2" in told.stderr
+
+
+@pytest.mark.parametrize(("key", "first"), [('role = "live"', "shelf/pi-1"), ("", "shelf")])
+def test_a_test_host_gets_this_machines_backup_and_a_live_one_its_own(laptop, pi, key, first):
+    """Where the vault has both; what only one of them has is found all the same."""
+    by_host(laptop, pi, key)
+    for runtag in ("x", "theirs"):
+        assert laptop.run(f"backup --host pi --runtag {runtag}").returncode == 0
+    shelf, mine = laptop.vaults[0], laptop.vaults[0] / socket.gethostname()
+    mine.mkdir()
+    for each in names_in(shelf / "pi-1"):
+        if each.startswith("x."):
+            (mine / each).write_bytes((shelf / "pi-1" / each).read_bytes())
+    live = "--live pi " if key else ""
+    for words, place in (
+        ("--runtag x", first),
+        ("--runtag latest", first),
+        ("--runtag theirs", "shelf/pi-1"),
+        ("--runtag x --from shelf/pi-1", "shelf/pi-1"),
+        (f"--runtag x --from shelf/{mine.name}", f"shelf/{mine.name}"),
+    ):
+        told = laptop.run(f"restore --host pi {live}--dry-run {words}")
+        assert f"from {place} to pi:" in told.stdout, told.stderr
 
 
 def test_what_a_far_backup_does_not_cover_is_shown_by_the_command_that_is_told(laptop, pi):

@@ -21,10 +21,10 @@ from ..sets import BackupSet, State, gather_sets
 from ..settings import Settings, Vault
 from ..site import Site, newest_good, sets_read
 from ..steps import Place
-from ..targets import Target, read_text
+from ..targets import Target, host_name, read_text
 from ..trust import believed
 from ..values import dataclass
-from ..vaults import at_address, refuse_shut, vault_place
+from ..vaults import HOST, at_address, refuse_shut, vault_place
 from ..wrapping import answer_to
 from .copies import not_found, told_of_others
 from .latest import PassedOver, latest_in, passed_over, passed_told
@@ -105,12 +105,37 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
             raise NotFound(f"--from {asked}: there is no folder {folder}.")
         yield Source(LocalHost(folder, asked), folder, False, asked)
         return
-    place = vault_place(*other) if other else vault_place(vaults[name])
+    if other:
+        place = vault_place(*other)
+    else:
+        place, name = _meant(vaults[name], wish, target)
     try:
         failed = failed_at(Site.of(settings).checks.newest(), name)
         yield Source(place, place.root, False, name, failed, settings.vaults, name)
     finally:
         place.close()
+
+
+def _meant(vault: Vault, wish: Wish, target: Target) -> tuple[Place, str]:
+    """Return whose folder of a vault is meant by its name alone, and its address (0038).
+
+    This machine's, or that of the host that is restored: the first that has what is asked for.
+    """
+    whose = host_name(target.host) if wish.host and vault.by_host else ""
+    if whose in ("", socket.gethostname()) or not HOST.fullmatch(whose):
+        return vault_place(vault), vault.name
+    own = (whose, f"{vault.name}/{whose}")
+    both = (own, ("", vault.name)) if target.role == "live" else (("", vault.name), own)
+    for host, address in both:
+        place = vault_place(vault, host, made=bool(host))
+        try:
+            found = gather_sets(place.names(place.root), None)
+        except StepFailed:  # whoever reads from it tells why
+            return place, address
+        if any(wish.runtag in (each.runtag, LATEST) for each in found):
+            return place, address
+        place.close()
+    return vault_place(vault), vault.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +222,8 @@ def newer_elsewhere(
     if wish.runtag != LATEST or wish.source or source.in_place:
         return
     where = "this machine" if isinstance(target.host, LocalHost) else target.name
-    others = (each.name for each in settings.vaults if each.name != source.name)
+    chosen_in = source.name.partition("/")[0]
+    others = (each.name for each in settings.vaults if each.name != chosen_in)
     for flag, place in (("here", f"on {where} itself"), *((e, f"in {e}") for e in others)):
         try:
             with source_of(settings, replace(wish, source=flag), target) as there:
