@@ -31,6 +31,7 @@ from .steps import (
     Disk,
     File,
     Host,
+    LeavingStep,
     Place,
     Record,
     Space,
@@ -192,6 +193,8 @@ class _Scene:
     learnt: dict[str, dict[str, Any]] = field(default_factory=dict)
     owns_partials: bool = False
     """A step has begun that may write them."""
+    step: Step | None = None
+    """The one that was begun last."""
 
     def place(self, file: File) -> Place:
         return self.run.places[file.role]
@@ -261,6 +264,7 @@ class Run:
         self._failed = ""
         """The job that failed first."""
         self._undiscarded: list[_Scene] = []
+        self._unended: list[_Scene] = []
         self._lock = threading.Lock()
 
     def do(self) -> RunResult:
@@ -314,6 +318,10 @@ class Run:
             if not ended.cancelled():
                 ended.exception()
         children.resume()
+        for scene in self._unended:
+            if isinstance(scene.step, LeavingStep):
+                with contextlib.suppress(IotstackError):
+                    scene.step.end_left(scene)
         if any(each.job.rule.transaction for each in self.plan.to_run):
             self.journal.settle()
         self.journal.undo()
@@ -394,6 +402,7 @@ class Run:
             elif isinstance(step, UndoableStep):
                 self.journal.write(scene.job.identity, step)
             scene.owns_partials |= not isinstance(step, ClaimingStep)
+            scene.step = step
             step.do(scene)
 
     def _finish(self, scene: _Scene, seconds: float) -> None:
@@ -422,6 +431,7 @@ class Run:
         """
         if children.ending():
             # Nothing can be run now; the main thread undoes the steps when all have ended.
+            self._unended.append(scene)
             if scene.job.rule.resumes:
                 return message
             try:

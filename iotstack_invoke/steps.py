@@ -412,6 +412,15 @@ class UndoableStep(Step, Protocol):
 
 
 @runtime_checkable
+class LeavingStep(Step, Protocol):
+    """One thing to do that may go on when all programs of ours have ended: in a container."""
+
+    def end_left(self, scene: Scene) -> None:
+        """End what goes on of it; where that cannot be done, a later run does it."""
+        ...
+
+
+@runtime_checkable
 class ClaimingStep(Step, Protocol):
     """One thing that makes sure that the job's outputs are ours, before any other step acts.
 

@@ -29,7 +29,7 @@ from iotstack_invoke.services.influx import wait_for_ping
 from iotstack_invoke.services.sql import SqlServer
 from iotstack_invoke.services.sql_pack import wait_for_server
 from iotstack_invoke.services.together import Together
-from iotstack_invoke.steps import COMMIT, File, UndoableStep
+from iotstack_invoke.steps import COMMIT, Command, File, UndoableStep
 
 LITTLE_RUN = os.path.join(os.path.dirname(__file__), "little_run.py")
 
@@ -716,6 +716,28 @@ def test_a_signal_that_reaches_another_thread_is_not_lost(bench, numbers):
     assert bench.files == set()
     assert bench.run(makes("b")).failed == ()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_what_goes_on_elsewhere_is_ended_after_a_signal(bench):
+    """A step whose work outlives our programs ends it, when programs may be started again."""
+    ended = []
+
+    class Leaves:
+        def commands(self):
+            return ()
+
+        def do(self, scene):
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            for _ in range(1500):
+                scene.moved(1)
+                time.sleep(0.02)
+
+        def end_left(self, scene):
+            ended.append(scene.host("pi").run(Command(("echo", "ended"))).out)
+
+    with pytest.raises(Interrupted):
+        bench.run(makes("a", lambda _job: [Leaves()]))
+    assert ended == ["ended\n"]
 
 
 def say_on(scene, _host, _docker):

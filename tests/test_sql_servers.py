@@ -28,7 +28,7 @@ from iotstack_invoke.services.sql import ENGINES, SqlServer, located, run_in
 from iotstack_invoke.services.sql_config import CompareConfig
 from iotstack_invoke.services.sql_dump import MariaReader
 from iotstack_invoke.services.sql_load import LoadSql, SqlDump, UnpackSql
-from iotstack_invoke.services.sql_pack import PackDumps
+from iotstack_invoke.services.sql_pack import PackDumps, mark_of
 from iotstack_invoke.services.sql_stays import lists_of
 from iotstack_invoke.steps import File
 
@@ -437,6 +437,76 @@ def test_a_server_that_is_away_costs_its_own_dump(engine, request):
     assert told["failed"]["away"] in scene.said
     with pytest.raises(StepFailed, match="in container away is stopped"):
         server.pack("away")
+
+
+FILL_WIDE = {
+    "mariadb": "CREATE DATABASE wide; USE wide; CREATE TABLE t AS SELECT REPEAT('x', 1000) "
+    "FROM seq_1_to_9000",
+    "postgres": "CREATE TABLE wide AS SELECT repeat('x', 1000) FROM generate_series(1, 9000)",
+}
+SESSIONS = {
+    "mariadb": "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT /*!40001%'",
+    "postgres": "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY public.wide%'",
+}
+OWNERS = {"mariadb": ("mariadb-dump", "wide"), "postgres": ("pg_dump", "postgres")}
+
+
+_OF_CLIENTS = {"--binary-mode", "-X", "-q", "-v", "ON_ERROR_STOP=1"}
+
+
+def _given(server):
+    return {**os.environ, **dict(each.split("=") for each in server.settings)}
+
+
+@contextlib.contextmanager
+def unread(server, *words):
+    """A dump that goes on: nobody reads what it writes, so that it waits amid a table."""
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, env=_given(server))
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+def ended(process):
+    """Whether it fails when what it wrote is taken, as Docker does."""
+    process.communicate(timeout=20)
+    return process.returncode != 0
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_a_dump_that_outlived_its_run_is_ended(engine, request):
+    """By the next dump of its stack; the owner's own and another stack's go on."""
+    server = request.getfixturevalue({"mariadb": "maria"}.get(engine, engine))
+    server.tell(FILL_WIDE[engine])
+    script, folder = ENGINES[engine].script, str(server.folder)
+    left, others = mark_of(folder, "dead"), mark_of(f"{folder}/other", "dead")
+    words = ("sh", "-c", script, "sh", "dump")
+
+    def sessions():
+        return int(server.tell(SESSIONS[engine]).split()[-1 if engine == "mariadb" else 2])
+
+    program, database = OWNERS[engine]
+    own = [program, *(e for e in server.client[1:] if e not in _OF_CLIENTS), database]
+    with (
+        unread(server, *words, left) as dead,
+        unread(server, *words, others) as other,
+        unread(server, *own) as owners,
+    ):
+        until(lambda: sessions() == 3)
+        _, scene, _ = server.pack(engine)
+        assert ended(dead)
+        assert [each for each in scene.said if "ended: a dump that went on in it" in each]
+        assert sessions() == 2
+        assert (other.poll(), owners.poll()) == (None, None)
+        subprocess.run([*words[:-1], "end", others], check=True, env=_given(server))
+        assert ended(other)
+        assert sessions() == 1
+    _, scene, _ = server.pack(engine)
+    assert [each for each in scene.said if "ended" in each] == []
+    server.tell("DROP DATABASE wide" if engine == "mariadb" else "DROP TABLE wide")
 
 
 FILL_POSTGRES = """

@@ -1,9 +1,10 @@
 # Runs in a MariaDB container:
-#   sh -c THIS sh ready | dump | held | keep DATABASES USERS | ask QUESTION |
+#   sh -c THIS sh ready | dump [MARK] | end MARK | held | keep DATABASES USERS | ask QUESTION |
 #     load named|unnamed FILE|QUESTION…
 # unnamed: into the database that the container's environment names; other dumps name their own.
 # held: tells databases (d) and users (u) in hexadecimal. keep: dumps these alone, for a server that
 # has others; they are lists for SQL: X'…' and (X'…', X'…').
+# MARK is STACK-RUN: a dump first ends those that dead runs of its stack left; end ends those of its run.
 # The password comes from the container's own environment: it is on no command line.
 set -eu
 lacks() { echo "it has no program $1 or $2" >&2; exit 127; }
@@ -15,6 +16,34 @@ if [ "$1" = ready ]; then
   admin=$(command -v mariadb-admin || command -v mysqladmin) || lacks mariadb-admin mysqladmin
   exec "$admin" --protocol=tcp --host=127.0.0.1 --connect-timeout=5 ping
 fi
+
+# Its programs alone, by the mark in their environment: the server ends their session with them, whatever
+# it waits for, and their shell ends by itself. What a shell leaves behind would become the server's.
+end_dumps() {
+  tries=0
+  while [ $tries -lt 10 ]; do
+    found=
+    for each in /proc/[0-9]*; do
+      { read -r name <"$each/comm"; } 2>/dev/null || continue
+      case $name in mariadb* | mysql*) ;; *) continue ;; esac
+      case " $(tr '\000' ' ' 2>/dev/null <"$each/environ")" in *" IOTSTACK_DUMP=$1"*)
+        kill "${each#/proc/}" && found=yes ;;
+      esac
+    done 2>/dev/null
+    [ -n "$found" ] || return 0
+    [ $tries != 0 ] || echo "ended: $2" >&2
+    tries=$((tries + 1))
+    sleep 1
+  done
+}
+case $1 in
+end) end_dumps "$2 " 'the dump of this run'; exit ;;
+dump)
+  if [ -n "${2-}" ]; then
+    end_dumps "${2%-*}-" 'a dump that went on in it after its run was killed'
+    export IOTSTACK_DUMP="$2"
+  fi ;;
+esac
 
 client=$(command -v mariadb || command -v mysql) || lacks mariadb mysql
 talk() { "$client" --user=root --default-character-set=utf8mb4 --batch --skip-column-names "$@"; }
@@ -42,8 +71,8 @@ done
 ours="('information_schema', 'performance_schema', 'mysql', 'sys')"
 case $1 in
 dump | keep)
-  which="NOT IN $ours" databases=${2-} users=${3-}
-  [ "$1" = dump ] || which="IN ($databases)"
+  which="NOT IN $ours" databases= users=
+  [ "$1" = dump ] || databases=$2 users=$3 which="IN ($2)"
   # Two programs write it: what ends between them looks whole but for this (sql_dump.py).
   echo '-- This dump ends with FLUSH PRIVILEGES;'
   dump=$(command -v mariadb-dump || command -v mysqldump)

@@ -1,8 +1,9 @@
 # Runs in a PostgreSQL container:
-#   sh -c THIS sh ready | dump | held | keep DATABASES ROLES | config NAME |
+#   sh -c THIS sh ready | dump [MARK] | end MARK | held | keep DATABASES ROLES | config NAME |
 #     ask QUESTION [DATABASE] | load FILE
 # held: tells databases (d) and roles (u), as JSON. keep: dumps these alone, for a server that has
 # others; they are lists for SQL.
+# MARK is STACK-RUN: a dump first ends those that dead runs of its stack left; end ends those of its run.
 # The password comes from the container's own environment: it is on no command line.
 set -eu
 export PGUSER="${POSTGRES_USER:-postgres}" PGPASSWORD="${POSTGRES_PASSWORD-}" PGDATABASE=postgres
@@ -13,13 +14,29 @@ ask() {
   psql --no-psqlrc --no-password --quiet --tuples-only --no-align --dbname="${2:-postgres}" --command="$1"
 }
 
+# By the server: as its first process it takes what a signal ended, and nobody waits for, for a crash.
+# The programs end when their session is gone.
+end_dumps() {
+  tries=0
+  while [ $tries -lt 10 ]; do
+    ended=$(ask "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+      WHERE application_name LIKE '$1'" 2>/dev/null) || return 0
+    [ "$ended" != 0 ] || return 0
+    [ $tries != 0 ] || echo "ended: $2" >&2
+    tries=$((tries + 1))
+    sleep 1
+  done
+}
+
 case $1 in
 # By TCP: the server that an image makes its databases with answers on the socket only.
 ready)
   command -v pg_dumpall >/dev/null || { echo "it has no program pg_dumpall" >&2; exit 127; }
   exec pg_isready --host=127.0.0.1
   ;;
+end) end_dumps "$2" 'the dump of this run' ;;
 dump)
+  [ -z "${2-}" ] || end_dumps "${2%-*}-%" 'a dump that went on in it after its run was killed'
   quoted="'U&\"' || replace(replace(replace(replace(datname, '\\', '\\\\'), '\"', '\"\"'), chr(10), '\\000a'),
     chr(13), '\\000d') || '\"'"
   # pg_dumpall ends with a half line for such a name; pg_dump has no way to write it (15).
@@ -38,6 +55,7 @@ dump)
   ask "SELECT 'comes back elsewhere: tablespace ' || translate(spcname || ' (at ' || pg_tablespace_location(oid),
     chr(10) || chr(13), '??') || '); its tables are in the dump, and a restore puts them into the default' ||
     ' tablespace' FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY spcname" >&2
+  [ -z "${2-}" ] || export PGAPPNAME="$2"
   exec pg_dumpall --no-password --no-tablespaces
   ;;
 held)

@@ -215,12 +215,20 @@ def rows_told(kind: str, reports: Collection[SqlReport]) -> str:
 
 
 def run_in(
-    docker: tuple[str, ...], server: SqlServer, *words: str, limit_s: float = ASK_LIMIT_S
+    docker: tuple[str, ...],
+    server: SqlServer,
+    *words: str,
+    limit_s: float = ASK_LIMIT_S,
+    mark: str = "",
 ) -> Command:
-    """Return the command that dumps, loads or asks in a container; any exit code is accepted."""
+    """Return the command that dumps, loads or asks in a container; any exit code is accepted.
+
+    `mark`: what a dump is found by that does not end with us, or that is to be ended.
+    """
     called = (*docker, "exec", server.container)
+    marked = (mark,) if mark else ()
     return Command(
-        (*called, "sh", "-c", ENGINES[server.engine].script, "sh", *words),
+        (*called, "sh", "-c", ENGINES[server.engine].script, "sh", *words, *marked),
         accept=frozenset(range(256)),
         limit_s=limit_s,
         called=shlex.join((*called, f"{server.engine}.sh", *words)),

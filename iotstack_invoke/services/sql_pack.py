@@ -2,11 +2,14 @@
 
 A dump is read while it comes, for its end and its rows. It waits compressed in a file without a
 name, since a tar must know a member's size before its content; read back from there into the
-part, it is proven a second time.
+part, it is proven a second time. Docker passes no signal into a container: what is left of a dump
+there is ended by its mark.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import os
 import tarfile
@@ -16,7 +19,7 @@ from dataclasses import replace
 from typing import IO, Any, cast
 
 from .. import children, gzips
-from ..errors import StepFailed
+from ..errors import IotstackError, StepFailed
 from ..hosts import LocalHost, read_chunk
 from ..manifest import LACKING, LEFT_OUT
 from ..rules import split_set_name
@@ -40,8 +43,19 @@ RETRY_WAIT_S = 2.0
 MOST_NAMED = 5
 SAYS_LEFT_OUT = "left out: "
 """With this begins what a script says of something that it does not dump."""
+SAYS_ENDED = "ended: "
+"""With this, of a dump of another run that it ended before its own."""
+END_LIMIT_S = 20.0
+KILLED_FROM = 128
+"""From this exit code on, or below 0, a program was ended by a signal."""
+_RUN = os.urandom(4).hex()
 SAYS_MOVED = "comes back elsewhere: "
 """With this, of something whose data it dumps without the place where they lie."""
+
+
+def mark_of(folder: str, run: str = _RUN) -> str:
+    """Return what the dumps of a run of a stack are found by: its lock lets one run at a time."""
+    return f"iotstack-{hashlib.sha256(folder.encode()).hexdigest()[:12]}-{run}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,16 @@ class PackDumps:
         if self.tar:
             scene.learn(self.output, unpacked_bytes=files_bytes)
         scene.learn(self.output, size_bytes=hashed.size_bytes, sha256=hashed.digest.hexdigest())
+
+    def end_left(self, scene: Scene) -> None:
+        """End the dumps of this run that go on in their containers, where that can be done."""
+        for server in self.servers:
+            self._end(scene.host(self.output.role), server)
+
+    def _end(self, host: Host, server: SqlServer) -> None:
+        mark = mark_of(self.output.root)
+        with contextlib.suppress(IotstackError):  # the next backup does
+            host.run(run_in(self.docker, server, "end", limit_s=END_LIMIT_S, mark=mark))
 
     def _add_dumps(self, scene: Scene, host: Host, archive: tarfile.TarFile) -> None:
         """Dump each server into the archive, and learn what the manifest tells of them."""
@@ -183,14 +207,23 @@ class PackDumps:
         said = Said(scene)
         reader = ENGINES[server.engine].reader()
         size = 0
-        command = run_in(self.docker, server, "dump", limit_s=self.limit_s)
-        with host.pipe(command, said) as pipe, gzips.open_writer(spool) as packer:
-            while chunk := read_chunk(pipe.stdout):
-                packer.write(chunk)
-                reader.add(chunk)
-                size += len(chunk)
-                scene.moved(len(chunk))
-            code = pipe.finish()
+        mark = mark_of(self.output.root)
+        command = run_in(self.docker, server, "dump", limit_s=self.limit_s, mark=mark)
+        code = -1
+        try:
+            with host.pipe(command, said) as pipe, gzips.open_writer(spool) as packer:
+                while chunk := read_chunk(pipe.stdout):
+                    packer.write(chunk)
+                    reader.add(chunk)
+                    size += len(chunk)
+                    scene.moved(len(chunk))
+                code = pipe.finish()
+        finally:
+            if not 0 <= code < KILLED_FROM and not children.ending():
+                self._end(host, server)
+        for line in said.lines:
+            if line.startswith(SAYS_ENDED):
+                scene.say(f"{server.title}: {line}")
         report = reader.report()
         last = next((line for line in reversed(said.lines) if line.strip()), "it said nothing")
         if code < 0:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -354,6 +355,92 @@ def test_server_stopped_amid_its_dump(scene, name, how):
             scene, runtag, name, f"in container {name} is stopped", code, said
         )
     assert_mended(scene, runtag, made)
+
+
+WAITING = {
+    "mariadb": "SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE '%metadata lock'",
+    "postgres": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+}
+LOCKS = {
+    "mariadb": "LOCK TABLES home.t WRITE; SELECT SLEEP(600)",
+    "postgres": "BEGIN; LOCK TABLE t; SELECT pg_sleep(600)",
+}
+OWNERS_DUMPS = {
+    "mariadb": "MYSQL_PWD=$MYSQL_ROOT_PASSWORD mariadb-dump -uroot --single-transaction home",
+    "postgres": "pg_dump -U postuser postdb",
+}
+
+
+@contextlib.contextmanager
+def locked(scene):
+    """A table of each server is locked, so that each dump waits."""
+    process = scene.target.popen(
+        [
+            "docker",
+            "exec",
+            "mariadb",
+            "sh",
+            "-c",
+            f'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" mariadb -uroot -e "{LOCKS["mariadb"]}"',
+        ]
+    )
+    other = scene.target.popen(
+        ["docker", "exec", "postgres", "psql", "-U", "postuser", "postdb", "-c", LOCKS["postgres"]]
+    )
+    try:
+        yield
+    finally:
+        (row,) = maria(
+            scene.target,
+            "SELECT id FROM information_schema.processlist WHERE info = 'SELECT SLEEP(600)'",
+        )
+        maria(scene.target, f"KILL {row[0]}")
+        postgres(
+            scene.target,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%'",
+        )
+        process.end()
+        other.end()
+
+
+def waiting(scene):
+    """How many dumps wait in MariaDB and in PostgreSQL."""
+    ((one,),) = maria(scene.target, WAITING["mariadb"])
+    ((other,),) = postgres(scene.target, WAITING["postgres"])
+    return int(one), int(other)
+
+
+def test_dumps_end_with_their_run(scene):
+    """After SIGKILL by the next backup, after Ctrl-C at once; the owner's own dumps go on."""
+    began = postgres(scene.target, "SELECT pg_postmaster_start_time()")
+    with locked(scene):
+        for name, script in OWNERS_DUMPS.items():
+            words = ["docker", "exec", "-d", name, "sh", "-c", f"{script} > /dev/null"]
+            scene.target.run(words)
+        wait_for("the owner's dumps", lambda: waiting(scene) == (1, 1))
+        process = scene.start("backup", "--runtag", "dead", "--jobs", "3")
+        wait_for("dumps", lambda: waiting(scene) == (2, 2))
+        process.send_signal(signal.SIGKILL)
+        scene.end(process)
+        assert waiting(scene) == (2, 2)
+        process = scene.start("backup", "--runtag", "next", "--jobs", "3")
+        log = scene.top / "backups/next.backup-log.txt.partial"
+
+        def told():
+            text = log.read_text() if log.exists() else ""
+            return text.count("ended: a dump that went on in it after its run was killed") == 2
+
+        wait_for("the end of the dead run's dumps", told)
+        wait_for("the dumps of the next", lambda: waiting(scene) == (2, 2))
+        process.send_signal(signal.SIGINT)
+        code, said = scene.end(process)
+        assert code == 130, said
+        wait_for("the end of the dumps", lambda: waiting(scene) == (1, 1), timeout=2)
+    wait_for("the end of the owner's dumps", lambda: waiting(scene) == (0, 0))
+    assert postgres(scene.target, "SELECT pg_postmaster_start_time()") == began
+    for folder in (scene.top / "backups", scene.vault):
+        for path in (*folder.glob("dead.*"), *folder.glob("next.*")):
+            path.unlink()
 
 
 @pytest.mark.long
