@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .errors import Busy, Refused, StepFailed, UsageError
+from .errors import Busy, Refused, StepFailed, Unreachable, UsageError
 from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked
 from .rules import BACKUPS, RESTORE
 from .settings import Machine, Settings
@@ -66,6 +66,8 @@ class Target:
     role: str
     as_root: tuple[str, ...]
     docker: tuple[str, ...]
+    no_docker: str = ""
+    """Why Docker cannot be asked, where it need not be."""
 
     @property
     def backups(self) -> str:
@@ -95,22 +97,27 @@ def find_machine(settings: Settings, name: str) -> Machine:
 
 
 @contextlib.contextmanager
-def open_target(settings: Settings, name: str, *, bare: bool = False) -> Iterator[Target]:
+def open_target(
+    settings: Settings, name: str, *, bare: bool = False, without_docker: bool = False
+) -> Iterator[Target]:
     """Yield the target of that name ('' is this machine), looked at and fit to be changed.
 
-    `bare`: also where the folder of its stack is not there; its lock makes it. Raises Refused
-    where it is not fit, Unreachable where it does not answer.
+    `bare`: also where the folder of its stack is not there; its lock makes it. `without_docker`:
+    also where Docker cannot be asked. Raises Refused where it is not fit, Unreachable where it
+    does not answer.
     """
     if not name:
         host: Host = LocalHost(settings.stack.folder)
         stack = settings.stack
         # A link to the stack is followed once, here: find(1) would see nothing in it.
         folder = os.path.realpath(stack.folder)
-        yield _fit(host, "this machine", folder, stack.role, sudo=stack.sudo)
+        target = _fit(host, "this machine", folder, stack.role, sudo=stack.sudo)
+        yield target if without_docker else _with_docker(target)
         return
     machine = find_machine(settings, name)
     with open_machine(machine, bare=bare) as remote:
-        yield _fit(remote, name, remote.root, machine.role, sudo=machine.sudo)
+        target = _fit(remote, name, remote.root, machine.role, sudo=machine.sudo)
+        yield target if without_docker else _with_docker(target)
 
 
 @contextlib.contextmanager
@@ -154,12 +161,21 @@ def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> Target
     as_root = root_words(host, name, sudo=sudo)
     try:
         docker = docker_words(host, name, as_root)
-    except Refused as error:
-        here = isinstance(host, LocalHost)
-        other = "; if another machine is meant: --host NAME" if here else ""
-        cure = f"What mends it: inv doctor{'' if here else f' --host {name}'}{other}."
-        raise Refused(f"{error} {cure}") from error
+    except Unreachable:
+        raise
+    except (Refused, StepFailed) as error:  # it refused, or did not answer in time
+        return Target(host, name, folder, role, as_root, ("docker",), str(error))
     return Target(host, name, folder, role, as_root, docker)
+
+
+def _with_docker(target: Target) -> Target:
+    """Return a target; raises Refused, with what mends it, where Docker cannot be asked."""
+    if target.no_docker:
+        here = isinstance(target.host, LocalHost)
+        other = "; if another machine is meant: --host NAME" if here else ""
+        cure = f"What mends it: inv doctor{'' if here else f' --host {target.name}'}{other}."
+        raise Refused(f"{target.no_docker} {cure}")
+    return target
 
 
 def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:

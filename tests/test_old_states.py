@@ -192,6 +192,22 @@ def test_a_reload_is_not_called_a_restore(tmp_path):
     ]
 
 
+def test_old_states_are_listed_without_docker(little_stack):
+    """They lie on the disk; that nobody can tell whether an undo would go well is told."""
+    restored_once(little_stack)
+    (state,) = kept_by(little_stack)
+    listed = little_stack.run("undo --list")
+    assert listed.stderr == ""
+    little_stack.tool("docker", "echo 'Is the docker daemon running?' >&2; exit 1")
+    told = little_stack.run("undo --list")
+    assert (told.returncode, told.stdout) == (0, listed.stdout)
+    assert told.stdout.splitlines()[1].endswith(f"   {state}")
+    words = " ".join(told.stderr.split())
+    assert "Docker cannot be asked: Is the docker daemon running?" in words
+    assert "Whether inv undo can go back to one of them cannot be told" in words
+    assert "inv doctor." in words
+
+
 def test_what_an_undo_put_aside_is_an_old_state_too(tmp_path):
     """Also on another file system, which no journal names any more; its age is that of the undo."""
     host, stack = LocalHost(str(tmp_path)), tmp_path / "IOTstack"

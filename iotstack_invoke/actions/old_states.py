@@ -307,7 +307,7 @@ def states_told(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> str:
 
 def list_states(settings: Settings, name: str, report: Report) -> int:
     """Print which old states there are, from when, how large, what keeps each; return 0."""
-    with open_target(settings, name) as target:
+    with open_target(settings, name, without_docker=True) as target:
         host, stack = target.host, target.folder
         states = [e for e in find_states(host, stack, target.as_root) if not e.is_gone]
         if not states:
@@ -334,6 +334,12 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
             f"{sum_of(sizes, states)} in all. The newest {mine.keep_previous} and all of "
             f"{mine.keep_previous_days} days stay: keep_previous, keep_previous_days in [stack]."
         )
+        if target.no_docker:
+            report.warn(
+                f"{target.no_docker} This is what lies on the disk. Whether inv undo can go back "
+                "to one of them cannot be told: it stops and starts containers. What mends "
+                f"Docker: inv doctor{f' --host {name}' if name else ''}."
+            )
         return ExitCode.GOOD
 
 
