@@ -88,6 +88,10 @@ def fact_of(mode: int, size_bytes: int, modified_s: float) -> FileFact:
     return FileFact(size_bytes, modified_s, stat.S_ISDIR(mode), other)
 
 
+LONG_SCRIPT = 60
+"""A script of more letters is not shown: what it is told behind it says more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One program to run: words, never a shell line.
@@ -109,8 +113,16 @@ class Command:
 
     @property
     def shown(self) -> str:
-        """It for people."""
-        return self.called or str(self)
+        """It for people: without the text of a script that it hands to a shell."""
+        return self.called or shlex.join(self.words).replace(*self._script)
+
+    @property
+    def _script(self) -> tuple[str, str]:
+        """Return a long script among the words as it is quoted, and what stands for it."""
+        for shell, flag, script in zip(self.words, self.words[1:], self.words[2:], strict=False):
+            if (shell, flag) == ("sh", "-c") and len(script) > LONG_SCRIPT:
+                return shlex.quote(script), "…"
+        return "", ""
 
 
 _ASIDE = re.compile(

@@ -97,6 +97,14 @@ def test_another_exit_code_is_a_failure_with_its_last_words(host):
     assert "first" not in str(failure.value).rpartition("`")[2]
 
 
+def test_the_text_of_a_script_is_not_told(host):
+    """A failure names the shell and what it was told, not a page that nobody would read."""
+    script = f"exit 4; {'true; ' * 20}"
+    with pytest.raises(StepFailed) as failure:
+        host.run(Command(("env", "sh", "-c", script, "sh", "/a b")))
+    assert "exit 4 from `env sh -c … sh '/a b'`" in str(failure.value)
+
+
 @pytest.mark.parametrize("way", ["run", "pipe"])
 def test_a_missing_program_is_named(host, way):
     """A program that is not installed is a failure that names it, however it is started."""

@@ -65,6 +65,36 @@ def test_there_and_back(scene, places, is_new):
         assert list(places["aside"].parent.iterdir()) == []
 
 
+def test_a_rename_that_fails_is_told_in_words(scene, places):
+    """What was to be renamed to what, why it was not, what to do; no script."""
+    step = swap(places)
+    live = places["live"]
+    subprocess.run(["mount", "--bind", live, live], check=True)
+    try:
+        with pytest.raises(StepFailed) as failed:
+            step.do(scene)
+    finally:
+        subprocess.run(["umount", live], check=True)
+    told = str(failed.value)
+    assert f"{live} was not replaced (it was to be renamed to {places['aside']}" in told
+    assert "busy. Nothing was removed" in told
+    assert "run this again" in told
+    step.do(scene)
+    subprocess.run(["mount", "--bind", live, live], check=True)
+    try:
+        with pytest.raises(StepFailed) as failed:
+            step.undo(HOST)
+    finally:
+        subprocess.run(["umount", live], check=True)
+    assert f"{live} was not put back ({places['aside']} was to be" in str(failed.value)
+    assert "busy. Nothing was removed" in str(failed.value)
+    assert "run `inv undo`" in str(failed.value)
+    step.undo(HOST)
+    assert content(live) == "live"
+    for words in (told, str(failed.value)):
+        assert "dirname" not in words
+
+
 @pytest.mark.parametrize("is_new", [False, True])
 @pytest.mark.parametrize("renames", [0, 1, 2])
 def test_a_swap_that_stopped_anywhere_is_undone(scene, places, is_new, renames, monkeypatch):

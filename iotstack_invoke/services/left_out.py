@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 from ..steps import Command, Host, Scene
 from ..values import dataclass
-from .stack import guarded
+from .stack import RENAME_AGAIN, UNDO_AGAIN, guarded, rename_by
 from .swap_entries import KEPT
 
 _WILD = re.compile(r"[*?\[]")
@@ -76,11 +76,21 @@ class KeepLeftOut:
 
     def do(self, scene: Scene) -> None:
         """Move each by one rename."""
-        scene.host(self.host_role).run(self._command(self.aside, self.live))
+        host = scene.host(self.host_role)
+        rename_by(host, self._command(self.aside, self.live), self._told("kept"), RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:
         """Move back what is there, from wherever it stopped."""
-        host.run(self._command(self.live, self.aside))
+        told = self._told("put back")
+        rename_by(host, self._command(self.live, self.aside), told, UNDO_AGAIN)
+
+    def _told(self, done: str) -> str:
+        """Return what was not done."""
+        way = (self.aside, self.live) if done == "kept" else (self.live, self.aside)
+        return (
+            f"what the backup left out of {self.live} was not {done} (it was to be moved from "
+            f"{way[0]} to {way[1]})"
+        )
 
 
 def _exact(path: str) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
 from ..errors import StepFailed
 from ..gzips import reading_words
 from ..hosts import LocalHost
-from ..steps import PARTIAL, Command, Host, Outcome, Scene
+from ..steps import PARTIAL, Command, Host, Outcome, Scene, is_telling
 from ..values import dataclass
 from .compose import inspect_all, inspect_volumes, inspected, named
 from .kept_until import UNTIL_FILE, forget_words
@@ -101,6 +102,35 @@ PUT_BACK = (
 def guarded(guard: str, words: tuple[str, ...], limit_s: float = STEP_LIMIT_S) -> Command:
     """Return a command that holds the host's shared lock while it runs."""
     return Command(("flock", "--shared", guard, *words), limit_s=limit_s)
+
+
+ANY_EXIT = frozenset(range(256))
+MOST_LINES = 3
+RENAME_AGAIN = (
+    "Nothing was removed: what is not under one name is under the other. Mend the cause (a disk "
+    "that is full or read-only, something that is mounted on one of them), and run this again."
+)
+UNDO_AGAIN = (
+    "Nothing was removed. Mend the cause (a disk that is full or read-only, something that is "
+    "mounted on one of them), and run `inv undo`, which goes on with it."
+)
+
+
+def rename_by(host: Host, command: Command, told: str, advice: str) -> None:
+    """Run what renames; raises StepFailed where it fails: `told`, why, and what to do."""
+    outcome = host.run(replace(command, accept=ANY_EXIT))
+    if outcome.exit_code:  # a name in its words may have newlines
+        said = [each.strip() for each in outcome.err.splitlines() if is_telling(each)]
+        why = " ".join(said[-MOST_LINES:]) or outcome.last_words
+        raise StepFailed(f"On {host.name} {told}: {why.rstrip('.')}. {advice}")
+
+
+def put_back_told(live: str, aside: str, used: str) -> str:
+    """Return what was not done where something was not put back."""
+    return (
+        f"{live} was not put back ({aside} was to be renamed to it, and what has been there since "
+        f"to {used})"
+    )
 
 
 def wait_for_orphans(host: Host, guard: str) -> None:
@@ -379,6 +409,8 @@ class SwapItem:
     swap: ClassVar[str] = SWAP
     unswap: ClassVar[str] = UNSWAP
     limit_s: ClassVar[float] = STEP_LIMIT_S
+    what: ClassVar[str] = ""
+    """What of the live one is swapped, for people."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the renames as a person would type them."""
@@ -393,11 +425,17 @@ class SwapItem:
 
     def do(self, scene: Scene) -> None:
         """Rename twice; between the two the item is missing, never half there."""
-        scene.host(self.host_role).run(self._command(self.swap))
+        told = (
+            f"{self.what}{self.live} was not replaced (it was to be renamed to {self.aside}, and "
+            f"{self.staged} to its place)"
+        )
+        host = scene.host(self.host_role)
+        rename_by(host, self._command(self.swap), told, RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:
         """Rename back, from wherever it stopped."""
-        host.run(self._command(self.unswap))
+        told = f"{self.what}{put_back_told(self.live, self.aside, self.used)}"
+        rename_by(host, self._command(self.unswap), told, UNDO_AGAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,11 +464,14 @@ class MoveAside:
 
     def do(self, scene: Scene) -> None:
         """Rename it; what is gone by now needs nothing."""
-        scene.host(self.host_role).run(self._command(self.move))
+        told = f"{self.live} was not moved aside (it was to be renamed to {self.aside})"
+        host = scene.host(self.host_role)
+        rename_by(host, self._command(self.move), told, RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:
         """Put it back, from wherever it stopped."""
-        host.run(self._command(self.move_back))
+        told = put_back_told(self.live, self.aside, self.used)
+        rename_by(host, self._command(self.move_back), told, UNDO_AGAIN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class SwapEntries(SwapItem):
     swap: ClassVar[str] = _SWAP
     unswap: ClassVar[str] = _UNSWAP
     limit_s: ClassVar[float] = SWAP_LIMIT_S
+    what: ClassVar[str] = "what is in "
 
     def commands(self) -> tuple[str, ...]:
         """Return the renames as a person would type them."""
