@@ -15,7 +15,8 @@ from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost, locked
 from iotstack_invoke.journal import Journal
 from iotstack_invoke.services import quiesce
-from iotstack_invoke.services.quiesce import Quiesce, Resume, stopped
+from iotstack_invoke.services.quiesce import Quiesce, Resume, quiet_of, stopped
+from iotstack_invoke.services.table import packaged_recipes
 
 # Holds the lock as a backup does, makes the service quiet, and is killed.
 RUN = """
@@ -224,6 +225,52 @@ def test_an_entering_that_fails_is_told_and_left_again(service, scene):
         quiet.undo(scene.host("pi"))
     assert service.read() == ["awake"]
     assert not os.path.exists(quiet.mark)
+
+
+# `docker exec`: what it starts has a session of its own, and gets no signal.
+EXEC = """#!/bin/sh
+shift 4
+setsid "$@" &
+wait $!
+"""
+PHP = """#!/bin/sh
+cd FOLDER
+case $3 in
+--on) [ ! -e slow ] || sleep 3; echo enabled > state ;;
+--off) [ ! -e slower ] || sleep 3; echo disabled > state ;;
+*) cat state ;;
+esac
+"""
+
+
+def test_an_entering_that_is_late_ends_in_its_container(tmp_path, scene, monkeypatch):
+    """It would make the service quiet when nobody lets it go on any more; a late leaving is told."""
+    for name, text in {"docker": EXEC, "php": PHP.replace("FOLDER", str(tmp_path))}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "state").write_text("disabled")
+    (tmp_path / "slow").touch()
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(quiesce, "INSIDE_LIMIT_S", 1)
+    where = (str(tmp_path / ".quiet-nextcloud"), str(tmp_path / ".lock"))
+    recipe = packaged_recipes()["nextcloud"]
+    quiet = quiet_of("pi", "nextcloud", recipe, "nextcloud", (str(tmp_path / "docker"),), *where)
+    with locked(where[1], "backup"):
+        with pytest.raises(StepFailed, match=r"`.*--on` did not end within 1 s and was ended"):
+            quiet.do(scene)
+        (tmp_path / "slower").touch()
+        with pytest.raises(StepFailed, match=r"GO ON .*--off` did not end within 1 s"):
+            quiet.undo(scene.host("pi"))
+        (tmp_path / "slower").unlink()
+        quiet.undo(scene.host("pi"))
+        quiet.wait(scene.host("pi"))
+        time.sleep(3)
+        assert (tmp_path / "state").read_text() == "disabled\n"
+        (tmp_path / "slow").unlink()
+        quiet.do(scene)
+        assert (tmp_path / "state").read_text() == "enabled\n"
+        Resume(quiet).do(scene)
+        assert (tmp_path / "state").read_text() == "disabled\n"
 
 
 def test_one_that_does_not_tell_its_state_is_not_touched(service, scene):

@@ -23,6 +23,16 @@ MARK = ".quiet-"
 """With this begins the name of a mark; behind it is a container that was stopped, or a recipe."""
 QUIET_LIMIT_S = 120
 """What entering the quiet, or leaving it, may take; a container that is stopped has a minute."""
+INSIDE_LIMIT_S = 100
+"""The same for a program in a container, which Docker passes no signal to: it ends there first."""
+TIMED_OUT = 124
+"""The exit code of timeout(1) for what it ended."""
+# One that outlives its limit would make the service quiet when nobody lets it go on any more. That
+# of older Alpines has no -k, or another form; an image without it has no limit.
+BOUND = (
+    'limit=$1; shift; timeout -k 5 9 true 2>/dev/null && exec timeout -k 5 "$limit" "$@"; '
+    'timeout 9 true 2>/dev/null && exec timeout "$limit" "$@"; exec "$@"'
+)
 AWAKE_LIMIT_S = 60.0
 AWAKE_PAUSE_S = 0.5
 STOP_S = 60
@@ -41,7 +51,10 @@ _LEAVE = (
     'exec 8<&-; [ -e "$mark" ] || exit 0; '
     'timeout "$limit" "$@" 9<&- && rm -f "$mark" && sync "$(dirname "$mark")"'
 )
-LEAVE = f'mark=$1 limit=$2; shift 2; ( {_LEAVE} ) 9<"$mark" || ! [ -e "$mark" ]'
+LEAVE = (
+    f'mark=$1 limit=$2; shift 2; ( {_LEAVE} ) 9<"$mark" || '
+    '{ code=$?; [ ! -e "$mark" ] || exit "$code"; }'
+)
 # It asks for the run's lock and does not wait for it: who waits is given it when a run ends well,
 # and the next run finds it held. It keeps it until it has the mark's: the next run waits for that.
 LIVES = 75
@@ -128,29 +141,43 @@ class Quiesce:
             return
         # What is not left until here is owed: the mark lasts before anybody is disturbed.
         host.append(self.mark, self.name)
-        watch = ("sh", "-c", WATCH, "sh", self.lock, self.mark, str(QUIET_LIMIT_S), *self.leave)
+        leave = self._bounded(self.leave)
+        watch = ("sh", "-c", WATCH, "sh", self.lock, self.mark, str(QUIET_LIMIT_S), *leave)
         host.run(Command(("sh", "-c", DETACH, "sh", *watch), called=f"watch {self.mark}"))
         scene.say(f"{self.name} is made quiet")
-        words = ("flock", self.mark, "timeout", str(QUIET_LIMIT_S), *self.enter)
-        host.run(Command(words, limit_s=QUIET_LIMIT_S + 10), scene.hear)
+        called = str(Command(self.enter))
+        enter = self._bounded(self.enter)
+        words = ("flock", self.mark, "timeout", str(QUIET_LIMIT_S), *enter)
+        command = Command(words, frozenset({0, TIMED_OUT}), QUIET_LIMIT_S + 10, called)
+        if host.run(command, scene.hear).exit_code:
+            raise StepFailed(
+                f"{self.name} was not made quiet: `{called}` did not end within {self._limit_s} s "
+                f"and was ended. Nothing of it was copied, and it is let go on. Its state tells: "
+                f"`{Command(self.ask)}`."
+            )
 
     def undo(self, host: Host) -> None:
         """Let it go on; raises StepFailed, with what to type, where it does not."""
-        words = ("sh", "-c", LEAVE, "sh", self.mark, str(QUIET_LIMIT_S), *self.leave)
-        command = Command(words, limit_s=2 * QUIET_LIMIT_S + 10, called=str(Command(self.leave)))
+        leave = self._bounded(self.leave)
+        words = ("sh", "-c", LEAVE, "sh", self.mark, str(QUIET_LIMIT_S), *leave)
+        accept, limit_s = frozenset({0, TIMED_OUT}), 2 * QUIET_LIMIT_S + 10
+        command = Command(words, accept, limit_s, called=str(Command(self.leave)))
         if not host.look([self.mark]):
             return
         try:
-            host.run(command)
+            told = host.run(command)
         except StepFailed as error:
             raise StepFailed(self._still_quiet(str(error))) from error
+        if told.exit_code:
+            why = f"`{command.called}` did not end within {self._limit_s} s and was ended"
+            raise StepFailed(self._still_quiet(why))
 
     def wait(self, host: Host) -> None:
         """Wait until it has gone on; raises StepFailed, with what to type, where it does not."""
         deadline = time.monotonic() + AWAKE_LIMIT_S
         since = 0.0
         while True:
-            told = host.run(Command(self.ask, frozenset(range(256)), QUIET_LIMIT_S))
+            told = host.run(Command(self._bounded(self.ask), frozenset(range(256)), QUIET_LIMIT_S))
             now = time.monotonic()
             awake = told.exit_code == 0 and self.awake in told.out
             since = (since or now) if awake else 0
@@ -161,8 +188,19 @@ class Quiesce:
                 raise StepFailed(self._still_quiet(why))
             children.pause(AWAKE_PAUSE_S)
 
+    @property
+    def _limit_s(self) -> int:
+        return INSIDE_LIMIT_S if self.recipe else QUIET_LIMIT_S
+
+    def _bounded(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        """Return a command that ends in its container when it is late, not only its `docker`."""
+        if not self.recipe:
+            return words
+        at = len(self.docker) + len(("exec", "--user", "who", "container"))
+        return (*words[:at], "sh", "-c", BOUND, "sh", str(INSIDE_LIMIT_S), *words[at:])
+
     def _is_awake(self, host: Host) -> bool:
-        told = host.run(Command(self.ask, limit_s=QUIET_LIMIT_S)).out
+        told = host.run(Command(self._bounded(self.ask), limit_s=QUIET_LIMIT_S)).out
         return self.awake in told
 
     def _still_quiet(self, why: str) -> str:
