@@ -26,7 +26,7 @@ from invoke.exceptions import CommandTimedOut, ThreadException
 from . import children
 from .errors import Busy, Interrupted, StepFailed
 from .runner import LineStream, local_context
-from .steps import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, fact_of
+from .steps import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, denied_told, fact_of
 
 CHUNK_BYTES = 1 << 18
 EARLY_BYTES = 4 << 20
@@ -435,6 +435,9 @@ def checked(command: Command, outcome: Outcome, where: str) -> Outcome:
         return outcome
     if children.ending():
         raise Interrupted(-outcome.exit_code if outcome.exit_code < 0 else 15)
+    denied = denied_told(outcome.err)
+    if denied and command.words[:1] != ("sudo",):  # a share may refuse root as well
+        raise StepFailed(f"On {where}: {denied}")
     raise StepFailed(f"On {where}: {outcome.ended} from `{command.shown}`: {outcome.last_words}")
 
 

@@ -137,6 +137,28 @@ def is_telling(line: str) -> bool:
     return bool(line.strip()) and not _ASIDE.match(line.strip())
 
 
+_DENIED = re.compile(
+    r"(?:du|find): (?:cannot (?:read directory|access|open directory) )?"
+    r"['\u2018]?(.+?)['\u2019]?: Permission denied"
+)
+MOST_DENIED = 3
+
+
+def denied_told(err: str) -> str:
+    """Return what du or find could not read, in words; '' where that is not all it failed of."""
+    lines = [line for line in err.splitlines() if is_telling(line)]
+    found = [_DENIED.fullmatch(line.strip()) for line in lines]
+    if not found or not all(found):
+        return ""
+    paths = list(dict.fromkeys(each[1] for each in found if each))
+    more = len(paths) - MOST_DENIED
+    named = ", ".join(paths[:MOST_DENIED]) + (f" and {more:,} more" if more > 0 else "")
+    return (
+        f"this user may not read {named}. With sudo = true in hosts.toml root reads it; or let "
+        "this user read it (its owner, its mode)."
+    )
+
+
 def telling_first(lines: Iterable[str]) -> list[str]:
     """Return the lines of a command that failed, those first that may say why."""
     return sorted(lines, key=lambda line: not is_telling(line))

@@ -10,8 +10,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from scenes import alive, until
@@ -22,6 +24,7 @@ from iotstack_invoke.errors import Busy, Interrupted, StepFailed
 from iotstack_invoke.hosts import EARLY_BYTES, PIPE_BYTES, LocalHost, locked, read_chunk, within
 from iotstack_invoke.runner import LineStream, MendedLocal, local_context
 from iotstack_invoke.steps import Command
+from iotstack_invoke.targets import looked
 
 
 @pytest.fixture
@@ -95,6 +98,26 @@ def test_another_exit_code_is_a_failure_with_its_last_words(host):
     for part in (host.name, "exit 4", "sh -c", "no such thing"):
         assert part in str(failure.value)
     assert "first" not in str(failure.value).rpartition("`")[2]
+
+
+@pytest.mark.parametrize("words", [("find",), ("du", "-s")])
+def test_folders_that_may_not_be_read_are_named(host, words):
+    """The first few and how many more, and what to do; not each line of a program."""
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        top.chmod(0o755)
+        for number in range(5):
+            (top / f"data {number}").mkdir(mode=0)
+        user = ("setpriv", "--reuid=65534", "--clear-groups") if os.geteuid() == 0 else ()
+        with pytest.raises(StepFailed) as failure:
+            looked(host, (*words, str(top)), user)
+        told = str(failure.value)
+        assert told.startswith(f"On {host.name}: this user may not read {name}/data ")
+        assert told.count(f"{name}/data ") == 3
+        assert " and 2 more. With sudo = true in hosts.toml root reads it" in told
+        assert "denied" not in told
+        with pytest.raises(StepFailed, match=r"exit 2 from .*Permission denied"):
+            looked(host, ("env", "ls", str(top / "data 0")), user)
 
 
 def test_the_text_of_a_script_is_not_told(host):
