@@ -20,7 +20,7 @@ from ..site import Site
 from ..steps import Place
 from ..values import dataclass
 from ..vaults import other_hosts, sealed_side, vault_place
-from .latest import Latest, PassedOver, latest_in, passed_told
+from .latest import Latest, PassedOver, latest_in, newer_than, passed_told
 
 VAULT = "vault"
 """Every vault of the settings."""
@@ -217,7 +217,7 @@ def find_copy(
         for error in away:
             warn(_may_be_newer(error))
         latest = max(found, key=_age)
-        newer = tuple(each for each in passed if _is_newer(each, latest))
+        newer = newer_than(passed, latest.runtag, _age(latest)[1])
         for text in passed_told(newer, named=named, where=_at):
             warn(text)
         return replace(latest, passed=newer)
@@ -245,18 +245,18 @@ def newer_elsewhere(site: Site, chosen: Copy, checks: Checks) -> tuple[str, ...]
     found, passed, away = _latest_of_each(site, names, checks)
     is_ours, made = _age(chosen)
     newest = max((e for e in found if _age(e)[0] == is_ours), key=_age, default=None)
-    passed = [each for each in passed if _is_newer(each, chosen)]
+    newer = newer_than(passed, chosen.runtag, made)
     told = (
-        *passed_told(passed, named="--runtag ", where=_at),
+        *passed_told(newer, named="--runtag ", where=_at),
         *map(_may_be_newer, away),
     )
     if newest is None or newest.runtag == chosen.runtag or _age(newest)[1] <= made:
         return told
-    newer = (
+    text = (
         f"A NEWER BACKUP lies in {newest.at}: {newest.runtag}. {chosen.at} has nothing newer than "
         f"{chosen.runtag}. To take the newer one: add --at {newest.at}."
     )
-    return (newer, *told)
+    return (text, *told)
 
 
 def _latest_of_each(
@@ -274,11 +274,6 @@ def _latest_of_each(
         passed += latest.passed
         found += [each for each in copies if latest.backup and each.runtag == latest.backup.runtag]
     return found, passed, away
-
-
-def _is_newer(each: PassedOver, copy: Copy) -> bool:
-    """Tell whether a set that was passed over is newer than a copy, and no other copy of it."""
-    return each.runtag != copy.runtag and each.when > _age(copy)[1]
 
 
 def _at(each: PassedOver) -> str:

@@ -110,6 +110,13 @@ def passed_over(
     )
 
 
+def newer_than(
+    passed: Iterable[PassedOver], runtag: str, made: datetime | None
+) -> tuple[PassedOver, ...]:
+    """Return what was passed over and is newer than a set that was made then; no copy of it."""
+    return tuple(e for e in passed if e.runtag != runtag and (made is None or e.when > made))
+
+
 def _why(backup: BackupSet, failed: Collection[str], *, is_copy: bool) -> str:
     if backup.state is State.UNFINISHED:
         what = "its copy" if is_copy else "its run"

@@ -27,7 +27,7 @@ from ..values import dataclass
 from ..vaults import HOST, at_address, refuse_shut, vault_place
 from ..wrapping import answer_to
 from .copies import not_found, told_of_others
-from .latest import PassedOver, latest_in, passed_over, passed_told
+from .latest import PassedOver, latest_in, newer_than, passed_over, passed_told
 
 MANIFESTS_LIMIT_S = 30.0
 """How long it may take to learn what older sets hold."""
@@ -250,7 +250,7 @@ def _newer_in(
             f"--from {flag}. To take this one and not be told: add --from {source.name}."
         )
     passed = passed_over(newest, failed, there.name, host=whose, is_copy=not there.in_place)
-    newer = (e for e in passed if e.runtag != chosen.runtag and not (made and e.when <= made))
+    newer = newer_than(passed, chosen.runtag, made)
     yield from passed_told(newer, named="--runtag ", where=lambda _: f" --from {flag}")
 
 
