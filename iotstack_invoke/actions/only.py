@@ -237,9 +237,7 @@ class Only:
         names = {posixpath.basename(path): tops[path] for path in tops if path.count("/") == 1}
         held = {posixpath.basename(each) for each in self.manifest.included("general")}
         held |= {name for name, files in names.items() if files}
-        held |= names_outside(self.manifest).union(*map(containers_in, self.manifest.made))
-        held |= {*self.backup.parts} & {*RECIPES}
-        held |= {"influxdb"} if "influx" in self.backup.parts else set()
+        held |= names_outside(self.manifest) | self._dumped
         known = {*names, *held, *self._never_made(), self.influx, "influxdb", "influxdb2"}
         absent = [name for name in self.wish.names if name not in known]
         if absent and (absent := [name for name in absent if name not in here()]):
@@ -252,13 +250,18 @@ class Only:
 
         `outside`: what is held of the outside part.
         """
-        made = self.manifest.made if self.manifest else ()
-        held = {_name(each) for each in items}.union(outside, *map(containers_in, made))
-        held |= {each.server.container for each in loads} | {*self.backup.parts} & {*RECIPES}
-        held |= {"influxdb"} if "influx" in self.backup.parts else set()
+        held = {*map(_name, items), *outside, *self._dumped}
+        held |= {each.server.container for each in loads}
         known = {*held, self.influx, "influxdb", *(each.part for each in loads)}
         if absent := [name for name in self.wish.names if name not in known]:
             self._refuse(absent, held)
+
+    @property
+    def _dumped(self) -> set[str]:
+        """The names of what is in a part of its own."""
+        made = self.manifest.made if self.manifest else ()
+        influxdb = {"influxdb"} if "influx" in self.backup.parts else set()
+        return influxdb.union({*self.backup.parts} & {*RECIPES}, *map(containers_in, made))
 
     def _refuse(
         self, absent: Collection[str], held: Iterable[str], what: str = "nothing of {}"
