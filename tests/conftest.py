@@ -87,19 +87,27 @@ def little_stack(tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def mount_disk():
+    """Mount a file system of a size at a folder, which is made if it is not there."""
+    mounted = []
+
+    def mount(folder, size="256k"):
+        folder.mkdir(parents=True, exist_ok=True)
+        words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+        if subprocess.run(words, check=False, capture_output=True).returncode:
+            pytest.skip("only root can mount a disk")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for each in mounted:
+        subprocess.run(["umount", "--lazy", each], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path, mount_disk):
     """A file system of 256 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder],
-        check=False,
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip("only root can mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    return mount_disk(tmp_path / "disk")
 
 
 @pytest.fixture

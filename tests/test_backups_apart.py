@@ -13,15 +13,9 @@ from iotstack_invoke.remote import open_host
 
 
 @pytest.fixture
-def drive(tmp_path):
+def drive(tmp_path, mount_disk):
     """A file system of its own."""
-    folder = tmp_path / "drive"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
-    if subprocess.run(words, check=False, capture_output=True).returncode:
-        pytest.skip("only root can mount a drive")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    return mount_disk(tmp_path / "drive", "8m")
 
 
 def put_on(drive, stack, how):

@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import io
 import os
-import subprocess
 import tarfile
 import threading
 from dataclasses import dataclass
@@ -89,14 +88,9 @@ class Then:
 
 
 @pytest.fixture
-def disk_of_8_mib(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
-    if subprocess.run(words, check=False, capture_output=True).returncode:
-        pytest.skip("only root can mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+def disk_of_8_mib(tmp_path, mount_disk):
+    """Where the jobs of `run` write: their outputs are `pi:disk/…`."""
+    return mount_disk(tmp_path / "disk", "8m")
 
 
 def packed(path, name, content):

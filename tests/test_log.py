@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -160,21 +159,14 @@ def test_a_finished_log_is_on_the_disk(path, monkeypatch):
     assert order == [path + ".partial", (path + ".partial", path)]
 
 
-def test_a_full_disk_is_remembered_and_stops_nothing(tmp_path):
+def test_a_full_disk_is_remembered_and_stops_nothing(tmp_path, mount_disk):
     """A line that cannot be written ends no run; the log knows why."""
-    (tmp_path / "disk").mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", tmp_path / "disk"]
-    if subprocess.run(words, check=False, capture_output=True).returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
-        log = RunLog(f"{tmp_path}/disk/log")
-        assert log.broken == ""
-        log.write("tar", "x" * 100_000)
-        log.write("tar", "more")
-        assert log.broken == "No space left on device"
-        log.leave()
-    finally:
-        subprocess.run(["umount", "--lazy", tmp_path / "disk"], check=True)
+    log = RunLog(f"{mount_disk(tmp_path / 'disk', '16k')}/log")
+    assert log.broken == ""
+    log.write("tar", "x" * 100_000)
+    log.write("tar", "more")
+    assert log.broken == "No space left on device"
+    log.leave()
 
 
 def test_what_happens_to_a_job_is_written_down(path):

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 
 import pytest
@@ -250,28 +249,12 @@ def test_a_drive_that_is_not_mounted_now_gets_nothing(machine):
     assert (file.read_text(), own.read_text()) == ("new", "new")
 
 
-@pytest.fixture
-def drive():
-    """Mount a small file system at a folder."""
-    mounted = []
-
-    def mount(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder]
-        if subprocess.run(words, check=False, capture_output=True).returncode:
-            pytest.skip("only root can mount a drive")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for each in mounted:
-        subprocess.run(["umount", "--lazy", each], check=True)
-
-
-def test_what_restores_keep_on_a_drive_is_in_no_backup(machine, drive):
+def test_what_restores_keep_on_a_drive_is_in_no_backup(machine, mount_disk):
     """Also where what is around the drive is included, or a volume's files lie on one."""
     machine.docker.volume("data", "old")
-    places = [drive(each) for each in (machine.disk / "a [drive] é", machine.docker.files("data"))]
+    places = [
+        mount_disk(each) for each in (machine.disk / "a [drive] é", machine.docker.files("data"))
+    ]
     for each in places:
         kept = each / ".previous-t0-20261122T110000Z/a"
         kept.parent.mkdir()
