@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scenes import PlainScene
+from test_up import AWAY
 
+from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import Container
 from iotstack_invoke.services import influx
@@ -21,6 +23,7 @@ from iotstack_invoke.services.influx import (
     SweepInflux,
     WriteQueries,
     influx_facts,
+    influx_folders,
     reading_words,
 )
 from iotstack_invoke.services.influx_meta import ContinuousQuery, Database
@@ -207,3 +210,14 @@ def test_what_a_mount_of_the_root_holds_is_where_it_is_inside(place, below):
     path = f"/x{place}{below}"
     assert path_on_host((Mount("/", "/"),), path) == path
     assert path_on_host((Mount("/y", "/x"),), path) == path.replace("/x", "/y", 1)
+
+
+@pytest.mark.parametrize("said", [*AWAY, "Error response from daemon: Container 1f is paused"])
+def test_folders_that_cannot_be_asked_for_are_not_the_usual_ones(tmp_path, said):
+    """Docker did not ask the server: what lies elsewhere would be in no dump and no swap."""
+    docker = tmp_path / "docker"
+    answer = f"inspect) echo '[]' ;; exec) echo '{said}' >&2; exit 1 ;;"
+    docker.write_text(f'#!/bin/sh\ncase "$1" in {answer} esac\n')
+    docker.chmod(0o755)
+    with pytest.raises(StepFailed, match="cannot be asked: "):
+        influx_folders(LocalHost("/"), "influxdb", (str(docker),))

@@ -33,7 +33,7 @@ DATA_INSIDE = "/var/lib/influxdb"
 BACKUP_INSIDE = f"{DATA_INSIDE}/backup"
 FOLDERS_INSIDE = ("/var/lib/influxdb/meta", "/var/lib/influxdb/data", "/var/lib/influxdb/wal")
 ANY_EXIT = frozenset(range(256))
-DOCKER_SAYS = re.compile(r"Docker daemon|response from daemon: (?!OCI)")
+DOCKER_SAYS = re.compile(r"Docker daemon|docker API|response from daemon: (?!OCI)")
 """What Docker says itself; that a container lacks a program says its runtime (OCI)."""
 WORDS_BYTES = 50_000
 """How much of a text goes into one command: over SSH that is one word of 128 KiB at most."""
