@@ -254,7 +254,9 @@ def test_lists_for_sql_hold_no_letter_of_a_name():
 HELD = r"""printf '%s\n' 'd "postdb"' 'd "shop"' 'u "postuser"' 'u "anna"' 'u "bert"'"""
 
 
-def look(tmp_path, *, runs=True, data=True, users=None, staged=True, script=HELD):
+def look(
+    tmp_path, *, runs=True, data=True, users=None, staged=True, script=HELD, dump=POSTGRES
+):
     """Return what a PostgreSQL holds and its dump, or its manifest, does not."""
     (tmp_path / "data").mkdir(exist_ok=True)
     if data:
@@ -269,7 +271,7 @@ def look(tmp_path, *, runs=True, data=True, users=None, staged=True, script=HELD
     target = SimpleNamespace(host=host, folder=str(tmp_path), as_root=(), docker=words)
     found = (Found(Container("db", "postgres", "", "", running=runs), (), 0, "", ""),)
     server = SqlServer("db", "postgres", str(tmp_path / "data"))
-    load = Load(server, str(POSTGRES), "", "", "")
+    load = Load(server, str(dump), "", "", "")
     return Stays(target, found, manifest, "").look(
         facts(kinds=("postgres",)), [load], staged=staged
     )
@@ -283,6 +285,15 @@ def test_a_dump_tells_what_an_older_manifest_does_not(tmp_path):
         assert (dict(found.unknown), found.later) == ({}, ())
     found = look(tmp_path, staged=False)
     assert (dict(found.more), found.later) == ({}, ("db",))
+
+
+def test_beside_a_dump_that_holds_nothing_all_stays(tmp_path):
+    """One of a server that was empty: it tells what it holds as well as any other."""
+    dump = tmp_path / "empty.sql"
+    dump.write_text("--\n-- PostgreSQL database cluster dump complete\n--\n")
+    found = look(tmp_path, dump=dump)
+    assert dict(found.more) == {"db": Held(("postdb", "shop"), ("postuser", "anna", "bert"))}
+    assert (dict(found.unknown), found.later) == ({}, ())
 
 
 def test_a_server_that_cannot_be_asked_is_not_taken_for_an_empty_one(tmp_path):

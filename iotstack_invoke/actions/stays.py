@@ -210,10 +210,10 @@ class Stays:
             raise StepFailed("it does not run" if there else "there is no such container")
         here = held_by_server(host, server, self.target.docker)
         told = self._told_of_sql(load)
-        if staged and not told:
+        if staged and told is None:
             dump = read_dump(host, load.staged, server.engine, self.target.as_root)
             told = held_in_dump(dump)
-        return here.without(told) if told else None
+        return here.without(told) if told is not None else None
 
     def _told_of_sql(self, load: Load) -> Held | None:
         told = _server_told(self.manifest, load)
