@@ -19,7 +19,8 @@ ALL_PASSED, SOME_FAILED = 0, 1
 
 
 def copy_of_tree(folder):
-    """Copy what a test may need of this tree."""
+    """Copy what a test may need of this tree, where other users find it as well."""
+    folder.chmod(0o755)
     for each in (
         "iotstack_invoke",
         "tests",

@@ -65,7 +65,8 @@ def test_what_is_newer_and_no_good_is_passed_over_by_name(shelf, start_sshd, kin
     put_bad(folder, "damaged", NOW - 4 * DAY, "bad and old")
     put_set(folder, NOW - 2 * DAY, runtag=GOOD)
     put_bad(folder, kind)
-    put_set(folder, NOW - DAY / 2, runtag="another's", host="other-pi", error="full")
+    put_set(folder, NOW - DAY / 2, runtag="of another", host="other-pi", error="full")
+    put_set(folder, NOW - DAY / 4, runtag="good of another", host="other-pi")
     site = Site.of(shelf.settings())
     if kind == "verified":
         verdict(site, at)

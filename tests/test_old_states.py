@@ -125,6 +125,11 @@ def test_old_states_go_with_a_backup_that_went_well(little_stack, tmp_path):
     told = little_stack.run("prune --dry-run")
     assert "would be removed" in told.stdout
     assert oldest.exists()
+    owed = little_stack.folder / "restore/.journal"
+    owed.write_text("{}\n")
+    little_stack.run("prune")
+    assert oldest.exists()  # what is owed may need it
+    owed.unlink()
     told = little_stack.run("backup --runtag t3")
     assert told.returncode == 0, told.stderr
     assert not oldest.exists()

@@ -254,9 +254,7 @@ def test_lists_for_sql_hold_no_letter_of_a_name():
 HELD = r"""printf '%s\n' 'd "postdb"' 'd "shop"' 'u "postuser"' 'u "anna"' 'u "bert"'"""
 
 
-def look(
-    tmp_path, *, runs=True, data=True, users=None, staged=True, script=HELD, dump=POSTGRES
-):
+def look(tmp_path, *, runs=True, data=True, users=None, staged=True, script=HELD, dump=POSTGRES):
     """Return what a PostgreSQL holds and its dump, or its manifest, does not."""
     (tmp_path / "data").mkdir(exist_ok=True)
     if data:

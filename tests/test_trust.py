@@ -153,6 +153,17 @@ def test_a_journal_in_a_folder_of_everybody_is_not_believed(little_stack, line):
     assert re.search(r"(?m)^WARN +backups: .* everybody may write", doctor), doctor
 
 
+def test_a_kept_journal_that_others_may_have_written_is_not_gone_back_by(little_stack):
+    """Of a restore that went well: who may write it could have anything undone."""
+    restored_once(little_stack)
+    (kept,) = (little_stack.folder / "restore").glob("previous-t1-*/journal")
+    kept.chmod(0o666)
+    told = little_stack.run("undo --last-restore --yes")
+    assert told.returncode == 13, told.stderr
+    assert f"{kept} is not believed: everybody may write it" in " ".join(told.stderr.split())
+    assert flows(little_stack) == "[1]\n"
+
+
 @as_root
 def test_a_journal_of_another_user_is_not_believed(little_stack):
     """Also in a folder that nobody else may write any more."""
