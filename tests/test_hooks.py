@@ -303,6 +303,20 @@ def test_hooks_enclose_the_switch(backed_up):
     assert " after_restore: done after" in log.read_text()
 
 
+@pytest.mark.parametrize("lost", ["stack", "stack/volumes", "stack/volumes/nodered/flows.json"])
+def test_a_stage_that_lost_something_meanwhile_is_not_restored(backed_up, lost):
+    """By a hook, a hand or a drive that went: it would be restored hollow, and end with 0."""
+    settings = backed_up.settings.read_text()
+    set_hooks(backed_up, before_restore=[["rm", "-r", f"{backed_up.folder}/restore/{TAG}/{lost}"]])
+    told = backed_up.run(RESTORE)
+    assert told.returncode == 1, told.stdout
+    assert "does not hold any more all that was unpacked into it" in " ".join(told.stderr.split())
+    assert (backed_up.folder / "volumes/nodered/flows.json").read_text() == "changed"
+    backed_up.settings.write_text(settings)
+    assert backed_up.run(RESTORE).returncode == 0
+    assert (backed_up.folder / "volumes/nodered/flows.json").read_text() == "[]\n"
+
+
 def test_a_failure_before_leaves_the_stack_untouched(backed_up):
     """The restore is refused, and the hooks after it are told."""
     fail = ["sh", "-c", "echo not now >&2; exit 3"]

@@ -281,6 +281,8 @@ class _Restore:
             result = self._do(self._staging_targets(facts), facts, watcher, options)
             if not result.failed:
                 warnings += hooked.run_before(self.hooks.before_restore)
+                with self.report.waiting("looking whether all that was unpacked is still there"):
+                    self.stage.refuse_hollow(self._staging_targets(facts))
                 facts = self.before.with_items(self.before.facts_again(facts))
                 self._switching = True
                 target = [f"pi:restored/{self.runtag}"]

@@ -82,6 +82,24 @@ class Stage:
             stream.write(mark.encode())
         self._remove_other_archives()
 
+    def refuse_hollow(self, outputs: Iterable[str]) -> None:
+        """Raise StepFailed where a staged folder lacks something of what was unpacked into it.
+
+        Hours may be between, and hooks: a drive may be gone, or somebody tidied up.
+        """
+        for output in outputs:
+            folder, record = self._path(output), self._records.get(output)
+            try:
+                members, _ = measure(self.host, folder, self.target.as_root)
+            except StepFailed:
+                members = 0
+            if record is None or members < int(record.facts.get("members", 0)):
+                raise StepFailed(
+                    f"On {self.target.name} {folder} does not hold any more all that was unpacked "
+                    "into it: somebody removed it, or a drive was unmounted. Nothing of the stack "
+                    "was touched. Let it be there, and run this again."
+                )
+
     def remove(self, folders: Iterable[str]) -> None:
         """Remove staged folders; that they are whole is forgotten first."""
         paths = tuple(folders)
