@@ -249,6 +249,23 @@ def test_a_drive_that_is_not_mounted_now_gets_nothing(machine):
     assert (file.read_text(), own.read_text()) == ("new", "new")
 
 
+def test_a_drive_that_went_while_a_restore_was_prepared_is_missed(machine, mount_disk):
+    """What is put beneath it is hidden by its next mount, and the restore would end with 0."""
+    drive = mount_disk(machine.disk / "drive")
+    machine.put("drive/a", "old")
+    machine.row(drive)
+    machine.docker.knows({"one": [(str(drive), "/d")]})
+    machine.backup()
+    own = machine.folder / "volumes/nodered/flows.json"
+    own.write_text("new")
+    with machine.stack.settings.open("a") as stream:
+        stream.write(f'[hooks]\nbefore_restore = [["umount", "--lazy", "{drive}"]]\n')
+    said = machine.restore(code=1)
+    assert f"something was mounted at {drive}, or unmounted, while" in " ".join(said.split())
+    assert list(drive.iterdir()) == []
+    assert own.read_text() == "new"
+
+
 def test_what_restores_keep_on_a_drive_is_in_no_backup(machine, mount_disk):
     """Also where what is around the drive is included, or a volume's files lie on one."""
     machine.docker.volume("data", "old")

@@ -81,8 +81,8 @@ class OutsidePart:
         return names_outside(self.manifest)
 
     @cached_property
-    def _mounts(self) -> frozenset[str]:
-        """The mount points of the target."""
+    def mounts(self) -> frozenset[str]:
+        """The mount points of the target, when they were looked at."""
         return mount_points(self.target.host)
 
     @cached_property
@@ -183,7 +183,7 @@ class OutsidePart:
                 links = tuple(self._links_to(live, each))
                 item = OutsideItem(live, staged, live, "", "", links=links)
             size, _ = sizes.get(outside_title(each), (0, 0))
-            is_mount = item.live in self._mounts
+            is_mount = item.live in self.mounts
             mounts = tuple((e[0], e[1]) for e in each.get("mounts", ()) if len(e) > 1)
             stays = self._stays(path)
             item = replace(item, stays=stays, mounts=mounts, size_bytes=size, is_mount=is_mount)
@@ -277,11 +277,11 @@ class OutsidePart:
                 f"/etc/fstab has {away}, where nothing is mounted now. Mount it first, or remove "
                 "that line"
             )
-        inner = next((e for e in sorted(self._mounts) if e != live and is_in(e, live)), "")
+        inner = next((e for e in sorted(self.mounts) if e != live and is_in(e, live)), "")
         if inner:
             return f"a file system of its own is mounted in it, at {inner}, which stays as it is"
         is_folder = Command((*self.target.as_root, "test", "-d", live), frozenset({0, 1}))
-        if live in self._mounts and self.target.host.run(is_folder).exit_code:
+        if live in self.mounts and self.target.host.run(is_folder).exit_code:
             return "it is a mount point, and no folder"
         return ""
 

@@ -367,7 +367,11 @@ class Prospect:
         refuse_away(self.target, [each.live for each in facts.items])
 
     def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
-        """Return the facts with the containers that run now: fetching may have taken hours."""
+        """Return the facts with the containers that run now: fetching may have taken hours.
+
+        Raises StepFailed where a drive came or went meanwhile.
+        """
+        self._refuse_mounts_since(facts)
         found = inspect_all(self.target.host, self.target.docker)
         mine = self._mine(found)
         return replace(
@@ -376,6 +380,22 @@ class Prospect:
             vital=self._vital(mine, bare=facts.bare),
             unsteady=tuple(dict.fromkeys((*facts.unsteady, *self._unsteady(mine)))),
         )
+
+    def _refuse_mounts_since(self, facts: RestoreFacts) -> None:
+        """Raise StepFailed where something is mounted otherwise than when the facts were made.
+
+        What is put beneath a drive that went is hidden by its next mount.
+        """
+        lives = [self.target.folder, *(each.live for each in facts.outside)]
+        lives += [each.server.data for each in facts.loads]
+        lives += facts.server.folders if facts.server else ()
+        for point in sorted(mount_points(self.target.host) ^ self.outside.mounts):
+            if any(is_in(point, each) or is_in(each, point) for each in filter(None, lives)):
+                raise StepFailed(
+                    f"On {self.target.name} something was mounted at {point}, or unmounted, while "
+                    "this restore was prepared. Nothing of the stack was touched. Mount what "
+                    "belongs there, and run this again."
+                )
 
     def _vital(self, mine: list[Found], *, bare: bool) -> tuple[str, ...]:
         """Return the containers of databases that run; on a bare machine, that ran."""
