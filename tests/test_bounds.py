@@ -90,6 +90,10 @@ HOSTILE = [
     ("SwapItem", {"live": "/etc/cron.d", "aside": "/etc/.previous-t1-20261123T110000Z/cron.d"}),
     ("SwapItem", {"live": "/home/pi", "aside": "/home/.previous-t1-20261123T110000Z/pi"}),
     ("SwapItem", {"live": "/home/pi/.ssh", "aside": "/home/pi/.previous-t1-20261123T110000Z/x"}),
+    ("SwapItem", {"live": "/home/pi/a/b", "aside": f"/home/.{STAMP}/.databases/x"}),
+    ("SwapItem", {"live": "/etc/a/b/c", "aside": f"/etc/.{STAMP}/.databases/x"}),
+    ("SwapItem", {"live": "/srv/data/db/x", "aside": f"/mnt/.{STAMP}/.databases/x"}),
+    ("SwapItem", {"live": "/srv/data/db/x", "aside": f"/.{STAMP}/.databases/x"}),
     ("SwapItem", {"live": "S/volumes/nodered", "aside": "/tmp/evil"}),
     ("SwapItem", {"live": "S/volumes/x", "aside": "/tmp/.previous-t1-20261123T110000Z/evil"}),
     ("SwapItem", {"live": "S/volumes/x", "aside": "S/restore/a/x", "used": "/etc/x"}),
@@ -171,6 +175,15 @@ OURS = [
             "aside": f"/var/lib/docker/volumes/stack_x/.{STAMP}/_data",
         },
     ),
+    (
+        "SwapItem",
+        {
+            "live": "/var/lib/docker/volumes/stack_x/_data/databases",
+            "aside": f"/var/lib/docker/volumes/stack_x/.{STAMP}/.databases/mariadb",
+            "used": f"/var/lib/docker/volumes/stack_x/.{STAMP}-undone/.databases/mariadb",
+        },
+    ),
+    ("SwapItem", {"live": "/srv/data/db/x", "aside": f"/srv/.{STAMP}/.databases/db"}),
     (
         "SwapEntries",
         {"live": "/mnt/usb", "aside": f"/mnt/usb/.{STAMP}", "used": f"/mnt/usb/.{STAMP}-undone"},

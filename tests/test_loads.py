@@ -1,5 +1,6 @@
 """Which dumps a restore loads, and what keeps it from loading one."""
 
+import tempfile
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ TIMES = ("2026-11-23T11:00:00Z", "2026-11-23T11:01:00Z")
 EXTENSION = "CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;\n"
 
 
-def choose(tmp_path, dump, *, told=None, only=(), staged=True):
+def choose(tmp_path, dump, *, told=None, only=(), staged=True, outside=(), mount=""):
     """Return the loads of a PostgreSQL part of one server, whose dump is staged."""
     stage = tmp_path / "restore/tag"
     (stage / "postgres/timescaledb").mkdir(parents=True)
@@ -29,8 +30,15 @@ def choose(tmp_path, dump, *, told=None, only=(), staged=True):
         manifest = Manifest("tag", "pi", "", *TIMES, "UTC", (part,))
     folder = str(tmp_path)
     target = SimpleNamespace(host=LocalHost(folder), name="pi", folder=folder, as_root=())
-    facts = SimpleNamespace(kinds=("postgres",), volumes_apart=False, previous=f"{stage}-previous")
-    loads = Loads(target, (), manifest, str(stage), only)
+    facts = SimpleNamespace(
+        kinds=("postgres",),
+        volumes_apart=False,
+        previous=f"{tmp_path}/restore/previous-tag",
+        outside=outside,
+    )
+    made = Container("timescaledb", "postgres", "", "", running=False)
+    found = Found(made, (Mount(mount, "/var/lib/postgresql/data"),), 0, "", "")
+    loads = Loads(target, (found,) if mount else (), manifest, str(stage), only)
     return loads.choose(facts, (), staged=staged)
 
 
@@ -105,11 +113,42 @@ def test_a_server_that_is_not_loaded_keeps_its_folders(tmp_path, place, runs):
     assert loads.keep_data(facts, [item], (), (server,), told.append) == [item]
 
 
-def test_a_drive_that_new_data_of_a_server_are_made_on_stays(tmp_path):
-    """They would be put aside with all that lies there; not so on the disk of the stack."""
+@pytest.fixture
+def drive():
+    """A folder on another file system than the stack's."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield f"{folder}/volumes"
+
+
+def test_new_data_of_a_server_wait_beside_all_that_is_swapped_with_them(tmp_path, drive):
+    """On another file system what waited in it would be put aside with it, by the same rename."""
+    data = f"{drive}/databases/_data/deep/pg"
+    items = (
+        OutsideItem("", "", f"{drive}/databases/_data/{each}", "", "") for each in ("deep", "x")
+    )
+    volume = OutsideItem("", "", f"{drive}/databases/_data", "", "")
+    (load,) = choose(tmp_path, "", outside=(*items, volume), mount=data)
+    beside = f"{drive}/databases"
+    assert load.server.data == data
+    assert load.fresh == f"{beside}/.fresh-timescaledb"
+    assert load.aside == f"{beside}/.previous-tag/.databases/timescaledb"
+    assert load.used == f"{beside}/.previous-tag-undone/.databases/timescaledb"
+
+
+def test_of_what_nothing_around_is_swapped_they_wait_beside_it(tmp_path, drive):
+    """A volume that is called alike is another."""
+    data = f"{drive}/pg/_data/deep/pg"
+    other = OutsideItem("", "", f"{drive}/pg/_dat", "", "")
+    (load,) = choose(tmp_path, "", outside=(other,), mount=data)
+    assert load.fresh == f"{drive}/pg/_data/deep/.fresh-timescaledb"
+    assert load.aside == f"{drive}/pg/_data/deep/.previous-tag/.databases/timescaledb"
+
+
+def test_a_mount_point_that_new_data_of_a_server_are_made_on_stays(tmp_path):
+    """They would be put aside with all that lies there."""
     (load,) = choose(tmp_path, "", told={"data": "../drive/pg"})
-    drive = OutsideItem("the drive", "", f"{tmp_path.parent}/drive", "", "", fresh="there")
-    others = [replace(drive, fresh=""), replace(drive, live=f"{tmp_path.parent}/driver")]
+    drive = OutsideItem("the drive", "", f"{tmp_path.parent}/drive", "", "", is_mount=True)
+    others = [replace(drive, is_mount=False), replace(drive, live=f"{tmp_path.parent}/driver")]
     told = []
     assert without_new_data([drive, *others], (load,), told.append) == others
     (said,) = told
@@ -130,7 +169,9 @@ def test_a_copy_of_mariadb_that_would_share_files_is_refused(tmp_path, odd):
         (data / odd).write_text("/elsewhere/home/t.ibd")
     folder = str(tmp_path)
     target = SimpleNamespace(host=LocalHost(folder), name="pi", folder=folder, as_root=())
-    facts = SimpleNamespace(kinds=("mariadb",), volumes_apart=False, previous=f"{stage}-previous")
+    facts = SimpleNamespace(
+        kinds=("mariadb",), volumes_apart=False, previous=f"{stage}-previous", outside=()
+    )
     loads = Loads(target, (), None, str(stage), ())
     if odd:
         with pytest.raises(Refused, match="which a copy would share"):

@@ -17,7 +17,7 @@ from ..rules import BACKUPS, RESTORE
 from ..services import influx, influx2
 from ..services.compose import Found, Mount, chosen_files, compose_words, inspect_all, named
 from ..services.holdings import WATCHED, is_system
-from ..services.inside import is_in, path_on_host
+from ..services.inside import above, is_in, path_on_host
 from ..services.quiesce import MARK
 from ..services.sqlite import COPIES, OUTSIDE_COPIES
 from ..settings import Settings
@@ -119,12 +119,12 @@ class Bound:
 
     def _real(self, paths: list[str]) -> dict[str, str]:
         """Return where paths are when the links on the way to them are followed."""
-        above = [self.folder, f"{self.folder}/{BACKUPS}"]
-        above += [posixpath.dirname(each) for each in paths]
-        words = (*self.as_root, "realpath", "-m", "-z", "--", *dict.fromkeys(above))
+        folders = [self.folder, f"{self.folder}/{BACKUPS}"]
+        folders += [posixpath.dirname(each) for each in paths]
+        words = (*self.as_root, "realpath", "-m", "-z", "--", *dict.fromkeys(folders))
         told = self.host.run(Command(words)).out.split("\0")
-        real = dict(zip(dict.fromkeys(above), told, strict=False))
-        found = {each: real[each] for each in above[:2]}
+        real = dict(zip(dict.fromkeys(folders), told, strict=False))
+        found = {each: real[each] for each in folders[:2]}
         return found | {
             each: posixpath.join(real[posixpath.dirname(each)], posixpath.basename(each))
             for each in paths
@@ -149,7 +149,17 @@ class Bound:
         live = real[str(getattr(step, "live"))]  # noqa: B009 - each such step has it
         around = (posixpath.dirname(live), live, self._folder(real))
         beside = any(_is_below(path, each) for each in around)
-        return beside and self._is_own(path, step, real)
+        return self._is_own(path, step, real) if beside else self._is_around_item(path, live, real)
+
+    def _is_around_item(self, path: str, live: str, real: Mapping[str, str]) -> bool:
+        """Tell whether it is beside something that a restore may put in place, around `live`.
+
+        New data of a server wait beside all that is swapped with them.
+        """
+        ours = (each for each in (path, *above(path)) if _OURS.fullmatch(posixpath.basename(each)))
+        place = posixpath.dirname(next(ours, "/"))
+        item = f"{place}/{posixpath.relpath(live, place).partition('/')[0]}"
+        return place != "/" and _is_below(live, place) and self._is_live(item, None, real)
 
     def _is_stack(self, path: str, _step: UndoableStep, real: Mapping[str, str]) -> bool:
         """Tell whether it is the folder of the stack itself."""
@@ -160,7 +170,7 @@ class Bound:
         live = real[str(getattr(step, "live"))]  # noqa: B009 - each such step has it
         return _is_below(live, path) and not is_in(self._folder(real), path)
 
-    def _is_live(self, path: str, _step: UndoableStep, real: Mapping[str, str]) -> bool:
+    def _is_live(self, path: str, _step: UndoableStep | None, real: Mapping[str, str]) -> bool:
         """Tell whether a restore may put something there."""
         folder = self._folder(real)
         if _is_below(path, folder):
@@ -182,8 +192,8 @@ class Bound:
         )
 
     def _is_mark(self, path: str, _step: UndoableStep, real: Mapping[str, str]) -> bool:
-        above, name = posixpath.split(path)
-        return above == self._backups(real) and name.startswith(MARK)
+        folder, name = posixpath.split(path)
+        return folder == self._backups(real) and name.startswith(MARK)
 
     def _is_dump(self, path: str, step: UndoableStep, real: Mapping[str, str]) -> bool:
         """Tell whether a container's dumps lie there."""

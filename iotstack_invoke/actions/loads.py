@@ -131,18 +131,19 @@ class Loads:
     ) -> Load:
         there = named(self.found, container)
         server = self._server(engine, container, servers.get(container, {}), recipe)
-        above = posixpath.dirname(server.data)
+        above = _beside(server.data, facts.outside)
         name = "volumes/x" if is_in(server.data, f"{self.target.folder}/volumes") else "x"
         aside, used = aside_folder(facts, name), used_folder(facts, name)
         fresh = f"{self.stage}/databases/{container}"
         if facts.volumes_apart and name.startswith("volumes/"):
             stage = f"{self.target.folder}/volumes/.restore-{posixpath.basename(self.stage)}"
             fresh = f"{stage}/databases/{container}"
-        host, as_root = self.target.host, self.target.as_root
+        host, as_root, kept = self.target.host, self.target.as_root, "databases"
         if server.data and mount_of(host, above, as_root) != mount_of(host, aside, as_root):
             aside = f"{above}/.{posixpath.basename(facts.previous)}"
             used = f"{aside}-undone"
             fresh = f"{above}/.fresh-{container}"
+            kept = ".databases"  # beside it lies what is called like what it replaces
         unnamed = (
             engine == "mariadb" and has_line(host, "^USE `", path, as_root, READ_LIMIT_S) is False
         )
@@ -150,8 +151,8 @@ class Loads:
             server=server,
             staged=path,
             fresh=fresh,
-            aside=f"{aside}/databases/{container}",
-            used=f"{used}/databases/{container}",
+            aside=f"{aside}/{kept}/{container}",
+            used=f"{used}/{kept}/{container}",
             there=there is not None,
             unnamed=unnamed,
             beside=unnamed and self._holds(server.data),
@@ -277,17 +278,26 @@ class Loads:
         return bool(entries(self.target.host, folder, self.target.as_root))
 
 
+def _beside(data: str, items: Iterable[OutsideItem]) -> str:
+    """Return the folder in which new data of a server wait: around all that is swapped with them.
+
+    What waited in an item would be put aside with it.
+    """
+    around = [e.live for e in items if is_in(data, e.live) and not e.is_mount]
+    return posixpath.dirname(min([data, *around], key=len))
+
+
 def without_new_data(
     items: Iterable[OutsideItem], loads: Iterable[Load], warn: Callable[[str], None]
 ) -> list[OutsideItem]:
-    """Return the items, but for those on other file systems that new data of a server are made in.
+    """Return the items, but for mount points that new data of a server are made in.
 
     These would be put aside with all that was there.
     """
     kept = []
     for item in items:
         mine = [e.server.container for e in loads if is_in(e.server.data, item.live)]
-        if item.fresh and mine:
+        if item.is_mount and mine:
             names = ", ".join(mine)
             warn(
                 f"{item.title} stays as it is: in it lie the data of {names}, which come from a "

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 from marks import Posted
-from stand_machine import UIDS, USER
+from saboteur import Saboteur
+from stand_machine import UIDS, USER, wait_for
 
 IDLE = "nodered:stand"
 
@@ -501,12 +502,7 @@ def test_the_advice_for_one_of_two_influxdbs_is_its_cure(stack):
 # A named volume and a bare machine.
 
 
-def test_a_database_in_a_named_volume_on_a_bare_machine(stack):
-    """A bare machine gets the compose file, the volume and the rows.
-
-    Docker's folder is a mount of its own on the stand: other files of that volume are named.
-    """
-    posted = stack("""\
+MARIA_IN_A_VOLUME = """\
 services:
   mariadb:
     container_name: mariadb
@@ -514,12 +510,75 @@ services:
     environment: [MYSQL_ROOT_PASSWORD=x]
     volumes: ["maria:/config"]
 volumes: {maria: {}}
-""")
+"""
+
+
+def test_a_database_in_a_named_volume_on_a_bare_machine(stack, pi):
+    """A bare machine gets the compose file, the volume, the rows, and what lies beside these.
+
+    Docker's folder is a mount of its own on the stand: the volume is swapped there.
+    """
+    posted = stack(MARIA_IN_A_VOLUME)
     (row,) = (mark for mark in posted.plant() if mark.kind == "maria")
+    own = "docker exec mariadb sh -c"
+    pi.run([*own.split(), "echo mine > /config/own.cnf; chmod 600 /config/own.cnf"])
     good(posted, "backup", "--runtag", "t")
-    said = bare_restore(posted, 3)
-    assert "What else it holds is in the outside part: unpack it by hand." in said
+    said = bare_restore(posted)
+    assert "by hand" not in said
     assert posted.back(row) == ""
+    told = pi.run([*own.split(), "cat /config/own.cnf; stat -c %a /config/own.cnf"])
+    assert told.stdout == "mine\n600\n"
+
+
+@pytest.mark.long
+def test_a_database_in_a_named_volume_there_and_back(stack, pi):
+    """Files and rows change together: killed between them, done, undone; and none stays for ever."""
+    posted = stack(MARIA_IN_A_VOLUME)
+
+    def inside(script):
+        return pi.run(["docker", "exec", "mariadb", "sh", "-c", script]).stdout
+
+    def mark():
+        return next(mark for mark in posted.plant() if mark.kind == "maria")
+
+    def look():
+        posted.wait("mariadb", "maria")
+        rows = posted.ask("mariadb", "maria", "SHOW TABLES FROM marks").stdout
+        return rows + inside("ls -R /config/own; cat /config/own/*")
+
+    mark()
+    inside("mkdir /config/own && echo then > /config/own/file")
+    then = look()
+    good(posted, "backup", "--runtag", "t")
+    posted.ask("mariadb", "maria", "DROP DATABASE marks")
+    mark()
+    inside("rm -r /config/own; mkdir /config/own && echo now > /config/own/another")
+    now = look()
+    assert now != then
+    restore = ("restore", "--runtag", "t", "--from", "here", "--exact", "--jobs", "1", "--yes")
+    with Saboteur(pi) as saboteur:
+        good(posted, *restore)
+        calls = saboteur.calls()
+        assert look() == then
+        good(posted, "undo", "--last-restore", "--yes")
+        assert look() == now
+        (swap, *_) = [n for n, call in enumerate(calls, 1) if "rename() {" in call]
+        saboteur.arm(swap, "stop after")
+        process = posted.start_program(*restore)
+        wait_for("the swap", saboteur.reached, timeout=120)
+        process.end()
+        saboteur.release(act=True)
+    good(posted, "undo", "--yes")
+    assert look() == now
+    place = f"{pi.folder}/docker/volumes/iotstack_maria"
+    assert f" {place}/.previous-t-" in good(posted, "undo", "--list")
+    posted.settings = "keep_previous = 0\nkeep_previous_days = 0\n"
+    posted.set()
+    good(posted, "backup", "--runtag", "t2")
+    left = pi.run(
+        ["find", place, "-path", f"{place}/_data", "-prune", "-o", "-type", "f", "-print"]
+    )
+    assert left.stdout == ""
 
 
 # A cache without a mount.
