@@ -160,6 +160,11 @@ def points(machine, *, ask=query):
     return found
 
 
+def only(database, found):
+    """What of the points is in one database."""
+    return {place: held for place, held in found.items() if place[0] == database}
+
+
 def asking(name, password):
     """Return a `query` that logs in."""
 

@@ -8,6 +8,7 @@ from restorer import (
     asking,
     below,
     containers,
+    only,
     points,
     running,
     start_client,
@@ -134,11 +135,6 @@ def test_live_to_vault_to_test_host(person, pi, far, live, host, compose_version
         assert "s3cret" not in text
     assert "away for" in said
     assert f"inv undo --host {host}" in said
-
-
-def only(database, found):
-    """What of the points is in one database."""
-    return {place: held for place, held in found.items() if place[0] == database}
 
 
 def without_client(found):
