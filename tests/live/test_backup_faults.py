@@ -202,14 +202,6 @@ def test_backup_folder_read_only(owner):
     assert_finishes(owner, "read only", made)
 
 
-@pytest.mark.long
-def test_mapping_missing(owner):
-    """Without the mapping of the backup folder the message shows the line to add."""
-    with compose_file(owner, MAPPING, ""):
-        made = assert_only_general(owner, "no mapping", MAPPING.strip())
-    assert_finishes(owner, "no mapping", made)
-
-
 def test_dump_folder_full(owner, pi):
     """A dump that has no room is ended at once, not after influxd's ten tries."""
     db = owner.backups / "influxdb/db"
