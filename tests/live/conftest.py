@@ -68,8 +68,11 @@ def compose_version(request, stand):
 
 @pytest.fixture(scope="session")
 def far(stand):
-    """Another Pi with an engine and a stack of its own, reached as test-pi and as test-root."""
-    made = stand.add("far", engine=True)
+    """Another Pi with an engine and a stack of its own, reached as test-pi and as test-root.
+
+    Its mounts are shared, as systemd makes them; those of `pi` are not.
+    """
+    made = stand.add("far", engine=True, shared=True)
     stand.pi.may_log_in_to(made, {"test-pi": (22, USER), "test-root": (22, "root")})
     return made
 

@@ -364,11 +364,12 @@ class Stand:
         self.nas.serve_ssh(2023, "scp")
         self.pi.may_log_in_to(self.nas, DOORS)
 
-    def add(self, name, *, engine=False):
+    def add(self, name, *, engine=False, shared=False):
         """Make one more machine, with an sshd on port 22 and perhaps a Docker engine."""
         self._machines += 1
         address = f"10.77.0.{10 + self._machines}"
-        machine = Machine(name, address, self._switch, self.folder / name, self._hosts)
+        made = (self._switch, self.folder / name, self._hosts)
+        machine = Machine(name, address, *made, shared=shared)
         self._stack.callback(machine.stop)
         machine.serve_ssh()
         if engine:

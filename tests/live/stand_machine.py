@@ -51,6 +51,7 @@ for file in group hosts passwd shadow sudoers; do mount --bind "$ETC/$file" "/et
 hostname "$NAME"
 # Nothing may see or change the real root's home.
 {COVERED}
+[ -z "$SHARED" ] || mount --make-rshared /
 echo ready
 exec env --ignore-signal=CHLD cat >/dev/null  # who is left without a parent leaves no zombie
 """
@@ -217,9 +218,11 @@ class Machine:
 
     Paths are the same inside and outside, so a test may look at files directly. Not shared with
     the outside: /run, /root, /etc/{passwd,group,shadow,sudoers,hosts}, network, processes.
+    `shared`: its mounts are, as systemd makes them; else its engine binds its folder to itself,
+    which is a mount of its own then.
     """
 
-    def __init__(self, name, address, switch, folder, hosts):
+    def __init__(self, name, address, switch, folder, hosts, *, shared=False):
         self.name, self.address, self.folder = name, address, folder
         self.home, self.user_home = folder / "root", folder / USER
         self._switch = switch
@@ -237,7 +240,7 @@ class Machine:
         with hosts.open("a") as file:
             file.write(f"{address} {name}\n")
         flags = ["--net", "--mount", "--uts", "--ipc", "--mount-proc"]
-        names = {"ETC": str(etc), "NAME": name}
+        names = {"ETC": str(etc), "NAME": name, "SHARED": "yes" if shared else ""}
         names |= keep_and_cover(Path("/root"), used=[folder.parent])
         self._holder = Holder(flags, _FIRST_PROCESS, names)
         self.pid = self._holder.pid

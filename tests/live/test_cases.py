@@ -8,6 +8,7 @@ import tarfile
 from datetime import UTC, datetime
 
 import pytest
+from database_images import load_databases
 from marks import Posted
 from saboteur import Saboteur
 from stand_machine import UIDS, USER, wait_for
@@ -20,9 +21,9 @@ def stack(pi, databases):
     """Make a stack of the services of a compose file; it is gone afterwards."""
     made = []
 
-    def make(text, *, start=True, files=None, **kw):
-        outside = [pi.home_of(USER) / name for name in ("elsewhere", "git", "ssd")]
-        made.append(Posted(pi, text.replace("IDLE", IDLE), files=files, away=outside, **kw))
+    def make(text, *, start=True, files=None, machine=pi, **kw):
+        outside = [machine.home_of(USER) / name for name in ("elsewhere", "git", "ssd")]
+        made.append(Posted(machine, text.replace("IDLE", IDLE), files=files, away=outside, **kw))
         made[-1].lay_out()
         if start:
             made[-1].start()
@@ -513,21 +514,27 @@ volumes: {maria: {}}
 """
 
 
-def test_a_database_in_a_named_volume_on_a_bare_machine(stack, pi):
+@pytest.mark.parametrize("name", ["pi", pytest.param("far", marks=pytest.mark.long)])
+def test_a_database_in_a_named_volume_on_a_bare_machine(request, stack, name):
     """A bare machine gets the compose file, the volume, the rows, and what lies beside these.
 
-    Docker's folder is a mount of its own on the stand: the volume is swapped there.
+    On `pi` Docker's folder is a mount of its own, and the volume is swapped there.
     """
-    posted = stack(MARIA_IN_A_VOLUME)
+    machine = request.getfixturevalue(name)
+    load_databases(machine)
+    posted = stack(MARIA_IN_A_VOLUME, machine=machine)
     (row,) = (mark for mark in posted.plant() if mark.kind == "maria")
     own = "docker exec mariadb sh -c"
-    pi.run([*own.split(), "echo mine > /config/own.cnf; chmod 600 /config/own.cnf"])
+    machine.run([*own.split(), "echo mine > /config/own.cnf; chmod 600 /config/own.cnf"])
     good(posted, "backup", "--runtag", "t")
     said = bare_restore(posted)
     assert "by hand" not in said
     assert posted.back(row) == ""
-    told = pi.run([*own.split(), "cat /config/own.cnf; stat -c %a /config/own.cnf"])
+    told = machine.run([*own.split(), "cat /config/own.cnf; stat -c %a /config/own.cnf"])
     assert told.stdout == "mine\n600\n"
+    docker = machine.folder / "docker"
+    apart = machine.run(["mountpoint", "-q", docker], check=False).returncode == 0
+    assert apart == (name == "pi")
 
 
 @pytest.mark.long

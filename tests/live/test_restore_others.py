@@ -184,7 +184,11 @@ def test_volumes_on_another_file_system(person, pi, far, live, host):
     made = f"mount --bind {disk} {disk}" if host else f"mount -t tmpfs -o mode=755 tmpfs {disk}"
     machine.run(["sh", "-c", f"mkdir {disk} && {made}"])
     machine.run(
-        ["sh", "-c", f"cp -a {top}/volumes/. {disk}/ && mount --move {disk} {top}/volumes"]
+        [
+            "sh",
+            "-c",
+            f"cp -a {top}/volumes/. {disk}/ && mount --bind {disk} {top}/volumes && umount {disk}",
+        ]
     )
     try:
         compose_up(machine, user=USER)
@@ -226,7 +230,9 @@ def test_influxdb_on_another_file_system(person, pi, live):
     pi.run(["docker", "stop", *SERVICES])
     disk, folder = live.parent / "disk", live / "volumes/influxdb"
     pi.run(["sh", "-c", f"mkdir {disk} && mount -t tmpfs -o mode=755 tmpfs {disk}"])
-    pi.run(["sh", "-c", f"cp -a {folder}/. {disk}/ && mount --move {disk} {folder}"])
+    pi.run(
+        ["sh", "-c", f"cp -a {folder}/. {disk}/ && mount --bind {disk} {folder} && umount {disk}"]
+    )
     try:
         compose_up(pi, user=USER)
         change(pi, live)

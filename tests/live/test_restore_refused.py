@@ -232,7 +232,9 @@ def test_no_room(person, far, where):
     manifest.write_text(new_form(content))
     kept = top.parent / "kept"
     far.run(["sh", "-c", f"mkdir {kept} && mount -t tmpfs -o size=20m,mode=755 tmpfs {kept}"])
-    far.run(["sh", "-c", f"cp -a {folder}/. {kept}/ && mount --move {kept} {folder}"])
+    far.run(
+        ["sh", "-c", f"cp -a {folder}/. {kept}/ && mount --bind {kept} {folder} && umount {kept}"]
+    )
     try:
         said = refused(person, *REMOTE, "--yes")
     finally:
@@ -257,7 +259,7 @@ def test_backup_larger_than_its_manifest_says(person, far):
     top = person.far_top()
     kept = top.parent / "kept"
     far.run(["sh", "-c", f"mkdir {kept} && mount -t tmpfs -o size=20m,mode=755 tmpfs {kept}"])
-    far.run(["sh", "-c", f"cp -a {top}/. {kept}/ && mount --move {kept} {top}"])
+    far.run(["sh", "-c", f"cp -a {top}/. {kept}/ && mount --bind {kept} {top} && umount {kept}"])
     try:
         said = refused(person, "--runtag", "big one", *REMOTE, "--yes", code=1)
         left = far.run(["find", top / "restore", "-name", "*.partial"]).stdout.split()
@@ -268,7 +270,7 @@ def test_backup_larger_than_its_manifest_says(person, far):
             for file in folder.glob("big one.*"):
                 file.unlink()
     assert "are free in" in said
-    assert "on test-pi. Nothing of the stack was touched" in said
+    assert "on test-pi. Nothing of it was unpacked, and nothing of the stack was touched" in said
     assert left == []
 
 
