@@ -138,7 +138,7 @@ class Door(Task):  # type: ignore[type-arg]
 
     def _do(self, context: Context, given: dict[str, Any], report: Report, *, debug: bool) -> Any:
         """Run the body and return the exit code; raises Interrupted, or what nobody expects."""
-        settings_file = given.pop("settings", "")
+        settings_file = report.settings_file = given.pop("settings", "")
         try:
             if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
                 raise UsageError(f"Write: inv --help {self.name}")  # noqa: TRY301 - told as others

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
 import sys
 import threading
 import time
@@ -38,6 +40,8 @@ LONGEST_WORD = 20
 """A word of a cell that is no longer, as a runtag, is not broken while the columns can fit."""
 WIDE_GAP = 3
 """Between the columns of a table that has room; then there is a blank around it, too."""
+COMMAND = re.compile(r"\binv [a-z]+(-[a-z]+)*\b(?! --settings)")
+"""A command that a text of ours tells, to its task's name."""
 LINE_WIDTH = 200
 """Off a terminal Rich would wrap at 80 columns, in the middle of a path."""
 
@@ -101,6 +105,8 @@ class Report:
         self._told: list[str] = []
         """What was told while it ran: a vault that is away has one reason for all its jobs."""
         self._consoles: dict[bool, Console] = {}
+        self.settings_file = ""
+        """The file that was named with --settings: each command that is told repeats it."""
 
     def console(self, *, error: bool = False) -> Console:
         """Return the console for results, or the one for talk and errors."""
@@ -141,7 +147,7 @@ class Report:
     def _line(self, text: str, style: str | None = None, *, error: bool = True) -> None:
         """Print a line as it is; Rich, which takes long to load, only where it is seen."""
         stream = sys.stderr if error else sys.stdout
-        text = wrapped(_visible(text), columns_of(stream))
+        text = wrapped(_visible(self._repeating(text)), columns_of(stream))
         if self._bars or (style and stream.isatty()):
             console = self._bars.console if self._bars and error else self.console(error=error)
             console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -149,6 +155,13 @@ class Report:
             sys.stderr.write(f"{text}\n")
         else:
             self._put(f"{text}\n")
+
+    def _repeating(self, text: str) -> str:
+        """Return a text in which each command that it tells names the settings file again."""
+        if not self.settings_file:
+            return text
+        flag = f" --settings {shlex.quote(self.settings_file)}"
+        return COMMAND.sub(lambda found: found[0] + flag, text)
 
     def write_line(self, text: str) -> None:
         """Print one of very many lines of a result as it is; Rich would take 20 s for 100,000."""
@@ -202,7 +215,7 @@ class Report:
         shown = [
             tuple(
                 _on_a_line(cell) if number in copied else _in_a_cell(cell)
-                for number, cell in enumerate(row)
+                for number, cell in enumerate(map(self._repeating, row))
             )
             for row in rows
         ]

@@ -1,6 +1,7 @@
 """The doors: flags that every task has, errors as messages and exit codes, never a traceback."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -475,3 +476,20 @@ def test_a_run_leaves_bytecode_for_the_next(little_stack, tmp_path):
     subprocess.run(words, cwd=tmp_path, env=environment, check=True)
     left = {path.name.partition(".")[0] for path in tmp_path.rglob("iotstack_invoke/**/*.pyc")}
     assert {"listing", "settings", "report"} <= left
+
+
+def test_commands_that_are_told_repeat_the_settings_file(little_stack, tmp_path):
+    """Who gave --settings would else be sent to another stack, or to none."""
+    mine = tmp_path / "my hosts.toml"
+    mine.write_text(little_stack.settings.read_text())
+    little_stack.settings.unlink()
+    for line in ("list", "doctor", "prune --at here"):
+        told = little_stack.run(f"{line} --settings '{mine}'")
+        both = told.stdout + told.stderr
+        commands = re.findall(r"\binv [a-z][a-z-]*.{50}", both)
+        assert all(f" --settings '{mine}'"[:40] in each for each in commands), both
+        assert commands or not line.startswith(("list", "doctor"))
+    told = little_stack.run(f"backup --runtag x --settings={mine.name}")
+    assert told.returncode == 2  # it is looked for where the command runs
+    little_stack.settings.write_text(mine.read_text())
+    assert "Make one: inv backup\n" in little_stack.run("list").stdout

@@ -129,3 +129,16 @@ def test_the_worst_code_is_that_of_the_run():
     assert worst_of([11, 13, 3]) == 13
     assert worst_of([13, 1, 2]) == 1
     assert worst_of([1, 143, 130]) == 143
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_commands_that_hosts_tell_repeat_the_settings_file_that_was_named(fleet, named):
+    """Each process is told of the file; what it prints has the flag only where a person gave it."""
+    laptop, pis = fleet("test", "test")
+    for each in pis:
+        (each.tools / "docker").write_text("#!/bin/sh\nexit 1\n")
+    flag = f" --settings {laptop.settings}" if named else ""
+    told = laptop.run(f"restore --hosts all --from here --yes{flag}").stdout
+    assert f"What mends it: inv doctor{flag} --host pi0." in told
+    assert ("--settings" in told) is named
+    assert told.count("--settings") == told.count("inv doctor --settings")

@@ -223,11 +223,13 @@ class _Fleet:
             **os.environ,
             "PYTHONPATH": f"{PACKAGE_PARENT}{os.pathsep}{own}" if own else PACKAGE_PARENT,
             WATCHED_VARIABLE: "1" if self.report.live else "0",
+            "IOTSTACK_SETTINGS": self.file,
         }
+        named = (f"--settings={self.file}",) if self.report.settings_file else ()
         # -P: from the current folder nothing is imported.
         python = (sys.executable, "-P", "-m", __package__.partition(".")[0])
         return subprocess.Popen(
-            (*python, *self.words, f"--settings={self.file}", f"--host={host}"),
+            (*python, *self.words, *named, f"--host={host}"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
