@@ -9,6 +9,7 @@ IotstackError               1    it failed
 ├── Busy                   11    another run holds the lock
 ├── Refused                13    a check said no, and nothing was changed
 ├── StepFailed              1    something we asked for was not done
+│   ├── OldDataGone              what it would put back was removed by others
 │   └── Unreachable              a host did not answer
 │       └── KeyRefused           its host key is not known, or is another one
 └── Interrupted         128+n    Ctrl-C, SIGTERM, a closed terminal
@@ -86,6 +87,10 @@ class StepFailed(IotstackError):
         super().__init__(message)
         self.again = again
         self.damage = damage
+
+
+class OldDataGone(StepFailed):
+    """What was moved aside is not there any more, so that it cannot be put back."""
 
 
 class Unreachable(StepFailed):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Protocol
 
-from .errors import Interrupted, IotstackError, StepFailed, Unreachable
+from .errors import Interrupted, IotstackError, OldDataGone, StepFailed, Unreachable
 from .steps import Host, UndoableStep
 from .values import dataclass
 
@@ -99,6 +99,10 @@ class Journal:
         """Ask the target for the words of its programs, which no journal holds."""
         self.put_aside = put_aside
         """Note where steps that were undone put aside what was live; return what is to be told."""
+        self.leave_gone = False
+        """Let what cannot be put back be as it is now, instead of stopping there."""
+        self.gone = False
+        """Something could not be put back, and was left."""
         self.path = path
         self._steps: Mapping[str, type[Any]] = {each.__name__: each for each in steps}
         self._owed: list[tuple[str, UndoableStep]] = []
@@ -115,7 +119,7 @@ class Journal:
         steps = self._steps.values()
         more = (self.settle, self.hold, self.bind, self.put_aside)
         other = Journal(self.host, path, steps, *more)
-        other.told = self.told
+        other.told, other.leave_gone = self.told, self.leave_gone
         return other
 
     def write(self, job: str, step: UndoableStep) -> None:
@@ -179,6 +183,14 @@ class Journal:
                 try:
                     if told := step.undo(self.host):
                         self.told.append(told)
+                except OldDataGone as error:
+                    if not self.leave_gone:
+                        raise OldDataGone(
+                            f"{error} What is owed is in {self.path}, and no run starts before it "
+                            "is undone."
+                        ) from error
+                    self.gone = True
+                    self.told.append(f"{error} It is left as it is now.")
                 except Interrupted as error:
                     error.left = (
                         f"The way back is not finished: what is owed is in {self.path}, and the "

@@ -311,6 +311,7 @@ def reload_influxdb(
     help={
         "host": "A host of hosts.toml; this machine, if not given.",
         "list": "List the states of before restores: from when, how large, what keeps them.",
+        "leave-gone": "Of what did not end, leave what cannot be put back, as it is gone.",
         "last-restore": "With --yes: take back the last restore or reload though it went well.",
         "yes": "Do not ask; without --last-restore only what did not end is undone.",
     }
@@ -319,6 +320,7 @@ def undo(
     work: Work,
     host: str | None = None,
     last_restore: bool = False,
+    leave_gone: bool = False,
     yes: bool = False,
     list: bool = False,  # noqa: A002 - the name of the flag
 ) -> int:
@@ -331,7 +333,9 @@ def undo(
     from .actions.wish import Wish
 
     wish = Wish("", host or "", yes=yes)
-    return undo_restore(work.settings, wish, work.report, last_restore=last_restore)
+    return undo_restore(
+        work.settings, wish, work.report, last_restore=last_restore, leave_gone=leave_gone
+    )
 
 
 @door(

@@ -304,6 +304,31 @@ def test_a_restore_that_went_well_is_not_undone_by_accident(little_stack):
     assert flows(little_stack) == "[2]\n"
 
 
+def test_what_a_dead_run_moved_aside_may_be_gone(little_stack):
+    """Each run stops at it, and tells the one command that undoes the rest and lets it be."""
+    other = little_stack.folder / "volumes/other"
+    other.mkdir()
+    (other / "x").write_text("old")
+    restored_once(little_stack)
+    (other / "x").write_text("new")
+    killed_amid_the_swap(little_stack, moved="*/stack/volumes/other")
+    state = max((little_stack.folder / "restore").glob("previous-t1-*"))
+    shutil.rmtree(state / "volumes/nodered")
+    (little_stack.folder / "volumes/nodered/flows.json").write_text("[4]\n")
+    for line in ("backup --runtag t2", "undo --yes"):
+        told = little_stack.run(line)
+        assert told.returncode == 1
+        assert "volumes/nodered is gone" in told.stderr
+        assert "inv undo --leave-gone" in told.stderr
+    told = little_stack.run("undo --leave-gone")
+    assert told.returncode == 3, told.stderr
+    assert "volumes/nodered cannot be put back. It is left as it is now." in told.stderr
+    assert "but for what was gone" in told.stdout
+    assert "as it was before it." not in told.stderr
+    assert (flows(little_stack), (other / "x").read_text()) == ("[4]\n", "new")
+    assert little_stack.run("backup --runtag t2").returncode == 0
+
+
 def test_an_old_state_that_lacks_something_is_not_gone_back_to(little_stack):
     """It would stop halfway, with the stack away: what lacks is named before anything is done."""
     other = little_stack.folder / "volumes/other"

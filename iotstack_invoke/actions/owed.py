@@ -10,7 +10,8 @@ import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
-from ..errors import Refused, StepFailed
+from ..errors import OldDataGone, Refused, StepFailed
+from ..hosts import LocalHost
 from ..journal import Bound, Journal
 from ..report import Report
 from ..rulebooks.restore import undoable
@@ -194,7 +195,16 @@ class Owing:
             with report.waiting(GOING_BACK):
                 if lines:
                     wait_for_orphans(self.host, self.guard)
-                undone_steps = own.recover(lines)
+                try:
+                    undone_steps = own.recover(lines)
+                except OldDataGone as error:
+                    far = "" if isinstance(self.host, LocalHost) else f" --host {self.host.name}"
+                    raise OldDataGone(
+                        f"On {self.host.name}: {error} Put it there again, if anybody has it. If "
+                        f"nobody has: inv undo{far} --leave-gone undoes the rest, and leaves this "
+                        "as it is now."
+                    ) from error
+            journal.gone |= own.gone
             for undone in undone_steps:
                 report.tell(f"undone, left by a run that died: {undone}")
             all_lines += lines

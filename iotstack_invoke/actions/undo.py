@@ -48,6 +48,9 @@ PUT_BACK = frozenset(each.__name__ for each in (MoveAside, PutAway, SwapEntries,
 PAIRS_AT_ONCE = 100
 
 
+BUT_GONE = ", but for what was gone"
+
+
 def journal_of(settings: Settings, target: Target, lock: Lock | None = None) -> Journal:
     """Return the journal of a target; with `lock`, what is undone waits for it and for orphans."""
     owing = Owing.of_target(settings, target)
@@ -81,19 +84,23 @@ def undo_owed(
 ) -> tuple[str, ...]:
     """Do the same with what `owing` was seen to owe."""
     lines = owing.undo_all(owed, journal, report)
-    return (*tell_death(settings, owing.host, lines, report), *journal.told)
+    death = tell_death(settings, owing.host, lines, report, gone=journal.gone)
+    return (*death, *journal.told)
 
 
 def tell_death(
-    settings: Settings, host: Host, lines: Sequence[str], report: Report
+    settings: Settings, host: Host, lines: Sequence[str], report: Report, *, gone: bool = False
 ) -> tuple[str, ...]:
-    """Warn of a restore or reload that died and is undone now, end its log, return the warning."""
+    """Warn of a restore or reload that died and is undone now, end its log, return the warning.
+
+    `gone`: but for what was removed meanwhile.
+    """
     change = change_in(lines)
     if change is None:
         return ()
     told = (
         f"Undone now, on {host.name}: {change}, and died before its end. The stack is as it was "
-        "before it."
+        f"before it{BUT_GONE if gone else ''}."
     )
     report.warn(told)
     stack = settings.stack.folder
@@ -122,14 +129,24 @@ def what_is_left(target: Target, journal: Journal, undone: str) -> str:
     return " ".join((undone, *journal.told))
 
 
-def undo(settings: Settings, wish: Wish, report: Report, *, last_restore: bool = False) -> int:
+def undo(
+    settings: Settings,
+    wish: Wish,
+    report: Report,
+    *,
+    last_restore: bool = False,
+    leave_gone: bool = False,
+) -> int:
     """Undo what did not end; where nothing is owed, the last restore or reload; return the code.
 
-    With --yes a change that went well is taken back only if `last_restore` asks for it.
+    With --yes a change that went well is taken back only if `last_restore` asks for it. What did
+    not end is undone also where old data of it are gone, if `leave_gone` asks for it.
     """
     left: list[str] = []
     try:
-        return _undo(settings, wish, report, left, last_restore=last_restore)
+        return _undo(
+            settings, wish, report, left, last_restore=last_restore, leave_gone=leave_gone
+        )
     except Interrupted as error:
         told = error.left or (left[-1] if left else "Nothing was changed.")
         report.fail(f"The undo was {error}. {told}")
@@ -137,7 +154,13 @@ def undo(settings: Settings, wish: Wish, report: Report, *, last_restore: bool =
 
 
 def _undo(
-    settings: Settings, wish: Wish, report: Report, left: list[str], *, last_restore: bool
+    settings: Settings,
+    wish: Wish,
+    report: Report,
+    left: list[str],
+    *,
+    last_restore: bool,
+    leave_gone: bool,
 ) -> int:
     """Do it; `left` takes what a signal would leave from then on."""
     with (
@@ -149,9 +172,11 @@ def _undo(
         again = f"inv undo{f' --host {wish.host}' if wish.host else ''} --last-restore"
         if owed := owing.make_private(report):
             left.append(NOT_FINISHED)
+            journal.leave_gone = leave_gone
             undo_owed(settings, owing, owed, journal, report)
             left.append("What did not end before is undone: the stack is as it was before that.")
-            report.write("What did not end was undone. The stack is as it was before.")
+            but = BUT_GONE if journal.gone else ""
+            report.write(f"What did not end was undone. The stack is as it was before{but}.")
             if last_restore:
                 report.write(f"Nothing else was taken back. One that went well: {again}")
             return ExitCode.WARNINGS if journal.told else ExitCode.GOOD

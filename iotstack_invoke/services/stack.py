@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from ..errors import StepFailed
+from ..errors import OldDataGone, StepFailed
 from ..gzips import reading_words
 from ..hosts import LocalHost
 from ..steps import PARTIAL, Command, Host, Outcome, Scene, is_telling
@@ -26,6 +26,8 @@ from .up import made_by, not_up
 PROJECT = "--project-directory"
 STOP_LIMIT_S = 600.0
 START_LIMIT_S = 600.0
+GONE_EXIT = 44
+"""Of what undoes a swap: what was moved aside is gone. Neither flock(1) nor sudo(8) ends so."""
 STOPPING = "stopping "
 """With this begins what is said when containers are stopped."""
 STEP_LIMIT_S = 3600.0
@@ -63,7 +65,7 @@ UNSWAP = (
     'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
     'rm -f "$aside.new" || exit 1; '
     'elif ! there "$staged" && ! there "$used"; then '
-    'echo "$aside is gone, so $live cannot be put back" >&2; exit 1; fi; '
+    f"exit {GONE_EXIT}; fi; "
     'sync "$(dirname "$live")"'
 )
 
@@ -116,9 +118,14 @@ UNDO_AGAIN = (
 )
 
 
-def rename_by(host: Host, command: Command, told: str, advice: str) -> None:
-    """Run what renames; raises StepFailed where it fails: `told`, why, and what to do."""
+def rename_by(host: Host, command: Command, told: str, advice: str, gone: str = "") -> None:
+    """Run what renames; raises StepFailed where it fails: `told`, why, and what to do.
+
+    OldDataGone, with `gone`, where what is to be renamed was removed.
+    """
     outcome = host.run(replace(command, accept=ANY_EXIT))
+    if gone and outcome.exit_code == GONE_EXIT:
+        raise OldDataGone(gone)
     if outcome.exit_code:  # a name in its words may have newlines
         said = [each.strip() for each in outcome.err.splitlines() if is_telling(each)]
         why = " ".join(said[-MOST_LINES:]) or outcome.last_words
@@ -433,9 +440,10 @@ class SwapItem:
         rename_by(host, self._command(self.swap), told, RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:
-        """Rename back, from wherever it stopped."""
+        """Rename back, from wherever it stopped; raises OldDataGone where nothing is left to."""
         told = f"{self.what}{put_back_told(self.live, self.aside, self.used)}"
-        rename_by(host, self._command(self.unswap), told, UNDO_AGAIN)
+        gone = f"{self.aside} is gone, so {self.live} cannot be put back."
+        rename_by(host, self._command(self.unswap), told, UNDO_AGAIN, gone)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ..values import dataclass
-from .stack import SwapItem
+from .stack import GONE_EXIT, SwapItem
 
 KEPT = ".previous-*-????????T??????Z*"
 """What restores keep in a mount point: no entry of it is swapped, and no backup packs it."""
@@ -64,7 +64,7 @@ _UNSWAP = (
     'sh "$live" "$used" {} + && like "$aside" "$live" && sync --file-system "$live" && '
     'rmdir "$aside" || exit 1; '
     'elif ! there "$staged" && ! there "$used"; then '
-    'echo "$aside is gone, so what was in $live cannot be put back" >&2; exit 1; fi; '
+    f"exit {GONE_EXIT}; fi; "
     f'rm -f "$aside{MOVED}" "$aside.back"; '
     '[ ! -d "$aside.begun" ] || rmdir "$aside.begun"; '
     'sync --file-system "$live"'
