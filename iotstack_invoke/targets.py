@@ -50,10 +50,12 @@ HOLD_AGAIN_LIMIT_S = 30
 LOCK_ANSWER_LIMIT_S = 60.0
 """How long a machine may take to tell whether it holds a lock for us."""
 # Only a process that has the lock's file open: its number may be another's since a restart.
-END_HOLDER = (
+_IF_IT_HOLDS = (
     'for fd in /proc/"$1"/fd/*; do if [ "$(readlink "$fd")" = "$(realpath "$2")" ]; '
-    'then kill "$1"; exit; fi; done'
+    "then {}; exit; fi; done"
 )
+END_HOLDER = _IF_IT_HOLDS.format('kill "$1"')
+STILL_HOLDS = _IF_IT_HOLDS.format("echo held")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +294,13 @@ class _FarLock(Lock):
             holder = ""
             with contextlib.suppress(StepFailed):
                 holder = read_text(self.host, self.path)
+            if self._is_held_by_ours():
+                raise Busy(
+                    f"On {self.host.name} what is left there of this run's lost connection still "
+                    f"holds its lock, {self.path} (process {self.holder}), and was not ended. "
+                    "sshd there lets it go when it notices, or: sudo kill -9 "
+                    f"{self.holder}"
+                )
             raise Busy(
                 f"On {self.host.name} another run is working on this stack. Wait for it, and run "
                 f"this again. ({holder.strip() or self.path})"
@@ -303,6 +312,11 @@ class _FarLock(Lock):
             f"On {self.host.name} the lock {self.path} cannot be taken (exit {code}): "
             f"{said or 'it said nothing'}"
         )
+
+    def _is_held_by_ours(self) -> bool:
+        """Tell whether the process that held it for this run has it still, though it was ended."""
+        words = ("sh", "-c", STILL_HOLDS, "sh", self.holder, self.path)
+        return bool(self.holder) and self.host.run(Command(words, ANY_EXIT)).out == "held\n"
 
     def hold_again(self) -> None:
         """Hold it still, or take it anew; what holds it for a line that is dead is ended first."""

@@ -1,6 +1,7 @@
 """The lock of a stack on another machine, against a real sshd: held, lost with its line, held again."""
 
 import os
+import signal
 import subprocess
 import threading
 from dataclasses import replace
@@ -89,6 +90,24 @@ def test_who_took_the_lock_meanwhile_is_told(target, monkeypatch):
         until(lambda: is_free(target))
         with locked(f"{target.backups}/.lock", "undo"), pytest.raises(Busy, match="undo"):
             lock.hold_again()
+
+
+def test_our_own_lock_that_is_still_held_is_no_other_run(target, monkeypatch):
+    """Where what a dead line left cannot be ended, as on a frozen sshd, that is what is told."""
+    monkeypatch.setattr("iotstack_invoke.targets.HOLD_AGAIN_LIMIT_S", 1)
+    with locked_target(target, "restore x") as lock:
+        lock.let_go()
+        until(lambda: is_free(target))
+        words = ["flock", f"{target.backups}/.lock", "sh", "-c", "echo $$; kill -STOP $$"]
+        with subprocess.Popen(words, stdout=-1) as left:
+            lock.holder = left.stdout.readline().decode().strip()
+            with pytest.raises(Busy) as told:
+                lock.hold_again()
+            os.kill(int(lock.holder), signal.SIGCONT)
+    assert "another run" not in str(told.value)
+    assert "what is left there of this run's lost connection still holds its lock" in str(
+        told.value
+    )
 
 
 def let_go(fifo):
