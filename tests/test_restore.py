@@ -103,6 +103,17 @@ def test_what_runs_is_stopped_while_it_is_replaced(running):
     assert set(found[1:-1]) == {"moved false"}
 
 
+def test_what_did_not_run_before_is_not_started_and_that_is_told(pi):
+    """Whoever looks for it afterwards must not take it for what the restore broke."""
+    pi.runs(nodered="nodered/node-red", other="other:1", down=["nodered", "other"])
+    told = pi.run(f"restore --runtag {TAG} --from here --dry-run")
+    assert "  does not run, and is not started: nodered, other\n" in told.stdout
+    said = restored(pi, "--from here --only nodered")
+    assert "stopped before it, and still: nodered. To start it: docker start nodered" in said
+    said = restored(pi, "--from here")
+    assert "stopped before it, and still: nodered, other. To start them: docker start no" in said
+
+
 def test_what_somebody_starts_meanwhile_is_seen(running):
     """It has worked on what was moved: the restore fails, and all is as it was before."""
     running.tool("mv", MOVED.replace("ACT", 'echo true > "$(dirname "$0")/docker.running"'))

@@ -191,16 +191,22 @@ class Only:
         return any(each.what == INFLUX and COPIED in each.reason for each in told)
 
     def to_stop(
-        self, mine: Iterable[Found], folder: str, influx: str, swapped: Iterable[str] = ()
+        self,
+        mine: Iterable[Found],
+        folder: str,
+        influx: str,
+        swapped: Iterable[str] = (),
+        *,
+        idle: bool = False,
     ) -> tuple[str, ...]:
         """Return the containers of a stack to stop, in the order in which they were started.
 
         All that run; with --only, those of these names, those that see what is swapped (of
         services/, volumes/ and the paths `swapped`), and `influx` where that is loaded ('' where
-        not).
+        not). `idle`: instead of those that run, those that do not.
         """
         # What is paused would write into what was put aside as soon as it goes on.
-        stand = (each for each in mine if each.container.running or each.paused)
+        stand = (e for e in mine if (e.container.running or e.paused) is not idle)
         running = sorted(stand, key=lambda each: each.started)
         if self.wish.only:
             places = [f"{folder}/{top}/{name}" for name in self.wish.names for top in FOLDERS]

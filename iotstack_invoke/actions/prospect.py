@@ -275,6 +275,7 @@ class Prospect:
             previous=previous,
             items=(),
             running=self._to_stop(mine, server, outside),
+            idle=self._to_stop([e for e in mine if not e.restarting], server, outside, idle=True),
             expected=tuple(
                 each.name
                 for each in (self.manifest.containers if self.manifest else ())
@@ -429,13 +430,19 @@ class Prospect:
         return [each for each in found if each.container.name in names]
 
     def _to_stop(
-        self, mine: list[Found], server: Server | None, outside: tuple[OutsideItem, ...]
+        self,
+        mine: list[Found],
+        server: Server | None,
+        outside: tuple[OutsideItem, ...],
+        *,
+        idle: bool = False,
     ) -> tuple[str, ...]:
         folder = self.target.folder
         told = self.manifest.included("general") if self.manifest else ()
         places = [f"{folder}/{each}" for each in told if self._names_included(each, mine)]
         places += [each.live for each in outside]
-        return self.only.to_stop(mine, folder, server.container if server else "", places)
+        name = server.container if server else ""
+        return self.only.to_stop(mine, folder, name, places, idle=idle)
 
     def _names_included(self, path: str, mine: Iterable[Found]) -> bool:
         """Tell whether --only names an included path, or a container that mounts it."""

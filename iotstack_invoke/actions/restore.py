@@ -442,6 +442,8 @@ class _Restore:
             self.report.warn(f"  {text}")
         stopped = ", ".join(facts.running) or "nothing, for nothing of it runs"
         self.report.write(f"  stops and starts again: {stopped}")
+        if facts.idle:
+            self.report.write(f"  does not run, and is not started: {', '.join(facts.idle)}")
         self.report.write(f"  what is replaced stays in: {facts.previous}")
         if self.before.takes_compose:
             self.report.write(
@@ -501,6 +503,20 @@ class _Restore:
             *unseen(facts.outside, found),
             *of_old_folder(old, folder, of_stack(found, folder)),
         )
+
+    def _tell_idle(self, facts: RestoreFacts) -> None:
+        """Tell which containers did not run before, and do not now: nothing broke them."""
+        try:
+            found = inspect_all(self.target.host, self.target.docker) if facts.idle else ()
+        except StepFailed:
+            return  # told where it matters: of those that were to come up
+        down = {each.container.name for each in found if not each.container.running}
+        if still := [each for each in facts.idle if each in down]:
+            them = "them" if len(still) > 1 else "it"
+            self.report.write(
+                f"  stopped before it, and still: {', '.join(still)}. To start {them}: "
+                f"{shlex.join((*facts.docker, 'start', *still))}"
+            )
 
     def _tell_room(self, facts: RestoreFacts) -> None:
         needed = self.before.needs(facts)
@@ -751,6 +767,7 @@ class _Restore:
         away = f"; the stack was away for {duration_text(self._down_s)}" if facts.running else ""
         self.report.write(f"{self.runtag} is restored{away}. Back to before: inv undo{host}")
         self._tell_done(facts)
+        self._tell_idle(facts)
         for text in notes.told:
             self.report.write(f"  {text}")
         self._tell_beside(facts)

@@ -259,6 +259,8 @@ class RestoreFacts:
     """What it takes until it is beside what the backup holds."""
     exact: bool = False
     """It does not stay."""
+    idle: tuple[str, ...] = ()
+    """The containers that do not run before anything is changed: they are not started."""
     around: tuple[Around, ...] = ()
     """The folders that are made around what is put in place, the outermost first."""
     owner_file: str = ""
