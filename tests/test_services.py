@@ -584,9 +584,11 @@ def test_a_nextcloud_that_is_gone_is_no_mistake_in_hosts_toml(little_stack):
     (little_stack.folder / "volumes/nextcloud/html/index.php").write_text("<?php")
     little_stack.runs(grafana="grafana/grafana")
     add(little_stack, row("nextcloud", kind="skip", reason="it moved"))
-    listed(little_stack, code=0)
+    assert "volumes/nextcloud: left out: it moved\n" in little_stack.run("services").stdout
     assert "matches no container" not in little_stack.run("doctor").stdout
-    assert backed_up(little_stack)[0]["state"] == "complete"
+    manifest, _ = backed_up(little_stack)
+    left_out = {each["what"]: each["reason"] for each in manifest["left_out"]}
+    assert (manifest["state"], left_out["volumes/nextcloud/*"]) == ("complete", "it moved")
 
 
 @pytest.mark.parametrize(

@@ -572,7 +572,9 @@ def _exclusions(
     `influx`: live files of an InfluxDB that is dumped lie in volumes/influxdb.
     """
     recipes = recipes_used([each.container for each in covers], settings.table)
-    always = (e for e in _always_excluded(recipes) if influx or e.path != f"{INFLUX_PLACE}*")
+    always = [e for e in _always_excluded(recipes) if influx or e.path != f"{INFLUX_PLACE}*"]
+    if why := why_skipped(settings, posixpath.basename(NEXTCLOUD.place)):
+        always = [replace(e, reason=why) if e == NEXTCLOUD else e for e in always]
     said = (*always, *settings.stack.exclusions)
     services = (*settings.services, *(each.service for each in covers if each.service))
     skipped = {
