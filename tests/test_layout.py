@@ -92,6 +92,24 @@ def test_where_another_machines_set_is_meant_its_address_is_told(pi):
     assert "There is none at all." in pi.run("show nothing").stderr
 
 
+@pytest.mark.parametrize("asked", ["latest", TAG])
+def test_a_vault_that_is_away_hides_no_set_of_another(pi, asked):
+    """It is named, as a newer one may lie there, and the command ends with 3."""
+    text = pi.settings.read_text()
+    gone = f'[[vaults]]\nname = "gone"\nkind = "folder"\nfolder = "{pi.usb}/gone"\n'
+    pi.settings.write_text(f"{gone}{text}")
+    (pi.usb / HOST).mkdir()
+    put_set(pi.usb / HOST, NOW, runtag=TAG)
+    told = pi.run(f"show {asked}")
+    assert (told.returncode, f"{TAG} in usb: complete" in told.stdout) == (3, True), told.stderr
+    assert "'gone'" in told.stderr
+    told = pi.run(f"show {asked} --json")
+    assert (told.returncode, json.loads(told.stdout)["at"]) == (3, "usb")
+    assert pi.run("show nothing").returncode == 1
+    assert pi.run(f"show {asked} --at gone").returncode == 1
+    assert pi.run(f"show {asked} --at usb").returncode == 0
+
+
 def test_others_sets_are_pruned_only_where_they_are_named(pi):
     """`vault` and `all` mean this machine's folder; the policy of the vault holds in each."""
     put_set(pi.usb / "other-pi", NOW - timedelta(days=9), runtag="old", host="other-pi")

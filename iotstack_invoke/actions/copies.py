@@ -223,14 +223,23 @@ def find_copy(
         return replace(latest, passed=newer)
     where = ", ".join(names)
     copies: tuple[Copy, ...] = ()
-    try:
-        for each in names:
+    silent: list[StepFailed] = []
+    for each in names:
+        try:
             copies += copies_at(site, each, checks)
-            if any(asked in (copy.runtag, LATEST) for copy in copies):
-                break
+        except StepFailed as error:
+            silent.append(error)
+        if any(asked in (copy.runtag, LATEST) for copy in copies):
+            break
+    try:
         copy = choose_copy(copies, asked, where, checks, site.settings.vaults)
-    except Unreachable as error:
-        raise Unreachable(f"{error}{here_too(site, asked, checks)}") from error
+    except NotFound:
+        if not silent:
+            raise
+        first = silent[0]
+        if isinstance(first, Unreachable):
+            raise Unreachable(f"{first}{here_too(site, asked, checks)}") from first
+        raise first from None
     for text in passed_told(copy.passed, named=named):
         warn(text)
     return copy

@@ -33,7 +33,10 @@ TOLD_IN_WORDS = frozenset(
 
 
 def show(settings: Settings, asked: str, at: str, report: Report, *, as_json: bool) -> int:
-    """Print what a set is; `as_json` for programs. Raises NotFound."""
+    """Print what a set is; `as_json` for programs. Raises NotFound.
+
+    A vault that is away is a warning, unless `at` says whose copy is meant.
+    """
     site = Site.of(settings)
     try:
         copy = find_copy(site, asked, at, site.checks.newest(), report.warn)
@@ -43,14 +46,15 @@ def show(settings: Settings, asked: str, at: str, report: Report, *, as_json: bo
         row = next(each for each in rows if (each.runtag, each.owner) == mine)
     finally:
         site.close()
-    if as_json:
-        report.write_json(_plain(copy, manifest, damage, row))
-        return ExitCode.GOOD
     for note in notes.values():
         report.warn(note)
+    code = ExitCode.WARNINGS if notes and not at else ExitCode.GOOD
+    if as_json:
+        report.write_json(_plain(copy, manifest, damage, row))
+        return code
     for line in _lines(copy, manifest, damage, row):
         report.write(line)
-    return ExitCode.GOOD
+    return code
 
 
 def show_files(
