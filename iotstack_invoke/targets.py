@@ -497,8 +497,14 @@ def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
 
     Raises StepFailed where it cannot be read.
     """
-    words = ("cat", "--", path)
-    command = Command((*as_root, *IN_ENGLISH, *words), limit_s=60, called=shlex.join(words))
+    return looked_as_it_is(host, ("cat", "--", path), as_root, limit_s=60)
+
+
+def looked_as_it_is(
+    host: Host, words: tuple[str, ...], as_root: tuple[str, ...] = (), limit_s: float = 120.0
+) -> str:
+    """Return the same as `looked`, and any byte of it: names that are no UTF-8 can be acted on."""
+    command = Command((*as_root, *IN_ENGLISH, *words), limit_s=limit_s, called=shlex.join(words))
     said: list[str] = []
     with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
         text = pipe.stdout.read().decode("utf-8", "surrogateescape")
@@ -512,7 +518,7 @@ def entries(host: Host, folder: str, as_root: tuple[str, ...] = ()) -> dict[str,
     Raises StepFailed where it cannot be read to its end.
     """
     words = ("find", folder, "-mindepth", "1", "-maxdepth", "1", "-printf", "%y %f\\0")
-    told = looked(host, words, as_root)
+    told = looked_as_it_is(host, words, as_root)
     return {each[2:]: each[0] for each in told.split("\0") if len(each) > 2}  # noqa: PLR2004
 
 

@@ -42,6 +42,7 @@ from ..services.left_out import patterns_below, plain_place
 from ..services.members import Contents, list_archive
 from ..services.recipe import RECIPES
 from ..services.sql import ENGINES, SqlServer, located_in
+from ..services.sqlite import shown
 from ..services.table import FOLDERS
 from ..sets import BackupSet
 from ..settings import Settings
@@ -303,7 +304,7 @@ class Prospect:
             exact=self.wish.exact,
         )
         if "general" in kinds and self.manifest and self.manifest.sizes:
-            folders = self._folders_more(facts, self.manifest.sizes)
+            folders = self._folders_more(facts, self._as_here(self.manifest.sizes))
             facts = replace(facts, folders=tuple(folders))
         facts = replace(facts, beyond=self._beyond(facts, found))
         return self._with_more(facts, found, self._loads_told(facts, found), staged=False)
@@ -615,6 +616,7 @@ class Prospect:
         """
         sizes = self.manifest.sizes if self.manifest else {}
         items = {path for path in sizes if path.count("/") == 1 and path.split("/")[0] in FOLDERS}
+        items = self._as_here(items)
         if "general" in facts.kinds and not items:
             return self.contents(facts)
         return Contents(
@@ -727,6 +729,12 @@ class Prospect:
 
         around = (Around(e, live, like(e)) for e, live in wanted.items() if e not in there)
         return replace(facts, around=tuple(around))
+
+    def _as_here(self, names: Iterable[str]) -> set[str]:
+        """Return names of the manifest, in which bytes that are no UTF-8 are told, as they are."""
+        here = (posixpath.relpath(each, self.target.folder) for each in self.present())
+        meant = {shown(each): each for each in here}
+        return {meant.get(each, each) for each in names}
 
     def _folders_more(self, facts: RestoreFacts, held: Collection[str]) -> Iterator[Item]:
         """Yield what is in services/ and volumes/ and not in a backup that holds these of it.

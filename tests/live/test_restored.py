@@ -1,5 +1,6 @@
 """A restore that goes well: every file and every point is there, and what is not in it stays."""
 
+import os
 import shutil
 
 import pytest
@@ -27,6 +28,7 @@ from stand import (
 )
 from stand_machine import UIDS
 
+LATIN = tuple(os.fsdecode(each + b"/latin1-\xe9") for each in (b"services", b"volumes"))
 SECRET = "correct-horse-battery"
 
 
@@ -35,6 +37,9 @@ def live(person, pi):
     """A running stack on the Pi, with odd files and many kinds of databases."""
     top = person.fresh(pi)
     write_oddities(top / "volumes/nodered/odd")
+    for place in LATIN:
+        (top / place).mkdir()
+        (top / place / "file").write_bytes(b"its name is no UTF-8, and it lies at the top")
     fill_influx(pi)
     return top
 
@@ -66,6 +71,8 @@ def change(machine, top):
     """Change a stack in all the ways that a restore must take back or must leave alone."""
     (top / "volumes/nodered/data/flows.json").write_text("changed")
     (top / "volumes/nodered/data/new.json").write_text("new")
+    for each in filter(os.path.exists, (top / place / "file" for place in LATIN)):
+        each.write_text("changed")
     shutil.rmtree(top / "volumes/grafana/data/plugins")
     (top / "services/mosquitto/filter.acl").unlink()
     (top / "services/onlyhere").mkdir()
@@ -83,6 +90,7 @@ SWAPPED = (
     "volumes/nodered",
     "volumes/mosquitto",
     "volumes/grafana",
+    *LATIN,
 )
 
 
