@@ -95,6 +95,19 @@ def test_a_rename_that_fails_is_told_in_words(scene, places):
         assert "dirname" not in words
 
 
+def test_what_is_put_aside_can_be_looked_into_whatever_the_umask(scene, places):
+    """Root makes the folders; a user with umask 077 could never remove, or judge, old states."""
+    step = swap(places)
+    before = os.umask(0o077)
+    try:
+        step.do(scene)
+        step.undo(HOST)
+    finally:
+        os.umask(before)
+    for name in ("aside", "used"):
+        assert places[name].parent.stat().st_mode & 0o777 == 0o755
+
+
 @pytest.mark.parametrize("is_new", [False, True])
 @pytest.mark.parametrize("renames", [0, 1, 2])
 def test_a_swap_that_stopped_anywhere_is_undone(scene, places, is_new, renames, monkeypatch):

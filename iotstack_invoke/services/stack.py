@@ -39,8 +39,9 @@ RUNNING_FORM = "{{if .State.Running}}{{.Name}}{{end}}"
 # Each script takes its paths as "$1", "$2" …; `sync FOLDER` makes a rename in it last (fsync).
 # A mv(1) to another file system would copy, and half a copy looks like the whole: refused. So it
 # would between two mounts of one file system, which only their numbers in proc_pid_fdinfo(5) tell.
+# What root puts aside is looked into by the user as well, whatever the umask: restore/ is private.
 RENAME = (
-    'there() { [ -e "$1" ] || [ -L "$1" ]; }; '
+    'umask 022; there() { [ -e "$1" ] || [ -L "$1" ]; }; '
     'mount_of() { grep ^mnt_id: /proc/self/fdinfo/3 3< "$(dirname "$1")"; }; '
     'rename() { mkdir -p "$(dirname "$2")" || return 1; '
     'if [ "$(stat -c %d "$1")" != "$(stat -L -c %d "$(dirname "$2")")" ] || '
@@ -573,7 +574,7 @@ class MakeFolder:
     @property
     def _command(self) -> Command:
         script = (
-            'mkdir -p "$(dirname "$1")" && mkdir -m 0755 "$1" && if [ -d "$2" ]; then '
+            'umask 022; mkdir -p "$(dirname "$1")" && mkdir -m 0755 "$1" && if [ -d "$2" ]; then '
             'chown --reference="$2" "$1" && chmod --reference="$2" "$1"; fi'
         )
         words = (*self.as_root, "sh", "-c", script, "sh", self.path, self.like)
@@ -605,7 +606,7 @@ class CopyFolder:
 
     @property
     def _command(self) -> Command:
-        script = 'mkdir -p "$(dirname "$2")" && cp -a --reflink=auto -T -- "$1" "$2"'
+        script = 'umask 022; mkdir -p "$(dirname "$2")" && cp -a --reflink=auto -T -- "$1" "$2"'
         words = ("sh", "-c", script, "sh", self.source, self.target)
         return guarded(self.guard, (*self.as_root, *words), self.limit_s)
 
@@ -642,7 +643,7 @@ class MakeLink:
 
     def do(self, scene: Scene) -> None:
         """Make it; raises StepFailed where something lies there by now."""
-        script = 'mkdir -p "$(dirname "$2")" && ln -s -T "$1" "$2"'
+        script = 'umask 022; mkdir -p "$(dirname "$2")" && ln -s -T "$1" "$2"'
         scene.host(self.host_role).run(self._command(script))
 
     def undo(self, host: Host) -> None:
