@@ -9,6 +9,8 @@ set -eu
 export PGUSER="${POSTGRES_USER:-postgres}" PGPASSWORD="${POSTGRES_PASSWORD-}" PGDATABASE=postgres
 [ -z "${POSTGRES_USER_FILE-}" ] || PGUSER=$(cat "$POSTGRES_USER_FILE")
 [ -z "${POSTGRES_PASSWORD_FILE-}" ] || PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
+# What a dump sets of a database or role (ALTER DATABASE … SET) holds for what it loads next.
+export PGOPTIONS="${PGOPTIONS-} -c default_transaction_read_only=off -c statement_timeout=0"
 
 ask() {
   psql --no-psqlrc --no-password --quiet --tuples-only --no-align --dbname="${2:-postgres}" --command="$1"

@@ -35,6 +35,7 @@ NO_FOLDERS = "/^[^ ]* SET @OLD_SQL_MODE=/s/NO_AUTO/NO_DIR_IN_CREATE,NO_AUTO/"
 """For sed: tables of MariaDB go into no folder of their own, as mariadb.sh loads them."""
 POSTGRES = (
     """PSQL='export PGPASSWORD="$POSTGRES_PASSWORD"'""",
+    """PSQL="$PSQL"'; export PGOPTIONS="-c default_transaction_read_only=off"'""",
     """PSQL="$PSQL"'; exec psql -U "${POSTGRES_USER:-postgres}" -d postgres "$@"'""",
 )
 
