@@ -104,7 +104,7 @@ def reloaded(job: Job) -> Iterator[Step]:
 
     load = LoadInflux("pi", new, dump, inside, docker, as_root, guard, facts.limit_s)
     yield Together((CheckDump(dump, "of InfluxDB"), load))
-    yield AddQueries("pi", new, dump, docker)
+    yield AddQueries("pi", new, dump, docker, all_of_them=True)
     yield CountInflux("pi", new, docker, as_root, facts.after, facts.values, like=facts.before)
     yield CompareCounts(facts.before, facts.after)
     yield EndAlone("pi", FRESH, docker, guard)

@@ -85,16 +85,36 @@ class LoadInflux:
         report = self.dump.report(scene)
         if not self.databases:
             self._load(scene, host, report)
-        grants = server_catalogue(host, self.server, self.as_root).users if self.databases else ()
-        for name in self.databases:
-            ask_influx(host, self.server, self.docker, f"DROP DATABASE {quoted(name)}")
-            self._load(scene, host, report, name)
-            for user in grants:
-                for grant in (grant for database, grant in user.grants if database == name):
-                    if grant is not Grant.NOTHING:
-                        text = f"GRANT {grant.name} ON {quoted(name)} TO {quoted(user.name)}"
-                        ask_influx(host, self.server, self.docker, text)
+        else:
+            before = server_catalogue(host, self.server, self.as_root)
+            for name in self.databases:
+                ask_influx(host, self.server, self.docker, f"DROP DATABASE {quoted(name)}")
+                self._load(scene, host, report, name)
+                self._grant(scene, host, name, before, report.catalogue)
         self._prove(scene, host, report)
+
+    def _grant(
+        self, scene: Scene, host: Host, name: str, before: Catalogue, dumped: Catalogue | None
+    ) -> None:
+        """Let users do with a loaded database what they might.
+
+        With one that was not there, what the dump says: its rights went when it was dropped.
+        """
+        was_there = name in before.names
+        users = before.users if was_there or dumped is None else dumped.users
+        known = {each.name for each in before.users}
+        for user in users:
+            for grant in (grant for database, grant in user.grants if database == name):
+                if grant is Grant.NOTHING:
+                    continue
+                text = f"GRANT {grant.name} ON {quoted(name)} TO {quoted(user.name)}"
+                if user.name in known:
+                    ask_influx(host, self.server, self.docker, text)
+                else:
+                    scene.warn(
+                        f"User {user.name} of the backup is not in InfluxDB here, and a restore "
+                        f"of single databases brings no users. When it is made: {text}"
+                    )
 
     def _load(self, scene: Scene, host: Host, report: DumpReport, database: str = "") -> None:
         shards = [each for each in report.shards if database in ("", each.database)]
@@ -272,6 +292,8 @@ class AddQueries:
     dump: Dump
     docker: tuple[str, ...]
     databases: tuple[str, ...] = ()
+    all_of_them: bool = False
+    """One that InfluxDB does not take ends it."""
 
     def commands(self) -> tuple[str, ...]:
         """Return what is done."""
@@ -281,17 +303,19 @@ class AddQueries:
         """Make them; where InfluxDB does not take one, warn with the exact statement."""
         host = scene.host(self.host_role)
         catalogue = self.dump.report(scene).catalogue
-        for text in continuous_query_words(catalogue, self.databases) if catalogue else ():
+        found = catalogue.continuous_queries if catalogue else ()
+        for database, query in found:
+            if self.databases and database not in self.databases:
+                continue
+            text = query.text
             try:
                 ask_influx(host, self.server, self.docker, text)
             except StepFailed as error:
+                if self.all_of_them:
+                    drop = f"DROP CONTINUOUS QUERY {quoted(query.name)} ON {quoted(database)}"
+                    raise StepFailed(
+                        f"{error}. What it names may be gone: make that again, or tell InfluxDB "
+                        f"`{drop}`, and reload again."
+                    ) from error
                 words = shlex.join(("influx", "-execute", text))
                 scene.warn(f"{error}. Run it in the container of InfluxDB: {words}")
-
-
-def continuous_query_words(
-    catalogue: Catalogue, databases: tuple[str, ...] = ()
-) -> tuple[str, ...]:
-    """Return the statements that make the continuous queries of a dump again."""
-    found = catalogue.continuous_queries
-    return tuple(query.text for name, query in found if not databases or name in databases)

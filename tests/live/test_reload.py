@@ -76,6 +76,25 @@ def test_same_data_written_anew(sweep):
     assert shards <= data_files(scene)  # the dump wrote what was only in the log
 
 
+def test_a_query_that_names_what_is_gone_is_told_with_what_mends_it(here):
+    """InfluxDB makes none that leads into a policy that was dropped: all is as before."""
+    scene, gone = here.scene, 'DROP CONTINUOUS QUERY "lost" ON "home"'
+    here.saboteur.disarm()
+    query(
+        scene.target,
+        'CREATE RETENTION POLICY "gone" ON "home" DURATION INF REPLICATION 1',
+        'CREATE CONTINUOUS QUERY "lost" ON "home" BEGIN SELECT mean("value") INTO '
+        '"home"."gone"."mean" FROM "home"."autogen"."cpu" GROUP BY time(1h) END',
+        'DROP RETENTION POLICY "gone" ON "home"',
+    )
+    code, said = scene.run(RELOAD)
+    assert code == FAILED, said
+    assert f"What it names may be gone: make that again, or tell InfluxDB `{gone}`" in said
+    query(scene.target, gone)
+    assert differing(scene.old, scene.look()) == {}
+    scene.clear()
+
+
 def data_files(scene):
     """The inodes of the TSM files."""
     top = scene.top / "volumes/influxdb/data/data"

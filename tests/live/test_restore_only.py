@@ -18,7 +18,10 @@ def place(request, person, pi, far):
         'CREATE CONTINUOUS QUERY "means" ON "home" BEGIN SELECT mean("value") INTO "mean" '
         'FROM "cpu" GROUP BY time(1h) END',
     )
+    query(pi, "CREATE USER keeper WITH PASSWORD 'x'", 'GRANT ALL ON "home" TO "keeper"')
+    query(pi, "CREATE USER left WITH PASSWORD 'x'", 'GRANT READ ON "home" TO "left"')
     person.iot("backup", "--runtag", "only", "--force")
+    query(pi, "DROP USER left")
     if request.param == "this machine":
         return pi, top, ()
     return far, person.fresh(far), ("--host", "test-pi")
@@ -107,17 +110,25 @@ def test_several_together(person, place):
 
 
 def test_stopped_server(person, pi, place):
-    """A database is replaced in a server that is stopped, which stays stopped."""
+    """A database comes back into a server that is stopped, which stays so, with its grants.
+
+    Those went when it was dropped.
+    """
     machine, top, words = place
     change(machine, top)
+    query(machine, 'DROP DATABASE "home"', "CREATE USER keeper WITH PASSWORD 'x'")
     user = person.user
     compose(machine, "stop", "influxdb", user=user)
-    said = person.iot("restore", "--runtag", "only", "--only", "influxdb:home", *words, "--yes")
+    only = ("restore", "--runtag", "only", "--only", "influxdb:home", *words, "--yes")
+    said = person.iot(*only, code=3)
+    assert 'When it is made: GRANT READ ON "home" TO "left"' in said
     assert "  restored: database home of InfluxDB\n" in said
     assert running(machine) == set(SERVICES) - {"influxdb"}
     compose(machine, "start", "influxdb", user=user)
     wait_ping(machine)
     assert "700000000000000000" in str(points(machine)["home", "autogen"])
+    (told,) = query(machine, 'SHOW GRANTS FOR "keeper"')
+    assert told[0]["values"] == [["home", "ALL PRIVILEGES"]]
 
 
 @pytest.mark.parametrize(
