@@ -38,7 +38,9 @@ def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> 
     host.run(Command(words, limit_s=REMOVE_LIMIT_S))
 
 
-def find_expired(host: Host, stack: str, now: datetime | None = None) -> list[tuple[str, ...]]:
+def find_expired(
+    host: Host, stack: str, now: datetime | None = None, as_root: tuple[str, ...] = ()
+) -> list[tuple[str, ...]]:
     """Return the folders of each reload of a stack whose days are over.
 
     With a clock that stands before the reload there are none; none either while an undo is owed,
@@ -48,11 +50,13 @@ def find_expired(host: Host, stack: str, now: datetime | None = None) -> list[tu
         return []
     now = now or datetime.now(UTC)
     found = []
-    for name in sorted(entries(host, f"{stack}/{RESTORE}")):
+    for name in sorted(entries(host, f"{stack}/{RESTORE}", as_root)):
+        if not name.startswith("previous-"):
+            continue
         folder = f"{stack}/{RESTORE}/{name}"
-        told = read_text(host, f"{folder}/{UNTIL_FILE}") if name.startswith("previous-") else ""
+        told = read_text(host, f"{folder}/{UNTIL_FILE}", as_root)
         if told:
-            refuse_strange(Trust(host, stack), stack, folder, [UNTIL_FILE])
+            refuse_strange(Trust(host, stack, as_root), stack, folder, [UNTIL_FILE])
         found.append(expired(told, folder, now))
     return [folders for folders in found if folders]
 
@@ -62,8 +66,15 @@ def remove_expired_here(
 ) -> None:
     """Remove what reloads left beside a stack and whose days are over; a failure is a warning."""
     host, stack = site.host, site.settings.stack
+
+    def root() -> tuple[str, ...]:
+        return root_words(host, host.name, sudo=stack.sudo)
+
     try:
-        found = find_expired(host, stack.folder)
+        try:
+            found = find_expired(host, stack.folder)
+        except StepFailed:  # a run of root made one
+            found = find_expired(host, stack.folder, as_root=root())
     except (Refused, StepFailed) as error:
         report.warn(f"Whether the days of old data are over cannot be told: {error}")
         return
@@ -72,7 +83,7 @@ def remove_expired_here(
             tell(f"would be removed, its days are over: {folders[0]}")
             continue
         try:
-            remove_old(host, folders, root_words(host, host.name, sudo=stack.sudo))
+            remove_old(host, folders, root())
         except IotstackError as error:
             report.warn(f"The old data in {folders[0]} cannot be removed: {error}")
         else:

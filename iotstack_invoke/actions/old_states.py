@@ -33,6 +33,7 @@ from ..targets import (
     open_target,
     read_text,
     root_words,
+    which_may_be_there,
 )
 from ..trust import Trust
 from ..values import dataclass
@@ -136,16 +137,22 @@ def _state(host: Host, stack: str, trust: Trust, key: str, paths: dict[str, floa
     )
     if first not in paths:
         return state
+    root = trust.as_root
     names = ("journal", GONE_MARK, UNTIL_FILE, ELSEWHERE_FILE)
-    there = {posixpath.basename(each) for each in host.look(f"{first}/{e}" for e in names)}
+    files = [f"{first}/{each}" for each in names]
+    seen = which_may_be_there(host, files, root) if root else host.look(files)
+    there = {posixpath.basename(each) for each in seen}
     others: tuple[str, ...] = ()
     if there - {GONE_MARK}:
         refuse_strange(trust, stack, first, there)
-        lines = read_text(host, f"{first}/journal").splitlines() if "journal" in there else []
-        others = (*_folders_in(owed_in(lines), f"previous-{key}"), *_noted(host, first, there))
+        text = read_text(host, f"{first}/journal", root) if "journal" in there else ""
+        lines = text.splitlines()
+        noted_there = _noted(host, first, there, root)
+        others = (*_folders_in(owed_in(lines), f"previous-{key}"), *noted_there)
         if change := change_in(lines):
             state = replace(state, is_of_reload=not change.runtag)
-    until = read_until(read_text(host, f"{first}/{UNTIL_FILE}")) if UNTIL_FILE in there else None
+    is_asked = UNTIL_FILE in there
+    until = read_until(read_text(host, f"{first}/{UNTIL_FILE}", root)) if is_asked else None
     return replace(
         state,
         folders=tuple(dict.fromkeys((*state.folders, *others))),
@@ -166,10 +173,12 @@ def _folders_in(owed: Sequence[Owed], name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _noted(host: Host, folder: str, there: Iterable[str]) -> Iterator[str]:
+def _noted(
+    host: Host, folder: str, there: Iterable[str], as_root: tuple[str, ...]
+) -> Iterator[str]:
     """Yield the folders on other file systems that the note of an undo or a reload names."""
     for name in {ELSEWHERE_FILE, UNTIL_FILE} & {*there}:
-        yield from noted(read_text(host, f"{folder}/{name}"), posixpath.basename(folder))
+        yield from noted(read_text(host, f"{folder}/{name}", as_root), posixpath.basename(folder))
 
 
 def judge_states(
@@ -210,7 +219,10 @@ def remove_states(
     try:
         if host.look(journal_paths(stack.folder)):
             return
-        states = find_states(host, stack.folder)
+        try:
+            states = find_states(host, stack.folder)
+        except StepFailed:  # a run of root made one
+            states = find_states(host, stack.folder, root())
         stay, going = judge_states(states, stack, datetime.now(UTC))
         for each in reversed(going):
             told = f"{each.title} ({each.folders[0]})"
@@ -245,7 +257,7 @@ def remove_old_here(
 
 def _clear_marks(host: Host, stack: str, root: Callable[[], tuple[str, ...]]) -> None:
     """Remove the marks past which nothing could be undone anyway, as all that is older is gone."""
-    for each in reversed(find_states(host, stack)):
+    for each in reversed(find_states(host, stack, root())):
         if not each.is_gone and not each.is_undone:
             return
         if each.is_gone:

@@ -142,7 +142,7 @@ class _Reload:
         target = self.target
         journal = journal_of(self.settings, target, lock)
         died += recover(self.settings, target, journal, self.report)
-        for folders in find_expired(target.host, target.folder):
+        for folders in find_expired(target.host, target.folder, as_root=target.as_root):
             remove_old(target.host, folders, target.as_root)
             self.report.tell(f"removed, its days were over: {folders[0]}")
         facts, before = self._ready()

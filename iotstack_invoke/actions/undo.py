@@ -11,6 +11,7 @@ from itertools import chain
 from ..changes import change_in, is_stamp
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, NotFound, Refused, StepFailed
+from ..hosts import words_of
 from ..journal import Journal, Owed, is_told, owed_in
 from ..log import unfinished_log
 from ..report import Report
@@ -105,10 +106,15 @@ def tell_death(
     report.warn(told)
     stack = settings.stack.folder
     older = f"{log_folder(stack, host)}/{change.log}"  # without the host, as once named
-    log = unfinished_log(log_path(stack, host, change)) or unfinished_log(older)
-    if log:
-        log.write("undo", told)
-        log.finish(os.rename)
+    try:
+        log = unfinished_log(log_path(stack, host, change)) or unfinished_log(older)
+        if log:
+            log.write("undo", told)
+            log.finish(os.rename)
+    except OSError as error:  # it may be root's
+        left = f"Its log was not finished: {error.filename}: {words_of(error)}."
+        report.warn(left)
+        return (told, left)
     return (told,)
 
 

@@ -17,6 +17,7 @@ from ..errors import OldDataGone, StepFailed
 from ..gzips import reading_words
 from ..hosts import LocalHost
 from ..steps import PARTIAL, Command, Host, Outcome, Scene, is_telling
+from ..targets import which_may_be_there
 from ..values import dataclass
 from .compose import inspect_all, inspect_volumes, inspected, named
 from .kept_until import UNTIL_FILE, forget_words
@@ -758,7 +759,7 @@ class MakeAside:
         It goes last of all that is undone, and stays beside whatever else is left.
         """
         note = f"{self.path}/{UNTIL_FILE}"
-        if host.look([note, note + PARTIAL]):
+        if which_may_be_there(host, [note, note + PARTIAL], self.as_root):  # a run of root made it
             host.run(guarded(self.guard, (*self.as_root, *forget_words(self.path))))
         words = ("find", self.path, "-depth", "-type", "d", "-empty", "-delete")
         command = guarded(self.guard, (*self.as_root, *words))

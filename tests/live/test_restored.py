@@ -26,7 +26,7 @@ from stand import (
     wait_ping,
     write_points,
 )
-from stand_machine import UIDS
+from stand_machine import PROGRAM, UIDS, wait_for
 
 LATIN = tuple(os.fsdecode(each + b"/latin1-\xe9") for each in (b"services", b"volumes"))
 SECRET = "correct-horse-battery"
@@ -174,6 +174,27 @@ def test_local_restore(person, pi, live, source):
     assert below(after, *KEPT) == below(changed, *KEPT)
     assert points(pi) == all_points | more
     assert running(pi) == set(SERVICES)
+    for each in live.glob("restore/previous-*"):
+        os.chown(each, 0, 0)  # as `sudo inv restore` leaves it
+    assert "before the restore of 2026-11-22_1100" in person.iot("undo", "--list")
+
+
+@pytest.mark.long
+def test_a_user_undoes_what_a_killed_restore_of_root_left(person, pi, live):
+    """What root put aside is private to it; the user has sudo, and is not stuck for ever."""
+    person.iot("backup", "--runtag", "t1", "--force")
+    change(pi, live)
+    changed, before = tree(live), points(pi)
+    words = ("restore", "--runtag", "t1", "--from", "here", "--yes")
+    env = {"IOTSTACK_SETTINGS": str(person.settings_file), "HOME": str(pi.home_of(person.user))}
+    restore = pi.popen([*PROGRAM, *words], env=env)
+    wait_for("the stop", lambda: "nodered" not in running(pi), timeout=60)
+    restore.end()
+    assert "What did not end was undone" in person.iot("undo")
+    assert tree(live) == changed
+    wait_ping(pi)
+    assert points(pi) == before
+    person.iot("undo", "--list")
 
 
 @pytest.mark.long
