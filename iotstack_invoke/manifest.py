@@ -272,8 +272,9 @@ def read_manifest(
     told = _parse(raw)
     if not changed:
         _compare_sum(raw, told)
+    later = _LATER | _LATER_THAN_1 if told["format"] == KNOWN_FORMATS[0] else _LATER
     for name in _MANIFEST.types:
-        if name not in told and name not in _LATER:
+        if name not in told and name not in later:
             raise ValueError(f"it does not say its {name}")
     if not (isinstance(told["runtag"], str) and is_runtag(told["runtag"])):
         raise ValueError(f"{_quoted(told['runtag'])} is no runtag")
@@ -401,6 +402,8 @@ _MANIFEST, _PART, _CONTAINER, _LEFT_OUT, _RECORD = map(
 
 _LATER = frozenset({"unused", "volumes", "rows"})
 """What earlier versions did not write: sets of theirs are as good."""
+_LATER_THAN_1 = frozenset({"folder"})
+"""What only those of the second format all wrote."""
 
 _Fit = Callable[[Collection[Any]], bool]
 """Tells whether all of several values are what they must be.

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from shelf import new_form, old_form
 
 from iotstack_invoke.manifest import (
+    FORMAT,
     Container,
     LeftOut,
     Manifest,
@@ -304,10 +305,17 @@ AS_WRITTEN_THEN = {
 @pytest.mark.parametrize("key", sorted(AS_WRITTEN_THEN.keys() - {"state"}))
 def test_every_key_is_needed(key):
     """A manifest without one of its keys is damaged."""
-    shorter = content()
+    shorter = {**content(), "format": FORMAT}
     del shorter[key]
-    with pytest.raises(ValueError):
-        read_manifest(json.dumps(shorter))
+    with pytest.raises(ValueError, match=f"it does not say its {key}"):
+        read_manifest(new_form(shorter))
+    older = content()
+    del older[key]
+    if key == "folder":  # the first versions of the first format did not write it
+        assert read_manifest(json.dumps(older)).folder == ""
+    else:
+        with pytest.raises(ValueError, match=f"it does not say its {key}"):
+            read_manifest(json.dumps(older))
 
 
 def places(inside, path=()):
