@@ -109,6 +109,11 @@ HOSTILE = [
     ("UseStage", {"folders": ["S/volumes"]}),
     ("UseStage", {"folders": ["S/restore"]}),
     ("UseStage", {"folders": ["/"]}),
+    ("UseStage", {"folders": ["S/backups/influxdb/db"]}),
+    ("UseStage", {"folders": ["S/backups/influxdb/restore.t1"]}),
+    ("UseStage", {"folders": ["S/volumes/influxdb/db/restore.t1"]}),
+    ("UseStage", {"folders": ["S/backups/influxdb/db/restore.."]}),
+    ("Unpack", {"folder": "S/backups/influxdb/db/2026-11-23_1100"}),
     ("MakeFolder", {"path": "S/volumes/nodered"}),
     ("MakeAround", {"path": "/etc", "live": "S/volumes/nodered"}),
     ("MakeAround", {"path": "S", "live": "S/volumes/nodered"}),
@@ -153,6 +158,18 @@ def test_what_no_step_of_ours_does_is_refused(owing, step, fields):
 
 
 OURS = [
+    ("UseStage", {"folders": ["S/backups/influxdb/db/restore.2026-11-23_1100"]}),  # the first ones
+    ("Unpack", {"folder": "S/backups/influxdb/db/restore.2026-11-23_1100.partial"}),
+    (
+        "DumpInflux",  # as it was at first
+        {
+            "container": "influxdb",
+            "on_host": "S/backups/influxdb/db/2026-11-23_1100",
+            "inside": "/var/lib/influxdb/backup/2026-11-23_1100",
+            "port": 8086,
+            "address": "127.0.0.1",
+        },
+    ),
     ("SwapItem", {"live": "S/volumes/x", "aside": f"S/restore/{STAMP}/volumes/x"}),
     ("SwapItem", {"live": "S/volumes/x", "aside": f"S/volumes/.{STAMP}/volumes/x"}),
     ("SwapItem", {"live": "S/.env", "aside": f"S/restore/{STAMP}/.env"}),

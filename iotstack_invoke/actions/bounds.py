@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import Refused, StepFailed
 from ..rules import BACKUPS, RESTORE
+from ..runtag import is_runtag
 from ..services import influx, influx2
 from ..services.compose import Found, Mount, chosen_files, compose_words, inspect_all, named
 from ..services.holdings import WATCHED, is_system
@@ -60,6 +61,8 @@ NAMES = frozenset({"alone", "container", "name", "names", "services"})
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _OURS = re.compile(r"\.(fresh|fresh-.+|restore-.+|previous-.+-\d{8}T\d{6}Z(-undone|-new)?)")
 """How folders are called that a restore makes beside what it replaces."""
+_STAGED_DUMP = re.compile(r"restore\.(.+?)(\.partial)?")
+"""How the first versions called a dump that they staged among those of backups."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,10 @@ class Bound:
 
     def _is_own(self, path: str, _step: UndoableStep, real: Mapping[str, str]) -> bool:
         """Tell whether a restore makes it, and an undo may remove it."""
+        folder, name = posixpath.split(path)
+        staged = _STAGED_DUMP.fullmatch(name)
+        if staged and folder == f"{self._backups(real)}/influxdb/db":
+            return is_runtag(staged[1])
         return _is_below(path, f"{self._folder(real)}/{RESTORE}") or any(
             map(_OURS.fullmatch, path.split("/"))
         )

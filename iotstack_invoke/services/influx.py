@@ -13,7 +13,7 @@ import re
 import tarfile
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, Protocol
 
 from .. import children
@@ -229,6 +229,11 @@ class DumpInflux:
     @property
     def _inner(self) -> tuple[str, ...]:
         return ("influxd", "backup", "-portable", self.inside)
+
+    @classmethod
+    def of_earlier(cls, told: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the same of a journal that held where influxd answered as well."""
+        return {name: value for name, value in told.items() if name not in ("port", "address")}
 
     def commands(self) -> tuple[str, ...]:
         """Return the dump as a person would type it."""
