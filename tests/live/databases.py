@@ -216,7 +216,6 @@ def fill_postgres(machine, container="postgres"):
 _FILL_ODD_DATABASE = """
 CREATE EXTENSION pgcrypto;
 CREATE TABLE many AS SELECT n, repeat(chr(65 + n % 26), n % 300) AS name FROM generate_series(1, 1000) n;
-ALTER DATABASE "Haus & ""Hof"" 'ä\\" SET default_transaction_read_only = on;
 """
 _LOOK_CLUSTER = """
 SELECT 'role', to_jsonb(r) - 'oid' FROM pg_authid r WHERE rolname NOT LIKE 'pg\\_%';

@@ -61,6 +61,8 @@ def owner(pi, nas, databases):
         pi, "CREATE TABLE gitea.repo (id INT); INSERT INTO gitea.repo VALUES (1), (2)", "gitea_db"
     )
     fill_postgres(pi)
+    odd = ODD_DATABASE.replace('"', '""')
+    postgres(pi, f'ALTER DATABASE "{odd}" SET default_transaction_read_only = on')
     write_sqlite(made.top, 1, 2)
     yield made
     made.away()
