@@ -176,6 +176,30 @@ def test_an_undo_ends_where_a_container_cannot_be_started_any_more(tmp_path):
     assert (tmp_path / "docker.calls").read_text() == "start a b\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "there", "brought"),
+    [("", "b", "docker compose"), ("", "", "docker compose"), ("no", "b", "docker-compose")],
+)
+def test_containers_that_ran_and_were_removed_are_named(
+    tmp_path, monkeypatch, words, there, brought
+):
+    """As by `docker compose down`: an undo brings none of them back, and says what does."""
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for name in ("docker", "docker-compose"):
+        script = tmp_path / name
+        script.write_text(
+            f'#!/bin/sh\n[ "$1" != inspect ] || {{ printf "%s" "{there and f"/{there}"}"; exit 1; }}\n'
+            f'[ "$1" != compose ] || exit {1 if words else 0}\n'
+        )
+        script.chmod(0o755)
+    step = StopContainers("pi", ("a", "b"), ("docker",), str(tmp_path / "guard"))
+    gone = "a" if there else "a, b"
+    assert step.undo(LocalHost("/")) == (
+        f"Not there any more, and so not running as before: {gone} (`docker compose down` removes "
+        f"containers). In the folder of the stack, {brought} up -d makes and starts them."
+    )
+
+
 def undoable(docker, guard):
     """The steps that bring something up, and need Docker to be undone."""
     words = (str(docker), "--project-directory", "/s", "--file", "/s/docker-compose.yml")
@@ -210,7 +234,8 @@ def test_nothing_counts_as_undone_while_docker_is_away(tmp_path, number, away):
     with pytest.raises(StepFailed, match=away[:30]):
         step.undo(LocalHost("/"))
     docker.write_text(f"#!/bin/sh\n{GONE}\n")
-    assert not step.undo(LocalHost("/"))
+    told = step.undo(LocalHost("/"))
+    assert bool(told) == (number == 0)  # of containers that ran before
 
 
 STUBBORN = """case "$*" in

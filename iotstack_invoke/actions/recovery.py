@@ -13,7 +13,7 @@ from ..site import Site, finish_removals
 from ..steps import PARTIAL
 from .owed import Owing
 from .start import Listing
-from .undo import tell_death
+from .undo import but_for, tell_death
 
 
 def recover_here(
@@ -26,7 +26,8 @@ def recover_here(
     """
     owing = Owing.of_site(site)
     owed = owing.undo_all(owing.make_private(report), journal, report)
-    died = (*tell_death(site.settings, site.host, owed, report), *journal.told)
+    death = tell_death(site.settings, site.host, owed, report, but_for(journal))
+    died = (*death, *journal.told)
     for name in site.host.names(site.backups):
         found = split_set_name(name.removesuffix(PARTIAL))
         if name.endswith(PARTIAL) and found and found[1] != "log":

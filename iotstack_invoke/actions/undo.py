@@ -50,6 +50,12 @@ PAIRS_AT_ONCE = 100
 
 
 BUT_GONE = ", but for what was gone"
+BUT_TOLD = ", but for what is warned of"
+
+
+def but_for(journal: Journal) -> str:
+    """Return, as the end of a sentence, what is not as before when all was undone."""
+    return BUT_GONE if journal.gone else BUT_TOLD if journal.told else ""
 
 
 def journal_of(settings: Settings, target: Target, lock: Lock | None = None) -> Journal:
@@ -85,23 +91,23 @@ def undo_owed(
 ) -> tuple[str, ...]:
     """Do the same with what `owing` was seen to owe."""
     lines = owing.undo_all(owed, journal, report)
-    death = tell_death(settings, owing.host, lines, report, gone=journal.gone)
+    death = tell_death(settings, owing.host, lines, report, but_for(journal))
     return (*death, *journal.told)
 
 
 def tell_death(
-    settings: Settings, host: Host, lines: Sequence[str], report: Report, *, gone: bool = False
+    settings: Settings, host: Host, lines: Sequence[str], report: Report, but: str = ""
 ) -> tuple[str, ...]:
     """Warn of a restore or reload that died and is undone now, end its log, return the warning.
 
-    `gone`: but for what was removed meanwhile.
+    `but`: what of it is not as it was.
     """
     change = change_in(lines)
     if change is None:
         return ()
     told = (
         f"Undone now, on {host.name}: {change}, and died before its end. The stack is as it was "
-        f"before it{BUT_GONE if gone else ''}."
+        f"before it{but}."
     )
     report.warn(told)
     stack = settings.stack.folder
@@ -181,8 +187,9 @@ def _undo(
             journal.leave_gone = leave_gone
             undo_owed(settings, owing, owed, journal, report)
             left.append("What did not end before is undone: the stack is as it was before that.")
-            but = BUT_GONE if journal.gone else ""
-            report.write(f"What did not end was undone. The stack is as it was before{but}.")
+            report.write(
+                f"What did not end was undone. The stack is as it was before{but_for(journal)}."
+            )
             if last_restore:
                 report.write(f"Nothing else was taken back. One that went well: {again}")
             return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
@@ -216,9 +223,9 @@ def _undo(
             journal.recover(lines)
         left.append(f"Before that all was undone: the stack is as it was before {change}.")
         report.write(
-            f"Undone. The stack on {target.name} is as it was before {change}. What it was "
-            f"since then is in {used} (or in a folder of that name on another disk); remove it "
-            "when nobody needs it."
+            f"Undone. The stack on {target.name} is as it was before {change}{but_for(journal)}. "
+            f"What it was since then is in {used} (or in a folder of that name on another disk); "
+            "remove it when nobody needs it."
         )
         for text in journal.told:
             report.warn(text)

@@ -19,7 +19,7 @@ from ..hosts import LocalHost
 from ..steps import PARTIAL, Command, Host, Outcome, Scene, is_telling
 from ..targets import which_may_be_there
 from ..values import dataclass
-from .compose import inspect_all, inspect_volumes, inspected, named
+from .compose import compose_words, inspect_all, inspect_volumes, inspected, named
 from .kept_until import UNTIL_FILE, forget_words
 from .staged import remove_words, unmark_words
 from .up import made_by, not_up
@@ -172,6 +172,14 @@ def _start(docker: tuple[str, ...], names: tuple[str, ...], guard: str) -> Comma
     return Command(words, frozenset({0, 1}), START_LIMIT_S)
 
 
+def _compose_words(host: Host, docker: tuple[str, ...]) -> str:
+    """Return how compose is called there, for people; its plugin where neither is found."""
+    try:
+        return shlex.join(compose_words(host, docker))
+    except StepFailed:
+        return "docker compose"
+
+
 @dataclass(frozen=True, slots=True)
 class StopContainers:
     """Stop containers that run. Undone: start them again, in the order in which they started."""
@@ -202,12 +210,21 @@ class StopContainers:
         started; return what is to be told of it.
         """
         names = _those_there(host, self.docker, self.names)
-        if not names:
-            return ""
-        host.run(_stop(self.docker, names, self.guard))
-        if host.run(_start(self.docker, names, self.guard)).exit_code:
-            return " ".join(not_up(host, self.docker, names))
-        return ""
+        told: tuple[str, ...] = ()
+        if names:
+            host.run(_stop(self.docker, names, self.guard))
+            if host.run(_start(self.docker, names, self.guard)).exit_code:
+                told = not_up(host, self.docker, names)
+        gone = ", ".join(name for name in self.names if name not in names)
+        if gone:
+            compose = _compose_words(host, self.docker)
+            why = (
+                f"Not there any more, and so not running as before: {gone} (`docker compose down` "
+                f"removes containers). In the folder of the stack, {compose} up -d makes and "
+                "starts them."
+            )
+            told = (*told, why)
+        return " ".join(told)
 
 
 @dataclass(frozen=True, slots=True)
