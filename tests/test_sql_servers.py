@@ -212,6 +212,28 @@ def maria_filled(maria):
     maria.tell("DROP DATABASE IF EXISTS `a\nb`; DROP DATABASE IF EXISTS `back\\n tab	x`")
 
 
+def test_tables_in_memory_only_come_back_empty_and_are_named(maria):
+    """A restart empties them, and a restore ends with one: no dump of them is all in."""
+    maria.tell(
+        "CREATE DATABASE IF NOT EXISTS fleeting; USE fleeting; "
+        "CREATE TABLE `ca``che` (i INT) ENGINE=MEMORY COMMENT='x'; CREATE TABLE none LIKE `ca``che`; "
+        "CREATE TABLE plain (i INT) COMMENT=') ENGINE=MEMORY'; "
+        "INSERT INTO `ca``che` VALUES (1), (2); INSERT INTO plain VALUES (1)"
+    )
+    try:
+        members, scene, told = maria.pack("mariadb")
+        (left,) = told["servers"][0]["left_out"]
+        assert "fleeting.`ca``che` (2 rows)" in left
+        assert "plain" not in left and "none" not in left  # noqa: PT018 - one property
+        assert scene.warned == []
+        assert any(left in each for each in scene.said)
+        (warning,) = maria.load(members["./backup.sql"]).warned
+        assert "MariaDB in container mariadb" in warning
+        assert "fleeting.`ca``che` (2 rows)" in warning
+    finally:
+        maria.tell("DROP DATABASE fleeting")
+
+
 def test_names_with_newlines_in_mariadb(maria_filled):
     """Databases and tables of any name are dumped, loaded, and their rows counted."""
     members, scene, told = maria_filled.pack("mariadb")

@@ -53,6 +53,17 @@ class SqlReport:
     """The users of MariaDB, as `name@host`, or the roles that it makes."""
     versioned: frozenset[Table] = frozenset()
     """The tables of MariaDB that keep what their rows were before: these are rows of them, too."""
+    in_memory: tuple[Table, ...] = ()
+    """Those that have rows, and are held in memory only: a restart of the server empties them."""
+
+
+def in_memory_told(report: SqlReport) -> str:
+    """Return the tables whose rows a restart of their server loses, and how many these are."""
+    return ", ".join(
+        f"{each} ({count:,} {'row' if count == 1 else 'rows'})"
+        for each in report.in_memory
+        for count in (report.rows[each],)
+    )
 
 
 class SqlReader(Protocol):
@@ -139,6 +150,7 @@ _MARIA_VERSIONED = re.compile(
     rb"\) ENGINE=[^']*(?:'(?:[^'\\]|\\.)*'[^']*)* WITH SYSTEM VERSIONING\b", re.DOTALL
 )
 """Not in a comment on the table, which is quoted."""
+_MARIA_IN_MEMORY = re.compile(rb"\) ENGINE=MEMORY\b")
 _MARIA_VERSION = re.compile(rb"-- Server version\s+(\S+)")
 _MARIA_USERS = (Table("mysql", "`global_priv`"), Table("mysql", "`user`"))
 _MARIA_USER = re.compile(rb"\('((?:[^'\\]|\\.|'')*)','((?:[^'\\]|\\.|'')*)',", re.DOTALL)
@@ -159,6 +171,7 @@ class MariaReader(_Reader):
         self._made: Table | None = None
         self._apart: dict[str, None] = {}
         self._versioned: set[Table] = set()
+        self._in_memory: list[Table] = []
         self._users: dict[str, None] = {}
 
     def add(self, piece: bytes) -> None:
@@ -222,6 +235,8 @@ class MariaReader(_Reader):
             self._apart[str(table)] = None
         if _MARIA_VERSIONED.match(line):
             self._versioned.add(table)
+        if _MARIA_IN_MEMORY.match(line):
+            self._in_memory.append(table)
 
     def _insert(self, line: bytes) -> None:
         found = _MARIA_INSERT.match(line)
@@ -263,6 +278,7 @@ class MariaReader(_Reader):
             apart=tuple(self._apart),
             users=tuple(self._users),
             versioned=frozenset(self._versioned),
+            in_memory=tuple(each for each in self._in_memory if self._rows[each]),
         )
 
 

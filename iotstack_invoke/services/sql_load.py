@@ -23,7 +23,7 @@ from .alone import OUR_LABEL, remove_ours
 from .held import STAYS
 from .members import refuse_size
 from .sql import ENGINES, NOT_LET_IN, SqlServer, count_words, run_in
-from .sql_dump import SqlReport, Table
+from .sql_dump import SqlReport, Table, in_memory_told
 from .sql_pack import wait_for_server
 from .stack import STOP_LIMIT_S, guarded
 
@@ -453,6 +453,17 @@ class LoadSql:
             f"{begin}{self.dump.server.title}: {names or 'users'} ({len(tables)} tables, "
             f"{sum(answers.values()):,} rows)"
         )
+
+        if report.in_memory:
+            told = (
+                f"{self.dump.server.title} holds in memory only (ENGINE=MEMORY), and so has lost "
+                f"when it is started again: {in_memory_told(report)}. The rows are in the dump; "
+                "let what wrote them write them again, or load them from there by hand."
+            )
+            if self.into is None:
+                scene.warn(told)
+            else:  # a rehearsal, after which no server is started
+                scene.say(told)
 
     def _ask(self, host: Host, question: str, database: str = "") -> str:
         words = (question, database) if database else (question,)

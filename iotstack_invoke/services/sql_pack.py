@@ -30,7 +30,7 @@ from .members import Judge, shape_of
 from .passing import Passing
 from .sql import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, WANTS_A_PERSON, SqlServer, run_in
 from .sql_config import CONFIG, config_of
-from .sql_dump import SqlReport
+from .sql_dump import SqlReport, in_memory_told
 
 READY_LIMIT_S = 180.0
 READY_PAUSE_S = 0.5
@@ -49,6 +49,8 @@ END_LIMIT_S = 20.0
 KILLED_FROM = 128
 """From this exit code on, or below 0, a program was ended by a signal."""
 _RUN = os.urandom(4).hex()
+SAYS_EMPTY = "comes back empty: "
+"""With this, of tables that a restart of their server empties."""
 SAYS_MOVED = "comes back elsewhere: "
 """With this, of something whose data it dumps without the place where they lie."""
 
@@ -248,6 +250,12 @@ class PackDumps:
             scene.warn(f"{server.title}: {line}")
         moved = [each for each in said.lines if each.startswith(SAYS_MOVED)]
         moved += [f"{SAYS_MOVED}{folders_told(report.apart)}"] if report.apart else []
+        if report.in_memory:
+            moved.append(
+                f"{SAYS_EMPTY}{in_memory_told(report)}, which are held in memory only "
+                "(ENGINE=MEMORY): their rows are in the dump, but a restart of the server empties "
+                "them, and so does the one that ends a restore"
+            )
         for line in moved:  # no data are lost by that
             scene.say(f"{server.title}: {line}")
         told = tuple(line.partition(": ")[2] for line in (*left_out, *moved))
