@@ -143,6 +143,16 @@ def test_one_that_is_up_but_sick_is_a_warning(scene, docker):
     assert "a (its health check says starting)" in scene.said[-1]
 
 
+def test_one_that_was_sick_before_is_not_waited_for(scene, docker, clock):
+    """What was restored may mend it, and need not: it is told at the end, and is no warning."""
+    wait, _ = docker(state("running", Health={"Status": "unhealthy"}), vital=("a",), sick=("a",))
+    wait.do(scene)
+    assert (clock.now_s, scene.warned) == (up.SETTLE_S, [])
+    wait, _ = docker(state("exited", Health={"Status": "unhealthy"}), sick=("a",))
+    wait.do(scene)
+    assert "Container a did not stay up" in scene.warned[0]
+
+
 def test_a_docker_that_does_not_answer_says_nothing_of_containers(scene, tmp_path):
     """It is no container that is gone: that alone is told by Docker as no such object."""
     script = tmp_path / "docker"

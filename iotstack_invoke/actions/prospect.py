@@ -96,6 +96,12 @@ YOUNG_S = 60.0
 """A container that ended before, and is up for no longer than this, may end again."""
 
 
+def _sick(mine: Iterable[Found]) -> tuple[str, ...]:
+    """Return the containers that run, and whose health check fails."""
+    sick = (each.container for each in mine if each.health == "unhealthy")
+    return tuple(each.name for each in sick if each.running)
+
+
 def sql_bytes(backup: BackupSet, manifest: Manifest | None, kinds: Iterable[str]) -> int:
     """Return how large the dumps of SQL of a backup are, unpacked; a guess without a manifest."""
     parts = {part.kind: part for part in manifest.made} if manifest else {}
@@ -299,6 +305,7 @@ class Prospect:
             volumes=tuple(self.outside.empty_volumes) if bare else (),
             vital=self._vital(mine, bare=not mine and not self.wish.only),
             unsteady=self._unsteady(mine),
+            sick=_sick(mine),
             strict=self.wish.strict,
             outside_paths=self.manifest.included("outside") if self.manifest else (),
             exact=self.wish.exact,
@@ -381,6 +388,7 @@ class Prospect:
             running=self._to_stop(mine, facts.server, facts.outside),
             vital=self._vital(mine, bare=facts.bare),
             unsteady=tuple(dict.fromkeys((*facts.unsteady, *self._unsteady(mine)))),
+            sick=tuple(dict.fromkeys((*facts.sick, *_sick(mine)))),
         )
 
     def _refuse_mounts_since(self, facts: RestoreFacts) -> None:

@@ -505,9 +505,10 @@ class _Restore:
         )
 
     def _tell_idle(self, facts: RestoreFacts) -> None:
-        """Tell which containers did not run before, and do not now: nothing broke them."""
+        """Tell which did not run or were sick before, and are so now: nothing broke them."""
+        asked = facts.idle or facts.sick
         try:
-            found = inspect_all(self.target.host, self.target.docker) if facts.idle else ()
+            found = inspect_all(self.target.host, self.target.docker) if asked else ()
         except StepFailed:
             return  # told where it matters: of those that were to come up
         down = {each.container.name for each in found if not each.container.running}
@@ -517,6 +518,9 @@ class _Restore:
                 f"  stopped before it, and still: {', '.join(still)}. To start {them}: "
                 f"{shlex.join((*facts.docker, 'start', *still))}"
             )
+        sick = {e.container.name for e in found if e.container.running and e.health != "healthy"}
+        if left := [each for each in facts.sick if each in sick]:
+            self.report.write(f"  unhealthy before it, and still: {', '.join(left)}")
 
     def _tell_room(self, facts: RestoreFacts) -> None:
         needed = self.before.needs(facts)

@@ -243,6 +243,8 @@ class RestoreFacts:
     """The containers of databases: one that does not come up undoes the restore."""
     unsteady: tuple[str, ...] = ()
     """The containers that do not stay up as it is, before anything is changed."""
+    sick: tuple[str, ...] = ()
+    """Those whose health check fails, before anything is changed."""
     strict: bool = False
     """Any container that does not come up undoes the restore."""
     more: Mapping[str, Held] = field(default_factory=dict)
@@ -504,6 +506,7 @@ def _start(facts: RestoreFacts) -> Iterator[Step]:
         vital,
         facts.unsteady,
         facts.strict,
+        facts.sick,
     )
     server = facts.server
     if server and (facts.bare or server.container in facts.running):

@@ -111,6 +111,8 @@ class Found:
     """It stands still until somebody lets it go on: it counts as one that does not run."""
     restarting: bool = False
     """It has ended, and Docker is about to start it again."""
+    health: str = ""
+    """What its health check says, as Docker has it; '' without one."""
     restarts: int = 0
     """How often Docker started it again, since somebody did."""
     pid: int = 0
@@ -292,6 +294,7 @@ def _found(told: Mapping[str, Any], digests: Mapping[str, str]) -> Found:
         started=told["State"].get("StartedAt", ""),
         paused=bool(told["State"].get("Paused")),
         restarting=bool(told["State"].get("Restarting")),
+        health=(told["State"].get("Health") or {}).get("Status", ""),
         restarts=int(told.get("RestartCount") or 0),
         pid=int(told["State"].get("Pid") or 0),
         project=labels.get(PROJECT_LABEL, ""),

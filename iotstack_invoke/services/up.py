@@ -120,6 +120,8 @@ class WaitForContainers:
     unsteady: tuple[str, ...] = ()
     """Those that did not stay up before either."""
     strict: bool = False
+    sick: tuple[str, ...] = ()
+    """Those whose health check failed before, too: none is waited for to be healthy."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the command that is asked again and again."""
@@ -204,7 +206,9 @@ class _Look:
         self._up[name] = (state.started, since_s)
         if now_s - since_s < SETTLE_S:
             return "just started"
-        return f"its health check says {state.health}" if state.health not in _HEALTHY else ""
+        if state.health in _HEALTHY or name in self.wait.sick:
+            return ""
+        return f"its health check says {state.health}"
 
     def _is_given_up(self, name: str, now_s: float) -> bool:
         long_ago = now_s - self._began_s > UNSTEADY_LIMIT_S

@@ -45,6 +45,10 @@ services:
     image: IDLE
     restart: unless-stopped
     command: ["sh", "-c", "sleep 1; exit 1"]
+  three:
+    container_name: telegraf
+    image: IDLE
+    healthcheck: {test: ["CMD", "false"], interval: 1s, retries: 1}
 """
 
 
@@ -181,13 +185,15 @@ def test_a_database_that_does_not_come_up_is_undone(make):
 
 
 def test_a_container_that_did_not_stay_up_before(make):
-    """It is named, nothing is undone, and nobody waits for it for minutes."""
+    """It is named, as is one that was unhealthy, nothing is undone, and nobody waits for it for minutes."""
     pi = make(UNSTEADY)
     began = time.monotonic()
     said = pi.restored(code=3)
     assert time.monotonic() - began < 100
     assert "Container zigbee2mqtt does not stay up" in said
     assert "as before this restore" in said
+    assert "unhealthy before it, and still: telegraf" in said
+    assert "not healthy after" not in said
     assert pi.flows.read_text() == "old\n"
     assert "nodered" in running(pi.machine)
 
