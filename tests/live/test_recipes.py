@@ -216,4 +216,5 @@ def test_nextcloud_alone_is_restored_and_rehearsed(owner, pi):
     wait_maria(pi, **DATABASE)
     assert state(owner) == {**source, "bolt": "other\n"}
     owner.iot("rehearse", timeout=200)
-    assert json.loads(owner.iot("diff", "r2", "r3", "--json"))["parts"]["nextcloud"] is not None
+    owner.backup("--runtag", "r4")
+    assert json.loads(owner.iot("diff", "r3", "r4", "--json"))["parts"]["nextcloud"] is not None
