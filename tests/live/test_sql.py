@@ -436,7 +436,7 @@ def test_its_archive_of_one_database_beside_a_general_part(owner, source, pi):
 # Files.
 
 
-SERVERS = ("mariadb", "postgres")
+AWAY = ("mariadb", "postgres")
 STATES = {
     "stopped": (["stop", "-t", "10"], ["start"]),
     "killed": (["kill"], ["start"]),
@@ -450,10 +450,10 @@ def test_servers_that_do_not_run(owner, source, pi, state):
     """Their files are copied as they lie, with a warning for each; a restore brings back all."""
     expected = look(pi)
     away, back = STATES[state]
-    pi.run(["docker", *away, *SERVERS])
+    pi.run(["docker", *away, *AWAY])
     said = owner.backup("--runtag", state, code=3)
     how = "there is no container named" if state == "away" else "container"
-    for title, name in zip(("MariaDB", "PostgreSQL"), SERVERS, strict=True):
+    for title, name in zip(("MariaDB", "PostgreSQL"), AWAY, strict=True):
         assert f"{title} is not dumped: {how} {name}" in said
         assert f"a dump of {name}" in [e["what"] for e in owner.manifest(state)["left_out"]]
     assert ("may be torn" in said) == (state == "paused")
@@ -461,7 +461,7 @@ def test_servers_that_do_not_run(owner, source, pi, state):
     assert "postgres" not in parts
     assert [each["container"] for each in parts["mariadb"]["facts"]["servers"]] == ["gitea_db"]
     if back:
-        pi.run(["docker", *back, *SERVERS])
+        pi.run(["docker", *back, *AWAY])
     else:
         compose(pi, "up", "-d", user=USER)
     wait_databases(pi)
@@ -478,7 +478,7 @@ def test_docker_does_not_answer(owner, source, pi):
         said = owner.backup("--runtag", "unknown", code=3)
     finally:
         pi.run(["mv", "/run/away.sock", "/run/docker.sock"])
-    for name in ("influxdb", "gitea_db", *SERVERS):
+    for name in ("influxdb", *SERVERS):
         assert f"Docker does not answer, so the files of {name} are copied" in said
     assert set(owner.manifest("unknown")["parts"]) == {"general"}
 
