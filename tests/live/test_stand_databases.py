@@ -114,7 +114,8 @@ def test_whole_dumps_look_the_same_elsewhere(pi, top):
 
     wait_postgres(pi, "other_postgres")
     dump = pi.run(["docker", "exec", "postgres", "pg_dumpall", "-U", "postuser"]).stdout
-    load = ["docker", "exec", "-i", "other_postgres", "psql", "-qX", "-U", "postuser", "postgres"]
+    load = ["docker", "exec", "-i", "-e", "PGOPTIONS=-c default_transaction_read_only=off"]
+    load += ["other_postgres", "psql", "-qX", "-U", "postuser", "postgres"]
     pi.run(load, input=dump)  # goes on after "role postuser already exists"
     assert look_postgres(pi, "other_postgres") == look_postgres(pi)
     pi.run(["docker", "stop", "other_maria", "other_postgres"])
