@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -99,6 +100,28 @@ def restored_again(stack):
     told = stack.run("restore --runtag t1 --from here --yes")
     assert told.returncode == 0, told.stderr
     return told
+
+
+@pytest.mark.parametrize("task", ["restore --runtag t1 --from here --yes", "backup", "prune"])
+def test_an_old_state_that_cannot_be_removed_is_told(little_stack, task):
+    """A file in it is immutable: which folder, why, what to do; the others go, and it ends with 3."""
+    restored_once(little_stack)
+    restored_again(little_stack)
+    restored_again(little_stack)
+    oldest, older, _ = map(aged, kept_by(little_stack), (60, 50, 40))
+    held = next(path for path in oldest.rglob("*") if path.name == "flows.json")
+    if subprocess.run(["chattr", "+i", held], check=False, capture_output=True).returncode:
+        pytest.skip("no file can be made immutable here")
+    try:
+        told = little_stack.run(task)
+        said = " ".join((told.stdout + told.stderr).split())
+        assert told.returncode == ExitCode.WARNINGS, said
+        assert f"{oldest} was not removed whole: rm: cannot remove '{held}'" in said
+        assert f"sudo chattr -R -i {oldest} && sudo find {oldest} -mindepth 1 ! -path" in said
+        assert "exec rm" not in said
+        assert [path.name for path in older.glob("*")] in ([], ["removed"])
+    finally:
+        subprocess.run(["chattr", "-i", held], check=True)
 
 
 def test_old_states_go_with_a_backup_that_went_well(little_stack, tmp_path):

@@ -372,8 +372,7 @@ class _BackupRun:
                 remove_set(self.site.host, self.site.backups, runtag)
             except IotstackError as error:
                 problems.append(f"retention: {error}")
-        remove_old_here(self.site, self.report, self.report.tell)
-        return problems
+        return problems + remove_old_here(self.site, self.report.tell)
 
     def _judge(self) -> tuple[Verdict, ...]:
         """Return the verdicts on the sets here, what hosts.toml adopts being adopted."""

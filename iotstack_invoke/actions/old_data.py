@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
+import shlex
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from ..errors import IotstackError, Refused, StepFailed
 from ..manifest import read_utc
-from ..report import Report
 from ..rules import RESTORE
 from ..services.kept_until import UNTIL_FILE
 from ..services.swap_entries import MOVED
 from ..site import Site
-from ..steps import Command, Host
-from ..targets import entries, journal_paths, read_text, root_words
+from ..steps import Command, Host, is_telling
+from ..targets import ANY_EXIT, IN_ENGLISH, entries, journal_paths, read_text, root_words
 from ..trust import Trust
 
+_HELD = re.compile("Operation not permitted$")
+"""What rm(1) says of a file with chattr(1) +i, even to root."""
 GONE_MARK = "removed"
 """In a folder whose old data were removed: nothing older can be undone past it."""
 REMOVE_LIMIT_S = 3600.0
@@ -26,7 +29,8 @@ REMOVE_LIMIT_S = 3600.0
 def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> None:
     """Remove old data, so that there is no way back any more; a mark of that stays.
 
-    With the mark `inv undo` does not go back to something older, past what is gone.
+    With the mark `inv undo` does not go back to something older, past what is gone. Raises
+    StepFailed where not all of it goes.
     """
     first, *others = folders
     others += [f"{each}{MOVED}" for each in others]
@@ -34,8 +38,31 @@ def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> 
         'first=$1; shift; : > "$first/$0" && rm -f "$first/journal" && rm -rf "$@" && '
         'find "$first" -mindepth 1 -maxdepth 1 ! -name "$0" -exec rm -rf {} +'
     )
-    words = (*as_root, "sh", "-c", script, GONE_MARK, first, *others)
-    host.run(Command(words, limit_s=REMOVE_LIMIT_S))
+    words = (*as_root, *IN_ENGLISH, "sh", "-c", script, GONE_MARK, first, *others)
+    rest = shlex.join((first, *others))
+    mark = shlex.quote(f"{first}/{GONE_MARK}")
+    _remove(host, words, (first, *others), f"find {rest} -mindepth 1 ! -path {mark} -delete")
+
+
+def remove_folders(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> None:
+    """Remove what nobody goes back to, without a mark; raises StepFailed where not all goes."""
+    paths = tuple(folders)
+    words = (*as_root, *IN_ENGLISH, "rm", "-rf", "--", *paths)
+    _remove(host, words, paths, f"rm -r {shlex.join(paths)}")
+
+
+def _remove(host: Host, words: tuple[str, ...], folders: tuple[str, ...], by_hand: str) -> None:
+    told = host.run(Command(words, ANY_EXIT, REMOVE_LIMIT_S))
+    if told.exit_code:
+        lines = [each.strip() for each in told.err.splitlines() if is_telling(each)]
+        why = lines[0] if lines else told.last_words
+        held = _HELD.search(why)
+        cause = "It may be immutable. " if held else ""
+        free = f"sudo chattr -R -i {shlex.join(folders)} && " if held else ""
+        raise StepFailed(
+            f"On {host.name}: {', '.join(folders)} was not removed whole: {why.rstrip('.')}. "
+            f"{cause}When nothing needs it: {free}sudo {by_hand}"
+        )
 
 
 def find_expired(
@@ -62,9 +89,9 @@ def find_expired(
 
 
 def remove_expired_here(
-    site: Site, report: Report, tell: Callable[[str], None], *, dry_run: bool = False
-) -> None:
-    """Remove what reloads left beside a stack and whose days are over; a failure is a warning."""
+    site: Site, tell: Callable[[str], None], *, dry_run: bool = False
+) -> list[str]:
+    """Remove what reloads left beside a stack and whose days are over; return what failed."""
     host, stack = site.host, site.settings.stack
 
     def root() -> tuple[str, ...]:
@@ -76,8 +103,8 @@ def remove_expired_here(
         except StepFailed:  # a run of root made one
             found = find_expired(host, stack.folder, as_root=root())
     except (Refused, StepFailed) as error:
-        report.warn(f"Whether the days of old data are over cannot be told: {error}")
-        return
+        return [f"Whether the days of old data are over cannot be told: {error}"]
+    failed = []
     for folders in found:
         if dry_run:
             tell(f"would be removed, its days are over: {folders[0]}")
@@ -85,9 +112,10 @@ def remove_expired_here(
         try:
             remove_old(host, folders, root())
         except IotstackError as error:
-            report.warn(f"The old data in {folders[0]} cannot be removed: {error}")
+            failed.append(f"Old data stay: {error}")
         else:
             tell(f"removed, its days were over: {folders[0]}")
+    return failed
 
 
 def refuse_strange(trust: Trust, stack: str, folder: str, names: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ..changes import OF_RELOADS, STAMP_FORM, Change, change_in, change_of
-from ..errors import ExitCode, IotstackError, Refused, StepFailed
+from ..errors import ExitCode, Refused, StepFailed
 from ..journal import Owed, owed_in
 from ..report import Report, size_text
 from ..rules import RESTORE
@@ -41,9 +41,9 @@ from .change_logs import remove_old_logs
 from .elsewhere import ELSEWHERE_FILE, noted
 from .old_data import (
     GONE_MARK,
-    REMOVE_LIMIT_S,
     refuse_strange,
     remove_expired_here,
+    remove_folders,
     remove_old,
 )
 from .owed import Owing
@@ -205,54 +205,59 @@ def remove_states(
     host: Host,
     stack: Stack,
     root: Callable[[], tuple[str, ...]],
-    report: Report,
     tell: Callable[[str], None],
     *,
     dry_run: bool = False,
 ) -> None:
-    """Remove the old states that may go; a failure is a warning, and none is removed by halves.
+    """Remove the old states that may go; raises StepFailed with those that could not be.
 
     The logs of what is gone by then go as well, when they are old. None while an undo is owed,
     which may need them. A mark of one that is removed stays as long as an older one could be
     undone.
     """
+    if host.look(journal_paths(stack.folder)):
+        return
     try:
-        if host.look(journal_paths(stack.folder)):
-            return
+        states = find_states(host, stack.folder)
+    except StepFailed:  # a run of root made one
+        states = find_states(host, stack.folder, root())
+    stay, going = judge_states(states, stack, datetime.now(UTC))
+    failed = []
+    for each in reversed(going):
+        told = f"{each.title} ({each.folders[0]})"
+        if dry_run:
+            tell(f"would be removed, it is older than [stack] keep_previous: {told}")
+            continue
+        # Nobody goes back past one that was undone: it needs no mark.
+        remove = remove_folders if each.is_undone else remove_old
         try:
-            states = find_states(host, stack.folder)
-        except StepFailed:  # a run of root made one
-            states = find_states(host, stack.folder, root())
-        stay, going = judge_states(states, stack, datetime.now(UTC))
-        for each in reversed(going):
-            told = f"{each.title} ({each.folders[0]})"
-            if dry_run:
-                tell(f"would be removed, it is older than [stack] keep_previous: {told}")
-                continue
-            if each.is_undone:  # nobody goes back past it: it needs no mark
-                words = (*root(), "rm", "-rf", "--", *each.folders)
-                host.run(Command(words, limit_s=REMOVE_LIMIT_S))
-            else:
-                remove_old(host, each.folders, root())
+            remove(host, each.folders, root())
+        except StepFailed as error:
+            failed.append(str(error))
+        else:
             tell(f"removed, as [stack] keep_previous says: {told}")
-        if not dry_run and (going or any(each.is_gone for each in states)):
-            _clear_marks(host, stack.folder, root)
-        remove_old_logs(host, stack.folder, {e.stamp for e in stay}, tell, dry_run=dry_run)
-    except IotstackError as error:
-        report.warn(f"Old states of restores cannot be removed: {error}")
+    if not dry_run and not failed and (going or any(each.is_gone for each in states)):
+        _clear_marks(host, stack.folder, root)
+    remove_old_logs(host, stack.folder, {e.stamp for e in stay}, tell, dry_run=dry_run)
+    if failed:
+        raise StepFailed(" ".join(failed))
 
 
 def remove_old_here(
-    site: Site, report: Report, tell: Callable[[str], None], *, dry_run: bool = False
-) -> None:
-    """Remove what restores and reloads left beside a stack and may go; a failure is a warning."""
+    site: Site, tell: Callable[[str], None], *, dry_run: bool = False
+) -> list[str]:
+    """Remove what restores and reloads left beside a stack and may go; return what failed."""
     host, stack = site.host, site.settings.stack
 
     def root() -> tuple[str, ...]:
         return root_words(host, host.name, sudo=stack.sudo)
 
-    remove_expired_here(site, report, tell, dry_run=dry_run)
-    remove_states(host, stack, root, report, tell, dry_run=dry_run)
+    failed = remove_expired_here(site, tell, dry_run=dry_run)
+    try:
+        remove_states(host, stack, root, tell, dry_run=dry_run)
+    except (Refused, StepFailed) as error:
+        failed.append(f"Old states were not removed: {error}")
+    return failed
 
 
 def _clear_marks(host: Host, stack: str, root: Callable[[], tuple[str, ...]]) -> None:
@@ -261,8 +266,7 @@ def _clear_marks(host: Host, stack: str, root: Callable[[], tuple[str, ...]]) ->
         if not each.is_gone and not each.is_undone:
             return
         if each.is_gone:
-            words = (*root(), "rm", "-rf", "--", each.folders[0])
-            host.run(Command(words, limit_s=600))
+            remove_folders(host, each.folders[:1], root())
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,7 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
     what is to be removed from a vault.
     """
     site = Site.of(settings)
+    stay: list[str] = []
     try:
         prunings = _choose(site, wish.at, read_flags(flags))
         dry_run = wish.dry_run
@@ -212,7 +213,7 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
                         each.act()
             if any(each.name == HERE for each in prunings):
                 tell = report.tell if wish.as_json else report.write
-                remove_old_here(site, report, tell, dry_run=dry_run)
+                stay = remove_old_here(site, tell, dry_run=dry_run)
     except Interrupted as error:
         report.fail(
             f"Prune: {error}. A set that is half removed is listed no more; the next prune or "
@@ -221,7 +222,10 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
         return error.exit_code
     finally:
         site.close()
-    return _close(prunings, report, dry_run=dry_run, as_json=wish.as_json)
+    code = _close(prunings, report, dry_run=dry_run, as_json=wish.as_json)
+    for text in stay:
+        report.fail(text)
+    return ExitCode.WARNINGS if stay and code == ExitCode.GOOD else code
 
 
 def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> None:

@@ -320,7 +320,7 @@ class _Reload:
     def _remove_states(self) -> None:
         stack = replace(self.settings.stack, folder=self.target.folder)
         host, root = self.target.host, self.target.as_root
-        remove_states(host, stack, lambda: root, self.report, self.report.tell)
+        remove_states(host, stack, lambda: root, self.report.tell)
 
     def _tell_good(
         self, facts: ReloadFacts, before: Look, now: Look | None, away: str, kept: str

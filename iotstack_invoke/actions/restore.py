@@ -762,7 +762,7 @@ class _Restore:
         self._lock.hold_again()
         stack = replace(self.settings.stack, folder=self.target.folder)
         host, root = self.target.host, self.target.as_root
-        remove_states(host, stack, lambda: root, self.report, self.report.write)
+        remove_states(host, stack, lambda: root, self.report.write)
 
     def _tell_good(
         self, facts: RestoreFacts, warnings: tuple[str, ...], notes: Notes, after: HooksResult
