@@ -86,7 +86,7 @@ class Journal:
         settle: Callable[[], None] = lambda: None,
         hold: Callable[[], None] = lambda: None,
         bind: Callable[[], Bound] | None = None,
-        put_aside: Callable[[Iterable[UndoableStep]], Iterable[str]] = lambda _steps: (),
+        put_aside: Callable[[Iterable[UndoableStep], bool], Iterable[str]] = lambda *_: (),
     ) -> None:
         self.host = host
         self.hold = hold
@@ -98,7 +98,9 @@ class Journal:
         self.bind = bind
         """Ask the target for the words of its programs, which no journal holds."""
         self.put_aside = put_aside
-        """Note where steps that were undone put aside what was live; return what is to be told."""
+        """Note where steps that were undone put aside what was live; return what is to be told.
+
+        It is told whether nothing is owed any more as well: then what they emptied may go."""
         self.leave_gone = False
         """Let what cannot be put back be as it is now, instead of stopping there."""
         self.gone = False
@@ -206,7 +208,7 @@ class Journal:
                 self._undone.append(step)
                 undone.append(f"{owner}: {type(step).__name__}")
             if undone:
-                self.told += self.put_aside(self._undone)
+                self.told += self.put_aside(self._undone, not self._owed)
             owners = {owner for owner, _ in self._owed}
             if undone and job is not None and job not in owners and self._owed:
                 self._append({"done": job})

@@ -266,6 +266,26 @@ def test_a_drive_that_went_while_a_restore_was_prepared_is_missed(machine, mount
     assert own.read_text() == "new"
 
 
+def test_an_undo_leaves_no_empty_folder_on_another_mount(machine, mount_disk):
+    """Nobody lists or removes one that holds nothing; what was live since then stays."""
+    drive = mount_disk(machine.disk / "drive")
+    whole = mount_disk(machine.disk / "whole")
+    places = [machine.put(each, "old") for each in ("drive/films/a", "whole/a")]
+    for each in (places[0].parent, whole):
+        machine.row(each)
+    mounts = [(str(places[0].parent), "/d"), (str(whole), "/w")]
+    machine.docker.knows({"one": mounts})
+    machine.backup()
+    for each in places:
+        each.write_text("new")
+    machine.restore()
+    assert [each.read_text() for each in places] == ["old", "old"]
+    machine.do("undo --last-restore --yes")
+    assert [each.read_text() for each in places] == ["new", "new"]
+    left = (*drive.glob(".*"), *whole.glob(".*"))
+    assert [each.name.endswith("-undone") for each in left] == [True, True], left
+
+
 def test_what_restores_keep_on_a_drive_is_in_no_backup(machine, mount_disk):
     """Also where what is around the drive is included, or a volume's files lie on one."""
     machine.docker.volume("data", "old")
@@ -500,9 +520,10 @@ def test_its_files_are_shown(machine):
     assert f"{path}" in machine.do(f"show {TAG} --files outside")
 
 
-def test_another_machine_over_ssh(tmp_path, start_sshd):
+def test_another_machine_over_ssh(tmp_path, start_sshd, mount_disk):
     """Its volume and its path are put back there; none of this machine is touched."""
     pi = Machine(Pi(tmp_path / "pi", start_sshd, "pi"))
+    mount_disk(pi.disk)
     pi.docker.volume("data", "old")
     path = pi.put("films/a", "old")
     pi.row(path.parent)
@@ -521,6 +542,8 @@ def test_another_machine_over_ssh(tmp_path, start_sshd):
     told = laptop.run("undo --host pi --last-restore --yes")
     assert told.returncode == 0, told.stdout + told.stderr
     assert [each.read_text() for each in places] == ["new", "new"]
+    left = [each.name for each in pi.disk.glob(".previous-*")]
+    assert [each.endswith("-undone") for each in left] == [True], left
 
 
 @pytest.mark.parametrize(

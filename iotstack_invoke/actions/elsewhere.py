@@ -1,4 +1,4 @@
-"""Where an undo put aside what was live on other file systems: noted in restore/.
+"""What an undo leaves on other file systems: what was live is noted, what it emptied removed.
 
 While a change is undone its journal names these folders; when it is done nothing else would, and
 they would be listed and removed by nobody.
@@ -6,6 +6,7 @@ they would be listed and removed by nobody.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import posixpath
 import re
@@ -14,11 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ..errors import StepFailed
 from ..rules import RESTORE
 from ..steps import Command, Host, UndoableStep
-from ..targets import which_may_be_there
+from ..targets import ANY_EXIT, which_may_be_there
 
 ELSEWHERE_FILE = "elsewhere.json"
 """In what an undo put aside in restore/: its folders on other file systems."""
 _USED = re.compile(r"(?P<folder>/.*/\.(?P<name>previous-[^/]+-\d{8}T\d{6}Z-undone))(/.*)?")
+_ASIDE = re.compile(r"(?P<folder>/.*/\.previous-[^/]+-\d{8}T\d{6}Z)(/.*)?")
 # Root may have made the folder; whoever lists old states later looks into it without root.
 _NOTE = (
     'mkdir -p -m 0700 "$1" && printf %s "$2" > "$1/$3" && '
@@ -56,6 +58,23 @@ def note_elsewhere(
                 f"What was live until this was undone may lie in {', '.join(folders)}, and "
                 f"`inv undo --list` will not name it: that could not be noted. {error}"
             )
+
+
+def remove_emptied(
+    host: Host, root: Callable[[], tuple[str, ...]], steps: Iterable[UndoableStep]
+) -> None:
+    """Remove the empty folders on other file systems out of which all was put back.
+
+    Only where no step is owed any more: an empty folder may be what is still to be put back. What
+    cannot be removed holds nothing, and is left.
+    """
+    found = (_ASIDE.fullmatch(str(getattr(each, "aside", ""))) for each in steps)
+    folders = dict.fromkeys(each["folder"] for each in found if each)
+    asked = [each for each in folders if ".." not in each.split("/")]
+    with contextlib.suppress(StepFailed):
+        if there := sorted(which_may_be_there(host, asked)):
+            words = ("find", *there, "-xdev", "-depth", "-type", "d", "-empty", "-delete")
+            host.run(Command((*root(), *words), ANY_EXIT, 600))
 
 
 def noted(text: str, name: str) -> Iterator[str]:

@@ -23,7 +23,7 @@ from ..steps import Command, Host, UndoableStep
 from ..targets import ANY_EXIT, COMMANDS_LOCK, Target, journal_paths, root_words_if_any
 from ..trust import Owned, Trust
 from ..values import dataclass
-from .elsewhere import note_elsewhere
+from .elsewhere import note_elsewhere, remove_emptied
 
 READ_LIMIT_S = 60.0
 GOING_BACK = "going back, newest step first; a container may take a minute to stop"
@@ -89,7 +89,9 @@ class Owing:
 
             return Bounds(self.settings, self.host, self.folder, self.root, guard or self.guard)
 
-        def put_aside(steps: Iterable[UndoableStep]) -> Iterable[str]:
+        def put_aside(steps: Iterable[UndoableStep], is_all: bool) -> Iterable[str]:
+            if is_all:
+                remove_emptied(self.host, self.root, steps)
             return note_elsewhere(self.host, self.folder, self.root, steps)
 
         return Journal(self.host, path, undoable(), settle, hold, bind, put_aside)
