@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection
 from types import FrameType
 
 from invoke.exceptions import ParseError
+from invoke.parser.context import to_flag
+from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
 from . import __version__
@@ -71,6 +73,22 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
         hint = f"Did you mean {near[0]}?"
     more = f"All its flags: inv --help {task}" if task else "All tasks: inv --list"
     return f"{error} {hint} ({more})" if hint else f"{error} {more}"
+
+
+def _complete_flag(machine: ParseMachine) -> None:
+    """Refuse a flag that no value came behind, each time it is given; raises ParseError.
+
+    Invoke takes such a flag for one that is left out where it may be given several times: a
+    restore `--only` nothing would be one of all, and `--host` nothing this machine.
+    """
+    flag = machine.flag
+    if flag and flag.takes_value and not flag.optional and not machine.flag_got_value:
+        machine.error(f"{to_flag(flag.names[0])} needs a value.")
+    _invokes_complete_flag(machine)
+
+
+_invokes_complete_flag = ParseMachine.complete_flag
+ParseMachine.complete_flag = _complete_flag  # type: ignore[assignment, method-assign]
 
 
 program = IotstackProgram(name="iotstack", namespace=namespace, version=__version__)

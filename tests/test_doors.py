@@ -18,6 +18,7 @@ import iotstack_invoke
 from iotstack_invoke import errors
 from iotstack_invoke.doors import RUN_FLAGS, Door, door
 from iotstack_invoke.hosts import locked
+from iotstack_invoke.program import program
 from iotstack_invoke.settings import Options
 from iotstack_invoke.tasks import namespace
 
@@ -194,7 +195,8 @@ def test_debug_shows_where_it_failed(little_stack):
         ("no-such-task", "No idea what 'no-such-task' is"),
         ("--no-such-flag backup", "No idea what"),
         ("backup positional", "No idea what 'positional' is"),
-        ("backup --runtag", "needed value and was not given one"),
+        ("backup --runtag", "--runtag needs a value. All its flags: inv --help backup\n"),
+        ("restore --from", "--from needs a value."),
         ("backup --jobs many", "--jobs many"),
         ("backup --runtag a/b", "cannot be a runtag"),
         ("backup --settings none.toml", "no settings file none.toml"),
@@ -245,6 +247,41 @@ def test_a_wrong_command_line_is_told_with_what_to_write(little_stack, program, 
     assert told.stderr.count("\n") == 1
     assert told.stderr.startswith(("No idea what ", "'show' did not receive"))
     assert told.stdout == ""
+
+
+FLAGS_WITH_VALUE = [
+    (name, each.names[0].strip("_").replace("_", "-"))
+    for name, task in DOORS
+    for each in task.get_arguments()
+    if each.takes_value and not each.positional
+]
+NOT_MEANT = ("--{flag}", "--{flag} --debug", "--debug --{flag}", "--{flag}=one --{flag}")
+"""What is typed by who forgot the value, or by a script whose variable is not set."""
+
+
+@pytest.mark.parametrize(("task", "flag"), FLAGS_WITH_VALUE)
+def test_a_flag_without_its_value_is_not_one_that_is_left_out(task, flag, capsys):
+    """`restore --only` and `restore --host` are not the whole of this machine."""
+    for form in NOT_MEANT:
+        with pytest.raises(SystemExit) as ended:
+            program.run(["iotstack", task, *form.format(flag=flag).split()])
+        told = capsys.readouterr()
+        assert (ended.value.code, told.out) == (2, "")
+        assert told.err == f"--{flag} needs a value. All its flags: inv --help {task}\n"
+
+
+@pytest.mark.parametrize("program", ["iotstack", "inv"])
+@pytest.mark.parametrize("line", ["restore --only --yes", "restore --dry-run --host"])
+def test_both_programs_refuse_a_flag_without_its_value(little_stack, program, line):
+    """Before anything is read."""
+    words = little_stack.words(line)
+    if program == "inv":
+        words[2:3] = ["invoke", "-r", CHECKOUT]
+    told = subprocess.run(
+        words, env=little_stack.environment, capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "needs a value. All its flags: inv --help restore" in told.stderr
 
 
 def test_the_name_of_a_database_may_hold_a_comma(settings):
