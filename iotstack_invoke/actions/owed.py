@@ -12,11 +12,18 @@ from functools import cached_property
 
 from ..errors import OldDataGone, Refused, StepFailed
 from ..hosts import LocalHost
-from ..journal import Bound, Journal
+from ..journal import Bound, Journal, owed_in
 from ..report import Report
 from ..rulebooks.restore import undoable
 from ..rules import BACKUPS, RESTORE
-from ..services.stack import wait_for_orphans
+from ..services.stack import (
+    MARK_NEW,
+    MakeAside,
+    SwapItem,
+    UseStage,
+    guarded,
+    wait_for_orphans,
+)
 from ..settings import Settings
 from ..site import Site
 from ..steps import Command, Host, UndoableStep
@@ -184,6 +191,27 @@ class Owing:
                 raise StepFailed(f"On {self.host.name}: {path} cannot be read.")
         return text.splitlines()
 
+    def mark_new(self, journal: Journal, lines: Sequence[str], *, kept: bool = False) -> None:
+        """Mark what a restore of the first versions put where nothing was: they did not.
+
+        Without the mark it is taken for something whose old data were removed. `kept`: it went
+        well. Of one that did not, an item that was not put in place is still in its stage; what
+        was made elsewhere may be gone since an undo began, and is not judged.
+        """
+        if not leaves_no_marks(lines):
+            return
+        steps = [each for _, each in journal.read(lines)]
+        items = [each for each in steps if isinstance(each, SwapItem)]
+        stages = [path for each in steps if isinstance(each, UseStage) for path in each.folders]
+        there = [each.path for each in steps if isinstance(each, MakeAside)]
+        if not kept:
+            stages = [e for e in stages if any(i.staged.startswith(f"{e}/") for i in items)]
+            items = [i for i in items if any(i.staged.startswith(f"{e}/") for e in stages)]
+            there += stages
+        paths = [path for e in items for path in (e.live, e.staged, e.aside, e.used)]
+        words = (*self.trust.as_root, "sh", "-c", MARK_NEW, "sh", *there, "", *paths)
+        self.host.run(guarded(self.guard, words))
+
     def undo_all(
         self, owed: Mapping[str, Sequence[str]], journal: Journal, report: Report
     ) -> list[str]:
@@ -197,6 +225,7 @@ class Owing:
             with report.waiting(GOING_BACK):
                 if lines:
                     wait_for_orphans(self.host, self.guard)
+                self.mark_new(own, lines)
                 try:
                     undone_steps = own.recover(lines)
                 except OldDataGone as error:
@@ -213,3 +242,12 @@ class Owing:
         for text in journal.told:
             report.warn(text)
         return all_lines
+
+
+def leaves_no_marks(lines: Iterable[str]) -> bool:
+    """Tell whether a journal is of a version that did not mark what it put where nothing was.
+
+    Those named no notes about users among what they use up either.
+    """
+    used = [each.fields["folders"] for each in owed_in(lines) if each.step == UseStage.__name__]
+    return bool(used) and not any(str(path).endswith(".users") for e in used for path in e)

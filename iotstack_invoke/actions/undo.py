@@ -207,6 +207,7 @@ def _undo(
             )
         used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"
         _refuse_unreadable(target, journal.at(kept), lines)
+        owing.mark_new(journal.at(kept), lines, kept=True)
         _refuse_incomplete(target, str(change), lines)
         _tell(target, f"What is undone: {change}.", used, lines, report)
         confirm(wish, "undo it", "--yes" if last_restore else "--last-restore --yes")

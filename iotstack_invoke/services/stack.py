@@ -80,6 +80,17 @@ CAN_BE_BACK = (
     "then echo apart; else echo good; fi; done"
 )
 
+# For each item (live, staged, aside, used) of a version that left no such mark: makes it where the
+# item was put in place and nothing was moved aside, as that version's own undo took it. Not where
+# one of the folders named first, up to "", is gone: that undo had begun, and its stage with it.
+MARK_NEW = (
+    f"{RENAME} "
+    'while [ -n "$1" ]; do [ -d "$1" ] || exit 0; shift; done; shift; '
+    "while [ $# -gt 3 ]; do live=$1 staged=$2 aside=$3 used=$4; shift 4; "
+    'if there "$live" && ! there "$staged" && ! there "$aside" && ! there "$used"; then '
+    'mkdir -p "$(dirname "$aside")" && : > "$aside.new" || exit 1; fi; done'
+)
+
 MOVE_ASIDE = (
     f'{RENAME} live=$1 aside=$2; there "$live" || exit 0; rename "$live" "$aside" '
     '&& sync "$(dirname "$live")" "$(dirname "$aside")"'
