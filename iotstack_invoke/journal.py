@@ -22,6 +22,8 @@ WORDS = frozenset({"as_root", "docker", "compose", "guard", "lock"})
 """Fields of steps that the target says: how a program is called there, and its locks. They are
 never written, and those that earlier versions wrote are never read."""
 
+BY_HAND = "with the version that wrote it, or by hand, as docs/recovery.md says"
+
 
 class Bound(Protocol):
     """What the target itself says of the steps in a journal."""
@@ -248,15 +250,15 @@ class Journal:
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise StepFailed(
                     f"{self.path} line {number}: this version knows no such step: {line.strip()} "
-                    "Undo it with the version that wrote it; until then nothing is changed."
+                    f"Undo it {BY_HAND}; until then nothing is changed."
                 ) from error
         if bound:
             try:
                 bound.refuse(step for _, step in owed)
             except StepFailed as error:
                 raise StepFailed(
-                    f"{self.path}: {error} Nothing was undone. Look at that file: a run of this "
-                    "program has not written it."
+                    f"{self.path}: {error} Nothing was undone. Look at that file: no run of this "
+                    f"version wrote it. If an earlier one did, undo it {BY_HAND}."
                 ) from error
         return owed
 
