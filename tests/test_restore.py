@@ -17,6 +17,7 @@ from scenes import X10, until
 from test_undo import flows, killed_amid_the_swap, restored_once
 
 from iotstack_invoke.actions.needed import top_texts
+from iotstack_invoke.errors import ExitCode
 from iotstack_invoke.manifest import Part, read_manifest
 from iotstack_invoke.remote import open_host
 
@@ -112,6 +113,22 @@ def test_what_did_not_run_before_is_not_started_and_that_is_told(pi):
     assert "stopped before it, and still: nodered. To start it: docker start nodered" in said
     said = restored(pi, "--from here")
     assert "stopped before it, and still: nodered, other. To start them: docker start no" in said
+
+
+@pytest.mark.parametrize(("flag", "name"), [("i", "volumes/nodered"), ("a", "volumes")])
+def test_what_cannot_be_renamed_is_seen_before_the_stop(running, flag, name):
+    """A folder that is immutable, or one around that takes no rename: nothing was stopped yet."""
+    held = running.folder / name
+    if subprocess.run(["chattr", f"+{flag}", held], check=False, capture_output=True).returncode:
+        pytest.skip("no file can be made immutable here")
+    try:
+        said = restored(running, "--from here", ExitCode.REFUSED)
+    finally:
+        subprocess.run(["chattr", f"-{flag}", held], check=True)
+    assert f"sudo chattr -{flag} {held}" in said
+    assert not (running.tools / "docker.calls").exists()
+    assert flows(running) == "[2]\n"
+    restored(running, "--from here")
 
 
 def test_what_somebody_starts_meanwhile_is_seen(running):

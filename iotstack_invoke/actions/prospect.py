@@ -74,6 +74,7 @@ from .target_checks import (
     influx_apart,
     mount_higher,
     refuse_away,
+    refuse_held,
     refuse_mounts,
     refuse_read_only,
     refuse_stage_apart,
@@ -374,6 +375,10 @@ class Prospect:
             ([each.live for each in facts.items if not each.fresh], unpack),
         )
         refuse_away(self.target, [each.live for each in facts.items])
+        renamed = [each.live for each in facts.items]
+        renamed += [each.live for each in facts.outside]
+        renamed += facts.server.folders if facts.server else ()
+        refuse_held(self.target, [*renamed, *(each.server.data for each in facts.loads)])
 
     def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
         """Return the facts with the containers that run now: fetching may have taken hours.

@@ -10,6 +10,7 @@ import itertools
 import os
 import posixpath
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,8 @@ from ..services.influx_server import Server
 from ..services.inside import is_in
 from ..steps import Command
 from ..targets import (
+    ANY_EXIT,
+    IN_ENGLISH,
     Target,
     entries,
     is_read_only,
@@ -214,6 +217,30 @@ def refuse_mounts(target: Target, *renamed: tuple[Iterable[str], Callable[[str],
                 raise Refused(
                     f"On {target.name} {mount} is a mount point, and {path} cannot be swapped by "
                     f"rename. Nothing of the stack was touched. {advice(path)}"
+                )
+
+
+LSATTR = 'command -v lsattr > /dev/null || exit 0; lsattr -d -- "$@" 2> /dev/null'
+"""Tells nothing where there is no such program, and of file systems that know no such flags."""
+HELD = {"i": "immutable (chattr +i)", "a": "append-only (chattr +a)"}
+
+
+def refuse_held(target: Target, paths: Iterable[str]) -> None:
+    """Raise Refused where something that is to be renamed, or the folder around it, may not be."""
+    renamed = [*dict.fromkeys(filter(None, paths))]
+    asked = dict.fromkeys((*renamed, *map(posixpath.dirname, renamed)))
+    if not asked:
+        return
+    words = (*target.as_root, *IN_ENGLISH, "sh", "-c", LSATTR, "sh", *asked)
+    told = target.host.run(Command(words, ANY_EXIT)).out
+    for line in told.splitlines():
+        flags, _, path = line.partition(" ")
+        for flag in HELD if path in asked else ():
+            if flag in flags:
+                raise Refused(
+                    f"On {target.name} {path} is {HELD[flag]}: nothing can be renamed there, as a "
+                    "restore does. Nothing of the stack was touched. Take that from it, and put "
+                    f"it back afterwards: sudo chattr -{flag} {shlex.quote(path)}"
                 )
 
 
