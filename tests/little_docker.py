@@ -27,6 +27,8 @@ elif first == "compose version":
     print("Docker Compose version v2.24.5")
 elif words[0] == "compose" and "up" in words:
     known.write_text((here / "docker.made.json").read_text())
+elif first == "volume create" and (root / "volumes" / words[-1] / "labels").exists():
+    print(words[-1])
 elif first == "volume create":
     (root / "volumes" / words[-1] / "_data").mkdir(parents=True)
     pairs = [*zip(words, words[1:])]

@@ -340,12 +340,14 @@ def test_a_stack_in_another_folder_gets_its_own_volume(machine):
     machine.restore()
     made = machine.docker.files("second_data")
     assert (made / "file").read_text() == "old"
+    (mark,) = machine.docker.labels("plain")
+    assert mark.startswith(f"iotstack_invoke.restore=previous-{TAG}-")
     assert machine.docker.labels("second_data") == {
         "com.docker.compose.project=second",
         "com.docker.compose.volume=data",
+        mark,
     }
     assert (machine.docker.files("plain") / "file").read_text() == "old"
-    assert machine.docker.labels("plain") == set()
     assert not machine.docker.files("iotstack_data").exists()
 
 
@@ -601,6 +603,26 @@ def made_bare(machine, *, later):
     """Leave nothing of the containers and volumes; compose makes the containers of `later`."""
     shutil.rmtree(machine.docker.root, ignore_errors=True)
     machine.docker.knows({}, later=later)
+
+
+def test_a_volume_that_somebody_made_meanwhile_outlives_an_undo(machine):
+    """It is filled between our look and our step: the undo removes only what the restore made."""
+    for each in ("data", "own"):
+        machine.docker.volume(each, "old")
+    mounts = {"one": [("data", "/data"), ("own", "/own")]}
+    machine.docker.knows(mounts)
+    machine.backup()
+    made_bare(machine, later=mounts)
+    place = machine.docker.files("data")
+    script = f"mkdir -p {place} && echo theirs > {place}/file && : > {place.parent}/labels"
+    with machine.stack.settings.open("a") as stream:
+        stream.write(f'[hooks]\nbefore_restore = [["sh", "-c", "{script}"]]\n')
+    machine.restore()
+    assert (place / "file").read_text() == "old"
+    said = machine.do("undo --last-restore --yes", code=3)
+    assert "Volume data stays: somebody else made it meanwhile." in " ".join(said.split())
+    assert (place / "file").read_text() == "theirs\n"
+    assert not machine.docker.files("own").exists()
 
 
 def test_what_a_bare_machine_would_get_is_new_there(machine):

@@ -218,7 +218,7 @@ def undoable(docker, guard):
         StartContainers("pi", ("a",), (str(docker),), guard),
         ComposeUp("pi", words, (), guard, docker=(str(docker),)),
         ComposeUp("pi", words, ("a",), guard, docker=(str(docker),)),
-        MakeVolume("pi", "v", (), (str(docker),), guard),
+        MakeVolume("pi", "v", (), (str(docker),), guard, own_label="previous-t1"),
     )
 
 

@@ -533,11 +533,12 @@ def _put_loaded(facts: RestoreFacts, loads: tuple[tuple[Load, SqlDump], ...]) ->
 def _put_beside(facts: RestoreFacts) -> Iterator[Step]:
     """Make the volumes that are new here, and copy to other file systems what is swapped there."""
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    mark = posixpath.basename(facts.previous)
     for volume in facts.volumes:
-        yield MakeVolume("pi", volume.name, (), docker, guard, volume.options)
+        yield MakeVolume("pi", volume.name, (), docker, guard, volume.options, mark)
     for each in facts.outside:
         if each.volume:
-            yield MakeVolume("pi", each.volume, each.labels, docker, guard)
+            yield MakeVolume("pi", each.volume, each.labels, docker, guard, own_label=mark)
     copied: tuple[Item | OutsideItem, ...] = (*facts.outside, *facts.items)
     for place in copied:
         if place.fresh:

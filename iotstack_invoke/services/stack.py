@@ -6,6 +6,7 @@ program that sent it is waited for before anything is undone.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ _SUMMED_UP = re.compile("Encountered errors while bringing up the project")
 _IN_USE_OR_GONE = re.compile("in use|no such volume", re.IGNORECASE)
 FILL_LIMIT_S = 24 * 3600.0
 
+MADE_LABEL = "iotstack_invoke.restore"
+"""The label of a volume that a restore made: the folder of what that restore replaced."""
 RUNNING_FORM = "{{if .State.Running}}{{.Name}}{{end}}"
 # Each script takes its paths as "$1", "$2" …; `sync FOLDER` makes a rename in it last (fsync).
 # A mv(1) to another file system would copy, and half a copy looks like the whole: refused. So it
@@ -683,7 +686,10 @@ class MakeLink:
 
 @dataclass(frozen=True, slots=True)
 class MakeVolume:
-    """Make a named volume, if there is none of its name. Undone: remove it, if nobody uses it."""
+    """Make a named volume, if there is none of its name. Undone: remove it, if nobody uses it.
+
+    One that somebody else made between our look and the step does not bear our mark, and stays.
+    """
 
     host_role: str
     name: str
@@ -692,6 +698,8 @@ class MakeVolume:
     guard: str
     options: tuple[str, ...] = ()
     """What its driver is told, such as `type=none`."""
+    own_label: str = ""
+    """The label of what this run makes; '' in a journal of an earlier version, which set none."""
 
     def commands(self) -> tuple[str, ...]:
         """Return the command."""
@@ -699,7 +707,8 @@ class MakeVolume:
 
     @property
     def _command(self) -> Command:
-        words = [word for each in self.labels for word in ("--label", each)]
+        labels = (*self.labels, *((f"{MADE_LABEL}={self.own_label}",) if self.own_label else ()))
+        words = [word for each in labels for word in ("--label", each)]
         words += [word for each in self.options for word in ("--opt", each)]
         return guarded(self.guard, (*self.docker, "volume", "create", *words, self.name))
 
@@ -707,12 +716,28 @@ class MakeVolume:
         """Make it; of one that is there, made meanwhile, nothing is changed."""
         scene.host(self.host_role).run(self._command)
 
-    def undo(self, host: Host) -> None:
-        """Remove it; one that is in use, or gone, is left as it is."""
+    def undo(self, host: Host) -> str:
+        """Remove it; one that is in use, or gone, or not of this run, is left as it is.
+
+        Return what is to be told of one that somebody else made.
+        """
+        if self.own_label:
+            words = (*self.docker, "volume", "inspect", self.name)
+            seen = host.run(Command(guarded(self.guard, words).words, frozenset({0, 1})))
+            if seen.exit_code and not _IN_USE_OR_GONE.search(seen.err):
+                raise StepFailed(f"Volume {self.name} could not be looked at: {seen.last_words}")
+            if not seen.exit_code and self.own_label != _labels(seen.out).get(MADE_LABEL):
+                return f"Volume {self.name} stays: somebody else made it meanwhile."
         command = guarded(self.guard, (*self.docker, "volume", "rm", self.name))
         told = host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
         if told.exit_code and not _IN_USE_OR_GONE.search(told.err):
             raise StepFailed(f"Volume {self.name} could not be removed: {told.last_words}")
+        return ""
+
+
+def _labels(told: str) -> Mapping[str, Any]:
+    """Return the labels of the volume that Docker tells of, which has null for none."""
+    return {**(json.loads(told)[0].get("Labels") or {})}
 
 
 @dataclass(frozen=True, slots=True)
