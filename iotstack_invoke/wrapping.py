@@ -24,8 +24,12 @@ def columns_of(stream: IO[str]) -> int:
 
 
 def answer_to(question: str) -> str:
-    """Ask a person at a terminal, and return what was typed."""
-    return input(wrapped(question, columns_of(sys.stdout)))
+    """Ask a person at a terminal, and return what was typed: nothing, for Ctrl-D."""
+    try:
+        return input(wrapped(question, columns_of(sys.stdout)))
+    except EOFError:
+        sys.stdout.write("\n")
+        return ""
 
 
 def wrapped(text: str, width: int) -> str:

@@ -406,7 +406,7 @@ def test_nor_to_one_that_no_rename_reaches(little_stack):
     assert flows(little_stack) == "[2]\n"
 
 
-@pytest.mark.parametrize("typed", ["this machine", "the host's name"])
+@pytest.mark.parametrize("typed", ["this machine", "the host's name", "Ctrl-D"])
 def test_an_undo_asks_for_the_name_of_the_host(little_stack, typed):
     """It tells before what it would put back, what it takes away, and where the rest stays."""
     new = little_stack.folder / "volumes/new"
@@ -416,8 +416,9 @@ def test_an_undo_asks_for_the_name_of_the_host(little_stack, typed):
     name = socket.gethostname()
     screen, terminal = pty.openpty()
     process = little_stack.start("undo", stdin=terminal, stdout=subprocess.PIPE)
-    done = typed != "this machine"
-    os.write(screen, f"{name if done else typed}\n".encode())
+    done = typed == "the host's name"
+    keys = {"the host's name": f"{name}\n", "Ctrl-D": "\x04"}.get(typed, f"{typed}\n")
+    os.write(screen, keys.encode())
     out, said = process.communicate(timeout=60)
     for each in (screen, terminal):
         os.close(each)
@@ -426,6 +427,7 @@ def test_an_undo_asks_for_the_name_of_the_host(little_stack, typed):
     assert f"  what was stored since then is put aside in: {kept}-undone\n" in out
     assert f"Type the host's name, {name}, to undo it there: " in out
     assert process.returncode == (0 if done else 13), said
+    assert done or said.splitlines()[-1] == "Not confirmed; nothing was changed."
     assert flows(little_stack) == ("[2]\n" if done else "[1]\n")
 
 

@@ -9,6 +9,7 @@ from ..report import Report, size_text
 from ..rules import RESTORE
 from ..settings import Settings
 from ..targets import entries, find_machine, free_bytes, open_target
+from ..wrapping import answer_to
 
 KEY_KINDS = ("ed25519", "ecdsa", "rsa")
 """Of which sshd has a file each."""
@@ -74,7 +75,8 @@ def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> i
     if not yes:
         if not sys.stdin.isatty():
             raise Refused("Nobody is there to compare it. If it is right, add --yes.")
-        if input("Is it the one that the machine itself shows? [yes/no] ").strip() != "yes":
+        asked = "Is it the one that the machine itself shows? [yes/no] "
+        if answer_to(asked).strip() != "yes":
             raise Refused("Not trusted; nothing was written.")
     report.write(f"Written to {remember_key(ssh, key)}.")
     return ExitCode.GOOD
