@@ -104,7 +104,7 @@ def check_programs():
     _check(["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "true"])
 
 
-def wait_for(what, ready, *, timeout=20, pause=0.05):
+def wait_for(what, ready, *, timeout=60, pause=0.05):
     """Call `ready` until it is true; raise with `what` when it never is."""
     end = time.monotonic() + timeout
     while not (answer := ready()):

@@ -439,7 +439,7 @@ def test_dumps_end_with_their_run(scene):
         process.send_signal(signal.SIGINT)
         code, said = scene.end(process)
         assert code == 130, said
-        wait_for("the end of the dumps", lambda: waiting(scene) == (1, 1), timeout=2)
+        wait_for("the end of the dumps", lambda: waiting(scene) == (1, 1))
     wait_for("the end of the owner's dumps", lambda: waiting(scene) == (0, 0))
     assert postgres(scene.target, "SELECT pg_postmaster_start_time()") == began
     for folder in (scene.top / "backups", scene.vault):
