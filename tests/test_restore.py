@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from little_docker import LittleDocker
 from scenes import X10, until
 from test_undo import flows, killed_amid_the_swap, restored_once
 
@@ -129,6 +130,46 @@ def test_what_cannot_be_renamed_is_seen_before_the_stop(running, flag, name):
     assert not (running.tools / "docker.calls").exists()
     assert flows(running) == "[2]\n"
     restored(running, "--from here")
+
+
+@pytest.mark.parametrize("only", ["", "mosquitto", "nodered"])
+def test_what_is_not_there_is_told(pi, only):
+    """What the backup or the compose file has and this machine has not; --only: what was asked."""
+    pi.runs(nodered="nodered/node-red", mosquitto="eclipse-mosquitto", down=["nodered"])
+    assert pi.run("backup --runtag t2").returncode in (0, 3)
+    pi.runs(nodered="nodered/node-red", down=["nodered"])
+    named = "services: {mqtt: {container_name: mosquitto, image: e}, grafana: {image: g}}\n"
+    (pi.folder / "docker-compose.yml").write_text(named)
+    words = f"restore --runtag t2 --from here {only and f'--only {only}'}"
+    told = pi.run(f"{words} --dry-run").stdout
+    names = {"": "grafana, mosquitto", "nodered": ""}.get(only, only)
+    assert ("is not there, and is not made: " in told) == bool(names)
+    assert f"  is not there, and is not made: {names}\n" in told or not names
+    done = " ".join(pi.run(f"{words} --yes").stdout.split())
+    assert (f"not there before it, and still not: {names}. To make " in done) == bool(names)
+    ends = {"": "up --detach grafana mqtt", "mosquitto": "up --detach mqtt"}
+    assert ends.get(only, "") in done
+
+
+@pytest.mark.parametrize("down", [[], ["nodered"]])
+def test_a_stack_without_containers_is_told_to_be_brought_up(pi, down):
+    """Before the question, and at the end, by name: it may be down on purpose."""
+    docker = LittleDocker(pi)
+    service = "{container_name: nodered, image: nodered/node-red, profiles: [%s]}"
+    services = f"{{red: {service % ''}, other: {service % 'x'}}}".replace("profiles: []", "tty: 1")
+    (pi.folder / "docker-compose.yml").write_text(f"services: {services}\n")
+    docker.knows({}, later={"nodered": [("./volumes/nodered", "/data")]})
+    made = pi.tools / "docker.made.json"
+    made.write_text(
+        made.read_text().replace('"Running": false', f'"Running": {"false" if down else "true"}')
+    )
+    words = f"restore --runtag {TAG} --from here"
+    line = "no container is there; makes and starts: nodered (of the compose file here)\n"
+    assert f"  {line}" in pi.run(f"{words} --dry-run").stdout
+    said = restored(pi, "--from here")
+    assert " ".join(line.split()) in said
+    names = "nothing" if down else "nodered"
+    assert f"made and started, as no container was there: {names}" in said
 
 
 def test_what_somebody_starts_meanwhile_is_seen(running):
@@ -319,6 +360,9 @@ def test_what_no_backup_holds_is_told_before(pi, tmp_path, way):
     assert "Service mariadb is built in .templates/mariadb, which is neither here nor in" in said
     assert "variables that .env does not set: PASSWORD. They" in said
     assert said.count("Service ") == 1
+    made = [each for each in said.splitlines() if "makes and starts: " in each]
+    names = "grafana, influxdb, mariadb, nodered (of the backup's compose file)"
+    assert made == [f"  no container is there; makes and starts: {names}"]
 
 
 def test_a_docker_that_does_not_tell_lacks_no_image(pi, tmp_path):

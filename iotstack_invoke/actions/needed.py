@@ -20,6 +20,7 @@ from ..services.compose_text import variables
 from ..services.table import FOLDERS
 from ..steps import Command, Place
 from ..targets import Target, entries, read_text
+from ..values import dataclass
 from .prospect import OVERRIDES
 
 MOST_BEFORE = 1000
@@ -35,6 +36,17 @@ NOT_THERE = (
     'for i; do said=$({docker} image inspect -- "$i" 2>&1 >/dev/null) || case $said in '
     '*[Nn]"o such image"*) echo "$i" ;; *) echo "$said" >&2; exit 1 ;; esac; done'
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What the containers need that are made anew."""
+
+    told: tuple[str, ...]
+    """What is to be known of it."""
+    warnings: tuple[str, ...]
+    needs: ComposeNeeds
+    """The same as the compose files say it, with the containers."""
 
 
 class _Enough(Exception):
@@ -72,8 +84,8 @@ def needed(
     packed: Mapping[str, str],
     *,
     from_backup: bool,
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what is to be known of the containers that are made, and what to be warned of.
+) -> Needed:
+    """Return what the containers need that are made, and which these are.
 
     `packed`: the top files of the backup. `from_backup`: they count, and not those that lie here.
     """
@@ -99,7 +111,7 @@ def needed(
         )
         if names
     ]
-    return tuple(told), tuple(_warnings(target, manifest, needs))
+    return Needed(tuple(told), tuple(_warnings(target, manifest, needs)), needs)
 
 
 def _warnings(target: Target, manifest: Manifest | None, needs: ComposeNeeds) -> Iterator[str]:

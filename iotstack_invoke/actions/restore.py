@@ -36,6 +36,7 @@ from ..rulebooks.restore import (
 from ..rules import KINDS
 from ..runtag import LATEST
 from ..services.compose import inspect_all, is_top_file, of_stack
+from ..services.compose_needs import ComposeNeeds
 from ..services.held import STAYS
 from ..services.influx_load import PROVEN
 from ..services.influx_log import say_internal_left_out
@@ -62,6 +63,7 @@ from ..targets import (
 from .afterwards import Afterwards
 from .change_logs import log_path
 from .copies import told_here
+from .fates import Fates
 from .latest import passed_told
 from .needed import needed, top_texts
 from .old_states import remove_states
@@ -201,6 +203,7 @@ class _Restore:
         self.hooks = find_machine(settings, wish.host).hooks if wish.host else settings.hooks
         self.by_hand = "" if wish.only else self.before.influx2.advice
         """What of the wish a person has to do, and how."""
+        self.fates = Fates()
         self._told = False
         self._switching = False
         self._journal: Journal | None = None
@@ -440,10 +443,6 @@ class _Restore:
             self.report.write(f"  only: {', '.join(self.wish.only)}")
         for text in unknown_told(facts):
             self.report.warn(f"  {text}")
-        stopped = ", ".join(facts.running) or "nothing, for nothing of it runs"
-        self.report.write(f"  stops and starts again: {stopped}")
-        if facts.idle:
-            self.report.write(f"  does not run, and is not started: {', '.join(facts.idle)}")
         self.report.write(f"  what is replaced stays in: {facts.previous}")
         if self.before.takes_compose:
             self.report.write(
@@ -464,24 +463,45 @@ class _Restore:
         has_any = "general" in facts.kinds and not self.wish.only
         packed = top_texts(self.source.place, archive) if has_any else {}
         if not (facts.bare or from_backup):
+            self._tell_containers(facts, None)
             return packed
         if packed is None:
+            self._tell_containers(facts, None)
             self.report.warn(
                 f"  What the containers need cannot be told: the compose file in {archive} is not "
                 "read before all of it."
             )
             return None
+        told: tuple[str, ...]
         try:
-            told, warnings = needed(self.target, self.manifest, packed, from_backup=from_backup)
+            found = needed(self.target, self.manifest, packed, from_backup=from_backup)
+            told, warnings, needs = found.told, found.warnings, found.needs
         except Unreachable:
             raise
         except StepFailed as error:
             told, warnings = (), (f"What the containers need cannot be told: {error}",)
+            needs = None
+        self._tell_containers(facts, needs)
         for text in told:
             self.report.write(f"  {text}")
         for text in warnings:
             self.report.warn(f"  {text}")
         return packed
+
+    def _tell_containers(self, facts: RestoreFacts, needs: ComposeNeeds | None) -> None:
+        """Tell what becomes of each container of the stack, by name.
+
+        `needs`: what the compose files say that containers are made by, if it is known.
+        """
+        packed = None
+        if self.before.takes_compose and facts.bare:
+            packed = needs or ComposeNeeds(are_all=False)
+        asked = None
+        if self.wish.only:
+            asked = (*self.wish.names, *([facts.server.container] if facts.server else ()))
+        self.fates = Fates.of(self.target, self.manifest, facts, asked, packed)
+        for text in self.fates.told_before():
+            self.report.write(f"  {text}")
 
     def _outside_left(self, facts: RestoreFacts) -> tuple[str, ...]:
         """Return what of the outside part is not restored, or not as it was."""
@@ -504,23 +524,14 @@ class _Restore:
             *of_old_folder(old, folder, of_stack(found, folder)),
         )
 
-    def _tell_idle(self, facts: RestoreFacts) -> None:
-        """Tell which did not run or were sick before, and are so now: nothing broke them."""
-        asked = facts.idle or facts.sick
+    def _tell_fates(self, facts: RestoreFacts) -> None:
+        """Tell which containers were made, do not run as before, or are not there."""
         try:
-            found = inspect_all(self.target.host, self.target.docker) if asked else ()
+            found = inspect_all(self.target.host, self.target.docker)
         except StepFailed:
             return  # told where it matters: of those that were to come up
-        down = {each.container.name for each in found if not each.container.running}
-        if still := [each for each in facts.idle if each in down]:
-            them = "them" if len(still) > 1 else "it"
-            self.report.write(
-                f"  stopped before it, and still: {', '.join(still)}. To start {them}: "
-                f"{shlex.join((*facts.docker, 'start', *still))}"
-            )
-        sick = {e.container.name for e in found if e.container.running and e.health != "healthy"}
-        if left := [each for each in facts.sick if each in sick]:
-            self.report.write(f"  unhealthy before it, and still: {', '.join(left)}")
+        for text in self.fates.told_after(facts, self.target.folder, found):
+            self.report.write(f"  {text}")
 
     def _tell_room(self, facts: RestoreFacts) -> None:
         needed = self.before.needs(facts)
@@ -771,7 +782,7 @@ class _Restore:
         away = f"; the stack was away for {duration_text(self._down_s)}" if facts.running else ""
         self.report.write(f"{self.runtag} is restored{away}. Back to before: inv undo{host}")
         self._tell_done(facts)
-        self._tell_idle(facts)
+        self._tell_fates(facts)
         for text in notes.told:
             self.report.write(f"  {text}")
         self._tell_beside(facts)

@@ -21,6 +21,10 @@ class ComposeNeeds:
     """Services that are built: the name, the folder of the build, the image's name or ''."""
     unset: tuple[str, ...] = ()
     """Variables without a value, and without a default."""
+    containers: tuple[tuple[str, str], ...] = ()
+    """The containers that compose makes of them, each with its service."""
+    are_all: bool = True
+    """No more are made: the files include no others, and can be understood."""
 
 
 def compose_needs(texts: Iterable[str], values: Mapping[str, str]) -> ComposeNeeds:
@@ -32,12 +36,18 @@ def compose_needs(texts: Iterable[str], values: Mapping[str, str]) -> ComposeNee
     images: dict[str, None] = {}
     builds: dict[str, tuple[str, str, str]] = {}
     unset: set[str] = set()
+    containers: dict[str, str] = {}
+    are_all = True
     try:
         for document in (each for text in texts for each in documents(text)):
-            for name, node in entries(entries(document, budget).get("services"), budget).items():
+            top = entries(document, budget)
+            are_all = are_all and "include" not in top
+            for name, node in entries(top.get("services"), budget).items():
                 told = entries(node, budget)
                 if items(told.get("profiles"), budget):
                     continue
+                called = filled(scalar(told.get("container_name")), values)
+                containers[name] = called or containers.get(name, name)
                 image = filled(scalar(told.get("image")), values)
                 build = told.get("build")
                 context = scalar(build) or scalar(entries(build, budget).get("context"))
@@ -48,8 +58,12 @@ def compose_needs(texts: Iterable[str], values: Mapping[str, str]) -> ComposeNee
                 for text in _scalars(node, budget):
                     filled(text, values, unset)
     except NotRead:
-        return ComposeNeeds()
-    return ComposeNeeds(tuple(sorted(images)), tuple(builds.values()), tuple(sorted(unset)))
+        return ComposeNeeds(are_all=False)
+    return ComposeNeeds(
+        *(tuple(sorted(images)), tuple(builds.values()), tuple(sorted(unset))),
+        tuple(sorted((called, name) for name, called in containers.items())),
+        are_all,
+    )
 
 
 def _scalars(top: Node, budget: Budget) -> Iterable[str]:

@@ -338,7 +338,15 @@ def test_stack_that_is_down(person, pi, far, live):
     mine = (top / "docker-compose.yml").read_text()
     smaller = mine.partition("  grafana:")[0]
     (top / "docker-compose.yml").write_text(smaller)
-    person.iot("restore", "--host", "test-pi", "--runtag", "t5", "--yes")
+    said = person.iot("restore", "--host", "test-pi", "--runtag", "t5", "--yes")
+    names = ", ".join(sorted({*SERVICES} - {"grafana"}))
+    told = [line for line in said.splitlines() if "no container " in line or "not there" in line]
+    assert told[0].startswith("  no container is there; makes and starts: ")
+    assert told[1:3] == [
+        "  is not there, and is not made: grafana",
+        f"  made and started, as no container was there: {names}",
+    ]
+    assert told[3].startswith("  not there before it, and still not: grafana. The compose file ")
     wait_ping(far)
     assert points(far) == points(pi)
     assert running(far) == set(SERVICES) - {"grafana"}
