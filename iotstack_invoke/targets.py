@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .errors import Busy, Refused, StepFailed, Unreachable, UsageError
+from .errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError
 from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked
 from .rules import BACKUPS, RESTORE
 from .settings import Machine, Settings
@@ -233,6 +233,16 @@ def journal_paths(stack: str) -> tuple[str, str]:
     Earlier versions had both in the first place.
     """
     return (f"{stack}/{BACKUPS}/.journal", f"{stack}/{RESTORE}/.journal")
+
+
+def require_stack(target: Target) -> None:
+    """Raise NotFound where the folder of a target's stack is not there: its lock would make it."""
+    if not may_be_there(target.host, target.folder):
+        far = "" if isinstance(target.host, LocalHost) else f" --host {target.name}"
+        raise NotFound(
+            f"There is no stack in {target.folder}, on {target.name}. Nothing was changed. "
+            f"hosts.toml says where it lies; what else is wrong: inv doctor{far}"
+        )
 
 
 @contextlib.contextmanager

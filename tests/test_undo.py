@@ -406,6 +406,18 @@ def test_nor_to_one_that_no_rename_reaches(little_stack):
     assert flows(little_stack) == "[2]\n"
 
 
+@pytest.mark.parametrize("line", ["undo", "undo --yes", "undo --list", "reload-influxdb --yes"])
+def test_nothing_is_made_where_no_stack_is(little_stack, tmp_path, line):
+    """A wrong folder in hosts.toml is named, and stays what it is: not there."""
+    wrong = tmp_path / "nowhere/x"
+    told = little_stack.settings.read_text().replace(str(little_stack.folder), str(wrong))
+    little_stack.settings.write_text(told)
+    told = little_stack.run(line)
+    assert (told.returncode, told.stdout) == (10, "")
+    assert f"There is no stack in {wrong}, on this machine. Nothing was changed." in told.stderr
+    assert not wrong.parent.exists()
+
+
 @pytest.mark.parametrize("typed", ["this machine", "the host's name", "Ctrl-D"])
 def test_an_undo_asks_for_the_name_of_the_host(little_stack, typed):
     """It tells before what it would put back, what it takes away, and where the rest stays."""

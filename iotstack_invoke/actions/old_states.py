@@ -32,6 +32,7 @@ from ..targets import (
     looked,
     open_target,
     read_text,
+    require_stack,
     root_words,
     which_may_be_there,
 )
@@ -324,6 +325,7 @@ def states_told(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> str:
 def list_states(settings: Settings, name: str, report: Report) -> int:
     """Print which old states there are, from when, how large, what keeps each; return 0."""
     with open_target(settings, name, without_docker=True) as target:
+        require_stack(target)
         host, stack = target.host, target.folder
         states = [e for e in find_states(host, stack, target.as_root) if not e.is_gone]
         if not states:

@@ -29,7 +29,16 @@ from ..services.influx_count import Count
 from ..services.kept_until import UNTIL_FILE, read_until
 from ..settings import Settings
 from ..steps import Command
-from ..targets import ANY_EXIT, Lock, Target, locked_target, looked, open_target, read_text
+from ..targets import (
+    ANY_EXIT,
+    Lock,
+    Target,
+    locked_target,
+    looked,
+    open_target,
+    read_text,
+    require_stack,
+)
 from ..values import dataclass
 from .afterwards import Afterwards
 from .change_logs import log_folder
@@ -91,6 +100,7 @@ def reload_influxdb(
     """Reload InfluxDB and return the exit code; raises IotstackError where it was refused."""
     try:
         with signals_raised(), open_target(settings, wish.host) as target:
+            require_stack(target)
             if dry_run:
                 return _Reload(settings, target, wish, asked, report).show()
             died: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import shlex
@@ -37,6 +38,7 @@ from ..targets import (
     looked,
     open_target,
     read_text,
+    require_stack,
     which_may_be_there,
 )
 from .change_logs import log_folder, log_path
@@ -175,11 +177,11 @@ def _undo(
     leave_gone: bool,
 ) -> int:
     """Do it; `left` takes what a signal would leave from then on."""
-    with (
-        signals_raised(),
-        open_target(settings, wish.host) as target,
-        locked_target(target, "undo"),
-    ):
+    with contextlib.ExitStack() as held:
+        held.enter_context(signals_raised())
+        target = held.enter_context(open_target(settings, wish.host))
+        require_stack(target)
+        held.enter_context(locked_target(target, "undo"))
         journal, owing = journal_of(settings, target), Owing.of_target(settings, target)
         again = f"inv undo{f' --host {wish.host}' if wish.host else ''} --last-restore"
         if owed := owing.make_private(report):
