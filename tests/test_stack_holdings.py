@@ -645,4 +645,8 @@ def test_what_a_restore_laid_beside_is_known(machine):
     """The compose file and .env of a backup, by its runtag; a copy of the owner's is named."""
     for each in (".env.2026-11-23_1100", "docker-compose.yml.2026-11-23_1100-2", ".env.bak"):
         machine.file(each)
-    assert machine.look().unused == (".env.bak",)
+    for each in ("docker-compose.yml.big", ".env.before the move", "docker-compose.yml.own"):
+        machine.file(each)
+    machine.file("backups/big.manifest.json")
+    machine.file("restore/previous-before the move-2026-11-23_1100/journal")
+    assert machine.look().unused == (".env.bak", "docker-compose.yml.own")

@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 
 from ..errors import StepFailed
 from ..manifest import KEPT_OUT, VOLUME, LeftOut
+from ..rules import BACKUPS, RESTORE
 from ..settings import Exclusion, Inclusion, Stack
 from ..steps import Host
 from ..values import dataclass
@@ -75,7 +76,8 @@ CLOSED = (
     "the user who makes the backup may not read it; with sudo = true in hosts.toml, root reads it"
 )
 MOST_UNUSED_TOLD = 5
-_LAID_BESIDE = re.compile(r"[^/]*\.(yml|yaml|env)\.\d{4}-\d\d-\d\d_\d{4}[^/]*")
+_DATED_BESIDE = re.compile(r"[^/]*\.(yml|yaml|env)\.\d{4}-\d\d-\d\d_\d{4}[^/]*")
+_BESIDE_TOP = re.compile(r"[^/]*?\.(?:yml|yaml|env)\.(?P<runtag>[^/]+)")
 """A top file of a backup, which a restore laid beside the one that was there."""
 OF_DUMPS = ("backups/influxdb/db", "backups/influxdb2")
 """Where IOTstack's containers write dumps, which are parts of a backup already."""
@@ -704,6 +706,18 @@ def look_at_paths(host: Host, paths: list[str], as_root: tuple[str, ...]) -> dic
     return found
 
 
+def _is_laid_beside(name: str, of_runs: set[str]) -> bool:
+    """Tell whether a restore laid a top file beside another: by a runtag, of which is known here.
+
+    `of_runs`: what lies in backups/ and restore/. A runtag that tells a time needs nothing there.
+    """
+    named = _BESIDE_TOP.fullmatch(name)
+    if named is None or _DATED_BESIDE.fullmatch(name):
+        return named is not None
+    marks = (f"{BACKUPS}/{named['runtag']}.", f"{RESTORE}/previous-{named['runtag']}-")
+    return any(each.startswith(marks) for each in of_runs)
+
+
 def _beside(
     host: Host, folder: str, included: tuple[str, ...], as_root: tuple[str, ...]
 ) -> tuple[set[str], int]:
@@ -713,11 +727,14 @@ def _beside(
     commits no remote has. Where Git does not tell, it may be anything in its folders.
     """
     ways = {each for path in included for each in above(path)}
-    words = ("sh", "-c", _BESIDE, "sh", folder, ".", *sorted(f"./{each}" for each in ways))
-    told = answer(host, (*as_root, *words), LOOK_LIMIT_S)
+    runs = (BACKUPS, RESTORE)
+    looked_in = (".", *sorted(f"./{each}" for each in {*ways, *runs}))
+    told = answer(host, (*as_root, "sh", "-c", _BESIDE, "sh", folder, *looked_in), LOOK_LIMIT_S)
     names = {each.removeprefix("./") for each in told}
+    of_runs = {each for each in names if posixpath.dirname(each) in runs}
+    names -= of_runs
     known = {CLONE, *FOLDERS, *KEPT_OUT, *included, *ways, *filter(_is_top_file, names)}
-    beside = {name for name in names - known if not _LAID_BESIDE.fullmatch(name)}
+    beside = {name for name in names - known if not _is_laid_beside(name, of_runs)}
     if IOTSTACK_MENU not in names:
         return beside, 0
     brought = names & (FOLDERS_OF_IOTSTACK | FILES_OF_IOTSTACK) - {*included}
