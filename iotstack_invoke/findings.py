@@ -454,8 +454,8 @@ def judge_sets(sets: Iterable[BackupSet]) -> tuple[Finding, ...]:
         if each.state is State.UNFINISHED:
             found.append(warning(name, "is unfinished: its run did not end, or runs now", again))
         elif each.state is State.DAMAGED:
-            said = "is damaged: its manifest or a part is gone, or is not what it was"
-            found.append(warning(name, said, f"other copies: inv show {shlex.quote(each.runtag)}"))
+            helps = f"why, and which copies there are: inv show {shlex.quote(each.runtag)}"
+            found.append(warning(name, "is damaged", helps))
     return tuple(found)
 
 

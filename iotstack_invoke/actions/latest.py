@@ -159,8 +159,7 @@ def passed_told(
             text += " If no run is at work: inv sync finishes it."
         elif state is State.UNFINISHED:
             text += f" If no run is at work: inv backup{host} --runtag {tag} finishes it."
-        unread = "manifest" in each.backup.files and each.backup.manifest is None
-        if state in takes and not (state is State.DAMAGED and unread):
+        if state in takes and state is not State.DAMAGED:  # damaged: it would fail
             text += f" To take it all the same: {named}{tag}{where(each)}."
         told.append(text)
     if len(listed) > MOST_TOLD:
