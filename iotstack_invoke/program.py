@@ -76,14 +76,17 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
 
 
 def _complete_flag(machine: ParseMachine) -> None:
-    """Refuse a flag that no value came behind, each time it is given; raises ParseError.
+    """Refuse a flag that no value came behind, or a blank one, each time; raises ParseError.
 
     Invoke takes such a flag for one that is left out where it may be given several times: a
-    restore `--only` nothing would be one of all, and `--host` nothing this machine.
+    restore `--only` nothing would be one of all, and `--host` nothing this machine. A blank value
+    is what a script gives whose variable is not set: most flags take it for their default.
     """
     flag = machine.flag
     if flag and flag.takes_value and not flag.optional and not machine.flag_got_value:
         machine.error(f"{to_flag(flag.names[0])} needs a value.")
+    if flag and isinstance(flag.raw_value, str) and not flag.raw_value.strip():
+        machine.error(f"{to_flag(flag.names[0])}: it is empty.")
     _invokes_complete_flag(machine)
 
 

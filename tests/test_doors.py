@@ -270,6 +270,17 @@ def test_a_flag_without_its_value_is_not_one_that_is_left_out(task, flag, capsys
         assert told.err == f"--{flag} needs a value. All its flags: inv --help {task}\n"
 
 
+@pytest.mark.parametrize(("task", "flag"), FLAGS_WITH_VALUE)
+def test_a_flag_with_a_blank_value_is_not_one_that_is_left_out(task, flag, capsys):
+    """`--settings "$FILE"` and `--from "$VAULT"` do not mean the default if nothing is in it."""
+    for form in ([f"--{flag}", ""], [f"--{flag}= ", "--debug"], [f"--{flag}=", f"--{flag}=one"]):
+        with pytest.raises(SystemExit) as ended:
+            program.run(["iotstack", task, *form])
+        told = capsys.readouterr()
+        assert (ended.value.code, told.out) == (2, "")
+        assert told.err == f"--{flag}: it is empty. All its flags: inv --help {task}\n"
+
+
 @pytest.mark.parametrize("program", ["iotstack", "inv"])
 @pytest.mark.parametrize("line", ["restore --only --yes", "restore --dry-run --host"])
 def test_both_programs_refuse_a_flag_without_its_value(little_stack, program, line):
