@@ -247,11 +247,24 @@ def require_stack(target: Target) -> None:
 
 @contextlib.contextmanager
 def locked_target(target: Target, purpose: str) -> Iterator[Lock]:
-    """Hold the lock of a target's stack, wherever it is; raises Busy."""
+    """Hold the lock of a target's stack, wherever it is.
+
+    Raises Busy, and Refused where the file system that it would lie on is mounted read-only.
+    """
     script = f'{MAKE_STACK} && mkdir -p -m 0700 -- "$2"'
     words = ("sh", "-c", script, "sh", target.folder, target.backups)
-    target.host.run(Command(words))
-    with locked_stack(target.host, target.backups, purpose) as lock:
+    with contextlib.ExitStack() as held:
+        try:
+            target.host.run(Command(words))
+            lock = held.enter_context(locked_stack(target.host, target.backups, purpose))
+        except StepFailed as error:
+            for folder in (target.folder, target.backups):
+                if not isinstance(error, Unreachable) and is_read_only(target.host, folder):
+                    raise Refused(
+                        f"{on_host(target.host)}{folder} {READ_ONLY}. Nothing was changed. When "
+                        f"the disk is well: {remount(folder)}"
+                    ) from error
+            raise
         yield lock
 
 

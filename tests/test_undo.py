@@ -418,6 +418,20 @@ def test_nothing_is_made_where_no_stack_is(little_stack, tmp_path, line):
     assert not wrong.parent.exists()
 
 
+@pytest.mark.parametrize("which", ["", "/backups"])
+@pytest.mark.parametrize("line", ["undo --yes", "restore --runtag t1 --from here --yes"])
+def test_a_disk_that_is_mounted_read_only_is_named(little_stack, read_only, which, line):
+    """With the command that mends it, before anything is changed, and not in words of a shell."""
+    assert little_stack.run("backup --runtag t1").returncode == 0
+    path = f"{little_stack.folder}{which}"
+    read_only(Path(path))
+    told = little_stack.run(line)
+    assert told.returncode == 13, told.stderr
+    assert f"{path} is mounted read-only (the card may be failing" in told.stderr
+    assert "Nothing was changed. When the disk is well: sudo mount -o remount,rw" in told.stderr
+    assert "mkdir" not in told.stderr
+
+
 @pytest.mark.parametrize("typed", ["this machine", "the host's name", "Ctrl-D"])
 def test_an_undo_asks_for_the_name_of_the_host(little_stack, typed):
     """It tells before what it would put back, what it takes away, and where the rest stays."""
