@@ -132,6 +132,21 @@ def test_what_cannot_be_renamed_is_seen_before_the_stop(running, flag, name):
     restored(running, "--from here")
 
 
+@pytest.mark.parametrize("line", ["--dry-run", "--yes"])
+def test_a_dry_run_without_room_is_refused_like_the_real_one(pi, line):
+    """At its end, with what is lacking."""
+    path = pi.folder / f"backups/{TAG}.manifest.json"
+    manifest = read_manifest(path.read_bytes(), TAG)
+    (part,) = manifest.parts
+    huge = replace(part, facts={**part.facts, "unpacked_bytes": 10**18})
+    path.write_text(replace(manifest, parts=(huge,)).to_json())
+    told = pi.run(f"restore --runtag {TAG} --from here {line}")
+    said = " ".join(told.stderr.split())
+    assert told.returncode == ExitCode.REFUSED, said
+    assert "1,000,000,000,000,000,000 for what they hold" in said
+    assert ("would run" in told.stdout) == (line == "--dry-run")
+
+
 @pytest.mark.parametrize("only", ["", "mosquitto", "nodered"])
 def test_what_is_not_there_is_told(pi, only):
     """What the backup or the compose file has and this machine has not; --only: what was asked."""

@@ -222,7 +222,10 @@ class _Restore:
         self._died += recover(self.settings, self.target, journal, self.report)
 
     def show(self) -> int:
-        """Print the plan, with what would be replaced where the archive can be looked into now."""
+        """Print the plan, with what would be replaced where the archive can be looked into now.
+
+        Raises Refused at its end where the restore itself would.
+        """
         facts = self.before.facts()
         self._tell_what(facts)
         packed = self._tell_needed(facts)
@@ -243,6 +246,7 @@ class _Restore:
         for line in hook_lines(self.hooks, "restore"):
             self.report.write(line)
         self.report.plan(self._plan(targets, facts))
+        self.before.refuse_without_room(before)
         return ExitCode.GOOD
 
     def tell(self) -> None:
