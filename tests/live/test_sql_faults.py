@@ -369,6 +369,10 @@ LOCKS = {
     "mariadb": "LOCK TABLES home.t WRITE; SELECT SLEEP(600)",
     "postgres": "BEGIN; LOCK TABLE t; SELECT pg_sleep(600)",
 }
+LOCKED = {
+    "mariadb": "SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'SELECT SLEEP(600)'",
+    "postgres": "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'",
+}
 OWNERS_DUMPS = {
     "mariadb": "MYSQL_PWD=$MYSQL_ROOT_PASSWORD mariadb-dump -uroot --single-transaction home",
     "postgres": "pg_dump -U postuser postdb",
@@ -390,6 +394,10 @@ def locked(scene):
     )
     other = scene.target.popen(
         ["docker", "exec", "postgres", "psql", "-U", "postuser", "postdb", "-c", LOCKS["postgres"]]
+    )
+    wait_for("the lock of MariaDB", lambda: int(maria(scene.target, LOCKED["mariadb"])[0][0]))
+    wait_for(
+        "the lock of PostgreSQL", lambda: int(postgres(scene.target, LOCKED["postgres"])[0][0])
     )
     try:
         yield
