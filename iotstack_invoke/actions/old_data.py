@@ -16,7 +16,7 @@ from ..services.kept_until import UNTIL_FILE
 from ..services.swap_entries import MOVED
 from ..site import Site
 from ..steps import Command, Host, is_telling
-from ..targets import ANY_EXIT, IN_ENGLISH, entries, journal_paths, read_text, root_words
+from ..targets import ANY_EXIT, IN_ENGLISH, entries, journal_paths, read_text
 from ..trust import Trust
 
 _HELD = re.compile("Operation not permitted$")
@@ -89,14 +89,14 @@ def find_expired(
 
 
 def remove_expired_here(
-    site: Site, tell: Callable[[str], None], *, dry_run: bool = False
+    site: Site,
+    root: Callable[[], tuple[str, ...]],
+    tell: Callable[[str], None],
+    *,
+    dry_run: bool = False,
 ) -> list[str]:
     """Remove what reloads left beside a stack and whose days are over; return what failed."""
     host, stack = site.host, site.settings.stack
-
-    def root() -> tuple[str, ...]:
-        return root_words(host, host.name, sudo=stack.sudo)
-
     try:
         try:
             found = find_expired(host, stack.folder)

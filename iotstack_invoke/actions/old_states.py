@@ -253,7 +253,7 @@ def remove_old_here(
     def root() -> tuple[str, ...]:
         return root_words(host, host.name, sudo=stack.sudo)
 
-    failed = remove_expired_here(site, tell, dry_run=dry_run)
+    failed = remove_expired_here(site, root, tell, dry_run=dry_run)
     try:
         remove_states(host, stack, root, tell, dry_run=dry_run)
     except (Refused, StepFailed) as error:

@@ -18,7 +18,7 @@ from ..errors import OldDataGone, StepFailed
 from ..gzips import reading_words
 from ..hosts import LocalHost
 from ..steps import PARTIAL, Command, Host, Outcome, Scene, is_telling
-from ..targets import which_may_be_there
+from ..targets import ANY_EXIT, which_may_be_there
 from ..values import dataclass
 from .compose import compose_words, inspect_all, inspect_volumes, inspected, named
 from .kept_until import UNTIL_FILE, forget_words
@@ -122,7 +122,6 @@ def guarded(guard: str, words: tuple[str, ...], limit_s: float = STEP_LIMIT_S) -
     return Command(("flock", "--shared", guard, *words), limit_s=limit_s)
 
 
-ANY_EXIT = frozenset(range(256))
 MOST_LINES = 3
 RENAME_AGAIN = (
     "Nothing was removed: what is not under one name is under the other. Mend the cause (a disk "
