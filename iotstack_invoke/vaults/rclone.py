@@ -277,14 +277,18 @@ class RclonePlace:
         a part may be read: there the rule tries again.
         """
         code, out, said = self._run(words, source, limit_s)
+        if code in accept:
+            return code, out
+        failure = self._failure(doing, code, said, limit_s)
         can_repeat = source is None or isinstance(source, io.BytesIO)
-        if NO_REMOTE.search(" ".join(said)) and can_repeat and self._is_listed():
+        if failure.again and can_repeat and NO_REMOTE.search(" ".join(said)):
             if source is not None:
                 source.seek(0)
             code, out, said = self._run(words, source, limit_s)
-        if code not in accept:
-            raise self._failure(doing, code, said, limit_s)
-        return code, out
+            if code in accept:
+                return code, out
+            failure = self._failure(doing, code, said, limit_s)
+        raise failure
 
     def _is_listed(self) -> bool:
         """Tell whether rclone knows our remote, now or in a moment."""
