@@ -5,6 +5,7 @@ import io
 import json
 import os
 import subprocess
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,6 +52,22 @@ def test_the_folder_is_made_by_the_first_copy(start_cloud):
     assert place.look([f"{place.root}/a", f"{place.root}/b"]) == {}
     put(place, "a", b"x")
     assert files_of(cloud) == {"a": b"x"}
+
+
+def test_small_files_are_read_without_a_place_for_temporary_ones(
+    start_cloud, tmp_path, mount_disk, monkeypatch
+):
+    """Where /tmp is full or cannot be written, what lies in the cloud is still read and restored."""
+    start_cloud("webdav")
+    place, texts = place_in(), {"a {1}": b"a" * 30_000, "b": b"b"}
+    for name, content in texts.items():
+        put(place, name, content)
+    full = mount_disk(tmp_path / "tmp", "16k")
+    for folder in (tmp_path / "gone", full):
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        assert place.contents(ROOT, [*texts, "c"]) == texts
+        assert place.contents("cloud:none", ["a"]) == {}
+    assert [*full.iterdir()] == []
 
 
 def test_a_file_replaces_another_of_the_same_size_and_date(cloud):

@@ -5,11 +5,13 @@ import io
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from iotstack_invoke import gzips
+from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.gzips import Damaged
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.reading import Reading, read_dump, read_members, read_whole
@@ -185,13 +187,29 @@ def test_a_block_that_does_not_fit_its_checksum_is_told(dump, tmp_path):
 
 def test_a_line_that_breaks_is_no_damage(dump, tmp_path, sshd):
     """Where the archive could not be read to its end, that is told, and not what was lacking."""
-    from iotstack_invoke.errors import StepFailed
     from iotstack_invoke.remote import open_place
 
     place = open_place(sshd.login(), str(tmp_path), "nas")
     try:
         with pytest.raises(StepFailed, match="cannot be read"):
             read_whole(place, str(tmp_path / "nothing"), "influx")
+    finally:
+        place.close()
+
+
+def test_a_full_tmp_is_told_and_no_damage(dump, tmp_path, sshd, mount_disk, monkeypatch):
+    """A shard that comes by a line is checked in a temporary file; without room that is told."""
+    from iotstack_invoke.remote import open_place
+
+    (tmp_path / "archive").write_bytes(tar(dump))
+    full = mount_disk(tmp_path / "tmp", "4k")
+    (full / "file").write_bytes(bytes(4096))
+    place = open_place(sshd.login(), str(tmp_path), "nas")
+    try:
+        for folder in (tmp_path / "gone", full):
+            monkeypatch.setattr(tempfile, "tempdir", str(folder))
+            with pytest.raises(StepFailed, match="Make room in /tmp, or let TMPDIR"):
+                read_whole(place, str(tmp_path / "archive"), "influx")
     finally:
         place.close()
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 import stat
 import tarfile
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import field
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from ..errors import IotstackError
+from ..errors import IotstackError, StepFailed
 from ..gzips import Content, Damaged
 from ..hashes import HashedStream
-from ..hosts import CHUNK_BYTES
+from ..hosts import CHUNK_BYTES, words_of
 from ..steps import Place
 from ..values import dataclass
 from .influx2_check import Influx2Check, Influx2Report
@@ -322,9 +321,7 @@ def _read_dump(stream: Any, again: IO[bytes] | None, judge: Judge) -> tuple[Dump
             continue
         with ExitStack() as copies:
             if again is None:
-                file: IO[bytes] = copies.enter_context(tempfile.TemporaryFile())
-                shutil.copyfileobj(content, file, CHUNK_BYTES)
-                start = 0
+                file, start = copies.enter_context(_copied(content)), 0
             else:
                 file, start = again, member.offset_data
 
@@ -339,6 +336,34 @@ def _read_dump(stream: Any, again: IO[bytes] | None, judge: Judge) -> tuple[Dump
     whole = {each.file for each in report.shards}  # of others it is said what they lack
     wrong = [each for name, told in blocks.items() if name in whole for each in told]
     return report, [*report.problems, *wrong]
+
+
+@contextmanager
+def _copied(content: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Return a copy of a stream in a temporary file; raises StepFailed where it has no place."""
+    with _failing_here():
+        file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+    try:
+        while chunk := content.read(CHUNK_BYTES):
+            with _failing_here():
+                file.write(chunk)
+        with _failing_here():
+            file.flush()
+        yield file
+    finally:
+        with suppress(OSError):  # what was not written is tried again
+            file.close()
+
+
+@contextmanager
+def _failing_here() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StepFailed(
+            "A shard of InfluxDB is checked in a temporary file, which this machine cannot take: "
+            f"{words_of(error)}. Make room in /tmp, or let TMPDIR name another folder."
+        ) from error
 
 
 class _Slice(io.RawIOBase):

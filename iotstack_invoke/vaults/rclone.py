@@ -54,6 +54,10 @@ SPECIAL = re.compile(r"[\\*?\[\]{}]")
 FULL = re.compile(
     r"no space left|quota|insufficient ?(storage|space)|\b507 [A-Z]|storage .*full", re.IGNORECASE
 )
+NO_ROOM = re.compile(
+    r"no space left|remaining disk space|quota exceeded|read-only file ?system", re.IGNORECASE
+)
+"""What rclone says where a folder of this machine takes nothing."""
 READ_ONLY_THERE = re.compile(r"read-only file ?system", re.IGNORECASE)
 NO_REMOTE = re.compile(r"didn't find section in config file", re.IGNORECASE)
 SETTINGS = re.compile(r"load config file|decrypt|ask for password|config.*password", re.IGNORECASE)
@@ -128,26 +132,40 @@ class RclonePlace:
             raise self._failure(f"reading {path}", code, said)
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
-        """Return small files of a folder, by one program, through a scratch folder here."""
+        """Return small files of a folder, by one program, through a scratch folder here.
+
+        Where this machine has no place for that, its /tmp being full, by one program for each.
+        """
         asked = [name for name in names if "\n" not in name]
         if not asked:
             return {}
-        patterns = "".join(f"/{_pattern(name)}\n" for name in asked).encode()
-        with tempfile.TemporaryDirectory(prefix="iotstack-") as scratch:
-            self._ask(
-                f"reading files of {folder}",
-                *(
-                    "copy",
-                    "--max-depth=1",
-                    "--ignore-checksum",
-                    "--include-from=-",
-                    folder,
-                    scratch,
-                ),
-                source=io.BytesIO(patterns),
-                accept=(0, NO_FOLDER),
-            )
-            return LocalHost(scratch).contents(scratch, asked)
+        try:
+            with tempfile.TemporaryDirectory(prefix="iotstack-") as scratch:
+                return self._copied(folder, asked, scratch)
+        except OSError:
+            pass
+        except StepFailed as error:
+            if not NO_ROOM.search(str(error)):
+                raise
+        told = self.names(folder)
+        there = (e for e in asked if e in told and not (told[e].is_folder or told[e].other))
+        return {name: self._content(f"{folder}/{name}") for name in there}
+
+    def _copied(self, folder: str, names: list[str], scratch: str) -> dict[str, bytes]:
+        """Return small files of a folder, copied into one of this machine."""
+        patterns = "".join(f"/{_pattern(name)}\n" for name in names).encode()
+        words = ("copy", "--max-depth=1", "--ignore-checksum", "--include-from=-")
+        self._ask(
+            f"reading files of {folder}",
+            *(*words, folder, scratch),
+            source=io.BytesIO(patterns),
+            accept=(0, NO_FOLDER),
+        )
+        return LocalHost(scratch).contents(scratch, names)
+
+    def _content(self, path: str) -> bytes:
+        with self.read(path) as stream:
+            return stream.read()
 
     def claim(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then.
