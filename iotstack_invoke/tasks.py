@@ -311,7 +311,7 @@ def reload_influxdb(
     help={
         "host": "A host of hosts.toml; this machine, if not given.",
         "list": "List the states of before restores: from when, how large, what keeps them.",
-        "leave-gone": "Of what did not end, leave what cannot be put back, as it is gone.",
+        "leave-gone": "Undo the rest where old data were removed; that stays as it is now.",
         "last-restore": "With --yes: take back the last restore or reload though it went well.",
         "yes": "Do not ask; without --last-restore only what did not end is undone.",
     }

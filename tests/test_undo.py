@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from iotstack_invoke.actions.gone import PUT_BACK, Fate, cannot_be_back, lines_without
 from iotstack_invoke.actions.target_checks import time_stamp
 from iotstack_invoke.actions.undo import _last_journal, journal_of, undo
 from iotstack_invoke.actions.wish import Wish
 from iotstack_invoke.changes import STAMP_FORM, change_in, change_of
 from iotstack_invoke.errors import NotFound
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.journal import owed_in
 from iotstack_invoke.report import Report
 from iotstack_invoke.services.kept_until import keep_until
 from iotstack_invoke.settings import load_settings, read_settings
@@ -340,8 +342,11 @@ def test_an_old_state_that_lacks_something_is_not_gone_back_to(little_stack):
     before = little_stack.tree()
     told = little_stack.run("undo --last-restore --yes")
     assert told.returncode == 13, told.stdout
-    assert "cannot be undone. What volumes/nodered was before is not in" in told.stderr
-    assert "Nothing was changed." in told.stderr
+    assert "cannot be undone in full: what it replaced was removed since, of volumes/nodered" in (
+        told.stderr
+    )
+    assert f"(it was in {aside}). Nothing was changed." in told.stderr
+    assert "inv undo --last-restore --leave-gone puts back the rest" in told.stderr
     assert "takes away" not in told.stdout
     now = little_stack.tree()
     assert {path for path in {*before, *now} if before.get(path) != now.get(path)} <= {
@@ -351,6 +356,82 @@ def test_an_old_state_that_lacks_something_is_not_gone_back_to(little_stack):
     (kept / "elsewhere").rename(aside)
     assert little_stack.run("undo --last-restore --yes").returncode == 0
     assert (flows(little_stack), other.exists()) == ("[2]\n", False)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_is_left_of_an_old_state_is_gone_back_to(little_stack, killed):
+    """The rest is put back, what is gone stays as it is now, and the older state can be reached.
+
+    Where that is killed, the next run goes on with it, and tells it as well.
+    """
+    other, folder = little_stack.folder / "volumes/other", little_stack.folder / "restore"
+    other.mkdir()
+    (other / "x").write_text("1")
+    restored_once(little_stack)
+    (other / "x").write_text("2")
+    told = little_stack.run("restore --runtag t1 --from here --yes")
+    assert told.returncode == 0, told.stderr
+    (other / "x").write_text("3")
+    (little_stack.folder / "volumes/nodered/flows.json").write_text("[3]\n")
+    kept = max(folder.glob("previous-t1-*"))
+    shutil.rmtree(kept / "volumes/nodered")
+    line = "undo --last-restore --leave-gone --yes"
+    if killed:
+        killed_amid_the_swap(little_stack, line, "*volumes/other")
+        told = little_stack.run("backup --runtag t2")
+    else:
+        told = little_stack.run(line)
+        assert "  puts back as it was before: docker" not in told.stdout
+        assert "  puts back as it was before: volumes/other\n" in told.stdout
+        assert "leaves as it is now, as what it was before is gone: volumes/nodered" in told.stdout
+        assert "takes away" not in told.stdout
+        assert "but for what was gone" in told.stdout
+    assert told.returncode == 3, told.stderr
+    assert f"{kept}/volumes/nodered is gone, so" in told.stderr
+    assert "volumes/nodered cannot be put back. It is left as it is now." in told.stderr
+    assert (flows(little_stack), (other / "x").read_text()) == ("[3]\n", "2")
+    assert (folder / f"{kept.name}-undone/volumes/other/x").read_text() == "3"
+    told = little_stack.run("undo --last-restore --yes")
+    assert told.returncode == 0, told.stderr
+    assert (flows(little_stack), (other / "x").read_text()) == ("[2]\n", "1")
+    assert (folder / f"{kept.name}-undone/volumes/other/x").read_text() == "3"
+
+
+def journaled(*steps):
+    """The lines of a journal that holds steps: kind, what is live, where it was moved to."""
+    of = ({"host_role": "pi", "live": live, "aside": aside} for _, live, aside in steps)
+    told = ({"job": "pi:x", "step": kind} for kind, _, _ in steps)
+    return [json.dumps(each | {"fields": fields}) for each, fields in zip(told, of, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "left", "undone"),
+    [
+        ("SwapItem v good, SwapItem w gone", "w", "v LeaveGone:w"),
+        # A reload: the folder, and then the file that kept containers from starting on it.
+        ("PutAway v good, SwapItem v gone", "", "v"),
+        ("PutAway v gone, SwapItem v good", "v", "LeaveGone:v"),
+        # A database in what was put in place before it, whose old data went with that.
+        ("SwapItem v good, SwapItem v/db gone", "", "v"),
+        ("SwapItem v new, SwapItem v/db gone", "", "v"),
+        ("SwapItem v gone, SwapItem v/db good", "v", "LeaveGone:v"),
+        ("SwapItem v gone, KeepLeftOut v left", "v", "LeaveGone:v"),
+        ("SwapItem v good, KeepLeftOut v left", "", "v v"),
+        ("SwapItem v gone, SwapItem vx good", "v", "LeaveGone:v vx"),
+        ("UseStage x left, StopContainers x left, SwapEntries v good", "", "x v"),
+    ],
+)
+def test_what_stays_where_something_is_gone(steps, left, undone):
+    """What it lies in is not put back by halves; what was moved aside before it is all there."""
+    told = [each.split() for each in steps.split(", ")]
+    lines = journaled(*((kind, live, f"aside/{n}") for n, (kind, live, _) in enumerate(told)))
+    words = [word for kind, _, word in told if kind in PUT_BACK]
+    owed = [each for each in owed_in(lines) if each.step in PUT_BACK]
+    fates = [Fate(step, word) for step, word in zip(owed, words, strict=True)]
+    assert " ".join(each.live for each in cannot_be_back(fates)) == left
+    found = owed_in(lines_without(lines, fates))
+    names = (f"{e.step}:" if e.step == "LeaveGone" else "" for e in found)
+    assert " ".join(f"{n}{e.fields['live']}" for n, e in zip(names, found, strict=True)) == undone
 
 
 @pytest.mark.parametrize(
@@ -398,6 +479,7 @@ def test_nor_to_one_that_no_rename_reaches(little_stack):
         told = little_stack.run("undo --last-restore --yes")
         assert told.returncode == 13, told.stdout
         assert "volumes/nodered lies on another mount than" in told.stderr
+        assert "Unmount what was mounted there since" in told.stderr
         assert not (little_stack.folder / "restore/.journal").exists()
         assert flows(little_stack) == "[1]\n"
     finally:

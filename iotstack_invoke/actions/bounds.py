@@ -37,6 +37,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "DumpInflux2": {"on_host": "dump", "inside": "inside"},
     "GiveStack": {"path": "stack"},
     "KeepLeftOut": {"live": "live", "aside": "aside"},
+    "LeaveGone": {"live": "live", "aside": "aside"},
     "MakeAround": {"path": "around", "live": "live"},
     "MakeAside": {"path": "own"},
     "MakeFolder": {"path": "own"},

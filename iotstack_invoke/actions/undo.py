@@ -7,7 +7,6 @@ import os
 import posixpath
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 
 from ..changes import change_in, is_stamp
 from ..children import signals_raised
@@ -18,19 +17,14 @@ from ..log import unfinished_log
 from ..report import Report
 from ..rules import RESTORE
 from ..services.stack import (
-    CAN_BE_BACK,
     ComposeUp,
+    LeaveGone,
     MakeVolume,
-    MoveAside,
-    PutAway,
     StopContainers,
-    SwapItem,
-    UseStage,
     wait_for_orphans,
 )
-from ..services.swap_entries import SwapEntries
 from ..settings import Settings
-from ..steps import Command, Host
+from ..steps import Host
 from ..targets import (
     Lock,
     Target,
@@ -42,14 +36,10 @@ from ..targets import (
     which_may_be_there,
 )
 from .change_logs import log_folder, log_path
+from .gone import Fate, cannot_be_back, fates_of, lines_without
 from .old_data import GONE_MARK
 from .owed import GOING_BACK, Owing
 from .wish import Wish, confirm
-
-PUT_BACK = frozenset(each.__name__ for each in (MoveAside, PutAway, SwapEntries, SwapItem))
-"""The steps that move aside what is put back when they are undone."""
-PAIRS_AT_ONCE = 100
-
 
 BUT_GONE = ", but for what was gone"
 BUT_TOLD = ", but for what is warned of"
@@ -153,8 +143,8 @@ def undo(
 ) -> int:
     """Undo what did not end; where nothing is owed, the last restore or reload; return the code.
 
-    With --yes a change that went well is taken back only if `last_restore` asks for it. What did
-    not end is undone also where old data of it are gone, if `leave_gone` asks for it.
+    With --yes a change that went well is taken back only if `last_restore` asks for it. Where old
+    data of it are gone, the rest is undone only if `leave_gone` asks for it.
     """
     left: list[str] = []
     try:
@@ -210,12 +200,15 @@ def _undo(
         used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"
         _refuse_unreadable(target, journal.at(kept), lines)
         owing.mark_new(journal.at(kept), lines, kept=True)
-        _refuse_incomplete(target, str(change), lines)
-        _tell(target, f"What is undone: {change}.", used, lines, report)
+        fates = fates_of(target.host, target.as_root, lines)
+        _refuse_apart(target, str(change), fates)
+        gone = cannot_be_back(fates)
+        if not leave_gone:
+            _refuse_gone(target, str(change), gone, again)
+        lines = lines_without(lines, fates)
+        _tell(target, f"What is undone: {change}.", used, lines, gone, report)
         confirm(wish, "undo it", "--yes" if last_restore else "--last-restore --yes")
         # From here on it is a restore that did not end: whatever happens, it is undone.
-        # What has been live since is kept: the step that would remove it is left out.
-        lines = [line for line in lines if f'"{UseStage.__name__}"' not in line]
         with target.host.create(f"{kept}.undo") as stream:
             stream.write("\n".join(lines).encode())
         target.host.rename(f"{kept}.undo", kept)
@@ -224,6 +217,7 @@ def _undo(
         with report.waiting(GOING_BACK):
             wait_for_orphans(target.host, target.guard)
             journal.recover(lines)
+        journal.gone = bool(gone)
         left.append(f"Before that all was undone: the stack is as it was before {change}.")
         report.write(
             f"Undone. The stack on {target.name} is as it was before {change}{but_for(journal)}. "
@@ -235,9 +229,22 @@ def _undo(
         return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
 
 
-def _tell(target: Target, what: str, used: str, lines: Sequence[str], report: Report) -> None:
+def listed(folder: str, paths: Iterable[str]) -> str:
+    """Return paths for people, those of the stack as they are called in its folder."""
+    return ", ".join(sorted({path.removeprefix(f"{folder}/") for path in paths}))
+
+
+def _tell(
+    target: Target,
+    what: str,
+    used: str,
+    lines: Sequence[str],
+    gone: Sequence[Fate],
+    report: Report,
+) -> None:
     """Tell what an undo would do: what is put back, what goes, what is stopped meanwhile."""
-    owed = owed_in(lines)
+    left = {each.live for each in gone}
+    owed = [each for each in owed_in(lines) if each.step != LeaveGone.__name__]
     asides = {
         str(each.fields["live"]): str(each.fields["aside"])
         for each in owed
@@ -250,13 +257,14 @@ def _tell(target: Target, what: str, used: str, lines: Sequence[str], report: Re
     if any(each.step == ComposeUp.__name__ for each in owed):
         made.append("the containers that it made")
 
-    def listed(paths: Iterable[str]) -> str:
-        return ", ".join(sorted(path.removeprefix(f"{target.folder}/") for path in paths))
-
     report.write(what)
     for title, told in (
-        ("puts back as it was before", listed(back)),
-        ("takes away, as it was not there before", listed(asides.keys() - back)),
+        ("puts back as it was before", listed(target.folder, back)),
+        (
+            "takes away, as it was not there before",
+            listed(target.folder, asides.keys() - back),
+        ),
+        ("leaves as it is now, as what it was before is gone", listed(target.folder, left)),
         ("removes", ", ".join(made)),
         ("stops, and starts again", ", ".join(dict.fromkeys(stopped))),
         ("what was stored since then is put aside in", used),
@@ -289,36 +297,32 @@ def _refuse_unreadable(target: Target, journal: Journal, lines: Sequence[str]) -
         )
 
 
-def _refuse_incomplete(target: Target, change: str, lines: Sequence[str]) -> None:
-    """Raise Refused where not all that a change replaced can be put back: nothing is, by halves.
-
-    Somebody may have removed some of it, or mounted something in its way, since then.
-    """
-    steps = (each for each in owed_in(lines) if each.step in PUT_BACK)
-    pairs = [(_place(each), str(each.fields["aside"])) for each in steps]
-    fates: list[str] = []
-    for some in (pairs[n : n + PAIRS_AT_ONCE] for n in range(0, len(pairs), PAIRS_AT_ONCE)):
-        words = (*target.as_root, "sh", "-c", CAN_BE_BACK, "sh", *chain.from_iterable(some))
-        fates += target.host.run(Command(words)).out.split()
-    told = []
-    for (live, aside), fate in zip(pairs, fates, strict=True):
-        name = live.removeprefix(f"{target.folder}/").removesuffix("/.")
-        if fate == "gone":
-            told.append(f"What {name} was before is not in {aside} any more.")
-        elif fate == "apart":
-            told.append(f"{name} lies on another mount than {aside}, and is not renamed to it.")
-    if told:
+def _refuse_apart(target: Target, change: str, fates: Sequence[Fate]) -> None:
+    """Raise Refused where no rename reaches what a change replaced: half a copy looks whole."""
+    found = [each for each in fates if each.word == "apart"]
+    if found:
+        names = listed(target.folder, (each.live for each in found))
+        verb = "lies" if len(found) == 1 else "lie"
         raise Refused(
-            f"On {target.name} {change} cannot be undone. {' '.join(told)} Nothing was changed. "
-            "Let it be there as it was then, a drive mounted as it was, and run this again; or "
-            "restore a backup."
+            f"On {target.name} {change} cannot be undone as it is now: {names} {verb} on another "
+            f"mount than what was there before ({posixpath.dirname(found[0].aside)}), and no "
+            "rename leads from one to the other. Nothing was changed. Unmount what was mounted "
+            "there since, or mount the drive as it was then, and run this again; or restore a "
+            "backup."
         )
 
 
-def _place(owed: Owed) -> str:
-    """Return what is put back: a path, or the entries of a folder that is a mount point itself."""
-    within = "/." if owed.step == SwapEntries.__name__ else ""
-    return f"{owed.fields['live']}{within}"
+def _refuse_gone(target: Target, change: str, gone: Sequence[Fate], again: str) -> None:
+    """Raise Refused where not all that a change replaced can be put back, with the way out."""
+    if gone:
+        paths = ", ".join(each.aside for each in gone)
+        names = listed(target.folder, (each.live for each in gone))
+        raise Refused(
+            f"On {target.name} {change} cannot be undone in full: what it replaced was removed "
+            f"since, of {names} (it was in {paths}). Nothing was changed. Put it there again, if "
+            f"anybody has it. If nobody has: {again} --leave-gone puts back the rest, and leaves "
+            f"{names} as now."
+        )
 
 
 def _names(owed: Owed) -> tuple[str, ...]:

@@ -155,6 +155,11 @@ def put_back_told(live: str, aside: str, used: str) -> str:
     )
 
 
+def left_told(live: str, aside: str) -> str:
+    """Return why something cannot be put back: nobody has what was moved aside."""
+    return f"{aside} is gone, so {live} cannot be put back."
+
+
 def wait_for_orphans(host: Host, guard: str) -> None:
     """Wait until no command of a dead run is left; raises StepFailed where one never ends."""
     words = ("flock", "--exclusive", "--timeout", str(int(STOP_LIMIT_S)), guard, "true")
@@ -474,7 +479,7 @@ class SwapItem:
     def undo(self, host: Host) -> None:
         """Rename back, from wherever it stopped; raises OldDataGone where nothing is left to."""
         told = f"{self.what}{put_back_told(self.live, self.aside, self.used)}"
-        gone = f"{self.aside} is gone, so {self.live} cannot be put back."
+        gone = left_told(self.live, self.aside)
         rename_by(host, self._command(self.unswap), told, UNDO_AGAIN, gone)
 
 
@@ -527,6 +532,29 @@ class PutAway(MoveAside):
     def commands(self) -> tuple[str, ...]:
         """Return the commands as a person would type them."""
         return (f"mv -T '{self.live}' '{self.aside}'", f": > '{self.live}'")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveGone:
+    """Let what is live stay: what was moved aside from its place is gone. Undone: that is told.
+
+    It comes into a kept journal in the place of the steps that cannot be undone any more.
+    """
+
+    host_role: str
+    live: str
+    aside: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return nothing."""
+        return ()
+
+    def do(self, scene: Scene) -> None:
+        """Do nothing."""
+
+    def undo(self, host: Host) -> str:  # noqa: ARG002 - each step has it
+        """Return what is to be told."""
+        return f"{left_told(self.live, self.aside)} It is left as it is now."
 
 
 @dataclass(frozen=True, slots=True)
