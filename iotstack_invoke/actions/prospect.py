@@ -40,6 +40,7 @@ from ..services.influx_server import Server
 from ..services.inside import is_in, path_on_host
 from ..services.left_out import patterns_below, plain_place
 from ..services.members import Contents, list_archive
+from ..services.mounted import refuse_mounts_since
 from ..services.recipe import RECIPES
 from ..services.sql import ENGINES, SqlServer, located_in
 from ..services.sqlite import shown
@@ -397,20 +398,11 @@ class Prospect:
         )
 
     def _refuse_mounts_since(self, facts: RestoreFacts) -> None:
-        """Raise StepFailed where something is mounted otherwise than when the facts were made.
-
-        What is put beneath a drive that went is hidden by its next mount.
-        """
+        """Raise StepFailed where something is mounted otherwise than when the facts were made."""
         lives = [self.target.folder, *(each.live for each in facts.outside)]
         lives += [each.server.data for each in facts.loads]
         lives += facts.server.folders if facts.server else ()
-        for point in sorted(mount_points(self.target.host) ^ self.outside.mounts):
-            if any(is_in(point, each) or is_in(each, point) for each in filter(None, lives)):
-                raise StepFailed(
-                    f"On {self.target.name} something was mounted at {point}, or unmounted, while "
-                    "this restore was prepared. Nothing of the stack was touched. Mount what "
-                    "belongs there, and run this again."
-                )
+        refuse_mounts_since(self.target.host, lives, self.outside.mounts, "this restore")
 
     def _vital(self, mine: list[Found], *, bare: bool) -> tuple[str, ...]:
         """Return the containers of databases that run; on a bare machine, that ran."""

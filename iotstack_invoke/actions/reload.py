@@ -27,6 +27,7 @@ from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE, influx_version
 from ..services.influx_count import Count
 from ..services.kept_until import UNTIL_FILE, read_until
+from ..services.mounted import mounts_around
 from ..settings import Settings
 from ..steps import Command
 from ..targets import (
@@ -35,6 +36,7 @@ from ..targets import (
     Target,
     locked_target,
     looked,
+    mount_points,
     open_target,
     read_text,
     require_stack,
@@ -241,6 +243,7 @@ class _Reload:
             aside=aside,
             used=f"{aside}-undone",
             limit_s=self.settings.influx.limit_s,
+            mounts=mounts_around(mount_points(host), (server.data, previous)),
             keep_days=self.asked.keep_old_days or 0,
             values=self.asked.values,
         )

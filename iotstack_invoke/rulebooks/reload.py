@@ -19,6 +19,7 @@ from ..services.influx_dump import CheckDump, CompareWithDump, CompareWithServer
 from ..services.influx_load import AddQueries, AddUsers, LoadInflux
 from ..services.influx_server import ALONE, FRESH, RunAlone, Server, WaitForInflux
 from ..services.kept_until import KeepUntil
+from ..services.mounted import CheckMounts
 from ..services.stack import (
     CheckStopped,
     MakeAside,
@@ -57,6 +58,8 @@ class ReloadFacts:
     used: str
     """The folder that an undo moves to what was live since."""
     limit_s: float
+    mounts: tuple[str, ...] = ()
+    """The mount points around the data and the stack."""
     keep_days: int = 0
     """How long the old data stay by themselves, if somebody asked for it."""
     values: bool = True
@@ -89,6 +92,7 @@ def reloaded(job: Job) -> Iterator[Step]:
     yield RunAlone("pi", server.container, FRESH, new.data, dumps, docker, guard)
     yield WaitForInflux("pi", new, docker, as_root)
 
+    yield CheckMounts("pi", (data, facts.previous), facts.mounts, "this reload")
     yield StopContainers("pi", names, docker, guard)
     yield PutAway("pi", data, aside, used, as_root, guard)
     yield CheckStopped("pi", names, docker)  # now nobody can start it any more

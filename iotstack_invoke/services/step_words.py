@@ -12,6 +12,7 @@ VERBS = {
     "CheckDump": "check the dump of InfluxDB",
     "CheckHash": "hash the archive",
     "CheckMount": "see where the new container has its data",
+    "CheckMounts": "see that no drive came or went",
     "CheckRoom": "see that a copy fits",
     "CheckStopped": "see that nothing was started meanwhile",
     "Claim": "see that the name is free in the vault",

@@ -95,6 +95,27 @@ def test_a_query_that_names_what_is_gone_is_told_with_what_mends_it(here):
     scene.clear()
 
 
+def test_a_drive_that_goes_before_influxdb_is_stopped_is_missed(here):
+    """What is put beneath its mount point is hidden by its next mount: nothing is stopped."""
+    scene, saboteur = here.scene, here.saboteur
+    above = scene.top / "volumes/influxdb"
+    scene.target.run(["mount", "--bind", above, above])
+    try:
+        saboteur.arm(here.number_of("docker run"), "stop before")
+        process = scene.start(RELOAD)
+        wait_for("the call", saboteur.reached, timeout=60)
+    finally:
+        scene.target.run(["umount", "--lazy", above])
+    saboteur.release(act=True)
+    code, said = scene.end(process)
+    assert code == FAILED, said
+    assert f"{above} was mounted or unmounted while this reload was" in said
+    assert not any("docker stop" in call for call in saboteur.calls())
+    here.assert_old()
+    assert scene.leftovers() == []
+    scene.clear()
+
+
 def data_files(scene):
     """The inodes of the TSM files."""
     top = scene.top / "volumes/influxdb/data/data"
