@@ -39,6 +39,7 @@ VERBS = {
     "GiveStack": "give the stack its owner",
     "KeepLeftOut": "keep what the backup left out of",
     "KeepUntil": "note how long the old data stay",
+    "LeaveGone": "leave",
     "LoadInflux": "load InfluxDB",
     "LoadSql": "load",
     "MakeAround": "make",
