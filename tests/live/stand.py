@@ -248,25 +248,36 @@ def remove_iotstack(machine):
 
 # InfluxDB: over HTTP, from inside the machine's network.
 
-_HTTP = """
-import sys, urllib.error, urllib.request
-request = urllib.request.Request(sys.argv[1], data=sys.stdin.buffer.read())
-try:
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        sys.stdout.buffer.write(answer.read())
-except urllib.error.HTTPError as error:
-    sys.exit(f"{error} {error.read().decode()}")
+_ASK = """
+import socket, sys, time
+def ask(way, url, body=b"", limit_s=60):
+    path = url.removeprefix("http://127.0.0.1:8086")
+    head = f"{way} {path} HTTP/1.0\\r\\nHost: localhost\\r\\nContent-Length: {len(body)}\\r\\n"
+    head += "Content-Type: application/x-www-form-urlencoded\\r\\n\\r\\n"
+    with socket.create_connection(("127.0.0.1", 8086), timeout=limit_s) as line:
+        line.sendall(head.encode() + body)
+        told, _, answer = b"".join(iter(lambda: line.recv(65536), b"")).partition(b"\\r\\n\\r\\n")
+    status = told.partition(b"\\r\\n")[0].decode()
+    if status.split()[1:2] not in (["200"], ["204"]):
+        raise OSError(f"{status or 'no answer'} {answer.decode()}")
+    return answer
 """
-_PING = """
-import sys, time, urllib.request
+"""Python's own ways to ask over HTTP take six times as long to start as to ask."""
+_HTTP = f"""{_ASK}
+try:
+    sys.stdout.buffer.write(ask("POST", sys.argv[1], sys.stdin.buffer.read()))
+except OSError as error:
+    sys.exit(str(error))
+"""
+_PING = f"""{_ASK}
 end = time.monotonic() + float(sys.argv[1])
 while True:
     try:
-        urllib.request.urlopen("http://127.0.0.1:8086/ping", timeout=2).close()
+        ask("GET", "/ping", limit_s=2)
         break
     except OSError as error:
         if time.monotonic() > end:
-            sys.exit(f"no answer to /ping: {error}")
+            sys.exit(f"no answer to /ping: {{error}}")
         time.sleep(0.02)
 """
 
