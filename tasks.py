@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from invoke import Context, Exit, task
 from invoke.main import program as inv
 
-from iotstack_invoke.program import IotstackProgram, leave_stops, tell_stops
+from iotstack_invoke.program import IotstackProgram, tell_stops
 from iotstack_invoke.tasks import namespace
 
 IN_ORDER = "--no-loadscope-reorder"
@@ -27,13 +27,13 @@ namespace.configure({"iotstack": {"checkout": HERE}})
         "at-once": "How many files of tests run side by side; each has a stand of its own.",
     },
 )
-def test(context: Context, live: bool = True, long: bool = False, at_once: int = 3) -> None:  # noqa: PT028 - a task
+def test(_context: Context, live: bool = True, long: bool = False, at_once: int = 3) -> None:  # noqa: PT028 - a task
     """Run the tests; those on the stand need root, and are skipped without it."""
-    leave_stops()  # who runs the tests ends them
     left_out = [mark for mark, wanted in (("live", live), ("long", long)) if not wanted]
-    chosen = f"-m 'not {' and not '.join(left_out)}'" if left_out else ""
-    words = f"'{sys.executable}' -m pytest -n {at_once} --dist loadfile {IN_ORDER} {chosen}"
-    context.run(f"cd '{HERE}' && {words}", pty=sys.stdout.isatty())
+    chosen = ("-m", f"not {' and not '.join(left_out)}") if left_out else ()
+    words = ("-m", "pytest", "-n", str(at_once), "--dist", "loadfile", IN_ORDER, *chosen)
+    os.chdir(HERE)
+    _become(sys.executable, *words)
 
 
 @task(
@@ -49,9 +49,13 @@ def bench(_context: Context, name: Iterable[str] | None = None, keep: bool = Fal
     if importlib.util.find_spec("pytest") is None:
         raise Exit("Benchmarks need what the tests need. Install it with: sh setup test")
     kept = ("--keep",) if keep else ()
-    words = (sys.executable, f"{HERE}/benchmarks/report.py", *kept, *(name or ()))
+    _become(sys.executable, f"{HERE}/benchmarks/report.py", *kept, *(name or ()))
+
+
+def _become(*words: str) -> None:
+    """Let a program run in our place: what stops us stops it, and nobody watches it meanwhile."""
     sys.stdout.flush()
-    os.execv(words[0], words)  # noqa: S606 - in our place: what stops us stops it
+    os.execv(words[0], words)  # noqa: S606 - words of our own
 
 
 namespace.add_task(test)

@@ -108,14 +108,6 @@ def tell_stops() -> None:
     atexit.register(_let_stops_pass)
 
 
-def leave_stops() -> None:
-    """Let these signals do what they do in any Python program."""
-    atexit.unregister(_let_stops_pass)
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def _end(number: int, _frame: FrameType | None) -> None:
     with contextlib.suppress(Exception):  # it may be in the midst of being written to
         sys.stdout.flush()
