@@ -1,6 +1,7 @@
 """What is told of each container of a stack, and what a backup makes of it."""
 
 import json
+import os
 import re
 import tarfile
 import tomllib
@@ -742,6 +743,56 @@ def test_a_dump_that_could_not_be_made_is_not_said_to_hold_what_is_left_out(litt
         if each["what"] == "volumes/influxdb/*"
     ]
     assert reason.endswith("in the influx part, which could not be made")
+
+
+@pytest.mark.parametrize(
+    ("path", "title", "advice"),
+    [
+        ("postmaster.pid", "PostgreSQL", 'kind = "dump", dump = "postgres"'),
+        ("databases/aria_log_control", "MariaDB", 'kind = "dump", dump = "mariadb"'),
+        ("dat/db/mongod.lock", "MongoDB", 'kind = "stop", or "skip"'),
+        ("nodes/0/node.lock", "Elasticsearch or OpenSearch", 'kind = "stop", or "skip"'),
+        ("redis/appendonlydir", "Redis", 'kind = "stop", or "skip"'),
+    ],
+)
+def test_a_server_in_an_image_that_nobody_knows_is_told_by_its_files(
+    little_stack, path, title, advice
+):
+    """UniFi has a MongoDB in it, Immich a PostgreSQL of its own: copied live they may be torn."""
+    little_stack.runs(app="example/controller", other="example/other")
+    lock = little_stack.folder / "volumes/app" / path
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text("123")
+    if title == "MariaDB":  # its other files are MySQL's, too
+        (lock.parent / "ibdata1").write_text("x")
+    manifest, _ = backed_up(little_stack, code=3)
+    (warning,) = manifest["warnings"]
+    place = os.path.relpath(lock.parent, little_stack.folder)
+    assert f"app (example/controller) is not covered: {title} keeps its data in {place}" in warning
+    assert advice in warning
+    told = listed(little_stack, code=3)
+    assert told["app"].startswith(f"NOT COVERED: {title}")
+    assert "NOT COVERED" not in told["other"]
+
+
+@pytest.mark.parametrize("why", ["stopped", "skipped", "left out", "ended", "read-only"])
+def test_files_of_a_server_that_cannot_be_torn_are_no_alarm(little_stack, why):
+    """It does not run, has ended, writes nothing there, or its owner said what is to be done."""
+    down = ("app",) if why == "stopped" else ()
+    little_stack.runs(app="example/controller", down=down)
+    data = little_stack.folder / "volumes/app/db"
+    data.mkdir()
+    (data / "mongod.lock").write_text("" if why == "ended" else "123")
+    if why == "skipped":
+        add(little_stack, row("app", kind="skip", reason="made anew"))
+    if why == "left out":
+        rule = {"path": "volumes/app/db/*", "reason": "made anew"}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in rule.items()]
+        add(little_stack, "\n".join(["[[stack.exclude]]", *lines, ""]))
+    if why == "read-only":
+        told = little_stack.tools / "docker.json"
+        told.write_text(told.read_text().replace('"Destination"', '"RW": false, "Destination"'))
+    backed_up(little_stack)
 
 
 @pytest.mark.parametrize("image", ["postgres:16", "mariadb:11", "influxdb:2.7", "bolt:1"])

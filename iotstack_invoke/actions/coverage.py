@@ -50,6 +50,7 @@ from ..targets import may_be_there, mount_points, which_may_be_there
 from ..values import dataclass
 from .not_running import SETTINGS_INSIDE, at_rest_now, away, holds_files
 from .undumped import Undumped
+from .unknown_servers import with_unknown_servers
 
 if TYPE_CHECKING:  # brought in where there is such a container
     from ..services.influx2 import Influx2Look
@@ -231,6 +232,9 @@ def look_at_services(
     )
     forgotten = _unsaid(_forgotten(host, mine, reads, folder, volumes), settings)
     holdings = replace(holdings, unused=(*holdings.unused, *forgotten))
+    covers = with_unknown_servers(
+        host, covers, known, holdings, Databases(databases), exclusions, folder, as_root
+    )
     saved = []
     for each in covers:
         name = each.container.name
