@@ -186,6 +186,14 @@ def test_a_row_with_the_absolute_path_of_something_of_the_stack(machine):
         (("/etc", "/host/etc"), False),
         (("/", "/rootfs"), False),
         (("/opt", "/opt", "ro"), False),
+        (("/usr/bin/docker", "/usr/bin/docker"), True),
+        (("/usr/share/zoneinfo", "/z"), True),
+        (("/usr", "/host/usr", "ro"), True),
+        (("/etc/ssl/certs", "/etc/ssl/certs"), True),
+        (("/usr/share/hassio/homeassistant", "/config"), False),
+        (("/usr/local/docker/nodered", "/data"), False),
+        (("/usr/docker/nodered", "/data"), False),
+        (("/etc/ssl/private/own.key", "/key", "ro"), False),
     ],
 )
 def test_what_the_system_has(machine, path, silent):

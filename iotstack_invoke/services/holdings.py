@@ -41,9 +41,19 @@ SYSTEM = (
     *("/etc/lsb-release", "/etc/debian_version", "/etc/rpi-issue", "/etc/localtime.bak"),
 )
 """Paths that the system makes and no service keeps its data in; with all that lies below them."""
+OWN_IN_SYSTEM = ("/etc/ssl", "/usr")
+"""Among these, owners keep what is theirs: certificates, or Home Assistant's folder."""
+OF_PACKAGES = (
+    *("/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/usr/bin", "/usr/games", "/usr/include"),
+    *("/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/local/bin", "/usr/local/lib"),
+    *("/usr/local/sbin", "/usr/sbin", "/usr/share", "/usr/src"),
+)
+"""What packages put there, and nobody misses; but for:"""
+OF_OWNERS = ("/usr/share/hassio",)
 WATCHED = (
     "/",
     *(f"/{each}" for each in ("etc", "home", "media", "mnt", "root", "var", "var/lib", "var/log")),
+    *("/etc/ssl", "/usr", "/usr/local"),
 )
 """What monitors mount read-only to look at a machine."""
 BUILT_OF_ALL = (
@@ -299,6 +309,15 @@ def is_system(path: str) -> bool:
     return any(is_in(path, each) for each in SYSTEM)
 
 
+def is_of_no_owner(path: str) -> bool:
+    """Tell whether the system makes what lies at a path, so that no backup needs it."""
+    own = any(is_in(path, each) for each in OWN_IN_SYSTEM)
+    packaged = any(is_in(path, each) for each in OF_PACKAGES)
+    return is_system(path) and not (
+        own and (not packaged or any(is_in(path, each) for each in OF_OWNERS))
+    )
+
+
 def outermost(paths: Iterable[str]) -> tuple[str, ...]:
     """Return the paths of which none lies below another, sorted."""
     wanted = set(paths)
@@ -319,7 +338,8 @@ def _is_silent(mount: Mount, folder: str) -> bool:
     path = mount.source
     if mount.volume or place_in_stack(mount, folder) is not None:
         return False
-    return not path.startswith("/") or is_system(path) or (not mount.writable and path in WATCHED)
+    watched = not mount.writable and path in WATCHED
+    return not path.startswith("/") or is_of_no_owner(path) or watched
 
 
 class _Look:
@@ -527,7 +547,7 @@ class _Look:
             if fact.holds and not self._reason(path):
                 self._pack(path, fact)
             return
-        silent = is_system(fact.real) or fact.kind == "other" or self._reason(path, fact.real)
+        silent = is_of_no_owner(fact.real) or fact.kind == "other" or self._reason(path, fact.real)
         if not silent and not any(is_in(fact.real, e.path) for e in self.stack.inclusions):
             told = f"NOT COVERED: {path}, which compose reads, is in no part of the backup: it "
             told += f"lies outside the folder of the stack. {advice(path)}"
