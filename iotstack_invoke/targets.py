@@ -258,12 +258,8 @@ def locked_target(target: Target, purpose: str) -> Iterator[Lock]:
             target.host.run(Command(words))
             lock = held.enter_context(locked_stack(target.host, target.backups, purpose))
         except StepFailed as error:
-            for folder in (target.folder, target.backups):
-                if not isinstance(error, Unreachable) and is_read_only(target.host, folder):
-                    raise Refused(
-                        f"{on_host(target.host)}{folder} {READ_ONLY}. Nothing was changed. When "
-                        f"the disk is well: {remount(folder)}"
-                    ) from error
+            if not isinstance(error, Unreachable):
+                refuse_read_only(target.host, (target.folder, target.backups))
             raise
         yield lock
 
@@ -424,16 +420,19 @@ def may_write(host: Host, folder: str) -> bool:
 
 
 def is_read_only(host: Host, path: str) -> bool:
-    """Tell whether the file system of a path that is there takes nothing; False if unknown.
+    """Tell whether the file system that a path lies on, or will, takes nothing; False if unknown.
 
     Asked of the kernel: the words of a program may be in any language.
     """
     if isinstance(host, LocalHost):
-        try:
-            return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-        except OSError:
-            return False
-    real = host.run(Command(("realpath", "--", path), ANY_EXIT)).out.rstrip("\n")
+        while True:
+            try:
+                return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+            except FileNotFoundError:
+                path = posixpath.dirname(path) or "/"
+            except OSError:
+                return False
+    real = host.run(Command(("realpath", "-m", "--", path), ANY_EXIT)).out.rstrip("\n")
     told = host.run(Command(("cat", "/proc/self/mountinfo"), ANY_EXIT)).out
     return mounted_read_only(real, told) if real else False
 
@@ -451,6 +450,16 @@ def mounted_read_only(path: str, mountinfo: str) -> bool:
             nearest = point  # of two on one folder the later one is seen
             read_only = "ro" in {*fields[5].split(","), *of_system[2].split(",")}
     return read_only
+
+
+def refuse_read_only(host: Host, folders: Iterable[str]) -> None:
+    """Raise Refused where one of some folders is on a file system that is mounted read-only."""
+    for folder in dict.fromkeys(folders):
+        if is_read_only(host, folder):
+            raise Refused(
+                f"{on_host(host)}{folder} {READ_ONLY}. Nothing was changed. When the disk is "
+                f"well: {remount(folder)}"
+            )
 
 
 def remount(folder: str) -> str:

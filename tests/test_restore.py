@@ -143,8 +143,31 @@ def test_a_dry_run_without_room_is_refused_like_the_real_one(pi, line):
     told = pi.run(f"restore --runtag {TAG} --from here {line}")
     said = " ".join(told.stderr.split())
     assert told.returncode == ExitCode.REFUSED, said
-    assert "1,000,000,000,000,000,000 for what they hold" in said
+    assert "this restore needs about 1.0 EB: 1.0 EB for what they hold." in said
+    assert "earlier restores" not in said  # there were none
     assert ("would run" in told.stdout) == (line == "--dry-run")
+    kept = pi.folder / "restore/previous-t0-20260101T000000Z"
+    kept.mkdir(parents=True)
+    said = " ".join(pi.run(f"restore --runtag {TAG} --from here {line}").stderr.split())
+    assert f"by removing what earlier restores kept: {kept.parent}/previous-…." in said
+
+
+@pytest.mark.parametrize("line", ["--dry-run", "--yes"])
+def test_a_dry_run_of_a_damaged_archive_fails_like_the_real_one(pi, line):
+    """All that would be done is told first, and at its end, once, that it would fail and why."""
+    content = bytearray(pi.archive.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    pi.archive.write_bytes(content)
+    told = pi.run(f"restore --runtag {TAG} --from here {line}")
+    assert told.returncode == ExitCode.FAILED, told.stderr
+    assert flows(pi) == "[2]\n"
+    if line == "--dry-run":
+        assert "  replaces: volumes/nodered" in told.stdout
+        said = told.stderr.splitlines()[-1]
+        assert told.stderr.count("damaged (tar") == 1
+        assert said.startswith("The restore itself would fail: ")
+        assert f"{pi.archive} is damaged (tar: exit 2): " in said
+        assert f". Which copies there are: inv show '{TAG}'" in said
 
 
 @pytest.mark.parametrize("only", ["", "mosquitto", "nodered"])
@@ -622,6 +645,23 @@ def test_a_read_only_folder_is_refused_before_anything_is_stopped(little_stack, 
     assert f"{little_stack.folder}/volumes is mounted read-only (the card may" in told.stderr
     assert "Nothing was changed. When the disk is well: sudo mount -o remount,rw" in told.stderr
     assert not list((little_stack.folder / "restore").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("mosquitto", 0), ("nodered", 13), ("mosquitto --only nodered", 13)]
+)
+def test_only_what_would_be_written_must_not_be_read_only(little_stack, read_only, name, code):
+    """A service that has nothing in a volumes/ that takes nothing is restored all the same."""
+    service = little_stack.folder / "services/mosquitto/service.yml"
+    service.parent.mkdir()
+    service.write_text("old")
+    assert little_stack.run("backup --runtag t1").returncode == 0
+    service.write_text("new")
+    read_only(little_stack.folder / "volumes")
+    told = little_stack.run(f"restore --runtag t1 --from here --only {name} --yes")
+    assert told.returncode == code, told.stderr
+    assert service.read_text() == ("new" if code else "old")
+    assert ("/volumes is mounted read-only" in told.stderr) == bool(code)
 
 
 @pytest.mark.parametrize("line", ["backup --runtag t2", "undo --yes", "restore --runtag t1 --yes"])

@@ -10,9 +10,9 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 
-from ..errors import Refused, StepFailed
+from ..errors import Refused
 from ..manifest import VOLUME, Manifest
-from ..report import Report
+from ..report import Report, size_text
 from ..rulebooks.restore import (
     Around,
     Item,
@@ -39,7 +39,7 @@ from ..services.influx import BACKUP_INSIDE, FOLDERS_INSIDE
 from ..services.influx_server import Server
 from ..services.inside import is_in, path_on_host
 from ..services.left_out import patterns_below, plain_place
-from ..services.members import Contents, list_archive
+from ..services.members import Contents, list_archive, refuse_members
 from ..services.mounted import refuse_mounts_since
 from ..services.recipe import RECIPES
 from ..services.sql import ENGINES, SqlServer, located_in
@@ -55,11 +55,13 @@ from ..targets import (
     entries,
     find_machine,
     free_bytes,
+    is_read_only,
     looked,
     may_be_there,
     mount_of,
     mount_points,
     read_text,
+    refuse_read_only,
     which_may_be_there,
 )
 from ..vaults import sealed_side
@@ -77,7 +79,6 @@ from .target_checks import (
     refuse_away,
     refuse_held,
     refuse_mounts,
-    refuse_read_only,
     refuse_stage_apart,
     server_to_load,
     time_stamp,
@@ -297,8 +298,7 @@ class Prospect:
             dump_inside=posixpath.join(BACKUP_INSIDE, self.runtag, "influx"),
             free_bytes=free_bytes(host, target.folder) or 0,
             limit_s=self.settings.influx.limit_s,
-            volumes_apart="volumes" in there
-            and mount_of(host, f"{target.folder}/volumes") != mount_of(host, target.folder),
+            volumes_apart=self._volumes_apart(there),
             influx_apart=influx_apart(target, server) if server and not server.within else "",
             influx_pieces=tuple(self._pieces(server, previous)) if server else (),
             included=self.manifest.included("general") if self.manifest else (),
@@ -375,11 +375,48 @@ class Prospect:
             ([each.server.data for each in facts.loads], load),
             ([each.live for each in facts.items if not each.fresh], unpack),
         )
+        refuse_read_only(self.target.host, self._written(facts))
         refuse_away(self.target, [each.live for each in facts.items])
         renamed = [each.live for each in facts.items]
         renamed += [each.live for each in facts.outside]
         renamed += facts.server.folders if facts.server else ()
         refuse_held(self.target, [*renamed, *(each.server.data for each in facts.loads)])
+
+    def _written(self, facts: RestoreFacts) -> Iterator[str]:
+        """Yield the folders in which something is put in place or aside, as far as is known."""
+        for item in (*(facts.items or self._items_told(facts)), *facts.outside):
+            entries_alone = bool(item.fresh) if isinstance(item, Item) else item.is_mount
+            yield item.live if entries_alone else posixpath.dirname(item.live)
+        loads = facts.loads
+        if not loads and {*facts.kinds} & {*ENGINES, *RECIPES}:
+            loads = self._loads_told(facts, inspect_all(self.target.host, self.target.docker))
+        data = [each.server.data for each in loads]
+        data += facts.server.folders if facts.server else ()
+        data += [each.live for each in facts.folders] if facts.exact else ()
+        yield from map(posixpath.dirname, filter(None, data))
+
+    def _items_told(self, facts: RestoreFacts) -> list[Item]:
+        """Return what is swapped of services/ and volumes/, as the manifest alone tells it.
+
+        Where it does not, something of both, unless certain services were asked for.
+        """
+        sizes = self.manifest.sizes if self.manifest else {}
+        names = [each for each in sizes if each.count("/") == 1 and each.split("/")[0] in FOLDERS]
+        if not names and not self.wish.only:
+            names = [f"{top}/" for top in FOLDERS]
+        items = [Item("", f"{self.target.folder}/{each}", "", "") for each in names]
+        recipes = [each for each in facts.kinds if each in RECIPES]
+        asked = [each for each in recipes if not self.wish.only or each in self.wish.names]
+        places = (f"{self.target.folder}/{RECIPES[each].folder}/x" for each in asked)
+        found = self.only.named(items) if "general" in facts.kinds else []
+        return [*found, *(Item("", each, "", "") for each in places)]
+
+    def _volumes_apart(self, there: Collection[str]) -> bool:
+        """Tell whether volumes/ is a mount of its own on which something can be staged."""
+        host, folder = self.target.host, self.target.folder
+        volumes = f"{folder}/volumes"
+        is_apart = "volumes" in there and mount_of(host, volumes) != mount_of(host, folder)
+        return is_apart and not is_read_only(host, volumes)
 
     def facts_again(self, facts: RestoreFacts) -> RestoreFacts:
         """Return the facts with the containers that run now: fetching may have taken hours.
@@ -499,7 +536,6 @@ class Prospect:
         """Raise Refused where the restore would not fit, with numbers, or cannot be a rename."""
         self._refuse_mounts(facts)
         refuse_stage_apart(self.target)
-        refuse_read_only(self.target, facts.kinds)
         needed = self.needs(facts)
         self._refuse_folder(self.target.folder, facts.free_bytes, needed)
         if facts.volumes_apart:
@@ -513,9 +549,7 @@ class Prospect:
         for folder, size in self._copied_to(facts).items():
             free = self.target.host.free_bytes(folder)
             if free is not None and free < size:
-                self._refuse_folder(
-                    folder, free, {"what is copied there": size}, f"{folder}/.previous-…"
-                )
+                self._refuse_folder(folder, free, {"what is copied there": size})
 
     def _copied_to(self, facts: RestoreFacts) -> dict[str, int]:
         """Return how much is copied to other file systems first, by a folder of each."""
@@ -567,18 +601,23 @@ class Prospect:
         words = (*self.target.as_root, "sh", "-c", script, "sh", *paths)
         return self.target.host.run(Command(words, frozenset({0, 1}))).exit_code == 0
 
-    def _refuse_folder(
-        self, folder: str, free_bytes: int, needed: dict[str, int], kept: str = ""
-    ) -> None:
+    def _refuse_folder(self, folder: str, free_bytes: int, needed: dict[str, int]) -> None:
         total = sum(needed.values())
         if free_bytes < total:
-            listed = ", ".join(f"{size:,} for {what}" for what, size in needed.items() if size)
+            listed = ", ".join(f"{size_text(e)} for {what}" for what, e in needed.items() if e)
+            is_stack = folder == self.target.folder
+            above, name = (f"{folder}/{RESTORE}" if is_stack else folder), "previous-"
+            name = name if is_stack else f".{name}"
+            kept = entries(self.target.host, above, self.target.as_root)
+            advice = (
+                f", for example by removing what earlier restores kept: {above}/{name}…."
+                if any(each.startswith(name) for each in kept)
+                else "."
+            )
             raise Refused(
-                f"On {self.target.name} {free_bytes:,} bytes are free in {folder}, and this "
-                f"restore needs about {total:,}: {listed}. What is replaced is kept as well. "
-                "Nothing was changed. Make room there, for example by removing what earlier "
-                f"restores kept: {kept or f'{self.target.folder}/{RESTORE}/previous-…'}."
-                f"{self._kept_told()}"
+                f"On {self.target.name} {size_text(free_bytes)} are free in {folder}, and this "
+                f"restore needs about {size_text(total)}: {listed}. What is replaced is kept as "
+                f"well. Nothing was changed. Make room there{advice}{self._kept_told()}"
             )
 
     def _kept_told(self) -> str:
@@ -593,7 +632,10 @@ class Prospect:
         return records_in(self.manifest, self.runtag)
 
     def contents(self, facts: RestoreFacts) -> Contents | None:
-        """Return what the general part holds, read where it lies; None where that cannot be."""
+        """Return what the general part holds, read where it lies; None where that cannot be.
+
+        Raises StepFailed, as unpacking it would, where it is damaged or must not be unpacked.
+        """
         if "general" not in facts.kinds or not callable(getattr(self.source.place, "run", None)):
             return None
         path = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
@@ -601,16 +643,14 @@ class Prospect:
         if side and side.is_sealed(path):
             return None
         as_root = facts.as_root if facts.in_place else ()
-        try:
-            return list_archive(
-                self.source.place,  # type: ignore[arg-type]
-                path,
-                as_root,
-                included=facts.included,
-            )
-        except StepFailed as error:
-            self.report.warn(f"  What is replaced cannot be told yet: {error}")
-            return None
+        found = list_archive(
+            self.source.place,  # type: ignore[arg-type]
+            path,
+            as_root,
+            included=facts.included,
+        )
+        refuse_members(posixpath.basename(path), found)
+        return found
 
     def contents_told(
         self, facts: RestoreFacts, top_files: Collection[str] | None

@@ -224,12 +224,16 @@ class _Restore:
     def show(self) -> int:
         """Print the plan, with what would be replaced where the archive can be looked into now.
 
-        Raises Refused at its end where the restore itself would.
+        Raises Refused, or StepFailed, at its end where the restore itself would.
         """
         facts = self.before.facts()
         self._tell_what(facts)
         packed = self._tell_needed(facts)
-        contents, before = self.before.contents(facts), facts
+        contents, before, broken = None, facts, ""
+        try:
+            contents = self.before.contents(facts)
+        except StepFailed as error:
+            broken = str(error)
         targets = self._staging_targets(facts)
         if contents is None and "general" not in facts.kinds:
             contents = Contents()
@@ -247,6 +251,11 @@ class _Restore:
             self.report.write(line)
         self.report.plan(self._plan(targets, facts))
         self.before.refuse_without_room(before)
+        if broken:
+            raise StepFailed(
+                f"The restore itself would fail: {broken.rstrip('.')}. Which copies there are: "
+                f"inv show '{self.runtag}'"
+            )
         return ExitCode.GOOD
 
     def tell(self) -> None:
@@ -557,8 +566,6 @@ class _Restore:
                 self.report.write(f"  {what}: {names}")
         for text in told_before(facts):
             self.report.write(f"  {text}")
-        for refusal in contents.refusals if contents else ():
-            self.report.warn(f"  would be refused: {refusal}")
 
     def _differences(self, facts: RestoreFacts, contents: Contents) -> Iterator[tuple[str, str]]:
         host = self.target.host

@@ -17,7 +17,6 @@ from datetime import UTC, datetime, timedelta
 
 from ..changes import STAMP_FORM, is_stamp
 from ..errors import Refused
-from ..hosts import READ_ONLY
 from ..rules import RESTORE
 from ..services.compose import Found, named
 from ..services.influx import (
@@ -35,12 +34,9 @@ from ..targets import (
     IN_ENGLISH,
     Target,
     entries,
-    is_read_only,
     mount_of,
     mount_points,
-    on_host,
     points_away,
-    remount,
 )
 from .loads import refuse_place
 from .outside import is_unnamed
@@ -257,14 +253,3 @@ def refuse_stage_apart(target: Target) -> None:
             f"On {target.name} {stage} lies on another file system than the stack, so nothing "
             "can be swapped by rename. Nothing was changed. Make it a plain folder of the stack."
         )
-
-
-def refuse_read_only(target: Target, kinds: Iterable[str]) -> None:
-    """Raise Refused where a folder is mounted read-only in which something would be swapped."""
-    tops = ("services", "volumes") if "general" in kinds else ("volumes",)
-    for folder in (f"{target.folder}/{each}" for each in tops):
-        if is_read_only(target.host, folder):
-            raise Refused(
-                f"{on_host(target.host)}{folder} {READ_ONLY}. Nothing was changed. When the disk "
-                f"is well: {remount(folder)}"
-            )

@@ -16,7 +16,7 @@ from dataclasses import field
 from ..errors import StepFailed
 from ..gzips import padded_words
 from ..hosts import LocalHost
-from ..steps import Command, File, Host, Scene, Space, telling_first
+from ..steps import Command, File, Host, Scene, Space, is_telling
 from ..targets import reserve
 from ..values import dataclass
 from .compose import is_top_file
@@ -292,8 +292,9 @@ def list_archive(
         raise _damaged(f"{archive} is damaged: {BEHIND_END}.")
     # What it says with exit 0 is no damage: sudo that looks for its host, an unknown keyword.
     if code:
-        words_said = " ".join(telling_first(said)[:3]) or "it said nothing"
-        raise _damaged(f"{archive} is damaged (tar: exit {code}): {words_said.rstrip('.')}.")
+        told = [each for each in said if is_telling(each)] or said
+        words_said = "; ".join(each.rstrip(".") for each in told[:3]) or "it said nothing"
+        raise _damaged(f"{archive} is damaged (tar: exit {code}): {words_said}.")
     if zeros < 2:  # noqa: PLR2004 - two blocks
         raise _damaged(f"{archive} is damaged: {NO_END}.")
     fact = host.look([archive]).get(archive)
@@ -345,6 +346,13 @@ def refuse_size(
         )
 
 
+def refuse_members(archive: str, contents: Contents) -> None:
+    """Raise StepFailed, naming the members, where an archive must not be unpacked."""
+    if contents.refusals:
+        listed = "\n".join(f"  {each}" for each in contents.refusals)
+        raise StepFailed(f"{archive} is not unpacked, and nothing was changed:\n{listed}")
+
+
 @dataclass(frozen=True, slots=True)
 class ScanArchive:
     """Look at every member of an archive before anything of it is written."""
@@ -370,11 +378,7 @@ class ScanArchive:
         host = scene.host(self.archive.role)
         path = self.archive.absolute
         contents = list_archive(host, path, self.as_root, self.kind, self.included)
-        if contents.refusals:
-            listed = "\n".join(f"  {each}" for each in contents.refusals)
-            raise StepFailed(
-                f"{self.archive.path} is not unpacked, and nothing was changed:\n{listed}"
-            )
+        refuse_members(self.archive.path, contents)
         apart = contents.volumes_bytes if self.volumes else 0
         what = self.archive.path
         refuse_size(scene, host, what, contents.unpacked_bytes - apart, self.folder)

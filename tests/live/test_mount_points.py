@@ -149,8 +149,8 @@ def test_no_room_on_it(posted, pi, drive):
     assert posted.run("backup", "--runtag", "t")[0] == 0
     code, said = posted.run("restore", "--runtag", "t", "--from", "here", "--yes")
     assert code == 13, said
-    assert f"bytes are free in {drive}, and this restore needs about 3,145,728" in said
-    assert f"removing what earlier restores kept: {drive}/.previous-…." in said
+    assert f" are free in {drive}, and this restore needs about 3.1 MB: " in said
+    assert "earlier restores" not in said
     assert pi.run(["ls", "-A", drive]).stdout == "big\n"
 
 
@@ -208,7 +208,7 @@ def test_a_drive_in_the_folder_of_the_stack(posted, pi, place):
         pi.run(["dd", "if=/dev/urandom", f"of={drive}/big", "bs=1M", "count=3", "status=none"])
         assert posted.run("backup", "--runtag", "t3")[0] == 0
         code, said = posted.run("restore", "--runtag", "t3", "--from", "here", "--yes")
-        assert f"bytes are free in {drive}, and this restore needs" in said
+        assert f" are free in {drive}, and this restore needs" in said
         assert code == 13
     finally:
         pi.run(["sh", "-c", 'docker rm -f box; umount "$1"', "sh", drive])

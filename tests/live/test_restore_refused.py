@@ -241,8 +241,8 @@ def test_no_room(person, far, where):
         far.run(["umount", folder])
         far.run(["rmdir", kept])
         manifest.write_text(text)
-    assert "40,000,000 for what they hold" in said
-    assert "bytes are free in" in said
+    assert "40.0 MB for what they hold" in said
+    assert " are free in " in said
 
 
 @pytest.mark.usefixtures("untouched")
