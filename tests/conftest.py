@@ -19,6 +19,7 @@ hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
 
 
+gc.disable()  # until all is collected: nothing of it is garbage
 TESTS = Path(__file__).parent
 LONG = [each for each in (TESTS / "long.txt").read_text().splitlines() if each[:1] != "#"]
 
@@ -32,9 +33,10 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Let what is collected be: it is not garbage, and to look through it again and again costs."""
+    """Let what is collected be: to look through it again and again for garbage costs."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
