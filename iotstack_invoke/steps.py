@@ -366,6 +366,11 @@ class Record:
 class Scene(Protocol):
     """What a step may use while it acts."""
 
+    @property
+    def learnt(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the steps of this attempt noted, by file."""
+        ...
+
     def place(self, file: File) -> Place:
         """Return the place of a file's role."""
         ...

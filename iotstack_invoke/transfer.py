@@ -13,7 +13,7 @@ from .hosts import CHUNK_BYTES
 from .manifest import MOST_BYTES, Manifest, read_manifest
 from .rules import KINDS
 from .steps import Command, File, FileFact, Host, Place, Received, Record, Scene
-from .targets import reserve
+from .targets import ANY_EXIT, reserve
 from .values import dataclass
 
 HASH_DIGITS = 64
@@ -253,6 +253,7 @@ class CheckHash:
 
     def do(self, scene: Scene) -> None:
         """Raise StepFailed where it is no longer what was written."""
+        scene.learn(self.file, seen=_seen(scene, self.file, self.as_root))
         record = scene.records().get(str(self.file))
         if record is None or not record.sha256:
             return
@@ -264,6 +265,49 @@ class CheckHash:
             )
             told = f"{damage} Nothing was changed. Take another copy (--from)."
             raise StepFailed(told, damage=damage)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSame:
+    """See that a file that was read where it lies is still the one that was compared before.
+
+    Somebody may have put another in its place meanwhile, as what synchronises folders does. By its
+    dates and inode; where these differ, or were not seen, by its hash.
+    """
+
+    file: File
+    as_root: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (_seen_command(self.file, self.as_root).shown,)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it is another file, or gone: what was read of it is unproven."""
+        before = scene.learnt.get(str(self.file), {}).get("seen")
+        now = _seen(scene, self.file, self.as_root)
+        if now and now == before:
+            return
+        record = scene.records().get(str(self.file))
+        if now and record and record.sha256:
+            command = hash_command(self.file.absolute, self.as_root)
+            if scene.host(self.file.role).run(command).out.split(" ")[0] == record.sha256:
+                return
+        raise StepFailed(
+            f"{self.file.absolute} was {'changed' if now else 'removed'} while it was read, so "
+            "what was unpacked of it is not used. Nothing was changed. See what writes there, and "
+            "run this again, or take another copy (--from)."
+        )
+
+
+def _seen_command(file: File, as_root: tuple[str, ...]) -> Command:
+    words = ("stat", "-L", "-c", "%d %i %s %.9Y %.9Z", "--", file.absolute)
+    return Command((*as_root, *words), ANY_EXIT, 60)
+
+
+def _seen(scene: Scene, file: File, as_root: tuple[str, ...]) -> str:
+    """Return what changes with each change of a file, '' where it is not seen."""
+    return scene.host(file.role).run(_seen_command(file, as_root)).out.strip()
 
 
 class _Shown:

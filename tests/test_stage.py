@@ -75,6 +75,32 @@ def staged_and_killed(stack):
     assert stack.run("undo --yes").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("act", "why"),
+    [
+        ("cp OTHER ARCHIVE.new; mv ARCHIVE.new ARCHIVE", "was changed while it was read"),
+        ("cat OTHER >ARCHIVE; touch -r OTHER ARCHIVE", "was changed while it was read"),
+        ('TAR "$@" && rm ARCHIVE; exit', "was removed while it was read"),
+        ("chmod 0640 ARCHIVE", ""),
+    ],
+)
+def test_an_archive_that_changes_while_it_is_read_is_not_used(pi, act, why):
+    """Its hash was right before; what another program puts in its place then is never restored."""
+    put(pi, 3)
+    restored(pi, "backup --runtag t0")
+    put(pi, 2)
+    archive, other = (
+        str(pi.folder / "backups" / f"{tag}.general-backup.tar.gz") for tag in (TAG, "t0")
+    )
+    script = f'case " $* " in *" --extract "*) {act} ;; esac\nexec TAR "$@"'
+    script = script.replace("ARCHIVE", archive).replace("OTHER", other)
+    pi.tool("tar", script.replace("TAR", str(shutil.which("tar"))))
+    told = restored(pi, code=1 if why else 0)
+    assert why in told
+    assert live(pi) == ([2, 2] if why else [1, 1])
+    assert ("Nothing of the stack was touched." in told) == bool(why)
+
+
 @pytest.mark.parametrize("line", [FULL, f"{FULL} --only nodered"])
 @pytest.mark.parametrize("act", ["true", "/bin/rm -rf STAGE/stack/volumes STAGE/.[!.s]*"])
 def test_a_stage_that_was_cleared_by_half_is_not_taken_for_whole(pi, line, act):

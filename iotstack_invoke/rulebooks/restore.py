@@ -65,7 +65,7 @@ from ..services.staged import Measure
 from ..services.swap_entries import SwapEntries
 from ..services.up import WaitForContainers
 from ..steps import Commit, File, Step
-from ..transfer import CheckHash, Send
+from ..transfer import CheckHash, CheckSame, Send
 from ..values import dataclass
 
 INFLUX_DATA = "volumes/influxdb/data"
@@ -298,6 +298,14 @@ def _proven(job: Job) -> Iterator[Step]:
         yield CheckHash(job.input, facts.as_root)
 
 
+def _unpacked(job: Job, kind: str) -> Iterator[Step]:
+    """See that an archive was still the same when all was read, then measure what it held."""
+    facts: RestoreFacts = job.facts
+    if facts.in_place:
+        yield CheckSame(archive_file(job, kind), facts.as_root)
+    yield Measure(job.output, facts.as_root)
+
+
 def stage_of(kind: str) -> str:
     """Return the folder that a part is unpacked into."""
     return f"pi:restore/{{runtag}}/{'stack' if kind == 'general' else kind}/"
@@ -333,7 +341,7 @@ def staged_stack(job: Job) -> Iterator[Step]:
         left_out=apart,
         scanned=True,
     )
-    yield Measure(job.output, facts.as_root)
+    yield from _unpacked(job, "general")
 
 
 @rule(
@@ -348,7 +356,7 @@ def staged_outside(job: Job) -> Iterator[Step]:
     folder, guard = job.output.partial, facts.guard
     yield ScanArchive(job.input, facts.as_root, folder, "outside", facts.outside_paths)
     yield Unpack("pi", job.input.absolute, folder, facts.as_root, guard, scanned=True)
-    yield Measure(job.output, facts.as_root)
+    yield from _unpacked(job, "outside")
 
 
 @rule(
@@ -368,7 +376,7 @@ def staged_volumes(job: Job) -> Iterator[Step]:
         members=("./volumes",),
         scanned=True,
     )
-    yield Measure(job.output, facts.as_root)
+    yield from _unpacked(job, "general")
 
 
 @rule(
@@ -385,7 +393,7 @@ def staged_dump(job: Job) -> Iterator[Step]:
     dump = Dump("pi", job.output.partial, facts.as_root)
     data = facts.server.data if facts.server else ""
     yield CheckDump(dump, job.input.path, facts.databases, data=data)
-    yield Measure(job.output, facts.as_root)
+    yield from _unpacked(job, "influx")
 
 
 def staged_sql(engine: str) -> Rule:
@@ -404,7 +412,7 @@ def staged_sql(engine: str) -> Rule:
         yield ScanArchive(job.input, facts.as_root, job.output.partial, engine)
         yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
         yield UnpackSql("pi", job.output.partial, engine, facts.as_root, facts.guard)
-        yield Measure(job.output, facts.as_root)
+        yield from _unpacked(job, engine)
 
     return staged_dumps
 
@@ -433,7 +441,7 @@ def staged_recipe(kind: str, *, apart: bool) -> Rule:
         dumps = posixpath.join(folder, DUMP_FOLDER)
         # Of a Gitea without a database IOTstackBackup packs the files alone.
         yield UnpackSql("pi", dumps, MARIADB.name, facts.as_root, facts.guard, may_lack=True)
-        yield Measure(job.output, facts.as_root)
+        yield from _unpacked(job, kind)
 
     return staged_part
 
