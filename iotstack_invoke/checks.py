@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from . import __version__
 from .errors import Busy, StepFailed
-from .hosts import LocalHost, locked, opened
+from .hosts import LocalHost, locked, opened, words_of
 from .manifest import read_utc, utc_text
 from .runtag import is_runtag
 from .steps import PARTIAL
@@ -120,7 +120,11 @@ class CheckFile:
 
     def add(self, check: Check) -> None:
         """Write one more, through a power cut; raises StepFailed where that cannot be done."""
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        folder = os.path.dirname(self.path)
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StepFailed(f"{folder} cannot be made: {words_of(error)}.") from error
         with self._locked():
             torn = "\n" if self._is_torn() else ""
             self._host.append(self.path, torn + check_line(check))

@@ -113,6 +113,25 @@ class RunLog:
                 rename(self.path + PARTIAL, self.path)
 
 
+class LostLog(RunLog):
+    """A log that cannot be made: nothing is kept of it, and what it is of goes on without."""
+
+    def __init__(self, error: OSError) -> None:  # its file is none
+        self.path = f"none ({words_of(error)})"
+        self._lock = threading.Lock()
+        self._file = open(os.devnull, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+        self.closed = False
+        self.broken = words_of(error)
+
+    def finish(self, rename: Callable[[str, str], None]) -> None:  # noqa: ARG002
+        """Keep nothing."""
+        self.leave()
+
+    def discard(self) -> None:
+        """Keep nothing."""
+        self.leave()
+
+
 def log_fits(content: bytes, name: str) -> bool | None:
     """Tell whether a log is what was written under a name; None where it has no sum at all."""
     begun, _, last = content.rstrip(b"\n").rpartition(b"\n")
@@ -138,7 +157,9 @@ def unfinished_log(path: str) -> RunLog | None:
     while os.path.lexists(each := _numbered(path, number)) or os.path.lexists(each + PARTIAL):
         found = each if os.path.isfile(each + PARTIAL) else found
         number += 1
-    return RunLog(found) if found else None
+    with contextlib.suppress(OSError):  # without it what it tells of can be undone as well
+        return RunLog(found) if found else None
+    return None
 
 
 def _numbered(path: str, number: int) -> str:

@@ -113,6 +113,28 @@ def by_host(laptop, pi, key=""):
     laptop.settings.write_text(f'{text}layout = "by-host"\n')
 
 
+def test_a_home_that_takes_nothing_costs_a_restore_its_log_alone(laptop, pi, read_only):
+    """The log lies among the laptop's own state; what is done to the host does not hang on that."""
+    flows = pi.folder / "volumes/nodered/flows.json"
+    assert laptop.run("backup --host pi --runtag x").returncode == 0
+    flows.write_text("changed")
+    home = laptop.base / "home"
+    home.mkdir()
+    read_only(home)
+    laptop.environment["HOME"] = str(home)
+    told = laptop.run("restore --host pi --runtag x --yes")
+    assert told.returncode == 3, told.stderr
+    assert "x is restored, but afterwards: Its log lacks lines: its file system is" in told.stderr
+    assert flows.read_text() == "[]\n"
+    told = laptop.run("undo --host pi --last-restore --yes")
+    assert told.returncode == 0, told.stderr
+    assert flows.read_text() == "changed"
+    for line, code in (("rehearse --runtag x", 13), ("verify --runtag x --at shelf", 1)):
+        told = laptop.run(line)
+        assert told.returncode == code, told.stderr
+        assert ".local/state/iotstack cannot be made: its file system is" in told.stderr
+
+
 @pytest.mark.parametrize("key", ['role = "live"', ""])
 def test_what_was_backed_up_of_a_host_is_restored_to_it(laptop, pi, key):
     """From a laptop that has no stack: `restore --host` finds what `backup --host` made.

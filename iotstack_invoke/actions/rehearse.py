@@ -15,7 +15,7 @@ from ..checks import HERE, PROGRAM, Check, damage_found
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, UsageError
-from ..hosts import LocalHost, locked, state_folder
+from ..hosts import LocalHost, locked, state_folder, words_of
 from ..journal import Journal
 from ..manifest import Manifest, utc_text
 from ..plan import decide, resolve
@@ -88,7 +88,10 @@ def _scratch_folder(site: Site) -> Iterator[str]:
     base = f"{stack}/{RESTORE}" if os.path.isdir(stack) else state_folder()
     host = LocalHost(base)
     as_root = root_words(host, "this machine", sudo=site.settings.stack.sudo)
-    os.makedirs(base, mode=0o700, exist_ok=True)
+    try:
+        os.makedirs(base, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"{base} cannot be made: {words_of(error)}.") from error
     with locked(f"{base}/.{SCRATCH}.lock", "a rehearsal"):
         scratch = f"{base}/{SCRATCH}"
         _clear(site.settings, host, scratch, as_root)

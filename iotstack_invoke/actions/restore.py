@@ -24,7 +24,7 @@ from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, Unreachable
 from ..hooks import HooksResult, Occasion, hook_lines
 from ..journal import Journal
-from ..log import LogWatcher, RunLog, new_log
+from ..log import LogWatcher, LostLog, RunLog, new_log
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
 from ..rows import missing_rows
@@ -135,11 +135,17 @@ def committed(left: str) -> Iterator[None]:
 def log_of(
     change: Change | None, settings: Settings, target: Target, died: Iterable[str]
 ) -> RunLog:
-    """Return the log of a change of a target; `died` is what was told of one before it."""
+    """Return the log of a change of a target; `died` is what was told of one before it.
+
+    Where it cannot be made, the change goes on without it, and ends with that.
+    """
     assert change  # noqa: S101 - the folder is named by us
     path = log_path(settings.stack.folder, target.host, change)
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    log = new_log(path)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        log = new_log(path)
+    except OSError as error:
+        log = LostLog(error)
     for text in died:
         log.write("undo", f"warning: {text}")
     return log
