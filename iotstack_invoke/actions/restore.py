@@ -21,7 +21,15 @@ from ..changes import Change, change_of
 from ..checks import damage_found
 from ..children import signals_raised
 from ..engine import Run, RunResult
-from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, Unreachable
+from ..errors import (
+    ExitCode,
+    Interrupted,
+    IotstackError,
+    NotFound,
+    Refused,
+    StepFailed,
+    Unreachable,
+)
 from ..hooks import HooksResult, Occasion, hook_lines
 from ..journal import Journal
 from ..log import LogWatcher, LostLog, RunLog, new_log
@@ -33,7 +41,7 @@ from ..rulebooks.restore import (
     restore_book,
     stages,
 )
-from ..rules import KINDS
+from ..rules import BACKUPS, KINDS
 from ..runtag import LATEST
 from ..services.compose import inspect_all, is_top_file, of_stack
 from ..services.compose_needs import ComposeNeeds
@@ -47,8 +55,8 @@ from ..services.sql_load import SQL_PROVEN
 from ..services.stack import STOPPING
 from ..sets import State, gather_sets
 from ..settings import Options, Settings
-from ..site import Site, look_everywhere
-from ..steps import Command, File, Place, Record
+from ..site import Site
+from ..steps import Command, File, FileFact, Place, Record
 from ..targets import (
     ANY_EXIT,
     Lock,
@@ -210,6 +218,8 @@ class _Restore:
         self.by_hand = "" if wish.only else self.before.influx2.advice
         """What of the wish a person has to do, and how."""
         self.fates = Fates()
+        self._archives: dict[File, FileFact] = {}
+        """What was there of the set when it was first looked at."""
         self._told = False
         self._switching = False
         self._journal: Journal | None = None
@@ -390,11 +400,33 @@ class _Restore:
             "from": self.source.folder,
         }
         graph = resolve(restore_book(), targets, roots, facts)
-        found, _ = look_everywhere(graph.files, self._places)
+        found = self._look(graph.files)
         known = self.stage.known()
         # A staged folder without a record is none that is whole: it is made again.
         files = {each: fact for each, fact in found.items() if _is_known(each, known)}
         return decide(graph, files, known)
+
+    def _look(self, files: frozenset[File]) -> dict[File, FileFact]:
+        """Return what is there of files. Of the set once: what is staged of it is proven.
+
+        So a vault that goes away afterwards stops nothing. Raises NotFound, naming them, where
+        archives are gone since the set was chosen, StepFailed where a place does not answer.
+        """
+        found = dict(self._archives)
+        for role, place in self._places.items():
+            asked = {e.absolute: e for e in files if e.role == role and e not in found}
+            facts = place.look(asked) if asked else {}
+            found |= {asked[path]: fact for path, fact in facts.items() if not fact.other}
+        archives = {each for each in files if f"{each}".startswith(("from:", f"pi:{BACKUPS}/"))}
+        if gone := sorted(posixpath.basename(each.path) for each in archives - found.keys()):
+            self.source.place.names(self.source.folder)  # raises where a vault went away
+            raise NotFound(
+                f"{self.runtag} is not whole any more in {self.source.name}: {', '.join(gone)} "
+                "was there when this began, and was removed or renamed since. Nothing of the "
+                "stack was touched. What there is now: inv list"
+            )
+        self._archives = {each: found[each] for each in archives}
+        return found
 
     def _do(
         self,
@@ -691,6 +723,15 @@ class _Restore:
     def _end(self, result: RunResult, hooked: Occasion, left: str) -> int:
         log = hooked.log
         log.write("restore", left)
+        if result.damages and self._is_made_again():
+            self._clear_stage()
+            self._tell_hooks(hooked, "failed")
+            log.finish(os.rename)
+            raise Refused(
+                f"{self.runtag} in {self.source.name} was made again, or replaced, after this "
+                f"restore began: its archives are not those that were meant. {left} Look at what "
+                "it is now (inv list), and run this again."
+            )
         self.report.failed(result.failed)
         if result.damages and self.source.at:
             made = self.manifest.finished_utc if self.manifest else ""
@@ -701,6 +742,14 @@ class _Restore:
         log.finish(os.rename)
         self.report.fail(f"{self.runtag} was not restored. {left} The log: {log.path}")
         return ExitCode.FAILED
+
+    def _is_made_again(self) -> bool:
+        """Tell whether the set has another manifest by now; False where nobody can say."""
+        try:
+            chosen = choose_set(self.source, self.runtag)
+        except IotstackError:
+            return False
+        return chosen.manifest is not None and chosen.manifest != self.manifest
 
     def _tell_beside(self, facts: RestoreFacts) -> None:
         """Tell which top files lie beside others, or in their place, and which keys differ."""
