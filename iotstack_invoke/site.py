@@ -343,6 +343,8 @@ class Newest:
     newer: tuple[tuple[datetime, BackupSet], ...] = ()
     """All that is newer and not good, or whose manifest nobody can read, the newest first; by when
     each was made, or else written."""
+    later: tuple[tuple[datetime, BackupSet], ...] = ()
+    """The good ones that are dated in the future, as `ahead` names them, the newest first."""
 
     @property
     def made(self) -> datetime | None:
@@ -371,6 +373,7 @@ def newest_good(
     written = {tag: names[f"{tag}.{KINDS['manifest']}"].modified_s for tag in runtags_in(names)}
     others = [each for each in gather_sets(names, {}, failed) if each.runtag not in written]
     best = Newest()
+    later: list[tuple[datetime, BackupSet]] = []
     for runtag in sorted(written, key=lambda tag: (-written[tag], tag)):
         if best.made and written[runtag] < best.made.timestamp():
             break
@@ -386,12 +389,14 @@ def newest_good(
                 others.append(each)
             elif made > now + CLOCKS_APART:
                 best = Newest(best.good, (*best.ahead, runtag))
+                later.append((made, each))
             elif best.made is None or made > best.made:
                 best = Newest(each, best.ahead)
     dated = ((_when(each, names), each) for each in others)
     newer = [pair for pair in dated if best.made is None or pair[0] > best.made]
-    newer.sort(key=lambda pair: (pair[0], pair[1].runtag), reverse=True)
-    return replace(best, newer=tuple(newer))
+    for found in (newer, later):
+        found.sort(key=lambda pair: (pair[0], pair[1].runtag), reverse=True)
+    return replace(best, newer=tuple(newer), later=tuple(later))
 
 
 def _when(backup: BackupSet, names: Mapping[str, FileFact]) -> datetime:

@@ -125,6 +125,27 @@ def test_each_who_takes_the_latest_says_so_first(pi, line, code):
         assert "second, which is newer, is damaged" in " ".join(told.stderr.split())
 
 
+def test_what_is_dated_in_the_future_is_passed_over_by_name(pi):
+    """As on a Pi without a network, whose clock stands where it was: an older one is no silence."""
+    put_set(pi.folder / "backups", NOW + DAY, runtag="later")
+    told = pi.run("restore --runtag latest --dry-run")
+    assert "Restore first (" in told.stdout
+    said = " ".join(told.stderr.split())
+    assert "PASSED OVER: later in this machine:backups, which is newer, is dated in the" in said
+    assert "To take it all the same: --runtag 'later'." in said
+
+
+def test_where_all_are_dated_in_the_future_the_newest_is_the_latest(little_stack):
+    """A new machine's clock is that of its image, and a name tells no time."""
+    backups = little_stack.folder / "backups"
+    backups.mkdir()
+    for runtag, days in (("a", 1), ("z", 3), ("m", 2)):
+        put_set(backups, NOW + days * DAY, runtag=runtag)
+    put_set(backups, NOW - DAY, runtag="of another", host="other-pi")
+    told = little_stack.run("restore --runtag latest --dry-run")
+    assert "Restore z (" in told.stdout, told.stderr
+
+
 def test_nothing_is_said_of_what_is_named_or_older(pi):
     """Whoever names a set means it; and a newer good one ends it."""
     for line in ("verify --runtag first", "show first", "restore --runtag first --dry-run"):

@@ -31,6 +31,8 @@ class PassedOver:
     why: str
     is_copy: bool = False
     """It lies in a vault."""
+    is_later: bool = False
+    """It is good, and dated in the future: a clock is wrong, or was."""
 
     @property
     def runtag(self) -> str:
@@ -39,8 +41,9 @@ class PassedOver:
 
     @property
     def is_bad(self) -> bool:
-        """Whether a run of ours made it, and it is not what it was to be."""
-        return self.backup.state in (State.DAMAGED, State.INCOMPLETE, State.UNFINISHED)
+        """Whether a run of ours made it, and it is not what it was to be, or none knows when."""
+        bad = (State.DAMAGED, State.INCOMPLETE, State.UNFINISHED)
+        return self.is_later or self.backup.state in bad
 
     @property
     def plain(self) -> dict[str, str]:
@@ -67,17 +70,18 @@ def latest_in(
 ) -> Latest:
     """Return the newest good one of some sets in a folder, by the times in their manifests.
 
-    A name may tell any time, or none. Where none is good, it is the first of `sets`, None of
-    none. In a folder that several machines share it is the newest of this machine, if there is
-    one. Raises StepFailed where a manifest cannot be read: what is found then may not be the
-    latest.
+    A name may tell any time, or none. Where all good ones are dated in the future, as for a new
+    machine whose clock was never set, it is the newest of these; where none is good, the first of
+    `sets`, None of none. In a folder that several machines share it is the newest of this machine,
+    if there is one. Raises StepFailed where a manifest cannot be read: what is found then may not
+    be the latest.
     """
     now, here = datetime.now(UTC), socket.gethostname()
     try:
         newest = newest_good(place, folder, now, failed=failed)
         if newest.good and newest.good.manifest and newest.good.manifest.host != here:
             own = newest_good(place, folder, now, host=here, failed=failed)
-            newest = own if own.good else newest
+            newest = own if own.good or own.later else newest
     except Unreachable:
         raise
     except StepFailed as error:
@@ -86,7 +90,7 @@ def latest_in(
             "that is meant: --runtag NAME; inv list shows them.",
             again=error.again,
         ) from error
-    good = newest.good
+    good = newest.good or _newest_later(newest, here)
     backup = next((each for each in sets if good and each.runtag == good.runtag), None)
     backup = backup or next(iter(sets), None)
     host = good.manifest.host if good and good.manifest else ""
@@ -103,11 +107,29 @@ def passed_over(
 
     `host`: none that another machine's manifest lies beside.
     """
-    return tuple(
+    later = (
+        PassedOver(
+            each, at, when, f"is dated in the future ({when:%Y-%m-%d %H:%M} UTC)", is_copy, True
+        )
+        for when, each in newest.later
+    )
+    newer = (
         PassedOver(each, at, when, _why(each, failed, is_copy=is_copy), is_copy)
         for when, each in newest.newer
-        if not (host and each.manifest) or each.manifest.host == host
     )
+    found = sorted((*later, *newer), key=lambda each: each.when, reverse=True)
+    return tuple(
+        each
+        for each in found
+        if not (host and each.backup.manifest) or each.backup.manifest.host == host
+    )
+
+
+def _newest_later(newest: Newest, here: str) -> BackupSet | None:
+    """Return the newest of those that are dated in the future, of this machine if it has one."""
+    found = [each for _, each in newest.later]
+    own = (each for each in found if each.manifest and each.manifest.host == here)
+    return next(own, next(iter(found), None))
 
 
 def newer_than(
@@ -151,7 +173,9 @@ def passed_told(
     for each in listed[:MOST_TOLD]:
         state, tag = each.backup.state, f"'{each.runtag}'"
         text = f"PASSED OVER: {each.runtag} in {each.at}, which is newer, {each.why}."
-        if state is State.DAMAGED:
+        if each.is_later:
+            text += " A clock is wrong here, or was where it was made: compare `date`."
+        elif state is State.DAMAGED:
             text += f" What is wrong, and which copies there are: inv show {tag}."
         elif state is State.INCOMPLETE:
             text += f" What it lacks is made by: inv backup{host} --runtag {tag}."
