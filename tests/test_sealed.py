@@ -65,6 +65,18 @@ def with_key(pi, line):
     return f"{line} --identity {pi.key}"
 
 
+def test_a_restore_records_that_a_sealed_copy_is_damaged(pi):
+    """As of a plain one: `latest` takes it no more, and whoever lists the sets is told."""
+    done(pi, "backup --runtag t1")
+    sealed = pi.usb / f"{PART}.age"
+    content = bytearray(sealed.read_bytes())
+    content[-1] ^= 1
+    sealed.write_bytes(content)
+    assert "damaged" not in done(pi, "list")
+    assert f"{PART} in usb is damaged" in done(pi, with_key(pi, "restore --runtag t1 --yes"), 1)
+    assert "damaged" in done(pi, "list", 3)
+
+
 def test_a_copy_is_sealed_and_restored(pi):
     """No archive and no log lies there in plain; with the key all is as for a plain copy."""
     assert done(pi, "backup --runtag t1") == ""

@@ -39,6 +39,10 @@ DAMAGED = re.compile("failed to (decrypt and authenticate|read header)|unexpecte
 PREFIX = re.compile(r"^age: (error: )?")
 
 
+class SealDamaged(StepFailed):
+    """What was read is not what was sealed: age's own sums say so."""
+
+
 @contextlib.contextmanager
 def sealing(recipients: Iterable[str], source: IO[bytes]) -> Iterator[IO[bytes]]:
     """Return the stream that opens as the bytes of `source` for any of the recipients.
@@ -79,7 +83,7 @@ def opening(identity: str, source: IO[bytes], what: str) -> Iterator[IO[bytes]]:
                 "copy afterwards."
             )
         if DAMAGED.search(said):
-            return StepFailed(f"{what} is damaged: age says: {said}.")
+            return SealDamaged(f"{what} is damaged: age says: {said}.")
         return StepFailed(f"age does not open {what} with the key in {identity}: {said}.")
 
     try:

@@ -25,7 +25,7 @@ from ..rules import PARTS, split_set_name
 from ..steps import PARTIAL, FileFact, Place, Received
 from ..transfer import hash_there
 from ..values import dataclass
-from .age import opening, sealed_size, sealing
+from .age import SealDamaged, opening, sealed_size, sealing
 
 SEALED = ".age"
 SECRET = frozenset({*PARTS, "log"})
@@ -160,12 +160,25 @@ class SealedPlace:
         what = f"{posixpath.basename(path)} in {self.name}"
         if not self.identity:
             raise StepFailed(f"{what} is sealed. {ASK}")
-        with self._inner.read(there) as sealed:
-            whole = cast("IO[bytes]", _Whole(sealed, fact.size_bytes, what))
-            with opening(self.identity, whole, what) as stream:
-                while start:
-                    start -= len(stream.read(min(start, CHUNK_BYTES))) or start
-                yield stream
+        try:
+            with self._inner.read(there) as sealed:
+                whole = cast("IO[bytes]", _Whole(sealed, fact.size_bytes, what))
+                with opening(self.identity, whole, what) as stream:
+                    while start:
+                        start -= len(stream.read(min(start, CHUNK_BYTES))) or start
+                    yield stream
+        except SealDamaged as error:
+            raise StepFailed(str(error), damage=self._damage(path)) from error
+
+    def _damage(self, path: str) -> str:
+        """Return what is wrong with what lies there, '' where it was only read badly."""
+        try:
+            self.hash_of(path)
+        except SealBroken as broken:
+            return str(broken)
+        except StepFailed:
+            pass
+        return ""
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder; what is not there, or is shut, has no entry."""
