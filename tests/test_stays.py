@@ -415,6 +415,19 @@ def replaced(catalogue, *users):
     return type(catalogue)(catalogue.databases, users, catalogue.size_bytes)
 
 
+def test_a_dump_of_influxdb_is_read_wherever_the_stack_lies(tmp_path):
+    """Of what is not read the rest is unknown, and would not stay."""
+    stage = tmp_path / "new\nline"
+    (stage / "influx").mkdir(parents=True)
+    shutil.copy(next(HAPPY.glob("*.meta")), stage / "influx")
+    host = LocalHost(str(tmp_path))
+    target = SimpleNamespace(host=host, folder=str(tmp_path), as_root=(), docker=())
+    found = (Found(Container("influxdb", "influxdb:1.8", "", "", running=True), (), 0, "", ""),)
+    asked = facts(kinds=("influx",), server=influx(tmp_path))
+    told = Stays(target, found, None, str(stage)).look(asked, [], staged=True)
+    assert (dict(told.unknown), told.later) == ({}, ())
+
+
 @pytest.mark.parametrize("lost", ["", "files", "database"])
 def test_what_stays_of_influxdb_is_looked_for(tmp_path, lost):
     """Every shard that had files, in its place in the catalogue."""
