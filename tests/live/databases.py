@@ -82,7 +82,7 @@ def wait_maria(machine, container="mariadb", *, password=None, timeout=60):
         where = {"container": container, "password": password, "host": "127.0.0.1"}
         return maria(machine, "SELECT 1", **where, check=False) == [("1",)]
 
-    wait_for(container, ready, timeout=timeout, pause=0.2)
+    wait_for(container, ready, timeout=timeout, pause=0.5)
 
 
 @contextlib.contextmanager
@@ -204,7 +204,7 @@ def wait_postgres(machine, container="postgres", *, timeout=60):
         where = {"container": container, "host": "127.0.0.1"}
         return postgres(machine, "SELECT 1", **where, check=False) == [("1",)]
 
-    wait_for(container, ready, timeout=timeout, pause=0.2)
+    wait_for(container, ready, timeout=timeout, pause=0.5)
 
 
 def fill_postgres(machine, container="postgres"):
