@@ -321,7 +321,9 @@ def test_what_a_dead_run_moved_aside_may_be_gone(little_stack):
         told = little_stack.run(line)
         assert told.returncode == 1
         assert "volumes/nodered is gone" in told.stderr
+        assert "Nothing was undone: what is owed is in" in told.stderr
         assert "inv undo --leave-gone" in told.stderr
+        assert (flows(little_stack), (other / "x").read_text()) == ("[4]\n", "old")
     told = little_stack.run("undo --leave-gone")
     assert told.returncode == 3, told.stderr
     assert "volumes/nodered cannot be put back. It is left as it is now." in told.stderr
@@ -329,6 +331,79 @@ def test_what_a_dead_run_moved_aside_may_be_gone(little_stack):
     assert "as it was before it." not in told.stderr
     assert (flows(little_stack), (other / "x").read_text()) == ("[4]\n", "new")
     assert little_stack.run("backup --runtag t2").returncode == 0
+
+
+def owe(stack, *steps):
+    """Let a stack owe steps: each a kind, and what a journal holds of it."""
+    lines = (
+        json.dumps({"job": "pi:x", "step": kind, "fields": {"host_role": "pi", **of}})
+        for kind, of in steps
+    )
+    journal = stack.folder / "restore/.journal"
+    journal.write_text("".join(f"{line}\n" for line in lines))
+    journal.chmod(0o600)
+
+
+def swapped(kind, live, state, aside):
+    """A step as `owe` takes it, whose old data lie in a state, and its staged ones nowhere."""
+    paths = {"live": str(live), "aside": f"{state}/{aside}", "used": f"{state}-undone/{aside}"}
+    return kind, paths | ({"staged": f"{state}/none"} if kind == "SwapItem" else {})
+
+
+def refused_for_gone(stack):
+    """See that an undo says what is gone, and does nothing; do it with the flag that it names."""
+    before = stack.tree()
+    told = stack.run("undo --yes")
+    assert told.returncode == 1, told.stdout
+    assert "is gone, so" in told.stderr
+    assert "Nothing was undone" in told.stderr
+    now = stack.tree()
+    changed = {path for path in {*before, *now} if before.get(path) != now.get(path)}
+    assert not [path for path in changed if "/backups" not in path]
+    told = stack.run("undo --yes --leave-gone")
+    assert told.returncode == 3, told.stderr
+    assert "It is left as it is now." in told.stderr
+
+
+def test_nothing_of_a_folder_whose_old_one_is_gone_is_put_back(little_stack):
+    """Its database would be: what is live of it was put aside, and the folder lacked it."""
+    data, state = little_stack.folder / "volumes/sql/db", "restore/previous-t1-20261123T110000Z"
+    state = little_stack.folder / state
+    (state / "databases").mkdir(parents=True)
+    (state / "databases/sql.new").write_text("")
+    data.mkdir(parents=True)
+    (data / "rows").write_text("live")
+    owe(
+        little_stack,
+        ("MakeAside", {"path": str(state)}),
+        swapped("SwapItem", data.parent, state, "volumes/sql"),
+        swapped("SwapItem", data, state, "databases/sql"),
+    )
+    refused_for_gone(little_stack)
+    assert (data / "rows").read_text() == "live"
+    assert not Path(f"{state}-undone").exists()
+
+
+def test_a_reload_whose_old_data_are_gone_keeps_its_dump(little_stack):
+    """It was told as undone, and the dump removed; nothing else may hold the data."""
+    data, restore = little_stack.folder / "volumes/influxdb/data", little_stack.folder / "restore"
+    stage, state = restore / "influxdb-x", restore / "previous-influxdb-20261123T110000Z"
+    for each in (stage, state, data.parent):
+        each.mkdir(parents=True)
+    (stage / "dump").write_text("all")
+    data.write_text("")
+    owe(
+        little_stack,
+        ("UseStage", {"folders": [str(stage), f"{state}.users"]}),
+        ("MakeAside", {"path": str(state)}),
+        ("MakeFolder", {"path": str(stage), "like": ""}),
+        ("MakeFolder", {"path": str(data.with_name(".fresh")), "like": ""}),
+        swapped("PutAway", data, state, "volumes/influxdb/data"),
+    )
+    data.with_name(".fresh").mkdir()
+    refused_for_gone(little_stack)
+    assert (stage / "dump").read_text() == "all"
+    assert not data.with_name(".fresh").exists()
 
 
 def test_an_old_state_that_lacks_something_is_not_gone_back_to(little_stack):
@@ -418,7 +493,7 @@ def journaled(*steps):
         ("SwapItem v gone, KeepLeftOut v left", "v", "LeaveGone:v"),
         ("SwapItem v good, KeepLeftOut v left", "", "v v"),
         ("SwapItem v gone, SwapItem vx good", "v", "LeaveGone:v vx"),
-        ("UseStage x left, StopContainers x left, SwapEntries v good", "", "x v"),
+        ("StopContainers x left, SwapEntries v good", "", "x v"),
     ],
 )
 def test_what_stays_where_something_is_gone(steps, left, undone):

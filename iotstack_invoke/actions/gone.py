@@ -1,4 +1,4 @@
-"""What a change that went well moved aside, and what of it is not there any more.
+"""What a change moved aside, and what of it is not there any more.
 
 Somebody may have removed some of it since, or mounted something in its way. What is left out of
 its journal then, so that the rest can be undone.
@@ -7,15 +7,25 @@ its journal then, so that the rest can be undone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from ..journal import Owed, owed_in
 from ..services.inside import is_in
 from ..services.left_out import KeepLeftOut
-from ..services.stack import CAN_BE_BACK, LeaveGone, MoveAside, PutAway, SwapItem, UseStage
+from ..services.stack import (
+    CAN_BE_BACK,
+    LeaveGone,
+    MakeFolder,
+    MoveAside,
+    PutAway,
+    SwapItem,
+    UseStage,
+)
 from ..services.swap_entries import SwapEntries
 from ..steps import Command, Host
+from ..targets import which_may_be_there
 from ..values import dataclass
 
 PUT_BACK = frozenset(each.__name__ for each in (MoveAside, PutAway, SwapEntries, SwapItem))
@@ -54,6 +64,44 @@ def fates_of(host: Host, as_root: tuple[str, ...], lines: Iterable[str]) -> tupl
     return tuple(Fate(step, word) for step, word in zip(steps, words, strict=True))
 
 
+def fates_of_owed(host: Host, as_root: tuple[str, ...], lines: Iterable[str]) -> tuple[Fate, ...]:
+    """Return the same of a change that did not end, of which some may be undone already.
+
+    What nobody can look at may be there. A MoveAside leaves nothing by which what it moved is told
+    from what was not there.
+    """
+    kinds = PUT_BACK - {MoveAside.__name__}
+    steps = [each for each in owed_in(lines) if each.step in kinds]
+    found: list[Fate] = []
+    for some in (steps[n : n + PAIRS_AT_ONCE] for n in range(0, len(steps), PAIRS_AT_ONCE)):
+        places = [_places(each) for each in some]
+        there = which_may_be_there(host, chain.from_iterable(places), as_root)
+        fates = zip(some, places, strict=True)
+        found += [Fate(e, "gone" if there.isdisjoint(of) else "good") for e, of in fates]
+    away = [each.live for each in found if _is_away(each)]
+    seen = host.look(away) if away else {}
+    is_left = {live for live in away if live not in seen or not seen[live].is_file}
+    return tuple(
+        replace(e, word="good") if e.live in is_left and _is_away(e) else e for e in found
+    )
+
+
+def _places(owed: Owed) -> tuple[str, ...]:
+    """Return the places of which one is filled if what was moved aside is not gone.
+
+    It was moved aside, or nothing was there, or the step has not acted yet, or is undone.
+    """
+    aside, staged, used = (str(owed.fields.get(each, "")) for each in ("aside", "staged", "used"))
+    if owed.step == PutAway.__name__:
+        return (aside,)
+    return tuple(filter(None, (aside, f"{aside}.new", staged, used)))
+
+
+def _is_away(fate: Fate) -> bool:
+    """Tell whether a folder would be gone, if a file of ours lies in its place."""
+    return fate.word == "gone" and fate.step.step == PutAway.__name__
+
+
 def _place(owed: Owed) -> str:
     """Return what is put back: a path, or the entries of a folder that is a mount point itself."""
     within = "/." if owed.step == SwapEntries.__name__ else ""
@@ -75,28 +123,38 @@ def cannot_be_back(fates: Sequence[Fate]) -> tuple[Fate, ...]:
 
 
 def lines_without(lines: Iterable[str], fates: Sequence[Fate]) -> list[str]:
-    """Return the lines of a kept journal by which only what can be put back is.
+    """Return the lines of a journal by which only what can be put back is.
 
-    What cannot stays as it is now, with all that lies in it, and is told. What has been live since
-    is kept as well: the step that would remove it is left out.
+    What cannot stays as it is now, with all that lies in it, and is told. Where a reload's old
+    data are gone its dump stays: nothing else may hold them.
     """
+    lines = list(lines)
     left = {each.live: each for each in cannot_be_back(fates)}
     gone = {(each.live, each.aside) for each in fates if each.word == "gone"}
+    is_reload = any(each.step.step == PutAway.__name__ for each in left.values())
+    uses = (e for e in owed_in(lines) if is_reload and e.step == UseStage.__name__)
+    dumps = {str(path) for each in uses for path in each.fields["folders"]}
     found = []
     for line in lines:
-        (owed,) = owed_in([line]) or (None,)
-        if owed is None or owed.step == UseStage.__name__:
-            found += [line] if owed is None else []
+        (step,) = owed_in([line]) or (None,)
+        if step is None:
+            found.append(line)
             continue
-        live = str(owed.fields.get("live"))
-        is_swap = owed.step in PUT_BACK or owed.step == LEFT_OUT
-        pair = (live, str(owed.fields.get("aside")))
+        live, aside = (str(step.fields.get(name)) for name in ("live", "aside"))
+        is_swap = step.step in PUT_BACK or step.step == LEFT_OUT
         if is_swap and any(is_in(live, each) for each in left):
-            if live in left and pair == (live, left[live].aside):
-                found.append(_written(owed, left[live]))
-        elif not (owed.step in PUT_BACK and pair in gone):
+            if live in left and aside == left[live].aside:
+                found.append(_written(step, left[live]))
+        elif not (_removes(step, dumps) or (step.step in PUT_BACK and (live, aside) in gone)):
             found.append(line)
     return found
+
+
+def _removes(owed: Owed, dumps: Collection[str]) -> bool:
+    """Tell whether the undo of a step would remove a dump."""
+    if owed.step == UseStage.__name__:
+        return bool(dumps)
+    return owed.step == MakeFolder.__name__ and str(owed.fields.get("path")) in dumps
 
 
 def _written(owed: Owed, fate: Fate) -> str:
@@ -106,3 +164,8 @@ def _written(owed: Owed, fate: Fate) -> str:
         "aside": fate.aside,
     }
     return json.dumps({"job": owed.job, "step": LeaveGone.__name__, "fields": fields})
+
+
+def paths_named(folder: str, paths: Iterable[str]) -> str:
+    """Return paths for people, those of the stack as they are called in its folder."""
+    return ", ".join(sorted({path.removeprefix(f"{folder}/") for path in paths}))

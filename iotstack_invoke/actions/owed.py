@@ -22,6 +22,7 @@ from ..services.stack import (
     SwapItem,
     UseStage,
     guarded,
+    left_told,
     wait_for_orphans,
 )
 from ..settings import Settings
@@ -31,6 +32,7 @@ from ..targets import ANY_EXIT, COMMANDS_LOCK, Target, journal_paths, root_words
 from ..trust import Owned, Trust
 from ..values import dataclass
 from .elsewhere import note_elsewhere, remove_emptied
+from .gone import Fate, cannot_be_back, fates_of_owed, lines_without
 
 READ_LIMIT_S = 60.0
 GOING_BACK = "going back, newest step first; a container may take a minute to stop"
@@ -227,7 +229,7 @@ class Owing:
                     wait_for_orphans(self.host, self.guard)
                 self.mark_new(own, lines)
                 try:
-                    undone_steps = own.recover(lines)
+                    undone_steps = own.recover(self._without_gone(own, lines))
                 except OldDataGone as error:
                     far = "" if isinstance(self.host, LocalHost) else f" --host {self.host.name}"
                     raise OldDataGone(
@@ -242,6 +244,32 @@ class Owing:
         for text in journal.told:
             report.warn(text)
         return all_lines
+
+    def gone(self, lines: Sequence[str]) -> tuple[Fate, ...]:
+        """Return what of a change that did not end cannot be put back, for it was removed.
+
+        Of one of the first versions nobody can tell before it is marked.
+        """
+        if leaves_no_marks(lines):
+            return ()
+        return cannot_be_back(fates_of_owed(self.host, self.trust.as_root, lines))
+
+    def _without_gone(self, journal: Journal, lines: Sequence[str]) -> Sequence[str]:
+        """Return lines of a journal without what cannot be undone, where that is to be left.
+
+        Raises OldDataGone where it is not, before anything is undone: what lies in a folder of
+        which the old one is gone would be put back by halves.
+        """
+        fates = fates_of_owed(self.host, self.trust.as_root, lines)
+        gone = cannot_be_back(fates)
+        if gone and not journal.leave_gone:
+            told = " ".join(left_told(each.live, each.aside) for each in gone)
+            raise OldDataGone(
+                f"{told} Nothing was undone: what is owed is in {journal.path}, and no run starts "
+                "before it is undone."
+            )
+        journal.gone |= bool(gone)
+        return lines_without(lines, fates)
 
 
 def leaves_no_marks(lines: Iterable[str]) -> bool:

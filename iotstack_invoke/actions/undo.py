@@ -6,7 +6,7 @@ import contextlib
 import os
 import posixpath
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ..changes import change_in, is_stamp
 from ..children import signals_raised
@@ -21,6 +21,7 @@ from ..services.stack import (
     LeaveGone,
     MakeVolume,
     StopContainers,
+    UseStage,
     wait_for_orphans,
 )
 from ..settings import Settings
@@ -36,7 +37,7 @@ from ..targets import (
     which_may_be_there,
 )
 from .change_logs import log_folder, log_path
-from .gone import Fate, cannot_be_back, fates_of, lines_without
+from .gone import Fate, cannot_be_back, fates_of, lines_without, paths_named
 from .old_data import GONE_MARK
 from .owed import GOING_BACK, Owing
 from .wish import Wish, confirm
@@ -205,7 +206,9 @@ def _undo(
         gone = cannot_be_back(fates)
         if not leave_gone:
             _refuse_gone(target, str(change), gone, again)
-        lines = lines_without(lines, fates)
+        # What has been live since is kept: the step that would remove it is left out.
+        kept_lines = [line for line in lines if f'"{UseStage.__name__}"' not in line]
+        lines = lines_without(kept_lines, fates)
         _tell(target, f"What is undone: {change}.", used, lines, gone, report)
         confirm(wish, "undo it", "--yes" if last_restore else "--last-restore --yes")
         # From here on it is a restore that did not end: whatever happens, it is undone.
@@ -227,11 +230,6 @@ def _undo(
         for text in journal.told:
             report.warn(text)
         return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
-
-
-def listed(folder: str, paths: Iterable[str]) -> str:
-    """Return paths for people, those of the stack as they are called in its folder."""
-    return ", ".join(sorted({path.removeprefix(f"{folder}/") for path in paths}))
 
 
 def _tell(
@@ -259,12 +257,12 @@ def _tell(
 
     report.write(what)
     for title, told in (
-        ("puts back as it was before", listed(target.folder, back)),
+        ("puts back as it was before", paths_named(target.folder, back)),
         (
             "takes away, as it was not there before",
-            listed(target.folder, asides.keys() - back),
+            paths_named(target.folder, asides.keys() - back),
         ),
-        ("leaves as it is now, as what it was before is gone", listed(target.folder, left)),
+        ("leaves as it is now, as what it was before is gone", paths_named(target.folder, left)),
         ("removes", ", ".join(made)),
         ("stops, and starts again", ", ".join(dict.fromkeys(stopped))),
         ("what was stored since then is put aside in", used),
@@ -301,7 +299,7 @@ def _refuse_apart(target: Target, change: str, fates: Sequence[Fate]) -> None:
     """Raise Refused where no rename reaches what a change replaced: half a copy looks whole."""
     found = [each for each in fates if each.word == "apart"]
     if found:
-        names = listed(target.folder, (each.live for each in found))
+        names = paths_named(target.folder, (each.live for each in found))
         verb = "lies" if len(found) == 1 else "lie"
         raise Refused(
             f"On {target.name} {change} cannot be undone as it is now: {names} {verb} on another "
@@ -316,7 +314,7 @@ def _refuse_gone(target: Target, change: str, gone: Sequence[Fate], again: str) 
     """Raise Refused where not all that a change replaced can be put back, with the way out."""
     if gone:
         paths = ", ".join(each.aside for each in gone)
-        names = listed(target.folder, (each.live for each in gone))
+        names = paths_named(target.folder, (each.live for each in gone))
         raise Refused(
             f"On {target.name} {change} cannot be undone in full: what it replaced was removed "
             f"since, of {names} (it was in {paths}). Nothing was changed. Put it there again, if "
