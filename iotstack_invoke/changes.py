@@ -37,14 +37,23 @@ class Change:
         name = f"{self.runtag}.restore" if self.runtag else "reload-influxdb"
         return f"{name}-{self.stamp}.log"
 
+    @property
+    def name(self) -> str:
+        """The name of its folder, without what all of them begin with."""
+        return f"{self.runtag or OF_RELOADS}-{self.stamp}"
+
+    @property
+    def what(self) -> str:
+        """It in words, without its time."""
+        return f"restore of {self.runtag}" if self.runtag else "reload of InfluxDB"
+
     def __str__(self) -> str:
         """Return it in words, with the time of the clock here."""
-        what = f"restore of {self.runtag}" if self.runtag else "reload of InfluxDB"
         try:
             began = datetime.strptime(self.stamp, STAMP_FORM).replace(tzinfo=UTC).astimezone()
         except ValueError:  # a folder that somebody named so
-            return f"the {what} ({self.stamp})"
-        return f"the {what} that began at {began:%Y-%m-%d %H:%M:%S}"
+            return f"the {self.what} ({self.stamp})"
+        return f"the {self.what} that began at {began:%Y-%m-%d %H:%M:%S}"
 
 
 def change_of(folder: str, *, reload: bool = False) -> Change | None:

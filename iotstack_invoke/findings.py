@@ -419,8 +419,11 @@ def judge_sql(server: SqlServer, told: Outcome) -> Finding:
 # What runs left behind, and what they made
 
 
-def judge_journal(lines: Iterable[str], undo: str) -> Finding:
-    """Judge what a journal owes; a backup's own steps are undone by the next backup."""
+def judge_journal(lines: Iterable[str], undo: str, gone: str = "") -> Finding:
+    """Judge what a journal owes; a backup's own steps are undone by the next backup.
+
+    `gone`: what was replaced and cannot be put back, as somebody removed it: no run goes on.
+    """
     told = tuple(lines)
     owed = owed_in(told)
     if not owed:
@@ -429,6 +432,12 @@ def judge_journal(lines: Iterable[str], undo: str) -> Finding:
     if not change:
         found = "a backup is running, or died; the next one clears up after it"
         return warning("journal", found, "inv backup")
+    if gone:
+        found = (
+            f"{change} died, and what it replaced is gone of {gone}: no run starts "
+            "before the rest is undone. Start no container by hand before that"
+        )
+        return failed("journal", found, f"put it there again, or {undo} --leave-gone")
     found = (
         f"{change} is at work, or died. If it died: start no container by hand; undo it first, "
         f"which takes back its {len(owed)} steps and nothing more. The next backup does so as well"

@@ -241,7 +241,9 @@ class Report:
         gap, widths = _fit(short, self.console().width)
         moved = [kept.index(number) for number in right if number in kept]
         head = short[0]
-        for row, cells in zip(rows, short[1:], strict=True):
+        for number_of_row, (row, cells) in enumerate(zip(rows, short[1:], strict=True)):
+            if number_of_row and len(copied) > 1:
+                self._put("\n")
             if widths:
                 self._grid(head, [cells], moved, gap, widths)
                 head = ()

@@ -310,7 +310,7 @@ def reload_influxdb(
 @door(
     help={
         "host": "A host of hosts.toml; this machine, if not given.",
-        "list": "List the states of before restores: from when, how large, what keeps them.",
+        "list": "List what restores replaced: from when, how large, what becomes of it.",
         "leave-gone": "Undo the rest where old data were removed; that stays as it is now.",
         "last-restore": "With --yes: take back the last restore or reload though it went well.",
         "yes": "Do not ask; without --last-restore only what did not end is undone.",
@@ -326,7 +326,7 @@ def undo(
 ) -> int:
     """Undo a restore or reload that did not end, or go back to before the last one."""
     if list:
-        from .actions.old_states import list_states
+        from .actions.state_list import list_states
 
         return list_states(work.settings, host or "", work.report)
     from .actions.undo import undo as undo_restore

@@ -330,6 +330,8 @@ def test_a_restore_that_did_not_end_stands_in_the_way(lines, expected):
     found = findings.judge_journal(lines, "inv undo")
     assert verdict(found) is expected
     assert (found.fix == "inv undo") == (expected is FAILED)
+    found = findings.judge_journal(lines, "inv undo", "volumes/x")
+    assert ("inv undo --leave-gone" in found.fix) == (expected is FAILED)
 
 
 def test_sets_that_a_run_left_are_told():

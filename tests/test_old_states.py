@@ -134,7 +134,7 @@ def test_old_states_go_with_a_backup_that_went_well(little_stack, tmp_path):
     another.mkdir()
     listed = little_stack.run("undo --list").stdout
     head, first, second = listed.splitlines()[:3]
-    assert re.split(" {3,}", head)[-2:] == ["what becomes of it", "folders"]
+    assert re.split(" {3,}", head)[-2:] == ["what becomes of it", "lies in"]
     assert "inv undo goes back to it" in first
     assert first.endswith(f"   {newest}")
     assert "the next good backup" in second
@@ -143,8 +143,8 @@ def test_old_states_go_with_a_backup_that_went_well(little_stack, tmp_path):
     assert little_stack.run("backup --runtag t2").returncode == 1
     assert oldest.exists()
     (little_stack.tools / "tar").unlink()
-    assert re.search("2 old states of before restores take", little_stack.run("doctor").stdout)
-    assert "2 old states of before restores take" in little_stack.run("status").stdout
+    assert re.search("2 old states kept by restores take", little_stack.run("doctor").stdout)
+    assert "2 old states kept by restores take" in little_stack.run("status").stdout
     told = little_stack.run("prune --dry-run")
     assert "would be removed" in told.stdout
     assert oldest.exists()
@@ -199,7 +199,7 @@ def test_a_restore_without_room_tells_what_old_states_take(little_stack):
     )
     told = little_stack.run("restore --runtag t1 --from here --yes")
     assert told.returncode == 13
-    assert "1 old state of before restores takes" in " ".join(told.stderr.split())
+    assert "1 old state kept by restores takes" in " ".join(told.stderr.split())
     assert "inv undo --list tells which" in " ".join(told.stderr.split())
 
 
@@ -234,6 +234,31 @@ def test_old_states_are_listed_without_docker(little_stack):
     assert "Docker cannot be asked: Is the docker daemon running?" in words
     assert "Whether inv undo can go back to one of them cannot be told" in words
     assert "inv doctor." in words
+
+
+def test_what_is_listed_is_what_an_undo_does(little_stack):
+    """What is half undone is not told as undone; nothing goes back past what was removed."""
+    restored_once(little_stack)
+    restored_again(little_stack)
+    older, newest = kept_by(little_stack)
+    died = newest.rename(newest.with_name("previous-t1-20991123T110000Z"))
+    text = (died / "journal").read_text().replace(newest.name, died.name)
+    (died / "journal").rename(died.parent / ".journal")
+    (died.parent / ".journal").write_text(text)
+    (died.parent / f"{died.name}-undone").mkdir()
+    _, undone, owed, other, _ = little_stack.run("undo --list").stdout.splitlines()
+    assert "the restore of t1 is at work, or died: inv undo undoes it; stays" in owed
+    assert "after the restore of t1, being undone" in undone
+    assert "inv undo goes on with that; stays" in undone
+    assert "inv undo --last-restore goes back to it, when the other is undone" in other
+    (died.parent / ".journal").rename(died / "journal")
+    (died / "removed").write_text("")
+    (died / "journal").unlink()
+    (line,) = (e for e in little_stack.run("undo --list").stdout.splitlines() if "before" in e)
+    assert line.endswith(f" {older}")
+    assert "inv undo" not in line
+    told = little_stack.run("undo --last-restore --yes")
+    assert "is not put back past it" in told.stderr
 
 
 def test_what_an_undo_put_aside_is_an_old_state_too(tmp_path):
@@ -285,7 +310,7 @@ def test_what_a_failed_restore_left_on_a_drive_is_an_old_state_too(little_stack,
     (used,) = small_disk.glob(".previous-t1-*-undone")
     assert (used / "film").read_text() == "old"
     listed = little_stack.run("undo --list").stdout
-    assert "what was live until the restore of t1" in listed
+    assert "after the restore of t1, now undone" in listed
     assert f" {used}" in listed.replace("\n", "")
     told = little_stack.run("backup --runtag t2")
     assert told.returncode == 0, told.stderr

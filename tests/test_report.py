@@ -214,6 +214,16 @@ def test_what_people_copy_out_of_a_table_is_whole(monkeypatch, capsys, width, pa
     assert sum("since" in line for line in lines) == 1
 
 
+def test_rows_of_several_lines_stand_apart(monkeypatch):
+    """On a terminal that has no room for two columns of what people copy."""
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", "40")
+    rows = [("a", "x" * 30, "y" * 30), ("b", "x" * 30, "")]
+    Report().table(("name", "one", "two"), rows, copied=(1, 2))
+    text = re.sub(r"\x1b\[[\d;]*m", "", sys.stdout.getvalue())
+    assert text.endswith(f"  two: {'y' * 30}\n\nb   \n  one: {'x' * 30}\n") or print(repr(text))
+
+
 def test_what_is_broken_anyway_leaves_room_for_sentences(monkeypatch):
     """A long path takes no more of a narrow table than a sentence beside it."""
     monkeypatch.setattr(sys, "stdout", Terminal())

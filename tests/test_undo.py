@@ -233,8 +233,8 @@ def test_a_backup_that_undoes_a_dead_restore_says_so(little_stack):
     )
     listed = little_stack.run("undo --list").stdout.splitlines()
     first, second = (line for line in listed if "before the restore of t1" in line)
-    assert "is at work, or died: inv undo takes that back" in first
-    assert "stays: inv undo --last-restore goes back to it" in second
+    assert "the restore of t1 is at work, or died: inv undo undoes it; stays" in first
+    assert "inv undo --last-restore goes back to it, when the other is undone; stays" in second
     told = little_stack.run("backup --runtag t2")
     said = "Undone now, on this machine: the restore of t1 that began at 20"
     assert told.returncode == 3, told.stderr
@@ -317,6 +317,13 @@ def test_what_a_dead_run_moved_aside_may_be_gone(little_stack):
     state = max((little_stack.folder / "restore").glob("previous-t1-*"))
     shutil.rmtree(state / "volumes/nodered")
     (little_stack.folder / "volumes/nodered/flows.json").write_text("[4]\n")
+    assert re.search(
+        r"died, and some of what it replaced is gone \(inv undo --leave-gone\)",
+        little_stack.run("status").stdout,
+    )
+    found = " ".join(little_stack.run("doctor").stdout.split())
+    assert "died, and what it replaced is gone of volumes/nodered: no run starts" in found
+    assert "put it there again, or inv undo --leave-gone" in found
     for line in ("backup --runtag t2", "undo --yes"):
         told = little_stack.run(line)
         assert told.returncode == 1
@@ -324,6 +331,9 @@ def test_what_a_dead_run_moved_aside_may_be_gone(little_stack):
         assert "Nothing was undone: what is owed is in" in told.stderr
         assert "inv undo --leave-gone" in told.stderr
         assert (flows(little_stack), (other / "x").read_text()) == ("[4]\n", "old")
+    listed = little_stack.run("undo --list").stdout
+    assert "some of what it replaced was removed: inv undo --leave-gone undoes it" in listed
+    assert "being undone" not in listed
     told = little_stack.run("undo --leave-gone")
     assert told.returncode == 3, told.stderr
     assert "volumes/nodered cannot be put back. It is left as it is now." in told.stderr
@@ -451,6 +461,10 @@ def test_what_is_left_of_an_old_state_is_gone_back_to(little_stack, killed):
     kept = max(folder.glob("previous-t1-*"))
     shutil.rmtree(kept / "volumes/nodered")
     line = "undo --last-restore --leave-gone --yes"
+    listed = little_stack.run("undo --list").stdout.splitlines()
+    way = "inv undo --leave-gone goes back to what is left of it (gone: volumes/nodered)"
+    assert way in listed[1]
+    assert "inv undo goes back to it when what is newer is undone; stays until 20" in listed[2]
     if killed:
         killed_amid_the_swap(little_stack, line, "*volumes/other")
         told = little_stack.run("backup --runtag t2")

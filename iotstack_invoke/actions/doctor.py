@@ -93,6 +93,7 @@ from ..vaults.age import INSTALL as INSTALL_AGE
 from ..vaults.age import sealing
 from ..vaults.folder import unnamed_mount
 from .coverage import idle_rows, is_another, look_at_services, settings_for, why_skipped
+from .gone import paths_named
 from .look import compose_file_in, look_at_folder, look_at_stack
 from .old_states import states_told
 from .owed import Owing
@@ -304,7 +305,9 @@ class _Examined:
     def state(self, undo: str) -> tuple[tuple[str, Question], ...]:
         def journal() -> list[Finding]:
             try:
-                return [judge_journal(self.owing.read(), undo)]
+                lines = self.owing.read()
+                gone = paths_named(self.folder, (each.live for each in self.owing.gone(lines)))
+                return [judge_journal(lines, undo, gone)]
             except Refused as error:
                 return [failed("journal", str(error), f"look at it: ls -ln {self.backups}")]
 

@@ -10,18 +10,17 @@ from __future__ import annotations
 import contextlib
 import posixpath
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ..changes import OF_RELOADS, STAMP_FORM, Change, change_in, change_of
-from ..errors import ExitCode, Refused, StepFailed
+from ..errors import Refused, StepFailed
 from ..journal import Owed, owed_in
-from ..report import Report, size_text
+from ..report import size_text
 from ..rules import RESTORE
 from ..services.kept_until import UNTIL_FILE, read_until
-from ..settings import Settings, Stack
+from ..settings import Stack
 from ..site import Site
 from ..steps import Command, Host, is_telling
 from ..targets import (
@@ -30,9 +29,7 @@ from ..targets import (
     IN_ENGLISH,
     journal_paths,
     looked,
-    open_target,
     read_text,
-    require_stack,
     root_words,
     which_may_be_there,
 )
@@ -47,7 +44,6 @@ from .old_data import (
     remove_folders,
     remove_old,
 )
-from .owed import Owing
 
 SIZE_LIMIT_S = 120.0
 _NAME = re.compile(r"\.?previous-(?P<key>.+-(?P<stamp>\d{8}T\d{6}Z)(?P<undone>-undone)?)")
@@ -83,13 +79,17 @@ class OldState:
         return self.name.removesuffix("-undone").rpartition("-")[2]
 
     @property
+    def change(self) -> Change | None:
+        """The restore or reload that it is of; None for a folder that somebody named so."""
+        folder = f"previous-{self.name.removesuffix('-undone')}"
+        return change_of(folder, reload=self.is_of_reload)
+
+    @property
     def title(self) -> str:
         """What it is, for people."""
-        folder = f"previous-{self.name.removesuffix('-undone')}"
-        change = change_of(folder, reload=self.is_of_reload)
         if self.is_undone:
-            return f"what was live until {change or self.name} was undone"
-        return f"before {change or self.name}"
+            return f"what was live until {self.change or self.name} was undone"
+        return f"before {self.change or self.name}"
 
 
 def is_called_like_state(name: str) -> bool:
@@ -317,57 +317,6 @@ def states_told(host: Host, stack: str, as_root: tuple[str, ...] = ()) -> str:
     if not states:
         return ""
     total = sum_of(sizes_of(host, states, as_root), states)
-    many = "1 old state" if len(states) == 1 else f"{len(states)} old states"
-    takes = "takes" if len(states) == 1 else "take"
-    return f"{many} of before restores {takes} {total}"
-
-
-def list_states(settings: Settings, name: str, report: Report) -> int:
-    """Print which old states there are, from when, how large, what keeps each; return 0."""
-    with open_target(settings, name, without_docker=True) as target:
-        require_stack(target)
-        host, stack = target.host, target.folder
-        states = [e for e in find_states(host, stack, target.as_root) if not e.is_gone]
-        if not states:
-            report.write(f"On {target.name} there is no state of before a restore or reload.")
-            return ExitCode.GOOD
-        mine = replace(settings.stack, folder=stack)
-        _, going = judge_states(states, mine, datetime.now(UTC))
-        sizes = sizes_of(host, states, target.as_root)
-        undoable = next((each for each in states if each.can_be_undone), None)
-        died = change_in(Owing.of_target(settings, target).read())
-        rows = [
-            (
-                f"{each.since.astimezone():%Y-%m-%d %H:%M}",
-                str(sizes.get(each.name, "?")),
-                each.title,
-                _fate(each, died, is_next=each is undoable, goes=each in going),
-                shlex.join(each.folders),
-            )
-            for each in states
-        ]
-        titles = ("since", "size", "what", "what becomes of it", "folders")
-        report.table(titles, rows, right=(1,), copied=(3, 4))
-        report.write(
-            f"{sum_of(sizes, states)} in all. The newest {mine.keep_previous} and all of "
-            f"{mine.keep_previous_days} days stay: keep_previous, keep_previous_days in [stack]."
-        )
-        if target.no_docker:
-            report.warn(
-                f"{target.no_docker} This is what lies on the disk. Whether inv undo can go back "
-                "to one of them cannot be told: it stops and starts containers. What mends "
-                f"Docker: inv doctor{f' --host {name}' if name else ''}."
-            )
-        return ExitCode.GOOD
-
-
-def _fate(state: OldState, died: Change | None, *, is_next: bool, goes: bool) -> str:
-    if died and state.name.endswith(died.stamp):
-        return "its change is at work, or died: inv undo takes that back"
-    if is_next and died:
-        return "stays: inv undo --last-restore goes back to it, when the other is undone"
-    if is_next:
-        return "inv undo goes back to it"
-    if state.until is not None:
-        return f"stays until {state.until.astimezone():%Y-%m-%d}"
-    return "the next good backup, restore or prune removes it" if goes else "stays"
+    one = len(states) == 1
+    many = "1 old state" if one else f"{len(states)} old states"
+    return f"{many} kept by restores {'takes' if one else 'take'} {total}"

@@ -96,10 +96,14 @@ def _owed(site: Site, name: str) -> str:
         from ..findings import unfinished
         from .owed import Owing  # with the rules of a restore, which few need here
 
-        change = unfinished(within(PLACE_LIMIT_S, HERE, Owing.of_site(site).read))
+        owing = Owing.of_site(site)
+        lines = within(PLACE_LIMIT_S, HERE, owing.read)
+        change = unfinished(lines)
+        undo = f"inv undo --host {name}" if name else "inv undo"
+        if change and within(PLACE_LIMIT_S, HERE, lambda: owing.gone(lines)):
+            return f"{change} died, and some of what it replaced is gone ({undo} --leave-gone)"
     except IotstackError as error:
         return f"whether a restore did not end cannot be told: {one_line(str(error))}"
-    undo = f"inv undo --host {name}" if name else "inv undo"
     return f"{change} is at work, or died ({undo})" if change else ""
 
 

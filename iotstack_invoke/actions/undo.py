@@ -174,7 +174,8 @@ def _undo(
         require_stack(target)
         held.enter_context(locked_target(target, "undo"))
         journal, owing = journal_of(settings, target), Owing.of_target(settings, target)
-        again = f"inv undo{f' --host {wish.host}' if wish.host else ''} --last-restore"
+        far = f" --host {wish.host}" if wish.host else ""
+        again = f"inv undo{far} --last-restore"
         if owed := owing.make_private(report):
             left.append(NOT_FINISHED)
             journal.leave_gone = leave_gone
@@ -225,7 +226,7 @@ def _undo(
         report.write(
             f"Undone. The stack on {target.name} is as it was before {change}{but_for(journal)}. "
             f"What it was since then is in {used} (or in a folder of that name on another disk); "
-            "remove it when nobody needs it."
+            f"how long it stays: inv undo --list{far}."
         )
         for text in journal.told:
             report.warn(text)

@@ -121,7 +121,7 @@ def test_old_states_and_what_only_root_sees(posted, pi, drive):
     pi.run(["sh", "-c", 'head -c 1M /dev/urandom > "$1"', "sh", drive / "since"])
     run(*restore)
     assert len(states()) == 2
-    assert "2 old states of before restores take" in run("status")
+    assert "2 old states kept by restores take" in run("status")
     told = run("undo", "--list")
     assert f" {drive}/{first}" in told
     assert re.search(r"\b1\.\d MB +before the restore of t ", told)
