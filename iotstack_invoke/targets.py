@@ -114,12 +114,12 @@ def open_target(
         # A link to the stack is followed once, here: find(1) would see nothing in it.
         folder = os.path.realpath(stack.folder)
         target = _fit(host, "this machine", folder, stack.role, sudo=stack.sudo)
-        yield target if without_docker else _with_docker(target)
+        yield target if without_docker else with_docker(target)
         return
     machine = find_machine(settings, name)
     with open_machine(machine, bare=bare) as remote:
         target = _fit(remote, name, remote.root, machine.role, sudo=machine.sudo)
-        yield target if without_docker else _with_docker(target)
+        yield target if without_docker else with_docker(target)
 
 
 @contextlib.contextmanager
@@ -170,7 +170,7 @@ def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> Target
     return Target(host, name, folder, role, as_root, docker)
 
 
-def _with_docker(target: Target) -> Target:
+def with_docker(target: Target) -> Target:
     """Return a target; raises Refused, with what mends it, where Docker cannot be asked."""
     if target.no_docker:
         here = isinstance(target.host, LocalHost)
@@ -216,7 +216,9 @@ def docker_words(host: Host, name: str, as_root: tuple[str, ...]) -> tuple[str, 
         docker = (*as_root, "docker")
         told = host.run(Command((*docker, "ps", "--quiet"), ANY_EXIT, 60))
     if told.exit_code:
-        raise Refused(f"On {name} Docker cannot be asked: {told.last_words}")
+        said = told.last_words
+        end = "" if said.endswith((".", "?", "!")) else "."
+        raise Refused(f"On {name} Docker cannot be asked: {said}{end}")
     return docker
 
 

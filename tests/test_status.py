@@ -115,6 +115,17 @@ def test_the_program_ends_with_0_or_2(little_stack):
     alarmed(little_stack.run("status --max-age 30m"), "within 0.5 h", "is 1 hour old")
 
 
+def test_a_wrong_folder_of_the_stack_is_named(little_stack):
+    """It is not taken for a stack of which no backup was made."""
+    told = little_stack.settings.read_text().replace("/IOTstack", "/nowhere")
+    little_stack.settings.write_text(told)
+    folder = little_stack.folder.with_name("nowhere")
+    told = little_stack.run("status")
+    assert told.returncode == 2
+    assert f"; there is no stack in {folder} ([stack] folder in hosts.toml)" in told.stdout
+    assert not folder.exists()
+
+
 def test_whatever_is_wrong_is_an_alarm(little_stack):
     """Settings, flags and vaults that are wrong are one line and 2, never another code."""
     young(little_stack)

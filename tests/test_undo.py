@@ -589,6 +589,43 @@ def test_nothing_is_made_where_no_stack_is(little_stack, tmp_path, line):
     assert not wrong.parent.exists()
 
 
+@pytest.mark.parametrize("line", ["undo", "undo --yes", "undo --list"])
+def test_nothing_is_made_in_a_folder_that_is_no_stack(little_stack, tmp_path, line):
+    """It is there, but no backup and no restore has ever been in it: a lock would be the first."""
+    settings = little_stack.settings.read_text()
+    little_stack.settings.write_text(settings.replace(str(little_stack.folder), f"{tmp_path}/x"))
+    (tmp_path / "x").mkdir()
+    told = little_stack.run(line)
+    assert told.returncode == (0 if "--list" in line else 10)
+    assert str(tmp_path / "x") in told.stdout + told.stderr
+    assert not [*(tmp_path / "x").iterdir()]
+
+
+def test_without_docker_nothing_to_undo_is_just_that(little_stack):
+    """Docker is asked for when something is to be undone, and not before."""
+    assert little_stack.run("backup --runtag t0").returncode == 0
+    little_stack.tool("docker", "echo 'permission denied' >&2; exit 1")
+    assert little_stack.run("undo").returncode == 10
+    little_stack.tool("docker", "exit 0")
+    restored_once(little_stack)
+    little_stack.tool("docker", "echo 'permission denied' >&2; exit 1")
+    told = little_stack.run("undo --last-restore --yes")
+    assert told.returncode == 13
+    assert "Docker cannot be asked: permission denied. What mends it: inv doctor" in told.stderr
+    assert flows(little_stack) == "[1]\n"
+
+
+def test_a_folder_that_is_mounted_read_only_since_is_named(little_stack, read_only):
+    """Once, with the command that mends it, and not as another mount of each folder in it."""
+    restored_once(little_stack)
+    read_only(little_stack.folder / "volumes")
+    told = little_stack.run("undo --last-restore --yes")
+    assert told.returncode == 13
+    assert f"{little_stack.folder}/volumes is mounted read-only" in told.stderr
+    assert "Nothing was changed. When the disk is well: sudo mount -o remount,rw" in told.stderr
+    assert "another mount" not in told.stderr
+
+
 @pytest.mark.parametrize("which", ["", "/backups"])
 @pytest.mark.parametrize("line", ["undo --yes", "restore --runtag t1 --from here --yes"])
 def test_a_disk_that_is_mounted_read_only_is_named(little_stack, read_only, which, line):

@@ -28,7 +28,9 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
         found = find_states(host, stack, target.as_root)
         states = [each for each in found if not each.is_gone]
         if not states:
-            report.write(f"On {target.name} no state of before a restore or reload is kept.")
+            report.write(
+                f"On {target.name} no state of before a restore or reload is kept in {stack}."
+            )
             return ExitCode.GOOD
         mine = replace(settings.stack, folder=stack)
         now = datetime.now(UTC)

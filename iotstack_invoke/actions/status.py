@@ -61,11 +61,13 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
         seen = _see(site, at)
         kept = _kept(site) if at in ("", HERE) else ""
         owed = _owed(site, name) if at in ("", HERE) else ""
+        astray = _astray(site) if at in ("", HERE) else ""
     good, line = judge_status(seen, datetime.now(UTC), limit)
     lacks_of = [f"{each.place}: {each.lacks}" for each in seen if each.lacks]
     lacking = "; ".join([owed, *lacks_of] if owed else lacks_of)
     cure = "" if name else _cure(seen)
     if not good:
+        line = f"{line}{astray}"
         raise StepFailed(f"{line}; {lacking}{cure}" if lacking else line)
     if kept:
         line = f"{line}; {kept}"
@@ -86,6 +88,16 @@ def _kept(site: Site) -> str:
         return within(PLACE_LIMIT_S, HERE, lambda: states_told(site.host, folder))
     except IotstackError:
         return ""
+
+
+def _astray(site: Site) -> str:
+    """Return, as the end of a line, that the stack's folder is not there; '' where it may be."""
+    folder = site.settings.stack.folder
+    try:
+        found = within(PLACE_LIMIT_S, HERE, lambda: site.host.look([folder]))
+    except IotstackError:
+        return ""
+    return "" if found else f"; there is no stack in {folder} ([stack] folder in hosts.toml)"
 
 
 def _owed(site: Site, name: str) -> str:

@@ -15,7 +15,7 @@ from ..hosts import words_of
 from ..journal import Journal, Owed, is_told, owed_in
 from ..log import unfinished_log
 from ..report import Report
-from ..rules import RESTORE
+from ..rules import BACKUPS, RESTORE
 from ..services.stack import (
     ComposeUp,
     LeaveGone,
@@ -33,8 +33,10 @@ from ..targets import (
     looked,
     open_target,
     read_text,
+    refuse_read_only,
     require_stack,
     which_may_be_there,
+    with_docker,
 )
 from .change_logs import log_folder, log_path
 from .gone import Fate, cannot_be_back, fates_of, lines_without, paths_named
@@ -170,13 +172,15 @@ def _undo(
     """Do it; `left` takes what a signal would leave from then on."""
     with contextlib.ExitStack() as held:
         held.enter_context(signals_raised())
-        target = held.enter_context(open_target(settings, wish.host))
+        target = held.enter_context(open_target(settings, wish.host, without_docker=True))
         require_stack(target)
+        _refuse_strange_folder(target)
         held.enter_context(locked_target(target, "undo"))
         journal, owing = journal_of(settings, target), Owing.of_target(settings, target)
         far = f" --host {wish.host}" if wish.host else ""
         again = f"inv undo{far} --last-restore"
         if owed := owing.make_private(report):
+            with_docker(target)
             left.append(NOT_FINISHED)
             journal.leave_gone = leave_gone
             undo_owed(settings, owing, owed, journal, report)
@@ -199,17 +203,11 @@ def _undo(
                 f"On {target.name} nothing is left to undo: {change}, the last, went well, and "
                 f"nothing was changed. To go back to before it all the same: {again} --yes"
             )
+        with_docker(target)
         used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"
         _refuse_unreadable(target, journal.at(kept), lines)
         owing.mark_new(journal.at(kept), lines, kept=True)
-        fates = fates_of(target.host, target.as_root, lines)
-        _refuse_apart(target, str(change), fates)
-        gone = cannot_be_back(fates)
-        if not leave_gone:
-            _refuse_gone(target, str(change), gone, again)
-        # What has been live since is kept: the step that would remove it is left out.
-        kept_lines = [line for line in lines if f'"{UseStage.__name__}"' not in line]
-        lines = lines_without(kept_lines, fates)
+        lines, gone = _lines_back(target, str(change), lines, "" if leave_gone else again)
         _tell(target, f"What is undone: {change}.", used, lines, gone, report)
         confirm(wish, "undo it", "--yes" if last_restore else "--last-restore --yes")
         # From here on it is a restore that did not end: whatever happens, it is undone.
@@ -231,6 +229,17 @@ def _undo(
         for text in journal.told:
             report.warn(text)
         return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
+
+
+def _refuse_strange_folder(target: Target) -> None:
+    """Raise NotFound where nothing of ours lies in a folder: a lock would be the first."""
+    ours = (f"{target.folder}/{each}" for each in (BACKUPS, RESTORE))
+    if not which_may_be_there(target.host, ours, target.as_root):
+        raise NotFound(
+            f"In {target.folder}, on {target.name}, there is no restore or reload that can be "
+            "undone: it has neither backups/ nor restore/. Nothing was changed. If the stack lies "
+            "elsewhere: [stack] folder in hosts.toml."
+        )
 
 
 def _tell(
@@ -294,6 +303,24 @@ def _refuse_unreadable(target: Target, journal: Journal, lines: Sequence[str]) -
             f"changed. What it replaced is in {folder}: put it back by hand, or restore a backup. "
             f"When nobody needs it: sudo rm -r {shlex.quote(folder)}"
         )
+
+
+def _lines_back(
+    target: Target, change: str, lines: Sequence[str], again: str
+) -> tuple[list[str], tuple[Fate, ...]]:
+    """Return the lines of a kept journal by which it is undone, and what is left, as it is gone.
+
+    Raises Refused where no rename would do it; and, unless `again` is '', where something is gone.
+    """
+    fates = fates_of(target.host, target.as_root, lines)
+    refuse_read_only(target.host, dict.fromkeys(posixpath.dirname(e.live) for e in fates))
+    _refuse_apart(target, change, fates)
+    gone = cannot_be_back(fates)
+    if again:
+        _refuse_gone(target, change, gone, again)
+    # What has been live since is kept: the step that would remove it is left out.
+    kept = [line for line in lines if f'"{UseStage.__name__}"' not in line]
+    return lines_without(kept, fates), gone
 
 
 def _refuse_apart(target: Target, change: str, fates: Sequence[Fate]) -> None:
