@@ -1,13 +1,16 @@
 """What a target has and a backup has not: how it is told apart, named, copied and put aside."""
 
+import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from scenes import PlainScene
 
+from iotstack_invoke.actions.gone import fates_of, fates_of_owed
 from iotstack_invoke.actions.only import Only
 from iotstack_invoke.actions.stays import (
     Stays,
@@ -17,7 +20,7 @@ from iotstack_invoke.actions.stays import (
     unknown_told,
 )
 from iotstack_invoke.actions.wish import Wish
-from iotstack_invoke.errors import Refused, StepFailed
+from iotstack_invoke.errors import OldDataGone, Refused, StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import Container, Manifest, Part
 from iotstack_invoke.rulebooks.restore import Item, Load, RestoreFacts
@@ -36,7 +39,7 @@ from iotstack_invoke.services.influx_stays import (
 from iotstack_invoke.services.sql import SqlServer
 from iotstack_invoke.services.sql_load import SqlDump
 from iotstack_invoke.services.sql_stays import SaveStays, SeeSql, held_by_server, lists_of
-from iotstack_invoke.services.stack import MoveAside
+from iotstack_invoke.services.stack import MoveAside, PutAway
 from iotstack_invoke.sets import BackupSet, State
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -209,6 +212,35 @@ def test_what_is_put_aside_comes_back(tmp_path, stopped):
         step.undo(host)
         assert (live / "it").read_text() == "mine"
     assert used.exists() == (stopped == "with an empty folder")
+
+
+@pytest.mark.parametrize("kind", [MoveAside, PutAway])
+def test_what_was_put_aside_and_is_gone_is_told(tmp_path, kind):
+    """It was passed over, as if nothing had been moved aside."""
+    live, aside, used = (tmp_path / each for each in ("live", "previous/x", "undone/x"))
+    live.mkdir()
+    host = LocalHost(str(tmp_path))
+    step = kind("pi", *map(str, (live, aside, used)), (), str(tmp_path / "guard"))
+    step.do(PlainScene({"pi": host}))
+    shutil.rmtree(aside)
+    with pytest.raises(OldDataGone, match=r"previous/x is gone, so .*live cannot be put back"):
+        step.undo(host)
+
+
+def test_what_was_not_there_to_be_put_aside_is_not_gone(tmp_path):
+    """Nor is it taken for that by an undo that comes later; what came there since is kept."""
+    live, aside, used = (tmp_path / each for each in ("live", "previous/x", "undone/x"))
+    host = LocalHost(str(tmp_path))
+    step = MoveAside("pi", *map(str, (live, aside, used)), (), str(tmp_path / "guard"))
+    step.do(PlainScene({"pi": host}))
+    line = {"job": "x", "step": "MoveAside", "fields": asdict(step)}
+    (fate,) = fates_of(host, (), [json.dumps(line)])
+    assert fate.word == "new"
+    live.mkdir()
+    for _ in range(2):
+        step.undo(host)
+        assert (live.exists(), used.exists()) == (False, True)
+        assert [each.word for each in fates_of_owed(host, (), [json.dumps(line)])] == ["good"]
 
 
 def docker(tmp_path, script):

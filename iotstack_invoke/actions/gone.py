@@ -67,11 +67,9 @@ def fates_of(host: Host, as_root: tuple[str, ...], lines: Iterable[str]) -> tupl
 def fates_of_owed(host: Host, as_root: tuple[str, ...], lines: Iterable[str]) -> tuple[Fate, ...]:
     """Return the same of a change that did not end, of which some may be undone already.
 
-    What nobody can look at may be there. A MoveAside leaves nothing by which what it moved is told
-    from what was not there.
+    What nobody can look at may be there.
     """
-    kinds = PUT_BACK - {MoveAside.__name__}
-    steps = [each for each in owed_in(lines) if each.step in kinds]
+    steps = [each for each in owed_in(lines) if each.step in PUT_BACK]
     found: list[Fate] = []
     for some in (steps[n : n + PAIRS_AT_ONCE] for n in range(0, len(steps), PAIRS_AT_ONCE)):
         places = [_places(each) for each in some]
@@ -91,10 +89,12 @@ def _places(owed: Owed) -> tuple[str, ...]:
 
     It was moved aside, or nothing was there, or the step has not acted yet, or is undone.
     """
-    aside, staged, used = (str(owed.fields.get(each, "")) for each in ("aside", "staged", "used"))
+    aside = str(owed.fields["aside"])
     if owed.step == PutAway.__name__:
         return (aside,)
-    return tuple(filter(None, (aside, f"{aside}.new", staged, used)))
+    source = "live" if owed.step == MoveAside.__name__ else "staged"
+    others = (str(owed.fields.get(each, "")) for each in (source, "used"))
+    return (aside, f"{aside}.new", *filter(None, others))
 
 
 def _is_away(fate: Fate) -> bool:

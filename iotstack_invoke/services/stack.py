@@ -94,14 +94,24 @@ MARK_NEW = (
     'mkdir -p "$(dirname "$aside")" && : > "$aside.new" || exit 1; fi; done'
 )
 
+# What is not there any more by then leaves the mark of something new: else it would look like
+# something that was moved aside, and is gone.
 MOVE_ASIDE = (
-    f'{RENAME} live=$1 aside=$2; there "$live" || exit 0; rename "$live" "$aside" '
-    '&& sync "$(dirname "$live")" "$(dirname "$aside")"'
+    f'{RENAME} live=$1 aside=$2; if there "$live"; then rename "$live" "$aside" || exit 1; '
+    'else mkdir -p "$(dirname "$aside")" && : > "$aside.new" || exit 1; fi; '
+    'sync "$(dirname "$live")" "$(dirname "$aside")"'
 )
 MOVE_BACK = (
-    f'{RENAME} live=$1 aside=$2 used=$3; there "$aside" || exit 0; '
+    f"{RENAME} live=$1 aside=$2 used=$3; "
+    'if there "$aside"; then '
     'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
-    'rename "$aside" "$live" && sync "$(dirname "$live")"'
+    'rename "$aside" "$live" || exit 1; '
+    'elif there "$aside.new"; then '
+    'if there "$live"; then rename "$live" "$used" || exit 1; fi; '
+    'rm -f "$aside.new" || exit 1; '
+    'elif ! there "$live" && ! there "$used"; then '
+    f"exit {GONE_EXIT}; fi; "
+    'sync "$(dirname "$live")"'
 )
 
 # A plain file in the place of a folder: Docker refuses to mount it, so no container starts on it.
@@ -110,7 +120,8 @@ PUT_AWAY = (
     '&& sync "$(dirname "$live")" "$(dirname "$aside")"'
 )
 PUT_BACK = (
-    f'{RENAME} live=$1 aside=$2 used=$3; there "$aside" || exit 0; '
+    f'{RENAME} live=$1 aside=$2 used=$3; if ! there "$aside"; then '
+    f'if [ -f "$live" ] && [ ! -L "$live" ]; then exit {GONE_EXIT}; fi; exit 0; fi; '
     'if [ -f "$live" ]; then rm -f "$live"; '
     'elif there "$live"; then rename "$live" "$used"; fi '
     '&& rename "$aside" "$live" && sync "$(dirname "$live")"'
@@ -514,9 +525,10 @@ class MoveAside:
         rename_by(host, self._command(self.move), told, RENAME_AGAIN)
 
     def undo(self, host: Host) -> None:
-        """Put it back, from wherever it stopped."""
+        """Put it back, from wherever it stopped; raises OldDataGone where nothing is left to."""
         told = put_back_told(self.live, self.aside, self.used)
-        rename_by(host, self._command(self.move_back), told, UNDO_AGAIN)
+        gone = left_told(self.live, self.aside)
+        rename_by(host, self._command(self.move_back), told, UNDO_AGAIN, gone)
 
 
 @dataclass(frozen=True, slots=True)
