@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from iotstack_invoke.actions.gone import PUT_BACK, Fate, cannot_be_back, lines_without
+from iotstack_invoke.actions.gone import (
+    PUT_BACK,
+    Fate,
+    cannot_be_back,
+    lines_keeping_used,
+    lines_without,
+)
 from iotstack_invoke.actions.target_checks import time_stamp
 from iotstack_invoke.actions.undo import _last_journal, journal_of, undo
 from iotstack_invoke.actions.wish import Wish
@@ -484,6 +490,30 @@ def test_what_is_left_of_an_old_state_is_gone_back_to(little_stack, killed):
     assert told.returncode == 0, told.stderr
     assert (flows(little_stack), (other / "x").read_text()) == ("[2]\n", "1")
     assert (folder / f"{kept.name}-undone/volumes/other/x").read_text() == "3"
+
+
+VOLUME = "/var/lib/docker/volumes/data"
+
+
+@pytest.mark.parametrize(
+    ("used", "fate", "kept"),
+    [
+        ("/s/restore/previous-t1-20261123T110000Z-undone/outside/x", "good", True),
+        (f"{VOLUME}/.previous-t1-20261123T110000Z-undone/_data", "good", False),
+        ("/s/restore/previous-t1-20261123T110000Z-undone/outside/x", "gone", False),
+    ],
+)
+def test_a_volume_is_not_removed_with_what_was_live_in_it(used, fate, kept):
+    """Where it stays as it is now, or was put aside in the volume's own folder: both went with it."""
+    made = {"job": "pi:x", "step": "MakeVolume", "fields": {"host_role": "pi", "name": "data"}}
+    other = {**made, "fields": {"host_role": "pi", "name": "other"}}
+    fields = {"host_role": "pi", "live": f"{VOLUME}/_data", "aside": "/s/aside", "used": used}
+    swap = {"job": "pi:x", "step": "SwapItem", "fields": fields}
+    lines = [json.dumps(each) for each in (made, other, swap)]
+    (step,) = (each for each in owed_in(lines) if each.step == "SwapItem")
+    found = lines_without(lines_keeping_used(lines), [Fate(step, fate)])
+    names = [e.fields["name"] for e in owed_in(found) if e.step == "MakeVolume"]
+    assert names == (["data", "other"] if kept else ["other"])
 
 
 def journaled(*steps):

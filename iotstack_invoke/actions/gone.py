@@ -7,6 +7,7 @@ its journal then, so that the rest can be undone.
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -18,6 +19,7 @@ from ..services.stack import (
     CAN_BE_BACK,
     LeaveGone,
     MakeFolder,
+    MakeVolume,
     MoveAside,
     PutAway,
     SwapItem,
@@ -125,8 +127,8 @@ def cannot_be_back(fates: Sequence[Fate]) -> tuple[Fate, ...]:
 def lines_without(lines: Iterable[str], fates: Sequence[Fate]) -> list[str]:
     """Return the lines of a journal by which only what can be put back is.
 
-    What cannot stays as it is now, with all that lies in it, and is told. Where a reload's old
-    data are gone its dump stays: nothing else may hold them.
+    What cannot stays as it is now, with all that lies in it and the volume that it lies in, and is
+    told. Where a reload's old data are gone its dump stays: nothing else may hold them.
     """
     lines = list(lines)
     left = {each.live: each for each in cannot_be_back(fates)}
@@ -134,6 +136,7 @@ def lines_without(lines: Iterable[str], fates: Sequence[Fate]) -> list[str]:
     is_reload = any(each.step.step == PutAway.__name__ for each in left.values())
     uses = (e for e in owed_in(lines) if is_reload and e.step == UseStage.__name__)
     dumps = {str(path) for each in uses for path in each.fields["folders"]}
+    lines = without_volumes(lines, left)
     found = []
     for line in lines:
         (step,) = owed_in([line]) or (None,)
@@ -148,6 +151,34 @@ def lines_without(lines: Iterable[str], fates: Sequence[Fate]) -> list[str]:
         elif not (_removes(step, dumps) or (step.step in PUT_BACK and (live, aside) in gone)):
             found.append(line)
     return found
+
+
+def lines_keeping_used(lines: Sequence[str]) -> list[str]:
+    """Return the lines of a kept journal by which nothing is removed that has been live since.
+
+    A stage may hold some of it, and so may a volume that the change made: on another file system
+    than the stack's, what an undo puts aside lies in the volume's own folder, and goes with it.
+    """
+    owed = owed_in(lines)
+    pairs = ((str(e.fields.get("live")), str(e.fields.get("used"))) for e in owed)
+    within = [live for live, used in pairs if used.startswith(f"{posixpath.dirname(live)}/.")]
+    stage = f'"{UseStage.__name__}"'
+    return [line for line in without_volumes(lines, within) if stage not in line]
+
+
+def without_volumes(lines: Sequence[str], lives: Iterable[str]) -> list[str]:
+    """Return lines of a journal by which no volume is removed whose files some paths are."""
+    from .outside import volume_in  # only where something is undone
+
+    found = (volume_in(path) for path in lives)
+    names = {each[0] for each in found if each}
+    steps = [(line, owed_in([line])) for line in lines]
+    return [
+        line
+        for line, owed in steps
+        if not (names and owed and owed[0].step == MakeVolume.__name__)
+        or owed[0].fields.get("name") not in names
+    ]
 
 
 def _removes(owed: Owed, dumps: Collection[str]) -> bool:

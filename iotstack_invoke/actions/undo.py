@@ -21,7 +21,6 @@ from ..services.stack import (
     LeaveGone,
     MakeVolume,
     StopContainers,
-    UseStage,
     wait_for_orphans,
 )
 from ..settings import Settings
@@ -39,7 +38,7 @@ from ..targets import (
     with_docker,
 )
 from .change_logs import log_folder, log_path
-from .gone import Fate, cannot_be_back, fates_of, lines_without, paths_named
+from .gone import Fate, cannot_be_back, fates_of, lines_keeping_used, lines_without, paths_named
 from .old_data import GONE_MARK
 from .owed import GOING_BACK, Owing
 from .wish import Wish, confirm
@@ -318,9 +317,7 @@ def _lines_back(
     gone = cannot_be_back(fates)
     if again:
         _refuse_gone(target, change, gone, again)
-    # What has been live since is kept: the step that would remove it is left out.
-    kept = [line for line in lines if f'"{UseStage.__name__}"' not in line]
-    return lines_without(kept, fates), gone
+    return lines_without(lines_keeping_used(lines), fates), gone
 
 
 def _refuse_apart(target: Target, change: str, fates: Sequence[Fate]) -> None:
