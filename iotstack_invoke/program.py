@@ -72,7 +72,9 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
     elif near := difflib.get_close_matches(word, known, 1, NEAR) if word else ():
         hint = f"Did you mean {near[0]}?"
     more = f"All its flags: inv --help {task}" if task else "All tasks: inv --list"
-    return f"{error} {hint} ({more})" if hint else f"{error} {more}"
+    said = str(error)
+    ended = said if said.endswith((".", "!", "?")) else f"{said}."
+    return f"{ended} {hint} ({more})" if hint else f"{ended} {more}"
 
 
 def _complete_flag(machine: ParseMachine) -> None:

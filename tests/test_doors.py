@@ -229,7 +229,7 @@ def test_a_wrong_command_line_is_exit_2(little_stack, line, said):
         ("restore yes", "Write: inv restore --yes ("),
         ("bakcup", "Did you mean backup? (All tasks: inv --list)"),
         ("--help bakcup", "Did you mean backup? (All tasks: inv --list)"),
-        ("show", "All its flags: inv --help show"),
+        ("show", "'runtag'. All its flags: inv --help show"),
         ("hosts x", "is! All its flags: inv --help hosts"),
     ],
 )

@@ -494,7 +494,7 @@ def test_a_pin_of_no_set_is_told_with_the_nearest(pi, flag):
     here, there = make_set(pi.backups, 1), make_set(pi.usb, 2)
     told = pi.run(f"pin {here[:-1]}7 {flag}")
     assert told.returncode == 10
-    assert f"There is no backup {here[:-1]}7 in here, usb, nas. Nearest: {here}" in told.stderr
+    assert f"There is no backup {here[:-1]}7 here or in usb, nas. Nearest: {here}" in told.stderr
     assert there in told.stderr
     assert not [name for name in (*content(pi.backups), *content(pi.usb)) if "pin" in name]
 

@@ -81,7 +81,7 @@ def test_a_future_date_beside_a_young_backup_is_told(see):
     """A set from the future is no alarm where another one is good, but the line names it."""
     good, line = judge_status([see("here", 3, -9)], NOW, LIMIT)
     assert good
-    assert line.endswith("dated in the future, so not counted: 2026-11-23_2300 in here")
+    assert line.endswith("dated in the future, so not counted: 2026-11-23_2300 here")
 
 
 # The program
@@ -130,7 +130,10 @@ def test_whatever_is_wrong_is_an_alarm(little_stack):
     """Settings, flags and vaults that are wrong are one line and 2, never another code."""
     young(little_stack)
     alarmed(little_stack.run("status --max-age 26"), "'26' is no duration")
-    alarmed(little_stack.run("status --at moon"), "--at moon: there are here.")
+    alarmed(
+        little_stack.run("status --at moon"),
+        "--at moon: there is no such place. Write one of here.",
+    )
     with little_stack.settings.open("a") as stream:
         stream.write('[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "/no/such"\n')
     alarmed(little_stack.run("status"), "usb: The folder of vault 'usb' is not there: /no/such")

@@ -148,11 +148,19 @@ def _latest_of(copies: tuple[Copy, ...], checks: Checks) -> Latest:
     return latest_in(sets, first.place, first.folder, failed, first.at, is_copy=is_copy)
 
 
+def in_places(where: str) -> str:
+    """Return in words where something is; of places as they are listed here is the first."""
+    first, _, others = where.partition(", ")
+    if first != HERE:
+        return f"in {where}"
+    return f"here or in {others}" if others else "here"
+
+
 def none_finished(where: str, passed: Iterable[PassedOver], others: str = "") -> NotFound:
     """Return the error for a place without a latest set, with what there is; as in not_found."""
     unfinished = ", ".join(dict.fromkeys(each.runtag for each in passed))
     but = f" but what is unfinished or no good: {unfinished}" if unfinished else ""
-    return NotFound(f"There is no backup in {where}{but}.{others}")
+    return NotFound(f"There is no backup {in_places(where)}{but}.{others}")
 
 
 def not_found(runtag: str, known: Iterable[str], where: str, others: str = "") -> NotFound:
@@ -163,7 +171,7 @@ def not_found(runtag: str, known: Iterable[str], where: str, others: str = "") -
     listed = list(known)
     near = difflib.get_close_matches(runtag, listed, 3, 0.4) or listed[:3]
     offer = f" Nearest: {', '.join(near)}." if near else " There is none at all."
-    return NotFound(f"There is no backup {runtag} in {where}.{others or offer}")
+    return NotFound(f"There is no backup {runtag} {in_places(where)}.{others or offer}")
 
 
 def told_of_others(vaults: Iterable[Vault], asked: str, flag: str) -> str:
@@ -213,6 +221,8 @@ def find_copy(
             raise away[0]
         if not found:
             others = told_of_others(site.settings.vaults, asked, "--at")
+            if not (passed or others or site.far):
+                others = " Make one: inv backup"
             raise none_finished(", ".join(names), passed, others)
         for error in away:
             warn(_may_be_newer(error))

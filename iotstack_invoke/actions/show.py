@@ -20,7 +20,7 @@ from ..services.reading import Member, read_members
 from ..services.volume_options import options_text
 from ..settings import Settings
 from ..site import Site
-from .copies import Copy, find_copy
+from .copies import Copy, find_copy, in_places
 from .listing import Row, check_text, gather_rows, plain_check
 
 TOLD_IN_WORDS = frozenset(
@@ -72,7 +72,7 @@ def show_files(
         with signals_raised():
             copy = find_copy(site, asked, at, site.checks.newest(), report.warn)
             if part not in copy.backup.files:
-                raise NotFound(f"{copy.runtag} in {copy.at} has no part {part}.")
+                raise NotFound(f"{copy.runtag} {in_places(copy.at)} has no part {part}.")
             for member in members_of(copy, part):
                 if as_json:
                     report.write_line(json.dumps(_plain_member(member)))
@@ -91,7 +91,7 @@ def members_of(copy: Copy, part: str, *, digests: bool = False) -> Iterator[Memb
             yield from read_members(stream, digests=digests)
     except Damaged as damage:
         raise StepFailed(
-            f"{path.rpartition('/')[2]} in {copy.at} cannot be read to its end: {damage}. "
+            f"{path.rpartition('/')[2]} {in_places(copy.at)} cannot be read to its end: {damage}. "
             f"What is wrong: inv verify --runtag '{copy.runtag}' --at {copy.at}"
         ) from damage
 
@@ -141,7 +141,7 @@ def _copies(row: Row) -> dict[str, str]:
 def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iterator[str]:
     now = datetime.now(UTC)
     sealed = ", sealed" if copy.sealed else ""
-    yield f"{copy.runtag} in {copy.at}: {copy.backup.state.value}{sealed}"
+    yield f"{copy.runtag} {in_places(copy.at)}: {copy.backup.state.value}{sealed}"
     if damage:
         yield damage
     made = replace(copy.backup, manifest=manifest).made()

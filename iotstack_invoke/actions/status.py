@@ -135,7 +135,7 @@ def _see(site: Site, at: str) -> list[Seen]:
     site.knows(at)
     places: dict[str, Place] = {HERE: site.host, **site.vaults}
     if at and at not in places:
-        raise UsageError(f"--at {at}: there are {', '.join(places)}.")
+        raise UsageError(f"--at {at}: there is no such place. Write one of {', '.join(places)}.")
     asked = {at: places[at]} if at else places
     # A vault may hold other machines' backups too; whoever names it means all of them.
     named = site.far or not at or at == HERE
@@ -235,7 +235,11 @@ def _uncovered(seen: Seen, site: Site) -> str:
 def judge_status(seen: Sequence[Seen], now: datetime, limit: timedelta) -> tuple[bool, str]:
     """Return whether each place has a good backup younger than the limit, and the line for it."""
     bad = [each for each in seen if each.newest.made is None or now - each.newest.made > limit]
-    ahead = [f"{runtag} in {each.place}" for each in seen for runtag in each.newest.ahead]
+    ahead = [
+        f"{runtag} {'here' if each.place == HERE else f'in {each.place}'}"
+        for each in seen
+        for runtag in each.newest.ahead
+    ]
     note = f"; dated in the future, so not counted: {', '.join(ahead)}" if ahead else ""
     if bad:
         clauses = "; ".join(f"{each.place}: {each.trouble or _told(each, now)}" for each in bad)

@@ -161,8 +161,9 @@ def choose_set(source: Source, asked: str) -> Chosen:
         whole = [each for each in sound if "manifest" in each.files] or sound
         if not whole:
             damaged = f" that is not damaged: {', '.join(each.runtag for each in sets)}"
+            folder = f" ({source.folder})" if source.folder != source.name else ""
             raise NotFound(
-                f"There is no backup in {source.name} ({source.folder}){damaged if sets else ''}."
+                f"There is no backup in {source.name}{folder}{damaged if sets else ''}."
                 f"{told_of_others(source.vaults, asked, '--from')}"
             )
         latest = latest_in(
