@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from ..changes import change_in, is_stamp
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, NotFound, Refused, StepFailed
-from ..hosts import words_of
+from ..hosts import LocalHost, words_of
 from ..journal import Journal, Owed, is_told, owed_in
 from ..log import unfinished_log
 from ..report import Report
@@ -192,7 +192,10 @@ def _undo(
             return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
         kept = _last_journal(target)
         if not kept:
-            raise NotFound(f"On {target.name} there is no restore or reload that can be undone.")
+            raise NotFound(
+                f"On {target.name} there is no restore or reload that can be undone."
+                f"{_other_machine(target)}"
+            )
         replaced = _folder(kept)
         owing.believe(kept)
         lines = owing.lines(kept)
@@ -230,6 +233,12 @@ def _undo(
         return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
 
 
+def _other_machine(target: Target) -> str:
+    """Return what helps whoever is at a laptop, and means the Pi: here Docker does not run."""
+    here = isinstance(target.host, LocalHost)
+    return " If another machine is meant: --host NAME." if here and target.no_docker else ""
+
+
 def _refuse_strange_folder(target: Target) -> None:
     """Raise NotFound where nothing of ours lies in a folder: a lock would be the first."""
     ours = (f"{target.folder}/{each}" for each in (BACKUPS, RESTORE))
@@ -237,7 +246,7 @@ def _refuse_strange_folder(target: Target) -> None:
         raise NotFound(
             f"In {target.folder}, on {target.name}, there is no restore or reload that can be "
             "undone: it has neither backups/ nor restore/. Nothing was changed. If the stack lies "
-            "elsewhere: [stack] folder in hosts.toml."
+            f"elsewhere: [stack] folder in hosts.toml.{_other_machine(target)}"
         )
 
 
@@ -312,7 +321,7 @@ def _lines_back(
     Raises Refused where no rename would do it; and, unless `again` is '', where something is gone.
     """
     fates = fates_of(target.host, target.as_root, lines)
-    refuse_read_only(target.host, dict.fromkeys(posixpath.dirname(e.live) for e in fates))
+    refuse_read_only(target.host, (posixpath.dirname(each.live) for each in fates))
     _refuse_apart(target, change, fates)
     gone = cannot_be_back(fates)
     if again:
