@@ -544,6 +544,22 @@ def test_what_is_skipped_is_left_out_though_its_container_is_gone(little_stack):
     assert "./volumes/old" not in names
 
 
+def test_what_is_stopped_for_its_copy_is_so_for_all_that_it_keeps(little_stack, tmp_path):
+    """Of what lies outside of the stack's folder the copy is made while it runs: that is told."""
+    (tmp_path / "opt").mkdir()
+    (tmp_path / "opt/bolt.db").write_text("x")
+    little_stack.runs(bolt="bolt:1", mounts={"bolt": [(str(tmp_path / "opt"), "/data")]})
+    include = f'[[stack.include]]\npath = "{tmp_path}/opt"\n'
+    add(little_stack, row("bolt", kind="stop") + include)
+    manifest, _ = backed_up(little_stack, code=3)
+    (warning,) = manifest["warnings"]
+    assert f"bolt (bolt:1) is not covered: {tmp_path}/opt is copied as it runs" in warning
+    little_stack.settings.write_text(
+        little_stack.settings.read_text().replace('"stop"', '"copy-safe"')
+    )
+    assert listed(little_stack)["bolt"] == "files"
+
+
 def test_a_row_that_matches_no_container_is_told(little_stack):
     """A name that is wrong is no secret: told with its number, and by the doctor; no exit code."""
     little_stack.runs(grafana="grafana/grafana")
@@ -726,6 +742,23 @@ def test_of_an_influxdb_elsewhere_nothing_in_volumes_influxdb_is_left_out(little
     member = live_files(little_stack)
     assert little_stack.run(f"backup --runtag {TAG}").returncode == 1  # it tells no version
     assert member in members_of_general(little_stack)
+
+
+def test_what_lies_beside_the_live_files_of_influxdb_is_named(little_stack):
+    """All of volumes/influxdb is left out as its live files, which its settings are not."""
+    mounts = [("./volumes/influxdb/db", DATA), ("./volumes/influxdb/init", "/init.d")]
+    little_stack.runs(influxdb="influxdb:1.8", mounts={"influxdb": mounts})
+    (little_stack.folder / "volumes/influxdb/init/users.iql").write_text("x")
+    told = little_stack.run("services")
+    assert told.returncode == 3
+    assert "NOT COVERED: volumes/influxdb/init" in told.stdout
+    little_stack.run(f"backup --runtag {TAG}")  # it tells no version
+    manifest = little_stack.folder / f"backups/{TAG}.manifest.json"
+    warnings = json.loads(manifest.read_text())["warnings"]
+    assert [each for each in warnings if "volumes/influxdb/init, which container" in each]
+    rule = '[[stack.exclude]]\npath = "volumes/influxdb/init"\nreason = "made anew"\n'
+    add(little_stack, rule)
+    listed(little_stack)
 
 
 def test_a_dump_that_could_not_be_made_is_not_said_to_hold_what_is_left_out(little_stack):

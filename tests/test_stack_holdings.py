@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tomllib
+from dataclasses import replace
 
 import pytest
 from scenes import not_root
@@ -96,9 +97,9 @@ def test_a_folder_of_the_stack_is_packed(machine, how):
     assert found.by_container == {"c": ("homeassistant",)}
 
 
-@pytest.mark.parametrize("name", ["a b", "a\nb", "K\udcfcche", "-x", "*"])
+@pytest.mark.parametrize("name", ["a b", "a\nb", "K\udcfcche", "x-", "*"])
 def test_odd_names_are_packed(machine, name):
-    """Spaces, line breaks, bytes that are no UTF-8, what looks like a flag or a pattern."""
+    """Spaces, line breaks, bytes that are no UTF-8, what looks like a pattern."""
     (machine.folder / name).mkdir()
     assert machine.look((f"./{name}", "/data")).included == (name,)
 
@@ -171,6 +172,31 @@ def test_a_row_with_the_absolute_path_of_something_of_the_stack(machine):
     machine.include(str(machine.folder / "extra"))
     found = machine.look()
     assert (found.included, found.outside) == (("extra",), ())
+
+
+def test_a_name_that_begins_like_an_option_is_named(machine):
+    """No manifest may say it, so a backup that packs it would never be complete."""
+    machine.file("-data/x")
+    found = machine.look(("./-data", "/data"))
+    assert "NOT COVERED: -data is in no part" in found.uncovered[0].warning
+    assert found.included == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "is_one"),
+    [
+        ({"type": "bind", "o": "bind"}, True),
+        ({"type": "none", "o": "rbind,ro"}, True),
+        ({"o": "bind"}, True),
+        ({"type": "nfs", "o": "addr=10.0.0.2,rw"}, False),
+        ({"type": "ext4", "o": "noatime"}, False),
+    ],
+)
+def test_a_volume_that_is_bound_to_a_folder(options, is_one):
+    """The kernel asks for no type where a folder is bound."""
+    device = "/srv/x"
+    volume = Volume("v", "/v", device=device, filesystem=options.get("type", ""))
+    assert replace(volume, options=tuple(options.items())).is_folder is is_one
 
 
 @pytest.mark.parametrize(

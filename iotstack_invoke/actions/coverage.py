@@ -20,10 +20,11 @@ from ..services.compose import (
     named,
     of_stack,
     paths_in_stack,
+    place_in_stack,
     volumes_of,
 )
 from ..services.compose_files import ComposeReads, Given, compose_reads
-from ..services.holdings import Databases, Holdings, look_at_holdings
+from ..services.holdings import Databases, Holdings, Uncovered, advice, look_at_holdings
 from ..services.inside import is_in
 from ..services.layer import bare_places, changes_in_layer, told_of_layer, written_in
 from ..services.leave_out import place_of, places_of
@@ -230,6 +231,10 @@ def look_at_services(
         },
         caches=[each.container.name for each in covers if table.is_cache(each.container)],
     )
+    beside = _beside_live_influx(
+        host, mine, exclusions, Databases(databases), settings, folder, as_root
+    )
+    holdings = replace(holdings, uncovered=(*holdings.uncovered, *beside))
     forgotten = _unsaid(_forgotten(host, mine, reads, folder, volumes), settings)
     holdings = replace(holdings, unused=(*holdings.unused, *forgotten))
     covers = with_unknown_servers(
@@ -249,6 +254,7 @@ def look_at_services(
         if nothing and each.covered and not each.part and not _is_dump_or_skipped(each):
             told = replace(each, how=NO_DATA)
         told = _in_its_layer(host, told, known[name])
+        told = _not_stopped_for(told, elsewhere)
         in_layer = _may_be_of_worth(host, told, known[name])
         row = SavedService(told, (*paths, *sorted(elsewhere)), missing, in_layer)
         saved.append(_told_of_pause(row, known))
@@ -270,6 +276,39 @@ def look_at_services(
         () if answered else _unsaid((f"{VOLUME}{each}" for each in sorted(names)), settings),
         _unsaved(host, saved, exclusions, settings, folder, as_root),
     )
+
+
+def _beside_live_influx(
+    host: Host,
+    mine: Iterable[Found],
+    exclusions: Collection[Exclusion],
+    databases: Databases,
+    settings: Settings,
+    folder: str,
+    as_root: tuple[str, ...],
+) -> Iterator[Uncovered]:
+    """Yield what containers keep beside the live files of InfluxDB, all of which is left out."""
+    if not any(each.path == f"{INFLUX_PLACE}*" for each in exclusions):
+        return
+    for found in mine:
+        for mount in found.mounts:
+            place = place_in_stack(mount, folder) or ""
+            known = (
+                databases.part_of(mount.on_host)
+                or databases.below(mount.on_host)
+                or is_in(mount.inside, INFLUX_DATA["influxdb"][0])
+                or any(row.leaves_out(place) for row in settings.stack.exclusions)
+            )
+            if not place.startswith(INFLUX_PLACE) or known:
+                continue
+            if holds_files(host, [f"{folder}/{place}"], as_root):
+                name = found.container.name
+                told = (
+                    f"NOT COVERED: {place}, which container {name} mounts at {mount.inside}, is "
+                    f"in no part of the backup: all of {INFLUX_PLACE} is left out, as InfluxDB's "
+                    f"live files. Keep it elsewhere, such as in services/influxdb. {advice(place)}"
+                )
+                yield Uncovered(name, place, told)
 
 
 def _unsaid(titles: Iterable[str], settings: Settings) -> tuple[str, ...]:
@@ -728,6 +767,22 @@ def _without_mount(saved: Cover, found: Found, table: Table, folder: str) -> Cov
         f"the data of {database} lie in the container itself, which goes with it and is in no part"
     )
     return replace(saved, how=how, advice="Let it keep them in a folder of volumes/")
+
+
+def _not_stopped_for(saved: Cover, elsewhere: Collection[str]) -> Cover:
+    """Return how a container is saved that is to be stopped, and keeps data outside of the stack.
+
+    Only what lies in the stack's folder is copied while it is stopped.
+    """
+    is_stopped = saved.service is not None and saved.service.kind is Kind.STOP
+    if not (is_stopped and saved.covered and saved.container.running and elsewhere):
+        return saved
+    how = (
+        f"{', '.join(sorted(elsewhere))} is copied as it runs: it is stopped only for what lies "
+        "in the folder of the stack"
+    )
+    advice = "Let it keep its data in a folder of volumes/"
+    return replace(saved, how=how, advice=advice, covered=False)
 
 
 def _in_its_layer(host: Host, saved: Cover, found: Found) -> Cover:

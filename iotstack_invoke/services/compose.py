@@ -81,7 +81,9 @@ class Volume:
     @property
     def is_folder(self) -> bool:
         """Whether it stands for a folder of this machine."""
-        return self.device.startswith("/") and self.filesystem in ("", "none")
+        words = dict(self.options).get("o", "").split(",")
+        bound = not {"bind", "rbind"}.isdisjoint(words)  # the kernel asks for no type then
+        return self.device.startswith("/") and (bound or self.filesystem in ("", "none"))
 
     @property
     def on_device(self) -> bool:

@@ -720,7 +720,8 @@ class _Walk:
             named = key if is_external else f"{self.project}_{key}"
         options = entries(told.get("driver_opts"), self.budget)
         device = self._fill(options.get("device"), here, "path")
-        if not device or "bind" not in self._fill(options.get("o"), here).split(","):
+        words = self._fill(options.get("o"), here).split(",")
+        if not device or {"bind", "rbind"}.isdisjoint(words):
             return "", named
         return self._path(device, here.directory), named
 

@@ -596,6 +596,13 @@ class _Look:
             told = f"NOT COVERED: {place} is in no part of the backup: {CLOSED}. {advice(place)}"
             self._uncovered[container, place] = Uncovered(container, place, told)
             return
+        if place.startswith("-"):  # its name would be an option of a command
+            told = (
+                f"NOT COVERED: {place} is in no part of the backup: no backup takes a name that "
+            )
+            told += "begins with '-'. Call it otherwise, in the compose file as well."
+            self._uncovered[container, place] = Uncovered(container, place, told)
+            return
         if container:
             self._by_container.setdefault(container, set()).add(place)
         self._include(place if fact.real == straight else self._link_of(place))
