@@ -560,6 +560,29 @@ def test_what_is_stopped_for_its_copy_is_so_for_all_that_it_keeps(little_stack, 
     assert listed(little_stack)["bolt"] == "files"
 
 
+def test_volumes_of_a_project_in_a_folder_of_the_stack_are_named(little_stack):
+    """Its compose file is packed, as it lies in the stack, and its volumes are not."""
+    little_stack.runs(pg="postgres:16", red="example/red")
+    extra = little_stack.folder / "extra"
+    extra.mkdir()
+    known = little_stack.tools / "docker.json"
+    told = json.loads(known.read_text())
+    for each in told:
+        each["Config"]["Labels"] = {"com.docker.compose.project.working_dir": str(extra)}
+        files = f"/docker/{each['Id']}"
+        volume = {"Type": "volume", "Name": f"extra_{each['Id']}", "Source": files}
+        each["Mounts"] = [{**volume, "Destination": "/data"}]
+    known.write_text(json.dumps(told))
+    rule = '[[stack.exclude]]\npath = "volume:extra_red"\nreason = "made anew"\n'
+    add(little_stack, rule)
+    manifest, _ = backed_up(little_stack, code=3)
+    (warning,) = manifest["warnings"]
+    assert "NOT COVERED: volume:extra_pg, which container pg mounts at /data" in warning
+    known.write_text(known.read_text().replace(str(extra), "/srv/other"))
+    told = little_stack.run(f"backup --runtag {TAG} --force")
+    assert told.returncode == 0, told.stderr
+
+
 def test_a_row_that_matches_no_container_is_told(little_stack):
     """A name that is wrong is no secret: told with its number, and by the doctor; no exit code."""
     little_stack.runs(grafana="grafana/grafana")

@@ -13,6 +13,7 @@ from ..hosts import LocalHost
 from ..manifest import VOLUME, Container
 from ..services.at_rest import AtRest, merged
 from ..services.compose import (
+    ANONYMOUS,
     Found,
     Mount,
     Volume,
@@ -231,10 +232,13 @@ def look_at_services(
         },
         caches=[each.container.name for each in covers if table.is_cache(each.container)],
     )
-    beside = _beside_live_influx(
-        host, mine, exclusions, Databases(databases), settings, folder, as_root
+    more = (
+        *_beside_live_influx(
+            host, mine, exclusions, Databases(databases), settings, folder, as_root
+        ),
+        *_of_inner_projects(found, mine, settings, folder),
     )
-    holdings = replace(holdings, uncovered=(*holdings.uncovered, *beside))
+    holdings = replace(holdings, uncovered=(*holdings.uncovered, *more))
     forgotten = _unsaid(_forgotten(host, mine, reads, folder, volumes), settings)
     holdings = replace(holdings, unused=(*holdings.unused, *forgotten))
     covers = with_unknown_servers(
@@ -309,6 +313,30 @@ def _beside_live_influx(
                     f"live files. Keep it elsewhere, such as in services/influxdb. {advice(place)}"
                 )
                 yield Uncovered(name, place, told)
+
+
+def _of_inner_projects(
+    found: Iterable[Found], mine: Iterable[Found], settings: Settings, folder: str
+) -> Iterator[Uncovered]:
+    """Yield the volumes of compose projects in folders of the stack, which are not the stack's."""
+    names = {each.container.name for each in mine}
+    known = {mount.volume for each in mine for mount in each.mounts}
+    for each in found:
+        name, working = each.container.name, each.working_folder
+        place = os.path.relpath(working, folder) if is_in(working, folder) else ""
+        if name in names or not is_in_stack(place):
+            continue
+        for mount in each.mounts:
+            what = f"{VOLUME}{mount.volume}"
+            if not mount.volume or mount.volume in known or ANONYMOUS.fullmatch(mount.volume):
+                continue
+            if mount.writable and not any(e.leaves_out(what) for e in settings.stack.exclusions):
+                told = (
+                    f"NOT COVERED: {what}, which container {name} mounts at {mount.inside}, is in "
+                    f"no part of the backup: the compose project of {place} is a stack of its "
+                    f"own. Back that up as well. {advice(what)}"
+                )
+                yield Uncovered(name, what, told)
 
 
 def _unsaid(titles: Iterable[str], settings: Settings) -> tuple[str, ...]:
