@@ -14,7 +14,7 @@ VERBS = {
     "CheckMount": "see where the new container has its data",
     "CheckMounts": "see that no drive came or went",
     "CheckRoom": "see that a copy fits",
-    "CheckSame": "see that the archive was not changed meanwhile",
+    "CheckSame": "see that the archive is still the same",
     "CheckStopped": "see that nothing was started meanwhile",
     "Claim": "see that the name is free in the vault",
     "Commit": "note that it is done",
