@@ -119,7 +119,9 @@ def test_without_docker_a_backup_of_plain_files_is_possible(stack):
 def test_what_is_broken_hides_nothing_else(stack):
     """A stack without a compose file, a dangling link and a dead restore are told together."""
     (stack.folder / "docker-compose.yml").unlink()
-    (stack.backups / ".journal").write_text('{"job": "r", "step": "SwapItem", "fields": {}}\n')
+    (stack.backups / ".journal").write_text(
+        '{"job": "r", "step": "StopContainers", "fields": {}}\n'
+    )
     found = examine(stack, code=1)
     assert found["journal"]["fix"] == "inv undo"
     assert found["stack"]["verdict"] == "failed"
@@ -262,7 +264,9 @@ def test_another_host_is_asked_the_same(stack, start_sshd, tmp_path):
     assert found["stack"]["found"] == f"{stack.folder}, docker-compose.yml"
     assert "not asked" in found["vaults"]["found"]
     assert not [name for name in found if "backup in" in name or "last backup" in name]
-    (stack.backups / ".journal").write_text('{"job": "r", "step": "SwapItem", "fields": {}}\n')
+    (stack.backups / ".journal").write_text(
+        '{"job": "r", "step": "StopContainers", "fields": {}}\n'
+    )
     found = examine(stack, "--host test-pi", code=1)
     assert found["journal"]["fix"] == "inv undo --host test-pi"
     text = stack.settings.read_text()
