@@ -5,7 +5,6 @@ Pure. Knows the keys of each table and what they may hold; what they mean is in 
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from .durations import read_rate
+from .nearest import nearest
 from .retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes
 from .services.table import (
     FOLDERS,
@@ -231,7 +231,7 @@ def _unknown(where: str, entry: Mapping[str, Any], known: Iterable[str]) -> list
     found = []
     for key in entry:
         if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
+            near = nearest(key, names)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
             found.append(f"{where}'{key}' is unknown; {hint}")
     return found

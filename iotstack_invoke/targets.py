@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 import posixpath
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError
 from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked
+from .nearest import nearest
 from .rules import BACKUPS, RESTORE
 from .settings import Machine, Settings
 from .steps import Command, Disk, Host, Outcome, Place, Scene, Space, is_telling
@@ -93,7 +93,7 @@ def find_machine(settings: Settings, name: str) -> Machine:
         if each.name == name:
             return each
     names = [each.name for each in settings.machines]
-    near = difflib.get_close_matches(name, names, 3, 0.4) or names
+    near = nearest(name, names, 3, 0.4) or names
     offer = f" There are: {', '.join(near)}." if near else " There are none: add [[hosts]]."
     raise UsageError(f"hosts.toml names no host {name!r}.{offer}")
 

@@ -84,6 +84,8 @@ def test_a_name_that_is_in_no_part_is_told_the_nearest(little_stack):
     for only, hint in (
         ("--only noderd", "noderd. Did you mean nodered?"),
         ("--only home-db", "home-db. Did you mean home_db?"),
+        ("--only NodeRED", "NodeRED. Did you mean nodered?"),
+        ("--only volumes/nodered", "volumes/nodered. Did you mean nodered?"),
         ("--only zzz", "zzz."),
     ):
         told = little_stack.run(f"{restore} {only}")
@@ -102,6 +104,9 @@ def test_an_unknown_name_is_refused_before_anything_is_looked_at(little_stack):
     assert told.returncode == 13
     assert told.stdout == ""
     assert "holds nothing of nodred. Did you mean nodered? It holds: nodered." in told.stderr
+    told = little_stack.run(f"restore --runtag {TAG} --from here --yes --only influxdb2")
+    assert (told.returncode, told.stdout) == (13, "")
+    assert "holds nothing of influxdb2." in told.stderr
     told = little_stack.run(f"restore --runtag {TAG} --from here --yes --only mine")
     assert told.returncode == 13
     assert "holds nothing of mine." in told.stderr

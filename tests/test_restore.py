@@ -692,3 +692,21 @@ def test_a_command_that_outlived_its_run_is_waited_for(little_stack, tmp_path, l
     assert told.returncode in (0, 3), said
     assert order.read_text().splitlines()[:3] == ["asked", "ended", "undone"]
     assert json.loads(flows(little_stack)) == [1]
+
+
+def test_an_archive_is_no_folder_and_is_told_how_it_is_named(pi):
+    """Whoever names the file gets the two flags that mean it."""
+    told = pi.run(f"restore --from {pi.archive} --runtag {TAG} --dry-run")
+    assert told.returncode == ExitCode.USAGE
+    assert (
+        f"that is a file. Name the folder that it is in, and the backup: --from {pi.folder}"
+        in (" ".join(told.stderr.split()))
+    )
+    assert told.stderr.rstrip().endswith(f"/backups --runtag {TAG}")
+
+
+def test_a_live_host_that_nobody_knows_is_refused(pi):
+    """It is a typing error, and says nothing about the host that is meant."""
+    told = pi.run(f"restore --runtag {TAG} --from here --dry-run --live vm")
+    assert told.returncode == ExitCode.USAGE, told.stdout
+    assert "hosts.toml names no host 'vm'" in told.stderr

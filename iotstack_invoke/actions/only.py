@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable
@@ -10,6 +9,7 @@ from typing import NoReturn
 
 from ..errors import Refused
 from ..manifest import IS_DAMAGED, Manifest, Part
+from ..nearest import nearest
 from ..rulebooks.restore import Item, Load
 from ..rules import PARTS
 from ..services.compose import Found
@@ -244,7 +244,8 @@ class Only:
         held = {posixpath.basename(each) for each in self.manifest.included("general")}
         held |= {name for name, files in names.items() if files}
         held |= names_outside(self.manifest) | self._dumped
-        known = {*names, *held, *self._never_made(), self.influx, "influxdb", "influxdb2"}
+        known = {*names, *held, *self._never_made(), self.influx, "influxdb"}
+        known |= {"influxdb2"} & {*self.backup.parts}
         absent = [name for name in self.wish.names if name not in known]
         if absent and (absent := [name for name in absent if name not in here()]):
             self._refuse(absent, held)
@@ -273,9 +274,7 @@ class Only:
         self, absent: Collection[str], held: Iterable[str], what: str = "nothing of {}"
     ) -> NoReturn:
         listed = sorted(held)
-        near = dict.fromkeys(
-            each for name in absent for each in difflib.get_close_matches(name, listed, 1)
-        )
+        near = dict.fromkeys(each for name in absent for each in nearest(name, listed))
         hint = f" Did you mean {', '.join(near)}?" if near else ""
         raise Refused(
             f"{self.backup.runtag} holds {what.format(', '.join(absent))}.{hint} It holds: "

@@ -164,7 +164,7 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
     chosen: _Restore | None = None
     try:
         with signals_raised(), open_target(settings, wish.host, bare=wish.bare) as target:
-            _refuse_live(target, wish)
+            _refuse_live(settings, target, wish)
             with source_of(settings, wish, target) as source:
                 chosen = _Restore(settings, target, source, wish, report)
                 if options.dry_run:
@@ -186,13 +186,16 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
         return error.exit_code
 
 
-def _refuse_live(target: Target, wish: Wish) -> None:
+def _refuse_live(settings: Settings, target: Target, wish: Wish) -> None:
     if target.role == "live" and (wish.host or "this") not in wish.live:
         named_again = wish.host or "this"
         raise Refused(
             f"{target.name} is live in hosts.toml, and a restore replaces its services and "
             f"volumes. If that is meant, name it a second time: --live {named_again}"
         )
+    for name in wish.live:
+        if name not in ("this", wish.host):
+            find_machine(settings, name)
 
 
 class _Restore:

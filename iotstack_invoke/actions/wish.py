@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from ..errors import NotFound, Refused, StepFailed, UsageError
 from ..holdings import lacks, lacks_told
 from ..hosts import LocalHost
 from ..manifest import Manifest, check_size, read_manifest
-from ..rules import KINDS
+from ..rules import KINDS, split_set_name
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
 from ..settings import Settings, Vault
@@ -101,6 +102,12 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
             known = ", ".join(["vault", "here", *vaults])
             raise UsageError(f"--from {asked}: write one of {known}, or a folder (./{asked}).")
         folder = os.path.abspath(os.path.expanduser(asked))
+        if os.path.isfile(folder):
+            above, name = os.path.split(asked)
+            raise UsageError(
+                f"--from {asked}: that is a file. Name the folder that it is in, and the backup: "
+                f"--from {shlex.quote(above or '.')} --runtag {shlex.quote(_runtag_in(name))}"
+            )
         if not os.path.isdir(folder):
             raise NotFound(f"--from {asked}: there is no folder {folder}.")
         yield Source(LocalHost(folder, asked), folder, False, asked)
@@ -114,6 +121,12 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
         yield Source(place, place.root, False, name, failed, settings.vaults, name)
     finally:
         place.close()
+
+
+def _runtag_in(name: str) -> str:
+    """Return the runtag of a file of a backup by its name; a word for one, if it is none."""
+    found = split_set_name(name)
+    return found[0] if found else "RUNTAG"
 
 
 def _meant(vault: Vault, wish: Wish, target: Target) -> tuple[Place, str]:

@@ -1,0 +1,20 @@
+"""What was probably meant by a name that is not known. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable
+
+
+def nearest(word: str, known: Iterable[str], most: int = 1, alike: float = 0.6) -> list[str]:
+    """Return the names that are most like a word, the likeliest first, whatever their case.
+
+    Of a path its last name counts as well: `volumes/nodered` means nodered.
+    """
+    import difflib
+
+    names = {each.lower(): each for each in known}
+    asked = (word.lower(), posixpath.basename(word.rstrip("/")).lower())
+    found = [each for one in asked for each in difflib.get_close_matches(one, names, most, alike)]
+    exact = [each for each in asked if each in names]
+    return [names[each] for each in dict.fromkeys((*exact, *found))][:most]
