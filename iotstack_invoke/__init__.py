@@ -2,7 +2,7 @@
 
 A room imports only from rooms below it, or beside it where no circle arises.
 
-    errors  gzips  values                  what can go wrong; gzip streams; data classes
+    errors  gzips  nearest  values         what can go wrong; gzip streams; near names; records
     runtag  steps  children  durations     a backup's name; what a step is; what runs for us; 26h
     settings  rows  mistakes  rules        hosts.toml, as text, its mistakes; patterns, rules;
     manifest  sets                         what a set holds
