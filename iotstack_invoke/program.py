@@ -58,6 +58,7 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
     import difflib
     import shlex
 
+    from .report import as_called
     from .runtag import LATEST, is_runtag
 
     context = error.context
@@ -74,7 +75,7 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
     more = f"All its flags: inv --help {task}" if task else "All tasks: inv --list"
     said = str(error)
     ended = said if said.endswith((".", "!", "?")) else f"{said}."
-    return f"{ended} {hint} ({more})" if hint else f"{ended} {more}"
+    return as_called(f"{ended} {hint} ({more})" if hint else f"{ended} {more}")
 
 
 def _complete_flag(machine: ParseMachine) -> None:

@@ -42,6 +42,9 @@ WIDE_GAP = 3
 """Between the columns of a table that has room; then there is a blank around it, too."""
 COMMAND = re.compile(r"\binv [a-z]+(-[a-z]+)*\b(?! --settings)")
 """A command that a text of ours tells, to its task's name."""
+PROGRAM = "iotstack"
+"""What the console script is called."""
+_OF_INV = re.compile(r"\binv(?= (?:--)?[a-z])")
 LINE_WIDTH = 200
 """Off a terminal Rich would wrap at 80 columns, in the middle of a path."""
 
@@ -83,6 +86,17 @@ def age_text(made: datetime | None, now: datetime) -> str:
         if count >= (2 if unit == "day" else 1):
             return f"{count} {unit}{'s' if count > 1 else ''}"
     return "just now"
+
+
+def as_called(text: str) -> str:
+    """Return a text with its commands of `inv` as those of `iotstack`, if we are called so."""
+    is_program = os.path.basename(sys.argv[0]) == PROGRAM
+    return _OF_INV.sub(PROGRAM, text) if is_program else text
+
+
+def shown(name: str) -> str:
+    """Return a name on one line: what is not printable of it, escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def one_line(text: str) -> str:
@@ -157,11 +171,11 @@ class Report:
             self._put(f"{text}\n")
 
     def _repeating(self, text: str) -> str:
-        """Return a text in which each command that it tells names the settings file again."""
+        """Return a text whose commands are called as we are, with the settings file again."""
         if not self.settings_file:
-            return text
+            return as_called(text)
         flag = f" --settings {shlex.quote(self.settings_file)}"
-        return COMMAND.sub(lambda found: found[0] + flag, text)
+        return as_called(COMMAND.sub(lambda found: found[0] + flag, text))
 
     def write_line(self, text: str) -> None:
         """Print one of very many lines of a result as it is; Rich would take 20 s for 100,000."""

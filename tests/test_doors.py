@@ -541,3 +541,23 @@ def test_commands_that_are_told_repeat_the_settings_file(little_stack, tmp_path)
     assert told.returncode == 2  # it is looked for where the command runs
     little_stack.settings.write_text(mine.read_text())
     assert "Make one: inv backup\n" in little_stack.run("list").stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("restore latest", "To name a backup: iotstack restore --runtag latest ("),
+        ("bakcup", "(All tasks: iotstack --list)"),
+        ("doctor", "iotstack backup"),
+    ],
+)
+def test_a_hint_calls_the_program_as_it_was_called(little_stack, tmp_path, line, hint):
+    """Where `iotstack` is typed, `inv` may not be there, or may read another folder's tasks."""
+    script = tmp_path / "iotstack"
+    script.write_text("from iotstack_invoke.command import main\n\nmain()\n")
+    words = [sys.executable, script, *line.split()]
+    told = subprocess.run(
+        words, env=little_stack.environment, capture_output=True, text=True, check=False
+    )
+    assert hint in told.stdout + told.stderr
+    assert "inv " not in told.stdout + told.stderr

@@ -710,3 +710,16 @@ def test_a_live_host_that_nobody_knows_is_refused(pi):
     told = pi.run(f"restore --runtag {TAG} --from here --dry-run --live vm")
     assert told.returncode == ExitCode.USAGE, told.stdout
     assert "hosts.toml names no host 'vm'" in told.stderr
+
+
+def test_a_name_of_two_lines_is_told_on_one(pi):
+    """A line of the plan and of the result is one line, whatever a folder is called."""
+    (pi.folder / "volumes/two\nlines").mkdir()
+    (pi.folder / "volumes/two\nlines/file").write_text("x")
+    assert pi.run("backup --runtag t2").returncode == 0
+    for line in ("--dry-run", "--yes"):
+        told = pi.run(f"restore --runtag t2 --from here {line}")
+        assert told.returncode == 0, told.stderr
+        named = [each for each in told.stdout.splitlines() if r"volumes/two\nlines" in each]
+        assert named
+        assert "\nlines" not in told.stdout.partition("    $ ")[0]  # a command is copied

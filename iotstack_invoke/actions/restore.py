@@ -34,7 +34,7 @@ from ..hooks import HooksResult, Occasion, hook_lines
 from ..journal import Journal
 from ..log import LogWatcher, LostLog, RunLog, new_log
 from ..plan import Plan, decide, resolve
-from ..report import Fanout, Report, duration_text, size_text
+from ..report import Fanout, Report, duration_text, shown, size_text
 from ..rows import missing_rows
 from ..rulebooks.restore import (
     RestoreFacts,
@@ -659,7 +659,7 @@ class _Restore:
 
     def _listed(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Return paths and titles as one text, without the stack's folder; () for none."""
-        told = ", ".join(path.removeprefix(f"{self.target.folder}/") for path in paths)
+        told = ", ".join(shown(path.removeprefix(f"{self.target.folder}/")) for path in paths)
         return (told,) if told else ()
 
     def _tell_done(self, facts: RestoreFacts) -> None:
