@@ -124,6 +124,14 @@ def test_what_runs_write_is_not_packed(machine, path):
     assert told(machine.look((f"./{path}", "/data"))) == [path]
 
 
+@pytest.mark.parametrize("folder", ["backups", "restore"])
+def test_who_only_looks_at_backups_is_silent(machine, folder):
+    """A file manager shows them; who may write has something of his own there."""
+    machine.file(f"{folder}/data")
+    assert told(machine.look((f"./{folder}", "/srv", "ro"))) == []
+    assert told(machine.look((f"./{folder}", "/srv"))) == [folder]
+
+
 def test_the_whole_stack_is_named_if_it_may_be_written(machine):
     """A file manager that only reads is silent; one with an exclusion as well."""
     assert machine.look((".", "/stack", "ro")).uncovered == ()

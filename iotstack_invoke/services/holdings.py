@@ -440,7 +440,9 @@ class _Look:
             self._take_whole_stack(container, mount)
         elif is_in_stack(place):
             self._take_place(container, place, mount, fact)
-        elif place not in OF_DUMPS and not self._is_left_out(container, place, place):
+        elif place in OF_DUMPS or (place in (BACKUPS, RESTORE) and not mount.writable):
+            return  # parts of a backup, or what only looks at backups
+        elif not self._is_left_out(container, place, place):
             why = "backups and restores keep theirs there"
             self._not_covered(container, place, mount, why)
 
