@@ -241,6 +241,13 @@ def test_a_backup_that_undoes_a_dead_restore_says_so(little_stack):
     first, second = (line for line in listed if "before the restore of t1" in line)
     assert "the restore of t1 is at work, or died: inv undo undoes it; stays" in first
     assert "inv undo --last-restore goes back to it, when the other is undone; stays" in second
+    for line in ("backup --runtag t2 --dry-run", "restore --runtag t1 --dry-run"):
+        told = little_stack.run(line)
+        said = " ".join(told.stderr.split())
+        assert told.returncode == 0, said
+        assert "the restore of t1 that began at 20" in said
+        assert "If it died, it is undone first" in said
+    assert dead.exists()
     told = little_stack.run("backup --runtag t2")
     said = "Undone now, on this machine: the restore of t1 that began at 20"
     assert told.returncode == 3, told.stderr
@@ -330,7 +337,8 @@ def test_what_a_dead_run_moved_aside_may_be_gone(little_stack):
     found = " ".join(little_stack.run("doctor").stdout.split())
     assert "died, and what it replaced is gone of volumes/nodered: no run starts" in found
     assert "put it there again, or inv undo --leave-gone" in found
-    for line in ("backup --runtag t2", "undo --yes"):
+    dry = ("backup --runtag t2 --dry-run", "restore --runtag t1 --dry-run")
+    for line in ("backup --runtag t2", "undo --yes", *dry):
         told = little_stack.run(line)
         assert told.returncode == 1
         assert "volumes/nodered is gone" in told.stderr

@@ -13,6 +13,7 @@ from ..report import Report
 from ..runtag import LATEST, Runtag, default_runtag, read_runtag
 from ..settings import Options, Settings
 from ..site import Site, open_site
+from ..targets import journal_paths
 from .delivery import look_at_vaults
 from .start import Start, free_of, list_vaults, refuse_folder
 
@@ -50,6 +51,10 @@ def _show_plan(
 ) -> ExitCode:
     """Print the plan; raises Refused where the backup would be refused."""
     refuse_folder(site)
+    if site.host.look(journal_paths(site.settings.stack.folder)):
+        from .owed import Owing  # with the rules of a restore, which few need here
+
+        Owing.of_site(site).tell_owed(report)
     listed = list_vaults(site)
     if by_clock:
         runtag = free_of(runtag, (site.host.names(site.backups), *listed.values()), report)

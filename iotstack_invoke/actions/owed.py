@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 from ..errors import OldDataGone, Refused, StepFailed
+from ..findings import unfinished
 from ..hosts import LocalHost
 from ..journal import Bound, Journal, owed_in
 from ..report import Report
@@ -231,12 +232,7 @@ class Owing:
                 try:
                     undone_steps = own.recover(self._without_gone(own, lines))
                 except OldDataGone as error:
-                    far = "" if isinstance(self.host, LocalHost) else f" --host {self.host.name}"
-                    raise OldDataGone(
-                        f"On {self.host.name}: {error} Put it there again, if anybody has it. If "
-                        f"nobody has: inv undo{far} --leave-gone undoes the rest, and leaves this "
-                        "as it is now."
-                    ) from error
+                    raise self._with_way_out(error) from error
             journal.gone |= own.gone
             for undone in undone_steps:
                 report.tell(f"undone, left by a run that died: {undone}")
@@ -244,6 +240,33 @@ class Owing:
         for text in journal.told:
             report.warn(text)
         return all_lines
+
+    def tell_owed(self, report: Report) -> None:
+        """Warn of what a run would undo first, for a dry run, which undoes nothing.
+
+        Raises OldDataGone where it cannot be undone, and Refused where it is not believed, as the
+        run would.
+        """
+        if not self.host.look(self.paths):
+            return
+        for each in self._believed(self._look()):
+            lines = self.lines(each.path)
+            change = unfinished(lines)
+            if not change:
+                continue
+            if gone := self.gone(lines):
+                raise self._with_way_out(_gone_told(gone, each.path))
+            report.warn(
+                f"{change} is at work, or died. If it died, it is undone first; what is told here "
+                "is of the stack as it is now."
+            )
+
+    def _with_way_out(self, error: OldDataGone) -> OldDataGone:
+        far = "" if isinstance(self.host, LocalHost) else f" --host {self.host.name}"
+        return OldDataGone(
+            f"On {self.host.name}: {error} Put it there again, if anybody has it. If nobody has: "
+            f"inv undo{far} --leave-gone undoes the rest, and leaves this as it is now."
+        )
 
     def gone(self, lines: Sequence[str]) -> tuple[Fate, ...]:
         """Return what of a change that did not end cannot be put back, for it was removed.
@@ -263,13 +286,17 @@ class Owing:
         fates = fates_of_owed(self.host, self.trust.as_root, lines)
         gone = cannot_be_back(fates)
         if gone and not journal.leave_gone:
-            told = " ".join(left_told(each.live, each.aside) for each in gone)
-            raise OldDataGone(
-                f"{told} Nothing was undone: what is owed is in {journal.path}, and no run starts "
-                "before it is undone."
-            )
+            raise _gone_told(gone, journal.path)
         journal.gone |= bool(gone)
         return lines_without(lines, fates)
+
+
+def _gone_told(gone: Iterable[Fate], path: str) -> OldDataGone:
+    told = " ".join(left_told(each.live, each.aside) for each in gone)
+    return OldDataGone(
+        f"{told} Nothing was undone: what is owed is in {path}, and no run starts before it is "
+        "undone."
+    )
 
 
 def leaves_no_marks(lines: Iterable[str]) -> bool:

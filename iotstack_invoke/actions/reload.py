@@ -46,6 +46,7 @@ from .afterwards import Afterwards
 from .change_logs import log_folder
 from .old_data import find_expired, remove_old
 from .old_states import remove_states
+from .owed import Owing
 from .restore import Ledger, committed, log_of
 from .target_checks import (
     influx_apart,
@@ -104,6 +105,7 @@ def reload_influxdb(
         with signals_raised(), open_target(settings, wish.host) as target:
             require_stack(target)
             if dry_run:
+                Owing.of_target(settings, target).tell_owed(report)
                 return _Reload(settings, target, wish, asked, report).show()
             died: tuple[str, ...] = ()
             if not wish.yes:  # while a person thinks, a backup may run

@@ -77,6 +77,7 @@ from .needed import needed, top_texts
 from .old_states import remove_states
 from .only import damaged_told, told_of_data
 from .outside import of_old_folder, place_there, unseen
+from .owed import Owing
 from .prospect import Prospect
 from .stage import Stage
 from .stays import put_in_place, told_after, told_before, unknown_told
@@ -168,6 +169,7 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
             with source_of(settings, wish, target) as source:
                 chosen = _Restore(settings, target, source, wish, report)
                 if options.dry_run:
+                    Owing.of_target(settings, target).tell_owed(report)
                     return chosen.show()
                 purpose = f"restore {chosen.runtag}"
                 if not may_be_there(target.host, target.folder):
