@@ -181,6 +181,23 @@ def test_what_is_passed_over_elsewhere_is_told(little_stack, tmp_path):
         assert "'lacking' --at usb" in told
 
 
+def test_a_set_that_holds_nothing_is_not_restored(little_stack):
+    """Its run died before an archive was there: it is refused before anything is stopped."""
+    backups = little_stack.folder / "backups"
+    backups.mkdir()
+    put_set(backups, NOW - 2 * DAY, runtag=GOOD)
+    put_bad(backups, "unfinished")
+    (backups / f"{BAD}.general-backup.tar.gz").unlink()
+    for flag in ("--yes", "--dry-run"):
+        told = little_stack.run(f"restore --runtag {BAD} {flag}")
+        assert told.returncode == 13, told.stderr
+        assert f"{BAD} in this machine:backups holds no archive" in " ".join(told.stderr.split())
+    assert not list((little_stack.folder / "restore").glob("previous-*"))
+    told = " ".join(little_stack.run("restore --runtag latest --dry-run").stderr.split())
+    assert f"inv backup --runtag '{BAD}' finishes it" in told
+    assert "To take it all the same" not in told
+
+
 def test_a_pull_of_the_latest_says_what_it_leaves(tmp_path, start_sshd):
     """What is newer on the other machine and is not taken is named; the rest arrives, with 3."""
     pi = Pi(tmp_path / "pi", start_sshd, "pi")

@@ -183,7 +183,7 @@ def passed_told(
             text += " If no run is at work: inv sync finishes it."
         elif state is State.UNFINISHED:
             text += f" If no run is at work: inv backup{host} --runtag {tag} finishes it."
-        if state in takes and state is not State.DAMAGED:  # damaged: it would fail
+        if state in takes and state is not State.DAMAGED and each.backup.parts:  # else it fails
             text += f" To take it all the same: {named}{tag}{where(each)}."
         told.append(text)
     if len(listed) > MOST_TOLD:

@@ -170,7 +170,7 @@ def choose_set(source: Source, asked: str) -> Chosen:
     passed: tuple[PassedOver, ...] = ()
     sets = gather_sets(source.place.names(source.folder), None, source.failed)
     if asked == LATEST:
-        sound = [each for each in sets if each.state is not State.DAMAGED]
+        sound = [each for each in sets if each.parts and each.state is not State.DAMAGED]
         whole = [each for each in sound if "manifest" in each.files] or sound
         if not whole:
             damaged = f" that is not damaged: {', '.join(each.runtag for each in sets)}"
@@ -191,6 +191,11 @@ def choose_set(source: Source, asked: str) -> Chosen:
             others = told_of_others(source.vaults, runtag, "--from")
             raise not_found(runtag, found, source.name, others)
         backup = found[runtag]
+        if not backup.parts:
+            raise Refused(
+                f"{runtag} in {source.name} holds no archive, so there is nothing to restore. "
+                "Nothing was changed."
+            )
     refuse_shut(
         source.place,
         (f"{source.folder}/{backup.runtag}.{KINDS[kind]}" for kind in backup.parts),
