@@ -9,7 +9,15 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator
 
-from .manifest import OUTSIDE, VOLUME, LeftOut, Manifest, outside_title
+from .manifest import (
+    IS_A_DRIVE_AWAY,
+    IS_LESS_MEANT,
+    OUTSIDE,
+    VOLUME,
+    LeftOut,
+    Manifest,
+    outside_title,
+)
 from .services.table import fits_all_of
 from .sets import GOOD, BackupSet, newest_first
 
@@ -19,8 +27,6 @@ MOST_TOLD = 10
 SHARE = 0.5
 """Of what was there: so much must be there still."""
 _WILD = re.compile(r"[*?\[]")
-MEANT = "If that is meant, nothing is to be done: the next backup is compared with this one."
-DRIVE = "Is a drive not mounted?"
 
 
 def way_out(names: Iterable[str], at: str = "") -> str:
@@ -70,7 +76,7 @@ def _lesser_parts(before: Manifest, after: Manifest) -> Iterator[str]:
         one = now[part.kind]
         is_told = bool(one.error or one.lacking) or part.kind in ("general", OUTSIDE)
         if not is_told and FLOOR_BYTES <= part.size_bytes > one.size_bytes / SHARE:
-            yield f"The {part.kind} part has {one.size_bytes:,} bytes: {was}. {MEANT}"
+            yield f"The {part.kind} part has {one.size_bytes:,} bytes: {was}. {IS_LESS_MEANT}"
 
 
 def vanished(before: Manifest, after: Manifest) -> tuple[str, ...]:
@@ -137,7 +143,7 @@ def _shrunk(before: Manifest, after: Manifest, mounts: Collection[str]) -> Itera
     yield from lines[:MOST_TOLD]
     if lines[MOST_TOLD:]:
         more = f"{len(lines) - MOST_TOLD:,} more folders hold less than half of what they held"
-        yield f"{more}: inv diff '{before.runtag}' '{after.runtag}' tells them. {MEANT}"
+        yield f"{more}: inv diff '{before.runtag}' '{after.runtag}' tells them. {IS_LESS_MEANT}"
 
 
 def _shrunk_outside(before: Manifest, after: Manifest) -> Iterator[str]:
@@ -164,9 +170,10 @@ def _less_told(what: str, now: tuple[int, int] | None, runtag: str, had: tuple[i
         told = f"holds {now[0]:,} bytes in {_files(now[1])} now" if now[1] else "is empty now"
     outside = what.startswith(("/", VOLUME))
     missing = not (now and now[1]) and (outside or had[0] >= FLOOR_BYTES)
-    cure = f"{way_out([what.removeprefix(VOLUME)])}." if missing else MEANT
+    cure = f"{way_out([what.removeprefix(VOLUME)])}." if missing else IS_LESS_MEANT
     return (
-        f"{what} {told}: {runtag} has {had[0]:,} bytes in {_files(had[1])} of it. {DRIVE} {cure}"
+        f"{what} {told}: {runtag} has {had[0]:,} bytes in {_files(had[1])} of it. "
+        f"{IS_A_DRIVE_AWAY} {cure}"
     )
 
 

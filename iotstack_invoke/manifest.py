@@ -43,6 +43,10 @@ IS_UNCOVERED = ") is not covered: "
 IS_DAMAGED = " is a damaged database ("
 """In the warning of a file of SQLite that was damaged before it was packed."""
 MAY_BE_TORN = ", which may be torn"
+IS_LESS_MEANT = (
+    "If that is meant, nothing is to be done: the next backup is compared with this one."
+)
+IS_A_DRIVE_AWAY = "Is a drive not mounted?"
 """In the warning of one that was packed as it was while somebody wrote it."""
 VOLUME = "volume:"
 """Before the name of a volume, where a path may stand as well."""
@@ -200,7 +204,9 @@ class Manifest:
     def of_data(self) -> tuple[str, ...]:
         """The warnings of data that it does not hold as they should be; the damaged come first."""
         torn = tuple(each for each in self.warnings if MAY_BE_TORN in each)
-        return tuple(dict.fromkeys((*self.damaged, *torn, *self.uncovered)))
+        signs = (IS_A_DRIVE_AWAY, IS_LESS_MEANT)
+        lesser = tuple(each for each in self.warnings if any(sign in each for sign in signs))
+        return tuple(dict.fromkeys((*self.damaged, *torn, *lesser, *self.uncovered)))
 
     @property
     def lacking(self) -> tuple[tuple[str, str], ...]:

@@ -266,6 +266,8 @@ def test_a_backup_tells_what_is_gone_once(little_stack):
     assert nodered.startswith(told)
     assert motion in said
     assert nodered in said
+    preview = little_stack.run("restore --runtag second --dry-run").stderr
+    assert f"The backup warned: {motion}" in " ".join(preview.split())
     assert backed_up(little_stack, "third")[0]["warnings"] == []
 
 
