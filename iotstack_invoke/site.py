@@ -323,6 +323,21 @@ def contents_told(place: Place, folder: str, names: Sequence[str]) -> dict[str, 
     return told
 
 
+def still_failed(
+    place: Place, folder: str, names: Mapping[str, FileFact], failed: Mapping[str, str]
+) -> dict[str, str]:
+    """Return those of `failed` that no other set of their name lies in the place of by now.
+
+    As in gather_sets, for a listing of which no manifest is opened: here those of `failed` are.
+    """
+    listed = {_manifest_name(tag): tag for tag in runtags_in(names) & failed.keys()}
+    found: Mapping[str, Manifest | None] = {}
+    with contextlib.suppress(StepFailed):  # of what cannot be read, the record counts
+        found = manifests_in(place, folder, {each: names[each] for each in listed}, math.inf)
+    made = {tag: each.finished_utc for tag, each in found.items() if each}
+    return {tag: when for tag, when in failed.items() if made.get(tag, when) == when}
+
+
 def sets_read(
     place: Place, folder: str, limit_s: float, failed: Mapping[str, str] | None = None
 ) -> tuple[BackupSet, ...]:

@@ -15,8 +15,8 @@ from iotstack_invoke.errors import ExitCode, Refused, StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import MOST_BYTES
 from iotstack_invoke.report import Report
-from iotstack_invoke.sets import State
-from iotstack_invoke.site import Site, sets_in
+from iotstack_invoke.sets import GOOD, State, gather_sets
+from iotstack_invoke.site import Site, sets_in, still_failed
 from iotstack_invoke.transfer import manifest_there
 
 NEW, OLD, FREE = "2026-11-23_1100", "2026-11-22_1100", "before the move"
@@ -159,6 +159,34 @@ def test_a_verification_of_other_files_is_not_told(shelf, capsys):
     rows = listed(shelf, capsys)
     assert [rows[tag]["verified"] for tag in (NEW, OLD, FREE)] == [{}, {}, {}]
     assert rows[OLD]["vaults"] == {"usb": "complete"}
+
+
+def test_a_copy_that_was_made_anew_is_not_damaged_where_it_alone_is_left(shelf, capsys):
+    """The record speaks of the archive before it, for all who ask, whatever lies here or not."""
+    usb = shelf.base / "usb"
+    record(shelf, FREE, "usb", "torn")
+    record(shelf, NEW, "usb", "of none")
+    site = Site.of(shelf.settings())
+    failed = {FREE: "2026-11-21T10:00:00Z"}
+    source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb", failed=failed)
+    assert find_copy(site, FREE, "usb", site.checks.newest(), print).backup.state is State.DAMAGED
+    assert choose_set(source, FREE).backup.state is State.DAMAGED
+    shelf.put(FREE, usb, when="2026-11-23T12:30:00Z", host="other-pi")
+    row = listed(shelf, capsys)[FREE]
+    assert (row["verified"], row["vaults"]) == ({}, {"usb": "complete"})
+    assert find_copy(site, FREE, "usb", site.checks.newest(), print).backup.state in GOOD
+    assert choose_set(source, FREE).backup.state in GOOD
+    assert choose_set(source, "latest").backup.runtag == FREE
+    assert find_copy(site, "latest", "usb", site.checks.newest(), print).runtag == FREE
+    (usb / f"{FREE}.manifest.json").write_text("{")
+    assert choose_set_state(source) is State.DAMAGED
+
+
+def choose_set_state(source):
+    """Return the state by the record of a set whose manifest tells nothing."""
+    names = source.place.names(source.folder)
+    failed = still_failed(source.place, source.folder, names, source.failed)
+    return next(e.state for e in gather_sets(names, None, failed) if e.runtag == FREE)
 
 
 def test_a_vault_that_is_not_there_is_a_failure(shelf, capsys):

@@ -16,7 +16,7 @@ from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
 from ..settings import Vault
-from ..site import Site
+from ..site import Site, still_failed
 from ..steps import Place
 from ..values import dataclass
 from ..vaults import other_hosts, sealed_side, vault_place
@@ -105,9 +105,11 @@ def copies_at(site: Site, at: str, checks: Checks) -> tuple[Copy, ...]:
         sets = site.sets(checks)
         return tuple(Copy(at, site.host, site.backups, each, far=False) for each in sets)
     place = site.vaults[at]
-    sets = gather_sets(place.names(place.root), None, failed_at(checks, at))
-    name = at.partition("/")[0]
-    far = any(each.is_far for each in site.settings.vaults if each.name == name)
+    names = place.names(place.root)
+    failed = still_failed(place, place.root, names, failed_at(checks, at))
+    sets = gather_sets(names, None, failed)
+    vault = at.partition("/")[0]
+    far = any(each.is_far for each in site.settings.vaults if each.name == vault)
     side = sealed_side(place)
     copies = []
     for each in sets:

@@ -133,7 +133,7 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], Mapping[str, str]]:
         valid = {
             at: check
             for at, check in checked.get(tag, {}).items()
-            if (at in there or (at == HERE and own)) and _is_of(own, check.made)
+            if (at in there or (at == HERE and own)) and _is_of(_told(at, there, own), check.made)
         }
         rows.append(Row(tag, own, there, valid, pins.get((tag, owner), {}), owner))
     return newest_first(sorted(rows, key=lambda e: e.owner), lambda row: row.best), notes
@@ -209,6 +209,12 @@ def _same_manifest(here: BackupSet | None, there: BackupSet) -> bool:
     ours, theirs = here.files["manifest"], there.files["manifest"]
     apart_s = abs(ours.modified_s - theirs.modified_s)
     return ours.size_bytes == theirs.size_bytes and apart_s <= DATES_APART_S
+
+
+def _told(at: str, there: Mapping[str, BackupSet], own: BackupSet | None) -> BackupSet | None:
+    """Return the set of a place, or the one here where that tells what it is: one manifest."""
+    copy = there.get(at)
+    return copy if copy and copy.manifest else own
 
 
 def _is_of(backup: BackupSet | None, made: str) -> bool:

@@ -20,7 +20,7 @@ from ..rules import KINDS, split_set_name
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
 from ..settings import Settings, Vault
-from ..site import Site, newest_good, sets_read
+from ..site import Site, newest_good, sets_read, still_failed
 from ..steps import Place
 from ..targets import Target, host_name, read_text
 from ..trust import believed
@@ -168,7 +168,9 @@ def choose_set(source: Source, asked: str) -> Chosen:
     The latest is the newest with a manifest, or else without one, that is not known as damaged.
     """
     passed: tuple[PassedOver, ...] = ()
-    sets = gather_sets(source.place.names(source.folder), None, source.failed)
+    names = source.place.names(source.folder)
+    failed = still_failed(source.place, source.folder, names, source.failed)
+    sets = gather_sets(names, None, failed)
     if asked == LATEST:
         sound = [each for each in sets if each.parts and each.state is not State.DAMAGED]
         whole = [each for each in sound if "manifest" in each.files] or sound
