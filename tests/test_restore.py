@@ -553,6 +553,13 @@ def test_a_vault_that_is_away_names_the_set_that_lies_here(pi, tmp_path, runtag)
         assert told.returncode == 1
         assert f"{TAG} lies here too: add {flag}." in " ".join(told.stderr.split()), line
         assert pi.run(f"{line.replace('--at usb', '')} {flag}").returncode == 0, line
+    if runtag == "latest":  # by the times of the manifests: names tell none
+        assert pi.run("backup --runtag a-newer").returncode == 3
+        assert pi.run("backup --runtag z-newest").returncode == 3
+        for line, flag in lines.items():
+            said = " ".join(pi.run(line).stderr.split())
+            assert f"z-newest lies here too: add {flag}." in said, line
+        return
     another(pi.archive)
     assert pi.run("verify --at here").returncode == 1
     for line in lines:

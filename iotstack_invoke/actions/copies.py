@@ -317,14 +317,17 @@ def _age(copy: Copy) -> tuple[bool, datetime]:
 
 def here_too(site: Site, asked: str, checks: Checks) -> str:
     """Return how a message about a vault that is away ends where the same set lies here."""
-    return told_here(site.sets(checks), asked, "--at here")
+    with contextlib.suppress(NotFound, StepFailed):  # the vault is what was asked for
+        if asked:
+            copy = choose_copy(copies_at(site, HERE, checks), asked, HERE, checks)
+            return told_here(copy.backup, "--at here")
+    return ""
 
 
-def told_here(sets: Iterable[BackupSet], asked: str, flag: str) -> str:
-    """Return the same of some sets, with the flag that takes theirs; '' for none that is whole."""
-    useless = (State.DAMAGED, State.UNFINISHED)
-    found = [e for e in sets if asked in (e.runtag, LATEST) and e.state not in useless]
-    return f" {found[0].runtag} lies here too: add {flag}." if found else ""
+def told_here(backup: BackupSet, flag: str) -> str:
+    """Return the same of a set, with the flag that takes it; '' for one that is of no use."""
+    useless = backup.state in (State.DAMAGED, State.UNFINISHED)
+    return "" if useless else f" {backup.runtag} lies here too: add {flag}."
 
 
 def kinds_of(copy: Copy, manifest: Manifest | None) -> Mapping[str, str]:

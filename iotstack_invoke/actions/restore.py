@@ -53,7 +53,7 @@ from ..services.left_out import plain_place
 from ..services.members import Contents
 from ..services.sql_load import SQL_PROVEN
 from ..services.stack import STOPPING
-from ..sets import State, gather_sets
+from ..sets import State
 from ..settings import Options, Settings
 from ..site import Site
 from ..steps import Command, File, FileFact, Place, Record
@@ -887,10 +887,10 @@ def _is_known(file: File, known: Mapping[str, Record]) -> bool:
 def _here_too(target: Target, wish: Wish) -> str:
     """Return that the set lies on the target itself, if it does, where its vault is away."""
     try:
-        sets = gather_sets(target.host.names(target.backups), None, own_failed(target))
-    except StepFailed:  # the vault is what was asked for
+        here = Source(target.host, target.backups, True, target.name, own_failed(target))
+        told = told_here(choose_set(here, wish.runtag).backup, "--from here")
+    except (NotFound, Refused, StepFailed):  # the vault is what was asked for
         return ""
-    told = told_here(sets, wish.runtag, "--from here")
     return told.replace("lies here too", f"lies on {target.name} too") if wish.host else told
 
 
