@@ -33,6 +33,11 @@ class ExitCode(IntEnum):
     REFUSED = 13
 
 
+def ended(text: str) -> str:
+    """Return a text with its full stop, as what programs say often has none."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 class IotstackError(Exception):
     """A failure with a message for people: what failed, where, what is left, what to do next."""
 

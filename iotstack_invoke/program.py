@@ -17,7 +17,7 @@ from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
 from . import __version__
-from .errors import ExitCode, Interrupted
+from .errors import ExitCode, Interrupted, ended
 from .tasks import namespace
 
 NEAR = 0.75
@@ -73,9 +73,8 @@ def usage_text(error: ParseError, tasks: Collection[str]) -> str:
     elif near := difflib.get_close_matches(word, known, 1, NEAR) if word else ():
         hint = f"Did you mean {near[0]}?"
     more = f"All its flags: inv --help {task}" if task else "All tasks: inv --list"
-    said = str(error)
-    ended = said if said.endswith((".", "!", "?")) else f"{said}."
-    return as_called(f"{ended} {hint} ({more})" if hint else f"{ended} {more}")
+    said = ended(str(error))
+    return as_called(f"{said} {hint} ({more})" if hint else f"{said} {more}")
 
 
 def _complete_flag(machine: ParseMachine) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError
+from .errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError, ended
 from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked
 from .nearest import nearest
 from .rules import BACKUPS, RESTORE
@@ -216,9 +216,7 @@ def docker_words(host: Host, name: str, as_root: tuple[str, ...]) -> tuple[str, 
         docker = (*as_root, "docker")
         told = host.run(Command((*docker, "ps", "--quiet"), ANY_EXIT, 60))
     if told.exit_code:
-        said = told.last_words
-        end = "" if said.endswith((".", "?", "!")) else "."
-        raise Refused(f"On {name} Docker cannot be asked: {said}{end}")
+        raise Refused(f"On {name} Docker cannot be asked: {ended(told.last_words)}")
     return docker
 
 
