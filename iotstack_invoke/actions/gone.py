@@ -172,13 +172,15 @@ def without_volumes(lines: Sequence[str], lives: Iterable[str]) -> list[str]:
 
     found = (volume_in(path) for path in lives)
     names = {each[0] for each in found if each}
-    steps = [(line, owed_in([line])) for line in lines]
-    return [
-        line
-        for line, owed in steps
-        if not (names and owed and owed[0].step == MakeVolume.__name__)
-        or owed[0].fields.get("name") not in names
-    ]
+    return [line for line in lines if not _makes_volume(line, names)]
+
+
+def _makes_volume(line: str, names: Collection[str]) -> bool:
+    """Tell whether a line of a journal is of a step that made one of some volumes."""
+    return any(
+        each.step == MakeVolume.__name__ and each.fields.get("name") in names
+        for each in owed_in([line])
+    )
 
 
 def _removes(owed: Owed, dumps: Collection[str]) -> bool:

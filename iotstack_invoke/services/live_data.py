@@ -59,20 +59,11 @@ def live_data_in(
     order = [*dict.fromkeys(_TITLES.values())]
     for start in range(0, len(wanted), FOLDERS_AT_ONCE):
         some = wanted[start : start + FOLDERS_AT_ONCE]
-        words = (
-            "find",
-            "-H",
-            *some,
-            "-maxdepth",
-            str(DEPTH),
-            "(",
-            *names,
-            ")",
-            *at_rest,
-            "-print0",
-        )
+        find = ("find", "-H", *some)
+        tests = ("-maxdepth", f"{DEPTH}", "(", *names, ")", *at_rest, "-print0")
         script = '"$@" 2>/dev/null; true'  # what we may not read, or is gone, is told elsewhere
-        for path in answer(host, (*as_root, "sh", "-c", script, "sh", *words), LOOK_LIMIT_S):
+        words = (*as_root, "sh", "-c", script, "sh", *find, *tests)
+        for path in answer(host, words, LOOK_LIMIT_S):
             folder, name = posixpath.split(path)
             if name == "meta.db" and posixpath.basename(folder) != "meta":
                 continue
