@@ -10,7 +10,7 @@ from scenes import PlainScene
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services import stack
-from iotstack_invoke.services.stack import PutAway, StopContainers, SwapItem
+from iotstack_invoke.services.stack import MoveAside, PutAway, StopContainers, SwapItem
 
 HOST = LocalHost("/")
 SHM = Path("/dev/shm")
@@ -196,10 +196,17 @@ def test_nor_between_two_mounts_of_one_file_system(scene, places, tmp_path):
         subprocess.run(["umount", "--lazy", bound], check=True)
 
 
-def put_away(places, aside):
-    """The step that leaves a plain file in the place of the live folder."""
+def put_away(places, aside, kind=PutAway):
+    """The step that leaves a plain file in the place of the live folder; or nothing, MoveAside."""
     order = (str(each) for each in (places["live"], aside, places["used"]))
-    return PutAway("pi", *order, (), str(places["live"].parent.parent / "guard"))
+    return kind("pi", *order, (), str(places["live"].parent.parent / "guard"))
+
+
+def step_of(kind, places):
+    """The step of that name between these places."""
+    if kind == "swap":
+        return swap(places)
+    return put_away(places, places["aside"], MoveAside if kind == "move aside" else PutAway)
 
 
 @pytest.mark.parametrize("then", ["nothing", "folder", "gone"])
@@ -237,6 +244,8 @@ def tool(tmp_path, monkeypatch, name, script):
         ("swap", False, "stagedlive", "live"),
         ("swap", True, "staged", ""),
         ("put away", False, "live", "live"),
+        ("move aside", False, "live", "live"),
+        ("move aside", True, "", ""),
     ],
 )
 def test_renames_last_through_a_power_cut(
@@ -250,7 +259,7 @@ def test_renames_last_through_a_power_cut(
     look = f'$(cat "{live}/file" "{aside}/file" 2> /dev/null | tr -d "\\n")'
     script = f'for each; do echo "$each: {look}" >> {synced}; done; exec /bin/sync "$@"'
     tool(tmp_path, monkeypatch, "sync", script)
-    step = swap(places) if kind == "swap" else put_away(places, aside)
+    step = step_of(kind, places)
     step.do(scene)
     assert synced.read_text() == f"{live.parent}: {there}\n{aside.parent}: {there}\n"
     synced.unlink()
@@ -258,11 +267,11 @@ def test_renames_last_through_a_power_cut(
     assert synced.read_text() == f"{live.parent}: {back}\n"
 
 
-@pytest.mark.parametrize("kind", ["swap", "put away"])
+@pytest.mark.parametrize("kind", ["swap", "put away", "move aside"])
 def test_a_disk_that_fails_at_the_sync_is_told(scene, places, tmp_path, monkeypatch, kind):
     """A rename of which nobody knows whether it lasts is no success."""
     tool(tmp_path, monkeypatch, "sync", "echo 'Input/output error' >&2; exit 1")
-    step = swap(places) if kind == "swap" else put_away(places, places["aside"])
+    step = step_of(kind, places)
     with pytest.raises(StepFailed, match="Input/output error"):
         step.do(scene)
     with pytest.raises(StepFailed, match="Input/output error"):
