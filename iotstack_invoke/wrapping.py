@@ -9,6 +9,8 @@ import os
 import sys
 from typing import IO
 
+from .errors import Interrupted
+
 HANGING = 2
 """How much further in than its line what goes on stands."""
 NARROW = 40
@@ -30,6 +32,9 @@ def answer_to(question: str) -> str:
     except EOFError:
         sys.stdout.write("\n")
         return ""
+    except (Interrupted, KeyboardInterrupt):  # what is told of it begins a line of its own
+        sys.stdout.write("\n")
+        raise
 
 
 def wrapped(text: str, width: int) -> str:

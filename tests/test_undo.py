@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import socket
 import subprocess
 from datetime import UTC, datetime
@@ -701,6 +702,21 @@ def test_an_undo_asks_for_the_name_of_the_host(little_stack, typed):
     assert process.returncode == (0 if done else 13), said
     assert done or said.splitlines()[-1] == "Not confirmed; nothing was changed."
     assert flows(little_stack) == ("[2]\n" if done else "[1]\n")
+
+
+def test_ctrl_c_at_the_question_is_told_on_a_line_of_its_own(little_stack):
+    """It stood behind the question, where nobody reads it."""
+    restored_once(little_stack)
+    screen, terminal = pty.openpty()
+    process = little_stack.start("undo", stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    told = b""
+    while not told.endswith(b"to undo it there: "):
+        told += os.read(screen, 1000)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert os.read(screen, 1000).startswith(b"\r\n")
+    os.close(screen)
 
 
 def test_a_restore_over_a_dead_one_has_it_in_its_log(little_stack):
