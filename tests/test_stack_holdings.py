@@ -228,6 +228,18 @@ def test_a_volume_that_is_bound_to_a_folder(options, is_one):
         (("/usr/local/docker/nodered", "/data"), False),
         (("/usr/docker/nodered", "/data"), False),
         (("/etc/ssl/private/own.key", "/key", "ro"), False),
+        (("/boot/config", "/c", "ro"), True),
+        (("/boot/config", "/c"), False),
+        (("/boot", "/boot"), True),
+        (("/lib/modules", "/lib/modules"), True),
+        (("/usr/lib/arm-linux-gnueabihf/libx.so", "/x.so"), True),
+        (("/lib/own", "/data"), False),
+        (("/usr/share/own", "/data"), False),
+        (("/etc/ssl/certs/own", "/data"), False),
+        (("/var/lib/docker/volumes", "/var/lib/docker/volumes"), True),
+        (("/var/lib/docker/volumes/data/_data", "/data", "ro"), True),
+        (("/var/lib/docker/volumes/data/_data", "/data"), False),
+        (("/run/own", "/data"), True),
     ],
 )
 def test_what_the_system_has(machine, path, silent):

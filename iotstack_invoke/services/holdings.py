@@ -34,11 +34,12 @@ LINKS_AT_MOST = 40
 """So many links after another the system follows."""
 SYSTEM = (
     *("/boot", "/dev", "/lib", "/proc", "/run", "/sys", "/tmp/.X11-unix", "/usr", "/var/run"),  # noqa: S108
-    *("/var/lib/docker", "/var/lib/containerd", "/lib64", "/bin", "/sbin", "/var/lock"),
+    *("/var/lib/docker", "/var/lib/docker/volumes", "/var/lib/containerd", "/lib64", "/bin"),
     *("/etc/localtime", "/etc/timezone", "/etc/machine-id", "/etc/hostname", "/etc/hosts"),
     *("/etc/resolv.conf", "/etc/os-release", "/etc/passwd", "/etc/group", "/etc/shadow"),
     *("/etc/ssl", "/etc/ca-certificates", "/etc/udev", "/etc/asound.conf", "/etc/pulse"),
-    *("/etc/lsb-release", "/etc/debian_version", "/etc/rpi-issue", "/etc/localtime.bak"),
+    *("/sbin", "/var/lock", "/etc/lsb-release", "/etc/debian_version", "/etc/rpi-issue"),
+    "/etc/localtime.bak",
 )
 """Paths that the system makes and no service keeps its data in; with all that lies below them."""
 OWN_IN_SYSTEM = ("/etc/ssl", "/usr")
@@ -50,6 +51,15 @@ OF_PACKAGES = (
 )
 """What packages put there, and nobody misses; but for:"""
 OF_OWNERS = ("/usr/share/hassio",)
+OF_EACH_START = ("/dev", "/proc", "/run", "/sys", "/tmp/.X11-unix", "/var/lock", "/var/run")  # noqa: S108
+"""Made anew at each start of the machine: what is written there does not outlast one."""
+READ_ALONE = (
+    *("/bin", "/lib/firmware", "/lib/modules", "/sbin", "/usr/bin", "/usr/local/bin"),
+    *("/usr/local/sbin", "/usr/sbin", "/usr/share/alsa", "/usr/share/fonts"),
+    *("/usr/share/zoneinfo", "/usr/src", "/var/lib/docker/containers"),
+)
+"""What services read of the system, though most people mount it without `ro`."""
+_LIBRARIES = re.compile(r"(/usr)?/lib/[^/]+-linux-[^/]+(/.*)?")
 WATCHED = (
     "/",
     *(f"/{each}" for each in ("etc", "home", "media", "mnt", "root", "var", "var/lib", "var/log")),
@@ -338,8 +348,16 @@ def _is_silent(mount: Mount, folder: str) -> bool:
     path = mount.source
     if mount.volume or place_in_stack(mount, folder) is not None:
         return False
-    watched = not mount.writable and path in WATCHED
-    return not path.startswith("/") or is_of_no_owner(path) or watched
+    if mount.writable:
+        return not path.startswith("/") or _is_only_read(path)
+    return not path.startswith("/") or is_of_no_owner(path) or path in WATCHED
+
+
+def _is_only_read(path: str) -> bool:
+    """Tell whether services keep nothing at a path of the system that they may write to."""
+    places = (*OF_EACH_START, *READ_ALONE)
+    whole = path in {*SYSTEM, *OF_PACKAGES} and is_of_no_owner(path)
+    return whole or any(is_in(path, each) for each in places) or bool(_LIBRARIES.fullmatch(path))
 
 
 class _Look:
