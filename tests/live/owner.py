@@ -27,6 +27,8 @@ ENDINGS = {
 SQL_ENDINGS = {"mariadb": "mariadb-backup.tar.gz", "postgres": "postgres-backup.sql.gz.tar"}
 ALL_ENDINGS = {**ENDINGS, **SQL_ENDINGS}
 """With those of a stack that has databases saved as SQL."""
+HANG_S = 900
+"""A run that takes longer hangs: one took 200 s where a hundred others wanted each core."""
 MARKS = (".partial", ".unfinished.jsonl", ".removing", ".journal")
 
 
@@ -73,7 +75,7 @@ class Owner:
         kw = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **kw}
         return self.pi.popen([*PROGRAM, "backup", *words], user=self.user, env=env, **kw)
 
-    def backup(self, *words, code=0, env=None, timeout=200, **kw):
+    def backup(self, *words, code=0, env=None, timeout=HANG_S, **kw):
         """Make a backup; it must end with `code`. Return what it said on stderr."""
         env = {"IOTSTACK_SETTINGS": str(self.settings_file), **(env or {})}
         done = self.pi.run(
@@ -91,7 +93,7 @@ class Owner:
             assert said == ""  # there is no terminal: a good run is silent
         return said
 
-    def iot(self, *words, code=0, timeout=100):
+    def iot(self, *words, code=0, timeout=HANG_S):
         """Do another task; it must end with `code`. Return what it said."""
         env = {"IOTSTACK_SETTINGS": str(self.settings_file)}
         words = [*PROGRAM, *words]

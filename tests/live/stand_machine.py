@@ -106,7 +106,7 @@ def check_programs():
     _check(["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "true"])
 
 
-def wait_for(what, ready, *, timeout=60, pause=0.05):
+def wait_for(what, ready, *, timeout=180, pause=0.05):
     """Call `ready` until it is true; raise with `what` when it never is."""
     end = time.monotonic() + timeout
     while not (answer := ready()):
@@ -323,7 +323,7 @@ class Machine:
         full = {"HOME": home, "PATH": f"{home}/bin:{PATH}", "LANG": "C.UTF-8"}
         return full | {"USER": user or "root", "LOGNAME": user or "root", **(env or {})}
 
-    def run(self, argv, *, input=None, env=None, check=True, user=None, cwd=None, timeout=60):  # noqa: A002 - as subprocess.run has it
+    def run(self, argv, *, input=None, env=None, check=True, user=None, cwd=None, timeout=300):  # noqa: A002 - as subprocess.run has it
         """Run a program to its end, with a clean environment; text in, text out.
 
         Where it is ours, it is a fork of one that has imported it.

@@ -48,7 +48,7 @@ def test_their_live_files_are_in_no_archive(stand, pi, nas, databases, place):
     assert not [each for each in names.stdout.splitlines() if each.endswith(live)]
     postgres(pi, "DROP TABLE t")
     maria(pi, "DROP TABLE `default`.t")
-    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=300)
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes")
     wait_databases(pi)
     assert postgres(pi, "SELECT a FROM t") == [("7",)]
     assert maria(pi, "SELECT a FROM `default`.t") == [("7",)]
@@ -85,13 +85,13 @@ def test_tablespaces(stand, pi, nas, databases):
     archive = owner.here("t1", "general")
     names = subprocess.run(["tar", "-tf", archive], check=True, capture_output=True, text=True)
     assert not [each for each in names.stdout.splitlines() if "/PG_" in each]
-    owner.iot("rehearse", "--runtag", "t1", "--at", "here", code=3, timeout=300)
+    owner.iot("rehearse", "--runtag", "t1", "--at", "here", code=3)
     postgres(pi, add)
-    said = owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", code=3, timeout=300)
+    said = owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", code=3)
     assert "tablespace own (at /own)" in said
     wait_databases(pi)
     assert postgres(pi, rows) == [("7", "7", "7")]
-    owner.iot("undo", "--last-restore", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes")
     wait_databases(pi)
     assert postgres(pi, rows) == [("14", "14", "14")]
     owner.away()

@@ -73,7 +73,7 @@ def test_without_a_folder_for_dumps(owner, pi, place):
     if place == "in the container alone":
         return
     write_points(pi, "home", "later value=1 1000000000")
-    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes")
     assert points(pi) == held
     assert "means" in str(query(pi, "SHOW CONTINUOUS QUERIES"))
 
@@ -104,19 +104,19 @@ def test_its_folders_have_mounts_of_their_own(owner, pi, pieces):
     query(pi, "CREATE USER \"bob\" WITH PASSWORD 'secret'", 'GRANT WRITE ON "home" TO "bob"')
     query(pi, 'GRANT READ ON "other" TO "ann"')
     more = points(pi)
-    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes")
     wait_ping(pi)
     assert points(pi) == held | {key: more[key] for key in more if key[0] == "other"}
     assert query(pi, 'SHOW GRANTS FOR "bob"')[0][0]["values"] == [["home", "WRITE"]]
     assert query(pi, 'SHOW GRANTS FOR "ann"')[0][0]["values"] == [["other", "READ"]]
-    owner.iot("undo", "--last-restore", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes")
     wait_ping(pi)
     assert points(pi) == more
     assert "other" in str(query(pi, "SHOW DATABASES"))
     compose(pi, "down", "--volumes", user=USER)
     shutil.rmtree(owner.top / "volumes")
     (owner.top / "volumes").mkdir()
-    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes")
     wait_ping(pi)
     assert points(pi) == held
     assert "means" in str(query(pi, "SHOW CONTINUOUS QUERIES"))
@@ -139,7 +139,7 @@ def test_what_iotstackbackup_does_with_the_part(owner, pi):
     pi.run(["docker", "exec", "influxdb", "influx", "-import", "-path", path])
     assert points(pi) == held
     assert json.dumps(query(pi, "SHOW CONTINUOUS QUERIES")).count("CREATE CONTINUOUS") == 1
-    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes")
     assert json.dumps(query(pi, "SHOW CONTINUOUS QUERIES")).count("CREATE CONTINUOUS") == 1
 
 
@@ -170,18 +170,18 @@ def test_at_rest_its_files_are_copied_and_come_back(owner, pi, state):
     more = points(pi)
     owner.backup("--runtag", "t2")
     query(pi, 'DROP DATABASE "home"')
-    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes")
     wait_ping(pi)
     assert points(pi) == held
     assert "means" in str(query(pi, "SHOW CONTINUOUS QUERIES"))
-    owner.iot("restore", "--runtag", "t2", "--from", "here", "--yes", timeout=200)
+    owner.iot("restore", "--runtag", "t2", "--from", "here", "--yes")
     assert points(pi) == more
     owner.iot("restore", "--runtag", "t1", "--from", "here", "--only", "influxdb", "--yes")
     wait_ping(pi)
     assert points(pi) == held
     if state == "paused":
         pi.run(["docker", "pause", "influxdb"])
-    owner.iot("undo", "--last-restore", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes")
     wait_ping(pi)
     assert points(pi) == more
 
@@ -210,14 +210,14 @@ def test_the_only_influxdb_whatever_it_is_called(owner, pi):
     assert (facts["container"], facts["data"]) == ("weather", "volumes/weather")
     general = members(owner.here("t1", "general"))
     assert not [each for each in general if each.endswith((".tsm", ".wal", "meta.db"))]
-    assert "InfluxDB had 1 databases" in owner.iot("rehearse", "--at", "here", timeout=200)
+    assert "InfluxDB had 1 databases" in owner.iot("rehearse", "--at", "here")
     query(pi, 'DROP DATABASE "home"')
-    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes")
     assert points(pi) == held
     compose(pi, "down", user=USER)
     shutil.rmtree(owner.top / "volumes")
     (owner.top / "volumes").mkdir()
-    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes", timeout=200)
+    owner.iot("restore", "--runtag", "t1", "--from", "here", "--yes")
     wait_ping(pi)
     assert points(pi) == held
     assert "means" in str(query(pi, "SHOW CONTINUOUS QUERIES"))

@@ -168,11 +168,11 @@ def test_a_restored_nextcloud_is_as_it_was(owner, pi):
     core = owner.top / "volumes/nextcloud/html/version.php"
     core.write_text("of a newer image\n")
     changed = state(owner)
-    said = owner.iot("restore", "--runtag", "r1", "--yes", timeout=200)
+    said = owner.iot("restore", "--runtag", "r1", "--yes")
     wait_maria(pi, **DATABASE)
     assert state(owner) == source, said
     assert core.read_text() == "of a newer image\n"
-    owner.iot("undo", "--last-restore", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes")
     wait_maria(pi, **DATABASE)
     assert state(owner) == changed
 
@@ -212,9 +212,9 @@ def test_nextcloud_alone_is_restored_and_rehearsed(owner, pi):
     owner.iot("verify", "--runtag", "r3")
     source = state(owner)
     change(owner)
-    owner.iot("restore", "--runtag", "r3", "--only", "nextcloud", "--yes", timeout=200)
+    owner.iot("restore", "--runtag", "r3", "--only", "nextcloud", "--yes")
     wait_maria(pi, **DATABASE)
     assert state(owner) == {**source, "bolt": "other\n"}
-    owner.iot("rehearse", timeout=200)
+    owner.iot("rehearse")
     owner.backup("--runtag", "r4")
     assert json.loads(owner.iot("diff", "r3", "r4", "--json"))["parts"]["nextcloud"] is not None

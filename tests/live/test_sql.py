@@ -166,7 +166,7 @@ def test_what_the_backup_does_not_hold_stays(owner, source, pi):
     )
     postgres(pi, "DROP TABLE z CASCADE; CREATE TABLE z (a INT); ALTER ROLE reader SUPERUSER")
     changed = look(pi)
-    said = owner.iot("restore", "--runtag", "t1", "--yes", timeout=200)
+    said = owner.iot("restore", "--runtag", "t1", "--yes")
     wait_databases(pi)
     for words in ("stays here, not in the backup: ", "kept, not in the backup: "):
         (line,) = [each for each in said.splitlines() if words in each]
@@ -174,7 +174,7 @@ def test_what_the_backup_does_not_hold_stays(owner, source, pi):
             assert name in line
     assert "Stays beside what the backup holds: MariaDB in container mariadb: " in said
     assert differing(expected, look(pi)) == {}
-    owner.iot("undo", "--last-restore", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes")
     wait_databases(pi)
     assert differing(changed, look(pi)) == {}
     remove_more(pi)
@@ -192,7 +192,7 @@ def test_what_stays_and_cannot_be_dumped_ends_a_restore_before_the_stop(owner, s
     try:
         ask = ["docker", "inspect", "--format", "{{.State.StartedAt}}", "mariadb", "postgres"]
         started = pi.run(ask).stdout
-        said = owner.iot("restore", "--runtag", "t1", "--yes", code=1, timeout=200)
+        said = owner.iot("restore", "--runtag", "t1", "--yes", code=1)
         assert pi.run(ask).stdout == started
         for words in ("mariadb: database lost", "cannot be dumped", "--exact"):
             assert words in " ".join(said.split())
@@ -204,7 +204,7 @@ def test_restored_databases_equal_their_source(owner, source, pi):
     """After a backup, a change and a restore, and after its undo, all hold what they held."""
     change(pi, owner.top)
     changed, ran = look(pi), running(pi)
-    said = owner.iot("restore", "--runtag", "t1", "--exact", "--yes", timeout=200)
+    said = owner.iot("restore", "--runtag", "t1", "--exact", "--yes")
     wait_databases(pi)
     assert differing(source, look(pi)) == {}
     assert read_sqlite(owner.top / SQLITE) == [1, 2]
@@ -214,7 +214,7 @@ def test_restored_databases_equal_their_source(owner, source, pi):
     assert "postgres: user bert" in aside
     for server in ("MariaDB in container mariadb", "PostgreSQL in container postgres"):
         assert f"All of the dump is in {server}" in said
-    owner.iot("undo", "--last-restore", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes")
     wait_databases(pi)
     assert differing(changed, look(pi)) == {}
     assert read_sqlite(owner.top / SQLITE) == [1, 2, 3]
@@ -340,13 +340,13 @@ def test_incomplete_set(owner, source, pi):
     postgres(pi, "CREATE TABLE gone (a INT)")
     before = look(pi)
     owner.iot("restore", "--runtag", "lacking", "--only", "mariadb", "--yes", code=13)
-    said = owner.iot("restore", "--runtag", "lacking", "--yes", code=3, timeout=200)
+    said = owner.iot("restore", "--runtag", "lacking", "--yes", code=3)
     assert "lacking is incomplete: it has no dump of container mariadb" in said
     assert "volumes/mariadb stays as it is" in said
     assert "volumes/gitea stays as it is" not in said
     wait_databases(pi)
     assert {name for name, _ in differing(before, look(pi))} == {"postgres"}
-    owner.iot("undo", "--last-restore", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes")
     wait_databases(pi)
     assert differing(before, look(pi)) == {}
     owner.backup("--runtag", "lacking")
@@ -394,9 +394,7 @@ def test_archives_of_iotstackbackup(owner, source, pi):
     for path in usb.iterdir():
         path.rename(owner.backups / path.name)
     assert "unproven" in owner.iot("verify", "--runtag", "2024-01-02_0304", "--at", "here")
-    said = owner.iot(
-        "restore", "--runtag", "2024-01-02_0304", "--from", "here", "--yes", timeout=200
-    )
+    said = owner.iot("restore", "--runtag", "2024-01-02_0304", "--from", "here", "--yes")
     assert "it has no manifest" in said
     wait_databases(pi)
     after = look(pi)
@@ -408,7 +406,7 @@ def test_archives_of_iotstackbackup(owner, source, pi):
     lost = {key for key in before if key[0] == "postgres" and key not in held}
     assert differing({k: rows for k, rows in expected.items() if k not in lost}, after) == {}
     assert running(pi) == ran
-    owner.iot("undo", "--last-restore", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes")
     wait_databases(pi)
     assert differing(before, look(pi)) == {}
 
@@ -425,11 +423,11 @@ def test_its_archive_of_one_database_beside_a_general_part(owner, source, pi):
     before = look(pi)
     maria(pi, "CREATE OR REPLACE TABLE `default`.t AS SELECT 8 AS a")
     words = ("restore", "--runtag", "t1", "--from", str(usb), "--yes")
-    said = owner.iot(*words, code=3, timeout=200)
+    said = owner.iot(*words, code=3)
     assert "volumes/postgres stays as it is" in said
     wait_databases(pi)
     assert differing(before, look(pi)) == {}
-    owner.iot("undo", "--last-restore", "--yes", timeout=200)
+    owner.iot("undo", "--last-restore", "--yes")
     wait_databases(pi)
 
 
@@ -467,7 +465,7 @@ def test_servers_that_do_not_run(owner, source, pi, state):
         compose(pi, "up", "-d", user=USER)
     wait_databases(pi)
     change(pi, owner.top)
-    owner.iot("restore", "--runtag", state, "--yes", timeout=200)
+    owner.iot("restore", "--runtag", state, "--yes")
     wait_databases(pi)
     assert differing(expected, look(pi)) == {}
 
@@ -518,7 +516,7 @@ def test_other_machine_with_another_password(owner, source, pi, far, to_far):
     wait_maria(far)
     wait_postgres(far)
     maria(far, "CREATE DATABASE mine; CREATE TABLE mine.t AS SELECT 1 AS one")
-    said = owner.iot("restore", "--runtag", "t1", *to_far, "--yes", code=3, timeout=300)
+    said = owner.iot("restore", "--runtag", "t1", *to_far, "--yes", code=3)
     assert "MariaDB in container gitea_db has the passwords of the backup" in said
     assert "MariaDB in container mariadb has the passwords" not in said
     wait_databases(far)
@@ -526,7 +524,7 @@ def test_other_machine_with_another_password(owner, source, pi, far, to_far):
     assert {key for _, key in differs} == {"database", ("mine", "t")}
     assert len(differs["mariadb", ("mine", "t")][1]) == 2  # how it is made, and its row
     assert "kept, not in the backup: mariadb: database mine" in said
-    owner.iot("undo", *to_far, "--last-restore", "--yes", timeout=200)
+    owner.iot("undo", *to_far, "--last-restore", "--yes")
     wait_maria(far, "gitea_db", password="notrootPassword")
     wait_maria(far)
     wait_postgres(far)
@@ -540,13 +538,13 @@ def test_bare_machine(owner, source, pi, far, to_far):
     top = far.home_of(USER) / "IOTstack"
     top.mkdir()
     shutil.chown(top, UIDS[USER], UIDS[USER])
-    owner.iot("restore", "--runtag", "t1", *to_far, "--yes", timeout=300)
+    owner.iot("restore", "--runtag", "t1", *to_far, "--yes")
     wait_databases(far)
     assert differing(source, look(far)) == {}
     assert read_sqlite(top / SQLITE) == [1, 2]
     assert (top / ".env").read_text() == (owner.top / ".env").read_text()
     assert running(far) == {*SERVERS, "influxdb", "nodered"}
-    owner.iot("undo", *to_far, "--last-restore", "--yes", timeout=200)
+    owner.iot("undo", *to_far, "--last-restore", "--yes")
     assert containers(far) == {}
     left = (path for path in top.rglob("*") if "restore" not in path.parts)
     left = {path.name for path in left if not path.is_dir()}
@@ -587,4 +585,4 @@ def test_many_backups_in_a_row(owner, source, pi, count):
     )
     assert min(written) > count
     if count > 4:
-        owner.iot("rehearse", "--runtag", runtag, "--at", "here", timeout=300)
+        owner.iot("rehearse", "--runtag", runtag, "--at", "here")

@@ -90,7 +90,7 @@ class Pi(Posted):
         if self.asking is not self.machine:
             words = (*words, "--host", "test-pi")
             env = {"IOTSTACK_SETTINGS": str(self.asking.home_of(USER) / "far.toml")}
-        done = self.asking.run([*PROGRAM, *words], user=USER, env=env, check=False, timeout=300)
+        done = self.asking.run([*PROGRAM, *words], user=USER, env=env, check=False)
         said = " ".join(f"{done.stdout}{done.stderr}".split())
         assert done.returncode == code, said
         assert "Traceback" not in said
