@@ -2,7 +2,8 @@
 
 A room imports only from rooms below it, or beside it where no circle arises.
 
-    errors  gzips  nearest  values         what can go wrong; gzip streams; near names; records
+    errors  gzips  nearest  values         what can go wrong; gzip streams; near names; records;
+    known_hosts                            what known_hosts says of a key
     runtag  steps  children  durations     a backup's name; what a step is; what runs for us; 26h
     settings  rows  mistakes  rules        hosts.toml, as text, its mistakes; patterns, rules;
     manifest  sets                         what a set holds
@@ -12,6 +13,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
     services/influx_log, _meta, _shard,    InfluxDB's words, its catalogue, its files; what a dump
     _check; sql_dump                       must hold; what a dump of SQL must hold
     hosts  login  sftp  sftp_place  hashes this machine; others, with a shell or SFTP alone;
+    ssh_config  ssh_line                   how ssh reaches them; lines that are opened so;
     remote  vaults  targets  transfer      where copies live, plain or sealed; what a restore is
     checks  owner                          made to; copies between them; what verifications found;
                                            what the owner said of old backups

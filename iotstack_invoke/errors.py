@@ -110,6 +110,8 @@ class KeyRefused(Unreachable):
     """A host showed a key that is not known, or another one than is known."""
 
     exit_code = ExitCode.REFUSED
+    may_be_trusted: bool = True
+    """Whether `inv hosts --trust` is on the way out: not of a revoked key, or of a gateway's."""
 
 
 class Interrupted(IotstackError):

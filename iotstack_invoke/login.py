@@ -16,30 +16,28 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
 import fabric
 import paramiko
 from fabric.runners import Remote
-from paramiko import (
-    AuthenticationException,
-    BadHostKeyException,
-    ChannelException,
-    SSHException,
-)
+from paramiko import AuthenticationException, ChannelException, SSHException
 
-from .errors import KeyRefused, Unreachable
+from .errors import KeyRefused, Refused, Unreachable, ended
 from .hosts import LocalHost
+from .known_hosts import AUTHORITY, REVOKED, KnownKey, Verdict, hashed, unreadable
 from .runner import LOOK_S, RUN_OVERRIDES, _Mended
 from .settings import Ssh
 from .sftp import SftpSession, encoded
+from .ssh_config import Way, find_way, flags
+from .ssh_line import HostKeyRefused, Line, LoginRefused, judge
 from .steps import Command
 from .values import dataclass
 
 # Without a handler Python prints its lines to stderr; what they tell reaches us as errors.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
-CONNECT_LIMIT_S = 15
 KEEPALIVE_S = 15.0
 DEAD_LINE_MS = 60_000
 SILENCE_S = 180.0
@@ -47,13 +45,11 @@ SILENCE_S = 180.0
 SFTP_SILENCE_S = 900.0
 """How long its SFTP may not: a slow disk has to write megabytes first."""
 SMALL_ANSWER_BYTES = 64
-SSH_PORT = 22
 COMMANDS_AT_ONCE = 8
 """sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
 
 SESSION_TRIES = 100
 """With a fifth of a second between them: ten failed where a machine was busy."""
-UNKNOWN_KEY = re.compile(r"Server '(?P<name>[^']+)' not found in known_hosts")
 NO_BANNER = "Error reading SSH protocol banner"
 NO_LINE = re.compile(r"No existing session|SSH session not active")
 """What Paramiko says of a line that was closed between two commands."""
@@ -109,7 +105,7 @@ class Login:
             if not self._connection.is_connected:
                 self.talk(self._connection.open)
                 each = self._connection
-                while isinstance(each, fabric.Connection):  # one that it goes through, too
+                while isinstance(each, Line):  # one that it goes through, too
                     if each.transport not in self._watched:
                         self._watched.add(each.transport)
                         _send_at_once(each.transport)
@@ -117,10 +113,15 @@ class Login:
                     each = each.gateway
         return self._connection
 
-    def closed_connection(self) -> Any:
-        """Return the Fabric connection as the settings describe it, not opened."""
-        self._connection = self.talk(lambda: closed_connection(self.ssh))
-        return self._connection
+    @cached_property
+    def way(self) -> Way:
+        """How ssh reaches the machine; raises Unreachable."""
+        return find_way(self.ssh, self.name)
+
+    def closed_connection(self) -> Line:
+        """Return the connection as the settings describe it, not opened."""
+        line = self._connection = closed_connection(self.way)
+        return line
 
     def start(self, command: Command | str) -> paramiko.Channel:
         """Return a channel in which a command was started, quoted or to be; raises Unreachable."""
@@ -177,64 +178,32 @@ class Login:
 
     def words(self) -> tuple[str, ...]:
         """Return the `ssh` command up to the host, with the settings that Fabric has too."""
-        ssh = self.ssh
         return (
             *("ssh", "-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"),
-            *("-o", f"ConnectTimeout={CONNECT_LIMIT_S}"),
+            *("-o", f"ConnectTimeout={self.way.limit_s}"),
             *("-o", f"ServerAliveInterval={KEEPALIVE_S:g}", "-o", "ServerAliveCountMax=4"),
-            *(("-F", ssh.config) if ssh.config else ()),
-            *(("-o", f"UserKnownHostsFile={ssh.known_hosts}") if ssh.known_hosts else ()),
-            *(("-p", str(ssh.port)) if ssh.port else ()),
-            *(("-i", ssh.key) if ssh.key else ()),
-            *(("-l", ssh.user) if ssh.user else ()),
-            ssh.host,
+            *flags(self.ssh),
+            self.ssh.host,
         )
 
-    def _forget(self, host: str) -> str:
-        """Return the command that forgets the key of this machine, or of one on the way to it."""
-        each, name = self._connection, host
-        while isinstance(each, fabric.Connection):
-            if each.host == host:
-                name = _known_as(host, each.port)
-            each = each.gateway
-        file = ("-f", self.ssh.known_hosts) if self.ssh.known_hosts else ()
-        return shlex.join(("ssh-keygen", *file, "-R", name))
-
-    def _is_on_the_way(self, name: str) -> bool:
-        """Tell whether known_hosts has this name for another machine than the last."""
-        last = self._connection
-        return last is not None and name != _known_as(last.host, last.port)
+    def _called(self, way: Way) -> str:
+        """Return what people are told of a machine: the one that is meant, or one on the way."""
+        meant = f"{self.name} ({self.ssh.host})"
+        return meant if way is self.way else f"{way.asked}, on the way to {meant},"
 
     def talk(self, act: Callable[[], Answer]) -> Answer:
         """Return what `act` returns; its errors become Unreachable, with the way out."""
         try:
             return act()
-        except BadHostKeyException as error:
-            raise KeyRefused(
-                f"{self.name} ({self.ssh.host}) shows another host key than the one we know: "
-                "either it was set up anew or it is another machine. Compare the fingerprints; "
-                f"if it is right, forget the old key with `{self._forget(error.hostname)}`, "
-                f"then run `inv hosts --trust {self.name}`."
-            ) from error
+        except HostKeyRefused as error:
+            raise self._about_key(error) from error
         except AuthenticationException as error:
+            way = error.way if isinstance(error, LoginRefused) else self.way
             raise Unreachable(
-                f"{self.name} ({self.ssh.host}) did not let us in: {error}. Put your public key "
-                f"there with `ssh-copy-id {self.ssh.host}`; nobody is asked for a password here."
+                f"{self._called(way)} did not let us in: {ended(str(error))} Put your public key "
+                f"there with `ssh-copy-id {way.asked}`; nobody is asked for a password here."
             ) from error
         except SSHException as error:
-            unknown = UNKNOWN_KEY.search(str(error))
-            if unknown and self._is_on_the_way(unknown["name"]):
-                raise KeyRefused(
-                    f"The host key of {unknown['name']}, on the way to {self.name} "
-                    f"({self.ssh.host}), is not known. Log in once with `ssh {self.ssh.host}` and "
-                    "compare the fingerprints."
-                ) from error
-            if unknown:
-                raise KeyRefused(
-                    f"The host key of {self.name} ({self.ssh.host}) is not known. Log in once "
-                    f"with `ssh {self.ssh.host}` and compare the fingerprint, or run "
-                    f"`inv hosts --trust {self.name}`."
-                ) from error
             if NO_LINE.search(str(error)):
                 raise Unreachable(f"The line to {self.name} broke.", again=True) from error
             hint = ""
@@ -243,9 +212,10 @@ class Login:
             why = f"{self.name} ({self.ssh.host}): {error}.{hint}"
             raise Unreachable(why, again=True) from error
         except socket.gaierror as error:
-            raise Unreachable(
-                f"{self.name}: there is no host named {self.ssh.host}: {error.strerror}."
-            ) from error
+            first = self.way.first
+            name = self._called(first).removesuffix(",")
+            there = f"there is no host named {first.host}: {ended(why_it_broke(error))}"
+            raise Unreachable(f"{name}: {there}{self.way.unread}") from error
         except (OSError, EOFError) as error:
             why = why_it_broke(error)
             if getattr(error, "filename", None):  # a file of ours: the key, the configuration
@@ -253,15 +223,57 @@ class Login:
                     f"{self.name}: {error.filename} cannot be read: {why}."  # type: ignore[union-attr]
                 ) from error
             raise Unreachable(
-                f"{self.name} ({self.ssh.host}) does not answer: {why}. Is it switched on, and "
+                f"{self._called(self.way.first)} does not answer: {why}. Is it switched on, and "
                 "does `ssh` reach it?",
                 again=True,
             ) from error
 
+    def _about_key(self, error: HostKeyRefused) -> KeyRefused:
+        """Return what people are told of a host key that was refused, with the way out."""
+        way, kind = error.way, error.key.get_name()
+        meant = f"{self.name} ({self.ssh.host})"
+        who = meant if way is self.way else f"{way.known_as}, on the way to {meant},"
+        log_in = f"Log in once with `ssh {self.ssh.host}` and compare the fingerprint"
+        trust = f"`inv hosts --trust {self.name}`"
+        others = [each for each in error.known if not each.marker]
+        if error.found is Verdict.REVOKED:
+            place = next((e.place for e in error.known if e.marker == REVOKED), way.revoked_keys)
+            refused = KeyRefused(
+                f"{who} shows a host key that is revoked ({place}): somebody else may have it. It "
+                "is refused, whatever else knows it. Give that machine a new host key."
+            )
+        elif error.found is Verdict.CHANGED:
+            old = next(each for each in others if each.algorithm == kind)
+            forget = shlex.join(("ssh-keygen", "-f", old.file, "-R", way.known_as))
+            then = f"run {trust}" if way is self.way else f"log in once with `ssh {self.ssh.host}`"
+            refused = KeyRefused(
+                f"{who} shows another host key than the one we know ({old.place}): either it was "
+                "set up anew or it is another machine. Compare the fingerprints; if it is right, "
+                f"forget the old key with `{forget}`, then {then}."
+            )
+        else:
+            or_trust = f", or run {trust}" if way is self.way else ""
+            refused = KeyRefused(
+                f"The host key of {who} is not known.{_why_unknown(way, error.known)} "
+                f"{log_in}{or_trust}."
+            )
+        refused.may_be_trusted = way is self.way and error.found is not Verdict.REVOKED
+        return refused
 
-def _known_as(host: str, port: int) -> str:
-    """Return the name under which known_hosts has a host."""
-    return host if port == SSH_PORT else f"[{host}]:{port}"
+
+def _why_unknown(way: Way, known: tuple[KnownKey, ...]) -> str:
+    """Return what known_hosts has of a machine in place of its key, as a sentence of its own."""
+    plain = [each for each in known if not each.marker]
+    authority = next((each for each in known if each.marker == AUTHORITY), None)
+    closed = unreadable(way.known_hosts)
+    if plain:
+        return f" One of another kind is ({plain[0].place}), which the machine does not show."
+    if authority:
+        return (
+            f" It is known by a certificate alone ({authority.place}), which `ssh` verifies and "
+            "Paramiko, which is used here, does not: the key itself must be known, too."
+        )
+    return f" {', '.join(closed)} cannot be read." if closed else way.unread
 
 
 def _send_at_once(transport: Any) -> None:
@@ -316,36 +328,12 @@ def once_there_is_a_session(act: Callable[[], Answer]) -> Answer:
     return act()
 
 
-def closed_connection(ssh: Ssh) -> Any:
-    """Return a closed Fabric connection that refuses a host whose key it does not know.
-
-    Fabric sets AutoAddPolicy and loads no known_hosts: it connected although known_hosts held
-    another key for that host (fabric#2071, measured).
-    """
-    config = fabric.Config(overrides=RUN_OVERRIDES, runtime_ssh_path=ssh.config or None)
+def closed_connection(way: Way) -> Line:
+    """Return a closed connection that refuses a host whose key is not known."""
+    none_read = {"ssh_config": paramiko.SSHConfig(), "lazy": True}  # `ssh` has read all
+    config = fabric.Config(overrides=RUN_OVERRIDES, **none_read)
     config.runners.remote = MendedRemote
-    connection = fabric.Connection(
-        ssh.host,
-        user=ssh.user or None,
-        port=ssh.port or None,
-        config=config,
-        connect_timeout=CONNECT_LIMIT_S,
-        connect_kwargs={"key_filename": [os.path.expanduser(ssh.key)]} if ssh.key else {},
-    )
-    each = connection
-    while isinstance(each, fabric.Connection):
-        files = ssh.known_hosts or each.ssh_config.get("userknownhostsfile", "")
-        if files:
-            for file in shlex.split(files):
-                with contextlib.suppress(FileNotFoundError):
-                    each.client.load_host_keys(os.path.expanduser(file))
-        else:
-            each.client.load_system_host_keys()
-            with contextlib.suppress(OSError):
-                each.client.load_system_host_keys("/etc/ssh/ssh_known_hosts")
-        each.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        each = each.gateway
-    return connection
+    return Line(way, config)
 
 
 def end_input(channel: Any) -> None:
@@ -425,39 +413,57 @@ def line_broke(name: str, error: Exception) -> Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class HostKey:
-    """The key that a host offers, under the name that known_hosts has for it."""
+    """The key that a host offers, and the line that makes it known."""
 
-    name: str
     algorithm: str
-    base64: str
     fingerprint: str
+    line: str
+    file: str
+    """Where ssh would write that line, '' for nowhere."""
+    is_known: bool
 
 
 def offered_key(ssh: Ssh, name: str) -> HostKey:
-    """Return the key that a host offers now, proving nothing; raises Unreachable."""
+    """Return the key that a host offers now, proving nothing; raises Unreachable.
+
+    One that is revoked, or another than is known, raises KeyRefused: it must be forgotten first.
+    """
     login = Login(ssh, name)
-    connection = login.closed_connection()
+    way, line = login.way, login.closed_connection()
 
-    def ask() -> paramiko.PKey:
-        sock = connection.open_gateway() if connection.gateway else None
-        sock = sock or socket.create_connection(
-            (connection.host, connection.port), timeout=CONNECT_LIMIT_S
+    def ask() -> tuple[paramiko.PKey, Verdict]:
+        key = line.offered_key()
+        found, known = judge(way, key)
+        if found in (Verdict.REVOKED, Verdict.CHANGED):
+            raise HostKeyRefused(way, found, known, key)
+        return key, found
+
+    key, found = login.talk(ask)
+    known_as = hashed(way.known_as) if way.hashes_names else way.known_as
+    return HostKey(
+        key.get_name(),
+        key.fingerprint,
+        f"{known_as} {key.get_name()} {key.get_base64()}",
+        next(iter(way.own_known_hosts), ""),
+        found is Verdict.KNOWN,
+    )
+
+
+def remember_key(key: HostKey) -> str:
+    """Add a key to the file of known hosts, and return the file's name.
+
+    Raises Refused where ssh has no such file.
+    """
+    path = os.path.realpath(key.file)
+    if not key.file or (os.path.exists(path) and not os.path.isfile(path)):
+        raise Refused(
+            "No key can be remembered: for this machine the ssh configuration has no file of "
+            "known hosts (UserKnownHostsFile). Nothing was written. Name one as `known_hosts` in "
+            "hosts.toml."
         )
-        transport = paramiko.Transport(sock)
-        try:
-            transport.start_client(timeout=CONNECT_LIMIT_S)
-            return transport.get_remote_server_key()
-        finally:
-            transport.close()
-
-    key = login.talk(ask)
-    known_as = _known_as(connection.host, connection.port)
-    return HostKey(known_as, key.get_name(), key.get_base64(), key.fingerprint)
-
-
-def remember_key(ssh: Ssh, key: HostKey) -> str:
-    """Add a key to the file of known hosts, and return the file's name."""
-    path = ssh.known_hosts or os.path.expanduser("~/.ssh/known_hosts")
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    LocalHost("/").append(path, f"{key.name} {key.algorithm} {key.base64}")
-    return path
+    cut = ""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as stream:
+        cut = "\n" if stream.read()[-1:] not in (b"", b"\n") else ""
+    LocalHost("/").append(path, f"{cut}{key.line}")
+    return key.file

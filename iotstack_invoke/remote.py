@@ -28,7 +28,6 @@ from .errors import StepFailed, Unreachable
 from .hashes import HASH
 from .hosts import CHUNK_BYTES, READ_ONLY, _first_of, checked, piped, read_chunk
 from .login import (
-    CONNECT_LIMIT_S,
     Limit,
     Login,
     closed,
@@ -41,6 +40,7 @@ from .runner import LONG_BYTES, LineStream
 from .settings import Ssh
 from .sftp import encoded
 from .sftp_place import MAKE_ROOM, SftpPlace
+from .ssh_config import CONNECT_LIMIT_S
 from .steps import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
 TRANSFER_LIMIT_S = 24 * 3600.0

@@ -13,7 +13,7 @@ HOUSE = os.path.join(CHECKOUT, PACKAGE)
 
 # The map, from the ground up. `x.*` are the rooms of the package x that stand no lower.
 LEVELS = (
-    "errors gzips nearest values",
+    "errors gzips nearest values known_hosts",
     "runtag steps children durations",
     "settings rows mistakes rules manifest sets losses holdings retention services.table",
     (
@@ -21,8 +21,8 @@ LEVELS = (
         "services.influx_check services.sql_dump"
     ),
     (
-        "hosts hashes checks owner login sftp sftp_place remote vaults.* targets transfer trust "
-        "services.*"
+        "hosts hashes checks owner login sftp sftp_place remote ssh_config ssh_line vaults.* "
+        "targets transfer trust services.*"
     ),
     "bars wrapping engine log report site changes findings hooks",
     "rulebooks.*",

@@ -27,7 +27,7 @@ from iotstack_invoke import remote
 from iotstack_invoke.children import signals_raised
 from iotstack_invoke.errors import Interrupted, StepFailed, Unreachable
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.login import Login, MendedRemote, closed_connection, end_input
+from iotstack_invoke.login import Login, MendedRemote, end_input
 from iotstack_invoke.remote import SftpPlace, SshHost, open_place
 from iotstack_invoke.settings import Ssh
 from iotstack_invoke.steps import Command, Outcome, Received
@@ -1249,12 +1249,15 @@ def test_each_machine_on_the_way_is_verified(start_sshd, root, which, known):
 def test_every_connection_refuses_unknown_hosts(start_sshd):
     """However many gateways there are, each connection rejects a missing host key."""
     servers = [start_sshd(name) for name in ("a", "b", "c")]
-    each = closed_connection(jump_config(*servers))
+    each = Login(jump_config(*servers), "nas").closed_connection()
     policies = []
     while isinstance(each, fabric.Connection):
-        policies.append(type(each.client._policy))
+        policies.append(each.client._policy)
         each = each.gateway
-    assert policies == [paramiko.RejectPolicy] * 3
+    assert len(policies) == 3
+    for policy in policies:
+        with pytest.raises(paramiko.SSHException, match="unknown"):
+            policy.missing_host_key(None, "inner", paramiko.ECDSAKey.generate())
 
 
 def test_a_read_only_file_system_is_named_over_sftp(sftp, root, read_only):

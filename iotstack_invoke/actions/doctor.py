@@ -200,7 +200,7 @@ def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
 
 def unreached(name: str, error: IotstackError, known_as: str, ssh: Ssh) -> Finding:
     """Return the finding of a machine that was not reached, or whose key was refused."""
-    if isinstance(error, KeyRefused):
+    if isinstance(error, KeyRefused) and error.may_be_trusted:
         return failed(name, str(error), f"inv hosts --trust {known_as}")
     if isinstance(error, FolderMissing):
         return failed(name, str(error), "or correct `folder` in hosts.toml")

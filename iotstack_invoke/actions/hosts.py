@@ -59,7 +59,8 @@ def _found(error: IotstackError) -> tuple[str, str, str]:
 def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> int:
     """Show the fingerprint of a host's key, ask, and write it into known_hosts.
 
-    `name` is a host or a vault of the settings. Raises Refused where nobody confirms.
+    `name` is a host or a vault of the settings. Raises Refused where nobody confirms, KeyRefused
+    for a revoked key and where another one is known.
     """
     vaults = {each.name: each.ssh for each in settings.vaults if each.ssh}
     ssh = vaults.get(name) or find_machine(settings, name).ssh
@@ -67,6 +68,9 @@ def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> i
 
     key = offered_key(ssh, name)
     report.write(f"{name} ({ssh.host}) shows the key {key.algorithm} {key.fingerprint}")
+    if key.is_known:
+        report.write("It is known already: nothing was written.")
+        return ExitCode.GOOD
     kind = next((each for each in KEY_KINDS if each in key.algorithm), "*")
     report.write(
         "On that machine, at its own screen, this prints the same if it is the right one: "
@@ -78,5 +82,5 @@ def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> i
         asked = "Is it the one that the machine itself shows? [yes/no] "
         if answer_to(asked).strip() != "yes":
             raise Refused("Not trusted; nothing was written.")
-    report.write(f"Written to {remember_key(ssh, key)}.")
+    report.write(f"Written to {remember_key(key)}.")
     return ExitCode.GOOD

@@ -1,0 +1,345 @@
+"""A line to another machine as `ssh` would open it: through what, with which keys, to whom alone.
+
+Fabric's connection, told everything by a Way (ssh_config.py), so that it reads no settings of its
+own. Not for: what is done over the line (login.py). Fabric takes a fifth of a second to import.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+import fabric
+import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
+from paramiko import AuthenticationException, ChannelException, SSHException
+from paramiko.agent import AgentSSH
+from paramiko.pkey import UnknownKeyType
+
+from . import children
+from .hosts import LocalHost
+from .known_hosts import KnownKey, Verdict, known_keys, listed, name_with_port, verdict
+from .ssh_config import ANY_EXIT, Way
+from .steps import Command
+
+KRL = b"SSHKRL\n\0"
+KRL_REVOKED_EXIT = 1
+AGENT_LIMIT_S = 60.0
+"""For an answer of the agent, which may ask its owner."""
+UNUSABLE = (OSError, ValueError, SSHException, UnknownKeyType, UnsupportedAlgorithm)
+"""What is raised for a file that holds no key, or one of which Paramiko knows nothing."""
+
+
+class HostKeyRefused(SSHException):
+    """A machine showed a key that its known keys do not speak for."""
+
+    def __init__(
+        self, way: Way, found: Verdict, known: tuple[KnownKey, ...], key: paramiko.PKey
+    ) -> None:
+        super().__init__(f"the host key of {way.known_as} is {found.value}")
+        self.way = way
+        self.found = found
+        self.known = known
+        self.key = key
+
+
+class LoginRefused(AuthenticationException):
+    """A machine takes none of our keys; the message says why, as far as is known."""
+
+    def __init__(self, way: Way, why: str) -> None:
+        super().__init__(why)
+        self.way = way
+
+
+class Line(fabric.Connection):  # type: ignore[misc]
+    """One connection of Fabric's along a way, not opened yet, and those that it goes through.
+
+    Fabric alone trusts everybody: it sets AutoAddPolicy and loads no known_hosts (fabric#2071,
+    measured).
+    """
+
+    def __init__(self, way: Way, config: fabric.Config) -> None:
+        super().__init__(
+            way.host,
+            user=way.user,
+            port=way.port,
+            gateway=Line(way.gateway, config) if way.gateway else way.command or False,
+            config=config,
+            connect_timeout=way.limit_s,
+            connect_kwargs={
+                "transport_factory": functools.partial(_transport, way),
+                "auth_strategy": _Keys(way),
+            },
+        )
+        self._set(way=way, _proxy=None)
+        self.client.set_missing_host_key_policy(_Known(way))
+
+    def derive_shorthand(self, host_string: str) -> dict[str, str | None]:
+        """Return the host as it is: ssh has read it."""
+        return {"host": host_string, "user": None, "port": None}
+
+    def open(self) -> Any:
+        """Open the line, and those that it goes through; what fails is closed, and they too."""
+        try:
+            return super().open()
+        except BaseException as error:
+            self.client.close()
+            self._close_gateway()
+            refused = isinstance(error, (HostKeyRefused, LoginRefused))
+            if self._proxy and self._proxy.last_words and not refused:
+                raise SSHException(f"its ProxyCommand says: {self._proxy.last_words}") from error
+            raise
+
+    def close(self) -> None:
+        """Close the line, and those that it goes through."""
+        super().close()
+        self._close_gateway()
+
+    def _close_gateway(self) -> None:
+        if self._proxy:
+            self._proxy.close()
+        if isinstance(self.gateway, Line):
+            self.gateway.close()
+
+    def open_gateway(self) -> Any:
+        """Return what the bytes go through: a program, or a channel of the gateway."""
+        if isinstance(self.gateway, str):
+            self._set(_proxy=_Proxy(self.gateway))
+            return self._proxy
+        self.gateway.open()
+        there = (self.host, self.port)
+        try:
+            return self.gateway.transport.open_channel(
+                "direct-tcpip", there, ("", 0), timeout=self.connect_timeout
+            )
+        except ChannelException as error:
+            asked = self.gateway.way.asked
+            raise SSHException(
+                f"{asked} does not reach {name_with_port(*there)}: {error.text}"
+            ) from error
+
+    def offered_key(self) -> paramiko.PKey:
+        """Return the key that the machine offers now, proving nothing of it."""
+        try:
+            sock = self.open_gateway() if self.gateway else None
+            sock = sock or socket.create_connection((self.host, self.port), self.connect_timeout)
+            transport = _transport(self.way, sock)
+            try:
+                transport.start_client(timeout=self.connect_timeout)
+                return transport.get_remote_server_key()
+            finally:
+                transport.close()
+        finally:
+            self.close()
+
+
+class _Proxy(socket.socket):
+    """Our end of a line through the program of a ProxyCommand, which ends with it."""
+
+    last_words = ""
+    """The last line that the program said, told when the line is closed."""
+
+    def __init__(self, command: str) -> None:
+        ours, theirs = socket.socketpair()
+        super().__init__(fileno=ours.detach())
+        self._at_the_end = contextlib.ExitStack()
+        said = self._at_the_end.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self._at_the_end.callback(self._listen, said)
+        shell = os.environ.get("SHELL") or "/bin/sh"  # as ssh_config(5) says
+        with theirs, children.signals_held():
+            process = subprocess.Popen(
+                (shell, "-c", f"exec {command}"),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=said,
+                start_new_session=True,
+            )
+            self._at_the_end.enter_context(children.watched(process))
+
+    def _listen(self, said: IO[bytes]) -> None:
+        said.seek(0)
+        words = said.read().decode("utf-8", "replace").strip()
+        self.last_words = words.rpartition("\n")[2].strip()
+
+    def close(self) -> None:
+        """Close the line, and end the program."""
+        super().close()
+        self._at_the_end.close()
+
+
+def known_of(way: Way) -> tuple[KnownKey, ...]:
+    """Return what known_hosts says of a machine, now."""
+    return known_keys(way.known_as, way.known_hosts)
+
+
+def judge(way: Way, key: paramiko.PKey) -> tuple[Verdict, tuple[KnownKey, ...]]:
+    """Return what ssh would make of a key that a machine shows, and the lines about it."""
+    known, blob = known_of(way), key.asbytes()
+    found = verdict(known, key.get_name(), blob)
+    if found is Verdict.UNKNOWN and not way.alias and way.known_as != way.host:
+        bare = known_keys(way.host, way.known_hosts)
+        if verdict(bare, key.get_name(), blob) is Verdict.KNOWN:  # "without port identifier"
+            found = Verdict.KNOWN
+    if way.revoked_keys and _is_revoked(way.revoked_keys, key):
+        return Verdict.REVOKED, ()
+    return found, known
+
+
+def _is_revoked(file: str, key: paramiko.PKey) -> bool:
+    """Tell whether `RevokedHostKeys` names a key; raises OSError where that cannot be read."""
+    with open(file, "rb") as stream:
+        content = stream.read()
+    if not content.startswith(KRL):
+        return listed(content, key.asbytes())
+    with tempfile.NamedTemporaryFile("w", suffix=".pub") as asked:
+        asked.write(f"{key.get_name()} {key.get_base64()}\n")
+        asked.flush()
+        words = ("ssh-keygen", "-Q", "-f", file, asked.name)
+        return LocalHost("/").run(Command(words, ANY_EXIT)).exit_code != 0
+
+
+class _Known(paramiko.MissingHostKeyPolicy):
+    """Lets in nobody but the machine whose key is known. Paramiko itself is told of no key."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+
+    def missing_host_key(self, client: Any, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
+        """Raise HostKeyRefused, unless the key is known."""
+        found, known = judge(self._way, key)
+        if found is not Verdict.KNOWN:
+            raise HostKeyRefused(self._way, found, known, key)
+
+
+def _transport(way: Way, sock: Any, **given: Any) -> paramiko.Transport:
+    """Return Paramiko's end of a line, with the algorithms that ssh would use.
+
+    What Paramiko does not know of is passed over. Kinds of which a host key is known come first:
+    a machine that has several keys shows one of those.
+    """
+    transport = paramiko.Transport(sock, **given)
+    options = transport.get_security_options()
+    told = {"key_types": tuple(options.key_types), **dict(way.algorithms)}
+    known = {each.algorithm for each in known_of(way) if not each.marker}
+    told["key_types"] = tuple(sorted(told["key_types"], key=lambda e: _kind(e) not in known))
+    for what, names in told.items():
+        usable = tuple(name for name in names if _is_usable(options, what, name))
+        if usable:
+            setattr(options, what, usable)
+    return transport
+
+
+def _kind(algorithm: str) -> str:
+    """Return the kind of key that an algorithm of host keys uses."""
+    return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
+
+
+def _is_usable(options: paramiko.transport.SecurityOptions, what: str, name: str) -> bool:
+    """Tell whether Paramiko knows an algorithm; it adds those for certificates itself."""
+    before = getattr(options, what)
+    try:
+        setattr(options, what, (name,))
+    except ValueError:
+        return False
+    setattr(options, what, before)
+    return "-cert-" not in name
+
+
+class _Agent(AgentSSH):
+    """The keys of the agent at a socket; none where it does not answer."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        line = socket.socket(socket.AF_UNIX)
+        line.settimeout(AGENT_LIMIT_S)
+        try:
+            line.connect(path)
+            self._connect(line)  # type: ignore[attr-defined]
+        except (OSError, SSHException):
+            line.close()
+
+    def close(self) -> None:
+        """Close the line to the agent."""
+        self._close()  # type: ignore[attr-defined]
+
+
+class _Keys:
+    """Shows a machine the keys that ssh would, in its order, as Paramiko's AuthStrategy does.
+
+    Nobody is asked for a password, be it of the machine or of a key.
+    """
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._locked: list[str] = []
+
+    def authenticate(self, transport: paramiko.Transport) -> None:
+        """Log in; raises LoginRefused, and OSError for the key of hosts.toml that is not there."""
+        shown: list[str] = []
+        self._locked = []
+        with contextlib.closing(_Agent(self._way.agent)) as agent:
+            for name, key in self._keys(agent):
+                shown += [] if name in shown else [name]
+                with contextlib.suppress(AuthenticationException):
+                    wanted = transport.auth_publickey(self._way.user, key)
+                    if not wanted:
+                        return
+                    raise LoginRefused(self._way, f"it wants {' or '.join(wanted)} as well")
+                if not transport.is_active():
+                    raise LoginRefused(self._way, f"it hung up after {', '.join(shown)}")
+        with contextlib.suppress(SSHException):  # some know us by our address
+            if not transport.auth_none(self._way.user):
+                return
+        why = f"it takes none of {', '.join(shown)}" if shown else "we have no key to show"
+        locked = "".join(f"; {each} is under a password" for each in self._locked)
+        raise LoginRefused(self._way, f"{why}{locked}")
+
+    def _keys(self, agent: _Agent) -> Iterator[tuple[str, paramiko.PKey]]:
+        """Yield keys with their names: of the agent, those of the files first; then the files."""
+        way = self._way
+        files = {path: _public_part(path) for path in way.identities}
+        held = {key.asbytes(): (key.comment, key) for key in agent.get_keys()}
+        named = [held.pop(public) for public in files.values() if public in held]
+        of_agent = {key.asbytes() for _, key in named}
+        for comment, key in (*named, *(() if way.identities_only else held.values())):
+            yield f"the agent's {comment or key.fingerprint}", key
+        for path, public in files.items():
+            if public not in of_agent:
+                yield from ((path, key) for key in self._read(path))
+
+    def _read(self, path: str) -> Iterator[paramiko.PKey]:
+        """Yield the key of a file, with each certificate of it, and without."""
+        try:
+            key = paramiko.PKey.from_path(path)  # and the certificate beside it
+        except TypeError:  # cryptography's word for a password
+            self._locked.append(path)
+            return
+        except FileNotFoundError:
+            raise
+        except UNUSABLE:
+            return
+        if key.public_blob:
+            yield key
+        for each in self._way.certificates:
+            with contextlib.suppress(*UNUSABLE):
+                key.load_certificate(each)
+                yield key
+        key.public_blob = None
+        yield key
+
+
+def _public_part(path: str) -> bytes:
+    """Return the public half of a key, from the file beside it or its own; b'' for none."""
+    for file in (f"{path}.pub", path):
+        with contextlib.suppress(OSError, ValueError), open(file, encoding="utf-8") as stream:
+            words = stream.readline().split()
+            if len(words) > 1:
+                return base64.b64decode(words[1], validate=True)
+    return b""

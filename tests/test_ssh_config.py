@@ -1,0 +1,454 @@
+"""The way to another machine is what `ssh -G` answers, for commands and for bytes."""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+from sshd import make_key
+
+from iotstack_invoke import ssh_config
+from iotstack_invoke.errors import KeyRefused, Unreachable
+from iotstack_invoke.login import Login
+from iotstack_invoke.remote import open_place
+from iotstack_invoke.settings import Ssh
+from iotstack_invoke.ssh_config import find_way
+from iotstack_invoke.steps import Command
+
+RELAY = """
+import os, select, socket, sys
+line = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+while True:
+    for each in select.select([0, line], [], [])[0]:
+        data = os.read(0, 65536) if each == 0 else line.recv(65536)
+        if not data:
+            sys.exit()
+        line.sendall(data) if each == 0 else os.write(1, data)
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Write an ssh configuration, and return the way to a host that it describes."""
+
+    def way(text, host="nas", **given):
+        ssh_config._answer.cache_clear()
+        (tmp_path / "config").write_text(text)
+        return find_way(Ssh(host, config=str(tmp_path / "config"), **given), "nas")
+
+    return way
+
+
+@pytest.fixture
+def no_ssh(tmp_path, monkeypatch):
+    """A machine of ours on which there is no `ssh` program."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+
+
+def facts(way):
+    return way.host, way.port, way.user
+
+
+ME = getpass.getuser()
+SHAPES = (
+    ("Host nas\n  HostName 192.0.2.1\n  User u\n  Port 2200\n", ("192.0.2.1", 2200, "u")),
+    ("Host n*\n  HostName %h.lan\n", ("nas.lan", 22, ME)),
+    ("Host n?s !x\nHostName = a\nPort=23\n", ("a", 23, ME)),
+    ("Host * !nas\n  HostName a\n", ("nas", 22, ME)),
+    ('Host "nas"\n  User "a b"\n', ("nas", 22, "a b")),
+    ("Match host nas\n  User u\n", ("nas", 22, "u")),
+    ("Match originalhost nas exec true\n  User u\n", ("nas", 22, "u")),
+    ("Match exec false\n  User u\n", ("nas", 22, ME)),
+    ('Match exec "test %h = nas"\n  User u\n', ("nas", 22, "u")),
+    ("User first\nHost nas\n  User second\n", ("nas", 22, "first")),
+    ("Host nas\n  HostName ::1\n", ("::1", 22, ME)),
+)
+
+
+@pytest.mark.parametrize(("text", "right"), SHAPES)
+def test_a_configuration_means_what_it_means_to_ssh(config, text, right):
+    """Patterns, matches, tokens and quotes are read by ssh alone."""
+    assert facts(config(text)) == right
+
+
+def test_included_files_are_read(config, tmp_path):
+    """From a file that was included itself, and by a pattern, as ssh does."""
+    (tmp_path / "config.d").mkdir()
+    (tmp_path / "config.d/x.conf").write_text(f"Include {tmp_path}/deep\n")
+    (tmp_path / "deep").write_text("Host nas\n  HostName 192.0.2.1\n  User u\n")
+    assert facts(config(f"Include {tmp_path}/config.d/*.conf\n")) == ("192.0.2.1", 22, "u")
+
+
+def test_what_hosts_toml_says_comes_first(config, tmp_path):
+    """Its user, port, key and known hosts stand before those of the configuration."""
+    make_key(tmp_path / "a %h")
+    (tmp_path / "known hosts").write_text("")
+    text = f"Host nas\n  User u\n  Port 1\n  IdentityFile {tmp_path}/b\n"
+    key, known = str(tmp_path / "a %h"), str(tmp_path / "known hosts")
+    make_key(tmp_path / "b")
+    way = config(text, user="me", port=22, key=key, known_hosts=known)
+    assert facts(way) == ("nas", 22, "me")
+    assert way.identities == (key, str(tmp_path / "b"))
+    assert way.own_known_hosts == (known,)
+
+
+def test_files_are_found_as_ssh_finds_them(config, tmp_path, monkeypatch):
+    """With tokens, quotes, variables and blanks; keys that are not there are passed over."""
+    monkeypatch.setenv("WHERE", str(tmp_path))
+    monkeypatch.setenv("AGENT", "/run/agent")
+    (tmp_path / "a b").mkdir()
+    for name in ("a b/nas", "c", "d%"):
+        make_key(tmp_path / name)
+    (tmp_path / "a b/known").write_text("")
+    way = config(
+        f'IdentityFile "{tmp_path}/a b/%n"\nIdentityFile ${{WHERE}}/c\nIdentityFile {tmp_path}/d%%\n'
+        f"IdentityFile {tmp_path}/none\nIdentityAgent $AGENT\nIdentitiesOnly yes\n"
+        f'UserKnownHostsFile "{tmp_path}/a b/known" {tmp_path}/%k {tmp_path}/other\n'
+        "HostKeyAlias alias\nHashKnownHosts yes\nConnectTimeout 7\n"
+    )
+    assert way.identities == tuple(f"{tmp_path}/{each}" for each in ("a b/nas", "c", "d%"))
+    assert way.own_known_hosts == tuple(f"{tmp_path}/{e}" for e in ("a b/known", "alias", "other"))
+    assert (way.agent, way.identities_only, way.hashes_names) == ("/run/agent", True, True)
+    assert (way.known_as, way.limit_s) == ("alias", 7)
+    home = os.path.expanduser("~root") if os.geteuid() == 0 else os.path.expanduser("~")
+    way = config("ServerAliveInterval 1\n", host="other")
+    assert way.own_known_hosts[0] == f"{home}/.ssh/known_hosts"
+    assert (way.known_as, way.limit_s) == ("other", 15)
+
+
+def test_none_is_no_name(config):
+    """Of a machine to jump through, a command, a key, an agent or a file: it means none."""
+    way = config(
+        "Host nas\n  ProxyJump none\n  ProxyCommand none\n  IdentityFile none\n"
+        "  IdentityAgent none\n  UserKnownHostsFile none\nHost *\n  ProxyJump bastion.example\n"
+    )
+    assert (way.gateway, way.command, way.identities, way.agent) == (None, "", (), "")
+    assert way.own_known_hosts == ()
+
+
+def test_machines_on_the_way_have_settings_of_their_own(config):
+    """The last is spoken to through those before; the first may have more before it."""
+    way = config(
+        "Host nas\n  ProxyJump u@a:2200,[::1]:23,ssh://b\n"
+        "Host a\n  HostName a.lan\n  ProxyJump outer\n"
+        "Host b\n  HostName b.lan\n  User bob\n  ProxyJump never\n"
+    )
+    found = []
+    while way:
+        found.append(facts(way))
+        way = way.gateway
+    assert found == [
+        ("nas", 22, ME),
+        ("b.lan", 22, "bob"),
+        ("::1", 23, ME),
+        ("a.lan", 2200, "u"),
+        ("outer", 22, ME),
+    ]
+
+
+def test_a_circle_is_told(config):
+    """Machines that are reached through each other are none."""
+    text = "Host nas\n  ProxyJump a\nHost a\n  ProxyJump b\nHost b\n  ProxyJump a\n"
+    with pytest.raises(Unreachable, match="leads round in a circle"):
+        config(text)
+    with pytest.raises(Unreachable, match="jumphost loop via a"):
+        config("Host *\n  ProxyJump a\n")
+
+
+def test_a_command_that_leads_there_has_its_tokens(config):
+    """As ssh fills them in, a percent sign included."""
+    way = config("HostName 192.0.2.1\nPort 7\nProxyCommand x %h:%p %n %r 100%% # more\n")
+    assert way.command == f"x 192.0.2.1:7 nas {ME} 100% # more"
+
+
+def test_what_ssh_cannot_read_is_told(config, tmp_path):
+    """Its own words, once, as a machine that is not reached, which no other try would mend."""
+    with pytest.raises(Unreachable) as failure:
+        config("Host other\n  Foo bar\n  Foo bar\n")
+    file = tmp_path / "config"
+    told = f"nas: `ssh` cannot tell how nas is reached: {file}: line 2: Bad configuration option:"
+    assert str(failure.value).startswith(told)
+    assert not failure.value.again
+    with pytest.raises(Unreachable, match="Could not resolve host"):
+        config(
+            "CanonicalizeHostname yes\nCanonicalDomains invalid\nCanonicalizeFallbackLocal no\n"
+        )
+
+
+def test_ssh_is_given_time_to_answer_and_no_more(config, monkeypatch):
+    """A `Match exec` that hangs keeps a machine from being reached, and nothing else."""
+    monkeypatch.setattr(ssh_config, "ANSWER_LIMIT_S", 1.0)
+    with pytest.raises(Unreachable, match=r"nas: .*within 1 s"):
+        config('Match exec "sleep 60"\n  User u\n')
+
+
+def test_ssh_is_asked_once(tmp_path, monkeypatch):
+    """However often a machine is logged in to in a run; what failed is asked anew."""
+    asked = []
+    run = ssh_config.LocalHost.run
+    monkeypatch.setattr(
+        ssh_config.LocalHost, "run", lambda host, command: asked.append(1) or run(host, command)
+    )
+    ssh = Ssh("nas", config=str(tmp_path / "config"))
+    with pytest.raises(Unreachable, match="No such file"):
+        find_way(ssh, "nas")
+    (tmp_path / "config").write_text("User u\n")
+    for name in ("nas", "nas", "box"):
+        assert find_way(ssh, name).user == "u"
+    assert len(asked) == 2
+
+
+# Against real servers, both for commands and for bytes
+
+
+def reached(ssh, root="/"):
+    """Expect that both ways in lead to a machine; return what `ssh -G` had to say."""
+    ssh_config._answer.cache_clear()
+    place = open_place(ssh, root, "nas")
+    assert place.run(Command(("echo", "there"))).out == "there\n"
+    words = [*Login(ssh, "nas").words(), "echo there"]
+    assert subprocess.run(words, check=True, capture_output=True, timeout=60).stdout == b"there\n"
+    place.close()
+
+
+def host_lines(server, name="nas", *more):
+    """Return the block of a server in a configuration."""
+    lines = [
+        f"Host {name}",
+        "HostName 127.0.0.1",
+        f"Port {server.port}",
+        f"IdentityFile {server.user_key}",
+        f"UserKnownHostsFile {server.known_hosts}",
+        *more,
+    ]
+    return "\n  ".join(lines) + "\n"
+
+
+def settings(server, text):
+    server.config.write_text(text)
+    return Ssh("nas", config=str(server.config))
+
+
+def test_a_host_of_an_included_file_is_reached(sshd):
+    """As `ssh nas` reaches it."""
+    (sshd.folder / "x.conf").write_text(host_lines(sshd))
+    reached(settings(sshd, f"Include {sshd.folder}/*.conf\n"))
+
+
+def test_a_host_without_the_jump_of_all_others_is_reached(sshd):
+    """`ProxyJump none` is no machine."""
+    reached(
+        settings(
+            sshd, host_lines(sshd, "nas", "ProxyJump none") + "Host *\n ProxyJump no.invalid\n"
+        )
+    )
+
+
+def test_a_host_is_reached_through_a_command(sshd):
+    """Which gets its tokens filled in, and ends with the line; what it says is told."""
+    (sshd.folder / "relay").write_text(RELAY)
+    command = f"{sys.executable} {sshd.folder}/relay %h %p"
+    reached(settings(sshd, host_lines(sshd, "nas", f"ProxyCommand {command}")))
+    ssh = settings(sshd, host_lines(sshd, "nas", "ProxyCommand echo no such way >&2"))
+    ssh_config._answer.cache_clear()
+    with pytest.raises(Unreachable, match=r"nas .*: its ProxyCommand says: no such way"):
+        open_place(ssh, "/", "nas")
+
+
+def test_the_program_of_a_line_ends_with_it(sshd):
+    """No ProxyCommand is left behind, also where the key of the machine is refused."""
+    (sshd.folder / "relay").write_text(RELAY)
+    note = sshd.folder / "pid"
+    command = f"sh -c 'echo $$ > {note}; exec {sys.executable} {sshd.folder}/relay %h %p'"
+    ssh = settings(sshd, host_lines(sshd, "nas", f"ProxyCommand {command}"))
+    ssh_config._answer.cache_clear()
+    place = open_place(ssh, "/", "nas")
+    assert os.path.exists(f"/proc/{note.read_text().strip()}")
+    place.close()
+    assert not os.path.exists(f"/proc/{note.read_text().strip()}")
+    sshd.known_hosts.write_text("")
+    with pytest.raises(KeyRefused):
+        open_place(ssh, "/", "nas")
+    assert not os.path.exists(f"/proc/{note.read_text().strip()}")
+
+
+def test_a_host_is_known_by_its_alias(sshd):
+    """`HostKeyAlias` stands in for the name and the port."""
+    public = (sshd.folder / "host_key.pub").read_text()
+    sshd.known_hosts.write_text(f"the-nas {public}")
+    reached(settings(sshd, host_lines(sshd, "nas", "HostKeyAlias the-nas")))
+
+
+def test_several_files_of_known_hosts_are_read(sshd):
+    """A key in the second is as good."""
+    text = host_lines(sshd).replace(str(sshd.known_hosts), f"/no/such/file {sshd.known_hosts}")
+    reached(settings(sshd, text))
+
+
+def test_an_address_of_ipv6_is_reached(start_sshd):
+    """In known_hosts it stands in brackets with its port."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+    server = start_sshd("six", "ListenAddress ::1")
+    public = (server.folder / "host_key.pub").read_text()
+    server.known_hosts.write_text(f"[::1]:{server.port} {public}")
+    reached(settings(server, host_lines(server).replace("127.0.0.1", "::1")))
+
+
+def test_each_machine_on_the_way_has_its_own_key_and_user(start_sshd):
+    """A chain of two gateways, the outer with a port and a user in its name."""
+    inner, near, far = (start_sshd(name) for name in ("inner", "near", "far"))
+    text = (
+        host_lines(inner, "nas", f"ProxyJump {ME}@far:{far.port},near")
+        + host_lines(near, "near", "HostKeyAlias the-near")
+        + host_lines(far, "far").replace(f"Port {far.port}", "Port 1")
+    )
+    public = (near.folder / "host_key.pub").read_text()
+    near.known_hosts.write_text(f"the-near {public}")
+    reached(settings(inner, text))
+    near.known_hosts.write_text("")
+    with pytest.raises(KeyRefused, match="host key of the-near, on the way to nas") as failure:
+        open_place(Ssh("nas", config=str(inner.config)), "/", "nas")
+    assert not failure.value.may_be_trusted
+    near.known_hosts.write_text(f"the-near {public}")
+    inner.stop()
+    with pytest.raises(Unreachable, match=r"near does not reach \[127.0.0.1\]:\d+") as failure:
+        open_place(Ssh("nas", config=str(inner.config)), "/", "nas")
+    assert failure.value.again
+    near.user_key.write_text("")
+    with pytest.raises(Unreachable, match=r"near, on the way to nas .*, did not let us in"):
+        open_place(Ssh("nas", config=str(inner.config)), "/", "nas")
+    far.stop()
+    with pytest.raises(Unreachable, match=r"far, on the way to nas .*, does not answer"):
+        open_place(Ssh("nas", config=str(inner.config)), "/", "nas")
+
+
+@pytest.fixture
+def agent(tmp_path):
+    """An agent at a socket of its own, which is told of keys."""
+    path = f"{tmp_path}/agent"
+    process = subprocess.Popen(
+        ["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not os.path.exists(path):
+        assert process.poll() is None
+    yield lambda *keys: [
+        subprocess.run(
+            ["ssh-add", "-q", *keys],
+            check=True,
+            env={**os.environ, "SSH_AUTH_SOCK": path},
+            capture_output=True,
+        ),
+        path,
+    ][1]
+    process.terminate()
+    process.wait(10)
+
+
+def test_keys_of_the_agent_are_shown_as_ssh_shows_them(sshd, agent, tmp_path):
+    """All, or those of the files alone; a file's own may be locked, or be its public half."""
+    strangers = [make_key(tmp_path / f"stranger{number}") for number in range(7)]
+    socket_path = agent(*strangers, sshd.user_key)
+    shutil.move(sshd.user_key, tmp_path / "away")
+    lines = host_lines(sshd).replace(
+        "IdentityFile", f"IdentityAgent {socket_path}\n  IdentityFile"
+    )
+    public = host_lines(sshd, "nas", f"IdentityAgent {socket_path}", "IdentitiesOnly yes").replace(
+        str(sshd.user_key), f"{sshd.user_key}.pub"
+    )
+    reached(settings(sshd, public))
+    only = lines + "  IdentitiesOnly yes\n"
+    ssh_config._answer.cache_clear()
+    with pytest.raises(Unreachable, match="did not let us in"):
+        open_place(settings(sshd, only.replace(f"{socket_path}", "none")), "/", "nas")
+
+
+def test_a_certificate_of_ours_is_shown(start_sshd, tmp_path):
+    """Beside its key, or where `CertificateFile` says."""
+    authority, key = make_key(tmp_path / "authority"), make_key(tmp_path / "mine")
+    server = start_sshd("ca", f"TrustedUserCAKeys {authority}.pub")
+    sign = ["ssh-keygen", "-q", "-s", authority, "-I", "me", "-n", ME, f"{key}.pub"]
+    subprocess.run(sign, check=True, capture_output=True)
+    text = host_lines(server).replace(str(server.user_key), str(key))
+    reached(settings(server, text))
+    shutil.move(f"{key}-cert.pub", tmp_path / "elsewhere.pub")
+    reached(settings(server, f"{text}  CertificateFile {tmp_path}/elsewhere.pub\n"))
+
+
+def test_old_algorithms_are_used_where_the_configuration_allows_them(start_sshd):
+    """What ssh would not use by itself is used if it is told to, and is not otherwise."""
+    server = start_sshd("old", "Ciphers aes256-cbc")
+    ssh = settings(server, host_lines(server))
+    ssh_config._answer.cache_clear()
+    with pytest.raises(Unreachable, match=r"(?i)cipher"):
+        open_place(ssh, "/", "nas")
+    reached(settings(server, host_lines(server, "nas", "Ciphers +aes256-cbc")))
+
+
+# Without the program
+
+
+def test_paramiko_reads_where_there_is_no_ssh(start_sshd, request):
+    """Jumps, `none`, and files of known hosts are read as well."""
+    inner, gate = start_sshd("inner"), start_sshd("gate")
+    request.getfixturevalue("no_ssh")
+    text = (
+        host_lines(inner, "nas", "ProxyJump gate")
+        + host_lines(gate, "gate", "ProxyJump none")
+        + "Host *\n  ProxyJump never.invalid\n"
+    )
+    place = open_place(settings(inner, text), "/", "nas")
+    assert place.run(Command(("echo", "there"))).out == "there\n"
+    place.close()
+
+
+def test_what_paramiko_cannot_read_is_told(tmp_path, no_ssh):
+    """Where a name is not found, and only the program knows what it is."""
+    file = tmp_path / "config"
+    file.write_text("Include config.d/*\n")
+    with pytest.raises(Unreachable, match=f"What {file} includes was not read: .*openssh-client"):
+        open_place(Ssh("nas.invalid", config=str(file)), "/", "nas")
+    for text in ("Host nas\n  Port x\n", "CanonicalizeHostname yes\n", "Match nonsense\n", "x"):
+        file.write_text(text)
+        with pytest.raises(Unreachable, match="nas"):
+            open_place(Ssh("nas.invalid", config=str(file)), "/", "nas")
+
+
+# Another machine never keeps the backup here from being made
+
+
+@pytest.mark.parametrize(
+    ("config_text", "known"),
+    [
+        ("Foo bar\n", ""),
+        ('Match exec "exit 3"\n  Port x\n', ""),
+        ("", "@cert-authority *.lan ssh-ed25519 AAAAC3Nz any\n\udcff\x00\n@revoked\n"),
+    ],
+)
+def test_the_backup_here_is_made_whatever_the_files_hold(
+    little_stack, sshd, tmp_path, config_text, known
+):
+    """A vault whose files of ssh are odd is not reached, in words; the other one gets its copy."""
+    sshd.config.write_text(config_text)
+    sshd.known_hosts.write_bytes(known.encode("utf-8", "surrogateescape"))
+    (tmp_path / "usb").mkdir()
+    ssh = sshd.login()
+    with little_stack.settings.open("a") as stream:
+        stream.write(
+            f'[[vaults]]\nname = "nas"\nkind = "ssh"\nhost = "{ssh.host}"\nfolder = "/tmp"\n'
+            f'port = {ssh.port}\nkey = "{ssh.key}"\nssh_config = "{ssh.config}"\n'
+            f'known_hosts = "{ssh.known_hosts}"\n'
+            f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{tmp_path}/usb"\n'
+        )
+    told = little_stack.run("backup --runtag t1")
+    assert told.returncode == 3
+    assert "Traceback" not in told.stderr + told.stdout
+    assert "nas" in told.stderr + told.stdout
+    assert (tmp_path / "usb/t1.manifest.json").exists()
