@@ -321,3 +321,27 @@ def test_a_host_that_is_known_by_its_certificate_alone_is_told(nas, start_sshd):
     remember_key(offered_key(nas.ssh, "nas"))
     assert not nas.refused_by_ssh()
     open_place(nas.ssh, "/", "nas").close()
+
+
+def test_trusting_a_machine_twice_writes_once(nas, little_stack):
+    """The task says that it is known; a revoked key is refused (13), and doctor sends nobody to it."""
+    with little_stack.settings.open("a") as stream:
+        stream.write(
+            f'[[hosts]]\nname = "pi"\nhost = "127.0.0.1"\nport = {nas.ssh.port}\n'
+            f'key = "{nas.ssh.key}"\nssh_config = "{nas.ssh.config}"\n'
+            f'known_hosts = "{nas.ssh.known_hosts}"\n'
+        )
+    nas.server.known_hosts.unlink()
+    told = little_stack.run("hosts --trust pi --yes")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert f"Written to {nas.ssh.known_hosts}." in told.stdout
+    written = nas.server.known_hosts.read_text()
+    told = little_stack.run("hosts --trust pi --yes")
+    assert (told.returncode, "It is known already" in told.stdout) == (0, True)
+    assert nas.server.known_hosts.read_text() == written
+    nas.server.known_hosts.write_text(written + f"@revoked * {nas.words['key']}\n")
+    told = little_stack.run("hosts --trust pi --yes")
+    assert (told.returncode, "is revoked" in told.stderr) == (13, True)
+    told = little_stack.run("doctor --host pi")
+    assert "is revoked" in told.stdout
+    assert "--trust" not in told.stdout
