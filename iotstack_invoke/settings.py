@@ -41,6 +41,7 @@ from .values import dataclass
 
 _BRACKETED = re.compile(r"\[([*?\[])\]")
 _AT_LINE = re.compile(r"at line (\d+)")
+_WITH_PORT = re.compile(r"([^:/]+):(\d+)")
 _HEADER = re.compile(r"\s*(\[\[?[^\[\]]+\]\]?)[\s,]*[^\s,#]")
 """The header of a table with more on its line."""
 
@@ -434,10 +435,13 @@ def _hook(each: Any) -> Hook:
 
 
 def _ssh(each: Mapping[str, Any]) -> Ssh:
+    """Return how a machine is reached; `host:port`, which `ssh` does not know, is taken apart."""
+    found = _WITH_PORT.fullmatch(each["host"])
+    host, port = (found[1], int(found[2])) if found else (each["host"], 0)
     return Ssh(
-        host=each["host"],
+        host=host,
         user=each.get("user", ""),
-        port=each.get("port", 0),
+        port=each.get("port", port),
         key=os.path.expanduser(each.get("key", "")),
         config=os.path.expanduser(each.get("ssh_config", "")),
         known_hosts=os.path.expanduser(each.get("known_hosts", "")),

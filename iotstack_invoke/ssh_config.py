@@ -168,6 +168,7 @@ def _answer(words: tuple[str, ...]) -> Answer:
 def _read_plainly(ssh: Ssh, name: str) -> tuple[Answer, str]:
     """Return what Paramiko reads of the configuration, and a sentence about what it cannot."""
     config, included = paramiko.SSHConfig(), []
+    user, _, host = ssh.host.rpartition("@")
     files = (ssh.config,) if ssh.config else tuple(map(_from_home, (USERS_FILE, SYSTEMS_FILE)))
     try:
         for file in files:
@@ -176,7 +177,7 @@ def _read_plainly(ssh: Ssh, name: str) -> tuple[Answer, str]:
                     text = stream.read()
                 config.parse(text.splitlines())
                 included += [file] if _INCLUDE.search(text) else []
-        found = config.lookup(ssh.host)
+        found = config.lookup(host)
     except OSError as error:
         raise Unreachable(f"{name}: {file} cannot be read: {error.strerror}.") from error
     except (SSHException, ValueError, KeyError) as error:
@@ -188,7 +189,8 @@ def _read_plainly(ssh: Ssh, name: str) -> tuple[Answer, str]:
     for key, value in found.items():
         if value is not None:
             answer[key] = tuple(value) if isinstance(value, list) else (str(value),)
-    given = {"user": ssh.user, "port": str(ssh.port or ""), "userknownhostsfile": ssh.known_hosts}
+    given = {"user": ssh.user or user, "port": str(ssh.port or ""), "host": host}
+    given["userknownhostsfile"] = ssh.known_hosts
     answer |= {key: (value,) for key, value in given.items() if value}
     if ssh.key:
         answer["identityfile"] = (ssh.key, *found.get("identityfile", ()))
@@ -205,7 +207,7 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
     port = _number(answer, "port") or SSH_PORT
     user = _word(answer, "user") or getpass.getuser()
     alias = _word(answer, "hostkeyalias")
-    asked = _word(answer, "host") or ssh.host.rpartition("@")[2]
+    asked = _word(answer, "host") or ssh.host
     tokens = {
         "%": "%",
         "h": host,

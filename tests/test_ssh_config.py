@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from sshd import make_key
@@ -14,7 +15,7 @@ from iotstack_invoke import ssh_config
 from iotstack_invoke.errors import KeyRefused, Unreachable
 from iotstack_invoke.login import Login
 from iotstack_invoke.remote import open_place
-from iotstack_invoke.settings import Ssh
+from iotstack_invoke.settings import Ssh, read_settings
 from iotstack_invoke.ssh_config import find_way
 from iotstack_invoke.steps import Command
 
@@ -94,6 +95,15 @@ def test_what_hosts_toml_says_comes_first(config, tmp_path):
     assert facts(way) == ("nas", 22, "me")
     assert way.identities == (key, str(tmp_path / "b"))
     assert way.own_known_hosts == (known,)
+
+
+def test_a_name_with_a_user_or_a_port_is_taken_apart(config):
+    """As people write it; an address of IPv6 stays whole."""
+    assert facts(config("Host nas\n  Port 1\n", host="u@nas")) == ("nas", 1, "u")
+    for host, right in (("nas:2200", ("nas", 2200)), ("::1", ("::1", 0)), ("u@a:1", ("u@a", 1))):
+        vault = {"name": "nas", "kind": "ssh", "folder": "/x", "host": host}
+        (found,) = read_settings({"vaults": [vault]}, "").vaults
+        assert (found.ssh.host, found.ssh.port) == right
 
 
 def test_files_are_found_as_ssh_finds_them(config, tmp_path, monkeypatch):
@@ -404,7 +414,8 @@ def test_paramiko_reads_where_there_is_no_ssh(start_sshd, request):
         + host_lines(gate, "gate", "ProxyJump none")
         + "Host *\n  ProxyJump never.invalid\n"
     )
-    place = open_place(settings(inner, text), "/", "nas")
+    ssh = replace(settings(inner, text), host=f"{ME}@nas")
+    place = open_place(ssh, "/", "nas")
     assert place.run(Command(("echo", "there"))).out == "there\n"
     place.close()
 
