@@ -1,7 +1,8 @@
-"""Logging in to another machine over SSH: one connection, settings, and whose key is trusted.
+"""Logging in to another machine over SSH: one connection, and whose key is trusted.
 
-Host keys are verified on every way in, gateways included. Imported only where a remote machine
-is used: Fabric takes a fifth of a second to import.
+Host keys are verified on every way in, gateways included. Not for: which settings hold
+(ssh_config.py), how a line is opened (ssh_line.py). Imported only where a remote machine is used:
+Fabric takes a fifth of a second to import.
 """
 
 from __future__ import annotations
