@@ -83,6 +83,8 @@ class Way:
     """What may be used, by SecurityOptions' names; none where Paramiko's own choice stays."""
     command: str
     """The ProxyCommand, its tokens filled in; '' for none."""
+    is_handed_over: bool
+    """Whether that opens a line and hands it over, in place of copying what goes through it."""
     gateway: Way | None
     unread: str
     """A sentence about what only the `ssh` program reads, where there is none."""
@@ -254,6 +256,7 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
             if not unread and _word(answer, theirs)
         ),
         command=filled(_word(answer, "proxycommand")),
+        is_handed_over=_word(answer, "proxyusefdpass") == "yes",
         gateway=None,
         unread=unread,
     )

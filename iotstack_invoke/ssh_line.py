@@ -112,6 +112,8 @@ class Line(fabric.Connection):  # type: ignore[misc]
         """Return what the bytes go through: a program, or a channel of the gateway."""
         if isinstance(self.gateway, str):
             self._set(_proxy=_Proxy(self.gateway))
+            if self.way.is_handed_over:
+                self._proxy.take_over(self.connect_timeout)
             return self._proxy
         self.gateway.open()
         there = (self.host, self.port)
@@ -162,6 +164,15 @@ class _Proxy(socket.socket):
                 start_new_session=True,
             )
             self._at_the_end.enter_context(children.watched(process))
+
+    def take_over(self, limit_s: float) -> None:
+        """Become the line that the program opens and hands over (`ProxyUseFdpass`)."""
+        self.settimeout(limit_s)
+        _, passed, _, _ = socket.recv_fds(self, 1, 1)
+        if not passed:
+            raise SSHException("its ProxyCommand handed over no line")
+        os.dup2(passed[0], self.fileno())
+        os.close(passed[0])
 
     def _listen(self, said: IO[bytes]) -> None:
         said.seek(0)

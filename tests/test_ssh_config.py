@@ -269,6 +269,21 @@ def test_a_host_is_reached_through_a_command(sshd):
         open_place(ssh, "/", "nas")
 
 
+def test_a_command_may_hand_its_line_over(sshd):
+    """As `ProxyUseFdpass` wants; one that hands over none is told."""
+    (sshd.folder / "hand").write_text(
+        "import socket, sys\n"
+        "line = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+        "socket.send_fds(socket.socket(fileno=1), [b'x'], [line.fileno()])\n"
+    )
+    command = f"ProxyCommand {sys.executable} {sshd.folder}/hand %h %p"
+    reached(settings(sshd, host_lines(sshd, "nas", command, "ProxyUseFdpass yes")))
+    ssh = settings(sshd, host_lines(sshd, "nas", "ProxyCommand true", "ProxyUseFdpass yes"))
+    ssh_config._answer.cache_clear()
+    with pytest.raises(Unreachable, match="its ProxyCommand handed over no line"):
+        open_place(ssh, "/", "nas")
+
+
 def test_the_program_of_a_line_ends_with_it(sshd):
     """No ProxyCommand is left behind, also where the key of the machine is refused."""
     (sshd.folder / "relay").write_text(RELAY)
