@@ -87,7 +87,7 @@ def _own_host() -> str:
 def _open_folder(vault: Vault, root: str, name: str) -> SealedPlace:
     """Open a vault at the folder of another host; raises Unreachable where there is none."""
     place = _open(vault)
-    if root not in place.look([root]):
+    if not place.names(root) and root not in place.look([root]):
         place.close()
         raise Unreachable(f"{name}: the vault has no folder {root}. inv list shows whose it has.")
     return place

@@ -77,9 +77,8 @@ def claim_by_marks(place: Markable, path: str, line: str, limit_s: float = LIMIT
                 return _line_in(place, folder, name) or ""
             marks = [each for each in listed if pattern.fullmatch(each) and each != mark]
             others = _alive(place, folder, listed, marks, mark)
-            if marked and mark in listed and not others:
-                if place.look([path]):  # made while we listed, and its mark gone before it came up
-                    continue
+            # It may be made while we listed, and its mark gone before it came up.
+            if marked and mark in listed and not others and not place.look([path]):
                 _make(place, path, content)
                 return line
             if marked and any(each < mark for each in others):

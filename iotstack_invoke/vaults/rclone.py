@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cached_property
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from .. import children
 from ..errors import Interrupted, StepFailed, Unreachable
@@ -45,6 +45,9 @@ TRANSFER_LIMIT_S = 24 * 3600.0
 AT_ONCE = 4
 """How many files are removed at the same time; as many as rclone itself moves."""
 NO_FOLDER, NO_FILE = 3, 4
+NO_MATTER = (0, NO_FOLDER)
+LISTED = ("--no-mimetype", "--use-server-modtime")
+"""What is told of a file; or else S3 and its kin are asked once more for the time of each."""
 PREFIX = re.compile(
     r"^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?((ERROR|NOTICE|CRITICAL) *: |Fatal error: )?"
     r"(Failed to [\w-]+( with \d+ errors: last error was)?: )?"
@@ -93,10 +96,13 @@ class RclonePlace:
         self.root = root
         self.name = name
         self._claiming = threading.Lock()
+        self._bucket_seen = False
 
     def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there, in one program for each folder."""
+        """Return what is there, in one program for each folder; of a bucket, its files alone."""
         asked = list(paths)
+        if asked and self._is_bucket:
+            return self._look_in_bucket(asked)
         if len(asked) == 1:
             told = self._stat(asked[0])
             return {asked[0]: _fact(told)} if told else {}
@@ -109,11 +115,32 @@ class RclonePlace:
                     found[path] = names[name]
         return found
 
+    def _look_in_bucket(self, paths: list[str]) -> dict[str, FileFact]:
+        """Return what is there of some files, each being asked for by its name.
+
+        Of any name that is not there lsjson --stat says that it is a folder: in a bucket folders
+        are no more than beginnings of names.
+        """
+        found = {}
+        for folder in sorted({_folder_of(path) for path in paths}):
+            inside = {
+                path.removeprefix(folder).removeprefix("/"): path
+                for path in paths
+                if _folder_of(path) == folder and "\n" not in path
+            }
+            words = ("lsjson", *LISTED, "--no-traverse", "--files-from-raw=-", folder)
+            source = io.BytesIO("".join(f"{name}\n" for name in inside).encode())
+            _, out = self._ask(f"looking at {folder}", *words, source=source)
+            for each in self._read_json(out):
+                found[inside[each["Path"]]] = _fact(each)
+        return found
+
     def names(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name; {} where there is no such folder."""
-        # Or else S3 and its kin are asked once more for the time of each file.
-        words = ("lsjson", "--no-mimetype", "--use-server-modtime", folder)
-        code, out = self._ask(f"listing {folder}", *words, accept=(0, NO_FOLDER))
+        code, out = self._ask(f"listing {folder}", "lsjson", *LISTED, folder, accept=NO_MATTER)
+        if code and self._is_bucket:
+            raise self._no_bucket()
+        self._bucket_seen = True
         return {} if code else {each["Name"]: _fact(each) for each in self._read_json(out)}
 
     @contextlib.contextmanager
@@ -124,12 +151,27 @@ class RclonePlace:
         words = (*RCLONE, "cat", *offset, path)
         with piped(words, lambda _, line: said.append(line), TRANSFER_LIMIT_S) as (process, end):
             assert process.stdout is not None  # noqa: S101 - we asked for a pipe
+            # Of what it cannot look at in a bucket rclone gives no byte, and no failure.
+            is_empty = not cast("io.BufferedReader", process.stdout).peek(1)
             yield process.stdout
             if process.stdout.closed or process.stdout.read(1):
                 return  # whoever reads has seen enough
             code = end()
         if code:
             raise self._failure(f"reading {path}", code, said)
+        if is_empty and self._is_bucket:
+            self._refuse_no_bytes(path, start)
+
+    def _refuse_no_bytes(self, path: str, start: int) -> None:
+        """Raise StepFailed where a file of which no byte came is none, or has some."""
+        fact = self.look([path]).get(path)
+        if fact is None:
+            raise StepFailed(f"Vault '{self.name}': {path} is not there.")
+        if fact.size_bytes > start:
+            raise Unreachable(
+                f"Vault '{self.name}': of {path} no byte came, and it has {fact.size_bytes:,}.",
+                again=True,
+            )
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder, by one program, through a scratch folder here.
@@ -159,7 +201,7 @@ class RclonePlace:
             f"reading files of {folder}",
             *(*words, folder, scratch),
             source=io.BytesIO(patterns),
-            accept=(0, NO_FOLDER),
+            accept=NO_MATTER,
         )
         return LocalHost(scratch).contents(scratch, names)
 
@@ -199,12 +241,14 @@ class RclonePlace:
 
     def put(self, path: str, content: bytes) -> None:
         """Write a small file at once, unproven."""
+        self._refuse_no_bucket()
         words = ("rcat", "--size", str(len(content)), path)
         self._ask(f"writing {path}", *words, source=io.BytesIO(content))
 
     def make_folder(self, path: str) -> None:
-        """Make a folder, where the cloud knows empty ones."""
-        self._ask(f"making {path}", "mkdir", path)
+        """Make a folder, where the cloud knows empty ones; a bucket is made by its owner."""
+        if not self._is_bucket:
+            self._ask(f"making {path}", "mkdir", path)
 
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits in there, or None where the cloud does not say."""
@@ -236,12 +280,12 @@ class RclonePlace:
         try:
             self._ask(f"removing {path}", "deletefile", path, accept=(0, NO_FOLDER, NO_FILE))
         except StepFailed:  # 1.60 ends with 1 as well where there is none
-            if self._stat(path):
+            if self.look([path]):
                 raise
 
     def _stat(self, path: str, *more: str) -> dict[str, Any] | None:
         """Return what lsjson tells of one path, None where nothing is there."""
-        words = ("lsjson", "--stat", "--no-mimetype", "--use-server-modtime", *more, path)
+        words = ("lsjson", "--stat", *LISTED, *more, path)
         code, out = self._ask(f"looking at {path}", *words, accept=(0, NO_FOLDER, NO_FILE))
         return None if code else self._read_json(out)
 
@@ -260,10 +304,33 @@ class RclonePlace:
         """What the kind of cloud can do."""
         _, out = self._ask(f"opening {self.root}", "backend", "features", self.root)
         told = self._read_json(out)
-        return {"Hashes": told.get("Hashes") or [], "Features": told.get("Features") or {}}
+        return {
+            "Name": told.get("Name") or "",
+            "Hashes": told.get("Hashes") or [],
+            "Features": told.get("Features") or {},
+        }
+
+    @property
+    def _is_bucket(self) -> bool:
+        """Whether no folder is there without a file: S3, B2, Google's and Azure's storage."""
+        return self._features["Features"].get("CanHaveEmptyDirectories") is False
+
+    def _refuse_no_bucket(self) -> None:
+        """Raise Unreachable where the bucket is not there: rclone would make one of that name."""
+        if self._is_bucket and not self._bucket_seen:
+            self.names(self.root)
+
+    def _no_bucket(self) -> Unreachable:
+        remote, _, inside = self.root.partition(":")
+        bucket = f"{remote}:{inside.partition('/')[0]}"
+        return Unreachable(
+            f"Vault '{self.name}': there is no bucket {bucket}. If the name is right, make it: "
+            f"`rclone mkdir {bucket}`, or where you pay for it."
+        )
 
     def _refuse_halves(self) -> None:
         """Raise StepFailed where a rename would send the bytes once more, under the final name."""
+        self._refuse_no_bucket()
         can = self._features["Features"]
         if not (can.get("Move") or can.get("Copy")):
             raise StepFailed(

@@ -5,8 +5,8 @@ from kinds import KINDS
 from rclone_kinds import KINDS as CLOUDS
 
 EVERY = {**KINDS, **CLOUDS}
-WITH_LONG = {"ssh-channel", "ssh-scp-only", "ssh-old-sftp", "rclone-sftp"}
-"""Other ways to what another kind has: they are tried with --long."""
+WITH_LONG = {"ssh-channel", "ssh-scp-only", "ssh-old-sftp", "rclone-sftp", "rclone-s3"}
+"""Other ways to what another kind has, and what takes long: they are tried with --long."""
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ A kind gives
     keeps_dates whether a file has the date that it is sent with
     looks_anew  whether a listing tells at once what became of a file behind the server's back
     follows     whether a file there may be a link that leads elsewhere
+    halves      whether a file is seen under its name before all of it came
+    many_sets   how many are listed where many are
 """
 
 import contextlib
@@ -22,6 +24,7 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
+from scenes import until
 from sshd import Sshd, require_sshd
 
 from iotstack_invoke import remote
@@ -51,6 +54,8 @@ class Kind:
     keeps_dates = True
     looks_anew = True
     follows = True
+    halves = True
+    many_sets = 1000
 
     def __init__(self, folder):
         self.disk = folder / "disk"
@@ -72,6 +77,17 @@ class Kind:
         for place in self.places:
             place.close()
         subprocess.run(["umount", "--lazy", self.disk], check=True)
+
+    def spelt(self, name):
+        """Return a name, without what the server of this kind cannot store."""
+        return name
+
+    def needs_a_disk(self):
+        """Skip where no disk can be full."""
+
+    def until_begun(self, partial, arrived=0):
+        """Wait until more of a file has arrived."""
+        until(lambda: partial.stat().st_size > arrived)
 
     def fill(self, left_bytes=0):
         """Leave no more than so much of the disk, but for what it needs itself."""

@@ -3,9 +3,14 @@
 Names that are no text, or have line breaks, are stored under others by rclone's own encoding.
 """
 
+import threading
+import uuid
+
 import pytest
+from bucket import S3, know
 from cloud import Cloud, require_rclone
 from kinds import Kind
+from scenes import until
 
 from iotstack_invoke.settings import Vault
 
@@ -55,4 +60,62 @@ class SftpKind(WebdavKind):
     served = "sftp"
 
 
-KINDS = {"rclone-webdav": WebdavKind, "rclone-sftp": SftpKind}
+AWAY_S = 2.0
+"""How long a line is broken that is cut: rclone tries again for less."""
+
+
+class S3Kind(Kind):
+    """A bucket: no folders, no halves, no rename, no room that ends; and nothing is listed twice."""
+
+    odd_names = False
+    odd_files = False
+    keeps_dates = False
+    follows = False
+    halves = False
+    many_sets = 250
+
+    def __init__(self, folder, servers):
+        if "s3" not in servers:
+            servers["s3"] = S3(folder)
+        self.s3 = servers["s3"]
+        self.raw = self.s3.make_bucket(f"contract-{uuid.uuid4().hex}") / "far away"
+        self.patch = pytest.MonkeyPatch()
+        know(self.patch, self.s3.settings)
+        self.places = []
+        self.place = self.another()
+
+    def another(self):
+        return self.open(Vault("nas", f"s3:{self.raw.bucket}/{self.raw.key}", remote="s3:"))
+
+    def close(self):
+        for place in self.places:
+            place.close()
+        self.come_back()
+        self.patch.undo()
+
+    def spelt(self, name):
+        return name.replace(";", ",")  # moto copies no object of such a name
+
+    def needs_a_disk(self):
+        pytest.skip("a bucket is never full")
+
+    def until_begun(self, partial, arrived=0):
+        before = self.s3.line.passed_bytes
+        until(lambda: self.s3.line.passed_bytes > before + 100_000)
+
+    def cut(self):
+        self.go()
+        threading.Timer(AWAY_S, self.come_back).start()
+
+    def go(self):
+        self.s3.line.open = False
+        self.s3.line.cut()
+
+    def come_back(self):
+        self.s3.line.open = True
+
+    def sessions(self):
+        return None
+
+
+KINDS = {"rclone-webdav": WebdavKind, "rclone-sftp": SftpKind, "rclone-s3": S3Kind}

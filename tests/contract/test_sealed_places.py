@@ -2,12 +2,11 @@
 
 import hashlib
 import io
-import os
 import subprocess
 import time
 
 import pytest
-from scenes import until
+from bucket import listed
 from test_places import BIG, MODIFIED_S, Copy, Source, tried, tried_once_connected
 
 from iotstack_invoke import remote
@@ -49,29 +48,30 @@ def test_what_is_sealed_is_what_comes_back(kind, sealed, key, size):
     """Others see a file of the name, size and hash that was sent; nothing plain lies there."""
     data = BIG[:size]
     sealed.holds(data).send()
-    assert sorted(os.listdir(kind.raw)) == [f"{NAME}.age", f"{RUNTAG}.sealed.json"]
+    assert listed(kind.raw) == [f"{NAME}.age", f"{RUNTAG}.sealed.json"]
     assert sealed.sealed.read_bytes().startswith(b"age-encryption.org/v1\n")
     assert data[:1000] == b"" or data[:1000] not in sealed.sealed.read_bytes()
     for place in (kind.place, sealed.opener):
         (fact,) = place.look([sealed.path]).values()
         assert (fact.size_bytes, fact.is_file) == (size, True)
         assert fact.modified_s == MODIFIED_S or not kind.keeps_dates
-        ((name, listed),) = place.names(place.root).items()
-        assert (name, listed.size_bytes) == (NAME, size)
+        ((name, found),) = place.names(place.root).items()
+        assert (name, found.size_bytes) == (NAME, size)
         assert hash_there(place, sealed.path) == hashlib.sha256(data).hexdigest()
     for start in (0, size // 2):
         with sealed.opener.read(sealed.path, start) as stream:
             assert stream.read() == data[start:]
     with pytest.raises(StepFailed, match=r"is sealed.*--identity"), kind.place.read(sealed.path):
         pass
-    words = ["age", "--decrypt", "--identity", key[0], sealed.sealed]
-    assert subprocess.run(words, check=True, capture_output=True).stdout == data
+    words = ["age", "--decrypt", "--identity", key[0]]
+    content = sealed.sealed.read_bytes()
+    assert subprocess.run(words, check=True, capture_output=True, input=content).stdout == data
     manifest = f"{kind.place.root}/{RUNTAG}.manifest.json"
     kind.place.receive(f"{manifest}.partial", io.BytesIO(b"{}"), 0, size_bytes=2)
     kind.place.rename(f"{manifest}.partial", manifest)
     assert kind.place.is_signed(manifest)
     remove_set(kind.place, kind.place.root, RUNTAG)
-    assert os.listdir(kind.raw) == []
+    assert listed(kind.raw) == []
 
 
 def test_whoever_has_seen_enough_may_leave(kind, sealed, monkeypatch):
@@ -91,7 +91,7 @@ def test_what_is_cut_is_sealed_anew(kind, sealed):
     pi = sealed.scene.places["pi"]
 
     def cut():  # what is read may wait in a pipe for a line that does not stand yet
-        until(lambda: (kind.raw / f"{NAME}.age.partial").stat().st_size)
+        kind.until_begun(kind.raw / f"{NAME}.age.partial")
         kind.cut()
 
     pi.at_bytes, pi.act = 2_000_000, cut
@@ -129,6 +129,7 @@ class _Unhashed:
 
 def test_a_full_disk_keeps_no_sealed_half(kind, sealed):
     """What does not fit has no name, and is there when there is room."""
+    kind.needs_a_disk()
     sealed.holds(BIG)
     pi = sealed.scene.places["pi"]
     pi.at_bytes, pi.act = 500_000, lambda: kind.fill(1_000_000)

@@ -1,0 +1,117 @@
+"""Vaults in a bucket: rclone before a real S3 server, from a backup to what is removed there."""
+
+import io
+import json
+import os
+import time
+
+import pytest
+from bucket import S3, know, listed
+from scenes import LittleStack
+
+from iotstack_invoke.errors import StepFailed, Unreachable
+from iotstack_invoke.settings import Vault
+from iotstack_invoke.vaults import other_hosts, vault_place
+
+SET, SECOND = "2026-11-23_1100", "2026-11-24_1100"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = S3(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(server, request, monkeypatch):
+    """An empty bucket of this test."""
+    know(monkeypatch, server.settings)
+    return server.make_bucket(f"t{abs(hash(request.node.name))}")
+
+
+def place_in(root, **more):
+    return vault_place(Vault("cloud", root, remote="s3:", **more))
+
+
+@pytest.fixture
+def stack(bucket, tmp_path):
+    """A stack whose vault is a folder of a bucket."""
+    stack = LittleStack(tmp_path / "little")
+    stack.bucket = bucket
+    stack.environment["RCLONE_CONFIG"] = str(bucket.s3.settings)
+    stack.environment.pop("AWS_CA_BUNDLE", None)
+    stack.root = f"s3:{bucket.bucket}/backups"
+    with stack.settings.open("a") as stream:
+        stream.write(
+            f'[[vaults]]\nname = "cloud"\nkind = "rclone"\nremote = "{stack.root}"\nkeep = 1\n'
+        )
+    return stack
+
+
+def ran(stack, line, code=0):
+    told = stack.run(line)
+    assert told.returncode == code, told.stdout + told.stderr
+    return told.stdout + told.stderr
+
+
+def test_a_backup_goes_to_a_bucket_and_back(stack):
+    """Made, copied, listed, verified, fetched, removed by the policy there; nothing is left over."""
+    there = stack.bucket / "backups"
+    ran(stack, f"backup --runtag {SET}")
+    backups = stack.folder / "backups"
+    here = {name: (backups / name).read_bytes() for name in os.listdir(backups)}
+    found = {each.name: each.read_bytes() for each in there.iterdir()}
+    assert len(found) == 4
+    assert found == {name: here[name] for name in found}
+    (first, *_) = json.loads(ran(stack, "list --json"))
+    assert first["vaults"] == {"cloud": "complete"}
+    assert "is good" in ran(stack, f"verify --runtag {SET} --at cloud")
+
+
+def test_what_is_not_in_a_bucket_is_no_folder(bucket):
+    """Rclone calls each name that is not there a folder; a claim is made at once all the same."""
+    place = place_in(f"s3:{bucket.bucket}/backups")
+    path = f"{place.root}/{SET}.unfinished.jsonl"
+    assert place.look([path]) == {}
+    assert place.look([path, f"{place.root}/other"]) == {}
+    began_s = time.monotonic()
+    assert place.claim(path, "ours") == "ours"
+    assert time.monotonic() - began_s < 30
+    assert place.claim(path, "theirs") == "ours"
+    assert listed(bucket / "backups") == [f"{SET}.unfinished.jsonl"]
+    with pytest.raises(StepFailed, match="is not there"), place.read(f"{path}.gz") as stream:
+        stream.read()
+    (bucket / "backups" / "empty").touch()
+    with place.read(f"{place.root}/empty") as stream:
+        assert stream.read() == b""
+
+
+def test_a_bucket_that_is_not_there_is_made_by_nobody(bucket):
+    """A slip in its name would make a bucket that is paid for; to list it is no empty vault."""
+    place = place_in("s3:no-such-bucket/backups")
+    for act in (
+        lambda: place.names(place.root),
+        lambda: place.receive(f"{place.root}/x", io.BytesIO(b"x"), 0),
+        lambda: place.claim(f"{place.root}/x", "line"),
+    ):
+        with pytest.raises(Unreachable, match=r"no bucket s3:no-such-bucket.*rclone mkdir"):
+            act()
+    assert b"no-such-bucket" not in bucket.s3.ask("GET", "")
+
+
+def test_a_folder_of_each_machine_needs_no_folder(bucket, monkeypatch):
+    """By host, others' are seen by their files; what a console calls a folder is none of ours."""
+    vault = {"by_host": True}
+    root = f"s3:{bucket.bucket}/backups"
+    (bucket / "backups").mkdir()
+    (bucket / "backups/other-pi/x").write_text("x")
+    place = place_in(root, **vault)
+    place.receive(f"{place.root}/a", io.BytesIO(b"a"), 0, size_bytes=1)
+    assert set(place.names(place.root)) == {"a"}
+    seen = Vault("cloud", root, remote="s3:", **vault)
+    assert other_hosts(seen) == ("cloud/other-pi", "cloud/.")
+    other = vault_place(seen, "other-pi")
+    assert set(other.names(other.root)) == {"x"}
+    with pytest.raises(Unreachable, match="has no folder"):
+        vault_place(seen, "none").names(f"{root}/none")
