@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .durations import read_rate
+from .durations import read_rates
 from .nearest import nearest
 from .retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes
 from .services.table import (
@@ -432,7 +432,7 @@ def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}: layout = {vault['layout']!r} must be '{FLAT}' or '{BY_HOST}'"
     if "limit_rate" in vault:
         try:
-            read_rate(vault["limit_rate"])
+            read_rates(vault["limit_rate"])
         except ValueError as error:
             yield f"{where}: limit_rate = {vault['limit_rate']!r} {error}"
     if "recipients" in vault:

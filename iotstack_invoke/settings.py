@@ -14,7 +14,7 @@ from dataclasses import field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from .durations import read_rate
+from .durations import TimeTable, read_rates
 from .errors import SettingsError
 from .mistakes import (
     BY_HOST,
@@ -115,8 +115,8 @@ class Vault:
 
     by_host: bool = False
     """Copies lie in a folder of each machine's name, in the vault's own."""
-    limit_rate: int = 0
-    """How many bytes a second go there and come back, all together; 0: as many as can."""
+    limit_rate: TimeTable | None = None
+    """How many bytes a second go there and come back, all together; None: as many as can."""
     recipients: tuple[str, ...] = ()
     """The public keys for which copies are sealed with age; none: they are plain."""
     identity: str = ""
@@ -381,10 +381,10 @@ def _vault(each: Mapping[str, Any]) -> Vault:
 
 def _copying(each: Mapping[str, Any]) -> dict[str, Any]:
     """Return how copies go to a vault, of whatever kind it is."""
-    rate = read_rate(each["limit_rate"]) if "limit_rate" in each else 0
+    rates = read_rates(each["limit_rate"]) if "limit_rate" in each else None
     return {
         "by_host": each.get("layout") == BY_HOST,
-        "limit_rate": rate,
+        "limit_rate": rates,
         "recipients": tuple(each.get("recipients", ())),
     }
 

@@ -4,13 +4,15 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import threading
 import time
+from datetime import datetime, timedelta
 
 import pytest
 
 from iotstack_invoke import children
-from iotstack_invoke.durations import read_rate
+from iotstack_invoke.durations import read_rate, read_rates
 from iotstack_invoke.errors import Interrupted
 from iotstack_invoke.settings import Vault
 from iotstack_invoke.vaults import vault_place
@@ -37,7 +39,7 @@ def clock():
 
 
 def pace_of(clock, bytes_a_second):
-    return Pace(bytes_a_second, lambda: clock.now_s, clock.sleep)
+    return Pace(read_rates(str(bytes_a_second)), lambda: clock.now_s, clock.sleep)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_a_pause_saves_nothing_up(clock):
 def test_streams_share_the_line():
     """Of streams side by side each waits for the others' bytes as well."""
     waited = []
-    pace = Pace(1000, lambda: 0.0, waited.append)
+    pace = Pace(read_rates("1000"), lambda: 0.0, waited.append)
     threads = [threading.Thread(target=pace.wait, args=(100,)) for _ in range(8)]
     for each in threads:
         each.start()
@@ -100,7 +102,7 @@ def test_a_run_that_is_to_end_waits_no_longer(clock, monkeypatch):
 
 def test_a_vault_with_a_limit_sends_and_fetches_no_faster(tmp_path):
     """What goes to a vault and what comes back is whole, and takes its time on one line."""
-    place = vault_place(Vault("usb", str(tmp_path), limit_rate=4_000_000))
+    place = vault_place(Vault("usb", str(tmp_path), limit_rate=read_rates("4M")))
     path = f"{tmp_path}/x"
     began_s = time.monotonic()
     received = place.receive(path, io.BytesIO(DATA), 1.0)
@@ -113,11 +115,120 @@ def test_a_vault_with_a_limit_sends_and_fetches_no_faster(tmp_path):
 def test_a_paced_file_is_still_sought_in(tmp_path):
     """Who reads an archive a second time at random places can do so in a folder with a limit."""
     (tmp_path / "x").write_bytes(DATA)
-    place = vault_place(Vault("usb", str(tmp_path), limit_rate=10**9))
+    place = vault_place(Vault("usb", str(tmp_path), limit_rate=read_rates("1G")))
     with place.read(f"{tmp_path}/x") as stream:
         assert isinstance(stream, io.BufferedReader)
         assert stream.seekable()
         stream.seek(500_000)
         assert stream.read(10) == DATA[500_000:500_010]
-    with contextlib.closing(Pace(10**9).stream(io.BytesIO(DATA))) as stream:
+    with contextlib.closing(Pace(read_rates("1G")).stream(io.BytesIO(DATA))) as stream:
         assert not stream.seekable()
+
+
+# The time table
+
+
+MONDAY = datetime(2026, 11, 30)
+
+
+def rates_of(text):
+    """Return what tells the rate of a time of the week that begins with MONDAY."""
+    table = read_rates(text)
+    return lambda day, hour, minute=0: table.rate_at(
+        (MONDAY + timedelta(days=day, hours=hour, minutes=minute)).timetuple()
+    )
+
+
+def test_a_time_table_holds_every_day():
+    """The last entry of a day holds until the first of the next; off is no limit."""
+    rate = rates_of("08:00,512K 23:00,off")
+    for day in range(7):
+        assert [rate(day, *at) for at in ((7, 59), (8, 0), (22, 59), (23, 0))] == [
+            *(0, 512_000, 512_000, 0),
+        ]
+
+
+def test_a_time_table_may_name_days():
+    """As rclone has it: what is of a day begins then, and goes on until the next entry."""
+    rate = rates_of("Mon-08:00,1M fri-18:00,off; 12:30,500K")
+    assert rate(0, 7, 59) == 500_000
+    assert rate(0, 8) == 1_000_000
+    assert rate(0, 12, 30) == 500_000
+    assert rate(4, 17, 59) == 500_000
+    assert rate(4, 18) == rate(5, 12, 29) == 0
+    assert rate(5, 12, 30) == rate(6, 23, 59) == 500_000
+
+
+@pytest.mark.parametrize("text", ["2M", "off", "500K"])
+def test_one_rate_is_a_table_of_one(text):
+    """What was written before there were tables means the same."""
+    assert {rates_of(text)(day, hour) for day in range(7) for hour in range(24)} == {
+        0 if text == "off" else read_rate(text)
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("8:00,512K", "'8:00,512K'"),
+        ("24:00,1M", "'24:00,1M'"),
+        ("08:60,1M", "'08:60,1M'"),
+        ("08:00,512K 23:00", "'23:00'"),
+        ("08:00,fast", "'08:00,fast'"),
+        ("08:00,1M:2M", "'08:00,1M:2M'"),
+        ("Moo-08:00,1M", "'Moo-08:00,1M'"),
+        ("08:00,0", "'08:00,0'"),
+        ("08:00,", "'08:00,'"),
+        (",", "','"),
+        ("08:00,1M 08:00,2M", "tells twice what is from 08:00 on"),
+        ("08:00,1M Mon-08:00,2M", "tells twice what is from 08:00 on"),
+    ],
+)
+def test_a_mistake_in_a_time_table_is_told_with_what_is_right(text, wrong):
+    """The entry is named, and what it may be."""
+    with pytest.raises(ValueError, match=f"(has )?{re.escape(wrong)}"):
+        read_rates(text)
+
+
+def test_the_limit_changes_amid_a_transfer(clock):
+    """At the hour the next piece goes at the new rate, whatever was before."""
+    at = datetime(2026, 11, 30, 7, 59, 58)
+
+    def wall():
+        return (at + timedelta(seconds=clock.now_s)).timetuple()
+
+    table = read_rates("08:00,100K 08:01,off")
+    pace = Pace(table, lambda: clock.now_s, clock.sleep, wall)
+    stream = pace.stream(io.BytesIO(bytes(20_000_000)))
+    stream.read(1_000_000)  # it is before 8: nothing is waited for
+    assert clock.now_s == 0
+    clock.now_s = 2.0
+    stream.read(1_000_000)
+    assert 6 < clock.now_s - 2 < 12  # what was read ahead went at the old rate
+    clock.now_s = 62.0
+    stream.read(10_000_000)
+    assert clock.now_s - 62 < 1
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"), [("Europe/Berlin", (2026, 3, 29)), ("Europe/Berlin", (2026, 10, 25))]
+)
+def test_an_hour_that_comes_twice_or_never_does_no_harm(clock, zone, day, monkeypatch):
+    """The clock on the wall alone tells the rate: a stream over such a night is whole."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        start_s = datetime(*day, 0, 0).timestamp()
+        pace = Pace(
+            read_rates("01:59,2K 02:30,1K 03:00,4K"),
+            lambda: clock.now_s,
+            clock.sleep,
+            lambda: time.localtime(start_s + clock.now_s),
+        )
+        content = pace.stream(io.BytesIO(bytes(40_000_000))).read()
+        assert len(content) == 40_000_000
+        assert 2 * 3600 < clock.now_s < 8 * 3600
+        assert clock.longest_s <= 0.26
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iotstack_invoke.durations import TimeTable
 from iotstack_invoke.errors import SettingsError
 from iotstack_invoke.retention import Policy, Span
 from iotstack_invoke.services.table import Kind, Service
@@ -142,7 +143,7 @@ def test_every_setting_arrives_where_it_belongs():
                     known_hosts="/home/pi/.ssh/known",
                 ),
                 by_host=True,
-                limit_rate=2_000_000,
+                limit_rate=TimeTable(((0, 2_000_000),)),
             ),
             Vault("usb", "/home/pi/usb", None, Policy(0, 1, 2, 3, 4, at_least=5)),
         ),
@@ -446,7 +447,21 @@ def test_two_vaults_have_two_names():
         ),
         (
             'kind="folder"\nfolder="/f"\nlimit_rate="2 MB"',
-            ["limit_rate = '2 MB' must be bytes a second, such as 500K or 2M"],
+            [
+                (
+                    "limit_rate = '2 MB' must be bytes a second, such as 500K or 2M, or a time table, "
+                    "such as 08:00,512K 23:00,off"
+                )
+            ],
+        ),
+        (
+            'kind="folder"\nfolder="/f"\nlimit_rate="08:00,512K 25:00,off"',
+            [
+                (
+                    "limit_rate = '08:00,512K 25:00,off' has '25:00,off', which must be a time and bytes "
+                    "a second, or off, such as 08:00,512K or Mon-23:00,off"
+                )
+            ],
         ),
     ],
 )

@@ -65,7 +65,7 @@ from ..findings import (
     warning,
 )
 from ..hosts import READ_ONLY, within
-from ..report import Report
+from ..report import Report, size_text
 from ..rules import RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named
 from ..services.holdings import unused_told
@@ -546,6 +546,10 @@ class _Backups:
         place.names(place.root)
         yield probe(topic, place)
         yield from judge_seal(f"{topic} seal", vault.recipients)
+        if vault.limit_rate:
+            rate = vault.limit_rate.rate_at(self.now.astimezone().timetuple())
+            limit = f"{size_text(rate)} a second go" if rate else "as much as can goes"
+            yield good(f"{topic} speed", f"{limit} there and back at this time of day")
         drive = "" if vault.ssh or vault.mount else unnamed_mount(vault.folder)
         if drive:
             found = f"lies on the drive at {drive}; without it, copies would be written beneath"

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from .. import children
+from ..durations import TimeTable
 from ..errors import Interrupted
 from ..hosts import CHUNK_BYTES
 
@@ -21,27 +22,43 @@ PIECES_A_SECOND = 4
 
 
 class Pace:
-    """Hands out the time of one line: who comes next waits until those before have passed."""
+    """Hands out the time of one line: who comes next waits until those before have passed.
+
+    `wall` is the clock that the time table is read by: its hours may come twice, or never.
+    """
 
     def __init__(
         self,
-        bytes_a_second: int,
+        rates: TimeTable,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        wall: Callable[[], time.struct_time] = time.localtime,
     ) -> None:
-        self.bytes_a_second = bytes_a_second
-        self.piece_bytes = max(1, min(CHUNK_BYTES, bytes_a_second // PIECES_A_SECOND))
+        self._rates = rates
         self._clock = clock
         self._sleep = sleep
+        self._wall = wall
         self._free_s = 0.0
         """When all that was let through will have passed."""
         self._lock = threading.Lock()
 
+    @property
+    def bytes_a_second(self) -> int:
+        """What may pass now; 0: as much as can."""
+        return self._rates.rate_at(self._wall())
+
+    @property
+    def piece_bytes(self) -> int:
+        """How much is let through at once now."""
+        rate = self.bytes_a_second
+        return max(1, min(CHUNK_BYTES, rate // PIECES_A_SECOND)) if rate else CHUNK_BYTES
+
     def wait(self, size_bytes: int) -> None:
         """Wait as long as so many bytes take; raises Interrupted when the run is to end."""
+        rate = self.bytes_a_second
         with self._lock:
             now = self._clock()
-            self._free_s = max(now, self._free_s) + size_bytes / self.bytes_a_second
+            self._free_s = max(now, self._free_s) + size_bytes / rate if rate else now
             wait_s = self._free_s - now
         self._sleep(wait_s)
         if children.ending():
@@ -49,7 +66,7 @@ class Pace:
 
     def stream(self, source: IO[bytes]) -> IO[bytes]:
         """Return a stream of the same bytes that is read no faster; it leaves `source` open."""
-        return io.BufferedReader(_Paced(source, self), self.piece_bytes)
+        return io.BufferedReader(_Paced(source, self), CHUNK_BYTES)
 
 
 class _Paced(io.RawIOBase):
