@@ -66,6 +66,7 @@ _KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
         "layout": str,
         "limit_rate": str,
         "recipients": list,
+        "write_once": bool,
         **POLICY_KEYS,
     },
     "hosts": {
@@ -435,6 +436,14 @@ def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
             read_rates(vault["limit_rate"])
         except ValueError as error:
             yield f"{where}: limit_rate = {vault['limit_rate']!r} {error}"
+    if vault.get("write_once") and vault.get("kind", "rclone") != "rclone":
+        yield f"{where}: 'write_once' is for kind = 'rclone'"
+    if vault.get("write_once") and policy_keys(vault):
+        named = ", ".join(policy_keys(vault))
+        yield (
+            f"{where}: {named}: nothing can be removed where write_once = true; what is old is "
+            "removed by the lifecycle of the bucket"
+        )
     if "recipients" in vault:
         yield from _recipient_mistakes(where, vault["recipients"])
 

@@ -117,6 +117,8 @@ class Vault:
     """Copies lie in a folder of each machine's name, in the vault's own."""
     limit_rate: TimeTable | None = None
     """How many bytes a second go there and come back, all together; None: as many as can."""
+    write_once: bool = False
+    """Nothing can be removed or replaced there."""
     recipients: tuple[str, ...] = ()
     """The public keys for which copies are sealed with age; none: they are plain."""
     identity: str = ""
@@ -385,6 +387,7 @@ def _copying(each: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "by_host": each.get("layout") == BY_HOST,
         "limit_rate": rates,
+        "write_once": each.get("write_once", False),
         "recipients": tuple(each.get("recipients", ())),
     }
 

@@ -486,7 +486,10 @@ def unlike_copies(
 
 
 def sweep_stale_copies(place: Place) -> None:
-    """Remove the partial copies of dead runs; a young one may be another Pi's that is sending."""
+    """Remove the partial copies of dead runs; a young one may be another Pi's that is sending.
+
+    In a bucket also the pieces of uploads that did not end: no listing shows them, and they cost.
+    """
     oldest_s = time.time() - STALE_COPY.total_seconds()
     stale = [
         f"{place.root}/{name}"
@@ -498,6 +501,9 @@ def sweep_stale_copies(place: Place) -> None:
     ]
     if stale:
         place.remove(stale)
+    end_uploads = getattr(place, "end_uploads", None)
+    if end_uploads:
+        end_uploads()
 
 
 def remove_set(place: Place, folder: str, runtag: str) -> None:

@@ -1,6 +1,8 @@
 """S3 as moto plays it: a real server on the loopback, whose buckets rclone and boto3 reach."""
 
+import base64
 import contextlib
+import hashlib
 import socket
 import subprocess
 import sys
@@ -60,6 +62,9 @@ class S3:
         request = urllib.request.Request(url, content, method=method)  # noqa: S310
         request.add_header("Content-Type", "application/octet-stream")
         request.add_header("Authorization", SIGNED)
+        if content is not None:  # as a bucket under a lock wants it
+            digest = hashlib.md5(content).digest()  # noqa: S324
+            request.add_header("Content-MD5", base64.b64encode(digest).decode())
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             return answer.read()
 
@@ -76,6 +81,16 @@ class S3:
             aws_access_key_id=key,
             aws_secret_access_key=secret,
         )
+
+    def make_locked_bucket(self, name):
+        """Make a bucket from which nothing is removed for a day, by nobody, and return it."""
+        client = self.client()
+        client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+        rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
+        lock = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+        client.put_object_lock_configuration(Bucket=name, ObjectLockConfiguration=lock)
+        client.close()
+        return Bucket(self, name)
 
     def make_bucket(self, name):
         """Make a bucket, and return it."""

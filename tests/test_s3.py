@@ -11,6 +11,7 @@ from scenes import LittleStack
 
 from iotstack_invoke.errors import StepFailed, Unreachable
 from iotstack_invoke.settings import Vault
+from iotstack_invoke.site import sweep_stale_copies
 from iotstack_invoke.vaults import other_hosts, vault_place
 
 SET, SECOND = "2026-11-23_1100", "2026-11-24_1100"
@@ -85,6 +86,19 @@ def test_what_is_not_in_a_bucket_is_no_folder(bucket):
     (bucket / "backups" / "empty").touch()
     with place.read(f"{place.root}/empty") as stream:
         assert stream.read() == b""
+
+
+def test_pieces_of_an_upload_that_died_go(bucket):
+    """No listing shows them, and they cost; those of another folder are somebody else's."""
+    client = bucket.s3.client()
+    for key in ("backups/x.tar.partial", "photos/y"):
+        upload = client.create_multipart_upload(Bucket=bucket.bucket, Key=key)["UploadId"]
+        part = {"PartNumber": 1, "UploadId": upload, "Body": b"x"}
+        client.upload_part(Bucket=bucket.bucket, Key=key, **part)
+    sweep_stale_copies(place_in(f"s3:{bucket.bucket}/backups"))
+    left = client.list_multipart_uploads(Bucket=bucket.bucket)["Uploads"]
+    client.close()
+    assert [each["Key"] for each in left] == ["photos/y"]
 
 
 def test_a_bucket_that_is_not_there_is_made_by_nobody(bucket):

@@ -442,6 +442,19 @@ def test_two_vaults_have_two_names():
             ["'folder' is not for kind = 'rclone'", "'host' is not for kind = 'rclone'"],
         ),
         (
+            'kind="folder"\nfolder="/f"\nwrite_once=true',
+            ["'write_once' is for kind = 'rclone'"],
+        ),
+        (
+            'kind="rclone"\nremote="a:b"\nwrite_once=true\nkeep=3\nkeep_daily=7',
+            [
+                (
+                    "keep, keep_daily: nothing can be removed where write_once = true; what is old is "
+                    "removed by the lifecycle of the bucket"
+                )
+            ],
+        ),
+        (
             'kind="folder"\nfolder="/f"\nlayout="host"',
             ["layout = 'host' must be 'flat' or 'by-host'"],
         ),

@@ -544,7 +544,10 @@ class _Backups:
         place, topic = self.site.vaults[name], f"vault {name}"
         (vault,) = (each for each in self.site.settings.vaults if each.name == name)
         place.names(place.root)
-        yield probe(topic, place)
+        if vault.write_once:
+            yield good(topic, "is reached; no probe is written, since none could be removed")
+        else:
+            yield probe(topic, place)
         yield from judge_seal(f"{topic} seal", vault.recipients)
         if vault.limit_rate:
             rate = vault.limit_rate.rate_at(self.now.astimezone().timetuple())

@@ -49,6 +49,10 @@ from .wish import ask
 EVERY_VAULT = "vault"
 EVERYWHERE = "all"
 NO_POLICY = "hosts.toml has no policy for this vault, so all that is there stays."
+WRITE_ONCE = (
+    "Nothing can be removed there (write_once = true): the lifecycle of the bucket removes what "
+    "is old."
+)
 STRANGERS_SHOWN = 5
 
 
@@ -85,6 +89,8 @@ class Pruning:
     place: Place
     folder: str
     policy: Policy | None
+    write_once: bool = False
+    """Nothing can be removed there, whatever a policy says."""
     by_flags: bool = False
     """The policy is of the command line, and not of hosts.toml."""
     sets: tuple[BackupSet, ...] = ()
@@ -377,16 +383,20 @@ def _choose(site: Site, at: str, policy: Policy | None) -> list[Pruning]:
     """Return the places that were asked for; raises UsageError for one that there is not."""
     stack = site.settings.stack
     given = policy is not None
-    here = Pruning(HERE, site.host, site.backups, policy or stack.policy, given)
-    policies = {each.name: each.policy for each in site.settings.vaults}
+    here = Pruning(HERE, site.host, site.backups, policy or stack.policy, by_flags=given)
+    vaults_named = {each.name: each for each in site.settings.vaults}
 
     def pruning(name: str) -> Pruning:
         place = site.vaults[name]
-        own = policies[name.partition("/")[0]]
-        return Pruning(name, place, place.root, policy or own, given)
+        vault = vaults_named[name.partition("/")[0]]
+        if vault.write_once:
+            return Pruning(name, place, place.root, None, write_once=True)
+        return Pruning(name, place, place.root, policy or vault.policy, by_flags=given)
 
     vaults = {name: pruning(name) for name in site.vaults}
     if site.knows(at):
+        if given and pruning(at).write_once:
+            raise Refused(f"{at}: {WRITE_ONCE}")
         return [pruning(at)]
     if at == EVERY_VAULT and not vaults:
         raise UsageError(f"--at {at}: hosts.toml names no vault.")
@@ -415,7 +425,7 @@ def _show(each: Pruning, report: Report, *, dry_run: bool) -> None:
     if each.error:
         return
     if each.policy is None:
-        report.write(f"  {NO_POLICY}")
+        report.write(f"  {WRITE_ONCE if each.write_once else NO_POLICY}")
     if each.verdicts:
         now = datetime.now(UTC)
         report.table(

@@ -134,7 +134,12 @@ def _open_plain(vault: Vault) -> Place:
     if vault.remote:
         from .rclone import open_rclone
 
-        return open_rclone(vault.folder, vault.name)
+        cloud = open_rclone(vault.folder, vault.name, write_once=vault.write_once)
+        if vault.write_once:
+            from .once import OncePlace
+
+            return OncePlace(cloud)
+        return cloud
     if vault.ssh is None:
         from .folder import open_folder
 

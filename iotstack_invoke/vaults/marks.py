@@ -61,7 +61,7 @@ def claim_by_marks(place: Markable, path: str, line: str, limit_s: float = LIMIT
     told = _line_in(place, folder, name)
     if told is not None:
         return told
-    mark = f"{name}.{hashlib.sha256(line.encode()).hexdigest()[:DIGITS]}"
+    mark = mark_of(name, line)
     ours, content = f"{folder}/{mark}", f"{line}\n".encode()
     pattern = re.compile(rf"{re.escape(name)}\.[0-9a-f]{{{DIGITS}}}")
     others: list[str] = []
@@ -97,6 +97,11 @@ def claim_by_marks(place: Markable, path: str, line: str, limit_s: float = LIMIT
         f"Another run is about to copy a backup of the same name to {place.name}: its mark "
         f"{folder}/{others[0]} lies there. If that run is dead, remove the mark."
     )
+
+
+def mark_of(name: str, line: str) -> str:
+    """Return the name of the mark that whoever claims `name` with a line puts beside it."""
+    return f"{name}.{hashlib.sha256(line.encode()).hexdigest()[:DIGITS]}"
 
 
 def _make(place: Markable, path: str, content: bytes) -> None:

@@ -42,6 +42,7 @@ SETTINGS_AWAY_S = (0.1, 0.4, 2.0)
 """How long rclone's settings may be away: another rclone that writes a new token (or what hashes
 a server can tell) renames the old file first, so for a moment there is none."""
 TRANSFER_LIMIT_S = 24 * 3600.0
+STALE_UPLOAD = "24h"
 AT_ONCE = 4
 """How many files are removed at the same time; as many as rclone itself moves."""
 NO_FOLDER, NO_FILE = 3, 4
@@ -52,6 +53,9 @@ PREFIX = re.compile(
     r"^(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )?((ERROR|NOTICE|CRITICAL) *: |Fatal error: )?"
     r"(Failed to [\w-]+( with \d+ errors: last error was)?: )?"
 )
+UNDER_LOCK = ("--s3-upload-cutoff=0",)
+"""A bucket with a default retention wants the MD5 of what comes; of a stream rclone has it only of
+pieces (https://rclone.org/s3/#object-lock)."""
 SPECIAL = re.compile(r"[\\*?\[\]{}]")
 """What has a meaning in the patterns of rclone's filters."""
 FULL = re.compile(
@@ -73,14 +77,17 @@ SHUT_OUT = re.compile(
 )
 
 
-def open_rclone(root: str, name: str) -> RclonePlace:
-    """Return the place; raises Unreachable where there is no rclone here."""
+def open_rclone(root: str, name: str, *, write_once: bool = False) -> RclonePlace:
+    """Return the place; raises Unreachable where there is no rclone here.
+
+    `write_once`: files there are under a lock from their first byte on.
+    """
     if shutil.which("rclone") is None:
         raise Unreachable(
             f"Vault '{name}' needs the program rclone, which is not here. Install it: "
             "sudo apt-get install rclone"
         )
-    return RclonePlace(root, name)
+    return RclonePlace(root, name, UNDER_LOCK if write_once else ())
 
 
 class RclonePlace:
@@ -92,9 +99,10 @@ class RclonePlace:
 
     resumes = False
 
-    def __init__(self, root: str, name: str) -> None:
+    def __init__(self, root: str, name: str, sending: tuple[str, ...] = ()) -> None:
         self.root = root
         self.name = name
+        self._sending = sending
         self._claiming = threading.Lock()
         self._bucket_seen = False
 
@@ -235,14 +243,14 @@ class RclonePlace:
         if size_bytes is None:
             content = b"".join(iter(lambda: read_chunk(source), b""))
             source, size_bytes = io.BytesIO(content), len(content)
-        words = ("rcat", "--size", str(size_bytes), path)
+        words = ("rcat", *self._sending, "--size", str(size_bytes), path)
         self._ask(f"sending {path}", *words, source=source, limit_s=TRANSFER_LIMIT_S)
         return self._proven(path)
 
     def put(self, path: str, content: bytes) -> None:
         """Write a small file at once, unproven."""
         self._refuse_no_bucket()
-        words = ("rcat", "--size", str(len(content)), path)
+        words = ("rcat", *self._sending, "--size", str(len(content)), path)
         self._ask(f"writing {path}", *words, source=io.BytesIO(content))
 
     def make_folder(self, path: str) -> None:
@@ -272,6 +280,15 @@ class RclonePlace:
         """Remove files; one that is not there is as good as removed."""
         with ThreadPoolExecutor(AT_ONCE) as several:
             list(several.map(self._remove, paths))
+
+    def end_uploads(self) -> None:
+        """Remove pieces of uploads to S3 that did not end, if they are older than a day.
+
+        By S3's own command: `rclone cleanup` would remove old versions from a bucket of B2's.
+        """
+        if self._features["Name"] == "s3":
+            words = ("backend", "cleanup", f"--option=max-age={STALE_UPLOAD}", self.root)
+            self._ask("removing pieces of uploads", *words)
 
     def close(self) -> None:
         """Do nothing: each program ends by itself."""

@@ -1,0 +1,163 @@
+"""A vault from which nothing is removed and in which nothing is replaced: a bucket under a lock.
+
+Each file has its final name from the first byte. What did not arrive well stays, and the next try
+lies beside it as NAME.2, NAME.3: the last of them is NAME for all others. A set counts when its
+manifest lies there, which comes last. Not for: how bytes get there (rclone.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
+
+from ..errors import StepFailed
+from ..manifest import RECORDS_ENDING
+from ..rules import KINDS
+from ..steps import PARTIAL, FileFact, Received
+from ..values import dataclass
+from .marks import DIGITS, mark_of
+from .rclone import RclonePlace
+
+_AGAIN = re.compile(r"(.+)\.([2-9]|[1-9]\d+)", re.ASCII)
+"""The name of a later try."""
+_MARK = re.compile(rf"((.+)\.{re.escape(RECORDS_ENDING)})\.[0-9a-f]{{{DIGITS}}}")
+NEVER = "nothing is ever removed or replaced there (write_once = true in hosts.toml)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """The last try of a file: under which name it lies, and what it is."""
+
+    name: str
+    number: int
+    fact: FileFact
+
+
+class OncePlace:
+    """The place of a vault that takes files, and lets none go."""
+
+    resumes = False
+
+    def __init__(self, inner: RclonePlace) -> None:
+        self.name = inner.name
+        self.root = inner.root
+        self._inner = inner
+        self._claiming = threading.Lock()
+        self._arrived = set[str]()
+        """Partial paths of what was received, and whose final name is still to be given."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+        """Return what is there, in one listing for each folder."""
+        asked = list(paths)
+        found: dict[str, FileFact] = {}
+        for folder in sorted({posixpath.dirname(path) for path in asked}):
+            tries = self._tries(folder)
+            inside = (path for path in asked if posixpath.dirname(path) == folder)
+            there = {path: tries.get(posixpath.basename(path)) for path in inside}
+            found |= {path: each.fact for path, each in there.items() if each}
+        return found
+
+    def names(self, folder: str) -> dict[str, FileFact]:
+        """Return the entries of a folder by name, each as its last try is."""
+        return {name: each.fact for name, each in self._tries(folder).items()}
+
+    @contextlib.contextmanager
+    def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream of a file's bytes, of its last try."""
+        folder, name = posixpath.split(path)
+        last = self._tries(folder).get(name)
+        with self._inner.read(f"{folder}/{last.name if last else name}", start) as stream:
+            yield stream
+
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder, of each its last try."""
+        tries = self._tries(folder)
+        asked = {tries[name].name: name for name in names if name in tries}
+        told = self._inner.contents(folder, asked)
+        return {asked[each]: content for each, content in told.items()}
+
+    def claim(self, path: str, line: str) -> str:
+        """Put a mark of one's own, and return its line, or another's who has put one as well.
+
+        Of two who come at once none may win, and both never do: each puts its mark before it
+        looks. A mark says nothing any more when the manifest is there, which does.
+        """
+        with self._claiming:  # of one run, whose jobs would put one mark twice
+            return self._claim(path, line)
+
+    def _claim(self, path: str, line: str) -> str:
+        folder, name = posixpath.split(path)
+        ours = mark_of(name, line)
+        for _ in range(2):
+            listed = self._inner.names(folder)
+            marks = [
+                each for each in listed if (found := _MARK.fullmatch(each)) and found[1] == name
+            ]
+            others = [each for each in marks if each != ours]
+            if others and not self._has_manifest(name, listed):
+                told = self._inner.contents(folder, others[:1]).get(others[0], b"")
+                return "".join(told.decode("utf-8", "replace").splitlines()[:1])
+            if ours in marks:
+                return line
+            self._inner.put(f"{folder}/{ours}", f"{line}\n".encode())
+        raise StepFailed(f"{self.name} does not list {ours}, which was put there.", again=True)
+
+    def receive(
+        self,
+        path: str,
+        source: IO[bytes],
+        modified_s: float,
+        start: int = 0,
+        size_bytes: int | None = None,
+    ) -> Received:
+        """Write a stream under the final name at once, or beside what has that already."""
+        folder, name = posixpath.split(path.removesuffix(PARTIAL))
+        listed = self._inner.names(folder)
+        tried, number = name, 1
+        while tried in listed:
+            number += 1
+            tried = f"{name}.{number}"
+        received = self._inner.receive(f"{folder}/{tried}", source, modified_s, start, size_bytes)
+        self._arrived.add(path)
+        return received
+
+    def rename(self, old: str, new: str) -> None:
+        """Do nothing for what was received, which has its name; raises StepFailed for all else."""
+        if old not in self._arrived or old != f"{new}{PARTIAL}":
+            raise StepFailed(f"Vault '{self.name}': {old} stays: {NEVER}.")
+        self._arrived.discard(old)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Raise StepFailed where a file is there; marks stay, and what is half never was there."""
+        asked = (e for e in paths if not e.endswith((PARTIAL, f".{RECORDS_ENDING}")))
+        there = sorted(self.look(asked))
+        if there:
+            raise StepFailed(f"Vault '{self.name}': {', '.join(there)} stays: {NEVER}.")
+
+    def _tries(self, folder: str) -> dict[str, _Try]:
+        """Return the last try of each file of a folder by its name; of a mark, while it counts."""
+        listed = self._inner.names(folder)
+        found: dict[str, _Try] = {}
+        for each, fact in listed.items():
+            again = _AGAIN.fullmatch(each)
+            mark = _MARK.fullmatch(each)
+            if mark:
+                if not self._has_manifest(mark[1], listed):
+                    found[mark[1]] = _Try(each, 1, fact)
+                continue
+            name, number = (again[1], int(again[2])) if again else (each, 1)
+            if name not in found or found[name].number < number:
+                found[name] = _Try(each, number, fact)
+        return found
+
+    @staticmethod
+    def _has_manifest(mark: str, listed: Iterable[str]) -> bool:
+        """Tell whether the manifest is there of the set that a mark is of."""
+        return f"{mark.removesuffix(RECORDS_ENDING)}{KINDS['manifest']}" in listed

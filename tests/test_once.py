@@ -1,0 +1,196 @@
+"""Vaults that let nothing go: a bucket under an object lock, and what a thief of the keys can do."""
+
+import io
+import json
+import os
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from bucket import S3, know, listed
+from scenes import LittleStack
+
+from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.manifest import PIN_ENDING
+from iotstack_invoke.settings import Vault
+from iotstack_invoke.site import write_pin
+from iotstack_invoke.vaults import vault_place
+
+SET, SECOND = "2026-11-23_1100", "2026-11-24_1100"
+ARCHIVE = f"{SET}.general-backup.tar.gz"
+MARK = f"{SET}.unfinished.jsonl"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = S3(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(server, request, monkeypatch):
+    """An empty bucket of this test, under a lock."""
+    know(monkeypatch, server.settings)
+    return server.make_locked_bucket(f"t{abs(hash(request.node.name))}")
+
+
+@pytest.fixture
+def place(bucket):
+    root = f"s3:{bucket.bucket}/backups"
+    return vault_place(Vault("cloud", root, remote="s3:", write_once=True))
+
+
+def put(place, name, content):
+    path = f"{place.root}/{name}"
+    received = place.receive(f"{path}.partial", io.BytesIO(content), 0, size_bytes=len(content))
+    assert received.size_bytes == len(content)
+    return path
+
+
+def test_what_is_tried_again_lies_beside(place, bucket):
+    """Nothing is replaced: the last try has the name for whoever asks, and no half one is seen."""
+    there = bucket / "backups"
+    path = put(place, ARCHIVE, b"first, and wrong")
+    place.remove([f"{path}.partial"])
+    assert place.look([f"{path}.partial"]) == {}
+    put(place, ARCHIVE, b"second")
+    place.rename(f"{path}.partial", path)
+    assert listed(there) == [ARCHIVE, f"{ARCHIVE}.2"]
+    assert {name: fact.size_bytes for name, fact in place.names(place.root).items()} == {
+        ARCHIVE: 6
+    }
+    assert place.look([path, f"{path}x"])[path].size_bytes == 6
+    assert place.contents(place.root, [ARCHIVE, "none"]) == {ARCHIVE: b"second"}
+    with place.read(path, 2) as stream:
+        assert stream.read() == b"cond"
+    for act in (lambda: place.remove([path]), lambda: place.rename(path, f"{path}.removing")):
+        with pytest.raises(StepFailed, match="nothing is ever removed or replaced there"):
+            act()
+    place.remove([f"{place.root}/none", f"{place.root}/{MARK}"])
+    assert listed(there) == [ARCHIVE, f"{ARCHIVE}.2"]
+
+
+def test_of_two_claims_both_never_win(place, bucket):
+    """Each puts its mark before it looks, and none is taken away; the manifest ends them."""
+    path = f"{place.root}/{MARK}"
+    assert place.claim(path, "ours") == "ours"
+    assert place.claim(path, "ours") == "ours"
+    assert place.claim(path, "theirs") == "ours"
+    assert set(place.names(place.root)) == {MARK}
+    assert place.contents(place.root, [MARK]) == {MARK: b"ours\n"}
+    put(place, f"{SET}.manifest.json", b"{}")
+    assert set(place.names(place.root)) == {f"{SET}.manifest.json"}
+    assert place.claim(path, "later") == "later"  # whose the set is, its manifest tells
+
+
+@pytest.fixture
+def stack(bucket, tmp_path):
+    """A stack whose vault lets nothing go."""
+    stack = LittleStack(tmp_path / "little")
+    stack.bucket, stack.there = bucket, bucket / "backups"
+    stack.environment["RCLONE_CONFIG"] = str(bucket.s3.settings)
+    with stack.settings.open("a") as stream:
+        stream.write(
+            '[[vaults]]\nname = "cloud"\nkind = "rclone"\nwrite_once = true\n'
+            f'remote = "s3:{bucket.bucket}/backups"\n'
+        )
+    return stack
+
+
+def ran(stack, line, code=0):
+    told = stack.run(line)
+    assert told.returncode == code, told.stdout + told.stderr
+    return told.stdout + told.stderr
+
+
+def lock_what_came_in_pieces(client, bucket):
+    """Do what S3 does by itself: to a file of several pieces moto gives no default retention."""
+    lock = {"Mode": "COMPLIANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(days=1)}
+    for each in client.list_object_versions(Bucket=bucket)["Versions"]:
+        version = {"Key": each["Key"], "VersionId": each["VersionId"]}
+        client.put_object_retention(Bucket=bucket, Retention=lock, **version)
+
+
+def marks_of(runtag, names):
+    return [name for name in names if name.startswith(f"{runtag}.unfinished.jsonl.")]
+
+
+def test_a_thief_of_the_keys_removes_nothing(stack, tmp_path):
+    """Each version is held by the lock; what is deleted or replaced is there as it was then."""
+    ran(stack, f"backup --runtag {SET}")
+    whole = {each.name: each.read_bytes() for each in stack.there.iterdir()}
+    assert len(whole) == 5
+    assert len(marks_of(SET, whole)) == 1
+    (first, *_) = json.loads(ran(stack, "list --json"))
+    assert first["vaults"] == {"cloud": "complete"}
+    assert "is good" in ran(stack, f"verify --runtag {SET} --at cloud")
+    before = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    while datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S") == before:  # S3 tells whole seconds
+        time.sleep(0.05)
+    before = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    time.sleep(1.1)
+    thief = stack.bucket.s3.client()
+    bucket = stack.bucket.bucket
+    refused = 0
+    lock_what_came_in_pieces(thief, bucket)
+    versions = thief.list_object_versions(Bucket=bucket)["Versions"]
+    keys = [each["Key"] for each in versions]
+    for each in versions:
+        with pytest.raises(thief.exceptions.ClientError, match="AccessDenied"):
+            thief.delete_object(Bucket=bucket, Key=each["Key"], VersionId=each["VersionId"])
+        refused += 1
+    assert refused == len(keys) == len(set(keys)) == 5, keys
+    for each in stack.there.iterdir():
+        each.unlink()  # which hides it behind a marker
+    thief.put_object(Bucket=bucket, Key=f"backups/{ARCHIVE}", Body=b"ransom")
+    thief.close()
+    assert listed(stack.there) == [ARCHIVE]
+    here = stack.folder / "backups"
+    for each in here.iterdir():
+        if each.name.startswith(SET):
+            each.unlink()
+    words = ["rclone", "copy", "--s3-version-at", before, f"s3:{bucket}/backups", here]
+    subprocess.run(words, check=True)
+    assert {name: (here / name).read_bytes() for name in whole} == whole
+    assert "is good" in ran(stack, f"verify --runtag {SET}")
+
+
+def test_retention_and_prune_leave_it_alone(stack):
+    """What goes here stays there, and a policy that is typed is refused with who removes."""
+    with stack.settings.open() as stream:
+        text = stream.read()
+    stack.settings.write_text(text.replace("sudo = false\n", "sudo = false\nkeep = 1\n"))
+    for runtag in (SET, SECOND):
+        ran(stack, f"backup --runtag {runtag}")
+    assert not (stack.folder / f"backups/{ARCHIVE}").exists()
+    assert (stack.there / ARCHIVE).exists()
+    assert "lifecycle of the bucket" in ran(stack, "prune --at cloud")
+    assert "lifecycle of the bucket" in ran(stack, "prune --at all")
+    assert "lifecycle of the bucket" in ran(stack, "prune --at cloud --keep 1 --yes", 13)
+    assert (stack.there / ARCHIVE).exists()
+    ran(stack, f"pin {SECOND}")
+    assert (stack.there / f"{SECOND}.{PIN_ENDING}").exists()
+    assert "nothing is ever removed" in ran(stack, f"pin {SECOND} --remove", 1)
+
+
+def test_what_was_interrupted_is_tried_again(stack, place):
+    """A part that another run left unproven is known as unfinished, and the set is made whole."""
+    stack.bucket.s3.line.open = False
+    ran(stack, f"backup --runtag {SET}", 3)
+    stack.bucket.s3.line.open = True
+    (stack.there / ARCHIVE).write_bytes(b"half")
+    records = stack.folder / f"backups/{MARK}"
+    claim = json.loads(records.read_text().splitlines()[0])["claim"]
+    manifest = json.loads((stack.folder / f"backups/{SET}.manifest.json").read_text())
+    place.claim(f"{place.root}/{MARK}", json.dumps({"host": manifest["host"], "claim": claim}))
+    assert json.loads(ran(stack, "list --json"))[0]["vaults"] == {"cloud": "unfinished"}
+    ran(stack, f"backup --runtag {SET}")
+    names = listed(stack.there)
+    assert f"{ARCHIVE}.2" in names
+    assert "is good" in ran(stack, f"verify --runtag {SET} --at cloud")
+    assert os.path.exists(stack.folder / f"backups/{ARCHIVE}")
+    ran(stack, "sync")
+    assert listed(stack.there) == names
+    write_pin(place, place.root, SET, b"\n")
