@@ -34,6 +34,8 @@ EARLY_BYTES = 4 << 20
 PIPE_BYTES = 1 << 20
 """What a pipe holds: Linux' own 64 KiB cost `ssh` a third more processor time (measured). More
 takes root."""
+MOST_LINE = 1 << 16
+"""How many letters a program may say on one line; what is longer is heard as several."""
 LISTEN_S = 30.0
 """How long we wait for the last words of a program that has ended, or was killed."""
 PRIVATE = 0o600
@@ -343,8 +345,8 @@ def piped(
         assert process.stderr is not None  # noqa: S101 - we asked for a pipe
         with io.TextIOWrapper(process.stderr, "utf-8", "backslashreplace") as text:
             try:
-                for line in text:
-                    lines.write(line)
+                while piece := text.readline(MOST_LINE):  # of one without an end, a part at a time
+                    lines.write(piece if piece.endswith("\n") else f"{piece}\n")
                 lines.close()
             except BaseException as error:  # noqa: BLE001 - finish() raises it
                 troubles.append(error)

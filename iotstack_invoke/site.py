@@ -263,7 +263,7 @@ def sets_in(
     manifests = {}
     for runtag in sorted(runtags_in(names)):
         with place.read(f"{folder}/{runtag}.{KINDS['manifest']}") as stream:
-            content = stream.read()
+            content = stream.read(MOST_BYTES + 1)
         with contextlib.suppress(ValueError):
             manifests[runtag] = read_manifest(content, runtag)
     return gather_sets(names, manifests, failed)

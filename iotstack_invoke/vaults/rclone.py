@@ -12,10 +12,12 @@ import contextlib
 import io
 import json
 import re
+import secrets
 import shutil
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -38,6 +40,13 @@ RCLONE = (
     "--contimeout=20s",
 )
 ASK_LIMIT_S = 300.0
+ASKED = ("--timeout=30s",)
+"""How long a server may be silent that is asked something: three times, as rclone tries."""
+MOST_ANSWER_BYTES = 16 << 20
+"""What a listing of 80,000 files takes; more is no answer."""
+MOST_SAID = 100
+MOST_LETTERS = 500
+"""What is kept of what rclone says: a server's answer may be in it, however long."""
 SETTINGS_AWAY_S = (0.1, 0.4, 2.0)
 """How long rclone's settings may be away: another rclone that writes a new token (or what hashes
 a server can tell) renames the old file first, so for a moment there is none."""
@@ -70,8 +79,15 @@ NO_REMOTE = re.compile(r"didn't find section in config file", re.IGNORECASE)
 SETTINGS = re.compile(r"load config file|decrypt|ask for password|config.*password", re.IGNORECASE)
 REFUSED = re.compile(r"\b4(?!08|23|25|29)\d\d [A-Z][a-z]|SSH_FX_FAILURE")
 """What a server says that will say so again; a full disk is a "405 Method Not Allowed" to some."""
+CLOCK = re.compile(r"RequestTimeTooSkewed|RequestExpired|clock skew", re.IGNORECASE)
+REGION = re.compile(
+    r"AuthorizationHeaderMalformed|PermanentRedirect|IllegalLocationConstraint|BucketRegion",
+    re.IGNORECASE,
+)
+"""What S3 says to whoever asks for a bucket in another region than it is in."""
 SHUT_OUT = re.compile(
-    r"\b40[13] [A-Z]|unauthori[sz]ed|unable to authenticate|permission denied|access.?denied|"
+    r"\b40[13] [A-Z]|unauthori[sz]ed|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|"
+    r"unable to authenticate|permission denied|access.?denied|"
     r"invalid_grant|token.*expired|knownhosts|read-only",
     re.IGNORECASE,
 )
@@ -148,16 +164,31 @@ class RclonePlace:
         code, out = self._ask(f"listing {folder}", "lsjson", *LISTED, folder, accept=NO_MATTER)
         if code and self._is_bucket:
             raise self._no_bucket()
+        found = {} if code else {each["Name"]: _fact(each) for each in self._read_json(out)}
+        if not found and self._is_bucket:
+            self._refuse_any_answer(folder)
         self._bucket_seen = True
-        return {} if code else {each["Name"]: _fact(each) for each in self._read_json(out)}
+        return found
+
+    def _refuse_any_answer(self, folder: str) -> None:
+        """Raise Unreachable where a file of any name is there: that is no server of files.
+
+        Of a page of HTML, as a WiFi has it for its guests, rclone reads that a bucket is empty.
+        """
+        if self.look([f"{folder}/{secrets.token_hex(8)}"]):
+            raise Unreachable(
+                f"Vault '{self.name}': what answers for {self.root} has a file of any name: it is "
+                "no S3. Does this network want a login first, in a browser?",
+                again=True,
+            )
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
         """Return a stream of a file's bytes; raises StepFailed at the end if it was cut short."""
-        said: list[str] = []
+        said = _Said()
         offset = ("--offset", str(start)) if start else ()
         words = (*RCLONE, "cat", *offset, path)
-        with piped(words, lambda _, line: said.append(line), TRANSFER_LIMIT_S) as (process, end):
+        with piped(words, said.hear, TRANSFER_LIMIT_S) as (process, end):
             assert process.stdout is not None  # noqa: S101 - we asked for a pipe
             # Of what it cannot look at in a bucket rclone gives no byte, and no failure.
             is_empty = not cast("io.BufferedReader", process.stdout).peek(1)
@@ -166,7 +197,7 @@ class RclonePlace:
                 return  # whoever reads has seen enough
             code = end()
         if code:
-            raise self._failure(f"reading {path}", code, said)
+            raise self._failure(f"reading {path}", code, said.lines)
         if is_empty and self._is_bucket:
             self._refuse_no_bytes(path, start)
 
@@ -204,7 +235,8 @@ class RclonePlace:
     def _copied(self, folder: str, names: list[str], scratch: str) -> dict[str, bytes]:
         """Return small files of a folder, copied into one of this machine."""
         patterns = "".join(f"/{_pattern(name)}\n" for name in names).encode()
-        words = ("copy", "--max-depth=1", "--ignore-checksum", "--include-from=-")
+        most = f"--max-transfer={MOST_ANSWER_BYTES}B"
+        words = ("copy", "--max-depth=1", "--ignore-checksum", "--include-from=-", most)
         self._ask(
             f"reading files of {folder}",
             *(*words, folder, scratch),
@@ -215,7 +247,7 @@ class RclonePlace:
 
     def _content(self, path: str) -> bytes:
         with self.read(path) as stream:
-            return stream.read()
+            return stream.read(MOST_ANSWER_BYTES)
 
     def claim(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then.
@@ -405,10 +437,12 @@ class RclonePlace:
         self, words: tuple[str, ...], source: IO[bytes] | None, limit_s: float
     ) -> tuple[int, bytes, list[str]]:
         """Run rclone once: its exit code, its output, and what it said."""
-        said: list[str] = []
-        with piped(
-            (*RCLONE, *words), lambda _, line: said.append(line), limit_s, feed=source is not None
-        ) as (process, end):
+        said = _Said()
+        asked = ASKED if limit_s <= ASK_LIMIT_S else ()
+        with piped((*RCLONE, *asked, *words), said.hear, limit_s, feed=source is not None) as (
+            process,
+            end,
+        ):
             if source is not None:
                 assert process.stdin is not None  # noqa: S101 - we asked for pipes
                 with contextlib.suppress(BrokenPipeError):  # its exit code and words say more
@@ -416,9 +450,14 @@ class RclonePlace:
                         process.stdin.write(chunk)
                     process.stdin.close()
             assert process.stdout is not None  # noqa: S101
-            out = process.stdout.read()
+            out = process.stdout.read(MOST_ANSWER_BYTES + 1)
+            if len(out) > MOST_ANSWER_BYTES:
+                raise StepFailed(
+                    f"Vault '{self.name}': rclone's answer to `{words[0]}` has more than "
+                    f"{MOST_ANSWER_BYTES:,} bytes. Are there so many files in {self.root}?"
+                )
             code = end()
-        return code, out, said
+        return code, out, said.lines
 
     def _failure(
         self, doing: str, code: int, said: list[str], limit_s: float = TRANSFER_LIMIT_S
@@ -450,6 +489,15 @@ class RclonePlace:
                 f"{what} Try `rclone listremotes`. Settings under a password need "
                 "RCLONE_CONFIG_PASS in the environment, under cron too."
             )
+        if CLOCK.search(why):
+            return Unreachable(
+                f"{what} The clock of this machine is wrong, or the server's: `timedatectl`."
+            )
+        if REGION.search(why):
+            return Unreachable(
+                f"{what} The bucket is in another region: correct `region` and `endpoint` of "
+                f"{remote} with `rclone config`."
+            )
         if SHUT_OUT.search(why):
             return Unreachable(
                 f"{what} Does `rclone lsd {remote}` work? If not, log in anew: "
@@ -463,6 +511,22 @@ class RclonePlace:
                 "command again."
             )
         return Unreachable(f"{what} `rclone lsd {remote}` says more.", again=True)
+
+
+class _Said:
+    """What rclone says, but of much the last lines alone."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=MOST_SAID)
+
+    def hear(self, _stream: str, line: str) -> None:
+        """Keep a line, or its beginning."""
+        self._lines.append(line[:MOST_LETTERS])
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that are kept."""
+        return list(self._lines)
 
 
 def _last_words(said: list[str], code: int) -> str:

@@ -1,0 +1,175 @@
+"""Clouds that misbehave: whatever a far end answers, the backup here is made and told plainly."""
+
+import io
+import json
+import os
+import re
+import time
+
+import pytest
+from bucket import know, settings
+from cloud import require_rclone
+from odd_server import WAYS, OddServer, s3_error
+from scenes import LittleStack
+
+from iotstack_invoke.errors import StepFailed, Unreachable
+from iotstack_invoke.settings import Vault
+from iotstack_invoke.vaults import rclone, vault_place
+
+SET = "2026-11-23_1100"
+LIMIT_S = 3.0
+MOST_KB = 100 << 10
+KINDS = {
+    "s3": settings,
+    "webdav": lambda port: f"[s3]\ntype = webdav\nurl = http://127.0.0.1:{port}\nvendor = other\n",
+}
+DAILY = {"silent", "endless", "a page"}
+SKEWED = s3_error("403 Forbidden", "RequestTimeTooSkewed", "The difference is too large.")
+
+
+def slowly(way, kind):
+    """Mark what no daily run needs."""
+    return () if way in DAILY and kind == "s3" else pytest.mark.long
+
+
+@pytest.fixture
+def odd(tmp_path, monkeypatch):
+    """Start a server of a way, known to rclone as a cloud of a kind."""
+    require_rclone()
+    running = []
+
+    def start(way, kind="s3"):
+        running.append(OddServer(way))
+        file = tmp_path / "rclone.conf"
+        file.write_text(KINDS[kind](running[-1].port))
+        know(monkeypatch, file)
+        return file
+
+    yield start
+    for each in running:
+        each.stop()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Limits of seconds, for questions and for transfers."""
+    monkeypatch.setattr(rclone, "ASK_LIMIT_S", LIMIT_S)
+    monkeypatch.setattr(rclone, "TRANSFER_LIMIT_S", LIMIT_S + 0.1)
+    monkeypatch.setattr(rclone, "ASKED", ("--timeout=1s",))
+    monkeypatch.setattr(
+        rclone.RclonePlace._ask,
+        "__kwdefaults__",
+        {**rclone.RclonePlace._ask.__kwdefaults__, "limit_s": LIMIT_S},
+    )
+
+
+EVERY = [
+    pytest.param(way, kind, marks=slowly(way, kind), id=f"{kind}-{way}")
+    for kind in KINDS
+    for way in WAYS
+]
+
+
+@pytest.mark.parametrize(("way", "kind"), EVERY)
+@pytest.mark.usefixtures("quick")
+def test_what_no_server_should_answer_is_told_in_a_line(odd, way, kind):
+    """Nothing passes for an empty vault or a copy; it ends within the limits, and says so plainly."""
+    odd(WAYS[way], kind)
+    place = vault_place(Vault("cloud", "s3:bucket/backups", remote="s3:"))
+    began_s = time.monotonic()
+    for act in (
+        lambda: place.names(place.root) and None,
+        lambda: place.receive(f"{place.root}/x", io.BytesIO(b"x" * 1000), 0, size_bytes=1000),
+    ):
+        try:
+            empty = act() is None
+        except StepFailed as failure:
+            text = str(failure)
+            assert text.startswith("Vault 'cloud'"), text
+            assert "Traceback" not in text
+            assert "\n" not in text
+            assert len(text) < 1000, text
+        else:
+            assert empty
+            assert (way, kind) == ("404", "webdav")
+    assert time.monotonic() - began_s < 60
+
+
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [
+        (SKEWED, r"clock of this machine"),
+        (s3_error("403 Forbidden", "AccessDenied", "Access Denied"), r"rclone config"),
+        (s3_error("403 Forbidden", "InvalidAccessKeyId", "No such key."), r"rclone config"),
+        (s3_error("403 Forbidden", "SignatureDoesNotMatch", "Wrong."), r"rclone config"),
+        (
+            s3_error("400 Bad Request", "AuthorizationHeaderMalformed", "expecting 'eu-west-1'"),
+            r"region",
+        ),
+        (s3_error("404 Not Found", "NoSuchBucket", "None."), r"no bucket s3:bucket"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+@pytest.mark.usefixtures("quick")
+def test_what_s3_says_is_told_with_the_way_out(odd, way, told):
+    """A wrong key, region or clock is named as such, and another try is not made."""
+    odd(way)
+    place = vault_place(Vault("cloud", "s3:bucket/backups", remote="s3:"))
+    with pytest.raises(Unreachable, match=told) as failure:
+        place.names(place.root)
+    assert not failure.value.again
+
+
+def test_what_rclone_says_without_end_is_not_kept(tmp_path, monkeypatch):
+    """Of an endless answer, or an endless line of words, no more than a part is held."""
+    program = tmp_path / "rclone"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    place = vault_place(Vault("cloud", "s3:bucket/backups", remote="s3:"))
+    program.write_text("#!/bin/sh\nexec yes '[1, 2, 3]'\n")
+    program.chmod(0o755)
+    with pytest.raises(StepFailed, match="has more than"):
+        place.names(place.root)
+    program.write_text("#!/bin/sh\nhead -c 30000000 /dev/zero | tr '\\0' x >&2\nexit 1\n")
+    with pytest.raises(StepFailed) as failure:
+        place.names(place.root)
+    assert len(str(failure.value)) < 2000
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "404",
+        *(
+            pytest.param(each, marks=pytest.mark.long)
+            for each in WAYS
+            if each not in {"404", "silent", "endless", "slow"}
+        ),
+    ],
+)
+def test_a_backup_is_made_beside_such_a_vault(odd, tmp_path, way):
+    """The set here and the other vault's copy are whole; it ends with 3, and no word is a riddle."""
+    file = odd(WAYS[way])
+    stack = LittleStack(tmp_path / "little")
+    stack.environment["RCLONE_CONFIG"] = str(file)
+    usb = tmp_path / "usb"
+    usb.mkdir()
+    with stack.settings.open("a") as stream:
+        stream.write(
+            '[[vaults]]\nname = "cloud"\nkind = "rclone"\nremote = "s3:bucket/backups"\n'
+            f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{usb}"\n'
+        )
+    process = stack.start(f"backup --runtag {SET}")
+    with process.stdout, process.stderr:
+        told = process.stdout.read() + process.stderr.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 3, told
+    assert "Traceback" not in told
+    assert re.search(r"Vault 'cloud'", told), told
+    assert used.ru_maxrss < MOST_KB
+    here = stack.folder / "backups"
+    manifest = json.loads((here / f"{SET}.manifest.json").read_text())
+    assert manifest["parts"]
+    names = {each.name for each in usb.iterdir()}
+    assert len(names) == 4
+    assert all((usb / name).read_bytes() == (here / name).read_bytes() for name in names)
