@@ -157,6 +157,7 @@ def test_a_thief_of_the_keys_removes_nothing(stack, tmp_path):
     assert "is good" in ran(stack, f"verify --runtag {SET}")
 
 
+@pytest.mark.long
 def test_retention_and_prune_leave_it_alone(stack):
     """What goes here stays there, and a policy that is typed is refused with who removes."""
     with stack.settings.open() as stream:
@@ -175,6 +176,7 @@ def test_retention_and_prune_leave_it_alone(stack):
     assert "nothing is ever removed" in ran(stack, f"pin {SECOND} --remove", 1)
 
 
+@pytest.mark.long
 def test_what_was_interrupted_is_tried_again(stack, place):
     """A part that another run left unproven is known as unfinished, and the set is made whole."""
     stack.bucket.s3.line.open = False

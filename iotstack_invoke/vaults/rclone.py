@@ -293,6 +293,8 @@ class RclonePlace:
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits in there, or None where the cloud does not say."""
         with contextlib.suppress(StepFailed):
+            if not self._features["Features"].get("About", True):
+                return None
             _, out = self._ask("asking for room", "about", "--json", folder)
             free = self._read_json(out).get("free")
             return free if isinstance(free, int) else None
