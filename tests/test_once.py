@@ -196,3 +196,14 @@ def test_what_was_interrupted_is_tried_again(stack, place):
     ran(stack, "sync")
     assert listed(stack.there) == names
     write_pin(place, place.root, SET, b"\n")
+
+
+@pytest.mark.long
+def test_a_copy_that_was_damaged_there_is_sent_anew(stack):
+    """Whoever replaced it keeps nobody from the next: it lies beside, and is what is read."""
+    ran(stack, f"backup --runtag {SET}")
+    (stack.there / ARCHIVE).write_bytes(b"ransom")
+    assert "damaged" in ran(stack, f"verify --runtag {SET} --at cloud", 1)
+    ran(stack, "sync")
+    assert f"{ARCHIVE}.2" in listed(stack.there)
+    assert "is good" in ran(stack, f"verify --runtag {SET} --at cloud")

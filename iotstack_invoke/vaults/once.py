@@ -41,6 +41,8 @@ class OncePlace:
     """The place of a vault that takes files, and lets none go."""
 
     resumes = False
+    keeps_all = True
+    """A copy that is damaged stays, and does not keep another from being sent."""
 
     def __init__(self, inner: RclonePlace) -> None:
         self.name = inner.name
