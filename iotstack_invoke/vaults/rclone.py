@@ -38,7 +38,11 @@ RCLONE = (
     "--retries=1",  # rules try again; of a stream rclone could not
     "--low-level-retries=3",
     "--contimeout=20s",
+    "--s3-no-check-bucket",  # we have looked; and a key that may make none is no mistake
+    "--gcs-no-check-bucket",
 )
+SENT = ("rcat", "--s3-no-head")
+"""What lies there is read back, so S3 is not asked for its MD5 first."""
 ASK_LIMIT_S = 300.0
 ASKED = ("--timeout=30s",)
 """How long a server may be silent that is asked something: three times, as rclone tries."""
@@ -275,7 +279,7 @@ class RclonePlace:
         if size_bytes is None:
             content = b"".join(iter(lambda: read_chunk(source), b""))
             source, size_bytes = io.BytesIO(content), len(content)
-        words = ("rcat", *self._sending, "--size", str(size_bytes), path)
+        words = (*SENT, *self._sending, "--size", str(size_bytes), path)
         self._ask(f"sending {path}", *words, source=source, limit_s=TRANSFER_LIMIT_S)
         return self._proven(path)
 
