@@ -282,14 +282,26 @@ def _threads_told(report: Report, *, debug: bool) -> Iterator[list[BaseException
         troubles.append(error)
         if debug:
             before(left)
-        words = traceback.format_exception_only(error)[-1].strip()
-        report.fail(f"Unexpected error in a thread: {words}. Add --debug to see where.")
+        _tell_of_thread(error, report)
 
     threading.excepthook = tell
     try:
         yield troubles
     finally:
-        threading.excepthook = before
+        # A thread that is left behind ends with us, and may fail until then.
+        is_raw = before is threading.__excepthook__
+        threading.excepthook = _tell_late if is_raw and not debug else before
+
+
+def _tell_late(left: threading.ExceptHookArgs) -> None:
+    from .report import Report
+
+    _tell_of_thread(left.exc_value or left.exc_type(), Report())
+
+
+def _tell_of_thread(error: BaseException, report: Report) -> None:
+    words = traceback.format_exception_only(error)[-1].strip()
+    report.fail(f"Unexpected error in a thread: {words}. Add --debug to see where.")
 
 
 def _refuse_blank(given: Mapping[str, Any]) -> None:

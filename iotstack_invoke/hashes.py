@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shlex
 from typing import IO, cast
 
@@ -59,8 +60,11 @@ class HashedStream:
         self.size_bytes += len(content)
         return content
 
-    def drain(self) -> Received:
-        """Read what is left, and return size and hash of all."""
-        while self.read():
+    def drain(self, expected_bytes: float = math.inf) -> Received:
+        """Read what is left, and return size and hash of all.
+
+        Of a stream that has more than is expected no more is read than shows that.
+        """
+        while self.size_bytes <= expected_bytes and self.read():
             pass
         return self.received

@@ -25,8 +25,20 @@ from invoke.exceptions import CommandTimedOut, ThreadException
 
 from . import children
 from .errors import Busy, Interrupted, StepFailed
-from .runner import LineStream, local_context
-from .steps import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, denied_told, fact_of
+from .runner import MOST_LINE, LineStream, SaidTooMuch, local_context
+from .steps import (
+    MOST_BYTES,
+    PARTIAL,
+    Command,
+    Disk,
+    FileFact,
+    Heard,
+    Outcome,
+    Pipe,
+    Received,
+    denied_told,
+    fact_of,
+)
 
 CHUNK_BYTES = 1 << 18
 EARLY_BYTES = 4 << 20
@@ -53,6 +65,26 @@ def state_folder() -> str:
     return f"{base}/iotstack"
 
 
+class Dates:
+    """The dates of what was received under a partial name; it gets its own with its final name.
+
+    Until then it bears the time of its last byte. By that others judge whether its run is dead.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, float] = {}
+
+    def put_off(self, path: str, modified_s: float) -> bool:
+        """Keep the date of a partial file, and tell whether it is one."""
+        if path.endswith(PARTIAL):
+            self._known[path] = modified_s
+        return path.endswith(PARTIAL)
+
+    def take(self, path: str) -> float | None:
+        """Return the date that was kept, None where none was."""
+        return self._known.pop(path, None)
+
+
 class LocalHost:
     """This machine; its paths are absolute."""
 
@@ -61,6 +93,7 @@ class LocalHost:
     def __init__(self, root: str, name: str = "this machine") -> None:
         self.root = root
         self.name = name
+        self.dates = Dates()
 
     @cached_property
     def _context(self) -> Context:
@@ -165,8 +198,13 @@ class LocalHost:
                 target.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
-        os.utime(path, (modified_s, modified_s))
+        self.set_date(path, modified_s)
         return Received(size, digest.hexdigest())
+
+    def set_date(self, path: str, modified_s: float) -> None:
+        """Give a file its date; a partial one when it is renamed."""
+        if not self.dates.put_off(path, modified_s):
+            os.utime(path, (modified_s, modified_s))
 
     def append(self, path: str, line: str) -> None:
         """Add a line to a file of mode 0600, and make it last through a power cut."""
@@ -212,6 +250,10 @@ class LocalHost:
         """Put `old` in the place of `new` at once, and make that last through a power cut."""
         with _failing(f"{old} cannot be renamed to {new}"):
             os.rename(old, new)
+            dated_s = self.dates.take(old)
+            if dated_s is not None:
+                with contextlib.suppress(OSError):  # the copy is whole without
+                    os.utime(new, (dated_s, dated_s))
             _sync_folder(os.path.dirname(new))
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -227,14 +269,18 @@ class LocalHost:
             streams = {f"{name}_stream": LineStream(name, heard) for name in ("out", "err")}
         try:
             result: Any = self._context.run(
-                str(command), timeout=command.limit_s, read_on_s=command.read_on_s, **streams
+                str(command),
+                timeout=command.limit_s,
+                read_on_s=command.read_on_s,
+                most_bytes=command.most_bytes,
+                **streams,
             )
         except CommandTimedOut as error:
             raise StepFailed(
                 f"It did not end within {command.limit_s:g} s, so it was stopped: {command.shown}"
             ) from error
         except ThreadException as error:
-            raise _first_of(error) from error
+            raise _first_of(error, command, self.name) from error
         finally:
             for stream in streams.values():
                 stream.close()
@@ -343,9 +389,13 @@ def piped(
 
     def listen() -> None:
         assert process.stderr is not None  # noqa: S101 - we asked for a pipe
+        left = MOST_BYTES
         with io.TextIOWrapper(process.stderr, "utf-8", "backslashreplace") as text:
             try:
                 while piece := text.readline(MOST_LINE):  # of one without an end, a part at a time
+                    left -= len(piece)
+                    if left < 0:
+                        raise said_too_much(words[0], MOST_BYTES, "this machine")  # noqa: TRY301
                     lines.write(piece if piece.endswith("\n") else f"{piece}\n")
                 lines.close()
             except BaseException as error:  # noqa: BLE001 - finish() raises it
@@ -443,12 +493,21 @@ def checked(command: Command, outcome: Outcome, where: str) -> Outcome:
     raise StepFailed(f"On {where}: {outcome.ended} from `{command.shown}`: {outcome.last_words}")
 
 
-def _first_of(error: ThreadException) -> BaseException:
-    """Return the exception that was raised while a line was being handed on."""
+def _first_of(error: ThreadException, command: Command, where: str) -> BaseException:
+    """Return the exception that was raised while what a command said was being handed on."""
     for each in error.exceptions:
+        if isinstance(each.value, SaidTooMuch):
+            return said_too_much(command.shown, command.most_bytes, where)
         if isinstance(each.value, BaseException):
             return each.value
     return error
+
+
+def said_too_much(shown: str, most_bytes: int, where: str) -> StepFailed:
+    """Return the failure of a program whose answer has no end."""
+    return StepFailed(
+        f"On {where}: it said more than {most_bytes:,} bytes, so it was stopped: {shown}"
+    )
 
 
 def _fact(status: os.stat_result) -> FileFact:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -28,9 +29,10 @@ from paramiko import AuthenticationException, ChannelException, SSHException
 from .errors import KeyRefused, Refused, Unreachable, ended
 from .hosts import LocalHost
 from .known_hosts import AUTHORITY, REVOKED, KnownKey, Verdict, hashed, unreadable
+from .login_shell import Beginning, Mark, no_sftp, not_begun
 from .runner import LOOK_S, RUN_OVERRIDES, _Mended
 from .settings import Ssh
-from .sftp import SftpSession, encoded
+from .sftp import NoSftp, SftpSession, encoded
 from .ssh_config import Way, find_way, flags
 from .ssh_line import HostKeyRefused, Line, LoginRefused, judge
 from .steps import Command
@@ -39,12 +41,20 @@ from .values import dataclass
 # Without a handler Python prints its lines to stderr; what they tell reaches us as errors.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
+START_LIMIT_S = 60.0
+"""How long a login shell may take until it begins what it is asked for."""
+LAST_BYTES = 1 << 16
+"""So much is kept of what a command says on its error stream."""
 KEEPALIVE_S = 15.0
 DEAD_LINE_MS = 60_000
 SILENCE_S = 180.0
 """How long a server may not answer us: its word waits behind megabytes on a slow line."""
 SFTP_SILENCE_S = 900.0
 """How long its SFTP may not: a slow disk has to write megabytes first."""
+ANSWER_LIMIT_S = 60.0
+"""How long its SFTP may take for an answer of few bytes; a disk may have to start first."""
+LAST_WORDS_S = 5.0
+STALL_LOOK_S = 0.5
 SMALL_ANSWER_BYTES = 64
 COMMANDS_AT_ONCE = 8
 """sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
@@ -52,6 +62,8 @@ COMMANDS_AT_ONCE = 8
 SESSION_TRIES = 100
 """With a fifth of a second between them: ten failed where a machine was busy."""
 NO_BANNER = "Error reading SSH protocol banner"
+LOST_LOGIN = re.compile(r"transport shut down|saw EOF|Authentication timeout|it hung up")
+NUMBER = re.compile(r"(: )?\[Errno -?\d+\] ")
 NO_LINE = re.compile(r"No existing session|SSH session not active")
 """What Paramiko says of a line that was closed between two commands."""
 
@@ -64,6 +76,22 @@ class MendedRemote(_Mended, Remote):  # type: ignore[misc]
     A command that is leashed (remote.py) has its own stdin, and takes the end of ours for the
     sign to end.
     """
+
+    begins: tuple[Beginning, Beginning]
+    """Tell what of the two streams is the command's own."""
+
+    def run(self, command: str, **given: Any) -> Any:
+        """Run a command to its end, without what the login shell prints before it."""
+        self.begins = given.pop("begins")
+        return super().run(command, **given)
+
+    def read_proc_stdout(self, num_bytes: int) -> bytes:
+        """Return the next bytes of its output, b"" at the end."""
+        return _own(self.begins[0], self.channel.recv, num_bytes)
+
+    def read_proc_stderr(self, num_bytes: int) -> bytes:
+        """Return the next bytes of its error stream, b"" at the end."""
+        return _own(self.begins[1], self.channel.recv_stderr, num_bytes)
 
     def send_start_message(self, command: str) -> None:
         """Start the command, with nothing to read."""
@@ -86,12 +114,26 @@ class MendedRemote(_Mended, Remote):  # type: ignore[misc]
             super().stop()
 
 
+def _own(begins: Beginning, read: Callable[[int], bytes], size: int) -> bytes:
+    """Return the next bytes that are a command's own, b"" at the end.
+
+    Where none began, what the login shell said comes at the end.
+    """
+    while data := read(size):
+        if own := begins.own(data):
+            return own
+    return begins.left()
+
+
 class Login:
     """One connection to another machine, opened when it is first needed."""
 
     def __init__(self, ssh: Ssh, name: str) -> None:
         self.ssh = ssh
         self.name = name
+        self.mark = Mark()
+        self.noise = ""
+        """What its login shell prints before a command, as it was last heard."""
         self.at_once = threading.Semaphore(COMMANDS_AT_ONCE)
         self._opening = threading.Lock()
         self._connection: Any = None
@@ -124,26 +166,89 @@ class Login:
         line = self._connection = closed_connection(self.way)
         return line
 
-    def start(self, command: Command | str) -> paramiko.Channel:
-        """Return a channel in which a command was started, quoted or to be; raises Unreachable."""
+    def start(self, command: Command, *, leashed: bool = False) -> paramiko.Channel:
+        """Return a channel in which a command was begun; `leashed` as in login_shell.py.
+
+        Raises Unreachable, also where it did not begin.
+        """
+        sent, first = self.mark.sent(command, leashed=leashed)
         transport = self.connection().transport
         channel: paramiko.Channel = self.talk(
             lambda: answered(once_there_is_a_session(transport.open_session))
         )
-        self.talk(lambda: channel.exec_command(encoded(str(command))))
+        begins = self.begins()
+        until_s = time.monotonic() + START_LIMIT_S
+
+        def read_soon(size: int) -> bytes:
+            channel.settimeout(max(LOOK_S, until_s - time.monotonic()))
+            try:
+                return channel.recv(size)
+            except TimeoutError:
+                raise self.began_nothing() from None
+
+        def begin() -> bool:
+            channel.exec_command(encoded(sent))
+            channel.sendall(first)
+            return begins.pass_over(read_soon)
+
+        try:
+            begun = self.talk(begin)
+        except Unreachable:
+            closed(channel)
+            raise
+        channel.settimeout(None)
+        if not begun:
+            said = self.said(channel).strip() or begins.noise
+            channel.status_event.wait(LAST_WORDS_S)
+            closed(channel)
+            if channel.exit_status == -1:  # it was closed without one
+                raise Unreachable(f"The line to {self.name} broke.", again=True)
+            raise not_begun(self.name, said)
+        self.note(begins)
         return channel
 
+    def begins(self) -> Beginning:
+        """Return what tells of a stream where a command's own bytes begin."""
+        return Beginning(self.mark, self.name)
+
+    def note(self, *begun: Beginning) -> None:
+        """Keep what the login shell printed before a command."""
+        self.noise = "".join(each.noise for each in begun if each.begun)
+
+    def began_nothing(self) -> Unreachable:
+        """Return the failure of a login shell that hangs."""
+        return Unreachable(
+            f"{self.name} ({self.ssh.host}) lets us in, and its login shell did not begin a "
+            f"command within {START_LIMIT_S:g} s.",
+            again=True,
+        )
+
+    def said(self, channel: paramiko.Channel) -> str:
+        """Return what a command said on its error stream, the last of it, read to the end."""
+        begins, kept = self.begins(), b""
+        while data := _own(begins, channel.recv_stderr, LAST_BYTES):
+            kept = (kept + data)[-LAST_BYTES:]
+            if not begins.begun:
+                break
+        return kept.decode("utf-8", "backslashreplace")
+
     def answer(self, channel: paramiko.Channel, limit_s: float) -> tuple[bytes, int, str]:
-        """Return the first bytes that a command says; else its exit code and last words.
+        """Return the first line that a command says; else its exit code and last words.
 
         Raises Unreachable where neither comes in time.
         """
         deadline = time.monotonic() + limit_s
         channel.settimeout(limit_s)
         try:
-            if first := channel.recv(SMALL_ANSWER_BYTES):
+            first = b""
+            while b"\n" not in first and len(first) < SMALL_ANSWER_BYTES:
+                data = channel.recv(SMALL_ANSWER_BYTES)
+                first += data
+                if not data:
+                    break
+            if first:
                 return first, 0, ""
-            said = channel.makefile_stderr("rb").read().decode("utf-8", "replace").split("\n")
+            said = self.said(channel).split("\n")
             channel.status_event.wait(max(0, deadline - time.monotonic()))
         except TimeoutError:
             closed(channel)
@@ -155,15 +260,18 @@ class Login:
             raise Unreachable(f"The line to {self.name} broke.", again=True)
         return b"", channel.exit_status, next((e for e in reversed(said) if e.strip()), "").strip()
 
-    def sftp(self) -> SftpSession:
-        """Return an SFTP client of its own for the calling thread."""
+    def sftp(self, limit_s: float = ANSWER_LIMIT_S) -> SftpSession:
+        """Return an SFTP client of its own for the calling thread; it answers within the limit."""
         transport = self.connection().transport
 
         def begin() -> SftpSession:
             channel = answered(once_there_is_a_session(transport.open_session))
-            channel.settimeout(SFTP_SILENCE_S)
+            channel.settimeout(limit_s)
             channel.invoke_subsystem("sftp")
-            return SftpSession(channel)
+            try:
+                return SftpSession(channel, limit_s, SFTP_SILENCE_S)
+            except NoSftp as error:
+                raise no_sftp(self.name, error.noise) from error
 
         return self.talk(begin)
 
@@ -202,7 +310,8 @@ class Login:
             way = error.way if isinstance(error, LoginRefused) else self.way
             raise Unreachable(
                 f"{self._called(way)} did not let us in: {ended(str(error))} Put your public key "
-                f"there with `ssh-copy-id {way.asked}`; nobody is asked for a password here."
+                f"there with `ssh-copy-id {way.asked}`; nobody is asked for a password here.",
+                again=bool(LOST_LOGIN.search(str(error))),
             ) from error
         except SSHException as error:
             if NO_LINE.search(str(error)):
@@ -210,7 +319,7 @@ class Login:
             hint = ""
             if NO_BANNER in str(error):
                 hint = " Its SSH server hangs, or something else listens on that port."
-            why = f"{self.name} ({self.ssh.host}): {error}.{hint}"
+            why = f"{self.name} ({self.ssh.host}): {NUMBER.sub(': ', str(error))}.{hint}"
             raise Unreachable(why, again=True) from error
         except socket.gaierror as error:
             first = self.way.first
@@ -366,9 +475,12 @@ def answered(channel: Any) -> Any:
     """
 
     def wait_for_event() -> None:
+        until_s = time.monotonic() + ANSWER_LIMIT_S
         while not channel.event.wait(LOOK_S):
             if channel.closed:
                 break
+            if time.monotonic() > until_s:
+                raise SSHException(f"it did not answer within {ANSWER_LIMIT_S:g} s")
         if not channel.event_ready:
             raise channel.get_transport().get_exception() or SSHException("Channel closed.")
 
@@ -396,9 +508,43 @@ class Limit:
         closed(self._channel)
 
 
+class Stall:
+    """Ends what stands still while something is to move."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self.is_over = False
+        self._end = end
+        self._until_s = math.inf
+        self._stopped = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @contextlib.contextmanager
+    def watching(self, limit_s: float) -> Iterator[None]:
+        """Let what the block does take so long, and no longer."""
+        self._until_s = time.monotonic() + limit_s
+        try:
+            yield
+        finally:
+            self._until_s = math.inf
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(STALL_LOOK_S):
+            if time.monotonic() > self._until_s:
+                self.is_over = True
+                self._end()
+                return
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._stopped.set()
+
+
 def closed(channel: Any) -> None:
-    """Close a channel or a connection; on a lost one that fails, and what broke it is told."""
-    with contextlib.suppress(SSHException, OSError, EOFError):
+    """Close a channel or a connection; on a lost one that fails, and what broke it is told.
+
+    However it fails, also in a thread of its own: Paramiko takes a line apart while it is closed.
+    """
+    with contextlib.suppress(Exception):
         channel.close()
 
 

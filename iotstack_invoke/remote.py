@@ -12,9 +12,11 @@ import contextlib
 import io
 import os
 import re
+import select
 import shlex
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, cast
 
@@ -24,33 +26,48 @@ from paramiko import (
     SSHException,
 )
 
-from .errors import StepFailed, Unreachable
+from . import children
+from .errors import StepFailed, Unreachable, ended
 from .hashes import HASH
-from .hosts import CHUNK_BYTES, READ_ONLY, _first_of, checked, piped, read_chunk
+from .hosts import CHUNK_BYTES, READ_ONLY, Dates, _first_of, checked, piped, read_chunk
 from .login import (
+    START_LIMIT_S,
     Limit,
     Login,
+    Stall,
     closed,
     end_input,
     line_broke,
     once_there_is_a_session,
     why_it_broke,
 )
-from .runner import LONG_BYTES, LineStream
+from .login_shell import Lines, LoginPrints, not_begun, shown
+from .runner import LineStream
 from .settings import Ssh
-from .sftp import encoded
-from .sftp_place import MAKE_ROOM, SftpPlace
+from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpPlace
 from .ssh_config import CONNECT_LIMIT_S
 from .steps import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
 TRANSFER_LIMIT_S = 24 * 3600.0
+STALL_S = 900.0
+"""How long a far end may take nothing: a slow disk has to write megabytes first."""
+SLOWEST_BYTES_S = 1_000_000
+"""What is to be synced and hashed there goes at least as fast."""
 SMALL_BYTES = 1 << 18
+MOST_SAID_BYTES = 1 << 16
+"""A size, a hash, a sentence: what is an answer has no more."""
+MOST_DIGITS = 15
+MOST_LISTED_BYTES = 32 << 20
+"""What the names of a folder may have: a quarter of a million of them."""
+MOST_TOLD_BYTES = 8 << 20
+LAST_LINES = 100
+"""So many lines are kept of what a command says while it takes a file."""
 FEW = 8
 """Up to so much, or so many files, goes through the open connection: a new one of `ssh` takes
 0.3 s (measured), and is faster only with what is large.
 """
 
-SHELL_ANSWER = "a shell answers"
+SHELL_ANSWER = "a-shell-answers"
 LINE_BROKE_EXIT = 255
 """How `ssh` itself ends where it is not the command that does (ssh(1))."""
 
@@ -71,7 +88,8 @@ SYNC = (
 RECEIVE = (
     f'umask 077; {STORE} {{ if [ "$3" = 0 ]; then rm -f -- "$1" && set -C && $store > "$1"; '
     'else $store >> "$1"; fi; } '
-    f'&& TZ=UTC0 touch -c -t "$2" "$1" && wc -c < "$1" && {{ {SYNC} & {HASH} && wait $!; }}'
+    '&& { [ -z "$2" ] || TZ=UTC0 touch -c -t "$2" "$1"; } '
+    f'&& wc -c < "$1" && {{ {SYNC} & {HASH} && wait $!; }}'
 )
 HOW_TO_STAT = (
     'if stat -c %f / >/dev/null 2>&1; then how=-c what="%f %s %Y"; '
@@ -123,28 +141,8 @@ RENAME = (
     'why=$(ln "$1" "$3/.try.$$" 2>&1) && rm -f "$3/.try.$$"; case $why in *ross-device*) why=no;; '
     '*) [ "$(stat -c %d "$1" 2>/dev/null)" = "$(stat -c %d "$3" 2>/dev/null)" ] || why=no;; esac; '
     '[ "$why" != no ] || { echo "$2 is on another file system than $1" >&2; exit 1; }; fi; '
-    'mv -f "$1" "$2" && '
+    'mv -f "$1" "$2" && { [ -z "$4" ] || TZ=UTC0 touch -c -t "$4" "$2" || :; } && '
 ) + SYNC.replace("$1", "$3")
-
-# What runs a command there: nothing comes through its stdin, and the end of that (our limit, our
-# Ctrl-C, a line that broke) ends the command and all that it started. What is root's takes no
-# signal of the user's; then sudo sends it. What put itself into the background goes on.
-LEASH = (
-    "exec 3<&0 </dev/null; { while read -r _ <&3; do :; done; trap '' TERM; "
-    "me=$(exec sh -c 'echo $PPID'); all=$(grep -s ^PPid: /proc/[0-9]*/status | "
-    "tr -s '/:\\t' ' ' | awk -v r=$$ -v s=$me '{ up[$2] = $5 } END { for (each in up) { "
-    "for (at = each; at in up && at != r && at != s; at = up[at]); "
-    "if (at == r && each != r) print each } }'); "
-    "tell() { others=; for p in $all; do [ ! -e /proc/$p ] || kill -s $1 $p || "
-    'others="$others $p"; done; [ -z "$others" ] || sudo -n kill -s $1 $others; }; '
-    "tell TERM; n=0; while [ $n -lt 30 ] && kill -0 $$; do sleep 0.1; n=$((n + 1)); done; "
-    'tell KILL; } >/dev/null 2>&1 & leash=$!; exec 3<&-; "$@"; code=$?; kill $leash; exit $code'
-)
-
-
-# The same for a command of more bytes than one word may have: its words come first, quoted.
-LONG_LEASH = f'eval "set -- $(head -c "$1")"; {LEASH}'
-
 
 _CALLED = {
     RECEIVE: "write",
@@ -167,23 +165,39 @@ def open_place(ssh: Ssh, root: str, name: str) -> SshHost | SftpPlace:
     """
     login = Login(ssh, name)
     host = SshHost(login, root)
-    asked = Command(("echo", SHELL_ANSWER), limit_s=CONNECT_LIMIT_S)
-    outcome = host.try_run(asked, leashed=False)
-    if outcome.out.strip() == SHELL_ANSWER:
+    no_shell = _no_shell(host)
+    if not no_shell:
         return host
     try:
-        closed(login.sftp())
+        closed(login.sftp(CONNECT_LIMIT_S))
     except Unreachable as error:
         if not login.is_open():
             raise
         login.close()
         raise Unreachable(
             f"{name} ({ssh.host}) lets us in, and offers neither a shell nor SFTP: to a command "
-            f"it says: {outcome.last_words}. Where only the scp program is allowed, nothing can "
-            "be listed, proven or put in place. Allow SFTP there (`Subsystem sftp internal-sftp` "
-            "and `ForceCommand internal-sftp` in sshd_config), or a shell."
+            f"it says: {ended(no_shell)}{_of_sftp(error)} Where only the scp program is allowed, "
+            "nothing can be listed, proven or put in place. Allow SFTP there (`Subsystem sftp "
+            "internal-sftp` and `ForceCommand internal-sftp` in sshd_config), or a shell."
         ) from error
     return SftpPlace(login, root)
+
+
+def _of_sftp(error: Unreachable) -> str:
+    """Return what a login printed in the place of SFTP, as a sentence more."""
+    return f" {error}" if isinstance(error, LoginPrints) else ""
+
+
+def _no_shell(host: SshHost) -> str:
+    """Return what a machine says that runs no command, '' where it does; raises Unreachable."""
+    asked = Command(("sh", "-c", f"echo {SHELL_ANSWER}"), limit_s=CONNECT_LIMIT_S)
+    try:
+        outcome = host.try_run(asked, leashed=False)
+    except StepFailed as error:
+        if not host.login.is_open():
+            raise
+        return error.said if isinstance(error, LoginPrints) else str(error)
+    return "" if outcome.out == f"{SHELL_ANSWER}\n" else outcome.last_words
 
 
 def open_host(ssh: Ssh, root: str, name: str) -> SshHost:
@@ -204,16 +218,19 @@ class SshHost:
         self.login = login
         self.root = root
         self.name = login.name
+        self._dates = Dates()
 
     def try_run(
         self, command: Command, heard: Heard | None = None, *, leashed: bool = True
     ) -> Outcome:
         """Run a command to its end, whatever its exit code; it ends with our line.
 
-        `leashed`: not for a machine that may have no shell.
+        `leashed`: not for a machine that may have no shell. Raises LoginPrints where its login
+        shell began no command.
         """
         connection = self.login.connection()
-        sent, first = _leashed(command) if leashed else (str(command), b"")
+        sent, first = self.login.mark.sent(command, leashed=leashed)
+        begins = self.login.begins(), self.login.begins()
         streams = {}
         if heard:
             streams = {f"{name}_stream": LineStream(name, heard) for name in ("out", "err")}
@@ -224,15 +241,17 @@ class SshHost:
                         sent,
                         timeout=command.limit_s,
                         read_on_s=command.read_on_s,
+                        most_bytes=command.most_bytes,
                         leashed=leashed,
                         first=first,
+                        begins=begins,
                         **streams,
                     )
                 )
         except CommandTimedOut as error:
             raise self._too_long(command) from error
         except ThreadException as error:
-            raise _first_of(error) from error
+            raise _first_of(error, command, self.name) from error
         except (SSHException, OSError, EOFError) as error:
             raise line_broke(self.name, error) from error
         finally:
@@ -240,6 +259,9 @@ class SshHost:
                 stream.close()
         if result.exited == -1:  # the channel was closed without an exit status
             raise Unreachable(f"The line to {self.name} broke.", again=True)
+        if not begins[0].begun:
+            raise not_begun(self.name, result.stderr.strip() or result.stdout)
+        self.login.note(*begins)
         return Outcome(result.exited, result.stdout, result.stderr, result.held)
 
     def run(self, command: Command, heard: Heard | None = None) -> Outcome:
@@ -286,13 +308,17 @@ class SshHost:
         script = _script(CONTENTS, folder, *asked)
         with self._channelled(script) if few else self.pipe(script) as pipe:
             for name in asked:
-                size = pipe.stdout.readline().strip()
+                size = pipe.stdout.readline(MOST_SAID_BYTES).strip()
                 if size == b"-":
                     continue
                 if size.startswith(b"!"):
                     why = size.decode("utf-8", "replace").rpartition(": ")[2]
                     raise StepFailed(f"On {self.name}: {folder}/{name} cannot be read: {why}.")
-                found[name] = pipe.stdout.read(int(size)) if size.isdigit() else b""
+                is_size = size.isdigit() and len(size) <= MOST_DIGITS
+                if is_size and int(size) > MOST_CONTENT_BYTES:
+                    why = f"it has {int(size):,} bytes, too many to be read at once"
+                    raise StepFailed(f"On {self.name}: {folder}/{name} is not read: {why}.")
+                found[name] = pipe.stdout.read(int(size)) if is_size else b""
                 if size != b"%d" % len(found[name]):
                     pipe.finish()  # where the line broke, it says so
                     raise StepFailed(
@@ -316,7 +342,7 @@ class SshHost:
     ) -> Received:
         """Write a stream to `path`, synced, and hash what lies there afterwards."""
         small = size_bytes is not None and size_bytes <= SMALL_BYTES
-        when = time.strftime("%Y%m%d%H%M.%S", time.gmtime(modified_s))
+        when = "" if self._dates.put_off(path, modified_s) else _for_touch(modified_s)
         command = _script(RECEIVE, path, when, str(start))
         answer = self._feed(command, source, small=small)
         size, digest = (*answer.split(), "", "")[:2]
@@ -338,16 +364,66 @@ class SshHost:
             channel = self.login.start(command)
             limit = Limit(channel, TRANSFER_LIMIT_S)
             try:
-                yield _ToChannel(self.name, channel)
+                with self._moving(lambda: closed(channel)) as stall:
+                    yield _ToChannel(self.login, channel, stall)
             finally:
                 limit.stop()
             return
-        said: list[str] = []
-        words = (*self.login.words(), str(command))
-        with piped(
-            words, lambda _stream, line: said.append(line), TRANSFER_LIMIT_S, feed=True
-        ) as (process, finish):
-            yield _ToProcess(self.name, process, finish, said)
+        said: deque[str] = deque(maxlen=LAST_LINES)
+        limited = Command(command.words, limit_s=TRANSFER_LIMIT_S)
+        with (
+            self._ssh(limited, lambda _, line: said.append(line)) as (process, finish),
+            self._moving(lambda: children.end(process)) as stall,
+        ):
+            yield _ToProcess(self.name, process, finish, said, stall)
+
+    @contextlib.contextmanager
+    def _moving(self, end: Callable[[], None]) -> Iterator[Stall]:
+        """Yield what ends a command that takes nothing; raises Unreachable where it did."""
+        stall = Stall(end)
+        try:
+            yield stall
+        except StepFailed as error:
+            if not stall.is_over:
+                raise
+            why = "it stood still, though its line is good. Does its disk answer?"
+            raise Unreachable(f"Sending to {self.name} failed: {why}", again=True) from error
+        finally:
+            stall.stop()
+
+    @contextlib.contextmanager
+    def _ssh(
+        self, command: Command, heard: Heard | None, *, leashed: bool = False
+    ) -> Iterator[tuple[Any, Callable[[], int]]]:
+        """Start a command through `ssh`, and pass over what the login shell says before it.
+
+        Raises Unreachable where it does not begin.
+        """
+        sent, first = self.login.mark.sent(command, leashed=leashed)
+        begins, lines = self.login.begins(), Lines(self.login.mark, heard)
+        words = (*self.login.words(), sent)
+        with piped(words, lines, command.limit_s, feed=True) as (process, finish):
+            assert process.stdin is not None  # noqa: S101 - we asked for pipes
+            with contextlib.suppress(BrokenPipeError):  # how it ended says more
+                process.stdin.write(first)
+                process.stdin.flush()
+            until_s = time.monotonic() + START_LIMIT_S
+            if not begins.pass_over(lambda size: self._read_soon(process.stdout, size, until_s)):
+                code, said = finish(), lines.end()
+                if code != LINE_BROKE_EXIT:
+                    raise not_begun(self.name, "\n".join(said) or begins.noise)
+                why = f": {ended(said[-1].strip())}" if said else "."
+                raise Unreachable(f"The line to {self.name} broke{why}", again=True)
+            self.login.note(begins)
+            yield process, finish
+
+    def _read_soon(self, stream: Any, size: int, until_s: float) -> bytes:
+        """Return at most so many bytes of a pipe of which nothing is read ahead."""
+        waiting = select.poll()
+        waiting.register(stream, select.POLLIN)
+        if waiting.poll(max(0.0, until_s - time.monotonic()) * 1000):
+            return os.read(stream.fileno(), size)
+        raise self.login.began_nothing()
 
     @contextlib.contextmanager
     def pipe(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
@@ -356,27 +432,18 @@ class SshHost:
             with self._channelled(command, heard) as pipe:
                 yield pipe
             return
-        sent, first = _leashed(command)
-        words = (*self.login.words(), sent)
-        with piped(words, heard, command.limit_s, feed=True) as (process, finish):
-            assert process.stdout is not None  # noqa: S101 - we asked for pipes
-            assert process.stdin is not None  # noqa: S101
-            with contextlib.suppress(BrokenPipeError):  # how it ended says more
-                process.stdin.write(first)
-                process.stdin.flush()
+        with self._ssh(command, heard, leashed=True) as (process, finish):
             yield Pipe(process.stdout, lambda: self._unbroken(finish()))
 
     @contextlib.contextmanager
     def _channelled(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
         """Do the same through the open connection."""
-        sent, first = _leashed(command)
-        channel = self.login.start(sent)
+        channel = self.login.start(command, leashed=True)
         limit = Limit(channel, command.limit_s)
 
         def finish() -> int:
-            said = channel.makefile_stderr("rb").read().decode("utf-8", "backslashreplace")
-            if heard:
-                for line in said.splitlines():
+            for line in self.login.said(channel).splitlines():
+                if heard:
                     heard("err", line)
             code = channel.recv_exit_status()
             if limit.is_over:
@@ -384,7 +451,6 @@ class SshHost:
             return self._unbroken(code)
 
         try:
-            self.login.talk(lambda: channel.sendall(first))
             stream = io.BufferedReader(_FromChannel(self.name, channel), CHUNK_BYTES)
             yield Pipe(stream, finish)
         finally:
@@ -464,7 +530,9 @@ class SshHost:
 
     def rename(self, old: str, new: str) -> None:
         """Put `old` in the place of `new` at once, and make that last through a power cut."""
-        self.run(_script(RENAME, old, new, os.path.dirname(new)))
+        dated_s = self._dates.take(old)
+        when = "" if dated_s is None else _for_touch(dated_s)
+        self.run(_script(RENAME, old, new, os.path.dirname(new), when))
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files; one that is not there is as good as removed."""
@@ -505,9 +573,15 @@ class _ToProcess:
     """What a command on another machine reads, through `ssh`."""
 
     def __init__(
-        self, name: str, process: Any, finish: Callable[[], int], said: list[str]
+        self,
+        name: str,
+        process: Any,
+        finish: Callable[[], int],
+        said: deque[str],
+        stall: Stall,
     ) -> None:
         self.size_bytes = 0
+        self._stall = stall
         self._name = name
         self._process = process
         self._finish = finish
@@ -516,7 +590,8 @@ class _ToProcess:
     def write(self, data: bytes) -> int:
         """Send some bytes; raises StepFailed where the command has ended, with what it said."""
         try:
-            self._process.stdin.write(data)
+            with self._stall.watching(STALL_S):
+                self._process.stdin.write(data)
         except BrokenPipeError:
             self.end()
             raise _not_sent(self._name, "the command there ended early") from None
@@ -528,10 +603,13 @@ class _ToProcess:
 
     def end(self) -> str:
         """Send the end, and return what the command says; raises StepFailed where it failed."""
-        with contextlib.suppress(BrokenPipeError):  # its exit code and words say more
-            self._process.stdin.close()
-        answer: str = self._process.stdout.read().decode("utf-8", "replace")
-        code = self._finish()
+        with self._stall.watching(STALL_S + self.size_bytes / SLOWEST_BYTES_S):
+            with contextlib.suppress(BrokenPipeError):  # its exit code and words say more
+                self._process.stdin.close()
+            answer: str = self._process.stdout.read(MOST_SAID_BYTES).decode("utf-8", "replace")
+            if len(answer) == MOST_SAID_BYTES:
+                raise _not_sent(self._name, f"its answer has no end: {shown(answer)}")
+            code = self._finish()
         if code:
             last = next((line for line in reversed(self._said) if line.strip()), f"exit {code}")
             raise _not_sent(self._name, last.strip())
@@ -541,14 +619,16 @@ class _ToProcess:
 class _ToChannel:
     """The same through a channel of Paramiko's."""
 
-    def __init__(self, name: str, channel: paramiko.Channel) -> None:
+    def __init__(self, login: Login, channel: paramiko.Channel, stall: Stall) -> None:
         self.size_bytes = 0
-        self._name = name
+        self._stall = stall
+        self._login = login
+        self._name = login.name
         self._channel = channel
 
     def write(self, data: bytes) -> int:
         """Send some bytes; raises StepFailed where the command has ended, with what it said."""
-        with self._failing():
+        with self._failing(), self._stall.watching(STALL_S):
             try:
                 self._channel.sendall(data)
             except OSError:
@@ -565,10 +645,15 @@ class _ToChannel:
     def end(self) -> str:
         """Send the end, and return what the command says; raises StepFailed where it failed."""
         channel = self._channel
-        with self._failing():
+        with (
+            self._failing(),
+            self._stall.watching(STALL_S + self.size_bytes / SLOWEST_BYTES_S),
+        ):
             end_input(channel)
-            answer: str = channel.makefile("rb").read().decode("utf-8", "replace")
-            said: str = channel.makefile_stderr("rb").read().decode("utf-8", "replace").strip()
+            answer: str = channel.makefile("rb").read(MOST_SAID_BYTES).decode("utf-8", "replace")
+            if len(answer) == MOST_SAID_BYTES:
+                raise _not_sent(self._name, f"its answer has no end: {shown(answer)}")
+            said = self._login.said(channel).strip()
             code = channel.recv_exit_status()
         if code:  # -1: the channel was closed without an exit status
             why = "the line was cut" if code == -1 else f"exit {code}"
@@ -593,18 +678,17 @@ def _not_sent(name: str, why: str) -> StepFailed:
     return StepFailed(f"Sending to {name} failed: {why}{advice}", again=again)
 
 
-def _leashed(command: Command) -> tuple[str, bytes]:
-    """Return what runs a command there, so that it ends with our line, and what it reads first."""
-    words = encoded(str(command))
-    if len(words) <= LONG_BYTES:
-        return shlex.join(("sh", "-c", LEASH, "sh", *command.words)), b""
-    return shlex.join(("sh", "-c", LONG_LEASH, "sh", str(len(words)))), words
+def _for_touch(modified_s: float) -> str:
+    """Return a date as touch(1) takes it, in UTC."""
+    return time.strftime("%Y%m%d%H%M.%S", time.gmtime(modified_s))
 
 
 def _script(script: str, *arguments: str) -> Command:
     called = shlex.join((_CALLED.get(script, "sh"), arguments[0]))
-    words = f"LC_ALL=C; export LC_ALL; {script}"  # what is said is read here
-    return Command(("sh", "-c", words, "sh", *arguments), called=called)
+    # What is said is read here, so it is to be in English.
+    most_bytes = MOST_LISTED_BYTES if script == NAMES else MOST_TOLD_BYTES
+    words = ("sh", "-c", f"LC_ALL=C; export LC_ALL; {script}", "sh", *arguments)
+    return Command(words, called=called, most_bytes=most_bytes)
 
 
 def _fact(line: str) -> FileFact:

@@ -26,14 +26,20 @@ from invoke.runners import Local
 
 from . import children
 from .errors import Interrupted
-from .steps import Heard
+from .steps import MOST_BYTES, Heard
 
 FIRST_LOOK_S = 0.0005
 """How soon it is first asked whether a command has ended; each later time after twice as long."""
 LONG_BYTES = 100_000
 """A command of more bytes goes through the stdin of a shell."""
+MOST_LINE = 1 << 16
+"""A line of more letters is handed on in pieces."""
 LOOK_S = 0.1
 """How often a reader that must not wait for ever looks whether the program has ended."""
+
+
+class SaidTooMuch(Exception):
+    """A command said more than any answer has."""
 
 
 class _Mended:
@@ -46,6 +52,7 @@ class _Mended:
     has_dead_threads: bool
     input_sleep: float
     read_on_s: float | None = None
+    most_bytes = MOST_BYTES
     leashed = False
     first = b""
     held = False
@@ -73,15 +80,17 @@ class _Mended:
         command: str,
         *,
         read_on_s: float | None = None,
+        most_bytes: int = MOST_BYTES,
         leashed: bool = False,
         first: bytes = b"",
         **given: Any,
     ) -> Any:
-        """Run a command to its end; `read_on_s` as in steps.Command, `leashed` as in remote.py.
+        """Run a command to its end; `read_on_s` and `most_bytes` as in steps.Command.
 
-        `first` is what a leashed command reads.
+        `leashed` as in login_shell.py, `first` is what a leashed command reads.
         """
-        self.read_on_s, self.leashed, self.first = read_on_s, leashed, first
+        self.read_on_s, self.most_bytes = read_on_s, most_bytes
+        self.leashed, self.first = leashed, first
         return super().run(command, **given)  # type: ignore[misc]
 
     def generate_result(self, **given: Any) -> Any:
@@ -96,13 +105,17 @@ class _Mended:
         """Return what the program says, to the end of the stream or until it is held too long.
 
         With `read_on_s` a reader that has nothing to read raises TimeoutError after LOOK_S.
+        Raises SaidTooMuch.
         """
-        deadline_s = math.inf
+        deadline_s, left_bytes = math.inf, self.most_bytes
         while time.monotonic() < deadline_s:
             with contextlib.suppress(TimeoutError):
                 data = reader(self.read_chunk_size)
                 if not data:
                     return
+                left_bytes -= len(data)
+                if left_bytes < 0:
+                    raise SaidTooMuch
                 yield self.decode(data)
             if self.read_on_s is not None and deadline_s == math.inf and self.process_is_finished:
                 deadline_s = time.monotonic() + self.read_on_s
@@ -233,6 +246,9 @@ class LineStream:
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             self.heard(self.name, line.rstrip("\r"))
+        while len(self.rest) > MOST_LINE:
+            self.heard(self.name, self.rest[:MOST_LINE])
+            self.rest = self.rest[MOST_LINE:]
 
     def flush(self) -> None:
         """Do nothing: a line is handed on when it is whole."""

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
-from collections.abc import Callable
+import struct
+import time
 
 import paramiko
 from paramiko.message import Message
 from paramiko.sftp import (
+    CMD_ATTRS,
     CMD_CLOSE,
     CMD_EXTENDED,
     CMD_EXTENDED_REPLY,
     CMD_HANDLE,
+    CMD_LSTAT,
     CMD_NAME,
     CMD_OPENDIR,
     CMD_READDIR,
+    CMD_STAT,
+    CMD_VERSION,
     SFTP_EOF,
     SFTP_NO_SUCH_FILE,
     SFTP_OK,
@@ -30,6 +36,17 @@ from paramiko.sftp import (
 
 READ_BYTES = 255 * 1024
 """What one request asks for. OpenSSH gives that much; a server that gives less may."""
+
+MOST_PACKET_BYTES = 1 << 20
+"""No server sends more in one: OpenSSH's have a quarter of that at the most."""
+MOST_LISTED_BYTES = 16 << 20
+"""So much a listing may have: a hundred thousand names."""
+LIST_LIMIT_S = 600.0
+MOST_STRAY = 1000
+"""So many answers may come that nobody waits for: of files that were closed before."""
+NOISE_BYTES = 4096
+QUICK = frozenset({CMD_STAT, CMD_LSTAT, CMD_OPENDIR, CMD_READDIR, CMD_EXTENDED})
+"""What is answered at once, a disk that has to start allowed for. All else may write megabytes."""
 
 NUMBERS = {
     SFTP_NO_SUCH_FILE: errno.ENOENT,
@@ -50,10 +67,50 @@ READ_ONLY_FLAG = 1
 """SSH_FXE_STATVFS_ST_RDONLY, of OpenSSH's PROTOCOL."""
 
 
-class SftpSession(paramiko.SFTPClient):
-    """One SFTP session. Raises OSError, its number being None where the server says "Failure"."""
+class NoSftp(paramiko.SSHException):
+    """What answers in the place of SFTP is something else: `noise` is the beginning of it."""
 
-    _request: Callable[..., tuple[int, Message]]
+    def __init__(self, noise: bytes) -> None:
+        self.noise = noise.decode("utf-8", "backslashreplace")
+        super().__init__("what it sends is no SFTP")
+
+
+class _Strict(Message):
+    """A message that is read no further than it goes: Paramiko's gives zeros for ever."""
+
+    def get_bytes(self, n: int) -> bytes:
+        """Return the next bytes; raises SFTPError where there are fewer."""
+        found = super().get_bytes(n) if n <= len(self.asbytes()) else b""
+        if n > len(self.asbytes()) or self.packet.tell() > len(self.asbytes()):
+            raise paramiko.SFTPError("an answer is cut short")
+        return found
+
+
+class SftpSession(paramiko.SFTPClient):
+    """One SFTP session. Raises OSError, its number being None where the server says "Failure".
+
+    `limit_s`: how long its greeting, and each answer of few bytes, may take; `silence_s`: all
+    others. Raises NoSftp where it greets with something else.
+    """
+
+    def __init__(self, channel: paramiko.Channel, limit_s: float, silence_s: float) -> None:
+        self._limit_s = limit_s
+        self._silence_s = silence_s
+        self._until_s = time.monotonic() + limit_s
+        self._stray = 0
+        super().__init__(channel)
+        self._until_s = math.inf
+        channel.settimeout(silence_s)
+
+    def _request(self, kind: int, *words: object) -> tuple[int, Message]:
+        """Ask, and return the answer; raises SSHException where it does not come in time."""
+        if kind in QUICK:
+            self._until_s = time.monotonic() + self._limit_s
+        try:
+            told: tuple[int, Message] = super()._request(kind, *words)  # type: ignore[misc]
+        finally:
+            self._until_s = math.inf
+        return told
 
     def entries(self, folder: str) -> dict[str, paramiko.SFTPAttributes]:
         """Return the entries of a folder by name, links as links."""
@@ -61,12 +118,17 @@ class SftpSession(paramiko.SFTPClient):
         if kind != CMD_HANDLE:
             raise paramiko.SFTPError("no handle for a folder")
         handle = answer.get_binary()
-        found = {}
+        found: dict[str, paramiko.SFTPAttributes] = {}
+        left_bytes, until_s = MOST_LISTED_BYTES, time.monotonic() + LIST_LIMIT_S
         with contextlib.suppress(EOFError):  # the server's word for the end of the list
             while True:
-                kind, answer = self._request(CMD_READDIR, handle)
+                kind, told = self._request(CMD_READDIR, handle)
                 if kind != CMD_NAME:
                     raise paramiko.SFTPError("no names in a listing")
+                answer = _Strict(told.get_remainder())
+                left_bytes -= len(answer.asbytes())
+                if left_bytes < 0 or time.monotonic() > until_s:
+                    raise paramiko.SFTPError(f"its list of {folder} has no end")
                 for _ in range(answer.get_int()):
                     name = answer.get_binary().decode("utf-8", "surrogateescape")
                     answer.get_binary()  # the line that `ls -l` would print
@@ -137,13 +199,58 @@ class SftpSession(paramiko.SFTPClient):
 
     def _read_packet(self) -> tuple[int, bytes]:
         """Return an answer; raises SSHException where none comes, after which none is expected."""
+        until_s = min(self._until_s, time.monotonic() + self._silence_s)
         try:
-            told: tuple[int, bytes] = super()._read_packet()  # type: ignore[misc]
+            told = self._read_until(self._size(until_s), until_s)
+            kind, answer = told[0], told[1:]
+            self._judge(kind, answer)
         except TimeoutError as error:
-            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
-                self.close()
+            self._give_up()
             raise paramiko.SSHException("its SFTP does not answer") from error
-        return told
+        except (NoSftp, paramiko.SFTPError):
+            self._give_up()
+            raise
+        return kind, answer
+
+    def _size(self, until_s: float) -> int:
+        """Return how many bytes the next answer has; raises NoSftp where that cannot be."""
+        head = self._read_until(4, until_s)
+        (size,) = struct.unpack(">I", head)
+        if 0 < size <= MOST_PACKET_BYTES:
+            return int(size)
+        raise NoSftp(head + (self.sock.recv(NOISE_BYTES) if self.sock.recv_ready() else b""))
+
+    def _judge(self, kind: int, answer: bytes) -> None:
+        """Raise NoSftp or SFTPError for what Paramiko would read on and on in."""
+        if not self._expecting:  # type: ignore[attr-defined]
+            if kind != CMD_VERSION and self.request_number == 1:
+                raise NoSftp(answer)
+            return
+        told = _Strict(answer)
+        if told.get_int() not in self._expecting:  # type: ignore[attr-defined]
+            self._stray += 1
+            if self._stray > MOST_STRAY:
+                raise paramiko.SFTPError("it answers what was not asked")
+        elif kind == CMD_ATTRS:
+            paramiko.SFTPAttributes()._unpack(told)  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def _read_until(self, size: int, until_s: float) -> bytes:
+        """Return so many bytes; raises TimeoutError where they do not come in time, EOFError."""
+        found = bytearray()
+        try:
+            while len(found) < size:
+                self.sock.settimeout(max(0.001, until_s - time.monotonic()))
+                data = self.sock.recv(size - len(found))
+                if not data:
+                    raise EOFError
+                found += data
+        finally:
+            self.sock.settimeout(self._silence_s)
+        return bytes(found)
+
+    def _give_up(self) -> None:
+        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+            self.close()
 
     def _send_packet(self, kind: int, packet: Message) -> None:
         """Send a request; raises SSHException where the line breaks.

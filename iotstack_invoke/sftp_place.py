@@ -15,12 +15,15 @@ from paramiko import SFTPError, SSHException
 
 from .errors import StepFailed
 from .hashes import HashedStream
-from .hosts import PRIVATE, READ_ONLY, read_chunk
+from .hosts import PRIVATE, READ_ONLY, Dates, read_chunk
 from .login import Login, closed, line_broke, why_it_broke
 from .sftp import SftpSession, encoded
 from .steps import FileFact, Received, fact_of
 
 MAKE_ROOM = "Make room there and run the same command again."
+MOST_CONTENT_BYTES = 32 << 20
+"""No file that is read at once has more; a manifest may have half of it."""
+MOST_LINE_BYTES = 1 << 12
 FULL_BELOW_BYTES = 1 << 20
 """So little is free where a disk refused to take more."""
 
@@ -34,6 +37,7 @@ class SftpPlace:
         self.login = login
         self.root = root
         self.name = login.name
+        self._dates = Dates()
 
     def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there, over one SFTP session."""
@@ -52,9 +56,10 @@ class SftpPlace:
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
-        """Return a stream of a file's bytes, without the first `start`."""
+        """Return a stream of a file's bytes, without the first `start`, and of no more."""
         with self._sftp(path) as sftp, sftp.open_to_read(path, start) as stream:
-            yield stream  # type: ignore[misc]  # paramiko's file reads like one
+            size_bytes = stream.stat().st_size or 0
+            yield cast("IO[bytes]", _UpTo(stream, size_bytes - start))
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder, over one session; what is not there has no entry."""
@@ -63,15 +68,23 @@ class SftpPlace:
             for name in names:
                 path = f"{folder}/{name}"
                 try:
-                    if _sftp_fact(sftp.stat(encoded(path))).is_file:  # to open a pipe would wait
-                        with sftp.open_to_read(path) as stream:
-                            found[name] = stream.read()
+                    fact = _sftp_fact(sftp.stat(encoded(path)))
+                    if fact.is_file:  # to open a pipe would wait
+                        found[name] = self._content(sftp, path, fact.size_bytes)
                 except FileNotFoundError:
                     continue
                 except OSError as error:
                     why = f"{path} cannot be read: {why_it_broke(error)}."
                     raise StepFailed(f"On {self.name}: {why}", again=sftp.is_broken()) from error
         return found
+
+    def _content(self, sftp: SftpSession, path: str, size_bytes: int) -> bytes:
+        """Return so many bytes of a small file; raises StepFailed where it is none."""
+        if size_bytes > MOST_CONTENT_BYTES:
+            why = f"it has {size_bytes:,} bytes, too many to be read at once"
+            raise StepFailed(f"On {self.name}: {path} is not read: {why}.")
+        with sftp.open_to_read(path) as stream:
+            return stream.read(size_bytes)
 
     def claim(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
@@ -91,7 +104,7 @@ class SftpPlace:
             else:
                 self._write_claim(sftp, target, path, line)
             with sftp.open_to_read(path) as stream:
-                told = stream.read().decode("utf-8", "replace").splitlines()
+                told = stream.read(MOST_LINE_BYTES).decode("utf-8", "replace").splitlines()
         return told[0] if told else ""
 
     def _write_claim(
@@ -118,15 +131,17 @@ class SftpPlace:
         What arrived stays where it breaks off.
         """
         with self._sftp(path) as sftp:
+            sent = HashedStream(source)
             try:
-                self._write(sftp, path, source, start)
+                self._write(sftp, path, sent.stream, start)
             except OSError as error:
                 if error.errno is None and not sftp.is_broken():
                     raise self._refused(sftp, path) from error
                 raise
-            sftp.utime(encoded(path), (modified_s, modified_s))
+            if not self._dates.put_off(path, modified_s):
+                sftp.utime(encoded(path), (modified_s, modified_s))
             with sftp.open_to_read(path) as arrived:
-                return HashedStream(cast("IO[bytes]", arrived)).drain()
+                return HashedStream(cast("IO[bytes]", arrived)).drain(start + sent.size_bytes)
 
     @staticmethod
     def _write(sftp: SftpSession, path: str, source: IO[bytes], start: int) -> None:
@@ -181,6 +196,10 @@ class SftpPlace:
         """Put `old` in the place of `new`; at once, unless the server is an old one."""
         with self._sftp(new) as sftp:
             sftp.put_in_place(old, new)
+            dated_s = self._dates.take(old)
+            if dated_s is not None:
+                with contextlib.suppress(OSError):  # the copy is whole without
+                    sftp.utime(encoded(new), (dated_s, dated_s))
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files; one that is not there is as good as removed."""
@@ -212,6 +231,21 @@ class SftpPlace:
             raise StepFailed(f"On {self.name}: {why}.", again=client.is_broken()) from error
         finally:
             closed(client)
+
+
+class _UpTo:
+    """So many bytes of a file: a server may send more for ever."""
+
+    def __init__(self, stream: paramiko.SFTPFile, size_bytes: int) -> None:
+        self._stream = stream
+        self._left_bytes = max(0, size_bytes)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, b"" at the end."""
+        wanted = self._left_bytes if size < 0 else min(size, self._left_bytes)
+        content = self._stream.read(wanted) if wanted else b""
+        self._left_bytes -= len(content)
+        return content
 
 
 def _why(sftp: SftpSession, error: OSError, path: str) -> str:

@@ -46,6 +46,9 @@ MANIFESTS_AT_ONCE = 200
 """Their names fit into one command, and few of them cost little time."""
 STALE_COPY = timedelta(days=1)
 """A partial copy in a vault that is older belongs to a run that died."""
+STALE_MARK = timedelta(days=7)
+"""The mark of a set that is copied lies there as long: it keeps its partial copies. Earlier
+versions give these the date of the original while they are still proven."""
 CLOCKS_APART = timedelta(minutes=5)
 """How far another machine's clock may be ahead before its backups are from the future."""
 
@@ -488,22 +491,45 @@ def unlike_copies(
 def sweep_stale_copies(place: Place) -> None:
     """Remove the partial copies of dead runs; a young one may be another Pi's that is sending.
 
-    In a bucket also the pieces of uploads that did not end: no listing shows them, and they cost.
+    By the clock of the place, which is asked only where one may be old, and by the mark of its
+    set, which is there while a run copies it. In a bucket also the pieces of uploads that did not
+    end: no listing shows them, and they cost.
     """
-    oldest_s = time.time() - STALE_COPY.total_seconds()
-    stale = [
-        f"{place.root}/{name}"
-        for name, fact in place.names(place.root).items()
-        if name.endswith(PARTIAL)
-        and fact.is_file
-        and split_set_name(name.removesuffix(PARTIAL))
-        and fact.modified_s < oldest_s
-    ]
-    if stale:
-        place.remove(stale)
+    names = place.names(place.root)
+    partial = {name: fact for name, fact in names.items() if name.endswith(PARTIAL)}
+    told = {name: split_set_name(name.removesuffix(PARTIAL)) for name in partial}
+    old = {
+        name: found[0]
+        for name, found in told.items()
+        if found and partial[name].is_file and _age(partial[name], time.time()) > STALE_COPY
+    }
+    if old:
+        now_s = clock_of(place)
+        marks = {tag: names.get(f"{tag}.{RECORDS_ENDING}") for tag in old.values()}
+        kept = {tag for tag, mark in marks.items() if mark and _age(mark, now_s) < STALE_MARK}
+        place.remove(
+            f"{place.root}/{name}"
+            for name, runtag in old.items()
+            if runtag not in kept and _age(partial[name], now_s) > STALE_COPY
+        )
     end_uploads = getattr(place, "end_uploads", None)
     if end_uploads:
         end_uploads()
+
+
+def _age(fact: FileFact, now_s: float) -> timedelta:
+    return timedelta(seconds=now_s - fact.modified_s)
+
+
+def clock_of(place: Place) -> float:
+    """Return what time it is in a place, by the date of a file that is made there for that."""
+    path = f"{place.root}/.now-{os.urandom(6).hex()}"
+    place.claim(path, "what time is it")
+    try:
+        fact = place.look([path]).get(path)
+    finally:
+        place.remove([path])
+    return fact.modified_s if fact else time.time()
 
 
 def remove_set(place: Place, folder: str, runtag: str) -> None:

@@ -21,6 +21,7 @@ import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
 from paramiko import AuthenticationException, ChannelException, SSHException
 from paramiko.agent import AgentSSH
+from paramiko.packet import Packetizer
 from paramiko.pkey import UnknownKeyType
 
 from . import children
@@ -31,6 +32,12 @@ from .steps import Command
 
 KRL = b"SSHKRL\n\0"
 KRL_REVOKED_EXIT = 1
+CHANNEL_LIMIT_S = 60.0
+"""How long a server may take to open a session."""
+MOST_PACKET_BYTES = 1 << 20
+"""RFC 4253 wants 35,000, OpenSSH sends 256 KiB at the most."""
+MOST_BANNER_BYTES = 1 << 16
+"""What a server may say before it says that it speaks SSH (RFC 4253, 4.2)."""
 AGENT_LIMIT_S = 60.0
 """For an answer of the agent, which may ask its owner."""
 UNUSABLE = (OSError, ValueError, SSHException, UnknownKeyType, UnsupportedAlgorithm)
@@ -76,6 +83,7 @@ class Line(fabric.Connection):  # type: ignore[misc]
             connect_kwargs={
                 "transport_factory": functools.partial(_transport, way),
                 "auth_strategy": _Keys(way),
+                "channel_timeout": CHANNEL_LIMIT_S,
             },
         )
         self._set(way=way, _proxy=None)
@@ -229,13 +237,33 @@ class _Known(paramiko.MissingHostKeyPolicy):
             raise HostKeyRefused(self._way, found, known, key)
 
 
+class _Packets(Packetizer):
+    """The packets of a line, none of them longer than any server sends."""
+
+    banner_bytes = 0
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        """Return so many bytes; raises SSHException where a packet claims to have too many."""
+        if n > MOST_PACKET_BYTES:
+            raise SSHException(f"it sends a packet of {n:,} bytes")
+        return bytes(super().read_all(n, check_rekey))
+
+    def _read_timeout(self, timeout: float) -> bytes:
+        """Return the next bytes of what a server says before the handshake."""
+        told = bytes(super()._read_timeout(timeout))  # type: ignore[misc]
+        self.banner_bytes += len(told)
+        if self.banner_bytes > MOST_BANNER_BYTES:
+            raise SSHException(": it goes on and on")
+        return told
+
+
 def _transport(way: Way, sock: Any, **given: Any) -> paramiko.Transport:
     """Return Paramiko's end of a line, with the algorithms that ssh would use.
 
     What Paramiko does not know of is passed over. Kinds of which a host key is known come first:
     a machine that has several keys shows one of those.
     """
-    transport = paramiko.Transport(sock, **given)
+    transport = paramiko.Transport(sock, packetizer_class=_Packets, **given)
     options = transport.get_security_options()
     told = {"key_types": tuple(options.key_types), **dict(way.algorithms)}
     known = {each.algorithm for each in known_of(way) if not each.marker}

@@ -88,6 +88,8 @@ def fact_of(mode: int, size_bytes: int, modified_s: float) -> FileFact:
     return FileFact(size_bytes, modified_s, stat.S_ISDIR(mode), other)
 
 
+MOST_BYTES = 64 << 20
+"""No answer of a command that is read at once is longer: a find(1) over half a million files."""
 LONG_SCRIPT = 60
 """A script of more letters is not shown: what it is told behind it says more."""
 
@@ -107,6 +109,8 @@ class Command:
     read_on_s: float | None = None
     """How long its output is read after its own end, where something that it started holds it
     open; None: until nobody does."""
+    most_bytes: int = MOST_BYTES
+    """What says more is stopped."""
 
     def __str__(self) -> str:
         return shlex.join(self.words)

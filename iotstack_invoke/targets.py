@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError, ended
-from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked
+from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked, said_too_much
 from .nearest import nearest
 from .rules import BACKUPS, RESTORE
 from .settings import Machine, Settings
@@ -539,7 +539,9 @@ def looked_as_it_is(
     command = Command((*as_root, *IN_ENGLISH, *words), limit_s=limit_s, called=shlex.join(words))
     said: list[str] = []
     with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
-        text = pipe.stdout.read().decode("utf-8", "surrogateescape")
+        text = pipe.stdout.read(command.most_bytes + 1).decode("utf-8", "surrogateescape")
+        if len(text) > command.most_bytes:
+            raise said_too_much(command.shown, command.most_bytes, host.name)
         code = pipe.finish()
     return _told_of_what_is_there(host, command, Outcome(code, text, "\n".join(said)))
 

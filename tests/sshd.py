@@ -54,19 +54,47 @@ def offspring(pid):
     return found
 
 
+SHELL_OF_ITS_OWN = 'mount --bind "$0" /etc/passwd && exec "$@"'
+
+
+def _with_login_shell(folder, shell):
+    """Return the words before a program that sees us with another login shell; or skip."""
+    me, lines = getpass.getuser(), []
+    with open("/etc/passwd") as stream:
+        for line in stream:
+            fields = line.rstrip("\n").split(":")
+            lines.append(
+                ":".join([*fields[:-1], str(shell)]) if fields[0] == me else line.rstrip()
+            )
+    passwd = folder / "passwd"
+    passwd.write_text("\n".join([*lines, ""]))
+    passwd.chmod(0o644)
+    own = ("unshare", "--mount", "--propagation", "private", "sh", "-c", SHELL_OF_ITS_OWN, passwd)
+    if subprocess.run([*own, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespace: needs root")
+    return own
+
+
 class Sshd:
     """One server.
 
-    `extra` are more lines of its settings, `path` its PATH, `sftp` if it has that, `before` the
-    words before its command.
-    The shell's own start files are passed over: the home is an empty folder.
+    `extra` are more lines of its settings, `path` its PATH, `sftp` if it has that, or as which
+    program; `before` the words before its command, `shell` the login shell of whoever runs it.
+    The home is a folder of its own, whose start files the shell reads: there is none at first.
     """
 
     def __init__(
-        self, folder, extra=(), path="/usr/local/bin:/usr/bin:/bin", *, sftp=True, before=()
+        self,
+        folder,
+        extra=(),
+        path="/usr/local/bin:/usr/bin:/bin",
+        *,
+        sftp=True,
+        before=(),
+        shell="",
     ):
         folder.mkdir()
-        self.before = before
+        self.before = (*before, *_with_login_shell(folder, shell)) if shell else before
         self.folder = folder
         self.port = free_port()
         self.host_key = make_key(folder / "host_key")
@@ -92,7 +120,7 @@ class Sshd:
                     "UsePAM no",
                     "PidFile none",
                     "MaxStartups 100",
-                    "Subsystem sftp internal-sftp" if sftp else "",
+                    f"Subsystem sftp {'internal-sftp' if sftp is True else sftp}" if sftp else "",
                     "",
                 ]
             )

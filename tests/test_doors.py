@@ -452,6 +452,20 @@ def test_a_signal_while_no_task_runs_ends_it_with_our_code(little_stack, moment,
     assert ("There are no backups" in told.stdout) == (moment != BEFORE), told.stdout
 
 
+def test_a_thread_that_fails_when_all_is_done_prints_no_traceback(little_stack):
+    """One is left behind where a share hangs: what it says in the end is a line."""
+    fail = "stop = lambda: threading.Thread(target=lambda: 1 / 0).start()"
+    script = (
+        f"import threading; from iotstack_invoke import program; {fail}; {AFTER}; program.main()"
+    )
+    words = [little_stack.words("")[0], "-c", script, "list"]
+    told = subprocess.run(
+        words, env=little_stack.environment, capture_output=True, text=True, check=False
+    )
+    assert "Unexpected error in a thread: ZeroDivisionError" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
 def test_a_signal_while_python_ends_changes_nothing(little_stack):
     """All is done and told by then."""
     kill = "atexit.register(lambda: os.kill(os.getpid(), 15))"

@@ -21,8 +21,8 @@ LEVELS = (
         "services.influx_check services.sql_dump"
     ),
     (
-        "hosts hashes checks owner login sftp sftp_place remote ssh_config ssh_line vaults.* "
-        "targets transfer trust services.*"
+        "hosts hashes checks owner login login_shell sftp sftp_place remote ssh_config ssh_line "
+        "vaults.* targets transfer trust services.*"
     ),
     "bars wrapping engine log report site changes findings hooks",
     "rulebooks.*",

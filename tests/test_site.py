@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,8 +10,15 @@ from scenes import put_set
 
 from iotstack_invoke.errors import Unreachable
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.manifest import RECORDS_ENDING as MARK
 from iotstack_invoke.settings import Vault
-from iotstack_invoke.site import CLOCKS_APART, STALE_COPY, newest_good, sweep_stale_copies
+from iotstack_invoke.site import (
+    CLOCKS_APART,
+    STALE_COPY,
+    STALE_MARK,
+    newest_good,
+    sweep_stale_copies,
+)
 from iotstack_invoke.vaults import vault_place
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
@@ -76,6 +84,45 @@ def test_a_place_that_does_not_answer_is_no_empty_place(tmp_path):
     place = vault_place(Vault("usb", str(tmp_path / "usb")))
     with pytest.raises(Unreachable, match="Is the drive mounted"):
         newest_good(place, place.root, NOW)
+
+
+def partial(folder, runtag, *, age, mark=None):
+    """Put a partial copy there of an age, and maybe the mark of its set of another."""
+    for name, old in ((f"{runtag}.influx-backup.tar.partial", age), (f"{runtag}.{MARK}", mark)):
+        if old is not None:
+            (folder / name).write_text("{}")
+            os.utime(folder / name, (time.time() - old.total_seconds(),) * 2)
+
+
+def test_a_copy_of_an_earlier_version_on_its_way_stays(tmp_path):
+    """It bears the date of its original while it is proven; the mark of its set tells of its run."""
+    partial(tmp_path, "sending", age=3 * STALE_COPY, mark=STALE_COPY + HOUR)
+    partial(tmp_path, "dead", age=STALE_COPY + HOUR, mark=STALE_MARK + HOUR)
+    sweep_stale_copies(LocalHost(str(tmp_path)))
+    assert sorted(os.listdir(tmp_path)) == [
+        f"dead.{MARK}",
+        "sending.influx-backup.tar.partial",
+        f"sending.{MARK}",
+    ]
+
+
+@pytest.mark.parametrize("ahead", [-3650, 3650])
+def test_how_old_a_copy_is_tells_the_clock_of_its_place(tmp_path, ahead):
+    """A NAS without a clock is in another year: what another Pi sends there now is young."""
+
+    class Nas(LocalHost):
+        def names(self, folder):
+            return {name: self.dated(each) for name, each in super().names(folder).items()}
+
+        def look(self, paths):
+            return {path: self.dated(each) for path, each in super().look(paths).items()}
+
+        def dated(self, fact):
+            return replace(fact, modified_s=fact.modified_s + ahead * 24 * 3600)
+
+    partial(tmp_path, "sending", age=HOUR)
+    sweep_stale_copies(Nas(str(tmp_path)))
+    assert os.listdir(tmp_path) == ["sending.influx-backup.tar.partial"]
 
 
 def test_only_the_partial_copies_of_dead_runs_are_swept(tmp_path):

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
 
 from .. import __version__
 from ..checks import HERE, failed_at
@@ -111,6 +112,15 @@ LOOK_AT_BACKUPS = (
     'else stat -L -c "%u %a" "$1"; [ -w "$1" ] && [ -x "$1" ] && echo writable; fi; true'
 )
 
+# The start files that are there; behind each, its lines in which the words are.
+WHICH_PRINTS = (
+    'for f in "$HOME"/.bashrc "$HOME"/.bash_profile "$HOME"/.profile "$HOME"/.zshenv '
+    '"$HOME"/.tcshrc "$HOME"/.cshrc "$HOME"/.config/fish/config.fish "$HOME"/.ssh/rc '
+    "/etc/ssh/sshrc /etc/bash.bashrc /etc/zsh/zshenv /etc/csh.cshrc /etc/profile "
+    '/etc/profile.d/*; do [ -f "$f" ] && [ -r "$f" ] || continue; echo "$f"; '
+    '[ -z "$1" ] || grep -nF -e "$1" "$f" | sed "s/:/: /; s/^/ /"; done; true'
+)
+
 Question = Callable[[], Iterable[Finding]]
 
 
@@ -182,6 +192,7 @@ def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
         return
     with contextlib.closing(host):
         yield good("reach", f"{machine.ssh.host} answers, and its key is known")
+        yield from login_told(host)
         told = ask(host, "realpath", "--", machine.folder).out.strip()
         folder = told or ask(host, "realpath", "-m", "--", machine.folder).out.strip()
         stack = _Examined(host, settings, folder or machine.folder, machine.sudo, far=True)
@@ -205,6 +216,31 @@ def unreached(name: str, error: IotstackError, known_as: str, ssh: Ssh) -> Findi
     if isinstance(error, FolderMissing):
         return failed(name, str(error), "or correct `folder` in hosts.toml")
     return failed(name, str(error), f"ssh -v {ssh.host} says more")
+
+
+def login_told(place: Any, topic: str = "login") -> Iterator[Finding]:
+    """Yield what the login shell of a machine prints before each command, and which line does.
+
+    Nothing is told of what is no machine with a shell.
+    """
+    from ..login_shell import shown
+
+    if not hasattr(place, "login") or not hasattr(place, "run"):
+        return
+    place.run(Command(("true",), limit_s=QUESTION_LIMIT_S))
+    noise = place.login.noise
+    if not noise.strip():
+        return
+    words = shown(noise)
+    told = ask(place, "sh", "-c", WHICH_PRINTS, "sh", words).out.splitlines()
+    files = [each for each in told if not each.startswith(" ")]
+    lines, file = [], ""
+    for each in told:
+        file = file if each.startswith(" ") else each
+        lines += [f"{file}:{each.strip()}"] if each.startswith(" ") else []
+    where = "; ".join(lines) or f"some line of {', '.join(files)}"
+    fix = f"let it print at a terminal only ([ -t 1 ] && …): {where}"
+    yield warning(topic, f"prints: {words}. It is passed over here; SFTP and scp break of it", fix)
 
 
 def ask(host: Host, *words: str) -> Outcome:
@@ -544,6 +580,7 @@ class _Backups:
         place, topic = self.site.vaults[name], f"vault {name}"
         (vault,) = (each for each in self.site.settings.vaults if each.name == name)
         place.names(place.root)
+        yield from login_told(place, f"{topic} login")
         if vault.write_once:
             yield good(topic, "is reached; no probe is written, since none could be removed")
         else:

@@ -94,7 +94,7 @@ class FolderPlace(LocalHost):
         with self.create(path, start) as target:
             while chunk := read_chunk(source):
                 target.write(chunk)
-        os.utime(path, (modified_s, modified_s))
+        self.set_date(path, modified_s)
         with self.read(path) as arrived:
             if hasattr(os, "posix_fadvise"):  # a Mac has none
                 os.posix_fadvise(arrived.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

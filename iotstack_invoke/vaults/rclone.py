@@ -27,8 +27,8 @@ from typing import IO, Any, cast
 from .. import children
 from ..errors import Interrupted, StepFailed, Unreachable
 from ..hashes import HashedStream
-from ..hosts import READ_ONLY, LocalHost, piped, read_chunk
-from ..steps import FileFact, Received
+from ..hosts import READ_ONLY, LocalHost, piped, read_chunk, said_too_much
+from ..steps import MOST_BYTES, FileFact, Received
 from .marks import claim_by_marks
 
 RCLONE = (
@@ -281,7 +281,7 @@ class RclonePlace:
             source, size_bytes = io.BytesIO(content), len(content)
         words = (*SENT, *self._sending, "--size", str(size_bytes), path)
         self._ask(f"sending {path}", *words, source=source, limit_s=TRANSFER_LIMIT_S)
-        return self._proven(path)
+        return self._proven(path, size_bytes)
 
     def put(self, path: str, content: bytes) -> None:
         """Write a small file at once, unproven."""
@@ -344,7 +344,7 @@ class RclonePlace:
         code, out = self._ask(f"looking at {path}", *words, accept=(0, NO_FOLDER, NO_FILE))
         return None if code else self._read_json(out)
 
-    def _proven(self, path: str) -> Received:
+    def _proven(self, path: str, size_bytes: int) -> Received:
         """Return size and hash of what lies there: by the cloud if it can, or else read back."""
         if "sha256" in self._features["Hashes"]:
             told = self._stat(path, "--hash-type=sha256") or {}
@@ -352,7 +352,7 @@ class RclonePlace:
             if sha256:
                 return Received(told["Size"], sha256)
         with self.read(path) as stream:
-            return HashedStream(stream).drain()
+            return HashedStream(stream).drain(size_bytes)
 
     @cached_property
     def _features(self) -> dict[str, Any]:

@@ -5,7 +5,15 @@ from kinds import KINDS
 from rclone_kinds import KINDS as CLOUDS
 
 EVERY = {**KINDS, **CLOUDS}
-WITH_LONG = {"ssh-channel", "ssh-scp-only", "ssh-old-sftp", "rclone-sftp", "rclone-s3"}
+WITH_LONG = {
+    "ssh-channel",
+    "ssh-scp-only",
+    "ssh-old-sftp",
+    "rclone-sftp",
+    "rclone-s3",
+    "ssh-busybox",
+    "ssh-tcsh",
+}
 """Other ways to what another kind has, and what takes long: they are tried with --long."""
 
 

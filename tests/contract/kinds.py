@@ -163,14 +163,20 @@ class SshKind(Kind):
     def __init__(self, folder, servers):
         require_sshd()
         super().__init__(folder)
-        name = type(self).__name__
+        machine = self.machine(folder)
+        # What sees another login shell sees no disk that is mounted later: one for each test.
+        name = f"{type(self).__name__} {folder if machine else ''}"
         if name not in servers:
             extra = (*self.extra, "LogLevel VERBOSE")
-            servers[name] = Sshd(folder / "server", extra, sftp=self.sftp)
+            servers[name] = Sshd(folder / "server", extra, sftp=self.sftp, **machine)
         self.server = servers[name]
         self.place = self.another()
         self.place.look(["/"])
         assert isinstance(self.place._place._inner, self.class_of_place)
+
+    def machine(self, _folder):
+        """Return the programs and the login shell of the far side, where they are not ours."""
+        return {}
 
     def another(self):
         return self.open(Vault("nas", str(self.raw), self.server.login()))
@@ -192,6 +198,28 @@ class SshKind(Kind):
 
     def sessions(self):
         return (self.server.folder / "log").read_text().count("Starting session")
+
+
+class TcshKind(SshKind):
+    """A machine whose login shell is no kin of sh, as FreeBSD's was, and which greets."""
+
+    def machine(self, folder):
+        shell = shutil.which("tcsh")
+        if not shell:
+            pytest.skip("there is no tcsh")
+        return {"shell": shell}
+
+
+class BusyBoxKind(SshKind):
+    """A machine that has BusyBox's programs alone, as a router or a NAS has."""
+
+    def machine(self, folder):
+        if not shutil.which("busybox"):
+            pytest.skip("there is no busybox")
+        tools = folder / "tools"
+        tools.mkdir()
+        subprocess.run(["busybox", "--install", "-s", tools], check=True)
+        return {"shell": tools / "ash", "path": tools}
 
 
 class ScpOnlyKind(SshKind):
@@ -229,8 +257,10 @@ class OldSftpKind(SftpOnlyKind):
 KINDS = {
     "folder": FolderKind,
     "ssh": SshKind,
+    "ssh-busybox": BusyBoxKind,
     "ssh-channel": ChannelKind,
     "ssh-scp-only": ScpOnlyKind,
     "ssh-sftp-only": SftpOnlyKind,
+    "ssh-tcsh": TcshKind,
     "ssh-old-sftp": OldSftpKind,
 }

@@ -14,7 +14,7 @@ from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.rules import KINDS as PARTS
 from iotstack_invoke.rules import split_set_name
-from iotstack_invoke.site import remove_set
+from iotstack_invoke.site import remove_set, sweep_stale_copies
 from iotstack_invoke.steps import File
 from iotstack_invoke.transfer import Send, hash_there
 
@@ -125,6 +125,24 @@ def test_what_is_sent_is_what_lies_there(kind, copy, size):
         assert stream.read() == data[size // 2 :]
     assert hash_there(kind.place, path) == hashlib.sha256(data).hexdigest()
     assert copy.scene.warned == []
+
+
+def test_a_copy_on_its_way_bears_the_time_of_its_last_byte(kind):
+    """By that another machine sees that it is no dead run's; the date comes with the name."""
+    place, name = kind.place, "x.general-backup.tar.gz"
+    place.receive(f"{place.root}/{name}.partial", io.BytesIO(b"data"), MODIFIED_S)
+    (fact,) = place.names(place.root).values()
+    assert abs(fact.modified_s - time.time()) < 3600
+    sweep_stale_copies(place)
+    place.rename(f"{place.root}/{name}.partial", f"{place.root}/{name}")
+    (fact,) = place.names(place.root).values()
+    assert fact.modified_s == MODIFIED_S or not kind.keeps_dates
+    place.remove([f"{place.root}/{name}"])
+    if kind.keeps_dates:
+        place.receive(f"{place.root}/old", io.BytesIO(b"data"), MODIFIED_S)
+        place.rename(f"{place.root}/old", f"{place.root}/{name}.partial")
+        sweep_stale_copies(place)
+        assert os.listdir(kind.raw) == []
 
 
 def test_names_are_bytes_and_nothing_else(kind):

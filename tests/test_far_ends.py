@@ -1,0 +1,311 @@
+"""Far ends that misbehave: each costs its own copy, and neither the backup nor another vault.
+
+`nas` is a vault on a machine that plays a part over a real sshd, or on a port where something else
+listens; `usb` is a good one beside it. Nothing hangs, nothing grows, nothing is told as a traceback.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import shlex
+import shutil
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from far import names_in
+from scenes import LittleStack
+
+from iotstack_invoke import remote
+from iotstack_invoke.errors import StepFailed, Unreachable
+from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.steps import Command
+from iotstack_invoke.transfer import hash_there
+
+TAG = "2026-11-30_0900"
+SFTP_SERVER = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")
+PLAYER = Path(__file__).with_name("odd_sftp.py")
+LIMIT_S = 2
+GROWTH_KIB = 100 * 1024
+SOON = f"""
+import runpy
+import iotstack_invoke.engine as engine, iotstack_invoke.login as login
+import iotstack_invoke.remote as remote, iotstack_invoke.sftp as sftp
+import iotstack_invoke.ssh_config as ssh_config
+ssh_config.CONNECT_LIMIT_S = remote.CONNECT_LIMIT_S = login.ANSWER_LIMIT_S = {LIMIT_S}
+login.START_LIMIT_S = remote.START_LIMIT_S = login.SFTP_SILENCE_S = {LIMIT_S}
+remote.STALL_S = {LIMIT_S}
+engine.RETRY_WAIT_S = 0
+runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)
+"""
+"""The program, whose limits are seconds."""
+WORDS_OF_A_TRACEBACK = ("Traceback", "Exception", "Unexpected error", "Errno", 'File "')
+
+
+class Listener:
+    """A port at which something else listens: `play` is given each line."""
+
+    def __init__(self, play):
+        self.play = play
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.over = False
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while not self.over:
+            with contextlib.suppress(OSError):
+                line, _ = self.socket.accept()
+                threading.Thread(target=self._talk, args=(line,), daemon=True).start()
+
+    def _talk(self, line):
+        with contextlib.suppress(OSError), line:
+            self.play(line)
+            line.shutdown(socket.SHUT_RDWR)  # another thread may wait for what comes
+
+    def stop(self):
+        self.over = True
+        self.socket.close()
+
+
+def silent(line):
+    line.recv(1000)
+    time.sleep(120)
+
+
+def closes(line):
+    line.recv(10)
+
+
+def endless(line):
+    while True:
+        line.sendall(os.urandom(60_000).replace(b"\n", b"x"))
+
+
+def lines(line):
+    while True:
+        line.sendall(b"welcome\r\n" * 1000)
+
+
+def http(line):
+    line.sendall(b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/html\r\n\r\n<html>no</html>\r\n")
+    line.recv(1000)
+
+
+def telnet(line):
+    line.sendall(b"\xff\xfd\x18\xff\xfd\x20\xff\xfd\x23\r\nLinux 2.4 (nas)\r\nlogin: ")
+    time.sleep(120)
+
+
+def too_long(line):
+    line.sendall(b"SSH-2.0-x\r\n" + b"\x7f\xff\xff\xf4" + bytes(4))
+    while True:
+        line.sendall(bytes(60_000))
+
+
+def slow(line):
+    for each in b"SSH-2.0-OpenSSH_9.9 and so on" * 100:
+        line.sendall(bytes([each]))
+        time.sleep(0.3)
+
+
+RAW = (silent, closes, endless, lines, http, telnet, too_long, slow)
+
+# What a login shell is told in the place of the command, which is in $SSH_ORIGINAL_COMMAND.
+RUN = 'sh -c "$SSH_ORIGINAL_COMMAND"'
+SHELLS = {
+    "silent": "exec sleep 600",
+    "endless": "exec cat /dev/zero",
+    "endless words": "exec yes 'Kein Platz'",
+    "endless errors": "yes no >&2; exec sleep 600",
+    "bytes": "head -c 300000 /dev/urandom; exit 0",
+    "exits": "exit 0",
+    "answers on": f"{RUN}; exec cat /dev/zero",
+    "errs on": f"{RUN}; exec cat /dev/zero >&2",
+    "answers garbage": f"{RUN} | head -c 29; exec head -c 3000 /dev/urandom",
+    "other hash": f"{RUN} | sed -u 's/[0-9a-f]\\{{64\\}}/{'0' * 64}/'",
+    "hangs after": f"{RUN}; exec sleep 600",
+    "kills itself": f"{RUN}; kill -9 $$",
+}
+SFTPS = (
+    *("silent", "endless", "printing", "too_long", "cut", "close"),
+    *("silent@lstat", "stray@lstat", "attributes@lstat", "cut@lstat", "garbage@lstat"),
+    *("listing@readdir", "count@readdir", "handle@opendir", "silent@readdir", "close@opendir"),
+    *("failure@write", "silent@write", "denied@open", "close@write"),
+    *("other@read", "cut@read", "silent@read", "endless@read"),
+)
+DAILY = {"raw endless", "shell answers on", "sftp silent", "sftp other@read"}
+
+
+def every_part():
+    names = [f"raw {each.__name__}" for each in RAW]
+    names += [*(f"shell {each}" for each in SHELLS), *(f"sftp {each}" for each in SFTPS)]
+    marks = {name: () if name in DAILY else pytest.mark.long for name in names}
+    return [pytest.param(name, marks=marks[name]) for name in names]
+
+
+@pytest.fixture
+def far_end(start_sshd, tmp_path):
+    """Return what plays a part, as the keys of a vault's row."""
+    running = []
+
+    def start(name):
+        kind, _, what = name.partition(" ")
+        if kind == "raw":
+            running.append(Listener(globals()[what]))
+            server = start_sshd("nas")
+            return server.login(port=running[-1].port)
+        if kind == "shell":
+            script = tmp_path / "part"
+            script.write_text(f"#!/bin/sh\n{SHELLS[what]}\n")
+            script.chmod(0o755)
+            return start_sshd("nas", f"ForceCommand {script}").login()
+        words = shlex.join([sys.executable, str(PLAYER), what, SFTP_SERVER])
+        return start_sshd("nas", f"ForceCommand {words}").login()
+
+    yield start
+    for each in running:
+        each.stop()
+
+
+class Fleet(LittleStack):
+    """A stack with two vaults: `nas` plays a part, `usb` is a folder."""
+
+    def __init__(self, base, ssh):
+        super().__init__(base)
+        self.usb, self.nas = base / "usb", base / "nas"
+        for each in (self.usb, self.nas):
+            each.mkdir()
+        (self.folder / "volumes/nodered/data").write_bytes(os.urandom(400_000))
+        with self.settings.open("a") as stream:
+            stream.write(
+                f'[[vaults]]\nname = "nas"\nkind = "ssh"\nhost = "{ssh.host}"\n'
+                f'user = "{ssh.user}"\nport = {ssh.port}\nkey = "{ssh.key}"\n'
+                f'ssh_config = "{ssh.config}"\nknown_hosts = "{ssh.known_hosts}"\n'
+                f'folder = "{self.nas}"\n'
+                f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{self.usb}"\n'
+            )
+        self.words = lambda line: [sys.executable, "-c", SOON, *shlex.split(line)]
+
+    def did(self, line):
+        """Return exit code, what was said, seconds and KiB of a command."""
+        started = time.monotonic()
+        process = self.start(line)
+        said = []
+        readers = [
+            threading.Thread(target=lambda each=each: said.append(each.read()))
+            for each in (process.stdout, process.stderr)
+        ]
+        for each in readers:
+            each.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        for each in readers:
+            each.join()
+        process.stdout.close()
+        process.stderr.close()
+        return process.returncode, "".join(said), time.monotonic() - started, usage.ru_maxrss
+
+
+def is_whole(folder):
+    return {f"{TAG}.manifest.json", f"{TAG}.general-backup.tar.gz"} <= set(names_in(folder))
+
+
+@pytest.mark.parametrize("name", every_part())
+def test_a_vault_that_misbehaves_costs_its_own_copy(tmp_path, far_end, name):
+    """The backup is made, the other vault served, the vault named, and the exit code not 0."""
+    stack = Fleet(tmp_path / "stack", far_end(name))
+    for line in (f"backup --runtag {TAG}", "sync"):
+        code, said, seconds, kib = stack.did(line)
+        assert code in (1, 3), said
+        assert "nas" in said
+        assert not [each for each in WORDS_OF_A_TRACEBACK if each in said], said
+        assert is_whole(stack.folder / "backups"), said
+        assert is_whole(stack.usb), said
+        assert seconds < 240, (line, said)
+        assert kib < 60_000 + GROWTH_KIB, said
+    if not name.endswith(("@readdir", "@opendir")):  # a copy is made without a listing
+        assert not (stack.nas / f"{TAG}.manifest.json").exists()
+
+
+@pytest.mark.parametrize("size", [10, 30_000_000])
+@pytest.mark.parametrize("way", ["ssh", "channel"])
+def test_a_far_end_that_takes_nothing_is_given_up(sshd, tmp_path, monkeypatch, way, size):
+    """Its line is good and its sshd answers: its disk is gone, or its hash never comes."""
+    monkeypatch.setattr(remote, "RECEIVE", "exec sleep 60")
+    monkeypatch.setattr(remote, "STALL_S", 0.5)
+    monkeypatch.setattr(remote, "SLOWEST_BYTES_S", 1 << 40)
+    if way == "channel":
+        monkeypatch.setattr(remote.shutil, "which", lambda _name: None)
+    place = remote.open_place(sshd.login(), str(tmp_path), "nas")
+    with pytest.raises(Unreachable, match="Sending to nas failed: it stood still") as failure:
+        place.receive(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0)
+    assert failure.value.again
+    place.close()
+
+
+CUTS = (0, 1, 4, 5, 20, 41, 42, 43, 60, 200, 800, 1200, 1500, 2000, 3000)
+
+
+@pytest.mark.parametrize(
+    "cut", [*CUTS[::4], *(pytest.param(e, marks=pytest.mark.long) for e in range(0, 2500, 25))]
+)
+def test_a_line_that_ends_at_any_byte_of_the_handshake_is_told(sshd, tmp_path, cut):
+    """Whatever came by then: it is no answer, and another try may help."""
+
+    def play(line):
+        with socket.create_connection(("127.0.0.1", sshd.port)) as behind:
+            threading.Thread(target=passed_on, args=(line, behind), daemon=True).start()
+            left = cut
+            while left and (data := behind.recv(left)):
+                line.sendall(data)
+                left -= len(data)
+
+    listener = Listener(play)
+    sshd.known_hosts.write_text(
+        sshd.known_hosts.read_text().replace(f":{sshd.port}", f":{listener.port}")
+    )
+    with pytest.raises(Unreachable) as failure:
+        remote.open_place(sshd.login(port=listener.port), str(tmp_path), "nas")
+    assert failure.value.again
+    assert not [each for each in WORDS_OF_A_TRACEBACK if each in str(failure.value)]
+    listener.stop()
+
+
+def passed_on(source, target):
+    """Pass on what comes, until either end is gone."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+
+
+def test_a_file_that_never_ends_is_read_as_far_as_it_goes(far_end, tmp_path):
+    """A server may answer each question for more with more: to hash that would never end."""
+    (tmp_path / "x").write_bytes(b"its own bytes")
+    place = remote.open_place(far_end("sftp other@read"), str(tmp_path), "nas")
+    assert hash_there(place, f"{tmp_path}/x") == hashlib.sha256(b"?" * 13).hexdigest()
+    assert place.contents(str(tmp_path), ["x"]) == {"x": b"?" * 13}
+    place.close()
+
+
+@pytest.mark.parametrize("way", ["run", "ssh", "channel"])
+def test_what_never_ends_is_no_answer(sshd, tmp_path, monkeypatch, way):
+    """It is stopped where an answer ends; here as well as there."""
+    monkeypatch.setattr(remote, "MOST_SAID_BYTES", 1000)
+    monkeypatch.setattr(remote, "RECEIVE", "exec yes")
+    if way == "channel":
+        monkeypatch.setattr(remote.shutil, "which", lambda _name: None)
+    place = remote.open_place(sshd.login(), str(tmp_path), "nas")
+    if way == "run":
+        for host in (place, LocalHost("/")):
+            for words in (("yes",), ("sh", "-c", "yes >&2")):
+                with pytest.raises(StepFailed, match="said more than 100,000 bytes"):
+                    host.run(Command(words, limit_s=60, most_bytes=100_000))
+    else:
+        with pytest.raises(StepFailed, match="its answer has no end: y"):
+            place.receive(f"{tmp_path}/x", io.BytesIO(b"x"), 0)
+    place.close()

@@ -1,0 +1,273 @@
+"""Any login shell, and whatever it prints: what a command answers is told from it."""
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+
+import pytest
+from sshd import Sshd, require_sshd
+
+from iotstack_invoke import remote
+from iotstack_invoke.actions.doctor import login_told
+from iotstack_invoke.errors import StepFailed, Unreachable
+from iotstack_invoke.login_shell import LoginPrints, Mark
+from iotstack_invoke.remote import SftpPlace, SshHost, open_host, open_place
+from iotstack_invoke.settings import Vault
+from iotstack_invoke.steps import Command
+from iotstack_invoke.vaults import vault_place
+
+SFTP_SERVER = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")
+SHELLS = ("sh", "bash", "dash", "fish", "tcsh", "busybox sh")
+WORDS = ("a b", "$HOME", "it's", "é€😀", "", "a!b", "!!", "x\ny", "x\n", "\\", "a\\'b", "\\0041")
+WORDS = (*WORDS, "*", "~", "{a,b}", "`id`", "%d", "\t", "-n", '"', "^a^b", "a\udcffb", "#")
+
+GREETING = "echo Welcome\necho welcome, too >&2\n"
+NOISES = {
+    "a greeting": GREETING,
+    "no end of line": "printf Welcome; printf Wel >&2\n",
+    "what looks like an answer": "echo -; echo 41ed 4096 1; echo held 1; echo '! no'\n",
+    "bytes": "head -c 20000 /dev/urandom; head -c 20000 /dev/urandom >&2\n",
+    "itself": "set -x\n",
+    "each line": "set -v\n",
+    "at its end": "trap 'echo bye; echo bye >&2' EXIT\n",
+    "much": "yes Welcome | head -c 300000\n",
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("leashed", [True, False])
+def test_words_reach_a_command_through_any_shell(shell, leashed):
+    """Each shell quotes in its own way; none of them changes a letter."""
+    if not shutil.which(shell.split()[0]):
+        pytest.skip(f"there is no {shell}")
+    mark = Mark()
+    sent, first = mark.sent(Command(("printf", "%s|", *WORDS)), leashed=leashed)
+    words = [*shell.split(), "-c", os.fsencode(sent)]
+    done = subprocess.run(words, input=first, capture_output=True, check=False)
+    assert done.stdout == mark.told + os.fsencode("".join(f"{each}|" for each in WORDS))
+    assert done.stderr == mark.told
+
+
+@pytest.fixture
+def noisy(start_sshd, tmp_path):
+    """Return a machine whose login prints, as a host."""
+    root = tmp_path / "far away"
+    root.mkdir()
+
+    def make(start_file, **given):
+        server = start_sshd("noisy", **given)
+        (server.folder / ".bashrc").write_text(start_file)
+        place = open_place(server.login(), str(root), "nas")
+        place.server = server
+        made.append(place)
+        return place
+
+    made = []
+    yield make
+    for each in made:
+        each.close()
+
+
+def all_done(place, root):
+    """Do all that is done to a place, and see that each answer is its own."""
+    data = os.urandom(700_000)
+    hashed = hashlib.sha256(data).hexdigest()
+    (root / "there").write_bytes(b"old")
+    assert set(place.look([f"{root}/there", f"{root}/none"])) == {f"{root}/there"}
+    received = place.receive(f"{root}/big.partial", io.BytesIO(data), 1e9)
+    assert (received.size_bytes, received.sha256) == (len(data), hashed)
+    place.rename(f"{root}/big.partial", f"{root}/big")
+    assert place.receive(f"{root}/a!b", io.BytesIO(b"small"), 1e9, size_bytes=5).size_bytes == 5
+    assert set(place.names(str(root))) == {"there", "big", "a!b"}
+    with place.read(f"{root}/big") as stream:
+        assert stream.read() == data
+    with place.read(f"{root}/big", 600_000) as stream:
+        assert stream.read() == data[600_000:]
+    assert place.contents(str(root), ["there", "none"]) == {"there": b"old"}
+    assert place.contents(str(root), ["there", *map(str, range(20))]) == {"there": b"old"}
+    assert place.claim(f"{root}/claim", "me") == "me"
+    assert place.claim(f"{root}/claim", "you") == "me"
+    place.make_folder(f"{root}/it's")
+    assert place.free_bytes(str(root)) > 0
+    place.remove([f"{root}/there", f"{root}/claim"])
+    assert sorted(os.listdir(root)) == ["a!b", "big", "it's"]
+    with pytest.raises(StepFailed, match="none/x"):
+        place.receive(f"{root}/none/x", io.BytesIO(b"x"), 0)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_what_a_login_prints_is_in_no_answer(noisy, tmp_path, noise, monkeypatch):
+    """Neither before it nor after it, through `ssh` and the open connection."""
+    place = noisy(NOISES[noise])
+    assert isinstance(place, SshHost)
+    heard = []
+    told = place.run(
+        Command(("sh", "-c", "echo out; echo err >&2")), lambda *line: heard.append(line)
+    )
+    assert (told.out, told.err) == ("out\n", "err\n")
+    assert sorted(heard) == [("err", "err"), ("out", "out")]
+    all_done(place, tmp_path / "far away")
+    if noise in ("a greeting", "bytes"):
+        monkeypatch.setattr(remote.shutil, "which", lambda _name: None)
+        with place.read(f"{tmp_path}/far away/big") as stream:
+            assert len(stream.read()) == 700_000
+
+
+def test_where_sftp_goes_through_the_shell_it_is_used(noisy, tmp_path):
+    """As Debian has it: what the login prints spoils SFTP, and the shell serves."""
+    place = noisy("echo Welcome\n", sftp=SFTP_SERVER)
+    assert isinstance(place, SshHost)
+    all_done(place, tmp_path / "far away")
+    with pytest.raises(Unreachable, match=r"Its login prints: Welcome.*\.bashrc") as failure:
+        place.login.sftp()
+    assert "Garbage" not in str(failure.value)
+
+
+def test_a_login_that_prints_without_end_is_told(start_sshd, tmp_path, monkeypatch):
+    """The noise is bounded; the message has its first words, and where to look for it."""
+    monkeypatch.setattr(remote, "CONNECT_LIMIT_S", 3)
+    for name, start_file in (("yes", "yes Hi\n"), ("err", "yes Hi >&2\n")):
+        server = start_sshd(name, sftp=SFTP_SERVER)
+        (server.folder / ".bashrc").write_text(start_file)
+        with pytest.raises(Unreachable, match=r"Hi.*Look there in ~/\.bashrc"):
+            open_place(server.login(), str(tmp_path), "nas")
+
+
+def test_sftp_serves_where_the_shell_runs_nothing(start_sshd, tmp_path):
+    """Its own SFTP asks no shell."""
+    for name, start_file in (("exit", "exit\n"), ("prints", "yes Hi\n")):
+        server = start_sshd(name)
+        (server.folder / ".bashrc").write_text(start_file)
+        place = open_place(server.login(), str(tmp_path), "nas")
+        assert isinstance(place, SftpPlace)
+        place.close()
+        with pytest.raises(Unreachable, match="no commands can be run"):
+            open_host(server.login(), str(tmp_path), "nas")
+
+
+def test_a_shell_that_ends_early_answers_nothing(noisy, tmp_path):
+    """Its words are no answer, also where it ends well; what it said is told."""
+    place = noisy("")
+    (place.server.folder / ".bashrc").write_text("echo 81a4 5 1\nexit 0\n")
+    root = tmp_path / "far away"
+    (root / "x").write_text("x")
+    for act in (
+        lambda: place.look([f"{root}/x"]),
+        lambda: place.contents(str(root), ["x"]),
+        lambda: place.contents(str(root), ["x"] * 20),
+        lambda: place.receive(f"{root}/y", io.BytesIO(b"y"), 0),
+        lambda: place.receive(f"{root}/y", io.BytesIO(b"y"), 0, size_bytes=1),
+        lambda: place.read(f"{root}/x").__enter__(),
+    ):
+        with pytest.raises(LoginPrints, match="began no command; it said: 81a4 5 1"):
+            act()
+
+
+def test_a_shell_that_hangs_is_given_up(noisy, tmp_path, monkeypatch):
+    """On each way; the command has no share in it."""
+    place = noisy("")
+    (place.server.folder / ".bashrc").write_text("sleep 60\n")
+    monkeypatch.setattr("iotstack_invoke.login.START_LIMIT_S", 0.5)
+    monkeypatch.setattr("iotstack_invoke.remote.START_LIMIT_S", 0.5)
+    for act in (
+        lambda: place.contents(str(tmp_path), ["x"]),
+        lambda: place.contents(str(tmp_path), ["x"] * 20),
+        lambda: place.receive(f"{tmp_path}/y", io.BytesIO(b"y"), 0),
+    ):
+        with pytest.raises(Unreachable, match="did not begin a command within") as failure:
+            act()
+        assert failure.value.again
+
+
+def test_a_vault_whose_login_prints_is_a_vault(start_sshd, tmp_path):
+    """All the way through what a vault is given."""
+    (tmp_path / "far away").mkdir()
+    server = start_sshd("nas", sftp=SFTP_SERVER)
+    (server.folder / ".bashrc").write_text(GREETING)
+    place = vault_place(Vault("nas", str(tmp_path / "far away"), server.login()))
+    all_done(place, tmp_path / "far away")
+    place.close()
+
+
+def test_doctor_says_which_line_prints(noisy):
+    """The file and the line; where no line has the words, the files that may."""
+    place = noisy("# mine\necho Welcome home\n")
+    (found,) = login_told(place)
+    assert "prints: Welcome home" in found.found
+    assert f"{place.server.folder}/.bashrc:2: echo Welcome home" in found.fix
+    (place.server.folder / ".bashrc").write_text("echo $((6 * 7))\n")
+    (found,) = login_told(place)
+    assert "prints: 42" in found.found
+    assert f"{place.server.folder}/.bashrc" in found.fix
+    (place.server.folder / ".bashrc").write_text("")
+    assert list(login_told(place)) == []
+
+
+@pytest.fixture
+def german(tmp_path):
+    """Return the lines of a start file that let programs speak German; skip where none can."""
+    made = tmp_path / "de_DE.UTF-8"
+    if not shutil.which("localedef"):
+        pytest.skip("there is no localedef")
+    subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", made], check=False)
+    spoken = {"LOCPATH": str(tmp_path), "LC_ALL": "de_DE.UTF-8"}
+    words = ["ls", tmp_path / "none"]
+    told = subprocess.run(
+        words, env={**os.environ, **spoken}, check=False, capture_output=True, text=True
+    )
+    if "nicht" not in told.stderr:
+        pytest.skip("there are no German words of programs")
+    return "".join(f"export {name}={value}\n" for name, value in spoken.items())
+
+
+def test_a_machine_that_speaks_german_is_understood(noisy, german, tmp_path, small_disk):
+    """What is not there, what is full and what is shut is known, whatever its words are."""
+    place = noisy(german)
+    told = place.try_run(Command(("ls", f"{tmp_path}/none")))
+    assert "nicht gefunden" in told.err
+    all_done(place, tmp_path / "far away")
+    assert place.names(f"{tmp_path}/none") == {}
+    for size_bytes in (None, 400_000):
+        with pytest.raises(StepFailed, match=r"No space left.*Make room there") as failure:
+            place.receive(f"{small_disk}/x", io.BytesIO(bytes(400_000)), 0, 0, size_bytes)
+        assert not failure.value.again
+
+
+@pytest.fixture
+def odd_shell(tmp_path, monkeypatch):
+    """Start an sshd for a user with another login shell, and maybe other programs."""
+    require_sshd()
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    running = []
+
+    def start(shell, **given):
+        running.append(Sshd(tmp_path / "odd", shell=shell, **given))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.stop()
+
+
+@pytest.mark.parametrize("shell", ["tcsh", "fish", "busybox"])
+def test_a_user_with_another_login_shell(odd_shell, tmp_path, shell):
+    """All that is done to a place is done there, and what its start file prints is in no answer."""
+    found, given = shutil.which(shell), {}
+    if not found:
+        pytest.skip(f"there is no {shell}")
+    if shell == "busybox":  # and no other program
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        subprocess.run([found, "--install", "-s", tools], check=True)
+        found, given = tools / "ash", {"path": tools}
+    server = odd_shell(found, **given)
+    root = tmp_path / "far! away"
+    root.mkdir()
+    (server.folder / ".tcshrc").write_text("echo Welcome\n")
+    place = open_place(server.login(), str(root), "nas")
+    told = place.run(Command(("sh", "-c", 'echo "$0" "$@"', *WORDS[:5], "a!b")))
+    assert told.out == " ".join((*WORDS[:5], "a!b")) + "\n"
+    all_done(place, root)
+    place.close()
