@@ -190,7 +190,8 @@ def _of_sftp(error: Unreachable) -> str:
 
 def _no_shell(host: SshHost) -> str:
     """Return what a machine says that runs no command, '' where it does; raises Unreachable."""
-    asked = Command(("sh", "-c", f"echo {SHELL_ANSWER}"), limit_s=CONNECT_LIMIT_S)
+    words = ("sh", "-c", f"echo {SHELL_ANSWER}")
+    asked = Command(words, limit_s=CONNECT_LIMIT_S, most_bytes=MOST_SAID_BYTES)
     try:
         outcome = host.try_run(asked, leashed=False)
     except StepFailed as error:

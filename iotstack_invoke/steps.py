@@ -88,8 +88,8 @@ def fact_of(mode: int, size_bytes: int, modified_s: float) -> FileFact:
     return FileFact(size_bytes, modified_s, stat.S_ISDIR(mode), other)
 
 
-MOST_BYTES = 64 << 20
-"""No answer of a command that is read at once is longer: a find(1) over half a million files."""
+MOST_BYTES = 32 << 20
+"""No answer that is read at once is longer: find(1) over a quarter of a million files."""
 LONG_SCRIPT = 60
 """A script of more letters is not shown: what it is told behind it says more."""
 
