@@ -46,8 +46,6 @@ EARLY_BYTES = 4 << 20
 PIPE_BYTES = 1 << 20
 """What a pipe holds: Linux' own 64 KiB cost `ssh` a third more processor time (measured). More
 takes root."""
-MOST_LINE = 1 << 16
-"""How many letters a program may say on one line; what is longer is heard as several."""
 LISTEN_S = 30.0
 """How long we wait for the last words of a program that has ended, or was killed."""
 PRIVATE = 0o600

@@ -27,8 +27,8 @@ from typing import IO, Any, cast
 from .. import children
 from ..errors import Interrupted, StepFailed, Unreachable
 from ..hashes import HashedStream
-from ..hosts import READ_ONLY, LocalHost, piped, read_chunk, said_too_much
-from ..steps import MOST_BYTES, FileFact, Received
+from ..hosts import READ_ONLY, LocalHost, piped, read_chunk
+from ..steps import FileFact, Received
 from .marks import claim_by_marks
 
 RCLONE = (
