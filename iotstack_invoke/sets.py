@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from enum import Enum
 from typing import Any, TypeVar
@@ -42,8 +43,8 @@ class State(Enum):
     UNPROVEN = "unproven"
     """Archives without a manifest, as the seed's scripts made them."""
     DAMAGED = "damaged"
-    """A part that the manifest names is not there or has another size, or the last verification
-    found something wrong."""
+    """A part that the manifest names is not there or has another size, an archive is there that it
+    does not name, or the last verification found something wrong."""
 
 
 GOOD = frozenset({State.COMPLETE, State.WARNINGS})
@@ -60,6 +61,8 @@ class BackupSet:
     manifest: Manifest | None = None
     pinned: bool = False
     """A pin lies beside it: it is never removed."""
+    is_marked: bool = False
+    """Records lie beside it: a run makes it, or copies it, or died, or has not reached a vault."""
 
     @property
     def size_bytes(self) -> int:
@@ -73,9 +76,45 @@ class BackupSet:
         return self.state is State.UNPROVEN or (self.state is State.DAMAGED and bare)
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The kinds of its archives."""
+    def archives(self) -> tuple[str, ...]:
+        """The kinds of its archives, whatever its manifest says of them."""
         return tuple(kind for kind in PARTS if kind in self.files)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The kinds of its archives that are of this set: those that its manifest says were made.
+
+        Without a manifest all that bear its name.
+        """
+        if self.manifest is None:
+            return self.archives
+        made = {part.kind for part in self.manifest.made}
+        return tuple(kind for kind in self.archives if kind in made)
+
+    @property
+    def unnamed(self) -> tuple[str, ...]:
+        """The kinds of its archives that its manifest does not name."""
+        if self.manifest is None:
+            return ()
+        named = {part.kind for part in self.manifest.parts}
+        return tuple(kind for kind in self.archives if kind not in named)
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """How its files differ from its manifest by their names and sizes, a sentence each."""
+        if self.manifest is None:
+            return ()
+        found = []
+        for part in self.manifest.made:
+            fact = self.files.get(part.kind)
+            if fact is None:
+                found.append(f"{part.file} is missing.")
+            elif fact.size_bytes != part.size_bytes:
+                found.append(
+                    f"{part.file} has {fact.size_bytes:,} bytes, and the manifest says "
+                    f"{part.size_bytes:,}."
+                )
+        return (*found, *(unnamed_told(self.runtag, kind) for kind in self.unnamed))
 
     def made(self, zone: object = None) -> datetime | None:
         """Return when it was made (aware): by its manifest, or else by its runtag.
@@ -92,6 +131,27 @@ class BackupSet:
             return local.astimezone() if zone is None else local.replace(tzinfo=zone)  # type: ignore[arg-type]
         except (ValueError, OverflowError):  # in the first or the last year that Python knows
             return None
+
+
+def unnamed_told(runtag: str, kind: str) -> str:
+    """Return that there is an archive of a part that the manifest of its set does not name."""
+    return f"{runtag}.{PARTS[kind]} is there, and the manifest names no {kind} part."
+
+
+def judged(backup: BackupSet, manifest: Manifest | None, *, failed_made: str | None) -> BackupSet:
+    """Return a set that was listed without its manifest as that, read now, makes it.
+
+    None: it is there, and cannot be read. `failed_made`: when the set was finished that failed its
+    last verification there; None where none did.
+    """
+    state = _state(
+        backup.files,
+        manifest,
+        unfinished=backup.is_marked,
+        opened=True,
+        failed_made=failed_made,
+    )
+    return replace(backup, manifest=manifest, state=state)
 
 
 def runtags_in(names: Mapping[str, FileFact]) -> frozenset[str]:
@@ -177,6 +237,7 @@ def gather_sets(
             ),
             read.get(runtag),
             pinned=runtag in pinned,
+            is_marked=runtag in unfinished,
         )
         for runtag, found_files in files.items()
         if runtag not in removing and (found_files.keys() - TEXTS.keys() or runtag in unfinished)
@@ -219,6 +280,9 @@ def _state(
         if fact is None or fact.size_bytes != part.size_bytes:
             # A set that is being made again has its old manifest until the new one is written.
             return State.UNFINISHED if unfinished else State.DAMAGED
+    named = {part.kind for part in manifest.parts}
+    if any(kind in PARTS and kind not in named for kind in files):
+        return State.UNFINISHED if unfinished else State.DAMAGED
     return State(manifest.state)
 
 

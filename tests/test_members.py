@@ -690,3 +690,11 @@ def test_a_part_is_scanned_with_what_its_manifest_names(tmp_path):
     ScanArchive(file, (), "/", included=INCLUDED).do(Scene())
     with pytest.raises(StepFailed, match="homeassistant"):
         ScanArchive(file, (), "/").do(Scene())
+
+
+def test_where_nothing_may_belong_to_a_part_the_refusal_says_so(tmp_path):
+    """An outside part of which no manifest tells what it holds: the words ended in the middle."""
+    path = make(tmp_path / "t1.outside-backup.tar.gz", ("srv/x", "file"), mode="w:gz")
+    with pytest.raises(StepFailed) as refused:
+        members.refuse_members("it", list_archive(LocalHost("/"), path, (), kind="outside"))
+    assert "it does not belong to this part: no manifest says what does" in str(refused.value)

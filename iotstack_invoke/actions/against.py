@@ -11,7 +11,7 @@ from typing import Any
 
 from ..log import log_fits
 from ..manifest import Manifest, Part
-from ..rules import KINDS, PARTS
+from ..rules import KINDS
 from ..services.influx import facts_of
 from ..services.influx2_check import facts_of as influx2_facts_of
 from ..services.reading import Reading
@@ -19,6 +19,7 @@ from ..services.recipe import DUMP, RECIPES
 from ..services.restore_text import restore_text_of, text_fits
 from ..services.sql import SqlServer
 from ..services.sql_dump import SqlReport
+from ..sets import unnamed_told
 
 _HELD = re.compile(r"(?P<file>\S+)  \((?P<size>[\d,]+) bytes\)")
 """A line of RESTORE.txt that names an archive."""
@@ -43,9 +44,7 @@ def unnamed(manifest: Manifest, kinds: Collection[str]) -> Iterator[str]:
     told = {part.kind for part in manifest.parts}
     for kind in kinds:
         if kind not in told:
-            yield (
-                f"{manifest.runtag}.{PARTS[kind]} is there, and the manifest names no {kind} part."
-            )
+            yield unnamed_told(manifest.runtag, kind)
 
 
 def content_differs(part: Part, reading: Reading) -> Iterator[str]:

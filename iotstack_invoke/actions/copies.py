@@ -333,4 +333,4 @@ def told_here(backup: BackupSet, flag: str) -> str:
 def kinds_of(copy: Copy, manifest: Manifest | None) -> Mapping[str, str]:
     """Return the parts that a set has or must have, each with the hash it must have, or ''."""
     told = {part.kind: part.sha256 for part in manifest.made} if manifest else {}
-    return {**dict.fromkeys(copy.backup.parts, ""), **told}
+    return {**dict.fromkeys(copy.backup.archives, ""), **told}

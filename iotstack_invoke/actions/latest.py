@@ -67,14 +67,15 @@ def latest_in(
     at: str,
     *,
     is_copy: bool = False,
+    is_sound: bool = False,
 ) -> Latest:
     """Return the newest good one of some sets in a folder, by the times in their manifests.
 
     A name may tell any time, or none. Where all good ones are dated in the future, as for a new
     machine whose clock was never set, it is the newest of these; where none is good, the first of
-    `sets`, None of none. In a folder that several machines share it is the newest of this machine,
-    if there is one. Raises StepFailed where a manifest cannot be read: what is found then may not
-    be the latest.
+    `sets`, None of none; `is_sound`: the first that is not damaged. In a folder that
+    several machines share it is the newest of this machine, if there is one. Raises StepFailed
+    where a manifest cannot be read: what is found then may not be the latest.
     """
     now, here = datetime.now(UTC), socket.gethostname()
     try:
@@ -92,7 +93,8 @@ def latest_in(
         ) from error
     good = newest.good or _newest_later(newest, here)
     backup = next((each for each in sets if good and each.runtag == good.runtag), None)
-    backup = backup or next(iter(sets), None)
+    bad = {each.runtag for _, each in newest.newer if is_sound and each.state is State.DAMAGED}
+    backup = backup or next((each for each in sets if each.runtag not in bad), None)
     host = good.manifest.host if good and good.manifest else ""
     passed = passed_over(newest, failed, at, host=host, is_copy=is_copy)
     tags = [each.runtag for each in passed]
@@ -151,6 +153,8 @@ def _why(backup: BackupSet, failed: Collection[str], *, is_copy: bool) -> str:
         return "is damaged: its last verification there found it"
     if "manifest" in backup.files and backup.manifest is None:
         return "is damaged: its manifest cannot be read"
+    if len(backup.differing) == len(backup.unnamed):
+        return "is damaged: an archive is there that its manifest does not name"
     return "is damaged: files of it are missing or have another size"
 
 
@@ -183,7 +187,7 @@ def passed_told(
             text += " If no run is at work: inv sync finishes it."
         elif state is State.UNFINISHED:
             text += f" If no run is at work: inv backup{host} --runtag {tag} finishes it."
-        if state in takes and state is not State.DAMAGED and each.backup.parts:  # else it fails
+        if state in takes and state is not State.DAMAGED and each.backup.archives:  # else it fails
             text += f" To take it all the same: {named}{tag}{where(each)}."
         told.append(text)
     if len(listed) > MOST_TOLD:

@@ -15,7 +15,7 @@ from ..holdings import lacks, lacks_told
 from ..manifest import OUTSIDE, PIN_ENDING, read_utc
 from ..report import Report, age_text, one_line, size_text
 from ..rules import KINDS
-from ..sets import GOOD, BackupSet, State, files_of, gather_sets, newest_first
+from ..sets import GOOD, BackupSet, State, files_of, gather_sets, judged, newest_first
 from ..settings import Settings
 from ..site import Site, manifests_in
 from ..steps import FileFact, Place
@@ -96,11 +96,9 @@ def state_of_copy(here: BackupSet | None, copy: BackupSet) -> str:
         return ANOTHER if manifest and manifest != copy.manifest else str(copy.state.value)
     if manifest is None:
         return UNREAD if "manifest" in copy.files else str(copy.state.value)
-    whole = "manifest" in copy.files and all(
-        part.kind in copy.files and copy.files[part.kind].size_bytes == part.size_bytes
-        for part in manifest.made
-    )
-    return manifest.state if whole else State.UNFINISHED.value
+    if "manifest" not in copy.files:
+        return State.UNFINISHED.value
+    return str(judged(copy, manifest, failed_made=None).state.value)
 
 
 def gather_rows(site: Site) -> tuple[tuple[Row, ...], Mapping[str, str]]:
@@ -199,6 +197,11 @@ def sets_there(
         read = {tag: manifest for tag, manifest in manifests.items() if manifest}
         mine = {name: names[name] for tag in manifests for name in files_of(tag) if name in names}
         sets |= {each.runtag: each for each in gather_sets(mine, read, failed)}
+    same = [each for tag, each in sets.items() if _same_manifest(here.get(tag), each)]
+    sets |= {
+        e.runtag: judged(e, here[e.runtag].manifest, failed_made=failed.get(e.runtag))
+        for e in same
+    }
     return list(sets.values())
 
 

@@ -11,7 +11,6 @@ from ..errors import Refused
 from ..manifest import IS_DAMAGED, Manifest, Part
 from ..nearest import nearest
 from ..rulebooks.restore import Item, Load
-from ..rules import PARTS
 from ..services.compose import Found
 from ..services.inside import is_in
 from ..services.recipe import RECIPES
@@ -89,21 +88,26 @@ class Only:
         )
 
     def refuse_lost(self, source: str) -> None:
-        """Raise Refused where an archive that the manifest tells of is not in its place."""
+        """Raise Refused where an archive that the manifest tells of is not there, or is cut."""
         made = self.manifest.made if self.manifest else ()
         names = {*self.wish.names, *(("influxdb",) if self.wish.databases else ())}
-        lost = [
-            part.file
-            for part in made
-            if part.kind not in self.backup.files
-            and (not names or names & {part.kind, *containers_in(part)})
+        found = self.backup.files
+        wanted = [e for e in made if not names or names & {e.kind, *containers_in(e)}]
+        lost = [part.file for part in wanted if part.kind not in found]
+        other = [
+            f"{part.file} has {found[part.kind].size_bytes:,} bytes, and its manifest says "
+            f"{part.size_bytes:,}"
+            for part in wanted
+            if part.kind in found and found[part.kind].size_bytes != part.size_bytes
         ]
         runtag = self.backup.runtag
-        if lost:
+        why = f"lacks {', '.join(lost)}, which its manifest lists" if lost else ""
+        why = why or (f"is damaged: {'; '.join(other)}" if other else "")
+        if why:
             raise Refused(
-                f"{runtag} in {source} lacks {', '.join(lost)}, which its manifest lists. Nothing "
-                "was changed. Restore another copy (--from), or other services alone (--only "
-                f"NAME). Which copies there are: inv show '{runtag}'"
+                f"{runtag} in {source} {why}. Nothing was changed. Restore another copy (--from), "
+                "or other services alone (--only NAME). Which copies there are: inv show "
+                f"'{runtag}'"
             )
 
     @property
@@ -165,7 +169,7 @@ class Only:
         `engines`: the parts of SQL that hold something of what was asked for. `outside`: whether
         the outside part does.
         """
-        kinds = tuple(kind for kind in PARTS if kind in self.backup.files and kind != "influxdb2")
+        kinds = tuple(kind for kind in self.backup.parts if kind != "influxdb2")
         if not self.wish.only:
             return kinds
         names = set(self.wish.names)

@@ -9,6 +9,7 @@ import contextlib
 import os
 import posixpath
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..checks import HERE, PROGRAM, Check, damage_found
@@ -131,7 +132,6 @@ class _Rehearsal:
 
     def __init__(self, site: Site, copy: Copy, scratch: str, report: Report) -> None:
         self.site = site
-        self.copy = copy
         self.scratch = scratch
         self.report = report
         self.host = LocalHost(scratch)
@@ -142,6 +142,8 @@ class _Rehearsal:
                 f"The manifest of {copy.runtag} in {copy.at} is damaged: {error}. Rehearse "
                 f"another copy (--at): inv show '{copy.runtag}' tells which there are."
             ) from error
+        # What it holds is what its manifest says was made, and not what bears its name.
+        self.copy = replace(copy, backup=replace(copy.backup, manifest=self.manifest))
 
     def run(self) -> int:
         """Do it, and say what it proved."""

@@ -53,7 +53,7 @@ from ..services.left_out import plain_place
 from ..services.members import Contents
 from ..services.sql_load import SQL_PROVEN
 from ..services.stack import STOPPING
-from ..sets import State
+from ..sets import State, unnamed_told
 from ..settings import Options, Settings
 from ..site import Site
 from ..steps import Command, File, FileFact, Place, Record
@@ -68,6 +68,7 @@ from ..targets import (
     read_text,
     which_may_be_there,
 )
+from ..transfer import hash_there
 from .afterwards import Afterwards
 from .change_logs import log_path
 from .copies import told_here
@@ -255,6 +256,7 @@ class _Restore:
             contents = self.before.contents(facts)
         except StepFailed as error:
             broken = str(error)
+        broken = broken or self._damage(facts)
         targets = self._staging_targets(facts)
         if contents is None and "general" not in facts.kinds:
             contents = Contents()
@@ -278,6 +280,24 @@ class _Restore:
                 f"inv show '{self.runtag}'"
             )
         return ExitCode.GOOD
+
+    def _damage(self, facts: RestoreFacts) -> str:
+        """Return which archive is no longer what was written, of a set that is known as damaged.
+
+        That was recorded when it was verified: it may have been mended since.
+        """
+        if self.backup.state is not State.DAMAGED:
+            return ""
+        made = self.manifest.made if self.manifest else ()
+        for part in (each for each in made if each.kind in facts.kinds):
+            path = f"{self.source.folder}/{part.file}"
+            found = hash_there(self.source.place, path)
+            if found != part.sha256:
+                return (
+                    f"{path} is damaged: its SHA-256 is {found}, and the manifest says "
+                    f"{part.sha256}"
+                )
+        return ""
 
     def tell(self) -> None:
         """Tell what would be done; raises Refused where it cannot be."""
@@ -489,6 +509,9 @@ class _Restore:
             lacking = lacking_of(self.settings, self.source, self.manifest)
             for text in filter(None, (*newer_elsewhere(*asked, backup), lacking)):
                 self.report.warn(f"  {text}")
+        for kind in self.backup.unnamed:
+            told = unnamed_told(self.runtag, kind).rstrip(".")
+            self.report.warn(f"  {told}: it is not restored.")
         only = self.before.only
         for text in (*only.lacking, *only.left_out(facts.kinds, facts.loads)):
             self.report.warn(f"  {text}")

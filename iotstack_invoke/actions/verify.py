@@ -225,7 +225,7 @@ def verify_copy(copy: Copy) -> Verified:
     elif copy.sealed and not is_signed(copy.place, copy.path("manifest")):
         problems.append("The manifest is not the one that the set was sealed with.")
     parts = {part.kind: part for part in manifest.made} if manifest else {}
-    problems += unnamed(manifest, copy.backup.parts) if manifest else ()
+    problems += unnamed(manifest, copy.backup.archives) if manifest else ()
     hashes_do = manifest is not None and has_sum(content) and not copy.sealed and copy.far
     how, counted = "read", list[str]()
     for kind, sha256 in kinds_of(copy, manifest).items():

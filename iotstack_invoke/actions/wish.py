@@ -18,7 +18,7 @@ from ..hosts import LocalHost
 from ..manifest import Manifest, check_size, read_manifest
 from ..rules import KINDS, split_set_name
 from ..runtag import LATEST, read_runtag
-from ..sets import BackupSet, State, gather_sets
+from ..sets import BackupSet, State, gather_sets, judged
 from ..settings import Settings, Vault
 from ..site import Site, newest_good, sets_read, still_failed
 from ..steps import Place
@@ -174,18 +174,19 @@ def choose_set(source: Source, asked: str) -> Chosen:
     if asked == LATEST:
         sound = [each for each in sets if each.parts and each.state is not State.DAMAGED]
         whole = [each for each in sound if "manifest" in each.files] or sound
-        if not whole:
+        latest = latest_in(
+            *(whole, source.place, source.folder, source.failed, source.name),
+            is_copy=not source.in_place,
+            is_sound=True,
+        )
+        if latest.backup is None:
             damaged = f" that is not damaged: {', '.join(each.runtag for each in sets)}"
             folder = f" ({source.folder})" if source.folder != source.name else ""
             raise NotFound(
                 f"There is no backup in {source.name}{folder}{damaged if sets else ''}."
                 f"{told_of_others(source.vaults, asked, '--from')}"
             )
-        latest = latest_in(
-            *(whole, source.place, source.folder, source.failed, source.name),
-            is_copy=not source.in_place,
-        )
-        backup, passed = latest.backup or whole[0], latest.passed
+        backup, passed = latest.backup, latest.passed
     else:
         runtag = read_runtag(asked)
         found = {each.runtag: each for each in sets}
@@ -209,7 +210,9 @@ def choose_set(source: Source, asked: str) -> Chosen:
         check_size(backup.files["manifest"].size_bytes)
         with source.place.read(path) as stream:
             content = stream.read()
-        return Chosen(backup, read_manifest(content, backup.runtag), passed)
+        manifest = read_manifest(content, backup.runtag)
+        backup = judged(backup, manifest, failed_made=failed.get(backup.runtag))
+        return Chosen(backup, manifest, passed)
     except ValueError as error:
         raise Refused(
             f"The manifest of {backup.runtag} in {source.name} is damaged: {error}. Nothing was "

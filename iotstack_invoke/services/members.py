@@ -202,7 +202,8 @@ class Judge:
             return ""
         if not self.shape.top_files:
             belong = sorted({*tops, *self.shape.included} - NO_TOPS)[:MOST_TOLD]
-            return f"it does not belong to this part: {', '.join(belong)} do"
+            why = f"{', '.join(belong)} do" if belong else "no manifest says what does"
+            return f"it does not belong to this part: {why}"
         if below or kind != "file" or not is_top_file(first):
             named = "".join(f", {each}" for each in sorted(self.shape.included)[:MOST_TOLD])
             return f"it does not belong to a stack: services/, volumes/, *.yml, *.env{named} do"
