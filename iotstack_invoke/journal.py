@@ -260,7 +260,8 @@ class Journal:
                     f"{self.path}: {error} Nothing was undone. Look at that file: no run of this "
                     f"version wrote it. If an earlier one did, undo it {BY_HAND}."
                 ) from error
-        return owed
+        steps = [step for _, step in owed]
+        return [(o, s.beside(steps) if hasattr(s, "beside") else s) for o, s in owed]
 
     def _step(self, entry: Mapping[str, Any], bound: Bound | None) -> UndoableStep:
         told = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["fields"].items()}

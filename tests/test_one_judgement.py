@@ -70,7 +70,9 @@ def test_latest_passes_over_what_is_damaged_by_its_size(pi):
     """Where none is good, an incomplete one that is whole is taken, and the damaged one named."""
     for each in pi.usb.iterdir():
         each.unlink()
-    put_set(pi.usb, NOW - timedelta(days=1), runtag="half", more={"postgres": {"failed": {"x": "y"}}})
+    put_set(
+        pi.usb, NOW - timedelta(days=1), runtag="half", more={"postgres": {"failed": {"x": "y"}}}
+    )
     put_set(pi.usb, NOW, runtag="cut")
     archive(pi.usb, "cut").write_bytes(b"x")
     told = pi.run("restore --runtag latest --from usb --dry-run")
@@ -108,5 +110,7 @@ def test_a_restore_goes_by_the_manifest(pi):
     told = pi.run(f"restore --runtag {NEW} --from here --yes")
     assert told.returncode in (0, 3), told.stderr
     words = " ".join(told.stderr.split())
-    assert "new.mariadb-backup.tar.gz is there, and the manifest names no mariadb part: it" in words
+    assert (
+        "new.mariadb-backup.tar.gz is there, and the manifest names no mariadb part: it" in words
+    )
     assert pi.run(f"rehearse --runtag {NEW} --at here").returncode in (0, 3)

@@ -3,12 +3,14 @@
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from scenes import PlainScene
 
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.journal import Journal
 from iotstack_invoke.services import stack
 from iotstack_invoke.services.stack import MoveAside, PutAway, StopContainers, SwapItem
 
@@ -318,3 +320,50 @@ def test_a_container_that_was_removed_keeps_no_other_down(tmp_path):
     assert "not running as before: a (" in step.undo(HOST)
     assert "stop --time 60 b\nstart b\n" in calls.read_text()
     assert stack._those_there(HOST, (str(script),), ("a",)) == ()
+
+
+# A swap below another one, as earlier versions planned it
+
+
+@pytest.fixture
+def nested(tmp_path):
+    """Two swaps of which the second lies below the first; the first was done, the second failed."""
+    guard = str(tmp_path / "guard")
+    at = {name: tmp_path / name / "influxdb" for name in ("live", "staged", "aside", "used")}
+    for name in ("live", "staged"):
+        (at[name] / "data").mkdir(parents=True)
+        (at[name] / "data/file").write_text(name)
+        (at[name] / "file").write_text(name)
+    fresh = at["live"] / ".fresh"
+    outer = SwapItem("pi", *(str(at[e]) for e in ("live", "staged", "aside", "used")), (), guard)
+    below = (str(at[each] / "data") for each in ("live", "aside", "used"))
+    live, aside, used = below
+    inner = SwapItem("pi", live, str(fresh), aside, used, (), guard)
+    outer.do(PlainScene({"pi": HOST}))
+    fresh.mkdir()
+    with pytest.raises(StepFailed, match="not empty"):
+        inner.do(PlainScene({"pi": HOST}))
+    return at, outer, inner
+
+
+@pytest.mark.parametrize("tried", ["never", "once", "twice"])
+def test_a_swap_below_another_is_undone_with_it(nested, tmp_path, tried):
+    """As such a journal lies on disks: also where an earlier version tried to undo it."""
+    at, outer, inner = nested
+    for _ in range(("never", "once", "twice").index(tried)):
+        inner.undo(HOST)
+        with pytest.raises(StepFailed, match="not empty"):
+            outer.undo(HOST)
+    known = {"as_root": (), "guard": outer.guard, "docker": ()}
+    bound = SimpleNamespace(word=known.get, refuse=list)
+    path = str(tmp_path / "journal")
+    journal = Journal(HOST, path, (SwapItem,))
+    for each in (outer, inner):
+        journal.write("put it in place", each)
+    lines = (tmp_path / "journal").read_text().splitlines()
+    for _ in range(2):
+        Journal(HOST, path, (SwapItem,), bind=lambda: bound).recover(lines)
+        assert content(at["live"]) == "live"
+        assert content(at["live"] / "data") == "live"
+        assert content(at["used"] / "data") == "staged"
+    assert not at["aside"].exists()

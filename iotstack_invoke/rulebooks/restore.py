@@ -608,8 +608,12 @@ def _load_influx(
             yield CheckMount("pi", place, docker)
     changing = as_root, guard
     fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
-    aside = posixpath.join(aside_folder(facts, INFLUX_DATA), INFLUX_DATA)
-    used = posixpath.join(used_folder(facts, INFLUX_DATA), INFLUX_DATA)
+    # Not within the old folder, which is put aside whole where it is an item as well.
+    within = any(is_in(server.data, each.live) for each in facts.items)
+    aside, used = (
+        posixpath.join(folder(facts, INFLUX_DATA), "parts/influx" if within else INFLUX_DATA)
+        for folder in (aside_folder, used_folder)
+    )
     swaps = [] if server.within else [SwapItem("pi", server.data, fresh, aside, used, *changing)]
     swaps += [
         SwapItem("pi", each.live, each.staged, each.aside, each.used, *changing)

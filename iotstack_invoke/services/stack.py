@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -72,6 +72,20 @@ UNSWAP = (
     'elif ! there "$staged" && ! there "$used"; then '
     f"exit {GONE_EXIT}; fi; "
     'sync "$(dirname "$live")"'
+)
+
+# Undoes a swap that earlier versions planned below another one: what is aside is a part of what
+# that one moved, so its rename failed, and nothing is to be done. An undo of such a version may
+# have put that part into the folder that goes: it comes back, and the way is free for the other.
+UNSWAP_BELOW = (
+    f"{RENAME} live=$1 aside=$3 used=$4 around=$5 used_around=$6; "
+    'there "$around" || exit 0; '
+    'if ! there "$aside" && there "$live" && there "$used"; then '
+    'rename "$live" "$aside" || exit 1; fi; '
+    'if there "$aside" && ! there "$live" && there "$used"; then '
+    'rename "$used" "$live" || exit 1; fi; '
+    '[ ! -d "$used_around" ] || find "$used_around" -depth -type d -empty -delete; '
+    'sync "$(dirname "$aside")"'
 )
 
 # For each pair of a live path and where it was moved aside to: whether UNSWAP can put it back.
@@ -492,6 +506,39 @@ class SwapItem:
         told = f"{self.what}{put_back_told(self.live, self.aside, self.used)}"
         gone = left_told(self.live, self.aside)
         rename_by(host, self._command(self.unswap), told, UNDO_AGAIN, gone)
+
+    def beside(self, others: Iterable[object]) -> SwapItem:
+        """Return what undoes it beside others of its journal: one below another is undone with it.
+
+        Only earlier versions planned such.
+        """
+        for each in others:
+            if not (isinstance(each, SwapItem) and self.live.startswith(f"{each.live}/")):
+                continue
+            if self.aside == each.aside + self.live.removeprefix(each.live):
+                return SwapBelow(
+                    *(self.host_role, self.live, self.staged, self.aside, self.used),
+                    *(self.as_root, self.guard, each.aside, each.used),
+                )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class SwapBelow(SwapItem):
+    """A swap below another one, as earlier versions planned it. Undone with that one.
+
+    It is read from a journal of theirs, and never written into one.
+    """
+
+    around: str
+    used_around: str
+
+    def undo(self, host: Host) -> None:
+        """Let the other one be undone: what it moved aside is whole, and its way is free."""
+        script = ("sh", "-c", UNSWAP_BELOW, "sh", self.live, self.staged, self.aside, self.used)
+        words = (*self.as_root, *script, self.around, self.used_around)
+        told = put_back_told(self.live, self.aside, self.used)
+        rename_by(host, guarded(self.guard, words, self.limit_s), told, UNDO_AGAIN)
 
 
 @dataclass(frozen=True, slots=True)
