@@ -140,7 +140,7 @@ def damaged_manifest(pi):
 
 REFUSALS = [
     (found_damaged, "", "its last verification found it damaged: The SHA-256 of"),
-    (damaged_manifest, "", "its manifest is damaged. Make all of it again"),
+    (damaged_manifest, "", "its manifest is damaged. usb may have it whole"),
     (without_a_manifest, "", "made by other scripts"),
     (in_the_vault, "", "usb has a backup"),
     (pinned_in_the_vault, "--force", "it is pinned there"),

@@ -32,9 +32,9 @@ from ..runtag import Runtag
 from ..sets import State, pins_in
 from ..settings import Options
 from ..site import RecordFile, Site, remove_set, sweep_stale_copies
-from ..steps import Command
+from ..steps import Command, Place
 from ..targets import Lock, is_folder, locked_stack
-from ..transfer import ADVICE
+from ..transfer import ADVICE, manifest_there
 from .backup_log import finish_log, open_log
 from .delivery import (
     DELIVERED,
@@ -50,6 +50,7 @@ from .look import look_at_folder, look_at_stack
 from .old_states import remove_old_here
 from .owed import Owing
 from .recovery import recover_here
+from .replaced import drop_unnamed
 from .start import Listing, Start, free_of, refuse_folder
 
 NO_VAULT = "No vault is in the settings: this backup is on its own machine only."
@@ -313,6 +314,8 @@ class _BackupRun:
                 if any(output.role == "pi" for output in each.job.outputs)
             )
         )
+        if made_all and manifest and facts.replaces:
+            problems += self._drop(self.site.host, self.site.backups, manifest)
         hooked = self._run_after(
             how_it_went(manifest, made_all=made_all, noted=problems or late or warnings)
         )
@@ -325,14 +328,33 @@ class _BackupRun:
         finish_log(self.site, self.runtag, log)
         if log.broken:
             problems.append(f"the log could not be written whole: {log.broken}")
-        result += self._copy_log(result, records, problems)
+        replaced = manifest if made_all and facts.replaces else None
+        result += self._copy_log(result, records, problems, replaced)
         if not problems:
             records.end()
         self._summary(manifest, result, took)
         return self._verdict(problems, late, warnings, hooked.failures, made_all=made_all)
 
-    def _copy_log(self, made: RunResult, records: RecordFile, problems: list[str]) -> RunResult:
-        """Copy the log to the vaults that have the manifest; it is closed, so nothing is added."""
+    def _drop(self, place: Place, folder: str, manifest: Manifest) -> list[str]:
+        """Remove what the set before had and the new one has not; return what went wrong."""
+        try:
+            if manifest_there(place, folder, self.runtag) == manifest:
+                drop_unnamed(place, folder, manifest)
+        except StepFailed as error:
+            return [f"what the backup before has left: {error}"]
+        return []
+
+    def _copy_log(
+        self,
+        made: RunResult,
+        records: RecordFile,
+        problems: list[str],
+        replaced: Manifest | None,
+    ) -> RunResult:
+        """Copy the log to the vaults that have the manifest; it is closed, so nothing is added.
+
+        `replaced`: the manifest by which what the set before has left is removed there.
+        """
         reached = self._reached(made, records)
         watcher = Fanout(self.report)
         with self._bars():
@@ -348,6 +370,7 @@ class _BackupRun:
             place = self.site.vaults[vault]
             pinned = carry_pin(self.site, self.runtag, place)
             problems += filter(None, [unmark(place, self.runtag), pinned])
+            problems += self._drop(place, place.root, replaced) if replaced else []
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
                 sweep_stale_copies(place)
         return result

@@ -21,7 +21,7 @@ from ..plan import Plan, decide, resolve
 from ..retention import Policy, judge_each_host
 from ..rulebooks.backup import BackupFacts, copies_book, copy_targets, log_targets
 from ..rules import KINDS, TEXTS
-from ..sets import GOOD, BackupSet, State, newest_first
+from ..sets import GOOD, BackupSet, State, newest_first, unnamed_told
 from ..site import (
     RecordFile,
     Site,
@@ -123,6 +123,11 @@ class Delivery:
         if copy and copy.manifest and not ours:
             self.refused[runtag] = (
                 f"there is another backup of that name, of {copy.manifest.host}, which stays"
+            )
+        elif copy and copy.unnamed:
+            self.refused[runtag] = (
+                f"{' '.join(unnamed_told(runtag, kind) for kind in copy.unnamed).rstrip('.')} "
+                "there; move it away"
             )
         elif copy and copy.manifest is None and copy.state is State.COMPLETE:
             self.refused[runtag] = "its manifest there could not be read in time"

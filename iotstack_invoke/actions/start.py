@@ -9,10 +9,10 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..checks import HERE
 from ..errors import Refused, StepFailed
 from ..hosts import READ_ONLY
 from ..losses import reference
+from ..manifest import Manifest
 from ..plan import Plan, decide, resolve
 from ..report import Report
 from ..rulebooks.backup import BackupFacts, backup_book, set_targets
@@ -20,11 +20,18 @@ from ..runtag import Runtag, free_runtag
 from ..sets import BackupSet, State, gather_sets, removals_in
 from ..settings import Options
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
-from ..steps import FileFact
+from ..steps import FileFact, Record
 from ..targets import is_folder, is_read_only, may_write, on_host, remount
 from ..transfer import ADVICE, manifest_there
 from ..values import dataclass
 from .look import look_at_stack
+from .replaced import (
+    has_manifest,
+    known_of,
+    refuse_damaged,
+    refuse_to_lose,
+    with_kept,
+)
 from .room import look_for_room, refuse_without_room
 
 Listing = Mapping[str, FileFact]
@@ -97,16 +104,22 @@ class Start:
         refuse_without_room(site.host, room, folder)
         records = RecordFile(site, runtag)
         own = next((each for each in sets if each.runtag == runtag), None)
+        kept: tuple[str, ...] = ()
         if not options.force:
-            _refuse_damaged(site, own)
+            refuse_damaged(site, own, records, listed)
+            facts, kept = with_kept(facts, own, records)
         if own and own.pinned and options.force:
             raise Refused(f"{runtag} is pinned. Unpin it first: inv pin --remove.")
-        is_ours = records.exists or bool(own and "manifest" in own.files)
+        finished = bool(own and "manifest" in own.files)
         for name in site.vaults:
             if name in listed:
+                # Without a manifest here, one there is of no run that is to be gone on with.
+                is_ours = finished or (records.exists and not has_manifest(listed[name], runtag))
                 _refuse_to_replace(
                     site, name, runtag, listed[name], is_ours=is_ours, force=options.force, dry=dry
                 )
+        if own and options.force:
+            refuse_to_lose(site, own, facts)
         facts = replace(
             facts,
             started_utc=records.started_utc or facts.started_utc,
@@ -116,9 +129,11 @@ class Start:
             earlier_utc=records.earlier_utc,
             replaces=options.force,
             before=reference(sets, runtag, facts.host),
+            replaced=_replaced(own, records),
             text=options.force or _wants_text(own, records),
         )
-        plan, notes = _make_plan(site, runtag, facts, records, options, listed)
+        known = known_of(own, records, kept)
+        plan, notes = _make_plan(site, runtag, facts, known, options, listed, own)
         # A run that died late may lack only the copy of its log, or the removals after it.
         if not plan.to_run and not records.exists:
             each_vault = " and in every vault" if site.vaults else ""
@@ -135,25 +150,10 @@ def _wants_text(own: BackupSet | None, records: RecordFile) -> bool:
     return not finished or (own is not None and "restore" in own.files)
 
 
-def _refuse_damaged(site: Site, own: BackupSet | None) -> None:
-    """Refuse to go on with a set that a verification found damaged.
-
-    Its archives have their names, sizes and records, so a run would take them for whole.
-    """
-    if own is None or own.state is not State.DAMAGED:
-        return
-    check = site.checks.newest().get((own.runtag, HERE))
-    told = check is not None and not check.good
-    if own.manifest and not (check and told and check.made == own.manifest.finished_utc):
-        return  # an archive that is gone or cut is made again
-    why = "its last verification found it damaged" if own.manifest else "its manifest is damaged"
-    if check and told and check.problems:
-        why += f": {check.problems[0].rstrip('.')}"
-    raise Refused(
-        f"{site.backups} has a backup {own.runtag}, and {why}. Make all of it again: inv "
-        f"backup --runtag '{own.runtag}' --force. That replaces its copies in vaults as well; "
-        f"whether one of them is good: inv show '{own.runtag}'"
-    )
+def _replaced(own: BackupSet | None, records: RecordFile) -> Manifest | None:
+    """Return the manifest of the set that this one comes in the place of; None where none is."""
+    manifest = own.manifest if own else None
+    return manifest if manifest and manifest.started_utc != records.started_utc else None
 
 
 def _refuse_a_second(site: Site, runtag: str, sets: tuple[BackupSet, ...]) -> None:
@@ -201,15 +201,21 @@ def _make_plan(
     site: Site,
     runtag: str,
     facts: BackupFacts,
-    records: RecordFile,
+    known: Mapping[str, Record],
     options: Options,
     listed: Mapping[str, Listing],
+    own: BackupSet | None,
 ) -> tuple[Plan, tuple[str, ...]]:
-    """Return the plan of a backup, and which vaults could not be looked at."""
+    """Return the plan of a backup, and which vaults could not be looked at.
+
+    `known`: the records of what is finished. A manifest that names other parts is written again.
+    """
     vaults = tuple(site.vaults)
     graph = resolve(backup_book(vaults), set_targets(runtag, facts, vaults), site.roots, facts)
     files, notes = look_everywhere(graph.files, site.places, listed)
-    known = records.known()
     if options.force:
         return decide(graph, files, known, force=("all",)), notes
-    return decide(graph, files, known, unlike=unlike_copies(files, site.places, known)), notes
+    told = {part.kind for part in own.manifest.parts} if own and own.manifest else {*facts.kinds}
+    anew = ("manifest",) if told != {*facts.kinds} else ()
+    unlike = unlike_copies(files, site.places, known)
+    return decide(graph, files, known, unlike=unlike, force=anew), notes

@@ -40,7 +40,7 @@ from ..services.quiesce import Resume
 from ..services.recipe import DUMP_FOLDER, RECIPES, RecipeInUse
 from ..services.sql import SqlServer
 from ..services.sqlite import COPIES, OUTSIDE_COPIES, CopySqlite
-from ..steps import File, Scene, Step
+from ..steps import File, Record, Scene, Step
 from ..targets import COMMANDS_LOCK
 from ..transfer import Claim, Send
 from ..values import dataclass
@@ -114,6 +114,8 @@ class BackupFacts:
     """What containers mount of the stack, and where something is mounted in it."""
     before: Manifest | None = None
     """The set that this one is compared with."""
+    replaced: Manifest | None = None
+    """The set of its name that this one comes in the place of."""
     text: bool = True
     """RESTORE.txt is among its files: a set that was finished without one is as good."""
 
@@ -438,6 +440,12 @@ def _without_parts(left_out: tuple[LeftOut, ...], parts: list[Part]) -> tuple[Le
     )
 
 
+def _is_there(scene: Scene, file: File, record: Record) -> bool:
+    """Tell whether an archive lies there as an earlier run has made it."""
+    fact = scene.place(file).look([file.absolute]).get(file.absolute)
+    return fact is not None and fact.size_bytes == record.size_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class WriteManifest:
     """Write the manifest from the records of the parts."""
@@ -459,11 +467,12 @@ class WriteManifest:
         for file, kind in zip(self.parts, self.facts.kinds, strict=True):
             record = records.get(str(file))
             name = posixpath.basename(file.path)
-            # An archive that lacks a dump stays where it could not be made anew.
-            gone = str(file) in failures and not (record and record.facts.get(LACKING))
-            if gone or record is None:
-                parts.append(Part(kind, name, error=failures.get(str(file), "not made")))
+            why = failures.get(str(file), "")
+            if record is None or (why and not _is_there(scene, file, record)):
+                parts.append(Part(kind, name, error=why or "not made"))
                 continue
+            if why and not record.facts.get(LACKING):  # what there was of it stays
+                warnings.append(f"{kind} part: it is of an earlier run, as {why}")
             warnings += record.warnings
             parts.append(
                 Part(
@@ -494,6 +503,11 @@ class WriteManifest:
         )
         if facts.before:
             less = losses(facts.before, made, facts.sized) + lost_databases(facts.before, made)
+            made = replace(made, warnings=(*made.warnings, *less))
+        if facts.replaced:
+            old = facts.replaced
+            less = losses(old, made, facts.sized) + lost_databases(old, made)
+            less = tuple(f"An earlier {old.runtag} was replaced. {each}" for each in less)
             made = replace(made, warnings=(*made.warnings, *less))
         text = made.to_json()
         content = text.encode("utf-8", "backslashreplace")  # a warning may quote a raw file name
