@@ -83,7 +83,10 @@ class Part:
 
     @property
     def lacking(self) -> Mapping[str, str]:
-        """The containers whose dumps it should hold and does not, each with why."""
+        """The containers whose dumps it should hold and does not, each with why.
+
+        Or itself, as older_part calls it, where it could not be made again.
+        """
         told = self.facts.get(LACKING)
         return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
 
@@ -213,9 +216,9 @@ class Manifest:
         """What could not be made, such as `postgres part`, each with why."""
         parts = tuple((f"{part.kind} part", part.error) for part in self.parts if part.error)
         dumps = (
-            (f"dump of container {container}", why)
+            (name if name == older_part(part.kind) else f"dump of container {name}", why)
             for part in self.made
-            for container, why in part.lacking.items()
+            for name, why in part.lacking.items()
         )
         return (*parts, *dumps)
 
@@ -231,6 +234,14 @@ class Manifest:
         ordered = {"format": FORMAT, "runtag": self.runtag, "state": self.state, **content}
         text = json.dumps(ordered, indent=1, ensure_ascii=False)
         return with_sum(text).decode()
+
+
+def older_part(kind: str) -> str:
+    """Return what a set lacks whose part is that of an earlier run, in the place of a container.
+
+    No container bears such a name.
+    """
+    return f"newer {kind} part"
 
 
 def outside_title(row: Mapping[str, Any]) -> str:

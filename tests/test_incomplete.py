@@ -131,7 +131,7 @@ def test_only_what_is_wished_is_looked_at(stack):
     assert told.returncode == 0, told.stderr
     assert (stack.folder / "volumes/nodered/flows.json").read_text() == "[1]\n"
     told = stack.run(f"restore --runtag {TAG} --from here --only home_db --yes")
-    assert told.returncode == 1
+    assert told.returncode == 13
     assert f"{TAG}.mariadb-backup.tar.gz" in told.stderr
 
 
@@ -170,16 +170,27 @@ def test_the_records_of_an_incomplete_set_stay_when_it_is_delivered(stack):
     assert (state, records.exists()) == ("complete", False)
 
 
-def test_an_archive_that_could_not_be_made_anew_is_not_in_the_manifest(stack):
-    """With --force the record of the earlier one proves nothing of what is there now."""
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_an_archive_that_could_not_be_made_anew(stack, is_whole):
+    """With --force: the one before stays in the set if it is what was written; rot is not named."""
     backed_up(stack, 0)
+    if not is_whole:
+        path = stack.folder / f"backups/{TAG}.general-backup.tar.gz"
+        path.write_bytes(bytes(path.stat().st_size))
     stack.tool("tar", "echo 'tar: broken' >&2; exit 2")
     told = stack.run(f"backup --runtag {TAG} --force")
     assert told.returncode == 1
     for folder in (stack.folder / "backups", stack.folder.parent / "disk"):
         content = json.loads((folder / f"{TAG}.manifest.json").read_text())
+        part = content["parts"]["general"]
         assert content["state"] == "incomplete"
-        assert "tar: broken" in content["parts"]["general"]["error"]
+        why = part["facts"]["failed"]["newer general part"] if is_whole else part["error"]
+        assert "tar: broken" in why
+    if is_whole:
+        assert stack.run(f"verify --runtag {TAG} --at all").returncode == 3
+        assert "not made  a newer general part: " in stack.run(f"show {TAG}").stdout
+    (stack.tools / "tar").unlink()
+    backed_up(stack, 0)
 
 
 @pytest.mark.parametrize("what", ["a dump", "an archive", "a copy", "a hook"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import NoReturn
 
 from ..errors import Refused
-from ..manifest import IS_DAMAGED, Manifest, Part
+from ..manifest import IS_DAMAGED, Manifest, Part, older_part
 from ..nearest import nearest
 from ..rulebooks.restore import Item, Load
 from ..services.compose import Found
@@ -122,9 +122,10 @@ class Only:
             )
             return (told_so,)
         told = self.manifest.lacking if self.manifest and not self.wish.only else ()
+        older = {older_part(kind) for kind in self.backup.parts}
+        ends = ("and what that would hold stays as it is.", "so an earlier one is taken.")
         return tuple(
-            f"{runtag} is incomplete: it has no {what} ({why.rstrip('.')}), and what that would "
-            "hold stays as it is."
+            f"{runtag} is incomplete: it has no {what} ({why.rstrip('.')}), {ends[what in older]}"
             for what, why in told
         )
 

@@ -12,7 +12,17 @@ from ..checks import HERE
 from ..children import signals_raised
 from ..errors import ExitCode, NotFound, StepFailed, UsageError
 from ..gzips import Damaged
-from ..manifest import LACKING, LEFT_OUT, OUTSIDE, SIZES, STAYS, Container, Manifest, Part
+from ..manifest import (
+    LACKING,
+    LEFT_OUT,
+    OUTSIDE,
+    SIZES,
+    STAYS,
+    Container,
+    Manifest,
+    Part,
+    older_part,
+)
 from ..report import Report, age_text, duration_text, exact_size_text, size_text
 from ..rules import PARTS
 from ..services.influx2_check import EXPERIMENTAL
@@ -211,8 +221,9 @@ def _part_lines(part: Part, left_out: Collection[str]) -> Iterator[str]:
         yield from (f"    left out {each}" for each in server.get(LEFT_OUT, ()))
     for each in part.facts.get(OUTSIDE, ()):
         yield from _outside_lines(each, part.facts.get(SIZES, {}))
-    for container, why in part.lacking.items():
-        yield f"  not made  the dump of container {container}: {why}"
+    for name, why in part.lacking.items():
+        what = f"a {name}" if name == older_part(part.kind) else f"the dump of container {name}"
+        yield f"  not made  {what}: {why}"
     for key, value in part.facts.items():
         if key == STAYS:
             yield from _fact_lines(key, [each for each in value if each in left_out])

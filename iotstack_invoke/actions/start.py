@@ -16,6 +16,7 @@ from ..manifest import Manifest
 from ..plan import Plan, decide, resolve
 from ..report import Report
 from ..rulebooks.backup import BackupFacts, backup_book, set_targets
+from ..rules import BACKUPS
 from ..runtag import Runtag, free_runtag
 from ..sets import BackupSet, State, gather_sets, removals_in
 from ..settings import Options
@@ -215,7 +216,10 @@ def _make_plan(
     files, notes = look_everywhere(graph.files, site.places, listed)
     if options.force:
         return decide(graph, files, known, force=("all",)), notes
-    told = {part.kind for part in own.manifest.parts} if own and own.manifest else {*facts.kinds}
-    anew = ("manifest",) if told != {*facts.kinds} else ()
+    parts = own.manifest.parts if own and own.manifest else ()
+    # What lies under the name of a part that could not be made is not that part.
+    failed = {f"pi:{BACKUPS}/{part.file}" for part in parts if part.error} - known.keys()
+    files = {file: fact for file, fact in files.items() if str(file) not in failed}
+    anew = ("manifest",) if parts and {e.kind for e in parts} != {*facts.kinds} else ()
     unlike = unlike_copies(files, site.places, known)
     return decide(graph, files, known, unlike=unlike, force=anew), notes

@@ -28,6 +28,7 @@ from ..manifest import (
     LeftOut,
     Manifest,
     Part,
+    older_part,
     read_manifest,
     utc_text,
 )
@@ -42,7 +43,7 @@ from ..services.sql import SqlServer
 from ..services.sqlite import COPIES, OUTSIDE_COPIES, CopySqlite
 from ..steps import File, Record, Scene, Step
 from ..targets import COMMANDS_LOCK
-from ..transfer import Claim, Send
+from ..transfer import Claim, Send, hash_there
 from ..values import dataclass
 
 if TYPE_CHECKING:  # a rule brings in what makes a part that not every stack has
@@ -441,9 +442,10 @@ def _without_parts(left_out: tuple[LeftOut, ...], parts: list[Part]) -> tuple[Le
 
 
 def _is_there(scene: Scene, file: File, record: Record) -> bool:
-    """Tell whether an archive lies there as an earlier run has made it."""
-    fact = scene.place(file).look([file.absolute]).get(file.absolute)
-    return fact is not None and fact.size_bytes == record.size_bytes
+    """Tell whether an archive lies there as an earlier run has made it, to its last byte."""
+    place = scene.place(file)
+    fact = place.look([file.absolute]).get(file.absolute)
+    return bool(fact) and hash_there(place, file.absolute) == record.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -471,9 +473,9 @@ class WriteManifest:
             if record is None or (why and not _is_there(scene, file, record)):
                 parts.append(Part(kind, name, error=why or "not made"))
                 continue
-            if why and not record.facts.get(LACKING):  # what there was of it stays
-                warnings.append(f"{kind} part: it is of an earlier run, as {why}")
             warnings += record.warnings
+            # What an earlier run made of it stays in the set, and is made again by the next one.
+            older = {LACKING: {older_part(kind): why}} if why else {}
             parts.append(
                 Part(
                     kind,
@@ -481,7 +483,7 @@ class WriteManifest:
                     record.size_bytes,
                     record.sha256,
                     record.seconds,
-                    facts={**record.facts, **self._stays(kind)},
+                    facts={**older, **record.facts, **self._stays(kind)},
                 )
             )
         facts = self.facts

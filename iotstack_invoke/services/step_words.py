@@ -72,6 +72,7 @@ VERBS = {
     "StopContainers": "stop",
     "SwapEntries": "put in place the entries of",
     "SwapItem": "put in place",
+    "SwapBelow": "put in place",
     "SweepInflux": "pack the dump, and check all of it",
     "SweepInflux2": "pack the dump, and check all of it",
     "Together": "do several at once",
