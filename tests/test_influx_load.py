@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from scenes import PlainScene, until
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.plan import resolve
-from iotstack_invoke.rulebooks.restore import RestoreFacts, restore_book
+from iotstack_invoke.rulebooks.restore import Item, RestoreFacts, restore_book
 from iotstack_invoke.services import influx_load
 from iotstack_invoke.services.archive import tar_words
 from iotstack_invoke.services.influx import PING_OK, DumpInflux, SweepInflux
@@ -21,6 +22,7 @@ from iotstack_invoke.services.influx_dump import Dump
 from iotstack_invoke.services.influx_load import LoadInflux
 from iotstack_invoke.services.influx_meta import _fields, _last_bytes
 from iotstack_invoke.services.influx_server import Server
+from iotstack_invoke.services.stack import SwapItem
 from iotstack_invoke.steps import File
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -158,6 +160,23 @@ def facts(folder):
         limit_s=60,
         **lists,
     )
+
+
+def test_no_swap_lies_below_another(tmp_path):
+    """The general part may hold the folder around the data: what each put aside stays apart."""
+    plain = facts(tmp_path)
+    live = f"{tmp_path}/volumes/influxdb"
+    places = (f"{plain.previous}/volumes/influxdb", f"{plain.previous}-undone/volumes/influxdb")
+    item = Item(f"{tmp_path}/restore/t1/stack/volumes/influxdb", live, *places)
+    server = Server("influxdb", f"{live}/data")
+    found = replace(plain, items=(item,), server=server, server_there=True)
+    graph = resolve(restore_book(), ["pi:restored/t1"], {"pi": str(tmp_path)}, found)
+    (job,) = (each for each in graph.jobs if each.rule.name == "restored")
+    swaps = [each for each in job.steps if isinstance(each, SwapItem)]
+    assert [each.live for each in swaps] == [live, f"{live}/data"]
+    for where in ("aside", "used"):
+        around, below = (getattr(each, where) for each in swaps)
+        assert not below.startswith(f"{around}/")
 
 
 @pytest.fixture
