@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from .manifest import (
     IS_A_DRIVE_AWAY,
@@ -16,13 +17,15 @@ from .manifest import (
     VOLUME,
     LeftOut,
     Manifest,
+    Part,
     outside_title,
 )
 from .services.table import fits_all_of
 from .sets import GOOD, BackupSet, newest_first
 
 FLOOR_BYTES = 1 << 20
-"""What held less may come and go: only a mount that is empty now is told of whatever its size."""
+FLOOR_ROWS = 100
+"""What held less than these may shrink: only that nothing is left of it is told."""
 MOST_TOLD = 10
 SHARE = 0.5
 """Of what was there: so much must be there still."""
@@ -42,23 +45,20 @@ def way_out(names: Iterable[str], at: str = "") -> str:
 def reference(sets: Iterable[BackupSet], runtag: str, host: str) -> Manifest | None:
     """Return what a set of a host is compared with: the newest good one that it does not replace.
 
+    One of another host where there is none of its own: beside a stack that is its earlier name.
     None where there is no other.
     """
-    for each in newest_first(sets):
-        manifest = each.manifest
-        if each.state in GOOD and manifest and manifest.host == host and each.runtag != runtag:
-            return manifest
-    return None
+    good = (each for each in newest_first(sets) if each.state in GOOD and each.runtag != runtag)
+    found = [each.manifest for each in good if each.manifest]
+    return next((each for each in found if each.host == host), next(iter(found), None))
 
 
-def losses(before: Manifest, after: Manifest, mounts: Collection[str] = ()) -> tuple[str, ...]:
-    """Return what a set holds less of than an earlier one, a warning each.
-
-    `mounts`: paths of the stack that containers mount, or on which something is mounted.
-    """
+def losses(before: Manifest, after: Manifest) -> tuple[str, ...]:
+    """Return what a set holds less of than an earlier one, a warning each."""
     return (
         *_lesser_parts(before, after),
-        *_shrunk(before, after, mounts),
+        *_lesser_databases(before, after),
+        *_shrunk(before, after),
         *_shrunk_outside(before, after),
     )
 
@@ -79,28 +79,27 @@ def _lesser_parts(before: Manifest, after: Manifest) -> Iterator[str]:
             yield f"The {part.kind} part has {one.size_bytes:,} bytes: {was}. {IS_LESS_MEANT}"
 
 
-def vanished(before: Manifest, after: Manifest) -> tuple[str, ...]:
-    """Return the paths of which an earlier set holds data, and a later one nothing.
+Count = tuple[int, int]
+"""Bytes and files."""
+BYTES, FILES = 0, 1
 
-    Not what the later one says that it leaves out, and nothing small.
+
+def is_hollow(had: Count, has: Count) -> bool:
+    """Tell whether nothing is left of what was held: no byte, or no file where none had any."""
+    return not has[BYTES] if had[BYTES] else bool(had[FILES]) and not has[FILES]
+
+
+def gone_from(after: Manifest, paths: Iterable[str], what: int = BYTES) -> frozenset[str]:
+    """Return the paths of which a set holds nothing and does not say that it leaves them out.
+
+    `what`: no byte, or no file.
     """
-    gone = gone_from(after, large_in(before))
-    return tuple(path for path in before.sizes if path in gone)
-
-
-def large_in(manifest: Manifest) -> frozenset[str]:
-    """Return the paths of which a set holds so much that it does not come and go."""
-    return frozenset(path for path, (size, _) in manifest.sizes.items() if size >= FLOOR_BYTES)
-
-
-def gone_from(after: Manifest, paths: Iterable[str]) -> frozenset[str]:
-    """Return the paths of which a set holds nothing and does not say that it leaves them out."""
     sizes = after.sizes
     if not sizes:
         return frozenset()
     out = [each.what for each in after.left_out]
     return frozenset(
-        path for path in paths if not sizes.get(path, (0, 0))[1] and not _is_meant(out, path)
+        path for path in paths if not sizes.get(path, (0, 0))[what] and not _is_meant(out, path)
     )
 
 
@@ -109,8 +108,41 @@ def _is_meant(out: Iterable[str], path: str) -> bool:
     return any(fits_all_of(each, path) or each.startswith(f"{path}/") for each in out)
 
 
-def _shrunk(before: Manifest, after: Manifest, mounts: Collection[str]) -> Iterator[str]:
-    """Yield which paths hold much less than they did, the innermost first."""
+def _lesser_databases(before: Manifest, after: Manifest) -> Iterator[str]:
+    """Yield which databases hold much less than they did; those that hold nothing are missing."""
+    now = {part.kind: part for part in after.made}
+    for part in before.made:
+        has = _amounts(now[part.kind]) if part.kind in now else {}
+        for title, (had, unit, floor) in _amounts(part).items():
+            left = has.get(title, (0, "", 0))[0]
+            if floor <= had and 0 < left < had * SHARE:
+                yield (
+                    f"{title} of the {part.kind} part holds {left:,} {unit} now: "
+                    f"{before.runtag} has {had:,} of it. {IS_LESS_MEANT}"
+                )
+
+
+def _amounts(part: Part) -> Mapping[str, tuple[int, str, int]]:
+    """Return how much each database of a part holds, of what, and what is little of it."""
+    found = {
+        f"Database {database} of container {server['container']}": (
+            sum(tables.values()),
+            "rows",
+            FLOOR_ROWS,
+        )
+        for server in part.facts.get("servers", ())
+        for database, tables in server.get("rows", {}).items()
+    }
+    sizes = Counter[str]()
+    for shard in part.facts.get("shards", ()):
+        sizes[f"Database {shard['database']}"] += shard["size_bytes"]
+    for each in part.facts.get("buckets", ()):
+        sizes[f"Bucket {each['organization']}/{each['bucket']}"] += each["size_bytes"]
+    return found | {title: (size, "bytes", FLOOR_BYTES) for title, size in sizes.items()}
+
+
+def _shrunk(before: Manifest, after: Manifest) -> Iterator[str]:
+    """Yield which paths hold nothing any more, or much less than they did, the innermost first."""
     if not after.sizes:  # its general part is of an earlier version, or could not be made
         return
     out = tuple({*map(_place, after.left_out)} - {*map(_place, before.left_out)})
@@ -118,12 +150,8 @@ def _shrunk(before: Manifest, after: Manifest, mounts: Collection[str]) -> Itera
     """Bytes and files of before and after, by the outermost paths that were told of."""
     lines = []
     paths = [path for path in before.sizes if not _meets(path, out)]
-    mounted = {e for e in after.sizes if e in mounts or e.count("/") != 1}
     hollow = {
-        path
-        for path in paths
-        if not after.sizes.get(path, (0, 0))[1]
-        and before.sizes[path][0] >= (1 if path in mounted else FLOOR_BYTES)
+        path for path in paths if is_hollow(before.sizes[path], after.sizes.get(path, (0, 0)))
     }
     for path in sorted(paths, key=lambda each: (-each.count("/"), each)):
         if any(path.startswith(f"{each}/") for each in hollow):
@@ -133,8 +161,7 @@ def _shrunk(before: Manifest, after: Manifest, mounts: Collection[str]) -> Itera
         had, files, has, left = (
             count - sum(told[each][i] for each in inner) for i, count in enumerate(whole)
         )
-        small = had < FLOOR_BYTES and (left or path not in mounted)
-        if not had or small or has >= had * SHARE:
+        if path not in hollow and (had < FLOOR_BYTES or has >= had * SHARE):
             continue
         now = (has, left) if left or path in after.sizes else None
         lines.append(_less_told(path, now, before.runtag, (had, files)))
@@ -147,30 +174,35 @@ def _shrunk(before: Manifest, after: Manifest, mounts: Collection[str]) -> Itera
 
 
 def _shrunk_outside(before: Manifest, after: Manifest) -> Iterator[str]:
-    """Yield which volumes and paths outside of the stack hold much less than they did."""
+    """Yield which volumes and paths outside of the stack hold nothing, or much less."""
     if any(part.kind == OUTSIDE and part.error for part in after.parts):
         return  # the part is told of
     now = after.outside_sizes
     paths = {outside_title(row): row["path"] for row in after.outside}
     out = {each.what for each in after.left_out} - {each.what for each in before.left_out}
-    for title, (size, files) in sorted(before.outside_sizes.items()):
-        size_now, files_now = now.get(title, (0, 0))
+    for title, had in sorted(before.outside_sizes.items()):
+        has = now.get(title, (0, 0))
         meant = _is_meant(out, title) or _is_meant(out, paths.get(title, title))
         unknown = title in paths and title not in now
-        if not files or meant or unknown or (files_now and size < FLOOR_BYTES):
+        if meant or unknown:
             continue
-        if not files_now or size_now < size * SHARE:
-            yield _less_told(title, now.get(title), before.runtag, (size, files))
+        shrunk = FLOOR_BYTES <= had[BYTES] > has[BYTES] / SHARE
+        if shrunk or is_hollow(had, has):
+            yield _less_told(title, now.get(title), before.runtag, had)
 
 
-def _less_told(what: str, now: tuple[int, int] | None, runtag: str, had: tuple[int, int]) -> str:
+def spelled(path: str) -> str:
+    """Return how --allow-missing names a path of the stack: `volumes/a`, `./homeassistant`."""
+    return path if "/" in path or path.startswith(VOLUME) else f"./{path}"
+
+
+def _less_told(what: str, now: Count | None, runtag: str, had: Count) -> str:
     """Return the words for what holds less; pairs of bytes and files, `now` None: it is gone."""
     told = "is not there any more"
     if now:
         told = f"holds {now[0]:,} bytes in {_files(now[1])} now" if now[1] else "is empty now"
-    outside = what.startswith(("/", VOLUME))
-    missing = not (now and now[1]) and (outside or had[0] >= FLOOR_BYTES)
-    cure = f"{way_out([what.removeprefix(VOLUME)])}." if missing else IS_LESS_MEANT
+    missing = is_hollow(had, now or (0, 0))
+    cure = f"{way_out([spelled(what)])}." if missing else IS_LESS_MEANT
     return (
         f"{what} {told}: {runtag} has {had[0]:,} bytes in {_files(had[1])} of it. "
         f"{IS_A_DRIVE_AWAY} {cure}"

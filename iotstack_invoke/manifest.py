@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -38,16 +38,23 @@ STAYS = "stays"
 """The fact of the general part: what its owner left out, as patterns; a restore lets it lie."""
 SIZES = "sizes"
 """The fact of the general and the outside part: bytes and files of its items, by their paths."""
+SQLITE = "sqlite"
+"""The fact of the same: the files of SQLite that were copied, damaged ones as well."""
 IS_UNCOVERED = ") is not covered: "
 """In the warning of a container of which nothing is saved."""
 IS_DAMAGED = " is a damaged database ("
 """In the warning of a file of SQLite that was damaged before it was packed."""
+IS_LOCKED = " stayed locked for "
+IS_NO_COPY = " cannot be copied by SQLite ("
+"""In the warnings of files of SQLite that were packed while somebody may have written them."""
 MAY_BE_TORN = ", which may be torn"
+"""In the same: what comes of it."""
 IS_LESS_MEANT = (
     "If that is meant, nothing is to be done: the next backup is compared with this one."
 )
 IS_A_DRIVE_AWAY = "Is a drive not mounted?"
-"""In the warning of one that was packed as it was while somebody wrote it."""
+IS_MISSING = "Missing: "
+"""Begins the warning of databases that an earlier backup has."""
 VOLUME = "volume:"
 """Before the name of a volume, where a path may stand as well."""
 OUTSIDE = "outside"
@@ -204,12 +211,34 @@ class Manifest:
         return tuple(each for each in self.warnings if IS_DAMAGED in each)
 
     @property
+    def torn(self) -> tuple[str, ...]:
+        """The warnings of databases that may be torn in it: nobody could copy them whole."""
+        return tuple(each for each in self.warnings if MAY_BE_TORN in each)
+
+    @property
+    def unsound(self) -> frozenset[str]:
+        """The files of SQLite that it holds and says not to be whole, by path; outside from /."""
+        return frozenset(map(file_warned_of, (*self.damaged, *self.torn)))
+
+    @property
+    def sqlite(self) -> Iterator[tuple[str, str]]:
+        """The files of SQLite that are whole in it, each with its part; a few hundred at most."""
+        unsound = self.unsound
+        for part in self.made:
+            for name in part.facts.get(SQLITE, ()):
+                if name not in unsound:
+                    yield part.kind, name
+
+    @property
     def of_data(self) -> tuple[str, ...]:
         """The warnings of data that it does not hold as they should be; the damaged come first."""
-        torn = tuple(each for each in self.warnings if MAY_BE_TORN in each)
         signs = (IS_A_DRIVE_AWAY, IS_LESS_MEANT)
-        lesser = tuple(each for each in self.warnings if any(sign in each for sign in signs))
-        return tuple(dict.fromkeys((*self.damaged, *torn, *lesser, *self.uncovered)))
+        lesser = tuple(
+            each
+            for each in self.warnings
+            if each.startswith(IS_MISSING) or any(sign in each for sign in signs)
+        )
+        return tuple(dict.fromkeys((*self.damaged, *self.torn, *lesser, *self.uncovered)))
 
     @property
     def lacking(self) -> tuple[tuple[str, str], ...]:
@@ -242,6 +271,12 @@ def older_part(kind: str) -> str:
     No container bears such a name.
     """
     return f"newer {kind} part"
+
+
+def file_warned_of(warning: str) -> str:
+    """Return the file of SQLite that a warning says not to be whole."""
+    signs = (IS_DAMAGED, IS_LOCKED, IS_NO_COPY)
+    return min((warning.partition(sign)[0] for sign in signs), key=len)
 
 
 def outside_title(row: Mapping[str, Any]) -> str:
@@ -594,7 +629,7 @@ _FACTS: Mapping[str, _Fit] = {
     "data": _are_texts,
     "version": _are_texts,
     "unpacked_bytes": _are_numbers,
-    "sqlite": _lists_of(_are_texts),
+    SQLITE: _lists_of(_are_texts),
     "sqlite_bytes": _are_numbers,
     "sqlite_files": _are_numbers,
     "at_rest": _lists_of(_are_texts),

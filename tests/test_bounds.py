@@ -24,7 +24,7 @@ UNUSED = {
     *("alone", "before", "data", "exclusions", "folder", "fresh", "host_role", "image", "inside"),
     *("labels", "left_out", "like", "logs", "members", "meta", "options", "patterns", "settings"),
     *("source", "staged", "vital", "volumes", "dumps", "archive", "recipe", "config"),
-    *("databases", "kind", "own_label", "waited_for"),
+    *("databases", "kind", "known", "own_label", "waited_for"),
 }
 """Fields on which no undo acts, or what an undo only compares."""
 

@@ -7,7 +7,7 @@ import pytest
 from shelf import new_form, old_form
 
 from iotstack_invoke.holdings import lost_databases
-from iotstack_invoke.losses import FLOOR_BYTES, losses, reference, vanished
+from iotstack_invoke.losses import FLOOR_BYTES, FLOOR_ROWS, losses, reference
 from iotstack_invoke.manifest import LeftOut, Manifest, Part, read_manifest
 from iotstack_invoke.sets import BackupSet, State
 
@@ -25,9 +25,9 @@ def manifest(sizes=None, *, runtag="then", kinds=("general",), out=(), host="pi"
     return Manifest(runtag, host, "", *times, "UTC", parts, left_out=left_out)
 
 
-def told(before, after, *mounts, out_before=(), out=()):
+def told(before, after, *, out_before=(), out=()):
     then, now = manifest(before, out=out_before), manifest(after, runtag="now", out=out)
-    return losses(then, now, mounts)
+    return losses(then, now)
 
 
 @pytest.mark.parametrize(
@@ -38,26 +38,32 @@ def told(before, after, *mounts, out_before=(), out=()):
         ({"volumes/a": (BIG, 1)}, {"volumes/b": (1, 1)}, "is not there any more"),
         ({"volumes/m": (5, 1)}, {"volumes/m": (0, 0)}, "is empty now: then has 5 bytes in 1 file"),
         ({"volumes/a/m": (5, 2)}, {"volumes/a/m": (0, 0)}, "then has 5 bytes in 2 files of it"),
+        ({"services/s": (5, 1)}, {"volumes/b": (5, 1)}, "is not there any more: then has 5 bytes"),
+        ({"volumes/a": (BIG, 1)}, {"volumes/a": (0, 1)}, "holds 0 bytes in 1 file now: then has"),
+        (
+            {"volumes/m": (0, 3)},
+            {"volumes/m": (0, 0)},
+            "is empty now: then has 0 bytes in 3 files",
+        ),
+        ({"home": (5, 1)}, {"volumes/b": (5, 1)}, "is not there any more: then has 5 bytes"),
     ],
 )
 def test_what_fell_by_more_than_half_is_told(before, after, words):
     """With what there was, in which set, and what there is."""
-    (warning,) = told(before, after, "volumes/m", "volumes/a/m")
-    assert warning.startswith(f"{next(iter(before))} ")
+    (warning,) = told(before, after)
+    (path,) = before
+    assert warning.startswith(f"{path} ")
     assert words in warning
-    gone = f"If that is gone for good: inv prune --allow-missing {next(iter(before))}."
-    missing = (before.get("volumes/a") == (BIG, 3) and "empty" in words) or "any more" in words
-    assert (gone if missing else "If that is meant, nothing is to be done") in warning
+    gone = f"If that is gone for good: inv prune --allow-missing {path.replace('home', './home')}."
+    left = after.get(path, (0, 0))[0]
+    assert ("If that is meant, nothing is to be done" if left else gone) in warning
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         ({"volumes/a": (BIG, 3)}, {"volumes/a": (BIG // 2, 1)}),
-        ({"volumes/a": (FLOOR_BYTES - 1, 3)}, {"volumes/a": (0, 0)}),  # no mount
         ({"volumes/m": (FLOOR_BYTES - 1, 3)}, {"volumes/m": (1, 1)}),
-        ({"volumes/m": (5, 1)}, {"volumes/b": (5, 1)}),  # a small folder was removed
-        ({"volumes/m": (0, 3)}, {"volumes/m": (0, 0)}),
         ({"volumes/m": (0, 0)}, {"volumes/m": (0, 0)}),
         ({"volumes/a": (1, 1)}, {"volumes/a": (BIG, 1)}),
         (None, {"volumes/a": (1, 1)}),
@@ -66,17 +72,17 @@ def test_what_fell_by_more_than_half_is_told(before, after, words):
     ],
 )
 def test_what_comes_and_goes_is_not_told(before, after):
-    """Small things, what grew, and what nothing is known of."""
-    assert told(before, after, "volumes/m") == ()
+    """Small things that are less, what grew, and what nothing is known of."""
+    assert told(before, after) == ()
 
 
 def test_what_is_lost_within_a_folder_is_told_once():
     """Of what is empty as a whole, else of the innermost path; an outer one if it lost more."""
     before = {"volumes/a": (3 * BIG, 9), "volumes/a/m": (2 * BIG, 3), "volumes/a/m/n": (BIG, 1)}
     after = {"volumes/a": (BIG, 6), "volumes/a/m": (0, 0)}
-    lines = told(before, after, "volumes/a/m")
+    lines = told(before, after)
     assert [line.split()[0] for line in lines] == ["volumes/a/m"]
-    lines = told(before, {"volumes/a": (1, 1), "volumes/a/m": (0, 0)}, "volumes/a/m")
+    lines = told(before, {"volumes/a": (1, 1), "volumes/a/m": (0, 0)})
     assert [line.split()[0] for line in lines] == ["volumes/a/m", "volumes/a"]
     assert f"{BIG:,} bytes in 6 files" in lines[-1]
 
@@ -93,10 +99,12 @@ def test_a_folder_that_holds_nothing_is_told_without_those_in_it():
 
 
 def test_an_empty_mount_in_a_small_folder_is_told():
-    """The folder around it is no mount, and too small to be told of itself."""
-    before = {"volumes/a": (5, 1), "volumes/a/m": (5, 1)}
-    (warning,) = told(before, {"volumes/a": (0, 0), "volumes/a/m": (0, 0)}, "volumes/a/m")
+    """With the folder around it, if that holds nothing else."""
+    before = {"volumes/a": (9, 2), "volumes/a/m": (5, 1)}
+    (warning,) = told(before, {"volumes/a": (4, 1), "volumes/a/m": (0, 0)})
     assert warning.startswith("volumes/a/m is empty now")
+    (warning,) = told(before, {"volumes/a": (0, 0), "volumes/a/m": (0, 0)})
+    assert warning.startswith("volumes/a is empty now")
 
 
 def test_a_drive_that_no_container_mounts_is_told_whatever_it_held():
@@ -130,10 +138,95 @@ def databases(**facts):
     return replace(manifest(), parts=tuple(parts))
 
 
-def servers(**held):
+def servers(rows=0, **held):
     return {
-        "servers": [{"container": k, "rows": {each: {} for each in v}} for k, v in held.items()]
+        "servers": [
+            {"container": k, "rows": {each: {"t": rows} if rows else {} for each in v}}
+            for k, v in held.items()
+        ]
     }
+
+
+def shards(*sizes):
+    return {
+        "databases": ["home"],
+        "shards": [{"database": "home", "size_bytes": size} for size in sizes],
+    }
+
+
+def buckets(size):
+    found = ("home", size), ("_monitoring", 0)
+    return {
+        "buckets": [
+            {"organization": "o", "bucket": name, "shards": bool(n), "size_bytes": n}
+            for name, n in found
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lost"),
+    [
+        (
+            {"mariadb": servers(4, db="a")},
+            {"mariadb": servers(db="a")},
+            "database a of container db",
+        ),
+        (
+            {"postgres": servers(4, pg="a")},
+            {"postgres": servers(pg="a")},
+            "database a of container",
+        ),
+        (
+            {"gitea": servers(4, g="a")},
+            {"gitea": servers(g="a")},
+            "database a of container g of the",
+        ),
+        ({"influx": shards(5)}, {"influx": shards()}, "database home of the influx part"),
+        (
+            {"influxdb2": buckets(5)},
+            {"influxdb2": buckets(0)},
+            "bucket o/home of the influxdb2 part",
+        ),
+    ],
+)
+def test_a_database_that_was_made_anew_is_told(before, after, lost):
+    """It is there and holds nothing: whatever it held, a backup says so."""
+    then, now = databases(**before), databases(**after)
+    (told,) = lost_databases(then, now)
+    assert told.startswith(f"Missing: the data of {lost}")
+    assert losses(then, now) == ()
+    assert lost_databases(now, then) == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (
+            {"mariadb": servers(FLOOR_ROWS, db="a")},
+            {"mariadb": servers(FLOOR_ROWS // 2 - 1, db="a")},
+            "Database a of container db of the mariadb part holds 49 rows now: then has 100 of it.",
+        ),
+        (
+            {"influx": shards(FLOOR_BYTES, 2)},
+            {"influx": shards(5)},
+            "Database home of the influx part holds 5 bytes now: then has 1,048,578 of it.",
+        ),
+        (
+            {"influxdb2": buckets(BIG)},
+            {"influxdb2": buckets(5)},
+            "Bucket o/home of the influxdb2 part holds 5 bytes now: then has 3,145,728 of it.",
+        ),
+        ({"mariadb": servers(FLOOR_ROWS, db="a")}, {"mariadb": servers(50, db="a")}, ""),
+        ({"mariadb": servers(FLOOR_ROWS - 1, db="a")}, {"mariadb": servers(1, db="a")}, ""),
+        ({"influx": shards(FLOOR_BYTES - 1)}, {"influx": shards(1)}, ""),
+    ],
+)
+def test_a_database_that_holds_much_less_is_told(before, after, words):
+    """With before and after, once; little may come and go."""
+    found = losses(databases(**before), databases(**after))
+    assert [each.partition(" If")[0] for each in found] == ([words] if words else [])
+    assert lost_databases(databases(**before), databases(**after)) == ()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +276,7 @@ def test_a_part_that_is_much_smaller_is_told():
 
 
 def test_a_set_is_compared_with_the_newest_good_one_of_its_machine():
-    """Not with itself, another machine's, one that failed, or an older one."""
+    """Not with itself, another machine's, one that failed, or an older one; else with any."""
 
     def one(day, state=State.COMPLETE, **given):
         made = manifest({}, runtag=f"2026-11-{day}_1100", **given)
@@ -201,16 +294,8 @@ def test_a_set_is_compared_with_the_newest_good_one_of_its_machine():
     ]
     assert reference(sets, "2026-11-25_1100", "pi").runtag == "2026-11-21_1100"
     assert reference(sets, "new", "pi").runtag == "2026-11-25_1100"
-    assert reference(sets, "new", "else") is None
-
-
-def test_what_vanished_from_a_later_set():
-    """Of what is large enough nothing is left, and nobody says that it is left out."""
-    before = manifest({"volumes/a": (BIG, 1), "volumes/b": (BIG, 1), "volumes/c": (5, 1)})
-    assert vanished(before, manifest({"volumes/a": (1, 1)})) == ("volumes/b",)
-    assert vanished(before, manifest({"volumes/a": (1, 1)}, out=["volumes/b/x"])) == ()
-    assert vanished(before, manifest()) == ()
-    assert vanished(manifest(), before) == ()
+    assert reference(sets, "new", "else").runtag == "2026-11-25_1100"  # the machine's earlier name
+    assert reference(sets[3:4], "new", "else") is None
 
 
 def test_sizes_are_read_as_they_were_written():

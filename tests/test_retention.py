@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.holdings import Gone, holdings_of, lacks, lacks_told, needed_of
+from iotstack_invoke.holdings import (
+    Gone,
+    holdings_of,
+    lacks,
+    lacks_told,
+    meanings,
+    needed_of,
+)
 from iotstack_invoke.manifest import LeftOut, Manifest, Part, utc_text
 from iotstack_invoke.retention import (
     POLICY_KEYS,
@@ -140,7 +147,7 @@ def with_facts(days, *, sizes=None, outside=(), out=(), files=None):
     return BackupSet(f"d{days}", {}, State.COMPLETE, manifest)
 
 
-BIG, SMALL = {"volumes/a": [3 << 20, 9]}, {"volumes/a": [5, 1]}
+BIG, SMALL, HOLLOW = ({"volumes/a": each} for each in ([3 << 20, 9], [5, 1], [0, 1]))
 NONE = {"volumes/b": [1, 1]}
 VOLUMES = [{"path": "/v/x/_data", "volume": "x"}, {"path": "/media/usb", "volume": ""}]
 
@@ -152,7 +159,10 @@ INNER, BESIDE = ({"path": f"/media/{each}", "volume": ""} for each in ("usb/a", 
     [
         ({"sizes": BIG}, {"sizes": NONE}, "volumes/a of the general part"),
         ({"sizes": BIG}, {"sizes": SMALL}, ""),
-        ({"sizes": SMALL}, {"sizes": NONE}, ""),
+        ({"sizes": SMALL}, {"sizes": NONE}, "volumes/a of the general part"),
+        ({"sizes": SMALL}, {"sizes": HOLLOW}, "volumes/a of the general part"),
+        ({"sizes": HOLLOW}, {"sizes": NONE}, "volumes/a of the general part"),
+        ({"sizes": HOLLOW}, {"sizes": SMALL}, ""),
         ({"sizes": BIG}, {"sizes": NONE, "out": ["volumes/a"]}, ""),
         ({"sizes": BIG}, {}, ""),
         ({"outside": VOLUMES}, {"outside": VOLUMES[1:]}, "volume x of the outside part"),
@@ -218,6 +228,60 @@ def test_what_is_gone_is_gone_with_all_that_lies_in_it(name, excused):
     held = holdings_of(with_facts(1, sizes=sizes, outside=VOLUMES))
     found = sorted(each[1] for each in held if each[1:] and Gone(name).excuses(each))
     assert found == excused
+
+
+THINGS = frozenset(
+    {
+        ("influx",), ("influx", "home", "data"), ("influx", "a:b"), ("mariadb", "db", "influx"),
+        ("mariadb", "cloud", "cloud"), ("mariadb", "wiki", "wiki"), ("mariadb", "wiki", "other"),
+        ("general", "home"), ("general", "volumes/home"), ("outside", "cloud"),
+        ("outside", "/media/a"), ("outside", "/media/b"), ("influxdb2", "home", "b"),
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("influx", ["influx"]),
+        ("influxdb", ["influx"]),
+        ("influxdb:home", ["influx:home"]),
+        ("home", ["./home", "influx:home", "influxdb2:home"]),
+        ("./home", ["./home"]),
+        ("volumes/home", ["volumes/home"]),
+        ("influx:a:b", ["influx:a:b"]),
+        ("a:b", ["influx:a:b"]),
+        ("home:b", ["influxdb2:home:b"]),
+        ("volume:cloud", ["volume:cloud"]),
+        ("cloud", ["mariadb:cloud", "volume:cloud"]),
+        ("mariadb:cloud", ["mariadb:cloud"]),
+        ("wiki", ["mariadb:wiki", "mariadb:wiki:wiki"]),
+        ("/media", ["/media"]),
+        ("other", ["mariadb:wiki:other"]),
+        ("data", []),
+        ("hom", []),
+    ],
+)
+def test_a_name_means_one_thing_or_each_has_a_longer_one(name, meant):
+    """What is written down is the longer one, and it excuses that thing alone."""
+    assert list(meanings(name, THINGS)) == meant
+    for each in meant:
+        assert list(meanings(each, THINGS)) == [each]
+
+
+def test_a_longer_name_excuses_that_alone():
+    """Whatever else bears the short one, or that of the part."""
+    excused = {
+        name: {each for each in THINGS if Gone(name).excuses(each)}
+        for name in ("influx", "mariadb:wiki:wiki", "./home", "volume:cloud", "influx:home")
+    }
+    assert excused == {
+        "influx": {("influx",), ("influx", "home", "data"), ("influx", "a:b")},
+        "mariadb:wiki:wiki": {("mariadb", "wiki", "wiki")},
+        "./home": {("general", "home")},
+        "volume:cloud": {("outside", "cloud")},
+        "influx:home": {("influx", "home", "data")},
+    }
 
 
 @pytest.mark.parametrize(("later_s", "about"), [(-1, False), (0, False), (1, True)])

@@ -37,7 +37,8 @@ def told_by_python(content, paths=(), *, tops=TOPS):
             for item in items:
                 size, files = found.setdefault(item, (0, 0))
                 if not each.isdir():
-                    found[item] = (size + (each.size if each.isreg() else 0), files + 1)
+                    link = each.issym() or each.islnk()
+                    found[item] = (size + (each.size if each.isreg() else link), files + 1)
     return found
 
 
@@ -53,6 +54,7 @@ def packed(tmp_path):
     for number, name in enumerate((*files, f"{'l' * 120}/{'m' * 200}")):
         (inside / name).write_bytes(b"x" * (number * 700 + number))
     (inside / "b/link").symlink_to("four")
+    (inside / "link").symlink_to("/mnt/ssd")
     os.link(inside / "b/four", inside / "b/hard")
     os.setxattr(inside / "b/four", "user.note", b"x" * 100)
     (tmp_path / os.fsdecode(b"volumes/b/\xff\xfe")).write_text("raw")
@@ -71,6 +73,7 @@ def test_what_is_counted_is_what_the_tar_holds(packed, step):
     assert told["volumes/a/deep"] == (701, 1)
     assert told["volumes/empty"] == (0, 0)
     assert told["volumes/six"] == (5 * 701, 1)
+    assert told["volumes/link"] == (1, 1)  # what it leads to is elsewhere
 
 
 def test_without_folders_of_its_own_paths_alone_are_counted(packed):

@@ -323,6 +323,28 @@ def test_a_database_that_was_cut_is_told_and_not_copied(stack):
     assert copies(stack) == set()
 
 
+def test_what_was_a_database_and_is_none_any_more_is_told(stack):
+    """Its first bytes are gone, so nothing else says so; not what is gone, left out, or elsewhere."""
+    names = ("head.db", "empty.db", "good.db", "out.db", "link.db", "gone.db")
+    for name in names[:-2]:
+        make(stack / "volumes" / name)
+    make(stack / "else.db")
+    (stack / "volumes/link.db").symlink_to("../else.db")
+    for each in ("volumes/head.db", "volumes/out.db", "else.db"):
+        with (stack / each).open("r+b") as stream:
+            stream.write(bytes(4096))
+    os.truncate(stack / "volumes/empty.db", 0)
+    known = (*(f"volumes/{name}" for name in names), "else.db")
+    scene = copy(stack, known=known, exclusions=("volumes/o*",))
+    assert [each.partition(" The ")[0] for each in scene.warned] == [
+        "volumes/empty.db is a damaged database (it was one, and is empty).",
+        "volumes/head.db is a damaged database (it was one, and begins otherwise).",
+    ]
+    assert copies(stack) == {b"volumes/good.db"}
+    # A part that is made already is not made again for what a newer backup knows.
+    assert step(stack, known=known).commands() == step(stack).commands()
+
+
 def test_checks_of_the_program_are_no_damage(stack):
     """A function or a collation that only the program knows does not make its database damaged."""
     path = stack / "volumes/own.db"

@@ -27,7 +27,7 @@ def test_a_volume_that_a_container_made_anew_left_behind(little_stack):
     night(little_stack, "n1", 0)
     docker.knows({"app": [("b" * 64, "/anon")]})  # after `docker compose down; up`
     said = night(little_stack, "n2", 3)
-    command = "inv prune --allow-missing app:/anon"
+    command = "inv prune --allow-missing volume:app:/anon"
     assert "volume:app:/anon is not there any more: n1 has 4 bytes in 1 file of it" in said
     assert said.count(command) == 1
     assert "nothing is to be done" not in said

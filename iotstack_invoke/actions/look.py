@@ -168,7 +168,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         zone=f"{time.tzname[time.localtime().tm_isdst > 0]} {now.strftime('%z')}",
         containers=tuple(each.container for each in services.mine),
         stays=tuple(dict.fromkeys(each.path for each in stays)),
-        sized=_sized(points, services, folder),
+        sized=(*top_files(names), *_sized(points, services, folder)),
         left_out=(
             *(
                 LeftOut(each.path, each.reason)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import NoReturn
 
 from ..errors import Refused
-from ..manifest import IS_DAMAGED, Manifest, Part, older_part
+from ..manifest import Manifest, Part, file_warned_of, older_part
 from ..nearest import nearest
 from ..rulebooks.restore import Item, Load
 from ..services.compose import Found
@@ -51,14 +51,21 @@ def told_of_data(manifest: Manifest | None, names: Collection[str] = ()) -> tupl
 
 
 def damaged_told(manifest: Manifest | None, names: Collection[str] = ()) -> str:
-    """Return that a backup holds damaged databases, and what to do; '' if none is known."""
-    found = [each for each in (manifest.damaged if manifest else ()) if _is_of(each, names)]
-    if not (found and manifest):
+    """Return that a backup holds damaged or torn databases, and what to do; '' if it does not."""
+    if manifest is None:
         return ""
-    files = ", ".join(each.partition(IS_DAMAGED)[0] for each in found[:MOST_TOLD])
-    more = f" and {len(found) - MOST_TOLD:,} more" if len(found) > MOST_TOLD else ""
+    told = []
+    for what, warnings in (
+        ("what was damaged before it was made", manifest.damaged),
+        ("what may be torn, as nobody could copy it whole", manifest.torn),
+    ):
+        found = [file_warned_of(each) for each in warnings if _is_of(each, names)]
+        more = f" and {len(found) - MOST_TOLD:,} more" if len(found) > MOST_TOLD else ""
+        told += [f"{what}: {', '.join(found[:MOST_TOLD])}{more}"] if found else []
+    if not told:
+        return ""
     return (
-        f"{manifest.runtag} holds what was damaged before it was made: {files}{more}. An older "
+        f"{manifest.runtag} holds {', and '.join(told)}. An older "
         f"backup may have it whole: inv show '{manifest.runtag}' tells more."
     )
 

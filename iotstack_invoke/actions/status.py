@@ -150,7 +150,8 @@ def _see(site: Site, at: str) -> list[Seen]:
         _look(name, place, folders.get(name, place.root), now, host, failed_at(checks, name), gone)
         for name, place in asked.items()
     )
-    return [replace(each, lacks=each.lacks + _uncovered(each, site)) for each in seen]
+    found = [replace(each, lacks=each.lacks + _uncovered(each, site)) for each in seen]
+    return [_compared(each, found[0]) for each in found]
 
 
 def _look(
@@ -171,7 +172,8 @@ def _look(
             for each in sets
             if (host in ("", each.manifest.host) if each.manifest else name == HERE)
         ]
-        missing = lacks(newest.good, mine, gone) if newest.good else ()
+        here = name == HERE
+        missing = lacks(newest.good, sets, gone, here=here) if newest.good else ()
         told = "; ".join((*_newer(mine, newest.good), *_lacks(newest.good, missing)))
         return Seen(name, newest, host=host, lacks=one_line(told), missing=missing)
 
@@ -215,20 +217,41 @@ def _lacks(
         yield f"{good.runtag} lacks {lacks_told(missing)}"
 
 
-def _uncovered(seen: Seen, site: Site) -> str:
-    """Return how much the newest good set of a place does not cover, and what shows it from here.
+def _compared(seen: Seen, first: Seen) -> Seen:
+    """Return what was seen of a place, and whether its newest good set is not that of the first.
 
-    Nothing here shows what lies beside the stack of another machine.
+    As where a set was made again and not copied, or somebody changed a copy.
+    """
+    one, other = seen.newest.good, first.newest.good
+    if not (one and other) or one.runtag != other.runtag or one.manifest == other.manifest:
+        return seen
+    where = "here" if first.place == HERE else f"in {first.place}"
+    told = f"{one.runtag} is not the backup of that name {where}"
+    return replace(seen, lacks=f"{seen.lacks}; {told}" if seen.lacks else told)
+
+
+def _uncovered(seen: Seen, site: Site) -> str:
+    """Return how much of the newest good set of a place is no good, and what shows it from here.
+
+    What it does not cover, and databases in it that are damaged or torn. Nothing here shows what
+    lies beside the stack of another machine.
     """
     good = seen.newest.good
-    count = len(good.manifest.uncovered) if good and good.manifest else 0
-    if not good or not count:
+    if not good or not good.manifest:
+        return ""
+    counts = (
+        (len(good.manifest.uncovered), "thing", "not covered"),
+        (len(good.manifest.damaged), "database", "damaged before it was copied"),
+        (len(good.manifest.torn), "database", "that may be torn"),
+    )
+    told = [f"{n} {what}{'' if n == 1 else 's'} {how}" for n, what, how in counts if n]
+    if not told:
         return ""
     by_host = any(each.by_host for each in site.settings.vaults if each.name == seen.place)
     far = f"{seen.place}/{host_name(site.host)}" if by_host else seen.place
     at = f" --at {far if site.far else seen.place}" if site.far or "/" in seen.place else ""
     how = "" if site.far and seen.place == HERE else f" (inv show '{good.runtag}'{at})"
-    things = f"{count} thing{'' if count == 1 else 's'} not covered{how}"
+    things = f"{', '.join(told)}{how}"
     return f"; {things}" if seen.lacks else things
 
 

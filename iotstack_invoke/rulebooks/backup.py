@@ -23,6 +23,7 @@ from ..manifest import (
     LACKING,
     OUTSIDE,
     RECORDS_ENDING,
+    SQLITE,
     STAYS,
     Container,
     LeftOut,
@@ -137,7 +138,9 @@ def general_archive(job: Job) -> Iterator[Step]:
     at_rest = tuple(path for each in facts.at_rest for path in each.paths)
     without = (*facts.exclusions, *map(literal, at_rest))
     yield CopySqlite(
-        "pi", facts.folder, facts.members, without, copies, facts.as_root, far=facts.far
+        *("pi", facts.folder, facts.members, without, copies, facts.as_root),
+        far=facts.far,
+        known=_known_sqlite(facts.before, "general"),
     )
     guard = posixpath.join(facts.folder, BACKUPS, COMMANDS_LOCK)
     if facts.linked:
@@ -172,7 +175,10 @@ def outside_archive(job: Job) -> Iterator[Step]:
     copies = posixpath.join(facts.folder, OUTSIDE_COPIES)
     members = tuple(f".{each}" for each in outermost(each.path for each in facts.outside))
     without = tuple(each.lstrip("/") for each in facts.outside_exclusions)
-    yield CopySqlite("pi", "/", members, without, copies, facts.as_root, far=facts.far)
+    known = _known_sqlite(facts.before, OUTSIDE)
+    yield CopySqlite(
+        "pi", "/", members, without, copies, facts.as_root, far=facts.far, known=known
+    )
     tar = tar_words(facts.as_root, "/", without)
     told = [
         {
@@ -419,6 +425,14 @@ def copy_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tu
     return tuple(f"{vault}:{name}" for vault in vaults for name in _names(runtag, facts))
 
 
+def _known_sqlite(before: Manifest | None, kind: str) -> tuple[str, ...]:
+    """Return the files of SQLite that a part held when it was made last, damaged ones as well."""
+    if before is None:
+        return ()
+    copied = (part.facts.get(SQLITE, ()) for part in before.made if part.kind == kind)
+    return tuple(sorted({*before.unsound, *(name for names in copied for name in names)}))
+
+
 def _names(runtag: str, facts: BackupFacts) -> tuple[str, ...]:
     """Return the names of its files but the log, the manifest last."""
     texts = ("restore",) if facts.text else ()
@@ -504,7 +518,7 @@ class WriteManifest:
             rows=facts.rows,
         )
         if facts.before:
-            less = losses(facts.before, made, facts.sized) + lost_databases(facts.before, made)
+            less = losses(facts.before, made) + lost_databases(facts.before, made)
             made = replace(made, warnings=(*made.warnings, *less))
         if facts.replaced:
             old = facts.replaced

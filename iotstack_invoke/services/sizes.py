@@ -14,6 +14,7 @@ _LONGEST_NOTE = 1 << 20
 """A pax header holds a name and a few attributes."""
 _NO_MEMBER = frozenset(b"xgLK")
 _PAX, _FOLDER = ord("x"), ord("5")
+_LINKS = frozenset(b"12")
 
 
 class Sizes:
@@ -85,6 +86,8 @@ class Sizes:
             self._folder, self._counted = folder, tuple(self._items(folder))
         if kind == _FOLDER:
             return
+        if kind in _LINKS:
+            size = 1  # not nothing: what it leads to may be in another folder
         for each in self._counted:
             each[0] += size
             each[1] += 1

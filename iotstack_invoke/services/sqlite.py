@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from ..errors import StepFailed
-from ..manifest import IS_DAMAGED, MAY_BE_TORN
+from ..manifest import IS_DAMAGED, IS_LOCKED, IS_NO_COPY, MAY_BE_TORN
 from ..steps import Command, Host, Scene
 from ..targets import COMMANDS_LOCK
 from ..values import dataclass
@@ -49,10 +49,15 @@ class CopySqlite:
     limit_s: float = LOCK_LIMIT_S
     far: bool = False
     """The files are another machine's: its Python is given the text of the script."""
+    known: tuple[str, ...] = ()
+    """The files that were databases when they were copied last: they must be still."""
 
     @property
     def command(self) -> Command:
-        """The script with its request."""
+        """The script with its request.
+
+        What is shown tells not what is `known`: by that a part is judged to be made already.
+        """
         request = {
             "folder": self.folder,
             "members": self.members,
@@ -62,12 +67,13 @@ class CopySqlite:
         }
         # Alone with Python's own library, whatever the environment says; names as they are.
         alone = ("-I", "-S", "-X", "utf8")
-        python, called = (sys.executable, *alone, SCRIPT), ""
-        told = json.dumps(request)
+        python, asked = (sys.executable, *alone, SCRIPT), json.dumps(request)
+        told = json.dumps(request | {"known": self.known})
+        called = str(Command((*self.as_root, *python, asked)))
         words = (*self.as_root, *python, told)
         if self.far:
             name = os.path.basename(SCRIPT)
-            called = str(Command((*self.as_root, "python3", *alone, name, told)))
+            called = str(Command((*self.as_root, "python3", *alone, name, asked)))
             # It may outlive the line that it came by, and is waited for before anything is undone.
             guard = f"{posixpath.dirname(self.target)}/{COMMANDS_LOCK}"
             locked = ("flock", "--shared", guard)
@@ -102,7 +108,7 @@ class CopySqlite:
             case "begun":
                 scene.say(f"copying {name}, {told['size_bytes']:,} bytes")
             case "busy":
-                scene.warn(f"{name} stayed locked for {self.limit_s:g} s ({why}). {LIVE}.")
+                scene.warn(f"{name}{IS_LOCKED}{self.limit_s:g} s ({why}). {LIVE}.")
             case "damaged":
                 scene.warn(
                     f"{name}{IS_DAMAGED}{why}). The archive has a copy of it as it "
@@ -111,7 +117,7 @@ class CopySqlite:
                 )
             case "failed":
                 scene.warn(
-                    f"{name} cannot be copied by SQLite ({why}). {LIVE}; leave it out by a "
+                    f"{name}{IS_NO_COPY}{why}). {LIVE}; leave it out by a "
                     "[[stack.exclude]] in hosts.toml if nobody needs it."
                 )
 

@@ -2,6 +2,8 @@
 
     python -I -S -X utf8 sqlite_copy.py '{"folder": …, "members": …, "exclusions": …, "target": …}'
 
+`known`, which may lack: the files that were databases when they were copied last.
+
 One JSON line a file on its output. It stands alone, and changes nothing below the folder. What
 opening a live file read-only does (SQLite 3.40, each measured): of a WAL database that nobody
 has open it leaves -wal and -shm; with a -wal but no -shm it leaves a -shm; beside an empty file
@@ -83,6 +85,9 @@ def main(request: dict[str, Any]) -> int:
     ]
     # Of several names of one file, SQLite's own is the one that has a -wal or a -journal.
     found.sort(key=lambda each: (not each.has_more, each.name))
+    known = set(request.get("known", ())) - {each.name for each in found}
+    for name, why in spoilt(folder, sorted(known), request["members"], request["exclusions"]):
+        tell(file=name, state="damaged", why=why)
     needed = sum({(each.device, each.inode): each.size_bytes for each in found}.values())
     disk = os.statvfs(target)
     kept = min(FREE_BYTES, int(disk.f_blocks * disk.f_frsize * FREE_SHARE))
@@ -137,6 +142,31 @@ def databases(folder: str, member: str, exclusions: list[str]) -> Iterator[Datab
                 yield Database(*(name, path, status.st_dev, status.st_ino, size_bytes), any(sizes))
         except OSError:
             continue  # gone, or not for us: tar tells
+
+
+def spoilt(
+    folder: str, names: list[str], members: list[str], exclusions: list[str]
+) -> Iterator[tuple[str, str]]:
+    """Return which files that were databases are none any more, and why; one that is gone may be.
+
+    Without its first bytes nothing tells a database from any other file but what it was before.
+    """
+    patterns = [re.compile(pattern_of(each)) for each in exclusions]
+    tops = tuple(f"{posixpath.normpath(each)}/" for each in members)
+    for name in names:
+        parts = name.split("/")
+        around = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+        if any(one.match(each) for one in patterns for each in around):
+            continue
+        path = os.path.join(folder, name)
+        with contextlib.suppress(OSError):
+            status = os.lstat(path)
+            regular = stat.S_ISREG(status.st_mode) and os.path.realpath(path) == path
+            if regular and f"{name}/".startswith(tops) and not is_database(path, status.st_size):
+                yield (
+                    name,
+                    "it was one, and " + ("begins otherwise" if status.st_size else "is empty"),
+                )
 
 
 def pattern_of(exclusion: str) -> str:
