@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from .holdings import Gone
 from .hosts import LocalHost
@@ -56,7 +56,11 @@ class OwnerFile:
         self._path = path
 
     def read(self) -> Said:
-        """Return what was said; what is no whole line is passed over."""
+        """Return what was said; what is no whole line is passed over.
+
+        So is what was said in the future: a clock was ahead, and nobody knows of which sets.
+        """
+        now = datetime.now(UTC)
         gone: list[Gone] = []
         sizes: dict[tuple[str, str], Sizes] = {}
         is_ours = believed(self._host, self._path)
@@ -64,15 +68,23 @@ class OwnerFile:
             with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
                 told = json.loads(line)
                 said = read_utc(told["utc"])
-                if "gone" in told:
+                if "about" in told:  # those of earlier versions were about all sets until then
+                    said = min(said, read_utc(told["about"]) + timedelta(seconds=1))
+                if "gone" in told and said <= now:
                     gone += [Gone(str(each), str(told["host"]), said) for each in told["gone"]]
-                elif is_runtag(told["adopted"]):
+                elif "gone" not in told and is_runtag(told["adopted"]):
                     sizes[told["at"], told["adopted"]] = dict(told["sizes"])
         return Said(tuple(gone), sizes)
 
-    def add_gone(self, names: Iterable[str], host: str, now: datetime) -> None:
-        """Write down what is gone of a machine's sets that were made until now."""
-        self._add({"utc": utc_text(now), "gone": list(names), "host": host})
+    def add_gone(
+        self, names: Iterable[str], host: str, about: datetime | None, now: datetime
+    ) -> None:
+        """Write down what is gone of a machine's sets that were made until `about`.
+
+        That is the newest that was there: what is made later counts anew, whatever a clock says.
+        """
+        told = {"about": utc_text(about)} if about else {}
+        self._add({"utc": utc_text(now), **told, "gone": list(names), "host": host})
 
     def add_adopted(self, at: str, backup: BackupSet, now: datetime) -> None:
         """Write down that a set of another tool is ours to remove."""

@@ -6,15 +6,16 @@ look and judge → show every verdict → remove. Not for: the policy itself (re
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
-from ..holdings import Gone, holdings_of, lacks, lacks_cured, told
+from ..holdings import Gone, holdings_of, lacks, lacks_cured, meanings, told
 from ..manifest import RECORDS_ENDING
 from ..owner import Said
 from ..report import Report, age_text
@@ -98,6 +99,7 @@ class Pruning:
     adopted: frozenset[str] = frozenset()
     begun: frozenset[str] = frozenset()
     """Sets that an earlier run left half removed."""
+    names: Mapping[str, FileFact] = field(default_factory=dict)
     strangers: tuple[str, ...] = ()
     error: str = ""
 
@@ -106,7 +108,7 @@ class Pruning:
 
         `asked`: what they hold is asked for even where no policy judges them.
         """
-        names = self.place.names(self.folder)
+        names = self.names = self.place.names(self.folder)
         self.begun = removals_in(names)
         self.strangers = strangers_in(names)
         if self.policy or asked:
@@ -119,17 +121,16 @@ class Pruning:
         if self.policy:
             self.adopted = known.said.adopted(self.name, self.sets)
             self.judge(known)
-            if self.name == HERE:
-                self.verdicts = tuple(
-                    _owed(_held(each, known.checks), names) for each in self.verdicts
-                )
 
     def judge(self, known: Known) -> None:
         """Give each set its verdict."""
         if self.policy:
             rules = (self.policy, known.now, known.gone, self.adopted)
             alone = self.name == HERE
-            self.verdicts = (judge if alone else judge_each_host)(self.sets, *rules)
+            verdicts = (judge if alone else judge_each_host)(self.sets, *rules)
+            if alone:
+                verdicts = tuple(_owed(_held(e, known.checks), self.names) for e in verdicts)
+            self.verdicts = verdicts
 
     def act(self) -> None:
         """Remove what is to go, the oldest first; raises StepFailed."""
@@ -209,7 +210,7 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
         prunings = _choose(site, wish.at, read_flags(flags))
         dry_run = wish.dry_run
         with signals_raised(), contextlib.nullcontext() if dry_run else site.held("prune"):
-            _look(site, prunings, wish, report)
+            wish = _look(site, prunings, wish, report)
             if not dry_run:
                 _confirm(site, prunings, wish, report)
                 _write_down(site, prunings, wish)
@@ -234,21 +235,26 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
     return ExitCode.WARNINGS if stay and code == ExitCode.GOOD else code
 
 
-def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> None:
-    """Judge all places, and show the verdicts."""
+def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wish:
+    """Judge all places, and show the verdicts; return the wish with names that mean one thing."""
     checks, said = site.checks.newest(), site.owner.read()
-    gone = (*map(Gone, wish.gone), *site.gone(said))
+    gone = site.gone(said)
     pinned, away = site.pinned()
     known = Known(datetime.now(UTC), checks, said, gone, pinned)
     for each in prunings:
         with _noted(each):
             each.look(known, asked=bool(wish.gone))
+    if wish.gone:
+        wish = replace(wish, gone=_meant(prunings, wish.gone))
+        known = replace(known, gone=(*map(Gone, wish.gone), *gone))
+        for each in prunings:
+            if not each.error:
+                each.judge(known)
     for error in away:
         if not any(each.error == str(error) for each in prunings):
             report.warn(
                 f"What is pinned there alone is not known, and counts for nothing: {error}"
             )
-    _refuse_unknown(prunings, wish.gone)
     here = site.sets(checks) if site.host.look([site.backups]) else ()
     for each in prunings:
         with _noted(each):
@@ -259,17 +265,28 @@ def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> No
             if not each.error:
                 _tell_return(site, each, here, report)
                 _tell_lacking(each, known, report)
+    return wish
 
 
-def _refuse_unknown(prunings: list[Pruning], names: tuple[str, ...]) -> None:
-    """Raise UsageError for what is said to be gone and no set holds: a slip would say nothing."""
+def _meant(prunings: list[Pruning], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what is said to be gone by names that mean one thing each.
+
+    Raises UsageError for what no set holds, as a slip would say nothing, and where several bear a
+    name.
+    """
     held = frozenset().union(*(holdings_of(each) for one in prunings for each in one.sets))
-    wrong = [e for e in names if not any(Gone(e).excuses(holding) for holding in held)]
+    found = {each: meanings(each, held) for each in names}
+    for name, several in found.items():
+        if len(several) > 1:
+            flags = " or ".join(f"--allow-missing {shlex.quote(each)}" for each in several)
+            raise UsageError(f"--allow-missing {name} means several things. Write {flags}.")
+    wrong = [each for each in names if not found[each]]
     if wrong and not any(each.error for each in prunings):
         raise UsageError(
             f"--allow-missing {', '.join(wrong)}: no backup there holds a part, a container or a "
             f"database of that name. There are: {told(held, most=20)}."
         )
+    return tuple((found[each] or (each,))[0] for each in names)
 
 
 def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Report) -> None:
@@ -334,12 +351,20 @@ def _staying(site: Site, prunings: list[Pruning]) -> set[str]:
 
 
 def _write_down(site: Site, prunings: list[Pruning], wish: Wish) -> None:
-    """Write down what is gone for good, of the machines whose sets were judged."""
+    """Write down what is gone for good, of the machines whose sets were judged.
+
+    Of those that are there now: what is made later counts anew.
+    """
     if not wish.gone:
         return
-    sets = [each for one in prunings for each in one.sets if each.manifest]
-    for host in sorted({each.manifest.host for each in sets if each.manifest}):
-        site.owner.add_gone(wish.gone, host, datetime.now(UTC))
+    now = datetime.now(UTC)
+    made: dict[str, list[datetime]] = {}
+    for each in (backup for one in prunings for backup in one.sets):
+        if each.manifest and (then := each.made()):
+            made.setdefault(each.manifest.host, []).append(then)
+    for host, times in sorted(made.items()):
+        about = max((each for each in times if each <= now), default=now)
+        site.owner.add_gone(wish.gone, host, about, now)
 
 
 def _tell_return(
@@ -371,10 +396,10 @@ def _tell_lacking(pruning: Pruning, known: Known, report: Report) -> None:
     newest: dict[str, BackupSet] = {}
     for each in newest_first(pruning.sets):
         if each.manifest and each.state in GOOD:
-            newest.setdefault(each.manifest.host, each)
+            newest.setdefault("" if pruning.name == HERE else each.manifest.host, each)
     at = "" if pruning.name == HERE else pruning.name
     for each in newest.values():
-        found = lacks_cured(lacks(each, pruning.sets, known.gone), at)
+        found = lacks_cured(lacks(each, pruning.sets, known.gone, here=not at), at)
         if found:
             report.write(f"  {each.runtag} lacks {found}")
 
