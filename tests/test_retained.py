@@ -4,14 +4,18 @@ import json
 import os
 import pty
 import shutil
+import socket
 import subprocess
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from scenes import foreign_archive, put_set, until
+from shelf import new_form
 
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.manifest import utc_text
+from iotstack_invoke.owner import OWNER_FILE
 from iotstack_invoke.site import sets_in
 
 NOON = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
@@ -115,6 +119,89 @@ def test_what_is_allowed_to_be_missing_is_written_down(pi, name):
     nights(pi, 3, 3)
     assert "again" in tags(pi.backups)
     assert pi.run("status --at here").returncode == 1
+
+
+def test_what_is_said_is_of_the_backups_that_there_are(pi):
+    """Whatever the clock says, which was ahead: InfluxDB came back, and is gone again."""
+    newest = datetime.now(UTC) - timedelta(hours=3)
+    put_set(pi.backups, newest - timedelta(days=1), runtag="old", more=HOME)
+    put_set(pi.backups, newest, runtag="without")
+    assert pi.run("status --at here").returncode == 1
+    assert pi.run("prune --allow-missing influx").returncode == 0
+    line = json.loads((pi.backups / OWNER_FILE).read_text())
+    assert line["about"] == utc_text(newest)
+    line["utc"] = utc_text(newest + timedelta(days=900))
+    (pi.backups / OWNER_FILE).write_text(json.dumps(line))
+    assert pi.run("status --at here").returncode == 0
+    put_set(pi.backups, newest + timedelta(hours=1), runtag="again", more=HOME)
+    put_set(pi.backups, newest + timedelta(hours=2), runtag="gone")
+    assert pi.run("status --at here").returncode == 1
+    nights(pi, 3)
+    assert "again" in tags(pi.backups)
+
+
+@pytest.mark.parametrize("key", ["utc", "about"])
+def test_what_was_said_in_the_future_excuses_nothing(pi, key):
+    """An earlier version wrote no more than the time of its clock, and a set's may be ahead too."""
+    put(pi.backups, 1, HOME)
+    nights(pi, 1)
+    ahead = utc_text(datetime.now(UTC) + timedelta(days=900))
+    told = {"utc": ahead, key: ahead, "gone": ["influx"], "host": socket.gethostname()}
+    (pi.backups / OWNER_FILE).write_text(json.dumps(told))
+    assert pi.run("status --at here").returncode == 1
+    told |= dict.fromkeys((key, "utc"), utc_text(datetime.now(UTC)))
+    (pi.backups / OWNER_FILE).write_text(json.dumps(told))
+    assert pi.run("status --at here").returncode == 0
+
+
+def test_a_name_that_several_things_bear_is_asked_for_in_full(pi):
+    """Databases of two servers, a container, a volume and a path: each has a longer name."""
+    server = {"container": "home", "rows": {"x": {"t": 1}}}
+    other = {"container": "db", "rows": {"home": {"t": 1}}}
+    volume = {"outside": [{"path": "/v/home/_data", "volume": "home"}]}
+    more = HOME | {"postgres": {"servers": [server]}, "mariadb": {"servers": [other]}}
+    old = put(pi.backups, 1, more | {"outside": volume})
+    nights(pi, 2)
+    told = pi.run("prune --allow-missing home")
+    assert (told.returncode, old in tags(pi.backups)) == (2, True)
+    full = ["influx:home", "mariadb:db:home", "postgres:home", "volume:home"]
+    said = " ".join(told.stderr.split())
+    listed = " or ".join(f"--allow-missing {each}" for each in full)
+    assert f"--allow-missing home means several things. Write {listed}." in said
+    for each in full:
+        assert pi.run("status --at here").returncode == 1
+        assert pi.run(f"prune --allow-missing {each}").returncode == 0
+    assert pi.run("status --at here").returncode == 0
+
+
+def test_a_machine_of_another_name_is_asked_for_all_that_it_had(pi):
+    """What lies beside the stack is the stack's; in a vault it is another machine's."""
+    for folder in (pi.backups, pi.nas):
+        path = put_set(folder, NOON - timedelta(days=1), host="earlier", more=HOME)
+    old = path.name.removesuffix(".manifest.json")
+    told = pi.run("backup --runtag new")
+    assert told.returncode == 3
+    assert f"The influx part is missing: {old} has one" in told.stderr
+    lacking = f"the influx part (newest in {old})"
+    status = pi.run("status")
+    assert (status.returncode, status.stdout.count(lacking)) == (1, 1)
+    for line in ("list", "prune --dry-run", "restore --runtag latest --from here --dry-run"):
+        told = pi.run(line)
+        assert lacking in " ".join((told.stdout + told.stderr).split()), line
+    assert pi.run("prune --allow-missing influx").returncode == 0
+    assert pi.run("status").returncode == 0
+
+
+def test_a_copy_that_is_another_backup_of_that_name_is_told(pi):
+    """Its manifest is whole, and tells something else than the one here."""
+    nights(pi, 1)
+    path = pi.nas / "night1.manifest.json"
+    told = json.loads(path.read_text())
+    del told["parts"]["general"]["facts"]["sizes"]
+    path.write_text(new_form(told))
+    status = pi.run("status")
+    assert status.returncode == 1
+    assert "nas: night1 is not the backup of that name here" in status.stdout
 
 
 def test_a_slip_in_what_may_be_missing_is_told(pi):

@@ -282,7 +282,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
     )
     here = [row.here for row in rows if row.here]
     newest = next((each for each in here if each.state in GOOD), None)
-    found = lacks(newest, here, gone) if newest else ()
+    found = lacks(newest, here, gone, here=True) if newest else ()
     # Of databases and of what the outside part holds the list knows nothing; `status` does.
     known = tuple((missing - {(OUTSIDE,)}, each) for missing, each in found)
     lacking = lacks_told(each for each in known if each[0])

@@ -232,7 +232,7 @@ def lacking_of(settings: Settings, source: Source, manifest: Manifest | None) ->
     except StepFailed as error:
         return f"Whether it lacks what an older backup has cannot be told: {error}"
     one = next((each for each in sets if each.runtag == manifest.runtag), None)
-    told = lacks_told(lacks(one, sets, gone)) if one else ""
+    told = lacks_told(lacks(one, sets, gone, here=source.in_place)) if one else ""
     return f"It lacks what an older backup has: {told}." if told else ""
 
 
