@@ -522,7 +522,7 @@ class WriteManifest:
             made = replace(made, warnings=(*made.warnings, *less))
         if facts.replaced:
             old = facts.replaced
-            less = losses(old, made, facts.sized) + lost_databases(old, made)
+            less = losses(old, made) + lost_databases(old, made)
             less = tuple(f"An earlier {old.runtag} was replaced. {each}" for each in less)
             made = replace(made, warnings=(*made.warnings, *less))
         text = made.to_json()
