@@ -116,3 +116,12 @@ def test_a_restore_goes_by_the_manifest(pi):
         "new.mariadb-backup.tar.gz is there, and the manifest names no mariadb part: it" in words
     )
     assert pi.run(f"rehearse --runtag {NEW} --at here").returncode in (0, 3)
+
+
+def test_a_copy_whose_manifest_is_not_there_yet_is_unfinished(pi):
+    """As while it is copied, or removed: `list` ended with a traceback."""
+    (pi.usb / f"{NEW}.manifest.json").unlink()
+    told = pi.run("list --json")
+    states = {each["runtag"]: each["vaults"]["usb"] for each in json.loads(told.stdout)}
+    assert states == {OLD: "complete", NEW: "unfinished"}, told.stderr
+    assert "Traceback" not in pi.run("status").stderr

@@ -207,7 +207,7 @@ def sets_there(
 
 def _same_manifest(here: BackupSet | None, there: BackupSet) -> bool:
     """Tell whether two sets have one manifest, by the size and the date of its file."""
-    if here is None or here.manifest is None:
+    if here is None or here.manifest is None or "manifest" not in there.files:
         return False
     ours, theirs = here.files["manifest"], there.files["manifest"]
     apart_s = abs(ours.modified_s - theirs.modified_s)
