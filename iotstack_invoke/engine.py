@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import field
 from enum import Enum
@@ -41,6 +41,11 @@ from .steps import (
 from .values import dataclass
 
 RETRY_WAIT_S = 2.0
+SLOW_S = 60.0
+"""How long a job that writes elsewhere holds a slot: then others run beside it."""
+SLOW_TOLD = "it takes long, so nothing else waits for it"
+ONCE_S = 600.0
+"""How long what was done once in a run is believed to hold."""
 SIGNAL_LOOK_S = 0.2
 """How often the main thread looks whether it was asked to stop."""
 
@@ -237,6 +242,56 @@ class _Scene:
     def failures(self) -> Mapping[str, str]:
         return self.run.failures
 
+    def once(self, what: str, act: Callable[[], None]) -> None:
+        self.run.once.do(what, act)
+
+
+class _Once:
+    """What the jobs of a run do once for all of them, while that is believed to hold."""
+
+    def __init__(self) -> None:
+        self._done_s: dict[str, float] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def do(self, what: str, act: Callable[[], None]) -> None:
+        """Do it, unless another job has; who comes meanwhile waits. What failed is done again."""
+        with self._lock:
+            lock = self._locks.setdefault(what, threading.Lock())
+        with lock:
+            now_s = time.time()  # which goes on while the machine sleeps
+            if abs(now_s - self._done_s.get(what, 0.0)) > ONCE_S:
+                act()
+                self._done_s[what] = now_s
+
+
+class _Slow:
+    """Which jobs have written elsewhere for so long that they hold no slot any more."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self._began_s: dict[int, float] = {}
+        self._told: set[int] = set()
+
+    def begins(self, planned: PlannedJob) -> None:
+        """Note when a job begins."""
+        self._began_s[id(planned)] = time.monotonic()
+
+    def among(self, running: Iterable[PlannedJob]) -> list[PlannedJob]:
+        """Return those of the running jobs, each being told of once."""
+        late_s = time.monotonic() - SLOW_S
+        found = [e for e in running if e.job.rule.elsewhere and self._began_s[id(e)] < late_s]
+        for each in found:
+            if id(each) not in self._told:
+                self._told.add(id(each))
+                self._watcher.said(each.job, SLOW_TOLD)
+        return found
+
+
+def _place_of(planned: PlannedJob) -> str:
+    """Return the role of the place that a job writes to."""
+    return planned.job.outputs[0].role
+
 
 class Run:
     """One plan, the places its roles are bound to, and all that the run writes to."""
@@ -261,6 +316,7 @@ class Run:
         self.keep_going = keep_going
         self.failures: dict[str, str] = {}
         self.disks = Disks()
+        self.once = _Once()
         self._failed = ""
         """The job that failed first."""
         self._undiscarded: list[_Scene] = []
@@ -279,21 +335,26 @@ class Run:
         )
         sorter.prepare()
         results: dict[int, JobResult] = {}
-        pool = ThreadPoolExecutor(self.jobs_at_once, thread_name_prefix="job")
+        places = {_place_of(each) for each in planned.values()}
+        threads = self.jobs_at_once * (1 + len(places))
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="job")
         running: dict[Future[JobResult], int] = {}
+        slow = _Slow(self.watcher)
         ready: deque[int] = deque()
         with signals_noted() as noted:
             try:
                 while sorter.is_active():
                     ready += sorter.get_ready()
                     # None waits in the pool, where a failure could no longer keep it back.
-                    while ready and len(running) < self.jobs_at_once:
-                        key = ready.popleft()
+                    at_work = [planned[key] for key in running.values()]
+                    while key := self._next(ready, planned, slow.among(at_work), len(running)):
+                        ready.remove(key)
                         blocked = self._blocked(planned[key], results)
                         if blocked:
                             self._settle(results, key, blocked)
                             sorter.done(key)
                         else:
+                            slow.begins(planned[key])
                             running[pool.submit(self._attempts, planned[key])] = key
                     for ended in wait(running, SIGNAL_LOOK_S, FIRST_COMPLETED).done:
                         key = running.pop(ended)
@@ -307,6 +368,23 @@ class Run:
             if noted:  # it came when the last job had ended
                 raise Interrupted(noted[0])
         return RunResult(tuple(results[key] for key in planned))
+
+    def _next(
+        self,
+        ready: Iterable[int],
+        planned: Mapping[int, PlannedJob],
+        slow: Collection[PlannedJob],
+        running: int,
+    ) -> int | None:
+        """Return the job that starts now, None where there is no slot for any.
+
+        What is slow elsewhere takes no slot from other places' jobs, and comes after them.
+        """
+        places = {_place_of(each) for each in slow}
+        others = [key for key in ready if _place_of(planned[key]) not in places]
+        if others and running - len(slow) < self.jobs_at_once:
+            return others[0]
+        return next(iter(ready), None) if running < self.jobs_at_once else None
 
     def _stop(self, pool: ThreadPoolExecutor, running: Mapping[Future[JobResult], int]) -> None:
         """End what runs, then undo what it journaled; further signals are only noted."""

@@ -11,6 +11,7 @@ IotstackError               1    it failed
 ├── StepFailed              1    something we asked for was not done
 │   ├── OldDataGone              what it would put back was removed by others
 │   └── Unreachable              a host did not answer
+│       ├── TimedOut             what was asked of it did not end in time
 │       └── KeyRefused           its host key is not known, or is another one
 └── Interrupted         128+n    Ctrl-C, SIGTERM, a closed terminal
 """
@@ -104,6 +105,10 @@ class Unreachable(StepFailed):
 
 class FolderMissing(Unreachable):
     """A host answered, and has no such folder; the message says how to make it."""
+
+
+class TimedOut(Unreachable):
+    """What a place was asked, or sent, did not end within its limit."""
 
 
 class KeyRefused(Unreachable):

@@ -128,7 +128,9 @@ class Rule:
     reason is tried again. `always`: runs when its inputs are settled, made or not. A
     `transaction` changes state: it makes no file and runs whenever its output is asked for.
     `resumes`: a later try goes on with the partial file that a cut line or a signal left.
-    `title`: what people read while it runs, `{part}` for the kind of part that it is about.
+    `elsewhere`: it writes to a place whose slowness is to cost nobody else: others' jobs run
+    beside it when it takes long. `title`: what people read while it runs, `{part}` for the kind of
+    part that it is about.
     """
 
     name: str
@@ -140,6 +142,7 @@ class Rule:
     always: bool = False
     transaction: bool = False
     resumes: bool = False
+    elsewhere: bool = False
     title: str = ""
 
     def inputs_for(self, wildcards: Mapping[str, str], facts: Any) -> tuple[str, ...]:
@@ -169,6 +172,7 @@ def rule(
     always: bool = False,
     transaction: bool = False,
     resumes: bool = False,
+    elsewhere: bool = False,
     name: str = "",
     title: str = "",
 ) -> Callable[[Body], Rule]:
@@ -188,6 +192,7 @@ def rule(
             always=always,
             transaction=transaction,
             resumes=resumes,
+            elsewhere=elsewhere,
             title=title,
         )
 

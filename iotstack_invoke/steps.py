@@ -425,6 +425,10 @@ class Scene(Protocol):
         """Return why outputs of this run were not made, by output."""
         ...
 
+    def once(self, what: str, act: Callable[[], None]) -> None:
+        """Do something that holds for all jobs of a run, unless another has; not for hours."""
+        ...
+
 
 @runtime_checkable
 class Step(Protocol):

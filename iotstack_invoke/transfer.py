@@ -93,7 +93,8 @@ class Send:
         if fact is None:
             raise StepFailed(f"{self.source.absolute} is not there.")
         known = self._known(scene)
-        start = self._arrived(target, fact)
+        overwrites = getattr(target, "overwrites", False)
+        start = 0 if overwrites else self._arrived(target, fact)
         start = start if known and target.resumes else 0
         needed = fact.size_bytes - start
         space = reserve(scene, target, os.path.dirname(self.target.absolute) or ".", needed)
@@ -189,8 +190,13 @@ class Claim:
         return (f"claim {self.file}",)
 
     def do(self, scene: Scene) -> None:
-        """Make the mark, or find it; raises StepFailed where the name is another machine's."""
-        place = scene.place(self.file)
+        """Make the mark, or find it; raises StepFailed where the name is another machine's.
+
+        While it lies there no other run makes one, so a run asks once for several of its jobs.
+        """
+        scene.once(f"claim {self.file}", lambda: self._make(scene.place(self.file)))
+
+    def _make(self, place: Place) -> None:
         line = json.dumps({"host": self.host, "claim": self.claim})
         found = place.claim(self.file.absolute, line)
         if found != line:

@@ -89,6 +89,7 @@ class OddServer:
 
     def __init__(self, way):
         self.way = way
+        self.came = 0
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -101,6 +102,7 @@ class OddServer:
                     near, _ = self._server.accept()
                 except OSError:
                     return
+                self.came += 1
                 threading.Thread(target=self._one, args=(near,), daemon=True).start()
 
     def _one(self, near):

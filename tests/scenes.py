@@ -72,6 +72,9 @@ class PlainScene:
     def failures(self):
         return self.failed
 
+    def once(self, what, act):
+        act()
+
     def record(self, file: File, **facts):
         """Let a file be known as finished."""
         self.known[str(file)] = Record(str(file), **facts)

@@ -140,13 +140,15 @@ class Bench:
         self.ledger = FileLedger(self.host, f"{folder}/.records")
 
     def run(self, *rules, targets=None, jobs=1, keep_going=True):
-        wanted = [f"pi:{name}" for name in targets or [rule.name for rule in rules]]
-        graph = resolve(RuleBook(*rules), wanted, {"pi": str(self.folder)})
+        names = targets or [rule.name for rule in rules]
+        wanted = [name if ":" in name else f"pi:{name}" for name in names]
+        roots = {"pi": str(self.folder), "vault": str(self.folder)}
+        graph = resolve(RuleBook(*rules), wanted, roots)
         looked = self.host.look(file.absolute for file in graph.files)
         files = {f: looked[f.absolute] for f in graph.files if f.absolute in looked}
         return Run(
             decide(graph, files, self.ledger.known()),
-            {"pi": self.host},
+            {"pi": self.host, "vault": self.host},
             ledger=self.ledger,
             journal=self.journal,
             watcher=self.notes,
@@ -194,6 +196,69 @@ def test_jobs_run_after_what_they_need(bench):
     assert bench.text("d") == "((made)+(made))"
     assert [name for (name,) in bench.notes.all("started")] in (list("abcd"), list("acbd"))
     assert set(bench.ends(result).values()) == {End.DONE}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_takes_long_elsewhere_holds_no_slot(bench, monkeypatch, jobs):
+    """All jobs of a slow vault are begun before the others, which are done beside them."""
+    monkeypatch.setattr(engine, "SLOW_S", 0.05)
+    away = tuple(f"away{number}" for number in range(3))
+    others = tuple(f"b{number}" for number in range(4))
+    done = threading.Event()
+    at_once = []
+
+    def slowly(job):
+        def act(scene):
+            at_once.append(job.output.path)
+            assert done.wait(30)
+            write(job.output, "there").do(scene)
+
+        return [Call(act)]
+
+    def last(job):
+        def act(scene):
+            assert len(at_once) == jobs  # of the slow place no more are begun than slots there are
+            done.set()
+            write(job.output, "last").do(scene)
+
+        return [Call(act)]
+
+    slow = [
+        replace(makes(name, slowly), outputs=(f"vault:{name}",), elsewhere=True) for name in away
+    ]
+    result = bench.run(
+        *slow,
+        *(makes(name) for name in others),
+        makes("last", last, inputs=others),
+        targets=[*(f"vault:{name}" for name in away), *others, "last"],
+        jobs=jobs,
+    )
+    assert set(bench.ends(result).values()) == {End.DONE}
+    assert bench.notes.all("said") == [(name, engine.SLOW_TOLD) for name in at_once[:jobs]]
+
+
+def test_what_is_done_once_holds_for_a_while(bench, monkeypatch):
+    """Jobs that need the same do it once, whoever comes first; what failed is done again."""
+    did = []
+
+    def needs(job):
+        def ask():
+            did.append(job.output.path)
+            if len(did) == 1:
+                raise StepFailed("not yet")
+
+        def act(scene):
+            scene.once("it", ask)
+            write(job.output, "made").do(scene)
+
+        return [Call(act)]
+
+    ends = bench.ends(bench.run(*(makes(name, needs) for name in "abc")))
+    assert len(did) == 2
+    assert [name for name, end in ends.items() if end is not End.DONE] == did[:1]
+    monkeypatch.setattr(engine, "ONCE_S", -1)
+    bench.run(*(makes(name, needs) for name in "de"))
+    assert sorted(did[2:]) == ["d", "e"]
 
 
 def random_rules(count, seed):

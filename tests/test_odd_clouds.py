@@ -60,11 +60,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(rclone, "ASK_LIMIT_S", LIMIT_S)
     monkeypatch.setattr(rclone, "TRANSFER_LIMIT_S", LIMIT_S + 0.1)
     monkeypatch.setattr(rclone, "ASKED", ("--timeout=1s",))
-    monkeypatch.setattr(
-        rclone.RclonePlace._ask,
-        "__kwdefaults__",
-        {**rclone.RclonePlace._ask.__kwdefaults__, "limit_s": LIMIT_S},
-    )
 
 
 EVERY = [

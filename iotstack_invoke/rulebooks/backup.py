@@ -346,6 +346,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
         input="pi:backups/{part}",
         retries=2,
         resumes=True,
+        elsewhere=True,
         title=to_vault("the {part} part"),
     )
     def offsite(job: Job) -> Iterator[Step]:
@@ -361,6 +362,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
         f"{vault}:{{runtag}}.RESTORE.txt",
         input="pi:backups/{runtag}.RESTORE.txt",
         retries=2,
+        elsewhere=True,
         title=to_vault("RESTORE.txt"),
     )
     def offsite_restore_text(job: Job) -> Iterator[Step]:
@@ -373,6 +375,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
         input=set_and_copies,
         always=True,
         retries=2,
+        elsewhere=True,
         title=to_vault("the manifest"),
     )
     def offsite_manifest(job: Job) -> Iterator[Step]:
@@ -385,6 +388,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     @rule(
         f"{vault}:{{runtag}}.backup-log.txt",
         input="pi:backups/{runtag}.backup-log.txt",
+        elsewhere=True,
         title=to_vault("the log"),
     )
     def offsite_log(job: Job) -> Iterator[Step]:

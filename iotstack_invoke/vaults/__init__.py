@@ -1,21 +1,24 @@
 """The places of the settings' vaults, opened when they are first used.
 
-A vault that does not answer fails only the jobs that need it, and each of them tries anew.
+A vault that does not answer fails only the jobs that need it. Each of them tries anew, but for a
+while after one has waited in vain: a vault that is silent costs a run that time once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import posixpath
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from ..errors import FolderMissing, Refused, Unreachable, UsageError
+from ..errors import FolderMissing, Refused, TimedOut, Unreachable, UsageError
 from ..settings import Vault
-from ..steps import Place, Received
+from ..steps import FileFact, Place, Received
 from .pace import Pace
 
 if TYPE_CHECKING:
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 
 OWN_FOLDER = "."
 """In the place of a host: what lies in the folder of the vault itself."""
+IN_VAIN_S = 15.0
+"""How long a question waits that fails in the end, for the vault not to be asked again at once."""
+LEFT_ALONE_S = 600.0
+"""How long it is left alone then."""
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What the name of a machine may be, so that it can be that of a folder anywhere."""
 
@@ -177,16 +184,53 @@ class _Lazy:
         self._makes_root = makes_root
         self._place: SealedPlace | None = None
         self._lock = threading.Lock()
+        self._refusal: tuple[float, Unreachable] | None = None
+        """Until when the vault is left alone, and why."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.opened(), name)
 
     def opened(self) -> SealedPlace:
-        """Return the place; raises Unreachable where it does not answer."""
-        with self._lock:
+        """Return the place; raises Unreachable where it does not answer, or did not of late."""
+        if self._refusal and time.monotonic() < self._refusal[0]:
+            raise self._refusal[1]
+        with self._lock, self._waiting():
             if self._place is None:
                 self._place = self._opener()
             return self._place
+
+    @contextlib.contextmanager
+    def _waiting(self, in_vain_s: float | None = None) -> Iterator[None]:
+        """Remember a failure for which we waited that long: others need not wait as well."""
+        began_s = time.monotonic()
+        try:
+            yield
+        except Unreachable as error:
+            now_s = time.monotonic()
+            waited_s = now_s - began_s
+            in_vain = waited_s >= (in_vain_s or IN_VAIN_S) and type(error) is Unreachable
+            if in_vain or isinstance(error, TimedOut):
+                told = f"{error} It is not asked again for {LEFT_ALONE_S / 60:.0f} minutes."
+                self._refusal = (now_s + LEFT_ALONE_S, Unreachable(told))
+            raise
+
+    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+        """Return what is there; a path that is not there has no entry."""
+        place = self.opened()
+        with self._waiting():
+            return place.look(paths)
+
+    def names(self, folder: str) -> dict[str, FileFact]:
+        """Return the entries of a folder by name, {} where there is no such folder."""
+        place = self.opened()
+        with self._waiting():
+            return place.names(folder)
+
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder."""
+        place = self.opened()
+        with self._waiting():
+            return place.contents(folder, names)
 
     def _writable(self) -> SealedPlace:
         """Return the place, its root being there from the first time on."""
@@ -198,12 +242,14 @@ class _Lazy:
 
     def claim(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
-        return self._writable().claim(path, line)
+        with self._waiting():
+            return self._writable().claim(path, line)
 
     def receive(self, path: str, source: IO[bytes], *rest: Any, **more: Any) -> Received:
         """Write a stream there as the place does, no faster than the vault's limit."""
         paced = self._pace.stream(source) if self._pace else source
-        return self._writable().receive(path, paced, *rest, **more)
+        with self._waiting(math.inf):
+            return self._writable().receive(path, paced, *rest, **more)
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:

@@ -25,7 +25,7 @@ from functools import cached_property
 from typing import IO, Any, cast
 
 from .. import children
-from ..errors import Interrupted, StepFailed, Unreachable
+from ..errors import Interrupted, StepFailed, TimedOut, Unreachable
 from ..hashes import HashedStream
 from ..hosts import READ_ONLY, LocalHost, piped, read_chunk
 from ..steps import FileFact, Received
@@ -118,6 +118,8 @@ class RclonePlace:
     """
 
     resumes = False
+    overwrites = True
+    """Whatever has the name of a half copy, it is written anew: a cloud has no pipes."""
 
     def __init__(self, root: str, name: str, sending: tuple[str, ...] = ()) -> None:
         self.root = root
@@ -409,13 +411,14 @@ class RclonePlace:
         *words: str,
         source: IO[bytes] | None = None,
         accept: tuple[int, ...] = (0,),
-        limit_s: float = ASK_LIMIT_S,
+        limit_s: float | None = None,
     ) -> tuple[int, bytes]:
         """Run rclone, feed it `source`, and return its exit code and output.
 
         It is asked once more where its settings were away for a moment; but for a stream, of which
         a part may be read: there the rule tries again.
         """
+        limit_s = ASK_LIMIT_S if limit_s is None else limit_s
         code, out, said = self._run(words, source, limit_s)
         if code in accept:
             return code, out
@@ -473,6 +476,8 @@ class RclonePlace:
             raise Interrupted(-code if code < 0 else 15)
         why = f"it did not end within {limit_s:g} s" if code < 0 else _last_words(said, code)
         what = f"Vault '{self.name}': {doing} failed: {why}."
+        if code < 0:
+            return TimedOut(f"{what} Is the line too slow, or the server?")
         remote = f"{self.root.partition(':')[0]}:"
         if FULL.search(why):
             return StepFailed(f"{what} Make room there and run the same command again.")
