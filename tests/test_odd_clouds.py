@@ -1,14 +1,17 @@
 """Clouds that misbehave: whatever a far end answers, the backup here is made and told plainly."""
 
+import contextlib
+import hashlib
 import io
 import json
 import os
 import re
+import socket
 import subprocess
 import time
 
 import pytest
-from bucket import know, settings
+from bucket import Line, know, settings
 from cloud import require_rclone
 from odd_server import WAYS, OddServer, s3_error
 from peak import kib_in, measured
@@ -16,6 +19,7 @@ from scenes import LittleStack
 
 from iotstack_invoke.errors import StepFailed, Unreachable
 from iotstack_invoke.settings import Vault
+from iotstack_invoke.transfer import hash_there
 from iotstack_invoke.vaults import rclone, vault_place
 
 SET = "2026-11-23_1100"
@@ -175,3 +179,73 @@ def test_a_backup_is_made_beside_such_a_vault(odd, tmp_path, way):
     names = {each.name for each in usb.iterdir()}
     assert len(names) == 4
     assert all((usb / name).read_bytes() == (here / name).read_bytes() for name in names)
+
+
+MAGIC, WRONG = b"\x1f\x8b\x08", b"\x1f\x8b\x09"
+"""How what gzip writes begins, and does not."""
+
+
+class LyingLine(Line):
+    """A line over which archives come back with another byte than they have there, if it lies."""
+
+    lies = True
+
+    def _pass(self, one, other):
+        comes = one.getpeername()[1] == self.to
+        with contextlib.suppress(OSError):
+            while content := one.recv(1 << 16):
+                other.sendall(content.replace(MAGIC, WRONG) if comes and self.lies else content)
+        for each in (one, other):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def lying(start_cloud):
+    """A cloud behind a line that lies: the cloud, and the line."""
+    cloud = start_cloud("webdav")
+    line = LyingLine(cloud.port)
+    text = cloud.settings.read_text()
+    cloud.settings.write_text(text.replace(f":{cloud.port}", f":{line.port}"))
+    yield cloud, line
+    line.close()
+
+
+def test_what_is_read_back_otherwise_is_no_copy(lying):
+    """The hash of what comes back is told, and never of what was sent; so is it a second time."""
+    _, line = lying
+    place = vault_place(Vault("cloud", "cloud:backups", remote="cloud:"))
+    content, wrong = (begin + b"x" * 50_000 for begin in (MAGIC, WRONG))
+    sent = place.receive(f"{place.root}/x", io.BytesIO(content), 0, size_bytes=len(content))
+    assert sent.size_bytes == len(content)
+    assert sent.sha256 == hashlib.sha256(wrong).hexdigest()
+    line.lies = False
+    assert hash_there(place, f"{place.root}/x") == hashlib.sha256(content).hexdigest()
+    line.lies = True
+    assert hash_there(place, f"{place.root}/x") == hashlib.sha256(wrong).hexdigest()
+
+
+@pytest.mark.long
+def test_a_copy_that_is_read_back_otherwise_is_told(lying, tmp_path):
+    """No such copy gets its name, and one that was good is damaged when it is verified later."""
+    cloud, line = lying
+    stack = LittleStack(tmp_path / "little")
+    stack.environment["RCLONE_CONFIG"] = str(cloud.settings)
+    with stack.settings.open("a") as stream:
+        stream.write('[[vaults]]\nname = "cloud"\nkind = "rclone"\nremote = "cloud:backups"\n')
+
+    def told(words, code):
+        ended = stack.run(words)
+        assert ended.returncode == code, ended.stdout + ended.stderr
+        return ended.stdout + ended.stderr
+
+    archive = f"{SET}.general-backup.tar.gz"
+    assert "is not what was sent" in told(f"backup --runtag {SET}", 3)
+    there = {each.name for each in (cloud.files / "backups").iterdir()}
+    assert not {archive, f"{archive}.partial", f"{SET}.manifest.json"} & there
+    line.lies = False
+    told(f"backup --runtag {SET}", 0)
+    assert "is good" in told(f"verify --runtag {SET} --at cloud", 0)
+    line.lies = True
+    assert "damaged" in told(f"verify --runtag {SET} --at cloud", 1)
+    assert "damaged" in told("list", 3)
