@@ -3,8 +3,11 @@
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -207,3 +210,40 @@ def test_a_copy_that_was_damaged_there_is_sent_anew(stack):
     ran(stack, "sync")
     assert f"{ARCHIVE}.2" in listed(stack.there)
     assert "is good" in ran(stack, f"verify --runtag {SET} --at cloud")
+
+
+@pytest.fixture
+def key(tmp_path):
+    """A key of age's: its file, and its public half."""
+    if not shutil.which("age-keygen"):
+        if os.environ.get("CI") == "true":
+            pytest.fail("age is missing")
+        pytest.skip("age is not installed")
+    file = tmp_path / "key.txt"
+    subprocess.run(["age-keygen", "-o", file], check=True, capture_output=True)
+    (public,) = re.findall(r"age1\w+", file.read_text())
+    return file, public
+
+
+def test_what_was_plain_is_sealed_beside_it(bucket, key):
+    """Nothing can be removed, so the sealed one counts; back to plain is refused before a byte."""
+    file, public = key
+    vault = Vault("cloud", f"s3:{bucket.bucket}/backups", remote="s3:", write_once=True)
+    plain, sealed = (
+        vault_place(replace(vault, recipients=keys, identity=str(file)))
+        for keys in ((), (public,))
+    )
+    path = put(plain, ARCHIVE, b"from before")
+    plain.rename(f"{path}.partial", path)
+    put(sealed, ARCHIVE, b"now")
+    sealed.rename(f"{path}.partial", path)
+    seal = f"{SET}.sealed.json"
+    assert listed(bucket / "backups") == [ARCHIVE, f"{ARCHIVE}.age", seal]
+    for place in (plain, sealed):
+        assert place.look([path])[path].size_bytes == 3
+        assert place.names(place.root)[ARCHIVE].size_bytes == 3
+        with place.read(path) as stream:
+            assert stream.read() == b"now"
+    with pytest.raises(StepFailed, match="another --runtag"):
+        put(plain, ARCHIVE, b"plain again")
+    assert listed(bucket / "backups") == [ARCHIVE, f"{ARCHIVE}.age", seal]

@@ -118,6 +118,7 @@ class SealedPlace:
         self._sealed_there: set[str] = set()
         """Paths, as others name them, of what was seen sealed."""
         self._noting = threading.Lock()
+        self._keeps_all = getattr(inner, "keeps_all", False)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -243,6 +244,12 @@ class SealedPlace:
 
         Raises StepFailed where what lies there is not what was sealed.
         """
+        if self._keeps_all and not self._recipients and self.is_sealed(path.removesuffix(PARTIAL)):
+            raise StepFailed(
+                f"{posixpath.basename(path).removesuffix(PARTIAL)} lies sealed in {self.name}, "
+                "where nothing is ever removed or replaced (write_once = true), and would count "
+                "beside a plain one. Make a backup under another --runtag."
+            )
         if not self._recipients or not (_is_secret(path) or _is_manifest(path)):
             return self._inner.receive(path, source, modified_s, start, size_bytes)
         plain = HashedStream(source)
@@ -289,7 +296,8 @@ class SealedPlace:
         if arrived and _is_secret(old):
             self._inner.rename(_sealed_path(old), _sealed_path(new))
             self._sealed_there.add(new)
-            self._inner.remove([new, old])  # from before it was sealed
+            if not self._keeps_all:  # there the sealed one counts beside it
+                self._inner.remove([new, old])  # from before it was sealed
         elif not old.endswith(PARTIAL) and self.is_sealed(old):  # it becomes a mark
             self._inner.rename(_sealed_path(old), new)
         else:
