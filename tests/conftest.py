@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from bucket import S3
 from cloud import KINDS, Cloud, require_rclone
 from scenes import LittleStack
 from sshd import Sshd, require_sshd
@@ -75,6 +76,14 @@ def start_cloud(tmp_path, monkeypatch):
     yield start
     for each in running:
         each.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """A server of S3 buckets, each test making its own."""
+    server = S3(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.stop()
 
 
 @pytest.fixture(params=KINDS)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bucket import S3, know, listed
+from bucket import know, listed
 from scenes import LittleStack
 
 from iotstack_invoke.errors import StepFailed
@@ -25,18 +25,11 @@ ARCHIVE = f"{SET}.general-backup.tar.gz"
 MARK = f"{SET}.unfinished.jsonl"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = S3(tmp_path_factory.mktemp("s3"))
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def bucket(server, request, monkeypatch):
+def bucket(s3, request, monkeypatch):
     """An empty bucket of this test, under a lock."""
-    know(monkeypatch, server.settings)
-    return server.make_locked_bucket(f"t{abs(hash(request.node.name))}")
+    know(monkeypatch, s3.settings)
+    return s3.make_locked_bucket(f"t{abs(hash(request.node.name))}")
 
 
 @pytest.fixture
@@ -120,6 +113,7 @@ def marks_of(runtag, names):
     return [name for name in names if name.startswith(f"{runtag}.unfinished.jsonl.")]
 
 
+@pytest.mark.long
 def test_a_thief_of_the_keys_removes_nothing(stack, tmp_path):
     """Each version is held by the lock; what is deleted or replaced is there as it was then."""
     ran(stack, f"backup --runtag {SET}")
@@ -225,6 +219,7 @@ def key(tmp_path):
     return file, public
 
 
+@pytest.mark.long
 def test_what_was_plain_is_sealed_beside_it(bucket, key):
     """Nothing can be removed, so the sealed one counts; back to plain is refused before a byte."""
     file, public = key
@@ -247,3 +242,19 @@ def test_what_was_plain_is_sealed_beside_it(bucket, key):
     with pytest.raises(StepFailed, match="another --runtag"):
         put(plain, ARCHIVE, b"plain again")
     assert listed(bucket / "backups") == [ARCHIVE, f"{ARCHIVE}.age", seal]
+
+
+@pytest.mark.long
+def test_what_was_tried_twice_is_restored_from_its_last_try(stack):
+    """The highest number counts, for a restore as for whoever verifies."""
+    ran(stack, f"backup --runtag {SET}")
+    (stack.there / f"{ARCHIVE}.2").write_bytes((stack.there / ARCHIVE).read_bytes())
+    flows = stack.folder / "volumes/nodered/flows.json"
+    flows.write_text("lost")
+    (stack.there / ARCHIVE).write_bytes(b"half")
+    for each in (stack.folder / "backups").iterdir():
+        if each.name.startswith(SET):
+            each.unlink()
+    ran(stack, "restore --runtag latest --from cloud --yes")
+    assert flows.read_text() == "[]\n"
+    assert listed(stack.there).count(f"{ARCHIVE}.2") == 1

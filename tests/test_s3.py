@@ -6,7 +6,7 @@ import os
 import time
 
 import pytest
-from bucket import S3, know, listed
+from bucket import know, listed
 from scenes import LittleStack
 
 from iotstack_invoke.errors import StepFailed, Unreachable
@@ -17,18 +17,11 @@ from iotstack_invoke.vaults import other_hosts, vault_place
 SET, SECOND = "2026-11-23_1100", "2026-11-24_1100"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = S3(tmp_path_factory.mktemp("s3"))
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def bucket(server, request, monkeypatch):
+def bucket(s3, request, monkeypatch):
     """An empty bucket of this test."""
-    know(monkeypatch, server.settings)
-    return server.make_bucket(f"t{abs(hash(request.node.name))}")
+    know(monkeypatch, s3.settings)
+    return s3.make_bucket(f"t{abs(hash(request.node.name))}")
 
 
 def place_in(root, **more):
@@ -114,6 +107,7 @@ def test_a_bucket_that_is_not_there_is_made_by_nobody(bucket):
     assert b"no-such-bucket" not in bucket.s3.ask("GET", "")
 
 
+@pytest.mark.long
 def test_a_folder_of_each_machine_needs_no_folder(bucket, monkeypatch):
     """By host, others' are seen by their files; what a console calls a folder is none of ours."""
     vault = {"by_host": True}
@@ -129,3 +123,32 @@ def test_a_folder_of_each_machine_needs_no_folder(bucket, monkeypatch):
     assert set(other.names(other.root)) == {"x"}
     with pytest.raises(Unreachable, match="has no folder"):
         vault_place(seen, "none").names(f"{root}/none")
+
+
+@pytest.mark.long
+def test_a_bucket_gets_what_it_lacks_and_loses_what_is_let_go(stack):
+    """Sync, prune, and a restore: what was away arrives, the policy removes, the rest comes back."""
+    there = stack.bucket / "backups"
+    line = stack.bucket.s3.line
+    ran(stack, f"backup --runtag {SET}")
+    line.open = False
+    try:
+        ran(stack, f"backup --runtag {SECOND}", 3)
+    finally:
+        line.open = True
+    assert {each.name[: len(SET)] for each in there.iterdir()} == {SET}
+    assert f"cloud lacks {SECOND}" in ran(stack, "sync --dry-run")
+    ran(stack, "sync")
+    here = stack.folder / "backups"
+    found = {each.name: each.read_bytes() for each in there.iterdir()}
+    assert len(found) == 8
+    assert all((here / name).read_bytes() == content for name, content in found.items())
+    assert SET in ran(stack, "prune --at cloud --dry-run")
+    assert len(listed(there)) == 8
+    ran(stack, "prune --at cloud --yes")
+    assert {name[: len(SET)] for name in listed(there)} == {SECOND}
+    assert len(listed(there)) == 4
+    flows = stack.folder / "volumes/nodered/flows.json"
+    flows.write_text("lost")
+    ran(stack, f"restore --runtag {SECOND} --from cloud --yes")
+    assert flows.read_text() == "[]\n"
