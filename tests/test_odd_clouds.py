@@ -29,15 +29,16 @@ KINDS = {
     "s3": settings,
     "webdav": lambda port: f"[s3]\ntype = webdav\nurl = http://127.0.0.1:{port}\nvendor = other\n",
 }
-DAILY = {"silent", "endless", "a page"}
-EMPTY = {("webdav", "404"), ("webdav", "a page")}
-"""What is read as a folder in which nothing lies; what is sent there is refused all the same."""
+DAILY = {("silent", "s3"), ("a page", "s3"), ("a page", "webdav")}
+EMPTY = {("webdav", "404")}
+"""What is read as a folder that is not there; what is sent there is refused all the same."""
 SKEWED = s3_error("403 Forbidden", "RequestTimeTooSkewed", "The difference is too large.")
 
 
 def slowly(way, kind):
     """Mark what no daily run needs."""
-    return () if way in DAILY and kind == "s3" else pytest.mark.long
+    is_daily = (way, kind) in DAILY
+    return () if is_daily else pytest.mark.long
 
 
 @pytest.fixture
@@ -137,16 +138,9 @@ def test_what_rclone_says_without_end_is_not_kept(tmp_path, monkeypatch):
     assert len(str(failure.value)) < 2000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "way",
-    [
-        "404",
-        *(
-            pytest.param(each, marks=pytest.mark.long)
-            for each in WAYS
-            if each not in {"404", "silent", "endless", "slow"}
-        ),
-    ],
+    "way", [each for each in WAYS if each not in {"silent", "endless", "slow"}]
 )
 def test_a_backup_is_made_beside_such_a_vault(odd, tmp_path, way):
     """The set here and the other vault's copy are whole; it ends with 3, and no word is a riddle."""

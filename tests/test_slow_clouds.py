@@ -23,7 +23,7 @@ PROGRAM = """import sys
 from iotstack_invoke import engine, vaults
 from iotstack_invoke.command import main
 from iotstack_invoke.vaults import rclone
-rclone.ASK_LIMIT_S, rclone.ASKED = 4.0, ("--timeout=1s",)
+rclone.ASK_LIMIT_S, rclone.ASKED = 3.0, ("--timeout=1s",)
 rclone.TRANSFER_LIMIT_S = {transfer_s}
 vaults.IN_VAIN_S, engine.SLOW_S = 0.9, 1.0
 main()
@@ -115,7 +115,8 @@ def slow_cloud(start_cloud):
     line.close()
 
 
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_others_do_not_wait_for_a_slow_copy(tmp_path, slow_cloud, jobs):
     """It holds no slot when it takes long: the other vault is served meanwhile, whole."""
     cloud, line = slow_cloud

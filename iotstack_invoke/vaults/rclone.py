@@ -171,7 +171,7 @@ class RclonePlace:
         if code and self._is_bucket:
             raise self._no_bucket()
         found = {} if code else {each["Name"]: _fact(each) for each in self._read_json(out)}
-        if not found and self._is_bucket:
+        if not (found or code):
             self._refuse_any_answer(folder)
         self._bucket_seen = True
         return found
@@ -179,12 +179,12 @@ class RclonePlace:
     def _refuse_any_answer(self, folder: str) -> None:
         """Raise Unreachable where a file of any name is there: that is no server of files.
 
-        Of a page of HTML, as a WiFi has it for its guests, rclone reads that a bucket is empty.
+        Of a page of HTML, as a WiFi has it for its guests, rclone reads an empty bucket or folder.
         """
         if self.look([f"{folder}/{secrets.token_hex(8)}"]):
             raise Unreachable(
                 f"Vault '{self.name}': what answers for {self.root} has a file of any name: it is "
-                "no S3. Does this network want a login first, in a browser?",
+                "no cloud. Does this network want a login first, in a browser?",
                 again=True,
             )
 
