@@ -84,7 +84,8 @@ class SftpPlace:
             why = f"it has {size_bytes:,} bytes, too many to be read at once"
             raise StepFailed(f"On {self.name}: {path} is not read: {why}.")
         with sftp.open_to_read(path) as stream:
-            return stream.read(size_bytes)
+            # Of an empty one, too, something is asked: a disk may give none of its bytes.
+            return stream.read(size_bytes or 1)[:size_bytes]
 
     def claim(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
