@@ -6,6 +6,7 @@ import re
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from bucket import Line, know, settings
@@ -173,3 +174,20 @@ def test_a_vault_is_asked_again_after_a_while(tmp_path, monkeypatch):
         assert server.came > came[1]
     finally:
         server.stop()
+
+
+def test_who_waits_for_a_vault_to_open_does_not_ask_it_once_more(monkeypatch):
+    """Several jobs at once wait in vain together, and not one after the other."""
+    monkeypatch.setattr(vaults, "IN_VAIN_S", 0.2)
+    came = []
+
+    def opener():
+        came.append(1)
+        time.sleep(0.3)
+        raise Unreachable("It does not answer.")
+
+    place = vaults._Lazy("nas", "/vault", opener, None)
+    with ThreadPoolExecutor(4) as several:
+        failures = [several.submit(place.names, "/vault").exception for _ in range(4)]
+        assert all(isinstance(each(), Unreachable) for each in failures)
+    assert len(came) == 1

@@ -192,11 +192,11 @@ class _Lazy:
 
     def opened(self) -> SealedPlace:
         """Return the place; raises Unreachable where it does not answer, or did not of late."""
-        if self._refusal and time.monotonic() < self._refusal[0]:
-            raise self._refusal[1]
-        with self._lock, self._waiting():
-            if self._place is None:
-                self._place = self._opener()
+        with self._lock:
+            if self._refusal and time.monotonic() < self._refusal[0]:
+                raise self._refusal[1]
+            with self._waiting():
+                self._place = self._place or self._opener()
             return self._place
 
     @contextlib.contextmanager
