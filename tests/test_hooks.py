@@ -335,7 +335,8 @@ def test_hooks_after_a_restore_that_failed(backed_up):
     told = backed_up.run(RESTORE)
     assert told.returncode == 1
     assert "The stack is as it was before." in told.stderr
-    (backed_up.backups / f"{TAG}.general-backup.tar.gz").write_bytes(b"x")
+    archive = backed_up.backups / f"{TAG}.general-backup.tar.gz"
+    archive.write_bytes(bytes(archive.stat().st_size))
     told = backed_up.run(RESTORE)
     assert told.returncode == 1
     assert "Nothing of the stack was touched." in told.stderr
