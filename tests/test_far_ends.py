@@ -139,7 +139,7 @@ SFTPS = (
     *("failure@write", "silent@write", "denied@open", "close@write"),
     *("other@read", "cut@read", "silent@read", "endless@read"),
 )
-DAILY = {"raw endless", "shell answers on", "sftp silent", "sftp other@read"}
+DAILY = {"raw endless", "sftp other@read"}
 
 
 def every_part():

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from scenes import until
 from sshd import make_key
 
 from iotstack_invoke import ssh_config
@@ -294,11 +295,11 @@ def test_the_program_of_a_line_ends_with_it(sshd):
     place = open_place(ssh, "/", "nas")
     assert os.path.exists(f"/proc/{note.read_text().strip()}")
     place.close()
-    assert not os.path.exists(f"/proc/{note.read_text().strip()}")
+    until(lambda: not os.path.exists(f"/proc/{note.read_text().strip()}"))
     sshd.known_hosts.write_text("")
     with pytest.raises(KeyRefused):
         open_place(ssh, "/", "nas")
-    assert not os.path.exists(f"/proc/{note.read_text().strip()}")
+    until(lambda: not os.path.exists(f"/proc/{note.read_text().strip()}"))
 
 
 def test_a_host_is_known_by_its_alias(sshd):
