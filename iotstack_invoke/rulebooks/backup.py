@@ -429,6 +429,11 @@ def copy_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tu
     return tuple(f"{vault}:{name}" for vault in vaults for name in _names(runtag, facts))
 
 
+def _less_than(before: Manifest, made: Manifest) -> tuple[str, ...]:
+    """Return what a set holds less of than an earlier one, a warning each."""
+    return losses(before, made) + lost_databases(before, made)
+
+
 def _known_sqlite(before: Manifest | None, kind: str) -> tuple[str, ...]:
     """Return the files of SQLite that a part held when it was made last, damaged ones as well."""
     if before is None:
@@ -522,13 +527,11 @@ class WriteManifest:
             rows=facts.rows,
         )
         if facts.before:
-            less = losses(facts.before, made) + lost_databases(facts.before, made)
-            made = replace(made, warnings=(*made.warnings, *less))
+            made = replace(made, warnings=(*made.warnings, *_less_than(facts.before, made)))
         if facts.replaced:
-            old = facts.replaced
-            less = losses(old, made) + lost_databases(old, made)
-            less = tuple(f"An earlier {old.runtag} was replaced. {each}" for each in less)
-            made = replace(made, warnings=(*made.warnings, *less))
+            less = _less_than(facts.replaced, made)
+            told = (f"An earlier {facts.replaced.runtag} was replaced. {each}" for each in less)
+            made = replace(made, warnings=(*made.warnings, *told))
         text = made.to_json()
         content = text.encode("utf-8", "backslashreplace")  # a warning may quote a raw file name
         with scene.host(self.output.role).create(self.output.partial) as target:
