@@ -44,8 +44,9 @@ RCLONE = (
 SENT = ("rcat", "--s3-no-head")
 """What lies there is read back, so S3 is not asked for its MD5 first."""
 ASK_LIMIT_S = 300.0
-ASKED = ("--timeout=30s",)
-"""How long a server may be silent that is asked something: three times, as rclone tries."""
+ASKED = ("--timeout=20s", "--low-level-retries=2")
+"""How long a server may be silent that is asked something, and how often rclone asks: in 40 s it
+gives up, and in 120 s with S3, whose library asks three times for each."""
 MOST_ANSWER_BYTES = 16 << 20
 """What a listing of 80,000 files takes; more is no answer."""
 MOST_SAID = 100
