@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 
 from invoke.exceptions import ParseError
@@ -42,7 +42,8 @@ class IotstackProgram(Program):
 
     def parse_cleanup(self) -> None:
         """Do what the flags before the task ask for: `--help backup`, `--list`."""
-        self._or_usage(super().parse_cleanup)
+        with _until_enough():
+            self._or_usage(super().parse_cleanup)
 
     def _or_usage(self, parse: Callable[..., None], *arguments: object) -> None:
         try:
@@ -126,11 +127,18 @@ def _let_stops_pass() -> None:
 def main() -> None:
     """Run the command line."""
     tell_stops()
+    with _until_enough():
+        program.run()
+
+
+@contextlib.contextmanager
+def _until_enough() -> Iterator[None]:
+    """Let Invoke print until nobody reads it any more: `| head` has enough."""
     try:
         try:
-            program.run()
+            yield
         finally:
-            sys.stdout.flush()  # what Invoke itself prints
-    except BrokenPipeError:  # `| head` has enough
+            sys.stdout.flush()
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)

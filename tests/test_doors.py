@@ -356,7 +356,7 @@ def test_a_failed_part_is_exit_1_and_a_warning_is_exit_3(little_stack):
     assert "Traceback" not in told.stderr
 
 
-@pytest.mark.parametrize("words", ["list", "list --json", "graph", "prune --dry-run", "--help"])
+@pytest.mark.parametrize("words", ["list", "list --json", "graph", "prune --dry-run", "--help", "--list"])
 def test_who_reads_no_further_gets_no_traceback(little_stack, words):
     """A closed pipe ends a task with 141 or earlier, and in silence."""
     reader, writer = os.pipe()
