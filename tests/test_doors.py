@@ -356,7 +356,7 @@ def test_a_failed_part_is_exit_1_and_a_warning_is_exit_3(little_stack):
     assert "Traceback" not in told.stderr
 
 
-@pytest.mark.parametrize("words", ["list", "list --json", "graph", "prune --dry-run", "--help", "--list"])
+@pytest.mark.parametrize("words", ["list", "list --json", "graph", "prune --dry-run", "--help"])
 def test_who_reads_no_further_gets_no_traceback(little_stack, words):
     """A closed pipe ends a task with 141 or earlier, and in silence."""
     reader, writer = os.pipe()
@@ -366,6 +366,23 @@ def test_who_reads_no_further_gets_no_traceback(little_stack, words):
     _, err = process.communicate(timeout=60)
     assert process.returncode in {1, 141}
     assert err == ""
+
+
+@pytest.mark.parametrize("words", ["--list", "--help list"])
+def test_who_reads_no_further_of_what_invoke_prints_gets_no_traceback(little_stack, words):
+    """The `inv` of a checkout is Invoke's own program until it has read tasks.py."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        (sys.executable, "-m", "invoke", "-r", CHECKOUT, *words.split()),
+        env=little_stack.environment,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (141, "")
 
 
 @pytest.mark.parametrize("words", ["list --json", "backup --dry-run"])
