@@ -27,6 +27,7 @@ from .services.sql import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, SqlServer
 from .services.sqlite import CopySqlite
 from .services.table import Cover
 from .sets import BackupSet, State
+from .settings import Hook
 from .site import Newest
 from .steps import Outcome
 from .values import dataclass
@@ -142,6 +143,32 @@ def judge_sudo(user_id: str, told: Outcome | None) -> Finding:
         return good("sudo", "lets this user in without a password")
     fix = "allow it with NOPASSWD in /etc/sudoers.d, or set sudo = false if every file is yours"
     return failed("sudo", f"does not let this user in without a password: {told.last_words}", fix)
+
+
+def judge_hook(name: str, hook: Hook, told: Outcome) -> Finding | None:
+    """Judge the program of a hook by the words of hooks.py's FIND_PROGRAM; None where it runs."""
+    program, quoted = hook.words[0], shlex.quote(hook.words[0])
+    match told.out.rstrip("\n").split(" ", 1):
+        case ["there"]:
+            return None
+        case ["missing"]:
+            where = "" if "/" in program else ", in no folder of PATH"
+            found = f"there is no program {program}{where}"
+            fix = f"put it there, or correct {name} in hosts.toml"
+        case ["folder"]:
+            found = f"{program} is a folder"
+            fix = f"name the program in it: {name} in hosts.toml"
+        case ["shut"]:
+            found, fix = f"{program} may not be executed", f"chmod +x {quoted}"
+        case ["interpreter", by]:
+            found = f"the first line of {program} names {by!r}, which is not there"
+            fix = f"sed -i 's/\\r$//' {quoted}" if by.endswith("\r") else "correct that line"
+        case _:
+            found, fix = f"it cannot be looked at: {told.last_words}", f"ls -l {quoted}"
+    when, _, task = name.partition("_")
+    then = f"each {task} {'is refused' if when == 'before' else 'ends as failed'}"
+    said = f"`{shlex.join(hook.words)}`: {found}{'' if hook.may_fail else f', so {then}'}"
+    return bad(name, said, fix, needed=not hook.may_fail)
 
 
 # Folders and the disk

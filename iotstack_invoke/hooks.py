@@ -29,6 +29,17 @@ HELD = (
     "something that it started still holds its output, which is read no further. Let it redirect "
     "it: >/dev/null 2>&1"
 )
+# Tells of a program what env(1) would meet: no shell's own words, and what its `#!` names.
+FIND_PROGRAM = (
+    'look() { if [ -d "$1" ]; then [ $said != missing ] || said=folder; '
+    'elif [ -f "$1" ] && [ -x "$1" ]; then by=; '
+    'if [ -r "$1" ] && [ "$(head -c 2 -- "$1" | tr -d "\\0")" = "#!" ]; then '
+    'IFS= read -r first < "$1"; IFS=" 	"; set -- ${first#??}; by=$1; fi; '
+    'if [ -z "$by" ] || [ -x "$by" ]; then echo there; else echo "interpreter $by"; fi; exit; '
+    'elif [ -e "$1" ]; then said=shut; fi; }; '
+    'set -f; said=missing; case $1 in */*) look "$1";; '
+    '*) IFS=:; for each in $PATH; do look "${each:-.}/$1"; done;; esac; echo $said'
+)
 ANY_END = frozenset(range(-64, 256))
 """Every exit code, and what Popen tells of a program that a signal ended."""
 

@@ -161,6 +161,77 @@ def test_a_question_that_breaks_is_a_finding():
     ]
 
 
+# Hooks
+
+
+def test_a_hook_that_cannot_run_is_told(stack, tmp_path):
+    """Whatever a backup would be refused for is a failure before it, with what mends it."""
+    script = tmp_path / "bin dir" / "dump"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    gone = tmp_path / "gone"
+    words = {
+        "before_backup": [str(script)],
+        "after_backup": [str(gone), "now"],
+        "before_restore": ["no-such-program"],
+        "after_restore": ["cd"],  # a word of a shell's, and no program
+    }
+    add(stack, "[hooks]\n" + "".join(f"{name} = [{json.dumps(e)}]\n" for name, e in words.items()))
+    found = examine(stack, code=1)
+    assert {found[name]["verdict"] for name in words} == {"failed"}
+    assert "may not be executed, so each backup is refused" in found["before_backup"]["found"]
+    assert found["before_backup"]["fix"] == f"chmod +x '{script}'"
+    assert f"there is no program {gone}, so each backup ends as" in found["after_backup"]["found"]
+    assert "correct after_backup in hosts.toml" in found["after_backup"]["fix"]
+    assert "no-such-program, in no folder of PATH" in found["before_restore"]["found"]
+    assert "no program cd" in found["after_restore"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("first", "verdict"),
+    [
+        ("#!/bin/sh", "good"),
+        ("#! /usr/bin/env sh", "good"),
+        ("#!/bin/sh\r", "failed"),
+        ("#!/no/such/shell -x", "failed"),
+        ("\x7fELF", "good"),
+        ("", "good"),
+    ],
+)
+def test_what_runs_a_hook_must_be_there_too(stack, first, verdict):
+    """A script of another system names what is not here: env(1) says that there is no script."""
+    stack.tool("dump", "")
+    (stack.tools / "dump").write_bytes(f"{first}\n".encode())
+    add(stack, '[hooks]\nbefore_backup = [["dump"]]\n')
+    found = examine(stack, code=int(verdict == "failed"))
+    assert found["hooks" if verdict == "good" else "before_backup"]["verdict"] == verdict
+
+
+def test_a_hook_that_may_fail_is_a_warning(stack):
+    """It keeps nothing from being made."""
+    add(stack, '[hooks]\nafter_backup = [{ run = ["no-such"], may_fail = true }]\n')
+    assert examine(stack)["after_backup"]["verdict"] == "warning"
+
+
+def test_hooks_are_looked_for_where_they_run(stack, start_sshd, tmp_path):
+    """Of another host on its own PATH; what lies on this machine's is none there."""
+    (tmp_path / "there").mkdir()
+    there = tmp_path / "there" / "only-there"
+    there.write_text("#!/bin/sh\n")
+    there.chmod(0o755)
+    stack.tool("only-here", "exit 0")
+    path = f"{tmp_path}/there:/usr/local/bin:/usr/bin:/bin"
+    add(
+        stack,
+        f'[[hosts]]\nname = "test-pi"\nfolder = "{stack.folder}"\nsudo = false\n'
+        + login_lines(start_sshd(path=path))
+        + '[hosts.hooks]\nbefore_backup = [["only-there"]]\nafter_backup = [["only-here"]]\n',
+    )
+    told = stack.run("doctor --json --host test-pi")
+    hooks = [each for each in json.loads(told.stdout) if each["name"].endswith("_backup")]
+    assert [(each["name"], each["verdict"]) for each in hooks] == [("after_backup", "failed")]
+
+
 # Vaults
 
 

@@ -15,7 +15,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, field, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -47,6 +47,7 @@ from ..findings import (
     judge_device,
     judge_docker,
     judge_holdings,
+    judge_hook,
     judge_influx,
     judge_influx2,
     judge_influx_version,
@@ -65,6 +66,7 @@ from ..findings import (
     judge_tar,
     warning,
 )
+from ..hooks import FIND_PROGRAM
 from ..hosts import READ_ONLY, within
 from ..report import Report, size_text
 from ..rules import RESTORE
@@ -73,7 +75,7 @@ from ..services.holdings import unused_told
 from ..services.influx import DATA_INSIDE, FOLDERS_INSIDE, influx_version
 from ..services.inside import is_in
 from ..services.sql import run_in, servers_in
-from ..settings import Machine, Settings, Ssh
+from ..settings import Hooks, Machine, Settings, Ssh
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
 from ..targets import (
@@ -157,7 +159,8 @@ def answers(questions: Iterable[tuple[str, Question]]) -> Iterator[Finding]:
 def find_here(settings: Settings) -> Iterator[Finding]:
     """Yield what is found of this machine, its backups and its vaults."""
     site = Site.of(settings)
-    stack = _Examined(site.host, settings, site.settings.stack.folder, settings.stack.sudo)
+    folder, sudo = site.settings.stack.folder, settings.stack.sudo
+    stack = _Examined(site.host, settings, folder, sudo, settings.hooks)
     own = _Backups(site, stack)
     try:
         yield from answers(
@@ -195,7 +198,8 @@ def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
         yield from login_told(host)
         told = ask(host, "realpath", "--", machine.folder).out.strip()
         folder = told or ask(host, "realpath", "-m", "--", machine.folder).out.strip()
-        stack = _Examined(host, settings, folder or machine.folder, machine.sudo, far=True)
+        folder = folder or machine.folder
+        stack = _Examined(host, settings, folder, machine.sudo, machine.hooks, far=True)
         yield from answers(
             (
                 ("machine id", lambda: [_identity(host, machine)]),
@@ -278,6 +282,8 @@ class _Examined:
     settings: Settings
     folder: str
     sudo: bool
+    hooks: Hooks
+    """Those that are run on that machine."""
     far: bool = False
 
     @property
@@ -328,6 +334,7 @@ class _Examined:
             ("docker", lambda: [judge_docker(self.docker[1], needed=self.far or self.has_influx)]),
             ("compose", self._compose),
             ("sudo", lambda: [judge_sudo(self.user_id, self.sudo_told)]),
+            ("hooks", self._hooks),
         )
 
     def folders(self) -> tuple[tuple[str, Question], ...]:
@@ -367,6 +374,17 @@ class _Examined:
             yield (
                 replace(found, found=f"with SQLite {found.found}") if not told.exit_code else found
             )
+
+    def _hooks(self) -> Iterator[Finding]:
+        named = [
+            (e.name, hook) for e in fields(self.hooks) for hook in getattr(self.hooks, e.name)
+        ]
+        asked = ((e, hook, ("sh", "-c", FIND_PROGRAM, "sh", hook.words[0])) for e, hook in named)
+        judged = (judge_hook(name, hook, ask(self.host, *words)) for name, hook, words in asked)
+        found = [each for each in judged if each]
+        if named and not found:
+            yield good("hooks", f"the programs of {', '.join(dict(named))} can be run")
+        yield from found
 
     def _compose(self) -> Iterator[Finding]:
         words, told = self.docker
