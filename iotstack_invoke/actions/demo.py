@@ -1,7 +1,7 @@
 """The demo: a sample stack is backed up, broken, and brought back from its copy in a vault.
 
 Where there is a Docker engine with an influxdb 1.x image, the stack is a real one. It leaves
-nothing behind.
+nothing behind, and sees nothing of another stack there: its project has a name of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sqlite3
 import subprocess
@@ -74,7 +75,7 @@ def show_demo(report: Report) -> int:
     """Run the demo, print what was proven, and return 0, or 1 where something was not."""
     report.live = True
     report.write("Demo: a sample IOTstack is backed up, broken, and brought back from its vault.")
-    with tempfile.TemporaryDirectory(prefix="iotstack-demo-") as top:
+    with _without_compose_variables(), tempfile.TemporaryDirectory(prefix="iotstack-demo-") as top:
         try:
             return _demo(top, report)
         except (IotstackError, OSError, subprocess.SubprocessError) as error:
@@ -82,8 +83,19 @@ def show_demo(report: Report) -> int:
             return ExitCode.FAILED
 
 
+@contextlib.contextmanager
+def _without_compose_variables() -> Iterator[None]:
+    """Let the block run without what the owner tells compose of the real stack, its name first."""
+    theirs = {name: os.environ.pop(name) for name in [*os.environ] if name.startswith("COMPOSE_")}
+    try:
+        yield
+    finally:
+        os.environ.update(theirs)
+
+
 def _demo(top: str, report: Report) -> int:
-    sample = _make_sample(f"{top}/IOTstack", f"{top}/vault")
+    # Compose calls a project by its folder: `IOTstack` would be the owner's.
+    sample = _make_sample(f"{top}/iotstack-demo-{secrets.token_hex(4)}", f"{top}/vault")
     report.write(f"1. A sample stack of {len(sample.hashes)} files is in {sample.folder}.")
     with _influx(sample, report) as container:
         settings = Settings(
@@ -222,7 +234,7 @@ def _influx(sample: _Sample, report: Report) -> Iterator[str]:
         report.write(f"   Without InfluxDB: {why}")
         yield ""
         return
-    container = f"iotstack-demo-{os.getpid()}"
+    container = os.path.basename(sample.folder)
     user = f"{os.getuid()}:{os.getgid()}"
     for name in ("volumes/influxdb/data", "backups/influxdb/db", "volumes/empty/data"):
         os.makedirs(f"{sample.folder}/{name}")
