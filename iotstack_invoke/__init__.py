@@ -14,7 +14,8 @@ A room imports only from rooms below it, or beside it where no circle arises.
     _check; sql_dump                       must hold; what a dump of SQL must hold
     hosts  login  sftp  sftp_place  hashes this machine; others, with a shell or SFTP alone;
     ssh_config  ssh_line                   how ssh reaches them; lines that are opened so;
-    login_shell                            what any login shell is sent, where its answer begins;
+    login_shell  pasted                    what any login shell is sent, where its answer begins;
+                                           commands for people to paste;
     remote  vaults  targets  transfer      where copies live, plain or sealed; what a restore is
     checks  owner                          made to; copies between them; what verifications found;
                                            what the owner said of old backups

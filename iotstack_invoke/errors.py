@@ -115,8 +115,12 @@ class KeyRefused(Unreachable):
     """A host showed a key that is not known, or another one than is known."""
 
     exit_code = ExitCode.REFUSED
-    may_be_trusted: bool = True
-    """Whether `inv hosts --trust` is on the way out: not of a revoked key, or of a gateway's."""
+
+    def __init__(self, why: str, *, cure: str, fix: str) -> None:
+        super().__init__(f"{why} {cure}")
+        self.why = why
+        self.fix = fix
+        """What to do about it, as a command where there is one."""
 
 
 class Interrupted(IotstackError):

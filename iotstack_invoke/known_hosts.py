@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import fnmatch
+import hashlib
 import hmac
 import os
 import re
@@ -49,6 +50,12 @@ class KnownKey:
     def place(self) -> str:
         """The line, as people are told of it."""
         return f"{self.file}, line {self.line}"
+
+    @property
+    def fingerprint(self) -> str:
+        """What `ssh-keygen -l` calls the key."""
+        digest = base64.b64encode(hashlib.sha256(self.blob).digest()).decode()
+        return f"SHA256:{digest.rstrip('=')}"
 
 
 def name_with_port(host: str, port: int) -> str:

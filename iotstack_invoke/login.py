@@ -28,8 +28,9 @@ from paramiko import AuthenticationException, ChannelException, SSHException
 
 from .errors import KeyRefused, Refused, Unreachable, ended
 from .hosts import LocalHost
-from .known_hosts import AUTHORITY, REVOKED, KnownKey, Verdict, hashed, unreadable
+from .known_hosts import AUTHORITY, REVOKED, SSH_PORT, KnownKey, Verdict, hashed, unreadable
 from .login_shell import Beginning, Mark, no_sftp, not_begun
+from .pasted import logging_in
 from .runner import LOOK_S, RUN_OVERRIDES, _Mended
 from .settings import Ssh
 from .sftp import NoSftp, SftpSession, encoded
@@ -62,6 +63,8 @@ COMMANDS_AT_ONCE = 8
 SESSION_TRIES = 100
 """With a fifth of a second between them: ten failed where a machine was busy."""
 NO_BANNER = "Error reading SSH protocol banner"
+KEY_KINDS = ("ed25519", "ecdsa", "rsa")
+"""Of which sshd has a file each."""
 LOST_LOGIN = re.compile(r"transport shut down|saw EOF|Authentication timeout|it hung up")
 NUMBER = re.compile(r"(: )?\[Errno -?\d+\] ")
 NO_LINE = re.compile(r"No existing session|SSH session not active")
@@ -300,6 +303,18 @@ class Login:
         meant = f"{self.name} ({self.ssh.host})"
         return meant if way is self.way else f"{way.asked}, on the way to {meant},"
 
+    def _to(self, way: Way) -> tuple[str, ...]:
+        """Return the words that name a machine to people's own `ssh`, with how to log in."""
+        if way is self.way:
+            return logging_in(self.ssh)
+        port = way.port if way.port != SSH_PORT else 0
+        return logging_in(Ssh(way.asked, way.user, port, config=self.ssh.config))
+
+    @property
+    def _ssh(self) -> str:
+        """The `ssh` command that logs in as we do, for people."""
+        return shlex.join(("ssh", *logging_in(self.ssh)))
+
     def talk(self, act: Callable[[], Answer]) -> Answer:
         """Return what `act` returns; its errors become Unreachable, with the way out."""
         try:
@@ -309,8 +324,9 @@ class Login:
         except AuthenticationException as error:
             way = error.way if isinstance(error, LoginRefused) else self.way
             raise Unreachable(
-                f"{self._called(way)} did not let us in: {ended(str(error))} Put your public key "
-                f"there with `ssh-copy-id {way.asked}`; nobody is asked for a password here.",
+                f"{self._called(way)} did not let us in as {way.user}: {ended(str(error))} Put "
+                f"your public key there with `{shlex.join(('ssh-copy-id', *self._to(way)))}`; "
+                "nobody is asked for a password here.",
                 again=bool(LOST_LOGIN.search(str(error))),
             ) from error
         except SSHException as error:
@@ -334,7 +350,7 @@ class Login:
                 ) from error
             raise Unreachable(
                 f"{self._called(self.way.first)} does not answer: {why}. Is it switched on, and "
-                "does `ssh` reach it?",
+                f"does `{self._ssh}` reach it?",
                 again=True,
             ) from error
 
@@ -343,32 +359,38 @@ class Login:
         way, kind = error.way, error.key.get_name()
         meant = f"{self.name} ({self.ssh.host})"
         who = meant if way is self.way else f"{way.known_as}, on the way to {meant},"
-        log_in = f"Log in once with `ssh {self.ssh.host}` and compare the fingerprint"
-        trust = f"`inv hosts --trust {self.name}`"
-        others = [each for each in error.known if not each.marker]
+        trust = f"inv hosts --trust {shlex.quote(self.name)}"
         if error.found is Verdict.REVOKED:
             place = next((e.place for e in error.known if e.marker == REVOKED), way.revoked_keys)
-            refused = KeyRefused(
+            return KeyRefused(
                 f"{who} shows a host key that is revoked ({place}): somebody else may have it. It "
-                "is refused, whatever else knows it. Give that machine a new host key."
+                "is refused, whatever else knows it.",
+                cure="Give that machine a new host key.",
+                fix="give that machine a new host key",
             )
-        elif error.found is Verdict.CHANGED:
-            old = next(each for each in others if each.algorithm == kind)
+        if error.found is Verdict.CHANGED:
+            old = next(each for each in error.known if each.algorithm == kind and not each.marker)
             forget = shlex.join(("ssh-keygen", "-f", old.file, "-R", way.known_as))
-            then = f"run {trust}" if way is self.way else f"log in once with `ssh {self.ssh.host}`"
-            refused = KeyRefused(
-                f"{who} shows another host key than the one we know ({old.place}): either it was "
-                "set up anew or it is another machine. Compare the fingerprints; if it is right, "
-                f"forget the old key with `{forget}`, then {then}."
+            then = f"run `{trust}`" if way is self.way else f"log in once with `{self._ssh}`"
+            return KeyRefused(
+                f"{who} shows another host key than the one we know ({old.place}): "
+                f"{error.key.fingerprint}, and not {old.fingerprint}. Either it was set up anew "
+                f"or it is another machine: at its own screen `{own_key(kind)}` tells its key.",
+                cure=f"If it is right, forget the old one with `{forget}`, then {then}.",
+                fix=f"{forget} && {trust if way is self.way else self._ssh}",
             )
-        else:
-            or_trust = f", or run {trust}" if way is self.way else ""
-            refused = KeyRefused(
-                f"The host key of {who} is not known.{_why_unknown(way, error.known)} "
-                f"{log_in}{or_trust}."
-            )
-        refused.may_be_trusted = way is self.way and error.found is not Verdict.REVOKED
-        return refused
+        return KeyRefused(
+            f"The host key of {who} is not known.{_why_unknown(way, error.known)}",
+            cure=f"Log in once with `{self._ssh}` and compare the fingerprint"
+            + (f", or run `{trust}`." if way is self.way else "."),
+            fix=trust if way is self.way else self._ssh,
+        )
+
+
+def own_key(kind: str) -> str:
+    """Return the command with which a machine tells its own host key of a kind."""
+    name = next((each for each in KEY_KINDS if each in kind), "*")
+    return f"ssh-keygen -lf /etc/ssh/ssh_host_{name}_key.pub"
 
 
 def _why_unknown(way: Way, known: tuple[KnownKey, ...]) -> str:

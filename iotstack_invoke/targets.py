@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError, ended
 from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked, said_too_much
 from .nearest import nearest
+from .pasted import host_flag, over_ssh
 from .rules import BACKUPS, RESTORE
 from .settings import Machine, Settings
 from .steps import Command, Disk, Host, Outcome, Place, Scene, Space, is_telling
@@ -37,6 +38,12 @@ GONE = (": No such file or directory", ": Not a directory")
 MAY_BE_THERE = (
     'for f; do said=$(stat -- "$f" 2>&1 >/dev/null) && echo + || case $said in '
     '*": No such file or directory"|*": Not a directory") echo -;; *) echo +;; esac; done'
+)
+IS_FILE = "no folder"
+# `-m`: where it will be.
+WHERE_STACK = (
+    f'if [ -e "$2" ] && [ ! -d "$2" ]; then echo "{IS_FILE}"; '
+    'else realpath ${1:+"$1"} -- "$2"; fi'
 )
 # What root makes above the stack belongs to whom the folder around it does, such as a home. The
 # stack's own folder is given away by a restore, to whom the archive says.
@@ -134,12 +141,18 @@ def open_machine(machine: Machine, *, bare: bool = False) -> Iterator[SshHost]:
     remote = open_host(machine.ssh, machine.folder, name)
     try:
         _check_identity(remote, machine)
-        words = ("realpath", *(("-m",) if bare else ()), "--", machine.folder)
+        words = ("sh", "-c", WHERE_STACK, "sh", "-m" if bare else "", machine.folder)
         folder = remote.run(Command(words, ANY_EXIT)).out.strip()
+        if folder == IS_FILE:
+            raise Refused(
+                f"{machine.folder} on {name} is a file, and no folder. Nothing was changed. Name "
+                f"a folder there: `folder` of [[hosts]] '{name}' in hosts.toml."
+            )
         if not folder.startswith("/"):
+            make = over_ssh(machine.ssh, "mkdir", "-p", machine.folder)
             raise Refused(
                 f"{name} has no folder {machine.folder}. Make it there, for example with "
-                f"`ssh {machine.ssh.host} mkdir -p {machine.folder}`, or restore with --bare."
+                f"`{make}`, or restore with --bare."
             )
         remote.root = folder
         yield remote
@@ -175,7 +188,7 @@ def with_docker(target: Target) -> Target:
     if target.no_docker:
         here = isinstance(target.host, LocalHost)
         other = "; if another machine is meant: --host NAME" if here else ""
-        cure = f"What mends it: inv doctor{'' if here else f' --host {target.name}'}{other}."
+        cure = f"What mends it: inv doctor{'' if here else host_flag(target.name)}{other}."
         raise Refused(f"{target.no_docker} {cure}")
     return target
 
@@ -238,7 +251,7 @@ def journal_paths(stack: str) -> tuple[str, str]:
 def require_stack(target: Target) -> None:
     """Raise NotFound where the folder of a target's stack is not there: its lock would make it."""
     if not may_be_there(target.host, target.folder):
-        far = "" if isinstance(target.host, LocalHost) else f" --host {target.name}"
+        far = "" if isinstance(target.host, LocalHost) else host_flag(target.name)
         raise NotFound(
             f"There is no stack in {target.folder}, on {target.name}. Nothing was changed. "
             f"hosts.toml says where it lies; what else is wrong: inv doctor{far}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shlex
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
@@ -160,7 +161,8 @@ class Trust:
         """
         path = folder.path.removesuffix("/.")
         where = _where(self.host)
-        mend = f"sudo chown {self.me} {path} && sudo chmod go-w {path}"
+        quoted = shlex.quote(path)
+        mend = f"sudo chown {self.me} {quoted} && sudo chmod go-w {quoted}"
         if folder.is_hidden:
             raise Refused(
                 f"{where}{path} may not be looked into, so what a run that died left to be undone "
@@ -221,10 +223,11 @@ def believed(host: Host, path: str, as_root: tuple[str, ...] = ()) -> bool:
         return True
     if (host.name, path) not in _passed_over.named:
         _passed_over.named.add((host.name, path))
-        mend = f"If it is yours: sudo chown {trust.me} {path} && sudo chmod go-w {path}. Else "
+        quoted = shlex.quote(path)
+        mend = f"If it is yours: sudo chown {trust.me} {quoted} && sudo chmod go-w {quoted}. Else "
         _passed_over.warn(
             f"{_where(host)}{path} is passed over, as if it were not there: {why}, so others may "
-            f"have written what it says. {mend if kind == '-' else ''}remove it: sudo rm {path}"
+            f"have written what it says. {mend if kind == '-' else ''}remove it: sudo rm {quoted}"
         )
     return False
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 from scenes import put_set
+from sshd import make_key
 
 from iotstack_invoke.actions import doctor
 from iotstack_invoke.findings import Verdict, good
@@ -300,6 +301,23 @@ def test_a_vault_over_ssh_is_probed(stack, sshd, tmp_path):
     sshd.known_hosts.write_text("")
     found = examine(stack, code=1)
     assert found["vault nas"]["fix"] == "inv hosts --trust nas"
+    assert "--trust" not in found["vault nas"]["found"]
+    make_key(sshd.folder / "other_key")
+    sshd.learn_host_key("other_key")
+    fix = examine(stack, code=1)["vault nas"]["fix"]
+    name = f"[127.0.0.1]:{sshd.port}"
+    assert fix == f"ssh-keygen -f {sshd.known_hosts} -R '{name}' && inv hosts --trust nas"
+
+
+def test_a_login_that_is_refused_is_tried_as_we_do(stack, sshd, tmp_path):
+    """With the port, the key and the user of hosts.toml, which may be what is wrong."""
+    lines = login_lines(sshd).replace(f'user = "{sshd.login().user}"', 'user = "nobody-such"')
+    add(stack, f'[[vaults]]\nname = "nas"\nkind = "ssh"\nfolder = "{tmp_path}"\n{lines}')
+    found = examine(stack, code=1)["vault nas"]
+    assert "did not let us in as nobody-such" in found["found"]
+    to = f"-p {sshd.port} -i {sshd.user_key} nobody-such@127.0.0.1"
+    assert found["fix"].startswith("ssh -v -F ")
+    assert found["fix"].endswith(f"{to} says more")
 
 
 def test_a_vault_that_offers_files_only_is_probed(start_sshd, tmp_path):
@@ -344,6 +362,7 @@ def test_another_host_is_asked_the_same(stack, start_sshd, tmp_path):
     for folder, wrong in (
         (f"{stack.folder}/new", []),  # a restore makes it
         (f"{stack.folder}/not/there", ["stack"]),
+        (f"{stack.folder}/docker-compose.yml", ["stack"]),
         ("not/there", ["stack"]),  # in the home of who logs in
     ):
         bare = text.replace(

@@ -22,6 +22,7 @@ LEVELS = (
     ),
     (
         "hosts hashes checks owner login login_shell sftp sftp_place remote ssh_config ssh_line "
+        "pasted "
         "vaults.* targets transfer trust services.*"
     ),
     "bars wrapping engine log report site changes findings hooks",

@@ -221,7 +221,7 @@ def test_revoked_keys_of_the_configuration_are_refused(nas, kind, tmp_path):
     assert [nas.refused_by_ssh(), nas.refused_by_us()] == [True, True]
     with pytest.raises(KeyRefused, match=re.escape(str(file))) as failure:
         open_place(nas.ssh, "/", "nas")
-    assert not failure.value.may_be_trusted
+    assert "--trust" not in failure.value.fix
 
 
 def refused(nas, text):
@@ -237,7 +237,7 @@ def test_why_a_key_is_refused_is_told(nas):
     file = nas.server.known_hosts
     told = refused(nas, "\n@revoked {name} {key}\n{name} {key}")
     assert f"is revoked ({file}, line 2)" in str(told)
-    assert not told.may_be_trusted
+    assert "--trust" not in told.fix
     with pytest.raises(KeyRefused, match="is revoked"):
         offered_key(nas.ssh, "nas")
     told = refused(nas, "@cert-authority {name} {other}")
@@ -246,7 +246,7 @@ def test_why_a_key_is_refused_is_told(nas):
     assert f"One of another kind is ({file}, line 1)" in str(refused(nas, "{name} {ecdsa}"))
     told = refused(nas, "\n\n{name} {other}")
     assert f"another host key than the one we know ({file}, line 3)" in str(told)
-    with pytest.raises(KeyRefused, match="forget the old key"):
+    with pytest.raises(KeyRefused, match="forget the old one"):
         offered_key(nas.ssh, "nas")
 
 

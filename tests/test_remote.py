@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import getpass
 import hashlib
 import http.server
 import io
@@ -1161,8 +1162,14 @@ def test_a_changed_host_key_is_refused(sshd):
     sshd.learn_host_key("other_key")
     failure = refused(sshd.login(), "another host key than the one we know.*ssh-keygen ")
     assert not failure.again
-    command = str(failure).partition("`")[2].partition("`")[0]
-    subprocess.run(shlex.split(command), check=True, capture_output=True)
+    for name in ("other_key", "host_key"):  # both are shown, as ssh-keygen calls them
+        told = subprocess.run(
+            ["ssh-keygen", "-lf", sshd.folder / f"{name}.pub"], capture_output=True, check=True
+        )
+        assert told.stdout.decode().split()[1] in str(failure)
+    forget, _, trust = failure.fix.partition(" && ")
+    assert trust == "inv hosts --trust nas"
+    subprocess.run(shlex.split(forget), check=True, capture_output=True)
     refused(sshd.login(), "is not known")
 
 
@@ -1183,6 +1190,8 @@ def test_another_key_of_ours_is_refused_with_the_way_out(sshd, tmp_path):
     make_key(tmp_path / "stranger")
     failure = refused(sshd.login(key=str(tmp_path / "stranger")), "did not let us in.*ssh-copy-id")
     assert not failure.again
+    flags = f"-p {sshd.port} -i {tmp_path}/stranger {getpass.getuser()}@127.0.0.1`"
+    assert str(failure).partition("ssh-copy-id")[2].partition(";")[0].endswith(flags)
 
 
 def test_a_key_under_a_password_asks_nobody(sshd, tmp_path):

@@ -184,6 +184,22 @@ def test_another_machine_under_the_same_address_is_refused(sshd, tmp_path):
             assert host.root == str(tmp_path)
 
 
+def test_a_stack_that_is_not_there_is_told_with_what_makes_it(sshd, tmp_path):
+    """The command makes it, whatever is in its name; where a file lies, it is told as one."""
+    folder = tmp_path / "not there" / "My IOTstack"
+    machine = Machine("pi", sshd.login(), str(folder))
+    with pytest.raises(Refused, match="has no folder") as failure, open_machine(machine):
+        pass
+    pasted = str(failure.value).partition("for example with `")[2].partition("`")[0]
+    subprocess.run(["bash", "-c", pasted], check=True)
+    with open_machine(machine) as host:
+        assert host.root == str(folder)
+    (folder / "file").write_text("")
+    inside = replace(machine, folder=f"{folder}/file")
+    with pytest.raises(Refused, match="is a file, and no folder"), open_machine(inside):
+        pass
+
+
 MOUNTS = """22 1 179:2 / / rw,noatime shared:1 - ext4 /dev/root rw
 30 22 8:1 / /home/pi/my\\040stack rw,relatime shared:2 - vfat /dev/sda1 ro
 31 22 8:2 / /srv ro,relatime - ext4 /dev/sdb1 rw

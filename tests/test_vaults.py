@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import subprocess
 import threading
 from dataclasses import replace
 
@@ -45,10 +46,35 @@ def test_a_folder_that_is_missing_over_there_is_told_with_the_way_out(sshd, tmp_
     place = vault_place(Vault("nas", str(tmp_path / "far"), sshd.login()))
     with pytest.raises(Unreachable, match=r"has no folder .*far.*mkdir -p") as failure:
         place.names(place.root)
-    found = unreached("vault nas", failure.value, "nas", sshd.login())
+    found = unreached("vault nas", failure.value, sshd.login())
     assert "ssh -v" not in found.fix  # the login went well
     (tmp_path / "far").mkdir()
     assert place.names(place.root) == {}
+    place.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["My Backups", "it's $HOME", "a`id`b", 'say "!"', "back\\slash", "plain"]
+)
+def test_the_command_that_makes_the_folder_does_so(sshd, tmp_path, name):
+    """Pasted into a shell it makes that one folder, whatever both shells make of its name."""
+    place = vault_place(Vault("nas", str(tmp_path / "there" / name), sshd.login()))
+    with pytest.raises(Unreachable) as failure:
+        place.names(place.root)
+    pasted = str(failure.value).partition("for example with `")[2].removesuffix("`.")
+    subprocess.run(["bash", "-c", pasted], check=True)
+    assert os.listdir(tmp_path / "there") == [name]
+    assert place.names(place.root) == {}
+    place.close()
+
+
+@pytest.mark.parametrize("extra", [(), ("ForceCommand internal-sftp",)], ids=["shell", "sftp"])
+def test_a_file_over_there_is_told_as_one(start_sshd, tmp_path, extra):
+    """Nobody is told to make a folder where a file lies."""
+    (tmp_path / "far").write_text("")
+    place = vault_place(Vault("nas", str(tmp_path / "far"), start_sshd("nas", *extra).login()))
+    with pytest.raises(Unreachable, match=r"is a file, and no folder.*`folder` in hosts.toml"):
+        place.names(place.root)
     place.close()
 
 

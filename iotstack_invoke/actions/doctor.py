@@ -12,6 +12,7 @@ import os
 import platform
 import posixpath
 import secrets
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -68,6 +69,7 @@ from ..findings import (
 )
 from ..hooks import FIND_PROGRAM
 from ..hosts import READ_ONLY, within
+from ..pasted import host_flag, logging_in, over_ssh
 from ..report import Report, size_text
 from ..rules import RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named
@@ -191,7 +193,7 @@ def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
     except IotstackError as error:
         if isinstance(error, Interrupted):
             raise
-        yield unreached("reach", error, machine.name, machine.ssh)
+        yield unreached("reach", error, machine.ssh)
         return
     with contextlib.closing(host):
         yield good("reach", f"{machine.ssh.host} answers, and its key is known")
@@ -207,19 +209,19 @@ def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
                 ("stack", lambda: [_far_folder(stack, machine, there=told.startswith("/"))]),
                 *stack.folders(),
                 ("space", lambda: [judge_space("space", free_bytes(host, stack.folder), None)]),
-                *stack.state(f"inv undo --host {machine.name}"),
+                *stack.state(f"inv undo{host_flag(machine.name)}"),
             )
         )
         yield good("vaults", "not asked: they are looked at from where backups are made")
 
 
-def unreached(name: str, error: IotstackError, known_as: str, ssh: Ssh) -> Finding:
+def unreached(name: str, error: IotstackError, ssh: Ssh) -> Finding:
     """Return the finding of a machine that was not reached, or whose key was refused."""
-    if isinstance(error, KeyRefused) and error.may_be_trusted:
-        return failed(name, str(error), f"inv hosts --trust {known_as}")
+    if isinstance(error, KeyRefused):
+        return failed(name, error.why, error.fix)
     if isinstance(error, FolderMissing):
         return failed(name, str(error), "or correct `folder` in hosts.toml")
-    return failed(name, str(error), f"ssh -v {ssh.host} says more")
+    return failed(name, str(error), f"{shlex.join(('ssh', '-v', *logging_in(ssh)))} says more")
 
 
 def login_told(place: Any, topic: str = "login") -> Iterator[Finding]:
@@ -267,8 +269,12 @@ def _identity(host: Host, machine: Machine) -> Finding:
 
 def _far_folder(stack: _Examined, machine: Machine, *, there: bool) -> Finding:
     if not there:
-        fix = f"ssh {machine.ssh.host} mkdir -p {machine.folder}"
+        fix = over_ssh(machine.ssh, "mkdir", "-p", machine.folder)
         return failed("stack", f"there is no folder {machine.folder}", fix)
+    is_file = ask(stack.host, "sh", "-c", '[ -e "$1" ] && [ ! -d "$1" ]', "sh", stack.folder)
+    if not is_file.exit_code:
+        fix = f"name a folder there: `folder` of [[hosts]] '{machine.name}' in hosts.toml"
+        return failed("stack", f"{machine.folder} is a file, and no folder", fix)
     names = entries(stack.host, stack.folder)
     compose = next((name for name in COMPOSE_FILES if name in names), "")
     return good("stack", f"{stack.folder}, {compose or 'without a compose file: a bare one'}")
@@ -352,7 +358,11 @@ class _Examined:
                 gone = paths_named(self.folder, (each.live for each in self.owing.gone(lines)))
                 return [judge_journal(lines, undo, gone)]
             except Refused as error:
-                return [failed("journal", str(error), f"look at it: ls -ln {self.backups}")]
+                return [
+                    failed(
+                        "journal", str(error), f"look at it: ls -ln {shlex.quote(self.backups)}"
+                    )
+                ]
 
         return (
             ("clock", self._clock),
@@ -419,7 +429,7 @@ class _Examined:
         yield from self._written_by_others(folder)
         told = states_told(self.host, self.folder, self.as_root)
         if told:
-            far = f" --host {self.host.name}" if self.far else ""
+            far = host_flag(self.host.name) if self.far else ""
             yield good("old states", f"{told}: inv undo --list{far} tells which")
 
     def _inodes(self) -> Iterator[Finding]:
@@ -457,7 +467,8 @@ class _Examined:
         owned = trust.look([path])[path]
         why = trust.others(owned) if owned.is_there and not owned.is_hidden else ""
         if why:
-            fix = f'sudo chown "$USER:" {folder} && sudo chmod go-w {folder}'
+            quoted = shlex.quote(folder)
+            fix = f'sudo chown "$USER:" {quoted} && sudo chmod go-w {quoted}'
             yield warning(posixpath.basename(folder), f"{folder}: {why}", fix)
 
     def _clock(self) -> Iterator[Finding]:
@@ -585,9 +596,13 @@ class _Backups:
             except IotstackError as error:
                 vault = next(v for v in self.site.settings.vaults if v.name == name)
                 if vault.ssh:
-                    return (unreached(topic, error, name, vault.ssh),)
+                    return (unreached(topic, error, vault.ssh),)
                 if vault.remote:
-                    return (failed(topic, str(error), f"rclone lsd {vault.remote} says more"),)
+                    return (
+                        failed(
+                            topic, str(error), f"rclone lsd {shlex.quote(vault.remote)} says more"
+                        ),
+                    )
                 return (
                     failed(topic, str(error), "mount it, or correct its folder in hosts.toml"),
                 )

@@ -11,9 +11,6 @@ from ..settings import Settings
 from ..targets import entries, find_machine, free_bytes, open_target
 from ..wrapping import answer_to
 
-KEY_KINDS = ("ed25519", "ecdsa", "rsa")
-"""Of which sshd has a file each."""
-
 
 def list_hosts(settings: Settings, report: Report) -> int:
     """Print a line for each host, and return 1 where one is not fit for a restore."""
@@ -64,17 +61,16 @@ def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> i
     """
     vaults = {each.name: each.ssh for each in settings.vaults if each.ssh}
     ssh = vaults.get(name) or find_machine(settings, name).ssh
-    from ..login import offered_key, remember_key
+    from ..login import offered_key, own_key, remember_key
 
     key = offered_key(ssh, name)
     report.write(f"{name} ({ssh.host}) shows the key {key.algorithm} {key.fingerprint}")
     if key.is_known:
         report.write("It is known already: nothing was written.")
         return ExitCode.GOOD
-    kind = next((each for each in KEY_KINDS if each in key.algorithm), "*")
     report.write(
         "On that machine, at its own screen, this prints the same if it is the right one: "
-        f"ssh-keygen -lf /etc/ssh/ssh_host_{kind}_key.pub"
+        f"{own_key(key.algorithm)}"
     )
     if not yes:
         if not sys.stdin.isatty():

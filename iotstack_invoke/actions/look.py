@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import posixpath
+import shlex
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
@@ -258,11 +259,12 @@ def look_at_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
         )
     for each in FOLDERS:
         if each in names and not names[each].is_folder:
+            led_to = os.path.realpath(f"{folder}/{each}")
+            bound = shlex.join(("sudo", "mount", "--bind", led_to, f"{folder}/{each}"))
             raise Refused(
                 f"{folder}/{each} is a link (or a file), and tar would save the link and none of "
-                "what it leads to. Let a folder be there, for example with `sudo mount --bind "
-                f"{os.path.realpath(f'{folder}/{each}')} {folder}/{each}` in place of the link, "
-                "and the same in /etc/fstab."
+                f"what it leads to. Let a folder be there, for example with `{bound}` in place of "
+                "the link, and the same in /etc/fstab."
             )
     return names
 

@@ -7,6 +7,7 @@ earlier versions had both. All who undo go through here, under the lock of the s
 from __future__ import annotations
 
 import posixpath
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
@@ -14,6 +15,7 @@ from ..errors import OldDataGone, Refused, StepFailed
 from ..findings import unfinished
 from ..hosts import LocalHost
 from ..journal import Bound, Journal, owed_in
+from ..pasted import host_flag
 from ..report import Report
 from ..rulebooks.restore import undoable
 from ..rules import BACKUPS, RESTORE
@@ -178,7 +180,7 @@ class Owing:
                 f"On {self.host.name}: {lock.path} is no lock of ours: "
                 f"{self.trust.others(lock) or 'it is no plain file'}. Whoever it belongs to could "
                 "keep every run waiting. Nothing was changed. When no run is at work, remove it: "
-                f"sudo rm {lock.path}"
+                f"sudo rm {shlex.quote(lock.path)}"
             )
         if lock.permissions[1:10] != PRIVATE:
             self.trust.take([lock])
@@ -262,7 +264,7 @@ class Owing:
             )
 
     def _with_way_out(self, error: OldDataGone) -> OldDataGone:
-        far = "" if isinstance(self.host, LocalHost) else f" --host {self.host.name}"
+        far = "" if isinstance(self.host, LocalHost) else host_flag(self.host.name)
         return OldDataGone(
             f"On {self.host.name}: {error} Put it there again, if anybody has it. If nobody has: "
             f"inv undo{far} --leave-gone undoes the rest, and leaves this as it is now."

@@ -12,6 +12,7 @@ from functools import cached_property
 
 from ..errors import Refused
 from ..manifest import VOLUME, Manifest
+from ..pasted import host_flag
 from ..report import Report, size_text
 from ..rulebooks.restore import (
     Around,
@@ -353,10 +354,12 @@ class Prospect:
         folder, others = self.target.folder, "Restore the other services one by one: --only NAME"
 
         def unpack(path: str) -> str:
+            archive = shlex.quote(f"{self.runtag}.{KINDS['general']}")
+            below = f"./{posixpath.relpath(path, folder)}"
             return (
                 f"{others}. For this one stop its containers, and unpack it over what is there: "
-                f"sudo tar -xpzf {self.runtag}.{KINDS['general']} -C {folder} --same-owner "
-                f"--numeric-owner --xattrs --acls ./{posixpath.relpath(path, folder)}"
+                f"sudo tar -xpzf {archive} -C {shlex.quote(folder)} --same-owner "
+                f"--numeric-owner --xattrs --acls {shlex.quote(below)}"
             )
 
         def plain(path: str) -> str:
@@ -624,7 +627,7 @@ class Prospect:
         """Return how many old states there are, and what tells more of them; '' for none."""
         target = self.target
         told = states_told(target.host, target.folder, target.as_root)
-        far = f" --host {self.wish.host}" if self.wish.host else ""
+        far = host_flag(self.wish.host)
         return f" {told}: inv undo --list{far} tells which." if told else ""
 
     def records(self) -> dict[str, Record]:

@@ -20,6 +20,7 @@ from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
 from ..hosts import LocalHost, locked, state_folder, words_of
 from ..journal import Journal
 from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, read_manifest
+from ..pasted import host_flag
 from ..plan import decide, resolve
 from ..report import Fanout, Report, size_text
 from ..rulebooks.pull import FROM, PullFacts, pull_book, pull_targets
@@ -219,7 +220,7 @@ class _Pull:
         if latest.backup is None:
             raise none_finished(at, latest.passed)
         self.passed_over = any(each.is_bad for each in latest.passed)
-        host, takes = f" --host {self.host}", frozenset({State.INCOMPLETE})
+        host, takes = host_flag(self.host), frozenset({State.INCOMPLETE})
         for told in passed_told(latest.passed, named="--runtag ", host=host, takes=takes):
             self.report.warn(told)
         return latest.backup

@@ -19,6 +19,7 @@ from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
+from ..pasted import host_flag
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
 from ..rulebooks.reload import ReloadFacts, reload_book
@@ -350,7 +351,7 @@ class _Reload:
     def _keep_old(self, facts: ReloadFacts) -> str:
         """Remove the old data if that was asked for; return what is to be said of them."""
         host, days = self.target.host, self.asked.keep_old_days
-        far = f" --host {self.wish.host}" if self.wish.host else ""
+        far = host_flag(self.wish.host)
         folders = dict.fromkeys((facts.previous, facts.aside))
         if days == 0:
             remove_old(host, folders, facts.as_root)

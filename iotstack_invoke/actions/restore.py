@@ -33,6 +33,7 @@ from ..errors import (
 from ..hooks import HooksResult, Occasion, hook_lines
 from ..journal import Journal
 from ..log import LogWatcher, LostLog, RunLog, new_log
+from ..pasted import host_flag
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, shown, size_text
 from ..rows import missing_rows
@@ -501,7 +502,7 @@ class _Restore:
             f"{self.target.name}:{self.target.folder}"
         )
         if self.wish.runtag == LATEST:
-            host = f" --host {self.wish.host}" if self.wish.host else ""
+            host = host_flag(self.wish.host)
             for text in passed_told(self.passed, named="--runtag ", host=host):
                 self.report.warn(f"  {text}")
             backup = replace(self.backup, manifest=self.manifest)
@@ -872,7 +873,7 @@ class _Restore:
     def _tell_good(
         self, facts: RestoreFacts, warnings: tuple[str, ...], notes: Notes, after: HooksResult
     ) -> int:
-        host = f" --host {self.target.name}" if self.target.name != "this machine" else ""
+        host = host_flag(self.target.name) if self.target.name != "this machine" else ""
         away = f"; the stack was away for {duration_text(self._down_s)}" if facts.running else ""
         self.report.write(f"{self.runtag} is restored{away}. Back to before: inv undo{host}")
         self._tell_done(facts)

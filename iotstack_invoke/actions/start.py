@@ -6,6 +6,7 @@ Changes nothing: the dry run and the real one are refused here for the same reas
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -49,7 +50,7 @@ def refuse_folder(site: Site) -> None:
             )
         raise Refused(
             f"{on_host(site.host)}{folder} belongs to somebody else (Docker makes it as root). "
-            f'Take it: sudo chown "$USER:" {folder}'
+            f'Take it: sudo chown "$USER:" {shlex.quote(folder)}'
         )
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from ..changes import change_in
 from ..errors import ExitCode
+from ..pasted import host_flag
 from ..report import Report
 from ..settings import Settings, Stack
 from ..targets import Target, open_target, require_stack
@@ -38,7 +39,7 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
         owing = Owing.of_target(settings, target)
         owed = owing.read()
         died = change_in(owed)
-        undo = f"inv undo{f' --host {name}' if name else ''}"
+        undo = f"inv undo{host_flag(name)}"
         stays = _stays(states, mine, now)
         ways = _ways(found, owing, target, undo, died.stamp if died else "")
         if died:
@@ -69,7 +70,7 @@ def list_states(settings: Settings, name: str, report: Report) -> int:
             report.warn(
                 f"{target.no_docker} This is what lies on the disk. Whether inv undo can go back "
                 "to one of them cannot be told: it stops and starts containers. What mends "
-                f"Docker: inv doctor{f' --host {name}' if name else ''}."
+                f"Docker: inv doctor{host_flag(name)}."
             )
         return ExitCode.GOOD
 

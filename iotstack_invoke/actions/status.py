@@ -16,6 +16,7 @@ from ..errors import ExitCode, IotstackError, StepFailed, UsageError
 from ..holdings import Gone, Holdings, lacking_words, lacks, lacks_told
 from ..hosts import within
 from ..losses import way_out
+from ..pasted import host_flag
 from ..report import Report, age_text, one_line
 from ..rules import RESTORE
 from ..sets import BackupSet, State
@@ -111,7 +112,7 @@ def _owed(site: Site, name: str) -> str:
         owing = Owing.of_site(site)
         lines = within(PLACE_LIMIT_S, HERE, owing.read)
         change = unfinished(lines)
-        undo = f"inv undo --host {name}" if name else "inv undo"
+        undo = f"inv undo{host_flag(name)}"
         if change and within(PLACE_LIMIT_S, HERE, lambda: owing.gone(lines)):
             return f"{change} died, and some of what it replaced is gone ({undo} --leave-gone)"
     except IotstackError as error:

@@ -14,6 +14,7 @@ from ..errors import ExitCode, Interrupted, NotFound, Refused, StepFailed
 from ..hosts import LocalHost, words_of
 from ..journal import Journal, Owed, is_told, owed_in
 from ..log import unfinished_log
+from ..pasted import host_flag
 from ..report import Report
 from ..rules import BACKUPS, RESTORE
 from ..services.stack import (
@@ -176,7 +177,7 @@ def _undo(
         _refuse_strange_folder(target)
         held.enter_context(locked_target(target, "undo"))
         journal, owing = journal_of(settings, target), Owing.of_target(settings, target)
-        far = f" --host {wish.host}" if wish.host else ""
+        far = host_flag(wish.host)
         again = f"inv undo{far} --last-restore"
         if owed := owing.make_private(report):
             with_docker(target)

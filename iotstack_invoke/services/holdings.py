@@ -11,6 +11,7 @@ import glob
 import os
 import posixpath
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from fnmatch import fnmatchcase
@@ -535,11 +536,12 @@ class _Look:
         known = self.skipped.get(container) or self._reason(what, mount.source, mount.on_host)
         if known or self.databases.part_of(mount.on_host):
             return
+        there = shlex.quote(f"{container}:{mount.inside}")
         told = (
             f"NOT COVERED: container {container} does not see {what} at {mount.inside}: it was "
             "replaced, or something was mounted there, after the container started. What the "
             f"container has there is in no part of the backup. Save it if you want it: "
-            f"`docker cp {container}:{mount.inside} FOLDER`; then `docker restart {container}`."
+            f"`docker cp {there} FOLDER`; then `docker restart {container}`."
         )
         self._uncovered[container, what] = Uncovered(container, what, told)
 

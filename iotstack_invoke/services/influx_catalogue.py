@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import posixpath
 import re
+import shlex
 import tarfile
 
 from ..errors import StepFailed
@@ -49,7 +50,9 @@ class PutCatalogue:
 
     def commands(self) -> tuple[str, ...]:
         """Return what a person would type."""
-        return (f"docker cp -a '{self.meta}/meta.db' {self.container}:{META}/meta.db",)
+        return (
+            f"docker cp -a {shlex.quote(f'{self.meta}/meta.db')} {self.container}:{META}/meta.db",
+        )
 
     @property
     def _kept(self) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from ..errors import FolderMissing, Refused, TimedOut, Unreachable, UsageError
+from ..pasted import over_ssh
 from ..settings import Vault
 from ..steps import FileFact, Place, Received
 from .pace import Pace
@@ -155,12 +156,18 @@ def _open_plain(vault: Vault) -> Place:
 
     place = open_place(vault.ssh, vault.folder, vault.name)
     inside = f"{vault.folder}/."  # so a link to a folder is one
-    found = place.look([inside]).get(inside)
-    if found is None or not found.is_folder:
+    found = place.look([inside, vault.folder])
+    if inside not in found or not found[inside].is_folder:
         place.close()
+        there = found.get(vault.folder)
+        if there and there.is_file:
+            raise FolderMissing(
+                f"Vault '{vault.name}': {vault.folder} on {vault.ssh.host} is a file, and no "
+                "folder. Name a folder there: `folder` in hosts.toml."
+            )
         raise FolderMissing(
             f"Vault '{vault.name}': {vault.ssh.host} has no folder {vault.folder}. Make it there, "
-            f"for example with `ssh {vault.ssh.host} mkdir -p {vault.folder}`."
+            f"for example with `{over_ssh(vault.ssh, 'mkdir', '-p', vault.folder)}`."
         )
     return place
 

@@ -13,6 +13,7 @@ import io
 import json
 import re
 import secrets
+import shlex
 import shutil
 import tempfile
 import threading
@@ -383,7 +384,7 @@ class RclonePlace:
         bucket = f"{remote}:{inside.partition('/')[0]}"
         return Unreachable(
             f"Vault '{self.name}': there is no bucket {bucket}. If the name is right, make it: "
-            f"`rclone mkdir {bucket}`, or where you pay for it."
+            f"`rclone mkdir {shlex.quote(bucket)}`, or where you pay for it."
         )
 
     def _refuse_halves(self) -> None:
@@ -480,6 +481,7 @@ class RclonePlace:
         if code < 0:
             return TimedOut(f"{what} Is the line too slow, or the server?")
         remote = f"{self.root.partition(':')[0]}:"
+        quoted = shlex.quote(remote)
         if FULL.search(why):
             return StepFailed(f"{what} Make room there and run the same command again.")
         if READ_ONLY_THERE.search(why):
@@ -512,8 +514,8 @@ class RclonePlace:
             )
         if SHUT_OUT.search(why):
             return Unreachable(
-                f"{what} Does `rclone lsd {remote}` work? If not, log in anew: "
-                f"`rclone config reconnect {remote}`, or correct it with `rclone config`."
+                f"{what} Does `rclone lsd {quoted}` work? If not, log in anew: "
+                f"`rclone config reconnect {quoted}`, or correct it with `rclone config`."
             )
         if code in (NO_FOLDER, NO_FILE):
             return StepFailed(what)
@@ -522,7 +524,7 @@ class RclonePlace:
                 f"{what} It may be full, or read-only: look there, make room, and run the same "
                 "command again."
             )
-        return Unreachable(f"{what} `rclone lsd {remote}` says more.", again=True)
+        return Unreachable(f"{what} `rclone lsd {quoted}` says more.", again=True)
 
 
 class _Said:
