@@ -86,13 +86,24 @@ class StepFailed(IotstackError):
 
     `again` tells that the same step may well succeed when it is done once more; `damage`, what is
     wrong with an archive that was read. That is recorded, and told by other commands later: it is
-    the message without what became of this run and what to do now.
+    the message without what became of this run and what to do now. Where one thing mends it, `fix`
+    is that, a command if there is one, and `why` the message without it.
     """
 
-    def __init__(self, message: str, *, again: bool = False, damage: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        again: bool = False,
+        damage: str = "",
+        why: str = "",
+        fix: str = "",
+    ) -> None:
         super().__init__(message)
         self.again = again
         self.damage = damage
+        self.why = why or message
+        self.fix = fix
 
 
 class OldDataGone(StepFailed):
@@ -115,12 +126,6 @@ class KeyRefused(Unreachable):
     """A host showed a key that is not known, or another one than is known."""
 
     exit_code = ExitCode.REFUSED
-
-    def __init__(self, why: str, *, cure: str, fix: str) -> None:
-        super().__init__(f"{why} {cure}")
-        self.why = why
-        self.fix = fix
-        """What to do about it, as a command where there is one."""
 
 
 class Interrupted(IotstackError):

@@ -271,14 +271,16 @@ def judge_space(
     free_bytes: int | None,
     needed_bytes: int | None,
     takes: Mapping[str, int] = MappingProxyType({}),
+    *,
+    fix: str = "make room, or keep fewer backups ([stack] keep)",
 ) -> Finding:
     """Judge the free space against what the next backup takes; None where nobody can say.
 
-    `takes`: the same by what for.
+    `takes`: the same by what for. `fix`: what frees some there.
     """
     if free_bytes is None:
-        fix = "look there yourself now and then: nothing tells it from here"
-        return warning(name, "how much is free is unknown", fix)
+        look = "look there yourself now and then: nothing tells it from here"
+        return warning(name, "how much is free is unknown", look)
     if needed_bytes is None:
         return good(name, f"{size_text(free_bytes)} free")
     found = f"{size_text(free_bytes)} free, and the next backup takes {size_text(needed_bytes)}"
@@ -287,7 +289,7 @@ def judge_space(
             f" ({' + '.join(f'{size_text(size)} for {what}' for what, size in takes.items())})"
         )
     if free_bytes < needed_bytes:
-        return failed(name, found, "make room, or keep fewer backups ([stack] keep)")
+        return failed(name, found, fix)
     return good(name, found)
 
 

@@ -362,29 +362,29 @@ class Login:
         trust = f"inv hosts --trust {shlex.quote(self.name)}"
         if error.found is Verdict.REVOKED:
             place = next((e.place for e in error.known if e.marker == REVOKED), way.revoked_keys)
-            return KeyRefused(
+            why = (
                 f"{who} shows a host key that is revoked ({place}): somebody else may have it. It "
-                "is refused, whatever else knows it.",
-                cure="Give that machine a new host key.",
-                fix="give that machine a new host key",
+                "is refused, whatever else knows it."
             )
-        if error.found is Verdict.CHANGED:
+            cure = "Give that machine a new host key."
+            fix = "give that machine a new host key"
+        elif error.found is Verdict.CHANGED:
             old = next(each for each in error.known if each.algorithm == kind and not each.marker)
             forget = shlex.join(("ssh-keygen", "-f", old.file, "-R", way.known_as))
-            then = f"run `{trust}`" if way is self.way else f"log in once with `{self._ssh}`"
-            return KeyRefused(
+            why = (
                 f"{who} shows another host key than the one we know ({old.place}): "
                 f"{error.key.fingerprint}, and not {old.fingerprint}. Either it was set up anew "
-                f"or it is another machine: at its own screen `{own_key(kind)}` tells its key.",
-                cure=f"If it is right, forget the old one with `{forget}`, then {then}.",
-                fix=f"{forget} && {trust if way is self.way else self._ssh}",
+                f"or it is another machine: at its own screen `{own_key(kind)}` tells its key."
             )
-        return KeyRefused(
-            f"The host key of {who} is not known.{_why_unknown(way, error.known)}",
-            cure=f"Log in once with `{self._ssh}` and compare the fingerprint"
-            + (f", or run `{trust}`." if way is self.way else "."),
-            fix=trust if way is self.way else self._ssh,
-        )
+            then = f"run `{trust}`" if way is self.way else f"log in once with `{self._ssh}`"
+            cure = f"If it is right, forget the old one with `{forget}`, then {then}."
+            fix = f"{forget} && {trust if way is self.way else self._ssh}"
+        else:
+            why = f"The host key of {who} is not known.{_why_unknown(way, error.known)}"
+            or_trust = f", or run `{trust}`" if way is self.way else ""
+            cure = f"Log in once with `{self._ssh}` and compare the fingerprint{or_trust}."
+            fix = trust if way is self.way else self._ssh
+        return KeyRefused(f"{why} {cure}", why=why, fix=fix)
 
 
 def own_key(kind: str) -> str:

@@ -98,6 +98,54 @@ def test_a_line_is_a_fact_with_its_fix(stack):
     assert all(each.startswith(("ok    ", "WARN  ", "FAIL  ")) for each in lines)
 
 
+def test_one_mode_is_one_line_with_one_cure(stack):
+    """Others may read and write the folder of the backups: one command takes both from them."""
+    stack.backups.chmod(0o777)
+    told = [e for e in json.loads(stack.run("doctor --json").stdout) if e["name"] == "backups"]
+    (found,) = told
+    assert "can be read by everybody (mode 777); everybody may write it" in found["found"]
+    assert (
+        found["fix"] == f'sudo chown "$USER:" {stack.backups} && sudo chmod 0700 {stack.backups}'
+    )
+    stack.backups.chmod(0o770)
+    assert len([e for e in stack.run("doctor").stdout.splitlines() if " backups: " in e]) == 1
+
+
+@pytest.mark.parametrize(
+    ("vault", "program", "topic"),
+    [
+        ('kind = "folder"\nfolder = "{0}"\nrecipients = ["age1{1}"]', "age", "vault it seal"),
+        ('kind = "rclone"\nremote = "cl:x"', "rclone", "vault it"),
+    ],
+)
+def test_a_program_that_is_missing_is_installed_once(stack, tmp_path, vault, program, topic):
+    """What to do stands behind the arrow, and not before it as well."""
+    without = tmp_path / "bin"
+    without.mkdir()
+    for folder in ("/bin", "/usr/bin"):
+        for each in os.listdir(folder):
+            if each != program and not os.path.lexists(without / each):
+                (without / each).symlink_to(f"{folder}/{each}")
+    stack.environment["PATH"] = f"{stack.tools}:{without}"
+    (tmp_path / "usb").mkdir()
+    add(stack, f'[[vaults]]\nname = "it"\n{vault.format(tmp_path / "usb", "q" * 58)}\n')
+    found = examine(stack, code=1)[topic]
+    assert found["fix"] == f"sudo apt-get install {program}"
+    assert "apt-get" not in found["found"]
+
+
+def test_wrong_recipients_are_told_once(stack, tmp_path):
+    """What age says, and behind the arrow what is to be corrected."""
+    add(
+        stack,
+        f'[[vaults]]\nname = "it"\nkind = "folder"\nfolder = "{tmp_path}"\n'
+        f'recipients = ["age1{"q" * 58}"]\n',
+    )
+    found = examine(stack, code=1)["vault it seal"]
+    assert found["fix"] == "correct `recipients` in hosts.toml"
+    assert "orrect" not in found["found"]
+
+
 def test_what_nothing_uses_is_told_and_nothing_that_is_not_there(stack):
     """Of services that the stack has not, nobody says what a backup would leave out of them."""
     assert "left out" not in stack.run("doctor").stdout
@@ -286,6 +334,8 @@ def test_a_vault_that_takes_nothing_fails_and_stays_clean(stack, small_disk, har
     add_vault(stack, small_disk)
     found = examine(stack, code=1)
     assert words in found["vault usb"]["found"]
+    helps = {"full": "inv prune --at usb --keep N", "read-only": "sudo mount -o remount,rw"}[harm]
+    assert helps in found["vault usb"]["fix"]
     assert not [each for each in os.listdir(small_disk) if each.startswith(".")]
 
 

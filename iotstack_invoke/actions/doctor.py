@@ -11,6 +11,7 @@ import io
 import os
 import platform
 import posixpath
+import re
 import secrets
 import shlex
 import socket
@@ -29,7 +30,6 @@ from ..errors import (
     FolderMissing,
     Interrupted,
     IotstackError,
-    KeyRefused,
     Refused,
     StepFailed,
 )
@@ -77,7 +77,7 @@ from ..services.holdings import unused_told
 from ..services.influx import DATA_INSIDE, FOLDERS_INSIDE, influx_version
 from ..services.inside import is_in
 from ..services.sql import run_in, servers_in
-from ..settings import Hooks, Machine, Settings, Ssh
+from ..settings import Hooks, Machine, Settings, Ssh, Vault
 from ..site import Newest, Site, newest_good
 from ..steps import Command, Host, Outcome, Place
 from ..targets import (
@@ -94,7 +94,6 @@ from ..targets import (
 )
 from ..trust import Trust
 from ..values import dataclass
-from ..vaults.age import INSTALL as INSTALL_AGE
 from ..vaults.age import sealing
 from ..vaults.folder import unnamed_mount
 from .coverage import idle_rows, is_another, look_at_services, settings_for, why_skipped
@@ -109,6 +108,7 @@ DU_LIMIT_S = 60.0
 VAULT_LIMIT_S = 60.0
 UNANSWERED_EXIT = 124
 """What timeout(1) ends with."""
+FULL = re.compile(r"No space left|quota exceeded", re.IGNORECASE)
 PROBE = ".iotstack-probe-"
 LOOK_AT_BACKUPS = (
     'if [ ! -e "$1" ]; then [ -L "$1" ] && echo dangling || echo missing; '
@@ -217,7 +217,7 @@ def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
 
 def unreached(name: str, error: IotstackError, ssh: Ssh) -> Finding:
     """Return the finding of a machine that was not reached, or whose key was refused."""
-    if isinstance(error, KeyRefused):
+    if isinstance(error, StepFailed) and error.fix:
         return failed(name, error.why, error.fix)
     if isinstance(error, FolderMissing):
         return failed(name, str(error), "or correct `folder` in hosts.toml")
@@ -415,8 +415,15 @@ class _Examined:
             if is_read_only(self.host, folder):
                 yield failed("backups", f"{folder} {READ_ONLY}", remount(folder))
                 return
-        yield judge_backups(self.backups, told)
-        yield from self._written_by_others(self.backups)
+        found, why = judge_backups(self.backups, told), self._others(self.backups)
+        if not why:
+            yield found
+        elif found.verdict is Verdict.GOOD:
+            yield from self._written_by_others(self.backups)
+        else:  # one command mends both
+            quoted = shlex.quote(self.backups)
+            fix = f'sudo chown "$USER:" {quoted} && sudo chmod 0700 {quoted}'
+            yield replace(found, found=f"{found.found}; {why}", fix=fix)
 
     def _restore(self) -> Iterator[Finding]:
         folder = f"{self.folder}/{RESTORE}"
@@ -461,12 +468,14 @@ class _Examined:
             *(each.on_host for each in mounts if each.inside.rstrip("/") in inside),
         )
 
-    def _written_by_others(self, folder: str) -> Iterator[Finding]:
-        """Yield that others may write what a run reads back, if they may."""
+    def _others(self, folder: str) -> str:
+        """Return which others may write what a run reads back, '' for nobody."""
         path, trust = f"{folder}/.", self.owing.trust
         owned = trust.look([path])[path]
-        why = trust.others(owned) if owned.is_there and not owned.is_hidden else ""
-        if why:
+        return trust.others(owned) if owned.is_there and not owned.is_hidden else ""
+
+    def _written_by_others(self, folder: str) -> Iterator[Finding]:
+        if why := self._others(folder):
             quoted = shlex.quote(folder)
             fix = f'sudo chown "$USER:" {quoted} && sudo chmod go-w {quoted}'
             yield warning(posixpath.basename(folder), f"{folder}: {why}", fix)
@@ -595,6 +604,8 @@ class _Backups:
                 raise
             except IotstackError as error:
                 vault = next(v for v in self.site.settings.vaults if v.name == name)
+                if isinstance(error, StepFailed) and error.fix:
+                    return (failed(topic, error.why, error.fix),)
                 if vault.ssh:
                     return (unreached(topic, error, vault.ssh),)
                 if vault.remote:
@@ -617,7 +628,7 @@ class _Backups:
         if vault.write_once:
             yield good(topic, "is reached; no probe is written, since none could be removed")
         else:
-            yield probe(topic, place)
+            yield probe(topic, place, room_there(vault))
         yield from judge_seal(f"{topic} seal", vault.recipients)
         if vault.limit_rate:
             rate = vault.limit_rate.rate_at(self.now.astimezone().timetuple())
@@ -627,7 +638,8 @@ class _Backups:
         if drive:
             found = f"lies on the drive at {drive}; without it, copies would be written beneath"
             yield warning(f"{topic} mount", found, f'add mount = "{drive}" to it in hosts.toml')
-        yield judge_space(f"{topic} space", place.free_bytes(place.root), copy_bytes)
+        free = place.free_bytes(place.root)
+        yield judge_space(f"{topic} space", free, copy_bytes, fix=room_there(vault))
         newest = self._newest_good(name, place, place.root)
         yield from judge_age(f"last backup in {name}", newest, self.now)
 
@@ -640,16 +652,27 @@ def judge_seal(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
         with sealing(recipients, io.BytesIO()) as stream:
             stream.read()
     except StepFailed as error:
-        missing = INSTALL_AGE in str(error)
-        fix = INSTALL_AGE if missing else "correct `recipients` of this vault in hosts.toml"
-        yield failed(topic, str(error), fix)
+        yield failed(topic, error.why, error.fix or "look at `recipients` of it in hosts.toml")
         return
     count = "1 key" if len(recipients) == 1 else f"{len(recipients)} keys"
     yield good(topic, f"copies are sealed for {count}")
 
 
-def probe(topic: str, place: Place) -> Finding:
-    """Write a small file into a vault, read it back and remove it; return how that went."""
+def room_there(vault: Vault) -> str:
+    """Return how a vault gets room: what [stack] keep removes is removed here alone."""
+    if vault.write_once:
+        return "make room there: nothing can be removed by us (write_once)"
+    return (
+        f"make room there, or keep fewer: inv prune --at {vault.name} --keep N, or `keep` of that "
+        "vault in hosts.toml"
+    )
+
+
+def probe(topic: str, place: Place, room: str = "") -> Finding:
+    """Write a small file into a vault, read it back and remove it; return how that went.
+
+    `room`: what to do about a full one.
+    """
     path = f"{place.root}/{PROBE}{secrets.token_hex(4)}"
     content = secrets.token_bytes(1024)
     removed = failed(topic, f"{path} cannot be removed", f"remove it, and look at {place.root}")
@@ -660,6 +683,8 @@ def probe(topic: str, place: Place) -> Finding:
     except StepFailed as error:
         if READ_ONLY in str(error):
             return failed(topic, f"cannot be written: {error}", remount(place.root))
+        if room and FULL.search(str(error)):
+            return failed(topic, f"cannot be written: {error}", room)
         return failed(topic, f"cannot be written: {error}", f"look at the owner of {place.root}")
     finally:
         with contextlib.suppress(StepFailed):

@@ -52,8 +52,11 @@ def sealing(recipients: Iterable[str], source: IO[bytes]) -> Iterator[IO[bytes]]
     words = (AGE, "--encrypt", *(word for each in recipients for word in ("--recipient", each)))
 
     def failure(said: str) -> StepFailed:
-        advice = " Correct `recipients` in hosts.toml." if "recipient" in said else ""
-        return StepFailed(f"age does not seal: {said}.{advice}")
+        why = f"age does not seal: {said}."
+        if "recipient" not in said:
+            return StepFailed(why)
+        fix = "correct `recipients` in hosts.toml"
+        return StepFailed(f"{why} {fix.capitalize()}.", why=why, fix=fix)
 
     with _through(words, source, failure) as stream:
         yield stream
@@ -144,7 +147,9 @@ def _without_passphrase(path: str) -> bytes:
 
 def _require_age() -> None:
     if not shutil.which(AGE):
-        raise StepFailed(f"There is no {AGE} here: {INSTALL}")
+        raise StepFailed(
+            f"There is no {AGE} here: {INSTALL}", why=f"There is no {AGE} here.", fix=INSTALL
+        )
 
 
 class _Output:

@@ -99,16 +99,17 @@ SHUT_OUT = re.compile(
 )
 
 
+INSTALL = "sudo apt-get install rclone"
+
+
 def open_rclone(root: str, name: str, *, write_once: bool = False) -> RclonePlace:
     """Return the place; raises Unreachable where there is no rclone here.
 
     `write_once`: files there are under a lock from their first byte on.
     """
     if shutil.which("rclone") is None:
-        raise Unreachable(
-            f"Vault '{name}' needs the program rclone, which is not here. Install it: "
-            "sudo apt-get install rclone"
-        )
+        why, fix = f"Vault '{name}' needs the program rclone, which is not here.", INSTALL
+        raise Unreachable(f"{why} Install it: {fix}", why=why, fix=fix)
     return RclonePlace(root, name, UNDER_LOCK if write_once else ())
 
 
