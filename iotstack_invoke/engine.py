@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from . import children
 from .children import signals_noted
-from .errors import Interrupted, IotstackError, StepFailed
+from .errors import Interrupted, IotstackError, StepFailed, ended
 from .journal import Journal
 from .plan import Plan, PlannedJob, parameters_of
 from .rules import Job
@@ -392,9 +392,9 @@ class Run:
         for place in self.places.values():
             place.close()
         pool.shutdown(wait=True, cancel_futures=True)
-        for ended in running:
-            if not ended.cancelled():
-                ended.exception()
+        for each in running:
+            if not each.cancelled():
+                each.exception()
         children.resume()
         for scene in self._unended:
             if isinstance(scene.step, LeavingStep):
@@ -449,7 +449,7 @@ class Run:
                     return JobResult(job, End.SKIPPED, message="interrupted")
                 if again and attempt < job.rule.retries and message == str(error):
                     wait_s = RETRY_WAIT_S * 2**attempt
-                    scene.say(f"{error} Trying again in {wait_s:g} s.")
+                    scene.say(f"{ended(error)} Trying again in {wait_s:g} s.")
                     time.sleep(wait_s)
                     continue
                 return JobResult(

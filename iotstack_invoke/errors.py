@@ -34,8 +34,9 @@ class ExitCode(IntEnum):
     REFUSED = 13
 
 
-def ended(text: str) -> str:
-    """Return a text with its full stop, as what programs say often has none."""
+def ended(told: object) -> str:
+    """Return a text, or what an error says, with its full stop, as programs often say none."""
+    text = str(told)
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 

@@ -203,7 +203,8 @@ def judge_backups(path: str, told: Outcome) -> Finding:
 def judge_device(folder: str, stack_device: str, restore_device: str, *, needed: bool) -> Finding:
     """Judge whether restore/ can be renamed from: it must be on the file system of the stack."""
     if stack_device == restore_device:
-        return good("restore", "is on the file system of the stack")
+        found = "lies on the same file system as the stack, so a restore can swap folders there"
+        return good("restore", found)
     found = f"{folder} is on another file system than the stack, so nothing can be swapped"
     fix = f"make {shlex.quote(folder)} a plain folder beside services/ and volumes/"
     return bad("restore", found, fix, needed=needed)
@@ -400,7 +401,7 @@ def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]
         for each in covers
         if not each.covered and each.container.name != influx
     ]
-    said = "no other one is in this stack that would be copied while it writes"
+    said = "each container's data are saved whole: none is copied while it writes"
     return tuple(found) or (good("databases", said),)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Protocol
 
-from .errors import Interrupted, IotstackError, OldDataGone, StepFailed, Unreachable
+from .errors import Interrupted, IotstackError, OldDataGone, StepFailed, Unreachable, ended
 from .steps import Host, UndoableStep
 from .values import dataclass
 
@@ -190,11 +190,12 @@ class Journal:
                 except OldDataGone as error:
                     if not self.leave_gone:
                         raise OldDataGone(
-                            f"{error} What is owed is in {self.path}, and no run starts before it "
+                            f"{ended(error)} "
+                            f"What is owed is in {self.path}, and no run starts before it "
                             "is undone."
                         ) from error
                     self.gone = True
-                    self.told.append(f"{error} It is left as it is now.")
+                    self.told.append(f"{ended(error)} It is left as it is now.")
                 except Interrupted as error:
                     error.left = (
                         f"The way back is not finished: what is owed is in {self.path}, and the "
@@ -203,7 +204,8 @@ class Journal:
                     raise
                 except IotstackError as error:
                     raise StepFailed(
-                        f"Undoing '{type(step).__name__}' of '{owner}' failed: {error} What is "
+                        f"Undoing '{type(step).__name__}' of '{owner}' failed: {ended(error)} "
+                        "What is "
                         f"owed is in {self.path}; the next run tries again before all else."
                     ) from error
                 self._owed.remove((owner, step))
@@ -257,7 +259,8 @@ class Journal:
                 bound.refuse(step for _, step in owed)
             except StepFailed as error:
                 raise StepFailed(
-                    f"{self.path}: {error} Nothing was undone. Look at that file: no run of this "
+                    f"{self.path}: {ended(error)} "
+                    "Nothing was undone. Look at that file: no run of this "
                     f"version wrote it. If an earlier one did, undo it {BY_HAND}."
                 ) from error
         steps = [step for _, step in owed]

@@ -676,7 +676,7 @@ def _not_sent(name: str, why: str) -> StepFailed:
     if "Read-only file system" in why:
         advice = f" Its file system {READ_ONLY}."
     again = not (REFUSED_BY_DISK.search(why) or advice)
-    return StepFailed(f"Sending to {name} failed: {why}{advice}", again=again)
+    return StepFailed(f"Sending to {name} failed: {ended(why)}{advice}", again=again)
 
 
 def _for_touch(modified_s: float) -> str:

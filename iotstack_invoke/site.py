@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
-from .errors import StepFailed, Unreachable
+from .errors import StepFailed, Unreachable, ended
 from .holdings import Gone
 from .hosts import LocalHost, locked, state_folder
 from .manifest import (
@@ -549,7 +549,8 @@ def remove_set(place: Place, folder: str, runtag: str) -> None:
         place.remove([mark])
     except StepFailed as error:
         raise StepFailed(
-            f"{runtag} is removed only half from {place.name}: {error} It is listed no more, and "
+            f"{runtag} is removed only half from {place.name}: {ended(error)} "
+            "It is listed no more, and "
             "the next prune or backup removes what is left.",
             again=error.again,
         ) from error

@@ -204,7 +204,8 @@ def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:
         if told.exit_code:
             raise Refused(
                 f"On {name} sudo does not let this user in without a password: "
-                f"{told.last_words} Allow it (NOPASSWD in /etc/sudoers.d), or log in as root."
+                f"{ended(told.last_words)} Allow it (NOPASSWD in /etc/sudoers.d), or log in as "
+                "root."
             )
         as_root = ("sudo", "-n")
     for program in ("flock", "tar", "sha256sum"):

@@ -577,6 +577,19 @@ def test_a_vault_that_is_away_names_the_set_that_lies_here(pi, tmp_path, runtag)
         assert "lies here too" not in pi.run(line).stderr
 
 
+def test_a_copy_without_an_archive_names_the_set_that_lies_here(pi, tmp_path):
+    """As where the vault is away: the copy was killed before its first archive."""
+    (tmp_path / "usb").mkdir()
+    (tmp_path / "usb" / f"{TAG}.unfinished.jsonl").write_text("")
+    with pi.settings.open("a") as stream:
+        stream.write(f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{tmp_path}/usb"\n')
+    told = pi.run(f"restore --yes --runtag {TAG}")
+    assert told.returncode == 13
+    said = " ".join(told.stderr.split())
+    assert "holds no archive" in said
+    assert f"Nothing was changed. {TAG} lies here too: add --from here." in said
+
+
 def checks(pi):
     """Return what the record of verifications says: place, how, whether good."""
     lines = (pi.folder / "backups/.checks.jsonl").read_text().splitlines()

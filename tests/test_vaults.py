@@ -34,6 +34,20 @@ def test_a_folder_that_is_not_there_is_not_made(tmp_path):
     place.close()
 
 
+def test_a_folder_that_is_missing_here_is_told_with_what_makes_it(tmp_path):
+    """Once the drive is mounted; a file in its place is told as one."""
+    place = vault_place(Vault("usb", str(tmp_path / "My Backups")))
+    with pytest.raises(Unreachable, match="drive is mounted, make it") as failure:
+        place.names(place.root)
+    pasted = str(failure.value).partition("`")[2].partition("`")[0]
+    subprocess.run(["sh", "-c", pasted], check=True)
+    assert place.names(place.root) == {}
+    (tmp_path / "file").write_text("")
+    place = vault_place(Vault("usb", str(tmp_path / "file")))
+    with pytest.raises(Unreachable, match="is a file, and no folder"):
+        place.names(place.root)
+
+
 def test_a_vault_that_nobody_used_opens_nothing(sshd):
     """Making a place of a vault, and closing it, costs no login."""
     place = vault_place(Vault("nas", "/", sshd.login()))

@@ -362,6 +362,30 @@ def test_a_place_without_a_backup_keeps_no_other_from_being_verified(shelf, caps
     assert "usb has no backup latest" in capsys.readouterr().err
 
 
+def test_a_vault_that_is_away_names_no_copy_that_was_verified_just_before(shelf, capsys, tmp_path):
+    """With --at all what lies here was read already; with the vault alone it is named."""
+    shelf.put(TAG)
+    shelf.vault("usb").rmdir()
+    assert run(shelf, at="all")[0] == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "Is the drive mounted" in told
+    assert "lies here too" not in told
+    assert run(shelf, at="usb")[0] == 1
+    assert "lies here too: add --at here." in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_place_that_is_not_there_is_told_with_those_that_are(shelf):
+    """Where no vault is named, none is offered."""
+    shelf.put(TAG)
+    with pytest.raises(
+        UsageError, match=r"^--at nass: hosts.toml names no vault. There is: here.$"
+    ):
+        run(shelf, at="nass")
+    shelf.vault("usb")
+    with pytest.raises(UsageError, match=r"write one of here, usb, vault, all.$"):
+        run(shelf, at="nass")
+
+
 def test_two_wishes_at_once_are_wrong_usage():
     """A runtag and --all, or --newest and --all, cannot both be meant."""
     with pytest.raises(UsageError):

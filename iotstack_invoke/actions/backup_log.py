@@ -11,7 +11,7 @@ import os
 import shutil
 from urllib.parse import quote
 
-from ..errors import StepFailed
+from ..errors import StepFailed, ended
 from ..hosts import state_folder
 from ..log import RunLog
 from ..rules import KINDS
@@ -54,6 +54,6 @@ def finish_log(site: Site, runtag: str, log: RunLog) -> None:
         log.finish(send)
     except (StepFailed, OSError) as error:
         raise StepFailed(
-            f"The log of {runtag} could not be sent to {site.host.name}: {error} It is in "
+            f"The log of {runtag} could not be sent to {site.host.name}: {ended(error)} It is in "
             f"{log.path}{PARTIAL}, and the same command with --runtag '{runtag}' sends it."
         ) from error

@@ -18,7 +18,7 @@ from typing import Any
 from ..checks import HERE
 from ..children import signals_raised
 from ..engine import Run, RunResult
-from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, Unreachable
+from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, Unreachable, ended
 from ..hooks import HooksResult, Occasion
 from ..hosts import words_of
 from ..log import LogWatcher, RunLog
@@ -176,7 +176,8 @@ class _BackupRun:
         """Tell what is left, where a line broke after the set was begun."""
         if self.log and isinstance(error, Unreachable):
             raise Unreachable(
-                f"{error} What was made of {self.runtag} stays there, and the same command with "
+                f"{ended(error)} "
+                f"What was made of {self.runtag} stays there, and the same command with "
                 f"--runtag '{self.runtag}' goes on from there."
             ) from error
 

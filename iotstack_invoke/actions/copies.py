@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
-from ..errors import NotFound, StepFailed, Unreachable, UsageError
+from ..errors import NotFound, StepFailed, Unreachable, UsageError, ended
 from ..manifest import MOST_BYTES, Manifest, check_size, read_manifest
 from ..rules import KINDS
 from ..runtag import LATEST, read_runtag
@@ -96,6 +96,8 @@ def places_meant(site: Site, asked: str) -> tuple[str, ...]:
         return names[1:]
     if asked == VAULT:
         raise UsageError("--at vault: hosts.toml names no vault.")
+    if not site.vaults:
+        raise UsageError(f"--at {asked}: hosts.toml names no vault. There is: {HERE}.")
     raise UsageError(f"--at {asked}: write one of {', '.join((*names, VAULT, ALL))}.")
 
 
@@ -250,7 +252,7 @@ def find_copy(
             raise
         first = silent[0]
         if isinstance(first, Unreachable):
-            raise Unreachable(f"{first}{here_too(site, asked, checks)}") from first
+            raise Unreachable(f"{ended(first)}{here_too(site, asked, checks)}") from first
         raise first from None
     for text in passed_told(copy.passed, named=named):
         warn(text)

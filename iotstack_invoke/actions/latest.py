@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from ..errors import StepFailed, Unreachable
+from ..errors import StepFailed, Unreachable, ended
 from ..sets import BackupSet, State
 from ..site import Newest, newest_good
 from ..steps import Place
@@ -87,7 +87,8 @@ def latest_in(
         raise
     except StepFailed as error:
         raise StepFailed(
-            f"Which backup in {place.name} is the latest cannot be told: {error} Name the one "
+            f"Which backup in {place.name} is the latest cannot be told: {ended(error)} "
+            "Name the one "
             "that is meant: --runtag NAME; inv list shows them.",
             again=error.again,
         ) from error

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
-from ..errors import OldDataGone, Refused, StepFailed
+from ..errors import OldDataGone, Refused, StepFailed, ended
 from ..findings import unfinished
 from ..hosts import LocalHost
 from ..journal import Bound, Journal, owed_in
@@ -266,7 +266,8 @@ class Owing:
     def _with_way_out(self, error: OldDataGone) -> OldDataGone:
         far = "" if isinstance(self.host, LocalHost) else host_flag(self.host.name)
         return OldDataGone(
-            f"On {self.host.name}: {error} Put it there again, if anybody has it. If nobody has: "
+            f"On {self.host.name}: {ended(error)} "
+            "Put it there again, if anybody has it. If nobody has: "
             f"inv undo{far} --leave-gone undoes the rest, and leaves this as it is now."
         )
 

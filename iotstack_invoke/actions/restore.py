@@ -29,6 +29,7 @@ from ..errors import (
     Refused,
     StepFailed,
     Unreachable,
+    ended,
 )
 from ..hooks import HooksResult, Occasion, hook_lines
 from ..journal import Journal
@@ -215,7 +216,9 @@ class _Restore:
         try:
             chosen = choose_set(source, wish.runtag)
         except Unreachable as error:
-            raise Unreachable(f"{error}{_here_too(target, wish)}") from error
+            raise Unreachable(f"{ended(error)}{_here_too(target, wish)}") from error
+        except Refused as error:
+            raise Refused(f"{ended(error)}{_here_too(target, wish)}") from error
         self.backup, self.manifest, self.passed = chosen.backup, chosen.manifest, chosen.passed
         self.wish = wish
         self.runtag = self.backup.runtag

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ..changes import change_in, is_stamp
 from ..children import signals_raised
-from ..errors import ExitCode, Interrupted, NotFound, Refused, StepFailed
+from ..errors import ExitCode, Interrupted, NotFound, Refused, StepFailed, ended
 from ..hosts import LocalHost, words_of
 from ..journal import Journal, Owed, is_told, owed_in
 from ..log import unfinished_log
@@ -130,7 +130,9 @@ def what_is_left(target: Target, journal: Journal, undone: str) -> str:
         error.left = "Whether all of it is undone was not looked at. Run `inv undo`: it looks."
         raise
     except StepFailed as error:
-        return f"Whether all of it is undone cannot be told: {error} Run `inv undo`: it looks."
+        return (
+            f"Whether all of it is undone cannot be told: {ended(error)} Run `inv undo`: it looks."
+        )
     if owed:
         return NOT_FINISHED
     return " ".join((undone, *journal.told))
@@ -299,7 +301,7 @@ def _refuse_unreadable(target: Target, journal: Journal, lines: Sequence[str]) -
     try:
         owed = journal.read(lines)
     except StepFailed as error:
-        why = str(error)
+        why = ended(error)
     else:
         if torn := [number for number, line in enumerate(lines, 1) if not is_told(line)]:
             why = f"{journal.path} is damaged: line {torn[0]} cannot be read."

@@ -19,6 +19,7 @@ from ..errors import (
     StepFailed,
     Unreachable,
     UsageError,
+    ended,
 )
 from ..manifest import Manifest, check_sum, has_sum, read_manifest, utc_text
 from ..report import Report, size_text
@@ -172,8 +173,9 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
             report.warn(f"{at} has no backup {wanted.runtag or LATEST}.")
             continue
         except Unreachable as error:
-            asked = "" if wanted.all else wanted.runtag or LATEST
-            yield StepFailed(f"{error}{here_too(site, asked, checks)}")
+            was_here = HERE in places  # and verified just before
+            asked = "" if wanted.all or was_here else wanted.runtag or LATEST
+            yield StepFailed(f"{ended(error)}{here_too(site, asked, checks)}")
             continue
         except StepFailed as error:
             yield error

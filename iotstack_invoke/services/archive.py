@@ -16,7 +16,7 @@ from dataclasses import field
 from typing import IO, Any
 
 from .. import gzips
-from ..errors import StepFailed
+from ..errors import StepFailed, ended
 from ..hosts import LocalHost, read_chunk
 from ..manifest import SIZES
 from ..steps import Command, File, Host, Scene, is_telling
@@ -163,7 +163,7 @@ class PackStack:
             judge_tar(pipe.finish(), said.lines, scene, folders)
             if end != bytes(TAR_END_BYTES) or unpacked_bytes % 512:
                 # sudo that asks for a password ends with 1, as tar does when a file changed.
-                why = f": {said.lines[-1]}{_advice(said.lines)}" if said.lines else "."
+                why = f": {ended(said.lines[-1])}{_advice(said.lines)}" if said.lines else "."
                 raise StepFailed(f"tar ended without the end of its archive{why}", again=True)
         scene.learn(
             self.output,
@@ -373,7 +373,9 @@ def judge_tar(
     if exit_code not in (0, 1) and (others or not gone):
         telling = [line for line in others if line.startswith(("tar:", "sudo:"))]
         last_words = (telling or others or said or ["it said nothing"])[0]
-        raise StepFailed(f"tar ended with exit {exit_code}: {last_words}{_advice(others or said)}")
+        raise StepFailed(
+            f"tar ended with exit {exit_code}: {ended(last_words)}{_advice(others or said)}"
+        )
     for found in changed:
         if found["file"] in may_change and found["what"].startswith("file changed"):
             continue

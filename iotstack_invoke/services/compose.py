@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import StepFailed
+from ..errors import StepFailed, ended
 from ..hosts import LocalHost, checked
 from ..manifest import Container
 from ..rules import RESTORE
@@ -158,7 +158,7 @@ def inspect_all(
         advice = ""
         if "permission denied" in str(error):
             advice = " Put this user into the docker group (`sudo usermod -aG docker $USER`)."
-        raise StepFailed(f"Docker cannot be asked: {error}{advice}") from error
+        raise StepFailed(f"Docker cannot be asked: {ended(error)}{advice}") from error
     ids = listed.out.split()
     if not ids:
         return ()

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import IO, Any, cast
 
 from .. import children, gzips
-from ..errors import IotstackError, StepFailed
+from ..errors import IotstackError, StepFailed, ended
 from ..hosts import LocalHost, read_chunk
 from ..manifest import LACKING, LEFT_OUT
 from ..rules import split_set_name
@@ -149,7 +149,7 @@ class PackDumps:
                 if not error.again or attempt + 1 == self.tries:
                     raise
                 wait_s = RETRY_WAIT_S * 2**attempt
-                scene.say(f"{error} Trying again in {wait_s:g} s.")
+                scene.say(f"{ended(error)} Trying again in {wait_s:g} s.")
                 children.pause(wait_s)
                 spool.seek(0)
                 spool.truncate()
@@ -200,7 +200,7 @@ class PackDumps:
                 info.mode, info.mtime, info.size = MEMBER_MODE, int(time.time()), len(content)
                 archive.addfile(info, io.BytesIO(content))
         except StepFailed as error:
-            scene.warn(f"{error} The part has its dump without it.")
+            scene.warn(f"{ended(error)} The part has its dump without it.")
 
     def _dump(
         self, scene: Scene, host: Host, server: SqlServer, spool: IO[bytes]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from ..errors import OldDataGone, StepFailed
+from ..errors import OldDataGone, StepFailed, ended
 from ..gzips import reading_words
 from ..hosts import LocalHost
 from ..steps import PARTIAL, Command, Host, Outcome, Scene, is_telling
@@ -426,7 +426,7 @@ class ComposeUp:
             names = made_by(host, self.compose, self.docker, service)
             if not {*names} & {*self.waited_for}:
                 scene.warn(
-                    f"Service {service} is not up: {why} When that is mended: "
+                    f"Service {service} is not up: {ended(why)} When that is mended: "
                     f"{shlex.join(self.compose)} up --detach {service}"
                 )
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from ..errors import FolderMissing, Refused, TimedOut, Unreachable, UsageError
+from ..errors import FolderMissing, Refused, TimedOut, Unreachable, UsageError, ended
 from ..pasted import over_ssh
 from ..settings import Vault
 from ..steps import FileFact, Place, Received
@@ -217,7 +217,7 @@ class _Lazy:
             waited_s = now_s - began_s
             in_vain = waited_s >= (in_vain_s or IN_VAIN_S) and type(error) is Unreachable
             if in_vain or isinstance(error, TimedOut):
-                told = f"{error} It is not asked again for {LEFT_ALONE_S / 60:.0f} minutes."
+                told = f"{ended(error)} It is not asked again for {LEFT_ALONE_S / 60:.0f} minutes."
                 self._refusal = (now_s + LEFT_ALONE_S, Unreachable(told))
             raise
 

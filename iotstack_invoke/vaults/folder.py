@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, TypeVar
 
-from ..errors import StepFailed, Unreachable
+from ..errors import StepFailed, Unreachable, ended
 from ..hashes import HashedStream
 from ..hosts import LocalHost, read_chunk, within, words_of
 from ..settings import Vault
@@ -107,7 +108,7 @@ class FolderPlace(LocalHost):
             raise
         except StepFailed as error:
             advice = "" if _is_refused(error) else " Is the machine on that it is mounted from?"
-            raise Unreachable(f"Vault '{self.name}': {error}{advice}") from error
+            raise Unreachable(f"Vault '{self.name}': {ended(error)}{advice}") from error
 
     def _check(self) -> None:
         folder, mount = os.path.realpath(self.root), self._vault.mount
@@ -126,10 +127,17 @@ class FolderPlace(LocalHost):
                         f"Vault '{self.name}': {FSTAB} says that a drive belongs at {each}, and "
                         f"nothing is mounted there. {ADVICE}"
                     )
+        if os.path.isfile(folder):
+            raise Unreachable(
+                f"Vault '{self.name}': {self.root} is a file, and no folder. Correct `folder` in "
+                "hosts.toml."
+            )
         if not os.path.isdir(folder):
+            make = shlex.join(("mkdir", "-p", self.root))
             raise Unreachable(
                 f"The folder of vault '{self.name}' is not there: {self.root}. Is the drive "
-                "mounted? The folder is never made by us: it might lie beneath a mount point."
+                "mounted? The folder is never made by us: it might lie beneath a mount point. "
+                f"Once the drive is mounted, make it: `{make}`."
             )
 
 
