@@ -65,6 +65,18 @@ def test_it_is_as_one_that_is_made_there(pi, laptop):
     assert pi.run("verify --all").returncode == 0
 
 
+def test_a_stack_that_is_not_there_is_told_with_its_host(laptop, pi):
+    """Which row of hosts.toml says where it is: that of the host, and not [stack]."""
+    text = laptop.settings.read_text()
+    laptop.settings.write_text(text.replace(str(pi.folder), f"{pi.folder}2"))
+    told = laptop.run("backup --host pi")
+    said = " ".join(told.stderr.split())
+    assert told.returncode == 13
+    assert f"On pi: There is no IOTstack in {pi.folder}2" in said
+    assert 'in the row of [[hosts]] with name = "pi" folder = ' in said
+    assert "[stack]" not in said
+
+
 def test_a_dry_run_of_a_bare_restore_makes_no_folder(laptop, pi):
     """It touches nothing, on another machine as here; the restore itself makes it."""
     assert pi.run("backup --runtag x").returncode == 0

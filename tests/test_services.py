@@ -1318,3 +1318,37 @@ def test_a_skipped_database_is_told_as_skipped(little_stack):
     little_stack.runs(mongo="mongo:7", mounts={"mongo": []})
     add(little_stack, row("mongo", kind="skip", reason="only a cache"))
     assert "only a cache" in listed(little_stack)["mongo"]
+
+
+def test_a_backup_warns_of_a_row_that_does_nothing(little_stack):
+    """A mistyped name is told each night; a container that is away for one night is not."""
+
+    def backup(runtag):
+        told = little_stack.run(f"backup --runtag {runtag}")
+        return told.returncode, " ".join(told.stderr.split())
+
+    little_stack.runs(nodered="nodered/node-red", mine="example/mine")
+    with little_stack.settings.open("a") as stream:
+        stream.write('[[services]]\nname = "mine"\nkind = "copy-safe"\n')
+    assert backup("first") == (0, "")
+    little_stack.runs(
+        nodered="nodered/node-red"
+    )  # `mine` was removed by hand: the last one had it
+    assert "matches no container" not in backup("second")[1]
+    with little_stack.settings.open("a") as stream:
+        stream.write('[[services]]\nname = "nodred"\nkind = "copy-safe"\n')
+        stream.write('[[services]]\nname = "planned"\nkind = "copy-safe"\n')
+        stream.write('[[services]]\nname = "gone"\nkind = "skip"\nreason = "no more"\n')
+        stream.write('paths = ["volumes/gone"]\n')
+    (little_stack.folder / "docker-compose.yml").write_text(
+        "services:\n  planned:\n    image: example/planned\n    profiles: [never]\n"
+    )
+    code, said = backup("third")
+    assert code == 3
+    assert (
+        "[[services]] number 2 'nodred' matches no container of this stack: what it says" in said
+    )
+    assert "'planned'" not in said
+    assert "'gone'" not in said
+    dry = little_stack.run("backup --runtag fourth --dry-run")
+    assert "'nodred' matches no container" in " ".join(dry.stderr.split())

@@ -483,21 +483,48 @@ def why_skipped(settings: Settings, name: str) -> str:
     return next((each.reason for each in rows if name == each.name or name in each.containers), "")
 
 
-def idle_rows(services: Services, settings: Settings) -> tuple[str, ...]:
-    """Return which rows of hosts.toml match no container; none of a stack that is down."""
+def idle_rows(services: Services, settings: Settings) -> Mapping[str, str]:
+    """Return which rows of hosts.toml match no container, told, by their names.
+
+    None of a stack that is down.
+    """
     used = {each.cover.service.name for each in services.saved if each.cover.service}
-    told = []
+    told = {}
     for number, row in enumerate(settings.services if services.saved else (), 1):
         if row.name not in used:
             if row.kind is Kind.SKIP and all(is_in(e, NEXTCLOUD.place) for e in row.paths):
                 continue  # it says that the service is gone; nothing more is left out for it
             paths = ", ".join(row.paths) if row.kind is Kind.SKIP else ""
             still = f"; {paths} is left out all the same" if paths else ""
-            told.append(
+            told[row.name] = (
                 f"[[services]] number {number} '{row.name}' matches no container of this "
                 f"stack{still}"
             )
-    return tuple(told)
+    return told
+
+
+def idle_in_files(services: Services, settings: Settings) -> Mapping[str, str]:
+    """Return which of those rows the compose files know no service for: they do nothing at all.
+
+    One of which the container is away for a night is none of these, nor one that says what is
+    left out.
+    """
+    planned = [
+        Container(name, each.image, "", "", running=False)
+        for each in services.reads.services
+        for name in (each.container_name, each.name)
+        if name
+    ]
+    known = {each.name for each in planned} | rows_matched(planned, settings)
+    those = {row.name for row in settings.services if row.kind is Kind.SKIP and row.paths}
+    idle = idle_rows(services, settings)
+    return {name: told for name, told in idle.items() if name not in known | those}
+
+
+def rows_matched(containers: Iterable[Container], settings: Settings) -> set[str]:
+    """Return the names of the services that some containers are."""
+    table = settings.table
+    return {each.name for each in map(table.service_of, containers) if each}
 
 
 def _recipes(

@@ -526,7 +526,7 @@ class _Examined:
         yield from judge_layers(services.in_layers)
         yield from (good("unused", each) for each in unused_told(services.holdings.unused))
         if not self.far:
-            yield from judge_rows(idle_rows(services, self.settings))
+            yield from judge_rows(idle_rows(services, self.settings).values())
         for server in services.servers:
             asked = run_in(words, server, "ask", "SELECT version()", limit_s=QUESTION_LIMIT_S)
             yield judge_sql(server, self.host.run(asked))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import Refused, StepFailed
+from ..errors import Refused, StepFailed, ended
 from ..hosts import LocalHost
 from ..manifest import VOLUME, LeftOut, utc_text
 from ..rows import rows_of
@@ -45,6 +45,7 @@ from ..targets import (
     host_name,
     may_be_there,
     mount_points,
+    on_host,
     read_text,
     root_words,
     which_may_be_there,
@@ -52,6 +53,7 @@ from ..targets import (
 from ..values import dataclass
 from .coverage import (
     Services,
+    idle_in_files,
     in_layer_told,
     is_another,
     live_files,
@@ -162,6 +164,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
         unused=holdings.unused,
         volumes=tuple(_with_options(services.volumes)),
         rows=rows_of(settings),
+        idle_rows=idle_in_files(services, settings),
         recipes=services.recipes,
         at_rest=services.at_rest,
         limit_s=settings.influx.limit_s,
@@ -251,9 +254,12 @@ def look_at_folder(host: Host, settings: Settings) -> dict[str, FileFact]:
     found = host.look(f"{folder}/{each}" for each in FOLDERS)
     names |= {path.rpartition("/")[2]: fact for path, fact in found.items()}
     if not compose_file_in(host, folder, names):
+        key = "[stack] folder = "
+        if not isinstance(host, LocalHost):
+            key = f'in the row of [[hosts]] with name = "{host.name}" folder = '
         raise Refused(
-            f"There is no IOTstack in {folder}: no {COMPOSE_FILES[0]}. Say where it is: "
-            '[stack] folder = "…" in hosts.toml'
+            f"{on_host(host)}There is no IOTstack in {folder}: no {COMPOSE_FILES[0]}. "
+            f'Say where it is: {key}"…" in hosts.toml'
             + (f" ({settings.file})." if settings.file else " (there is none yet).")
             + " If its compose file has another name, say it as COMPOSE_FILE in .env there."
         )
@@ -294,7 +300,8 @@ def _as_root(host: Host, settings: Settings) -> tuple[str, ...]:
     except StepFailed as error:
         raise Refused(
             "Files of containers belong to root and others, and sudo does not let this user in "
-            f"without a password: {error} Allow it (NOPASSWD in /etc/sudoers.d), run as root, or "
+            f"without a password: {ended(error)} "
+            "Allow it (NOPASSWD in /etc/sudoers.d), run as root, or "
             "set sudo = false in hosts.toml if every file of the stack is yours."
         ) from error
     return ("sudo", "-n")
@@ -327,7 +334,7 @@ def _look_at_influx(
     try:
         found = inspect_all(host)
     except StepFailed as error:
-        told = f"{error} No container is listed in the manifest."
+        told = f"{ended(error)} No container is listed in the manifest."
         look = _without_container(
             host, settings, (), as_root, has_volumes=has_volumes, answered=False
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import ExitCode, StepFailed
+from ..errors import ExitCode, StepFailed, ended
 from ..hosts import LocalHost
 from ..report import Report
 from ..services.compose import Found, inspect_all, named
@@ -64,12 +64,14 @@ def list_services(settings: Settings, report: Report, *, as_json: bool) -> int:
     try:
         found = inspect_all(host)
     except StepFailed as error:
-        report.warn(f"{error} What each container is saved by is unknown; the folders are listed.")
+        report.warn(
+            f"{ended(error)} What each container is saved by is unknown; the folders are listed."
+        )
     settings = settings_for(host, settings, found or ())
     services = look_at_services(
         host, found or (), settings, folder, as_root, answered=found is not None
     )
-    for text in idle_rows(services, settings):
+    for text in idle_rows(services, settings).values():
         report.warn(f"{text}.")
     names = host.names(f"{folder}/{VOLUMES}")
     folders = {f"{VOLUMES}/{name}" for name, fact in names.items() if fact.is_folder}

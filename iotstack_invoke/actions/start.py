@@ -26,6 +26,7 @@ from ..steps import FileFact, Record
 from ..targets import is_folder, is_read_only, may_write, on_host, remount
 from ..transfer import ADVICE, manifest_there
 from ..values import dataclass
+from .coverage import rows_matched
 from .look import look_at_stack
 from .replaced import (
     has_manifest,
@@ -122,15 +123,17 @@ class Start:
                 )
         if own and options.force:
             refuse_to_lose(site, own, facts)
+        before = reference(sets, runtag, facts.host)
+        idle = _idle_told(site, facts, before)
         facts = replace(
             facts,
             started_utc=records.started_utc or facts.started_utc,
             expected_bytes=room.unpacked_bytes,
-            warnings=(*warnings, *facts.warnings),
+            warnings=(*warnings, *facts.warnings, *idle),
             claim=records.claim,
             earlier_utc=records.earlier_utc,
             replaces=options.force,
-            before=reference(sets, runtag, facts.host),
+            before=before,
             replaced=_replaced(own, records),
             text=options.force or _wants_text(own, records),
         )
@@ -144,6 +147,17 @@ class Start:
                 "another --runtag, or make it again with --force."
             )
         return cls(facts, records, plan, notes)
+
+
+def _idle_told(site: Site, facts: BackupFacts, before: Manifest | None) -> tuple[str, ...]:
+    """Return which rows of hosts.toml do nothing; not of what the backup before this one held."""
+    known = rows_matched(before.containers, site.settings) if before else set()
+    return tuple(
+        f"{told}: what it says is not done. Correct its name, containers or images in hosts.toml, "
+        "or remove it."
+        for name, told in facts.idle_rows.items()
+        if name not in known
+    )
 
 
 def _wants_text(own: BackupSet | None, records: RecordFile) -> bool:

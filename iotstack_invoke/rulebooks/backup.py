@@ -101,6 +101,8 @@ class BackupFacts:
     """The local volumes whose driver was told options, as the manifest has them."""
     rows: tuple[str, ...] = ()
     """The lines of hosts.toml that say what a backup holds."""
+    idle_rows: Mapping[str, str] = field(default_factory=dict)
+    """Rows of [[services]] that match no container and no service of the compose files, told."""
     warnings: tuple[str, ...] = ()
     claim: str = ""
     """What tells this run, and those that go on with it, from another machine's of its name."""
