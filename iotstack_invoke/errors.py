@@ -11,6 +11,7 @@ IotstackError               1    it failed
 ├── StepFailed              1    something we asked for was not done
 │   ├── OldDataGone              what it would put back was removed by others
 │   └── Unreachable              a host did not answer
+│       ├── WrongFolder          a vault's folder is one in which no second copy can be
 │       ├── TimedOut             what was asked of it did not end in time
 │       └── KeyRefused           its host key is not known, or is another one
 └── Interrupted         128+n    Ctrl-C, SIGTERM, a closed terminal
@@ -117,6 +118,10 @@ class Unreachable(StepFailed):
 
 class FolderMissing(Unreachable):
     """A host answered, and has no such folder; the message says how to make it."""
+
+
+class WrongFolder(Unreachable):
+    """A vault is in a folder in which no second copy can be; it is used as little as one away."""
 
 
 class TimedOut(Unreachable):

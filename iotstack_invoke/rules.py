@@ -26,6 +26,8 @@ BACKUPS = "backups"
 """The folder of the backups in a stack's folder, as the seed named it."""
 RESTORE = "restore"
 """The folder in a stack's folder with what restores stage and keep."""
+LOCK = ".lock"
+"""In the folder of the backups: which run works on the stack."""
 PARTS = {
     "general": "general-backup.tar.gz",
     "outside": "outside-backup.tar.gz",

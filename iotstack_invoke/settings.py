@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -123,6 +123,10 @@ class Vault:
     """The public keys for which copies are sealed with age; none: they are plain."""
     identity: str = ""
     """The file with the secret key that opens sealed copies, from the command line alone."""
+    stack: Stack | None = field(default=None, compare=False, repr=False)
+    """The stack of this machine, in which no second copy can lie."""
+    before: tuple[Vault, ...] = field(default=(), compare=False, repr=False)
+    """Those that hosts.toml names before it, in whose folders its copies cannot lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,29 +338,37 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     stack = content.get("stack", {})
     vaults = content.get("vaults", [])
     influx = content.get("influxdb", {})
+    own = Stack(
+        folder=os.path.expanduser(stack.get("folder", "~/IOTstack")).rstrip("/") or "/",
+        policy=read_policy(local_policy(stack)),
+        sudo=stack.get("sudo", True),
+        role=stack.get("role", "test"),
+        exclusions=_exclusions(stack),
+        exclude_defaults=stack.get("exclude_defaults", True),
+        adopt=stack.get("adopt", False),
+        inclusions=_inclusions(stack),
+        keep_previous=stack.get("keep_previous", 1),
+        keep_previous_days=stack.get("keep_previous_days", 14),
+    )
     return Settings(
-        stack=Stack(
-            folder=os.path.expanduser(stack.get("folder", "~/IOTstack")).rstrip("/") or "/",
-            policy=read_policy(local_policy(stack)),
-            sudo=stack.get("sudo", True),
-            role=stack.get("role", "test"),
-            exclusions=_exclusions(stack),
-            exclude_defaults=stack.get("exclude_defaults", True),
-            adopt=stack.get("adopt", False),
-            inclusions=_inclusions(stack),
-            keep_previous=stack.get("keep_previous", 1),
-            keep_previous_days=stack.get("keep_previous_days", 14),
-        ),
+        stack=own,
         influx=Influx(
             container=influx.get("container", "influxdb"),
             limit_s=float(influx.get("limit_s", 3600)),
         ),
-        vaults=tuple(_vault(each) for each in vaults),
+        vaults=_vaults(vaults, own),
         machines=tuple(_machine(each) for each in content.get("hosts", [])),
         services=tuple(_service(each) for each in content.get("services", [])),
         file=file,
         hooks=_hooks(content.get("hooks", {})),
     )
+
+
+def _vaults(rows: Iterable[Mapping[str, Any]], stack: Stack) -> tuple[Vault, ...]:
+    found: tuple[Vault, ...] = ()
+    for each in rows:
+        found = (*found, replace(_vault(each), stack=stack, before=found))
+    return found
 
 
 def _vault(each: Mapping[str, Any]) -> Vault:

@@ -32,7 +32,7 @@ from .manifest import (
     records_of,
 )
 from .owner import OWNER_FILE, OwnerFile, Said
-from .rules import BACKUPS, KINDS, split_set_name
+from .rules import BACKUPS, KINDS, LOCK, split_set_name
 from .sets import GOOD, BackupSet, files_of, gather_sets, pins_in, removals_in, runtags_in
 from .settings import Settings
 from .steps import PARTIAL, File, FileFact, Host, Place, Record
@@ -67,10 +67,12 @@ class Site:
         """Return what the settings describe; no vault is opened yet."""
         by_host = host and any(each.by_host for each in settings.vaults)
         whose = host_name(host) if host and by_host else ""
-        vaults = {
-            each.name: vault_place(each, whose, made=bool(whose)) for each in settings.vaults
+        site = cls(settings, host or LocalHost(settings.stack.folder))
+        site.vaults = {
+            each.name: vault_place(each, whose, made=bool(whose), own_lock=site.own_lock)
+            for each in settings.vaults
         }
-        return cls(settings, host or LocalHost(settings.stack.folder), vaults)
+        return site
 
     @property
     def far(self) -> bool:
@@ -91,6 +93,10 @@ class Site:
     def backups(self) -> str:
         """The folder of the stack's own backups."""
         return f"{self.settings.stack.folder}/{BACKUPS}"
+
+    def own_lock(self) -> bytes:
+        """Return the text of the lock of the backups, of the run that held it last."""
+        return self.host.contents(self.backups, [LOCK]).get(LOCK, b"")
 
     @property
     def places(self) -> dict[str, Place]:
@@ -173,7 +179,7 @@ class Site:
         if not os.path.isdir(self.backups):  # a laptop that only looks after the vaults
             yield
             return
-        with locked(f"{self.backups}/.lock", purpose):
+        with locked(f"{self.backups}/{LOCK}", purpose):
             yield
 
     def close(self) -> None:

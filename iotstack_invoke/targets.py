@@ -19,7 +19,7 @@ from .errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError
 from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked, said_too_much
 from .nearest import nearest
 from .pasted import host_flag, over_ssh
-from .rules import BACKUPS, RESTORE
+from .rules import BACKUPS, LOCK, RESTORE
 from .settings import Machine, Settings
 from .steps import Command, Disk, Host, Outcome, Place, Scene, Space, is_telling
 from .values import dataclass
@@ -281,7 +281,7 @@ def locked_target(target: Target, purpose: str) -> Iterator[Lock]:
 @contextlib.contextmanager
 def locked_stack(host: Host, backups: str, purpose: str) -> Iterator[Lock]:
     """Hold the lock of a stack, wherever it is, by the folder of its backups; raises Busy."""
-    path = f"{backups}/.lock"
+    path = f"{backups}/{LOCK}"
     if isinstance(host, LocalHost):
         with locked(path, purpose):
             yield Lock()

@@ -32,6 +32,7 @@ from ..errors import (
     IotstackError,
     Refused,
     StepFailed,
+    WrongFolder,
 )
 from ..findings import (
     APART,
@@ -604,6 +605,8 @@ class _Backups:
                 raise
             except IotstackError as error:
                 vault = next(v for v in self.site.settings.vaults if v.name == name)
+                if isinstance(error, WrongFolder):
+                    return (failed(topic, str(error), "name a folder elsewhere in hosts.toml"),)
                 if isinstance(error, StepFailed) and error.fix:
                     return (failed(topic, error.why, error.fix),)
                 if vault.ssh:

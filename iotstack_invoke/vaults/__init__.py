@@ -16,10 +16,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from ..errors import FolderMissing, Refused, TimedOut, Unreachable, UsageError, ended
+from ..errors import (
+    FolderMissing,
+    Refused,
+    StepFailed,
+    TimedOut,
+    Unreachable,
+    UsageError,
+    WrongFolder,
+    ended,
+)
 from ..pasted import over_ssh
+from ..rules import LOCK
 from ..settings import Vault
 from ..steps import FileFact, Place, Received
+from .apart import refuse_own_lock, refuse_twin
 from .pace import Pace
 
 if TYPE_CHECKING:
@@ -35,20 +46,38 @@ HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What the name of a machine may be, so that it can be that of a folder anywhere."""
 
 
-def vault_place(vault: Vault, host: str = "", *, made: bool = False) -> Place:
+def vault_place(
+    vault: Vault,
+    host: str = "",
+    *,
+    made: bool = False,
+    own_lock: Callable[[], bytes] = lambda: b"",
+) -> Place:
     """Return the place of a vault; using it raises Unreachable where it does not answer.
+
+    And WrongFolder where no second copy can be: also where the lock of the stack's own backups
+    lies in it, which `own_lock` reads.
 
     In a vault with a folder for each machine it is that of `host`, or of this machine. The latter
     is made when something is first written there, and so is the former if it is to be `made`.
     """
     pace = Pace(vault.limit_rate) if vault.limit_rate else None
-    if not vault.by_host or host == OWN_FOLDER:
-        return cast("Place", _Lazy(vault.name, vault.folder, lambda: _open(vault), pace))
-    root = f"{vault.folder.rstrip('/')}/{host or _own_host()}"
-    if host and not made:
+    root = _root_of(vault, host)
+    if vault.by_host and host not in ("", OWN_FOLDER) and not made:
         name = f"{vault.name}/{host}"
-        return cast("Place", _Lazy(name, root, lambda: _open_folder(vault, root, name), pace))
-    return cast("Place", _Lazy(vault.name, root, lambda: _open(vault), pace, makes_root=True))
+        return cast("Place", _Lazy(name, root, lambda: _open_folder(vault, host, name), pace))
+    makes_root = root != vault.folder
+    lazy = _Lazy(
+        vault.name, root, lambda: _open(vault, host), pace, makes_root=makes_root, own=own_lock
+    )
+    return cast("Place", lazy)
+
+
+def _root_of(vault: Vault, host: str) -> str:
+    """Return the folder in which the copies of a host lie."""
+    if not vault.by_host or host == OWN_FOLDER:
+        return vault.folder
+    return f"{vault.folder.rstrip('/')}/{host or _own_host()}"
 
 
 def at_address(vaults: Iterable[Vault], address: str) -> tuple[Vault, str] | None:
@@ -92,9 +121,9 @@ def _own_host() -> str:
     return name
 
 
-def _open_folder(vault: Vault, root: str, name: str) -> SealedPlace:
+def _open_folder(vault: Vault, host: str, name: str) -> SealedPlace:
     """Open a vault at the folder of another host; raises Unreachable where there is none."""
-    place = _open(vault)
+    place, root = _open(vault, host), _root_of(vault, host)
     if not place.names(root) and root not in place.look([root]):
         place.close()
         raise Unreachable(f"{name}: the vault has no folder {root}. inv list shows whose it has.")
@@ -132,13 +161,33 @@ def refuse_shut(place: Place, paths: Iterable[str]) -> None:
             read_identity(side.identity)
 
 
-def _open(vault: Vault) -> SealedPlace:
+def _open(vault: Vault, host: str) -> SealedPlace:
     from .sealed import SealedPlace
 
-    return SealedPlace(_open_plain(vault), vault.recipients, vault.identity)
+    return SealedPlace(_open_plain(vault, host), vault.recipients, vault.identity)
 
 
-def _open_plain(vault: Vault) -> Place:
+def _before(vault: Vault, host: str) -> Iterator[tuple[Vault, str]]:
+    """Yield the vaults that come before one and lie on the same machine, with their folders.
+
+    What one by host has besides the folder of this machine is in no flat one.
+    """
+    for each in vault.before:
+        same = (each.remote, _whose(each)) == (vault.remote, _whose(vault))
+        if same and (each.by_host or host != OWN_FOLDER):
+            yield each, _root_of(each, host)
+
+
+def _whose(vault: Vault) -> tuple[str, str, int] | None:
+    return (vault.ssh.host, vault.ssh.user, vault.ssh.port) if vault.ssh else None
+
+
+def _open_plain(vault: Vault, host: str) -> Place:
+    root = _root_of(vault, host)
+    twins = [(each.name, where) for each, where in _before(vault, host)]
+    for name, where in twins if vault.is_far else ():
+        if where == root:
+            refuse_twin(vault.name, root, name)
     if vault.remote:
         from .rclone import open_rclone
 
@@ -151,7 +200,7 @@ def _open_plain(vault: Vault) -> Place:
     if vault.ssh is None:
         from .folder import open_folder
 
-        return open_folder(vault)
+        return open_folder(vault, root, twins)
     from ..remote import open_place  # Fabric takes a fifth of a second to import
 
     place = open_place(vault.ssh, vault.folder, vault.name)
@@ -183,12 +232,15 @@ class _Lazy:
         pace: Pace | None,
         *,
         makes_root: bool = False,
+        own: Callable[[], bytes] = lambda: b"",
     ) -> None:
         self.name = name
         self.root = root
         self._opener = opener
         self._pace = pace
         self._makes_root = makes_root
+        self._own = own
+        """Returns the text of the lock of the stack's own backups."""
         self._place: SealedPlace | None = None
         self._lock = threading.Lock()
         self._refusal: tuple[float, Unreachable] | None = None
@@ -231,7 +283,21 @@ class _Lazy:
         """Return the entries of a folder by name, {} where there is no such folder."""
         place = self.opened()
         with self._waiting():
-            return place.names(folder)
+            found = place.names(folder)
+        if LOCK in found and folder == self.root and not getattr(place, "is_on_disk", False):
+            self._refuse_own(place)
+        return found
+
+    def _refuse_own(self, place: SealedPlace) -> None:
+        """Leave a vault alone for good that is the folder of the stack's own backups."""
+        there = here = b""
+        with contextlib.suppress(StepFailed):  # of one that nobody may read nothing is known
+            there, here = place.contents(self.root, [LOCK]).get(LOCK, b""), self._own()
+        try:
+            refuse_own_lock(self.name, self.root, there, here)
+        except WrongFolder as error:
+            self._refusal = (math.inf, error)
+            raise
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder."""

@@ -19,6 +19,7 @@ from ..hashes import HashedStream
 from ..hosts import LocalHost, read_chunk, within, words_of
 from ..settings import Vault
 from ..steps import FileFact, Received
+from .apart import refuse_folder
 
 ANSWER_LIMIT_S = 30.0
 """How long a look may take: the server of a mounted share may be gone for good."""
@@ -40,6 +41,18 @@ class FolderPlace(LocalHost):
     def check(self) -> None:
         """Raise Unreachable where the folder is not there, or what should be mounted is not."""
         self._answered(self._check)
+
+    def refuse_wrong(self, root: str, twins: Iterable[tuple[str, str]]) -> None:
+        """Raise WrongFolder where no second copy can be; as in open_folder."""
+        self._answered(lambda: refuse_folder(self._vault, root, twins))
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether a disk of this machine holds it: then its inode tells which folder it is."""
+        try:
+            return os.major(os.stat(self.root).st_dev) != 0
+        except OSError:
+            return False
 
     def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there; a path that is not there has no entry."""
@@ -149,10 +162,15 @@ def _is_refused(error: StepFailed) -> bool:
 ADVICE = "Mount the drive, and run the same command again; nothing was written beneath."
 
 
-def open_folder(vault: Vault) -> FolderPlace:
-    """Return the place of a vault in a folder; raises Unreachable where it is not there now."""
+def open_folder(vault: Vault, root: str, twins: Iterable[tuple[str, str]]) -> FolderPlace:
+    """Return the place of a vault in a folder; raises Unreachable where it is not there now.
+
+    `root`: where the copies lie, in it; `twins`: the vaults that come before it, with where theirs
+    do. Raises WrongFolder where those are no second ones.
+    """
     place = FolderPlace(vault)
     place.check()
+    place.refuse_wrong(root, twins)
     return place
 
 
