@@ -309,6 +309,12 @@ def _outermost_words(holdings: Iterable[Holding]) -> list[str]:
     return list(dict.fromkeys(map(_spelled, _outermost(holdings))))
 
 
+def spelled_all(holdings: Iterable[Holding]) -> list[str]:
+    """Return the names of all that is held, as --allow-missing takes them, part by part."""
+    ordered = sorted(holdings, key=lambda each: (_ORDER.get(each[0], len(_ORDER)), each))
+    return list(dict.fromkeys(map(_spelled, ordered)))
+
+
 def _spelled(holding: Holding) -> str:
     """Return the name of a thing that means nothing else."""
     kind, *names = _thing(holding)

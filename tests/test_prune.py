@@ -282,6 +282,8 @@ def test_prune_waits_for_nobody(pi):
     ("line", "said"),
     [
         ("--keep x", ["--keep x: must be a whole number."]),
+        ("--keep -1", ["--keep -1: must be at least 0."]),
+        ("--keep-at-least -2", ["--keep-at-least -2: must be at least 1."]),
         ("--keep 0", ["--keep 0: must be at least 1 where no other rule keeps a set."]),
         ("--keep-at-least 3", ["--keep 0: must be at least 1 where no other rule keeps a set."]),
         ("--keep-within 30", ["--keep-within 30: must be a span such as 30d"]),
@@ -482,6 +484,8 @@ def test_a_pinned_set_stays_until_the_pin_is_taken_away(pi):
         assert list(listed(folder)) == [tags[0], tags[2]]
     told = pi.run(f"pin {tags[2]} --remove")
     assert told.stdout == f"{tags[2]} is not pinned any more in: here, usb.\n"
+    told = pi.run(f"pin {tags[2]} --remove")
+    assert (told.returncode, told.stdout) == (0, f"{tags[2]} was not pinned in: here, usb.\n")
     assert pi.run("prune --at all --keep 1 --yes").returncode == 0
     for folder in (pi.backups, pi.usb):
         assert list(listed(folder)) == [tags[0]]

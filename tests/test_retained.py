@@ -211,6 +211,21 @@ def test_a_slip_in_what_may_be_missing_is_told(pi):
     told = pi.run("prune --allow-missing inflix")
     assert (told.returncode, old in tags(pi.backups)) == (2, True)
     assert "--allow-missing inflix: no backup there holds" in told.stderr
+    assert "Did you mean influx? There are: " in told.stderr
+
+
+def test_a_slip_in_a_path_is_told_with_the_path_that_is_meant(pi):
+    """Paths and volumes may be named as well, so what is like one is offered."""
+    (pi.folder / "volumes/copies").mkdir()
+    (pi.folder / "volumes/copies/a").write_text("a")
+    nights(pi, 1)
+    told = pi.run("prune --allow-missing volume/copies")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert (
+        "a database, a path or a volume of that name. Did you mean volumes/copies?" in told.stderr
+    )
+    for each in ("general", "volumes/copies", "./docker-compose.yml"):
+        assert each in told.stderr.partition("There are: ")[2]
 
 
 def test_a_service_that_hosts_toml_skips_keeps_nothing(pi):
@@ -430,6 +445,18 @@ def test_what_the_next_backup_would_bring_back_is_told(pi):
     assert tags(pi.nas) == sets[:2]
 
 
+def test_what_goes_here_as_well_does_not_come_back(pi):
+    """Of what one command removes in both places, only what stays here is told."""
+    sets = [put(pi.backups, days) for days in (1, 2, 3, 4)]
+    assert pi.run("sync").returncode == 0
+    for words in ("--dry-run", "--yes"):
+        told = pi.run(f"prune --at all --keep 2 {words}")
+        assert (told.returncode, told.stderr) == (0, "")
+    assert tags(pi.backups) == tags(pi.nas) == sets[:2]
+    assert pi.run("sync").returncode == 0
+    assert tags(pi.nas) == sets[:2]
+
+
 def typed(pi, line, answer):
     """Run `iotstack LINE` at a terminal where somebody types an answer; return its exit code."""
     ours, theirs = pty.openpty()
@@ -444,7 +471,7 @@ def typed(pi, line, answer):
 
 
 def test_at_a_terminal_it_asks_before_a_vault_loses_anything(pi):
-    """What is typed must be the vault's name; --yes asks nothing, nor does this machine alone."""
+    """What is typed must be the name of the place; --yes asks nothing, and so does --dry-run."""
     sets = [put(pi.nas, days) for days in (1, 2, 3, 4)]
     assert typed(pi, "prune --at nas --keep 3", "no") == 13
     assert tags(pi.nas) == sets
@@ -454,8 +481,29 @@ def test_at_a_terminal_it_asks_before_a_vault_loses_anything(pi):
     for each in sets[:2]:
         for path in pi.nas.glob(f"{each}.*"):
             shutil.copy2(path, pi.backups)
-    assert typed(pi, "prune --keep 1", "") == 0
+    assert typed(pi, "prune --at all --keep 1", "yes") == 13
+    assert typed(pi, "prune --at all --keep 1 --dry-run", "") == 0
+    assert tags(pi.backups) == tags(pi.nas) == sets[:2]
+    assert typed(pi, "prune --at all --keep 1", "all") == 0
+    assert tags(pi.backups) == tags(pi.nas) == sets[:1]
+
+
+@pytest.mark.parametrize("at", ["", "--at all"])
+def test_at_a_terminal_it_asks_before_this_machine_loses_anything(pi, at):
+    """As of a vault, also where it alone loses some; where none would go, nobody is asked."""
+    sets = [put(pi.backups, days) for days in (1, 2)]
+    assert typed(pi, f"prune {at} --keep 2", "") == 0
+    assert typed(pi, f"prune {at} --keep 1", "") == 13
+    assert tags(pi.backups) == sets
+    assert typed(pi, f"prune {at} --keep 1", "all" if at else "here") == 0
     assert tags(pi.backups) == sets[:1]
+
+
+def test_where_nobody_is_this_machine_is_pruned_without_a_question(pi):
+    """As cron does it."""
+    sets = [put(pi.backups, days) for days in (1, 2)]
+    told = pi.run("prune --keep 1")
+    assert (told.returncode, told.stderr, tags(pi.backups)) == (0, "", sets[:1])
 
 
 def test_where_nobody_is_the_last_copy_needs_a_yes(pi):

@@ -27,16 +27,26 @@ def pin(settings: Settings, asked: str, note: str, report: Report) -> ExitCode:
     def write(place: Place, folder: str, runtag: str) -> None:
         write_pin(place, folder, runtag, f"{note}\n".encode())
 
-    return _change(settings, asked, write, report, said="is pinned")
+    return _change(settings, asked, write, report, said=lambda: "is pinned")
 
 
 def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
     """Take the pin of a set away wherever it is, and return the exit code; raises NotFound."""
+    pinned = []
 
     def remove(place: Place, folder: str, runtag: str) -> None:
-        place.remove([f"{folder}/{runtag}.{PIN_ENDING}"])
+        path = f"{folder}/{runtag}.{PIN_ENDING}"
+        if place.look([path]):
+            pinned.append(path)
+            place.remove([path])
 
-    return _change(settings, asked, remove, report, said="is not pinned any more")
+    return _change(
+        settings,
+        asked,
+        remove,
+        report,
+        said=lambda: "is not pinned any more" if pinned else "was not pinned",
+    )
 
 
 def _runtag_of(site: Site, asked: str, report: Report) -> Runtag:
@@ -52,7 +62,7 @@ def _change(
     change: Callable[[Place, str, str], None],
     report: Report,
     *,
-    said: str,
+    said: Callable[[], str],
 ) -> ExitCode:
     """Change the pin of a set in each place that has the set; one that fails stops no other."""
     site = Site.of(settings)
@@ -78,7 +88,7 @@ def _change(
     for trouble in troubles:
         report.fail(f"The pin of {runtag} could not be changed in {trouble}")
     if done:
-        report.write(f"{runtag} {said} in: {', '.join(done)}.")
+        report.write(f"{runtag} {said()} in: {', '.join(done)}.")
     elif not troubles:
         raise not_found(runtag, known, ", ".join(places))
     return ExitCode.FAILED if troubles else ExitCode.GOOD

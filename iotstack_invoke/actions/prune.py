@@ -6,17 +6,19 @@ look and judge → show every verdict → remove. Not for: the policy itself (re
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 
 from ..checks import HERE, Checks, failed_at
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
-from ..holdings import Gone, holdings_of, lacks, lacks_cured, meanings, told
+from ..holdings import Gone, holdings_of, lacks, lacks_cured, meanings, spelled_all
 from ..manifest import RECORDS_ENDING
+from ..nearest import nearest
 from ..owner import Said
 from ..report import Report, age_text
 from ..retention import (
@@ -54,7 +56,9 @@ WRITE_ONCE = (
     "Nothing can be removed there (write_once = true): the lifecycle of the bucket removes what "
     "is old."
 )
+_NUMBER = re.compile(r"-?[0-9]+")
 STRANGERS_SHOWN = 5
+NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +187,7 @@ def read_flags(flags: Mapping[str, str]) -> Policy | None:
     given: dict[str, int | str] = {}
     mistakes = []
     for key, text in flags.items():
-        if text and POLICY_KEYS[key] is int and not (text.isascii() and text.isdecimal()):
+        if text and POLICY_KEYS[key] is int and not _NUMBER.fullmatch(text):
             mistakes.append((key, "must be a whole number"))
         elif text:
             given[key] = int(text) if POLICY_KEYS[key] is int else text
@@ -255,15 +259,18 @@ def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wi
             report.warn(
                 f"What is pinned there alone is not known, and counts for nothing: {error}"
             )
-    here = site.sets(checks) if site.host.look([site.backups]) else ()
+    stay = list(site.sets(checks) if site.host.look([site.backups]) else ())
     for each in prunings:
         with _noted(each):
             if not each.error:
                 _adopt(site, each, known, wish, report)
+        if each.name == HERE and not each.error:
+            going = {backup.runtag for backup in each.going}
+            stay = [backup for backup in stay if backup.runtag not in going]
         if not wish.as_json:
             _show(each, report, dry_run=wish.dry_run)
             if not each.error:
-                _tell_return(site, each, here, report)
+                _tell_return(site, each, stay, report)
                 _tell_lacking(each, known, report)
     return wish
 
@@ -282,11 +289,19 @@ def _meant(prunings: list[Pruning], names: tuple[str, ...]) -> tuple[str, ...]:
             raise UsageError(f"--allow-missing {name} means several things. Write {flags}.")
     wrong = [each for each in names if not found[each]]
     if wrong and not any(each.error for each in prunings):
+        known = spelled_all(held)
+        near = list(dict.fromkeys(name for each in wrong for name in nearest(each, known)))
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
         raise UsageError(
-            f"--allow-missing {', '.join(wrong)}: no backup there holds a part, a container or a "
-            f"database of that name. There are: {told(held, most=20)}."
+            f"--allow-missing {', '.join(wrong)}: no backup there holds a part, a container, a "
+            f"database, a path or a volume of that name.{meant} There are: {_first(known)}."
         )
     return tuple((found[each] or (each,))[0] for each in names)
+
+
+def _first(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join([*names[:NAMES_SHOWN], *([f"{more} more"] if more > 0 else [])])
 
 
 def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Report) -> None:
@@ -314,15 +329,16 @@ def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Repor
 
 
 def _confirm(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> None:
-    """Let a person confirm what goes from vaults; raises Refused where nobody does.
+    """Let a person confirm what goes, wherever it is; raises Refused where nobody does.
 
-    Where nobody is there, only what the command line says has to be confirmed, by --yes, if no
-    other copy of a set is known: what hosts.toml says was meant when it was written.
+    Where nobody is there, only what the command line says of a vault has to be confirmed, by
+    --yes, if no other copy of a set is known: what hosts.toml says was meant when it was written.
     """
-    vaults = [each for each in prunings if each.name != HERE and each.count and not each.error]
-    if wish.yes or not vaults:
+    losing = [each for each in prunings if each.count and not each.error]
+    if wish.yes or not losing:
         return
     if not sys.stdin.isatty() or wish.as_json:
+        vaults = [each for each in losing if each.name != HERE]
         typed = [each for each in vaults if each.by_flags or wish.gone or wish.adopt]
         last = {e.runtag for one in typed for e in one.going} - _staying(site, prunings)
         if not last:
@@ -332,9 +348,13 @@ def _confirm(site: Site, prunings: list[Pruning], wish: Wish, report: Report) ->
             f"No other copy is known of {listed}, and nobody is there to confirm. Nothing was "
             "removed. If it is meant, add --yes."
         )
-    listed = ", ".join(f"{each.count} from {each.name}" for each in vaults)
+    listed = ", ".join(f"{each.count} {_from(each)}" for each in losing)
     report.flush()
     ask(wish.at, f"remove backups ({listed})")
+
+
+def _from(each: Pruning) -> str:
+    return HERE if each.name == HERE else f"from {each.name}"
 
 
 def _staying(site: Site, prunings: list[Pruning]) -> set[str]:
@@ -367,10 +387,11 @@ def _write_down(site: Site, prunings: list[Pruning], wish: Wish) -> None:
         site.owner.add_gone(wish.gone, host, about, now)
 
 
-def _tell_return(
-    site: Site, pruning: Pruning, here: tuple[BackupSet, ...], report: Report
-) -> None:
-    """Tell which sets the next backup would deliver again, and what would keep it from that."""
+def _tell_return(site: Site, pruning: Pruning, here: Iterable[BackupSet], report: Report) -> None:
+    """Tell which sets the next backup would deliver again, and what would keep it from that.
+
+    `here`: those that this command leaves here.
+    """
     going = {each.runtag for each in pruning.going}
     vault = next((e for e in site.settings.vaults if e.name == pruning.name), None)
     if vault is None or not going or not pruning.policy:
