@@ -20,6 +20,7 @@ UNFINISHED_GRACE = timedelta(days=1)
 """A younger set without a manifest may still be finished by who makes or copies it."""
 NO_MANIFEST = frozenset({State.UNFINISHED, State.UNPROVEN})
 OF_ANOTHER_TOOL = "it has no manifest, and was not adopted: inv prune --adopt"
+LOST = f"{OF_ANOTHER_TOOL} takes it if it can be read, else remove it by hand"
 
 _SPAN = re.compile("".join(rf"(?:([0-9]{{1,4}}){unit})?" for unit in "ymwdh"))
 
@@ -198,7 +199,7 @@ def judge(
         newer = known.with_all(needed)
         reasons = ["pinned"] if each.pinned else []
         if each.is_foreign and each.runtag not in adopted:
-            reasons.append(OF_ANOTHER_TOOL)
+            reasons.append(LOST if each.state is State.DAMAGED else OF_ANOTHER_TOOL)
         elif made is None:
             reasons.append("its name tells no time")
         elif made > now:

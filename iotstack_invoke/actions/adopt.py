@@ -10,13 +10,16 @@ from ..errors import StepFailed
 from ..report import Report, size_text
 from ..site import Site
 from .copies import copies_at
-from .verify import verify_copy
+from .verify import bare_advice, verify_copy
 
 
 def adopt(
     site: Site, at: str, runtags: Container[str], checks: Checks, report: Report
 ) -> frozenset[str]:
-    """Read sets of other tools in a place, and return those that are whole, which are ours now."""
+    """Read sets without a manifest in a place, and return those that are whole: they are ours now.
+
+    Also those that lost it, as their texts tell.
+    """
     adopted = set()
     for copy in copies_at(site, at, checks):
         if copy.runtag not in runtags:
@@ -24,15 +27,17 @@ def adopt(
         size = size_text(copy.backup.size_bytes)
         report.tell(f"reading {copy.runtag} in {at} ({size}), to adopt it")
         try:
-            check = verify_copy(copy).check
+            verified = verify_copy(copy)
         except StepFailed as error:
             report.fail(f"{copy.runtag} in {at} is not adopted, so it stays: {error}")
             continue
+        check = verified.check
         if at != HERE or not site.far:  # another machine keeps its own record of verifications
             site.checks.add(check)
-        if not check.good:
+        if not (check.good or verified.can_be_read):
             why = " ".join(check.problems)
-            report.fail(f"{copy.runtag} in {at} is not adopted, so it stays: {why}")
+            cure = bare_advice(copy, can_be_read=False)
+            report.fail(f"{copy.runtag} in {at} is not adopted, so it stays: {why} {cure}")
             continue
         site.owner.add_adopted(at, copy.backup, datetime.now(UTC))
         adopted.add(copy.runtag)

@@ -307,10 +307,12 @@ def _first(names: Sequence[str]) -> str:
 def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Report) -> None:
     """Take in archives without a manifest that can be read to their end, and judge anew.
 
-    With `adopt` of hosts.toml those alone that would go, of the ones here.
+    With `adopt` of hosts.toml those alone that would go, of the ones here, and none that is known
+    as damaged. Whoever asks has those read again: they may have lost their manifest alone.
     """
     foreign = {e.runtag for e in pruning.sets if e.is_foreign} - pruning.adopted
-    foreign -= {e.runtag for e in pruning.sets if e.state is State.DAMAGED}
+    if not wish.adopt:
+        foreign -= {e.runtag for e in pruning.sets if e.state is State.DAMAGED}
     by_settings = pruning.name == HERE and site.settings.stack.adopt
     if not foreign or not (wish.adopt or by_settings) or not pruning.policy:
         return

@@ -173,9 +173,15 @@ def _replaced(own: BackupSet | None, records: RecordFile) -> Manifest | None:
 
 
 def _refuse_a_second(site: Site, runtag: str, sets: tuple[BackupSet, ...]) -> None:
-    """Refuse a runtag of archives that no run of ours made."""
+    """Refuse a runtag of archives that no run of ours made, or that lost their manifest."""
     same = next((each for each in sets if each.runtag == runtag), None)
     strange = same and same.state is not State.UNFINISHED and "manifest" not in same.files
+    if same and strange and (same.state is State.DAMAGED or "restore" in same.files):
+        raise Refused(
+            f"{site.backups} holds archives {runtag} that have no manifest any more, and may be "
+            "all that there is of that backup, so they are not replaced. Choose another --runtag. "
+            f"What to do with them: inv verify --runtag '{runtag}' --at here"
+        )
     if strange:
         raise Refused(
             f"{site.backups} holds archives {runtag} without a manifest, made by "

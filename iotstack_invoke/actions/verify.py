@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from ..errors import (
     StepFailed,
     Unreachable,
     UsageError,
+    WrongFolder,
     ended,
 )
 from ..manifest import Manifest, check_sum, has_sum, read_manifest, utc_text
@@ -27,7 +29,7 @@ from ..rules import TEXTS
 from ..runtag import LATEST
 from ..services.reading import Reading, read_whole
 from ..services.sql import rows_told
-from ..sets import State, gather_sets
+from ..sets import BackupSet, State
 from ..settings import Settings
 from ..site import Site
 from ..transfer import can_hash, hash_there
@@ -61,6 +63,7 @@ from .only import damaged_told
 MOST_TEXT_BYTES = 256 << 20
 """A thousand times what the log of a night has."""
 PROGRAM = f"iotstack-invoke {__version__}"
+USELESS = frozenset({State.DAMAGED, State.UNFINISHED})
 VERIFIED = frozenset(State) - {State.UNFINISHED}
 """The states of sets that are compared with what they must be."""
 
@@ -94,6 +97,8 @@ class Verified:
     """What to do about one that is damaged."""
     shut: bool = False
     """It is sealed, and what is inside was not read."""
+    can_be_read: bool = False
+    """Its archives were read to their end; of one that lost its manifest nothing else is wrong."""
     passed: tuple[PassedOver, ...] = ()
     """The newer sets that are not the latest."""
 
@@ -190,7 +195,7 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
             try:
                 verified = replace(verify_copy(copy), passed=copy.passed)
                 if not verified.check.good:
-                    verified = replace(verified, advice=_advice(site, copy))
+                    verified = replace(verified, advice=_advice(site, verified, copy))
                 site.checks.add(verified.check)
                 yield verified
             except StepFailed as error:
@@ -253,6 +258,7 @@ def verify_copy(copy: Copy) -> Verified:
                 counted.append(rows_told(kind, reading.sql.values()))
     notes: list[str] = []
     texts = {} if copy.shut else _texts(copy)
+    can_be_read = not problems
     if not content and not copy.sealed and "manifest" not in copy.backup.files:
         problems += manifest_gone(copy.runtag, texts)
     if manifest and not copy.shut:
@@ -271,7 +277,14 @@ def verify_copy(copy: Copy) -> Verified:
         program=PROGRAM,
         made=manifest.finished_utc if manifest else "",
     )
-    return Verified(check, manifest, tuple(counted), tuple(notes), shut=copy.shut)
+    return Verified(
+        check,
+        manifest,
+        tuple(counted),
+        tuple(notes),
+        shut=copy.shut,
+        can_be_read=can_be_read and not copy.shut,
+    )
 
 
 def _read_manifest(copy: Copy, content: bytes) -> tuple[Manifest | None, list[str]]:
@@ -307,25 +320,51 @@ def _texts(copy: Copy) -> dict[str, bytes]:
     return texts
 
 
-def _advice(site: Site, copy: Copy) -> str:
+def _advice(site: Site, verified: Verified, copy: Copy) -> str:
     """Return what to do about a damaged copy: a place that does not answer may have another."""
     runtag = copy.runtag
+    others = _others(site, copy)
+    if others is None or any(each.state not in USELESS for each in others):
+        return f"Take another copy: inv show '{runtag}'"
+    alone = "No other copy is known to be good." if others else "There is no other copy."
+    if "manifest" not in copy.backup.files:
+        return f"{alone} {bare_advice(copy, can_be_read=verified.can_be_read)}"
     if copy.at == HERE:
+        again = f"inv backup --runtag '{runtag}' --force"
+        return f"{alone} Make it again, of what there is now: {again}"
+    return f"{alone} Make a new backup, of what there is now: inv backup"
+
+
+def _others(site: Site, copy: Copy) -> list[BackupSet] | None:
+    """Return the other copies of a set; None where a place that may have one cannot be asked."""
+    checks, found = site.checks.newest(), list[BackupSet]()
+    for at in (HERE, *site.vaults):
+        if at == copy.at:
+            continue
         try:
-            others = [
-                each
-                for name, place in site.vaults.items()
-                for each in gather_sets(place.names(place.root), None)
-                if each.runtag == runtag and each.parts
-            ]
+            found += [e.backup for e in copies_at(site, at, checks) if e.runtag == copy.runtag]
+        except WrongFolder:  # it holds no copies
+            continue
         except StepFailed:
-            others = [copy.backup]
-        if not others:
-            return (
-                "There is no other copy. Make it again, of what there is now: inv backup "
-                f"--runtag '{runtag}' --force"
-            )
-    return f"Take another copy: inv show '{runtag}'"
+            return None
+    return [each for each in found if each.parts]
+
+
+def bare_advice(copy: Copy, *, can_be_read: bool) -> str:
+    """Return what to do about archives that lost their manifest: they may be all that there is."""
+    runtag, at = copy.runtag, "" if copy.at == HERE else f" --at {copy.at}"
+    if can_be_read:
+        return (
+            "Its archives can be read to their end, and no backup replaces them. To restore them: "
+            f"inv restore --runtag '{runtag}' --from {copy.at}. Once newer backups hold as much, "
+            f"the policy may remove them: inv prune{at} --adopt"
+        )
+    files = f"{shlex.quote(copy.folder)}/{shlex.quote(runtag)}.*"
+    there = f" of {copy.at}" if copy.far else ""
+    return (
+        "No backup replaces it, and no policy removes it, as some of it may still be of use. Once "
+        f"it is not, remove it by hand: rm {files}{there}"
+    )
 
 
 def _why_missing(copy: Copy, kind: str) -> str:
