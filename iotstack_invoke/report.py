@@ -74,18 +74,18 @@ def duration_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def age_text(made: datetime | None, now: datetime) -> str:
-    """Return how old a set is, for people: `3 hours`, `12 days`."""
+def age_text(made: datetime | None, now: datetime, *, short: bool = False) -> str:
+    """Return how old a set is, for people: `3 hours`, `12 days`; `short`: `3 h`, `12 d`."""
     if made is None:
         return "?"
     seconds = (now - made).total_seconds()
     if seconds < 0:
-        return "in the future"
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        return "future" if short else "in the future"
+    for unit, sign, length in (("day", "d", 86400), ("hour", "h", 3600), ("minute", "min", 60)):
         count = int(seconds // length)
         if count >= (2 if unit == "day" else 1):
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "just now"
+            return f"{count} {sign}" if short else f"{count} {unit}{'s' if count > 1 else ''}"
+    return "now" if short else "just now"
 
 
 def as_called(text: str) -> str:
@@ -219,11 +219,13 @@ class Report:
         *,
         right: Sequence[int] = (),
         copied: Sequence[int] = (),
+        below: Sequence[str] = (),
     ) -> None:
         """Print rows under titles; `right` lists the columns of numbers.
 
         `copied`: those with what people copy, such as paths and commands. Nothing of them is cut
         or broken: on a terminal that has no room for them they stand below their rows.
+        `below`: a line for each row, which stands below it at a terminal; "" for none.
         Off a terminal as plain text: Rich took 6 s for 10,000 rows.
         """
         shown = [
@@ -238,6 +240,9 @@ class Report:
             return
         if copied and not _have_room([tuple(titles), *shown], copied, self.console().width):
             self._table_with_lines(titles, shown, right, copied)
+            return
+        if below:
+            self._table_with_notes([tuple(titles), *shown], right, below)
             return
         gap, widths = _fit([tuple(titles), *shown], self.console().width)
         self._grid(titles, shown, right, gap, widths, edge=gap == WIDE_GAP)
@@ -269,6 +274,33 @@ class Report:
                     self._put(f"{line}\n")
                 elif row[number]:
                     self.write(line)
+
+    def has_room(self, rows: Sequence[Sequence[str]], *, folded: bool = False) -> bool:
+        """Tell whether a table has room with each row on a line, or `folded` between its words.
+
+        The first row are the titles. There is room enough where there is no terminal.
+        """
+        if not sys.stdout.isatty():
+            return True
+        _, widths = _fit(rows, self.console().width, longest=None)
+        return bool(widths) and (folded or list(widths) == _full_widths(rows))
+
+    def _table_with_notes(
+        self, rows: Sequence[Sequence[str]], right: Sequence[int], below: Sequence[str]
+    ) -> None:
+        """Print rows, the first of which are the titles, and a line below those that have one."""
+        width = self.console().width
+        longest = None if self.has_room(rows, folded=True) else LONGEST_WORD
+        gap, widths = _fit(rows, width, longest=longest)
+        head, together = rows[0], []
+        for row, note in zip(rows[1:], below, strict=True):
+            together.append(row)
+            if note:
+                self._grid(head, together, right, gap, widths)
+                self.write(f"  {note}")
+                head, together = (), []
+        if together:
+            self._grid(head, together, right, gap, widths)
 
     def _grid(
         self,
@@ -509,27 +541,37 @@ def _have_room(rows: Sequence[Sequence[str]], columns: Sequence[int], width: int
     )
 
 
-def _fit(rows: Sequence[Sequence[str]], width: int) -> tuple[int, tuple[int, ...]]:
-    """Return the gap between columns and their widths, in which no short word is broken.
+def _fit(
+    rows: Sequence[Sequence[str]], width: int, *, longest: int | None = LONGEST_WORD
+) -> tuple[int, tuple[int, ...]]:
+    """Return the gap between columns and their widths, in which no word is broken.
 
-    Without widths where there is no room for that. What is wide gives room first.
+    One longer than `longest` may be. Without widths where there is no room for that. What is
+    wide gives room first.
     """
     from rich.cells import cell_len
 
     columns = tuple(zip(*rows, strict=True))
-    full = [max(map(cell_len, column)) for column in columns]
+    full = _full_widths(rows)
     for gap in (WIDE_GAP, 2, 1):
         room = width - gap * (len(columns) - 1) - (2 if gap == WIDE_GAP else 0)
         if sum(full) <= room:
             return gap, tuple(full)
     words = (max(map(cell_len, " ".join(column).split()), default=0) for column in columns)
-    widths = [word if word <= LONGEST_WORD else LONGEST_WORD // 2 for word in words]
+    widths = [longest // 2 if longest and word > longest else word for word in words]
     if sum(widths) > room:
         return gap, ()
     while sum(widths) < room:
         narrow = [number for number, each in enumerate(widths) if each < full[number]]
         widths[min(narrow, key=widths.__getitem__)] += 1
     return gap, tuple(widths)
+
+
+def _full_widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return how wide each column is where nothing of it is broken."""
+    from rich.cells import cell_len
+
+    return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
 
 
 def _wider_by(cell: str) -> int:

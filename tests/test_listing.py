@@ -1,11 +1,17 @@
 """The list: each backup once, newest first, with what is known of it here and in the vaults."""
 
 import json
-from datetime import UTC, datetime
+import os
+import re
+import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from scenes import put_set
 from shelf import Shelf
+from test_report import Terminal
 
+from iotstack_invoke import wrapping
 from iotstack_invoke.actions import listing
 from iotstack_invoke.actions.copies import find_copy
 from iotstack_invoke.actions.listing import check_text, list_backups
@@ -62,10 +68,67 @@ def test_each_backup_is_listed_once_newest_first(shelf, capsys):
         "here",
         "usb",
         "verified",
-        "pinned",
     ]
     assert [line.split("   ")[0].strip() for line in lines[1:]] == [NEW, OLD, FREE]
     assert list(listed(shelf, capsys)) == [NEW, OLD, FREE]
+
+
+def shown_at(columns, shelf, monkeypatch):
+    """Return what a terminal of so many columns shows of the list, without colours."""
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(
+        wrapping.os, "get_terminal_size", lambda _: os.terminal_size((columns, 50))
+    )
+    list_backups(shelf.settings(), Report(), as_json=False)
+    return re.sub(r"\x1b\[[\d;]*m", "", sys.stdout.getvalue()).splitlines()
+
+
+@pytest.mark.parametrize("vaults", [1, 2])
+def test_at_80_columns_a_backup_is_a_line(tmp_path, monkeypatch, vaults):
+    """With one vault or two; what all have in common, host and parts, is told once or not at all."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    shelf = Shelf(tmp_path)
+    made = datetime.now(UTC) - timedelta(minutes=10)
+    folders = [None, *(shelf.vault(name) for name in ("nas", "dropbox")[:vaults])]
+    for number in range(3):
+        when = (made - timedelta(days=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for folder in folders:
+            shelf.put(f"2026-11-2{number}_1100", folder, when=when)
+    shown = (line for line in shown_at(80, shelf, monkeypatch) if line.strip())
+    head, _, *rows = (line for line in shown if not line.startswith("Parts of"))
+    titles = [each for each in head.split() if each != "parts"]
+    assert titles == ["runtag", "age", "size", "here", *("nas", "dropbox")[:vaults], "verified"]
+    assert [row.split()[0] for row in rows] == [f"2026-11-2{number}_1100" for number in range(3)]
+    assert " 10 min " in rows[0]
+    assert " 24 h " in rows[1]
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_no_word_of_the_list_is_broken(shelf, monkeypatch, columns):
+    """With six vaults a line below each row says where it is; a runtag may be long."""
+    for number in range(5):
+        shelf.vault(f"dropbox-{number}")
+    runtag = "before-the-move-to-the-new-house"
+    for folder in (None, shelf.base / "dropbox-1"):
+        shelf.put(runtag, folder, when="2026-11-20T10:00:00Z")
+    shelf.put(runtag, shelf.base / "dropbox-2", when="2026-11-20T10:00:00Z")["influx"].unlink()
+    (shelf.base / f"usb/{FREE}.pin.txt").write_text("\n")
+    lines = shown_at(columns, shelf, monkeypatch)
+    assert max(map(len, lines)) <= columns
+    told = " ".join("\n".join(lines).split())
+    assert f"{runtag} " in told
+    assert "here, dropbox-1: complete; dropbox-2: damaged" in told
+
+
+def test_parts_that_are_not_the_usual_ones_are_told_below_their_row(shelf, monkeypatch):
+    """All others have those of the last line."""
+    put_set(shelf.backups, datetime(2026, 11, 24, 10, tzinfo=UTC))
+    lines = shown_at(70, shelf, monkeypatch)
+    row = next(number for number, line in enumerate(lines) if "2026-11-24_1000" in line)
+    assert lines[row + 1] == "  parts: general"
+    assert lines[-1] == "Parts of all others: general influx"
+    assert sum("parts:" in line for line in lines) == 1
 
 
 def test_states_and_hosts_are_told(shelf, capsys):

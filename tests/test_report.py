@@ -120,6 +120,21 @@ def test_ages_are_told_in_whole_units(age, text):
     assert age_text(NOW - age, NOW) == text
 
 
+@pytest.mark.parametrize(
+    ("age", "text"),
+    [
+        (timedelta(seconds=59), "now"),
+        (timedelta(minutes=10), "10 min"),
+        (timedelta(hours=47), "47 h"),
+        (timedelta(days=2), "2 d"),
+        (timedelta(seconds=-1), "future"),
+    ],
+)
+def test_ages_in_a_column_are_short(age, text):
+    """The same units by their signs."""
+    assert age_text(NOW - age, NOW, short=True) == text
+
+
 def test_an_unknown_age_is_a_question_mark():
     """A set that tells no time has no age."""
     assert age_text(None, NOW) == "?"

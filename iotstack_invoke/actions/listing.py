@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import UTC, datetime
 
@@ -82,7 +83,7 @@ class Row:
     def verified(self, now: datetime) -> str:
         """Return when it was verified last, for people; what is damaged is told with its place."""
         check = self.last_check
-        text = check_text(check, now)
+        text = check_text(check, now, short=True)
         several = len(self.vaults) + bool(self.here) > 1
         return f"{text} in {check.at}" if check and not check.good and several else text
 
@@ -262,24 +263,7 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
         report.write(f"There are no backups in {site.backups}. {_way_on(site)}")
         return code
     names = tuple(name for name in site.vaults if "/" not in name)
-    report.table(
-        ("runtag", "age", "host", "size", "parts", "here", *names, "verified", "pinned"),
-        [
-            (
-                row.runtag,
-                age_text(row.best.made(), now),
-                row.host,
-                size_text(row.best.size_bytes),
-                " ".join(row.best.parts),
-                row.here.state.value if row.here else "",
-                *("?" if name in notes else row.state_in(name) for name in names),
-                row.verified(now),
-                "pinned" if row.pinned else "",
-            )
-            for row in rows
-        ],
-        right=(3,),
-    )
+    _tell_rows(rows, names, notes, now, report)
     here = [row.here for row in rows if row.here]
     newest = next((each for each in here if each.state in GOOD), None)
     found = lacks(newest, here, gone, here=True) if newest else ()
@@ -289,6 +273,61 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
     if newest and lacking:
         report.warn(f"{newest.runtag} lacks {lacking}. What to do: inv status")
     return code
+
+
+def _tell_rows(
+    rows: Sequence[Row], names: Sequence[str], away: Container[str], now: datetime, report: Report
+) -> None:
+    """Print a row for each backup; `names`: the vaults, `away`: those that were not listed.
+
+    A terminal that has no room for the parts is told them once, below; where it has none for a
+    column of each vault either, a line below each row tells in which places it is.
+    """
+    several = len({row.host for row in rows}) > 1
+    begin: list[_Column] = [
+        ("runtag", [row.runtag for row in rows]),
+        ("age", [age_text(row.best.made(), now, short=True) for row in rows]),
+        *([("host", [row.host for row in rows])] if several else ()),
+        ("size", [size_text(row.best.size_bytes) for row in rows]),
+    ]
+    parts: _Column = ("parts", [" ".join(row.best.parts) for row in rows])
+    places: list[_Column] = [
+        (HERE, [row.here.state.value if row.here else "" for row in rows]),
+        *((e, ["?" if e in away else row.state_in(e) for row in rows]) for e in names),
+    ]
+    end: list[_Column] = [("verified", [row.verified(now) for row in rows])]
+    if any(row.pinned for row in rows):
+        end.append(("pinned", ["pinned" if row.pinned else "" for row in rows]))
+    usual = Counter(parts[1]).most_common(1)[0][0]
+    other = [f"parts: {each}" if each != usual else "" for each in parts[1]]
+    columns, below = [*begin, parts, *places, *end], []
+    if not report.has_room(_lines(columns)):
+        columns, below = [*begin, *places, *end], other
+        if not report.has_room(_lines(columns), folded=True):
+            columns = [*begin, *end]
+            there = [_where(places, number) for number in range(len(rows))]
+            below = ["; ".join(filter(None, pair)) for pair in zip(there, other, strict=True)]
+    titles, *lines = _lines(columns)
+    report.table(titles, lines, right=(titles.index("size"),), below=below)
+    if below:
+        report.write(f"Parts of {'all others' if any(other) else 'each'}: {usual}")
+
+
+_Column = tuple[str, Sequence[str]]
+"""A title and the cells below it."""
+
+
+def _lines(columns: Iterable[_Column]) -> list[tuple[str, ...]]:
+    """Return a table's lines, the first of which are the titles."""
+    return list(zip(*((title, *cells) for title, cells in columns), strict=True))
+
+
+def _where(places: Iterable[_Column], number: int) -> str:
+    """Return in which places a backup is, and how: `here, nas: complete; usb: damaged`."""
+    by_state: dict[str, list[str]] = {}
+    for place, states in places:
+        by_state.setdefault(states[number], []).append(place)
+    return "; ".join(f"{', '.join(at)}: {state}" for state, at in by_state.items() if state)
 
 
 def _way_on(site: Site) -> str:
@@ -306,11 +345,11 @@ def _way_on(site: Site) -> str:
     )
 
 
-def check_text(check: Check | None, now: datetime) -> str:
-    """Return when a set was verified last, for people: `2 days`, `2 days: damaged`."""
+def check_text(check: Check | None, now: datetime, *, short: bool = False) -> str:
+    """Return when a set was verified last, for people: `2 days`, `2 days: damaged`; or `2 d`."""
     if check is None:
         return "never"
-    age = age_text(read_utc(check.utc), now)
+    age = age_text(read_utc(check.utc), now, short=short)
     if check.verdict != "good":
         return f"{age}: {check.verdict}"
     return f"{age}, by restore" if check.how == "restore" else age
