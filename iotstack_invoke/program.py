@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 
-from invoke.exceptions import ParseError
-from invoke.parser.context import to_flag
+from invoke.exceptions import Exit, ParseError
+from invoke.parser.context import ParserContext, to_flag
 from invoke.parser.parser import ParseMachine
 from invoke.program import Program
 
@@ -37,8 +37,16 @@ class IotstackProgram(Program):
         self._or_usage(super().parse_core, argv)
 
     def parse_tasks(self) -> None:
-        """Read the tasks and their flags."""
-        self._or_usage(super().parse_tasks)
+        """Read the tasks and their flags; `help backup` is `--help backup`."""
+        words = self.core.unparsed
+        if words[:1] == ["help"] and words[1:]:
+            self.core.unparsed = [words[1], "--help"]
+        try:
+            self._or_usage(super().parse_tasks)
+        except _HelpAsked as asked:
+            with _until_enough():
+                self.print_task_help(str(asked))
+                raise Exit from None
 
     def parse_cleanup(self) -> None:
         """Do what the flags before the task ask for: `--help backup`, `--list`."""
@@ -54,28 +62,79 @@ class IotstackProgram(Program):
             sys.exit(int(ExitCode.USAGE))
 
 
+class _HelpAsked(Exception):
+    """The help of a task is asked for, amid its words."""
+
+
 def usage_text(error: ParseError, tasks: Collection[str]) -> str:
     """Return what Invoke says of a command line, and what to write in its place."""
     import difflib
     import shlex
 
     from .report import as_called
-    from .runtag import LATEST, is_runtag
 
     context = error.context
     task, flags = (context.name, tuple(context.flags)) if context else (None, ())
+    if context and "did not receive required positional" in str(error):
+        return as_called(_missing_text(context))
     found = _UNKNOWN.fullmatch(str(error))
     word = found["word"] if found else ""
     hint, known = "", flags if word.startswith("-") else tasks
+    called = f"inv {task}" if task else "inv"
     if f"--{word}" in flags:
-        hint = f"Write: inv {task} --{word}"
-    elif "--runtag" in flags and (word == LATEST or is_runtag(word)):
-        hint = f"To name a backup: inv {task} --runtag {shlex.quote(word)}"
+        hint = f"Write: {called} --{word}"
+    elif word and (begun := _runtag_before(context)):
+        hint = f"A name with blanks needs quotes: {called} {begun} {word} …'"
+    elif names := _names_of(word, flags):
+        hint = "; ".join(f"{what}: {called} {flag} {shlex.quote(word)}" for what, flag in names)
+        hint = f"To name {hint}"
     elif near := difflib.get_close_matches(word, known, 1, NEAR) if word else ():
         hint = f"Did you mean {near[0]}?"
     more = f"All its flags: inv --help {task}" if task else "All tasks: inv --list"
     said = ended(str(error))
     return as_called(f"{said} {hint} ({more})" if hint else f"{said} {more}")
+
+
+def _missing_text(context: ParserContext) -> str:
+    """Return what to write where a task lacks what it is about, with what is known of that."""
+    lacking = context.missing_positional_args
+    words = " ".join(str(each.name).upper() for each in lacking)
+    said = " ".join(f"{str(each.name).upper()}: {ended(str(each.help))}" for each in lacking)
+    given = (str(each.value) for each in context.positional_args if each.value)
+    called = " ".join(("inv", str(context.name), *given))
+    more = f"All its flags: inv --help {context.name}"
+    return f"Something is missing. Write: {called} {words}. {said} {more}"
+
+
+def _runtag_before(context: ParserContext | None) -> str:
+    """Return how the runtag, which another word follows, would be begun with a quote."""
+    args = context.args if context else {}
+    given = [(name, args[name]) for name in ("after", "before", "runtag") if name in args]
+    for name, each in given:
+        if each.got_value and " " not in str(each.value):
+            return f"'{each.value}" if each.positional else f"--{name} '{each.value}"
+    return ""
+
+
+def _names_of(word: str, flags: Collection[str]) -> list[tuple[str, str]]:
+    """Return what a word may name, each with the flag of a task that takes it: by its form."""
+    from .runtag import LATEST, is_runtag, runtag_time
+
+    if not is_runtag(word):
+        return []
+    named = [(what, flag) for what, flag in _NAMING if flag in flags]
+    is_told = word == LATEST or runtag_time(word) or " " in word
+    return [each for each in named if each[1] == "--runtag" or not is_told]
+
+
+_NAMING = (
+    ("a backup", "--runtag"),
+    ("a vault", "--at"),
+    ("a vault", "--vault"),
+    ("a vault", "--from"),
+    ("a host", "--host"),
+)
+"""What is named without its flag, and the flag."""
 
 
 def _complete_flag(machine: ParseMachine) -> None:
@@ -95,6 +154,17 @@ def _complete_flag(machine: ParseMachine) -> None:
 
 _invokes_complete_flag = ParseMachine.complete_flag
 ParseMachine.complete_flag = _complete_flag  # type: ignore[assignment, method-assign]
+
+
+def _handle(machine: ParseMachine, token: str) -> None:
+    """Take `--help` behind a task for a wish, not for the runtag or value that is due there."""
+    if token in {"--help", "-h"} and machine.context and machine.context.name:
+        raise _HelpAsked(machine.context.name)
+    _invokes_handle(machine, token)
+
+
+_invokes_handle = ParseMachine.handle
+ParseMachine.handle = _handle  # type: ignore[assignment, method-assign]
 
 
 program = IotstackProgram(name="iotstack", namespace=namespace, version=__version__)

@@ -175,8 +175,8 @@ def show(work: Work, runtag: str, files: str = "", at: str = "", json: bool = Fa
 @door(
     opens=True,
     help={
-        "before": "A backup.",
-        "after": "Another one.",
+        "before": "A backup; latest is the newest.",
+        "after": "The backup that it is compared with.",
         "at": "here, a vault's name, vault (every one); else the first place that has each.",
         "json": "Print JSON for programs.",
     },

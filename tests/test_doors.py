@@ -201,7 +201,7 @@ def test_debug_shows_where_it_failed(little_stack):
         ("backup --runtag a/b", "cannot be a runtag"),
         ("backup --settings none.toml", "no settings file none.toml"),
         ("graph --format svg", "--format svg"),
-        ("why", "required"),
+        ("why", "Write: inv why FILE. FILE: A file of a backup"),
         ("restore --only a,b", "--only a,b: write each name by itself: --only a --only b\n"),
         ("restore --only 'a, b c'", "--only a --only 'b c'\n"),
         ("restore --live a,b", "--live a --live b\n"),
@@ -225,11 +225,23 @@ def test_a_wrong_command_line_is_exit_2(little_stack, line, said):
     [
         ("restore latest", "To name a backup: inv restore --runtag latest ("),
         ("verify 'two words'", "To name a backup: inv verify --runtag 'two words' ("),
+        ("verify 2026-11-23_1100", "backup: inv verify --runtag 2026-11-23_1100 ("),
+        ("verify nas", "backup: inv verify --runtag nas; a vault: inv verify --at nas ("),
+        ("sync nas", "To name a vault: inv sync --vault nas ("),
+        ("prune usb", "To name a vault: inv prune --at usb ("),
+        ("status nas", "To name a vault: inv status --at nas; a host: inv status --host nas ("),
+        ("backup pi2", "backup: inv backup --runtag pi2; a host: inv backup --host pi2 ("),
+        ("show before the move", "needs quotes: inv show 'before the …' ("),
+        ("diff a before the move", "needs quotes: inv diff 'before the …' ("),
+        ("backup --runtag before the move", "needs quotes: inv backup --runtag 'before the …' ("),
         ("restore --runtga t1", "Did you mean --runtag? (All its flags: inv --help restore)"),
         ("restore yes", "Write: inv restore --yes ("),
         ("bakcup", "Did you mean backup? (All tasks: inv --list)"),
         ("--help bakcup", "Did you mean backup? (All tasks: inv --list)"),
-        ("show", "'runtag'. All its flags: inv --help show"),
+        ("help bakcup", "Did you mean backup? (All tasks: inv --list)"),
+        ("show", "inv show RUNTAG. RUNTAG: The backup; latest is the newest. All its flags: inv"),
+        ("diff a", "inv diff a AFTER. AFTER: The backup that it is compared with."),
+        ("key", "WHAT: new makes a key, sheet writes how to open copies by hand, check proves"),
         ("hosts x", "is! All its flags: inv --help hosts"),
     ],
 )
@@ -245,8 +257,33 @@ def test_a_wrong_command_line_is_told_with_what_to_write(little_stack, program, 
     assert told.returncode == 2
     assert hint in told.stderr
     assert told.stderr.count("\n") == 1
-    assert told.stderr.startswith(("No idea what ", "'show' did not receive"))
+    assert told.stderr.startswith(("No idea what ", "Something is missing."))
     assert told.stdout == ""
+
+
+@pytest.mark.parametrize("program", ["iotstack", "inv"])
+@pytest.mark.parametrize(
+    ("line", "task"),
+    [
+        ("key --help", "key"),
+        ("show -h", "show"),
+        ("diff a --help", "diff"),
+        ("restore --only --help", "restore"),
+        ("verify --help nonsense", "verify"),
+        ("help backup", "backup"),
+    ],
+)
+def test_help_is_shown_wherever_it_is_asked_for(little_stack, program, line, task):
+    """Also where a runtag, or a flag's value, would be due; and as `help TASK`."""
+    words = little_stack.words(line)
+    if program == "inv":
+        words[2:3] = ["invoke", "-r", CHECKOUT]
+    told = subprocess.run(
+        words, env=little_stack.environment, capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    assert f" {task} [--options]" in told.stdout
+    assert "--settings" in told.stdout
 
 
 FLAGS_WITH_VALUE = [
