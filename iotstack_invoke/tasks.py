@@ -230,7 +230,12 @@ def graph(work: Work, format: str = "tree") -> None:  # noqa: A002 - it is the f
     show_graph(work.settings, work.report, format)
 
 
-@door(help={"file": "A file of a backup, such as backups/2026-11-23_1100.influx-backup.tar."})
+@door(
+    help={
+        "file": "A file of a backup: a path below the stack's folder, such as "
+        "backups/2026-11-23_1100.general-backup.tar.gz, or nas:NAME for one in a vault."
+    }
+)
 def why(work: Work, file: str) -> None:
     """Say how a file is made, from what, and why it would or would not be made now."""
     from .actions.why import show_why
