@@ -29,6 +29,7 @@ namespace.configure({"iotstack": {"checkout": HERE}})
 )
 def test(_context: Context, live: bool = True, long: bool = False, at_once: int = 3) -> None:  # noqa: PT028 - a task
     """Run the tests; those on the stand need root, and are skipped without it."""
+    _need_pytest("Tests")
     left_out = [mark for mark, wanted in (("live", live), ("long", long)) if not wanted]
     chosen = ("-m", f"not {' and not '.join(left_out)}") if left_out else ()
     words = ("-m", "pytest", "-n", str(at_once), "--dist", "loadfile", IN_ORDER, *chosen)
@@ -46,10 +47,15 @@ def test(_context: Context, live: bool = True, long: bool = False, at_once: int 
 )
 def bench(_context: Context, name: Iterable[str] | None = None, keep: bool = False) -> None:
     """Measure against what people would use instead."""
-    if importlib.util.find_spec("pytest") is None:
-        raise Exit("Benchmarks need what the tests need. Install it with: sh setup test")
+    _need_pytest("Benchmarks")
     kept = ("--keep",) if keep else ()
     _become(sys.executable, f"{HERE}/benchmarks/report.py", *kept, *(name or ()))
+
+
+def _need_pytest(what: str) -> None:
+    """End with what to do where plain `sh setup` has installed what runs the program alone."""
+    if importlib.util.find_spec("pytest") is None:
+        raise Exit(f"{what} need more than the program does. Install it with: sh setup test")
 
 
 def _become(*words: str) -> None:

@@ -92,8 +92,8 @@ def _not_made(wanted: File, found: tuple[str, str] | None, made: Iterable[str]) 
     names = {posixpath.basename(each) for each in made}
     if found and found[1] in PARTS and posixpath.basename(wanted.path) not in names:
         return (
-            f"{told}: nothing runs here that the {found[1]} part would hold. How each container is "
-            "saved: inv services"
+            f"{told}: nothing runs here that the {found[1]} part would hold. How each container "
+            "is saved: inv services"
         )
     role = "" if wanted.role == "pi" else f"{wanted.role}:"
     near = nearest(wanted.path, made, 1, 0.8) or made
