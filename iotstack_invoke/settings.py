@@ -308,11 +308,12 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
         try:
             with open(os.path.expanduser(candidate), "rb") as stream:
                 content = stream.read()
-            return read_settings(tomllib.loads(content.decode()), candidate)
+            # Notepad of Windows begins a file with a mark of its own.
+            return read_settings(tomllib.loads(content.decode("utf-8-sig")), candidate)
         except FileNotFoundError:
             continue
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            hint = _header_hint(content, str(error))
+            hint = _line_hint(content, str(error))
             raise SettingsError(f"{candidate} is no TOML: {error}.{hint}") from error
         except OSError as error:
             raise SettingsError(f"{candidate} cannot be read: {error.strerror}.") from error
@@ -321,12 +322,33 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
     return read_settings({}, "")
 
 
-def _header_hint(content: bytes, error: str) -> str:
-    """Return what helps where a key stands on the line of its header, as in a sentence of ours."""
+_CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
+"""Quotes as text programs and phones write them."""
+_SETTING = re.compile(r"\s*([\w.-]+)\s*=\s*(\S.*?)\s*")
+
+
+def _line_hint(content: bytes, error: str) -> str:
+    """Return the line that is meant, if it is a setting, and what helps with slips of many.
+
+    A value of several words is not shown: it may be a command with what is secret.
+    """
     found = _AT_LINE.search(error)
-    lines = content.decode("utf-8", "replace").split("\n")
-    header = _HEADER.match(lines[int(found[1]) - 1]) if found else None
-    return f" What follows {header[1]} belongs on lines of its own, below it." if header else ""
+    if not found:
+        return ""
+    line = content.decode("utf-8-sig", "replace").splitlines()[int(found[1]) - 1]
+    if header := _HEADER.match(line):  # as somebody has it who copied a sentence of ours
+        return f" What follows {header[1]} belongs on lines of its own, below it."
+    setting = _SETTING.fullmatch(line)
+    if not setting:
+        return ""
+    key, value = setting.groups()
+    text = value.strip(f"{_CURLY}'\"")
+    shown = text and not text.split()[1:]
+    told = f" Line {found[1]}: {key} = {value if shown else '…'}"
+    if value[0].isalpha() or value[0] in f"/~{_CURLY}":
+        straight = f'{key} = "{text}"' if shown else f'{key} = "…"'
+        return f"{told}. Text needs straight quotes: {straight}"
+    return told
 
 
 def read_settings(content: Mapping[str, Any], file: str) -> Settings:

@@ -1107,6 +1107,37 @@ def test_a_header_with_more_on_its_line_is_told(tmp_path, between):
         load_settings(str(file))
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("name = usb", 'Line 2: name = usb. Text needs straight quotes: name = "usb"'),
+        ("name = “usb”", 'Line 2: name = “usb”. Text needs straight quotes: name = "usb"'),
+        ("folder = /mnt/usb", 'quotes: folder = "/mnt/usb"'),
+        (
+            "before = “curl -u me:secret x”",
+            "Line 2: before = …. Text needs straight quotes: before",
+        ),
+        ('before = "curl -u me:secret x', "Line 2: before = …"),
+        ("keep = 1x", "Line 2: keep = 1x"),
+    ],
+)
+def test_the_line_of_a_slip_is_told(tmp_path, line, told):
+    """With what mends it; nothing of a command, which may hold what is secret."""
+    file = tmp_path / "hosts.toml"
+    file.write_text(f"[stack]\n{line}\n")
+    with pytest.raises(SettingsError) as refusal:
+        load_settings(str(file))
+    assert told in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_file_of_notepad_is_read(tmp_path):
+    """It begins with a byte order mark, and its lines end as those of Windows."""
+    file = tmp_path / "hosts.toml"
+    file.write_bytes(b"\xef\xbb\xbf[stack]\r\nkeep = 3\r\n")
+    assert load_settings(str(file)).stack.policy.keep == 3
+
+
 def test_a_file_that_cannot_be_read_is_a_mistake(tmp_path):
     """A folder in the place of the file is told as what it is."""
     with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
