@@ -38,6 +38,8 @@ MOST_PACKET_BYTES = 1 << 20
 """RFC 4253 wants 35,000, OpenSSH sends 256 KiB at the most."""
 MOST_BANNER_BYTES = 1 << 16
 """What a server may say before it says that it speaks SSH (RFC 4253, 4.2)."""
+MOST_WHY_LETTERS = 100
+"""So much is told of why a message could not be read."""
 AGENT_LIMIT_S = 60.0
 """For an answer of the agent, which may ask its owner."""
 UNUSABLE = (OSError, ValueError, SSHException, UnknownKeyType, UnsupportedAlgorithm)
@@ -248,6 +250,13 @@ class _Packets(Packetizer):
             raise SSHException(f"it sends a packet of {n:,} bytes")
         return bytes(super().read_all(n, check_rekey))
 
+    def readline(self, timeout: float) -> str:
+        """Return a line of what a server says before the handshake."""
+        try:
+            return str(super().readline(timeout))
+        except UnicodeDecodeError as error:
+            raise SSHException(": what it says is no SSH") from error
+
     def _read_timeout(self, timeout: float) -> bytes:
         """Return the next bytes of what a server says before the handshake."""
         told = bytes(super()._read_timeout(timeout))  # type: ignore[misc]
@@ -257,13 +266,45 @@ class _Packets(Packetizer):
         return told
 
 
+class _Transport(paramiko.Transport):
+    """Paramiko's end of a line, of which nothing is raised but what `Login.talk` knows.
+
+    Whatever ends its thread is raised as it is for those who wait (`Transport.run`): of one byte
+    that cannot be read, a UnicodeDecodeError, a KeyError and many more.
+    """
+
+    _ended_by: Exception | None = None
+
+    @property
+    def saved_exception(self) -> Exception | None:
+        """What ended the line, until it is told."""
+        return self._ended_by
+
+    @saved_exception.setter
+    def saved_exception(self, error: Exception | None) -> None:
+        if error is not None and not isinstance(error, (SSHException, OSError, EOFError)):
+            unread = SSHException(f"what it sends is no SSH: {_why_unread(error)}")
+            unread.__cause__ = error
+            error = unread
+        self._ended_by = error
+
+
+def _why_unread(error: Exception) -> str:
+    """Return why a message of a server could not be read, for people."""
+    if isinstance(error, UnicodeError):
+        return "a text in it is no UTF-8"
+    if isinstance(error, KeyError):
+        return "a message is of an unknown kind"
+    return f"{error}"[:MOST_WHY_LETTERS].removesuffix(".") or "a message cannot be read"
+
+
 def _transport(way: Way, sock: Any, **given: Any) -> paramiko.Transport:
     """Return Paramiko's end of a line, with the algorithms that ssh would use.
 
     What Paramiko does not know of is passed over. Kinds of which a host key is known come first:
     a machine that has several keys shows one of those.
     """
-    transport = paramiko.Transport(sock, packetizer_class=_Packets, **given)
+    transport = _Transport(sock, packetizer_class=_Packets, **given)
     options = transport.get_security_options()
     told = {"key_types": tuple(options.key_types), **dict(way.algorithms)}
     known = {each.algorithm for each in known_of(way) if not each.marker}
