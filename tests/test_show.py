@@ -1,6 +1,7 @@
 """Showing a set: all that its manifest tells, where its copies lie, the members of its archives."""
 
 import json
+import time
 import subprocess
 import tarfile
 
@@ -94,6 +95,27 @@ def test_where_copies_lie_and_what_verification_said_is_told(shelf, capsys):
     assert found["copies"] == {"here": "warnings", "usb": "damaged"}
     assert found["verified"]["here"]["good"] is True
     assert found["manifest"]["host"] == "pi"
+
+
+@pytest.mark.parametrize("at", ["", "usb"])
+def test_the_first_line_says_what_the_copy_is(shelf, capsys, at):
+    """Also of one that only a vault has: by its manifest, as the line of the copy says it."""
+    shelf.put("old", shelf.base / "usb", warnings=("changed",), when="2026-11-01T10:00:00Z")
+    told = shown(shelf, capsys, "old", at)
+    assert told.startswith("old in usb: warnings\n")
+    assert "  copy      usb: warnings, verified: never" in told
+    assert json.loads(shown(shelf, capsys, "old", at, as_json=True))["state"] == "warnings"
+
+
+def test_the_zone_is_said_once(shelf, capsys, monkeypatch):
+    """That of the machine that made it, beside the offset here only where that is another."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    for zone, told in (("UTC +0000", "10:00:00 UTC +0000,"), ("CET +0100", "+0000 (CET +0100),")):
+        shelf.put(TAG, zone=zone)
+        assert told in shown(shelf, capsys)
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_a_set_without_a_manifest_is_shown_too(shelf, capsys):

@@ -132,7 +132,7 @@ def test_whatever_is_wrong_is_an_alarm(little_stack):
     alarmed(little_stack.run("status --max-age 26"), "'26' is no duration")
     alarmed(
         little_stack.run("status --at moon"),
-        "--at moon: there is no such place. Write one of here.",
+        "--at moon: write one place, of here.",
     )
     with little_stack.settings.open("a") as stream:
         stream.write('[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "/no/such"\n')
@@ -140,6 +140,26 @@ def test_whatever_is_wrong_is_an_alarm(little_stack):
     assert little_stack.run("status --at here").returncode == 0
     little_stack.settings.write_text("[stak]\n[vaults]\n")
     alarmed(little_stack.run("status"), "has mistakes", "did you mean 'stack'?", "vaults")
+
+
+def test_one_finding_of_several_places_is_told_once(little_stack, tmp_path):
+    """The places before it; and `all` is no place, since all are asked without it."""
+    now = datetime.now(UTC)
+    places = [little_stack.folder / "backups", tmp_path / "nas", tmp_path / "usb"]
+    with little_stack.settings.open("a") as stream:
+        for each in places[1:]:
+            stream.write(f'[[vaults]]\nname = "{each.name}"\nkind = "folder"\nfolder = "{each}"\n')
+    for each in places:
+        each.mkdir()
+        put_set(each, now - 2 * HOUR, runtag="old", more={"influx": {}})
+        put_set(each, now - HOUR, runtag="new")
+    line = little_stack.run("status").stdout
+    assert line.startswith("WARNING here, nas, usb: new lacks the influx part")
+    assert line.count("new lacks") == 1
+    alarmed(
+        little_stack.run("status --at all"),
+        "--at all: write one place, of here, nas, usb; every place, if it is left out.",
+    )
 
 
 def test_a_vault_asked_by_name_may_hold_another_machines(little_stack, tmp_path):

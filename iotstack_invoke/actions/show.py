@@ -31,7 +31,7 @@ from ..services.volume_options import options_text
 from ..settings import Settings
 from ..site import Site
 from .copies import Copy, find_copy, in_places
-from .listing import Row, check_text, gather_rows, plain_check
+from .listing import UNREAD, Row, check_text, gather_rows, plain_check
 
 TOLD_IN_WORDS = frozenset(
     {
@@ -131,7 +131,7 @@ def _plain(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> dict
     return {
         "runtag": copy.runtag,
         "at": copy.at,
-        "state": copy.backup.state.value,
+        "state": _state(copy, row),
         "sealed": copy.sealed,
         "copies": _copies(row),
         "verified": {at: plain_check(each) for at, each in row.checks.items()},
@@ -148,17 +148,25 @@ def _copies(row: Row) -> dict[str, str]:
     return here | {name: row.state_in(name) for name in row.vaults}
 
 
+def _state(copy: Copy, row: Row) -> str:
+    """Return the state of the copy that is shown: by its manifest, which a vault's names lack."""
+    state = _copies(row).get(copy.at, UNREAD)
+    return copy.backup.state.value if state == UNREAD else state
+
+
 def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iterator[str]:
     now = datetime.now(UTC)
     sealed = ", sealed" if copy.sealed else ""
-    yield f"{copy.runtag} {in_places(copy.at)}: {copy.backup.state.value}{sealed}"
+    yield f"{copy.runtag} {in_places(copy.at)}: {_state(copy, row)}{sealed}"
     if damage:
         yield damage
     made = replace(copy.backup, manifest=manifest).made()
     if made:
-        zone = f" ({manifest.zone})" if manifest else ""
-        local = f"{made.astimezone():%Y-%m-%d %H:%M:%S %z}"
-        yield f"  made      {local}{zone}, age: {age_text(made, now)}"
+        local, offset = f"{made.astimezone():%Y-%m-%d %H:%M:%S %z}".rsplit(" ", 1)
+        zone = manifest.zone if manifest else ""
+        if not zone.endswith(offset):  # it was made in another one than this machine is in
+            zone = f"{offset} ({zone})" if zone else offset
+        yield f"  made      {local} {zone}, age: {age_text(made, now)}"
     if manifest:
         yield f"  on        {manifest.host} by {manifest.program}"
     for name, state in _copies(row).items():

@@ -64,7 +64,10 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
         owed = _owed(site, name) if at in ("", HERE) else ""
         astray = _astray(site) if at in ("", HERE) else ""
     good, line = judge_status(seen, datetime.now(UTC), limit)
-    lacks_of = [f"{each.place}: {each.lacks}" for each in seen if each.lacks]
+    having: dict[str, list[str]] = {}
+    for each in seen:
+        having.setdefault(each.lacks, []).append(each.place)
+    lacks_of = [f"{', '.join(where)}: {told}" for told, where in having.items() if told]
     lacking = "; ".join([owed, *lacks_of] if owed else lacks_of)
     cure = "" if name else _cure(seen)
     if not good:
@@ -136,7 +139,8 @@ def _see(site: Site, at: str) -> list[Seen]:
     site.knows(at)
     places: dict[str, Place] = {HERE: site.host, **site.vaults}
     if at and at not in places:
-        raise UsageError(f"--at {at}: there is no such place. Write one of {', '.join(places)}.")
+        every = "; every place, if it is left out" if len(places) > 1 else ""
+        raise UsageError(f"--at {at}: write one place, of {', '.join(places)}{every}.")
     asked = {at: places[at]} if at else places
     # A vault may hold other machines' backups too; whoever names it means all of them.
     named = site.far or not at or at == HERE
