@@ -87,7 +87,7 @@ class Send:
         failures = scene.failures()
         for original, copy in self.after:
             if str(copy) in failures and str(original) not in failures:
-                raise StepFailed(f"{copy} has not arrived, and this file says that it has.")
+                raise StepFailed(f"it is not copied, since {copy.path} did not arrive there.")
         source, target = scene.place(self.source), scene.place(self.target)
         fact = source.look([self.source.absolute]).get(self.source.absolute)
         if fact is None:
@@ -99,12 +99,14 @@ class Send:
         needed = fact.size_bytes - start
         space = reserve(scene, target, os.path.dirname(self.target.absolute) or ".", needed)
         if space and space.left_bytes < needed:
-            told = f"{space.free_bytes:,} bytes are free"
+            from rich.filesize import decimal  # only here, for its speed
+
+            told = f"{decimal(space.free_bytes)} are free"
             if space.left_bytes < space.free_bytes:
-                told += f", of which what is written beside it leaves {space.left_bytes:,}"
+                told += f", of which what is written beside it leaves {decimal(space.left_bytes)}"
             raise StepFailed(
-                f"On {target.name} {told}, and {self.target.path} has {fact.size_bytes:,}. Make "
-                "room there and run the same command again."
+                f"On {target.name} {told}, which is too little for a file of "
+                f"{decimal(fact.size_bytes)}. Make room there and run the same command again."
             )
         scene.expect(fact.size_bytes)
         scene.moved(start)

@@ -143,7 +143,7 @@ def test_a_dry_run_without_room_is_refused_like_the_real_one(pi, line):
     told = pi.run(f"restore --runtag {TAG} --from here {line}")
     said = " ".join(told.stderr.split())
     assert told.returncode == ExitCode.REFUSED, said
-    assert "this restore needs about 1.0 EB: 1.0 EB for what they hold." in said
+    assert "this restore needs about 1.0 EB: 1.0 EB for the unpacked archives." in said
     assert "earlier restores" not in said  # there were none
     assert ("would run" in told.stdout) == (line == "--dry-run")
     kept = pi.folder / "restore/previous-t0-20260101T000000Z"

@@ -277,12 +277,12 @@ def test_a_backup_delivers_what_earlier_ones_could_not(pi):
     told = pi.run(f"backup --runtag {first}")
     assert told.returncode == 3
     assert (
-        f"What usb holds is not known; by the records here it lacks 1 backup: {first}. The next "
+        f"What usb holds is not known; it lacks at least 1 backup: {first}. The next "
         "backup or `inv sync` delivers it." in told.stderr
     )
     told = pi.run(f"backup --runtag {second}")
     assert told.returncode == 3
-    assert f"by the records here it lacks 2 backups: {second}, {first}." in told.stderr
+    assert f"it lacks at least 2 backups: {second}, {first}." in told.stderr
     pi.usb.mkdir()
     told = pi.run("backup --runtag 2020-01-03_1000")
     assert (told.returncode, told.stderr) == (0, "")

@@ -189,24 +189,20 @@ class Delivery:
     @property
     def refusals(self) -> tuple[str, ...]:
         """What cannot be delivered, a sentence each."""
-        return tuple(_not_delivered(tag, self.name, why) for tag, why in self.refused.items())
+        return _not_delivered(self.refused, self.name)
 
     @property
     def lost(self) -> tuple[str, ...]:
         """What is good here and cannot be delivered, a sentence each."""
         bad = self.damaged_here
-        return tuple(
-            _not_delivered(tag, self.name, why)
-            for tag, why in self.refused.items()
-            if tag not in bad
-        )
+        good = {tag: why for tag, why in self.refused.items() if tag not in bad}
+        return _not_delivered(good, self.name)
 
     @property
     def troubles(self) -> tuple[str, ...]:
         """What went wrong, a sentence each."""
         lines = [f"{self.name} was not served to the end: {self.error}"] if self.error else []
-        lines += [_not_delivered(tag, self.name, why) for tag, why in self.failed.items()]
-        return tuple(lines)
+        return (*lines, *_not_delivered(self.failed, self.name))
 
     @property
     def owed_line(self) -> str:
@@ -216,13 +212,20 @@ class Delivery:
         them = "them" if several else "it"
         listed = ", ".join(self.owed)
         lacks = f"{self.name} lacks {count}"
-        if not self.looked:
-            lacks = f"What {self.name} holds is not known; by the records here it lacks {count}"
+        if not self.looked:  # the records here name those that never arrived, and no others
+            lacks = f"What {self.name} holds is not known; it lacks at least {count}"
         return f"{lacks}: {listed}. The next backup or `inv sync` delivers {them}."
 
 
-def _not_delivered(runtag: str, vault: str, why: str) -> str:
-    return f"{runtag} is not delivered to {vault}: {why.rstrip('.')}."
+def _not_delivered(troubles: Mapping[str, str], vault: str) -> tuple[str, ...]:
+    """Return which sets are not delivered, a sentence for those of which the reason is one."""
+    alike: dict[str, list[str]] = {}
+    for runtag, why in troubles.items():
+        alike.setdefault(why.rstrip("."), []).append(runtag)
+    return tuple(
+        f"{', '.join(tags)} {'is' if len(tags) == 1 else 'are'} not delivered to {vault}: {why}."
+        for why, tags in alike.items()
+    )
 
 
 def _is_ours(copy: BackupSet, backup: BackupSet) -> bool:

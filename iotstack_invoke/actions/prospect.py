@@ -130,7 +130,7 @@ def sizes_unpacked(
         held += told or sizes[kind] * 3
     return {
         "the archives": sum(sizes.values()) if fetched else 0,
-        "what they hold": held,
+        "the unpacked archives": held,
         "InfluxDB": 3 * sizes.get("influx", 0),
         "databases of SQL": 3 * sql_bytes(backup, manifest, wanted),
     }

@@ -300,10 +300,13 @@ class _Rehearsal:
         needed = sizes_unpacked(self.copy.backup, self.manifest, fetched=not self.copy.in_place)
         total = sum(needed.values())
         if facts.free_bytes < total:
-            listed = ", ".join(f"{size:,} for {what}" for what, size in needed.items() if size)
+            listed = ", ".join(
+                f"{size_text(size)} for {what}" for what, size in needed.items() if size
+            )
             raise Refused(
-                f"{facts.free_bytes:,} bytes are free in {os.path.dirname(self.scratch)}, and a "
-                f"rehearsal needs about {total:,}: {listed}. All of it is removed afterwards."
+                f"{size_text(facts.free_bytes)} are free in {os.path.dirname(self.scratch)}, and "
+                f"a rehearsal needs about {size_text(total)}: {listed}. All of it is removed "
+                "afterwards."
             )
 
     # What is said.

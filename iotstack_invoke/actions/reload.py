@@ -270,9 +270,10 @@ class _Reload:
             free = host.free_bytes(folder) or 0
             if free < size:
                 raise Refused(
-                    f"On {self.target.name} {free:,} bytes are free in {folder}, and a reload "
-                    f"needs about {size:,}: room for the dump and for the new data, beside the "
-                    f"{look.size_bytes:,} that there are. Nothing was changed. Make room there."
+                    f"On {self.target.name} {size_text(free)} are free in {folder}, and a reload "
+                    f"needs about {size_text(size)}: room for the dump and for the new data, "
+                    f"beside the {size_text(look.size_bytes)} that there are. Nothing was "
+                    "changed. Make room there."
                 )
 
     def _plan(self, facts: ReloadFacts) -> Plan:

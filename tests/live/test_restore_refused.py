@@ -241,7 +241,7 @@ def test_no_room(person, far, where):
         far.run(["umount", folder])
         far.run(["rmdir", kept])
         manifest.write_text(text)
-    assert "40.0 MB for what they hold" in said
+    assert "40.0 MB for the unpacked archives" in said
     assert " are free in " in said
 
 
