@@ -221,7 +221,7 @@ class Login:
     def began_nothing(self) -> Unreachable:
         """Return the failure of a login shell that hangs."""
         return Unreachable(
-            f"{self.name} ({self.ssh.host}) lets us in, and its login shell did not begin a "
+            f"{self.ssh.called(self.name)} lets us in, and its login shell did not begin a "
             f"command within {START_LIMIT_S:g} s.",
             again=True,
         )
@@ -300,7 +300,7 @@ class Login:
 
     def _called(self, way: Way) -> str:
         """Return what people are told of a machine: the one that is meant, or one on the way."""
-        meant = f"{self.name} ({self.ssh.host})"
+        meant = self.ssh.called(self.name)
         return meant if way is self.way else f"{way.asked}, on the way to {meant},"
 
     def _to(self, way: Way) -> tuple[str, ...]:
@@ -335,7 +335,7 @@ class Login:
             hint = ""
             if NO_BANNER in str(error):
                 hint = " Its SSH server hangs, or something else listens on that port."
-            why = f"{self.name} ({self.ssh.host}): {NUMBER.sub(': ', str(error))}.{hint}"
+            why = f"{self.ssh.called(self.name)}: {NUMBER.sub(': ', str(error))}.{hint}"
             raise Unreachable(why, again=True) from error
         except socket.gaierror as error:
             first = self.way.first
@@ -357,7 +357,7 @@ class Login:
     def _about_key(self, error: HostKeyRefused) -> KeyRefused:
         """Return what people are told of a host key that was refused, with the way out."""
         way, kind = error.way, error.key.get_name()
-        meant = f"{self.name} ({self.ssh.host})"
+        meant = self.ssh.called(self.name)
         who = meant if way is self.way else f"{way.known_as}, on the way to {meant},"
         trust = f"inv hosts --trust {shlex.quote(self.name)}"
         if error.found is Verdict.REVOKED:

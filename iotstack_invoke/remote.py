@@ -175,7 +175,7 @@ def open_place(ssh: Ssh, root: str, name: str) -> SshHost | SftpPlace:
             raise
         login.close()
         raise Unreachable(
-            f"{name} ({ssh.host}) lets us in, and offers neither a shell nor SFTP: to a command "
+            f"{ssh.called(name)} lets us in, and offers neither a shell nor SFTP: to a command "
             f"it says: {ended(no_shell)}{_of_sftp(error)} Where only the scp program is allowed, "
             "nothing can be listed, proven or put in place. Allow SFTP there (`Subsystem sftp "
             "internal-sftp` and `ForceCommand internal-sftp` in sshd_config), or a shell."
@@ -207,7 +207,7 @@ def open_host(ssh: Ssh, root: str, name: str) -> SshHost:
     if isinstance(place, SshHost):
         return place
     place.close()
-    raise Unreachable(f"{name} ({ssh.host}) offers SFTP only, and no commands can be run there.")
+    raise Unreachable(f"{ssh.called(name)} offers SFTP only, and no commands can be run there.")
 
 
 class SshHost:

@@ -91,6 +91,10 @@ class Ssh:
     config: str = ""
     known_hosts: str = ""
 
+    def called(self, name: str) -> str:
+        """Return how a machine is told of: its name, with its address where that is another."""
+        return name if name == self.host else f"{name} ({self.host})"
+
 
 @dataclass(frozen=True, slots=True)
 class Vault:

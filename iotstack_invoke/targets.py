@@ -166,7 +166,7 @@ def _check_identity(host: Host, machine: Machine) -> None:
     told = host.run(Command(("cat", "/etc/machine-id"), ANY_EXIT)).out.strip()
     if told != machine.machine_id:
         raise Refused(
-            f"{machine.name} ({machine.ssh.host}) is not the machine that hosts.toml means: its "
+            f"{machine.ssh.called(machine.name)} is not the machine that hosts.toml means: its "
             f"machine id is {told or 'unknown'}, and {machine.machine_id} is pinned. Nothing was "
             "changed."
         )

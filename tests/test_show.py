@@ -1,9 +1,9 @@
 """Showing a set: all that its manifest tells, where its copies lie, the members of its archives."""
 
 import json
-import time
 import subprocess
 import tarfile
+import time
 
 import pytest
 from shelf import Shelf, new_form

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -59,9 +60,8 @@ def diff(
     try:
         with signals_raised():
             checks = site.checks.newest()
-            before, after = (
-                find_copy(site, each, at, checks, report.warn) for each in (first, second)
-            )
+            warn = functools.cache(report.warn)  # both may be asked for as the latest
+            before, after = (find_copy(site, each, at, checks, warn) for each in (first, second))
             for copy in (before, after):
                 damage = manifest_of(copy)[1]
                 if damage:

@@ -64,7 +64,7 @@ def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> i
     from ..login import offered_key, own_key, remember_key
 
     key = offered_key(ssh, name)
-    report.write(f"{name} ({ssh.host}) shows the key {key.algorithm} {key.fingerprint}")
+    report.write(f"{ssh.called(name)} shows the key {key.algorithm} {key.fingerprint}")
     if key.is_known:
         report.write("It is known already: nothing was written.")
         return ExitCode.GOOD
