@@ -64,6 +64,10 @@ def is_copy(copy: Found, original: Found) -> bool:
         return False
 
 
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"
+
+
 @dataclass(frozen=True, slots=True)
 class Send:
     """Copy a file to another place, going on where an earlier try was cut.
@@ -99,14 +103,13 @@ class Send:
         needed = fact.size_bytes - start
         space = reserve(scene, target, os.path.dirname(self.target.absolute) or ".", needed)
         if space and space.left_bytes < needed:
-            from rich.filesize import decimal  # only here, for its speed
-
-            told = f"{decimal(space.free_bytes)} are free"
+            told = f"{_megabytes(space.free_bytes)} are free"
             if space.left_bytes < space.free_bytes:
-                told += f", of which what is written beside it leaves {decimal(space.left_bytes)}"
+                left = _megabytes(space.left_bytes)
+                told += f", of which what is written beside it leaves {left}"
             raise StepFailed(
                 f"On {target.name} {told}, which is too little for a file of "
-                f"{decimal(fact.size_bytes)}. Make room there and run the same command again."
+                f"{_megabytes(fact.size_bytes)}. Make room there and run the same command again."
             )
         scene.expect(fact.size_bytes)
         scene.moved(start)

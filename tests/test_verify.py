@@ -148,7 +148,7 @@ def test_what_has_no_manifest_is_not_called_good(shelf, capsys):
     assert told.out == ""
     assert "is unproven: it has no manifest" in told.err
     list_backups(shelf.settings(), Report(), as_json=False)
-    assert capsys.readouterr().out.splitlines()[1].split("  ")[-1].strip() == "just now: unproven"
+    assert capsys.readouterr().out.splitlines()[1].split("  ")[-1].strip() == "now: unproven"
     assert states(shelf) == {TAG: State.UNPROVEN}
 
 
