@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
 from types import FrameType
+from typing import NoReturn
 
 from invoke.exceptions import Exit, ParseError
 from invoke.parser.context import ParserContext, to_flag
@@ -50,16 +51,39 @@ class IotstackProgram(Program):
 
     def parse_cleanup(self) -> None:
         """Do what the flags before the task ask for: `--help backup`, `--list`."""
+        task = self.args.list.value
+        if isinstance(task, str):  # Invoke lists what is below a word, and nothing of ours is
+            _end_usage(f"--list {task}: there are no tasks below it. Its flags: inv --help {task}")
         with _until_enough():
             self._or_usage(super().parse_cleanup)
+
+    def update_config(self, merge: bool = True) -> None:
+        """Read the file of `--config`, which is one of Invoke's and not of ours."""
+        try:
+            super().update_config(merge)
+        except Exception as error:
+            file = self.args.config.value
+            if not file:
+                raise
+            _end_usage(
+                f"--config {file} is no file for Invoke, whose flag that is: {ended(str(error))} "
+                f"The settings of this program: inv TASK --settings {file}"
+            )
 
     def _or_usage(self, parse: Callable[..., None], *arguments: object) -> None:
         try:
             parse(*arguments)
         except ParseError as error:
             names = tuple(self.collection.task_names) if hasattr(self, "collection") else ()
-            sys.stderr.write(f"{usage_text(error, names)}\n")
-            sys.exit(int(ExitCode.USAGE))
+            _end_usage(usage_text(error, names))
+
+
+def _end_usage(text: str) -> NoReturn:
+    """Say what is wrong with a command line, and end."""
+    from .report import as_called
+
+    sys.stderr.write(f"{as_called(text)}\n")
+    sys.exit(int(ExitCode.USAGE))
 
 
 class _HelpAsked(Exception):

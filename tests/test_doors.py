@@ -263,6 +263,31 @@ def test_a_wrong_command_line_is_told_with_what_to_write(little_stack, program, 
 
 @pytest.mark.parametrize("program", ["iotstack", "inv"])
 @pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (
+            "--config hosts.toml list",
+            "The settings of this program: inv TASK --settings hosts.toml",
+        ),
+        ("-f /nope list", "inv TASK --settings /nope"),
+        ("--list backup", "Its flags: inv --help backup"),
+    ],
+)
+def test_flags_of_invoke_that_mean_something_else_are_told(little_stack, program, line, hint):
+    """With the flag of ours that was meant, exit 2, and no traceback."""
+    words = little_stack.words(line)
+    if program == "inv":
+        words[2:3] = ["invoke", "-r", CHECKOUT]
+    told = subprocess.run(
+        words, env=little_stack.environment, capture_output=True, text=True, check=False
+    )
+    assert (told.returncode, told.stdout) == (2, "")
+    assert hint in told.stderr
+    assert told.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("program", ["iotstack", "inv"])
+@pytest.mark.parametrize(
     ("line", "task"),
     [
         ("key --help", "key"),
