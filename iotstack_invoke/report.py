@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .engine import JobResult
     from .plan import Graph, Plan, PlannedJob
     from .rules import Job
-    from .steps import Step
+    from .steps import File, Step
 
 GRAPH_FORMS = ("tree", "mermaid", "dot")
 MOST_IN_A_CELL = 300
@@ -453,26 +453,31 @@ class Report:
         {"tree": self._tree, "mermaid": self._mermaid, "dot": self._dot}[form](graph)
 
     def _tree(self, graph: Graph) -> None:
-        from rich.text import Text
-        from rich.tree import Tree
+        """Print each file with what it is made from below it, and what was shown as such."""
+        shown: set[File] = set()
+        told: set[str] = set()
 
-        def grow(branch: Tree, job: Job) -> None:
-            for output in job.outputs:
-                leaf = branch.add(Text(str(output), style="bold"))
-                leaf.add(Text(f"{job.rule.name}: {job.rule.sentence}", style="dim"))
-                for file in (*job.inputs, *job.ancient):
-                    maker = graph.makers.get(file)
-                    if maker:
-                        grow(leaf, maker)
-                    else:
-                        leaf.add(Text(str(file)))
+        def grow(file: File, depth: int) -> None:
+            maker, begin = graph.makers.get(file), "    " * depth
+            if maker is None or file in shown:
+                self.write(f"{begin}{file}{' (above)' if maker else ''}")
+                return
+            shown.add(file)
+            sources, rule = (*maker.inputs, *maker.ancient), maker.rule
+            if rule.name in told and len(sources) == 1 and shown.issuperset(sources):
+                self.write(f"{begin}{file}: {rule.name} from {sources[0]} (above)")
+                return
+            self.write(f"{begin}{file}")
+            self.write(f"{begin}  {rule.name}{'' if rule.name in told else f': {rule.sentence}'}")
+            told.add(rule.name)
+            for each in sources:
+                grow(each, depth + 1)
 
-        root = Tree(Text("backup"))
         used = {file for job in graph.jobs for file in (*job.inputs, *job.ancient)}
         for job in reversed(graph.jobs):
-            if not set(job.outputs) & used:
-                grow(root, job)
-        self.console().print(root)
+            for output in job.outputs:
+                if not set(job.outputs) & used:
+                    grow(output, 0)
 
     def _mermaid(self, graph: Graph) -> None:
         names = {file: f"f{number}" for number, file in enumerate(sorted(graph.files))}

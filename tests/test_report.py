@@ -356,6 +356,22 @@ def test_the_rules_are_drawn_in_three_ways(capsys, graph):
     assert dot.rstrip().endswith("}")
 
 
+@rule("usb:x[1].tar", input="pi:x[1].tar", name="copy")
+def copy_to_usb(job):
+    """Copy it."""
+    yield types.SimpleNamespace(commands=lambda: ("cp",))
+
+
+def test_what_the_tree_has_shown_is_named_and_not_shown_again(capsys):
+    """Of a second vault a copy is one line, which says what it is a copy of."""
+    roots = {"pi": "/pi", "nas": "/nas", "usb": "/usb"}
+    targets = ["usb:x[1].tar", "nas:x[1].tar"]
+    Report().graph(resolve(RuleBook(pack, copy, copy_to_usb), targets, roots), "tree")
+    tree = capsys.readouterr().out
+    assert tree.count("Pack [everything].") == tree.count("Copy it.") == 1
+    assert tree.splitlines()[-1].endswith(": copy from pi:x[1].tar (above)")
+
+
 # Bars
 
 
