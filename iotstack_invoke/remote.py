@@ -44,7 +44,7 @@ from .login import (
 from .login_shell import Lines, LoginPrints, not_begun, shown
 from .runner import LineStream
 from .settings import Ssh
-from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpPlace
+from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpPlace, not_listed
 from .ssh_config import CONNECT_LIMIT_S
 from .steps import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
@@ -101,15 +101,18 @@ LOOK = (
     f'{HOW_TO_STAT}for f; do if said=$(stat "$how" "$what" "$f" 2>&1); then echo "$said"; '
     f'else case $said in {GONE}) echo -;; *) echo "$said" >&2; exit 1;; esac; fi; done'
 )
+LISTED = "listed"
+"""The last line of a listing: what breaks off before, or came otherwise, is none."""
 # A file that goes while it is listed is no failure; a name with a line break is none of ours.
 NAMES = (
     f'{HOW_TO_STAT}[ "$how" = -c ] && what="$what %n" || what="$what %N"; '
-    'said=$(ls -d "$1/." 2>&1) || case $said in *": No such file or directory") exit 0;; '
-    '*) echo "$said" >&2; exit 1;; esac; '
+    'said=$(ls -d "$1/." 2>&1) || case $said in *": No such file or directory") '
+    f'echo {LISTED}; exit 0;; *) echo "$said" >&2; exit 1;; esac; '
     '{ said=$(find "$1/." -mindepth 1 -maxdepth 1 ! -name "*\n*" -exec stat "$how" "$what" {} + '
     "2>&1 >&3); code=$?; } 3>&1; "
     '[ $code = 0 ] || { [ $code = 1 ] && [ -n "$said" ] && '
-    '! printf "%s\\n" "$said" | grep -v ": No such file or directory$" >&2; }'
+    '! printf "%s\\n" "$said" | grep -v ": No such file or directory$" >&2; } '
+    f"&& echo {LISTED}"
 )
 # Each file behind a line with its size, and no more of one that grows. A pipe would be waited for.
 CONTENTS = (
@@ -119,7 +122,7 @@ CONTENTS = (
     f'elif said=$(ls -dL "$p" 2>&1); then echo -; else case $said in {GONE}) echo -;; '
     '*) echo "! $said"; exit 1;; esac; fi; done'
 )
-NAMES_LINE = re.compile(r"([0-9a-fA-F]+ [0-9]+ -?[0-9]+) (.+)", re.DOTALL)
+NAMES_LINE = re.compile(r"([0-9a-fA-F]{1,8} [0-9]{1,20} -?[0-9]{1,20}) (.+)", re.DOTALL)
 DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s")
 """POSIX's columns of `df -P`; blanks in the name of a share or of its folder shift none."""
 FULL = re.compile(r"No space left|quota exceeded")
@@ -282,13 +285,19 @@ class SshHost:
         }
 
     def names(self, folder: str) -> dict[str, FileFact]:
-        """Return the files of a folder by name, in one round trip."""
+        """Return the files of a folder by name, in one round trip.
+
+        Raises Unreachable where any line of the listing is none: without it a file would be gone.
+        """
         found = {}
         for line in self.run(_script(NAMES, folder)).out.split("\n"):
+            if line == LISTED:
+                return found
             told = NAMES_LINE.fullmatch(line)
-            if told:
-                found[os.path.basename(told[2])] = _fact(told[1])
-        return found
+            if not told:
+                break
+            found[os.path.basename(told[2])] = _fact(told[1])
+        raise not_listed(self.name, folder, f"among its lines is {shown(line)}" if line else "")
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from typing import IO, cast
 
 import paramiko
 from paramiko import SFTPError, SSHException
 
-from .errors import StepFailed
+from .errors import StepFailed, Unreachable
 from .hashes import HashedStream
 from .hosts import PRIVATE, READ_ONLY, Dates, read_chunk
 from .login import Login, closed, line_broke, why_it_broke
+from .login_shell import shown
 from .sftp import SftpSession, encoded
 from .steps import FileFact, Received, fact_of
 
@@ -24,6 +26,8 @@ MAKE_ROOM = "Make room there and run the same command again."
 MOST_CONTENT_BYTES = 32 << 20
 """No file that is read at once has more; a manifest may have half of it."""
 MOST_LINE_BYTES = 1 << 12
+MOST_SIZE_BYTES = 1 << 63
+"""No file has so many: SFTP has no minus, and a server that counts below 0 says so much."""
 FULL_BELOW_BYTES = 1 << 20
 """So little is free where a disk refused to take more."""
 
@@ -49,9 +53,13 @@ class SftpPlace:
         return found
 
     def names(self, folder: str) -> dict[str, FileFact]:
-        """Return the entries of a folder by name."""
+        """Return the entries of a folder by name; raises Unreachable for one without a size."""
         with self._sftp(folder) as sftp, contextlib.suppress(FileNotFoundError):
-            return {name: _sftp_fact(each) for name, each in sftp.entries(folder).items()}
+            told = sftp.entries(folder)
+            unsized = next((name for name, each in told.items() if not _has_size(each)), None)
+            if unsized is not None:
+                raise not_listed(self.name, folder, f"it tells no size of {shown(unsized)}")
+            return {name: _sftp_fact(each) for name, each in told.items()}
         return {}
 
     @contextlib.contextmanager
@@ -256,6 +264,19 @@ def _why(sftp: SftpSession, error: OSError, path: str) -> str:
             if sftp.is_read_only(os.path.dirname(path) or "."):
                 return f"its file system {READ_ONLY}"
     return why_it_broke(error)
+
+
+def not_listed(name: str, folder: str, why: str) -> Unreachable:
+    """Return the failure of a listing that is none."""
+    why = why or "it breaks off"
+    return Unreachable(f"On {name}: its listing of {folder} cannot be read: {why}.", again=True)
+
+
+def _has_size(found: paramiko.SFTPAttributes) -> bool:
+    """Tell whether a file's size is told, and may be one; of a folder it need not be."""
+    if found.st_mode is not None and stat.S_ISDIR(found.st_mode):
+        return True
+    return found.st_size is not None and found.st_size < MOST_SIZE_BYTES
 
 
 def _sftp_fact(found: paramiko.SFTPAttributes) -> FileFact:

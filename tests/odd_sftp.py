@@ -91,6 +91,25 @@ def listing(number):
     answer(NAME, struct.pack(">II", number, 100) + name * 100)
 
 
+def listed(number, size, told_once=[]):  # noqa: B006 - of one listing
+    """One file of a size, 8 bytes, or of none; then the end."""
+    if told_once:
+        answer(STATUS, struct.pack(">II", number, 1) + text(b"") + text(b""))
+        return
+    told_once.append(number)
+    flags, told = (1, size) if size else (0, b"")
+    name = text(b"x.manifest.json") + text(b"") + struct.pack(">I", flags | 4) + told
+    answer(NAME, struct.pack(">II", number, 1) + name + struct.pack(">I", 0o100600))
+
+
+def unsized(number):
+    listed(number, b"")
+
+
+def negative(number):
+    listed(number, struct.pack(">q", -5))
+
+
 def handle(number):
     answer(HANDLE, struct.pack(">II", number, 1 << 30) + b"x")
 

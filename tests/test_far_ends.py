@@ -302,3 +302,48 @@ def test_what_never_ends_is_no_answer(sshd, tmp_path, monkeypatch, way):
         with pytest.raises(StepFailed, match="its answer has no end: y"):
             place.receive(f"{tmp_path}/x", io.BytesIO(b"x"), 0)
     place.close()
+
+
+LISTINGS = {
+    "a minus": r"s/ \([0-9]\)/ -\1/",
+    "carriage returns": r"s/$/\r/",
+    "letters": r"s/[0-9]/x/g",
+    "another line": r"1i Willkommen",
+    "no size of any file": r"s/ [0-9]* / 99999999999999999999999999 /",
+    "nothing": r"d",
+    "the half": r"2,$d",
+}
+
+
+@pytest.mark.parametrize("way", LISTINGS)
+def test_a_listing_that_cannot_be_read_is_no_empty_folder(start_sshd, tmp_path, way):
+    """A file whose line is odd would be gone, and a full vault an empty one."""
+    root, script = tmp_path / "files", tmp_path / "part"
+    root.mkdir()
+    for name in ("one", "two"):
+        (root / name).write_text("content")
+    script.write_text(
+        "#!/bin/bash\ncase $SSH_ORIGINAL_COMMAND in\n"
+        f'*mindepth*) {{ while read -r each; do echo "$each"; [[ $each = *begins* ]] && break; '
+        f"done; sed {shlex.quote(LISTINGS[way])}; }} < <({RUN});;\n*) {RUN};;\nesac\n"
+    )
+    script.chmod(0o755)
+    place = remote.open_place(
+        start_sshd("nas", f"ForceCommand {script}").login(), str(root), "nas"
+    )
+    with pytest.raises(Unreachable, match=f"On nas: its listing of {root} cannot be read") as told:
+        place.names(str(root))
+    assert told.value.again
+    assert len(str(told.value)) < 1000
+    place.close()
+
+
+@pytest.mark.parametrize("way", ["unsized@readdir", "negative@readdir"])
+def test_a_listing_over_sftp_without_sizes_is_none(far_end, tmp_path, way):
+    """A file that has no size there would be a damaged one here."""
+    place = remote.open_place(far_end(f"sftp {way}"), str(tmp_path), "nas")
+    with pytest.raises(
+        Unreachable, match=r"cannot be read: it tells no size of x\.manifest\.json"
+    ):
+        place.names(str(tmp_path))
+    place.close()
