@@ -13,7 +13,7 @@ import time
 import pytest
 from bucket import Line, know, settings
 from cloud import require_rclone
-from odd_server import WAYS, OddServer, s3_error
+from odd_server import WAYS, OddServer, answer, s3_error
 from peak import kib_in, measured
 from scenes import LittleStack
 
@@ -47,8 +47,8 @@ def odd(tmp_path, monkeypatch):
     require_rclone()
     running = []
 
-    def start(way, kind="s3"):
-        running.append(OddServer(way))
+    def start(way, kind="s3", **ways):
+        running.append(OddServer(way, **ways))
         file = tmp_path / "rclone.conf"
         file.write_text(KINDS[kind](running[-1].port))
         know(monkeypatch, file)
@@ -136,6 +136,59 @@ def test_what_rclone_says_without_end_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(StepFailed) as failure:
         place.names(place.root)
     assert len(str(failure.value)) < 2000
+
+
+def listing_of(size):
+    """Return a way: a bucket in which one file lies, of any size."""
+    told = (
+        f"<Contents><Key>backups/x</Key><Size>{size}</Size><ETag>x</ETag>"
+        "<LastModified>2026-11-23T11:00:00.000Z</LastModified></Contents>"
+    )
+    whole = f"<ListBucketResult><IsTruncated>false</IsTruncated>{told}</ListBucketResult>"
+    return answer("200 OK", whole.encode(), "Content-Type: application/xml\r\n")
+
+
+@pytest.mark.parametrize(("size", "is_told"), [(5, False), (-1, False), (-5, True)])
+@pytest.mark.usefixtures("quick")
+def test_a_size_that_no_file_has_makes_no_empty_vault(odd, size, is_told):
+    """-1 is what a document has of which nobody knows the size; all else below 0 is no answer."""
+    odd(listing_of(size), HEAD=WAYS["404"])
+    place = vault_place(Vault("cloud", "s3:bucket/backups", remote="s3:"))
+    if is_told:
+        with pytest.raises(Unreachable, match="the listing of s3:bucket/backups cannot be read"):
+            place.names(place.root)
+        return
+    (fact,) = place.names(place.root).values()
+    assert (fact.size_bytes, fact.other) == ((5, "") if size == 5 else (0, "document"))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *("{}", "null", "7", "[7]", "[[]]", "[{}]", "[" * 100_000),
+        '[{"Size": 1, "IsDir": false}]',
+        '[{"Name": 1, "Size": 1, "IsDir": false}]',
+        '[{"Name": "x", "IsDir": false}]',
+        '[{"Name": "x", "Size": "1", "IsDir": false}]',
+        '[{"Name": "x", "Size": 1.5, "IsDir": false}]',
+        '[{"Name": "x", "Size": 1}]',
+    ],
+    ids=lambda each: each[:20],
+)
+def test_an_answer_of_another_shape_is_told(tmp_path, monkeypatch, told):
+    """Another rclone may tell another thing: that is neither a traceback nor an empty vault."""
+    program = tmp_path / "rclone"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "told").write_text(told)
+    program.write_text(f"#!/bin/sh\nexec cat {tmp_path}/told\n")
+    program.chmod(0o755)
+    place = vault_place(Vault("cloud", "cloud:backups", remote="cloud:"))
+    paths = [f"{place.root}/x"]
+    for ask in (lambda: place.names(place.root), lambda: place.look(paths)):
+        with pytest.raises(Unreachable, match=r"cannot be read") as failure:
+            ask()
+        assert len(str(failure.value)) < 1000
+    assert place.free_bytes(place.root) is None
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import re
 import secrets
 import shlex
@@ -51,6 +52,7 @@ gives up, and in 120 s with S3, whose library asks three times for each."""
 MOST_ANSWER_BYTES = 16 << 20
 """What a listing of 80,000 files takes; more is no answer."""
 MOST_SAID = 100
+MOST_QUOTED = 120
 MOST_LETTERS = 500
 """What is kept of what rclone says: a server's answer may be in it, however long."""
 SETTINGS_AWAY_S = (0.1, 0.4, 2.0)
@@ -62,6 +64,8 @@ AT_ONCE = 4
 """How many files are removed at the same time; as many as rclone itself moves."""
 NO_FOLDER, NO_FILE = 3, 4
 NO_MATTER = (0, NO_FOLDER)
+NO_SIZE = -1
+"""What rclone says of a document of Google's, whose size nobody knows before it is fetched."""
 LISTED = ("--no-mimetype", "--use-server-modtime")
 """What is told of a file; or else S3 and its kin are asked once more for the time of each."""
 PREFIX = re.compile(
@@ -138,7 +142,7 @@ class RclonePlace:
             return self._look_in_bucket(asked)
         if len(asked) == 1:
             told = self._stat(asked[0])
-            return {asked[0]: _fact(told)} if told else {}
+            return {} if told is None else {asked[0]: self._fact(told, asked[0])}
         found = {}
         for folder in sorted({_folder_of(path) for path in asked}):
             names = self.names(folder)
@@ -164,8 +168,8 @@ class RclonePlace:
             words = ("lsjson", *LISTED, "--no-traverse", "--files-from-raw=-", folder)
             source = io.BytesIO("".join(f"{name}\n" for name in inside).encode())
             _, out = self._ask(f"looking at {folder}", *words, source=source)
-            for each in self._read_json(out):
-                found[inside[each["Path"]]] = _fact(each)
+            told = self._entries(out, "Path", folder)
+            found |= {inside[name]: fact for name, fact in told.items() if name in inside}
         return found
 
     def names(self, folder: str) -> dict[str, FileFact]:
@@ -173,7 +177,7 @@ class RclonePlace:
         code, out = self._ask(f"listing {folder}", "lsjson", *LISTED, folder, accept=NO_MATTER)
         if code and self._is_bucket:
             raise self._no_bucket()
-        found = {} if code else {each["Name"]: _fact(each) for each in self._read_json(out)}
+        found = {} if code else self._entries(out, "Name", folder)
         if not (found or code):
             self._refuse_any_answer(folder)
         self._bucket_seen = True
@@ -305,7 +309,7 @@ class RclonePlace:
             if not self._features["Features"].get("About", True):
                 return None
             _, out = self._ask("asking for room", "about", "--json", folder)
-            free = self._read_json(out).get("free")
+            free = self._read_json(out, dict).get("free")
             return free if isinstance(free, int) else None
         return None
 
@@ -347,7 +351,7 @@ class RclonePlace:
         """Return what lsjson tells of one path, None where nothing is there."""
         words = ("lsjson", "--stat", *LISTED, *more, path)
         code, out = self._ask(f"looking at {path}", *words, accept=(0, NO_FOLDER, NO_FILE))
-        return None if code else self._read_json(out)
+        return None if code else self._read_json(out, dict)
 
     def _proven(self, path: str, size_bytes: int) -> Received:
         """Return size and hash of what lies there: by the cloud if it can, or else read back."""
@@ -355,7 +359,7 @@ class RclonePlace:
             told = self._stat(path, "--hash-type=sha256") or {}
             sha256 = (told.get("Hashes") or {}).get("sha256")
             if sha256:
-                return Received(told["Size"], sha256)
+                return Received(self._fact(told, path).size_bytes, sha256)
         with self.read(path) as stream:
             return HashedStream(stream).drain(size_bytes)
 
@@ -363,7 +367,7 @@ class RclonePlace:
     def _features(self) -> dict[str, Any]:
         """What the kind of cloud can do."""
         _, out = self._ask(f"opening {self.root}", "backend", "features", self.root)
-        told = self._read_json(out)
+        told = self._read_json(out, dict)
         return {
             "Name": told.get("Name") or "",
             "Hashes": told.get("Hashes") or [],
@@ -398,15 +402,52 @@ class RclonePlace:
                 "so a half copy could lie there under the name of a whole one. Take another cloud."
             )
 
-    def _read_json(self, out: bytes) -> Any:
+    def _read_json(self, out: bytes, kind: type[Any]) -> Any:
+        """Return rclone's answer, which is a list or a dict; raises Unreachable for all else."""
         try:
-            return json.loads(out)
-        except ValueError as error:
+            told = json.loads(out)
+            if not isinstance(told, kind):
+                raise ValueError(f"it is no {kind.__name__}")  # noqa: TRY301, TRY004
+        except (ValueError, RecursionError) as error:
             raise Unreachable(
                 f"Vault '{self.name}': rclone's answer cannot be read: {error}. rclone 1.60 or "
                 "later is needed: rclone version",
                 again=True,
             ) from error
+        return told
+
+    def _entries(self, out: bytes, key: str, folder: str) -> dict[str, FileFact]:
+        """Return what lsjson lists, by what `key` names: without one of them it would be gone."""
+        found = {}
+        for each in self._read_json(out, list):
+            name = each.get(key) if isinstance(each, dict) else None
+            if not isinstance(name, str):
+                raise self._odd(folder, each)
+            found[name] = self._fact(each, folder)
+        return found
+
+    def _fact(self, told: dict[str, Any], where: str) -> FileFact:
+        """Return what lsjson tells of an entry; a document without a size is no file.
+
+        Raises Unreachable where it cannot be so: `where` is what was asked for.
+        """
+        size, is_folder, when = told.get("Size"), told.get("IsDir"), told.get("ModTime", "")
+        least = NO_SIZE if is_folder is False else -math.inf
+        if type(size) is not int or type(is_folder) is not bool or size < least:
+            raise self._odd(where, told)
+        modified_s = 0.0
+        with contextlib.suppress(ValueError, TypeError):  # "" where the cloud knows no time
+            modified_s = datetime.fromisoformat(when).timestamp()
+        other = "document" if size == NO_SIZE and not is_folder else ""
+        return FileFact(max(size, 0), modified_s, is_folder, other)
+
+    def _odd(self, where: str, told: object) -> Unreachable:
+        """Return the failure of a listing in which something is told that no file is."""
+        return Unreachable(
+            f"Vault '{self.name}': the listing of {where} cannot be read: in it is "
+            f"{json.dumps(told)[:MOST_QUOTED]}. What lies there is not known.",
+            again=True,
+        )
 
     def _ask(
         self,
@@ -549,16 +590,6 @@ def _last_words(said: list[str], code: int) -> str:
     lines = [line.strip() for line in said if line.strip()]
     own = [line for line in lines if "Failed to " in line] or lines
     return PREFIX.sub("", own[-1]).rstrip(".") if own else f"exit {code}"
-
-
-def _fact(told: dict[str, Any]) -> FileFact:
-    """Return what lsjson tells of an entry; a document without a size is no file."""
-    modified_s = 0.0
-    with contextlib.suppress(ValueError):  # "" where the cloud knows no time
-        modified_s = datetime.fromisoformat(told.get("ModTime", "")).timestamp()
-    size, is_folder = told["Size"], told["IsDir"]
-    other = "document" if size < 0 and not is_folder else ""
-    return FileFact(max(size, 0), modified_s, is_folder, other)
 
 
 def _folder_of(path: str) -> str:
