@@ -289,7 +289,7 @@ class SshHost:
 
         Raises Unreachable where any line of the listing is none: without it a file would be gone.
         """
-        found = {}
+        found: dict[str, FileFact] = {}
         for line in self.run(_script(NAMES, folder)).out.split("\n"):
             if line == LISTED:
                 return found

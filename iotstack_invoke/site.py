@@ -480,7 +480,21 @@ def look_everywhere(
 def unlike_copies(
     files: Mapping[File, FileFact], places: Mapping[str, Place], records: Mapping[str, Record]
 ) -> frozenset[File]:
-    """Return the files of vaults that bear the name of a copy and are no copy of what is here."""
+    """Return the files of vaults that bear the name of a copy and are not known to be one.
+
+    What cannot be read now is sent anew; who would not replace it asks compared_copies.
+    """
+    unlike, unread = compared_copies(files, places, records)
+    return unlike | unread.keys()
+
+
+def compared_copies(
+    files: Mapping[File, FileFact], places: Mapping[str, Place], records: Mapping[str, Record]
+) -> tuple[frozenset[File], dict[File, StepFailed]]:
+    """Return the files of vaults that bear the name of a copy and are no copy of what is here.
+
+    And those that could not be compared, each with the reason: these may be good.
+    """
 
     def found(file: File) -> Found:
         return Found(places[file.role], file, files[file], records.get(str(file)))
@@ -491,7 +505,14 @@ def unlike_copies(
         for original in (File("pi", f"{BACKUPS}/{copy.path}", places["pi"].root),)
         if copy.role != "pi" and original in files
     )
-    return frozenset(copy for copy, of in pairs if not is_copy(found(copy), found(of)))
+    unlike, unread = set[File](), dict[File, StepFailed]()
+    for copy, of in pairs:
+        try:
+            if not is_copy(found(copy), found(of)):
+                unlike.add(copy)
+        except StepFailed as error:
+            unread[copy] = error
+    return frozenset(unlike), unread
 
 
 def sweep_stale_copies(place: Place) -> None:

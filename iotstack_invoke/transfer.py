@@ -51,17 +51,17 @@ class Found:
 
 
 def is_copy(copy: Found, original: Found) -> bool:
-    """Tell whether one file is the copy of another: it was sent as such, or has the same hash."""
+    """Tell whether one file is the copy of another: it was sent as such, or has the same hash.
+
+    Raises StepFailed where either cannot be read: then nobody knows.
+    """
     if copy.fact.size_bytes != original.fact.size_bytes:
         return False
     made = original.record.sha256 if original.record else ""
     if made and copy.record and copy.record.sha256 == made:
         return True
-    try:
-        made = made or hash_there(original.place, original.file.absolute)
-        return hash_there(copy.place, copy.file.absolute) == made
-    except StepFailed:  # what cannot be read proves nothing
-        return False
+    made = made or hash_there(original.place, original.file.absolute)
+    return hash_there(copy.place, copy.file.absolute) == made
 
 
 def _megabytes(size_bytes: int) -> str:

@@ -151,6 +151,26 @@ def test_a_set_of_another_machine_is_never_replaced(pi):
     assert contents(pi.usb) == before
 
 
+def test_what_may_be_a_good_copy_is_never_to_be_removed(pi):
+    """Where its manifest is away it stays: it is read first, and one that cannot be read is not judged."""
+    (tag,) = make_sets(pi.backups, 1)
+    name = f"{tag}.general-backup.tar.gz"
+    (pi.usb / name).write_bytes(b"z" * (pi.backups / name).stat().st_size)
+    before = contents(pi.usb)
+    told = pi.run("sync --vault usb")
+    assert told.returncode == 3
+    assert f"inv verify --runtag {tag} --at usb" in told.stderr
+    assert "remove" not in told.stderr
+    for each in ("openssl", "sha256sum", "shasum"):
+        shut = "case $(readlink /proc/self/fd/0) in *usb*) echo shut >&2; exit 1;; esac"
+        pi.tool(each, f'{shut}; exec /usr/bin/{each} "$@"')
+    told = pi.run("sync --vault usb")
+    assert told.returncode == 3
+    assert f"{name} there cannot be compared with what is here, and may be good" in told.stderr
+    assert "remove" not in told.stderr
+    assert contents(pi.usb) == before
+
+
 def test_one_that_another_machine_is_copying_is_left_to_it(pi):
     """The mark of another run in a vault is heeded, as a backup heeds it."""
     (tag,) = make_sets(pi.backups, 1)

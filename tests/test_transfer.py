@@ -224,6 +224,13 @@ class Shelf:
         return open(path, "rb")
 
 
+class Broken:
+    """A place of which nothing can be read."""
+
+    def read(self, path, start=0):
+        raise StepFailed(f"{path} cannot be read")
+
+
 def test_a_copy_is_one_by_what_was_sent_or_by_its_hash(scene, source, target):
     """The same size is never enough, nor where nothing can be hashed on the far side."""
     sent = Record("", sha256=hashlib.sha256(DATA).hexdigest())
@@ -246,6 +253,8 @@ def test_a_copy_is_one_by_what_was_sent_or_by_its_hash(scene, source, target):
     assert not judged(other, place=Shelf())
     assert not judged(other[1:], place=Shelf())
     assert not judged(other[1:], record=sent)
+    with pytest.raises(StepFailed, match="cannot be read"):
+        judged(DATA, place=Broken())
 
 
 @pytest.mark.parametrize("openssl", ["", "exit 1", "cat > /dev/null; echo 'SHA256(stdin)= e3b0'"])

@@ -7,6 +7,7 @@ keeps no other from being served. Not for: the copies of the backup that is bein
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..checks import Check, Checks, failed_at
-from ..errors import StepFailed
+from ..errors import StepFailed, ended
 from ..holdings import Gone
 from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, utc_text
 from ..plan import Plan, decide, resolve
@@ -25,6 +26,7 @@ from ..sets import GOOD, BackupSet, State, newest_first, unnamed_told
 from ..site import (
     RecordFile,
     Site,
+    compared_copies,
     look_everywhere,
     sweep_stale_copies,
     unlike_copies,
@@ -133,7 +135,8 @@ class Delivery:
             self.refused[runtag] = "its manifest there could not be read in time"
         elif doubted and not (can_hash(self.place) or getattr(self.place, "keeps_all", False)):
             self.refused[runtag] = (
-                "its copy there was found damaged; remove it, and it is sent anew"
+                "its copy there was found damaged. Read it once more: "
+                f"{_verify(runtag, self.name)}. If it is damaged still, remove it, and it is sent anew"
             )
         elif manifest and copy and state == manifest.state and not self._lacks_text(backup, copy):
             self.there.append(runtag)
@@ -226,6 +229,10 @@ def _not_delivered(troubles: Mapping[str, str], vault: str) -> tuple[str, ...]:
         f"{', '.join(tags)} {'is' if len(tags) == 1 else 'are'} not delivered to {vault}: {why}."
         for why, tags in alike.items()
     )
+
+
+def _verify(runtag: str, vault: str) -> str:
+    return f"inv verify --runtag {shlex.quote(runtag)} --at {shlex.quote(vault)}"
 
 
 def _is_ours(copy: BackupSet, backup: BackupSet) -> bool:
@@ -400,15 +407,23 @@ def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: R
     # That a copy was sent as such says nothing of one that was found damaged since.
     doubted = tuple(f"{each.name}:" for each in mine if backup.runtag in each.doubted)
     known = {k: each for k, each in records.known().items() if not k.startswith(doubted)}
-    unlike = unlike_copies(files, places, known)
+    unlike, unread = compared_copies(files, places, known)
     for each in mine:
         strange = sorted(file.path for file in unlike if file.role == each.name)
-        if strange and backup.runtag not in each.begun:
+        shut = {file.path: why for file, why in unread.items() if file.role == each.name}
+        if shut and backup.runtag not in each.begun:
+            why = next(iter(shut.values()))
             each.failed[backup.runtag] = (
-                f"{', '.join(strange)} there is of no run of this backup, and is not replaced; "
-                "remove it, or move it away"
+                f"{', '.join(sorted(shut))} there cannot be compared with what is here, and may "
+                f"be good: {ended(str(why))} Nothing was replaced"
             )
-    plan = decide(graph, files, known, unlike=unlike)
+        elif strange and backup.runtag not in each.begun:
+            each.failed[backup.runtag] = (
+                f"{', '.join(strange)} there is not what is here, no manifest there says whose it "
+                f"is, and it is not replaced. See what it is: {_verify(backup.runtag, each.name)}."
+                " If it is no good copy, move it to another folder"
+            )
+    plan = decide(graph, files, known, unlike=unlike | unread.keys())
     refused = {each.name for each in mine if backup.runtag in each.failed}
     return Plan(tuple(e for e in plan.planned if e.job.output.role not in refused))
 

@@ -318,14 +318,20 @@ class _Pull:
         places: Mapping[str, Place],
         records: Mapping[str, Record],
     ) -> frozenset[File]:
-        """Return the files there that bear the name of one that is fetched and are another."""
+        """Return the files there that bear the name of one that is fetched and are another.
+
+        What cannot be read there now is fetched anew.
+        """
         found = {
             file: Found(places[file.role], file, fact, records.get(str(file)))
             for file, fact in files.items()
         }
         sources = {file.path: each for file, each in found.items() if file.role == FROM}
-        return frozenset(
-            file
-            for file, each in found.items()
-            if file.role == self.vault and not is_copy(each, sources[file.path])
-        )
+        unlike = set()
+        for file, each in found.items():
+            try:
+                if file.role == self.vault and not is_copy(each, sources[file.path]):
+                    unlike.add(file)
+            except StepFailed:
+                unlike.add(file)
+        return frozenset(unlike)

@@ -158,7 +158,7 @@ class RclonePlace:
         Of any name that is not there lsjson --stat says that it is a folder: in a bucket folders
         are no more than beginnings of names.
         """
-        found = {}
+        found: dict[str, FileFact] = {}
         for folder in sorted({_folder_of(path) for path in paths}):
             inside = {
                 path.removeprefix(folder).removeprefix("/"): path
