@@ -44,6 +44,8 @@ from .vaults import at_address, vault_place
 
 MANIFESTS_AT_ONCE = 200
 """Their names fit into one command, and few of them cost little time."""
+BYTES_AT_ONCE = 8 << 20
+"""So many bytes of them are asked for at once: a place gives no more than 16 MiB in one answer."""
 STALE_COPY = timedelta(days=1)
 """A partial copy in a vault that is older belongs to a run that died."""
 STALE_MARK = timedelta(days=7)
@@ -298,7 +300,8 @@ def manifests_in(
         found[name.removesuffix(f".{KINDS['manifest']}")] = None
         waiting.remove(name)
     while waiting and time.monotonic() < deadline:
-        asked, waiting = waiting[-MANIFESTS_AT_ONCE:], waiting[:-MANIFESTS_AT_ONCE]
+        count = next(counts_at_once(waiting[::-1], names))
+        asked, waiting = waiting[-count:], waiting[:-count]
         told = contents_told(place, folder, asked)
         for name in asked:
             runtag = name.removesuffix(f".{KINDS['manifest']}")
@@ -306,6 +309,19 @@ def manifests_in(
             with contextlib.suppress(KeyError, ValueError):
                 found[runtag] = read_manifest(told[name], runtag, outline=outline)
     return found
+
+
+def counts_at_once(listed: Sequence[str], names: Mapping[str, FileFact]) -> Iterator[int]:
+    """Yield how many small files are asked for with each question, by the sizes in a listing."""
+    count = size_bytes = 0
+    for name in listed:
+        size_bytes += names[name].size_bytes
+        if count == MANIFESTS_AT_ONCE or (count and size_bytes > BYTES_AT_ONCE):
+            yield count
+            count, size_bytes = 0, names[name].size_bytes
+        count += 1
+    if count:
+        yield count
 
 
 def contents_told(place: Place, folder: str, names: Sequence[str]) -> dict[str, bytes]:

@@ -8,14 +8,16 @@ import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cloud import KINDS
-from scenes import LittleStack, PlainScene
+from scenes import LittleStack, PlainScene, put_set
 
 from iotstack_invoke.errors import StepFailed, Unreachable
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.settings import Vault
+from iotstack_invoke.site import sets_read
 from iotstack_invoke.steps import File
 from iotstack_invoke.transfer import Send
 from iotstack_invoke.vaults import vault_place
@@ -410,3 +412,17 @@ def test_a_read_only_file_system_is_named(tmp_path, monkeypatch, start_cloud, re
         put(place, "a", b"x")
     assert not isinstance(failure.value, Unreachable)
     assert "reconnect" not in str(failure.value)
+
+
+def test_more_manifests_than_one_answer_holds_are_read(start_cloud):
+    """They are asked for by their sizes, so that many sets never make a vault unreadable."""
+    cloud = start_cloud("webdav")
+    folder = cloud.files / "IOTstack/backups"
+    folder.mkdir(parents=True)
+    now = datetime.now(UTC).replace(microsecond=0)
+    long = ("x" * 1_000_000,)
+    for day in range(20):
+        put_set(folder, now - timedelta(days=day), warnings=long)
+    found = sets_read(place_in(), ROOT, 60)
+    assert len(found) == 20
+    assert all(each.manifest for each in found)

@@ -13,12 +13,16 @@ from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import RECORDS_ENDING as MARK
 from iotstack_invoke.settings import Vault
 from iotstack_invoke.site import (
+    BYTES_AT_ONCE,
     CLOCKS_APART,
+    MANIFESTS_AT_ONCE,
     STALE_COPY,
     STALE_MARK,
+    counts_at_once,
     newest_good,
     sweep_stale_copies,
 )
+from iotstack_invoke.steps import FileFact
 from iotstack_invoke.vaults import vault_place
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
@@ -142,3 +146,12 @@ def test_only_the_partial_copies_of_dead_runs_are_swept(tmp_path):
         "film.mkv.partial",
         "sending.general-backup.tar.gz.partial",
     ]
+
+
+def test_small_files_are_asked_for_by_their_sizes():
+    """No question asks for too many, or for too much; one that is too large alone is asked alone."""
+    half = BYTES_AT_ONCE // 2
+    sizes = [half, half, half, half + 1, 3 * half, *([1] * (MANIFESTS_AT_ONCE + 1))]
+    names = {str(number): FileFact(size, 0.0) for number, size in enumerate(sizes)}
+    assert list(counts_at_once(list(names), names)) == [2, 1, 1, 1, MANIFESTS_AT_ONCE, 1]
+    assert list(counts_at_once([], names)) == []

@@ -136,7 +136,8 @@ class Delivery:
         elif doubted and not (can_hash(self.place) or getattr(self.place, "keeps_all", False)):
             self.refused[runtag] = (
                 "its copy there was found damaged. Read it once more: "
-                f"{_verify(runtag, self.name)}. If it is damaged still, remove it, and it is sent anew"
+                f"{_verify(runtag, self.name)}. If it is damaged still, remove it, and it is sent "
+                "anew"
             )
         elif manifest and copy and state == manifest.state and not self._lacks_text(backup, copy):
             self.there.append(runtag)

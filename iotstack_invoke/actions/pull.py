@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
@@ -28,7 +29,7 @@ from ..rules import BACKUPS, KINDS, TEXTS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets, runtags_in
 from ..settings import Settings, Vault
-from ..site import MANIFESTS_AT_ONCE, contents_told, look_everywhere, write_pin
+from ..site import contents_told, counts_at_once, look_everywhere, write_pin
 from ..steps import File, FileFact, Host, Place, Record
 from ..targets import find_machine, host_name, open_machine, read_text
 from ..transfer import Found, is_copy
@@ -123,10 +124,11 @@ class _Shelf:
         """Return what lies there now; what failed its verification there is damaged."""
         names = place.names(folder)
         tags = sorted(runtags_in(names))
-        raw = {}
-        for first in range(0, len(tags), MANIFESTS_AT_ONCE):
-            asked = [_manifest_name(tag) for tag in tags[first : first + MANIFESTS_AT_ONCE]]
-            raw.update(contents_told(place, folder, asked))
+        raw: dict[str, bytes] = {}
+        listed = [_manifest_name(tag) for tag in tags]
+        waiting = iter(listed)
+        for count in counts_at_once(listed, names):
+            raw |= contents_told(place, folder, list(itertools.islice(waiting, count)))
         manifests = {}
         for tag in tags:
             with contextlib.suppress(KeyError, ValueError):
