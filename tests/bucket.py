@@ -233,6 +233,25 @@ class Line:
             self._server.shutdown(socket.SHUT_RDWR)
 
 
+class KeepingLine(Line):
+    """A line over which no DELETE gets through: it is answered so."""
+
+    def __init__(self, port, answer):
+        super().__init__(port)
+        self._answer = answer
+
+    def _pass(self, one, other):
+        with contextlib.suppress(OSError):
+            while content := one.recv(1 << 16):
+                if content.startswith(b"DELETE "):
+                    one.sendall(self._answer)
+                else:
+                    other.sendall(content)
+        for each in (one, other):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
 def listed(folder):
     """Return the names of what lies in a folder, of a disk or of a bucket, sorted."""
     return sorted(each.name for each in folder.iterdir())

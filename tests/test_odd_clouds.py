@@ -104,6 +104,7 @@ def test_what_no_server_should_answer_is_told_in_a_line(odd, way, kind):
         (SKEWED, r"clock of this machine"),
         (s3_error("403 Forbidden", "AccessDenied", "Access Denied"), r"rclone config"),
         (s3_error("403 Forbidden", "InvalidAccessKeyId", "No such key."), r"rclone config"),
+        (s3_error("403 Forbidden", "Forbidden", "Forbidden"), r"rclone config"),
         (s3_error("403 Forbidden", "SignatureDoesNotMatch", "Wrong."), r"rclone config"),
         (
             s3_error("400 Bad Request", "AuthorizationHeaderMalformed", "expecting 'eu-west-1'"),

@@ -3,10 +3,11 @@
 import io
 import json
 import os
+import re
 import time
 
 import pytest
-from bucket import know, listed
+from bucket import KeepingLine, know, listed, settings
 from scenes import LittleStack
 
 from iotstack_invoke.errors import StepFailed, Unreachable
@@ -152,3 +153,26 @@ def test_a_bucket_gets_what_it_lacks_and_loses_what_is_let_go(stack):
     flows.write_text("lost")
     ran(stack, f"restore --runtag {SECOND} --from cloud --yes")
     assert flows.read_text() == "[]\n"
+
+
+DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+KEPT = {
+    "denied": (
+        b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(DENIED), DENIED),
+        r"a key that may remove what it put there\. For one that may not: write_once = true",
+    ),
+    "not done": (b"HTTP/1.1 204 No Content\r\n\r\n", r"is removed, and it is there still\."),
+}
+
+
+@pytest.mark.parametrize("way", KEPT)
+def test_a_bucket_from_which_nothing_goes_is_told(stack, tmp_path, way):
+    """A key that may only add needs another word in hosts.toml; a removal that is none is seen."""
+    answer, told = KEPT[way]
+    line = KeepingLine(stack.bucket.s3.port, answer)
+    file = tmp_path / "kept.conf"
+    file.write_text(settings(line.port))
+    stack.environment["RCLONE_CONFIG"] = str(file)
+    assert re.search(told, ran(stack, f"backup --runtag {SET}", 3))
+    line.close()

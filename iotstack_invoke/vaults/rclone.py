@@ -95,9 +95,12 @@ REGION = re.compile(
     re.IGNORECASE,
 )
 """What S3 says to whoever asks for a bucket in another region than it is in."""
+NOT_ALLOWED = re.compile(r"access.?denied|\bforbidden\b", re.IGNORECASE)
+TAKES_AWAY = ("renaming ", "removing ")
+"""What fails for a key that may add to a bucket, and remove nothing."""
 SHUT_OUT = re.compile(
     r"\b40[13] [A-Z]|unauthori[sz]ed|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|"
-    r"unable to authenticate|permission denied|access.?denied|"
+    r"unable to authenticate|permission denied|access.?denied|\bforbidden\b|"
     r"invalid_grant|token.*expired|knownhosts|read-only",
     re.IGNORECASE,
 )
@@ -553,6 +556,11 @@ class RclonePlace:
             return Unreachable(
                 f"{what} The bucket is in another region: correct `region` and `endpoint` of "
                 f"{remote} with `rclone config`."
+            )
+        if NOT_ALLOWED.search(why) and doing.startswith(TAKES_AWAY):
+            return StepFailed(
+                f"{what} Each copy gets its name by a rename, which needs a key that may remove "
+                "what it put there. For one that may not: write_once = true in hosts.toml."
             )
         if SHUT_OUT.search(why):
             return Unreachable(
