@@ -139,6 +139,36 @@ def test_what_rclone_says_without_end_is_not_kept(tmp_path, monkeypatch):
     assert len(str(failure.value)) < 2000
 
 
+@pytest.mark.parametrize("head", [True, False], ids=["always", "but for HEAD"])
+def test_a_bucket_of_another_region_is_told_soon(odd, monkeypatch, head):
+    """S3 sends us on, rclone 1.60 asks where to and waits for itself: nobody waits with it."""
+    monkeypatch.setattr(rclone, "SENT_ON_AFTER_S", 1.0)
+    monkeypatch.setattr(rclone, "SENT_ON_LIMIT_S", 1.0)
+    moved = s3_error("301 Moved Permanently", "PermanentRedirect", "Use another endpoint.")
+    nothing = answer("301 Moved Permanently", b"", "x-amz-bucket-region: eu-west-1\r\n")
+    odd(moved, HEAD=nothing if head else WAYS["404"])
+    place = vault_place(Vault("cloud", "s3:bucket/backups", remote="s3:"))
+    with pytest.raises(Unreachable, match=r"another region: correct `region`") as failure:
+        place.names(place.root)
+    assert not failure.value.again
+
+
+def test_an_rclone_that_is_killed_is_told_as_such(tmp_path, monkeypatch):
+    """A machine without memory ends it: that is neither a slow line nor a bad server."""
+    program = tmp_path / "rclone"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    place = vault_place(Vault("cloud", "cloud:backups", remote="cloud:"))
+    with pytest.raises(Unreachable, match="rclone was ended by SIGKILL, and not by us"):
+        place.names(place.root)
+    with (
+        pytest.raises(Unreachable, match="rclone was ended by SIGKILL"),
+        place.read(f"{place.root}/x") as stream,
+    ):
+        stream.read()
+
+
 def listing_of(size):
     """Return a way: a bucket in which one file lies, of any size."""
     told = (

@@ -16,6 +16,8 @@ import re
 import secrets
 import shlex
 import shutil
+import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -95,6 +97,12 @@ REGION = re.compile(
     re.IGNORECASE,
 )
 """What S3 says to whoever asks for a bucket in another region than it is in."""
+SENT_ON = "PermanentRedirect: the server sends us on to another"
+SENT_ON_AFTER_S = 45.0
+"""A silent server is given up by then; S3's library asks a silent one for longer."""
+SENT_ON_LIMIT_S = 5.0
+WHERE_TO = re.compile(r"\bGET \S+\?location= ")
+MOVED = re.compile(r"\bHTTP/\S+ 301 ")
 NOT_ALLOWED = re.compile(r"access.?denied|\bforbidden\b", re.IGNORECASE)
 TAKES_AWAY = ("renaming ", "removing ")
 """What fails for a key that may add to a bucket, and remove nothing."""
@@ -213,7 +221,7 @@ class RclonePlace:
                 return  # whoever reads has seen enough
             code = end()
         if code:
-            raise self._failure(f"reading {path}", code, said.lines)
+            raise self._failure(f"reading {path}", code, said)
         if is_empty and self._is_bucket:
             self._refuse_no_bytes(path, start)
 
@@ -471,7 +479,7 @@ class RclonePlace:
             return code, out
         failure = self._failure(doing, code, said, limit_s)
         can_repeat = source is None or isinstance(source, io.BytesIO)
-        if failure.again and can_repeat and NO_REMOTE.search(" ".join(said)):
+        if failure.again and can_repeat and NO_REMOTE.search(" ".join(said.lines)):
             if source is not None:
                 source.seek(0)
             code, out, said = self._run(words, source, limit_s)
@@ -491,13 +499,16 @@ class RclonePlace:
 
     def _run(
         self, words: tuple[str, ...], source: IO[bytes] | None, limit_s: float
-    ) -> tuple[int, bytes, list[str]]:
+    ) -> tuple[int, bytes, _Said]:
         """Run rclone once: its exit code, its output, and what it said."""
         said = _Said()
         asked = ASKED if limit_s <= ASK_LIMIT_S else ()
-        with piped((*RCLONE, *asked, *words), said.hear, limit_s, feed=source is not None) as (
-            process,
-            end,
+        with (
+            piped((*RCLONE, *asked, *words), said.hear, limit_s, feed=source is not None) as (
+                process,
+                end,
+            ),
+            self._not_sent_on(process, said) if asked else contextlib.nullcontext(),
         ):
             if source is not None:
                 assert process.stdin is not None  # noqa: S101 - we asked for pipes
@@ -513,15 +524,53 @@ class RclonePlace:
                     f"{MOST_ANSWER_BYTES:,} bytes. Are there so many files in {self.root}?"
                 )
             code = end()
-        return code, out, said.lines
+        return code, out, said
+
+    @contextlib.contextmanager
+    def _not_sent_on(self, process: subprocess.Popen[bytes], said: _Said) -> Iterator[None]:
+        """End a question that S3 sends on to another region: rclone 1.60 waits for itself then."""
+
+        def judge() -> None:
+            if process.poll() is None and self._is_sent_on():
+                said.hear("err", SENT_ON)
+                children.end(process)
+
+        timer = threading.Timer(SENT_ON_AFTER_S, judge)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _is_sent_on(self) -> bool:
+        """Tell whether the server answers that the bucket is elsewhere, by what it sends."""
+        heard = _Said()
+        words = ("rclone", "--ask-password=false", *ASKED, "-vv", "--dump=headers")
+        with (
+            contextlib.suppress(StepFailed),
+            piped((*words, "lsjson", self.root), heard.hear, SENT_ON_LIMIT_S) as (process, end),
+        ):
+            assert process.stdout is not None  # noqa: S101 - we asked for a pipe
+            process.stdout.read(MOST_ANSWER_BYTES)
+            end()
+        return all(any(map(each.search, heard.lines)) for each in (WHERE_TO, MOVED))
 
     def _failure(
-        self, doing: str, code: int, said: list[str], limit_s: float = TRANSFER_LIMIT_S
+        self, doing: str, code: int, said: _Said, limit_s: float = TRANSFER_LIMIT_S
     ) -> StepFailed:
         """Return what failed, in words for people; raises Interrupted where we are ending."""
         if children.ending():
             raise Interrupted(-code if code < 0 else 15)
-        why = f"it did not end within {limit_s:g} s" if code < 0 else _last_words(said, code)
+        code = 1 if SENT_ON in said.lines else code
+        why = f"it did not end within {limit_s:g} s" if code < 0 else _last_words(said.lines, code)
+        if code < 0 and said.lasted_s < limit_s:
+            return Unreachable(
+                f"Vault '{self.name}': {doing} failed: rclone was ended by "
+                f"{signal.Signals(-code).name}, and not by us. Has this machine too little "
+                "memory? `dmesg` tells.",
+                again=True,
+            )
         what = f"Vault '{self.name}': {doing} failed: {why}."
         if code < 0:
             return TimedOut(f"{what} Is the line too slow, or the server?")
@@ -582,10 +631,16 @@ class _Said:
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=MOST_SAID)
+        self._began_s = time.monotonic()
 
     def hear(self, _stream: str, line: str) -> None:
         """Keep a line, or its beginning."""
         self._lines.append(line[:MOST_LETTERS])
+
+    @property
+    def lasted_s(self) -> float:
+        """For how long rclone has been heard."""
+        return time.monotonic() - self._began_s
 
     @property
     def lines(self) -> list[str]:
