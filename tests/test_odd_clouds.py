@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -167,6 +168,20 @@ def test_an_rclone_that_is_killed_is_told_as_such(tmp_path, monkeypatch):
         place.read(f"{place.root}/x") as stream,
     ):
         stream.read()
+
+
+def test_an_rclone_that_is_too_old_is_told_as_such(tmp_path, monkeypatch):
+    """What it does not know is no fault of the cloud, and another try would not help."""
+    program = tmp_path / "rclone"
+    require_rclone()
+    real = shutil.which("rclone")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    program.write_text(f'#!/bin/sh\nexec {real} "$@" --an-option-of-later\n')
+    program.chmod(0o755)
+    place = vault_place(Vault("cloud", "cloud:backups", remote="cloud:"))
+    with pytest.raises(Unreachable, match="The rclone here is too old") as failure:
+        place.names(place.root)
+    assert not failure.value.again
 
 
 def listing_of(size):

@@ -88,6 +88,7 @@ NO_ROOM = re.compile(
 """What rclone says where a folder of this machine takes nothing."""
 READ_ONLY_THERE = re.compile(r"read-only file ?system", re.IGNORECASE)
 NO_REMOTE = re.compile(r"didn't find section in config file", re.IGNORECASE)
+TOO_OLD = re.compile(r"unknown (shorthand )?(flag|command)")
 SETTINGS = re.compile(r"load config file|decrypt|ask for password|config.*password", re.IGNORECASE)
 REFUSED = re.compile(r"\b4(?!08|23|25|29)\d\d [A-Z][a-z]|SSH_FX_FAILURE")
 """What a server says that will say so again; a full disk is a "405 Method Not Allowed" to some."""
@@ -576,6 +577,11 @@ class RclonePlace:
             return TimedOut(f"{what} Is the line too slow, or the server?")
         remote = f"{self.root.partition(':')[0]}:"
         quoted = shlex.quote(remote)
+        if TOO_OLD.search(why):
+            return Unreachable(
+                f"{what} The rclone here is too old: 1.60 or later is needed. `rclone version` "
+                "tells, https://rclone.org/install/ has newer ones."
+            )
         if FULL.search(why):
             return StepFailed(f"{what} Make room there and run the same command again.")
         if READ_ONLY_THERE.search(why):
