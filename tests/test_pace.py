@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from iotstack_invoke import children
+from iotstack_invoke import children, vaults
 from iotstack_invoke.durations import read_rate, read_rates
-from iotstack_invoke.errors import Interrupted
+from iotstack_invoke.errors import Interrupted, TimedOut
 from iotstack_invoke.settings import Vault
 from iotstack_invoke.vaults import vault_place
 from iotstack_invoke.vaults.pace import Pace
@@ -109,6 +109,22 @@ def test_a_vault_with_a_limit_sends_and_fetches_no_faster(tmp_path):
     with place.read(path, 10) as stream:
         assert stream.read() == DATA[10:]
     assert time.monotonic() - began_s >= 0.49
+    assert received.sha256 == hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.mark.parametrize("rates", [None, read_rates("4M")])
+def test_a_run_ends_sending_before_the_next_night(tmp_path, monkeypatch, rates):
+    """What has arrived stays, and the next run goes on with it."""
+    monkeypatch.setattr(vaults, "SENDING_H", 0.0)
+    late = vault_place(Vault("usb", str(tmp_path), limit_rate=rates))
+    path = tmp_path / "x"
+    path.write_bytes(DATA[:1000])
+    with pytest.raises(TimedOut, match=r"Vault 'usb' is so slow.*`inv sync` goes on"):
+        late.receive(str(path), io.BytesIO(DATA[1000:]), 1.0, 1000)
+    assert path.read_bytes() == DATA[:1000]
+    monkeypatch.undo()
+    next_run = vault_place(Vault("usb", str(tmp_path), limit_rate=rates))
+    received = next_run.receive(str(path), io.BytesIO(DATA[1000:]), 1.0, 1000)
     assert received.sha256 == hashlib.sha256(DATA).hexdigest()
 
 

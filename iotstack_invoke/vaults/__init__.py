@@ -42,6 +42,8 @@ IN_VAIN_S = 15.0
 """How long a question waits that fails in the end, for the vault not to be asked again at once."""
 LEFT_ALONE_S = 600.0
 """How long it is left alone then."""
+SENDING_H = 20.0
+"""For how long a run sends to a vault: it holds the lock, which the next night's run needs."""
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What the name of a machine may be, so that it can be that of a folder anywhere."""
 
@@ -241,6 +243,7 @@ class _Lazy:
         self._makes_root = makes_root
         self._own = own
         """Returns the text of the lock of the stack's own backups."""
+        self._until_s = time.monotonic() + SENDING_H * 3600
         self._place: SealedPlace | None = None
         self._lock = threading.Lock()
         self._refusal: tuple[float, Unreachable] | None = None
@@ -319,8 +322,16 @@ class _Lazy:
             return self._writable().claim(path, line)
 
     def receive(self, path: str, source: IO[bytes], *rest: Any, **more: Any) -> Received:
-        """Write a stream there as the place does, no faster than the vault's limit."""
-        paced = self._pace.stream(source) if self._pace else source
+        """Write a stream there as the place does, no faster than the vault's limit.
+
+        What has arrived stays there when the time of this run is up: the next one goes on with it,
+        where the place can.
+        """
+        late = (
+            f"Vault '{self.name}' is so slow that this run sent to it for {SENDING_H:g} hours. "
+            "It ends here, so that the next backup is made in time; `inv sync` goes on."
+        )
+        paced = (self._pace or Pace()).stream(source, self._until_s, late)
         with self._waiting(math.inf):
             return self._writable().receive(path, paced, *rest, **more)
 

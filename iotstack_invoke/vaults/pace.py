@@ -1,11 +1,13 @@
 """A bandwidth limit: so many bytes a second pass, all streams of one vault together.
 
-Not for: what else goes over the line, such as listings, which are small.
+And a limit of time for what is sent. Not for: what else goes over the line, such as listings,
+which are small.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import signal
 import threading
 import time
@@ -14,11 +16,12 @@ from typing import IO, Any
 
 from .. import children
 from ..durations import TimeTable
-from ..errors import Interrupted
+from ..errors import Interrupted, TimedOut
 from ..hosts import CHUNK_BYTES
 
 PIECES_A_SECOND = 4
 """So that a run which is to end waits for no more than a part of a second."""
+UNLIMITED = TimeTable(((0, 0),))
 
 
 class Pace:
@@ -29,7 +32,7 @@ class Pace:
 
     def __init__(
         self,
-        rates: TimeTable,
+        rates: TimeTable = UNLIMITED,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         wall: Callable[[], time.struct_time] = time.localtime,
@@ -64,23 +67,34 @@ class Pace:
         if children.ending():
             raise Interrupted(signal.SIGTERM)
 
-    def stream(self, source: IO[bytes]) -> IO[bytes]:
-        """Return a stream of the same bytes that is read no faster; it leaves `source` open."""
-        return io.BufferedReader(_Paced(source, self), CHUNK_BYTES)
+    def stream(self, source: IO[bytes], until_s: float = math.inf, late: str = "") -> IO[bytes]:
+        """Return a stream of the same bytes that is read no faster; it leaves `source` open.
+
+        From `until_s` on, by the clock, reading it raises TimedOut with the words of `late`.
+        """
+        return io.BufferedReader(_Paced(source, self, until_s, late), CHUNK_BYTES)
+
+    def check(self, until_s: float, late: str) -> None:
+        """Raise TimedOut where it is later than that."""
+        if self._clock() >= until_s:
+            raise TimedOut(late)
 
 
 class _Paced(io.RawIOBase):
     """The raw side of a paced stream: it gives one piece at a time."""
 
-    def __init__(self, source: Any, pace: Pace) -> None:
+    def __init__(self, source: Any, pace: Pace, until_s: float, late: str) -> None:
         super().__init__()
         self._source = source
         self._pace = pace
+        self._until_s = until_s
+        self._late = late
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        self._pace.check(self._until_s, self._late)
         content = self._source.read(min(len(buffer), self._pace.piece_bytes))
         buffer[: len(content)] = content
         self._pace.wait(len(content))
