@@ -21,7 +21,7 @@ from far import names_in
 from peak import kib_in, measured
 from scenes import LittleStack
 
-from iotstack_invoke import remote
+from iotstack_invoke import remote, ssh_config
 from iotstack_invoke.errors import StepFailed, Unreachable
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.steps import Command
@@ -266,6 +266,60 @@ def test_a_line_that_ends_at_any_byte_of_the_handshake_is_told(sshd, tmp_path, c
         remote.open_place(sshd.login(port=listener.port), str(tmp_path), "nas")
     assert failure.value.again
     assert not [each for each in WORDS_OF_A_TRACEBACK if each in str(failure.value)]
+    listener.stop()
+
+
+HANDSHAKE_BYTES = 1150
+FLIPS = (5, 60, 300, 1040, 1130)
+"""In the version, the lists of algorithms, their last one, the host key, the exchanged key."""
+
+
+class Flips:
+    """Passes on what an sshd sends, with one byte of it changed by `mask`."""
+
+    def __init__(self, sshd, mask):
+        self.sshd, self.mask, self.at = sshd, mask, 0
+
+    def __call__(self, line):
+        left = self.at
+        with socket.create_connection(("127.0.0.1", self.sshd.port)) as behind:
+            threading.Thread(target=passed_on, args=(line, behind), daemon=True).start()
+            while data := bytearray(behind.recv(65536)):
+                if 0 <= left < len(data):
+                    data[left] ^= self.mask
+                left -= len(data)
+                line.sendall(data)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "mask"),
+    [
+        (FLIPS, 0xFF),
+        *(
+            pytest.param(range(HANDSHAKE_BYTES), mask, marks=pytest.mark.long)
+            for mask in (0xFF, 0x80, 0x01)
+        ),
+    ],
+)
+def test_a_byte_of_the_handshake_that_is_another_is_told(
+    sshd, tmp_path, monkeypatch, offsets, mask
+):
+    """Whatever it makes of the message that it is in: that is no SSH, and no traceback."""
+    for each in (remote, ssh_config):
+        monkeypatch.setattr(each, "CONNECT_LIMIT_S", LIMIT_S)
+    flips = Flips(sshd, mask)
+    listener = Listener(flips)
+    sshd.known_hosts.write_text(
+        sshd.known_hosts.read_text().replace(f":{sshd.port}", f":{listener.port}")
+    )
+    told = []
+    for flips.at in offsets:
+        try:
+            remote.open_place(sshd.login(port=listener.port), str(tmp_path), "nas").close()
+        except Unreachable as error:
+            told.append(str(error))
+    assert len(told) > 0.9 * len(offsets)
+    assert not [each for each in told if any(word in each for word in WORDS_OF_A_TRACEBACK)]
     listener.stop()
 
 
