@@ -1,5 +1,6 @@
 """Vaults: opened when they are first used, tried anew after a failure, never made by us."""
 
+import contextlib
 import errno
 import io
 import os
@@ -9,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from iotstack_invoke import vaults
 from iotstack_invoke.actions.doctor import unreached
 from iotstack_invoke.actions.recovery import recover_here
 from iotstack_invoke.errors import StepFailed, Unreachable
@@ -118,6 +120,42 @@ def test_a_vault_that_came_back_is_used(sshd, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system has no such call")
+class Faulty:
+    """A place in which each question meets a fault of the program, or of its user's own."""
+
+    name, root, resumes = "nas", "/vault", True
+
+    def look(self, paths):
+        return {path: int("x" * 3) for path in paths}
+
+    names = claim = rename = remove = run = look
+
+    @contextlib.contextmanager
+    def read(self, _path, _start=0):
+        yield io.BytesIO(b"x")
+        raise KeyError(200)
+
+    pipe = read
+
+
+def test_a_fault_that_nobody_foresaw_costs_the_vault_alone():
+    """It is told as one of ours, with where it arose; what else is raised meanwhile stays itself."""
+    place = vaults._Lazy("nas", "/vault", Faulty, None)
+    for ask in (place.look, place.names, place.rename, place.remove, place.run):
+        with pytest.raises(Unreachable, match=r"fault of this program.*ValueError: invalid lit"):
+            ask("x")
+    with pytest.raises(Unreachable, match="fault of this program"):
+        place.claim("x", "y")
+    for enter in (place.read, place.pipe):
+        with pytest.raises(Unreachable, match="KeyError: 200"), enter("x") as stream:
+            assert stream.read() == b"x"
+        with pytest.raises(ZeroDivisionError), enter("x"):
+            raise ZeroDivisionError
+    assert not hasattr(place, "nothing of that name")
+    with pytest.raises(Unreachable, match=r"vaults/__init__\.py, line \d+: ZeroDivisionError"):
+        vaults._Lazy("nas", "/vault", lambda: 1 // 0, None).names("/vault")
+
+
 def test_a_copy_is_read_back_from_the_drive(tmp_path, monkeypatch):
     """What the kernel has in memory of it proves nothing: it is let go of, when all is written."""
     path, done = tmp_path / "x", []

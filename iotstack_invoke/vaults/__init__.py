@@ -7,17 +7,22 @@ while after one has waited in vain: a vault that is silent costs a run that time
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import os
 import posixpath
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import IO, TYPE_CHECKING, Any, cast
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from ..errors import (
     FolderMissing,
+    IotstackError,
     Refused,
     StepFailed,
     TimedOut,
@@ -44,8 +49,11 @@ LEFT_ALONE_S = 600.0
 """How long it is left alone then."""
 SENDING_H = 20.0
 """For how long a run sends to a vault: it holds the lock, which the next night's run needs."""
+MOST_WHY_LETTERS = 200
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What the name of a machine may be, so that it can be that of a folder anywhere."""
+
+Held = TypeVar("Held")
 
 
 def vault_place(
@@ -137,7 +145,10 @@ def sealed_side(place: Place) -> SealedPlace | None:
 
     Raises Unreachable where the vault does not answer.
     """
-    return place.opened() if isinstance(place, _Lazy) else None
+    if not isinstance(place, _Lazy):
+        return None
+    place.opened()
+    return cast("SealedPlace", place)
 
 
 def is_signed(place: Place, manifest: str) -> bool:
@@ -250,7 +261,17 @@ class _Lazy:
         """Until when the vault is left alone, and why."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.opened(), name)
+        found = getattr(self.opened(), name)
+        if not callable(found):
+            return found
+
+        @functools.wraps(found)
+        def asked(*words: Any, **given: Any) -> Any:
+            with self._waiting(math.inf):
+                answer = found(*words, **given)
+            return self._held(answer) if hasattr(answer, "__enter__") else answer
+
+        return asked
 
     def opened(self) -> SealedPlace:
         """Return the place; raises Unreachable where it does not answer, or did not of late."""
@@ -262,12 +283,20 @@ class _Lazy:
             return self._place
 
     @contextlib.contextmanager
-    def _waiting(self, in_vain_s: float | None = None) -> Iterator[None]:
-        """Remember a failure for which we waited that long: others need not wait as well."""
+    def _waiting(
+        self, in_vain_s: float | None = None, others: Sequence[BaseException] = ()
+    ) -> Iterator[None]:
+        """Remember a failure for which we waited that long: others need not wait as well.
+
+        What nobody foresaw becomes Unreachable, so that it costs this vault alone; but for what
+        is among `others`, which did not arise in the place.
+        """
         began_s = time.monotonic()
         try:
             yield
         except Unreachable as error:
+            if any(error is each for each in others):
+                raise
             now_s = time.monotonic()
             waited_s = now_s - began_s
             in_vain = waited_s >= (in_vain_s or IN_VAIN_S) and type(error) is Unreachable
@@ -275,6 +304,23 @@ class _Lazy:
                 told = f"{ended(error)} It is not asked again for {LEFT_ALONE_S / 60:.0f} minutes."
                 self._refusal = (now_s + LEFT_ALONE_S, Unreachable(told))
             raise
+        except IotstackError:
+            raise
+        except Exception as error:
+            if any(error is each for each in others):
+                raise
+            raise _unforeseen(self.name, error) from error
+
+    @contextlib.contextmanager
+    def _held(self, given: AbstractContextManager[Held]) -> Iterator[Held]:
+        """Enter and leave what a place gives; what the block itself raises is not the place's."""
+        raised: list[BaseException] = []
+        with self._waiting(math.inf, raised), given as held:
+            try:
+                yield held
+            except BaseException as error:
+                raised.append(error)
+                raise
 
     def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there; a path that is not there has no entry."""
@@ -338,10 +384,24 @@ class _Lazy:
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
         """Return a stream of a file's bytes, no faster than the vault's limit."""
-        with self.opened().read(path, start) as stream:
+        with self._held(self.opened().read(path, start)) as stream:
             yield self._pace.stream(stream) if self._pace else stream
 
     def close(self) -> None:
         """Close what was opened."""
         if self._place is not None:
-            self._place.close()
+            with self._waiting(math.inf):
+                self._place.close()
+
+
+def _unforeseen(name: str, error: Exception) -> Unreachable:
+    """Return the failure of a vault in which ours is a fault: with where, for whoever mends it."""
+    ours = os.path.dirname(os.path.dirname(__file__))
+    frames = traceback.extract_tb(error.__traceback__)
+    at = next((e for e in reversed(frames) if e.filename.startswith(ours)), frames[-1])
+    where = f"{os.path.relpath(at.filename, ours)}, line {at.lineno}"
+    why = f"{type(error).__name__}: {error}"[:MOST_WHY_LETTERS]
+    return Unreachable(
+        f"Vault '{name}': what it answers is not understood. That is a fault of this program "
+        f"({where}: {why}). Please report it."
+    )
