@@ -36,6 +36,8 @@ MISSING_EXIT = 127
 YOUNG = timedelta(hours=26)
 """A day, and time for a run to be late."""
 CLOCK_LIMIT_S = 5.0
+EPOCH = re.compile(r"[0-9]{1,15}")
+"""What `date +%s` says."""
 FEW_INODES = 100
 MANY_INODES_PERCENT = 95
 OTHERS_READ = 0o005
@@ -329,7 +331,7 @@ def judge_synchronised(told: Outcome) -> Finding:
 def judge_clocks(told: Outcome, before_s: float, after_s: float) -> Finding:
     """Judge another machine's `date +%s` against ours, taken before and after the question."""
     name = "clock against ours"
-    if told.exit_code or not told.out.strip().isdigit():
+    if told.exit_code or not EPOCH.fullmatch(told.out.strip()):
         return warning(name, f"is unknown: {told.last_words}", "compare `date` on both")
     theirs_s = int(told.out)
     # date tells whole seconds: what it told lasted until the next one

@@ -26,10 +26,10 @@ import paramiko
 from fabric.runners import Remote
 from paramiko import AuthenticationException, ChannelException, SSHException
 
-from .errors import KeyRefused, Refused, Unreachable, ended
+from .errors import KeyRefused, Refused, TimedOut, Unreachable, ended
 from .hosts import LocalHost
 from .known_hosts import AUTHORITY, REVOKED, SSH_PORT, KnownKey, Verdict, hashed, unreadable
-from .login_shell import Beginning, Mark, no_sftp, not_begun
+from .login_shell import START_FILES, Beginning, Mark, no_sftp, not_begun
 from .pasted import logging_in
 from .runner import LOOK_S, RUN_OVERRIDES, _Mended
 from .settings import Ssh
@@ -73,6 +73,10 @@ NO_LINE = re.compile(r"No existing session|SSH session not active")
 Answer = TypeVar("Answer")
 
 
+class NotBegun(Exception):
+    """The login shell did not begin the command in time."""
+
+
 class MendedRemote(_Mended, Remote):  # type: ignore[misc]
     """Fabric's Remote for unattended work: stdin at EOF, linear reading.
 
@@ -82,6 +86,7 @@ class MendedRemote(_Mended, Remote):  # type: ignore[misc]
 
     begins: tuple[Beginning, Beginning]
     """Tell what of the two streams is the command's own."""
+    begins_until_s = math.inf
 
     def run(self, command: str, **given: Any) -> Any:
         """Run a command to its end, without what the login shell prints before it."""
@@ -89,8 +94,17 @@ class MendedRemote(_Mended, Remote):  # type: ignore[misc]
         return super().run(command, **given)
 
     def read_proc_stdout(self, num_bytes: int) -> bytes:
-        """Return the next bytes of its output, b"" at the end."""
-        return _own(self.begins[0], self.channel.recv, num_bytes)
+        """Return the next bytes of its output, b"" at the end; raises NotBegun in time."""
+        begins = self.begins[0]
+        try:
+            return _own(begins, self.channel.recv, num_bytes)
+        except TimeoutError:
+            if not begins.begun and time.monotonic() > self.begins_until_s:
+                raise NotBegun from None
+            raise
+        finally:
+            if begins.begun and self.read_on_s is None:
+                self.channel.settimeout(None)
 
     def read_proc_stderr(self, num_bytes: int) -> bytes:
         """Return the next bytes of its error stream, b"" at the end."""
@@ -104,8 +118,8 @@ class MendedRemote(_Mended, Remote):  # type: ignore[misc]
             self.channel.sendall(self.first)
         else:
             end_input(self.channel)
-        if self.read_on_s is not None:
-            self.channel.settimeout(LOOK_S)
+        self.begins_until_s = time.monotonic() + START_LIMIT_S
+        self.channel.settimeout(LOOK_S)
 
     def kill(self) -> None:
         """Close the channel; on a lost connection there is nothing to end."""
@@ -218,11 +232,13 @@ class Login:
         """Keep what the login shell printed before a command."""
         self.noise = "".join(each.noise for each in begun if each.begun)
 
-    def began_nothing(self) -> Unreachable:
+    def began_nothing(self, limit_s: float | None = None) -> TimedOut:
         """Return the failure of a login shell that hangs."""
-        return Unreachable(
+        limit_s = START_LIMIT_S if limit_s is None else limit_s
+        return TimedOut(
             f"{self.ssh.called(self.name)} lets us in, and its login shell did not begin a "
-            f"command within {START_LIMIT_S:g} s.",
+            f"command within {limit_s:g} s. It may wait for an answer: look there in "
+            f"{', '.join(START_FILES)}.",
             again=True,
         )
 

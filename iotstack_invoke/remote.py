@@ -27,13 +27,14 @@ from paramiko import (
 )
 
 from . import children
-from .errors import StepFailed, Unreachable, ended
+from .errors import StepFailed, TimedOut, Unreachable, ended
 from .hashes import HASH
 from .hosts import CHUNK_BYTES, READ_ONLY, Dates, _first_of, checked, piped, read_chunk
 from .login import (
     START_LIMIT_S,
     Limit,
     Login,
+    NotBegun,
     Stall,
     closed,
     end_input,
@@ -45,9 +46,13 @@ from .login_shell import Lines, LoginPrints, not_begun, shown
 from .runner import LineStream
 from .settings import Ssh
 from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpPlace, not_listed
-from .ssh_config import CONNECT_LIMIT_S
+from .ssh_config import ANY_EXIT, CONNECT_LIMIT_S
 from .steps import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
+QUESTION_LIMIT_S = 60.0
+"""For what is asked of a disk, which may have to start first."""
+SLOW_LIMIT_S = 120.0
+"""For what it may have to write out first, or to list."""
 TRANSFER_LIMIT_S = 24 * 3600.0
 STALL_S = 900.0
 """How long a far end may take nothing: a slow disk has to write megabytes first."""
@@ -122,8 +127,11 @@ CONTENTS = (
     f'elif said=$(ls -dL "$p" 2>&1); then echo -; else case $said in {GONE}) echo -;; '
     '*) echo "! $said"; exit 1;; esac; fi; done'
 )
+LOOK_LINE = re.compile(r"[0-9a-fA-F]{1,8} [0-9]{1,20} -?[0-9]{1,20}")
+SIZE = re.compile(r"[0-9]{1,20}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 NAMES_LINE = re.compile(r"([0-9a-fA-F]{1,8} [0-9]{1,20} -?[0-9]{1,20}) (.+)", re.DOTALL)
-DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]+)\s+[0-9]+%\s")
+DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]{1,18})\s+[0-9]+%\s")
 """POSIX's columns of `df -P`; blanks in the name of a share or of its folder shift none."""
 FULL = re.compile(r"No space left|quota exceeded")
 REFUSED_BY_DISK = re.compile(r"Permission denied|Read-only|Not a dir|Is a dir")
@@ -213,6 +221,10 @@ def open_host(ssh: Ssh, root: str, name: str) -> SshHost:
     raise Unreachable(f"{ssh.called(name)} offers SFTP only, and no commands can be run there.")
 
 
+class _TooLong(StepFailed):
+    """A command did not end within its limit."""
+
+
 class SshHost:
     """Another machine with a shell."""
 
@@ -253,8 +265,12 @@ class SshHost:
                     )
                 )
         except CommandTimedOut as error:
+            if not begins[0].begun:
+                raise self.login.began_nothing(command.limit_s) from error
             raise self._too_long(command) from error
         except ThreadException as error:
+            if any(isinstance(each.value, NotBegun) for each in error.exceptions):
+                raise self.login.began_nothing() from error
             raise _first_of(error, command, self.name) from error
         except (SSHException, OSError, EOFError) as error:
             raise line_broke(self.name, error) from error
@@ -272,17 +288,30 @@ class SshHost:
         """Run a command to its end; raises StepFailed for an exit code that is not accepted."""
         return checked(command, self.try_run(command, heard), self.name)
 
+    def _ask(self, question: Command) -> Outcome:
+        """Run what a disk answers soon; raises TimedOut where it does not."""
+        with self._in_time():
+            return self.run(question)
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Iterator[None]:
+        try:
+            yield
+        except _TooLong as error:
+            raise TimedOut(f"{error} Does its disk answer?") from error
+
     def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
-        """Return what is there, in one round trip."""
+        """Return what is there, in one round trip; raises StepFailed for any other answer."""
         asked = list(paths)
         if not asked:
             return {}
-        lines = self.run(_script(LOOK, *asked)).out.splitlines()
-        return {
-            path: _fact(line)
-            for path, line in zip(asked, lines, strict=True)
-            if line.strip() != "-"
-        }
+        told = self._ask(_script(LOOK, *asked, limit_s=QUESTION_LIMIT_S)).out
+        lines = [line.strip() for line in told.splitlines()]
+        odd = [line for line in lines if line != "-" and not LOOK_LINE.fullmatch(line)]
+        if odd or len(lines) != len(asked):
+            why = shown(odd[0]) if odd else f"{len(lines):,} lines for {len(asked):,} paths"
+            raise StepFailed(f"On {self.name}: the answer of its stat cannot be read: {why}.")
+        return {path: _fact(line) for path, line in zip(asked, lines, strict=True) if line != "-"}
 
     def names(self, folder: str) -> dict[str, FileFact]:
         """Return the files of a folder by name, in one round trip.
@@ -290,7 +319,7 @@ class SshHost:
         Raises Unreachable where any line of the listing is none: without it a file would be gone.
         """
         found: dict[str, FileFact] = {}
-        for line in self.run(_script(NAMES, folder)).out.split("\n"):
+        for line in self._ask(_script(NAMES, folder)).out.split("\n"):
             if line == LISTED:
                 return found
             told = NAMES_LINE.fullmatch(line)
@@ -316,7 +345,10 @@ class SshHost:
         asked, found = tuple(names), {}
         few = len(asked) <= FEW
         script = _script(CONTENTS, folder, *asked)
-        with self._channelled(script) if few else self.pipe(script) as pipe:
+        with (
+            self._in_time(),
+            self._channelled(script) if few else self.pipe(script) as pipe,
+        ):
             for name in asked:
                 size = pipe.stdout.readline(MOST_SAID_BYTES).strip()
                 if size == b"-":
@@ -340,7 +372,7 @@ class SshHost:
 
     def claim(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
-        return self.run(_script(CLAIM, path, line)).out.rstrip("\n")
+        return self._ask(_script(CLAIM, path, line, limit_s=QUESTION_LIMIT_S)).out.rstrip("\n")
 
     def receive(
         self,
@@ -356,8 +388,9 @@ class SshHost:
         command = _script(RECEIVE, path, when, str(start))
         answer = self._feed(command, source, small=small)
         size, digest = (*answer.split(), "", "")[:2]
-        if not size.isdigit() or len(digest) != 64:  # noqa: PLR2004 - SHA-256 in hexadecimal
-            raise StepFailed(f"On {self.name}: {path} was not received: {answer!r}.", again=True)
+        if not SIZE.fullmatch(size) or not SHA256.fullmatch(digest):
+            why = f"its answer was {shown(answer)!r}"
+            raise StepFailed(f"On {self.name}: {path} was not received: {why}.", again=True)
         return Received(int(size), digest)
 
     def _feed(self, command: Command, source: IO[bytes], *, small: bool) -> str:
@@ -442,8 +475,16 @@ class SshHost:
             with self._channelled(command, heard) as pipe:
                 yield pipe
             return
+        until_s = time.monotonic() + command.limit_s
         with self._ssh(command, heard, leashed=True) as (process, finish):
-            yield Pipe(process.stdout, lambda: self._unbroken(finish()))
+
+            def ended_well() -> int:
+                code = finish()
+                if code < 0 and time.monotonic() >= until_s:
+                    raise self._too_long(command)
+                return self._unbroken(code)
+
+            yield Pipe(process.stdout, ended_well)
 
     @contextlib.contextmanager
     def _channelled(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
@@ -466,9 +507,9 @@ class SshHost:
         finally:
             limit.stop()
 
-    def _too_long(self, command: Command) -> StepFailed:
-        told = f"it did not end within {command.limit_s:g} s: {command.shown}"
-        return StepFailed(f"On {self.name}: {told}", again=True)
+    def _too_long(self, command: Command) -> _TooLong:
+        told = f"it did not end within {command.limit_s:g} s: {command.shown}."
+        return _TooLong(f"On {self.name}: {told}", again=True)
 
     def _unbroken(self, code: int) -> int:
         """Return the exit code of a command; raises Unreachable where the line broke before."""
@@ -499,7 +540,7 @@ class SshHost:
 
     def append(self, path: str, line: str) -> None:
         """Add a line to a file of mode 0600, and make it last through a power cut."""
-        self.run(_script(APPEND, path, line))
+        self._ask(_script(APPEND, path, line))
 
     def http_status(self, port: int, path: str, address: str = "127.0.0.1") -> int:
         """Return the status that an HTTP server answers as seen from there, 0 for none."""
@@ -520,7 +561,7 @@ class SshHost:
 
     def make_folder(self, path: str) -> None:
         """Make a folder where there is none, and make that last through a power cut."""
-        self.run(_script(MAKE_FOLDER, path, os.path.dirname(path)))
+        self._ask(_script(MAKE_FOLDER, path, os.path.dirname(path)))
 
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits into the file system of `folder`."""
@@ -529,7 +570,8 @@ class SshHost:
 
     def disk(self, folder: str) -> Disk | None:
         """Return the file system of `folder`, or None where nobody can say."""
-        line = self.try_run(Command(("df", "-Pk", folder))).out.strip().rpartition("\n")[2]
+        asked = Command(("df", "-Pk", folder), ANY_EXIT, QUESTION_LIMIT_S)
+        line = self._ask(asked).out.strip().rpartition("\n")[2]
         told = DF_LINE.search(line)
         if not told:
             return None
@@ -542,13 +584,13 @@ class SshHost:
         """Put `old` in the place of `new` at once, and make that last through a power cut."""
         dated_s = self._dates.take(old)
         when = "" if dated_s is None else _for_touch(dated_s)
-        self.run(_script(RENAME, old, new, os.path.dirname(new), when))
+        self._ask(_script(RENAME, old, new, os.path.dirname(new), when))
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files; one that is not there is as good as removed."""
         asked = tuple(paths)
         if asked:
-            self.run(Command(("rm", "-f", "--", *asked)))
+            self._ask(Command(("rm", "-f", "--", *asked)))
 
     def close(self) -> None:
         """Close the connection."""
@@ -693,12 +735,12 @@ def _for_touch(modified_s: float) -> str:
     return time.strftime("%Y%m%d%H%M.%S", time.gmtime(modified_s))
 
 
-def _script(script: str, *arguments: str) -> Command:
+def _script(script: str, *arguments: str, limit_s: float = SLOW_LIMIT_S) -> Command:
     called = shlex.join((_CALLED.get(script, "sh"), arguments[0]))
     # What is said is read here, so it is to be in English.
     most_bytes = MOST_LISTED_BYTES if script == NAMES else MOST_TOLD_BYTES
     words = ("sh", "-c", f"LC_ALL=C; export LC_ALL; {script}", "sh", *arguments)
-    return Command(words, called=called, most_bytes=most_bytes)
+    return Command(words, called=called, limit_s=limit_s, most_bytes=most_bytes)
 
 
 def _fact(line: str) -> FileFact:

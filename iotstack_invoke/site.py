@@ -226,7 +226,7 @@ class RecordFile:
         self._records = records_of(manifest, "pi", BACKUPS) if manifest else {}
         self._records |= read_records(lines)
         for line in lines[:1]:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 told = json.loads(line)
                 self.claim = self.started_utc = told["started_utc"]
                 self.claim = told["claim"]

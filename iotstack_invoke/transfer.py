@@ -17,6 +17,7 @@ from .targets import ANY_EXIT, reserve
 from .values import dataclass
 
 HASH_DIGITS = 64
+MOST_HOST_LETTERS = 100
 
 
 def can_hash(place: Place) -> bool:
@@ -239,8 +240,8 @@ def manifest_there(place: Place, folder: str, runtag: str) -> Manifest | None:
 
 
 def _host_in(line: str) -> str:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(line)["host"])
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        return str(json.loads(line)["host"])[:MOST_HOST_LETTERS]
     return "Another machine"
 
 

@@ -14,7 +14,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
-from .errors import Refused
+from .errors import Refused, StepFailed
 from .hosts import NOT_THERE, LocalHost
 from .steps import Command, Host
 from .values import dataclass
@@ -88,10 +88,14 @@ class Trust:
 
     def _look_there(self, asked: tuple[str, ...]) -> dict[str, Owned]:
         words = (*self.as_root, "sh", "-c", LOOK, "sh", *asked)
-        me, *told = self.host.run(Command(words)).out.splitlines()
-        if self.me < 0:
-            self.me = int(self.host.run(Command(("id", "-u"))).out if self.as_root else me)
-        return {path: _owned(path, line) for path, line in zip(asked, told, strict=True)}
+        try:
+            me, *told = self.host.run(Command(words)).out.splitlines()
+            if self.me < 0:
+                self.me = int(self.host.run(Command(("id", "-u"))).out if self.as_root else me)
+            return {path: _owned(path, line) for path, line in zip(asked, told, strict=True)}
+        except ValueError as error:
+            why = f"what it says of the owner of {asked[0]} cannot be read"
+            raise StepFailed(f"On {self.host.name}: {why}.") from error
 
     def is_us(self, owned: Owned) -> bool:
         """Tell whether it belongs to us."""

@@ -16,16 +16,19 @@ import threading
 import time
 from pathlib import Path
 
+import odd_shell
 import pytest
 from far import names_in
 from peak import kib_in, measured
 from scenes import LittleStack
 
 from iotstack_invoke import remote, ssh_config
-from iotstack_invoke.errors import StepFailed, Unreachable
+from iotstack_invoke.errors import StepFailed, TimedOut, Unreachable
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.steps import Command
-from iotstack_invoke.transfer import hash_there
+from iotstack_invoke.settings import Vault
+from iotstack_invoke.steps import Command, File
+from iotstack_invoke.transfer import Claim, hash_there
+from iotstack_invoke.vaults import vault_place
 
 TAG = "2026-11-30_0900"
 SFTP_SERVER = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")
@@ -39,12 +42,15 @@ import iotstack_invoke.remote as remote, iotstack_invoke.sftp as sftp
 import iotstack_invoke.ssh_config as ssh_config
 ssh_config.CONNECT_LIMIT_S = remote.CONNECT_LIMIT_S = login.ANSWER_LIMIT_S = {LIMIT_S}
 login.START_LIMIT_S = remote.START_LIMIT_S = login.SFTP_SILENCE_S = {LIMIT_S}
-remote.STALL_S = {LIMIT_S}
+remote.STALL_S = remote.QUESTION_LIMIT_S = {LIMIT_S}
 engine.RETRY_WAIT_S = 0
 runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)
 """
 """The program, whose limits are seconds."""
-WORDS_OF_A_TRACEBACK = ("Traceback", "Exception", "Unexpected error", "Errno", 'File "')
+WORDS_OF_A_TRACEBACK = (
+    *("Traceback", "Exception", "Unexpected error", "Errno", 'File "'),
+    "fault of this program",
+)
 
 
 class Listener:
@@ -132,6 +138,12 @@ SHELLS = {
     "hangs after": f"{RUN}; exec sleep 600",
     "kills itself": f"{RUN}; kill -9 $$",
 }
+HUNG_DISK = (
+    "echo >> $HOME/asked; mkdir -p $HOME/slow; for each in stat ls find df rm mkdir dd wc; do "
+    r"printf '#!/bin/sh\nexec sleep 600\n' > $HOME/slow/$each; chmod 755 $HOME/slow/$each; done; "
+    f"PATH=$HOME/slow:$PATH {RUN}"
+)
+SHELLS["hung disk"] = HUNG_DISK
 SFTPS = (
     *("silent", "endless", "printing", "too_long", "cut", "close"),
     *("silent@lstat", "stray@lstat", "attributes@lstat", "cut@lstat", "garbage@lstat"),
@@ -145,6 +157,7 @@ DAILY = {"raw endless", "sftp other@read"}
 def every_part():
     names = [f"raw {each.__name__}" for each in RAW]
     names += [*(f"shell {each}" for each in SHELLS), *(f"sftp {each}" for each in SFTPS)]
+    names += [f"answer {each}" for each in odd_shell.WAYS]
     marks = {name: () if name in DAILY else pytest.mark.long for name in names}
     return [pytest.param(name, marks=marks[name]) for name in names]
 
@@ -166,6 +179,8 @@ def far_end(start_sshd, tmp_path):
             script.chmod(0o755)
             return start_sshd("nas", f"ForceCommand {script}").login()
         words = shlex.join([sys.executable, str(PLAYER), what, SFTP_SERVER])
+        if kind == "answer":
+            words = shlex.join([sys.executable, odd_shell.__file__, what])
         return start_sshd("nas", f"ForceCommand {words}").login()
 
     yield start
@@ -225,6 +240,28 @@ def test_a_vault_that_misbehaves_costs_its_own_copy(tmp_path, far_end, name):
         assert not (stack.nas / f"{TAG}.manifest.json").exists()
 
 
+@pytest.mark.parametrize(
+    "way", [e if e == "huge" else pytest.param(e, marks=pytest.mark.long) for e in odd_shell.WAYS]
+)
+def test_an_answer_that_cannot_be_read_is_told(far_end, tmp_path, way):
+    """It is a failure of that machine, told with what it said, and bounded."""
+    place = remote.open_place(far_end(f"answer {way}"), str(tmp_path), "nas")
+    (tmp_path / "x").write_bytes(b"1")
+    with pytest.raises(StepFailed, match="On nas: ") as failure:
+        place.look([f"{tmp_path}/x"])
+    assert len(str(failure.value)) < 300
+    with contextlib.suppress(StepFailed):
+        place.contents(str(tmp_path), ["x"])
+    with contextlib.suppress(StepFailed):
+        place.receive(f"{tmp_path}/y", io.BytesIO(b"x"), 0, size_bytes=1)
+    with contextlib.suppress(StepFailed):
+        Claim(File("nas", "x", str(tmp_path)), "a", "b", "c", frozenset(), replaces=False)._make(
+            place
+        )
+    place.disk(str(tmp_path))
+    place.close()
+
+
 @pytest.mark.parametrize("size", [10, 30_000_000])
 @pytest.mark.parametrize("way", ["ssh", "channel"])
 def test_a_far_end_that_takes_nothing_is_given_up(sshd, tmp_path, monkeypatch, way, size):
@@ -238,6 +275,26 @@ def test_a_far_end_that_takes_nothing_is_given_up(sshd, tmp_path, monkeypatch, w
     with pytest.raises(Unreachable, match="Sending to nas failed: it stood still") as failure:
         place.receive(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0)
     assert failure.value.again
+    place.close()
+
+
+def test_a_disk_that_hangs_is_waited_for_once(far_end, monkeypatch, tmp_path):
+    """The shell answers, and the folder does not: no other job waits for it as well."""
+    monkeypatch.setattr(remote, "QUESTION_LIMIT_S", 0.5)
+    ssh = far_end("shell hung disk")
+    place = vault_place(Vault("nas", str(tmp_path), ssh))
+    with pytest.raises(TimedOut, match=r"did not end within 0\.5 s: stat .*Does its disk answer"):
+        place.names(str(tmp_path))
+    asked = Path(ssh.config).with_name("asked")
+    came = asked.read_text()
+    for ask in (
+        lambda: place.names(str(tmp_path)),
+        lambda: place.make_folder(str(tmp_path)),
+        lambda: place.claim(f"{tmp_path}/x", "x"),
+    ):
+        with pytest.raises(Unreachable, match="not asked again for 10 minutes"):
+            ask()
+    assert asked.read_text() == came
     place.close()
 
 

@@ -11,7 +11,7 @@ from sshd import Sshd, require_sshd
 
 from iotstack_invoke import remote
 from iotstack_invoke.actions.doctor import login_told
-from iotstack_invoke.errors import StepFailed, Unreachable
+from iotstack_invoke.errors import StepFailed, TimedOut, Unreachable
 from iotstack_invoke.login_shell import LoginPrints, Mark
 from iotstack_invoke.remote import SftpPlace, SshHost, open_host, open_place
 from iotstack_invoke.settings import Vault
@@ -165,18 +165,21 @@ def test_a_shell_that_ends_early_answers_nothing(noisy, tmp_path):
             act()
 
 
-def test_a_shell_that_hangs_is_given_up(noisy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("start_file", ["sleep 60", "read -p 'press enter ' x"])
+def test_a_shell_that_hangs_is_given_up(noisy, tmp_path, monkeypatch, start_file):
     """On each way; the command has no share in it."""
     place = noisy("")
-    (place.server.folder / ".bashrc").write_text("sleep 60\n")
+    (place.server.folder / ".bashrc").write_text(f"{start_file}\n")
     monkeypatch.setattr("iotstack_invoke.login.START_LIMIT_S", 0.5)
     monkeypatch.setattr("iotstack_invoke.remote.START_LIMIT_S", 0.5)
     for act in (
+        lambda: place.look([str(tmp_path)]),
+        lambda: place.run(Command(("true",), limit_s=0.3)),
         lambda: place.contents(str(tmp_path), ["x"]),
         lambda: place.contents(str(tmp_path), ["x"] * 20),
         lambda: place.receive(f"{tmp_path}/y", io.BytesIO(b"y"), 0),
     ):
-        with pytest.raises(Unreachable, match="did not begin a command within") as failure:
+        with pytest.raises(TimedOut, match="did not begin a command within") as failure:
             act()
         assert failure.value.again
 

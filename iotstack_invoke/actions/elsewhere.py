@@ -81,7 +81,7 @@ def noted(text: str, name: str) -> Iterator[str]:
     """Yield the folders that a note names for a state; what is no such folder is passed over."""
     try:
         told = [str(each) for each in json.loads(text)["with"]]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return
     for path in told:
         if posixpath.basename(path) == f".{name}" and ".." not in path.split("/"):
