@@ -62,6 +62,8 @@ COMMANDS_AT_ONCE = 8
 
 SESSION_TRIES = 100
 """With a fifth of a second between them: ten failed where a machine was busy."""
+FIRST_SESSION_TRIES = 10
+"""For the first session of a line: no other of ours is counted."""
 NO_BANNER = "Error reading SSH protocol banner"
 KEY_KINDS = ("ed25519", "ecdsa", "rsa")
 """Of which sshd has a file each."""
@@ -71,6 +73,10 @@ NO_LINE = re.compile(r"No existing session|SSH session not active")
 """What Paramiko says of a line that was closed between two commands."""
 
 Answer = TypeVar("Answer")
+
+
+class NoSession(Unreachable):
+    """A machine lets us in, and opens no session on our line."""
 
 
 class NotBegun(Exception):
@@ -242,6 +248,14 @@ class Login:
             again=True,
         )
 
+    def no_session(self, error: ChannelException) -> NoSession:
+        """Return the failure of a machine that opens no session on a line of ours."""
+        return NoSession(
+            f"{self.name} ({self.ssh.host}) lets us in, and its SSH server opens no session: "
+            f"{ended(error.text)} How many it allows is MaxSessions in its sshd_config.",
+            again=True,
+        )
+
     def said(self, channel: paramiko.Channel) -> str:
         """Return what a command said on its error stream, the last of it, read to the end."""
         begins, kept = self.begins(), b""
@@ -345,14 +359,16 @@ class Login:
                 "nobody is asked for a password here.",
                 again=bool(LOST_LOGIN.search(str(error))),
             ) from error
+        except ChannelException as error:
+            raise self.no_session(error) from error
         except SSHException as error:
             if NO_LINE.search(str(error)):
                 raise Unreachable(f"The line to {self.name} broke.", again=True) from error
             hint = ""
             if NO_BANNER in str(error):
                 hint = " Its SSH server hangs, or something else listens on that port."
-            why = f"{self.ssh.called(self.name)}: {NUMBER.sub(': ', str(error))}.{hint}"
-            raise Unreachable(why, again=True) from error
+            why = ended(NUMBER.sub(": ", str(error)))
+            raise Unreachable(f"{self.ssh.called(self.name)}: {why}{hint}", again=True) from error
         except socket.gaierror as error:
             first = self.way.first
             name = self._called(first).removesuffix(",")
@@ -459,12 +475,12 @@ def _ask_on(transport: Any) -> None:
         time.sleep(KEEPALIVE_S)
 
 
-def once_there_is_a_session(act: Callable[[], Answer]) -> Answer:
+def once_there_is_a_session(act: Callable[[], Answer], tries: int | None = None) -> Answer:
     """Return what `act` returns, which opens a session; a refused one has run nothing.
 
-    sshd counts a session that has just ended for a moment longer.
+    sshd counts a session that has just ended for a moment longer. Raises ChannelException.
     """
-    for _ in range(SESSION_TRIES):
+    for _ in range(SESSION_TRIES if tries is None else tries):
         try:
             return act()
         except ChannelException:
@@ -520,7 +536,7 @@ def answered(channel: Any) -> Any:
             if time.monotonic() > until_s:
                 raise SSHException(f"it did not answer within {ANSWER_LIMIT_S:g} s")
         if not channel.event_ready:
-            raise channel.get_transport().get_exception() or SSHException("Channel closed.")
+            raise channel.get_transport().get_exception() or SSHException("it closed the session")
 
     channel._wait_for_event = wait_for_event  # noqa: SLF001
     return channel

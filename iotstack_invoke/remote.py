@@ -22,18 +22,19 @@ from typing import IO, Any, cast
 
 import paramiko
 from invoke.exceptions import CommandTimedOut, ThreadException
-from paramiko import (
-    SSHException,
-)
+from paramiko import ChannelException, SSHException
 
 from . import children
 from .errors import StepFailed, TimedOut, Unreachable, ended
 from .hashes import HASH
 from .hosts import CHUNK_BYTES, READ_ONLY, Dates, _first_of, checked, piped, read_chunk
 from .login import (
+    FIRST_SESSION_TRIES,
+    SESSION_TRIES,
     START_LIMIT_S,
     Limit,
     Login,
+    NoSession,
     NotBegun,
     Stall,
     closed,
@@ -42,7 +43,7 @@ from .login import (
     once_there_is_a_session,
     why_it_broke,
 )
-from .login_shell import Lines, LoginPrints, not_begun, shown
+from .login_shell import START_FILES, Lines, LoginPrints, not_begun, shown
 from .runner import LineStream
 from .settings import Ssh
 from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpPlace, not_listed
@@ -134,6 +135,7 @@ NAMES_LINE = re.compile(r"([0-9a-fA-F]{1,8} [0-9]{1,20} -?[0-9]{1,20}) (.+)", re
 DF_LINE = re.compile(r"\s[0-9]+\s+[0-9]+\s+([0-9]{1,18})\s+[0-9]+%\s")
 """POSIX's columns of `df -P`; blanks in the name of a share or of its folder shift none."""
 FULL = re.compile(r"No space left|quota exceeded")
+TOO_LARGE = "ile size limit exceeded"
 REFUSED_BY_DISK = re.compile(r"Permission denied|Read-only|Not a dir|Is a dir")
 # With -C a file that is there already is left as it is; one that takes no line is none.
 CLAIM = (
@@ -205,6 +207,9 @@ def _no_shell(host: SshHost) -> str:
     asked = Command(words, limit_s=CONNECT_LIMIT_S, most_bytes=MOST_SAID_BYTES)
     try:
         outcome = host.try_run(asked, leashed=False)
+    except NoSession:
+        host.close()
+        raise
     except StepFailed as error:
         if not host.login.is_open():
             raise
@@ -262,7 +267,8 @@ class SshHost:
                         first=first,
                         begins=begins,
                         **streams,
-                    )
+                    ),
+                    SESSION_TRIES if leashed else FIRST_SESSION_TRIES,
                 )
         except CommandTimedOut as error:
             if not begins[0].begun:
@@ -272,6 +278,8 @@ class SshHost:
             if any(isinstance(each.value, NotBegun) for each in error.exceptions):
                 raise self.login.began_nothing() from error
             raise _first_of(error, command, self.name) from error
+        except ChannelException as error:
+            raise self.login.no_session(error) from error
         except (SSHException, OSError, EOFError) as error:
             raise line_broke(self.name, error) from error
         finally:
@@ -372,7 +380,11 @@ class SshHost:
 
     def claim(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
-        return self._ask(_script(CLAIM, path, line, limit_s=QUESTION_LIMIT_S)).out.rstrip("\n")
+        told = self._ask(_script(CLAIM, path, line, limit_s=QUESTION_LIMIT_S)).out.rstrip("\n")
+        if "\n" in told:
+            why = f"{path} was not claimed, its answer cannot be read: {shown(told)}"
+            raise StepFailed(f"On {self.name}: {why}.")
+        return told
 
     def receive(
         self,
@@ -726,6 +738,8 @@ def _not_sent(name: str, why: str) -> StepFailed:
     advice = f" {MAKE_ROOM}" if FULL.search(why) else ""
     if "Read-only file system" in why:
         advice = f" Its file system {READ_ONLY}."
+    if TOO_LARGE in why:
+        advice = f" A limit of the login there: look for `ulimit -f` in {', '.join(START_FILES)}."
     again = not (REFUSED_BY_DISK.search(why) or advice)
     return StepFailed(f"Sending to {name} failed: {ended(why)}{advice}", again=again)
 

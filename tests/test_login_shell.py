@@ -184,6 +184,22 @@ def test_a_shell_that_hangs_is_given_up(noisy, tmp_path, monkeypatch, start_file
         assert failure.value.again
 
 
+def test_a_limit_of_the_login_is_named(noisy, tmp_path):
+    """What no file may be larger than is no full disk."""
+    place = noisy("")
+    (place.server.folder / ".bashrc").write_text("ulimit -f 8\n")
+    for size in (100_000, 400_000):  # through the open line, and through `ssh`
+        with pytest.raises(StepFailed, match=r"limit exceeded\. .*`ulimit -f` in ~/.bashrc"):
+            place.receive(f"{tmp_path}/y", io.BytesIO(bytes(size)), 0, size_bytes=size)
+
+
+def test_a_server_that_opens_no_session_is_told_soon(start_sshd, tmp_path, monkeypatch):
+    """MaxSessions 0 lets no command and no SFTP be: it is asked a few times, and not for long."""
+    monkeypatch.setattr(remote, "FIRST_SESSION_TRIES", 2)
+    with pytest.raises(Unreachable, match=r"opens no session: Connect failed\. .*MaxSessions"):
+        open_place(start_sshd("none", "MaxSessions 0").login(), str(tmp_path), "nas")
+
+
 def test_a_vault_whose_login_prints_is_a_vault(start_sshd, tmp_path):
     """All the way through what a vault is given."""
     (tmp_path / "far away").mkdir()
