@@ -310,7 +310,8 @@ class Login:
 
     def is_open(self) -> bool:
         """Tell whether the line stands now."""
-        return self._connection is not None and bool(self._connection.is_connected)
+        line = self._connection
+        return line is not None and line.is_connected and not line.transport.broke_by
 
     def close(self) -> None:
         """Close the connection; it opens again by itself."""

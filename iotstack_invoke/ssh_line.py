@@ -273,12 +273,14 @@ class _Transport(paramiko.Transport):
     that cannot be read, a UnicodeDecodeError, a KeyError and many more.
     """
 
-    _ended_by: Exception | None = None
+    _saved: Exception | None = None
+    broke_by: Exception | None = None
+    """What ended its thread, which may be so while it still counts as active."""
 
     @property
     def saved_exception(self) -> Exception | None:
-        """What ended the line, until it is told."""
-        return self._ended_by
+        """What failed last, until it is told to one of those who wait."""
+        return self._saved
 
     @saved_exception.setter
     def saved_exception(self, error: Exception | None) -> None:
@@ -286,7 +288,13 @@ class _Transport(paramiko.Transport):
             unread = SSHException(f"what it sends is no SSH: {_why_unread(error)}")
             unread.__cause__ = error
             error = unread
-        self._ended_by = error
+        self._saved = error
+        if error and not isinstance(error, (ChannelException, AuthenticationException)):
+            self.broke_by = error
+
+    def get_exception(self) -> Exception | None:
+        """Return what failed last; what broke the line is told to all who wait."""
+        return super().get_exception() or self.broke_by
 
 
 def _why_unread(error: Exception) -> str:

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import odd_shell
+import paramiko
 import pytest
 from far import names_in
 from peak import kib_in, measured
@@ -377,6 +378,54 @@ def test_a_byte_of_the_handshake_that_is_another_is_told(
             told.append(str(error))
     assert len(told) > 0.9 * len(offsets)
     assert not [each for each in told if any(word in each for word in WORDS_OF_A_TRACEBACK)]
+    listener.stop()
+
+
+class OddMessages(paramiko.ServerInterface):
+    """Lets everybody in, and answers what is to be run with one message of its own."""
+
+    def __init__(self, message):
+        self.message = paramiko.Message()
+        self.message.add_bytes(message)
+
+    def get_allowed_auths(self, _user):
+        return "publickey"
+
+    def check_auth_publickey(self, _user, _key):
+        return paramiko.AUTH_SUCCESSFUL
+
+    def check_channel_request(self, _kind, _number):
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel, _command):
+        channel.get_transport()._send_message(self.message)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        (b"\xc8hello", "a message is of an unknown kind"),
+        (b"\x01\0\0\0\x0b\0\0\0\x06Ger\xe4t.\0\0\0\0", "a text in it is no UTF-8"),
+    ],
+    ids=["unknown", "disconnect"],
+)
+def test_a_message_that_cannot_be_read_is_told(sshd, tmp_path, message, why):
+    """Also after the login, to whoever waits."""
+
+    def play(line):
+        with contextlib.closing(paramiko.Transport(line)) as transport:
+            transport.add_server_key(paramiko.PKey.from_path(str(sshd.host_key)))
+            transport.start_server(server=OddMessages(message))
+            transport.join(60)
+
+    listener = Listener(play)
+    sshd.known_hosts.write_text(
+        sshd.known_hosts.read_text().replace(f":{sshd.port}", f":{listener.port}")
+    )
+    with pytest.raises(Unreachable, match=f"what it sends is no SSH: {why}") as failure:
+        remote.open_place(sshd.login(port=listener.port), str(tmp_path), "nas")
+    assert "neither a shell nor SFTP" not in str(failure.value)
     listener.stop()
 
 
