@@ -139,12 +139,11 @@ SHELLS = {
     "hangs after": f"{RUN}; exec sleep 600",
     "kills itself": f"{RUN}; kill -9 $$",
 }
-HUNG_DISK = (
+SHELLS["hung disk"] = (
     "echo >> $HOME/asked; mkdir -p $HOME/slow; for each in stat ls find df rm mkdir dd wc; do "
     r"printf '#!/bin/sh\nexec sleep 600\n' > $HOME/slow/$each; chmod 755 $HOME/slow/$each; done; "
     f"PATH=$HOME/slow:$PATH {RUN}"
 )
-SHELLS["hung disk"] = HUNG_DISK
 SFTPS = (
     *("silent", "endless", "printing", "too_long", "cut", "close"),
     *("silent@lstat", "stray@lstat", "attributes@lstat", "cut@lstat", "garbage@lstat"),
