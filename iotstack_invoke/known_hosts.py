@@ -68,6 +68,11 @@ def known_keys(name: str, files: Iterable[str]) -> tuple[KnownKey, ...]:
     return tuple(key for file in files for key in keys_in(_content(file), name, file))
 
 
+def revoking(files: Iterable[str]) -> tuple[str, ...]:
+    """Return which files revoke a key, be it of whomever."""
+    return tuple(each for each in files if REVOKED.encode() in _content(each))
+
+
 def unreadable(files: Iterable[str]) -> tuple[str, ...]:
     """Return which files are there and cannot be read."""
     return tuple(each for each in files if os.path.isfile(each) and not os.access(each, os.R_OK))

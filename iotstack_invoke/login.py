@@ -13,6 +13,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import socket
 import threading
 import time
@@ -26,15 +27,24 @@ import paramiko
 from fabric.runners import Remote
 from paramiko import AuthenticationException, ChannelException, SSHException
 
-from .errors import KeyRefused, Refused, TimedOut, Unreachable, ended
+from .errors import KeyRefused, Refused, StepFailed, TimedOut, Unreachable, ended
 from .hosts import LocalHost
-from .known_hosts import AUTHORITY, REVOKED, SSH_PORT, KnownKey, Verdict, hashed, unreadable
+from .known_hosts import (
+    AUTHORITY,
+    REVOKED,
+    SSH_PORT,
+    KnownKey,
+    Verdict,
+    hashed,
+    revoking,
+    unreadable,
+)
 from .login_shell import START_FILES, Beginning, Mark, no_sftp, not_begun
 from .pasted import logging_in
 from .runner import LOOK_S, RUN_OVERRIDES, _Mended
 from .settings import Ssh
 from .sftp import NoSftp, SftpSession, encoded
-from .ssh_config import Way, find_way, flags
+from .ssh_config import ANY_EXIT, Way, find_way, flags
 from .ssh_line import HostKeyRefused, Line, LoginRefused, judge
 from .steps import Command
 from .values import dataclass
@@ -44,6 +54,8 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 START_LIMIT_S = 60.0
 """How long a login shell may take until it begins what it is asked for."""
+SSH_FAILED_EXIT = 255
+"""ssh(1): "or with 255 if an error occurred"; else it is that of the command."""
 LAST_BYTES = 1 << 16
 """So much is kept of what a command says on its error stream."""
 KEEPALIVE_S = 15.0
@@ -64,6 +76,8 @@ SESSION_TRIES = 100
 """With a fifth of a second between them: ten failed where a machine was busy."""
 FIRST_SESSION_TRIES = 10
 """For the first session of a line: no other of ours is counted."""
+NOT_VERIFIED = "Host key verification failed."
+"""The last word of ssh about a host key that it refuses."""
 NO_BANNER = "Error reading SSH protocol banner"
 KEY_KINDS = ("ed25519", "ecdsa", "rsa")
 """Of which sshd has a file each."""
@@ -170,6 +184,11 @@ class Login:
                 self.closed_connection()
             if not self._connection.is_connected:
                 self.talk(self._connection.open)
+                try:
+                    self._ask_ssh()
+                except StepFailed:
+                    self._connection.close()
+                    raise
                 each = self._connection
                 while isinstance(each, Line):  # one that it goes through, too
                     if each.transport not in self._watched:
@@ -178,6 +197,39 @@ class Login:
                         _break_when_dead(each.transport)
                     each = each.gateway
         return self._connection
+
+    def _ask_ssh(self) -> None:
+        """Let `ssh` log in as well, where keys are revoked; raises Unreachable where it cannot.
+
+        It refuses a machine whose key is known if that comes with a certificate by a revoked
+        authority, of which Paramiko knows nothing.
+        """
+        ways = self.way.machines
+        files = revoking(file for each in ways for file in each.known_hosts)
+        files = tuple(dict.fromkeys((*files, *(e.revoked_keys for e in ways if e.revoked_keys))))
+        if not files and not any(each.is_verified_further for each in ways):
+            return
+        who = f"{self.name} ({self.ssh.host})"
+        revoked = f" Keys are revoked in {' and '.join(files)}" if files else ""
+        if shutil.which("ssh") is None:
+            raise KeyRefused(
+                f"{who} cannot be verified.{revoked}, and only `ssh` can tell whether one of them "
+                "signed what that machine shows. Install openssh-client."
+            )
+        told = LocalHost("/").run(Command((*self.words(), "true"), ANY_EXIT, START_LIMIT_S))
+        if told.exit_code != SSH_FAILED_EXIT:
+            return
+        said = [each.strip() for each in told.err.splitlines() if each.strip()] or ["exit 255"]
+        if said[-1] != NOT_VERIFIED:
+            raise Unreachable(f"{who}: `ssh` does not get in: {ended(said[-1])}", again=True)
+        if revoked:
+            revoked += ", which may be who signed its certificate: give that machine a new one."
+        why = ended(said[-2:][0])
+        refused = KeyRefused(
+            f"{who}: `ssh` refuses its host key, though it is known: {why}{revoked}"
+        )
+        refused.may_be_trusted = False
+        raise refused
 
     @cached_property
     def way(self) -> Way:

@@ -50,6 +50,25 @@ ALGORITHMS = {
 _HOP = re.compile(
     r"(?:ssh://)?(?:(?P<user>.*)@)?(?:\[(?P<address>[^\]]+)\]|(?P<host>[^:/]+))(?::(?P<port>\d+))?/?"
 )
+PLAIN = {
+    "remotecommand": "none",
+    "sessiontype": "default",
+    "stdinnull": "no",
+    "forkafterauthentication": "no",
+    "permitlocalcommand": "no",
+    "controlmaster": "false",
+    "controlpath": "none",
+    "forwardagent": "no",
+    "forwardx11": "no",
+    "loglevel": "INFO",
+    "visualhostkey": "no",
+    "clearallforwardings": "yes",
+}
+"""What a command is started with, whatever is made of a person's own logins to that machine.
+
+Some refuse it, or take away what it reads; a line that is shared with others ends with them.
+"""
+
 _INCLUDE = re.compile(r"^\s*include\b", re.IGNORECASE | re.MULTILINE)
 _NOISE = re.compile(r"terminating, \d+ bad configuration options|^Warning: Identity file ")
 
@@ -86,6 +105,10 @@ class Way:
     is_handed_over: bool
     """Whether that opens a line and hands it over, in place of copying what goes through it."""
     gateway: Way | None
+    plainly: tuple[str, ...]
+    """The flags that take away from `ssh` what is for people (PLAIN)."""
+    is_verified_further: bool
+    """Whether ssh looks at more than files of known keys: an address, what a command says."""
     unread: str
     """A sentence about what only the `ssh` program reads, where there is none."""
 
@@ -103,6 +126,11 @@ class Way:
     def first(self) -> Way:
         """The machine that is spoken to first on this way."""
         return self.gateway.first if self.gateway else self
+
+    @property
+    def machines(self) -> tuple[Way, ...]:
+        """The machine, and those on the way to it."""
+        return (self, *(self.gateway.machines if self.gateway else ()))
 
 
 def flags(ssh: Ssh) -> tuple[str, ...]:
@@ -258,6 +286,15 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         command=filled(_word(answer, "proxycommand")),
         is_handed_over=_word(answer, "proxyusefdpass") == "yes",
         gateway=None,
+        plainly=tuple(
+            word
+            for key, plain in PLAIN.items()
+            if answer.get(key, (plain,)) != (plain,)  # older ones do not know of each
+            for word in ("-o", f"{key}={plain}")
+        ),
+        is_verified_further=(
+            _word(answer, "checkhostip") == "yes" or bool(_word(answer, "knownhostscommand"))
+        ),
         unread=unread,
     )
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 
 import paramiko
@@ -222,6 +223,100 @@ def test_revoked_keys_of_the_configuration_are_refused(nas, kind, tmp_path):
     with pytest.raises(KeyRefused, match=re.escape(str(file))) as failure:
         open_place(nas.ssh, "/", "nas")
     assert "--trust" not in failure.value.fix
+
+
+@pytest.fixture
+def certified(nas, start_sshd):
+    """A server whose certificate is by the key `other`; return what files may say of it."""
+    folder, key = nas.server.folder, nas.server.host_key
+    make_key(folder / "stranger")
+    sign = ["ssh-keygen", "-q", "-s", folder / "other", "-h", "-I", "x", "-z", "7"]
+    subprocess.run([*sign, "-n", "127.0.0.1", f"{key}.pub"], check=True, capture_output=True)
+    other = start_sshd("certified", f"HostKey {key}", f"HostCertificate {key}-cert.pub")
+    nas.server, nas.ssh = other, other.login()
+    nas.words |= {"name": f"[127.0.0.1]:{other.port}", "folder": folder}
+    nas.words["stranger"] = " ".join((folder / "stranger.pub").read_text().split()[:2])
+    return nas
+
+
+REVOKED_TABLE = (
+    ("accepted", "@revoked * {stranger}\n{name} {key}", ""),
+    ("accepted", "@cert-authority * {stranger}\n{name} {key}", ""),
+    ("accepted", "@revoked *.lan {other}\n{name} {key}", ""),
+    ("accepted", "{name} {key}", "{stranger}"),
+    ("refused", "{name} {key}\n@revoked * {other}", ""),
+    ("refused", "@revoked {name} {other}\n@cert-authority * {other}\n{name} {key}", ""),
+    ("refused", "{name} {key}", "{other}"),
+)
+
+
+def test_a_certificate_by_a_revoked_authority_is_refused(certified):
+    """As ssh does, though the key itself is known; before a command is begun or a byte sent."""
+    file, list_of_keys = certified.server.known_hosts, certified.server.folder / "revoked"
+    for right, text, revoked in REVOKED_TABLE:
+        file.write_text(text.format(**certified.words))
+        list_of_keys.write_text(revoked.format(**certified.words))
+        certified.server.config.write_text(f"RevokedHostKeys {list_of_keys}\n" if revoked else "")
+        ssh_config._answer.cache_clear()
+        assert certified.refused_by_ssh() == (right == "refused"), text
+        if right == "accepted":
+            open_place(certified.ssh, "/", "nas").close()
+            continue
+        with pytest.raises(KeyRefused, match=r"known: .*revoked.*Keys are revoked in") as failure:
+            open_place(certified.ssh, "/", "nas")
+        assert str(list_of_keys if revoked else file) in str(failure.value)
+        assert not failure.value.may_be_trusted
+
+
+def test_a_key_that_a_command_revokes_is_refused(certified):
+    """`KnownHostsCommand` says more than the files do; ssh hears it."""
+    certified.server.known_hosts.write_text("{name} {key}".format(**certified.words))
+    for who in ("stranger", "other"):
+        certified.server.config.write_text(
+            f"KnownHostsCommand /bin/echo @revoked * {certified.words[who]}\n"
+        )
+        ssh_config._answer.cache_clear()
+        assert certified.refused_by_ssh() == (who == "other")
+        if who == "stranger":
+            open_place(certified.ssh, "/", "nas").close()
+    with pytest.raises(KeyRefused, match=r"`ssh` refuses its host key, .*: .*CERT"):
+        open_place(certified.ssh, "/", "nas")
+
+
+def test_revoked_certificates_of_a_krl_are_refused(certified):
+    """By their serial number, which is not the key that Paramiko sees."""
+    file, krl = certified.server.known_hosts, certified.server.folder / "krl"
+    authority = certified.words["folder"] / "other.pub"
+    file.write_text("{name} {key}".format(**certified.words))
+    certified.server.config.write_text(f"RevokedHostKeys {krl}\n")
+    for serial, right in (("8", False), ("7", True)):
+        krl.with_name("spec").write_text(f"serial: {serial}\n")
+        make = ["ssh-keygen", "-q", "-k", "-f", krl, "-s", authority, krl.with_name("spec")]
+        subprocess.run(make, check=True)
+        assert certified.refused_by_ssh() == right
+        if right:
+            with pytest.raises(KeyRefused, match=re.escape(str(krl))):
+                open_place(certified.ssh, "/", "nas")
+        else:
+            open_place(certified.ssh, "/", "nas").close()
+
+
+def test_without_ssh_a_machine_is_refused_where_keys_are_revoked(nas, tmp_path, monkeypatch):
+    """Only the program reads certificates of machines; where it does not get in, we do not."""
+    nas.server.known_hosts.write_text("{name} {key}\n@revoked * {other}".format(**nas.words))
+    open_place(nas.ssh, "/", "nas").close()
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "ssh").write_text(
+        f'#!/bin/sh\n[ "$2" = -G ] && exec {shutil.which("ssh")} "$@"\necho too bad >&2\nexit 255\n'
+    )
+    (programs / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    with pytest.raises(Unreachable, match="`ssh` does not get in: too bad"):
+        open_place(nas.ssh, "/", "nas")
+    (programs / "ssh").unlink()
+    with pytest.raises(KeyRefused, match="Install openssh-client"):
+        open_place(nas.ssh, "/", "nas")
 
 
 def refused(nas, text):
