@@ -44,7 +44,7 @@ from .pasted import logging_in
 from .runner import LOOK_S, RUN_OVERRIDES, _Mended
 from .settings import Ssh
 from .sftp import NoSftp, SftpSession, encoded
-from .ssh_config import ANY_EXIT, Way, find_way, flags
+from .ssh_config import ANY_EXIT, FOR_A_COMMAND, Way, find_way, flags
 from .ssh_line import HostKeyRefused, Line, LoginRefused, judge
 from .steps import Command
 from .values import dataclass
@@ -374,9 +374,10 @@ class Login:
     def words(self) -> tuple[str, ...]:
         """Return the `ssh` command up to the host, with the settings that Fabric has too."""
         return (
-            *("ssh", "-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"),
+            *(*FOR_A_COMMAND, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"),
             *("-o", f"ConnectTimeout={self.way.limit_s}"),
             *("-o", f"ServerAliveInterval={KEEPALIVE_S:g}", "-o", "ServerAliveCountMax=4"),
+            *self.way.plainly,
             *flags(self.ssh),
             self.ssh.host,
         )

@@ -50,8 +50,10 @@ ALGORITHMS = {
 _HOP = re.compile(
     r"(?:ssh://)?(?:(?P<user>.*)@)?(?:\[(?P<address>[^\]]+)\]|(?P<host>[^:/]+))(?::(?P<port>\d+))?/?"
 )
+FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+FOR_A_COMMAND = ("ssh", "-T", "-o", "RemoteCommand=none")
+"""With one of a configuration ssh refuses any other, also when it is only asked with -G."""
 PLAIN = {
-    "remotecommand": "none",
     "sessiontype": "default",
     "stdinnull": "no",
     "forkafterauthentication": "no",
@@ -88,6 +90,11 @@ class Way:
     """The files of keys that are there, in ssh's order."""
     certificates: tuple[str, ...]
     identities_only: bool
+    bound_to: str
+    """The address of ours that the line comes from, '' for any."""
+    bound_interface: str
+    family: int
+    """Of addresses: socket.AF_INET, AF_INET6, or AF_UNSPEC for both."""
     agent: str
     """The socket of the agent, '' for none."""
     alias: str
@@ -174,7 +181,7 @@ def _asked(ssh: Ssh, name: str, jumps: str) -> Answer:
     """Return what `ssh -G` answers; raises Unreachable where that is an error."""
     through = ("-J", jumps) if jumps else ()
     try:
-        return _answer(("ssh", "-T", "-G", *flags(ssh), *through, "--", ssh.host))
+        return _answer((*FOR_A_COMMAND, "-G", *flags(ssh), *through, "--", ssh.host, "true"))
     except StepFailed as error:
         raise Unreachable(
             f"{name}: `ssh` cannot tell how {ssh.host} is reached: {error}", again=error.again
@@ -271,6 +278,9 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         identities=tuple(e for e in dict.fromkeys(identities) if e == ssh.key or _is_file(e)),
         certificates=tuple(filter(_is_file, files("certificatefile"))),
         identities_only=_word(answer, "identitiesonly") == "yes",
+        bound_to=_word(answer, "bindaddress"),
+        bound_interface=_word(answer, "bindinterface"),
+        family=FAMILIES.get(_word(answer, "addressfamily"), socket.AF_UNSPEC),
         agent=_agent(next(iter(answer.get("identityagent", ())), "SSH_AUTH_SOCK"), filled),
         alias=alias,
         own_known_hosts=_files(answer, "userknownhostsfile", filled),

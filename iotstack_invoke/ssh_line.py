@@ -98,6 +98,8 @@ class Line(fabric.Connection):  # type: ignore[misc]
     def open(self) -> Any:
         """Open the line, and those that it goes through; what fails is closed, and they too."""
         try:
+            if not self.gateway and not self.is_connected:
+                self.connect_kwargs["sock"] = _dialled(self.way)
             return super().open()
         except BaseException as error:
             self.client.close()
@@ -140,8 +142,7 @@ class Line(fabric.Connection):  # type: ignore[misc]
     def offered_key(self) -> paramiko.PKey:
         """Return the key that the machine offers now, proving nothing of it."""
         try:
-            sock = self.open_gateway() if self.gateway else None
-            sock = sock or socket.create_connection((self.host, self.port), self.connect_timeout)
+            sock = self.open_gateway() if self.gateway else _dialled(self.way)
             transport = _transport(self.way, sock)
             try:
                 transport.start_client(timeout=self.connect_timeout)
@@ -150,6 +151,31 @@ class Line(fabric.Connection):  # type: ignore[misc]
                 transport.close()
         finally:
             self.close()
+
+
+def _dialled(way: Way) -> socket.socket:
+    """Return a TCP connection to a machine, from where ssh would open it; raises OSError."""
+    failure: OSError | None = None
+    for family, *_, address in socket.getaddrinfo(
+        way.host, way.port, way.family, socket.SOCK_STREAM
+    ):
+        line = socket.socket(family)
+        try:
+            line.settimeout(way.limit_s)
+            if way.bound_interface:
+                if not hasattr(socket, "SO_BINDTODEVICE"):
+                    raise OSError("BindInterface needs Linux here")
+                name = os.fsencode(way.bound_interface)
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
+            if way.bound_to:
+                line.bind(socket.getaddrinfo(way.bound_to, 0, family)[0][4])
+            line.connect(address)
+        except OSError as error:
+            line.close()
+            failure = error
+        else:
+            return line
+    raise failure or OSError(f"{way.host} has no address")
 
 
 class _Proxy(socket.socket):

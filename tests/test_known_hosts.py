@@ -308,7 +308,7 @@ def test_without_ssh_a_machine_is_refused_where_keys_are_revoked(nas, tmp_path, 
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "ssh").write_text(
-        f'#!/bin/sh\n[ "$2" = -G ] && exec {shutil.which("ssh")} "$@"\necho too bad >&2\nexit 255\n'
+        f'#!/bin/sh\n[ "$4" = -G ] && exec {shutil.which("ssh")} "$@"\necho too bad >&2\nexit 255\n'
     )
     (programs / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", str(programs))

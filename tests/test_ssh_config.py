@@ -356,6 +356,56 @@ def test_each_machine_on_the_way_has_its_own_key_and_user(start_sshd):
         open_place(Ssh("nas", config=str(inner.config)), "/", "nas")
 
 
+FOR_PEOPLE = (
+    "RemoteCommand tmux new -A -s x\n  RequestTTY yes",
+    "StdinNull yes",
+    "ForkAfterAuthentication yes",
+    "SessionType none",
+    "PermitLocalCommand yes\n  LocalCommand echo hello",
+    "ControlMaster auto\n  ControlPersist 60\n  ControlPath {folder}/shared",
+    "ForwardAgent yes\n  ForwardX11 yes\n  VisualHostKey yes\n  LogLevel DEBUG3",
+    "LocalForward {port} 127.0.0.1:80\n  ExitOnForwardFailure yes",
+)
+
+
+@pytest.mark.parametrize("line", FOR_PEOPLE)
+def test_what_is_for_people_changes_no_command_of_ours(sshd, line):
+    """A command gets what we send, and we get what it says; whatever a login of theirs does."""
+    line = line.format(folder=sshd.folder, port=sshd.port)  # which is taken
+    ssh = settings(sshd, host_lines(sshd, "nas", line))
+    reached(ssh)
+    words = [*Login(ssh, "nas").words(), "cat; echo done >&2"]
+    told = subprocess.run(words, input=b"sent", check=True, capture_output=True, timeout=60)
+    assert (told.stdout, told.stderr) == (b"sent", b"done\n")
+    assert not (sshd.folder / "shared").exists()
+
+
+def test_a_plain_configuration_needs_no_flags(config):
+    """Older programs know none of some options: what is as it should be is not said."""
+    assert config("Host nas\n  User u\n").plainly == ("-o", "clearallforwardings=yes")
+
+
+def test_a_line_comes_from_the_address_that_ssh_takes(sshd):
+    """`BindAddress` and `BindInterface`, where the machine knows us by where we come from."""
+    public = sshd.folder / "user_key.pub"
+    public.write_text(f'from="127.0.0.2" {public.read_text()}')
+    reached(settings(sshd, host_lines(sshd, "nas", "BindAddress 127.0.0.2")))
+    with pytest.raises(Unreachable, match="it takes none of"):
+        reached(settings(sshd, host_lines(sshd)))
+    if os.geteuid() == 0:
+        public.write_text(public.read_text().replace("127.0.0.2", "127.0.0.1"))
+        reached(settings(sshd, host_lines(sshd, "nas", "BindInterface lo")))
+    with pytest.raises(Unreachable, match="does not answer: "):
+        reached(settings(sshd, host_lines(sshd, "nas", "BindAddress 192.0.2.1")))
+
+
+def test_only_addresses_of_the_family_are_tried(sshd):
+    """`AddressFamily inet6` has none of 127.0.0.1."""
+    reached(settings(sshd, host_lines(sshd, "nas", "AddressFamily inet")))
+    with pytest.raises(Unreachable, match="no host named"):
+        reached(settings(sshd, host_lines(sshd, "nas", "AddressFamily inet6")))
+
+
 @pytest.fixture
 def agent(tmp_path):
     """An agent at a socket of its own, which is told of keys."""
