@@ -407,10 +407,12 @@ class Login:
             raise self._about_key(error) from error
         except AuthenticationException as error:
             way = error.way if isinstance(error, LoginRefused) else self.way
+            unusable = error.unusable if isinstance(error, LoginRefused) else ""
+            copy = shlex.join(("ssh-copy-id", *self._to(way)))
             raise Unreachable(
-                f"{self._called(way)} did not let us in as {way.user}: {ended(str(error))} Put "
-                f"your public key there with `{shlex.join(('ssh-copy-id', *self._to(way)))}`; "
-                "nobody is asked for a password here.",
+                f"{self._called(way)} did not let us in as {way.user}: {ended(str(error))} "
+                f"{unusable or f'Put your public key there with `{copy}`.'} Nobody is asked for a "
+                "password here.",
                 again=bool(LOST_LOGIN.search(str(error))),
             ) from error
         except ChannelException as error:

@@ -87,7 +87,7 @@ class Way:
     port: int
     user: str
     identities: tuple[str, ...]
-    """The files of keys that are there, in ssh's order."""
+    """The files of keys that are there, be it their public halves, in ssh's order."""
     certificates: tuple[str, ...]
     identities_only: bool
     bound_to: str
@@ -267,21 +267,25 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         words = (filled(_variables(each)) for each in answer.get(key, ()) if each != "none")
         return tuple(map(_from_home, words))
 
-    identities = files("identityfile")
-    if ssh.key and ssh.key not in identities:  # ssh passes over what is not there
+    shows_keys = _word(answer, "pubkeyauthentication") not in ("no", "false")
+    identities = files("identityfile") if shows_keys else ()
+    if shows_keys and ssh.key and ssh.key not in identities:  # ssh passes over what is not there
         identities = (ssh.key, *identities)
     return Way(
         asked=asked,
         host=host,
         port=port,
         user=user,
-        identities=tuple(e for e in dict.fromkeys(identities) if e == ssh.key or _is_file(e)),
+        identities=tuple(e for e in dict.fromkeys(identities) if e == ssh.key or _has_half(e)),
         certificates=tuple(filter(_is_file, files("certificatefile"))),
         identities_only=_word(answer, "identitiesonly") == "yes",
         bound_to=_word(answer, "bindaddress"),
         bound_interface=_word(answer, "bindinterface"),
         family=FAMILIES.get(_word(answer, "addressfamily"), socket.AF_UNSPEC),
-        agent=_agent(next(iter(answer.get("identityagent", ())), "SSH_AUTH_SOCK"), filled),
+        agent=_agent(
+            next(iter(answer.get("identityagent", ())), "SSH_AUTH_SOCK") if shows_keys else "none",
+            filled,
+        ),
         alias=alias,
         own_known_hosts=_files(answer, "userknownhostsfile", filled),
         system_known_hosts=_files(answer, "globalknownhostsfile", filled),
@@ -364,6 +368,11 @@ def _is_file(path: str) -> bool:
         return os.path.isfile(path)
     except ValueError:  # a null byte
         return False
+
+
+def _has_half(key: str) -> bool:
+    """Tell whether a key is there, or its public half alone: an agent may hold the other."""
+    return any(_is_file(key + end) for end in ("", ".pub", "-cert.pub"))
 
 
 def _escaped(path: str) -> str:

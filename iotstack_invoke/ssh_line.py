@@ -9,22 +9,27 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import io
 import os
+import shlex
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import fabric
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from paramiko import AuthenticationException, ChannelException, SSHException
 from paramiko.agent import AgentSSH
 from paramiko.packet import Packetizer
 from paramiko.pkey import UnknownKeyType
 
 from . import children
+from .errors import ended
 from .hosts import LocalHost
 from .known_hosts import KnownKey, Verdict, known_keys, listed, name_with_port, verdict
 from .ssh_config import ANY_EXIT, Way
@@ -32,6 +37,8 @@ from .steps import Command
 
 KRL = b"SSHKRL\n\0"
 KRL_REVOKED_EXIT = 1
+SO_BINDTODEVICE = 25
+"""Of Linux; elsewhere the option is refused."""
 CHANNEL_LIMIT_S = 60.0
 """How long a server may take to open a session."""
 MOST_PACKET_BYTES = 1 << 20
@@ -42,6 +49,13 @@ MOST_WHY_LETTERS = 100
 """So much is told of why a message could not be read."""
 AGENT_LIMIT_S = 60.0
 """For an answer of the agent, which may ask its owner."""
+OWN_KIND = b"openssh-key-v1\0"
+"""What private keys of OpenSSH begin with (PROTOCOL.key)."""
+READ_AS: Mapping[type, type[paramiko.PKey]] = {
+    rsa.RSAPrivateKey: paramiko.RSAKey,
+    ed25519.Ed25519PrivateKey: paramiko.Ed25519Key,
+    ec.EllipticCurvePrivateKey: paramiko.ECDSAKey,
+}
 UNUSABLE = (OSError, ValueError, SSHException, UnknownKeyType, UnsupportedAlgorithm)
 """What is raised for a file that holds no key, or one of which Paramiko knows nothing."""
 
@@ -60,11 +74,15 @@ class HostKeyRefused(SSHException):
 
 
 class LoginRefused(AuthenticationException):
-    """A machine takes none of our keys; the message says why, as far as is known."""
+    """A machine takes none of our keys; the message says why, as far as is known.
 
-    def __init__(self, way: Way, why: str) -> None:
+    `unusable` are sentences about those that it was not shown, with the way out.
+    """
+
+    def __init__(self, way: Way, why: str, unusable: str = "") -> None:
         super().__init__(why)
         self.way = way
+        self.unusable = unusable
 
 
 class Line(fabric.Connection):  # type: ignore[misc]
@@ -163,10 +181,8 @@ def _dialled(way: Way) -> socket.socket:
         try:
             line.settimeout(way.limit_s)
             if way.bound_interface:
-                if not hasattr(socket, "SO_BINDTODEVICE"):
-                    raise OSError("BindInterface needs Linux here")
                 name = os.fsencode(way.bound_interface)
-                line.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
+                line.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, name)
             if way.bound_to:
                 line.bind(socket.getaddrinfo(way.bound_to, 0, family)[0][4])
             line.connect(address)
@@ -392,12 +408,12 @@ class _Keys:
 
     def __init__(self, way: Way) -> None:
         self._way = way
-        self._locked: list[str] = []
+        self._unusable: list[str] = []
 
     def authenticate(self, transport: paramiko.Transport) -> None:
         """Log in; raises LoginRefused, and OSError for the key of hosts.toml that is not there."""
         shown: list[str] = []
-        self._locked = []
+        self._unusable = []
         with contextlib.closing(_Agent(self._way.agent)) as agent:
             for name, key in self._keys(agent):
                 shown += [] if name in shown else [name]
@@ -412,48 +428,119 @@ class _Keys:
             if not transport.auth_none(self._way.user):
                 return
         why = f"it takes none of {', '.join(shown)}" if shown else "we have no key to show"
-        locked = "".join(f"; {each} is under a password" for each in self._locked)
-        raise LoginRefused(self._way, f"{why}{locked}")
+        raise LoginRefused(self._way, why, " ".join(self._unusable))
 
     def _keys(self, agent: _Agent) -> Iterator[tuple[str, paramiko.PKey]]:
-        """Yield keys with their names: of the agent, those of the files first; then the files."""
+        """Yield keys with their names: of the agent, those of the files first; then the files.
+
+        Each with its certificates before it is shown without, wherever the two come from.
+        """
         way = self._way
         files = {path: _public_part(path) for path in way.identities}
-        held = {key.asbytes(): (key.comment, key) for key in agent.get_keys()}
-        named = [held.pop(public) for public in files.values() if public in held]
-        of_agent = {key.asbytes() for _, key in named}
-        for comment, key in (*named, *(() if way.identities_only else held.values())):
-            yield f"the agent's {comment or key.fingerprint}", key
+        beside = (f"{path}-cert.pub" for path in way.identities)
+        certificates = {path: _public_part(path) for path in way.certificates or beside}
+        ours = {*files.values(), *certificates.values()}
+        held = {key.blob: key for key in agent.get_keys()}
+        named = [key for blob, key in held.items() if blob in ours]
+        others = [key for blob, key in held.items() if blob not in ours]
+        for key in (*named, *(() if way.identities_only else others)):
+            if "-cert-" in key.get_name():
+                key.inner_key = None  # else it is shown as the key alone
+            for each in _certified(key, certificates):
+                yield f"the agent's {key.comment or key.fingerprint}", each
         for path, public in files.items():
-            if public not in of_agent:
-                yield from ((path, key) for key in self._read(path))
+            if public not in held:
+                for read in self._read(path, is_public=bool(_public_half(path))):
+                    yield from ((path, each) for each in _certified(read, certificates))
 
-    def _read(self, path: str) -> Iterator[paramiko.PKey]:
-        """Yield the key of a file, with each certificate of it, and without."""
+    def _read(self, path: str, *, is_public: bool) -> Iterator[paramiko.PKey]:
+        """Yield the key of a file; where it cannot be used, note why."""
+        rewrite = f"`ssh-keygen -p -f {shlex.quote(path)}` writes it anew."
         try:
-            key = paramiko.PKey.from_path(path)  # and the certificate beside it
+            mode = os.stat(path).st_mode
+            if is_public:
+                self._unusable.append(f"{path} is a public key of which the agent has no other.")
+            elif mode & 0o077 and os.stat(path).st_uid == os.getuid():
+                self._unusable.append(
+                    f"{path} is open to others, so that ssh does not use it: `chmod 600` it."
+                )
+            else:
+                yield _private_key(path)
         except TypeError:  # cryptography's word for a password
-            self._locked.append(path)
-            return
+            self._unusable.append(
+                f"{path} is under a password: `ssh-add {shlex.quote(path)}` gives it to an agent."
+            )
         except FileNotFoundError:
-            raise
-        except UNUSABLE:
-            return
-        if key.public_blob:
+            if not _public_part(path):
+                raise
+            self._unusable.append(f"{path} is not there, and no agent holds that key.")
+        except OSError as error:
+            self._unusable.append(f"{path} cannot be read: {error.strerror}.")
+        except UNUSABLE as error:
+            self._unusable.append(f"{path} cannot be used: {ended(str(error))} {rewrite}")
+
+
+def _private_key(path: str) -> paramiko.PKey:
+    """Return the key of a file, also of one in PKCS #8, which Paramiko itself does not read."""
+    with open(path, "rb") as stream:
+        content = stream.read()
+    try:
+        loaded: Any = serialization.load_ssh_private_key(content, None)
+    except ValueError:
+        loaded = serialization.load_pem_private_key(content, None)
+    text = loaded.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    ).decode()
+    for kind, read in READ_AS.items():
+        if isinstance(loaded, kind):
+            return read.from_private_key(io.StringIO(text))
+    raise SSHException("Paramiko, which is used here, knows no keys of its kind.")
+
+
+def _certified(key: paramiko.PKey, certificates: Mapping[str, bytes]) -> Iterator[paramiko.PKey]:
+    """Yield a key with each certificate of it, and without."""
+    for path, blob in certificates.items():
+        if _is_of(blob, key.asbytes()):
+            key.load_certificate(path)
             yield key
-        for each in self._way.certificates:
-            with contextlib.suppress(*UNUSABLE):
-                key.load_certificate(each)
-                yield key
-        key.public_blob = None
-        yield key
+    key.public_blob = None
+    yield key
+
+
+def _is_of(certificate: bytes, public: bytes) -> bool:
+    """Tell whether a certificate is of a key: after its kind and a nonce it has all of that."""
+    words, key = paramiko.Message(certificate), paramiko.Message(public)
+    kind, plain = words.get_binary(), key.get_binary()
+    words.get_binary()
+    fields: bytes = key.get_remainder()
+    return kind.startswith(plain + b"-cert-") and bool(words.get_remainder().startswith(fields))
 
 
 def _public_part(path: str) -> bytes:
     """Return the public half of a key, from the file beside it or its own; b'' for none."""
-    for file in (f"{path}.pub", path):
-        with contextlib.suppress(OSError, ValueError), open(file, encoding="utf-8") as stream:
-            words = stream.readline().split()
-            if len(words) > 1:
-                return base64.b64decode(words[1], validate=True)
+    return _public_half(f"{path}.pub") or _public_half(path) or _half_of_private(path)
+
+
+def _public_half(file: str) -> bytes:
+    """Return the key of a file with a public one; b'' for none."""
+    with contextlib.suppress(OSError, ValueError), open(file, encoding="utf-8") as stream:
+        words = stream.readline().split()
+        if len(words) > 1:
+            return base64.b64decode(words[1], validate=True)
+    return b""
+
+
+def _half_of_private(path: str) -> bytes:
+    """Return the public key in a file of OpenSSH's own kind, which no password hides."""
+    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as stream:
+        lines = stream.read().strip().splitlines()[1:-1]
+        content = base64.b64decode("".join(lines))
+        if content.startswith(OWN_KIND):
+            words = paramiko.Message(content[len(OWN_KIND) :])
+            for _ in ("cipher", "derivation", "its options"):
+                words.get_binary()
+            words.get_int()
+            return bytes(words.get_binary())
     return b""

@@ -458,6 +458,100 @@ def test_a_certificate_of_ours_is_shown(start_sshd, tmp_path):
     reached(settings(server, f"{text}  CertificateFile {tmp_path}/elsewhere.pub\n"))
 
 
+@pytest.mark.parametrize("kind", ["ed25519", "rsa"])
+@pytest.mark.parametrize("only", ["yes", "no"])
+@pytest.mark.parametrize("where", ["agent", "file"])
+def test_a_key_of_the_agent_has_its_certificate(start_sshd, agent, tmp_path, where, only, kind):
+    """Which the agent has as well, or a file; the private key itself is in none."""
+    authority, key, stranger = make_key(tmp_path / "authority"), tmp_path / "mine", tmp_path / "x"
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", key], check=True)
+    make_key(stranger)
+    server = start_sshd("ca", f"TrustedUserCAKeys {authority}.pub")
+    socket_path = agent(key)
+    sign = ["ssh-keygen", "-q", "-s", authority, "-I", "me", "-n", ME, f"{key}.pub"]
+    subprocess.run(sign, check=True, capture_output=True)
+    certificate = tmp_path / "mine-cert.pub"
+    if where == "file":
+        certificate = shutil.move(certificate, tmp_path / "elsewhere.pub")
+        more = [f"CertificateFile {certificate}"]
+    else:
+        agent("-D")
+        agent(stranger, key)
+        more = []
+    key.unlink()
+    text = host_lines(
+        server, "nas", f"IdentitiesOnly {only}", f"IdentityAgent {socket_path}", *more
+    )
+    for identity in (key, f"{key}.pub"):
+        ssh = settings(server, text.replace(str(server.user_key), str(identity)))
+        if where == "file" or identity == key:
+            reached(ssh)
+    os.unlink(certificate)
+    if (where, only) != ("agent", "no"):
+        with pytest.raises(Unreachable, match="did not let us in"):
+            reached(ssh)
+
+
+FORMATS = (("rsa", "PKCS8"), ("ecdsa", "PKCS8"), ("rsa", "PEM"), ("ecdsa", "PEM"))
+
+
+@pytest.mark.parametrize(("kind", "format_of_file"), FORMATS)
+def test_keys_are_read_in_each_format_that_ssh_reads(sshd, kind, format_of_file):
+    """Named in the configuration or in hosts.toml."""
+    for each in (sshd.user_key, sshd.folder / "user_key.pub"):
+        each.unlink()
+    make = ["ssh-keygen", "-q", "-t", kind, "-m", format_of_file, "-N", "", "-f", sshd.user_key]
+    subprocess.run(make, check=True)
+    reached(settings(sshd, host_lines(sshd)))
+    reached(sshd.login())
+
+
+def refusal(server):
+    ssh_config._answer.cache_clear()
+    told = subprocess.run(
+        [*Login(server.login(), "nas").words(), "true"], check=False, capture_output=True
+    )
+    assert told.returncode == 255
+    with pytest.raises(Unreachable, match="did not let us in .*: we have no key to show") as failure:
+        open_place(server.login(), "/", "nas")
+    assert "ssh-copy-id" not in str(failure.value)
+    return str(failure.value)
+
+
+def test_a_key_that_cannot_be_used_is_named_with_the_way_out(sshd, agent):
+    """Under a password, open to others, damaged, or the public half alone; no ssh-copy-id helps."""
+    key, public = sshd.user_key, sshd.folder / "user_key.pub"
+    key.chmod(0o644)
+    assert f"{key} is open to others, so that ssh does not use it: `chmod 600`" in refusal(sshd)
+    key.chmod(0o600)
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", key], check=True)
+    assert f"{key} is under a password: `ssh-add {key}` gives it" in refusal(sshd)
+    content = key.read_text()
+    key.write_text(content[:80])
+    assert f"`ssh-keygen -p -f {key}` writes it anew." in refusal(sshd)
+    key.write_text(public.read_text())
+    assert f"{key} is a public key of which the agent has no other" in refusal(sshd)
+
+
+def test_a_locked_key_that_the_agent_holds_needs_no_public_file(sshd, agent, tmp_path):
+    """Its own file tells which of the agent's it is, also where no other may be shown."""
+    socket_path = agent(sshd.user_key)
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", sshd.user_key], check=True)
+    shutil.copy(sshd.user_key, tmp_path / "locked")
+    more = [f"IdentityAgent {socket_path}", "IdentitiesOnly yes"]
+    text = host_lines(sshd, "nas", *more).replace(str(sshd.user_key), f"{tmp_path}/locked")
+    reached(settings(sshd, text))
+
+
+def test_no_key_is_shown_where_ssh_shows_none(sshd, agent):
+    """`PubkeyAuthentication no` is obeyed, as ssh does, which is refused then."""
+    agent(sshd.user_key)
+    sshd.config.write_text("PubkeyAuthentication no\n")
+    ssh_config._answer.cache_clear()
+    with pytest.raises(Unreachable, match="we have no key to show"):
+        open_place(sshd.login(), "/", "nas")
+
+
 def test_old_algorithms_are_used_where_the_configuration_allows_them(start_sshd):
     """What ssh would not use by itself is used if it is told to, and is not otherwise."""
     server = start_sshd("old", "Ciphers aes256-cbc")
