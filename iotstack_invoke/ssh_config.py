@@ -46,6 +46,8 @@ ALGORITHMS = {
     "hostkeyalgorithms": "key_types",
 }
 """What ssh calls them, and what Paramiko's SecurityOptions does."""
+ALIASES = {"curve25519-sha256": "curve25519-sha256@libssh.org"}
+"""Names of one algorithm, of which Paramiko knows the second."""
 
 _HOP = re.compile(
     r"(?:ssh://)?(?:(?P<user>.*)@)?(?:\[(?P<address>[^\]]+)\]|(?P<host>[^:/]+))(?::(?P<port>\d+))?/?"
@@ -293,7 +295,7 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         hashes_names=_word(answer, "hashknownhosts") == "yes",
         limit_s=_number(answer, "connecttimeout") or CONNECT_LIMIT_S,
         algorithms=tuple(
-            (ours, tuple(_word(answer, theirs).split(",")))
+            (ours, tuple(ALIASES.get(e, e) for e in _word(answer, theirs).split(",")))
             for theirs, ours in ALGORITHMS.items()
             if not unread and _word(answer, theirs)
         ),

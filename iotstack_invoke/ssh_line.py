@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import io
 import os
 import shlex
@@ -16,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import fabric
 import paramiko
@@ -27,6 +26,7 @@ from paramiko import AuthenticationException, ChannelException, SSHException
 from paramiko.agent import AgentSSH
 from paramiko.packet import Packetizer
 from paramiko.pkey import UnknownKeyType
+from paramiko.ssh_exception import IncompatiblePeer
 
 from . import children
 from .errors import ended
@@ -56,6 +56,14 @@ READ_AS: Mapping[type, type[paramiko.PKey]] = {
     ed25519.Ed25519PrivateKey: paramiko.Ed25519Key,
     ec.EllipticCurvePrivateKey: paramiko.ECDSAKey,
 }
+COMMON = {
+    "kex": ("key exchanges", "kex_algo_list", "KexAlgorithms", "curve25519-sha256@libssh.org"),
+    "host key": ("kinds of host keys", "server_key_algo_list", "HostKey", "an Ed25519 key"),
+    "cipher": ("ciphers", "server_encrypt_algo_list", "Ciphers", "aes256-ctr"),
+    "macs": ("MACs", "server_mac_algo_list", "MACs", "hmac-sha2-256"),
+}
+"""By Paramiko's word for what a server and we have not in common: ours, where the server's stand,
+the setting of sshd, and what both know."""
 UNUSABLE = (OSError, ValueError, SSHException, UnknownKeyType, UnsupportedAlgorithm)
 """What is raised for a file that holds no key, or one of which Paramiko knows nothing."""
 
@@ -101,13 +109,25 @@ class Line(fabric.Connection):  # type: ignore[misc]
             config=config,
             connect_timeout=way.limit_s,
             connect_kwargs={
-                "transport_factory": functools.partial(_transport, way),
+                "transport_factory": self._begin,
                 "auth_strategy": _Keys(way),
                 "channel_timeout": CHANNEL_LIMIT_S,
             },
         )
-        self._set(way=way, _proxy=None)
+        self._set(way=way, _proxy=None, _offers={})
         self.client.set_missing_host_key_policy(_Known(way))
+
+    def _begin(self, sock: Any, **given: Any) -> paramiko.Transport:
+        """Return Paramiko's end of the line, which keeps what the server offers."""
+        transport: Any = _transport(self.way, sock, **given)
+        read = transport._really_parse_kex_init  # noqa: SLF001 - else it is only in its log
+
+        def offers(message: paramiko.Message) -> dict[str, Any]:
+            self._set(_offers=read(message))
+            return dict(self._offers)
+
+        transport._really_parse_kex_init = offers  # noqa: SLF001
+        return cast("paramiko.Transport", transport)
 
     def derive_shorthand(self, host_string: str) -> dict[str, str | None]:
         """Return the host as it is: ssh has read it."""
@@ -125,6 +145,8 @@ class Line(fabric.Connection):  # type: ignore[misc]
             refused = isinstance(error, (HostKeyRefused, LoginRefused))
             if self._proxy and self._proxy.last_words and not refused:
                 raise SSHException(f"its ProxyCommand says: {self._proxy.last_words}") from error
+            if isinstance(error, IncompatiblePeer):
+                raise SSHException(_nothing_in_common(self._offers, str(error))) from error
             raise
 
     def close(self) -> None:
@@ -161,14 +183,29 @@ class Line(fabric.Connection):  # type: ignore[misc]
         """Return the key that the machine offers now, proving nothing of it."""
         try:
             sock = self.open_gateway() if self.gateway else _dialled(self.way)
-            transport = _transport(self.way, sock)
+            transport = self._begin(sock)
             try:
                 transport.start_client(timeout=self.connect_timeout)
                 return transport.get_remote_server_key()
+            except IncompatiblePeer as error:
+                raise SSHException(_nothing_in_common(self._offers, str(error))) from error
             finally:
                 transport.close()
         finally:
             self.close()
+
+
+def _nothing_in_common(offers: Mapping[str, Any], said: str) -> str:
+    """Return which algorithms a server offers, of which Paramiko has none, and the way out."""
+    for word, (what, key, setting, usual) in COMMON.items():
+        if word in said:
+            theirs = ", ".join(offers.get(key, ()))
+            return (
+                f"of the {what} that it offers ({theirs}) none is known to "
+                "Paramiko, which is used here, and allowed by the ssh configuration. Add "
+                f"{usual} to `{setting}` in the sshd_config there"
+            )
+    return said
 
 
 def _dialled(way: Way) -> socket.socket:

@@ -14,7 +14,7 @@ from sshd import make_key
 
 from iotstack_invoke import ssh_config
 from iotstack_invoke.errors import KeyRefused, Unreachable
-from iotstack_invoke.login import Login
+from iotstack_invoke.login import Login, offered_key
 from iotstack_invoke.remote import open_place
 from iotstack_invoke.settings import Ssh, read_settings
 from iotstack_invoke.ssh_config import find_way
@@ -560,6 +560,35 @@ def test_old_algorithms_are_used_where_the_configuration_allows_them(start_sshd)
     with pytest.raises(Unreachable, match=r"(?i)cipher"):
         open_place(ssh, "/", "nas")
     reached(settings(server, host_lines(server, "nas", "Ciphers +aes256-cbc")))
+
+
+def test_a_key_exchange_has_two_names(sshd):
+    """A configuration may have the one of which Paramiko does not know."""
+    reached(settings(sshd, host_lines(sshd, "nas", "KexAlgorithms curve25519-sha256")))
+
+
+NEW_ONLY = (
+    ("KexAlgorithms", "sntrup761x25519-sha512@openssh.com", "curve25519-sha256@libssh.org"),
+    ("Ciphers", "chacha20-poly1305@openssh.com", "aes256-ctr"),
+    ("MACs", "umac-128-etm@openssh.com", "hmac-sha2-256"),
+)
+
+
+@pytest.mark.parametrize(("setting", "theirs", "usual"), NEW_ONLY)
+def test_a_server_with_which_paramiko_has_nothing_in_common_is_told(
+    start_sshd, setting, theirs, usual
+):
+    """What it offers, and the line of its settings that changes that, which does."""
+    server = start_sshd("new", f"{setting} {theirs}", "Ciphers aes256-ctr")
+    with pytest.raises(Unreachable, match=rf"it offers \({theirs}.* Add {usual} to `{setting}`"):
+        reached(settings(server, host_lines(server)))
+    with pytest.raises(Unreachable, match=f"Add {usual}"):
+        offered_key(settings(server, host_lines(server)), "nas")
+    server.stop()
+    file = server.folder / "sshd_config"
+    file.write_text(file.read_text().replace(theirs, f"{theirs},{usual}", 1))
+    server.start()
+    reached(settings(server, host_lines(server)))
 
 
 # Without the program
