@@ -97,6 +97,9 @@ class Way:
     bound_interface: str
     family: int
     """Of addresses: socket.AF_INET, AF_INET6, or AF_UNSPEC for both."""
+    accepted_keys: tuple[str, ...]
+    """The algorithms with which keys of ours may be shown; none where any may be."""
+    least_rsa_bits: int
     agent: str
     """The socket of the agent, '' for none."""
     alias: str
@@ -269,7 +272,11 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         words = (filled(_variables(each)) for each in answer.get(key, ()) if each != "none")
         return tuple(map(_from_home, words))
 
-    shows_keys = _word(answer, "pubkeyauthentication") not in ("no", "false")
+    ways_in = _word(answer, "preferredauthentications") or "publickey"
+    shows_keys = "publickey" in ways_in.split(",") and _word(
+        answer, "pubkeyauthentication"
+    ) not in ("no", "false")
+    accepted = _word(answer, "pubkeyacceptedalgorithms") or _word(answer, "pubkeyacceptedkeytypes")
     identities = files("identityfile") if shows_keys else ()
     if shows_keys and ssh.key and ssh.key not in identities:  # ssh passes over what is not there
         identities = (ssh.key, *identities)
@@ -284,6 +291,8 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         bound_to=_word(answer, "bindaddress"),
         bound_interface=_word(answer, "bindinterface"),
         family=FAMILIES.get(_word(answer, "addressfamily"), socket.AF_UNSPEC),
+        accepted_keys=tuple(accepted.split(",")) if accepted and not unread else (),
+        least_rsa_bits=_number(answer, "requiredrsasize"),
         agent=_agent(
             next(iter(answer.get("identityagent", ())), "SSH_AUTH_SOCK") if shows_keys else "none",
             filled,

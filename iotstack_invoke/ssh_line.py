@@ -312,7 +312,12 @@ class _Known(paramiko.MissingHostKeyPolicy):
         self._way = way
 
     def missing_host_key(self, client: Any, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
-        """Raise HostKeyRefused, unless the key is known."""
+        """Raise HostKeyRefused, unless the key is known; SSHException for one too small."""
+        if key.get_name() == "ssh-rsa" and key.get_bits() < self._way.least_rsa_bits:
+            raise SSHException(
+                f"its host key has {key.get_bits():,} bits, and the ssh configuration wants "
+                f"{self._way.least_rsa_bits:,} (RequiredRSASize)"
+            )
         found, known = judge(self._way, key)
         if found is not Verdict.KNOWN:
             raise HostKeyRefused(self._way, found, known, key)
@@ -453,6 +458,10 @@ class _Keys:
         self._unusable = []
         with contextlib.closing(_Agent(self._way.agent)) as agent:
             for name, key in self._keys(agent):
+                if not _may_be_shown(self._way, key):
+                    forbidden = f"{name} is of a kind or size that the ssh configuration forbids."
+                    self._unusable += [] if forbidden in self._unusable else [forbidden]
+                    continue
                 shown += [] if name in shown else [name]
                 with contextlib.suppress(AuthenticationException):
                     wanted = transport.auth_publickey(self._way.user, key)
@@ -515,6 +524,17 @@ class _Keys:
             self._unusable.append(f"{path} cannot be read: {error.strerror}.")
         except UNUSABLE as error:
             self._unusable.append(f"{path} cannot be used: {ended(str(error))} {rewrite}")
+
+
+def _may_be_shown(way: Way, key: paramiko.PKey) -> bool:
+    """Tell whether ssh would show a key: by `PubkeyAcceptedAlgorithms` and `RequiredRSASize`."""
+    name = key.public_blob.key_type if key.public_blob else key.get_name()
+    names = [name]
+    if name.startswith("ssh-rsa"):
+        if key.get_bits() < way.least_rsa_bits:
+            return False
+        names += [name.replace("ssh-rsa", each) for each in ("rsa-sha2-256", "rsa-sha2-512")]
+    return not way.accepted_keys or any(each in way.accepted_keys for each in names)
 
 
 def _private_key(path: str) -> paramiko.PKey:

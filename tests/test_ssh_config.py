@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -506,7 +507,7 @@ def test_keys_are_read_in_each_format_that_ssh_reads(sshd, kind, format_of_file)
     reached(sshd.login())
 
 
-def refusal(server):
+def refusal(server, advised="chmod|ssh-add|ssh-keygen|public key of which"):
     ssh_config._answer.cache_clear()
     told = subprocess.run(
         [*Login(server.login(), "nas").words(), "true"], check=False, capture_output=True
@@ -514,7 +515,8 @@ def refusal(server):
     assert told.returncode == 255
     with pytest.raises(Unreachable, match="did not let us in .*: we have no key to show") as failure:
         open_place(server.login(), "/", "nas")
-    assert "ssh-copy-id" not in str(failure.value)
+    assert re.search(advised, str(failure.value))
+    assert ("ssh-copy-id" in str(failure.value)) == (advised == "ssh-copy-id")
     return str(failure.value)
 
 
@@ -543,13 +545,36 @@ def test_a_locked_key_that_the_agent_holds_needs_no_public_file(sshd, agent, tmp
     reached(settings(sshd, text))
 
 
-def test_no_key_is_shown_where_ssh_shows_none(sshd, agent):
-    """`PubkeyAuthentication no` is obeyed, as ssh does, which is refused then."""
-    agent(sshd.user_key)
-    sshd.config.write_text("PubkeyAuthentication no\n")
-    ssh_config._answer.cache_clear()
-    with pytest.raises(Unreachable, match="we have no key to show"):
-        open_place(sshd.login(), "/", "nas")
+FORBIDDING = (
+    "PubkeyAuthentication no",
+    "PreferredAuthentications password",
+    "PubkeyAcceptedAlgorithms -ssh-rsa,rsa-sha2-*",
+    "RequiredRSASize 4096",
+)
+
+
+@pytest.mark.parametrize("line", FORBIDDING)
+def test_no_key_is_shown_that_ssh_does_not_show(sshd, line):
+    """What the configuration forbids is refused to us, too, and with it what we would send."""
+    for each in (sshd.user_key, sshd.folder / "user_key.pub"):
+        each.unlink()
+    make = ["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", sshd.user_key]
+    subprocess.run(make, check=True)
+    reached(settings(sshd, host_lines(sshd)))
+    settings(sshd, host_lines(sshd, "127.0.0.1", line))
+    refusal(sshd, advised="ssh-copy-id" if "Auth" in line else "configuration forbids")
+
+
+def test_a_host_key_that_is_too_small_for_ssh_is_refused(start_sshd, tmp_path):
+    """`RequiredRSASize` is about keys of machines as well."""
+    make = ["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", tmp_path / "rsa"]
+    subprocess.run(make, check=True)
+    server = start_sshd("small", f"HostKey {tmp_path}/rsa")
+    public = (tmp_path / "rsa.pub").read_text()
+    server.known_hosts.write_text(f"[127.0.0.1]:{server.port} {public}")
+    reached(settings(server, host_lines(server)))
+    with pytest.raises(Unreachable, match="its host key has 2,048 bits"):
+        reached(settings(server, host_lines(server, "nas", "RequiredRSASize 4096")))
 
 
 def test_old_algorithms_are_used_where_the_configuration_allows_them(start_sshd):
