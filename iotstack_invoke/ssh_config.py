@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import getpass
+import hashlib
 import os
 import pwd
 import re
+import shlex
 import shutil
 import socket
 from collections.abc import Callable, Mapping
@@ -97,6 +99,8 @@ class Way:
     bound_interface: str
     family: int
     """Of addresses: socket.AF_INET, AF_INET6, or AF_UNSPEC for both."""
+    unshown: str
+    """A sentence about keys that are not shown, with the way out; '' for none."""
     accepted_keys: tuple[str, ...]
     """The algorithms with which keys of ours may be shown; none where any may be."""
     least_rsa_bits: int
@@ -264,6 +268,8 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         "l": socket.gethostname(),
         "L": socket.gethostname().partition(".")[0],
     }
+    one = "".join(tokens[each] for each in "lhprj").encode("utf-8", "surrogateescape")
+    tokens["C"] = hashlib.sha1(one, usedforsecurity=False).hexdigest()
 
     def filled(text: str) -> str:
         return re.sub("%(.)", lambda found: tokens.get(found[1], found[0]), text)
@@ -276,6 +282,16 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
     shows_keys = "publickey" in ways_in.split(",") and _word(
         answer, "pubkeyauthentication"
     ) not in ("no", "false")
+    card = _word(answer, "pkcs11provider")
+    if not shows_keys:
+        unshown = (
+            "The ssh configuration lets no key be shown (PubkeyAuthentication, "
+            "PreferredAuthentications), and there is no other way in here."
+        )
+    elif card:
+        unshown = f"Keys of {card} are shown by an agent alone: `ssh-add -s {shlex.quote(card)}`."
+    else:
+        unshown = ""
     accepted = _word(answer, "pubkeyacceptedalgorithms") or _word(answer, "pubkeyacceptedkeytypes")
     identities = files("identityfile") if shows_keys else ()
     if shows_keys and ssh.key and ssh.key not in identities:  # ssh passes over what is not there
@@ -291,6 +307,7 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         bound_to=_word(answer, "bindaddress"),
         bound_interface=_word(answer, "bindinterface"),
         family=FAMILIES.get(_word(answer, "addressfamily"), socket.AF_UNSPEC),
+        unshown=unshown,
         accepted_keys=tuple(accepted.split(",")) if accepted and not unread else (),
         least_rsa_bits=_number(answer, "requiredrsasize"),
         agent=_agent(

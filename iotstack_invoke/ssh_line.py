@@ -49,6 +49,8 @@ MOST_WHY_LETTERS = 100
 """So much is told of why a message could not be read."""
 AGENT_LIMIT_S = 60.0
 """For an answer of the agent, which may ask its owner."""
+SECURITY_KEY, LENGTH_BYTES = b"sk-", 4
+"""How the kind of a key begins whose private half is in a device, behind its length."""
 OWN_KIND = b"openssh-key-v1\0"
 """What private keys of OpenSSH begin with (PROTOCOL.key)."""
 READ_AS: Mapping[type, type[paramiko.PKey]] = {
@@ -455,7 +457,7 @@ class _Keys:
     def authenticate(self, transport: paramiko.Transport) -> None:
         """Log in; raises LoginRefused, and OSError for the key of hosts.toml that is not there."""
         shown: list[str] = []
-        self._unusable = []
+        self._unusable = [self._way.unshown] if self._way.unshown else []
         with contextlib.closing(_Agent(self._way.agent)) as agent:
             for name, key in self._keys(agent):
                 if not _may_be_shown(self._way, key):
@@ -504,7 +506,12 @@ class _Keys:
         rewrite = f"`ssh-keygen -p -f {shlex.quote(path)}` writes it anew."
         try:
             mode = os.stat(path).st_mode
-            if is_public:
+            if _public_part(path).startswith(SECURITY_KEY, LENGTH_BYTES):
+                self._unusable.append(
+                    f"{path} is of a security key, which Paramiko, used here, cannot ask: "
+                    f"`ssh-add {shlex.quote(path)}` gives it to an agent."
+                )
+            elif is_public:
                 self._unusable.append(f"{path} is a public key of which the agent has no other.")
             elif mode & 0o077 and os.stat(path).st_uid == os.getuid():
                 self._unusable.append(
