@@ -225,11 +225,7 @@ class Login:
         if revoked:
             revoked += ", which may be who signed its certificate: give that machine a new one."
         why = ended(said[-2:][0])
-        refused = KeyRefused(
-            f"{who}: `ssh` refuses its host key, though it is known: {why}{revoked}"
-        )
-        refused.may_be_trusted = False
-        raise refused
+        raise KeyRefused(f"{who}: `ssh` refuses its host key, though it is known: {why}{revoked}")
 
     @cached_property
     def way(self) -> Way:

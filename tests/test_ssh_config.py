@@ -516,7 +516,9 @@ def refusal(server, advised="chmod|ssh-add|ssh-keygen|public key of which"):
         [*Login(server.login(), "nas").words(), "true"], check=False, capture_output=True
     )
     assert told.returncode == 255
-    with pytest.raises(Unreachable, match="did not let us in .*: we have no key to show") as failure:
+    with pytest.raises(
+        Unreachable, match=r"did not let us in .*: we have no key to show"
+    ) as failure:
         open_place(server.login(), "/", "nas")
     assert re.search(advised, str(failure.value))
     assert "ssh-copy-id" not in str(failure.value)
