@@ -407,8 +407,8 @@ class Login:
             copy = shlex.join(("ssh-copy-id", *self._to(way)))
             raise Unreachable(
                 f"{self._called(way)} did not let us in as {way.user}: {ended(str(error))} "
-                f"{unusable or f'Put your public key there with `{copy}`.'} Nobody is asked for a "
-                "password here.",
+                f"{unusable or f'Put your public key there with `{copy}`;'} "
+                f"{'Nobody' if unusable else 'nobody'} is asked for a password here.",
                 again=bool(LOST_LOGIN.search(str(error))),
             ) from error
         except ChannelException as error:
