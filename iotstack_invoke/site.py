@@ -588,8 +588,8 @@ def remove_set(place: Place, folder: str, runtag: str) -> None:
     if mark not in files and files:
         place.rename(files.pop(0), mark)
     try:
-        remove_for_good(place, [path for path in files if path != mark])
-        remove_for_good(place, [mark])
+        place.remove([path for path in files if path != mark])
+        place.remove([mark])
     except StepFailed as error:
         raise StepFailed(
             f"{runtag} is removed only half from {place.name}: {ended(error)} "
@@ -597,18 +597,6 @@ def remove_set(place: Place, folder: str, runtag: str) -> None:
             "the next prune or backup removes what is left.",
             again=error.again,
         ) from error
-
-
-def remove_for_good(place: Place, paths: Sequence[str]) -> None:
-    """Remove files, and raise StepFailed where one is there still: some servers only say yes."""
-    place.remove(paths)
-    left = sorted(os.path.basename(path) for path in place.look(paths))
-    if left:
-        raise StepFailed(
-            f"{place.name} says that {', '.join(left)} is removed, and it is there still. May its "
-            "key or its login remove anything? A bucket from which nothing is to go is told by "
-            "write_once = true in hosts.toml."
-        )
 
 
 def finish_removals(place: Place, folder: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from scenes import put_set
 
-from iotstack_invoke.errors import StepFailed, Unreachable
+from iotstack_invoke.errors import Unreachable
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import RECORDS_ENDING as MARK
 from iotstack_invoke.settings import Vault
@@ -20,7 +20,6 @@ from iotstack_invoke.site import (
     STALE_MARK,
     counts_at_once,
     newest_good,
-    remove_set,
     sweep_stale_copies,
 )
 from iotstack_invoke.steps import FileFact
@@ -156,17 +155,3 @@ def test_small_files_are_asked_for_by_their_sizes():
     names = {str(number): FileFact(size, 0.0) for number, size in enumerate(sizes)}
     assert list(counts_at_once(list(names), names)) == [2, 1, 1, 1, MANIFESTS_AT_ONCE, 1]
     assert list(counts_at_once([], names)) == []
-
-
-def test_a_removal_that_is_none_is_told(tmp_path):
-    """Some servers say yes and remove nothing: a set that stays is no removed one."""
-
-    class Keeping(LocalHost):
-        def remove(self, paths):
-            list(paths)
-
-    put_set(tmp_path, NOW, runtag="old")
-    with pytest.raises(StepFailed, match=r"says that old\.general.* there still"):
-        remove_set(Keeping(str(tmp_path)), str(tmp_path), "old")
-    remove_set(LocalHost(str(tmp_path)), str(tmp_path), "old")
-    assert os.listdir(tmp_path) == []

@@ -28,7 +28,6 @@ from ..site import (
     Site,
     compared_copies,
     look_everywhere,
-    remove_for_good,
     sweep_stale_copies,
     unlike_copies,
     write_pin,
@@ -443,7 +442,7 @@ def copy_log(
 def unmark(place: Place, runtag: str) -> str:
     """Remove the mark of a set that is copied; return why it could not be, or ''."""
     try:
-        remove_for_good(place, [f"{place.root}/{runtag}.{RECORDS_ENDING}"])
+        place.remove([f"{place.root}/{runtag}.{RECORDS_ENDING}"])
     except StepFailed as error:
         return f"the mark of this run in {place.name}: {error}"
     return ""

@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import math
+import posixpath
 import re
 import secrets
 import shlex
@@ -62,6 +63,8 @@ SETTINGS_AWAY_S = (0.1, 0.4, 2.0)
 a server can tell) renames the old file first, so for a moment there is none."""
 TRANSFER_LIMIT_S = 24 * 3600.0
 STALE_UPLOAD = "24h"
+SETTLED_S = 5.0
+"""After so long a listing is to show what was removed."""
 AT_ONCE = 4
 """How many files are removed at the same time; as many as rclone itself moves."""
 NO_FOLDER, NO_FILE = 3, 4
@@ -336,9 +339,22 @@ class RclonePlace:
         self._ask(f"renaming {old}", *words, limit_s=TRANSFER_LIMIT_S)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files; one that is not there is as good as removed."""
+        """Remove files; one that is not there is as good as removed.
+
+        Raises StepFailed also where one is there still: some servers only say yes.
+        """
+        names = list(paths)
         with ThreadPoolExecutor(AT_ONCE) as several:
-            list(several.map(self._remove, paths))
+            list(several.map(self._remove, names))
+        if self.look(names):
+            children.pause(SETTLED_S)  # not every cloud lists at once what was done
+            left = sorted(posixpath.basename(path) for path in self.look(names))
+            if left:
+                raise StepFailed(
+                    f"Vault '{self.name}' says that {', '.join(left)} is removed, and it is there "
+                    "still. May its key remove anything? A bucket from which nothing is to go is "
+                    "told by write_once = true in hosts.toml."
+                )
 
     def end_uploads(self) -> None:
         """Remove pieces of uploads to S3 that did not end, if they are older than a day.
