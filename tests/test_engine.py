@@ -429,8 +429,8 @@ def test_only_a_passing_failure_is_tried_again(bench):
     assert bench.text("passes") == "3"
     assert bench.files == {"passes"}
     assert [t for n, t in bench.notes.all("said") if n == "passes"] == [
-        "busy Trying again in 0.01 s.",
-        "busy Trying again in 0.02 s.",
+        "busy. Trying again in 0.01 s.",
+        "busy. Trying again in 0.02 s.",
     ]
 
 

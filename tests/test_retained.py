@@ -80,7 +80,7 @@ def test_five_nights_without_influxdb_push_out_nothing_that_has_it(pi):
         told = pi.run("status")
         assert (told.returncode, told.stderr) == (1, "")
         lacking = f"night{number} lacks the influx part (newest in {old})"
-        assert told.stdout.startswith(f"WARNING here: {lacking}; nas: {lacking}; night{number} ")
+        assert told.stdout.startswith(f"WARNING here, nas: {lacking}; night{number} ")
     assert tags(pi.backups) == tags(pi.nas) == ["night5", "night4", old, older]
     assert "the newest with the influx part" in pi.run("prune --at all --dry-run").stdout
     assert f"night5 lacks the influx part (newest in {old})." in pi.run("list").stderr

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import children
-from ..errors import StepFailed, ended
+from ..errors import StepFailed
 from ..steps import Command, Host, Scene
 from ..trust import believed
 from ..values import dataclass
@@ -229,7 +229,7 @@ class Resume:
                 self.quiet.undo(host)
                 self.quiet.wait(host)
             except StepFailed as error:
-                scene.warn(f"{ended(error)} Its files were saved before.")
+                scene.warn(f"{error} Its files were saved before.")
 
 
 def exec_words(
