@@ -295,7 +295,7 @@ def test_one_service_that_cannot_be_made_keeps_no_other_from_it(
     calls = (tmp_path / "compose.calls").read_text().splitlines()
     ups = [each.rpartition(" ")[2] for each in calls if "--no-deps" in each]
     assert ups[:3] == ["net", "user", "stick"]
-    said = "Service stick is not up: ERROR: for stick  Cannot start service: no device"
+    said = "Service stick is not up: ERROR: for stick  Cannot start service: no device."
     assert [each.partition(" When")[0] for each in scene.warned] == [said]
     scene.warned.clear()
     replace(step, waited_for=("db",)).do(scene)  # who waits for it tells why it is not up
