@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from . import children
 from .children import signals_noted
-from .errors import Interrupted, IotstackError, StepFailed, ended
+from .errors import Interrupted, IotstackError, StepFailed, TimedOut, ended
 from .journal import Journal
 from .plan import Plan, PlannedJob, parameters_of
 from .rules import Job
@@ -443,7 +443,8 @@ class Run:
                 self._finish(scene, time.monotonic() - started)
             except IotstackError as error:
                 again = isinstance(error, StepFailed) and error.again
-                message = self._clean(scene, str(error), passing=again)
+                passing = again or isinstance(error, TimedOut)
+                message = self._clean(scene, str(error), passing=passing)
                 self.disks.release(scene, written=False)
                 if children.ending():
                     return JobResult(job, End.SKIPPED, message="interrupted")

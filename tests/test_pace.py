@@ -114,18 +114,22 @@ def test_a_vault_with_a_limit_sends_and_fetches_no_faster(tmp_path):
 
 @pytest.mark.parametrize("rates", [None, read_rates("4M")])
 def test_a_run_ends_sending_before_the_next_night(tmp_path, monkeypatch, rates):
-    """What has arrived stays, and the next run goes on with it."""
+    """What has arrived stays, and the next run goes on with it; small files are sent all the same."""
     monkeypatch.setattr(vaults, "SENDING_H", 0.0)
     late = vault_place(Vault("usb", str(tmp_path), limit_rate=rates))
     path = tmp_path / "x"
-    path.write_bytes(DATA[:1000])
-    with pytest.raises(TimedOut, match=r"Vault 'usb' is so slow.*`inv sync` goes on"):
-        late.receive(str(path), io.BytesIO(DATA[1000:]), 1.0, 1000)
-    assert path.read_bytes() == DATA[:1000]
+    with pytest.raises(TimedOut, match=r"Vault 'usb' is slow.*`inv sync` goes on"):
+        late.receive(str(path), io.BytesIO(DATA), 1.0)
+    arrived = path.read_bytes()
+    assert 0 < len(arrived) < len(DATA)
     monkeypatch.undo()
     next_run = vault_place(Vault("usb", str(tmp_path), limit_rate=rates))
-    received = next_run.receive(str(path), io.BytesIO(DATA[1000:]), 1.0, 1000)
+    rest = io.BytesIO(DATA[len(arrived) :])
+    received = next_run.receive(str(path), rest, 1.0, len(arrived))
     assert received.sha256 == hashlib.sha256(DATA).hexdigest()
+    monkeypatch.setattr(vaults, "SENDING_H", 0.0)
+    again = vault_place(Vault("usb", str(tmp_path), limit_rate=rates))
+    assert again.receive(f"{path}.small", io.BytesIO(DATA[:1000]), 1.0).size_bytes == 1000
 
 
 def test_a_paced_file_is_still_sought_in(tmp_path):

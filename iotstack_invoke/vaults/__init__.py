@@ -48,7 +48,12 @@ IN_VAIN_S = 15.0
 LEFT_ALONE_S = 600.0
 """How long it is left alone then."""
 SENDING_H = 20.0
-"""For how long a run sends to a vault: it holds the lock, which the next night's run needs."""
+"""For how long a run sends large files to a vault: the next night's run needs its lock."""
+_GOES_ON = {
+    True: "`inv sync` goes on.",
+    False: "A file that takes longer never arrives there: leave more out, or take a faster line.",
+}
+"""By whether a place goes on with half a file."""
 MOST_WHY_LETTERS = 200
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What the name of a machine may be, so that it can be that of a folder anywhere."""
@@ -254,7 +259,8 @@ class _Lazy:
         self._makes_root = makes_root
         self._own = own
         """Returns the text of the lock of the stack's own backups."""
-        self._until_s = time.monotonic() + SENDING_H * 3600
+        self._until_s = 0.0
+        """When this run sends no more large files; it is known once the first is sent."""
         self._place: SealedPlace | None = None
         self._lock = threading.Lock()
         self._refusal: tuple[float, Unreachable] | None = None
@@ -373,13 +379,16 @@ class _Lazy:
         What has arrived stays there when the time of this run is up: the next one goes on with it,
         where the place can.
         """
-        late = (
-            f"Vault '{self.name}' is so slow that this run sent to it for {SENDING_H:g} hours. "
-            "It ends here, so that the next backup is made in time; `inv sync` goes on."
-        )
-        paced = (self._pace or Pace()).stream(source, self._until_s, late)
+        self._until_s = self._until_s or time.monotonic() + SENDING_H * 3600
         with self._waiting(math.inf):
-            return self._writable().receive(path, paced, *rest, **more)
+            place = self._writable()
+            late = (
+                f"Vault '{self.name}' is slow: this run began to send to it {SENDING_H:g} hours "
+                "ago. It ends here, so that the next backup is made in time. "
+                f"{_GOES_ON[place.resumes]}"
+            )
+            paced = (self._pace or Pace()).stream(source, self._until_s, late)
+            return place.receive(path, paced, *rest, **more)
 
     @contextlib.contextmanager
     def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:

@@ -21,6 +21,8 @@ from ..hosts import CHUNK_BYTES
 
 PIECES_A_SECOND = 4
 """So that a run which is to end waits for no more than a part of a second."""
+SMALL_BYTES = 1 << 18
+"""What is sent of a file though the time for large ones is up."""
 UNLIMITED = TimeTable(((0, 0),))
 
 
@@ -70,7 +72,8 @@ class Pace:
     def stream(self, source: IO[bytes], until_s: float = math.inf, late: str = "") -> IO[bytes]:
         """Return a stream of the same bytes that is read no faster; it leaves `source` open.
 
-        From `until_s` on, by the clock, reading it raises TimedOut with the words of `late`.
+        From `until_s` on, by the clock, reading on raises TimedOut with the words of `late`; the
+        first bytes, which are all of a small file, are given at any time.
         """
         return io.BufferedReader(_Paced(source, self, until_s, late), CHUNK_BYTES)
 
@@ -89,14 +92,17 @@ class _Paced(io.RawIOBase):
         self._pace = pace
         self._until_s = until_s
         self._late = late
+        self._given_bytes = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._pace.check(self._until_s, self._late)
+        if self._given_bytes >= SMALL_BYTES:
+            self._pace.check(self._until_s, self._late)
         content = self._source.read(min(len(buffer), self._pace.piece_bytes))
         buffer[: len(content)] = content
+        self._given_bytes += len(content)
         self._pace.wait(len(content))
         return len(content)
 
