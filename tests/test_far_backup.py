@@ -40,11 +40,14 @@ def members(folder, runtag=RUNTAG):
 
 def test_it_is_as_one_that_is_made_there(pi, laptop):
     """The same names, members and facts, 0600; a copy of each in the laptop's vault; no word."""
+    pi.runs(nodered="nodered/node-red")
     with sqlite3.connect(pi.folder / "volumes/nodered/x.db") as database:
         database.execute("CREATE TABLE t (x)")
     database.close()
     there = pi.run("backup --runtag there")
     assert (there.returncode, there.stderr) == (0, "")
+    with laptop.settings.open("a") as stream:  # of another of the machines
+        stream.write('[[services]]\nname = "mongo"\nkind = "copy-safe"\n')
     told = laptop.run(f"backup --host pi --runtag {RUNTAG}")
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
     mine = {name for name in names_in(pi.backups) if name.startswith(RUNTAG)}

@@ -507,8 +507,10 @@ def idle_in_files(services: Services, settings: Settings) -> Mapping[str, str]:
     """Return which of those rows the compose files know no service for: they do nothing at all.
 
     One of which the container is away for a night is none of these, nor one that says what is
-    left out.
+    left out. None where a compose file could not be read: it may name it.
     """
+    if services.reads.unread:
+        return {}
     planned = [
         Container(name, each.image, "", "", running=False)
         for each in services.reads.services

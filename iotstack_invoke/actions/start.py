@@ -150,7 +150,12 @@ class Start:
 
 
 def _idle_told(site: Site, facts: BackupFacts, before: Manifest | None) -> tuple[str, ...]:
-    """Return which rows of hosts.toml do nothing; not of what the backup before this one held."""
+    """Return which rows of hosts.toml do nothing; not of what the backup before this one held.
+
+    None of another machine's stack: the rows are for all, and what one of them lacks another has.
+    """
+    if site.far:
+        return ()
     known = rows_matched(before.containers, site.settings) if before else set()
     return tuple(
         f"{told}: what it says is not done. Correct its name, containers or images in hosts.toml, "
