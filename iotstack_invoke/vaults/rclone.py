@@ -63,8 +63,8 @@ SETTINGS_AWAY_S = (0.1, 0.4, 2.0)
 a server can tell) renames the old file first, so for a moment there is none."""
 TRANSFER_LIMIT_S = 24 * 3600.0
 STALE_UPLOAD = "24h"
-SETTLED_S = 5.0
-"""After so long a listing is to show what was removed."""
+SETTLED_S = (1.0, 5.0)
+"""After so long a listing is to show what was removed: not every cloud lists it at once."""
 AT_ONCE = 4
 """How many files are removed at the same time; as many as rclone itself moves."""
 NO_FOLDER, NO_FILE = 3, 4
@@ -346,15 +346,19 @@ class RclonePlace:
         names = list(paths)
         with ThreadPoolExecutor(AT_ONCE) as several:
             list(several.map(self._remove, names))
-        if self.look(names):
-            children.pause(SETTLED_S)  # not every cloud lists at once what was done
-            left = sorted(posixpath.basename(path) for path in self.look(names))
-            if left:
-                raise StepFailed(
-                    f"Vault '{self.name}' says that {', '.join(left)} is removed, and it is there "
-                    "still. May its key remove anything? A bucket from which nothing is to go is "
-                    "told by write_once = true in hosts.toml."
-                )
+        left = self.look(names)
+        for pause_s in SETTLED_S:
+            if not left:
+                return
+            children.pause(pause_s)
+            left = self.look(names)
+        if left:
+            told = ", ".join(sorted(map(posixpath.basename, left)))
+            raise StepFailed(
+                f"Vault '{self.name}' says that {told} is removed, and it is there still. May its "
+                "key remove anything? A bucket from which nothing is to go is told by "
+                "write_once = true in hosts.toml."
+            )
 
     def end_uploads(self) -> None:
         """Remove pieces of uploads to S3 that did not end, if they are older than a day.
