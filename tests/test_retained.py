@@ -526,3 +526,29 @@ def test_programs_read_why_a_set_stays(pi):
     (here,) = json.loads(pi.run("prune --json").stdout)
     why = {each["runtag"]: each["why"] for each in here["sets"]}
     assert why[old] == "the newest with the influx part"
+
+
+@pytest.mark.parametrize("at", ["here", "nas"])
+def test_who_is_asked_keeps_no_backup_waiting(pi, at):
+    """A question in a forgotten terminal holds no lock; what was confirmed is judged anew."""
+    set_line(pi, "keep = 2", "keep = 9")
+    folder = pi.nas if at == "nas" else pi.backups
+    sets = [put(folder, days) for days in (2, 3)]
+    terminal, stdin = os.openpty()
+    line = f"prune --at {at} --keep 1"
+    with pi.start(line, stdin=stdin, stderr=subprocess.STDOUT) as process:
+        os.close(stdin)
+        seen = ""
+        while f"Type '{at}'" not in seen:
+            seen += process.stdout.read(1) or pytest.fail(seen)
+        told = pi.run("backup --runtag new")
+        assert told.returncode == 0, told.stderr
+        put(folder, 1)
+        os.write(terminal, f"{at}\n".encode())
+        told = " ".join(process.communicate(timeout=60)[0].split())
+    os.close(terminal)
+    assert process.returncode == 13
+    assert f"the backups in {at} changed, and with them what would go. Nothing was removed" in told
+    assert set(sets) < set(tags(folder))
+    assert typed(pi, line, at) == 0
+    assert not set(sets) & set(tags(folder))

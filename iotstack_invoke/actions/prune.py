@@ -206,25 +206,26 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
     """Remove what the policy lets go, and return the exit code.
 
     A place that fails keeps no other from being pruned. Raises Refused where nobody confirms
-    what is to be removed from a vault.
+    what is to be removed from a vault, and where that changed while somebody was asked: whoever
+    thinks about it keeps no backup waiting.
     """
     site = Site.of(settings)
     stay: list[str] = []
     try:
         prunings = _choose(site, wish.at, read_flags(flags))
         dry_run = wish.dry_run
-        with signals_raised(), contextlib.nullcontext() if dry_run else site.held("prune"):
-            wish = _look(site, prunings, wish, report)
-            if not dry_run:
-                _confirm(site, prunings, wish, report)
-                _write_down(site, prunings, wish)
-            for each in prunings:
-                with _noted(each):
-                    if not (dry_run or each.error):
-                        each.act()
-            if any(each.name == HERE for each in prunings):
-                tell = report.tell if wish.as_json else report.write
-                stay = remove_old_here(site, tell, dry_run=dry_run)
+        with signals_raised():
+            with contextlib.nullcontext() if dry_run else site.held("prune"):
+                wish = _look(site, prunings, wish, report)
+                question = "" if dry_run else _question(site, prunings, wish)
+                if not question:
+                    stay = _act(site, prunings, wish, report)
+            if question:
+                report.flush()
+                ask(wish.at, question)
+                with site.held("prune"):
+                    _look_again(site, prunings, wish)
+                    stay = _act(site, prunings, wish, report)
     except Interrupted as error:
         report.fail(
             f"Prune: {error}. A set that is half removed is listed no more; the next prune or "
@@ -239,18 +240,60 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
     return ExitCode.WARNINGS if stay and code == ExitCode.GOOD else code
 
 
-def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wish:
-    """Judge all places, and show the verdicts; return the wish with names that mean one thing."""
-    checks, said = site.checks.newest(), site.owner.read()
-    gone = site.gone(said)
+def _act(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> list[str]:
+    """Remove what goes, unless it is a dry run; return what is told of old data that stays."""
+    if not wish.dry_run:
+        _write_down(site, prunings, wish)
+        for each in prunings:
+            with _noted(each):
+                if not each.error:
+                    each.act()
+    if all(each.name != HERE for each in prunings):
+        return []
+    tell = report.tell if wish.as_json else report.write
+    return remove_old_here(site, tell, dry_run=wish.dry_run)
+
+
+def _known(site: Site, gone: Iterable[str]) -> tuple[Known, tuple[StepFailed, ...]]:
+    """Return what is known now, and what failed where pins were asked for; `gone`: for good."""
+    said = site.owner.read()
     pinned, away = site.pinned()
-    known = Known(datetime.now(UTC), checks, said, gone, pinned)
+    all_gone = (*map(Gone, gone), *site.gone(said))
+    return Known(datetime.now(UTC), site.checks.newest(), said, all_gone, pinned), away
+
+
+def _look_at(prunings: list[Pruning], known: Known, *, asked: bool) -> None:
+    """Look at all places that answered so far, and judge them."""
     for each in prunings:
         with _noted(each):
-            each.look(known, asked=bool(wish.gone))
+            if not each.error:
+                each.look(known, asked=asked)
+
+
+def _look_again(site: Site, prunings: list[Pruning], wish: Wish) -> None:
+    """Judge anew after a person was asked; raises Refused where other verdicts come of it."""
+    confirmed = [each.verdicts for each in prunings]
+    known, _ = _known(site, wish.gone)
+    _look_at(prunings, known, asked=bool(wish.gone))
+    changed = [
+        each.name
+        for each, verdicts in zip(prunings, confirmed, strict=True)
+        if each.verdicts != verdicts and not each.error
+    ]
+    if changed:
+        raise Refused(
+            f"While you were asked, the backups in {', '.join(changed)} changed, and with them "
+            "what would go. Nothing was removed. Run it again."
+        )
+
+
+def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wish:
+    """Judge all places, and show the verdicts; return the wish with names that mean one thing."""
+    known, away = _known(site, ())
+    _look_at(prunings, known, asked=bool(wish.gone))
     if wish.gone:
         wish = replace(wish, gone=_meant(prunings, wish.gone))
-        known = replace(known, gone=(*map(Gone, wish.gone), *gone))
+        known = replace(known, gone=(*map(Gone, wish.gone), *known.gone))
         for each in prunings:
             if not each.error:
                 each.judge(known)
@@ -259,11 +302,16 @@ def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wi
             report.warn(
                 f"What is pinned there alone is not known, and counts for nothing: {error}"
             )
-    stay = list(site.sets(checks) if site.host.look([site.backups]) else ())
+    adopted = False
     for each in prunings:
         with _noted(each):
             if not each.error:
-                _adopt(site, each, known, wish, report)
+                adopted |= _adopt(site, each, known, wish, report)
+    if adopted:
+        known, _ = _known(site, wish.gone)
+        _look_at(prunings, known, asked=bool(wish.gone))
+    stay = list(site.sets(known.checks) if site.host.look([site.backups]) else ())
+    for each in prunings:
         if each.name == HERE and not each.error:
             going = {backup.runtag for backup in each.going}
             stay = [backup for backup in stay if backup.runtag not in going]
@@ -304,8 +352,10 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join([*names[:NAMES_SHOWN], *([f"{more} more"] if more > 0 else [])])
 
 
-def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Report) -> None:
+def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Report) -> bool:
     """Take in archives without a manifest that can be read to their end, and judge anew.
+
+    Tells whether what is known of any has changed.
 
     With `adopt` of hosts.toml those alone that would go, of the ones here, and none that is known
     as damaged. Whoever asks has those read again: they may have lost their manifest alone.
@@ -315,7 +365,7 @@ def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Repor
         foreign -= {e.runtag for e in pruning.sets if e.state is State.DAMAGED}
     by_settings = pruning.name == HERE and site.settings.stack.adopt
     if not foreign or not (wish.adopt or by_settings) or not pruning.policy:
-        return
+        return False
     before = pruning.adopted
     pruning.adopted = before | foreign
     pruning.judge(known)
@@ -324,35 +374,37 @@ def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Repor
     if wish.dry_run:
         for runtag in sorted(foreign):
             report.tell(f"{runtag} would be read to its end first, and adopted")
+        pruning.adopted = before | foreign
     else:
-        foreign = set(adopt(site, pruning.name, foreign, known.checks, report))
-    pruning.adopted = before | foreign
+        adopt(site, pruning.name, foreign, known.checks, report)
+        pruning.adopted = before
     pruning.judge(known)
+    return bool(foreign) and not wish.dry_run
 
 
-def _confirm(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> None:
-    """Let a person confirm what goes, wherever it is; raises Refused where nobody does.
+def _question(site: Site, prunings: list[Pruning], wish: Wish) -> str:
+    """Return what a person has to confirm, wherever it goes; '' for nothing.
 
-    Where nobody is there, only what the command line says of a vault has to be confirmed, by
-    --yes, if no other copy of a set is known: what hosts.toml says was meant when it was written.
+    Raises Refused where nobody is there: only what the command line says of a vault has to be
+    confirmed then, by --yes, if no other copy of a set is known: what hosts.toml says was meant
+    when it was written.
     """
     losing = [each for each in prunings if each.count and not each.error]
     if wish.yes or not losing:
-        return
+        return ""
     if not sys.stdin.isatty() or wish.as_json:
         vaults = [each for each in losing if each.name != HERE]
         typed = [each for each in vaults if each.by_flags or wish.gone or wish.adopt]
         last = {e.runtag for one in typed for e in one.going} - _staying(site, prunings)
         if not last:
-            return
+            return ""
         listed = ", ".join(sorted(last))
         raise Refused(
             f"No other copy is known of {listed}, and nobody is there to confirm. Nothing was "
             "removed. If it is meant, add --yes."
         )
     listed = ", ".join(f"{each.count} {_from(each)}" for each in losing)
-    report.flush()
-    ask(wish.at, f"remove backups ({listed})")
+    return f"remove backups ({listed})"
 
 
 def _from(each: Pruning) -> str:
