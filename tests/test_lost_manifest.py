@@ -133,3 +133,36 @@ def test_what_can_be_read_is_restored(pi):
     assert pi.run(f"verify --runtag {pi.lost} --at here").returncode == 1
     told = pi.run(f"restore --runtag '{pi.lost}' --from here --dry-run")
     assert (told.returncode, "replaces: volumes/nodered" in said(told)) == (0, True)
+
+
+def test_a_copy_that_lost_its_manifest_too_is_no_better_one(pi):
+    """Nobody is sent round in a circle, also where it was never verified."""
+    to_vault(pi)
+    told = said(pi.run(f"verify --runtag {pi.lost} --at here"))
+    assert "No other copy is known to be good. Its archives can be read to their end" in told
+    assert "Take another copy" not in told
+
+
+@pytest.mark.parametrize("at", ["here", "nas"])
+def test_what_was_adopted_is_unproven_and_not_damaged(pi, at):
+    """Its manifest is known to be lost; what else goes wrong is still told."""
+    to_vault(pi)
+    for folder, other in ((pi.backups, "nas"), (pi.nas, "here")):
+        if at == other:
+            for each in files_of(folder, pi.lost):
+                (folder / each).unlink()
+    assert pi.run(f"backup --runtag {tag(1)}").returncode == 0
+    assert pi.run(f"verify --runtag {pi.lost} --at {at}").returncode == 1
+    assert pi.run("list").returncode == 3
+    told = pi.run(f"prune --at {at} --keep 9 --adopt")
+    assert (told.returncode, f"{pi.lost} in {at} is adopted" in said(told)) == (0, True)
+    assert f"{pi.lost} 9 days unproven keep" in said(told)
+    told = pi.run("list")
+    assert (told.returncode, "damaged" in said(told)) == (0, False), said(told)
+    told = pi.run(f"verify --all --at {at}")
+    assert told.returncode == 0, said(told)
+    assert f"{pi.lost} in {at} can be read to its end, and is unproven" in said(told)
+    path = (pi.backups if at == "here" else pi.nas) / f"{pi.lost}.general-backup.tar.gz"
+    path.write_bytes(bytes(path.stat().st_size))
+    assert pi.run(f"verify --all --at {at}").returncode == 1
+    assert pi.run("list").returncode == 3

@@ -18,7 +18,7 @@ def adopt(
 ) -> frozenset[str]:
     """Read sets without a manifest in a place, and return those that are whole: they are ours now.
 
-    Also those that lost it, as their texts tell.
+    Also those that lost it, as their texts tell: of them it is written down that they are read.
     """
     adopted = set()
     for copy in copies_at(site, at, checks):
@@ -27,14 +27,14 @@ def adopt(
         size = size_text(copy.backup.size_bytes)
         report.tell(f"reading {copy.runtag} in {at} ({size}), to adopt it")
         try:
-            verified = verify_copy(copy)
+            verified = verify_copy(copy).as_adopted
         except StepFailed as error:
             report.fail(f"{copy.runtag} in {at} is not adopted, so it stays: {error}")
             continue
         check = verified.check
         if at != HERE or not site.far:  # another machine keeps its own record of verifications
             site.checks.add(check)
-        if not (check.good or verified.can_be_read):
+        if not check.good:
             why = " ".join(check.problems)
             cure = bare_advice(copy, can_be_read=False)
             report.fail(f"{copy.runtag} in {at} is not adopted, so it stays: {why} {cure}")

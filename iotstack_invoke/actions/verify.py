@@ -103,6 +103,16 @@ class Verified:
     """The newer sets that are not the latest."""
 
     @property
+    def as_adopted(self) -> Verified:
+        """The same of a set that was adopted: that it has lost its manifest is known, no damage.
+
+        It can be read to its end, or it is not adopted.
+        """
+        if not self.can_be_read or self.manifest:
+            return self
+        return replace(self, check=replace(self.check, good=True, problems=()))
+
+    @property
     def lacks(self) -> tuple[str, ...]:
         """What the set lacks, and why: it is incomplete, however good the rest of it is."""
         return self.manifest.lacks if self.manifest else ()
@@ -167,7 +177,7 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
 def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verified | StepFailed]:
     """Verify what is wanted, place by place; a failure that says nothing of a copy goes on."""
     default = HERE if site.host.names(site.backups) or not site.vaults else VAULT
-    checks = site.checks.newest()
+    checks, said = site.checks.newest(), site.owner.read()
     places = places_meant(site, wanted.at or default)
     for at in places:
         try:
@@ -194,6 +204,8 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
             report.tell(f"verifying {copy.runtag} in {at} ({size_text(copy.backup.size_bytes)})")
             try:
                 verified = replace(verify_copy(copy), passed=copy.passed)
+                if said.adopted(at, [copy.backup]):
+                    verified = verified.as_adopted
                 if not verified.check.good:
                     verified = replace(verified, advice=_advice(site, verified, copy))
                 site.checks.add(verified.check)
@@ -324,7 +336,9 @@ def _advice(site: Site, verified: Verified, copy: Copy) -> str:
     """Return what to do about a damaged copy: a place that does not answer may have another."""
     runtag = copy.runtag
     others = _others(site, copy)
-    if others is None or any(each.state not in USELESS for each in others):
+    if others is None or any(
+        each.state not in USELESS and "manifest" in each.files for each in others
+    ):
         return f"Take another copy: inv show '{runtag}'"
     alone = "No other copy is known to be good." if others else "There is no other copy."
     if "manifest" not in copy.backup.files:
