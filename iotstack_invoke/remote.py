@@ -492,7 +492,8 @@ class SshHost:
 
             def ended_well() -> int:
                 code = finish()
-                if code < 0 and time.monotonic() >= until_s:
+                is_ended = code < 0 or code == LINE_BROKE_EXIT  # which `ssh` also says when ended
+                if is_ended and time.monotonic() >= until_s:
                     raise self._too_long(command)
                 return self._unbroken(code)
 

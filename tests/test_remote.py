@@ -26,7 +26,7 @@ from sshd import make_key, offspring
 
 from iotstack_invoke import remote
 from iotstack_invoke.children import signals_raised
-from iotstack_invoke.errors import Interrupted, StepFailed, Unreachable
+from iotstack_invoke.errors import Interrupted, StepFailed, TimedOut, Unreachable
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.login import Limit, Login, MendedRemote, end_input
 from iotstack_invoke.remote import SftpPlace, SshHost, open_place
@@ -950,9 +950,11 @@ def test_a_line_that_breaks_just_before_an_answer_is_waited_for(nas, sshd, way, 
     assert failures[0].again
 
 
-def test_what_goes_on_too_long_in_the_open_connection_is_ended(nas, root, request):
-    """It is told as that, and not as a line that broke."""
-    request.getfixturevalue("no_ssh")
+@pytest.mark.parametrize("way", ["ssh", "channel"])
+def test_what_goes_on_too_long_is_ended(nas, root, request, way):
+    """It is told as that, and not as a line that broke, be it through `ssh` or our connection."""
+    if way == "channel":
+        request.getfixturevalue("no_ssh")
     started = time.monotonic()
     with nas.pipe(Command(("sleep", "60"), limit_s=1)) as pipe:
         assert pipe.stdout.read() == b""
@@ -960,6 +962,16 @@ def test_what_goes_on_too_long_in_the_open_connection_is_ended(nas, root, reques
             pipe.finish()
     assert time.monotonic() - started < 20
     assert nas.run(Command(("echo", "good"))).out == "good\n"
+
+
+def test_a_question_that_takes_too_long_is_told_with_its_limit(nas, root, monkeypatch):
+    """Of many small files: the line is good, and the disk, or what is asked, is slow."""
+    names = [f"m{number}" for number in range(remote.FEW + 1)]
+    slow = "sleep 60"
+    monkeypatch.setattr(remote, "CONTENTS", slow)
+    monkeypatch.setitem(remote._script.__kwdefaults__, "limit_s", 1)
+    with pytest.raises(TimedOut, match=r"did not end within 1 s: .*Does its disk answer\?"):
+        nas.contents(str(root), names)
 
 
 # SFTP only
