@@ -23,7 +23,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from paramiko import AuthenticationException, ChannelException, SSHException
-from paramiko.agent import AgentSSH
+from paramiko.agent import AgentKey, AgentSSH
 from paramiko.packet import Packetizer
 from paramiko.pkey import UnknownKeyType
 from paramiko.ssh_exception import IncompatiblePeer
@@ -47,6 +47,8 @@ MOST_BANNER_BYTES = 1 << 16
 """What a server may say before it says that it speaks SSH (RFC 4253, 4.2)."""
 MOST_WHY_LETTERS = 100
 """So much is told of why a message could not be read."""
+SIGNATURE_BYTES = 64
+"""Of Ed25519."""
 AGENT_LIMIT_S = 60.0
 """For an answer of the agent, which may ask its owner."""
 SECURITY_KEY, LENGTH_BYTES = b"sk-", 4
@@ -66,6 +68,12 @@ COMMON = {
 }
 """By Paramiko's word for what a server and we have not in common: ours, where the server's stand,
 the setting of sshd, and what both know."""
+AGENTS = "the agent's "
+NOT_SIGNED = "The agent does not sign with {}: nobody confirmed it, or its card is away."
+TOO_MANY_KEYS = (
+    "It may allow fewer tries (MaxAuthTries) than the agent has keys: `IdentitiesOnly yes`, and "
+    "the right key as `IdentityFile`, in the ssh configuration let that one alone be shown."
+)
 UNUSABLE = (OSError, ValueError, SSHException, UnknownKeyType, UnsupportedAlgorithm)
 """What is raised for a file that holds no key, or one of which Paramiko knows nothing."""
 
@@ -426,6 +434,26 @@ def _is_usable(options: paramiko.transport.SecurityOptions, what: str, name: str
     return "-cert-" not in name
 
 
+class _AgentKey(AgentKey):
+    """A key of the agent, which may not sign with it: nobody confirms it, or its card is away."""
+
+    is_refused = False
+
+    def sign_ssh_data(self, data: Any, algorithm: str | None = None) -> Any:
+        """Return a signature; one that is none where the agent gives none.
+
+        Whatever is raised here ends the line, and no other key can be shown.
+        """
+        try:
+            return super().sign_ssh_data(data, algorithm)
+        except (OSError, SSHException):
+            self.is_refused = True
+        signature = paramiko.Message()
+        signature.add_string(algorithm or self.get_name())
+        signature.add_string(bytes(SIGNATURE_BYTES))
+        return signature.asbytes()
+
+
 class _Agent(AgentSSH):
     """The keys of the agent at a socket; none where it does not answer."""
 
@@ -438,6 +466,10 @@ class _Agent(AgentSSH):
             self._connect(line)  # type: ignore[attr-defined]
         except (OSError, SSHException):
             line.close()
+
+    def get_keys(self) -> tuple[_AgentKey, ...]:
+        """Return its keys."""
+        return tuple(_AgentKey(self, each.blob, each.comment) for each in super().get_keys())
 
     def close(self) -> None:
         """Close the line to the agent."""
@@ -456,7 +488,7 @@ class _Keys:
 
     def authenticate(self, transport: paramiko.Transport) -> None:
         """Log in; raises LoginRefused, and OSError for the key of hosts.toml that is not there."""
-        shown: list[str] = []
+        shown, of_agent = list[str](), 0
         self._unusable = [self._way.unshown] if self._way.unshown else []
         with contextlib.closing(_Agent(self._way.agent)) as agent:
             for name, key in self._keys(agent):
@@ -464,14 +496,22 @@ class _Keys:
                     forbidden = f"{name} is of a kind or size that the ssh configuration forbids."
                     self._unusable += [] if forbidden in self._unusable else [forbidden]
                     continue
-                shown += [] if name in shown else [name]
                 with contextlib.suppress(AuthenticationException):
                     wanted = transport.auth_publickey(self._way.user, key)
                     if not wanted:
                         return
                     raise LoginRefused(self._way, f"it wants {' or '.join(wanted)} as well")
+                of_agent += isinstance(key, _AgentKey)
+                if isinstance(key, _AgentKey) and key.is_refused:
+                    refused = NOT_SIGNED.format(name.removeprefix(AGENTS))
+                    self._unusable += [] if refused in self._unusable else [refused]
+                else:
+                    shown += [] if name in shown else [name]
                 if not transport.is_active():
-                    raise LoginRefused(self._way, f"it hung up after {', '.join(shown)}")
+                    tried = ", ".join(shown) or name
+                    many = of_agent > 1 and not self._way.identities_only
+                    told = TOO_MANY_KEYS if many else ""
+                    raise LoginRefused(self._way, f"it hung up after {tried}", told)
         with contextlib.suppress(SSHException):  # some know us by our address
             if not transport.auth_none(self._way.user):
                 return
@@ -495,7 +535,7 @@ class _Keys:
             if "-cert-" in key.get_name():
                 key.inner_key = None  # else it is shown as the key alone
             for each in _certified(key, certificates):
-                yield f"the agent's {key.comment or key.fingerprint}", each
+                yield f"{AGENTS}{key.comment or key.fingerprint}", each
         for path, public in files.items():
             if public not in held:
                 for read in self._read(path, is_public=bool(_public_half(path))):

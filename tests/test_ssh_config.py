@@ -415,7 +415,10 @@ def agent(tmp_path):
     """An agent at a socket of its own, which is told of keys."""
     path = f"{tmp_path}/agent"
     process = subprocess.Popen(
-        ["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["ssh-agent", "-D", "-a", path],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "SSH_ASKPASS": "/bin/false", "SSH_ASKPASS_REQUIRE": "force"},
     )
     while not os.path.exists(path):
         assert process.poll() is None
@@ -448,6 +451,34 @@ def test_keys_of_the_agent_are_shown_as_ssh_shows_them(sshd, agent, tmp_path):
     ssh_config._answer.cache_clear()
     with pytest.raises(Unreachable, match="did not let us in"):
         open_place(settings(sshd, only.replace(f"{socket_path}", "none")), "/", "nas")
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+def test_a_key_with_which_the_agent_does_not_sign_hides_no_other(sshd, agent, tmp_path, kind):
+    """One that nobody confirms (`ssh-add -c`); where it is the only one, that is told."""
+    asked = tmp_path / "asked"
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", asked], check=True)
+    public = sshd.folder / "user_key.pub"
+    public.write_text(public.read_text() + (tmp_path / "asked.pub").read_text())
+    more = [f"IdentityAgent {agent('-c', asked)}", f"IdentityFile {asked}"]
+    reached(settings(sshd, host_lines(sshd, "nas", *more)))
+    public.write_text((tmp_path / "asked.pub").read_text())
+    ssh_config._answer.cache_clear()
+    with pytest.raises(Unreachable, match=r"The agent does not sign with .*confirmed") as failure:
+        open_place(settings(sshd, host_lines(sshd, "nas", *more)), "/", "nas")
+    assert "ssh-copy-id" not in str(failure.value)
+
+
+def test_more_keys_of_the_agent_than_may_be_tried_are_told(start_sshd, agent, tmp_path):
+    """`ssh-copy-id` helps nobody whose right key is not shown any more."""
+    server = start_sshd("few", "MaxAuthTries 3")
+    socket_path = agent(*(make_key(tmp_path / f"stranger{number}") for number in range(4)))
+    lines = host_lines(server, "nas", f"IdentityAgent {socket_path}")
+    ssh_config._answer.cache_clear()
+    with pytest.raises(Unreachable, match=r"hung up after .*IdentitiesOnly yes") as failure:
+        open_place(settings(server, lines), "/", "nas")
+    assert "ssh-copy-id" not in str(failure.value)
+    reached(settings(server, f"{lines}  IdentitiesOnly yes\n"))
 
 
 def test_a_certificate_of_ours_is_shown(start_sshd, tmp_path):
