@@ -31,6 +31,9 @@ def test_a_part_that_this_stack_has_not_is_made_by_nothing(little_stack):
         (f"backups/{TAG}.genral-backup.tar.gz", f"makes: backups/{TAG}.general-backup.tar.gz\n"),
         (f"{TAG}.manifest.json", f"makes: backups/{TAG}.manifest.json\n"),
         (f"backups/{TAG}", f"makes: backups/{TAG}.general-backup.tar.gz, backups/{TAG}.manifest."),
+        ("backups/e0.manifest.jso", "makes: backups/e0.manifest.json\n"),
+        ("general", "makes: backups/RUNTAG.general-backup.tar.gz, backups/RUNTAG.manifest."),
+        ("volumes/nodered/x.json", "makes: backups/RUNTAG.general-backup.tar.gz, "),
         ("/etc/passwd", "/etc/passwd is not below the stack's folder"),
     ],
 )

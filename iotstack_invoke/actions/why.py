@@ -12,6 +12,7 @@ from ..plan import bind, decide, resolve
 from ..report import GRAPH_FORMS, Report
 from ..rulebooks.backup import BackupFacts, backup_book, log_targets, set_targets
 from ..rules import BACKUPS, KINDS, PARTS, split_set_name
+from ..runtag import runtag_time
 from ..services.recipe import RECIPES
 from ..settings import Settings
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
@@ -78,12 +79,17 @@ def _with_role(target: str, roots: Mapping[str, str]) -> str:
 
 
 def _made(wanted: File, found: tuple[str, str] | None, facts: BackupFacts) -> list[str]:
-    """Return the files that a backup of this stack makes, of the runtag and where a file is."""
-    runtag = found[0] if found else posixpath.basename(wanted.path).partition(".")[0]
+    """Return the files that a backup of this stack makes, of the runtag and where a file is.
+
+    A word is a runtag where it tells a time, or where backups lie.
+    """
     is_here = wanted.role == "pi"
     kinds = (*facts.kinds, "manifest", "restore", *(() if is_here else ("log",)))
     folder = f"{BACKUPS}/" if is_here else ""
-    return [f"{folder}{runtag or 'RUNTAG'}.{KINDS[kind]}" for kind in kinds]
+    parent, _, name = wanted.path.rpartition("/")
+    runtag = found[0] if found else name.partition(".")[0]
+    is_like_one = found or runtag_time(runtag) or parent == folder.rstrip("/")
+    return [f"{folder}{runtag if runtag and is_like_one else 'RUNTAG'}.{KINDS[e]}" for e in kinds]
 
 
 def _not_made(wanted: File, found: tuple[str, str] | None, made: Iterable[str]) -> str:
