@@ -63,6 +63,8 @@ class Site:
     host: Host
     vaults: dict[str, Place] = field(default_factory=dict)
     """By name; of one with a folder for each machine, that of the stack's machine."""
+    holds_lock: bool = False
+    """Whether this run holds the lock of the backups, so that its text is of now."""
 
     @classmethod
     def of(cls, settings: Settings, host: Host | None = None) -> Site:
@@ -71,7 +73,9 @@ class Site:
         whose = host_name(host) if host and by_host else ""
         site = cls(settings, host or LocalHost(settings.stack.folder))
         site.vaults = {
-            each.name: vault_place(each, whose, made=bool(whose), own_lock=site.own_lock)
+            each.name: vault_place(
+                each, whose, made=bool(whose), of_others=bool(host), own_lock=site.own_lock
+            )
             for each in settings.vaults
         }
         return site
@@ -97,7 +101,12 @@ class Site:
         return f"{self.settings.stack.folder}/{BACKUPS}"
 
     def own_lock(self) -> bytes:
-        """Return the text of the lock of the backups, of the run that held it last."""
+        """Return the text of the lock of the backups while this run holds it, else b"".
+
+        That of the run before may lie in a copy of the folder as well.
+        """
+        if not self.holds_lock:
+            return b""
         return self.host.contents(self.backups, [LOCK]).get(LOCK, b"")
 
     @property
@@ -181,8 +190,17 @@ class Site:
         if not os.path.isdir(self.backups):  # a laptop that only looks after the vaults
             yield
             return
-        with locked(f"{self.backups}/{LOCK}", purpose):
+        with locked(f"{self.backups}/{LOCK}", purpose), self.holding():
             yield
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Know that the lock is held, by whoever took it."""
+        self.holds_lock = True
+        try:
+            yield
+        finally:
+            self.holds_lock = False
 
     def close(self) -> None:
         """Let go of the vaults."""

@@ -1,7 +1,9 @@
 """Folders in which no second copy can be: the stack's own, and that of another vault."""
 
+import ctypes
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from datetime import datetime, timedelta
@@ -9,6 +11,10 @@ from datetime import datetime, timedelta
 import pytest
 from cloud import require_rclone
 from scenes import put_set
+
+from iotstack_invoke.errors import WrongFolder
+from iotstack_invoke.settings import Inclusion, Stack, Vault
+from iotstack_invoke.vaults import apart, vault_place
 
 NOON = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
 OWN = "is the folder of the stack's own backups"
@@ -88,6 +94,8 @@ SETTLED = (
     ("doctor", 1),
 )
 """What each task ends with."""
+HOLDING = [each for each in SETTLED if each[0].startswith(("prune --at usb", "sync"))]
+"""Those that hold the lock of the backups, by which they know it in another machine's hands."""
 
 
 @pytest.mark.parametrize("leads", [plain, link, linked_stack, bind_mount, over_ssh, cloud])
@@ -98,7 +106,7 @@ def test_the_stacks_own_backups_are_no_second_copy(pi, tmp_path, request, leads)
     assert (told.returncode, OWN in told.stderr) == (3, True)
     assert (pi.backups / "night.manifest.json").exists()
     before = sorted(os.listdir(pi.backups))
-    for line, code in SETTLED if leads in (plain, cloud) else SETTLED[:1]:
+    for line, code in {plain: SETTLED, cloud: HOLDING}.get(leads, SETTLED[:1]):
         told = pi.run(line)
         said = told.stdout + told.stderr
         assert (line, told.returncode, OWN in said, NO_COPY in said) == (line, code, True, True)
@@ -121,14 +129,21 @@ def test_a_vault_beside_it_is_served(pi, tmp_path):
     assert (tmp_path / "nas/night.manifest.json").exists()
 
 
-def test_a_copy_of_the_folder_with_its_lock_is_a_vault(pi, tmp_path):
-    """A vault that somebody filled by hand has an old lock in it: the next run tells them apart."""
+@pytest.mark.parametrize("where", ["folder", "share", "ssh"])
+def test_a_copy_of_the_folder_with_its_lock_is_a_vault(pi, tmp_path, request, where):
+    """A vault that somebody filled by hand has the lock of the run before in it."""
     assert pi.run("backup --runtag first").returncode == 0
-    shutil.copytree(pi.backups, tmp_path / "usb")
-    add_vault(pi, "usb", a_folder(tmp_path / "usb"))
+    if where == "share":  # of no disk, as far as its device tells
+        request.getfixturevalue("mount_disk")(tmp_path / "usb")
+    shutil.copytree(pi.backups, tmp_path / "usb", dirs_exist_ok=True)
+    lines = a_folder(tmp_path / "usb")
+    if where == "ssh":
+        lines = over_ssh(pi, tmp_path, request).replace(str(pi.backups), str(tmp_path / "usb"))
+    add_vault(pi, "usb", lines)
+    assert pi.run("list").returncode == 0
+    assert OWN not in pi.run("status").stdout
     told = pi.run("sync")
     assert (told.returncode, told.stderr) == (0, "")
-    assert pi.run("list").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -154,6 +169,124 @@ def test_a_folder_in_the_stack_is_no_vault(pi, inside, words):
     assert os.listdir(pi.folder / inside) == []
     told = pi.run("doctor")
     assert (told.returncode, words in told.stdout) == (1, True)
+
+
+def test_what_lies_in_a_vault_that_is_refused_can_be_restored(pi):
+    """Its copies may be all that there are: the message says how, and that works."""
+    folder = pi.folder / "volumes/usb"
+    folder.mkdir()
+    assert pi.run("backup --runtag night").returncode == 0
+    for each in pi.backups.glob("night.*"):
+        each.rename(folder / each.name)
+    add_vault(pi, "usb", a_folder(folder))
+    told = pi.run("restore --runtag night --from usb --dry-run")
+    words = f"restore --from {shlex.quote(str(folder))}"
+    assert (told.returncode, f"by its path: `inv {words}`." in told.stderr) == (1, True)
+    told = pi.run(f"{words} --runtag night --dry-run")
+    assert told.returncode == 0, told.stderr
+
+
+def test_a_drive_that_is_mounted_among_the_backups_may_be_a_vault(pi, mount_disk):
+    """No part packs it, and it stays when they go; while it is not mounted it is refused."""
+    folder = mount_disk(pi.backups / "usb") / "copies"
+    folder.mkdir()
+    add_vault(pi, "usb", f'{a_folder(folder)}\nlayout = "by-host"')
+    assert pi.run("backup --runtag night").returncode == 0
+    assert pi.run("restore --runtag night --from usb --dry-run").returncode == 0
+    subprocess.run(["umount", "--lazy", folder.parent], check=True)
+    folder.mkdir()
+    assert f"lies in {pi.backups}" in pi.run("sync").stderr
+
+
+def test_what_a_link_in_the_stack_leads_to_is_packed(pi, tmp_path):
+    """A vault there would be in each backup; left out by either name it is none of the stack's."""
+    (tmp_path / "ssd/copies").mkdir(parents=True)
+    (pi.folder / "volumes/ssd").symlink_to(tmp_path / "ssd")
+    settings = pi.settings.read_text()
+    add_vault(pi, "usb", a_folder(tmp_path / "ssd/copies"))
+    told = pi.run("backup --runtag night")
+    assert (told.returncode, f"lies in {pi.folder}/volumes/ssd" in told.stderr) == (3, True)
+    for path in (f"{tmp_path}/ssd/copies", "volumes/ssd/copies", "volumes/ssd"):
+        exclude = f'[[stack.exclude]]\npath = "{path}"\nreason = "a vault"\n'
+        pi.settings.write_text(settings + exclude)
+        add_vault(pi, "usb", a_folder(tmp_path / "ssd/copies"))
+        assert pi.run("sync").returncode == 0, path
+
+
+def test_a_link_of_which_nothing_is_packed_leaves_a_vault_alone(pi, tmp_path):
+    """As one to a folder that the stack lies in, or back into the stack."""
+    (tmp_path / "usb").mkdir()
+    (pi.folder / "usb").mkdir()
+    (pi.folder / "volumes/all").symlink_to(tmp_path)
+    (pi.folder / "volumes/back").symlink_to("../usb")
+    add_vault(pi, "usb", a_folder(tmp_path / "usb"))
+    add_vault(pi, "back", a_folder(pi.folder / "usb"))
+    told = pi.run("sync")
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+def test_the_folder_of_the_stack_is_no_vault(pi):
+    """Copies would lie beside its compose file."""
+    add_vault(pi, "usb", a_folder(pi.folder))
+    told = pi.run("backup --runtag night")
+    assert (told.returncode, "is the folder of the stack: a copy" in told.stderr) == (3, True)
+    assert not (pi.folder / "night.manifest.json").exists()
+
+
+@pytest.mark.parametrize("inside", ["backups", "backups/pi"])
+def test_a_machine_without_a_stack_keeps_copies_where_it_would_be(pi, inside):
+    """A laptop, whose vault holds what it fetched from others."""
+    shutil.rmtree(pi.folder)
+    (pi.folder / inside).mkdir(parents=True)
+    put_set(pi.folder / inside, NOON, runtag="theirs", host="pi")
+    add_vault(pi, "usb", a_folder(pi.folder / inside))
+    told = pi.run("show theirs --at usb")
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("inside", "fits"), [("backups/pi", True), ("volumes/pi", False)])
+def test_copies_of_another_machine_may_lie_beside_this_ones(pi, inside, fits):
+    """It is a second copy of those, unless this one's backups pack it."""
+    (pi.folder / inside).mkdir(parents=True)
+    vault = Vault("usb", str(pi.folder / inside), stack=Stack(str(pi.folder)))
+    place = vault_place(vault, of_others=True)
+    if fits:
+        assert place.names(place.root) == {}
+    else:
+        with pytest.raises(WrongFolder, match="each backup would pack"):
+            place.names(place.root)
+    with pytest.raises(WrongFolder):
+        vault_place(vault).look([])
+
+
+@pytest.fixture
+def hung(tmp_path):
+    """A share whose server never answers."""
+    folder = tmp_path / "hung"
+    folder.mkdir()
+    try:
+        server = os.open("/dev/fuse", os.O_RDWR)
+    except OSError:
+        pytest.skip("no file system can be served here")
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    if ctypes.CDLL(None).mount(b"hung", os.fsencode(folder), b"fuse", 0, options):
+        os.close(server)
+        pytest.skip("only root can mount a share")
+    yield folder
+    os.close(server)  # whoever waits is told that it is gone
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_share_that_hangs_costs_no_other_vault(tmp_path, monkeypatch, hung):
+    """What does not answer is another folder: a vault before this one, or what is packed."""
+    monkeypatch.setattr(apart, "OTHER_LIMIT_S", 0.2)
+    (tmp_path / "volumes").mkdir()
+    (tmp_path / "volumes/link").symlink_to(hung / "link")
+    (tmp_path / "usb").mkdir()
+    stack = Stack(str(tmp_path), inclusions=(Inclusion(f"{hung}/more"),))
+    before = (Vault("share", f"{hung}/copies"),)
+    place = vault_place(Vault("usb", str(tmp_path / "usb"), stack=stack, before=before))
+    assert place.names(place.root) == {}
 
 
 def test_a_folder_of_the_stack_that_is_left_out_may_be_a_vault(pi):

@@ -66,24 +66,36 @@ def vault_place(
     host: str = "",
     *,
     made: bool = False,
+    of_others: bool = False,
     own_lock: Callable[[], bytes] = lambda: b"",
 ) -> Place:
     """Return the place of a vault; using it raises Unreachable where it does not answer.
 
     And WrongFolder where no second copy can be: also where the lock of the stack's own backups
-    lies in it, which `own_lock` reads.
+    lies in it, which `own_lock` reads while this run holds it. Copies `of_others`, of another
+    machine than this, may lie beside this one's backups; those in the folder of a `host` are.
 
     In a vault with a folder for each machine it is that of `host`, or of this machine. The latter
     is made when something is first written there, and so is the former if it is to be `made`.
     """
     pace = Pace(vault.limit_rate) if vault.limit_rate else None
     root = _root_of(vault, host)
+    of_others = of_others or host not in ("", OWN_FOLDER, socket.gethostname())
     if vault.by_host and host not in ("", OWN_FOLDER) and not made:
         name = f"{vault.name}/{host}"
-        return cast("Place", _Lazy(name, root, lambda: _open_folder(vault, host, name), pace))
+
+        def opener() -> SealedPlace:
+            return _open_folder(vault, host, name, of_others=of_others)
+
+        return cast("Place", _Lazy(name, root, opener, pace))
     makes_root = root != vault.folder
     lazy = _Lazy(
-        vault.name, root, lambda: _open(vault, host), pace, makes_root=makes_root, own=own_lock
+        vault.name,
+        root,
+        lambda: _open(vault, host, of_others=of_others),
+        pace,
+        makes_root=makes_root,
+        own=own_lock,
     )
     return cast("Place", lazy)
 
@@ -136,9 +148,9 @@ def _own_host() -> str:
     return name
 
 
-def _open_folder(vault: Vault, host: str, name: str) -> SealedPlace:
+def _open_folder(vault: Vault, host: str, name: str, *, of_others: bool) -> SealedPlace:
     """Open a vault at the folder of another host; raises Unreachable where there is none."""
-    place, root = _open(vault, host), _root_of(vault, host)
+    place, root = _open(vault, host, of_others=of_others), _root_of(vault, host)
     if not place.names(root) and root not in place.look([root]):
         place.close()
         raise Unreachable(f"{name}: the vault has no folder {root}. inv list shows whose it has.")
@@ -179,10 +191,11 @@ def refuse_shut(place: Place, paths: Iterable[str]) -> None:
             read_identity(side.identity)
 
 
-def _open(vault: Vault, host: str) -> SealedPlace:
+def _open(vault: Vault, host: str, *, of_others: bool) -> SealedPlace:
     from .sealed import SealedPlace
 
-    return SealedPlace(_open_plain(vault, host), vault.recipients, vault.identity)
+    plain = _open_plain(vault, host, of_others=of_others)
+    return SealedPlace(plain, vault.recipients, vault.identity)
 
 
 def _before(vault: Vault, host: str) -> Iterator[tuple[Vault, str]]:
@@ -200,7 +213,7 @@ def _whose(vault: Vault) -> tuple[str, str, int] | None:
     return (vault.ssh.host, vault.ssh.user, vault.ssh.port) if vault.ssh else None
 
 
-def _open_plain(vault: Vault, host: str) -> Place:
+def _open_plain(vault: Vault, host: str, *, of_others: bool) -> Place:
     root = _root_of(vault, host)
     twins = [(each.name, where) for each, where in _before(vault, host)]
     for name, where in twins if vault.is_far else ():
@@ -218,7 +231,7 @@ def _open_plain(vault: Vault, host: str) -> Place:
     if vault.ssh is None:
         from .folder import open_folder
 
-        return open_folder(vault, root, twins)
+        return open_folder(vault, root, twins, of_others=of_others)
     from ..remote import open_place  # Fabric takes a fifth of a second to import
 
     place = open_place(vault.ssh, vault.folder, vault.name)
@@ -258,7 +271,7 @@ class _Lazy:
         self._pace = pace
         self._makes_root = makes_root
         self._own = own
-        """Returns the text of the lock of the stack's own backups."""
+        """Returns the text of the lock of the stack's own backups while this run holds it."""
         self._until_s = 0.0
         """When this run sends no more large files; it is known once the first is sent."""
         self._place: SealedPlace | None = None

@@ -1,49 +1,78 @@
 """Where no second copy can be: in the stack itself, or in the folder of another vault.
 
 Links are followed, and mounts of one folder at two places are known by its inode. What leads back
-from another machine is known by the lock of the backups. Not for: whether a vault is there.
+from another machine is known by the lock of the backups. A folder that is not the vault's own and
+does not answer is another one: a share that hangs costs its own vault alone. Not for: whether a
+vault is there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
-from ..errors import WrongFolder
+from ..errors import StepFailed, WrongFolder
+from ..hosts import within
 from ..rules import BACKUPS, RESTORE
 from ..services.table import FOLDERS
 from ..settings import Stack, Vault
 
 ANOTHER = "Name another folder in hosts.toml."
 OUTSIDE = "Name a folder outside of the stack in hosts.toml."
+OTHER_LIMIT_S = 5.0
+"""How long a folder is waited for that is not the vault's own."""
 PACKED = "each backup would pack the copies in it, and a restore would move them away"
+
+
+Around = list[tuple[str, os.stat_result | None]]
+"""A folder and those around it, up to the root, with links followed; None: it is not there."""
+Answer = TypeVar("Answer")
 
 
 def refuse_own_lock(name: str, root: str, there: bytes, here: bytes) -> None:
     """Raise WrongFolder where the lock that lies in a vault has the text of that of the backups.
 
-    A run that holds it has written a text of its own, so it is the same file. Of a run that holds
-    none it may be a copy that somebody made since the last one.
+    `here`: what this run has written into the lock that it holds, so that no copy has it; of a run
+    that holds none, b"".
     """
     if there and there == here:
         raise WrongFolder(
             f"Vault '{name}': {root} is the folder of the stack's own backups (the same lock lies "
-            f"in both), so it holds no second copy. {ANOTHER} If it is a copy of that folder, "
-            "remove the .lock in it."
+            f"in both), so it holds no second copy. {ANOTHER}"
         )
 
 
-def refuse_folder(vault: Vault, root: str, twins: Iterable[tuple[str, str]]) -> None:
+def folders_around(path: str) -> Around:
+    """Return a folder and those around it, of which that of a host is made by the first copy."""
+    path = os.path.realpath(path)
+    found: Around = [(path, _status(path))]
+    while path != os.path.dirname(path):
+        path = os.path.dirname(path)
+        found.append((path, _status(path)))
+    return found
+
+
+def refuse_folder(
+    vault: Vault,
+    root: str,
+    around: Around,
+    twins: Iterable[tuple[str, str]],
+    *,
+    of_others: bool = False,
+) -> None:
     """Raise WrongFolder where a folder of this machine holds no second copy.
 
-    `root`: where the copies lie; `twins`: other vaults of this machine with where theirs do.
+    `root`: where the copies lie, and `around` it; `twins`: other vaults of this machine with where
+    theirs do. Copies `of_others`, other machines, may lie beside this one's backups.
     """
-    around = list(_around(root))
-    if vault.stack:
-        _refuse_in_stack(vault.name, vault.stack, root, around)
+    if vault.stack and _is_stack(vault.stack.folder):
+        if not of_others:
+            _refuse_beside(vault.name, vault.stack, root, around)
+        _refuse_packed(vault.name, vault.stack, root, around)
     for name, other in twins:
-        if os.path.realpath(root) in (os.path.realpath(other), _in(around, other)):
+        if around[0][0] in (_asked(os.path.realpath, other), _in(around, other)):
             refuse_twin(vault.name, root, name)
 
 
@@ -55,47 +84,92 @@ def refuse_twin(name: str, root: str, other: str) -> None:
     )
 
 
-Around = list[tuple[str, os.stat_result]]
+def _is_stack(folder: str) -> bool:
+    """Tell whether a stack lies in a folder: on a laptop other machines' copies may lie there."""
+    from ..services.compose import COMPOSE_FILES  # late, for the speed of a start
+
+    return any(os.path.lexists(f"{folder}/{each}") for each in (*COMPOSE_FILES, ".env", *FOLDERS))
 
 
-def _refuse_in_stack(name: str, stack: Stack, root: str, around: Around) -> None:
-    own = f"{stack.folder}/{BACKUPS}"
+def _refuse_beside(name: str, stack: Stack, root: str, around: Around) -> None:
+    """Raise WrongFolder for the stack's folder, that of its backups, and what lies in it.
+
+    A drive of its own that is mounted among the backups stays when they go. In the folder of
+    restores none may be mounted: they refuse it.
+    """
+    own, kept = f"{stack.folder}/{BACKUPS}", f"{stack.folder}/{RESTORE}"
+    if _in(around, stack.folder) == around[0][0]:
+        raise _no_place(name, root, "is the folder of the stack: a copy there goes when that goes")
     found = _in(around, own)
-    if found == os.path.realpath(root):
+    if found == around[0][0]:
         raise WrongFolder(
             f"Vault '{name}': {root} is the folder of the stack's own backups, so it holds no "
             f"second copy. {ANOTHER}"
         )
-    if found:
+    if found and _drive_of(around) == _drive_of(around, found):
         why = "the folder of the stack's own backups, and goes when that goes"
-        raise WrongFolder(f"Vault '{name}': {root} lies in {own}, {why}. {OUTSIDE}")
-    kept = f"{stack.folder}/{RESTORE}"
+        raise _no_place(name, root, f"lies in {own}, {why}")
     if _in(around, kept):
         why = "where restores keep what they replaced, and remove what is old"
-        raise WrongFolder(f"Vault '{name}': {root} lies in {kept}, {why}. {OUTSIDE}")
-    for path in (*FOLDERS, *(each.path for each in stack.inclusions)):
+        raise _no_place(name, root, f"lies in {kept}, {why}")
+
+
+def _refuse_packed(name: str, stack: Stack, root: str, around: Around) -> None:
+    """Raise WrongFolder for what lies in what each backup packs, but for what is left out."""
+    from ..services.holdings import is_system  # late, as in _is_stack
+    from ..services.inside import is_in
+
+    real, home = around[0][0], _in(around, stack.folder)
+    links = tuple(_links(stack.folder))
+    for path in (*FOLDERS, *(each.path for each in stack.inclusions), *links):
         folder = os.path.join(stack.folder, path)
         found = _in(around, folder)
-        inside = f"{path}{os.path.realpath(root)[len(found) :]}"
-        if found and not any(each.leaves_out(inside) for each in stack.exclusions):
-            raise WrongFolder(f"Vault '{name}': {root} lies in {folder}: {PACKED}. {OUTSIDE}")
+        if not found or is_in(os.path.realpath(stack.folder), found):
+            continue  # nothing is packed in which the stack lies
+        if path in links and (home or is_system(found)):
+            continue
+        called = (f"{path}{real[len(found) :]}", *(() if home else (real,)))
+        if not any(e.leaves_out(each) for e in stack.exclusions for each in called):
+            raise _no_place(name, root, f"lies in {folder}: {PACKED}")
 
 
-def _around(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield a folder, as far as it is there, and those around it, up to the root."""
-    path = os.path.realpath(path)
-    while True:
-        with contextlib.suppress(FileNotFoundError):  # that of a host is made by the first copy
-            yield path, os.stat(path)
-        if path == os.path.dirname(path):
-            return
-        path = os.path.dirname(path)
+def _links(folder: str) -> Iterator[str]:
+    """Yield the links of a stack's folders, in which backups pack what lies outside of it."""
+    for path in FOLDERS:
+        names = _asked(os.listdir, os.path.join(folder, path)) or ()
+        links = (f"{path}/{each}" for each in sorted(names) if each[0] != ".")
+        yield from (each for each in links if os.path.islink(f"{folder}/{each}"))
+
+
+def _no_place(name: str, root: str, why: str) -> WrongFolder:
+    return WrongFolder(
+        f"Vault '{name}': {root} {why}. {OUTSIDE} What is there already can be "
+        f"restored by its path: `inv restore --from {shlex.quote(root)}`."
+    )
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _asked(ask: Callable[[str], Answer], folder: str) -> Answer | None:
+    """Return what is told of a folder that is not the vault's own; None where nothing is."""
+    try:
+        return within(OTHER_LIMIT_S, f"The folder {folder}", lambda: ask(folder))
+    except (OSError, StepFailed):
+        return None
 
 
 def _in(around: Around, folder: str) -> str:
     """Return which of some folders is that one, by whatever path; '' if none is."""
-    try:
-        status = os.stat(folder)
-    except OSError:
-        return ""
-    return next((path for path, each in around if os.path.samestat(status, each)), "")
+    status = _asked(os.stat, folder)
+    same = (path for path, each in around if status and each and os.path.samestat(status, each))
+    return next(same, "")
+
+
+def _drive_of(around: Around, folder: str = "") -> int | None:
+    """Return the device of one of some folders; without its name, of the innermost there is."""
+    return next((e.st_dev for path, e in around if e and folder in ("", path)), None)

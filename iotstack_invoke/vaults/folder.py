@@ -19,7 +19,7 @@ from ..hashes import HashedStream
 from ..hosts import LocalHost, read_chunk, within, words_of
 from ..settings import Vault
 from ..steps import FileFact, Received
-from .apart import refuse_folder
+from .apart import folders_around, refuse_folder
 
 ANSWER_LIMIT_S = 30.0
 """How long a look may take: the server of a mounted share may be gone for good."""
@@ -42,9 +42,12 @@ class FolderPlace(LocalHost):
         """Raise Unreachable where the folder is not there, or what should be mounted is not."""
         self._answered(self._check)
 
-    def refuse_wrong(self, root: str, twins: Iterable[tuple[str, str]]) -> None:
+    def refuse_wrong(
+        self, root: str, twins: Iterable[tuple[str, str]], *, of_others: bool = False
+    ) -> None:
         """Raise WrongFolder where no second copy can be; as in open_folder."""
-        self._answered(lambda: refuse_folder(self._vault, root, twins))
+        around = self._answered(lambda: folders_around(root))
+        refuse_folder(self._vault, root, around, twins, of_others=of_others)
 
     @property
     def is_on_disk(self) -> bool:
@@ -162,15 +165,17 @@ def _is_refused(error: StepFailed) -> bool:
 ADVICE = "Mount the drive, and run the same command again; nothing was written beneath."
 
 
-def open_folder(vault: Vault, root: str, twins: Iterable[tuple[str, str]]) -> FolderPlace:
+def open_folder(
+    vault: Vault, root: str, twins: Iterable[tuple[str, str]], *, of_others: bool = False
+) -> FolderPlace:
     """Return the place of a vault in a folder; raises Unreachable where it is not there now.
 
     `root`: where the copies lie, in it; `twins`: the vaults that come before it, with where theirs
-    do. Raises WrongFolder where those are no second ones.
+    do. Raises WrongFolder where those are no second ones; copies `of_others` are other machines'.
     """
     place = FolderPlace(vault)
     place.check()
-    place.refuse_wrong(root, twins)
+    place.refuse_wrong(root, twins, of_others=of_others)
     return place
 
 
