@@ -335,7 +335,9 @@ def test_vault_full(owner, nas):
     """A vault without room is told with numbers; nothing under a final name is cut there."""
     nas.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", owner.vault])
     try:
-        made = assert_not_delivered(owner, "full", ("are free", "which is too little", "Make room"))
+        made = assert_not_delivered(
+            owner, "full", ("are free", "which is too little", "Make room")
+        )
         names = nas.run(["ls", owner.vault]).stdout.split("\n")
         assert not [name for name in names if "influx" in name]
     finally:
