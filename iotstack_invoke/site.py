@@ -610,9 +610,8 @@ def remove_set(place: Place, folder: str, runtag: str) -> None:
         place.remove([mark])
     except StepFailed as error:
         raise StepFailed(
-            f"{runtag} is removed only half from {place.name}: {ended(error)} "
-            "It is listed no more, and "
-            "the next prune or backup removes what is left.",
+            f"{runtag} is removed only half from {place.name}: {ended(error)} It is listed no "
+            "more, and the next prune or backup removes what is left.",
             again=error.again,
         ) from error
 

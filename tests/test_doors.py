@@ -27,6 +27,16 @@ DOORS = sorted(namespace.tasks.items())
 RUNNING = [name for name, task in DOORS if task.runs]
 
 
+def run_by(program, little_stack, line):
+    """Run a command line by `iotstack`, or by the `inv` of this checkout."""
+    words = little_stack.words(line)
+    if program == "inv":
+        words[2:3] = ["invoke", "-r", CHECKOUT]
+    return subprocess.run(
+        words, env=little_stack.environment, capture_output=True, text=True, check=False
+    )
+
+
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
     """A settings file of its own."""
@@ -115,12 +125,7 @@ def test_a_dry_run_changes_nothing(little_stack, program, flag):
     """Whichever way it is asked for, commands are shown and no file is made or touched."""
     before = little_stack.tree()
     dry, own = ("-R", "") if flag == "core" else ("", "--dry-run")
-    words = little_stack.words(f"{dry} backup {own}")
-    if program == "inv":
-        words[2:3] = ["invoke", "-r", CHECKOUT]
-    told = subprocess.run(
-        words, env=little_stack.environment, capture_output=True, text=True, check=False
-    )
+    told = run_by(program, little_stack, f"{dry} backup {own}")
     assert (told.returncode, told.stderr) == (0, "")
     assert "general_archive: pi:backups/" in told.stdout
     assert "$ env LC_ALL=C.UTF-8 tar --create" in told.stdout
@@ -248,12 +253,7 @@ def test_a_wrong_command_line_is_exit_2(little_stack, line, said):
 @pytest.mark.parametrize("program", ["iotstack", "inv"])
 def test_a_wrong_command_line_is_told_with_what_to_write(little_stack, program, line, hint):
     """By both programs, with exit 2; the words of Invoke come first."""
-    words = little_stack.words(line)
-    if program == "inv":
-        words[2:3] = ["invoke", "-r", CHECKOUT]
-    told = subprocess.run(
-        words, env=little_stack.environment, capture_output=True, text=True, check=False
-    )
+    told = run_by(program, little_stack, line)
     assert told.returncode == 2
     assert hint in told.stderr
     assert told.stderr.count("\n") == 1
@@ -275,12 +275,7 @@ def test_a_wrong_command_line_is_told_with_what_to_write(little_stack, program, 
 )
 def test_flags_of_invoke_that_mean_something_else_are_told(little_stack, program, line, hint):
     """With the flag of ours that was meant, exit 2, and no traceback."""
-    words = little_stack.words(line)
-    if program == "inv":
-        words[2:3] = ["invoke", "-r", CHECKOUT]
-    told = subprocess.run(
-        words, env=little_stack.environment, capture_output=True, text=True, check=False
-    )
+    told = run_by(program, little_stack, line)
     assert (told.returncode, told.stdout) == (2, "")
     assert hint in told.stderr
     assert told.stderr.count("\n") == 1
@@ -300,12 +295,7 @@ def test_flags_of_invoke_that_mean_something_else_are_told(little_stack, program
 )
 def test_help_is_shown_wherever_it_is_asked_for(little_stack, program, line, task):
     """Also where a runtag, or a flag's value, would be due; and as `help TASK`."""
-    words = little_stack.words(line)
-    if program == "inv":
-        words[2:3] = ["invoke", "-r", CHECKOUT]
-    told = subprocess.run(
-        words, env=little_stack.environment, capture_output=True, text=True, check=False
-    )
+    told = run_by(program, little_stack, line)
     assert (told.returncode, told.stderr) == (0, "")
     assert f" {task} [--options]" in told.stdout
     assert "--settings" in told.stdout
@@ -347,12 +337,7 @@ def test_a_flag_with_a_blank_value_is_not_one_that_is_left_out(task, flag, capsy
 @pytest.mark.parametrize("line", ["restore --only --yes", "restore --dry-run --host"])
 def test_both_programs_refuse_a_flag_without_its_value(little_stack, program, line):
     """Before anything is read."""
-    words = little_stack.words(line)
-    if program == "inv":
-        words[2:3] = ["invoke", "-r", CHECKOUT]
-    told = subprocess.run(
-        words, env=little_stack.environment, capture_output=True, text=True, check=False
-    )
+    told = run_by(program, little_stack, line)
     assert (told.returncode, told.stdout) == (2, "")
     assert "needs a value. All its flags: inv --help restore" in told.stderr
 

@@ -360,7 +360,8 @@ class _Lazy:
         """Leave a vault alone for good that is the folder of the stack's own backups."""
         there = here = b""
         with contextlib.suppress(StepFailed):  # of one that nobody may read nothing is known
-            there, here = place.contents(self.root, [LOCK]).get(LOCK, b""), self._own()
+            here = self._own()
+            there = place.contents(self.root, [LOCK]).get(LOCK, b"") if here else b""
         try:
             refuse_own_lock(self.name, self.root, there, here)
         except WrongFolder as error:
