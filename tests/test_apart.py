@@ -238,7 +238,7 @@ def test_a_machine_without_a_stack_keeps_copies_where_it_would_be(pi, inside):
     """A laptop, whose vault holds what it fetched from others."""
     shutil.rmtree(pi.folder)
     (pi.folder / inside).mkdir(parents=True)
-    put_set(pi.folder / inside, NOON, runtag="theirs", host="pi")
+    put_set(pi.folder / inside, NOON - timedelta(days=1), runtag="theirs", host="pi")
     add_vault(pi, "usb", a_folder(pi.folder / inside))
     told = pi.run("show theirs --at usb")
     assert (told.returncode, told.stderr) == (0, "")
