@@ -163,6 +163,8 @@ class LittleStack:
             "LANG": "C.UTF-8",
             "IOTSTACK_SETTINGS": str(self.settings),
         }
+        if "TZ" in os.environ:  # its hours are those of the test
+            self.environment["TZ"] = os.environ["TZ"]
 
     def tool(self, name, script):
         """Put a shell script before the program of that name."""

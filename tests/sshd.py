@@ -9,6 +9,7 @@ import socket
 import subprocess
 
 import pytest
+from ports import free_port
 from scenes import until
 
 from iotstack_invoke.settings import Ssh
@@ -30,12 +31,6 @@ def make_key(path, password=""):
     words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", password, "-C", "test", "-f", path]
     subprocess.run(words, check=True)
     return path
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def offspring(pid):

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from scenes import PlainScene, until
 
 from iotstack_invoke.errors import StepFailed
@@ -217,12 +217,6 @@ def ask(url, data=None):
     """Send a request; return its status."""
     with urllib.request.urlopen(url, data=data) as answer:  # noqa: S310 - it is ours
         return answer.status
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def test_files_that_the_server_merges_at_once_are_proven(tmp_path, scene, servers, monkeypatch):

@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tarfile
 import tempfile
@@ -15,6 +14,7 @@ from glob import glob
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from scenes import PlainScene, until
 
 from iotstack_invoke.actions.coverage import live_files
@@ -112,12 +112,6 @@ class Server:
         dump = str(self.folder / "staged/postgres_backup.sql")
         CompareConfig("pi", server, self.engine, dump, (str(self.docker),), ()).do(scene)
         return scene.warned
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @contextlib.contextmanager
