@@ -2,7 +2,8 @@
 
 A mutant is a change of one place in the product, made in a copy of this tree; the test that the
 table names beside it must fail there, and must pass without it. Exit code 1 where one survives, 2
-where the table is not true any more: a text that is not there once, or a test that fails anyway.
+where no mutant has one of the words, or where the table is not true any more: a text that is not
+there once, or a test that fails anyway.
 """
 
 import shutil
@@ -44,6 +45,15 @@ def pytest(folder, tests):
     return told.returncode, told.stdout + told.stderr
 
 
+def chosen_of(mutants, words):
+    """Return the mutants that have one of the words, all where there are none; or exit with 2."""
+    unknown = [each for each in words if not any(each in str(mutant) for mutant in mutants)]
+    if unknown:
+        print(f"No mutant of {TABLE.name} has {' or '.join(map(repr, unknown))}: none was tried.")
+        sys.exit(2)
+    return [m for m in mutants if not words or any(each in str(m) for each in words)]
+
+
 def complaints(mutants):
     """Return where the table does not fit the tree."""
     for each in mutants:
@@ -69,7 +79,7 @@ def survives(folder, mutant):
 
 def main():
     mutants = tomllib.loads(TABLE.read_text("utf-8"))["mutant"]
-    chosen = [m for m in mutants if not sys.argv[1:] or any(w in str(m) for w in sys.argv[1:])]
+    chosen = chosen_of(mutants, sys.argv[1:])
     wrong = list(complaints(chosen))
     if wrong:
         print("\n".join(wrong))
