@@ -78,6 +78,9 @@ FIRST_SESSION_TRIES = 10
 """For the first session of a line: no other of ours is counted."""
 NOT_VERIFIED = "Host key verification failed."
 """The last word of ssh about a host key that it refuses."""
+OF_ADDRESS = re.compile(r"differs from the key for the IP address '([^']+)'")
+OFFENDING = re.compile(r"Offending key for IP in (.+):(\d+)\s*$", re.MULTILINE)
+"""What ssh says of another key that is known of an address (sshconnect.c, check_host_key)."""
 NO_BANNER = "Error reading SSH protocol banner"
 KEY_KINDS = ("ed25519", "ecdsa", "rsa")
 """Of which sshd has a file each."""
@@ -212,16 +215,18 @@ class Login:
         who = f"{self.name} ({self.ssh.host})"
         revoked = f" Keys are revoked in {' and '.join(files)}" if files else ""
         if shutil.which("ssh") is None:
-            raise KeyRefused(
-                f"{who} cannot be verified.{revoked}, and only `ssh` can tell whether one of them "
-                "signed what that machine shows. Install openssh-client."
-            )
+            why = f"{revoked}, and only `ssh` can tell whether one of them signed what it shows."
+            if not files:
+                why = " Only `ssh` does what CheckHostIP and KnownHostsCommand want."
+            raise KeyRefused(f"{who} cannot be verified.{why} Install openssh-client.")
         told = LocalHost("/").run(Command((*self.words(), "true"), ANY_EXIT, START_LIMIT_S))
         if told.exit_code != SSH_FAILED_EXIT:
             return
         said = [each.strip() for each in told.err.splitlines() if each.strip()] or ["exit 255"]
         if said[-1] != NOT_VERIFIED:
             raise Unreachable(f"{who}: `ssh` does not get in: {ended(said[-1])}", again=True)
+        if of_address := OF_ADDRESS.search(told.err):
+            raise _about_address(who, of_address[1], told.err)
         if revoked:
             revoked += ", which may be who signed its certificate: give that machine a new one."
         why = ended(said[-2:][0])
@@ -475,6 +480,20 @@ def own_key(kind: str) -> str:
     """Return the command with which a machine tells its own host key of a kind."""
     name = next((each for each in KEY_KINDS if each in kind), "*")
     return f"ssh-keygen -lf /etc/ssh/ssh_host_{name}_key.pub"
+
+
+def _about_address(who: str, address: str, said: str) -> KeyRefused:
+    """Return what people are told where another key is known of a machine's address."""
+    found = OFFENDING.search(said)
+    place = f" ({found[1]}, line {found[2]})" if found else ""
+    forget = shlex.join(("ssh-keygen", *(("-f", found[1]) if found else ()), "-R", address))
+    why = (
+        f"{who}: `ssh` refuses its host key, though it is known: of the address {address} another "
+        f"is known{place}, and CheckHostIP is on. Either another machine had that address, or "
+        f"this is another machine: at its own screen `{own_key('')}` tells its key."
+    )
+    cure = f"If it is right, forget the old one with `{forget}`."
+    return KeyRefused(f"{why} {cure}", why=why, fix=forget)
 
 
 def _why_unknown(way: Way, known: tuple[KnownKey, ...]) -> str:

@@ -303,7 +303,7 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         user=user,
         identities=tuple(e for e in dict.fromkeys(identities) if e == ssh.key or _has_half(e)),
         certificates=tuple(filter(_is_file, files("certificatefile"))),
-        identities_only=_word(answer, "identitiesonly") == "yes",
+        identities_only=_is_on(answer, "identitiesonly"),
         bound_to=_word(answer, "bindaddress"),
         bound_interface=_word(answer, "bindinterface"),
         family=FAMILIES.get(_word(answer, "addressfamily"), socket.AF_UNSPEC),
@@ -318,7 +318,7 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
         own_known_hosts=_files(answer, "userknownhostsfile", filled),
         system_known_hosts=_files(answer, "globalknownhostsfile", filled),
         revoked_keys=next(iter(files("revokedhostkeys")), ""),
-        hashes_names=_word(answer, "hashknownhosts") == "yes",
+        hashes_names=_is_on(answer, "hashknownhosts"),
         limit_s=_number(answer, "connecttimeout") or CONNECT_LIMIT_S,
         algorithms=tuple(
             (ours, tuple(ALIASES.get(e, e) for e in _word(answer, theirs).split(",")))
@@ -326,7 +326,7 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
             if not unread and _word(answer, theirs)
         ),
         command=filled(_word(answer, "proxycommand")),
-        is_handed_over=_word(answer, "proxyusefdpass") == "yes",
+        is_handed_over=_is_on(answer, "proxyusefdpass"),
         gateway=None,
         plainly=tuple(
             word
@@ -335,7 +335,7 @@ def _read_answer(ssh: Ssh, answer: Answer, unread: str) -> Way:
             for word in ("-o", f"{key}={plain}")
         ),
         is_verified_further=(
-            _word(answer, "checkhostip") == "yes" or bool(_word(answer, "knownhostscommand"))
+            _is_on(answer, "checkhostip") or bool(_word(answer, "knownhostscommand"))
         ),
         unread=unread,
     )
@@ -345,6 +345,11 @@ def _word(answer: Answer, key: str) -> str:
     """Return the value of a keyword, '' where it has none or is `none`."""
     told = next(iter(answer.get(key, ())), "").strip()
     return "" if told.lower() == "none" else told
+
+
+def _is_on(answer: Answer, key: str) -> bool:
+    """Tell whether a keyword is on; Paramiko leaves its value as it is written."""
+    return _word(answer, key).lower() in ("yes", "true")
 
 
 def _number(answer: Answer, key: str) -> int:

@@ -3,7 +3,9 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
 
 import paramiko
 import pytest
@@ -316,6 +318,94 @@ def test_without_ssh_a_machine_is_refused_where_keys_are_revoked(nas, tmp_path, 
     (programs / "ssh").unlink()
     with pytest.raises(KeyRefused, match="Install openssh-client"):
         open_place(nas.ssh, "/", "nas")
+
+
+ADDRESS = "::ffff:127.0.0.1"
+"""The loopback, by an address that ssh does not take for it: of that it checks none."""
+OWN_HOSTS = 'mount --bind "$0" /etc/hosts && exec "$@"'
+OPENS = """
+import sys
+from iotstack_invoke.errors import KeyRefused
+from iotstack_invoke.remote import open_place
+from iotstack_invoke.settings import Ssh
+name, user, port, key, config, known_hosts = sys.argv[1:]
+try:
+    open_place(Ssh(name, user, int(port), key, config, known_hosts), "/", name).close()
+except KeyRefused as error:
+    sys.exit(f"{error}\\nfix: {error.fix}")
+"""
+
+
+@pytest.fixture
+def named(nas, tmp_path):
+    """Return what runs a program where the server is known as `nas.lan`, at ADDRESS."""
+    try:
+        socket.create_connection((ADDRESS, nas.server.port)).close()
+    except OSError:
+        pytest.skip("no IPv6")
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"127.0.0.1 localhost\n{ADDRESS} nas.lan\n")
+    own = ("unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_HOSTS, hosts)
+    if subprocess.run([*own, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespace: needs root")
+    nas.ssh = nas.server.login(host="nas.lan")
+    port = nas.server.port
+    nas.words |= {"name": f"[nas.lan]:{port}", "address": f"[{ADDRESS}]:{port}"}
+
+    def run(*words):
+        return subprocess.run(
+            [*own, *words], check=False, capture_output=True, text=True, timeout=60
+        )
+
+    return run
+
+
+ADDRESS_TABLE = (
+    ("accepted", "{name} {key}", "yes"),
+    ("accepted", "{name} {key}\n{address} {key}", "yes"),
+    ("accepted", "{name} {key}\n{address} {other}", "no"),
+    ("accepted", "{name} {key}\n::ffff:127.0.0.1 {other}", "yes"),
+    ("accepted", "{name} {key}\n@revoked {address} {key}", "yes"),
+    ("refused", "{name} {key}\n{address} {other}", "yes"),
+    ("refused", "nas.lan {key}\n{address} {other}", "yes"),
+    ("refused", "{address} {key}", "yes"),
+)
+
+
+def test_an_address_of_which_another_key_is_known_is_refused_as_by_ssh(nas, named):
+    """`CheckHostIP yes`, the default before OpenSSH 8.5; what ssh learns of an address stays."""
+    ssh, file = nas.ssh, nas.server.known_hosts
+    ours = (sys.executable, "-c", OPENS, ssh.host, ssh.user, str(ssh.port), ssh.key, ssh.config)
+    for right, text, checks in ADDRESS_TABLE:
+        nas.server.config.write_text(f"CheckHostIP {checks}\n")
+        ssh_config._answer.cache_clear()
+        learnt = set()
+        for words in ((*Login(ssh, "nas").words(), "true"), (*ours, ssh.known_hosts)):
+            file.write_text(text.format(**nas.words) + "\n")
+            told = named(*words)
+            assert (told.returncode != 0) == (right == "refused"), (words, text, told.stderr)
+            learnt.add(file.read_text())
+        assert len(learnt) == 1, text
+        if right == "refused" and "{other}" in text:
+            address = nas.words["address"]
+            assert f"of the address {address} another is known ({file}, line 2)" in told.stderr
+            assert f"fix: ssh-keygen -f {file} -R '{address}'" in told.stderr
+
+
+@pytest.mark.parametrize(
+    "line", ["CheckHostIP yes", "CheckHostIP True", "KnownHostsCommand /bin/echo"]
+)
+def test_what_ssh_alone_verifies_is_told_where_there_is_none(nas, monkeypatch, line):
+    """In a whole sentence, however the value is written."""
+    nas.server.known_hosts.write_text("{name} {key}\n".format(**nas.words))
+    nas.server.config.write_text(f"{line}\n")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(KeyRefused) as failure:
+        open_place(nas.ssh, "/", "nas")
+    assert str(failure.value) == (
+        "nas (127.0.0.1) cannot be verified. Only `ssh` does what CheckHostIP and "
+        "KnownHostsCommand want. Install openssh-client."
+    )
 
 
 def refused(nas, text):
