@@ -18,6 +18,7 @@ from .values import dataclass
 
 HASH_DIGITS = 64
 MOST_HOST_LETTERS = 100
+OTHER_COPY = "Take another copy, or another backup: inv list shows them."
 
 
 def can_hash(place: Place) -> bool:
@@ -151,16 +152,21 @@ class Send:
         if found != known:
             advice = "Make it again with --force, and check the disk."
             if self.source.role == "from":
-                advice = "Take another copy, or another backup: inv list shows them."
+                advice = OTHER_COPY
             damage = (
                 f"{self.source.absolute} is no longer what was written: its SHA-256 is {found}, "
                 f"and was {known}."
             )
             return StepFailed(f"{damage} {advice}", damage=damage)
+        advice = ""
+        if self.source.role == "from":
+            advice = (
+                f" {source.name}, or the line to it, gave other bytes than before. {OTHER_COPY}"
+            )
         return StepFailed(
             f"What arrived on {target.name} as {self.target.partial} is not what was sent "
             f"({received.size_bytes:,} of {sent.size_bytes:,} bytes, SHA-256 "
-            f"{received.sha256} instead of {sent.sha256}).",
+            f"{received.sha256} instead of {sent.sha256}).{advice}",
             again=True,
         )
 
