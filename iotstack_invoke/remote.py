@@ -414,7 +414,23 @@ class SshHost:
 
     @contextlib.contextmanager
     def _fed(self, command: Command, *, small: bool = False) -> Iterator[_ToProcess | _ToChannel]:
-        """Start a command that reads what is written; it is ended when the block is left."""
+        """Start a command that reads what is written; it is ended when the block is left.
+
+        Raises TimedOut where it was ended at its limit.
+        """
+        until_s = time.monotonic() + TRANSFER_LIMIT_S
+        try:
+            with self._reading(command, small=small) as far:
+                yield far
+        except StepFailed as error:
+            if time.monotonic() < until_s:
+                raise
+            why = f"it did not end within {TRANSFER_LIMIT_S:g} s. Is its line too slow?"
+            raise TimedOut(f"Sending to {self.name} failed: {why}") from error
+
+    @contextlib.contextmanager
+    def _reading(self, command: Command, *, small: bool) -> Iterator[_ToProcess | _ToChannel]:
+        """Start it through the open connection, or through `ssh`."""
         if small or shutil.which("ssh") is None:
             channel = self.login.start(command)
             limit = Limit(channel, TRANSFER_LIMIT_S)
@@ -441,7 +457,7 @@ class SshHost:
         except StepFailed as error:
             if not stall.is_over:
                 raise
-            why = "it stood still, though its line is good. Does its disk answer?"
+            why = "it stood still. Does its disk answer, or is its line too slow?"
             raise Unreachable(f"Sending to {self.name} failed: {why}", again=True) from error
         finally:
             stall.stop()

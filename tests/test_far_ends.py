@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -206,9 +207,10 @@ class Fleet(LittleStack):
                 f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{self.usb}"\n'
             )
         self.peak = base / "peak"
+        self.program = SOON
 
     def words(self, line):
-        return measured([sys.executable, "-c", SOON, *shlex.split(line)], self.peak)
+        return measured([sys.executable, "-c", self.program, *shlex.split(line)], self.peak)
 
     def did(self, line):
         """Return exit code, what was said, seconds and KiB of a command."""
@@ -217,6 +219,12 @@ class Fleet(LittleStack):
         out, err = process.communicate()
         seconds = time.monotonic() - started
         return process.returncode, out + err, seconds, kib_in(self.peak)
+
+
+def content_in(folder):
+    """Return the files of the set, without what a run keeps for the next one."""
+    files = [each for each in folder.iterdir() if each.name.startswith(TAG)]
+    return {each.name: each.read_bytes() for each in files if "unfinished" not in each.name}
 
 
 def is_whole(folder):
@@ -276,6 +284,94 @@ def test_a_far_end_that_takes_nothing_is_given_up(sshd, tmp_path, monkeypatch, w
         place.receive(f"{tmp_path}/x", io.BytesIO(bytes(size)), 0)
     assert failure.value.again
     place.close()
+
+
+BYTES_A_SECOND = 1000
+AS_IT_IS = """
+import runpy
+import iotstack_invoke.engine as engine, iotstack_invoke.remote as remote
+engine.RETRY_WAIT_S = 0
+remote.SMALL_BYTES, remote.TRANSFER_LIMIT_S = {small_bytes}, {limit_s}
+runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)
+"""
+"""The program with the limits that it has, but for how long a file may take."""
+
+
+class Throttle:
+    """Passes on what an sshd sends and takes, so many bytes a second in each direction."""
+
+    def __init__(self, port):
+        self.port = port
+        self.is_slow = True
+
+    def __call__(self, line):
+        with socket.create_connection(("127.0.0.1", self.port)) as behind:
+            threading.Thread(target=self._pass, args=(line, behind), daemon=True).start()
+            self._pass(behind, line)
+
+    def _pass(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(BYTES_A_SECOND // 10):
+                target.sendall(data)
+                if self.is_slow:
+                    time.sleep(0.1)
+            target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def slow_stack(start_sshd, tmp_path):
+    """A stack whose vault `nas` is behind a throttle, reached in a way: the stack, the throttle."""
+    running = []
+
+    def start(way, limit_s=remote.TRANSFER_LIMIT_S):
+        sshd = start_sshd("nas", *(("ForceCommand internal-sftp",) if way == "sftp" else ()))
+        throttle = Throttle(sshd.port)
+        running.append(Listener(throttle))
+        port = running[-1].port
+        sshd.known_hosts.write_text(
+            sshd.known_hosts.read_text().replace(f":{sshd.port}", f":{port}")
+        )
+        stack = Fleet(tmp_path / "stack", sshd.login(port=port))
+        small_bytes = 0 if way == "ssh" else remote.SMALL_BYTES
+        stack.program = AS_IT_IS.format(small_bytes=small_bytes, limit_s=limit_s)
+        (stack.folder / "volumes/nodered/data").write_bytes(os.urandom(15_000))
+        return stack, throttle
+
+    yield start
+    for each in running:
+        each.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["channel", "ssh", "sftp"])
+def test_a_line_of_a_thousand_bytes_a_second_is_used(slow_stack, way):
+    """Its handshake takes seconds, and so does each answer: the copy is made for all that."""
+    stack, _ = slow_stack(way)
+    code, said, seconds, kib = stack.did(f"backup --runtag {TAG}")
+    assert (code, said.strip()) == (0, "")
+    for folder in (stack.usb, stack.nas):
+        assert content_in(folder) == content_in(stack.folder / "backups")
+    assert seconds < 240
+    assert kib < MOST_KIB
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["channel", "ssh"])
+def test_a_line_that_is_too_slow_is_told_and_gone_on_with(slow_stack, way):
+    """A file that does not arrive in its time costs that vault its copy; what came of it stays."""
+    stack, throttle = slow_stack(way, limit_s=10.0)
+    code, said, seconds, kib = stack.did(f"backup --runtag {TAG}")
+    assert code == 3, said
+    assert re.search(r"to nas: Sending to nas failed: it did not end within 10 s\. .*slow", said)
+    assert not [each for each in WORDS_OF_A_TRACEBACK if each in said], said
+    assert is_whole(stack.folder / "backups")
+    assert content_in(stack.usb) == content_in(stack.folder / "backups")
+    assert not (stack.nas / f"{TAG}.manifest.json").exists()
+    assert seconds < 240
+    assert kib < MOST_KIB
+    throttle.is_slow = False
+    assert stack.did("sync")[0] == 0
+    assert content_in(stack.nas) == content_in(stack.folder / "backups")
 
 
 def test_a_disk_that_hangs_is_waited_for_once(far_end, monkeypatch, tmp_path):
