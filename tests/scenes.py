@@ -12,6 +12,7 @@ import sys
 import tarfile
 import time
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 import forks
 
@@ -20,6 +21,14 @@ from iotstack_invoke.manifest import Manifest, Part, utc_text
 from iotstack_invoke.rules import PARTS
 from iotstack_invoke.steps import File, Record
 
+
+def last_noon(now):
+    """Return the last noon that is over: what is made then is neither ahead nor a day too young."""
+    noon = now.replace(hour=12, minute=0, second=0, microsecond=0)
+    return noon if noon <= now else noon - timedelta(days=1)
+
+
+NOON = last_noon(datetime.now().astimezone())
 X10 = hashlib.sha256(b"x" * 10).hexdigest()
 """Of each archive of such a set."""
 

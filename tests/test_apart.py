@@ -6,17 +6,16 @@ import os
 import shlex
 import shutil
 import subprocess
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from cloud import require_rclone
-from scenes import put_set
+from scenes import NOON, put_set
 
 from iotstack_invoke.errors import WrongFolder
 from iotstack_invoke.settings import Inclusion, Stack, Vault
 from iotstack_invoke.vaults import apart, vault_place
 
-NOON = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
 OWN = "is the folder of the stack's own backups"
 NO_COPY = "so it holds no second copy"
 

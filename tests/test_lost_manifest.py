@@ -1,11 +1,10 @@
 """A set of ours that lost its manifest: each text says a way on, and each way works."""
 
 import os
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
-
-NOON = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
+from scenes import NOON
 
 
 def tag(days):

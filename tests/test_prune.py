@@ -6,10 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from scenes import foreign_archive
+from scenes import NOON, foreign_archive
 
 from iotstack_invoke import hosts
 from iotstack_invoke.checks import Check, check_line
@@ -20,7 +20,6 @@ from iotstack_invoke.sets import GOOD, files_of
 from iotstack_invoke.site import finish_removals, remove_set, sets_in
 
 MORTAL = os.path.join(os.path.dirname(__file__), "little_prune.py")
-NOON = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
 DIED = 99
 ARCHIVE = foreign_archive()
 """The general part of another tool."""

@@ -10,7 +10,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from scenes import foreign_archive, put_set, until
+from scenes import NOON, foreign_archive, put_set, until
 from shelf import new_form
 
 from iotstack_invoke.hosts import LocalHost
@@ -18,7 +18,6 @@ from iotstack_invoke.manifest import utc_text
 from iotstack_invoke.owner import OWNER_FILE
 from iotstack_invoke.site import sets_in
 
-NOON = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
 HOME = {"influx": {"databases": ["home"], "version": "1.8.10"}}
 TWO = {"mariadb": {"servers": [{"container": n, "rows": {n: {"t": 1}}} for n in ("db", "wiki")]}}
 

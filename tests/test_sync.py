@@ -8,16 +8,14 @@ import signal
 import socket
 import subprocess
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from scenes import foreign_archive, put_set, until
+from scenes import NOON, foreign_archive, put_set, until
 
 from iotstack_invoke.checks import Check, check_line
 from iotstack_invoke.hosts import locked
 from iotstack_invoke.manifest import read_manifest
-
-NOON = datetime.now().astimezone().replace(hour=12, minute=0, second=0, microsecond=0)
 
 
 @pytest.fixture
