@@ -28,6 +28,8 @@ RESTORE = "restore"
 """The folder in a stack's folder with what restores stage and keep."""
 LOCK = ".lock"
 """In the folder of the backups: which run works on the stack."""
+BADGE = ".badge"
+"""In the folder of the backups: a random word, by which it is known wherever it is seen."""
 PARTS = {
     "general": "general-backup.tar.gz",
     "outside": "outside-backup.tar.gz",

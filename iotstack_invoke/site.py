@@ -41,6 +41,7 @@ from .transfer import Found, is_copy, manifest_there
 from .trust import believed
 from .values import dataclass
 from .vaults import at_address, vault_place
+from .vaults.apart import OwnFolder
 
 MANIFESTS_AT_ONCE = 200
 """Their names fit into one command, and few of them cost little time."""
@@ -63,8 +64,8 @@ class Site:
     host: Host
     vaults: dict[str, Place] = field(default_factory=dict)
     """By name; of one with a folder for each machine, that of the stack's machine."""
-    holds_lock: bool = False
-    """Whether this run holds the lock of the backups, so that its text is of now."""
+    own: OwnFolder | None = None
+    """The folder of the backups, as vaults know it."""
 
     @classmethod
     def of(cls, settings: Settings, host: Host | None = None) -> Site:
@@ -72,9 +73,10 @@ class Site:
         by_host = host and any(each.by_host for each in settings.vaults)
         whose = host_name(host) if host and by_host else ""
         site = cls(settings, host or LocalHost(settings.stack.folder))
+        site.own = OwnFolder(site.host, site.backups, far=site.far)
         site.vaults = {
             each.name: vault_place(
-                each, whose, made=bool(whose), of_others=bool(host), own_lock=site.own_lock
+                each, whose, made=bool(whose), of_others=bool(host), own=site.own
             )
             for each in settings.vaults
         }
@@ -92,22 +94,13 @@ class Site:
         """
         found = at_address(self.settings.vaults, at)
         if at not in self.vaults and found:
-            self.vaults[at] = vault_place(*found)
+            self.vaults[at] = vault_place(*found, own=self.own)
         return at in self.vaults
 
     @property
     def backups(self) -> str:
         """The folder of the stack's own backups."""
         return f"{self.settings.stack.folder}/{BACKUPS}"
-
-    def own_lock(self) -> bytes:
-        """Return the text of the lock of the backups while this run holds it, else b"".
-
-        That of the run before may lie in a copy of the folder as well.
-        """
-        if not self.holds_lock:
-            return b""
-        return self.host.contents(self.backups, [LOCK]).get(LOCK, b"")
 
     @property
     def places(self) -> dict[str, Place]:
@@ -190,17 +183,8 @@ class Site:
         if not os.path.isdir(self.backups):  # a laptop that only looks after the vaults
             yield
             return
-        with locked(f"{self.backups}/{LOCK}", purpose), self.holding():
+        with locked(f"{self.backups}/{LOCK}", purpose):
             yield
-
-    @contextlib.contextmanager
-    def holding(self) -> Iterator[None]:
-        """Know that the lock is held, by whoever took it."""
-        self.holds_lock = True
-        try:
-            yield
-        finally:
-            self.holds_lock = False
 
     def close(self) -> None:
         """Let go of the vaults."""

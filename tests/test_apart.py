@@ -1,5 +1,6 @@
 """Folders in which no second copy can be: the stack's own, and that of another vault."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -10,9 +11,12 @@ from datetime import timedelta
 
 import pytest
 from cloud import require_rclone
+from far import Laptop, Pi
 from scenes import NOON, put_set
 
 from iotstack_invoke.errors import WrongFolder
+from iotstack_invoke.hosts import locked
+from iotstack_invoke.rules import LOCK
 from iotstack_invoke.settings import Inclusion, Stack, Vault
 from iotstack_invoke.vaults import apart, vault_place
 
@@ -74,27 +78,45 @@ def over_ssh(pi, tmp_path, request):
     )
 
 
-def cloud(pi, tmp_path, request):
-    """An alias of rclone's that leads back."""
+def cloud(pi, tmp_path, request, folder=None):
+    """An alias of rclone's that leads back, or to a folder."""
     require_rclone()
-    settings = tmp_path / "rclone.conf"
-    settings.write_text(f"[back]\ntype = alias\nremote = {pi.folder}\n")
+    folder, settings = folder or pi.backups, tmp_path / "rclone.conf"
+    settings.write_text(f"[back]\ntype = alias\nremote = {folder.parent}\n")
     pi.environment["RCLONE_CONFIG"] = str(settings)
-    return 'kind = "rclone"\nremote = "back:backups"'
+    return f'kind = "rclone"\nremote = "back:{folder.name}"'
 
 
-SETTLED = (
+def disk_of_rclone(pi, tmp_path, request):
+    """A folder of this machine as rclone sees it."""
+    cloud(pi, tmp_path, request)
+    (tmp_path / "rclone.conf").write_text("[disk]\ntype = local\n")
+    return f'kind = "rclone"\nremote = "disk:{pi.backups}"'
+
+
+HOLDING = (
     ("prune --at usb --keep 1 --yes", 1),
     ("prune --at all --keep 9 --yes", 1),
     ("sync", 3),
+)
+"""What each task ends with that holds the lock of the backups."""
+READING = (
     ("list", 1),
     ("status", 2),
     ("verify --newest --at usb", 1),
     ("doctor", 1),
 )
-"""What each task ends with."""
-HOLDING = [each for each in SETTLED if each[0].startswith(("prune --at usb", "sync"))]
-"""Those that hold the lock of the backups, by which they know it in another machine's hands."""
+"""And those that hold none."""
+
+
+def expect_none_counted(pi, tasks, words=OWN):
+    """Each task says that the vault holds no copy, and leaves in backups/ what was there."""
+    before = sorted(os.listdir(pi.backups))
+    for line, code in tasks:
+        told = pi.run(line)
+        said = told.stdout + told.stderr
+        assert (line, told.returncode, words in said) == (line, code, True), said
+    assert sorted(os.listdir(pi.backups)) == before
 
 
 @pytest.mark.parametrize("leads", [plain, link, linked_stack, bind_mount, over_ssh, cloud])
@@ -104,12 +126,46 @@ def test_the_stacks_own_backups_are_no_second_copy(pi, tmp_path, request, leads)
     told = pi.run("backup --runtag night")
     assert (told.returncode, OWN in told.stderr) == (3, True)
     assert (pi.backups / "night.manifest.json").exists()
-    before = sorted(os.listdir(pi.backups))
-    for line, code in {plain: SETTLED, cloud: HOLDING}.get(leads, SETTLED[:1]):
-        told = pi.run(line)
-        said = told.stdout + told.stderr
-        assert (line, told.returncode, OWN in said, NO_COPY in said) == (line, code, True, True)
-    assert sorted(os.listdir(pi.backups)) == before
+    assert NO_COPY in told.stderr
+    expect_none_counted(pi, {plain: HOLDING + READING, cloud: HOLDING}.get(leads, HOLDING[:1]))
+
+
+@pytest.mark.parametrize(
+    ("leads", "state"), [(over_ssh, "new"), (cloud, "new"), (disk_of_rclone, "at work")]
+)
+def test_who_only_looks_knows_the_stacks_own_backups(pi, tmp_path, request, leads, state):
+    """Before the first run with a lock, and while another one holds it."""
+    add_vault(pi, "usb", leads(pi, tmp_path, request))
+    with contextlib.ExitStack() as held:
+        if state == "at work":
+            held.enter_context(locked(f"{pi.backups}/{LOCK}", "backup night"))
+        assert pi.run("list").returncode == 1
+        expect_none_counted(pi, READING)
+        rows = json.loads(pi.run("list --json").stdout)
+    assert [each["vaults"] for each in rows] == [{}, {}, {}]
+
+
+@pytest.mark.parametrize("leads", [over_ssh, cloud])
+def test_who_may_not_write_counts_nothing_that_may_be_the_same(pi, tmp_path, request, leads):
+    """On a card that fails the word cannot be changed: equal dates and sizes are not counted."""
+    assert pi.run("prune --yes").returncode == 0
+    add_vault(pi, "usb", leads(pi, tmp_path, request))
+    request.getfixturevalue("read_only")(pi.backups)
+    expect_none_counted(pi, READING, "cannot be told from the stack's own backups")
+
+
+@pytest.mark.parametrize("line", ["backup --host pi", "pull --host pi"])
+def test_the_backups_of_another_machine_are_no_second_copy_of_them(tmp_path, start_sshd, line):
+    """As where a laptop's vault is a share of them: its inodes say nothing of their stack."""
+    pi = Pi(tmp_path / "pi", start_sshd, "pi")
+    pi.backups.mkdir(mode=0o700)
+    put_set(pi.backups, NOON)
+    (pi.backups / LOCK).touch()
+    laptop = Laptop(tmp_path / "laptop", pi)
+    laptop.vaults[0].rmdir()
+    laptop.vaults[0].symlink_to(pi.backups)
+    told = laptop.run(line)
+    assert (told.returncode != 0, OWN in told.stderr) == (True, True)
 
 
 def test_doctor_tells_what_mends_it(pi):
@@ -128,21 +184,24 @@ def test_a_vault_beside_it_is_served(pi, tmp_path):
     assert (tmp_path / "nas/night.manifest.json").exists()
 
 
-@pytest.mark.parametrize("where", ["folder", "share", "ssh"])
+@pytest.mark.parametrize("where", ["folder", "share", "ssh", "cloud"])
 def test_a_copy_of_the_folder_with_its_lock_is_a_vault(pi, tmp_path, request, where):
-    """A vault that somebody filled by hand has the lock of the run before in it."""
-    assert pi.run("backup --runtag first").returncode == 0
+    """One that somebody filled by hand has all that lies in it, with its dates."""
+    usb = tmp_path / "usb"
     if where == "share":  # of no disk, as far as its device tells
-        request.getfixturevalue("mount_disk")(tmp_path / "usb")
-    shutil.copytree(pi.backups, tmp_path / "usb", dirs_exist_ok=True)
-    lines = a_folder(tmp_path / "usb")
+        request.getfixturevalue("mount_disk")(usb)
+    usb.mkdir(exist_ok=True)
+    lines = a_folder(usb)
     if where == "ssh":
-        lines = over_ssh(pi, tmp_path, request).replace(str(pi.backups), str(tmp_path / "usb"))
+        lines = over_ssh(pi, tmp_path, request).replace(str(pi.backups), str(usb))
+    if where == "cloud":
+        lines = cloud(pi, tmp_path, request, usb)
     add_vault(pi, "usb", lines)
-    assert pi.run("list").returncode == 0
-    assert OWN not in pi.run("status").stdout
-    told = pi.run("sync")
-    assert (told.returncode, told.stderr) == (0, "")
+    assert pi.run("backup --runtag first").returncode == 0
+    for task in ("list", "status", "verify --newest --at usb", "sync"):
+        shutil.copytree(pi.backups, usb, dirs_exist_ok=True)
+        told = pi.run(task)
+        assert (task, told.returncode, told.stderr) == (task, 0, "")
 
 
 @pytest.mark.parametrize(

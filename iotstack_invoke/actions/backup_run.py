@@ -65,7 +65,7 @@ def run_backup(
     """
     with signals_raised():
         _make_folder(site)
-        with locked_stack(site.host, site.backups, f"backup {runtag}") as lock, site.holding():
+        with locked_stack(site.host, site.backups, f"backup {runtag}") as lock:
             run = _BackupRun(site, runtag, options, report, lock)
             try:
                 return run.do(by_clock=by_clock)

@@ -36,6 +36,7 @@ from ..transfer import Found, is_copy
 from ..trust import believed
 from ..values import dataclass
 from ..vaults import vault_place
+from ..vaults.apart import OwnFolder
 from .copies import none_finished, not_found
 from .latest import latest_in, passed_told
 from .prospect import records_in
@@ -70,9 +71,11 @@ def pull_sets(settings: Settings, wish: Wish, report: Report) -> int:
             opened.enter_context(_only_one(vault, name))
             source = opened.enter_context(open_machine(machine))
             whose = host_name(source) if vault.by_host else ""
-            target = vault_place(vault, whose, made=True)
+            theirs = f"{source.root}/{BACKUPS}"
+            own = OwnFolder(source, theirs, far=True)
+            target = vault_place(vault, whose, made=True, own=own)
             opened.callback(target.close)
-            shelf = _Shelf.of(source, f"{source.root}/{BACKUPS}")
+            shelf = _Shelf.of(source, theirs)
             chosen = _Pull(name, shelf, target, vault.name, report)
             return chosen.show(wish.runtag) if wish.dry_run else chosen.run(wish.runtag)
     except Interrupted as error:

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
@@ -24,7 +24,6 @@ from ..errors import (
     FolderMissing,
     IotstackError,
     Refused,
-    StepFailed,
     TimedOut,
     Unreachable,
     UsageError,
@@ -32,10 +31,9 @@ from ..errors import (
     ended,
 )
 from ..pasted import over_ssh
-from ..rules import LOCK
 from ..settings import Vault
 from ..steps import FileFact, Place, Received
-from .apart import refuse_own_lock, refuse_twin
+from .apart import OwnFolder, refuse_twin
 from .pace import Pace
 
 if TYPE_CHECKING:
@@ -67,13 +65,13 @@ def vault_place(
     *,
     made: bool = False,
     of_others: bool = False,
-    own_lock: Callable[[], bytes] = lambda: b"",
+    own: OwnFolder | None = None,
 ) -> Place:
     """Return the place of a vault; using it raises Unreachable where it does not answer.
 
-    And WrongFolder where no second copy can be: also where the lock of the stack's own backups
-    lies in it, which `own_lock` reads while this run holds it. Copies `of_others`, of another
-    machine than this, may lie beside this one's backups; those in the folder of a `host` are.
+    And WrongFolder where no second copy can be: also where it leads back to `own`, the folder of
+    the backups that are copied. Copies `of_others`, of another machine than this, may lie beside
+    this one's backups; those in the folder of a `host` are.
 
     In a vault with a folder for each machine it is that of `host`, or of this machine. The latter
     is made when something is first written there, and so is the former if it is to be `made`.
@@ -87,7 +85,7 @@ def vault_place(
         def opener() -> SealedPlace:
             return _open_folder(vault, host, name, of_others=of_others)
 
-        return cast("Place", _Lazy(name, root, opener, pace))
+        return cast("Place", _Lazy(name, root, opener, pace, own=own))
     makes_root = root != vault.folder
     lazy = _Lazy(
         vault.name,
@@ -95,7 +93,7 @@ def vault_place(
         lambda: _open(vault, host, of_others=of_others),
         pace,
         makes_root=makes_root,
-        own=own_lock,
+        own=own,
     )
     return cast("Place", lazy)
 
@@ -263,7 +261,7 @@ class _Lazy:
         pace: Pace | None,
         *,
         makes_root: bool = False,
-        own: Callable[[], bytes] = lambda: b"",
+        own: OwnFolder | None = None,
     ) -> None:
         self.name = name
         self.root = root
@@ -271,7 +269,7 @@ class _Lazy:
         self._pace = pace
         self._makes_root = makes_root
         self._own = own
-        """Returns the text of the lock of the stack's own backups while this run holds it."""
+        """The stack's own backups; None once this is known to be another folder."""
         self._until_s = 0.0
         """When this run sends no more large files; it is known once the first is sent."""
         self._place: SealedPlace | None = None
@@ -350,23 +348,26 @@ class _Lazy:
     def names(self, folder: str) -> dict[str, FileFact]:
         """Return the entries of a folder by name, {} where there is no such folder."""
         place = self.opened()
+        own = self._own if folder == self.root else None
+        if own and getattr(place, "is_on_disk", False) and not own.far:
+            own = None  # its inode told
+        if own:
+            own.prepare()
         with self._waiting():
             found = place.names(folder)
-        if LOCK in found and folder == self.root and not getattr(place, "is_on_disk", False):
-            self._refuse_own(place)
+        if own:
+            self._refuse_own(own, place, found)
         return found
 
-    def _refuse_own(self, place: SealedPlace) -> None:
+    def _refuse_own(self, own: OwnFolder, place: SealedPlace, listed: Container[str]) -> None:
         """Leave a vault alone for good that is the folder of the stack's own backups."""
-        there = here = b""
-        with contextlib.suppress(StepFailed):  # of one that nobody may read nothing is known
-            here = self._own()
-            there = place.contents(self.root, [LOCK]).get(LOCK, b"") if here else b""
         try:
-            refuse_own_lock(self.name, self.root, there, here)
+            with self._waiting():
+                own.refuse(cast("Place", place), listed)
         except WrongFolder as error:
             self._refusal = (math.inf, error)
             raise
+        self._own = None
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder."""

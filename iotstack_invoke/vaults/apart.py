@@ -1,28 +1,34 @@
 """Where no second copy can be: in the stack itself, or in the folder of another vault.
 
 Links are followed, and mounts of one folder at two places are known by its inode. What leads back
-from another machine is known by the lock of the backups. A folder that is not the vault's own and
-does not answer is another one: a share that hangs costs its own vault alone. Not for: whether a
-vault is there.
+from another machine is known by a word that we change in the folder of the backups. A folder that
+is not the vault's own and does not answer is another one: a share that hangs costs its own vault
+alone. Not for: whether a vault is there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import TypeVar
 
-from ..errors import StepFailed, WrongFolder
+from ..errors import StepFailed, Unreachable, WrongFolder
 from ..hosts import within
-from ..rules import BACKUPS, RESTORE
+from ..rules import BACKUPS, BADGE, LOCK, RESTORE
 from ..services.table import FOLDERS
 from ..settings import Stack, Vault
+from ..steps import PARTIAL, FileFact, Place
 
 ANOTHER = "Name another folder in hosts.toml."
 OUTSIDE = "Name a folder outside of the stack in hosts.toml."
 OTHER_LIMIT_S = 5.0
 """How long a folder is waited for that is not the vault's own."""
+TRIES = 3
+DATES_APART_S = 2.0
+"""A FAT file system tells even seconds only."""
 PACKED = "each backup would pack the copies in it, and a restore would move them away"
 
 
@@ -31,17 +37,122 @@ Around = list[tuple[str, os.stat_result | None]]
 Answer = TypeVar("Answer")
 
 
-def refuse_own_lock(name: str, root: str, there: bytes, here: bytes) -> None:
-    """Raise WrongFolder where the lock that lies in a vault has the text of that of the backups.
+class OwnFolder:
+    """The folder of a stack's own backups, to be known where a vault leads back to it.
 
-    `here`: what this run has written into the lock that it holds, so that no copy has it; of a run
-    that holds none, b"".
+    Where a vault lists what no vault of ours gets, the lock, a random word is put into a file here
+    and looked for there: the folder itself has it at once, and no copy, however young. It needs no
+    lock. Where nothing can be written, what may be the folder is not counted.
     """
-    if there and there == here:
-        raise WrongFolder(
-            f"Vault '{name}': {root} is the folder of the stack's own backups (the same lock lies "
-            f"in both), so it holds no second copy. {ANOTHER}"
+
+    def __init__(self, host: Place, folder: str, *, far: bool = False) -> None:
+        self.far = far
+        """It is on another machine: no inode of it is seen here, and who only looks makes nothing
+        there."""
+        self._host = host
+        self._folder = folder
+        self._marks: tuple[str, ...] | None = None
+        """Files that lie in it and go to no vault; None: nobody has looked."""
+
+    def prepare(self) -> None:
+        """Look for such files, before a vault is listed; where there is none, one is made."""
+        if self._marks is None:
+            self._marks = self._found()
+
+    def _found(self) -> tuple[str, ...]:
+        paths = {f"{self._folder}/{name}": name for name in (LOCK, BADGE)}
+        with contextlib.suppress(StepFailed):
+            found = self._host.look(paths)
+            if found or self.far:
+                return tuple(name for path, name in paths.items() if path in found)
+            self._host.claim(f"{self._folder}/{BADGE}", _new_word())
+            return (BADGE,)
+        return ()
+
+    def refuse(self, place: Place, listed: Container[str]) -> None:
+        """Raise WrongFolder where a vault's root, of which that is listed, is this folder.
+
+        And Unreachable where that cannot be told.
+        """
+        if not self._marks or not all(name in listed for name in self._marks):
+            return
+        is_own = self._sees_new_word(place)
+        mark = self._marks[-1]
+        if is_own is None and self._is_alike(place, mark):
+            why = (
+                f"Vault '{place.name}': {place.root} cannot be told from the stack's own backups, "
+                f"so it is not counted: {mark} has one size and date in both, and nothing can be "
+                f"changed here, or {BADGE} not be read there."
+            )
+            fix = f"run this as the owner of {self._folder}, or name another folder in hosts.toml"
+            raise Unreachable(f"{why} To do: {fix}.", why=why, fix=fix)
+        if is_own:
+            raise WrongFolder(
+                f"Vault '{place.name}': {place.root} is the folder of the stack's own backups "
+                "(what is written in one is read in the other), so it holds no second copy. "
+                f"{ANOTHER}"
+            )
+
+    def _sees_new_word(self, place: Place) -> bool | None:
+        """Tell whether a vault has the word that is new here; None where that cannot be told.
+
+        Another run may change it as well meanwhile: then it is tried again.
+        """
+        for _ in range(TRIES):
+            word = _new_word()
+            if not self._put(word):
+                return None
+            try:
+                there = _word_in(place, place.root)
+            except StepFailed as error:
+                if isinstance(error, Unreachable) or error.again:
+                    raise
+                return None
+            here = _word_in(self._host, self._folder)
+            if there and there in (word, here):
+                return True
+            if here == word:
+                return False
+        return None
+
+    def _put(self, word: str) -> bool:
+        """Put a word into the badge at once, and tell whether that could be done."""
+        path = f"{self._folder}/{BADGE}"
+        partial = f"{path}-{word}{PARTIAL}"
+        try:
+            self._host.claim(partial, word)
+            self._host.rename(partial, path)
+        except StepFailed:
+            with contextlib.suppress(StepFailed):
+                self._host.remove([partial])
+            return False
+        return True
+
+    def _is_alike(self, place: Place, mark: str) -> bool:
+        """Tell whether the file that is both here and there is one by its size and its date."""
+        before = _fact_in(self._host, self._folder, mark)
+        there = _fact_in(place, place.root, mark)
+        here = (before, _fact_in(self._host, self._folder, mark))
+        return any(
+            one.size_bytes == there.size_bytes
+            and abs(one.modified_s - there.modified_s) <= DATES_APART_S
+            for one in here
+            if one and there
         )
+
+
+def _new_word() -> str:
+    return secrets.token_hex(16)
+
+
+def _word_in(place: Place, folder: str) -> str:
+    """Return the word in the badge of a folder, '' where there is none."""
+    return place.contents(folder, [BADGE]).get(BADGE, b"").decode("utf-8", "replace").strip()
+
+
+def _fact_in(place: Place, folder: str, name: str) -> FileFact | None:
+    path = f"{folder}/{name}"
+    return place.look([path]).get(path)
 
 
 def folders_around(path: str) -> Around:
