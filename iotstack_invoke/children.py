@@ -19,6 +19,8 @@ from types import FrameType
 from .errors import Interrupted
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNAL_LOOK_S = 0.2
+"""How often the main thread, while it waits for others, looks whether it was asked to stop."""
 GRACE_S = 3.0
 """How long a program may take to end by itself after SIGTERM."""
 END_LIMIT_S = 4 * GRACE_S

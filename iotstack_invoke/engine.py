@@ -46,8 +46,6 @@ SLOW_S = 60.0
 SLOW_TOLD = "it takes long, so nothing else waits for it"
 ONCE_S = 600.0
 """How long what was done once in a run is believed to hold."""
-SIGNAL_LOOK_S = 0.2
-"""How often the main thread looks whether it was asked to stop."""
 
 
 class End(Enum):
@@ -356,7 +354,7 @@ class Run:
                         else:
                             slow.begins(planned[key])
                             running[pool.submit(self._attempts, planned[key])] = key
-                    for ended in wait(running, SIGNAL_LOOK_S, FIRST_COMPLETED).done:
+                    for ended in wait(running, children.SIGNAL_LOOK_S, FIRST_COMPLETED).done:
                         key = running.pop(ended)
                         self._settle(results, key, ended.result())
                         sorter.done(key)

@@ -16,7 +16,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import IO, Any, TypeVar
 
@@ -351,6 +351,41 @@ def within(limit_s: float, what: str, ask: Callable[[], Answer]) -> Answer:
     if not answers:
         raise StepFailed(f"{what} did not answer within {limit_s:g} s.")
     return answers[0]
+
+
+def asked_together(asks: Mapping[str, Callable[[], Answer]]) -> dict[str, Answer | StepFailed]:
+    """Return what several questions answer, or why they failed, by name; all are asked at once.
+
+    Raises what else one of them raises, and Interrupted when we are to end: their programs are
+    ended then, and a thread that waits all the same is left behind as in `within`.
+    """
+    answers: dict[str, Answer | StepFailed] = {}
+    troubles: list[BaseException] = []
+
+    def run(name: str) -> None:
+        try:
+            answers[name] = asks[name]()
+        except StepFailed as error:
+            answers[name] = error
+        except BaseException as error:  # noqa: BLE001 - raised again for whoever asked
+            troubles.append(error)
+
+    asking = [threading.Thread(target=run, args=(name,), daemon=True) for name in asks]
+    with children.signals_noted() as noted:
+        for each in asking:
+            each.start()
+        for each in asking:
+            while each.is_alive() and not noted:
+                each.join(children.SIGNAL_LOOK_S)
+    if noted:
+        children.end_all()
+        for each in asking:
+            each.join(children.SIGNAL_LOOK_S)
+        children.resume()
+        raise Interrupted(noted[0])
+    for trouble in troubles:
+        raise trouble
+    return {name: answers[name] for name in asks}
 
 
 def words_of(error: OSError) -> str:

@@ -21,7 +21,15 @@ from scenes import alive, until
 from iotstack_invoke import children, hosts
 from iotstack_invoke.children import signals_raised
 from iotstack_invoke.errors import Busy, Interrupted, StepFailed
-from iotstack_invoke.hosts import EARLY_BYTES, PIPE_BYTES, LocalHost, locked, read_chunk, within
+from iotstack_invoke.hosts import (
+    EARLY_BYTES,
+    PIPE_BYTES,
+    LocalHost,
+    asked_together,
+    locked,
+    read_chunk,
+    within,
+)
 from iotstack_invoke.runner import LineStream, MendedLocal, local_context
 from iotstack_invoke.steps import Command
 from iotstack_invoke.targets import looked
@@ -714,4 +722,36 @@ def test_a_question_is_answered_or_given_up():
     asked = threading.Event()
     with pytest.raises(StepFailed, match=r"^the share did not answer within 0.1 s\.$"):
         within(0.1, "the share", lambda: asked.wait(60))
+    asked.set()
+
+
+def test_questions_to_several_are_asked_at_the_same_time():
+    """Each waits for the other; what failed is told beside what was answered, by name."""
+    met = threading.Barrier(2, timeout=60)
+    failure = StepFailed("away")
+
+    def fail():
+        met.wait()
+        raise failure
+
+    assert asked_together({"one": met.wait, "two": fail})["two"] is failure
+    assert asked_together({}) == {}
+    with pytest.raises(KeyError, match="x"):
+        asked_together({"one": lambda: {}["x"], "two": lambda: 2})
+
+
+def test_a_signal_ends_the_wait_for_several(host, tmp_path):
+    """And their programs; one that cannot be ended is left behind."""
+    pid, asked = tmp_path / "pid", threading.Event()
+    command = Command(("sh", "-c", 'echo $$ > "$0"; exec sleep 300', str(pid)))
+
+    def interrupt():
+        until(lambda: pid.read_text().endswith("\n"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(Interrupted), signals_raised():
+        asked_together({"one": lambda: host.run(command), "two": lambda: asked.wait(300)})
+    assert not alive(int(pid.read_text()))
+    assert not children.ending()
     asked.set()

@@ -290,6 +290,23 @@ def test_a_vault_that_cannot_be_listed_is_not_said_to_hold_ruins(little_stack, c
     assert capsys.readouterr().err == ""
 
 
+def test_silent_vaults_are_waited_for_together(little_stack):
+    """Before a backup: each of these answers only while the other is asked."""
+    met = threading.Barrier(2, timeout=60)
+
+    class Slow(LocalHost):
+        def names(self, folder):
+            met.wait()
+            return LocalHost.names(self, folder)
+
+    site = Site.of(load_settings(str(little_stack.settings)))
+    os.makedirs(site.backups, exist_ok=True)
+    slow = {name: Slow(str(little_stack.folder), name) for name in ("nas", "usb")}
+    site = replace(site, vaults=slow)
+    _died, listed = recover_here(site, Journal(site.host, "/none", ()), Report())
+    assert set(listed) == {"here", "nas", "usb"}
+
+
 def test_a_backup_without_its_drive_ends_with_warnings(little_stack, tmp_path):
     """The backup is whole here, the vault is named, and nothing lies beneath the mount point."""
     (tmp_path / "media/backups").mkdir(parents=True)

@@ -20,7 +20,6 @@ from urllib.parse import quote
 
 from .. import children
 from ..children import signals_noted
-from ..engine import SIGNAL_LOOK_S
 from ..errors import ExitCode, StepFailed, UsageError
 from ..hosts import state_folder
 from ..log import RunLog, new_log
@@ -122,7 +121,7 @@ def run_fleet(
         waiting = {pool.submit(run.do, host) for host in hosts}
         results = []
         while waiting:
-            ended, waiting = wait(waiting, SIGNAL_LOOK_S)
+            ended, waiting = wait(waiting, children.SIGNAL_LOOK_S)
             results += [each.result() for each in ended]
             if noted and not stopped_by:
                 stopped_by = noted[0]

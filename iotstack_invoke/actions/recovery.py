@@ -12,7 +12,7 @@ from ..sets import removals_in
 from ..site import Site, finish_removals
 from ..steps import PARTIAL
 from .owed import Owing
-from .start import Listing
+from .start import Listing, list_vaults
 from .undo import but_for, tell_death
 
 
@@ -32,19 +32,18 @@ def recover_here(
         found = split_set_name(name.removesuffix(PARTIAL))
         if name.endswith(PARTIAL) and found and found[1] != "log":
             site.host.remove([f"{site.backups}/{name}"])
-    listed: dict[str, Listing] = {}
+    listed = {"here": site.host.names(site.backups), **list_vaults(site)}
     for name, place in (("here", site.host), *site.vaults.items()):
+        if not removals_in(listed.get(name, {})):
+            continue
         # Before anything is copied there: what is copied later is not what was removed.
         folder = site.backups if place is site.host else place.root
         with contextlib.suppress(Unreachable):
             try:
+                finish_removals(place, folder)
                 listed[name] = place.names(folder)
-                if removals_in(listed[name]):
-                    finish_removals(place, folder)
-                    listed[name] = place.names(folder)
             except Unreachable:
                 raise
             except StepFailed as error:
-                if name in listed:  # whoever copies to it tells that it cannot be listed
-                    report.warn(f"An old backup is half removed ({name}): {error}")
+                report.warn(f"An old backup is half removed ({name}): {error}")
     return died, listed

@@ -5,13 +5,13 @@ Changes nothing: the dry run and the real one are refused here for the same reas
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ..errors import Refused, StepFailed
-from ..hosts import READ_ONLY
+from ..hosts import READ_ONLY, asked_together
 from ..losses import reference
 from ..manifest import Manifest
 from ..plan import Plan, decide, resolve
@@ -56,12 +56,15 @@ def refuse_folder(site: Site) -> None:
 
 
 def list_vaults(site: Site) -> dict[str, Listing]:
-    """Return what lies in each vault that answers: whoever copies to another tells of it."""
-    listed: dict[str, Listing] = {}
-    for name, place in site.vaults.items():
-        with contextlib.suppress(StepFailed):
-            listed[name] = place.names(place.root)
-    return listed
+    """Return what lies in each vault that answers: whoever copies to another tells of it.
+
+    All are asked at the same time: those that are silent cost no more than one of them.
+    """
+    asks = {
+        name: functools.partial(place.names, place.root) for name, place in site.vaults.items()
+    }
+    told = asked_together(asks)
+    return {name: each for name, each in told.items() if not isinstance(each, StepFailed)}
 
 
 def free_of(runtag: Runtag, listed: Iterable[Listing], report: Report) -> Runtag:
