@@ -136,17 +136,18 @@ class Site:
         skipped = (Gone(name, host, service=True) for name in self.settings.skipped)
         return (*skipped, *said.gone)
 
-    def pinned(self) -> tuple[frozenset[str], tuple[StepFailed, ...]]:
-        """Return the runtags that are pinned here or in a vault, and why places cannot tell."""
+    def pinned(self) -> tuple[frozenset[str], Mapping[str, StepFailed]]:
+        """Return the runtags that are pinned here or in a vault, and why a place cannot tell."""
         found = frozenset[str]()
-        away = []
-        folders = ((self.host, self.backups), *((e, e.root) for e in self.vaults.values()))
-        for place, folder in folders:
+        away = dict[str, StepFailed]()
+        folders: dict[str, tuple[Place, str]] = {HERE: (self.host, self.backups)}
+        folders |= {name: (place, place.root) for name, place in self.vaults.items()}
+        for name, (place, folder) in folders.items():
             try:
                 found |= pins_in(place.names(folder))
             except StepFailed as error:
-                away.append(error)
-        return found, tuple(away)
+                away[name] = error
+        return found, away
 
     def sets(
         self, checks: Checks | None = None, *, outline: bool = False

@@ -77,6 +77,7 @@ def list_(work: Work, json: bool = False) -> int:
         "allow-missing": "A part, container or database that is gone for good, such as influx; "
         "may be given several times.",
         "adopt": "Take in archives without a manifest, once they are read to their end.",
+        "undelivered": "Remove here also what a vault lacks, or may lack as it does not answer.",
         "yes": "Do not ask.",
         "dry-run": "Show what would be removed, and why; change nothing.",
         "json": "Print JSON for programs.",
@@ -94,6 +95,7 @@ def prune(
     keep_at_least: str = "",
     allow_missing: Iterable[str] | None = None,
     adopt: bool = False,
+    undelivered: bool = False,
     yes: bool = False,
     dry_run: bool = False,
     json: bool = False,
@@ -106,7 +108,7 @@ def prune(
     numbers = (keep, keep_daily, keep_weekly, keep_monthly, keep_yearly)
     flags = dict(zip(POLICY_KEYS, (*numbers, keep_within, keep_at_least), strict=True))
     dry = dry_run or work.options.dry_run
-    wish = Wish(at, tuple(allow_missing or ()), adopt, yes, dry, json)
+    wish = Wish(at, tuple(allow_missing or ()), adopt, undelivered, yes, dry, json)
     return prune_sets(work.settings, wish, flags, work.report)
 
 

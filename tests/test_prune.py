@@ -97,7 +97,7 @@ def test_what_failed_its_verification_pushes_no_good_set_out(pi, at, kept):
     # The clock of whoever verified it was years behind.
     check = Check(tags[0], at, "2000-01-01T00:00:00Z", "read", False, ("torn",), "", made)
     (pi.backups / ".checks.jsonl").write_text(check_line(check) + "\n")
-    assert pi.run(f"prune --at {at}").returncode == 0
+    assert pi.run(f"prune --at {at} --undelivered --yes").returncode == 0
     assert sorted(listed(folder), reverse=True) == [tags[each] for each in kept]
 
 
@@ -166,7 +166,7 @@ def test_a_run_does_not_remove_its_own_backup(pi):
 
 def test_without_a_place_only_this_machine_is_pruned(pi):
     """Nothing goes from a vault unless it is named."""
-    for folder in (pi.backups, pi.usb):
+    for folder in (pi.backups, pi.usb, pi.nas):
         tags = [make_set(folder, days) for days in (1, 2, 3, 4)]
     assert pi.run("prune").returncode == 0
     assert (list(listed(pi.backups)), list(listed(pi.usb))) == (tags[:2], tags)
@@ -197,7 +197,7 @@ def test_flags_replace_the_whole_policy(pi):
 @pytest.mark.parametrize("line", ["prune --at all --dry-run", "--dry prune --at all"])
 def test_a_dry_run_shows_all_and_changes_nothing(pi, line):
     """What would go is told with its reason, and every file is as it was."""
-    for folder in (pi.backups, pi.usb):
+    for folder in (pi.backups, pi.usb, pi.nas):
         tags = [make_set(folder, days) for days in (1, 2, 3, 4)]
     (pi.usb / f"{tags[0]}.removing").write_text("")
     before = [content(folder) for folder in (pi.backups, pi.usb, pi.nas)]
@@ -213,7 +213,8 @@ def test_a_dry_run_shows_all_and_changes_nothing(pi, line):
 
 def test_json_tells_programs_the_same(pi):
     """Each place has its sets with their verdicts, newest first."""
-    tags = [make_set(pi.backups, days) for days in (1, 2, 3)]
+    for folder in (pi.backups, pi.usb, pi.nas):
+        tags = [make_set(folder, days) for days in (1, 2, 3)]
     (pi.backups / "notes.txt").write_text("mine")
     told = pi.run("prune --at all --json")
     assert (told.returncode, told.stderr) == (0, "")
@@ -334,7 +335,7 @@ def test_a_removal_that_dies_anywhere_is_finished_by_the_next_run(pi, place, man
             (folder / name).unlink()
         good = [make_set(folder, days) for days in (1, 2, 3)]
         gone = make_set(folder, 4, manifest=manifest)
-        died = mortal(pi, died_at, f"prune --at {place} --keep 3 --adopt --yes")
+        died = mortal(pi, died_at, f"prune --at {place} --keep 3 --adopt --undelivered --yes")
         if died.returncode != DIED:
             break
         left = listed(folder)
@@ -462,11 +463,11 @@ def test_a_place_that_is_away_may_have_the_latest(pi):
 
 
 def test_pins_of_a_vault_that_is_away_are_told_to_be_unknown(pi):
-    """A prune removes all the same: what is pinned there is there."""
+    """What goes undelivered goes all the same: what is pinned there is there."""
     for days in (1, 2):
         make_set(pi.backups, days)
     pi.usb.rmdir()
-    told = pi.run("prune --at here --keep 1 --yes")
+    told = pi.run("prune --at here --keep 1 --undelivered --yes")
     assert told.returncode == 0
     assert "What is pinned there alone is not known, and counts for nothing: " in told.stderr
     assert list(listed(pi.backups)) == [runtag(1)]
@@ -477,7 +478,7 @@ def test_a_pinned_set_stays_until_the_pin_is_taken_away(pi):
     for folder in (pi.backups, pi.usb):
         tags = [make_set(folder, days) for days in (1, 2, 3)]
     pi.run(f"pin {tags[2]}")
-    told = pi.run("prune --at all --keep 1 --yes")
+    told = pi.run("prune --at all --keep 1 --undelivered --yes")
     assert "pinned" in told.stdout
     for folder in (pi.backups, pi.usb):
         assert list(listed(folder)) == [tags[0], tags[2]]
@@ -485,7 +486,7 @@ def test_a_pinned_set_stays_until_the_pin_is_taken_away(pi):
     assert told.stdout == f"{tags[2]} is not pinned any more in: here, usb.\n"
     told = pi.run(f"pin {tags[2]} --remove")
     assert (told.returncode, told.stdout) == (0, f"{tags[2]} was not pinned in: here, usb.\n")
-    assert pi.run("prune --at all --keep 1 --yes").returncode == 0
+    assert pi.run("prune --at all --keep 1 --undelivered --yes").returncode == 0
     for folder in (pi.backups, pi.usb):
         assert list(listed(folder)) == [tags[0]]
         assert {f for f in files_of(tags[2]) if (folder / f).exists()} == set()

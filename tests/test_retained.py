@@ -52,6 +52,11 @@ def put_foreign(folder, days):
     return tag
 
 
+def said(told):
+    """Return what a command said of what is wrong, on one line."""
+    return " ".join(told.stderr.split())
+
+
 def tags(folder):
     return [each.runtag for each in sets_in(LocalHost(str(folder)), str(folder))]
 
@@ -136,7 +141,7 @@ def test_what_is_said_is_of_the_backups_that_there_are(pi):
     for number in (1, 2, 3):
         put_set(pi.backups, newest + timedelta(hours=1, minutes=number), runtag=f"gone{number}")
     assert pi.run("status --at here").returncode == 1
-    assert pi.run("prune").returncode == 0
+    assert pi.run("prune --undelivered --yes").returncode == 0
     assert tags(pi.backups) == ["gone3", "gone2", "again"]
 
 
@@ -169,7 +174,7 @@ def test_a_name_that_several_things_bear_is_asked_for_in_full(pi):
     assert f"--allow-missing home means several things. Write {listed}." in said
     for each in full:
         assert tags(pi.backups) == sets
-        assert pi.run(f"prune --allow-missing {each}").returncode == 0
+        assert pi.run(f"prune --undelivered --yes --allow-missing {each}").returncode == 0
     assert tags(pi.backups) == sets[:2]
 
 
@@ -491,6 +496,7 @@ def test_at_a_terminal_it_asks_before_a_vault_loses_anything(pi):
 def test_at_a_terminal_it_asks_before_this_machine_loses_anything(pi, at):
     """As of a vault, also where it alone loses some; where none would go, nobody is asked."""
     sets = [put(pi.backups, days) for days in (1, 2)]
+    assert pi.run("sync").returncode == 0
     assert typed(pi, f"prune {at} --keep 2", "") == 0
     assert typed(pi, f"prune {at} --keep 1", "") == 13
     assert tags(pi.backups) == sets
@@ -501,6 +507,7 @@ def test_at_a_terminal_it_asks_before_this_machine_loses_anything(pi, at):
 def test_where_nobody_is_this_machine_is_pruned_without_a_question(pi):
     """As cron does it."""
     sets = [put(pi.backups, days) for days in (1, 2)]
+    assert pi.run("sync").returncode == 0
     told = pi.run("prune --keep 1")
     assert (told.returncode, told.stderr, tags(pi.backups)) == (0, "", sets[:1])
 
@@ -516,6 +523,80 @@ def test_where_nobody_is_the_last_copy_needs_a_yes(pi):
     set_line(pi, "#policy", "keep = 1")
     assert pi.run("prune --at nas").returncode == 0
     assert tags(pi.nas) == sets[:1]
+
+
+# What a vault lacks, or may lack
+
+
+def test_what_a_vault_that_is_away_may_lack_stays_here(pi):
+    """Nobody knows what it has, so each set may be the only copy: it is named, with the way out."""
+    sets = [put(pi.backups, days) for days in (1, 2, 3)]
+    away = pi.nas.rename(pi.nas.with_name("away"))
+    for line, code in (("--at all", 1), ("--dry-run", 3), ("", 3), ("--yes", 3)):
+        told = pi.run(f"prune {line} --keep 1")
+        assert (told.returncode, tags(pi.backups)) == (code, sets), line
+        assert told.stdout.count("nas may lack it: no answer") == 2
+        assert "here: 0 of 3 sets w" in told.stdout
+        assert (
+            f"nas did not answer, and may lack {sets[1]}, {sets[2]}: not removed here. `inv sync` "
+            "delivers them; inv prune --undelivered removes them all the same." in said(told)
+        )
+    away.rename(pi.nas)
+    assert pi.run("sync").returncode == 0
+    assert pi.run("prune --keep 1").returncode == 0
+    assert (tags(pi.backups), tags(pi.nas)) == (sets[:1], sets)
+
+
+def test_what_a_vault_lacks_stays_unless_its_policy_would_remove_it_there(pi):
+    """As after a backup; what the vault has, and what it is not to have, goes."""
+    sets = [put(pi.backups, days) for days in (1, 2, 3, 4)]
+    for days in (1, 4):
+        put(pi.nas, days)
+    told = pi.run("prune --keep 1 --json")
+    assert (told.returncode, tags(pi.backups)) == (3, sets[:3])
+    (here,) = json.loads(told.stdout)
+    assert [each["keep"] for each in here["sets"]] == [True, True, True, False]
+    assert {each["why"] for each in here["sets"][1:3]} == {"nas lacks it"}
+    assert f"nas lacks {sets[1]}, {sets[2]}: not removed here." in said(told)
+    set_line(pi, "#policy", "keep = 2")
+    told = pi.run("prune --keep 1")
+    assert (told.returncode, tags(pi.backups)) == (3, sets[:2])
+    assert "inv sync` delivers it;" in said(told)
+
+
+def test_who_needs_room_says_that_undelivered_sets_go(pi):
+    """By a flag, and where no other copy of one is known by a yes or a name typed, which names it."""
+    sets = [put(pi.backups, days) for days in (1, 2, 3)]
+    put(pi.nas, 3)
+    line = "prune --keep 1 --undelivered"
+    told = pi.run(line)
+    assert (told.returncode, tags(pi.backups)) == (13, sets)
+    assert f"No other copy is known of {sets[1]}, and nobody is there to confirm." in said(told)
+    assert "1 newer good set is kept; nas lacks it" in told.stdout
+    assert typed(pi, line, "") == 13
+    assert typed(pi, line, "here") == 0
+    assert tags(pi.backups) == sets[:1]
+    put(pi.backups, 2)
+    told = pi.run(f"{line} --yes")
+    assert (told.returncode, told.stderr, tags(pi.backups)) == (0, "", sets[:1])
+
+
+def test_a_copy_that_goes_as_well_is_no_other_copy(pi):
+    """Of a set that one vault lacks, and another loses by the same command."""
+    set_line(pi, "keep = 2", "keep = 1")
+    set_line(pi, "#policy", "keep = 1")
+    usb = pi.nas.with_name("usb")
+    usb.mkdir()
+    with pi.settings.open("a") as stream:
+        stream.write(f'[[vaults]]\nname = "usb"\nkind = "folder"\nfolder = "{usb}"\n')
+    for folder in (pi.backups, pi.nas):
+        sets = [put(folder, days) for days in (1, 2)]
+    put(usb, 1)
+    told = pi.run("prune --at all --undelivered")
+    assert (told.returncode, tags(pi.backups), tags(pi.nas)) == (13, sets, sets)
+    assert f"No other copy is known of {sets[1]}," in said(told)
+    assert pi.run("prune --undelivered").returncode == 0
+    assert (tags(pi.backups), tags(pi.nas)) == (sets[:1], sets)
 
 
 def test_programs_read_why_a_set_stays(pi):
@@ -534,7 +615,7 @@ def test_who_is_asked_keeps_no_backup_waiting(pi, at):
     folder = pi.nas if at == "nas" else pi.backups
     sets = [put(folder, days) for days in (2, 3)]
     terminal, stdin = os.openpty()
-    line = f"prune --at {at} --keep 1"
+    line = f"prune --at {at} --keep 1 --undelivered"
     with pi.start(line, stdin=stdin, stderr=subprocess.STDOUT) as process:
         os.close(stdin)
         seen = ""

@@ -17,7 +17,6 @@ from ..checks import HERE, Checks, failed_at
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
 from ..holdings import Gone, holdings_of, lacks, lacks_cured, meanings, spelled_all
-from ..manifest import RECORDS_ENDING
 from ..nearest import nearest
 from ..owner import Said
 from ..report import Report, age_text
@@ -45,7 +44,7 @@ from ..site import Site, finish_removals, remove_set, sets_in
 from ..steps import FileFact, Place
 from ..values import dataclass
 from .adopt import adopt
-from .delivery import DELIVERED
+from .delivery import DELIVERED, Delivery, look_at_vaults
 from .old_states import remove_old_here
 from .wish import ask
 
@@ -69,6 +68,8 @@ class Wish:
     gone: tuple[str, ...] = ()
     """Parts, containers and databases that newer sets need not hold."""
     adopt: bool = False
+    undelivered: bool = False
+    """What a vault lacks, or may lack, goes from here as well."""
     yes: bool = False
     dry_run: bool = False
     as_json: bool = False
@@ -105,6 +106,10 @@ class Pruning:
     """Sets that an earlier run left half removed."""
     names: Mapping[str, FileFact] = field(default_factory=dict)
     strangers: tuple[str, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
+    """What each vault lacks of the sets here, where some would go."""
+    held: tuple[str, ...] = ()
+    """The sets that would go from here if no vault lacked them."""
     error: str = ""
 
     def look(self, known: Known, *, asked: bool = False) -> None:
@@ -133,8 +138,28 @@ class Pruning:
             alone = self.name == HERE
             verdicts = (judge if alone else judge_each_host)(self.sets, *rules)
             if alone:
-                verdicts = tuple(_owed(_held(e, known.checks), self.names) for e in verdicts)
+                verdicts = tuple(_held(e, known.checks) for e in verdicts)
             self.verdicts = verdicts
+
+    def hold(self, deliveries: Sequence[Delivery], *, undelivered: bool) -> None:
+        """Keep what a vault lacks or may lack of the sets that would go; or tell it alone."""
+        self.deliveries = tuple(deliveries)
+        lacking = {each.runtag: self.lacking(each) for each in self.going}
+        self.held = () if undelivered else tuple(tag for tag, why in lacking.items() if why)
+        self.verdicts = tuple(
+            replace(e, keep=not undelivered, why=f"{e.why}; {why}" if undelivered else why)
+            if not e.keep and (why := lacking[e.backup.runtag])
+            else e
+            for e in self.verdicts
+        )
+
+    def lacking(self, backup: BackupSet) -> str:
+        """Return which vaults lack a set that a run has finished, or may; '' for none."""
+        return "; ".join(
+            f"{each.name} lacks it" if each.looked else f"{each.name} may lack it: no answer"
+            for each in self.deliveries
+            if backup.state in DELIVERED and each.lacks(backup.runtag)
+        )
 
     def act(self) -> None:
         """Remove what is to go, the oldest first; raises StepFailed."""
@@ -170,13 +195,6 @@ def _held(verdict: Verdict, checks: Checks) -> Verdict:
     if verdict.keep or not damaged or verdict.backup.state is State.DAMAGED:
         return verdict
     return replace(verdict, keep=True, why=f"its copy in {', '.join(damaged)} is damaged")
-
-
-def _owed(verdict: Verdict, names: Mapping[str, FileFact]) -> Verdict:
-    """Return a verdict on a set here that tells where a vault lacks it: its records are there."""
-    if verdict.keep or f"{verdict.backup.runtag}.{RECORDS_ENDING}" not in names:
-        return verdict
-    return replace(verdict, why=f"{verdict.why}; a vault may lack it still")
 
 
 def read_flags(flags: Mapping[str, str]) -> Policy | None:
@@ -226,6 +244,7 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
                 with site.held("prune"):
                     _look_again(site, prunings, wish)
                     stay = _act(site, prunings, wish, report)
+            stay += [line for each in prunings for line in _held_told(each)]
     except Interrupted as error:
         report.fail(
             f"Prune: {error}. A set that is half removed is listed no more; the next prune or "
@@ -254,7 +273,20 @@ def _act(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> lis
     return remove_old_here(site, tell, dry_run=wish.dry_run)
 
 
-def _known(site: Site, gone: Iterable[str]) -> tuple[Known, tuple[StepFailed, ...]]:
+def _held_told(here: Pruning) -> Iterator[str]:
+    """Yield which sets stay here as a vault lacks them, or may lack them, and what helps."""
+    for each in here.deliveries:
+        held = [tag for tag in here.held if each.lacks(tag)]
+        them = "them" if len(held) > 1 else "it"
+        lacks = "lacks" if each.looked else "did not answer, and may lack"
+        if held:
+            yield (
+                f"{each.name} {lacks} {', '.join(held)}: not removed here. `inv sync` delivers "
+                f"{them}; inv prune --undelivered removes {them} all the same."
+            )
+
+
+def _known(site: Site, gone: Iterable[str]) -> tuple[Known, Mapping[str, StepFailed]]:
     """Return what is known now, and what failed where pins were asked for; `gone`: for good."""
     said = site.owner.read()
     pinned, away = site.pinned()
@@ -270,11 +302,33 @@ def _look_at(prunings: list[Pruning], known: Known, *, asked: bool) -> None:
                 each.look(known, asked=asked)
 
 
+def _hold(
+    site: Site,
+    prunings: list[Pruning],
+    known: Known,
+    away: Mapping[str, StepFailed],
+    wish: Wish,
+) -> None:
+    """Keep here what a vault lacks, or may lack as it did not answer, as after a backup."""
+    for here in (each for each in prunings if each.name == HERE and not each.error):
+        if any(each.state in DELIVERED for each in here.going):
+            names = [each.name for each in site.settings.vaults]
+            asked = [name for name in names if name not in away]
+            found = look_at_vaults(site, asked, here.sets, known.checks)
+            found += [
+                Delivery(name, site.vaults[name], error=str(away[name]))
+                for name in names
+                if name in away
+            ]
+            here.hold(found, undelivered=wish.undelivered)
+
+
 def _look_again(site: Site, prunings: list[Pruning], wish: Wish) -> None:
     """Judge anew after a person was asked; raises Refused where other verdicts come of it."""
     confirmed = [each.verdicts for each in prunings]
-    known, _ = _known(site, wish.gone)
+    known, away = _known(site, wish.gone)
     _look_at(prunings, known, asked=bool(wish.gone))
+    _hold(site, prunings, known, away, wish)
     changed = [
         each.name
         for each, verdicts in zip(prunings, confirmed, strict=True)
@@ -297,7 +351,7 @@ def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wi
         for each in prunings:
             if not each.error:
                 each.judge(known)
-    for error in away:
+    for error in away.values():
         if not any(each.error == str(error) for each in prunings):
             report.warn(
                 f"What is pinned there alone is not known, and counts for nothing: {error}"
@@ -308,8 +362,9 @@ def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wi
             if not each.error:
                 adopted |= _adopt(site, each, known, wish, report)
     if adopted:
-        known, _ = _known(site, wish.gone)
+        known, away = _known(site, wish.gone)
         _look_at(prunings, known, asked=bool(wish.gone))
+    _hold(site, prunings, known, away, wish)
     stay = list(site.sets(known.checks) if site.host.look([site.backups]) else ())
     for each in prunings:
         if each.name == HERE and not each.error:
@@ -385,9 +440,9 @@ def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Repor
 def _question(site: Site, prunings: list[Pruning], wish: Wish) -> str:
     """Return what a person has to confirm, wherever it goes; '' for nothing.
 
-    Raises Refused where nobody is there: only what the command line says of a vault has to be
-    confirmed then, by --yes, if no other copy of a set is known: what hosts.toml says was meant
-    when it was written.
+    Raises Refused where nobody is there: only what the command line says of a vault, and what
+    goes from here undelivered, has to be confirmed then, by --yes, if no other copy of a set is
+    known: what hosts.toml says was meant when it was written.
     """
     losing = [each for each in prunings if each.count and not each.error]
     if wish.yes or not losing:
@@ -396,6 +451,7 @@ def _question(site: Site, prunings: list[Pruning], wish: Wish) -> str:
         vaults = [each for each in losing if each.name != HERE]
         typed = [each for each in vaults if each.by_flags or wish.gone or wish.adopt]
         last = {e.runtag for one in typed for e in one.going} - _staying(site, prunings)
+        last |= _last_here(prunings)
         if not last:
             return ""
         listed = ", ".join(sorted(last))
@@ -404,7 +460,23 @@ def _question(site: Site, prunings: list[Pruning], wish: Wish) -> str:
             "removed. If it is meant, add --yes."
         )
     listed = ", ".join(f"{each.count} {_from(each)}" for each in losing)
-    return f"remove backups ({listed})"
+    alone = ", ".join(sorted(_last_here(prunings)))
+    return f"remove backups ({listed}{f'; no other copy is known of {alone}' if alone else ''})"
+
+
+def _last_here(prunings: list[Pruning]) -> set[str]:
+    """Return the sets that go from here undelivered, of which no vault is known to keep a copy."""
+    going = {each.name: {backup.runtag for backup in each.going} for each in prunings}
+    return {
+        backup.runtag
+        for here in prunings
+        for backup in here.going
+        if here.lacking(backup)
+        and not any(
+            backup.runtag in each.there and backup.runtag not in going.get(each.name, ())
+            for each in here.deliveries
+        )
+    }
 
 
 def _from(each: Pruning) -> str:
