@@ -107,8 +107,8 @@ MOST_DAYS = 99_999
 DOCKER_FOLDER = "/var/lib/docker"
 _VOLUME = re.compile(r"volume:[A-Za-z0-9][A-Za-z0-9_.-]*(:/[^:]*|/.+)?")
 _PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
-_TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault"})
-"""Words of the rules and of --from, which no vault can bear."""
+_TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault", "all"})
+"""Words of the rules, of --from and of --at, which no vault can bear."""
 _VAULT_NAME = re.compile(r"[^\W\d][\w-]*")
 _VAULT_KINDS = ("ssh", "folder", "rclone")
 _REMOTE = re.compile(r"[\w.+@][\w.+@ -]*:.*[^/].*")

@@ -385,11 +385,11 @@ def test_a_dash_is_allowed_in_a_vaults_name(name):
     assert [each.name for each in read(vault).vaults] == [name]
 
 
-@pytest.mark.parametrize("name", ["pi", "here", "vault", "from"])
+@pytest.mark.parametrize("name", ["pi", "here", "vault", "all", "from"])
 def test_a_word_that_means_something_else_is_no_vaults_name(name):
     """The message names these words, and no rule besides."""
     assert mistakes(f'[[vaults]]\nname="{name}"\nkind="folder"\nfolder="/f"') == [
-        f"[[vaults]] '{name}': the names dump, from, here, media, pi, vault mean something else already"
+        f"[[vaults]] '{name}': the names all, dump, from, here, media, pi, vault mean something else already"
     ]
 
 
@@ -754,7 +754,7 @@ def test_all_mistakes_are_told_together():
         "[stack]: folder = 'here' must begin with / or ~",
         f"[[stack.exclude]]: path = 'backups' {PLACES}, or volume:NAME",
         "[influxdb]: limit_s = -1 must be a number of seconds, more than 0",
-        "[[vaults]] 'pi': the names dump, from, here, media, pi, vault mean something else already",
+        "[[vaults]] 'pi': the names all, dump, from, here, media, pi, vault mean something else already",
         "[[vaults]] 'pi': 'host' is missing",
         "[[vaults]] 'vault2': folder = 'usb' must begin with / or ~",
     ]
