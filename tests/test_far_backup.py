@@ -63,7 +63,7 @@ def test_it_is_as_one_that_is_made_there(pi, laptop):
     for name in mine | theirs:
         assert (laptop.vaults[0] / name).read_bytes() == (pi.backups / name).read_bytes()
     assert not laptop.folder.exists()
-    assert laptop.run("status --host pi").stdout.startswith(f"OK {RUNTAG} was made just now")
+    assert laptop.run("status --host pi").stdout.startswith(f"OK pi: {RUNTAG} was made just now")
     assert "verified" not in laptop.run("verify --at shelf").stderr
     assert pi.run("verify --all").returncode == 0
 
@@ -200,9 +200,7 @@ def test_what_a_far_backup_does_not_cover_is_shown_by_the_command_that_is_told(l
     for folder in (pi.backups, laptop.vaults[0]):
         put_set(folder, datetime.now(UTC), runtag="x", warnings=("NOT COVERED: y",))
     told = laptop.run("status --host pi").stdout
-    assert (
-        "WARNING here: 1 thing not covered; shelf: 1 thing not covered (inv show 'x' --at" in told
-    )
+    assert "WARNING pi: 1 thing not covered; shelf: 1 thing not covered (inv show 'x' --at" in told
     assert "NOT COVERED: y" in laptop.run("show x --at shelf").stdout
 
 

@@ -68,7 +68,7 @@ def test_other_machines_sets_are_named_by_their_address(pi):
         told = pi.run(f"show {tag} --at {at}")
         assert told.returncode == 0, told.stderr
     told = pi.run("status --at usb/other-pi --max-age 26h")
-    assert told.stdout.startswith(f"OK {TAG} is")
+    assert told.stdout.startswith(f"OK usb/other-pi: {TAG} is")
     put_set(pi.usb / "other-pi", NOW, runtag="new", host="other-pi", warnings=("NOT COVERED: x",))
     told = pi.run("status --at usb/other-pi")
     assert "1 thing not covered (inv show 'new' --at usb/other-pi)" in told.stdout

@@ -19,7 +19,7 @@ from ..losses import way_out
 from ..pasted import host_flag
 from ..report import Report, age_text, one_line
 from ..rules import RESTORE
-from ..sets import BackupSet, State
+from ..sets import BackupSet, State, runtags_in
 from ..settings import Settings
 from ..site import Newest, Site, newest_good, open_site, sets_read
 from ..steps import Place
@@ -59,7 +59,7 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
     """
     limit = read_duration(max_age)
     with open_site(settings, name) as site:
-        seen = _see(site, at)
+        seen = _see(site, at, name)
         kept = _kept(site) if at in ("", HERE) else ""
         owed = _owed(site, name) if at in ("", HERE) else ""
         astray = _astray(site) if at in ("", HERE) else ""
@@ -135,7 +135,8 @@ def _cure(seen: Sequence[Seen]) -> str:
     return f". {way_out(words, EVERYWHERE if len(lacking) > 1 else next(iter(lacking)))}"
 
 
-def _see(site: Site, at: str) -> list[Seen]:
+def _see(site: Site, at: str, name: str) -> list[Seen]:
+    """Return what was seen of each place; the stack's own is called by the name of its host."""
     site.knows(at)
     places: dict[str, Place] = {HERE: site.host, **site.vaults}
     if at and at not in places:
@@ -151,11 +152,14 @@ def _see(site: Site, at: str) -> list[Seen]:
         checks |= {key: each for key, each in site.checks_here().items() if key[1] == HERE}
     folders = {HERE: site.backups}
     gone = site.gone(site.owner.read())
+    own = _own(site)
     seen = (
-        _look(name, place, folders.get(name, place.root), now, host, failed_at(checks, name), gone)
-        for name, place in asked.items()
+        _look(at, place, folders.get(at, place.root), now, host, failed_at(checks, at), gone, own)
+        for at, place in asked.items()
     )
     found = [replace(each, lacks=each.lacks + _uncovered(each, site)) for each in seen]
+    if name:
+        found = [replace(e, place=name, host="") if e.place == HERE else e for e in found]
     return [_compared(each, found[0]) for each in found]
 
 
@@ -167,19 +171,21 @@ def _look(
     host: str,
     failed: Mapping[str, str],
     gone: tuple[Gone, ...],
+    own: frozenset[str],
 ) -> Seen:
     def ask() -> Seen:
         newest = newest_good(place, folder, now, host=host, failed=failed)
         sets = sets_read(place, folder, MANIFESTS_LIMIT_S, failed)
-        # Nobody knows whose one without a manifest is that can be read; what lies here is ours.
+        here = name == HERE
+        # Of one of which no manifest can be read its name alone tells whose it is: it lies here.
         mine = [
             each
             for each in sets
-            if (host in ("", each.manifest.host) if each.manifest else name == HERE)
+            if host in ("", each.manifest.host if each.manifest else "")
+            or (each.manifest is None and (here or each.runtag in own))
         ]
-        here = name == HERE
         missing = lacks(newest.good, sets, gone, here=here) if newest.good else ()
-        told = "; ".join((*_newer(mine, newest.good), *_lacks(newest.good, missing)))
+        told = "; ".join((*_newer(mine, newest.good, here=here), *_lacks(newest.good, missing)))
         return Seen(name, newest, host=host, lacks=one_line(told), missing=missing)
 
     try:
@@ -188,7 +194,15 @@ def _look(
         return Seen(name, trouble=one_line(str(error)))
 
 
-def _newer(sets: Sequence[BackupSet], good: BackupSet | None) -> Iterator[str]:
+def _own(site: Site) -> frozenset[str]:
+    """Return the runtags of the sets beside the stack; none where it does not answer."""
+    try:
+        return within(PLACE_LIMIT_S, HERE, lambda: runtags_in(site.host.names(site.backups)))
+    except IotstackError:
+        return frozenset()
+
+
+def _newer(sets: Sequence[BackupSet], good: BackupSet | None, *, here: bool) -> Iterator[str]:
     """Yield of sets that are newer than the newest good one of a place what is wrong with them."""
     made = good.made() if good else None
     host = good.manifest.host if good and good.manifest else ""
@@ -198,7 +212,8 @@ def _newer(sets: Sequence[BackupSet], good: BackupSet | None) -> Iterator[str]:
             continue
         if host and each.manifest and each.manifest.host != host:
             continue
-        newer = f"{each.runtag}, which is newer, is" if good else f"{each.runtag} is"
+        which = each.runtag if here or not good else f"its copy of {each.runtag}"
+        newer = f"{which}, which is newer, is" if good else f"{which} is"
         if each.state is State.DAMAGED:
             yield f"{newer} damaged (inv show '{each.runtag}')"
         elif each.state is State.INCOMPLETE and each.manifest:
@@ -271,12 +286,17 @@ def judge_status(seen: Sequence[Seen], now: datetime, limit: timedelta) -> tuple
     note = f"; dated in the future, so not counted: {', '.join(ahead)}" if ahead else ""
     if bad:
         clauses = "; ".join(f"{each.place}: {each.trouble or _told(each, now)}" for each in bad)
-        return False, f"no good backup within {limit.total_seconds() / 3600:g} h: {clauses}{note}"
+        return False, f"no good backup within {_limit_text(limit)}: {clauses}{note}"
     first, *vaults = seen
-    line = _told(first, now) + (f" in {first.place}" if first.place != HERE else "")
+    line = (f"{first.place}: " if first.place != HERE else "") + _told(first, now)
     if vaults:
         line += f"; vaults: {', '.join(_copy(each, first, now) for each in vaults)}"
     return True, line + note
+
+
+def _limit_text(limit: timedelta) -> str:
+    seconds = limit.total_seconds()
+    return f"{seconds / 60:g} min" if seconds % 1800 else f"{seconds / 3600:g} h"
 
 
 def _told(each: Seen, now: datetime) -> str:
