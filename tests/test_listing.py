@@ -20,7 +20,7 @@ from iotstack_invoke.checks import Check
 from iotstack_invoke.errors import ExitCode, Refused, StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import MOST_BYTES
-from iotstack_invoke.report import Report
+from iotstack_invoke.report import Report, age_text
 from iotstack_invoke.sets import GOOD, State, gather_sets
 from iotstack_invoke.site import Site, sets_in, still_failed
 from iotstack_invoke.transfer import manifest_there
@@ -190,6 +190,33 @@ def test_verifications_are_told(shelf, capsys):
     assert lines[3].endswith("never")
 
 
+def test_verified_is_what_is_true_of_every_copy(shelf, capsys):
+    """Or else it names the one that is, also where the vault is away now."""
+
+    def verified():
+        (line,) = (e for e in listed(shelf, capsys, as_json=False) if e.startswith(OLD))
+        return line.split("   ")[-1].strip()
+
+    age = age_text(datetime(2026, 11, 23, 12, tzinfo=UTC), datetime.now(UTC), short=True)
+    record(shelf, OLD, "usb")
+    assert verified() == f"{age} in usb"
+    (shelf.base / "usb").rename(shelf.base / "away")
+    assert verified() == f"{age} in usb"
+    (shelf.base / "away").rename(shelf.base / "usb")
+    record(shelf, OLD, "here")
+    assert verified() == age
+
+
+def test_a_set_of_which_nobody_knows_whose_it_is_makes_no_column(shelf, capsys):
+    """A copy's manifest tells whose it is where that here cannot be read."""
+    for path in (shelf.base / "usb").glob(f"{FREE}.*"):
+        path.unlink()
+    (shelf.backups / f"{NEW}.manifest.json").unlink()
+    assert "host" not in listed(shelf, capsys, as_json=False)[0].split()
+    (shelf.backups / f"{OLD}.manifest.json").unlink()
+    assert listed(shelf, capsys)[OLD]["host"]
+
+
 def test_a_damaged_set_in_view_is_told_by_the_exit_code(shelf, capsys):
     """Here or in a vault, in the table or for programs; a vault that is away counts for more."""
 
@@ -329,8 +356,8 @@ def test_where_there_is_nothing_the_way_on_is_told(tmp_path, capsys, monkeypatch
     [
         ("read", "2026-11-23T10:00:00Z", "2 days"),
         ("read", "", "2 days: unproven"),
-        ("restore", "2026-11-23T10:00:00Z", "2 days, by restore"),
-        ("restore", "", "2 days, by restore"),
+        ("restore", "2026-11-23T10:00:00Z", "2 days, by rehearsal"),
+        ("restore", "", "2 days, by rehearsal"),
         ("unpack", "", "2 days: unproven"),
     ],
 )

@@ -49,9 +49,9 @@ class Row:
 
     @property
     def host(self) -> str:
-        """Whose it is: by the name of such a folder, or by its manifest."""
-        manifest = self.best.manifest
-        return self.owner or (manifest.host if manifest else "")
+        """Whose it is: by the name of such a folder, or by the first manifest that was read."""
+        there = (each.manifest for each in (self.here, *self.vaults.values()) if each)
+        return self.owner or next((each.host for each in there if each), "")
 
     @property
     def best(self) -> BackupSet:
@@ -74,18 +74,20 @@ class Row:
         """Whether it is never removed, in one place at least."""
         return bool(self.pins)
 
-    @property
-    def last_check(self) -> Check | None:
-        """The newest verification that found damage, wherever it was, or else the newest."""
-        newest = sorted(self.checks.values(), key=lambda each: (not each.good, each.utc))
-        return newest[-1] if newest else None
-
     def verified(self, now: datetime) -> str:
-        """Return when it was verified last, for people; what is damaged is told with its place."""
-        check = self.last_check
-        text = check_text(check, now, short=True)
-        several = len(self.vaults) + bool(self.here) > 1
-        return f"{text} in {check.at}" if check and not check.good and several else text
+        """Return since when every copy is verified, for people, or else where one is, and when.
+
+        The newest that found damage comes first. A set in one place is told without it.
+        """
+        newest = sorted(self.checks.values(), key=lambda each: (not each.good, each.utc))
+        there = {*self.vaults, *([HERE] if self.here else [])}
+        if not newest:
+            return check_text(None, now, short=True)
+        if newest[-1].good and there <= self.checks.keys():
+            return check_text(newest[0], now, short=True)
+        where = "here" if newest[-1].at == HERE else f"in {newest[-1].at}"
+        text = check_text(newest[-1], now, short=True)
+        return text if there == {newest[-1].at} else f"{text} {where}"
 
 
 def state_of_copy(here: BackupSet | None, copy: BackupSet) -> str:
@@ -132,7 +134,8 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], Mapping[str, str]]:
         valid = {
             at: check
             for at, check in checked.get(tag, {}).items()
-            if (at in there or (at == HERE and own)) and _is_of(_told(at, there, own), check.made)
+            if (at in there or (own and (at == HERE or (at in notes and own.manifest))))
+            and _is_of(_told(at, there, own), check.made)
         }
         rows.append(Row(tag, own, there, valid, pins.get((tag, owner), {}), owner))
     return newest_first(sorted(rows, key=lambda e: e.owner), lambda row: row.best), notes
@@ -283,7 +286,7 @@ def _tell_rows(
     A terminal that has no room for the parts is told them once, below; where it has none for a
     column of each vault either, a line below each row tells in which places it is.
     """
-    several = len({row.host for row in rows}) > 1
+    several = len({row.host for row in rows if row.host}) > 1
     begin: list[_Column] = [
         ("runtag", [row.runtag for row in rows]),
         ("age", [age_text(row.best.made(), now, short=True) for row in rows]),
@@ -352,7 +355,7 @@ def check_text(check: Check | None, now: datetime, *, short: bool = False) -> st
     age = age_text(read_utc(check.utc), now, short=short)
     if check.verdict != "good":
         return f"{age}: {check.verdict}"
-    return f"{age}, by restore" if check.how == "restore" else age
+    return f"{age}, by rehearsal" if check.how == "restore" else age
 
 
 def _plain(row: Row, now: datetime) -> dict[str, object]:
