@@ -348,6 +348,33 @@ def test_all_are_verified_but_for_the_unfinished(shelf):
     assert {tag: each.good for (tag, _), each in checks.items()} == {TAG: False, OLDER: True}
 
 
+def test_the_latest_here_is_perhaps_not_the_latest(shelf, capsys):
+    """Where a vault has a newer one, or does not answer, the exit code says so as well."""
+    shelf.put(TAG)
+    usb = shelf.vault("usb")
+    assert run(shelf)[0] == 0
+    usb.rmdir()
+    assert run(shelf)[0] == 3
+    assert "A newer backup may lie where nobody could look: " in capsys.readouterr().err
+    usb.mkdir()
+    shelf.put("newer", usb, when="2026-11-23T11:00:00Z")
+    assert run(shelf)[0] == 3
+    assert "A NEWER BACKUP lies in usb: newer." in capsys.readouterr().err
+    assert run(shelf, at="here")[0] == 0
+
+
+def test_the_newest_copy_of_a_vault_is_verified_first(shelf, capsys):
+    """By its manifest, as here, and not by its name."""
+    usb = shelf.vault("usb")
+    shelf.put("a", usb, when="2026-11-21T10:00:00Z")
+    shelf.put("b", usb, when="2026-11-23T10:00:00Z")
+    shelf.put(OLDER, usb, when="2026-11-22T10:00:00Z")
+    assert run(shelf, all=True, at="usb")[0] == 0
+    told = capsys.readouterr().out.splitlines()
+    lines = [each.split(" in usb")[0] for each in told if " in usb" in each]
+    assert lines == ["b", OLDER, "a"]
+
+
 @pytest.mark.parametrize("at", ["vault", "all"])
 def test_a_place_without_a_backup_keeps_no_other_from_being_verified(shelf, capsys, at):
     """What each lacks is told; where nothing at all was verified, that is no success."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import shlex
@@ -29,7 +30,7 @@ from ..rules import TEXTS
 from ..runtag import LATEST
 from ..services.reading import Reading, read_whole
 from ..services.sql import rows_told
-from ..sets import BackupSet, State
+from ..sets import BackupSet, State, newest_first
 from ..settings import Settings
 from ..site import Site
 from ..transfer import can_hash, hash_there
@@ -101,6 +102,8 @@ class Verified:
     """Its archives were read to their end; of one that lost its manifest nothing else is wrong."""
     passed: tuple[PassedOver, ...] = ()
     """The newer sets that are not the latest."""
+    elsewhere: bool = False
+    """A newer one lies in another place, or may: it could not be asked."""
 
     @property
     def as_adopted(self) -> Verified:
@@ -169,7 +172,7 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
         raise NotFound(f"There was nothing to verify: no finished backup is there.{others}")
     if missed or not all(each.check.good for each in done):
         return ExitCode.FAILED
-    noted = any(each.lacks or each.notes or each.damaged for each in done)
+    noted = any(each.lacks or each.notes or each.damaged or each.elsewhere for each in done)
     noted |= any(one.is_bad for each in done for one in each.passed)
     return ExitCode.WARNINGS if noted else ExitCode.GOOD
 
@@ -195,15 +198,18 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
         except StepFailed as error:
             yield error
             continue
+        elsewhere: tuple[str, ...] = ()
         if default == HERE and not (wanted.at or wanted.all) and wanted.runtag in ("", LATEST):
-            for told in newer_elsewhere(site, chosen[0], checks):
+            elsewhere = newer_elsewhere(site, chosen[0], checks)
+            for told in elsewhere:
                 report.warn(told)
         for copy in chosen:
             for told in passed_told(copy.passed, named="--runtag ", takes=VERIFIED):
                 report.warn(told)
             report.tell(f"verifying {copy.runtag} in {at} ({size_text(copy.backup.size_bytes)})")
             try:
-                verified = replace(verify_copy(copy), passed=copy.passed)
+                verified = verify_copy(copy)
+                verified = replace(verified, passed=copy.passed, elsewhere=bool(elsewhere))
                 if said.adopted(at, [copy.backup]):
                     verified = verified.as_adopted
                 if not verified.check.good:
@@ -218,10 +224,19 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
                 yield StepFailed(f"{copy.runtag} in {at}: it cannot be judged: {error!r}")
 
 
+def _with_manifest(copy: Copy) -> BackupSet:
+    """Return the set of a copy with its manifest, which tells when it was made, if it is read."""
+    with contextlib.suppress(ValueError, StepFailed):
+        return replace(copy.backup, manifest=copy.manifest())
+    return copy.backup
+
+
 def _chosen(site: Site, at: str, wanted: Wanted, checks: Checks) -> tuple[Copy, ...]:
     copies = copies_at(site, at, checks)
     if wanted.all:
-        return tuple(each for each in copies if each.backup.state is not State.UNFINISHED)
+        finished = (each for each in copies if each.backup.state is not State.UNFINISHED)
+        dated = [(each, _with_manifest(each)) for each in finished]
+        return tuple(copy for copy, _ in newest_first(dated, lambda pair: pair[1]))
     copy = choose_copy(copies, wanted.runtag or LATEST, at, checks, site.settings.vaults)
     if copy.backup.state is State.UNFINISHED:
         raise StepFailed(
