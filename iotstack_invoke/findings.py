@@ -500,11 +500,20 @@ def judge_sets(sets: Iterable[BackupSet]) -> tuple[Finding, ...]:
     return tuple(found)
 
 
+def _show(runtag: str) -> str:
+    return f"inv show {shlex.quote(runtag)}"
+
+
 def judge_age(name: str, newest: Newest, now: datetime) -> tuple[Finding, ...]:
     """Judge the age of the newest good backup of a place."""
     found = [
         warning(name, f"{runtag} is dated in the future", "set the clock, and remove that backup")
         for runtag in newest.ahead
+    ]
+    found += [
+        warning(name, f"{each.runtag}, which is newer, is {each.state.value}", _show(each.runtag))
+        for _, each in newest.newer
+        if each.state in (State.DAMAGED, State.INCOMPLETE)
     ]
     if newest.good is None or newest.made is None:
         return (*found, warning(name, "there is no good one", "inv backup"))

@@ -358,6 +358,18 @@ def test_the_last_backup_may_be_a_day_old(hours, expected):
     assert verdict(found) is expected
 
 
+@pytest.mark.parametrize(("state", "told"), [(State.DAMAGED, 1), (State.UNFINISHED, 0)])
+def test_a_newer_backup_that_is_no_good_is_a_warning_of_its_own(state, told):
+    """Not one that a run may be making now."""
+    made = (NOW - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    old = BackupSet("x", {}, State.COMPLETE, Manifest("x", "", "", made, made, "", ()))
+    newest = Newest(old, newer=((NOW, BackupSet("new", {}, state)),))
+    *newer, age = findings.judge_age("last backup", newest, NOW)
+    assert [each.found for each in newer] == ["new, which is newer, is damaged"] * told
+    assert [verdict(each) for each in newer] == [WARNING] * told
+    assert verdict(age) is GOOD
+
+
 def test_a_backup_from_the_future_is_a_warning_of_its_own():
     """It is named beside the verdict on the age, which it does not count for."""
     found = findings.judge_age("last backup", Newest(None, ("later",)), NOW)
