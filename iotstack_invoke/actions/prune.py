@@ -351,10 +351,11 @@ def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wi
         for each in prunings:
             if not each.error:
                 each.judge(known)
-    for error in away.values():
+    for name, error in away.items():
         if not any(each.error == str(error) for each in prunings):
             report.warn(
-                f"What is pinned there alone is not known, and counts for nothing: {error}"
+                f"{name} did not answer, and what is pinned in {name} alone counts for nothing: "
+                f"{error}"
             )
     adopted = False
     for each in prunings:
@@ -593,9 +594,9 @@ def _noted(each: Pruning) -> Iterator[None]:
 
 def _show(each: Pruning, report: Report, *, dry_run: bool) -> None:
     """Print the verdicts of a place, and what is left alone there."""
-    report.write(f"{each.name} ({each.folder}):")
-    if each.error:
+    if each.error:  # told at the end
         return
+    report.write(f"{each.name} ({each.folder}):")
     if each.policy is None:
         report.write(f"  {WRITE_ONCE if each.write_once else NO_POLICY}")
     if each.verdicts:
