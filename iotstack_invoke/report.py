@@ -430,8 +430,18 @@ class Report:
 
     # What a plan and a rulebook look like.
 
-    def plan(self, plan: Plan, *, commands: bool = True, also_settled: bool = False) -> None:
-        """Print every job that would run, why, and its commands."""
+    def plan(
+        self,
+        plan: Plan,
+        *,
+        commands: bool = True,
+        also_settled: bool = False,
+        shown_only: bool = True,
+    ) -> None:
+        """Print every job that would run, why, and its commands.
+
+        `shown_only`: nothing is done then; otherwise they run next.
+        """
         for planned in plan.planned:
             if not planned.runs and not also_settled:
                 continue
@@ -446,7 +456,8 @@ class Report:
                     for line in step.commands():
                         self.write(f"    $ {line}")
         count = len(plan.to_run)
-        self.write(f"{count} job{'s' if count != 1 else ''} would run. Nothing was changed.")
+        jobs = f"{count} job{'s' if count != 1 else ''}"
+        self.write(f"{jobs} would run. Nothing was changed." if shown_only else f"{jobs} to run.")
 
     def graph(self, graph: Graph, form: str) -> None:
         """Print what is made from what: as a tree, or for Mermaid or Graphviz."""

@@ -227,7 +227,10 @@ class RecordFile:
         self.exists = bool(lines)
         manifest = site.manifest(runtag)
         self._records = records_of(manifest, "pi", BACKUPS) if manifest else {}
-        self._records |= read_records(lines)
+        told = read_records(lines)
+        self._records |= told
+        self.of_making = any(each.startswith("pi:") for each in told)
+        """They are of the run that made the set, which notes each of its copies."""
         for line in lines[:1]:
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 told = json.loads(line)

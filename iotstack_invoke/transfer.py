@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 from typing import IO, cast
 
 from .errors import StepFailed
 from .hashes import HashedStream, hash_command
 from .hosts import CHUNK_BYTES
 from .manifest import MOST_BYTES, Manifest, read_manifest
-from .rules import KINDS
+from .rules import KINDS, split_set_name
 from .steps import Command, File, FileFact, Host, Place, Received, Record, Scene
 from .targets import ANY_EXIT, reserve
 from .values import dataclass
@@ -150,7 +151,10 @@ class Send:
         known = self._known(scene)
         found = hash_there(source, self.source.absolute) if known else ""
         if found != known:
-            advice = "Make it again with --force, and check the disk."
+            runtag = (split_set_name(os.path.basename(self.source.path)) or ("RUNTAG",))[0]
+            advice = (
+                f"Check the disk. Whether another copy is whole: inv show {shlex.quote(runtag)}"
+            )
             if self.source.role == "from":
                 advice = OTHER_COPY
             damage = (

@@ -41,10 +41,12 @@ from .delivery import (
     Delivery,
     carry_pin,
     copy_log,
+    damaged_here_told,
     deliver,
     look_at_vaults,
     owed_here,
     unmark,
+    write_damages,
 )
 from .look import look_at_folder, look_at_stack
 from .old_states import remove_old_here
@@ -112,6 +114,16 @@ def failures_told(result: RunResult) -> list[str]:
     return [f"{', '.join(dict.fromkeys(told))}: {why}" for why, told in names.items()]
 
 
+def outputs_there(plan: Plan, result: RunResult) -> frozenset[str]:
+    """Return the outputs of a plan that are there, whole, once it was done.
+
+    What was made now, and what did not have to be: that was compared when the plan was made.
+    """
+    settled = [each.job for each in plan.planned if not each.runs]
+    jobs = (*settled, *(each.job for each in result.jobs if each.is_done))
+    return frozenset(str(output) for job in jobs for output in job.outputs)
+
+
 class LockKeeper:
     """An engine's watcher that lets no job start without the lock: a line may have broken."""
 
@@ -142,6 +154,8 @@ class _BackupRun:
         self.listed: dict[str, Listing] = {}
         """What lies in each vault that answered: each is listed once."""
         self.hooks = site.settings.hooks
+        self.arrived = frozenset[str]()
+        """What of the set is here and in vaults, whoever put it there."""
         self.late: tuple[Delivery, ...] = ()
         """What vaults lacked of earlier backups, and what came of it."""
         self.log: RunLog | None = None
@@ -157,9 +171,10 @@ class _BackupRun:
             warnings = (*died, *self._run_before())
             start = Start.of(self.site, self.runtag, self.options, self.listed, warnings=warnings)
             if self.options.why:
-                self.report.plan(start.plan, commands=False)
+                self.report.plan(start.plan, commands=False, shown_only=False)
             result = self._make(start.plan, start.facts, start.records, start.notes)
-            self.late = self._deliver_late(result, start.records)
+            self.arrived = outputs_there(start.plan, result)
+            self.late = self._deliver_late(result)
         except BaseException as error:
             self._leave(error)
             self._advise(error)
@@ -257,29 +272,33 @@ class _BackupRun:
             keep_going=self.options.keep_going,
         ).do()
 
-    def _reached(self, made: RunResult, records: RecordFile) -> tuple[str, ...]:
+    def _reached(self) -> tuple[str, ...]:
         """Return the vaults that have the manifest of this backup."""
-        # A copy is recorded before it gets its name, which may fail.
-        arrived = {*records.known()} - {str(o) for each in made.failed for o in each.job.outputs}
         name = f"{self.runtag}.{KINDS['manifest']}"
-        return tuple(each for each in self.site.vaults if f"{each}:{name}" in arrived)
+        return tuple(each for each in self.site.vaults if f"{each}:{name}" in self.arrived)
 
-    def _deliver_late(self, made: RunResult, records: RecordFile) -> tuple[Delivery, ...]:
+    def _deliver_late(self, made: RunResult) -> tuple[Delivery, ...]:
         """Deliver what earlier runs could not, to the vaults that took this backup.
 
         Of those that did not, what they lack is told.
         """
-        reached, log = self._reached(made, records), self._open_log()
+        reached, log = self._reached(), self._open_log()
         checks = self.site.checks.newest()
         here = self.site.sets()  # by the record beside the stack, which may be another machine's
         # Where the name is another machine's, no later run delivers this one.
         taken = {e.job.output.role for e in made.failed if ADVICE in e.message}
-        away = []
-        for name in (each for each in self.site.vaults if each not in reached):
-            owed = owed_here(self.site, name, here)
-            if name in taken:
-                owed.pop(self.runtag, None)
-            away.append(Delivery(name, self.site.vaults[name], lacking=owed))
+        others = [each for each in self.site.vaults if each not in reached]
+        away = [
+            Delivery(name, self.site.vaults[name], lacking=owed_here(self.site, name, here))
+            for name in others
+            if name not in self.listed
+        ]
+        # One that answered is asked, though it took nothing: full, or nobody may write there.
+        away += look_at_vaults(self.site, [e for e in others if e in self.listed], here, checks)
+        for each in away:
+            if each.name in taken:
+                each.lacking.pop(self.runtag, None)
+                each.refused.pop(self.runtag, None)
         late = look_at_vaults(self.site, reached, here, checks, skipped=self.runtag)
         for each in late:
             for runtag, why in {**each.refused, **each.passed_over}.items():
@@ -304,10 +323,13 @@ class _BackupRun:
         problems += [f"{p.kind} part: {why}" for p in made for why in p.lacking.values()]
         late = [line for each in self.late for line in (*each.lost, *each.troubles)]
         late += [each.owed_line for each in self.late if each.owed]
+        late += damaged_here_told(self.site, self.late, new=True)
         told = manifest.warnings if manifest else ()  # those of a run that died, too
         warnings = list(dict.fromkeys([*told, *facts.warnings, *result.warnings]))
+        damages = write_damages(self.site, manifest, result) if manifest else ()
         made_all = (
-            manifest is not None
+            not damages
+            and manifest is not None
             and manifest.state != "incomplete"
             and all(
                 each.is_done
@@ -330,11 +352,14 @@ class _BackupRun:
         if log.broken:
             problems.append(f"the log could not be written whole: {log.broken}")
         replaced = manifest if made_all and facts.replaces else None
-        result += self._copy_log(result, records, problems, replaced)
+        result += self._copy_log(records, problems, replaced)
         if not problems:
             records.end()
-        self._summary(manifest, result, took)
-        return self._verdict(problems, late, warnings, hooked.failures, made_all=made_all)
+        self._summary(manifest, took)
+        again = f"The same command with --runtag '{self.runtag}' does what is missing."
+        if damages:
+            again = f"What can be done: inv verify --runtag '{self.runtag}' --at here"
+        return self._verdict(problems, late, warnings, hooked.failures, again, made_all=made_all)
 
     def _drop(self, place: Place, folder: str, manifest: Manifest) -> list[str]:
         """Remove what the set before had and the new one has not; return what went wrong."""
@@ -347,7 +372,6 @@ class _BackupRun:
 
     def _copy_log(
         self,
-        made: RunResult,
         records: RecordFile,
         problems: list[str],
         replaced: Manifest | None,
@@ -356,7 +380,7 @@ class _BackupRun:
 
         `replaced`: the manifest by which what the set before has left is removed there.
         """
-        reached = self._reached(made, records)
+        reached = self._reached()
         watcher = Fanout(self.report)
         with self._bars():
             result = copy_log(
@@ -422,10 +446,10 @@ class _BackupRun:
         late: list[str],
         warnings: list[str],
         hook_failures: tuple[str, ...],
+        again: str,
         *,
         made_all: bool,
     ) -> ExitCode:
-        again = f"The same command with --runtag '{self.runtag}' does what is missing."
         if not made_all:
             self.report.fail(f"Backup {self.runtag} is not complete. {again}")
         elif problems:
@@ -446,19 +470,13 @@ class _BackupRun:
             return ExitCode.FAILED
         return ExitCode.WARNINGS if problems or late or warnings else ExitCode.GOOD
 
-    def _summary(self, manifest: Manifest | None, result: RunResult, took: str) -> None:
+    def _summary(self, manifest: Manifest | None, took: str) -> None:
         """Show a table of the parts to a person who watches."""
         if not self.report.live or manifest is None:
             return
-        arrived = {
-            (output.role, output.path)
-            for each in result.jobs
-            if not each.message
-            for output in each.job.outputs
-        }
         rows = []
         for part in manifest.parts:
-            copies = [v for v in self.site.vaults if (v, part.file) in arrived]
+            copies = [v for v in self.site.vaults if f"{v}:{part.file}" in self.arrived]
             rows.append(
                 (
                     part.kind,

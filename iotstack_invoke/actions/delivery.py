@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..checks import Check, Checks, failed_at
+from ..checks import HERE, Check, Checks, damage_found, failed_at
 from ..errors import StepFailed, ended
 from ..holdings import Gone
 from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, utc_text
@@ -32,7 +32,7 @@ from ..site import (
     unlike_copies,
     write_pin,
 )
-from ..steps import FileFact, Place
+from ..steps import FileFact, Place, Record
 from ..targets import host_name
 from ..transfer import can_hash
 from ..values import dataclass
@@ -73,6 +73,7 @@ class Delivery:
     doubted: set[str] = field(default_factory=set)
     """Sets whose last verification there found damage."""
     damaged_here: set[str] = field(default_factory=set)
+    """Sets that are damaged here: by their last verification, or as they were read just now."""
     unpinned: set[str] = field(default_factory=set)
     """Sets that are pinned here, and not there yet."""
     looked: bool = False
@@ -188,7 +189,8 @@ class Delivery:
     @property
     def owed(self) -> tuple[str, ...]:
         """The sets that the vault is to have and lacks still, newest first."""
-        return tuple(each for each in self.lacking if each not in self.delivered)
+        settled = {*self.delivered, *self.damaged_here}
+        return tuple(each for each in self.lacking if each not in settled)
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -273,17 +275,19 @@ def look_at_vaults(
 def owed_here(site: Site, vault: str, here: Iterable[BackupSet]) -> dict[str, BackupSet]:
     """Return the sets here that a vault lacks which cannot be asked, newest first.
 
-    Their records stay here until every vault has them, and name the copies that arrived.
+    The records of their making stay here until every vault has them, and name the copies that
+    arrived. Those of a delivery name what it saw and did: of what it did not reach they say
+    nothing.
     """
     names = site.host.names(site.backups)
-    return {
-        each.runtag: each
-        for each in here
-        if each.state in DELIVERED
-        and f"{each.runtag}.{RECORDS_ENDING}" in names
-        and f"{vault}:{each.runtag}.{KINDS['manifest']}"
-        not in RecordFile(site, each.runtag).known()
-    }
+    found = {}
+    for each in here:
+        if each.state in DELIVERED and f"{each.runtag}.{RECORDS_ENDING}" in names:
+            records = RecordFile(site, each.runtag)
+            arrived = f"{vault}:{each.runtag}.{KINDS['manifest']}" in records.known()
+            if records.of_making and not arrived:
+                found[each.runtag] = each
+    return found
 
 
 def deliver(
@@ -295,11 +299,14 @@ def deliver(
     a vault that was not proven there. Raises Interrupted; then the next delivery goes on.
     """
     lacking = {tag: each for found in deliveries for tag, each in found.lacking.items()}
+    _record_what_is_there(site, deliveries)
     for backup in newest_first(lacking.values()):
         mine = [each for each in deliveries if backup.runtag in each.lacking and not each.error]
         if mine:
             tell(f"delivering {backup.runtag} to {', '.join(each.name for each in mine)}")
-            _deliver_one(site, backup, mine, do)
+            if _deliver_one(site, backup, mine, do):
+                for each in deliveries:
+                    each.damaged_here.add(backup.runtag)
     for each in deliveries:
         for runtag in each.unpinned & {*each.there, *each.delivered}:
             why = carry_pin(site, runtag, each.place)
@@ -338,15 +345,36 @@ def _settle(site: Site, deliveries: Sequence[Delivery]) -> None:
                 RecordFile(site, runtag).end()
 
 
-def _deliver_one(site: Site, backup: BackupSet, mine: Sequence[Delivery], do: Do) -> None:
-    """Deliver one set to the vaults that lack it."""
+def _record_what_is_there(site: Site, deliveries: Sequence[Delivery]) -> None:
+    """Record which copies were seen, beside the sets that some vault lacks.
+
+    A later run knows so of a vault that is away then that it has them. Nothing is taken for
+    compared by that: the record has no hash.
+    """
+    names = site.host.names(site.backups)
+    for runtag in {tag for each in deliveries for tag in each.there}:
+        records = RecordFile(site, runtag) if f"{runtag}.{RECORDS_ENDING}" in names else None
+        for each in deliveries:
+            output = f"{each.name}:{runtag}.{KINDS['manifest']}"
+            seen = runtag in each.there
+            if records and records.exists and seen and output not in records.known():
+                records.add(Record(output))
+
+
+def _deliver_one(
+    site: Site, backup: BackupSet, mine: Sequence[Delivery], do: Do
+) -> tuple[str, ...]:
+    """Deliver one set to the vaults that lack it; return what of it was found damaged here."""
     runtag, manifest = backup.runtag, backup.manifest
+    damages: tuple[str, ...] = ()
     records = RecordFile(site, runtag)
     plan = plan_for(site, backup, mine, records)
     served = [each for each in mine if runtag not in each.failed]
     if manifest and served:
         records.begin(manifest.started_utc)
-        _note(do(plan, records), runtag, served)
+        result = do(plan, records)
+        _note(result, runtag, served)
+        damages = write_damages(site, manifest, result)
         reached = [each for each in served if runtag not in each.failed]
         if "log" in backup.files:
             names = tuple(each.name for each in reached)
@@ -365,6 +393,65 @@ def _deliver_one(site: Site, backup: BackupSet, mine: Sequence[Delivery], do: Do
                 each.place.names(each.place.root)
             except StepFailed as error:
                 each.error = str(error)
+    return damages
+
+
+def write_damages(site: Site, manifest: Manifest, result: RunResult) -> tuple[str, ...]:
+    """Return which archives of a set were read here and are damaged, a sentence each.
+
+    They are written down as what a verification found, so that all who judge the set know of it.
+    Not on another machine: nobody could verify it there once it is mended.
+    """
+    archives = (each for each in result.failed if "part" in each.job.wildcards)
+    damages = tuple(dict.fromkeys(each.damage for each in archives if each.damage))
+    if damages and not site.far:
+        site.checks.add(damage_found(manifest.runtag, HERE, manifest.finished_utc, damages))
+    return damages
+
+
+def damaged_here_told(
+    site: Site, found: Sequence[Delivery], *, new: bool = False
+) -> tuple[str, ...]:
+    """Return which sets are damaged here, where each is whole, and what to do; a sentence each.
+
+    `new`: only those that were found to be when they were read now.
+    """
+    damaged = dict.fromkeys(
+        runtag
+        for each in found
+        for runtag in each.damaged_here
+        if not new or runtag in each.failed
+    )
+    return tuple(_damaged_told(site, runtag, found) for runtag in sorted(damaged))
+
+
+def _damaged_told(site: Site, runtag: str, found: Sequence[Delivery]) -> str:
+    whole = [each for each in found if runtag in each.there]
+    if whole:
+        names = ", ".join(each.name for each in whole)
+        return (
+            f"{runtag} is damaged here, and whole in {names}, where `inv restore --runtag "
+            f"'{runtag}' --from {whole[0].name}` takes it from. {_cure(site, whole[0], runtag)}"
+        )
+    return (
+        f"{runtag} is damaged here, and in no vault that was looked at it is known to be whole. "
+        f"What can be done: inv verify --runtag '{runtag}' --at here"
+    )
+
+
+def _cure(site: Site, vault: Delivery, runtag: str) -> str:
+    """Return how what is damaged here is replaced, or else removed."""
+    files = f"{shlex.quote(site.backups)}/{shlex.quote(runtag)}.*"
+    remove = f"Or remove what lies here: rm {files}"
+    (own,) = (each for each in site.settings.vaults if each.name == vault.name)
+    if own.recipients:
+        return f"What lies there is sealed. {remove.removeprefix('Or ').capitalize()}"
+    there = f"{shlex.quote(vault.place.root)}/{shlex.quote(runtag)}.*"
+    verify = f"inv verify --runtag '{runtag}' --at here"
+    if own.remote or own.ssh:
+        return f"Copy {there} of {vault.name} back into {site.backups}, then {verify}. {remove}"
+    fetch = f"cp {there} {shlex.quote(site.backups)}/ && {verify}"
+    return f"Fetch it back: {fetch}. {remove}"
 
 
 def _proven(each: Delivery, manifest: Manifest) -> Check:
@@ -379,7 +466,8 @@ def _note(result: RunResult, runtag: str, served: Iterable[Delivery]) -> None:
     by_name = {each.name: each for each in served}
     for job in result.jobs:
         if not job.is_done:
-            by_name[job.job.output.role].failed.setdefault(runtag, job.message)
+            why = f"it is damaged here: {job.damage}" if job.damage else job.message
+            by_name[job.job.output.role].failed.setdefault(runtag, why)
 
 
 def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: RecordFile) -> Plan:

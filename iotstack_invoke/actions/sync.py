@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ..children import signals_raised
@@ -21,7 +20,7 @@ from ..report import Fanout, Report, age_text, size_text
 from ..sets import BackupSet, State
 from ..settings import Settings
 from ..site import RecordFile, Site
-from .delivery import Delivery, deliver, look_at_vaults, plan_for
+from .delivery import Delivery, damaged_here_told, deliver, look_at_vaults, plan_for
 from .owed import Owing
 from .recovery import recover_here
 
@@ -110,36 +109,6 @@ def _show_plan(site: Site, found: Sequence[Delivery], report: Report) -> None:
     report.plan(Plan(tuple(planned)))
 
 
-def _damaged_here(
-    site: Site, found: Sequence[Delivery], here: Sequence[BackupSet]
-) -> Iterator[str]:
-    """Yield which sets are damaged here and whole in a vault, and what to do about each."""
-    for backup in here:
-        whole = [e for e in found if backup.runtag in e.damaged_here and backup.runtag in e.there]
-        if not whole:
-            continue
-        runtag, names = backup.runtag, ", ".join(each.name for each in whole)
-        yield (
-            f"{runtag} is damaged here, and whole in {names}, where `inv restore --runtag "
-            f"'{runtag}' --from {whole[0].name}` takes it from. {_cure(site, whole[0], runtag)}"
-        )
-
-
-def _cure(site: Site, vault: Delivery, runtag: str) -> str:
-    """Return how what is damaged here is replaced, or else removed."""
-    files = f"{shlex.quote(site.backups)}/{shlex.quote(runtag)}.*"
-    remove = f"Or remove what lies here: rm {files}"
-    (own,) = (each for each in site.settings.vaults if each.name == vault.name)
-    if own.recipients:
-        return f"What lies there is sealed. {remove.removeprefix('Or ').capitalize()}"
-    there = f"{shlex.quote(vault.place.root)}/{shlex.quote(runtag)}.*"
-    verify = f"inv verify --runtag '{runtag}' --at here"
-    if own.remote or own.ssh:
-        return f"Copy {there} of {vault.name} back into {site.backups}, then {verify}. {remove}"
-    fetch = f"cp {there} {shlex.quote(site.backups)}/ && {verify}"
-    return f"Fetch it back: {fetch}. {remove}"
-
-
 def _close(
     site: Site,
     found: Sequence[Delivery],
@@ -169,7 +138,7 @@ def _close(
         if runtags:
             report.write(f"Not delivered, since {why}: {', '.join(runtags)}")
     problems = [line for each in found for line in (*each.refusals, *each.troubles)]
-    problems += _damaged_here(site, found, here)
+    problems += damaged_here_told(site, found)
     if not dry_run:
         problems += [each.owed_line for each in found if each.owed]
     for line in problems:

@@ -1,0 +1,150 @@
+"""What a delivery says of sets and vaults is true, and it leaves nothing there that is of no use."""
+
+import json
+import shutil
+
+import pytest
+from test_sync import contents, make_sets, pi  # noqa: F401 - the fixture
+
+from iotstack_invoke.checks import read_checks
+
+
+@pytest.fixture
+def three(pi):  # noqa: F811
+    """A stack with three vaults that are folders."""
+    pi.nas.mkdir()
+    pi.box = pi.nas.parent / "box"
+    pi.box.mkdir()
+    with pi.settings.open("a") as stream:
+        stream.write(f'[[vaults]]\nname = "box"\nkind = "folder"\nfolder = "{pi.box}"\n')
+    return pi
+
+
+def copy_set(pi, tag, *vaults):  # noqa: F811
+    """Copy a set by hand."""
+    for name in contents(pi.backups, tag):
+        for each in vaults:
+            shutil.copy2(pi.backups / name, each / name)
+
+
+def test_a_run_that_mends_one_vault_knows_what_the_others_hold(three):
+    """None is called unknown, or said to lack the set that it was seen to hold."""
+    assert three.run("backup --runtag one").returncode == 0
+    (three.usb / "one.manifest.json").write_text("")
+    told = three.run("backup --runtag one")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert (
+        contents(three.usb, "one") == contents(three.nas, "one") == contents(three.backups, "one")
+    )
+    assert not list(three.backups.glob("*.unfinished.jsonl"))
+
+
+def test_why_says_nothing_of_a_dry_run_in_one_that_is_none(three):
+    """A run whose log alone is to be copied does so; nowhere stands that nothing was changed."""
+    assert three.run("backup --runtag one").returncode == 0
+    (three.usb / "one.RESTORE.txt").unlink()
+    told = three.run("backup --runtag one --why")
+    assert told.returncode == 0
+    assert "jobs to run." in told.stdout
+    assert "Nothing was changed" not in told.stdout
+
+
+def test_a_vault_that_is_away_is_not_said_to_lack_what_it_was_seen_to_hold(three):
+    """Because one vault takes nothing, nobody says that another lacks what a delivery found there."""
+    tags = make_sets(three.backups, 1, 2)
+    for tag in tags:
+        copy_set(three, tag, three.nas)
+        (three.usb / f"{tag}.general-backup.tar.gz").mkdir()
+    assert three.run("sync").returncode == 3
+    assert list(three.backups.glob("*.unfinished.jsonl"))
+    three.nas.rename(three.nas.parent / "off")
+    told = three.run("backup --runtag new")
+    assert told.returncode == 3
+    assert "What nas holds is not known; it lacks at least 1 backup: new." in told.stderr
+
+
+def test_what_was_seen_in_a_vault_by_sync_is_not_said_to_be_lacking(three):
+    """Of a set that was made while a vault was away, and copied there by hand, the records tell."""
+    three.usb.rmdir()
+    three.nas.rename(three.nas.parent / "off")
+    assert three.run("backup --runtag one").returncode == 3
+    (three.nas.parent / "off").rename(three.nas)
+    copy_set(three, "one", three.nas)
+    assert three.run("sync").returncode == 3
+    three.nas.rename(three.nas.parent / "off")
+    told = three.run("sync")
+    assert "lacks at least 1 backup: one" in told.stderr
+    assert "What nas holds" not in told.stderr
+
+
+def test_a_vault_that_answers_is_never_called_unknown(three):
+    """One that takes nothing was listed all the same: what it lacks is known."""
+    tags = make_sets(three.backups, 1)
+    copy_set(three, tags[0], three.usb)
+    (three.usb / "new.general-backup.tar.gz").mkdir()
+    told = three.run("backup --runtag new")
+    assert told.returncode == 3
+    assert "not known" not in told.stderr
+    assert "usb lacks 1 backup: new. The next backup or `inv sync` delivers it." in told.stderr
+
+
+def test_what_sync_finds_damaged_here_is_judged_so_from_then_on(three):
+    """It is recorded; where whole copies lie is told, and how one is fetched back, never --force."""
+    (tag,) = make_sets(three.backups, 1)
+    copy_set(three, tag, three.nas, three.box)
+    (three.backups / f"{tag}.general-backup.tar.gz").write_bytes(b"y" * 10)
+    told = three.run("sync")
+    assert told.returncode == 3
+    said = " ".join(told.stderr.split())
+    assert f"{tag} is not delivered to usb: it is damaged here: {three.backups}/{tag}.gen" in said
+    assert f"{tag} is damaged here, and whole in nas, box" in said
+    assert f"cp {three.nas}/{tag}.*" in said
+    assert "--force" not in said
+    assert "usb lacks" not in said
+    (check,) = read_checks((three.backups / ".checks.jsonl").read_text().splitlines()).values()
+    assert (check.at, check.good) == ("here", False)
+    (row,) = json.loads(three.run("list --json").stdout)
+    assert row["here"] == "damaged"
+    assert not (three.usb / f"{tag}.manifest.json").exists()
+    told = three.run("sync")
+    assert told.returncode == 3
+    assert f"{tag} is damaged here, and whole in nas, box" in " ".join(told.stderr.split())
+
+
+def test_what_is_damaged_here_and_nowhere_known_to_be_whole_is_told_with_the_next_step(three):
+    """A vault that was not asked may have it: the command that tells is named."""
+    (tag,) = make_sets(three.backups, 1)
+    copy_set(three, tag, three.nas)
+    (three.backups / f"{tag}.general-backup.tar.gz").write_bytes(b"y" * 10)
+    told = three.run("sync --vault usb")
+    assert told.returncode == 3
+    assert f"inv verify --runtag '{tag}' --at here" in told.stderr
+    assert "--force" not in told.stderr
+    assert "Take another copy" in three.run(f"verify --runtag {tag} --at here").stderr
+
+
+def test_a_backup_that_delivers_late_tells_of_damage_here(three):
+    """As sync does; the new backup is made and copied all the same."""
+    (tag,) = make_sets(three.backups, 1)
+    copy_set(three, tag, three.nas)
+    (three.backups / f"{tag}.general-backup.tar.gz").write_bytes(b"y" * 10)
+    told = three.run("backup --runtag new")
+    assert told.returncode == 3
+    assert f"{tag} is damaged here, and whole in nas" in " ".join(told.stderr.split())
+    assert "lacks 1 backup" not in told.stderr
+    assert (three.usb / "new.manifest.json").exists()
+
+
+def test_a_backup_that_is_damaged_before_it_is_copied_is_not_whole(three):
+    """Its own set is no good then, and is recorded so; what follows is told, and is no --force."""
+    three.usb.rmdir()
+    assert three.run("backup --runtag one").returncode == 3
+    path = three.backups / "one.general-backup.tar.gz"
+    path.write_bytes(path.read_bytes()[:-1] + b"y")
+    three.usb.mkdir()
+    told = three.run("backup --runtag one")
+    assert told.returncode == 1
+    assert "is whole here" not in told.stderr
+    assert "What can be done: inv verify --runtag 'one' --at here" in told.stderr
+    assert "--force" not in told.stderr
+    assert json.loads(three.run("list --json").stdout)[0]["here"] == "damaged"
