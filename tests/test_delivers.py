@@ -148,3 +148,36 @@ def test_a_backup_that_is_damaged_before_it_is_copied_is_not_whole(three):
     assert "What can be done: inv verify --runtag 'one' --at here" in told.stderr
     assert "--force" not in told.stderr
     assert json.loads(three.run("list --json").stdout)[0]["here"] == "damaged"
+
+
+@pytest.mark.parametrize("line", ["sync", "backup --runtag one"])
+def test_a_manifest_of_no_use_beside_copies_of_ours_is_replaced(three, line):
+    """All archives there being those of here, it is this set's: a delivery and a backup put it right."""
+    assert three.run("backup --runtag one").returncode == 0
+    (three.usb / "one.manifest.json").write_text("")
+    told = three.run(line)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert contents(three.usb, "one") == contents(three.backups, "one")
+
+
+def test_what_is_not_known_to_be_ours_is_not_promised(three):
+    """It stays, and no sentence says that it will be delivered; the command that replaces it is told."""
+    assert three.run("backup --runtag one").returncode == 0
+    (three.usb / "one.manifest.json").write_text("")
+    (three.usb / "one.general-backup.tar.gz").write_bytes(b"another's")
+    (three.nas / "one.manifest.json").unlink()
+    before = contents(three.usb)
+    assert three.run("sync --dry-run").returncode == 3
+    told = three.run("sync")
+    assert told.returncode == 3
+    assert (
+        "one is not delivered to usb: one.general-backup.tar.gz, one.manifest.json there is not "
+        "what is here, no manifest"
+    ) in told.stderr
+    assert "inv verify --runtag one --at usb" in told.stderr
+    assert "replace it by what is here: inv backup --runtag one." in told.stderr
+    assert "lacks" not in told.stderr
+    assert contents(three.usb) == before
+    assert contents(three.nas) == contents(three.backups)
+    assert three.run("backup --runtag one").returncode == 0
+    assert contents(three.usb) == contents(three.backups)

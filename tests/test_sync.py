@@ -322,7 +322,7 @@ def test_what_a_vault_still_lacks_is_not_removed_here(pi):
     archive.mkdir()
     told = pi.run("backup --runtag new")
     assert told.returncode == 3
-    assert f"usb lacks 1 backup: {owed}." in told.stderr
+    assert f"{owed} is not delivered to usb: {owed}.general" in told.stderr
     assert contents(pi.backups, owed)
     assert not contents(pi.backups, gone)
     assert f"delivered to usb as well: {owed}" in pi.run("backup --dry-run").stdout

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, utc_text
 from ..plan import Plan, decide, resolve
 from ..retention import Policy, judge_each_host
 from ..rulebooks.backup import BackupFacts, copies_book, copy_targets, log_targets
-from ..rules import KINDS, TEXTS
+from ..rules import KINDS, PARTS, TEXTS, split_set_name
 from ..sets import GOOD, BackupSet, State, newest_first, unnamed_told
 from ..site import (
     RecordFile,
@@ -32,7 +32,7 @@ from ..site import (
     unlike_copies,
     write_pin,
 )
-from ..steps import FileFact, Place, Record
+from ..steps import File, FileFact, Place, Record
 from ..targets import host_name
 from ..transfer import can_hash
 from ..values import dataclass
@@ -369,7 +369,7 @@ def _deliver_one(
     damages: tuple[str, ...] = ()
     records = RecordFile(site, runtag)
     plan = plan_for(site, backup, mine, records)
-    served = [each for each in mine if runtag not in each.failed]
+    served = [each for each in mine if runtag not in each.refused]
     if manifest and served:
         records.begin(manifest.started_utc)
         result = do(plan, records)
@@ -473,7 +473,8 @@ def _note(result: RunResult, runtag: str, served: Iterable[Delivery]) -> None:
 def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: RecordFile) -> Plan:
     """Return how a finished set gets to the vaults that lack it.
 
-    A vault with files of its name that no run of this set left is left alone, and noted.
+    A vault with files of its name that no run of this set left is left alone: it is refused, and
+    no longer lacking.
     """
     manifest = backup.manifest
     assert manifest is not None  # noqa: S101 - only such a set is lacking
@@ -498,23 +499,48 @@ def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: R
     known = {k: each for k, each in records.known().items() if not k.startswith(doubted)}
     unlike, unread = compared_copies(files, places, known)
     for each in mine:
-        strange = sorted(file.path for file in unlike if file.role == each.name)
-        shut = {file.path: why for file, why in unread.items() if file.role == each.name}
-        if shut and backup.runtag not in each.begun:
-            why = next(iter(shut.values()))
-            each.failed[backup.runtag] = (
-                f"{', '.join(sorted(shut))} there cannot be compared with what is here, and may "
-                f"be good: {ended(str(why))} Nothing was replaced"
-            )
-        elif strange and backup.runtag not in each.begun:
-            each.failed[backup.runtag] = (
-                f"{', '.join(strange)} there is not what is here, no manifest there says whose it "
-                f"is, and it is not replaced. See what it is: {_verify(backup.runtag, each.name)}."
-                " If it is no good copy, move it to another folder"
-            )
+        why = "" if backup.runtag in each.begun else whose_told(each.name, files, unlike, unread)
+        if why:
+            each.refused[backup.runtag] = why
+            each.lacking.pop(backup.runtag)
     plan = decide(graph, files, known, unlike=unlike | unread.keys())
-    refused = {each.name for each in mine if backup.runtag in each.failed}
+    refused = {each.name for each in mine if backup.runtag in each.refused}
     return Plan(tuple(e for e in plan.planned if e.job.output.role not in refused))
+
+
+def whose_told(
+    vault: str,
+    files: Iterable[File],
+    unlike: Collection[File],
+    unread: Mapping[File, StepFailed],
+) -> str:
+    """Return why what bears the name of a set in a vault stays, '' where it may be replaced.
+
+    For a set of which no run is known to have begun there: neither its mark nor its manifest is
+    there. Whose it is its archives tell: if all of them are those that are here, the rest is the
+    set's as well.
+    """
+    there = [file for file in files if file.role == vault]
+    archives = [file for file in there if (split_set_name(file.path) or "  ")[1] in PARTS]
+    if archives and not any(file in unlike or file in unread for file in archives):
+        return ""
+    strange = sorted(file.path for file in there if file in unlike)
+    shut = {file.path: unread[file] for file in there if file in unread}
+    if shut:
+        why = next(iter(shut.values()))
+        return (
+            f"{', '.join(sorted(shut))} there cannot be compared with what is here, and may "
+            f"be good: {ended(str(why))} Nothing was replaced"
+        )
+    if strange:
+        runtag = (split_set_name(strange[0]) or ("RUNTAG",))[0]
+        return (
+            f"{', '.join(strange)} there is not what is here, no manifest that can be read there "
+            f"says whose it is, and it is not replaced. See what it is: {_verify(runtag, vault)}. "
+            "If it is no good copy, move it to another folder, or replace it by what is here: inv "
+            f"backup --runtag {shlex.quote(runtag)}"
+        )
+    return ""
 
 
 def copy_log(

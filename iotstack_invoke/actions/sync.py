@@ -100,7 +100,7 @@ def _show_plan(site: Site, found: Sequence[Delivery], report: Report) -> None:
     """Print the jobs that would deliver what is lacking."""
     planned: list[PlannedJob] = []
     for each in found:
-        for backup in each.lacking.values():
+        for backup in tuple(each.lacking.values()):
             age = age_text(backup.made(), datetime.now(UTC))
             size = size_text(backup.size_bytes)
             report.write(f"{each.name} lacks {backup.runtag} ({age}, {size})")
@@ -121,7 +121,7 @@ def _close(
     rows = [
         (
             each.name,
-            str(len(each.lacking) - len(each.failed) if dry_run else len(each.delivered)),
+            str(len(each.lacking if dry_run else each.delivered)),
             str(len(each.there)) if each.looked else "?",
             str(len(each.passed_over)) if each.looked else "?",
             str(len({*each.refused, *each.failed, *(() if dry_run else each.owed)})),
