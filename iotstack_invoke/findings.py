@@ -504,8 +504,16 @@ def _show(runtag: str) -> str:
     return f"inv show {shlex.quote(runtag)}"
 
 
-def judge_age(name: str, newest: Newest, now: datetime) -> tuple[Finding, ...]:
-    """Judge the age of the newest good backup of a place."""
+def judge_age(
+    name: str, newest: Newest, now: datetime, here: Newest | None = None
+) -> tuple[Finding, ...]:
+    """Judge the age of the newest good backup of a place.
+
+    `here`: the newest beside the stack, which may only have to be delivered there.
+    """
+    made = here.made if here else None
+    owed = made and now - made <= YOUNG and (newest.made is None or made > newest.made)
+    fix = "inv sync" if owed else "inv backup"
     found = [
         warning(name, f"{runtag} is dated in the future", "set the clock, and remove that backup")
         for runtag in newest.ahead
@@ -516,9 +524,9 @@ def judge_age(name: str, newest: Newest, now: datetime) -> tuple[Finding, ...]:
         if each.state in (State.DAMAGED, State.INCOMPLETE)
     ]
     if newest.good is None or newest.made is None:
-        return (*found, warning(name, "there is no good one", "inv backup"))
+        return (*found, warning(name, "there is no good one", fix))
     age = age_text(min(newest.made, now), now)
     said = f"{newest.good.runtag}, {newest.good.state.value}, age: {age}"
     if now - newest.made > YOUNG:
-        return (*found, warning(name, said, "inv backup"))
+        return (*found, warning(name, said, fix))
     return (*found, good(name, said))

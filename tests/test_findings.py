@@ -370,6 +370,29 @@ def test_a_newer_backup_that_is_no_good_is_a_warning_of_its_own(state, told):
     assert verdict(age) is GOOD
 
 
+@pytest.mark.parametrize(
+    ("there_hours", "here_hours", "fix"),
+    [
+        (None, 1, "inv sync"),
+        (999, 1, "inv sync"),
+        (None, 999, "inv backup"),
+        (999, None, "inv backup"),
+    ],
+)
+def test_what_is_good_here_and_not_in_a_vault_is_delivered(there_hours, here_hours, fix):
+    """No new backup is advised while a young one here has only to be copied."""
+
+    def newest(hours):
+        if hours is None:
+            return Newest()
+        made = (NOW - timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        manifest = Manifest("x", "", "", made, made, "", ())
+        return Newest(BackupSet("x", {}, State.COMPLETE, manifest))
+
+    (found,) = findings.judge_age("nas", newest(there_hours), NOW, newest(here_hours))
+    assert (verdict(found), found.fix) == (WARNING, fix)
+
+
 def test_a_backup_from_the_future_is_a_warning_of_its_own():
     """It is named beside the verdict on the age, which it does not count for."""
     found = findings.judge_age("last backup", Newest(None, ("later",)), NOW)

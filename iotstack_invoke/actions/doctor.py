@@ -644,7 +644,8 @@ class _Backups:
         free = place.free_bytes(place.root)
         yield judge_space(f"{topic} space", free, copy_bytes, fix=room_there(vault))
         newest = self._newest_good(name, place, place.root)
-        yield from judge_age(f"last backup in {name}", newest, self.now)
+        here = self._newest_good(HERE, self.site.host, self.site.backups)
+        yield from judge_age(f"last backup in {name}", newest, self.now, here)
 
 
 def judge_seal(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
