@@ -229,7 +229,7 @@ class RecordFile:
         self._records = records_of(manifest, "pi", BACKUPS) if manifest else {}
         told = read_records(lines)
         self._records |= told
-        self.of_making = any(each.startswith("pi:") for each in told)
+        self.of_making = f"pi:{BACKUPS}/{_manifest_name(runtag)}" in told
         """They are of the run that made the set, which notes each of its copies."""
         for line in lines[:1]:
             with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):

@@ -87,7 +87,10 @@ class Send:
 
     def commands(self) -> tuple[str, ...]:
         """Return what is copied where."""
-        return (f"copy '{self.source.absolute}' to {self.target.role}:'{self.target.absolute}'",)
+        target = self.target.absolute
+        of_rclone = ":" in target.partition("/")[0]  # whose address says where
+        where = "" if of_rclone else f"{self.target.role}:"
+        return (f"copy '{self.source.absolute}' to {where}'{target}'",)
 
     def do(self, scene: Scene) -> None:
         """Write the copy under its partial name; raises StepFailed where it is not the same."""

@@ -181,3 +181,39 @@ def test_what_is_not_known_to_be_ours_is_not_promised(three):
     assert contents(three.nas) == contents(three.backups)
     assert three.run("backup --runtag one").returncode == 0
     assert contents(three.usb) == contents(three.backups)
+
+
+def test_a_set_whose_run_was_cut_after_its_manifest_is_delivered_with_its_texts(three):
+    """RESTORE.txt is made from the manifest, and its log gets its name: `verify` finds nothing missing."""
+    for each in (three.usb, three.nas, three.box):
+        each.rename(f"{each}-off")
+    assert three.run("backup --runtag one").returncode == 3
+    for each in (three.usb, three.nas, three.box):
+        each.with_name(f"{each.name}-off").rename(each)
+    text = three.backups / "one.RESTORE.txt"
+    written = text.read_bytes()
+    text.unlink()
+    log = three.backups / "one.backup-log.txt"
+    log.rename(f"{log}.partial")
+    dry = three.run("sync --dry-run")
+    assert dry.stdout.count("restore_text: pi:backups/one.RESTORE.txt") == 1
+    assert "offsite_log: usb:one.backup-log.txt" in dry.stdout
+    assert not text.exists()
+    told = three.run("sync")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert text.read_bytes() == written
+    assert contents(three.usb) == contents(three.nas) == contents(three.backups)
+    assert (three.usb / log.name).exists()
+    told = three.run("verify --runtag one --at all")
+    assert "missing" not in told.stderr + told.stdout
+    assert "was changed" not in told.stderr + told.stdout
+
+
+def test_a_restore_text_that_is_gone_here_is_made_when_the_set_is_delivered(three):
+    """Though its run ended well: each set carries one, here and in every vault."""
+    assert three.run("backup --runtag one").returncode == 0
+    (three.backups / "one.RESTORE.txt").unlink()
+    for each in three.usb.iterdir():
+        each.unlink()
+    assert three.run("sync").returncode == 0
+    assert contents(three.usb) == contents(three.nas) == contents(three.backups)

@@ -16,6 +16,7 @@ from scenes import NOON, foreign_archive, put_set, until
 from iotstack_invoke.checks import Check, check_line
 from iotstack_invoke.hosts import locked
 from iotstack_invoke.manifest import read_manifest
+from iotstack_invoke.services.restore_text import restore_text_of, with_sum
 
 
 @pytest.fixture
@@ -44,7 +45,11 @@ def make_sets(folder, *days, host=""):
     """Put whole sets, so many days old, into a folder; return their runtags."""
     tags = []
     for made in [NOON - timedelta(days=each) for each in days]:
-        put_set(folder, made, host=host)
+        path = put_set(folder, made, host=host)
+        content = path.read_bytes()
+        text = folder / f"{made:%Y-%m-%d_%H%M}.RESTORE.txt"
+        text.write_bytes(with_sum(restore_text_of(read_manifest(content)), content))
+        os.utime(text, (made.timestamp(), made.timestamp()))
         (folder / f"{made:%Y-%m-%d_%H%M}.backup-log.txt").write_text("log\n")
         tags.append(f"{made:%Y-%m-%d_%H%M}")
     return tags

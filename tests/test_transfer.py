@@ -272,3 +272,10 @@ def test_a_hash_is_told_by_whatever_program_is_there(tmp_path, source, openssl, 
     assert hash_there(here, source.absolute) == hashlib.sha256(DATA).hexdigest()
     with pytest.raises(StepFailed, match="No such file"):
         here.run(hash_command(f"{source.root}/none"))
+
+
+def test_the_address_of_an_rclone_vault_is_told_once():
+    """It names the remote itself, often by the name of the vault."""
+    target = File("dropbox", "a.tar", "dropbox:IOTstack/backups")
+    (line,) = Send(File("pi", "backups/a.tar", "/stack"), target).commands()
+    assert line == "copy '/stack/backups/a.tar' to 'dropbox:IOTstack/backups/a.tar'"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -17,11 +17,17 @@ from .. import __version__
 from ..checks import HERE, Check, Checks, damage_found, failed_at
 from ..errors import StepFailed, ended
 from ..holdings import Gone
-from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, utc_text
+from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, has_sum, utc_text
 from ..plan import Plan, decide, resolve
 from ..retention import Policy, judge_each_host
-from ..rulebooks.backup import BackupFacts, copies_book, copy_targets, log_targets
-from ..rules import KINDS, PARTS, TEXTS, split_set_name
+from ..rulebooks.backup import (
+    BackupFacts,
+    copies_book,
+    copy_targets,
+    log_targets,
+    restore_text,
+)
+from ..rules import BACKUPS, KINDS, PARTS, TEXTS, RuleBook, split_set_name
 from ..sets import GOOD, BackupSet, State, newest_first, unnamed_told
 from ..site import (
     RecordFile,
@@ -32,10 +38,11 @@ from ..site import (
     unlike_copies,
     write_pin,
 )
-from ..steps import File, FileFact, Place, Record
+from ..steps import PARTIAL, File, FileFact, Place, Record
 from ..targets import host_name
 from ..transfer import can_hash
 from ..values import dataclass
+from .backup_log import finish_log, open_log
 from .listing import sets_there, state_of_copy
 
 if TYPE_CHECKING:
@@ -257,6 +264,7 @@ def look_at_vaults(
     site: Site, names: Iterable[str], here: Sequence[BackupSet], checks: Checks, skipped: str = ""
 ) -> list[Delivery]:
     """Return what each vault lacks of the sets here; one that does not answer says why."""
+    here = tuple(_with_texts(site, here, skipped))
     policies = {each.name: each.policy for each in site.settings.vaults}
     gone = site.gone(site.owner.read())
     by_runtag, host = {each.runtag: each for each in here}, host_name(site.host)
@@ -270,6 +278,29 @@ def look_at_vaults(
             each.lacking = owed_here(site, name, here)
         found.append(each)
     return found
+
+
+def _with_texts(site: Site, here: Iterable[BackupSet], skipped: str) -> Iterator[BackupSet]:
+    """Yield the sets here, each with the texts that its delivery makes first.
+
+    A run that was cut after the manifest left no RESTORE.txt, and a log without its name.
+    """
+    names = site.host.names(site.backups)
+    for each in here:
+        files = dict(each.files)
+        if each.runtag != skipped and each.state in DELIVERED:
+            log = names.get(f"{each.runtag}.{KINDS['log']}{PARTIAL}")
+            if log and log.is_file:
+                files.setdefault("log", log)
+            if "restore" not in files and _tells_its_sum(site, each.runtag):
+                files["restore"] = FileFact(0, files["manifest"].modified_s)
+        yield replace(each, files=files)
+
+
+def _tells_its_sum(site: Site, runtag: str) -> bool:
+    """Tell whether a manifest is of a version that wrote RESTORE.txt beside each."""
+    name = f"{runtag}.{KINDS['manifest']}"
+    return has_sum(site.host.contents(site.backups, [name])[name])
 
 
 def owed_here(site: Site, vault: str, here: Iterable[BackupSet]) -> dict[str, BackupSet]:
@@ -298,10 +329,8 @@ def deliver(
     A set that every vault has then is no longer marked as owed here. Nothing has a final name in
     a vault that was not proven there. Raises Interrupted; then the next delivery goes on.
     """
-    lacking = {tag: each for found in deliveries for tag, each in found.lacking.items()}
     _record_what_is_there(site, deliveries)
-    for backup in newest_first(lacking.values()):
-        mine = [each for each in deliveries if backup.runtag in each.lacking and not each.error]
+    for backup, mine in lacking_in(deliveries):
         if mine:
             tell(f"delivering {backup.runtag} to {', '.join(each.name for each in mine)}")
             if _deliver_one(site, backup, mine, do):
@@ -316,6 +345,16 @@ def deliver(
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
                 sweep_stale_copies(each.place)
     _settle(site, deliveries)
+
+
+def lacking_in(deliveries: Sequence[Delivery]) -> Iterator[tuple[BackupSet, list[Delivery]]]:
+    """Yield what vaults lack, the newest set first, each with those of them that can be served."""
+    lacking = {tag: each for found in deliveries for tag, each in found.lacking.items()}
+    for backup in newest_first(lacking.values()):
+        yield (
+            backup,
+            [each for each in deliveries if backup.runtag in each.lacking and not each.error],
+        )
 
 
 def carry_pin(site: Site, runtag: str, place: Place) -> str:
@@ -372,6 +411,7 @@ def _deliver_one(
     served = [each for each in mine if runtag not in each.refused]
     if manifest and served:
         records.begin(manifest.started_utc)
+        _end_log(site, backup)
         result = do(plan, records)
         _note(result, runtag, served)
         damages = write_damages(site, manifest, result)
@@ -394,6 +434,15 @@ def _deliver_one(
             except StepFailed as error:
                 each.error = str(error)
     return damages
+
+
+def _end_log(site: Site, backup: BackupSet) -> None:
+    """Give the log of a run that was cut its name: while the lock is held none goes on with it."""
+    path = f"{site.backups}/{backup.runtag}.{KINDS['log']}"
+    if "log" in backup.files and not site.host.look([path]):
+        log = open_log(site, backup.runtag)
+        log.write("backup", "the run did not end; its set is delivered as it is")
+        finish_log(site, backup.runtag, log)
 
 
 def write_damages(site: Site, manifest: Manifest, result: RunResult) -> tuple[str, ...]:
@@ -467,7 +516,9 @@ def _note(result: RunResult, runtag: str, served: Iterable[Delivery]) -> None:
     for job in result.jobs:
         if not job.is_done:
             why = f"it is damaged here: {job.damage}" if job.damage else job.message
-            by_name[job.job.output.role].failed.setdefault(runtag, why)
+            role = job.job.output.role
+            for each in by_name.values() if role == "pi" else [by_name[role]]:
+                each.failed.setdefault(runtag, why)
 
 
 def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: RecordFile) -> Plan:
@@ -491,7 +542,9 @@ def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: R
     )
     names = tuple(each.name for each in mine)
     targets = copy_targets(backup.runtag, facts, names)
-    graph = resolve(copies_book(names), targets, site.roots, facts)
+    # RESTORE.txt is made of the manifest where a run was cut before it.
+    book = RuleBook(restore_text, *copies_book(names).rules)
+    graph = resolve(book, targets, site.roots, facts)
     places = {"pi": site.host, **{each.name: each.place for each in mine}}
     files, _ = look_everywhere(graph.files, places)
     # That a copy was sent as such says nothing of one that was found damaged since.
@@ -543,14 +596,22 @@ def whose_told(
     return ""
 
 
+def log_plan(site: Site, runtag: str, vaults: Iterable[str]) -> Plan:
+    """Return how the log of a set gets to vaults; one that has no name here yet will have it."""
+    names = tuple(vaults)
+    graph = resolve(copies_book(names), log_targets(runtag, names), site.roots)
+    places = {"pi": site.host, **{name: site.vaults[name] for name in names}}
+    files, _ = look_everywhere(graph.files, places)
+    log = File("pi", f"{BACKUPS}/{runtag}.{KINDS['log']}")
+    unlike = unlike_copies(files, places, {})
+    return decide(graph, {log: FileFact(0, 0), **files}, unlike=unlike)
+
+
 def copy_log(
     site: Site, runtag: str, vaults: tuple[str, ...], records: RecordFile, do: Do
 ) -> RunResult:
     """Copy the log of a set, to which nothing is added any more, to vaults with its manifest."""
-    graph = resolve(copies_book(vaults), log_targets(runtag, vaults), site.roots)
-    places = {"pi": site.host, **{name: site.vaults[name] for name in vaults}}
-    files, _ = look_everywhere(graph.files, places)
-    return do(decide(graph, files, unlike=unlike_copies(files, places, {})), records)
+    return do(log_plan(site, runtag, vaults), records)
 
 
 def unmark(place: Place, runtag: str) -> str:

@@ -20,7 +20,15 @@ from ..report import Fanout, Report, age_text, size_text
 from ..sets import BackupSet, State
 from ..settings import Settings
 from ..site import RecordFile, Site
-from .delivery import Delivery, damaged_here_told, deliver, look_at_vaults, plan_for
+from .delivery import (
+    Delivery,
+    damaged_here_told,
+    deliver,
+    lacking_in,
+    log_plan,
+    look_at_vaults,
+    plan_for,
+)
 from .owed import Owing
 from .recovery import recover_here
 
@@ -99,13 +107,15 @@ def _deliver(site: Site, found: Sequence[Delivery], journal: Journal, report: Re
 def _show_plan(site: Site, found: Sequence[Delivery], report: Report) -> None:
     """Print the jobs that would deliver what is lacking."""
     planned: list[PlannedJob] = []
-    for each in found:
-        for backup in tuple(each.lacking.values()):
-            age = age_text(backup.made(), datetime.now(UTC))
-            size = size_text(backup.size_bytes)
+    for backup, mine in lacking_in(found):
+        age = age_text(backup.made(), datetime.now(UTC))
+        size = size_text(backup.size_bytes)
+        for each in mine:
             report.write(f"{each.name} lacks {backup.runtag} ({age}, {size})")
-            plan = plan_for(site, backup, [each], RecordFile(site, backup.runtag))
-            planned += plan.planned
+        planned += plan_for(site, backup, mine, RecordFile(site, backup.runtag)).planned
+        if "log" in backup.files:
+            served = [each.name for each in mine if backup.runtag in each.lacking]
+            planned += log_plan(site, backup.runtag, served).planned
     report.plan(Plan(tuple(planned)))
 
 
