@@ -1,6 +1,7 @@
 """What a delivery says of sets and vaults is true, and it leaves nothing there that is of no use."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -217,3 +218,45 @@ def test_a_restore_text_that_is_gone_here_is_made_when_the_set_is_delivered(thre
         each.unlink()
     assert three.run("sync").returncode == 0
     assert contents(three.usb) == contents(three.nas) == contents(three.backups)
+
+
+@pytest.fixture
+def tiny(three, mount_disk):
+    """The first vault is a disk of 64 KiB, and what is backed up is larger."""
+    (three.folder / "volumes/nodered/big").write_bytes(os.urandom(200_000))
+    mount_disk(three.usb, "64k")
+    return three
+
+
+def test_a_vault_that_is_too_small_is_left_as_it_was(tiny):
+    """Neither RESTORE.txt nor a mark of a set stays there, by a backup and by a delivery."""
+    told = tiny.run("backup --runtag one")
+    assert told.returncode == 3
+    assert "too little for a file of" in told.stderr
+    assert list(tiny.usb.iterdir()) == []
+    told = tiny.run("sync")
+    assert told.returncode == 3
+    assert "usb lacks 1 backup: one." in told.stderr
+    assert list(tiny.usb.iterdir()) == []
+    assert contents(tiny.nas) == contents(tiny.backups)
+
+
+def test_another_machines_mark_stays(three):
+    """What another is about to copy is not taken from it because ours is not copied."""
+    make_sets(three.backups, 1)
+    (tag,) = (each.name.partition(".")[0] for each in three.backups.glob("*.manifest.json"))
+    mark = three.usb / f"{tag}.unfinished.jsonl"
+    mark.write_text(json.dumps({"host": "other-pi", "claim": "1"}) + "\n")
+    assert three.run("sync").returncode == 3
+    assert mark.exists()
+
+
+def test_a_vault_that_cannot_be_written_is_tried_once(three, read_only):
+    """What it lacks is told, and why, once; the other vaults get all."""
+    tags = make_sets(three.backups, 1, 2, 3)
+    read_only(three.usb)
+    told = three.run("sync")
+    assert told.returncode == 3
+    assert told.stderr.count("ead-only") == 1
+    assert f"usb lacks 3 backups: {', '.join(tags)}." in told.stderr
+    assert contents(three.nas) == contents(three.box) == contents(three.backups)

@@ -43,6 +43,7 @@ from .delivery import (
     copy_log,
     damaged_here_told,
     deliver,
+    drop_mark,
     look_at_vaults,
     owed_here,
     unmark,
@@ -174,7 +175,7 @@ class _BackupRun:
                 self.report.plan(start.plan, commands=False, shown_only=False)
             result = self._make(start.plan, start.facts, start.records, start.notes)
             self.arrived = outputs_there(start.plan, result)
-            self.late = self._deliver_late(result)
+            self.late = self._deliver_late(result, start.records)
         except BaseException as error:
             self._leave(error)
             self._advise(error)
@@ -277,7 +278,7 @@ class _BackupRun:
         name = f"{self.runtag}.{KINDS['manifest']}"
         return tuple(each for each in self.site.vaults if f"{each}:{name}" in self.arrived)
 
-    def _deliver_late(self, made: RunResult) -> tuple[Delivery, ...]:
+    def _deliver_late(self, made: RunResult, records: RecordFile) -> tuple[Delivery, ...]:
         """Deliver what earlier runs could not, to the vaults that took this backup.
 
         Of those that did not, what they lack is told.
@@ -294,7 +295,11 @@ class _BackupRun:
             if name not in self.listed
         ]
         # One that answered is asked, though it took nothing: full, or nobody may write there.
-        away += look_at_vaults(self.site, [e for e in others if e in self.listed], here, checks)
+        answered = [each for each in others if each in self.listed]
+        for name in answered:
+            with contextlib.suppress(StepFailed):  # then it tells so when it is looked at
+                drop_mark(self.site.vaults[name], self.runtag, records)
+        away += look_at_vaults(self.site, answered, here, checks)
         for each in away:
             if each.name in taken:
                 each.lacking.pop(self.runtag, None)

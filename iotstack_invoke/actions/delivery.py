@@ -32,6 +32,7 @@ from ..sets import GOOD, BackupSet, State, newest_first, unnamed_told
 from ..site import (
     RecordFile,
     Site,
+    clock_of,
     compared_copies,
     look_everywhere,
     sweep_stale_copies,
@@ -430,10 +431,34 @@ def _deliver_one(
     for each in mine:
         if runtag in each.failed:
             try:
-                each.place.names(each.place.root)
+                drop_mark(each.place, runtag, records)
             except StepFailed as error:
                 each.error = str(error)
+            else:
+                if not (damages or takes_files(each.place)):
+                    each.error = each.failed.pop(runtag)
     return damages
+
+
+def drop_mark(place: Place, runtag: str, records: RecordFile) -> None:
+    """Take the mark of this run from a vault that has nothing of its set; raises StepFailed."""
+    names = place.names(place.root)
+    mark = f"{runtag}.{RECORDS_ENDING}"
+    found = {(split_set_name(name.removesuffix(PARTIAL)) or ("",))[0] for name in names}
+    if mark in names and runtag not in found:
+        line = place.contents(place.root, [mark]).get(mark, b"")
+        if records.claim.encode() in line:  # else it is another machine's
+            place.remove([f"{place.root}/{mark}"])
+
+
+def takes_files(place: Place) -> bool:
+    """Tell whether a file can be made in a vault, and removed; one that keeps all is not asked."""
+    try:
+        if not getattr(place, "keeps_all", False):
+            clock_of(place)
+    except StepFailed:
+        return False
+    return True
 
 
 def _end_log(site: Site, backup: BackupSet) -> None:

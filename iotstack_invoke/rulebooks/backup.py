@@ -337,6 +337,13 @@ def claim(job: Job, name: str) -> Step:
     return Claim(file, runtag, facts.host, facts.claim, facts.earlier_utc, replaces=facts.replaces)
 
 
+def send_after(job: Job) -> Step:
+    """Return the step that sends the first input, when the others have arrived in the vault."""
+    source, *copies = job.inputs
+    originals = [File("pi", f"{BACKUPS}/{copy.path}") for copy in copies]
+    return Send(source, job.output, tuple(zip(originals, copies, strict=True)))
+
+
 def copies_to(vault: str) -> tuple[Rule, ...]:
     """Return the rules that copy a set to one vault."""
 
@@ -356,21 +363,27 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
         yield claim(job, job.wildcards["part"])
         yield Send(job.input, job.output)
 
+    def text_and_parts(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
+        runtag = wildcards["runtag"]
+        parts = (f"{vault}:{runtag}.{PARTS[kind]}" for kind in facts.kinds)
+        return (f"pi:{BACKUPS}/{runtag}.RESTORE.txt", *parts)
+
     def set_and_copies(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
         *names, _ = _names(wildcards["runtag"], facts)
         return (f"pi:{BACKUPS}/{{runtag}}.manifest.json", *(f"{vault}:{n}" for n in names))
 
     @rule(
         f"{vault}:{{runtag}}.RESTORE.txt",
-        input="pi:backups/{runtag}.RESTORE.txt",
+        input=text_and_parts,
+        always=True,
         retries=2,
         elsewhere=True,
         title=to_vault("RESTORE.txt"),
     )
     def offsite_restore_text(job: Job) -> Iterator[Step]:
-        """Copy what tells how it is restored by hand."""
+        """Copy what tells how it is restored by hand, when there is something to restore."""
         yield claim(job, job.output.path)
-        yield Send(job.input, job.output)
+        yield send_after(job)
 
     @rule(
         f"{vault}:{{runtag}}.manifest.json",
@@ -383,9 +396,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     def offsite_manifest(job: Job) -> Iterator[Step]:
         """Copy the manifest when all that it is the manifest of has arrived."""
         yield claim(job, job.output.path)
-        source, *copies = job.inputs
-        originals = [File("pi", f"{BACKUPS}/{copy.path}") for copy in copies]
-        yield Send(source, job.output, tuple(zip(originals, copies, strict=True)))
+        yield send_after(job)
 
     @rule(
         f"{vault}:{{runtag}}.backup-log.txt",
