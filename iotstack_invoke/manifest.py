@@ -146,6 +146,8 @@ class Manifest:
     and `left_out`, the names of options that are not told since they may hold a secret."""
     rows: tuple[str, ...] = ()
     """The lines of hosts.toml that said what it is to hold."""
+    machine: str = ""
+    """What tells its machine from others of its name, as machine_mark returns it; '' of none."""
 
     @property
     def state(self) -> str:
@@ -452,7 +454,7 @@ _MANIFEST, _PART, _CONTAINER, _LEFT_OUT, _RECORD = map(
     _Shape, (Manifest, Part, Container, LeftOut, Record)
 )
 
-_LATER = frozenset({"unused", "volumes", "rows"})
+_LATER = frozenset({"unused", "volumes", "rows", "machine"})
 """What earlier versions did not write: sets of theirs are as good."""
 _LATER_THAN_1 = frozenset({"folder"})
 """What only those of the second format all wrote."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import posixpath
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .remote import SshHost
 
 COMMANDS_LOCK = ".commands"
+_MACHINE_ID = re.compile(r"[0-9a-f]{32}\n", re.ASCII)
 _OCTAL = re.compile(r"\\([0-7]{3})")
 ANY_EXIT = frozenset(range(256))
 GOOD_EXIT = frozenset({0})
@@ -373,6 +375,19 @@ def host_name(host: Host) -> str:
     if isinstance(host, LocalHost):
         return socket.gethostname()
     return host.run(Command(("uname", "-n"))).out.strip()
+
+
+def machine_mark(host: Host) -> str:
+    """Return what tells a machine from another of the same name; '' where nothing does.
+
+    The hash of its machine id, which is for its own eyes alone (machine-id(5)), and of the serial
+    number of a Pi: on a card that was copied the id is that of the first machine.
+    """
+    words = ("cat", "/etc/machine-id", "/proc/device-tree/serial-number")
+    told = host.run(Command(words, ANY_EXIT)).out
+    if not _MACHINE_ID.match(told):
+        return ""
+    return hashlib.sha256(f"iotstack-invoke {told}".encode()).hexdigest()[:32]
 
 
 def on_host(host: Host) -> str:

@@ -118,7 +118,18 @@ def not_root(folder):
     return words if os.geteuid() == 0 else ()
 
 
-def put_set(folder, made, *, runtag="", host="", error="", warnings=(), size_bytes=10, more=None):
+def put_set(
+    folder,
+    made,
+    *,
+    runtag="",
+    host="",
+    error="",
+    warnings=(),
+    size_bytes=10,
+    more=None,
+    machine="",
+):
     """Put a set of one part into a folder, begun at `made` and finished at once.
 
     `more`: the facts of further parts by their kinds.
@@ -132,7 +143,9 @@ def put_set(folder, made, *, runtag="", host="", error="", warnings=(), size_byt
         Part(kind, f"{runtag}.{PARTS[kind]}", 10, X10, facts=facts)
         for kind, facts in (more or {}).items()
     )
-    manifest = Manifest(runtag, host, "", *times, "UTC", (part, *others), warnings=warnings)
+    manifest = Manifest(
+        runtag, host, "", *times, "UTC", (part, *others), warnings=warnings, machine=machine
+    )
     for each in (part, *others):
         (folder / each.file).write_bytes(b"x" * 10)
     path = folder / f"{runtag}.manifest.json"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -50,6 +50,7 @@ from .delivery import (
     write_damages,
 )
 from .look import look_at_folder, look_at_stack
+from .namesakes import RENAME, namesake_in, namesake_told
 from .old_states import remove_old_here
 from .owed import Owing
 from .recovery import recover_here
@@ -318,6 +319,15 @@ class _BackupRun:
             deliver(self.site, late, lambda plan, owed: self._do(plan, owed, watcher), tell)
         return (*late, *away)
 
+    def _namesakes(self, vaults: Iterable[str]) -> Iterator[str]:
+        """Yield what is told of vaults that hold another machine's backups of this one's name."""
+        for vault in vaults:
+            with contextlib.suppress(StepFailed):  # the next run looks as well
+                other = namesake_in(self.site, vault)
+                if other:
+                    told = namesake_told(vault, other)
+                    yield f"{told[0].upper()}{told[1:]}. Give one of them another name: {RENAME}"
+
     def _close(self, result: RunResult, facts: BackupFacts, records: RecordFile) -> ExitCode:
         """Let the hooks and the retention act, finish the log, copy it, and say how it went."""
         self.lock.hold_again()
@@ -331,6 +341,7 @@ class _BackupRun:
         late += damaged_here_told(self.site, self.late, new=True)
         told = manifest.warnings if manifest else ()  # those of a run that died, too
         warnings = list(dict.fromkeys([*told, *facts.warnings, *result.warnings]))
+        warnings += self._namesakes(self._reached(result, records))
         damages = write_damages(self.site, manifest, result) if manifest else ()
         made_all = (
             not damages

@@ -72,7 +72,7 @@ from ..hooks import FIND_PROGRAM
 from ..hosts import READ_ONLY, within
 from ..pasted import host_flag, logging_in, over_ssh
 from ..report import Report, size_text
-from ..rules import RESTORE
+from ..rules import BACKUPS, RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named
 from ..services.holdings import unused_told
 from ..services.influx import DATA_INSIDE, FOLDERS_INSIDE, influx_version
@@ -86,6 +86,7 @@ from ..targets import (
     entries,
     find_machine,
     free_bytes,
+    host_name,
     is_read_only,
     mount_of,
     mount_points,
@@ -100,6 +101,7 @@ from ..vaults.folder import unnamed_mount
 from .coverage import idle_rows, is_another, look_at_services, settings_for, why_skipped
 from .gone import paths_named
 from .look import compose_file_in, look_at_folder, look_at_stack
+from .namesakes import RENAME, is_namesake, namesake_in, namesake_told
 from .old_states import states_told
 from .owed import Owing
 from .room import Room, look_for_room
@@ -206,6 +208,7 @@ def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
         yield from answers(
             (
                 ("machine id", lambda: [_identity(host, machine)]),
+                ("name", lambda: _name(host, settings)),
                 *stack.programs(),
                 ("stack", lambda: [_far_folder(stack, machine, there=told.startswith("/"))]),
                 *stack.folders(),
@@ -266,6 +269,17 @@ def _identity(host: Host, machine: Machine) -> Finding:
         return good("machine id", "is the one that hosts.toml pins")
     fix = "correct host, or machine_id, in hosts.toml"
     return failed("machine id", f"is {told or 'unknown'}, not the one that is pinned", fix)
+
+
+def _name(host: Host, settings: Settings) -> Iterator[Finding]:
+    """Yield that a machine has the name of this one, where both make backups."""
+    own = f"{settings.stack.folder}/{BACKUPS}"
+    if settings.vaults and os.path.isdir(own) and is_namesake(host):
+        found = (
+            f"is {host_name(host)}, as this machine is called: in the vaults the backups of both "
+            "count as one machine's"
+        )
+        yield failed("name", found, f"give one of them another name: {RENAME}")
 
 
 def _far_folder(stack: _Examined, machine: Machine, *, there: bool) -> Finding:
@@ -646,6 +660,10 @@ class _Backups:
         newest = self._newest_good(name, place, place.root)
         here = self._newest_good(HERE, self.site.host, self.site.backups)
         yield from judge_age(f"last backup in {name}", newest, self.now, here)
+        other = namesake_in(self.site, name)
+        if other:
+            fix = f"give one of them another name: {RENAME}"
+            yield failed(f"{topic} names", namesake_told(name, other), fix)
 
 
 def judge_seal(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:

@@ -43,6 +43,7 @@ from ..steps import Command, FileFact, Host
 from ..targets import (
     ANY_EXIT,
     host_name,
+    machine_mark,
     may_be_there,
     mount_points,
     on_host,
@@ -131,6 +132,7 @@ def look_at_stack(host: Host, settings: Settings) -> BackupFacts:
     words = () if name in ("", usual) else (f"InfluxDB is {name}: the only 1.x of this stack.",)
     return BackupFacts(
         host=host_name(host),
+        machine=machine_mark(host),
         far=not isinstance(host, LocalHost),
         program=f"iotstack-invoke {__version__}",
         folder=folder,

@@ -101,6 +101,8 @@ class BackupFacts:
     """The local volumes whose driver was told options, as the manifest has them."""
     rows: tuple[str, ...] = ()
     """The lines of hosts.toml that say what a backup holds."""
+    machine: str = ""
+    """What tells the machine from others of its name."""
     idle_rows: Mapping[str, str] = field(default_factory=dict)
     """Rows of [[services]] that match no container and no service of the compose files, told."""
     warnings: tuple[str, ...] = ()
@@ -538,6 +540,7 @@ class WriteManifest:
             unused=facts.unused,
             volumes=facts.volumes,
             rows=facts.rows,
+            machine=facts.machine,
         )
         if facts.before:
             made = replace(made, warnings=(*made.warnings, *_less_than(facts.before, made)))
