@@ -45,7 +45,7 @@ from .runner import LOOK_S, RUN_OVERRIDES, _Mended
 from .settings import Ssh
 from .sftp import NoSftp, SftpSession, encoded
 from .ssh_config import ANY_EXIT, FOR_A_COMMAND, Way, find_way, flags
-from .ssh_line import HostKeyRefused, Line, LoginRefused, judge
+from .ssh_line import SILENT, HostKeyRefused, Line, LoginRefused, judge
 from .steps import Command
 from .values import dataclass
 
@@ -422,7 +422,7 @@ class Login:
             if NO_LINE.search(str(error)):
                 raise Unreachable(f"The line to {self.name} broke.", again=True) from error
             hint = ""
-            if NO_BANNER in str(error):
+            if NO_BANNER in str(error) or SILENT in str(error):
                 hint = " Its SSH server hangs, or something else listens on that port."
             why = ended(NUMBER.sub(": ", str(error)))
             raise Unreachable(f"{self.ssh.called(self.name)}: {why}{hint}", again=True) from error

@@ -333,6 +333,9 @@ class _Known(paramiko.MissingHostKeyPolicy):
             raise HostKeyRefused(self._way, found, known, key)
 
 
+SILENT = "it takes the connection and does not answer"
+
+
 class _Packets(Packetizer):
     """The packets of a line, none of them longer than any server sends."""
 
@@ -385,6 +388,12 @@ class _Transport(paramiko.Transport):
         self._saved = error
         if error and not isinstance(error, (ChannelException, AuthenticationException)):
             self.broke_by = error
+
+    def start_client(self, event: Any = None, timeout: float | None = None) -> None:
+        """Begin, as Paramiko does; raises SSHException where the server is silent to the end."""
+        super().start_client(event, timeout)
+        if event is None and not self.initial_kex_done:
+            raise SSHException(f"{SILENT} within {timeout or 0:g} s")
 
     def get_exception(self) -> Exception | None:
         """Return what failed last; what broke the line is told to all who wait."""
