@@ -33,6 +33,14 @@ LOCK_LIMIT_S = 10.0
 """The lock is held for one line, or for one writing anew."""
 
 
+def in_places(where: str) -> str:
+    """Return in words where something is; of places as they are listed here is the first."""
+    first, _, others = where.partition(", ")
+    if first != HERE:
+        return f"in {where}"
+    return f"here or in {others}" if others else "here"
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """What one verification of a set in one place found; good where there are no problems.

@@ -6,6 +6,8 @@ from datetime import timedelta
 import pytest
 from scenes import NOON
 
+from iotstack_invoke.checks import in_places
+
 
 def tag(days):
     return f"{NOON - timedelta(days=days):%Y-%m-%d_%H%M}"
@@ -60,7 +62,7 @@ def test_adopted_it_goes_once_newer_ones_hold_as_much(pi):
     assert pi.run(f"verify --runtag {pi.lost} --at here").returncode == 1
     assert "inv prune --adopt takes it if it can be read" in said(pi.run("prune --keep 1"))
     told = pi.run("prune --keep 1 --adopt")
-    assert (told.returncode, f"{pi.lost} in here is adopted" in said(told)) == (0, True)
+    assert (told.returncode, f"{pi.lost} here is adopted" in said(told)) == (0, True)
     assert files_of(pi.backups, pi.lost)
     assert pi.run(f"backup --runtag {tag(1)}").returncode == 0
     assert pi.run("prune --keep 1").returncode == 0
@@ -154,13 +156,13 @@ def test_what_was_adopted_is_unproven_and_not_damaged(pi, at):
     assert pi.run(f"verify --runtag {pi.lost} --at {at}").returncode == 1
     assert pi.run("list").returncode == 3
     told = pi.run(f"prune --at {at} --keep 9 --adopt")
-    assert (told.returncode, f"{pi.lost} in {at} is adopted" in said(told)) == (0, True)
+    assert (told.returncode, f"{pi.lost} {in_places(at)} is adopted" in said(told)) == (0, True)
     assert f"{pi.lost} 9 days unproven keep" in said(told)
     told = pi.run("list")
     assert (told.returncode, "damaged" in said(told)) == (0, False), said(told)
     told = pi.run(f"verify --all --at {at}")
     assert told.returncode == 0, said(told)
-    assert f"{pi.lost} in {at} can be read to its end, and is unproven" in said(told)
+    assert f"{pi.lost} {in_places(at)} can be read to its end, and is unproven" in said(told)
     path = (pi.backups if at == "here" else pi.nas) / f"{pi.lost}.general-backup.tar.gz"
     path.write_bytes(bytes(path.stat().st_size))
     assert pi.run(f"verify --all --at {at}").returncode == 1

@@ -445,7 +445,7 @@ def test_the_latest_is_that_of_all_places(pi):
     young = make_set(pi.backups, 0)
     assert "NEWER" not in pi.run("verify").stderr
     told = pi.run("rehearse --runtag latest")  # of the first vault
-    assert f"A NEWER BACKUP lies in here: {young}. usb has nothing newer" in told.stderr
+    assert f"A NEWER BACKUP lies here: {young}. usb has nothing newer" in told.stderr
 
 
 def test_a_place_that_is_away_may_have_the_latest(pi):

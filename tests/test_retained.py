@@ -398,8 +398,8 @@ def test_archives_of_other_tools_stay_until_they_are_adopted(pi):
     assert (dry.returncode, everything < set(tags(pi.backups))) == (0, True)
     told = pi.run("prune --adopt")
     for tag in foreign:
-        assert f"{tag} in here is adopted: it has no manifest, and was read" in told.stdout
-    assert f"{torn} in here is not adopted, so it stays" in told.stderr
+        assert f"{tag} here is adopted: it has no manifest, and was read" in told.stdout
+    assert f"{torn} here is not adopted, so it stays" in told.stderr
     assert set(tags(pi.backups)) & everything == {torn}
     assert pi.run("prune").returncode == 0
     assert torn in tags(pi.backups)

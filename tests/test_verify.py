@@ -19,7 +19,7 @@ from iotstack_invoke import hosts
 from iotstack_invoke.actions.listing import gather_rows, list_backups
 from iotstack_invoke.actions.verify import Wanted, verify
 from iotstack_invoke.actions.wish import Source, choose_set
-from iotstack_invoke.checks import HERE, failed_at
+from iotstack_invoke.checks import HERE, failed_at, in_places
 from iotstack_invoke.errors import NotFound, UsageError
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import read_manifest
@@ -60,7 +60,7 @@ def test_a_whole_set_is_good(shelf, capsys):
     shelf.put(TAG)
     code, checks = run(shelf)
     assert code == 0
-    assert capsys.readouterr().out == f"{TAG} in here is good: read whole.\n"
+    assert capsys.readouterr().out == f"{TAG} here is good: read whole.\n"
     check = checks[TAG, HERE]
     assert (check.good, check.how, check.problems) == (True, "read", ())
     assert states(shelf) == {TAG: State.COMPLETE}
@@ -136,7 +136,7 @@ def test_each_damage_is_found_and_named(shelf, capsys, kind, damage, words, plac
     for word in words:
         assert word in " ".join(check.problems)
         assert word in told
-    assert f"{TAG} in {place} is damaged" in told
+    assert f"{TAG} {in_places(place)} is damaged" in told
 
 
 def test_what_has_no_manifest_is_not_called_good(shelf, capsys):
@@ -472,8 +472,8 @@ def test_an_incomplete_set_is_told_as_such(shelf, capsys):
     code, checks = run(shelf)
     told = capsys.readouterr()
     assert (code, checks[TAG, HERE].good) == (3, True)
-    assert told.out == f"{TAG} in here is incomplete, and what it holds is good: read whole.\n"
-    assert told.err == f"{TAG} in here: It has no postgres part: root is not let in\n"
+    assert told.out == f"{TAG} here is incomplete, and what it holds is good: read whole.\n"
+    assert told.err == f"{TAG} here: It has no postgres part: root is not let in\n"
     assert states(shelf) == {TAG: State.INCOMPLETE}
     assert verify(shelf.settings(), Wanted(), Report(), as_json=True) == 3
     (found,) = json.loads(capsys.readouterr().out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from datetime import UTC, datetime
 
-from ..checks import HERE, Checks
+from ..checks import HERE, Checks, in_places
 from ..errors import StepFailed
 from ..report import Report, size_text
 from ..site import Site
@@ -25,11 +25,11 @@ def adopt(
         if copy.runtag not in runtags:
             continue
         size = size_text(copy.backup.size_bytes)
-        report.tell(f"reading {copy.runtag} in {at} ({size}), to adopt it")
+        report.tell(f"reading {copy.runtag} {in_places(at)} ({size}), to adopt it")
         try:
             verified = verify_copy(copy).as_adopted
         except StepFailed as error:
-            report.fail(f"{copy.runtag} in {at} is not adopted, so it stays: {error}")
+            report.fail(f"{copy.runtag} {in_places(at)} is not adopted, so it stays: {error}")
             continue
         check = verified.check
         if at != HERE or not site.far:  # another machine keeps its own record of verifications
@@ -37,12 +37,12 @@ def adopt(
         if not check.good:
             why = " ".join(check.problems)
             cure = bare_advice(copy, can_be_read=False)
-            report.fail(f"{copy.runtag} in {at} is not adopted, so it stays: {why} {cure}")
+            report.fail(f"{copy.runtag} {in_places(at)} is not adopted, so it stays: {why} {cure}")
             continue
         site.owner.add_adopted(at, copy.backup, datetime.now(UTC))
         adopted.add(copy.runtag)
         report.write(
-            f"{copy.runtag} in {at} is adopted: it has no manifest, and was read to its end. From "
-            "now on the policy may remove it."
+            f"{copy.runtag} {in_places(at)} is adopted: it has no manifest, and was read to its "
+            "end. From now on the policy may remove it."
         )
     return frozenset(adopted)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from ..checks import HERE, Checks, failed_at
+from ..checks import HERE, Checks, failed_at, in_places
 from ..errors import NotFound, StepFailed, Unreachable, UsageError, ended
 from ..manifest import MOST_BYTES, Manifest, check_size, read_manifest
 from ..rules import KINDS
@@ -152,14 +152,6 @@ def _latest_of(copies: tuple[Copy, ...], checks: Checks) -> Latest:
     return latest_in(sets, first.place, first.folder, failed, first.at, is_copy=is_copy)
 
 
-def in_places(where: str) -> str:
-    """Return in words where something is; of places as they are listed here is the first."""
-    first, _, others = where.partition(", ")
-    if first != HERE:
-        return f"in {where}"
-    return f"here or in {others}" if others else "here"
-
-
 def none_finished(where: str, passed: Iterable[PassedOver], others: str = "") -> NotFound:
     """Return the error for a place without a latest set, with what there is; as in not_found."""
     unfinished = ", ".join(dict.fromkeys(each.runtag for each in passed))
@@ -276,8 +268,8 @@ def newer_elsewhere(site: Site, chosen: Copy, checks: Checks) -> tuple[str, ...]
     if newest is None or newest.runtag == chosen.runtag or _age(newest)[1] <= made:
         return told
     text = (
-        f"A NEWER BACKUP lies in {newest.at}: {newest.runtag}. {chosen.at} has nothing newer than "
-        f"{chosen.runtag}. To take the newer one: add --at {newest.at}."
+        f"A NEWER BACKUP lies {in_places(newest.at)}: {newest.runtag}. {chosen.at} has nothing "
+        f"newer than {chosen.runtag}. To take the newer one: add --at {newest.at}."
     )
     return (text, *told)
 

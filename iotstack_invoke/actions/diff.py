@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..checks import in_places
 from ..children import signals_raised
 from ..errors import ExitCode, StepFailed
 from ..gzips import Damaged
@@ -65,7 +66,9 @@ def diff(
             for copy in (before, after):
                 damage = manifest_of(copy)[1]
                 if damage:
-                    report.warn(f"{copy.runtag} in {copy.at}: {damage} Its archives are read.")
+                    report.warn(
+                        f"{copy.runtag} {in_places(copy.at)}: {damage} Its archives are read."
+                    )
             kinds = [part for part in PARTS if part in before.backup.parts + after.backup.parts]
             found = {part: compare_part(before, after, part) for part in kinds}
     finally:
@@ -179,7 +182,7 @@ def _rows(copy: Copy, part: str) -> Mapping[str, int]:
         with copy.place.read(copy.path(part)) as stream:
             reports = read_sql(stream, part)
     except Damaged as damage:
-        raise StepFailed(f"{copy.runtag} in {copy.at}, part {part}: {damage}.") from damage
+        raise StepFailed(f"{copy.runtag} {in_places(copy.at)}, part {part}: {damage}.") from damage
     return {
         f"{member.removeprefix('./').rpartition('/')[0] or part}/{table}": rows
         for member, report in reports.items()
@@ -197,7 +200,9 @@ def _buckets(copy: Copy, part: str) -> Mapping[str, int]:
             with copy.place.read(copy.path(part)) as stream:
                 told = influx2_facts_of(read_influx2(stream))["buckets"]
         except Damaged as damage:
-            raise StepFailed(f"{copy.runtag} in {copy.at}, part {part}: {damage}.") from damage
+            raise StepFailed(
+                f"{copy.runtag} {in_places(copy.at)}, part {part}: {damage}."
+            ) from damage
     return {f"{e['organization']}/{e['bucket']}": int(e["size_bytes"]) for e in told or ()}
 
 
@@ -223,7 +228,7 @@ def _dump_facts(copy: Copy, part: str) -> Mapping[str, Any]:
         with copy.place.read(copy.path(part)) as stream:
             return facts_of(read_dump(stream))
     except Damaged as damage:
-        raise StepFailed(f"{copy.runtag} in {copy.at}, part {part}: {damage}.") from damage
+        raise StepFailed(f"{copy.runtag} {in_places(copy.at)}, part {part}: {damage}.") from damage
 
 
 def compare_sizes(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[Change, ...]:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from ..checks import in_places
 from ..errors import StepFailed, Unreachable, ended
 from ..sets import BackupSet, State
 from ..site import Newest, newest_good
@@ -177,7 +178,7 @@ def passed_told(
     listed = tuple(passed)
     for each in listed[:MOST_TOLD]:
         state, tag = each.backup.state, f"'{each.runtag}'"
-        text = f"PASSED OVER: {each.runtag} in {each.at}, which is newer, {each.why}."
+        text = f"PASSED OVER: {each.runtag} {in_places(each.at)}, which is newer, {each.why}."
         if each.is_later:
             text += " A clock is wrong here, or was where it was made: compare `date`."
         elif state is State.DAMAGED:

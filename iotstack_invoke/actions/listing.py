@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import UTC, datetime
 
-from ..checks import HERE, Check, failed_at
+from ..checks import HERE, Check, failed_at, in_places
 from ..errors import ExitCode, StepFailed
 from ..holdings import lacks, lacks_told
 from ..manifest import OUTSIDE, PIN_ENDING, read_utc
@@ -85,9 +85,8 @@ class Row:
             return check_text(None, now, short=True)
         if newest[-1].good and there <= self.checks.keys():
             return check_text(newest[0], now, short=True)
-        where = "here" if newest[-1].at == HERE else f"in {newest[-1].at}"
         text = check_text(newest[-1], now, short=True)
-        return text if there == {newest[-1].at} else f"{text} {where}"
+        return text if there == {newest[-1].at} else f"{text} {in_places(newest[-1].at)}"
 
 
 def state_of_copy(here: BackupSet | None, copy: BackupSet) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from typing import NoReturn
 
+from ..checks import in_places
 from ..errors import Refused
 from ..manifest import Manifest, Part, file_warned_of, older_part
 from ..nearest import nearest
@@ -112,9 +113,9 @@ class Only:
         why = why or (f"is damaged: {'; '.join(other)}" if other else "")
         if why:
             raise Refused(
-                f"{runtag} in {source} {why}. Nothing was changed. Restore another copy (--from), "
-                "or other services alone (--only NAME). Which copies there are: inv show "
-                f"'{runtag}'"
+                f"{runtag} {in_places(source)} {why}. Nothing was changed. Restore another copy "
+                "(--from), or other services alone (--only NAME). Which copies there are: inv "
+                f"show '{runtag}'"
             )
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from ..checks import HERE, PROGRAM, Check, damage_found
+from ..checks import HERE, PROGRAM, Check, damage_found, in_places
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, UsageError
@@ -139,8 +139,8 @@ class _Rehearsal:
             self.manifest: Manifest | None = copy.manifest()
         except ValueError as error:
             raise StepFailed(
-                f"The manifest of {copy.runtag} in {copy.at} is damaged: {error}. Rehearse "
-                f"another copy (--at): inv show '{copy.runtag}' tells which there are."
+                f"The manifest of {copy.runtag} {in_places(copy.at)} is damaged: {error}. "
+                f"Rehearse another copy (--at): inv show '{copy.runtag}' tells which there are."
             ) from error
         # What it holds is what its manifest says was made, and not what bears its name.
         self.copy = replace(copy, backup=replace(copy.backup, manifest=self.manifest))

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..changes import Change, change_of
-from ..checks import damage_found
+from ..checks import damage_found, in_places
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import (
@@ -760,9 +760,9 @@ class _Restore:
             self._tell_hooks(hooked, "failed")
             log.finish(os.rename)
             raise Refused(
-                f"{self.runtag} in {self.source.name} was made again, or replaced, after this "
-                f"restore began: its archives are not those that were meant. {left} Look at what "
-                "it is now (inv list), and run this again."
+                f"{self.runtag} {in_places(self.source.name)} was made again, or replaced, after "
+                f"this restore began: its archives are not those that were meant. {left} Look at "
+                "what it is now (inv list), and run this again."
             )
         self.report.failed(result.failed)
         if result.damages and self.source.at:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ..checks import HERE
+from ..checks import HERE, in_places
 from ..children import signals_raised
 from ..errors import ExitCode, NotFound, StepFailed, UsageError
 from ..gzips import Damaged
@@ -30,7 +30,7 @@ from ..services.reading import Member, read_members
 from ..services.volume_options import options_text
 from ..settings import Settings
 from ..site import Site
-from .copies import Copy, find_copy, in_places
+from .copies import Copy, find_copy
 from .listing import UNREAD, Row, check_text, gather_rows, plain_check
 
 TOLD_IN_WORDS = frozenset(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from .. import __version__
-from ..checks import HERE, Check, Checks
+from ..checks import HERE, Check, Checks, in_places
 from ..children import signals_raised
 from ..errors import (
     ExitCode,
@@ -206,7 +206,9 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
         for copy in chosen:
             for told in passed_told(copy.passed, named="--runtag ", takes=VERIFIED):
                 report.warn(told)
-            report.tell(f"verifying {copy.runtag} in {at} ({size_text(copy.backup.size_bytes)})")
+            report.tell(
+                f"verifying {copy.runtag} {in_places(at)} ({size_text(copy.backup.size_bytes)})"
+            )
             try:
                 verified = verify_copy(copy)
                 verified = replace(verified, passed=copy.passed, elsewhere=bool(elsewhere))
@@ -217,11 +219,11 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
                 site.checks.add(verified.check)
                 yield verified
             except StepFailed as error:
-                yield StepFailed(f"{copy.runtag} in {at}: {error}")
+                yield StepFailed(f"{copy.runtag} {in_places(at)}: {error}")
             except IotstackError:
                 raise
             except Exception as error:  # noqa: BLE001 - the next one is read all the same
-                yield StepFailed(f"{copy.runtag} in {at}: it cannot be judged: {error!r}")
+                yield StepFailed(f"{copy.runtag} {in_places(at)}: it cannot be judged: {error!r}")
 
 
 def _with_manifest(copy: Copy) -> BackupSet:
@@ -240,8 +242,8 @@ def _chosen(site: Site, at: str, wanted: Wanted, checks: Checks) -> tuple[Copy, 
     copy = choose_copy(copies, wanted.runtag or LATEST, at, checks, site.settings.vaults)
     if copy.backup.state is State.UNFINISHED:
         raise StepFailed(
-            f"{copy.runtag} in {at} is unfinished, so there is nothing to compare it with. "
-            f"Finish it: inv backup --runtag '{copy.runtag}'"
+            f"{copy.runtag} {in_places(at)} is unfinished, so there is nothing to compare it "
+            f"with. Finish it: inv backup --runtag '{copy.runtag}'"
         )
     return (copy,)
 
@@ -427,7 +429,7 @@ def _read(copy: Copy, kind: str, included: tuple[str, ...]) -> Reading:
 
 def _tell(verified: Verified, report: Report, *, as_json: bool) -> None:
     check = verified.check
-    where = f"{check.runtag} in {check.at}"
+    where = f"{check.runtag} {in_places(check.at)}"
     for each in check.problems:
         report.fail(f"{where}: {each}")
     if not check.good:

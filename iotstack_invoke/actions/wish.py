@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
 from datetime import UTC, datetime
 
-from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
+from ..checks import CHECKS_FILE, HERE, failed_at, in_places, read_checks
 from ..errors import NotFound, Refused, StepFailed, UsageError
 from ..holdings import lacks, lacks_told
 from ..hosts import LocalHost
@@ -183,7 +183,7 @@ def choose_set(source: Source, asked: str) -> Chosen:
             damaged = f" that is not damaged: {', '.join(each.runtag for each in sets)}"
             folder = f" ({source.folder})" if source.folder != source.name else ""
             raise NotFound(
-                f"There is no backup in {source.name}{folder}{damaged if sets else ''}."
+                f"There is no backup {in_places(source.name)}{folder}{damaged if sets else ''}."
                 f"{told_of_others(source.vaults, asked, '--from')}"
             )
         backup, passed = latest.backup, latest.passed
@@ -196,8 +196,8 @@ def choose_set(source: Source, asked: str) -> Chosen:
         backup = found[runtag]
         if not backup.parts:
             raise Refused(
-                f"{runtag} in {source.name} holds no archive, so there is nothing to restore. "
-                "Nothing was changed."
+                f"{runtag} {in_places(source.name)} holds no archive, so there is nothing to "
+                "restore. Nothing was changed."
             )
     refuse_shut(
         source.place,

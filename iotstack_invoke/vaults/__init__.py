@@ -243,8 +243,9 @@ def _open_plain(vault: Vault, host: str, *, of_others: bool) -> Place:
                 f"Vault '{vault.name}': {vault.folder} on {vault.ssh.host} is a file, and no "
                 "folder. Name a folder there: `folder` in hosts.toml."
             )
+        whose = "it" if vault.ssh.host == vault.name else vault.ssh.host
         raise FolderMissing(
-            f"Vault '{vault.name}': {vault.ssh.host} has no folder {vault.folder}. Make it there, "
+            f"Vault '{vault.name}': {whose} has no folder {vault.folder}. Make it there, "
             f"for example with `{over_ssh(vault.ssh, 'mkdir', '-p', vault.folder)}`."
         )
     return place

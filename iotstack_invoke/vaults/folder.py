@@ -162,7 +162,7 @@ def _is_refused(error: StepFailed) -> bool:
     return getattr(error.__cause__, "errno", None) in (errno.EACCES, errno.EPERM)
 
 
-ADVICE = "Mount the drive, and run the same command again; nothing was written beneath."
+ADVICE = "Mount the drive, and run the same command again. Without it nothing is written there."
 
 
 def open_folder(
