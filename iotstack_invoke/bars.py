@@ -6,8 +6,11 @@ Imported where somebody looks at a terminal: Rich takes long to load.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.filesize import decimal
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.table import Column
@@ -64,9 +67,25 @@ class _Moved(ProgressColumn):
         )
 
 
+class _Lines(Progress):
+    """Lines that leave room for what a terminal echoes.
+
+    `^C` behind a full line would begin another one, and the first of ours would stay for good.
+    """
+
+    def __init__(self, *columns: ProgressColumn, console: Console, **given: Any) -> None:
+        self._shown_on = console
+        super().__init__(*columns, console=console, **given)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Yield the lines."""
+        table = self.make_tasks_table(self.tasks)
+        yield Constrain(table, max(1, self._shown_on.width - len("^C^C")))
+
+
 def bars_on(console: Console) -> Progress:
     """Return the lines of jobs for a console, one each; they are gone when they are stopped."""
-    return Progress(
+    return _Lines(
         SpinnerColumn(),
         TextColumn("{task.fields[job]}", markup=False, table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[step]}", markup=False, table_column=Column(no_wrap=True)),

@@ -471,6 +471,8 @@ def test_a_running_job_has_one_line(monkeypatch, graph, width):
     report.stop_bars()
     assert len([line for line in text if line]) == 1
     assert text[0].endswith("0:00")
+    most = report.console(error=True).width - len("^C")
+    assert len(text[0]) <= most, "the terminal echoes it behind that"
     if width > 40:
         assert "waiting for x" in text[0]
 
