@@ -1,6 +1,7 @@
 """What known_hosts says of a key is what `ssh` makes of it, whatever else is in the file."""
 
 import os
+import pty
 import re
 import shutil
 import socket
@@ -507,14 +508,36 @@ def test_a_host_that_is_known_by_its_certificate_alone_is_told(nas, start_sshd):
     open_place(nas.ssh, "/", "nas").close()
 
 
-def test_trusting_a_machine_twice_writes_once(nas, little_stack):
-    """The task says that it is known; a revoked key is refused (13), and doctor sends nobody to it."""
-    with little_stack.settings.open("a") as stream:
+def name_it(stack, nas):
+    """Put the machine into the settings of a stack."""
+    with stack.settings.open("a") as stream:
         stream.write(
             f'[[hosts]]\nname = "pi"\nhost = "127.0.0.1"\nport = {nas.ssh.port}\n'
             f'key = "{nas.ssh.key}"\nssh_config = "{nas.ssh.config}"\n'
             f'known_hosts = "{nas.ssh.known_hosts}"\n'
         )
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [("y", 0), ("Yes", 0), ("", 13), ("n", 13), ("yess", 13)]
+)
+def test_a_key_is_trusted_by_a_word_and_by_its_letter(nas, little_stack, answer, code):
+    """Whatever else is answered, nothing is written."""
+    name_it(little_stack, nas)
+    nas.server.known_hosts.unlink()
+    screen, terminal = pty.openpty()
+    process = little_stack.start("hosts --trust pi", stdin=terminal)
+    os.write(screen, f"{answer}\n".encode())
+    _, said = process.communicate(timeout=60)
+    for each in (screen, terminal):
+        os.close(each)
+    assert process.returncode == code, said
+    assert nas.server.known_hosts.exists() == (code == 0)
+
+
+def test_trusting_a_machine_twice_writes_once(nas, little_stack):
+    """The task says that it is known; a revoked key is refused (13), and doctor sends nobody to it."""
+    name_it(little_stack, nas)
     nas.server.known_hosts.unlink()
     told = little_stack.run("hosts --trust pi --yes")
     assert (told.returncode, told.stderr) == (0, "")

@@ -75,8 +75,8 @@ def trust_host(settings: Settings, name: str, report: Report, *, yes: bool) -> i
     if not yes:
         if not sys.stdin.isatty():
             raise Refused("Nobody is there to compare it. If it is right, add --yes.")
-        asked = "Is it the one that the machine itself shows? [yes/no] "
-        if answer_to(asked).strip() != "yes":
+        asked = "Is it the one that the machine itself shows? [y/n] "
+        if answer_to(asked).strip().lower() not in ("y", "yes"):
             raise Refused("Not trusted; nothing was written.")
     report.write(f"Written to {remember_key(key)}.")
     return ExitCode.GOOD
