@@ -452,3 +452,11 @@ def test_the_mark_of_a_run_that_was_killed_is_its_own(pi):
     (pi.usb / f"{TAG}.{KINDS['manifest']}").rmdir()
     assert pi.run(f"backup --runtag {TAG}").returncode == 0
     assert contents(pi.usb) == contents(pi.backups)
+
+
+def test_where_no_stack_is_nothing_is_made(pi):
+    """Refused means that nothing was changed: no folder of backups either, which doctor praises."""
+    (pi.folder / "docker-compose.yml").unlink()
+    told = pi.run(f"backup --runtag {TAG}")
+    assert (told.returncode, "There is no IOTstack" in told.stderr) == (13, True)
+    assert not pi.backups.exists()

@@ -49,7 +49,7 @@ from .delivery import (
     unmark,
     write_damages,
 )
-from .look import look_at_folder, look_at_stack
+from .look import look_at_folder
 from .namesakes import RENAME, namesake_in, namesake_told
 from .old_states import remove_old_here
 from .owed import Owing
@@ -83,22 +83,21 @@ def run_backup(
 
 def _make_folder(site: Site) -> None:
     """Make the folder of the backups where there is a stack but no such folder."""
-    if site.far:
-        if not is_folder(site.host, site.backups):
-            look_at_folder(site.host, site.settings)
-            refuse_folder(site)
+    if not is_folder(site.host, site.backups):
+        look_at_folder(site.host, site.settings)  # refuses, with the way out
+        refuse_folder(site)
+        if site.far:
             site.host.run(Command(("mkdir", "-p", "-m", "0700", "--", site.backups)))
-        refuse_folder(site)
-        return
-    if not os.path.isdir(site.settings.stack.folder):
-        look_at_stack(site.host, site.settings)  # refuses, with the way out
-    if not os.path.isdir(site.backups):
-        refuse_folder(site)
-    try:
-        os.makedirs(site.backups, mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise Refused(f"{site.backups} cannot be made: {words_of(error)}.") from error
+        else:
+            _make_here(site.backups)
     refuse_folder(site)
+
+
+def _make_here(folder: str) -> None:
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"{folder} cannot be made: {words_of(error)}.") from error
 
 
 def how_it_went(manifest: Manifest | None, *, made_all: bool, noted: Collection[str]) -> str:
