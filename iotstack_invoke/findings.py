@@ -276,17 +276,20 @@ def judge_space(
     takes: Mapping[str, int] = MappingProxyType({}),
     *,
     fix: str = "make room, or keep fewer backups ([stack] keep)",
+    is_guess: bool = False,
 ) -> Finding:
     """Judge the free space against what the next backup takes; None where nobody can say.
 
-    `takes`: the same by what for. `fix`: what frees some there.
+    `takes`: the same by what for. `fix`: what frees some there. `is_guess`: nobody knows yet how
+    well the files pack.
     """
     if free_bytes is None:
         look = "look there yourself now and then: nothing tells it from here"
         return warning(name, "how much is free is unknown", look)
     if needed_bytes is None:
         return good(name, f"{size_text(free_bytes)} free")
-    found = f"{size_text(free_bytes)} free, and the next backup takes {size_text(needed_bytes)}"
+    next_one = "the first backup takes perhaps" if is_guess else "the next backup takes"
+    found = f"{size_text(free_bytes)} free, and {next_one} {size_text(needed_bytes)}"
     if len(takes) > 1:
         found += (
             f" ({' + '.join(f'{size_text(size)} for {what}' for what, size in takes.items())})"

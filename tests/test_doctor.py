@@ -85,6 +85,14 @@ def test_where_all_is_well_it_says_so(stack, tmp_path):
     assert not [each for each in os.listdir(vault) if each.startswith(".")]
 
 
+def test_what_the_first_backup_takes_is_a_guess(stack):
+    """Nobody knows how well its files pack; from the next one on it is known."""
+    assert "the next backup takes" in examine(stack)["space"]["found"]
+    for each in stack.backups.iterdir():
+        each.unlink()
+    assert "the first backup takes perhaps" in examine(stack)["space"]["found"]
+
+
 def test_a_line_is_a_fact_with_its_fix(stack):
     """Off a terminal each fact is one plain line: a word, its name, what was found, the fix."""
     stack.backups.chmod(0o755)

@@ -585,7 +585,7 @@ class _Backups:
         room, trouble = self.room
         if room:
             free = self.site.host.free_bytes(folder)
-            yield judge_space("space", free, room.needed_bytes, room.takes)
+            yield judge_space("space", free, room.needed_bytes, room.takes, is_guess=room.is_guess)
         else:
             fix = "inv backup measures it, and refuses where there is no room"
             yield warning("space", f"what the next backup takes is unknown: {trouble}", fix)
@@ -611,10 +611,9 @@ class _Backups:
 
         def question() -> tuple[Finding, ...]:
             room, _ = self.room  # measured first: du has a limit of its own
-            copy_bytes = room.parts_bytes if room else None
             topic = f"vault {name}"
             try:
-                return within(VAULT_LIMIT_S, topic, lambda: tuple(self._vault(name, copy_bytes)))
+                return within(VAULT_LIMIT_S, topic, lambda: tuple(self._vault(name, room)))
             except Interrupted:
                 raise
             except IotstackError as error:
@@ -637,7 +636,7 @@ class _Backups:
 
         return question
 
-    def _vault(self, name: str, copy_bytes: int | None) -> Iterator[Finding]:
+    def _vault(self, name: str, room: Room | None) -> Iterator[Finding]:
         place, topic = self.site.vaults[name], f"vault {name}"
         (vault,) = (each for each in self.site.settings.vaults if each.name == name)
         place.names(place.root)
@@ -655,8 +654,13 @@ class _Backups:
         if drive:
             found = f"lies on the drive at {drive}; without it, copies would be written beneath"
             yield warning(f"{topic} mount", found, f'add mount = "{drive}" to it in hosts.toml')
-        free = place.free_bytes(place.root)
-        yield judge_space(f"{topic} space", free, copy_bytes, fix=room_there(vault))
+        yield judge_space(
+            f"{topic} space",
+            place.free_bytes(place.root),
+            room.parts_bytes if room else None,
+            fix=room_there(vault),
+            is_guess=room is not None and room.is_guess,
+        )
         newest = self._newest_good(name, place, place.root)
         here = self._newest_good(HERE, self.site.host, self.site.backups)
         yield from judge_age(f"last backup in {name}", newest, self.now, here)

@@ -38,6 +38,8 @@ class Room:
     """What tar will read for the general part: a guess, for the progress."""
     copies_bytes: int = 0
     """What copies of files take until they are packed; of SQLite 0 where nobody knows yet."""
+    is_guess: bool = False
+    """There is no backup yet by which to tell how well the files pack."""
 
     @property
     def parts_bytes(self) -> int:
@@ -106,7 +108,8 @@ def look_for_room(
         paths = [f"{folder}/{path}" for path in used_one.recipe.paths]
         without = [f"{folder}/{path}" for path in used_one.exclusions]
         recipes_bytes += part_bytes(used_one.name, paths, without)
-    return Room(general_bytes, influx_bytes, sql_bytes, recipes_bytes, unpacked, copies_bytes)
+    sizes = (general_bytes, influx_bytes, sql_bytes, recipes_bytes, unpacked, copies_bytes)
+    return Room(*sizes, is_guess=general is None)
 
 
 def _used(
