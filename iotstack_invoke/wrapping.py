@@ -6,6 +6,7 @@ Blanks fill the row, no line break: whoever copies a command out of it gets one 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import IO
 
@@ -15,6 +16,9 @@ HANGING = 2
 """How much further in than its line what goes on stands."""
 NARROW = 40
 """Below so many columns nothing is indented."""
+
+BREAK = re.compile(r" (?!(?<=\d )(?:s|min|h|[kMGT]?B|%)(?!\w))")
+"""A blank at which a line may go on: a number and its unit stay together."""
 
 
 def columns_of(stream: IO[str]) -> int:
@@ -47,7 +51,7 @@ def wrapped(text: str, width: int) -> str:
 def _wrapped(line: str, width: int) -> str:
     if len(line) <= width and (line.isascii() or _columns(line) <= width):
         return line
-    words = line.lstrip(" ").split(" ")
+    words = BREAK.split(line.lstrip(" "))
     begin = len(line) - len(line.lstrip(" "))
     hanging = min(begin, width // 2) + HANGING
     if begin + _columns(words[0]) > width >= _columns(words[0]):

@@ -37,6 +37,13 @@ def test_no_word_is_cut_and_what_goes_on_is_indented(width):
     assert {len(each) - len(each.lstrip()) for each in others} == {2 + HANGING}
 
 
+@pytest.mark.parametrize("unit", ["s", "min", "kB", "MB", "%"])
+def test_a_number_stays_with_its_unit(unit):
+    """Nobody looks for it at the end of the row before."""
+    told = rows(wrapped(f"{'x' * 30} made in 0.9 {unit}, again", 42 + len(unit)), 42 + len(unit))
+    assert told == ["x" * 30 + " made in", f"  0.9 {unit}, again"]
+
+
 def test_a_row_that_is_just_full_is_followed_by_an_indented_one():
     """The cursor stays in it until more comes."""
     told = wrapped(f"{'x' * 38} y zzz", 40)

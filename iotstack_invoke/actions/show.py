@@ -166,6 +166,7 @@ def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iter
         zone = manifest.zone if manifest else ""
         if not zone.endswith(offset):  # it was made in another one than this machine is in
             zone = f"{offset} ({zone})" if zone else offset
+        zone = "UTC" if zone == "UTC +0000" else zone
         yield f"  made      {local} {zone}, age: {age_text(made, now)}"
     if manifest:
         yield f"  on        {manifest.host} by {manifest.program}"
@@ -234,7 +235,8 @@ def _part_lines(part: Part, left_out: Collection[str]) -> Iterator[str]:
         yield f"  not made  {what}: {why}"
     for key, value in part.facts.items():
         if key == STAYS:
-            yield from _fact_lines(key, [each for each in value if each in left_out])
+            kept = "left as it is by a restore"
+            yield from (f"  left out  {each} ({kept})" for each in value if each in left_out)
         elif key not in TOLD_IN_WORDS:
             yield from _fact_lines(key, value)
 
