@@ -612,7 +612,7 @@ def test_damage_that_is_found_is_recorded_and_stays_until_it_is_verified(pi, tmp
     assert pi.run(f"rehearse --runtag {TAG} --at usb").returncode == 0
     assert checks(pi)[1:] == [("usb", "restore", True)]
     (row,) = pi.run("list").stdout.splitlines()[1:]
-    assert row.split()[-6:] == ["damaged", "complete", "now:", "damaged", "in", "here"]
+    assert row.split()[-5:] == ["damaged", "complete", "now:", "damaged", "here"]
     pi.archive.write_bytes(whole)
     told = pi.run(f"rehearse --runtag {TAG} --at here")
     assert told.returncode == 3
@@ -754,3 +754,18 @@ def test_a_name_of_two_lines_is_told_on_one(pi):
         named = [each for each in told.stdout.splitlines() if r"volumes/two\nlines" in each]
         assert named
         assert "\nlines" not in told.stdout.partition("    $ ")[0]  # a command is copied
+
+
+def test_a_wrong_place_is_told_before_anything_is_asked(little_stack):
+    """Docker does not answer, and what is wrong is the name of the vault; rehearse offers one place."""
+    little_stack.tool("docker", "echo down >&2; exit 1")
+    told = little_stack.run("restore --from nas")
+    assert (told.returncode, "--from nas: write one of vault, here" in told.stderr) == (2, True)
+    told = little_stack.run("restore --from ./nas")
+    assert (told.returncode, "there is no folder" in told.stderr) == (10, True)
+    with little_stack.settings.open("a") as stream:
+        stream.write('[[vaults]]\nname = "nas"\nkind = "folder"\nfolder = "/nowhere"\n')
+    for at in ("nsa", "all"):
+        told = little_stack.run(f"rehearse --at {at}")
+        assert told.stderr == f"--at {at}: write one of here, nas, vault.\n"
+        assert told.returncode == 2

@@ -81,16 +81,17 @@ class Copy:
             return stream.read(MOST_BYTES + 1)
 
 
-def places_meant(site: Site, asked: str) -> tuple[str, ...]:
+def places_meant(site: Site, asked: str, *, one: bool = False) -> tuple[str, ...]:
     """Return which places `--at` means: here, a vault's name, vault (every one) or all.
 
-    Another host's folder in a vault (`nas/other-pi`) is meant only where it is named. Raises
-    UsageError for any other.
+    `one`: only one of them is used, so nobody means all; of the vaults it is the first. Another
+    host's folder in a vault (`nas/other-pi`) is meant only where it is named. Raises UsageError
+    for any other.
     """
-    names = (HERE, *site.vaults)
+    names, several = (HERE, *site.vaults), () if one else (ALL,)
     if asked == HERE or site.knows(asked):
         return (asked,)
-    if asked == ALL:
+    if asked == ALL and not one:
         return names
     if asked == VAULT and site.vaults:
         return names[1:]
@@ -98,7 +99,7 @@ def places_meant(site: Site, asked: str) -> tuple[str, ...]:
         raise UsageError("--at vault: hosts.toml names no vault.")
     if not site.vaults:
         raise UsageError(f"--at {asked}: hosts.toml names no vault. There is: {HERE}.")
-    raise UsageError(f"--at {asked}: write one of {', '.join((*names, VAULT, ALL))}.")
+    raise UsageError(f"--at {asked}: write one of {', '.join((*names, VAULT, *several))}.")
 
 
 def copies_at(site: Site, at: str, checks: Checks) -> tuple[Copy, ...]:

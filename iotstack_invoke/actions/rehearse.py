@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from ..checks import HERE, PROGRAM, Check, damage_found, in_places
 from ..children import signals_raised
 from ..engine import Run, RunResult
-from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, UsageError
+from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed
 from ..hosts import LocalHost, locked, state_folder, words_of
 from ..journal import Journal
 from ..manifest import Manifest, utc_text
@@ -65,10 +65,8 @@ def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
         with signals_raised():
             checks = site.checks.newest()
             asked = at or (VAULT if site.vaults else HERE)
-            places = places_meant(site, asked)
-            if len(places) > 1 and asked != VAULT:
-                raise UsageError(f"--at {asked}: name one place: {', '.join(places)}.")
-            copy = find_copy(site, runtag, places[0], checks, report.warn, named="--runtag ")
+            place = places_meant(site, asked, one=True)[0]
+            copy = find_copy(site, runtag, place, checks, report.warn, named="--runtag ")
             if runtag == LATEST and not at:
                 for told in newer_elsewhere(site, copy, checks):
                     report.warn(told)

@@ -93,6 +93,7 @@ from .wish import (
     lacking_of,
     newer_elsewhere,
     own_failed,
+    refuse_source,
     source_of,
 )
 
@@ -165,6 +166,7 @@ def log_of(
 
 def restore(settings: Settings, wish: Wish, options: Options, report: Report) -> int:
     """Restore a backup and return the exit code; raises IotstackError where it was refused."""
+    refuse_source(settings, wish.source)  # before another machine, or Docker, is asked
     chosen: _Restore | None = None
     try:
         with signals_raised(), open_target(settings, wish.host, bare=wish.bare) as target:

@@ -83,9 +83,34 @@ class Source:
     """Where the record of verifications on this machine has it, if it does."""
 
 
+def refuse_source(settings: Settings, asked: str) -> None:
+    """Raise UsageError or NotFound where `--from` names nothing; '' means the usual."""
+    names = [each.name for each in settings.vaults]
+    if asked == "vault" and not names:
+        raise UsageError("--from vault: hosts.toml names no vault.")
+    if asked in ("", "here", "vault", *names) or at_address(settings.vaults, asked):
+        return
+    if "/" not in asked and asked != ".":
+        known = ", ".join(["vault", "here", *names])
+        raise UsageError(f"--from {asked}: write one of {known}, or a folder (./{asked}).")
+    folder = os.path.abspath(os.path.expanduser(asked))
+    if os.path.isfile(folder):
+        above, name = os.path.split(asked)
+        raise UsageError(
+            f"--from {asked}: that is a file. Name the folder that it is in, and the backup: "
+            f"--from {shlex.quote(above or '.')} --runtag {shlex.quote(_runtag_in(name))}"
+        )
+    if not os.path.isdir(folder):
+        raise NotFound(f"--from {asked}: there is no folder {folder}.")
+
+
 @contextlib.contextmanager
 def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source]:
-    """Yield where the archives come from: a vault, the target's own backups, or a folder."""
+    """Yield where the archives come from: a vault, the target's own backups, or a folder.
+
+    Raises as refuse_source does.
+    """
+    refuse_source(settings, wish.source)
     asked = wish.source or ("vault" if settings.vaults else "here")
     vaults = {each.name: each for each in settings.vaults}
     if asked == "here":
@@ -93,23 +118,10 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
         at = HERE if isinstance(target.host, LocalHost) else ""
         yield Source(target.host, target.backups, True, f"{target.name}:backups", failed, at=at)
         return
-    if asked == "vault" and not vaults:
-        raise UsageError("--from vault: hosts.toml names no vault.")
     name = next(iter(vaults)) if asked == "vault" else asked
     other = at_address(settings.vaults, asked)
     if name not in vaults and not other:
-        if "/" not in asked and asked != ".":
-            known = ", ".join(["vault", "here", *vaults])
-            raise UsageError(f"--from {asked}: write one of {known}, or a folder (./{asked}).")
         folder = os.path.abspath(os.path.expanduser(asked))
-        if os.path.isfile(folder):
-            above, name = os.path.split(asked)
-            raise UsageError(
-                f"--from {asked}: that is a file. Name the folder that it is in, and the backup: "
-                f"--from {shlex.quote(above or '.')} --runtag {shlex.quote(_runtag_in(name))}"
-            )
-        if not os.path.isdir(folder):
-            raise NotFound(f"--from {asked}: there is no folder {folder}.")
         yield Source(LocalHost(folder, asked), folder, False, asked)
         return
     if other:
