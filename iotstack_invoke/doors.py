@@ -53,7 +53,12 @@ RUN_FLAGS = (
     ),
     Argument(name="why", kind=bool, default=False, help="Say why each job runs, or need not."),
     Argument(name="jobs", kind=str, default="2", help="How many jobs run at once."),
-    Argument(name="force", kind=bool, default=False, help="Make again what is there."),
+    Argument(
+        name="force",
+        kind=bool,
+        default=False,
+        help="Of a backup: make again what is there. Of a restore it changes nothing.",
+    ),
     Argument(
         names=("keep-going",),
         attr_name="keep_going",

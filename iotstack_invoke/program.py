@@ -57,6 +57,12 @@ class IotstackProgram(Program):
         with _until_enough():
             self._or_usage(super().parse_cleanup)
 
+    def no_tasks_given(self) -> None:
+        """List the tasks: whoever types nothing wants to know what there is."""
+        with _until_enough():
+            self.list_tasks()
+            raise Exit
+
     def update_config(self, merge: bool = True) -> None:
         """Read the file of `--config`, which is one of Invoke's and not of ours."""
         try:
@@ -178,6 +184,16 @@ def _complete_flag(machine: ParseMachine) -> None:
 
 _invokes_complete_flag = ParseMachine.complete_flag
 ParseMachine.complete_flag = _complete_flag  # type: ignore[assignment, method-assign]
+
+
+def _help_for(context: ParserContext, flag: str) -> tuple[str, str]:
+    """Return a flag and its help; one that may be given several times takes a value each time."""
+    name, told = _invokes_help_for(context, flag)
+    return (f"{name}=STRING" if context.flags[flag].kind is list else name), told
+
+
+_invokes_help_for = ParserContext.help_for
+ParserContext.help_for = _help_for  # type: ignore[assignment, method-assign]
 
 
 def _handle(machine: ParseMachine, token: str) -> None:

@@ -301,6 +301,21 @@ def test_help_is_shown_wherever_it_is_asked_for(little_stack, program, line, tas
     assert "--settings" in told.stdout
 
 
+@pytest.mark.parametrize("program", ["iotstack", "inv"])
+def test_who_types_no_task_is_shown_all(little_stack, program):
+    """And not forty lines of Invoke's own flags."""
+    told = run_by(program, little_stack, "")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "  backup " in told.stdout
+    assert "--no-dedupe" not in told.stdout
+
+
+@pytest.mark.parametrize("flag", ["host", "only", "live"])
+def test_a_flag_that_may_be_given_several_times_shows_its_value(little_stack, flag):
+    """As others that take one."""
+    assert f"  --{flag}=STRING " in little_stack.run("--help restore").stdout
+
+
 FLAGS_WITH_VALUE = [
     (name, each.names[0].strip("_").replace("_", "-"))
     for name, task in DOORS
