@@ -294,6 +294,13 @@ def test_without_docker_the_folders_are_told(little_stack):
         f"volumes/nextcloud: left out: {NEXTCLOUD}",
         "volumes/nodered: files; who uses it is unknown",
     ]
+    (little_stack.folder / "docker-compose.yml").write_text(
+        "services:\n  flows:\n    image: x\n    volumes: [./volumes/nodered:/data]\n"
+    )
+    told = little_stack.run("services").stdout.splitlines()[-1]
+    assert told == (
+        "volumes/nodered: files; who uses it is unknown now; the compose file has it for flows"
+    )
 
 
 def test_the_data_of_an_influxdb_that_is_gone_are_not_covered(little_stack):

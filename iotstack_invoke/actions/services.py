@@ -138,7 +138,7 @@ def _unused(
     `stack`: its folder; `no_influx`: why there is no InfluxDB to dump; `asked`: Docker told of the
     containers.
     """
-    in_files = _in_compose_files(services, stack) if asked else {}
+    in_files = _in_compose_files(services, stack)
     used = {"/".join(path.split("/")[:2]) for each in services.saved for path in each.paths}
     for folder in sorted(set(folders) - used):
         if folder == INFLUX_DATA and no_influx:
