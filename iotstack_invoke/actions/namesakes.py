@@ -18,7 +18,7 @@ from ..site import CLOCKS_APART, Site, manifests_in
 from ..steps import Host, Place
 from ..targets import host_name, machine_mark
 
-READ_AT_ONCE = 8
+READ_AT_ONCE = 4
 MOST_READ = 64
 """So many manifests are opened at the most: a flat vault holds those of many machines."""
 RENAME = "sudo hostnamectl set-hostname NAME"
