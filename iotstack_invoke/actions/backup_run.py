@@ -340,7 +340,7 @@ class _BackupRun:
         late += damaged_here_told(self.site, self.late, new=True)
         told = manifest.warnings if manifest else ()  # those of a run that died, too
         warnings = list(dict.fromkeys([*told, *facts.warnings, *result.warnings]))
-        warnings += self._namesakes(self._reached(result, records))
+        warnings += self._namesakes(self._reached())
         damages = write_damages(self.site, manifest, result) if manifest else ()
         made_all = (
             not damages
