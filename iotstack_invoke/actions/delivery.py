@@ -82,6 +82,8 @@ class Delivery:
     """Sets whose last verification there found damage."""
     damaged_here: set[str] = field(default_factory=set)
     """Sets that are damaged here: by their last verification, or as they were read just now."""
+    only_texts: set[str] = field(default_factory=set)
+    """Sets of which only what people read is lacking there."""
     unpinned: set[str] = field(default_factory=set)
     """Sets that are pinned here, and not there yet."""
     looked: bool = False
@@ -151,6 +153,8 @@ class Delivery:
         elif manifest and copy and state == manifest.state and not self._lacks_text(backup, copy):
             self.there.append(runtag)
         else:
+            if manifest and copy and state == manifest.state:
+                self.only_texts.add(runtag)
             self.lacking[runtag] = backup
             self.doubted |= {runtag} if doubted else set()
 
@@ -188,11 +192,11 @@ class Delivery:
     def lacks(self, runtag: str) -> bool:
         """Tell whether a set that is good here has no copy there that is known to be good.
 
-        One that the vault's own policy would remove is not lacking.
+        One that the vault's own policy would remove is not lacking, nor one without its texts.
         """
         if runtag in self.damaged_here:
             return False
-        return not self.looked or runtag in (*self.owed, *self.refused)
+        return not self.looked or runtag in {*self.owed, *self.refused} - self.only_texts
 
     @property
     def owed(self) -> tuple[str, ...]:
