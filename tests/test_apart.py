@@ -131,10 +131,11 @@ def test_the_stacks_own_backups_are_no_second_copy(pi, tmp_path, request, leads)
 
 
 @pytest.mark.parametrize(
-    ("leads", "state"), [(over_ssh, "new"), (cloud, "new"), (disk_of_rclone, "at work")]
+    ("leads", "state"), [(over_ssh, "free"), (cloud, "free"), (disk_of_rclone, "at work")]
 )
 def test_who_only_looks_knows_the_stacks_own_backups(pi, tmp_path, request, leads, state):
-    """Before the first run with a lock, and while another one holds it."""
+    """Also while another one holds the lock."""
+    (pi.backups / LOCK).touch()
     add_vault(pi, "usb", leads(pi, tmp_path, request))
     with contextlib.ExitStack() as held:
         if state == "at work":

@@ -55,7 +55,7 @@ class OwnFolder:
         """Files that lie in it and go to no vault; None: nobody has looked."""
 
     def prepare(self) -> None:
-        """Look for such files, before a vault is listed; where there is none, one is made."""
+        """Look for such files, before a vault is listed; before the first run there is none."""
         if self._marks is None:
             self._marks = self._found()
 
@@ -63,10 +63,7 @@ class OwnFolder:
         paths = {f"{self._folder}/{name}": name for name in (LOCK, BADGE)}
         with contextlib.suppress(StepFailed):
             found = self._host.look(paths)
-            if found or self.far:
-                return tuple(name for path, name in paths.items() if path in found)
-            self._host.claim(f"{self._folder}/{BADGE}", _new_word())
-            return (BADGE,)
+            return tuple(name for path, name in paths.items() if path in found)
         return ()
 
     def refuse(self, place: Place, listed: Container[str]) -> None:
