@@ -9,17 +9,20 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
+from datetime import UTC, datetime
 
 import pytest
 from bucket import Line, know, settings
 from cloud import require_rclone
 from odd_server import WAYS, OddServer, answer, s3_error
 from peak import kib_in, measured
-from scenes import LittleStack
+from scenes import LittleStack, put_set
 
 from iotstack_invoke.errors import StepFailed, Unreachable
 from iotstack_invoke.settings import Vault
+from iotstack_invoke.site import remove_set
 from iotstack_invoke.transfer import hash_there
 from iotstack_invoke.vaults import rclone, vault_place
 
@@ -342,3 +345,107 @@ def test_a_copy_that_is_read_back_otherwise_is_told(lying, tmp_path):
     line.lies = True
     assert "damaged" in told(f"verify --runtag {SET} --at cloud", 1)
     assert "damaged" in told("list", 3)
+
+
+RENAMES = {
+    "nothing is done": "exit 0",
+    "it is gone": 'exec {real} deletefile "$old"',
+    "both are there": 'exec {real} copyto --ignore-times "$old" "$new"',
+    "half is there": '{real} cat --count 5 "$old" | {real} rcat "$new"; {real} deletefile "$old"',
+    "it comes late": '(sleep 0.3; {real} moveto "$old" "$new") > /dev/null 2>&1 &',
+}
+"""What an rclone does that says 0 to moveto."""
+
+
+def says_yes(folder, way):
+    """Put an rclone into a folder that says 0 to each rename."""
+    require_rclone()
+    real = shutil.which("rclone")
+    program = folder / "rclone"
+    program.write_text(
+        "#!/bin/sh\nold= new=\nfor each; do old=$new; new=$each; done\n"
+        f'for each; do if [ "$each" = moveto ]; then {RENAMES[way].format(real=real)}\n'
+        f'exit 0; fi; done\nexec {real} "$@"\n'
+    )
+    program.chmod(0o755)
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    """A folder of this machine that rclone knows as a cloud, and its place."""
+    file, files = tmp_path / "rclone.conf", tmp_path / "disk/x"
+    files.mkdir(parents=True)
+    file.write_text(f"[disk]\ntype = alias\nremote = {files.parent}\n")
+    know(monkeypatch, file)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setattr(rclone, "SETTLED_S", (0.1, 1.0))
+    return files, vault_place(Vault("cloud", "disk:x", remote="disk:"))
+
+
+@pytest.mark.parametrize("received", [True, False], ids=["a copy", "a file of before"])
+@pytest.mark.parametrize("way", RENAMES)
+def test_a_rename_is_believed_when_it_is_seen(disk, tmp_path, way, received):
+    """A new name, with all bytes, and no old one: or else it is told what is there instead."""
+    files, place = disk
+    old, new = "disk:x/x.partial", "disk:x/x"
+    if received:
+        place.receive(old, io.BytesIO(b"x" * 1000), 0)
+    else:
+        (files / "x.partial").write_bytes(b"x" * 1000)
+    (files / "x").write_bytes(b"of before")
+    says_yes(tmp_path / "tools", way)
+    if way == "it comes late":
+        place.rename(old, new)
+        assert {each.name: each.stat().st_size for each in files.iterdir()} == {"x": 1000}
+        return
+    with pytest.raises(StepFailed, match=r"says that x\.partial is renamed to x, and it is not"):
+        place.rename(old, new)
+
+
+def test_a_set_whose_manifest_stays_loses_no_part(disk, tmp_path):
+    """What is removed is marked first; where that is not seen, nothing goes."""
+    files, place = disk
+    put_set(files, datetime(2026, 11, 23, 11, tzinfo=UTC))
+    there = {each.name for each in files.iterdir()}
+    says_yes(tmp_path / "tools", "nothing is done")
+    with pytest.raises(StepFailed, match="is renamed to"):
+        remove_set(place, place.root, SET)
+    assert {each.name for each in files.iterdir()} == there
+
+
+class HurriedStack(LittleStack):
+    """A little stack whose program waits for no late listing."""
+
+    def words(self, line):
+        return [sys.executable, "-c", HURRIED, *line.split()]
+
+
+HURRIED = """from iotstack_invoke.command import main
+from iotstack_invoke.vaults import rclone
+rclone.SETTLED_S = (0.1,)
+main()
+"""
+
+
+def test_a_copy_that_got_no_name_is_owed(tmp_path):
+    """The backup says so and ends with 3, and the next sync, with an rclone that renames, pays."""
+    files = tmp_path / "files"
+    files.mkdir()
+    stack = HurriedStack(tmp_path / "little")
+    file = tmp_path / "rclone.conf"
+    file.write_text(f"[disk]\ntype = alias\nremote = {files}\n")
+    stack.environment["RCLONE_CONFIG"] = str(file)
+    with stack.settings.open("a") as stream:
+        stream.write('[[vaults]]\nname = "cloud"\nkind = "rclone"\nremote = "disk:x"\n')
+    says_yes(stack.tools, "nothing is done")
+    ended = stack.run(f"backup --runtag {SET}")
+    assert ended.returncode == 3, ended.stdout + ended.stderr
+    assert "is renamed to" in ended.stdout + ended.stderr
+    assert [*(files / "x").iterdir()] == []
+    (stack.tools / "rclone").unlink()
+    assert stack.run("sync").returncode == 0
+    names = {each.name for each in (files / "x").iterdir()}
+    assert len(names) == 4
+    assert not [each for each in names if "partial" in each]

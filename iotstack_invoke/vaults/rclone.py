@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cached_property
@@ -64,7 +64,7 @@ a server can tell) renames the old file first, so for a moment there is none."""
 TRANSFER_LIMIT_S = 24 * 3600.0
 STALE_UPLOAD = "24h"
 SETTLED_S = (1.0, 5.0)
-"""After so long a listing is to show what was removed: not every cloud lists it at once."""
+"""After so long a listing is to show what was renamed or removed: not every cloud does at once."""
 AT_ONCE = 4
 """How many files are removed at the same time; as many as rclone itself moves."""
 NO_FOLDER, NO_FILE = 3, 4
@@ -149,6 +149,8 @@ class RclonePlace:
         self._sending = sending
         self._claiming = threading.Lock()
         self._bucket_seen = False
+        self._arrived: dict[str, int] = {}
+        """The sizes of files that were received, and have not got another name yet."""
 
     def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
         """Return what is there, in one program for each folder; of a bucket, its files alone."""
@@ -305,7 +307,9 @@ class RclonePlace:
             source, size_bytes = io.BytesIO(content), len(content)
         words = (*SENT, *self._sending, "--size", str(size_bytes), path)
         self._ask(f"sending {path}", *words, source=source, limit_s=TRANSFER_LIMIT_S)
-        return self._proven(path, size_bytes)
+        received = self._proven(path, size_bytes)
+        self._arrived[path] = received.size_bytes
+        return received
 
     def put(self, path: str, content: bytes) -> None:
         """Write a small file at once, unproven."""
@@ -332,11 +336,30 @@ class RclonePlace:
         """Put `old` in the place of `new`, on the far side.
 
         Of two that are there, rclone removes `new` first: if it stops here, `old` is left. Without
-        --ignore-times it would remove `old` alone where both have the same size.
+        --ignore-times it would remove `old` alone where both have the same size. Raises StepFailed
+        also where it is not so afterwards: some servers only say yes.
         """
         self._refuse_halves()
+        size_bytes = self._arrived.pop(old, None)
+        if size_bytes is None and (fact := self.look([old]).get(old)):
+            size_bytes = fact.size_bytes
         words = ("moveto", "--ignore-times", old, new)
         self._ask(f"renaming {old}", *words, limit_s=TRANSFER_LIMIT_S)
+
+        def is_renamed(there: dict[str, FileFact]) -> bool:
+            return {path: fact.size_bytes for path, fact in there.items()} == {new: size_bytes}
+
+        there = self._settled([old, new], is_renamed)
+        if not is_renamed(there):
+            names = posixpath.basename(old), posixpath.basename(new)
+            found = ", ".join(
+                f"{posixpath.basename(path)} with {fact.size_bytes:,} bytes"
+                for path, fact in sorted(there.items())
+            )
+            raise StepFailed(
+                f"Vault '{self.name}' says that {names[0]} is renamed to {names[1]}, and it is "
+                f"not: what is there is {found or 'neither'}. Does `rclone moveto` work there?"
+            )
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files; one that is not there is as good as removed.
@@ -346,12 +369,7 @@ class RclonePlace:
         names = list(paths)
         with ThreadPoolExecutor(AT_ONCE) as several:
             list(several.map(self._remove, names))
-        left = self.look(names)
-        for pause_s in SETTLED_S:
-            if not left:
-                return
-            children.pause(pause_s)
-            left = self.look(names)
+        left = self._settled(names, lambda there: not there)
         if left:
             told = ", ".join(sorted(map(posixpath.basename, left)))
             raise StepFailed(
@@ -359,6 +377,18 @@ class RclonePlace:
                 "key remove anything? A bucket from which nothing is to go is told by "
                 "write_once = true in hosts.toml."
             )
+
+    def _settled(
+        self, paths: list[str], is_so: Callable[[dict[str, FileFact]], bool]
+    ) -> dict[str, FileFact]:
+        """Return what is there of some paths: at once if it is so, or else when it has settled."""
+        there = self.look(paths)
+        for pause_s in SETTLED_S:
+            if is_so(there):
+                break
+            children.pause(pause_s)
+            there = self.look(paths)
+        return there
 
     def end_uploads(self) -> None:
         """Remove pieces of uploads to S3 that did not end, if they are older than a day.
