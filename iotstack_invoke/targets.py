@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError, ended
 from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked, said_too_much
+from .json_answers import read_json
 from .nearest import nearest
 from .pasted import host_flag, over_ssh
 from .rules import BACKUPS, LOCK, RESTORE
@@ -600,14 +601,15 @@ def mount_points(host: Host) -> frozenset[str]:
 def points_away(host: Host) -> frozenset[str]:
     """Return where /etc/fstab of a host has a file system that is not mounted now.
 
-    What is put there is hidden by the next mount.
+    What is put there is hidden by the next mount. Raises StepFailed where findmnt(8) is not
+    understood.
     """
     words = ("findmnt", "--fstab", "--json", "--output", "TARGET")
     told = host.run(Command(words, frozenset({0, 1, NO_PROGRAM_EXIT}))).out
-    try:
-        found = [str(each["target"]) for each in json.loads(told)["filesystems"]]
-    except (ValueError, TypeError, KeyError):
+    if not told.strip():
         return frozenset()  # no findmnt(8), or nothing in the file
+    answer = read_json(told, f"`findmnt --fstab` on {host.name}")
+    found = [each["target"].text("") for each in answer["filesystems"].items()]
     return frozenset(each for each in found if each.startswith("/")) - mount_points(host)
 
 

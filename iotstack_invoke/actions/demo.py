@@ -26,6 +26,7 @@ from datetime import datetime
 
 from ..errors import ExitCode, IotstackError, StepFailed
 from ..hosts import LocalHost
+from ..json_answers import JsonAnswer, read_json
 from ..manifest import Manifest, read_manifest
 from ..report import Report, size_text
 from ..rules import KINDS
@@ -301,8 +302,11 @@ def _prove_points(sample: _Sample, runtag: str, container: str, report: Report) 
     while counted != POINTS and time.monotonic() < deadline:
         # influxd restore returns before the server has taken the shards in
         told = _ask(at, "SELECT count(t) FROM home.autogen.climate")
-        series = told["results"][0].get("series", [])
-        counted = series[0]["values"][0][1] if series else 0
+        (result,) = told["results"].items(1)
+        rows = [
+            row for each in result["series"].items(or_none=True) for row in each["values"].items()
+        ]
+        counted = rows[0].items(2)[1].number() if rows else 0
         time.sleep(0.2)
     if counted != POINTS:
         raise StepFailed(f"{counted} of {POINTS} points came back.")
@@ -337,7 +341,6 @@ def _post(url: str, body: bytes) -> bytes:
         raise StepFailed(f"{url}: {error.read().decode()}") from error
 
 
-def _ask(at: str, query: str) -> dict[str, list[dict[str, list[dict[str, list[list[int]]]]]]]:
-    told: dict[str, list[dict[str, list[dict[str, list[list[int]]]]]]]
-    told = json.loads(_post(f"{at}/query", urllib.parse.urlencode({"q": query}).encode()))
-    return told
+def _ask(at: str, query: str) -> JsonAnswer:
+    body = urllib.parse.urlencode({"q": query}).encode()
+    return read_json(_post(f"{at}/query", body), "InfluxDB")

@@ -6,18 +6,17 @@ Containers are found by `docker inspect` and their labels, never by searching th
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 from ..errors import StepFailed, ended
 from ..hosts import LocalHost, checked
+from ..json_answers import JsonAnswer, read_json
 from ..manifest import Container
 from ..rules import RESTORE
-from ..steps import Command, FileFact, Host, is_telling
+from ..steps import Command, FileFact, Host, Outcome, is_telling
 from ..values import dataclass
 from .table import is_in_stack
 
@@ -163,9 +162,8 @@ def inspect_all(
     if not ids:
         return ()
     # A container may go between the two commands.
-    told = inspected(host, (*docker, "inspect", "--type", "container", *ids), limit_s)
-    containers = json.loads(told or "[]")
-    digests = _digests(host, docker, {each["Image"] for each in containers}, limit_s)
+    containers = _told_of(host, (*docker, "inspect", "--type", "container"), ids, limit_s)
+    digests = _digests(host, docker, {each["Image"].text() for each in containers}, limit_s)
     return _without_links(host, tuple(_found(each, digests) for each in containers))
 
 
@@ -174,6 +172,24 @@ def inspected(host: Host, words: tuple[str, ...], limit_s: float = LOOK_LIMIT_S)
 
     Raises StepFailed where it could not be asked.
     """
+    return _asked(host, words, limit_s).out
+
+
+def _told_of(
+    host: Host, words: tuple[str, ...], names: Iterable[str], limit_s: float
+) -> tuple[JsonAnswer, ...]:
+    """Return what Docker tells of each thing that is still there of some; raises StepFailed."""
+    asked = tuple(names)
+    told = _asked(host, (*words, *asked), limit_s)
+    source = f"`{' '.join(words)}` on {host.name}"
+    found = read_json(told.out or "[]", source).items()
+    if not told.exit_code and len(found) < len(asked):
+        raise StepFailed(f"The answer of {source} tells of {len(found)} of {len(asked)}.")
+    return found
+
+
+def _asked(host: Host, words: tuple[str, ...], limit_s: float) -> Outcome:
+    """Return how a question ended as `inspected` does; raises StepFailed."""
     command = Command(words, frozenset({0, 1}), limit_s)
     told = host.run(command)
     said = [line for line in told.err.splitlines() if is_telling(line)]
@@ -181,7 +197,7 @@ def inspected(host: Host, words: tuple[str, ...], limit_s: float = LOOK_LIMIT_S)
     if told.exit_code and others:
         strict = replace(command, accept=frozenset({0}))
         checked(strict, replace(told, err="\n".join(others)), host.name)
-    return told.out
+    return told
 
 
 def _without_links(host: Host, found: tuple[Found, ...]) -> tuple[Found, ...]:
@@ -229,8 +245,8 @@ def inspect_volumes(
     wanted = sorted(set(names))
     if not wanted:
         return {}
-    told = inspected(host, (*docker, "volume", "inspect", *wanted), limit_s)
-    return {each["Name"]: _volume(each) for each in json.loads(told or "[]")}
+    found = map(_volume, _told_of(host, (*docker, "volume", "inspect"), wanted, limit_s))
+    return {each.name: each for each in found}
 
 
 def volumes_of(
@@ -245,13 +261,13 @@ def volumes_of(
     return tuple(sorted(host.run(Command(words, limit_s=limit_s)).out.split()))
 
 
-def _volume(told: Mapping[str, Any]) -> Volume:
-    labels, options = told.get("Labels") or {}, told.get("Options") or {}
-    name, key = told["Name"], labels.get(VOLUME_LABEL, "")
+def _volume(told: JsonAnswer) -> Volume:
+    labels, options = told["Labels"].text_entries(), told["Options"].text_entries()
+    name, key = told["Name"].text(), labels.get(VOLUME_LABEL, "")
     return Volume(
         name,
-        told.get("Mountpoint", ""),
-        told.get("Driver", "local"),
+        told["Mountpoint"].text(""),
+        told["Driver"].text("local"),
         key,
         anonymous=ANONYMOUS_LABEL in labels or (not key and bool(ANONYMOUS.fullmatch(name))),
         device=options.get("device", ""),
@@ -268,37 +284,38 @@ def _digests(
     if not wanted:
         return {}
     told = inspected(host, (*docker, "image", "inspect", *wanted), limit_s)
+    found = read_json(told or "[]", f"`docker image inspect` on {host.name}").items()
     return {
-        each["Id"]: (each.get("RepoDigests") or [""])[0].rpartition("@")[2]
-        for each in json.loads(told or "[]")
+        each["Id"].text(): next(iter(each["RepoDigests"].texts()), "").rpartition("@")[2]
+        for each in found
     }
 
 
-def _found(told: Mapping[str, Any], digests: Mapping[str, str]) -> Found:
-    config = told.get("Config") or {}
-    labels = config.get("Labels") or {}
+def _found(told: JsonAnswer, digests: Mapping[str, str]) -> Found:
+    state, config, network = told["State"], told["Config"], told["NetworkSettings"]
+    labels = config["Labels"].text_entries()
     folder = labels.get(WORKING_FOLDER_LABEL, "")
-    network = told.get("NetworkSettings") or {}
-    published = (network.get("Ports") or {}).get("8086/tcp") or []
-    addresses = [each.get("IPAddress", "") for each in (network.get("Networks") or {}).values()]
+    published = network["Ports"]["8086/tcp"].items(or_none=True)
+    addresses = [each["IPAddress"].text("") for each in network["Networks"].entries().values()]
+    paused = state["Paused"].flag(default=False)
     return Found(
         container=Container(
-            name=told["Name"].lstrip("/"),
-            image=config.get("Image", ""),
-            image_id=told["Image"],
-            digest=digests.get(told["Image"], ""),
-            running=bool(told["State"]["Running"]) and not told["State"].get("Paused"),
+            name=told["Name"].text().lstrip("/"),
+            image=config["Image"].text(""),
+            image_id=told["Image"].text(),
+            digest=digests.get(told["Image"].text(), ""),
+            running=state["Running"].flag() and not paused,
         ),
-        mounts=tuple(map(_mount, told["Mounts"])),
-        published_port=int(published[0]["HostPort"]) if published else 0,
+        mounts=tuple(map(_mount, told["Mounts"].items())),
+        published_port=published[0]["HostPort"].digits(0) if published else 0,
         address=next(filter(None, addresses), ""),
         working_folder=folder,
-        started=told["State"].get("StartedAt", ""),
-        paused=bool(told["State"].get("Paused")),
-        restarting=bool(told["State"].get("Restarting")),
-        health=(told["State"].get("Health") or {}).get("Status", ""),
-        restarts=int(told.get("RestartCount") or 0),
-        pid=int(told["State"].get("Pid") or 0),
+        started=state["StartedAt"].text(""),
+        paused=paused,
+        restarting=state["Restarting"].flag(default=False),
+        health=state["Health"]["Status"].text(""),
+        restarts=told["RestartCount"].number(0),
+        pid=state["Pid"].number(0),
         project=labels.get(PROJECT_LABEL, ""),
         compose_files=_listed(labels, CONFIG_FILES_LABEL, folder),
         env_files=_listed(labels, ENV_FILES_LABEL, folder),
@@ -311,10 +328,10 @@ def _listed(labels: Mapping[str, str], label: str, folder: str) -> tuple[str, ..
     return tuple(os.path.normpath(os.path.join(folder, each)) for each in told)
 
 
-def _mount(told: Mapping[str, Any]) -> Mount:
-    volume = told.get("Name", "") if told.get("Type") == "volume" else ""
-    source = told.get("Source", "")
-    return Mount(source, told["Destination"], "", volume, told.get("RW", True) is not False)
+def _mount(told: JsonAnswer) -> Mount:
+    volume = told["Name"].text("") if told["Type"].text("") == "volume" else ""
+    source, inside = told["Source"].text(""), told["Destination"].text()
+    return Mount(source, inside, "", volume, told["RW"].flag(default=True))
 
 
 def chosen_files(variables: str) -> tuple[str, ...]:

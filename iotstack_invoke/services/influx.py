@@ -7,7 +7,6 @@ dump has a new folder of its own: two in one folder merge by shard number, silen
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 import tarfile
@@ -19,6 +18,7 @@ from typing import IO, Any, Protocol
 from .. import children
 from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES, read_chunk
+from ..json_answers import read_json
 from ..steps import Command, File, Host, Scene
 from ..values import dataclass
 from .archive import HashedFile, RemoveFolder, Said, judge_tar
@@ -120,10 +120,10 @@ def influx_folders(
     """Return where a running server keeps its catalogue, data and write-ahead log, inside.
 
     As its own `influxd config` tells, which reads its file and environment; where that tells
-    nothing the defaults. Raises StepFailed where Docker cannot ask it.
+    nothing the defaults. Raises StepFailed where Docker cannot ask it, or is not understood.
     """
     asked = Command((*docker, "inspect", "--format", "{{json .Args}}", container))
-    words = _words_of_config(host.run(asked).out)
+    words = _words_of_config(host.run(asked).out, host.name)
     command = Command((*docker, "exec", container, "influxd", "config", *words), ANY_EXIT, 30)
     told = host.run(command)
     if told.exit_code and DOCKER_SAYS.search(told.err):
@@ -134,17 +134,14 @@ def influx_folders(
     try:
         found = tomllib.loads(told.out)
         paths = (found["meta"]["dir"], found["data"]["dir"], found["data"]["wal-dir"])
-    except (tomllib.TOMLDecodeError, KeyError, TypeError):
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, RecursionError):
         return FOLDERS_INSIDE
     return tuple(str(each) or default for each, default in zip(paths, FOLDERS_INSIDE, strict=True))
 
 
-def _words_of_config(args: str) -> tuple[str, ...]:
+def _words_of_config(args: str, host: str) -> tuple[str, ...]:
     """Return the words of a server's command line that name its file of settings."""
-    try:
-        words = [str(each) for each in json.loads(args or "[]") or ()]
-    except ValueError:
-        return ()
+    words = read_json(args or "[]", f"`docker inspect` on {host}").texts()
     for number, word in enumerate(words):
         name, equals, value = word.lstrip("-").partition("=")
         if name == "config" and word.startswith("-"):

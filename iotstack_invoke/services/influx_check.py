@@ -248,7 +248,7 @@ def _read_manifest(name: str, stream: IO[bytes]) -> _Manifest:
             files=tuple(_listed(each) for each in files or ()),  # null in a dump without shards
             damage="",
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         return _Manifest(name, "", 0, (), f"the manifest cannot be read ({error})")
 
 

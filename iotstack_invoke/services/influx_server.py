@@ -5,12 +5,12 @@ The catalogue and the files are read as they lie there: no query, so no password
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections.abc import Mapping
 
 from ..errors import StepFailed
+from ..json_answers import read_json
 from ..steps import Command, Host, Scene
 from ..values import dataclass
 from .alone import OUR_LABEL, remove_ours
@@ -108,9 +108,10 @@ class RunAlone:
             host.run(self._command(self.image, "", ()), scene.hear)
             return
         words = (*self.docker, "inspect", "--type", "container", "--format", INSPECT_FORM)
-        image, user, settings = json.loads(host.run(Command((*words, self.container))).out)
-        kept = tuple(each for each in settings or () if each.startswith(KEPT_SETTINGS))
-        host.run(self._command(image, user, kept), scene.hear)
+        told = host.run(Command((*words, self.container))).out
+        image, user, settings = read_json(told, f"`docker inspect` on {host.name}").items(3)
+        kept = tuple(each for each in settings.texts() if each.startswith(KEPT_SETTINGS))
+        host.run(self._command(image.text(), user.text(), kept), scene.hear)
 
     def undo(self, host: Host) -> None:
         """Remove it, whether it runs or not, if it is ours."""

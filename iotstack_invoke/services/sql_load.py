@@ -7,7 +7,6 @@ folder in the place of its data: the image makes it as at a first start.
 from __future__ import annotations
 
 import io
-import json
 import posixpath
 import re
 import secrets
@@ -16,6 +15,7 @@ from itertools import groupby, islice
 
 from ..errors import StepFailed
 from ..hosts import read_chunk
+from ..json_answers import read_json
 from ..steps import Command, Host, Scene
 from ..targets import free_bytes, looked
 from ..values import dataclass
@@ -232,17 +232,19 @@ class RunSqlAlone:
         if self.image:
             names = ("MYSQL_ROOT_PASSWORD", "MARIADB_ROOT_PASSWORD", "POSTGRES_PASSWORD")
             password = secrets.token_urlsafe()
-            image, user, words = self.image, "", None
+            image, user, words = self.image, "", tuple[str, ...]()
             settings = [f"{name}={password}" for name in names]
         else:
             form = ("inspect", "--type", "container", "--format", INSPECT_FORM)
             told = host.run(Command((*self.docker, *form, self.container))).out
-            image, user, settings, words = json.loads(told)
-        lines = [each for each in settings or () if "\n" not in each]
+            asked = read_json(told, f"`docker inspect` on {host.name}").items(4)
+            image, user = asked[0].text(), asked[1].text()
+            settings, words = [*asked[2].texts()], asked[3].texts()
+        lines = [each for each in settings if "\n" not in each]
         text = "".join(f"{each}\n" for each in lines)
         host.receive(self.environment, io.BytesIO(text.encode("utf-8", "surrogateescape")), 0)
         try:
-            host.run(self._command(image, user, tuple(words or ())), scene.hear)
+            host.run(self._command(image, user, words), scene.hear)
         finally:
             host.remove([self.environment])
 
@@ -271,12 +273,13 @@ class CheckMount:
 
     def do(self, scene: Scene) -> None:
         """Raise StepFailed where it maps another folder, or none."""
-        mounts = json.loads(scene.host(self.host_role).run(self._command).out)
-        for each in mounts:
-            inside = each["Destination"].rstrip("/")
+        host = scene.host(self.host_role)
+        told = read_json(host.run(self._command).out, f"`docker inspect` on {host.name}")
+        for each in told.items():
+            inside, source = each["Destination"].text().rstrip("/"), each["Source"].text("")
             if self.server.inside == inside or self.server.inside.startswith(f"{inside}/"):
-                found = posixpath.normpath(each["Source"] + self.server.inside[len(inside) :])
-                if self._is_same(scene.host(self.host_role), found):
+                found = posixpath.normpath(source + self.server.inside[len(inside) :])
+                if self._is_same(host, found):
                     return
         raise StepFailed(
             f"Container {self.server.container} does not map {self.server.data} to "

@@ -6,9 +6,8 @@ as they lie, which nobody reaches; it is loaded behind the backup's own.
 
 from __future__ import annotations
 
-import json
-
 from ..errors import StepFailed
+from ..json_answers import read_json
 from ..steps import Command, Host, Scene
 from ..values import dataclass
 from .held import EXACT_HINT, Held, came_meanwhile
@@ -43,14 +42,14 @@ def held_by_server(host: Host, server: SqlServer, docker: tuple[str, ...]) -> He
         if kind in found:
             try:
                 found[kind].append(_name(rest, server.engine))
-            except ValueError as error:
+            except (ValueError, StepFailed) as error:
                 raise StepFailed(f"it told a name that is none: {line}") from error
     return Held(tuple(found["d"]), tuple(found["u"]))
 
 
 def _name(told: str, engine: str) -> str:
     if engine == "postgres":
-        return str(json.loads(told))
+        return read_json(told, "PostgreSQL").text()
     return "@".join(bytes.fromhex(each).decode() for each in told.split("/"))
 
 

@@ -9,9 +9,9 @@ import json
 import os
 import posixpath
 import sys
-from typing import Any
 
 from ..errors import StepFailed
+from ..json_answers import JsonAnswer, read_json
 from ..manifest import IS_DAMAGED, IS_LOCKED, IS_NO_COPY, MAY_BE_TORN
 from ..steps import Command, Host, Scene
 from ..targets import COMMANDS_LOCK
@@ -92,21 +92,21 @@ class CopySqlite:
         def hear(stream: str, line: str) -> None:
             scene.hear(stream, line)
             if stream == "out":
-                self._heed(json.loads(line), scene)
+                self._heed(read_json(line, f"python3 on {host.name}"), scene)
 
         host.run(self.command, hear)
 
-    def _heed(self, told: dict[str, Any], scene: Scene) -> None:
-        if "needed_bytes" in told:
+    def _heed(self, told: JsonAnswer, scene: Scene) -> None:
+        if "needed_bytes" in told.entries():
+            needed, free = told["needed_bytes"].number(), told["free_bytes"].number()
             raise StepFailed(
-                f"The copies of SQLite files need {told['needed_bytes']:,} bytes in "
-                f"{self.target}, and {told['free_bytes']:,} are free there. Make room, or keep "
-                "fewer backups ([stack] keep in hosts.toml)."
+                f"The copies of SQLite files need {needed:,} bytes in {self.target}, and {free:,} "
+                "are free there. Make room, or keep fewer backups ([stack] keep in hosts.toml)."
             )
-        name, why = shown(told["file"]), told.get("why", "")
-        match told["state"]:
+        name, why = shown(told["file"].text()), told["why"].text("")
+        match told["state"].text():
             case "begun":
-                scene.say(f"copying {name}, {told['size_bytes']:,} bytes")
+                scene.say(f"copying {name}, {told['size_bytes'].number():,} bytes")
             case "busy":
                 scene.warn(f"{name}{IS_LOCKED}{self.limit_s:g} s ({why}). {LIVE}.")
             case "damaged":

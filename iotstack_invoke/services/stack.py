@@ -6,7 +6,6 @@ program that sent it is waited for before anything is undone.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from typing import Any, ClassVar
 from ..errors import OldDataGone, StepFailed, ended
 from ..gzips import reading_words
 from ..hosts import LocalHost
+from ..json_answers import read_json
 from ..steps import PARTIAL, Command, Host, Outcome, Scene, is_telling
 from ..targets import ANY_EXIT, which_may_be_there
 from ..values import dataclass
@@ -812,7 +812,7 @@ class MakeVolume:
             seen = host.run(Command(guarded(self.guard, words).words, frozenset({0, 1})))
             if seen.exit_code and not _IN_USE_OR_GONE.search(seen.err):
                 raise StepFailed(f"Volume {self.name} could not be looked at: {seen.last_words}")
-            if not seen.exit_code and self.own_label != _labels(seen.out).get(MADE_LABEL):
+            if not seen.exit_code and self.own_label != _label(seen.out, host.name):
                 return f"Volume {self.name} stays: somebody else made it meanwhile."
         command = guarded(self.guard, (*self.docker, "volume", "rm", self.name))
         told = host.run(Command(command.words, frozenset({0, 1}), command.limit_s))
@@ -821,9 +821,10 @@ class MakeVolume:
         return ""
 
 
-def _labels(told: str) -> Mapping[str, Any]:
-    """Return the labels of the volume that Docker tells of, which has null for none."""
-    return {**(json.loads(told)[0].get("Labels") or {})}
+def _label(told: str, host: str) -> str:
+    """Return who made the volume that Docker tells of; '' without such a label."""
+    (volume,) = read_json(told, f"`docker volume inspect` on {host}").items(1)
+    return volume["Labels"][MADE_LABEL].text("")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,11 @@ for and counted. Not for: who may stay down, which the plan says.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ..errors import StepFailed
+from ..json_answers import JsonAnswer, read_json
 from ..steps import Command, Host, Scene
 from ..values import dataclass
 from .compose import inspected
@@ -74,7 +73,7 @@ def read_states(
     found = {}
     for line in inspected(host, _state_words(docker, wanted)).splitlines():
         name, _, state = line.lstrip("/").partition(" ")
-        found[name] = _read_state(json.loads(state))
+        found[name] = _read_state(read_json(state, f"`docker inspect` on {host.name}"))
     return found
 
 
@@ -82,14 +81,14 @@ def _state_words(docker: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, 
     return (*docker, "inspect", "--type", "container", "--format", STATE_FORM, *names)
 
 
-def _read_state(told: Mapping[str, Any]) -> ContainerState:
+def _read_state(told: JsonAnswer) -> ContainerState:
     return ContainerState(
-        status=told.get("Status", ""),
-        started=told.get("StartedAt", ""),
-        health=(told.get("Health") or {}).get("Status", ""),
-        error=" ".join((told.get("Error") or "").split()),
-        exit_code=int(told.get("ExitCode") or 0),
-        out_of_memory=bool(told.get("OOMKilled")),
+        status=told["Status"].text(),
+        started=told["StartedAt"].text(""),
+        health=told["Health"]["Status"].text(""),
+        error=" ".join(told["Error"].text("").split()),
+        exit_code=told["ExitCode"].number(0),
+        out_of_memory=told["OOMKilled"].flag(default=False),
     )
 
 

@@ -33,7 +33,9 @@ from .. import children
 from ..errors import Interrupted, StepFailed, TimedOut, Unreachable
 from ..hashes import HashedStream
 from ..hosts import READ_ONLY, LocalHost, piped, read_chunk
+from ..json_answers import JsonAnswer
 from ..steps import FileFact, Received
+from ..values import dataclass
 from .marks import claim_by_marks
 
 RCLONE = (
@@ -325,7 +327,7 @@ class RclonePlace:
     def free_bytes(self, folder: str) -> int | None:
         """Return what fits in there, or None where the cloud does not say."""
         with contextlib.suppress(StepFailed):
-            if not self._features["Features"].get("About", True):
+            if not self._features.tells_room:
                 return None
             _, out = self._ask("asking for room", "about", "--json", folder)
             free = self._read_json(out, dict).get("free")
@@ -395,7 +397,7 @@ class RclonePlace:
 
         By S3's own command: `rclone cleanup` would remove old versions from a bucket of B2's.
         """
-        if self._features["Name"] == "s3":
+        if self._features.kind == "s3":
             words = ("backend", "cleanup", f"--option=max-age={STALE_UPLOAD}", self.root)
             self._ask("removing pieces of uploads", *words)
 
@@ -417,29 +419,31 @@ class RclonePlace:
 
     def _proven(self, path: str, size_bytes: int) -> Received:
         """Return size and hash of what lies there: by the cloud if it can, or else read back."""
-        if "sha256" in self._features["Hashes"]:
+        if "sha256" in self._features.hashes:
             told = self._stat(path, "--hash-type=sha256") or {}
-            sha256 = (told.get("Hashes") or {}).get("sha256")
+            sha256 = JsonAnswer(told, "`rclone lsjson`")["Hashes"]["sha256"].text("")
             if sha256:
                 return Received(self._fact(told, path).size_bytes, sha256)
         with self.read(path) as stream:
             return HashedStream(stream).drain(size_bytes)
 
     @cached_property
-    def _features(self) -> dict[str, Any]:
+    def _features(self) -> _Features:
         """What the kind of cloud can do."""
         _, out = self._ask(f"opening {self.root}", "backend", "features", self.root)
-        told = self._read_json(out, dict)
-        return {
-            "Name": told.get("Name") or "",
-            "Hashes": told.get("Hashes") or [],
-            "Features": told.get("Features") or {},
-        }
+        told = JsonAnswer(self._read_json(out, dict), "`rclone backend features`")
+        return _Features(
+            told["Name"].text(""),
+            told["Hashes"].texts(),
+            empty_folders=told["Features"]["CanHaveEmptyDirectories"].flag(default=True),
+            renames=any(told["Features"][e].flag(default=False) for e in ("Move", "Copy")),
+            tells_room=told["Features"]["About"].flag(default=True),
+        )
 
     @property
     def _is_bucket(self) -> bool:
         """Whether no folder is there without a file: S3, B2, Google's and Azure's storage."""
-        return self._features["Features"].get("CanHaveEmptyDirectories") is False
+        return not self._features.empty_folders
 
     def _refuse_no_bucket(self) -> None:
         """Raise Unreachable where the bucket is not there: rclone would make one of that name."""
@@ -457,8 +461,7 @@ class RclonePlace:
     def _refuse_halves(self) -> None:
         """Raise StepFailed where a rename would send the bytes once more, under the final name."""
         self._refuse_no_bucket()
-        can = self._features["Features"]
-        if not (can.get("Move") or can.get("Copy")):
+        if not self._features.renames:
             raise StepFailed(
                 f"Vault '{self.name}': {self.root} can neither rename nor copy a file by itself, "
                 "so a half copy could lie there under the name of a whole one. Take another cloud."
@@ -498,7 +501,8 @@ class RclonePlace:
         if type(size) is not int or type(is_folder) is not bool or size < least:
             raise self._odd(where, told)
         modified_s = 0.0
-        with contextlib.suppress(ValueError, TypeError):  # "" where the cloud knows no time
+        # "" where the cloud knows no time
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
             modified_s = datetime.fromisoformat(when).timestamp()
         other = "document" if size == NO_SIZE and not is_folder else ""
         return FileFact(max(size, 0), modified_s, is_folder, other)
@@ -680,6 +684,18 @@ class RclonePlace:
                 "command again."
             )
         return Unreachable(f"{what} `rclone lsd {quoted}` says more.", again=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Features:
+    """What a kind of cloud can do, as rclone tells it."""
+
+    kind: str
+    hashes: tuple[str, ...]
+    empty_folders: bool
+    renames: bool
+    """It moves, or copies, a file by itself."""
+    tells_room: bool
 
 
 class _Said:
