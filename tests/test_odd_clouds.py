@@ -416,15 +416,32 @@ def test_a_set_whose_manifest_stays_loses_no_part(disk, tmp_path):
 
 
 class HurriedStack(LittleStack):
-    """A little stack whose program waits for no late listing."""
+    """A little stack with a cloud, that waits for no late listing, and for a claim for a second."""
+
+    def __init__(self, base):
+        super().__init__(base / "little")
+        file = base / "rclone.conf"
+        file.write_text(f"[disk]\ntype = alias\nremote = {base / 'files'}\n")
+        self.environment["RCLONE_CONFIG"] = str(file)
+        with self.settings.open("a") as stream:
+            stream.write('[[vaults]]\nname = "cloud"\nkind = "rclone"\nremote = "disk:x"\n')
 
     def words(self, line):
         return [sys.executable, "-c", HURRIED, *line.split()]
 
+    def run(self, line, limit_s=120):
+        process = self.start(line)
+        out, err = process.communicate(timeout=limit_s)
+        return subprocess.CompletedProcess(line, process.returncode, out, err)
 
-HURRIED = """from iotstack_invoke.command import main
+
+HURRIED = """from functools import partial
+from iotstack_invoke import vaults
+from iotstack_invoke.command import main
 from iotstack_invoke.vaults import rclone
 rclone.SETTLED_S = (0.1,)
+rclone.claim_by_marks = partial(rclone.claim_by_marks, limit_s=1.0)
+vaults.IN_VAIN_S = 0.9
 main()
 """
 
@@ -433,12 +450,7 @@ def test_a_copy_that_got_no_name_is_owed(tmp_path):
     """The backup says so and ends with 3, and the next sync, with an rclone that renames, pays."""
     files = tmp_path / "files"
     files.mkdir()
-    stack = HurriedStack(tmp_path / "little")
-    file = tmp_path / "rclone.conf"
-    file.write_text(f"[disk]\ntype = alias\nremote = {files}\n")
-    stack.environment["RCLONE_CONFIG"] = str(file)
-    with stack.settings.open("a") as stream:
-        stream.write('[[vaults]]\nname = "cloud"\nkind = "rclone"\nremote = "disk:x"\n')
+    stack = HurriedStack(tmp_path)
     says_yes(stack.tools, "nothing is done")
     ended = stack.run(f"backup --runtag {SET}")
     assert ended.returncode == 3, ended.stdout + ended.stderr
@@ -449,3 +461,21 @@ def test_a_copy_that_got_no_name_is_owed(tmp_path):
     names = {each.name for each in (files / "x").iterdir()}
     assert len(names) == 4
     assert not [each for each in names if "partial" in each]
+
+
+def test_a_cloud_that_keeps_nothing_is_waited_for_once(tmp_path):
+    """It says yes to a mark that it never lists: no other copy of the run puts one there."""
+    (tmp_path / "files/x").mkdir(parents=True)
+    stack = HurriedStack(tmp_path)
+    real, asked = shutil.which("rclone"), tmp_path / "asked"
+    stack.tool(
+        "rclone",
+        f'for each; do if [ "$each" = rcat ]; then echo >> {asked}; exec cat > /dev/null; fi\n'
+        f'done\nexec {real} "$@"',
+    )
+    ended = stack.run(f"backup --runtag {SET}")
+    told = ended.stdout + ended.stderr
+    assert ended.returncode == 3, told
+    assert asked.read_text() == "\n"
+    assert "does not list" in told
+    assert "It is not asked again for 10 minutes." in told

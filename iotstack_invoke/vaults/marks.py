@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from .. import children
-from ..errors import Interrupted, StepFailed
+from ..errors import Interrupted, StepFailed, Unreachable
 from ..steps import FileFact
 
 LIMIT_S = 60.0
@@ -55,7 +55,8 @@ def claim_by_marks(place: Markable, path: str, line: str, limit_s: float = LIMIT
     """Make a file of one line where there is none, and return the line that is in it then.
 
     Returns "" where what is there cannot be read. Raises StepFailed where another's mark stays,
-    or ours is not listed. Our mark is left there only where we are killed, or the line breaks.
+    Unreachable where ours is not listed: nothing else that is put there would be. Our mark is left
+    there only where we are killed, or the line breaks.
     """
     folder, _, name = path.rpartition("/")
     told = _line_in(place, folder, name)
@@ -92,7 +93,10 @@ def claim_by_marks(place: Markable, path: str, line: str, limit_s: float = LIMIT
             with contextlib.suppress(StepFailed):
                 place.remove([ours])
     if not others:
-        raise StepFailed(f"{place.name} does not list {ours}, which was put there.", again=True)
+        raise Unreachable(
+            f"Vault '{place.name}' says that it took {ours}, and does not list it {limit_s:g} s "
+            "later."
+        )
     raise StepFailed(
         f"Another run is about to copy a backup of the same name to {place.name}: its mark "
         f"{folder}/{others[0]} lies there. If that run is dead, remove the mark."
