@@ -21,6 +21,7 @@ UNFINISHED_GRACE = timedelta(days=1)
 NO_MANIFEST = frozenset({State.UNFINISHED, State.UNPROVEN})
 OF_ANOTHER_TOOL = "it has no manifest, and was not adopted: inv prune --adopt"
 LOST = f"{OF_ANOTHER_TOOL} takes it if it can be read, else remove it by hand"
+OF_NO_MACHINE = "of an unknown machine: no manifest of it can be read"
 
 _SPAN = re.compile("".join(rf"(?:([0-9]{{1,4}}){unit})?" for unit in "ymwdh"))
 
@@ -162,19 +163,33 @@ def judge_each_host(
 ) -> tuple[Verdict, ...]:
     """Return a verdict for each set of a place that several machines may share.
 
-    Each machine's sets are judged alone: what one made keeps none of another's from staying.
+    Each machine's sets are judged alone: what one made keeps none of another's from staying. What
+    no manifest tells of may be the only copy of any machine, so it stays; but what was adopted is
+    that of the one machine, where no other's sets are there.
     """
     known, gone = list(sets), tuple(gone)
     hosts = sorted({each.manifest.host for each in known if each.manifest})
-    if len(hosts) <= 1:
-        return judge(known, policy, now, gone, adopted)
     mine = {host: [e for e in known if e.manifest and e.manifest.host == host] for host in hosts}
-    unknown = [each for each in known if not each.manifest]
-    return tuple(
+    bare = [each for each in known if not each.manifest]
+    taken = [each for each in bare if each.runtag in adopted]
+    if len(hosts) == 1:
+        mine[hosts[0]] += taken
+        taken = []
+    verdicts = [
         verdict
-        for group in (*mine.values(), unknown)
+        for group in (*mine.values(), taken)
         for verdict in judge(group, policy, now, gone, adopted)
-    )
+    ]
+    unknown = judge([each for each in bare if each.runtag not in adopted], policy, now, gone)
+    return (*verdicts, *map(_of_no_machine, unknown))
+
+
+def _of_no_machine(verdict: Verdict) -> Verdict:
+    """Return the verdict on a set that stays, as nothing tells whose it is."""
+    if verdict.backup.is_foreign:
+        return verdict
+    pinned = "pinned; " if verdict.backup.pinned else ""
+    return Verdict(verdict.backup, keep=True, why=f"{pinned}{OF_NO_MACHINE}")
 
 
 def judge(

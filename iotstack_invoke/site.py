@@ -11,10 +11,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, TypeVar
 
 from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
 from .errors import StepFailed, Unreachable, ended
@@ -54,6 +54,8 @@ STALE_MARK = timedelta(days=7)
 versions give these the date of the original while they are still proven."""
 CLOCKS_APART = timedelta(minutes=5)
 """How far another machine's clock may be ahead before its backups are from the future."""
+
+Judged = TypeVar("Judged")
 
 
 @dataclass(slots=True)
@@ -273,17 +275,62 @@ def sets_in(
     """Return the sets of any place, newest first, each judged by its own manifest there.
 
     `failed` as in gather_sets; `names`, where the folder was listed already. Raises StepFailed
-    where one of the manifests cannot be fetched: a set of which nothing is known now must not
-    pass for a damaged one.
+    where one of the manifests cannot be fetched, or does not come as it is listed: a set of which
+    nothing is known now must not pass for a damaged one.
     """
-    names = place.names(folder) if names is None else names
-    manifests = {}
-    for runtag in sorted(runtags_in(names)):
-        with place.read(f"{folder}/{runtag}.{KINDS['manifest']}") as stream:
-            content = stream.read(MOST_BYTES + 1)
+
+    def judged(names: Mapping[str, FileFact]) -> tuple[BackupSet, ...]:
+        waiting = sorted(runtags_in(names))
+        manifests: dict[str, Manifest] = {}
+        for count in counts_at_once([*map(_manifest_name, waiting)], names):
+            asked, waiting = waiting[:count], waiting[count:]
+            found = _read_as_listed(place, folder, names, asked)
+            manifests |= {runtag: each for runtag, each in found.items() if each}
+        return gather_sets(names, manifests, failed)
+
+    return _listed_twice(place, folder, judged, names)
+
+
+class _UnlikeListed(StepFailed):
+    """A manifest does not come as it is listed: it was replaced since, or was read badly."""
+
+
+def _listed_twice(
+    place: Place,
+    folder: str,
+    judge: Callable[[Mapping[str, FileFact]], Judged],
+    names: Mapping[str, FileFact] | None = None,
+) -> Judged:
+    """Return what comes of a listing; of another one where a manifest was replaced since."""
+    try:
+        return judge(place.names(folder) if names is None else names)
+    except _UnlikeListed:
+        return judge(place.names(folder))
+
+
+def _read_as_listed(
+    place: Place, folder: str, names: Mapping[str, FileFact], runtags: Sequence[str]
+) -> dict[str, Manifest | None]:
+    """Return the manifests of some runtags, None for a damaged one.
+
+    Raises StepFailed where one cannot be read, or has another size than the listing tells.
+    """
+    found: dict[str, Manifest | None] = {}
+    told = place.contents(folder, [_manifest_name(runtag) for runtag in runtags])
+    for runtag in runtags:
+        name = _manifest_name(runtag)
+        content, size_bytes = told.get(name), names[name].size_bytes
+        if content is None or len(content) != size_bytes:
+            came = "nothing" if content is None else f"{len(content):,} bytes"
+            raise _UnlikeListed(
+                f"{name} in {place.name} was not read as it lies there: {came} came of "
+                f"{size_bytes:,} bytes.",
+                again=True,
+            )
+        found[runtag] = None
         with contextlib.suppress(ValueError):
-            manifests[runtag] = read_manifest(content, runtag)
-    return gather_sets(names, manifests, failed)
+            found[runtag] = read_manifest(content, runtag)
+    return found
 
 
 def manifests_in(

@@ -9,14 +9,14 @@ import sys
 from datetime import timedelta
 
 import pytest
-from scenes import NOON, foreign_archive
+from scenes import NOON, foreign_archive, put_set
 
 from iotstack_invoke import hosts
 from iotstack_invoke.checks import Check, check_line
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost, locked
 from iotstack_invoke.manifest import Manifest, Part, utc_text
-from iotstack_invoke.sets import GOOD, files_of
+from iotstack_invoke.sets import GOOD, State, files_of
 from iotstack_invoke.site import finish_removals, remove_set, sets_in
 
 MORTAL = os.path.join(os.path.dirname(__file__), "little_prune.py")
@@ -71,6 +71,31 @@ kind = "folder"
 folder = "{little_stack.nas}"
 """)
     return little_stack
+
+
+@pytest.fixture
+def cloud(pi, tmp_path):
+    """The stack with a cloud that keeps one set, and that can be read otherwise than it is."""
+    pi.far = tmp_path / "cloud/x"
+    pi.far.mkdir(parents=True)
+    (tmp_path / "rclone.conf").write_text(f"[disk]\ntype = alias\nremote = {pi.far.parent}\n")
+    pi.environment["RCLONE_CONFIG"] = str(tmp_path / "rclone.conf")
+    with pi.settings.open("a") as stream:
+        stream.write('[[vaults]]\nname = "cloud"\nkind = "rclone"\nremote = "disk:x"\nkeep = 1\n')
+    theirs = make_set(pi.far, 9)
+    for days in (1, 2):
+        make_set(pi.far, days)
+
+    def misread(script):
+        into = f'{script} > "$to/{theirs}.manifest.json"'
+        pi.tool(
+            "rclone",
+            f'for to; do :; done; case " $* " in *" cat "*{theirs}*) {script}; exit;; esac\n'
+            f'/usr/bin/rclone "$@" || exit; case " $* " in *" copy "*) {into};; esac',
+        )
+
+    pi.misread = misread
+    return pi
 
 
 def test_each_place_is_pruned_by_its_own_policy(pi):
@@ -267,6 +292,39 @@ def test_a_manifest_that_cannot_be_read_now_removes_nothing(tmp_path, monkeypatc
     monkeypatch.setattr(hosts, "opened", lambda *_: os.open("/proc/self/mem", os.O_RDONLY))
     with pytest.raises(StepFailed, match="cannot be read: Input/output error"):
         sets_in(LocalHost(str(tmp_path)), str(tmp_path))
+
+
+def test_what_another_machine_may_own_stays(pi):
+    """In a shared vault: a set with a torn manifest is never judged by this machine's, and named."""
+    theirs = make_set(pi.usb, 9)
+    for days in (1, 2, 3, 4):
+        make_set(pi.usb, days)
+    with (pi.usb / f"{theirs}.manifest.json").open("a") as stream:
+        stream.write("x")
+    told = pi.run("prune --at usb")
+    assert (told.returncode, theirs in listed(pi.usb), len(listed(pi.usb))) == (0, True, 4)
+    assert "of an unknown machine" in told.stdout
+
+
+def test_a_manifest_that_comes_otherwise_than_it_is_listed_is_not_judged(cloud):
+    """A page of a guest network, or a cut answer, with exit 0: that is a failed read, no damage."""
+    there = content(cloud.far)
+    cloud.misread('echo "<html>Please log in</html>"')
+    told = cloud.run("prune --at cloud")
+    assert (told.returncode, content(cloud.far)) == (1, there)
+    assert "was not read as it lies there" in told.stderr
+    assert "Please log in" not in told.stderr
+
+
+def test_a_manifest_that_was_replaced_since_the_listing_is_read_again(tmp_path):
+    """Once: another run has put its own there; with the rest of that set."""
+    tag = make_set(tmp_path, 1)
+    place = LocalHost(str(tmp_path))
+    (tmp_path / f"{tag}.general-backup.tar.gz").write_bytes(b"")
+    old = place.names(str(tmp_path))
+    put_set(tmp_path, NOON, runtag=tag, warnings=("a long warning",))
+    (found,) = sets_in(place, str(tmp_path), names=old)
+    assert (found.state, found.files["general"].size_bytes) == (State.WARNINGS, 10)
 
 
 def test_prune_waits_for_nobody(pi):

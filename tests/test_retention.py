@@ -32,6 +32,7 @@ from iotstack_invoke.retention import (
 )
 from iotstack_invoke.runtag import runtag_time
 from iotstack_invoke.sets import BackupSet, State
+from iotstack_invoke.steps import FileFact
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 GOOD = {State.COMPLETE, State.WARNINGS}
@@ -570,3 +571,24 @@ def test_each_machine_of_a_shared_vault_keeps_its_own():
     assert judge_each_host(mine, Policy(keep=1), NOW) == judge(mine, Policy(keep=1), NOW)
     both = [*mine, strange]
     assert judge_each_host(both, Policy(keep=1), NOW) == judge(both, Policy(keep=1), NOW)
+
+
+def test_what_is_of_no_known_machine_goes_for_nobody():
+    """Beside one machine's sets, too: it may be all that another has, and its manifest be torn."""
+    mine = [of_host("pi", f"p{n}", n) for n in (1, 2)]
+    torn = BackupSet("2026-11-20_0900", {"manifest": FileFact(9, 0.0)}, State.DAMAGED)
+    dead = BackupSet("2026-11-19_0900", {}, State.UNFINISHED)
+    pinned = BackupSet("2026-11-18_0900", {}, State.UNFINISHED, pinned=True)
+    adopted = BackupSet("2026-11-17_0900", {}, State.UNPROVEN)
+    told = judge_each_host(
+        [*mine, torn, dead, pinned, adopted], Policy(keep=1), NOW, (), {adopted.runtag}
+    )
+    unknown = "of an unknown machine: no manifest of it can be read"
+    assert {each.backup.runtag: each.why for each in told if each.keep} == {
+        "p1": "good set 1 of 1",
+        torn.runtag: unknown,
+        dead.runtag: unknown,
+        pinned.runtag: f"pinned; {unknown}",
+    }
+    here = judge([*mine, torn], Policy(keep=1), NOW)
+    assert [each.backup.runtag for each in here if each.keep] == ["p1"]
