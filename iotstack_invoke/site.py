@@ -12,9 +12,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
 from .errors import StepFailed, Unreachable, ended
@@ -33,6 +33,7 @@ from .manifest import (
 )
 from .owner import OWNER_FILE, OwnerFile, Said
 from .rules import BACKUPS, KINDS, LOCK, split_set_name
+from .runtag import runtag_time
 from .sets import GOOD, BackupSet, files_of, gather_sets, pins_in, removals_in, runtags_in
 from .settings import Settings
 from .steps import PARTIAL, File, FileFact, Host, Place, Record
@@ -54,6 +55,10 @@ STALE_MARK = timedelta(days=7)
 versions give these the date of the original while they are still proven."""
 CLOCKS_APART = timedelta(minutes=5)
 """How far another machine's clock may be ahead before its backups are from the future."""
+ZONES_APART = timedelta(hours=14)
+"""How far the local time of any place is from UTC."""
+MORE_AT_ONCE = 8
+"""How many times as many manifests each next question asks for: mostly the first is a good one."""
 
 Judged = TypeVar("Judged")
 
@@ -456,22 +461,35 @@ def newest_good(
     """Return the newest good set in a folder, of one host if it is named.
 
     `failed` as in gather_sets. Raises StepFailed where a manifest that may be the newest cannot be
-    read: an older set would pass for it. One that is read and damaged makes no set good. Whose a
-    set is that has none is not known: it may be newer as well.
+    read, or does not come as it is listed: an older set would pass for it. One that is read and
+    damaged makes no set good. Whose a set is that has none is not known: it may be newer as well.
 
-    No more manifests are opened than must be: a manifest is written after its set was begun, so
-    none whose file is older than the best set so far can tell of a newer one.
+    No more manifests are opened than must be: see _begun_by.
     """
-    names = place.names(folder)
-    written = {tag: names[f"{tag}.{KINDS['manifest']}"].modified_s for tag in runtags_in(names)}
-    others = [each for each in gather_sets(names, {}, failed) if each.runtag not in written]
-    best = Newest()
+    return _listed_twice(
+        place, folder, lambda names: _newest_in(place, folder, names, now, host, failed)
+    )
+
+
+def _newest_in(
+    place: Place,
+    folder: str,
+    names: Mapping[str, FileFact],
+    now: datetime,
+    host: str,
+    failed: Mapping[str, str] | None,
+) -> Newest:
+    """Return the newest good set of a listing, as newest_good has it."""
+    begun_by_s = _begun_by(names)
+    others = [each for each in gather_sets(names, {}, failed) if each.runtag not in begun_by_s]
+    good: tuple[datetime, BackupSet] | None = None
     later: list[tuple[datetime, BackupSet]] = []
-    for runtag in sorted(written, key=lambda tag: (-written[tag], tag)):
-        if best.made and written[runtag] < best.made.timestamp():
-            break
-        manifest = _manifest_in(place, folder, runtag)
-        if manifest is False or (host and manifest and manifest.host != host):
+
+    def needed_s() -> float:
+        return good[0].timestamp() if good else -math.inf
+
+    for runtag, manifest in _newest_first(place, folder, names, begun_by_s, needed_s):
+        if host and manifest and manifest.host != host:
             continue
         mine = {name: fact for name, fact in names.items() if name.startswith(f"{runtag}.")}
         for each in gather_sets(mine, {runtag: manifest} if manifest else {}, failed):
@@ -481,15 +499,65 @@ def newest_good(
             if each.state not in GOOD or made is None:
                 others.append(each)
             elif made > now + CLOCKS_APART:
-                best = Newest(best.good, (*best.ahead, runtag))
                 later.append((made, each))
-            elif best.made is None or made > best.made:
-                best = Newest(each, best.ahead)
+            elif good is None or made > good[0]:
+                good = made, each
     dated = ((_when(each, names), each) for each in others)
-    newer = [pair for pair in dated if best.made is None or pair[0] > best.made]
+    newer = [pair for pair in dated if good is None or pair[0] > good[0]]
     for found in (newer, later):
         found.sort(key=lambda pair: (pair[0], pair[1].runtag), reverse=True)
-    return replace(best, newer=tuple(newer), later=tuple(later))
+    ahead = tuple(each.runtag for _, each in later)
+    return Newest(good[1] if good else None, ahead, tuple(newer), tuple(later))
+
+
+def _newest_first(
+    place: Place,
+    folder: str,
+    names: Mapping[str, FileFact],
+    begun_by_s: Mapping[str, float],
+    needed_s: Callable[[], float],
+) -> Iterator[tuple[str, Manifest | None]]:
+    """Yield the manifests of sets, None for a damaged one, while one left may be as new as needed.
+
+    Each question asks for more of them than the one before, or else for one alone: of several
+    that cannot be read one may be too old to matter.
+    """
+    waiting = sorted(begun_by_s, key=lambda tag: (-begun_by_s[tag], tag))
+    at_once, more = 1, MORE_AT_ONCE
+    while waiting := [tag for tag in waiting if begun_by_s[tag] >= needed_s()]:
+        fit = next(counts_at_once([*map(_manifest_name, waiting)], names))
+        asked, rest = waiting[: min(at_once, fit)], waiting[min(at_once, fit) :]
+        try:
+            found = _read_as_listed(place, folder, names, asked)
+        except _UnlikeListed:
+            raise
+        except StepFailed as error:
+            if len(asked) == 1 or isinstance(error, Unreachable) or error.again:
+                raise
+            at_once, more = 1, 1
+            continue
+        yield from found.items()
+        waiting, at_once = rest, at_once * more
+
+
+def _begun_by(names: Mapping[str, FileFact]) -> dict[str, float]:
+    """Return by when, in seconds since 1970, each set with a manifest was begun at the latest.
+
+    Its file is written after that, and its runtag tells it by the clock of some zone. Either may
+    be wrong, so the later one counts: a clock was, a copy has any date, a person chose the name.
+    It is endless where the runtag tells no time; and for all where the date of a file is before
+    that which its runtag tells: some clouds know no dates (RFC 4918, 15.7: a server need not).
+    """
+    written = {tag: names[_manifest_name(tag)].modified_s for tag in runtags_in(names)}
+    named = {tag: runtag_time(tag) for tag in written}
+    told = {tag: each.replace(tzinfo=UTC).timestamp() for tag, each in named.items() if each}
+    zone_s = ZONES_APART.total_seconds()
+    if any(written[tag] < then - zone_s for tag, then in told.items()):
+        return dict.fromkeys(written, math.inf)
+    return {
+        tag: max(at, told[tag] + zone_s) if tag in told else math.inf
+        for tag, at in written.items()
+    }
 
 
 def _when(backup: BackupSet, names: Mapping[str, FileFact]) -> datetime:
@@ -504,20 +572,6 @@ def write_pin(place: Place, folder: str, runtag: str, note: bytes) -> None:
     path = f"{folder}/{runtag}.{PIN_ENDING}"
     place.receive(path + PARTIAL, io.BytesIO(note), time.time())
     place.rename(path + PARTIAL, path)
-
-
-def _manifest_in(place: Place, folder: str, runtag: str) -> Manifest | Literal[False] | None:
-    """Return the manifest of a set in a place: None where it is damaged, False where it is gone.
-
-    Raises StepFailed where it cannot be read.
-    """
-    name = _manifest_name(runtag)
-    content = place.contents(folder, [name]).get(name)
-    if content is None:
-        return False
-    with contextlib.suppress(ValueError):
-        return read_manifest(content, runtag)
-    return None
 
 
 def look_everywhere(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from scenes import put_set
 
-from iotstack_invoke.errors import Unreachable
+from iotstack_invoke.errors import StepFailed, Unreachable
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import RECORDS_ENDING as MARK
 from iotstack_invoke.settings import Vault
@@ -33,6 +33,19 @@ def newest(folder, **given):
     """Return the runtag of the newest good set, and those that are from the future."""
     found = newest_good(LocalHost(str(folder)), str(folder), NOW, **given)
     return (found.good.runtag if found.good else None), found.ahead
+
+
+class Asked(LocalHost):
+    """A folder that notes for which files it is asked, question by question."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.questions = []
+
+    def contents(self, folder, names):
+        names = list(names)
+        self.questions.append(names)
+        return super().contents(folder, names)
 
 
 def test_the_newest_good_set_is_told_by_its_manifest(tmp_path):
@@ -74,13 +87,52 @@ def test_another_machines_sets_are_passed_over_if_asked(tmp_path):
 
 
 def test_older_manifests_stay_shut(tmp_path):
-    """A manifest whose file is older than the best set so far is not opened, whatever it tells."""
-    put_set(tmp_path, NOW - 2 * HOUR, runtag="best")
-    shut = put_set(tmp_path, NOW - HOUR, runtag="shut")
-    assert newest(tmp_path) == ("shut", ())
-    long_ago_s = (NOW - 48 * HOUR).timestamp()
-    os.utime(shut, (long_ago_s, long_ago_s))
-    assert newest(tmp_path) == ("best", ())
+    """Of sets whose names and files tell that they are older than the newest, none is opened."""
+    for days in range(9):
+        put_set(tmp_path, NOW - timedelta(days=days))
+    asked = Asked(str(tmp_path))
+    assert newest_good(asked, asked.root, NOW).made == NOW
+    assert asked.questions == [["2026-11-23_1400.manifest.json"]]
+
+
+@pytest.mark.parametrize("dates", ["none", "one is wrong", "all are of one day"])
+@pytest.mark.parametrize("runtag", ["", "before-the-move", "2020-01-01_1100"])
+def test_the_newest_is_found_whatever_the_dates_of_files_say(tmp_path, dates, runtag):
+    """A WebDAV may tell none, the clock of a copier was wrong, and a person chose the name."""
+    last = put_set(tmp_path, NOW, runtag=runtag)
+    for days in range(1, 40):
+        put_set(tmp_path, NOW - timedelta(days=days))
+    for each in tmp_path.iterdir():
+        if dates == "none":
+            os.utime(each, (0, 0))
+        elif dates == "all are of one day":
+            os.utime(each, (NOW.timestamp(),) * 2)
+        elif each.name.startswith(last.name.partition(".")[0]):
+            os.utime(each, (946684800,) * 2)
+    asked = Asked(str(tmp_path))
+    assert newest_good(asked, asked.root, NOW).made == NOW
+    assert len(asked.questions) <= 3
+
+
+def test_an_old_manifest_that_cannot_be_read_hides_no_newer_one(tmp_path):
+    """It is asked for with others; alone it matters only where it may be the newest."""
+    for days in (1, 2, 3):
+        put_set(tmp_path, NOW - timedelta(days=days))
+    put_set(tmp_path, NOW, error="stopped")
+
+    class Shut(Asked):
+        def contents(self, folder, names):
+            names = list(names)
+            if any(each.startswith(self.shut) for each in names):
+                raise StepFailed(f"{self.shut} cannot be read")
+            return super().contents(folder, names)
+
+    place = Shut(str(tmp_path))
+    place.shut = "2026-11-20_1400"
+    assert newest_good(place, place.root, NOW).made == NOW - timedelta(days=1)
+    place.shut = "2026-11-22_1400"
+    with pytest.raises(StepFailed, match="2026-11-22_1400 cannot be read"):
+        newest_good(place, place.root, NOW)
 
 
 def test_a_place_that_does_not_answer_is_no_empty_place(tmp_path):
