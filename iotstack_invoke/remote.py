@@ -46,7 +46,7 @@ from .login import (
 from .login_shell import START_FILES, Lines, LoginPrints, not_begun, shown
 from .runner import LineStream
 from .settings import Ssh
-from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpPlace, not_listed
+from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpPlace, not_listed, too_much
 from .ssh_config import ANY_EXIT, CONNECT_LIMIT_S
 from .steps import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
@@ -63,8 +63,8 @@ SMALL_BYTES = 1 << 18
 MOST_SAID_BYTES = 1 << 16
 """A size, a hash, a sentence: what is an answer has no more."""
 MOST_DIGITS = 15
-MOST_LISTED_BYTES = 32 << 20
-"""What the names of a folder may have: a quarter of a million of them."""
+MOST_LISTED_BYTES = 8 << 20
+"""What a listing of 80,000 files takes. To read one takes five times as much here."""
 MOST_TOLD_BYTES = 8 << 20
 LAST_LINES = 100
 """So many lines are kept of what a command says while it takes a file."""
@@ -350,7 +350,7 @@ class SshHost:
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder, in one round trip; what is not there has no entry."""
-        asked, found = tuple(names), {}
+        asked, found, left_bytes = tuple(names), {}, MOST_CONTENT_BYTES
         few = len(asked) <= FEW
         script = _script(CONTENTS, folder, *asked)
         with (
@@ -368,6 +368,9 @@ class SshHost:
                 if is_size and int(size) > MOST_CONTENT_BYTES:
                     why = f"it has {int(size):,} bytes, too many to be read at once"
                     raise StepFailed(f"On {self.name}: {folder}/{name} is not read: {why}.")
+                left_bytes -= int(size) if is_size else 0
+                if left_bytes < 0:
+                    raise too_much(self.name, folder, MOST_CONTENT_BYTES)
                 found[name] = pipe.stdout.read(int(size)) if is_size else b""
                 if size != b"%d" % len(found[name]):
                     pipe.finish()  # where the line broke, it says so

@@ -24,7 +24,7 @@ from .steps import FileFact, Received, fact_of
 
 MAKE_ROOM = "Make room there and run the same command again."
 MOST_CONTENT_BYTES = 32 << 20
-"""No file that is read at once has more; a manifest may have half of it."""
+"""What is read at once has no more, be it of many files; a manifest may have half of it."""
 MOST_LINE_BYTES = 1 << 12
 MOST_SIZE_BYTES = 1 << 63
 """No file has so many: SFTP has no minus, and a server that counts below 0 says so much."""
@@ -71,14 +71,16 @@ class SftpPlace:
 
     def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
         """Return small files of a folder, over one session; what is not there has no entry."""
-        found = {}
+        found: dict[str, bytes] = {}
+        left_bytes = MOST_CONTENT_BYTES
         with self._sftp() as sftp:
             for name in names:
                 path = f"{folder}/{name}"
                 try:
                     fact = _sftp_fact(sftp.stat(encoded(path)))
                     if fact.is_file:  # to open a pipe would wait
-                        found[name] = self._content(sftp, path, fact.size_bytes)
+                        found[name] = self._content(sftp, path, fact.size_bytes, left_bytes)
+                        left_bytes -= len(found[name])
                 except FileNotFoundError:
                     continue
                 except OSError as error:
@@ -86,11 +88,16 @@ class SftpPlace:
                     raise StepFailed(f"On {self.name}: {why}", again=sftp.is_broken()) from error
         return found
 
-    def _content(self, sftp: SftpSession, path: str, size_bytes: int) -> bytes:
-        """Return so many bytes of a small file; raises StepFailed where it is none."""
+    def _content(self, sftp: SftpSession, path: str, size_bytes: int, left_bytes: int) -> bytes:
+        """Return so many bytes of a small file; raises StepFailed where it is none.
+
+        Or where no more than `left_bytes` are to come, and it has more.
+        """
         if size_bytes > MOST_CONTENT_BYTES:
             why = f"it has {size_bytes:,} bytes, too many to be read at once"
             raise StepFailed(f"On {self.name}: {path} is not read: {why}.")
+        if size_bytes > left_bytes:
+            raise too_much(self.name, os.path.dirname(path), MOST_CONTENT_BYTES)
         with sftp.open_to_read(path) as stream:
             # Of an empty one, too, something is asked: a disk may give none of its bytes.
             return stream.read(size_bytes or 1)[:size_bytes]
@@ -270,6 +277,12 @@ def not_listed(name: str, folder: str, why: str) -> Unreachable:
     """Return the failure of a listing that is none."""
     why = why or "it breaks off"
     return Unreachable(f"On {name}: its listing of {folder} cannot be read: {why}.", again=True)
+
+
+def too_much(name: str, folder: str, most_bytes: int) -> StepFailed:
+    """Return the failure of an answer with more of small files than any question asks for."""
+    why = f"together they have more than {most_bytes:,} bytes, which no listing told"
+    return StepFailed(f"On {name}: files of {folder} are not read: {why}.", again=True)
 
 
 def _has_size(found: paramiko.SFTPAttributes) -> bool:

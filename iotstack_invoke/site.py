@@ -48,6 +48,8 @@ MANIFESTS_AT_ONCE = 200
 """Their names fit into one command, and few of them cost little time."""
 BYTES_AT_ONCE = 8 << 20
 """So many bytes of them are asked for at once: a place gives no more than 16 MiB in one answer."""
+GROWN_BYTES = 1 << 16
+"""By so much one may be larger than it is listed: it was written anew since."""
 STALE_COPY = timedelta(days=1)
 """A partial copy in a vault that is older belongs to a run that died."""
 STALE_MARK = timedelta(days=7)
@@ -360,7 +362,7 @@ def manifests_in(
     while waiting and time.monotonic() < deadline:
         count = next(counts_at_once(waiting[::-1], names))
         asked, waiting = waiting[-count:], waiting[:-count]
-        told = contents_told(place, folder, asked)
+        told = contents_told(place, folder, asked, names)
         for name in asked:
             runtag = name.removesuffix(f".{KINDS['manifest']}")
             found[runtag] = None
@@ -382,13 +384,16 @@ def counts_at_once(listed: Sequence[str], names: Mapping[str, FileFact]) -> Iter
         yield count
 
 
-def contents_told(place: Place, folder: str, names: Sequence[str]) -> dict[str, bytes]:
+def contents_told(
+    place: Place, folder: str, names: Sequence[str], listed: Mapping[str, FileFact]
+) -> dict[str, bytes]:
     """Return small files of a folder, but for those of which each alone cannot be read.
 
+    Nor those that have grown much since they were listed: a far end may send any number of bytes.
     Raises StepFailed where none can be read, or the place does not answer.
     """
     try:
-        return place.contents(folder, names)
+        return _not_grown(place.contents(folder, names), listed)
     except StepFailed as error:
         if isinstance(error, Unreachable) or error.again:
             raise
@@ -396,14 +401,25 @@ def contents_told(place: Place, folder: str, names: Sequence[str]) -> dict[str, 
     trouble: StepFailed | None = None
     for name in names:
         try:
-            told |= place.contents(folder, [name])
+            answer = place.contents(folder, [name])
         except StepFailed as error:
             if isinstance(error, Unreachable) or error.again:
                 raise
             trouble = error
+        else:
+            told |= _not_grown(answer, listed)
     if trouble and not told:
         raise trouble
     return told
+
+
+def _not_grown(answer: dict[str, bytes], listed: Mapping[str, FileFact]) -> dict[str, bytes]:
+    """Return the files of an answer that are no more than a little larger than they are listed."""
+    return {
+        name: content
+        for name, content in answer.items()
+        if len(content) <= listed[name].size_bytes + GROWN_BYTES
+    }
 
 
 def still_failed(

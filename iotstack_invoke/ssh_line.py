@@ -45,6 +45,8 @@ MOST_PACKET_BYTES = 1 << 20
 """RFC 4253 wants 35,000, OpenSSH sends 256 KiB at the most."""
 MOST_BANNER_BYTES = 1 << 16
 """What a server may say before it says that it speaks SSH (RFC 4253, 4.2)."""
+MOST_WORDS_BYTES = 1 << 12
+"""So much is read of the end of what a ProxyCommand says."""
 MOST_WHY_LETTERS = 100
 """So much is told of why a message could not be read."""
 SIGNATURE_BYTES = 64
@@ -274,7 +276,7 @@ class _Proxy(socket.socket):
         os.close(passed[0])
 
     def _listen(self, said: IO[bytes]) -> None:
-        said.seek(0)
+        said.seek(max(0, said.seek(0, os.SEEK_END) - MOST_WORDS_BYTES))
         words = said.read().decode("utf-8", "replace").strip()
         self.last_words = words.rpartition("\n")[2].strip()
 

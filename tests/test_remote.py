@@ -844,6 +844,22 @@ def test_a_line_that_breaks_while_small_files_are_read_hides_none(
 
 
 @pytest.mark.parametrize("way", ["ssh", "channel", "sftp"])
+def test_small_files_have_one_limit_together(nas, root, way, monkeypatch):
+    """A far end may list a few bytes of each of many, and send megabytes."""
+    for module in ("remote", "sftp_place"):
+        monkeypatch.setattr(f"iotstack_invoke.{module}.MOST_CONTENT_BYTES", 1000)
+    place = SftpPlace(nas.login, str(root)) if way == "sftp" else nas
+    names = [f"{number}" for number in range(20 if way == "ssh" else 5)]
+    for name in names:
+        (root / name).write_bytes(b"x" * (1000 // len(names)))
+    assert len(place.contents(str(root), names)) == len(names)
+    (root / "0").write_bytes(b"x" * 900)
+    with pytest.raises(StepFailed, match="together they have more than 1,000 bytes") as failure:
+        place.contents(str(root), names)
+    assert failure.value.again
+
+
+@pytest.mark.parametrize("way", ["ssh", "channel", "sftp"])
 def test_what_still_writes_for_an_earlier_line_reaches_no_copy(nas, root, way, request):
     """A program that hung over there may go on when another run's copy has its name."""
     if way == "channel":

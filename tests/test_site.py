@@ -15,9 +15,11 @@ from iotstack_invoke.settings import Vault
 from iotstack_invoke.site import (
     BYTES_AT_ONCE,
     CLOCKS_APART,
+    GROWN_BYTES,
     MANIFESTS_AT_ONCE,
     STALE_COPY,
     STALE_MARK,
+    contents_told,
     counts_at_once,
     newest_good,
     sweep_stale_copies,
@@ -140,6 +142,26 @@ def test_a_place_that_does_not_answer_is_no_empty_place(tmp_path):
     place = vault_place(Vault("usb", str(tmp_path / "usb")))
     with pytest.raises(Unreachable, match="Is the drive mounted"):
         newest_good(place, place.root, NOW)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_place_that_answers_more_than_it_lists_fills_no_memory(tmp_path, together):
+    """What is much larger than it was listed is not kept; what has grown a little is."""
+
+    class Growing(LocalHost):
+        def contents(self, folder, names):
+            if len(names) > 1 and not together:
+                raise StepFailed("one of them cannot be read")
+            return super().contents(folder, names)
+
+    place = Growing(str(tmp_path))
+    for days in (1, 2):
+        put_set(tmp_path, NOW - timedelta(days=days))
+    listed = {name: fact for name, fact in place.names(place.root).items() if "manifest" in name}
+    much, little = sorted(listed)
+    for name, more in ((much, GROWN_BYTES + 1), (little, GROWN_BYTES)):
+        (tmp_path / name).write_text((tmp_path / name).read_text() + " " * more)
+    assert contents_told(place, place.root, [much, little], listed).keys() == {little}
 
 
 def partial(folder, runtag, *, age, mark=None):

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -272,6 +273,18 @@ def test_a_host_is_reached_through_a_command(sshd):
     ssh_config._answer.cache_clear()
     with pytest.raises(Unreachable, match=r"^nas: its ProxyCommand says: no such way"):
         open_place(ssh, "/", "nas")
+
+
+def test_of_what_a_command_says_the_end_is_kept(sshd):
+    """However much that is."""
+    said = "head -c 50000000 /dev/zero >&2; echo >&2; echo no such way >&2"
+    ssh = settings(sshd, host_lines(sshd, "nas", f"ProxyCommand sh -c '{said}'"))
+    tracemalloc.start()
+    with pytest.raises(Unreachable, match=r"^nas: its ProxyCommand says: no such way"):
+        open_place(ssh, "/", "nas")
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < 20_000_000
 
 
 def test_a_command_may_hand_its_line_over(sshd):

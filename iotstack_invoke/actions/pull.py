@@ -131,7 +131,7 @@ class _Shelf:
         listed = [_manifest_name(tag) for tag in tags]
         waiting = iter(listed)
         for count in counts_at_once(listed, names):
-            raw |= contents_told(place, folder, list(itertools.islice(waiting, count)))
+            raw |= contents_told(place, folder, list(itertools.islice(waiting, count)), names)
         manifests = {}
         for tag in tags:
             with contextlib.suppress(KeyError, ValueError):

@@ -262,7 +262,19 @@ class RclonePlace:
                 raise
         told = self.names(folder)
         there = (e for e in asked if e in told and not (told[e].is_folder or told[e].other))
-        return {name: self._content(f"{folder}/{name}") for name in there}
+        found: dict[str, bytes] = {}
+        left_bytes = MOST_ANSWER_BYTES
+        for name in there:
+            with self.read(f"{folder}/{name}") as stream:
+                found[name] = stream.read(left_bytes + 1)
+            left_bytes -= len(found[name])
+            if left_bytes < 0:
+                raise StepFailed(
+                    f"Vault '{self.name}': files of {folder} are not read: together they have "
+                    f"more than {MOST_ANSWER_BYTES:,} bytes, which no listing told.",
+                    again=True,
+                )
+        return found
 
     def _copied(self, folder: str, names: list[str], scratch: str) -> dict[str, bytes]:
         """Return small files of a folder, copied into one of this machine."""
@@ -276,10 +288,6 @@ class RclonePlace:
             accept=NO_MATTER,
         )
         return LocalHost(scratch).contents(scratch, names)
-
-    def _content(self, path: str) -> bytes:
-        with self.read(path) as stream:
-            return stream.read(MOST_ANSWER_BYTES)
 
     def claim(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then.
