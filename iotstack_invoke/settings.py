@@ -490,6 +490,11 @@ def _ssh(each: Mapping[str, Any]) -> Ssh:
 
 
 def _far_folder(text: str) -> str:
-    """Return a folder of another machine; relative, ~ and ~/ mean the home of who logs in."""
-    folder = text.rstrip("/") or text[:1]
-    return "." if folder in ("", "~") else folder.removeprefix("~/")
+    """Return a folder of another machine; relative, ~ and ~/ mean the home of who logs in.
+
+    One that begins with a dash is told with the dot: programs would take it for an option.
+    """
+    folder = (text.rstrip("/") or text[:1]).removeprefix("~/")
+    if folder in ("", "~"):
+        return "."
+    return f"./{folder}" if folder.startswith("-") else folder

@@ -161,10 +161,13 @@ def test_every_setting_arrives_where_it_belongs():
         ("", "."),
         ("/", "/"),
         ("/srv/x//", "/srv/x"),
+        ("-x", "./-x"),
+        ("~/-x/", "./-x"),
+        ("/-x", "/-x"),
     ],
 )
 def test_a_folder_over_there_begins_in_the_home_of_who_logs_in(written, kept):
-    """A relative folder, ~ and ~/ of a vault over SSH mean that home, / means the root."""
+    """A relative folder, ~ and ~/ of a vault over SSH mean that home, / means the root; none is an option."""
     told = read(f'[[vaults]]\nname="n"\nkind="ssh"\nhost="h"\nfolder="{written}"')
     assert told.vaults[0].folder == kept
 
