@@ -82,9 +82,14 @@ def run_backup(
 
 
 def _make_folder(site: Site) -> None:
-    """Make the folder of the backups where there is a stack but no such folder."""
+    """Make the folder of the backups where there is a stack but no such folder.
+
+    Hooks that run before a backup may bring the stack: then it is looked at after them.
+    """
     if not is_folder(site.host, site.backups):
-        look_at_folder(site.host, site.settings)  # refuses, with the way out
+        folder, hooks = site.settings.stack.folder, site.settings.hooks.before_backup
+        if not (hooks and is_folder(site.host, folder)):
+            look_at_folder(site.host, site.settings)  # refuses, with the way out
         refuse_folder(site)
         if site.far:
             site.host.run(Command(("mkdir", "-p", "-m", "0700", "--", site.backups)))
