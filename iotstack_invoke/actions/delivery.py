@@ -34,6 +34,8 @@ from ..site import (
     Site,
     clock_of,
     compared_copies,
+    contents_told,
+    counts_at_once,
     look_everywhere,
     sweep_stale_copies,
     unlike_copies,
@@ -291,21 +293,32 @@ def _with_texts(site: Site, here: Iterable[BackupSet], skipped: str) -> Iterator
     A run that was cut after the manifest left no RESTORE.txt, and a log without its name.
     """
     names = site.host.names(site.backups)
+    here = tuple(here)
+    ended = {e.runtag for e in here if e.runtag != skipped and e.state in DELIVERED}
+    bare = [e.runtag for e in here if e.runtag in ended and "restore" not in e.files]
+    cut = _of_versions_with_text(site, bare, names)
     for each in here:
         files = dict(each.files)
-        if each.runtag != skipped and each.state in DELIVERED:
-            log = names.get(f"{each.runtag}.{KINDS['log']}{PARTIAL}")
-            if log and log.is_file:
-                files.setdefault("log", log)
-            if "restore" not in files and _tells_its_sum(site, each.runtag):
-                files["restore"] = FileFact(0, files["manifest"].modified_s)
+        log = names.get(f"{each.runtag}.{KINDS['log']}{PARTIAL}")
+        if each.runtag in ended and log and log.is_file:
+            files.setdefault("log", log)
+        if each.runtag in cut:
+            files["restore"] = FileFact(0, files["manifest"].modified_s)
         yield replace(each, files=files)
 
 
-def _tells_its_sum(site: Site, runtag: str) -> bool:
-    """Tell whether a manifest is of a version that wrote RESTORE.txt beside each."""
-    name = f"{runtag}.{KINDS['manifest']}"
-    return has_sum(site.host.contents(site.backups, [name])[name])
+def _of_versions_with_text(
+    site: Site, runtags: Iterable[str], names: Mapping[str, FileFact]
+) -> set[str]:
+    """Return which sets are of a version that wrote RESTORE.txt beside each manifest."""
+    manifests = {f"{tag}.{KINDS['manifest']}": tag for tag in runtags}
+    waiting = [name for name in manifests if name in names]
+    found = set()
+    for count in counts_at_once(tuple(waiting), names):
+        asked, waiting = waiting[:count], waiting[count:]
+        told = contents_told(site.host, site.backups, asked, names)
+        found |= {manifests[name] for name, content in told.items() if has_sum(content)}
+    return found
 
 
 def owed_here(site: Site, vault: str, here: Iterable[BackupSet]) -> dict[str, BackupSet]:
