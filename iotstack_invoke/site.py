@@ -535,10 +535,12 @@ def _newest_first(
 ) -> Iterator[tuple[str, Manifest | None]]:
     """Yield the manifests of sets, None for a damaged one, while one left may be as new as needed.
 
-    Each question asks for more of them than the one before, or else for one alone: of several
+    Those that may be newest come first, and of equal ones that of the newest file. Each question
+    asks for more of them than the one before, or else for one alone: of several
     that cannot be read one may be too old to matter.
     """
-    waiting = sorted(begun_by_s, key=lambda tag: (-begun_by_s[tag], tag))
+    written = {tag: names[_manifest_name(tag)].modified_s for tag in begun_by_s}
+    waiting = sorted(begun_by_s, key=lambda tag: (-begun_by_s[tag], -written[tag], tag))
     at_once, more = 1, MORE_AT_ONCE
     while waiting := [tag for tag in waiting if begun_by_s[tag] >= needed_s()]:
         fit = next(counts_at_once([*map(_manifest_name, waiting)], names))

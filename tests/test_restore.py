@@ -620,7 +620,7 @@ def test_damage_that_is_found_is_recorded_and_stays_until_it_is_verified(pi, tmp
     assert len(checks(pi)) == 2
     assert pi.run(f"verify --runtag {TAG} --at here").returncode == 0
     (row,) = pi.run("list").stdout.splitlines()[1:]
-    assert row.split()[-3:] == ["complete", "complete", "now"]
+    assert row.split()[-5:] == ["complete", "complete", "now,", "by", "rehearsal"]
     another(usb / pi.archive.name)
     assert pi.run(f"{line} {there} usb").returncode == 1
     assert checks(pi)[-1] == ("usb", "read", False)

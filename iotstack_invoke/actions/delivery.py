@@ -200,6 +200,10 @@ class Delivery:
             return False
         return not self.looked or runtag in {*self.owed, *self.refused} - self.only_texts
 
+    def holds(self, runtag: str) -> bool:
+        """Tell whether a whole copy of a set is there, with or without its texts."""
+        return runtag in self.there or runtag in self.only_texts
+
     @property
     def owed(self) -> tuple[str, ...]:
         """The sets that the vault is to have and lacks still, newest first."""
@@ -517,7 +521,7 @@ def damaged_here_told(
 
 
 def _damaged_told(site: Site, runtag: str, found: Sequence[Delivery]) -> str:
-    whole = [each for each in found if runtag in each.there]
+    whole = [each for each in found if each.holds(runtag)]
     if whole:
         names = ", ".join(each.name for each in whole)
         return (

@@ -474,7 +474,7 @@ def _last_here(prunings: list[Pruning]) -> set[str]:
         for backup in here.going
         if here.lacking(backup)
         and not any(
-            backup.runtag in each.there and backup.runtag not in going.get(each.name, ())
+            each.holds(backup.runtag) and backup.runtag not in going.get(each.name, ())
             for each in here.deliveries
         )
     }
