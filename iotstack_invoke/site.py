@@ -480,7 +480,7 @@ def newest_good(
     read, or does not come as it is listed: an older set would pass for it. One that is read and
     damaged makes no set good. Whose a set is that has none is not known: it may be newer as well.
 
-    No more manifests are opened than must be: see _begun_by.
+    No more manifests are opened than must be: see begun_by.
     """
     return _listed_twice(
         place, folder, lambda names: _newest_in(place, folder, names, now, host, failed)
@@ -496,7 +496,7 @@ def _newest_in(
     failed: Mapping[str, str] | None,
 ) -> Newest:
     """Return the newest good set of a listing, as newest_good has it."""
-    begun_by_s = _begun_by(names)
+    begun_by_s = begun_by(names)
     others = [each for each in gather_sets(names, {}, failed) if each.runtag not in begun_by_s]
     good: tuple[datetime, BackupSet] | None = None
     later: list[tuple[datetime, BackupSet]] = []
@@ -516,7 +516,7 @@ def _newest_in(
                 others.append(each)
             elif made > now + CLOCKS_APART:
                 later.append((made, each))
-            elif good is None or made > good[0]:
+            elif good is None or (made, runtag) > (good[0], good[1].runtag):
                 good = made, each
     dated = ((_when(each, names), each) for each in others)
     newer = [pair for pair in dated if good is None or pair[0] > good[0]]
@@ -535,13 +535,11 @@ def _newest_first(
 ) -> Iterator[tuple[str, Manifest | None]]:
     """Yield the manifests of sets, None for a damaged one, while one left may be as new as needed.
 
-    Those that may be newest come first, and of equal ones that of the newest file. Each question
-    asks for more of them than the one before, or else for one alone: of several
-    that cannot be read one may be too old to matter.
+    They come as in newest_runtags. Each question asks for more of them than the one before, or
+    else for one alone: of several that cannot be read one may be too old to matter.
     """
-    written = {tag: names[_manifest_name(tag)].modified_s for tag in begun_by_s}
-    waiting = sorted(begun_by_s, key=lambda tag: (-begun_by_s[tag], -written[tag], tag))
     at_once, more = 1, MORE_AT_ONCE
+    waiting = newest_runtags(names, begun_by_s)
     while waiting := [tag for tag in waiting if begun_by_s[tag] >= needed_s()]:
         fit = next(counts_at_once([*map(_manifest_name, waiting)], names))
         asked, rest = waiting[: min(at_once, fit)], waiting[min(at_once, fit) :]
@@ -558,7 +556,7 @@ def _newest_first(
         waiting, at_once = rest, at_once * more
 
 
-def _begun_by(names: Mapping[str, FileFact]) -> dict[str, float]:
+def begun_by(names: Mapping[str, FileFact]) -> dict[str, float]:
     """Return by when, in seconds since 1970, each set with a manifest was begun at the latest.
 
     Its file is written after that, and its runtag tells it by the clock of some zone. Either may
@@ -576,6 +574,15 @@ def _begun_by(names: Mapping[str, FileFact]) -> dict[str, float]:
         tag: max(at, told[tag] + zone_s) if tag in told else math.inf
         for tag, at in written.items()
     }
+
+
+def newest_runtags(names: Mapping[str, FileFact], begun_by_s: Mapping[str, float]) -> list[str]:
+    """Return the runtags of sets with a manifest; what may be newest by begun_by comes first.
+
+    Of equal ones that of the newest file, and then the later runtag.
+    """
+    written = {tag: names[_manifest_name(tag)].modified_s for tag in begun_by_s}
+    return sorted(begun_by_s, key=lambda tag: (begun_by_s[tag], written[tag], tag), reverse=True)
 
 
 def _when(backup: BackupSet, names: Mapping[str, FileFact]) -> datetime:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import socket
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ import pytest
 from far import Laptop, Pi
 from scenes import LittleStack, put_set
 
+from iotstack_invoke.actions.namesakes import MOST_READ
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.targets import machine_mark
 
@@ -119,6 +121,18 @@ def test_what_was_once_in_turn_and_is_over_is_not_told(little_stack, theirs, row
     put_set(theirs, NOW - timedelta(days=1), runtag="second", machine=OURS)
     told = little_stack.run("backup --runtag third")
     assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("layout", ["flat"])
+def test_they_are_found_where_no_file_tells_its_date(little_stack, theirs, row):
+    """A cloud may know no dates (WebDAV), and so many are read at the most."""
+    with_vault(little_stack, row)
+    for days in range(MOST_READ + 6, 0, -1):
+        machine = "another" if days in (2, 4) else OURS
+        put_set(theirs, NOW - timedelta(days=days), machine=machine)
+    for each in theirs.iterdir():
+        os.utime(each, (0, 0))
+    assert len(told_by_doctor(little_stack)) == 1
 
 
 @pytest.mark.parametrize("layout", ["flat"])

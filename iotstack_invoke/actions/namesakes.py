@@ -13,8 +13,7 @@ from datetime import UTC, datetime
 from ..hosts import LocalHost
 from ..manifest import Manifest, read_utc
 from ..rules import KINDS
-from ..sets import runtags_in
-from ..site import CLOCKS_APART, Site, manifests_in
+from ..site import CLOCKS_APART, Site, begun_by, manifests_in, newest_runtags
 from ..steps import Host, Place
 from ..targets import host_name, machine_mark
 
@@ -56,10 +55,10 @@ def is_namesake(host: Host) -> bool:
 
 
 def _newest(place: Place) -> Iterator[Manifest]:
-    """Yield the manifests of a place, the newest files first."""
+    """Yield the manifests of a place, those first that may be newest."""
     names = place.names(place.root)
-    listed = [f"{tag}.{KINDS['manifest']}" for tag in runtags_in(names)]
-    listed.sort(key=lambda name: names[name].modified_s, reverse=True)
+    tags = newest_runtags(names, begun_by(names))
+    listed = [f"{tag}.{KINDS['manifest']}" for tag in tags]
     for start in range(0, min(len(listed), MOST_READ), READ_AT_ONCE):
         asked = {name: names[name] for name in listed[start : start + READ_AT_ONCE]}
         found = manifests_in(place, place.root, asked, math.inf, outline=True)
