@@ -168,6 +168,9 @@ def foreign_archive(size_bytes=10):
 class LittleStack:
     """A stack of a few files, with a Docker that knows no container, and the program for it."""
 
+    before = ()
+    """The words before the program, such as `unshare`."""
+
     def __init__(self, base):
         self.folder = base / "IOTstack"
         for each in ("services", "volumes/nodered"):
@@ -247,7 +250,7 @@ esac""",
         )
 
     def words(self, line):
-        return [sys.executable, "-m", "iotstack_invoke", *shlex.split(line)]
+        return [*self.before, sys.executable, "-m", "iotstack_invoke", *shlex.split(line)]
 
     def start(self, line, **given):
         """Start `iotstack LINE`."""
@@ -258,7 +261,7 @@ esac""",
 
     def run(self, line, limit_s=120):
         """Run `iotstack LINE` to its end."""
-        if forks.serves(self.environment):
+        if not self.before and forks.serves(self.environment):
             return forks.run(shlex.split(line), self.environment, limit_s=limit_s)
         return subprocess.run(
             self.words(line),

@@ -38,18 +38,6 @@ class Another(LittleStack):
         self.before = as_machine(base / "machine-id", "a" * 32)
         super().__init__(base)
 
-    def run(self, line, limit_s=120):
-        words = [*self.before, *self.words(line)]
-        return subprocess.run(
-            words,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=limit_s,
-            check=False,
-        )
-
 
 @pytest.fixture(params=["flat", "by-host"])
 def layout(request):
