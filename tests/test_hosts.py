@@ -374,11 +374,18 @@ def test_invokes_own_ways_of_stopping_reach_the_group(tmp_path):
     assert outcome[0].exited != 0
 
 
-def test_a_short_command_is_not_waited_for_long(host, monkeypatch):
+def test_a_short_command_is_not_waited_for_long(host, monkeypatch, tmp_path):
     """The first look at whether it has ended comes within a millisecond, the others every ten."""
-    pauses, sleep = [], time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: (pauses.append(seconds), sleep(seconds)))
-    host.run(Command(("sleep", "0.1")))
+    pauses, sleep, enough = [], time.sleep, tmp_path / "enough"
+
+    def pause(seconds):
+        pauses.append(seconds)
+        if seconds == MendedLocal.input_sleep:
+            enough.touch()
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", pause)
+    host.run(Command(("sh", "-c", 'until [ -e "$0" ]; do sleep 0.01; done', str(enough))))
     assert pauses[0] < 0.001
     assert pauses[-1] == max(pauses) == MendedLocal.input_sleep
 
@@ -734,10 +741,10 @@ def test_questions_to_several_are_asked_at_the_same_time():
         met.wait()
         raise failure
 
-    assert asked_together({"one": met.wait, "two": fail})["two"] is failure
-    assert asked_together({}) == {}
+    assert asked_together({"one": met.wait, "two": fail}, 60)["two"] is failure
+    assert asked_together({}, 60) == {}
     with pytest.raises(KeyError, match="x"):
-        asked_together({"one": lambda: {}["x"], "two": lambda: 2})
+        asked_together({"one": lambda: {}["x"], "two": lambda: 2}, 60)
 
 
 def test_a_signal_ends_the_wait_for_several(host, tmp_path):
@@ -751,7 +758,7 @@ def test_a_signal_ends_the_wait_for_several(host, tmp_path):
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(Interrupted), signals_raised():
-        asked_together({"one": lambda: host.run(command), "two": lambda: asked.wait(300)})
+        asked_together({"one": lambda: host.run(command), "two": lambda: asked.wait(300)}, 300)
     assert not alive(int(pid.read_text()))
     assert not children.ending()
     asked.set()
