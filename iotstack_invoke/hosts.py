@@ -329,35 +329,21 @@ class _Early(io.FileIO):
 
 
 def within(limit_s: float, what: str, ask: Callable[[], Answer]) -> Answer:
-    """Return what a question answers; raises what it raises, StepFailed where it takes too long.
-
-    For what no program can be stopped at, such as a look into a share whose server is gone: the
-    thread that asks is left behind, and ends with us.
-    """
-    answers: list[Answer] = []
-    troubles: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            answers.append(ask())
-        except BaseException as error:  # noqa: BLE001 - raised again for whoever asked
-            troubles.append(error)
-
-    asking = threading.Thread(target=run, daemon=True)
-    asking.start()
-    asking.join(limit_s)
-    for each in troubles:
-        raise each
-    if not answers:
-        raise StepFailed(f"{what} did not answer within {limit_s:g} s.")
-    return answers[0]
+    """Return a question's answer; raises what it raises, StepFailed where it takes too long."""
+    answer = asked_together({what: ask}, limit_s)[what]
+    if isinstance(answer, StepFailed):
+        raise answer
+    return answer
 
 
-def asked_together(asks: Mapping[str, Callable[[], Answer]]) -> dict[str, Answer | StepFailed]:
+def asked_together(
+    asks: Mapping[str, Callable[[], Answer]], limit_s: float
+) -> dict[str, Answer | StepFailed]:
     """Return what several questions answer, or why they failed, by name; all are asked at once.
 
     Raises what else one of them raises, and Interrupted when we are to end: their programs are
-    ended then, and a thread that waits all the same is left behind as in `within`.
+    ended then. A thread that is at work still, then or at the limit, is left behind, and ends with
+    us: no program can be stopped that looks into a share whose server is gone.
     """
     answers: dict[str, Answer | StepFailed] = {}
     troubles: list[BaseException] = []
@@ -371,12 +357,13 @@ def asked_together(asks: Mapping[str, Callable[[], Answer]]) -> dict[str, Answer
             troubles.append(error)
 
     asking = [threading.Thread(target=run, args=(name,), daemon=True) for name in asks]
+    until_s = time.monotonic() + limit_s
     with children.signals_noted() as noted:
         for each in asking:
             each.start()
         for each in asking:
-            while each.is_alive() and not noted:
-                each.join(children.SIGNAL_LOOK_S)
+            while each.is_alive() and not noted and (left_s := until_s - time.monotonic()) > 0:
+                each.join(min(left_s, children.SIGNAL_LOOK_S))
     if noted:
         children.end_all()
         for each in asking:
@@ -385,7 +372,8 @@ def asked_together(asks: Mapping[str, Callable[[], Answer]]) -> dict[str, Answer
         raise Interrupted(noted[0])
     for trouble in troubles:
         raise trouble
-    return {name: answers[name] for name in asks}
+    late = {each: f"{each} did not answer within {limit_s:g} s." for each in asks}
+    return {each: answers[each] if each in answers else StepFailed(late[each]) for each in asks}
 
 
 def words_of(error: OSError) -> str:

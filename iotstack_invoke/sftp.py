@@ -80,10 +80,9 @@ class _Strict(Message):
 
     def get_bytes(self, n: int) -> bytes:
         """Return the next bytes; raises SFTPError where there are fewer."""
-        found = super().get_bytes(n) if n <= len(self.asbytes()) else b""
-        if n > len(self.asbytes()) or self.packet.tell() > len(self.asbytes()):
+        if n > len(self.asbytes()) - self.packet.tell():
             raise paramiko.SFTPError("an answer is cut short")
-        return found
+        return super().get_bytes(n)
 
 
 class SftpSession(paramiko.SFTPClient):

@@ -152,7 +152,7 @@ SFTPS = (
     *("failure@write", "silent@write", "denied@open", "close@write"),
     *("other@read", "cut@read", "silent@read", "endless@read"),
 )
-DAILY = {"raw endless", "sftp other@read"}
+DAILY = {"raw endless", "sftp other@read", "sftp attributes@lstat"}
 
 
 def every_part():

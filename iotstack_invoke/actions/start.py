@@ -38,6 +38,9 @@ from .replaced import (
 from .room import look_for_room, refuse_without_room
 
 Listing = Mapping[str, FileFact]
+VAULTS_LIMIT_S = 900.0
+"""How long vaults may take to be listed. Each question to one has a limit of its own: this one is
+for what nobody thought of, so that a backup is made here all the same."""
 
 
 def refuse_folder(site: Site) -> None:
@@ -63,7 +66,7 @@ def list_vaults(site: Site) -> dict[str, Listing]:
     asks = {
         name: functools.partial(place.names, place.root) for name, place in site.vaults.items()
     }
-    told = asked_together(asks)
+    told = asked_together(asks, VAULTS_LIMIT_S)
     return {name: each for name, each in told.items() if not isinstance(each, StepFailed)}
 
 
