@@ -28,6 +28,7 @@ from .mistakes import (
 )
 from .retention import Policy, read_policy
 from .services.table import (
+    OF_RESTORES,
     PART_OF_DUMP,
     Kind,
     Service,
@@ -282,8 +283,8 @@ NEXTCLOUD = Exclusion("volumes/nextcloud/*", "Nextcloud is not safe to copy whil
 ALWAYS_EXCLUDED = (
     Exclusion("volumes/influxdb/*", "InfluxDB's live files; its data are in the influx part"),
     NEXTCLOUD,
-    Exclusion("volumes/.previous-*", "what a restore replaced, on media of its own"),
-    Exclusion("volumes/.restore-*", "what a restore stages, on media of its own"),
+    Exclusion(OF_RESTORES[0], "what a restore replaced, on media of its own"),
+    Exclusion(OF_RESTORES[1], "what a restore stages, on media of its own"),
 )
 """What the seed leaves out; the empty folders themselves are in the archive."""
 

@@ -117,7 +117,13 @@ def test_what_is_not_there_is_told(machine):
     assert found.warnings[0].startswith("away, which container c mounts, does not exist")
 
 
-@pytest.mark.parametrize("path", ["backups/mine", "restore/x", "backups/influxdb2/x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("backups/mine", "restore/x", "backups/influxdb2/x", "volumes/.restore-app"),
+        *("volumes/.restore-app/data", "volumes/.previous-t-20261130T182017Z"),
+    ],
+)
 def test_what_runs_write_is_not_packed(machine, path):
     """A backup would hold the ones before it."""
     machine.file(f"{path}/data")
@@ -561,6 +567,14 @@ def test_what_nothing_of_the_stack_uses_is_named(machine):
     assert found.unused == named
     assert not found.warnings
     assert not found.uncovered
+
+
+def test_what_has_the_name_of_a_stage_and_is_none_is_named(machine):
+    """It is left out as what restores stage on media of their own; nothing else tells of it."""
+    for each in (".restore-app/x", ".restore-t/stack/x", ".previous-data/x"):
+        machine.file(f"volumes/{each}")
+    machine.file("restore/t/x")
+    assert machine.look().unused == ("volumes/.restore-app",)
 
 
 def test_what_the_owner_speaks_of_is_not_named_as_unused(machine):

@@ -45,7 +45,7 @@ from ..services.mounted import refuse_mounts_since
 from ..services.recipe import RECIPES
 from ..services.sql import ENGINES, SqlServer, located_in
 from ..services.sqlite import shown
-from ..services.table import FOLDERS
+from ..services.table import FOLDERS, is_of_restores
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Command, Record
@@ -1043,7 +1043,7 @@ class Prospect:
             for name in entries(
                 self.target.host, f"{self.target.folder}/{top}", self.target.as_root
             )
-            if not name.startswith((".restore-", ".previous-"))
+            if not is_of_restores(f"volumes/{name}")
         }
 
 

@@ -18,7 +18,7 @@ from ..manifest import Container
 from ..rules import RESTORE
 from ..steps import Command, FileFact, Host, Outcome, is_telling
 from ..values import dataclass
-from .table import is_in_stack
+from .table import is_in_stack, is_of_restores
 
 COMPOSE_FILES = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")
 WORKING_FOLDER_LABEL = "com.docker.compose.project.working_dir"
@@ -402,7 +402,8 @@ def place_in_stack(mount: Mount, folder: str) -> str | None:
 def paths_in_stack(found: Found, folder: str) -> tuple[str, ...]:
     """Return what a container mounts of the stack's folder, such as `volumes/x/data`."""
     places = {place_in_stack(mount, folder) for mount in found.mounts}
-    return tuple(sorted(place for place in places if place and is_in_stack(place)))
+    mine = (each for each in places if each and is_in_stack(each) and not is_of_restores(each))
+    return tuple(sorted(mine))
 
 
 def named(found: Iterable[Found], name: str) -> Found | None:

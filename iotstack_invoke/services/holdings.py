@@ -27,7 +27,7 @@ from .clone import own_in_clone
 from .compose import Found, Mount, Volume, is_top_file, place_in_stack
 from .inside import above, is_in
 from .seen_mounts import seen_otherwise
-from .table import FOLDERS, is_below_stack, is_in_stack
+from .table import FOLDERS, is_below_stack, is_in_stack, is_of_restores
 
 LOOK_LIMIT_S = 600.0
 PATHS_AT_ONCE = 500
@@ -100,6 +100,7 @@ MOST_UNUSED_TOLD = 5
 _DATED_BESIDE = re.compile(r"[^/]*\.(yml|yaml|env)\.\d{4}-\d\d-\d\d_\d{4}[^/]*")
 _BESIDE_TOP = re.compile(r"[^/]*?\.(?:yml|yaml|env)\.(?P<runtag>[^/]+)")
 """A top file of a backup, which a restore laid beside the one that was there."""
+OF_RUNS = "backups and restores keep theirs there"
 OF_DUMPS = ("backups/influxdb/db", "backups/influxdb2")
 """Where IOTstack's containers write dumps, which are parts of a backup already."""
 
@@ -457,13 +458,12 @@ class _Look:
             self._take_absolute(container, mount, fact)
         elif place == ".":
             self._take_whole_stack(container, mount)
-        elif is_in_stack(place):
+        elif is_in_stack(place) and not is_of_restores(place):
             self._take_place(container, place, mount, fact)
         elif place in OF_DUMPS or (place in (BACKUPS, RESTORE) and not mount.writable):
             return  # parts of a backup, or what only looks at backups
         elif not self._is_left_out(container, place, place):
-            why = "backups and restores keep theirs there"
-            self._not_covered(container, place, mount, why)
+            self._not_covered(container, place, mount, OF_RUNS)
 
     def _take_volume(self, container: str, mount: Mount, volume: Volume) -> None:
         if volume.is_folder:
@@ -565,14 +565,16 @@ class _Look:
                 self._uncovered["", path] = Uncovered("", path, BUILT_OF_ALL)
             return
         fact = self.facts[posixpath.normpath(posixpath.join(self.folder, path))]
-        if not path.startswith("/") and is_in_stack(path):
+        if not path.startswith("/") and is_in_stack(path) and not is_of_restores(path):
             if fact.holds and not self._reason(path):
                 self._pack(path, fact)
             return
         silent = is_of_no_owner(fact.real) or fact.kind == "other" or self._reason(path, fact.real)
         if not silent and not any(is_in(fact.real, e.path) for e in self.stack.inclusions):
+            elsewhere = path.startswith(("/", ".."))
+            why = "it lies outside the folder of the stack" if elsewhere else OF_RUNS
             told = f"NOT COVERED: {path}, which compose reads, is in no part of the backup: it "
-            told += f"lies outside the folder of the stack. {advice(path)}"
+            told += f"{why}. {advice(path)}"
             self._uncovered["", path] = Uncovered("", path, told)
 
     def take_inclusion(self, row: Inclusion) -> None:
@@ -767,6 +769,12 @@ def _is_laid_beside(name: str, of_runs: set[str]) -> bool:
     return any(each.startswith(marks) for each in of_runs)
 
 
+def _is_like_a_stage(name: str, of_runs: set[str]) -> bool:
+    """Tell whether something has the name of what a restore stages, and is none's here."""
+    folder, _, runtag = name.partition("/.restore-")
+    return folder == "volumes" and bool(runtag) and f"{RESTORE}/{runtag}" not in of_runs
+
+
 def _beside(
     host: Host, folder: str, included: tuple[str, ...], as_root: tuple[str, ...]
 ) -> tuple[set[str], int]:
@@ -776,7 +784,7 @@ def _beside(
     commits no remote has. Where Git does not tell, it may be anything in its folders.
     """
     ways = {each for path in included for each in above(path)}
-    runs = (BACKUPS, RESTORE)
+    runs = (BACKUPS, RESTORE, "volumes")
     looked_in = (".", *sorted(f"./{each}" for each in {*ways, *runs}))
     told = answer(host, (*as_root, "sh", "-c", _BESIDE, "sh", folder, *looked_in), LOOK_LIMIT_S)
     names = {each.removeprefix("./") for each in told}
@@ -784,6 +792,7 @@ def _beside(
     names -= of_runs
     known = {CLONE, *FOLDERS, *KEPT_OUT, *included, *ways, *filter(_is_top_file, names)}
     beside = {name for name in names - known if not _is_laid_beside(name, of_runs)}
+    beside |= {name for name in of_runs if _is_like_a_stage(name, of_runs)}
     if IOTSTACK_MENU not in names:
         return beside, 0
     brought = names & (FOLDERS_OF_IOTSTACK | FILES_OF_IOTSTACK) - {*included}

@@ -28,6 +28,8 @@ _INFLUXDB_3 = re.compile(r"(?:^|/)influxdb:3\b")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 FILE = "table.toml"
 FOLDERS = ("services", "volumes")
+OF_RESTORES = ("volumes/.previous-*-????????T??????Z*", "volumes/.restore-*")
+"""What restores keep and stage where volumes/ is a file system of its own; in no backup."""
 DUMPED = frozenset({"influxdb", "influxdb2", "mariadb", "postgres"})
 """The dumps that a backup makes."""
 PART_OF_DUMP = {
@@ -519,6 +521,11 @@ def is_in_stack(path: str) -> bool:
     top, *_ = PurePosixPath(path).parts or ("",)
     plain = not path.startswith("/") and ".." not in PurePosixPath(path).parts
     return plain and top not in ("", *KEPT_OUT)
+
+
+def is_of_restores(path: str) -> bool:
+    """Tell whether what lies at a relative path is left out, as restores keep theirs there."""
+    return any(fits_all_of(each, path) for each in OF_RESTORES)
 
 
 def is_below_stack(path: str) -> bool:
