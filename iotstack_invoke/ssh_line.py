@@ -14,6 +14,7 @@ import shlex
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, cast
 
@@ -27,6 +28,7 @@ from paramiko.agent import AgentKey, AgentSSH
 from paramiko.packet import Packetizer
 from paramiko.pkey import UnknownKeyType
 from paramiko.ssh_exception import IncompatiblePeer
+from paramiko.transport import ChannelMap
 
 from . import children
 from .errors import ended
@@ -365,6 +367,22 @@ class _Packets(Packetizer):
         return told
 
 
+class _Channels(ChannelMap):
+    """The channels of a line. None is told of while it is opened: it knows no line before.
+
+    Paramiko's thread would break at such a one, where it ends all of them.
+    """
+
+    def __init__(self, opening: threading.Lock) -> None:
+        super().__init__()
+        self._opening = opening
+
+    def values(self) -> list[paramiko.Channel]:
+        """Return the channels that are open."""
+        with self._opening:
+            return list(super().values())
+
+
 class _Transport(paramiko.Transport):
     """Paramiko's end of a line, of which nothing is raised but what `Login.talk` knows.
 
@@ -375,6 +393,10 @@ class _Transport(paramiko.Transport):
     _saved: Exception | None = None
     broke_by: Exception | None = None
     """What ended its thread, which may be so while it still counts as active."""
+
+    def __init__(self, *words: Any, **given: Any) -> None:
+        super().__init__(*words, **given)
+        self._channels = _Channels(self.lock)
 
     @property
     def saved_exception(self) -> Exception | None:

@@ -422,6 +422,20 @@ def test_a_line_that_ends_at_any_byte_of_the_handshake_is_told(sshd, tmp_path, c
     listener.stop()
 
 
+def test_a_line_that_ends_while_a_channel_is_opened_is_told(sshd, tmp_path, monkeypatch):
+    """Paramiko's thread breaks at a channel that knows no line yet, and nobody is told of the end."""
+
+    def late(channel, transport, known=paramiko.Channel._set_transport):
+        if isinstance(transport.sock, socket.socket):
+            transport.sock.shutdown(socket.SHUT_RDWR)
+        transport.join(1)
+        known(channel, transport)
+
+    monkeypatch.setattr(paramiko.Channel, "_set_transport", late)
+    with pytest.raises(Unreachable):
+        remote.open_place(sshd.login(), str(tmp_path), "nas")
+
+
 HANDSHAKE_BYTES = 1150
 FLIPS = (5, 60, 300, 1040, 1130)
 """In the version, the lists of algorithms, their last one, the host key, the exchanged key."""
