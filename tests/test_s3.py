@@ -162,7 +162,10 @@ KEPT = {
         b"Content-Length: %d\r\n\r\n%s" % (len(DENIED), DENIED),
         r"a key that may remove what it put there\. For one that may not: write_once = true",
     ),
-    "not done": (b"HTTP/1.1 204 No Content\r\n\r\n", r"is removed, and it is there still\."),
+    "not done": (
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        r"Does `rclone moveto` work there\? May its key remove anything\?",
+    ),
 }
 
 

@@ -65,6 +65,10 @@ SETTINGS_AWAY_S = (0.1, 0.4, 2.0)
 a server can tell) renames the old file first, so for a moment there is none."""
 TRANSFER_LIMIT_S = 24 * 3600.0
 STALE_UPLOAD = "24h"
+MAY_REMOVE = (
+    "May its key remove anything? A bucket from which nothing is to go is told by write_once = "
+    "true in hosts.toml."
+)
 SETTLED_S = (1.0, 5.0)
 """After so long a listing is to show what was renamed or removed: not every cloud does at once."""
 AT_ONCE = 4
@@ -369,6 +373,7 @@ class RclonePlace:
             raise StepFailed(
                 f"Vault '{self.name}' says that {names[0]} is renamed to {names[1]}, and it is "
                 f"not: what is there is {found or 'neither'}. Does `rclone moveto` work there?"
+                f"{f' {MAY_REMOVE}' if old in there else ''}"
             )
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -383,9 +388,8 @@ class RclonePlace:
         if left:
             told = ", ".join(sorted(map(posixpath.basename, left)))
             raise StepFailed(
-                f"Vault '{self.name}' says that {told} is removed, and it is there still. May its "
-                "key remove anything? A bucket from which nothing is to go is told by "
-                "write_once = true in hosts.toml."
+                f"Vault '{self.name}' says that {told} is removed, and it is there still. "
+                f"{MAY_REMOVE}"
             )
 
     def _settled(
