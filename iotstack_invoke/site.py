@@ -21,6 +21,7 @@ from .errors import StepFailed, Unreachable, ended
 from .holdings import Gone
 from .hosts import LocalHost, locked, state_folder
 from .manifest import (
+    LACKING,
     MOST_BYTES,
     PIN_ENDING,
     RECORDS_ENDING,
@@ -262,6 +263,15 @@ class RecordFile:
     def known(self) -> Mapping[str, Record]:
         """Return the records by output."""
         return self._records
+
+    def tells(self, output: str) -> bool:
+        """Tell whether an output is known to be there: seen, or made and not taken back."""
+        record = self._records.get(output)
+        return record is not None and not record.facts.get(LACKING)
+
+    def take_back(self, output: str) -> None:
+        """Note that an output is not there, whatever was recorded of it."""
+        self.add(Record(output, facts={LACKING: {output: "it is not there"}}))
 
     def add(self, record: Record) -> None:
         """Keep one more, through a power cut."""
@@ -663,14 +673,14 @@ def compared_copies(
     return frozenset(unlike), unread
 
 
-def sweep_stale_copies(place: Place) -> None:
+def sweep_stale_copies(place: Place, names: Mapping[str, FileFact] | None = None) -> None:
     """Remove the partial copies of dead runs; a young one may be another Pi's that is sending.
 
     By the clock of the place, which is asked only where one may be old, and by the mark of its
     set, which is there while a run copies it. In a bucket also the pieces of uploads that did not
-    end: no listing shows them, and they cost.
+    end: no listing shows them, and they cost. `names`, where it was listed just now.
     """
-    names = place.names(place.root)
+    names = place.names(place.root) if names is None else names
     partial = {name: fact for name, fact in names.items() if name.endswith(PARTIAL)}
     told = {name: split_set_name(name.removesuffix(PARTIAL)) for name in partial}
     old = {

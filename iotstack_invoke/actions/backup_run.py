@@ -43,8 +43,10 @@ from .delivery import (
     copy_log,
     damaged_here_told,
     deliver,
+    differs_there,
     drop_mark,
     look_at_vaults,
+    manifest_copy,
     owed_here,
     unmark,
     write_damages,
@@ -164,6 +166,8 @@ class _BackupRun:
         """What of the set is here and in vaults, whoever put it there."""
         self.late: tuple[Delivery, ...] = ()
         """What vaults lacked of earlier backups, and what came of it."""
+        self.unproven: dict[str, str] = {}
+        """Why vaults lack this backup that all of it was copied to, by their names."""
         self.log: RunLog | None = None
         """Opened when there is something to write; a backup that is refused leaves none."""
 
@@ -311,6 +315,11 @@ class _BackupRun:
                 each.refused.pop(self.runtag, None)
         late = look_at_vaults(self.site, reached, here, checks, skipped=self.runtag)
         for each in late:
+            why = self._unlike(each.names) if each.looked else "it cannot be listed"
+            if why:
+                self._take_back(each.name, why, records)
+                each.lacking |= {e.runtag: e for e in here if e.runtag == self.runtag}
+        for each in late:
             for runtag, why in {**each.refused, **each.passed_over}.items():
                 log.write("backup", f"{runtag} is not delivered to {each.name}: {why}")
         watcher = Fanout(LogWatcher(log), self.report)
@@ -320,8 +329,21 @@ class _BackupRun:
             self.report.tell(text)
 
         with self._bars():
-            deliver(self.site, late, lambda plan, owed: self._do(plan, owed, watcher), tell)
+            proven = [each for each in late if each.name not in self.unproven]
+            deliver(self.site, proven, lambda plan, owed: self._do(plan, owed, watcher), tell)
         return (*late, *away)
+
+    def _unlike(self, there: Listing, *texts: str) -> str:
+        """Return how what a vault lists is not the set that was copied to it, '' where it is."""
+        manifest = self.site.manifest(self.runtag)
+        here = self.site.host.names(self.site.backups)
+        return differs_there(manifest, here, there, ("manifest", *texts)) if manifest else ""
+
+    def _take_back(self, vault: str, why: str, records: RecordFile) -> None:
+        """Note that a vault has not what the jobs say that it has."""
+        self.unproven[vault] = why
+        self.arrived = frozenset(e for e in self.arrived if not e.startswith(f"{vault}:"))
+        records.take_back(manifest_copy(vault, self.runtag))
 
     def _namesakes(self, vaults: Iterable[str]) -> Iterator[str]:
         """Yield what is told of vaults that hold another machine's backups of this one's name."""
@@ -340,6 +362,7 @@ class _BackupRun:
         problems = failures_told(result)
         made = manifest.made if manifest else ()
         problems += [f"{p.kind} part: {why}" for p in made for why in p.lacking.values()]
+        problems += map(self._unproven_told, self.unproven)
         late = [line for each in self.late for line in (*each.lost, *each.troubles)]
         late += [each.owed_line for each in self.late if each.owed]
         late += damaged_here_told(self.site, self.late, new=True)
@@ -411,14 +434,28 @@ class _BackupRun:
                 lambda plan, own: self._do(plan, own, watcher),
             )
         problems += failures_told(result)
+        without_log = {each.job.output.role for each in result.failed}
         for vault in reached:
             place = self.site.vaults[vault]
+            texts = ("restore", *(() if vault in without_log else ("log",)))
+            try:
+                names = place.names(place.root)
+                why = self._unlike(names, *texts)
+            except StepFailed as error:
+                names, why = {}, str(error)
+            if why:
+                self._take_back(vault, why, records)
+                problems.append(self._unproven_told(vault))
+                continue
             pinned = carry_pin(self.site, self.runtag, place)
             problems += filter(None, [unmark(place, self.runtag), pinned])
             problems += self._drop(place, place.root, replaced) if replaced else []
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
-                sweep_stale_copies(place)
+                sweep_stale_copies(place, names)
         return result
+
+    def _unproven_told(self, vault: str) -> str:
+        return f"{self.runtag} is not delivered to {vault}: {self.unproven[vault]}"
 
     def _let_go(self, log: RunLog) -> list[str]:
         """Remove the sets that the retention lets go; return what could not be removed.

@@ -73,6 +73,8 @@ class Delivery:
     """Sets that its policy would remove at once, and why."""
     refused: dict[str, str] = field(default_factory=dict)
     """Sets that cannot be delivered, and why."""
+    copied: dict[str, Manifest] = field(default_factory=dict)
+    """Sets that every copy is said to have arrived of, until the vault's listing tells so."""
     delivered: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     error: str = ""
@@ -247,7 +249,8 @@ def _not_delivered(troubles: Mapping[str, str], vault: str) -> tuple[str, ...]:
     for runtag, why in troubles.items():
         alike.setdefault(why.rstrip("."), []).append(runtag)
     return tuple(
-        f"{', '.join(tags)} {'is' if len(tags) == 1 else 'are'} not delivered to {vault}: {why}."
+        f"{', '.join(tags)} {'is' if len(tags) == 1 else 'are'} not delivered to {vault}: "
+        f"{ended(why)}"
         for why, tags in alike.items()
     )
 
@@ -337,10 +340,14 @@ def owed_here(site: Site, vault: str, here: Iterable[BackupSet]) -> dict[str, Ba
     for each in here:
         if each.state in DELIVERED and f"{each.runtag}.{RECORDS_ENDING}" in names:
             records = RecordFile(site, each.runtag)
-            arrived = f"{vault}:{each.runtag}.{KINDS['manifest']}" in records.known()
-            if records.of_making and not arrived:
+            if records.of_making and not records.tells(manifest_copy(vault, each.runtag)):
                 found[each.runtag] = each
     return found
+
+
+def manifest_copy(vault: str, runtag: str) -> str:
+    """Return what records name the manifest of a set in a vault."""
+    return f"{vault}:{runtag}.{KINDS['manifest']}"
 
 
 def deliver(
@@ -359,14 +366,69 @@ def deliver(
                 for each in deliveries:
                     each.damaged_here.add(backup.runtag)
     for each in deliveries:
+        names = _prove(site, each) if each.copied else None
         for runtag in each.unpinned & {*each.there, *each.delivered}:
             why = carry_pin(site, runtag, each.place)
             if why:
                 each.failed[runtag] = why
-        if each.delivered:
+        if names is not None:
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
-                sweep_stale_copies(each.place)
+                sweep_stale_copies(each.place, names)
     _settle(site, deliveries)
+
+
+def _prove(site: Site, each: Delivery) -> Mapping[str, FileFact] | None:
+    """Note which of the copied sets are delivered, by one listing of the vault; return that.
+
+    None where it cannot be listed: then nothing is delivered.
+    """
+    try:
+        names = each.place.names(each.place.root)
+    except StepFailed as error:
+        each.error = str(error)
+        return None
+    here = site.host.names(site.backups)
+    for runtag, manifest in each.copied.items():
+        why = differs_there(manifest, here, names)
+        if why:
+            RecordFile(site, runtag).take_back(manifest_copy(each.name, runtag))
+        trouble = why or unmark(each.place, runtag)
+        if trouble:
+            each.failed[runtag] = trouble
+            continue
+        each.delivered.append(runtag)
+        if runtag in each.doubted:
+            site.checks.add(_proven(each, manifest))
+    return names
+
+
+def differs_there(
+    manifest: Manifest,
+    here: Mapping[str, FileFact],
+    there: Mapping[str, FileFact],
+    kinds: Iterable[str] = ("manifest", *TEXTS),
+) -> str:
+    """Return how what was copied to a vault is not what lies there, by listings; '' where it is.
+
+    What the jobs did proves nothing: a rename may have done nothing, and another disk may have
+    come in the place of the vault's. `kinds`: which files were copied besides the parts.
+    """
+    sizes = {part.file: part.size_bytes for part in manifest.made}
+    others = (f"{manifest.runtag}.{KINDS[kind]}" for kind in kinds)
+    sizes |= {name: here[name].size_bytes for name in others if name in here}
+    found = []
+    for name, size_bytes in sizes.items():
+        fact = there.get(name)
+        if fact is None or not fact.is_file:
+            found.append(f"{name} is not there")
+        elif fact.size_bytes != size_bytes:
+            found.append(f"{name} has {fact.size_bytes:,} of {size_bytes:,} bytes there")
+    if not found:
+        return ""
+    return (
+        f"it was copied, and {', '.join(found)}. Was the vault changed meanwhile, or does it not "
+        "keep what it takes?"
+    )
 
 
 def lacking_in(deliveries: Sequence[Delivery]) -> Iterator[tuple[BackupSet, list[Delivery]]]:
@@ -416,9 +478,9 @@ def _record_what_is_there(site: Site, deliveries: Sequence[Delivery]) -> None:
     for runtag in {tag for each in deliveries for tag in each.there}:
         records = RecordFile(site, runtag) if f"{runtag}.{RECORDS_ENDING}" in names else None
         for each in deliveries:
-            output = f"{each.name}:{runtag}.{KINDS['manifest']}"
+            output = manifest_copy(each.name, runtag)
             seen = runtag in each.there
-            if records and records.exists and seen and output not in records.known():
+            if records and records.exists and seen and not records.tells(output):
                 records.add(Record(output))
 
 
@@ -442,13 +504,8 @@ def _deliver_one(
             names = tuple(each.name for each in reached)
             _note(copy_log(site, runtag, names, records, do), runtag, reached)
         for each in reached:
-            trouble = each.failed.get(runtag) or unmark(each.place, runtag)
-            if trouble:
-                each.failed[runtag] = trouble
-                continue
-            each.delivered.append(runtag)
-            if runtag in each.doubted:
-                site.checks.add(_proven(each, manifest))
+            if runtag not in each.failed:
+                each.copied[runtag] = manifest
     for each in mine:
         if runtag in each.failed:
             try:
