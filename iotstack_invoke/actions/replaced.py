@@ -6,26 +6,47 @@ set holds less of than others (losses).
 
 from __future__ import annotations
 
+import posixpath
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..checks import HERE
 from ..errors import Refused
-from ..holdings import Holding, answers_for, holdings_of, lacking_words, needed_of, told
+from ..holdings import (
+    FINISHED,
+    GENERAL,
+    Holding,
+    answers_for,
+    holdings_of,
+    lacking_words,
+    needed_of,
+    told,
+)
 from ..losses import way_out
-from ..manifest import LACKING, OUTSIDE, Manifest, Part
+from ..manifest import LACKING, OUTSIDE, SIZES, Manifest, Part
 from ..rulebooks.backup import BackupFacts
 from ..rules import BACKUPS, KINDS, PARTS
 from ..sets import BackupSet, State, unnamed_told
 from ..site import RecordFile, Site
-from ..steps import FileFact, Place, Record
+from ..steps import Command, FileFact, Host, Place, Record
 from .undumped import TITLES
 
 MANY = frozenset({"general", "influx"})
 """The parts of which only the dump, or the packing, tells what they hold."""
 DUMPED = {"influx": "influxdb"}
+PATHS_AT_ONCE = 100
+HOLDS_LIMIT_S = 3600.0
+HELD = {"bytes": (1, 1), "files": (0, 1), "nothing": (0, 0)}
+# A link counts for a byte, as in what is packed.
+HOLDS_STILL = """for p; do
+  found=$(find "$p" '(' -type l -o -type f -size +0 ')' -print -quit 2>&1) || found=?
+  [ -e "$p" ] || [ -L "$p" ] || found=
+  [ -n "$found" ] && echo bytes && continue
+  found=$(find "$p" ! -type d -print -quit 2>/dev/null)
+  [ -n "$found" ] && echo files || echo nothing
+done"""
 
 
 def has_manifest(names: Mapping[str, FileFact], runtag: str) -> bool:
@@ -158,25 +179,53 @@ def known_of(
     return known
 
 
-def refuse_to_lose(site: Site, own: BackupSet, facts: BackupFacts) -> None:
-    """Refuse to replace a set that holds what this run cannot save, unless that is gone for good.
+def refuse_to_lose(site: Site, before: Mapping[str, BackupSet], facts: BackupFacts) -> None:
+    """Refuse to replace sets that hold what this run cannot save, unless that is gone for good.
 
-    As where a database server is stopped, or a row of hosts.toml was removed: nothing else may
-    have it.
+    As where a database server is stopped, a row of hosts.toml was removed, or a drive is away:
+    nothing else may have it. `before`: what bears the name of this run by where it lies, here or
+    in a vault; after a new SD card a vault has the only one.
     """
     gone = site.gone(site.owner.read())
-    unnamed = {(kind,) for kind in own.unnamed}
-    unnamed -= {each for each in unnamed if any(one.excuses(each) for one in gone)}
-    expected = _expected(facts, own.runtag)
-    needed = needed_of(own, gone) | unnamed
-    missing = frozenset(filter(_is_known_before, needed)) - answers_for(expected, needed)
-    if missing:
-        why = next((e for e in facts.warnings if " is not dumped:" in e), "")
-        raise Refused(
-            f"{own.runtag} holds {told(missing)}, and what is made now would not, so --force "
-            f"would lose it.{f' {why}' if why else ''} Nothing was changed. Take another "
-            f"--runtag. {way_out(lacking_words([(missing, own)]))}"
-        )
+    whole = [each for each in before.values() if each.state in FINISHED]
+    sizes = _sizes_now(site.host, facts, whole)
+    for at, old in before.items():
+        unnamed = {(kind,) for kind in old.unnamed}
+        unnamed -= {each for each in unnamed if any(one.excuses(each) for one in gone)}
+        expected = _expected(facts, old.runtag, sizes if old in whole else {})
+        needed = needed_of(old, gone) | unnamed
+        known = {each for each in needed if each[0] == GENERAL or _is_known_before(each)}
+        missing = frozenset(known) - answers_for(expected, needed)
+        if missing:
+            why = next((e for e in facts.warnings if " is not dumped:" in e), "")
+            there = "" if at == HERE else f" in {at}"
+            cure = way_out(lacking_words([(missing, old)]), "" if at == HERE else at)
+            raise Refused(
+                f"{old.runtag}{there} holds {told(missing)}, and what is made now would not, so "
+                f"--force would lose it.{f' {why}' if why else ''} Nothing was changed. Take "
+                f"another --runtag. {cure}"
+            )
+
+
+def _sizes_now(
+    host: Host, facts: BackupFacts, sets: Iterable[BackupSet]
+) -> Mapping[str, tuple[int, int]]:
+    """Return which paths that sets hold something of do so still, as pairs of a manifest's sizes.
+
+    No more is told than whether there is a byte, and a file: to count them takes as long as to
+    pack them. Of what nobody can look at it is taken for granted.
+    """
+    wanted = {path for each in sets if each.manifest for path in each.manifest.sizes}
+    wanted = {each for each in wanted if "\\" not in each}  # it stands for a byte that is no text
+    paths = {each: posixpath.join(facts.folder, each) for each in sorted(wanted)}
+    paths |= {each.path.lstrip("/"): each.path for each in facts.outside}
+    found: dict[str, tuple[int, int]] = {}
+    for some in (list(paths)[n : n + PATHS_AT_ONCE] for n in range(0, len(paths), PATHS_AT_ONCE)):
+        asked = (paths[each] for each in some)
+        words = (*facts.as_root, "sh", "-c", HOLDS_STILL, "sh", *asked)
+        said = host.run(Command(words, limit_s=HOLDS_LIMIT_S)).out.split()
+        found |= {each: HELD[word] for each, word in zip(some, said, strict=True)}
+    return found
 
 
 def drop_unnamed(place: Place, folder: str, manifest: Manifest) -> tuple[str, ...]:
@@ -204,11 +253,20 @@ def _is_known_before(holding: Holding) -> bool:
     return not names or (len(names) == 1 and kind not in MANY)
 
 
-def _expected(facts: BackupFacts, runtag: str) -> BackupSet:
-    """Return the set that a run would make, as far as is known before."""
+def _expected(
+    facts: BackupFacts, runtag: str, sizes: Mapping[str, tuple[int, int]] | None = None
+) -> BackupSet:
+    """Return the set that a run would make, as far as is known; `sizes` as in a manifest."""
+    known = {SIZES: sizes} if sizes else {}
     parts = tuple(
         Part(
-            kind, f"{runtag}.{PARTS[kind]}", facts={**_servers(facts, kind), **_rows(facts, kind)}
+            kind,
+            f"{runtag}.{PARTS[kind]}",
+            facts={
+                **_servers(facts, kind),
+                **_rows(facts, kind),
+                **(known if kind in (GENERAL, OUTSIDE) else {}),
+            },
         )
         for kind in facts.kinds
     )

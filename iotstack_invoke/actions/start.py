@@ -5,11 +5,13 @@ Changes nothing: the dry run and the real one are refused here for the same reas
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ..checks import HERE
 from ..errors import Refused, StepFailed
 from ..hosts import READ_ONLY, asked_together
 from ..losses import reference
@@ -127,8 +129,8 @@ class Start:
                 _refuse_to_replace(
                     site, name, runtag, listed[name], is_ours=is_ours, force=options.force, dry=dry
                 )
-        if own and options.force:
-            refuse_to_lose(site, own, facts)
+        if options.force:
+            refuse_to_lose(site, _of_that_name(site, runtag, own, listed), facts)
         before = reference(sets, runtag, facts.host)
         idle = _idle_told(site, facts, before)
         facts = replace(
@@ -169,6 +171,27 @@ def _idle_told(site: Site, facts: BackupFacts, before: Manifest | None) -> tuple
         for name, told in facts.idle_rows.items()
         if name not in known
     )
+
+
+def _of_that_name(
+    site: Site, runtag: str, own: BackupSet | None, listed: Mapping[str, Listing]
+) -> dict[str, BackupSet]:
+    """Return the sets that would be replaced, by where they lie: here, or in which vault.
+
+    Of a vault where the manifest can be read now: what cannot is compared when it is replaced.
+    """
+    found = {HERE: own} if own else {}
+    for name, place in site.vaults.items():
+        names = listed.get(name, {})
+        if not has_manifest(names, runtag):
+            continue
+        manifest = None
+        with contextlib.suppress(StepFailed):
+            manifest = manifest_there(place, place.root, runtag)
+        if manifest:
+            sets = gather_sets(names, {runtag: manifest})
+            found.update((name, each) for each in sets if each.runtag == runtag)
+    return found
 
 
 def _wants_text(own: BackupSet | None, records: RecordFile) -> bool:
