@@ -170,6 +170,11 @@ def pins_in(names: Mapping[str, FileFact]) -> frozenset[str]:
     return _marked(names, PIN_ENDING)
 
 
+def marked_in(names: Mapping[str, FileFact]) -> frozenset[str]:
+    """Return the runtags with records beside them in a listing."""
+    return _marked(names, RECORDS_ENDING)
+
+
 def _marked(names: Mapping[str, FileFact], ending: str) -> frozenset[str]:
     """Return the runtags that a file of that ending marks."""
     ending = f".{ending}"

@@ -10,11 +10,12 @@ import io
 import json
 import math
 import os
+import posixpath
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
 from .errors import StepFailed, Unreachable, ended
@@ -33,7 +34,7 @@ from .manifest import (
     records_of,
 )
 from .owner import OWNER_FILE, OwnerFile, Said
-from .rules import BACKUPS, KINDS, LOCK, split_set_name
+from .rules import BACKUPS, KINDS, LOCK, PARTS, TEXTS, split_set_name
 from .runtag import runtag_time
 from .sets import GOOD, BackupSet, files_of, gather_sets, pins_in, removals_in, runtags_in
 from .settings import Settings
@@ -236,33 +237,56 @@ class RecordFile:
         lines = self.host.lines(self.path) if self._is_ours else []
         self.exists = bool(lines)
         manifest = site.manifest(runtag)
-        self._records = records_of(manifest, "pi", BACKUPS) if manifest else {}
-        told = read_records(lines)
-        self._records |= told
+        self.replaces = False
+        """This run and those that go on with it come in the place of other sets of its name."""
+        began = set[str]()
+        of_this: list[str] = []
+        for line in lines:
+            header = _header(line)
+            if header:
+                self.started_utc = header["started_utc"]
+                self.claim = header.get("claim", self.started_utc)
+                self.replaces = header.get("replaces", False)
+                began.add(self.started_utc)
+                of_this = []
+            else:
+                of_this.append(line)
+        told = read_records(of_this)
+        self._manifest = manifest
+        self._records = self._of_manifest() | told
         self.of_making = f"pi:{BACKUPS}/{_manifest_name(runtag)}" in told
         """They are of the run that made the set, which notes each of its copies."""
-        for line in lines[:1]:
-            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-                told = json.loads(line)
-                self.claim = self.started_utc = told["started_utc"]
-                self.claim = told["claim"]
         finished = {manifest.started_utc} if manifest else set()
-        self.earlier_utc = frozenset({self.started_utc, *finished} - {""})
+        self.earlier_utc = frozenset((began | finished) - {""})
         """When the earlier runs of this set began."""
 
-    def begin(self, started_utc: str) -> None:
-        """Mark the set as unfinished, with the time when its making began."""
+    def begin(self, started_utc: str, *, replaces: bool = False) -> None:
+        """Mark the set as unfinished, with the time when its making began.
+
+        `replaces`: what is recorded of a set of its name before is of this one no more.
+        """
         if not self._is_ours:
             self.host.remove([self.path])  # its folder is ours
             self._is_ours = True
-        if not self.exists:
-            began = {"started_utc": started_utc, "claim": self.claim}
+        if not self.exists or replaces:
+            began = {"started_utc": started_utc, "claim": self.claim, "replaces": replaces}
             self.host.append(self.path, json.dumps(began))
             self.exists = True
+        if replaces:
+            self.started_utc, self.replaces = started_utc, True
+            self._records = self._of_manifest()
+
+    def _of_manifest(self) -> dict[str, Record]:
+        return records_of(self._manifest, "pi", BACKUPS) if self._manifest else {}
 
     def known(self) -> Mapping[str, Record]:
         """Return the records by output."""
         return self._records
+
+    def is_to_replace(self, manifest: Manifest | None) -> bool:
+        """Tell whether a set is the one of these records, and comes in the place of others."""
+        mine = manifest is not None and manifest.started_utc == self.started_utc
+        return mine and self.replaces
 
     def tells(self, output: str) -> bool:
         """Tell whether an output is known to be there: seen, or made and not taken back."""
@@ -274,13 +298,38 @@ class RecordFile:
         self.add(Record(output, facts={LACKING: {output: "it is not there"}}))
 
     def add(self, record: Record) -> None:
-        """Keep one more, through a power cut."""
+        """Keep one more, through a power cut.
+
+        With the first part that comes in the place of an earlier one goes the manifest of that,
+        and its texts: a set is never a mixture of two, but unfinished.
+        """
         self.host.append(self.path, record_line(record))
+        old = self._manifest
+        if self.replaces and old and old.started_utc != self.started_utc and _is_part(record):
+            names = (f"{old.runtag}.{KINDS[kind]}" for kind in ("manifest", *TEXTS))
+            self.host.remove(f"{posixpath.dirname(self.path)}/{name}" for name in names)
+            self._manifest = None
         self._records = {**self._records, record.output: record}
 
     def end(self) -> None:
         """Remove the mark: the set is finished."""
         self.host.remove([self.path])
+
+
+def _header(line: str) -> dict[str, Any]:
+    """Return what a line says of the run whose records follow, {} for any other line."""
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        told = json.loads(line)
+        if isinstance(told, dict) and isinstance(told.get("started_utc"), str):
+            return told
+    return {}
+
+
+def _is_part(record: Record) -> bool:
+    """Tell whether a record is of an archive beside the stack."""
+    role, _, path = record.output.partition(":")
+    found = split_set_name(posixpath.basename(path))
+    return role == "pi" and found is not None and found[1] in PARTS
 
 
 def sets_in(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -27,7 +27,7 @@ from ..plan import Plan
 from ..report import Fanout, Report, duration_text, size_text
 from ..retention import Verdict, judge
 from ..rulebooks.backup import BackupFacts
-from ..rules import KINDS
+from ..rules import KINDS, TEXTS
 from ..runtag import Runtag
 from ..sets import State, pins_in
 from ..settings import Options
@@ -267,7 +267,7 @@ class _BackupRun:
             log.write("backup", NO_VAULT)
             self.report.tell(NO_VAULT, style="yellow")
         with self._bars():
-            records.begin(facts.started_utc)
+            records.begin(facts.started_utc, replaces=self.options.force)
             keeper = LockKeeper(self.lock)
             return self._do(plan, records, Fanout(keeper, LogWatcher(log), self.report))
 
@@ -314,8 +314,9 @@ class _BackupRun:
                 each.lacking.pop(self.runtag, None)
                 each.refused.pop(self.runtag, None)
         late = look_at_vaults(self.site, reached, here, checks, skipped=self.runtag)
+        unlike = self._compare()
         for each in late:
-            why = self._unlike(each.names) if each.looked else "it cannot be listed"
+            why = unlike(each.names, ()) if each.looked else "it cannot be listed"
             if why:
                 self._take_back(each.name, why, records)
                 each.lacking |= {e.runtag: e for e in here if e.runtag == self.runtag}
@@ -333,11 +334,19 @@ class _BackupRun:
             deliver(self.site, proven, lambda plan, owed: self._do(plan, owed, watcher), tell)
         return (*late, *away)
 
-    def _unlike(self, there: Listing, *texts: str) -> str:
-        """Return how what a vault lists is not the set that was copied to it, '' where it is."""
+    def _compare(self) -> Callable[[Listing, Iterable[str]], str]:
+        """Return what tells how a vault's listing is not of the set, and the texts, copied to it.
+
+        What is here is looked at once for all vaults.
+        """
         manifest = self.site.manifest(self.runtag)
         here = self.site.host.names(self.site.backups)
-        return differs_there(manifest, here, there, ("manifest", *texts)) if manifest else ""
+
+        def unlike(there: Listing, texts: Iterable[str]) -> str:
+            kinds = ("manifest", *texts)
+            return differs_there(manifest, here, there, kinds) if manifest else ""
+
+        return unlike
 
     def _take_back(self, vault: str, why: str, records: RecordFile) -> None:
         """Note that a vault has not what the jobs say that it has."""
@@ -435,12 +444,12 @@ class _BackupRun:
             )
         problems += failures_told(result)
         without_log = {each.job.output.role for each in result.failed}
+        unlike = self._compare()
         for vault in reached:
             place = self.site.vaults[vault]
-            texts = ("restore", *(() if vault in without_log else ("log",)))
             try:
                 names = place.names(place.root)
-                why = self._unlike(names, *texts)
+                why = unlike(names, () if vault in without_log else TEXTS)
             except StepFailed as error:
                 names, why = {}, str(error)
             if why:

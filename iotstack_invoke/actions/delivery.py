@@ -28,7 +28,7 @@ from ..rulebooks.backup import (
     restore_text,
 )
 from ..rules import BACKUPS, KINDS, PARTS, TEXTS, RuleBook, split_set_name
-from ..sets import GOOD, BackupSet, State, newest_first, unnamed_told
+from ..sets import GOOD, BackupSet, State, marked_in, newest_first, unnamed_told
 from ..site import (
     RecordFile,
     Site,
@@ -47,6 +47,7 @@ from ..transfer import can_hash
 from ..values import dataclass
 from .backup_log import finish_log, open_log
 from .listing import sets_there, state_of_copy
+from .replaced import drop_unnamed
 
 if TYPE_CHECKING:
     from ..engine import RunResult
@@ -88,6 +89,8 @@ class Delivery:
     """Sets that are damaged here: by their last verification, or as they were read just now."""
     only_texts: set[str] = field(default_factory=set)
     """Sets of which only what people read is lacking there."""
+    replacing: frozenset[str] = frozenset()
+    """Sets that were made in the place of others of their name, which are to give way."""
     unpinned: set[str] = field(default_factory=set)
     """Sets that are pinned here, and not there yet."""
     looked: bool = False
@@ -134,7 +137,7 @@ class Delivery:
         """Decide about one set. Whether a mark there is this set's is judged when it is copied."""
         runtag, manifest = backup.runtag, backup.manifest
         state = state_of_copy(backup, copy) if copy else ""
-        ours = copy is not None and _is_ours(copy, backup)
+        ours = copy is not None and (_is_ours(copy, backup) or self._gives_way(copy, backup))
         if ours or f"{runtag}.{RECORDS_ENDING}" in self.names:
             self.begun.add(runtag)
         if copy and copy.manifest and not ours:
@@ -161,6 +164,13 @@ class Delivery:
                 self.only_texts.add(runtag)
             self.lacking[runtag] = backup
             self.doubted |= {runtag} if doubted else set()
+
+    def _gives_way(self, copy: BackupSet, backup: BackupSet) -> bool:
+        """Tell whether a copy is of a set of this machine that one here was made to replace."""
+        if copy.runtag not in self.replacing or copy.pinned:
+            return False
+        one, other = copy.manifest, backup.manifest
+        return one is not None and other is not None and one.host == other.host
 
     @staticmethod
     def _lacks_text(backup: BackupSet, copy: BackupSet) -> bool:
@@ -282,9 +292,13 @@ def look_at_vaults(
     policies = {each.name: each.policy for each in site.settings.vaults}
     gone = site.gone(site.owner.read())
     by_runtag, host = {each.runtag: each for each in here}, host_name(site.host)
+    recorded = by_runtag.keys() & marked_in(site.host.names(site.backups))
+    replacing = frozenset(
+        tag for tag in recorded if RecordFile(site, tag).is_to_replace(by_runtag[tag].manifest)
+    )
     found = []
     for name in names:
-        each = Delivery(name, site.vaults[name], policies.get(name))
+        each = Delivery(name, site.vaults[name], policies.get(name), replacing=replacing)
         try:
             each.look(by_runtag, checks, host, skipped, gone)
         except StepFailed as error:
@@ -392,6 +406,9 @@ def _prove(site: Site, each: Delivery) -> Mapping[str, FileFact] | None:
         why = differs_there(manifest, here, names)
         if why:
             RecordFile(site, runtag).take_back(manifest_copy(each.name, runtag))
+        elif runtag in each.replacing:
+            with contextlib.suppress(StepFailed):  # then it is told as what no manifest names
+                drop_unnamed(each.place, each.place.root, manifest)
         trouble = why or unmark(each.place, runtag)
         if trouble:
             each.failed[runtag] = trouble
@@ -641,6 +658,8 @@ def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: R
         started_utc=manifest.started_utc,
         claim=records.claim,
         earlier_utc=records.earlier_utc,
+        replaces=records.is_to_replace(manifest),
+        gone=site.gone(site.owner.read()),
         text="restore" in backup.files,
     )
     names = tuple(each.name for each in mine)

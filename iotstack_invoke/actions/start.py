@@ -116,37 +116,43 @@ class Start:
         records = RecordFile(site, runtag)
         own = next((each for each in sets if each.runtag == runtag), None)
         kept: tuple[str, ...] = ()
-        if not options.force:
+        # A run that was told to replace a set, and died before the new one was whole, begins anew.
+        anew = options.force or (records.replaces and not _is_of(own, records))
+        if not anew:
             refuse_damaged(site, own, records, listed)
             facts, kept = with_kept(facts, own, records)
-        if own and own.pinned and options.force:
+        if own and own.pinned and anew:
             raise Refused(f"{runtag} is pinned. Unpin it first: inv pin --remove.")
         finished = bool(own and "manifest" in own.files)
         for name in site.vaults:
             if name in listed:
                 # Without a manifest here, one there is of no run that is to be gone on with.
                 is_ours = finished or (records.exists and not has_manifest(listed[name], runtag))
+                force = options.force or records.replaces
                 _refuse_to_replace(
-                    site, name, runtag, listed[name], is_ours=is_ours, force=options.force, dry=dry
+                    site, name, runtag, listed[name], is_ours=is_ours, force=force, dry=dry
                 )
-        if options.force:
+        if anew:
             refuse_to_lose(site, _of_that_name(site, runtag, own, listed), facts)
         before = reference(sets, runtag, facts.host)
         idle = _idle_told(site, facts, before)
+        began = records.started_utc or facts.started_utc
         facts = replace(
             facts,
-            started_utc=records.started_utc or facts.started_utc,
+            started_utc=facts.started_utc if options.force else began,
             expected_bytes=room.unpacked_bytes,
             warnings=(*warnings, *facts.warnings, *idle),
             claim=records.claim,
             earlier_utc=records.earlier_utc,
-            replaces=options.force,
+            replaces=options.force or records.replaces,
+            is_made_anew=anew,
+            gone=site.gone(site.owner.read()),
             before=before,
-            replaced=_replaced(own, records),
-            text=options.force or _wants_text(own, records),
+            replaced=own.manifest if own and anew else _replaced(own, records),
+            text=anew or _wants_text(own, records),
         )
         known = known_of(own, records, kept)
-        plan, notes = _make_plan(site, runtag, facts, known, options, listed, own)
+        plan, notes = _make_plan(site, runtag, facts, known, listed, own)
         # A run that died late may lack only the copy of its log, or the removals after it.
         if not plan.to_run and not records.exists:
             each_vault = " and in every vault" if site.vaults else ""
@@ -198,6 +204,12 @@ def _wants_text(own: BackupSet | None, records: RecordFile) -> bool:
     """Tell whether a set is to have RESTORE.txt: one that was finished without it is not."""
     finished = own is not None and "manifest" in own.files and not records.exists
     return not finished or (own is not None and "restore" in own.files)
+
+
+def _is_of(own: BackupSet | None, records: RecordFile) -> bool:
+    """Tell whether what is finished here is what the records are of."""
+    manifest = own.manifest if own else None
+    return manifest is not None and manifest.started_utc == records.started_utc
 
 
 def _replaced(own: BackupSet | None, records: RecordFile) -> Manifest | None:
@@ -258,7 +270,6 @@ def _make_plan(
     runtag: str,
     facts: BackupFacts,
     known: Mapping[str, Record],
-    options: Options,
     listed: Mapping[str, Listing],
     own: BackupSet | None,
 ) -> tuple[Plan, tuple[str, ...]]:
@@ -269,7 +280,7 @@ def _make_plan(
     vaults = tuple(site.vaults)
     graph = resolve(backup_book(vaults), set_targets(runtag, facts, vaults), site.roots, facts)
     files, notes = look_everywhere(graph.files, site.places, listed)
-    if options.force:
+    if facts.is_made_anew:
         return decide(graph, files, known, force=("all",)), notes
     parts = own.manifest.parts if own and own.manifest else ()
     # What lies under the name of a part that could not be made is not that part.

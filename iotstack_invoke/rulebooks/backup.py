@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StepFailed
-from ..holdings import lost_databases
-from ..losses import losses
+from ..holdings import Gone, answers_for, lacking_words, lost_databases, needed_of, told
+from ..losses import losses, way_out
 from ..manifest import (
     LACKING,
     OUTSIDE,
+    PIN_ENDING,
     RECORDS_ENDING,
     SQLITE,
     STAYS,
@@ -42,9 +43,10 @@ from ..services.quiesce import Resume
 from ..services.recipe import DUMP_FOLDER, RECIPES, RecipeInUse
 from ..services.sql import SqlServer
 from ..services.sqlite import COPIES, OUTSIDE_COPIES, CopySqlite
-from ..steps import File, Record, Scene, Step
+from ..sets import BackupSet, State
+from ..steps import File, Place, Record, Scene, Step
 from ..targets import COMMANDS_LOCK
-from ..transfer import Claim, Send, hash_there
+from ..transfer import Claim, Send, hash_there, manifest_there
 from ..values import dataclass
 
 if TYPE_CHECKING:  # a rule brings in what makes a part that not every stack has
@@ -112,6 +114,10 @@ class BackupFacts:
     """When earlier runs of this set began; without any, every such set in a vault is another's."""
     replaces: bool = False
     """Other sets of its name give way (--force)."""
+    is_made_anew: bool = False
+    """It is not whole here yet: what it replaces in vaults stays until then."""
+    gone: tuple[Gone, ...] = ()
+    """What the owner says is gone, which no set need hold to replace another."""
     far: bool = False
     """The stack is on another machine, where nothing of ours is installed."""
     stays: tuple[str, ...] = ()
@@ -331,12 +337,15 @@ def restore_text(job: Job) -> Iterator[Step]:
     yield WriteRestoreText(job.output, job.input, job.runtag)
 
 
-def claim(job: Job, name: str) -> Step:
-    """Return the step that keeps other machines' sets of the same name out of a vault."""
+def claim(job: Job, name: str) -> Iterator[Step]:
+    """Yield the steps that keep other machines' sets of the same name out of a vault."""
     facts: BackupFacts = job.facts
     runtag = (split_set_name(name) or (name,))[0]
     file = File(job.output.role, f"{runtag}.{RECORDS_ENDING}", job.output.root)
-    return Claim(file, runtag, facts.host, facts.claim, facts.earlier_utc, replaces=facts.replaces)
+    yield Claim(file, runtag, facts.host, facts.claim, facts.earlier_utc, replaces=facts.replaces)
+    if facts.replaces:
+        here = File("pi", f"{BACKUPS}/{runtag}.{KINDS['manifest']}", job.inputs[0].root)
+        yield MakeWay(file, here, runtag, facts.claim, facts.gone)
 
 
 def send_after(job: Job) -> Step:
@@ -352,9 +361,15 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     def to_vault(what: str) -> str:
         return f"copy {what} to {vault}"
 
+    def part_of_set(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
+        name = wildcards["part"]
+        runtag = (split_set_name(name) or (name,))[0]
+        whole = (f"pi:{BACKUPS}/{runtag}.{KINDS['manifest']}",) if facts.is_made_anew else ()
+        return (f"pi:{BACKUPS}/{name}", *whole)
+
     @rule(
         f"{vault}:{{part}}",
-        input="pi:backups/{part}",
+        input=part_of_set,
         retries=2,
         resumes=True,
         elsewhere=True,
@@ -362,8 +377,8 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     )
     def offsite(job: Job) -> Iterator[Step]:
         """Copy a finished part to the vault, and compare its hash there."""
-        yield claim(job, job.wildcards["part"])
-        yield Send(job.input, job.output)
+        yield from claim(job, job.wildcards["part"])
+        yield Send(job.inputs[0], job.output)
 
     def text_and_parts(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
         runtag = wildcards["runtag"]
@@ -384,7 +399,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     )
     def offsite_restore_text(job: Job) -> Iterator[Step]:
         """Copy what tells how it is restored by hand, when there is something to restore."""
-        yield claim(job, job.output.path)
+        yield from claim(job, job.output.path)
         yield send_after(job)
 
     @rule(
@@ -397,7 +412,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     )
     def offsite_manifest(job: Job) -> Iterator[Step]:
         """Copy the manifest when all that it is the manifest of has arrived."""
-        yield claim(job, job.output.path)
+        yield from claim(job, job.output.path)
         yield send_after(job)
 
     @rule(
@@ -413,14 +428,29 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     return (offsite, offsite_restore_text, offsite_manifest, offsite_log)
 
 
+def _compared(archive: Rule) -> Rule:
+    """Return the rule of a part, which ends by comparing it with the one that it replaces."""
+
+    def body(job: Job) -> Iterator[Step]:
+        yield from archive.body(job)
+        facts: BackupFacts = job.facts
+        before = facts.replaced.made if facts.replaced and facts.is_made_anew else ()
+        kind = (split_set_name(posixpath.basename(job.output.path)) or ("", ""))[1]
+        for part in before:
+            if part.kind == kind and facts.replaced:
+                yield KeepMore(job.output, replace(facts.replaced, parts=(part,)), facts)
+
+    body.__doc__ = archive.body.__doc__
+    return replace(archive, body=body)
+
+
 def backup_book(vaults: tuple[str, ...]) -> RuleBook:
     """Return the rules of a backup that is copied to these vaults."""
     influx = (influx_archive, influxdb2_archive)
     files = (general_archive, outside_archive)
     archives = (*files, *influx, mariadb_archive, postgres_archive)
     return RuleBook(
-        *archives,
-        *map(recipe_archive_of, RECIPES),
+        *(_compared(each) for each in (*archives, *map(recipe_archive_of, RECIPES))),
         manifest,
         restore_text,
         *copies_book(vaults).rules,
@@ -484,6 +514,103 @@ def _is_there(scene: Scene, file: File, record: Record) -> bool:
     place = scene.place(file)
     fact = place.look([file.absolute]).get(file.absolute)
     return bool(fact) and hash_there(place, file.absolute) == record.sha256
+
+
+@dataclass(frozen=True, slots=True)
+class KeepMore:
+    """Let a part stay that holds what the one made now lacks, as a database that is lost since."""
+
+    output: File
+    before: Manifest = field(repr=False)
+    facts: BackupFacts = field(repr=False)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return nothing: it runs no command."""
+        return ()
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it holds less: then the set is incomplete."""
+        (old,) = self.before.parts
+        made = Part(old.kind, old.file, facts=dict(scene.learnt.get(str(self.output), {})))
+        after = replace(self.before, parts=(made,), left_out=self.facts.left_out, warnings=())
+        needed = needed_of(_set_of(self.before), self.facts.gone)
+        missing = needed - answers_for(_set_of(after), needed)
+        if missing:
+            cure = way_out(lacking_words([(missing, _set_of(self.before))]))
+            raise StepFailed(
+                f"{self.before.runtag} holds {told(missing)}, and what was made now does not, so "
+                f"the part before stays. Take another --runtag. {cure}"
+            )
+
+
+def _set_of(manifest: Manifest) -> BackupSet:
+    return BackupSet(manifest.runtag, {}, State(manifest.state), manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeWay:
+    """Remove the manifest of the set that is replaced in a vault, before any file of it is.
+
+    So the set there is unfinished until the new manifest comes, and never a mixture of two. Where
+    it holds what the new one lacks, it stays.
+    """
+
+    mark: File
+    new: File
+    runtag: str
+    claim: str
+    gone: tuple[Gone, ...] = field(repr=False)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is removed."""
+        return (f"remove {self.mark.role}:{self._manifest}, where it is of an earlier set",)
+
+    @property
+    def _manifest(self) -> str:
+        return posixpath.join(self.mark.root, f"{self.runtag}.{KINDS['manifest']}")
+
+    def do(self, scene: Scene) -> None:
+        """Remove it; raises StepFailed where the set there stays, with our mark taken away."""
+        scene.once(f"make way {self.mark}", lambda: self._make_way(scene))
+
+    def _make_way(self, scene: Scene) -> None:
+        place = scene.place(self.mark)
+        old = manifest_there(place, self.mark.root, self.runtag)
+        here = posixpath.dirname(self.new.absolute)
+        new = manifest_there(scene.place(self.new), here, self.runtag)
+        if new is None:
+            raise StepFailed("it is not copied, since the manifest could not be made here.")
+        if old is None or (old.host, old.started_utc) == (new.host, new.started_utc):
+            return
+        why = self._why_it_stays(place, old, new)
+        if why:
+            place.remove([self.mark.absolute])
+            raise StepFailed(f"{self.runtag} in {place.name} {why}")
+        if not getattr(place, "keeps_all", False):
+            place.remove([self._manifest])
+
+    def _why_it_stays(self, place: Place, old: Manifest, new: Manifest) -> str:
+        pin = posixpath.join(self.mark.root, f"{self.runtag}.{PIN_ENDING}")
+        paths = {posixpath.join(self.mark.root, part.file): part for part in old.made}
+        there = place.look([pin, *paths])
+        if pin in there:
+            return "is pinned, and is not replaced. Unpin it first: inv pin --remove."
+        # What was replaced of it already, or is cut, is lost to it.
+        lost = {
+            part.kind
+            for path, part in paths.items()
+            if path not in there or there[path].size_bytes != part.size_bytes
+        }
+        kept = replace(old, parts=tuple(e for e in old.parts if e.kind not in lost))
+        needed = needed_of(_set_of(kept), self.gone)
+        missing = needed - answers_for(_set_of(new), needed)
+        if not missing:
+            return ""
+        cure = way_out(lacking_words([(missing, _set_of(kept))]), place.name)
+        return (
+            f"holds {told(missing)}, which the one that is here lacks, so it stays. Make a backup "
+            f"under another --runtag, and remove what is here of {self.runtag}. {cure}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
