@@ -258,3 +258,22 @@ def test_what_was_tried_twice_is_restored_from_its_last_try(stack):
     ran(stack, "restore --runtag latest --from cloud --yes")
     assert flows.read_text() == "[]\n"
     assert listed(stack.there).count(f"{ARCHIVE}.2") == 1
+
+
+@pytest.mark.long
+def test_a_set_that_is_replaced_and_cut_is_healed(stack):
+    """The old manifest cannot go before the new archive comes: the records here tell what is."""
+    ran(stack, f"backup --runtag {SET}")
+    flows = stack.folder / "volumes/nodered/flows.json"
+    flows.write_text("new" * 1000)
+    real = shutil.which("rclone")
+    cut = f'case "$*" in *rcat*manifest.json*) kill -9 $PPID; exit 1 ;; esac\nexec {real} "$@"'
+    stack.tool("rclone", cut)
+    told = stack.run(f"backup --runtag {SET} --force")
+    assert told.returncode == -9, told.stderr
+    (stack.tools / "rclone").unlink()
+    assert json.loads(ran(stack, "list --json", 3))[0]["vaults"] == {"cloud": "damaged"}
+    ran(stack, "sync")
+    assert f"{SET}.manifest.json.2" in listed(stack.there)
+    assert "is good" in ran(stack, f"verify --runtag {SET} --at cloud")
+    assert json.loads(ran(stack, "list --json"))[0]["vaults"] == {"cloud": "complete"}
