@@ -652,10 +652,12 @@ def _when(backup: BackupSet, names: Mapping[str, FileFact]) -> datetime:
 
 
 def write_pin(place: Place, folder: str, runtag: str, note: bytes) -> None:
-    """Put a pin beside a set."""
+    """Put a pin beside a set; raises StepFailed also where it is not seen there afterwards."""
     path = f"{folder}/{runtag}.{PIN_ENDING}"
     place.receive(path + PARTIAL, io.BytesIO(note), time.time())
     place.rename(path + PARTIAL, path)
+    if path not in place.look([path]):
+        raise StepFailed(f"On {place.name} {path} was written, and is not there.")
 
 
 def look_everywhere(

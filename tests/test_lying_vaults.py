@@ -90,6 +90,15 @@ def test_sync_tells_of_no_delivery_that_is_not_seen(pi, does):  # noqa: F811
     is_honest_again(pi, pi.usb, "one")
 
 
+def test_a_pin_is_there_when_it_is_seen(pi):  # noqa: F811
+    """A retention would remove what somebody believes to be pinned."""
+    assert pi.run("backup --runtag one").returncode == 3  # nas is away
+    lies(pi, pi.usb, "pin", NOTHING)
+    told = pi.run("pin one")
+    assert told.returncode != 0
+    assert "one.pin.txt was written, and is not there" in told.stderr
+
+
 def test_a_sealed_copy_that_is_cut_after_its_rename_is_owed(sealed):  # noqa: F811
     """Its name and its size are others there, and are judged as a listing tells them."""
     sealed.backups = sealed.folder / "backups"
