@@ -319,7 +319,8 @@ class _BackupRun:
             why = unlike(each.names, ()) if each.looked else "it cannot be listed"
             if why:
                 self._take_back(each.name, why, records)
-                each.lacking |= {e.runtag: e for e in here if e.runtag == self.runtag}
+                own = {e.runtag: e for e in here if e.runtag == self.runtag}
+                each.lacking = own | each.lacking
         for each in late:
             for runtag, why in {**each.refused, **each.passed_over}.items():
                 log.write("backup", f"{runtag} is not delivered to {each.name}: {why}")

@@ -649,6 +649,7 @@ def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: R
     """
     manifest = backup.manifest
     assert manifest is not None  # noqa: S101 - only such a set is lacking
+    replaces = records.is_to_replace(manifest)
     facts = BackupFacts(
         host=manifest.host,
         program=manifest.program,
@@ -658,8 +659,8 @@ def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: R
         started_utc=manifest.started_utc,
         claim=records.claim,
         earlier_utc=records.earlier_utc,
-        replaces=records.is_to_replace(manifest),
-        gone=site.gone(site.owner.read()),
+        replaces=replaces,
+        gone=site.gone(site.owner.read()) if replaces else (),
         text="restore" in backup.files,
     )
     names = tuple(each.name for each in mine)

@@ -117,7 +117,8 @@ class Start:
         own = next((each for each in sets if each.runtag == runtag), None)
         kept: tuple[str, ...] = ()
         # A run that was told to replace a set, and died before the new one was whole, begins anew.
-        anew = options.force or (records.replaces and not _is_of(own, records))
+        replaces = options.force or records.replaces
+        anew = options.force or (replaces and not _is_of(own, records))
         if not anew:
             refuse_damaged(site, own, records, listed)
             facts, kept = with_kept(facts, own, records)
@@ -128,9 +129,8 @@ class Start:
             if name in listed:
                 # Without a manifest here, one there is of no run that is to be gone on with.
                 is_ours = finished or (records.exists and not has_manifest(listed[name], runtag))
-                force = options.force or records.replaces
                 _refuse_to_replace(
-                    site, name, runtag, listed[name], is_ours=is_ours, force=force, dry=dry
+                    site, name, runtag, listed[name], is_ours=is_ours, force=replaces, dry=dry
                 )
         if anew:
             refuse_to_lose(site, _of_that_name(site, runtag, own, listed), facts)
@@ -144,9 +144,9 @@ class Start:
             warnings=(*warnings, *facts.warnings, *idle),
             claim=records.claim,
             earlier_utc=records.earlier_utc,
-            replaces=options.force or records.replaces,
+            replaces=replaces,
             is_made_anew=anew,
-            gone=site.gone(site.owner.read()),
+            gone=site.gone(site.owner.read()) if replaces else (),
             before=before,
             replaced=own.manifest if own and anew else _replaced(own, records),
             text=anew or _wants_text(own, records),
