@@ -399,7 +399,7 @@ def _prove(site: Site, each: Delivery) -> Mapping[str, FileFact] | None:
     try:
         names = each.place.names(each.place.root)
     except StepFailed as error:
-        each.error = str(error)
+        each.error = each.error or str(error)
         return None
     here = site.host.names(site.backups)
     for runtag, manifest in each.copied.items():
