@@ -21,7 +21,7 @@ from ..report import Report
 from ..rulebooks.backup import BackupFacts, backup_book, set_targets
 from ..rules import BACKUPS
 from ..runtag import Runtag, free_runtag
-from ..sets import BackupSet, State, gather_sets, removals_in
+from ..sets import GOOD, BackupSet, State, gather_sets, removals_in
 from ..settings import Options
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
 from ..steps import FileFact, Record
@@ -146,6 +146,7 @@ class Start:
             earlier_utc=records.earlier_utc,
             replaces=replaces,
             is_made_anew=anew,
+            copies_wait=anew or (replaces and not _is_whole(own)),
             gone=site.gone(site.owner.read()) if replaces else (),
             before=before,
             replaced=own.manifest if own and anew else _replaced(own, records),
@@ -210,6 +211,10 @@ def _is_of(own: BackupSet | None, records: RecordFile) -> bool:
     """Tell whether what is finished here is what the records are of."""
     manifest = own.manifest if own else None
     return manifest is not None and manifest.started_utc == records.started_utc
+
+
+def _is_whole(own: BackupSet | None) -> bool:
+    return own is not None and own.state in GOOD
 
 
 def _replaced(own: BackupSet | None, records: RecordFile) -> Manifest | None:

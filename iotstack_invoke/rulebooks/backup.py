@@ -115,6 +115,8 @@ class BackupFacts:
     replaces: bool = False
     """Other sets of its name give way (--force)."""
     is_made_anew: bool = False
+    """All of it is made, whatever is there of it."""
+    copies_wait: bool = False
     """It is not whole here yet: what it replaces in vaults stays until then."""
     gone: tuple[Gone, ...] = ()
     """What the owner says is gone, which no set need hold to replace another."""
@@ -364,7 +366,7 @@ def copies_to(vault: str) -> tuple[Rule, ...]:
     def part_of_set(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
         name = wildcards["part"]
         runtag = (split_set_name(name) or (name,))[0]
-        whole = (f"pi:{BACKUPS}/{runtag}.{KINDS['manifest']}",) if facts.is_made_anew else ()
+        whole = (f"pi:{BACKUPS}/{runtag}.{KINDS['manifest']}",) if facts.copies_wait else ()
         return (f"pi:{BACKUPS}/{name}", *whole)
 
     @rule(
