@@ -239,6 +239,8 @@ class RecordFile:
         manifest = site.manifest(runtag)
         self.replaces = False
         """This run and those that go on with it come in the place of other sets of its name."""
+        self.replaced: Manifest | None = None
+        """What was here of these when the run began, whose manifest may be removed by now."""
         began = set[str]()
         of_this: list[str] = []
         for line in lines:
@@ -247,6 +249,8 @@ class RecordFile:
                 self.started_utc = header["started_utc"]
                 self.claim = header.get("claim", self.started_utc)
                 self.replaces = header.get("replaces", False)
+                with contextlib.suppress(KeyError, ValueError, AttributeError):
+                    self.replaced = read_manifest(header["replaced"].encode(), runtag)
                 began.add(self.started_utc)
                 of_this = []
             else:
@@ -270,6 +274,9 @@ class RecordFile:
             self._is_ours = True
         if not self.exists or replaces:
             began = {"started_utc": started_utc, "claim": self.claim, "replaces": replaces}
+            self.replaced = (self._manifest or self.replaced) if replaces else None
+            if self.replaced:
+                began["replaced"] = self.replaced.to_json()
             self.host.append(self.path, json.dumps(began))
             self.exists = True
         if replaces:
@@ -277,7 +284,8 @@ class RecordFile:
             self._records = self._of_manifest()
 
     def _of_manifest(self) -> dict[str, Record]:
-        return records_of(self._manifest, "pi", BACKUPS) if self._manifest else {}
+        manifest = self._manifest or self.replaced
+        return records_of(manifest, "pi", BACKUPS) if manifest else {}
 
     def known(self) -> Mapping[str, Record]:
         """Return the records by output."""

@@ -153,7 +153,8 @@ def test_a_copy_that_no_start_could_see_is_compared_when_its_vault_is_back(pi, p
         assert not list(pi.nas.glob("*.unfinished.jsonl"))
 
 
-def test_a_dump_stays_that_holds_what_the_new_one_lacks(stack):  # noqa: F811
+@pytest.mark.parametrize("is_cut", [False, True], ids=["at once", "after a power cut"])
+def test_a_dump_stays_that_holds_what_the_new_one_lacks(stack, is_cut):  # noqa: F811
     """Only the dump tells which databases there are: the part before stays, here and there."""
     backups, disk = stack.folder / "backups", stack.folder.parent / "disk"
     assert stack.run("backup --runtag f").returncode == 0
@@ -164,7 +165,12 @@ def test_a_dump_stays_that_holds_what_the_new_one_lacks(stack):  # noqa: F811
     path.write_text(new_form(told))
     (disk / path.name).write_bytes(path.read_bytes())
     before = archives(backups)["f.mariadb-backup.tar.gz"]
-    done = stack.run("backup --runtag f --force")
+    if is_cut:
+        lies(stack, backups, "general", f"real(old, new); {KILL}")
+        assert stack.run("backup --runtag f --force").returncode == -9
+        del stack.environment["PYTHONPATH"]
+        assert not path.exists()
+    done = stack.run(f"backup --runtag f {'' if is_cut else '--force'}")
     assert done.returncode == 1, done.stderr
     assert "f holds database diary of container" in " ".join(done.stderr.split())
     assert "mariadb" in {part.kind for part in manifest(backups, "f").made}

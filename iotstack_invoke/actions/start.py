@@ -149,7 +149,7 @@ class Start:
             copies_wait=anew or (replaces and not _is_whole(own)),
             gone=site.gone(site.owner.read()) if replaces else (),
             before=before,
-            replaced=own.manifest if own and anew else _replaced(own, records),
+            replaced=_replaced(own, records, anew=anew),
             text=anew or _wants_text(own, records),
         )
         known = known_of(own, records, kept)
@@ -217,9 +217,11 @@ def _is_whole(own: BackupSet | None) -> bool:
     return own is not None and own.state in GOOD
 
 
-def _replaced(own: BackupSet | None, records: RecordFile) -> Manifest | None:
+def _replaced(own: BackupSet | None, records: RecordFile, *, anew: bool) -> Manifest | None:
     """Return the manifest of the set that this one comes in the place of; None where none is."""
     manifest = own.manifest if own else None
+    if anew:
+        return manifest or records.replaced
     return manifest if manifest and manifest.started_utc != records.started_utc else None
 
 
