@@ -50,6 +50,9 @@ MANIFESTS_AT_ONCE = 200
 """Their names fit into one command, and few of them cost little time."""
 BYTES_AT_ONCE = 8 << 20
 """So many bytes of them are asked for at once: a place gives no more than 16 MiB in one answer."""
+LINE_BYTES = 1 << 16
+"""A larger manifest is in no line of records: over SSH that is one word of a command, which Linux
+takes up to 128 KiB of, and quotes count twice."""
 GROWN_BYTES = 1 << 16
 """By so much one may be larger than it is listed: it was written anew since."""
 STALE_COPY = timedelta(days=1)
@@ -275,8 +278,9 @@ class RecordFile:
         if not self.exists or replaces:
             began = {"started_utc": started_utc, "claim": self.claim, "replaces": replaces}
             self.replaced = (self._manifest or self.replaced) if replaces else None
-            if self.replaced:
-                began["replaced"] = self.replaced.to_json()
+            told = self.replaced.to_json() if self.replaced else ""
+            if 0 < len(told) <= LINE_BYTES:
+                began["replaced"] = told
             self.host.append(self.path, json.dumps(began))
             self.exists = True
         if replaces:
