@@ -14,6 +14,13 @@ from test_replaced import NEW, OLD, archives, manifest, pi  # noqa: F401 - a fix
 KILL = "os.kill(os.getpid(), 9)"
 
 
+def made(pi):  # noqa: F811
+    """Make the set that is replaced; another is told from it by the second in which it began."""
+    assert pi.run("backup --runtag f").returncode == 0
+    began = int(time.time())
+    until(lambda: int(time.time()) > began)
+
+
 def is_new(folder, pi):  # noqa: F811
     """Tell whether a folder holds the new set, whole."""
     told = pi.run(f"verify --runtag f --at {'here' if folder == pi.backups else 'nas'}")
@@ -22,7 +29,7 @@ def is_new(folder, pi):  # noqa: F811
 
 def forced(pi, where, word, does):  # noqa: F811
     """Make a set, replace it by one of another state, and be killed amid that."""
-    assert pi.run("backup --runtag f").returncode == 0
+    made(pi)
     pi.old = archives(pi.backups)
     pi.flows.write_text(NEW)
     lies(pi, where, word, does)
@@ -77,7 +84,7 @@ def test_a_power_cut_amid_the_copies_is_healed_by_the_next_run(pi, word, does, l
 
 def test_a_vault_that_was_away_while_a_set_was_replaced_gets_the_new_one(pi):  # noqa: F811
     """As it is the same machine's: the records tell that the new one comes in its place."""
-    assert pi.run("backup --runtag f").returncode == 0
+    made(pi)
     pi.flows.write_text(NEW)
     pi.nas.rename(pi.nas.with_name("away"))
     assert pi.run("backup --runtag f --force").returncode == 3
@@ -98,7 +105,7 @@ def lose(pi):  # noqa: F811
 
 def test_after_a_new_sd_card_the_only_copy_is_not_replaced(pi):  # noqa: F811
     """Nothing is here, and all is in the vault: an empty backup went over it, without a word."""
-    assert pi.run("backup --runtag f").returncode == 0
+    made(pi)
     before = archives(pi.nas)
     lose(pi)
     shutil.rmtree(pi.backups)
@@ -120,7 +127,7 @@ def test_after_a_new_sd_card_the_only_copy_is_not_replaced(pi):  # noqa: F811
 
 def test_what_is_empty_now_does_not_replace_what_was_not(pi):  # noqa: F811
     """It was told when both copies were replaced."""
-    assert pi.run("backup --runtag f").returncode == 0
+    made(pi)
     before = archives(pi.backups)
     lose(pi)
     told = pi.run("backup --runtag f --force")
@@ -131,7 +138,7 @@ def test_what_is_empty_now_does_not_replace_what_was_not(pi):  # noqa: F811
 @pytest.mark.parametrize("pinned", [False, True], ids=["holds more", "is pinned"])
 def test_a_copy_that_no_start_could_see_is_compared_when_its_vault_is_back(pi, pinned):  # noqa: F811
     """What it alone holds stays; so does what is pinned there."""
-    assert pi.run("backup --runtag f").returncode == 0
+    made(pi)
     before = archives(pi.nas)
     pi.nas.rename(pi.nas.with_name("away"))
     if pinned:
@@ -157,7 +164,7 @@ def test_a_copy_that_no_start_could_see_is_compared_when_its_vault_is_back(pi, p
 def test_a_dump_stays_that_holds_what_the_new_one_lacks(stack, is_cut):  # noqa: F811
     """Only the dump tells which databases there are: the part before stays, here and there."""
     backups, disk = stack.folder / "backups", stack.folder.parent / "disk"
-    assert stack.run("backup --runtag f").returncode == 0
+    made(stack)
     path = backups / "f.manifest.json"
     told = json.loads(path.read_text())
     for each in told["parts"]["mariadb"]["facts"]["servers"]:
