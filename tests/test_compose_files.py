@@ -387,6 +387,38 @@ volumes:
     ]
 
 
+def test_what_a_volume_is_made_of(stack):
+    """What an override says of it comes over the rest; a folder counts from that of the stack."""
+    found = stack(
+        {
+            "docker-compose.yml": """
+services:
+  one: {image: a, volumes: ["data:/data", "share:/share", "plain:/plain", "far:/far"]}
+volumes:
+  data: {driver_opts: {type: none, o: "bind,ro", device: ./own}}
+  share: {driver_opts: {type: nfs, o: addr=nas, device: ":/x"}}
+  plain:
+  far: {driver: rclone}
+  unused: {driver_opts: {type: none, o: bind, device: "${NOT_SET}/x"}}
+""",
+            "docker-compose.override.yml": """
+volumes:
+  data: {name: mine, driver_opts: {o: bind}}
+  share:
+""",
+        }
+    )
+    assert found.unread == ()
+    assert mounts(found)[0] == (f"{stack.folder}/own", "/data", True, "mine")
+    told = [(e.name, e.key, e.driver, e.filesystem, e.device) for e in found.volumes]
+    assert told == [
+        ("mine", "data", "local", "none", f"{stack.folder}/own"),
+        ("iotstack_far", "far", "rclone", "", ""),
+        ("iotstack_plain", "plain", "local", "", ""),
+        ("iotstack_share", "share", "local", "nfs", ":/x"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("env", "top", "name"),
     [

@@ -7,6 +7,7 @@ import tarfile
 import tomllib
 
 import pytest
+from little_docker import LittleDocker
 from little_influx2 import TOKEN, with_influx2
 
 from iotstack_invoke.manifest import with_sum
@@ -1198,6 +1199,104 @@ def test_a_stack_that_is_down_has_its_data_in_the_backup(little_stack, tmp_path)
     assert f"./{data}" in names
     (warning,) = manifest["warnings"]
     assert warning.startswith(f"NOT COVERED: {tmp_path}/media, which container home_assistant")
+
+
+WITH_VOLUME = """services:
+  db: {image: "IMAGE", volumes: ["data:/var/lib/mysql"]}
+volumes:
+  data: {driver_opts: OPTIONS}
+"""
+
+
+@pytest.mark.parametrize("has_it", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("device", ["./own/d", "${PWD}/own/d", "FOLDER/own/d", "BASE/out"])
+def test_a_folder_that_a_volume_stands_for_is_in_the_backup_of_a_stack_that_is_down(
+    little_stack, tmp_path, device, has_it
+):
+    """Or it is named; whether or not Docker knows the volume, which it does not on a new machine."""
+    for each in (little_stack.folder / "own/d/file", tmp_path / "out/file"):
+        each.parent.mkdir(parents=True)
+        each.write_text("data")
+    places = (("FOLDER", str(little_stack.folder)), ("BASE", str(tmp_path)))
+    for word, place in places:
+        device = device.replace(word, place)
+    options = {"type": "none", "o": "bind", "device": device}
+    text = WITH_VOLUME.replace("OPTIONS", json.dumps(options)).replace("IMAGE", "example/app")
+    (little_stack.folder / "docker-compose.yml").write_text(text)
+    docker = LittleDocker(little_stack)
+    if has_it:  # as it was made: absolute
+        docker.volume("iotstack_data", "", key="data")
+        (docker.files("iotstack_data") / "file").unlink()
+        there = device.replace("${PWD}", str(little_stack.folder))
+        there = str(little_stack.folder / there)
+        docker.on_device("iotstack_data", **options | {"device": there})
+    is_out = device.endswith("/out")
+    manifest, names = backed_up(little_stack, code=3 if is_out else 0)
+    assert ("./own/d/file" in names) != is_out
+    named = [each for each in manifest["warnings"] if f"NOT COVERED: {tmp_path}/out, " in each]
+    assert len(named) == is_out
+    unused = "own" if is_out else "own/d"
+    assert (f"\n{unused}: not in a backup" in little_stack.run("services").stdout) == is_out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("{type: nfs, o: 'addr=nas', device: ':/x'}", "its files are not on a disk of this"),
+        ("{type: cifs, o: 'password=s3cret', device: //n/x}", "its files are not on a disk of"),
+        ("{type: ext4, device: /dev/sdz9}", "Docker mounts its device only while"),
+        ("{type: tmpfs, device: tmpfs}", ""),
+        ("{o: 'size=1G'}", ""),  # it is as empty as any other that nobody made
+        ("{type: none, o: bind, device: /nowhere/x}", ""),  # as a mount of what is not there
+    ],
+)
+def test_what_only_the_compose_file_says_of_a_volume_is_known(little_stack, options, told):
+    """After `docker compose down -v` its data lie where they lay."""
+    text = WITH_VOLUME.replace("OPTIONS", options).replace("IMAGE", "example/app")
+    (little_stack.folder / "docker-compose.yml").write_text(text)
+    LittleDocker(little_stack)
+    manifest, _ = backed_up(little_stack, code=3 if told else 0)
+    named = [told in each for each in manifest["warnings"] if "volume:iotstack_data, " in each]
+    assert named == [True] * bool(told)
+    left_out = {each["what"] for each in manifest["left_out"]}
+    assert ("volume:iotstack_data" in left_out) == ("tmpfs" in options)
+    assert "s3cret" not in json.dumps(manifest)
+
+
+@pytest.mark.parametrize("has_it", [True, False], ids=["known", "unknown"])
+def test_a_database_in_a_folder_that_a_volume_stands_for_is_told_of(little_stack, has_it):
+    """Its files are copied, and are no dump."""
+    place = little_stack.folder / "volumes/db"
+    place.mkdir()
+    (place / "ibdata1").write_text("x")
+    options = {"type": "none", "o": "bind", "device": str(place)}
+    text = WITH_VOLUME.replace("OPTIONS", json.dumps(options)).replace("IMAGE", "mariadb")
+    (little_stack.folder / "docker-compose.yml").write_text(text)
+    docker = LittleDocker(little_stack)
+    if has_it:
+        docker.volume("iotstack_data", "", key="data")
+        (docker.files("iotstack_data") / "file").unlink()
+        docker.on_device("iotstack_data", **options)
+    manifest, names = backed_up(little_stack, code=3)
+    assert "./volumes/db/ibdata1" in names
+    assert "MariaDB is not dumped: there is no container named db" in " ".join(
+        manifest["warnings"]
+    )
+
+
+def test_a_folder_that_a_volume_stands_for_is_known_without_docker(little_stack):
+    """Of the others nobody knows where their files lie."""
+    (little_stack.folder / "own").mkdir()
+    (little_stack.folder / "own/file").write_text("data")
+    options = "{type: none, o: bind, device: ./own}"
+    text = WITH_VOLUME.replace("OPTIONS", options).replace("IMAGE", "example/app")
+    text = text.replace('"data:/var/lib/mysql"', '"data:/d", "other:/o"')
+    (little_stack.folder / "docker-compose.yml").write_text(f"{text}  other:\n")
+    little_stack.tool("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    manifest, names = backed_up(little_stack, code=3)
+    assert "./own/file" in names
+    told = [each for each in manifest["warnings"] if "NOT COVERED: volume:" in each]
+    assert [each.split()[2] for each in told] == ["volume:iotstack_other"]
 
 
 def test_a_container_that_the_compose_file_names_is_of_the_stack(little_stack):

@@ -182,7 +182,8 @@ def look_at_services(
     exclusions = _exclusions(settings, covers, influx=influx_lies_there(found, settings, folder))
     planned = _planned(mine, reads)
     names = {m.volume for each in (*mine, *planned) for m in each.mounts if m.volume}
-    volumes = _volumes(host, names)
+    known_volumes = _volumes(host, names)
+    volumes = {**_not_made(names, reads), **known_volumes}
     if settings.stack.exclude_defaults:
         those = [(each.service, known[each.container.name]) for each in covers]
         those += [(table.service_of(each.container), each) for each in planned]
@@ -238,9 +239,12 @@ def look_at_services(
         ),
         *_of_inner_projects(found, mine, settings, folder),
     )
-    holdings = replace(holdings, uncovered=(*holdings.uncovered, *more))
     forgotten = _unsaid(_forgotten(host, mine, reads, folder, volumes), settings)
-    holdings = replace(holdings, unused=(*holdings.unused, *forgotten))
+    holdings = replace(
+        holdings,
+        uncovered=(*holdings.uncovered, *more),
+        unused=(*holdings.unused, *forgotten),
+    )
     covers = with_unknown_servers(
         host, covers, known, holdings, Databases(databases), exclusions, folder, as_root
     )
@@ -276,8 +280,8 @@ def look_at_services(
             *at_rest_now(((e.cover, bool(e.paths)) for e in saved), known),
             *away(host, mine, reads, volumes, settings, folder, as_root, answered=answered),
         ),
-        tuple(volume for _, volume in sorted(volumes.items())),
-        () if answered else _unsaid((f"{VOLUME}{each}" for each in sorted(names)), settings),
+        tuple(volume for _, volume in sorted(known_volumes.items())),
+        () if answered else _unsaid(_nobody_knows(names, volumes), settings),
         _unsaved(host, saved, exclusions, settings, folder, as_root),
     )
 
@@ -431,6 +435,21 @@ def _volumes(host: Host, names: Iterable[str]) -> dict[str, Volume]:
     mounted = mount_points(host) if on_device else ()
     away = {e.name: replace(e, is_away=True) for e in on_device if e.mountpoint not in mounted}
     return {**found, **away}
+
+
+def _not_made(names: Collection[str], reads: ComposeReads) -> dict[str, Volume]:
+    """Return the volumes that keep what they hold though Docker has not made them.
+
+    They stand for a folder, or for what lies on a device or on another machine.
+    """
+    kept = (e for e in reads.volumes if e.device or e.filesystem or e.driver != "local")
+    return {e.name: replace(e, is_away=e.on_device) for e in kept if e.name in names}
+
+
+def _nobody_knows(names: Iterable[str], volumes: Mapping[str, Volume]) -> Iterator[str]:
+    """Yield the volumes of which only Docker could tell where their files lie."""
+    folders = {each.name for each in volumes.values() if each.is_folder}
+    yield from (f"{VOLUME}{each}" for each in sorted({*names} - folders))
 
 
 def _forgotten(

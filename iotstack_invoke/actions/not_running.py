@@ -71,8 +71,9 @@ def away(
         mounts = [m for m in each.mounts if m.writable and not SETTINGS_INSIDE.match(m.target)]
         if mounted & {m.volume_name or m.source for m in mounts}:
             continue
+        # Docker mounts what a volume stands for only while a container uses it.
         places = {
-            volumes[m.volume_name].mountpoint if m.volume_name in volumes else m.source
+            m.source or (volumes[m.volume_name].mountpoint if m.volume_name in volumes else "")
             for m in mounts
         }
         wanted = [
@@ -81,7 +82,7 @@ def away(
             if not any(row.leaves_out(os.path.relpath(path, folder)) for row in rows)
         ]
         if wanted and holds_files(host, wanted, as_root):
-            held = {folder, *(e.mountpoint for e in volumes.values())}
+            held = {folder, *(e.mountpoint for e in volumes.values() if e.mountpoint)}
             held |= {each.path for each in settings.stack.inclusions}
             copied = any(is_in(path, each) for path in wanted for each in held)
             state = State.AWAY if answered else State.UNKNOWN

@@ -80,8 +80,7 @@ class Volume:
     @property
     def is_folder(self) -> bool:
         """Whether it stands for a folder of this machine."""
-        words = dict(self.options).get("o", "").split(",")
-        bound = not {"bind", "rbind"}.isdisjoint(words)  # the kernel asks for no type then
+        bound = is_bound(dict(self.options))  # the kernel asks for no type then
         return self.device.startswith("/") and (bound or self.filesystem in ("", "none"))
 
     @property
@@ -123,6 +122,11 @@ class Found:
     compose_files: tuple[str, ...] = ()
     """The compose files that it was made from, and the files of variables: absolute paths."""
     env_files: tuple[str, ...] = ()
+
+
+def is_bound(options: Mapping[str, str]) -> bool:
+    """Tell whether the options of a volume make it stand for what lies at a path."""
+    return not {"bind", "rbind"}.isdisjoint(options.get("o", "").split(","))
 
 
 def is_top_file(name: str) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import field
 from ..errors import StepFailed
 from ..steps import Command, Host
 from ..values import dataclass
+from .compose import Volume, is_bound
 from .compose_text import (
     Budget,
     Node,
@@ -114,6 +115,8 @@ class ComposeReads:
     """What could not be found out, and why: sentences."""
     project: str = ""
     """What compose calls the stack; '' where it has no compose file."""
+    volumes: tuple[Volume, ...] = ()
+    """The named volumes that services mount, as compose would have Docker make them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,10 +298,11 @@ class _Walk:
         self.needs: dict[str, bool] = {}
         self.unread: dict[str, None] = {}
         self.services: dict[str, _Service] = {}
-        self.volumes: dict[str, tuple[Node | None, _Here]] = {}
+        self.volumes: dict[str, list[tuple[Node, _Here]]] = {}
+        """What each file says of a named volume, the later over the earlier."""
         self.files: dict[tuple[str, str], str] = {}
         """The file of each secret and config, by ("secrets", name)."""
-        self.docker_names: dict[str, tuple[str, str]] = {}
+        self.made: dict[str, Volume] = {}
         self.project = ""
         self.profiles: frozenset[str] = frozenset()
         self.values: Mapping[str, str] = {}
@@ -400,8 +404,7 @@ class _Walk:
                 here.values.get("COMPOSE_PROJECT_NAME") or project_name(name)
             )
         for name, node in entries(top.get("volumes"), self.budget).items():
-            if node.id == "mapping" or name not in self.volumes:
-                self.volumes[name] = (node, here)
+            self.volumes.setdefault(name, []).append((node, here))
         for kind in ("secrets", "configs"):
             for name, node in entries(top.get(kind), self.budget).items():
                 if file := self._fill(entries(node, self.budget).get("file"), here, "path"):
@@ -636,6 +639,16 @@ class _Walk:
             self._need_of(service)
         for path in self.files.values():
             self._need(path, required=False)
+        services = tuple(
+            ComposeService(
+                name=name,
+                container_name=service.texts.get("container_name", ""),
+                image=service.texts.get("image", ""),
+                mounts=tuple(self._named(each) for each in service.mounts.values()),
+                starts=self._starts(service),
+            )
+            for name, service in sorted(self.services.items())
+        )
         inside, outside, missing = set(), set(), set()
         for path, required in self.needs.items():
             kind, within = self.seen.kind(path), self._inside(path)
@@ -654,18 +667,10 @@ class _Walk:
             inside=_outermost(inside),
             outside=_outermost(outside),
             missing=tuple(sorted(missing)),
-            services=tuple(
-                ComposeService(
-                    name=name,
-                    container_name=service.texts.get("container_name", ""),
-                    image=service.texts.get("image", ""),
-                    mounts=tuple(self._named(each) for each in service.mounts.values()),
-                    starts=self._starts(service),
-                )
-                for name, service in sorted(self.services.items())
-            ),
+            services=services,
             unread=tuple(self.unread),
             project=self.project,
+            volumes=tuple(each for _, each in sorted(self.made.items())),
         )
 
     def _starts(self, service: _Service) -> bool:
@@ -697,33 +702,43 @@ class _Walk:
         key = mount.volume_name
         if not key:
             return mount
-        if key not in self.docker_names:
+        if key not in self.made:
             try:
-                self.docker_names[key] = self._docker_name(key)
+                self.made[key] = self._volume(key)
             except NotRead as why:
                 self._tell(f"Which volume {key} is was not found out: {why}.")
-                self.docker_names[key] = ("", f"{self.project}_{key}")
-        source, name = self.docker_names[key]
-        return ComposeMount(source, mount.target, mount.writable, name)
+                self.made[key] = Volume(f"{self.project}_{key}", "", key=key)
+        volume = self.made[key]
+        source = volume.device if volume.is_folder else ""
+        return ComposeMount(source, mount.target, mount.writable, volume.name)
 
-    def _docker_name(self, key: str) -> tuple[str, str]:
-        """Return the path that a volume is bound to, '' where it is to none, and its name."""
-        if key not in self.volumes:
-            return "", f"{self.project}_{key}"
-        node, here = self.volumes[key]
-        told = entries(node, self.budget)
+    def _volume(self, key: str) -> Volume:
+        """Return a named volume as compose would have Docker make it."""
+        told: dict[str, Node] = {}
+        options: dict[str, str] = {}
+        here = _Here("", self.folder, self.values)
+        for node, here in self.volumes.get(key, ()):
+            told |= entries(node, self.budget)
+            own = entries(entries(node, self.budget).get("driver_opts"), self.budget)
+            options |= {name: self._fill(each, here) for name, each in own.items()}
+            if "device" in own and is_bound(options):
+                device = self._fill(own["device"], here, "path")
+                options["device"] = self._path(device, here.directory) if device else ""
         outer = told.get("external")
         named = self._fill(told.get("name"), here)
         named = named or self._fill(entries(outer, self.budget).get("name"), here)
         if not named:
             is_external = is_on(outer) or (outer is not None and outer.id == "mapping")
             named = key if is_external else f"{self.project}_{key}"
-        options = entries(told.get("driver_opts"), self.budget)
-        device = self._fill(options.get("device"), here, "path")
-        words = self._fill(options.get("o"), here).split(",")
-        if not device or {"bind", "rbind"}.isdisjoint(words):
-            return "", named
-        return self._path(device, here.directory), named
+        return Volume(
+            named,
+            "",
+            self._fill(told.get("driver"), here) or "local",
+            key,
+            device=options.get("device", ""),
+            filesystem=options.get("type", ""),
+            options=tuple(options.items()),
+        )
 
 
 def project_name(text: str) -> str:

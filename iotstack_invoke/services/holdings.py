@@ -437,9 +437,12 @@ class _Look:
 
     def is_there(self, mount: Mount, volumes: Mapping[str, Volume]) -> bool:
         """Tell whether there is anything where a container would mount something."""
+        path, volume = mount.source, volumes.get(mount.volume)
         if mount.volume:
-            return mount.volume in volumes
-        return self.facts.get(mount.source, PathFact("none", "")).kind != "none"
+            if volume is None or volume.mountpoint or not volume.is_folder:
+                return volume is not None
+            path = volume.device
+        return self.facts.get(path, PathFact("none", "")).kind != "none"
 
     def take_mount(self, container: str, mount: Mount, volumes: Mapping[str, Volume]) -> None:
         """Take one mount of a container."""
