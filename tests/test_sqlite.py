@@ -314,6 +314,117 @@ def test_what_only_looks_like_a_database_is_told_and_not_copied(stack):
     assert copies(stack) == set()
 
 
+ENDINGS = ("-wal", "-journal", "-shm")
+
+
+def names_and_texts(archive):
+    with tarfile.open(archive) as packed:
+        return {
+            each.name: packed.extractfile(each).read() if each.isreg() else None for each in packed
+        }
+
+
+def test_what_has_the_name_of_a_file_of_sqlite_and_is_none_is_packed(little_stack: LittleStack):
+    """Diaries, folders and databases beside a database; each as it lies, or it is named."""
+    volumes = little_stack.folder / "volumes"
+    kept = {}
+    for ending in ENDINGS:
+        make(volumes / f"mine{ending}.db")
+        for name in (f"mine{ending}.db{ending}", f"mine{ending}.db{ending}-wal"):
+            (volumes / name).write_text(f"my diary, {name}\n" * 50)
+            os.utime(volumes / name, (1e9, 1e9))
+            os.chmod(volumes / name, 0o640)
+            kept[name] = (volumes / name).read_bytes()
+        make(volumes / f"folder{ending}.db")
+        (volumes / f"folder{ending}.db{ending}").mkdir()
+        (volumes / f"folder{ending}.db{ending}/inside").write_text("x")
+        make(volumes / f"other{ending}.db")
+        make(volumes / f"other{ending}.db{ending}", rows=3)
+        make(volumes / f"link{ending}.db")
+        (volumes / f"link{ending}.db{ending}").symlink_to("../services")
+        make(volumes / f"out{ending}.db")
+        (volumes / f"out{ending}.db{ending}").write_text("nobody wants it")
+    row = '[[stack.exclude]]\npath = "volumes/out-*.db-*"\nreason = "no"\n'
+    with little_stack.settings.open("a") as settings:
+        settings.write(row)
+    before = tree(volumes)
+    made = little_stack.run("backup --runtag t")
+    assert made.returncode == 3
+    warned = [line.split()[2] for line in made.stderr.splitlines() if "NOT COVERED" in line]
+    assert warned == ["volumes/link-shm.db-shm"]
+    live = [line.split()[0] for line in made.stderr.splitlines() if "cannot be copied" in line]
+    those = {f"{what}{each}" for what in ("folder", "link") for each in ("-wal", "-journal")}
+    assert {*live} == {f"volumes/{each}.db" for each in those}  # SQLite would not read them either
+    assert tree(volumes) == before
+    found = names_and_texts(little_stack.folder / "backups/t.general-backup.tar.gz")
+    assert kept == {name: found[f"./volumes/{name}"] for name in kept}
+    assert {"./volumes/link-wal.db-wal", "./volumes/link-journal.db-journal"} <= {*found}
+    for ending in ENDINGS:
+        assert found[f"./volumes/folder{ending}.db{ending}/inside"] == b"x"
+        other = found[f"./volumes/other{ending}.db{ending}"]
+        assert other[100:] == (volumes / f"other{ending}.db{ending}").read_bytes()[100:]
+        assert f"./volumes/out{ending}.db{ending}" not in found
+    manifest = json.loads((little_stack.folder / "backups/t.manifest.json").read_text())
+    databases = manifest["parts"]["general"]["facts"]["sqlite"]
+    assert not {f"volumes/{name}" for name in kept} & {*databases}
+    with tarfile.open(little_stack.folder / "backups/t.general-backup.tar.gz") as packed:
+        assert all(
+            (each.mode, each.mtime) == (0o640, 10**9)
+            for each in (packed.getmember(f"./volumes/{name}") for name in kept)
+        )
+
+
+@pytest.mark.parametrize("head", [b"", bytes(512), "journal", "-wal", "-shm", "PERSIST"])
+def test_sqlites_own_files_are_not_packed(stack, head):
+    """Of a program that runs, of one that was killed, emptied ones, and ones that are of no use."""
+    path = stack / "volumes/own.db"
+    if head in ("-wal", "-shm"):
+        killed(DIES_WITH_WAL, path)
+    elif head == "journal":
+        killed(BREAKS_OFF, path)
+    else:
+        make(path, mode=head if head == "PERSIST" else "DELETE")
+    if isinstance(head, bytes):
+        for each in ENDINGS:
+            (stack / f"volumes/own.db{each}").write_bytes(head)
+    ending = {"-wal": "-wal", "-shm": "-shm"}.get(head, "-journal")
+    assert os.path.lexists(f"{path}{ending}")
+    assert copy(stack).warned == []
+    assert copies(stack) == {b"volumes/own.db"}
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL", "open", "open WAL"])
+@pytest.mark.parametrize(
+    "tail", [b"OWNER".ljust(512, b".") * 16, bytes(8192), bytes(4096) + b"x" * 512]
+)
+def test_what_lies_behind_the_last_page_is_in_the_copy(stack, mode, tail):
+    """But for zeros, which are room that SQLite took before it needs it."""
+    path = make(stack / "volumes/app.db", mode=mode.split()[-1] if "WAL" in mode else "DELETE")
+    with open(path, "ab") as stream:
+        stream.write(tail)
+    live = path.read_bytes()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        if "open" in mode:  # its -wal and -shm are there
+            database.execute("SELECT * FROM t").fetchone()
+        assert copy(stack).warned == []
+        copied = (stack / COPIES / "volumes/app.db").read_bytes()
+    meant = live if any(tail) or mode == "WAL" else live[: -len(tail)]
+    assert copied[100:] == meant[100:]  # before that it counts its changes
+    assert rows_of(stack / COPIES / "volumes/app.db") == 100
+
+
+def test_room_that_sqlite_took_is_no_tail(stack):
+    """Nor are pages that are free, of a database that shrank, whoever has it open."""
+    path = make(stack / "volumes/a.db", mode="WAL", rows=5000)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        database.execute("DELETE FROM t WHERE id > 10")
+        database.execute("VACUUM")
+        assert copy(stack).warned == []
+        assert os.path.getsize(stack / COPIES / "volumes/a.db") < os.path.getsize(path) / 10
+        assert rows_of(stack / COPIES / "volumes/a.db") == 10
+
+
 def test_a_database_that_was_cut_is_told_and_not_copied(stack):
     """A file that lacks its end is taken as it lies, by tar."""
     path = make(stack / "volumes/cut.db", rows=5000)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import field
 from typing import IO, Any
 
@@ -32,8 +32,8 @@ TAR_END_BYTES = 1024
 COMPARE_LIMIT_S = 24 * 3600.0
 FIND_LIMIT_S = 600.0
 MOST_NAMES = 200
-BESIDE = ("", "-wal", "-shm", "-journal")
-"""A database that was copied, and what lies beside the live one and belongs to no copy."""
+BESIDE = ("-wal", "-shm", "-journal")
+"""What lies beside a live database by these names belongs to no copy of it."""
 
 LISTED_BYTES = 500_000
 """Names of more bytes are given to tar in files: Linux takes 2 MB of words at most."""
@@ -130,10 +130,11 @@ class PackStack:
         host = scene.host(self.output.role)
         said = Said(scene)
         scene.expect(self.expected_bytes)
-        lying = files_below(host, self.copies, self.as_root) if self.copies else {}
+        lying = lying_below(host, self.copies, self.as_root) if self.copies else Lying({})
         apart = (*self.at_rest, *self.linked)
         whole = tuple(f"{each}/" for each in apart)
-        copies = {k: size for k, size in lying.items() if not f"{k}/".startswith(whole)}
+        sizes_bytes = {k: v for k, v in lying.sizes_bytes.items() if not f"{k}/".startswith(whole)}
+        copies = Lying(sizes_bytes, lying.folders)
         links = LinksOut(self.packed, _base(self.tar)) if self.packed else None
         with (
             self._words(host, copies, apart) as words,
@@ -157,7 +158,7 @@ class PackStack:
                 if passing:
                     packer.write(passing.end())
                     unpacked_bytes += len(passing.end())
-            folders = {posixpath.dirname(f"./{name}") for name in copies}
+            folders = {posixpath.dirname(f"./{name}") for name in copies.sizes_bytes}
             emptied = (_EMPTIED.fullmatch(word) for word in self.tar)
             folders |= {found[1] for found in emptied if found}
             judge_tar(pipe.finish(), said.lines, scene, folders)
@@ -179,21 +180,23 @@ class PackStack:
             links.warn(scene, host, self.as_root)
         if self.at_rest:
             scene.learn(self.output, at_rest=list(self.at_rest))
-        if copies:
-            raw = [os.fsencode(name) for name in list(copies)[:MOST_NAMES]]
+        if copies.sizes_bytes:
+            beside = copies.names_beside
+            databases = [name for name in copies.sizes_bytes if name not in beside]
+            raw = [os.fsencode(name) for name in databases[:MOST_NAMES]]
             scene.learn(
                 self.output,
-                sqlite_files=len(copies),
-                sqlite_bytes=sum(copies.values()),
+                sqlite_files=len(databases),
+                sqlite_bytes=sum(copies.sizes_bytes.values()),
                 sqlite=[name.decode("utf-8", "backslashreplace") for name in raw],
             )
 
     @contextlib.contextmanager
     def _words(
-        self, host: Host, copies: Collection[str], apart: tuple[str, ...]
+        self, host: Host, copies: Lying, apart: tuple[str, ...]
     ) -> Iterator[tuple[str, ...]]:
         """Yield the command; names that are too many for it lie in files beside the copies."""
-        if not (copies or apart):
+        if not (copies.sizes_bytes or apart):
             yield (*self.tar, *self.members)
             return
         words = words_with_copies(self.tar, self.members, self.copies, copies, apart)
@@ -229,9 +232,23 @@ def _is_odd(name: str) -> bool:
     return "\n" in name or name != name.rstrip()
 
 
-def files_below(host: Host, folder: str, as_root: tuple[str, ...]) -> dict[str, int]:
-    """Return the sizes of all files below a folder by their paths in it, sorted."""
-    words = ("find", folder, "-type", "f", "-printf", r"%s %P\0")
+@dataclass(frozen=True, slots=True)
+class Lying:
+    """What lies below a folder: files with their sizes, and folders, by their paths in it."""
+
+    sizes_bytes: Mapping[str, int]
+    """Sorted."""
+    folders: frozenset[str] = frozenset()
+
+    @property
+    def names_beside(self) -> frozenset[str]:
+        """The names that SQLite has for its own files beside each file."""
+        return frozenset(name + ending for name in self.sizes_bytes for ending in BESIDE)
+
+
+def lying_below(host: Host, folder: str, as_root: tuple[str, ...]) -> Lying:
+    """Return all files and folders below a folder; raises StepFailed."""
+    words = ("find", folder, "-mindepth", "1", "-printf", r"%y %s %P\0")
     said: list[str] = []
     command = Command((*as_root, *words), limit_s=FIND_LIMIT_S)
     with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
@@ -241,15 +258,19 @@ def files_below(host: Host, folder: str, as_root: tuple[str, ...]) -> dict[str, 
         code = pipe.finish()
     if code:
         raise StepFailed(f"The copies in {folder} cannot be listed: {' '.join(said[:3])}")
-    pairs = (each.split(b" ", 1) for each in content.split(b"\0")[:-1])
-    return {os.fsdecode(name): int(size) for size, name in sorted(pairs, key=lambda p: p[1])}
+    told = [each.split(b" ", 2) for each in content.split(b"\0")[:-1]]
+    files = sorted((name, int(size)) for kind, size, name in told if kind == b"f")
+    return Lying(
+        {os.fsdecode(name): size for name, size in files},
+        frozenset(os.fsdecode(name) for kind, _, name in told if kind == b"d"),
+    )
 
 
 def words_with_copies(
     tar: tuple[str, ...],
     members: tuple[str, ...],
     folder: str,
-    copies: Iterable[str],
+    copies: Lying,
     whole: tuple[str, ...] = (),
     lists: Lists | None = None,
 ) -> tuple[str, ...]:
@@ -292,11 +313,16 @@ def _is_top(member: str) -> bool:
 
 
 def names_with_copies(
-    folder: str, copies: Iterable[str], whole: tuple[str, ...]
+    folder: str, copies: Lying, whole: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return which members tar leaves out, and which it takes of the folder of the copies."""
-    own, names = posixpath.basename(folder), tuple(copies)
-    left_out = (*(f"{name}{ending}" for name in names for ending in BESIDE), *whole)
+    """Return which members tar leaves out, and which it takes of the folder of the copies.
+
+    What has a name of SQLite's own files and is none lies there too; a folder of such a name is
+    taken as it lies in the stack.
+    """
+    own, names = posixpath.basename(folder), tuple(copies.sizes_bytes)
+    beside = sorted(copies.names_beside - {*names} - copies.folders)
+    left_out = (*names, *beside, *whole)
     taken = sorted((*whole, *names), key=lambda name: not _is_top(name))
     return tuple(f"./{each}" for each in left_out), tuple(f"./{own}/{each}" for each in taken)
 

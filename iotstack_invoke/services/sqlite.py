@@ -115,6 +115,12 @@ class CopySqlite:
                     "is. Stop its container and try `sqlite3 FILE .recover`, or restore it from "
                     "an older backup."
                 )
+            case "other":
+                scene.warn(
+                    f"NOT COVERED: {name} is in no part of the backup: it has the name of a file "
+                    f"of SQLite's own, beside a database, and is none ({why}). Call it otherwise; "
+                    f"or leave it out by a [[stack.exclude]] in hosts.toml."
+                )
             case "failed":
                 scene.warn(
                     f"{name}{IS_NO_COPY}{why}). {LIVE}; leave it out by a "

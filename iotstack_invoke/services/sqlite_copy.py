@@ -50,6 +50,14 @@ NO_ROOM = 3
 SUPER_JOURNAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 """The end of a journal that names another file: SQLite would look for it, and may remove it."""
 
+HEAD_BYTES = 12
+"""So much of what lies beside a database tells whether it is SQLite's own."""
+HEADS = {
+    "-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"),
+    "-journal": (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7",),
+    "-shm": tuple((3_007_000).to_bytes(4, order) for order in ("little", "big")),
+}
+"""How they begin (sqlite.org/fileformat.html); or with zeros: new, or of no use any more."""
 WAL_MODE = 2
 """Bytes 18 and 19 of a database in WAL mode."""
 
@@ -69,7 +77,7 @@ class Database:
     device: int
     inode: int
     size_bytes: int
-    """With its -wal and -journal."""
+    """With what lies beside it by a name of SQLite's own files."""
     has_more: bool
     """A -wal or a -journal lies beside it."""
 
@@ -112,6 +120,11 @@ def main(request: dict[str, Any]) -> int:
         else:
             remove(copy, ("", *BESIDE))
             tell(file=each.name, state=state, why=why)
+    patterns = [re.compile(pattern_of(each)) for each in request["exclusions"]]
+    for each in found:
+        copy = os.path.join(target, each.name)
+        if os.path.lexists(copy):
+            keep_others(each.name, each.path, copy, patterns)
     return 0
 
 
@@ -137,9 +150,9 @@ def databases(folder: str, member: str, exclusions: list[str]) -> Iterator[Datab
             if stat.S_ISDIR(status.st_mode):
                 waiting += [posixpath.join(name, each) for each in os.listdir(path)]
             elif stat.S_ISREG(status.st_mode) and is_database(path, status.st_size):
-                sizes = [size_of(path + each) for each in ("-wal", "-journal")]
-                size_bytes = status.st_size + sum(sizes)
-                yield Database(*(name, path, status.st_dev, status.st_ino, size_bytes), any(sizes))
+                sizes = [size_of(path + each) for each in BESIDE]
+                size_bytes, has_more = status.st_size + sum(sizes), any(sizes[:2])
+                yield Database(*(name, path, status.st_dev, status.st_ino, size_bytes), has_more)
         except OSError:
             continue  # gone, or not for us: tar tells
 
@@ -284,7 +297,10 @@ def take_live(path: str, copy: str, limit_s: float) -> None:
     for ever (measured at a write each 20 ms).
     """
     try:
-        with contextlib.closing(connected(path, "mode=ro", limit_s)) as source:
+        with (
+            open(opened(path), "rb", buffering=0) as live,  # closed last: that drops all locks
+            contextlib.closing(connected(path, "mode=ro", limit_s)) as source,
+        ):
             source.execute("BEGIN")
             source.execute("PRAGMA schema_version").fetchone()
             with contextlib.closing(connected(copy, "mode=rwc", limit_s)) as target:
@@ -292,6 +308,7 @@ def take_live(path: str, copy: str, limit_s: float) -> None:
                 target.execute("PRAGMA journal_mode = OFF")
                 deadline = time.monotonic() + COPYING_LIMITS * limit_s
                 source.backup(target, pages=PAGES_AT_ONCE, progress=lambda *_: tick(deadline))
+            keep_tail(live.fileno(), copy)
     except sqlite3.OperationalError as error:
         name = error.sqlite_errorname
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")):
@@ -377,6 +394,67 @@ def damage(copy: str) -> str:
             return str(error) if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) else ""
     said = " ".join(str(rows[0][0]).split()) if rows else "quick_check said nothing"
     return "" if said == "ok" else said
+
+
+def keep_others(name: str, path: str, copy: str, patterns: list[re.Pattern[str]]) -> None:
+    """Copy what lies beside a database by a name of SQLite's own files, and is none of them.
+
+    Of what was copied tar takes no such file of the live ones: a real one may take its place at
+    any moment, and would spoil the copy. For a folder one is made: that is taken as it lies.
+    """
+    for ending in BESIDE:
+        other, live, target = name + ending, path + ending, copy + ending
+        if any(each.match(other) for each in patterns) or os.path.lexists(target):
+            continue
+        try:
+            mode = os.lstat(live).st_mode
+            if stat.S_ISDIR(mode):
+                os.mkdir(target, 0o700)
+            elif not stat.S_ISREG(mode):
+                if not stat.S_ISSOCK(mode):
+                    tell(file=other, state="other", why="it is a link, a pipe or a device")
+            elif not is_of_sqlite(live, ending):
+                take_bytes(live, target)
+                if is_of_sqlite(target, ending):  # one took its place meanwhile
+                    os.unlink(target)
+                    continue
+                keep_owner(live, target)
+                keep_others(other, live, target, patterns)
+        except FileNotFoundError:
+            remove(target, ("",))
+        except OSError as error:
+            remove(target, ("",))
+            tell(file=other, state="other", why=error.strerror or str(error))
+
+
+def is_of_sqlite(path: str, ending: str) -> bool:
+    """Tell whether a file begins as SQLite's own of that name."""
+    head = header(path, HEAD_BYTES)
+    return not head.strip(b"\0") or head.startswith(HEADS[ending])
+
+
+def keep_tail(live: int, copy: str) -> None:
+    """Add to a copy what lies behind the last page of a database, which SQLite never reads.
+
+    Not if that is zeros, as where SQLite takes room before it needs it.
+    """
+    head = os.pread(live, 100, 0)
+    page_bytes = int.from_bytes(head[16:18], "big")
+    page_bytes = 65536 if page_bytes == 1 else page_bytes
+    start = max(os.stat(copy).st_size, int.from_bytes(head[28:32], "big") * page_bytes)
+    at, target = start, -1
+    try:
+        while chunk := os.pread(live, CHUNK_BYTES, at):
+            if chunk.strip(b"\0") and target < 0:
+                target = os.open(copy, os.O_WRONLY)
+                os.ftruncate(target, start)
+            if target >= 0:
+                os.pwrite(target, chunk, at)
+            at += len(chunk)
+            tick(float("inf"))
+    finally:
+        if target >= 0:
+            os.close(target)
 
 
 def keep_owner(path: str, copy: str) -> None:
