@@ -134,6 +134,45 @@ def test_size_and_hash_are_those_of_the_file(stack, tmp_path):
     assert not os.path.exists(output.absolute)
 
 
+DATES = (-(2**31), -5, -1, 0, 8**11 - 1, 8**11, 9 * 10**9)
+
+
+def test_dates_come_through(stack, tmp_path, copies):
+    """Before 1970 and after 2242 too, of files, folders, links and copies; at least whole seconds."""
+    (stack / "volumes/links").mkdir()
+    for date in DATES:
+        (stack / f"volumes/{date}").write_text("x")
+        (stack / f"volumes/links/{date}").symlink_to("away")
+        (stack / f"volumes/folder{date}").mkdir()
+        (stack / f"volumes/{date}.db").write_text("live")
+        copies(f"volumes/{date}.db")
+        for each in (f"{date}", f"links/{date}", f"folder{date}", f"{date}.db"):
+            os.utime(stack / "volumes" / each, (date, date), follow_symlinks=False)
+        os.utime(os.path.join(copies.folder, f"volumes/{date}.db"), (date, date))
+    scene, output = pack(
+        stack, tmp_path, members=("./docker-compose.yml", "./volumes"), copies=copies.folder
+    )
+    assert scene.warned == []
+    shutil.copy(output.partial, tmp_path / "whole.tar.gz")
+    assert list_archive(LocalHost("/"), str(tmp_path / "whole.tar.gz"), ()).refusals == []
+    (tmp_path / "there").mkdir()
+    subprocess.run(["tar", "-xzf", output.partial, "-C", tmp_path / "there"], check=True)
+    for date in DATES:
+        for each in (f"{date}", f"links/{date}", f"folder{date}", f"{date}.db"):
+            there = os.lstat(tmp_path / "there/volumes" / each)
+            assert there.st_mtime_ns == date * 10**9, each
+
+
+def test_usual_dates_take_no_header(stack, tmp_path):
+    """Of whole seconds, as those are that a part of one is cut off."""
+    os.utime(stack / "volumes/random", ns=(10**18 + 5, 10**18 + 5))
+    os.utime(stack / "services/empty", (8**11 - 1, 8**11 - 1))
+    _, output = pack(stack, tmp_path)
+    found = members(output)
+    assert all(each.pax_headers == {} for each in found.values())
+    assert found["./volumes/random"].mtime == 10**9
+
+
 def test_odd_names_come_through(tmp_path):
     """Whatever bytes a name has, the archive holds a file of exactly that name."""
     folder = os.fsencode(tmp_path / "stack")

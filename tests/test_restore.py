@@ -327,6 +327,19 @@ def test_what_a_restore_found_is_told_by_others_in_their_own_words(pi):
 TOPS = {"docker-compose.yml": "services: {}\n# mine\n", ".env": "TZ=here\nMINE=1\n"}
 
 
+@pytest.mark.parametrize("date", [-(2**31), -1, 8**11, 9 * 10**9])
+def test_dates_of_any_century_come_back(pi, date):
+    """A tar has room for those from 1970 to 2242; others come with headers of their own."""
+    path = pi.folder / "volumes/nodered/photo"
+    path.write_text("x")
+    os.utime(path, (date, date))
+    assert pi.run("backup --runtag t2").returncode == 0
+    path.unlink()
+    assert pi.run("rehearse --runtag t2").returncode == 0
+    told = pi.run("restore --runtag t2 --from here --yes")
+    assert (told.returncode, path.stat().st_mtime_ns) == (0, date * 10**9), told.stderr
+
+
 def test_top_files_lie_beside_only_where_they_differ(pi):
     """The same file twice would make a person look for what has changed."""
     (pi.folder / ".env").write_text("TZ=there\n")

@@ -17,7 +17,7 @@ from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import Container
 from iotstack_invoke.services import sql_pack
-from iotstack_invoke.services.archive import CompareUnpacked
+from iotstack_invoke.services.archive import CompareUnpacked, tar_words
 from iotstack_invoke.services.compose import Found, Mount
 from iotstack_invoke.services.reading import read_members, read_whole
 from iotstack_invoke.services.sql import SqlServer, located, server_of
@@ -76,6 +76,21 @@ def test_what_no_restore_takes_of_a_service_is_told(tmp_path, docker):
     assert "odd" in scene.warned[1]
     reading = read_whole(LocalHost(str(tmp_path)), output.partial, "nextcloud")
     assert "odd" in " ".join(reading.problems)
+
+
+def test_dates_of_a_service_come_through(tmp_path, docker):
+    """Photographs of long ago have them."""
+    (tmp_path / "volumes/html").mkdir(parents=True)
+    (tmp_path / "volumes/html/photo").write_text("x")
+    os.utime(tmp_path / "volumes/html/photo", (-(10**9), -(10**9)))
+    output = File("pi", "2026-11-29_0700.nextcloud-backup.tar.gz", str(tmp_path))
+    server = SqlServer("nextcloud_db", "mariadb")
+    scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+    tar = (*tar_words((), str(tmp_path / "volumes")), "./html")
+    PackDumps(output, (server,), 60, docker(f"cat {MARIA}"), tar, "db_backup").do(scene)
+    with tarfile.open(output.partial) as archive:
+        assert archive.getmember("./html/photo").mtime == -(10**9)
+    assert read_whole(LocalHost(str(tmp_path)), output.partial, "nextcloud").problems == ()
 
 
 def members(path):

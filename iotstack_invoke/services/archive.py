@@ -37,6 +37,11 @@ BESIDE = ("-wal", "-shm", "-journal")
 
 LISTED_BYTES = 500_000
 """Names of more bytes are given to tar in files: Linux takes 2 MB of words at most."""
+WHOLE_SECONDS = "--pax-option=delete=atime,delete=ctime,delete=mtime"
+"""No member has a header for its dates: 1 KiB each, and 30 bytes when compressed."""
+ALL_DATES = "--pax-option=delete=atime,delete=ctime"
+DATES = (-1, 8**11 - 1)
+"""Between these, in seconds, lie the dates that a member can have without a header of its own."""
 TAR_WORDS = (
     "env",
     "LC_ALL=C.UTF-8",  # English messages, and names as they are
@@ -44,7 +49,7 @@ TAR_WORDS = (
     "--create",
     "--file=-",
     "--format=posix",
-    "--pax-option=delete=atime,delete=ctime,delete=mtime",  # whole seconds: no header of its own
+    WHOLE_SECONDS,
     "--numeric-owner",  # containers know numbers: on another host the names mean other users
     "--xattrs",
     "--acls",
@@ -196,10 +201,11 @@ class PackStack:
         self, host: Host, copies: Lying, apart: tuple[str, ...]
     ) -> Iterator[tuple[str, ...]]:
         """Yield the command; names that are too many for it lie in files beside the copies."""
+        tar = keeping_dates(host, (*self.tar, *self.members), self.limit_s)[: len(self.tar)]
         if not (copies.sizes_bytes or apart):
-            yield (*self.tar, *self.members)
+            yield (*tar, *self.members)
             return
-        words = words_with_copies(self.tar, self.members, self.copies, copies, apart)
+        words = words_with_copies(tar, self.members, self.copies, copies, apart)
         if sum(map(len, words)) <= LISTED_BYTES:
             yield words
             return
@@ -213,7 +219,7 @@ class PackStack:
             for path, text in texts.items():
                 with host.create(path) as stream:
                     stream.write(os.fsencode(text))
-            yield words_with_copies(self.tar, self.members, self.copies, copies, apart, lists)
+            yield words_with_copies(tar, self.members, self.copies, copies, apart, lists)
         finally:
             with contextlib.suppress(StepFailed):  # the next backup writes them anew
                 host.remove(texts)
@@ -371,6 +377,23 @@ def tar_words(
         *(("--anchored", "--wildcards") if exclusions else ()),
         *(f"--exclude=./{each}" for each in exclusions),
     )
+
+
+def keeping_dates(host: Host, words: tuple[str, ...], limit_s: float) -> tuple[str, ...]:
+    """Return a tar command that keeps all dates if it reads a file of before 1970 or after 2242.
+
+    GNU tar takes such a date for 1970 otherwise, without a word.
+    """
+    members = [each for each in words if each == "." or each.startswith("./")]
+    if WHOLE_SECONDS not in words or not members:
+        return words
+    places = (posixpath.join(_base(words), each) for each in members)
+    as_root = words[: words.index(TAR_WORDS[0])]
+    early, late = (("-newermt", f"@{each}") for each in DATES)
+    find = ("find", *places, "(", "!", *early, "-o", *late, ")", "-printf", "x", "-quit")
+    command = Command((*as_root, *find), frozenset({0, 1}), limit_s)  # tar tells what is not there
+    odd = host.run(command).out
+    return tuple(ALL_DATES if odd and each == WHOLE_SECONDS else each for each in words)
 
 
 def _base(tar: tuple[str, ...]) -> str:

@@ -25,7 +25,7 @@ from ..manifest import LACKING, LEFT_OUT
 from ..rules import split_set_name
 from ..steps import Command, File, Host, Scene
 from ..values import dataclass
-from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar
+from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar, keeping_dates
 from .members import Judge, shape_of
 from .passing import Passing
 from .sql import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, WANTS_A_PERSON, SqlServer, run_in
@@ -270,7 +270,8 @@ class PackDumps:
         out = cast("IO[bytes]", archive.fileobj)
         _, kind = split_set_name(os.path.basename(self.output.path)) or ("", "")
         passing = Passing(Judge(shape_of(kind)))
-        with host.pipe(Command(self.tar, limit_s=self.limit_s), said) as pipe:
+        tar = keeping_dates(host, self.tar, self.limit_s)
+        with host.pipe(Command(tar, limit_s=self.limit_s), said) as pipe:
             end, size = b"", 0
             while chunk := read_chunk(pipe.stdout):
                 for piece in passing.take(chunk):
