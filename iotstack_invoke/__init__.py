@@ -23,6 +23,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
     trust                                  whether what is read back was written by us
     services/archive, compose, influx      the steps of each part; members: what an archive holds;
                                            compose_files, compose_text: what compose reads;
+                                           hook_files: what hooks name of it;
                                            sizes: how much; leave_out: what it need not hold;
                                            left_out: and stays where it is;
                                            reading: archives read to their last byte;

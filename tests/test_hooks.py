@@ -17,6 +17,7 @@ from iotstack_invoke.log import RunLog
 from iotstack_invoke.login import Login
 from iotstack_invoke.remote import SshHost
 from iotstack_invoke.report import Report
+from iotstack_invoke.services import hook_files
 from iotstack_invoke.settings import Hook
 
 TAG = "2026-11-23_1100"
@@ -54,6 +55,53 @@ def log_of(pi, ending=""):
 def seen(pi):
     """Return what each hook that saw was called, and how the run had gone by then."""
     return [line.split()[0:2] for line in pi.seen.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["sh", "-c", "cd ~/IOTstack && bash ./own.sh"], "own.sh"),
+        (["sh", "-c", "cd $HOME/IOTstack; (bash own.sh)&"], "own.sh"),
+        (["sh", "-c", "'unended ${IOTSTACK_FOLDER}/own.sh"], "own.sh"),
+        (["bash", "/srv/real/duck/my own.sh", "-v"], "duck/my own.sh"),
+        (["bash", "~/IOTstack/../IOTstack/own.sh"], "own.sh"),
+    ],
+)
+def test_a_hook_may_name_what_lies_in_the_stack(words, named):
+    """By a word, or a word of a shell's line."""
+    assert named in hook_files.paths_named(words, ("/srv/real", "/home/pi/IOTstack"), "/home/pi")
+
+
+def test_what_a_hook_names_elsewhere_is_not_of_the_stack():
+    """Nor is its folder itself, or a text that is no name."""
+    words = ("/usr/bin/true", "..", "/srv/real", "/srv/really/x", "x" * 2000, "a\n", "~/b")
+    assert hook_files.paths_named(words, ("/srv/real",), "/home/pi") == ("a",)
+
+
+def test_the_files_that_hooks_run_are_in_the_backup(pi):
+    """They lie in the stack's folder, and nothing else of it uses them; no folder, nor what is excluded."""
+    for name in ("post.sh", "pre.sh", "after.sh", "off.sh", "other.sh", "tools/x"):
+        (pi.folder / name).parent.mkdir(exist_ok=True)
+        (pi.folder / name).write_text("exit 0\n")
+    with pi.settings.open("a") as settings:
+        settings.write('[[stack.exclude]]\npath = "off.sh"\nreason = "old"\n')
+    set_hooks(
+        pi,
+        before_backup=[["sh", f"{pi.folder}/pre.sh"]],
+        after_backup=[["sh", "-c", "cd ~/IOTstack && sh ./post.sh && sh ./off.sh && ls tools"]],
+        after_restore=[["sh", "-c", 'sh "$IOTSTACK_FOLDER"/after.sh']],
+    )
+    made = pi.run(f"backup --runtag {TAG}")
+    assert made.returncode == 0, made.stderr
+    manifest = json.loads((pi.backups / f"{TAG}.manifest.json").read_text())
+    included = manifest["parts"]["general"]["facts"]["included"]
+    assert included == ["after.sh", "post.sh", "pre.sh"]
+    told = pi.run("services").stdout
+    unused = {line.split(":")[0] for line in told.splitlines() if "not in a backup" in line}
+    assert unused == {"other.sh", "tools"}
+    (pi.folder / "post.sh").unlink()
+    made = pi.run(f"restore --runtag {TAG} --from here --yes")
+    assert (made.returncode, (pi.folder / "post.sh").read_text()) == (0, "exit 0\n"), made.stderr
 
 
 def test_hooks_have_their_turn(pi):

@@ -26,6 +26,7 @@ from ..services.compose import (
 )
 from ..services.compose_files import ComposeReads, Given, compose_reads
 from ..services.holdings import Databases, Holdings, Uncovered, advice, look_at_holdings
+from ..services.hook_files import paths_named
 from ..services.inside import is_in
 from ..services.layer import bare_places, changes_in_layer, told_of_layer, written_in
 from ..services.leave_out import place_of, places_of
@@ -225,6 +226,7 @@ def look_at_services(
         as_root,
         planned=planned,
         reads=(*reads.inside, *reads.outside),
+        named=_named_by_hooks(host, settings, folder),
         databases=Databases(databases),
         skipped={
             each.container.name: each.service.reason
@@ -423,6 +425,21 @@ def _named_there(host: Host, found: Iterable[Found], reads: ComposeReads) -> tup
     others = {name: labelled[name] for name in names if labelled.get(name)}
     there = which_may_be_there(host, set(others.values()))
     return tuple(sorted(name for name in names if others.get(name) not in there))
+
+
+def _named_by_hooks(host: Host, settings: Settings, folder: str) -> tuple[str, ...]:
+    """Return which paths of the stack the words of its hooks may name."""
+    hooks = settings.hooks
+    each_kind = (
+        hooks.before_backup,
+        hooks.after_backup,
+        hooks.before_restore,
+        hooks.after_restore,
+    )
+    words = [word for some in each_kind for hook in some for word in hook.words]
+    is_here = isinstance(host, LocalHost)
+    home = os.path.expanduser("~") if is_here else posixpath.dirname(folder)
+    return paths_named(words, (folder, posixpath.join(home, settings.stack.folder)), home)
 
 
 def _volumes(host: Host, names: Iterable[str]) -> dict[str, Volume]:

@@ -233,6 +233,7 @@ def look_at_holdings(
     *,
     planned: Iterable[Found] = (),
     reads: Iterable[str] = (),
+    named: Iterable[str] = (),
     databases: Databases | None = None,
     skipped: Mapping[str, str] | None = None,
     caches: Collection[str] = (),
@@ -241,16 +242,17 @@ def look_at_holdings(
 
     `folder`: the stack's, links followed. `planned`: containers that compose would make, of what
     nobody mounts now. `reads`: paths that compose reads, relative to the folder or absolute.
+    `named`: paths from the folder on that hooks may name.
     `skipped`: why nothing of a container is saved, by its name. `caches`: containers that keep
     nothing of worth in volumes without a name.
     """
     look = _Look(stack, folder, databases or Databases(), skipped or {}, frozenset(caches))
-    links, reads = _links(host, folder, as_root), tuple(reads)
+    links, reads, named = _links(host, folder, as_root), tuple(reads), tuple(named)
     there, planned = tuple(mine), tuple(planned)
     mounts = [(each, mount) for each in (*there, *planned) for mount in each.mounts]
     asked = {mount.source for _, mount in mounts if not _is_silent(mount, folder)}
     asked |= {path for each in volumes.values() for path in (each.device, each.mountpoint)}
-    places = {*links, *reads, *(each.path for each in stack.inclusions)}
+    places = {*links, *reads, *named, *(each.path for each in stack.inclusions)}
     asked |= {posixpath.normpath(posixpath.join(folder, each)) for each in places}
     asked |= {above for path in asked for above in _between(folder, path)}
     look.facts = look_at_paths(
@@ -268,6 +270,8 @@ def look_at_holdings(
         look.take_link(path)
     for path in reads:
         look.take_read(path)
+    for path in named:
+        look.take_named(path)
     for inclusion in stack.inclusions:
         look.take_inclusion(inclusion)
     holdings = look.holdings()
@@ -579,6 +583,13 @@ class _Look:
             told = f"NOT COVERED: {path}, which compose reads, is in no part of the backup: it "
             told += f"{why}. {advice(path)}"
             self._uncovered["", path] = Uncovered("", path, told)
+
+    def take_named(self, path: str) -> None:
+        """Take a file of the stack that a hook names; what else its words name is not meant."""
+        fact = self.facts[posixpath.join(self.folder, path)]
+        is_ours = is_in_stack(path) and not is_of_restores(path) and not _is_top_file(path)
+        if fact.kind in ("file", "closed") and is_ours and not self._reason(path):
+            self._pack(path, fact)
 
     def take_inclusion(self, row: Inclusion) -> None:
         """Take a path that hosts.toml includes."""
