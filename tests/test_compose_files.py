@@ -99,6 +99,17 @@ configs:
     assert (found.outside, found.unread) == ((), ())
 
 
+def test_what_compose_watches_in_the_stack_is_found(stack):
+    """Sources of the owner's; not the whole folder, nor what lies elsewhere or is not there."""
+    text = "services:\n  one: {image: a, develop: {watch: [WATCHED]}}\n"
+    paths = (".", "./src", "../lib", "gone", "${PWD}/one.py", "/usr")
+    watched = ", ".join(f"{{action: sync, path: '{each}', target: /x}}" for each in paths)
+    files = {"src/a": "", "one.py": "", "../lib/b": ""}
+    found = stack({"docker-compose.yml": text.replace("WATCHED", watched), **files})
+    assert found.inside == ("docker-compose.yml", "one.py", "src")
+    assert (found.outside, found.missing, found.unread) == ((), (), ())
+
+
 def test_build_contexts_are_found(stack):
     """A context, its Dockerfile beside or beyond it, further contexts; none of git or an image."""
     found = stack(

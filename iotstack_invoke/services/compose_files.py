@@ -457,6 +457,7 @@ class _Walk:
         credentials = entries(told.get("credential_spec"), self.budget)
         if file := self._fill(credentials.get("file"), here, "path"):
             service.needs["credential_spec"] = [(self._path(file, here.directory), True)]
+        service.needs["develop"] = list(self._watched(told.get("develop"), here))
         for kind in ("secrets", "configs"):
             service.names[kind] = self._names(told.get(kind), here)
         listed = items(told.get("profiles"), self.budget)
@@ -518,6 +519,14 @@ class _Walk:
             text = self._fill(told.get("path", each), here, "path")
             if path := self._path(text, here.directory) if text else "":
                 yield path, not is_off(told.get("required"))
+
+    def _watched(self, node: Node | None, here: _Here) -> Iterable[tuple[str, bool]]:
+        """Return what `docker compose watch` looks at in the stack; nothing starts from it."""
+        for each in items(entries(node, self.budget).get("watch"), self.budget):
+            text = self._fill(entries(each, self.budget).get("path"), here, "path")
+            path = self._path(text, here.directory) if text else ""
+            if self._inside(path) not in (None, "."):
+                yield path, False
 
     def _names(self, node: Node | None, here: _Here) -> list[str]:
         """Return which secrets or configs are used: a text, or the `source` of a mapping."""
