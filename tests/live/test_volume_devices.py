@@ -1,4 +1,4 @@
-"""A volume of a device: on a machine without it, what became of it is said, with either Compose."""
+"""Volumes of a device or a folder: what becomes of them is said, with either Compose, up or down."""
 
 import pytest
 from marks import Posted
@@ -70,3 +70,34 @@ def test_on_a_bare_machine(posted, pi, version):
     assert mounted == (version == 1)
     read = pi.run(["docker", "exec", "box", "cat", "/disk/file", "/hand/file"]).stdout
     assert read == "disk\nhand\n"
+
+
+DOWN = """\
+services:
+  box:
+    image: box:1
+    container_name: box
+    volumes: ["own:/own"]
+volumes:
+  own:
+    driver_opts: {type: none, o: bind, device: FOLDER/own}
+"""
+
+
+def test_a_folder_of_the_stack_while_it_is_down(pi, databases):
+    """It is packed from the compose file alone, whether Docker still has the volume or not."""
+    made = Posted(pi, DOWN.replace("FOLDER", str(pi.home_of(USER) / "IOTstack")), version=2)
+    made.lay_out()
+    (made.top / "own").mkdir(exist_ok=True)
+    made.start()
+    try:
+        pi.run(["docker", "exec", "box", "sh", "-c", "echo own > /own/file"])
+        for words in (("down",), ("down", "--volumes")):
+            made.compose(*words)
+            runtag = "-".join(words).replace("--", "")
+            code, said = made.run("backup", "--runtag", runtag)
+            assert code == 0, said
+            archive = made.top / f"backups/{runtag}.general-backup.tar.gz"
+            assert "./own/file\n" in pi.run(["tar", "-tzf", archive]).stdout
+    finally:
+        made.remove()
