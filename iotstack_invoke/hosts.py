@@ -11,12 +11,14 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
+import signal
 import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import IO, Any, TypeVar
 
@@ -24,7 +26,7 @@ from invoke.context import Context
 from invoke.exceptions import CommandTimedOut, ThreadException
 
 from . import children
-from .errors import Busy, Interrupted, StepFailed
+from .errors import Busy, Interrupted, StepFailed, TimedOut
 from .runner import MOST_LINE, LineStream, SaidTooMuch, local_context
 from .steps import (
     MOST_BYTES,
@@ -46,6 +48,10 @@ EARLY_BYTES = 4 << 20
 PIPE_BYTES = 1 << 20
 """What a pipe holds: Linux' own 64 KiB cost `ssh` a third more processor time (measured). More
 takes root."""
+STALL_S = 900.0
+"""How long a vault may take nothing: a slow disk has to write megabytes first."""
+SLOWEST_BYTES_S = 1_000_000
+"""What is to be synced, or hashed by another machine, goes at least as fast."""
 LISTEN_S = 30.0
 """How long we wait for the last words of a program that has ended, or was killed."""
 PRIVATE = 0o600
@@ -202,7 +208,8 @@ class LocalHost:
     def set_date(self, path: str, modified_s: float) -> None:
         """Give a file its date; a partial one when it is renamed."""
         if not self.dates.put_off(path, modified_s):
-            os.utime(path, (modified_s, modified_s))
+            with _failing(f"{path} cannot be given its date"):
+                os.utime(path, (modified_s, modified_s))
 
     def append(self, path: str, line: str) -> None:
         """Add a line to a file of mode 0600, and make it last through a power cut."""
@@ -328,9 +335,33 @@ class _Early(io.FileIO):
         return written
 
 
+class Patience:
+    """How long work in a thread of its own may go on; who works asks for more as it moves."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.is_over = False
+        """Nobody waits for that work any longer, and its thread is left behind."""
+        self.allow(limit_s)
+
+    def allow(self, limit_s: float) -> None:
+        """Let what comes now take so long; raises StepFailed where nobody waits for it."""
+        if self.is_over:
+            raise StepFailed("It took too long, so nobody waits for it.")
+        self.limit_s = limit_s
+        self.until_s = time.monotonic() + limit_s
+
+
 def within(limit_s: float, what: str, ask: Callable[[], Answer]) -> Answer:
-    """Return a question's answer; raises what it raises, StepFailed where it takes too long."""
-    answer = asked_together({what: ask}, limit_s)[what]
+    """Return a question's answer; raises what it raises, TimedOut where it takes too long."""
+    return while_it_moves(Patience(limit_s), what, ask)
+
+
+def while_it_moves(patience: Patience, what: str, do: Callable[[], Answer]) -> Answer:
+    """Return what some work returns; raises what it raises, TimedOut where it stands still.
+
+    A change that was given up may still happen, whenever what it waits for comes back.
+    """
+    answer = _together({what: do}, patience)[what]
     if isinstance(answer, StepFailed):
         raise answer
     return answer
@@ -345,6 +376,12 @@ def asked_together(
     ended then. A thread that is at work still, then or at the limit, is left behind, and ends with
     us: no program can be stopped that looks into a share whose server is gone.
     """
+    return _together(asks, Patience(limit_s))
+
+
+def _together(
+    asks: Mapping[str, Callable[[], Answer]], patience: Patience
+) -> dict[str, Answer | StepFailed]:
     answers: dict[str, Answer | StepFailed] = {}
     troubles: list[BaseException] = []
 
@@ -357,23 +394,41 @@ def asked_together(
             troubles.append(error)
 
     asking = [threading.Thread(target=run, args=(name,), daemon=True) for name in asks]
-    until_s = time.monotonic() + limit_s
     with children.signals_noted() as noted:
         for each in asking:
             each.start()
-        for each in asking:
-            while each.is_alive() and not noted and (left_s := until_s - time.monotonic()) > 0:
-                each.join(min(left_s, children.SIGNAL_LOOK_S))
+        _wait(asking, patience, noted)
     if noted:
         children.end_all()
         for each in asking:
             each.join(children.SIGNAL_LOOK_S)
         children.resume()
+    patience.is_over = any(each.is_alive() for each in asking)
+    if noted:
         raise Interrupted(noted[0])
     for trouble in troubles:
         raise trouble
-    late = {each: f"{each} did not answer within {limit_s:g} s." for each in asks}
-    return {each: answers[each] if each in answers else StepFailed(late[each]) for each in asks}
+    if patience.is_over and children.ending():
+        raise Interrupted(signal.SIGTERM)
+    late = {each: f"{each} did not answer within {patience.limit_s:g} s." for each in asks}
+    return {each: answers[each] if each in answers else TimedOut(late[each]) for each in asks}
+
+
+def _wait(threads: Iterable[threading.Thread], patience: Patience, noted: Collection[int]) -> None:
+    """Wait for threads to end, until patience is over, or soon after a signal.
+
+    Of signals the main thread is told by `noted`, any other by everything being about to end.
+    """
+    ends_s = math.inf
+    for each in threads:
+        while each.is_alive() and not noted:
+            now_s = time.monotonic()
+            if children.ending():
+                ends_s = min(ends_s, now_s + children.GRACE_S)
+            left_s = min(patience.until_s, ends_s) - now_s
+            if left_s <= 0:
+                break
+            each.join(min(left_s, children.SIGNAL_LOOK_S))
 
 
 def words_of(error: OSError) -> str:

@@ -27,7 +27,17 @@ from paramiko import ChannelException, SSHException
 from . import children
 from .errors import StepFailed, TimedOut, Unreachable, ended
 from .hashes import HASH
-from .hosts import CHUNK_BYTES, READ_ONLY, Dates, _first_of, checked, piped, read_chunk
+from .hosts import (
+    CHUNK_BYTES,
+    READ_ONLY,
+    SLOWEST_BYTES_S,
+    STALL_S,
+    Dates,
+    _first_of,
+    checked,
+    piped,
+    read_chunk,
+)
 from .login import (
     FIRST_SESSION_TRIES,
     SESSION_TRIES,
@@ -55,10 +65,6 @@ QUESTION_LIMIT_S = 60.0
 SLOW_LIMIT_S = 120.0
 """For what it may have to write out first, or to list."""
 TRANSFER_LIMIT_S = 24 * 3600.0
-STALL_S = 900.0
-"""How long a far end may take nothing: a slow disk has to write megabytes first."""
-SLOWEST_BYTES_S = 1_000_000
-"""What is to be synced and hashed there goes at least as fast."""
 SMALL_BYTES = 1 << 18
 MOST_SAID_BYTES = 1 << 16
 """A size, a hash, a sentence: what is an answer has no more."""

@@ -7,19 +7,30 @@ not there. Not for: other machines (remote.py).
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import IO, TypeVar
 
-from ..errors import StepFailed, Unreachable, ended
+from ..errors import StepFailed, TimedOut, Unreachable, ended
 from ..hashes import HashedStream
-from ..hosts import LocalHost, read_chunk, within, words_of
+from ..hosts import (
+    SLOWEST_BYTES_S,
+    STALL_S,
+    LocalHost,
+    Patience,
+    read_chunk,
+    while_it_moves,
+    within,
+    words_of,
+)
 from ..settings import Vault
 from ..steps import FileFact, Received
 from .apart import folders_around, refuse_folder
+from .pace import SMALL_BYTES
 
 ANSWER_LIMIT_S = 30.0
 """How long a look may take: the server of a mounted share may be gone for good."""
@@ -37,6 +48,10 @@ class FolderPlace(LocalHost):
     def __init__(self, vault: Vault) -> None:
         super().__init__(vault.folder, vault.name)
         self._vault = vault
+        self._given_up = False
+        """A change was begun that did not end."""
+        self._copies: set[Patience] = set()
+        """Large ones that are under way."""
 
     def check(self) -> None:
         """Raise Unreachable where the folder is not there, or what should be mounted is not."""
@@ -82,19 +97,25 @@ class FolderPlace(LocalHost):
     def claim(self, path: str, line: str) -> str:
         """Make a file of one line where there is none, and return the line that is in it then."""
         self.check()
-        return super().claim(path, line)
+        return self._changed(lambda: LocalHost.claim(self, path, line))
 
     def make_folder(self, path: str) -> None:
         """Make a folder where there is none."""
         self.check()
-        super().make_folder(path)
+        self._changed(lambda: LocalHost.make_folder(self, path))
 
-    @contextmanager
-    def create(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
-        """Return a stream into a file, as LocalHost does, on the drive that is meant."""
-        self.check()
-        with super().create(path, start) as stream:
-            yield stream
+    def rename(self, old: str, new: str) -> None:
+        """Put `old` in the place of `new` at once, and make that last through a power cut."""
+        self._changed(lambda: LocalHost.rename(self, old, new))
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files; one that is not there is as good as removed."""
+        for path in paths:  # one by one: of what is given up no more than one happens later
+            self._changed(partial(LocalHost.remove, self, [path]))
+
+    def set_date(self, path: str, modified_s: float) -> None:
+        """Give a file its date; a partial one when it is renamed."""
+        self._changed(lambda: LocalHost.set_date(self, path, modified_s))
 
     def receive(
         self,
@@ -102,29 +123,73 @@ class FolderPlace(LocalHost):
         source: IO[bytes],
         modified_s: float,
         start: int = 0,
-        size_bytes: int | None = None,  # noqa: ARG002
+        size_bytes: int | None = None,
     ) -> Received:
         """Write a stream behind the first `start` bytes of `path`, and read all of it back.
 
-        From the drive where the kernel lets go of what it has in memory, as Linux does.
+        From the drive where the kernel lets go of what it has in memory, as Linux does. Raises
+        TimedOut where nothing moves for long.
         """
-        with self.create(path, start) as target:
-            while chunk := read_chunk(source):
-                target.write(chunk)
-        self.set_date(path, modified_s)
-        with self.read(path) as arrived:
-            if hasattr(os, "posix_fadvise"):  # a Mac has none
-                os.posix_fadvise(arrived.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            return HashedStream(arrived).drain()
+        self.check()
+        is_large = size_bytes is None or size_bytes > SMALL_BYTES
+        still_s = STALL_S if is_large else ANSWER_LIMIT_S
+        patience = Patience(still_s)
+
+        def copy() -> Received:
+            written = start
+            with LocalHost.create(self, path, start) as target:
+                while chunk := _read_in_peace(source, patience, still_s):
+                    target.write(chunk)
+                    written += len(chunk)
+                patience.allow(still_s + written / SLOWEST_BYTES_S)
+            LocalHost.set_date(self, path, modified_s)
+            with self.read(path) as arrived:
+                if hasattr(os, "posix_fadvise"):  # a Mac has none
+                    os.posix_fadvise(arrived.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                found = HashedStream(arrived)
+                while found.read():
+                    patience.allow(still_s)
+                return found.received
+
+        if is_large:
+            self._copies.add(patience)
+        try:
+            return self._changed(copy, patience)
+        finally:
+            self._copies.discard(patience)
 
     def _answered(self, ask: Callable[[], Answer]) -> Answer:
+        self._refuse_given_up()
         try:
-            return within(ANSWER_LIMIT_S, f"The folder {self.root}", ask)
-        except Unreachable:
-            raise
+            return within(ANSWER_LIMIT_S, f"the folder {self.root}", ask)
         except StepFailed as error:
-            advice = "" if _is_refused(error) else " Is the machine on that it is mounted from?"
+            if isinstance(error, Unreachable) and not isinstance(error, TimedOut):
+                raise
+            advice = "" if _is_refused(error) else f" {IS_IT_ON}"
             raise Unreachable(f"Vault '{self.name}': {ended(error)}{advice}") from error
+
+    def _changed(self, change: Callable[[], Answer], patience: Patience | None = None) -> Answer:
+        """Return what a change returns; raises TimedOut where it stands still.
+
+        Then nothing more is asked of the vault: that change may happen still, at any time.
+        A small one waits behind the large copies, whose bytes a disk may have to write first.
+        """
+        self._refuse_given_up()
+        patience = patience or Patience(STALL_S if self._copies else ANSWER_LIMIT_S)
+        try:
+            return while_it_moves(patience, f"the folder {self.root}", change)
+        except TimedOut as error:
+            raise TimedOut(f"Vault '{self.name}': {ended(error)} {IS_IT_ON}") from error
+        finally:
+            if patience.is_over:
+                self._given_up = True
+
+    def _refuse_given_up(self) -> None:
+        if self._given_up:
+            raise TimedOut(
+                f"Vault '{self.name}': the folder {self.root} did not end what was begun there. "
+                f"{IS_IT_ON}"
+            )
 
     def _check(self) -> None:
         folder, mount = os.path.realpath(self.root), self._vault.mount
@@ -157,11 +222,20 @@ class FolderPlace(LocalHost):
             )
 
 
+def _read_in_peace(source: IO[bytes], patience: Patience, still_s: float) -> bytes:
+    """Return the next bytes of a stream that may wait for its pace, and is no part of a vault."""
+    patience.allow(math.inf)
+    chunk = read_chunk(source)
+    patience.allow(still_s)
+    return chunk
+
+
 def _is_refused(error: StepFailed) -> bool:
     """Tell whether the system refused something to whoever runs this."""
     return getattr(error.__cause__, "errno", None) in (errno.EACCES, errno.EPERM)
 
 
+IS_IT_ON = "Is the machine on that it is mounted from?"
 ADVICE = "Mount the drive, and run the same command again. Without it nothing is written there."
 
 
