@@ -121,6 +121,13 @@ class CheckFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._host = LocalHost(os.path.dirname(path))
+        self._known_bytes: int | None = None
+        """How large the file is of which is known what follows: it is read whole once, not for
+        each of thousands of checks."""
+        self._count = 0
+        """How many lines it has."""
+        self._kept: set[tuple[str, str]] = set()
+        """Which sets in which places have a check in it."""
 
     def newest(self) -> dict[tuple[str, str], Check]:
         """Return the checks that count; none where there is no file yet."""
@@ -134,12 +141,19 @@ class CheckFile:
         except OSError as error:
             raise StepFailed(f"{folder} cannot be made: {words_of(error)}.") from error
         with self._locked():
-            torn = "\n" if self._is_torn() else ""
+            before = self._size_bytes()
+            if before != self._known_bytes:
+                lines = self._lines()
+                self._count, self._kept = len(lines), set(read_checks(lines))
+            # What is added to a last line that has no end would be lost with it.
+            torn = "\n" if before != self._known_bytes and self._is_torn() else ""
             self._host.append(self.path, torn + check_line(check))
-            lines = self._lines()
-            kept = read_checks(lines)
-            if len(lines) > MOST_LINES_EACH * len(kept):
-                self._write_anew(kept.values())
+            self._count += 1
+            self._kept.add((check.runtag, check.at))
+            if self._count > MOST_LINES_EACH * len(self._kept):
+                self._write_anew(self.newest().values())
+                self._count = len(self._kept)
+            self._known_bytes = self._size_bytes()
 
     def _lines(self) -> list[str]:
         if not believed(self._host, self.path):
@@ -155,8 +169,13 @@ class CheckFile:
                 "Without it nobody knows what is damaged: give it back to its owner, or remove it."
             ) from error
 
+    def _size_bytes(self) -> int:
+        """Return how large the file is, -1 where there is none."""
+        fact = self._host.look([self.path]).get(self.path)
+        return fact.size_bytes if fact else -1
+
     def _is_torn(self) -> bool:
-        """Tell whether the last line has no end; what is added to it would be lost with it."""
+        """Tell whether the last line has no end."""
         lines = self._lines()
         return bool(lines) and not lines[-1].endswith("\n")
 

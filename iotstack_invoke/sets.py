@@ -28,6 +28,8 @@ from .values import dataclass
 _LOG_OF_CHANGE = re.compile(r"(\.restore|^reload-influxdb)-\d{8}T\d{6}Z\.log$")
 """The log of a restore or reload: of no set, and no stranger either."""
 
+MARKS = (RECORDS_ENDING, REMOVING_ENDING, PIN_ENDING)
+
 Item = TypeVar("Item")
 
 
@@ -175,6 +177,28 @@ def marked_in(names: Mapping[str, FileFact]) -> frozenset[str]:
     return _marked(names, RECORDS_ENDING)
 
 
+def by_runtag(names: Mapping[str, FileFact]) -> dict[str, dict[str, FileFact]]:
+    """Return the files of a listing by the set that they are of, with its marks and partial files.
+
+    What is of no set is left out.
+    """
+    found: dict[str, dict[str, FileFact]] = {}
+    for name, fact in names.items():
+        runtag = _runtag_of(name.removesuffix(PARTIAL))
+        if runtag:
+            found.setdefault(runtag, {})[name] = fact
+    return found
+
+
+def _runtag_of(name: str) -> str:
+    """Return which set a file is of, '' for none."""
+    told = split_set_name(name)
+    if told:
+        return told[0]
+    marked = next((name.removesuffix(f".{e}") for e in MARKS if name.endswith(f".{e}")), "")
+    return marked if is_runtag(marked) else ""
+
+
 def _marked(names: Mapping[str, FileFact], ending: str) -> frozenset[str]:
     """Return the runtags that a file of that ending marks."""
     ending = f".{ending}"
@@ -189,11 +213,7 @@ def _marked(names: Mapping[str, FileFact], ending: str) -> frozenset[str]:
 def strangers_in(names: Mapping[str, FileFact]) -> tuple[str, ...]:
     """Return what no run of ours wrote of a listing, but for folders and hidden files."""
     whole = {name.removesuffix(PARTIAL): fact for name, fact in names.items()}
-    ours = {
-        f"{runtag}.{ending}"
-        for ending in (RECORDS_ENDING, REMOVING_ENDING, PIN_ENDING)
-        for runtag in _marked(whole, ending)
-    }
+    ours = {f"{runtag}.{ending}" for ending in MARKS for runtag in _marked(whole, ending)}
     return tuple(
         name
         for name, fact in sorted(names.items())

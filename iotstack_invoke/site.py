@@ -36,7 +36,16 @@ from .manifest import (
 from .owner import OWNER_FILE, OwnerFile, Said
 from .rules import BACKUPS, KINDS, LOCK, PARTS, TEXTS, split_set_name
 from .runtag import runtag_time
-from .sets import GOOD, BackupSet, files_of, gather_sets, pins_in, removals_in, runtags_in
+from .sets import (
+    GOOD,
+    BackupSet,
+    by_runtag,
+    files_of,
+    gather_sets,
+    pins_in,
+    removals_in,
+    runtags_in,
+)
 from .settings import Settings
 from .steps import PARTIAL, File, FileFact, Host, Place, Record
 from .targets import find_machine, host_name, open_machine
@@ -426,12 +435,12 @@ def manifests_in(
     """
     found: dict[str, Manifest | None] = {}
     deadline = time.monotonic() + limit_s
-    waiting = sorted(names, key=lambda name: names[name].modified_s)
-    for name in [each for each in waiting if names[each].size_bytes > MOST_BYTES]:
+    dated = sorted(names, key=lambda name: names[name].modified_s)
+    waiting = [each for each in dated if names[each].size_bytes <= MOST_BYTES]
+    for name in names.keys() - set(waiting):
         found[name.removesuffix(f".{KINDS['manifest']}")] = None
-        waiting.remove(name)
     while waiting and time.monotonic() < deadline:
-        count = next(counts_at_once(waiting[::-1], names))
+        count = next(counts_at_once(waiting[: -MANIFESTS_AT_ONCE - 1 : -1], names))
         asked, waiting = waiting[-count:], waiting[:-count]
         told = contents_told(place, folder, asked, names)
         for name in asked:
@@ -567,7 +576,7 @@ def _newest_in(
     failed: Mapping[str, str] | None,
 ) -> Newest:
     """Return the newest good set of a listing, as newest_good has it."""
-    begun_by_s = begun_by(names)
+    begun_by_s, files = begun_by(names), by_runtag(names)
     others = [each for each in gather_sets(names, {}, failed) if each.runtag not in begun_by_s]
     good: tuple[datetime, BackupSet] | None = None
     later: list[tuple[datetime, BackupSet]] = []
@@ -578,18 +587,16 @@ def _newest_in(
     for runtag, manifest in _newest_first(place, folder, names, begun_by_s, needed_s):
         if host and manifest and manifest.host != host:
             continue
-        mine = {name: fact for name, fact in names.items() if name.startswith(f"{runtag}.")}
+        mine = files[runtag]
         for each in gather_sets(mine, {runtag: manifest} if manifest else {}, failed):
             made = each.made()
-            if each.runtag != runtag:
-                continue
             if each.state not in GOOD or made is None:
                 others.append(each)
             elif made > now + CLOCKS_APART:
                 later.append((made, each))
             elif good is None or (made, runtag) > (good[0], good[1].runtag):
                 good = made, each
-    dated = ((_when(each, names), each) for each in others)
+    dated = ((_when(each, files[each.runtag]), each) for each in others)
     newer = [pair for pair in dated if good is None or pair[0] > good[0]]
     for found in (newer, later):
         found.sort(key=lambda pair: (pair[0], pair[1].runtag), reverse=True)
@@ -656,11 +663,10 @@ def newest_runtags(names: Mapping[str, FileFact], begun_by_s: Mapping[str, float
     return sorted(begun_by_s, key=lambda tag: (begun_by_s[tag], written[tag], tag), reverse=True)
 
 
-def _when(backup: BackupSet, names: Mapping[str, FileFact]) -> datetime:
+def _when(backup: BackupSet, files: Mapping[str, FileFact]) -> datetime:
     """Return when a set was made, or else when the last of its files was written."""
-    tag = f"{backup.runtag}."
-    written = (fact.modified_s for name, fact in names.items() if name.startswith(tag))
-    return backup.made() or datetime.fromtimestamp(max(written, default=0), UTC)
+    written = max(fact.modified_s for fact in files.values())
+    return backup.made() or datetime.fromtimestamp(written, UTC)
 
 
 def write_pin(place: Place, folder: str, runtag: str, note: bytes) -> None:

@@ -130,3 +130,28 @@ def test_a_holder_that_hangs_is_not_waited_for_for_ever(tmp_path, monkeypatch):
     with locked(f"{path}.lock", "somebody"), pytest.raises(Busy, match="somebody"):
         CheckFile(str(path)).add(check())
     assert not path.exists()
+
+
+def test_the_record_is_read_once_for_thousands_of_checks(tmp_path, monkeypatch):
+    """And again where another process added to it meanwhile, whose last line may be torn."""
+    path, read = tmp_path / ".checks.jsonl", []
+    lines = CheckFile._lines
+    monkeypatch.setattr(CheckFile, "_lines", lambda file: read.append(1) or lines(file))
+    file = CheckFile(str(path))
+    for number in range(9):
+        file.add(check(f"t{number}"))
+    assert len(read) <= 2
+    with path.open("a") as stream:
+        stream.write('{"runtag": "torn')
+    file.add(check("last"))
+    assert len(CheckFile(str(path)).newest()) == 10
+
+
+def test_a_record_of_few_sets_stays_short(tmp_path):
+    """Also where one process adds all of it."""
+    path = tmp_path / ".checks.jsonl"
+    file = CheckFile(str(path))
+    for number in range(100):
+        file.add(check(utc=f"2026-11-23T10:00:{number % 60:02}Z"))
+    assert len(path.read_text().splitlines()) <= checks.MOST_LINES_EACH
+    assert CheckFile(str(path)).newest()["x", "here"].utc.endswith("39Z")

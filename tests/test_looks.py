@@ -272,3 +272,44 @@ def test_a_newer_backup_beside_the_stack_is_told(little_stack, tmp_path):
     assert "A NEWER" not in told.stdout + told.stderr
     said = " ".join(told.stderr.split())
     assert "PASSED OVER: newer in this machine:backups, which is newer, is damaged" in said
+
+
+class Counted(dict):
+    """A listing that counts how often somebody goes through all of it."""
+
+    def __init__(self, names):
+        super().__init__(names)
+        self.times = 0
+
+    def __iter__(self):
+        self.times += 1
+        return super().__iter__()
+
+    def items(self):
+        self.times += 1
+        return super().items()
+
+
+def test_a_listing_is_not_gone_through_for_each_of_its_sets(tmp_path):
+    """Twenty thousand archives without manifests are as many steps, not as many squared."""
+
+    class Listed(LocalHost):
+        def names(self, folder):
+            self.listed = Counted(super().names(folder))
+            return self.listed
+
+    def times(number):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for day in range(1, number + 1):
+            put_set(
+                folder, datetime(2026, 11, day, 10, tzinfo=UTC), runtag=f"2026-11-{day:02}_1100"
+            )
+            (folder / f"2026-12-{day:02}_1100.general-backup.tar.gz").touch()
+        place = Listed(str(folder))
+        newest = newest_good(place, str(folder), datetime(2027, 1, 1, tzinfo=UTC))
+        assert newest.good.runtag == f"2026-11-{number:02}_1100"
+        assert len(newest.newer) == number
+        return place.listed.times
+
+    assert times(2) == times(20)

@@ -16,6 +16,7 @@ from scenes import until
 from shelf import Shelf, new_form
 
 from iotstack_invoke import hosts
+from iotstack_invoke.actions import verify as verifying
 from iotstack_invoke.actions.listing import gather_rows, list_backups
 from iotstack_invoke.actions.verify import Wanted, verify
 from iotstack_invoke.actions.wish import Source, choose_set
@@ -501,3 +502,17 @@ def test_what_dumps_of_sql_hold_is_counted(shelf, capsys):
     assert capsys.readouterr().out.splitlines()[1:] == [
         f"  MariaDB: 2 servers, {2 * len(counts)} tables, {2 * sum(counts.values())} rows read"
     ]
+
+
+def test_other_places_are_listed_once_for_all_that_is_damaged(shelf, monkeypatch):
+    """Of thousands of archives without manifests each is advised about by one look."""
+    shelf.vault("usb")
+    for day in range(1, 6):
+        files = shelf.put(f"2026-11-{day:02}_1100")
+        strange(files)
+        flip(files["general"])
+    asked, real = [], verifying.copies_at
+    monkeypatch.setattr(verifying, "copies_at", lambda *about: asked.append(1) or real(*about))
+    code, checks = run(shelf, all=True)
+    assert (code, len(checks)) == (1, 5)
+    assert len(asked) == 2

@@ -18,6 +18,7 @@ from ..steps import Place
 from ..values import dataclass
 
 MOST_TOLD = 3
+MOST_NAMED = 20
 ANY = frozenset(State)
 
 
@@ -193,6 +194,9 @@ def passed_told(
             text += f" To take it all the same: {named}{tag}{where(each)}."
         told.append(text)
     if len(listed) > MOST_TOLD:
-        more = ", ".join(each.runtag for each in listed[MOST_TOLD:])
-        told.append(f"So it is with {more}: inv list tells what is wrong with each.")
+        more = [each.runtag for each in listed[MOST_TOLD:]]
+        names = ", ".join(more[:MOST_NAMED])
+        if len(more) > MOST_NAMED:
+            names += f" and {len(more) - MOST_NAMED:,} more"
+        told.append(f"So it is with {names}: inv list tells what is wrong with each.")
     return tuple(told)

@@ -6,9 +6,10 @@ import contextlib
 import errno
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache, partial
 
 from .. import __version__
 from ..checks import HERE, Check, Checks, in_places
@@ -67,6 +68,8 @@ PROGRAM = f"iotstack-invoke {__version__}"
 USELESS = frozenset({State.DAMAGED, State.UNFINISHED})
 VERIFIED = frozenset(State) - {State.UNFINISHED}
 """The states of sets that are compared with what they must be."""
+Elsewhere = Mapping[str, Sequence[BackupSet]]
+"""The copies of each set in other places, by runtag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +183,8 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
 def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verified | StepFailed]:
     """Verify what is wanted, place by place; a failure that says nothing of a copy goes on."""
     default = HERE if site.host.names(site.backups) or not site.vaults else VAULT
-    checks, said = site.checks.newest(), site.owner.read()
+    record, said = site.checks, site.owner.read()
+    checks = record.newest()
     places = places_meant(site, wanted.at or default)
     for at in places:
         try:
@@ -203,6 +207,7 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
             elsewhere = newer_elsewhere(site, chosen[0], checks)
             for told in elsewhere:
                 report.warn(told)
+        others = cache(partial(_elsewhere, site, at))
         for copy in chosen:
             for told in passed_told(copy.passed, named="--runtag ", takes=VERIFIED):
                 report.warn(told)
@@ -215,8 +220,8 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
                 if said.adopted(at, [copy.backup]):
                     verified = verified.as_adopted
                 if not verified.check.good:
-                    verified = replace(verified, advice=_advice(site, verified, copy))
-                site.checks.add(verified.check)
+                    verified = replace(verified, advice=_advice(verified, copy, others()))
+                record.add(verified.check)
                 yield verified
             except StepFailed as error:
                 yield StepFailed(f"{copy.runtag} {in_places(at)}: {error}")
@@ -349,10 +354,10 @@ def _texts(copy: Copy) -> dict[str, bytes]:
     return texts
 
 
-def _advice(site: Site, verified: Verified, copy: Copy) -> str:
+def _advice(verified: Verified, copy: Copy, found: Elsewhere | None) -> str:
     """Return what to do about a damaged copy: a place that does not answer may have another."""
     runtag = copy.runtag
-    others = _others(site, copy)
+    others = found.get(runtag, []) if found is not None else None
     if others is None or any(
         each.state not in USELESS and "manifest" in each.files for each in others
     ):
@@ -366,19 +371,22 @@ def _advice(site: Site, verified: Verified, copy: Copy) -> str:
     return f"{alone} Make a new backup, of what there is now: inv backup"
 
 
-def _others(site: Site, copy: Copy) -> list[BackupSet] | None:
-    """Return the other copies of a set; None where a place that may have one cannot be asked."""
-    checks, found = site.checks.newest(), list[BackupSet]()
+def _elsewhere(site: Site, but: str) -> Elsewhere | None:
+    """Return the copies in all places but one; None where one that may have some is away."""
+    checks, found = site.checks.newest(), dict[str, list[BackupSet]]()
     for at in (HERE, *site.vaults):
-        if at == copy.at:
+        if at == but:
             continue
         try:
-            found += [e.backup for e in copies_at(site, at, checks) if e.runtag == copy.runtag]
+            sets = [each.backup for each in copies_at(site, at, checks)]
         except WrongFolder:  # it holds no copies
             continue
         except StepFailed:
             return None
-    return [each for each in found if each.parts]
+        for each in sets:
+            if each.parts:
+                found.setdefault(each.runtag, []).append(each)
+    return found
 
 
 def bare_advice(copy: Copy, *, can_be_read: bool) -> str:
