@@ -15,6 +15,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from .changes import change_in
+from .hooks import shown
 from .journal import owed_in
 from .report import age_text, size_text
 from .services.compose import Found
@@ -169,7 +170,7 @@ def judge_hook(name: str, hook: Hook, told: Outcome) -> Finding | None:
             found, fix = f"it cannot be looked at: {told.last_words}", f"ls -l {quoted}"
     when, _, task = name.partition("_")
     then = f"each {task} {'is refused' if when == 'before' else 'ends as failed'}"
-    said = f"`{shlex.join(hook.words)}`: {found}{'' if hook.may_fail else f', so {then}'}"
+    said = f"`{shown(hook)}`: {found}{'' if hook.may_fail else f', so {then}'}"
     return bad(name, said, fix, needed=not hook.may_fail)
 
 

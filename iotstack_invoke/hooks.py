@@ -25,6 +25,8 @@ KILL_AFTER_S = 2
 """How long a hook at its limit may take to end by itself."""
 READ_ON_S = 2.0
 """How long what a hook said is read after its end, where something that it started holds it."""
+MOST_SHOWN = 1_000
+"""Letters of a hook: it may hold a whole script, or what a slip of a finger made."""
 HELD = (
     "something that it started still holds its output, which is read no further. Let it redirect "
     "it: >/dev/null 2>&1"
@@ -88,7 +90,7 @@ class Occasion:
 
     def _run(self, hook: Hook, name: str, *told: str) -> str:
         """Run one hook; return what is to be told of its failure, or ''."""
-        words = shlex.join(hook.words)
+        words = shown(hook)
         self.log.write(name, f"$ {words}")
         self.report.tell(f"{name}: {words}")
         started = time.monotonic()
@@ -130,10 +132,16 @@ class Occasion:
         )
 
 
+def shown(hook: Hook) -> str:
+    """Return the words of a hook as people type them, and the beginning of a very long one."""
+    words = shlex.join(hook.words)
+    return words if len(words) <= MOST_SHOWN else f"{words[:MOST_SHOWN]}… ({len(words):,} letters)"
+
+
 def hook_lines(hooks: Hooks, task: str) -> tuple[str, ...]:
     """Return the hooks of a task for a dry run, as a person could type them."""
     return tuple(
-        f"{each.name}: $ {shlex.join(hook.words)}"
+        f"{each.name}: $ {shown(hook)}"
         for each in fields(hooks)
         if each.name.endswith(f"_{task}")
         for hook in getattr(hooks, each.name)

@@ -674,6 +674,6 @@ def _who_holds(descriptor: int, path: str) -> str:
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         who = f"`{holder['purpose']}` (process {holder['pid']}, since {holder['since']})"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         who = "another run"
     return f"{who} is working on this stack. Wait for it to end, and run this again. ({path})"

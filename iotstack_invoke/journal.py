@@ -56,7 +56,7 @@ def owed_in(lines: Iterable[str]) -> tuple[Owed, ...]:
                 owed = [each for each in owed if each.job != entry["done"]]
             else:
                 owed.append(Owed(str(entry["job"]), str(entry["step"]), {**entry["fields"]}))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # torn: its step never acted
     return tuple(owed)
 
@@ -65,7 +65,7 @@ def is_told(line: str) -> bool:
     """Tell whether a line of a journal was written to its end."""
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -241,7 +241,7 @@ class Journal:
         for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # torn: its step never acted
             try:
                 if "done" in entry:

@@ -9,9 +9,11 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from .durations import read_rates
+from .manifest import KEPT_OUT
 from .nearest import nearest
 from .retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes
 from .services.table import (
@@ -20,7 +22,7 @@ from .services.table import (
     Kind,
     Service,
     fits_all_of,
-    is_in_stack,
+    is_part_of_stack,
     packaged_names,
     packaged_service,
     read_row,
@@ -104,9 +106,18 @@ _NEEDED = {
 ROLES = ("live", "test")
 MOST_DAYS = 99_999
 """Of what a restore replaced: two centuries and more, which a date can still be."""
+MOST_SECONDS = 366 * 86_400
+"""Of a limit: a year. Threads and programs count seconds in numbers that have an end."""
+MOST_NAME_BYTES, MOST_PATH_BYTES = 255, 3_500
+"""What Linux takes (limits.h: 255 and 4,096), with room for the names of ours below a folder."""
+MOST_SHOWN = 40
+_PATH_KEYS = frozenset(
+    {"folder", "mount", "path", "restore_to", "key", "ssh_config", "known_hosts", "paths"}
+)
 DOCKER_FOLDER = "/var/lib/docker"
 _VOLUME = re.compile(r"volume:[A-Za-z0-9][A-Za-z0-9_.-]*(:/[^:]*|/.+)?")
 _PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
+_PORTS = "must lie between 1 and 65535"
 _TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault", "all"})
 """Words of the rules, of --from and of --at, which no vault can bear."""
 _VAULT_NAME = re.compile(r"[^\W\d][\w-]*")
@@ -128,7 +139,7 @@ def mistakes_in(content: Mapping[str, Any]) -> list[str]:
     """Return every mistake of a parsed file, none where it can be used."""
     return [
         *_mistakes(content),
-        *_nul_mistakes(content),
+        *_text_mistakes(content),
         *_stack_mistakes(_sound(content.get("stack"), "stack")),
         *_influx_mistakes(_sound(content.get("influxdb"), "influxdb")),
         *_vault_mistakes(_sound_list(content.get("vaults"), "vaults")),
@@ -238,17 +249,36 @@ def _unknown(where: str, entry: Mapping[str, Any], known: Iterable[str]) -> list
     return found
 
 
-def _nul_mistakes(value: Any, where: str = "") -> Iterator[str]:
-    """Yield where a text holds a NUL character: TOML lets it pass, no program can be given it."""
-    if isinstance(value, str) and "\0" in value:
-        yield f"{where} holds a NUL character: {value!r}"
+def _text_mistakes(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which texts no program can be given, or no file system.
+
+    TOML lets a NUL character pass.
+    """
+    for where, key, text in _texts(content):
+        if "\0" in text:
+            yield f"{where} holds a NUL character: {text!r}"
+        names = [os.fsencode(each) for each in text.split("/")] if key in _PATH_KEYS else []
+        if names and max(map(len, names)) > MOST_NAME_BYTES:
+            yield f"{where} has a name of more than {MOST_NAME_BYTES} bytes: {_cut(text)}"
+        elif names and sum(map(len, names)) + len(names) > MOST_PATH_BYTES:
+            yield f"{where} is longer than {MOST_PATH_BYTES:,} bytes: {_cut(text)}"
+
+
+def _texts(value: Any, where: str = "", key: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield each text of a file, with where it is and the key that it is a value of."""
+    if isinstance(value, str):
+        yield where, key, value
     elif isinstance(value, dict):
-        for key, inner in value.items():
-            title = f"[[{key}]]" if isinstance(inner, list) else f"[{key}]"
-            yield from _nul_mistakes(inner, f"{where}: {key}" if where else title)
+        for name, inner in value.items():
+            title = f"[[{name}]]" if isinstance(inner, list) else f"[{name}]"
+            yield from _texts(inner, f"{where}: {name}" if where else title, name)
     elif isinstance(value, list):
         for number, inner in enumerate(value, 1):
-            yield from _nul_mistakes(inner, f"{where} number {number}")
+            yield from _texts(inner, f"{where} number {number}", key)
+
+
+def _cut(text: str) -> str:
+    return f"{text[:MOST_SHOWN]!r}{'…' if len(text) > MOST_SHOWN else ''}"
 
 
 def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
@@ -283,7 +313,7 @@ def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
     exclude, include = (list(map(from_home, lists[key])) for key in ("exclude", "include"))
     for each in exclude:
         where = f"[[{title}.exclude]]: path = {each.get('path')!r}"
-        path = each.get("path", "volumes/any")
+        path = _plain(each.get("path", "volumes/any"))
         mounted = path.startswith(("backups/", "restore/"))  # a container may
         if not (_is_place(path) or path == "." or mounted or _VOLUME.fullmatch(path)):
             yield f"{where} {_PLACES}, or volume:NAME"
@@ -292,6 +322,7 @@ def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
     for each in include:
         path, goal = each.get("path", "volumes/any"), each.get("restore_to", "/any")
         where = f"[[{title}.include]]: path = {path!r}"
+        path = _plain(path)
         if not _is_place(path):
             yield f"{where} {_PLACES}"
         elif "restore_to" in each and not path.startswith("/"):
@@ -301,11 +332,30 @@ def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
                 f"{where} holds Docker's own folder: images, and files that containers write at "
                 "this moment. Named volumes are packed by themselves; include what else is meant"
             )
+        elif path.startswith("/") and PurePosixPath(path).parts[1] in ("proc", "sys"):
+            yield f"{where} holds no files, but what the kernel tells at this moment"
         around = _row_around(path, include)
         if "restore_to" in each and around and f"{goal}/".startswith(f"{around}/"):
             yield f"{where}: restore_to = {goal!r} lies in {around!r}, where another row goes"
         if not goal.startswith("/") or not _is_place(goal):
             yield f"{where}: restore_to = {goal!r} must be an absolute path, and not / itself"
+        elif _is_of_backups(_plain(goal), os.path.expanduser(stack.get("folder", "~/IOTstack"))):
+            yield (
+                f"{where}: restore_to = {goal!r} is the stack's folder, or lies where backups and "
+                "restores keep theirs"
+            )
+
+
+def _plain(path: str) -> str:
+    """Return a path as what is packed bears it, without what changes nothing: `./a//b/.`, `a/`."""
+    return str(PurePosixPath(path)) if path and not path.startswith("volume:") else path
+
+
+def _is_of_backups(path: str, folder: str) -> bool:
+    """Tell whether a path is the stack's folder, or one of those that are kept out of backups."""
+    below = PurePosixPath(path)
+    kept = (PurePosixPath(folder, each) for each in KEPT_OUT)
+    return below == PurePosixPath(folder) or any(below.is_relative_to(each) for each in kept)
 
 
 def is_of_home(path: str) -> bool:
@@ -340,9 +390,7 @@ def _is_place(path: str) -> bool:
     """Tell whether a path is one that a backup may hold: of the stack, or absolute."""
     if path.startswith("/"):
         return ".." not in path.split("/") and os.path.normpath(path) not in ("/", "//")
-    top = path.partition("/")[0]
-    odd = top.startswith("volume:") or set(top) & set("*?[")
-    return is_in_stack(path) and path.strip("/") not in FOLDERS and not odd
+    return is_part_of_stack(path) and not path.startswith("volume:")
 
 
 def _policy_mistakes(where: str, policy: Mapping[str, Any]) -> list[str]:
@@ -353,10 +401,7 @@ def _policy_mistakes(where: str, policy: Mapping[str, Any]) -> list[str]:
 
 
 def _influx_mistakes(influx: Mapping[str, Any]) -> list[str]:
-    found = []
-    limit_s = influx.get("limit_s", 1)
-    if not 0 < limit_s < float("inf"):
-        found.append(f"[influxdb]: limit_s = {limit_s} must be a number of seconds, more than 0")
+    found = list(_limit_mistakes("[influxdb]", influx))
     container = influx.get("container", "influxdb")
     if not container or container.startswith("-"):
         found.append(f"[influxdb]: container = {container!r} is no name of a container")
@@ -504,10 +549,16 @@ def _hook_mistakes(where: str, hook: Mapping[str, Any]) -> list[str]:
         found.append(f"{where}: 'run' must be a list of words, the program being the first")
     elif not words[0] or words[0].startswith(("~", "-")) or "=" in words[0]:
         found.append(f"{where}: {words[0]!r} is no program; write its name or its whole path")
-    limit_s = _sound(hook, "hook").get("limit_s", 1)
-    if not 0 < limit_s < float("inf"):
-        found.append(f"{where}: limit_s = {limit_s} must be a number of seconds, more than 0")
-    return found
+    return [*found, *_limit_mistakes(where, _sound(hook, "hook"))]
+
+
+def _limit_mistakes(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    limit_s = entry.get("limit_s", 1)
+    if not 0 < limit_s <= MOST_SECONDS:
+        yield (
+            f"{where}: limit_s = {limit_s} must be a number of seconds, more than 0 and at most "
+            f"{MOST_SECONDS:,} (a year)"
+        )
 
 
 def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
@@ -556,8 +607,12 @@ def _skips_all(service: Service) -> Iterator[str]:
 
 def _ssh_mistakes(where: str, each: Mapping[str, Any]) -> list[str]:
     found = []
-    if not 0 <= each.get("port", 0) < 65536:  # noqa: PLR2004 - TCP's
-        found.append(f"{where}: port = {each['port']} must lie between 1 and 65535")
+    name, _, port = each.get("host", "").rpartition(":")
+    with_port = name and ":" not in name and port.isascii() and port.isdecimal()
+    if with_port and not (len(port) < 6 and 0 < int(port) < 65536):  # noqa: PLR2004 - TCP's
+        found.append(f"{where}: the port of host {each['host'][:MOST_SHOWN]!r} {_PORTS}")
+    if not 0 <= each.get("port", 0) < 65536:  # noqa: PLR2004
+        found.append(f"{where}: port = {each['port']} {_PORTS}")
     if each.get("host", "").startswith("-") or each.get("user", "").startswith("-"):
         found.append(f"{where}: host and user cannot begin with '-'")
     return found

@@ -23,6 +23,8 @@ OF_ANOTHER_TOOL = "it has no manifest, and was not adopted: inv prune --adopt"
 LOST = f"{OF_ANOTHER_TOOL} takes it if it can be read, else remove it by hand"
 OF_NO_MACHINE = "of an unknown machine: no manifest of it can be read"
 
+MOST_SETS = 999_999_999
+"""Of which a policy speaks: more than anybody has, and a number that all programs take."""
 _SPAN = re.compile("".join(rf"(?:([0-9]{{1,4}}){unit})?" for unit in "ymwdh"))
 
 
@@ -113,6 +115,8 @@ def policy_mistakes(given: Mapping[str, Any]) -> list[tuple[str, str]]:
         lowest = 1 if key == "keep_at_least" else 0
         if kind is int and given.get(key, lowest) < lowest:
             found.append((key, f"must be at least {lowest}"))
+        elif kind is int and given.get(key, lowest) > MOST_SETS:
+            found.append((key, f"must be at most {MOST_SETS:,}"))
     if "keep_within" in given:
         try:
             read_span(given["keep_within"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
 from pathlib import PurePosixPath
@@ -38,11 +37,12 @@ from .services.table import (
     read_row,
     read_table,
 )
+from .toml_text import NotToml, read_toml
 from .values import dataclass
 
 _BRACKETED = re.compile(r"\[([*?\[])\]")
 _AT_LINE = re.compile(r"at line (\d+)")
-_WITH_PORT = re.compile(r"([^:/]+):(\d+)")
+_WITH_PORT = re.compile(r"([^:/]+):(\d{1,5})", re.ASCII)
 _HEADER = re.compile(r"\s*(\[\[?[^\[\]]+\]\]?)[\s,]*[^\s,#]")
 """The header of a table with more on its line."""
 
@@ -314,12 +314,12 @@ def load_settings(path: str = "", *, checkout: str = "") -> Settings:
             with open(os.path.expanduser(candidate), "rb") as stream:
                 content = stream.read()
             # Notepad of Windows begins a file with a mark of its own.
-            return read_settings(tomllib.loads(content.decode("utf-8-sig")), candidate)
+            return read_settings(read_toml(content.decode("utf-8-sig")), candidate)
         except FileNotFoundError:
             continue
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (NotToml, UnicodeDecodeError) as error:
             hint = _line_hint(content, str(error))
-            raise SettingsError(f"{candidate} is no TOML: {error}.{hint}") from error
+            raise SettingsError(f"{candidate} is not valid TOML: {error}.{hint}") from error
         except OSError as error:
             raise SettingsError(f"{candidate} cannot be read: {error.strerror}.") from error
     if path or os.environ.get("IOTSTACK_SETTINGS"):

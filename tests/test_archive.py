@@ -652,3 +652,24 @@ def test_a_folder_of_databases_may_change_and_not_go():
     told = ["tar: ./db: file changed as we read it", "tar: ./db: File removed before we read it"]
     judge_tar(1, told, scene, {"./db"})
     assert scene.warned == ["./db: File removed before we read it"]
+
+
+def test_a_stack_of_which_nothing_is_packed_is_told(tmp_path):
+    """Whatever left it out: an archive without services/ and volumes/ is no backup of a stack."""
+    stack = tmp_path / "stack"
+    for each in ("services/x", "volumes/y", "volumes/.restore-2026"):
+        (stack / each).mkdir(parents=True)
+
+    def warned(*exclusions):
+        output = File("pi", "out.tar.gz", str(tmp_path))
+        scene = PlainScene({"pi": LocalHost(str(tmp_path))})
+        words = tar_words((), str(stack), exclusions)
+        PackStack(output, words, ("./services", "./volumes"), 60, sized=()).do(scene)
+        return scene.warned
+
+    assert warned() == warned("volumes/*") == warned("services/*") == []
+    (told,) = warned("*/*")
+    assert told.startswith("It holds nothing of services/ and volumes/, though something lies ")
+    for each in ("services/x", "volumes/y"):
+        (stack / each).rmdir()
+    assert warned("*/*") == []

@@ -595,3 +595,12 @@ def test_ctrl_c_does_not_wait_for_a_daemon(pi, left_behind):
     run.send_signal(signal.SIGINT)
     run.communicate(timeout=30)
     assert run.returncode == 130
+
+
+def test_a_hook_of_a_hundred_thousand_letters_is_cut_where_it_is_told(pi):
+    """What was pasted into it fills no log and no screen."""
+    set_hooks(pi, before_backup=[["false", "x" * 100_000]])
+    for line in (f"backup --runtag {TAG}", "backup --dry-run"):
+        done = pi.run(line)
+        assert "… (100,006 letters)" in done.stdout + done.stderr
+        assert len(done.stdout + done.stderr) < 10_000

@@ -19,6 +19,7 @@ from iotstack_invoke.services.archive import tar_words
 from iotstack_invoke.services.compose import Found, Mount
 from iotstack_invoke.services.influx import (
     BACKUP_INSIDE,
+    FOLDERS_INSIDE,
     DumpInflux,
     SweepInflux,
     WriteQueries,
@@ -221,3 +222,14 @@ def test_folders_that_cannot_be_asked_for_are_not_the_usual_ones(tmp_path, said)
     docker.chmod(0o755)
     with pytest.raises(StepFailed, match="cannot be asked: "):
         influx_folders(LocalHost("/"), "influxdb", (str(docker),))
+
+
+@pytest.mark.parametrize("config", ["a = " + "[" * 20_000, "a = " + "9" * 5_000, "a = ["])
+def test_a_config_that_cannot_be_read_names_no_folders(tmp_path, config):
+    """Whatever the server answers, the usual folders are taken."""
+    (tmp_path / "config").write_text(config)
+    docker = tmp_path / "docker"
+    answer = f"inspect) echo '[]' ;; exec) cat {tmp_path}/config ;;"
+    docker.write_text(f'#!/bin/sh\ncase "$1" in {answer} esac\n')
+    docker.chmod(0o755)
+    assert influx_folders(LocalHost("/"), "influxdb", (str(docker),)) == FOLDERS_INSIDE

@@ -340,7 +340,8 @@ def test_prune_waits_for_nobody(pi):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("--keep x", ["--keep x: must be a whole number."]),
+        ("--keep x", ["--keep x: must be a whole number, at most 999,999,999."]),
+        (f"--keep {'9' * 5000}", ["9: must be a whole number, at most 999,999,999."]),
         ("--keep -1", ["--keep -1: must be at least 0."]),
         ("--keep-at-least -2", ["--keep-at-least -2: must be at least 1."]),
         ("--keep 0", ["--keep 0: must be at least 1 where no other rule keeps a set."]),

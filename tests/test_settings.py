@@ -229,15 +229,15 @@ def test_an_exclusion_is_kept_as_the_archive_names_it(written, kept):
         ("[influxdb]\nlimit_s = true", "[influxdb]: limit_s = True must be a whole number"),
         (
             "[influxdb]\nlimit_s = 0",
-            "[influxdb]: limit_s = 0 must be a number of seconds, more than 0",
+            "[influxdb]: limit_s = 0 must be a number of seconds, more than 0 and at most 31,622,400 (a year)",
         ),
         (
             "[influxdb]\nlimit_s = nan",
-            "[influxdb]: limit_s = nan must be a number of seconds, more than 0",
+            "[influxdb]: limit_s = nan must be a number of seconds, more than 0 and at most 31,622,400 (a year)",
         ),
         (
             "[influxdb]\nlimit_s = inf",
-            "[influxdb]: limit_s = inf must be a number of seconds, more than 0",
+            "[influxdb]: limit_s = inf must be a number of seconds, more than 0 and at most 31,622,400 (a year)",
         ),
         (
             '[influxdb]\ncontainer = "--privileged"',
@@ -255,6 +255,8 @@ def test_each_mistake_is_told_in_one_line(text, told):
     [
         *("volumes", "volumes/", "", "/", "//", "/a/../b", "volumes/../x", "backups", "restore"),
         *("*", "v*/x", "volume:", "volume:-x", "volume:a:b"),
+        *("./volumes", "./volumes/", "volumes/.", "volumes//", ".//services/./", "./backups"),
+        *("./*", "./v*", "./[sv]*", "?olumes", ".//**"),
     ],
 )
 def test_an_exclusion_must_name_something_that_a_backup_holds(path):
@@ -281,6 +283,77 @@ def test_an_exclusion_may_be_of_the_stack_of_a_disk_or_of_a_volume(path):
     """Whatever a container may mount can be left out, with a reason."""
     told = read(f'[[stack.exclude]]\npath = "{path}"\nreason = "r"')
     assert told.stack.exclusions == (Exclusion(path, "r"),)
+
+
+@pytest.mark.parametrize("path", ["./volumes/x", "volumes//x/", "volumes/./x"])
+def test_an_exclusion_may_be_spelled_in_any_way(path):
+    """It means what is packed under that name."""
+    row = f'[[stack.exclude]]\npath = "{path}"\nreason = "r"'
+    assert read(row).stack.exclusions == (Exclusion("volumes/x", "r"),)
+
+
+@pytest.mark.parametrize("path", ["./volumes", "services/", "./*", "v*", "."])
+def test_a_row_of_a_service_is_no_folder_of_all(path):
+    """What is said of one service would be said of each."""
+    row = f'[[services]]\nname = "x"\nkind = "skip"\nreason = "r"\npaths = ["{path}"]'
+    assert mistakes(row) == [
+        f"[[services]] 'x': path {path!r} must be a path in the stack's folder, such as volumes/NAME"
+    ]
+
+
+@pytest.mark.parametrize("kept", ["", "/", "/backups", "/./backups/x", "/restore/"])
+def test_nothing_is_restored_where_backups_and_restores_keep_theirs(kept):
+    """Nor over the stack as a whole."""
+    row = '[[stack.include]]\npath = "/opt"\nrestore_to = '
+    goal = f"/srv/stack{kept}"
+    (told,) = mistakes(f'[stack]\nfolder = "/srv/stack/"\n{row}"{goal}"')
+    assert "is the stack's folder, or lies where backups and restores keep theirs" in told
+    assert read(f'[stack]\nfolder = "/srv/stack"\n{row}"/srv/stack/volumes/x"').stack.inclusions
+
+
+@pytest.mark.parametrize("path", ["/proc/self", "/sys", "//proc", "/proc/./1"])
+def test_what_the_kernel_tells_is_in_no_backup(path):
+    """A dry run would show what no run can pack."""
+    (told,) = mistakes(f'[[stack.include]]\npath = "{path}"')
+    assert told.endswith("holds no files, but what the kernel tells at this moment")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[stack]\nfolder = '/{name}'", "[stack]: folder has a name of more than 255 bytes: "),
+        ("[stack]\nfolder = '/{path}'", "[stack]: folder is longer than 3,500 bytes: '/a/a"),
+        ("[[hosts]]\nname='p'\nhost='h'\nkey='~/{name}'", "[[hosts]] number 1: key has a name"),
+        ("[[stack.include]]\npath='/{name}'", "[stack]: include number 1: path has a name"),
+        ("[[vaults]]\nname='v'\nkind='folder'\nfolder='/{name}'", "[[vaults]] number 1: folder"),
+    ],
+)
+def test_a_path_that_no_file_system_takes_is_a_mistake(text, told):
+    """It is told at once, and shown no further than it helps."""
+    for letter in ("a", "ü"):
+        (found,) = mistakes(text.format(name=letter * 300, path="a/" * 3000))
+        assert found.startswith(told)
+        assert len(found) < 150
+
+
+@pytest.mark.parametrize(
+    ("row", "key"),
+    [
+        ("[influxdb]\nlimit_s = {}", "limit_s"),
+        ("[hooks]\nafter_backup = [{{ run = ['a'], limit_s = {} }}]", "limit_s"),
+        ("[[vaults]]\nname='v'\nkind='ssh'\nhost='h'\nfolder='f'\nport = {}", "port"),
+        ("[[vaults]]\nname='v'\nkind='ssh'\nhost='h:{}'\nfolder='f'", "the port of host"),
+        ("[stack]\nkeep = {}", "keep"),
+        ("[[vaults]]\nname='v'\nkind='folder'\nfolder='/v'\nkeep_weekly = {}", "keep_weekly"),
+        ("[stack]\nkeep_previous = {}", "keep_previous"),
+        ("[stack]\nkeep_previous_days = {}", "keep_previous_days"),
+    ],
+)
+def test_a_number_that_has_no_end_is_a_mistake(row, key):
+    """What counts seconds, days or sets cannot take any number: the largest one is told."""
+    (told,) = mistakes(row.format(99_999_999_999_999))
+    assert f": {key} " in told
+    assert re.search(r"(at most|and) [0-9,]{5,}", told)
 
 
 @pytest.mark.parametrize(
@@ -756,7 +829,7 @@ def test_all_mistakes_are_told_together():
         "[stack]: keep = 0 must be at least 1 where no other rule keeps a set",
         "[stack]: folder = 'here' must begin with / or ~",
         f"[[stack.exclude]]: path = 'backups' {PLACES}, or volume:NAME",
-        "[influxdb]: limit_s = -1 must be a number of seconds, more than 0",
+        "[influxdb]: limit_s = -1 must be a number of seconds, more than 0 and at most 31,622,400 (a year)",
         "[[vaults]] 'pi': the names all, dump, from, here, media, pi, vault mean something else already",
         "[[vaults]] 'pi': 'host' is missing",
         "[[vaults]] 'vault2': folder = 'usb' must begin with / or ~",
@@ -808,10 +881,13 @@ NO_WORDS = "'run' must be a list of words, the program being the first"
         ('["A=b", "say"]', "'A=b' is no program; write its name or its whole path"),
         ('{ run = ["a"], limit = 1 }', "'limit' is unknown; did you mean 'limit_s'?"),
         ('{ run = ["a"], limit_s = true }', "limit_s = True must be a whole number"),
-        ('{ run = ["a"], limit_s = 0 }', "limit_s = 0 must be a number of seconds, more than 0"),
+        (
+            '{ run = ["a"], limit_s = 0 }',
+            "limit_s = 0 must be a number of seconds, more than 0 and at most 31,622,400 (a year)",
+        ),
         (
             '{ run = ["a"], limit_s = inf }',
-            "limit_s = inf must be a number of seconds, more than 0",
+            "limit_s = inf must be a number of seconds, more than 0 and at most 31,622,400 (a year)",
         ),
         ('{ run = ["a"], may_fail = 1 }', "may_fail = 1 must be true or false"),
     ],
@@ -1085,9 +1161,16 @@ def test_without_any_file_there_are_the_defaults(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"[stack", "is no TOML"),
-        (b"keep 5", "is no TOML"),
-        (b"# K\xf6ln\n", "is no TOML"),
+        (b"[stack", "is not valid TOML"),
+        (b"keep 5", "is not valid TOML"),
+        (b"# K\xf6ln\n", "is not valid TOML"),
+        (
+            b"a = " + b"[" * 20_000 + b"]" * 20_000,
+            "is not valid TOML: its lists or tables are nes",
+        ),
+        (b"keep = " + b"9" * 5_000, "is not valid TOML: a number in it has too many digits"),
+        (b"keep = 0x" + b"f" * 5_000, "is not valid TOML: a whole number in it has more than 64"),
+        (b"a = [{ b = 9223372036854775808 }]", "is not valid TOML: a whole number in it has"),
         (b"[stack]\nkeep = 0\n", "keep = 0 must be at least 1"),
     ],
 )

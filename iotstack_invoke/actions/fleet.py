@@ -74,7 +74,7 @@ def choose_hosts(settings: Settings, names: Iterable[str], role: str) -> tuple[s
 
 def read_at_once(text: str) -> int:
     """Return how many hosts at once are meant; raises UsageError."""
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_AT_ONCE:
+    if text not in map(str, range(1, MOST_AT_ONCE + 1)):
         raise UsageError(f"--at-once {text}: it is a number from 1 to {MOST_AT_ONCE}.")
     return int(text)
 

@@ -139,7 +139,7 @@ def expired(told: str, folder: str, now: datetime) -> tuple[str, ...]:
         found = json.loads(told)
         since, until = read_utc(found["since"]), read_utc(found["until"])
         others = [str(each) for each in found["with"]]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return ()
     mine = f".{posixpath.basename(folder)}"
     if any(posixpath.basename(each) != mine or ".." in each.split("/") for each in others):

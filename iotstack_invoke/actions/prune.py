@@ -21,6 +21,7 @@ from ..nearest import nearest
 from ..owner import Said
 from ..report import Report, age_text
 from ..retention import (
+    MOST_SETS,
     POLICY_KEYS,
     Policy,
     Verdict,
@@ -55,7 +56,7 @@ WRITE_ONCE = (
     "Nothing can be removed there (write_once = true): the lifecycle of the bucket removes what "
     "is old."
 )
-_NUMBER = re.compile(r"-?[0-9]+")
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
 STRANGERS_SHOWN = 5
 NAMES_SHOWN = 20
 
@@ -206,7 +207,7 @@ def read_flags(flags: Mapping[str, str]) -> Policy | None:
     mistakes = []
     for key, text in flags.items():
         if text and POLICY_KEYS[key] is int and not _NUMBER.fullmatch(text):
-            mistakes.append((key, "must be a whole number"))
+            mistakes.append((key, f"must be a whole number, at most {MOST_SETS:,}"))
         elif text:
             given[key] = int(text) if POLICY_KEYS[key] is int else text
     if not given and not mistakes:

@@ -25,7 +25,7 @@ from .compose import is_top_file
 from .links_out import LinksOut, Packed
 from .passing import Passing, stack_judge
 from .sizes import Sizes
-from .table import FOLDERS
+from .table import FOLDERS, is_of_restores
 
 TAR_END_BYTES = 1024
 """A whole tar ends with two blocks of zeros."""
@@ -179,6 +179,8 @@ class PackStack:
             **({SIZES: sizes.told()} if sizes.found else {}),
             **self.told,
         )
+        if self.sized is not None and sizes.holds_none:
+            warn_of_nothing(scene, host, _base(self.tar))
         if passing:
             passing.warn(scene)
         if links:
@@ -394,6 +396,24 @@ def keeping_dates(host: Host, words: tuple[str, ...], limit_s: float) -> tuple[s
     command = Command((*as_root, *find), frozenset({0, 1}), limit_s)  # tar tells what is not there
     odd = host.run(command).out
     return tuple(ALL_DATES if odd and each == WHOLE_SECONDS else each for each in words)
+
+
+def warn_of_nothing(scene: Scene, host: Host, base: str) -> None:
+    """Warn of an archive that holds nothing of the folders of a stack, if these hold something."""
+    there = []
+    for top in FOLDERS:
+        try:
+            names = host.names(f"{base}/{top}")
+        except StepFailed:  # another user's: what is in it is not known
+            there.append(top)
+        else:
+            there += [top] if any(not is_of_restores(f"{top}/{each}") for each in names) else []
+    if there:
+        scene.warn(
+            f"It holds nothing of {' and '.join(f'{each}/' for each in there)}, though something "
+            "lies there. If that is not meant, look at [[stack.exclude]] and [[services]] in "
+            "hosts.toml."
+        )
 
 
 def _base(tar: tuple[str, ...]) -> str:

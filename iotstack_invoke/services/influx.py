@@ -11,7 +11,6 @@ import posixpath
 import re
 import tarfile
 import time
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, Protocol
 
@@ -20,6 +19,7 @@ from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES, read_chunk
 from ..json_answers import read_json
 from ..steps import Command, File, Host, Scene
+from ..toml_text import NotToml, read_toml
 from ..values import dataclass
 from .archive import HashedFile, RemoveFolder, Said, judge_tar
 from .compose import Found
@@ -132,9 +132,9 @@ def influx_folders(
             f"{told.last_words}"
         )
     try:
-        found = tomllib.loads(told.out)
+        found = read_toml(told.out)
         paths = (found["meta"]["dir"], found["data"]["dir"], found["data"]["wal-dir"])
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, RecursionError):
+    except (NotToml, KeyError, TypeError):
         return FOLDERS_INSIDE
     return tuple(str(each) or default for each, default in zip(paths, FOLDERS_INSIDE, strict=True))
 

@@ -42,7 +42,7 @@ def read_until(told: str) -> datetime | None:
     """Return until when a note says that its folder stays, None where it does not say."""
     try:
         return read_utc(json.loads(told)["until"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

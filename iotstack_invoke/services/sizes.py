@@ -34,6 +34,7 @@ class Sizes:
         self._folder = b""
         self._counted: tuple[list[int], ...] = ()
         self._broken = False
+        self._is_any = False
 
     def take(self, chunk: bytes) -> None:
         """Count what comes next of the tar; what it cannot read ends its counting."""
@@ -44,6 +45,11 @@ class Sizes:
         except ValueError:
             self._broken = True
             self.found.clear()
+
+    @property
+    def holds_none(self) -> bool:
+        """Whether the tar holds no entry of those folders."""
+        return not self._broken and not self._is_any
 
     def told(self) -> dict[str, list[int]]:
         """Return what was found, by paths that any text file takes."""
@@ -81,6 +87,7 @@ class Sizes:
 
     def _count(self, name: bytes, kind: int, size: int) -> None:
         path = name.removeprefix(b"./").rstrip(b"/")
+        self._is_any = self._is_any or (b"/" in path and path.partition(b"/")[0] in self._tops)
         folder = path if kind == _FOLDER else path.rpartition(b"/")[0]
         if folder != self._folder:
             self._folder, self._counted = folder, tuple(self._items(folder))

@@ -456,7 +456,7 @@ def row_mistakes(row: Mapping[str, Any], base: Service | None = None) -> list[st
             found += [
                 f"path {each!r} must be a path in the stack's folder, such as volumes/NAME"
                 for each in row.get(key, ())
-                if not is_in_stack(each) or each in FOLDERS
+                if not is_part_of_stack(str(PurePosixPath(each)))
             ]
         elif key == "data":
             found += [
@@ -521,6 +521,15 @@ def is_in_stack(path: str) -> bool:
     top, *_ = PurePosixPath(path).parts or ("",)
     plain = not path.startswith("/") and ".." not in PurePosixPath(path).parts
     return plain and top not in ("", *KEPT_OUT)
+
+
+def is_part_of_stack(path: str) -> bool:
+    """Tell whether a relative path is one of the stack, and fits none of its folders as a whole.
+
+    `path` as PurePosixPath writes it.
+    """
+    top = path.partition("/")[0]
+    return is_in_stack(path) and path not in FOLDERS and not set(top) & set("*?[")
 
 
 def is_of_restores(path: str) -> bool:
