@@ -670,6 +670,21 @@ def locked(path: str, purpose: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def holder_ended(path: str) -> bool:
+    """Tell whether the last run that held a lock has ended; False where nobody can tell.
+
+    To try the lock would keep out a run that begins at this moment.
+    """
+    try:
+        with open(path, "rb", opener=opened) as stream:
+            os.kill(json.loads(stream.read(4096))["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return False
+
+
 def _who_holds(descriptor: int, path: str) -> str:
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))

@@ -1,6 +1,8 @@
 """The line for a monitor: good and young in every place, or the alarm; nothing else."""
 
 import socket
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +10,7 @@ import pytest
 from scenes import put_set
 
 from iotstack_invoke.actions.status import Seen, judge_status
-from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.hosts import LocalHost, holder_ended, locked
 from iotstack_invoke.site import newest_good
 
 HOUR = timedelta(hours=1)
@@ -240,3 +242,46 @@ def test_a_copy_whose_manifest_cannot_be_read_is_told(little_stack, tmp_path, at
     for each in backups.glob("new.*"):
         each.unlink()
     assert little_stack.run(f"status {at}").returncode == (1 if at else 0)
+
+
+KILLED = """
+import os, runpy, signal
+os.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_backup_that_was_killed_is_told_at_once(little_stack):
+    """A monitor does not learn of it only when the backup before is too old."""
+    assert little_stack.run("backup --runtag good").returncode == 0
+    words = (sys.executable, "-c", KILLED, "backup", "--runtag", "half way")
+    assert subprocess.run(words, env=little_stack.environment, check=False).returncode == -9
+    told = little_stack.run("status")
+    assert told.returncode == 1
+    assert told.stdout.startswith(
+        "WARNING here: half way, which is newer, is unfinished: its run died (inv backup "
+        "--runtag 'half way' finishes it); good was made just now"
+    )
+    assert little_stack.run("backup --runtag 'half way'").returncode == 0
+    assert little_stack.run("status").stdout.startswith("OK half way was made just now")
+
+
+def test_a_backup_that_is_at_work_is_no_warning(little_stack):
+    """Every night has such a moment: the line says so, and the code is 0."""
+    assert little_stack.run("backup --runtag good").returncode == 0
+    backups = little_stack.folder / "backups"
+    (backups / "2100-01-01_0000.unfinished.jsonl").write_text("{}\n")
+    with locked(f"{backups}/.lock", "a backup"):
+        told = little_stack.run("status")
+    assert told.returncode == 0
+    assert told.stdout.startswith("OK good was made just now, complete; 2100-01-01_0000, which is")
+    assert "is unfinished: its run is at work, or died (inv backup" in told.stdout
+
+
+@pytest.mark.parametrize("content", ["", "[" * 4000, '{"pid": "x"}', "{}", '{"pid": 1}'])
+def test_a_lock_that_names_nobody_is_taken_for_held(tmp_path, content):
+    """Where nobody can tell, a run may be at work."""
+    lock = tmp_path / "lock"
+    assert not holder_ended(str(lock))
+    lock.write_text(content)
+    assert not holder_ended(str(lock))

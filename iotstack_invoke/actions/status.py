@@ -6,6 +6,7 @@ machine is incomplete, or where a restore did not end.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,11 @@ from ..checks import HERE, failed_at
 from ..durations import read_duration
 from ..errors import ExitCode, IotstackError, StepFailed, UsageError
 from ..holdings import Gone, Holdings, lacking_words, lacks, lacks_told
-from ..hosts import within
+from ..hosts import holder_ended, within
 from ..losses import way_out
 from ..pasted import host_flag
 from ..report import Report, age_text, one_line
-from ..rules import RESTORE
+from ..rules import LOCK, RESTORE
 from ..sets import BackupSet, State, runtags_in
 from ..settings import Settings
 from ..site import Newest, Site, newest_good, open_site, sets_read
@@ -45,12 +46,15 @@ class Seen:
     """What its newest good set lacks that an earlier one had, or of a newer one that failed."""
     missing: tuple[tuple[Holdings, BackupSet], ...] = ()
     """What its newest good set lacks, and which has it."""
+    begun: str = ""
+    """Which newer set is unfinished, where a run may be at work on it."""
 
 
 def tell_status(settings: Settings, max_age: str, at: str, report: Report, name: str = "") -> int:
     """Print one line where each place has a good backup that is young enough; return 0.
 
-    1, a warning to a monitor, where one lacks what an earlier one had, or a restore did not end.
+    1, a warning to a monitor, where one lacks what an earlier one had, or a restore or the newest
+    backup did not end.
 
     `name` is a host of the settings whose backups are meant; if it is empty, this machine.
 
@@ -73,8 +77,7 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
     if not good:
         line = f"{line}{astray}"
         raise StepFailed(f"{line}; {lacking}{cure}" if lacking else line)
-    if kept:
-        line = f"{line}; {kept}"
+    line = "; ".join(filter(None, (line, *(each.begun for each in seen), kept)))
     report.write(f"WARNING {lacking}; {line}{cure}" if lacking else f"OK {line}")
     return ExitCode.FAILED if lacking else ExitCode.GOOD
 
@@ -152,15 +155,37 @@ def _see(site: Site, at: str, name: str) -> list[Seen]:
         checks |= {key: each for key, each in site.checks_here().items() if key[1] == HERE}
     folders = {HERE: site.backups}
     gone = site.gone(site.owner.read())
-    own = _own(site)
+    own, lock = _own(site), f"{site.backups}/{LOCK}"
+    ended = not site.far and holder_ended(lock)
     seen = (
         _look(at, place, folders.get(at, place.root), now, host, failed_at(checks, at), gone, own)
         for at, place in asked.items()
     )
     found = [replace(each, lacks=each.lacks + _uncovered(each, site)) for each in seen]
+    # A run that began meanwhile holds the lock now, or has finished its set.
+    ended = ended and holder_ended(lock)
+    found = [_with_unfinished(e, name, ended=ended) if e.place == HERE else e for e in found]
     if name:
         found = [replace(e, place=name, host="") if e.place == HERE else e for e in found]
     return [_compared(each, found[0]) for each in found]
+
+
+def _with_unfinished(seen: Seen, name: str, *, ended: bool) -> Seen:
+    """Return what was seen here, with the newest set that is newer than the good one, unfinished.
+
+    A warning where its run has `ended`; one that may be at work is only told.
+    """
+    newer = (each.runtag for _, each in seen.newest.newer if each.state is State.UNFINISHED)
+    runtag = next(newer, "")
+    if not runtag:
+        return seen
+    which = f"{runtag}, which is newer, is" if seen.newest.good else f"{runtag} is"
+    run = "its run died" if ended else "its run is at work, or died"
+    cure = f"inv backup{host_flag(name)} --runtag {shlex.quote(runtag)} finishes it"
+    told = f"{which} unfinished: {run} ({cure})"
+    if not ended:
+        return replace(seen, begun=told)
+    return replace(seen, lacks=f"{told}; {seen.lacks}" if seen.lacks else told)
 
 
 def _look(
