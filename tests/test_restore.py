@@ -782,3 +782,18 @@ def test_a_wrong_place_is_told_before_anything_is_asked(little_stack):
         told = little_stack.run(f"rehearse --at {at}")
         assert told.stderr == f"--at {at}: write one of here, nas, vault.\n"
         assert told.returncode == 2
+
+
+def test_an_empty_machine_is_told_of_nothing_that_is_replaced(pi, tmp_path):
+    """What stays, and what comes in place of something, is said only where there is something."""
+    usb, words = tmp_path / "usb", ("what is replaced stays in: ", "in the place of those here")
+    shutil.copytree(pi.folder / "backups", usb)
+    (pi.folder / ".env").write_text("A=1\n")
+    line = f"restore --runtag {TAG} --from {usb} --compose"
+    before = pi.run(line).stdout
+    assert all(each in before for each in words)
+    shutil.rmtree(pi.folder)
+    pi.folder.mkdir()
+    there = pi.run(line).stdout
+    assert "replaces: nothing" in there
+    assert not any(each in there for each in words)

@@ -8,11 +8,12 @@ import time
 import pytest
 from shelf import Shelf, new_form
 
-from iotstack_invoke.actions.show import show, show_files
+from iotstack_invoke.actions.show import _part_lines, show, show_files
 from iotstack_invoke.actions.verify import Wanted, verify
 from iotstack_invoke.errors import NotFound, StepFailed, UsageError
-from iotstack_invoke.manifest import Container, LeftOut
+from iotstack_invoke.manifest import Container, LeftOut, Part
 from iotstack_invoke.report import Report
+from iotstack_invoke.rules import KINDS
 
 TAG = "2026-11-23_1100"
 
@@ -166,6 +167,17 @@ def test_a_name_with_a_line_break_is_one_line(shelf, capsys):
         archive.addfile(tarfile.TarInfo("a\nb"))
     show_files(shelf.settings(), TAG, "general", "", Report(), as_json=False)
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_name_with_a_line_break_is_one_line_in_the_summary(shelf, capsys):
+    """It is in quotes there as in the listing, wherever it is told."""
+    odd = "volumes/n\nl.db"
+    facts = {"sqlite": [odd], "databases": [odd], "outside": [{"path": f"/{odd}", "mounts": []}]}
+    part = Part("general", f"odd.{KINDS['general']}", 1, "0" * 64, facts=facts)
+    text = "\n".join(_part_lines(part, ()))
+    assert text.count("'volumes/n\\nl.db'") == 2
+    assert text.count("'/volumes/n\\nl.db'") == 1
+    assert "\nl.db" not in text
 
 
 def test_a_damaged_archive_is_listed_as_far_as_it_goes(shelf, capsys):

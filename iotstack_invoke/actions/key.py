@@ -152,8 +152,9 @@ def _check_in(site: Site, name: str, report: Report) -> int:
         with copy.place.read(copy.path(kind)) as stream:
             read_chunk(stream)
     report.write(
-        f"{name}: the key opens all of {copy.runtag} ({', '.join(copy.backup.parts)}). To read it "
-        f"to its last byte: inv verify --runtag '{copy.runtag}' --at {name} --identity FILE"
+        f"{name}: the key opens the beginning of each file of {copy.runtag} "
+        f"({', '.join(copy.backup.parts)}); no more was read. To read it to its last byte: inv "
+        f"verify --runtag '{copy.runtag}' --at {name} --identity FILE"
     )
     return len(copy.backup.parts)
 

@@ -174,6 +174,8 @@ class Prospect:
         self.same: list[str] = []
         """The top files that are here as they are in the backup; known when it is staged."""
         self.takes_compose = False
+        self.tops_here = False
+        """There are files of compose here, or a .env."""
         """The backup's compose file and `.env` are put in place, whatever is there."""
         self.influx = self._influx_container()
         self.only = Only(wish, backup, manifest, self.influx)
@@ -249,6 +251,7 @@ class Prospect:
         compose_file = next((n for n in COMPOSE_FILES if n in there), "")
         self._refuse_stack(mine)
         is_new = bare and not mine and not compose_file
+        self.tops_here = any(map(is_top_file, there))
         self.takes_compose = (self.wish.compose or is_new) and "general" in self.backup.parts
         if self.takes_compose:
             compose_file = ""

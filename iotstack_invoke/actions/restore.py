@@ -98,6 +98,7 @@ from .wish import (
 )
 
 AS_BEFORE = "The stack is as it was before."
+REPLACES, REPLACES_AS_WELL = "replaces", "replaces as well"
 TOLD_AT_THE_END = (PROVEN, SQL_PROVEN, STAYS, say_internal_left_out(2).partition("(")[0])
 
 
@@ -528,8 +529,7 @@ class _Restore:
             self.report.write(f"  only: {', '.join(self.wish.only)}")
         for text in unknown_told(facts):
             self.report.warn(f"  {text}")
-        self.report.write(f"  what is replaced stays in: {facts.previous}")
-        if self.before.takes_compose:
+        if self.before.takes_compose and self.before.tops_here:
             self.report.write(
                 "  the backup's compose file and .env come in the place of those here"
             )
@@ -633,9 +633,11 @@ class _Restore:
 
         Each thing once. Without `contents` only what of it is known before.
         """
-        if contents:
-            for what, names in self._differences(facts, contents):
-                self.report.write(f"  {what}: {names}")
+        differences = dict(self._differences(facts, contents)) if contents else {}
+        for what, names in differences.items():
+            self.report.write(f"  {what}: {names}")
+        if differences.get(REPLACES) != "nothing" or REPLACES_AS_WELL in differences:
+            self.report.write(f"  what is replaced stays in: {facts.previous}")
         for text in told_before(facts):
             self.report.write(f"  {text}")
 
@@ -655,7 +657,7 @@ class _Restore:
         replaced = self._listed([*sorted(inside & present), *(e.title for e in there)])
         made = self._listed([*sorted(inside - present), *new])
         yield (
-            "replaces",
+            REPLACES,
             "; ".join((*replaced, *(name for old, name in loaded if old))) or "nothing",
         )
         if told := "; ".join((*made, *(name for old, name in loaded if not old))):
@@ -663,7 +665,7 @@ class _Restore:
         for told in self._listed(sorted(beside)):
             yield "put beside what is here, where it differs", told
         if not contents.tops_known:
-            how = "replaces as well" if self.before.takes_compose else "put beside what is here"
+            how = REPLACES_AS_WELL if self.before.takes_compose else "put beside what is here"
             yield how, "its compose files and .env, told when the backup is unpacked"
         yield from self._left(facts, "stays as it is", present - lives)
 

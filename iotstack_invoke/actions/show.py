@@ -106,9 +106,15 @@ def members_of(copy: Copy, part: str, *, digests: bool = False) -> Iterator[Memb
         ) from damage
 
 
+def _quoted(name: object) -> str:
+    """Return a name as it is, or in quotes where it would not stay on its line."""
+    text = str(name)
+    return text if text.isprintable() else repr(text)
+
+
 def member_line(member: Member) -> str:
     """Return a member as `ls -l` would show it, its name with no line break in it."""
-    name = member.name if member.name.isprintable() else repr(member.name)
+    name = _quoted(member.name)
     link = {"symlink": f" -> {member.link}", "hard link": f" is {member.link}"}
     shown = f"{name}{link.get(member.kind, '')}"
     return f"{member.mode}  {member.owner:>11}  {member.size_bytes:>14,}  {shown}"
@@ -186,9 +192,9 @@ def _lines(copy: Copy, manifest: Manifest | None, damage: str, row: Row) -> Iter
         yield from _part_lines(part, left_out)
     for title, texts in (
         ("containers", [_container(each) for each in manifest.containers]),
-        ("left out", [f"{each.what}: {each.reason}" for each in manifest.left_out]),
+        ("left out", [f"{_quoted(e.what)}: {e.reason}" for e in manifest.left_out]),
         ("volumes with options", [_optioned(each) for each in manifest.volumes]),
-        ("in no part, for nothing of the stack uses it", list(manifest.unused)),
+        ("in no part, for nothing of the stack uses it", [*map(_quoted, manifest.unused)]),
         ("lines of hosts.toml, which itself is in no backup", list(manifest.rows)),
         ("warnings", list(manifest.warnings)),
     ):
@@ -216,18 +222,19 @@ def _part_lines(part: Part, left_out: Collection[str]) -> Iterator[str]:
     for name in part.facts.get("databases", ()):
         mine = shards.get(str(name), [])
         size_bytes = sum(int(each.get("size_bytes", 0)) for each in mine)
-        yield f"  database  {name}: {len(mine)} shards, {size_text(size_bytes)}"
+        yield f"  database  {_quoted(name)}: {len(mine)} shards, {size_text(size_bytes)}"
     if part.facts.get("experimental"):
         yield f"  {EXPERIMENTAL}"
     for each in part.facts.get("buckets", ()):
         size = size_text(int(each.get("size_bytes", 0)))
         name = f"{each.get('organization')}/{each.get('bucket')}"
-        yield f"  bucket    {name}: {each.get('shards')} shards, {size}"
+        yield f"  bucket    {_quoted(name)}: {each.get('shards')} shards, {size}"
     for server in part.facts.get("servers", ()):
         yield f"  server    {server.get('container')}: {server.get('version')}"
         for name, tables in server.get("rows", {}).items():
-            yield f"    database {name}: {len(tables)} tables, {sum(tables.values()):,} rows"
-        yield from (f"    left out {each}" for each in server.get(LEFT_OUT, ()))
+            rows = f"{sum(tables.values()):,} rows"
+            yield f"    database {_quoted(name)}: {len(tables)} tables, {rows}"
+        yield from (f"    left out {_quoted(each)}" for each in server.get(LEFT_OUT, ()))
     for each in part.facts.get(OUTSIDE, ()):
         yield from _outside_lines(each, part.facts.get(SIZES, {}))
     for name, why in part.lacking.items():
@@ -236,7 +243,9 @@ def _part_lines(part: Part, left_out: Collection[str]) -> Iterator[str]:
     for key, value in part.facts.items():
         if key == STAYS:
             kept = "left as it is by a restore"
-            yield from (f"  left out  {each} ({kept})" for each in value if each in left_out)
+            yield from (
+                f"  left out  {_quoted(each)} ({kept})" for each in value if each in left_out
+            )
         elif key not in TOLD_IN_WORDS:
             yield from _fact_lines(key, value)
 
@@ -247,24 +256,24 @@ def _outside_lines(told: Mapping[str, Any], sizes: Mapping[str, Any]) -> Iterato
     size_bytes, files = sizes.get(path.lstrip("/"), (None, 0))
     counted = f"{files:,} file{'' if files == 1 else 's'}"
     size = f": {size_text(size_bytes)} in {counted}" if size_bytes is not None else ""
-    yield f"  {'volume' if volume else 'path':<9} {volume or path}{size}"
+    yield f"  {'volume' if volume else 'path':<9} {_quoted(volume or path)}{size}"
     if volume:
-        yield f"    at      {path}"
+        yield f"    at      {_quoted(path)}"
     if told.get("restore_to"):
-        yield f"    restored to {told['restore_to']}"
+        yield f"    restored to {_quoted(told['restore_to'])}"
     for container, inside in told.get("mounts", ()):
-        yield f"    mounted by {container} at {inside}"
+        yield f"    mounted by {container} at {_quoted(inside)}"
 
 
 def _fact_lines(key: str, value: object) -> Iterator[str]:
     """Yield what else is told of a part: each of several things on a line of its own."""
     name = key.removesuffix("_bytes").replace("_", " ")
     if isinstance(value, list):
-        yield from (f"  {name:<9} {each}" for each in value)
+        yield from (f"  {name:<9} {_quoted(each)}" for each in value)
     elif key.endswith("_bytes") and isinstance(value, int):
         yield f"  {name}: {exact_size_text(value)}"
     else:
-        yield f"  {name}: {value}"
+        yield f"  {name}: {_quoted(value)}"
 
 
 def _container(container: Container) -> str:
