@@ -5,7 +5,7 @@ A room imports only from rooms below it, or beside it where no circle arises.
     errors  gzips  nearest  values         what can go wrong; gzip streams; near names; records;
     known_hosts                            what known_hosts says of a key
     runtag  steps  children  durations     a backup's name; what a step is; what runs for us; 26h;
-    json_answers                           what programs answer as JSON, read strictly
+    json_answers  toml_text                programs' answers as JSON, TOML of others: read strictly
     settings  rows  mistakes  rules        hosts.toml, as text, its mistakes; patterns, rules;
     manifest  sets                         what a set holds
     holdings  retention  losses            what a set holds; which stay; what one holds less of;

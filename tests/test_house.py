@@ -14,7 +14,7 @@ HOUSE = os.path.join(CHECKOUT, PACKAGE)
 # The map, from the ground up. `x.*` are the rooms of the package x that stand no lower.
 LEVELS = (
     "errors gzips nearest values known_hosts",
-    "runtag steps children durations json_answers",
+    "runtag steps children durations json_answers toml_text",
     "settings rows mistakes rules manifest sets losses holdings retention services.table",
     (
         "plan journal runner services.influx_log services.influx_meta services.influx_shard "
