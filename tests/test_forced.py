@@ -37,6 +37,15 @@ def forced(pi, where, word, does):  # noqa: F811
     del pi.environment["PYTHONPATH"]
 
 
+def assert_replaced(pi):  # noqa: F811
+    """The new set lies here and in the vault, and nothing of the old one, nor a mark."""
+    pi.new = archives(pi.backups)
+    assert pi.new != pi.old
+    assert is_new(pi.backups, pi)
+    assert is_new(pi.nas, pi)
+    assert not [*pi.backups.glob("*.unfinished.jsonl"), *pi.nas.glob("*.unfinished.jsonl")]
+
+
 @pytest.mark.parametrize(
     ("word", "does"),
     [
@@ -54,11 +63,7 @@ def test_a_power_cut_here_leaves_an_unfinished_set_and_whole_copies(pi, word, do
     assert "Not delivered, since unfinished" in pi.run("sync").stdout
     told = pi.run("backup --runtag f")
     assert (told.returncode, told.stderr) == (0, "")
-    pi.new = archives(pi.backups)
-    assert pi.new != pi.old
-    assert is_new(pi.backups, pi)
-    assert is_new(pi.nas, pi)
-    assert not [*pi.backups.glob("*.unfinished.jsonl"), *pi.nas.glob("*.unfinished.jsonl")]
+    assert_replaced(pi)
 
 
 @pytest.mark.parametrize("line", ["sync", "backup --runtag f"])
@@ -75,11 +80,7 @@ def test_a_power_cut_amid_the_copies_is_healed_by_the_next_run(pi, word, does, l
     assert not (pi.nas / "f.manifest.json").exists()
     told = pi.run(line)
     assert (told.returncode, told.stderr) == (0, "")
-    pi.new = archives(pi.backups)
-    assert pi.new != pi.old
-    assert is_new(pi.backups, pi)
-    assert is_new(pi.nas, pi)
-    assert not [*pi.backups.glob("*.unfinished.jsonl"), *pi.nas.glob("*.unfinished.jsonl")]
+    assert_replaced(pi)
 
 
 def test_a_vault_that_was_away_while_a_set_was_replaced_gets_the_new_one(pi):  # noqa: F811
