@@ -70,6 +70,14 @@ def is_told(line: str) -> bool:
     return True
 
 
+def name_of(kind: type[Any]) -> str:
+    """Return what a step is called in journals: the name of its class, or `journaled_as` there.
+
+    That stays as it is when the class gets another name: a journal of before names it so.
+    """
+    return str(vars(kind).get("journaled_as", kind.__name__))
+
+
 def written(step: UndoableStep) -> dict[str, Any]:
     """Return what a journal holds of a step: neither words of programs, nor what makes them."""
     assert is_dataclass(step)  # noqa: S101 - steps are frozen dataclasses
@@ -108,7 +116,7 @@ class Journal:
         self.gone = False
         """Something could not be put back, and was left."""
         self.path = path
-        self._steps: Mapping[str, type[Any]] = {each.__name__: each for each in steps}
+        self._steps: Mapping[str, type[Any]] = {name_of(each): each for each in steps}
         self._owed: list[tuple[str, UndoableStep]] = []
         self._undone: list[UndoableStep] = []
         self._lock = threading.Lock()
@@ -128,7 +136,7 @@ class Journal:
 
     def write(self, job: str, step: UndoableStep) -> None:
         """Note a step that is about to act."""
-        line = {"job": job, "step": type(step).__name__, "fields": written(step)}
+        line = {"job": job, "step": name_of(type(step)), "fields": written(step)}
         with self._lock:
             self._append(line)
             self._owed.append((job, step))

@@ -10,7 +10,7 @@ from iotstack_invoke.actions import bounds
 from iotstack_invoke.actions.owed import Owing
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.journal import WORDS, written
+from iotstack_invoke.journal import WORDS, name_of, written
 from iotstack_invoke.rulebooks.restore import undoable
 from iotstack_invoke.services.quiesce import Quiesce, stopped
 from iotstack_invoke.services.recipe import RECIPES, RecipeInUse
@@ -66,7 +66,7 @@ def owing(tmp_path, monkeypatch):
 
 def refused(owing, step, **fields):
     """Return why a journal with one step of ours is refused; '' where it is undone."""
-    kind = next(each for each in undoable() if each.__name__ == step)
+    kind = next(each for each in undoable() if name_of(each) == step)
     told = {"host_role": "pi"}
     for each in dataclasses.fields(kind):
         if each.name not in WORDS and each.default is dataclasses.MISSING:
@@ -289,13 +289,30 @@ def test_a_compose_file_elsewhere_is_the_one_that_env_names(owing):
     assert refused(owing, "ComposeUp", **fields) == ""
 
 
-@pytest.mark.parametrize("kind", undoable(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", undoable(), ids=name_of)
 def test_every_field_of_a_step_that_can_be_undone_is_judged(kind):
     """A new field is a word of the target's, a place, a name, or on the list of what is unused."""
-    judged = {*WORDS, *bounds.NAMES, *bounds.FIELDS[kind.__name__], *UNUSED}
+    judged = {*WORDS, *bounds.NAMES, *bounds.FIELDS[name_of(kind)], *UNUSED}
     judged |= {"name", "ask", "awake", "enter", "leave", "advice"} if kind is Quiesce else set()
     texts = {e.name for e in dataclasses.fields(kind) if "str" in str(e.type)}
     assert texts - judged == set()
+
+
+def journaled(kind):
+    """Return the fields that a journal holds of a step."""
+    values = {"str": "", "int": 0, "float": 0.0, "bool": False}
+    asked = {e.name: values.get(e.type, ()) for e in dataclasses.fields(kind)}
+    if "compose" in asked:
+        asked["compose"] = ("docker", "compose", "--project-directory", "/s", "--file", "/s/a")
+    return sorted(written(kind(**asked)))
+
+
+def test_a_journal_of_an_earlier_version_is_understood():
+    """Its steps and their fields have the names that they had: another version may have died."""
+    with open(f"{os.path.dirname(__file__)}/fixtures/journaled.json") as stream:
+        before = json.load(stream)
+    now = {name_of(kind): journaled(kind) for kind in undoable()}
+    assert {step: sorted({*fields} & {*now[step]}) for step, fields in before.items()} == before
 
 
 def test_no_word_of_a_program_is_written():

@@ -13,6 +13,7 @@ from test_undo import flows, killed_amid_the_swap, restored_once
 
 from iotstack_invoke.errors import Refused
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.journal import name_of
 from iotstack_invoke.rulebooks.restore import undoable
 from iotstack_invoke.trust import Owned, Trust, is_private
 
@@ -227,7 +228,7 @@ def test_an_old_journal_beside_the_backups_is_undone(little_stack):
     words = {"as_root": [], "docker": ["no-such-docker"], "guard": guard}
     lines = [json.loads(line) for line in new.read_text().splitlines()]
     for each in lines:
-        kind = next(k for k in undoable() if k.__name__ == each["step"])
+        kind = next(k for k in undoable() if name_of(k) == each["step"])
         had = {field.name for field in dataclasses.fields(kind)} & {*words}
         each["fields"] |= {name: words[name] for name in had}
     old.write_text("".join(f"{json.dumps(each)}\n" for each in lines))

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import Refused, StepFailed
+from ..journal import name_of
 from ..rules import BACKUPS, RESTORE
 from ..runtag import is_runtag
 from ..services import influx, influx2
@@ -236,7 +237,7 @@ def _paths(step: UndoableStep) -> Iterator[tuple[str, str]]:
 
     Raises StepFailed for what is no path, and for what is no name where there is to be one.
     """
-    step_name = type(step).__name__
+    step_name = name_of(type(step))
     for field in NAMES:
         if step_name == "Quiesce" and field == "name":
             continue  # what people call it

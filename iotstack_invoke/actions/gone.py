@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from ..journal import Owed, owed_in
+from ..journal import Owed, name_of, owed_in
 from ..services.inside import is_in
 from ..services.left_out import KeepLeftOut
 from ..services.stack import (
@@ -30,9 +30,9 @@ from ..steps import Command, Host
 from ..targets import which_may_be_there
 from ..values import dataclass
 
-PUT_BACK = frozenset(each.__name__ for each in (MoveAside, PutAway, SwapEntries, SwapItem))
+PUT_BACK = frozenset(name_of(each) for each in (MoveAside, PutAway, SwapEntries, SwapItem))
 """The steps that move aside what is put back when they are undone."""
-LEFT_OUT = KeepLeftOut.__name__
+LEFT_OUT = name_of(KeepLeftOut)
 PAIRS_AT_ONCE = 100
 
 
@@ -92,21 +92,21 @@ def _places(owed: Owed) -> tuple[str, ...]:
     It was moved aside, or nothing was there, or the step has not acted yet, or is undone.
     """
     aside = str(owed.fields["aside"])
-    if owed.step == PutAway.__name__:
+    if owed.step == name_of(PutAway):
         return (aside,)
-    source = "live" if owed.step == MoveAside.__name__ else "staged"
+    source = "live" if owed.step == name_of(MoveAside) else "staged"
     others = (str(owed.fields.get(each, "")) for each in (source, "used"))
     return (aside, f"{aside}.new", *filter(None, others))
 
 
 def _is_away(fate: Fate) -> bool:
     """Tell whether a folder would be gone, if a file of ours lies in its place."""
-    return fate.word == "gone" and fate.step.step == PutAway.__name__
+    return fate.word == "gone" and fate.step.step == name_of(PutAway)
 
 
 def _place(owed: Owed) -> str:
     """Return what is put back: a path, or the entries of a folder that is a mount point itself."""
-    within = "/." if owed.step == SwapEntries.__name__ else ""
+    within = "/." if owed.step == name_of(SwapEntries) else ""
     return f"{owed.fields['live']}{within}"
 
 
@@ -133,8 +133,8 @@ def lines_without(lines: Iterable[str], fates: Sequence[Fate]) -> list[str]:
     lines = list(lines)
     left = {each.live: each for each in cannot_be_back(fates)}
     gone = {(each.live, each.aside) for each in fates if each.word == "gone"}
-    is_reload = any(each.step.step == PutAway.__name__ for each in left.values())
-    uses = (e for e in owed_in(lines) if is_reload and e.step == UseStage.__name__)
+    is_reload = any(each.step.step == name_of(PutAway) for each in left.values())
+    uses = (e for e in owed_in(lines) if is_reload and e.step == name_of(UseStage))
     dumps = {str(path) for each in uses for path in each.fields["folders"]}
     lines = without_volumes(lines, left)
     found = []
@@ -162,7 +162,7 @@ def lines_keeping_used(lines: Sequence[str]) -> list[str]:
     owed = owed_in(lines)
     pairs = ((str(e.fields.get("live")), str(e.fields.get("used"))) for e in owed)
     within = [live for live, used in pairs if used.startswith(f"{posixpath.dirname(live)}/.")]
-    stage = f'"{UseStage.__name__}"'
+    stage = f'"{name_of(UseStage)}"'
     return [line for line in without_volumes(lines, within) if stage not in line]
 
 
@@ -178,16 +178,16 @@ def without_volumes(lines: Sequence[str], lives: Iterable[str]) -> list[str]:
 def _makes_volume(line: str, names: Collection[str]) -> bool:
     """Tell whether a line of a journal is of a step that made one of some volumes."""
     return any(
-        each.step == MakeVolume.__name__ and each.fields.get("name") in names
+        each.step == name_of(MakeVolume) and each.fields.get("name") in names
         for each in owed_in([line])
     )
 
 
 def _removes(owed: Owed, dumps: Collection[str]) -> bool:
     """Tell whether the undo of a step would remove a dump."""
-    if owed.step == UseStage.__name__:
+    if owed.step == name_of(UseStage):
         return bool(dumps)
-    return owed.step == MakeFolder.__name__ and str(owed.fields.get("path")) in dumps
+    return owed.step == name_of(MakeFolder) and str(owed.fields.get("path")) in dumps
 
 
 def _written(owed: Owed, fate: Fate) -> str:
@@ -196,7 +196,7 @@ def _written(owed: Owed, fate: Fate) -> str:
         "live": fate.live,
         "aside": fate.aside,
     }
-    return json.dumps({"job": owed.job, "step": LeaveGone.__name__, "fields": fields})
+    return json.dumps({"job": owed.job, "step": name_of(LeaveGone), "fields": fields})
 
 
 def paths_named(folder: str, paths: Iterable[str]) -> str:

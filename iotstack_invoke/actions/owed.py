@@ -14,7 +14,7 @@ from functools import cached_property
 from ..errors import OldDataGone, Refused, StepFailed, ended
 from ..findings import unfinished
 from ..hosts import LocalHost
-from ..journal import Bound, Journal, owed_in
+from ..journal import Bound, Journal, name_of, owed_in
 from ..pasted import host_flag
 from ..report import Report
 from ..rulebooks.restore import undoable
@@ -307,5 +307,5 @@ def leaves_no_marks(lines: Iterable[str]) -> bool:
 
     Those named no notes about users among what they use up either.
     """
-    used = [each.fields["folders"] for each in owed_in(lines) if each.step == UseStage.__name__]
+    used = [each.fields["folders"] for each in owed_in(lines) if each.step == name_of(UseStage)]
     return bool(used) and not any(str(path).endswith(".users") for e in used for path in e)

@@ -12,7 +12,7 @@ from ..changes import change_in, is_stamp
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, NotFound, Refused, StepFailed, ended
 from ..hosts import LocalHost, words_of
-from ..journal import Journal, Owed, is_told, owed_in
+from ..journal import Journal, Owed, is_told, name_of, owed_in
 from ..log import unfinished_log
 from ..pasted import host_flag
 from ..report import Report
@@ -263,7 +263,7 @@ def _tell(
 ) -> None:
     """Tell what an undo would do: what is put back, what goes, what is stopped meanwhile."""
     left = {each.live for each in gone}
-    owed = [each for each in owed_in(lines) if each.step != LeaveGone.__name__]
+    owed = [each for each in owed_in(lines) if each.step != name_of(LeaveGone)]
     asides = {
         str(each.fields["live"]): str(each.fields["aside"])
         for each in owed
@@ -271,9 +271,9 @@ def _tell(
     }
     there = which_may_be_there(target.host, asides.values(), target.as_root)
     back = {live for live, aside in asides.items() if aside in there}
-    stopped = [n for each in owed if each.step == StopContainers.__name__ for n in _names(each)]
-    made = [str(each.fields.get("name")) for each in owed if each.step == MakeVolume.__name__]
-    if any(each.step == ComposeUp.__name__ for each in owed):
+    stopped = [n for each in owed if each.step == name_of(StopContainers) for n in _names(each)]
+    made = [str(each.fields.get("name")) for each in owed if each.step == name_of(MakeVolume)]
+    if any(each.step == name_of(ComposeUp) for each in owed):
         made.append("the containers that it made")
 
     report.write(what)

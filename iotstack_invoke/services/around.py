@@ -28,6 +28,8 @@ class MakeAround:
     It belongs to whom `like` does, or where that is no folder to whom the one around it does.
     """
 
+    journaled_as = "MakeAround"
+
     host_role: str
     path: str
     live: str
@@ -54,6 +56,8 @@ class MakeAround:
 @dataclass(frozen=True, slots=True)
 class GiveStack:
     """Give root's new folder of a stack to whom a file of the archive belongs. Undone: root's."""
+
+    journaled_as = "GiveStack"
 
     host_role: str
     path: str

@@ -205,6 +205,8 @@ class DumpInflux:
     Undone: the dump is stopped if it still runs, and its folder removed.
     """
 
+    journaled_as = "DumpInflux"
+
     host_role: str
     container: str
     on_host: str

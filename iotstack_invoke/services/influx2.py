@@ -219,6 +219,8 @@ class DumpInflux2:
     Undone: the dump is stopped if it still runs, and its folder removed.
     """
 
+    journaled_as = "DumpInflux2"
+
     host_role: str
     container: str
     on_host: str

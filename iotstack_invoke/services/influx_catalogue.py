@@ -37,6 +37,8 @@ _KEEP = (
 class PutCatalogue:
     """Copy a new catalogue into a stopped container. Undone: the one before is copied back."""
 
+    journaled_as = "PutCatalogue"
+
     host_role: str
     container: str
     meta: str

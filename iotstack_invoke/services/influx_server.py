@@ -70,6 +70,8 @@ class RunAlone:
     network of the stack, asking for no password. Undone: removed.
     """
 
+    journaled_as = "RunAlone"
+
     host_role: str
     container: str
     alone: str

@@ -110,6 +110,8 @@ class SeeInflux:
 class CopyStays(CopyFolder):
     """Copy the files of some databases of a stopped InfluxDB to a new folder. Undone: removed."""
 
+    journaled_as = "CopyStays"
+
     kind: str
     """Which of its folders it is: meta, data or wal; '' for the one around them."""
     databases: tuple[str, ...]

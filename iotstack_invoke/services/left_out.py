@@ -49,6 +49,8 @@ class KeepLeftOut:
     Undone: back into the one put aside, with what came to it since: that is in no backup at all.
     """
 
+    journaled_as = "KeepLeftOut"
+
     host_role: str
     live: str
     aside: str

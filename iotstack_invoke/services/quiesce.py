@@ -73,6 +73,8 @@ class Quiesce:
     `ask` is answered with `awake` in it by a service that is not quiet.
     """
 
+    journaled_as = "Quiesce"
+
     host_role: str
     name: str
     ask: tuple[str, ...]

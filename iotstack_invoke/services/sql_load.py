@@ -187,6 +187,8 @@ class RunSqlAlone:
     Undone: container and file are removed.
     """
 
+    journaled_as = "RunSqlAlone"
+
     host_role: str
     container: str
     """Whose image, environment, command and mounts it has."""

@@ -40,6 +40,8 @@ class CopySqlite:
     Undone: that folder is removed. A file that cannot be copied is a warning.
     """
 
+    journaled_as = "CopySqlite"
+
     host_role: str
     folder: str
     members: tuple[str, ...]

@@ -227,6 +227,8 @@ def _compose_words(host: Host, docker: tuple[str, ...]) -> str:
 class StopContainers:
     """Stop containers that run. Undone: start them again, in the order in which they started."""
 
+    journaled_as = "StopContainers"
+
     host_role: str
     names: tuple[str, ...]
     docker: tuple[str, ...]
@@ -277,6 +279,8 @@ class StartContainers:
     Undone: stop them.
     """
 
+    journaled_as = "StartContainers"
+
     host_role: str
     names: tuple[str, ...]
     docker: tuple[str, ...]
@@ -319,6 +323,8 @@ class ComposeUp:
     `services` empty means all of them: then one that this machine cannot have keeps no other
     from being brought up, unless it is `strict`, or its container is a vital one.
     """
+
+    journaled_as = "ComposeUp"
 
     host_role: str
     compose: tuple[str, ...]
@@ -468,6 +474,8 @@ class SwapItem:
     four paths are on one file system.
     """
 
+    journaled_as = "SwapItem"
+
     host_role: str
     live: str
     staged: str
@@ -548,6 +556,8 @@ class MoveAside:
     What came to its place meanwhile is moved to `used`.
     """
 
+    journaled_as = "MoveAside"
+
     host_role: str
     live: str
     aside: str
@@ -585,6 +595,8 @@ class PutAway(MoveAside):
     Undone: the file is removed and the folder put back; what else lies there moves to `used`.
     """
 
+    journaled_as = "PutAway"
+
     move: ClassVar[str] = PUT_AWAY
     move_back: ClassVar[str] = PUT_BACK
 
@@ -599,6 +611,8 @@ class LeaveGone:
 
     It comes into a kept journal in the place of the steps that cannot be undone any more.
     """
+
+    journaled_as = "LeaveGone"
 
     host_role: str
     live: str
@@ -653,6 +667,8 @@ class UseStage:
     what says that it is whole goes before anything leaves it.
     """
 
+    journaled_as = "UseStage"
+
     host_role: str
     folders: tuple[str, ...]
     as_root: tuple[str, ...]
@@ -678,6 +694,8 @@ class MakeFolder:
 
     `like` names a folder whose owner and mode it gets, where there is one.
     """
+
+    journaled_as = "MakeFolder"
 
     host_role: str
     path: str
@@ -710,6 +728,8 @@ class MakeFolder:
 @dataclass(frozen=True, slots=True)
 class CopyFolder:
     """Copy a folder of a stopped server to a new one. Undone: remove the copy."""
+
+    journaled_as = "CopyFolder"
 
     host_role: str
     source: str
@@ -745,6 +765,8 @@ class CopyFolder:
 class MakeLink:
     """Make a link where nothing lies, and the folders on the way. Undone: remove the link."""
 
+    journaled_as = "MakeLink"
+
     host_role: str
     path: str
     leads_to: str
@@ -776,6 +798,8 @@ class MakeVolume:
 
     One that somebody else made between our look and the step does not bear our mark, and stays.
     """
+
+    journaled_as = "MakeVolume"
 
     host_role: str
     name: str
@@ -876,6 +900,8 @@ class MakeAside:
     Never more than empty folders: it may hold the only copy of something.
     """
 
+    journaled_as = "MakeAside"
+
     host_role: str
     path: str
     as_root: tuple[str, ...]
@@ -912,6 +938,8 @@ class Unpack:
 
     One archive, one new folder: two archives in one folder can lead each other outside.
     """
+
+    journaled_as = "Unpack"
 
     host_role: str
     archive: str

@@ -79,6 +79,8 @@ class SwapEntries(SwapItem):
     All four are on one file system: the others lie in the mount point, named as KEPT.
     """
 
+    journaled_as = "SwapEntries"
+
     swap: ClassVar[str] = _SWAP
     unswap: ClassVar[str] = _UNSWAP
     limit_s: ClassVar[float] = SWAP_LIMIT_S
