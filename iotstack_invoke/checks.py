@@ -15,11 +15,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from . import __version__
+from .base import PARTIAL
 from .errors import Busy, StepFailed
 from .hosts import LocalHost, locked, opened, words_of
 from .manifest import read_utc, utc_text
 from .runtag import is_runtag
-from .steps import PARTIAL
 from .trust import believed
 from .values import dataclass
 

@@ -20,24 +20,13 @@ from graphlib import TopologicalSorter
 from typing import Any, Protocol
 
 from . import children
+from .base import Disk, Host, Place
 from .children import signals_noted
 from .errors import Interrupted, IotstackError, StepFailed, TimedOut, ended
 from .journal import Journal
 from .plan import Plan, PlannedJob, parameters_of
 from .rules import Job
-from .steps import (
-    ClaimingStep,
-    Commit,
-    Disk,
-    File,
-    Host,
-    LeavingStep,
-    Place,
-    Record,
-    Space,
-    Step,
-    UndoableStep,
-)
+from .steps import ClaimingStep, Commit, File, LeavingStep, Record, Space, Step, UndoableStep
 from .values import dataclass
 
 RETRY_WAIT_S = 2.0

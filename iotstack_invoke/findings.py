@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from types import MappingProxyType
 
+from .base import Outcome
 from .changes import change_in
 from .hooks import shown
 from .journal import owed_in
@@ -30,7 +31,6 @@ from .services.table import Cover
 from .sets import BackupSet, State
 from .settings import Hook
 from .site import Newest
-from .steps import Outcome
 from .values import dataclass
 
 MISSING_EXIT = 127

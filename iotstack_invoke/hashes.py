@@ -7,8 +7,8 @@ import math
 import shlex
 from typing import IO, cast
 
+from .base import Command, Received
 from .hosts import CHUNK_BYTES
-from .steps import Command, Received
 
 HASH_LIMIT_S = 24 * 3600.0
 HASH = (

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from .base import Command, Host
 from .errors import Refused, StepFailed
 from .report import Report
 from .settings import Hook, Hooks
-from .steps import Command, Host
 from .values import dataclass
 
 if TYPE_CHECKING:

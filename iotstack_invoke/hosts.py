@@ -26,9 +26,7 @@ from invoke.context import Context
 from invoke.exceptions import CommandTimedOut, ThreadException
 
 from . import children
-from .errors import Busy, Interrupted, StepFailed, TimedOut
-from .runner import MOST_LINE, LineStream, SaidTooMuch, local_context
-from .steps import (
+from .base import (
     MOST_BYTES,
     PARTIAL,
     Command,
@@ -41,6 +39,8 @@ from .steps import (
     denied_told,
     fact_of,
 )
+from .errors import Busy, Interrupted, StepFailed, TimedOut
+from .runner import MOST_LINE, LineStream, SaidTooMuch, local_context
 
 CHUNK_BYTES = 1 << 18
 EARLY_BYTES = 4 << 20

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Protocol
 
+from .base import Host
 from .errors import Interrupted, IotstackError, OldDataGone, StepFailed, Unreachable, ended
-from .steps import Host, UndoableStep
+from .steps import UndoableStep
 from .values import dataclass
 
 WORDS = frozenset({"as_root", "docker", "compose", "guard", "lock"})

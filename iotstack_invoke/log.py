@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from .base import PARTIAL
 from .hosts import opened, words_of
 from .rules import Job
-from .steps import PARTIAL, Step
+from .steps import Step
 
 if TYPE_CHECKING:
     from .engine import JobResult

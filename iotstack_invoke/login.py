@@ -27,6 +27,7 @@ import paramiko
 from fabric.runners import Remote
 from paramiko import AuthenticationException, ChannelException, SSHException
 
+from .base import Command
 from .errors import KeyRefused, Refused, StepFailed, TimedOut, Unreachable, ended
 from .hosts import LocalHost
 from .known_hosts import (
@@ -46,7 +47,6 @@ from .settings import Ssh
 from .sftp import NoSftp, SftpSession, encoded
 from .ssh_config import ANY_EXIT, FOR_A_COMMAND, Way, find_way, flags
 from .ssh_line import SILENT, HostKeyRefused, Line, LoginRefused, judge
-from .steps import Command
 from .values import dataclass
 
 # Without a handler Python prints its lines to stderr; what they tell reaches us as errors.

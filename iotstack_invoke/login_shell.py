@@ -13,10 +13,10 @@ import shlex
 from collections import deque
 from collections.abc import Callable
 
+from .base import Command, Heard
 from .errors import Unreachable
 from .runner import LONG_BYTES
 from .sftp import encoded
-from .steps import Command, Heard
 
 MOST_NOISE_BYTES = 1 << 20
 """So much a login may print before a command."""

@@ -11,12 +11,12 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
+from .base import Host
 from .holdings import Gone
 from .hosts import LocalHost
 from .manifest import read_utc, utc_text
 from .runtag import is_runtag
 from .sets import BackupSet
-from .steps import Host
 from .trust import believed
 from .values import dataclass
 

@@ -13,10 +13,11 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from .base import FileFact
 from .errors import RuleError
 from .manifest import LACKING
 from .rules import Job, RuleBook
-from .steps import File, FileFact, Record
+from .steps import File, Record
 from .values import dataclass
 
 

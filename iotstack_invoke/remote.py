@@ -25,6 +25,7 @@ from invoke.exceptions import CommandTimedOut, ThreadException
 from paramiko import ChannelException, SSHException
 
 from . import children
+from .base import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, fact_of
 from .errors import StepFailed, TimedOut, Unreachable, ended
 from .hashes import HASH
 from .hosts import (
@@ -58,7 +59,6 @@ from .runner import LineStream
 from .settings import Ssh
 from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpPlace, not_listed, too_much
 from .ssh_config import ANY_EXIT, CONNECT_LIMIT_S
-from .steps import Command, Disk, FileFact, Heard, Outcome, Pipe, Received, fact_of
 
 QUESTION_LIMIT_S = 60.0
 """For what is asked of a disk, which may have to start first."""

@@ -25,8 +25,8 @@ from invoke.context import Context
 from invoke.runners import Local
 
 from . import children
+from .base import MOST_BYTES, Heard
 from .errors import Interrupted
-from .steps import MOST_BYTES, Heard
 
 FIRST_LOOK_S = 0.0005
 """How soon it is first asked whether a command has ended; each later time after twice as long."""

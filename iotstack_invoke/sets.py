@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, TypeVar
 
+from .base import PARTIAL, FileFact
 from .manifest import (
     MOST_BYTES,
     PIN_ENDING,
@@ -22,7 +23,6 @@ from .manifest import (
 )
 from .rules import KINDS, PARTS, TEXTS, split_set_name
 from .runtag import is_runtag, runtag_time
-from .steps import PARTIAL, FileFact
 from .values import dataclass
 
 _LOG_OF_CHANGE = re.compile(r"(\.restore|^reload-influxdb)-\d{8}T\d{6}Z\.log$")

@@ -14,13 +14,13 @@ from typing import IO, cast
 import paramiko
 from paramiko import SFTPError, SSHException
 
+from .base import FileFact, Received, fact_of
 from .errors import StepFailed, Unreachable
 from .hashes import HashedStream
 from .hosts import PRIVATE, READ_ONLY, Dates, read_chunk
 from .login import Login, closed, line_broke, why_it_broke
 from .login_shell import shown
 from .sftp import SftpSession, encoded
-from .steps import FileFact, Received, fact_of
 
 MAKE_ROOM = "Make room there and run the same command again."
 MOST_CONTENT_BYTES = 32 << 20

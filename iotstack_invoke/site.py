@@ -17,6 +17,7 @@ from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from .base import PARTIAL, FileFact, Host, Place
 from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
 from .errors import StepFailed, Unreachable, ended
 from .holdings import Gone
@@ -47,7 +48,7 @@ from .sets import (
     runtags_in,
 )
 from .settings import Settings
-from .steps import PARTIAL, File, FileFact, Host, Place, Record
+from .steps import File, Record
 from .targets import find_machine, host_name, open_machine
 from .transfer import Found, is_copy, manifest_there
 from .trust import believed

@@ -21,11 +21,11 @@ from dataclasses import replace
 import paramiko
 from paramiko import SSHException
 
+from .base import Command
 from .errors import StepFailed, Unreachable, ended
 from .hosts import LocalHost
 from .known_hosts import SSH_PORT, name_with_port
 from .settings import Ssh
-from .steps import Command
 from .values import dataclass
 
 CONNECT_LIMIT_S = 15

@@ -31,11 +31,11 @@ from paramiko.ssh_exception import IncompatiblePeer
 from paramiko.transport import ChannelMap
 
 from . import children
+from .base import Command
 from .errors import ended
 from .hosts import LocalHost
 from .known_hosts import KnownKey, Verdict, known_keys, listed, name_with_port, verdict
 from .ssh_config import ANY_EXIT, Way
-from .steps import Command
 
 KRL = b"SSHKRL\n\0"
 KRL_REVOKED_EXIT = 1

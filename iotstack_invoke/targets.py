@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from .base import Command, Disk, Host, Outcome, Place, is_telling
 from .errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError, ended
 from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked, said_too_much
 from .json_answers import read_json
@@ -23,7 +24,7 @@ from .nearest import nearest
 from .pasted import host_flag, over_ssh
 from .rules import BACKUPS, LOCK, RESTORE
 from .settings import Machine, Settings
-from .steps import Command, Disk, Host, Outcome, Place, Scene, Space, is_telling
+from .steps import Scene, Space
 from .values import dataclass
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ import os
 import shlex
 from typing import IO, cast
 
+from .base import Command, FileFact, Host, Place, Received
 from .errors import StepFailed
 from .hashes import HashedStream, hash_command
 from .hosts import CHUNK_BYTES
 from .manifest import MOST_BYTES, Manifest, read_manifest
 from .rules import KINDS, split_set_name
-from .steps import Command, File, FileFact, Host, Place, Received, Record, Scene
+from .steps import File, Record, Scene
 from .targets import ANY_EXIT, reserve
 from .values import dataclass
 

@@ -14,9 +14,9 @@ import shlex
 import stat
 from collections.abc import Callable, Iterable, Mapping
 
+from .base import Command, Host
 from .errors import Refused, StepFailed
 from .hosts import NOT_THERE, LocalHost
-from .steps import Command, Host
 from .values import dataclass
 
 # `-` is not there, `?` nobody can tell: a folder on the way may not be looked into. What follows

@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+from iotstack_invoke.base import PARTIAL, Command
 from iotstack_invoke.engine import Run
 from iotstack_invoke.errors import Interrupted
 from iotstack_invoke.hosts import LocalHost
@@ -21,7 +22,7 @@ from iotstack_invoke.journal import Journal
 from iotstack_invoke.manifest import read_records, record_line
 from iotstack_invoke.plan import decide, resolve
 from iotstack_invoke.rules import RuleBook, rule
-from iotstack_invoke.steps import PARTIAL, Command, File
+from iotstack_invoke.steps import File
 
 FATE = {"passed": 0, "killed_at": 0}
 

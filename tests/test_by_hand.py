@@ -4,8 +4,8 @@ import pytest
 from little_influx2 import with_influx2
 
 from iotstack_invoke.actions.by_hand import Influx2ByHand
+from iotstack_invoke.base import FileFact
 from iotstack_invoke.sets import BackupSet, State
-from iotstack_invoke.steps import FileFact
 
 TAG = "2026-11-23_1100"
 

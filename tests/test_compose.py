@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from iotstack_invoke.base import FileFact
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.compose import (
@@ -15,7 +16,6 @@ from iotstack_invoke.services.compose import (
     of_stack,
     top_files,
 )
-from iotstack_invoke.steps import FileFact
 
 
 def told(name, **changed):

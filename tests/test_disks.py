@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 from little_run import FileLedger, Nobody
 
+from iotstack_invoke.base import Disk
 from iotstack_invoke.engine import Disks, End, Run
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.journal import Journal
@@ -19,7 +20,7 @@ from iotstack_invoke.rules import Rule, RuleBook
 from iotstack_invoke.services.members import ScanArchive
 from iotstack_invoke.services.sql_load import UnpackSql
 from iotstack_invoke.services.stack import Unpack
-from iotstack_invoke.steps import Disk, File, Space
+from iotstack_invoke.steps import File, Space
 from iotstack_invoke.transfer import Send
 
 MIB = 1 << 20

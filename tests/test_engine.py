@@ -17,6 +17,7 @@ from little_run import FileLedger, MakeScratch, Nobody
 from scenes import alive, until
 
 from iotstack_invoke import engine
+from iotstack_invoke.base import Command
 from iotstack_invoke.children import signals_raised
 from iotstack_invoke.engine import End, Run
 from iotstack_invoke.errors import Interrupted, StepFailed
@@ -29,7 +30,7 @@ from iotstack_invoke.services.influx import wait_for_ping
 from iotstack_invoke.services.sql import SqlServer
 from iotstack_invoke.services.sql_pack import wait_for_server
 from iotstack_invoke.services.together import Together
-from iotstack_invoke.steps import COMMIT, Command, File, UndoableStep
+from iotstack_invoke.steps import COMMIT, File, UndoableStep
 
 LITTLE_RUN = os.path.join(os.path.dirname(__file__), "little_run.py")
 

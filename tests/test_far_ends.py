@@ -25,10 +25,11 @@ from peak import kib_in, measured
 from scenes import LittleStack
 
 from iotstack_invoke import remote, ssh_config
+from iotstack_invoke.base import Command
 from iotstack_invoke.errors import StepFailed, TimedOut, Unreachable
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.settings import Vault
-from iotstack_invoke.steps import Command, File
+from iotstack_invoke.steps import File
 from iotstack_invoke.transfer import Claim, hash_there
 from iotstack_invoke.vaults import vault_place
 

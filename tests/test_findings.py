@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotstack_invoke import findings
+from iotstack_invoke.base import Outcome
 from iotstack_invoke.findings import Verdict
 from iotstack_invoke.manifest import Container, Manifest
 from iotstack_invoke.services.compose import Found, Mount
@@ -16,7 +17,6 @@ from iotstack_invoke.services.sql import SqlServer
 from iotstack_invoke.services.table import cover, read_table
 from iotstack_invoke.sets import BackupSet, State
 from iotstack_invoke.site import Newest
-from iotstack_invoke.steps import Outcome
 
 GOOD, WARNING, FAILED = Verdict.GOOD, Verdict.WARNING, Verdict.FAILED
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)

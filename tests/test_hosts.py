@@ -19,6 +19,7 @@ import pytest
 from scenes import alive, until
 
 from iotstack_invoke import children, hosts
+from iotstack_invoke.base import Command
 from iotstack_invoke.children import signals_raised
 from iotstack_invoke.errors import Busy, Interrupted, StepFailed
 from iotstack_invoke.hosts import (
@@ -31,7 +32,6 @@ from iotstack_invoke.hosts import (
     within,
 )
 from iotstack_invoke.runner import LineStream, MendedLocal, local_context
-from iotstack_invoke.steps import Command
 from iotstack_invoke.targets import looked
 
 

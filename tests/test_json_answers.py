@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import LittleStack, PlainScene
 
+from iotstack_invoke.base import Outcome
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.json_answers import read_json
 from iotstack_invoke.services.compose import (
@@ -25,7 +26,6 @@ from iotstack_invoke.services.sql_stays import held_by_server
 from iotstack_invoke.services.sqlite import CopySqlite
 from iotstack_invoke.services.stack import MADE_LABEL, MakeVolume
 from iotstack_invoke.services.up import read_states
-from iotstack_invoke.steps import Outcome
 from iotstack_invoke.targets import points_away
 
 DOCKER = ("docker",)

@@ -18,10 +18,10 @@ from scenes import until
 from shut import COVERED, keep_and_cover
 from sshd import Sshd, require_sshd
 
+from iotstack_invoke.base import Command
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.login import Login
 from iotstack_invoke.remote import SshHost
-from iotstack_invoke.steps import Command
 
 USER, USER_ID = "iotuser", 54321
 NUMBERS = itertools.count(os.getpid() % 30_000 * 100 + 1_000_000)

@@ -11,11 +11,11 @@ from sshd import Sshd, require_sshd
 
 from iotstack_invoke import remote
 from iotstack_invoke.actions.doctor import login_told
+from iotstack_invoke.base import Command
 from iotstack_invoke.errors import StepFailed, TimedOut, Unreachable
 from iotstack_invoke.login_shell import LoginPrints, Mark
 from iotstack_invoke.remote import SftpPlace, SshHost, open_host, open_place
 from iotstack_invoke.settings import Vault
-from iotstack_invoke.steps import Command
 from iotstack_invoke.vaults import vault_place
 
 SFTP_SERVER = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")

@@ -9,11 +9,11 @@ import pytest
 from far import Laptop, Pi
 
 from iotstack_invoke import remote
+from iotstack_invoke.base import Command
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.login import Login
 from iotstack_invoke.remote import SshHost
-from iotstack_invoke.steps import Command
 
 ODD = ("it's", "a\nb", 'say "hi"', "$HOME `id` \\", "", " ", os.fsdecode(b"\xff"), "-rf", "ends\n")
 LONG = tuple(f"{number:05}{'x' * 240}" for number in range(4000))

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from iotstack_invoke.base import FileFact
 from iotstack_invoke.errors import RuleError
 from iotstack_invoke.plan import Graph, Plan, Reason, Why, bind, decide, parameters_of, resolve
 from iotstack_invoke.rules import Job, Rule, RuleBook
-from iotstack_invoke.steps import File, FileFact, Record
+from iotstack_invoke.steps import File, Record
 
 ROOTS = {"pi": "/stack"}
 

@@ -25,13 +25,13 @@ from scenes import until
 from sshd import make_key, offspring
 
 from iotstack_invoke import remote
+from iotstack_invoke.base import Command, Outcome, Received
 from iotstack_invoke.children import signals_raised
 from iotstack_invoke.errors import Interrupted, StepFailed, TimedOut, Unreachable
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.login import Limit, Login, MendedRemote, end_input
 from iotstack_invoke.remote import SftpPlace, SshHost, open_place
 from iotstack_invoke.settings import Ssh
-from iotstack_invoke.steps import Command, Outcome, Received
 
 ODD_NAMES = (
     "two words",

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iotstack_invoke.base import FileFact
 from iotstack_invoke.holdings import (
     Gone,
     holdings_of,
@@ -32,7 +33,6 @@ from iotstack_invoke.retention import (
 )
 from iotstack_invoke.runtag import runtag_time
 from iotstack_invoke.sets import BackupSet, State
-from iotstack_invoke.steps import FileFact
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 GOOD = {State.COMPLETE, State.WARNINGS}

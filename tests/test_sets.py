@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iotstack_invoke.base import FileFact
 from iotstack_invoke.manifest import Manifest, Part
 from iotstack_invoke.rules import KINDS
 from iotstack_invoke.runtag import is_runtag
@@ -20,7 +21,6 @@ from iotstack_invoke.sets import (
     runtags_in,
     strangers_in,
 )
-from iotstack_invoke.steps import FileFact
 
 GENERAL, INFLUX = "general-backup.tar.gz", "influx-backup.tar"
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from scenes import put_set
 
+from iotstack_invoke.base import FileFact
 from iotstack_invoke.errors import StepFailed, Unreachable
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.manifest import RECORDS_ENDING as MARK
@@ -24,7 +25,6 @@ from iotstack_invoke.site import (
     newest_good,
     sweep_stale_copies,
 )
-from iotstack_invoke.steps import FileFact
 from iotstack_invoke.vaults import vault_place
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)

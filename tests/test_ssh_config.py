@@ -18,12 +18,12 @@ from scenes import until
 from sshd import make_key
 
 from iotstack_invoke import ssh_config
+from iotstack_invoke.base import Command
 from iotstack_invoke.errors import KeyRefused, Unreachable
 from iotstack_invoke.login import Login, offered_key
 from iotstack_invoke.remote import open_place
 from iotstack_invoke.settings import Ssh, read_settings
 from iotstack_invoke.ssh_config import find_way
-from iotstack_invoke.steps import Command
 
 RELAY = """
 import os, select, socket, sys

@@ -8,11 +8,12 @@ import subprocess
 import pytest
 
 from iotstack_invoke.actions.stage import Stage
+from iotstack_invoke.base import Command
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.services.stack import UseStage
 from iotstack_invoke.services.staged import mark_of, measure, remove_words
-from iotstack_invoke.steps import Command, Record
+from iotstack_invoke.steps import Record
 from iotstack_invoke.targets import Target
 
 TAG = "t1"

@@ -7,10 +7,11 @@ import shutil
 import pytest
 from scenes import PlainScene
 
+from iotstack_invoke.base import Received
 from iotstack_invoke.errors import Interrupted, StepFailed
 from iotstack_invoke.hashes import HashedStream, hash_command
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.steps import File, Received, Record
+from iotstack_invoke.steps import File, Record
 from iotstack_invoke.transfer import Found, Send, hash_there, is_copy
 
 DATA = os.urandom(1_000_000)

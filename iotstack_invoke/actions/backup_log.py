@@ -11,12 +11,12 @@ import os
 import shutil
 from urllib.parse import quote
 
+from ..base import PARTIAL
 from ..errors import StepFailed, ended
 from ..hosts import state_folder
 from ..log import RunLog
 from ..rules import KINDS
 from ..site import Site
-from ..steps import PARTIAL
 
 
 def open_log(site: Site, runtag: str) -> RunLog:

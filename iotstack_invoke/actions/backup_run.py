@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ..base import Command, Place
 from ..checks import HERE
 from ..children import signals_raised
 from ..engine import Run, RunResult
@@ -32,7 +33,6 @@ from ..runtag import Runtag
 from ..sets import State, pins_in
 from ..settings import Options
 from ..site import RecordFile, Site, remove_set, sweep_stale_copies
-from ..steps import Command, Place
 from ..targets import Lock, is_folder, locked_stack
 from ..transfer import ADVICE, manifest_there
 from .backup_log import finish_log, open_log

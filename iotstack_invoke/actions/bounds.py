@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
+from ..base import Command, Host
 from ..errors import Refused, StepFailed
 from ..journal import name_of
 from ..rules import BACKUPS, RESTORE
@@ -23,7 +24,7 @@ from ..services.inside import above, is_in, path_on_host
 from ..services.quiesce import MARK
 from ..services.sqlite import COPIES, OUTSIDE_COPIES
 from ..settings import Settings
-from ..steps import Command, Host, UndoableStep
+from ..steps import UndoableStep
 from ..targets import docker_words, read_text
 from ..values import dataclass
 from .outside import is_of_others, volume_in

@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
+from ..base import Host
 from ..changes import STAMP_FORM, Change
 from ..hosts import LocalHost, state_folder
 from ..rules import BACKUPS
-from ..steps import Host
 
 LOG_DAYS = 30
 

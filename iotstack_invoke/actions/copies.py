@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from ..base import Place
 from ..checks import HERE, Checks, failed_at, in_places
 from ..errors import NotFound, StepFailed, Unreachable, UsageError, ended
 from ..manifest import MOST_BYTES, Manifest, check_size, read_manifest
@@ -17,7 +18,6 @@ from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
 from ..settings import Vault
 from ..site import Site, still_failed
-from ..steps import Place
 from ..values import dataclass
 from ..vaults import other_hosts, sealed_side, vault_place
 from .latest import Latest, PassedOver, latest_in, newer_than, passed_told

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
+from ..base import Host
 from ..errors import StepFailed
 from ..hosts import LocalHost
 from ..manifest import VOLUME, Container
@@ -48,7 +49,6 @@ from ..services.table import (
     recipes_used,
 )
 from ..settings import ALWAYS_EXCLUDED, NEXTCLOUD, Exclusion, Settings
-from ..steps import Host
 from ..targets import may_be_there, mount_points, which_may_be_there
 from ..values import dataclass
 from .not_running import SETTINGS_INSIDE, at_rest_now, away, holds_files

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..base import PARTIAL, FileFact, Place
 from ..checks import HERE, Check, Checks, damage_found, failed_at
 from ..errors import StepFailed, ended
 from ..holdings import Gone
@@ -41,7 +42,7 @@ from ..site import (
     unlike_copies,
     write_pin,
 )
-from ..steps import PARTIAL, File, FileFact, Place, Record
+from ..steps import File, Record
 from ..targets import host_name
 from ..transfer import can_hash
 from ..values import dataclass

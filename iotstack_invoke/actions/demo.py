@@ -24,6 +24,7 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
 
+from ..base import Command
 from ..errors import ExitCode, IotstackError, StepFailed
 from ..hosts import LocalHost
 from ..json_answers import JsonAnswer, read_json
@@ -34,7 +35,6 @@ from ..runtag import default_runtag
 from ..services.compose import compose_words, inspect_all, named
 from ..services.influx import BACKUP_INSIDE
 from ..settings import Exclusion, Influx, Options, Settings, Stack, Vault
-from ..steps import Command
 from ..values import dataclass
 from .backup import back_up
 

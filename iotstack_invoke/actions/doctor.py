@@ -23,6 +23,7 @@ from functools import cached_property
 from typing import Any
 
 from .. import __version__
+from ..base import Command, Host, Outcome, Place
 from ..checks import HERE, failed_at
 from ..children import signals_raised
 from ..errors import (
@@ -80,7 +81,6 @@ from ..services.inside import is_in
 from ..services.sql import run_in, servers_in
 from ..settings import Hooks, Machine, Settings, Ssh, Vault
 from ..site import Newest, Site, newest_good
-from ..steps import Command, Host, Outcome, Place
 from ..targets import (
     ANY_EXIT,
     entries,

@@ -12,9 +12,10 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from ..base import Command, Host
 from ..errors import StepFailed
 from ..rules import RESTORE
-from ..steps import Command, Host, UndoableStep
+from ..steps import UndoableStep
 from ..targets import ANY_EXIT, which_may_be_there
 
 ELSEWHERE_FILE = "elsewhere.json"

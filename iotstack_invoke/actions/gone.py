@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from ..base import Command, Host
 from ..journal import Owed, name_of, owed_in
 from ..services.inside import is_in
 from ..services.left_out import KeepLeftOut
@@ -26,7 +27,6 @@ from ..services.stack import (
     UseStage,
 )
 from ..services.swap_entries import SwapEntries
-from ..steps import Command, Host
 from ..targets import which_may_be_there
 from ..values import dataclass
 

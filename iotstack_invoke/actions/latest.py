@@ -10,11 +10,11 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from ..base import Place
 from ..checks import in_places
 from ..errors import StepFailed, Unreachable, ended
 from ..sets import BackupSet, State
 from ..site import Newest, newest_good
-from ..steps import Place
 from ..values import dataclass
 
 MOST_TOLD = 3

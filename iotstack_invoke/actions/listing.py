@@ -10,6 +10,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import UTC, datetime
 
+from ..base import FileFact, Place
 from ..checks import HERE, Check, failed_at, in_places
 from ..errors import ExitCode, StepFailed
 from ..holdings import lacks, lacks_told
@@ -19,7 +20,6 @@ from ..rules import KINDS
 from ..sets import GOOD, BackupSet, State, files_of, gather_sets, judged, newest_first
 from ..settings import Settings
 from ..site import Site, manifests_in
-from ..steps import FileFact, Place
 from ..values import dataclass
 from ..vaults import other_hosts
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..base import Command
 from ..errors import Refused
 from ..manifest import Manifest
 from ..rulebooks.restore import (
@@ -33,7 +34,6 @@ from ..services.sql_load import (
     version_refusal,
 )
 from ..services.table import FOLDERS
-from ..steps import Command
 from ..targets import Target, entries, has_line, looked, mount_of
 from ..values import dataclass
 from .outside import place_there, volume_in

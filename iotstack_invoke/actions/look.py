@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..base import Command, FileFact, Host
 from ..errors import Refused, StepFailed, ended
 from ..hosts import LocalHost
 from ..manifest import VOLUME, LeftOut, utc_text
@@ -39,7 +40,6 @@ from ..services.table import (
 )
 from ..services.volume_options import told_options
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
-from ..steps import Command, FileFact, Host
 from ..targets import (
     ANY_EXIT,
     host_name,

@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from ..base import Host, Place
 from ..hosts import LocalHost
 from ..manifest import Manifest, read_utc
 from ..rules import KINDS
 from ..site import CLOCKS_APART, Site, begun_by, manifests_in, newest_runtags
-from ..steps import Host, Place
 from ..targets import host_name, machine_mark
 
 READ_AT_ONCE = 4

@@ -12,13 +12,13 @@ import shlex
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 
+from ..base import Command, Place
 from ..errors import StepFailed
 from ..manifest import Manifest
 from ..services.compose import COMPOSE_FILES, chosen_files, is_top_file
 from ..services.compose_needs import ComposeNeeds, compose_needs
 from ..services.compose_text import variables
 from ..services.table import FOLDERS
-from ..steps import Command, Place
 from ..targets import Target, entries, read_text
 from ..values import dataclass
 from .prospect import OVERRIDES

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from ..base import Host
 from ..errors import StepFailed, Unreachable
 from ..manifest import Container
 from ..services.compose import Found, Volume
@@ -17,7 +18,6 @@ from ..services.compose_files import ComposeReads
 from ..services.inside import is_in
 from ..services.table import AS_THEY_LIE, PAUSED, Cover, Kind, Service, Table, is_influxdb_3
 from ..settings import Settings
-from ..steps import Host
 from ..targets import looked
 from .undumped import State, Undumped
 

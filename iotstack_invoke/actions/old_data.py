@@ -9,13 +9,13 @@ import shlex
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
+from ..base import Command, Host, is_telling
 from ..errors import IotstackError, Refused, StepFailed
 from ..manifest import read_utc
 from ..rules import RESTORE
 from ..services.kept_until import UNTIL_FILE
 from ..services.swap_entries import MOVED
 from ..site import Site
-from ..steps import Command, Host, is_telling
 from ..targets import ANY_EXIT, IN_ENGLISH, entries, journal_paths, read_text
 from ..trust import Trust
 

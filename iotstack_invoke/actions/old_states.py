@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from ..base import Command, Host, is_telling
 from ..changes import OF_RELOADS, STAMP_FORM, Change, change_in, change_of
 from ..errors import Refused, StepFailed
 from ..journal import Owed, owed_in
@@ -22,7 +23,6 @@ from ..rules import RESTORE
 from ..services.kept_until import UNTIL_FILE, read_until
 from ..settings import Stack
 from ..site import Site
-from ..steps import Command, Host, is_telling
 from ..targets import (
     ANY_EXIT,
     GONE,

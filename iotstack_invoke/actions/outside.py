@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from ..base import Command
 from ..errors import StepFailed
 from ..manifest import VOLUME, Manifest, outside_title
 from ..rulebooks.restore import EmptyVolume, Filling, OutsideItem, Swapped
@@ -26,7 +27,6 @@ from ..services.inside import is_in
 from ..services.left_out import patterns_below
 from ..services.volume_options import options_text
 from ..settings import Settings
-from ..steps import Command
 from ..targets import Target, may_be_there, mount_of, mount_points, points_away
 from ..values import dataclass
 

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
+from ..base import Command, Host
 from ..errors import OldDataGone, Refused, StepFailed, ended
 from ..findings import unfinished
 from ..hosts import LocalHost
@@ -30,7 +31,7 @@ from ..services.stack import (
 )
 from ..settings import Settings
 from ..site import Site
-from ..steps import Command, Host, UndoableStep
+from ..steps import UndoableStep
 from ..targets import ANY_EXIT, COMMANDS_LOCK, Target, journal_paths, root_words_if_any
 from ..trust import Owned, Trust
 from ..values import dataclass

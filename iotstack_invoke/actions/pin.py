@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 
+from ..base import Place
 from ..errors import ExitCode, StepFailed, UsageError
 from ..manifest import PIN_ENDING
 from ..report import Report
@@ -12,7 +13,6 @@ from ..runtag import LATEST, Runtag, read_runtag
 from ..sets import gather_sets
 from ..settings import Settings
 from ..site import Site, write_pin
-from ..steps import Place
 from .copies import find_copy, not_found
 
 BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 
+from ..base import Command
 from ..errors import Refused
 from ..manifest import VOLUME, Manifest
 from ..pasted import host_flag
@@ -48,7 +49,7 @@ from ..services.sqlite import shown
 from ..services.table import FOLDERS, is_of_restores
 from ..sets import BackupSet
 from ..settings import Settings
-from ..steps import Command, Record
+from ..steps import Record
 from ..targets import (
     ANY_EXIT,
     Target,

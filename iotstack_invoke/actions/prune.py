@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime
 
+from ..base import FileFact, Place
 from ..checks import HERE, Checks, failed_at
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
@@ -42,7 +43,6 @@ from ..sets import (
 )
 from ..settings import Settings
 from ..site import Site, finish_removals, remove_set, sets_in
-from ..steps import FileFact, Place
 from ..values import dataclass
 from .adopt import adopt
 from .delivery import DELIVERED, Delivery, look_at_vaults

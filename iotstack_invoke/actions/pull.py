@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 from urllib.parse import quote
 
+from ..base import FileFact, Host, Place
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
 from ..children import signals_raised
 from ..engine import Run, RunResult
@@ -30,7 +31,7 @@ from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets, runtags_in
 from ..settings import Settings, Vault
 from ..site import contents_told, counts_at_once, look_everywhere, write_pin
-from ..steps import File, FileFact, Host, Place, Record
+from ..steps import File, Record
 from ..targets import find_machine, host_name, open_machine, read_text
 from ..transfer import Found, is_copy
 from ..trust import believed

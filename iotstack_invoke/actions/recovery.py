@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
+from ..base import PARTIAL
 from ..errors import StepFailed, Unreachable
 from ..journal import Journal
 from ..report import Report
 from ..rules import split_set_name
 from ..sets import removals_in
 from ..site import Site, finish_removals
-from ..steps import PARTIAL
 from .owed import Owing
 from .start import Listing, list_vaults
 from .undo import but_for, tell_death

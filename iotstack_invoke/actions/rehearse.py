@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from ..base import Command
 from ..checks import HERE, PROGRAM, Check, damage_found, in_places
 from ..children import signals_raised
 from ..engine import Run, RunResult
@@ -33,7 +34,6 @@ from ..services.sql_dump import SqlReport
 from ..services.stack import wait_for_orphans
 from ..settings import Settings
 from ..site import Site, look_everywhere
-from ..steps import Command
 from ..targets import ANY_EXIT, docker_words, root_words
 from ..trust import Trust
 from ..vaults import refuse_shut

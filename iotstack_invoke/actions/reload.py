@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
+from ..base import Command
 from ..changes import OF_RELOADS, change_of
 from ..children import signals_raised
 from ..engine import Run, RunResult
@@ -30,7 +31,6 @@ from ..services.influx_count import Count
 from ..services.kept_until import UNTIL_FILE, read_until
 from ..services.mounted import mounts_around
 from ..settings import Settings
-from ..steps import Command
 from ..targets import (
     ANY_EXIT,
     Lock,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from ..base import Command, FileFact, Host, Place
 from ..checks import HERE
 from ..errors import Refused
 from ..holdings import (
@@ -30,7 +31,7 @@ from ..rulebooks.backup import BackupFacts
 from ..rules import BACKUPS, KINDS, PARTS
 from ..sets import BackupSet, State, unnamed_told
 from ..site import RecordFile, Site
-from ..steps import Command, FileFact, Host, Place, Record
+from ..steps import Record
 from .undumped import TITLES
 
 MANY = frozenset({"general", "influx"})

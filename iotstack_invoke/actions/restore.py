@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..base import Command, FileFact, Place
 from ..changes import Change, change_of
 from ..checks import damage_found, in_places
 from ..children import signals_raised
@@ -58,7 +59,7 @@ from ..services.stack import STOPPING
 from ..sets import State, unnamed_told
 from ..settings import Options, Settings
 from ..site import Site
-from ..steps import Command, File, FileFact, Place, Record
+from ..steps import File, Record
 from ..targets import (
     ANY_EXIT,
     Lock,

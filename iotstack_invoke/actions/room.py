@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..base import Command, Host
 from ..errors import Refused
 from ..rulebooks.backup import BackupFacts
 from ..services.sql import ENGINES
 from ..sets import GOOD, BackupSet
-from ..steps import Command, Host
 from ..targets import on_host
 from ..values import dataclass
 

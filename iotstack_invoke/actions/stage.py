@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
+from ..base import PARTIAL, Command
 from ..errors import StepFailed
 from ..hashes import hash_command
 from ..manifest import read_records, record_line
@@ -23,7 +24,7 @@ from ..services.staged import (
     measure,
     remove_words,
 )
-from ..steps import PARTIAL, Command, Record
+from ..steps import Record
 from ..targets import ANY_EXIT, Target, entries, read_text
 
 # Nobody else looks into it: secrets of the whole stack lie there, and in what restores keep.

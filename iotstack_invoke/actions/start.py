@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from ..base import FileFact
 from ..checks import HERE
 from ..errors import Refused, StepFailed
 from ..hosts import READ_ONLY, asked_together
@@ -24,7 +25,7 @@ from ..runtag import Runtag, free_runtag
 from ..sets import GOOD, BackupSet, State, gather_sets, removals_in
 from ..settings import Options
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
-from ..steps import FileFact, Record
+from ..steps import Record
 from ..targets import is_folder, is_read_only, may_write, on_host, remount
 from ..transfer import ADVICE, manifest_there
 from ..values import dataclass

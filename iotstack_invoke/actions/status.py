@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 
+from ..base import Place
 from ..checks import HERE, failed_at
 from ..durations import read_duration
 from ..errors import ExitCode, IotstackError, StepFailed, UsageError
@@ -23,7 +24,6 @@ from ..rules import LOCK, RESTORE
 from ..sets import BackupSet, State, runtags_in
 from ..settings import Settings
 from ..site import Newest, Site, newest_good, open_site, sets_read
-from ..steps import Place
 from ..targets import host_name, journal_paths
 from ..values import dataclass
 

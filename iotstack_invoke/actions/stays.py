@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import Any
 
+from ..base import Command
 from ..errors import StepFailed
 from ..manifest import Manifest
 from ..rulebooks.restore import Load, RestoreFacts
@@ -22,7 +23,6 @@ from ..services.influx_stays import held_by, present_catalogue
 from ..services.sql import run_in
 from ..services.sql_load import read_dump
 from ..services.sql_stays import SYSTEM, held_by_server, held_in_dump, lists_of
-from ..steps import Command
 from ..targets import Target, entries, looked
 from ..values import dataclass
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from ..base import Command
 from ..changes import STAMP_FORM, is_stamp
 from ..errors import Refused
 from ..rules import RESTORE
@@ -28,7 +29,6 @@ from ..services.influx import (
 )
 from ..services.influx_server import Server
 from ..services.inside import is_in
-from ..steps import Command
 from ..targets import (
     ANY_EXIT,
     IN_ENGLISH,

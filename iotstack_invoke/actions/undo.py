@@ -8,6 +8,7 @@ import posixpath
 import shlex
 from collections.abc import Mapping, Sequence
 
+from ..base import Host
 from ..changes import change_in, is_stamp
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, NotFound, Refused, StepFailed, ended
@@ -25,7 +26,6 @@ from ..services.stack import (
     wait_for_orphans,
 )
 from ..settings import Settings
-from ..steps import Host
 from ..targets import (
     Lock,
     Target,

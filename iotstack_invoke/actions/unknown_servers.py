@@ -6,13 +6,13 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
+from ..base import Host
 from ..services.compose import Found
 from ..services.holdings import Databases, Holdings
 from ..services.inside import is_in
 from ..services.live_data import DUMPED, LiveData, live_data_in
 from ..services.table import Cover, is_in_stack
 from ..settings import Exclusion
-from ..steps import Host
 
 
 def with_unknown_servers(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
 from datetime import UTC, datetime
 
+from ..base import Place
 from ..checks import CHECKS_FILE, HERE, failed_at, in_places, read_checks
 from ..errors import NotFound, Refused, StepFailed, UsageError
 from ..holdings import lacks, lacks_told
@@ -21,7 +22,6 @@ from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets, judged
 from ..settings import Settings, Vault
 from ..site import Site, newest_good, sets_read, still_failed
-from ..steps import Place
 from ..targets import Target, host_name, read_text
 from ..trust import believed
 from ..values import dataclass

@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 
 from .. import children
+from ..base import Command, Host
 from ..errors import StepFailed
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..values import dataclass
 from .stack import STOP_LIMIT_S, guarded
 

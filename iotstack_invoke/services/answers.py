@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from ..base import Command, Host
 from ..errors import StepFailed
 from ..hosts import read_chunk
-from ..steps import Command, Host
 
 
 def answer(host: Host, words: tuple[str, ...], limit_s: float) -> list[str]:

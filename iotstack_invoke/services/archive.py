@@ -16,10 +16,11 @@ from dataclasses import field
 from typing import IO, Any
 
 from .. import gzips
+from ..base import Command, Host, is_telling
 from ..errors import StepFailed, ended
 from ..hosts import LocalHost, read_chunk
 from ..manifest import SIZES
-from ..steps import Command, File, Host, Scene, is_telling
+from ..steps import File, Scene
 from ..values import dataclass
 from .compose import is_top_file
 from .links_out import LinksOut, Packed

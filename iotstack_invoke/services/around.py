@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from ..steps import Host, Scene
+from ..base import Host
+from ..steps import Scene
 from ..values import dataclass
 from .inside import above, is_in
 from .stack import guarded

@@ -8,8 +8,9 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator
 
+from ..base import Command
 from ..errors import StepFailed
-from ..steps import Command, Scene, Step
+from ..steps import Scene, Step
 from ..targets import reserve
 from ..values import dataclass
 from .quiesce import Resume, stopped

@@ -11,8 +11,8 @@ import hashlib
 import os
 from collections.abc import Collection, Iterable
 
+from ..base import Host
 from ..errors import StepFailed
-from ..steps import Host
 from ..values import dataclass
 from .answers import answer
 from .inside import above, is_in

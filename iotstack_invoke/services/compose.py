@@ -11,12 +11,12 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from ..base import Command, FileFact, Host, Outcome, is_telling
 from ..errors import StepFailed, ended
 from ..hosts import LocalHost, checked
 from ..json_answers import JsonAnswer, read_json
 from ..manifest import Container
 from ..rules import RESTORE
-from ..steps import Command, FileFact, Host, Outcome, is_telling
 from ..values import dataclass
 from .table import is_in_stack, is_of_restores
 

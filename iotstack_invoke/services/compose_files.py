@@ -14,8 +14,8 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field
 
+from ..base import Command, Host
 from ..errors import StepFailed
-from ..steps import Command, Host
 from ..values import dataclass
 from .compose import Volume, is_bound
 from .compose_text import (

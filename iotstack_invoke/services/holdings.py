@@ -16,11 +16,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field, replace
 from fnmatch import fnmatchcase
 
+from ..base import Host
 from ..errors import StepFailed
 from ..manifest import KEPT_OUT, VOLUME, LeftOut
 from ..rules import BACKUPS, RESTORE
 from ..settings import Exclusion, Inclusion, Stack
-from ..steps import Host
 from ..values import dataclass
 from .answers import answer
 from .clone import own_in_clone

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any, Protocol
 
 from .. import children
+from ..base import Command, Host
 from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES, read_chunk
 from ..json_answers import read_json
-from ..steps import Command, File, Host, Scene
+from ..steps import File, Scene
 from ..toml_text import NotToml, read_toml
 from ..values import dataclass
 from .archive import HashedFile, RemoveFolder, Said, judge_tar

@@ -18,9 +18,10 @@ from functools import cache
 from typing import Any
 
 from .. import children
+from ..base import Command, Host
 from ..errors import StepFailed
 from ..manifest import Manifest
-from ..steps import Command, File, Host, Scene
+from ..steps import File, Scene
 from ..values import dataclass
 from .compose import Found
 from .influx import influx_version, seen_on_host, sweep, undo_dump

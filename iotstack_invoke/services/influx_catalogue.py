@@ -12,9 +12,10 @@ import re
 import shlex
 import tarfile
 
+from ..base import PARTIAL, Command, Host
 from ..errors import StepFailed
 from ..hosts import read_chunk
-from ..steps import PARTIAL, Command, Host, Scene
+from ..steps import Scene
 from ..values import dataclass
 from .influx import DATA_INSIDE
 from .stack import guarded

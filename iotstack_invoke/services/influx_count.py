@@ -13,8 +13,9 @@ from dataclasses import field
 from typing import Any
 
 from .. import children
+from ..base import Command, Host
 from ..errors import StepFailed
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..values import dataclass
 from .influx_meta import INTERNAL
 from .influx_server import Server, quoted, server_catalogue

@@ -6,9 +6,10 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
+from ..base import Command, Host
 from ..errors import StepFailed
 from ..hosts import CHUNK_BYTES
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..values import dataclass
 from .influx import facts_of, members
 from .influx_check import DumpCheck, DumpReport

@@ -14,8 +14,9 @@ import shlex
 import time
 
 from .. import children
+from ..base import Command, Host
 from ..errors import StepFailed
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..values import dataclass
 from .influx_check import DumpReport
 from .influx_dump import Dump

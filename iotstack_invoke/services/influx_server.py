@@ -9,9 +9,10 @@ import posixpath
 import re
 from collections.abc import Mapping
 
+from ..base import Command, Host
 from ..errors import StepFailed
 from ..json_answers import read_json
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..values import dataclass
 from .alone import OUR_LABEL, remove_ours
 from .influx import BACKUP_INSIDE, DATA_INSIDE, wait_for_ping

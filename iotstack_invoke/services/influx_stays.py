@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import posixpath
 
+from ..base import Command, Host
 from ..errors import StepFailed
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..targets import looked
 from ..values import dataclass
 from .held import EXACT_HINT, STAYS, Held, came_meanwhile

@@ -10,8 +10,9 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+from ..base import PARTIAL, Host
 from ..manifest import read_utc, utc_text
-from ..steps import PARTIAL, Host, Scene
+from ..steps import Scene
 from ..values import dataclass
 
 UNTIL_FILE = "keep-until.json"

@@ -6,7 +6,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 
-from ..steps import Command, Host
+from ..base import Command, Host
 from ..values import dataclass
 from .compose import LOOK_LIMIT_S, Found
 from .inside import is_in, mount_around

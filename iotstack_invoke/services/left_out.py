@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from ..steps import Command, Host, Scene
+from ..base import Command, Host
+from ..steps import Scene
 from ..values import dataclass
 from .stack import RENAME_AGAIN, UNDO_AGAIN, guarded, rename_by
 from .swap_entries import KEPT

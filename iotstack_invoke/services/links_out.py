@@ -10,8 +10,9 @@ import glob
 import posixpath
 from collections.abc import Iterator
 
+from ..base import Command, Host
 from ..errors import StepFailed
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..values import dataclass
 from .holdings import (
     LOOK_LIMIT_S,

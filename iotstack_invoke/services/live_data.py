@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 
-from ..steps import Host
+from ..base import Host
 from ..values import dataclass
 from .answers import answer
 from .inside import is_in

@@ -13,10 +13,11 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import field
 
+from ..base import Command, Host, is_telling
 from ..errors import StepFailed
 from ..gzips import padded_words
 from ..hosts import LocalHost
-from ..steps import Command, File, Host, Scene, Space, is_telling
+from ..steps import File, Scene, Space
 from ..targets import reserve
 from ..values import dataclass
 from .compose import is_top_file

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from ..base import Host
 from ..errors import StepFailed
-from ..steps import Host, Scene
+from ..steps import Scene
 from ..targets import mount_points, on_host
 from ..values import dataclass
 from .inside import is_in

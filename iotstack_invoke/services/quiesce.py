@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import children
+from ..base import Command, Host
 from ..errors import StepFailed
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..trust import believed
 from ..values import dataclass
 from .table import Recipe, packaged_recipes

@@ -16,11 +16,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import field
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
+from ..base import Place
 from ..errors import IotstackError, StepFailed
 from ..gzips import Content, Damaged
 from ..hashes import HashedStream
 from ..hosts import CHUNK_BYTES, words_of
-from ..steps import Place
 from ..values import dataclass
 from .influx2_check import Influx2Check, Influx2Report
 from .influx_check import DumpCheck, DumpReport

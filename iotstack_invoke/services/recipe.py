@@ -10,9 +10,10 @@ import re
 import time
 
 from .. import children
+from ..base import Command
 from ..errors import StepFailed
 from ..rules import PARTS
-from ..steps import Command, Scene
+from ..steps import Scene
 from ..values import dataclass
 from .quiesce import MARK, QUIET_LIMIT_S, Quiesce, exec_words, quiet_of
 from .sql import MARIADB, SqlServer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..steps import Command, Host
+from ..base import Command, Host
 from .compose import Found, Mount
 
 LOOK_LIMIT_S = 600.0

@@ -15,7 +15,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ..steps import Command, Host
+from ..base import Command, Host
 from ..values import dataclass
 from .compose import Found
 from .inside import path_on_host

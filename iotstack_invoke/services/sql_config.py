@@ -9,8 +9,9 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
+from ..base import Command, Host
 from ..errors import StepFailed
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..values import dataclass
 from .sql import ENGINES, SqlServer, run_in
 

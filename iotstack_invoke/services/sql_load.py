@@ -13,10 +13,11 @@ import secrets
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 
+from ..base import Command, Host
 from ..errors import StepFailed
 from ..hosts import read_chunk
 from ..json_answers import read_json
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..targets import free_bytes, looked
 from ..values import dataclass
 from .alone import OUR_LABEL, remove_ours

@@ -19,11 +19,12 @@ from dataclasses import replace
 from typing import IO, Any, cast
 
 from .. import children, gzips
+from ..base import Command, Host
 from ..errors import IotstackError, StepFailed, ended
 from ..hosts import LocalHost, read_chunk
 from ..manifest import LACKING, LEFT_OUT
 from ..rules import split_set_name
-from ..steps import Command, File, Host, Scene
+from ..steps import File, Scene
 from ..values import dataclass
 from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar, keeping_dates
 from .members import Judge, shape_of

@@ -6,9 +6,10 @@ as they lie, which nobody reaches; it is loaded behind the backup's own.
 
 from __future__ import annotations
 
+from ..base import Command, Host
 from ..errors import StepFailed
 from ..json_answers import read_json
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..values import dataclass
 from .held import EXACT_HINT, Held, came_meanwhile
 from .sql import NOT_LET_IN, SqlServer, run_in

@@ -13,11 +13,12 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
+from ..base import PARTIAL, Command, Host, Outcome, is_telling
 from ..errors import OldDataGone, StepFailed, ended
 from ..gzips import reading_words
 from ..hosts import LocalHost
 from ..json_answers import read_json
-from ..steps import PARTIAL, Command, Host, Outcome, Scene, is_telling
+from ..steps import Scene
 from ..targets import ANY_EXIT, which_may_be_there
 from ..values import dataclass
 from .compose import compose_words, inspect_all, inspect_volumes, inspected, named

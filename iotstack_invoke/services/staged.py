@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import posixpath
 
+from ..base import Command, Host
 from ..errors import StepFailed
-from ..steps import Command, File, Host, Scene
+from ..steps import File, Scene
 from ..values import dataclass
 
 MEASURE_LIMIT_S = 3600.0

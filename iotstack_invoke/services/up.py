@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 
+from ..base import Command, Host
 from ..errors import StepFailed
 from ..json_answers import JsonAnswer, read_json
-from ..steps import Command, Host, Scene
+from ..steps import Scene
 from ..values import dataclass
 from .compose import inspected
 

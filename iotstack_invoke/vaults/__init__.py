@@ -20,6 +20,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
+from ..base import FileFact, Place, Received
 from ..errors import (
     FolderMissing,
     IotstackError,
@@ -32,7 +33,6 @@ from ..errors import (
 )
 from ..pasted import over_ssh
 from ..settings import Vault
-from ..steps import FileFact, Place, Received
 from .apart import OwnFolder, refuse_twin
 from .pace import Pace
 

@@ -15,12 +15,12 @@ import shlex
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import TypeVar
 
+from ..base import PARTIAL, FileFact, Place
 from ..errors import StepFailed, Unreachable, WrongFolder
 from ..hosts import within
 from ..rules import BACKUPS, BADGE, LOCK, RESTORE
 from ..services.table import FOLDERS
 from ..settings import Stack, Vault
-from ..steps import PARTIAL, FileFact, Place
 
 ANOTHER = "Name another folder in hosts.toml."
 OUTSIDE = "Name a folder outside of the stack in hosts.toml."

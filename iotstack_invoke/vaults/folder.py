@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import IO, TypeVar
 
+from ..base import FileFact, Received
 from ..errors import StepFailed, TimedOut, Unreachable, ended
 from ..hashes import HashedStream
 from ..hosts import (
@@ -28,7 +29,6 @@ from ..hosts import (
     words_of,
 )
 from ..settings import Vault
-from ..steps import FileFact, Received
 from .apart import folders_around, refuse_folder
 from .pace import SMALL_BYTES
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from .. import children
+from ..base import FileFact
 from ..errors import Interrupted, StepFailed, Unreachable
-from ..steps import FileFact
 
 LIMIT_S = 60.0
 PAUSE_S = 0.2

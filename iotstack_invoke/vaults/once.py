@@ -14,10 +14,10 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
+from ..base import PARTIAL, FileFact, Received
 from ..errors import StepFailed
 from ..manifest import RECORDS_ENDING
 from ..rules import KINDS
-from ..steps import PARTIAL, FileFact, Received
 from ..values import dataclass
 from .marks import DIGITS, mark_of
 from .rclone import RclonePlace

@@ -30,11 +30,11 @@ from functools import cached_property
 from typing import IO, Any, cast
 
 from .. import children
+from ..base import FileFact, Received
 from ..errors import Interrupted, StepFailed, TimedOut, Unreachable
 from ..hashes import HashedStream
 from ..hosts import READ_ONLY, LocalHost, piped, read_chunk
 from ..json_answers import JsonAnswer
-from ..steps import FileFact, Received
 from ..values import dataclass
 from .marks import claim_by_marks
 

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, field, replace
 from typing import IO, Any, cast
 
+from ..base import PARTIAL, FileFact, Place, Received
 from ..errors import StepFailed
 from ..hashes import HashedStream
 from ..hosts import CHUNK_BYTES
 from ..manifest import REMOVING_ENDING
 from ..rules import PARTS, split_set_name
-from ..steps import PARTIAL, FileFact, Place, Received
 from ..transfer import hash_there
 from ..values import dataclass
 from .age import SealDamaged, opening, sealed_size, sealing
