@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 import pairs
 
 from iotstack_invoke.manifest import Container, LeftOut, Manifest, Part, utc_text
-from iotstack_invoke.rules import KINDS
+from iotstack_invoke.names import KINDS
 
 HASH = "0123456789abcdef" * 4
 SHARD = {

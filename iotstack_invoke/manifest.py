@@ -18,7 +18,7 @@ from itertools import product
 from operator import itemgetter
 from typing import Any
 
-from .rules import BACKUPS, KINDS, PARTS, RESTORE
+from .names import BACKUPS, KINDS, PARTS, RESTORE
 from .runtag import is_runtag
 from .steps import Record
 from .values import dataclass

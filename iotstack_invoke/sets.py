@@ -21,7 +21,7 @@ from .manifest import (
     Manifest,
     read_utc,
 )
-from .rules import KINDS, PARTS, TEXTS, split_set_name
+from .names import KINDS, PARTS, TEXTS, split_set_name
 from .runtag import is_runtag, runtag_time
 from .values import dataclass
 

@@ -34,8 +34,8 @@ from .manifest import (
     record_line,
     records_of,
 )
+from .names import BACKUPS, KINDS, LOCK, PARTS, TEXTS, split_set_name
 from .owner import OWNER_FILE, OwnerFile, Said
-from .rules import BACKUPS, KINDS, LOCK, PARTS, TEXTS, split_set_name
 from .runtag import runtag_time
 from .sets import (
     GOOD,

@@ -20,9 +20,9 @@ from .base import Command, Disk, Host, Outcome, Place, is_telling
 from .errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError, ended
 from .hosts import NOT_THERE, READ_ONLY, LocalHost, checked, locked, said_too_much
 from .json_answers import read_json
+from .names import BACKUPS, LOCK, RESTORE
 from .nearest import nearest
 from .pasted import host_flag, over_ssh
-from .rules import BACKUPS, LOCK, RESTORE
 from .settings import Machine, Settings
 from .steps import Scene, Space
 from .values import dataclass

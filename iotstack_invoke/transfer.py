@@ -13,7 +13,7 @@ from .errors import StepFailed
 from .hashes import HashedStream, hash_command
 from .hosts import CHUNK_BYTES
 from .manifest import MOST_BYTES, Manifest, read_manifest
-from .rules import KINDS, split_set_name
+from .names import KINDS, split_set_name
 from .steps import File, Record, Scene
 from .targets import ANY_EXIT, reserve
 from .values import dataclass

@@ -18,7 +18,7 @@ import forks
 
 from iotstack_invoke.engine import Disks
 from iotstack_invoke.manifest import Manifest, Part, utc_text
-from iotstack_invoke.rules import PARTS
+from iotstack_invoke.names import PARTS
 from iotstack_invoke.steps import File, Record
 
 

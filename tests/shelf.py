@@ -10,7 +10,7 @@ from pathlib import Path
 
 from iotstack_invoke.log import RunLog
 from iotstack_invoke.manifest import Manifest, Part, read_manifest, with_sum
-from iotstack_invoke.rules import KINDS
+from iotstack_invoke.names import KINDS
 from iotstack_invoke.services.influx import facts_of
 from iotstack_invoke.services.reading import read_dump
 from iotstack_invoke.services.restore_text import restore_text_of

@@ -16,7 +16,7 @@ from scenes import NOON, put_set
 
 from iotstack_invoke.errors import WrongFolder
 from iotstack_invoke.hosts import locked
-from iotstack_invoke.rules import LOCK
+from iotstack_invoke.names import LOCK
 from iotstack_invoke.settings import Inclusion, Stack, Vault
 from iotstack_invoke.vaults import apart, vault_place
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from scenes import LittleStack, put_set
 
-from iotstack_invoke.rules import KINDS
+from iotstack_invoke.names import KINDS
 
 TAG = "2026-11-23_1100"
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)

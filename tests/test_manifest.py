@@ -21,7 +21,7 @@ from iotstack_invoke.manifest import (
     records_of,
     utc_text,
 )
-from iotstack_invoke.rules import PARTS
+from iotstack_invoke.names import PARTS
 from iotstack_invoke.steps import Record
 
 MANIFEST = Manifest(

@@ -13,7 +13,7 @@ from iotstack_invoke.actions.only import Only
 from iotstack_invoke.actions.wish import Wish
 from iotstack_invoke.errors import Refused
 from iotstack_invoke.manifest import Manifest, Part
-from iotstack_invoke.rules import KINDS
+from iotstack_invoke.names import KINDS
 from iotstack_invoke.sets import BackupSet, State
 
 TAG = "t1"

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotstack_invoke.errors import RuleError
-from iotstack_invoke.rules import KINDS, Pattern, RuleBook, rule, split_set_name
+from iotstack_invoke.names import KINDS, split_set_name
+from iotstack_invoke.rules import Pattern, RuleBook, rule
 from iotstack_invoke.runtag import clean_runtag, is_runtag
 
 RUNTAGS = st.text(min_size=1).map(clean_runtag).filter(bool)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from iotstack_invoke.base import FileFact
 from iotstack_invoke.manifest import Manifest, Part
-from iotstack_invoke.rules import KINDS
+from iotstack_invoke.names import KINDS
 from iotstack_invoke.runtag import is_runtag
 from iotstack_invoke.sets import (
     BackupSet,

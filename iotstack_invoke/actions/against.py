@@ -11,7 +11,7 @@ from typing import Any
 
 from ..log import log_fits
 from ..manifest import Manifest, Part
-from ..rules import KINDS
+from ..names import KINDS
 from ..services.influx import facts_of
 from ..services.influx2_check import facts_of as influx2_facts_of
 from ..services.reading import Reading

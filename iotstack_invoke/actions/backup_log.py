@@ -15,7 +15,7 @@ from ..base import PARTIAL
 from ..errors import StepFailed, ended
 from ..hosts import state_folder
 from ..log import RunLog
-from ..rules import KINDS
+from ..names import KINDS
 from ..site import Site
 
 

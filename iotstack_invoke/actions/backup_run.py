@@ -24,11 +24,11 @@ from ..hooks import HooksResult, Occasion
 from ..hosts import words_of
 from ..log import LogWatcher, RunLog
 from ..manifest import RECORDS_ENDING, Manifest
+from ..names import KINDS, TEXTS
 from ..plan import Plan
 from ..report import Fanout, Report, duration_text, size_text
 from ..retention import Verdict, judge
 from ..rulebooks.backup import BackupFacts
-from ..rules import KINDS, TEXTS
 from ..runtag import Runtag
 from ..sets import State, pins_in
 from ..settings import Options

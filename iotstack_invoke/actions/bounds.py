@@ -15,7 +15,7 @@ from typing import Any
 from ..base import Command, Host
 from ..errors import Refused, StepFailed
 from ..journal import name_of
-from ..rules import BACKUPS, RESTORE
+from ..names import BACKUPS, RESTORE
 from ..runtag import is_runtag
 from ..services import influx, influx2
 from ..services.compose import Found, Mount, chosen_files, compose_words, inspect_all, named

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..manifest import Manifest
+from ..names import PARTS
 from ..rulebooks.restore import Item
-from ..rules import PARTS
 from ..services.compose import Found
 from ..services.influx2 import TEMPLATE_STORE, data_folders, places_by_hand, steps_by_hand
 from ..services.inside import is_in

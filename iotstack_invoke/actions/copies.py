@@ -13,7 +13,7 @@ from ..base import Place
 from ..checks import HERE, Checks, failed_at, in_places
 from ..errors import NotFound, StepFailed, Unreachable, UsageError, ended
 from ..manifest import MOST_BYTES, Manifest, check_size, read_manifest
-from ..rules import KINDS
+from ..names import KINDS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets
 from ..settings import Vault

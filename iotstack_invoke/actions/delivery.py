@@ -19,6 +19,7 @@ from ..checks import HERE, Check, Checks, damage_found, failed_at
 from ..errors import StepFailed, ended
 from ..holdings import Gone
 from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, has_sum, utc_text
+from ..names import BACKUPS, KINDS, PARTS, TEXTS, split_set_name
 from ..plan import Plan, decide, resolve
 from ..retention import Policy, judge_each_host
 from ..rulebooks.backup import (
@@ -28,7 +29,7 @@ from ..rulebooks.backup import (
     log_targets,
     restore_text,
 )
-from ..rules import BACKUPS, KINDS, PARTS, TEXTS, RuleBook, split_set_name
+from ..rules import RuleBook
 from ..sets import GOOD, BackupSet, State, marked_in, newest_first, unnamed_told
 from ..site import (
     RecordFile,

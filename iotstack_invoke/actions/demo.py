@@ -29,8 +29,8 @@ from ..errors import ExitCode, IotstackError, StepFailed
 from ..hosts import LocalHost
 from ..json_answers import JsonAnswer, read_json
 from ..manifest import Manifest, read_manifest
+from ..names import KINDS
 from ..report import Report, size_text
-from ..rules import KINDS
 from ..runtag import default_runtag
 from ..services.compose import compose_words, inspect_all, named
 from ..services.influx import BACKUP_INSIDE

@@ -10,8 +10,8 @@ from ..checks import in_places
 from ..children import signals_raised
 from ..errors import ExitCode, StepFailed
 from ..gzips import Damaged
+from ..names import PARTS
 from ..report import Report, size_text
-from ..rules import PARTS
 from ..services.influx import facts_of
 from ..services.influx2_check import facts_of as influx2_facts_of
 from ..services.reading import Member, read_dump, read_influx2, read_sql

@@ -71,9 +71,9 @@ from ..findings import (
 )
 from ..hooks import FIND_PROGRAM
 from ..hosts import READ_ONLY, within
+from ..names import BACKUPS, RESTORE
 from ..pasted import host_flag, logging_in, over_ssh
 from ..report import Report, size_text
-from ..rules import BACKUPS, RESTORE
 from ..services.compose import COMPOSE_FILES, inspect_all, named
 from ..services.holdings import unused_told
 from ..services.influx import DATA_INSIDE, FOLDERS_INSIDE, influx_version

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..base import Command, Host
 from ..errors import StepFailed
-from ..rules import RESTORE
+from ..names import RESTORE
 from ..steps import UndoableStep
 from ..targets import ANY_EXIT, which_may_be_there
 

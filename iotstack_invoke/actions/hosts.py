@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from ..errors import ExitCode, IotstackError, KeyRefused, Refused, Unreachable
+from ..names import RESTORE
 from ..report import Report, size_text
-from ..rules import RESTORE
 from ..settings import Settings
 from ..targets import entries, find_machine, free_bytes, open_target
 from ..wrapping import answer_to

@@ -15,8 +15,8 @@ from ..checks import HERE, Check, failed_at, in_places
 from ..errors import ExitCode, StepFailed
 from ..holdings import lacks, lacks_told
 from ..manifest import OUTSIDE, PIN_ENDING, read_utc
+from ..names import KINDS
 from ..report import Report, age_text, one_line, size_text
-from ..rules import KINDS
 from ..sets import GOOD, BackupSet, State, files_of, gather_sets, judged, newest_first
 from ..settings import Settings
 from ..site import Site, manifests_in

@@ -10,6 +10,7 @@ from typing import Any
 from ..base import Command
 from ..errors import Refused
 from ..manifest import Manifest
+from ..names import BACKUPS, RESTORE
 from ..rulebooks.restore import (
     Item,
     Load,
@@ -19,7 +20,6 @@ from ..rulebooks.restore import (
     aside_folder,
     used_folder,
 )
-from ..rules import BACKUPS, RESTORE
 from ..services.compose import Found, named
 from ..services.holdings import is_system
 from ..services.inside import is_in, path_on_host

@@ -17,9 +17,9 @@ from ..base import Command, FileFact, Host
 from ..errors import Refused, StepFailed, ended
 from ..hosts import LocalHost
 from ..manifest import VOLUME, LeftOut, utc_text
+from ..names import PARTS
 from ..rows import rows_of
 from ..rulebooks.backup import BackupFacts
-from ..rules import PARTS
 from ..services.compose import (
     COMPOSE_FILES,
     Found,

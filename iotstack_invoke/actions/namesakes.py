@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from ..base import Host, Place
 from ..hosts import LocalHost
 from ..manifest import Manifest, read_utc
-from ..rules import KINDS
+from ..names import KINDS
 from ..site import CLOCKS_APART, Site, begun_by, manifests_in, newest_runtags
 from ..targets import host_name, machine_mark
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from ..base import Command, Host, is_telling
 from ..errors import IotstackError, Refused, StepFailed
 from ..manifest import read_utc
-from ..rules import RESTORE
+from ..names import RESTORE
 from ..services.kept_until import UNTIL_FILE
 from ..services.swap_entries import MOVED
 from ..site import Site

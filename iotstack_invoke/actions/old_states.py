@@ -18,8 +18,8 @@ from ..base import Command, Host, is_telling
 from ..changes import OF_RELOADS, STAMP_FORM, Change, change_in, change_of
 from ..errors import Refused, StepFailed
 from ..journal import Owed, owed_in
+from ..names import RESTORE
 from ..report import size_text
-from ..rules import RESTORE
 from ..services.kept_until import UNTIL_FILE, read_until
 from ..settings import Stack
 from ..site import Site

@@ -16,10 +16,10 @@ from ..errors import OldDataGone, Refused, StepFailed, ended
 from ..findings import unfinished
 from ..hosts import LocalHost
 from ..journal import Bound, Journal, name_of, owed_in
+from ..names import BACKUPS, RESTORE
 from ..pasted import host_flag
 from ..report import Report
 from ..rulebooks.restore import undoable
-from ..rules import BACKUPS, RESTORE
 from ..services.stack import (
     MARK_NEW,
     MakeAside,

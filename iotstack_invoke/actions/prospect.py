@@ -13,6 +13,7 @@ from functools import cached_property
 from ..base import Command
 from ..errors import Refused
 from ..manifest import VOLUME, Manifest
+from ..names import BACKUPS, KINDS, RESTORE, TEXTS
 from ..pasted import host_flag
 from ..report import Report, size_text
 from ..rulebooks.restore import (
@@ -24,7 +25,6 @@ from ..rulebooks.restore import (
     aside_folder,
     used_folder,
 )
-from ..rules import BACKUPS, KINDS, RESTORE, TEXTS
 from ..services.around import folders_around
 from ..services.compose import (
     ANONYMOUS,

@@ -22,11 +22,11 @@ from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
 from ..hosts import LocalHost, locked, state_folder, words_of
 from ..journal import Journal
 from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, read_manifest
+from ..names import BACKUPS, KINDS, TEXTS
 from ..pasted import host_flag
 from ..plan import decide, resolve
 from ..report import Fanout, Report, size_text
 from ..rulebooks.pull import FROM, PullFacts, pull_book, pull_targets
-from ..rules import BACKUPS, KINDS, TEXTS
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets, runtags_in
 from ..settings import Settings, Vault

@@ -7,8 +7,8 @@ import contextlib
 from ..base import PARTIAL
 from ..errors import StepFailed, Unreachable
 from ..journal import Journal
+from ..names import split_set_name
 from ..report import Report
-from ..rules import split_set_name
 from ..sets import removals_in
 from ..site import Site, finish_removals
 from .owed import Owing

@@ -20,11 +20,11 @@ from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed
 from ..hosts import LocalHost, locked, state_folder, words_of
 from ..journal import Journal
 from ..manifest import Manifest, utc_text
+from ..names import BACKUPS, RESTORE
 from ..plan import decide, resolve
 from ..report import Report, duration_text, size_text
 from ..rulebooks.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
 from ..rulebooks.restore import Load, undoable
-from ..rules import BACKUPS, RESTORE
 from ..runtag import LATEST
 from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE

@@ -20,11 +20,11 @@ from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
+from ..names import RESTORE
 from ..pasted import host_flag
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
 from ..rulebooks.reload import ReloadFacts, reload_book
-from ..rules import RESTORE
 from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE, influx_version
 from ..services.influx_count import Count

@@ -27,8 +27,8 @@ from ..holdings import (
 )
 from ..losses import way_out
 from ..manifest import LACKING, OUTSIDE, SIZES, Manifest, Part
+from ..names import BACKUPS, KINDS, PARTS
 from ..rulebooks.backup import BackupFacts
-from ..rules import BACKUPS, KINDS, PARTS
 from ..sets import BackupSet, State, unnamed_told
 from ..site import RecordFile, Site
 from ..steps import Record

@@ -35,6 +35,7 @@ from ..errors import (
 from ..hooks import HooksResult, Occasion, hook_lines
 from ..journal import Journal
 from ..log import LogWatcher, LostLog, RunLog, new_log
+from ..names import BACKUPS, KINDS
 from ..pasted import host_flag
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, shown, size_text
@@ -44,7 +45,6 @@ from ..rulebooks.restore import (
     restore_book,
     stages,
 )
-from ..rules import BACKUPS, KINDS
 from ..runtag import LATEST
 from ..services.compose import inspect_all, is_top_file, of_stack
 from ..services.compose_needs import ComposeNeeds

@@ -23,8 +23,8 @@ from ..manifest import (
     Part,
     older_part,
 )
+from ..names import PARTS
 from ..report import Report, age_text, duration_text, exact_size_text, size_text
-from ..rules import PARTS
 from ..services.influx2_check import EXPERIMENTAL
 from ..services.reading import Member, read_members
 from ..services.volume_options import options_text

@@ -14,7 +14,7 @@ from ..base import PARTIAL, Command
 from ..errors import StepFailed
 from ..hashes import hash_command
 from ..manifest import read_records, record_line
-from ..rules import RESTORE
+from ..names import RESTORE
 from ..services.staged import (
     MARK_ENDING,
     REMOVE_LIMIT_S,

@@ -17,10 +17,10 @@ from ..errors import Refused, StepFailed
 from ..hosts import READ_ONLY, asked_together
 from ..losses import reference
 from ..manifest import Manifest
+from ..names import BACKUPS
 from ..plan import Plan, decide, resolve
 from ..report import Report
 from ..rulebooks.backup import BackupFacts, backup_book, set_targets
-from ..rules import BACKUPS
 from ..runtag import Runtag, free_runtag
 from ..sets import GOOD, BackupSet, State, gather_sets, removals_in
 from ..settings import Options

@@ -18,9 +18,9 @@ from ..errors import ExitCode, IotstackError, StepFailed, UsageError
 from ..holdings import Gone, Holdings, lacking_words, lacks, lacks_told
 from ..hosts import holder_ended, within
 from ..losses import way_out
+from ..names import LOCK, RESTORE
 from ..pasted import host_flag
 from ..report import Report, age_text, one_line
-from ..rules import LOCK, RESTORE
 from ..sets import BackupSet, State, runtags_in
 from ..settings import Settings
 from ..site import Newest, Site, newest_good, open_site, sets_read

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from ..base import Command
 from ..changes import STAMP_FORM, is_stamp
 from ..errors import Refused
-from ..rules import RESTORE
+from ..names import RESTORE
 from ..services.compose import Found, named
 from ..services.influx import (
     BACKUP_INSIDE,

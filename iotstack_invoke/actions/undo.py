@@ -15,9 +15,9 @@ from ..errors import ExitCode, Interrupted, NotFound, Refused, StepFailed, ended
 from ..hosts import LocalHost, words_of
 from ..journal import Journal, Owed, is_told, name_of, owed_in
 from ..log import unfinished_log
+from ..names import BACKUPS, RESTORE
 from ..pasted import host_flag
 from ..report import Report
-from ..rules import BACKUPS, RESTORE
 from ..services.stack import (
     ComposeUp,
     LeaveGone,

@@ -26,8 +26,8 @@ from ..errors import (
     ended,
 )
 from ..manifest import Manifest, check_sum, has_sum, read_manifest, utc_text
+from ..names import TEXTS
 from ..report import Report, size_text
-from ..rules import TEXTS
 from ..runtag import LATEST
 from ..services.reading import Reading, read_whole
 from ..services.sql import rows_told

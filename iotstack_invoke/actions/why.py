@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from ..errors import RuleError, UsageError
+from ..names import BACKUPS, KINDS, PARTS, split_set_name
 from ..nearest import nearest
 from ..plan import bind, decide, resolve
 from ..report import GRAPH_FORMS, Report
 from ..rulebooks.backup import BackupFacts, backup_book, log_targets, set_targets
-from ..rules import BACKUPS, KINDS, PARTS, split_set_name
 from ..runtag import runtag_time
 from ..services.recipe import RECIPES
 from ..settings import Settings

@@ -17,7 +17,7 @@ from ..errors import NotFound, Refused, StepFailed, UsageError
 from ..holdings import lacks, lacks_told
 from ..hosts import LocalHost
 from ..manifest import Manifest, check_size, read_manifest
-from ..rules import KINDS, split_set_name
+from ..names import KINDS, split_set_name
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets, judged
 from ..settings import Settings, Vault

@@ -35,7 +35,8 @@ from ..manifest import (
     read_manifest,
     utc_text,
 )
-from ..rules import BACKUPS, KINDS, PARTS, Job, Rule, RuleBook, rule, split_set_name
+from ..names import BACKUPS, KINDS, PARTS, split_set_name
+from ..rules import Job, Rule, RuleBook, rule
 from ..services.archive import PackStack, RemoveFolder, literal, tar_words
 from ..services.at_rest import AtRest, CopyLinked, copy_at_rest
 from ..services.holdings import Outside, outermost

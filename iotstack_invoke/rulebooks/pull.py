@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from ..manifest import RECORDS_ENDING, Manifest
-from ..rules import KINDS, Job, RuleBook, rule
+from ..names import KINDS
+from ..rules import Job, RuleBook, rule
 from ..steps import File, Step
 from ..transfer import Claim, Send
 from ..values import dataclass

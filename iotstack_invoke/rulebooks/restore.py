@@ -13,7 +13,8 @@ from dataclasses import field, replace
 from typing import TypeVar
 
 from ..manifest import VOLUME
-from ..rules import BACKUPS, KINDS, RESTORE, Job, Rule, RuleBook, rule
+from ..names import BACKUPS, KINDS, RESTORE
+from ..rules import Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
 from ..services.around import GiveStack, MakeAround
 from ..services.held import Held

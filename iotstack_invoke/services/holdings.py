@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 from ..base import Host
 from ..errors import StepFailed
 from ..manifest import KEPT_OUT, VOLUME, LeftOut
-from ..rules import BACKUPS, RESTORE
+from ..names import BACKUPS, RESTORE
 from ..settings import Exclusion, Inclusion, Stack
 from ..values import dataclass
 from .answers import answer

@@ -12,7 +12,7 @@ import time
 from .. import children
 from ..base import Command
 from ..errors import StepFailed
-from ..rules import PARTS
+from ..names import PARTS
 from ..steps import Scene
 from ..values import dataclass
 from .quiesce import MARK, QUIET_LIMIT_S, Quiesce, exec_words, quiet_of

@@ -23,7 +23,7 @@ from ..base import Command, Host
 from ..errors import IotstackError, StepFailed, ended
 from ..hosts import LocalHost, read_chunk
 from ..manifest import LACKING, LEFT_OUT
-from ..rules import split_set_name
+from ..names import split_set_name
 from ..steps import File, Scene
 from ..values import dataclass
 from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar, keeping_dates

@@ -18,7 +18,7 @@ from typing import TypeVar
 from ..base import PARTIAL, FileFact, Place
 from ..errors import StepFailed, Unreachable, WrongFolder
 from ..hosts import within
-from ..rules import BACKUPS, BADGE, LOCK, RESTORE
+from ..names import BACKUPS, BADGE, LOCK, RESTORE
 from ..services.table import FOLDERS
 from ..settings import Stack, Vault
 

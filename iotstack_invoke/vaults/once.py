@@ -17,7 +17,7 @@ from typing import IO, Any
 from ..base import PARTIAL, FileFact, Received
 from ..errors import StepFailed
 from ..manifest import RECORDS_ENDING
-from ..rules import KINDS
+from ..names import KINDS
 from ..values import dataclass
 from .marks import DIGITS, mark_of
 from .rclone import RclonePlace

@@ -22,7 +22,7 @@ from ..errors import StepFailed
 from ..hashes import HashedStream
 from ..hosts import CHUNK_BYTES
 from ..manifest import REMOVING_ENDING
-from ..rules import PARTS, split_set_name
+from ..names import PARTS, split_set_name
 from ..transfer import hash_there
 from ..values import dataclass
 from .age import SealDamaged, opening, sealed_size, sealing

@@ -12,8 +12,8 @@ from scenes import PlainScene, until
 
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.rules import KINDS as PARTS
-from iotstack_invoke.rules import split_set_name
+from iotstack_invoke.names import KINDS as PARTS
+from iotstack_invoke.names import split_set_name
 from iotstack_invoke.site import remove_set, sweep_stale_copies
 from iotstack_invoke.steps import File
 from iotstack_invoke.transfer import Send, hash_there
