@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .rules import Wildcard
 from .runtag import is_runtag
 
 BACKUPS = "backups"
@@ -47,3 +48,13 @@ def split_set_name(name: str) -> tuple[str, str] | None:
             return name[:at], kind
         at = name.find(".", at + 1)
     return None
+
+
+WILDCARDS = {
+    "runtag": Wildcard(is_runtag),
+    "part": Wildcard(
+        lambda name: (split_set_name(name) or ("", ""))[1] in PARTS,
+        shown=lambda name: (split_set_name(name) or ("", name))[1],
+    ),
+}
+"""What the patterns of our rules may have for names that differ: a `{part}` is a file of a set."""

@@ -124,6 +124,7 @@ def resolve(
                 inputs=tuple(map(bound, rule.inputs_for(values, facts))),
                 ancient=tuple(bound(a.format_map(values)) for a in rule.ancient),
                 facts=facts,
+                title=book.title(rule, values),
             )
         job = jobs[key]
         for output in job.outputs:

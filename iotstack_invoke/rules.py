@@ -14,8 +14,6 @@ from functools import cached_property
 from typing import Any
 
 from .errors import RuleError
-from .names import PARTS, split_set_name
-from .runtag import is_runtag
 from .steps import File, Step
 from .values import dataclass
 
@@ -24,11 +22,18 @@ Inputs = Callable[[Mapping[str, str], Any], Iterable[str]]
 """Given the wildcards and the facts: the inputs of a rule that depend on what there is."""
 
 
-WILDCARDS: Mapping[str, Callable[[str], bool]] = {
-    "runtag": is_runtag,
-    "part": lambda name: (split_set_name(name) or ("", ""))[1] in PARTS,
-}
-"""Each wildcard matches what its grammar takes and nothing else."""
+@dataclass(frozen=True)
+class Wildcard:
+    """One kind of name in patterns: it matches what its grammar takes and nothing else."""
+
+    takes: Callable[[str], bool]
+    shown: Callable[[str], str] = str
+    """How a value is shown in titles."""
+
+
+Wildcards = Mapping[str, Wildcard]
+"""The wildcards that the patterns of a rulebook may have, by name."""
+_NONE: Wildcards = {}
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Pattern:
 
     text: str
     expression: str
-    wildcards: frozenset[str]
+    wildcards: Mapping[str, Wildcard]
     ending: str
     """What comes behind the last wildcard: it tells most patterns apart."""
 
@@ -47,7 +52,7 @@ class Pattern:
         return re.compile(self.expression, re.DOTALL)
 
     @classmethod
-    def read(cls, text: str) -> Pattern:
+    def read(cls, text: str, known: Wildcards) -> Pattern:
         """Return the pattern that `text` describes; raises RuleError for an unknown wildcard."""
         expression, seen = "", set[str]()
         try:
@@ -60,15 +65,15 @@ class Pattern:
             expression += re.escape(literal)
             if name is None:
                 continue
-            if name not in WILDCARDS:
-                known = ", ".join(sorted(WILDCARDS))
-                raise RuleError(f"{text}: there is no wildcard {{{name}}}; there are: {known}.")
+            if name not in known:
+                there = ", ".join(sorted(known)) or "none"
+                raise RuleError(f"{text}: there is no wildcard {{{name}}}; there are: {there}.")
             if form or conversion:
                 raise RuleError(f"{text}: write {{{name}}} with nothing behind the name.")
             expression += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+)"
             seen.add(name)
         ending = pieces[-1][0] if pieces and pieces[-1][1] is None else ""
-        return cls(text, expression, frozenset(seen), ending)
+        return cls(text, expression, {name: known[name] for name in seen}, ending)
 
     def match(self, name: str) -> dict[str, str] | None:
         """Return the value of each wildcard for `name`, or None."""
@@ -76,15 +81,14 @@ class Pattern:
         if not found:
             return None
         values = found.groupdict()
-        return values if all(WILDCARDS[key](value) for key, value in values.items()) else None
+        taken = all(self.wildcards[key].takes(value) for key, value in values.items())
+        return values if taken else None
 
     def refused_wildcard(self, name: str) -> str:
         """Return which wildcard keeps `name` from matching ('' where the shape differs too)."""
         found = self.regex.fullmatch(name)
-        refused = [
-            k for k, v in (found.groupdict() if found else {}).items() if not WILDCARDS[k](v)
-        ]
-        return refused[0] if refused else ""
+        values = found.groupdict() if found else {}
+        return next((k for k, v in values.items() if not self.wildcards[k].takes(v)), "")
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,8 @@ class Rule:
     `transaction` changes state: it makes no file and runs whenever its output is asked for.
     `resumes`: a later try goes on with the partial file that a cut line or a signal left.
     `elsewhere`: it writes to a place whose slowness is to cost nobody else: others' jobs run
-    beside it when it takes long. `title`: what people read while it runs, `{part}` for the kind of
-    part that it is about.
+    beside it when it takes long. `title`: what people read while it runs, with wildcards as
+    they are shown.
     """
 
     name: str
@@ -120,11 +124,6 @@ class Rule:
             return tuple(each.format_map(wildcards) for each in inputs)
         except (KeyError, ValueError) as error:
             raise RuleError(f"Rule '{self.name}': its inputs name no wildcard {error}.") from error
-
-    @cached_property
-    def patterns(self) -> tuple[Pattern, ...]:
-        """The patterns of its outputs."""
-        return tuple(Pattern.read(output) for output in self.outputs)
 
     @property
     def sentence(self) -> str:
@@ -182,20 +181,14 @@ class Job:
     ancient: tuple[File, ...] = ()
     facts: Any = None
     """What was found out before the plan was made; its shape is the rulebook's own."""
+    title: str = ""
+    """What a person reads for it while it runs: `copy the general part to nas`."""
 
     @property
     def name(self) -> str:
         """How people call it: the rule's name with its wildcards."""
         values = " ".join(self.wildcards.values())
         return f"{self.rule.name} {values}".rstrip()
-
-    @property
-    def title(self) -> str:
-        """What a person reads for it while it runs: `copy the general part to nas`."""
-        if not self.rule.title:
-            return self.rule.name
-        name = self.wildcards.get("part", "")
-        return self.rule.title.replace("{part}", (split_set_name(name) or ("", name))[1])
 
     @property
     def identity(self) -> str:
@@ -225,12 +218,12 @@ class Job:
         return tuple(self.rule.body(self))
 
 
-def _refuse_unbound(each: Rule) -> None:
+def _refuse_unbound(each: Rule, patterns: Iterable[Pattern], known: Wildcards) -> None:
     """Raise RuleError where one output does not tell the wildcards of the other files."""
     inputs = () if callable(each.inputs) else each.inputs
-    for pattern in each.patterns:
+    for pattern in patterns:
         for text in (*each.outputs, *inputs, *each.ancient):
-            unbound = sorted(Pattern.read(text).wildcards - pattern.wildcards)
+            unbound = sorted(Pattern.read(text, known).wildcards.keys() - pattern.wildcards.keys())
             if unbound:
                 raise RuleError(
                     f"Rule '{each.name}': {text} has {{{unbound[0]}}}, which {pattern.text} does "
@@ -243,16 +236,19 @@ class RuleBook:
     """The rules of one task, in the order of the file that a reader sees."""
 
     rules: tuple[Rule, ...]
+    wildcards: Wildcards
     _literal: dict[str, list[Rule]] = field(init=False, repr=False, compare=False)
     _wild: tuple[tuple[Pattern, Rule], ...] = field(init=False, repr=False, compare=False)
 
-    def __init__(self, *rules: Rule) -> None:
+    def __init__(self, *rules: Rule, wildcards: Wildcards = _NONE) -> None:
         object.__setattr__(self, "rules", rules)
+        object.__setattr__(self, "wildcards", wildcards)
         literal: dict[str, list[Rule]] = {}
         wild: list[tuple[Pattern, Rule]] = []
         for each in rules:
-            _refuse_unbound(each)
-            for pattern in each.patterns:
+            patterns = [Pattern.read(output, wildcards) for output in each.outputs]
+            _refuse_unbound(each, patterns, wildcards)
+            for pattern in patterns:
                 if pattern.wildcards:
                     wild.append((pattern, each))
                 else:
@@ -277,6 +273,13 @@ class RuleBook:
                 "out of the rulebook."
             )
         return found[0] if found else None
+
+    def title(self, each: Rule, values: Mapping[str, str]) -> str:
+        """Return what a person reads for a rule with its wildcards bound while it runs."""
+        title = each.title or each.name
+        for name, value in values.items():
+            title = title.replace(f"{{{name}}}", self.wildcards[name].shown(value))
+        return title
 
     def named(self, name: str) -> Rule:
         """Return a rule by its name."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from iotstack_invoke.base import FileFact
 from iotstack_invoke.errors import RuleError
+from iotstack_invoke.names import WILDCARDS
 from iotstack_invoke.plan import Graph, Plan, Reason, Why, bind, decide, parameters_of, resolve
 from iotstack_invoke.rules import Job, Rule, RuleBook
 from iotstack_invoke.steps import File, Record
@@ -51,7 +52,9 @@ def at(**times):
 
 
 def planned(rules, targets, files, records=None, force=()):
-    graph = resolve(RuleBook(*rules), [f"pi:{each}" for each in targets], ROOTS)
+    graph = resolve(
+        RuleBook(*rules, wildcards=WILDCARDS), [f"pi:{each}" for each in targets], ROOTS
+    )
     return decide(graph, files, records, force=force)
 
 
@@ -327,7 +330,7 @@ def test_rules_of_one_name_are_told_apart():
     ]
     roots = {"pi": "/stack", "nas": "/n", "usb": "/u"}
     name = "x.influx-backup.tar"
-    graph = resolve(RuleBook(*book), [f"nas:{name}", f"usb:{name}"], roots)
+    graph = resolve(RuleBook(*book, wildcards=WILDCARDS), [f"nas:{name}", f"usb:{name}"], roots)
     files = {pi(name): FileFact(1, 1.0)}
     made = {str(o) for each in decide(graph, files).to_run for o in each.job.outputs}
     assert made == {f"nas:{name}", f"usb:{name}"}
@@ -430,7 +433,7 @@ def test_a_pattern_that_feeds_itself_comes_to_an_end():
     """A rule whose inputs grow for ever ends at the longest runtag, with an error."""
     grow = Rule("grow", ("pi:{runtag}",), lambda job: iter(()), inputs=("pi:{runtag}x",))
     with pytest.raises(RuleError, match="Missing, and no rule makes it"):
-        decide(resolve(RuleBook(grow), ["pi:a"], ROOTS), {})
+        decide(resolve(RuleBook(grow, wildcards=WILDCARDS), ["pi:a"], ROOTS), {})
 
 
 def test_all_missing_inputs_are_one_error():

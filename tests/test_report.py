@@ -38,7 +38,7 @@ from iotstack_invoke.rulebooks.pull import pull_book
 from iotstack_invoke.rulebooks.rehearse import rehearsal_book
 from iotstack_invoke.rulebooks.reload import reload_book
 from iotstack_invoke.rulebooks.restore import restore_book
-from iotstack_invoke.rules import Job, RuleBook, rule
+from iotstack_invoke.rules import RuleBook, rule
 from iotstack_invoke.services.stack import StopContainers
 from iotstack_invoke.services.step_words import VERBS
 
@@ -398,7 +398,7 @@ def test_a_job_names_the_part_that_it_is_about():
     """A copy names its vault, too."""
     book = backup_book(("nas",))
     made, wildcards = book.find("nas:2026.influx-backup.tar")
-    assert Job(made, wildcards, (), ()).title == "copy the influx part to nas"
+    assert book.title(made, wildcards) == "copy the influx part to nas"
 
 
 def test_each_step_is_told_in_a_few_plain_words():

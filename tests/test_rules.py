@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotstack_invoke.errors import RuleError
-from iotstack_invoke.names import KINDS, split_set_name
+from iotstack_invoke.names import KINDS, WILDCARDS, split_set_name
 from iotstack_invoke.rules import Pattern, RuleBook, rule
 from iotstack_invoke.runtag import clean_runtag, is_runtag
 
@@ -53,7 +53,7 @@ def offsite(job):
 )
 def test_a_pattern_matches_its_names_and_no_others(pattern, name, values):
     """A pattern takes the whole name, each wildcard takes what its grammar takes."""
-    assert Pattern.read(pattern).match(name) == values
+    assert Pattern.read(pattern, WILDCARDS).match(name) == values
 
 
 @pytest.mark.parametrize(
@@ -62,15 +62,15 @@ def test_a_pattern_matches_its_names_and_no_others(pattern, name, values):
 )
 def test_no_wildcard_takes_what_a_shell_or_a_path_would_read(value):
     """No value with a slash, a leading dash or dot, or a character of the shell is matched."""
-    assert Pattern.read("pi:{runtag}.tar").match(f"pi:{value}.tar") is None
-    assert Pattern.read("nas:{part}").match(f"nas:{value}.influx-backup.tar") is None
+    assert Pattern.read("pi:{runtag}.tar", WILDCARDS).match(f"pi:{value}.tar") is None
+    assert Pattern.read("nas:{part}", WILDCARDS).match(f"nas:{value}.influx-backup.tar") is None
 
 
 @given(RUNTAGS)
 def test_what_was_filled_in_is_matched_again(runtag):
     """A file named by a pattern and a runtag tells that runtag back."""
     text = "pi:backups/{runtag}.influx-backup.tar"
-    assert Pattern.read(text).match(text.format(runtag=runtag)) == {"runtag": runtag}
+    assert Pattern.read(text, WILDCARDS).match(text.format(runtag=runtag)) == {"runtag": runtag}
 
 
 @given(PART_FILES, RUNTAGS)
@@ -78,7 +78,7 @@ def test_several_wildcards_are_told_apart(part, runtag):
     """Wildcards with a slash between them each tell their own value back."""
     text = "nas:{runtag}/x/{part}"
     name = text.format(part=part, runtag=runtag)
-    assert Pattern.read(text).match(name) == {"runtag": runtag, "part": part}
+    assert Pattern.read(text, WILDCARDS).match(name) == {"runtag": runtag, "part": part}
 
 
 @given(
@@ -91,7 +91,7 @@ def test_several_wildcards_are_told_apart(part, runtag):
 )
 def test_what_was_matched_fills_to_the_same_name(text, name):
     """Filling a pattern with what it matched gives the name that was matched."""
-    values = Pattern.read(text).match(name)
+    values = Pattern.read(text, WILDCARDS).match(name)
     if values is not None:
         assert text.format(**values) == name
 
@@ -99,7 +99,7 @@ def test_what_was_matched_fills_to_the_same_name(text, name):
 def test_an_unknown_wildcard_is_named_with_those_there_are():
     """A rule with a wildcard of another name is refused when the book is put together."""
     with pytest.raises(RuleError, match=r"no wildcard \{runtga\}; there are: part, runtag"):
-        RuleBook(rule("pi:{runtga}.tar")(lambda job: iter(())))
+        RuleBook(rule("pi:{runtga}.tar")(lambda job: iter(())), wildcards=WILDCARDS)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_an_unknown_wildcard_is_named_with_those_there_are():
 def test_a_pattern_that_would_be_filled_in_otherwise_is_refused(text):
     """Formats, conversions, numbers and lone braces are mistakes of a rule, not silent surprises."""
     with pytest.raises(RuleError):
-        Pattern.read(text)
+        Pattern.read(text, WILDCARDS)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_pattern_that_would_be_filled_in_otherwise_is_refused(text):
 def test_a_wildcard_that_an_output_does_not_tell_is_refused(wrong):
     """No rule is taken whose files could not all be named from any one output."""
     with pytest.raises(RuleError, match="does not tell"):
-        RuleBook(wrong(lambda job: iter(())))
+        RuleBook(wrong(lambda job: iter(())), wildcards=WILDCARDS)
 
 
 def test_inputs_found_out_later_are_refused_as_a_mistake_of_their_rule():
@@ -154,7 +154,7 @@ def test_a_decorated_body_is_a_plain_rule():
 
 def test_a_book_finds_the_rule_and_its_wildcards():
     """The one rule that makes a file is found with the values of its wildcards."""
-    book = RuleBook(influx_archive, offsite)
+    book = RuleBook(influx_archive, offsite, wildcards=WILDCARDS)
     assert book.find("pi:backups/x.influx-backup.tar") == (influx_archive, {"runtag": "x"})
     assert book.find("nas:x.influx-backup.tar") == (offsite, {"part": "x.influx-backup.tar"})
     assert book.find("nas:x.manifest.json") is None
@@ -177,7 +177,10 @@ def test_two_rules_for_one_file_are_both_named(other_output):
     def elsewhere(job):
         yield from ()
 
-    for book in (RuleBook(offsite, elsewhere), RuleBook(elsewhere, offsite)):
+    for book in (
+        RuleBook(offsite, elsewhere, wildcards=WILDCARDS),
+        RuleBook(elsewhere, offsite, wildcards=WILDCARDS),
+    ):
         with pytest.raises(RuleError) as refusal:
             book.find("nas:x.influx-backup.tar")
         assert "nas:x.influx-backup.tar" in str(refusal.value)
@@ -187,7 +190,7 @@ def test_two_rules_for_one_file_are_both_named(other_output):
 
 def test_the_nearest_rule_is_named_with_the_wildcard_that_refused():
     """A name of the right shape is answered by the rule and what its wildcard does not take."""
-    book = RuleBook(influx_archive, offsite)
+    book = RuleBook(influx_archive, offsite, wildcards=WILDCARDS)
     assert book.nearest("pi:backups/-x.influx-backup.tar") == (
         "Rule 'influx_archive' makes pi:backups/{runtag}.influx-backup.tar, but what stands for "
         "{runtag} is no runtag."
@@ -200,14 +203,14 @@ def test_the_nearest_rule_is_named_with_the_wildcard_that_refused():
 def test_a_name_of_no_shape_is_answered_by_all_that_can_be_made():
     """Where no rule is near, the outputs of all rules are listed."""
     for name in ("usb:x", "nas:a/b", "pi:backups/x.tar", "pi:backups/x.influx-backup.tar"):
-        assert RuleBook(influx_archive, offsite).nearest(name) == (
+        assert RuleBook(influx_archive, offsite, wildcards=WILDCARDS).nearest(name) == (
             "The rules make: pi:backups/{runtag}.influx-backup.tar, nas:{part}."
         )
 
 
 def test_a_rule_is_found_by_its_name_or_all_names_are_told():
     """A mistyped rule name is answered with those there are."""
-    book = RuleBook(influx_archive, offsite)
+    book = RuleBook(influx_archive, offsite, wildcards=WILDCARDS)
     assert book.named("offsite") is offsite
     with pytest.raises(RuleError, match="no rule 'ofsite'; there are: influx_archive, offsite"):
         book.named("ofsite")

@@ -35,7 +35,7 @@ from ..manifest import (
     read_manifest,
     utc_text,
 )
-from ..names import BACKUPS, KINDS, PARTS, split_set_name
+from ..names import BACKUPS, KINDS, PARTS, WILDCARDS, split_set_name
 from ..rules import Job, Rule, RuleBook, rule
 from ..services.archive import PackStack, RemoveFolder, literal, tar_words
 from ..services.at_rest import AtRest, CopyLinked, copy_at_rest
@@ -458,12 +458,13 @@ def backup_book(vaults: tuple[str, ...]) -> RuleBook:
         manifest,
         restore_text,
         *copies_book(vaults).rules,
+        wildcards=WILDCARDS,
     )
 
 
 def copies_book(vaults: tuple[str, ...]) -> RuleBook:
     """Return the rules that copy a finished set to these vaults."""
-    return RuleBook(*(each for vault in vaults for each in copies_to(vault)))
+    return RuleBook(*(each for vault in vaults for each in copies_to(vault)), wildcards=WILDCARDS)
 
 
 def set_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 from ..manifest import RECORDS_ENDING, Manifest
-from ..names import KINDS
+from ..names import KINDS, WILDCARDS
 from ..rules import Job, RuleBook, rule
 from ..steps import File, Step
 from ..transfer import Claim, Send
@@ -83,7 +83,7 @@ def pull_book(vault: str) -> RuleBook:
         yield claim(job)
         yield Send(job.inputs[0], job.output)
 
-    return RuleBook(pulled, pulled_restore_text, pulled_log, pulled_manifest)
+    return RuleBook(pulled, pulled_restore_text, pulled_log, pulled_manifest, wildcards=WILDCARDS)
 
 
 def pull_targets(vault: str, facts: PullFacts) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
 from typing import Any
 
+from ..names import WILDCARDS
 from ..rules import Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
 from ..services.archive import CompareUnpacked
@@ -176,6 +177,7 @@ def rehearsal_book() -> RuleBook:
         *map(compared_recipe, RECIPES),
         loaded,
         *loads,
+        wildcards=WILDCARDS,
     )
 
 

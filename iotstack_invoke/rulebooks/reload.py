@@ -11,6 +11,7 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import field
 
+from ..names import WILDCARDS
 from ..rules import Job, RuleBook, rule
 from ..services.alone import EndAlone
 from ..services.influx import DumpInflux
@@ -128,4 +129,4 @@ def reloaded(job: Job) -> Iterator[Step]:
 
 def reload_book() -> RuleBook:
     """Return the rules of a reload."""
-    return RuleBook(reloaded)
+    return RuleBook(reloaded, wildcards=WILDCARDS)

@@ -13,7 +13,7 @@ from dataclasses import field, replace
 from typing import TypeVar
 
 from ..manifest import VOLUME
-from ..names import BACKUPS, KINDS, RESTORE
+from ..names import BACKUPS, KINDS, RESTORE, WILDCARDS
 from ..rules import Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
 from ..services.around import GiveStack, MakeAround
@@ -794,4 +794,4 @@ def restore_book() -> RuleBook:
     sql = map(staged_sql, ENGINES)
     recipes = [staged_recipe(kind, apart=apart) for kind in RECIPES for apart in (False, True)]
     files = (staged_stack, staged_volumes, staged_outside)
-    return RuleBook(fetched, *files, staged_dump, *sql, *recipes, restored)
+    return RuleBook(fetched, *files, staged_dump, *sql, *recipes, restored, wildcards=WILDCARDS)
