@@ -20,7 +20,7 @@ from typing import Any
 
 from .names import BACKUPS, KINDS, PARTS, RESTORE
 from .runtag import is_runtag
-from .steps import Record
+from .steps import LACKING, Record
 from .values import dataclass
 
 FORMAT = "iotstack-invoke manifest 2"
@@ -30,8 +30,6 @@ SUM = "sha256"
 CHANGED = "it was changed since it was written"
 RECORDS_ENDING = "unfinished.jsonl"
 REMOVING_ENDING = "removing"
-LACKING = "failed"
-"""The fact of a part that lacks dumps: why, by the container of each server."""
 INCLUDED = "included"
 """The fact of the general part: what it holds besides services/, volumes/ and the top files."""
 STAYS = "stays"

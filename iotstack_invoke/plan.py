@@ -15,7 +15,6 @@ from typing import Any
 
 from .base import FileFact
 from .errors import RuleError
-from .manifest import LACKING
 from .rules import Job, RuleBook
 from .steps import File, Record
 from .values import dataclass
@@ -276,7 +275,7 @@ class _Decision:
         record = self.records.get(str(output))
         if record is None:
             return []
-        if record.facts.get(LACKING):
+        if record.incomplete:
             return [Reason(Why.UNFINISHED, str(output))]
         if record.size_bytes and record.size_bytes != fact.size_bytes:
             return [Reason(Why.UNFINISHED, str(output))]

@@ -56,6 +56,10 @@ class Space:
     left_bytes: int = 0
 
 
+LACKING = "failed"
+"""The fact of an output that lacks something: what, and why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is known of a finished output: written before the file gets its final name."""
@@ -67,6 +71,11 @@ class Record:
     parameters: str = ""
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether something is lacking in it, so that a later run makes it again."""
+        return bool(self.facts.get(LACKING))
 
 
 class Scene(Protocol):

@@ -26,7 +26,7 @@ from ..holdings import (
     told,
 )
 from ..losses import way_out
-from ..manifest import LACKING, OUTSIDE, SIZES, Manifest, Part
+from ..manifest import OUTSIDE, SIZES, Manifest, Part
 from ..names import BACKUPS, KINDS, PARTS
 from ..rulebooks.backup import BackupFacts
 from ..sets import BackupSet, State, unnamed_told
@@ -175,7 +175,7 @@ def known_of(
     for kind, record in _made_by_runs(own, records) if own else ():
         if kind in kept:
             known[record.output] = replace(record, parameters="", facts={})
-        elif not record.facts.get(LACKING) and (kept or names.get(record.output) == record.sha256):
+        elif not record.incomplete and (kept or names.get(record.output) == record.sha256):
             known[record.output] = replace(record, parameters="")
     return known
 

@@ -12,17 +12,7 @@ from ..checks import HERE, in_places
 from ..children import signals_raised
 from ..errors import ExitCode, NotFound, StepFailed, UsageError
 from ..gzips import Damaged
-from ..manifest import (
-    LACKING,
-    LEFT_OUT,
-    OUTSIDE,
-    SIZES,
-    STAYS,
-    Container,
-    Manifest,
-    Part,
-    older_part,
-)
+from ..manifest import LEFT_OUT, OUTSIDE, SIZES, STAYS, Container, Manifest, Part, older_part
 from ..names import PARTS
 from ..report import Report, age_text, duration_text, exact_size_text, size_text
 from ..services.influx2_check import EXPERIMENTAL
@@ -30,6 +20,7 @@ from ..services.reading import Member, read_members
 from ..services.volume_options import options_text
 from ..settings import Settings
 from ..site import Site
+from ..steps import LACKING
 from .copies import Copy, find_copy
 from .listing import UNREAD, Row, check_text, gather_rows, plain_check
 

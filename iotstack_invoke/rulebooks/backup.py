@@ -21,7 +21,6 @@ from ..errors import StepFailed
 from ..holdings import Gone, answers_for, lacking_words, lost_databases, needed_of, told
 from ..losses import losses, way_out
 from ..manifest import (
-    LACKING,
     OUTSIDE,
     PIN_ENDING,
     RECORDS_ENDING,
@@ -46,7 +45,7 @@ from ..services.recipe import DUMP_FOLDER, RECIPES, RecipeInUse
 from ..services.sql import SqlServer
 from ..services.sqlite import COPIES, OUTSIDE_COPIES, CopySqlite
 from ..sets import BackupSet, State
-from ..steps import File, Record, Scene, Step
+from ..steps import LACKING, File, Record, Scene, Step
 from ..targets import COMMANDS_LOCK
 from ..transfer import Claim, Send, hash_there, manifest_there
 from ..values import dataclass

@@ -22,9 +22,9 @@ from .. import children, gzips
 from ..base import Command, Host
 from ..errors import IotstackError, StepFailed, ended
 from ..hosts import LocalHost, read_chunk
-from ..manifest import LACKING, LEFT_OUT
+from ..manifest import LEFT_OUT
 from ..names import split_set_name
-from ..steps import File, Scene
+from ..steps import LACKING, File, Scene
 from ..values import dataclass
 from .archive import TAR_END_BYTES, HashedFile, Said, judge_tar, keeping_dates
 from .members import Judge, shape_of
