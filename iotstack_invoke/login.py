@@ -43,10 +43,10 @@ from .known_hosts import (
 from .login_shell import START_FILES, Beginning, Mark, no_sftp, not_begun
 from .pasted import logging_in
 from .runner import LOOK_S, RUN_OVERRIDES, _Mended
-from .settings import Ssh
 from .sftp import NoSftp, SftpSession, encoded
 from .ssh_config import ANY_EXIT, FOR_A_COMMAND, Way, find_way, flags
 from .ssh_line import SILENT, HostKeyRefused, Line, LoginRefused, judge
+from .ssh_settings import Ssh
 from .values import dataclass
 
 # Without a handler Python prints its lines to stderr; what they tell reaches us as errors.

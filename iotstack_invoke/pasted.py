@@ -9,7 +9,7 @@ import re
 import shlex
 from dataclasses import replace
 
-from .settings import Ssh
+from .ssh_settings import Ssh
 
 _READ_IN_DOUBLE_QUOTES = re.compile(r'["$`\\!]')
 

@@ -56,9 +56,9 @@ from .login import (
 )
 from .login_shell import START_FILES, Lines, LoginPrints, not_begun, shown
 from .runner import LineStream
-from .settings import Ssh
 from .sftp_place import MAKE_ROOM, MOST_CONTENT_BYTES, SftpPlace, not_listed, too_much
 from .ssh_config import ANY_EXIT, CONNECT_LIMIT_S
+from .ssh_settings import Ssh
 
 QUESTION_LIMIT_S = 60.0
 """For what is asked of a disk, which may have to start first."""

@@ -37,6 +37,7 @@ from .services.table import (
     read_row,
     read_table,
 )
+from .ssh_settings import Ssh
 from .toml_text import NotToml, read_toml
 from .values import dataclass
 
@@ -79,22 +80,6 @@ class Exclusion:
     def leaves_out(self, path: str) -> bool:
         """Tell whether nothing of a path is in the general part."""
         return fits_all_of(self.path, path)
-
-
-@dataclass(frozen=True, slots=True)
-class Ssh:
-    """How to log in to another machine; what is empty comes from the ssh configuration."""
-
-    host: str
-    user: str = ""
-    port: int = 0
-    key: str = ""
-    config: str = ""
-    known_hosts: str = ""
-
-    def called(self, name: str) -> str:
-        """Return how a machine is told of: its name, with its address where that is another."""
-        return name if name == self.host else f"{name} ({self.host})"
 
 
 @dataclass(frozen=True, slots=True)

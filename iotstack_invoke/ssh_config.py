@@ -25,7 +25,7 @@ from .base import Command
 from .errors import StepFailed, Unreachable, ended
 from .hosts import LocalHost
 from .known_hosts import SSH_PORT, name_with_port
-from .settings import Ssh
+from .ssh_settings import Ssh
 from .values import dataclass
 
 CONNECT_LIMIT_S = 15

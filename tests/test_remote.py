@@ -31,7 +31,7 @@ from iotstack_invoke.errors import Interrupted, StepFailed, TimedOut, Unreachabl
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.login import Limit, Login, MendedRemote, end_input
 from iotstack_invoke.remote import SftpPlace, SshHost, open_place
-from iotstack_invoke.settings import Ssh
+from iotstack_invoke.ssh_settings import Ssh
 
 ODD_NAMES = (
     "two words",

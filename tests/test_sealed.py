@@ -19,7 +19,8 @@ from sshd import make_key
 from iotstack_invoke.actions.doctor import judge_seal
 from iotstack_invoke.actions.key import sheet_lines
 from iotstack_invoke.errors import SettingsError, StepFailed, UsageError
-from iotstack_invoke.settings import Ssh, Vault, read_settings
+from iotstack_invoke.settings import Vault, read_settings
+from iotstack_invoke.ssh_settings import Ssh
 from iotstack_invoke.vaults.age import INSTALL, opening, read_identity, sealed_size, sealing
 from iotstack_invoke.vaults.folder import FolderPlace
 from iotstack_invoke.vaults.sealed import Seal, SealedFile, SealedPlace

@@ -22,13 +22,13 @@ from iotstack_invoke.settings import (
     Inclusion,
     Influx,
     Settings,
-    Ssh,
     Stack,
     Vault,
     load_settings,
     places_to_look,
     read_settings,
 )
+from iotstack_invoke.ssh_settings import Ssh
 
 PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
 DOCKERS = "holds Docker's own folder: images, and files that containers write at this moment. "

@@ -22,8 +22,9 @@ from iotstack_invoke.base import Command
 from iotstack_invoke.errors import KeyRefused, Unreachable
 from iotstack_invoke.login import Login, offered_key
 from iotstack_invoke.remote import open_place
-from iotstack_invoke.settings import Ssh, read_settings
+from iotstack_invoke.settings import read_settings
 from iotstack_invoke.ssh_config import find_way
+from iotstack_invoke.ssh_settings import Ssh
 
 RELAY = """
 import os, select, socket, sys

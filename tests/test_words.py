@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from scenes import put_set
 
 from iotstack_invoke.actions.delivery import Delivery
-from iotstack_invoke.settings import Ssh
+from iotstack_invoke.ssh_settings import Ssh
 
 
 def test_what_is_passed_over_is_told_once_by_diff(little_stack):

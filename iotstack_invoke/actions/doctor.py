@@ -79,8 +79,9 @@ from ..services.holdings import unused_told
 from ..services.influx import DATA_INSIDE, FOLDERS_INSIDE, influx_version
 from ..services.inside import is_in
 from ..services.sql import run_in, servers_in
-from ..settings import Hooks, Machine, Settings, Ssh, Vault
+from ..settings import Hooks, Machine, Settings, Vault
 from ..site import Newest, Site, newest_good
+from ..ssh_settings import Ssh
 from ..targets import (
     ANY_EXIT,
     entries,
