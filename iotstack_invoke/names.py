@@ -58,3 +58,5 @@ WILDCARDS = {
     ),
 }
 """What the patterns of our rules may have for names that differ: a `{part}` is a file of a set."""
+
+COMMANDS_LOCK = ".commands"

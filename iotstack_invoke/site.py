@@ -22,6 +22,7 @@ from .checks import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
 from .errors import StepFailed, Unreachable, ended
 from .holdings import Gone
 from .hosts import LocalHost, locked, state_folder
+from .inspect import host_name
 from .manifest import (
     LACKING,
     MOST_BYTES,
@@ -49,7 +50,7 @@ from .sets import (
 )
 from .settings import Settings
 from .steps import File, Record
-from .targets import find_machine, host_name, open_machine
+from .targets import find_machine, open_machine
 from .transfer import Found, is_copy, manifest_there
 from .trust import believed
 from .values import dataclass

@@ -12,10 +12,11 @@ from .base import Command, FileFact, Host, Place, Received
 from .errors import StepFailed
 from .hashes import HashedStream, hash_command
 from .hosts import CHUNK_BYTES
+from .inspect import ANY_EXIT
 from .manifest import MOST_BYTES, Manifest, read_manifest
 from .names import KINDS, split_set_name
+from .space import reserve
 from .steps import File, Record, Scene
-from .targets import ANY_EXIT, reserve
 from .values import dataclass
 
 HASH_DIGITS = 64

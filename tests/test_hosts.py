@@ -31,8 +31,8 @@ from iotstack_invoke.hosts import (
     read_chunk,
     within,
 )
+from iotstack_invoke.inspect import looked
 from iotstack_invoke.runner import LineStream, MendedLocal, local_context
-from iotstack_invoke.targets import looked
 
 
 @pytest.fixture

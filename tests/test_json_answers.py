@@ -11,6 +11,7 @@ from scenes import LittleStack, PlainScene
 
 from iotstack_invoke.base import Outcome
 from iotstack_invoke.errors import StepFailed
+from iotstack_invoke.inspect import points_away
 from iotstack_invoke.json_answers import read_json
 from iotstack_invoke.services.compose import (
     VOLUME_LABEL,
@@ -26,7 +27,6 @@ from iotstack_invoke.services.sql_stays import held_by_server
 from iotstack_invoke.services.sqlite import CopySqlite
 from iotstack_invoke.services.stack import MADE_LABEL, MakeVolume
 from iotstack_invoke.services.up import read_states
-from iotstack_invoke.targets import points_away
 
 DOCKER = ("docker",)
 SERVER = SqlServer("db", "postgres", "/data", "/var/lib/db")

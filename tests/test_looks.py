@@ -15,11 +15,7 @@ from iotstack_invoke.actions.undo import _last_journal, journal_of, what_is_left
 from iotstack_invoke.actions.wish import Source, choose_set
 from iotstack_invoke.errors import StepFailed, Unreachable
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.login import Login
-from iotstack_invoke.remote import SshHost
-from iotstack_invoke.site import Site, newest_good, sets_read
-from iotstack_invoke.targets import (
-    Target,
+from iotstack_invoke.inspect import (
     device,
     entries,
     has_line,
@@ -29,6 +25,10 @@ from iotstack_invoke.targets import (
     read_text,
     which_may_be_there,
 )
+from iotstack_invoke.login import Login
+from iotstack_invoke.remote import SshHost
+from iotstack_invoke.site import Site, newest_good, sets_read
+from iotstack_invoke.targets import Target
 
 NEW, OLD = "2026-11-23_1100", "2026-11-22_1100"
 UNREADABLE = "/proc/self/mem"

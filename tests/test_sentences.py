@@ -4,9 +4,9 @@ import pytest
 
 from iotstack_invoke.errors import Refused, StepFailed, ended
 from iotstack_invoke.hosts import LocalHost
+from iotstack_invoke.inspect import root_words
 from iotstack_invoke.services.archive import _advice
 from iotstack_invoke.services.compose import inspect_all
-from iotstack_invoke.targets import root_words
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from scenes import until
 
 from iotstack_invoke.errors import Busy, Refused, Unreachable
 from iotstack_invoke.hosts import locked
+from iotstack_invoke.inspect import mounted_read_only
 from iotstack_invoke.login import Login
 from iotstack_invoke.remote import SshHost
 from iotstack_invoke.settings import Machine
-from iotstack_invoke.targets import Target, locked_target, mounted_read_only, open_machine
+from iotstack_invoke.targets import Target, locked_target, open_machine
 
 
 @pytest.fixture

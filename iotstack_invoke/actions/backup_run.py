@@ -22,6 +22,7 @@ from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed, Unreachable, ended
 from ..hooks import HooksResult, Occasion
 from ..hosts import words_of
+from ..inspect import is_folder
 from ..log import LogWatcher, RunLog
 from ..manifest import RECORDS_ENDING, Manifest
 from ..names import KINDS, TEXTS
@@ -33,7 +34,7 @@ from ..runtag import Runtag
 from ..sets import State, pins_in
 from ..settings import Options
 from ..site import RecordFile, Site, remove_set, sweep_stale_copies
-from ..targets import Lock, is_folder, locked_stack
+from ..targets import Lock, locked_stack
 from ..transfer import ADVICE, manifest_there
 from .backup_log import finish_log, open_log
 from .delivery import (

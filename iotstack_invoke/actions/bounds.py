@@ -14,6 +14,7 @@ from typing import Any
 
 from ..base import Command, Host
 from ..errors import Refused, StepFailed
+from ..inspect import read_text
 from ..journal import name_of
 from ..names import BACKUPS, RESTORE
 from ..runtag import is_runtag
@@ -25,7 +26,7 @@ from ..services.quiesce import MARK
 from ..services.sqlite import COPIES, OUTSIDE_COPIES
 from ..settings import Settings
 from ..steps import UndoableStep
-from ..targets import docker_words, read_text
+from ..targets import docker_words
 from ..values import dataclass
 from .outside import is_of_others, volume_in
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..base import Host
 from ..errors import StepFailed
 from ..hosts import LocalHost
+from ..inspect import may_be_there, mount_points, which_may_be_there
 from ..manifest import VOLUME, Container
 from ..services.at_rest import AtRest, merged
 from ..services.compose import (
@@ -49,7 +50,6 @@ from ..services.table import (
     recipes_used,
 )
 from ..settings import ALWAYS_EXCLUDED, NEXTCLOUD, Exclusion, Settings
-from ..targets import may_be_there, mount_points, which_may_be_there
 from ..values import dataclass
 from .not_running import SETTINGS_INSIDE, at_rest_now, away, holds_files
 from .undumped import Undumped

@@ -18,6 +18,7 @@ from ..base import PARTIAL, FileFact, Place
 from ..checks import HERE, Check, Checks, damage_found, failed_at
 from ..errors import StepFailed, ended
 from ..holdings import Gone
+from ..inspect import host_name
 from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, has_sum, utc_text
 from ..names import BACKUPS, KINDS, PARTS, TEXTS, split_set_name
 from ..plan import Plan, decide, resolve
@@ -44,7 +45,6 @@ from ..site import (
     write_pin,
 )
 from ..steps import File, Record
-from ..targets import host_name
 from ..transfer import can_hash
 from ..values import dataclass
 from .backup_log import finish_log, open_log

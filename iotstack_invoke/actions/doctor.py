@@ -71,6 +71,18 @@ from ..findings import (
 )
 from ..hooks import FIND_PROGRAM
 from ..hosts import READ_ONLY, within
+from ..inspect import (
+    ANY_EXIT,
+    entries,
+    free_bytes,
+    host_name,
+    is_read_only,
+    mount_of,
+    mount_points,
+    points_away,
+    remount,
+    root_words_if_any,
+)
 from ..names import BACKUPS, RESTORE
 from ..pasted import host_flag, logging_in, over_ssh
 from ..report import Report, size_text
@@ -82,19 +94,7 @@ from ..services.sql import run_in, servers_in
 from ..settings import Hooks, Machine, Settings, Vault
 from ..site import Newest, Site, newest_good
 from ..ssh_settings import Ssh
-from ..targets import (
-    ANY_EXIT,
-    entries,
-    find_machine,
-    free_bytes,
-    host_name,
-    is_read_only,
-    mount_of,
-    mount_points,
-    points_away,
-    remount,
-    root_words_if_any,
-)
+from ..targets import find_machine
 from ..trust import Trust
 from ..values import dataclass
 from ..vaults.age import sealing

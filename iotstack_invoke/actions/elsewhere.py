@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..base import Command, Host
 from ..errors import StepFailed
+from ..inspect import ANY_EXIT, which_may_be_there
 from ..names import RESTORE
 from ..steps import UndoableStep
-from ..targets import ANY_EXIT, which_may_be_there
 
 ELSEWHERE_FILE = "elsewhere.json"
 """In what an undo put aside in restore/: its folders on other file systems."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import chain
 
 from ..base import Command, Host
+from ..inspect import which_may_be_there
 from ..journal import Owed, name_of, owed_in
 from ..services.inside import is_in
 from ..services.left_out import KeepLeftOut
@@ -27,7 +28,6 @@ from ..services.stack import (
     UseStage,
 )
 from ..services.swap_entries import SwapEntries
-from ..targets import which_may_be_there
 from ..values import dataclass
 
 PUT_BACK = frozenset(name_of(each) for each in (MoveAside, PutAway, SwapEntries, SwapItem))

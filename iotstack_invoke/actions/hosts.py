@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 
 from ..errors import ExitCode, IotstackError, KeyRefused, Refused, Unreachable
+from ..inspect import entries, free_bytes
 from ..names import RESTORE
 from ..report import Report, size_text
 from ..settings import Settings
-from ..targets import entries, find_machine, free_bytes, open_target
+from ..targets import find_machine, open_target
 from ..wrapping import answer_to
 
 

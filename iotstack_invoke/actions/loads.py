@@ -9,6 +9,7 @@ from typing import Any
 
 from ..base import Command
 from ..errors import Refused
+from ..inspect import entries, has_line, looked, mount_of
 from ..manifest import Manifest
 from ..names import BACKUPS, RESTORE
 from ..rulebooks.restore import (
@@ -34,7 +35,7 @@ from ..services.sql_load import (
     version_refusal,
 )
 from ..services.table import FOLDERS
-from ..targets import Target, entries, has_line, looked, mount_of
+from ..targets import Target
 from ..values import dataclass
 from .outside import place_there, volume_in
 

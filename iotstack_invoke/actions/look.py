@@ -16,6 +16,16 @@ from .. import __version__
 from ..base import Command, FileFact, Host
 from ..errors import Refused, StepFailed, ended
 from ..hosts import LocalHost
+from ..inspect import (
+    ANY_EXIT,
+    host_name,
+    may_be_there,
+    mount_points,
+    on_host,
+    read_text,
+    root_words,
+    which_may_be_there,
+)
 from ..manifest import VOLUME, LeftOut, utc_text
 from ..names import PARTS
 from ..rows import rows_of
@@ -40,17 +50,7 @@ from ..services.table import (
 )
 from ..services.volume_options import told_options
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
-from ..targets import (
-    ANY_EXIT,
-    host_name,
-    machine_mark,
-    may_be_there,
-    mount_points,
-    on_host,
-    read_text,
-    root_words,
-    which_may_be_there,
-)
+from ..targets import machine_mark
 from ..values import dataclass
 from .coverage import (
     Services,

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 
 from ..base import Host, Place
 from ..hosts import LocalHost
+from ..inspect import host_name
 from ..manifest import Manifest, read_utc
 from ..names import KINDS
 from ..site import CLOCKS_APART, Site, begun_by, manifests_in, newest_runtags
-from ..targets import host_name, machine_mark
+from ..targets import machine_mark
 
 READ_AT_ONCE = 4
 MOST_READ = 64

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ..base import Command, Place
 from ..errors import StepFailed
+from ..inspect import entries, read_text
 from ..manifest import Manifest
 from ..services.compose import COMPOSE_FILES, chosen_files, is_top_file
 from ..services.compose_needs import ComposeNeeds, compose_needs
 from ..services.compose_text import variables
 from ..services.table import FOLDERS
-from ..targets import Target, entries, read_text
+from ..targets import Target
 from ..values import dataclass
 from .prospect import OVERRIDES
 

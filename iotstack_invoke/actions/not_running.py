@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ..base import Host
 from ..errors import StepFailed, Unreachable
+from ..inspect import looked
 from ..manifest import Container
 from ..services.compose import Found, Volume
 from ..services.compose_files import ComposeReads
 from ..services.inside import is_in
 from ..services.table import AS_THEY_LIE, PAUSED, Cover, Kind, Service, Table, is_influxdb_3
 from ..settings import Settings
-from ..targets import looked
 from .undumped import State, Undumped
 
 SETTINGS_INSIDE = re.compile(r"(/usr/local)?/etc(/|$)|.*\.(acl|cnf|conf)$")

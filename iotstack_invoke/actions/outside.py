@@ -12,6 +12,7 @@ from typing import Any
 
 from ..base import Command
 from ..errors import StepFailed
+from ..inspect import may_be_there, mount_of, mount_points, points_away
 from ..manifest import VOLUME, Manifest, outside_title
 from ..rulebooks.restore import EmptyVolume, Filling, OutsideItem, Swapped
 from ..services.compose import (
@@ -27,7 +28,7 @@ from ..services.inside import is_in
 from ..services.left_out import patterns_below
 from ..services.volume_options import options_text
 from ..settings import Settings
-from ..targets import Target, may_be_there, mount_of, mount_points, points_away
+from ..targets import Target
 from ..values import dataclass
 
 HOME_DEPTH = 3

@@ -15,8 +15,9 @@ from ..base import Command, Host
 from ..errors import OldDataGone, Refused, StepFailed, ended
 from ..findings import unfinished
 from ..hosts import LocalHost
+from ..inspect import ANY_EXIT, root_words_if_any
 from ..journal import Bound, Journal, name_of, owed_in
-from ..names import BACKUPS, RESTORE
+from ..names import BACKUPS, COMMANDS_LOCK, RESTORE
 from ..pasted import host_flag
 from ..report import Report
 from ..rulebooks.restore import undoable
@@ -32,7 +33,7 @@ from ..services.stack import (
 from ..settings import Settings
 from ..site import Site
 from ..steps import UndoableStep
-from ..targets import ANY_EXIT, COMMANDS_LOCK, Target, journal_paths, root_words_if_any
+from ..targets import Target, journal_paths
 from ..trust import Owned, Trust
 from ..values import dataclass
 from .elsewhere import note_elsewhere, remove_emptied

@@ -12,6 +12,20 @@ from functools import cached_property
 
 from ..base import Command
 from ..errors import Refused
+from ..inspect import (
+    ANY_EXIT,
+    device,
+    entries,
+    free_bytes,
+    is_read_only,
+    looked,
+    may_be_there,
+    mount_of,
+    mount_points,
+    read_text,
+    refuse_read_only,
+    which_may_be_there,
+)
 from ..manifest import VOLUME, Manifest
 from ..names import BACKUPS, KINDS, RESTORE, TEXTS
 from ..pasted import host_flag
@@ -50,22 +64,7 @@ from ..services.table import FOLDERS, is_of_restores
 from ..sets import BackupSet
 from ..settings import Settings
 from ..steps import Record
-from ..targets import (
-    ANY_EXIT,
-    Target,
-    device,
-    entries,
-    find_machine,
-    free_bytes,
-    is_read_only,
-    looked,
-    may_be_there,
-    mount_of,
-    mount_points,
-    read_text,
-    refuse_read_only,
-    which_may_be_there,
-)
+from ..targets import Target, find_machine
 from ..vaults import sealed_side
 from .by_hand import Influx2ByHand
 from .change_logs import log_folder

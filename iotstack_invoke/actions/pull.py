@@ -20,6 +20,7 @@ from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
 from ..hosts import LocalHost, locked, state_folder, words_of
+from ..inspect import host_name, read_text
 from ..journal import Journal
 from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, read_manifest
 from ..names import BACKUPS, KINDS, TEXTS
@@ -32,7 +33,7 @@ from ..sets import BackupSet, State, gather_sets, runtags_in
 from ..settings import Settings, Vault
 from ..site import contents_told, counts_at_once, look_everywhere, write_pin
 from ..steps import File, Record
-from ..targets import find_machine, host_name, open_machine, read_text
+from ..targets import find_machine, open_machine
 from ..transfer import Found, is_copy
 from ..trust import believed
 from ..values import dataclass

@@ -18,6 +18,7 @@ from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed
 from ..hosts import LocalHost, locked, state_folder, words_of
+from ..inspect import ANY_EXIT, root_words
 from ..journal import Journal
 from ..manifest import Manifest, utc_text
 from ..names import BACKUPS, RESTORE
@@ -34,7 +35,7 @@ from ..services.sql_dump import SqlReport
 from ..services.stack import wait_for_orphans
 from ..settings import Settings
 from ..site import Site, look_everywhere
-from ..targets import ANY_EXIT, docker_words, root_words
+from ..targets import docker_words
 from ..trust import Trust
 from ..vaults import refuse_shut
 from .copies import VAULT, Copy, find_copy, newer_elsewhere, places_meant

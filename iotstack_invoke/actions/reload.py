@@ -18,6 +18,7 @@ from ..changes import OF_RELOADS, change_of
 from ..children import signals_raised
 from ..engine import Run, RunResult
 from ..errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
+from ..inspect import ANY_EXIT, looked, mount_points, read_text
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
 from ..names import RESTORE
@@ -31,17 +32,7 @@ from ..services.influx_count import Count
 from ..services.kept_until import UNTIL_FILE, read_until
 from ..services.mounted import mounts_around
 from ..settings import Settings
-from ..targets import (
-    ANY_EXIT,
-    Lock,
-    Target,
-    locked_target,
-    looked,
-    mount_points,
-    open_target,
-    read_text,
-    require_stack,
-)
+from ..targets import Lock, Target, locked_target, open_target, require_stack
 from ..values import dataclass
 from .afterwards import Afterwards
 from .change_logs import log_folder

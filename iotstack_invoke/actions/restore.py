@@ -33,6 +33,7 @@ from ..errors import (
     ended,
 )
 from ..hooks import HooksResult, Occasion, hook_lines
+from ..inspect import ANY_EXIT, may_be_there, read_text, which_may_be_there
 from ..journal import Journal
 from ..log import LogWatcher, LostLog, RunLog, new_log
 from ..names import BACKUPS, KINDS
@@ -60,17 +61,7 @@ from ..sets import State, unnamed_told
 from ..settings import Options, Settings
 from ..site import Site
 from ..steps import File, Record
-from ..targets import (
-    ANY_EXIT,
-    Lock,
-    Target,
-    find_machine,
-    locked_target,
-    may_be_there,
-    open_target,
-    read_text,
-    which_may_be_there,
-)
+from ..targets import Lock, Target, find_machine, locked_target, open_target
 from ..transfer import hash_there
 from .afterwards import Afterwards
 from .change_logs import log_path

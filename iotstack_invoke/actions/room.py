@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from ..base import Command, Host
 from ..errors import Refused
+from ..inspect import on_host
 from ..rulebooks.backup import BackupFacts
 from ..services.sql import ENGINES
 from ..sets import GOOD, BackupSet
-from ..targets import on_host
 from ..values import dataclass
 
 GROWTH = 1.2

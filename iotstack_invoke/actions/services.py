@@ -9,11 +9,11 @@ from typing import Any
 
 from ..errors import ExitCode, StepFailed, ended
 from ..hosts import LocalHost
+from ..inspect import root_words_if_any
 from ..report import Report
 from ..services.compose import Found, inspect_all, named
 from ..services.table import FOLDERS
 from ..settings import Exclusion, Settings
-from ..targets import root_words_if_any
 from ..values import dataclass
 from .coverage import (
     SavedService,

@@ -13,6 +13,7 @@ from dataclasses import replace
 from ..base import PARTIAL, Command
 from ..errors import StepFailed
 from ..hashes import hash_command
+from ..inspect import ANY_EXIT, entries, read_text
 from ..manifest import read_records, record_line
 from ..names import RESTORE
 from ..services.staged import (
@@ -25,7 +26,7 @@ from ..services.staged import (
     remove_words,
 )
 from ..steps import Record
-from ..targets import ANY_EXIT, Target, entries, read_text
+from ..targets import Target
 
 # Nobody else looks into it: secrets of the whole stack lie there, and in what restores keep.
 _MAKE = 'umask 077; mkdir -p "$1" && chmod 0700 "$1" && { chmod 0700 "$2" || true; }'

@@ -15,6 +15,7 @@ from ..base import FileFact
 from ..checks import HERE
 from ..errors import Refused, StepFailed
 from ..hosts import READ_ONLY, asked_together
+from ..inspect import is_folder, is_read_only, may_write, on_host, remount
 from ..losses import reference
 from ..manifest import Manifest
 from ..names import BACKUPS
@@ -26,7 +27,6 @@ from ..sets import GOOD, BackupSet, State, gather_sets, removals_in
 from ..settings import Options
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
 from ..steps import Record
-from ..targets import is_folder, is_read_only, may_write, on_host, remount
 from ..transfer import ADVICE, manifest_there
 from ..values import dataclass
 from .coverage import rows_matched

@@ -17,6 +17,7 @@ from ..durations import read_duration
 from ..errors import ExitCode, IotstackError, StepFailed, UsageError
 from ..holdings import Gone, Holdings, lacking_words, lacks, lacks_told
 from ..hosts import holder_ended, within
+from ..inspect import host_name
 from ..losses import way_out
 from ..names import LOCK, RESTORE
 from ..pasted import host_flag
@@ -24,7 +25,7 @@ from ..report import Report, age_text, one_line
 from ..sets import BackupSet, State, runtags_in
 from ..settings import Settings
 from ..site import Newest, Site, newest_good, open_site, sets_read
-from ..targets import host_name, journal_paths
+from ..targets import journal_paths
 from ..values import dataclass
 
 EVERYWHERE = "all"

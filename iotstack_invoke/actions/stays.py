@@ -13,6 +13,7 @@ from typing import Any
 
 from ..base import Command
 from ..errors import StepFailed
+from ..inspect import entries, looked
 from ..manifest import Manifest
 from ..rulebooks.restore import Load, RestoreFacts
 from ..services.compose import Found, named
@@ -23,7 +24,7 @@ from ..services.influx_stays import held_by, present_catalogue
 from ..services.sql import run_in
 from ..services.sql_load import read_dump
 from ..services.sql_stays import SYSTEM, held_by_server, held_in_dump, lists_of
-from ..targets import Target, entries, looked
+from ..targets import Target
 from ..values import dataclass
 
 META_LIMIT_S = 600.0

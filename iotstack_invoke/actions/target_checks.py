@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from ..base import Command
 from ..changes import STAMP_FORM, is_stamp
 from ..errors import Refused
+from ..inspect import ANY_EXIT, IN_ENGLISH, entries, mount_of, mount_points, points_away
 from ..names import RESTORE
 from ..services.compose import Found, named
 from ..services.influx import (
@@ -29,15 +30,7 @@ from ..services.influx import (
 )
 from ..services.influx_server import Server
 from ..services.inside import is_in
-from ..targets import (
-    ANY_EXIT,
-    IN_ENGLISH,
-    Target,
-    entries,
-    mount_of,
-    mount_points,
-    points_away,
-)
+from ..targets import Target
 from .loads import refuse_place
 from .outside import is_unnamed
 

@@ -13,6 +13,7 @@ from ..changes import change_in, is_stamp
 from ..children import signals_raised
 from ..errors import ExitCode, Interrupted, NotFound, Refused, StepFailed, ended
 from ..hosts import LocalHost, words_of
+from ..inspect import looked, read_text, refuse_read_only, which_may_be_there
 from ..journal import Journal, Owed, is_told, name_of, owed_in
 from ..log import unfinished_log
 from ..names import BACKUPS, RESTORE
@@ -26,18 +27,7 @@ from ..services.stack import (
     wait_for_orphans,
 )
 from ..settings import Settings
-from ..targets import (
-    Lock,
-    Target,
-    locked_target,
-    looked,
-    open_target,
-    read_text,
-    refuse_read_only,
-    require_stack,
-    which_may_be_there,
-    with_docker,
-)
+from ..targets import Lock, Target, locked_target, open_target, require_stack, with_docker
 from .change_logs import log_folder, log_path
 from .gone import Fate, cannot_be_back, fates_of, lines_keeping_used, lines_without, paths_named
 from .old_data import GONE_MARK

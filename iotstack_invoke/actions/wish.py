@@ -16,13 +16,14 @@ from ..checks import CHECKS_FILE, HERE, failed_at, in_places, read_checks
 from ..errors import NotFound, Refused, StepFailed, UsageError
 from ..holdings import lacks, lacks_told
 from ..hosts import LocalHost
+from ..inspect import host_name, read_text
 from ..manifest import Manifest, check_size, read_manifest
 from ..names import KINDS, split_set_name
 from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets, judged
 from ..settings import Settings, Vault
 from ..site import Site, newest_good, sets_read, still_failed
-from ..targets import Target, host_name, read_text
+from ..targets import Target
 from ..trust import believed
 from ..values import dataclass
 from ..vaults import HOST, at_address, refuse_shut, vault_place

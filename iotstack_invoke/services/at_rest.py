@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 
 from ..base import Command
 from ..errors import StepFailed
+from ..space import reserve
 from ..steps import Scene, Step
-from ..targets import reserve
 from ..values import dataclass
 from .quiesce import Resume, stopped
 from .stack import guarded

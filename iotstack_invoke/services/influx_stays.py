@@ -11,8 +11,8 @@ import posixpath
 
 from ..base import Command, Host
 from ..errors import StepFailed
+from ..inspect import looked
 from ..steps import Scene
-from ..targets import looked
 from ..values import dataclass
 from .held import EXACT_HINT, STAYS, Held, came_meanwhile
 from .influx_catalogue import catalogue_within

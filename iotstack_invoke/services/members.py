@@ -17,8 +17,8 @@ from ..base import Command, Host, is_telling
 from ..errors import StepFailed
 from ..gzips import padded_words
 from ..hosts import LocalHost
+from ..space import reserve
 from ..steps import File, Scene, Space
-from ..targets import reserve
 from ..values import dataclass
 from .compose import is_top_file
 from .recipe import RECIPES, tops_of

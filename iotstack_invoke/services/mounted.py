@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable
 
 from ..base import Host
 from ..errors import StepFailed
+from ..inspect import mount_points, on_host
 from ..steps import Scene
-from ..targets import mount_points, on_host
 from ..values import dataclass
 from .inside import is_in
 

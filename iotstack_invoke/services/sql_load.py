@@ -16,9 +16,9 @@ from itertools import groupby, islice
 from ..base import Command, Host
 from ..errors import StepFailed
 from ..hosts import read_chunk
+from ..inspect import free_bytes, looked
 from ..json_answers import read_json
 from ..steps import Scene
-from ..targets import free_bytes, looked
 from ..values import dataclass
 from .alone import OUR_LABEL, remove_ours
 from .held import STAYS

@@ -14,8 +14,8 @@ from ..base import Command, Host
 from ..errors import StepFailed
 from ..json_answers import JsonAnswer, read_json
 from ..manifest import IS_DAMAGED, IS_LOCKED, IS_NO_COPY, MAY_BE_TORN
+from ..names import COMMANDS_LOCK
 from ..steps import Scene
-from ..targets import COMMANDS_LOCK
 from ..values import dataclass
 
 COPIES = "backups/.copies"

@@ -17,9 +17,9 @@ from ..base import PARTIAL, Command, Host, Outcome, is_telling
 from ..errors import OldDataGone, StepFailed, ended
 from ..gzips import reading_words
 from ..hosts import LocalHost
+from ..inspect import ANY_EXIT, which_may_be_there
 from ..json_answers import read_json
 from ..steps import Scene
-from ..targets import ANY_EXIT, which_may_be_there
 from ..values import dataclass
 from .compose import compose_words, inspect_all, inspect_volumes, inspected, named
 from .kept_until import UNTIL_FILE, forget_words
