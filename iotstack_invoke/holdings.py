@@ -15,7 +15,7 @@ from typing import Any
 from .losses import BYTES, FILES, gone_from, spelled, way_out
 from .manifest import IS_MISSING, OUTSIDE, SIZES, VOLUME, Manifest, Part, outside_title
 from .names import PARTS
-from .services.table import fits_all_of
+from .path_patterns import fits_all_of
 from .sets import GOOD, BackupSet, State, newest_first
 from .values import dataclass
 

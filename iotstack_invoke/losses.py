@@ -20,7 +20,7 @@ from .manifest import (
     Part,
     outside_title,
 )
-from .services.table import fits_all_of
+from .path_patterns import fits_all_of
 from .sets import GOOD, BackupSet, newest_first
 
 FLOOR_BYTES = 1 << 20

@@ -15,13 +15,13 @@ from typing import Any
 from .durations import read_rates
 from .manifest import KEPT_OUT
 from .nearest import nearest
+from .path_patterns import fits_all_of
 from .retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes
 from .services.table import (
     FOLDERS,
     ROW_KEYS,
     Kind,
     Service,
-    fits_all_of,
     is_part_of_stack,
     packaged_names,
     packaged_service,

@@ -25,6 +25,7 @@ from .mistakes import (
     mount_of,
     policy_keys,
 )
+from .path_patterns import fits_all_of
 from .retention import Policy, read_policy
 from .services.table import (
     OF_RESTORES,
@@ -32,7 +33,6 @@ from .services.table import (
     Kind,
     Service,
     Table,
-    fits_all_of,
     packaged_service,
     read_row,
     read_table,

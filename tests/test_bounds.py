@@ -12,8 +12,9 @@ from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
 from iotstack_invoke.journal import WORDS, name_of, written
 from iotstack_invoke.rulebooks.restore import undoable
+from iotstack_invoke.services.bundles import RECIPES
 from iotstack_invoke.services.quiesce import Quiesce, stopped
-from iotstack_invoke.services.recipe import RECIPES, RecipeInUse
+from iotstack_invoke.services.recipe import RecipeInUse
 from iotstack_invoke.services.sql import SqlServer
 from iotstack_invoke.services.stack import ComposeUp
 from iotstack_invoke.settings import read_settings

@@ -12,10 +12,11 @@ from typing import Any
 from ..log import log_fits
 from ..manifest import Manifest, Part
 from ..names import KINDS
+from ..services.bundles import RECIPES
 from ..services.influx import facts_of
 from ..services.influx2_check import facts_of as influx2_facts_of
 from ..services.reading import Reading
-from ..services.recipe import DUMP, RECIPES
+from ..services.recipe import DUMP
 from ..services.restore_text import restore_text_of, text_fits
 from ..services.sql import SqlServer
 from ..services.sql_dump import SqlReport

@@ -12,10 +12,10 @@ from ..errors import ExitCode, StepFailed
 from ..gzips import Damaged
 from ..names import PARTS
 from ..report import Report, size_text
+from ..services.bundles import RECIPES
 from ..services.influx import facts_of
 from ..services.influx2_check import facts_of as influx2_facts_of
 from ..services.reading import Member, read_dump, read_influx2, read_sql
-from ..services.recipe import RECIPES
 from ..services.sql import ENGINES
 from ..settings import Settings
 from ..site import Site

@@ -21,10 +21,11 @@ from ..rulebooks.restore import (
     aside_folder,
     used_folder,
 )
+from ..services.bundles import RECIPES
 from ..services.compose import Found, named
 from ..services.holdings import is_system
 from ..services.inside import is_in, path_on_host
-from ..services.recipe import DUMP, RECIPES, data_of
+from ..services.recipe import DUMP, data_of
 from ..services.sql import ENGINES, MARIADB, SqlServer, located, placed, run_in, server_of
 from ..services.sql_dump import PG_TIMESCALE
 from ..services.sql_load import (

@@ -12,9 +12,9 @@ from ..errors import Refused
 from ..manifest import Manifest, Part, file_warned_of, older_part
 from ..nearest import nearest
 from ..rulebooks.restore import Item, Load
+from ..services.bundles import RECIPES
 from ..services.compose import Found
 from ..services.inside import is_in
-from ..services.recipe import RECIPES
 from ..services.table import COPIED, FOLDERS
 from ..sets import BackupSet, State
 from ..values import dataclass

@@ -40,6 +40,7 @@ from ..rulebooks.restore import (
     used_folder,
 )
 from ..services.around import folders_around
+from ..services.bundles import RECIPES
 from ..services.compose import (
     ANONYMOUS,
     COMPOSE_FILES,
@@ -57,7 +58,6 @@ from ..services.inside import is_in, path_on_host
 from ..services.left_out import patterns_below, plain_place
 from ..services.members import Contents, list_archive, refuse_members
 from ..services.mounted import refuse_mounts_since
-from ..services.recipe import RECIPES
 from ..services.sql import ENGINES, SqlServer, located_in
 from ..services.sqlite import shown
 from ..services.table import FOLDERS, is_of_restores

@@ -27,9 +27,10 @@ from ..report import Report, duration_text, size_text
 from ..rulebooks.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
 from ..rulebooks.restore import Load, undoable
 from ..runtag import LATEST
+from ..services.bundles import RECIPES
 from ..services.compose import inspect_all, named
 from ..services.influx import BACKUP_INSIDE
-from ..services.recipe import DUMP, RECIPES
+from ..services.recipe import DUMP
 from ..services.sql import ENGINES, MARIADB, SqlServer, rows_told
 from ..services.sql_dump import SqlReport
 from ..services.stack import wait_for_orphans

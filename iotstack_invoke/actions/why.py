@@ -13,7 +13,7 @@ from ..plan import bind, decide, resolve
 from ..report import GRAPH_FORMS, Report
 from ..rulebooks.backup import BackupFacts, backup_book, log_targets, set_targets
 from ..runtag import runtag_time
-from ..services.recipe import RECIPES
+from ..services.bundles import RECIPES
 from ..settings import Settings
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
 from ..steps import File

@@ -38,10 +38,11 @@ from ..names import BACKUPS, COMMANDS_LOCK, KINDS, PARTS, WILDCARDS, split_set_n
 from ..rules import Job, Rule, RuleBook, rule
 from ..services.archive import PackStack, RemoveFolder, literal, tar_words
 from ..services.at_rest import AtRest, CopyLinked, copy_at_rest
+from ..services.bundles import DUMP_FOLDER, RECIPES
 from ..services.holdings import Outside, outermost
 from ..services.links_out import Packed
 from ..services.quiesce import Resume
-from ..services.recipe import DUMP_FOLDER, RECIPES, RecipeInUse
+from ..services.recipe import RecipeInUse
 from ..services.sql import SqlServer
 from ..services.sqlite import COPIES, OUTSIDE_COPIES, CopySqlite
 from ..sets import BackupSet, State

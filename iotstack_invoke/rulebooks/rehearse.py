@@ -15,11 +15,11 @@ from ..names import WILDCARDS
 from ..rules import Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
 from ..services.archive import CompareUnpacked
+from ..services.bundles import RECIPES
 from ..services.influx_count import CountInflux, Tally
 from ..services.influx_dump import CompareWithDump, CompareWithManifest, Dump
 from ..services.influx_load import AddQueries, AddUsers, LoadInflux
 from ..services.influx_server import RunAlone, Server, WaitForInflux
-from ..services.recipe import RECIPES
 from ..services.sql import ENGINES, MARIADB
 from ..services.sql_dump import SqlReport
 from ..services.sql_load import LoadSql, RunSqlAlone, SqlDump, WaitForSql

@@ -17,6 +17,7 @@ from ..names import BACKUPS, KINDS, RESTORE, WILDCARDS
 from ..rules import Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
 from ..services.around import GiveStack, MakeAround
+from ..services.bundles import DUMP_FOLDER, RECIPES
 from ..services.held import Held
 from ..services.influx import DATA_INSIDE, DumpInflux
 from ..services.influx2 import DumpInflux2
@@ -29,7 +30,7 @@ from ..services.inside import is_in
 from ..services.left_out import KeepLeftOut, patterns_below
 from ..services.members import ScanArchive
 from ..services.quiesce import Quiesce
-from ..services.recipe import DUMP_FOLDER, RECIPES, end_quiet
+from ..services.recipe import end_quiet
 from ..services.sql import ENGINES, MARIADB, SqlServer
 from ..services.sql_config import CompareConfig
 from ..services.sql_load import (

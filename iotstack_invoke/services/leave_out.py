@@ -10,8 +10,9 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator, Mapping
 
+from ..path_patterns import fits_all_of
 from .compose import Found, Mount, Volume, place_in_stack
-from .table import fits_all_of, is_in_stack
+from .table import is_in_stack
 
 
 def places_of(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from ..base import Command, Host
 from ..errors import StepFailed
+from ..path_patterns import fits_all_of
 from ..steps import Scene
 from ..values import dataclass
 from .holdings import (
@@ -23,7 +24,7 @@ from .holdings import (
     look_at_paths,
 )
 from .inside import is_in
-from .table import fits_all_of, is_in_stack
+from .table import is_in_stack
 
 MOST_LOOKED_AT = 2000
 MOST_TOLD = 3

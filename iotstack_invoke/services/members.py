@@ -20,8 +20,8 @@ from ..hosts import LocalHost
 from ..space import reserve
 from ..steps import File, Scene, Space
 from ..values import dataclass
+from .bundles import RECIPES, tops_of
 from .compose import is_top_file
-from .recipe import RECIPES, tops_of
 from .table import FOLDERS
 
 LIST_WORDS = (

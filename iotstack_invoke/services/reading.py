@@ -22,11 +22,12 @@ from ..gzips import Content, Damaged
 from ..hashes import HashedStream
 from ..hosts import CHUNK_BYTES, words_of
 from ..values import dataclass
+from .bundles import RECIPES
 from .influx2_check import Influx2Check, Influx2Report
 from .influx_check import DumpCheck, DumpReport
 from .influx_shard import check_tsm_blocks
 from .members import BEHIND_END, NO_END, NOTHING, Judge, shape_of
-from .recipe import DUMP, RECIPES
+from .recipe import DUMP
 from .sql import ENGINES, MARIADB
 from .sql_dump import SqlReport
 

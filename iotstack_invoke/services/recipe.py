@@ -12,22 +12,19 @@ import time
 from .. import children
 from ..base import Command
 from ..errors import StepFailed
-from ..names import PARTS
 from ..steps import Scene
 from ..values import dataclass
+from .bundles import DUMP_FOLDER, RECIPES
 from .quiesce import MARK, QUIET_LIMIT_S, Quiesce, exec_words, quiet_of
 from .sql import MARIADB, SqlServer
-from .table import Recipe, packaged_recipes
+from .table import Recipe
 
-DUMP_FOLDER = "db_backup"
 DUMP = f"{DUMP_FOLDER}/{MARIADB.member}"
 """The dump in a part."""
 ANSWER_LIMIT_S = 300.0
 ANSWER_PAUSE_S = 1.0
 _NOT_UP = re.compile(r"is not running|is restarting|No such container")
 """What Docker says of a container in which nothing can be run; who waited for it told why."""
-RECIPES = {name: each for name, each in packaged_recipes().items() if name in PARTS}
-"""The recipes by the name of their service, which is that of their part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +47,6 @@ class RecipeInUse:
         mark, lock = f"{backups}/{MARK}{self.name}", f"{backups}/.lock"
         where = (self.container, ("docker",), mark, lock)
         return quiet_of(host_role, self.name, recipe, *where)
-
-
-def tops_of(recipe: Recipe) -> frozenset[str]:
-    """Return the folders that may be at the top of the part."""
-    return frozenset({DUMP_FOLDER, *(each.partition("/")[0] for each in recipe.paths)})
 
 
 def data_of(recipe: Recipe) -> str:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..manifest import Manifest, Part
-from .recipe import DUMP_FOLDER, RECIPES
+from .bundles import DUMP_FOLDER, RECIPES
 from .restore_steps import (
     ASIDE,
     COMPOSE,

@@ -11,13 +11,13 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import combinations
 from pathlib import PurePosixPath
 from typing import Any
 
 from ..manifest import KEPT_OUT, Container
+from ..path_patterns import fits_all_of
 from ..values import dataclass
 
 # IOTstack builds some images itself: iotstack_mariadb by compose v1, iotstack-mariadb by v2.
@@ -508,12 +508,6 @@ def row_conflicts(rows: Mapping[int, Service]) -> list[str]:
                 f"kind = '{other.kind.value}'; let one of them say it"
             )
     return found
-
-
-def fits_all_of(pattern: str, path: str) -> bool:
-    """Tell whether a pattern fits a path and all that lies below; `*` means `/` too, as tar's."""
-    whole = fnmatchcase(path, pattern) or fnmatchcase(path, f"{pattern}/*")
-    return whole or fnmatchcase(f"{path}/\0", pattern)
 
 
 def is_in_stack(path: str) -> bool:
