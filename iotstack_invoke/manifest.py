@@ -18,8 +18,9 @@ from itertools import product
 from operator import itemgetter
 from typing import Any
 
-from .names import BACKUPS, KINDS, PARTS, RESTORE
+from .names import KINDS, PARTS
 from .runtag import is_runtag
+from .stack_folders import KEPT_OUT
 from .steps import LACKING, Record
 from .values import dataclass
 
@@ -63,8 +64,6 @@ VOLUME_OPTIONS = ("type", "device", "o")
 """What Docker's driver for local volumes takes, in the order in which people write it."""
 PIN_ENDING = "pin.txt"
 """Of the file beside a set that keeps it from being removed, and holds a note why."""
-KEPT_OUT = (BACKUPS, RESTORE)
-"""The folders of a stack that no backup of it holds."""
 UTC_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MOST_QUOTED = 60
 MOST_BYTES = 16 << 20

@@ -13,12 +13,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from .durations import read_rates
-from .manifest import KEPT_OUT
 from .nearest import nearest
 from .path_patterns import fits_all_of
 from .retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes
 from .services.table import (
-    FOLDERS,
     ROW_KEYS,
     Kind,
     Service,
@@ -29,6 +27,7 @@ from .services.table import (
     row_conflicts,
     row_mistakes,
 )
+from .stack_folders import FOLDERS, KEPT_OUT
 
 ANY_NAME = "\0" * 3
 """A name that only a pattern fits which fits all."""

@@ -5,12 +5,6 @@ from __future__ import annotations
 from .rules import Wildcard
 from .runtag import is_runtag
 
-BACKUPS = "backups"
-"""The folder of the backups in a stack's folder, as the seed named it."""
-
-RESTORE = "restore"
-"""The folder in a stack's folder with what restores stage and keep."""
-
 LOCK = ".lock"
 """In the folder of the backups: which run works on the stack."""
 

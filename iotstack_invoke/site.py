@@ -35,7 +35,7 @@ from .manifest import (
     record_line,
     records_of,
 )
-from .names import BACKUPS, KINDS, LOCK, PARTS, TEXTS, split_set_name
+from .names import KINDS, LOCK, PARTS, TEXTS, split_set_name
 from .owner import OWNER_FILE, OwnerFile, Said
 from .runtag import runtag_time
 from .sets import (
@@ -49,6 +49,7 @@ from .sets import (
     runtags_in,
 )
 from .settings import Settings
+from .stack_folders import BACKUPS
 from .steps import File, Record
 from .targets import find_machine, open_machine
 from .transfer import Found, is_copy, manifest_there

@@ -25,10 +25,11 @@ from .inspect import (
     remount,
     root_words,
 )
-from .names import BACKUPS, COMMANDS_LOCK, LOCK, RESTORE
+from .names import COMMANDS_LOCK, LOCK
 from .nearest import nearest
 from .pasted import host_flag, over_ssh
 from .settings import Machine, Settings
+from .stack_folders import BACKUPS, RESTORE
 from .values import dataclass
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from ..base import Command, Host
 from ..errors import Refused, StepFailed
 from ..inspect import read_text
 from ..journal import name_of
-from ..names import BACKUPS, RESTORE
 from ..runtag import is_runtag
 from ..services import influx, influx2
 from ..services.compose import Found, Mount, chosen_files, compose_words, inspect_all, named
@@ -25,6 +24,7 @@ from ..services.inside import above, is_in, path_on_host
 from ..services.quiesce import MARK
 from ..services.sqlite import COPIES, OUTSIDE_COPIES
 from ..settings import Settings
+from ..stack_folders import BACKUPS, RESTORE
 from ..steps import UndoableStep
 from ..targets import docker_words
 from ..values import dataclass

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from ..base import Host
 from ..changes import STAMP_FORM, Change
 from ..hosts import LocalHost, state_folder
-from ..names import BACKUPS
+from ..stack_folders import BACKUPS
 
 LOG_DAYS = 30
 

@@ -20,7 +20,7 @@ from ..errors import StepFailed, ended
 from ..holdings import Gone
 from ..inspect import host_name
 from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, has_sum, utc_text
-from ..names import BACKUPS, KINDS, PARTS, TEXTS, split_set_name
+from ..names import KINDS, PARTS, TEXTS, split_set_name
 from ..plan import Plan, decide, resolve
 from ..retention import Policy, judge_each_host
 from ..rulebooks.backup import (
@@ -44,6 +44,7 @@ from ..site import (
     unlike_copies,
     write_pin,
 )
+from ..stack_folders import BACKUPS
 from ..steps import File, Record
 from ..transfer import can_hash
 from ..values import dataclass

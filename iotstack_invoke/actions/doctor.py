@@ -83,7 +83,6 @@ from ..inspect import (
     remount,
     root_words_if_any,
 )
-from ..names import BACKUPS, RESTORE
 from ..pasted import host_flag, logging_in, over_ssh
 from ..report import Report, size_text
 from ..services.compose import COMPOSE_FILES, inspect_all, named
@@ -94,6 +93,7 @@ from ..services.sql import run_in, servers_in
 from ..settings import Hooks, Machine, Settings, Vault
 from ..site import Newest, Site, newest_good
 from ..ssh_settings import Ssh
+from ..stack_folders import BACKUPS, RESTORE
 from ..targets import find_machine
 from ..trust import Trust
 from ..values import dataclass

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ..base import Command, Host
 from ..errors import StepFailed
 from ..inspect import ANY_EXIT, which_may_be_there
-from ..names import RESTORE
+from ..stack_folders import RESTORE
 from ..steps import UndoableStep
 
 ELSEWHERE_FILE = "elsewhere.json"

@@ -6,9 +6,9 @@ import sys
 
 from ..errors import ExitCode, IotstackError, KeyRefused, Refused, Unreachable
 from ..inspect import entries, free_bytes
-from ..names import RESTORE
 from ..report import Report, size_text
 from ..settings import Settings
+from ..stack_folders import RESTORE
 from ..targets import find_machine, open_target
 from ..wrapping import answer_to
 

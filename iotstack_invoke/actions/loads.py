@@ -11,7 +11,6 @@ from ..base import Command
 from ..errors import Refused
 from ..inspect import entries, has_line, looked, mount_of
 from ..manifest import Manifest
-from ..names import BACKUPS, RESTORE
 from ..rulebooks.restore import (
     Item,
     Load,
@@ -35,7 +34,7 @@ from ..services.sql_load import (
     timescale_refusal,
     version_refusal,
 )
-from ..services.table import FOLDERS
+from ..stack_folders import BACKUPS, FOLDERS, RESTORE
 from ..targets import Target
 from ..values import dataclass
 from .outside import place_there, volume_in

@@ -42,14 +42,10 @@ from ..services.compose import (
 from ..services.holdings import Outside, outside_exclusions, unused_told
 from ..services.inside import is_in
 from ..services.swap_entries import KEPT
-from ..services.table import (
-    FOLDERS,
-    influxdb_3,
-    is_in_stack,
-    is_influxdb_3,
-)
+from ..services.table import influxdb_3, is_in_stack, is_influxdb_3
 from ..services.volume_options import told_options
 from ..settings import ALWAYS_EXCLUDED, Exclusion, Settings
+from ..stack_folders import FOLDERS
 from ..targets import machine_mark
 from ..values import dataclass
 from .coverage import (

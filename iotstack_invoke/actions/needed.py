@@ -19,7 +19,7 @@ from ..manifest import Manifest
 from ..services.compose import COMPOSE_FILES, chosen_files, is_top_file
 from ..services.compose_needs import ComposeNeeds, compose_needs
 from ..services.compose_text import variables
-from ..services.table import FOLDERS
+from ..stack_folders import FOLDERS
 from ..targets import Target
 from ..values import dataclass
 from .prospect import OVERRIDES

@@ -13,10 +13,10 @@ from ..base import Command, Host, is_telling
 from ..errors import IotstackError, Refused, StepFailed
 from ..inspect import ANY_EXIT, IN_ENGLISH, entries, read_text
 from ..manifest import read_utc
-from ..names import RESTORE
 from ..services.kept_until import UNTIL_FILE
 from ..services.swap_entries import MOVED
 from ..site import Site
+from ..stack_folders import RESTORE
 from ..targets import journal_paths
 from ..trust import Trust
 

@@ -19,11 +19,11 @@ from ..changes import OF_RELOADS, STAMP_FORM, Change, change_in, change_of
 from ..errors import Refused, StepFailed
 from ..inspect import ANY_EXIT, GONE, IN_ENGLISH, looked, read_text, root_words, which_may_be_there
 from ..journal import Owed, owed_in
-from ..names import RESTORE
 from ..report import size_text
 from ..services.kept_until import UNTIL_FILE, read_until
 from ..settings import Stack
 from ..site import Site
+from ..stack_folders import RESTORE
 from ..targets import journal_paths
 from ..trust import Trust
 from ..values import dataclass

@@ -15,8 +15,9 @@ from ..rulebooks.restore import Item, Load
 from ..services.bundles import RECIPES
 from ..services.compose import Found
 from ..services.inside import is_in
-from ..services.table import COPIED, FOLDERS
+from ..services.table import COPIED
 from ..sets import BackupSet, State
+from ..stack_folders import FOLDERS
 from ..values import dataclass
 from .outside import names_outside
 from .undumped import INFLUX

@@ -17,7 +17,7 @@ from ..findings import unfinished
 from ..hosts import LocalHost
 from ..inspect import ANY_EXIT, root_words_if_any
 from ..journal import Bound, Journal, name_of, owed_in
-from ..names import BACKUPS, COMMANDS_LOCK, RESTORE
+from ..names import COMMANDS_LOCK
 from ..pasted import host_flag
 from ..report import Report
 from ..rulebooks.restore import undoable
@@ -32,6 +32,7 @@ from ..services.stack import (
 )
 from ..settings import Settings
 from ..site import Site
+from ..stack_folders import BACKUPS, RESTORE
 from ..steps import UndoableStep
 from ..targets import Target, journal_paths
 from ..trust import Owned, Trust

@@ -27,7 +27,7 @@ from ..inspect import (
     which_may_be_there,
 )
 from ..manifest import VOLUME, Manifest
-from ..names import BACKUPS, KINDS, RESTORE, TEXTS
+from ..names import KINDS, TEXTS
 from ..pasted import host_flag
 from ..report import Report, size_text
 from ..rulebooks.restore import (
@@ -60,9 +60,10 @@ from ..services.members import Contents, list_archive, refuse_members
 from ..services.mounted import refuse_mounts_since
 from ..services.sql import ENGINES, SqlServer, located_in
 from ..services.sqlite import shown
-from ..services.table import FOLDERS, is_of_restores
+from ..services.table import is_of_restores
 from ..sets import BackupSet
 from ..settings import Settings
+from ..stack_folders import BACKUPS, FOLDERS, RESTORE
 from ..steps import Record
 from ..targets import Target, find_machine
 from ..vaults import sealed_side

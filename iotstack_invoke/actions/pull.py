@@ -23,7 +23,7 @@ from ..hosts import LocalHost, locked, state_folder, words_of
 from ..inspect import host_name, read_text
 from ..journal import Journal
 from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, read_manifest
-from ..names import BACKUPS, KINDS, TEXTS
+from ..names import KINDS, TEXTS
 from ..pasted import host_flag
 from ..plan import decide, resolve
 from ..report import Fanout, Report, size_text
@@ -32,6 +32,7 @@ from ..runtag import LATEST, read_runtag
 from ..sets import BackupSet, State, gather_sets, runtags_in
 from ..settings import Settings, Vault
 from ..site import contents_told, counts_at_once, look_everywhere, write_pin
+from ..stack_folders import BACKUPS
 from ..steps import File, Record
 from ..targets import find_machine, open_machine
 from ..transfer import Found, is_copy

@@ -21,7 +21,6 @@ from ..hosts import LocalHost, locked, state_folder, words_of
 from ..inspect import ANY_EXIT, root_words
 from ..journal import Journal
 from ..manifest import Manifest, utc_text
-from ..names import BACKUPS, RESTORE
 from ..plan import decide, resolve
 from ..report import Report, duration_text, size_text
 from ..rulebooks.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
@@ -36,6 +35,7 @@ from ..services.sql_dump import SqlReport
 from ..services.stack import wait_for_orphans
 from ..settings import Settings
 from ..site import Site, look_everywhere
+from ..stack_folders import BACKUPS, RESTORE
 from ..targets import docker_words
 from ..trust import Trust
 from ..vaults import refuse_shut

@@ -21,7 +21,6 @@ from ..errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
 from ..inspect import ANY_EXIT, looked, mount_points, read_text
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
-from ..names import RESTORE
 from ..pasted import host_flag
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
@@ -32,6 +31,7 @@ from ..services.influx_count import Count
 from ..services.kept_until import UNTIL_FILE, read_until
 from ..services.mounted import mounts_around
 from ..settings import Settings
+from ..stack_folders import RESTORE
 from ..targets import Lock, Target, locked_target, open_target, require_stack
 from ..values import dataclass
 from .afterwards import Afterwards

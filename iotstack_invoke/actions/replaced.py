@@ -27,10 +27,11 @@ from ..holdings import (
 )
 from ..losses import way_out
 from ..manifest import OUTSIDE, SIZES, Manifest, Part
-from ..names import BACKUPS, KINDS, PARTS
+from ..names import KINDS, PARTS
 from ..rulebooks.backup import BackupFacts
 from ..sets import BackupSet, State, unnamed_told
 from ..site import RecordFile, Site
+from ..stack_folders import BACKUPS
 from ..steps import Record
 from .undumped import TITLES
 

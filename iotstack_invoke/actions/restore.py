@@ -36,7 +36,7 @@ from ..hooks import HooksResult, Occasion, hook_lines
 from ..inspect import ANY_EXIT, may_be_there, read_text, which_may_be_there
 from ..journal import Journal
 from ..log import LogWatcher, LostLog, RunLog, new_log
-from ..names import BACKUPS, KINDS
+from ..names import KINDS
 from ..pasted import host_flag
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, shown, size_text
@@ -60,6 +60,7 @@ from ..services.stack import STOPPING
 from ..sets import State, unnamed_told
 from ..settings import Options, Settings
 from ..site import Site
+from ..stack_folders import BACKUPS
 from ..steps import File, Record
 from ..targets import Lock, Target, find_machine, locked_target, open_target
 from ..transfer import hash_there

@@ -12,8 +12,8 @@ from ..hosts import LocalHost
 from ..inspect import root_words_if_any
 from ..report import Report
 from ..services.compose import Found, inspect_all, named
-from ..services.table import FOLDERS
 from ..settings import Exclusion, Settings
+from ..stack_folders import FOLDERS
 from ..values import dataclass
 from .coverage import (
     SavedService,

@@ -15,7 +15,6 @@ from ..errors import StepFailed
 from ..hashes import hash_command
 from ..inspect import ANY_EXIT, entries, read_text
 from ..manifest import read_records, record_line
-from ..names import RESTORE
 from ..services.staged import (
     MARK_ENDING,
     REMOVE_LIMIT_S,
@@ -25,6 +24,7 @@ from ..services.staged import (
     measure,
     remove_words,
 )
+from ..stack_folders import RESTORE
 from ..steps import Record
 from ..targets import Target
 

@@ -18,7 +18,6 @@ from ..hosts import READ_ONLY, asked_together
 from ..inspect import is_folder, is_read_only, may_write, on_host, remount
 from ..losses import reference
 from ..manifest import Manifest
-from ..names import BACKUPS
 from ..plan import Plan, decide, resolve
 from ..report import Report
 from ..rulebooks.backup import BackupFacts, backup_book, set_targets
@@ -26,6 +25,7 @@ from ..runtag import Runtag, free_runtag
 from ..sets import GOOD, BackupSet, State, gather_sets, removals_in
 from ..settings import Options
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
+from ..stack_folders import BACKUPS
 from ..steps import Record
 from ..transfer import ADVICE, manifest_there
 from ..values import dataclass

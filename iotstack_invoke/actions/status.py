@@ -19,12 +19,13 @@ from ..holdings import Gone, Holdings, lacking_words, lacks, lacks_told
 from ..hosts import holder_ended, within
 from ..inspect import host_name
 from ..losses import way_out
-from ..names import LOCK, RESTORE
+from ..names import LOCK
 from ..pasted import host_flag
 from ..report import Report, age_text, one_line
 from ..sets import BackupSet, State, runtags_in
 from ..settings import Settings
 from ..site import Newest, Site, newest_good, open_site, sets_read
+from ..stack_folders import RESTORE
 from ..targets import journal_paths
 from ..values import dataclass
 

@@ -19,7 +19,6 @@ from ..base import Command
 from ..changes import STAMP_FORM, is_stamp
 from ..errors import Refused
 from ..inspect import ANY_EXIT, IN_ENGLISH, entries, mount_of, mount_points, points_away
-from ..names import RESTORE
 from ..services.compose import Found, named
 from ..services.influx import (
     BACKUP_INSIDE,
@@ -30,6 +29,7 @@ from ..services.influx import (
 )
 from ..services.influx_server import Server
 from ..services.inside import is_in
+from ..stack_folders import RESTORE
 from ..targets import Target
 from .loads import refuse_place
 from .outside import is_unnamed

@@ -16,7 +16,6 @@ from ..hosts import LocalHost, words_of
 from ..inspect import looked, read_text, refuse_read_only, which_may_be_there
 from ..journal import Journal, Owed, is_told, name_of, owed_in
 from ..log import unfinished_log
-from ..names import BACKUPS, RESTORE
 from ..pasted import host_flag
 from ..report import Report
 from ..services.stack import (
@@ -27,6 +26,7 @@ from ..services.stack import (
     wait_for_orphans,
 )
 from ..settings import Settings
+from ..stack_folders import BACKUPS, RESTORE
 from ..targets import Lock, Target, locked_target, open_target, require_stack, with_docker
 from .change_logs import log_folder, log_path
 from .gone import Fate, cannot_be_back, fates_of, lines_keeping_used, lines_without, paths_named

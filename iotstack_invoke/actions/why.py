@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from ..errors import RuleError, UsageError
-from ..names import BACKUPS, KINDS, PARTS, split_set_name
+from ..names import KINDS, PARTS, split_set_name
 from ..nearest import nearest
 from ..plan import bind, decide, resolve
 from ..report import GRAPH_FORMS, Report
@@ -16,6 +16,7 @@ from ..runtag import runtag_time
 from ..services.bundles import RECIPES
 from ..settings import Settings
 from ..site import RecordFile, Site, look_everywhere, unlike_copies
+from ..stack_folders import BACKUPS
 from ..steps import File
 from .look import look_at_stack
 

@@ -34,7 +34,7 @@ from ..manifest import (
     read_manifest,
     utc_text,
 )
-from ..names import BACKUPS, COMMANDS_LOCK, KINDS, PARTS, WILDCARDS, split_set_name
+from ..names import COMMANDS_LOCK, KINDS, PARTS, WILDCARDS, split_set_name
 from ..rules import Job, Rule, RuleBook, rule
 from ..services.archive import PackStack, RemoveFolder, literal, tar_words
 from ..services.at_rest import AtRest, CopyLinked, copy_at_rest
@@ -46,6 +46,7 @@ from ..services.recipe import RecipeInUse
 from ..services.sql import SqlServer
 from ..services.sqlite import COPIES, OUTSIDE_COPIES, CopySqlite
 from ..sets import BackupSet, State
+from ..stack_folders import BACKUPS
 from ..steps import LACKING, File, Record, Scene, Step
 from ..transfer import Claim, Send, hash_there, manifest_there
 from ..values import dataclass

@@ -13,7 +13,7 @@ from dataclasses import field, replace
 from typing import TypeVar
 
 from ..manifest import VOLUME
-from ..names import BACKUPS, KINDS, RESTORE, WILDCARDS
+from ..names import KINDS, WILDCARDS
 from ..rules import Job, Rule, RuleBook, rule
 from ..services.alone import EndAlone
 from ..services.around import GiveStack, MakeAround
@@ -66,6 +66,7 @@ from ..services.stack import (
 from ..services.staged import Measure
 from ..services.swap_entries import SwapEntries
 from ..services.up import WaitForContainers
+from ..stack_folders import BACKUPS, RESTORE
 from ..steps import Commit, File, Step
 from ..transfer import CheckHash, CheckSame, Send
 from ..values import dataclass

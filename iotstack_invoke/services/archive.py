@@ -20,13 +20,14 @@ from ..base import Command, Host, is_telling
 from ..errors import StepFailed, ended
 from ..hosts import LocalHost, read_chunk
 from ..manifest import SIZES
+from ..stack_folders import FOLDERS
 from ..steps import File, Scene
 from ..values import dataclass
 from .compose import is_top_file
 from .links_out import LinksOut, Packed
 from .passing import Passing, stack_judge
 from .sizes import Sizes
-from .table import FOLDERS, is_of_restores
+from .table import is_of_restores
 
 TAR_END_BYTES = 1024
 """A whole tar ends with two blocks of zeros."""

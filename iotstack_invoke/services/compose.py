@@ -16,7 +16,7 @@ from ..errors import StepFailed, ended
 from ..hosts import LocalHost, checked
 from ..json_answers import JsonAnswer, read_json
 from ..manifest import Container
-from ..names import RESTORE
+from ..stack_folders import RESTORE
 from ..values import dataclass
 from .table import is_in_stack, is_of_restores
 

@@ -18,16 +18,16 @@ from fnmatch import fnmatchcase
 
 from ..base import Host
 from ..errors import StepFailed
-from ..manifest import KEPT_OUT, VOLUME, LeftOut
-from ..names import BACKUPS, RESTORE
+from ..manifest import VOLUME, LeftOut
 from ..settings import Exclusion, Inclusion, Stack
+from ..stack_folders import BACKUPS, FOLDERS, KEPT_OUT, RESTORE
 from ..values import dataclass
 from .answers import answer
 from .clone import own_in_clone
 from .compose import Found, Mount, Volume, is_top_file, place_in_stack
 from .inside import above, is_in
 from .seen_mounts import seen_otherwise
-from .table import FOLDERS, is_below_stack, is_in_stack, is_of_restores
+from .table import is_below_stack, is_in_stack, is_of_restores
 
 LOOK_LIMIT_S = 600.0
 PATHS_AT_ONCE = 500

@@ -18,11 +18,11 @@ from ..errors import StepFailed
 from ..gzips import padded_words
 from ..hosts import LocalHost
 from ..space import reserve
+from ..stack_folders import FOLDERS
 from ..steps import File, Scene, Space
 from ..values import dataclass
 from .bundles import RECIPES, tops_of
 from .compose import is_top_file
-from .table import FOLDERS
 
 LIST_WORDS = (
     *("env", "LC_ALL=C", "tar", "--list", "--verbose", "--numeric-owner", "--full-time"),

@@ -10,11 +10,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 
+from ..stack_folders import FOLDERS
 from ..steps import Scene
 from .compose import is_top_file
 from .links_out import LinksOut
 from .members import BLOCK_BYTES, MOST_NAMES, TOO_LONG, Judge, shape_of
-from .table import FOLDERS
 
 _LETTERS = {
     ord("0"): "-",

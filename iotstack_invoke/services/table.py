@@ -16,8 +16,9 @@ from itertools import combinations
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..manifest import KEPT_OUT, Container
+from ..manifest import Container
 from ..path_patterns import fits_all_of
+from ..stack_folders import FOLDERS, KEPT_OUT
 from ..values import dataclass
 
 # IOTstack builds some images itself: iotstack_mariadb by compose v1, iotstack-mariadb by v2.
@@ -27,7 +28,6 @@ _INFLUXDB_VERSION = re.compile(r"(?:^|/)influxdb:v?(\d+)(?!\w)")
 _INFLUXDB_3 = re.compile(r"(?:^|/)influxdb:3\b")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 FILE = "table.toml"
-FOLDERS = ("services", "volumes")
 OF_RESTORES = ("volumes/.previous-*-????????T??????Z*", "volumes/.restore-*")
 """What restores keep and stage where volumes/ is a file system of its own; in no backup."""
 DUMPED = frozenset({"influxdb", "influxdb2", "mariadb", "postgres"})

@@ -18,9 +18,9 @@ from typing import TypeVar
 from ..base import PARTIAL, FileFact, Place
 from ..errors import StepFailed, Unreachable, WrongFolder
 from ..hosts import within
-from ..names import BACKUPS, BADGE, LOCK, RESTORE
-from ..services.table import FOLDERS
+from ..names import BADGE, LOCK
 from ..settings import Stack, Vault
+from ..stack_folders import BACKUPS, FOLDERS, RESTORE
 
 ANOTHER = "Name another folder in hosts.toml."
 OUTSIDE = "Name a folder outside of the stack in hosts.toml."
