@@ -20,6 +20,7 @@ from typing import Any
 
 from .names import KINDS, PARTS
 from .runtag import is_runtag
+from .services.containers import Container
 from .stack_folders import KEPT_OUT
 from .steps import LACKING, Record
 from .values import dataclass
@@ -99,17 +100,6 @@ class Part:
         """What its dumps pass over, and why: pairs of a container and a sentence."""
         servers = self.facts.get("servers", ())
         return tuple((s["container"], each) for s in servers for each in s.get(LEFT_OUT, ()))
-
-
-@dataclass(frozen=True, slots=True)
-class Container:
-    """A container of the stack as it was when the backup was made."""
-
-    name: str
-    image: str
-    image_id: str
-    digest: str
-    running: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from iotstack_invoke import findings
 from iotstack_invoke.base import Outcome
 from iotstack_invoke.findings import Verdict
-from iotstack_invoke.manifest import Container, Manifest
+from iotstack_invoke.manifest import Manifest
 from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.influx import BACKUP_INSIDE
 from iotstack_invoke.services.influx2 import Influx2Facts, Influx2Look
 from iotstack_invoke.services.sql import SqlServer

@@ -15,9 +15,9 @@ from scenes import PlainScene
 
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Container
 from iotstack_invoke.services.archive import tar_words
 from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.influx import reading_words
 from iotstack_invoke.services.influx2 import (
     DumpInflux2,

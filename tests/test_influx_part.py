@@ -13,10 +13,10 @@ from test_up import AWAY
 
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Container
 from iotstack_invoke.services import influx
 from iotstack_invoke.services.archive import tar_words
 from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.influx import (
     BACKUP_INSIDE,
     FOLDERS_INSIDE,

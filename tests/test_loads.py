@@ -9,9 +9,10 @@ import pytest
 from iotstack_invoke.actions.loads import Loads, without_new_data
 from iotstack_invoke.errors import Refused
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Container, Manifest, Part
+from iotstack_invoke.manifest import Manifest, Part
 from iotstack_invoke.rulebooks.restore import Item, OutsideItem
 from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.sql import SqlServer
 
 TIMES = ("2026-11-23T11:00:00Z", "2026-11-23T11:01:00Z")

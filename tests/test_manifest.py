@@ -10,7 +10,6 @@ from shelf import new_form, old_form
 
 from iotstack_invoke.manifest import (
     FORMAT,
-    Container,
     LeftOut,
     Manifest,
     Part,
@@ -22,6 +21,7 @@ from iotstack_invoke.manifest import (
     utc_text,
 )
 from iotstack_invoke.names import PARTS
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.steps import Record
 
 MANIFEST = Manifest(

@@ -15,9 +15,10 @@ from scenes import PlainScene
 
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Container, LeftOut, Manifest, Part, read_manifest
+from iotstack_invoke.manifest import LeftOut, Manifest, Part, read_manifest
 from iotstack_invoke.names import PARTS
 from iotstack_invoke.rulebooks.backup import WriteRestoreText
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.restore_steps import outside_step
 from iotstack_invoke.services.restore_text import restore_text_of, text_fits
 from iotstack_invoke.site import remove_set

@@ -15,10 +15,10 @@ from scenes import PlainScene
 
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Container
 from iotstack_invoke.services import sql_pack
 from iotstack_invoke.services.archive import CompareUnpacked, tar_words
 from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.reading import read_members, read_whole
 from iotstack_invoke.services.sql import SqlServer, located, server_of
 from iotstack_invoke.services.sql_pack import PackDumps

@@ -20,8 +20,9 @@ from scenes import PlainScene, until
 from iotstack_invoke.actions.coverage import live_files
 from iotstack_invoke.errors import StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Container, Manifest, Part
+from iotstack_invoke.manifest import Manifest, Part
 from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.held import Held
 from iotstack_invoke.services.restore_text import restore_text_of
 from iotstack_invoke.services.sql import ENGINES, SqlServer, located, run_in

@@ -10,8 +10,8 @@ import pytest
 from scenes import not_root
 
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Container
 from iotstack_invoke.services.compose import Found, Mount, Volume
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.holdings import (
     Databases,
     Outside,

@@ -22,9 +22,10 @@ from iotstack_invoke.actions.stays import (
 from iotstack_invoke.actions.wish import Wish
 from iotstack_invoke.errors import OldDataGone, Refused, StepFailed
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Container, Manifest, Part
+from iotstack_invoke.manifest import Manifest, Part
 from iotstack_invoke.rulebooks.restore import Item, Load, RestoreFacts
 from iotstack_invoke.services.compose import Found
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.held import Held
 from iotstack_invoke.services.influx_dump import Dump
 from iotstack_invoke.services.influx_meta import read_meta, with_databases

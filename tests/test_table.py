@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from iotstack_invoke.manifest import Container
 from iotstack_invoke.names import PARTS
 from iotstack_invoke.services import table as table_room
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.table import (
     DUMPED,
     PART_OF_DUMP,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Container
 from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.holdings import Holdings, look_at_holdings
 from iotstack_invoke.settings import Inclusion, Stack
 

@@ -12,7 +12,7 @@ from ..base import Host
 from ..errors import StepFailed
 from ..hosts import LocalHost
 from ..inspect import may_be_there, mount_points, which_may_be_there
-from ..manifest import VOLUME, Container
+from ..manifest import VOLUME
 from ..services.at_rest import AtRest, merged
 from ..services.compose import (
     ANONYMOUS,
@@ -27,6 +27,7 @@ from ..services.compose import (
     volumes_of,
 )
 from ..services.compose_files import ComposeReads, Given, compose_reads
+from ..services.containers import Container
 from ..services.holdings import Databases, Holdings, Uncovered, advice, look_at_holdings
 from ..services.hook_files import paths_named
 from ..services.inside import is_in

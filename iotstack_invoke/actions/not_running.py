@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..base import Host
 from ..errors import StepFailed, Unreachable
 from ..inspect import looked
-from ..manifest import Container
 from ..services.compose import Found, Volume
 from ..services.compose_files import ComposeReads
+from ..services.containers import Container
 from ..services.inside import is_in
 from ..services.table import AS_THEY_LIE, PAUSED, Cover, Kind, Service, Table, is_influxdb_3
 from ..settings import Settings

@@ -12,9 +12,10 @@ from ..checks import HERE, in_places
 from ..children import signals_raised
 from ..errors import ExitCode, NotFound, StepFailed, UsageError
 from ..gzips import Damaged
-from ..manifest import LEFT_OUT, OUTSIDE, SIZES, STAYS, Container, Manifest, Part, older_part
+from ..manifest import LEFT_OUT, OUTSIDE, SIZES, STAYS, Manifest, Part, older_part
 from ..names import PARTS
 from ..report import Report, age_text, duration_text, exact_size_text, size_text
+from ..services.containers import Container
 from ..services.influx2_check import EXPERIMENTAL
 from ..services.reading import Member, read_members
 from ..services.volume_options import options_text

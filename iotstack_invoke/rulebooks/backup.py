@@ -26,7 +26,6 @@ from ..manifest import (
     RECORDS_ENDING,
     SQLITE,
     STAYS,
-    Container,
     LeftOut,
     Manifest,
     Part,
@@ -39,6 +38,7 @@ from ..rules import Job, Rule, RuleBook, rule
 from ..services.archive import PackStack, RemoveFolder, literal, tar_words
 from ..services.at_rest import AtRest, CopyLinked, copy_at_rest
 from ..services.bundles import DUMP_FOLDER, RECIPES
+from ..services.containers import Container
 from ..services.holdings import Outside, outermost
 from ..services.links_out import Packed
 from ..services.quiesce import Resume

@@ -15,9 +15,9 @@ from ..base import Command, FileFact, Host, Outcome, is_telling
 from ..errors import StepFailed, ended
 from ..hosts import LocalHost, checked
 from ..json_answers import JsonAnswer, read_json
-from ..manifest import Container
 from ..stack_folders import RESTORE
 from ..values import dataclass
+from .containers import Container
 from .table import is_in_stack, is_of_restores
 
 COMPOSE_FILES = ("docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml")

@@ -16,10 +16,10 @@ from itertools import combinations
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..manifest import Container
 from ..path_patterns import fits_all_of
 from ..stack_folders import FOLDERS, KEPT_OUT
 from ..values import dataclass
+from .containers import Container
 
 # IOTstack builds some images itself: iotstack_mariadb by compose v1, iotstack-mariadb by v2.
 _OURS = re.compile(r"^iotstack[-_]")

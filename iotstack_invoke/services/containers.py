@@ -1,0 +1,16 @@
+"""A container, as a backup found it."""
+
+from __future__ import annotations
+
+from ..values import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container of the stack as it was when the backup was made."""
+
+    name: str
+    image: str
+    image_id: str
+    digest: str
+    running: bool
