@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 
+from ..archive_records import records_in
 from ..base import Command
 from ..errors import Refused
 from ..inspect import (
@@ -135,16 +136,6 @@ def sizes_unpacked(
         "InfluxDB": 3 * sizes.get("influx", 0),
         "databases of SQL": 3 * sql_bytes(backup, manifest, wanted),
     }
-
-
-def records_in(manifest: Manifest | None, runtag: str) -> dict[str, Record]:
-    """Return what a manifest says of its archives, wherever a restore reads them."""
-    found = {}
-    for part in manifest.made if manifest else ():
-        folders = ("from:", f"pi:{BACKUPS}/", f"pi:{RESTORE}/{runtag}/")
-        for name in (f"{folder}{part.file}" for folder in folders):
-            found[name] = Record(name, part.size_bytes, part.sha256)
-    return found
 
 
 class Prospect:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 from urllib.parse import quote
 
+from ..archive_records import records_in
 from ..base import FileFact, Host, Place
 from ..checks import CHECKS_FILE, HERE, failed_at, read_checks
 from ..children import signals_raised
@@ -23,6 +24,7 @@ from ..hosts import LocalHost, locked, state_folder, words_of
 from ..inspect import host_name, read_text
 from ..journal import Journal
 from ..manifest import PIN_ENDING, RECORDS_ENDING, Manifest, read_manifest
+from ..memory_ledger import Ledger
 from ..names import KINDS, TEXTS
 from ..pasted import host_flag
 from ..plan import decide, resolve
@@ -42,8 +44,6 @@ from ..vaults import vault_place
 from ..vaults.apart import OwnFolder
 from .copies import none_finished, not_found
 from .latest import latest_in, passed_told
-from .prospect import records_in
-from .restore import Ledger
 
 FINISHED = frozenset({State.COMPLETE, State.WARNINGS, State.INCOMPLETE})
 

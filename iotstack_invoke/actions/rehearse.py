@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from ..archive_records import records_in
 from ..base import Command
 from ..checks import HERE, PROGRAM, Check, damage_found, in_places
 from ..children import signals_raised
@@ -21,6 +22,7 @@ from ..hosts import LocalHost, locked, state_folder, words_of
 from ..inspect import ANY_EXIT, root_words
 from ..journal import Journal
 from ..manifest import Manifest, utc_text
+from ..memory_ledger import Ledger
 from ..plan import decide, resolve
 from ..report import Report, duration_text, size_text
 from ..rulebooks.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
@@ -43,8 +45,7 @@ from .copies import VAULT, Copy, find_copy, newer_elsewhere, places_meant
 from .coverage import settings_for
 from .only import damaged_told, left_out_text, told_of_data
 from .owed import Owing
-from .prospect import records_in, sizes_unpacked
-from .restore import Ledger
+from .prospect import sizes_unpacked
 
 SCRATCH = "rehearsal"
 DATABASES = {

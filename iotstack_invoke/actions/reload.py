@@ -21,6 +21,7 @@ from ..errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
 from ..inspect import ANY_EXIT, looked, mount_points, read_text
 from ..journal import Journal
 from ..log import LogWatcher, RunLog
+from ..memory_ledger import Ledger
 from ..pasted import host_flag
 from ..plan import Plan, decide, resolve
 from ..report import Fanout, Report, duration_text, size_text
@@ -39,7 +40,7 @@ from .change_logs import log_folder
 from .old_data import find_expired, remove_old
 from .old_states import remove_states
 from .owed import Owing
-from .restore import Ledger, committed, log_of
+from .restore import committed, log_of
 from .target_checks import (
     influx_apart,
     mount_higher,

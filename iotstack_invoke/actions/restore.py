@@ -114,21 +114,6 @@ class Notes:
         return lambda *_words: None
 
 
-class Ledger:
-    """Records in memory: what a restore stages is found again by looking at it."""
-
-    def __init__(self, records: Mapping[str, Record]) -> None:
-        self._records = dict(records)
-
-    def known(self) -> Mapping[str, Record]:
-        """Return the records by output."""
-        return self._records
-
-    def add(self, record: Record) -> None:
-        """Keep one more."""
-        self._records[record.output] = record
-
-
 @contextlib.contextmanager
 def committed(left: str) -> Iterator[None]:
     """Let a signal that comes after the commit, or after the undo, say what is left."""

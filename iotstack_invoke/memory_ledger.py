@@ -1,0 +1,22 @@
+"""Records in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .steps import Record
+
+
+class Ledger:
+    """Records in memory: what a restore stages is found again by looking at it."""
+
+    def __init__(self, records: Mapping[str, Record]) -> None:
+        self._records = dict(records)
+
+    def known(self) -> Mapping[str, Record]:
+        """Return the records by output."""
+        return self._records
+
+    def add(self, record: Record) -> None:
+        """Keep one more."""
+        self._records[record.output] = record
