@@ -15,7 +15,8 @@ from ..settings import Options, Settings
 from ..site import Site, open_site
 from ..targets import journal_paths
 from .delivery import look_at_vaults
-from .start import Start, free_of, list_vaults, refuse_folder
+from .start import Start, free_of, refuse_folder
+from .vault_listing import list_vaults
 
 
 def choose_runtag(asked: str | None, now: datetime) -> Runtag:

@@ -58,7 +58,8 @@ from .old_states import remove_old_here
 from .owed import Owing
 from .recovery import recover_here
 from .replaced import drop_unnamed
-from .start import Listing, Start, free_of, refuse_folder
+from .start import Start, free_of, refuse_folder
+from .vault_listing import Listing
 
 NO_VAULT = "No vault is in the settings: this backup is on its own machine only."
 

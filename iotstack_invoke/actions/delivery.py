@@ -49,8 +49,8 @@ from ..steps import File, Record
 from ..transfer import can_hash
 from ..values import dataclass
 from .backup_log import finish_log, open_log
-from .listing import sets_there, state_of_copy
 from .replaced import drop_unnamed
+from .vault_sets import sets_there, state_of_copy
 
 if TYPE_CHECKING:
     from ..engine import RunResult

@@ -10,26 +10,18 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import UTC, datetime
 
-from ..base import FileFact, Place
+from ..base import Place
 from ..checks import HERE, Check, failed_at, in_places
 from ..errors import ExitCode, StepFailed
 from ..holdings import lacks, lacks_told
 from ..manifest import OUTSIDE, PIN_ENDING, read_utc
-from ..names import KINDS
 from ..report import Report, age_text, one_line, size_text
-from ..sets import GOOD, BackupSet, State, files_of, gather_sets, judged, newest_first
+from ..sets import GOOD, BackupSet, State, newest_first
 from ..settings import Settings
-from ..site import Site, manifests_in
+from ..site import Site
 from ..values import dataclass
 from ..vaults import other_hosts
-
-MANIFESTS_LIMIT_S = 10.0
-"""How long the manifests of one vault may take; each set whose time does not come is unread."""
-UNREAD = "unread"
-ANOTHER = "another"
-"""The vault has another backup of that name than this machine."""
-DATES_APART_S = 2.0
-"""A FAT file system tells even seconds only."""
+from .vault_sets import _is_of, sets_there, state_of_copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +79,6 @@ class Row:
             return check_text(newest[0], now, short=True)
         text = check_text(newest[-1], now, short=True)
         return text if there == {newest[-1].at} else f"{text} {in_places(newest[-1].at)}"
-
-
-def state_of_copy(here: BackupSet | None, copy: BackupSet) -> str:
-    """Return the state of a copy in a vault, by its manifest or the same one here."""
-    if copy.state is State.DAMAGED:
-        return State.DAMAGED.value
-    manifest = here.manifest if here else None
-    if copy.manifest:
-        return ANOTHER if manifest and manifest != copy.manifest else str(copy.state.value)
-    if manifest is None:
-        return UNREAD if "manifest" in copy.files else str(copy.state.value)
-    if "manifest" not in copy.files:
-        return State.UNFINISHED.value
-    return str(judged(copy, manifest, failed_made=None).state.value)
 
 
 def gather_rows(site: Site) -> tuple[tuple[Row, ...], Mapping[str, str]]:
@@ -172,60 +150,10 @@ def _add_pins(
         pins.setdefault((runtag, owner), {})[at] = one_line(note)
 
 
-def sets_there(
-    place: Place,
-    names: Mapping[str, FileFact],
-    here: Mapping[str, BackupSet],
-    failed: Mapping[str, str],
-    wanted: Container[str] | None = None,
-    *,
-    outline: bool = False,
-) -> list[BackupSet]:
-    """Return the sets of a vault's listing; a manifest that is the same here is not opened there.
-
-    Nor is one of no set of `wanted`, where that is given. `failed` as in gather_sets, `outline`
-    as in read_manifest: then the manifests of `here` are outlines as well.
-    """
-    failed = {tag: made for tag, made in failed.items() if _is_of(here.get(tag), made)}
-    sets = {each.runtag: each for each in gather_sets(names, None, failed)}
-    other = {
-        f"{tag}.{KINDS['manifest']}": each.files["manifest"]
-        for tag, each in sets.items()
-        if (wanted is None or tag in wanted)
-        and "manifest" in each.files
-        and not _same_manifest(here.get(tag), each)
-    }
-    manifests = manifests_in(place, place.root, other, MANIFESTS_LIMIT_S, outline=outline)
-    if manifests:
-        read = {tag: manifest for tag, manifest in manifests.items() if manifest}
-        mine = {name: names[name] for tag in manifests for name in files_of(tag) if name in names}
-        sets |= {each.runtag: each for each in gather_sets(mine, read, failed)}
-    same = [each for tag, each in sets.items() if _same_manifest(here.get(tag), each)]
-    sets |= {
-        e.runtag: judged(e, here[e.runtag].manifest, failed_made=failed.get(e.runtag))
-        for e in same
-    }
-    return list(sets.values())
-
-
-def _same_manifest(here: BackupSet | None, there: BackupSet) -> bool:
-    """Tell whether two sets have one manifest, by the size and the date of its file."""
-    if here is None or here.manifest is None or "manifest" not in there.files:
-        return False
-    ours, theirs = here.files["manifest"], there.files["manifest"]
-    apart_s = abs(ours.modified_s - theirs.modified_s)
-    return ours.size_bytes == theirs.size_bytes and apart_s <= DATES_APART_S
-
-
 def _told(at: str, there: Mapping[str, BackupSet], own: BackupSet | None) -> BackupSet | None:
     """Return the set of a place, or the one here where that tells what it is: one manifest."""
     copy = there.get(at)
     return copy if copy and copy.manifest else own
-
-
-def _is_of(backup: BackupSet | None, made: str) -> bool:
-    """Tell whether a verification speaks of this set, and not of one of its name before."""
-    return not (backup and backup.manifest) or backup.manifest.finished_utc == made
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from ..report import Report
 from ..sets import removals_in
 from ..site import Site, finish_removals
 from .owed import Owing
-from .start import Listing, list_vaults
 from .undo import but_for, tell_death
+from .vault_listing import Listing, list_vaults
 
 
 def recover_here(

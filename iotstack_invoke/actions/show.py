@@ -23,7 +23,8 @@ from ..settings import Settings
 from ..site import Site
 from ..steps import LACKING
 from .copies import Copy, find_copy
-from .listing import UNREAD, Row, check_text, gather_rows, plain_check
+from .listing import Row, check_text, gather_rows, plain_check
+from .vault_sets import UNREAD
 
 TOLD_IN_WORDS = frozenset(
     {

@@ -6,15 +6,13 @@ Changes nothing: the dry run and the real one are refused here for the same reas
 from __future__ import annotations
 
 import contextlib
-import functools
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..base import FileFact
 from ..checks import HERE
 from ..errors import Refused, StepFailed
-from ..hosts import READ_ONLY, asked_together
+from ..hosts import READ_ONLY
 from ..inspect import is_folder, is_read_only, may_write, on_host, remount
 from ..losses import reference
 from ..manifest import Manifest
@@ -39,11 +37,7 @@ from .replaced import (
     with_kept,
 )
 from .room import look_for_room, refuse_without_room
-
-Listing = Mapping[str, FileFact]
-VAULTS_LIMIT_S = 900.0
-"""How long vaults may take to be listed. Each question to one has a limit of its own: this one is
-for what nobody thought of, so that a backup is made here all the same."""
+from .vault_listing import Listing
 
 
 def refuse_folder(site: Site) -> None:
@@ -59,18 +53,6 @@ def refuse_folder(site: Site) -> None:
             f"{on_host(site.host)}{folder} belongs to somebody else (Docker makes it as root). "
             f'Take it: sudo chown "$USER:" {shlex.quote(folder)}'
         )
-
-
-def list_vaults(site: Site) -> dict[str, Listing]:
-    """Return what lies in each vault that answers: whoever copies to another tells of it.
-
-    All are asked at the same time: those that are silent cost no more than one of them.
-    """
-    asks = {
-        name: functools.partial(place.names, place.root) for name, place in site.vaults.items()
-    }
-    told = asked_together(asks, VAULTS_LIMIT_S)
-    return {name: each for name, each in told.items() if not isinstance(each, StepFailed)}
 
 
 def free_of(runtag: Runtag, listed: Iterable[Listing], report: Report) -> Runtag:
