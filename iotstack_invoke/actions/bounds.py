@@ -21,6 +21,7 @@ from ..services import influx, influx2
 from ..services.compose import Found, Mount, chosen_files, compose_words, inspect_all, named
 from ..services.holdings import WATCHED, is_system
 from ..services.inside import above, is_in, path_on_host
+from ..services.path_owners import is_of_others, volume_in
 from ..services.quiesce import MARK
 from ..services.sqlite import COPIES, OUTSIDE_COPIES
 from ..settings import Settings
@@ -28,7 +29,6 @@ from ..stack_folders import BACKUPS, RESTORE
 from ..steps import UndoableStep
 from ..targets import docker_words
 from ..values import dataclass
-from .outside import is_of_others, volume_in
 
 # Each kind of place is a method of Bound, but for `inside`: that is a path in a container.
 FIELDS: Mapping[str, Mapping[str, str]] = {

@@ -168,7 +168,7 @@ def lines_keeping_used(lines: Sequence[str]) -> list[str]:
 
 def without_volumes(lines: Sequence[str], lives: Iterable[str]) -> list[str]:
     """Return lines of a journal by which no volume is removed whose files some paths are."""
-    from .outside import volume_in  # only where something is undone
+    from ..services.path_owners import volume_in
 
     found = (volume_in(path) for path in lives)
     names = {each[0] for each in found if each}

@@ -24,6 +24,7 @@ from ..services.bundles import RECIPES
 from ..services.compose import Found, named
 from ..services.holdings import is_system
 from ..services.inside import is_in, path_on_host
+from ..services.path_owners import volume_in
 from ..services.recipe import DUMP, data_of
 from ..services.sql import ENGINES, MARIADB, SqlServer, located, placed, run_in, server_of
 from ..services.sql_dump import PG_TIMESCALE
@@ -37,7 +38,7 @@ from ..services.sql_load import (
 from ..stack_folders import BACKUPS, FOLDERS, RESTORE
 from ..targets import Target
 from ..values import dataclass
-from .outside import place_there, volume_in
+from .outside import place_there
 
 DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{}/data"}
 """Where IOTstack's templates map the data, for a backup that does not tell and no container."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -16,29 +15,24 @@ from ..inspect import may_be_there, mount_of, mount_points, points_away
 from ..manifest import VOLUME, Manifest, outside_title
 from ..rulebooks.restore import EmptyVolume, Filling, OutsideItem, Swapped
 from ..services.compose import (
-    ANONYMOUS,
     PROJECT_LABEL,
     VOLUME_LABEL,
     Found,
     Volume,
     inspect_volumes,
 )
-from ..services.holdings import is_system
 from ..services.inside import is_in
 from ..services.left_out import patterns_below
+from ..services.path_owners import is_of_others, project_of, volume_in
 from ..services.volume_options import options_text
 from ..settings import Settings
 from ..targets import Target
 from ..values import dataclass
 
-HOME_DEPTH = 3
 MOUNTED_BY_DOCKER = (
     "Docker mounts {} there only while a container uses it, and no restore replaces what lies on "
     "that. Stop its containers, and mount it at another place for that"
 )
-DATA_IN_VAR = ("/var/lib", "/var/local", "/var/opt", "/var/www")
-_VOLUME = re.compile(r"/.*/volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]+)/_data((?:/.*)?)")
-_NOT_OF_A_PROJECT = re.compile(r"[^a-z0-9_-]")
 
 
 def names_outside(manifest: Manifest | None) -> set[str]:
@@ -418,19 +412,6 @@ def within_mount(item: Swapped, previous: str) -> Swapped:
     return replace(item, aside=kept, used=f"{kept}-undone", fresh=f"{kept}-new")
 
 
-def is_of_others(path: str) -> bool:
-    """Tell whether a path is one that no manifest may name: whoever writes there owns the machine.
-
-    What the system runs, whole homes, and what is hidden, such as keys of SSH.
-    """
-    depth = path.count("/")
-    if depth < 2 or (depth < HOME_DEPTH and path.split("/")[1] == "home") or "/." in path:  # noqa: PLR2004
-        return True
-    if is_in(path, "/var"):
-        return is_system(path) or not any(is_in(path, each) for each in DATA_IN_VAR)
-    return is_system(path) or is_in(path, "/etc")
-
-
 def place_there(target: Target, manifest: Manifest | None, path: str) -> str:
     """Return where on a target is what a manifest tells of by its path, as seen from the stack.
 
@@ -456,18 +437,6 @@ def place_there(target: Target, manifest: Manifest | None, path: str) -> str:
     return path
 
 
-def volume_in(path: str) -> tuple[str, str] | None:
-    """Return the name of the volume whose files a path is about, and the path in it; or None."""
-    found = _VOLUME.fullmatch(path)
-    return (found[1], found[2]) if found else None
-
-
-def is_unnamed(path: str) -> bool:
-    """Tell whether a path is that of a volume without a name, which goes with its container."""
-    found = volume_in(path)
-    return bool(found and ANONYMOUS.fullmatch(found[0]))
-
-
 def docker_root(target: Target) -> str:
     """Return the folder in which Docker keeps all of its own; raises StepFailed."""
     words = (*target.docker, "info", "--format", "{{.DockerRootDir}}")
@@ -483,11 +452,6 @@ def _names_of(told: Mapping[str, Any]) -> set[str]:
     if not (told.get("volume") or told.get("anonymous")):
         own = (posixpath.basename(told["path"]),)
     return {*filter(None, own), *(str(pair[0]) for pair in told.get("mounts", ()) if pair)}
-
-
-def project_of(folder: str) -> str:
-    """Return the name of the compose project in a folder, where nothing else names it."""
-    return _NOT_OF_A_PROJECT.sub("", posixpath.basename(folder).lower()).lstrip("_-")
 
 
 def _labels(key: str, target: Target) -> tuple[str, ...]:

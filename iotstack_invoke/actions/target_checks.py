@@ -29,10 +29,10 @@ from ..services.influx import (
 )
 from ..services.influx_server import Server
 from ..services.inside import is_in
+from ..services.path_owners import is_unnamed
 from ..stack_folders import RESTORE
 from ..targets import Target
 from .loads import refuse_place
-from .outside import is_unnamed
 
 _STAMP = re.compile(r"^previous-.*-(\d{8}T\d{6}Z)(-undone)?$")
 _LOG_STAMP = re.compile(r"(?:\.restore|^reload-influxdb)-(\d{8}T\d{6}Z)\b.*\.log(?:\.partial)?$")
