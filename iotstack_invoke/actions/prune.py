@@ -45,9 +45,9 @@ from ..settings import Settings
 from ..site import Site, finish_removals, remove_set, sets_in
 from ..values import dataclass
 from .adopt import adopt
+from .confirm import ask
 from .delivery import DELIVERED, Delivery, look_at_vaults
 from .old_states import remove_old_here
-from .wish import ask
 
 EVERY_VAULT = "vault"
 EVERYWHERE = "all"

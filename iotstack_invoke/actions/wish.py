@@ -6,7 +6,6 @@ import contextlib
 import os
 import shlex
 import socket
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
 from datetime import UTC, datetime
@@ -27,7 +26,7 @@ from ..targets import Target
 from ..trust import believed
 from ..values import dataclass
 from ..vaults import HOST, at_address, refuse_shut, vault_place
-from ..wrapping import answer_to
+from .confirm import ask
 from .copies import not_found, told_of_others
 from .latest import PassedOver, latest_in, newer_than, passed_over, passed_told
 
@@ -308,12 +307,3 @@ def confirm(wish: Wish, what: str, flags: str = "--yes") -> None:
     if not wish.yes:
         name = wish.host or socket.gethostname()
         ask(name, f"{what} there", f"the host's name, {name},", flags)
-
-
-def ask(name: str, what: str, called: str = "", flags: str = "--yes") -> None:
-    """Let a person type a name if something is meant; raises Refused where nobody does."""
-    if not sys.stdin.isatty():
-        raise Refused(f"Nobody is there to confirm. If it is meant, add {flags}.")
-    answer = answer_to(f"Type {called or repr(name)} to {what}: ")
-    if answer.strip() != name:
-        raise Refused("Not confirmed; nothing was changed.")
