@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Callable, Collection, Iterable
 from typing import NoReturn
 
 from ..checks import in_places
 from ..errors import Refused
-from ..manifest import Manifest, Part, file_warned_of, older_part
+from ..manifest import Manifest, Part, older_part
 from ..nearest import nearest
 from ..rulebooks.restore import Item, Load
 from ..services.bundles import RECIPES
@@ -23,9 +22,6 @@ from .outside import names_outside
 from .undumped import INFLUX
 from .wish import Wish
 
-MOST_TOLD = 3
-"""How many warnings of a backup are told in full, where something else is what matters."""
-
 
 def containers_in(part: Part) -> set[str]:
     """Return the containers whose databases a part holds, as the manifest tells."""
@@ -36,44 +32,6 @@ def containers_in(part: Part) -> set[str]:
 def left_out_text(container: str, what: str) -> str:
     """Return that something is in no dump, as whoever restores one must know it."""
     return f"Not in the dump of container {container}, and so not restored: {what}"
-
-
-def told_of_data(manifest: Manifest | None, names: Collection[str] = ()) -> tuple[str, ...]:
-    """Return what the backup itself warned of, of its data: a few in full, then how many more.
-
-    With `names` of those services alone.
-    """
-    warnings = manifest.of_data if manifest else ()
-    told = [each for each in warnings if _is_of(each, names)]
-    lines = [f"The backup warned: {each}" for each in told[:MOST_TOLD]]
-    if manifest and len(told) > MOST_TOLD:
-        more = len(told) - MOST_TOLD
-        lines.append(f"The backup warned of {more} more: inv show '{manifest.runtag}'")
-    return tuple(lines)
-
-
-def damaged_told(manifest: Manifest | None, names: Collection[str] = ()) -> str:
-    """Return that a backup holds damaged or torn databases, and what to do; '' if it does not."""
-    if manifest is None:
-        return ""
-    told = []
-    for what, warnings in (
-        ("what was damaged before it was made", manifest.damaged),
-        ("what may be torn, as nobody could copy it whole", manifest.torn),
-    ):
-        found = [file_warned_of(each) for each in warnings if _is_of(each, names)]
-        more = f" and {len(found) - MOST_TOLD:,} more" if len(found) > MOST_TOLD else ""
-        told += [f"{what}: {', '.join(found[:MOST_TOLD])}{more}"] if found else []
-    if not told:
-        return ""
-    return (
-        f"{manifest.runtag} holds {', and '.join(told)}. An older "
-        f"backup may have it whole: inv show '{manifest.runtag}' tells more."
-    )
-
-
-def _is_of(warning: str, names: Collection[str]) -> bool:
-    return not names or any(re.search(rf"\b{re.escape(each)}\b", warning) for each in names)
 
 
 @dataclass(frozen=True, slots=True)

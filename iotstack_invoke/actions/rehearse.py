@@ -41,9 +41,10 @@ from ..stack_folders import BACKUPS, RESTORE
 from ..targets import docker_words
 from ..trust import Trust
 from ..vaults import refuse_shut
+from .backup_warnings import damaged_told, told_of_data
 from .copies import VAULT, Copy, find_copy, newer_elsewhere, places_meant
 from .coverage import settings_for
-from .only import damaged_told, left_out_text, told_of_data
+from .only import left_out_text
 from .owed import Owing
 from .prospect import sizes_unpacked
 

@@ -65,13 +65,13 @@ from ..steps import File, Record
 from ..targets import Lock, Target, find_machine, locked_target, open_target
 from ..transfer import hash_there
 from .afterwards import Afterwards
+from .backup_warnings import damaged_told, told_of_data
 from .change_logs import log_path
 from .copies import told_here
 from .fates import Fates
 from .latest import passed_told
 from .needed import needed, top_texts
 from .old_states import remove_states
-from .only import damaged_told, told_of_data
 from .outside import of_old_folder, place_there, unseen
 from .owed import Owing
 from .prospect import Prospect

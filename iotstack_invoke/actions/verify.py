@@ -47,6 +47,7 @@ from .against import (
     told_otherwise,
     unnamed,
 )
+from .backup_warnings import damaged_told
 from .copies import (
     VAULT,
     Copy,
@@ -60,7 +61,6 @@ from .copies import (
 )
 from .latest import PassedOver, passed_told
 from .listing import plain_check
-from .only import damaged_told
 
 MOST_TEXT_BYTES = 256 << 20
 """A thousand times what the log of a night has."""
