@@ -307,11 +307,10 @@ def reload_influxdb(
     """Write InfluxDB's data anew from a dump that is proven, or leave all as it was."""
     from .actions.reload import Reload, read_days
     from .actions.reload import reload_influxdb as reload_data
-    from .actions.wish import Wish
 
-    asked = Reload(read_days(keep_old), count)
-    wish, dry = Wish("", host or "", yes=yes), dry_run or work.options.dry_run
-    return reload_data(work.settings, wish, asked, work.report, dry_run=dry)
+    asked = Reload(host or "", read_days(keep_old), count, yes)
+    dry = dry_run or work.options.dry_run
+    return reload_data(work.settings, asked, work.report, dry_run=dry)
 
 
 @door(
@@ -337,12 +336,9 @@ def undo(
 
         return list_states(work.settings, host or "", work.report)
     from .actions.undo import undo as undo_restore
-    from .actions.wish import Wish
 
-    wish = Wish("", host or "", yes=yes)
-    return undo_restore(
-        work.settings, wish, work.report, last_restore=last_restore, leave_gone=leave_gone
-    )
+    asked = {"yes": yes, "last_restore": last_restore, "leave_gone": leave_gone}
+    return undo_restore(work.settings, host or "", work.report, **asked)
 
 
 @door(

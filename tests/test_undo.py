@@ -22,7 +22,6 @@ from iotstack_invoke.actions.gone import (
 )
 from iotstack_invoke.actions.target_checks import time_stamp
 from iotstack_invoke.actions.undo import _last_journal, journal_of, undo
-from iotstack_invoke.actions.wish import Wish
 from iotstack_invoke.changes import STAMP_FORM, change_in, change_of
 from iotstack_invoke.errors import NotFound
 from iotstack_invoke.hosts import LocalHost
@@ -296,7 +295,7 @@ def test_who_owns_what_is_owed_is_looked_at_once(little_stack, monkeypatch):
     look = Trust.look
     monkeypatch.setattr(Trust, "look", lambda self, paths: looks.append(1) or look(self, paths))
     settings = load_settings(str(little_stack.settings))
-    assert undo(settings, Wish("", yes=True), Report()) == 0
+    assert undo(settings, "", Report(), yes=True) == 0
     assert flows(little_stack) == "[1]\n"
     assert len(looks) == 1
 

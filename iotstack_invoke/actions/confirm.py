@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 from ..errors import Refused
 from ..wrapping import answer_to
+
+
+def confirm(host: str, what: str, flags: str = "--yes") -> None:
+    """Ask whether it is meant, for the name of a host, or of this machine without one.
+
+    Raises Refused where it is not, or where nobody is there, with the flags that say that it is.
+    """
+    name = host or socket.gethostname()
+    ask(name, f"{what} there", f"the host's name, {name},", flags)
 
 
 def ask(name: str, what: str, called: str = "", flags: str = "--yes") -> None:

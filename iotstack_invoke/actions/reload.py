@@ -37,6 +37,7 @@ from ..targets import Lock, Target, locked_target, open_target, require_stack
 from ..values import dataclass
 from .afterwards import Afterwards
 from .change_logs import log_folder
+from .confirm import confirm
 from .old_data import find_expired, remove_old
 from .old_states import remove_states
 from .owed import Owing
@@ -51,7 +52,6 @@ from .target_checks import (
     time_stamp,
 )
 from .undo import journal_of, recover, what_is_left
-from .wish import Wish, confirm
 
 PURPOSE = "reload-influxdb"
 AS_BEFORE = "InfluxDB is as it was before."
@@ -63,12 +63,14 @@ ROOM_EACH = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """What a person asked for besides where."""
+    """What a person asked for."""
 
+    host: str = ""
     keep_old_days: int | None = None
     """How long the old data stay; None: until somebody removes them."""
     values: bool = True
     """Count all values before and after."""
+    yes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,24 +92,22 @@ def read_days(text: str) -> int | None:
     return int(text)
 
 
-def reload_influxdb(
-    settings: Settings, wish: Wish, asked: Reload, report: Report, *, dry_run: bool
-) -> int:
+def reload_influxdb(settings: Settings, asked: Reload, report: Report, *, dry_run: bool) -> int:
     """Reload InfluxDB and return the exit code; raises IotstackError where it was refused."""
     try:
-        with signals_raised(), open_target(settings, wish.host) as target:
+        with signals_raised(), open_target(settings, asked.host) as target:
             require_stack(target)
             if dry_run:
                 Owing.of_target(settings, target).tell_owed(report)
-                return _Reload(settings, target, wish, asked, report).show()
+                return _Reload(settings, target, asked, report).show()
             died: tuple[str, ...] = ()
-            if not wish.yes:  # while a person thinks, a backup may run
+            if not asked.yes:  # while a person thinks, a backup may run
                 with locked_target(target, PURPOSE) as lock:
                     died = recover(settings, target, journal_of(settings, target, lock), report)
-                _Reload(settings, target, wish, asked, report).tell()
-                confirm(wish, "reload InfluxDB")
+                _Reload(settings, target, asked, report).tell()
+                confirm(asked.host, "reload InfluxDB")
             with locked_target(target, PURPOSE) as lock:
-                return _Reload(settings, target, wish, asked, report).run(lock, died)
+                return _Reload(settings, target, asked, report).run(lock, died)
     except Interrupted as error:
         left = error.left or AS_BEFORE
         report.fail(f"The reload was {error}. {left}")
@@ -117,12 +117,9 @@ def reload_influxdb(
 class _Reload:
     """A reload of the InfluxDB of one target."""
 
-    def __init__(
-        self, settings: Settings, target: Target, wish: Wish, asked: Reload, report: Report
-    ) -> None:
+    def __init__(self, settings: Settings, target: Target, asked: Reload, report: Report) -> None:
         self.settings = settings
         self.target = target
-        self.wish = wish
         self.asked = asked
         self.report = report
         self._stamp = ""
@@ -153,7 +150,7 @@ class _Reload:
             remove_old(target.host, folders, target.as_root)
             self.report.tell(f"removed, its days were over: {folders[0]}")
         facts, before = self._ready()
-        if self.wish.yes:
+        if self.asked.yes:
             self._tell_what(facts, before)
         folder = f"{target.folder}/{RESTORE}"
         target.host.run(Command(("mkdir", "-p", "-m", "0700", "--", folder)))
@@ -344,7 +341,7 @@ class _Reload:
     def _keep_old(self, facts: ReloadFacts) -> str:
         """Remove the old data if that was asked for; return what is to be said of them."""
         host, days = self.target.host, self.asked.keep_old_days
-        far = host_flag(self.wish.host)
+        far = host_flag(self.asked.host)
         folders = dict.fromkeys((facts.previous, facts.aside))
         if days == 0:
             remove_old(host, folders, facts.as_root)
@@ -354,7 +351,7 @@ class _Reload:
             return f"{told} They stay as long as keep_previous in [stack] of hosts.toml says."
         until = read_until(read_text(host, f"{facts.previous}/{UNTIL_FILE}"))
         day = f"{until.astimezone():%Y-%m-%d %H:%M}" if until else f"{days} days"
-        where = f" on {self.target.name}" if self.wish.host else ""
+        where = f" on {self.target.name}" if self.asked.host else ""
         return f"{told} The first backup, prune or reload{where} after {day} removes them."
 
 

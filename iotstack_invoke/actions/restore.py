@@ -67,6 +67,7 @@ from ..transfer import hash_there
 from .afterwards import Afterwards
 from .backup_warnings import damaged_told, told_of_data
 from .change_logs import log_path
+from .confirm import confirm
 from .copies import told_here
 from .fates import Fates
 from .latest import passed_told
@@ -82,7 +83,6 @@ from .wish import (
     Source,
     Wish,
     choose_set,
-    confirm,
     lacking_of,
     newer_elsewhere,
     own_failed,
@@ -158,12 +158,13 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
                 purpose = f"restore {chosen.runtag}"
                 if not may_be_there(target.host, target.folder):
                     chosen.tell()  # there is nothing to undo, and the lock would make the folder
-                    confirm(wish, purpose)
+                    if not wish.yes:
+                        confirm(wish.host, purpose)
                 elif not wish.yes:  # while a person thinks, a backup may run
                     with locked_target(target, purpose) as lock:
                         chosen.recover(journal_of(settings, target, lock))
                     chosen.tell()
-                    confirm(wish, purpose)
+                    confirm(wish.host, purpose)
                 with locked_target(target, purpose) as lock:
                     return chosen.run(options, lock)
     except Interrupted as error:

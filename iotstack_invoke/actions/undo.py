@@ -29,10 +29,10 @@ from ..settings import Settings
 from ..stack_folders import BACKUPS, RESTORE
 from ..targets import Lock, Target, locked_target, open_target, require_stack, with_docker
 from .change_logs import log_folder, log_path
+from .confirm import confirm
 from .gone import Fate, cannot_be_back, fates_of, lines_keeping_used, lines_without, paths_named
 from .old_data import GONE_MARK
 from .owed import GOING_BACK, Owing
-from .wish import Wish, confirm
 
 BUT_GONE = ", but for what was gone"
 BUT_TOLD = ", but for what is warned of"
@@ -130,9 +130,10 @@ def what_is_left(target: Target, journal: Journal, undone: str) -> str:
 
 def undo(
     settings: Settings,
-    wish: Wish,
+    host: str,
     report: Report,
     *,
+    yes: bool = False,
     last_restore: bool = False,
     leave_gone: bool = False,
 ) -> int:
@@ -144,7 +145,7 @@ def undo(
     left: list[str] = []
     try:
         return _undo(
-            settings, wish, report, left, last_restore=last_restore, leave_gone=leave_gone
+            settings, host, report, left, yes=yes, last_restore=last_restore, leave_gone=leave_gone
         )
     except Interrupted as error:
         told = error.left or (left[-1] if left else "Nothing was changed.")
@@ -154,22 +155,23 @@ def undo(
 
 def _undo(
     settings: Settings,
-    wish: Wish,
+    host: str,
     report: Report,
     left: list[str],
     *,
+    yes: bool,
     last_restore: bool,
     leave_gone: bool,
 ) -> int:
     """Do it; `left` takes what a signal would leave from then on."""
     with contextlib.ExitStack() as held:
         held.enter_context(signals_raised())
-        target = held.enter_context(open_target(settings, wish.host, without_docker=True))
+        target = held.enter_context(open_target(settings, host, without_docker=True))
         require_stack(target)
         _refuse_strange_folder(target)
         held.enter_context(locked_target(target, "undo"))
         journal, owing = journal_of(settings, target), Owing.of_target(settings, target)
-        far = host_flag(wish.host)
+        far = host_flag(host)
         again = f"inv undo{far} --last-restore"
         if owed := owing.make_private(report):
             with_docker(target)
@@ -193,7 +195,7 @@ def _undo(
         owing.believe(kept)
         lines = owing.lines(kept)
         change = change_in(lines) or replaced
-        if wish.yes and not last_restore:
+        if yes and not last_restore:
             raise NotFound(
                 f"On {target.name} nothing is left to undo: {change}, the last, went well, and "
                 f"nothing was changed. To go back to before it all the same: {again} --yes"
@@ -204,7 +206,8 @@ def _undo(
         owing.mark_new(journal.at(kept), lines, kept=True)
         lines, gone = _lines_back(target, str(change), lines, "" if leave_gone else again)
         _tell(target, f"What is undone: {change}.", used, lines, gone, report)
-        confirm(wish, "undo it", "--yes" if last_restore else "--last-restore --yes")
+        if not yes:
+            confirm(host, "undo it", "--yes" if last_restore else "--last-restore --yes")
         # From here on it is a restore that did not end: whatever happens, it is undone.
         with target.host.create(f"{kept}.undo") as stream:
             stream.write("\n".join(lines).encode())

@@ -26,7 +26,6 @@ from ..targets import Target
 from ..trust import believed
 from ..values import dataclass
 from ..vaults import HOST, at_address, refuse_shut, vault_place
-from .confirm import ask
 from .copies import not_found, told_of_others
 from .latest import PassedOver, latest_in, newer_than, passed_over, passed_told
 
@@ -297,13 +296,3 @@ def own_failed(target: Target) -> Mapping[str, str]:
         return {}
     told = read_text(target.host, path, target.as_root)
     return failed_at(read_checks(told.splitlines()), HERE)
-
-
-def confirm(wish: Wish, what: str, flags: str = "--yes") -> None:
-    """Ask whether it is meant, for the host's name; raises Refused where it is not.
-
-    Or where nobody is there, with the flags that say that it is.
-    """
-    if not wish.yes:
-        name = wish.host or socket.gethostname()
-        ask(name, f"{what} there", f"the host's name, {name},", flags)
