@@ -21,7 +21,7 @@ from ..settings import Settings
 from ..site import Site
 from ..values import dataclass
 from ..vaults import other_hosts
-from .vault_sets import _is_of, sets_there, state_of_copy
+from .vault_sets import is_of_set, sets_there, state_of_copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], Mapping[str, str]]:
             at: check
             for at, check in checked.get(tag, {}).items()
             if (at in there or (own and (at == HERE or (at in notes and own.manifest))))
-            and _is_of(_told(at, there, own), check.made)
+            and is_of_set(_told(at, there, own), check.made)
         }
         rows.append(Row(tag, own, there, valid, pins.get((tag, owner), {}), owner))
     return newest_first(sorted(rows, key=lambda e: e.owner), lambda row: row.best), notes

@@ -49,7 +49,7 @@ def sets_there(
     Nor is one of no set of `wanted`, where that is given. `failed` as in gather_sets, `outline`
     as in read_manifest: then the manifests of `here` are outlines as well.
     """
-    failed = {tag: made for tag, made in failed.items() if _is_of(here.get(tag), made)}
+    failed = {tag: made for tag, made in failed.items() if is_of_set(here.get(tag), made)}
     sets = {each.runtag: each for each in gather_sets(names, None, failed)}
     other = {
         f"{tag}.{KINDS['manifest']}": each.files["manifest"]
@@ -80,6 +80,6 @@ def _same_manifest(here: BackupSet | None, there: BackupSet) -> bool:
     return ours.size_bytes == theirs.size_bytes and apart_s <= DATES_APART_S
 
 
-def _is_of(backup: BackupSet | None, made: str) -> bool:
+def is_of_set(backup: BackupSet | None, made: str) -> bool:
     """Tell whether a verification speaks of this set, and not of one of its name before."""
     return not (backup and backup.manifest) or backup.manifest.finished_utc == made
