@@ -24,7 +24,6 @@ from .holdings import Gone
 from .hosts import LocalHost, locked, state_folder
 from .inspect import host_name
 from .manifest import (
-    LACKING,
     MOST_BYTES,
     PIN_ENDING,
     RECORDS_ENDING,
@@ -50,7 +49,7 @@ from .sets import (
 )
 from .settings import Settings
 from .stack_folders import BACKUPS
-from .steps import File, Record
+from .steps import LACKING, File, Record
 from .targets import find_machine, open_machine
 from .transfer import Found, is_copy, manifest_there
 from .trust import believed
@@ -315,7 +314,7 @@ class RecordFile:
     def tells(self, output: str) -> bool:
         """Tell whether an output is known to be there: seen, or made and not taken back."""
         record = self._records.get(output)
-        return record is not None and not record.facts.get(LACKING)
+        return record is not None and not record.incomplete
 
     def take_back(self, output: str) -> None:
         """Note that an output is not there, whatever was recorded of it."""
