@@ -14,7 +14,7 @@ from .hashes import HashedStream, hash_command
 from .hosts import CHUNK_BYTES
 from .inspect import ANY_EXIT
 from .manifest import MOST_BYTES, Manifest, read_manifest
-from .names import KINDS, split_set_name
+from .names import KINDS, PARTS, split_set_name
 from .space import reserve
 from .steps import File, Record, Scene
 from .values import dataclass
@@ -356,3 +356,17 @@ class _Shown:
         self.size_bytes += len(content)
         self._scene.moved(len(content))
         return content
+
+
+def drop_unnamed(place: Place, folder: str, manifest: Manifest) -> tuple[str, ...]:
+    """Remove what the set before has left that the new manifest of its name does not name.
+
+    Returns the files. Raises StepFailed.
+    """
+    kinds = {part.kind for part in manifest.parts}
+    files = [f"{manifest.runtag}.{PARTS[kind]}" for kind in PARTS if kind not in kinds]
+    there = place.look([f"{folder}/{each}" for each in files])
+    paths = [path for path, fact in there.items() if not fact.other]
+    if paths:
+        place.remove(paths)
+    return tuple(paths)

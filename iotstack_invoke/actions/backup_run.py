@@ -35,7 +35,7 @@ from ..sets import State, pins_in
 from ..settings import Options
 from ..site import RecordFile, Site, remove_set, sweep_stale_copies
 from ..targets import Lock, locked_stack
-from ..transfer import ADVICE, manifest_there
+from ..transfer import ADVICE, drop_unnamed, manifest_there
 from .backup_log import finish_log, open_log
 from .delivery import (
     DELIVERED,
@@ -57,7 +57,6 @@ from .namesakes import RENAME, namesake_in, namesake_told
 from .old_states import remove_old_here
 from .owed import Owing
 from .recovery import recover_here
-from .replaced import drop_unnamed
 from .start import Start, free_of, refuse_folder
 from .vault_listing import Listing
 

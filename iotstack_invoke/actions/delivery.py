@@ -46,10 +46,9 @@ from ..site import (
 )
 from ..stack_folders import BACKUPS
 from ..steps import File, Record
-from ..transfer import can_hash
+from ..transfer import can_hash, drop_unnamed
 from ..values import dataclass
 from .backup_log import finish_log, open_log
-from .replaced import drop_unnamed
 from .vault_sets import sets_there, state_of_copy
 
 if TYPE_CHECKING:

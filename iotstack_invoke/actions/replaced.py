@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from ..base import Command, FileFact, Host, Place
+from ..base import Command, FileFact, Host
 from ..checks import HERE
 from ..errors import Refused
 from ..holdings import (
@@ -228,20 +228,6 @@ def _sizes_now(
         said = host.run(Command(words, limit_s=HOLDS_LIMIT_S)).out.split()
         found |= {each: HELD[word] for each, word in zip(some, said, strict=True)}
     return found
-
-
-def drop_unnamed(place: Place, folder: str, manifest: Manifest) -> tuple[str, ...]:
-    """Remove what the set before has left that the new manifest of its name does not name.
-
-    Returns the files. Raises StepFailed.
-    """
-    kinds = {part.kind for part in manifest.parts}
-    files = [f"{manifest.runtag}.{PARTS[kind]}" for kind in PARTS if kind not in kinds]
-    there = place.look([f"{folder}/{each}" for each in files])
-    paths = [path for path, fact in there.items() if not fact.other]
-    if paths:
-        place.remove(paths)
-    return tuple(paths)
 
 
 def _lost(one: BackupSet, other: BackupSet) -> frozenset[Holding]:
