@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from invoke import Context, Exit, task
 from invoke.main import program as inv
 
-from iotstack_invoke.program import IotstackProgram, tell_stops
-from iotstack_invoke.tasks import namespace
+from iotstack_invoke.cli.program import IotstackProgram, tell_stops
+from iotstack_invoke.cli.tasks import namespace
 
 IN_ORDER = "--no-loadscope-reorder"
 """The files on the stand first, as they are collected: what is short fills the gaps at the end."""

@@ -21,10 +21,10 @@ import pairs
 from scene import Scene
 from sshd import Sshd
 
-from iotstack_invoke.login import Login
-from iotstack_invoke.remote import SshHost
-from iotstack_invoke.services.archive import PackStack, tar_words
-from iotstack_invoke.steps import File
+from iotstack_invoke.archives.pack import PackStack, tar_words
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.ssh import SshHost
+from iotstack_invoke.hosts.ssh_connection import Login
 
 
 def main():

@@ -15,9 +15,9 @@ import corpus
 import pairs
 from scene import Scene
 
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.archive import PackStack, tar_words
-from iotstack_invoke.steps import File
+from iotstack_invoke.archives.pack import PackStack, tar_words
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.local import LocalHost
 
 
 def main():

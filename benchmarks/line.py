@@ -12,7 +12,7 @@ import corpus
 from scenes import LittleStack
 from sshd import Sshd
 
-from iotstack_invoke.ssh_settings import Ssh
+from iotstack_invoke.hosts.ssh_settings import Ssh
 
 
 @dataclass

@@ -18,8 +18,8 @@ from datetime import UTC, datetime, timedelta
 sys.path.insert(0, os.path.dirname(__file__))
 import pairs
 
-from iotstack_invoke.manifest import LeftOut, Manifest, Part, utc_text
-from iotstack_invoke.names import KINDS
+from iotstack_invoke.backups.manifest import LeftOut, Manifest, Part, utc_text
+from iotstack_invoke.backups.names import KINDS
 from iotstack_invoke.services.containers import Container
 
 HASH = "0123456789abcdef" * 4

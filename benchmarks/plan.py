@@ -22,13 +22,13 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(__file__))
 import pairs
 
-from iotstack_invoke.base import Command
-from iotstack_invoke.engine import Run
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.journal import Journal
-from iotstack_invoke.manifest import record_line
-from iotstack_invoke.plan import decide, resolve
-from iotstack_invoke.rules import Rule, RuleBook
+from iotstack_invoke.backups.manifest import record_line
+from iotstack_invoke.engine.executor import Run
+from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.engine.plan import decide, resolve
+from iotstack_invoke.engine.rules import Rule, RuleBook
+from iotstack_invoke.hosts.base import Command
+from iotstack_invoke.hosts.local import LocalHost
 
 CHAIN = 10
 AT_ONCE = 2

@@ -14,10 +14,10 @@ sys.path.insert(0, os.path.dirname(__file__))
 import pairs
 from scene import Scene
 
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.settings import Vault
-from iotstack_invoke.steps import File
-from iotstack_invoke.transfer import Send
+from iotstack_invoke.backups.transfer import Send
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import vault_place
 
 NAME = "2026-11-23_1100.general-backup.tar.gz"

@@ -21,10 +21,10 @@ import corpus
 import pairs
 from scene import Scene
 
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.archive import PackStack, tar_words
-from iotstack_invoke.services.sqlite import COPIES, CopySqlite
-from iotstack_invoke.steps import File
+from iotstack_invoke.archives.pack import PackStack, tar_words
+from iotstack_invoke.databases.sqlite.files import COPIES, CopySqlite
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.local import LocalHost
 
 ROUNDS = 5
 WRITER = """

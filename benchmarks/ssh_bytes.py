@@ -22,11 +22,11 @@ from line import address, scp_words
 from scene import Scene
 from sshd import Sshd
 
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.login import Login
-from iotstack_invoke.settings import Vault
-from iotstack_invoke.steps import File, Record
-from iotstack_invoke.transfer import Send, hash_there
+from iotstack_invoke.backups.transfer import Send, hash_there
+from iotstack_invoke.engine.steps import File, Record
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.hosts.ssh_connection import Login
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import vault_place
 
 NAME = "2026-11-23_1100.influx-backup.tar"

@@ -1,5 +1,5 @@
 """`python -m iotstack_invoke` is `iotstack`."""
 
-from .command import main
+from .cli.command import main
 
 main()

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from iotstack_invoke.program import main
+from iotstack_invoke.cli.program import main
 
 LEFT = [int(sys.argv.pop(1))]
 

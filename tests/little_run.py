@@ -14,15 +14,15 @@ import sys
 import time
 from dataclasses import dataclass
 
-from iotstack_invoke.base import PARTIAL, Command
-from iotstack_invoke.engine import Run
-from iotstack_invoke.errors import Interrupted
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.journal import Journal
-from iotstack_invoke.manifest import read_records, record_line
-from iotstack_invoke.plan import decide, resolve
-from iotstack_invoke.rules import RuleBook, rule
-from iotstack_invoke.steps import File
+from iotstack_invoke.backups.manifest import read_records, record_line
+from iotstack_invoke.core.errors import Interrupted
+from iotstack_invoke.engine.executor import Run
+from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.engine.plan import decide, resolve
+from iotstack_invoke.engine.rules import RuleBook, rule
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.base import PARTIAL, Command
+from iotstack_invoke.hosts.local import LocalHost
 
 FATE = {"passed": 0, "killed_at": 0}
 

@@ -16,10 +16,10 @@ from datetime import datetime, timedelta
 
 import forks
 
-from iotstack_invoke.engine import Disks
-from iotstack_invoke.manifest import Manifest, Part, utc_text
-from iotstack_invoke.names import PARTS
-from iotstack_invoke.steps import File, Record
+from iotstack_invoke.backups.manifest import Manifest, Part, utc_text
+from iotstack_invoke.backups.names import PARTS
+from iotstack_invoke.engine.executor import Disks
+from iotstack_invoke.engine.steps import File, Record
 
 
 def last_noon(now):

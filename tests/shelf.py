@@ -8,14 +8,14 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iotstack_invoke.log import RunLog
-from iotstack_invoke.manifest import Manifest, Part, read_manifest, with_sum
-from iotstack_invoke.names import KINDS
-from iotstack_invoke.services.influx import facts_of
-from iotstack_invoke.services.reading import read_dump
-from iotstack_invoke.services.restore_text import restore_text_of
-from iotstack_invoke.services.restore_text import with_sum as with_text_sum
-from iotstack_invoke.settings import Settings, Stack, Vault
+from iotstack_invoke.backups.manifest import Manifest, Part, read_manifest, with_sum
+from iotstack_invoke.backups.names import KINDS
+from iotstack_invoke.databases.influxdb.part import facts_of
+from iotstack_invoke.parts.restore_text import restore_text_of
+from iotstack_invoke.parts.restore_text import with_sum as with_text_sum
+from iotstack_invoke.parts.verify_archive import read_dump
+from iotstack_invoke.reporting.run_log import RunLog
+from iotstack_invoke.settings.model import Settings, Stack, Vault
 
 DUMPS = Path(__file__).parent / "fixtures" / "influx-backups"
 

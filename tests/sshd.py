@@ -12,7 +12,7 @@ import pytest
 from ports import free_port
 from scenes import until
 
-from iotstack_invoke.ssh_settings import Ssh
+from iotstack_invoke.hosts.ssh_settings import Ssh
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 

@@ -10,11 +10,11 @@ import sys
 import pytest
 from scenes import until
 
-from iotstack_invoke import children
-from iotstack_invoke.actions import afterwards
-from iotstack_invoke.actions.afterwards import Afterwards
-from iotstack_invoke.children import put_signals_off, signals_raised
-from iotstack_invoke.errors import ExitCode
+from iotstack_invoke.commands.shared import afterwards
+from iotstack_invoke.commands.shared.afterwards import Afterwards
+from iotstack_invoke.core import processes as children
+from iotstack_invoke.core.errors import ExitCode
+from iotstack_invoke.core.processes import put_signals_off, signals_raised
 
 TAG = "t1"
 RESTORE = f"restore --runtag {TAG} --from here --yes"

@@ -14,10 +14,10 @@ from cloud import require_rclone
 from far import Laptop, Pi
 from scenes import NOON, put_set
 
-from iotstack_invoke.errors import WrongFolder
-from iotstack_invoke.hosts import locked
-from iotstack_invoke.names import LOCK
-from iotstack_invoke.settings import Inclusion, Stack, Vault
+from iotstack_invoke.backups.names import LOCK
+from iotstack_invoke.core.errors import WrongFolder
+from iotstack_invoke.hosts.local import locked
+from iotstack_invoke.settings.model import Inclusion, Stack, Vault
 from iotstack_invoke.vaults import apart, vault_place
 
 OWN = "is the folder of the stack's own backups"

@@ -11,14 +11,14 @@ import tarfile
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke import gzips
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services import archive
-from iotstack_invoke.services.archive import CompareUnpacked, PackStack, judge_tar, tar_words
-from iotstack_invoke.services.members import list_archive
-from iotstack_invoke.services.stack import Unpack
-from iotstack_invoke.steps import File
+from iotstack_invoke.archives import pack as archive
+from iotstack_invoke.archives.pack import CompareUnpacked, PackStack, judge_tar, tar_words
+from iotstack_invoke.archives.scan import list_archive
+from iotstack_invoke.core import gzip_streams as gzips
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack.stack import Unpack
 
 ODD_NAMES = (
     b"two words",

@@ -10,10 +10,10 @@ import tarfile
 import pytest
 from scenes import PlainScene, until
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services import at_rest
-from iotstack_invoke.services.at_rest import AtRest, CheckRoom, CopyAtRest, merged
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack import cold_copy as at_rest
+from iotstack_invoke.stack.cold_copy import AtRest, CheckRoom, CopyAtRest, merged
 
 TAG = "2026-11-23_1100"
 # A program that has half of its data in memory: what it writes when it is stopped makes it whole.

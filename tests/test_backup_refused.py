@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from scenes import LittleStack, put_set
 
-from iotstack_invoke.names import KINDS
+from iotstack_invoke.backups.names import KINDS
 
 TAG = "2026-11-23_1100"
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -276,7 +276,7 @@ def same_minute(pi):
     (pi.tools / "sitecustomize.py").write_text(
         "import contextlib\n"
         "with contextlib.suppress(ImportError):\n"
-        "    import iotstack_invoke.runtag as r\n"
+        "    import iotstack_invoke.core.runtag as r\n"
         f"    r.default_runtag = lambda _: r.Runtag('{MINUTE}')\n"
     )
     pi.environment["PYTHONPATH"] = str(pi.tools)

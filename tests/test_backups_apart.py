@@ -8,8 +8,8 @@ import pytest
 from far import Laptop, Pi
 from test_undo import flows, killed_amid_the_swap, restored_once
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.remote import open_host
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.hosts.ssh import open_host
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pytest
 from far import Laptop, Pi
 from scenes import PlainScene
 
-from iotstack_invoke import trust
-from iotstack_invoke.hosts import LocalHost, locked
-from iotstack_invoke.manifest import RECORDS_ENDING
-from iotstack_invoke.services.quiesce import stopped
-from iotstack_invoke.trust import believed, warn_with
+from iotstack_invoke.backups.manifest import RECORDS_ENDING
+from iotstack_invoke.hosts import trust
+from iotstack_invoke.hosts.local import LocalHost, locked
+from iotstack_invoke.hosts.trust import believed, warn_with
+from iotstack_invoke.stack.quiesce import stopped
 
 NOBODY = 65534
 DAMAGED = {

@@ -6,19 +6,19 @@ import os
 
 import pytest
 
-from iotstack_invoke.actions import bounds
-from iotstack_invoke.actions.owed import Owing
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.journal import WORDS, name_of, written
-from iotstack_invoke.rulebooks.restore import undoable
-from iotstack_invoke.services.bundles import RECIPES
-from iotstack_invoke.services.quiesce import Quiesce, stopped
-from iotstack_invoke.services.recipe import RecipeInUse
-from iotstack_invoke.services.sql import SqlServer
-from iotstack_invoke.services.stack import ComposeUp
-from iotstack_invoke.settings import read_settings
-from iotstack_invoke.trust import Trust
+from iotstack_invoke.backups.bundles import RECIPES
+from iotstack_invoke.commands.undo import bounds
+from iotstack_invoke.commands.undo.owed import Owing
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.sql.servers import SqlServer
+from iotstack_invoke.engine.journal import WORDS, name_of, written
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.hosts.trust import Trust
+from iotstack_invoke.parts.bundle import RecipeInUse
+from iotstack_invoke.settings.model import read_settings
+from iotstack_invoke.stack.quiesce import Quiesce, stopped
+from iotstack_invoke.stack.stack import ComposeUp
+from iotstack_invoke.workflows.restore import undoable
 
 STAMP = "previous-t1-20261123T110000Z"
 UNUSED = {

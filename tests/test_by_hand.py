@@ -3,9 +3,9 @@
 import pytest
 from little_influx2 import with_influx2
 
-from iotstack_invoke.actions.by_hand import Influx2ByHand
-from iotstack_invoke.base import FileFact
-from iotstack_invoke.sets import BackupSet, State
+from iotstack_invoke.backups.sets import BackupSet, State
+from iotstack_invoke.commands.restore.by_hand import Influx2ByHand
+from iotstack_invoke.hosts.base import FileFact
 
 TAG = "2026-11-23_1100"
 

@@ -6,8 +6,8 @@ import pytest
 from test_old_states import aged, kept_by, restored_again
 from test_undo import restored_once
 
-from iotstack_invoke.actions.change_logs import logs_over
-from iotstack_invoke.changes import STAMP_FORM
+from iotstack_invoke.commands.shared.restore_id import STAMP_FORM
+from iotstack_invoke.commands.undo.change_logs import logs_over
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 

@@ -8,10 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke import checks
-from iotstack_invoke.checks import Check, CheckFile, check_line, failed_at, read_checks
-from iotstack_invoke.errors import Busy
-from iotstack_invoke.hosts import locked
+from iotstack_invoke.backups import verifications as checks
+from iotstack_invoke.backups.verifications import (
+    Check,
+    CheckFile,
+    check_line,
+    failed_at,
+    read_checks,
+)
+from iotstack_invoke.core.errors import Busy
+from iotstack_invoke.hosts.local import locked
 
 PLACES = ("here", "nas", "usb")
 

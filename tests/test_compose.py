@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from iotstack_invoke.base import FileFact
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.compose import (
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.hosts.base import FileFact
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack.compose import (
     WORKING_FOLDER_LABEL,
     Mount,
     inspect_all,

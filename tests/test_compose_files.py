@@ -9,11 +9,11 @@ import tempfile
 
 import pytest
 
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.login import Login
-from iotstack_invoke.remote import SshHost
-from iotstack_invoke.services.compose_files import Given, compose_reads
-from iotstack_invoke.services.compose_text import NotRead, documents, filled, variables
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.hosts.ssh import SshHost
+from iotstack_invoke.hosts.ssh_connection import Login
+from iotstack_invoke.stack.compose_files import Given, compose_reads
+from iotstack_invoke.stack.compose_text import NotRead, documents, filled, variables
 
 
 class Counting(LocalHost):

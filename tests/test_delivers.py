@@ -7,7 +7,7 @@ import shutil
 import pytest
 from test_sync import contents, make_sets, pi  # noqa: F401 - the fixture
 
-from iotstack_invoke.checks import read_checks
+from iotstack_invoke.backups.verifications import read_checks
 
 
 @pytest.fixture

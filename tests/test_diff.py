@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shelf import Shelf
 
-from iotstack_invoke.actions.diff import Change, compare_members, compare_sizes, diff
-from iotstack_invoke.report import Report
-from iotstack_invoke.services.reading import Member, read_members
+from iotstack_invoke.commands.catalog.diff import Change, compare_members, compare_sizes, diff
+from iotstack_invoke.parts.verify_archive import Member, read_members
+from iotstack_invoke.reporting.report import Report
 
 A, B = "2026-11-22_1100", "2026-11-23_1100"
 

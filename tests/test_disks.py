@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import pytest
 from little_run import FileLedger, Nobody
 
-from iotstack_invoke.base import Disk
-from iotstack_invoke.engine import Disks, End, Run
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.journal import Journal
-from iotstack_invoke.plan import decide, resolve
-from iotstack_invoke.rules import Rule, RuleBook
-from iotstack_invoke.services.members import ScanArchive
-from iotstack_invoke.services.sql_load import UnpackSql
-from iotstack_invoke.services.stack import Unpack
-from iotstack_invoke.steps import File, Space
-from iotstack_invoke.transfer import Send
+from iotstack_invoke.archives.scan import ScanArchive
+from iotstack_invoke.backups.transfer import Send
+from iotstack_invoke.databases.sql.load import UnpackSql
+from iotstack_invoke.engine.executor import Disks, End, Run
+from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.engine.plan import decide, resolve
+from iotstack_invoke.engine.rules import Rule, RuleBook
+from iotstack_invoke.engine.steps import File, Space
+from iotstack_invoke.hosts.base import Disk
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack.stack import Unpack
 
 MIB = 1 << 20
 

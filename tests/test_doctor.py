@@ -10,9 +10,9 @@ import pytest
 from scenes import put_set
 from sshd import make_key
 
-from iotstack_invoke.actions import doctor
-from iotstack_invoke.findings import Verdict, good
-from iotstack_invoke.settings import load_settings
+from iotstack_invoke.commands.doctor import doctor
+from iotstack_invoke.commands.shared.checks import Verdict, good
+from iotstack_invoke.settings.model import load_settings
 from iotstack_invoke.vaults import vault_place
 
 DOCKER = """case "$1" in

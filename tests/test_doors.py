@@ -15,12 +15,12 @@ from invoke.exceptions import Exit
 from scenes import alive, until
 
 import iotstack_invoke
-from iotstack_invoke import errors
-from iotstack_invoke.doors import RUN_FLAGS, Door, door
-from iotstack_invoke.hosts import locked
-from iotstack_invoke.program import program
-from iotstack_invoke.settings import Options
-from iotstack_invoke.tasks import namespace
+from iotstack_invoke.cli.program import program
+from iotstack_invoke.cli.task import RUN_FLAGS, Door, door
+from iotstack_invoke.cli.tasks import namespace
+from iotstack_invoke.core import errors
+from iotstack_invoke.hosts.local import locked
+from iotstack_invoke.settings.model import Options
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DOORS = sorted(namespace.tasks.items())
@@ -647,7 +647,7 @@ def test_commands_that_are_told_repeat_the_settings_file(little_stack, tmp_path)
 def test_a_hint_calls_the_program_as_it_was_called(little_stack, tmp_path, line, hint):
     """Where `iotstack` is typed, `inv` may not be there, or may read another folder's tasks."""
     script = tmp_path / "iotstack"
-    script.write_text("from iotstack_invoke.command import main\n\nmain()\n")
+    script.write_text("from iotstack_invoke.cli.command import main\n\nmain()\n")
     words = [sys.executable, script, *line.split()]
     told = subprocess.run(
         words, env=little_stack.environment, capture_output=True, text=True, check=False

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.durations import read_duration
-from iotstack_invoke.errors import UsageError
+from iotstack_invoke.core.errors import UsageError
+from iotstack_invoke.core.units import read_duration
 
 
 @pytest.mark.parametrize(

@@ -16,21 +16,21 @@ import pytest
 from little_run import FileLedger, MakeScratch, Nobody
 from scenes import alive, until
 
-from iotstack_invoke import engine
-from iotstack_invoke.base import Command
-from iotstack_invoke.children import signals_raised
-from iotstack_invoke.engine import End, Run
-from iotstack_invoke.errors import Interrupted, StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.journal import Journal
-from iotstack_invoke.plan import decide, resolve
-from iotstack_invoke.rules import Rule, RuleBook
-from iotstack_invoke.services.alone import remove_ours
-from iotstack_invoke.services.influx import wait_for_ping
-from iotstack_invoke.services.sql import SqlServer
-from iotstack_invoke.services.sql_pack import wait_for_server
-from iotstack_invoke.services.together import Together
-from iotstack_invoke.steps import COMMIT, File, UndoableStep
+from iotstack_invoke.core.errors import Interrupted, StepFailed
+from iotstack_invoke.core.processes import signals_raised
+from iotstack_invoke.databases.influxdb.part import wait_for_ping
+from iotstack_invoke.databases.sql.pack import wait_for_server
+from iotstack_invoke.databases.sql.servers import SqlServer
+from iotstack_invoke.engine import executor as engine
+from iotstack_invoke.engine.executor import End, Run
+from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.engine.plan import decide, resolve
+from iotstack_invoke.engine.rules import Rule, RuleBook
+from iotstack_invoke.engine.steps import COMMIT, File, UndoableStep
+from iotstack_invoke.hosts.base import Command
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack.isolated import remove_ours
+from iotstack_invoke.stack.parallel import Together
 
 LITTLE_RUN = os.path.join(os.path.dirname(__file__), "little_run.py")
 
@@ -853,7 +853,7 @@ def test_a_signal_when_the_last_job_has_ended_is_not_lost(bench, monkeypatch):
             super().shutdown(**how)
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr("iotstack_invoke.engine.ThreadPoolExecutor", Pool)
+    monkeypatch.setattr("iotstack_invoke.engine.executor.ThreadPoolExecutor", Pool)
     with signals_raised() as came:
         with pytest.raises(Interrupted):
             bench.run(makes("a"))

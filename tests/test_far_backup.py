@@ -232,7 +232,7 @@ def test_a_dry_run_changes_nothing_there(pi, laptop):
     told = laptop.run("backup --host pi --dry-run")
     assert (told.returncode, told.stderr) == (0, "")
     assert "tar --create" in told.stdout
-    assert "python3 -I -S -X utf8 sqlite_copy.py" in told.stdout
+    assert "python3 -I -S -X utf8 online_copy.py" in told.stdout
     assert pi.tree() == before
 
 
@@ -331,7 +331,7 @@ def test_a_line_that_is_cut_amid_the_archive_is_told(pi, laptop):
 
 
 SOON = (
-    "import runpy, iotstack_invoke.targets as targets; targets.HOLD_AGAIN_LIMIT_S = 1; "
+    "import runpy, iotstack_invoke.environment.stack_host as targets; targets.HOLD_AGAIN_LIMIT_S = 1; "
     "runpy.run_module('iotstack_invoke', run_name='__main__', alter_sys=True)"
 )
 """The program, which waits a second and not half a minute for a lock that it lost."""

@@ -24,13 +24,14 @@ from far import names_in
 from peak import kib_in, measured
 from scenes import LittleStack
 
-from iotstack_invoke import remote, ssh_config
-from iotstack_invoke.base import Command
-from iotstack_invoke.errors import StepFailed, TimedOut, Unreachable
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.settings import Vault
-from iotstack_invoke.steps import File
-from iotstack_invoke.transfer import Claim, hash_there
+from iotstack_invoke.backups.transfer import Claim, hash_there
+from iotstack_invoke.core.errors import StepFailed, TimedOut, Unreachable
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts import ssh as remote
+from iotstack_invoke.hosts import ssh_config
+from iotstack_invoke.hosts.base import Command
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import vault_place
 
 TAG = "2026-11-30_0900"
@@ -40,9 +41,9 @@ LIMIT_S = 2
 MOST_KIB = 100 << 10
 SOON = f"""
 import runpy
-import iotstack_invoke.engine as engine, iotstack_invoke.login as login
-import iotstack_invoke.remote as remote, iotstack_invoke.sftp as sftp
-import iotstack_invoke.ssh_config as ssh_config
+import iotstack_invoke.engine.executor as engine, iotstack_invoke.hosts.ssh_connection as login
+import iotstack_invoke.hosts.ssh as remote, iotstack_invoke.hosts.sftp as sftp
+import iotstack_invoke.hosts.ssh_config as ssh_config
 ssh_config.CONNECT_LIMIT_S = remote.CONNECT_LIMIT_S = login.ANSWER_LIMIT_S = {LIMIT_S}
 login.START_LIMIT_S = remote.START_LIMIT_S = login.SFTP_SILENCE_S = {LIMIT_S}
 remote.STALL_S = remote.QUESTION_LIMIT_S = {LIMIT_S}
@@ -290,7 +291,7 @@ def test_a_far_end_that_takes_nothing_is_given_up(sshd, tmp_path, monkeypatch, w
 BYTES_A_SECOND = 1000
 AS_IT_IS = """
 import runpy
-import iotstack_invoke.engine as engine, iotstack_invoke.remote as remote
+import iotstack_invoke.engine.executor as engine, iotstack_invoke.hosts.ssh as remote
 engine.RETRY_WAIT_S = 0
 remote.SMALL_BYTES, remote.TRANSFER_LIMIT_S = {small_bytes}, {limit_s}
 runpy.run_module("iotstack_invoke", run_name="__main__", alter_sys=True)

@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke import findings
-from iotstack_invoke.base import Outcome
-from iotstack_invoke.findings import Verdict
-from iotstack_invoke.manifest import Manifest
-from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.backups.manifest import Manifest
+from iotstack_invoke.backups.sets import BackupSet, State
+from iotstack_invoke.commands.shared import checks as findings
+from iotstack_invoke.commands.shared.checks import Verdict
+from iotstack_invoke.databases.influxdb.part import BACKUP_INSIDE
+from iotstack_invoke.databases.influxdb2.part import Influx2Facts, Influx2Look
+from iotstack_invoke.databases.sql.servers import SqlServer
+from iotstack_invoke.environment.site import Newest
+from iotstack_invoke.hosts.base import Outcome
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.services.influx import BACKUP_INSIDE
-from iotstack_invoke.services.influx2 import Influx2Facts, Influx2Look
-from iotstack_invoke.services.sql import SqlServer
-from iotstack_invoke.services.table import cover, read_table
-from iotstack_invoke.sets import BackupSet, State
-from iotstack_invoke.site import Newest
+from iotstack_invoke.services.known import cover, read_table
+from iotstack_invoke.stack.compose import Found, Mount
 
 GOOD, WARNING, FAILED = Verdict.GOOD, Verdict.WARNING, Verdict.FAILED
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)

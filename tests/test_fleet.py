@@ -7,9 +7,9 @@ from far import Laptop, Pi, names_in
 from scenes import until
 from shelf import Shelf
 
-from iotstack_invoke.actions.fleet import choose_hosts, read_at_once, worst_of
-from iotstack_invoke.errors import UsageError
-from iotstack_invoke.settings import read_settings
+from iotstack_invoke.cli.fleet import choose_hosts, read_at_once, worst_of
+from iotstack_invoke.core.errors import UsageError
+from iotstack_invoke.settings.model import read_settings
 
 
 @pytest.fixture

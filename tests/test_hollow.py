@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from scenes import until
 
-from iotstack_invoke.holdings import lacks, lacks_told, lost_databases
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.losses import losses, spelled
-from iotstack_invoke.manifest import LeftOut, Manifest, Part, utc_text
-from iotstack_invoke.retention import Policy, judge, judge_each_host
-from iotstack_invoke.services.sqlite import LIVE
-from iotstack_invoke.sets import BackupSet, State
-from iotstack_invoke.site import sets_in
+from iotstack_invoke.backups.holdings import lacks, lacks_told, lost_databases
+from iotstack_invoke.backups.losses import losses, spelled
+from iotstack_invoke.backups.manifest import LeftOut, Manifest, Part, utc_text
+from iotstack_invoke.backups.retention import Policy, judge, judge_each_host
+from iotstack_invoke.backups.sets import BackupSet, State
+from iotstack_invoke.databases.sqlite.files import LIVE
+from iotstack_invoke.environment.site import sets_in
+from iotstack_invoke.hosts.local import LocalHost
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SQL = {"a": {"t": 400}, "b": {"t": 1}}

@@ -9,16 +9,16 @@ import time
 import pytest
 from scenes import alive, until
 
-from iotstack_invoke import hooks
-from iotstack_invoke.errors import Refused
-from iotstack_invoke.hooks import HooksResult, Occasion
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.log import RunLog
-from iotstack_invoke.login import Login
-from iotstack_invoke.remote import SshHost
-from iotstack_invoke.report import Report
-from iotstack_invoke.services import hook_files
-from iotstack_invoke.settings import Hook
+from iotstack_invoke.core.errors import Refused
+from iotstack_invoke.environment import hooks
+from iotstack_invoke.environment.hooks import HooksResult, Occasion
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.hosts.ssh import SshHost
+from iotstack_invoke.hosts.ssh_connection import Login
+from iotstack_invoke.reporting.report import Report
+from iotstack_invoke.reporting.run_log import RunLog
+from iotstack_invoke.settings.model import Hook
+from iotstack_invoke.stack import hook_files
 
 TAG = "2026-11-23_1100"
 

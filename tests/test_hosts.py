@@ -18,11 +18,14 @@ from pathlib import Path
 import pytest
 from scenes import alive, until
 
-from iotstack_invoke import children, hosts
-from iotstack_invoke.base import Command
-from iotstack_invoke.children import signals_raised
-from iotstack_invoke.errors import Busy, Interrupted, StepFailed
-from iotstack_invoke.hosts import (
+from iotstack_invoke.core import processes as children
+from iotstack_invoke.core.errors import Busy, Interrupted, StepFailed
+from iotstack_invoke.core.processes import signals_raised
+from iotstack_invoke.hosts import local as hosts
+from iotstack_invoke.hosts.base import Command
+from iotstack_invoke.hosts.inspect import looked
+from iotstack_invoke.hosts.invoke_runners import LineStream, MendedLocal, local_context
+from iotstack_invoke.hosts.local import (
     EARLY_BYTES,
     PIPE_BYTES,
     LocalHost,
@@ -31,8 +34,6 @@ from iotstack_invoke.hosts import (
     read_chunk,
     within,
 )
-from iotstack_invoke.inspect import looked
-from iotstack_invoke.runner import LineStream, MendedLocal, local_context
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_what_a_listener_raises_ends_the_command(host, tmp_path):
 
 def test_what_left_a_program_and_holds_its_words_open_is_not_waited_for(host, monkeypatch):
     """How the program ended is known, and what it said until then."""
-    monkeypatch.setattr("iotstack_invoke.hosts.LISTEN_S", 0.5)
+    monkeypatch.setattr("iotstack_invoke.hosts.local.LISTEN_S", 0.5)
     said, started = [], time.monotonic()
     words = ("sh", "-c", "echo told >&2; setsid sleep 30 >/dev/null & echo out; exit 7")
     with host.pipe(Command(words), lambda _stream, line: said.append(line)) as pipe:
@@ -342,8 +343,8 @@ def test_a_program_that_just_starts_is_not_lost(host, monkeypatch, way):
             started.append(self)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("iotstack_invoke.runner.Popen", Popen)
-    monkeypatch.setattr("iotstack_invoke.hosts.subprocess.Popen", Popen)
+    monkeypatch.setattr("iotstack_invoke.hosts.invoke_runners.Popen", Popen)
+    monkeypatch.setattr("iotstack_invoke.hosts.local.subprocess.Popen", Popen)
     command = Command(("sleep", "300"))
     with pytest.raises(Interrupted), signals_raised():  # noqa: PT012 - two ways
         if way == "run":
@@ -664,7 +665,7 @@ def test_the_lock_goes_with_its_holder(tmp_path):
     path = str(tmp_path / ".lock")
     code = (
         "import subprocess, sys, time\n"
-        "from iotstack_invoke.hosts import locked\n"
+        "from iotstack_invoke.hosts.local import locked\n"
         "with locked(sys.argv[1], 'backup'):\n"
         "    child = subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
         "    print(child.pid, flush=True)\n"

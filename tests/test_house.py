@@ -95,10 +95,10 @@ USES = {room: rooms_in(imports(parsed(room), room)) for room in ROOMS}
 def test_imports_are_read_wherever_they_stand():
     """What reads the imports sees relative, absolute and late imports, and whom they mean."""
     code = """
-import os, iotstack_invoke.hosts
+import os, iotstack_invoke.hosts.local
 from . import __version__, children
 from ..errors import Busy
-from iotstack_invoke.services.influx_log import Level
+from iotstack_invoke.databases.influxdb.log import Level
 def late():
     from ..actions.look import look_at_stack
     if late:

@@ -11,13 +11,13 @@ import threading
 import pytest
 from scenes import until
 
-from iotstack_invoke import hosts
-from iotstack_invoke.errors import StepFailed, TimedOut, Unreachable
-from iotstack_invoke.settings import Vault
+from iotstack_invoke.core.errors import StepFailed, TimedOut, Unreachable
+from iotstack_invoke.hosts import local as hosts
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import folder as folders
 from iotstack_invoke.vaults import vault_place
 from iotstack_invoke.vaults.folder import FolderPlace
-from iotstack_invoke.vaults.pace import SMALL_BYTES
+from iotstack_invoke.vaults.rate_limit import SMALL_BYTES
 
 PROGRAM = """
 import os, runpy, sys, time

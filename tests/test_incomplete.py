@@ -11,8 +11,8 @@ import pytest
 from scenes import put_set
 from shelf import new_form
 
-from iotstack_invoke.manifest import read_manifest
-from iotstack_invoke.services.restore_text import restore_text_of, with_sum
+from iotstack_invoke.backups.manifest import read_manifest
+from iotstack_invoke.parts.restore_text import restore_text_of, with_sum
 
 TAG = "t1"
 SERVERS = ("home_db", "mariadb")

@@ -13,13 +13,11 @@ import little_influx2
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.archive import tar_words
-from iotstack_invoke.services.compose import Found, Mount
-from iotstack_invoke.services.containers import Container
-from iotstack_invoke.services.influx import reading_words
-from iotstack_invoke.services.influx2 import (
+from iotstack_invoke.archives.pack import tar_words
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.influxdb.part import reading_words
+from iotstack_invoke.databases.influxdb2.check import EXPERIMENTAL
+from iotstack_invoke.databases.influxdb2.part import (
     DumpInflux2,
     Influx2Facts,
     SweepInflux2,
@@ -28,9 +26,11 @@ from iotstack_invoke.services.influx2 import (
     server_version,
     wait_until_ready,
 )
-from iotstack_invoke.services.influx2_check import EXPERIMENTAL
-from iotstack_invoke.services.reading import read_whole
-from iotstack_invoke.steps import File
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.parts.verify_archive import read_whole
+from iotstack_invoke.services.containers import Container
+from iotstack_invoke.stack.compose import Found, Mount
 
 TAG = "before the (2nd) move"
 SHARD = next((Path(__file__).parent / "fixtures/influx-backups").rglob("*.s*.tar.gz"))

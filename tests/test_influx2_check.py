@@ -7,7 +7,7 @@ import json
 import pytest
 from little_influx2 import BOLT, SQLITE
 
-from iotstack_invoke.services.influx2_check import Influx2Check, judge_lines, shard_of
+from iotstack_invoke.databases.influxdb2.check import Influx2Check, judge_lines, shard_of
 
 BEGUN = "2026/11/23 12:00:00 INFO: Downloading metadata snapshot"
 STAMP = "20261123T110000Z"

@@ -8,9 +8,9 @@ import pytest
 from scenes import PlainScene
 from test_up import AWAY
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.influx_catalogue import PutCatalogue, catalogue_within
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.influxdb.catalogue import PutCatalogue, catalogue_within
+from iotstack_invoke.hosts.local import LocalHost
 
 GONE = (
     "Error response from daemon: Could not find the file /meta/meta.db in container influxdb",

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iotstack_invoke.services.influx_check import DumpCheck, ShardFact
-from iotstack_invoke.services.influx_shard import check_tsm_blocks
+from iotstack_invoke.databases.influxdb.check import DumpCheck, ShardFact
+from iotstack_invoke.databases.influxdb.shard import check_tsm_blocks
 
 DUMPS = Path(__file__).parent / "fixtures" / "influx-backups"
 FOLDERS = sorted(each.name for each in DUMPS.iterdir() if each.is_dir())
@@ -425,7 +425,7 @@ def test_an_index_that_is_nonsense_is_damaged():
 
 def test_an_index_larger_than_what_is_kept_is_read_in_a_second_go(monkeypatch):
     """An index that does not fit what is kept of a file's end costs one pass more, no more."""
-    monkeypatch.setattr("iotstack_invoke.services.influx_shard._TAIL_BYTES", 64)
+    monkeypatch.setattr("iotstack_invoke.databases.influxdb.shard._TAIL_BYTES", 64)
     data = HAPPY["20261123T023456Z.s32.tar.gz"]
     small = deep(data)
     monkeypatch.undo()

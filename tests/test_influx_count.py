@@ -5,11 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from iotstack_invoke.services.influx_count import (
-    Count,
-    _read_answer,
-    compare_counts,
-)
+from iotstack_invoke.databases.influxdb.count import Count, _read_answer, compare_counts
 
 KEY = ("home", "autogen", "cpu")
 BEFORE = Count(("home", "other"), 3, {KEY: 10, ("home", "week", "cpu"): 5})

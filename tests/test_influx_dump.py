@@ -7,18 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from iotstack_invoke.engine import Disks
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.influx import facts_of
-from iotstack_invoke.services.influx_dump import (
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.influxdb.dump import (
     CheckDump,
     CompareWithManifest,
     Dump,
     lacking_in,
     lacking_shards,
 )
-from iotstack_invoke.services.influx_meta import (
+from iotstack_invoke.databases.influxdb.meta import (
     Catalogue,
     ContinuousQuery,
     Database,
@@ -27,6 +24,9 @@ from iotstack_invoke.services.influx_meta import (
     ShardGroup,
     User,
 )
+from iotstack_invoke.databases.influxdb.part import facts_of
+from iotstack_invoke.engine.executor import Disks
+from iotstack_invoke.hosts.local import LocalHost
 
 ANNA = User("anna", False, (("home", Grant.READ),), b"hash")
 QUERY = ContinuousQuery("means", "CREATE …")

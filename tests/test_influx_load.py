@@ -11,19 +11,19 @@ import pytest
 from ports import free_port
 from scenes import PlainScene, until
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.plan import resolve
-from iotstack_invoke.rulebooks.restore import Item, RestoreFacts, restore_book
-from iotstack_invoke.services import influx_load
-from iotstack_invoke.services.archive import tar_words
-from iotstack_invoke.services.influx import PING_OK, DumpInflux, SweepInflux
-from iotstack_invoke.services.influx_dump import Dump
-from iotstack_invoke.services.influx_load import LoadInflux
-from iotstack_invoke.services.influx_meta import _fields, _last_bytes
-from iotstack_invoke.services.influx_server import Server
-from iotstack_invoke.services.stack import SwapItem
-from iotstack_invoke.steps import File
+from iotstack_invoke.archives.pack import tar_words
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.influxdb import load as influx_load
+from iotstack_invoke.databases.influxdb.dump import Dump
+from iotstack_invoke.databases.influxdb.load import LoadInflux
+from iotstack_invoke.databases.influxdb.meta import _fields, _last_bytes
+from iotstack_invoke.databases.influxdb.part import PING_OK, DumpInflux, SweepInflux
+from iotstack_invoke.databases.influxdb.server import Server
+from iotstack_invoke.engine.plan import resolve
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack.stack import SwapItem
+from iotstack_invoke.workflows.restore import Item, RestoreFacts, restore_book
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LOGS = FIXTURES / "influx-logs/v1.8.10"

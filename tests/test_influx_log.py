@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.services.influx_log import (
+from iotstack_invoke.databases.influxdb.log import (
     LARGEST_SEEN_FINE_BYTES,
     Level,
     Refusal,
@@ -21,7 +21,7 @@ from iotstack_invoke.services.influx_log import (
     read_restore_line,
     say_internal_left_out,
 )
-from iotstack_invoke.services.influx_meta import read_meta
+from iotstack_invoke.databases.influxdb.meta import read_meta
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LOGS = FIXTURES / "influx-logs"

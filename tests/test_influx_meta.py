@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.services.influx_meta import (
+from iotstack_invoke.databases.influxdb.meta import (
     INTERNAL,
     DamagedCatalogue,
     Grant,

@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 from scenes import PlainScene
 from test_up import AWAY
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services import influx
-from iotstack_invoke.services.archive import tar_words
-from iotstack_invoke.services.compose import Found, Mount
-from iotstack_invoke.services.containers import Container
-from iotstack_invoke.services.influx import (
+from iotstack_invoke.archives.pack import tar_words
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.influxdb import part as influx
+from iotstack_invoke.databases.influxdb.meta import ContinuousQuery, Database
+from iotstack_invoke.databases.influxdb.part import (
     BACKUP_INSIDE,
     FOLDERS_INSIDE,
     DumpInflux,
@@ -27,10 +25,12 @@ from iotstack_invoke.services.influx import (
     influx_folders,
     reading_words,
 )
-from iotstack_invoke.services.influx_meta import ContinuousQuery, Database
-from iotstack_invoke.services.inside import path_on_host
-from iotstack_invoke.services.reading import read_dump, read_whole
-from iotstack_invoke.steps import File
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.parts.verify_archive import read_dump, read_whole
+from iotstack_invoke.services.containers import Container
+from iotstack_invoke.stack.compose import Found, Mount
+from iotstack_invoke.stack.inside import path_on_host
 
 HAPPY = Path(__file__).parent / "fixtures/influx-backups/v1.8.10-happy"
 QUERY = (

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.errors import Busy, StepFailed
-from iotstack_invoke.journal import Journal
-from iotstack_invoke.steps import UndoableStep
+from iotstack_invoke.core.errors import Busy, StepFailed
+from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.engine.steps import UndoableStep
 
 PATH = "backups/.journal"
 

@@ -9,24 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import LittleStack, PlainScene
 
-from iotstack_invoke.base import Outcome
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.inspect import points_away
-from iotstack_invoke.json_answers import read_json
-from iotstack_invoke.services.compose import (
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.influxdb.part import influx_folders
+from iotstack_invoke.databases.influxdb.server import RunAlone
+from iotstack_invoke.databases.sql.load import CheckMount, RunSqlAlone
+from iotstack_invoke.databases.sql.servers import SqlServer
+from iotstack_invoke.databases.sql.stays import held_by_server
+from iotstack_invoke.databases.sqlite.files import CopySqlite
+from iotstack_invoke.hosts.base import Outcome
+from iotstack_invoke.hosts.inspect import points_away
+from iotstack_invoke.hosts.json_answers import read_json
+from iotstack_invoke.stack.compose import (
     VOLUME_LABEL,
     WORKING_FOLDER_LABEL,
     inspect_all,
     inspect_volumes,
 )
-from iotstack_invoke.services.influx import influx_folders
-from iotstack_invoke.services.influx_server import RunAlone
-from iotstack_invoke.services.sql import SqlServer
-from iotstack_invoke.services.sql_load import CheckMount, RunSqlAlone
-from iotstack_invoke.services.sql_stays import held_by_server
-from iotstack_invoke.services.sqlite import CopySqlite
-from iotstack_invoke.services.stack import MADE_LABEL, MakeVolume
-from iotstack_invoke.services.up import read_states
+from iotstack_invoke.stack.stack import MADE_LABEL, MakeVolume
+from iotstack_invoke.stack.up import read_states
 
 DOCKER = ("docker",)
 SERVER = SqlServer("db", "postgres", "/data", "/var/lib/db")
@@ -118,8 +118,8 @@ READ = {
     "a server of SQL": ("inspect", "", ["i", "u", ["A=b"], None], do(RunSqlAlone(*SQL_ALONE))),
     "mounts": ("inspect", "", CONTAINER["Mounts"], do(CheckMount("pi", SERVER, DOCKER))),
     "names": ("held", "d ", "a", lambda host: held_by_server(host, SERVER, DOCKER)),
-    "a copy": ("sqlite_copy", "", COPIED, do(COPY)),
-    "no room": ("sqlite_copy", "", NO_ROOM, do(COPY)),
+    "a copy": ("online_copy", "", COPIED, do(COPY)),
+    "no room": ("online_copy", "", NO_ROOM, do(COPY)),
     "whose volume": (
         *("inspect", "", [VOLUME]),
         MakeVolume("pi", "v", (), DOCKER, "/guard", own_label="us").undo,

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sshd import make_key
 
-from iotstack_invoke import ssh_config
-from iotstack_invoke.errors import KeyRefused, Refused, Unreachable
-from iotstack_invoke.known_hosts import Verdict, fits, hashed, keys_in, known_keys
-from iotstack_invoke.login import Login, offered_key, remember_key
-from iotstack_invoke.remote import open_place
-from iotstack_invoke.ssh_line import judge
+from iotstack_invoke.core.errors import KeyRefused, Refused, Unreachable
+from iotstack_invoke.hosts import ssh_config
+from iotstack_invoke.hosts.known_hosts import Verdict, fits, hashed, keys_in, known_keys
+from iotstack_invoke.hosts.ssh import open_place
+from iotstack_invoke.hosts.ssh_connection import Login, offered_key, remember_key
+from iotstack_invoke.hosts.ssh_line import judge
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPUyhkifbvz8GGdOZg0R2X+rt89ux0+dwKpPViVMULO0"
 ECDSA_SK = (
@@ -326,9 +326,9 @@ ADDRESS = "::ffff:127.0.0.1"
 OWN_HOSTS = 'mount --bind "$0" /etc/hosts && exec "$@"'
 OPENS = """
 import sys
-from iotstack_invoke.errors import KeyRefused
-from iotstack_invoke.remote import open_place
-from iotstack_invoke.settings import Ssh
+from iotstack_invoke.core.errors import KeyRefused
+from iotstack_invoke.hosts.ssh import open_place
+from iotstack_invoke.settings.model import Ssh
 name, user, port, key, config, known_hosts = sys.argv[1:]
 try:
     open_place(Ssh(name, user, int(port), key, config, known_hosts), "/", name).close()

@@ -9,11 +9,11 @@ from far import Laptop, Pi
 from scenes import put_set
 from shelf import Shelf
 
-from iotstack_invoke.actions.copies import choose_copy, copies_at
-from iotstack_invoke.actions.wish import Source, choose_set
-from iotstack_invoke.checks import Check
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.site import Site
+from iotstack_invoke.backups.verifications import Check
+from iotstack_invoke.commands.catalog.copies import choose_copy, copies_at
+from iotstack_invoke.commands.restore.request import Source, choose_set
+from iotstack_invoke.environment.site import Site
+from iotstack_invoke.hosts.local import LocalHost
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)

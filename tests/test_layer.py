@@ -2,9 +2,9 @@
 
 import pytest
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services import layer
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack import layer
 
 
 def test_a_docker_that_does_not_answer_holds_nothing_up(little_stack, monkeypatch):

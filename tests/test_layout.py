@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from scenes import put_set
 
-from iotstack_invoke.actions.wish import Wish, choose_set, source_of
-from iotstack_invoke.errors import NotFound, Unreachable, UsageError
-from iotstack_invoke.settings import Settings, Stack, Vault
+from iotstack_invoke.commands.restore.request import Wish, choose_set, source_of
+from iotstack_invoke.core.errors import NotFound, Unreachable, UsageError
+from iotstack_invoke.settings.model import Settings, Stack, Vault
 from iotstack_invoke.vaults import at_address, other_hosts, vault_place
 
 HOST = socket.gethostname()

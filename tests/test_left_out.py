@@ -8,11 +8,11 @@ import sys
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.left_out import KeepLeftOut, patterns_below
-from iotstack_invoke.services.stack import SwapItem
-from iotstack_invoke.services.swap_entries import SwapEntries
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack.left_out import KeepLeftOut, patterns_below
+from iotstack_invoke.stack.stack import SwapItem
+from iotstack_invoke.stack.swap_entries import SwapEntries
 
 HOST = LocalHost("/")
 PATTERNS = ("films/*", "cache", "logs/*.log")

@@ -18,10 +18,10 @@ from scenes import until
 from shut import COVERED, keep_and_cover
 from sshd import Sshd, require_sshd
 
-from iotstack_invoke.base import Command
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.login import Login
-from iotstack_invoke.remote import SshHost
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.hosts.base import Command
+from iotstack_invoke.hosts.ssh import SshHost
+from iotstack_invoke.hosts.ssh_connection import Login
 
 USER, USER_ID = "iotuser", 54321
 NUMBERS = itertools.count(os.getpid() % 30_000 * 100 + 1_000_000)
@@ -37,10 +37,10 @@ HERE = """
 import sys, threading
 from concurrent.futures import ThreadPoolExecutor
 from iotstack_invoke import children
-from iotstack_invoke.children import signals_raised
-from iotstack_invoke.errors import Interrupted, StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.steps import Command
+from iotstack_invoke.core.processes import signals_raised
+from iotstack_invoke.core.errors import Interrupted, StepFailed
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.engine.steps import Command
 
 def act(way, limit_s, words):
     host, command = LocalHost("/"), Command(tuple(words), limit_s=limit_s)
@@ -71,12 +71,12 @@ except Interrupted:
 """
 FAR = """
 import sys
-from iotstack_invoke.children import signals_raised
-from iotstack_invoke.errors import Interrupted
-from iotstack_invoke.login import Login
-from iotstack_invoke.remote import SshHost
-from iotstack_invoke.settings import Ssh
-from iotstack_invoke.steps import Command
+from iotstack_invoke.core.processes import signals_raised
+from iotstack_invoke.core.errors import Interrupted
+from iotstack_invoke.hosts.ssh_connection import Login
+from iotstack_invoke.hosts.ssh import SshHost
+from iotstack_invoke.settings.model import Ssh
+from iotstack_invoke.engine.steps import Command
 host, user, port, key, config, known_hosts, *words = sys.argv[1:]
 ssh = Ssh(host, user, int(port), key, config=config, known_hosts=known_hosts)
 try:
@@ -255,8 +255,8 @@ def test_a_command_there_reads_nothing_and_tells_how_it_ended(pi, number):
 
 
 _LIMIT_LEFT = """
-from iotstack_invoke.errors import Interrupted
-from iotstack_invoke.runner import MendedLocal, local_context
+from iotstack_invoke.core.errors import Interrupted
+from iotstack_invoke.hosts.invoke_runners import MendedLocal, local_context
 
 class Signalled(MendedLocal):
     def stop(self):

@@ -6,8 +6,8 @@ import os
 import pytest
 from scenes import PlainScene, not_root
 
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.links_out import MOST_TOLD, LinksOut, Packed
+from iotstack_invoke.archives.links_out import MOST_TOLD, LinksOut, Packed
+from iotstack_invoke.hosts.local import LocalHost
 
 
 @pytest.fixture

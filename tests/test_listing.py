@@ -11,19 +11,19 @@ from scenes import put_set
 from shelf import Shelf
 from test_report import Terminal
 
-from iotstack_invoke import wrapping
-from iotstack_invoke.actions import listing
-from iotstack_invoke.actions.copies import find_copy
-from iotstack_invoke.actions.listing import check_text, list_backups
-from iotstack_invoke.actions.wish import Source, choose_set
-from iotstack_invoke.checks import Check
-from iotstack_invoke.errors import ExitCode, Refused, StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import MOST_BYTES
-from iotstack_invoke.report import Report, age_text
-from iotstack_invoke.sets import GOOD, State, gather_sets
-from iotstack_invoke.site import Site, sets_in, still_failed
-from iotstack_invoke.transfer import manifest_there
+from iotstack_invoke.backups.manifest import MOST_BYTES
+from iotstack_invoke.backups.sets import GOOD, State, gather_sets
+from iotstack_invoke.backups.transfer import manifest_there
+from iotstack_invoke.backups.verifications import Check
+from iotstack_invoke.commands.catalog import listing
+from iotstack_invoke.commands.catalog.copies import find_copy
+from iotstack_invoke.commands.catalog.listing import check_text, list_backups
+from iotstack_invoke.commands.restore.request import Source, choose_set
+from iotstack_invoke.core.errors import ExitCode, Refused, StepFailed
+from iotstack_invoke.environment.site import Site, sets_in, still_failed
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.reporting import wrapping
+from iotstack_invoke.reporting.report import Report, age_text
 
 NEW, OLD, FREE = "2026-11-23_1100", "2026-11-22_1100", "before the move"
 

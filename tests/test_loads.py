@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from iotstack_invoke.actions.loads import Loads, without_new_data
-from iotstack_invoke.errors import Refused
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Manifest, Part
-from iotstack_invoke.rulebooks.restore import Item, OutsideItem
-from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.backups.manifest import Manifest, Part
+from iotstack_invoke.commands.restore.sql_imports import Loads, without_new_data
+from iotstack_invoke.core.errors import Refused
+from iotstack_invoke.databases.sql.servers import SqlServer
+from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.services.sql import SqlServer
+from iotstack_invoke.stack.compose import Found, Mount
+from iotstack_invoke.workflows.restore import Item, OutsideItem
 
 TIMES = ("2026-11-23T11:00:00Z", "2026-11-23T11:01:00Z")
 EXTENSION = "CREATE EXTENSION IF NOT EXISTS timescaledb WITH SCHEMA public;\n"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from iotstack_invoke.engine import End, JobResult
-from iotstack_invoke.log import LogWatcher, RunLog, new_log, unfinished_log
-from iotstack_invoke.plan import PlannedJob, Reason, Why
-from iotstack_invoke.rules import Job, Rule
+from iotstack_invoke.engine.executor import End, JobResult
+from iotstack_invoke.engine.plan import PlannedJob, Reason, Why
+from iotstack_invoke.engine.rules import Job, Rule
+from iotstack_invoke.reporting.run_log import LogWatcher, RunLog, new_log, unfinished_log
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 

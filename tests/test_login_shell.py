@@ -9,13 +9,13 @@ import subprocess
 import pytest
 from sshd import Sshd, require_sshd
 
-from iotstack_invoke import remote
-from iotstack_invoke.actions.doctor import login_told
-from iotstack_invoke.base import Command
-from iotstack_invoke.errors import StepFailed, TimedOut, Unreachable
-from iotstack_invoke.login_shell import LoginPrints, Mark
-from iotstack_invoke.remote import SftpPlace, SshHost, open_host, open_place
-from iotstack_invoke.settings import Vault
+from iotstack_invoke.commands.doctor.doctor import login_told
+from iotstack_invoke.core.errors import StepFailed, TimedOut, Unreachable
+from iotstack_invoke.hosts import ssh as remote
+from iotstack_invoke.hosts.base import Command
+from iotstack_invoke.hosts.login_shell import LoginPrints, Mark
+from iotstack_invoke.hosts.ssh import SftpPlace, SshHost, open_host, open_place
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import vault_place
 
 SFTP_SERVER = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")
@@ -170,8 +170,8 @@ def test_a_shell_that_hangs_is_given_up(noisy, tmp_path, monkeypatch, start_file
     """On each way; the command has no share in it."""
     place = noisy("")
     (place.server.folder / ".bashrc").write_text(f"{start_file}\n")
-    monkeypatch.setattr("iotstack_invoke.login.START_LIMIT_S", 0.5)
-    monkeypatch.setattr("iotstack_invoke.remote.START_LIMIT_S", 0.5)
+    monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.START_LIMIT_S", 0.5)
+    monkeypatch.setattr("iotstack_invoke.hosts.ssh.START_LIMIT_S", 0.5)
     for act in (
         lambda: place.look([str(tmp_path)]),
         lambda: place.run(Command(("true",), limit_s=0.3)),

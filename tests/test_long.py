@@ -8,12 +8,12 @@ from contextlib import closing
 import pytest
 from far import Laptop, Pi
 
-from iotstack_invoke import remote
-from iotstack_invoke.base import Command
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.login import Login
-from iotstack_invoke.remote import SshHost
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.hosts import ssh as remote
+from iotstack_invoke.hosts.base import Command
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.hosts.ssh import SshHost
+from iotstack_invoke.hosts.ssh_connection import Login
 
 ODD = ("it's", "a\nb", 'say "hi"', "$HOME `id` \\", "", " ", os.fsdecode(b"\xff"), "-rf", "ends\n")
 LONG = tuple(f"{number:05}{'x' * 240}" for number in range(4000))

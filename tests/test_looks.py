@@ -9,13 +9,14 @@ import pytest
 from scenes import not_root, put_set
 from shelf import Shelf
 
-from iotstack_invoke.actions.copies import find_copy
-from iotstack_invoke.actions.not_running import holds_files
-from iotstack_invoke.actions.undo import _last_journal, journal_of, what_is_left
-from iotstack_invoke.actions.wish import Source, choose_set
-from iotstack_invoke.errors import StepFailed, Unreachable
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.inspect import (
+from iotstack_invoke.commands.backup.not_running import holds_files
+from iotstack_invoke.commands.catalog.copies import find_copy
+from iotstack_invoke.commands.restore.request import Source, choose_set
+from iotstack_invoke.commands.undo.undo import _last_journal, journal_of, what_is_left
+from iotstack_invoke.core.errors import StepFailed, Unreachable
+from iotstack_invoke.environment.site import Site, newest_good, sets_read
+from iotstack_invoke.environment.stack_host import Target
+from iotstack_invoke.hosts.inspect import (
     device,
     entries,
     has_line,
@@ -25,10 +26,9 @@ from iotstack_invoke.inspect import (
     read_text,
     which_may_be_there,
 )
-from iotstack_invoke.login import Login
-from iotstack_invoke.remote import SshHost
-from iotstack_invoke.site import Site, newest_good, sets_read
-from iotstack_invoke.targets import Target
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.hosts.ssh import SshHost
+from iotstack_invoke.hosts.ssh_connection import Login
 
 NEW, OLD = "2026-11-23_1100", "2026-11-22_1100"
 UNREADABLE = "/proc/self/mem"
@@ -218,9 +218,9 @@ def test_a_manifest_that_cannot_be_read_is_no_reason_to_take_an_older_one(shelf)
     path.chmod(0)
     script = (
         "import sys; from datetime import UTC, datetime; "
-        "from iotstack_invoke.actions.latest import latest_in; "
-        "from iotstack_invoke.hosts import LocalHost; "
-        "from iotstack_invoke.site import sets_read; "
+        "from iotstack_invoke.commands.shared.latest import latest_in; "
+        "from iotstack_invoke.hosts.local import LocalHost; "
+        "from iotstack_invoke.environment.site import sets_read; "
         "host = LocalHost(sys.argv[1]); sets = sets_read(host, sys.argv[1], 30); "
         "print({each.runtag: each.state.value for each in sets}); "
         "latest_in(sets, host, sys.argv[1], {}, 'here')"

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from shelf import new_form, old_form
 
-from iotstack_invoke.holdings import lost_databases
-from iotstack_invoke.losses import FLOOR_BYTES, FLOOR_ROWS, losses, reference
-from iotstack_invoke.manifest import LeftOut, Manifest, Part, read_manifest
-from iotstack_invoke.sets import BackupSet, State
+from iotstack_invoke.backups.holdings import lost_databases
+from iotstack_invoke.backups.losses import FLOOR_BYTES, FLOOR_ROWS, losses, reference
+from iotstack_invoke.backups.manifest import LeftOut, Manifest, Part, read_manifest
+from iotstack_invoke.backups.sets import BackupSet, State
 
 BIG = 3 * FLOOR_BYTES
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from scenes import NOON
 
-from iotstack_invoke.checks import in_places
+from iotstack_invoke.backups.verifications import in_places
 
 
 def tag(days):

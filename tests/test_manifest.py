@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from shelf import new_form, old_form
 
-from iotstack_invoke.manifest import (
+from iotstack_invoke.backups.manifest import (
     FORMAT,
     LeftOut,
     Manifest,
@@ -20,9 +20,9 @@ from iotstack_invoke.manifest import (
     records_of,
     utc_text,
 )
-from iotstack_invoke.names import PARTS
+from iotstack_invoke.backups.names import PARTS
+from iotstack_invoke.engine.steps import Record
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.steps import Record
 
 MANIFEST = Manifest(
     runtag="2026-11-23_1100",

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iotstack_invoke import gzips
-from iotstack_invoke.engine import Disks
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services import members
-from iotstack_invoke.services.members import LIST_WORDS, ScanArchive, list_archive, unquote
-from iotstack_invoke.services.stack import Unpack
-from iotstack_invoke.steps import File
+from iotstack_invoke.archives import scan as members
+from iotstack_invoke.archives.scan import LIST_WORDS, ScanArchive, list_archive, unquote
+from iotstack_invoke.core import gzip_streams as gzips
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.executor import Disks
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack.stack import Unpack
 
 KINDS = {
     "file": tarfile.REGTYPE,

@@ -11,9 +11,9 @@ import pytest
 from far import Laptop, Pi
 from scenes import LittleStack, put_set
 
-from iotstack_invoke.actions.namesakes import MOST_READ
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.targets import machine_mark
+from iotstack_invoke.commands.backup.namesakes import MOST_READ
+from iotstack_invoke.environment.stack_host import machine_mark
+from iotstack_invoke.hosts.local import LocalHost
 
 HOST = socket.gethostname()
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -20,10 +20,10 @@ from odd_server import WAYS, OddServer, answer, s3_error
 from peak import kib_in, measured
 from scenes import LittleStack, put_set
 
-from iotstack_invoke.errors import StepFailed, Unreachable
-from iotstack_invoke.settings import Vault
-from iotstack_invoke.site import remove_set
-from iotstack_invoke.transfer import hash_there
+from iotstack_invoke.backups.transfer import hash_there
+from iotstack_invoke.core.errors import StepFailed, Unreachable
+from iotstack_invoke.environment.site import remove_set
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import rclone, vault_place
 
 SET = "2026-11-23_1100"
@@ -437,7 +437,7 @@ class HurriedStack(LittleStack):
 
 HURRIED = """from functools import partial
 from iotstack_invoke import vaults
-from iotstack_invoke.command import main
+from iotstack_invoke.cli.command import main
 from iotstack_invoke.vaults import rclone
 rclone.SETTLED_S = (0.1,)
 rclone.claim_by_marks = partial(rclone.claim_by_marks, limit_s=1.0)

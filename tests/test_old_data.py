@@ -5,21 +5,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from iotstack_invoke.actions.old_data import (
-    GONE_MARK,
-    expired,
-    find_expired,
-    remove_old,
-)
-from iotstack_invoke.actions.prune import Wish, prune
-from iotstack_invoke.actions.reload import read_days
-from iotstack_invoke.errors import UsageError
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import utc_text
-from iotstack_invoke.report import Report
-from iotstack_invoke.services.kept_until import UNTIL_FILE, keep_until
-from iotstack_invoke.services.stack import MakeAside
-from iotstack_invoke.settings import read_settings
+from iotstack_invoke.backups.manifest import utc_text
+from iotstack_invoke.commands.catalog.prune import Wish, prune
+from iotstack_invoke.commands.restore.reload import read_days
+from iotstack_invoke.commands.undo.expiry import GONE_MARK, expired, find_expired, remove_old
+from iotstack_invoke.core.errors import UsageError
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.reporting.report import Report
+from iotstack_invoke.settings.model import read_settings
+from iotstack_invoke.stack.kept_until import UNTIL_FILE, keep_until
+from iotstack_invoke.stack.stack import MakeAside
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from test_undo import flows, restored_once
 
-from iotstack_invoke.actions.elsewhere import note_elsewhere
-from iotstack_invoke.actions.old_states import OldState, find_states, judge_states, sizes_of
-from iotstack_invoke.errors import ExitCode, Refused
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.stack import SwapItem
-from iotstack_invoke.settings import Stack, read_settings
+from iotstack_invoke.commands.undo.elsewhere import note_elsewhere
+from iotstack_invoke.commands.undo.old_states import OldState, find_states, judge_states, sizes_of
+from iotstack_invoke.core.errors import ExitCode, Refused
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.settings.model import Stack, read_settings
+from iotstack_invoke.stack.stack import SwapItem
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -195,7 +195,7 @@ def test_a_restore_without_room_tells_what_old_states_take(little_stack):
     restored_once(little_stack)
     little_stack.environment["PYTHONPATH"] = str(little_stack.tools)
     (little_stack.tools / "sitecustomize.py").write_text(
-        "import iotstack_invoke.hosts as hosts\nhosts.LocalHost.free_bytes = lambda *_: 1\n"
+        "import iotstack_invoke.hosts.local as hosts\nhosts.LocalHost.free_bytes = lambda *_: 1\n"
     )
     told = little_stack.run("restore --runtag t1 --from here --yes")
     assert told.returncode == 13

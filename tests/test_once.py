@@ -14,10 +14,10 @@ import pytest
 from bucket import know, listed
 from scenes import LittleStack
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.manifest import PIN_ENDING
-from iotstack_invoke.settings import Vault
-from iotstack_invoke.site import write_pin
+from iotstack_invoke.backups.manifest import PIN_ENDING
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.environment.site import write_pin
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import vault_place
 
 SET, SECOND = "2026-11-23_1100", "2026-11-24_1100"

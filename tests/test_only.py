@@ -9,12 +9,12 @@ import time
 import pytest
 from shelf import new_form
 
-from iotstack_invoke.actions.only import Only
-from iotstack_invoke.actions.wish import Wish
-from iotstack_invoke.errors import Refused
-from iotstack_invoke.manifest import Manifest, Part
-from iotstack_invoke.names import KINDS
-from iotstack_invoke.sets import BackupSet, State
+from iotstack_invoke.backups.manifest import Manifest, Part
+from iotstack_invoke.backups.names import KINDS
+from iotstack_invoke.backups.sets import BackupSet, State
+from iotstack_invoke.commands.restore.request import Wish
+from iotstack_invoke.commands.restore.selection import Only
+from iotstack_invoke.core.errors import Refused
 
 TAG = "t1"
 

@@ -9,7 +9,7 @@ import pytest
 from far import Laptop, Pi
 from little_docker import LittleDocker
 
-from iotstack_invoke.services.path_owners import is_unnamed, project_of, volume_in
+from iotstack_invoke.stack.path_owners import is_unnamed, project_of, volume_in
 
 TAG = "t1"
 

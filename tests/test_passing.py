@@ -6,11 +6,11 @@ import subprocess
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.archive import TAR_WORDS, PackStack, tar_words
-from iotstack_invoke.services.members import Judge, list_archive, shape_of
-from iotstack_invoke.services.passing import Passing
-from iotstack_invoke.steps import File
+from iotstack_invoke.archives.pack import TAR_WORDS, PackStack, tar_words
+from iotstack_invoke.archives.passing import Passing
+from iotstack_invoke.archives.scan import Judge, list_archive, shape_of
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.local import LocalHost
 
 ODD = (b"new\nline", b"latin-\xe9", b"K\xc3\xbcche", b"n" * 255, b'quote"', b"back\\slash")
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from iotstack_invoke.pasted import host_flag, over_ssh
-from iotstack_invoke.ssh_settings import Ssh
+from iotstack_invoke.hosts.pasted import host_flag, over_ssh
+from iotstack_invoke.hosts.ssh_settings import Ssh
 
 
 @given(some.lists(some.text(some.characters(exclude_characters="\0", codec="utf-8")), min_size=1))

@@ -9,12 +9,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iotstack_invoke.base import FileFact
-from iotstack_invoke.errors import RuleError
-from iotstack_invoke.names import WILDCARDS
-from iotstack_invoke.plan import Graph, Plan, Reason, Why, bind, decide, parameters_of, resolve
-from iotstack_invoke.rules import Job, Rule, RuleBook
-from iotstack_invoke.steps import File, Record
+from iotstack_invoke.backups.names import WILDCARDS
+from iotstack_invoke.core.errors import RuleError
+from iotstack_invoke.engine.plan import (
+    Graph,
+    Plan,
+    Reason,
+    Why,
+    bind,
+    decide,
+    parameters_of,
+    resolve,
+)
+from iotstack_invoke.engine.rules import Job, Rule, RuleBook
+from iotstack_invoke.engine.steps import File, Record
+from iotstack_invoke.hosts.base import FileFact
 
 ROOTS = {"pi": "/stack"}
 

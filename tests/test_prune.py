@@ -11,13 +11,13 @@ from datetime import timedelta
 import pytest
 from scenes import NOON, foreign_archive, put_set
 
-from iotstack_invoke import hosts
-from iotstack_invoke.checks import Check, check_line
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost, locked
-from iotstack_invoke.manifest import Manifest, Part, utc_text
-from iotstack_invoke.sets import GOOD, State, files_of
-from iotstack_invoke.site import finish_removals, remove_set, sets_in
+from iotstack_invoke.backups.manifest import Manifest, Part, utc_text
+from iotstack_invoke.backups.sets import GOOD, State, files_of
+from iotstack_invoke.backups.verifications import Check, check_line
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.environment.site import finish_removals, remove_set, sets_in
+from iotstack_invoke.hosts import local as hosts
+from iotstack_invoke.hosts.local import LocalHost, locked
 
 MORTAL = os.path.join(os.path.dirname(__file__), "little_prune.py")
 DIED = 99

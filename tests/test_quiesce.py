@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import pytest
 from scenes import PlainScene, alive, until
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost, locked
-from iotstack_invoke.journal import Journal
-from iotstack_invoke.services import quiesce
-from iotstack_invoke.services.quiesce import Quiesce, Resume, quiet_of, stopped
-from iotstack_invoke.services.table import packaged_recipes
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.hosts.local import LocalHost, locked
+from iotstack_invoke.services.known import packaged_recipes
+from iotstack_invoke.stack import quiesce
+from iotstack_invoke.stack.quiesce import Quiesce, Resume, quiet_of, stopped
 
 # Holds the lock as a backup does, makes the service quiet, and is killed.
 RUN = """
@@ -24,9 +24,9 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 from scenes import PlainScene
 from test_quiesce import Calm, Service, Words
-from iotstack_invoke.hosts import LocalHost, locked
-from iotstack_invoke.journal import Journal
-from iotstack_invoke.services.quiesce import Resume
+from iotstack_invoke.hosts.local import LocalHost, locked
+from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.stack.quiesce import Resume
 service = Service(sys.argv[2])
 host = LocalHost(sys.argv[2])
 scene = PlainScene({"pi": host})

@@ -14,14 +14,14 @@ import pytest
 from cloud import KINDS
 from scenes import LittleStack, PlainScene, put_set
 
-from iotstack_invoke.errors import StepFailed, Unreachable
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.settings import Vault
-from iotstack_invoke.site import sets_read
-from iotstack_invoke.steps import File
-from iotstack_invoke.transfer import Send
+from iotstack_invoke.backups.transfer import Send
+from iotstack_invoke.core.errors import StepFailed, Unreachable
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.environment.site import sets_read
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import vault_place
-from iotstack_invoke.vaults.marks import DEAD_S, DIGITS
+from iotstack_invoke.vaults.claims import DEAD_S, DIGITS
 
 ROOT = "cloud:IOTstack/backups"
 SET = "2026-11-23_1100"
@@ -280,7 +280,7 @@ def test_a_remote_that_stands_on_a_missing_one_is_told_so(start_cloud):
 def test_a_mark_that_stays_keeps_us_out_and_is_named(start_cloud, monkeypatch):
     """Whose mark sorts first may act at any time: we wait, and then say what lies there."""
     cloud = start_cloud("sftp")
-    monkeypatch.setattr("iotstack_invoke.vaults.marks.claim_by_marks.__defaults__", (1.5,))
+    monkeypatch.setattr("iotstack_invoke.vaults.claims.claim_by_marks.__defaults__", (1.5,))
     place = place_in()
     for other in ("0" * DIGITS, "f" * DIGITS):
         put(place, f"{RECORDS}.{other}", b"theirs\n")

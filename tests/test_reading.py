@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from iotstack_invoke import gzips
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.gzips import Damaged
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.reading import Reading, read_dump, read_members, read_whole
+from iotstack_invoke.core import gzip_streams as gzips
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.core.gzip_streams import Damaged
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.parts.verify_archive import Reading, read_dump, read_members, read_whole
 
 DUMPS = Path(__file__).parent / "fixtures" / "influx-backups"
 
@@ -152,7 +152,7 @@ def dump(tmp_path):
 
 def test_a_whole_dump_has_no_problems_here_and_afar(dump, tmp_path, sshd):
     """Each file and block is sound, whether one can seek in the archive or it comes by a line."""
-    from iotstack_invoke.remote import open_place
+    from iotstack_invoke.hosts.ssh import open_place
 
     here = read(tar(dump), tmp_path, packed=False)
     place = open_place(sshd.login(), str(tmp_path), "nas")
@@ -187,7 +187,7 @@ def test_a_block_that_does_not_fit_its_checksum_is_told(dump, tmp_path):
 
 def test_a_line_that_breaks_is_no_damage(dump, tmp_path, sshd):
     """Where the archive could not be read to its end, that is told, and not what was lacking."""
-    from iotstack_invoke.remote import open_place
+    from iotstack_invoke.hosts.ssh import open_place
 
     place = open_place(sshd.login(), str(tmp_path), "nas")
     try:
@@ -199,7 +199,7 @@ def test_a_line_that_breaks_is_no_damage(dump, tmp_path, sshd):
 
 def test_a_full_tmp_is_told_and_no_damage(dump, tmp_path, sshd, mount_disk, monkeypatch):
     """A shard that comes by a line is checked in a temporary file; without room that is told."""
-    from iotstack_invoke.remote import open_place
+    from iotstack_invoke.hosts.ssh import open_place
 
     (tmp_path / "archive").write_bytes(tar(dump))
     full = mount_disk(tmp_path / "tmp", "4k")

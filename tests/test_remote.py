@@ -24,14 +24,14 @@ from fabric.runners import Remote
 from scenes import until
 from sshd import make_key, offspring
 
-from iotstack_invoke import remote
-from iotstack_invoke.base import Command, Outcome, Received
-from iotstack_invoke.children import signals_raised
-from iotstack_invoke.errors import Interrupted, StepFailed, TimedOut, Unreachable
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.login import Limit, Login, MendedRemote, end_input
-from iotstack_invoke.remote import SftpPlace, SshHost, open_place
-from iotstack_invoke.ssh_settings import Ssh
+from iotstack_invoke.core.errors import Interrupted, StepFailed, TimedOut, Unreachable
+from iotstack_invoke.core.processes import signals_raised
+from iotstack_invoke.hosts import ssh as remote
+from iotstack_invoke.hosts.base import Command, Outcome, Received
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.hosts.ssh import SftpPlace, SshHost, open_place
+from iotstack_invoke.hosts.ssh_connection import Limit, Login, MendedRemote, end_input
+from iotstack_invoke.hosts.ssh_settings import Ssh
 
 ODD_NAMES = (
     "two words",
@@ -336,7 +336,7 @@ def test_a_file_that_was_cut_is_gone_on_with(nas, root):
 def test_the_hash_is_of_what_lies_there(nas, root, monkeypatch):
     """A far disk that stores something else is found out: the hash is not of what was sent."""
     monkeypatch.setattr(
-        "iotstack_invoke.remote.RECEIVE",
+        "iotstack_invoke.hosts.ssh.RECEIVE",
         'cat > "$1"; printf X | dd of="$1" conv=notrunc status=none; wc -c < "$1"; sha256sum < "$1"',
     )
     received = nas.receive(f"{root}/x", io.BytesIO(b"abc"), 0)
@@ -828,7 +828,7 @@ def test_a_line_that_breaks_while_small_files_are_read_hides_none(
 ):
     """A file that was not read is not one that is not there."""
     monkeypatch.setattr(remote, "MOST_CONTENT_BYTES", 1 << 30)
-    monkeypatch.setattr("iotstack_invoke.sftp_place.MOST_CONTENT_BYTES", 1 << 30)
+    monkeypatch.setattr("iotstack_invoke.hosts.sftp_place.MOST_CONTENT_BYTES", 1 << 30)
     place = SftpPlace(nas.login, str(root)) if way == "sftp" else nas
     names = ["big", *(f"{number}" for number in range(1 if way == "channel" else 20))]
     for name in names:
@@ -901,7 +901,7 @@ def test_a_file_that_grows_while_it_is_read_moves_no_other(start_sshd, root, tmp
 
 def test_a_server_that_takes_no_more_sessions_is_told(start_sshd, root, request, monkeypatch):
     """A channel that sshd refuses is a failure worth another attempt, on every way."""
-    monkeypatch.setattr("iotstack_invoke.login.SESSION_TRIES", 1)
+    monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.SESSION_TRIES", 1)
     server = start_sshd("busy", "MaxSessions 1")
     request.getfixturevalue("no_ssh")
     place = open_place(server.login(), str(root), "nas")
@@ -1082,8 +1082,8 @@ def test_an_sftp_line_that_breaks_may_be_tried_again(sftp, root):
 @pytest.mark.parametrize("doing", ["sending", "looking"])
 def test_a_server_that_hangs_is_given_up(sftp, root, monkeypatch, doing):
     """A server that stands still while its machine's kernel answers is not waited for for ever."""
-    monkeypatch.setattr("iotstack_invoke.login.KEEPALIVE_S", 0.1)
-    monkeypatch.setattr("iotstack_invoke.login.SILENCE_S", 1.0)
+    monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.KEEPALIVE_S", 0.1)
+    monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.SILENCE_S", 1.0)
     sftp.close()
     sftp.look([str(root)])  # on a new line
     source = Slow()
@@ -1115,7 +1115,7 @@ def test_an_sftp_server_that_hangs_on_a_good_line_is_given_up(start_sshd, root, 
     program = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")
     if not program:
         pytest.skip("there is no sftp-server as a program")
-    monkeypatch.setattr("iotstack_invoke.login.SFTP_SILENCE_S", 1.0)
+    monkeypatch.setattr("iotstack_invoke.hosts.ssh_connection.SFTP_SILENCE_S", 1.0)
     server = start_sshd("own-sftp", f"Subsystem sftp {program}", sftp=False)
     place = SftpPlace(Login(server.login(), "box"), str(root))
 

@@ -7,7 +7,7 @@ import pytest
 from scenes import until
 from test_incomplete import broken, stack  # noqa: F401 - a fixture
 
-from iotstack_invoke.manifest import read_manifest
+from iotstack_invoke.backups.manifest import read_manifest
 
 OLD, NEW = "OLD STATE", "NEW STATE"
 

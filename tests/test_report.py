@@ -23,9 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import iotstack_invoke
-from iotstack_invoke.engine import End, JobResult
-from iotstack_invoke.plan import Plan, PlannedJob, Reason, Why, resolve
-from iotstack_invoke.report import (
+from iotstack_invoke.engine.executor import End, JobResult
+from iotstack_invoke.engine.plan import Plan, PlannedJob, Reason, Why, resolve
+from iotstack_invoke.engine.rules import RuleBook, rule
+from iotstack_invoke.reporting.report import (
     Fanout,
     Report,
     age_text,
@@ -33,14 +34,13 @@ from iotstack_invoke.report import (
     exact_size_text,
     size_text,
 )
-from iotstack_invoke.rulebooks.backup import backup_book
-from iotstack_invoke.rulebooks.pull import pull_book
-from iotstack_invoke.rulebooks.rehearse import rehearsal_book
-from iotstack_invoke.rulebooks.reload import reload_book
-from iotstack_invoke.rulebooks.restore import restore_book
-from iotstack_invoke.rules import RuleBook, rule
-from iotstack_invoke.services.stack import StopContainers
-from iotstack_invoke.services.step_words import VERBS
+from iotstack_invoke.reporting.step_words import VERBS
+from iotstack_invoke.stack.stack import StopContainers
+from iotstack_invoke.workflows.backup import backup_book
+from iotstack_invoke.workflows.pull import pull_book
+from iotstack_invoke.workflows.rehearse import rehearsal_book
+from iotstack_invoke.workflows.reload import reload_book
+from iotstack_invoke.workflows.restore import restore_book
 
 NOW = datetime(2026, 11, 23, 11, 0, tzinfo=UTC)
 ODD_TEXTS = (
@@ -276,7 +276,7 @@ def test_why_a_job_failed_is_told_once(capsys, watched):
 def test_a_terminal_that_cannot_write_a_letter_gets_an_escape():
     """Under LC_ALL=POSIX a name with an umlaut does not end the run."""
     code = (
-        "from iotstack_invoke.report import Report\n"
+        "from iotstack_invoke.reporting.report import Report\n"
         "r = Report(verbose=True)\n"
         "r.table_of = lambda text: r.table((text,), [(text,)])\n"
         "for act in (r.write, r.fail, r.tell, r.write_json, r.table_of):\n"

@@ -17,10 +17,10 @@ from little_docker import LittleDocker
 from scenes import X10, until
 from test_undo import flows, killed_amid_the_swap, restored_once
 
-from iotstack_invoke.actions.needed import top_texts
-from iotstack_invoke.errors import ExitCode
-from iotstack_invoke.manifest import Part, read_manifest
-from iotstack_invoke.remote import open_host
+from iotstack_invoke.backups.manifest import Part, read_manifest
+from iotstack_invoke.commands.restore.needed import top_texts
+from iotstack_invoke.core.errors import ExitCode
+from iotstack_invoke.hosts.ssh import open_host
 
 TAG = "t1"
 DOCKER = """

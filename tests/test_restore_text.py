@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import PlainScene
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import LeftOut, Manifest, Part, read_manifest
-from iotstack_invoke.names import PARTS
-from iotstack_invoke.rulebooks.backup import WriteRestoreText
+from iotstack_invoke.backups.manifest import LeftOut, Manifest, Part, read_manifest
+from iotstack_invoke.backups.names import PARTS
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.environment.site import remove_set
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.parts.restore_steps import outside_step
+from iotstack_invoke.parts.restore_text import restore_text_of, text_fits
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.services.restore_steps import outside_step
-from iotstack_invoke.services.restore_text import restore_text_of, text_fits
-from iotstack_invoke.site import remove_set
-from iotstack_invoke.steps import File
+from iotstack_invoke.workflows.backup import WriteRestoreText
 
 GOLDEN = Path(__file__).parent / "plans"
 TAG = "2026-11-23_1100"

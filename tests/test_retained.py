@@ -13,10 +13,10 @@ import pytest
 from scenes import NOON, foreign_archive, put_set, until
 from shelf import new_form
 
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import utc_text
-from iotstack_invoke.owner import OWNER_FILE
-from iotstack_invoke.site import sets_in
+from iotstack_invoke.backups.manifest import utc_text
+from iotstack_invoke.backups.owner import OWNER_FILE
+from iotstack_invoke.environment.site import sets_in
+from iotstack_invoke.hosts.local import LocalHost
 
 HOME = {"influx": {"databases": ["home"], "version": "1.8.10"}}
 TWO = {"mariadb": {"servers": [{"container": n, "rows": {n: {"t": 1}}} for n in ("db", "wiki")]}}

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.base import FileFact
-from iotstack_invoke.holdings import (
+from iotstack_invoke.backups.holdings import (
     Gone,
     holdings_of,
     lacks,
@@ -20,8 +19,8 @@ from iotstack_invoke.holdings import (
     meanings,
     needed_of,
 )
-from iotstack_invoke.manifest import LeftOut, Manifest, Part, utc_text
-from iotstack_invoke.retention import (
+from iotstack_invoke.backups.manifest import LeftOut, Manifest, Part, utc_text
+from iotstack_invoke.backups.retention import (
     POLICY_KEYS,
     Policy,
     Span,
@@ -31,8 +30,9 @@ from iotstack_invoke.retention import (
     read_policy,
     read_span,
 )
-from iotstack_invoke.runtag import runtag_time
-from iotstack_invoke.sets import BackupSet, State
+from iotstack_invoke.backups.sets import BackupSet, State
+from iotstack_invoke.core.runtag import runtag_time
+from iotstack_invoke.hosts.base import FileFact
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 GOOD = {State.COMPLETE, State.WARNINGS}

@@ -6,11 +6,11 @@ import re
 
 import pytest
 
-from iotstack_invoke.actions.room import Room, look_for_room, refuse_without_room
-from iotstack_invoke.errors import Refused
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.rulebooks.backup import BackupFacts
-from iotstack_invoke.services.sql import SqlServer
+from iotstack_invoke.commands.backup.disk_space import Room, look_for_room, refuse_without_room
+from iotstack_invoke.core.errors import Refused
+from iotstack_invoke.databases.sql.servers import SqlServer
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.workflows.backup import BackupFacts
 
 ROWS = 1_000_000
 LOGS = {

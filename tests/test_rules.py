@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.errors import RuleError
-from iotstack_invoke.names import KINDS, WILDCARDS, split_set_name
-from iotstack_invoke.rules import Pattern, RuleBook, rule
-from iotstack_invoke.runtag import clean_runtag, is_runtag
+from iotstack_invoke.backups.names import KINDS, WILDCARDS, split_set_name
+from iotstack_invoke.core.errors import RuleError
+from iotstack_invoke.core.runtag import clean_runtag, is_runtag
+from iotstack_invoke.engine.rules import Pattern, RuleBook, rule
 
 RUNTAGS = st.text(min_size=1).map(clean_runtag).filter(bool)
 PART_FILES = st.builds(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.errors import RuntagError
-from iotstack_invoke.runtag import (
+from iotstack_invoke.core.errors import RuntagError
+from iotstack_invoke.core.runtag import (
     LONGEST_BYTES,
     clean_runtag,
     default_runtag,

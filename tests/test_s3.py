@@ -10,9 +10,9 @@ import pytest
 from bucket import KeepingLine, know, listed, settings
 from scenes import LittleStack
 
-from iotstack_invoke.errors import StepFailed, Unreachable
-from iotstack_invoke.settings import Vault
-from iotstack_invoke.site import sweep_stale_copies
+from iotstack_invoke.core.errors import StepFailed, Unreachable
+from iotstack_invoke.environment.site import sweep_stale_copies
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import other_hosts, vault_place
 
 SET, SECOND = "2026-11-23_1100", "2026-11-24_1100"

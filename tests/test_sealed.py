@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 from sshd import make_key
 
-from iotstack_invoke.actions.doctor import judge_seal
-from iotstack_invoke.actions.key import sheet_lines
-from iotstack_invoke.errors import SettingsError, StepFailed, UsageError
-from iotstack_invoke.settings import Vault, read_settings
-from iotstack_invoke.ssh_settings import Ssh
+from iotstack_invoke.commands.catalog.key import sheet_lines
+from iotstack_invoke.commands.doctor.doctor import judge_seal
+from iotstack_invoke.core.errors import SettingsError, StepFailed, UsageError
+from iotstack_invoke.hosts.ssh_settings import Ssh
+from iotstack_invoke.settings.model import Vault, read_settings
 from iotstack_invoke.vaults.age import INSTALL, opening, read_identity, sealed_size, sealing
+from iotstack_invoke.vaults.encrypted import Seal, SealedFile, SealedPlace
 from iotstack_invoke.vaults.folder import FolderPlace
-from iotstack_invoke.vaults.sealed import Seal, SealedFile, SealedPlace
 
 PART = "t1.general-backup.tar.gz"
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from iotstack_invoke.errors import Refused, StepFailed, ended
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.inspect import root_words
-from iotstack_invoke.services.archive import _advice
-from iotstack_invoke.services.compose import inspect_all
+from iotstack_invoke.archives.pack import _advice
+from iotstack_invoke.core.errors import Refused, StepFailed, ended
+from iotstack_invoke.hosts.inspect import root_words
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack.compose import inspect_all
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from little_docker import LittleDocker
 from little_influx2 import TOKEN, with_influx2
 
-from iotstack_invoke.manifest import with_sum
-from iotstack_invoke.services.influx2_check import EXPERIMENTAL
-from iotstack_invoke.settings import read_settings
+from iotstack_invoke.backups.manifest import with_sum
+from iotstack_invoke.databases.influxdb2.check import EXPERIMENTAL
+from iotstack_invoke.settings.model import read_settings
 
 TAG = "2026-11-23_1100"
 DATA = "/var/lib/influxdb"

@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.base import FileFact
-from iotstack_invoke.manifest import Manifest, Part
-from iotstack_invoke.names import KINDS
-from iotstack_invoke.runtag import is_runtag
-from iotstack_invoke.sets import (
+from iotstack_invoke.backups.manifest import Manifest, Part
+from iotstack_invoke.backups.names import KINDS
+from iotstack_invoke.backups.sets import (
     BackupSet,
     State,
     files_of,
@@ -21,6 +19,8 @@ from iotstack_invoke.sets import (
     runtags_in,
     strangers_in,
 )
+from iotstack_invoke.core.runtag import is_runtag
+from iotstack_invoke.hosts.base import FileFact
 
 GENERAL, INFLUX = "general-backup.tar.gz", "influx-backup.tar"
 

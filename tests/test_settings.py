@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotstack_invoke.durations import TimeTable
-from iotstack_invoke.errors import SettingsError
-from iotstack_invoke.retention import Policy, Span
-from iotstack_invoke.services.table import Kind, Service
-from iotstack_invoke.settings import (
+from iotstack_invoke.backups.retention import Policy, Span
+from iotstack_invoke.core.errors import SettingsError
+from iotstack_invoke.core.units import TimeTable
+from iotstack_invoke.hosts.ssh_settings import Ssh
+from iotstack_invoke.services.known import Kind, Service
+from iotstack_invoke.settings.model import (
     KEEP_FIVE,
     Exclusion,
     Hook,
@@ -28,7 +29,6 @@ from iotstack_invoke.settings import (
     places_to_look,
     read_settings,
 )
-from iotstack_invoke.ssh_settings import Ssh
 
 PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
 DOCKERS = "holds Docker's own folder: images, and files that containers write at this moment. "
@@ -1153,7 +1153,7 @@ def test_without_any_file_there_are_the_defaults(tmp_path, monkeypatch):
     """Where no file is found and none was named, the defaults say that they come from no file."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr(
-        "iotstack_invoke.settings.places_to_look", lambda *_: (str(tmp_path / "no.toml"),)
+        "iotstack_invoke.settings.model.places_to_look", lambda *_: (str(tmp_path / "no.toml"),)
     )
     assert load_settings() == Settings(Stack("/home/pi/IOTstack"))
 

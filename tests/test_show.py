@@ -8,12 +8,12 @@ import time
 import pytest
 from shelf import Shelf, new_form
 
-from iotstack_invoke.actions.show import _part_lines, show, show_files
-from iotstack_invoke.actions.verify import Wanted, verify
-from iotstack_invoke.errors import NotFound, StepFailed, UsageError
-from iotstack_invoke.manifest import LeftOut, Part
-from iotstack_invoke.names import KINDS
-from iotstack_invoke.report import Report
+from iotstack_invoke.backups.manifest import LeftOut, Part
+from iotstack_invoke.backups.names import KINDS
+from iotstack_invoke.commands.catalog.show import _part_lines, show, show_files
+from iotstack_invoke.commands.catalog.verify import Wanted, verify
+from iotstack_invoke.core.errors import NotFound, StepFailed, UsageError
+from iotstack_invoke.reporting.report import Report
 from iotstack_invoke.services.containers import Container
 
 TAG = "2026-11-23_1100"

@@ -8,12 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from scenes import put_set
 
-from iotstack_invoke.base import FileFact
-from iotstack_invoke.errors import StepFailed, Unreachable
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import RECORDS_ENDING as MARK
-from iotstack_invoke.settings import Vault
-from iotstack_invoke.site import (
+from iotstack_invoke.backups.manifest import RECORDS_ENDING as MARK
+from iotstack_invoke.core.errors import StepFailed, Unreachable
+from iotstack_invoke.environment.site import (
     BYTES_AT_ONCE,
     CLOCKS_APART,
     GROWN_BYTES,
@@ -25,6 +22,9 @@ from iotstack_invoke.site import (
     newest_good,
     sweep_stale_copies,
 )
+from iotstack_invoke.hosts.base import FileFact
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import vault_place
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)

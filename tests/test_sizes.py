@@ -8,8 +8,8 @@ import tarfile
 
 import pytest
 
-from iotstack_invoke.services.archive import tar_words
-from iotstack_invoke.services.sizes import Sizes
+from iotstack_invoke.archives.pack import tar_words
+from iotstack_invoke.archives.sizes import Sizes
 
 TOPS = ("services", "volumes")
 

@@ -14,15 +14,15 @@ from odd_server import WAYS, OddServer
 from scenes import LittleStack, until
 
 from iotstack_invoke import vaults
-from iotstack_invoke.errors import Unreachable
-from iotstack_invoke.settings import Vault
+from iotstack_invoke.core.errors import Unreachable
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import rclone, vault_place
 
 SET = "2026-11-23_1100"
 ARCHIVE, MANIFEST = f"{SET}.general-backup.tar.gz", f"{SET}.manifest.json"
 PROGRAM = """import sys
 from iotstack_invoke import engine, vaults
-from iotstack_invoke.command import main
+from iotstack_invoke.cli.command import main
 from iotstack_invoke.vaults import rclone
 rclone.ASK_LIMIT_S, rclone.ASKED = 3.0, ("--timeout=1s",)
 rclone.TRANSFER_LIMIT_S = {transfer_s}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from iotstack_invoke.services.sql_dump import MariaReader, PostgresReader, Table
+from iotstack_invoke.databases.sql.dump import MariaReader, PostgresReader, Table
 
 FIXTURES = Path(__file__).parent / "fixtures/sql"
 MARIA = (FIXTURES / "mariadb-10.11.sql").read_bytes()

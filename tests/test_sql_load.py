@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.sql import SqlServer, rows_told
-from iotstack_invoke.services.sql_load import LoadSql, SqlDump, UnpackSql, batched, staged_dumps
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.sql.load import LoadSql, SqlDump, UnpackSql, batched, staged_dumps
+from iotstack_invoke.databases.sql.servers import SqlServer, rows_told
+from iotstack_invoke.hosts.local import LocalHost
 
 DUMP = Path(__file__).parent / "fixtures/sql/mariadb-10.11.sql"
 SERVER = SqlServer("home_db", "mariadb", "/data", "/config/databases")

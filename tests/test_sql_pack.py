@@ -13,17 +13,17 @@ from types import SimpleNamespace
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services import sql_pack
-from iotstack_invoke.services.archive import CompareUnpacked, tar_words
-from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.archives.pack import CompareUnpacked, tar_words
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.sql import pack as sql_pack
+from iotstack_invoke.databases.sql.pack import PackDumps
+from iotstack_invoke.databases.sql.servers import SqlServer, located, server_of
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.parts.verify_archive import read_members, read_whole
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.services.reading import read_members, read_whole
-from iotstack_invoke.services.sql import SqlServer, located, server_of
-from iotstack_invoke.services.sql_pack import PackDumps
-from iotstack_invoke.services.stack import Unpack
-from iotstack_invoke.steps import File
+from iotstack_invoke.stack.compose import Found, Mount
+from iotstack_invoke.stack.stack import Unpack
 
 FIXTURES = Path(__file__).parent / "fixtures/sql"
 MARIA, POSTGRES = FIXTURES / "mariadb-10.11.sql", FIXTURES / "postgres-15.sql"

@@ -17,21 +17,21 @@ import pytest
 from ports import free_port
 from scenes import PlainScene, until
 
-from iotstack_invoke.actions.coverage import live_files
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Manifest, Part
-from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.backups.manifest import Manifest, Part
+from iotstack_invoke.commands.backup.coverage import live_files
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.inventory import Held
+from iotstack_invoke.databases.sql.config import CompareConfig
+from iotstack_invoke.databases.sql.dump import MariaReader
+from iotstack_invoke.databases.sql.load import LoadSql, SqlDump, UnpackSql
+from iotstack_invoke.databases.sql.pack import PackDumps, mark_of
+from iotstack_invoke.databases.sql.servers import ENGINES, SqlServer, located, run_in
+from iotstack_invoke.databases.sql.stays import lists_of
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.parts.restore_text import restore_text_of
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.services.held import Held
-from iotstack_invoke.services.restore_text import restore_text_of
-from iotstack_invoke.services.sql import ENGINES, SqlServer, located, run_in
-from iotstack_invoke.services.sql_config import CompareConfig
-from iotstack_invoke.services.sql_dump import MariaReader
-from iotstack_invoke.services.sql_load import LoadSql, SqlDump, UnpackSql
-from iotstack_invoke.services.sql_pack import PackDumps, mark_of
-from iotstack_invoke.services.sql_stays import lists_of
-from iotstack_invoke.steps import File
+from iotstack_invoke.stack.compose import Found, Mount
 
 # `docker` without containers: what is called `away` does not run, of others the answers to a
 # question come in reverse, and all of them see one server.

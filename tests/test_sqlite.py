@@ -19,16 +19,17 @@ from dataclasses import asdict, replace
 import pytest
 from scenes import LittleStack, PlainScene, until
 
-from iotstack_invoke.actions.room import look_for_room
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.rulebooks.backup import BackupFacts
-from iotstack_invoke.rulebooks.restore import undoable
-from iotstack_invoke.services import sqlite, sqlite_copy
-from iotstack_invoke.services.sqlite import COPIES, CopySqlite, shown
-from iotstack_invoke.services.sqlite_copy import pattern_of
-from iotstack_invoke.settings import load_settings
-from iotstack_invoke.site import Site
+from iotstack_invoke.commands.backup.disk_space import look_for_room
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.databases.sqlite import files as sqlite
+from iotstack_invoke.databases.sqlite import online_copy as sqlite_copy
+from iotstack_invoke.databases.sqlite.files import COPIES, CopySqlite, shown
+from iotstack_invoke.databases.sqlite.online_copy import pattern_of
+from iotstack_invoke.environment.site import Site
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.settings.model import load_settings
+from iotstack_invoke.workflows.backup import BackupFacts
+from iotstack_invoke.workflows.restore import undoable
 
 MODES = [
     "DELETE",
@@ -655,7 +656,7 @@ def test_a_backup_of_a_busy_database_is_whole(little_stack: LittleStack, tmp_pat
     assert facts["sqlite_files"] == 1
     assert facts["sqlite_bytes"] == os.path.getsize(out / "volumes/busy.db")
     assert little_stack.run("verify").returncode == 0
-    assert "sqlite_copy.py '{" in little_stack.run("backup --dry-run").stdout
+    assert "online_copy.py '{" in little_stack.run("backup --dry-run").stdout
 
 
 def test_the_next_backup_wants_room_for_the_copies(little_stack: LittleStack):

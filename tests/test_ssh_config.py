@@ -17,14 +17,14 @@ import pytest
 from scenes import until
 from sshd import make_key
 
-from iotstack_invoke import ssh_config
-from iotstack_invoke.base import Command
-from iotstack_invoke.errors import KeyRefused, Unreachable
-from iotstack_invoke.login import Login, offered_key
-from iotstack_invoke.remote import open_place
-from iotstack_invoke.settings import read_settings
-from iotstack_invoke.ssh_config import find_way
-from iotstack_invoke.ssh_settings import Ssh
+from iotstack_invoke.core.errors import KeyRefused, Unreachable
+from iotstack_invoke.hosts import ssh_config
+from iotstack_invoke.hosts.base import Command
+from iotstack_invoke.hosts.ssh import open_place
+from iotstack_invoke.hosts.ssh_config import find_way
+from iotstack_invoke.hosts.ssh_connection import Login, offered_key
+from iotstack_invoke.hosts.ssh_settings import Ssh
+from iotstack_invoke.settings.model import read_settings
 
 RELAY = """
 import os, select, socket, sys

@@ -7,11 +7,11 @@ import subprocess
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.actions.prospect import project_words
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.compose import chosen_files
-from iotstack_invoke.services.stack import CopyFolder, MakeFolder, Unpack
+from iotstack_invoke.commands.restore.preflight import project_words
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack.compose import chosen_files
+from iotstack_invoke.stack.stack import CopyFolder, MakeFolder, Unpack
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 from scenes import not_root
 
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.compose import Found, Mount, Volume
+from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.services.holdings import (
+from iotstack_invoke.settings.model import Exclusion, Inclusion, Stack, read_settings
+from iotstack_invoke.stack.compose import Found, Mount, Volume
+from iotstack_invoke.stack.stack_holdings import (
     Databases,
     Outside,
     look_at_holdings,
@@ -20,7 +21,6 @@ from iotstack_invoke.services.holdings import (
     outside_exclusions,
     unused_told,
 )
-from iotstack_invoke.settings import Exclusion, Inclusion, Stack, read_settings
 
 
 class Machine:

@@ -7,14 +7,14 @@ import subprocess
 
 import pytest
 
-from iotstack_invoke.actions.stage import Stage
-from iotstack_invoke.base import Command
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.stack import UseStage
-from iotstack_invoke.services.staged import mark_of, measure, remove_words
-from iotstack_invoke.steps import Record
-from iotstack_invoke.targets import Target
+from iotstack_invoke.commands.restore.stage import Stage
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.steps import Record
+from iotstack_invoke.environment.stack_host import Target
+from iotstack_invoke.hosts.base import Command
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack.stack import UseStage
+from iotstack_invoke.stack.staged import mark_of, measure, remove_words
 
 TAG = "t1"
 NAMES = ("nodered", "other")

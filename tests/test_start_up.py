@@ -7,14 +7,18 @@ import pytest
 
 FAR = {"fabric", "paramiko", "rich.console", "sqlite3", "asyncssh", "dateutil.relativedelta"}
 FAR |= {"unittest.mock", "asyncio", "ssl"}
-RUNS = {"iotstack_invoke.engine", "iotstack_invoke.rulebooks.restore", "concurrent.futures.thread"}
+RUNS = {
+    "iotstack_invoke.engine.executor",
+    "iotstack_invoke.workflows.restore",
+    "concurrent.futures.thread",
+}
 PARTS = {
     f"iotstack_invoke.services.{name}"
     for name in ("influx", "influx_check", "influx2", "sql_dump", "sql_pack", "restore_text")
 }
-YAML = {"iotstack_invoke.services.compose_text"}
+YAML = {"iotstack_invoke.stack.compose_text"}
 """PyYAML itself comes with Invoke, whose own copy of it asks for its parser in C."""
-SEALED = {"iotstack_invoke.vaults.sealed", "iotstack_invoke.vaults.age"}
+SEALED = {"iotstack_invoke.vaults.encrypted", "iotstack_invoke.vaults.age"}
 
 
 def imported_by(stack, line):
@@ -35,7 +39,7 @@ def imported_by(stack, line):
 def test_a_dry_run_imports_what_the_stack_has(little_stack):
     """Not what runs a plan or undoes one, nor what makes parts that this stack does not have."""
     found = imported_by(little_stack, "backup --dry-run")
-    assert "iotstack_invoke.rulebooks.backup" in found
+    assert "iotstack_invoke.workflows.backup" in found
     assert found >= YAML
     assert found & (FAR | RUNS | PARTS | SEALED) == set()
 
@@ -44,8 +48,8 @@ def test_a_dry_run_imports_what_the_stack_has(little_stack):
 def test_who_only_looks_imports_no_rules(little_stack, line):
     """The sets are listed and judged without a rulebook, a plan or a service's steps."""
     found = imported_by(little_stack, line)
-    assert "iotstack_invoke.sets" in found
-    assert found & (FAR | RUNS | PARTS | SEALED | YAML | {"iotstack_invoke.plan"}) == set()
+    assert "iotstack_invoke.backups.sets" in found
+    assert found & (FAR | RUNS | PARTS | SEALED | YAML | {"iotstack_invoke.engine.plan"}) == set()
     assert not [name for name in found if name.startswith("iotstack_invoke.rulebooks.")]
 
 

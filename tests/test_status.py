@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from scenes import put_set
 
-from iotstack_invoke.actions.status import Seen, judge_status
-from iotstack_invoke.hosts import LocalHost, holder_ended, locked
-from iotstack_invoke.site import newest_good
+from iotstack_invoke.commands.catalog.status import Seen, judge_status
+from iotstack_invoke.environment.site import newest_good
+from iotstack_invoke.hosts.local import LocalHost, holder_ended, locked
 
 HOUR = timedelta(hours=1)
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)

@@ -10,38 +10,38 @@ from types import SimpleNamespace
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.actions.gone import fates_of, fates_of_owed
-from iotstack_invoke.actions.only import Only
-from iotstack_invoke.actions.stays import (
+from iotstack_invoke.backups.manifest import Manifest, Part
+from iotstack_invoke.backups.sets import BackupSet, State
+from iotstack_invoke.commands.restore.request import Wish
+from iotstack_invoke.commands.restore.selection import Only
+from iotstack_invoke.commands.restore.stays import (
     Stays,
     put_in_place,
     told_after,
     told_before,
     unknown_told,
 )
-from iotstack_invoke.actions.wish import Wish
-from iotstack_invoke.errors import OldDataGone, Refused, StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import Manifest, Part
-from iotstack_invoke.rulebooks.restore import Item, Load, RestoreFacts
-from iotstack_invoke.services.compose import Found
-from iotstack_invoke.services.containers import Container
-from iotstack_invoke.services.held import Held
-from iotstack_invoke.services.influx_dump import Dump
-from iotstack_invoke.services.influx_meta import read_meta, with_databases
-from iotstack_invoke.services.influx_server import Server
-from iotstack_invoke.services.influx_stays import (
+from iotstack_invoke.commands.undo.gone import fates_of, fates_of_owed
+from iotstack_invoke.core.errors import OldDataGone, Refused, StepFailed
+from iotstack_invoke.databases.influxdb.dump import Dump
+from iotstack_invoke.databases.influxdb.meta import read_meta, with_databases
+from iotstack_invoke.databases.influxdb.server import Server
+from iotstack_invoke.databases.influxdb.stays import (
     CopyStays,
     Present,
     ProveStays,
     SeeInflux,
     present_catalogue,
 )
-from iotstack_invoke.services.sql import SqlServer
-from iotstack_invoke.services.sql_load import SqlDump
-from iotstack_invoke.services.sql_stays import SaveStays, SeeSql, held_by_server, lists_of
-from iotstack_invoke.services.stack import MoveAside, PutAway
-from iotstack_invoke.sets import BackupSet, State
+from iotstack_invoke.databases.inventory import Held
+from iotstack_invoke.databases.sql.load import SqlDump
+from iotstack_invoke.databases.sql.servers import SqlServer
+from iotstack_invoke.databases.sql.stays import SaveStays, SeeSql, held_by_server, lists_of
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.services.containers import Container
+from iotstack_invoke.stack.compose import Found
+from iotstack_invoke.stack.stack import MoveAside, PutAway
+from iotstack_invoke.workflows.restore import Item, Load, RestoreFacts
 
 FIXTURES = Path(__file__).parent / "fixtures"
 HAPPY = FIXTURES / "influx-backups/v1.8.10-happy"

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.journal import Journal
-from iotstack_invoke.services import stack
-from iotstack_invoke.services.stack import MoveAside, PutAway, StopContainers, SwapItem
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack import stack
+from iotstack_invoke.stack.stack import MoveAside, PutAway, StopContainers, SwapItem
 
 HOST = LocalHost("/")
 SHM = Path("/dev/shm")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.swap_entries import SwapEntries
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.stack.swap_entries import SwapEntries
 
 HOST = LocalHost("/")
 STAMP = ".previous-t1-20261123T110000Z"

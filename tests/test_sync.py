@@ -13,10 +13,10 @@ from datetime import timedelta
 import pytest
 from scenes import NOON, foreign_archive, put_set, until
 
-from iotstack_invoke.checks import Check, check_line
-from iotstack_invoke.hosts import locked
-from iotstack_invoke.manifest import read_manifest
-from iotstack_invoke.services.restore_text import restore_text_of, with_sum
+from iotstack_invoke.backups.manifest import read_manifest
+from iotstack_invoke.backups.verifications import Check, check_line
+from iotstack_invoke.hosts.local import locked
+from iotstack_invoke.parts.restore_text import restore_text_of, with_sum
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from iotstack_invoke.names import PARTS
-from iotstack_invoke.services import table as table_room
+from iotstack_invoke.backups.names import PARTS
+from iotstack_invoke.services import known as table_room
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.services.table import (
+from iotstack_invoke.services.known import (
     DUMPED,
     PART_OF_DUMP,
     ROW_KEYS,

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from scenes import until
 
-from iotstack_invoke.errors import Busy, Refused, Unreachable
-from iotstack_invoke.hosts import locked
-from iotstack_invoke.inspect import mounted_read_only
-from iotstack_invoke.login import Login
-from iotstack_invoke.remote import SshHost
-from iotstack_invoke.settings import Machine
-from iotstack_invoke.targets import Target, locked_target, open_machine
+from iotstack_invoke.core.errors import Busy, Refused, Unreachable
+from iotstack_invoke.environment.stack_host import Target, locked_target, open_machine
+from iotstack_invoke.hosts.inspect import mounted_read_only
+from iotstack_invoke.hosts.local import locked
+from iotstack_invoke.hosts.ssh import SshHost
+from iotstack_invoke.hosts.ssh_connection import Login
+from iotstack_invoke.settings.model import Machine
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_process_that_holds_another_file_is_left_alone(target):
 
 def test_who_took_the_lock_meanwhile_is_told(target, monkeypatch):
     """Where somebody else works on the stack by now, nothing is undone beside them."""
-    monkeypatch.setattr("iotstack_invoke.targets.HOLD_AGAIN_LIMIT_S", 1)
+    monkeypatch.setattr("iotstack_invoke.environment.stack_host.HOLD_AGAIN_LIMIT_S", 1)
     with locked_target(target, "restore x") as lock:
         lock.let_go()
         until(lambda: is_free(target))
@@ -95,7 +95,7 @@ def test_who_took_the_lock_meanwhile_is_told(target, monkeypatch):
 
 def test_our_own_lock_that_is_still_held_is_no_other_run(target, monkeypatch):
     """Where what a dead line left cannot be ended, as on a frozen sshd, that is what is told."""
-    monkeypatch.setattr("iotstack_invoke.targets.HOLD_AGAIN_LIMIT_S", 1)
+    monkeypatch.setattr("iotstack_invoke.environment.stack_host.HOLD_AGAIN_LIMIT_S", 1)
     with locked_target(target, "restore x") as lock:
         lock.let_go()
         until(lambda: is_free(target))
@@ -133,7 +133,7 @@ def test_a_line_that_breaks_while_the_lock_is_asked_for_is_no_other_run(target, 
 
 def test_a_machine_that_does_not_tell_of_its_lock_is_not_waited_for(target, monkeypatch):
     """As where its disk hangs."""
-    monkeypatch.setattr("iotstack_invoke.targets.LOCK_ANSWER_LIMIT_S", 0.5)
+    monkeypatch.setattr("iotstack_invoke.environment.stack_host.LOCK_ANSWER_LIMIT_S", 0.5)
     folder = Path(target.backups)
     folder.mkdir()
     os.mkfifo(folder / ".lock")

@@ -7,12 +7,12 @@ import shutil
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.base import Received
-from iotstack_invoke.errors import Interrupted, StepFailed
-from iotstack_invoke.hashes import HashedStream, hash_command
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.steps import File, Record
-from iotstack_invoke.transfer import Found, Send, hash_there, is_copy
+from iotstack_invoke.backups.transfer import Found, Send, hash_there, is_copy
+from iotstack_invoke.core.errors import Interrupted, StepFailed
+from iotstack_invoke.engine.steps import File, Record
+from iotstack_invoke.hosts.base import Received
+from iotstack_invoke.hosts.hashing import HashedStream, hash_command
+from iotstack_invoke.hosts.local import LocalHost
 
 DATA = os.urandom(1_000_000)
 

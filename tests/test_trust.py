@@ -11,11 +11,11 @@ from far import Laptop, Pi
 from scenes import not_root
 from test_undo import flows, killed_amid_the_swap, restored_once
 
-from iotstack_invoke.errors import Refused
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.journal import name_of
-from iotstack_invoke.rulebooks.restore import undoable
-from iotstack_invoke.trust import Owned, Trust, is_private
+from iotstack_invoke.core.errors import Refused
+from iotstack_invoke.engine.journal import name_of
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.hosts.trust import Owned, Trust, is_private
+from iotstack_invoke.workflows.restore import undoable
 
 PEOPLE = "root:x:0:0::/root:/bin/sh\npi:x:1000:1000::/home/pi:/bin/sh\n"
 BOB = "bob:x:1001:1001::/home/bob:/bin/sh\n"

@@ -13,24 +13,24 @@ from pathlib import Path
 
 import pytest
 
-from iotstack_invoke.actions.gone import (
+from iotstack_invoke.commands.restore.target_checks import time_stamp
+from iotstack_invoke.commands.shared.restore_id import STAMP_FORM, change_in, change_of
+from iotstack_invoke.commands.undo.gone import (
     PUT_BACK,
     Fate,
     cannot_be_back,
     lines_keeping_used,
     lines_without,
 )
-from iotstack_invoke.actions.target_checks import time_stamp
-from iotstack_invoke.actions.undo import _last_journal, journal_of, undo
-from iotstack_invoke.changes import STAMP_FORM, change_in, change_of
-from iotstack_invoke.errors import NotFound
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.journal import owed_in
-from iotstack_invoke.report import Report
-from iotstack_invoke.services.kept_until import keep_until
-from iotstack_invoke.settings import load_settings, read_settings
-from iotstack_invoke.targets import Target, locked_target
-from iotstack_invoke.trust import Trust
+from iotstack_invoke.commands.undo.undo import _last_journal, journal_of, undo
+from iotstack_invoke.core.errors import NotFound
+from iotstack_invoke.engine.journal import owed_in
+from iotstack_invoke.environment.stack_host import Target, locked_target
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.hosts.trust import Trust
+from iotstack_invoke.reporting.report import Report
+from iotstack_invoke.settings.model import load_settings, read_settings
+from iotstack_invoke.stack.kept_until import keep_until
 
 
 @pytest.fixture
@@ -760,7 +760,7 @@ def test_an_undo_that_was_killed_is_gone_on_with(little_stack):
 
 MORTAL = """
 import os, signal
-import iotstack_invoke.hosts as hosts
+import iotstack_invoke.hosts.local as hosts
 left = int(os.environ["KILLED_AFTER"])
 def count():
     global left
@@ -847,7 +847,7 @@ def test_changes_of_one_second_have_a_name_each(little_stack):
         "    def now(cls, tz=None):\n"
         "        return cls(2026, 11, 23, 11, tzinfo=tz)\n"
         "with contextlib.suppress(ImportError):\n"
-        "    import iotstack_invoke.actions.target_checks as checks\n"
+        "    import iotstack_invoke.commands.restore.target_checks as checks\n"
         "    checks.datetime = Stopped\n"
     )
     little_stack.environment["PYTHONPATH"] = str(little_stack.tools)

@@ -6,17 +6,12 @@ from dataclasses import replace
 import pytest
 from scenes import PlainScene
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services import up
-from iotstack_invoke.services.recipe import EndQuiet
-from iotstack_invoke.services.stack import (
-    ComposeUp,
-    MakeVolume,
-    StartContainers,
-    StopContainers,
-)
-from iotstack_invoke.services.up import WaitForContainers
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.parts.bundle import EndQuiet
+from iotstack_invoke.stack import up
+from iotstack_invoke.stack.stack import ComposeUp, MakeVolume, StartContainers, StopContainers
+from iotstack_invoke.stack.up import WaitForContainers
 
 
 @pytest.fixture

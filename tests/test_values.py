@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pytest
 
-from iotstack_invoke.values import dataclass
+from iotstack_invoke.core.dataclass import dataclass
 
 SHAPES = [{"frozen": True, "slots": True}, {"frozen": True}, {"slots": True}, {}]
 

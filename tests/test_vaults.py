@@ -11,14 +11,14 @@ from dataclasses import replace
 import pytest
 
 from iotstack_invoke import vaults
-from iotstack_invoke.actions.doctor import unreached
-from iotstack_invoke.actions.recovery import recover_here
-from iotstack_invoke.errors import StepFailed, Unreachable
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.journal import Journal
-from iotstack_invoke.report import Report
-from iotstack_invoke.settings import Vault, load_settings
-from iotstack_invoke.site import Site
+from iotstack_invoke.commands.doctor.doctor import unreached
+from iotstack_invoke.commands.undo.crash_recovery import recover_here
+from iotstack_invoke.core.errors import StepFailed, Unreachable
+from iotstack_invoke.engine.journal import Journal
+from iotstack_invoke.environment.site import Site
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.reporting.report import Report
+from iotstack_invoke.settings.model import Vault, load_settings
 from iotstack_invoke.vaults import folder as folders
 from iotstack_invoke.vaults import vault_place
 

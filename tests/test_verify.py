@@ -15,19 +15,19 @@ import pytest
 from scenes import until
 from shelf import Shelf, new_form
 
-from iotstack_invoke import hosts
-from iotstack_invoke.actions import verify as verifying
-from iotstack_invoke.actions.listing import gather_rows, list_backups
-from iotstack_invoke.actions.verify import Wanted, verify
-from iotstack_invoke.actions.wish import Source, choose_set
-from iotstack_invoke.checks import HERE, failed_at, in_places
-from iotstack_invoke.errors import NotFound, UsageError
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.manifest import read_manifest
-from iotstack_invoke.report import Report
-from iotstack_invoke.services.sql_dump import MariaReader
-from iotstack_invoke.sets import State
-from iotstack_invoke.site import Site
+from iotstack_invoke.backups.manifest import read_manifest
+from iotstack_invoke.backups.sets import State
+from iotstack_invoke.backups.verifications import HERE, failed_at, in_places
+from iotstack_invoke.commands.catalog import verify as verifying
+from iotstack_invoke.commands.catalog.listing import gather_rows, list_backups
+from iotstack_invoke.commands.catalog.verify import Wanted, verify
+from iotstack_invoke.commands.restore.request import Source, choose_set
+from iotstack_invoke.core.errors import NotFound, UsageError
+from iotstack_invoke.databases.sql.dump import MariaReader
+from iotstack_invoke.environment.site import Site
+from iotstack_invoke.hosts import local as hosts
+from iotstack_invoke.hosts.local import LocalHost
+from iotstack_invoke.reporting.report import Report
 
 TAG = "2026-11-23_1100"
 OLDER = "2026-11-22_1100"

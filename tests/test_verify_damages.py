@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from shelf import Shelf, old_form
 
-from iotstack_invoke.actions.verify import Wanted, verify
-from iotstack_invoke.manifest import read_manifest
-from iotstack_invoke.report import Report
-from iotstack_invoke.services.sql_dump import MariaReader, PostgresReader
+from iotstack_invoke.backups.manifest import read_manifest
+from iotstack_invoke.commands.catalog.verify import Wanted, verify
+from iotstack_invoke.databases.sql.dump import MariaReader, PostgresReader
+from iotstack_invoke.reporting.report import Report
 
 SQL = Path(__file__).parent / "fixtures" / "sql"
 TAG = "2026-11-23_1100"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iotstack_invoke.services.volume_options import options_text, told_options
+from iotstack_invoke.stack.volume_options import options_text, told_options
 
 
 @pytest.mark.parametrize(

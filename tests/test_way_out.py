@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.services.compose import Found, Mount
+from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.services.holdings import Holdings, look_at_holdings
-from iotstack_invoke.settings import Inclusion, Stack
+from iotstack_invoke.settings.model import Inclusion, Stack
+from iotstack_invoke.stack.compose import Found, Mount
+from iotstack_invoke.stack.stack_holdings import Holdings, look_at_holdings
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 from scenes import put_set
 
-from iotstack_invoke.actions.delivery import Delivery
-from iotstack_invoke.ssh_settings import Ssh
+from iotstack_invoke.commands.vaults.replication import Delivery
+from iotstack_invoke.hosts.ssh_settings import Ssh
 
 
 def test_what_is_passed_over_is_told_once_by_diff(little_stack):

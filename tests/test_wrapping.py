@@ -13,11 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from iotstack_invoke.wrapping import HANGING, wrapped
+from iotstack_invoke.reporting.wrapping import HANGING, wrapped
 
 NAMES = ", ".join(f"volumes/service-{number}" for number in range(9))
 LINE = f"  replaces: {NAMES}. Back to before: inv undo --host test-pi"
-SAY = "import sys; from iotstack_invoke.report import Report; getattr(Report(), sys.argv[1])(sys.argv[2])"
+SAY = "import sys; from iotstack_invoke.reporting.report import Report; getattr(Report(), sys.argv[1])(sys.argv[2])"
 
 
 def rows(text, width):

@@ -20,8 +20,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-from ..base import FileFact, Place, Received
-from ..errors import (
+from ..core.errors import (
     FolderMissing,
     IotstackError,
     Refused,
@@ -31,13 +30,14 @@ from ..errors import (
     WrongFolder,
     ended,
 )
-from ..pasted import over_ssh
-from ..settings import Vault
+from ..hosts.base import FileFact, Place, Received
+from ..hosts.pasted import over_ssh
+from ..settings.model import Vault
 from .apart import OwnFolder, refuse_twin
-from .pace import Pace
+from .rate_limit import Pace
 
 if TYPE_CHECKING:
-    from .sealed import SealedPlace
+    from .encrypted import SealedPlace
 
 OWN_FOLDER = "."
 """In the place of a host: what lies in the folder of the vault itself."""
@@ -178,7 +178,7 @@ def refuse_shut(place: Place, paths: Iterable[str]) -> None:
     A passphrase of the key is asked for now, before several files are read at once.
     """
     from .age import read_identity
-    from .sealed import ASK
+    from .encrypted import ASK
 
     side = sealed_side(place)
     for path in paths if side else ():
@@ -190,7 +190,7 @@ def refuse_shut(place: Place, paths: Iterable[str]) -> None:
 
 
 def _open(vault: Vault, host: str, *, of_others: bool) -> SealedPlace:
-    from .sealed import SealedPlace
+    from .encrypted import SealedPlace
 
     plain = _open_plain(vault, host, of_others=of_others)
     return SealedPlace(plain, vault.recipients, vault.identity)
@@ -230,7 +230,7 @@ def _open_plain(vault: Vault, host: str, *, of_others: bool) -> Place:
         from .folder import open_folder
 
         return open_folder(vault, root, twins, of_others=of_others)
-    from ..remote import open_place  # Fabric takes a fifth of a second to import
+    from ..hosts.ssh import open_place  # Fabric takes a fifth of a second to import
 
     place = open_place(vault.ssh, vault.folder, vault.name)
     inside = f"{vault.folder}/."  # so a link to a folder is one

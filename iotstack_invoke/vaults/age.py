@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import IO, cast
 
-from .. import children
-from ..errors import Interrupted, StepFailed, UsageError
-from ..hosts import piped, read_chunk
+from ..core import processes as children
+from ..core.errors import Interrupted, StepFailed, UsageError
+from ..hosts.local import piped, read_chunk
 
 AGE = "age"
 INSTALL = "sudo apt-get install age"

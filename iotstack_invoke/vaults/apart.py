@@ -15,12 +15,12 @@ import shlex
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import TypeVar
 
-from ..base import PARTIAL, FileFact, Place
-from ..errors import StepFailed, Unreachable, WrongFolder
-from ..hosts import within
-from ..names import BADGE, LOCK
-from ..settings import Stack, Vault
-from ..stack_folders import BACKUPS, FOLDERS, RESTORE
+from ..backups.names import BADGE, LOCK
+from ..core.errors import StepFailed, Unreachable, WrongFolder
+from ..core.stack_folders import BACKUPS, FOLDERS, RESTORE
+from ..hosts.base import PARTIAL, FileFact, Place
+from ..hosts.local import within
+from ..settings.model import Stack, Vault
 
 ANOTHER = "Name another folder in hosts.toml."
 OUTSIDE = "Name a folder outside of the stack in hosts.toml."
@@ -194,7 +194,7 @@ def refuse_twin(name: str, root: str, other: str) -> None:
 
 def _is_stack(folder: str) -> bool:
     """Tell whether a stack lies in a folder: on a laptop other machines' copies may lie there."""
-    from ..services.compose import COMPOSE_FILES  # late, for the speed of a start
+    from ..stack.compose import COMPOSE_FILES  # late, for the speed of a start
 
     return any(os.path.lexists(f"{folder}/{each}") for each in (*COMPOSE_FILES, ".env", *FOLDERS))
 
@@ -224,8 +224,8 @@ def _refuse_beside(name: str, stack: Stack, root: str, around: Around) -> None:
 
 def _refuse_packed(name: str, stack: Stack, root: str, around: Around) -> None:
     """Raise WrongFolder for what lies in what each backup packs, but for what is left out."""
-    from ..services.holdings import is_system  # late, as in _is_stack
-    from ..services.inside import is_in
+    from ..stack.inside import is_in
+    from ..stack.stack_holdings import is_system  # late, as in _is_stack
 
     real, home = around[0][0], _in(around, stack.folder)
     links = tuple(_links(stack.folder))

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import IO, TypeVar
 
-from ..base import FileFact, Received
-from ..errors import StepFailed, TimedOut, Unreachable, ended
-from ..hashes import HashedStream
-from ..hosts import (
+from ..core.errors import StepFailed, TimedOut, Unreachable, ended
+from ..hosts.base import FileFact, Received
+from ..hosts.hashing import HashedStream
+from ..hosts.local import (
     SLOWEST_BYTES_S,
     STALL_S,
     LocalHost,
@@ -28,9 +28,9 @@ from ..hosts import (
     within,
     words_of,
 )
-from ..settings import Vault
+from ..settings.model import Vault
 from .apart import folders_around, refuse_folder
-from .pace import SMALL_BYTES
+from .rate_limit import SMALL_BYTES
 
 ANSWER_LIMIT_S = 30.0
 """How long a look may take: the server of a mounted share may be gone for good."""

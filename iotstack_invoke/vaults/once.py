@@ -14,12 +14,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from ..base import PARTIAL, FileFact, Received
-from ..errors import StepFailed
-from ..manifest import RECORDS_ENDING
-from ..names import KINDS
-from ..values import dataclass
-from .marks import DIGITS, mark_of
+from ..backups.manifest import RECORDS_ENDING
+from ..backups.names import KINDS
+from ..core.dataclass import dataclass
+from ..core.errors import StepFailed
+from ..hosts.base import PARTIAL, FileFact, Received
+from .claims import DIGITS, mark_of
 from .rclone import RclonePlace
 
 _AGAIN = re.compile(r"(.+)\.([2-9]|[1-9]\d+)", re.ASCII)

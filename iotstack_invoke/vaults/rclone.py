@@ -29,14 +29,14 @@ from datetime import datetime
 from functools import cached_property
 from typing import IO, Any, cast
 
-from .. import children
-from ..base import FileFact, Received
-from ..errors import Interrupted, StepFailed, TimedOut, Unreachable
-from ..hashes import HashedStream
-from ..hosts import READ_ONLY, LocalHost, piped, read_chunk
-from ..json_answers import JsonAnswer
-from ..values import dataclass
-from .marks import claim_by_marks
+from ..core import processes as children
+from ..core.dataclass import dataclass
+from ..core.errors import Interrupted, StepFailed, TimedOut, Unreachable
+from ..hosts.base import FileFact, Received
+from ..hosts.hashing import HashedStream
+from ..hosts.json_answers import JsonAnswer
+from ..hosts.local import READ_ONLY, LocalHost, piped, read_chunk
+from .claims import claim_by_marks
 
 RCLONE = (
     "rclone",

@@ -27,11 +27,11 @@ import pytest
 from scenes import until
 from sshd import Sshd, require_sshd
 
-from iotstack_invoke import remote
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.remote import SshHost
-from iotstack_invoke.settings import Vault
-from iotstack_invoke.sftp_place import SftpPlace
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.hosts import ssh as remote
+from iotstack_invoke.hosts.sftp_place import SftpPlace
+from iotstack_invoke.hosts.ssh import SshHost
+from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import vault_place
 
 DISK_BYTES = 48 << 20

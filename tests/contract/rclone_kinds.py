@@ -12,7 +12,7 @@ from cloud import Cloud, require_rclone
 from kinds import Kind
 from scenes import until
 
-from iotstack_invoke.settings import Vault
+from iotstack_invoke.settings.model import Vault
 
 
 class WebdavKind(Kind):

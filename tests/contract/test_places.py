@@ -10,13 +10,13 @@ import pytest
 from bucket import listed
 from scenes import PlainScene, until
 
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.hosts import LocalHost
-from iotstack_invoke.names import KINDS as PARTS
-from iotstack_invoke.names import split_set_name
-from iotstack_invoke.site import remove_set, sweep_stale_copies
-from iotstack_invoke.steps import File
-from iotstack_invoke.transfer import Send, hash_there
+from iotstack_invoke.backups.names import KINDS as PARTS
+from iotstack_invoke.backups.names import split_set_name
+from iotstack_invoke.backups.transfer import Send, hash_there
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.engine.steps import File
+from iotstack_invoke.environment.site import remove_set, sweep_stale_copies
+from iotstack_invoke.hosts.local import LocalHost
 
 MODIFIED_S = 1_234_567_890
 BIG = os.urandom(4_000_000)

@@ -9,11 +9,11 @@ import pytest
 from bucket import listed
 from test_places import BIG, MODIFIED_S, Copy, Source, tried, tried_once_connected
 
-from iotstack_invoke import remote
-from iotstack_invoke.errors import StepFailed
-from iotstack_invoke.site import remove_set
-from iotstack_invoke.transfer import hash_there
-from iotstack_invoke.vaults.sealed import SealBroken, SealedPlace
+from iotstack_invoke.backups.transfer import hash_there
+from iotstack_invoke.core.errors import StepFailed
+from iotstack_invoke.environment.site import remove_set
+from iotstack_invoke.hosts import ssh as remote
+from iotstack_invoke.vaults.encrypted import SealBroken, SealedPlace
 
 RUNTAG = "2026-11-23_1100"
 NAME = f"{RUNTAG}.general-backup.tar.gz"

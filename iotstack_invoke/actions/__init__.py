@@ -1,1 +1,0 @@
-"""What each task does, from the first look to the last word, one task a room."""

@@ -1,0 +1,388 @@
+"""What an archive may hold, and what of it is refused: one judgement for all who ask.
+
+A restore and a rehearsal ask GNU tar, the program that will unpack it, and judge its own listing:
+no second reading of the headers can differ from what is done. Its names are C strings: one line
+is one member, whatever the name holds. A backup judges what it packs, and a verification what it
+reads, by the same function.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import field
+
+from ..backups.bundles import RECIPES, tops_of
+from ..core.dataclass import dataclass
+from ..core.errors import StepFailed
+from ..core.gzip_streams import padded_words
+from ..core.stack_folders import FOLDERS
+from ..engine.space import reserve
+from ..engine.steps import File, Scene, Space
+from ..hosts.base import Command, Host, is_telling
+from ..hosts.local import LocalHost
+from ..stack.compose import is_top_file
+
+LIST_WORDS = (
+    *("env", "LC_ALL=C", "tar", "--list", "--verbose", "--numeric-owner", "--full-time"),
+    # It goes on behind the end, and tells of each block of zeros: whether there is an end.
+    *("--quoting-style=c", "--block-number", "--ignore-zeros"),
+)
+_, VOLUMES = FOLDERS
+MOST_MEMBERS = 5_000_000
+LONGEST_PATH_BYTES = 4000
+"""Below PATH_MAX (4096), with room for the folder that it is unpacked into."""
+LONGEST_NAME_BYTES = 255
+MOST_TOLD = 5
+MOST_NAMES = 200
+"""How many members a warning names."""
+MOST_ZEROS = 100_000
+"""Blocks behind the end: tar writes up to 20, whoever copies to a tape some thousand."""
+BLOCK_BYTES = 512
+NO_END = "its end is not two blocks of zeros, so it was cut"
+SKIPPING = "Skipping to next header"
+NOTHING = "it holds nothing"
+NOTHING_OF_A_STACK = "it holds empty folders alone: no service, no volume and no file of a stack"
+TOO_LONG = "its name is longer than a file system takes"
+NO_TOPS = frozenset({"/"})
+"""For an archive whose members must all be named: no path begins so."""
+BEHIND_END = "there is something after the end of the tar"
+
+_LINE = re.compile(
+    r"(?:block \d+: )*"  # one more for each thing that tar says meanwhile
+    r"(?P<kind>.)\S+ \S+ +(?P<size>\d+|\d+,\d+) \S+ \S+ +"  # a time of parts of a second is padded
+    r'(?P<name>"(?:[^"\\]|\\.)*")(?: -> "(?:[^"\\]|\\.)*"| link to (?P<link>"(?:[^"\\]|\\.)*"))?'
+)
+_ESCAPE = re.compile(r"\\([0-7]{3}|.)")
+_LETTERS = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "\\": 92, '"': 34}
+_KINDS = {
+    "-": "file",
+    "d": "folder",
+    "l": "symlink",
+    "h": "hard link",
+    "p": "pipe",
+    "C": "file",  # contiguous, which every system takes as a file
+}
+_REFUSED_KINDS = {"b": "a block device", "c": "a character device", "V": "a volume header"}
+_IN_A_DUMP = frozenset({"file", "folder", "hard link"})
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an archive of one kind may have at its top."""
+
+    tops: frozenset[str] = frozenset()
+    """Folders; without any, it is a dump: files and folders of any name."""
+    top_files: bool = False
+    """Compose files and those of their environment as well."""
+    included: frozenset[str] = frozenset()
+    """What else a general part holds, as its manifest says; relative paths."""
+
+
+def shape_of(kind: str, included: Collection[str] = ()) -> Shape:
+    """Return what an archive of one kind of part may have at its top."""
+    if kind == "general":
+        return Shape(frozenset(FOLDERS), True, frozenset(included))
+    if kind == "outside":
+        return Shape(NO_TOPS, False, frozenset(included))
+    return Shape(tops_of(RECIPES[kind])) if kind in RECIPES else Shape()
+
+
+@dataclass(slots=True)
+class Contents:
+    """What the members of one archive come to."""
+
+    unpacked_bytes: int = 0
+    volumes_bytes: int = 0
+    """Of these, what lies below volumes/."""
+    count: int = 0
+    items: set[str] = field(default_factory=set)
+    """`services/x`, `volumes/y`: what a restore puts in place, each as a whole."""
+    top_files: set[str] = field(default_factory=set)
+    tops_known: bool = True
+    """Whether these are all: without reading it to its end they may not be."""
+    included: set[str] = field(default_factory=set)
+    """What it holds of the paths that were named besides services/, volumes/ and top files."""
+    refusals: list[str] = field(default_factory=list)
+    """Why the archive is not unpacked, each naming a member; the first few of them."""
+
+
+class Judge:
+    """Goes through the members of an archive in the order in which tar would unpack them."""
+
+    def __init__(self, shape: Shape, most_told: int = MOST_TOLD) -> None:
+        self.shape = shape
+        self.most_told = most_told
+        self.contents = Contents()
+        self.around = {above for path in shape.included for above in _above(path)}
+        """The folders that hold what is included."""
+        self._kinds: dict[str, str] = {}
+        self._folders_implied: set[str] = set()
+
+    def take(self, line: str) -> None:
+        """Judge a line of tar's listing."""
+        found = _LINE.fullmatch(line)
+        if not found:
+            self._refuse(line, "this line of tar's listing cannot be read")
+            return
+        size = int(found["size"]) if found["size"].isdigit() else 0
+        link = unquote(found["link"]) if found["link"] else ""
+        self.judge(found["kind"], unquote(found["name"]), size, link)
+
+    def judge(self, letter: str, name: str, size_bytes: int, link: str = "") -> str:
+        """Return why a member must not be unpacked, '' where it may.
+
+        `letter`: its kind as `ls -l` writes it, `h` for a hard link to `link`.
+        """
+        why = self._why_not(letter, name, link)
+        if why:
+            self._refuse(name, why)
+            return why
+        path = posixpath.normpath(name)
+        self._kinds[path] = _KINDS[letter]
+        self.contents.count += 1
+        self.contents.unpacked_bytes += size_bytes
+        parts = path.split("/")
+        if parts[0] == VOLUMES:
+            self.contents.volumes_bytes += size_bytes
+        if parts[0] in self.shape.tops:
+            if len(parts) > 1:
+                self.contents.items.add("/".join(parts[:2]))
+        elif inside := self._included_in(path):
+            self.contents.included |= inside
+        elif path != "." and path not in self.around:
+            self.contents.top_files.add(path)
+        return ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no member came, or none but the folder itself."""
+        return not (self.contents.refusals or self._kinds.keys() - {"."})
+
+    def _included_in(self, path: str) -> frozenset[str]:
+        """Return which of the included paths a member is, or lies below."""
+        included = self.shape.included
+        return included & {path, *_above(path)} if included else included
+
+    def _why_not(self, letter: str, name: str, link: str) -> str:
+        if letter in _REFUSED_KINDS:
+            return f"it is {_REFUSED_KINDS[letter]}"
+        if letter not in _KINDS:
+            return f"it is of a kind that no backup of ours holds ({letter!r})"
+        if self.contents.count >= MOST_MEMBERS:
+            return f"the archive holds more than {MOST_MEMBERS:,} members"
+        path, kind = posixpath.normpath(name), _KINDS[letter]
+        return (
+            self._why_not_name(name)
+            or self._why_not_top(path, kind)
+            or self._why_not_place(path, kind, link)
+        )
+
+    @staticmethod
+    def _why_not_name(name: str) -> str:
+        raw = name.encode("utf-8", "surrogateescape")
+        if name.startswith("/"):
+            return "its name begins with /"
+        if ".." in name.split("/"):
+            return "its name leads upwards (..)"
+        if len(raw) > LONGEST_PATH_BYTES or any(
+            len(part) > LONGEST_NAME_BYTES for part in raw.split(b"/")
+        ):
+            return TOO_LONG
+        return ""
+
+    def _why_not_top(self, path: str, kind: str) -> str:
+        tops, (first, _, below) = self.shape.tops, path.partition("/")
+        if not tops:
+            fits = kind in _IN_A_DUMP and (path != "." or kind == "folder")
+            return "" if fits else f"it is a {kind}, and a dump has none"
+        if path == "." or (first in tops and not below) or path in self.around:
+            return "" if kind == "folder" else f"it is a {kind} where a folder must be"
+        if first in tops or self._included_in(path):
+            return ""
+        if not self.shape.top_files:
+            belong = sorted({*tops, *self.shape.included} - NO_TOPS)[:MOST_TOLD]
+            why = f"{', '.join(belong)} do" if belong else "no manifest says what does"
+            return f"it does not belong to this part: {why}"
+        if below or kind != "file" or not is_top_file(first):
+            named = "".join(f", {each}" for each in sorted(self.shape.included)[:MOST_TOLD])
+            return f"it does not belong to a stack: services/, volumes/, *.yml, *.env{named} do"
+        return ""
+
+    def _why_not_place(self, path: str, kind: str, link: str) -> str:
+        if path in self._kinds:
+            return "the archive holds it twice"
+        if kind != "folder" and path in self._folders_implied:
+            return f"it is a {kind}, and others lie below it"
+        for above in _above(path):
+            if self._kinds.get(above, "folder") != "folder":
+                return f"it lies below {above!r}, which is a {self._kinds[above]}"
+            self._folders_implied.add(above)
+        if kind == "hard link":
+            target = posixpath.normpath(link)
+            if self._kinds.get(target) not in ("file", "hard link"):
+                return f"it is a hard link to {target!r}, which is no file before it"
+        return ""
+
+    def _refuse(self, name: str, why: str) -> None:
+        if len(self.contents.refusals) < self.most_told:
+            self.contents.refusals.append(f"{name!r}: {why}")
+
+
+def _above(path: str) -> Iterator[str]:
+    """Return the folders that a relative path lies in, the nearest first."""
+    while path := posixpath.dirname(path):
+        yield path
+
+
+def unquote(text: str) -> str:
+    """Return the name that a C string stands for; bytes that are no UTF-8 are escaped."""
+
+    def byte(found: re.Match[str]) -> str:
+        code = found[1]
+        return chr(int(code, 8) if len(code) == 3 else _LETTERS.get(code, ord(code)))  # noqa: PLR2004
+
+    return _ESCAPE.sub(byte, text[1:-1]).encode("latin-1").decode("utf-8", "surrogateescape")
+
+
+def _damaged(found: str) -> StepFailed:
+    return StepFailed(found, damage=found)
+
+
+def list_archive(
+    host: Host,
+    archive: str,
+    as_root: tuple[str, ...],
+    kind: str = "general",
+    included: Collection[str] = (),
+) -> Contents:
+    """Return what an archive on a host holds, read whole by the tar that will unpack it.
+
+    `kind`: which part it is. `included`: what a general part holds besides, as its manifest says.
+    Raises StepFailed where tar cannot read it to its end, or where its end is none.
+    """
+    here = isinstance(host, LocalHost)
+    packed = _is_packed(host, archive)
+    unzip = padded_words(here=here) if packed else ()
+    words = (*as_root, *LIST_WORDS, *unzip, f"--file={archive}")
+    judge, said, zeros = Judge(shape_of(kind, included)), list[str](), 0
+    contents = judge.contents
+    behind = False
+    try:
+        with host.pipe(
+            Command(words, limit_s=24 * 3600), lambda _stream, line: said.append(line)
+        ) as pipe:
+            for raw in pipe.stdout:
+                if raw.endswith(b" ** Block of NULs **\n"):
+                    zeros += 1
+                    if zeros > MOST_ZEROS:
+                        break
+                elif raw.endswith(b" ** End of File **\n"):
+                    continue
+                elif zeros:
+                    behind = True
+                elif len(contents.refusals) < MOST_TOLD:
+                    judge.take(raw.decode("ascii", "replace").rstrip("\n"))
+            code = 0 if zeros > MOST_ZEROS else pipe.finish()
+    except StepFailed as error:
+        raise StepFailed(f"{archive} cannot be read: {error}") from error
+    # Of absolute names and `..` tar says something as well: what names the member comes first.
+    if contents.refusals:
+        return contents
+    if zeros > MOST_ZEROS or behind or (zeros and any(SKIPPING in line for line in said)):
+        raise _damaged(f"{archive} is damaged: {BEHIND_END}.")
+    # What it says with exit 0 is no damage: sudo that looks for its host, an unknown keyword.
+    if code:
+        told = [each for each in said if is_telling(each)] or said
+        words_said = "; ".join(each.rstrip(".") for each in told[:3]) or "it said nothing"
+        raise _damaged(f"{archive} is damaged (tar: exit {code}): {words_said}.")
+    if zeros < 2:  # noqa: PLR2004 - two blocks
+        raise _damaged(f"{archive} is damaged: {NO_END}.")
+    fact = host.look([archive]).get(archive)
+    if not packed and fact and fact.size_bytes % BLOCK_BYTES:  # tar passes over that
+        raise _damaged(f"{archive} is damaged: {BEHIND_END}.")
+    if judge.is_empty:
+        contents.refusals.append(NOTHING)
+    elif kind == "general" and not (contents.items or contents.top_files or contents.included):
+        contents.refusals.append(NOTHING_OF_A_STACK)
+    return contents
+
+
+def _is_packed(host: Host, archive: str) -> bool:
+    """Tell whether an archive is a gzip: IOTstackBackup calls some that are plain .tar."""
+    if archive.endswith(".gz"):
+        return True
+    try:
+        with host.read(archive) as stream:
+            return stream.read(2) == b"\x1f\x8b"
+    except StepFailed:  # not for us, but for root
+        return False
+
+
+def refuse_size(
+    scene: Scene,
+    host: Host,
+    what: str,
+    size_bytes: int,
+    folder: str,
+    *,
+    at_least: bool = False,
+    for_all: bool = False,
+) -> None:
+    """Keep room for what something takes where a folder lies, or will; others see it as taken.
+
+    Raises StepFailed where there is less. `at_least`: it was not counted to its end. `for_all`: it
+    is written by another job of the run.
+    """
+    space = reserve(scene, host, folder, size_bytes, for_all=for_all) or Space()
+    free, left = space.free_bytes, space.left_bytes
+    if size_bytes > left:
+        told = f"{free:,} are free"
+        if left < free:
+            told = f"of the {free:,} that are free what is unpacked beside it leaves {left:,}"
+        raise StepFailed(
+            f"{what}: {'at least ' if at_least else ''}{size_bytes:,} bytes when unpacked, and "
+            f"{told} in {folder} on {host.name}. Nothing of it was unpacked, and nothing of the "
+            "stack was touched."
+        )
+
+
+def refuse_members(archive: str, contents: Contents) -> None:
+    """Raise StepFailed, naming the members, where an archive must not be unpacked."""
+    if contents.refusals:
+        listed = "\n".join(f"  {each}" for each in contents.refusals)
+        raise StepFailed(f"{archive} is not unpacked, and nothing was changed:\n{listed}")
+
+
+@dataclass(frozen=True, slots=True)
+class ScanArchive:
+    """Look at every member of an archive before anything of it is written."""
+
+    archive: File
+    as_root: tuple[str, ...]
+    folder: str
+    """Where it is to be unpacked."""
+    kind: str = "general"
+    """Which part it is."""
+    included: tuple[str, ...] = ()
+    """What a general part holds besides services/, volumes/ and top files."""
+    volumes: str = ""
+    """Where its volumes are unpacked, if they lie on another file system."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the listing."""
+        return (str(Command((*self.as_root, *LIST_WORDS, f"--file={self.archive.absolute}"))),)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed, naming the members, where one must not be unpacked, or has no room."""
+        scene.say("looking at every member")
+        host = scene.host(self.archive.role)
+        path = self.archive.absolute
+        contents = list_archive(host, path, self.as_root, self.kind, self.included)
+        refuse_members(self.archive.path, contents)
+        apart = contents.volumes_bytes if self.volumes else 0
+        what = self.archive.path
+        refuse_size(scene, host, what, contents.unpacked_bytes - apart, self.folder)
+        if apart:
+            refuse_size(scene, host, f"volumes/ of {what}", apart, self.volumes, for_all=True)

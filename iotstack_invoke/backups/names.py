@@ -1,0 +1,56 @@
+"""The names of what lies in the folder of the backups: sets, their files, the folders. Pure."""
+
+from __future__ import annotations
+
+from ..core.runtag import is_runtag
+from ..engine.rules import Wildcard
+
+LOCK = ".lock"
+"""In the folder of the backups: which run works on the stack."""
+
+BADGE = ".badge"
+"""In the folder of the backups: a random word, by which it is known wherever it is seen."""
+
+PARTS = {
+    "general": "general-backup.tar.gz",
+    "outside": "outside-backup.tar.gz",
+    "influx": "influx-backup.tar",
+    "influxdb2": "influxdb2-backup.tar",
+    "mariadb": "mariadb-backup.tar.gz",
+    "postgres": "postgres-backup.sql.gz.tar",
+    "gitea": "gitea-backup.tar.gz",
+    "nextcloud": "nextcloud-backup.tar.gz",
+    "wordpress": "wordpress-backup.tar.gz",
+}
+"""What the parts of a set are called behind their runtag, as the seed and IOTstackBackup do."""
+
+TEXTS = {"restore": "RESTORE.txt", "log": "backup-log.txt"}
+"""What people read: a set is as good without them."""
+
+KINDS = {**PARTS, "manifest": "manifest.json", **TEXTS}
+"""The same for all files of a set."""
+
+_BY_ENDING = {f".{ending}": kind for kind, ending in KINDS.items()}
+
+
+def split_set_name(name: str) -> tuple[str, str] | None:
+    """Return (runtag, kind) of a file of a set, or None for a name that is none."""
+    at = name.find(".")
+    while at >= 0:  # a runtag may have dots as well
+        kind = _BY_ENDING.get(name[at:])
+        if kind and is_runtag(name[:at]):
+            return name[:at], kind
+        at = name.find(".", at + 1)
+    return None
+
+
+WILDCARDS = {
+    "runtag": Wildcard(is_runtag),
+    "part": Wildcard(
+        lambda name: (split_set_name(name) or ("", ""))[1] in PARTS,
+        shown=lambda name: (split_set_name(name) or ("", name))[1],
+    ),
+}
+"""What the patterns of our rules may have for names that differ: a `{part}` is a file of a set."""
+
+COMMANDS_LOCK = ".commands"

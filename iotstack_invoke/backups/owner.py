@@ -1,0 +1,98 @@
+"""What the owner said of old backups: what is gone for good, and what of other tools is adopted.
+
+A file of JSON lines that only grows, beside the backups. Not for: what hosts.toml says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from ..core.dataclass import dataclass
+from ..core.runtag import is_runtag
+from ..hosts.base import Host
+from ..hosts.local import LocalHost
+from ..hosts.trust import believed
+from .holdings import Gone
+from .manifest import read_utc, utc_text
+from .sets import BackupSet
+
+OWNER_FILE = ".retention.jsonl"
+
+Sizes = Mapping[str, int]
+"""How large the archives of a set were, by their kinds: with others it is another set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """All that was said."""
+
+    gone: tuple[Gone, ...]
+    sizes: Mapping[tuple[str, str], Sizes]
+    """Of what was adopted, by place and runtag."""
+
+    def adopted(self, at: str, sets: Iterable[BackupSet]) -> frozenset[str]:
+        """Return which sets of a place are adopted, and are still what they were then."""
+        return frozenset(
+            each.runtag
+            for each in sets
+            if each.is_foreign and self.sizes.get((at, each.runtag)) == sizes_of(each)
+        )
+
+
+def sizes_of(backup: BackupSet) -> dict[str, int]:
+    """Return the sizes of the archives of a set by their kinds."""
+    return {kind: backup.files[kind].size_bytes for kind in backup.parts}
+
+
+class OwnerFile:
+    """The file of what was said, on the host of the backups."""
+
+    def __init__(self, host: Host, path: str) -> None:
+        self._host = host
+        self._path = path
+
+    def read(self) -> Said:
+        """Return what was said; what is no whole line is passed over.
+
+        So is what was said in the future: a clock was ahead, and nobody knows of which sets.
+        """
+        now = datetime.now(UTC)
+        gone: list[Gone] = []
+        sizes: dict[tuple[str, str], Sizes] = {}
+        is_ours = believed(self._host, self._path)
+        for line in self._host.lines(self._path) if is_ours else ():
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+                told = json.loads(line)
+                said = read_utc(told["utc"])
+                if "about" in told:  # those of earlier versions were about all sets until then
+                    said = min(said, read_utc(told["about"]) + timedelta(seconds=1))
+                if "gone" in told and said <= now:
+                    gone += [Gone(str(each), str(told["host"]), said) for each in told["gone"]]
+                elif "gone" not in told and is_runtag(told["adopted"]):
+                    sizes[told["at"], told["adopted"]] = dict(told["sizes"])
+        return Said(tuple(gone), sizes)
+
+    def add_gone(
+        self, names: Iterable[str], host: str, about: datetime | None, now: datetime
+    ) -> None:
+        """Write down what is gone of a machine's sets that were made until `about`.
+
+        That is the newest that was there: what is made later counts anew, whatever a clock says.
+        """
+        told = {"about": utc_text(about)} if about else {}
+        self._add({"utc": utc_text(now), **told, "gone": list(names), "host": host})
+
+    def add_adopted(self, at: str, backup: BackupSet, now: datetime) -> None:
+        """Write down that a set of another tool is ours to remove."""
+        told = {"adopted": backup.runtag, "at": at, "sizes": sizes_of(backup)}
+        self._add({"utc": utc_text(now), **told})
+
+    def _add(self, told: Mapping[str, object]) -> None:
+        if isinstance(self._host, LocalHost):
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+        # A line that was torn before has no end of its own.
+        self._host.append(self._path, f"\n{json.dumps(told)}")

@@ -1,0 +1,372 @@
+"""Copying a finished file from one place to another, proven on the far side."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+from typing import IO, cast
+
+from ..core.dataclass import dataclass
+from ..core.errors import StepFailed
+from ..engine.space import reserve
+from ..engine.steps import File, Record, Scene
+from ..hosts.base import Command, FileFact, Host, Place, Received
+from ..hosts.hashing import HashedStream, hash_command
+from ..hosts.inspect import ANY_EXIT
+from ..hosts.local import CHUNK_BYTES
+from .manifest import MOST_BYTES, Manifest, read_manifest
+from .names import KINDS, PARTS, split_set_name
+
+HASH_DIGITS = 64
+MOST_HOST_LETTERS = 100
+OTHER_COPY = "Take another copy, or another backup: inv list shows them."
+
+
+def can_hash(place: Place) -> bool:
+    """Tell whether a place reckons the SHA-256 of its files itself, without their being read."""
+    return hasattr(place, "run")
+
+
+def hash_there(place: Place, path: str) -> str:
+    """Return the SHA-256 of a file: reckoned where it lies, or read from there.
+
+    Of one that lies sealed in a vault, it is that of what was sealed. Raises StepFailed.
+    """
+    if hasattr(place, "hash_of"):
+        return str(place.hash_of(path))
+    if not can_hash(place):
+        with place.read(path) as stream:
+            return HashedStream(stream).drain().sha256
+    told = cast("Host", place).run(hash_command(path)).out.split(" ")[0].strip()
+    if len(told) != HASH_DIGITS:
+        raise StepFailed(f"{place.name} does not tell the SHA-256 of {path}: {told!r}.")
+    return told
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file that was seen: where it lies, and what is recorded of it."""
+
+    place: Place
+    file: File
+    fact: FileFact
+    record: Record | None
+
+
+def is_copy(copy: Found, original: Found) -> bool:
+    """Tell whether one file is the copy of another: it was sent as such, or has the same hash.
+
+    Raises StepFailed where either cannot be read: then nobody knows.
+    """
+    if copy.fact.size_bytes != original.fact.size_bytes:
+        return False
+    made = original.record.sha256 if original.record else ""
+    if made and copy.record and copy.record.sha256 == made:
+        return True
+    made = made or hash_there(original.place, original.file.absolute)
+    return hash_there(copy.place, copy.file.absolute) == made
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Copy a file to another place, going on where an earlier try was cut.
+
+    It goes on only where the file's hash is known beforehand: the beginning of another file is
+    found, and all of it is sent anew.
+    `after` are copies that must have arrived before, each with the file that it is a copy of: a
+    copy whose original could not be made is not waited for.
+    """
+
+    source: File
+    target: File
+    after: tuple[tuple[File, File], ...] = ()
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is copied where."""
+        target = self.target.absolute
+        of_rclone = ":" in target.partition("/")[0]  # whose address says where
+        where = "" if of_rclone else f"{self.target.role}:"
+        return (f"copy '{self.source.absolute}' to {where}'{target}'",)
+
+    def do(self, scene: Scene) -> None:
+        """Write the copy under its partial name; raises StepFailed where it is not the same."""
+        failures = scene.failures()
+        for original, copy in self.after:
+            if str(copy) in failures and str(original) not in failures:
+                raise StepFailed(f"it is not copied, since {copy.path} did not arrive there.")
+        source, target = scene.place(self.source), scene.place(self.target)
+        fact = source.look([self.source.absolute]).get(self.source.absolute)
+        if fact is None:
+            raise StepFailed(f"{self.source.absolute} is not there.")
+        known = self._known(scene)
+        overwrites = getattr(target, "overwrites", False)
+        start = 0 if overwrites else self._arrived(target, fact)
+        start = start if known and target.resumes else 0
+        needed = fact.size_bytes - start
+        space = reserve(scene, target, os.path.dirname(self.target.absolute) or ".", needed)
+        if space and space.left_bytes < needed:
+            told = f"{_megabytes(space.free_bytes)} are free"
+            if space.left_bytes < space.free_bytes:
+                left = _megabytes(space.left_bytes)
+                told += f", of which what is written beside it leaves {left}"
+            raise StepFailed(
+                f"On {target.name} {told}, which is too little for a file of "
+                f"{_megabytes(fact.size_bytes)}. Make room there and run the same command again."
+            )
+        scene.expect(fact.size_bytes)
+        scene.moved(start)
+        with source.read(self.source.absolute, start) as stream:
+            shown = _Shown(stream, scene)
+            hashed = HashedStream(shown.stream)
+            received = target.receive(
+                self.target.partial,
+                shown.stream if known else hashed.stream,
+                fact.modified_s,
+                start,
+                fact.size_bytes - start,
+            )
+        sent = Received(start + shown.size_bytes, known or hashed.sha256)
+        if received != sent:
+            raise self._why_not_proven(scene, received, sent, start)
+        scene.learn(self.target, size_bytes=received.size_bytes, sha256=received.sha256)
+
+    def _known(self, scene: Scene) -> str:
+        """Return the SHA-256 that is recorded of the file, "" where none is."""
+        record = scene.records().get(str(self.source))
+        return record.sha256 if record else ""
+
+    def _why_not_proven(
+        self, scene: Scene, received: Received, sent: Received, start: int
+    ) -> StepFailed:
+        """Return the failure of a copy that is not what was to be sent; none of it is left."""
+        source, target = scene.place(self.source), scene.place(self.target)
+        target.remove([self.target.partial])
+        if start:
+            return StepFailed(
+                f"What {target.name} had of {self.target.path} was another file's beginning, or "
+                "the source is damaged: it is sent anew, from its first byte.",
+                again=True,
+            )
+        known = self._known(scene)
+        found = hash_there(source, self.source.absolute) if known else ""
+        if found != known:
+            runtag = (split_set_name(os.path.basename(self.source.path)) or ("RUNTAG",))[0]
+            advice = (
+                f"Check the disk. Whether another copy is whole: inv show {shlex.quote(runtag)}"
+            )
+            if self.source.role == "from":
+                advice = OTHER_COPY
+            damage = (
+                f"{self.source.absolute} is no longer what was written: its SHA-256 is {found}, "
+                f"and was {known}."
+            )
+            return StepFailed(f"{damage} {advice}", damage=damage)
+        advice = ""
+        if self.source.role == "from":
+            advice = (
+                f" {source.name}, or the line to it, gave other bytes than before. {OTHER_COPY}"
+            )
+        return StepFailed(
+            f"What arrived on {target.name} as {self.target.partial} is not what was sent "
+            f"({received.size_bytes:,} of {sent.size_bytes:,} bytes, SHA-256 "
+            f"{received.sha256} instead of {sent.sha256}).{advice}",
+            again=True,
+        )
+
+    def _arrived(self, target: Place, fact: FileFact) -> int:
+        """Return how many bytes an earlier try left there to go on with.
+
+        What is no file goes: to write into a pipe would wait for its other end.
+        """
+        partial = target.look([self.target.partial]).get(self.target.partial)
+        if partial and partial.other:
+            target.remove([self.target.partial])
+            return 0
+        return partial.size_bytes if partial and partial.size_bytes <= fact.size_bytes else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Mark a set in a vault as this run's, before anything is copied there.
+
+    Two machines may back up in the same minute into one folder: the mark is made by one of them,
+    and lies there until its manifest does. So no set is replaced, or mixed with another.
+    """
+
+    file: File
+    runtag: str
+    host: str
+    claim: str
+    earlier_utc: frozenset[str]
+    replaces: bool
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is marked."""
+        return (f"claim {self.file}",)
+
+    def do(self, scene: Scene) -> None:
+        """Make the mark, or find it; raises StepFailed where the name is another machine's.
+
+        While it lies there no other run makes one, so a run asks once for several of its jobs.
+        """
+        scene.once(f"claim {self.file}", lambda: self._make(scene.place(self.file)))
+
+    def _make(self, place: Place) -> None:
+        line = json.dumps({"host": self.host, "claim": self.claim})
+        found = place.claim(self.file.absolute, line)
+        if found != line:
+            raise StepFailed(
+                f"{_host_in(found)} is copying a backup {self.runtag} to {place.name}, so this "
+                f"one is not copied there. {ADVICE} If that run is dead and nobody goes on with "
+                f"it, remove {self.file.absolute} there.",
+                again=not found,
+            )
+        manifest = manifest_there(place, self.file.root, self.runtag)
+        began = manifest.started_utc if manifest and manifest.host == self.host else ""
+        if manifest and not self.replaces and began not in self.earlier_utc:
+            place.remove([self.file.absolute])
+            raise StepFailed(
+                f"{place.name} has a backup {self.runtag} of {manifest.host} already, so this one "
+                f"is not copied there. {ADVICE}"
+            )
+
+
+ADVICE = 'Give each machine a folder of its own in a vault (layout = "by-host" in hosts.toml).'
+
+
+def manifest_there(place: Place, folder: str, runtag: str) -> Manifest | None:
+    """Return the manifest of a set in a place, None where there is none, or a damaged one.
+
+    Raises StepFailed where it cannot be read. One that is larger than any manifest is stays shut:
+    over SFTP it would take minutes.
+    """
+    name = f"{runtag}.{KINDS['manifest']}"
+    fact = place.look([f"{folder}/{name}"]).get(f"{folder}/{name}")
+    if fact and fact.size_bytes <= MOST_BYTES:
+        with contextlib.suppress(KeyError, ValueError):
+            return read_manifest(place.contents(folder, [name])[name], runtag)
+    return None
+
+
+def _host_in(line: str) -> str:
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        return str(json.loads(line)["host"])[:MOST_HOST_LETTERS]
+    return "Another machine"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckHash:
+    """Compare a file that is used where it lies with its record.
+
+    A file without a record is unproven: whoever reads it must read it whole.
+    """
+
+    file: File
+    as_root: tuple[str, ...]
+
+    @property
+    def _command(self) -> Command:
+        return hash_command(self.file.absolute, self.as_root)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (self._command.shown,)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it is no longer what was written."""
+        scene.learn(self.file, seen=_seen(scene, self.file, self.as_root))
+        record = scene.records().get(str(self.file))
+        if record is None or not record.sha256:
+            return
+        found = scene.host(self.file.role).run(self._command).out.split(" ")[0]
+        if found != record.sha256:
+            damage = (
+                f"{self.file.absolute} is damaged: its SHA-256 is {found}, and the manifest says "
+                f"{record.sha256}."
+            )
+            told = f"{damage} Nothing was changed. Take another copy (--from)."
+            raise StepFailed(told, damage=damage)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSame:
+    """See that a file that was read where it lies is still the one that was compared before.
+
+    Somebody may have put another in its place meanwhile, as what synchronises folders does. By its
+    dates and inode; where these differ, or were not seen, by its hash.
+    """
+
+    file: File
+    as_root: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (_seen_command(self.file, self.as_root).shown,)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it is another file, or gone: what was read of it is unproven."""
+        before = scene.learnt.get(str(self.file), {}).get("seen")
+        now = _seen(scene, self.file, self.as_root)
+        if now and now == before:
+            return
+        record = scene.records().get(str(self.file))
+        if now and record and record.sha256:
+            command = hash_command(self.file.absolute, self.as_root)
+            if scene.host(self.file.role).run(command).out.split(" ")[0] == record.sha256:
+                return
+        raise StepFailed(
+            f"{self.file.absolute} was {'changed' if now else 'removed'} while it was read, so "
+            "what was unpacked of it is not used. Nothing was changed. See what writes there, and "
+            "run this again, or take another copy (--from)."
+        )
+
+
+def _seen_command(file: File, as_root: tuple[str, ...]) -> Command:
+    words = ("stat", "-L", "-c", "%d %i %s %.9Y %.9Z", "--", file.absolute)
+    return Command((*as_root, *words), ANY_EXIT, 60)
+
+
+def _seen(scene: Scene, file: File, as_root: tuple[str, ...]) -> str:
+    """Return what changes with each change of a file, '' where it is not seen."""
+    return scene.host(file.role).run(_seen_command(file, as_root)).out.strip()
+
+
+class _Shown:
+    """A stream that is counted, and whose progress is shown."""
+
+    def __init__(self, source: IO[bytes], scene: Scene) -> None:
+        self._source = source
+        self._scene = scene
+        self.size_bytes = 0
+
+    @property
+    def stream(self) -> IO[bytes]:
+        """Itself, for whoever reads it."""
+        return cast("IO[bytes]", self)
+
+    def read(self, size: int = CHUNK_BYTES) -> bytes:
+        """Return the next bytes, b"" at the end."""
+        content = self._source.read(size)
+        self.size_bytes += len(content)
+        self._scene.moved(len(content))
+        return content
+
+
+def drop_unnamed(place: Place, folder: str, manifest: Manifest) -> tuple[str, ...]:
+    """Remove what the set before has left that the new manifest of its name does not name.
+
+    Returns the files. Raises StepFailed.
+    """
+    kinds = {part.kind for part in manifest.parts}
+    files = [f"{manifest.runtag}.{PARTS[kind]}" for kind in PARTS if kind not in kinds]
+    there = place.look([f"{folder}/{each}" for each in files])
+    paths = [path for path, fact in there.items() if not fact.other]
+    if paths:
+        place.remove(paths)
+    return tuple(paths)

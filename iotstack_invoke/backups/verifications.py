@@ -1,0 +1,201 @@
+"""What verifications found: a file of JSON lines that only grows, one line a verified copy.
+
+The newest line of a set in one place counts, and one that ends early is no line. Written under a
+lock of its own: a verification of hours must keep no backup waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from .. import __version__
+from ..core.dataclass import dataclass
+from ..core.errors import Busy, StepFailed
+from ..core.runtag import is_runtag
+from ..hosts.base import PARTIAL
+from ..hosts.local import LocalHost, locked, opened, words_of
+from ..hosts.trust import believed
+from .manifest import read_utc, utc_text
+
+PROGRAM = f"iotstack-invoke {__version__}"
+CHECKS_FILE = ".checks.jsonl"
+HERE = "here"
+"""Where a set of this machine's own backups is, in the place of a vault's name."""
+MOST_LINES_EACH = 10
+"""With more lines than so many for each that counts, the file is written anew."""
+LOCK_LIMIT_S = 10.0
+"""The lock is held for one line, or for one writing anew."""
+
+
+def in_places(where: str) -> str:
+    """Return in words where something is; of places as they are listed here is the first."""
+    first, _, others = where.partition(", ")
+    if first != HERE:
+        return f"in {where}"
+    return f"here or in {others}" if others else "here"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one verification of a set in one place found; good where there are no problems.
+
+    `how`: `read`, every archive to its end; `hash`, by the SHA-256 that the vault reckoned;
+    `restore`, by a rehearsal; `unpack`, by one that had no engine to load InfluxDB's dump.
+    `made`: when that set was finished, by its manifest; '' where it had none that can be read.
+    Without one a set may be read to its end, and there is nothing to prove it by.
+    """
+
+    runtag: str
+    at: str
+    utc: str
+    how: str
+    good: bool
+    problems: tuple[str, ...] = ()
+    program: str = ""
+    made: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """`good`, `damaged`, or `unproven` where there was nothing to compare with."""
+        if not self.good:
+            return "damaged"
+        return "good" if self.made or self.how == "restore" else "unproven"
+
+
+Checks = Mapping[tuple[str, str], Check]
+"""The newest check of each set in each place, by runtag and place."""
+
+
+def read_checks(lines: Iterable[str]) -> dict[tuple[str, str], Check]:
+    """Return the newest check of each set in each place; what is no whole line is passed over."""
+    found: dict[tuple[str, str], Check] = {}
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+            check = _read(json.loads(line))
+            found.pop((check.runtag, check.at), None)  # the newest come last
+            found[check.runtag, check.at] = check
+    return found
+
+
+def _read(content: Mapping[str, object]) -> Check:
+    words = {key: content[key] for key in ("runtag", "at", "utc", "how", "program", "made")}
+    problems, good = content["problems"], content["good"]
+    if not isinstance(problems, list) or not isinstance(good, bool):
+        raise TypeError
+    if not all(isinstance(each, str) for each in (*words.values(), *problems)):
+        raise TypeError
+    check = Check(good=good, problems=tuple(problems), **words)  # type: ignore[arg-type]
+    read_utc(check.utc)
+    if not is_runtag(check.runtag):
+        raise ValueError(check.runtag)
+    return check
+
+
+def check_line(check: Check) -> str:
+    """Return a check as one line of JSON."""
+    return json.dumps(asdict(check))  # ASCII: a problem may quote a name that is no UTF-8
+
+
+def failed_at(checks: Checks, at: str) -> dict[str, str]:
+    """Return the runtags that failed their last verification in a place, and their `made`."""
+    return {
+        check.runtag: check.made for check in checks.values() if check.at == at and not check.good
+    }
+
+
+def damage_found(runtag: str, at: str, made: str, damages: tuple[str, ...]) -> Check:
+    """Return that a restore, or a rehearsal of one, found a set in a place to be damaged."""
+    now = utc_text(datetime.now(UTC))
+    return Check(runtag, at, now, "read", good=False, problems=damages, program=PROGRAM, made=made)
+
+
+class CheckFile:
+    """The file of the checks on this machine."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._host = LocalHost(os.path.dirname(path))
+        self._known_bytes: int | None = None
+        """How large the file is of which is known what follows: it is read whole once, not for
+        each of thousands of checks."""
+        self._count = 0
+        """How many lines it has."""
+        self._kept: set[tuple[str, str]] = set()
+        """Which sets in which places have a check in it."""
+
+    def newest(self) -> dict[tuple[str, str], Check]:
+        """Return the checks that count; none where there is no file yet."""
+        return read_checks(self._lines())
+
+    def add(self, check: Check) -> None:
+        """Write one more, through a power cut; raises StepFailed where that cannot be done."""
+        folder = os.path.dirname(self.path)
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StepFailed(f"{folder} cannot be made: {words_of(error)}.") from error
+        with self._locked():
+            before = self._size_bytes()
+            if before != self._known_bytes:
+                lines = self._lines()
+                self._count, self._kept = len(lines), set(read_checks(lines))
+            # What is added to a last line that has no end would be lost with it.
+            torn = "\n" if before != self._known_bytes and self._is_torn() else ""
+            self._host.append(self.path, torn + check_line(check))
+            self._count += 1
+            self._kept.add((check.runtag, check.at))
+            if self._count > MOST_LINES_EACH * len(self._kept):
+                self._write_anew(self.newest().values())
+                self._count = len(self._kept)
+            self._known_bytes = self._size_bytes()
+
+    def _lines(self) -> list[str]:
+        if not believed(self._host, self.path):
+            return []
+        try:
+            with open(self.path, encoding="utf-8", errors="replace", opener=opened) as stream:
+                return stream.readlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StepFailed(
+                f"The record of verifications {self.path} cannot be read: {error.strerror}. "
+                "Without it nobody knows what is damaged: give it back to its owner, or remove it."
+            ) from error
+
+    def _size_bytes(self) -> int:
+        """Return how large the file is, -1 where there is none."""
+        fact = self._host.look([self.path]).get(self.path)
+        return fact.size_bytes if fact else -1
+
+    def _is_torn(self) -> bool:
+        """Tell whether the last line has no end."""
+        lines = self._lines()
+        return bool(lines) and not lines[-1].endswith("\n")
+
+    def _write_anew(self, checks: Iterable[Check]) -> None:
+        partial = self.path + PARTIAL
+        with self._host.create(partial) as stream:
+            stream.writelines(check_line(each).encode() + b"\n" for each in checks)
+        self._host.rename(partial, self.path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the file; raises Busy only where its holder hangs."""
+        deadline = time.monotonic() + LOCK_LIMIT_S
+        with contextlib.ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(locked(f"{self.path}.lock", "the record of a verification"))
+                    break
+                except Busy:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
+            yield

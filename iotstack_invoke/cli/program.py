@@ -1,0 +1,254 @@
+"""The program `iotstack`: the same doors as `inv`, from any working directory."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterator
+from types import FrameType
+from typing import NoReturn
+
+from invoke.exceptions import Exit, ParseError
+from invoke.parser.context import ParserContext, to_flag
+from invoke.parser.parser import ParseMachine
+from invoke.program import Program
+
+from .. import __version__
+from ..core.errors import ExitCode, Interrupted, ended
+from .tasks import namespace
+
+NEAR = 0.75
+"""How alike what was typed and what was probably meant are."""
+_UNKNOWN = re.compile(r"No idea what (?P<quote>['\"])(?P<word>.*)(?P=quote) is!", re.DOTALL)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class IotstackProgram(Program):
+    """Invoke's Program, which tells a wrong command line with what to write, and our exit code.
+
+    The `inv` of a checkout becomes one when it has read tasks.py, which is after `parse_core`.
+    """
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        """Read the flags before the task."""
+        self._or_usage(super().parse_core, argv)
+
+    def parse_tasks(self) -> None:
+        """Read the tasks and their flags; `help backup` is `--help backup`."""
+        words = self.core.unparsed
+        if words[:1] == ["help"] and words[1:]:
+            self.core.unparsed = [words[1], "--help"]
+        try:
+            self._or_usage(super().parse_tasks)
+        except _HelpAsked as asked:
+            with _until_enough():
+                self.print_task_help(str(asked))
+                raise Exit from None
+
+    def parse_cleanup(self) -> None:
+        """Do what the flags before the task ask for: `--help backup`, `--list`."""
+        task = self.args.list.value
+        if isinstance(task, str):  # Invoke lists what is below a word, and nothing of ours is
+            _end_usage(f"--list {task}: there are no tasks below it. Its flags: inv --help {task}")
+        with _until_enough():
+            self._or_usage(super().parse_cleanup)
+
+    def no_tasks_given(self) -> None:
+        """List the tasks: whoever types nothing wants to know what there is."""
+        with _until_enough():
+            self.list_tasks()
+            raise Exit
+
+    def update_config(self, merge: bool = True) -> None:
+        """Read the file of `--config`, which is one of Invoke's and not of ours."""
+        try:
+            super().update_config(merge)
+        except Exception as error:
+            file = self.args.config.value
+            if not file:
+                raise
+            _end_usage(
+                f"--config {file} is no file for Invoke, whose flag that is: {ended(str(error))} "
+                f"The settings of this program: inv TASK --settings {file}"
+            )
+
+    def _or_usage(self, parse: Callable[..., None], *arguments: object) -> None:
+        try:
+            parse(*arguments)
+        except ParseError as error:
+            names = tuple(self.collection.task_names) if hasattr(self, "collection") else ()
+            _end_usage(usage_text(error, names))
+
+
+def _end_usage(text: str) -> NoReturn:
+    """Say what is wrong with a command line, and end."""
+    from ..reporting.report import as_called
+
+    sys.stderr.write(f"{as_called(text)}\n")
+    sys.exit(int(ExitCode.USAGE))
+
+
+class _HelpAsked(Exception):
+    """The help of a task is asked for, amid its words."""
+
+
+def usage_text(error: ParseError, tasks: Collection[str]) -> str:
+    """Return what Invoke says of a command line, and what to write in its place."""
+    import difflib
+    import shlex
+
+    from ..reporting.report import as_called
+
+    context = error.context
+    task, flags = (context.name, tuple(context.flags)) if context else (None, ())
+    if context and "did not receive required positional" in str(error):
+        return as_called(_missing_text(context))
+    found = _UNKNOWN.fullmatch(str(error))
+    word = found["word"] if found else ""
+    hint, known = "", flags if word.startswith("-") else tasks
+    called = f"inv {task}" if task else "inv"
+    if f"--{word}" in flags:
+        hint = f"Write: {called} --{word}"
+    elif word and (begun := _runtag_before(context)):
+        hint = f"A name with blanks needs quotes: {called} {begun} {word} …'"
+    elif names := _names_of(word, flags):
+        hint = "; ".join(f"{what}: {called} {flag} {shlex.quote(word)}" for what, flag in names)
+        hint = f"To name {hint}"
+    elif near := difflib.get_close_matches(word, known, 1, NEAR) if word else ():
+        hint = f"Did you mean {near[0]}?"
+    more = f"All its flags: inv --help {task}" if task else "All tasks: inv --list"
+    said = ended(str(error))
+    return as_called(f"{said} {hint} ({more})" if hint else f"{said} {more}")
+
+
+def _missing_text(context: ParserContext) -> str:
+    """Return what to write where a task lacks what it is about, with what is known of that."""
+    lacking = context.missing_positional_args
+    words = " ".join(str(each.name).upper() for each in lacking)
+    said = " ".join(f"{str(each.name).upper()}: {ended(str(each.help))}" for each in lacking)
+    given = (str(each.value) for each in context.positional_args if each.value)
+    called = " ".join(("inv", str(context.name), *given))
+    more = f"All its flags: inv --help {context.name}"
+    return f"Something is missing. Write: {called} {words}. {said} {more}"
+
+
+def _runtag_before(context: ParserContext | None) -> str:
+    """Return how the runtag, which another word follows, would be begun with a quote."""
+    args = context.args if context else {}
+    given = [(name, args[name]) for name in ("after", "before", "runtag") if name in args]
+    for name, each in given:
+        if each.got_value and " " not in str(each.value):
+            return f"'{each.value}" if each.positional else f"--{name} '{each.value}"
+    return ""
+
+
+def _names_of(word: str, flags: Collection[str]) -> list[tuple[str, str]]:
+    """Return what a word may name, each with the flag of a task that takes it: by its form."""
+    from ..core.runtag import LATEST, is_runtag, runtag_time
+
+    if not is_runtag(word):
+        return []
+    named = [(what, flag) for what, flag in _NAMING if flag in flags]
+    is_told = word == LATEST or runtag_time(word) or " " in word
+    return [each for each in named if each[1] == "--runtag" or not is_told]
+
+
+_NAMING = (
+    ("a backup", "--runtag"),
+    ("a vault", "--at"),
+    ("a vault", "--vault"),
+    ("a vault", "--from"),
+    ("a host", "--host"),
+)
+"""What is named without its flag, and the flag."""
+
+
+def _complete_flag(machine: ParseMachine) -> None:
+    """Refuse a flag that no value came behind, or a blank one, each time; raises ParseError.
+
+    Invoke takes such a flag for one that is left out where it may be given several times: a
+    restore `--only` nothing would be one of all, and `--host` nothing this machine. A blank value
+    is what a script gives whose variable is not set: most flags take it for their default.
+    """
+    flag = machine.flag
+    if flag and flag.takes_value and not flag.optional and not machine.flag_got_value:
+        machine.error(f"{to_flag(flag.names[0])} needs a value.")
+    if flag and isinstance(flag.raw_value, str) and not flag.raw_value.strip():
+        machine.error(f"{to_flag(flag.names[0])}: it is empty.")
+    _invokes_complete_flag(machine)
+
+
+_invokes_complete_flag = ParseMachine.complete_flag
+ParseMachine.complete_flag = _complete_flag  # type: ignore[assignment, method-assign]
+
+
+def _help_for(context: ParserContext, flag: str) -> tuple[str, str]:
+    """Return a flag and its help; one that may be given several times takes a value each time."""
+    name, told = _invokes_help_for(context, flag)
+    return (f"{name}=STRING" if context.flags[flag].kind is list else name), told
+
+
+_invokes_help_for = ParserContext.help_for
+ParserContext.help_for = _help_for  # type: ignore[assignment, method-assign]
+
+
+def _handle(machine: ParseMachine, token: str) -> None:
+    """Take `--help` behind a task for a wish, not for the runtag or value that is due there."""
+    if token in {"--help", "-h"} and machine.context and machine.context.name:
+        raise _HelpAsked(machine.context.name)
+    _invokes_handle(machine, token)
+
+
+_invokes_handle = ParseMachine.handle
+ParseMachine.handle = _handle  # type: ignore[assignment, method-assign]
+
+
+program = IotstackProgram(name="iotstack", namespace=namespace, version=__version__)
+
+
+def tell_stops() -> None:
+    """Let a signal that asks us to stop end us with our exit code, also while no task runs.
+
+    A task has handlers of its own and gives these back. Once Python takes itself apart, all is
+    done and told: a signal changes nothing any more.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, _end)
+    atexit.register(_let_stops_pass)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    with contextlib.suppress(Exception):  # it may be in the midst of being written to
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        os.write(2, f"{Interrupted(number)}\n".encode())
+    os._exit(128 + number)
+
+
+def _let_stops_pass() -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def main() -> None:
+    """Run the command line."""
+    tell_stops()
+    with _until_enough():
+        program.run()
+
+
+@contextlib.contextmanager
+def _until_enough() -> Iterator[None]:
+    """Let Invoke print until nobody reads it any more: `| head` has enough."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)

@@ -1,0 +1,351 @@
+"""What every door has: the shared flags, declared once; errors as messages and exit codes.
+
+A door is an Invoke task whose body is given a Work instead of a Context. The doors themselves
+are in tasks.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
+from invoke.tasks import Task
+
+from ..core.errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
+
+if TYPE_CHECKING:  # --list and --help need neither: a door brings them in when it is opened
+    from ..reporting.report import Report
+    from ..settings.model import Options, Settings
+
+EXIT_CODES = """
+Exit codes: 0 good; 1 failed; 2 wrong usage or settings; 3 finished with warnings;
+10 no such backup; 11 another run is busy; 13 refused before anything was changed;
+129, 130, 143 stopped by a signal.
+"""
+
+CRITICAL = 2
+"""What Nagios and its kin take for an alarm."""
+
+SETTINGS_FLAG = Argument(
+    name="settings", kind=str, default="", help="The settings file to use instead of hosts.toml."
+)
+DEBUG_FLAG = Argument(
+    name="debug", kind=bool, default=False, help="Show a traceback when something fails."
+)
+RUN_FLAGS = (
+    Argument(
+        names=("dry-run",),
+        attr_name="dry_run",
+        kind=bool,
+        default=False,
+        help="Show every job, why it would run and its commands; touch nothing.",
+    ),
+    Argument(name="why", kind=bool, default=False, help="Say why each job runs, or need not."),
+    Argument(name="jobs", kind=str, default="2", help="How many jobs run at once."),
+    Argument(
+        name="force",
+        kind=bool,
+        default=False,
+        help="Of a backup: make again what is there. Of a restore it changes nothing.",
+    ),
+    Argument(
+        names=("keep-going",),
+        attr_name="keep_going",
+        kind=bool,
+        default=True,
+        help="Start what does not depend on a failed job (the default), or nothing new.",
+    ),
+)
+FLEET_FLAGS = (
+    Argument(
+        name="host",
+        kind=list,
+        help="A host of hosts.toml; may be given several times. This machine, if not given.",
+    ),
+    Argument(name="hosts", kind=str, default="", help="Every host of a role: live, test, or all."),
+    Argument(
+        names=("at-once",),
+        attr_name="at_once",
+        kind=str,
+        default="8",
+        help="How many hosts at once, where there are several.",
+    ),
+)
+"""Those of a task that is done on one host, or on several at once."""
+IDENTITY_FLAG = Argument(
+    name="identity", kind=str, default="", help="The file with the key that opens sealed copies."
+)
+
+
+class Door(Task):  # type: ignore[type-arg]
+    """An Invoke task with our shared flags; our errors become messages and exit codes."""
+
+    runs = False
+    monitored = False
+    fleet = False
+    opens = False
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """Return the task's own flags and the shared ones."""
+        shared = (*self._shared(), SETTINGS_FLAG, DEBUG_FLAG)
+        own = super().get_arguments(ignore_unknown_help)
+        if self.fleet:  # the body is given one host
+            own = [each for each in own if each.name != "host"]
+        return own + [deepcopy(each) for each in shared]
+
+    def _shared(self) -> tuple[Argument, ...]:
+        identity = (IDENTITY_FLAG,) if self.opens else ()
+        return (
+            *(RUN_FLAGS if self.runs else ()),
+            *(FLEET_FLAGS if self.fleet else ()),
+            *identity,
+        )
+
+    def __call__(self, context: Context, **given: Any) -> Any:
+        """Run the body with settings, report and options in place of the shared flags."""
+        # Invoke keeps Python from writing bytecode, so that each run would compile all of us anew.
+        sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+        from ..core.processes import signals_raised
+        from ..hosts.trust import warn_with
+        from ..reporting.report import Report
+
+        debug = given.pop("debug", False)
+        report = Report()
+        warn_with(report.warn)
+        code: Any = 0
+        came: list[int] = []
+        with _threads_told(report, debug=debug) as troubles:
+            try:
+                with signals_raised() as came:
+                    code = self._do(context, given, report, debug=debug)
+            except Interrupted as error:
+                report.fail(str(error))
+                code = error.exit_code
+        if came and code != 128 + came[0]:  # it came when all was done, or was passed over
+            report.fail(str(Interrupted(came[0])))
+            code = 128 + came[0]
+        elif troubles and code in {None, ExitCode.GOOD, ExitCode.WARNINGS}:
+            code = ExitCode.FAILED
+        if code:
+            raise Exit(code=int(code))
+        return code
+
+    def _do(self, context: Context, given: dict[str, Any], report: Report, *, debug: bool) -> Any:
+        """Run the body and return the exit code; raises Interrupted, or what nobody expects."""
+        settings_file = report.settings_file = given.pop("settings", "")
+        try:
+            if {"--help", "-h"} & {value for value in given.values() if isinstance(value, str)}:
+                raise UsageError(f"Write: inv --help {self.name}")  # noqa: TRY301 - told as others
+            _refuse_blank(given)
+            _refuse_joined(given)
+            dry = bool(context.config.run.dry)
+            checkout = context.config.get("iotstack", {}).get("checkout", "")
+            if self.fleet:
+                code = self._on_hosts(given, settings_file, checkout, report, dry=dry)
+            else:
+                settings, options = self._known(given, settings_file, checkout, dry=dry)
+                code = self.body(Work(settings, report, options), **given)
+            self.times_called += 1
+            report.flush()
+        except BrokenPipeError:  # `| head` has enough
+            report.pass_over_output()
+            code = 128 + signal.SIGPIPE
+        except Interrupted:
+            raise
+        except IotstackError as error:
+            if debug:
+                traceback.print_exc()
+            code = self._tell(error, report, error.exit_code)
+        except Exception as error:
+            if debug or not self.monitored:
+                raise
+            code = self._tell(error, report, ExitCode.FAILED)
+        except KeyboardInterrupt:
+            report.fail(str(Interrupted(2)))
+            code = 130
+        return code
+
+    def _known(
+        self, given: dict[str, Any], file: str, checkout: str, *, dry: bool
+    ) -> tuple[Settings, Options]:
+        """Return the settings, and the flags that all runs share, which are taken out."""
+        from ..settings.model import Options, load_settings
+
+        options = _options(given, dry=dry) if self.runs else Options(dry_run=dry)
+        if self.opens:
+            options = replace(options, identity=given.pop("identity"))
+        settings = load_settings(file, checkout=checkout)
+        return settings.opened_by(options.identity), options
+
+    def _on_hosts(
+        self, given: dict[str, Any], file: str, checkout: str, report: Report, *, dry: bool
+    ) -> int | None:
+        """Run the body for one host, or the whole command for each of several."""
+        names, role, at_once = (given.pop(each) for each in ("host", "hosts", "at_once"))
+        words = self._words(given)
+        settings, options = self._known(given, file, checkout, dry=dry)
+        if role or len(names) > 1:
+            from .fleet import choose_hosts, read_at_once, run_fleet
+
+            if given.get("json"):
+                raise UsageError("--json is for one host.")
+            hosts = choose_hosts(settings, names, role)
+            if given.get("yes") is False and not options.dry_run:
+                raise Refused("Nobody can confirm it for each host. If it is meant, add --yes.")
+            has_dry = any("dry" in str(each.name) for each in self.get_arguments())
+            dry_word = ("--dry-run",) if options.dry_run and has_dry else ()
+            words = tuple(each for each in words if each != "--dry-run")
+            return run_fleet(settings, (*words, *dry_word), hosts, read_at_once(at_once), report)
+        host = names[0] if names else ""
+        code: int | None = self.body(Work(settings, report, options), host=host, **given)
+        return code
+
+    def _words(self, given: dict[str, Any]) -> tuple[str, ...]:
+        """Return the command line of this task with the flags that differ from their defaults."""
+        words = [str(self.name)]
+        for each in self.get_arguments():
+            value, flag = given.get(str(each.name)), each.names[0].replace("_", "-").strip("-")
+            if value is None or value == (each.default if each.kind is not list else []):
+                continue
+            if each.kind is bool:
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                values = value if each.kind is list else (value,)
+                words += [f"--{flag}={one}" for one in values]
+        return tuple(words)
+
+    def _tell(self, error: Exception, report: Report, code: int) -> int:
+        """Say what went wrong, and return the exit code; a monitor reads one line, and 2."""
+        if not self.monitored:
+            report.fail(str(error))
+            return code
+        from ..reporting.report import one_line
+
+        report.write(f"CRITICAL {one_line(str(error) or repr(error))}")
+        return CRITICAL
+
+
+class Work:
+    """What a door is given: the settings, the report, and the shared flags as options."""
+
+    def __init__(self, settings: Settings, report: Report, options: Options) -> None:
+        self.settings = settings
+        self.report = report
+        self.options = options
+
+
+def door(
+    *,
+    runs: bool = False,
+    monitored: bool = False,
+    fleet: bool = False,
+    opens: bool = False,
+    **keywords: Any,
+) -> Callable[[Callable[..., Any]], Door]:
+    """Return a decorator that makes a Door of `body(work, …flags)`.
+
+    `runs`: it has the flags of a task that runs a plan. `monitored`: a monitor reads it, so that
+    any error is one line on stdout and exit 2. `fleet`: it is done on one host, which the body is
+    given as `host`, or on several at once. `opens`: it reads sealed copies, which takes the key
+    that its flag names. A parameter named `context` would be Invoke's; ours is
+    the Work.
+    """
+
+    def make(body: Callable[..., Any]) -> Door:
+        if runs:
+            body.__doc__ = f"{(body.__doc__ or '').rstrip()}\n{EXIT_CODES}"
+        # Short flags are handed out by the order of parameters: a new one would rename others.
+        made = Door(body, auto_shortflags=False, **keywords)
+        made.runs = runs
+        made.monitored = monitored
+        made.fleet = fleet
+        made.opens = opens
+        return made
+
+    return make
+
+
+@contextlib.contextmanager
+def _threads_told(report: Report, *, debug: bool) -> Iterator[list[BaseException]]:
+    """Yield a list that takes what leaves a thread; each is told in a line, as it comes."""
+    troubles: list[BaseException] = []
+    before = threading.excepthook
+
+    def tell(left: threading.ExceptHookArgs) -> None:
+        error = left.exc_value or left.exc_type()
+        troubles.append(error)
+        if debug:
+            before(left)
+        _tell_of_thread(error, report)
+
+    threading.excepthook = tell
+    try:
+        yield troubles
+    finally:
+        # A thread that is left behind ends with us, and may fail until then.
+        is_raw = before is threading.__excepthook__
+        threading.excepthook = _tell_late if is_raw and not debug else before
+
+
+def _tell_late(left: threading.ExceptHookArgs) -> None:
+    from ..reporting.report import Report
+
+    _tell_of_thread(left.exc_value or left.exc_type(), Report())
+
+
+def _tell_of_thread(error: BaseException, report: Report) -> None:
+    words = traceback.format_exception_only(error)[-1].strip()
+    report.fail(f"Unexpected error in a thread: {words}. Add --debug to see where.")
+
+
+def _refuse_blank(given: Mapping[str, Any]) -> None:
+    """Refuse a blank name, as a script gives whose variable is not set; raises UsageError."""
+    for flag in ("runtag", "before", "after"):
+        if isinstance(given.get(flag), str) and not given[flag].strip():
+            from ..core.runtag import read_runtag
+
+            read_runtag(given[flag].strip())
+    names = given.get("host") or [] if isinstance(given.get("host"), list) else [given.get("host")]
+    if any(isinstance(each, str) and not each.strip() for each in names):
+        raise UsageError("--host: it is empty. Leave it out for this machine.")
+
+
+def _refuse_joined(given: Mapping[str, Any]) -> None:
+    """Refuse several names in one, as other programs take them, or none; raises UsageError.
+
+    The name of a database, behind `influxdb:`, may hold a comma.
+    """
+    for flag in ("host", "live", "only", "vault"):
+        for value in given.get(flag) or () if isinstance(given.get(flag), list) else ():
+            names = [each.strip() for each in value.split(",")]
+            if not any(names):
+                raise UsageError(f"--{flag}: it is empty.")
+            if len(names) > 1 and not value.startswith("influxdb:"):
+                words = " ".join(f"--{flag} {shlex.quote(each)}" for each in names if each)
+                raise UsageError(f"--{flag} {value}: write each name by itself: {words}")
+
+
+def _options(given: dict[str, Any], *, dry: bool) -> Options:
+    jobs = given.pop("jobs")
+    if jobs not in map(str, range(1, 17)):  # each is a thread
+        raise UsageError(f"--jobs {jobs}: how many jobs run at once is a number from 1 to 16.")
+    from ..settings.model import Options
+
+    return Options(
+        dry_run=given.pop("dry_run") or dry,
+        why=given.pop("why"),
+        jobs=int(jobs),
+        force=given.pop("force"),
+        keep_going=given.pop("keep_going"),
+    )

@@ -1,0 +1,74 @@
+"""A backup is asked for: its name, and its plan where nobody wants more.
+
+What makes one is in backup_run.py, which a dry run does without.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from ...core.errors import ExitCode, Interrupted, RuntagError
+from ...core.runtag import LATEST, Runtag, default_runtag, read_runtag
+from ...environment.hooks import hook_lines
+from ...environment.site import Site, open_site
+from ...environment.stack_host import journal_paths
+from ...reporting.report import Report
+from ...settings.model import Options, Settings
+from ..shared.vault_listing import list_vaults
+from ..vaults.replication import look_at_vaults
+from .preflight import Start, free_of, refuse_folder
+
+
+def choose_runtag(asked: str | None, now: datetime) -> Runtag:
+    """Return the runtag that was asked for, or the one of this minute; raises RuntagError."""
+    if asked == LATEST:
+        raise RuntagError(f"'{LATEST}' means the newest backup, so none can be named so.")
+    return default_runtag(now) if asked is None else read_runtag(asked)
+
+
+def back_up(
+    settings: Settings, asked: str | None, options: Options, report: Report, host: str = ""
+) -> int:
+    """Make a backup and return the exit code; raises IotstackError where it was not begun.
+
+    `asked`: its runtag; None for the one of this minute, or the next one of it that is free.
+    `host` is one of the settings' whose stack is backed up; if it is empty, this machine.
+    """
+    runtag, by_clock = choose_runtag(asked, datetime.now().astimezone()), asked is None
+    try:
+        with open_site(settings, host) as site:
+            if options.dry_run:
+                return _show_plan(site, runtag, options, report, by_clock=by_clock)
+            from .backup_run import run_backup
+
+            return run_backup(site, runtag, options, report, by_clock=by_clock)
+    except Interrupted as error:
+        report.fail(f"The backup was {error}. {error.left or 'Nothing of it was begun.'}")
+        return error.exit_code
+
+
+def _show_plan(
+    site: Site, runtag: Runtag, options: Options, report: Report, *, by_clock: bool
+) -> ExitCode:
+    """Print the plan; raises Refused where the backup would be refused."""
+    refuse_folder(site)
+    if site.host.look(journal_paths(site.settings.stack.folder)):
+        from ..undo.owed import Owing  # with the rules of a restore, which few need here
+
+        Owing.of_site(site).tell_owed(report)
+    listed = list_vaults(site)
+    if by_clock:
+        runtag = free_of(runtag, (site.host.names(site.backups), *listed.values()), report)
+    start = Start.of(site, runtag, options, listed, dry=True)
+    for note in (*start.notes, *start.facts.warnings):
+        report.warn(note)
+    for each in start.facts.left_out:
+        report.write(f"left out: {each.what}: {each.reason}")
+    for line in hook_lines(site.settings.hooks, "backup"):
+        report.write(line)
+    checks = site.checks.newest()
+    for late in look_at_vaults(site, site.vaults, site.sets(), checks, skipped=runtag):
+        if late.lacking and not late.error:
+            report.write(f"delivered to {late.name} as well: {', '.join(late.lacking)}")
+    report.plan(start.plan, also_settled=options.why)
+    return ExitCode.GOOD

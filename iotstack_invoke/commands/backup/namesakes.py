@@ -1,0 +1,75 @@
+"""Two machines of one host name, whose backups would pass for one machine's in a vault.
+
+Told only where it is certain: a Pi that was set up anew has the name of the one before it, and
+another machine id. Not for: backups of which no manifest says of which machine they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from ...backups.manifest import Manifest, read_utc
+from ...backups.names import KINDS
+from ...environment.site import CLOCKS_APART, Site, begun_by, manifests_in, newest_runtags
+from ...environment.stack_host import machine_mark
+from ...hosts.base import Host, Place
+from ...hosts.inspect import host_name
+from ...hosts.local import LocalHost
+
+READ_AT_ONCE = 4
+MOST_READ = 64
+"""So many manifests are opened at the most: a flat vault holds those of many machines."""
+RENAME = "sudo hostnamectl set-hostname NAME"
+
+
+def namesake_in(site: Site, vault: str) -> Manifest | None:
+    """Return a backup of another machine that has the name of the stack's, or None.
+
+    One that was made after the last but one of this machine, which is at work still, or by the
+    machine that we run on, if the stack is another's. Raises StepFailed.
+    """
+    host, machine = host_name(site.host), machine_mark(site.host)
+    us = machine_mark(LocalHost("/")) if site.far else ""
+    mine: list[datetime] = []
+    others: list[tuple[datetime, Manifest]] = []
+    now = datetime.now(UTC) + CLOCKS_APART
+    for each in _newest(site.vaults[vault]) if machine else ():
+        made = read_utc(each.started_utc)
+        if each.host == host and each.machine and made <= now:
+            if each.machine == machine:
+                mine.append(made)
+            else:
+                others.append((made, each))
+        if len(mine) > 1:
+            break
+    is_alive = (each for made, each in others if each.machine == us or (mine and made > min(mine)))
+    return next(is_alive, None)
+
+
+def is_namesake(host: Host) -> bool:
+    """Tell whether a host is another machine than this one, and has its name."""
+    here = LocalHost("/")
+    marks = {machine_mark(here), machine_mark(host)}
+    return host_name(host) == host_name(here) and len(marks - {""}) > 1
+
+
+def _newest(place: Place) -> Iterator[Manifest]:
+    """Yield the manifests of a place, those first that may be newest."""
+    names = place.names(place.root)
+    tags = newest_runtags(names, begun_by(names))
+    listed = [f"{tag}.{KINDS['manifest']}" for tag in tags]
+    for start in range(0, min(len(listed), MOST_READ), READ_AT_ONCE):
+        asked = {name: names[name] for name in listed[start : start + READ_AT_ONCE]}
+        found = manifests_in(place, place.root, asked, math.inf, outline=True)
+        told = (found[name.removesuffix(f".{KINDS['manifest']}")] for name in asked)
+        yield from filter(None, told)
+
+
+def namesake_told(vault: str, other: Manifest) -> str:
+    """Return what is wrong where a vault holds a backup of another machine of that name."""
+    return (
+        f"two machines called {other.host} back up to {vault}, where their backups count as one "
+        f"machine's: {other.runtag} is the other one's"
+    )

@@ -1,0 +1,275 @@
+"""How a backup starts: what there is, what would refuse it, and what is to be made.
+
+Changes nothing: the dry run and the real one are refused here for the same reasons.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from ...backups.losses import reference
+from ...backups.manifest import Manifest
+from ...backups.sets import GOOD, BackupSet, State, gather_sets, removals_in
+from ...backups.transfer import ADVICE, manifest_there
+from ...backups.verifications import HERE
+from ...core.dataclass import dataclass
+from ...core.errors import Refused, StepFailed
+from ...core.runtag import Runtag, free_runtag
+from ...core.stack_folders import BACKUPS
+from ...engine.plan import Plan, decide, resolve
+from ...engine.steps import Record
+from ...environment.site import RecordFile, Site, look_everywhere, unlike_copies
+from ...hosts.inspect import is_folder, is_read_only, may_write, on_host, remount
+from ...hosts.local import READ_ONLY
+from ...reporting.report import Report
+from ...settings.model import Options
+from ...workflows.backup import BackupFacts, backup_book, set_targets
+from ..shared.vault_listing import Listing
+from .coverage import rows_matched
+from .disk_space import look_for_room, refuse_without_room
+from .facts import look_at_stack
+from .replaced import has_manifest, known_of, refuse_damaged, refuse_to_lose, with_kept
+
+
+def refuse_folder(site: Site) -> None:
+    """Raise Refused where the folder of the backups, or the stack's, cannot be written."""
+    folder = site.backups if is_folder(site.host, site.backups) else site.settings.stack.folder
+    if is_folder(site.host, folder) and not may_write(site.host, folder):
+        if is_read_only(site.host, folder):
+            raise Refused(
+                f"{on_host(site.host)}{folder} {READ_ONLY}. Nothing was changed. When the disk is "
+                f"well: {remount(folder)}"
+            )
+        raise Refused(
+            f"{on_host(site.host)}{folder} belongs to somebody else (Docker makes it as root). "
+            f'Take it: sudo chown "$USER:" {shlex.quote(folder)}'
+        )
+
+
+def free_of(runtag: Runtag, listed: Iterable[Listing], report: Report) -> Runtag:
+    """Return the runtag of this minute, or the next one of it that is free; says which."""
+    free = free_runtag(runtag, (name for each in listed for name in each))
+    if free != runtag:
+        report.tell(f"There is a backup {runtag} already, so this one is named {free}.")
+    return free
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a backup begins with."""
+
+    facts: BackupFacts
+    records: RecordFile
+    plan: Plan
+    notes: tuple[str, ...]
+    """Which vaults could not be looked at."""
+
+    @classmethod
+    def of(
+        cls,
+        site: Site,
+        runtag: str,
+        options: Options,
+        listed: Mapping[str, Listing],
+        *,
+        warnings: tuple[str, ...] = (),
+        dry: bool = False,
+    ) -> Start:
+        """Return the start of a backup; raises Refused where it must not be made.
+
+        `listed`: what lies in the vaults. `warnings`: what the hooks before it warn of. `dry`:
+        half removed sets may still be there.
+        """
+        sets = site.sets()
+        _refuse_a_second(site, runtag, sets)
+        facts = look_at_stack(site.host, site.settings)
+        room = look_for_room(site.host, facts, sets)
+        made = is_folder(site.host, site.backups)
+        folder = site.backups if made else site.settings.stack.folder
+        refuse_without_room(site.host, room, folder)
+        records = RecordFile(site, runtag)
+        own = next((each for each in sets if each.runtag == runtag), None)
+        kept: tuple[str, ...] = ()
+        # A run that was told to replace a set, and died before the new one was whole, begins anew.
+        replaces = options.force or records.replaces
+        anew = options.force or (replaces and not _is_of(own, records))
+        if not anew:
+            refuse_damaged(site, own, records, listed)
+            facts, kept = with_kept(facts, own, records)
+        if own and own.pinned and anew:
+            raise Refused(f"{runtag} is pinned. Unpin it first: inv pin --remove.")
+        finished = bool(own and "manifest" in own.files)
+        for name in site.vaults:
+            if name in listed:
+                # Without a manifest here, one there is of no run that is to be gone on with.
+                is_ours = finished or (records.exists and not has_manifest(listed[name], runtag))
+                _refuse_to_replace(
+                    site, name, runtag, listed[name], is_ours=is_ours, force=replaces, dry=dry
+                )
+        if anew:
+            refuse_to_lose(site, _of_that_name(site, runtag, own, listed), facts)
+        before = reference(sets, runtag, facts.host)
+        idle = _idle_told(site, facts, before)
+        began = records.started_utc or facts.started_utc
+        facts = replace(
+            facts,
+            started_utc=facts.started_utc if options.force else began,
+            expected_bytes=room.unpacked_bytes,
+            warnings=(*warnings, *facts.warnings, *idle),
+            claim=records.claim,
+            earlier_utc=records.earlier_utc,
+            replaces=replaces,
+            is_made_anew=anew,
+            copies_wait=anew or (replaces and not _is_whole(own)),
+            gone=site.gone(site.owner.read()) if replaces else (),
+            before=before,
+            replaced=_replaced(own, records, anew=anew),
+            text=anew or _wants_text(own, records),
+        )
+        known = known_of(own, records, kept)
+        plan, notes = _make_plan(site, runtag, facts, known, listed, own)
+        # A run that died late may lack only the copy of its log, or the removals after it.
+        if not plan.to_run and not records.exists:
+            each_vault = " and in every vault" if site.vaults else ""
+            raise Refused(
+                f"There is a backup {runtag} already, here{each_vault}. Choose "
+                "another --runtag, or make it again with --force."
+            )
+        return cls(facts, records, plan, notes)
+
+
+def _idle_told(site: Site, facts: BackupFacts, before: Manifest | None) -> tuple[str, ...]:
+    """Return which rows of hosts.toml do nothing; not of what the backup before this one held.
+
+    None of another machine's stack: the rows are for all, and what one of them lacks another has.
+    """
+    if site.far:
+        return ()
+    known = rows_matched(before.containers, site.settings) if before else set()
+    return tuple(
+        f"{told}: what it says is not done. Correct its name, containers or images in hosts.toml, "
+        "or remove it."
+        for name, told in facts.idle_rows.items()
+        if name not in known
+    )
+
+
+def _of_that_name(
+    site: Site, runtag: str, own: BackupSet | None, listed: Mapping[str, Listing]
+) -> dict[str, BackupSet]:
+    """Return the sets that would be replaced, by where they lie: here, or in which vault.
+
+    Of a vault where the manifest can be read now: what cannot is compared when it is replaced.
+    """
+    found = {HERE: own} if own else {}
+    for name, place in site.vaults.items():
+        names = listed.get(name, {})
+        if not has_manifest(names, runtag):
+            continue
+        manifest = None
+        with contextlib.suppress(StepFailed):
+            manifest = manifest_there(place, place.root, runtag)
+        if manifest:
+            sets = gather_sets(names, {runtag: manifest})
+            found.update((name, each) for each in sets if each.runtag == runtag)
+    return found
+
+
+def _wants_text(own: BackupSet | None, records: RecordFile) -> bool:
+    """Tell whether a set is to have RESTORE.txt: one that was finished without it is not."""
+    finished = own is not None and "manifest" in own.files and not records.exists
+    return not finished or (own is not None and "restore" in own.files)
+
+
+def _is_of(own: BackupSet | None, records: RecordFile) -> bool:
+    """Tell whether what is finished here is what the records are of."""
+    manifest = own.manifest if own else None
+    return manifest is not None and manifest.started_utc == records.started_utc
+
+
+def _is_whole(own: BackupSet | None) -> bool:
+    return own is not None and own.state in GOOD
+
+
+def _replaced(own: BackupSet | None, records: RecordFile, *, anew: bool) -> Manifest | None:
+    """Return the manifest of the set that this one comes in the place of; None where none is."""
+    manifest = own.manifest if own else None
+    if anew:
+        return manifest or records.replaced
+    return manifest if manifest and manifest.started_utc != records.started_utc else None
+
+
+def _refuse_a_second(site: Site, runtag: str, sets: tuple[BackupSet, ...]) -> None:
+    """Refuse a runtag of archives that no run of ours made, or that lost their manifest."""
+    same = next((each for each in sets if each.runtag == runtag), None)
+    strange = same and same.state is not State.UNFINISHED and "manifest" not in same.files
+    if same and strange and (same.state is State.DAMAGED or "restore" in same.files):
+        raise Refused(
+            f"{site.backups} holds archives {runtag} that have no manifest any more, and may be "
+            "all that there is of that backup, so they are not replaced. Choose another --runtag. "
+            f"What to do with them: inv verify --runtag '{runtag}' --at here"
+        )
+    if strange:
+        raise Refused(
+            f"{site.backups} holds archives {runtag} without a manifest, made by "
+            "other scripts. Choose another --runtag; they are left as they are."
+        )
+
+
+def _refuse_to_replace(
+    site: Site, name: str, runtag: str, names: Listing, *, is_ours: bool, force: bool, dry: bool
+) -> None:
+    """Refuse the name of another backup in a vault, whose copy this one would replace.
+
+    With --force only a pinned one is refused.
+    """
+    if runtag in removals_in(names) and not dry:
+        raise Refused(
+            f"{name} has a backup {runtag} that is half removed, and what is left "
+            "of it cannot be removed now. Choose another --runtag, or look there."
+        )
+    for each in gather_sets(names, None):
+        if each.runtag != runtag or not each.files:
+            continue
+        if each.pinned and (force or not is_ours):
+            raise Refused(
+                f"{name} has a backup {runtag}, and it is pinned there. Choose "
+                "another --runtag, or unpin it first: inv pin --remove."
+            )
+        if not is_ours and not force:
+            place = site.vaults[name]
+            manifest = manifest_there(place, place.root, runtag)
+            of_host = f" of {manifest.host}" if manifest else ""
+            raise Refused(
+                f"{name} has a backup {runtag}{of_host} already, which this one would "
+                f"replace. Choose another --runtag, or replace it with --force. {ADVICE}"
+            )
+
+
+def _make_plan(
+    site: Site,
+    runtag: str,
+    facts: BackupFacts,
+    known: Mapping[str, Record],
+    listed: Mapping[str, Listing],
+    own: BackupSet | None,
+) -> tuple[Plan, tuple[str, ...]]:
+    """Return the plan of a backup, and which vaults could not be looked at.
+
+    `known`: the records of what is finished. A manifest that names other parts is written again.
+    """
+    vaults = tuple(site.vaults)
+    graph = resolve(backup_book(vaults), set_targets(runtag, facts, vaults), site.roots, facts)
+    files, notes = look_everywhere(graph.files, site.places, listed)
+    if facts.is_made_anew:
+        return decide(graph, files, known, force=("all",)), notes
+    parts = own.manifest.parts if own and own.manifest else ()
+    # What lies under the name of a part that could not be made is not that part.
+    failed = {f"pi:{BACKUPS}/{part.file}" for part in parts if part.error} - known.keys()
+    files = {file: fact for file, fact in files.items() if str(file) not in failed}
+    anew = ("manifest",) if parts and {e.kind for e in parts} != {*facts.kinds} else ()
+    unlike = unlike_copies(files, site.places, known)
+    return decide(graph, files, known, unlike=unlike, force=anew), notes

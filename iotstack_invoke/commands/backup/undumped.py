@@ -1,0 +1,92 @@
+"""Servers of which a backup has no dump, but the files as they lie: one rule for all. Pure.
+
+Not for: databases that nobody here dumps, which are told as not covered (services/table).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ...backups.manifest import LeftOut
+from ...core.dataclass import dataclass
+from ...services.known import COPIED
+
+INFLUX = "InfluxDB"
+"""What is left out of a set with no dump of it: a restore knows by that of its files."""
+TITLES = {
+    "influxdb": INFLUX,
+    "influxdb2": "InfluxDB 2",
+    "mariadb": "MariaDB",
+    "postgres": "PostgreSQL",
+}
+
+
+class State(Enum):
+    """Why there is no dump."""
+
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    AWAY = "away"
+    UNKNOWN = "unknown"
+
+
+_WHY = {
+    State.STOPPED: "container {name} is stopped",
+    State.PAUSED: "container {name} is paused",
+    State.AWAY: "there is no container named {name}",
+    State.UNKNOWN: "Docker does not answer",
+}
+_TORN = {
+    State.PAUSED: ", and may be torn, as after a power cut",
+    State.UNKNOWN: ", and are torn if it runs and writes",
+}
+_CURE = {
+    State.STOPPED: "`docker start {name}`",
+    State.PAUSED: "`docker unpause {name}`",
+    State.AWAY: "`docker compose up -d`",
+    State.UNKNOWN: "Mend Docker",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Undumped:
+    """A server that does not run, or of which Docker does not tell."""
+
+    container: str
+    dump: str
+    """What it would be dumped by; '' for one that is only stopped for its copy."""
+    state: State
+    files: str = ""
+    """Whose files are copied instead, if not its own."""
+    copied: bool = True
+    """The backup has its files; else they are named as not covered."""
+
+    @property
+    def why(self) -> str:
+        """Why it is not dumped, and what there is instead."""
+        why = _WHY[self.state].format(name=self.container)
+        if not self.copied:
+            return f"{why}, and its files are in no part"
+        whose = f"the files of {self.files or self.container}"
+        if self.state in (State.STOPPED, State.PAUSED):
+            whose = "its files"
+        return f"{why}, so {whose} are {COPIED}{_TORN.get(self.state, '')}"
+
+    @property
+    def warning(self) -> str:
+        """What the owner is told, with what to do."""
+        what = f"{self.container} is not stopped for its copy"
+        if self.dump:
+            what = f"{TITLES[self.dump]} is not dumped"
+        return f"{what}: {self.why}. {self.cure}, and back up again."
+
+    @property
+    def cure(self) -> str:
+        """What is to be done."""
+        return _CURE[self.state].format(name=self.container)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What the manifest says of a dump that there is not."""
+        what = INFLUX if self.dump == "influxdb" else f"a dump of {self.container}"
+        return (LeftOut(what, self.why),) if self.dump else ()

@@ -1,0 +1,107 @@
+"""The rules of a backup as a picture, and why one file would be made. Changes nothing."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from ...backups.bundles import RECIPES
+from ...backups.names import KINDS, PARTS, split_set_name
+from ...core.errors import RuleError, UsageError
+from ...core.nearest import nearest
+from ...core.runtag import runtag_time
+from ...core.stack_folders import BACKUPS
+from ...engine.plan import bind, decide, resolve
+from ...engine.steps import File
+from ...environment.site import RecordFile, Site, look_everywhere, unlike_copies
+from ...reporting.report import GRAPH_FORMS, Report
+from ...settings.model import Settings
+from ...workflows.backup import BackupFacts, backup_book, log_targets, set_targets
+from .facts import look_at_stack
+
+
+def show_graph(settings: Settings, report: Report, form: str) -> None:
+    """Print the rules of a backup of this minute; looks at nothing.
+
+    Raises UsageError for a form that there is not.
+    """
+    if form not in GRAPH_FORMS:
+        raise UsageError(f"--format {form}: there are {', '.join(GRAPH_FORMS)}.")
+    site = Site.of(settings)
+    vaults = tuple(site.vaults)
+    kinds = tuple(each for each in PARTS if each not in RECIPES)
+    facts = BackupFacts("", "", settings.stack.folder, members=(), kinds=kinds)
+    runtag = datetime.now().astimezone().strftime("%Y-%m-%d_%H%M")
+    targets = (*set_targets(runtag, facts, vaults), *log_targets(runtag, vaults))
+    report.graph(resolve(backup_book(vaults), targets, site.roots, facts), form)
+
+
+def show_why(settings: Settings, report: Report, target: str) -> None:
+    """Print how one file is made, from what, and whether it would be made now and why.
+
+    `target` may lack its role: then it is the Pi's, below the stack's folder; or be an absolute
+    path below that, or below a vault's. Raises RuleError where it is not there and nothing would
+    make it.
+    """
+    site = Site.of(settings)
+    try:
+        name = _with_role(target, site.roots)
+        wanted = bind(name, site.roots)
+        found = split_set_name(wanted.path.rpartition("/")[2])
+        facts = look_at_stack(site.host, settings)
+        vaults = tuple(site.vaults)
+        graph = resolve(backup_book(vaults), [name], site.roots, facts)
+        records = RecordFile(site, found[0]) if found else None
+        files, notes = look_everywhere(graph.files, site.places)
+        made = _made(wanted, found, facts)
+        if wanted not in files and wanted.path not in made:
+            raise RuleError(_not_made(wanted, found, made))
+        known = records.known() if records else {}
+        plan = decide(graph, files, known, unlike=unlike_copies(files, site.places, known))
+    finally:
+        site.close()
+    for note in notes:
+        report.warn(note)
+    state = "is there" if wanted in files else "is not there"
+    report.write(f"{wanted} ({wanted.absolute}) {state}.")
+    report.plan(plan, also_settled=True)
+
+
+def _with_role(target: str, roots: Mapping[str, str]) -> str:
+    """Return a file as `role:path`; raises RuleError for an absolute path below none of them."""
+    if not target.startswith("/"):
+        return target if ":" in target else f"pi:{target}"
+    path = posixpath.normpath(target)
+    for role, root in sorted(roots.items(), key=lambda each: len(each[1]), reverse=True):
+        if path.startswith(f"{root.rstrip('/')}/"):
+            return f"{role}:{posixpath.relpath(path, root)}"
+    raise RuleError(f"{target} is not below the stack's folder, {roots['pi']}, nor in a vault.")
+
+
+def _made(wanted: File, found: tuple[str, str] | None, facts: BackupFacts) -> list[str]:
+    """Return the files that a backup of this stack makes, of the runtag and where a file is.
+
+    A word is a runtag where it tells a time, or where backups lie.
+    """
+    is_here = wanted.role == "pi"
+    kinds = (*facts.kinds, "manifest", "restore", *(() if is_here else ("log",)))
+    folder = f"{BACKUPS}/" if is_here else ""
+    parent, _, name = wanted.path.rpartition("/")
+    runtag = found[0] if found else name.partition(".")[0]
+    is_like_one = found or runtag_time(runtag) or parent == folder.rstrip("/")
+    return [f"{folder}{runtag if runtag and is_like_one else 'RUNTAG'}.{KINDS[e]}" for e in kinds]
+
+
+def _not_made(wanted: File, found: tuple[str, str] | None, made: Iterable[str]) -> str:
+    """Return why nothing makes a file, with what is made that has a name like it."""
+    told = f"{wanted} ({wanted.absolute}) is not there, and no backup of this stack makes it"
+    names = {posixpath.basename(each) for each in made}
+    if found and found[1] in PARTS and posixpath.basename(wanted.path) not in names:
+        return (
+            f"{told}: nothing runs here that the {found[1]} part would hold. How each container "
+            "is saved: inv services"
+        )
+    role = "" if wanted.role == "pi" else f"{wanted.role}:"
+    near = nearest(wanted.path, made, 1, 0.8) or made
+    return f"{told}. It makes: {', '.join(f'{role}{each}' for each in near)}"

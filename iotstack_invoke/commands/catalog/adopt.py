@@ -1,0 +1,48 @@
+"""Archives without a manifest are taken in: read to their end, told once, and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from datetime import UTC, datetime
+
+from ...backups.verifications import HERE, Checks, in_places
+from ...core.errors import StepFailed
+from ...environment.site import Site
+from ...reporting.report import Report, size_text
+from .copies import copies_at
+from .verify import bare_advice, verify_copy
+
+
+def adopt(
+    site: Site, at: str, runtags: Container[str], checks: Checks, report: Report
+) -> frozenset[str]:
+    """Read sets without a manifest in a place, and return those that are whole: they are ours now.
+
+    Also those that lost it, as their texts tell: of them it is written down that they are read.
+    """
+    adopted = set()
+    for copy in copies_at(site, at, checks):
+        if copy.runtag not in runtags:
+            continue
+        size = size_text(copy.backup.size_bytes)
+        report.tell(f"reading {copy.runtag} {in_places(at)} ({size}), to adopt it")
+        try:
+            verified = verify_copy(copy).as_adopted
+        except StepFailed as error:
+            report.fail(f"{copy.runtag} {in_places(at)} is not adopted, so it stays: {error}")
+            continue
+        check = verified.check
+        if at != HERE or not site.far:  # another machine keeps its own record of verifications
+            site.checks.add(check)
+        if not check.good:
+            why = " ".join(check.problems)
+            cure = bare_advice(copy, can_be_read=False)
+            report.fail(f"{copy.runtag} {in_places(at)} is not adopted, so it stays: {why} {cure}")
+            continue
+        site.owner.add_adopted(at, copy.backup, datetime.now(UTC))
+        adopted.add(copy.runtag)
+        report.write(
+            f"{copy.runtag} {in_places(at)} is adopted: it has no manifest, and was read to its "
+            "end. From now on the policy may remove it."
+        )
+    return frozenset(adopted)

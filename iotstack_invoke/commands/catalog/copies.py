@@ -1,0 +1,331 @@
+"""Where the copies of the sets lie, here and in the vaults, and which of them are meant."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from ...backups.manifest import MOST_BYTES, Manifest, check_size, read_manifest
+from ...backups.names import KINDS
+from ...backups.sets import BackupSet, State, gather_sets
+from ...backups.verifications import HERE, Checks, failed_at, in_places
+from ...core.dataclass import dataclass
+from ...core.errors import NotFound, StepFailed, Unreachable, UsageError, ended
+from ...core.runtag import LATEST, read_runtag
+from ...environment.site import Site, still_failed
+from ...hosts.base import Place
+from ...settings.model import Vault
+from ...vaults import other_hosts, sealed_side, vault_place
+from ..shared.latest import Latest, PassedOver, latest_in, newer_than, passed_told
+
+VAULT = "vault"
+"""Every vault of the settings."""
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A set as it lies in one place."""
+
+    at: str
+    place: Place
+    folder: str
+    backup: BackupSet
+    far: bool
+    """It is on another machine."""
+    sealed: bool = False
+    """Some of it lies sealed there."""
+    shut: bool = False
+    """It is sealed, and nothing is here that opens it."""
+    passed: tuple[PassedOver, ...] = ()
+    """The newer sets that were passed over, where it was asked for as the latest."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its archives can be used where they lie."""
+        return not (self.far or self.sealed)
+
+    @property
+    def runtag(self) -> str:
+        """The name of the set."""
+        return self.backup.runtag
+
+    def path(self, kind: str) -> str:
+        """Return the path of one of its files."""
+        return f"{self.folder}/{self.runtag}.{KINDS[kind]}"
+
+    def manifest(self) -> Manifest | None:
+        """Return its manifest, None where it has none.
+
+        Raises ValueError where it is damaged, StepFailed where it cannot be read.
+        """
+        if "manifest" not in self.backup.files:
+            return None
+        if self.backup.manifest:
+            return self.backup.manifest
+        check_size(self.backup.files["manifest"].size_bytes)
+        return read_manifest(self.manifest_content(), self.runtag)
+
+    def manifest_content(self) -> bytes:
+        """Return its manifest as a file, b"" where it has none; too large a one is cut.
+
+        Raises StepFailed where it cannot be read.
+        """
+        if "manifest" not in self.backup.files:
+            return b""
+        with self.place.read(self.path("manifest")) as stream:
+            return stream.read(MOST_BYTES + 1)
+
+
+def places_meant(site: Site, asked: str, *, one: bool = False) -> tuple[str, ...]:
+    """Return which places `--at` means: here, a vault's name, vault (every one) or all.
+
+    `one`: only one of them is used, so nobody means all; of the vaults it is the first. Another
+    host's folder in a vault (`nas/other-pi`) is meant only where it is named. Raises UsageError
+    for any other.
+    """
+    names, several = (HERE, *site.vaults), () if one else (ALL,)
+    if asked == HERE or site.knows(asked):
+        return (asked,)
+    if asked == ALL and not one:
+        return names
+    if asked == VAULT and site.vaults:
+        return names[1:]
+    if asked == VAULT:
+        raise UsageError("--at vault: hosts.toml names no vault.")
+    if not site.vaults:
+        raise UsageError(f"--at {asked}: hosts.toml names no vault. There is: {HERE}.")
+    raise UsageError(f"--at {asked}: write one of {', '.join((*names, VAULT, *several))}.")
+
+
+def copies_at(site: Site, at: str, checks: Checks) -> tuple[Copy, ...]:
+    """Return all copies in one place, newest first; raises StepFailed where it does not answer."""
+    if at == HERE:
+        sets = site.sets(checks)
+        return tuple(Copy(at, site.host, site.backups, each, far=False) for each in sets)
+    place = site.vaults[at]
+    names = place.names(place.root)
+    failed = still_failed(place, place.root, names, failed_at(checks, at))
+    sets = gather_sets(names, None, failed)
+    vault = at.partition("/")[0]
+    far = any(each.is_far for each in site.settings.vaults if each.name == vault)
+    side = sealed_side(place)
+    copies = []
+    for each in sets:
+        files = (f"{place.root}/{each.runtag}.{KINDS[kind]}" for kind in each.files)
+        sealed = bool(side and any(map(side.saw_sealed, files)))
+        shut = sealed and not (side and side.identity)
+        copies.append(Copy(at, place, place.root, each, far=far, sealed=sealed, shut=shut))
+    return tuple(copies)
+
+
+def choose_copy(
+    copies: tuple[Copy, ...], asked: str, where: str, checks: Checks, vaults: Iterable[Vault] = ()
+) -> Copy:
+    """Return the copy of a runtag, or of `latest`: the newest that a run has finished.
+
+    Raises NotFound, with the nearest names, or with where in `vaults` another machine's is.
+    """
+    found = {each.runtag: each for each in reversed(copies)}  # the first of a runtag counts
+    if asked == LATEST:
+        latest = _latest_of(copies, checks)
+        if latest.backup is None:
+            raise none_finished(where, latest.passed, told_of_others(vaults, asked, "--at"))
+        return replace(found[latest.backup.runtag], passed=latest.passed)
+    runtag = read_runtag(asked)
+    if runtag not in found:
+        raise not_found(runtag, found, where, told_of_others(vaults, runtag, "--at"))
+    return found[runtag]
+
+
+def _latest_of(copies: tuple[Copy, ...], checks: Checks) -> Latest:
+    """Return the latest of the copies of one place: of those that a run has finished."""
+    if not copies:
+        return Latest(None)
+    first = copies[0]
+    sets = [each.backup for each in copies if each.backup.state is not State.UNFINISHED]
+    failed = failed_at(checks, first.at)
+    is_copy = first.at != HERE
+    return latest_in(sets, first.place, first.folder, failed, first.at, is_copy=is_copy)
+
+
+def none_finished(where: str, passed: Iterable[PassedOver], others: str = "") -> NotFound:
+    """Return the error for a place without a latest set, with what there is; as in not_found."""
+    unfinished = ", ".join(dict.fromkeys(each.runtag for each in passed))
+    but = f" but what is unfinished or no good: {unfinished}" if unfinished else ""
+    return NotFound(f"There is no backup {in_places(where)}{but}.{others}")
+
+
+def not_found(runtag: str, known: Iterable[str], where: str, others: str = "") -> NotFound:
+    """Return the error for a runtag that is not there, with the nearest ones that are.
+
+    `others`: where another machine's is, as told_of_others says it.
+    """
+    listed = list(known)
+    near = difflib.get_close_matches(runtag, listed, 3, 0.4) or listed[:3]
+    offer = f" Nearest: {', '.join(near)}." if near else " There is none at all."
+    return NotFound(f"There is no backup {runtag} {in_places(where)}.{others or offer}")
+
+
+def told_of_others(vaults: Iterable[Vault], asked: str, flag: str) -> str:
+    """Return which flag names a backup of another machine in vaults by host; '' for none.
+
+    `inv list` shows it, so whoever names it must not be told that there is none.
+    """
+    found = [each for vault in vaults if vault.by_host for each in _others_with(vault, asked)]
+    if not found:
+        return ""
+    whose = "backups" if asked == LATEST else asked
+    return f" Another machine's {whose}: {' or '.join(f'{flag} {each}' for each in found)}."
+
+
+def _others_with(vault: Vault, asked: str) -> Iterator[str]:
+    """Yield whose folders of a vault hold a set, or any; nothing where it does not answer."""
+    with contextlib.suppress(StepFailed):
+        for address in other_hosts(vault):
+            place = vault_place(vault, address.partition("/")[2])
+            try:
+                sets = gather_sets(place.names(place.root), None)
+            finally:
+                place.close()
+            if any(asked in (each.runtag, LATEST) for each in sets):
+                yield address
+
+
+def find_copy(
+    site: Site,
+    asked: str,
+    at: str,
+    checks: Checks,
+    warn: Callable[[str], object],
+    *,
+    named: str = "",
+) -> Copy:
+    """Return the copy of a runtag in the places of `at`; the first that has it.
+
+    Without `at`, here and then vault by vault; of `latest` the newest of them all, and `warn` is
+    told which place could not be asked. It is told as well which newer sets were passed over;
+    `named` as in passed_told. Raises NotFound.
+    """
+    names = places_meant(site, at or ALL)
+    if asked == LATEST and not at:
+        found, passed, away = _latest_of_each(site, names, checks)
+        if not found and away:
+            raise away[0]
+        if not found:
+            others = told_of_others(site.settings.vaults, asked, "--at")
+            if not (passed or others or site.far):
+                others = " Make one: inv backup"
+            raise none_finished(", ".join(names), passed, others)
+        for error in away:
+            warn(_may_be_newer(error))
+        latest = max(found, key=_age)
+        newer = newer_than(passed, latest.runtag, _age(latest)[1])
+        for text in passed_told(newer, named=named, where=_at):
+            warn(text)
+        return replace(latest, passed=newer)
+    where = ", ".join(names)
+    copies: tuple[Copy, ...] = ()
+    silent: list[StepFailed] = []
+    for each in names:
+        try:
+            copies += copies_at(site, each, checks)
+        except StepFailed as error:
+            silent.append(error)
+        if any(asked in (copy.runtag, LATEST) for copy in copies):
+            break
+    try:
+        copy = choose_copy(copies, asked, where, checks, site.settings.vaults)
+    except NotFound:
+        if not silent:
+            raise
+        first = silent[0]
+        if isinstance(first, Unreachable):
+            raise Unreachable(f"{ended(first)}{here_too(site, asked, checks)}") from first
+        raise first from None
+    for text in passed_told(copy.passed, named=named):
+        warn(text)
+    return copy
+
+
+def newer_elsewhere(site: Site, chosen: Copy, checks: Checks) -> tuple[str, ...]:
+    """Return where a newer backup of the same machine lies than the latest of one place.
+
+    And where one does that is passed over, and where that cannot be told; a sentence each.
+    """
+    names = tuple(each for each in (HERE, *site.vaults) if each != chosen.at)
+    found, passed, away = _latest_of_each(site, names, checks)
+    is_ours, made = _age(chosen)
+    newest = max((e for e in found if _age(e)[0] == is_ours), key=_age, default=None)
+    newer = newer_than(passed, chosen.runtag, made)
+    told = (
+        *passed_told(newer, named="--runtag ", where=_at),
+        *map(_may_be_newer, away),
+    )
+    if newest is None or newest.runtag == chosen.runtag or _age(newest)[1] <= made:
+        return told
+    text = (
+        f"A NEWER BACKUP lies {in_places(newest.at)}: {newest.runtag}. {chosen.at} has nothing "
+        f"newer than {chosen.runtag}. To take the newer one: add --at {newest.at}."
+    )
+    return (text, *told)
+
+
+def _latest_of_each(
+    site: Site, names: Iterable[str], checks: Checks
+) -> tuple[list[Copy], list[PassedOver], list[StepFailed]]:
+    """Return the latest of each place that has one, what it passes over, and who cannot tell."""
+    found, passed, away = list[Copy](), list[PassedOver](), list[StepFailed]()
+    for at in names:
+        try:
+            copies = copies_at(site, at, checks)
+            latest = _latest_of(copies, checks)
+        except StepFailed as error:
+            away.append(error)
+            continue
+        passed += latest.passed
+        found += [each for each in copies if latest.backup and each.runtag == latest.backup.runtag]
+    return found, passed, away
+
+
+def _at(each: PassedOver) -> str:
+    return f" --at {each.at}"
+
+
+def _may_be_newer(error: StepFailed) -> str:
+    return f"A newer backup may lie where nobody could look: {error}"
+
+
+def _age(copy: Copy) -> tuple[bool, datetime]:
+    """Return whether a copy is of this machine, and when it was made: the latest is the most."""
+    manifest = None
+    with contextlib.suppress(ValueError):
+        manifest = copy.manifest()
+    made = replace(copy.backup, manifest=manifest).made()
+    is_ours = bool(manifest) and manifest.host == socket.gethostname()  # type: ignore[union-attr]
+    return is_ours, made or datetime.min.replace(tzinfo=UTC)
+
+
+def here_too(site: Site, asked: str, checks: Checks) -> str:
+    """Return how a message about a vault that is away ends where the same set lies here."""
+    with contextlib.suppress(NotFound, StepFailed):  # the vault is what was asked for
+        if asked:
+            copy = choose_copy(copies_at(site, HERE, checks), asked, HERE, checks)
+            return told_here(copy.backup, "--at here")
+    return ""
+
+
+def told_here(backup: BackupSet, flag: str) -> str:
+    """Return the same of a set, with the flag that takes it; '' for one that is of no use."""
+    useless = backup.state in (State.DAMAGED, State.UNFINISHED)
+    return "" if useless else f" {backup.runtag} lies here too: add {flag}."
+
+
+def kinds_of(copy: Copy, manifest: Manifest | None) -> Mapping[str, str]:
+    """Return the parts that a set has or must have, each with the hash it must have, or ''."""
+    told = {part.kind: part.sha256 for part in manifest.made} if manifest else {}
+    return {**dict.fromkeys(copy.backup.archives, ""), **told}

@@ -1,0 +1,179 @@
+"""The key that opens sealed copies: made, written down for a bad day, and proven to open them.
+
+It belongs on a laptop and on paper, never on the machine that is backed up, which needs its public
+half only. What is sealed with it, and how, is in vaults/.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+
+from ...core.errors import ExitCode, NotFound, Refused, StepFailed, UsageError
+from ...core.runtag import LATEST
+from ...environment.site import Site
+from ...hosts.local import LocalHost, read_chunk
+from ...reporting.report import Report
+from ...settings.model import Settings, Vault
+from ...vaults.age import INSTALL, read_identity
+from ..shared.latest import passed_told
+from .copies import VAULT, choose_copy, copies_at, places_meant
+
+KEYGEN = "age-keygen"
+SHEET = ".sheet.txt"
+PUBLIC = re.compile(r"age1[a-z0-9]+")
+SECRET = re.compile(r"AGE-SECRET-KEY-[A-Z0-9-]+")
+
+
+def make_key(settings: Settings, identity: str, report: Report) -> int:
+    """Make a key in a new file of mode 0600, and its sheet; tell what belongs in hosts.toml.
+
+    Raises Refused where the file is there, StepFailed where age is not.
+    """
+    path = _path_of(identity)
+    if os.path.lexists(path):
+        raise Refused(f"{path} is there already; a key is never replaced. Name another file.")
+    public = _keygen("-o", path)
+    report.write(f"The secret key is in {path}. Keep it off the machines that are backed up.")
+    write_sheet(settings, identity, report)
+    report.write("Into hosts.toml, below each [[vaults]] whose copies are to be sealed:")
+    report.write(f'recipients = ["{public}"]')
+    return ExitCode.GOOD
+
+
+def write_sheet(settings: Settings, identity: str, report: Report) -> int:
+    """Write beside a key how to open and restore copies with plain commands; mode 0600.
+
+    The sheet holds the key itself where age can be given it from paper.
+    """
+    path = _path_of(identity)
+    text = "\n".join(sheet_lines(settings.vaults, path, read_identity(path).decode("utf-8")))
+    host, sheet = LocalHost(os.path.dirname(path)), f"{path}{SHEET}"
+    with host.create(f"{sheet}.partial") as stream:
+        stream.write(f"{text}\n".encode())
+    host.rename(f"{sheet}.partial", sheet)
+    report.write(f"How to restore without this program is in {sheet}. It holds the secret key:")
+    report.write("print it, put the paper where you will find it, and remove the file.")
+    if not settings.vaults:
+        report.warn(
+            "It names no vault, for hosts.toml has none: add them here, then inv key sheet."
+        )
+    return ExitCode.GOOD
+
+
+def sheet_lines(vaults: tuple[Vault, ...], path: str, key: str) -> Iterator[str]:
+    """Yield the sheet: what is where, the key, and the commands."""
+    secret = SECRET.search(key)
+    yield "HOW TO OPEN AND RESTORE THE BACKUPS OF AN IOTSTACK WITHOUT ITS BACKUP PROGRAM"
+    yield ""
+    yield "Whoever has this sheet can read the backups. Keep it with your papers."
+    yield ""
+    yield "1. Get the program age, on any machine:"
+    yield f"     {INSTALL}"
+    yield "   Elsewhere: https://age-encryption.org"
+    yield ""
+    yield "2. The key. Type this line into a file named key.txt:"
+    yield f"     {secret[0] if secret else f'(the key is the file {path}: print or copy it)'}"
+    yield ""
+    yield "3. Fetch all files of one backup. They begin with its name, such as"
+    yield "   2026-11-23_1100, and lie in:"
+    for each in vaults:
+        yield f"     {each.name}: {_fetch(each)}"
+    if not vaults:
+        yield "     (no vault was in hosts.toml when this was written)"
+    yield ""
+    yield "4. Open each that ends in .age, for example:"
+    yield "     for sealed in 2026-11-23_1100.*.age; do"
+    yield '       age --decrypt --identity key.txt --output "${sealed%.age}" "$sealed"'
+    yield "     done"
+    yield ""
+    yield "5. Compare with the manifest, which is plain text and names a SHA-256 for each file:"
+    yield "     sha256sum 2026-11-23_1100.*"
+    yield "     less 2026-11-23_1100.manifest.json"
+    yield ""
+    yield "6. 2026-11-23_1100.RESTORE.txt says how to go on with tar, docker and influxd alone."
+
+
+def _fetch(vault: Vault) -> str:
+    """Return how files are copied from a vault by hand."""
+    folder = f"{vault.folder}/HOSTNAME" if vault.by_host else vault.folder
+    if vault.remote:
+        return f"rclone copy {shlex.quote(folder)} . --include '2026-11-23_1100.*'"
+    if vault.ssh is None:
+        return f"cp {shlex.quote(folder)}/2026-11-23_1100.* ."
+    port = f"-P {vault.ssh.port} " if vault.ssh.port else ""
+    user = f"{vault.ssh.user}@" if vault.ssh.user else ""
+    return f"scp {port}{shlex.quote(f'{user}{vault.ssh.host}:{folder}')}/2026-11-23_1100.* ."
+
+
+def check_key(settings: Settings, identity: str, at: str, report: Report) -> int:
+    """Open each sealed file of the newest backup in each vault as far as its first bytes.
+
+    1 where one is not opened or a vault does not answer. Raises NotFound where nothing is sealed.
+    """
+    path = _path_of(identity)
+    read_identity(identity)
+    if os.stat(path).st_mode & 0o077:
+        report.warn(f"Others can read {path}, or write to it: chmod 600 {shlex.quote(path)}")
+    site = Site.of(settings)
+    opened, failed = 0, False
+    try:
+        for name in places_meant(site, at or VAULT):
+            try:
+                opened += _check_in(site, name, report)
+            except NotFound as error:
+                report.warn(str(error))
+            except StepFailed as error:
+                report.fail(f"{name}: {error}")
+                failed = True
+    finally:
+        site.close()
+    if failed:
+        return ExitCode.FAILED
+    if not opened:
+        raise NotFound("Nothing is sealed there, so the key has nothing to open.")
+    return ExitCode.GOOD
+
+
+def _check_in(site: Site, name: str, report: Report) -> int:
+    """Return how many sealed files of the newest set of a vault the key opens."""
+    checks = site.checks.newest()
+    copies = tuple(each for each in copies_at(site, name, checks) if each.sealed)
+    if not copies:
+        report.warn(f"{name}: nothing is sealed there.")
+        return 0
+    copy = choose_copy(copies, LATEST, name, checks)
+    for told in passed_told(copy.passed):
+        report.warn(f"{name}: {told}")
+    for kind in copy.backup.files:
+        with copy.place.read(copy.path(kind)) as stream:
+            read_chunk(stream)
+    report.write(
+        f"{name}: the key opens the beginning of each file of {copy.runtag} "
+        f"({', '.join(copy.backup.parts)}); no more was read. To read it to its last byte: inv "
+        f"verify --runtag '{copy.runtag}' --at {name} --identity FILE"
+    )
+    return len(copy.backup.parts)
+
+
+def _path_of(identity: str) -> str:
+    if not identity:
+        raise UsageError("Name the file of the key: --identity FILE")
+    return os.path.abspath(os.path.expanduser(identity))
+
+
+def _keygen(*words: str) -> str:
+    """Run age-keygen and return the public key that it tells."""
+    try:
+        done = subprocess.run(
+            [KEYGEN, *words], capture_output=True, text=True, check=False, timeout=60
+        )
+    except FileNotFoundError as error:
+        raise StepFailed(f"There is no {KEYGEN} here: {INSTALL}") from error
+    found = PUBLIC.search(f"{done.stdout}{done.stderr}")
+    if done.returncode or not found:
+        raise StepFailed(f"{KEYGEN} made no key: {done.stderr.strip()}")
+    return found[0]

@@ -1,0 +1,94 @@
+"""A pin beside a set, here and in every vault that has it: the set is never removed by us."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+
+from ...backups.manifest import PIN_ENDING
+from ...backups.sets import gather_sets
+from ...core.errors import ExitCode, StepFailed, UsageError
+from ...core.runtag import LATEST, Runtag, read_runtag
+from ...environment.site import Site, write_pin
+from ...hosts.base import Place
+from ...reporting.report import Report
+from ...settings.model import Settings
+from .copies import find_copy, not_found
+
+BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of characters that end a line, or are no text."""
+
+
+def pin(settings: Settings, asked: str, note: str, report: Report) -> ExitCode:
+    """Pin a set wherever it is, and return the exit code; raises NotFound where it is nowhere."""
+    if any(unicodedata.category(character) in BREAKING for character in note):
+        raise UsageError("--note: a note is one line of text.")
+
+    def write(place: Place, folder: str, runtag: str) -> None:
+        write_pin(place, folder, runtag, f"{note}\n".encode())
+
+    return _change(settings, asked, write, report, said=lambda: "is pinned")
+
+
+def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
+    """Take the pin of a set away wherever it is, and return the exit code; raises NotFound."""
+    pinned = []
+
+    def remove(place: Place, folder: str, runtag: str) -> None:
+        path = f"{folder}/{runtag}.{PIN_ENDING}"
+        if place.look([path]):
+            pinned.append(path)
+            place.remove([path])
+
+    return _change(
+        settings,
+        asked,
+        remove,
+        report,
+        said=lambda: "is not pinned any more" if pinned else "was not pinned",
+    )
+
+
+def _runtag_of(site: Site, asked: str, report: Report) -> Runtag:
+    """Return the runtag that is meant: of the newest set, here or in a vault."""
+    if asked == LATEST:
+        asked = find_copy(site, asked, "", site.checks.newest(), report.warn).runtag
+    return read_runtag(asked)
+
+
+def _change(
+    settings: Settings,
+    asked: str,
+    change: Callable[[Place, str, str], None],
+    report: Report,
+    *,
+    said: Callable[[], str],
+) -> ExitCode:
+    """Change the pin of a set in each place that has the set; one that fails stops no other."""
+    site = Site.of(settings)
+    places: dict[str, tuple[Place, str]] = {"here": (site.host, site.backups)}
+    places |= {name: (place, place.root) for name, place in site.vaults.items()}
+    known = dict[str, None]()
+    done, troubles = [], []
+    try:
+        runtag = _runtag_of(site, asked, report)
+        with site.held(f"pin {runtag}"):
+            for name, (place, folder) in places.items():
+                try:
+                    names = place.names(folder)
+                    there = {each.runtag: None for each in gather_sets(names, {})}
+                    known |= there
+                    if runtag in there:
+                        change(place, folder, runtag)
+                        done.append(name)
+                except StepFailed as error:
+                    troubles.append(f"{name}: {error}")
+    finally:
+        site.close()
+    for trouble in troubles:
+        report.fail(f"The pin of {runtag} could not be changed in {trouble}")
+    if done:
+        report.write(f"{runtag} {said()} in: {', '.join(done)}.")
+    elif not troubles:
+        raise not_found(runtag, known, ", ".join(places))
+    return ExitCode.FAILED if troubles else ExitCode.GOOD

@@ -1,0 +1,668 @@
+"""Old backups are removed by a policy, here and in the vaults; each place by its own sets alone.
+
+look and judge → show every verdict → remove. Not for: the policy itself (retention.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import field, replace
+from datetime import UTC, datetime
+
+from ...backups.holdings import Gone, holdings_of, lacks, lacks_cured, meanings, spelled_all
+from ...backups.owner import Said
+from ...backups.retention import (
+    MOST_SETS,
+    POLICY_KEYS,
+    Policy,
+    Verdict,
+    judge,
+    judge_each_host,
+    policy_mistakes,
+    policy_text,
+    read_policy,
+)
+from ...backups.sets import (
+    GOOD,
+    BackupSet,
+    State,
+    newest_first,
+    removals_in,
+    runtags_in,
+    strangers_in,
+)
+from ...backups.verifications import HERE, Checks, failed_at
+from ...core.dataclass import dataclass
+from ...core.errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
+from ...core.nearest import nearest
+from ...core.processes import signals_raised
+from ...environment.site import Site, finish_removals, remove_set, sets_in
+from ...hosts.base import FileFact, Place
+from ...reporting.report import Report, age_text
+from ...settings.model import Settings
+from ..shared.confirm import ask
+from ..undo.old_states import remove_old_here
+from ..vaults.replication import DELIVERED, Delivery, look_at_vaults
+from .adopt import adopt
+
+EVERY_VAULT = "vault"
+EVERYWHERE = "all"
+NO_POLICY = "hosts.toml has no policy for this vault, so all that is there stays."
+WRITE_ONCE = (
+    "Nothing can be removed there (write_once = true): the lifecycle of the bucket removes what "
+    "is old."
+)
+_NUMBER = re.compile(r"-?[0-9]{1,9}")
+STRANGERS_SHOWN = 5
+NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person asked for besides a policy."""
+
+    at: str = HERE
+    gone: tuple[str, ...] = ()
+    """Parts, containers and databases that newer sets need not hold."""
+    adopt: bool = False
+    undelivered: bool = False
+    """What a vault lacks, or may lack, goes from here as well."""
+    yes: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of all places when one of them is judged."""
+
+    now: datetime
+    checks: Checks
+    said: Said
+    gone: tuple[Gone, ...]
+    pinned: frozenset[str]
+    """Runtags that are pinned anywhere."""
+
+
+@dataclass(slots=True)
+class Pruning:
+    """One place, its policy, and what comes of it; without a policy all stays."""
+
+    name: str
+    place: Place
+    folder: str
+    policy: Policy | None
+    write_once: bool = False
+    """Nothing can be removed there, whatever a policy says."""
+    by_flags: bool = False
+    """The policy is of the command line, and not of hosts.toml."""
+    sets: tuple[BackupSet, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    adopted: frozenset[str] = frozenset()
+    begun: frozenset[str] = frozenset()
+    """Sets that an earlier run left half removed."""
+    names: Mapping[str, FileFact] = field(default_factory=dict)
+    strangers: tuple[str, ...] = ()
+    deliveries: tuple[Delivery, ...] = ()
+    """What each vault lacks of the sets here, where some would go."""
+    held: tuple[str, ...] = ()
+    """The sets that would go from here if no vault lacked them."""
+    error: str = ""
+
+    def look(self, known: Known, *, asked: bool = False) -> None:
+        """Judge the sets that are there, by what was verified as well; raises StepFailed.
+
+        `asked`: what they hold is asked for even where no policy judges them.
+        """
+        names = self.names = self.place.names(self.folder)
+        self.begun = removals_in(names)
+        self.strangers = strangers_in(names)
+        if self.policy or asked:
+            self.sets = tuple(
+                replace(each, pinned=each.pinned or each.runtag in known.pinned)
+                for each in sets_in(
+                    self.place, self.folder, failed_at(known.checks, self.name), names
+                )
+            )
+        if self.policy:
+            self.adopted = known.said.adopted(self.name, self.sets)
+            self.judge(known)
+
+    def judge(self, known: Known) -> None:
+        """Give each set its verdict."""
+        if self.policy:
+            rules = (self.policy, known.now, known.gone, self.adopted)
+            alone = self.name == HERE
+            verdicts = (judge if alone else judge_each_host)(self.sets, *rules)
+            if alone:
+                verdicts = tuple(_held(e, known.checks) for e in verdicts)
+            self.verdicts = verdicts
+
+    def hold(self, deliveries: Sequence[Delivery], *, undelivered: bool) -> None:
+        """Keep what a vault lacks or may lack of the sets that would go; or tell it alone."""
+        self.deliveries = tuple(deliveries)
+        lacking = {each.runtag: self.lacking(each) for each in self.going}
+        self.held = () if undelivered else tuple(tag for tag, why in lacking.items() if why)
+        self.verdicts = tuple(
+            replace(e, keep=not undelivered, why=f"{e.why}; {why}" if undelivered else why)
+            if not e.keep and (why := lacking[e.backup.runtag])
+            else e
+            for e in self.verdicts
+        )
+
+    def lacking(self, backup: BackupSet) -> str:
+        """Return which vaults lack a set that a run has finished, or may; '' for none."""
+        return "; ".join(
+            f"{each.name} lacks it" if each.looked else f"{each.name} may lack it: no answer"
+            for each in self.deliveries
+            if backup.state in DELIVERED and each.lacks(backup.runtag)
+        )
+
+    def act(self) -> None:
+        """Remove what is to go, the oldest first; raises StepFailed."""
+        if not self.policy:
+            return
+        finish_removals(self.place, self.folder)
+        for verdict in reversed(self.verdicts):
+            if not verdict.keep:
+                remove_set(self.place, self.folder, verdict.backup.runtag)
+
+    @property
+    def going(self) -> tuple[BackupSet, ...]:
+        """The sets that go."""
+        return tuple(each.backup for each in self.verdicts if not each.keep)
+
+    @property
+    def count(self) -> int:
+        """How many sets go."""
+        return len(self.going)
+
+
+def _held(verdict: Verdict, checks: Checks) -> Verdict:
+    """Return a verdict on a set here that stays as long as a copy of it was found damaged."""
+    manifest = verdict.backup.manifest
+    damaged = [
+        check.at
+        for check in checks.values()
+        if check.runtag == verdict.backup.runtag
+        and check.at != HERE
+        and not check.good
+        and (manifest is None or manifest.finished_utc == check.made)
+    ]
+    if verdict.keep or not damaged or verdict.backup.state is State.DAMAGED:
+        return verdict
+    return replace(verdict, keep=True, why=f"its copy in {', '.join(damaged)} is damaged")
+
+
+def read_flags(flags: Mapping[str, str]) -> Policy | None:
+    """Return the policy of the command line, None where it names none.
+
+    Raises UsageError with all mistakes.
+    """
+    given: dict[str, int | str] = {}
+    mistakes = []
+    for key, text in flags.items():
+        if text and POLICY_KEYS[key] is int and not _NUMBER.fullmatch(text):
+            mistakes.append((key, f"must be a whole number, at most {MOST_SETS:,}"))
+        elif text:
+            given[key] = int(text) if POLICY_KEYS[key] is int else text
+    if not given and not mistakes:
+        return None
+    mistakes = mistakes or policy_mistakes(given)
+    if mistakes:
+        lines = (
+            f"--{key.replace('_', '-')} {flags[key] or 0}: {wrong}" for key, wrong in mistakes
+        )
+        raise UsageError("\n".join(f"{line}." for line in lines))
+    return read_policy(given)
+
+
+def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Report) -> int:
+    """Remove what the policy lets go, and return the exit code.
+
+    A place that fails keeps no other from being pruned. Raises Refused where nobody confirms
+    what is to be removed from a vault, and where that changed while somebody was asked: whoever
+    thinks about it keeps no backup waiting.
+    """
+    site = Site.of(settings)
+    stay: list[str] = []
+    try:
+        prunings = _choose(site, wish.at, read_flags(flags))
+        dry_run = wish.dry_run
+        with signals_raised():
+            with contextlib.nullcontext() if dry_run else site.held("prune"):
+                wish = _look(site, prunings, wish, report)
+                question = "" if dry_run else _question(site, prunings, wish)
+                if not question:
+                    stay = _act(site, prunings, wish, report)
+            if question:
+                report.flush()
+                ask(wish.at, question)
+                with site.held("prune"):
+                    _look_again(site, prunings, wish)
+                    stay = _act(site, prunings, wish, report)
+            stay += [line for each in prunings for line in _held_told(each)]
+    except Interrupted as error:
+        report.fail(
+            f"Prune: {error}. A set that is half removed is listed no more; the next prune or "
+            "backup removes what is left of it."
+        )
+        return error.exit_code
+    finally:
+        site.close()
+    code = _close(prunings, report, dry_run=dry_run, as_json=wish.as_json)
+    for text in stay:
+        report.fail(text)
+    return ExitCode.WARNINGS if stay and code == ExitCode.GOOD else code
+
+
+def _act(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> list[str]:
+    """Remove what goes, unless it is a dry run; return what is told of old data that stays."""
+    if not wish.dry_run:
+        _write_down(site, prunings, wish)
+        for each in prunings:
+            with _noted(each):
+                if not each.error:
+                    each.act()
+    if all(each.name != HERE for each in prunings):
+        return []
+    tell = report.tell if wish.as_json else report.write
+    return remove_old_here(site, tell, dry_run=wish.dry_run)
+
+
+def _held_told(here: Pruning) -> Iterator[str]:
+    """Yield which sets stay here as a vault lacks them, or may lack them, and what helps."""
+    for each in here.deliveries:
+        held = [tag for tag in here.held if each.lacks(tag)]
+        them = "them" if len(held) > 1 else "it"
+        lacks = "lacks" if each.looked else "did not answer, and may lack"
+        if held:
+            yield (
+                f"{each.name} {lacks} {', '.join(held)}: not removed here. `inv sync` delivers "
+                f"{them}; inv prune --undelivered removes {them} all the same."
+            )
+
+
+def _known(site: Site, gone: Iterable[str]) -> tuple[Known, Mapping[str, StepFailed]]:
+    """Return what is known now, and what failed where pins were asked for; `gone`: for good."""
+    said = site.owner.read()
+    pinned, away = site.pinned()
+    all_gone = (*map(Gone, gone), *site.gone(said))
+    return Known(datetime.now(UTC), site.checks.newest(), said, all_gone, pinned), away
+
+
+def _look_at(prunings: list[Pruning], known: Known, *, asked: bool) -> None:
+    """Look at all places that answered so far, and judge them."""
+    for each in prunings:
+        with _noted(each):
+            if not each.error:
+                each.look(known, asked=asked)
+
+
+def _hold(
+    site: Site,
+    prunings: list[Pruning],
+    known: Known,
+    away: Mapping[str, StepFailed],
+    wish: Wish,
+) -> None:
+    """Keep here what a vault lacks, or may lack as it did not answer, as after a backup."""
+    for here in (each for each in prunings if each.name == HERE and not each.error):
+        if any(each.state in DELIVERED for each in here.going):
+            names = [each.name for each in site.settings.vaults]
+            asked = [name for name in names if name not in away]
+            found = look_at_vaults(site, asked, here.sets, known.checks)
+            found += [
+                Delivery(name, site.vaults[name], error=str(away[name]))
+                for name in names
+                if name in away
+            ]
+            here.hold(found, undelivered=wish.undelivered)
+
+
+def _look_again(site: Site, prunings: list[Pruning], wish: Wish) -> None:
+    """Judge anew after a person was asked; raises Refused where other verdicts come of it."""
+    confirmed = [each.verdicts for each in prunings]
+    known, away = _known(site, wish.gone)
+    _look_at(prunings, known, asked=bool(wish.gone))
+    _hold(site, prunings, known, away, wish)
+    changed = [
+        each.name
+        for each, verdicts in zip(prunings, confirmed, strict=True)
+        if each.verdicts != verdicts and not each.error
+    ]
+    if changed:
+        raise Refused(
+            f"While you were asked, the backups in {', '.join(changed)} changed, and with them "
+            "what would go. Nothing was removed. Run it again."
+        )
+
+
+def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wish:
+    """Judge all places, and show the verdicts; return the wish with names that mean one thing."""
+    known, away = _known(site, ())
+    _look_at(prunings, known, asked=bool(wish.gone))
+    if wish.gone:
+        wish = replace(wish, gone=_meant(prunings, wish.gone))
+        known = replace(known, gone=(*map(Gone, wish.gone), *known.gone))
+        for each in prunings:
+            if not each.error:
+                each.judge(known)
+    for name, error in away.items():
+        if not any(each.error == str(error) for each in prunings):
+            report.warn(
+                f"{name} did not answer, and what is pinned in {name} alone counts for nothing: "
+                f"{error}"
+            )
+    adopted = False
+    for each in prunings:
+        with _noted(each):
+            if not each.error:
+                adopted |= _adopt(site, each, known, wish, report)
+    if adopted:
+        known, away = _known(site, wish.gone)
+        _look_at(prunings, known, asked=bool(wish.gone))
+    _hold(site, prunings, known, away, wish)
+    stay = list(site.sets(known.checks) if site.host.look([site.backups]) else ())
+    for each in prunings:
+        if each.name == HERE and not each.error:
+            going = {backup.runtag for backup in each.going}
+            stay = [backup for backup in stay if backup.runtag not in going]
+        if not wish.as_json:
+            _show(each, report, dry_run=wish.dry_run)
+            if not each.error:
+                _tell_return(site, each, stay, report)
+                _tell_lacking(each, known, report)
+    return wish
+
+
+def _meant(prunings: list[Pruning], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what is said to be gone by names that mean one thing each.
+
+    Raises UsageError for what no set holds, as a slip would say nothing, and where several bear a
+    name.
+    """
+    held = frozenset().union(*(holdings_of(each) for one in prunings for each in one.sets))
+    found = {each: meanings(each, held) for each in names}
+    for name, several in found.items():
+        if len(several) > 1:
+            flags = " or ".join(f"--allow-missing {shlex.quote(each)}" for each in several)
+            raise UsageError(f"--allow-missing {name} means several things. Write {flags}.")
+    wrong = [each for each in names if not found[each]]
+    if wrong and not any(each.error for each in prunings):
+        known = spelled_all(held)
+        near = list(dict.fromkeys(name for each in wrong for name in nearest(each, known)))
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise UsageError(
+            f"--allow-missing {', '.join(wrong)}: no backup there holds a part, a container, a "
+            f"database, a path or a volume of that name.{meant} There are: {_first(known)}."
+        )
+    return tuple((found[each] or (each,))[0] for each in names)
+
+
+def _first(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join([*names[:NAMES_SHOWN], *([f"{more} more"] if more > 0 else [])])
+
+
+def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Report) -> bool:
+    """Take in archives without a manifest that can be read to their end, and judge anew.
+
+    Tells whether what is known of any has changed.
+
+    With `adopt` of hosts.toml those alone that would go, of the ones here, and none that is known
+    as damaged. Whoever asks has those read again: they may have lost their manifest alone.
+    """
+    foreign = {e.runtag for e in pruning.sets if e.is_foreign} - pruning.adopted
+    if not wish.adopt:
+        foreign -= {e.runtag for e in pruning.sets if e.state is State.DAMAGED}
+    by_settings = pruning.name == HERE and site.settings.stack.adopt
+    if not foreign or not (wish.adopt or by_settings) or not pruning.policy:
+        return False
+    before = pruning.adopted
+    pruning.adopted = before | foreign
+    pruning.judge(known)
+    if not wish.adopt:
+        foreign &= {each.runtag for each in pruning.going}
+    if wish.dry_run:
+        for runtag in sorted(foreign):
+            report.tell(f"{runtag} would be read to its end first, and adopted")
+        pruning.adopted = before | foreign
+    else:
+        adopt(site, pruning.name, foreign, known.checks, report)
+        pruning.adopted = before
+    pruning.judge(known)
+    return bool(foreign) and not wish.dry_run
+
+
+def _question(site: Site, prunings: list[Pruning], wish: Wish) -> str:
+    """Return what a person has to confirm, wherever it goes; '' for nothing.
+
+    Raises Refused where nobody is there: only what the command line says of a vault, and what
+    goes from here undelivered, has to be confirmed then, by --yes, if no other copy of a set is
+    known: what hosts.toml says was meant when it was written.
+    """
+    losing = [each for each in prunings if each.count and not each.error]
+    if wish.yes or not losing:
+        return ""
+    if not sys.stdin.isatty() or wish.as_json:
+        vaults = [each for each in losing if each.name != HERE]
+        typed = [each for each in vaults if each.by_flags or wish.gone or wish.adopt]
+        last = {e.runtag for one in typed for e in one.going} - _staying(site, prunings)
+        last |= _last_here(prunings)
+        if not last:
+            return ""
+        listed = ", ".join(sorted(last))
+        raise Refused(
+            f"No other copy is known of {listed}, and nobody is there to confirm. Nothing was "
+            "removed. If it is meant, add --yes."
+        )
+    listed = ", ".join(f"{each.count} {_from(each)}" for each in losing)
+    alone = ", ".join(sorted(_last_here(prunings)))
+    return f"remove backups ({listed}{f'; no other copy is known of {alone}' if alone else ''})"
+
+
+def _last_here(prunings: list[Pruning]) -> set[str]:
+    """Return the sets that go from here undelivered, of which no vault is known to keep a copy."""
+    going = {each.name: {backup.runtag for backup in each.going} for each in prunings}
+    return {
+        backup.runtag
+        for here in prunings
+        for backup in here.going
+        if here.lacking(backup)
+        and not any(
+            each.holds(backup.runtag) and backup.runtag not in going.get(each.name, ())
+            for each in here.deliveries
+        )
+    }
+
+
+def _from(each: Pruning) -> str:
+    return HERE if each.name == HERE else f"from {each.name}"
+
+
+def _staying(site: Site, prunings: list[Pruning]) -> set[str]:
+    """Return the sets with a manifest that stay somewhere, as far as a place answers."""
+    found = {e.backup.runtag for one in prunings for e in one.verdicts if e.keep}
+    pruned = {each.name for each in prunings if each.verdicts}
+    places: dict[str, tuple[Place, str]] = {HERE: (site.host, site.backups)}
+    places |= {name: (place, place.root) for name, place in site.vaults.items()}
+    for name, (place, folder) in places.items():
+        if name not in pruned:
+            with contextlib.suppress(StepFailed):
+                found |= runtags_in(place.names(folder))
+    return found
+
+
+def _write_down(site: Site, prunings: list[Pruning], wish: Wish) -> None:
+    """Write down what is gone for good, of the machines whose sets were judged.
+
+    Of those that are there now: what is made later counts anew.
+    """
+    if not wish.gone:
+        return
+    now = datetime.now(UTC)
+    made: dict[str, list[datetime]] = {}
+    for each in (backup for one in prunings for backup in one.sets):
+        if each.manifest and (then := each.made()):
+            made.setdefault(each.manifest.host, []).append(then)
+    for host, times in sorted(made.items()):
+        about = max((each for each in times if each <= now), default=now)
+        site.owner.add_gone(wish.gone, host, about, now)
+
+
+def _tell_return(site: Site, pruning: Pruning, here: Iterable[BackupSet], report: Report) -> None:
+    """Tell which sets the next backup would deliver again, and what would keep it from that.
+
+    `here`: those that this command leaves here.
+    """
+    going = {each.runtag for each in pruning.going}
+    vault = next((e for e in site.settings.vaults if e.name == pruning.name), None)
+    if vault is None or not going or not pruning.policy:
+        return
+    back = [each for each in here if each.runtag in going and each.state in DELIVERED]
+    left = [each.backup for each in pruning.verdicts if each.keep]
+    if vault.policy:
+        verdicts = judge_each_host([*left, *back], vault.policy, datetime.now(UTC))
+        stay = {each.backup.runtag for each in verdicts if each.keep}
+        back = [each for each in back if each.runtag in stay]
+    if back:
+        several = len(back) > 1
+        report.warn(
+            f"  {', '.join(each.runtag for each in back)} {'are' if several else 'is'} here "
+            f"still, so the next backup or `inv sync` brings {'them' if several else 'it'} back. "
+            f"It would not with {policy_text(pruning.policy)} below [[vaults]] name = "
+            f'"{vault.name}" in hosts.toml.'
+        )
+
+
+def _tell_lacking(pruning: Pruning, known: Known, report: Report) -> None:
+    """Tell what the newest good set of each machine lacks that an older one has, which stays."""
+    newest: dict[str, BackupSet] = {}
+    for each in newest_first(pruning.sets):
+        if each.manifest and each.state in GOOD:
+            newest.setdefault("" if pruning.name == HERE else each.manifest.host, each)
+    at = "" if pruning.name == HERE else pruning.name
+    for each in newest.values():
+        found = lacks_cured(lacks(each, pruning.sets, known.gone, here=not at), at)
+        if found:
+            report.write(f"  {each.runtag} lacks {found}")
+
+
+def _choose(site: Site, at: str, policy: Policy | None) -> list[Pruning]:
+    """Return the places that were asked for; raises UsageError for one that there is not."""
+    stack = site.settings.stack
+    given = policy is not None
+    here = Pruning(HERE, site.host, site.backups, policy or stack.policy, by_flags=given)
+    vaults_named = {each.name: each for each in site.settings.vaults}
+
+    def pruning(name: str) -> Pruning:
+        place = site.vaults[name]
+        vault = vaults_named[name.partition("/")[0]]
+        if vault.write_once:
+            return Pruning(name, place, place.root, None, write_once=True)
+        return Pruning(name, place, place.root, policy or vault.policy, by_flags=given)
+
+    vaults = {name: pruning(name) for name in site.vaults}
+    if site.knows(at):
+        if given and pruning(at).write_once:
+            raise Refused(f"{at}: {WRITE_ONCE}")
+        return [pruning(at)]
+    if at == EVERY_VAULT and not vaults:
+        raise UsageError(f"--at {at}: hosts.toml names no vault.")
+    chosen = {
+        HERE: [here],
+        EVERY_VAULT: list(vaults.values()),
+        EVERYWHERE: [here, *vaults.values()],
+    }
+    if at not in chosen:
+        raise UsageError(f"--at {at}: write one of {', '.join((*chosen, *vaults))}.")
+    return chosen[at]
+
+
+@contextlib.contextmanager
+def _noted(each: Pruning) -> Iterator[None]:
+    """Note what went wrong with a place, so that the others have their turn."""
+    try:
+        yield
+    except StepFailed as error:
+        each.error = str(error)
+
+
+def _show(each: Pruning, report: Report, *, dry_run: bool) -> None:
+    """Print the verdicts of a place, and what is left alone there."""
+    if each.error:  # told at the end
+        return
+    report.write(f"{each.name} ({each.folder}):")
+    if each.policy is None:
+        report.write(f"  {WRITE_ONCE if each.write_once else NO_POLICY}")
+    if each.verdicts:
+        now = datetime.now(UTC)
+        report.table(
+            ("runtag", "age", "state", "verdict", "why"),
+            [
+                (
+                    verdict.backup.runtag,
+                    age_text(verdict.backup.made(), now),
+                    verdict.backup.state.value,
+                    "keep" if verdict.keep else "remove",
+                    verdict.why,
+                )
+                for verdict in each.verdicts
+            ],
+        )
+    elif each.policy:
+        report.write("  There are no backups.")
+    begun = ", ".join(sorted(each.begun))
+    if begun and each.policy:
+        would = "would be" if dry_run else "is"
+        report.write(f"  What an earlier removal left {would} removed, too: {begun}")
+    if each.strangers:
+        shown = ", ".join(each.strangers[:STRANGERS_SHOWN])
+        more = len(each.strangers) - STRANGERS_SHOWN
+        rest = f" and {more} more" if more > 0 else ""
+        report.write(f"  Left alone, since no backup is named so: {shown}{rest}")
+
+
+def _close(prunings: list[Pruning], report: Report, *, dry_run: bool, as_json: bool) -> ExitCode:
+    """Say how it went, and return the exit code."""
+    if as_json:
+        report.write_json([_plain(each, dry_run=dry_run) for each in prunings])
+    else:
+        for each in prunings:
+            if each.policy and not each.error:
+                sets = f"{each.count} of {len(each.verdicts)} sets"
+                would = "would be" if dry_run else "were" if each.count != 1 else "was"
+                report.write(f"{each.name}: {sets} {would} removed.")
+        if dry_run:
+            report.write("Nothing was changed.")
+    for each in prunings:
+        if each.error:
+            report.fail(f"{each.name} is not pruned to the end: {each.error}")
+    return ExitCode.FAILED if any(each.error for each in prunings) else ExitCode.GOOD
+
+
+def _plain(each: Pruning, *, dry_run: bool) -> dict[str, object]:
+    return {
+        "place": each.name,
+        "folder": each.folder,
+        "policy": each.policy is not None,
+        "dry_run": dry_run,
+        "error": each.error or None,
+        "sets": [
+            {
+                "runtag": verdict.backup.runtag,
+                "made": made.isoformat() if (made := verdict.backup.made()) else None,
+                "state": verdict.backup.state.value,
+                "pinned": verdict.backup.pinned,
+                "keep": verdict.keep,
+                "why": verdict.why,
+            }
+            for verdict in each.verdicts
+        ],
+        "left_alone": list(each.strangers),
+    }

@@ -1,0 +1,345 @@
+"""One line for a monitor: is there a good backup, young enough, in every place it belongs.
+
+A warning where the newest good one lacks what an earlier one had, where a newer one of its
+machine is incomplete, or where a restore did not end.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field, replace
+from datetime import UTC, datetime, timedelta
+
+from ...backups.holdings import Gone, Holdings, lacking_words, lacks, lacks_told
+from ...backups.losses import way_out
+from ...backups.names import LOCK
+from ...backups.sets import BackupSet, State, runtags_in
+from ...backups.verifications import HERE, failed_at
+from ...core.dataclass import dataclass
+from ...core.errors import ExitCode, IotstackError, StepFailed, UsageError
+from ...core.stack_folders import RESTORE
+from ...core.units import read_duration
+from ...environment.site import Newest, Site, newest_good, open_site, sets_read
+from ...environment.stack_host import journal_paths
+from ...hosts.base import Place
+from ...hosts.inspect import host_name
+from ...hosts.local import holder_ended, within
+from ...hosts.pasted import host_flag
+from ...reporting.report import Report, age_text, one_line
+from ...settings.model import Settings
+
+EVERYWHERE = "all"
+PLACE_LIMIT_S = 60.0
+MANIFESTS_LIMIT_S = 30.0
+"""How long the manifests of one place may take; older sets are not asked for what they had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen in one place: its newest good set, or why nothing could be seen."""
+
+    place: str
+    newest: Newest = field(default_factory=Newest)
+    trouble: str = ""
+    host: str = ""
+    """The machine whose sets count; all, if none is named."""
+    lacks: str = ""
+    """What its newest good set lacks that an earlier one had, or of a newer one that failed."""
+    missing: tuple[tuple[Holdings, BackupSet], ...] = ()
+    """What its newest good set lacks, and which has it."""
+    begun: str = ""
+    """Which newer set is unfinished, where a run may be at work on it."""
+
+
+def tell_status(settings: Settings, max_age: str, at: str, report: Report, name: str = "") -> int:
+    """Print one line where each place has a good backup that is young enough; return 0.
+
+    1, a warning to a monitor, where one lacks what an earlier one had, or a restore or the newest
+    backup did not end.
+
+    `name` is a host of the settings whose backups are meant; if it is empty, this machine.
+
+    `at` is one place, here or a vault; if it is empty, all of them count. Raises StepFailed with
+    the line where one has none, and UsageError.
+    """
+    limit = read_duration(max_age)
+    with open_site(settings, name) as site:
+        seen = _see(site, at, name)
+        kept = _kept(site) if at in ("", HERE) else ""
+        owed = _owed(site, name) if at in ("", HERE) else ""
+        astray = _astray(site) if at in ("", HERE) else ""
+    good, line = judge_status(seen, datetime.now(UTC), limit)
+    having: dict[str, list[str]] = {}
+    for each in seen:
+        having.setdefault(each.lacks, []).append(each.place)
+    lacks_of = [f"{', '.join(where)}: {told}" for told, where in having.items() if told]
+    lacking = "; ".join([owed, *lacks_of] if owed else lacks_of)
+    cure = "" if name else _cure(seen)
+    if not good:
+        line = f"{line}{astray}"
+        raise StepFailed(f"{line}; {lacking}{cure}" if lacking else line)
+    line = "; ".join(filter(None, (line, *(each.begun for each in seen), kept)))
+    report.write(f"WARNING {lacking}; {line}{cure}" if lacking else f"OK {line}")
+    return ExitCode.FAILED if lacking else ExitCode.GOOD
+
+
+def _kept(site: Site) -> str:
+    """Return what old states of restores take here; '' for nothing, or where nobody can tell."""
+    try:
+        folder = site.settings.stack.folder
+        if not any(
+            name.startswith("previous-") for name in site.host.names(f"{folder}/{RESTORE}")
+        ):
+            return ""
+        from ..undo.old_states import (
+            states_told,  # with the rules of a restore, which few need here
+        )
+
+        return within(PLACE_LIMIT_S, HERE, lambda: states_told(site.host, folder))
+    except IotstackError:
+        return ""
+
+
+def _astray(site: Site) -> str:
+    """Return, as the end of a line, that the stack's folder is not there; '' where it may be."""
+    folder = site.settings.stack.folder
+    try:
+        found = within(PLACE_LIMIT_S, HERE, lambda: site.host.look([folder]))
+    except IotstackError:
+        return ""
+    return "" if found else f"; there is no stack in {folder} ([stack] folder in hosts.toml)"
+
+
+def _owed(site: Site, name: str) -> str:
+    """Return which restore or reload did not end, or why nobody can tell; '' for none."""
+    try:
+        if not site.host.look(journal_paths(site.settings.stack.folder)):
+            return ""
+        from ..shared.checks import unfinished
+        from ..undo.owed import Owing  # with the rules of a restore, which few need here
+
+        owing = Owing.of_site(site)
+        lines = within(PLACE_LIMIT_S, HERE, owing.read)
+        change = unfinished(lines)
+        undo = f"inv undo{host_flag(name)}"
+        if change and within(PLACE_LIMIT_S, HERE, lambda: owing.gone(lines)):
+            return f"{change} died, and some of what it replaced is gone ({undo} --leave-gone)"
+    except IotstackError as error:
+        return f"whether a restore did not end cannot be told: {one_line(str(error))}"
+    return f"{change} is at work, or died ({undo})" if change else ""
+
+
+def _cure(seen: Sequence[Seen]) -> str:
+    """Return how the owner says that what is lacking is gone for good, '' where nothing is."""
+    lacking = {each.place: each.missing for each in seen if each.missing}
+    if not lacking:
+        return ""
+    everywhere = tuple(pair for pairs in lacking.values() for pair in pairs)
+    words = lacking_words(everywhere)
+    if set(words) == set(lacking_words(lacking.get(HERE, ()))):
+        return f". {way_out(words)}"
+    return f". {way_out(words, EVERYWHERE if len(lacking) > 1 else next(iter(lacking)))}"
+
+
+def _see(site: Site, at: str, name: str) -> list[Seen]:
+    """Return what was seen of each place; the stack's own is called by the name of its host."""
+    site.knows(at)
+    places: dict[str, Place] = {HERE: site.host, **site.vaults}
+    if at and at not in places:
+        every = "; every place, if it is left out" if len(places) > 1 else ""
+        raise UsageError(f"--at {at}: write one place, of {', '.join(places)}{every}.")
+    asked = {at: places[at]} if at else places
+    # A vault may hold other machines' backups too; whoever names it means all of them.
+    named = site.far or not at or at == HERE
+    host = host_name(site.host) if named else ""
+    now = datetime.now(UTC)
+    checks = site.checks.newest()
+    if site.far:  # its own sets are judged by its own record
+        checks |= {key: each for key, each in site.checks_here().items() if key[1] == HERE}
+    folders = {HERE: site.backups}
+    gone = site.gone(site.owner.read())
+    own, lock = _own(site), f"{site.backups}/{LOCK}"
+    ended = not site.far and holder_ended(lock)
+    seen = (
+        _look(at, place, folders.get(at, place.root), now, host, failed_at(checks, at), gone, own)
+        for at, place in asked.items()
+    )
+    found = [replace(each, lacks=each.lacks + _uncovered(each, site)) for each in seen]
+    # A run that began meanwhile holds the lock now, or has finished its set.
+    ended = ended and holder_ended(lock)
+    found = [_with_unfinished(e, name, ended=ended) if e.place == HERE else e for e in found]
+    if name:
+        found = [replace(e, place=name, host="") if e.place == HERE else e for e in found]
+    return [_compared(each, found[0]) for each in found]
+
+
+def _with_unfinished(seen: Seen, name: str, *, ended: bool) -> Seen:
+    """Return what was seen here, with the newest set that is newer than the good one, unfinished.
+
+    A warning where its run has `ended`; one that may be at work is only told.
+    """
+    newer = (each.runtag for _, each in seen.newest.newer if each.state is State.UNFINISHED)
+    runtag = next(newer, "")
+    if not runtag:
+        return seen
+    which = f"{runtag}, which is newer, is" if seen.newest.good else f"{runtag} is"
+    run = "its run died" if ended else "its run is at work, or died"
+    cure = f"inv backup{host_flag(name)} --runtag {shlex.quote(runtag)} finishes it"
+    told = f"{which} unfinished: {run} ({cure})"
+    if not ended:
+        return replace(seen, begun=told)
+    return replace(seen, lacks=f"{told}; {seen.lacks}" if seen.lacks else told)
+
+
+def _look(
+    name: str,
+    place: Place,
+    folder: str,
+    now: datetime,
+    host: str,
+    failed: Mapping[str, str],
+    gone: tuple[Gone, ...],
+    own: frozenset[str],
+) -> Seen:
+    def ask() -> Seen:
+        newest = newest_good(place, folder, now, host=host, failed=failed)
+        sets = sets_read(place, folder, MANIFESTS_LIMIT_S, failed)
+        here = name == HERE
+        # Of one of which no manifest can be read its name alone tells whose it is: it lies here.
+        mine = [
+            each
+            for each in sets
+            if host in ("", each.manifest.host if each.manifest else "")
+            or (each.manifest is None and (here or each.runtag in own))
+        ]
+        missing = lacks(newest.good, sets, gone, here=here) if newest.good else ()
+        told = "; ".join((*_newer(mine, newest.good, here=here), *_lacks(newest.good, missing)))
+        return Seen(name, newest, host=host, lacks=one_line(told), missing=missing)
+
+    try:
+        return within(PLACE_LIMIT_S, name, ask)
+    except IotstackError as error:
+        return Seen(name, trouble=one_line(str(error)))
+
+
+def _own(site: Site) -> frozenset[str]:
+    """Return the runtags of the sets beside the stack; none where it does not answer."""
+    try:
+        return within(PLACE_LIMIT_S, HERE, lambda: runtags_in(site.host.names(site.backups)))
+    except IotstackError:
+        return frozenset()
+
+
+def _newer(sets: Sequence[BackupSet], good: BackupSet | None, *, here: bool) -> Iterator[str]:
+    """Yield of sets that are newer than the newest good one of a place what is wrong with them."""
+    made = good.made() if good else None
+    host = good.manifest.host if good and good.manifest else ""
+    for each in sets:
+        then = each.made() if each.manifest else _written(each)
+        if then is None or (made and then <= made):
+            continue
+        if host and each.manifest and each.manifest.host != host:
+            continue
+        which = each.runtag if here or not good else f"its copy of {each.runtag}"
+        newer = f"{which}, which is newer, is" if good else f"{which} is"
+        if each.state is State.DAMAGED:
+            yield f"{newer} damaged (inv show '{each.runtag}')"
+        elif each.state is State.INCOMPLETE and each.manifest:
+            what = ", ".join(what for what, _ in each.manifest.lacking)
+            yield f"{newer} incomplete: no {what}"
+
+
+def _written(backup: BackupSet) -> datetime | None:
+    """Return the date of the file of a manifest that cannot be read."""
+    fact = backup.files.get("manifest")
+    return datetime.fromtimestamp(fact.modified_s, UTC) if fact else None
+
+
+def _lacks(
+    good: BackupSet | None, missing: tuple[tuple[Holdings, BackupSet], ...]
+) -> Iterator[str]:
+    """Yield what the newest good set of a place lacks."""
+    if good is None or good.manifest is None:
+        return
+    if missing:
+        yield f"{good.runtag} lacks {lacks_told(missing)}"
+
+
+def _compared(seen: Seen, first: Seen) -> Seen:
+    """Return what was seen of a place, and whether its newest good set is not that of the first.
+
+    As where a set was made again and not copied, or somebody changed a copy.
+    """
+    one, other = seen.newest.good, first.newest.good
+    if not (one and other) or one.runtag != other.runtag or one.manifest == other.manifest:
+        return seen
+    where = "here" if first.place == HERE else f"in {first.place}"
+    told = f"{one.runtag} is not the backup of that name {where}"
+    return replace(seen, lacks=f"{seen.lacks}; {told}" if seen.lacks else told)
+
+
+def _uncovered(seen: Seen, site: Site) -> str:
+    """Return how much of the newest good set of a place is no good, and what shows it from here.
+
+    What it does not cover, and databases in it that are damaged or torn. Nothing here shows what
+    lies beside the stack of another machine.
+    """
+    good = seen.newest.good
+    if not good or not good.manifest:
+        return ""
+    counts = (
+        (len(good.manifest.uncovered), "thing", "not covered"),
+        (len(good.manifest.damaged), "database", "damaged before it was copied"),
+        (len(good.manifest.torn), "database", "that may be torn"),
+    )
+    told = [f"{n} {what}{'' if n == 1 else 's'} {how}" for n, what, how in counts if n]
+    if not told:
+        return ""
+    by_host = any(each.by_host for each in site.settings.vaults if each.name == seen.place)
+    far = f"{seen.place}/{host_name(site.host)}" if by_host else seen.place
+    at = f" --at {far if site.far else seen.place}" if site.far or "/" in seen.place else ""
+    how = "" if site.far and seen.place == HERE else f" (inv show '{good.runtag}'{at})"
+    things = f"{', '.join(told)}{how}"
+    return f"; {things}" if seen.lacks else things
+
+
+def judge_status(seen: Sequence[Seen], now: datetime, limit: timedelta) -> tuple[bool, str]:
+    """Return whether each place has a good backup younger than the limit, and the line for it."""
+    bad = [each for each in seen if each.newest.made is None or now - each.newest.made > limit]
+    ahead = [
+        f"{runtag} {'here' if each.place == HERE else f'in {each.place}'}"
+        for each in seen
+        for runtag in each.newest.ahead
+    ]
+    note = f"; dated in the future, so not counted: {', '.join(ahead)}" if ahead else ""
+    if bad:
+        clauses = "; ".join(f"{each.place}: {each.trouble or _told(each, now)}" for each in bad)
+        return False, f"no good backup within {_limit_text(limit)}: {clauses}{note}"
+    first, *vaults = seen
+    line = (f"{first.place}: " if first.place != HERE else "") + _told(first, now)
+    if vaults:
+        line += f"; vaults: {', '.join(_copy(each, first, now) for each in vaults)}"
+    return True, line + note
+
+
+def _limit_text(limit: timedelta) -> str:
+    seconds = limit.total_seconds()
+    return f"{seconds / 60:g} min" if seconds % 1800 else f"{seconds / 3600:g} h"
+
+
+def _told(each: Seen, now: datetime) -> str:
+    """Return the newest good set of a place with its age: a young one's clock may be ahead."""
+    good, made = each.newest.good, each.newest.made
+    if good is None or made is None:
+        return f"none of {each.host}" if each.host and each.place != HERE else "none at all"
+    age = age_text(min(made, now), now)
+    told = f"is {age} old" if age != "just now" else "was made just now"
+    return f"{good.runtag} {told}, {good.state.value}"
+
+
+def _copy(each: Seen, first: Seen, now: datetime) -> str:
+    good, original = each.newest.good, first.newest.good
+    if good and original and good.runtag == original.runtag:
+        return f"{each.place} {good.state.value}"
+    return f"{each.place} {_told(each, now)}"

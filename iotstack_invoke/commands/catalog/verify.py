@@ -1,0 +1,461 @@
+"""Verifying sets: read again, compared with their manifests, and what was found written down."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache, partial
+
+from ... import __version__
+from ...backups.manifest import Manifest, check_sum, has_sum, read_manifest, utc_text
+from ...backups.names import TEXTS
+from ...backups.sets import BackupSet, State, newest_first
+from ...backups.transfer import can_hash, hash_there
+from ...backups.verifications import HERE, Check, Checks, in_places
+from ...core.dataclass import dataclass
+from ...core.errors import (
+    ExitCode,
+    Interrupted,
+    IotstackError,
+    NotFound,
+    StepFailed,
+    Unreachable,
+    UsageError,
+    WrongFolder,
+    ended,
+)
+from ...core.processes import signals_raised
+from ...core.runtag import LATEST
+from ...databases.sql.servers import rows_told
+from ...environment.site import Site
+from ...parts.verify_archive import Reading, read_whole
+from ...reporting.report import Report, size_text
+from ...settings.model import Settings
+from ...vaults import is_signed
+from ...vaults.encrypted import SealBroken
+from ..shared.backup_warnings import damaged_told
+from ..shared.latest import PassedOver, passed_told
+from .against import (
+    content_differs,
+    file_differs,
+    manifest_gone,
+    state_differs,
+    texts_differ,
+    told_otherwise,
+    unnamed,
+)
+from .copies import (
+    VAULT,
+    Copy,
+    choose_copy,
+    copies_at,
+    here_too,
+    kinds_of,
+    newer_elsewhere,
+    places_meant,
+    told_of_others,
+)
+from .listing import plain_check
+
+MOST_TEXT_BYTES = 256 << 20
+"""A thousand times what the log of a night has."""
+PROGRAM = f"iotstack-invoke {__version__}"
+USELESS = frozenset({State.DAMAGED, State.UNFINISHED})
+VERIFIED = frozenset(State) - {State.UNFINISHED}
+"""The states of sets that are compared with what they must be."""
+Elsewhere = Mapping[str, Sequence[BackupSet]]
+"""The copies of each set in other places, by runtag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which copies a person wants to have verified."""
+
+    runtag: str = ""
+    all: bool = False
+    newest: bool = False
+    at: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError where it says two things at once."""
+        if sum((bool(self.runtag), self.all, self.newest)) > 1:
+            raise UsageError("Give a runtag, --newest or --all, and not two of them.")
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What is told of a copy that was verified; of it, the check is written down."""
+
+    check: Check
+    manifest: Manifest | None
+    counted: tuple[str, ...] = ()
+    """What dumps of SQL hold that were read, a line a part."""
+    notes: tuple[str, ...] = ()
+    """Which text of it is not what was written: the set is as good without."""
+    advice: str = ""
+    """What to do about one that is damaged."""
+    shut: bool = False
+    """It is sealed, and what is inside was not read."""
+    can_be_read: bool = False
+    """Its archives were read to their end; of one that lost its manifest nothing else is wrong."""
+    passed: tuple[PassedOver, ...] = ()
+    """The newer sets that are not the latest."""
+    elsewhere: bool = False
+    """A newer one lies in another place, or may: it could not be asked."""
+
+    @property
+    def as_adopted(self) -> Verified:
+        """The same of a set that was adopted: that it has lost its manifest is known, no damage.
+
+        It can be read to its end, or it is not adopted.
+        """
+        if not self.can_be_read or self.manifest:
+            return self
+        return replace(self, check=replace(self.check, good=True, problems=()))
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What the set lacks, and why: it is incomplete, however good the rest of it is."""
+        return self.manifest.lacks if self.manifest else ()
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """That it holds databases that were damaged before: it is what was packed all the same."""
+        return tuple(filter(None, (damaged_told(self.manifest),)))
+
+    @property
+    def plain(self) -> dict[str, object]:
+        """The same for programs."""
+        lacking = self.manifest.lacking if self.manifest else ()
+        return {
+            "runtag": self.check.runtag,
+            "at": self.check.at,
+            **plain_check(self.check),
+            "notes": [*self.notes, *self.damaged],
+            "lacking": dict(lacking),
+            "passed_over": [each.plain for each in self.passed],
+        }
+
+
+def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool) -> int:
+    """Verify copies one by one, tell what was found, and return the exit code.
+
+    1 where one is damaged or could not be read, or else 3 where one is incomplete, holds a
+    database that was damaged before, or is the latest only because newer ones are no good.
+    Raises NotFound where there is none at all.
+
+    What was found is on the disk before the next is begun; of one that is broken off, nothing is.
+    """
+    site = Site.of(settings)
+    done: list[Verified] = []
+    missed = False
+    try:
+        with signals_raised():
+            for found in _verify_each(site, wanted, report):
+                if isinstance(found, Verified):
+                    done.append(found)
+                    _tell(found, report, as_json=as_json)
+                else:
+                    missed = True
+                    report.fail(f"not verified: {found}")
+    except Interrupted as error:
+        report.fail(f"The verification was {error}. What was found before is recorded.")
+        return error.exit_code
+    finally:
+        site.close()
+    if as_json:
+        report.write_json([each.plain for each in done])
+    if not (done or missed):
+        others = told_of_others(settings.vaults, wanted.runtag or LATEST, "--at")
+        raise NotFound(f"There was nothing to verify: no finished backup is there.{others}")
+    if missed or not all(each.check.good for each in done):
+        return ExitCode.FAILED
+    noted = any(each.lacks or each.notes or each.damaged or each.elsewhere for each in done)
+    noted |= any(one.is_bad for each in done for one in each.passed)
+    return ExitCode.WARNINGS if noted else ExitCode.GOOD
+
+
+def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verified | StepFailed]:
+    """Verify what is wanted, place by place; a failure that says nothing of a copy goes on."""
+    default = HERE if site.host.names(site.backups) or not site.vaults else VAULT
+    record, said = site.checks, site.owner.read()
+    checks = record.newest()
+    places = places_meant(site, wanted.at or default)
+    for at in places:
+        try:
+            chosen = _chosen(site, at, wanted, checks)
+        except NotFound:
+            if len(places) == 1:
+                raise
+            report.warn(f"{at} has no backup {wanted.runtag or LATEST}.")
+            continue
+        except Unreachable as error:
+            was_here = HERE in places  # and verified just before
+            asked = "" if wanted.all or was_here else wanted.runtag or LATEST
+            yield StepFailed(f"{ended(error)}{here_too(site, asked, checks)}")
+            continue
+        except StepFailed as error:
+            yield error
+            continue
+        elsewhere: tuple[str, ...] = ()
+        if default == HERE and not (wanted.at or wanted.all) and wanted.runtag in ("", LATEST):
+            elsewhere = newer_elsewhere(site, chosen[0], checks)
+            for told in elsewhere:
+                report.warn(told)
+        others = cache(partial(_elsewhere, site, at))
+        for copy in chosen:
+            for told in passed_told(copy.passed, named="--runtag ", takes=VERIFIED):
+                report.warn(told)
+            report.tell(
+                f"verifying {copy.runtag} {in_places(at)} ({size_text(copy.backup.size_bytes)})"
+            )
+            try:
+                verified = verify_copy(copy)
+                verified = replace(verified, passed=copy.passed, elsewhere=bool(elsewhere))
+                if said.adopted(at, [copy.backup]):
+                    verified = verified.as_adopted
+                if not verified.check.good:
+                    verified = replace(verified, advice=_advice(verified, copy, others()))
+                record.add(verified.check)
+                yield verified
+            except StepFailed as error:
+                yield StepFailed(f"{copy.runtag} {in_places(at)}: {error}")
+            except IotstackError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the next one is read all the same
+                yield StepFailed(f"{copy.runtag} {in_places(at)}: it cannot be judged: {error!r}")
+
+
+def _with_manifest(copy: Copy) -> BackupSet:
+    """Return the set of a copy with its manifest, which tells when it was made, if it is read."""
+    with contextlib.suppress(ValueError, StepFailed):
+        return replace(copy.backup, manifest=copy.manifest())
+    return copy.backup
+
+
+def _chosen(site: Site, at: str, wanted: Wanted, checks: Checks) -> tuple[Copy, ...]:
+    copies = copies_at(site, at, checks)
+    if wanted.all:
+        finished = (each for each in copies if each.backup.state is not State.UNFINISHED)
+        dated = [(each, _with_manifest(each)) for each in finished]
+        return tuple(copy for copy, _ in newest_first(dated, lambda pair: pair[1]))
+    copy = choose_copy(copies, wanted.runtag or LATEST, at, checks, site.settings.vaults)
+    if copy.backup.state is State.UNFINISHED:
+        raise StepFailed(
+            f"{copy.runtag} {in_places(at)} is unfinished, so there is nothing to compare it "
+            f"with. Finish it: inv backup --runtag '{copy.runtag}'"
+        )
+    return (copy,)
+
+
+def verify_copy(copy: Copy) -> Verified:
+    """Return what a verification of one copy finds; raises StepFailed where it cannot be read.
+
+    Archives are read to their last byte. On another machine that can hash, one whose hash is that
+    of the manifest is not fetched: it is what was proven whole when it was made.
+    """
+    content = copy.manifest_content()
+    manifest, problems = _read_manifest(copy, content)
+    if copy.sealed and "manifest" not in copy.backup.files:
+        problems.append("The manifest is missing.")
+    elif copy.sealed and not is_signed(copy.place, copy.path("manifest")):
+        problems.append("The manifest is not the one that the set was sealed with.")
+    parts = {part.kind: part for part in manifest.made} if manifest else {}
+    problems += unnamed(manifest, copy.backup.archives) if manifest else ()
+    hashes_do = manifest is not None and has_sum(content) and not copy.sealed and copy.far
+    how, counted = "read", list[str]()
+    for kind, sha256 in kinds_of(copy, manifest).items():
+        name = copy.path(kind).rpartition("/")[2]
+        if kind not in copy.backup.files:
+            problems.append(_why_missing(copy, kind))
+        elif copy.shut or (sha256 and hashes_do and can_hash(copy.place)):
+            how = "hash"
+            size = copy.backup.files[kind].size_bytes
+            try:
+                found = hash_there(copy.place, copy.path(kind))
+                problems += file_differs(name, parts[kind], size, found) if kind in parts else ()
+            except SealBroken as error:
+                problems.append(str(error))
+        else:
+            reading = _read(copy, kind, manifest.included(kind) if manifest else ())
+            if kind in parts:
+                part = parts[kind]
+                problems += file_differs(name, part, reading.size_bytes, reading.sha256)
+                problems += content_differs(part, reading) if not reading.problems else ()
+            problems += [f"{name}: {each}" for each in reading.problems]
+            if reading.sql:
+                counted.append(rows_told(kind, reading.sql.values()))
+    notes: list[str] = []
+    texts = {} if copy.shut else _texts(copy)
+    can_be_read = not problems
+    if not content and not copy.sealed and "manifest" not in copy.backup.files:
+        problems += manifest_gone(copy.runtag, texts)
+    if manifest and not copy.shut:
+        if has_sum(content):
+            notes += texts_differ(manifest, content, texts, has_sum=True)
+        else:
+            problems += told_otherwise(manifest, texts["restore"]) if "restore" in texts else ()
+            notes += texts_differ(manifest, content, texts, has_sum=False)
+    check = Check(
+        runtag=copy.runtag,
+        at=copy.at,
+        utc=utc_text(datetime.now(UTC)),
+        how=how,
+        good=not problems,
+        problems=tuple(problems),
+        program=PROGRAM,
+        made=manifest.finished_utc if manifest else "",
+    )
+    return Verified(
+        check,
+        manifest,
+        tuple(counted),
+        tuple(notes),
+        shut=copy.shut,
+        can_be_read=can_be_read and not copy.shut,
+    )
+
+
+def _read_manifest(copy: Copy, content: bytes) -> tuple[Manifest | None, list[str]]:
+    """Return the manifest of a copy as far as it can be read, and what is wrong with it."""
+    if not content:
+        is_there = "manifest" in copy.backup.files
+        return None, ["The manifest is damaged: it is empty."] if is_there else []
+    try:
+        manifest = read_manifest(content, copy.runtag, changed=True)
+        problems = [*state_differs(json.loads(content).get("state"), manifest)]
+    except ValueError as error:
+        return None, [f"The manifest is damaged: {error}."]
+    try:
+        check_sum(content)
+    except ValueError as error:
+        problems.insert(0, f"The manifest is damaged: {error}.")
+    return manifest, problems
+
+
+def _texts(copy: Copy) -> dict[str, bytes]:
+    """Return the texts of a copy that can be read; raises StepFailed where a line breaks."""
+    texts = {}
+    for kind in (each for each in TEXTS if each in copy.backup.files):
+        fact = copy.backup.files[kind]
+        if fact.other or fact.size_bytes > MOST_TEXT_BYTES:
+            texts[kind] = b""
+            continue
+        try:
+            with copy.place.read(copy.path(kind)) as stream:
+                texts[kind] = stream.read()
+        except SealBroken:
+            texts[kind] = b""
+    return texts
+
+
+def _advice(verified: Verified, copy: Copy, found: Elsewhere | None) -> str:
+    """Return what to do about a damaged copy: a place that does not answer may have another."""
+    runtag = copy.runtag
+    others = found.get(runtag, []) if found is not None else None
+    if others is None or any(
+        each.state not in USELESS and "manifest" in each.files for each in others
+    ):
+        return f"Take another copy: inv show '{runtag}'"
+    alone = "No other copy is known to be good." if others else "There is no other copy."
+    if "manifest" not in copy.backup.files:
+        return f"{alone} {bare_advice(copy, can_be_read=verified.can_be_read)}"
+    if copy.at == HERE:
+        again = f"inv backup --runtag '{runtag}' --force"
+        return f"{alone} Make it again, of what there is now: {again}"
+    return f"{alone} Make a new backup, of what there is now: inv backup"
+
+
+def _elsewhere(site: Site, but: str) -> Elsewhere | None:
+    """Return the copies in all places but one; None where one that may have some is away."""
+    checks, found = site.checks.newest(), dict[str, list[BackupSet]]()
+    for at in (HERE, *site.vaults):
+        if at == but:
+            continue
+        try:
+            sets = [each.backup for each in copies_at(site, at, checks)]
+        except WrongFolder:  # it holds no copies
+            continue
+        except StepFailed:
+            return None
+        for each in sets:
+            if each.parts:
+                found.setdefault(each.runtag, []).append(each)
+    return found
+
+
+def bare_advice(copy: Copy, *, can_be_read: bool) -> str:
+    """Return what to do about archives that lost their manifest: they may be all that there is."""
+    runtag, at = copy.runtag, "" if copy.at == HERE else f" --at {copy.at}"
+    if can_be_read:
+        return (
+            "Its archives can be read to their end, and no backup replaces them. To restore them: "
+            f"inv restore --runtag '{runtag}' --from {copy.at}. Once newer backups hold as much, "
+            f"the policy may remove them: inv prune{at} --adopt"
+        )
+    files = f"{shlex.quote(copy.folder)}/{shlex.quote(runtag)}.*"
+    there = f" of {copy.at}" if copy.far else ""
+    return (
+        "No backup replaces it, and no policy removes it, as some of it may still be of use. Once "
+        f"it is not, remove it by hand: rm {files}{there}"
+    )
+
+
+def _why_missing(copy: Copy, kind: str) -> str:
+    """Return that an archive is not there, or what is there in its place and is not followed."""
+    path = copy.path(kind)
+    fact = copy.place.look([path]).get(path)
+    name = path.rpartition("/")[2]
+    other = "" if fact is None else fact.other or "folder"
+    return f"{name} is a {other} and no archive." if other else f"{name} is missing."
+
+
+def _read(copy: Copy, kind: str, included: tuple[str, ...]) -> Reading:
+    """Read one archive whole; a medium that cannot give its bytes is a problem of the archive.
+
+    Of one that cannot be opened the hash tells whether it is still what was sealed.
+    """
+    path = copy.path(kind)
+    try:
+        return read_whole(copy.place, path, kind, included)
+    except StepFailed as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.EIO:
+            return Reading(0, "", (f"the disk does not give its bytes ({cause.strerror}).",))
+        try:
+            if copy.sealed and not error.again:
+                hash_there(copy.place, path)
+        except SealBroken as broken:
+            return Reading(0, "", (str(broken),))
+        raise
+
+
+def _tell(verified: Verified, report: Report, *, as_json: bool) -> None:
+    check = verified.check
+    where = f"{check.runtag} {in_places(check.at)}"
+    for each in check.problems:
+        report.fail(f"{where}: {each}")
+    if not check.good:
+        report.fail(f"{where} is damaged. {verified.advice}")
+    elif not check.made:
+        report.warn(
+            f"{where} can be read to its end, and is unproven: it has no manifest that says what "
+            "it must be."
+        )
+    elif not as_json:
+        how = "its hashes are right" if check.how == "hash" else "read whole"
+        if verified.shut:
+            how = "what lies there is what was sealed; --identity FILE reads what is inside"
+        state = "is incomplete, and what it holds is good" if verified.lacks else "is good"
+        state += ", but for its texts" if verified.notes else ""
+        report.write(f"{where} {state}: {how}.")
+    if not as_json and check.good:
+        for each in verified.counted:
+            report.write(f"  {each} read")
+    for each in (*verified.notes, *verified.lacks, *verified.damaged):
+        report.warn(f"{where}: {each}")

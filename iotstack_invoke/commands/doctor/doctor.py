@@ -1,0 +1,723 @@
+"""What would make a backup fail, or a restore to a host, and what mends it. Repairs nothing.
+
+Every question has a time limit; one that cannot be asked is a finding and spoils no other. They
+come in the order in which a person would mend what is wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import platform
+import posixpath
+import re
+import secrets
+import shlex
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, field, fields, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from ... import __version__
+from ...backups.verifications import HERE, failed_at
+from ...core.dataclass import dataclass
+from ...core.errors import (
+    ExitCode,
+    FolderMissing,
+    Interrupted,
+    IotstackError,
+    Refused,
+    StepFailed,
+    WrongFolder,
+)
+from ...core.processes import signals_raised
+from ...core.stack_folders import BACKUPS, RESTORE
+from ...databases.influxdb.part import DATA_INSIDE, FOLDERS_INSIDE, influx_version
+from ...databases.sql.servers import run_in, servers_in
+from ...environment.hooks import FIND_PROGRAM
+from ...environment.site import Newest, Site, newest_good
+from ...environment.stack_host import find_machine
+from ...hosts.base import Command, Host, Outcome, Place
+from ...hosts.inspect import (
+    ANY_EXIT,
+    entries,
+    free_bytes,
+    host_name,
+    is_read_only,
+    mount_of,
+    mount_points,
+    points_away,
+    remount,
+    root_words_if_any,
+)
+from ...hosts.local import READ_ONLY, within
+from ...hosts.pasted import host_flag, logging_in, over_ssh
+from ...hosts.ssh_settings import Ssh
+from ...hosts.trust import Trust
+from ...reporting.report import Report, size_text
+from ...settings.model import Hooks, Machine, Settings, Vault
+from ...stack.compose import COMPOSE_FILES, inspect_all, named
+from ...stack.inside import is_in
+from ...stack.stack_holdings import unused_told
+from ...vaults.age import sealing
+from ...vaults.folder import unnamed_mount
+from ..backup.coverage import idle_rows, is_another, look_at_services, settings_for, why_skipped
+from ..backup.disk_space import Room, look_for_room
+from ..backup.facts import compose_file_in, look_at_folder, look_at_stack
+from ..backup.namesakes import RENAME, is_namesake, namesake_in, namesake_told
+from ..shared.checks import (
+    APART,
+    Finding,
+    Verdict,
+    bad,
+    failed,
+    good,
+    judge_age,
+    judge_backups,
+    judge_clocks,
+    judge_compose,
+    judge_databases,
+    judge_device,
+    judge_docker,
+    judge_holdings,
+    judge_hook,
+    judge_influx,
+    judge_influx2,
+    judge_influx_version,
+    judge_inodes,
+    judge_journal,
+    judge_layers,
+    judge_mounts,
+    judge_places,
+    judge_program,
+    judge_rows,
+    judge_sets,
+    judge_space,
+    judge_sql,
+    judge_sudo,
+    judge_synchronised,
+    judge_tar,
+    warning,
+)
+from ..undo.gone import paths_named
+from ..undo.old_states import states_told
+from ..undo.owed import Owing
+
+QUESTION_LIMIT_S = 15.0
+DU_LIMIT_S = 60.0
+VAULT_LIMIT_S = 60.0
+UNANSWERED_EXIT = 124
+"""What timeout(1) ends with."""
+FULL = re.compile(r"No space left|quota exceeded", re.IGNORECASE)
+PROBE = ".iotstack-probe-"
+LOOK_AT_BACKUPS = (
+    'if [ ! -e "$1" ]; then [ -L "$1" ] && echo dangling || echo missing; '
+    'elif [ ! -d "$1" ]; then echo file; '
+    'else stat -L -c "%u %a" "$1"; [ -w "$1" ] && [ -x "$1" ] && echo writable; fi; true'
+)
+
+# The start files that are there; behind each, its lines in which the words are.
+WHICH_PRINTS = (
+    'for f in "$HOME"/.bashrc "$HOME"/.bash_profile "$HOME"/.profile "$HOME"/.zshenv '
+    '"$HOME"/.tcshrc "$HOME"/.cshrc "$HOME"/.config/fish/config.fish "$HOME"/.ssh/rc '
+    "/etc/ssh/sshrc /etc/bash.bashrc /etc/zsh/zshenv /etc/csh.cshrc /etc/profile "
+    '/etc/profile.d/*; do [ -f "$f" ] && [ -r "$f" ] || continue; echo "$f"; '
+    '[ -z "$1" ] || grep -nF -e "$1" "$f" | sed "s/:/: /; s/^/ /"; done; true'
+)
+
+Question = Callable[[], Iterable[Finding]]
+
+
+def tell_findings(settings: Settings, name: str, report: Report, *, as_json: bool) -> int:
+    """Print what was found of this machine, or of a host; return 1 where something failed.
+
+    Raises UsageError for a host that the settings do not name.
+    """
+    machine = find_machine(settings, name) if name else None
+    found = []
+    with signals_raised():
+        for each in find_far(settings, machine) if machine else find_here(settings):
+            found.append(each)
+            if not as_json:
+                report.finding(each.verdict.value, each.name, each.found, each.fix)
+    if as_json:
+        report.write_json([{**asdict(each), "verdict": each.verdict.value} for each in found])
+    wrong = any(each.verdict is Verdict.FAILED for each in found)
+    return ExitCode.FAILED if wrong else ExitCode.GOOD
+
+
+def answers(questions: Iterable[tuple[str, Question]]) -> Iterator[Finding]:
+    """Yield what each question finds; one that cannot be asked is a finding itself."""
+    for name, question in questions:
+        try:
+            yield from question()
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are told
+            said = str(error) or repr(error)
+            yield failed(name, f"cannot be asked: {said}", "mend what is told above first")
+
+
+def find_here(settings: Settings) -> Iterator[Finding]:
+    """Yield what is found of this machine, its backups and its vaults."""
+    site = Site.of(settings)
+    folder, sudo = site.settings.stack.folder, settings.stack.sudo
+    stack = _Examined(site.host, settings, folder, sudo, settings.hooks)
+    own = _Backups(site, stack)
+    try:
+        yield from answers(
+            (
+                *stack.programs(),
+                ("stack", own.folder),
+                *stack.folders(),
+                ("space", own.space),
+                *stack.state("inv undo"),
+                ("backups", own.sets),
+                *((f"vault {name}", own.vault_question(name)) for name in site.vaults),
+                ("vaults", own.vaults),
+                ("last backup", own.age),
+            )
+        )
+    finally:
+        site.close()
+
+
+def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
+    """Yield what is found of another machine; no more than that, where it is not reached."""
+    from ...hosts.ssh import open_host  # Fabric takes a fifth of a second to import
+
+    again = " (a restore names it once more: --live)" if machine.role == "live" else ""
+    yield good("role", machine.role + again)
+    try:
+        host = open_host(machine.ssh, machine.folder, machine.name)
+    except IotstackError as error:
+        if isinstance(error, Interrupted):
+            raise
+        yield unreached("reach", error, machine.ssh)
+        return
+    with contextlib.closing(host):
+        yield good("reach", f"{machine.ssh.host} answers, and its key is known")
+        yield from login_told(host)
+        told = ask(host, "realpath", "--", machine.folder).out.strip()
+        folder = told or ask(host, "realpath", "-m", "--", machine.folder).out.strip()
+        folder = folder or machine.folder
+        stack = _Examined(host, settings, folder, machine.sudo, machine.hooks, far=True)
+        yield from answers(
+            (
+                ("machine id", lambda: [_identity(host, machine)]),
+                ("name", lambda: _name(host, settings)),
+                *stack.programs(),
+                ("stack", lambda: [_far_folder(stack, machine, there=told.startswith("/"))]),
+                *stack.folders(),
+                ("space", lambda: [judge_space("space", free_bytes(host, stack.folder), None)]),
+                *stack.state(f"inv undo{host_flag(machine.name)}"),
+            )
+        )
+        yield good("vaults", "not asked: they are looked at from where backups are made")
+
+
+def unreached(name: str, error: IotstackError, ssh: Ssh) -> Finding:
+    """Return the finding of a machine that was not reached, or whose key was refused."""
+    if isinstance(error, StepFailed) and error.fix:
+        return failed(name, error.why, error.fix)
+    if isinstance(error, FolderMissing):
+        return failed(name, str(error), "or correct `folder` in hosts.toml")
+    return failed(name, str(error), f"{shlex.join(('ssh', '-v', *logging_in(ssh)))} says more")
+
+
+def login_told(place: Any, topic: str = "login") -> Iterator[Finding]:
+    """Yield what the login shell of a machine prints before each command, and which line does.
+
+    Nothing is told of what is no machine with a shell.
+    """
+    from ...hosts.login_shell import shown
+
+    if not hasattr(place, "login") or not hasattr(place, "run"):
+        return
+    place.run(Command(("true",), limit_s=QUESTION_LIMIT_S))
+    noise = place.login.noise
+    if not noise.strip():
+        return
+    words = shown(noise)
+    told = ask(place, "sh", "-c", WHICH_PRINTS, "sh", words).out.splitlines()
+    files = [each for each in told if not each.startswith(" ")]
+    lines, file = [], ""
+    for each in told:
+        file = file if each.startswith(" ") else each
+        lines += [f"{file}:{each.strip()}"] if each.startswith(" ") else []
+    where = "; ".join(lines) or f"some line of {', '.join(files)}"
+    fix = f"let it print at a terminal only ([ -t 1 ] && …): {where}"
+    yield warning(topic, f"prints: {words}. It is passed over here; SFTP and scp break of it", fix)
+
+
+def ask(host: Host, *words: str) -> Outcome:
+    """Return what a command answers; one that is stopped at the time limit ends with 124."""
+    try:
+        return host.run(Command(words, ANY_EXIT, QUESTION_LIMIT_S))
+    except StepFailed as error:
+        return Outcome(UNANSWERED_EXIT, "", str(error))
+
+
+def _identity(host: Host, machine: Machine) -> Finding:
+    told = ask(host, "cat", "/etc/machine-id").out.strip()
+    if not machine.machine_id:
+        return good("machine id", f"{told or 'it has none'}, not pinned in hosts.toml")
+    if told == machine.machine_id:
+        return good("machine id", "is the one that hosts.toml pins")
+    fix = "correct host, or machine_id, in hosts.toml"
+    return failed("machine id", f"is {told or 'unknown'}, not the one that is pinned", fix)
+
+
+def _name(host: Host, settings: Settings) -> Iterator[Finding]:
+    """Yield that a machine has the name of this one, where both make backups."""
+    own = f"{settings.stack.folder}/{BACKUPS}"
+    if settings.vaults and os.path.isdir(own) and is_namesake(host):
+        found = (
+            f"is {host_name(host)}, as this machine is called: in the vaults the backups of both "
+            "count as one machine's"
+        )
+        yield failed("name", found, f"give one of them another name: {RENAME}")
+
+
+def _far_folder(stack: _Examined, machine: Machine, *, there: bool) -> Finding:
+    if not there:
+        fix = over_ssh(machine.ssh, "mkdir", "-p", machine.folder)
+        return failed("stack", f"there is no folder {machine.folder}", fix)
+    is_file = ask(stack.host, "sh", "-c", '[ -e "$1" ] && [ ! -d "$1" ]', "sh", stack.folder)
+    if not is_file.exit_code:
+        fix = f"name a folder there: `folder` of [[hosts]] '{machine.name}' in hosts.toml"
+        return failed("stack", f"{machine.folder} is a file, and no folder", fix)
+    names = entries(stack.host, stack.folder)
+    compose = next((name for name in COMPOSE_FILES if name in names), "")
+    return good("stack", f"{stack.folder}, {compose or 'without a compose file: a bare one'}")
+
+
+@dataclass
+class _Examined:
+    """A stack on a machine, this one or another, and how its questions are asked."""
+
+    host: Host
+    settings: Settings
+    folder: str
+    sudo: bool
+    hooks: Hooks
+    """Those that are run on that machine."""
+    far: bool = False
+
+    @property
+    def backups(self) -> str:
+        return f"{self.folder}/backups"
+
+    @cached_property
+    def user_id(self) -> str:
+        return ask(self.host, "id", "-u").out.strip()
+
+    @cached_property
+    def sudo_told(self) -> Outcome | None:
+        if self.user_id == "0" or not self.sudo:
+            return None
+        return ask(self.host, "sudo", "-n", "true")
+
+    @cached_property
+    def as_root(self) -> tuple[str, ...]:
+        return ("sudo", "-n") if self.sudo_told and not self.sudo_told.exit_code else ()
+
+    @cached_property
+    def docker(self) -> tuple[tuple[str, ...], Outcome]:
+        """The words before a Docker command, and what the engine answers to them."""
+        words: tuple[str, ...] = ("docker",)
+        form = ("version", "--format", "{{.Server.Version}}")
+        told = ask(self.host, *words, *form)
+        # A restore goes to Docker through sudo where it must; a backup does not.
+        if self.far and self.as_root and "permission denied" in told.last_words:
+            words = (*self.as_root, "docker")
+            told = ask(self.host, *words, *form)
+        return words, told
+
+    @cached_property
+    def owing(self) -> Owing:
+        """Its journals, and who else may write what is read back."""
+        trust = Trust(self.host, self.folder, self.as_root)
+        return Owing(self.settings, self.host, self.folder, lambda: self.as_root, trust)
+
+    @cached_property
+    def has_influx(self) -> bool:
+        """Whether InfluxDB's data lie below volumes/."""
+        told = ask(self.host, "test", "-d", f"{self.folder}/volumes/influxdb")
+        return told.exit_code == 0
+
+    def programs(self) -> tuple[tuple[str, Question], ...]:
+        return (
+            ("programs", self._programs),
+            ("docker", lambda: [judge_docker(self.docker[1], needed=self.far or self.has_influx)]),
+            ("compose", self._compose),
+            ("sudo", lambda: [judge_sudo(self.user_id, self.sudo_told)]),
+            ("hooks", self._hooks),
+        )
+
+    def folders(self) -> tuple[tuple[str, Question], ...]:
+        return (
+            ("backups", self._backups),
+            ("restore", self._restore),
+            ("mounts", self._mounts),
+            ("inodes", self._inodes),
+        )
+
+    def state(self, undo: str) -> tuple[tuple[str, Question], ...]:
+        def journal() -> list[Finding]:
+            try:
+                lines = self.owing.read()
+                gone = paths_named(self.folder, (each.live for each in self.owing.gone(lines)))
+                return [judge_journal(lines, undo, gone)]
+            except Refused as error:
+                return [
+                    failed(
+                        "journal", str(error), f"look at it: ls -ln {shlex.quote(self.backups)}"
+                    )
+                ]
+
+        return (
+            ("clock", self._clock),
+            ("containers", self._containers),
+            ("journal", journal),
+        )
+
+    def _programs(self) -> Iterator[Finding]:
+        if not self.far:
+            version = f"{__version__}, Python {platform.python_version()}"
+            yield good("iotstack-invoke", version)
+        yield judge_tar(ask(self.host, "tar", "--version"))
+        for name, package in (("flock", "util-linux"), ("sha256sum", "coreutils")):
+            told = ask(self.host, name, "--version")
+            yield judge_program(name, told, package, needed=self.far)
+        if self.far:  # a backup from here needs it
+            told = ask(self.host, "python3", "-c", "import sqlite3; print(sqlite3.sqlite_version)")
+            found = judge_program("python3", told, "python3", needed=False)
+            yield (
+                replace(found, found=f"with SQLite {found.found}") if not told.exit_code else found
+            )
+
+    def _hooks(self) -> Iterator[Finding]:
+        named = [
+            (e.name, hook) for e in fields(self.hooks) for hook in getattr(self.hooks, e.name)
+        ]
+        asked = ((e, hook, ("sh", "-c", FIND_PROGRAM, "sh", hook.words[0])) for e, hook in named)
+        judged = (judge_hook(name, hook, ask(self.host, *words)) for name, hook, words in asked)
+        found = [each for each in judged if each]
+        if named and not found:
+            yield good("hooks", f"the programs of {', '.join(dict(named))} can be run")
+        yield from found
+
+    def _compose(self) -> Iterator[Finding]:
+        words, told = self.docker
+        if told.exit_code == UNANSWERED_EXIT:  # its plugin would hang as well
+            told = Outcome(UNANSWERED_EXIT, "", told.err)
+            plugin = told
+        else:
+            plugin = ask(self.host, *words, "compose", "version")
+        yield judge_compose(
+            plugin, lambda: ask(self.host, "docker-compose", "version"), needed=self.far
+        )
+
+    def _backups(self) -> Iterator[Finding]:
+        script = ("sh", "-c", LOOK_AT_BACKUPS, "sh", self.backups)
+        told = ask(self.host, *script)
+        there = "missing" not in told.out
+        for folder in (self.folder, self.backups) if there else (self.folder,):
+            if is_read_only(self.host, folder):
+                yield failed("backups", f"{folder} {READ_ONLY}", remount(folder))
+                return
+        found, why = judge_backups(self.backups, told), self._others(self.backups)
+        if not why:
+            yield found
+        elif found.verdict is Verdict.GOOD:
+            yield from self._written_by_others(self.backups)
+        else:  # one command mends both
+            quoted = shlex.quote(self.backups)
+            fix = f'sudo chown "$USER:" {quoted} && sudo chmod 0700 {quoted}'
+            yield replace(found, found=f"{found.found}; {why}", fix=fix)
+
+    def _restore(self) -> Iterator[Finding]:
+        folder = f"{self.folder}/{RESTORE}"
+        kinds = entries(self.host, self.folder)
+        places = (self.folder, folder, *(f"{self.folder}/{name}" for name in APART))
+        mine, theirs, *others = (mount_of(self.host, each, self.as_root) for each in places)
+        yield judge_device(folder, mine, theirs, needed=self.far)
+        others_apart = (name for name, at in zip(APART, others, strict=True) if at != mine)
+        yield from judge_places(self.folder, kinds, (e for e in others_apart if e in kinds))
+        yield from self._written_by_others(folder)
+        told = states_told(self.host, self.folder, self.as_root)
+        if told:
+            far = host_flag(self.host.name) if self.far else ""
+            yield good("old states", f"{told}: inv undo --list{far} tells which")
+
+    def _inodes(self) -> Iterator[Finding]:
+        folder = self.folder
+        while (told := ask(self.host, "df", "-Pi", folder)).exit_code == 1 and len(folder) > 1:
+            folder = posixpath.dirname(folder)  # on a bare machine it is not there yet
+        yield judge_inodes(told)
+
+    def _mounts(self) -> Iterator[Finding]:
+        folder = ask(self.host, "realpath", "--", self.folder).out.rstrip("\n") or self.folder
+        points = {each for each in mount_points(self.host) if is_in(each, folder)} - {folder}
+        away = {each for each in points_away(self.host) if is_in(each, folder)}
+        if points or away:
+            yield from judge_mounts(folder, points, away, self._replaced(), needed=self.far)
+
+    def _replaced(self) -> tuple[str, ...]:
+        """Return the folders of databases here; none where Docker does not answer."""
+        words, told = self.docker
+        if told.exit_code:
+            return ()
+        found = inspect_all(self.host, words, QUESTION_LIMIT_S)
+        servers = servers_in(found, self.settings.table)
+        settings = settings_for(self.host, self.settings, found, words)
+        influx = named(found, settings.influx.container)
+        mounts = influx.mounts if influx else ()
+        inside = (DATA_INSIDE, *FOLDERS_INSIDE)
+        return (
+            *(at for each in servers for at in (each.data, *each.apart) if at),
+            *(each.on_host for each in mounts if each.inside.rstrip("/") in inside),
+        )
+
+    def _others(self, folder: str) -> str:
+        """Return which others may write what a run reads back, '' for nobody."""
+        path, trust = f"{folder}/.", self.owing.trust
+        owned = trust.look([path])[path]
+        return trust.others(owned) if owned.is_there and not owned.is_hidden else ""
+
+    def _written_by_others(self, folder: str) -> Iterator[Finding]:
+        if why := self._others(folder):
+            quoted = shlex.quote(folder)
+            fix = f'sudo chown "$USER:" {quoted} && sudo chmod go-w {quoted}'
+            yield warning(posixpath.basename(folder), f"{folder}: {why}", fix)
+
+    def _clock(self) -> Iterator[Finding]:
+        yield judge_synchronised(ask(self.host, "timedatectl", "show", "-p", "NTPSynchronized"))
+        if self.far:
+            before_s = time.time()
+            told = ask(self.host, "date", "+%s")
+            yield judge_clocks(told, before_s, time.time())
+
+    def _containers(self) -> Iterator[Finding]:
+        words, told = self.docker
+        if told.exit_code:
+            fix = "mend docker first: it is told above"
+            needed = self.far or self.has_influx
+            yield bad("containers", "are unknown: Docker does not answer", fix, needed=needed)
+            return
+        found = inspect_all(self.host, words, QUESTION_LIMIT_S)
+        settings = settings_for(self.host, self.settings, found, words)
+        name = settings.influx.container
+        influx = named(found, name)
+        another = influx is not None and is_another(influx, settings)
+        silent = another or (influx is None and why_skipped(settings, name))
+        finding = None if silent else judge_influx(influx, name, has_data=self.has_influx)
+        if finding is None and influx and not silent:
+            version = influx_version(self.host, name, words, QUESTION_LIMIT_S)
+            finding = judge_influx_version(influx, version)
+        if finding:
+            yield finding
+        if ask(self.host, *self.as_root, "test", "-d", self.folder).exit_code == 1:
+            return  # a bare machine: there is nothing yet to be in a backup
+        services = look_at_services(
+            self.host,
+            found,
+            settings,
+            self.folder,
+            root_words_if_any(self.host, sudo=settings.stack.sudo),
+        )
+        if services.influx2:
+            yield judge_influx2(services.influx2)
+        own = "" if another else name
+        yield from judge_databases((each.cover for each in services.saved), own)
+        for each in services.undumped:
+            if each.container != own:
+                yield warning(f"container {each.container}", each.why, each.cure)
+        yield from judge_holdings(services.uncovered)
+        yield from judge_layers(services.in_layers)
+        yield from (good("unused", each) for each in unused_told(services.holdings.unused))
+        if not self.far:
+            yield from judge_rows(idle_rows(services, self.settings).values())
+        for server in services.servers:
+            asked = run_in(words, server, "ask", "SELECT version()", limit_s=QUESTION_LIMIT_S)
+            yield judge_sql(server, self.host.run(asked))
+
+
+@dataclass
+class _Backups:
+    """The backups of this machine, here and in its vaults."""
+
+    site: Site
+    stack: _Examined
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def folder(self) -> Iterator[Finding]:
+        try:
+            names = look_at_folder(self.site.host, self.site.settings)
+        except Refused as error:
+            yield failed(
+                "stack", str(error), "correct [stack] folder in hosts.toml, or the folder"
+            )
+            return
+        compose = compose_file_in(self.site.host, self.stack.folder, names)
+        yield good("stack", f"{self.stack.folder}, {compose}")
+
+    @cached_property
+    def room(self) -> tuple[Room | None, str]:
+        """What the next backup takes, or why that is unknown; measured once."""
+        try:
+            return self._measure(), ""
+        except (Refused, StepFailed) as error:
+            return None, str(error)
+
+    def _measure(self) -> Room:
+        if self.stack.docker[1].exit_code == UNANSWERED_EXIT:
+            raise StepFailed("Docker does not answer.")
+        facts = look_at_stack(self.site.host, self.site.settings)
+        return look_for_room(self.site.host, facts, self.site.sets(), DU_LIMIT_S)
+
+    def space(self) -> Iterator[Finding]:
+        folder = self.site.backups if os.path.isdir(self.site.backups) else self.stack.folder
+        room, trouble = self.room
+        if room:
+            free = self.site.host.free_bytes(folder)
+            yield judge_space("space", free, room.needed_bytes, room.takes, is_guess=room.is_guess)
+        else:
+            fix = "inv backup measures it, and refuses where there is no room"
+            yield warning("space", f"what the next backup takes is unknown: {trouble}", fix)
+
+    def sets(self) -> Iterable[Finding]:
+        return judge_sets(self.site.sets())
+
+    def age(self) -> Iterable[Finding]:
+        newest = self._newest_good(HERE, self.site.host, self.site.backups)
+        return judge_age("last backup here", newest, self.now)
+
+    def _newest_good(self, at: str, place: Place, folder: str) -> Newest:
+        failed = failed_at(self.site.checks.newest(), at)
+        return newest_good(place, folder, self.now, host=socket.gethostname(), failed=failed)
+
+    def vaults(self) -> Iterator[Finding]:
+        if not self.site.vaults:
+            found = "none is in the settings: backups are on this machine only"
+            yield warning("vaults", found, "add [[vaults]] to hosts.toml")
+
+    def vault_question(self, name: str) -> Question:
+        """Return the question of a vault, asked within a time limit."""
+
+        def question() -> tuple[Finding, ...]:
+            room, _ = self.room  # measured first: du has a limit of its own
+            topic = f"vault {name}"
+            try:
+                return within(VAULT_LIMIT_S, topic, lambda: tuple(self._vault(name, room)))
+            except Interrupted:
+                raise
+            except IotstackError as error:
+                vault = next(v for v in self.site.settings.vaults if v.name == name)
+                if isinstance(error, WrongFolder):
+                    return (failed(topic, str(error), "name a folder elsewhere in hosts.toml"),)
+                if isinstance(error, StepFailed) and error.fix:
+                    return (failed(topic, error.why, error.fix),)
+                if vault.ssh:
+                    return (unreached(topic, error, vault.ssh),)
+                if vault.remote:
+                    return (
+                        failed(
+                            topic, str(error), f"rclone lsd {shlex.quote(vault.remote)} says more"
+                        ),
+                    )
+                return (
+                    failed(topic, str(error), "mount it, or correct its folder in hosts.toml"),
+                )
+
+        return question
+
+    def _vault(self, name: str, room: Room | None) -> Iterator[Finding]:
+        place, topic = self.site.vaults[name], f"vault {name}"
+        (vault,) = (each for each in self.site.settings.vaults if each.name == name)
+        place.names(place.root)
+        yield from login_told(place, f"{topic} login")
+        if vault.write_once:
+            yield good(topic, "is reached; no probe is written, since none could be removed")
+        else:
+            yield probe(topic, place, room_there(vault))
+        yield from judge_seal(f"{topic} seal", vault.recipients)
+        if vault.limit_rate:
+            rate = vault.limit_rate.rate_at(self.now.astimezone().timetuple())
+            limit = f"{size_text(rate)} a second go" if rate else "as much as can goes"
+            yield good(f"{topic} speed", f"{limit} there and back at this time of day")
+        drive = "" if vault.ssh or vault.mount else unnamed_mount(vault.folder)
+        if drive:
+            found = f"lies on the drive at {drive}; without it, copies would be written beneath"
+            yield warning(f"{topic} mount", found, f'add mount = "{drive}" to it in hosts.toml')
+        yield judge_space(
+            f"{topic} space",
+            place.free_bytes(place.root),
+            room.parts_bytes if room else None,
+            fix=room_there(vault),
+            is_guess=room is not None and room.is_guess,
+        )
+        newest = self._newest_good(name, place, place.root)
+        here = self._newest_good(HERE, self.site.host, self.site.backups)
+        yield from judge_age(f"last backup in {name}", newest, self.now, here)
+        other = namesake_in(self.site, name)
+        if other:
+            fix = f"give one of them another name: {RENAME}"
+            yield failed(f"{topic} names", namesake_told(name, other), fix)
+
+
+def judge_seal(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
+    """Yield whether age seals for the keys of a vault; nothing where its copies are plain."""
+    if not recipients:
+        return
+    try:
+        with sealing(recipients, io.BytesIO()) as stream:
+            stream.read()
+    except StepFailed as error:
+        yield failed(topic, error.why, error.fix or "look at `recipients` of it in hosts.toml")
+        return
+    count = "1 key" if len(recipients) == 1 else f"{len(recipients)} keys"
+    yield good(topic, f"copies are sealed for {count}")
+
+
+def room_there(vault: Vault) -> str:
+    """Return how a vault gets room: what [stack] keep removes is removed here alone."""
+    if vault.write_once:
+        return "make room there: nothing can be removed by us (write_once)"
+    return (
+        f"make room there, or keep fewer: inv prune --at {vault.name} --keep N, or `keep` of that "
+        "vault in hosts.toml"
+    )
+
+
+def probe(topic: str, place: Place, room: str = "") -> Finding:
+    """Write a small file into a vault, read it back and remove it; return how that went.
+
+    `room`: what to do about a full one.
+    """
+    path = f"{place.root}/{PROBE}{secrets.token_hex(4)}"
+    content = secrets.token_bytes(1024)
+    removed = failed(topic, f"{path} cannot be removed", f"remove it, and look at {place.root}")
+    try:
+        place.receive(path, io.BytesIO(content), time.time())
+        with place.read(path) as stream:
+            same = stream.read() == content
+    except StepFailed as error:
+        if READ_ONLY in str(error):
+            return failed(topic, f"cannot be written: {error}", remount(place.root))
+        if room and FULL.search(str(error)):
+            return failed(topic, f"cannot be written: {error}", room)
+        return failed(topic, f"cannot be written: {error}", f"look at the owner of {place.root}")
+    finally:
+        with contextlib.suppress(StepFailed):
+            place.remove([path])
+            removed = good(topic, "is reached, and what was written there was read back")
+    if not same:
+        fix = "check its file system: what comes back is not what went there"
+        return failed(topic, "a probe file came back changed", fix)
+    return removed

@@ -1,0 +1,345 @@
+"""Finished sets of another machine, fetched into a folder of this one.
+
+Nothing is changed on the other machine, and its lock is not needed: a set that has its manifest
+is finished, and each file is proven by the hash in that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
+from urllib.parse import quote
+
+from ..backups.archive_records import records_in
+from ..backups.manifest import PIN_ENDING, RECORDS_ENDING, Manifest, read_manifest
+from ..backups.names import KINDS, TEXTS
+from ..backups.sets import BackupSet, State, gather_sets, runtags_in
+from ..backups.transfer import Found, is_copy
+from ..backups.verifications import CHECKS_FILE, HERE, failed_at, read_checks
+from ..core.dataclass import dataclass
+from ..core.errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
+from ..core.processes import signals_raised
+from ..core.runtag import LATEST, read_runtag
+from ..core.stack_folders import BACKUPS
+from ..engine.executor import Run, RunResult
+from ..engine.journal import Journal
+from ..engine.memory_ledger import Ledger
+from ..engine.plan import decide, resolve
+from ..engine.steps import File, Record
+from ..environment.site import contents_told, counts_at_once, look_everywhere, write_pin
+from ..environment.stack_host import find_machine, open_machine
+from ..hosts.base import FileFact, Host, Place
+from ..hosts.inspect import host_name, read_text
+from ..hosts.local import LocalHost, locked, state_folder, words_of
+from ..hosts.pasted import host_flag
+from ..hosts.trust import believed
+from ..reporting.report import Fanout, Report, size_text
+from ..settings.model import Settings, Vault
+from ..vaults import vault_place
+from ..vaults.apart import OwnFolder
+from ..workflows.pull import FROM, PullFacts, pull_book, pull_targets
+from .catalog.copies import none_finished, not_found
+from .shared.latest import latest_in, passed_told
+
+FINISHED = frozenset({State.COMPLETE, State.WARNINGS, State.INCOMPLETE})
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """From which host, which set (all that are missing, if none is named), into which vault."""
+
+    host: str
+    runtag: str = ""
+    to: str = ""
+    dry_run: bool = False
+
+
+def pull_sets(settings: Settings, wish: Wish, report: Report) -> int:
+    """Fetch what is missing, or the set that is named, and return the exit code.
+
+    1 where one was not fetched, 3 where one there is damaged, or newer ones than the latest are no
+    good. Raises IotstackError where nothing was begun.
+    """
+    name = wish.host
+    if not name:
+        raise UsageError("Say from which machine: --host NAME, a [[hosts]] of hosts.toml.")
+    machine = find_machine(settings, name)
+    vault = choose_vault(settings, wish.to)
+    try:
+        with signals_raised(), contextlib.ExitStack() as opened:
+            opened.enter_context(_only_one(vault, name))
+            source = opened.enter_context(open_machine(machine))
+            whose = host_name(source) if vault.by_host else ""
+            theirs = f"{source.root}/{BACKUPS}"
+            own = OwnFolder(source, theirs, far=True)
+            target = vault_place(vault, whose, made=True, own=own)
+            opened.callback(target.close)
+            shelf = _Shelf.of(source, theirs)
+            chosen = _Pull(name, shelf, target, vault.name, report)
+            return chosen.show(wish.runtag) if wish.dry_run else chosen.run(wish.runtag)
+    except Interrupted as error:
+        report.fail(
+            f"Fetching from {name}: {error}. What has arrived is kept, and the same command goes "
+            "on from there."
+        )
+        return error.exit_code
+
+
+def choose_vault(settings: Settings, to: str) -> Vault:
+    """Return the vault that is fetched into: a folder of this machine; raises UsageError."""
+    folders = {each.name: each for each in settings.vaults if not each.is_far}
+    known = f"There are: {', '.join(folders)}." if folders else "There is none: add [[vaults]]."
+    if to and to not in folders:
+        raise UsageError(f'--to {to}: write a vault with kind = "folder". {known}')
+    if not to and len(folders) != 1:
+        raise UsageError(f'Say into which vault with kind = "folder": --to NAME. {known}')
+    return folders[to] if to else next(iter(folders.values()))
+
+
+@contextlib.contextmanager
+def _only_one(vault: Vault, host: str) -> Iterator[None]:
+    """Let one run fetch from a machine into a vault; raises Busy."""
+    folder = state_folder()
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"{folder} cannot be made: {words_of(error)}.") from error
+    path = f"{folder}/pull-{quote(host, safe='')}-{vault.name}.lock"
+    with locked(path, f"pull from {host} to {vault.name}"):
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Shelf:
+    """The sets of a folder of a place, with the bytes of their manifests."""
+
+    place: Place
+    folder: str
+    names: Mapping[str, FileFact]
+    manifests: Mapping[str, bytes]
+    sets: tuple[BackupSet, ...]
+    failed: Mapping[str, str]
+    """As of failed_at."""
+
+    @classmethod
+    def of(cls, place: Place, folder: str) -> _Shelf:
+        """Return what lies there now; what failed its verification there is damaged."""
+        names = place.names(folder)
+        tags = sorted(runtags_in(names))
+        raw: dict[str, bytes] = {}
+        listed = [_manifest_name(tag) for tag in tags]
+        waiting = iter(listed)
+        for count in counts_at_once(listed, names):
+            raw |= contents_told(place, folder, list(itertools.islice(waiting, count)), names)
+        manifests = {}
+        for tag in tags:
+            with contextlib.suppress(KeyError, ValueError):
+                manifests[tag] = read_manifest(raw[_manifest_name(tag)].decode(), tag)
+        path, there = f"{folder}/{CHECKS_FILE}", cast("Host", place)
+        told = read_text(there, path) if believed(there, path) else ""
+        failed = failed_at(read_checks(told.splitlines()), HERE)
+        bytes_of = {tag: raw[_manifest_name(tag)] for tag in manifests}
+        sets = gather_sets(names, manifests, failed)
+        return cls(place, folder, names, bytes_of, sets, failed)
+
+
+def _manifest_name(runtag: str) -> str:
+    return f"{runtag}.{KINDS['manifest']}"
+
+
+class _Pull:
+    """The sets of one machine, and the vault that they are fetched into."""
+
+    def __init__(
+        self, host: str, shelf: _Shelf, target: Place, vault: str, report: Report
+    ) -> None:
+        self.host = host
+        self.shelf = shelf
+        self.target = target
+        self.vault = vault
+        self.report = report
+        self.there = target.names(target.root)
+        self.passed_over = False
+        """Newer sets than the latest are no good."""
+
+    def run(self, asked: str) -> int:
+        """Fetch them one after the other, the oldest first; one that fails stops no other."""
+        problems: list[str] = []
+        failed = set[str]()
+        chosen = self._chosen(asked)
+        wanted = [each for each in reversed(chosen) if not self._has(each)]
+        for each in wanted:
+            size = size_text(each.size_bytes)
+            self.report.tell(f"fetching {each.runtag} ({size}) from {self.host}")
+            try:
+                found = self._fetch(each)
+            except StepFailed as error:
+                found = [f"{each.runtag}: {error}"]
+            problems += found
+            failed |= {each.runtag} if found else set()
+        problems += self._carry_pins(each for each in chosen if each.runtag not in failed)
+        for problem in problems:
+            self.report.fail(f"Not fetched from {self.host}: {problem}")
+        if problems:
+            return ExitCode.FAILED
+        count = len(wanted)
+        self.report.tell(
+            f"{count} of {len(chosen)} backups of {self.host} fetched into {self.vault}; the "
+            "others were there.",
+            style="green",
+        )
+        told = self.passed_over if asked else self._tell_damaged()
+        return ExitCode.WARNINGS if told else ExitCode.GOOD
+
+    def show(self, asked: str) -> int:
+        """Print what would be fetched, and what would not be."""
+        for each in reversed(self._chosen(asked)):
+            if not self._has(each):
+                size = size_text(each.size_bytes)
+                self.report.write(f"would be fetched into {self.vault}: {each.runtag} ({size})")
+        told = self.passed_over if asked else self._tell_damaged()
+        return ExitCode.WARNINGS if told else ExitCode.GOOD
+
+    def _chosen(self, asked: str) -> tuple[BackupSet, ...]:
+        finished = tuple(each for each in self.shelf.sets if each.state in FINISHED)
+        if not asked:
+            return finished
+        found = {each.runtag: each for each in self.shelf.sets}
+        if asked == LATEST:
+            return (self._latest(finished),)
+        runtag = read_runtag(asked)
+        if runtag not in found:
+            raise not_found(runtag, found, self.host)
+        if found[runtag].state not in FINISHED:
+            raise Refused(
+                f"The backup {runtag} on {self.host} is {found[runtag].state.value}, and only "
+                "what is finished and proven is fetched. Nothing was changed."
+            )
+        return (found[runtag],)
+
+    def _latest(self, finished: tuple[BackupSet, ...]) -> BackupSet:
+        """Return the latest, and tell what is newer and passed over for it."""
+        shelf, at = self.shelf, f"{self.host}:{BACKUPS}"
+        latest = latest_in(finished, shelf.place, shelf.folder, shelf.failed, at)
+        if latest.backup is None:
+            raise none_finished(at, latest.passed)
+        self.passed_over = any(each.is_bad for each in latest.passed)
+        host, takes = host_flag(self.host), frozenset({State.INCOMPLETE})
+        for told in passed_told(latest.passed, named="--runtag ", host=host, takes=takes):
+            self.report.warn(told)
+        return latest.backup
+
+    def _tell_damaged(self) -> bool:
+        """Tell which sets there are not fetched, and return whether one is damaged.
+
+        A run may be at work on what is unfinished, and what is unproven is another tool's.
+        """
+        left = {each.runtag: each.state for each in self.shelf.sets if each.state not in FINISHED}
+        for runtag, state in left.items():
+            told = f"{runtag} is {state.value} on {self.host}, so it is not fetched."
+            (self.report.warn if state is State.DAMAGED else self.report.tell)(told)
+        return State.DAMAGED in left.values()
+
+    def _has(self, backup: BackupSet) -> bool:
+        """Tell whether the vault has this very set: its manifest came last."""
+        name = _manifest_name(backup.runtag)
+        if f"{backup.runtag}.{RECORDS_ENDING}" in self.there or any(
+            self._size_there(self._name(backup, kind)) != fact.size_bytes
+            for kind, fact in backup.files.items()
+        ):
+            return False
+        told = self.target.contents(self.target.root, [name])
+        return told.get(name) == self.shelf.manifests[backup.runtag]
+
+    def _size_there(self, name: str) -> int:
+        return self.there[name].size_bytes if name in self.there else -1
+
+    @staticmethod
+    def _name(backup: BackupSet, kind: str) -> str:
+        return f"{backup.runtag}.{KINDS[kind]}"
+
+    def _fetch(self, backup: BackupSet) -> list[str]:
+        """Fetch one set; return why files of it were not."""
+        manifest = backup.manifest
+        assert manifest is not None  # noqa: S101 - it is finished
+        kinds = (
+            *(part.kind for part in manifest.made),
+            *(kind for kind in TEXTS if kind in backup.files),
+        )
+        facts = PullFacts(manifest, tuple(self._name(backup, kind) for kind in kinds))
+        result = self._do(facts, self._records(manifest))
+        if not result.failed:
+            self.target.remove([f"{self.target.root}/{backup.runtag}.{RECORDS_ENDING}"])
+        return [f"{each.job.output.path}: {each.message}" for each in result.failed]
+
+    def _carry_pins(self, chosen: Iterable[BackupSet]) -> list[str]:
+        """Pin what is pinned there; return which pins could not be written."""
+        problems = []
+        there = self.target.names(self.target.root)
+        for each in chosen:
+            name = f"{each.runtag}.{PIN_ENDING}"
+            if not each.pinned or name in there:
+                continue
+            try:
+                note = self.shelf.place.contents(self.shelf.folder, [name]).get(name, b"\n")
+                write_pin(self.target, self.target.root, each.runtag, note)
+            except StepFailed as error:
+                problems.append(f"the pin of {each.runtag}: {error}")
+        return problems
+
+    def _records(self, manifest: Manifest) -> dict[str, Record]:
+        """Return what each file must be: by the manifest, and the manifest as it was read."""
+        name = f"{FROM}:{_manifest_name(manifest.runtag)}"
+        content = self.shelf.manifests[manifest.runtag]
+        own = Record(name, len(content), hashlib.sha256(content).hexdigest())
+        return {**records_in(manifest, manifest.runtag), name: own}
+
+    def _do(self, facts: PullFacts, records: Mapping[str, Record]) -> RunResult:
+        places = {FROM: self.shelf.place, self.vault: self.target}
+        roots = {FROM: self.shelf.folder, self.vault: self.target.root}
+        targets = pull_targets(self.vault, facts)
+        graph = resolve(pull_book(self.vault), targets, roots, facts)
+        listed = {FROM: self.shelf.names}
+        files, _ = look_everywhere(graph.files, places, listed)
+        unlike = self._unlike(files, places, records)
+        self.report.start_bars()
+        try:
+            return Run(
+                decide(graph, files, unlike=unlike),
+                places,
+                ledger=Ledger(records),
+                journal=Journal(LocalHost("/"), "", ()),
+                watcher=Fanout(self.report),
+                jobs_at_once=1,
+                keep_going=True,
+            ).do()
+        finally:
+            self.report.stop_bars()
+
+    def _unlike(
+        self,
+        files: Mapping[File, FileFact],
+        places: Mapping[str, Place],
+        records: Mapping[str, Record],
+    ) -> frozenset[File]:
+        """Return the files there that bear the name of one that is fetched and are another.
+
+        What cannot be read there now is fetched anew.
+        """
+        found = {
+            file: Found(places[file.role], file, fact, records.get(str(file)))
+            for file, fact in files.items()
+        }
+        sources = {file.path: each for file, each in found.items() if file.role == FROM}
+        unlike = set()
+        for file, each in found.items():
+            try:
+                if file.role == self.vault and not is_copy(each, sources[file.path]):
+                    unlike.add(file)
+            except StepFailed:
+                unlike.add(file)
+        return frozenset(unlike)

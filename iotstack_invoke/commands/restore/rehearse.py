@@ -1,0 +1,405 @@
+"""A restore that is rehearsed: all of it but the swap, in a scratch folder that is removed again.
+
+It holds no lock of the stack, so that a backup at night need not wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from ...backups.archive_records import records_in
+from ...backups.bundles import RECIPES
+from ...backups.manifest import Manifest, utc_text
+from ...backups.verifications import HERE, PROGRAM, Check, damage_found, in_places
+from ...core.errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed
+from ...core.processes import signals_raised
+from ...core.runtag import LATEST
+from ...core.stack_folders import BACKUPS, RESTORE
+from ...databases.influxdb.part import BACKUP_INSIDE
+from ...databases.sql.dump import SqlReport
+from ...databases.sql.servers import ENGINES, MARIADB, SqlServer, rows_told
+from ...engine.executor import Run, RunResult
+from ...engine.journal import Journal
+from ...engine.memory_ledger import Ledger
+from ...engine.plan import decide, resolve
+from ...environment.site import Site, look_everywhere
+from ...environment.stack_host import docker_words
+from ...hosts.base import Command
+from ...hosts.inspect import ANY_EXIT, root_words
+from ...hosts.local import LocalHost, locked, state_folder, words_of
+from ...hosts.trust import Trust
+from ...parts.bundle import DUMP
+from ...reporting.report import Report, duration_text, size_text
+from ...settings.model import Settings
+from ...stack.compose import inspect_all, named
+from ...stack.stack import wait_for_orphans
+from ...vaults import refuse_shut
+from ...workflows.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
+from ...workflows.restore import Load, undoable
+from ..backup.coverage import settings_for
+from ..catalog.copies import VAULT, Copy, find_copy, newer_elsewhere, places_meant
+from ..shared.backup_warnings import damaged_told, told_of_data
+from ..undo.owed import Owing
+from .preflight import sizes_unpacked
+from .selection import left_out_text
+
+SCRATCH = "rehearsal"
+DATABASES = {
+    "influx": "InfluxDB",
+    **{each.name: each.title for each in ENGINES.values()},
+    **{name: f"the database of {name}" for name in RECIPES},
+}
+PULL_LIMIT_S = 1800.0
+REMOVE_LIMIT_S = 3600.0
+
+
+def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
+    """Rehearse the restore of one copy, record it where it went well, return the exit code.
+
+    Whatever happens, the scratch folder and the container are removed; after a SIGKILL by the
+    next rehearsal.
+    """
+    site = Site.of(settings)
+    try:
+        with signals_raised():
+            checks = site.checks.newest()
+            asked = at or (VAULT if site.vaults else HERE)
+            place = places_meant(site, asked, one=True)[0]
+            copy = find_copy(site, runtag, place, checks, report.warn, named="--runtag ")
+            if runtag == LATEST and not at:
+                for told in newer_elsewhere(site, copy, checks):
+                    report.warn(told)
+            refuse_shut(copy.place, map(copy.path, copy.backup.parts))
+            with _scratch_folder(site) as scratch:
+                return _Rehearsal(site, copy, scratch, report).run()
+    except Interrupted as error:
+        report.fail(f"The rehearsal was {error}. The stack was not touched.")
+        return error.exit_code
+    finally:
+        site.close()
+
+
+@contextlib.contextmanager
+def _scratch_folder(site: Site) -> Iterator[str]:
+    """Yield an empty folder beside the stack, or among a laptop's state; removed at the end."""
+    stack = site.settings.stack.folder
+    base = f"{stack}/{RESTORE}" if os.path.isdir(stack) else state_folder()
+    host = LocalHost(base)
+    as_root = root_words(host, "this machine", sudo=site.settings.stack.sudo)
+    try:
+        os.makedirs(base, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"{base} cannot be made: {words_of(error)}.") from error
+    with locked(f"{base}/.{SCRATCH}.lock", "a rehearsal"):
+        scratch = f"{base}/{SCRATCH}"
+        _clear(site.settings, host, scratch, as_root)
+        os.mkdir(scratch, mode=0o700)
+        try:
+            yield scratch
+        finally:
+            _clear(site.settings, host, scratch, as_root)
+
+
+def _owing(settings: Settings, host: LocalHost, scratch: str, as_root: tuple[str, ...]) -> Owing:
+    trust = Trust(host, posixpath.dirname(scratch), as_root)
+    return Owing(settings, host, scratch, lambda: as_root, trust)
+
+
+def _clear(settings: Settings, host: LocalHost, scratch: str, as_root: tuple[str, ...]) -> None:
+    """Undo what a dead rehearsal left running, then remove its folder."""
+    if host.look([_journal(scratch)]):
+        owing = _owing(settings, host, scratch, as_root)
+        owing.believe(_journal(scratch))
+        wait_for_orphans(host, _guard(scratch))
+        journal = owing.journal(_journal(scratch), guard=_guard(scratch))
+        journal.recover(owing.lines(_journal(scratch)))
+    host.run(Command((*as_root, "rm", "-rf", "--", scratch), limit_s=REMOVE_LIMIT_S))
+
+
+def _journal(scratch: str) -> str:
+    return f"{scratch}/journal"
+
+
+def _guard(scratch: str) -> str:
+    return f"{scratch}/.commands"
+
+
+class _Rehearsal:
+    """A rehearsal of one copy."""
+
+    def __init__(self, site: Site, copy: Copy, scratch: str, report: Report) -> None:
+        self.site = site
+        self.scratch = scratch
+        self.report = report
+        self.host = LocalHost(scratch)
+        try:
+            self.manifest: Manifest | None = copy.manifest()
+        except ValueError as error:
+            raise StepFailed(
+                f"The manifest of {copy.runtag} {in_places(copy.at)} is damaged: {error}. "
+                f"Rehearse another copy (--at): inv show '{copy.runtag}' tells which there are."
+            ) from error
+        # What it holds is what its manifest says was made, and not what bears its name.
+        self.copy = replace(copy, backup=replace(copy.backup, manifest=self.manifest))
+
+    def run(self) -> int:
+        """Do it, and say what it proved."""
+        copy = self.copy
+        facts = self._facts()
+        self._refuse_without_room(facts)
+        self.report.tell(
+            f"rehearsing {copy.runtag} of {copy.at} ({size_text(copy.backup.size_bytes)})"
+        )
+        if copy.in_place:  # it is read where it lies
+            os.symlink(copy.folder, f"{self.scratch}/{BACKUPS}")
+        os.makedirs(f"{self.scratch}/{RESTORE}/{copy.runtag}", mode=0o700)
+        result = self._do(facts)
+        if result.failed:
+            return self._failed(result)
+        return self._good(facts, result)
+
+    def _do(self, facts: RehearsalFacts) -> RunResult:
+        places = {"pi": self.host, "from": self.copy.place}
+        roots = {"pi": self.scratch, "from": self.copy.folder}
+        targets = rehearsal_targets(self.copy.runtag, facts)
+        graph = resolve(rehearsal_book(), targets, roots, facts)
+        files, _ = look_everywhere(graph.files, places)
+        self.report.start_bars()
+        try:
+            return Run(
+                decide(graph, files),
+                places,
+                ledger=Ledger(records_in(self.manifest, self.copy.runtag)),
+                journal=Journal(self.host, _journal(self.scratch), undoable()),
+                watcher=self.report,
+                jobs_at_once=1,  # nobody waits for it, and the house goes on beside it
+            ).do()
+        finally:
+            self.report.stop_bars()
+
+    # What is looked at.
+
+    def _facts(self) -> RehearsalFacts:
+        settings, copy = self.site.settings, self.copy
+        name = "this machine"
+        as_root = root_words(self.host, name, sudo=settings.stack.sudo)
+        docker: tuple[str, ...] = ()
+        image = ""
+        images: dict[str, str] = {}
+        loads: list[Load] = []
+        if set(copy.backup.parts) & set(DATABASES):
+            try:
+                docker = docker_words(self.host, name, as_root)
+            except IotstackError as error:
+                told = ", ".join(
+                    DATABASES[kind] for kind in DATABASES if kind in copy.backup.parts
+                )
+                self.report.warn(f"{told} is not loaded, its dump is only checked: {error}")
+        if "influx" in copy.backup.parts and docker:
+            image = self._image(docker, self._influx_name(docker), "InfluxDB")
+        for load in self._loads() if docker else ():
+            server = load.server
+            if server.container in self._with_timescale():
+                self.report.warn(f"{server.title} has TimescaleDB: its dump is only checked.")
+                images[server.container] = ""
+                continue
+            images[server.container] = self._image(docker, server.container, server.title)
+            loads += [load] if images[server.container] else []
+        if "influxdb2" in copy.backup.parts:
+            self.report.warn("InfluxDB 2 is restored by hand: its part is only read, inv verify.")
+        parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
+        return RehearsalFacts(
+            kinds=tuple(kind for kind in copy.backup.parts if kind != "influxdb2"),
+            in_place=copy.in_place,
+            as_root=as_root,
+            docker=docker,
+            compose=(),
+            guard=_guard(self.scratch),
+            previous=f"{self.scratch}/{RESTORE}/previous",
+            items=(),
+            running=(),
+            expected=(),
+            bare=False,
+            server=None,
+            server_there=False,
+            databases=(),
+            dump_inside=f"{BACKUP_INSIDE}/influx",
+            free_bytes=self.host.free_bytes(self.scratch) or 0,
+            limit_s=settings.influx.limit_s,
+            image=image,
+            images=images,
+            loads=tuple(loads),
+            in_manifest=parts["influx"].facts if "influx" in parts else {},
+            included=self.manifest.included("general") if self.manifest else (),
+            outside_paths=self.manifest.included("outside") if self.manifest else (),
+        )
+
+    def _influx_name(self, docker: tuple[str, ...]) -> str:
+        """Return the container that the dump is of, as the manifest says, or as it is here."""
+        parts = self.manifest.made if self.manifest else ()
+        told = next((e.facts.get("container") for e in parts if e.kind == "influx"), "")
+        if told:
+            return str(told)
+        found = inspect_all(self.host, docker)
+        return settings_for(self.host, self.site.settings, found, docker).influx.container
+
+    def _loads(self) -> Iterator[Load]:
+        """Return the dumps of SQL that the manifest tells of, each with a folder of its own."""
+        for part in self.manifest.made if self.manifest else ():
+            for told in part.facts.get("servers", ()):
+                stage = f"{self.scratch}/{RESTORE}/{self.copy.runtag}"
+                data = f"{stage}/databases/{told['container']}"
+                recipe = part.kind if part.kind in RECIPES else ""
+                engine = MARIADB.name if recipe else part.kind
+                inside = told.get("inside") or posixpath.join(*ENGINES[engine].homes[0])
+                server = SqlServer(told["container"], engine, data, inside.rstrip("/"))
+                plain = DUMP if recipe else server.member.removesuffix(".gz")
+                staged = f"{stage}/{part.kind}/{plain}"
+                yield Load(server, staged, data, aside="", used="", part=recipe)
+
+    def _with_timescale(self) -> set[str]:
+        """Return the containers whose dumps a restore does not load."""
+        parts = self.manifest.made if self.manifest else ()
+        servers = (each for part in parts for each in part.facts.get("servers", ()))
+        return {str(each["container"]) for each in servers if each.get("timescaledb")}
+
+    def _image(self, docker: tuple[str, ...], name: str, title: str) -> str:
+        """Return an image that a dump can be loaded into, '' where none can be had, and say so."""
+        try:
+            return self._recorded_image(docker, name)
+        except IotstackError as error:
+            self.report.warn(f"{title} is not loaded, its dump is only checked: {error}")
+            return ""
+
+    def _recorded_image(self, docker: tuple[str, ...], name: str) -> str:
+        """Return the image that the dump was made with: by id, by digest, by name; or pulled.
+
+        Raises StepFailed where none can be had.
+        """
+        held = self.manifest.containers if self.manifest else ()
+        recorded = next((each for each in held if each.name == name), None)
+        if recorded is None:
+            there = named(inspect_all(self.host, docker), name)
+            if there is None:
+                raise Refused(f"nobody knows its image: no container {name} is recorded.")
+            recorded = there.container
+        plain = recorded.image.partition("@")[0]
+        by_digest = f"{plain.rpartition(':')[0] or plain}@{recorded.digest}"
+        wanted = [recorded.image_id, *([by_digest] if recorded.digest else []), recorded.image]
+        for each in wanted:
+            if not self.host.run(Command((*docker, "image", "inspect", each), ANY_EXIT)).exit_code:
+                return each
+        self.report.tell(f"pulling {wanted[1]}")
+        self.host.run(Command((*docker, "pull", "--quiet", wanted[1]), limit_s=PULL_LIMIT_S))
+        return wanted[1]
+
+    def _refuse_without_room(self, facts: RehearsalFacts) -> None:
+        needed = sizes_unpacked(self.copy.backup, self.manifest, fetched=not self.copy.in_place)
+        total = sum(needed.values())
+        if facts.free_bytes < total:
+            listed = ", ".join(
+                f"{size_text(size)} for {what}" for what, size in needed.items() if size
+            )
+            raise Refused(
+                f"{size_text(facts.free_bytes)} are free in {os.path.dirname(self.scratch)}, and "
+                f"a rehearsal needs about {size_text(total)}: {listed}. All of it is removed "
+                "afterwards."
+            )
+
+    # What is said.
+
+    def _failed(self, result: RunResult) -> int:
+        if result.damages:
+            made = self.manifest.finished_utc if self.manifest else ""
+            copy = self.copy
+            self.site.checks.add(damage_found(copy.runtag, copy.at, made, result.damages))
+        self.report.failed(result.failed)
+        self.report.fail(
+            f"The rehearsal of {self.copy.runtag} failed, and the stack was not touched. Whether "
+            f"the copy in {self.copy.at} is damaged: inv verify --runtag "
+            f"'{self.copy.runtag}' --at {self.copy.at}"
+        )
+        return ExitCode.FAILED
+
+    def _good(self, facts: RehearsalFacts, result: RunResult) -> int:
+        copy = self.copy
+        loaded = bool(facts.image) or "influx" not in facts.kinds
+        dumped = set(facts.kinds) & {*ENGINES, *RECIPES}
+        loaded &= {each.part or each.server.engine for each in facts.loads} == dumped
+        loaded &= all(facts.images.values()) and "influxdb2" not in copy.backup.parts
+        unread = self._unread(facts)
+        if not unread:
+            self.site.checks.add(
+                Check(
+                    runtag=copy.runtag,
+                    at=copy.at,
+                    utc=utc_text(datetime.now(UTC)),
+                    how="restore" if loaded else "unpack",
+                    good=True,
+                    program=PROGRAM,
+                    made=self.manifest.finished_utc if self.manifest else "",
+                )
+            )
+        took = duration_text(sum(each.seconds for each in result.jobs))
+        what = "restored" if loaded else "unpacked, but not loaded into all its databases,"
+        self.report.write(
+            f"{copy.runtag} of {copy.at} was {what} in a scratch folder and is all there; it "
+            f"took {took}. Nothing of it stays."
+        )
+        lacking = self._tell_proven(facts)
+        for text in (*result.warnings, *lacking, *unread, *told_of_data(self.manifest)):
+            self.report.warn(f"  {text}")
+        damaged = damaged_told(self.manifest)
+        if damaged:
+            self.report.warn(f"  {damaged}")
+        good = not (result.warnings or lacking or unread or damaged)
+        good &= loaded and not any(each.is_bad for each in copy.passed)
+        return ExitCode.GOOD if good else ExitCode.WARNINGS
+
+    def _unread(self, facts: RehearsalFacts) -> tuple[str, ...]:
+        """Return why the copy is not recorded as good, '' for no reason.
+
+        A rehearsal reads no texts, no seal and no part that is restored by hand.
+        """
+        copy = self.copy
+        verify = f"inv verify --runtag '{copy.runtag}' --at {copy.at}"
+        found = []
+        left = sorted({*copy.backup.parts} - {*facts.kinds})
+        if left:
+            parts = ", ".join(f"{each} part" for each in left)
+            found.append(
+                f"It is not recorded as verified, since its {parts} was not read: {verify}"
+            )
+        check = self.site.checks.newest().get((copy.runtag, copy.at))
+        made = self.manifest.finished_utc if self.manifest else ""
+        if check and not check.good and check.made in ("", made):
+            found.append(
+                "It stays recorded as damaged, since its last verification, which reads more, "
+                f"found that: {' '.join(check.problems)} Whether it still is: {verify}"
+            )
+        return tuple(found)
+
+    def _tell_proven(self, facts: RehearsalFacts) -> tuple[str, ...]:
+        """Tell what was counted in databases that were loaded; return what the backup lacks."""
+        count = facts.count.count
+        if count:
+            values = "" if count.points is None else f", {count.points:,} values"
+            self.report.write(
+                f"  InfluxDB had {len(count.databases):,} databases, about {count.series:,} "
+                f"series{values}"
+            )
+        loads: dict[str, list[SqlReport]] = {}
+        for each in facts.loads:
+            report = facts.proven[each.server.container]
+            loads.setdefault(each.part or each.server.engine, []).append(report)
+        for part, reports in loads.items():
+            self.report.write(f"  {rows_told(part, reports)} loaded and counted")
+        if not self.manifest:
+            return ()
+        left_out = (left_out_text(*each) for part in self.manifest.made for each in part.left_out)
+        return (*self.manifest.lacks, *left_out)

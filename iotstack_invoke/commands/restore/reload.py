@@ -1,0 +1,371 @@
+"""One reload of InfluxDB from the first look to the last word.
+
+lock → undo what a dead run left → look → confirm → dump, check, swap, load, compare → report.
+Until it is committed every step has an undo, and afterwards `inv undo` goes back.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from ...core.dataclass import dataclass
+from ...core.errors import ExitCode, Interrupted, IotstackError, Refused, UsageError
+from ...core.processes import signals_raised
+from ...core.stack_folders import RESTORE
+from ...databases.influxdb.count import Count
+from ...databases.influxdb.part import BACKUP_INSIDE, influx_version
+from ...engine.executor import Run, RunResult
+from ...engine.journal import Journal
+from ...engine.memory_ledger import Ledger
+from ...engine.plan import Plan, decide, resolve
+from ...environment.stack_host import Lock, Target, locked_target, open_target, require_stack
+from ...hosts.base import Command
+from ...hosts.inspect import ANY_EXIT, looked, mount_points, read_text
+from ...hosts.pasted import host_flag
+from ...reporting.report import Fanout, Report, duration_text, size_text
+from ...reporting.run_log import LogWatcher, RunLog
+from ...settings.model import Settings
+from ...stack.compose import inspect_all, named
+from ...stack.kept_until import UNTIL_FILE, read_until
+from ...stack.mounted import mounts_around
+from ...workflows.reload import ReloadFacts, reload_book
+from ..shared.afterwards import Afterwards
+from ..shared.confirm import confirm
+from ..shared.restore_id import OF_RELOADS, change_of
+from ..undo.change_logs import log_folder
+from ..undo.expiry import find_expired, remove_old
+from ..undo.old_states import remove_states
+from ..undo.owed import Owing
+from ..undo.undo import journal_of, recover, what_is_left
+from .restore import committed, log_of
+from .target_checks import (
+    influx_apart,
+    mount_higher,
+    refuse_inner_mounts,
+    refuse_mounts,
+    refuse_stage_apart,
+    server_in,
+    time_stamp,
+)
+
+PURPOSE = "reload-influxdb"
+AS_BEFORE = "InfluxDB is as it was before."
+SHOW_DATABASES = ("influx", "-execute", "SHOW DATABASES")
+ASK_LIMIT_S = 600.0
+ROOM_EACH = 1.25
+"""What a dump, and what is loaded from it, take: more than the data where files are unmerged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a person asked for."""
+
+    host: str = ""
+    keep_old_days: int | None = None
+    """How long the old data stay; None: until somebody removes them."""
+    values: bool = True
+    """Count all values before and after."""
+    yes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is asked of a running InfluxDB before and after."""
+
+    size_bytes: int
+    """Of its data on the disk."""
+    answer_s: float
+    """How long `docker exec … SHOW DATABASES` took."""
+
+
+def read_days(text: str) -> int | None:
+    """Return the days of --keep-old; raises UsageError."""
+    if not text:
+        return None
+    if not text.isdecimal() or len(text) > 5:  # noqa: PLR2004 - two centuries
+        raise UsageError(f"--keep-old {text}: write a number of days, such as 14, or 0.")
+    return int(text)
+
+
+def reload_influxdb(settings: Settings, asked: Reload, report: Report, *, dry_run: bool) -> int:
+    """Reload InfluxDB and return the exit code; raises IotstackError where it was refused."""
+    try:
+        with signals_raised(), open_target(settings, asked.host) as target:
+            require_stack(target)
+            if dry_run:
+                Owing.of_target(settings, target).tell_owed(report)
+                return _Reload(settings, target, asked, report).show()
+            died: tuple[str, ...] = ()
+            if not asked.yes:  # while a person thinks, a backup may run
+                with locked_target(target, PURPOSE) as lock:
+                    died = recover(settings, target, journal_of(settings, target, lock), report)
+                _Reload(settings, target, asked, report).tell()
+                confirm(asked.host, "reload InfluxDB")
+            with locked_target(target, PURPOSE) as lock:
+                return _Reload(settings, target, asked, report).run(lock, died)
+    except Interrupted as error:
+        left = error.left or AS_BEFORE
+        report.fail(f"The reload was {error}. {left}")
+        return error.exit_code
+
+
+class _Reload:
+    """A reload of the InfluxDB of one target."""
+
+    def __init__(self, settings: Settings, target: Target, asked: Reload, report: Report) -> None:
+        self.settings = settings
+        self.target = target
+        self.asked = asked
+        self.report = report
+        self._stamp = ""
+
+    def show(self) -> int:
+        """Print the plan; change nothing."""
+        facts = self._facts()
+        self._tell_what(facts, self._look(facts))
+        self.report.plan(self._plan(facts))
+        return ExitCode.GOOD
+
+    def tell(self) -> None:
+        """Tell what would be done; raises Refused where it cannot be."""
+        self._tell_what(*self._ready())
+
+    def _ready(self) -> tuple[ReloadFacts, Look]:
+        facts = self._facts()
+        look = self._look(facts)
+        self._refuse_without_room(facts, look)
+        return facts, look
+
+    def run(self, lock: Lock, died: tuple[str, ...] = ()) -> int:
+        """Reload under the lock; `died` is what was told of a run that died before."""
+        target = self.target
+        journal = journal_of(self.settings, target, lock)
+        died += recover(self.settings, target, journal, self.report)
+        for folders in find_expired(target.host, target.folder, as_root=target.as_root):
+            remove_old(target.host, folders, target.as_root)
+            self.report.tell(f"removed, its days were over: {folders[0]}")
+        facts, before = self._ready()
+        if self.asked.yes:
+            self._tell_what(facts, before)
+        folder = f"{target.folder}/{RESTORE}"
+        target.host.run(Command(("mkdir", "-p", "-m", "0700", "--", folder)))
+        change = change_of(facts.previous, reload=True)
+        log = log_of(change, self.settings, target, died)
+        watcher = Fanout(LogWatcher(log), self.report)
+        began, started = datetime.now().astimezone(), time.monotonic()
+        self.report.tell(f"InfluxDB is away from {began:%H:%M:%S} on.")
+        self.report.start_bars()
+        after = Afterwards()
+        warnings: tuple[str, ...] = ()
+        try:
+            result = Run(
+                self._plan(facts),
+                {"pi": target.host},
+                ledger=Ledger({}),
+                journal=journal,
+                watcher=watcher,
+            ).do()
+            warnings = result.warnings
+        except BaseException as error:
+            if not journal.stands() or not isinstance(error, (IotstackError, OSError)):
+                log.write("reload", f"ended early: {error}")
+                log.finish(os.rename)
+                if isinstance(error, Interrupted):
+                    error.left = what_is_left(target, journal, AS_BEFORE)
+                raise
+            after.note("It ended early", error)
+        else:
+            if result.failed and not journal.stands():
+                return self._end(result, log, journal)
+            after.left += [f"It ended early: {each.message}" for each in result.failed]
+        finally:
+            self.report.stop_bars()
+        return self._good(facts, before, warnings, log, self._away(began, started), after)
+
+    def _away(self, began: datetime, started: float) -> str:
+        return f"{duration_text(time.monotonic() - started)}, from {began:%H:%M:%S} on"
+
+    @property
+    def name(self) -> str:
+        """Of the folders that are made; known when the facts are."""
+        return f"{OF_RELOADS}-{self._stamp}"
+
+    # What is looked at.
+
+    def _facts(self) -> ReloadFacts:
+        target, host = self.target, self.target.host
+        name = self.settings.influx.container
+        found = inspect_all(host, target.docker)
+        container = named(found, name)
+        if container is None or not container.container.running:
+            state = "stopped" if container else "not there"
+            raise Refused(
+                f"On {target.name} container {name} is {state}. Start it, and run this again."
+            )
+        version = influx_version(host, name, target.docker)
+        if not version.startswith("1."):
+            raise Refused(f"Container {name} runs InfluxDB {version}; a reload is for 1.x.")
+        refuse_inner_mounts(target, found, name)
+        server = server_in(target, found, name)
+        meta = ("stat", "-c", "%i", "--", f"{server.data}/meta/meta.db")
+        if not looked(host, meta, target.as_root):
+            raise Refused(
+                f"On {target.name} {server.data} holds no data of InfluxDB: container {name} "
+                "must map /var/lib/influxdb to a folder. Nothing was changed."
+            )
+        refuse_stage_apart(target)
+        refuse_mounts(target, ([server.data], mount_higher))
+        self._stamp = time_stamp(target, self._stamp, log_folder(self.settings.stack.folder, host))
+        previous = f"{target.folder}/{RESTORE}/previous-{self.name}"
+        apart = influx_apart(target, server, with_volumes=False)
+        aside = f"{apart}/.previous-{self.name}" if apart else previous
+        return ReloadFacts(
+            server=server,
+            as_root=target.as_root,
+            docker=target.docker,
+            guard=target.guard,
+            stage=f"{target.folder}/{RESTORE}/{self.name}",
+            stage_inside=posixpath.join(BACKUP_INSIDE, self.name),
+            previous=previous,
+            aside=aside,
+            used=f"{aside}-undone",
+            limit_s=self.settings.influx.limit_s,
+            mounts=mounts_around(mount_points(host), (server.data, previous)),
+            keep_days=self.asked.keep_old_days or 0,
+            values=self.asked.values,
+        )
+
+    def _look(self, facts: ReloadFacts) -> Look:
+        host = self.target.host
+        measure = ("du", "-s", "-B1", "--", facts.server.data)
+        size = looked(host, measure, facts.as_root, ASK_LIMIT_S).split("\t")[0]
+        words = (*facts.docker, "exec", facts.server.container, *SHOW_DATABASES)
+        started = time.monotonic()
+        host.run(Command(words, ANY_EXIT, ASK_LIMIT_S))  # where it wants a password, it says so
+        return Look(int(size) if size.isdigit() else 0, time.monotonic() - started)
+
+    def _refuse_without_room(self, facts: ReloadFacts, look: Look) -> None:
+        host, needed = self.target.host, int(look.size_bytes * ROOM_EACH)
+        stage, data = self.target.folder, posixpath.dirname(facts.server.data)
+        wanted = (
+            {stage: 2 * needed} if facts.aside == facts.previous else {stage: needed, data: needed}
+        )
+        for folder, size in wanted.items():
+            free = host.free_bytes(folder) or 0
+            if free < size:
+                raise Refused(
+                    f"On {self.target.name} {size_text(free)} are free in {folder}, and a reload "
+                    f"needs about {size_text(size)}: room for the dump and for the new data, "
+                    f"beside the {size_text(look.size_bytes)} that there are. Nothing was "
+                    "changed. Make room there."
+                )
+
+    def _plan(self, facts: ReloadFacts) -> Plan:
+        roots = {"pi": self.target.folder}
+        return decide(resolve(reload_book(), [f"pi:reloaded/{self.name}"], roots, facts), {})
+
+    # What is said.
+
+    def _tell_what(self, facts: ReloadFacts, look: Look) -> None:
+        self.report.write(
+            f"Reload InfluxDB on {self.target.name}: {size_text(look.size_bytes)} in "
+            f"{facts.server.data}"
+        )
+        self.report.write(
+            f"  stops and starts again: {facts.server.container}; everything else runs on, and "
+            "what it writes meanwhile is refused to it"
+        )
+        if self.asked.keep_old_days != 0:
+            self.report.write(f"  the old data stay in: {facts.aside}")
+
+    def _end(self, result: RunResult, log: RunLog, journal: Journal) -> int:
+        left = what_is_left(self.target, journal, AS_BEFORE)
+        with committed(left):
+            log.write("reload", left)
+            log.finish(os.rename)
+            self.report.failed(result.failed)
+            self.report.fail(f"InfluxDB was not reloaded. {left} The log: {log.path}")
+            return ExitCode.FAILED
+
+    def _good(
+        self,
+        facts: ReloadFacts,
+        before: Look,
+        warnings: tuple[str, ...],
+        log: RunLog,
+        away: str,
+        after: Afterwards,
+    ) -> int:
+        """Tidy up and tell: it is reloaded, whatever of this cannot be done."""
+        host = self.target.host
+        log.write("reload", f"InfluxDB is reloaded; it was away for {away}")
+        words = (*facts.as_root, "rm", "-rf", "--", facts.stage)
+        removing = Command(words, limit_s=ASK_LIMIT_S)
+        after.do(f"The dump in {facts.stage} was not removed", lambda: host.run(removing), None)
+        kept = after.do("The old data stay", lambda: self._keep_old(facts), "")
+        now = after.do("How large it is now cannot be told", lambda: self._look(facts), None)
+        for text in after.left:
+            log.write("reload", text)
+        after.do("Its log was not finished", lambda: log.finish(os.rename), None)
+        if log.broken:
+            after.left.append(f"Its log lacks lines: {log.broken}")
+        told = (facts, before, now, away, kept)
+        after.do("Not all can be told", lambda: self._tell_good(*told), None)
+        after.do("Old states were not removed", self._remove_states, None)
+        for text in warnings:
+            self.report.warn(f"  {text}")
+        for text in after.told():
+            self.report.fail(f"InfluxDB is reloaded, but afterwards: {text}")
+        return after.code(ExitCode.WARNINGS if warnings else ExitCode.GOOD)
+
+    def _remove_states(self) -> None:
+        stack = replace(self.settings.stack, folder=self.target.folder)
+        host, root = self.target.host, self.target.as_root
+        remove_states(host, stack, lambda: root, self.report.tell)
+
+    def _tell_good(
+        self, facts: ReloadFacts, before: Look, now: Look | None, away: str, kept: str
+    ) -> None:
+        self.report.write(f"InfluxDB is reloaded; it was away for {away}.")
+        if now:
+            rows = _rows(facts.before.count, facts.after.count, before, now)
+            self.report.table(("of InfluxDB", "before", "after"), rows, right=(1, 2))
+        if kept:
+            self.report.write(kept)
+
+    def _keep_old(self, facts: ReloadFacts) -> str:
+        """Remove the old data if that was asked for; return what is to be said of them."""
+        host, days = self.target.host, self.asked.keep_old_days
+        far = host_flag(self.asked.host)
+        folders = dict.fromkeys((facts.previous, facts.aside))
+        if days == 0:
+            remove_old(host, folders, facts.as_root)
+            return "The old data are removed."
+        told = f"Back to the old data, in {facts.aside}: inv undo{far}."
+        if days is None:
+            return f"{told} They stay as long as keep_previous in [stack] of hosts.toml says."
+        until = read_until(read_text(host, f"{facts.previous}/{UNTIL_FILE}"))
+        day = f"{until.astimezone():%Y-%m-%d %H:%M}" if until else f"{days} days"
+        where = f" on {self.target.name}" if self.asked.host else ""
+        return f"{told} The first backup, prune or reload{where} after {day} removes them."
+
+
+def _rows(
+    before: Count | None, after: Count | None, was: Look, is_now: Look
+) -> Iterator[tuple[str, str, str]]:
+    """Return the lines of the comparison."""
+    if before and after:
+        yield "databases", f"{len(before.databases):,}", f"{len(after.databases):,}"
+        yield "series (estimated)", f"{before.series:,}", f"{after.series:,}"
+        yield "values", _number(before.points), _number(after.points)
+    yield "size on disk", size_text(was.size_bytes), size_text(is_now.size_bytes)
+    yield "SHOW DATABASES", f"{was.answer_s:.2f} s", f"{is_now.answer_s:.2f} s"
+
+
+def _number(count: int | None) -> str:
+    return "not counted" if count is None else f"{count:,}"

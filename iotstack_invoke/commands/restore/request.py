@@ -1,0 +1,298 @@
+"""What a person asks of a restore, and where the backup that they mean comes from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import field, replace
+from datetime import UTC, datetime
+
+from ...backups.holdings import lacks, lacks_told
+from ...backups.manifest import Manifest, check_size, read_manifest
+from ...backups.names import KINDS, split_set_name
+from ...backups.sets import BackupSet, State, gather_sets, judged
+from ...backups.verifications import CHECKS_FILE, HERE, failed_at, in_places, read_checks
+from ...core.dataclass import dataclass
+from ...core.errors import NotFound, Refused, StepFailed, UsageError
+from ...core.runtag import LATEST, read_runtag
+from ...environment.site import Site, newest_good, sets_read, still_failed
+from ...environment.stack_host import Target
+from ...hosts.base import Place
+from ...hosts.inspect import host_name, read_text
+from ...hosts.local import LocalHost
+from ...hosts.trust import believed
+from ...settings.model import Settings, Vault
+from ...vaults import HOST, at_address, refuse_shut, vault_place
+from ..catalog.copies import not_found, told_of_others
+from ..shared.latest import PassedOver, latest_in, newer_than, passed_over, passed_told
+
+MANIFESTS_LIMIT_S = 30.0
+"""How long it may take to learn what older sets hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person asked for."""
+
+    runtag: str
+    host: str = ""
+    source: str = ""
+    only: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()
+    """The live hosts that are named once more."""
+    yes: bool = False
+    strict: bool = False
+    """All is undone where one container does not come up."""
+    compose: bool = False
+    """The backup's compose file and `.env` come in the place of those that are there."""
+    bare: bool = False
+    """The machine is a new one: as with `compose`, and all is brought up from them."""
+    exact: bool = False
+    """What the target has and the backup has not is put aside as well."""
+
+    @property
+    def databases(self) -> tuple[str, ...]:
+        """The databases that alone are replaced, each named as influxdb:NAME."""
+        found = (each.partition(":") for each in self.only)
+        return tuple(name for kind, colon, name in found if colon and kind == "influxdb")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The services that alone are restored."""
+        return tuple(each for each in self.only if not each.startswith("influxdb:"))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the archives come from: a place, and the folder in it."""
+
+    place: Place
+    folder: str
+    in_place: bool
+    """It is the target's own backups/: nothing has to be fetched."""
+    name: str
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """The runtags whose last verification there found something wrong, as of failed_at."""
+    vaults: tuple[Vault, ...] = ()
+    """Those in which another machine's backups may be, where this machine's are meant."""
+    at: str = ""
+    """Where the record of verifications on this machine has it, if it does."""
+
+
+def refuse_source(settings: Settings, asked: str) -> None:
+    """Raise UsageError or NotFound where `--from` names nothing; '' means the usual."""
+    names = [each.name for each in settings.vaults]
+    if asked == "vault" and not names:
+        raise UsageError("--from vault: hosts.toml names no vault.")
+    if asked in ("", "here", "vault", *names) or at_address(settings.vaults, asked):
+        return
+    if "/" not in asked and asked != ".":
+        known = ", ".join(["vault", "here", *names])
+        raise UsageError(f"--from {asked}: write one of {known}, or a folder (./{asked}).")
+    folder = os.path.abspath(os.path.expanduser(asked))
+    if os.path.isfile(folder):
+        above, name = os.path.split(asked)
+        raise UsageError(
+            f"--from {asked}: that is a file. Name the folder that it is in, and the backup: "
+            f"--from {shlex.quote(above or '.')} --runtag {shlex.quote(_runtag_in(name))}"
+        )
+    if not os.path.isdir(folder):
+        raise NotFound(f"--from {asked}: there is no folder {folder}.")
+
+
+@contextlib.contextmanager
+def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source]:
+    """Yield where the archives come from: a vault, the target's own backups, or a folder.
+
+    Raises as refuse_source does.
+    """
+    refuse_source(settings, wish.source)
+    asked = wish.source or ("vault" if settings.vaults else "here")
+    vaults = {each.name: each for each in settings.vaults}
+    if asked == "here":
+        failed = own_failed(target)
+        at = HERE if isinstance(target.host, LocalHost) else ""
+        yield Source(target.host, target.backups, True, f"{target.name}:backups", failed, at=at)
+        return
+    name = next(iter(vaults)) if asked == "vault" else asked
+    other = at_address(settings.vaults, asked)
+    if name not in vaults and not other:
+        folder = os.path.abspath(os.path.expanduser(asked))
+        yield Source(LocalHost(folder, asked), folder, False, asked)
+        return
+    if other:
+        place = vault_place(*other)
+    else:
+        place, name = _meant(vaults[name], wish, target)
+    try:
+        failed = failed_at(Site.of(settings).checks.newest(), name)
+        yield Source(place, place.root, False, name, failed, settings.vaults, name)
+    finally:
+        place.close()
+
+
+def _runtag_in(name: str) -> str:
+    """Return the runtag of a file of a backup by its name; a word for one, if it is none."""
+    found = split_set_name(name)
+    return found[0] if found else "RUNTAG"
+
+
+def _meant(vault: Vault, wish: Wish, target: Target) -> tuple[Place, str]:
+    """Return whose folder of a vault is meant by its name alone, and its address (0038).
+
+    This machine's, or that of the host that is restored: the first that has what is asked for.
+    """
+    whose = host_name(target.host) if wish.host and vault.by_host else ""
+    if whose in ("", socket.gethostname()) or not HOST.fullmatch(whose):
+        return vault_place(vault), vault.name
+    own = (whose, f"{vault.name}/{whose}")
+    both = (own, ("", vault.name)) if target.role == "live" else (("", vault.name), own)
+    for host, address in both:
+        place = vault_place(vault, host, made=bool(host))
+        try:
+            found = gather_sets(place.names(place.root), None)
+        except StepFailed:  # whoever reads from it tells why
+            return place, address
+        if any(wish.runtag in (each.runtag, LATEST) for each in found):
+            return place, address
+        place.close()
+    return vault_place(vault), vault.name
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The backup that was asked for."""
+
+    backup: BackupSet
+    manifest: Manifest | None
+    """None where it has none."""
+    passed: tuple[PassedOver, ...] = ()
+    """The newer ones that are not the latest."""
+
+
+def choose_set(source: Source, asked: str) -> Chosen:
+    """Return the backup that was asked for.
+
+    The latest is the newest with a manifest, or else without one, that is not known as damaged.
+    """
+    passed: tuple[PassedOver, ...] = ()
+    names = source.place.names(source.folder)
+    failed = still_failed(source.place, source.folder, names, source.failed)
+    sets = gather_sets(names, None, failed)
+    if asked == LATEST:
+        sound = [each for each in sets if each.parts and each.state is not State.DAMAGED]
+        whole = [each for each in sound if "manifest" in each.files] or sound
+        latest = latest_in(
+            *(whole, source.place, source.folder, source.failed, source.name),
+            is_copy=not source.in_place,
+            is_sound=True,
+        )
+        if latest.backup is None:
+            damaged = f" that is not damaged: {', '.join(each.runtag for each in sets)}"
+            folder = f" ({source.folder})" if source.folder != source.name else ""
+            raise NotFound(
+                f"There is no backup {in_places(source.name)}{folder}{damaged if sets else ''}."
+                f"{told_of_others(source.vaults, asked, '--from')}"
+            )
+        backup, passed = latest.backup, latest.passed
+    else:
+        runtag = read_runtag(asked)
+        found = {each.runtag: each for each in sets}
+        if runtag not in found:
+            others = told_of_others(source.vaults, runtag, "--from")
+            raise not_found(runtag, found, source.name, others)
+        backup = found[runtag]
+        if not backup.parts:
+            raise Refused(
+                f"{runtag} {in_places(source.name)} holds no archive, so there is nothing to "
+                "restore. Nothing was changed."
+            )
+    refuse_shut(
+        source.place,
+        (f"{source.folder}/{backup.runtag}.{KINDS[kind]}" for kind in backup.parts),
+    )
+    if "manifest" not in backup.files:
+        return Chosen(backup, None, passed)
+    path = f"{source.folder}/{backup.runtag}.{KINDS['manifest']}"
+    try:
+        check_size(backup.files["manifest"].size_bytes)
+        with source.place.read(path) as stream:
+            content = stream.read()
+        manifest = read_manifest(content, backup.runtag)
+        backup = judged(backup, manifest, failed_made=failed.get(backup.runtag))
+        return Chosen(backup, manifest, passed)
+    except ValueError as error:
+        raise Refused(
+            f"The manifest of {backup.runtag} in {source.name} is damaged: {error}. Nothing was "
+            "changed. Restore another copy (--from): "
+            f"inv show '{backup.runtag}' tells which there are."
+        ) from error
+
+
+def lacking_of(settings: Settings, source: Source, manifest: Manifest | None) -> str:
+    """Return that the set that was chosen as the latest lacks what an older one has, or ''."""
+    if manifest is None:
+        return ""
+    try:
+        site = Site.of(settings)
+        gone = site.gone(site.owner.read())
+        sets = sets_read(source.place, source.folder, MANIFESTS_LIMIT_S, source.failed)
+    except StepFailed as error:
+        return f"Whether it lacks what an older backup has cannot be told: {error}"
+    one = next((each for each in sets if each.runtag == manifest.runtag), None)
+    told = lacks_told(lacks(one, sets, gone, here=source.in_place)) if one else ""
+    return f"It lacks what an older backup has: {told}." if told else ""
+
+
+def newer_elsewhere(
+    settings: Settings, target: Target, wish: Wish, source: Source, chosen: BackupSet
+) -> Iterator[str]:
+    """Yield where a newer backup lies than the latest one of the vault, or may lie.
+
+    On the target itself, and in the other vaults. Whoever names the vault means it.
+    """
+    if wish.runtag != LATEST or wish.source or source.in_place:
+        return
+    where = "this machine" if isinstance(target.host, LocalHost) else target.name
+    chosen_in = source.name.partition("/")[0]
+    others = (each.name for each in settings.vaults if each.name != chosen_in)
+    for flag, place in (("here", f"on {where} itself"), *((e, f"in {e}") for e in others)):
+        try:
+            with source_of(settings, replace(wish, source=flag), target) as there:
+                told = tuple(_newer_in(there, place, flag, source, chosen))
+        except StepFailed as error:
+            told = (f"Whether a newer backup lies {place} cannot be told: {error}",)
+        yield from told
+
+
+def _newer_in(
+    there: Source, where: str, flag: str, source: Source, chosen: BackupSet
+) -> Iterator[str]:
+    """Yield what is newer in another place than the chosen one."""
+    made = chosen.made()
+    whose = chosen.manifest.host if chosen.manifest and not there.in_place else ""
+    now, failed = datetime.now(UTC), there.failed
+    newest = newest_good(there.place, there.folder, now, host=whose, failed=failed)
+    good = newest.good
+    if good and newest.made and not (made and newest.made <= made):
+        machine = good.manifest.host if good.manifest else "unknown"
+        yield (
+            f"A NEWER BACKUP lies {where}: {good.runtag}, made on {machine}. "
+            f"{source.name} has nothing newer than {chosen.runtag}. To take the newer one: add "
+            f"--from {flag}. To take this one and not be told: add --from {source.name}."
+        )
+    passed = passed_over(newest, failed, there.name, host=whose, is_copy=not there.in_place)
+    newer = newer_than(passed, chosen.runtag, made)
+    yield from passed_told(newer, named="--runtag ", where=lambda _: f" --from {flag}")
+
+
+def own_failed(target: Target) -> Mapping[str, str]:
+    """Return which sets beside a target's stack failed their last verification there."""
+    path = f"{target.backups}/{CHECKS_FILE}"
+    if not believed(target.host, path, target.as_root):
+        return {}
+    told = read_text(target.host, path, target.as_root)
+    return failed_at(read_checks(told.splitlines()), HERE)

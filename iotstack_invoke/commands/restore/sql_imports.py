@@ -1,0 +1,352 @@
+"""Which database servers of a target take in which dumps of SQL, and what keeps one from it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ...backups.bundles import RECIPES
+from ...backups.manifest import Manifest
+from ...core.dataclass import dataclass
+from ...core.errors import Refused
+from ...core.stack_folders import BACKUPS, FOLDERS, RESTORE
+from ...databases.sql.dump import PG_TIMESCALE
+from ...databases.sql.load import (
+    READ_LIMIT_S,
+    major_of,
+    staged_dumps,
+    timescale_refusal,
+    version_refusal,
+)
+from ...databases.sql.servers import (
+    ENGINES,
+    MARIADB,
+    SqlServer,
+    located,
+    placed,
+    run_in,
+    server_of,
+)
+from ...environment.stack_host import Target
+from ...hosts.base import Command
+from ...hosts.inspect import entries, has_line, looked, mount_of
+from ...parts.bundle import DUMP, data_of
+from ...stack.compose import Found, named
+from ...stack.inside import is_in, path_on_host
+from ...stack.path_owners import volume_in
+from ...stack.stack_holdings import is_system
+from ...workflows.restore import (
+    Item,
+    Load,
+    OutsideItem,
+    RestoreFacts,
+    Swapped,
+    aside_folder,
+    used_folder,
+)
+from .outside import place_there
+
+DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{}/data"}
+"""Where IOTstack's templates map the data, for a backup that does not tell and no container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """Chooses the loads of one restore."""
+
+    target: Target
+    found: tuple[Found, ...]
+    manifest: Manifest | None
+    stage: str
+    only: tuple[str, ...]
+    """The services that alone are restored; all, if none is named."""
+
+    def choose(
+        self, facts: RestoreFacts, items: Iterable[Item], *, staged: bool
+    ) -> tuple[Load, ...]:
+        """Return the loads: of what is staged, or of what the manifest tells of.
+
+        Raises Refused where a server cannot take its dump in.
+        """
+        chosen = self._choose_of_recipes(facts, staged=staged)
+        for kind in (each for each in facts.kinds if each in ENGINES):
+            folder = f"{self.stage}/{kind}"
+            if staged:
+                dumps = staged_dumps(self.target.host, folder, kind, self.target.as_root)
+            else:
+                servers = (SqlServer(name, kind) for name in self._told(kind))
+                dumps = {
+                    each.container: f"{folder}/{each.member.removesuffix('.gz')}"
+                    for each in servers
+                }
+            for container, path in dumps.items():
+                load = self._load(facts, kind, container, path, self._told(kind))
+                wanted = container in self.only or any(
+                    is_in(load.server.data, item.live) for item in items
+                )
+                if not self.only or wanted:
+                    self._refuse(load)
+                    chosen.append(load)
+        return tuple(chosen)
+
+    def _choose_of_recipes(self, facts: RestoreFacts, *, staged: bool) -> list[Load]:
+        """Return the loads of parts that hold a service with its database."""
+        chosen = []
+        for kind in (each for each in facts.kinds if each in RECIPES):
+            path = f"{recipe_folder(self.target, self.stage, kind, facts)}/{DUMP}"
+            told = self._told(kind)
+            root = self.target.as_root
+            if staged and not entries(self.target.host, posixpath.dirname(path), root):
+                continue
+            container = next(iter(told), RECIPES[kind].database)
+            load = replace(self._load(facts, MARIADB.name, container, path, told, kind), part=kind)
+            self._refuse(load)
+            chosen.append(load)
+        return chosen
+
+    def engines(self, kinds: Iterable[str], servers: Iterable[SqlServer]) -> set[str]:
+        """Return the parts that hold a dump of what alone is restored, or of data in its folders.
+
+        What a part holds is told by the manifest; without one it may be dumps of the container
+        that is called like it, and of `servers`, the ones here.
+        """
+        here = [(each.container, each.engine) for each in servers]
+        places = [f"{self.target.folder}/{top}/{name}" for top in FOLDERS for name in self.only]
+        wanted = set()
+        for kind in (each for each in kinds if each in ENGINES):
+            told = self._told(kind)
+            known = {kind, *(name for name, engine in here if engine == kind)}
+            for container in told or known:
+                data = self._server(kind, container, told.get(container, {})).data
+                if container in self.only or any(is_in(data, each) for each in places):
+                    wanted.add(kind)
+        return wanted
+
+    def _told(self, engine: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return what the manifest tells of the servers of one engine, by container."""
+        parts = {part.kind: part for part in self.manifest.made} if self.manifest else {}
+        servers = parts[engine].facts.get("servers", ()) if engine in parts else ()
+        return {str(each.get("container")): each for each in servers}
+
+    def _load(
+        self,
+        facts: RestoreFacts,
+        engine: str,
+        container: str,
+        path: str,
+        servers: Mapping[str, Mapping[str, Any]],
+        recipe: str = "",
+    ) -> Load:
+        there = named(self.found, container)
+        server = self._server(engine, container, servers.get(container, {}), recipe)
+        above = _beside(server.data, facts.outside)
+        name = "volumes/x" if is_in(server.data, f"{self.target.folder}/volumes") else "x"
+        aside, used = aside_folder(facts, name), used_folder(facts, name)
+        fresh = f"{self.stage}/databases/{container}"
+        if facts.volumes_apart and name.startswith("volumes/"):
+            stage = f"{self.target.folder}/volumes/.restore-{posixpath.basename(self.stage)}"
+            fresh = f"{stage}/databases/{container}"
+        host, as_root, kept = self.target.host, self.target.as_root, "databases"
+        if server.data and mount_of(host, above, as_root) != mount_of(host, aside, as_root):
+            aside = f"{above}/.{posixpath.basename(facts.previous)}"
+            used = f"{aside}-undone"
+            fresh = f"{above}/.fresh-{container}"
+            kept = ".databases"  # beside it lies what is called like what it replaces
+        unnamed = (
+            engine == "mariadb" and has_line(host, "^USE `", path, as_root, READ_LIMIT_S) is False
+        )
+        return Load(
+            server=server,
+            staged=path,
+            fresh=fresh,
+            aside=f"{aside}/{kept}/{container}",
+            used=f"{used}/{kept}/{container}",
+            there=there is not None,
+            unnamed=unnamed,
+            beside=unnamed and self._holds(server.data),
+        )
+
+    def _server(
+        self, engine: str, container: str, told: Mapping[str, Any], recipe: str = ""
+    ) -> SqlServer:
+        """Return the server on the target that takes a dump in, whether it is there or not."""
+        there = named(self.found, container)
+        if there is None:
+            default = DEFAULT_DATA[engine].format(container)
+            default = data_of(RECIPES[recipe]) if recipe else default
+            data = str(told.get("data") or default)
+            inside = str(told.get("inside") or posixpath.join(*ENGINES[engine].homes[0]))
+            data = place_there(self.target, self.manifest, data)
+            return SqlServer(container, engine, data, inside.rstrip("/"))
+        server = server_of(there, engine)
+        if there.container.running:
+            server = located(self.target.host, server, there, self.target.docker)
+        elif told.get("inside") and path_on_host(there.mounts, str(told["inside"])):
+            server = placed(server, there, str(told["inside"]))
+        if not server.data:
+            return server
+        # A link on the way there is followed: what is renamed must be the data.
+        words = (*self.target.as_root, "realpath", "-m", "--", server.data)
+        return replace(server, data=self.target.host.run(Command(words)).out.rstrip("\n"))
+
+    def _refuse(self, load: Load) -> None:
+        """Raise Refused where a server cannot take its dump in."""
+        server, name = load.server, self.target.name
+        engine = ENGINES[server.engine]
+        if not server.data:
+            homes = " or ".join(mount for mount, _ in engine.homes)
+            raise Refused(
+                f"On {name} container {server.container} maps no folder to {homes}, so its data "
+                "cannot be swapped. Nothing was changed. Map one, or restore the other services "
+                "one by one: --only NAME."
+            )
+        if not load.there:
+            refuse_place(self.target, server.container, server.data)
+        if load.beside and self._leads_out(server.data):
+            raise Refused(
+                f"The dump of {server.title} is loaded into a copy of its data on {name}, so that "
+                "its other databases stay; but some of them lie in folders of their own (links, "
+                "DATA DIRECTORY), which a copy would share with it. Nothing was changed. Load it "
+                "by hand, or restore the other services one by one: --only NAME."
+            )
+        if self._has_timescale(load):
+            raise Refused(timescale_refusal(server))
+        told = str(self._told(server.engine).get(server.container, {}).get("version", ""))
+        found = named(self.found, server.container)
+        if server.engine != "postgres" or not told or not found or not found.container.running:
+            return
+        asked = run_in(self.target.docker, server, "ask", "SHOW server_version")
+        here = self.target.host.run(asked).out.strip()
+        if here and major_of(here) != major_of(told):
+            raise Refused(version_refusal(server, told, here))
+
+    def _leads_out(self, data: str) -> bool:
+        """Tell whether files of a MariaDB are links, or name a place elsewhere (.isl)."""
+        words = (*self.target.as_root, "find", data, "-mindepth", "1")
+        links = ("(", "-type", "l", "-o", "-name", "*.isl", ")", "-print", "-quit")
+        return bool(self.target.host.run(Command((*words, *links), limit_s=READ_LIMIT_S)).out)
+
+    def _has_timescale(self, load: Load) -> bool:
+        """Tell whether a dump holds TimescaleDB: as the manifest says, or else the dump itself."""
+        if load.server.engine != "postgres":
+            return False
+        told = self._told(load.server.engine).get(load.server.container)
+        if told is not None:
+            return bool(told.get("timescaledb"))
+        pattern, as_root = f"^{PG_TIMESCALE.decode()}", self.target.as_root
+        return bool(has_line(self.target.host, pattern, load.staged, as_root, READ_LIMIT_S))
+
+    def keep_data(
+        self,
+        facts: RestoreFacts,
+        items: Iterable[Swapped],
+        loads: Iterable[Load],
+        servers: Iterable[SqlServer],
+        warn: Callable[[str], None],
+    ) -> list[Swapped]:
+        """Return the items whose swap puts no empty folder in the place of a server's data.
+
+        A part of files leaves out what is dumped: without the dump there is nothing to swap in,
+        and one that is loaded beside the present data needs these where they are.
+        """
+        loaded = {each.server.container for each in loads if not each.beside}
+        others = [server for server in servers if server.container not in loaded]
+        data = [at for server in others for at in (server.data, *self._apart(server)) if at]
+        data += [
+            f"{self.target.folder}/{recipe.folder}/{path}"
+            for kind, recipe in RECIPES.items()
+            if kind not in facts.kinds
+            for path in recipe.paths
+        ]
+        kept = []
+        for item in items:
+            hollow = [place for place in data if is_in(place, item.live)]
+            if any(self._holds(each) and not self._holds(_staged(item, each)) for each in hollow):
+                path = posixpath.relpath(item.live, self.target.folder)
+                warn(
+                    f"{item.live if path.startswith('..') else path} stays as it is: a database, "
+                    "or a service with one, keeps its data there, and the backup does not hold "
+                    "all of them."
+                )
+            else:
+                kept.append(item)
+        return kept
+
+    def _apart(self, server: SqlServer) -> Iterable[str]:
+        """Return where more of a server's data lie; of one that does not run links tell."""
+        there = named(self.found, server.container)
+        if server.apart or not server.data or there is None or server.engine != "postgres":
+            return server.apart
+        words = ("find", server.data, "-maxdepth", "4", "-type", "l")
+        links = ("-path", "*/pg_tblspc/*", "-printf", "%l\\n")
+        told = looked(self.target.host, (*words, *links), self.target.as_root, READ_LIMIT_S)
+        return [path_on_host(there.mounts, each) for each in told.splitlines()]
+
+    def _holds(self, folder: str) -> bool:
+        return bool(entries(self.target.host, folder, self.target.as_root))
+
+
+def _beside(data: str, items: Iterable[OutsideItem]) -> str:
+    """Return the folder in which new data of a server wait: around all that is swapped with them.
+
+    What waited in an item would be put aside with it.
+    """
+    around = [e.live for e in items if is_in(data, e.live) and not e.is_mount]
+    return posixpath.dirname(min([data, *around], key=len))
+
+
+def without_new_data(
+    items: Iterable[OutsideItem], loads: Iterable[Load], warn: Callable[[str], None]
+) -> list[OutsideItem]:
+    """Return the items, but for mount points that new data of a server are made in.
+
+    These would be put aside with all that was there.
+    """
+    kept = []
+    for item in items:
+        mine = [e.server.container for e in loads if is_in(e.server.data, item.live)]
+        if item.is_mount and mine:
+            names = ", ".join(mine)
+            warn(
+                f"{item.title} stays as it is: in it lie the data of {names}, which come from a "
+                "dump. What else it holds is in the outside part: unpack it by hand."
+            )
+        else:
+            kept.append(item)
+    return kept
+
+
+def refuse_place(target: Target, container: str, data: str) -> None:
+    """Raise Refused where the manifest alone names a folder, and it is not one for data.
+
+    What lies there would be put aside: only the container's own mounts tell such a place. That
+    of a container that is made from the compose file is looked at before its data are swapped.
+    """
+    place = posixpath.relpath(data, target.folder)
+    top = place.partition("/")[0]
+    if top == ".." and (
+        volume_in(data) or not (is_system(data) or entries(target.host, data, target.as_root))
+    ):
+        return
+    if top in ("..", ".", BACKUPS, RESTORE) or place in FOLDERS:
+        raise Refused(
+            f"The manifest says that the data of container {container} lie in {data}. That is "
+            f"no folder of its own in the stack, and {target.name} has no such container "
+            "that says the same. Nothing was changed. Make the container first, with the "
+            f"docker-compose.yml for it (docker compose up --no-start {container}), or "
+            "restore the other services one by one: --only NAME."
+        )
+
+
+def _staged(item: Item | OutsideItem, path: str) -> str:
+    """Return where what lies at a path within a live item lies in the staged one."""
+    return posixpath.normpath(posixpath.join(item.staged, posixpath.relpath(path, item.live)))
+
+
+def recipe_folder(target: Target, stage: str, kind: str, facts: RestoreFacts) -> str:
+    """Return where the part of a recipe is staged."""
+    if facts.volumes_apart:
+        return f"{target.folder}/volumes/.restore-{posixpath.basename(stage)}/{kind}"
+    return f"{stage}/{kind}"

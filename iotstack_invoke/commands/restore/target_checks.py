@@ -1,0 +1,248 @@
+"""Where InfluxDB's data lie on a target, and what keeps anything from being swapped by rename.
+
+What a restore and a reload ask of a target before they change it. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import posixpath
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from ...core.errors import Refused
+from ...core.stack_folders import RESTORE
+from ...databases.influxdb.part import (
+    BACKUP_INSIDE,
+    DATA_INSIDE,
+    FOLDERS_INSIDE,
+    influx_folders,
+    mapped_apart,
+)
+from ...databases.influxdb.server import Server
+from ...environment.stack_host import Target
+from ...hosts.base import Command
+from ...hosts.inspect import ANY_EXIT, IN_ENGLISH, entries, mount_of, mount_points, points_away
+from ...stack.compose import Found, named
+from ...stack.inside import is_in
+from ...stack.path_owners import is_unnamed
+from ..shared.restore_id import STAMP_FORM, is_stamp
+from .sql_imports import refuse_place
+
+_STAMP = re.compile(r"^previous-.*-(\d{8}T\d{6}Z)(-undone)?$")
+_LOG_STAMP = re.compile(r"(?:\.restore|^reload-influxdb)-(\d{8}T\d{6}Z)\b.*\.log(?:\.partial)?$")
+INFLUX_FOLDER = "volumes/influxdb"
+MOUNT_HIGHER = (
+    "Mount that file system one folder higher, at {}, with the data in a folder of it, {}: that "
+    "can be renamed."
+)
+
+
+def server_in(target: Target, found: tuple[Found, ...], name: str, told: str = "") -> Server:
+    """Return the InfluxDB of a stack, and where its data lie, or will lie once it is made.
+
+    `told`: where a manifest says that they are to lie. A link on the way there is followed: what
+    is renamed must be the data. Raises Refused where the container is to be made, and `told` is
+    no folder for data.
+    """
+    container = named(found, name)
+    mounts = {e.inside.rstrip("/"): e.on_host for e in container.mounts} if container else {}
+    if container is None and told:
+        refuse_place(target, name, told)
+    if container and DATA_INSIDE not in mounts:
+        raise Refused(
+            f"On {target.name} container {name} maps no folder to {DATA_INSIDE}, so its data "
+            "cannot be swapped. Nothing was changed. Map one."
+        )
+    data = mounts.get(DATA_INSIDE, told or f"{target.folder}/{INFLUX_FOLDER}/data")
+    return Server(name, _real(target, data))
+
+
+def _real(target: Target, path: str) -> str:
+    words = (*target.as_root, "realpath", "-m", "--", path)
+    return target.host.run(Command(words)).out.rstrip("\n")
+
+
+def server_to_load(
+    target: Target,
+    found: tuple[Found, ...],
+    name: str,
+    told: str,
+    apart: Mapping[str, str],
+    scratch: str,
+) -> Server:
+    """Return the same as `server_in`, with what of its data is mapped apart.
+
+    `apart`: where a manifest says that such folders are to lie. `scratch`: where the catalogue is
+    made, if it lies in the container. Raises Refused where a folder cannot be swapped.
+    """
+    container = named(found, name)
+    refuse_inner_mounts(target, found, name, apart=True)
+    pieces = dict(mapped_apart(container)) if container else dict(apart)
+    if not pieces:
+        return server_in(target, found, name, told)
+    if container is None:
+        for path in pieces.values():
+            refuse_place(target, name, path)
+    real = tuple((each, _real(target, path)) for each, path in sorted(pieces.items()))
+    mounted = (
+        any(e.inside.rstrip("/") == DATA_INSIDE for e in container.mounts)
+        if container
+        else (bool(told) and not is_unnamed(told))
+    )
+    within = not mounted and not {"data", "wal"} - {*pieces}
+    server = Server(name, scratch, real, within=True)
+    if not within:
+        server = replace(server_in(target, found, name, told), apart=real)
+    for path in server.folders:
+        if any(path != other and is_in(other, path) for other in server.folders):
+            raise Refused(
+                f"On {target.name} folders of InfluxDB in container {name} are mapped to {path} "
+                "and to a place in it, so they cannot be swapped one by one. Nothing was changed. "
+                "Map them to folders side by side."
+            )
+    return server
+
+
+def refuse_away(target: Target, paths: Iterable[str]) -> None:
+    """Raise Refused where the next mount would hide what is put in place."""
+    renamed = list(paths)
+    for away in sorted(points_away(target.host)):
+        if any(is_in(away, path) for path in renamed):
+            raise Refused(
+                f"On {target.name} /etc/fstab has {away}, where nothing is mounted now: the next "
+                "mount would hide what is restored there. Nothing of the stack was touched. Mount "
+                "it first, or remove that line."
+            )
+
+
+def refuse_inner_mounts(
+    target: Target, found: tuple[Found, ...], name: str, *, apart: bool = False
+) -> None:
+    """Raise Refused where InfluxDB's data are mapped in pieces: they cannot be swapped whole.
+
+    `apart`: its catalogue, data and write-ahead log may be; each of them is swapped by itself.
+    """
+    container = named(found, name)
+    folders: tuple[str, ...] = FOLDERS_INSIDE
+    if container and container.container.running:
+        folders = influx_folders(target.host, name, target.docker)
+    elsewhere = [each for each in folders if each not in FOLDERS_INSIDE]
+    if elsewhere:
+        raise Refused(
+            f"On {target.name} InfluxDB in container {name} keeps its data in "
+            f"{', '.join(elsewhere)}, apart from {DATA_INSIDE}, so they cannot be swapped as a "
+            "whole. Nothing was changed. Let its settings name the usual folders, or restore the "
+            "other services one by one: --only NAME."
+        )
+    inner = [
+        each.inside
+        for each in (container.mounts if container else ())
+        if each.inside.startswith(f"{DATA_INSIDE}/")
+        and each.inside.rstrip("/") not in (BACKUP_INSIDE, *(FOLDERS_INSIDE if apart else ()))
+    ]
+    if inner:
+        raise Refused(
+            f"On {target.name} container {name} maps {', '.join(inner)} apart from "
+            f"{DATA_INSIDE}, so its data cannot be swapped as a whole. Nothing was changed. Map "
+            f"{DATA_INSIDE} alone (and {BACKUP_INSIDE})."
+        )
+
+
+def time_stamp(target: Target, told: str = "", logs: str = "") -> str:
+    """Return the time for the name of what is kept: later than all there is, whatever the clock.
+
+    Undo goes back in the order of these names. `told`: the one that a person was told already,
+    which is kept unless something was kept meanwhile. `logs`: the folder of the logs, which stay
+    where nothing was kept.
+    """
+    names = entries(target.host, f"{target.folder}/{RESTORE}", target.as_root)
+    found = [match[1] for name in names if (match := _STAMP.search(name))]
+    with contextlib.suppress(FileNotFoundError):
+        logged = os.listdir(logs) if logs else ()
+        found += [match[1] for name in logged if (match := _LOG_STAMP.search(name))]
+    newest = max((each for each in found if is_stamp(each)), default="")
+    if told > newest:
+        return told
+    now = datetime.now(UTC)
+    if newest >= now.strftime(STAMP_FORM):
+        now = datetime.strptime(newest, STAMP_FORM).replace(tzinfo=UTC) + timedelta(seconds=1)
+    return now.strftime(STAMP_FORM)
+
+
+def influx_apart(target: Target, server: Server, *, with_volumes: bool = True) -> str:
+    """Return the folder above InfluxDB's data where what is replaced must stay on its disk.
+
+    `with_volumes`: what is replaced of `volumes/` stays on the disk of that already.
+    """
+    above, aside = posixpath.dirname(server.data), target.folder
+    if with_volumes and f"{above}/".startswith(f"{target.folder}/volumes/"):
+        aside = f"{target.folder}/volumes"
+    there, here = (mount_of(target.host, each, target.as_root) for each in (above, aside))
+    return above if there != here else ""
+
+
+def mount_higher(path: str) -> str:
+    """Return what to do where the data of InfluxDB are a mount point."""
+    return MOUNT_HIGHER.format(posixpath.dirname(path), posixpath.basename(path))
+
+
+def refuse_mounts(target: Target, *renamed: tuple[Iterable[str], Callable[[str], str]]) -> None:
+    """Raise Refused where something that is to be renamed is a mount point, or holds one.
+
+    `renamed`: paths, each with what tells what to do about one of them. Never to unmount it: what
+    is restored beneath it is hidden by the next mount.
+    """
+    mounts = sorted(mount_points(target.host))
+    for paths, advice in renamed:
+        listed = list(paths)
+        for mount, path in itertools.product(mounts, listed):
+            if is_in(mount, path):
+                raise Refused(
+                    f"On {target.name} {mount} is a mount point, and {path} cannot be swapped by "
+                    f"rename. Nothing of the stack was touched. {advice(path)}"
+                )
+
+
+LSATTR = 'command -v lsattr > /dev/null || exit 0; lsattr -d -- "$@" 2> /dev/null'
+"""Tells nothing where there is no such program, and of file systems that know no such flags."""
+HELD = {"i": "immutable (chattr +i)", "a": "append-only (chattr +a)"}
+
+
+def refuse_held(target: Target, paths: Iterable[str]) -> None:
+    """Raise Refused where something that is to be renamed, or the folder around it, may not be."""
+    renamed = [*dict.fromkeys(filter(None, paths))]
+    asked = dict.fromkeys((*renamed, *map(posixpath.dirname, renamed)))
+    if not asked:
+        return
+    words = (*target.as_root, *IN_ENGLISH, "sh", "-c", LSATTR, "sh", *asked)
+    told = target.host.run(Command(words, ANY_EXIT)).out
+    for line in told.splitlines():
+        flags, _, path = line.partition(" ")
+        for flag in HELD if path in asked else ():
+            if flag in flags:
+                raise Refused(
+                    f"On {target.name} {path} is {HELD[flag]}: nothing can be renamed there, as a "
+                    "restore does. Nothing of the stack was touched. Take that from it, and put "
+                    f"it back afterwards: sudo chattr -{flag} {shlex.quote(path)}"
+                )
+
+
+def refuse_stage_apart(target: Target) -> None:
+    """Raise Refused where `restore/` is a link, or on another file system than the stack."""
+    stage = f"{target.folder}/{RESTORE}"
+    if entries(target.host, target.folder).get(RESTORE) == "l":
+        raise Refused(
+            f"On {target.name} {stage} is a link. Nothing was changed. Make it a plain folder of "
+            "the stack: what is replaced is renamed into it."
+        )
+    if mount_of(target.host, stage) != mount_of(target.host, target.folder):
+        raise Refused(
+            f"On {target.name} {stage} lies on another file system than the stack, so nothing "
+            "can be swapped by rename. Nothing was changed. Make it a plain folder of the stack."
+        )

@@ -1,0 +1,536 @@
+"""What was found of a stack's fitness, and what would mend it. Pure: answers in, findings out.
+
+Each judge takes what a program answered. `needed` tells whether a backup, or a restore to another
+host, fails without it. Not for: asking (actions/doctor.py).
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from enum import Enum
+from types import MappingProxyType
+
+from ...backups.sets import BackupSet, State
+from ...core.dataclass import dataclass
+from ...databases.influxdb.part import BACKUP_INSIDE, DumpInflux
+from ...databases.influxdb2.check import EXPERIMENTAL
+from ...databases.influxdb2.part import DumpInflux2, Influx2Look
+from ...databases.sql.servers import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, SqlServer
+from ...databases.sqlite.files import CopySqlite
+from ...engine.journal import owed_in
+from ...environment.hooks import shown
+from ...environment.site import Newest
+from ...hosts.base import Outcome
+from ...reporting.report import age_text, size_text
+from ...services.known import Cover
+from ...settings.model import Hook
+from ...stack.compose import Found
+from ...stack.inside import is_in, path_on_host
+from ...stack.quiesce import Quiesce
+from .restore_id import change_in
+
+MISSING_EXIT = 127
+YOUNG = timedelta(hours=26)
+"""A day, and time for a run to be late."""
+CLOCK_LIMIT_S = 5.0
+EPOCH = re.compile(r"[0-9]{1,15}")
+"""What `date +%s` says."""
+FEW_INODES = 100
+MANY_INODES_PERCENT = 95
+OTHERS_READ = 0o005
+
+
+class Verdict(Enum):
+    """How much a finding matters."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    FAILED = "failed"
+    """A backup, a copy of it, or a restore to this host would fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fact: its name, what was found in a short sentence, and what mends it ('' if good)."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    fix: str = ""
+
+
+def good(name: str, found: str) -> Finding:
+    """Return a finding that nothing has to be done about."""
+    return Finding(name, Verdict.GOOD, found)
+
+
+def warning(name: str, found: str, fix: str) -> Finding:
+    """Return a finding that a person should know."""
+    return Finding(name, Verdict.WARNING, found, fix)
+
+
+def failed(name: str, found: str, fix: str) -> Finding:
+    """Return a finding that stands in the way."""
+    return Finding(name, Verdict.FAILED, found, fix)
+
+
+def bad(name: str, found: str, fix: str, *, needed: bool) -> Finding:
+    """Return a finding that stands in the way where it is needed, and is a warning elsewhere."""
+    return failed(name, found, fix) if needed else warning(name, found, fix)
+
+
+# Programs
+
+
+def version_in(text: str) -> str:
+    """Return the first version number of a text, '' where there is none."""
+    told = re.search(r"\d+(?:\.\d+)+[\w.+~-]*", text)
+    return told[0] if told else ""
+
+
+def judge_program(name: str, told: Outcome, package: str, *, needed: bool) -> Finding:
+    """Judge a program by its answer to `--version`."""
+    if told.exit_code == MISSING_EXIT:
+        return bad(name, "is not installed", f"sudo apt-get install {package}", needed=needed)
+    if told.exit_code:
+        return bad(name, told.last_words, f"sudo apt-get install {package}", needed=needed)
+    return good(name, version_in(told.out) or "is there")
+
+
+def judge_tar(told: Outcome) -> Finding:
+    """Judge tar, which must be GNU's: only it keeps owners, attributes, and says what changed."""
+    found = judge_program("tar", told, "tar", needed=True)
+    if found.verdict is Verdict.GOOD and "GNU tar" not in told.out:
+        what = told.out.strip().partition("\n")[0] or "it tells no version"
+        return failed("tar", f"is not GNU tar: {what}", "sudo apt-get install tar")
+    return good("tar", f"GNU {found.found}") if found.verdict is Verdict.GOOD else found
+
+
+def judge_docker(told: Outcome, *, needed: bool) -> Finding:
+    """Judge the Docker engine by `docker version --format {{.Server.Version}}`."""
+    said = told.last_words
+    if told.exit_code == 0 and version_in(told.out):
+        return good("docker", version_in(told.out))
+    if told.exit_code == MISSING_EXIT:
+        fix = "curl -fsSL https://get.docker.com | sudo sh"
+        return bad("docker", "is not installed", fix, needed=needed)
+    if "permission denied" in said:
+        fix = 'sudo usermod -aG docker "$USER", and log in again'
+    else:
+        fix = "sudo systemctl restart docker; journalctl -u docker says why"
+    return bad("docker", said, fix, needed=needed)
+
+
+def judge_compose(plugin: Outcome, ask_v1: Callable[[], Outcome], *, needed: bool) -> Finding:
+    """Judge compose: v2's plugin, or else v1's program, which is asked only then."""
+    if plugin.exit_code == 0 and version_in(plugin.out):
+        return good("compose", f"{version_in(plugin.out)} (`docker compose`)")
+    program = ask_v1()
+    if program.exit_code == 0 and version_in(program.out):
+        return good("compose", f"{version_in(program.out)} (`docker-compose`)")
+    found = "there is neither `docker compose` nor `docker-compose`"
+    return bad("compose", found, "sudo apt-get install docker-compose-plugin", needed=needed)
+
+
+def judge_sudo(user_id: str, told: Outcome | None) -> Finding:
+    """Judge sudo by `sudo -n true`; None where the settings want none."""
+    if user_id == "0":
+        return good("sudo", "this is root, who needs none")
+    if told is None:
+        return good("sudo", "the settings want none (sudo = false)")
+    if told.exit_code == 0:
+        return good("sudo", "lets this user in without a password")
+    fix = "allow it with NOPASSWD in /etc/sudoers.d, or set sudo = false if every file is yours"
+    return failed("sudo", f"does not let this user in without a password: {told.last_words}", fix)
+
+
+def judge_hook(name: str, hook: Hook, told: Outcome) -> Finding | None:
+    """Judge the program of a hook by the words of hooks.py's FIND_PROGRAM; None where it runs."""
+    program, quoted = hook.words[0], shlex.quote(hook.words[0])
+    match told.out.rstrip("\n").split(" ", 1):
+        case ["there"]:
+            return None
+        case ["missing"]:
+            where = "" if "/" in program else ", in no folder of PATH"
+            found = f"there is no program {program}{where}"
+            fix = f"put it there, or correct {name} in hosts.toml"
+        case ["folder"]:
+            found = f"{program} is a folder"
+            fix = f"name the program in it: {name} in hosts.toml"
+        case ["shut"]:
+            found, fix = f"{program} may not be executed", f"chmod +x {quoted}"
+        case ["interpreter", by]:
+            found = f"the first line of {program} names {by!r}, which is not there"
+            fix = f"sed -i 's/\\r$//' {quoted}" if by.endswith("\r") else "correct that line"
+        case _:
+            found, fix = f"it cannot be looked at: {told.last_words}", f"ls -l {quoted}"
+    when, _, task = name.partition("_")
+    then = f"each {task} {'is refused' if when == 'before' else 'ends as failed'}"
+    said = f"`{shown(hook)}`: {found}{'' if hook.may_fail else f', so {then}'}"
+    return bad(name, said, fix, needed=not hook.may_fail)
+
+
+# Folders and the disk
+
+
+def judge_backups(path: str, told: Outcome) -> Finding:
+    """Judge the folder of the backups.
+
+    By a line `OWNER MODE` as stat(1) tells it and `writable`, or by `missing` or `dangling`.
+    """
+    name, quoted = "backups", shlex.quote(path)
+    words = told.out.split()
+    match words:
+        case ["missing"]:
+            return good(name, f"{path} is not there yet: the first backup makes it")
+        case ["dangling"]:
+            fix = f"mount its drive, or make it a folder: rm {quoted} && mkdir -m 0700 {quoted}"
+            return failed(name, f"{path} is a link that leads nowhere", fix)
+        case ["file"]:
+            return failed(name, f"{path} is no folder", f"mv {quoted} {quoted}.old")
+        case [_, mode, "writable"] if int(mode, 8) & OTHERS_READ:
+            found = f"{path} can be read by everybody (mode {mode})"
+            return warning(name, found, f"chmod 0700 {quoted}")
+        case [_, mode, "writable"]:
+            return good(name, f"{path} is this user's to write (mode {mode})")
+        case [owner, mode, *_]:
+            found = f"{path} belongs to user {owner} (mode {mode}), and this user cannot write it"
+            return failed(name, found, f'sudo chown "$USER:" {quoted}')
+    return failed(name, f"{path} cannot be looked at: {told.last_words}", f"ls -ld {quoted}")
+
+
+def judge_device(folder: str, stack_device: str, restore_device: str, *, needed: bool) -> Finding:
+    """Judge whether restore/ can be renamed from: it must be on the file system of the stack."""
+    if stack_device == restore_device:
+        found = "lies on the same file system as the stack, so a restore can swap folders there"
+        return good("restore", found)
+    found = f"{folder} is on another file system than the stack, so nothing can be swapped"
+    fix = f"make {shlex.quote(folder)} a plain folder beside services/ and volumes/"
+    return bad("restore", found, fix, needed=needed)
+
+
+APART = {
+    "backups": "a restore reads there, and keeps what it replaces, and its journal, in restore/",
+    "volumes": "a restore stages there what belongs there, and keeps what it replaces in it",
+}
+"""Folders of a stack that may well lie on another file system, and what that means."""
+
+
+def judge_places(folder: str, kinds: Mapping[str, str], apart: Iterable[str]) -> Iterator[Finding]:
+    """Judge the folders of a stack as a restore meets them.
+
+    `kinds`: what each entry is, as find(1) tells it. `apart`: those of APART that are.
+    """
+    if kinds.get("restore") == "l":
+        found = f"{folder}/restore is a link, and what is replaced is renamed into it"
+        fix = f"make {shlex.quote(folder)}/restore a plain folder: a restore is refused until then"
+        yield warning("restore", found, fix)
+    for each in apart:
+        yield good(each, f"on another file system than the stack: {APART[each]}")
+
+
+def judge_mounts(
+    folder: str,
+    points: Collection[str],
+    away: Collection[str],
+    data: Collection[str],
+    *,
+    needed: bool,
+) -> Iterator[Finding]:
+    """Judge the drives that are mounted in services/ and volumes/ as a restore meets them.
+
+    `away`: those of /etc/fstab that are not mounted. `data`: the folders that a restore replaces
+    by a new one, such as those of databases.
+    """
+    others = "restore the other services one by one: --only NAME"
+    for point in sorted({*points, *away}):
+        top, _, below = posixpath.relpath(point, folder).partition("/")
+        if top not in ("services", "volumes") or (top == "volumes" and not below):
+            continue
+        item = f"{top}/{below.partition('/')[0]}"
+        more = [each for each in points if each != point and is_in(each, point)]
+        if top == "services":
+            found = f"{point} is a mount point, so a restore of any set is refused"
+            yield bad("services", found, "let services/ hold plain folders", needed=needed)
+        elif point in away:
+            found = f"/etc/fstab has {point}, where nothing is mounted: its restore is refused"
+            yield warning(item, found, "mount it, or remove that line")
+        elif any(is_in(point, each) for each in data):
+            found = f"{point} is mounted where data of a database are replaced: that is refused"
+            yield warning(item, found, f"mount it one folder higher, or {others}")
+        elif point != f"{folder}/{item}":
+            found = f"{point} is mounted in it, so a restore of it is refused"
+            yield warning(item, found, f"mount a drive at {folder}/{item} itself, or {others}")
+        elif not more and not any(is_in(each, point) for each in data):
+            found = "a mount point: a restore copies what belongs there, and swaps its entries"
+            yield good(item, found)
+
+
+def judge_space(
+    name: str,
+    free_bytes: int | None,
+    needed_bytes: int | None,
+    takes: Mapping[str, int] = MappingProxyType({}),
+    *,
+    fix: str = "make room, or keep fewer backups ([stack] keep)",
+    is_guess: bool = False,
+) -> Finding:
+    """Judge the free space against what the next backup takes; None where nobody can say.
+
+    `takes`: the same by what for. `fix`: what frees some there. `is_guess`: nobody knows yet how
+    well the files pack.
+    """
+    if free_bytes is None:
+        look = "look there yourself now and then: nothing tells it from here"
+        return warning(name, "how much is free is unknown", look)
+    if needed_bytes is None:
+        return good(name, f"{size_text(free_bytes)} free")
+    next_one = "the first backup takes perhaps" if is_guess else "the next backup takes"
+    found = f"{size_text(free_bytes)} free, and {next_one} {size_text(needed_bytes)}"
+    if len(takes) > 1:
+        found += (
+            f" ({' + '.join(f'{size_text(size)} for {what}' for what, size in takes.items())})"
+        )
+    if free_bytes < needed_bytes:
+        return failed(name, found, fix)
+    return good(name, found)
+
+
+def judge_inodes(told: Outcome) -> Finding:
+    """Judge the free inodes by `df -Pi`; a file system that counts none (btrfs) has no limit."""
+    columns = re.search(r"\s(\d+)\s+(\d+)\s+(\d+)\s+(?:\d+%|-)\s", told.out.partition("\n")[2])
+    if told.exit_code or columns is None:
+        return warning("inodes", f"are unknown: {told.last_words}", "df -i shows them")
+    total, used, free = map(int, columns.groups())
+    if not total:
+        return good("inodes", "this file system has no limit")
+    found = f"{free:,} of {total:,} free"
+    fix = "find the folder with too many small files: du --inodes -x / | sort -n | tail"
+    if free < FEW_INODES:
+        return failed("inodes", found, fix)
+    if used * 100 >= total * MANY_INODES_PERCENT:
+        return warning("inodes", found, fix)
+    return good("inodes", found)
+
+
+# The clock
+
+
+def judge_synchronised(told: Outcome) -> Finding:
+    """Judge by `timedatectl show -p NTPSynchronized`, which knows of chrony and ntpd as well."""
+    answer = told.out.strip()
+    if answer == "NTPSynchronized=yes":
+        return good("clock", "is synchronised")
+    if answer == "NTPSynchronized=no":
+        found = "is not synchronised, and backups are told apart by their time"
+        return warning("clock", found, "sudo timedatectl set-ntp true")
+    found = f"nobody knows whether it is synchronised: {told.last_words}"
+    return warning("clock", found, "compare `date` with a clock, and install chrony")
+
+
+def judge_clocks(told: Outcome, before_s: float, after_s: float) -> Finding:
+    """Judge another machine's `date +%s` against ours, taken before and after the question."""
+    name = "clock against ours"
+    if told.exit_code or not EPOCH.fullmatch(told.out.strip()):
+        return warning(name, f"is unknown: {told.last_words}", "compare `date` on both")
+    theirs_s = int(told.out)
+    # date tells whole seconds: what it told lasted until the next one
+    apart_s = max(before_s - (theirs_s + 1), theirs_s - after_s, 0.0)
+    if apart_s > CLOCK_LIMIT_S:
+        side = "ahead" if theirs_s > after_s else "behind"
+        fix = "sudo timedatectl set-ntp true, on the one that is wrong"
+        return warning(name, f"is {apart_s:,.0f} s {side}", fix)
+    return good(name, "agrees")
+
+
+# Containers
+
+
+def judge_influx(found: Found | None, name: str, *, has_data: bool) -> Finding | None:
+    """Judge InfluxDB's container before its version is asked; None where it runs."""
+    topic = "influxdb"
+    if found is None:
+        if has_data:
+            said = (
+                f"there is no container named {name} to dump: the files of volumes/influxdb would "
+                "be copied as they lie"
+            )
+            return warning(topic, said, "docker compose up -d, or [influxdb] container = …")
+        return good(topic, f"there is no container named {name}: nothing to dump")
+    if not found.container.running:
+        how, do = ("paused", "unpause") if found.paused else ("stopped", "start")
+        said = f"container {name} is {how}: it would not be dumped, and its files copied instead"
+        return warning(topic, said, f"docker {do} {name}, unless a restore is at work")
+    return None
+
+
+def judge_influx_version(found: Found, version: str) -> Finding:
+    """Judge the version of a container that runs."""
+    if not version.startswith("1."):
+        said = f"{version} runs in {found.container.name}, and we know how to save 1.x"
+        fix = (
+            'say in hosts.toml what it is: [[services]], kind = "dump", dump = "influxdb2"; or '
+            "name another one: [influxdb] container = …"
+        )
+        return failed("influxdb", said, fix)
+    folder = path_on_host(found.mounts, BACKUP_INSIDE)
+    where = f"its backup folder is {folder}" if folder else "its dumps are read out by Docker"
+    return good("influxdb", f"{version}, {where}")
+
+
+def judge_influx2(look: Influx2Look) -> Finding:
+    """Judge the InfluxDB 2 that is to be dumped, once it was asked."""
+    topic, facts = "influxdb2", look.facts
+    if facts is None:
+        return failed(topic, look.error, "mend what it says, or InfluxDB 2 is in no backup")
+    where = "its dumps are read out by Docker"
+    if facts.backup_on_host:
+        where = f"its backup folder is {facts.backup_on_host}"
+    return good(topic, f"{facts.version}, {where} ({EXPERIMENTAL})")
+
+
+def judge_databases(covers: Iterable[Cover], influx: str) -> tuple[Finding, ...]:
+    """Judge how the containers of a stack are saved: one warning for each that is not.
+
+    `influx` names the one that has findings of its own.
+    """
+    found = [
+        warning(
+            f"container {each.container.name}",
+            f"{each.container.image} is not covered: {each.how}",
+            each.advice or '[[services]] in hosts.toml: kind = "stop", or "skip" with a reason',
+        )
+        for each in covers
+        if not each.covered and each.container.name != influx
+    ]
+    said = "each container's data are saved whole: none is copied while it writes"
+    return tuple(found) or (good("databases", said),)
+
+
+def judge_holdings(uncovered: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
+    """Judge what is in no part: a warning each, by the container that keeps it, if one does.
+
+    Each says itself what to do, but for what could not be read of the compose files.
+    """
+    found = []
+    for container, told in uncovered:
+        plain = told.removeprefix("NOT COVERED: ")
+        fix = "" if plain != told else "docker compose config says more of these files"
+        name = f"container {container}" if container else "not covered"
+        found.append(warning(name, told if container else plain, fix))
+    return tuple(found)
+
+
+def judge_layers(in_layers: Iterable[tuple[str, str]]) -> tuple[Finding, ...]:
+    """Judge what containers wrote into their own layers and may be of worth: a warning each."""
+    fix = (
+        'if it matters, let it mount a folder of volumes/ there; else [[services]], kind = "skip"'
+    )
+    return tuple(warning(f"container {name}", told, fix) for name, told in in_layers)
+
+
+def judge_rows(idle: Iterable[str]) -> tuple[Finding, ...]:
+    """Judge the rows of hosts.toml by those that match no container: what they say is not done."""
+    fix = "correct its name, containers or images in hosts.toml, or remove it"
+    return tuple(warning("settings", each, fix) for each in idle)
+
+
+def judge_sql(server: SqlServer, told: Outcome) -> Finding:
+    """Judge a server that is dumped as SQL by its answer to `SELECT version()`."""
+    topic = f"container {server.container}"
+    if told.exit_code == 0:
+        return good(topic, f"{ENGINES[server.engine].title} {version_in(told.out)} lets us in")
+    if told.exit_code == NOT_LET_IN:
+        fix = "put its present root password into docker-compose.yml or .env, and recreate it"
+        return failed(topic, told.last_words, fix)
+    if told.exit_code == NO_PROGRAM:
+        return failed(topic, told.last_words, f"see that {ITS_ROW}")
+    return failed(topic, told.last_words, f"docker logs {server.container} says why")
+
+
+# What runs left behind, and what they made
+
+
+def judge_journal(lines: Iterable[str], undo: str, gone: str = "") -> Finding:
+    """Judge what a journal owes; a backup's own steps are undone by the next backup.
+
+    `gone`: what was replaced and cannot be put back, as somebody removed it: no run goes on.
+    """
+    told = tuple(lines)
+    owed = owed_in(told)
+    if not owed:
+        return good("journal", "nothing is to be undone")
+    change = unfinished(told)
+    if not change:
+        found = "a backup is running, or died; the next one clears up after it"
+        return warning("journal", found, "inv backup")
+    if gone:
+        found = (
+            f"{change} died, and what it replaced is gone of {gone}: no run starts "
+            "before the rest is undone. Start no container by hand before that"
+        )
+        return failed("journal", found, f"put it there again, or {undo} --leave-gone")
+    found = (
+        f"{change} is at work, or died. If it died: start no container by hand; undo it first, "
+        f"which takes back its {len(owed)} steps and nothing more. The next backup does so as well"
+    )
+    return failed("journal", found, undo)
+
+
+def unfinished(lines: Iterable[str]) -> str:
+    """Return the restore or reload that did not end; '' if only a backup's steps are owed."""
+    told = tuple(lines)
+    of_backups = {each.__name__ for each in (DumpInflux, DumpInflux2, CopySqlite, Quiesce)}
+    if {each.step for each in owed_in(told)} <= of_backups:
+        return ""
+    return str(change_in(told) or "a restore or reload")
+
+
+def judge_sets(sets: Iterable[BackupSet]) -> tuple[Finding, ...]:
+    """Judge the sets: those that a run left half-made, and those that lost a part."""
+    found = []
+    for each in sets:
+        name = f"backup {each.runtag}"
+        again = f"inv backup --runtag {shlex.quote(each.runtag)}"
+        if each.state is State.UNFINISHED:
+            found.append(warning(name, "is unfinished: its run did not end, or runs now", again))
+        elif each.state is State.DAMAGED:
+            helps = f"why, and which copies there are: inv show {shlex.quote(each.runtag)}"
+            found.append(warning(name, "is damaged", helps))
+    return tuple(found)
+
+
+def _show(runtag: str) -> str:
+    return f"inv show {shlex.quote(runtag)}"
+
+
+def judge_age(
+    name: str, newest: Newest, now: datetime, here: Newest | None = None
+) -> tuple[Finding, ...]:
+    """Judge the age of the newest good backup of a place.
+
+    `here`: the newest beside the stack, which may only have to be delivered there.
+    """
+    made = here.made if here else None
+    owed = made and now - made <= YOUNG and (newest.made is None or made > newest.made)
+    fix = "inv sync" if owed else "inv backup"
+    found = [
+        warning(name, f"{runtag} is dated in the future", "set the clock, and remove that backup")
+        for runtag in newest.ahead
+    ]
+    found += [
+        warning(name, f"{each.runtag}, which is newer, is {each.state.value}", _show(each.runtag))
+        for _, each in newest.newer
+        if each.state in (State.DAMAGED, State.INCOMPLETE)
+    ]
+    if newest.good is None or newest.made is None:
+        return (*found, warning(name, "there is no good one", fix))
+    age = age_text(min(newest.made, now), now)
+    said = f"{newest.good.runtag}, {newest.good.state.value}, age: {age}"
+    if now - newest.made > YOUNG:
+        return (*found, warning(name, said, fix))
+    return (*found, good(name, said))

@@ -1,0 +1,49 @@
+"""What precedes a run on this machine: what dead runs left here and in vaults is cleared."""
+
+from __future__ import annotations
+
+import contextlib
+
+from ...backups.names import split_set_name
+from ...backups.sets import removals_in
+from ...core.errors import StepFailed, Unreachable
+from ...engine.journal import Journal
+from ...environment.site import Site, finish_removals
+from ...hosts.base import PARTIAL
+from ...reporting.report import Report
+from ..shared.vault_listing import Listing, list_vaults
+from .owed import Owing
+from .undo import but_for, tell_death
+
+
+def recover_here(
+    site: Site, journal: Journal, report: Report
+) -> tuple[tuple[str, ...], dict[str, Listing]]:
+    """Undo what a dead run left, remove its partial archives, finish its removals.
+
+    Returns what is to be warned of, which was told already, and what lies here and in each vault
+    that answered. Whoever copies to another tells that it is away.
+    """
+    owing = Owing.of_site(site)
+    owed = owing.undo_all(owing.make_private(report), journal, report)
+    death = tell_death(site.settings, site.host, owed, report, but_for(journal))
+    died = (*death, *journal.told)
+    for name in site.host.names(site.backups):
+        found = split_set_name(name.removesuffix(PARTIAL))
+        if name.endswith(PARTIAL) and found and found[1] != "log":
+            site.host.remove([f"{site.backups}/{name}"])
+    listed = {"here": site.host.names(site.backups), **list_vaults(site)}
+    for name, place in (("here", site.host), *site.vaults.items()):
+        if not removals_in(listed.get(name, {})):
+            continue
+        # Before anything is copied there: what is copied later is not what was removed.
+        folder = site.backups if place is site.host else place.root
+        with contextlib.suppress(Unreachable):
+            try:
+                finish_removals(place, folder)
+                listed[name] = place.names(folder)
+            except Unreachable:
+                raise
+            except StepFailed as error:
+                report.warn(f"An old backup is half removed ({name}): {error}")
+    return died, listed

@@ -1,0 +1,89 @@
+"""What an undo leaves on other file systems: what was live is noted, what it emptied removed.
+
+While a change is undone its journal names these folders; when it is done nothing else would, and
+they would be listed and removed by nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from ...core.errors import StepFailed
+from ...core.stack_folders import RESTORE
+from ...engine.steps import UndoableStep
+from ...hosts.base import Command, Host
+from ...hosts.inspect import ANY_EXIT, which_may_be_there
+
+ELSEWHERE_FILE = "elsewhere.json"
+"""In what an undo put aside in restore/: its folders on other file systems."""
+_USED = re.compile(r"(?P<folder>/.*/\.(?P<name>previous-[^/]+-\d{8}T\d{6}Z-undone))(/.*)?")
+_ASIDE = re.compile(r"(?P<folder>/.*/\.previous-[^/]+-\d{8}T\d{6}Z)(/.*)?")
+# Root may have made the folder; whoever lists old states later looks into it without root.
+_NOTE = (
+    'mkdir -p -m 0700 "$1" && printf %s "$2" > "$1/$3" && '
+    '{ [ "$(id -u)" != 0 ] || chown --reference="$(dirname "$1")" "$1" "$1/$3"; } && '
+    'chmod go-w "$1" "$1/$3" && sync "$1/$3" "$1"'
+)
+
+
+def used_by(steps: Iterable[UndoableStep]) -> Mapping[str, tuple[str, ...]]:
+    """Return the folders that the undo of steps moves to, not in restore/, by the state's name."""
+    found: dict[str, dict[str, None]] = {}
+    for each in steps:
+        used = _USED.fullmatch(str(getattr(each, "used", "")))
+        if used and ".." not in used["folder"].split("/"):
+            found.setdefault(used["name"], {})[used["folder"]] = None
+    return {name: tuple(folders) for name, folders in found.items()}
+
+
+def note_elsewhere(
+    host: Host, stack: str, root: Callable[[], tuple[str, ...]], steps: Iterable[UndoableStep]
+) -> Iterator[str]:
+    """Write down what steps, when they were undone, left on other file systems.
+
+    Yields what is to be told: that it could not be noted.
+    """
+    for name, folders in used_by(steps).items():
+        try:
+            there = which_may_be_there(host, folders)
+            left = [each for each in folders if each in there]
+            if left:
+                note = (f"{stack}/{RESTORE}/{name}", json.dumps({"with": left}), ELSEWHERE_FILE)
+                host.run(Command((*root(), "sh", "-c", _NOTE, "sh", *note), limit_s=60))
+        except StepFailed as error:
+            yield (
+                f"What was live until this was undone may lie in {', '.join(folders)}, and "
+                f"`inv undo --list` will not name it: that could not be noted. {error}"
+            )
+
+
+def remove_emptied(
+    host: Host, root: Callable[[], tuple[str, ...]], steps: Iterable[UndoableStep]
+) -> None:
+    """Remove the empty folders on other file systems out of which all was put back.
+
+    Only where no step is owed any more: an empty folder may be what is still to be put back. What
+    cannot be removed holds nothing, and is left.
+    """
+    found = (_ASIDE.fullmatch(str(getattr(each, "aside", ""))) for each in steps)
+    folders = dict.fromkeys(each["folder"] for each in found if each)
+    asked = [each for each in folders if ".." not in each.split("/")]
+    with contextlib.suppress(StepFailed):
+        if there := sorted(which_may_be_there(host, asked)):
+            words = ("find", *there, "-xdev", "-depth", "-type", "d", "-empty", "-delete")
+            host.run(Command((*root(), *words), ANY_EXIT, 600))
+
+
+def noted(text: str, name: str) -> Iterator[str]:
+    """Yield the folders that a note names for a state; what is no such folder is passed over."""
+    try:
+        told = [str(each) for each in json.loads(text)["with"]]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return
+    for path in told:
+        if posixpath.basename(path) == f".{name}" and ".." not in path.split("/"):
+            yield path

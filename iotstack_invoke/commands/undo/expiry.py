@@ -1,0 +1,148 @@
+"""What a reload moved aside, and how long it stays."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+from ...backups.manifest import read_utc
+from ...core.errors import IotstackError, Refused, StepFailed
+from ...core.stack_folders import RESTORE
+from ...environment.site import Site
+from ...environment.stack_host import journal_paths
+from ...hosts.base import Command, Host, is_telling
+from ...hosts.inspect import ANY_EXIT, IN_ENGLISH, entries, read_text
+from ...hosts.trust import Trust
+from ...stack.kept_until import UNTIL_FILE
+from ...stack.swap_entries import MOVED
+
+_HELD = re.compile("Operation not permitted$")
+"""What rm(1) says of a file with chattr(1) +i, even to root."""
+GONE_MARK = "removed"
+"""In a folder whose old data were removed: nothing older can be undone past it."""
+REMOVE_LIMIT_S = 3600.0
+
+
+def remove_old(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> None:
+    """Remove old data, so that there is no way back any more; a mark of that stays.
+
+    With the mark `inv undo` does not go back to something older, past what is gone. Raises
+    StepFailed where not all of it goes.
+    """
+    first, *others = folders
+    others += [f"{each}{MOVED}" for each in others]
+    script = (
+        'first=$1; shift; : > "$first/$0" && rm -f "$first/journal" && rm -rf "$@" && '
+        'find "$first" -mindepth 1 -maxdepth 1 ! -name "$0" -exec rm -rf {} +'
+    )
+    words = (*as_root, *IN_ENGLISH, "sh", "-c", script, GONE_MARK, first, *others)
+    rest = shlex.join((first, *others))
+    mark = shlex.quote(f"{first}/{GONE_MARK}")
+    _remove(host, words, (first, *others), f"find {rest} -mindepth 1 ! -path {mark} -delete")
+
+
+def remove_folders(host: Host, folders: Iterable[str], as_root: tuple[str, ...]) -> None:
+    """Remove what nobody goes back to, without a mark; raises StepFailed where not all goes."""
+    paths = tuple(folders)
+    words = (*as_root, *IN_ENGLISH, "rm", "-rf", "--", *paths)
+    _remove(host, words, paths, f"rm -r {shlex.join(paths)}")
+
+
+def _remove(host: Host, words: tuple[str, ...], folders: tuple[str, ...], by_hand: str) -> None:
+    told = host.run(Command(words, ANY_EXIT, REMOVE_LIMIT_S))
+    if told.exit_code:
+        lines = [each.strip() for each in told.err.splitlines() if is_telling(each)]
+        why = lines[0] if lines else told.last_words
+        held = _HELD.search(why)
+        cause = "It may be immutable. " if held else ""
+        free = f"sudo chattr -R -i {shlex.join(folders)} && " if held else ""
+        raise StepFailed(
+            f"On {host.name}: {', '.join(folders)} was not removed whole: {why.rstrip('.')}. "
+            f"{cause}When nothing needs it: {free}sudo {by_hand}"
+        )
+
+
+def find_expired(
+    host: Host, stack: str, now: datetime | None = None, as_root: tuple[str, ...] = ()
+) -> list[tuple[str, ...]]:
+    """Return the folders of each reload of a stack whose days are over.
+
+    With a clock that stands before the reload there are none; none either while an undo is owed,
+    which may need them.
+    """
+    if host.look(journal_paths(stack)):
+        return []
+    now = now or datetime.now(UTC)
+    found = []
+    for name in sorted(entries(host, f"{stack}/{RESTORE}", as_root)):
+        if not name.startswith("previous-"):
+            continue
+        folder = f"{stack}/{RESTORE}/{name}"
+        told = read_text(host, f"{folder}/{UNTIL_FILE}", as_root)
+        if told:
+            refuse_strange(Trust(host, stack, as_root), stack, folder, [UNTIL_FILE])
+        found.append(expired(told, folder, now))
+    return [folders for folders in found if folders]
+
+
+def remove_expired_here(
+    site: Site,
+    root: Callable[[], tuple[str, ...]],
+    tell: Callable[[str], None],
+    *,
+    dry_run: bool = False,
+) -> list[str]:
+    """Remove what reloads left beside a stack and whose days are over; return what failed."""
+    host, stack = site.host, site.settings.stack
+    try:
+        try:
+            found = find_expired(host, stack.folder)
+        except StepFailed:  # a run of root made one
+            found = find_expired(host, stack.folder, as_root=root())
+    except (Refused, StepFailed) as error:
+        return [f"Whether the days of old data are over cannot be told: {error}"]
+    failed = []
+    for folders in found:
+        if dry_run:
+            tell(f"would be removed, its days are over: {folders[0]}")
+            continue
+        try:
+            remove_old(host, folders, root())
+        except IotstackError as error:
+            failed.append(f"Old data stay: {error}")
+        else:
+            tell(f"removed, its days were over: {folders[0]}")
+    return failed
+
+
+def refuse_strange(trust: Trust, stack: str, folder: str, names: Iterable[str]) -> None:
+    """Raise Refused where others may have written what an old state says of itself."""
+    around = (f"{stack}/{RESTORE}/.", f"{folder}/.")
+    files = [f"{folder}/{name}" for name in names]
+    found = trust.look([*around, *files])
+    for path in files:
+        trust.refuse(found[path])
+        for each in around:
+            trust.refuse(found[each], "d", path)
+
+
+def expired(told: str, folder: str, now: datetime) -> tuple[str, ...]:
+    """Return the folders whose days are over by what is told in one of them; () if they stay.
+
+    Besides itself it may name only folders that bear its name behind a dot, as a swap on another
+    file system makes them.
+    """
+    try:
+        found = json.loads(told)
+        since, until = read_utc(found["since"]), read_utc(found["until"])
+        others = [str(each) for each in found["with"]]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ()
+    mine = f".{posixpath.basename(folder)}"
+    if any(posixpath.basename(each) != mine or ".." in each.split("/") for each in others):
+        return ()
+    return (folder, *others) if since <= now and until <= now else ()

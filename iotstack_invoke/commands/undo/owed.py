@@ -1,0 +1,314 @@
+"""What runs that died left to be undone on a host: where it lies, and that it is ours.
+
+A restore's journal lies in restore/, with what it undoes; a backup's beside the backups, where
+earlier versions had both. All who undo go through here, under the lock of the stack.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+
+from ...backups.names import COMMANDS_LOCK
+from ...core.dataclass import dataclass
+from ...core.errors import OldDataGone, Refused, StepFailed, ended
+from ...core.stack_folders import BACKUPS, RESTORE
+from ...engine.journal import Bound, Journal, name_of, owed_in
+from ...engine.steps import UndoableStep
+from ...environment.site import Site
+from ...environment.stack_host import Target, journal_paths
+from ...hosts.base import Command, Host
+from ...hosts.inspect import ANY_EXIT, root_words_if_any
+from ...hosts.local import LocalHost
+from ...hosts.pasted import host_flag
+from ...hosts.trust import Owned, Trust
+from ...reporting.report import Report
+from ...settings.model import Settings
+from ...stack.stack import (
+    MARK_NEW,
+    MakeAside,
+    SwapItem,
+    UseStage,
+    guarded,
+    left_told,
+    wait_for_orphans,
+)
+from ...workflows.restore import undoable
+from ..shared.checks import unfinished
+from .elsewhere import note_elsewhere, remove_emptied
+from .gone import Fate, cannot_be_back, fates_of_owed, lines_without
+
+READ_LIMIT_S = 60.0
+GOING_BACK = "going back, newest step first; a container may take a minute to stop"
+PRIVATE = "rw-------"
+"""Of a lock: whoever may read it may hold it."""
+MAKE_LOCK = 'umask 077; : >> "$1"'
+
+
+@dataclass(frozen=True)
+class Owing:
+    """A host, and the journals in which it may owe something."""
+
+    settings: Settings
+    host: Host
+    folder: str
+    """Of the stack."""
+    root: Callable[[], tuple[str, ...]]
+    """Ask for the words before a command that needs root, where something is owed."""
+    trust: Trust
+
+    @classmethod
+    def of_target(cls, settings: Settings, target: Target) -> Owing:
+        """Return that of a target."""
+        trust = Trust(target.host, target.folder, target.as_root)
+        return cls(settings, target.host, target.folder, lambda: target.as_root, trust)
+
+    @classmethod
+    def of_site(cls, site: Site) -> Owing:
+        """Return that of a stack that is backed up; it is looked at without root, if it can be."""
+        stack, host = site.settings.stack, site.host
+
+        def root() -> tuple[str, ...]:
+            return root_words_if_any(host, sudo=stack.sudo)
+
+        return cls(site.settings, host, stack.folder, root, Trust(host, stack.folder))
+
+    @property
+    def backups(self) -> str:
+        """The folder of the backups."""
+        return f"{self.folder}/{BACKUPS}"
+
+    @property
+    def guard(self) -> str:
+        """The lock that every changing command holds while it runs."""
+        return f"{self.backups}/{COMMANDS_LOCK}"
+
+    @cached_property
+    def paths(self) -> tuple[str, str]:
+        """Where a journal may lie: beside the backups, and with what a restore replaces."""
+        return journal_paths(self.folder)
+
+    def journal(
+        self,
+        path: str,
+        settle: Callable[[], None] = lambda: None,
+        hold: Callable[[], None] = lambda: None,
+        guard: str = "",
+    ) -> Journal:
+        """Return the journal at a path."""
+
+        def bind() -> Bound:
+            from .bounds import Bound as Bounds  # a backup that owes nothing needs it not
+
+            return Bounds(self.settings, self.host, self.folder, self.root, guard or self.guard)
+
+        def put_aside(steps: Iterable[UndoableStep], is_all: bool) -> Iterable[str]:
+            if is_all:
+                remove_emptied(self.host, self.root, steps)
+            return note_elsewhere(self.host, self.folder, self.root, steps)
+
+        return Journal(self.host, path, undoable(), settle, hold, bind, put_aside)
+
+    def journal_of_backups(self, hold: Callable[[], None] = lambda: None) -> Journal:
+        """Return the journal that a backup writes."""
+        return self.journal(self.paths[0], hold=hold)
+
+    def make_private(self, report: Report) -> dict[str, list[str]]:
+        """See that nobody else may write what we read back; return the lines of each journal.
+
+        What could be mended was, and is told. Raises Refused, with what to do, where others may
+        have written something that we would believe.
+        """
+        found = self._look()
+        journals = self._believed(found)
+        stage = f"{self.folder}/{RESTORE}/."
+        for folder in (f"{self.backups}/.", stage):
+            told = self.trust.make_private(found[folder], or_refuse=folder == stage)
+            if told:
+                report.warn(told)
+        self.trust.take([found[stage], *journals])
+        for path in self._locks:
+            self._close(found[path])
+        return {each.path: self.lines(each.path) for each in journals}
+
+    def believe(self, path: str) -> None:
+        """See that a journal that was kept is ours; raises Refused where others may write it."""
+        folder = posixpath.dirname(path)
+        around = [f"{posixpath.dirname(folder)}/.", f"{folder}/."]
+        found = self.trust.look([*around, path])
+        self.trust.refuse(found[path])
+        for each in around:
+            self.trust.refuse(found[each], "d", path)
+        self.trust.take([found[f"{folder}/."], found[path]])
+
+    def read(self) -> list[str]:
+        """Return what all journals hold; raises Refused for one that is not believed."""
+        return [line for each in self._believed(self._look()) for line in self.lines(each.path)]
+
+    @property
+    def _locks(self) -> tuple[str, str]:
+        return (f"{self.backups}/.lock", self.guard)
+
+    def _look(self) -> Mapping[str, Owned]:
+        """Return who owns what we read back, and the folders that it lies in."""
+        asked = (f"{self.backups}/.", f"{self.folder}/{RESTORE}/.", *self._locks, *self.paths)
+        found = self.trust.look(asked)
+        needs_root = any(each.is_hidden or each.user == 0 for each in found.values())
+        if needs_root and self.trust.me and not self.trust.as_root:
+            self.trust.as_root = self.root()
+            found = self.trust.look(asked) if self.trust.as_root else found
+        return found
+
+    def _believed(self, found: Mapping[str, Owned]) -> list[Owned]:
+        """Return the journals that are there; raises Refused where others may have written one.
+
+        What lies in a folder already is not mended by a chmod.
+        """
+        journals = [found[path] for path in self.paths if found[path].is_there]
+        for each in journals:
+            self.trust.refuse(each)
+            self.trust.refuse(found[f"{posixpath.dirname(each.path)}/."], "d", each.path)
+        return journals
+
+    def _close(self, lock: Owned) -> None:
+        """Keep a lock from all others; raises Refused for one that is not ours."""
+        if not lock.is_there:
+            if lock.path == self.guard:
+                self.host.run(Command(("sh", "-c", MAKE_LOCK, "sh", lock.path)))
+            return
+        if lock.permissions[0] != "-" or not self.trust.is_us(lock):
+            raise Refused(
+                f"On {self.host.name}: {lock.path} is no lock of ours: "
+                f"{self.trust.others(lock) or 'it is no plain file'}. Whoever it belongs to could "
+                "keep every run waiting. Nothing was changed. When no run is at work, remove it: "
+                f"sudo rm {shlex.quote(lock.path)}"
+            )
+        if lock.permissions[1:10] != PRIVATE:
+            self.trust.take([lock])
+            as_root = self.trust.as_root if lock.user not in (0, self.trust.me) else ()
+            self.host.run(Command((*as_root, "chmod", "600", "--", lock.path), ANY_EXIT))
+
+    def lines(self, path: str) -> list[str]:
+        """Return the lines of a journal that is there; raises StepFailed where it is not read."""
+        words = (*self.trust.as_root, "cat", "--", path)
+        with self.host.pipe(Command(words, limit_s=READ_LIMIT_S)) as pipe:
+            text = pipe.stdout.read().decode("utf-8", "surrogateescape")
+            if pipe.finish():
+                raise StepFailed(f"On {self.host.name}: {path} cannot be read.")
+        return text.splitlines()
+
+    def mark_new(self, journal: Journal, lines: Sequence[str], *, kept: bool = False) -> None:
+        """Mark what a restore of the first versions put where nothing was: they did not.
+
+        Without the mark it is taken for something whose old data were removed. `kept`: it went
+        well. Of one that did not, an item that was not put in place is still in its stage; what
+        was made elsewhere may be gone since an undo began, and is not judged.
+        """
+        if not leaves_no_marks(lines):
+            return
+        steps = [each for _, each in journal.read(lines)]
+        items = [each for each in steps if isinstance(each, SwapItem)]
+        stages = [path for each in steps if isinstance(each, UseStage) for path in each.folders]
+        there = [each.path for each in steps if isinstance(each, MakeAside)]
+        if not kept:
+            stages = [e for e in stages if any(i.staged.startswith(f"{e}/") for i in items)]
+            items = [i for i in items if any(i.staged.startswith(f"{e}/") for e in stages)]
+            there += stages
+        paths = [path for e in items for path in (e.live, e.staged, e.aside, e.used)]
+        words = (*self.trust.as_root, "sh", "-c", MARK_NEW, "sh", *there, "", *paths)
+        self.host.run(guarded(self.guard, words))
+
+    def undo_all(
+        self, owed: Mapping[str, Sequence[str]], journal: Journal, report: Report
+    ) -> list[str]:
+        """Undo what all journals owe, when the last command has ended; return their lines.
+
+        `owed`: these lines by journal, as make_private returns them. `journal`: that of this run.
+        """
+        all_lines: list[str] = []
+        for path, lines in owed.items():
+            own = journal if path == journal.path else journal.at(path)
+            with report.waiting(GOING_BACK):
+                if lines:
+                    wait_for_orphans(self.host, self.guard)
+                self.mark_new(own, lines)
+                try:
+                    undone_steps = own.recover(self._without_gone(own, lines))
+                except OldDataGone as error:
+                    raise self._with_way_out(error) from error
+            journal.gone |= own.gone
+            for undone in undone_steps:
+                report.tell(f"undone, left by a run that died: {undone}")
+            all_lines += lines
+        for text in journal.told:
+            report.warn(text)
+        return all_lines
+
+    def tell_owed(self, report: Report) -> None:
+        """Warn of what a run would undo first, for a dry run, which undoes nothing.
+
+        Raises OldDataGone where it cannot be undone, and Refused where it is not believed, as the
+        run would.
+        """
+        if not self.host.look(self.paths):
+            return
+        for each in self._believed(self._look()):
+            lines = self.lines(each.path)
+            change = unfinished(lines)
+            if not change:
+                continue
+            if gone := self.gone(lines):
+                raise self._with_way_out(_gone_told(gone, each.path))
+            report.warn(
+                f"{change} is at work, or died. If it died, it is undone first; what is told here "
+                "is of the stack as it is now."
+            )
+
+    def _with_way_out(self, error: OldDataGone) -> OldDataGone:
+        far = "" if isinstance(self.host, LocalHost) else host_flag(self.host.name)
+        return OldDataGone(
+            f"On {self.host.name}: {ended(error)} "
+            "Put it there again, if anybody has it. If nobody has: "
+            f"inv undo{far} --leave-gone undoes the rest, and leaves this as it is now."
+        )
+
+    def gone(self, lines: Sequence[str]) -> tuple[Fate, ...]:
+        """Return what of a change that did not end cannot be put back, for it was removed.
+
+        Of one of the first versions nobody can tell before it is marked.
+        """
+        if leaves_no_marks(lines):
+            return ()
+        return cannot_be_back(fates_of_owed(self.host, self.trust.as_root, lines))
+
+    def _without_gone(self, journal: Journal, lines: Sequence[str]) -> Sequence[str]:
+        """Return lines of a journal without what cannot be undone, where that is to be left.
+
+        Raises OldDataGone where it is not, before anything is undone: what lies in a folder of
+        which the old one is gone would be put back by halves.
+        """
+        fates = fates_of_owed(self.host, self.trust.as_root, lines)
+        gone = cannot_be_back(fates)
+        if gone and not journal.leave_gone:
+            raise _gone_told(gone, journal.path)
+        journal.gone |= bool(gone)
+        return lines_without(lines, fates)
+
+
+def _gone_told(gone: Iterable[Fate], path: str) -> OldDataGone:
+    told = " ".join(left_told(each.live, each.aside) for each in gone)
+    return OldDataGone(
+        f"{told} Nothing was undone: what is owed is in {path}, and no run starts before it is "
+        "undone."
+    )
+
+
+def leaves_no_marks(lines: Iterable[str]) -> bool:
+    """Tell whether a journal is of a version that did not mark what it put where nothing was.
+
+    Those named no notes about users among what they use up either.
+    """
+    used = [each.fields["folders"] for each in owed_in(lines) if each.step == name_of(UseStage)]
+    return bool(used) and not any(str(path).endswith(".users") for e in used for path in e)

@@ -1,0 +1,389 @@
+"""The way back: what a dead run left is undone, and the last restore on request."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import shlex
+from collections.abc import Mapping, Sequence
+
+from ...core.errors import ExitCode, Interrupted, NotFound, Refused, StepFailed, ended
+from ...core.processes import signals_raised
+from ...core.stack_folders import BACKUPS, RESTORE
+from ...engine.journal import Journal, Owed, is_told, name_of, owed_in
+from ...environment.stack_host import (
+    Lock,
+    Target,
+    locked_target,
+    open_target,
+    require_stack,
+    with_docker,
+)
+from ...hosts.base import Host
+from ...hosts.inspect import looked, read_text, refuse_read_only, which_may_be_there
+from ...hosts.local import LocalHost, words_of
+from ...hosts.pasted import host_flag
+from ...reporting.report import Report
+from ...reporting.run_log import unfinished_log
+from ...settings.model import Settings
+from ...stack.stack import ComposeUp, LeaveGone, MakeVolume, StopContainers, wait_for_orphans
+from ..shared.confirm import confirm
+from ..shared.restore_id import change_in, is_stamp
+from .change_logs import log_folder, log_path
+from .expiry import GONE_MARK
+from .gone import Fate, cannot_be_back, fates_of, lines_keeping_used, lines_without, paths_named
+from .owed import GOING_BACK, Owing
+
+BUT_GONE = ", but for what was gone"
+BUT_TOLD = ", but for what is warned of"
+
+
+def but_for(journal: Journal) -> str:
+    """Return, as the end of a sentence, what is not as before when all was undone."""
+    return BUT_GONE if journal.gone else BUT_TOLD if journal.told else ""
+
+
+def journal_of(settings: Settings, target: Target, lock: Lock | None = None) -> Journal:
+    """Return the journal of a target; with `lock`, what is undone waits for it and for orphans."""
+    owing = Owing.of_target(settings, target)
+    if lock is None:
+        return owing.journal(target.journal)
+
+    def settle() -> None:
+        lock.hold_again()
+        wait_for_orphans(target.host, target.guard)
+
+    return owing.journal(target.journal, settle)
+
+
+def recover(
+    settings: Settings, target: Target, journal: Journal, report: Report
+) -> tuple[str, ...]:
+    """Undo what a dead run left on the target, when its last command has ended.
+
+    Returns what is to be warned of, which was told already.
+    """
+    owing = Owing.of_target(settings, target)
+    return undo_owed(settings, owing, owing.make_private(report), journal, report)
+
+
+def undo_owed(
+    settings: Settings,
+    owing: Owing,
+    owed: Mapping[str, Sequence[str]],
+    journal: Journal,
+    report: Report,
+) -> tuple[str, ...]:
+    """Do the same with what `owing` was seen to owe."""
+    lines = owing.undo_all(owed, journal, report)
+    death = tell_death(settings, owing.host, lines, report, but_for(journal))
+    return (*death, *journal.told)
+
+
+def tell_death(
+    settings: Settings, host: Host, lines: Sequence[str], report: Report, but: str = ""
+) -> tuple[str, ...]:
+    """Warn of a restore or reload that died and is undone now, end its log, return the warning.
+
+    `but`: what of it is not as it was.
+    """
+    change = change_in(lines)
+    if change is None:
+        return ()
+    told = (
+        f"Undone now, on {host.name}: {change}, and died before its end. The stack is as it was "
+        f"before it{but}."
+    )
+    report.warn(told)
+    stack = settings.stack.folder
+    older = f"{log_folder(stack, host)}/{change.log}"  # without the host, as once named
+    try:
+        log = unfinished_log(log_path(stack, host, change)) or unfinished_log(older)
+        if log:
+            log.write("undo", told)
+            log.finish(os.rename)
+    except OSError as error:  # it may be root's
+        left = f"Its log was not finished: {error.filename}: {words_of(error)}."
+        report.warn(left)
+        return (told, left)
+    return (told,)
+
+
+NOT_FINISHED = "The way back is not finished: run `inv undo`, which goes on with it."
+
+
+def what_is_left(target: Target, journal: Journal, undone: str) -> str:
+    """Return what a failed change left: `undone`, or the way back that is still to be gone."""
+    try:
+        owed = read_text(target.host, target.journal)
+    except Interrupted as error:
+        error.left = "Whether all of it is undone was not looked at. Run `inv undo`: it looks."
+        raise
+    except StepFailed as error:
+        return (
+            f"Whether all of it is undone cannot be told: {ended(error)} Run `inv undo`: it looks."
+        )
+    if owed:
+        return NOT_FINISHED
+    return " ".join((undone, *journal.told))
+
+
+def undo(
+    settings: Settings,
+    host: str,
+    report: Report,
+    *,
+    yes: bool = False,
+    last_restore: bool = False,
+    leave_gone: bool = False,
+) -> int:
+    """Undo what did not end; where nothing is owed, the last restore or reload; return the code.
+
+    With --yes a change that went well is taken back only if `last_restore` asks for it. Where old
+    data of it are gone, the rest is undone only if `leave_gone` asks for it.
+    """
+    left: list[str] = []
+    try:
+        return _undo(
+            settings, host, report, left, yes=yes, last_restore=last_restore, leave_gone=leave_gone
+        )
+    except Interrupted as error:
+        told = error.left or (left[-1] if left else "Nothing was changed.")
+        report.fail(f"The undo was {error}. {told}")
+        return error.exit_code
+
+
+def _undo(
+    settings: Settings,
+    host: str,
+    report: Report,
+    left: list[str],
+    *,
+    yes: bool,
+    last_restore: bool,
+    leave_gone: bool,
+) -> int:
+    """Do it; `left` takes what a signal would leave from then on."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(signals_raised())
+        target = held.enter_context(open_target(settings, host, without_docker=True))
+        require_stack(target)
+        _refuse_strange_folder(target)
+        held.enter_context(locked_target(target, "undo"))
+        journal, owing = journal_of(settings, target), Owing.of_target(settings, target)
+        far = host_flag(host)
+        again = f"inv undo{far} --last-restore"
+        if owed := owing.make_private(report):
+            with_docker(target)
+            left.append(NOT_FINISHED)
+            journal.leave_gone = leave_gone
+            undo_owed(settings, owing, owed, journal, report)
+            left.append("What did not end before is undone: the stack is as it was before that.")
+            report.write(
+                f"What did not end was undone. The stack is as it was before{but_for(journal)}."
+            )
+            if last_restore:
+                report.write(f"Nothing else was taken back. One that went well: {again}")
+            return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
+        kept = _last_journal(target)
+        if not kept:
+            raise NotFound(
+                f"On {target.name} there is no restore or reload that can be undone."
+                f"{_other_machine(target)}"
+            )
+        replaced = _folder(kept)
+        owing.believe(kept)
+        lines = owing.lines(kept)
+        change = change_in(lines) or replaced
+        if yes and not last_restore:
+            raise NotFound(
+                f"On {target.name} nothing is left to undo: {change}, the last, went well, and "
+                f"nothing was changed. To go back to before it all the same: {again} --yes"
+            )
+        with_docker(target)
+        used = f"{target.folder}/{RESTORE}/previous-{replaced}-undone"
+        _refuse_unreadable(target, journal.at(kept), lines)
+        owing.mark_new(journal.at(kept), lines, kept=True)
+        lines, gone = _lines_back(target, str(change), lines, "" if leave_gone else again)
+        _tell(target, f"What is undone: {change}.", used, lines, gone, report)
+        if not yes:
+            confirm(host, "undo it", "--yes" if last_restore else "--last-restore --yes")
+        # From here on it is a restore that did not end: whatever happens, it is undone.
+        with target.host.create(f"{kept}.undo") as stream:
+            stream.write("\n".join(lines).encode())
+        target.host.rename(f"{kept}.undo", kept)
+        left.append(NOT_FINISHED)
+        target.host.rename(kept, target.journal)  # at once: never two of them, never none
+        with report.waiting(GOING_BACK):
+            wait_for_orphans(target.host, target.guard)
+            journal.recover(lines)
+        journal.gone = bool(gone)
+        left.append(f"Before that all was undone: the stack is as it was before {change}.")
+        report.write(
+            f"Undone. The stack on {target.name} is as it was before {change}{but_for(journal)}. "
+            f"What it was since then is in {used} (or in a folder of that name on another disk); "
+            f"how long it stays: inv undo --list{far}."
+        )
+        for text in journal.told:
+            report.warn(text)
+        return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
+
+
+def _other_machine(target: Target) -> str:
+    """Return what helps whoever is at a laptop, and means the Pi: here Docker does not run."""
+    here = isinstance(target.host, LocalHost)
+    return " If another machine is meant: --host NAME." if here and target.no_docker else ""
+
+
+def _refuse_strange_folder(target: Target) -> None:
+    """Raise NotFound where nothing of ours lies in a folder: a lock would be the first."""
+    ours = (f"{target.folder}/{each}" for each in (BACKUPS, RESTORE))
+    if not which_may_be_there(target.host, ours, target.as_root):
+        raise NotFound(
+            f"In {target.folder}, on {target.name}, there is no restore or reload that can be "
+            "undone: it has neither backups/ nor restore/. Nothing was changed. If the stack lies "
+            f"elsewhere: [stack] folder in hosts.toml.{_other_machine(target)}"
+        )
+
+
+def _tell(
+    target: Target,
+    what: str,
+    used: str,
+    lines: Sequence[str],
+    gone: Sequence[Fate],
+    report: Report,
+) -> None:
+    """Tell what an undo would do: what is put back, what goes, what is stopped meanwhile."""
+    left = {each.live for each in gone}
+    owed = [each for each in owed_in(lines) if each.step != name_of(LeaveGone)]
+    asides = {
+        str(each.fields["live"]): str(each.fields["aside"])
+        for each in owed
+        if {"live", "aside"} <= {*each.fields}
+    }
+    there = which_may_be_there(target.host, asides.values(), target.as_root)
+    back = {live for live, aside in asides.items() if aside in there}
+    stopped = [n for each in owed if each.step == name_of(StopContainers) for n in _names(each)]
+    made = [str(each.fields.get("name")) for each in owed if each.step == name_of(MakeVolume)]
+    if any(each.step == name_of(ComposeUp) for each in owed):
+        made.append("the containers that it made")
+
+    report.write(what)
+    for title, told in (
+        ("puts back as it was before", paths_named(target.folder, back)),
+        (
+            "takes away, as it was not there before",
+            paths_named(target.folder, asides.keys() - back),
+        ),
+        ("leaves as it is now, as what it was before is gone", paths_named(target.folder, left)),
+        ("removes", ", ".join(made)),
+        ("stops, and starts again", ", ".join(dict.fromkeys(stopped))),
+        ("what was stored since then is put aside in", used),
+    ):
+        if told:
+            report.write(f"  {title}: {told}")
+
+
+def _refuse_unreadable(target: Target, journal: Journal, lines: Sequence[str]) -> None:
+    """Raise Refused where a kept journal does not hold all that it did, or not what we undo.
+
+    Once it is what is owed, no run starts before it is undone.
+    """
+    why = ""
+    try:
+        owed = journal.read(lines)
+    except StepFailed as error:
+        why = ended(error)
+    else:
+        if torn := [number for number, line in enumerate(lines, 1) if not is_told(line)]:
+            why = f"{journal.path} is damaged: line {torn[0]} cannot be read."
+        elif not owed:
+            why = f"{journal.path} is empty."
+    if why:
+        folder = posixpath.dirname(journal.path)
+        raise Refused(
+            f"On {target.name} the last restore or reload cannot be undone. {why} Nothing was "
+            f"changed. What it replaced is in {folder}: put it back by hand, or restore a backup. "
+            f"When nobody needs it: sudo rm -r {shlex.quote(folder)}"
+        )
+
+
+def _lines_back(
+    target: Target, change: str, lines: Sequence[str], again: str
+) -> tuple[list[str], tuple[Fate, ...]]:
+    """Return the lines of a kept journal by which it is undone, and what is left, as it is gone.
+
+    Raises Refused where no rename would do it; and, unless `again` is '', where something is gone.
+    """
+    fates = fates_of(target.host, target.as_root, lines)
+    refuse_read_only(target.host, (posixpath.dirname(each.live) for each in fates))
+    _refuse_apart(target, change, fates)
+    gone = cannot_be_back(fates)
+    if again:
+        _refuse_gone(target, change, gone, again)
+    return lines_without(lines_keeping_used(lines), fates), gone
+
+
+def _refuse_apart(target: Target, change: str, fates: Sequence[Fate]) -> None:
+    """Raise Refused where no rename reaches what a change replaced: half a copy looks whole."""
+    found = [each for each in fates if each.word == "apart"]
+    if found:
+        names = paths_named(target.folder, (each.live for each in found))
+        verb = "lies" if len(found) == 1 else "lie"
+        raise Refused(
+            f"On {target.name} {change} cannot be undone as it is now: {names} {verb} on another "
+            f"mount than what was there before ({posixpath.dirname(found[0].aside)}), and no "
+            "rename leads from one to the other. Nothing was changed. Unmount what was mounted "
+            "there since, or mount the drive as it was then, and run this again; or restore a "
+            "backup."
+        )
+
+
+def _refuse_gone(target: Target, change: str, gone: Sequence[Fate], again: str) -> None:
+    """Raise Refused where not all that a change replaced can be put back, with the way out."""
+    if gone:
+        paths = ", ".join(each.aside for each in gone)
+        names = paths_named(target.folder, (each.live for each in gone))
+        raise Refused(
+            f"On {target.name} {change} cannot be undone in full: what it replaced was removed "
+            f"since, of {names} (it was in {paths}). Nothing was changed. Put it there again, if "
+            f"anybody has it. If nobody has: {again} --leave-gone puts back the rest, and leaves "
+            f"{names} as now."
+        )
+
+
+def _names(owed: Owed) -> tuple[str, ...]:
+    return tuple(map(str, owed.fields.get("names", ())))
+
+
+def _last_journal(target: Target) -> str:
+    """Return the newest journal that a restore or reload kept, '' where there is none.
+
+    Raises NotFound where the newest cannot be undone any more: an older one would take away what
+    came since.
+    """
+    folder = f"{target.folder}/{RESTORE}"
+    words = ("find", folder, "-mindepth", "2", "-maxdepth", "2", "-type", "f")
+    names = ("(", "-name", "journal", "-o", "-name", GONE_MARK, ")")
+    told = looked(target.host, (*words, *names, "-print0"), target.as_root)
+    # Each folder's name ends with the time at which its run began; what was live until an undo
+    # (`-undone`) is in nobody's way back, whether its data are there or were removed.
+    ours = (each for each in told.split("\0") if is_stamp(_stamp(each)))
+    found = sorted(ours, key=_stamp)
+    if found and posixpath.basename(found[-1]) == GONE_MARK:
+        raise NotFound(
+            f"The last change of the stack on {target.name}, {_folder(found[-1])}, cannot be "
+            "undone: its old data were removed. What is older is in "
+            f"{folder}, and is not put back past it."
+        )
+    return found[-1] if found else ""
+
+
+def _stamp(path: str) -> str:
+    return _folder(path).rpartition("-")[2]
+
+
+def _folder(path: str) -> str:
+    return posixpath.basename(posixpath.dirname(path)).removeprefix("previous-")

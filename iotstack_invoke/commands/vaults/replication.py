@@ -1,0 +1,742 @@
+"""What the vaults lack of this machine's backups is delivered, by the rules of a backup's copies.
+
+look at each vault → set by set, the newest first: claim, parts, manifest, log. A vault that fails
+keeps no other from being served. Not for: the copies of the backup that is being made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ... import __version__
+from ...backups.holdings import Gone
+from ...backups.manifest import PIN_ENDING, RECORDS_ENDING, Manifest, has_sum, utc_text
+from ...backups.names import KINDS, PARTS, TEXTS, split_set_name
+from ...backups.retention import Policy, judge_each_host
+from ...backups.sets import GOOD, BackupSet, State, marked_in, newest_first, unnamed_told
+from ...backups.transfer import can_hash, drop_unnamed
+from ...backups.verifications import HERE, Check, Checks, damage_found, failed_at
+from ...core.dataclass import dataclass
+from ...core.errors import StepFailed, ended
+from ...core.stack_folders import BACKUPS
+from ...engine.plan import Plan, decide, resolve
+from ...engine.rules import RuleBook
+from ...engine.steps import File, Record
+from ...environment.site import (
+    RecordFile,
+    Site,
+    clock_of,
+    compared_copies,
+    contents_told,
+    counts_at_once,
+    look_everywhere,
+    sweep_stale_copies,
+    unlike_copies,
+    write_pin,
+)
+from ...hosts.base import PARTIAL, FileFact, Place
+from ...hosts.inspect import host_name
+from ...workflows.backup import BackupFacts, copies_book, copy_targets, log_targets, restore_text
+from ..shared.backup_log import finish_log, open_log
+from ..shared.vault_sets import sets_there, state_of_copy
+
+if TYPE_CHECKING:
+    from ...engine.executor import RunResult
+
+DELIVERED = frozenset({*GOOD, State.INCOMPLETE})
+"""The states of sets that a run has finished: what such a run would have copied."""
+PROGRAM = f"iotstack-invoke {__version__}"
+
+Do = Callable[[Plan, RecordFile], "RunResult"]
+"""Runs a plan, with the records of the set that it copies."""
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What one vault lacks of this machine's sets, and what comes of it; all by runtag."""
+
+    name: str
+    place: Place
+    policy: Policy | None = None
+    lacking: dict[str, BackupSet] = field(default_factory=dict)
+    """The sets here that the vault lacks, wholly or in part, and is to have; newest first."""
+    there: list[str] = field(default_factory=list)
+    passed_over: dict[str, str] = field(default_factory=dict)
+    """Sets that its policy would remove at once, and why."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Sets that cannot be delivered, and why."""
+    copied: dict[str, Manifest] = field(default_factory=dict)
+    """Sets that every copy is said to have arrived of, until the vault's listing tells so."""
+    delivered: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+    """Why the vault could not be looked at, or no longer."""
+    names: Mapping[str, FileFact] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    """Sets of which a run was at work there: their mark or their manifest is there."""
+    doubted: set[str] = field(default_factory=set)
+    """Sets whose last verification there found damage."""
+    damaged_here: set[str] = field(default_factory=set)
+    """Sets that are damaged here: by their last verification, or as they were read just now."""
+    only_texts: set[str] = field(default_factory=set)
+    """Sets of which only what people read is lacking there."""
+    replacing: frozenset[str] = frozenset()
+    """Sets that were made in the place of others of their name, which are to give way."""
+    unpinned: set[str] = field(default_factory=set)
+    """Sets that are pinned here, and not there yet."""
+    looked: bool = False
+    """It is known what lies there."""
+
+    def look(
+        self,
+        here: Mapping[str, BackupSet],
+        checks: Checks,
+        host: str,
+        skipped: str = "",
+        gone: Iterable[Gone] = (),
+    ) -> None:
+        """Find out what the vault lacks of the sets here, newest first; raises StepFailed.
+
+        `host`: whose sets they are. `skipped`: the runtag of the set that is being made. `gone` as
+        in judge.
+        """
+        self.names = self.place.names(self.place.root)
+        failed = failed_at(checks, self.name)
+        # Each is opened: two machines' may have one size and one date.
+        found = {e.runtag: e for e in sets_there(self.place, self.names, {}, failed, here)}
+        for runtag, backup in here.items():
+            copy = found.get(runtag)
+            if backup.pinned and not (copy and copy.pinned):
+                self.unpinned.add(runtag)
+            doubted = copy is not None and copy.state is State.DAMAGED and runtag in failed
+            if runtag == skipped:
+                continue
+            if backup.state is State.DAMAGED:
+                self.damaged_here.add(runtag)
+                if copy and _is_whole_there(copy, backup, host):
+                    self.there.append(runtag)
+                else:
+                    self.refused[runtag] = "it is damaged here"
+            elif backup.state in DELIVERED:
+                self._sort(backup, copy, doubted=doubted)
+        if self.lacking and self.policy:
+            found = {e.runtag: e for e in sets_there(self.place, self.names, here, failed)}
+            self._pass_over(self.policy, here, found, gone)
+        self.looked = True
+
+    def _sort(self, backup: BackupSet, copy: BackupSet | None, *, doubted: bool) -> None:
+        """Decide about one set. Whether a mark there is this set's is judged when it is copied."""
+        runtag, manifest = backup.runtag, backup.manifest
+        state = state_of_copy(backup, copy) if copy else ""
+        ours = copy is not None and (_is_ours(copy, backup) or self._gives_way(copy, backup))
+        if ours or f"{runtag}.{RECORDS_ENDING}" in self.names:
+            self.begun.add(runtag)
+        if copy and copy.manifest and not ours:
+            self.refused[runtag] = (
+                f"there is another backup of that name, of {copy.manifest.host}, which stays"
+            )
+        elif copy and copy.unnamed:
+            self.refused[runtag] = (
+                f"{' '.join(unnamed_told(runtag, kind) for kind in copy.unnamed).rstrip('.')} "
+                "there; move it away"
+            )
+        elif copy and copy.manifest is None and copy.state is State.COMPLETE:
+            self.refused[runtag] = "its manifest there could not be read in time"
+        elif doubted and not (can_hash(self.place) or getattr(self.place, "keeps_all", False)):
+            self.refused[runtag] = (
+                "its copy there was found damaged. Read it once more: "
+                f"{_verify(runtag, self.name)}. If it is damaged still, remove it, and it is sent "
+                "anew"
+            )
+        elif manifest and copy and state == manifest.state and not self._lacks_text(backup, copy):
+            self.there.append(runtag)
+        else:
+            if manifest and copy and state == manifest.state:
+                self.only_texts.add(runtag)
+            self.lacking[runtag] = backup
+            self.doubted |= {runtag} if doubted else set()
+
+    def _gives_way(self, copy: BackupSet, backup: BackupSet) -> bool:
+        """Tell whether a copy is of a set of this machine that one here was made to replace."""
+        if copy.runtag not in self.replacing or copy.pinned:
+            return False
+        one, other = copy.manifest, backup.manifest
+        return one is not None and other is not None and one.host == other.host
+
+    @staticmethod
+    def _lacks_text(backup: BackupSet, copy: BackupSet) -> bool:
+        return any(kind in backup.files and kind not in copy.files for kind in TEXTS)
+
+    def _pass_over(
+        self,
+        policy: Policy,
+        here: Mapping[str, BackupSet],
+        found: Mapping[str, BackupSet],
+        gone: Iterable[Gone],
+    ) -> None:
+        """Take out what the policy would remove at once of what is there and would come.
+
+        A pin here goes there with its set, so it counts there as well.
+        """
+        judged = dict(found)
+        for runtag in (*self.there, *self.lacking):
+            if runtag in self.damaged_here:
+                continue
+            pinned = here[runtag].pinned or (runtag in found and found[runtag].pinned)
+            judged[runtag] = replace(here[runtag], pinned=pinned)
+        for verdict in judge_each_host(judged.values(), policy, datetime.now(UTC), gone):
+            runtag = verdict.backup.runtag
+            if not verdict.keep and runtag in self.lacking:
+                del self.lacking[runtag]
+                self.passed_over[runtag] = verdict.why
+
+    def settled(self, runtag: str) -> bool:
+        """Tell whether nothing is left to do for a set: the vault has it, or is not to have it."""
+        return runtag in (*self.there, *self.delivered) or runtag in self.passed_over
+
+    def lacks(self, runtag: str) -> bool:
+        """Tell whether a set that is good here has no copy there that is known to be good.
+
+        One that the vault's own policy would remove is not lacking, nor one without its texts.
+        """
+        if runtag in self.damaged_here:
+            return False
+        return not self.looked or runtag in {*self.owed, *self.refused} - self.only_texts
+
+    def holds(self, runtag: str) -> bool:
+        """Tell whether a whole copy of a set is there, with or without its texts."""
+        return runtag in self.there or runtag in self.only_texts
+
+    @property
+    def owed(self) -> tuple[str, ...]:
+        """The sets that the vault is to have and lacks still, newest first."""
+        settled = {*self.delivered, *self.damaged_here}
+        return tuple(each for each in self.lacking if each not in settled)
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """What cannot be delivered, a sentence each."""
+        return _not_delivered(self.refused, self.name)
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """What is good here and cannot be delivered, a sentence each."""
+        bad = self.damaged_here
+        good = {tag: why for tag, why in self.refused.items() if tag not in bad}
+        return _not_delivered(good, self.name)
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What went wrong, a sentence each."""
+        lines = [f"{self.name} was not served to the end: {self.error}"] if self.error else []
+        return (*lines, *_not_delivered(self.failed, self.name))
+
+    @property
+    def owed_line(self) -> str:
+        """What the vault lacks still, and what delivers it."""
+        several = len(self.owed) > 1
+        count = f"{len(self.owed)} backup{'s' if several else ''}"
+        them = "them" if several else "it"
+        listed = ", ".join(self.owed)
+        lacks = f"{self.name} lacks {count}"
+        if not self.looked:  # the records here name those that never arrived, and no others
+            lacks = f"What {self.name} holds is not known; it lacks at least {count}"
+        return f"{lacks}: {listed}. The next backup or `inv sync` delivers {them}."
+
+
+def _not_delivered(troubles: Mapping[str, str], vault: str) -> tuple[str, ...]:
+    """Return which sets are not delivered, a sentence for those of which the reason is one."""
+    alike: dict[str, list[str]] = {}
+    for runtag, why in troubles.items():
+        alike.setdefault(why.rstrip("."), []).append(runtag)
+    return tuple(
+        f"{', '.join(tags)} {'is' if len(tags) == 1 else 'are'} not delivered to {vault}: "
+        f"{ended(why)}"
+        for why, tags in alike.items()
+    )
+
+
+def _verify(runtag: str, vault: str) -> str:
+    return f"inv verify --runtag {shlex.quote(runtag)} --at {shlex.quote(vault)}"
+
+
+def _is_ours(copy: BackupSet, backup: BackupSet) -> bool:
+    """Tell whether a copy is of this set, or of an earlier run of it, by its manifest."""
+    one, other = copy.manifest, backup.manifest
+    if one is None or other is None:
+        return False
+    return (one.host, one.started_utc) == (other.host, other.started_utc)
+
+
+def _is_whole_there(copy: BackupSet, backup: BackupSet, host: str) -> bool:
+    """Tell whether a copy of a set that is damaged here is whole, by its own manifest."""
+    if copy.manifest is None or copy.state not in DELIVERED:
+        return False
+    return copy.manifest == backup.manifest if backup.manifest else copy.manifest.host == host
+
+
+def look_at_vaults(
+    site: Site, names: Iterable[str], here: Sequence[BackupSet], checks: Checks, skipped: str = ""
+) -> list[Delivery]:
+    """Return what each vault lacks of the sets here; one that does not answer says why."""
+    here = tuple(_with_texts(site, here, skipped))
+    policies = {each.name: each.policy for each in site.settings.vaults}
+    gone = site.gone(site.owner.read())
+    by_runtag, host = {each.runtag: each for each in here}, host_name(site.host)
+    recorded = by_runtag.keys() & marked_in(site.host.names(site.backups))
+    replacing = frozenset(
+        tag for tag in recorded if RecordFile(site, tag).is_to_replace(by_runtag[tag].manifest)
+    )
+    found = []
+    for name in names:
+        each = Delivery(name, site.vaults[name], policies.get(name), replacing=replacing)
+        try:
+            each.look(by_runtag, checks, host, skipped, gone)
+        except StepFailed as error:
+            each.error = str(error)
+            each.lacking = owed_here(site, name, here)
+        found.append(each)
+    return found
+
+
+def _with_texts(site: Site, here: Iterable[BackupSet], skipped: str) -> Iterator[BackupSet]:
+    """Yield the sets here, each with the texts that its delivery makes first.
+
+    A run that was cut after the manifest left no RESTORE.txt, and a log without its name.
+    """
+    names = site.host.names(site.backups)
+    here = tuple(here)
+    ended = {e.runtag for e in here if e.runtag != skipped and e.state in DELIVERED}
+    bare = [e.runtag for e in here if e.runtag in ended and "restore" not in e.files]
+    cut = _of_versions_with_text(site, bare, names)
+    for each in here:
+        files = dict(each.files)
+        log = names.get(f"{each.runtag}.{KINDS['log']}{PARTIAL}")
+        if each.runtag in ended and log and log.is_file:
+            files.setdefault("log", log)
+        if each.runtag in cut:
+            files["restore"] = FileFact(0, files["manifest"].modified_s)
+        yield replace(each, files=files)
+
+
+def _of_versions_with_text(
+    site: Site, runtags: Iterable[str], names: Mapping[str, FileFact]
+) -> set[str]:
+    """Return which sets are of a version that wrote RESTORE.txt beside each manifest."""
+    manifests = {f"{tag}.{KINDS['manifest']}": tag for tag in runtags}
+    waiting = [name for name in manifests if name in names]
+    found = set()
+    for count in counts_at_once(tuple(waiting), names):
+        asked, waiting = waiting[:count], waiting[count:]
+        told = contents_told(site.host, site.backups, asked, names)
+        found |= {manifests[name] for name, content in told.items() if has_sum(content)}
+    return found
+
+
+def owed_here(site: Site, vault: str, here: Iterable[BackupSet]) -> dict[str, BackupSet]:
+    """Return the sets here that a vault lacks which cannot be asked, newest first.
+
+    The records of their making stay here until every vault has them, and name the copies that
+    arrived. Those of a delivery name what it saw and did: of what it did not reach they say
+    nothing.
+    """
+    names = site.host.names(site.backups)
+    found = {}
+    for each in here:
+        if each.state in DELIVERED and f"{each.runtag}.{RECORDS_ENDING}" in names:
+            records = RecordFile(site, each.runtag)
+            if records.of_making and not records.tells(manifest_copy(vault, each.runtag)):
+                found[each.runtag] = each
+    return found
+
+
+def manifest_copy(vault: str, runtag: str) -> str:
+    """Return what records name the manifest of a set in a vault."""
+    return f"{vault}:{runtag}.{KINDS['manifest']}"
+
+
+def deliver(
+    site: Site, deliveries: Sequence[Delivery], do: Do, tell: Callable[[str], None]
+) -> None:
+    """Deliver what is lacking, the newest set first; what comes of it is noted in `deliveries`.
+
+    A set that every vault has then is no longer marked as owed here. Nothing has a final name in
+    a vault that was not proven there. Raises Interrupted; then the next delivery goes on.
+    """
+    _record_what_is_there(site, deliveries)
+    for backup, mine in lacking_in(deliveries):
+        if mine:
+            tell(f"delivering {backup.runtag} to {', '.join(each.name for each in mine)}")
+            if _deliver_one(site, backup, mine, do):
+                for each in deliveries:
+                    each.damaged_here.add(backup.runtag)
+    for each in deliveries:
+        names = _prove(site, each) if each.copied else None
+        for runtag in each.unpinned & {*each.there, *each.delivered}:
+            why = carry_pin(site, runtag, each.place)
+            if why:
+                each.failed[runtag] = why
+        if names is not None:
+            with contextlib.suppress(StepFailed):  # the next run sweeps as well
+                sweep_stale_copies(each.place, names)
+    _settle(site, deliveries)
+
+
+def _prove(site: Site, each: Delivery) -> Mapping[str, FileFact] | None:
+    """Note which of the copied sets are delivered, by one listing of the vault; return that.
+
+    None where it cannot be listed: then nothing is delivered.
+    """
+    try:
+        names = each.place.names(each.place.root)
+    except StepFailed as error:
+        each.error = each.error or str(error)
+        return None
+    here = site.host.names(site.backups)
+    for runtag, manifest in each.copied.items():
+        why = differs_there(manifest, here, names)
+        if why:
+            RecordFile(site, runtag).take_back(manifest_copy(each.name, runtag))
+        elif runtag in each.replacing:
+            with contextlib.suppress(StepFailed):  # then it is told as what no manifest names
+                drop_unnamed(each.place, each.place.root, manifest)
+        trouble = why or unmark(each.place, runtag)
+        if trouble:
+            each.failed[runtag] = trouble
+            continue
+        each.delivered.append(runtag)
+        if runtag in each.doubted:
+            site.checks.add(_proven(each, manifest))
+    return names
+
+
+def differs_there(
+    manifest: Manifest,
+    here: Mapping[str, FileFact],
+    there: Mapping[str, FileFact],
+    kinds: Iterable[str] = ("manifest", *TEXTS),
+) -> str:
+    """Return how what was copied to a vault is not what lies there, by listings; '' where it is.
+
+    What the jobs did proves nothing: a rename may have done nothing, and another disk may have
+    come in the place of the vault's. `kinds`: which files were copied besides the parts.
+    """
+    sizes = {part.file: part.size_bytes for part in manifest.made}
+    others = (f"{manifest.runtag}.{KINDS[kind]}" for kind in kinds)
+    sizes |= {name: here[name].size_bytes for name in others if name in here}
+    found = []
+    for name, size_bytes in sizes.items():
+        fact = there.get(name)
+        if fact is None or not fact.is_file:
+            found.append(f"{name} is not there")
+        elif fact.size_bytes != size_bytes:
+            found.append(f"{name} has {fact.size_bytes:,} of {size_bytes:,} bytes there")
+    if not found:
+        return ""
+    return (
+        f"it was copied, and {', '.join(found)}. Was the vault changed meanwhile, or does it not "
+        "keep what it takes?"
+    )
+
+
+def lacking_in(deliveries: Sequence[Delivery]) -> Iterator[tuple[BackupSet, list[Delivery]]]:
+    """Yield what vaults lack, the newest set first, each with those of them that can be served."""
+    lacking = {tag: each for found in deliveries for tag, each in found.lacking.items()}
+    for backup in newest_first(lacking.values()):
+        yield (
+            backup,
+            [each for each in deliveries if backup.runtag in each.lacking and not each.error],
+        )
+
+
+def carry_pin(site: Site, runtag: str, place: Place) -> str:
+    """Pin a set in a vault as it is pinned here; return why it could not be, or ''."""
+    name = f"{runtag}.{PIN_ENDING}"
+    try:
+        note = site.host.contents(site.backups, [name]).get(name)
+        if note is not None and not place.look([f"{place.root}/{name}"]):
+            write_pin(place, place.root, runtag, note)
+    except StepFailed as error:
+        return f"its pin: {error}"
+    return ""
+
+
+def _settle(site: Site, deliveries: Sequence[Delivery]) -> None:
+    """Take the marks from sets that every vault has which is to have them."""
+    if {each.name for each in deliveries} != set(site.vaults):
+        return
+    names = site.host.names(site.backups)
+    for runtag in {tag for each in deliveries for tag in (*each.there, *each.delivered)}:
+        marked = f"{runtag}.{RECORDS_ENDING}" in names and f"{runtag}.{KINDS['log']}" in names
+        if marked and all(each.settled(runtag) for each in deliveries):
+            left = [unmark(e.place, runtag) for e in deliveries if runtag not in e.passed_over]
+            manifest = site.manifest(runtag)
+            # The records of an incomplete set tell whoever makes what it lacks when it was begun.
+            if not any(left) and manifest and manifest.state != State.INCOMPLETE.value:
+                RecordFile(site, runtag).end()
+
+
+def _record_what_is_there(site: Site, deliveries: Sequence[Delivery]) -> None:
+    """Record which copies were seen, beside the sets that some vault lacks.
+
+    A later run knows so of a vault that is away then that it has them. Nothing is taken for
+    compared by that: the record has no hash.
+    """
+    names = site.host.names(site.backups)
+    for runtag in {tag for each in deliveries for tag in each.there}:
+        records = RecordFile(site, runtag) if f"{runtag}.{RECORDS_ENDING}" in names else None
+        for each in deliveries:
+            output = manifest_copy(each.name, runtag)
+            seen = runtag in each.there
+            if records and records.exists and seen and not records.tells(output):
+                records.add(Record(output))
+
+
+def _deliver_one(
+    site: Site, backup: BackupSet, mine: Sequence[Delivery], do: Do
+) -> tuple[str, ...]:
+    """Deliver one set to the vaults that lack it; return what of it was found damaged here."""
+    runtag, manifest = backup.runtag, backup.manifest
+    damages: tuple[str, ...] = ()
+    records = RecordFile(site, runtag)
+    plan = plan_for(site, backup, mine, records)
+    served = [each for each in mine if runtag not in each.refused]
+    if manifest and served:
+        records.begin(manifest.started_utc)
+        _end_log(site, backup)
+        result = do(plan, records)
+        _note(result, runtag, served)
+        damages = write_damages(site, manifest, result)
+        reached = [each for each in served if runtag not in each.failed]
+        if "log" in backup.files:
+            names = tuple(each.name for each in reached)
+            _note(copy_log(site, runtag, names, records, do), runtag, reached)
+        for each in reached:
+            if runtag not in each.failed:
+                each.copied[runtag] = manifest
+    for each in mine:
+        if runtag in each.failed:
+            try:
+                drop_mark(each.place, runtag, records)
+            except StepFailed as error:
+                each.error = str(error)
+            else:
+                if not (damages or takes_files(each.place)):
+                    each.error = each.failed.pop(runtag)
+    return damages
+
+
+def drop_mark(place: Place, runtag: str, records: RecordFile) -> None:
+    """Take the mark of this run from a vault that has nothing of its set; raises StepFailed."""
+    names = place.names(place.root)
+    mark = f"{runtag}.{RECORDS_ENDING}"
+    found = {(split_set_name(name.removesuffix(PARTIAL)) or ("",))[0] for name in names}
+    if mark in names and runtag not in found:
+        line = place.contents(place.root, [mark]).get(mark, b"")
+        if records.claim.encode() in line:  # else it is another machine's
+            place.remove([f"{place.root}/{mark}"])
+
+
+def takes_files(place: Place) -> bool:
+    """Tell whether a file can be made in a vault, and removed; one that keeps all is not asked."""
+    try:
+        if not getattr(place, "keeps_all", False):
+            clock_of(place)
+    except StepFailed:
+        return False
+    return True
+
+
+def _end_log(site: Site, backup: BackupSet) -> None:
+    """Give the log of a run that was cut its name: while the lock is held none goes on with it."""
+    path = f"{site.backups}/{backup.runtag}.{KINDS['log']}"
+    if "log" in backup.files and not site.host.look([path]):
+        log = open_log(site, backup.runtag)
+        log.write("backup", "the run did not end; its set is delivered as it is")
+        finish_log(site, backup.runtag, log)
+
+
+def write_damages(site: Site, manifest: Manifest, result: RunResult) -> tuple[str, ...]:
+    """Return which archives of a set were read here and are damaged, a sentence each.
+
+    They are written down as what a verification found, so that all who judge the set know of it.
+    Not on another machine: nobody could verify it there once it is mended.
+    """
+    archives = (each for each in result.failed if "part" in each.job.wildcards)
+    damages = tuple(dict.fromkeys(each.damage for each in archives if each.damage))
+    if damages and not site.far:
+        site.checks.add(damage_found(manifest.runtag, HERE, manifest.finished_utc, damages))
+    return damages
+
+
+def damaged_here_told(
+    site: Site, found: Sequence[Delivery], *, new: bool = False
+) -> tuple[str, ...]:
+    """Return which sets are damaged here, where each is whole, and what to do; a sentence each.
+
+    `new`: only those that were found to be when they were read now.
+    """
+    damaged = dict.fromkeys(
+        runtag
+        for each in found
+        for runtag in each.damaged_here
+        if not new or runtag in each.failed
+    )
+    return tuple(_damaged_told(site, runtag, found) for runtag in sorted(damaged))
+
+
+def _damaged_told(site: Site, runtag: str, found: Sequence[Delivery]) -> str:
+    whole = [each for each in found if each.holds(runtag)]
+    if whole:
+        names = ", ".join(each.name for each in whole)
+        return (
+            f"{runtag} is damaged here, and whole in {names}, where `inv restore --runtag "
+            f"'{runtag}' --from {whole[0].name}` takes it from. {_cure(site, whole[0], runtag)}"
+        )
+    return (
+        f"{runtag} is damaged here, and in no vault that was looked at it is known to be whole. "
+        f"What can be done: inv verify --runtag '{runtag}' --at here"
+    )
+
+
+def _cure(site: Site, vault: Delivery, runtag: str) -> str:
+    """Return how what is damaged here is replaced, or else removed."""
+    files = f"{shlex.quote(site.backups)}/{shlex.quote(runtag)}.*"
+    remove = f"Or remove what lies here: rm {files}"
+    (own,) = (each for each in site.settings.vaults if each.name == vault.name)
+    if own.recipients:
+        return f"What lies there is sealed. {remove.removeprefix('Or ').capitalize()}"
+    there = f"{shlex.quote(vault.place.root)}/{shlex.quote(runtag)}.*"
+    verify = f"inv verify --runtag '{runtag}' --at here"
+    if own.remote or own.ssh:
+        return f"Copy {there} of {vault.name} back into {site.backups}, then {verify}. {remove}"
+    fetch = f"cp {there} {shlex.quote(site.backups)}/ && {verify}"
+    return f"Fetch it back: {fetch}. {remove}"
+
+
+def _proven(each: Delivery, manifest: Manifest) -> Check:
+    """Return that a copy is good again: each of its files was hashed in the vault."""
+    now = utc_text(datetime.now(UTC))
+    made = manifest.finished_utc
+    return Check(manifest.runtag, each.name, now, "hash", good=True, program=PROGRAM, made=made)
+
+
+def _note(result: RunResult, runtag: str, served: Iterable[Delivery]) -> None:
+    """Note which vaults did not take the set, and why."""
+    by_name = {each.name: each for each in served}
+    for job in result.jobs:
+        if not job.is_done:
+            why = f"it is damaged here: {job.damage}" if job.damage else job.message
+            role = job.job.output.role
+            for each in by_name.values() if role == "pi" else [by_name[role]]:
+                each.failed.setdefault(runtag, why)
+
+
+def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: RecordFile) -> Plan:
+    """Return how a finished set gets to the vaults that lack it.
+
+    A vault with files of its name that no run of this set left is left alone: it is refused, and
+    no longer lacking.
+    """
+    manifest = backup.manifest
+    assert manifest is not None  # noqa: S101 - only such a set is lacking
+    replaces = records.is_to_replace(manifest)
+    facts = BackupFacts(
+        host=manifest.host,
+        program=manifest.program,
+        folder=site.settings.stack.folder,
+        members=(),
+        kinds=tuple(part.kind for part in manifest.made),
+        started_utc=manifest.started_utc,
+        claim=records.claim,
+        earlier_utc=records.earlier_utc,
+        replaces=replaces,
+        gone=site.gone(site.owner.read()) if replaces else (),
+        text="restore" in backup.files,
+    )
+    names = tuple(each.name for each in mine)
+    targets = copy_targets(backup.runtag, facts, names)
+    # RESTORE.txt is made of the manifest where a run was cut before it.
+    book = RuleBook(restore_text, *copies_book(names).rules)
+    graph = resolve(book, targets, site.roots, facts)
+    places = {"pi": site.host, **{each.name: each.place for each in mine}}
+    files, _ = look_everywhere(graph.files, places)
+    # That a copy was sent as such says nothing of one that was found damaged since.
+    doubted = tuple(f"{each.name}:" for each in mine if backup.runtag in each.doubted)
+    known = {k: each for k, each in records.known().items() if not k.startswith(doubted)}
+    unlike, unread = compared_copies(files, places, known)
+    for each in mine:
+        why = "" if backup.runtag in each.begun else whose_told(each.name, files, unlike, unread)
+        if why:
+            each.refused[backup.runtag] = why
+            each.lacking.pop(backup.runtag)
+    plan = decide(graph, files, known, unlike=unlike | unread.keys())
+    refused = {each.name for each in mine if backup.runtag in each.refused}
+    return Plan(tuple(e for e in plan.planned if e.job.output.role not in refused))
+
+
+def whose_told(
+    vault: str,
+    files: Iterable[File],
+    unlike: Collection[File],
+    unread: Mapping[File, StepFailed],
+) -> str:
+    """Return why what bears the name of a set in a vault stays, '' where it may be replaced.
+
+    For a set of which no run is known to have begun there: neither its mark nor its manifest is
+    there. Whose it is its archives tell: if all of them are those that are here, the rest is the
+    set's as well.
+    """
+    there = [file for file in files if file.role == vault]
+    archives = [file for file in there if (split_set_name(file.path) or "  ")[1] in PARTS]
+    if archives and not any(file in unlike or file in unread for file in archives):
+        return ""
+    strange = sorted(file.path for file in there if file in unlike)
+    shut = {file.path: unread[file] for file in there if file in unread}
+    if shut:
+        why = next(iter(shut.values()))
+        return (
+            f"{', '.join(sorted(shut))} there cannot be compared with what is here, and may "
+            f"be good: {ended(str(why))} Nothing was replaced"
+        )
+    if strange:
+        runtag = (split_set_name(strange[0]) or ("RUNTAG",))[0]
+        return (
+            f"{', '.join(strange)} there is not what is here, no manifest that can be read there "
+            f"says whose it is, and it is not replaced. See what it is: {_verify(runtag, vault)}. "
+            "If it is no good copy, move it to another folder, or replace it by what is here: inv "
+            f"backup --runtag {shlex.quote(runtag)}"
+        )
+    return ""
+
+
+def log_plan(site: Site, runtag: str, vaults: Iterable[str]) -> Plan:
+    """Return how the log of a set gets to vaults; one that has no name here yet will have it."""
+    names = tuple(vaults)
+    graph = resolve(copies_book(names), log_targets(runtag, names), site.roots)
+    places = {"pi": site.host, **{name: site.vaults[name] for name in names}}
+    files, _ = look_everywhere(graph.files, places)
+    log = File("pi", f"{BACKUPS}/{runtag}.{KINDS['log']}")
+    unlike = unlike_copies(files, places, {})
+    return decide(graph, {log: FileFact(0, 0), **files}, unlike=unlike)
+
+
+def copy_log(
+    site: Site, runtag: str, vaults: tuple[str, ...], records: RecordFile, do: Do
+) -> RunResult:
+    """Copy the log of a set, to which nothing is added any more, to vaults with its manifest."""
+    return do(log_plan(site, runtag, vaults), records)
+
+
+def unmark(place: Place, runtag: str) -> str:
+    """Remove the mark of a set that is copied; return why it could not be, or ''."""
+    try:
+        place.remove([f"{place.root}/{runtag}.{RECORDS_ENDING}"])
+    except StepFailed as error:
+        return f"the mark of this run in {place.name}: {error}"
+    return ""

@@ -1,0 +1,156 @@
+"""What the vaults lack of this machine's backups is delivered, by hand.
+
+lock → undo what a dead run left → look at the vaults → deliver → one table. Not for: what is
+delivered, and how (delivery.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ...backups.sets import BackupSet, State
+from ...core.errors import ExitCode, Interrupted, NotFound, UsageError
+from ...core.processes import signals_raised
+from ...engine.executor import Run, RunResult
+from ...engine.journal import Journal
+from ...engine.plan import Plan, PlannedJob
+from ...environment.site import RecordFile, Site
+from ...reporting.report import Fanout, Report, age_text, size_text
+from ...settings.model import Settings
+from ..undo.crash_recovery import recover_here
+from ..undo.owed import Owing
+from .replication import (
+    Delivery,
+    damaged_here_told,
+    deliver,
+    lacking_in,
+    log_plan,
+    look_at_vaults,
+    plan_for,
+)
+
+JOBS_AT_ONCE = 2
+NOT_DELIVERED = {
+    State.UNPROVEN: "without a manifest",
+    State.UNFINISHED: "unfinished (inv backup --runtag goes on with it)",
+}
+
+
+def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: bool) -> int:
+    """Deliver to the vaults what they lack, and return the exit code.
+
+    3 where a vault still lacks a set that it is to have, or one here is damaged. Raises
+    UsageError for a vault that there is not, NotFound on a machine that has no backups, Busy while
+    another run holds the lock.
+    """
+    site = Site.of(settings)
+    try:
+        names = _chosen(site, asked)
+        if not os.path.isdir(site.backups):
+            raise NotFound(
+                f"There is no {site.backups}, and so no backup of this machine that a vault could "
+                "lack. Another machine's: inv backup --host NAME, or inv pull --host NAME."
+            )
+        with signals_raised(), contextlib.nullcontext() if dry_run else site.held("sync"):
+            journal = Owing.of_site(site).journal_of_backups()
+            if not dry_run:
+                recover_here(site, journal, report)
+            checks = site.checks.newest()
+            here = site.sets(checks)
+            found = look_at_vaults(site, names, here, checks)
+            if dry_run:
+                _show_plan(site, found, report)
+            else:
+                _deliver(site, found, journal, report)
+    except Interrupted as error:
+        report.fail(
+            f"Sync: {error}. Nothing half-written has a final name in a vault. The same command "
+            "goes on from there."
+        )
+        return error.exit_code
+    finally:
+        site.close()
+    return _close(site, found, here, report, dry_run=dry_run)
+
+
+def _chosen(site: Site, asked: Sequence[str]) -> tuple[str, ...]:
+    if not site.vaults:
+        raise UsageError("hosts.toml names no vault, so there is nowhere to deliver to.")
+    for each in asked:
+        if each not in site.vaults:
+            raise UsageError(f"--vault {each}: there are {', '.join(site.vaults)}.")
+    return tuple(each for each in site.vaults if not asked or each in asked)
+
+
+def _deliver(site: Site, found: Sequence[Delivery], journal: Journal, report: Report) -> None:
+    def do(plan: Plan, records: RecordFile) -> RunResult:
+        return Run(
+            plan,
+            site.places,
+            ledger=records,
+            journal=journal,
+            watcher=Fanout(report),
+            jobs_at_once=JOBS_AT_ONCE,
+            keep_going=True,
+        ).do()
+
+    report.start_bars()
+    try:
+        deliver(site, found, do, report.tell)
+    finally:
+        report.stop_bars()
+
+
+def _show_plan(site: Site, found: Sequence[Delivery], report: Report) -> None:
+    """Print the jobs that would deliver what is lacking."""
+    planned: list[PlannedJob] = []
+    for backup, mine in lacking_in(found):
+        age = age_text(backup.made(), datetime.now(UTC))
+        size = size_text(backup.size_bytes)
+        for each in mine:
+            report.write(f"{each.name} lacks {backup.runtag} ({age}, {size})")
+        planned += plan_for(site, backup, mine, RecordFile(site, backup.runtag)).planned
+        if "log" in backup.files:
+            served = [each.name for each in mine if backup.runtag in each.lacking]
+            planned += log_plan(site, backup.runtag, served).planned
+    report.plan(Plan(tuple(planned)))
+
+
+def _close(
+    site: Site,
+    found: Sequence[Delivery],
+    here: Sequence[BackupSet],
+    report: Report,
+    *,
+    dry_run: bool,
+) -> ExitCode:
+    """Say how it went, and return the exit code."""
+    rows = [
+        (
+            each.name,
+            str(len(each.lacking if dry_run else each.delivered)),
+            str(len(each.there)) if each.looked else "?",
+            str(len(each.passed_over)) if each.looked else "?",
+            str(len({*each.refused, *each.failed, *(() if dry_run else each.owed)})),
+        )
+        for each in found
+    ]
+    titles = ("vault", "to deliver" if dry_run else "delivered", "there already", "not kept there")
+    report.table((*titles, "failed"), rows, right=(1, 2, 3, 4))
+    for each in found:
+        for runtag, why in each.passed_over.items():
+            report.write(f"{runtag} is not for {each.name}, whose policy lets it go: {why}")
+    for state, why in NOT_DELIVERED.items():
+        runtags = [each.runtag for each in here if each.state is state]
+        if runtags:
+            report.write(f"Not delivered, since {why}: {', '.join(runtags)}")
+    problems = [line for each in found for line in (*each.refusals, *each.troubles)]
+    problems += damaged_here_told(site, found)
+    if not dry_run:
+        problems += [each.owed_line for each in found if each.owed]
+    for line in problems:
+        report.fail(line)
+    return ExitCode.WARNINGS if problems else ExitCode.GOOD

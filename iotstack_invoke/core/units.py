@@ -1,0 +1,93 @@
+"""Durations and rates as a person types them: `26h`, `90m`; `2M`, `08:00,500K 23:00,off`. Pure.
+
+Not for: telling them to a person (report.py).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from time import struct_time
+
+from .dataclass import dataclass
+from .errors import UsageError
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_RATES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_DURATION = re.compile(r"(\d{1,5})([mhdw])", re.ASCII)
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY_MINUTES = 24 * 60
+_SLOT = re.compile(r"(?:([A-Za-z]{3})-)?([01]\d|2[0-3]):([0-5]\d),(\S*)", re.ASCII)
+_RATE = re.compile(r"(\d{1,9})([KMG]?)", re.ASCII)
+
+
+def read_duration(text: str) -> timedelta:
+    """Return the duration that a text tells; raises UsageError, with what it may be."""
+    told = _DURATION.fullmatch(text.strip())
+    if not told or not int(told[1]):
+        raise UsageError(
+            f"{text!r} is no duration: it is a whole number, more than 0, and a unit, such as "
+            "90m, 26h, 2d or 1w."
+        )
+    return timedelta(**{_UNITS[told[2]]: int(told[1])})
+
+
+def read_rate(text: str) -> int:
+    """Return the bytes a second that a text tells; raises ValueError, with what it may be."""
+    told = _RATE.fullmatch(text)
+    if not told or not int(told[1]):
+        raise ValueError(
+            "must be bytes a second, such as 500K or 2M, or a time table, such as "
+            "08:00,512K 23:00,off"
+        )
+    return int(told[1]) * _RATES[told[2]]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeTable:
+    """How many bytes a second may pass at which time of the week; 0: as many as can.
+
+    `slots` are of a minute since Monday's midnight and of the rate from then on, by the minute.
+    """
+
+    slots: tuple[tuple[int, int], ...]
+
+    def rate_at(self, when: struct_time) -> int:
+        """Return the rate at a time that a clock on the wall shows; the last of a week goes on."""
+        minute = when.tm_wday * _DAY_MINUTES + when.tm_hour * 60 + when.tm_min
+        rate = self.slots[-1][1]
+        for begin, each in self.slots:
+            if begin > minute:
+                break
+            rate = each
+        return rate
+
+
+def read_rates(text: str) -> TimeTable:
+    """Return the time table that a text tells, or the one rate; the grammar is rclone's.
+
+    https://rclone.org/docs/#bwlimit. Raises ValueError, with what it may be.
+    """
+    if "," not in text:
+        return TimeTable(((0, 0 if text == "off" else read_rate(text)),))
+    slots: dict[int, int] = {}
+    for each in re.split(r"[ ;]+", text.strip()):
+        told = _SLOT.fullmatch(each)
+        day = (told[1] or "").lower() if told else ""
+        if not told or (day and day not in _DAYS) or not (_is_rate(told[4]) or told[4] == "off"):
+            raise ValueError(
+                f"has {each!r}, which must be a time and bytes a second, or off, such as "
+                "08:00,512K or Mon-23:00,off"
+            )
+        rate = 0 if told[4] == "off" else read_rate(told[4])
+        for number in (_DAYS.index(day),) if day else range(len(_DAYS)):
+            minute = number * _DAY_MINUTES + int(told[2]) * 60 + int(told[3])
+            if minute in slots:
+                raise ValueError(f"tells twice what is from {told[2]}:{told[3]} on")
+            slots[minute] = rate
+    return TimeTable(tuple(sorted(slots.items())))
+
+
+def _is_rate(text: str) -> bool:
+    told = _RATE.fullmatch(text)
+    return bool(told and int(told[1]))

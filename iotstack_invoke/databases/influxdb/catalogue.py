@@ -1,0 +1,126 @@
+"""The catalogue of an InfluxDB 1.x that lies in its container: put there, and put back.
+
+Where data and write-ahead log are mapped apart, the catalogue is in the container's own layer, or
+in a volume that no compose file names. Docker copies it there: no path of the host leads to it.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import re
+import shlex
+import tarfile
+
+from ...core.dataclass import dataclass
+from ...core.errors import StepFailed
+from ...engine.steps import Scene
+from ...hosts.base import PARTIAL, Command, Host
+from ...hosts.local import read_chunk
+from ...stack.stack import guarded
+from .part import DATA_INSIDE
+
+META = f"{DATA_INSIDE}/meta"
+KEPT = "influxdb-catalogue.tar"
+"""The one that was there, in the folder of what is replaced."""
+COPY_LIMIT_S = 600.0
+# Of its own socket, if that is gone, Docker says `dial unix …: no such file or directory`.
+_MISSING = re.compile("Could not find the file|No such container:path|lstat .*: no such file")
+_FROM = 'f=$1; shift; exec "$@" < "$f"'
+# Half a file under its name would be put back over a catalogue that is whole.
+_KEEP = (
+    f'umask 077; f=$1; shift; "$@" > "$f{PARTIAL}" && sync "$f{PARTIAL}" && '
+    f'mv -T -- "$f{PARTIAL}" "$f" && sync "$(dirname "$f")"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PutCatalogue:
+    """Copy a new catalogue into a stopped container. Undone: the one before is copied back."""
+
+    journaled_as = "PutCatalogue"
+
+    host_role: str
+    container: str
+    meta: str
+    """The folder of the new one, called `meta`."""
+    previous: str
+    notes: str
+    """A file beside it, of mode 0600: Docker reads as the user, and the hashes are root's."""
+    docker: tuple[str, ...]
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what a person would type."""
+        return (
+            f"docker cp -a {shlex.quote(f'{self.meta}/meta.db')} {self.container}:{META}/meta.db",
+        )
+
+    @property
+    def _kept(self) -> str:
+        return posixpath.join(self.previous, KEPT)
+
+    def do(self, scene: Scene) -> None:
+        """Keep the one that is there, if there is one, and put the new one in its place."""
+        host = scene.host(self.host_role)
+        words = (*self.docker, "cp", f"{self.container}:{META}/meta.db", "-")
+        told = host.run(self._command((_KEEP, self._kept, *words), frozenset({0, 1})))
+        host.remove([self._kept + PARTIAL])
+        if told.exit_code and not _is_missing(told.err):
+            raise StepFailed(
+                f"The catalogue of container {self.container} cannot be kept: {told.last_words}"
+            )
+        above = posixpath.dirname(self.meta)
+        pack = (*self.as_root, "tar", "--create", "--directory", above, "meta/meta.db")
+        self._put(host, pack, DATA_INSIDE)
+
+    def undo(self, host: Host) -> None:
+        """Put the one before back; where there was none, nothing is done."""
+        host.remove([self._kept + PARTIAL])
+        kept = host.look([self._kept]).get(self._kept)
+        if kept and kept.size_bytes:
+            self._put(host, ("cat", self._kept), META)
+
+    def _put(self, host: Host, words: tuple[str, ...], into: str) -> None:
+        with host.pipe(Command(words, limit_s=COPY_LIMIT_S)) as pipe:
+            content = b""
+            while chunk := read_chunk(pipe.stdout):
+                content += chunk
+            if pipe.finish():
+                raise StepFailed(f"On {host.name} the catalogue of InfluxDB cannot be read.")
+        host.receive(self.notes, io.BytesIO(content), 0)
+        copy = (*self.docker, "cp", "--archive", "-", f"{self.container}:{into}")
+        try:
+            host.run(self._command((_FROM, self.notes, *copy)))
+        finally:
+            host.remove([self.notes])
+
+    def _command(self, words: tuple[str, ...], accept: frozenset[int] = frozenset({0})) -> Command:
+        script, *rest = words
+        command = guarded(self.guard, ("sh", "-c", script, "sh", *rest), COPY_LIMIT_S)
+        return Command(command.words, accept, command.limit_s)
+
+
+def catalogue_within(host: Host, container: str, docker: tuple[str, ...]) -> bytes:
+    """Return the meta.db that lies in a container; b"" where there is none.
+
+    Raises StepFailed where it cannot be read.
+    """
+    said: list[str] = []
+    command = Command((*docker, "cp", f"{container}:{META}/meta.db", "-"), limit_s=COPY_LIMIT_S)
+    with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
+        packed = pipe.stdout.read()
+        if pipe.finish():
+            if _is_missing(" ".join(said)):
+                return b""
+            last = said[-1] if said else ""
+            raise StepFailed(f"The catalogue of container {container} cannot be read: {last}")
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        content = archive.extractfile("meta.db")
+        return content.read() if content else b""
+
+
+def _is_missing(said: str) -> bool:
+    """Tell whether Docker found no such file in a container."""
+    return bool(_MISSING.search(said))

@@ -1,0 +1,322 @@
+"""Loading an InfluxDB 1.x dump into an empty server, and proving that it is all there.
+
+Exit code 0 of `influxd restore` proves nothing either, and it returns before the server is done.
+What proves it: the sizes of the TSM files on the server's disk are those in the dump, shard by
+shard. Shards are matched by database, policy and start, since a restore gives them new ids; the
+server's own catalogue tells which. No query, so no password, is needed for that.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import shlex
+import time
+
+from ...core import processes as children
+from ...core.dataclass import dataclass
+from ...core.errors import StepFailed
+from ...engine.steps import Scene
+from ...hosts.base import Command, Host
+from ...stack.stack import guarded
+from .check import DumpReport
+from .dump import Dump
+from .log import (
+    Level,
+    explain_metadata_refusal,
+    judge_restore,
+    read_restore_line,
+    say_internal_left_out,
+)
+from .meta import Catalogue, Grant
+from .server import (
+    Server,
+    ask_influx,
+    influx_words,
+    merged_files,
+    quoted,
+    server_catalogue,
+    tsm_files,
+)
+from .stays import Present
+
+SETTLE_LIMIT_S = 300.0
+"""How long a server may take the shards in after `influxd restore` ended; 1.5 s were seen."""
+PROVEN = "InfluxDB has all of the dump: "
+"""With this begins what is said when a load is proven."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadInflux:
+    """Load a dump into a server, and prove it by the sizes of its files.
+
+    Without `databases` all of it, once, into a server that is empty; else each of these in the
+    place of the one that is there, whose grants it gets.
+    """
+
+    host_role: str
+    server: Server
+    dump: Dump
+    inside: str
+    docker: tuple[str, ...]
+    as_root: tuple[str, ...]
+    guard: str
+    limit_s: float
+    databases: tuple[str, ...] = ()
+
+    def command(self, database: str = "") -> Command:
+        """Return the load itself."""
+        chosen = ("-db", database) if database else ()
+        words = ("influxd", "restore", "-portable", *chosen, self.inside)
+        words = (*self.docker, "exec", self.server.container, *words)
+        command = guarded(self.guard, words, self.limit_s)
+        return Command(command.words, frozenset(range(256)), command.limit_s)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the loads as a person would type them."""
+        lines = []
+        for name in self.databases:
+            drop = influx_words(self.server, self.docker, f"DROP DATABASE {quoted(name)}")
+            lines += [str(drop), str(self.command(name))]
+        return (*(lines or [str(self.command())]), "compare the sizes of all TSM files")
+
+    def do(self, scene: Scene) -> None:
+        """Load and prove; raises StepFailed with what is not there."""
+        host = scene.host(self.host_role)
+        report = self.dump.report(scene)
+        if not self.databases:
+            self._load(scene, host, report)
+        else:
+            before = server_catalogue(host, self.server, self.as_root)
+            for name in self.databases:
+                ask_influx(host, self.server, self.docker, f"DROP DATABASE {quoted(name)}")
+                self._load(scene, host, report, name)
+                self._grant(scene, host, name, before, report.catalogue)
+        self._prove(scene, host, report)
+
+    def _grant(
+        self, scene: Scene, host: Host, name: str, before: Catalogue, dumped: Catalogue | None
+    ) -> None:
+        """Let users do with a loaded database what they might.
+
+        With one that was not there, what the dump says: its rights went when it was dropped.
+        """
+        was_there = name in before.names
+        users = before.users if was_there or dumped is None else dumped.users
+        known = {each.name for each in before.users}
+        for user in users:
+            for grant in (grant for database, grant in user.grants if database == name):
+                if grant is Grant.NOTHING:
+                    continue
+                text = f"GRANT {grant.name} ON {quoted(name)} TO {quoted(user.name)}"
+                if user.name in known:
+                    ask_influx(host, self.server, self.docker, text)
+                else:
+                    scene.warn(
+                        f"User {user.name} of the backup is not in InfluxDB here, and a restore "
+                        f"of single databases brings no users. When it is made: {text}"
+                    )
+
+    def _load(self, scene: Scene, host: Host, report: DumpReport, database: str = "") -> None:
+        shards = [each for each in report.shards if database in ("", each.database)]
+        lines: list[str] = []
+
+        def hear(stream: str, line: str) -> None:
+            lines.append(line)
+            scene.hear(stream, line)
+            read = read_restore_line(line)
+            if read.say and read.level is not Level.HARMLESS:
+                scene.say(read.say)
+
+        outcome = host.run(self.command(database), hear)
+        expected = frozenset(shard.id for shard in shards)
+        verdict = judge_restore(lines, outcome.exit_code, expected)
+        if verdict.metadata_refused:
+            now = server_catalogue(host, self.server, self.as_root)
+            asked = (database,) if database else ()
+            cause = explain_metadata_refusal(report.catalogue, asked, now.names)
+            if not cause.success:
+                raise StepFailed(f"InfluxDB refused the dump: {cause.say}")
+        elif verdict.problems:
+            raise StepFailed(f"influxd restore failed: {' '.join(verdict.problems)}")
+        for warning in verdict.warnings:
+            scene.warn(warning)
+        if verdict.skipped_internal:
+            scene.say(say_internal_left_out(verdict.skipped_internal))
+
+    def _prove(self, scene: Scene, host: Host, report: DumpReport) -> None:
+        """Wait until every TSM file of the dump is on the server's disk, and as large.
+
+        Within a second of a load it may begin to merge files, as it does at all times; of those
+        that it merged away it tells in its log that it read them.
+        """
+        deadline = time.monotonic() + SETTLE_LIMIT_S
+        while True:
+            lacking = lacking_files(host, self.server, self.as_root, report, self.databases)
+            merged = self._merged(host, lacking)
+            missing = [each for each in lacking if each not in merged]
+            if not missing:
+                self._say_proven(scene, report, merged)
+                return
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    "InfluxDB did not take all of the dump in: "
+                    f"{'; '.join(each.told for each in missing[:5])}. Its disk may be full; look "
+                    "at `docker logs`."
+                )
+            scene.say(f"waiting for {len(missing)} shards to settle")
+            children.pause(0.3)
+
+    def _merged(self, host: Host, lacking: list[Lacking]) -> list[Lacking]:
+        """Return which shards lack no more than files that the server merged."""
+        if not any(each.may_be_merged for each in lacking):
+            return []
+        told = merged_files(host, self.server, self.docker)
+        return [
+            each
+            for each in lacking
+            if each.may_be_merged and all((each.id, name) in told for name in each.gone)
+        ]
+
+    def _say_proven(self, scene: Scene, report: DumpReport, merged: list[Lacking]) -> None:
+        held = report.catalogue.names if report.catalogue else ()
+        names = self.databases or held
+        shards = [each for each in report.shards if each.database in names]
+        size = sum(size for each in shards for _, size in each.tsm)
+        since = sum(len(each.gone) for each in merged)
+        scene.say(
+            f"{PROVEN}{', '.join(names) or 'no database'} ({len(shards)} shards, {size:,} bytes)"
+            f"{f'; it has merged {since} of its files since' if since else ''}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A shard of a dump whose TSM files are not on the server's disk as they were."""
+
+    told: str
+    id: int = 0
+    """The server's own; 0 where it has none for it."""
+    gone: tuple[str, ...] = ()
+    """The files of the dump that are not there."""
+    new: tuple[str, ...] = ()
+    """Those that are there and not in the dump."""
+    same: bool = True
+    """The others are as large as they were."""
+
+    @property
+    def may_be_merged(self) -> bool:
+        """Whether others may have come of those that are gone: their names are behind them."""
+        return bool(self.same and self.gone and self.new) and max(self.gone) < max(self.new)
+
+
+def lacking_files(
+    host: Host,
+    server: Server,
+    as_root: tuple[str, ...],
+    report: DumpReport,
+    databases: tuple[str, ...] = (),
+) -> list[Lacking]:
+    """Return the shards of a dump, or of `databases`, whose files are not there as they were."""
+    places = server_catalogue(host, server, as_root).places
+    new_ids = {tuple(place): shard for shard, place in places.items()}
+    found = tsm_files(host, server, as_root, at_work=True)
+    lacking = []
+    for shard in report.shards:
+        if databases and shard.database not in databases:
+            continue
+        new_id = new_ids.get((shard.database, shard.policy, shard.start_ns))
+        have = found.get(new_id, {}) if new_id is not None else {}
+        want = dict(shard.tsm)
+        if sorted(have.values()) != sorted(want.values()):
+            sizes = f"{sorted(have.values())}, not {sorted(want.values())}"
+            lacking.append(
+                Lacking(
+                    f"shard {shard.id} of {shard.database} has {sizes} bytes",
+                    new_id or 0,
+                    tuple(each for each in want if each not in have),
+                    tuple(each for each in have if each not in want),
+                    all(want[each] == size for each, size in have.items() if each in want),
+                )
+            )
+    return lacking
+
+
+@dataclass(frozen=True, slots=True)
+class AddUsers:
+    """Give a stopped server the users of a dump, with their passwords and grants.
+
+    `influxd restore` throws them away. Their messages are appended to meta.db as they are:
+    protobuf merges repeated fields. Undone with the data folder.
+    """
+
+    host_role: str
+    server: Server
+    dump: Dump
+    notes: str
+    as_root: tuple[str, ...]
+    guard: str
+    present: Present | None = None
+    """What was there before: users that the dump has not come with them."""
+    stays: tuple[str, ...] = ()
+    """Databases from there, in which its users may do what they might."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is done."""
+        return (f"append the users of the dump to {self.server.folder('meta')}/meta.db",)
+
+    def do(self, scene: Scene) -> None:
+        """Append them; the hashes travel by a file of mode 0600 and never by an argument."""
+        host = scene.host(self.host_role)
+        catalogue = self.dump.report(scene).catalogue
+        users = catalogue.users if catalogue else ()
+        if catalogue and self.present:
+            users = self.present.users(catalogue, self.stays)
+        if not users:
+            return
+        host.receive(self.notes, io.BytesIO(b"".join(each.record for each in users)), 0)
+        script = 'cat "$1" >> "$2" && sync "$2"'
+        target = posixpath.join(self.server.folder("meta"), "meta.db")
+        words = (*self.as_root, "sh", "-c", script, "sh", self.notes, target)
+        try:
+            host.run(guarded(self.guard, words))
+        finally:
+            host.remove([self.notes])
+
+
+@dataclass(frozen=True, slots=True)
+class AddQueries:
+    """Make the continuous queries of a dump again: `influxd restore` throws them away."""
+
+    host_role: str
+    server: Server
+    dump: Dump
+    docker: tuple[str, ...]
+    databases: tuple[str, ...] = ()
+    all_of_them: bool = False
+    """One that InfluxDB does not take ends it."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is done."""
+        return (f"make the dump's continuous queries again in {self.server.container}",)
+
+    def do(self, scene: Scene) -> None:
+        """Make them; where InfluxDB does not take one, warn with the exact statement."""
+        host = scene.host(self.host_role)
+        catalogue = self.dump.report(scene).catalogue
+        found = catalogue.continuous_queries if catalogue else ()
+        for database, query in found:
+            if self.databases and database not in self.databases:
+                continue
+            text = query.text
+            try:
+                ask_influx(host, self.server, self.docker, text)
+            except StepFailed as error:
+                if self.all_of_them:
+                    drop = f"DROP CONTINUOUS QUERY {quoted(query.name)} ON {quoted(database)}"
+                    raise StepFailed(
+                        f"{error}. What it names may be gone: make that again, or tell InfluxDB "
+                        f"`{drop}`, and reload again."
+                    ) from error
+                words = shlex.join(("influx", "-execute", text))
+                scene.warn(f"{error}. Run it in the container of InfluxDB: {words}")

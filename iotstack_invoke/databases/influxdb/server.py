@@ -1,0 +1,216 @@
+"""An InfluxDB 1.x container on a host: what its own files say, and one that no client reaches.
+
+The catalogue and the files are read as they lie there: no query, so no password, is needed.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+
+from ...core.dataclass import dataclass
+from ...core.errors import StepFailed
+from ...engine.steps import Scene
+from ...hosts.base import Command, Host
+from ...hosts.json_answers import read_json
+from ...stack.isolated import OUR_LABEL, remove_ours
+from ...stack.stack import STOP_LIMIT_S, guarded
+from .meta import Catalogue, read_meta_db
+from .part import BACKUP_INSIDE, DATA_INSIDE, wait_for_ping
+
+ALONE = "iotstack-influxdb-alone"
+"""The container that takes a dump out of data, or loads it, where no client reaches it."""
+FRESH = "iotstack-influxdb-fresh"
+"""The same, on new data: it is started while the other still runs."""
+ALONE_SETTINGS = (
+    f"INFLUXDB_META_DIR={DATA_INSIDE}/meta",
+    f"INFLUXDB_DATA_DIR={DATA_INSIDE}/data",
+    f"INFLUXDB_DATA_WAL_DIR={DATA_INSIDE}/wal",
+    "INFLUXDB_HTTP_AUTH_ENABLED=false",
+    "INFLUXDB_MONITOR_STORE_ENABLED=false",
+    "INFLUXDB_CONTINUOUS_QUERIES_ENABLED=false",
+    "INFLUXDB_RETENTION_ENABLED=false",
+)
+"""It works on the data that it is given, asks for no password, changes none by itself."""
+KEPT_SETTINGS = "INFLUXDB_DATA_"
+"""What of a container's environment says how data are stored; the rest may be a password."""
+_TSM = re.compile(r"/(\d+)/(\d+-\d+\.tsm)\b(?!\.)")
+INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}]'
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The InfluxDB container that takes a dump in."""
+
+    container: str
+    data: str
+    """Its folder on the host that is /var/lib/influxdb inside."""
+    apart: tuple[tuple[str, str], ...] = ()
+    """Which of its folders (meta, data, wal) have mounts of their own, each with where it lies."""
+    within: bool = False
+    """Its catalogue lies in the container, or in a volume that goes with it: `data` is made for
+    the load alone."""
+
+    def folder(self, name: str) -> str:
+        """Return where its meta, data or wal lies on the host."""
+        return dict(self.apart).get(name) or posixpath.join(self.data, name)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """What of it lies on the host for good."""
+        return (*(() if self.within else (self.data,)), *(path for _, path in self.apart))
+
+
+@dataclass(frozen=True, slots=True)
+class RunAlone:
+    """Run an InfluxDB on the data folder of a container, where no client reaches it.
+
+    A client that creates its database while a dump is loaded makes InfluxDB refuse all of it.
+    So it is loaded by a second container of the same image: without published ports, on no
+    network of the stack, asking for no password. Undone: removed.
+    """
+
+    journaled_as = "RunAlone"
+
+    host_role: str
+    container: str
+    alone: str
+    data: str
+    dumps: str
+    docker: tuple[str, ...]
+    guard: str
+    image: str = ""
+    """What to run where there is no such container; its settings are the image's own then."""
+    volumes: tuple[str, ...] = ()
+    """What of the data lies apart, as Docker takes it: `/disk/wal:/var/lib/influxdb/wal`."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command(self.image or "image-of-" + self.container, "", ())),)
+
+    def _command(self, image: str, user: str, settings: tuple[str, ...]) -> Command:
+        words = (
+            *("run", "--detach", "--name", self.alone, "--label", OUR_LABEL),
+            *("--network", "bridge"),
+            *(() if self.image else ("--volumes-from", self.container)),
+            *("--volume", f"{self.data}:{DATA_INSIDE}"),
+            *(word for each in self.volumes for word in ("--volume", each)),
+            *("--volume", f"{self.dumps}:{BACKUP_INSIDE}"),
+            *(("--user", user) if user else ()),
+            *(word for each in (*settings, *ALONE_SETTINGS) for word in ("--env", each)),
+            image,
+        )
+        return guarded(self.guard, (*self.docker, *words), STOP_LIMIT_S)
+
+    def do(self, scene: Scene) -> None:
+        """Start it from the image and the settings for data of the container."""
+        host = scene.host(self.host_role)
+        self.undo(host)
+        if self.image:
+            host.run(self._command(self.image, "", ()), scene.hear)
+            return
+        words = (*self.docker, "inspect", "--type", "container", "--format", INSPECT_FORM)
+        told = host.run(Command((*words, self.container))).out
+        image, user, settings = read_json(told, f"`docker inspect` on {host.name}").items(3)
+        kept = tuple(each for each in settings.texts() if each.startswith(KEPT_SETTINGS))
+        host.run(self._command(image.text(), user.text(), kept), scene.hear)
+
+    def undo(self, host: Host) -> None:
+        """Remove it, whether it runs or not, if it is ours."""
+        remove_ours(host, self.alone, self.docker, self.guard)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForInflux:
+    """Wait until a server answers, and see that it holds no database but those that stay."""
+
+    host_role: str
+    server: Server
+    docker: tuple[str, ...]
+    as_root: tuple[str, ...]
+    must_be_empty: bool = True
+    stays: tuple[str, ...] = ()
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is asked."""
+        return (f"GET /ping of container {self.server.container}",)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it does not answer in time, or is not empty."""
+        host = scene.host(self.host_role)
+        wait_for_ping(host, self.server.container, self.docker)
+        if not self.must_be_empty:
+            return
+        catalogue = server_catalogue(host, self.server, self.as_root)
+        others = [each for each in catalogue.names if each not in self.stays]
+        if others:
+            raise StepFailed(
+                f"Container {self.server.container} holds databases before anything was loaded "
+                f"into it: {', '.join(others)}. InfluxDB would then take nothing in. "
+                "Does its image make one when it starts?"
+            )
+
+
+def server_catalogue(host: Host, server: Server, as_root: tuple[str, ...]) -> Catalogue:
+    """Return what the server's own meta.db says; raises StepFailed where it cannot be read."""
+    path = posixpath.join(server.folder("meta"), "meta.db")
+    with host.pipe(Command((*as_root, "cat", path), limit_s=60)) as pipe:
+        content = pipe.stdout.read()
+        code = pipe.finish()
+    if code:
+        raise StepFailed(f"On {host.name}: {path} cannot be read.")
+    try:
+        return read_meta_db(content)
+    except ValueError as error:
+        raise StepFailed(f"On {host.name}: {path} cannot be read: {error}.") from error
+
+
+def tsm_files(
+    host: Host, server: Server, as_root: tuple[str, ...], *, at_work: bool = False
+) -> Mapping[int, Mapping[str, int]]:
+    """Return the TSM files on the server's disk by shard id, each with its size.
+
+    `at_work`: one may go while they are listed.
+    """
+    folder = server.folder("data")
+    words = ("find", folder, "-name", "*.tsm", "-printf", "%s %p\\0")
+    files: dict[int, dict[str, int]] = {}
+    accept = frozenset({0, 1} if at_work else {0})
+    for each in host.run(Command((*as_root, *words), accept, 600)).out.split("\0"):
+        size, _, path = each.partition(" ")
+        place, name = posixpath.split(path)
+        shard = posixpath.basename(place)
+        if shard.isdigit():
+            files.setdefault(int(shard), {})[name] = int(size)
+    return files
+
+
+def merged_files(
+    host: Host, server: Server, docker: tuple[str, ...]
+) -> frozenset[tuple[int, str]]:
+    """Return the TSM files that a server tells in its log that it merges: shard id and name."""
+    told = host.run(Command((*docker, "logs", server.container), frozenset(range(256)), 600))
+    lines = (*told.out.splitlines(), *told.err.splitlines())
+    found = (each for line in lines if "ompacting" in line for each in _TSM.finditer(line))
+    return frozenset((int(each[1]), each[2]) for each in found)
+
+
+def quoted(name: str) -> str:
+    """Return a name as InfluxQL writes it."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def influx_words(server: Server, docker: tuple[str, ...], text: str) -> Command:
+    """Return the command that has a server execute a statement."""
+    words = (*docker, "exec", server.container, "influx", "-execute", text)
+    return Command(words, frozenset(range(256)), 600)
+
+
+def ask_influx(host: Host, server: Server, docker: tuple[str, ...], text: str) -> None:
+    """Have a server execute a statement; raises StepFailed where it does not."""
+    told = host.run(influx_words(server, docker, text))
+    said = (told.out, *told.err.splitlines())  # besides errors sudo or Docker may say a word
+    if told.exit_code or any(each.startswith("ERR") for each in said):
+        raise StepFailed(f"InfluxDB did not do `{text}`: {told.last_words}")

@@ -1,0 +1,214 @@
+"""What an InfluxDB 1.x holds and a backup does not: looked for when it is stopped, and kept.
+
+The files of such databases are copied before the dump is loaded beside them, which only adds to
+the catalogue; their users get into it with those of the dump.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+
+from ...core.dataclass import dataclass
+from ...core.errors import StepFailed
+from ...engine.steps import Scene
+from ...hosts.base import Command, Host
+from ...hosts.inspect import looked
+from ...stack.stack import CopyFolder, guarded
+from ..inventory import EXACT_HINT, STAYS, Held, came_meanwhile
+from .catalogue import catalogue_within
+from .dump import Dump, lacking_in
+from .meta import Catalogue, User, read_meta_db, with_databases
+from .server import Server, server_catalogue, tsm_files
+
+
+class Present:
+    """What an InfluxDB holds, as its catalogue says when it is stopped; several steps ask it."""
+
+    def __init__(self) -> None:
+        self.content = b""
+        """Its meta.db."""
+        self.shards: frozenset[int] = frozenset()
+        """Those with files."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The same, read; raises ValueError where it cannot be."""
+        return read_meta_db(self.content) if self.content else Catalogue((), (), 0)
+
+    def users(self, held: Catalogue, databases: tuple[str, ...]) -> tuple[User, ...]:
+        """Return the users of a dump with their grants in `databases`, and those it has not."""
+        here = {each.name: each for each in self.catalogue.users}
+        named = {each.name for each in held.users}
+        merged = (
+            each.granted(pair for pair in here[each.name].grants if pair[0] in databases)
+            if each.name in here
+            else each
+            for each in held.users
+        )
+        return (*merged, *(each for name, each in here.items() if name not in named))
+
+
+def held_by(catalogue: Catalogue) -> Held:
+    """Return the names that a catalogue has."""
+    return Held(catalogue.names, tuple(each.name for each in catalogue.users))
+
+
+def present_catalogue(
+    host: Host, server: Server, as_root: tuple[str, ...], docker: tuple[str, ...]
+) -> bytes:
+    """Return the meta.db of a server, wherever it lies; b"" where there is none.
+
+    Raises StepFailed where it cannot be read.
+    """
+    if server.within:
+        return catalogue_within(host, server.container, docker)
+    path = posixpath.join(server.folder("meta"), "meta.db")
+    # test(1) ends with 1 as well where it cannot look: then all that is here would be lost.
+    if not looked(host, ("stat", "-c", "%i", "--", path), as_root):
+        return b""
+    with host.pipe(Command((*as_root, "cat", "--", path), limit_s=60)) as pipe:
+        content = pipe.stdout.read()
+        if pipe.finish():
+            raise StepFailed(f"On {host.name}: {path} cannot be read.")
+    return content
+
+
+@dataclass(frozen=True, slots=True)
+class SeeInflux:
+    """See what a stopped InfluxDB holds, and that all that the dump has not is to stay."""
+
+    host_role: str
+    server: Server
+    dump: Dump
+    stays: Held
+    present: Present
+    docker: tuple[str, ...]
+    as_root: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is read."""
+        return (f"read the catalogue of container {self.server.container}",)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where something came since the restore looked."""
+        host = scene.host(self.host_role)
+        content = present_catalogue(host, self.server, self.as_root, self.docker)
+        self.present.content = content
+        if content:
+            self.present.shards = frozenset(tsm_files(host, self.server, self.as_root))
+        try:
+            here = held_by(self.present.catalogue)
+        except ValueError as error:
+            raise StepFailed(f"The catalogue of InfluxDB cannot be read: {error}.") from error
+        dumped = self.dump.report(scene).catalogue
+        more = here.without(held_by(dumped) if dumped else Held()).without(self.stays)
+        if more:
+            raise StepFailed(came_meanwhile(self.server.container, more))
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStays(CopyFolder):
+    """Copy the files of some databases of a stopped InfluxDB to a new folder. Undone: removed."""
+
+    journaled_as = "CopyStays"
+
+    kind: str
+    """Which of its folders it is: meta, data or wal; '' for the one around them."""
+    databases: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is copied."""
+        inside = self.kind or "{data,wal}"
+        return tuple(
+            f"cp -a '{self.source}'/{inside}/'{name}' '{self.target}'/{inside}/"
+            for name in self.databases
+        )
+
+    @property
+    def _command(self) -> Command:
+        script = (
+            'from=$1 to=$2 kind=$3; shift 3; mkdir -p "$(dirname "$to")" || exit 1; '
+            'make() { mkdir -m 0755 "$2" && chown --reference="$1" "$2" && '
+            'chmod --reference="$1" "$2" || exit 1; }; '
+            'make "$from" "$to"; '
+            '[ "$kind" != meta ] || exit 0; '
+            "for each in ${kind:-data wal}; do "
+            'if [ -z "$kind" ]; then [ -d "$from/$each" ] || continue; '
+            'make "$from/$each" "$to/$each"; was=$from/$each now=$to/$each; '
+            "else was=$from now=$to; fi; "
+            'for name; do [ ! -e "$was/$name" ] || '
+            'cp -a --reflink=auto -t "$now" -- "$was/$name" || exit 1; done; done'
+        )
+        words = ("sh", "-c", script, "sh", self.source, self.target, self.kind, *self.databases)
+        return guarded(self.guard, (*self.as_root, *words), self.limit_s)
+
+
+@dataclass(frozen=True, slots=True)
+class PutStays:
+    """Write a catalogue of some databases, without users, into new data. Undone with these."""
+
+    host_role: str
+    server: Server
+    databases: tuple[str, ...]
+    present: Present
+    notes: str
+    as_root: tuple[str, ...]
+    guard: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is written."""
+        return (f"put {', '.join(self.databases)} into {self.server.folder('meta')}/meta.db",)
+
+    def do(self, scene: Scene) -> None:
+        """Write it."""
+        host = scene.host(self.host_role)
+        content = with_databases(self.present.content, self.databases)
+        host.receive(self.notes, io.BytesIO(content), 0)
+        script = (
+            'mkdir -p "$2" && cat "$1" > "$2/meta.db" && chmod 0644 "$2/meta.db" && '
+            'chown --reference="$3" "$2" "$2/meta.db" && sync "$2/meta.db"'
+        )
+        folders = (self.server.folder("meta"), self.server.folder("data"))
+        words = (*self.as_root, "sh", "-c", script, "sh", self.notes, *folders)
+        try:
+            host.run(guarded(self.guard, words))
+        finally:
+            host.remove([self.notes])
+
+
+@dataclass(frozen=True, slots=True)
+class ProveStays:
+    """See that a server has the databases that stay, with every shard that had files."""
+
+    host_role: str
+    server: Server
+    databases: tuple[str, ...]
+    present: Present
+    as_root: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is compared."""
+        return (f"compare {', '.join(self.databases)} with what there was",)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed with what is not there."""
+        host = scene.host(self.host_role)
+        old = self.present.catalogue
+        mine = tuple(each for each in old.databases if each.name in self.databases)
+        wanted = Catalogue(mine, (), 0)
+        there = server_catalogue(host, self.server, self.as_root)
+        lacking = lacking_in(there, wanted)
+        files = frozenset(tsm_files(host, self.server, self.as_root))
+        lacking += [
+            f"shard {shard} of {place.database}"
+            for shard, place in wanted.places.items()
+            if there.places.get(shard) != place
+            or (shard in self.present.shards and shard not in files)
+        ]
+        if lacking:
+            raise StepFailed(
+                f"What stays of InfluxDB is not all there: {'; '.join(lacking[:5])}. {EXACT_HINT}"
+            )
+        kept = len(self.present.shards & wanted.shard_ids)
+        scene.say(f"{STAYS}{', '.join(self.databases)} of InfluxDB ({kept} shards)")

@@ -1,0 +1,353 @@
+"""The part of an InfluxDB 2.x container: look, dump, prove, sweep into one plain tar.
+
+Experimental: written from the documentation, since none can be run where this is tested. The part
+holds what IOTstackBackup's does, `config`, `data` without the engine and `backup`, so that its
+script restores it; but `data` is what the dump's own snapshots hold, not the live files.
+InfluxDB 3 has no backup of its own: it is only recognised here.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import shlex
+import time
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from ...backups.manifest import Manifest
+from ...core import processes as children
+from ...core.dataclass import dataclass
+from ...core.errors import StepFailed
+from ...engine.steps import File, Scene
+from ...hosts.base import Command, Host
+from ...services.known import NO_BACKUP_OF_3
+from ...stack.compose import Found
+from ...stack.inside import path_on_host
+from ..influxdb.part import influx_version, seen_on_host, sweep, undo_dump
+from .check import EXPERIMENTAL, Influx2Check, facts_of, judge_lines, shard_of
+
+DATA_INSIDE = "/var/lib/influxdb2"
+CONFIG_INSIDE = "/etc/influxdb2"
+BACKUP_INSIDE = "/var/lib/backup"
+TEMPLATE_STORE = "volumes/influxdb2"
+UNPACKED = "influxdb2-dump"
+LOADED_INSIDE = "/influxdb2-dump"
+READY_LIMIT_S = 120.0
+READY_PAUSE_S = 0.5
+ANY_EXIT = frozenset(range(256))
+FOLDERS = ("data", "config", "backup")
+"""What IOTstack's template calls the three on the host."""
+NO_TOKEN = 3
+CANNOT_LOG_IN = "finds no token: not in its environment, and not in /etc/influxdb2/influx-configs"
+LOG_IN_ADVICE = (
+    "Give the container an operator token: INFLUX_TOKEN in its `environment` or `env_file`, and "
+    "`docker compose up -d`"
+)
+_VERSION_3 = re.compile(r"\b3\.\d+\.\d+\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Influx2Facts:
+    """What was found of the InfluxDB 2 container before the plan was made."""
+
+    container: str
+    version: str
+    data_on_host: str
+    """Where its data lie; '' where nothing of the host is mounted there."""
+    backup_on_host: str
+    """Where its dumps come to lie; '' where that is in the container alone."""
+    store: str = ""
+    """The folder that holds its data, configuration and dumps as IOTstack's template has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Influx2Look:
+    """What was found of a running container: how it is dumped, or why it cannot be."""
+
+    facts: Influx2Facts | None = None
+    error: str = ""
+    """It should be dumped, and the dump would fail."""
+    uncovered: str = ""
+    """Why there can be no dump of it."""
+    advice: str = ""
+
+
+@cache
+def _script() -> str:
+    """Return what is run in the container."""
+    with open(f"{os.path.dirname(__file__)}/influxdb2.sh", encoding="utf-8") as stream:
+        return stream.read()
+
+
+def run_in(docker: tuple[str, ...], container: str, *words: str, limit_s: float = 60.0) -> Command:
+    """Return the command that asks or dumps in a container; any exit code is accepted."""
+    called = (*docker, "exec", container)
+    return Command(
+        (*called, "sh", "-c", _script(), "sh", *words),
+        accept=ANY_EXIT,
+        limit_s=limit_s,
+        called=shlex.join((*called, "influxdb2.sh", *words)),
+    )
+
+
+def server_version(host: Host, container: str, docker: tuple[str, ...] = ("docker",)) -> str:
+    """Return the version of the InfluxDB in a container, whatever its image is called.
+
+    The tag `latest` of its image has been of all of them. Raises StepFailed where it tells none.
+    """
+    try:
+        return influx_version(host, container, docker)
+    except StepFailed:
+        words = (*docker, "exec", container, "influxdb3", "--version")
+        told = host.run(Command(words, accept=ANY_EXIT, limit_s=30))
+        if not told.exit_code and (found := _VERSION_3.search(told.out)):
+            return found[0]
+        raise
+
+
+def look_at_influx2(
+    host: Host,
+    found: Found,
+    as_root: tuple[str, ...] = (),
+    docker: tuple[str, ...] = ("docker",),
+) -> Influx2Look:
+    """Return what a dump of a running container needs to know, or why there can be none."""
+    name = found.container.name
+    try:
+        version = server_version(host, name, docker)
+        if version.startswith("1."):
+            advice = f'Name it in hosts.toml: [influxdb] container = "{name}"'
+            return Influx2Look(uncovered=f"it runs InfluxDB {version}", advice=advice)
+        if version.startswith("3."):
+            return Influx2Look(uncovered=NO_BACKUP_OF_3)
+        facts = influx2_facts(host, found, version, as_root)
+        told = host.run(run_in(docker, name, "token"))
+    except StepFailed as error:
+        return Influx2Look(error=str(error))
+    if told.exit_code == NO_TOKEN:
+        return Influx2Look(uncovered=f"`influx backup` {CANNOT_LOG_IN}", advice=LOG_IN_ADVICE)
+    return Influx2Look(facts)
+
+
+def influx2_facts(
+    host: Host, found: Found, version: str, as_root: tuple[str, ...] = ()
+) -> Influx2Facts:
+    """Return where a container keeps its data and its dumps; raises StepFailed."""
+    name = found.container.name
+    if not version.startswith("2.") or version.startswith("2.0."):
+        raise StepFailed(
+            f"Container {name} runs InfluxDB {version}; this part is for InfluxDB 2.1 and newer "
+            "2.x. Its data are in no archive."
+        )
+    places = [path_on_host(found.mounts, each) for each in (DATA_INSIDE, CONFIG_INSIDE)]
+    backup = seen_on_host(host, found, BACKUP_INSIDE, as_root)
+    store, last = posixpath.split(places[0])
+    as_template = last == "data" and [*places, backup] == [f"{store}/{each}" for each in FOLDERS]
+    return Influx2Facts(name, version, places[0], backup, store if as_template else "")
+
+
+def data_folders(found: Iterable[Found]) -> tuple[str, ...]:
+    """Return where containers map the data of an InfluxDB 2."""
+    mounts = (mount for each in found for mount in each.mounts)
+    return tuple(m.on_host for m in mounts if m.inside.rstrip("/") == DATA_INSIDE)
+
+
+def places_by_hand(facts: Mapping[str, Any], manifest: Manifest | None) -> tuple[str, str]:
+    """Return the folder as in IOTstack's template of a part, and where its data lie, '' for none.
+
+    As words of a shell, seen from the folder of the stack. `facts` are those of the part: earlier
+    versions knew the template alone.
+    """
+    store, data = facts.get("store"), facts.get("data") or ""
+    if store is None:
+        return TEMPLATE_STORE, ""
+    if data.startswith("../") and manifest:
+        data = posixpath.normpath(posixpath.join(manifest.folder, data))
+    return shlex.quote(store) if store else "", shlex.quote(data) if data else ""
+
+
+def steps_by_hand(
+    container: str, part: str, store: str = TEMPLATE_STORE, data: str = ""
+) -> tuple[str, ...]:
+    """Return the commands that restore a part by hand, in the folder of the stack.
+
+    `part` is its file as a word of a shell. `store` holds its three folders as IOTstack's
+    template has them; without it all goes through Docker, and `data` is where its data lie. Where
+    one fails none of those behind it does anything.
+    """
+    ping = f"until docker exec {container} influx ping; do sleep 2; done"
+    if store:
+        steps = (
+            f"docker compose stop {container}",
+            *_aside(store),
+            f"sudo tar -xf {part} -C {store} --same-owner",
+            f"docker compose up -d {container}",
+            ping,
+            f"docker exec {container} influx restore {BACKUP_INSIDE} --full",
+        )
+    else:
+        steps = (
+            "docker compose up --no-start",
+            f"docker stop {container}",
+            *(_aside(data) if data else ()),
+            f"sudo mkdir {UNPACKED} && sudo tar -xf {part} -C {UNPACKED} --same-owner",
+            f"sudo docker cp --archive {UNPACKED}/data/. {container}:{DATA_INSIDE}",
+            f"sudo docker cp --archive {UNPACKED}/config/. {container}:{CONFIG_INSIDE}",
+            f"docker start {container}",
+            ping,
+            f"sudo docker cp {UNPACKED}/backup {container}:{LOADED_INSIDE}",
+            f"docker exec {container} influx restore {LOADED_INSIDE} --full",
+            f"docker exec {container} rm -rf {LOADED_INSIDE} && sudo rm -rf {UNPACKED}",
+        )
+    return (*(f"{each} &&" for each in steps[:-1]), steps[-1])
+
+
+def _aside(folder: str) -> tuple[str, str]:
+    """Return how a folder is moved aside, under a name that is free, and made anew."""
+    return (
+        f'sudo mv -T {folder} {folder}.before-"$(date +%F-%H%M%S)"',
+        f"sudo mkdir {folder}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DumpInflux2:
+    """Let influx write a dump of all buckets into a new folder, with what a server needs besides.
+
+    Undone: the dump is stopped if it still runs, and its folder removed.
+    """
+
+    journaled_as = "DumpInflux2"
+
+    host_role: str
+    container: str
+    on_host: str
+    """'' where the dump lies in the container alone."""
+    inside: str
+    as_root: tuple[str, ...]
+    limit_s: float
+    docker: tuple[str, ...] = ("docker",)
+    data: str = ""
+    config: str = ""
+    """Both as journals of earlier versions have them."""
+
+    @property
+    def _command(self) -> Command:
+        words = ("backup", f"{self.inside}/backup")
+        return run_in(self.docker, self.container, *words, limit_s=self.limit_s)
+
+    @property
+    def _gather(self) -> Command:
+        words = ("gather", self.inside)
+        return run_in(self.docker, self.container, *words, limit_s=self.limit_s)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the dump, and what is put beside it, as a person would type them."""
+        return (self._command.shown, self._gather.shown)
+
+    def do(self, scene: Scene) -> None:
+        """Make the dump; raises StepFailed with what it says, or must have said."""
+        host = scene.host(self.host_role)
+        scene.say(EXPERIMENTAL)
+        self.undo(host)  # a restore would take whatever an earlier attempt left
+        wait_until_ready(host, self.container, self.docker, min(READY_LIMIT_S, self.limit_s))
+        lines: list[str] = []
+
+        def hear(stream: str, line: str) -> None:
+            lines.append(line)
+            scene.hear(stream, line)
+            if (shard := shard_of(line)) is not None:
+                scene.say(f"shard {shard}")
+
+        outcome = host.run(self._command, hear)
+        verdict = judge_lines(lines, outcome.exit_code)
+        if verdict.problems:
+            raise StepFailed(
+                f"influx backup in container {self.container} failed: "
+                + " ".join(verdict.problems),
+                again=verdict.again,
+            )
+        for warning in verdict.warnings:
+            scene.warn(warning)
+        told = host.run(self._gather, scene.hear)
+        if told.exit_code:
+            raise StepFailed(
+                f"The dump of container {self.container} is not whole: {told.last_words}",
+                again=True,
+            )
+
+    def undo(self, host: Host) -> None:
+        """Stop the dump, if its client died before it, and remove its folder."""
+        inner = ("influx", "backup", f"{self.inside}/backup")
+        undo_dump(host, self, inner)
+
+
+def wait_until_ready(
+    host: Host, container: str, docker: tuple[str, ...], limit_s: float = READY_LIMIT_S
+) -> None:
+    """Wait until `influx ping` is answered; raises StepFailed where it is not in time."""
+    deadline = time.monotonic() + limit_s
+    while (told := host.run(run_in(docker, container, "ready"))).exit_code:
+        if time.monotonic() > deadline:
+            raise StepFailed(
+                f"InfluxDB in container {container} does not answer `influx ping` within "
+                f"{limit_s:g} s: {told.last_words}. Look at `docker logs {container}`."
+            )
+        children.pause(READY_PAUSE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepInflux2:
+    """Sweep a dump into one plain tar and check every file that its manifest names."""
+
+    output: File
+    words: tuple[str, ...]
+    """What gives the tar."""
+    container: str
+    version: str
+    limit_s: float
+    data: str = ""
+    """Its folder of data as seen from the stack; '' where none is mapped."""
+    store: str = ""
+    """The same of the folder of all that is its own, where it is as in IOTstack's template."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the tar as a person would type it."""
+        return (f"{self._command} > '{self.output.partial}'", "check every file of its manifest")
+
+    @property
+    def _command(self) -> Command:
+        return Command(self.words, limit_s=self.limit_s)
+
+    def do(self, scene: Scene) -> None:
+        """Write the tar under its partial name; raises StepFailed where the dump is not whole."""
+        scene.say("checking every shard")
+        check = Influx2Check()
+        sweep(scene, self.output, self._command, check.add)
+        report = check.report()
+        if report.problems:
+            raise StepFailed(
+                f"The dump of container {self.container} is not whole: "
+                + " ".join(report.problems),
+                again=True,
+            )
+        told = {"container": self.container, "version": self.version, "data": self.data}
+        told["store"] = self.store
+        scene.learn(self.output, **told, **facts_of(report))
+
+
+def dump_of(
+    facts: Influx2Facts, runtag: str, as_root: tuple[str, ...], limit_s: float
+) -> DumpInflux2:
+    """Return the step that dumps a container for a backup of that name."""
+    return DumpInflux2(
+        host_role="pi",
+        container=facts.container,
+        on_host=facts.backup_on_host and posixpath.join(facts.backup_on_host, runtag),
+        inside=f"{BACKUP_INSIDE}/{runtag}",
+        as_root=as_root,
+        limit_s=limit_s,
+    )

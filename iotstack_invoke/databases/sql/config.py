@@ -1,0 +1,80 @@
+"""PostgreSQL's own settings, which lie among its data: kept beside its dump, compared when loaded.
+
+No dump holds them, and a new server has those of its image. They are put back by a person: what
+was right for one version or machine may keep another from starting.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+
+from ...core.dataclass import dataclass
+from ...core.errors import StepFailed
+from ...engine.steps import Scene
+from ...hosts.base import Command, Host
+from .servers import ENGINES, SqlServer, run_in
+
+CONFIG = "config"
+"""The folder beside a dump that holds them."""
+
+
+def config_of(host: Host, server: SqlServer, docker: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Return each file of settings of a server that answers, its name and its text.
+
+    Raises StepFailed where one cannot be read.
+    """
+    for name in ENGINES[server.engine].config:
+        told = host.run(run_in(docker, server, CONFIG, name))
+        if told.exit_code:
+            raise StepFailed(f"{name} of {server.title} cannot be read: {told.last_words}")
+        yield name, told.out
+
+
+@dataclass(frozen=True, slots=True)
+class CompareConfig:
+    """Warn where a new server has other settings than the one that was dumped."""
+
+    host_role: str
+    alone: SqlServer
+    container: str
+    """Whose dump it took in."""
+    dump: str
+    """The dump on the host."""
+    docker: tuple[str, ...]
+    as_root: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is compared."""
+        names = ", ".join(ENGINES[self.alone.engine].config)
+        return (f"compare {names} with those of '{self._folder}'",)
+
+    @property
+    def _folder(self) -> str:
+        return posixpath.join(posixpath.dirname(self.dump), CONFIG)
+
+    def do(self, scene: Scene) -> None:
+        """Compare them; a part of IOTstackBackup's holds none."""
+        host = scene.host(self.host_role)
+        differing = []
+        for name, here in config_of(host, self.alone, self.docker):
+            words = (*self.as_root, "cat", "--", f"{self._folder}/{name}")
+            told = host.run(Command(words, frozenset({0, 1})))
+            if told.exit_code == 0 and settings_in(told.out) != settings_in(here):
+                differing.append(name)
+        if differing:
+            inside = posixpath.join(
+                *([] if self.container == self.alone.engine else [self.container]), CONFIG
+            )
+            scene.warn(
+                f"{ENGINES[self.alone.engine].title} in container {self.container} has the "
+                f"settings of its image. Those of the backup differ in {', '.join(differing)}: "
+                f"they lie in {inside} of its part. Compare, and put into its folder of data what "
+                "you miss."
+            )
+
+
+def settings_in(text: str) -> list[str]:
+    """Return the lines of a file of settings without what is only for people."""
+    lines = (line.partition("#")[0].split() for line in text.splitlines())
+    return [" ".join(words) for words in lines if words]

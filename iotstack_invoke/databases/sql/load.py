@@ -1,0 +1,518 @@
+"""Loading a dump of SQL into a server of its own that nobody reaches, and counting its rows.
+
+The server is a container of the same image, environment and command, on no network, with an empty
+folder in the place of its data: the image makes it as at a first start.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+
+from ...archives.scan import refuse_size
+from ...core.dataclass import dataclass
+from ...core.errors import StepFailed
+from ...engine.steps import Scene
+from ...hosts.base import Command, Host
+from ...hosts.inspect import free_bytes, looked
+from ...hosts.json_answers import read_json
+from ...hosts.local import read_chunk
+from ...stack.isolated import OUR_LABEL, remove_ours
+from ...stack.stack import STOP_LIMIT_S, guarded
+from ..inventory import STAYS
+from .dump import SqlReport, Table, in_memory_told
+from .pack import wait_for_server
+from .servers import ENGINES, NOT_LET_IN, SqlServer, count_words, run_in
+
+SQL_PROVEN = "All of the dump is in "
+"""With this begins what is said when a load is proven."""
+SYSTEM = ("mariadb", "mysql")
+SQL_ALONE = "iotstack-sql-alone"
+"""The container that a dump is loaded into."""
+DUMPS_INSIDE = "/iotstack-dumps"
+INSPECT_FORM = '["{{.Image}}", "{{.Config.User}}", {{json .Config.Env}}, {{json .Config.Cmd}}]'
+SETTLE_S = 2.0
+FIRST_START_LIMIT_S = 900.0
+"""An image makes a new server, and on an SD card that takes minutes."""
+READ_LIMIT_S = 24 * 3600.0
+TABLES_AT_ONCE = 100
+_COUNT = re.compile(r"^(\d+)\|(\d+)\s*$", re.MULTILINE)
+_SQL_ERROR = re.compile(r"(?:psql:\S+ )?(?:ERROR|FATAL|PANIC|error: )")
+NO_TABLESPACES = r"""
+/ FROM stdin;$/,/^\\\.$/b
+1,/^\\connect /{/^[A-Z ]+ TABLESPACE /d}
+/^ALTER DATABASE .* SET TABLESPACE /d
+s/^(CREATE DATABASE .*) TABLESPACE = ("([^"]|"")+"|[^ ;]+)/\1/
+/^SET default_tablespace = /d
+"""
+"""For sed: makes of a dump by pg_dumpall one by pg_dumpall --no-tablespaces; no row is changed."""
+# The image made these itself at its first start; an older psql does not know \restrict.
+_EXPECTED = re.compile(r'role "[^"]*" already exists|invalid command \\(un)?restrict')
+
+
+class SqlDump:
+    """A dump in a file of a host, read whole once: several steps ask what it holds."""
+
+    def __init__(
+        self, host_role: str, path: str, server: SqlServer, as_root: tuple[str, ...]
+    ) -> None:
+        self.host_role = host_role
+        self.path = path
+        self.server = server
+        self.as_root = as_root
+        self._report: SqlReport | None = None
+
+    def report(self, scene: Scene) -> SqlReport:
+        """Return what it holds and what is wrong with it; raises StepFailed if it is not there."""
+        if self._report is None:
+            host, engine = scene.host(self.host_role), self.server.engine
+            self._report = read_dump(host, self.path, engine, self.as_root)
+        return self._report
+
+
+def read_dump(host: Host, path: str, engine: str, as_root: tuple[str, ...]) -> SqlReport:
+    """Return what a dump in a file holds; raises StepFailed where it cannot be read."""
+    reader = ENGINES[engine].reader()
+    with host.pipe(Command((*as_root, "cat", "--", path), limit_s=READ_LIMIT_S)) as pipe:
+        while chunk := read_chunk(pipe.stdout):
+            reader.add(chunk)
+        if pipe.finish():
+            raise StepFailed(f"The dump {path} cannot be read.")
+    return reader.report()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSql:
+    """Read a dump to its end before anything is touched."""
+
+    dump: SqlDump
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is read."""
+        return (f"read '{self.dump.path}' to its end",)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where the dump is not whole."""
+        problems = self.dump.report(scene).problems
+        if problems:
+            found = f"The dump of {self.dump.server.title} is damaged: {'; '.join(problems)}."
+            raise StepFailed(f"{found} Nothing was changed. Take another backup.", damage=found)
+
+
+UNPACKED_BYTES = 'most=$1; shift; gzip --decompress --stdout -- "$@" | head -c "$most" | wc -c'
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackSql:
+    """Read each dump of a folder to its end before anything is touched; unpack what is packed."""
+
+    host_role: str
+    folder: str
+    engine: str
+    as_root: tuple[str, ...]
+    guard: str
+    may_lack: bool = False
+    """It need not hold any dump."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is done."""
+        packed = (str(self._unpack(("…",))),) if ENGINES[self.engine].packed else ()
+        return (*packed, f"read each dump of '{self.folder}' to its end")
+
+    def _unpack(self, paths: tuple[str, ...]) -> Command:
+        words = (*self.as_root, "gzip", "--decompress", "--", *paths)
+        return guarded(self.guard, words, READ_LIMIT_S)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where one is not whole, or where there is none."""
+        host = scene.host(self.host_role)
+        engine = ENGINES[self.engine]
+        dumps = staged_dumps(host, self.folder, self.engine, self.as_root)
+        if not dumps and not self.may_lack:
+            raise StepFailed(f"The {engine.title} part holds no dump. Nothing was changed.")
+        scene.say(f"reading {len(dumps)} dumps of {engine.title}")
+        if engine.packed and dumps:
+            packed = tuple(f"{path}.gz" for path in dumps.values())
+            self._refuse_size(scene, packed)
+            host.run(self._unpack(packed))
+        for container, path in dumps.items():
+            dump = SqlDump(self.host_role, path, SqlServer(container, self.engine), self.as_root)
+            ReadSql(dump).do(scene)
+            self._without_tablespaces(scene, dump)
+
+    def _refuse_size(self, scene: Scene, packed: tuple[str, ...]) -> None:
+        """Raise StepFailed where they take more than is free; they are unpacked to count it."""
+        host = scene.host(self.host_role)
+        free = free_bytes(host, self.folder) or 0
+        words = ("sh", "-c", UNPACKED_BYTES, "sh", str(free + 1), *packed)
+        counted = int(host.run(Command((*self.as_root, *words), limit_s=READ_LIMIT_S)).out)
+        what = f"The dumps of {ENGINES[self.engine].title}"
+        refuse_size(scene, host, what, counted, self.folder, at_least=counted > free)
+
+    def _without_tablespaces(self, scene: Scene, dump: SqlDump) -> None:
+        """Take the tablespaces out of a dump: their folders are not ours to fill."""
+        names = dump.report(scene).apart
+        if self.engine != "postgres" or not names:
+            return
+        words = ("env", "LC_ALL=C", "sed", "-E", "--in-place", NO_TABLESPACES, dump.path)
+        command = guarded(self.guard, (*self.as_root, *words), READ_LIMIT_S)
+        scene.host(self.host_role).run(command)
+        scene.warn(
+            f"The dump of {dump.server.title} names tablespaces ({', '.join(names)}), whose "
+            "folders a restore does not fill: their tables come back in the default tablespace."
+        )
+
+
+def staged_dumps(host: Host, folder: str, engine: str, as_root: tuple[str, ...]) -> dict[str, str]:
+    """Return the dumps in a folder, by the container that each is of; packed or not."""
+    plain = ENGINES[engine].member.removesuffix(".gz")
+    words = ("find", folder, "-mindepth", "1", "-maxdepth", "2", "-type", "f")
+    told = looked(host, (*words, "-printf", "%P\\n"), as_root, 600)
+    found = {}
+    for name in sorted(told.splitlines()):
+        above, _, last = name.removesuffix(".gz").rpartition("/")
+        if last == plain:
+            found[above or engine] = f"{folder}/{name.removesuffix('.gz')}"
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class RunSqlAlone:
+    """Run a server of a container's image on other data, where nobody reaches it.
+
+    Its environment, passwords included, goes by a file of mode 0600 that is removed at once.
+    Undone: container and file are removed.
+    """
+
+    journaled_as = "RunSqlAlone"
+
+    host_role: str
+    container: str
+    """Whose image, environment, command and mounts it has."""
+    alone: str
+    data: str
+    inside: str
+    dumps: str
+    """A folder that it sees, read-only, as /iotstack-dumps."""
+    environment: str
+    docker: tuple[str, ...]
+    guard: str
+    settings: tuple[str, ...] = ()
+    """What of its environment is set otherwise."""
+    image: str = ""
+    """What to run where there is no such container."""
+    logs: str = ""
+    """A folder inside that it must not share with that container: both write there."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command(self.image or f"image-of-{self.container}", "", ())),)
+
+    def _command(self, image: str, user: str, words: tuple[str, ...]) -> Command:
+        run = (
+            *("run", "--detach", "--name", self.alone, "--label", OUR_LABEL),
+            *("--network", "none"),
+            *(() if self.image else ("--volumes-from", self.container)),
+            *("--volume", f"{self.data}:{self.inside}"),
+            *(("--volume", self.logs) if self.logs else ()),
+            *("--volume", f"{self.dumps}:{DUMPS_INSIDE}:ro"),
+            *(("--user", user) if user else ()),
+            *("--env-file", self.environment),
+            *(word for each in self.settings for word in ("--env", each)),
+            image,
+            *words,
+        )
+        return guarded(self.guard, (*self.docker, *run), STOP_LIMIT_S)
+
+    def do(self, scene: Scene) -> None:
+        """Start it."""
+        host = scene.host(self.host_role)
+        self.undo(host)
+        if self.image:
+            names = ("MYSQL_ROOT_PASSWORD", "MARIADB_ROOT_PASSWORD", "POSTGRES_PASSWORD")
+            password = secrets.token_urlsafe()
+            image, user, words = self.image, "", tuple[str, ...]()
+            settings = [f"{name}={password}" for name in names]
+        else:
+            form = ("inspect", "--type", "container", "--format", INSPECT_FORM)
+            told = host.run(Command((*self.docker, *form, self.container))).out
+            asked = read_json(told, f"`docker inspect` on {host.name}").items(4)
+            image, user = asked[0].text(), asked[1].text()
+            settings, words = [*asked[2].texts()], asked[3].texts()
+        lines = [each for each in settings if "\n" not in each]
+        text = "".join(f"{each}\n" for each in lines)
+        host.receive(self.environment, io.BytesIO(text.encode("utf-8", "surrogateescape")), 0)
+        try:
+            host.run(self._command(image, user, words), scene.hear)
+        finally:
+            host.remove([self.environment])
+
+    def undo(self, host: Host) -> None:
+        """Remove it, whether it runs or not, if it is ours."""
+        host.remove([self.environment])
+        remove_ours(host, self.alone, self.docker, self.guard)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckMount:
+    """See that a container that was just made will find its data where they are loaded."""
+
+    host_role: str
+    server: SqlServer
+    docker: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(self._command),)
+
+    @property
+    def _command(self) -> Command:
+        form = ("--type", "container", "--format", "{{json .Mounts}}")
+        return Command((*self.docker, "inspect", *form, self.server.container))
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it maps another folder, or none."""
+        host = scene.host(self.host_role)
+        told = read_json(host.run(self._command).out, f"`docker inspect` on {host.name}")
+        for each in told.items():
+            inside, source = each["Destination"].text().rstrip("/"), each["Source"].text("")
+            if self.server.inside == inside or self.server.inside.startswith(f"{inside}/"):
+                found = posixpath.normpath(source + self.server.inside[len(inside) :])
+                if self._is_same(host, found):
+                    return
+        raise StepFailed(
+            f"Container {self.server.container} does not map {self.server.data} to "
+            f"{self.server.inside}, where the backup had its data. Start it once, so that its "
+            "mounts are known, and restore again."
+        )
+
+    def _is_same(self, host: Host, found: str) -> bool:
+        """Tell whether a path is the folder of the data, links followed."""
+        if found == self.server.data:
+            return True
+        told = host.run(Command(("realpath", "-m", "-z", "--", found, self.server.data)))
+        return len(set(told.out.rstrip("\0").split("\0"))) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForSql:
+    """Wait until a server answers, and warn where it does not let its container's root in.
+
+    One that is made anew has done with it when it lets root in for a while.
+    """
+
+    host_role: str
+    server: SqlServer
+    docker: tuple[str, ...]
+    made_anew: bool = False
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is asked."""
+        return (run_in(self.docker, self.server, "ready").shown,)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it does not answer in time."""
+        host = scene.host(self.host_role)
+        settle_s = SETTLE_S if self.made_anew else 0
+        wait_for_server(scene, host, self.server, self.docker, FIRST_START_LIMIT_S, settle_s)
+        if host.run(run_in(self.docker, self.server, "ask", "SELECT 1")).exit_code == NOT_LET_IN:
+            scene.warn(
+                f"{self.server.title} has the passwords of the backup, and its root's is another "
+                "one than in docker-compose.yml or .env. Put the right one there before the next "
+                "backup."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSql:
+    """Load a dump into a server that runs alone, and count the rows of each table."""
+
+    host_role: str
+    alone: SqlServer
+    dump: SqlDump
+    below: str
+    """The folder that the server sees as /iotstack-dumps."""
+    docker: tuple[str, ...]
+    guard: str
+    limit_s: float
+    into: dict[str, SqlReport] | None = None
+    """Takes what was proven to be there, by the container of the dump."""
+    beside: SqlDump | None = None
+    """A dump that is loaded behind it: of what the target has and the other one has not."""
+
+    def _command(self, *words: str) -> Command:
+        bare = run_in(self.docker, self.alone, "load", *words, limit_s=self.limit_s)
+        held = guarded(self.guard, bare.words, self.limit_s)
+        return Command(held.words, bare.accept, self.limit_s, bare.called)
+
+    @property
+    def _dumps(self) -> tuple[SqlDump, ...]:
+        return (self.dump, self.beside) if self.beside else (self.dump,)
+
+    def _inside(self, dump: SqlDump) -> str:
+        return posixpath.join(DUMPS_INSIDE, posixpath.relpath(dump.path, self.below))
+
+    def _loads(self, scene: Scene) -> Iterator[Command]:
+        """Yield what is run: MariaDB loads all and counts in one session."""
+        if self.alone.engine == "postgres":
+            yield from (self._command(self._inside(dump)) for dump in self._dumps)
+            return
+        words = ["named" if self.dump.report(scene).databases else "unnamed"]
+        for dump in self._dumps:
+            ever, numbered = dump.report(scene).versioned, self._numbered(scene, dump)
+            questions = (count_words(some, "mariadb", ever) for some in numbered)
+            words += [self._inside(dump), *questions]
+        yield self._command(*words)
+
+    def _numbered(self, scene: Scene, dump: SqlDump) -> Iterator[dict[int, Table]]:
+        """Yield the tables whose rows are counted by numbers, no two of both dumps alike.
+
+        What is loaded behind MariaDB's users comes to the rows of these.
+        """
+        report = dump.report(scene)
+        if dump is self.dump:
+            return batched(report.rows)
+        tables = (each for each in report.rows if (self.alone.engine, each.database) != SYSTEM)
+        return batched(tables, len(self.dump.report(scene).rows))
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the load, and what is compared."""
+        inside = (self._inside(dump) for dump in self._dumps)
+        return (self._command(*inside).shown, "count the rows of each table")
+
+    def do(self, scene: Scene) -> None:
+        """Load and prove; raises StepFailed with what is not there."""
+        host, title = scene.host(self.host_role), ENGINES[self.alone.engine].title
+        report = self.dump.report(scene)
+        self._refuse_version(host, report)
+        scene.say(f"loading {self.dump.server.title}")
+        problems: list[str] = []
+
+        def hear(stream: str, line: str) -> None:
+            scene.hear(stream, line)
+            if stream == "err" and _SQL_ERROR.match(line) and not _EXPECTED.search(line):
+                problems.append(line.strip())
+
+        counted = ""
+        for command in self._loads(scene):
+            told = host.run(command, hear)
+            if told.exit_code or problems:
+                first = problems[0] if problems else told.last_words
+                raise StepFailed(
+                    f"{title} did not take the dump of container {self.dump.server.container} "
+                    f"(exit {told.exit_code}): {first}"
+                )
+            counted += told.out
+        for dump in self._dumps:
+            if self.alone.engine == "postgres":
+                counted += self._count(scene, host, dump)
+            self._prove(scene, dump, counted)
+
+    def _refuse_version(self, host: Host, report: SqlReport) -> None:
+        """Raise StepFailed where PostgreSQL is of another major version than the dump."""
+        if self.alone.engine != "postgres" or not report.version:
+            return
+        here = self._ask(host, "SHOW server_version").strip()
+        if major_of(report.version) != major_of(here):
+            raise StepFailed(version_refusal(self.dump.server, report.version, here))
+
+    def _count(self, scene: Scene, host: Host, dump: SqlDump) -> str:
+        """Return what each question for rows is answered, database by database."""
+        return "".join(
+            self._ask(
+                host, count_words(some, self.alone.engine), next(iter(some.values())).database
+            )
+            for some in self._numbered(scene, dump)
+        )
+
+    def _prove(self, scene: Scene, dump: SqlDump, counted: str) -> None:
+        report = dump.report(scene)
+        numbered = self._numbered(scene, dump)
+        tables = {number: table for some in numbered for number, table in some.items()}
+        found = {int(found[1]): int(found[2]) for found in _COUNT.finditer(counted)}
+        answers = {number: rows for number, rows in found.items() if number in tables}
+        if answers.keys() != tables.keys():
+            raise StepFailed(
+                f"{self.dump.server.title} told the rows of {len(answers)} tables, not "
+                f"{len(tables)}."
+            )
+        lacking = [
+            f"{table} has {answers[number]:,} rows, not {report.rows[table]:,}"
+            for number, table in tables.items()
+            if answers[number] != report.rows[table]
+        ]
+        if lacking:
+            raise StepFailed(
+                f"{self.dump.server.title} did not take all of its dump: {'; '.join(lacking[:5])}."
+            )
+        if self.into is not None:
+            self.into[self.dump.server.container] = report
+        if dump is self.dump:
+            names, begin = ", ".join(report.databases) or "one database", SQL_PROVEN
+        else:
+            names, begin = ", ".join(dict.fromkeys(e.database for e in tables.values())), STAYS
+        scene.say(
+            f"{begin}{self.dump.server.title}: {names or 'users'} ({len(tables)} tables, "
+            f"{sum(answers.values()):,} rows)"
+        )
+
+        if report.in_memory:
+            told = (
+                f"{self.dump.server.title} holds in memory only (ENGINE=MEMORY), and so has lost "
+                f"when it is started again: {in_memory_told(report)}. The rows are in the dump; "
+                "let what wrote them write them again, or load them from there by hand."
+            )
+            if self.into is None:
+                scene.warn(told)
+            else:  # a rehearsal, after which no server is started
+                scene.say(told)
+
+    def _ask(self, host: Host, question: str, database: str = "") -> str:
+        words = (question, database) if database else (question,)
+        told = host.run(run_in(self.docker, self.alone, "ask", *words))
+        if told.exit_code:
+            raise StepFailed(f"{self.alone.title} does not answer: {told.last_words}")
+        return told.out
+
+
+def major_of(version: str) -> str:
+    """Return the major version of PostgreSQL: from 10 on its first number."""
+    first, _, rest = version.partition(".")
+    return first if len(first) > 1 else f"{first}.{rest.partition('.')[0]}"
+
+
+def version_refusal(server: SqlServer, dumped: str, here: str) -> str:
+    """Return why a dump is not loaded into a server of another major version, and what to do."""
+    old = major_of(dumped)
+    return (
+        f"The dump of container {server.container} is of PostgreSQL {old}, and its image here is "
+        f"of version {major_of(here)}. Let docker-compose.yml name image postgres:{old}, restore, "
+        "and upgrade afterwards: https://www.postgresql.org/docs/current/upgrading.html"
+    )
+
+
+def timescale_refusal(server: SqlServer) -> str:
+    """Return why a dump with TimescaleDB in it is not loaded, and how to do it by hand."""
+    return (
+        f"The dump of container {server.container} holds the extension TimescaleDB, whose tables "
+        "must be loaded between timescaledb_pre_restore() and timescaledb_post_restore(): "
+        "nothing here does that. Nothing was changed. By hand, into the same version of the "
+        "extension: https://www.tigerdata.com/docs/deploy/self-hosted/backup-and-restore/"
+        "logical-backup; its dump is in the postgres part. Restore the other services one by one: "
+        "--only NAME."
+    )
+
+
+def batched(tables: Iterable[Table], start: int = 0) -> Iterator[dict[int, Table]]:
+    """Return tables by number, at most a hundred of one database at once.
+
+    The numbers go on from one to the next; the tables of a database are side by side.
+    """
+    ordered = enumerate(sorted(tables, key=lambda each: each.database), start)
+    for _, mine in groupby(ordered, lambda each: each[1].database):
+        while some := dict(islice(mine, TABLES_AT_ONCE)):
+            yield some

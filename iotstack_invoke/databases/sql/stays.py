@@ -1,0 +1,171 @@
+"""What a database server holds and a backup does not: asked, and dumped out of it at its end.
+
+That dump is made when all that could write is stopped, by a server of the same image on the data
+as they lie, which nobody reaches; it is loaded behind the backup's own.
+"""
+
+from __future__ import annotations
+
+from ...core.dataclass import dataclass
+from ...core.errors import StepFailed
+from ...engine.steps import Scene
+from ...hosts.base import Command, Host
+from ...hosts.json_answers import read_json
+from ...stack.stack import guarded
+from ..inventory import EXACT_HINT, Held, came_meanwhile
+from .dump import SqlReport
+from .load import ReadSql, SqlDump
+from .pack import SAYS_LEFT_OUT
+from .servers import NOT_LET_IN, SqlServer, run_in
+
+SQL_OLD = "iotstack-sql-old"
+"""The container that works once more on the data that are replaced."""
+SYSTEM = frozenset({"mysql", "template1", "postgres"})
+"""Databases that every server has, and dumps name."""
+_INTO = 'umask 077; f=$1; shift; exec "$@" > "$f"'
+
+
+def held_in_dump(report: SqlReport) -> Held:
+    """Return the names that a dump holds."""
+    databases = tuple(each for each in report.databases if each not in SYSTEM)
+    return Held(databases, report.users)
+
+
+def held_by_server(host: Host, server: SqlServer, docker: tuple[str, ...]) -> Held:
+    """Return the names that a server holds; raises StepFailed where it does not tell."""
+    told = host.run(run_in(docker, server, "held"))
+    if told.exit_code:
+        why = "it has another password than its environment says"
+        raise StepFailed(why if told.exit_code == NOT_LET_IN else told.last_words)
+    found: dict[str, list[str]] = {"d": [], "u": []}
+    for line in told.out.splitlines():
+        kind, _, rest = line.partition(" ")
+        if kind in found:
+            try:
+                found[kind].append(_name(rest, server.engine))
+            except (ValueError, StepFailed) as error:
+                raise StepFailed(f"it told a name that is none: {line}") from error
+    return Held(tuple(found["d"]), tuple(found["u"]))
+
+
+def _name(told: str, engine: str) -> str:
+    if engine == "postgres":
+        return read_json(told, "PostgreSQL").text()
+    return "@".join(bytes.fromhex(each).decode() for each in told.split("/"))
+
+
+@dataclass(frozen=True, slots=True)
+class SeeSql:
+    """See that all that a server holds and its dump does not is to stay, and can be dumped."""
+
+    host_role: str
+    server: SqlServer
+    dump: SqlDump
+    stays: Held
+    docker: tuple[str, ...]
+    limit_s: float
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is asked, and the dump."""
+        tried = (f"{self._dump.shown} > /dev/null",) if self.stays else ()
+        return (run_in(self.docker, self.server, "held").shown, *tried)
+
+    @property
+    def _dump(self) -> Command:
+        lists = lists_of(self.stays, self.server.engine)
+        return run_in(self.docker, self.server, "keep", *lists, limit_s=self.limit_s)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where something came since the restore looked, or cannot be told."""
+        title = self.server.title
+        try:
+            here = held_by_server(scene.host(self.host_role), self.server, self.docker)
+        except StepFailed as error:
+            raise StepFailed(f"{title} does not tell what it holds: {error}") from error
+        more = here.without(held_in_dump(self.dump.report(scene))).without(self.stays)
+        if more:
+            raise StepFailed(came_meanwhile(self.server.container, more))
+        if self.stays:
+            self._try(scene)
+
+    def _try(self, scene: Scene) -> None:
+        """Dump it into nothing: what cannot be dumped is told before anything is stopped."""
+        host, title = scene.host(self.host_role), self.server.title
+        scene.say(f"trying whether what stays of {title} can be dumped")
+        dump = self._dump
+        words = ("sh", "-c", _INTO, "sh", "/dev/null", *dump.words)
+        told = host.run(Command(words, dump.accept, dump.limit_s, dump.called))
+        if told.exit_code:
+            names = ", ".join(self.stays.named(self.server.container))
+            raise StepFailed(
+                f"What stays of {title} ({names}) cannot be dumped on {host.name} (exit "
+                f"{told.exit_code}): {told.last_words.rstrip('.')}. Nothing of the stack was "
+                f"touched. Mend it or drop it, and restore again. {EXACT_HINT}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SaveStays:
+    """Dump what stays out of a server that runs alone on the old data, and read it to its end."""
+
+    host_role: str
+    old: SqlServer
+    dump: SqlDump
+    """Where it is put."""
+    notes: str
+    """A file of the user's, who may ask Docker; the folder of the dumps is root's."""
+    stays: Held
+    docker: tuple[str, ...]
+    guard: str
+    limit_s: float
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the dump."""
+        return (f"{self._dump.shown} > '{self.dump.path}'",)
+
+    @property
+    def _dump(self) -> Command:
+        lists = lists_of(self.stays, self.old.engine)
+        return run_in(self.docker, self.old, "keep", *lists, limit_s=self.limit_s)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it is not whole."""
+        host, title = scene.host(self.host_role), self.dump.server.title
+        scene.say(f"dumping what stays of {title}")
+        words = ("sh", "-c", _INTO, "sh", self.notes, *self._dump.words)
+        command = guarded(self.guard, words, self.limit_s)
+        anyhow = Command(command.words, self._dump.accept, self.limit_s, self._dump.called)
+        told = host.run(anyhow, scene.hear)
+        if told.exit_code:
+            raise StepFailed(
+                f"What stays of {title} cannot be dumped (exit {told.exit_code}): "
+                f"{told.last_words.rstrip('.')}. {EXACT_HINT}"
+            )
+        for line in told.err.splitlines():
+            if line.startswith(SAYS_LEFT_OUT):
+                scene.warn(f"What stays of {title}: {line}")
+        move = (*self.dump.as_root, "mv", "-T", "--", self.notes, self.dump.path)
+        host.run(guarded(self.guard, move, self.limit_s))
+        ReadSql(self.dump).do(scene)
+        held = self.dump.report(scene)
+        lacking = self.stays.without(held_in_dump(held))
+        if lacking:
+            names = ", ".join(lacking.named(self.dump.server.container))
+            raise StepFailed(f"The dump of what stays lacks {names}. {EXACT_HINT}")
+
+
+def lists_of(stays: Held, engine: str) -> tuple[str, str]:
+    """Return the databases and the users as lists for SQL that hold no quote or odd letter."""
+    if engine == "postgres":
+        lists = (map(_hex, names) for names in (stays.databases, stays.users))
+        quoted = ([f"convert_from(decode('{e}', 'hex'), 'UTF8')" for e in each] for each in lists)
+        databases, users = (", ".join(each) or "NULL" for each in quoted)
+        return databases, users
+    pairs = (each.rpartition("@") for each in stays.users)
+    databases = ", ".join(f"X'{_hex(each)}'" for each in stays.databases)
+    users = ", ".join(f"(X'{_hex(name)}', X'{_hex(host)}')" for name, _, host in pairs)
+    return databases or "NULL", users or "(NULL, NULL)"
+
+
+def _hex(name: str) -> str:
+    return name.encode().hex()

@@ -1,0 +1,145 @@
+"""SQLite files of the stack, copied whole while their programs write; tar takes the copies.
+
+The copying itself is a script of its own, since it runs as root: online_copy.py says how.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import sys
+
+from ...backups.manifest import IS_DAMAGED, IS_LOCKED, IS_NO_COPY, MAY_BE_TORN
+from ...backups.names import COMMANDS_LOCK
+from ...core.dataclass import dataclass
+from ...core.errors import StepFailed
+from ...engine.steps import Scene
+from ...hosts.base import Command, Host
+from ...hosts.json_answers import JsonAnswer, read_json
+
+COPIES = "backups/.copies"
+"""Where the copies lie until tar has read them; the lock allows one backup at a time."""
+OUTSIDE_COPIES = "backups/.copies-outside"
+"""The same for what lies outside of the stack's folder."""
+SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "online_copy.py")
+NO_ROOM = 3
+"""The script's exit code where the copies do not fit."""
+LOCK_LIMIT_S = 60.0
+"""How long a copy waits for its lock; a program that keeps everybody out never lets go of it."""
+COPY_LIMIT_S = 24 * 3600.0
+LIVE = (
+    f"The archive has the live file with its -wal or -journal{MAY_BE_TORN}. Stop its "
+    "container and back up again"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CopySqlite:
+    """Copy every SQLite file below the members into the folder `target`.
+
+    Undone: that folder is removed. A file that cannot be copied is a warning.
+    """
+
+    journaled_as = "CopySqlite"
+
+    host_role: str
+    folder: str
+    members: tuple[str, ...]
+    exclusions: tuple[str, ...]
+    target: str
+    as_root: tuple[str, ...]
+    limit_s: float = LOCK_LIMIT_S
+    far: bool = False
+    """The files are another machine's: its Python is given the text of the script."""
+    known: tuple[str, ...] = ()
+    """The files that were databases when they were copied last: they must be still."""
+
+    @property
+    def command(self) -> Command:
+        """The script with its request.
+
+        What is shown tells not what is `known`: by that a part is judged to be made already.
+        """
+        request = {
+            "folder": self.folder,
+            "members": self.members,
+            "exclusions": self.exclusions,
+            "target": self.target,
+            "limit_s": self.limit_s,
+        }
+        # Alone with Python's own library, whatever the environment says; names as they are.
+        alone = ("-I", "-S", "-X", "utf8")
+        python, asked = (sys.executable, *alone, SCRIPT), json.dumps(request)
+        told = json.dumps(request | {"known": self.known})
+        called = str(Command((*self.as_root, *python, asked)))
+        words = (*self.as_root, *python, told)
+        if self.far:
+            name = os.path.basename(SCRIPT)
+            called = str(Command((*self.as_root, "python3", *alone, name, asked)))
+            # It may outlive the line that it came by, and is waited for before anything is undone.
+            guard = f"{posixpath.dirname(self.target)}/{COMMANDS_LOCK}"
+            locked = ("flock", "--shared", guard)
+            words = (*locked, *self.as_root, "python3", *alone, "-c", _script_text(), told)
+        return Command(words, frozenset({0, NO_ROOM}), COPY_LIMIT_S, called)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (self.command.shown,)
+
+    def do(self, scene: Scene) -> None:
+        """Copy them; raises StepFailed, with the numbers, where they do not fit."""
+        host = scene.host(self.host_role)
+        self.undo(host)
+
+        def hear(stream: str, line: str) -> None:
+            scene.hear(stream, line)
+            if stream == "out":
+                self._heed(read_json(line, f"python3 on {host.name}"), scene)
+
+        host.run(self.command, hear)
+
+    def _heed(self, told: JsonAnswer, scene: Scene) -> None:
+        if "needed_bytes" in told.entries():
+            needed, free = told["needed_bytes"].number(), told["free_bytes"].number()
+            raise StepFailed(
+                f"The copies of SQLite files need {needed:,} bytes in {self.target}, and {free:,} "
+                "are free there. Make room, or keep fewer backups ([stack] keep in hosts.toml)."
+            )
+        name, why = shown(told["file"].text()), told["why"].text("")
+        match told["state"].text():
+            case "begun":
+                scene.say(f"copying {name}, {told['size_bytes'].number():,} bytes")
+            case "busy":
+                scene.warn(f"{name}{IS_LOCKED}{self.limit_s:g} s ({why}). {LIVE}.")
+            case "damaged":
+                scene.warn(
+                    f"{name}{IS_DAMAGED}{why}). The archive has a copy of it as it "
+                    "is. Stop its container and try `sqlite3 FILE .recover`, or restore it from "
+                    "an older backup."
+                )
+            case "other":
+                scene.warn(
+                    f"NOT COVERED: {name} is in no part of the backup: it has the name of a file "
+                    f"of SQLite's own, beside a database, and is none ({why}). Call it otherwise; "
+                    f"or leave it out by a [[stack.exclude]] in hosts.toml."
+                )
+            case "failed":
+                scene.warn(
+                    f"{name}{IS_NO_COPY}{why}). {LIVE}; leave it out by a "
+                    "[[stack.exclude]] in hosts.toml if nobody needs it."
+                )
+
+    def undo(self, host: Host) -> None:
+        """Remove the folder."""
+        host.run(Command((*self.as_root, "rm", "-rf", "--", self.target), limit_s=600))
+
+
+def _script_text() -> str:
+    with open(SCRIPT, encoding="utf-8") as stream:
+        return stream.read()
+
+
+def shown(name: str) -> str:
+    """Return a name for people, in which bytes that are no UTF-8 are escaped."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,527 @@
+"""A plan, done: jobs in parallel, their outputs whole or not at all, their steps undone if not.
+
+A job's steps write under partial names. When the last is done, each output is recorded, and then
+renamed. When one fails, what the job journaled is undone and its partial files are removed.
+Not for: deciding what runs (plan.py), or what people see (report.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import field
+from enum import Enum
+from graphlib import TopologicalSorter
+from typing import Any, Protocol
+
+from ..core import processes as children
+from ..core.dataclass import dataclass
+from ..core.errors import Interrupted, IotstackError, StepFailed, TimedOut, ended
+from ..core.processes import signals_noted
+from ..hosts.base import Disk, Host, Place
+from .journal import Journal
+from .plan import Plan, PlannedJob, parameters_of
+from .rules import Job
+from .steps import ClaimingStep, Commit, File, LeavingStep, Record, Space, Step, UndoableStep
+
+RETRY_WAIT_S = 2.0
+SLOW_S = 60.0
+"""How long a job that writes elsewhere holds a slot: then others run beside it."""
+SLOW_TOLD = "it takes long, so nothing else waits for it"
+ONCE_S = 600.0
+"""How long what was done once in a run is believed to hold."""
+
+
+class End(Enum):
+    """How a job ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "not started"
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How one job ended, how long it took, and what it warned of."""
+
+    job: Job
+    end: End
+    seconds: float = 0.0
+    message: str = ""
+    warnings: tuple[str, ...] = ()
+    damage: str = ""
+    """What is wrong with an archive, if it failed because of that."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its outputs are there, whole."""
+        return self.end is End.DONE
+
+    @property
+    def was_started(self) -> bool:
+        """Whether it was begun at all."""
+        return self.end is not End.SKIPPED
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How all jobs of a plan ended."""
+
+    jobs: tuple[JobResult, ...]
+
+    @property
+    def failed(self) -> tuple[JobResult, ...]:
+        """The jobs that were started and failed."""
+        return tuple(each for each in self.jobs if each.end is End.FAILED)
+
+    @property
+    def damages(self) -> tuple[str, ...]:
+        """What was found to be damaged, a sentence each."""
+        return tuple(each.damage for each in self.failed if each.damage)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All that was warned of."""
+        return tuple(text for each in self.jobs for text in each.warnings)
+
+    def __add__(self, other: RunResult) -> RunResult:
+        """Return both runs as one."""
+        return RunResult(self.jobs + other.jobs)
+
+
+class Watcher(Protocol):
+    """Whoever wants to know what happens; called from several threads."""
+
+    def started(self, planned: PlannedJob) -> None:
+        """A job starts."""
+        ...
+
+    def heard(self, job: Job, stream: str, line: str) -> None:
+        """A program said a line."""
+        ...
+
+    def said(self, job: Job, text: str) -> None:
+        """A job tells what it is doing."""
+        ...
+
+    def stepped(self, job: Job, number: int, step: Step) -> None:
+        """A job begins its n-th step."""
+        ...
+
+    def moved(self, job: Job, done_bytes: int, expected_bytes: int) -> None:
+        """A job moved bytes."""
+        ...
+
+    def warned(self, job: Job, text: str) -> None:
+        """A job warns."""
+        ...
+
+    def ended(self, result: JobResult) -> None:
+        """A job ended."""
+        ...
+
+
+class Ledger(Protocol):
+    """Where records of finished outputs are kept; what is added survives a power cut."""
+
+    def known(self) -> Mapping[str, Record]:
+        """Return the records by output."""
+        ...
+
+    def add(self, record: Record) -> None:
+        """Keep one more."""
+        ...
+
+
+class Disks:
+    """What the jobs of a run have yet to write on each disk: no two of them take the same space.
+
+    What is free is remembered while anything is kept: amid their writing nobody knows how much of
+    it the others have taken already.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[str, int] = {}
+        self._kept: dict[str, dict[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, who: object, look: Callable[[], Disk | None], size_bytes: int) -> Space | None:
+        """Keep space for somebody, if as much is left; return what there was."""
+        with self._lock:
+            disk = look()
+            if disk is None:
+                return None
+            kept = self._kept.setdefault(disk.name, {})
+            if not kept:
+                self._free[disk.name] = disk.free_bytes
+            left = min(disk.free_bytes, self._free[disk.name] - sum(kept.values()))
+            if size_bytes <= left:
+                kept[id(who)] = kept.get(id(who), 0) + size_bytes
+            return Space(disk.free_bytes, max(0, left))
+
+    def release(self, who: object, *, written: bool) -> None:
+        """Keep nothing any more for somebody, who has written it or will not."""
+        with self._lock:
+            for name, kept in self._kept.items():
+                size_bytes = kept.pop(id(who), 0)
+                if written:
+                    self._free[name] -= size_bytes
+
+
+@dataclass(slots=True)
+class _Scene:
+    """What the steps of one attempt at one job may use."""
+
+    run: Run
+    job: Job
+    expected_bytes: int = 0
+    moved_bytes: int = 0
+    warnings: list[str] = field(default_factory=list)
+    learnt: dict[str, dict[str, Any]] = field(default_factory=dict)
+    owns_partials: bool = False
+    """A step has begun that may write them."""
+    step: Step | None = None
+    """The one that was begun last."""
+
+    def place(self, file: File) -> Place:
+        return self.run.places[file.role]
+
+    def host(self, role: str) -> Host:
+        return self.run.places[role]  # type: ignore[return-value]  # the rulebook binds a host
+
+    def hear(self, stream: str, line: str) -> None:
+        self.run.watcher.heard(self.job, stream, line)
+
+    def say(self, text: str) -> None:
+        self.run.watcher.said(self.job, text)
+        if children.ending():  # whoever waits for something tells so again and again
+            raise Interrupted(signal.SIGTERM)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.run.watcher.warned(self.job, text)
+
+    def expect(self, size_bytes: int) -> None:
+        self.expected_bytes = size_bytes
+
+    def moved(self, size_bytes: int) -> None:
+        self.moved_bytes += size_bytes
+        self.run.watcher.moved(self.job, self.moved_bytes, self.expected_bytes)
+        if children.ending():
+            raise Interrupted(signal.SIGTERM)
+
+    def reserve(
+        self, look: Callable[[], Disk | None], size_bytes: int, *, for_all: bool = False
+    ) -> Space | None:
+        return self.run.disks.keep(self.run if for_all else self, look, size_bytes)
+
+    def learn(self, output: File, **facts: Any) -> None:
+        self.learnt.setdefault(str(output), {}).update(facts)
+
+    def records(self) -> Mapping[str, Record]:
+        return self.run.ledger.known()
+
+    def failures(self) -> Mapping[str, str]:
+        return self.run.failures
+
+    def once(self, what: str, act: Callable[[], None]) -> None:
+        self.run.once.do(what, act)
+
+
+class _Once:
+    """What the jobs of a run do once for all of them, while that is believed to hold."""
+
+    def __init__(self) -> None:
+        self._done_s: dict[str, float] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def do(self, what: str, act: Callable[[], None]) -> None:
+        """Do it, unless another job has; who comes meanwhile waits. What failed is done again."""
+        with self._lock:
+            lock = self._locks.setdefault(what, threading.Lock())
+        with lock:
+            now_s = time.time()  # which goes on while the machine sleeps
+            if abs(now_s - self._done_s.get(what, 0.0)) > ONCE_S:
+                act()
+                self._done_s[what] = now_s
+
+
+class _Slow:
+    """Which jobs have written elsewhere for so long that they hold no slot any more."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self._began_s: dict[int, float] = {}
+        self._told: set[int] = set()
+
+    def begins(self, planned: PlannedJob) -> None:
+        """Note when a job begins."""
+        self._began_s[id(planned)] = time.monotonic()
+
+    def among(self, running: Iterable[PlannedJob]) -> list[PlannedJob]:
+        """Return those of the running jobs, each being told of once."""
+        late_s = time.monotonic() - SLOW_S
+        found = [e for e in running if e.job.rule.elsewhere and self._began_s[id(e)] < late_s]
+        for each in found:
+            if id(each) not in self._told:
+                self._told.add(id(each))
+                self._watcher.said(each.job, SLOW_TOLD)
+        return found
+
+
+def _place_of(planned: PlannedJob) -> str:
+    """Return the role of the place that a job writes to."""
+    return planned.job.outputs[0].role
+
+
+class Run:
+    """One plan, the places its roles are bound to, and all that the run writes to."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        places: Mapping[str, Place],
+        *,
+        ledger: Ledger,
+        journal: Journal,
+        watcher: Watcher,
+        jobs_at_once: int = 2,
+        keep_going: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.places = places
+        self.ledger = ledger
+        self.journal = journal
+        self.watcher = watcher
+        self.jobs_at_once = jobs_at_once
+        self.keep_going = keep_going
+        self.failures: dict[str, str] = {}
+        self.disks = Disks()
+        self.once = _Once()
+        self._failed = ""
+        """The job that failed first."""
+        self._undiscarded: list[_Scene] = []
+        self._unended: list[_Scene] = []
+        self._lock = threading.Lock()
+
+    def do(self) -> RunResult:
+        """Do the plan and return how each job ended.
+
+        Raises Interrupted after a signal, when every program has ended, every journaled step is
+        undone and no partial file is left.
+        """
+        planned = {id(each.job): each for each in self.plan.to_run}
+        sorter = TopologicalSorter(
+            {key: [id(n) for n in each.needs if id(n) in planned] for key, each in planned.items()}
+        )
+        sorter.prepare()
+        results: dict[int, JobResult] = {}
+        places = {_place_of(each) for each in planned.values()}
+        threads = self.jobs_at_once * (1 + len(places))
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="job")
+        running: dict[Future[JobResult], int] = {}
+        slow = _Slow(self.watcher)
+        ready: deque[int] = deque()
+        with signals_noted() as noted:
+            try:
+                while sorter.is_active():
+                    ready += sorter.get_ready()
+                    # None waits in the pool, where a failure could no longer keep it back.
+                    at_work = [planned[key] for key in running.values()]
+                    while key := self._next(ready, planned, slow.among(at_work), len(running)):
+                        ready.remove(key)
+                        blocked = self._blocked(planned[key], results)
+                        if blocked:
+                            self._settle(results, key, blocked)
+                            sorter.done(key)
+                        else:
+                            slow.begins(planned[key])
+                            running[pool.submit(self._attempts, planned[key])] = key
+                    for ended in wait(running, children.SIGNAL_LOOK_S, FIRST_COMPLETED).done:
+                        key = running.pop(ended)
+                        self._settle(results, key, ended.result())
+                        sorter.done(key)
+                    if noted:
+                        self._stop(pool, running)
+                        raise Interrupted(noted[0])
+            finally:
+                pool.shutdown(wait=True)
+            if noted:  # it came when the last job had ended
+                raise Interrupted(noted[0])
+        return RunResult(tuple(results[key] for key in planned))
+
+    def _next(
+        self,
+        ready: Iterable[int],
+        planned: Mapping[int, PlannedJob],
+        slow: Collection[PlannedJob],
+        running: int,
+    ) -> int | None:
+        """Return the job that starts now, None where there is no slot for any.
+
+        What is slow elsewhere takes no slot from other places' jobs, and comes after them.
+        """
+        places = {_place_of(each) for each in slow}
+        others = [key for key in ready if _place_of(planned[key]) not in places]
+        if others and running - len(slow) < self.jobs_at_once:
+            return others[0]
+        return next(iter(ready), None) if running < self.jobs_at_once else None
+
+    def _stop(self, pool: ThreadPoolExecutor, running: Mapping[Future[JobResult], int]) -> None:
+        """End what runs, then undo what it journaled; further signals are only noted."""
+        children.end_all()
+        for place in self.places.values():
+            place.close()
+        pool.shutdown(wait=True, cancel_futures=True)
+        for each in running:
+            if not each.cancelled():
+                each.exception()
+        children.resume()
+        for scene in self._unended:
+            if isinstance(scene.step, LeavingStep):
+                with contextlib.suppress(IotstackError):
+                    scene.step.end_left(scene)
+        if any(each.job.rule.transaction for each in self.plan.to_run):
+            self.journal.settle()
+        self.journal.undo()
+        for scene in self._undiscarded:
+            with contextlib.suppress(IotstackError):
+                self._discard(scene)
+
+    def _blocked(self, planned: PlannedJob, results: Mapping[int, JobResult]) -> JobResult | None:
+        """Return why a job is not started, or None when it may be."""
+        bad = [
+            results[id(n)].job
+            for n in planned.needs
+            if id(n) in results and results[id(n)].end is not End.DONE
+        ]
+        if planned.job.rule.always:
+            return None
+        if bad:
+            names = ", ".join(f"'{each.title}'" for each in bad)
+            return JobResult(planned.job, End.SKIPPED, message=f"it needs {names}")
+        if self._failed and not self.keep_going:
+            return JobResult(planned.job, End.SKIPPED, message=f"'{self._failed}' failed before")
+        return None
+
+    def _settle(self, results: dict[int, JobResult], key: int, result: JobResult) -> None:
+        results[key] = result
+        if result.end is End.FAILED:
+            self._failed = self._failed or result.job.title
+        if result.end is not End.DONE:
+            self.failures.update({str(output): result.message for output in result.job.outputs})
+        self.watcher.ended(result)
+
+    def _attempts(self, planned: PlannedJob) -> JobResult:
+        """Do one job, again where that may help; return how it ended."""
+        job = planned.job
+        self.watcher.started(planned)
+        started = time.monotonic()
+        for attempt in range(job.rule.retries + 1):
+            scene = _Scene(self, job)
+            try:
+                self._steps(scene)
+                self._finish(scene, time.monotonic() - started)
+            except IotstackError as error:
+                again = isinstance(error, StepFailed) and error.again
+                passing = again or isinstance(error, TimedOut)
+                message = self._clean(scene, str(error), passing=passing)
+                self.disks.release(scene, written=False)
+                if children.ending():
+                    return JobResult(job, End.SKIPPED, message="interrupted")
+                if again and attempt < job.rule.retries and message == str(error):
+                    wait_s = RETRY_WAIT_S * 2**attempt
+                    scene.say(f"{ended(error)} Trying again in {wait_s:g} s.")
+                    time.sleep(wait_s)
+                    continue
+                return JobResult(
+                    job,
+                    End.FAILED,
+                    time.monotonic() - started,
+                    message,
+                    tuple(scene.warnings),
+                    damage=error.damage if isinstance(error, StepFailed) else "",
+                )
+            except BaseException as error:
+                self._clean(scene, str(error))
+                raise
+            self.disks.release(scene, written=True)
+            return JobResult(
+                job, End.DONE, time.monotonic() - started, warnings=tuple(scene.warnings)
+            )
+        raise AssertionError("the last attempt returns")
+
+    def _steps(self, scene: _Scene) -> None:
+        for number, step in enumerate(scene.job.steps, 1):
+            self.watcher.stepped(scene.job, number, step)
+            if children.ending():
+                raise Interrupted(signal.SIGTERM)
+            if isinstance(step, Commit):
+                self.journal.forget(scene.job.identity, keep=step.keep)
+                children.put_signals_off()
+            elif isinstance(step, UndoableStep):
+                self.journal.write(scene.job.identity, step)
+            scene.owns_partials |= not isinstance(step, ClaimingStep)
+            scene.step = step
+            step.do(scene)
+
+    def _finish(self, scene: _Scene, seconds: float) -> None:
+        """Record the outputs, give them their final names, and forget the job's journal."""
+        job = scene.job
+        for output in () if job.rule.transaction else job.outputs:
+            facts = scene.learnt.get(str(output), {})
+            record = Record(
+                output=str(output),
+                size_bytes=facts.pop("size_bytes", 0),
+                sha256=facts.pop("sha256", ""),
+                seconds=round(seconds, 3),
+                parameters=parameters_of(job),
+                warnings=tuple(scene.warnings),
+                facts=facts,
+            )
+            with self._lock:
+                self.ledger.add(record)
+            scene.place(output).rename(output.partial, output.absolute)
+        self.journal.forget(job.identity)
+
+    def _clean(self, scene: _Scene, message: str, *, passing: bool = False) -> str:
+        """Undo and remove what a failed attempt left; return the message, and if that failed.
+
+        `passing`: the reason may pass, so a rule that resumes keeps its partial file.
+        """
+        if children.ending():
+            # Nothing can be run now; the main thread undoes the steps when all have ended.
+            self._unended.append(scene)
+            if scene.job.rule.resumes:
+                return message
+            try:
+                self._discard(scene)
+            except IotstackError:  # the line was closed under it
+                self._undiscarded.append(scene)
+            return message
+        try:
+            if scene.job.rule.transaction:  # others work on while a job that makes files fails
+                if self.journal.owes(scene.job.identity):
+                    scene.say("it failed: what was done is undone, newest step first")
+                self.journal.settle()
+            self.journal.undo(scene.job.identity)
+        except IotstackError as error:
+            return f"{message}\n{error}"
+        # Over a line that broke it cannot be removed: the next attempt, or a later run, does it.
+        if not (passing and scene.job.rule.resumes):
+            with contextlib.suppress(IotstackError):
+                self._discard(scene)
+        return message
+
+    def _discard(self, scene: _Scene) -> None:
+        if scene.job.rule.transaction or not scene.owns_partials:
+            return
+        for output in scene.job.outputs:
+            if not output.is_folder:
+                scene.place(output).remove([output.partial])

@@ -1,0 +1,297 @@
+"""What to undo, written before it is done. The file lies on the host that is changed.
+
+JSON lines, each synced before its step acts: a torn last line never acted. They hold the names of
+steps, paths and names, and no word of a program: those the target says when it is undone. A step
+that needs no undo any more is forgotten by its job's name. While undo is owed, no run starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, Protocol
+
+from ..core.dataclass import dataclass
+from ..core.errors import Interrupted, IotstackError, OldDataGone, StepFailed, Unreachable, ended
+from ..hosts.base import Host
+from .steps import UndoableStep
+
+WORDS = frozenset({"as_root", "docker", "compose", "guard", "lock"})
+"""Fields of steps that the target says: how a program is called there, and its locks. They are
+never written, and those that earlier versions wrote are never read."""
+
+BY_HAND = "with the version that wrote it, or by hand, as docs/recovery.md says"
+
+
+class Bound(Protocol):
+    """What the target itself says of the steps in a journal."""
+
+    def word(self, field: str) -> Any:
+        """Return the value of one of WORDS."""
+        ...
+
+    def refuse(self, steps: Iterable[UndoableStep]) -> None:
+        """Raise StepFailed where a step would act on what such a step never acts on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A step that is to be undone, as the file tells it."""
+
+    job: str
+    step: str
+    fields: Mapping[str, Any]
+
+
+def owed_in(lines: Iterable[str]) -> tuple[Owed, ...]:
+    """Return what the lines of a journal owe, oldest first; a line that is torn is passed over."""
+    owed: list[Owed] = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            if "done" in entry:
+                owed = [each for each in owed if each.job != entry["done"]]
+            else:
+                owed.append(Owed(str(entry["job"]), str(entry["step"]), {**entry["fields"]}))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # torn: its step never acted
+    return tuple(owed)
+
+
+def is_told(line: str) -> bool:
+    """Tell whether a line of a journal was written to its end."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def name_of(kind: type[Any]) -> str:
+    """Return what a step is called in journals: the name of its class, or `journaled_as` there.
+
+    That stays as it is when the class gets another name: a journal of before names it so.
+    """
+    return str(vars(kind).get("journaled_as", kind.__name__))
+
+
+def written(step: UndoableStep) -> dict[str, Any]:
+    """Return what a journal holds of a step: neither words of programs, nor what makes them."""
+    assert is_dataclass(step)  # noqa: S101 - steps are frozen dataclasses
+    told: Mapping[str, Any] = getattr(step, "journaled", lambda: asdict(step))()
+    return {name: value for name, value in told.items() if name not in WORDS}
+
+
+class Journal:
+    """The journal of one host."""
+
+    def __init__(
+        self,
+        host: Host,
+        path: str,
+        steps: Iterable[type[Any]],
+        settle: Callable[[], None] = lambda: None,
+        hold: Callable[[], None] = lambda: None,
+        bind: Callable[[], Bound] | None = None,
+        put_aside: Callable[[Iterable[UndoableStep], bool], Iterable[str]] = lambda *_: (),
+    ) -> None:
+        self.host = host
+        self.hold = hold
+        """Hold the lock still, or anew, before anything is undone; raises Busy."""
+        self.settle = settle
+        """Wait until no command of a step is at work: one may outlive the line it came by."""
+        self.told: list[str] = []
+        """What a person should know of steps that were undone: what could not be as before."""
+        self.bind = bind
+        """Ask the target for the words of its programs, which no journal holds."""
+        self.put_aside = put_aside
+        """Note where steps that were undone put aside what was live; return what is to be told.
+
+        It is told whether nothing is owed any more as well: then what they emptied may go."""
+        self.leave_gone = False
+        """Let what cannot be put back be as it is now, instead of stopping there."""
+        self.gone = False
+        """Something could not be put back, and was left."""
+        self.path = path
+        self._steps: Mapping[str, type[Any]] = {name_of(each): each for each in steps}
+        self._owed: list[tuple[str, UndoableStep]] = []
+        self._undone: list[UndoableStep] = []
+        self._lock = threading.Lock()
+        self._torn = False
+        self.kept = ""
+        """The file that the journal became by a commit, '' before that."""
+        self._renamed = ""
+        """Where the journal may be instead: nobody said whether its rename was done."""
+
+    def at(self, path: str) -> Journal:
+        """Return another journal of the same host."""
+        steps = self._steps.values()
+        more = (self.settle, self.hold, self.bind, self.put_aside)
+        other = Journal(self.host, path, steps, *more)
+        other.told, other.leave_gone = self.told, self.leave_gone
+        return other
+
+    def write(self, job: str, step: UndoableStep) -> None:
+        """Note a step that is about to act."""
+        line = {"job": job, "step": name_of(type(step)), "fields": written(step)}
+        with self._lock:
+            self._append(line)
+            self._owed.append((job, step))
+
+    def forget(self, job: str, *, keep: str = "") -> None:
+        """Note that the steps of a job need no undo any more.
+
+        `keep` names a file that the journal becomes by one rename: reading that file into
+        `recover` undoes all of it later.
+        """
+        with self._lock:
+            if not any(owner == job for owner, _ in self._owed):
+                return
+            if keep:
+                self._renamed = keep
+                self.host.rename(self.path, keep)
+                self._owed, self._renamed, self.kept = [], "", keep
+                return
+            self._append({"done": job})
+            self._owed = [(owner, step) for owner, step in self._owed if owner != job]
+            self._remove_if_empty()
+
+    def stands(self) -> bool:
+        """Tell whether the commit was done, also where its answer was lost; False if unknown."""
+        if self._renamed and not self.kept:
+            with contextlib.suppress(IotstackError):
+                there = self.host.look([self.path, self._renamed])
+                if self._renamed in there and self.path not in there:
+                    self._owed, self._renamed, self.kept = [], "", self._renamed
+        return bool(self.kept)
+
+    def owes(self, job: str) -> bool:
+        """Tell whether steps of a job are to be undone."""
+        return any(owner == job for owner, _ in self._owed)
+
+    def undo(self, job: str | None = None) -> tuple[str, ...]:
+        """Undo the steps of a job, or of all jobs, newest first; return what was undone.
+
+        Raises StepFailed where an undo fails; what is still owed stays in the file.
+        """
+        with self._lock:
+            if self._owed:
+                self.hold()
+            if self._renamed:
+                try:
+                    self.host.rename(self._renamed, self.path)
+                except Unreachable:
+                    raise
+                except StepFailed:
+                    pass  # the first rename was not done
+                self._renamed = ""
+            undone = []
+            for owner, step in reversed(list(self._owed)):
+                if job is not None and owner != job:
+                    continue
+                try:
+                    if told := step.undo(self.host):
+                        self.told.append(told)
+                except OldDataGone as error:
+                    if not self.leave_gone:
+                        raise OldDataGone(
+                            f"{ended(error)} "
+                            f"What is owed is in {self.path}, and no run starts before it "
+                            "is undone."
+                        ) from error
+                    self.gone = True
+                    self.told.append(f"{ended(error)} It is left as it is now.")
+                except Interrupted as error:
+                    error.left = (
+                        f"The way back is not finished: what is owed is in {self.path}, and the "
+                        "next run, or `inv undo`, goes on with it."
+                    )
+                    raise
+                except IotstackError as error:
+                    raise StepFailed(
+                        f"Undoing '{type(step).__name__}' of '{owner}' failed: {ended(error)} "
+                        "What is "
+                        f"owed is in {self.path}; the next run tries again before all else."
+                    ) from error
+                self._owed.remove((owner, step))
+                self._undone.append(step)
+                undone.append(f"{owner}: {type(step).__name__}")
+            if undone:
+                self.told += self.put_aside(self._undone, not self._owed)
+            owners = {owner for owner, _ in self._owed}
+            if undone and job is not None and job not in owners and self._owed:
+                self._append({"done": job})
+            if undone:
+                self._remove_if_empty()
+            return tuple(undone)
+
+    def recover(self, lines: Iterable[str]) -> tuple[str, ...]:
+        """Undo what a dead run left in the journal; return what was undone.
+
+        Raises StepFailed for a step that this version does not know, and for one that would act
+        where no such step acts: then nothing is undone.
+        """
+        self._owed = self.read(lines)
+        undone = self.undo()
+        self._remove_if_empty()
+        return undone
+
+    def read(self, lines: Iterable[str]) -> list[tuple[str, UndoableStep]]:
+        """Return the steps that lines of the journal owe, with the jobs that they are of.
+
+        Raises StepFailed as `recover` does. Changes nothing.
+        """
+        owed: list[tuple[str, UndoableStep]] = []
+        bound: Bound | None = None
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = json.loads(line)
+            except (ValueError, RecursionError):
+                continue  # torn: its step never acted
+            try:
+                if "done" in entry:
+                    owed = [(o, s) for o, s in owed if o != entry["done"]]
+                else:
+                    bound = bound or (self.bind() if self.bind else None)
+                    owed.append((entry["job"], self._step(entry, bound)))
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
+                raise StepFailed(
+                    f"{self.path} line {number}: this version knows no such step: {line.strip()} "
+                    f"Undo it {BY_HAND}; until then nothing is changed."
+                ) from error
+        if bound:
+            try:
+                bound.refuse(step for _, step in owed)
+            except StepFailed as error:
+                raise StepFailed(
+                    f"{self.path}: {ended(error)} "
+                    "Nothing was undone. Look at that file: no run of this "
+                    f"version wrote it. If an earlier one did, undo it {BY_HAND}."
+                ) from error
+        steps = [step for _, step in owed]
+        return [(o, s.beside(steps) if hasattr(s, "beside") else s) for o, s in owed]
+
+    def _step(self, entry: Mapping[str, Any], bound: Bound | None) -> UndoableStep:
+        told = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["fields"].items()}
+        kind = self._steps[entry["step"]]
+        told = getattr(kind, "of_earlier", dict)(told)
+        known = {k: v for k, v in told.items() if k not in WORDS}
+        missing = {each.name for each in fields(kind)} & WORDS
+        words = {name: bound.word(name) for name in missing} if bound else {}
+        step: UndoableStep = getattr(kind, "revived", kind)(**known, **words)
+        return step
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        # ASCII, for names that are no UTF-8. What a full disk tore must not swallow the next line.
+        line = json.dumps(entry)
+        before, self._torn = "\n" if self._torn else "", True
+        self.host.append(self.path, before + line)
+        self._torn = False
+
+    def _remove_if_empty(self) -> None:
+        if not self._owed:
+            self.host.remove([self.path])

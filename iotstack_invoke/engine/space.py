@@ -1,0 +1,30 @@
+"""Space on a disk, kept for what a job is to write."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable
+
+from ..hosts.base import Disk, Place
+from .steps import Scene, Space
+
+
+def reserve(
+    scene: Scene, place: Place, folder: str, size_bytes: int, *, for_all: bool = False
+) -> Space | None:
+    """Keep space where a folder lies, or will, for what a job is to write there.
+
+    Nothing is kept where less is left, or where nobody can say (None).
+    """
+    return scene.reserve(lambda: _disk(place, folder), size_bytes, for_all=for_all)
+
+
+def _disk(place: Place, folder: str) -> Disk | None:
+    """Return the disk of a folder; one for all of a place that cannot tell which it is."""
+    look: Callable[[str], Disk | None] | None = getattr(place, "disk", None)
+    if look is None:
+        free = place.free_bytes(folder)
+        return None if free is None else Disk(place.name, free)
+    while (disk := look(folder)) is None and len(folder) > 1:
+        folder = posixpath.dirname(folder)
+    return disk

@@ -1,0 +1,349 @@
+"""A machine with a stack, this one or another over SSH, and what is asked of either alike."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import posixpath
+import re
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..backups.names import COMMANDS_LOCK, LOCK
+from ..core.dataclass import dataclass
+from ..core.errors import Busy, NotFound, Refused, StepFailed, Unreachable, UsageError, ended
+from ..core.nearest import nearest
+from ..core.stack_folders import BACKUPS, RESTORE
+from ..hosts.base import Command, Host
+from ..hosts.inspect import (
+    ANY_EXIT,
+    is_read_only,
+    may_be_there,
+    read_text,
+    refuse_read_only,
+    remount,
+    root_words,
+)
+from ..hosts.local import READ_ONLY, LocalHost, locked
+from ..hosts.pasted import host_flag, over_ssh
+from ..settings.model import Machine, Settings
+
+if TYPE_CHECKING:
+    from ..hosts.ssh import SshHost
+
+_MACHINE_ID = re.compile(r"[0-9a-f]{32}\n", re.ASCII)
+IS_FILE = "no folder"
+# `-m`: where it will be.
+WHERE_STACK = (
+    f'if [ -e "$2" ] && [ ! -d "$2" ]; then echo "{IS_FILE}"; '
+    'else realpath ${1:+"$1"} -- "$2"; fi'
+)
+# What root makes above the stack belongs to whom the folder around it does, such as a home. The
+# stack's own folder is given away by a restore, to whom the archive says.
+MAKE_STACK = (
+    'make() { [ -d "$1" ] || { make "$(dirname -- "$1")" && mkdir -- "$1" && { '
+    '[ "$(id -u)" != 0 ] || chown --reference="$(dirname -- "$1")" -- "$1"; }; }; }; '
+    'make "$(dirname -- "$1")" && mkdir -p -- "$1"'
+)
+LOCK_HELD_EXIT = 99
+HOLD_AGAIN_LIMIT_S = 30
+LOCK_ANSWER_LIMIT_S = 60.0
+"""How long a machine may take to tell whether it holds a lock for us."""
+# Only a process that has the lock's file open: its number may be another's since a restart.
+_IF_IT_HOLDS = (
+    'for fd in /proc/"$1"/fd/*; do if [ "$(readlink "$fd")" = "$(realpath "$2")" ]; '
+    "then {}; exit; fi; done"
+)
+END_HOLDER = _IF_IT_HOLDS.format('kill "$1"')
+STILL_HOLDS = _IF_IT_HOLDS.format("echo held")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A stack on a machine, and how to act on it."""
+
+    host: Host
+    name: str
+    folder: str
+    role: str
+    as_root: tuple[str, ...]
+    docker: tuple[str, ...]
+    no_docker: str = ""
+    """Why Docker cannot be asked, where it need not be."""
+
+    @property
+    def backups(self) -> str:
+        """The folder of its own backups."""
+        return f"{self.folder}/{BACKUPS}"
+
+    @property
+    def journal(self) -> str:
+        """What is to be undone there: with what it undoes, on one file system."""
+        return journal_paths(self.folder)[1]
+
+    @property
+    def guard(self) -> str:
+        """The lock that every changing command holds while it runs."""
+        return f"{self.backups}/{COMMANDS_LOCK}"
+
+
+def find_machine(settings: Settings, name: str) -> Machine:
+    """Return a host of the settings; raises UsageError, with the nearest names."""
+    for each in settings.machines:
+        if each.name == name:
+            return each
+    names = [each.name for each in settings.machines]
+    near = nearest(name, names, 3, 0.4) or names
+    offer = f" There are: {', '.join(near)}." if near else " There are none: add [[hosts]]."
+    raise UsageError(f"hosts.toml names no host {name!r}.{offer}")
+
+
+@contextlib.contextmanager
+def open_target(
+    settings: Settings, name: str, *, bare: bool = False, without_docker: bool = False
+) -> Iterator[Target]:
+    """Yield the target of that name ('' is this machine), looked at and fit to be changed.
+
+    `bare`: also where the folder of its stack is not there; its lock makes it. `without_docker`:
+    also where Docker cannot be asked. Raises Refused where it is not fit, Unreachable where it
+    does not answer.
+    """
+    if not name:
+        host: Host = LocalHost(settings.stack.folder)
+        stack = settings.stack
+        # A link to the stack is followed once, here: find(1) would see nothing in it.
+        folder = os.path.realpath(stack.folder)
+        target = _fit(host, "this machine", folder, stack.role, sudo=stack.sudo)
+        yield target if without_docker else with_docker(target)
+        return
+    machine = find_machine(settings, name)
+    with open_machine(machine, bare=bare) as remote:
+        target = _fit(remote, name, remote.root, machine.role, sudo=machine.sudo)
+        yield target if without_docker else with_docker(target)
+
+
+@contextlib.contextmanager
+def open_machine(machine: Machine, *, bare: bool = False) -> Iterator[SshHost]:
+    """Yield another machine as a host whose root is the folder of its stack, links followed.
+
+    Raises Refused where it is not the machine that is meant or has no such folder, Unreachable.
+    """
+    from ..hosts.ssh import open_host  # Fabric takes a fifth of a second to import
+
+    name = machine.name
+    remote = open_host(machine.ssh, machine.folder, name)
+    try:
+        _check_identity(remote, machine)
+        words = ("sh", "-c", WHERE_STACK, "sh", "-m" if bare else "", machine.folder)
+        folder = remote.run(Command(words, ANY_EXIT)).out.strip()
+        if folder == IS_FILE:
+            raise Refused(
+                f"{machine.folder} on {name} is a file, and no folder. Nothing was changed. Name "
+                f"a folder there: `folder` of [[hosts]] '{name}' in hosts.toml."
+            )
+        if not folder.startswith("/"):
+            make = over_ssh(machine.ssh, "mkdir", "-p", machine.folder)
+            raise Refused(
+                f"{name} has no folder {machine.folder}. Make it there, for example with "
+                f"`{make}`, or restore with --bare."
+            )
+        remote.root = folder
+        yield remote
+    finally:
+        remote.close()
+
+
+def _check_identity(host: Host, machine: Machine) -> None:
+    if not machine.machine_id:
+        return
+    told = host.run(Command(("cat", "/etc/machine-id"), ANY_EXIT)).out.strip()
+    if told != machine.machine_id:
+        raise Refused(
+            f"{machine.ssh.called(machine.name)} is not the machine that hosts.toml means: its "
+            f"machine id is {told or 'unknown'}, and {machine.machine_id} is pinned. Nothing was "
+            "changed."
+        )
+
+
+def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> Target:
+    as_root = root_words(host, name, sudo=sudo)
+    try:
+        docker = docker_words(host, name, as_root)
+    except Unreachable:
+        raise
+    except (Refused, StepFailed) as error:  # it refused, or did not answer in time
+        return Target(host, name, folder, role, as_root, ("docker",), str(error))
+    return Target(host, name, folder, role, as_root, docker)
+
+
+def with_docker(target: Target) -> Target:
+    """Return a target; raises Refused, with what mends it, where Docker cannot be asked."""
+    if target.no_docker:
+        here = isinstance(target.host, LocalHost)
+        other = "; if another machine is meant: --host NAME" if here else ""
+        cure = f"What mends it: inv doctor{'' if here else host_flag(target.name)}{other}."
+        raise Refused(f"{target.no_docker} {cure}")
+    return target
+
+
+def docker_words(host: Host, name: str, as_root: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words before a command of Docker; raises Refused where it cannot be asked."""
+    docker: tuple[str, ...] = ("docker",)
+    told = host.run(Command((*docker, "ps", "--quiet"), ANY_EXIT, 60))
+    if told.exit_code and as_root:
+        docker = (*as_root, "docker")
+        told = host.run(Command((*docker, "ps", "--quiet"), ANY_EXIT, 60))
+    if told.exit_code:
+        raise Refused(f"On {name} Docker cannot be asked: {ended(told.last_words)}")
+    return docker
+
+
+class Lock:
+    """The lock of a stack, held; on this machine nothing can take it away."""
+
+    def hold_again(self) -> None:
+        """Hold it still, or anew where the line that held it broke; raises Busy."""
+
+
+def journal_paths(stack: str) -> tuple[str, str]:
+    """Return where a journal of a stack may lie: a backup's, and that of a restore or reload.
+
+    Earlier versions had both in the first place.
+    """
+    return (f"{stack}/{BACKUPS}/.journal", f"{stack}/{RESTORE}/.journal")
+
+
+def require_stack(target: Target) -> None:
+    """Raise NotFound where the folder of a target's stack is not there: its lock would make it."""
+    if not may_be_there(target.host, target.folder):
+        far = "" if isinstance(target.host, LocalHost) else host_flag(target.name)
+        raise NotFound(
+            f"There is no stack in {target.folder}, on {target.name}. Nothing was changed. "
+            f"hosts.toml says where it lies; what else is wrong: inv doctor{far}"
+        )
+
+
+@contextlib.contextmanager
+def locked_target(target: Target, purpose: str) -> Iterator[Lock]:
+    """Hold the lock of a target's stack, wherever it is.
+
+    Raises Busy, and Refused where the file system that it would lie on is mounted read-only.
+    """
+    script = f'{MAKE_STACK} && mkdir -p -m 0700 -- "$2"'
+    words = ("sh", "-c", script, "sh", target.folder, target.backups)
+    with contextlib.ExitStack() as held:
+        try:
+            target.host.run(Command(words))
+            lock = held.enter_context(locked_stack(target.host, target.backups, purpose))
+        except StepFailed as error:
+            if not isinstance(error, Unreachable):
+                refuse_read_only(target.host, (target.folder, target.backups))
+            raise
+        yield lock
+
+
+@contextlib.contextmanager
+def locked_stack(host: Host, backups: str, purpose: str) -> Iterator[Lock]:
+    """Hold the lock of a stack, wherever it is, by the folder of its backups; raises Busy."""
+    path = f"{backups}/{LOCK}"
+    if isinstance(host, LocalHost):
+        with locked(path, purpose):
+            yield Lock()
+        return
+    from ..hosts.ssh import SshHost
+
+    assert isinstance(host, SshHost)  # noqa: S101 - there is no other
+    lock = _FarLock(host, path, purpose)
+    lock.take()
+    try:
+        yield lock
+    finally:
+        lock.let_go()
+
+
+class _FarLock(Lock):
+    """A lock on another machine: flock there reads our end, and goes when we or the line go."""
+
+    def __init__(self, host: SshHost, path: str, purpose: str) -> None:
+        self.host = host
+        self.path = path
+        self.purpose = purpose
+        self.holder = ""
+        """The process there that holds it."""
+        self._channel: Any = None
+        self._looking = threading.Lock()
+
+    def take(self, wait_s: int = 0) -> None:
+        """Take it; raises Busy, with who holds it, where that is not done in time."""
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        told = json.dumps({"pid": os.getpid(), "purpose": self.purpose, "since": now})
+        words = ("flock", "--timeout", str(wait_s), "-E", str(LOCK_HELD_EXIT), self.path)
+        script = 'printf %s "$1" > "$2"; echo "held $$"; exec cat'
+        command = Command((*words, "sh", "-c", script, "sh", told, self.path))
+        self._channel = self.host.login.start(command)
+        answer, code, said = self.host.login.answer(self._channel, wait_s + LOCK_ANSWER_LIMIT_S)
+        held, _, holder = answer.decode("utf-8", "replace").partition(" ")
+        if held == "held":
+            self.holder = holder.strip()
+            return
+        self.let_go()
+        if code == LOCK_HELD_EXIT:
+            holder = ""
+            with contextlib.suppress(StepFailed):
+                holder = read_text(self.host, self.path)
+            if self._is_held_by_ours():
+                raise Busy(
+                    f"On {self.host.name} what is left there of this run's lost connection still "
+                    f"holds its lock, {self.path} (process {self.holder}), and was not ended. "
+                    "sshd there lets it go when it notices, or: sudo kill -9 "
+                    f"{self.holder}"
+                )
+            raise Busy(
+                f"On {self.host.name} another run is working on this stack. Wait for it, and run "
+                f"this again. ({holder.strip() or self.path})"
+            )
+        folder = posixpath.dirname(self.path)
+        if is_read_only(self.host, folder):
+            raise Refused(f"On {self.host.name}: {folder} {READ_ONLY}. {remount(folder)}")
+        raise Refused(
+            f"On {self.host.name} the lock {self.path} cannot be taken (exit {code}): "
+            f"{said or 'it said nothing'}"
+        )
+
+    def _is_held_by_ours(self) -> bool:
+        """Tell whether the process that held it for this run has it still, though it was ended."""
+        words = ("sh", "-c", STILL_HOLDS, "sh", self.holder, self.path)
+        return bool(self.holder) and self.host.run(Command(words, ANY_EXIT)).out == "held\n"
+
+    def hold_again(self) -> None:
+        """Hold it still, or take it anew; what holds it for a line that is dead is ended first."""
+        with self._looking:
+            if not self._channel.closed and self._channel.get_transport().is_active():
+                return
+            words = ("sh", "-c", END_HOLDER, "sh", self.holder, self.path)
+            self.host.run(Command(words, ANY_EXIT))
+            self.take(HOLD_AGAIN_LIMIT_S)
+
+    def let_go(self) -> None:
+        """Let go of it."""
+        from ..hosts.ssh_connection import closed
+
+        if self._channel is not None:
+            closed(self._channel)
+
+
+def machine_mark(host: Host) -> str:
+    """Return what tells a machine from another of the same name; '' where nothing does.
+
+    The hash of its machine id, which is for its own eyes alone (machine-id(5)), and of the serial
+    number of a Pi: on a card that was copied the id is that of the first machine.
+    """
+    words = ("cat", "/etc/machine-id", "/proc/device-tree/serial-number")
+    told = host.run(Command(words, ANY_EXIT)).out
+    if not _MACHINE_ID.match(told):
+        return ""
+    return hashlib.sha256(f"iotstack-invoke {told}".encode()).hexdigest()[:32]

@@ -1,0 +1,298 @@
+"""What is asked of a host, this machine or another, alike: paths, mounts, rights, free space."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import shlex
+import socket
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..core.errors import Refused, StepFailed, ended
+from .base import Command, Host, Outcome, is_telling
+from .json_answers import read_json
+from .local import NOT_THERE, READ_ONLY, LocalHost, checked, said_too_much
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+ANY_EXIT = frozenset(range(256))
+
+GOOD_EXIT = frozenset({0})
+
+NO_PROGRAM_EXIT = 127
+
+IN_ENGLISH = ("env", "LC_ALL=C")
+
+GONE = (": No such file or directory", ": Not a directory")
+"""How a program ends a line about a path at which nothing is, if it is run in English."""
+
+MAY_BE_THERE = (
+    'for f; do said=$(stat -- "$f" 2>&1 >/dev/null) && echo + || case $said in '
+    '*": No such file or directory"|*": Not a directory") echo -;; *) echo +;; esac; done'
+)
+
+
+def root_words(host: Host, name: str, *, sudo: bool) -> tuple[str, ...]:
+    """Return the words before a command that needs root: none, or `sudo -n`.
+
+    Raises Refused where sudo would ask for a password, or a program is missing.
+    """
+    as_root: tuple[str, ...] = ()
+    if host.run(Command(("id", "-u"))).out.strip() != "0" and sudo:
+        told = host.run(Command(("sudo", "-n", "true"), ANY_EXIT, 15))
+        if told.exit_code:
+            raise Refused(
+                f"On {name} sudo does not let this user in without a password: "
+                f"{ended(told.last_words)} Allow it (NOPASSWD in /etc/sudoers.d), or log in as "
+                "root."
+            )
+        as_root = ("sudo", "-n")
+    for program in ("flock", "tar", "sha256sum"):
+        if host.run(Command(("sh", "-c", f"command -v {program}"), ANY_EXIT)).exit_code:
+            raise Refused(f"On {name} there is no {program}; it is needed there.")
+    return as_root
+
+
+def root_words_if_any(host: Host, *, sudo: bool) -> tuple[str, ...]:
+    """Return the words before a command that needs root, none if sudo would ask for a password."""
+    if not sudo or host.run(Command(("id", "-u"))).out.strip() == "0":
+        return ()
+    told = host.run(Command(("sudo", "-n", "true"), ANY_EXIT, 15))
+    return () if told.exit_code else ("sudo", "-n")
+
+
+def host_name(host: Host) -> str:
+    """Return what a machine calls itself."""
+    if isinstance(host, LocalHost):
+        return socket.gethostname()
+    return host.run(Command(("uname", "-n"))).out.strip()
+
+
+def on_host(host: Host) -> str:
+    """Return the beginning of a message about another machine; of this one, nothing."""
+    return "" if isinstance(host, LocalHost) else f"On {host.name}: "
+
+
+def looked(
+    host: Host, words: tuple[str, ...], as_root: tuple[str, ...] = (), limit_s: float = 120.0
+) -> str:
+    """Return what a program says that looks at files, of which some may not be there.
+
+    Raises StepFailed where it could not look at what may be there.
+    """
+    command = Command((*as_root, *IN_ENGLISH, *words), ANY_EXIT, limit_s, shlex.join(words))
+    return _told_of_what_is_there(host, command, host.run(command))
+
+
+def _told_of_what_is_there(host: Host, command: Command, told: Outcome) -> str:
+    """Return the output of a command that failed of nothing but of what is not there."""
+    said = [line for line in told.err.splitlines() if is_telling(line)]
+    others = [line for line in said if not line.endswith(GONE)]
+    if told.exit_code and (others or not said):
+        err = "\n".join(others)
+        checked(replace(command, accept=GOOD_EXIT), replace(told, err=err), host.name)
+    return told.out
+
+
+def has_line(
+    host: Host, pattern: str, path: str, as_root: tuple[str, ...], limit_s: float
+) -> bool | None:
+    """Tell whether a file has a line that a pattern of grep(1) fits; None where there is no file.
+
+    Raises StepFailed where it cannot be read.
+    """
+    words = ("grep", "--quiet", "--max-count=1", pattern, path)
+    command = Command((*as_root, *IN_ENGLISH, *words), ANY_EXIT, limit_s, shlex.join(words))
+    told = host.run(command)
+    if told.exit_code > 1:
+        _told_of_what_is_there(host, command, told)
+        return None
+    return told.exit_code == 0
+
+
+def is_folder(host: Host, path: str) -> bool:
+    """Tell whether a path is a folder, or a link to one; raises StepFailed if that is unknown."""
+    if isinstance(host, LocalHost):
+        inside = f"{path}/."
+        return inside in host.look([inside])
+    return looked(host, ("stat", "-L", "-c", "%F", "--", path)).strip() == "directory"
+
+
+def may_write(host: Host, folder: str) -> bool:
+    """Tell whether whoever logs in may make files in a folder."""
+    if isinstance(host, LocalHost):
+        return os.access(folder, os.W_OK | os.X_OK)
+    script = '[ -w "$1" ] && [ -x "$1" ]'
+    return host.run(Command(("sh", "-c", script, "sh", folder), ANY_EXIT)).exit_code == 0
+
+
+def is_read_only(host: Host, path: str) -> bool:
+    """Tell whether the file system that a path lies on, or will, takes nothing; False if unknown.
+
+    Asked of the kernel: the words of a program may be in any language.
+    """
+    if isinstance(host, LocalHost):
+        while True:
+            try:
+                return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+            except FileNotFoundError:
+                path = posixpath.dirname(path) or "/"
+            except OSError:
+                return False
+    real = host.run(Command(("realpath", "-m", "--", path), ANY_EXIT)).out.rstrip("\n")
+    told = host.run(Command(("cat", "/proc/self/mountinfo"), ANY_EXIT)).out
+    return mounted_read_only(real, told) if real else False
+
+
+def mounted_read_only(path: str, mountinfo: str) -> bool:
+    """Tell it by the lines of proc_pid_mountinfo(5): of the mount, or of its file system."""
+    nearest, read_only = "", False
+    for line in mountinfo.splitlines():
+        mine, _, theirs = line.partition(" - ")
+        fields, of_system = mine.split(" "), theirs.split(" ")
+        if len(fields) <= 5 or len(of_system) <= 2:  # noqa: PLR2004 - options come last
+            continue
+        point = _OCTAL.sub(lambda found: chr(int(found[1], 8)), fields[4])
+        if f"{path}/".startswith(f"{point.rstrip('/')}/") and len(point) >= len(nearest):
+            nearest = point  # of two on one folder the later one is seen
+            read_only = "ro" in {*fields[5].split(","), *of_system[2].split(",")}
+    return read_only
+
+
+def refuse_read_only(host: Host, folders: Iterable[str]) -> None:
+    """Raise Refused where one of some folders is on a file system that is mounted read-only."""
+    for folder in dict.fromkeys(folders):
+        if is_read_only(host, folder):
+            raise Refused(
+                f"{on_host(host)}{folder} {READ_ONLY}. Nothing was changed. When the disk is "
+                f"well: {remount(folder)}"
+            )
+
+
+def remount(folder: str) -> str:
+    """Return the command that makes the file system of a folder writable again."""
+    return f'sudo mount -o remount,rw "$(findmnt -n -o TARGET -T {shlex.quote(folder)})"'
+
+
+def may_be_there(host: Host, path: str) -> bool:
+    """Tell whether there is something, or we cannot look."""
+    return bool(which_may_be_there(host, [path]))
+
+
+def which_may_be_there(
+    host: Host, paths: Iterable[str], as_root: tuple[str, ...] = ()
+) -> frozenset[str]:
+    """Return the paths at which there is something, or at which we cannot look."""
+    asked = tuple(paths)
+    if isinstance(host, LocalHost) and not as_root:
+        return frozenset(filter(_may_be_here, asked))
+    if not asked:
+        return frozenset()
+    words = (*as_root, *IN_ENGLISH, "sh", "-c", MAY_BE_THERE, "sh", *asked)
+    told = host.run(Command(words)).out
+    return frozenset(path for path, mark in zip(asked, told.split(), strict=True) if mark != "-")
+
+
+def _may_be_here(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except NOT_THERE:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def free_bytes(host: Host, folder: str) -> int | None:
+    """Return what is free where a folder lies, or will: a restore makes it on a bare machine."""
+    while (free := host.free_bytes(folder)) is None and len(folder) > 1:
+        folder = posixpath.dirname(folder)
+    return free
+
+
+def read_text(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
+    """Return the text of a file of a host, '' where there is none.
+
+    Raises StepFailed where it cannot be read.
+    """
+    return looked_as_it_is(host, ("cat", "--", path), as_root, limit_s=60)
+
+
+def looked_as_it_is(
+    host: Host, words: tuple[str, ...], as_root: tuple[str, ...] = (), limit_s: float = 120.0
+) -> str:
+    """Return the same as `looked`, and any byte of it: names that are no UTF-8 can be acted on."""
+    command = Command((*as_root, *IN_ENGLISH, *words), limit_s=limit_s, called=shlex.join(words))
+    said: list[str] = []
+    with host.pipe(command, lambda _stream, line: said.append(line)) as pipe:
+        text = pipe.stdout.read(command.most_bytes + 1).decode("utf-8", "surrogateescape")
+        if len(text) > command.most_bytes:
+            raise said_too_much(command.shown, command.most_bytes, host.name)
+        code = pipe.finish()
+    return _told_of_what_is_there(host, command, Outcome(code, text, "\n".join(said)))
+
+
+def entries(host: Host, folder: str, as_root: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return the entries of a folder of a host with their kind as find(1) tells it (d, f, l …).
+
+    Raises StepFailed where it cannot be read to its end.
+    """
+    words = ("find", folder, "-mindepth", "1", "-maxdepth", "1", "-printf", "%y %f\\0")
+    told = looked_as_it_is(host, words, as_root)
+    return {each[2:]: each[0] for each in told.split("\0") if len(each) > 2}  # noqa: PLR2004
+
+
+def mount_points(host: Host) -> frozenset[str]:
+    """Return the folders of a host on which a file system is mounted (proc_pid_mountinfo(5))."""
+    told = looked(host, ("cat", "/proc/self/mountinfo"))
+    fields = (line.split(" ") for line in told.splitlines())
+    octal = re.compile(r"\\([0-7]{3})")
+    return frozenset(
+        octal.sub(lambda found: chr(int(found[1], 8)), each[4])
+        for each in fields
+        if len(each) > 4  # noqa: PLR2004
+    )
+
+
+def points_away(host: Host) -> frozenset[str]:
+    """Return where /etc/fstab of a host has a file system that is not mounted now.
+
+    What is put there is hidden by the next mount. Raises StepFailed where findmnt(8) is not
+    understood.
+    """
+    words = ("findmnt", "--fstab", "--json", "--output", "TARGET")
+    told = host.run(Command(words, frozenset({0, 1, NO_PROGRAM_EXIT}))).out
+    if not told.strip():
+        return frozenset()  # no findmnt(8), or nothing in the file
+    answer = read_json(told, f"`findmnt --fstab` on {host.name}")
+    found = [each["target"].text("") for each in answer["filesystems"].items()]
+    return frozenset(each for each in found if each.startswith("/")) - mount_points(host)
+
+
+def device(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
+    """Return the file system that a path lies on, or will, as the number of its device.
+
+    Raises StepFailed where that cannot be told.
+    """
+    while path:
+        told = looked(host, ("stat", "-L", "-c", "%d", "--", path), as_root).strip()
+        if told:
+            return told
+        path = posixpath.dirname(path) if path != "/" else ""
+    raise StepFailed(f"On {host.name}: no file system is known for {path}.")
+
+
+def mount_of(host: Host, path: str, as_root: tuple[str, ...] = ()) -> str:
+    """Return the mount that a path lies on, or will: its device, and where that is mounted.
+
+    Between two mounts nothing is renamed, though they show one file system (rename(2), EXDEV): of
+    a folder that is bound to another place the device is the same.
+    """
+    number = device(host, path, as_root)
+    real = looked(host, ("realpath", "-m", "--", path), as_root).removesuffix("\n")
+    points = mount_points(host)
+    while real not in points and real.strip("/"):
+        real = posixpath.dirname(real)
+    return f"{number} {real}"

@@ -1,0 +1,162 @@
+"""What known_hosts files say of the key that a machine shows, read as OpenSSH reads them.
+
+From its hostfile.c and match.c: markers, patterns, hashed names; what is no key is passed over.
+Pure, but for reading the files. Not for: which files those are (ssh_config.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import hashlib
+import hmac
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from enum import Enum
+
+from ..core.dataclass import dataclass
+
+AUTHORITY, REVOKED = "@cert-authority", "@revoked"
+SSH_PORT = 22
+
+_BLANKS = re.compile(r"[ \t]+")
+_HASHED = "|1|"
+_SALT_BYTES = 20
+
+
+class Verdict(Enum):
+    """What the known keys of a machine make of one that is shown."""
+
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+    CHANGED = "changed"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A line of known_hosts: a key, with its marker or '', and where the line stands."""
+
+    marker: str
+    algorithm: str
+    blob: bytes
+    file: str
+    line: int
+
+    @property
+    def place(self) -> str:
+        """The line, as people are told of it."""
+        return f"{self.file}, line {self.line}"
+
+    @property
+    def fingerprint(self) -> str:
+        """What `ssh-keygen -l` calls the key."""
+        digest = base64.b64encode(hashlib.sha256(self.blob).digest()).decode()
+        return f"SHA256:{digest.rstrip('=')}"
+
+
+def name_with_port(host: str, port: int) -> str:
+    """Return the name under which known_hosts has a host."""
+    return host if port == SSH_PORT else f"[{host}]:{port}"
+
+
+def known_keys(name: str, files: Iterable[str]) -> tuple[KnownKey, ...]:
+    """Return the lines about a name, in their order; a file that cannot be read has none."""
+    return tuple(key for file in files for key in keys_in(_content(file), name, file))
+
+
+def revoking(files: Iterable[str]) -> tuple[str, ...]:
+    """Return which files revoke a key, be it of whomever."""
+    return tuple(each for each in files if REVOKED.encode() in _content(each))
+
+
+def unreadable(files: Iterable[str]) -> tuple[str, ...]:
+    """Return which files are there and cannot be read."""
+    return tuple(each for each in files if os.path.isfile(each) and not os.access(each, os.R_OK))
+
+
+def keys_in(content: bytes, name: str, file: str) -> Iterator[KnownKey]:
+    """Yield the lines of a file's content that are about a name."""
+    for number, line in enumerate(content.split(b"\n"), 1):
+        text = line.partition(b"\0")[0].decode("utf-8", "surrogateescape").strip(" \t\r")
+        marker, rest = "", text
+        if text.startswith("@"):
+            marker, _, rest = _BLANKS.sub(" ", text).partition(" ")
+        names, *key = _BLANKS.split(rest, maxsplit=3)
+        if marker in ("", AUTHORITY, REVOKED) and not names.startswith("#") and fits(names, name):
+            blob = key_of(*key[:2])
+            if blob:
+                yield KnownKey(marker, key[0], blob, file, number)
+
+
+def key_of(algorithm: str = "", encoded: str = "") -> bytes:
+    """Return the bytes of a public key as files have it, b'' where it is none of its kind."""
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+    kind = algorithm.encode("utf-8", "surrogateescape")
+    return blob if kind and blob.startswith(struct.pack(">I", len(kind)) + kind) else b""
+
+
+def fits(names: str, name: str) -> bool:
+    """Tell whether the first field of a line means a host: patterns with commas, or a hash."""
+    if names.startswith("|"):
+        return names.startswith(_HASHED) and names == hashed(name, names.split("|")[2])
+    found = False
+    for each in names.split(","):
+        pattern = each.removeprefix("!").lower().replace("[", "[[]")  # only * and ? mean more
+        if fnmatch.fnmatchcase(name, pattern):
+            if each.startswith("!"):
+                return False
+            found = True
+    return found
+
+
+def hashed(name: str, salt: str = "") -> str:
+    """Return a name as `HashKnownHosts yes` writes it, '' where the salt is none."""
+    try:
+        key = base64.b64decode(salt, validate=True) if salt else os.urandom(_SALT_BYTES)
+    except (binascii.Error, ValueError):
+        return ""
+    if len(key) != _SALT_BYTES:
+        return ""
+    digest = hmac.digest(key, name.encode("utf-8", "surrogateescape"), "sha1")
+    told = (base64.b64encode(each).decode() for each in (key, digest))
+    return _HASHED + "|".join(told)
+
+
+def verdict(known: Iterable[KnownKey], algorithm: str, blob: bytes) -> Verdict:
+    """Return what the lines about a machine make of the key that it shows.
+
+    A revoked key is refused, whatever else knows it; any of several keys of a kind will do.
+    """
+    lines = tuple(known)
+    plain = [each for each in lines if not each.marker]
+    if any(each.marker == REVOKED and each.blob == blob for each in lines):
+        return Verdict.REVOKED
+    if any(each.blob == blob for each in plain):
+        return Verdict.KNOWN
+    if any(each.algorithm == algorithm for each in plain):
+        return Verdict.CHANGED
+    return Verdict.UNKNOWN
+
+
+def listed(content: bytes, blob: bytes) -> bool:
+    """Tell whether a list of public keys, one a line, as `RevokedHostKeys` may be, holds a key."""
+    lines = content.decode("utf-8", "surrogateescape").split("\n")
+    return any(key_of(*each.split()[:2]) == blob for each in lines)
+
+
+def _content(file: str) -> bytes:
+    """Return what is in a file; nothing where it is none, or may not be read, as for ssh."""
+    try:
+        if not os.path.isfile(file):  # of a pipe ssh would wait for the end
+            return b""
+        with open(file, "rb") as stream:
+            return stream.read()
+    except (OSError, ValueError):
+        return b""

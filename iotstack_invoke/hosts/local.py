@@ -1,0 +1,694 @@
+"""This machine as a host: its files, its commands. Other machines are in remote.py.
+
+Commands go through Invoke; bytes go through a plain pipe, since Invoke decodes what it reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import math
+import os
+import signal
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import IO, Any, TypeVar
+
+from invoke.context import Context
+from invoke.exceptions import CommandTimedOut, ThreadException
+
+from ..core import processes as children
+from ..core.errors import Busy, Interrupted, StepFailed, TimedOut
+from .base import (
+    MOST_BYTES,
+    PARTIAL,
+    Command,
+    Disk,
+    FileFact,
+    Heard,
+    Outcome,
+    Pipe,
+    Received,
+    denied_told,
+    fact_of,
+)
+from .invoke_runners import MOST_LINE, LineStream, SaidTooMuch, local_context
+
+CHUNK_BYTES = 1 << 18
+EARLY_BYTES = 4 << 20
+"""How much is written before the disk is told to begin with it."""
+PIPE_BYTES = 1 << 20
+"""What a pipe holds: Linux' own 64 KiB cost `ssh` a third more processor time (measured). More
+takes root."""
+STALL_S = 900.0
+"""How long a vault may take nothing: a slow disk has to write megabytes first."""
+SLOWEST_BYTES_S = 1_000_000
+"""What is to be synced, or hashed by another machine, goes at least as fast."""
+LISTEN_S = 30.0
+"""How long we wait for the last words of a program that has ended, or was killed."""
+PRIVATE = 0o600
+NO_FILE = "it is no regular file"
+NOT_THERE = (FileNotFoundError, NotADirectoryError)
+"""What the system says of a path at which nothing is. All else means that nobody could look."""
+READ_ONLY = "is mounted read-only (the card may be failing: look at dmesg)"
+
+Answer = TypeVar("Answer")
+
+
+def state_folder() -> str:
+    """Return the folder of what this program keeps on a machine that need not have a stack."""
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return f"{base}/iotstack"
+
+
+class Dates:
+    """The dates of what was received under a partial name; it gets its own with its final name.
+
+    Until then it bears the time of its last byte. By that others judge whether its run is dead.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, float] = {}
+
+    def put_off(self, path: str, modified_s: float) -> bool:
+        """Keep the date of a partial file, and tell whether it is one."""
+        if path.endswith(PARTIAL):
+            self._known[path] = modified_s
+        return path.endswith(PARTIAL)
+
+    def take(self, path: str) -> float | None:
+        """Return the date that was kept, None where none was."""
+        return self._known.pop(path, None)
+
+
+class LocalHost:
+    """This machine; its paths are absolute."""
+
+    resumes = True
+
+    def __init__(self, root: str, name: str = "this machine") -> None:
+        self.root = root
+        self.name = name
+        self.dates = Dates()
+
+    @cached_property
+    def _context(self) -> Context:
+        return local_context()
+
+    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+        """Return what is there; a path that is not there has no entry."""
+        found = {}
+        for path in paths:
+            with _failing(f"{path} cannot be looked at"), contextlib.suppress(*NOT_THERE):
+                found[path] = _fact(os.lstat(path))
+        return found
+
+    def names(self, folder: str) -> dict[str, FileFact]:
+        """Return the entries of a folder by name; {} where there is no such folder."""
+        found = {}
+        with (
+            _failing(f"{folder} cannot be listed"),
+            contextlib.suppress(FileNotFoundError),
+            os.scandir(folder) as entries,
+        ):
+            for entry in entries:
+                try:
+                    found[entry.name] = _fact(entry.stat(follow_symlinks=False))
+                except FileNotFoundError:  # gone since it was listed
+                    continue
+        return found
+
+    @contextlib.contextmanager
+    def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream of a file's bytes, without the first `start`."""
+        with _failing(f"{path} cannot be read"), open(path, "rb", opener=opened) as stream:
+            stream.seek(start)
+            yield stream
+
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder; what is not there, or is no file, has no entry."""
+        found = {}
+        for name in names:
+            path = f"{folder}/{name}"
+            with _failing(f"{path} cannot be read"), contextlib.suppress(*NOT_THERE, NoFileError):
+                found[name] = _content(path)
+        return found
+
+    def claim(self, path: str, line: str) -> str:
+        """Make a file of one line where there is none, and return the line that is in it then."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with _failing(f"{path} cannot be written"), contextlib.suppress(FileExistsError):
+            descriptor = opened(path, flags)
+            try:
+                os.write(descriptor, line.encode() + b"\n")
+                os.fsync(descriptor)
+            except OSError:  # an empty claim would keep everybody out
+                os.unlink(path)
+                raise
+            finally:
+                os.close(descriptor)
+        return "".join(self.lines(path)[:1])
+
+    def lines(self, path: str) -> list[str]:
+        """Return the lines of a text, none where there is no such file."""
+        if not self.look([path]):
+            return []
+        with self.read(path) as stream:
+            return stream.read().decode("utf-8", "replace").splitlines()
+
+    @contextlib.contextmanager
+    def create(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream into a new file of mode 0600, synced when the block ends well.
+
+        With `start` the first so many bytes that lie there stay, and it goes on behind them.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+        with (
+            _failing(f"{path} cannot be written"),
+            io.BufferedWriter(_Early(opened(path, flags), "wb"), CHUNK_BYTES) as stream,
+        ):
+            os.fchmod(stream.fileno(), PRIVATE)
+            stream.truncate(start)
+            stream.seek(start)
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def receive(
+        self,
+        path: str,
+        source: IO[bytes],
+        modified_s: float,
+        start: int = 0,
+        size_bytes: int | None = None,  # noqa: ARG002
+    ) -> Received:
+        """Write a stream behind the first `start` bytes of `path`, synced, and hash all of it."""
+        digest, size = hashlib.sha256(), 0
+        if start:
+            with self.read(path) as kept:
+                while chunk := kept.read(min(CHUNK_BYTES, start - size)):
+                    digest.update(chunk)
+                    size += len(chunk)
+        with self.create(path, size) as target:
+            while chunk := read_chunk(source):
+                target.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+        self.set_date(path, modified_s)
+        return Received(size, digest.hexdigest())
+
+    def set_date(self, path: str, modified_s: float) -> None:
+        """Give a file its date; a partial one when it is renamed."""
+        if not self.dates.put_off(path, modified_s):
+            with _failing(f"{path} cannot be given its date"):
+                os.utime(path, (modified_s, modified_s))
+
+    def append(self, path: str, line: str) -> None:
+        """Add a line to a file of mode 0600, and make it last through a power cut."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        with _failing(f"{path} cannot be written"):
+            new = not os.path.lexists(path)
+            descriptor = opened(path, flags)
+            try:
+                rest = line.encode() + b"\n"
+                while rest:  # a disk that is nearly full takes a part, and no error is told
+                    rest = rest[os.write(descriptor, rest) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if new:
+                _sync_folder(os.path.dirname(path))
+
+    def make_folder(self, path: str) -> None:
+        """Make a folder where there is none, and make that last through a power cut."""
+        with _failing(f"{path} cannot be made"):
+            try:
+                os.mkdir(path, 0o700)
+            except FileExistsError:
+                if not os.path.isdir(path):
+                    raise
+            _sync_folder(os.path.dirname(path))
+
+    def free_bytes(self, folder: str) -> int | None:
+        """Return what fits into the file system of `folder`."""
+        with contextlib.suppress(OSError):
+            status = os.statvfs(folder)
+            return status.f_bavail * status.f_frsize
+        return None
+
+    def disk(self, folder: str) -> Disk | None:
+        """Return the file system of `folder`, or None where nobody can say."""
+        free = self.free_bytes(folder)  # bounded, where a share may hang
+        with contextlib.suppress(OSError):
+            return None if free is None else Disk(str(os.stat(folder).st_dev), free)
+        return None
+
+    def rename(self, old: str, new: str) -> None:
+        """Put `old` in the place of `new` at once, and make that last through a power cut."""
+        with _failing(f"{old} cannot be renamed to {new}"):
+            os.rename(old, new)
+            dated_s = self.dates.take(old)
+            if dated_s is not None:
+                with contextlib.suppress(OSError):  # the copy is whole without
+                    os.utime(new, (dated_s, dated_s))
+            _sync_folder(os.path.dirname(new))
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove files; one that is not there is as good as removed."""
+        for path in paths:
+            with _failing(f"{path} cannot be removed"), contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def run(self, command: Command, heard: Heard | None = None) -> Outcome:
+        """Run a command to its end, its words quoted, through Invoke."""
+        streams = {}
+        if heard:
+            streams = {f"{name}_stream": LineStream(name, heard) for name in ("out", "err")}
+        try:
+            result: Any = self._context.run(
+                str(command),
+                timeout=command.limit_s,
+                read_on_s=command.read_on_s,
+                most_bytes=command.most_bytes,
+                **streams,
+            )
+        except CommandTimedOut as error:
+            raise StepFailed(
+                f"It did not end within {command.limit_s:g} s, so it was stopped: {command.shown}"
+            ) from error
+        except ThreadException as error:
+            raise _first_of(error, command, self.name) from error
+        finally:
+            for stream in streams.values():
+                stream.close()
+        outcome = Outcome(result.exited, result.stdout, result.stderr, result.held)
+        return checked(command, outcome, self.name)
+
+    @contextlib.contextmanager
+    def pipe(self, command: Command, heard: Heard | None = None) -> Iterator[Pipe]:
+        """Start a command whose output is bytes; it is ended when the block is left."""
+        with piped(command.words, heard, command.limit_s) as (process, finish):
+            assert process.stdout is not None  # noqa: S101 - we asked for a pipe
+            yield Pipe(process.stdout, finish)
+
+    def http_status(self, port: int, path: str, address: str = "127.0.0.1") -> int:
+        """Return the status that an HTTP server of this host answers, 0 where none does."""
+        import http.client  # 10 ms that most commands need not
+
+        connection = http.client.HTTPConnection(address, port, timeout=5)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Do nothing: there is no connection to close."""
+
+
+class _Early(io.FileIO):
+    """A file that goes to the disk while more of it comes, so that its sync has little to do.
+
+    What is written waits in memory for half a minute, unless somebody says that it is not needed
+    there: then Linux begins at once (mm/fadvise.c), and does not wait for it.
+    """
+
+    _waiting_bytes = 0
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        self._waiting_bytes += written
+        if self._waiting_bytes >= EARLY_BYTES and hasattr(os, "posix_fadvise"):  # a Mac has none
+            start = self.tell() - self._waiting_bytes
+            os.posix_fadvise(self.fileno(), start, self._waiting_bytes, os.POSIX_FADV_DONTNEED)
+            self._waiting_bytes = 0
+        return written
+
+
+class Patience:
+    """How long work in a thread of its own may go on; who works asks for more as it moves."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.is_over = False
+        """Nobody waits for that work any longer, and its thread is left behind."""
+        self.allow(limit_s)
+
+    def allow(self, limit_s: float) -> None:
+        """Let what comes now take so long; raises StepFailed where nobody waits for it."""
+        if self.is_over:
+            raise StepFailed("It took too long, so nobody waits for it.")
+        self.limit_s = limit_s
+        self.until_s = time.monotonic() + limit_s
+
+
+def within(limit_s: float, what: str, ask: Callable[[], Answer]) -> Answer:
+    """Return a question's answer; raises what it raises, TimedOut where it takes too long."""
+    return while_it_moves(Patience(limit_s), what, ask)
+
+
+def while_it_moves(patience: Patience, what: str, do: Callable[[], Answer]) -> Answer:
+    """Return what some work returns; raises what it raises, TimedOut where it stands still.
+
+    A change that was given up may still happen, whenever what it waits for comes back.
+    """
+    answer = _together({what: do}, patience)[what]
+    if isinstance(answer, StepFailed):
+        raise answer
+    return answer
+
+
+def asked_together(
+    asks: Mapping[str, Callable[[], Answer]], limit_s: float
+) -> dict[str, Answer | StepFailed]:
+    """Return what several questions answer, or why they failed, by name; all are asked at once.
+
+    Raises what else one of them raises, and Interrupted when we are to end: their programs are
+    ended then. A thread that is at work still, then or at the limit, is left behind, and ends with
+    us: no program can be stopped that looks into a share whose server is gone.
+    """
+    return _together(asks, Patience(limit_s))
+
+
+def _together(
+    asks: Mapping[str, Callable[[], Answer]], patience: Patience
+) -> dict[str, Answer | StepFailed]:
+    answers: dict[str, Answer | StepFailed] = {}
+    troubles: list[BaseException] = []
+
+    def run(name: str) -> None:
+        try:
+            answers[name] = asks[name]()
+        except StepFailed as error:
+            answers[name] = error
+        except BaseException as error:  # noqa: BLE001 - raised again for whoever asked
+            troubles.append(error)
+
+    asking = [threading.Thread(target=run, args=(name,), daemon=True) for name in asks]
+    with children.signals_noted() as noted:
+        for each in asking:
+            each.start()
+        _wait(asking, patience, noted)
+    if noted:
+        children.end_all()
+        for each in asking:
+            each.join(children.SIGNAL_LOOK_S)
+        children.resume()
+    patience.is_over = any(each.is_alive() for each in asking)
+    if noted:
+        raise Interrupted(noted[0])
+    for trouble in troubles:
+        raise trouble
+    if patience.is_over and children.ending():
+        raise Interrupted(signal.SIGTERM)
+    late = {each: f"{each} did not answer within {patience.limit_s:g} s." for each in asks}
+    return {each: answers[each] if each in answers else TimedOut(late[each]) for each in asks}
+
+
+def _wait(threads: Iterable[threading.Thread], patience: Patience, noted: Collection[int]) -> None:
+    """Wait for threads to end, until patience is over, or soon after a signal.
+
+    Of signals the main thread is told by `noted`, any other by everything being about to end.
+    """
+    ends_s = math.inf
+    for each in threads:
+        while each.is_alive() and not noted:
+            now_s = time.monotonic()
+            if children.ending():
+                ends_s = min(ends_s, now_s + children.GRACE_S)
+            left_s = min(patience.until_s, ends_s) - now_s
+            if left_s <= 0:
+                break
+            each.join(min(left_s, children.SIGNAL_LOOK_S))
+
+
+def words_of(error: OSError) -> str:
+    """Return why the system refused, by its number where its words may be in any language."""
+    if error.errno == errno.EROFS:
+        return f"its file system {READ_ONLY}"
+    return error.strerror or str(error)
+
+
+def read_chunk(source: IO[bytes]) -> bytes:
+    """Return the next bytes of a stream, b"" at its end; raises StepFailed, never OSError."""
+    try:
+        return source.read(CHUNK_BYTES)
+    except OSError as error:
+        raise StepFailed(f"Reading broke off: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def piped(
+    words: tuple[str, ...],
+    heard: Heard | None,
+    limit_s: float,
+    *,
+    feed: bool = False,
+    pass_fds: tuple[int, ...] = (),
+) -> Iterator[tuple[subprocess.Popen[bytes], _Finish]]:
+    """Start a program with pipes for bytes, and end it when the block is left.
+
+    `feed`: its standard input is one too. `pass_fds`: what else it finds open, by these numbers.
+    Its error stream is read by a thread of its own and handed on line by line.
+    """
+    lines = LineStream("err", heard or (lambda _stream, _line: None))
+    troubles: list[BaseException] = []
+
+    def listen() -> None:
+        assert process.stderr is not None  # noqa: S101 - we asked for a pipe
+        left = MOST_BYTES
+        with io.TextIOWrapper(process.stderr, "utf-8", "backslashreplace") as text:
+            try:
+                while piece := text.readline(MOST_LINE):  # of one without an end, a part at a time
+                    left -= len(piece)
+                    if left < 0:
+                        raise said_too_much(words[0], MOST_BYTES, "this machine")  # noqa: TRY301
+                    lines.write(piece if piece.endswith("\n") else f"{piece}\n")
+                lines.close()
+            except BaseException as error:  # noqa: BLE001 - finish() raises it
+                troubles.append(error)
+                children.end(process)
+
+    with contextlib.ExitStack() as at_the_end:
+        with children.signals_held():
+            try:
+                process = subprocess.Popen(
+                    words,
+                    stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                    pass_fds=pass_fds,
+                )
+            except OSError as error:
+                advice = "" if error.errno == errno.E2BIG else " Is it installed?"
+                raise StepFailed(
+                    f"{words[0]} cannot be started: {error.strerror}.{advice}"
+                ) from error
+            _widen(process.stdin, process.stdout)
+            listener = threading.Thread(target=listen, daemon=True)
+            listener.start()
+            timer = threading.Timer(limit_s, children.end, [process])
+            timer.daemon = True
+            timer.start()
+            # The last to be written is the first to be done. What left the group may hold it open.
+            at_the_end.callback(listener.join, LISTEN_S)
+            at_the_end.callback(_close, process.stdin, process.stdout)
+            at_the_end.callback(timer.cancel)
+            at_the_end.enter_context(children.watched(process))
+        yield process, _Finish(process, words[0], limit_s, listener, troubles)
+
+
+def _widen(*pipes: IO[bytes] | None) -> None:
+    """Let pipes hold more, where the system lets us: then fewer and larger pieces go through."""
+    for pipe in pipes:
+        if pipe:
+            with contextlib.suppress(OSError, AttributeError):  # too many of them, or a Mac
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
+def _close(*streams: IO[bytes] | None) -> None:
+    for stream in streams:
+        if stream:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+class _Finish:
+    """Waits for a program and for the last line of its error stream.
+
+    Raises what was raised while one of its lines was being handed on.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        name: str,
+        limit_s: float,
+        listener: threading.Thread,
+        troubles: list[BaseException],
+    ) -> None:
+        self.process = process
+        self.name = name
+        self.limit_s = limit_s + children.END_LIMIT_S
+        self.listener = listener
+        self.troubles = troubles
+
+    def __call__(self) -> int:
+        try:
+            code = self.process.wait(self.limit_s)
+        except subprocess.TimeoutExpired:
+            raise StepFailed(
+                f"{self.name} did not end, nor could it be killed: what it waits for may be a "
+                "disk or a share that is gone. Look at dmesg."
+            ) from None
+        self.listener.join(LISTEN_S)
+        for each in self.troubles:
+            raise each
+        return code
+
+
+def checked(command: Command, outcome: Outcome, where: str) -> Outcome:
+    """Return the outcome of a command, or raise StepFailed where its exit code is a failure."""
+    if outcome.exit_code in command.accept:
+        return outcome
+    if children.ending():
+        raise Interrupted(-outcome.exit_code if outcome.exit_code < 0 else 15)
+    denied = denied_told(outcome.err)
+    if denied and command.words[:1] != ("sudo",):  # a share may refuse root as well
+        raise StepFailed(f"On {where}: {denied}")
+    raise StepFailed(f"On {where}: {outcome.ended} from `{command.shown}`: {outcome.last_words}")
+
+
+def _first_of(error: ThreadException, command: Command, where: str) -> BaseException:
+    """Return the exception that was raised while what a command said was being handed on."""
+    for each in error.exceptions:
+        if isinstance(each.value, SaidTooMuch):
+            return said_too_much(command.shown, command.most_bytes, where)
+        if isinstance(each.value, BaseException):
+            return each.value
+    return error
+
+
+def said_too_much(shown: str, most_bytes: int, where: str) -> StepFailed:
+    """Return the failure of a program whose answer has no end."""
+    return StepFailed(
+        f"On {where}: it said more than {most_bytes:,} bytes, so it was stopped: {shown}"
+    )
+
+
+def _fact(status: os.stat_result) -> FileFact:
+    return fact_of(status.st_mode, status.st_size, status.st_mtime)
+
+
+class NoFileError(OSError):
+    """There is something else than a regular file."""
+
+
+def opened(path: str, flags: int) -> int:
+    """Open a file, or make one of mode 0600; raises NoFileError where there is anything else.
+
+    To open a pipe would wait for its other end, whatever signal comes.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK, PRIVATE)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a pipe or a socket at whose other end is nobody
+            raise NoFileError(errno.ENXIO, NO_FILE) from None
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise NoFileError(errno.EINVAL, NO_FILE)
+
+
+def _content(path: str) -> bytes:
+    """Return the bytes of a file: by the half of the system calls that a stream would take."""
+    descriptor = opened(path, os.O_RDONLY)
+    try:
+        content = b""
+        while chunk := os.read(descriptor, CHUNK_BYTES):
+            content += chunk
+        return content
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _failing(what: str) -> Iterator[None]:
+    """Word an error of the operating system for people."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise StepFailed(f"{what}: its file system {READ_ONLY}.") from error
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        advice = " Free some space and run the same command again." if full else ""
+        raise StepFailed(f"{what}: {error.strerror or error}.{advice}") from error
+
+
+@contextlib.contextmanager
+def locked(path: str, purpose: str) -> Iterator[None]:
+    """Hold the lock of a stack; the kernel lets go of it when we end, however we end.
+
+    Raises Busy, with who holds it.
+    """
+    with _failing(f"The lock {path} cannot be written"):
+        descriptor = opened(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(_who_holds(descriptor, path)) from None
+        holder = {
+            "pid": os.getpid(),
+            "purpose": purpose,
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, and names nobody
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def holder_ended(path: str) -> bool:
+    """Tell whether the last run that held a lock has ended; False where nobody can tell.
+
+    To try the lock would keep out a run that begins at this moment.
+    """
+    try:
+        with open(path, "rb", opener=opened) as stream:
+            os.kill(json.loads(stream.read(4096))["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return False
+
+
+def _who_holds(descriptor: int, path: str) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        who = f"`{holder['purpose']}` (process {holder['pid']}, since {holder['since']})"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        who = "another run"
+    return f"{who} is working on this stack. Wait for it to end, and run this again. ({path})"

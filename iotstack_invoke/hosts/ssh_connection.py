@@ -1,0 +1,741 @@
+"""Logging in to another machine over SSH: one connection, and whose key is trusted.
+
+Host keys are verified on every way in, gateways included. Not for: which settings hold
+(ssh_config.py), how a line is opened (ssh_line.py). Imported only where a remote machine is used:
+Fabric takes a fifth of a second to import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import re
+import shlex
+import shutil
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, TypeVar
+
+import fabric
+import paramiko
+from fabric.runners import Remote
+from paramiko import AuthenticationException, ChannelException, SSHException
+
+from ..core.dataclass import dataclass
+from ..core.errors import KeyRefused, Refused, StepFailed, TimedOut, Unreachable, ended
+from .base import Command
+from .invoke_runners import LOOK_S, RUN_OVERRIDES, _Mended
+from .known_hosts import (
+    AUTHORITY,
+    REVOKED,
+    SSH_PORT,
+    KnownKey,
+    Verdict,
+    hashed,
+    revoking,
+    unreadable,
+)
+from .local import LocalHost
+from .login_shell import START_FILES, Beginning, Mark, no_sftp, not_begun
+from .pasted import logging_in
+from .sftp import NoSftp, SftpSession, encoded
+from .ssh_config import ANY_EXIT, FOR_A_COMMAND, Way, find_way, flags
+from .ssh_line import SILENT, HostKeyRefused, Line, LoginRefused, judge
+from .ssh_settings import Ssh
+
+# Without a handler Python prints its lines to stderr; what they tell reaches us as errors.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+START_LIMIT_S = 60.0
+"""How long a login shell may take until it begins what it is asked for."""
+SSH_FAILED_EXIT = 255
+"""ssh(1): "or with 255 if an error occurred"; else it is that of the command."""
+LAST_BYTES = 1 << 16
+"""So much is kept of what a command says on its error stream."""
+KEEPALIVE_S = 15.0
+DEAD_LINE_MS = 60_000
+SILENCE_S = 180.0
+"""How long a server may not answer us: its word waits behind megabytes on a slow line."""
+SFTP_SILENCE_S = 900.0
+"""How long its SFTP may not: a slow disk has to write megabytes first."""
+ANSWER_LIMIT_S = 60.0
+"""How long its SFTP may take for an answer of few bytes; a disk may have to start first."""
+LAST_WORDS_S = 5.0
+STALL_LOOK_S = 0.5
+SMALL_ANSWER_BYTES = 64
+COMMANDS_AT_ONCE = 8
+"""sshd takes ten sessions a connection (MaxSessions); 38 of 48 failed with sixteen threads."""
+
+SESSION_TRIES = 100
+"""With a fifth of a second between them: ten failed where a machine was busy."""
+FIRST_SESSION_TRIES = 10
+"""For the first session of a line: no other of ours is counted."""
+NOT_VERIFIED = "Host key verification failed."
+"""The last word of ssh about a host key that it refuses."""
+OF_ADDRESS = re.compile(r"differs from the key for the IP address '([^']+)'")
+OFFENDING = re.compile(r"Offending key for IP in (.+):(\d+)\s*$", re.MULTILINE)
+"""What ssh says of another key that is known of an address (sshconnect.c, check_host_key)."""
+NO_BANNER = "Error reading SSH protocol banner"
+KEY_KINDS = ("ed25519", "ecdsa", "rsa")
+"""Of which sshd has a file each."""
+LOST_LOGIN = re.compile(r"transport shut down|saw EOF|Authentication timeout|it hung up")
+NUMBER = re.compile(r"(: )?\[Errno -?\d+\] ")
+NO_LINE = re.compile(r"No existing session|SSH session not active")
+"""What Paramiko says of a line that was closed between two commands."""
+
+Answer = TypeVar("Answer")
+
+
+class NoSession(Unreachable):
+    """A machine lets us in, and opens no session on our line."""
+
+
+class NotBegun(Exception):
+    """The login shell did not begin the command in time."""
+
+
+class MendedRemote(_Mended, Remote):  # type: ignore[misc]
+    """Fabric's Remote for unattended work: stdin at EOF, linear reading.
+
+    A command that is leashed (remote.py) has its own stdin, and takes the end of ours for the
+    sign to end.
+    """
+
+    begins: tuple[Beginning, Beginning]
+    """Tell what of the two streams is the command's own."""
+    begins_until_s = math.inf
+
+    def run(self, command: str, **given: Any) -> Any:
+        """Run a command to its end, without what the login shell prints before it."""
+        self.begins = given.pop("begins")
+        return super().run(command, **given)
+
+    def read_proc_stdout(self, num_bytes: int) -> bytes:
+        """Return the next bytes of its output, b"" at the end; raises NotBegun in time."""
+        begins = self.begins[0]
+        try:
+            return _own(begins, self.channel.recv, num_bytes)
+        except TimeoutError:
+            if not begins.begun and time.monotonic() > self.begins_until_s:
+                raise NotBegun from None
+            raise
+        finally:
+            if begins.begun and self.read_on_s is None:
+                self.channel.settimeout(None)
+
+    def read_proc_stderr(self, num_bytes: int) -> bytes:
+        """Return the next bytes of its error stream, b"" at the end."""
+        return _own(self.begins[1], self.channel.recv_stderr, num_bytes)
+
+    def send_start_message(self, command: str) -> None:
+        """Start the command, with nothing to read."""
+        answered(self.channel)
+        super().send_start_message(encoded(command))
+        if self.leashed:
+            self.channel.sendall(self.first)
+        else:
+            end_input(self.channel)
+        self.begins_until_s = time.monotonic() + START_LIMIT_S
+        self.channel.settimeout(LOOK_S)
+
+    def kill(self) -> None:
+        """Close the channel; on a lost connection there is nothing to end."""
+        closed(self.channel)
+
+    def stop(self) -> None:
+        """Stop the timer and close the channel; what broke the connection is told elsewhere."""
+        with contextlib.suppress(SSHException, OSError, EOFError):
+            super().stop()
+
+
+def _own(begins: Beginning, read: Callable[[int], bytes], size: int) -> bytes:
+    """Return the next bytes that are a command's own, b"" at the end.
+
+    Where none began, what the login shell said comes at the end.
+    """
+    while data := read(size):
+        if own := begins.own(data):
+            return own
+    return begins.left()
+
+
+class Login:
+    """One connection to another machine, opened when it is first needed."""
+
+    def __init__(self, ssh: Ssh, name: str) -> None:
+        self.ssh = ssh
+        self.name = name
+        self.mark = Mark()
+        self.noise = ""
+        """What its login shell prints before a command, as it was last heard."""
+        self.at_once = threading.Semaphore(COMMANDS_AT_ONCE)
+        self._opening = threading.Lock()
+        self._connection: Any = None
+        self._watched: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The lines that are asked now and then whether they live."""
+
+    def connection(self) -> Any:
+        """Return the open Fabric connection; raises Unreachable with the way out."""
+        with self._opening:  # threads that open one together fail (fabric#2239)
+            if self._connection is None:
+                self.closed_connection()
+            if not self._connection.is_connected:
+                self.talk(self._connection.open)
+                try:
+                    self._ask_ssh()
+                except StepFailed:
+                    self._connection.close()
+                    raise
+                each = self._connection
+                while isinstance(each, Line):  # one that it goes through, too
+                    if each.transport not in self._watched:
+                        self._watched.add(each.transport)
+                        _send_at_once(each.transport)
+                        _break_when_dead(each.transport)
+                    each = each.gateway
+        return self._connection
+
+    def _ask_ssh(self) -> None:
+        """Let `ssh` log in as well, where keys are revoked; raises Unreachable where it cannot.
+
+        It refuses a machine whose key is known if that comes with a certificate by a revoked
+        authority, of which Paramiko knows nothing.
+        """
+        ways = self.way.machines
+        files = revoking(file for each in ways for file in each.known_hosts)
+        files = tuple(dict.fromkeys((*files, *(e.revoked_keys for e in ways if e.revoked_keys))))
+        if not files and not any(each.is_verified_further for each in ways):
+            return
+        who = f"{self.name} ({self.ssh.host})"
+        revoked = f" Keys are revoked in {' and '.join(files)}" if files else ""
+        if shutil.which("ssh") is None:
+            why = f"{revoked}, and only `ssh` can tell whether one of them signed what it shows."
+            if not files:
+                why = " Only `ssh` does what CheckHostIP and KnownHostsCommand want."
+            raise KeyRefused(f"{who} cannot be verified.{why} Install openssh-client.")
+        told = LocalHost("/").run(Command((*self.words(), "true"), ANY_EXIT, START_LIMIT_S))
+        if told.exit_code != SSH_FAILED_EXIT:
+            return
+        said = [each.strip() for each in told.err.splitlines() if each.strip()] or ["exit 255"]
+        if said[-1] != NOT_VERIFIED:
+            raise Unreachable(f"{who}: `ssh` does not get in: {ended(said[-1])}", again=True)
+        if of_address := OF_ADDRESS.search(told.err):
+            raise _about_address(who, of_address[1], told.err)
+        if revoked:
+            revoked += ", which may be who signed its certificate: give that machine a new one."
+        why = ended(said[-2:][0])
+        raise KeyRefused(f"{who}: `ssh` refuses its host key, though it is known: {why}{revoked}")
+
+    @cached_property
+    def way(self) -> Way:
+        """How ssh reaches the machine; raises Unreachable."""
+        return find_way(self.ssh, self.name)
+
+    def closed_connection(self) -> Line:
+        """Return the connection as the settings describe it, not opened."""
+        line = self._connection = closed_connection(self.way)
+        return line
+
+    def start(self, command: Command, *, leashed: bool = False) -> paramiko.Channel:
+        """Return a channel in which a command was begun; `leashed` as in login_shell.py.
+
+        Raises Unreachable, also where it did not begin.
+        """
+        sent, first = self.mark.sent(command, leashed=leashed)
+        transport = self.connection().transport
+        channel: paramiko.Channel = self.talk(
+            lambda: answered(once_there_is_a_session(transport.open_session))
+        )
+        begins = self.begins()
+        until_s = time.monotonic() + START_LIMIT_S
+
+        def read_soon(size: int) -> bytes:
+            channel.settimeout(max(LOOK_S, until_s - time.monotonic()))
+            try:
+                return channel.recv(size)
+            except TimeoutError:
+                raise self.began_nothing() from None
+
+        def begin() -> bool:
+            channel.exec_command(encoded(sent))
+            channel.sendall(first)
+            return begins.pass_over(read_soon)
+
+        try:
+            begun = self.talk(begin)
+        except Unreachable:
+            closed(channel)
+            raise
+        channel.settimeout(None)
+        if not begun:
+            said = self.said(channel).strip() or begins.noise
+            channel.status_event.wait(LAST_WORDS_S)
+            closed(channel)
+            if channel.exit_status == -1:  # it was closed without one
+                raise Unreachable(f"The line to {self.name} broke.", again=True)
+            raise not_begun(self.name, said)
+        self.note(begins)
+        return channel
+
+    def begins(self) -> Beginning:
+        """Return what tells of a stream where a command's own bytes begin."""
+        return Beginning(self.mark, self.name)
+
+    def note(self, *begun: Beginning) -> None:
+        """Keep what the login shell printed before a command."""
+        self.noise = "".join(each.noise for each in begun if each.begun)
+
+    def began_nothing(self, limit_s: float | None = None) -> TimedOut:
+        """Return the failure of a login shell that hangs."""
+        limit_s = START_LIMIT_S if limit_s is None else limit_s
+        return TimedOut(
+            f"{self.ssh.called(self.name)} lets us in, and its login shell did not begin a "
+            f"command within {limit_s:g} s. It may wait for an answer: look there in "
+            f"{', '.join(START_FILES)}.",
+            again=True,
+        )
+
+    def no_session(self, error: ChannelException) -> NoSession:
+        """Return the failure of a machine that opens no session on a line of ours."""
+        return NoSession(
+            f"{self.name} ({self.ssh.host}) lets us in, and its SSH server opens no session: "
+            f"{ended(error.text)} How many it allows is MaxSessions in its sshd_config.",
+            again=True,
+        )
+
+    def said(self, channel: paramiko.Channel) -> str:
+        """Return what a command said on its error stream, the last of it, read to the end."""
+        begins, kept = self.begins(), b""
+        while data := _own(begins, channel.recv_stderr, LAST_BYTES):
+            kept = (kept + data)[-LAST_BYTES:]
+            if not begins.begun:
+                break
+        return kept.decode("utf-8", "backslashreplace")
+
+    def answer(self, channel: paramiko.Channel, limit_s: float) -> tuple[bytes, int, str]:
+        """Return the first line that a command says; else its exit code and last words.
+
+        Raises Unreachable where neither comes in time.
+        """
+        deadline = time.monotonic() + limit_s
+        channel.settimeout(limit_s)
+        try:
+            first = b""
+            while b"\n" not in first and len(first) < SMALL_ANSWER_BYTES:
+                data = channel.recv(SMALL_ANSWER_BYTES)
+                first += data
+                if not data:
+                    break
+            if first:
+                return first, 0, ""
+            said = self.said(channel).split("\n")
+            channel.status_event.wait(max(0, deadline - time.monotonic()))
+        except TimeoutError:
+            closed(channel)
+            why = f"{self.name} did not answer within {limit_s:g} s."
+            raise Unreachable(why, again=True) from None
+        finally:
+            channel.settimeout(None)
+        if channel.exit_status == -1:  # it was closed without one
+            raise Unreachable(f"The line to {self.name} broke.", again=True)
+        return b"", channel.exit_status, next((e for e in reversed(said) if e.strip()), "").strip()
+
+    def sftp(self, limit_s: float = ANSWER_LIMIT_S) -> SftpSession:
+        """Return an SFTP client of its own for the calling thread; it answers within the limit."""
+        transport = self.connection().transport
+
+        def begin() -> SftpSession:
+            channel = answered(once_there_is_a_session(transport.open_session))
+            channel.settimeout(limit_s)
+            channel.invoke_subsystem("sftp")
+            try:
+                return SftpSession(channel, limit_s, SFTP_SILENCE_S)
+            except NoSftp as error:
+                raise no_sftp(self.name, error.noise) from error
+
+        return self.talk(begin)
+
+    def is_open(self) -> bool:
+        """Tell whether the line stands now."""
+        line = self._connection
+        return line is not None and line.is_connected and not line.transport.broke_by
+
+    def close(self) -> None:
+        """Close the connection; it opens again by itself."""
+        with self._opening:
+            if self._connection is not None:
+                self._connection.close()
+
+    def words(self) -> tuple[str, ...]:
+        """Return the `ssh` command up to the host, with the settings that Fabric has too."""
+        return (
+            *(*FOR_A_COMMAND, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"),
+            *("-o", f"ConnectTimeout={self.way.limit_s}"),
+            *("-o", f"ServerAliveInterval={KEEPALIVE_S:g}", "-o", "ServerAliveCountMax=4"),
+            *self.way.plainly,
+            *flags(self.ssh),
+            self.ssh.host,
+        )
+
+    def _called(self, way: Way) -> str:
+        """Return what people are told of a machine: the one that is meant, or one on the way."""
+        meant = self.ssh.called(self.name)
+        return meant if way is self.way else f"{way.asked}, on the way to {meant},"
+
+    def _to(self, way: Way) -> tuple[str, ...]:
+        """Return the words that name a machine to people's own `ssh`, with how to log in."""
+        if way is self.way:
+            return logging_in(self.ssh)
+        port = way.port if way.port != SSH_PORT else 0
+        return logging_in(Ssh(way.asked, way.user, port, config=self.ssh.config))
+
+    @property
+    def _ssh(self) -> str:
+        """The `ssh` command that logs in as we do, for people."""
+        return shlex.join(("ssh", *logging_in(self.ssh)))
+
+    def talk(self, act: Callable[[], Answer]) -> Answer:
+        """Return what `act` returns; its errors become Unreachable, with the way out."""
+        try:
+            return act()
+        except HostKeyRefused as error:
+            raise self._about_key(error) from error
+        except AuthenticationException as error:
+            way = error.way if isinstance(error, LoginRefused) else self.way
+            unusable = error.unusable if isinstance(error, LoginRefused) else ""
+            copy = shlex.join(("ssh-copy-id", *self._to(way)))
+            raise Unreachable(
+                f"{self._called(way)} did not let us in as {way.user}: {ended(str(error))} "
+                f"{unusable or f'Put your public key there with `{copy}`;'} "
+                f"{'Nobody' if unusable else 'nobody'} is asked for a password here.",
+                again=bool(LOST_LOGIN.search(str(error))),
+            ) from error
+        except ChannelException as error:
+            raise self.no_session(error) from error
+        except SSHException as error:
+            if NO_LINE.search(str(error)):
+                raise Unreachable(f"The line to {self.name} broke.", again=True) from error
+            hint = ""
+            if NO_BANNER in str(error) or SILENT in str(error):
+                hint = " Its SSH server hangs, or something else listens on that port."
+            why = ended(NUMBER.sub(": ", str(error)))
+            raise Unreachable(f"{self.ssh.called(self.name)}: {why}{hint}", again=True) from error
+        except socket.gaierror as error:
+            first = self.way.first
+            name = self._called(first).removesuffix(",")
+            there = f"there is no host named {first.host}: {ended(why_it_broke(error))}"
+            raise Unreachable(f"{name}: {there}{self.way.unread}") from error
+        except (OSError, EOFError) as error:
+            why = why_it_broke(error)
+            if getattr(error, "filename", None):  # a file of ours: the key, the configuration
+                raise Unreachable(
+                    f"{self.name}: {error.filename} cannot be read: {why}."  # type: ignore[union-attr]
+                ) from error
+            raise Unreachable(
+                f"{self._called(self.way.first)} does not answer: {why}. Is it switched on, and "
+                f"does `{self._ssh}` reach it?",
+                again=True,
+            ) from error
+
+    def _about_key(self, error: HostKeyRefused) -> KeyRefused:
+        """Return what people are told of a host key that was refused, with the way out."""
+        way, kind = error.way, error.key.get_name()
+        meant = self.ssh.called(self.name)
+        who = meant if way is self.way else f"{way.known_as}, on the way to {meant},"
+        trust = f"inv hosts --trust {shlex.quote(self.name)}"
+        if error.found is Verdict.REVOKED:
+            place = next((e.place for e in error.known if e.marker == REVOKED), way.revoked_keys)
+            why = (
+                f"{who} shows a host key that is revoked ({place}): somebody else may have it. It "
+                "is refused, whatever else knows it."
+            )
+            cure = "Give that machine a new host key."
+            fix = "give that machine a new host key"
+        elif error.found is Verdict.CHANGED:
+            old = next(each for each in error.known if each.algorithm == kind and not each.marker)
+            forget = shlex.join(("ssh-keygen", "-f", old.file, "-R", way.known_as))
+            why = (
+                f"{who} shows another host key than the one we know ({old.place}): "
+                f"{error.key.fingerprint}, and not {old.fingerprint}. Either it was set up anew "
+                f"or it is another machine: at its own screen `{own_key(kind)}` tells its key."
+            )
+            then = f"run `{trust}`" if way is self.way else f"log in once with `{self._ssh}`"
+            cure = f"If it is right, forget the old one with `{forget}`, then {then}."
+            fix = f"{forget} && {trust if way is self.way else self._ssh}"
+        else:
+            why = f"The host key of {who} is not known.{_why_unknown(way, error.known)}"
+            or_trust = f", or run `{trust}`" if way is self.way else ""
+            cure = f"Log in once with `{self._ssh}` and compare the fingerprint{or_trust}."
+            fix = trust if way is self.way else self._ssh
+        return KeyRefused(f"{why} {cure}", why=why, fix=fix)
+
+
+def own_key(kind: str) -> str:
+    """Return the command with which a machine tells its own host key of a kind."""
+    name = next((each for each in KEY_KINDS if each in kind), "*")
+    return f"ssh-keygen -lf /etc/ssh/ssh_host_{name}_key.pub"
+
+
+def _about_address(who: str, address: str, said: str) -> KeyRefused:
+    """Return what people are told where another key is known of a machine's address."""
+    found = OFFENDING.search(said)
+    place = f" ({found[1]}, line {found[2]})" if found else ""
+    forget = shlex.join(("ssh-keygen", *(("-f", found[1]) if found else ()), "-R", address))
+    why = (
+        f"{who}: `ssh` refuses its host key, though it is known: of the address {address} another "
+        f"is known{place}, and CheckHostIP is on. Either another machine had that address, or "
+        f"this is another machine: at its own screen `{own_key('')}` tells its key."
+    )
+    cure = f"If it is right, forget the old one with `{forget}`."
+    return KeyRefused(f"{why} {cure}", why=why, fix=forget)
+
+
+def _why_unknown(way: Way, known: tuple[KnownKey, ...]) -> str:
+    """Return what known_hosts has of a machine in place of its key, as a sentence of its own."""
+    plain = [each for each in known if not each.marker]
+    authority = next((each for each in known if each.marker == AUTHORITY), None)
+    closed = unreadable(way.known_hosts)
+    if plain:
+        return f" One of another kind is ({plain[0].place}), which the machine does not show."
+    if authority:
+        return (
+            f" It is known by a certificate alone ({authority.place}), which `ssh` verifies and "
+            "Paramiko, which is used here, does not: the key itself must be known, too."
+        )
+    return f" {', '.join(closed)} cannot be read." if closed else way.unread
+
+
+def _send_at_once(transport: Any) -> None:
+    """Let nothing small wait for an answer: each command took 40 ms more (measured)."""
+    with contextlib.suppress(AttributeError, OSError):  # a line through a gateway
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _break_when_dead(transport: Any) -> None:
+    """Let a line that went dead break.
+
+    TCP alone hopes for a quarter of an hour, and for ever where the kernel of a machine goes on
+    answering for a server that hangs.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a line through a gateway
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_LINE_MS)
+    threading.Thread(target=_ask_on, args=(transport,), daemon=True).start()
+
+
+def _ask_on(transport: Any) -> None:
+    """Ask the server now and then whether it lives, and close a line on which it is silent.
+
+    As `ssh` does with ServerAliveInterval: Paramiko's own keepalive wants no answer.
+    """
+    while transport.is_active():
+        dead = threading.Timer(SILENCE_S, closed, [transport])
+        dead.daemon = True
+        dead.start()
+        try:
+            transport.global_request("keepalive@openssh.com", wait=True)
+        except (SSHException, OSError, EOFError):
+            return  # it broke by itself
+        finally:
+            dead.cancel()
+        time.sleep(KEEPALIVE_S)
+
+
+def once_there_is_a_session(act: Callable[[], Answer], tries: int | None = None) -> Answer:
+    """Return what `act` returns, which opens a session; a refused one has run nothing.
+
+    sshd counts a session that has just ended for a moment longer. Raises ChannelException.
+    """
+    for _ in range(SESSION_TRIES if tries is None else tries):
+        try:
+            return act()
+        except ChannelException:
+            time.sleep(0.2)
+        except SSHException as error:  # another thread took the ChannelException
+            if "Unable to open channel" not in str(error):
+                raise
+            time.sleep(0.2)
+    return act()
+
+
+def closed_connection(way: Way) -> Line:
+    """Return a closed connection that refuses a host whose key is not known."""
+    none_read = {"ssh_config": paramiko.SSHConfig(), "lazy": True}  # `ssh` has read all
+    config = fabric.Config(overrides=RUN_OVERRIDES, **none_read)
+    config.runners.remote = MendedRemote
+    return Line(way, config)
+
+
+def end_input(channel: Any) -> None:
+    """Send the end of what a command reads, if it has not ended yet.
+
+    Paramiko's shutdown_write may send it after its other thread has answered the end of the
+    command; sshd then cuts the whole line ("ieof packet referred to nonexistent channel"). That
+    thread needs the lock, so it is not held while keys are exchanged anew.
+    """
+    line = channel.transport
+    give_up_s = time.monotonic() + line.clear_to_send_timeout
+    while line.is_active():
+        line.clear_to_send.wait(LOOK_S)
+        with channel.lock, line.clear_to_send_lock:
+            if line.clear_to_send.is_set():
+                message = channel._send_eof()  # noqa: SLF001 - None where the channel is closed
+                if message is not None:
+                    line._send_message(message)  # noqa: SLF001
+                return
+        if time.monotonic() > give_up_s:
+            raise SSHException("the exchange of keys does not end")
+
+
+def answered(channel: Any) -> Any:
+    """Return a channel whose requests are answered, or told as not.
+
+    Paramiko waits for ever where the line broke just before it began to wait: that takes away
+    the sign that the channel is closed.
+    """
+
+    def wait_for_event() -> None:
+        until_s = time.monotonic() + ANSWER_LIMIT_S
+        while not channel.event.wait(LOOK_S):
+            if channel.closed:
+                break
+            if time.monotonic() > until_s:
+                raise SSHException(f"it did not answer within {ANSWER_LIMIT_S:g} s")
+        if not channel.event_ready:
+            raise channel.get_transport().get_exception() or SSHException("it closed the session")
+
+    channel._wait_for_event = wait_for_event  # noqa: SLF001
+    return channel
+
+
+class Limit:
+    """Closes a channel when its command takes too long."""
+
+    def __init__(self, channel: Any, limit_s: float) -> None:
+        self.is_over = False
+        self._channel = channel
+        self._timer = threading.Timer(limit_s, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _end(self) -> None:
+        self.is_over = True
+        closed(self._channel)
+
+    def stop(self) -> None:
+        """Close it now."""
+        self._timer.cancel()
+        closed(self._channel)
+
+
+class Stall:
+    """Ends what stands still while something is to move."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        self.is_over = False
+        self._end = end
+        self._until_s = math.inf
+        self._stopped = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @contextlib.contextmanager
+    def watching(self, limit_s: float) -> Iterator[None]:
+        """Let what the block does take so long, and no longer."""
+        self._until_s = time.monotonic() + limit_s
+        try:
+            yield
+        finally:
+            self._until_s = math.inf
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(STALL_LOOK_S):
+            if time.monotonic() > self._until_s:
+                self.is_over = True
+                self._end()
+                return
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._stopped.set()
+
+
+def closed(channel: Any) -> None:
+    """Close a channel or a connection; on a lost one that fails, and what broke it is told.
+
+    However it fails, also in a thread of its own: Paramiko takes a line apart while it is closed.
+    """
+    with contextlib.suppress(Exception):
+        channel.close()
+
+
+def why_it_broke(error: Exception) -> str:
+    """Return what an error says, without its number; EOFError says nothing."""
+    return getattr(error, "strerror", None) or str(error) or "it was cut"
+
+
+def line_broke(name: str, error: Exception) -> Unreachable:
+    """Return the failure of a line that stood."""
+    return Unreachable(f"The line to {name} broke: {why_it_broke(error)}.", again=True)
+
+
+@dataclass(frozen=True, slots=True)
+class HostKey:
+    """The key that a host offers, and the line that makes it known."""
+
+    algorithm: str
+    fingerprint: str
+    line: str
+    file: str
+    """Where ssh would write that line, '' for nowhere."""
+    is_known: bool
+
+
+def offered_key(ssh: Ssh, name: str) -> HostKey:
+    """Return the key that a host offers now, proving nothing; raises Unreachable.
+
+    One that is revoked, or another than is known, raises KeyRefused: it must be forgotten first.
+    """
+    login = Login(ssh, name)
+    way, line = login.way, login.closed_connection()
+
+    def ask() -> tuple[paramiko.PKey, Verdict]:
+        key = line.offered_key()
+        found, known = judge(way, key)
+        if found in (Verdict.REVOKED, Verdict.CHANGED):
+            raise HostKeyRefused(way, found, known, key)
+        return key, found
+
+    key, found = login.talk(ask)
+    known_as = hashed(way.known_as) if way.hashes_names else way.known_as
+    return HostKey(
+        key.get_name(),
+        key.fingerprint,
+        f"{known_as} {key.get_name()} {key.get_base64()}",
+        next(iter(way.own_known_hosts), ""),
+        found is Verdict.KNOWN,
+    )
+
+
+def remember_key(key: HostKey) -> str:
+    """Add a key to the file of known hosts, and return the file's name.
+
+    Raises Refused where ssh has no such file.
+    """
+    path = os.path.realpath(key.file)
+    if not key.file or (os.path.exists(path) and not os.path.isfile(path)):
+        raise Refused(
+            "No key can be remembered: for this machine the ssh configuration has no file of "
+            "known hosts (UserKnownHostsFile). Nothing was written. Name one as `known_hosts` in "
+            "hosts.toml."
+        )
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    cut = ""
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as stream:
+        cut = "\n" if stream.read()[-1:] not in (b"", b"\n") else ""
+    LocalHost("/").append(path, f"{cut}{key.line}")
+    return key.file

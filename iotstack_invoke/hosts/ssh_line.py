@@ -1,0 +1,683 @@
+"""A line to another machine as `ssh` would open it: through what, with which keys, to whom alone.
+
+Fabric's connection, told everything by a Way (ssh_config.py), so that it reads no settings of its
+own. Not for: what is done over the line (login.py). Fabric takes a fifth of a second to import.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import os
+import shlex
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, cast
+
+import fabric
+import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from paramiko import AuthenticationException, ChannelException, SSHException
+from paramiko.agent import AgentKey, AgentSSH
+from paramiko.packet import Packetizer
+from paramiko.pkey import UnknownKeyType
+from paramiko.ssh_exception import IncompatiblePeer
+from paramiko.transport import ChannelMap
+
+from ..core import processes as children
+from ..core.errors import ended
+from .base import Command
+from .known_hosts import KnownKey, Verdict, known_keys, listed, name_with_port, verdict
+from .local import LocalHost
+from .ssh_config import ANY_EXIT, Way
+
+KRL = b"SSHKRL\n\0"
+KRL_REVOKED_EXIT = 1
+SO_BINDTODEVICE = 25
+"""Of Linux; elsewhere the option is refused."""
+CHANNEL_LIMIT_S = 60.0
+"""How long a server may take to open a session."""
+MOST_PACKET_BYTES = 1 << 20
+"""RFC 4253 wants 35,000, OpenSSH sends 256 KiB at the most."""
+MOST_BANNER_BYTES = 1 << 16
+"""What a server may say before it says that it speaks SSH (RFC 4253, 4.2)."""
+MOST_WORDS_BYTES = 1 << 12
+"""So much is read of the end of what a ProxyCommand says."""
+MOST_WHY_LETTERS = 100
+"""So much is told of why a message could not be read."""
+SIGNATURE_BYTES = 64
+"""Of Ed25519."""
+AGENT_LIMIT_S = 60.0
+"""For an answer of the agent, which may ask its owner."""
+SECURITY_KEY, LENGTH_BYTES = b"sk-", 4
+"""How the kind of a key begins whose private half is in a device, behind its length."""
+OWN_KIND = b"openssh-key-v1\0"
+"""What private keys of OpenSSH begin with (PROTOCOL.key)."""
+READ_AS: Mapping[type, type[paramiko.PKey]] = {
+    rsa.RSAPrivateKey: paramiko.RSAKey,
+    ed25519.Ed25519PrivateKey: paramiko.Ed25519Key,
+    ec.EllipticCurvePrivateKey: paramiko.ECDSAKey,
+}
+COMMON = {
+    "kex": ("key exchanges", "kex_algo_list", "KexAlgorithms", "curve25519-sha256@libssh.org"),
+    "host key": ("kinds of host keys", "server_key_algo_list", "HostKey", "an Ed25519 key"),
+    "cipher": ("ciphers", "server_encrypt_algo_list", "Ciphers", "aes256-ctr"),
+    "macs": ("MACs", "server_mac_algo_list", "MACs", "hmac-sha2-256"),
+}
+"""By Paramiko's word for what a server and we have not in common: ours, where the server's stand,
+the setting of sshd, and what both know."""
+AGENTS = "the agent's "
+NOT_SIGNED = "The agent does not sign with {}: nobody confirmed it, or its card is away."
+TOO_MANY_KEYS = (
+    "It may allow fewer tries (MaxAuthTries) than the agent has keys: `IdentitiesOnly yes`, and "
+    "the right key as `IdentityFile`, in the ssh configuration let that one alone be shown."
+)
+UNUSABLE = (OSError, ValueError, SSHException, UnknownKeyType, UnsupportedAlgorithm)
+"""What is raised for a file that holds no key, or one of which Paramiko knows nothing."""
+
+
+class HostKeyRefused(SSHException):
+    """A machine showed a key that its known keys do not speak for."""
+
+    def __init__(
+        self, way: Way, found: Verdict, known: tuple[KnownKey, ...], key: paramiko.PKey
+    ) -> None:
+        super().__init__(f"the host key of {way.known_as} is {found.value}")
+        self.way = way
+        self.found = found
+        self.known = known
+        self.key = key
+
+
+class LoginRefused(AuthenticationException):
+    """A machine takes none of our keys; the message says why, as far as is known.
+
+    `unusable` are sentences about those that it was not shown, with the way out.
+    """
+
+    def __init__(self, way: Way, why: str, unusable: str = "") -> None:
+        super().__init__(why)
+        self.way = way
+        self.unusable = unusable
+
+
+class Line(fabric.Connection):  # type: ignore[misc]
+    """One connection of Fabric's along a way, not opened yet, and those that it goes through.
+
+    Fabric alone trusts everybody: it sets AutoAddPolicy and loads no known_hosts (fabric#2071,
+    measured).
+    """
+
+    def __init__(self, way: Way, config: fabric.Config) -> None:
+        super().__init__(
+            way.host,
+            user=way.user,
+            port=way.port,
+            gateway=Line(way.gateway, config) if way.gateway else way.command or False,
+            config=config,
+            connect_timeout=way.limit_s,
+            connect_kwargs={
+                "transport_factory": self._begin,
+                "auth_strategy": _Keys(way),
+                "channel_timeout": CHANNEL_LIMIT_S,
+            },
+        )
+        self._set(way=way, _proxy=None, _offers={})
+        self.client.set_missing_host_key_policy(_Known(way))
+
+    def _begin(self, sock: Any, **given: Any) -> paramiko.Transport:
+        """Return Paramiko's end of the line, which keeps what the server offers."""
+        transport: Any = _transport(self.way, sock, **given)
+        read = transport._really_parse_kex_init  # noqa: SLF001 - else it is only in its log
+
+        def offers(message: paramiko.Message) -> dict[str, Any]:
+            self._set(_offers=read(message))
+            return dict(self._offers)
+
+        transport._really_parse_kex_init = offers  # noqa: SLF001
+        return cast("paramiko.Transport", transport)
+
+    def derive_shorthand(self, host_string: str) -> dict[str, str | None]:
+        """Return the host as it is: ssh has read it."""
+        return {"host": host_string, "user": None, "port": None}
+
+    def open(self) -> Any:
+        """Open the line, and those that it goes through; what fails is closed, and they too."""
+        try:
+            if not self.gateway and not self.is_connected:
+                self.connect_kwargs["sock"] = _dialled(self.way)
+            return super().open()
+        except BaseException as error:
+            self.client.close()
+            self._close_gateway()
+            refused = isinstance(error, (HostKeyRefused, LoginRefused))
+            if self._proxy and self._proxy.last_words and not refused:
+                raise SSHException(f"its ProxyCommand says: {self._proxy.last_words}") from error
+            if isinstance(error, IncompatiblePeer):
+                raise SSHException(_nothing_in_common(self._offers, str(error))) from error
+            raise
+
+    def close(self) -> None:
+        """Close the line, and those that it goes through."""
+        super().close()
+        self._close_gateway()
+
+    def _close_gateway(self) -> None:
+        if self._proxy:
+            self._proxy.close()
+        if isinstance(self.gateway, Line):
+            self.gateway.close()
+
+    def open_gateway(self) -> Any:
+        """Return what the bytes go through: a program, or a channel of the gateway."""
+        if isinstance(self.gateway, str):
+            self._set(_proxy=_Proxy(self.gateway))
+            if self.way.is_handed_over:
+                self._proxy.take_over(self.connect_timeout)
+            return self._proxy
+        self.gateway.open()
+        there = (self.host, self.port)
+        try:
+            return self.gateway.transport.open_channel(
+                "direct-tcpip", there, ("", 0), timeout=self.connect_timeout
+            )
+        except ChannelException as error:
+            asked = self.gateway.way.asked
+            raise SSHException(
+                f"{asked} does not reach {name_with_port(*there)}: {error.text}"
+            ) from error
+
+    def offered_key(self) -> paramiko.PKey:
+        """Return the key that the machine offers now, proving nothing of it."""
+        try:
+            sock = self.open_gateway() if self.gateway else _dialled(self.way)
+            transport = self._begin(sock)
+            try:
+                transport.start_client(timeout=self.connect_timeout)
+                return transport.get_remote_server_key()
+            except IncompatiblePeer as error:
+                raise SSHException(_nothing_in_common(self._offers, str(error))) from error
+            finally:
+                transport.close()
+        finally:
+            self.close()
+
+
+def _nothing_in_common(offers: Mapping[str, Any], said: str) -> str:
+    """Return which algorithms a server offers, of which Paramiko has none, and the way out."""
+    for word, (what, key, setting, usual) in COMMON.items():
+        if word in said:
+            theirs = ", ".join(offers.get(key, ()))
+            return (
+                f"of the {what} that it offers ({theirs}) none is known to "
+                "Paramiko, which is used here, and allowed by the ssh configuration. Add "
+                f"{usual} to `{setting}` in the sshd_config there"
+            )
+    return said
+
+
+def _dialled(way: Way) -> socket.socket:
+    """Return a TCP connection to a machine, from where ssh would open it; raises OSError."""
+    failure: OSError | None = None
+    for family, *_, address in socket.getaddrinfo(
+        way.host, way.port, way.family, socket.SOCK_STREAM
+    ):
+        line = socket.socket(family)
+        try:
+            line.settimeout(way.limit_s)
+            if way.bound_interface:
+                name = os.fsencode(way.bound_interface)
+                line.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, name)
+            if way.bound_to:
+                line.bind(socket.getaddrinfo(way.bound_to, 0, family)[0][4])
+            line.connect(address)
+        except OSError as error:
+            line.close()
+            failure = error
+        else:
+            return line
+    raise failure or OSError(f"{way.host} has no address")
+
+
+class _Proxy(socket.socket):
+    """Our end of a line through the program of a ProxyCommand, which ends with it."""
+
+    last_words = ""
+    """The last line that the program said, told when the line is closed."""
+
+    def __init__(self, command: str) -> None:
+        ours, theirs = socket.socketpair()
+        super().__init__(fileno=ours.detach())
+        self._at_the_end = contextlib.ExitStack()
+        said = self._at_the_end.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self._at_the_end.callback(self._listen, said)
+        shell = os.environ.get("SHELL") or "/bin/sh"  # as ssh_config(5) says
+        with theirs, children.signals_held():
+            process = subprocess.Popen(
+                (shell, "-c", f"exec {command}"),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=said,
+                start_new_session=True,
+            )
+            self._at_the_end.enter_context(children.watched(process))
+
+    def take_over(self, limit_s: float) -> None:
+        """Become the line that the program opens and hands over (`ProxyUseFdpass`)."""
+        self.settimeout(limit_s)
+        _, passed, _, _ = socket.recv_fds(self, 1, 1)
+        if not passed:
+            raise SSHException("its ProxyCommand handed over no line")
+        os.dup2(passed[0], self.fileno())
+        os.close(passed[0])
+
+    def _listen(self, said: IO[bytes]) -> None:
+        said.seek(max(0, said.seek(0, os.SEEK_END) - MOST_WORDS_BYTES))
+        words = said.read().decode("utf-8", "replace").strip()
+        self.last_words = words.rpartition("\n")[2].strip()
+
+    def close(self) -> None:
+        """Close the line, and end the program."""
+        super().close()
+        self._at_the_end.close()
+
+
+def known_of(way: Way) -> tuple[KnownKey, ...]:
+    """Return what known_hosts says of a machine, now."""
+    return known_keys(way.known_as, way.known_hosts)
+
+
+def judge(way: Way, key: paramiko.PKey) -> tuple[Verdict, tuple[KnownKey, ...]]:
+    """Return what ssh would make of a key that a machine shows, and the lines about it."""
+    known, blob = known_of(way), key.asbytes()
+    found = verdict(known, key.get_name(), blob)
+    if found is Verdict.UNKNOWN and not way.alias and way.known_as != way.host:
+        bare = known_keys(way.host, way.known_hosts)
+        if verdict(bare, key.get_name(), blob) is Verdict.KNOWN:  # "without port identifier"
+            found = Verdict.KNOWN
+    if way.revoked_keys and _is_revoked(way.revoked_keys, key):
+        return Verdict.REVOKED, ()
+    return found, known
+
+
+def _is_revoked(file: str, key: paramiko.PKey) -> bool:
+    """Tell whether `RevokedHostKeys` names a key; raises OSError where that cannot be read."""
+    with open(file, "rb") as stream:
+        content = stream.read()
+    if not content.startswith(KRL):
+        return listed(content, key.asbytes())
+    with tempfile.NamedTemporaryFile("w", suffix=".pub") as asked:
+        asked.write(f"{key.get_name()} {key.get_base64()}\n")
+        asked.flush()
+        words = ("ssh-keygen", "-Q", "-f", file, asked.name)
+        return LocalHost("/").run(Command(words, ANY_EXIT)).exit_code != 0
+
+
+class _Known(paramiko.MissingHostKeyPolicy):
+    """Lets in nobody but the machine whose key is known. Paramiko itself is told of no key."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+
+    def missing_host_key(self, client: Any, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
+        """Raise HostKeyRefused, unless the key is known; SSHException for one too small."""
+        if key.get_name() == "ssh-rsa" and key.get_bits() < self._way.least_rsa_bits:
+            raise SSHException(
+                f"its host key has {key.get_bits():,} bits, and the ssh configuration wants "
+                f"{self._way.least_rsa_bits:,} (RequiredRSASize)"
+            )
+        found, known = judge(self._way, key)
+        if found is not Verdict.KNOWN:
+            raise HostKeyRefused(self._way, found, known, key)
+
+
+SILENT = "it takes the connection and does not answer"
+
+
+class _Packets(Packetizer):
+    """The packets of a line, none of them longer than any server sends."""
+
+    banner_bytes = 0
+
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:
+        """Return so many bytes; raises SSHException where a packet claims to have too many."""
+        if n > MOST_PACKET_BYTES:
+            raise SSHException(f"it sends a packet of {n:,} bytes")
+        return bytes(super().read_all(n, check_rekey))
+
+    def readline(self, timeout: float) -> str:
+        """Return a line of what a server says before the handshake."""
+        try:
+            return str(super().readline(timeout))
+        except UnicodeDecodeError as error:
+            raise SSHException(": what it says is no SSH") from error
+
+    def _read_timeout(self, timeout: float) -> bytes:
+        """Return the next bytes of what a server says before the handshake."""
+        told = bytes(super()._read_timeout(timeout))  # type: ignore[misc]
+        self.banner_bytes += len(told)
+        if self.banner_bytes > MOST_BANNER_BYTES:
+            raise SSHException(": it goes on and on")
+        return told
+
+
+class _Channels(ChannelMap):
+    """The channels of a line. None is told of while it is opened: it knows no line before.
+
+    Paramiko's thread would break at such a one, where it ends all of them.
+    """
+
+    def __init__(self, opening: threading.Lock) -> None:
+        super().__init__()
+        self._opening = opening
+
+    def values(self) -> list[paramiko.Channel]:
+        """Return the channels that are open."""
+        with self._opening:
+            return list(super().values())
+
+
+class _Transport(paramiko.Transport):
+    """Paramiko's end of a line, of which nothing is raised but what `Login.talk` knows.
+
+    Whatever ends its thread is raised as it is for those who wait (`Transport.run`): of one byte
+    that cannot be read, a UnicodeDecodeError, a KeyError and many more.
+    """
+
+    _saved: Exception | None = None
+    broke_by: Exception | None = None
+    """What ended its thread, which may be so while it still counts as active."""
+
+    def __init__(self, *words: Any, **given: Any) -> None:
+        super().__init__(*words, **given)
+        self._channels = _Channels(self.lock)
+
+    @property
+    def saved_exception(self) -> Exception | None:
+        """What failed last, until it is told to one of those who wait."""
+        return self._saved
+
+    @saved_exception.setter
+    def saved_exception(self, error: Exception | None) -> None:
+        if error is not None and not isinstance(error, (SSHException, OSError, EOFError)):
+            unread = SSHException(f"what it sends is no SSH: {_why_unread(error)}")
+            unread.__cause__ = error
+            error = unread
+        self._saved = error
+        if error and not isinstance(error, (ChannelException, AuthenticationException)):
+            self.broke_by = error
+
+    def start_client(self, event: Any = None, timeout: float | None = None) -> None:
+        """Begin, as Paramiko does; raises SSHException where the server is silent to the end."""
+        super().start_client(event, timeout)
+        if event is None and not self.initial_kex_done:
+            raise SSHException(f"{SILENT} within {timeout or 0:g} s")
+
+    def get_exception(self) -> Exception | None:
+        """Return what failed last; what broke the line is told to all who wait."""
+        return super().get_exception() or self.broke_by
+
+
+def _why_unread(error: Exception) -> str:
+    """Return why a message of a server could not be read, for people."""
+    if isinstance(error, UnicodeError):
+        return "a text in it is no UTF-8"
+    if isinstance(error, KeyError):
+        return "a message is of an unknown kind"
+    return f"{error}"[:MOST_WHY_LETTERS].removesuffix(".") or "a message cannot be read"
+
+
+def _transport(way: Way, sock: Any, **given: Any) -> paramiko.Transport:
+    """Return Paramiko's end of a line, with the algorithms that ssh would use.
+
+    What Paramiko does not know of is passed over. Kinds of which a host key is known come first:
+    a machine that has several keys shows one of those.
+    """
+    transport = _Transport(sock, packetizer_class=_Packets, **given)
+    options = transport.get_security_options()
+    told = {"key_types": tuple(options.key_types), **dict(way.algorithms)}
+    known = {each.algorithm for each in known_of(way) if not each.marker}
+    told["key_types"] = tuple(sorted(told["key_types"], key=lambda e: _kind(e) not in known))
+    for what, names in told.items():
+        usable = tuple(name for name in names if _is_usable(options, what, name))
+        if usable:
+            setattr(options, what, usable)
+    return transport
+
+
+def _kind(algorithm: str) -> str:
+    """Return the kind of key that an algorithm of host keys uses."""
+    return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
+
+
+def _is_usable(options: paramiko.transport.SecurityOptions, what: str, name: str) -> bool:
+    """Tell whether Paramiko knows an algorithm; it adds those for certificates itself."""
+    before = getattr(options, what)
+    try:
+        setattr(options, what, (name,))
+    except ValueError:
+        return False
+    setattr(options, what, before)
+    return "-cert-" not in name
+
+
+class _AgentKey(AgentKey):
+    """A key of the agent, which may not sign with it: nobody confirms it, or its card is away."""
+
+    is_refused = False
+
+    def sign_ssh_data(self, data: Any, algorithm: str | None = None) -> Any:
+        """Return a signature; one that is none where the agent gives none.
+
+        Whatever is raised here ends the line, and no other key can be shown.
+        """
+        try:
+            return super().sign_ssh_data(data, algorithm)
+        except (OSError, SSHException):
+            self.is_refused = True
+        signature = paramiko.Message()
+        signature.add_string(algorithm or self.get_name())
+        signature.add_string(bytes(SIGNATURE_BYTES))
+        return signature.asbytes()
+
+
+class _Agent(AgentSSH):
+    """The keys of the agent at a socket; none where it does not answer."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        line = socket.socket(socket.AF_UNIX)
+        line.settimeout(AGENT_LIMIT_S)
+        try:
+            line.connect(path)
+            self._connect(line)  # type: ignore[attr-defined]
+        except (OSError, SSHException):
+            line.close()
+
+    def get_keys(self) -> tuple[_AgentKey, ...]:
+        """Return its keys."""
+        return tuple(_AgentKey(self, each.blob, each.comment) for each in super().get_keys())
+
+    def close(self) -> None:
+        """Close the line to the agent."""
+        self._close()  # type: ignore[attr-defined]
+
+
+class _Keys:
+    """Shows a machine the keys that ssh would, in its order, as Paramiko's AuthStrategy does.
+
+    Nobody is asked for a password, be it of the machine or of a key.
+    """
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._unusable: list[str] = []
+
+    def authenticate(self, transport: paramiko.Transport) -> None:
+        """Log in; raises LoginRefused, and OSError for the key of hosts.toml that is not there."""
+        shown, of_agent = list[str](), 0
+        self._unusable = [self._way.unshown] if self._way.unshown else []
+        with contextlib.closing(_Agent(self._way.agent)) as agent:
+            for name, key in self._keys(agent):
+                if not _may_be_shown(self._way, key):
+                    forbidden = f"{name} is of a kind or size that the ssh configuration forbids."
+                    self._unusable += [] if forbidden in self._unusable else [forbidden]
+                    continue
+                with contextlib.suppress(AuthenticationException):
+                    wanted = transport.auth_publickey(self._way.user, key)
+                    if not wanted:
+                        return
+                    raise LoginRefused(self._way, f"it wants {' or '.join(wanted)} as well")
+                of_agent += isinstance(key, _AgentKey)
+                if isinstance(key, _AgentKey) and key.is_refused:
+                    refused = NOT_SIGNED.format(name.removeprefix(AGENTS))
+                    self._unusable += [] if refused in self._unusable else [refused]
+                else:
+                    shown += [] if name in shown else [name]
+                if not transport.is_active():
+                    tried = ", ".join(shown) or name
+                    many = of_agent > 1 and not self._way.identities_only
+                    told = TOO_MANY_KEYS if many else ""
+                    raise LoginRefused(self._way, f"it hung up after {tried}", told)
+        with contextlib.suppress(SSHException):  # some know us by our address
+            if not transport.auth_none(self._way.user):
+                return
+        why = f"it takes none of {', '.join(shown)}" if shown else "we have no key to show"
+        raise LoginRefused(self._way, why, " ".join(self._unusable))
+
+    def _keys(self, agent: _Agent) -> Iterator[tuple[str, paramiko.PKey]]:
+        """Yield keys with their names: of the agent, those of the files first; then the files.
+
+        Each with its certificates before it is shown without, wherever the two come from.
+        """
+        way = self._way
+        files = {path: _public_part(path) for path in way.identities}
+        beside = (f"{path}-cert.pub" for path in way.identities)
+        certificates = {path: _public_part(path) for path in way.certificates or beside}
+        ours = {*files.values(), *certificates.values()}
+        held = {key.blob: key for key in agent.get_keys()}
+        named = [key for blob, key in held.items() if blob in ours]
+        others = [key for blob, key in held.items() if blob not in ours]
+        for key in (*named, *(() if way.identities_only else others)):
+            if "-cert-" in key.get_name():
+                key.inner_key = None  # else it is shown as the key alone
+            for each in _certified(key, certificates):
+                yield f"{AGENTS}{key.comment or key.fingerprint}", each
+        for path, public in files.items():
+            if public not in held:
+                for read in self._read(path, is_public=bool(_public_half(path))):
+                    yield from ((path, each) for each in _certified(read, certificates))
+
+    def _read(self, path: str, *, is_public: bool) -> Iterator[paramiko.PKey]:
+        """Yield the key of a file; where it cannot be used, note why."""
+        rewrite = f"`ssh-keygen -p -f {shlex.quote(path)}` writes it anew."
+        try:
+            mode = os.stat(path).st_mode
+            if _public_part(path).startswith(SECURITY_KEY, LENGTH_BYTES):
+                self._unusable.append(
+                    f"{path} is of a security key, which Paramiko, used here, cannot ask: "
+                    f"`ssh-add {shlex.quote(path)}` gives it to an agent."
+                )
+            elif is_public:
+                self._unusable.append(f"{path} is a public key of which the agent has no other.")
+            elif mode & 0o077 and os.stat(path).st_uid == os.getuid():
+                self._unusable.append(
+                    f"{path} is open to others, so that ssh does not use it: `chmod 600` it."
+                )
+            else:
+                yield _private_key(path)
+        except TypeError:  # cryptography's word for a password
+            self._unusable.append(
+                f"{path} is under a password: `ssh-add {shlex.quote(path)}` gives it to an agent."
+            )
+        except FileNotFoundError:
+            if not _public_part(path):
+                raise
+            self._unusable.append(f"{path} is not there, and no agent holds that key.")
+        except OSError as error:
+            self._unusable.append(f"{path} cannot be read: {error.strerror}.")
+        except UNUSABLE as error:
+            self._unusable.append(f"{path} cannot be used: {ended(str(error))} {rewrite}")
+
+
+def _may_be_shown(way: Way, key: paramiko.PKey) -> bool:
+    """Tell whether ssh would show a key: by `PubkeyAcceptedAlgorithms` and `RequiredRSASize`."""
+    name = key.public_blob.key_type if key.public_blob else key.get_name()
+    names = [name]
+    if name.startswith("ssh-rsa"):
+        if key.get_bits() < way.least_rsa_bits:
+            return False
+        names += [name.replace("ssh-rsa", each) for each in ("rsa-sha2-256", "rsa-sha2-512")]
+    return not way.accepted_keys or any(each in way.accepted_keys for each in names)
+
+
+def _private_key(path: str) -> paramiko.PKey:
+    """Return the key of a file, also of one in PKCS #8, which Paramiko itself does not read."""
+    with open(path, "rb") as stream:
+        content = stream.read()
+    try:
+        loaded: Any = serialization.load_ssh_private_key(content, None)
+    except ValueError:
+        loaded = serialization.load_pem_private_key(content, None)
+    text = loaded.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    ).decode()
+    for kind, read in READ_AS.items():
+        if isinstance(loaded, kind):
+            return read.from_private_key(io.StringIO(text))
+    raise SSHException("Paramiko, which is used here, knows no keys of its kind.")
+
+
+def _certified(key: paramiko.PKey, certificates: Mapping[str, bytes]) -> Iterator[paramiko.PKey]:
+    """Yield a key with each certificate of it, and without."""
+    for path, blob in certificates.items():
+        if _is_of(blob, key.asbytes()):
+            key.load_certificate(path)
+            yield key
+    key.public_blob = None
+    yield key
+
+
+def _is_of(certificate: bytes, public: bytes) -> bool:
+    """Tell whether a certificate is of a key: after its kind and a nonce it has all of that."""
+    words, key = paramiko.Message(certificate), paramiko.Message(public)
+    kind, plain = words.get_binary(), key.get_binary()
+    words.get_binary()
+    fields: bytes = key.get_remainder()
+    return kind.startswith(plain + b"-cert-") and bool(words.get_remainder().startswith(fields))
+
+
+def _public_part(path: str) -> bytes:
+    """Return the public half of a key, from the file beside it or its own; b'' for none."""
+    return _public_half(f"{path}.pub") or _public_half(path) or _half_of_private(path)
+
+
+def _public_half(file: str) -> bytes:
+    """Return the key of a file with a public one; b'' for none."""
+    with contextlib.suppress(OSError, ValueError), open(file, encoding="utf-8") as stream:
+        words = stream.readline().split()
+        if len(words) > 1:
+            return base64.b64decode(words[1], validate=True)
+    return b""
+
+
+def _half_of_private(path: str) -> bytes:
+    """Return the public key in a file of OpenSSH's own kind, which no password hides."""
+    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as stream:
+        lines = stream.read().strip().splitlines()[1:-1]
+        content = base64.b64decode("".join(lines))
+        if content.startswith(OWN_KIND):
+            words = paramiko.Message(content[len(OWN_KIND) :])
+            for _ in ("cipher", "derivation", "its options"):
+                words.get_binary()
+            words.get_int()
+            return bytes(words.get_binary())
+    return b""

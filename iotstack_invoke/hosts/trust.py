@@ -1,0 +1,292 @@
+"""Whether what is read back of a host was written by us: nobody else may write it, nor its folder.
+
+A journal that is not ours ends the run; any other file is passed over, with a warning.
+
+Us are the user that we run as, and root; for root also the owner of the stack's folder, in which
+root acts anyway. Not for: what is in such a file, or what of it may be done (actions/bounds.py).
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import shlex
+import stat
+from collections.abc import Callable, Iterable, Mapping
+
+from ..core.dataclass import dataclass
+from ..core.errors import Refused, StepFailed
+from .base import Command, Host
+from .local import NOT_THERE, LocalHost
+
+# `-` is not there, `?` nobody can tell: a folder on the way may not be looked into. What follows
+# the permissions is a plus where an access control list gives more than they say.
+LOOK = (
+    "LC_ALL=C; export LC_ALL; id -u; for p; do "
+    'if [ -e "$p" ] || [ -L "$p" ]; then ls -ldn -- "$p" | '
+    '{ read -r mode links user group rest; echo "$mode $user $group"; }; else '
+    "up=$p; while :; do case $up in */*) up=${up%/*} ;; *) up=. ;; esac; "
+    '[ ! -e "$up" ] && [ "$up" ] || break; done; '
+    '{ [ -x "${up:-/}" ] || [ ! -d "$up" ]; } && echo - || echo "?"; fi; done'
+)
+GROUP = (
+    'getent group "$1"; case $? in 0|2) ;; 127) cat /etc/group ;; *) exit 1 ;; esac; '
+    "echo; getent passwd || cat /etc/passwd"
+)
+"""Tell a group, if there is one of its number (without getent(1) all), and all users."""
+WITHOUT_OWNERS = frozenset({"msdos", "vfat", "exfat", "fuseblk", "ntfs", "ntfs3"})
+"""Kinds of file systems, as stat(1) tells them, in which one user owns all, with one mode."""
+ACCESS_LIST = "system.posix_acl_access"
+GROUP_WRITES, OTHERS_WRITE = 5, 8
+"""Where in the permissions of ls(1) they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Who owns a file or folder, and who may write it."""
+
+    path: str
+    permissions: str = ""
+    """As ls(1) tells them; '' where there is nothing, `?` where nobody may look."""
+    user: int = -1
+    group: int = -1
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.permissions)
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether nobody could look."""
+        return self.permissions == "?"
+
+
+class Trust:
+    """Who counts as us on a host, and what is ours there."""
+
+    def __init__(self, host: Host, stack: str, as_root: tuple[str, ...] = ()) -> None:
+        self.host = host
+        self.as_root = as_root
+        self.me = -1
+        self._stack = stack
+        self._us: frozenset[int] = frozenset()
+        self._private: dict[tuple[int, int], bool] = {}
+
+    def look(self, paths: Iterable[str]) -> Mapping[str, Owned]:
+        """Return who owns each path, in one round trip; links are not followed."""
+        asked = (f"{self._stack}/.", *paths)
+        if isinstance(self.host, LocalHost) and not self.as_root:
+            self.me = os.geteuid() if self.me < 0 else self.me
+            found = {path: _owned_here(path) for path in asked}
+        else:
+            found = self._look_there(asked)
+        stack = found[asked[0]]
+        also = {stack.user} if self.me == 0 and stack.is_there else set()
+        self._us = frozenset({self.me, 0, *also})
+        return found
+
+    def _look_there(self, asked: tuple[str, ...]) -> dict[str, Owned]:
+        words = (*self.as_root, "sh", "-c", LOOK, "sh", *asked)
+        try:
+            me, *told = self.host.run(Command(words)).out.splitlines()
+            if self.me < 0:
+                self.me = int(self.host.run(Command(("id", "-u"))).out if self.as_root else me)
+            return {path: _owned(path, line) for path, line in zip(asked, told, strict=True)}
+        except ValueError as error:
+            why = f"what it says of the owner of {asked[0]} cannot be read"
+            raise StepFailed(f"On {self.host.name}: {why}.") from error
+
+    def is_us(self, owned: Owned) -> bool:
+        """Tell whether it belongs to us."""
+        return owned.user in self._us
+
+    def others(self, owned: Owned) -> str:
+        """Return who else may write it, in words; '' for nobody.
+
+        A group that has no other member than its owner and us is nobody: with the umask of many
+        systems each user has such a group, and it may write what the user makes.
+        """
+        mode = owned.permissions
+        if not self.is_us(owned):
+            return f"it belongs to user {owned.user}"
+        if mode[OTHERS_WRITE] == "w" and mode[0] != "l":
+            return f"everybody may write it ({mode})"
+        if mode[GROUP_WRITES] == "w" and mode[0] != "l":
+            if mode.endswith("+"):
+                return f"an access control list lets others write it ({mode})"
+            if not self._is_private(owned):
+                return f"others of group {owned.group} may write it ({mode})"
+        return ""
+
+    def _is_private(self, owned: Owned) -> bool:
+        key = (owned.group, owned.user)
+        if key not in self._private:
+            words = ("sh", "-c", GROUP, "sh", str(owned.group))
+            told = self.host.run(Command(words, frozenset(range(256))))
+            users = self._us | {owned.user}
+            known = not told.exit_code
+            self._private[key] = known and is_private(told.out, owned.group, users)
+        return self._private[key]
+
+    def refuse(self, owned: Owned, kind: str = "-", about: str = "") -> None:
+        """Raise Refused where others may have written a file, or nobody can tell.
+
+        `about`: the file, where `owned` is its folder.
+        """
+        if owned.is_hidden:
+            why = "its folder may not be looked into"
+        elif owned.permissions[0] != kind:
+            why = "it is no plain file"
+        else:
+            why = self.others(owned)
+        if why:
+            why = f"{owned.path.removesuffix('/.')}: {why}" if about else why
+            path = about or owned.path
+            raise Refused(
+                f"{_where(self.host)}{path} is not believed: {why}. It says what a run that died "
+                "left to be undone, and whoever writes it could have anything done in our "
+                "name. Nothing was changed. Look at it; if a run of yours wrote it, make it and "
+                "its folder yours alone (chown, chmod go-w), and run this again. Else remove it."
+            )
+
+    def take(self, paths: Iterable[Owned]) -> None:
+        """Let what is root's belong to us: it is written by us from now on."""
+        roots = [each.path for each in paths if each.user == 0 != self.me]
+        if roots and self.as_root:
+            words = (*self.as_root, "chown", "-h", str(self.me), "--", *roots)
+            self.host.run(Command(words))
+
+    def make_private(self, folder: Owned, *, or_refuse: bool) -> str:
+        """Take from others that they may write a folder; return what was done, in words.
+
+        `or_refuse`: raise Refused where that cannot be, as on a file system without owners; else
+        only where it belongs to somebody else.
+        """
+        path = folder.path.removesuffix("/.")
+        where = _where(self.host)
+        quoted = shlex.quote(path)
+        mend = f"sudo chown {self.me} {quoted} && sudo chmod go-w {quoted}"
+        if folder.is_hidden:
+            raise Refused(
+                f"{where}{path} may not be looked into, so what a run that died left to be undone "
+                f"is unknown. Nothing was changed. Make it yours: {mend}"
+            )
+        why = self.others(folder) if folder.is_there else ""
+        if not why:
+            return ""
+        if not self.is_us(folder):
+            raise Refused(
+                f"{where}{path} is not used: {why}, who could put anything there to be done in "
+                f"our name. Nothing was changed. Make it yours: {mend}"
+            )
+        as_root = self.as_root if folder.user != self.me else ()
+        for change in ("o-w", "g-w"):
+            words = (*as_root, "chmod", change, "--", path)
+            told = self.host.run(Command(words, frozenset(range(256))))
+            if not self.others(self.look([folder.path])[folder.path]):
+                return f"{where}{path}: {why}. Now its owner alone may."
+        if or_refuse:
+            raise Refused(
+                f"{where}{path} is not used: {why}, and that cannot be changed: "
+                f"{told.last_words if told.exit_code else 'its file system has no owners'}. "
+                f"Nothing was changed. Make it yours: {mend}"
+            )
+        return ""
+
+
+class _PassedOver:
+    """What was passed over in this process, each file named once."""
+
+    def __init__(self) -> None:
+        self.warn: Callable[[str], None] = lambda _text: None
+        self.named: set[tuple[str, str]] = set()
+
+
+_passed_over = _PassedOver()
+
+
+def warn_with(warn: Callable[[str], None]) -> None:
+    """Tell with this, from now on, each file that is passed over."""
+    _passed_over.warn = warn
+    _passed_over.named = set()
+
+
+def believed(host: Host, path: str, as_root: tuple[str, ...] = ()) -> bool:
+    """Tell whether a file beside the backups may be believed, or is not there; warn if not.
+
+    A link is not followed. Where a file system has no owners, whose it is must do.
+    """
+    trust = Trust(host, posixpath.dirname(posixpath.dirname(path)), as_root)
+    owned = trust.look([path])[path]
+    kind = owned.permissions[:1]
+    if kind not in ("-", "l"):  # nothing, or what whoever reads it refuses
+        return True
+    why = "it is a symbolic link" if kind == "l" else trust.others(owned)
+    if not why or (kind == "-" and trust.is_us(owned) and _has_no_owners(host, path)):
+        return True
+    if (host.name, path) not in _passed_over.named:
+        _passed_over.named.add((host.name, path))
+        quoted = shlex.quote(path)
+        mend = f"If it is yours: sudo chown {trust.me} {quoted} && sudo chmod go-w {quoted}. Else "
+        _passed_over.warn(
+            f"{_where(host)}{path} is passed over, as if it were not there: {why}, so others may "
+            f"have written what it says. {mend if kind == '-' else ''}remove it: sudo rm {quoted}"
+        )
+    return False
+
+
+def _has_no_owners(host: Host, path: str) -> bool:
+    words = ("stat", "-f", "-c", "%T", "--", path)
+    return host.run(Command(words, frozenset(range(256)))).out.strip() in WITHOUT_OWNERS
+
+
+def is_private(told: str, group: int, users: Iterable[int]) -> bool:
+    """Tell whether a group has only these users, by the lines of group(5) and passwd(5).
+
+    A group that the system does not know has no members.
+    """
+    ours = {*users}
+    lines, _, people = told.partition("\n\n") if not told.startswith("\n") else ("", "", told)
+    of_it = (line for line in lines.splitlines() if _field(line, 2) == str(group))
+    members = {name for line in of_it for name in _field(line, 3).split(",") if name}
+    for line in people.splitlines():
+        name, number, first = _field(line, 0), _field(line, 2), _field(line, 3)
+        is_ours = number.isdigit() and int(number) in ours
+        if first == str(group) and not is_ours:
+            return False
+        if is_ours:
+            members.discard(name)
+    return not members
+
+
+def _field(line: str, number: int) -> str:
+    parts = line.split(":")
+    return parts[number] if len(parts) > number else ""
+
+
+def _owned(path: str, line: str) -> Owned:
+    if line in ("-", "?"):
+        return Owned(path, "" if line == "-" else "?")
+    permissions, user, group = line.split()
+    return Owned(path, permissions, int(user), int(group))
+
+
+def _owned_here(path: str) -> Owned:
+    try:
+        found = os.lstat(path)
+    except NOT_THERE:
+        return Owned(path)
+    except PermissionError:
+        return Owned(path, "?")
+    listed = ""
+    if hasattr(os, "listxattr"):  # a Mac has none
+        try:
+            listed = "+" if ACCESS_LIST in os.listxattr(path, follow_symlinks=False) else ""
+        except OSError:  # its file system knows of no such lists
+            listed = ""
+    return Owned(path, stat.filemode(found.st_mode) + listed, found.st_uid, found.st_gid)
+
+
+def _where(host: Host) -> str:
+    return "" if host.name == "this machine" else f"On {host.name}: "

@@ -1,0 +1,109 @@
+"""Services that are saved together with their database, in a part of their own.
+
+What differs from one to the other is in table.toml; names in the parts are IOTstackBackup's.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import time
+
+from ..backups.bundles import DUMP_FOLDER, RECIPES
+from ..core import processes as children
+from ..core.dataclass import dataclass
+from ..core.errors import StepFailed
+from ..databases.sql.servers import MARIADB, SqlServer
+from ..engine.steps import Scene
+from ..hosts.base import Command
+from ..services.known import Recipe
+from ..stack.quiesce import MARK, QUIET_LIMIT_S, Quiesce, exec_words, quiet_of
+
+DUMP = f"{DUMP_FOLDER}/{MARIADB.member}"
+"""The dump in a part."""
+ANSWER_LIMIT_S = 300.0
+ANSWER_PAUSE_S = 1.0
+_NOT_UP = re.compile(r"is not running|is restarting|No such container")
+"""What Docker says of a container in which nothing can be run; who waited for it told why."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeInUse:
+    """A recipe, and the containers of a stack that it is for."""
+
+    name: str
+    recipe: Recipe
+    container: str
+    runs: bool
+    server: SqlServer
+    exclusions: tuple[str, ...] = ()
+    """What is left out, as seen from its folder."""
+
+    def quiet(self, host_role: str, backups: str) -> Quiesce | None:
+        """Return how it is made quiet; None where it need not, or is not running."""
+        recipe = self.recipe
+        if not recipe.enter or not self.runs:
+            return None
+        mark, lock = f"{backups}/{MARK}{self.name}", f"{backups}/.lock"
+        where = (self.container, ("docker",), mark, lock)
+        return quiet_of(host_role, self.name, recipe, *where)
+
+
+def data_of(recipe: Recipe) -> str:
+    """Return where IOTstack's template maps the data of the database, below the stack."""
+    return posixpath.join(recipe.folder, "db", MARIADB.homes[0][1])
+
+
+@dataclass(frozen=True, slots=True)
+class EndQuiet:
+    """Let a restored service go on: what was copied while it was quiet says that it is quiet."""
+
+    host_role: str
+    container: str
+    ask: tuple[str, ...]
+    awake: str
+    leave: tuple[str, ...]
+    runs: bool = True
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the commands."""
+        return (str(Command(self.ask)), str(Command(self.leave)))
+
+    def do(self, scene: Scene) -> None:
+        """Wait until it answers; raises StepFailed where it runs, and does not go on."""
+        if not self.runs:
+            self._warn(scene, "was not running, so it was not started")
+            return
+        host = scene.host(self.host_role)
+        deadline = time.monotonic() + ANSWER_LIMIT_S
+        while True:
+            told = host.run(Command(self.ask, frozenset(range(256)), QUIET_LIMIT_S))
+            if told.exit_code == 0 and self.awake in told.out:
+                return
+            if told.exit_code == 0:
+                left = Command(self.leave, frozenset(range(256)), QUIET_LIMIT_S)
+                host.run(left, scene.hear)
+            if _NOT_UP.search(told.err):
+                self._warn(scene, "is not up")
+                return
+            if time.monotonic() > deadline:
+                raise StepFailed(f"Container {self.container} does not go on: {told.last_words}")
+            scene.say(f"waiting for {self.container}")
+            children.pause(ANSWER_PAUSE_S)
+
+    def _warn(self, scene: Scene, why: str) -> None:
+        scene.warn(
+            f"Container {self.container} {why}, and what was restored says that it is quiet. "
+            f"When it runs: {Command(self.leave)}"
+        )
+
+
+def end_quiet(
+    host_role: str, name: str, container: str, docker: tuple[str, ...], *, runs: bool
+) -> EndQuiet | None:
+    """Return the step that lets a restored service go on, None where it never is quiet."""
+    recipe = RECIPES[name]
+    if not recipe.enter:
+        return None
+    ask, leave = (exec_words(docker, container, recipe, e) for e in (recipe.ask, recipe.leave))
+    return EndQuiet(host_role, container, ask, recipe.awake, leave, runs)

@@ -1,0 +1,428 @@
+"""The steps of RESTORE.txt that load databases, and how its lines are set. Pure.
+
+Passwords are those of the containers' own environment: none is in the text, or typed.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import shlex
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ..backups.manifest import Manifest, Part
+from ..core.dataclass import dataclass
+from ..databases.influxdb.check import QUERIES_FILE
+from ..databases.influxdb2.part import places_by_hand, steps_by_hand
+from ..databases.sql.config import CONFIG
+from ..databases.sql.servers import ENGINES, SqlServer
+
+WIDTH = 76
+COMPOSE = '(cd "$STACK" && docker compose {})'
+GUARD = 'if [ -d "${STACK:?is not set, so nothing is done}" ]; then'
+"""Before whatever acts: a bash that a person types into drops the whole of it without STACK."""
+ASIDE = '.before-"$(date +%F-%H%M%S)"'
+"""Behind what is moved aside: free, also where an earlier attempt moved something aside."""
+UNPACK = "--same-owner --numeric-owner --xattrs --acls"
+DUMP_INSIDE = "/tmp/restore-by-hand"  # noqa: S108 - in the container, where nobody else is
+MARIA = (
+    '''MARIA='export MYSQL_PWD="${MARIADB_ROOT_PASSWORD:-$MYSQL_ROOT_PASSWORD}"''',
+    """  exec "$(command -v mariadb || command -v mysql)" -uroot "$@"\'""",
+)
+NO_FOLDERS = "/^[^ ]* SET @OLD_SQL_MODE=/s/NO_AUTO/NO_DIR_IN_CREATE,NO_AUTO/"
+"""For sed: tables of MariaDB go into no folder of their own, as mariadb.sh loads them."""
+POSTGRES = (
+    """PSQL='export PGPASSWORD="$POSTGRES_PASSWORD"'""",
+    """PSQL="$PSQL"'; export PGOPTIONS="-c default_transaction_read_only=off"'""",
+    """PSQL="$PSQL"'; exec psql -U "${POSTGRES_USER:-postgres}" -d postgres "$@"'""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One numbered step: its title, and its lines of prose and commands."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+def paragraph(text: str, first: str = "", others: str = "") -> list[str]:
+    """Return prose in lines of WIDTH at most, but for words that are longer."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def block(*commands: str) -> list[str]:
+    """Return commands for bash, indented, with an empty line before and behind."""
+    return ["", *(f"    {each}" for each in commands), ""]
+
+
+def guarded(*commands: str) -> list[str]:
+    """Return a block that does nothing where the stack could not be moved aside."""
+    return block(GUARD, *(f"  {each}" for each in commands), "fi")
+
+
+def clean(text: str) -> str:
+    """Return a text on one line, without what could act on a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def word(text: str) -> str:
+    """Return any text as one word of bash, on one line."""
+    if text.isprintable():
+        return shlex.quote(text)
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raw = text.encode("utf-8", "backslashreplace")
+    return "$'" + "".join(f"\\x{byte:02x}" for byte in raw) + "'"
+
+
+def _named(names: Iterable[object]) -> str:
+    """Return names as they are told in prose, whatever they hold."""
+    return ", ".join(json.dumps(clean(str(each)), ensure_ascii=False) for each in names)
+
+
+def outside_told(told: Mapping[str, Any]) -> str:
+    """Return one volume or path of the outside part in words, with who mounts it."""
+    volume = told.get("volume")
+    name = f"volume {volume}" if volume else f"path {told['path']}"
+    if told.get("anonymous"):
+        name = "a volume without a name"
+    goal = f", restored to {told['restore_to']}" if told.get("restore_to") else ""
+    mounts = [f"{pair[0]} at {pair[1]}" for pair in told.get("mounts", ()) if len(pair) > 1]
+    users = f", of {', '.join(mounts)}" if mounts else ""
+    return clean(f"{name}{users}{goal}")
+
+
+def sql_servers(part: Part) -> tuple[SqlServer, ...]:
+    """Return the database servers whose dumps a part holds."""
+    engine = part.kind if part.kind in ENGINES else "mariadb"
+    found = part.facts.get("servers", ())
+    return tuple(SqlServer(each["container"], each.get("engine") or engine) for each in found)
+
+
+def containers_of(part: Part) -> tuple[str, ...]:
+    """Return the containers of the databases that a part holds."""
+    if part.kind == "influx":
+        return (str(part.facts.get("container") or "influxdb"),)
+    if part.kind == "influxdb2":
+        return (str(part.facts.get("container") or "influxdb2"),)
+    return tuple(each.container for each in sql_servers(part))
+
+
+def told_of(part: Part) -> Iterator[str]:
+    """Yield what a part holds, of each database server or volume a sentence."""
+    for each in part.facts.get("outside", ()):
+        yield outside_told(each)
+    if part.kind in ("influx", "influxdb2"):
+        title = "InfluxDB" if part.kind == "influx" else "InfluxDB (experimental)"
+        yield f"{title} {part.facts.get('version', '')} in container {containers_of(part)[0]}"
+    if names := part.facts.get("databases"):
+        yield f"databases: {_named(names)}"
+    for server in part.facts.get("servers", ()):
+        engine = ENGINES.get(server.get("engine", part.kind), ENGINES["mariadb"])
+        rows = server.get("rows", {})
+        tables = sum(map(len, rows.values()))
+        count = sum(sum(each.values()) for each in rows.values())
+        yield (
+            f"{engine.title} {server.get('version', '')} in container {server['container']}: "
+            f"databases {_named(rows) or 'none'}; tables {tables:,}; rows {count:,}"
+        )
+
+
+def outside_step(part: Part) -> Step:
+    """Return how volumes and folders outside of the stack are put back; what is there stays."""
+    rows = part.facts.get("outside", ())
+    volumes = [each for each in rows if each.get("volume")]
+    paths = [each for each in rows if not (each.get("volume") or each.get("anonymous"))]
+    lines: list[str] = []
+    if volumes:
+        lines += paragraph(
+            "Named volumes: each is made, and filled where Docker keeps it. One that is there "
+            "already is left as it is; if it is to be replaced, copy what it holds, remove it by "
+            "`docker volume rm NAME`, and paste its lines again. Compose begins the names with "
+            "that of the stack's folder: where the folder has another name now, change them. One "
+            "whose filling was cut off is there already, too. "
+            'Harmless, later: "volume already exists but was not created by Docker Compose".'
+        )
+        for each in volumes:
+            lines += guarded(*_volume_lines(part.file, each))
+    if paths:
+        lines += paragraph(
+            "Files and folders outside of the stack. What is there already is moved aside; where "
+            "that fails, as for the place of a drive, nothing is unpacked: empty it first."
+        )
+        for each in paths:
+            lines += guarded(*_path_lines(part.file, each))
+    return Step("Put back what lies outside of the stack", tuple(lines))
+
+
+def unnamed_step(part: Part) -> Step:
+    """Return how volumes are filled that Docker makes with their containers."""
+    lines: list[str] = []
+    for each in part.facts.get("outside", ()):
+        if each.get("anonymous"):
+            lines += guarded(*_unnamed_lines(part.file, each))
+    return Step(
+        "Fill the volumes without a name",
+        (
+            *paragraph(
+                "Docker makes them with their containers. One that holds more already keeps it."
+            ),
+            *guarded(COMPOSE.format("up --no-start")),
+            *lines,
+        ),
+    )
+
+
+def _volume_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how one volume is filled: its member ends with the folder that Docker makes."""
+    name = word(str(told["volume"]))
+    path = str(told["path"])
+    yield f"if docker volume inspect {name} > /dev/null 2>&1"
+    yield f"then echo {name} is there already, and is left as it is"
+    yield f"else docker volume create {name} &&"
+    yield f"  DATA=\"$(docker volume inspect -f '{{{{.Mountpoint}}}}' {name})\" &&"
+    yield f"  sudo tar -xzf {word(file)} \\"
+    yield f'    -C "${{DATA%/*}}" --strip-components={path.count("/")} \\'
+    yield f"    {UNPACK} \\"
+    yield f"    {_member(path)}"
+    yield "fi"
+
+
+def _unnamed_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how the volume is filled that a container mounts at a path, if it is a volume."""
+    container, _, inside = str(told["anonymous"]).partition(":")
+    path = str(told["path"])
+    is_it = f'and (eq .Type "volume") (eq .Destination {json.dumps(inside)})'
+    form = f"{{{{range .Mounts}}}}{{{{if {is_it}}}}}{{{{.Source}}}}{{{{end}}}}{{{{end}}}}"
+    yield f'DATA="$(docker inspect -f {word(form)} \\'
+    yield f'  {word(container)})" && [ -n "$DATA" ] &&'
+    yield f"  sudo tar -xzf {word(file)} \\"
+    yield f'    -C "${{DATA%/*}}" --strip-components={path.count("/")} \\'
+    yield f"    {UNPACK} \\"
+    yield f"    {_member(path)}"
+
+
+def _path_lines(file: str, told: Mapping[str, Any]) -> Iterator[str]:
+    path = str(told["path"])
+    goal = str(told.get("restore_to") or path)
+    above = posixpath.dirname(goal)
+    there, stage = word(goal), word(posixpath.join(above, ".restore-by-hand-XXXXXX"))
+    yield f"if ! sudo test -e {there} || sudo mv -T {there} {there}{ASIDE}; then"
+    yield f"  sudo mkdir -p {word(above)} &&"
+    yield f'  STAGE="$(sudo mktemp -d {stage})" &&'
+    yield f"  sudo tar -xzf {word(file)} \\"
+    yield '    -C "$STAGE" \\'
+    yield f"    {UNPACK} \\"
+    yield f"    {_member(path)} &&"
+    yield f'  sudo mv -T "$STAGE"{word(path)} {there} &&'
+    yield '  sudo rm -r "$STAGE"'
+    yield "fi"
+
+
+def _member(path: str) -> str:
+    unquoted = "--no-unquote " if "\\" in path else ""
+    return f"{unquoted}{word(f'.{path}')}"
+
+
+def influx_step(part: Part) -> Step:
+    """Return how the dump of InfluxDB is loaded: influxd(1) and what it says, as it was seen."""
+    (name,) = containers_of(part)
+    ask = f"docker exec {name} influx -execute"
+    load = f"docker exec {name} influxd restore -portable"
+    lines = [
+        *paragraph("It waits until InfluxDB answers, and loads the dump; one line a shard:"),
+        *guarded(
+            f"while {ask} 'SHOW DATABASES' 2>&1 |",
+            "  grep 'Failed to connect'; do sleep 2; done",
+            f"docker exec {name} mkdir {DUMP_INSIDE}",
+            f"docker cp - {name}:{DUMP_INSIDE} \\",
+            f"  < {word(part.file)}",
+            f"{load} {DUMP_INSIDE}",
+        ),
+        *_influx_words(part, ask, load),
+        *paragraph(
+            "InfluxDB goes on for a moment after the last line: do not stop it within a minute. "
+            f"All of these must be listed: {_named(part.facts.get('databases', ())) or 'none'}."
+        ),
+        *guarded("sleep 10", f"{ask} 'SHOW DATABASES'"),
+        *_query_words(part, name, ask),
+        *guarded(f"docker exec {name} rm -r {DUMP_INSIDE}"),
+        *paragraph(
+            "influxd loads no users or rights: make them anew. Where users must log in "
+            "(INFLUXDB_HTTP_AUTH_ENABLED) make the first one at once:"
+        ),
+        *block(f"# {ask} \\", "#   \"CREATE USER dba WITH PASSWORD 'NEW' WITH ALL PRIVILEGES\""),
+    ]
+    return Step(f"Load InfluxDB ({part.facts.get('version', '1.x')})", tuple(lines))
+
+
+def _query_words(part: Part, name: str, ask: str) -> Iterator[str]:
+    """Yield how the continuous queries are made again, where there are any."""
+    count = part.facts.get("continuous_queries")
+    if count:
+        yield from paragraph(
+            f"influxd loads no continuous queries. The {count} of the backup lie beside the dump, "
+            "one on each line:"
+        )
+        yield from guarded(
+            f"docker exec {name} influx -import \\",
+            f"  -path {DUMP_INSIDE}/{QUERIES_FILE}",
+            f"{ask} 'SHOW CONTINUOUS QUERIES'",
+        )
+
+
+def _influx_words(part: Part, ask: str, load: str) -> Iterator[str]:
+    """Yield what the words of influxd mean, and what is to be done."""
+    yield from paragraph(
+        'Harmless: "Meta info not found for shard N on database _internal", InfluxDB\'s own '
+        "statistics. With any other database that shard was not loaded."
+    )
+    yield ""
+    if not part.facts.get("shards"):
+        yield from paragraph(
+            'This dump holds no points, so influxd says "database may already exist" though it '
+            "made the databases."
+        )
+        yield ""
+        return
+    yield from paragraph(
+        '"DB metadata not changed. database may already exist": nothing at all was loaded, for '
+        "not one database of the dump may be there before. A load that was cut off leaves some "
+        "as well. If there is nothing of worth in it, remove each that is there, and load again:"
+    )
+    yield from block(
+        f"# {ask} 'SHOW DATABASES'",
+        f"# {ask} 'DROP DATABASE \"NAME\"'",
+        f"# {load} {DUMP_INSIDE}",
+    )
+    yield from paragraph("If it must stay, load each database of the dump under a new name:")
+    yield from block(f"# {load} -db NAME \\", f"#   -newdb NAME_restored {DUMP_INSIDE}")
+
+
+def influx2_step(part: Part, manifest: Manifest) -> Step:
+    """Return how the part of InfluxDB 2 is loaded, by its documentation."""
+    (name,) = containers_of(part)
+    store, data = places_by_hand(part.facts, manifest)
+    enter = f'cd "$STACK" && sudo mkdir -p {store}' if store else 'cd "$STACK"'
+    return Step(
+        "Load InfluxDB 2",
+        (
+            *paragraph(
+                "By its documentation; nobody could try it where this program is tested. It "
+                "replaces everything in InfluxDB 2, tokens as well."
+            ),
+            *guarded(
+                f"{enter} &&",
+                *steps_by_hand(name, f'"$SET"/{word(part.file)}', store, data),
+                'cd "$SET"',
+            ),
+            *paragraph(
+                "From version 2.9.0 on `influx restore` needs --operator-token TOKEN as well: the "
+                "one of its influx-configs, which is in the part."
+            ),
+        ),
+    )
+
+
+def _waiting(command: str) -> tuple[str, ...]:
+    return ("for n in 1 2; do", "  sleep 15", f"  until {command}", "  do sleep 5; done", "done")
+
+
+def maria_step(part: Part, server: SqlServer, member: str) -> Step:
+    """Return how the dump of one MariaDB is loaded."""
+    name = server.container
+    told = next(e for e in part.facts["servers"] if e["container"] == name)
+    ask = f'docker exec {name} sh -c "$MARIA" sh -e'
+    folders = (f"  sed '{NO_FOLDERS}' |",) if told.get("apart") else ()
+    return Step(
+        f"Load MariaDB in container {name}",
+        (
+            *paragraph(
+                "Into a server that has just been made. It is waited for, twice: a first start "
+                'ends with a new start. "Access denied" again and again: the password in .env '
+                "is not that of the server, which was not made anew."
+            ),
+            *guarded(
+                *MARIA,
+                *_waiting(f"{ask} 'SELECT 1'"),
+                f"tar -xzOf {word(part.file)} ./{member} |",
+                *folders,
+                f'  docker exec -i {name} sh -c "$MARIA" sh --binary-mode \\',
+                "  --comments --default-character-set=utf8mb4 --max-allowed-packet=1G",
+                f"{ask} 'SHOW DATABASES'",
+            ),
+            *paragraph("Its users and passwords are now those of the backup."),
+        ),
+    )
+
+
+def postgres_step(part: Part, server: SqlServer, member: str) -> Step:
+    """Return how the dump of one PostgreSQL is loaded, or where that is told."""
+    told = next(e for e in part.facts["servers"] if e["container"] == server.container)
+    title = f"Load PostgreSQL in container {server.container}"
+    if told.get("timescaledb"):
+        return Step(title, tuple(_timescale(part, member, told["timescaledb"])))
+    name = server.container
+    run = f'docker exec {name} sh -c "$PSQL" sh'
+    folder = member.rpartition("/")[0]
+    settings = f"./{folder}/{CONFIG}" if folder else f"./{CONFIG}"
+    return Step(
+        title,
+        (
+            *paragraph(
+                "Into a server that has just been made, of the same major version as above. It is "
+                "waited for, twice: a first start ends with a new start. Harmless: "
+                '"role … already exists" and "database … already exists", of those that the image '
+                "makes by itself. Any other ERROR is one."
+            ),
+            *guarded(
+                *POSTGRES,
+                *_waiting(f"{run} -c 'SELECT 1'"),
+                f"tar -xOf {word(part.file)} \\",
+                f"  ./{member} | gunzip |",
+                f'  docker exec -i {name} sh -c "$PSQL" sh -q -o /dev/null',
+                f"{run} -l",
+            ),
+            *paragraph(
+                "Its settings (postgresql.conf, pg_hba.conf …) are those of the image. The "
+                f"backup's lie in {settings} of the part; compare, and put back what you miss:"
+            ),
+            *block(
+                f"# tar -xOf {word(part.file)} \\",
+                f"#   {settings}/pg_hba.conf > pg_hba.conf",
+                *_put_back(server.container, told.get("data", "")),
+            ),
+        ),
+    )
+
+
+def _put_back(name: str, data: str) -> tuple[str, ...]:
+    """Return how a file of settings is put among the data, where it is known where those lie."""
+    if not data:
+        return ()
+    return (
+        f'# sudo cp pg_hba.conf "$STACK"/{word(data)}/',
+        f"# docker restart {name}",
+    )
+
+
+def _timescale(part: Part, member: str, databases: list[str]) -> Iterator[str]:
+    yield from paragraph(
+        f"It holds the extension TimescaleDB, in {_named(databases)}. Its tables are not loaded "
+        "by one command: the same version of the extension is needed, and for each database "
+        "CREATE EXTENSION timescaledb, SELECT timescaledb_pre_restore(), the load, SELECT "
+        "timescaledb_post_restore(). See https://www.tigerdata.com/docs, logical backup. This "
+        "writes the dump of the whole server as text:"
+    )
+    yield from block(f"# tar -xOf {word(part.file)} \\", f"#   ./{member} | gunzip > dump.sql")

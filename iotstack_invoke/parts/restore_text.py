@@ -1,0 +1,340 @@
+"""RESTORE.txt: how one set is restored by hand, from its manifest alone. Pure: value in, text out.
+
+Its last line is a sum over it and the manifest, by which `verify` tells a change of either.
+
+For somebody who has the files, Docker and GNU tar, and nothing of ours. What is indented by four
+blanks is for bash. The commands are tried on the stand; restore_steps.py has those of databases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+from ..backups.bundles import DUMP_FOLDER, RECIPES
+from ..backups.manifest import Manifest, Part
+from ..databases.sql.servers import ENGINES
+from .restore_steps import (
+    ASIDE,
+    COMPOSE,
+    GUARD,
+    UNPACK,
+    Step,
+    block,
+    clean,
+    containers_of,
+    guarded,
+    influx2_step,
+    influx_step,
+    maria_step,
+    outside_step,
+    paragraph,
+    postgres_step,
+    sql_servers,
+    told_of,
+    unnamed_step,
+    word,
+)
+
+HOLDS = {
+    "general": "compose files, .env, services/, and volumes/ but for what is dumped",
+    "outside": "named volumes, and what else of the stack lies outside of its folder",
+    "influx": "a portable dump of all databases of InfluxDB",
+    "influxdb2": "a dump of all buckets of InfluxDB 2",
+    "mariadb": "a dump of each MariaDB",
+    "postgres": "a dump of each PostgreSQL, and its settings",
+}
+
+
+def restore_text_of(manifest: Manifest) -> str:
+    """Return the text; its lines end with LF, and those of prose have 76 characters at most."""
+    lines = [*_head(manifest), *_contents(manifest)]
+    for number, step in enumerate(_steps(manifest), 1):
+        lines += ["", f"{number}. {step.title}", "", *step.lines]
+    kept = (line for before, line in pairwise(("", *lines)) if line or before)
+    return "\n".join(kept).rstrip("\n") + "\n"
+
+
+SUM_TITLE = "SHA-256 of the lines above, with the manifest behind them:"
+
+
+def with_sum(text: str, manifest: bytes) -> bytes:
+    """Return the file: the text, and a sum by which a change of it or of the manifest is told."""
+    begun = f"{text}\n{SUM_TITLE}\n".encode()
+    return begun + hashlib.sha256(begun + manifest).hexdigest().encode() + b"\n"
+
+
+def text_fits(content: bytes, manifest: bytes) -> bool | None:
+    """Tell whether a file is what was written for a manifest; None where it has no sum."""
+    begun, title, _ = content.rpartition(f"{SUM_TITLE}\n".encode())
+    begun += title
+    digits = hashlib.sha256(begun + manifest).hexdigest().encode()
+    return content == begun + digits + b"\n" if title else None
+
+
+def _title(text: str, under: str = "-") -> tuple[str, ...]:
+    return (text, under * len(text), "")
+
+
+def _listed(title: str, texts: Iterable[str]) -> Iterator[str]:
+    """Yield a list under a title, or nothing where there is nothing to list."""
+    told = tuple(texts)
+    if told:
+        yield from ("", *_title(title))
+        for each in told:
+            yield from paragraph(clean(each), first="- ", others="  ")
+
+
+def _head(manifest: Manifest) -> Iterator[str]:
+    yield from _title(f"Backup {manifest.runtag}: how to restore it by hand", "=")
+    facts = {
+        "of": clean(manifest.host),
+        "folder": clean(manifest.folder),
+        "begun": _when(manifest.started_utc),
+        "ended": f"{_when(manifest.finished_utc)}; time there: {clean(manifest.zone)}",
+        "by": clean(manifest.program),
+        "state": manifest.state,
+    }
+    yield from (f"{name:<8}{told}" for name, told in facts.items() if told)
+    yield ""
+    yield from paragraph(
+        "The program that made it is not needed. You need GNU tar, sha256sum, sudo and Docker "
+        "with Compose (https://docs.docker.com/engine/install/), and the internet for the images. "
+        "Lines that are indented by four blanks are commands for bash: paste one block after the "
+        "other, into one shell, and read what each says. Those behind a # are for the case that "
+        "is told above them."
+    )
+    yield ""
+    yield from paragraph(
+        "Where your user may not talk to Docker, begin with `sudo -s`. Where Docker does not know "
+        "`docker compose`, write docker-compose. Delete nothing before all is back."
+    )
+    yield ""
+    yield from paragraph(
+        "If the files here end in .age (a sealed vault): age --decrypt --identity KEYFILE "
+        "--output NAME NAME.age for each, first."
+    )
+
+
+def _when(utc: str) -> str:
+    return utc.replace("T", " ").replace("Z", " UTC")
+
+
+def _contents(manifest: Manifest) -> Iterator[str]:
+    yield from ("", *_title("What it holds"))
+    if not manifest.made:
+        yield "Nothing: no part could be made."
+    for part in manifest.made:
+        yield f"{part.file}  ({part.size_bytes:,} bytes)"
+        recipe = f"{part.kind.capitalize()}: its files, and a dump of its MariaDB"
+        for each in (HOLDS.get(part.kind, recipe), *told_of(part), *_images(manifest, part)):
+            yield from paragraph(each, first="  ", others="  ")
+    yield from _listed("What it lacks", (f"{what}: {why}" for what, why in manifest.lacking))
+    passed_over = (
+        f"of container {container}: {what}"
+        for part in manifest.made
+        for container, what in part.left_out
+    )
+    left_out = (f"{each.what}: {each.reason}" for each in manifest.left_out)
+    yield from _listed("What was left out", (*left_out, *passed_over))
+    yield from _listed("Volumes with options of their own", map(_optioned, manifest.volumes))
+    yield from _listed("What lay beside, and nothing of the stack used", manifest.unused)
+    yield from _rows(manifest.rows)
+    yield from _listed("Warnings of the backup", manifest.warnings)
+
+
+def _rows(rows: tuple[str, ...]) -> Iterator[str]:
+    """Yield the lines of hosts.toml, to be taken from here."""
+    if rows:
+        yield from ("", *_title("Rows of hosts.toml"))
+        yield from paragraph(
+            "hosts.toml, the settings of the program that made it, is in no part. On a new "
+            "machine put these lines into it, or later backups do not hold the same."
+        )
+        yield from ("", *(each if each.isprintable() else clean(each) for each in rows))
+
+
+def _optioned(told: Mapping[str, Any]) -> str:
+    """Return the options of a volume as `docker volume create` takes them."""
+    words = (f"--opt {word(f'{key}={value}')}" for key, value in told["options"].items())
+    missing = ", ".join(told["left_out"])
+    more = f" (and {missing}, which may be secret and is not told here)" if missing else ""
+    return f"{told['name']}: docker volume create {' '.join(words)} {told['name']}{more}"
+
+
+def _images(manifest: Manifest, part: Part) -> Iterator[str]:
+    """Yield which images the containers of a part had: any of the same version will do."""
+    names = {*containers_of(part), *((part.kind,) if part.kind in RECIPES else ())}
+    for each in manifest.containers:
+        if each.name in names:
+            digest = f" {each.digest}" if each.digest else ""
+            yield f"container {each.name} had the image {each.image}{digest}"
+
+
+def _steps(manifest: Manifest) -> Iterator[Step]:
+    made = {part.kind: part for part in manifest.made}
+    recipes = [part for kind, part in made.items() if kind in RECIPES]
+    if made:
+        yield _check_step(manifest.made)
+    yield _place_step(manifest, general="general" in made)
+    packed = [part for part in (made.get("general"), *recipes) if part]
+    if packed:
+        yield _unpack_step(packed)
+    if "outside" in made:
+        yield outside_step(made["outside"])
+    databases = [part for kind, part in made.items() if kind in ("influx", *ENGINES, *RECIPES)]
+    names = [name for part in databases for name in containers_of(part)]
+    yield _start_databases(names)
+    if "influx" in made:
+        yield influx_step(made["influx"])
+    for part in databases:
+        for server in sql_servers(part):
+            member = f"{DUMP_FOLDER}/{ENGINES[server.engine].member}"
+            of_recipe = part.kind in RECIPES
+            step = maria_step if server.engine == "mariadb" else postgres_step
+            yield step(part, server, member if of_recipe else server.member)
+    if "influxdb2" in made:
+        yield influx2_step(made["influxdb2"], manifest)
+    if any(each.get("anonymous") for each in manifest.outside) and "outside" in made:
+        yield unnamed_step(made["outside"])
+    yield _start_all([part.kind for part in recipes])
+
+
+def _check_step(parts: tuple[Part, ...]) -> Step:
+    lines = (f"{word(f'{part.sha256}  {part.file}')} \\" for part in parts)
+    return Step(
+        "Check the files",
+        (
+            *paragraph("Open a shell in the folder in which this file lies, with those above."),
+            *block("printf '%s\\n' \\", *(f"  {line}" for line in lines), "  | sha256sum -c"),
+            *paragraph(
+                "Each line must end with OK. What FAILED is damaged: take it from another copy. "
+                "The steps of the other files can be done without it."
+            ),
+        ),
+    )
+
+
+def _place_step(manifest: Manifest, *, general: bool) -> Step:
+    stack = word(manifest.folder) if manifest.folder else "~/IOTstack"
+    lines = [
+        *paragraph(
+            "This is where the stack lay; another folder will do. In each new shell go to the "
+            "folder of the set, and paste these two lines again."
+        ),
+        *block('SET="$PWD"', f"STACK={stack}"),
+    ]
+    if not general:
+        lines += paragraph(
+            "This set has no compose file: another one must have put the stack there. All of it "
+            "is stopped. What is loaded below replaces nothing: move away the folder of data of "
+            "each database first (volumes/NAME), so that it begins empty."
+        )
+        lines += block(f"{COMPOSE.format('stop')} || unset STACK")
+        return Step("Where the stack is", tuple(lines))
+    lines += paragraph(
+        "Once only: a stack that is there already is stopped and moved aside, not removed. A set "
+        "that lies in it moves along. Where that fails STACK is forgotten, and no block below "
+        "does anything: mend what it says, and begin this step again."
+    )
+    lines += block(
+        'if [ -e "$STACK" ]; then',
+        '  (cd "$STACK" && { ! ls *compose.y*ml || docker compose down; }) &&',
+        f'  sudo mv -T "$STACK" "$STACK"{ASIDE} &&',
+        '  SET="$(pwd -P)" || unset STACK',
+        "fi",
+        'mkdir -p "${STACK:?was not moved aside}" || unset STACK',
+    )
+    return Step("Say where the stack is to be", tuple(lines))
+
+
+def _unpack_step(parts: list[Part]) -> Step:
+    general = [part for part in parts if part.kind not in RECIPES]
+    lines = paragraph("Owners are numbers, since containers know no names. tar says nothing:")
+    commands: list[str] = []
+    for part in parts:
+        if part.kind not in RECIPES:
+            commands += (f"sudo tar -xzf {word(part.file)} \\", f'  -C "$STACK" {UNPACK}')
+            continue
+        folder = f'"$STACK"/{RECIPES[part.kind].folder}'
+        unpack = (
+            f"sudo mkdir -p {folder}",
+            f"sudo tar -xzf {word(part.file)} \\",
+            f"  -C {folder} --exclude=./{DUMP_FOLDER} \\",
+            f"  {UNPACK}",
+        )
+        if general:
+            commands += unpack
+        else:
+            free = f"if ! sudo test -e {folder} || sudo mv -T {folder} {folder}{ASIDE}; then"
+            commands += (free, *(f"  {each}" for each in unpack), "fi")
+    if not general:
+        return Step("Unpack the files", (*lines, *guarded(*commands)))
+    empty = '[ -z "$(sudo ls -A "$STACK")" ]; then'
+    return Step(
+        "Unpack the files",
+        (
+            *lines,
+            *block(
+                f"{GUARD.removesuffix('; then')} && {empty}",
+                *(f"  {each}" for each in commands),
+                'else echo "$STACK is not empty: begin step 2 again"; unset STACK',
+                "fi",
+            ),
+        ),
+    )
+
+
+def _start_databases(names: list[str]) -> Step:
+    up = COMPOSE.format("up --no-start")
+    lines = paragraph(
+        "This fetches or builds the images, and may take long. Nothing runs yet. Where it fails "
+        "STACK is forgotten, as above: mend what it says (take a service whose image is gone out "
+        "of the compose file), paste the two lines that set it again, and go on here."
+    )
+    if not names:
+        lines += guarded(f"{up} || unset STACK")
+        return Step("Make the containers", tuple(lines))
+    lines += [""]
+    lines += paragraph(
+        "Then the databases alone: what else ran would write into them, or make databases that "
+        "must not be there yet. One that runs already is named, and is not the one that is to be "
+        "filled: its data would be replaced. Stop it first."
+    )
+    running = f"docker ps --format '{{{{.Names}}}}' | grep -xF {shlex.join(_each('-e', names))}"
+    lines += guarded(
+        f"if {up} &&",
+        f"  ! {running}",
+        f"then docker start {shlex.join(names)}",
+        "else unset STACK; fi",
+    )
+    return Step("Make the containers, and start the databases alone", tuple(lines))
+
+
+def _each(option: str, names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        yield from (option, name)
+
+
+def _start_all(recipes: list[str]) -> Step:
+    lines = [
+        *paragraph("When every step before went well:"),
+        *guarded(COMPOSE.format("up -d"), "docker ps"),
+    ]
+    for name in recipes:
+        recipe = RECIPES[name]
+        if recipe.leave:
+            words = shlex.join(("docker", "exec", "--user", recipe.user, name, *recipe.leave))
+            lines += paragraph(
+                f"{name.capitalize()} was quiet while it was copied, and must be told to go on. "
+                "It may answer only after some minutes; until then this is tried again:"
+            )
+            lines += guarded(f"until {words}", "do sleep 5; done")
+    lines += paragraph(
+        "Look at your dashboards and flows. When all is well make a new backup; only then remove "
+        "what was moved aside."
+    )
+    return Step("Start everything", tuple(lines))

@@ -1,0 +1,638 @@
+"""All that a person sees: progress, tables, errors. Nothing is decided here.
+
+Results go to stdout, everything else to stderr. Off a terminal there is no progress: a good run
+under cron prints nothing. Text that we did not write is never taken for markup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from operator import add
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import StepFailed
+from .step_words import step_words
+from .wrapping import columns_of, wrapped
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from ..engine.executor import JobResult
+    from ..engine.plan import Graph, Plan, PlannedJob
+    from ..engine.rules import Job
+    from ..engine.steps import File, Step
+
+GRAPH_FORMS = ("tree", "mermaid", "dot")
+MOST_IN_A_CELL = 300
+WATCHED_VARIABLE = "IOTSTACK_WATCHED"
+"""Where it is 1, somebody watches who reads what we write: a run on several hosts."""
+LONGEST_WORD = 20
+"""A word of a cell that is no longer, as a runtag, is not broken while the columns can fit."""
+WIDE_GAP = 3
+"""Between the columns of a table that has room; then there is a blank around it, too."""
+COMMAND = re.compile(r"\binv [a-z]+(-[a-z]+)*\b(?! --settings)")
+"""A command that a text of ours tells, to its task's name."""
+PROGRAM = "iotstack"
+"""What the console script is called."""
+_OF_INV = re.compile(r"\binv(?= (?:--)?[a-z])")
+LINE_WIDTH = 200
+"""Off a terminal Rich would wrap at 80 columns, in the middle of a path."""
+
+
+def size_text(size_bytes: int) -> str:
+    """Return a size for people, in decimal units as disks are sold: `1.2 GB`."""
+    from rich.filesize import decimal
+
+    return decimal(size_bytes)
+
+
+def exact_size_text(size_bytes: int) -> str:
+    """Return a size for people and to the byte: `1.2 kB (1,234 bytes)`, `677 bytes`."""
+    rounded, exact = size_text(size_bytes), f"{size_bytes:,} bytes"
+    return f"{rounded} ({exact})" if size_bytes >= 1000 else rounded  # noqa: PLR2004
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for people: `0.4 s`, `42 s`, `3 min 05 s`, `1 h 02 min`."""
+    if seconds < 9.95:  # noqa: PLR2004 - what rounds to ten is told as ten
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:  # noqa: PLR2004
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def age_text(made: datetime | None, now: datetime, *, short: bool = False) -> str:
+    """Return how old a set is, for people: `3 hours`, `12 days`; `short`: `3 h`, `12 d`."""
+    if made is None:
+        return "?"
+    seconds = (now - made).total_seconds()
+    if seconds < 0:
+        return "future" if short else "in the future"
+    for unit, sign, length in (("day", "d", 86400), ("hour", "h", 3600), ("minute", "min", 60)):
+        count = int(seconds // length)
+        if count >= (2 if unit == "day" else 1):
+            return f"{count} {sign}" if short else f"{count} {unit}{'s' if count > 1 else ''}"
+    return "now" if short else "just now"
+
+
+def as_called(text: str) -> str:
+    """Return a text with its commands of `inv` as those of `iotstack`, if we are called so."""
+    is_program = os.path.basename(sys.argv[0]) == PROGRAM
+    return _OF_INV.sub(PROGRAM, text) if is_program else text
+
+
+def shown(name: str) -> str:
+    """Return a name on one line: what is not printable of it, escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks, for whoever reads one line only."""
+    return " ".join(text.split())
+
+
+class Report:
+    """Talks to the person who started the run."""
+
+    def __init__(self, *, verbose: bool | None = None) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # under LC_ALL=POSIX "é" would end the run
+                stream.reconfigure(errors="backslashreplace")
+        watched = sys.stderr.isatty() or os.environ.get(WATCHED_VARIABLE) == "1"
+        self.live = watched if verbose is None else verbose
+        self._bars: Progress | None = None
+        self._rows: dict[int, TaskID] = {}
+        self._lock = threading.Lock()
+        self._told: list[str] = []
+        """What was told while it ran: a vault that is away has one reason for all its jobs."""
+        self._consoles: dict[bool, Console] = {}
+        self.settings_file = ""
+        """The file that was named with --settings: each command that is told repeats it."""
+
+    def console(self, *, error: bool = False) -> Console:
+        """Return the console for results, or the one for talk and errors."""
+        if error not in self._consoles:
+            from rich.console import Console
+
+            stream = sys.stderr if error else sys.stdout
+            width = None if stream.isatty() else int(os.environ.get("COLUMNS", LINE_WIDTH))
+            self._consoles[error] = Console(
+                stderr=error, width=width, highlight=False, emoji=False
+            )
+        return self._consoles[error]
+
+    def tell(self, text: str, *, style: str | None = None) -> None:
+        """Say something to a person who watches; off a terminal, nothing."""
+        if self.live:
+            self._told.append(text)
+            self._line(text, style)
+
+    def fail(self, text: str) -> None:
+        """Say what went wrong, to whoever reads: a person, or cron's mail."""
+        self._line(text, "red")
+
+    def failed(self, results: Iterable[JobResult]) -> None:
+        """Say at the end which jobs failed and why, but for what was told when it happened."""
+        for each in results:
+            if not any(each.message in told for told in self._told):
+                self.fail(f"{each.job.title}: {each.message}")
+
+    def warn(self, text: str) -> None:
+        """Say what a person should know, though the run goes on."""
+        self._line(text, "yellow")
+
+    def write(self, text: str) -> None:
+        """Print a result as it is."""
+        self._line(text, error=False)
+
+    def _line(self, text: str, style: str | None = None, *, error: bool = True) -> None:
+        """Print a line as it is; Rich, which takes long to load, only where it is seen."""
+        stream = sys.stderr if error else sys.stdout
+        text = wrapped(_visible(self._repeating(text)), columns_of(stream))
+        if self._bars or (style and stream.isatty()):
+            console = self._bars.console if self._bars and error else self.console(error=error)
+            console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        elif error:
+            sys.stderr.write(f"{text}\n")
+        else:
+            self._put(f"{text}\n")
+
+    def _repeating(self, text: str) -> str:
+        """Return a text whose commands are called as we are, with the settings file again."""
+        if not self.settings_file:
+            return as_called(text)
+        flag = f" --settings {shlex.quote(self.settings_file)}"
+        return as_called(COMMAND.sub(lambda found: found[0] + flag, text))
+
+    def write_line(self, text: str) -> None:
+        """Print one of very many lines of a result as it is; Rich would take 20 s for 100,000."""
+        sys.stdout.write(f"{text}\n")
+
+    def flush(self) -> None:
+        """Write out what is buffered; raises StepFailed where that cannot be done."""
+        self._put("")
+
+    def _put(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.pass_over_output()
+            raise StepFailed(f"The output cannot be written: {error.strerror}.") from error
+
+    @staticmethod
+    def pass_over_output() -> None:
+        """Let what is still buffered go nowhere: Python would write it once more at its end."""
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def write_json(self, content: Any) -> None:
+        """Print a result for programs; of a list, each item on a line of its own.
+
+        With an indent Python's slow encoder would write it: 0.3 s for a list of 10,000 sets.
+        """
+        if isinstance(content, list):
+            lines = (json.dumps(each, ensure_ascii=False, default=str) for each in content)
+            self._put("[\n" + ",\n".join(lines) + "\n]\n" if content else "[]\n")
+            return
+        self._put(json.dumps(content, ensure_ascii=False, indent=1, default=str) + "\n")
+
+    def table(
+        self,
+        titles: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        right: Sequence[int] = (),
+        copied: Sequence[int] = (),
+        below: Sequence[str] = (),
+    ) -> None:
+        """Print rows under titles; `right` lists the columns of numbers.
+
+        `copied`: those with what people copy, such as paths and commands. Nothing of them is cut
+        or broken: on a terminal that has no room for them they stand below their rows.
+        `below`: a line for each row, which stands below it at a terminal; "" for none.
+        Off a terminal as plain text: Rich took 6 s for 10,000 rows.
+        """
+        shown = [
+            tuple(
+                _on_a_line(cell) if number in copied else _in_a_cell(cell)
+                for number, cell in enumerate(map(self._repeating, row))
+            )
+            for row in rows
+        ]
+        if not sys.stdout.isatty():
+            self._put(_plain_table([tuple(titles), *shown], right))
+            return
+        if copied and not _have_room([tuple(titles), *shown], copied, self.console().width):
+            self._table_with_lines(titles, shown, right, copied)
+            return
+        if below:
+            self._table_with_notes([tuple(titles), *shown], right, below)
+            return
+        gap, widths = _fit([tuple(titles), *shown], self.console().width)
+        self._grid(titles, shown, right, gap, widths, edge=gap == WIDE_GAP)
+
+    def _table_with_lines(
+        self,
+        titles: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[int],
+        copied: Sequence[int],
+    ) -> None:
+        """Print rows without some of their columns, and below each a line for each of these."""
+        kept = [number for number in range(len(titles)) if number not in copied]
+        short = [tuple(row[number] for number in kept) for row in (titles, *rows)]
+        gap, widths = _fit(short, self.console().width)
+        moved = [kept.index(number) for number in right if number in kept]
+        head = short[0]
+        for number_of_row, (row, cells) in enumerate(zip(rows, short[1:], strict=True)):
+            if number_of_row and len(copied) > 1:
+                self._put("\n")
+            if widths:
+                self._grid(head, [cells], moved, gap, widths)
+                head = ()
+            else:
+                self.write("; ".join(filter(None, cells)))
+            for number in copied:
+                line = f"  {titles[number]}: {row[number]}"
+                if row[number].startswith("/") and " " in row[number]:  # to which more would come
+                    self._put(f"{line}\n")
+                elif row[number]:
+                    self.write(line)
+
+    def has_room(self, rows: Sequence[Sequence[str]], *, folded: bool = False) -> bool:
+        """Tell whether a table has room with each row on a line, or `folded` between its words.
+
+        The first row are the titles. There is room enough where there is no terminal.
+        """
+        if not sys.stdout.isatty():
+            return True
+        _, widths = _fit(rows, self.console().width, longest=None)
+        return bool(widths) and (folded or list(widths) == _full_widths(rows))
+
+    def _table_with_notes(
+        self, rows: Sequence[Sequence[str]], right: Sequence[int], below: Sequence[str]
+    ) -> None:
+        """Print rows, the first of which are the titles, and a line below those that have one."""
+        width = self.console().width
+        longest = None if self.has_room(rows, folded=True) else LONGEST_WORD
+        gap, widths = _fit(rows, width, longest=longest)
+        head, together = rows[0], []
+        for row, note in zip(rows[1:], below, strict=True):
+            together.append(row)
+            if note:
+                self._grid(head, together, right, gap, widths)
+                self.write(f"  {note}")
+                head, together = (), []
+        if together:
+            self._grid(head, together, right, gap, widths)
+
+    def _grid(
+        self,
+        titles: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[int],
+        gap: int,
+        widths: Sequence[int],
+        *,
+        edge: bool = False,
+    ) -> None:
+        """Print rows by Rich; without titles they go on with a table of the same widths."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            show_header=bool(titles),
+            pad_edge=False,
+            show_edge=edge,
+            padding=(0, 1 if gap > 1 else 0),
+            collapse_padding=gap == 2,  # noqa: PLR2004 - one of padding, one of the box
+        )
+        is_short = all(len(row[0]) <= LONGEST_WORD for row in rows)
+        for number, title in enumerate(titles or ("",) * len(widths)):
+            table.add_column(
+                Text(title),
+                justify="right" if number in right else "left",
+                overflow="fold",
+                width=widths[number] if widths else None,
+                no_wrap=is_short and not number and not widths,
+            )
+        for row in rows:
+            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        self.console().print(table)
+
+    def finding(self, verdict: str, name: str, found: str, fix: str) -> None:
+        """Print what was found as one line: on a terminal with a mark, elsewhere with a word."""
+        mark, word, style = _MARKS[verdict]
+        at_terminal = sys.stdout.isatty()
+        text = f"{mark if at_terminal else word} {name}: {one_line(found)}"
+        if fix:
+            text += f" → {one_line(fix)}"
+        self._line(text, style, error=False)
+
+    # The engine's watcher, called from its threads.
+
+    def start_bars(self) -> None:
+        """Show a bar for each running job from now on, where somebody looks."""
+        if not self.live or not sys.stderr.isatty():
+            return
+        from .bars import bars_on
+
+        self._bars = bars_on(self.console(error=True))
+        self._bars.start()
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show what is waited for, and how long already, where somebody looks."""
+        if not self.live or not sys.stderr.isatty() or self._bars:
+            yield
+            return
+        self.start_bars()
+        try:
+            if self._bars:
+                self._bars.add_task("", total=None, job=what, **_at_step())
+            yield
+        finally:
+            self.stop_bars()
+
+    def stop_bars(self) -> None:
+        """Show no bars any more."""
+        if self._bars:
+            self._bars.stop()
+        self._bars = None
+        self._rows.clear()
+
+    def started(self, planned: PlannedJob) -> None:
+        """A job starts."""
+        if self._bars:
+            with self._lock:
+                self._rows[id(planned.job)] = self._bars.add_task(
+                    "", total=None, job=planned.job.title, **_at_step()
+                )
+
+    def stepped(self, job: Job, number: int, step: Step) -> None:
+        """A job begins its n-th step."""
+        row = self._rows.get(id(job))
+        if self._bars and row is not None:
+            self._bars.update(
+                row, **_at_step(f"step {number} of {len(job.steps)}", step_words(step))
+            )
+
+    def heard(self, job: Job, stream: str, line: str) -> None:
+        """A program said a line: the log has it."""
+
+    def said(self, job: Job, text: str) -> None:
+        """A job tells what it is doing."""
+        row = self._rows.get(id(job))
+        if self._bars and row is not None:
+            self._bars.update(row, saying=text)
+
+    def moved(self, job: Job, done_bytes: int, expected_bytes: int) -> None:
+        """A job moved bytes."""
+        row = self._rows.get(id(job))
+        if self._bars and row is not None:
+            # What was expected is a guess for a live stack: a bar never says more than all.
+            total = max(expected_bytes, done_bytes) if expected_bytes else None
+            self._bars.update(row, completed=done_bytes, total=total)
+
+    def warned(self, job: Job, text: str) -> None:
+        """A job warns: the end of the run tells it."""
+
+    def ended(self, result: JobResult) -> None:
+        """A job ended."""
+        with self._lock:
+            row = self._rows.pop(id(result.job), None)
+            if self._bars and row is not None:
+                self._bars.remove_task(row)
+        mark, style = _ENDS[result.end.value]
+        took = f" ({duration_text(result.seconds)})" if result.was_started else ""
+        why = f": {result.message}" if result.message else ""
+        if result.message and any(result.message in each for each in self._told):
+            why = ": as above"
+        self.tell(f"{mark} {result.job.title}{took}{why}", style=style)
+
+    # What a plan and a rulebook look like.
+
+    def plan(
+        self,
+        plan: Plan,
+        *,
+        commands: bool = True,
+        also_settled: bool = False,
+        shown_only: bool = True,
+    ) -> None:
+        """Print every job that would run, why, and its commands.
+
+        `shown_only`: nothing is done then; otherwise they run next.
+        """
+        for planned in plan.planned:
+            if not planned.runs and not also_settled:
+                continue
+            outputs = ", ".join(map(str, planned.job.outputs))
+            self.write(f"{planned.job.rule.name}: {outputs or planned.job.name}")
+            for reason in planned.reasons:
+                self.write(f"    why: {reason}")
+            if not planned.runs:
+                self.write("    is there: nothing to do")
+            if commands and planned.runs:
+                for step in planned.job.steps:
+                    for line in step.commands():
+                        self.write(f"    $ {line}")
+        count = len(plan.to_run)
+        jobs = f"{count} job{'s' if count != 1 else ''}"
+        self.write(f"{jobs} would run. Nothing was changed." if shown_only else f"{jobs} to run.")
+
+    def graph(self, graph: Graph, form: str) -> None:
+        """Print what is made from what: as a tree, or for Mermaid or Graphviz."""
+        {"tree": self._tree, "mermaid": self._mermaid, "dot": self._dot}[form](graph)
+
+    def _tree(self, graph: Graph) -> None:
+        """Print each file with what it is made from below it, and what was shown as such."""
+        shown: set[File] = set()
+        told: set[str] = set()
+
+        def grow(file: File, depth: int) -> None:
+            maker, begin = graph.makers.get(file), "    " * depth
+            if maker is None or file in shown:
+                self.write(f"{begin}{file}{' (above)' if maker else ''}")
+                return
+            shown.add(file)
+            sources, rule = (*maker.inputs, *maker.ancient), maker.rule
+            if rule.name in told and len(sources) == 1 and shown.issuperset(sources):
+                self.write(f"{begin}{file}: {rule.name} from {sources[0]} (above)")
+                return
+            self.write(f"{begin}{file}")
+            self.write(f"{begin}  {rule.name}{'' if rule.name in told else f': {rule.sentence}'}")
+            told.add(rule.name)
+            for each in sources:
+                grow(each, depth + 1)
+
+        used = {file for job in graph.jobs for file in (*job.inputs, *job.ancient)}
+        for job in reversed(graph.jobs):
+            for output in job.outputs:
+                if not set(job.outputs) & used:
+                    grow(output, 0)
+
+    def _mermaid(self, graph: Graph) -> None:
+        names = {file: f"f{number}" for number, file in enumerate(sorted(graph.files))}
+        self.write("flowchart BT")
+        for file, name in names.items():
+            self.write(f'    {name}["{file}"]')
+        for job in graph.jobs:
+            for output in job.outputs:
+                for file in (*job.inputs, *job.ancient):
+                    self.write(f"    {names[file]} -->|{job.rule.name}| {names[output]}")
+
+    def _dot(self, graph: Graph) -> None:
+        self.write("digraph rules {")
+        self.write("    rankdir=BT;")
+        for job in graph.jobs:
+            for output in job.outputs:
+                self.write(f'    "{output}" [xlabel="{job.rule.name}"];')
+                for file in (*job.inputs, *job.ancient):
+                    self.write(f'    "{file}" -> "{output}";')
+        self.write("}")
+
+
+_STYLES: Mapping[str, str] = {
+    "complete": "green",
+    "warnings": "yellow",
+    "incomplete": "red",
+    "damaged": "red",
+    "unfinished": "yellow",
+    "failed": "red",
+}
+
+
+_ENDS: Mapping[str, tuple[str, str]] = {
+    "done": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "not started": ("-", "yellow"),
+}
+
+
+_MARKS: Mapping[str, tuple[str, str, str]] = {
+    "good": ("✓", "ok   ", "green"),
+    "warning": ("!", "WARN ", "yellow"),
+    "failed": ("✗", "FAIL ", "red"),
+}
+
+
+def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
+    """Return rows as lines with their columns one below another; the first row are the titles."""
+    columns = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        wider = [0 if cell.isascii() else _wider_by(cell) for cell in column]
+        width = max(map(add, map(len, column), wider))
+        pad = str.rjust if number in right else str.ljust
+        columns.append([pad(c, width - more) for c, more in zip(column, wider, strict=True)])
+    lines = ("   ".join(row).rstrip() for row in zip(*columns, strict=True))
+    return "\n".join(lines) + "\n"
+
+
+def _have_room(rows: Sequence[Sequence[str]], columns: Sequence[int], width: int) -> bool:
+    """Tell whether no cell of some columns is broken on a terminal so wide."""
+    _, widths = _fit(rows, width)
+    return bool(widths) and all(
+        len(row[number]) + _wider_by(row[number]) <= widths[number]
+        for row in rows
+        for number in columns
+    )
+
+
+def _fit(
+    rows: Sequence[Sequence[str]], width: int, *, longest: int | None = LONGEST_WORD
+) -> tuple[int, tuple[int, ...]]:
+    """Return the gap between columns and their widths, in which no word is broken.
+
+    One longer than `longest` may be. Without widths where there is no room for that. What is
+    wide gives room first.
+    """
+    from rich.cells import cell_len
+
+    columns = tuple(zip(*rows, strict=True))
+    full = _full_widths(rows)
+    for gap in (WIDE_GAP, 2, 1):
+        room = width - gap * (len(columns) - 1) - (2 if gap == WIDE_GAP else 0)
+        if sum(full) <= room:
+            return gap, tuple(full)
+    words = (max(map(cell_len, " ".join(column).split()), default=0) for column in columns)
+    widths = [longest // 2 if longest and word > longest else word for word in words]
+    if sum(widths) > room:
+        return gap, ()
+    while sum(widths) < room:
+        narrow = [number for number, each in enumerate(widths) if each < full[number]]
+        widths[min(narrow, key=widths.__getitem__)] += 1
+    return gap, tuple(widths)
+
+
+def _full_widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return how wide each column is where nothing of it is broken."""
+    from rich.cells import cell_len
+
+    return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+
+
+def _wider_by(cell: str) -> int:
+    """Return how many columns more than it has characters a text takes, or less."""
+    from rich.cells import cell_len
+
+    return cell_len(cell) - len(cell)
+
+
+def _visible(text: str) -> str:
+    """Return a text without characters that would act on a terminal: names may hold any."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def _on_a_line(text: str) -> str:
+    """Return what is shown of a text that people copy: all of it, as it is, if it is printable."""
+    return text if text.isprintable() else _visible(one_line(text))
+
+
+def _in_a_cell(text: str) -> str:
+    """Return what a cell of a table shows of a text, which may be anybody's."""
+    if text.isprintable() and len(text) <= MOST_IN_A_CELL:
+        return text
+    text = _visible(one_line(text))
+    return f"{text[:MOST_IN_A_CELL]}…" if len(text) > MOST_IN_A_CELL else text
+
+
+def _at_step(step: str = "", doing: str = "") -> dict[str, Any]:
+    """Return what a job's line shows from a step's begin on."""
+    return {"step": step, "doing": doing, "saying": "", "began_s": time.monotonic()}
+
+
+class Fanout:
+    """An engine's watcher that passes everything on to several."""
+
+    def __init__(self, *watchers: Any) -> None:
+        self._watchers = watchers
+
+    def __getattr__(self, name: str) -> Any:
+        methods = [getattr(each, name) for each in self._watchers]
+
+        def call(*arguments: Any) -> None:
+            for method in methods:
+                method(*arguments)
+
+        return call

@@ -1,0 +1,66 @@
+"""The rows of hosts.toml that say what a backup holds, as text for a new one. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ..services.known import ROW_KEYS, LeaveOut, Service, packaged_service, read_row
+from .model import Settings
+
+
+def rows_of(settings: Settings) -> tuple[str, ...]:
+    """Return the lines of `[[stack.include]]`, `[[stack.exclude]]` and `[[services]]`.
+
+    Nothing else of hosts.toml: hooks and vaults may hold what is secret.
+    """
+    return tuple(_lines(settings))
+
+
+def missing_rows(told: Iterable[str], settings: Settings) -> int:
+    """Return how many rows of other settings these do not have; `told` as rows_of has them."""
+    return len(_rows(told) - _rows(rows_of(settings)))
+
+
+def _rows(lines: Iterable[str]) -> set[str]:
+    """Return each row as one text; no line within one begins with a bracket."""
+    return {*"\n".join(("", *lines)).split("\n[[")[1:]}
+
+
+def _lines(settings: Settings) -> Iterator[str]:
+    for each in settings.stack.inclusions:
+        goal = {"restore_to": each.restore_to} if each.restore_to else {}
+        yield from _row("stack.include", {"path": each.path, **goal})
+    for row in settings.stack.exclusions:
+        yield from _row("stack.exclude", {"path": row.path, "reason": row.reason})
+    for service in settings.services:
+        yield from _row("services", _given(service))
+
+
+def _given(service: Service) -> dict[str, Any]:
+    """Return what hosts.toml gives of a service: what it would not be without that."""
+    packaged = packaged_service(service.name)
+    base = packaged or read_row({"name": service.name})
+    given: dict[str, Any] = {"name": service.name}
+    if packaged is None:
+        given["kind"] = service.kind.value
+    for key in ROW_KEYS:
+        value: Any = getattr(service, key)
+        if value != getattr(base, key) and (value or isinstance(value, tuple)):
+            given[key] = service.kind.value if key == "kind" else value
+    return given
+
+
+def _row(title: str, row: Mapping[str, Any]) -> Iterator[str]:
+    yield f"[[{title}]]"
+    yield from (f"{key} = {_toml(value)}" for key, value in row.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, LeaveOut):
+        return f"{{ inside = {_toml(value.inside)}, reason = {_toml(value.reason)} }}"
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)

@@ -1,0 +1,617 @@
+"""What is wrong with a hosts.toml: all its mistakes at once, each with its place.
+
+Pure. Knows the keys of each table and what they may hold; what they mean is in settings.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from ..backups.retention import POLICY_KEYS, RULE_KEYS, Policy, policy_mistakes
+from ..core.nearest import nearest
+from ..core.path_patterns import fits_all_of
+from ..core.stack_folders import FOLDERS, KEPT_OUT
+from ..core.units import read_rates
+from ..services.known import (
+    ROW_KEYS,
+    Kind,
+    Service,
+    is_part_of_stack,
+    packaged_names,
+    packaged_service,
+    read_row,
+    row_conflicts,
+    row_mistakes,
+)
+
+ANY_NAME = "\0" * 3
+"""A name that only a pattern fits which fits all."""
+FLAT, BY_HOST = "flat", "by-host"
+KEEP_FIVE = Policy(keep=5)
+"""What stays on this machine where [stack] gives no rule."""
+
+_SSH: Mapping[str, type] = {
+    "host": str,
+    "user": str,
+    "port": int,
+    "key": str,
+    "ssh_config": str,
+    "known_hosts": str,
+}
+_KEYS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
+    "stack": {
+        "folder": str,
+        "sudo": bool,
+        "role": str,
+        "exclude": list,
+        "exclude_defaults": bool,
+        "adopt": bool,
+        "include": list,
+        "keep_previous": int,
+        "keep_previous_days": int,
+        **POLICY_KEYS,
+    },
+    "influxdb": {"container": str, "limit_s": (int, float)},
+    "vaults": {
+        "name": str,
+        "kind": str,
+        "folder": str,
+        "mount": str,
+        "remote": str,
+        **_SSH,
+        "layout": str,
+        "limit_rate": str,
+        "recipients": list,
+        "write_once": bool,
+        **POLICY_KEYS,
+    },
+    "hosts": {
+        "name": str,
+        **_SSH,
+        "folder": str,
+        "role": str,
+        "sudo": bool,
+        "machine_id": str,
+        "hooks": dict,
+        "exclude": list,
+        "exclude_defaults": bool,
+        "adopt": bool,
+        "include": list,
+        **POLICY_KEYS,
+    },
+    "services": ROW_KEYS,
+    "exclude": {"path": str, "reason": str},
+    "include": {"path": str, "restore_to": str},
+    "hooks": {
+        "before_backup": list,
+        "after_backup": list,
+        "before_restore": list,
+        "after_restore": list,
+    },
+    "hook": {"run": list, "limit_s": (int, float), "may_fail": bool},
+}
+_NEEDED = {
+    "exclude": ("path", "reason"),
+    "include": ("path",),
+    "vaults": ("name", "kind"),
+    "hosts": ("name", "host"),
+    "services": ("name",),
+}
+ROLES = ("live", "test")
+MOST_DAYS = 99_999
+"""Of what a restore replaced: two centuries and more, which a date can still be."""
+MOST_SECONDS = 366 * 86_400
+"""Of a limit: a year. Threads and programs count seconds in numbers that have an end."""
+MOST_NAME_BYTES, MOST_PATH_BYTES = 255, 3_500
+"""What Linux takes (limits.h: 255 and 4,096), with room for the names of ours below a folder."""
+MOST_SHOWN = 40
+_PATH_KEYS = frozenset(
+    {"folder", "mount", "path", "restore_to", "key", "ssh_config", "known_hosts", "paths"}
+)
+DOCKER_FOLDER = "/var/lib/docker"
+_VOLUME = re.compile(r"volume:[A-Za-z0-9][A-Za-z0-9_.-]*(:/[^:]*|/.+)?")
+_PLACES = "must be a path in the stack's folder (not backups/ or restore/), or an absolute path"
+_PORTS = "must lie between 1 and 65535"
+_TAKEN_NAMES = frozenset({"pi", "from", "dump", "media", "here", "vault", "all"})
+"""Words of the rules, of --from and of --at, which no vault can bear."""
+_VAULT_NAME = re.compile(r"[^\W\d][\w-]*")
+_VAULT_KINDS = ("ssh", "folder", "rclone")
+_REMOTE = re.compile(r"[\w.+@][\w.+@ -]*:.*[^/].*")
+"""A remote's name by rclone's own grammar, a colon, and a folder in it."""
+_RECIPIENT = re.compile(r"age1[a-z0-9]+|ssh-(ed25519|rsa) \S+( .*)?")
+"""What age(1) seals for: its own public keys, those of its plugins, and those of SSH."""
+_WORDS = {
+    str: "a text in quotes",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
+
+
+def mistakes_in(content: Mapping[str, Any]) -> list[str]:
+    """Return every mistake of a parsed file, none where it can be used."""
+    return [
+        *_mistakes(content),
+        *_text_mistakes(content),
+        *_stack_mistakes(_sound(content.get("stack"), "stack")),
+        *_influx_mistakes(_sound(content.get("influxdb"), "influxdb")),
+        *_vault_mistakes(_sound_list(content.get("vaults"), "vaults")),
+        *_machine_mistakes(_sound_list(content.get("hosts"), "hosts")),
+        *_service_mistakes(
+            _sound_list(content.get("services"), "services"),
+            _sound(content.get("influxdb"), "influxdb").get("container", "influxdb"),
+        ),
+        *_hooks_mistakes("[hooks]", _sound(content.get("hooks"), "hooks")),
+    ]
+
+
+def local_policy(stack: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of the policy on this machine, with the default where no rule is given."""
+    given = policy_keys(stack)
+    return given if set(given) & set(RULE_KEYS) else {**given, "keep": KEEP_FIVE.keep}
+
+
+def policy_keys(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a policy in a table."""
+    return {key: entry[key] for key in POLICY_KEYS if key in entry}
+
+
+def mount_of(vault: Mapping[str, Any]) -> str:
+    """Return the mount point that a vault names, '' for none."""
+    return os.path.normpath(os.path.expanduser(vault["mount"])) if "mount" in vault else ""
+
+
+def hook_table(each: Any) -> dict[str, Any]:
+    """Return a hook as a table, also where it is written as a list of words."""
+    return each if isinstance(each, dict) else {"run": each}
+
+
+def _mistakes(content: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with names and types."""
+    known = ("stack", "influxdb", "vaults", "hosts", "services", "hooks")
+    found = _unknown("", content, known)
+    for section in ("stack", "influxdb", "hooks"):
+        if isinstance(content.get(section, {}), dict):
+            found += _wrong(f"[{section}]", content.get(section, {}), _KEYS[section])
+        else:
+            found.append(f"{section}: must be a table: [{section}]")
+    lists = ("vaults", "hosts", "services")
+    tables = [(f"[[{name}]]", content.get(name, []), name) for name in lists]
+    machines = content.get("hosts", [])
+    owners = [("stack", content.get("stack"))]
+    owners += [("hosts", each) for each in (machines if isinstance(machines, list) else ())]
+    tables += [
+        (f"[[{title}.{key}]]", owner[key], key)
+        for title, owner in owners
+        for key in ("exclude", "include")
+        if isinstance(owner, dict) and key in owner
+    ]
+    for title, entries, section in tables:
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            found.append(f"{title}: must be a list of tables, each under its own {title}")
+            continue
+        for number, entry in enumerate(entries, 1):
+            found += _wrong(f"{title} number {number}", entry, _KEYS[section])
+            missing = [key for key in _needed(section, entry) if key not in entry]
+            found += [f"{title} number {number}: '{key}' is missing" for key in missing]
+    return found
+
+
+def _needed(section: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    if section != "vaults":
+        return _NEEDED[section]
+    return (*_NEEDED[section], "remote" if entry.get("kind") == "rclone" else "folder")
+
+
+def _wrong(
+    where: str, entry: Mapping[str, Any], keys: Mapping[str, type | tuple[type, ...]]
+) -> list[str]:
+    found = _unknown(f"{where}: ", entry, keys)
+    for key, value in entry.items():
+        kind = keys.get(key, object)
+        if not _fits(value, kind):
+            first = kind[0] if isinstance(kind, tuple) else kind
+            found.append(f"{where}: {key} = {value!r} must be {_WORDS[first]}")
+    return found
+
+
+def _fits(value: Any, kind: type | tuple[type, ...]) -> bool:
+    # bool is an int to Python, not to people
+    return isinstance(value, kind) and not (isinstance(value, bool) and kind not in (bool, object))
+
+
+def _sound(entry: Any, section: str) -> dict[str, Any]:
+    """Return what of a table has a known name and the right type, so that it can be judged."""
+    keys = _KEYS[section]
+    items = entry.items() if isinstance(entry, dict) else ()
+    return {key: value for key, value in items if key in keys and _fits(value, keys[key])}
+
+
+def _sound_list(entries: Any, section: str) -> list[dict[str, Any]]:
+    return [_sound(each, section) for each in (entries if isinstance(entries, list) else ())]
+
+
+def _unknown(where: str, entry: Mapping[str, Any], known: Iterable[str]) -> list[str]:
+    names = list(known)
+    found = []
+    for key in entry:
+        if key not in names:
+            near = nearest(key, names)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(names)}"
+            found.append(f"{where}'{key}' is unknown; {hint}")
+    return found
+
+
+def _text_mistakes(content: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which texts no program can be given, or no file system.
+
+    TOML lets a NUL character pass.
+    """
+    for where, key, text in _texts(content):
+        if "\0" in text:
+            yield f"{where} holds a NUL character: {text!r}"
+        names = [os.fsencode(each) for each in text.split("/")] if key in _PATH_KEYS else []
+        if names and max(map(len, names)) > MOST_NAME_BYTES:
+            yield f"{where} has a name of more than {MOST_NAME_BYTES} bytes: {_cut(text)}"
+        elif names and sum(map(len, names)) + len(names) > MOST_PATH_BYTES:
+            yield f"{where} is longer than {MOST_PATH_BYTES:,} bytes: {_cut(text)}"
+
+
+def _texts(value: Any, where: str = "", key: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield each text of a file, with where it is and the key that it is a value of."""
+    if isinstance(value, str):
+        yield where, key, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            title = f"[[{name}]]" if isinstance(inner, list) else f"[{name}]"
+            yield from _texts(inner, f"{where}: {name}" if where else title, name)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value, 1):
+            yield from _texts(inner, f"{where} number {number}", key)
+
+
+def _cut(text: str) -> str:
+    return f"{text[:MOST_SHOWN]!r}{'…' if len(text) > MOST_SHOWN else ''}"
+
+
+def _stack_mistakes(stack: Mapping[str, Any]) -> list[str]:
+    found = _policy_mistakes("[stack]", local_policy(stack))
+    if stack.get("role", "test") not in ROLES:
+        found.append(f"[stack]: role = {stack['role']!r} must be 'live' or 'test'")
+    folder = os.path.expanduser(stack.get("folder", "~/IOTstack"))
+    if not folder.startswith("/"):
+        found.append(f"[stack]: folder = {folder!r} must begin with / or ~")
+    for key in ("keep_previous", "keep_previous_days"):
+        value = stack.get(key, 0)
+        if isinstance(value, int) and not 0 <= value <= MOST_DAYS:
+            found.append(f"[stack]: {key} = {value} must be between 0 and {MOST_DAYS:,}")
+    return [*found, *_path_mistakes("stack", stack)]
+
+
+def _path_mistakes(title: str, stack: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with what a stack includes and excludes."""
+    lists = {key: _sound_list(stack.get(key), key) for key in ("exclude", "include")}
+    of_home = [
+        f"[[{title}.{key}]]: {name} = {row[name]!r}"
+        for key, rows in lists.items()
+        for row in rows
+        for name in ("path", "restore_to")
+        if is_of_home(row.get(name, ""))
+    ]
+    if of_home and title != "stack":
+        yield from (
+            f"{each} must be written from / on: its home is not known here" for each in of_home
+        )
+        return
+    exclude, include = (list(map(from_home, lists[key])) for key in ("exclude", "include"))
+    for each in exclude:
+        where = f"[[{title}.exclude]]: path = {each.get('path')!r}"
+        path = _plain(each.get("path", "volumes/any"))
+        mounted = path.startswith(("backups/", "restore/"))  # a container may
+        if not (_is_place(path) or path == "." or mounted or _VOLUME.fullmatch(path)):
+            yield f"{where} {_PLACES}, or volume:NAME"
+        if not each.get("reason", "any").strip():
+            yield f"{where} needs a reason"
+    for each in include:
+        path, goal = each.get("path", "volumes/any"), each.get("restore_to", "/any")
+        where = f"[[{title}.include]]: path = {path!r}"
+        path = _plain(path)
+        if not _is_place(path):
+            yield f"{where} {_PLACES}"
+        elif "restore_to" in each and not path.startswith("/"):
+            yield f"{where} is restored in the stack; restore_to is for absolute paths"
+        elif _holds_docker(path):
+            yield (
+                f"{where} holds Docker's own folder: images, and files that containers write at "
+                "this moment. Named volumes are packed by themselves; include what else is meant"
+            )
+        elif path.startswith("/") and PurePosixPath(path).parts[1] in ("proc", "sys"):
+            yield f"{where} holds no files, but what the kernel tells at this moment"
+        around = _row_around(path, include)
+        if "restore_to" in each and around and f"{goal}/".startswith(f"{around}/"):
+            yield f"{where}: restore_to = {goal!r} lies in {around!r}, where another row goes"
+        if not goal.startswith("/") or not _is_place(goal):
+            yield f"{where}: restore_to = {goal!r} must be an absolute path, and not / itself"
+        elif _is_of_backups(_plain(goal), os.path.expanduser(stack.get("folder", "~/IOTstack"))):
+            yield (
+                f"{where}: restore_to = {goal!r} is the stack's folder, or lies where backups and "
+                "restores keep theirs"
+            )
+
+
+def _plain(path: str) -> str:
+    """Return a path as what is packed bears it, without what changes nothing: `./a//b/.`, `a/`."""
+    return str(PurePosixPath(path)) if path and not path.startswith("volume:") else path
+
+
+def _is_of_backups(path: str, folder: str) -> bool:
+    """Tell whether a path is the stack's folder, or one of those that are kept out of backups."""
+    below = PurePosixPath(path)
+    kept = (PurePosixPath(folder, each) for each in KEPT_OUT)
+    return below == PurePosixPath(folder) or any(below.is_relative_to(each) for each in kept)
+
+
+def is_of_home(path: str) -> bool:
+    """Tell whether a path lies in the home of who runs this, as a shell has it."""
+    return path == "~" or path.startswith("~/")
+
+
+def from_home(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of what is included or excluded with its paths written out."""
+    paths = {key: row[key] for key in ("path", "restore_to") if is_of_home(row.get(key, ""))}
+    return {**row, **{key: os.path.expanduser(path) for key, path in paths.items()}}
+
+
+def _row_around(path: str, rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return where a row goes that another's path lies in; '' if there is none."""
+    for each in rows:
+        other = str(each.get("path", ""))
+        if other.startswith("/") and path.rstrip("/").startswith(f"{other.rstrip('/')}/"):
+            return str(each.get("restore_to", other)).rstrip("/")
+    return ""
+
+
+def _holds_docker(path: str) -> bool:
+    """Tell whether a path is Docker's own folder, or lies around it; one volume is neither."""
+    path = os.path.normpath(path)
+    return f"{DOCKER_FOLDER}/volumes/".startswith(f"{path}/") or (
+        path.startswith(f"{DOCKER_FOLDER}/") and not path.startswith(f"{DOCKER_FOLDER}/volumes/")
+    )
+
+
+def _is_place(path: str) -> bool:
+    """Tell whether a path is one that a backup may hold: of the stack, or absolute."""
+    if path.startswith("/"):
+        return ".." not in path.split("/") and os.path.normpath(path) not in ("/", "//")
+    return is_part_of_stack(path) and not path.startswith("volume:")
+
+
+def _policy_mistakes(where: str, policy: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{where}: {key} = {policy.get(key, 0)!r} {wrong}"
+        for key, wrong in policy_mistakes(policy)
+    ]
+
+
+def _influx_mistakes(influx: Mapping[str, Any]) -> list[str]:
+    found = list(_limit_mistakes("[influxdb]", influx))
+    container = influx.get("container", "influxdb")
+    if not container or container.startswith("-"):
+        found.append(f"[influxdb]: container = {container!r} is no name of a container")
+    return found
+
+
+def _vault_mistakes(vaults: Iterable[Mapping[str, Any]]) -> list[str]:
+    found = []
+    names = set[str]()
+    for number, each in enumerate(vaults, 1):
+        name, kind = each.get("name", f"vault{number}"), each.get("kind")
+        where = f"[[vaults]] '{name}'"
+        if not _VAULT_NAME.fullmatch(name):
+            found.append(
+                f"{where}: a name holds letters, digits, _ and - alone, and begins with a letter"
+            )
+        elif name in _TAKEN_NAMES:
+            taken = ", ".join(sorted(_TAKEN_NAMES))
+            found.append(f"{where}: the names {taken} mean something else already")
+        elif name in names:
+            found.append(f"{where}: names must be unique")
+        names.add(name)
+        if kind not in (*_VAULT_KINDS, None):
+            found.append(f"{where}: kind = {kind!r} must be 'ssh', 'folder' or 'rclone'")
+        found += _remote_mistakes(where, each)
+        if kind == "ssh" and not each.get("host"):
+            found.append(f"{where}: 'host' is missing")
+        found += _ssh_mistakes(where, each)
+        if kind == "folder" and not os.path.expanduser(each.get("folder", "/")).startswith("/"):
+            found.append(f"{where}: folder = {each['folder']!r} must begin with / or ~")
+        if kind == "folder":
+            found += [f"{where}: '{k}' is for kind = 'ssh'" for k in _SSH if k in each]
+        found += [f"{where}: {mistake}" for mistake in _mount_mistakes(each)]
+        if policy_keys(each):
+            found += _policy_mistakes(where, policy_keys(each))
+        found += _copying_mistakes(where, each)
+    return found
+
+
+def _mount_mistakes(vault: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the mount point of a vault."""
+    if "mount" not in vault:
+        return
+    mount = mount_of(vault)
+    folder = os.path.normpath(os.path.expanduser(vault.get("folder", "/")))
+    if vault.get("kind", "folder") != "folder":
+        yield "'mount' is for kind = 'folder'"
+    elif not mount.startswith("/") or mount == "/":
+        yield f"mount = {vault['mount']!r} must be a folder below /, where a drive is mounted"
+    elif "folder" in vault and not f"{folder}/".startswith(f"{mount}/"):
+        yield f"folder = {vault['folder']!r} must lie below mount = {vault['mount']!r}"
+
+
+def _remote_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the remote of a vault: it takes the place of folder and host."""
+    if vault.get("kind") != "rclone":
+        if "remote" in vault and vault.get("kind") in _VAULT_KINDS:
+            yield f"{where}: 'remote' is for kind = 'rclone'"
+        return
+    for key in ("folder", *_SSH):
+        if key in vault:
+            yield f"{where}: '{key}' is not for kind = 'rclone'"
+    remote = vault.get("remote", "any:any")
+    if not _REMOTE.fullmatch(remote) or ".." in remote.partition(":")[2].split("/"):
+        yield (
+            f"{where}: remote = {vault['remote']!r} must name a remote of `rclone config` and a "
+            "folder in it: 'dropbox:IOTstack/backups'"
+        )
+
+
+def _copying_mistakes(where: str, vault: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with how copies go to a vault."""
+    if vault.get("layout", BY_HOST) not in (FLAT, BY_HOST):
+        yield f"{where}: layout = {vault['layout']!r} must be '{FLAT}' or '{BY_HOST}'"
+    if "limit_rate" in vault:
+        try:
+            read_rates(vault["limit_rate"])
+        except ValueError as error:
+            yield f"{where}: limit_rate = {vault['limit_rate']!r} {error}"
+    if vault.get("write_once") and vault.get("kind", "rclone") != "rclone":
+        yield f"{where}: 'write_once' is for kind = 'rclone'"
+    if vault.get("write_once") and policy_keys(vault):
+        named = ", ".join(policy_keys(vault))
+        yield (
+            f"{where}: {named}: nothing can be removed where write_once = true; what is old is "
+            "removed by the lifecycle of the bucket"
+        )
+    if "recipients" in vault:
+        yield from _recipient_mistakes(where, vault["recipients"])
+
+
+def _recipient_mistakes(where: str, recipients: list[Any]) -> Iterator[str]:
+    """Yield what is wrong with the keys that copies are sealed for; a secret one is not shown."""
+    if not recipients:
+        yield f"{where}: recipients = [] seals for nobody; leave it out, and copies are plain"
+    for each in recipients:
+        if isinstance(each, str) and "SECRET-KEY" in each.upper():
+            yield (
+                f"{where}: recipients holds a SECRET key. It must not be on this machine: put "
+                "the public one in its place, which begins with age1"
+            )
+        elif not (isinstance(each, str) and _RECIPIENT.fullmatch(each)):
+            yield (
+                f"{where}: recipients: {each!r} must be a public key of age-keygen (age1…) or of "
+                "SSH (ssh-ed25519 …)"
+            )
+
+
+def _machine_mistakes(machines: Iterable[Mapping[str, Any]]) -> list[str]:
+    found = []
+    names = set[str]()
+    for number, each in enumerate(machines, 1):
+        name = each.get("name", f"host{number}")
+        where = f"[[hosts]] '{name}'"
+        if not name or name.startswith("-") or name in names:
+            found.append(f"{where}: a name is used once and does not begin with '-'")
+        names.add(name)
+        if each.get("role", "test") not in ROLES:
+            found.append(f"{where}: role = {each['role']!r} must be 'live' or 'test'")
+        found += _ssh_mistakes(where, each)
+        hooks, title = each.get("hooks", {}), f"{where}: [hosts.hooks]"
+        found += _wrong(title, hooks, _KEYS["hooks"])
+        found += _policy_mistakes(where, local_policy(each))
+        found += [f"{where}: {mistake}" for mistake in _path_mistakes("hosts", each)]
+        found += _hooks_mistakes(title, _sound(hooks, "hooks"))
+    return found
+
+
+def _hooks_mistakes(where: str, hooks: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name, entries in hooks.items():
+        for number, each in enumerate(entries, 1):
+            found += _hook_mistakes(f"{where}: {name} number {number}", hook_table(each))
+    return found
+
+
+def _hook_mistakes(where: str, hook: Mapping[str, Any]) -> list[str]:
+    rest = {key: value for key, value in hook.items() if key != "run"}
+    found = _wrong(where, rest, _KEYS["hook"])
+    words = hook.get("run")
+    if isinstance(words, str):
+        shell = json.dumps(["sh", "-c", words], ensure_ascii=False)
+        found.append(f"{where}: {words!r} must be a list of its words, or {shell} for a shell")
+    elif not (isinstance(words, list) and words and all(isinstance(w, str) for w in words)):
+        found.append(f"{where}: 'run' must be a list of words, the program being the first")
+    elif not words[0] or words[0].startswith(("~", "-")) or "=" in words[0]:
+        found.append(f"{where}: {words[0]!r} is no program; write its name or its whole path")
+    return [*found, *_limit_mistakes(where, _sound(hook, "hook"))]
+
+
+def _limit_mistakes(where: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    limit_s = entry.get("limit_s", 1)
+    if not 0 < limit_s <= MOST_SECONDS:
+        yield (
+            f"{where}: limit_s = {limit_s} must be a number of seconds, more than 0 and at most "
+            f"{MOST_SECONDS:,} (a year)"
+        )
+
+
+def _service_mistakes(rows: list[dict[str, Any]], influx: str) -> list[str]:
+    if not rows:  # then nobody needs to read the package's table
+        return []
+    found = []
+    known = {*packaged_names(), *(each["name"] for each in rows if "name" in each)}
+    names = set[str]()
+    sound: dict[int, Service] = {}
+    for number, each in enumerate(rows, 1):
+        name = each.get("name", f"service{number}")
+        where = f"[[services]] '{name}'"
+        if name in names:
+            found.append(f"{where}: a name is used once")
+        names.add(name)
+        base = packaged_service(name)
+        wrong = row_mistakes(each, base)
+        found += [f"{where}: {mistake}" for mistake in wrong]
+        if wrong or "name" not in each:
+            continue
+        service = sound[number] = read_row(each, base)
+        found += [f"{where}: {mistake}" for mistake in _skips_all(service)]
+        if service.dump == "influxdb" and (name != "influxdb" or "containers" in each):
+            found.append(f"{where}: [influxdb] container names the one whose InfluxDB is dumped")
+        dumped = service.dump.startswith("influxdb") or service.kind is Kind.SKIP
+        if influx in service.containers and not dumped:
+            found.append(f"{where}: {influx} is dumped, as [influxdb] container says")
+        found += [
+            f"{where}: there is no service {other!r} that could come first"
+            for other in service.first
+            if other not in known
+        ]
+    return found + row_conflicts(sound)
+
+
+def _skips_all(service: Service) -> Iterator[str]:
+    """Yield what paths of a row with skip leave out more than any service has."""
+    for path in service.paths if service.kind is Kind.SKIP else ():
+        for folder in FOLDERS:
+            if fits_all_of(path, f"{folder}/{ANY_NAME}"):
+                yield (
+                    f"path {path!r} leaves out all of {folder}/; name the folders of this "
+                    "service, or say it in [[stack.exclude]] if all is meant"
+                )
+
+
+def _ssh_mistakes(where: str, each: Mapping[str, Any]) -> list[str]:
+    found = []
+    name, _, port = each.get("host", "").rpartition(":")
+    with_port = name and ":" not in name and port.isascii() and port.isdecimal()
+    if with_port and not (len(port) < 6 and 0 < int(port) < 65536):  # noqa: PLR2004 - TCP's
+        found.append(f"{where}: the port of host {each['host'][:MOST_SHOWN]!r} {_PORTS}")
+    if not 0 <= each.get("port", 0) < 65536:  # noqa: PLR2004
+        found.append(f"{where}: port = {each['port']} {_PORTS}")
+    if each.get("host", "").startswith("-") or each.get("user", "").startswith("-"):
+        found.append(f"{where}: host and user cannot begin with '-'")
+    return found

@@ -1,0 +1,21 @@
+"""What a script on a host answers: texts, each with a NUL behind it."""
+
+from __future__ import annotations
+
+import os
+
+from ..core.errors import StepFailed
+from ..hosts.base import Command, Host
+from ..hosts.local import read_chunk
+
+
+def answer(host: Host, words: tuple[str, ...], limit_s: float) -> list[str]:
+    """Return the texts that a script answers; raises StepFailed if it fails."""
+    content = b""
+    with host.pipe(Command(words, limit_s=limit_s)) as pipe:
+        while chunk := read_chunk(pipe.stdout):
+            content += chunk
+        code = pipe.finish()
+    if code:
+        raise StepFailed(f"On {host.name} what is asked of its files has no answer (exit {code}).")
+    return [os.fsdecode(each) for each in content.split(b"\0")[:-1]]

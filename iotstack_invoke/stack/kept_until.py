@@ -1,0 +1,64 @@
+"""How long a person asked for what was replaced to stay: the note of it, in its folder.
+
+It is there before the change is committed, and goes with the last of what an undo puts back: a
+run that dies at any point in between leaves no old state without its promise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from ..backups.manifest import read_utc, utc_text
+from ..core.dataclass import dataclass
+from ..engine.steps import Scene
+from ..hosts.base import PARTIAL, Host
+
+UNTIL_FILE = "keep-until.json"
+_FORGET = (
+    '[ -n "$(find "$1" ! -type d ! -path "$1/$0" ! -path "$1/$2" -print -quit)" ] || '
+    'rm -f -- "$1/$0" "$1/$2"'
+)
+"""Removes the note ($0), and a partial one ($2), from a folder ($1) that has no other file."""
+
+
+def keep_until(host: Host, folders: Iterable[str], days: int, now: datetime) -> datetime:
+    """Write down until when folders stay, into the first of them; return that time."""
+    first, *others = folders
+    until, path = now + timedelta(days=days), f"{first}/{UNTIL_FILE}"
+    told = {"since": utc_text(now), "until": utc_text(until), "with": others}
+    with host.create(path + PARTIAL) as stream:
+        stream.write(json.dumps(told).encode())
+    host.rename(path + PARTIAL, path)
+    return until
+
+
+def forget_words(folder: str) -> tuple[str, ...]:
+    """Return the words that remove the note of a folder in which nothing else is left."""
+    return ("sh", "-c", _FORGET, UNTIL_FILE, folder, UNTIL_FILE + PARTIAL)
+
+
+def read_until(told: str) -> datetime | None:
+    """Return until when a note says that its folder stays, None where it does not say."""
+    try:
+        return read_utc(json.loads(told)["until"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepUntil:
+    """Note how long what is replaced stays. It is taken back with the folder (MakeAside)."""
+
+    host_role: str
+    folders: tuple[str, ...]
+    days: int
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the file that is written."""
+        return (f"write '{self.folders[0]}/{UNTIL_FILE}'",)
+
+    def do(self, scene: Scene) -> None:
+        """Write it."""
+        keep_until(scene.host(self.host_role), self.folders, self.days, datetime.now(UTC))

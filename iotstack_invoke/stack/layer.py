@@ -1,0 +1,91 @@
+"""What a container wrote into its own layer, where it mounts nothing: that goes with it."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+
+from ..core.dataclass import dataclass
+from ..hosts.base import Command, Host
+from .compose import LOOK_LIMIT_S, Found
+from .inside import is_in, mount_around
+
+OF_NO_WORTH = (
+    *("/dev", "/lib", "/proc", "/run", "/sys", "/tmp", "/usr/bin", "/usr/lib", "/usr/share"),  # noqa: S108
+    *("/usr/local/bin", "/usr/local/lib", "/var/cache", "/var/lib/apt", "/var/lib/dpkg"),
+    *("/var/lock", "/var/log", "/var/run", "/var/spool", "/var/tmp", "/etc/ssl/certs"),  # noqa: S108
+)
+"""Where programs write what nobody misses: of these, what lies below."""
+BY_DOCKER = (
+    *("/.dockerenv", "/sbin/docker-init", "/usr/sbin/docker-init"),
+    *("/etc/hostname", "/etc/hosts", "/etc/resolv.conf"),
+)
+"""What Docker itself puts into containers, besides what is mounted."""
+_MADE_AGAIN = re.compile(
+    r".*\.(lock|log|pid|pyc|sock)|.*/(\.cache|\.npm|__pycache__)(/.*)?"
+    r"|/etc/(ld\.so\.cache|mtab|(group|gshadow|passwd|shadow)-)|.*/\.(ash|bash)_history"
+)
+MOST_NAMED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A path of a container that is not as its image has it."""
+
+    path: str
+    added: bool
+    """The image has nothing there."""
+
+
+def changes_in_layer(host: Host, name: str) -> tuple[Change, ...]:
+    """Return what a container wrote where it mounts nothing; raises StepFailed if nobody tells."""
+    told = host.run(Command(("docker", "diff", name), limit_s=LOOK_LIMIT_S))
+    lines = told.out.splitlines()
+    return tuple(Change(line[2:], line[0] == "A") for line in lines if line[:2] in ("A ", "C "))
+
+
+def bare_places(found: Found, places: Iterable[str]) -> tuple[str, ...]:
+    """Return at which of some places of a container nothing is mounted."""
+    paths = (posixpath.normpath(each) for each in places)
+    return tuple(each for each in paths if mount_around(found.mounts, each) is None)
+
+
+def written_in(places: Iterable[str], changes: Iterable[Change], found: Found) -> tuple[str, ...]:
+    """Return in which of some places of a container it wrote anything."""
+    paths = _but_ways(changes, found)
+    return tuple(
+        place for place in places if any(path != place and is_in(path, place) for path in paths)
+    )
+
+
+def _but_ways(changes: Iterable[Change], found: Found) -> list[str]:
+    """Return the paths, but for the folders that Docker makes on the way to a mount."""
+    mounts = {each.inside.rstrip("/") for each in found.mounts}
+    return [e.path for e in changes if not any(is_in(mount, e.path) for mount in mounts)]
+
+
+def told_of_layer(changes: Iterable[Change], found: Found) -> str:
+    """Return what the owner is told of a container that mounts no data; '' for nothing.
+
+    What a program writes at each start is silent: in `/etc` what the image brought and is
+    written anew, logs, caches, sockets. Nobody can tell what of the rest is of worth.
+    """
+    wrote = [each for each in changes if each.added or not is_in(each.path, "/etc")]
+    paths = sorted(_but_ways(wrote, found))
+    folders = {posixpath.dirname(each.path) for each in wrote}
+    kept = [
+        path
+        for path in paths
+        if path not in folders
+        and not any(is_in(path, each) for each in (*OF_NO_WORTH, *BY_DOCKER))
+        and not _MADE_AGAIN.fullmatch(path)
+    ]
+    if not kept:
+        return ""
+    number = f"{len(kept):,} files or folders" if len(kept) > 1 else "1 file or folder"
+    names = ", ".join(kept[:MOST_NAMED])
+    return (
+        f"it mounts no data, and wrote {number} into its own layer, such as {names}: that goes "
+        "when it is made again, and is in no backup"
+    )

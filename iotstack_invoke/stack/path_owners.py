@@ -1,0 +1,48 @@
+"""Whose a path is: of a volume, of the system, of others. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from .compose import ANONYMOUS
+from .inside import is_in
+from .stack_holdings import is_system
+
+HOME_DEPTH = 3
+
+DATA_IN_VAR = ("/var/lib", "/var/local", "/var/opt", "/var/www")
+
+_VOLUME = re.compile(r"/.*/volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]+)/_data((?:/.*)?)")
+
+_NOT_OF_A_PROJECT = re.compile(r"[^a-z0-9_-]")
+
+
+def is_of_others(path: str) -> bool:
+    """Tell whether a path is one that no manifest may name: whoever writes there owns the machine.
+
+    What the system runs, whole homes, and what is hidden, such as keys of SSH.
+    """
+    depth = path.count("/")
+    if depth < 2 or (depth < HOME_DEPTH and path.split("/")[1] == "home") or "/." in path:  # noqa: PLR2004
+        return True
+    if is_in(path, "/var"):
+        return is_system(path) or not any(is_in(path, each) for each in DATA_IN_VAR)
+    return is_system(path) or is_in(path, "/etc")
+
+
+def volume_in(path: str) -> tuple[str, str] | None:
+    """Return the name of the volume whose files a path is about, and the path in it; or None."""
+    found = _VOLUME.fullmatch(path)
+    return (found[1], found[2]) if found else None
+
+
+def is_unnamed(path: str) -> bool:
+    """Tell whether a path is that of a volume without a name, which goes with its container."""
+    found = volume_in(path)
+    return bool(found and ANONYMOUS.fullmatch(found[0]))
+
+
+def project_of(folder: str) -> str:
+    """Return the name of the compose project in a folder, where nothing else names it."""
+    return _NOT_OF_A_PROJECT.sub("", posixpath.basename(folder).lower()).lstrip("_-")

@@ -1,0 +1,296 @@
+"""Let a service be quiet while its files are copied, and always let it go on again.
+
+A mark says that somebody must be let go on: `Resume` does so, or the undo, or the journal after a
+power cut; after SIGKILL a watcher, which knows the run by its lock: the kernel lets go of that.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import shlex
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..core import processes as children
+from ..core.dataclass import dataclass
+from ..core.errors import StepFailed
+from ..engine.steps import Scene
+from ..hosts.base import Command, Host
+from ..hosts.trust import believed
+from ..services.known import Recipe, packaged_recipes
+
+MARK = ".quiet-"
+"""With this begins the name of a mark; behind it is a container that was stopped, or a recipe."""
+QUIET_LIMIT_S = 120
+"""What entering the quiet, or leaving it, may take; a container that is stopped has a minute."""
+INSIDE_LIMIT_S = 100
+"""The same for a program in a container, which Docker passes no signal to: it ends there first."""
+TIMED_OUT = 124
+"""The exit code of timeout(1) for what it ended."""
+# One that outlives its limit would make the service quiet when nobody lets it go on any more. That
+# of older Alpines has no -k, or another form; an image without it has no limit.
+BOUND = (
+    'limit=$1; shift; timeout -k 5 9 true 2>/dev/null && exec timeout -k 5 "$limit" "$@"; '
+    'timeout 9 true 2>/dev/null && exec timeout "$limit" "$@"; exec "$@"'
+)
+AWAKE_LIMIT_S = 60.0
+AWAKE_PAUSE_S = 0.5
+STOP_S = 60
+STATE_FORM = (
+    "{{.State.Running}} {{.State.Restarting}}\n{{.State.Status}}, exit code {{.State.ExitCode}}"
+)
+"""What it is asked for, and behind that what people are told."""
+SETTLE_S = 3.0
+"""How long a container must have been up: a program may end a moment after its start."""
+
+# The mark is also the lock of whoever enters or leaves: who leaves waits for an `enter` that
+# outlived its run, and of two who leave the second finds no mark. Opened for reading, it is never
+# made anew.
+_LEAVE = (
+    'flock --timeout "$limit" 9 || { echo "the command before it does not end" >&2; exit 1; }; '
+    'exec 8<&-; [ -e "$mark" ] || exit 0; '
+    'timeout "$limit" "$@" 9<&- && rm -f "$mark" && sync "$(dirname "$mark")"'
+)
+LEAVE = (
+    f'mark=$1 limit=$2; shift 2; ( {_LEAVE} ) 9<"$mark" || '
+    '{ code=$?; [ ! -e "$mark" ] || exit "$code"; }'
+)
+# It asks for the run's lock and does not wait for it: who waits is given it when a run ends well,
+# and the next run finds it held. It keeps it until it has the mark's: the next run waits for that.
+LIVES = 75
+WATCH = (
+    'lock=$1 mark=$2 limit=$3; shift 3; tries=0; while [ -e "$mark" ] && [ $tries -lt 60 ]; do '
+    f'( flock --nonblock 8 || exit {LIVES}; exec 9<"$mark"; {_LEAVE} ) 8<"$lock"; '
+    f"if [ $? = {LIVES} ]; then sleep 1; else tries=$((tries + 1)); sleep 5; fi; done"
+)
+DETACH = 'setsid "$@" < /dev/null > /dev/null 2>&1 &'
+
+
+@dataclass(frozen=True, slots=True)
+class Quiesce:
+    """Let a service be quiet, if it is not already. Undone: it is let go on, if this was done.
+
+    `ask` is answered with `awake` in it by a service that is not quiet.
+    """
+
+    journaled_as = "Quiesce"
+
+    host_role: str
+    name: str
+    ask: tuple[str, ...]
+    awake: str
+    enter: tuple[str, ...]
+    leave: tuple[str, ...]
+    mark: str
+    """A file that is there while somebody must be let go on."""
+    lock: str
+    """What the run holds as long as it lives."""
+    settle_s: float = 0
+    """How long it must have been awake, to count as having gone on."""
+    advice: str = ""
+    """What to do where it does not go on; '' where `leave` is all."""
+    container: str = ""
+    recipe: str = ""
+    """The service whose recipe says how; '' for a container that is stopped."""
+    docker: tuple[str, ...] = ("docker",)
+
+    def journaled(self) -> Mapping[str, Any]:
+        """Return what a journal holds of it: what its recipe says is read there again."""
+        whose = {"container": self.container, "recipe": self.recipe}
+        return {"host_role": self.host_role, "mark": self.mark, **whose}
+
+    @classmethod
+    def of_earlier(cls, told: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a journal holds of it, of one that held the words of its commands as well.
+
+        Those of a recipe name the container behind the user that they are run as.
+        """
+        name = posixpath.basename(str(told["mark"])).removeprefix(MARK)
+        recipe = name if name in packaged_recipes() else ""
+        found = {"host_role": told["host_role"], "mark": told["mark"], "recipe": recipe}
+        if "container" in told:
+            return {**found, "container": told["container"], "recipe": told["recipe"]}
+        words = [*told["leave"]]
+        return {**found, "container": words[words.index("--user") + 2] if recipe else name}
+
+    @classmethod
+    def revived(
+        cls,
+        host_role: str,
+        mark: str,
+        container: str,
+        recipe: str,
+        lock: str,
+        docker: tuple[str, ...],
+    ) -> Quiesce:
+        """Return it as its recipe says it today, or that of a container that is stopped."""
+        if not recipe:
+            return stopped_at(host_role, container, docker, mark, lock)
+        row = packaged_recipes()[recipe]
+        return quiet_of(host_role, recipe, row, container, docker, mark, lock)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(Command(self.enter)),)
+
+    def do(self, scene: Scene) -> None:
+        """Enter the quiet; raises StepFailed where nobody tells whether it is there already."""
+        host = scene.host(self.host_role)
+        if not believed(host, self.mark):  # whoever owns it could hold it, as a lock, for ever
+            host.remove([self.mark])
+        if not self._is_awake(host):
+            scene.say(f"{self.name} is quiet already, and stays so")
+            return
+        # What is not left until here is owed: the mark lasts before anybody is disturbed.
+        host.append(self.mark, self.name)
+        leave = self._bounded(self.leave)
+        watch = ("sh", "-c", WATCH, "sh", self.lock, self.mark, str(QUIET_LIMIT_S), *leave)
+        host.run(Command(("sh", "-c", DETACH, "sh", *watch), called=f"watch {self.mark}"))
+        scene.say(f"{self.name} is made quiet")
+        called = str(Command(self.enter))
+        enter = self._bounded(self.enter)
+        words = ("flock", self.mark, "timeout", str(QUIET_LIMIT_S), *enter)
+        command = Command(words, frozenset({0, TIMED_OUT}), QUIET_LIMIT_S + 10, called)
+        if host.run(command, scene.hear).exit_code:
+            raise StepFailed(
+                f"{self.name} was not made quiet: `{called}` did not end within {self._limit_s} s "
+                f"and was ended. Nothing of it was copied, and it is let go on. Its state tells: "
+                f"`{Command(self.ask)}`."
+            )
+
+    def undo(self, host: Host) -> None:
+        """Let it go on; raises StepFailed, with what to type, where it does not."""
+        leave = self._bounded(self.leave)
+        words = ("sh", "-c", LEAVE, "sh", self.mark, str(QUIET_LIMIT_S), *leave)
+        accept, limit_s = frozenset({0, TIMED_OUT}), 2 * QUIET_LIMIT_S + 10
+        command = Command(words, accept, limit_s, called=str(Command(self.leave)))
+        if not host.look([self.mark]):
+            return
+        try:
+            told = host.run(command)
+        except StepFailed as error:
+            raise StepFailed(self._still_quiet(str(error))) from error
+        if told.exit_code:
+            why = f"`{command.called}` did not end within {self._limit_s} s and was ended"
+            raise StepFailed(self._still_quiet(why))
+
+    def wait(self, host: Host) -> None:
+        """Wait until it has gone on; raises StepFailed, with what to type, where it does not."""
+        deadline = time.monotonic() + AWAKE_LIMIT_S
+        since = 0.0
+        while True:
+            told = host.run(Command(self._bounded(self.ask), frozenset(range(256)), QUIET_LIMIT_S))
+            now = time.monotonic()
+            awake = told.exit_code == 0 and self.awake in told.out
+            since = (since or now) if awake else 0
+            if since and now - since >= self.settle_s:
+                return
+            if now > deadline:
+                why = f"after {AWAKE_LIMIT_S:g} s it says: {told.last_words}"
+                raise StepFailed(self._still_quiet(why))
+            children.pause(AWAKE_PAUSE_S)
+
+    @property
+    def _limit_s(self) -> int:
+        return INSIDE_LIMIT_S if self.recipe else QUIET_LIMIT_S
+
+    def _bounded(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        """Return a command that ends in its container when it is late, not only its `docker`."""
+        if not self.recipe:
+            return words
+        at = len(self.docker) + len(("exec", "--user", "who", "container"))
+        return (*words[:at], "sh", "-c", BOUND, "sh", str(INSIDE_LIMIT_S), *words[at:])
+
+    def _is_awake(self, host: Host) -> bool:
+        told = host.run(Command(self._bounded(self.ask), limit_s=QUIET_LIMIT_S)).out
+        return self.awake in told
+
+    def _still_quiet(self, why: str) -> str:
+        advice = self.advice or f"Type: {Command(self.leave)}"
+        return f"{self.name} DOES NOT GO ON ({why}). {advice}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Let a service go on that was made quiet, and see that it does.
+
+    One that does not is a warning: what was copied of it before is as good as it would be else.
+    """
+
+    quiet: Quiesce
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command."""
+        return (str(Command(self.quiet.leave)),)
+
+    def do(self, scene: Scene) -> None:
+        """Let it go on; warns, with what to type, where it is not up in a minute."""
+        host = scene.host(self.quiet.host_role)
+        if host.look([self.quiet.mark]):
+            try:
+                self.quiet.undo(host)
+                self.quiet.wait(host)
+            except StepFailed as error:
+                scene.warn(f"{error} Its files were saved before.")
+
+
+def exec_words(
+    docker: tuple[str, ...], container: str, recipe: Recipe, words: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the words that run a program in a service's container."""
+    return (*docker, "exec", "--user", recipe.user, container, *words)
+
+
+def quiet_of(
+    host_role: str,
+    name: str,
+    recipe: Recipe,
+    container: str,
+    docker: tuple[str, ...],
+    mark: str,
+    lock: str,
+) -> Quiesce:
+    """Return the quiet of a service as its recipe says it."""
+    ask, enter, leave = (
+        exec_words(docker, container, recipe, each)
+        for each in (recipe.ask, recipe.enter, recipe.leave)
+    )
+    return Quiesce(
+        *(host_role, name.capitalize(), ask, recipe.awake, enter, leave, mark, lock),
+        container=container,
+        recipe=name,
+        docker=docker,
+    )
+
+
+def stopped(
+    host_role: str, container: str, backups: str, docker: tuple[str, ...] = ("docker",)
+) -> Quiesce:
+    """Return the quiet of a container that is stopped, with the lock of a folder of backups."""
+    mark = f"{backups}/{MARK}{container}"
+    return stopped_at(host_role, container, docker, mark, f"{backups}/.lock")
+
+
+def stopped_at(
+    host_role: str, container: str, docker: tuple[str, ...], mark: str, lock: str
+) -> Quiesce:
+    """Return the same with its mark and lock.
+
+    It is left by a restart: that starts what is stopped, and waits for a stop that goes on.
+    """
+    start, logs = (shlex.join((*docker, word, container)) for word in ("start", "logs"))
+    return Quiesce(
+        host_role,
+        f"Container {container}",
+        ask=(*docker, "inspect", "--type", "container", "--format", STATE_FORM, container),
+        awake="true false",
+        enter=(*docker, "stop", "--time", str(STOP_S), container),
+        leave=(*docker, "restart", "--time", str(STOP_S), container),
+        mark=mark,
+        lock=lock,
+        settle_s=SETTLE_S,
+        advice=f"It was stopped for its copy. Start it: `{start}`. Why it ended: `{logs}`.",
+        container=container,
+        docker=docker,
+    )

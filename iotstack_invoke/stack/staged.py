@@ -1,0 +1,93 @@
+"""A folder that was staged: how it is measured, marked as whole, and taken out of use.
+
+Its mark lies beside it. It is written last, says what the folder holds, and goes before anything
+leaves the folder: one that was half filled, half emptied or half removed is never taken for whole.
+"""
+
+from __future__ import annotations
+
+import posixpath
+
+from ..core.dataclass import dataclass
+from ..core.errors import StepFailed
+from ..engine.steps import File, Scene
+from ..hosts.base import Command, Host
+
+MEASURE_LIMIT_S = 3600.0
+REMOVE_LIMIT_S = 3600.0
+MARK_ENDING = ".whole"
+SET_MARK = ".set"
+"""In the folder around staged ones: of which set its archives are."""
+
+# `sync FOLDER` makes that the marks are gone last, before anything else of the folders goes.
+_UNMARK = (
+    "for each; do above=${each%/*} mark=${each%/*}/.${each##*/}.whole; "
+    'if [ -e "$mark" ] || [ -L "$mark" ]; then rm -rf -- "$mark" && sync "$above" || exit 1; fi; '
+    "done"
+)
+_REMOVE = f'{_UNMARK}; rm -rf -- "$@"'
+_CLEAR = (
+    'set_mark=$1; shift; for each; do [ -d "$each" ] || continue; '
+    'find "$each" -mindepth 1 -maxdepth 1 "(" -name "$set_mark" -o -name ".*.whole" ")" '
+    '-exec rm -rf -- {} + && sync "$each" || exit 1; done; rm -rf -- "$@"'
+)
+
+
+def mark_of(folder: str) -> str:
+    """Return the file that says that a staged folder is whole."""
+    above, name = posixpath.split(folder)
+    return f"{above}/.{name}{MARK_ENDING}"
+
+
+def unmark_words(as_root: tuple[str, ...], *folders: str) -> tuple[str, ...]:
+    """Return the words that let no folder count as whole any more, whatever happens next."""
+    return (*as_root, "sh", "-c", _UNMARK, "sh", *folders)
+
+
+def remove_words(as_root: tuple[str, ...], *folders: str) -> tuple[str, ...]:
+    """Return the words that remove staged folders, and what says that they are whole before."""
+    return (*as_root, "sh", "-c", _REMOVE, "sh", *folders)
+
+
+def clear_words(as_root: tuple[str, ...], *around: str) -> tuple[str, ...]:
+    """Return the words that remove folders with all that is staged in them, their marks first."""
+    return (*as_root, "sh", "-c", _CLEAR, "sh", SET_MARK, *around)
+
+
+def measure(host: Host, folder: str, as_root: tuple[str, ...]) -> tuple[int, int]:
+    """Return how many members a folder holds, and how many bytes its files have.
+
+    Raises StepFailed where it cannot be read to its end.
+    """
+    words = (*as_root, "find", folder, "-mindepth", "1", "-printf", "%y%s\\n")
+    members = size_bytes = 0
+    with host.pipe(Command(words, limit_s=MEASURE_LIMIT_S)) as pipe:
+        for line in pipe.stdout:
+            members += 1
+            size_bytes += int(line[1:]) if line[:1] == b"f" else 0
+        if pipe.finish():
+            raise StepFailed(f"On {host.name}: {folder} cannot be read.")
+    return members, size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Make a staged folder last through a power cut, and learn what it holds: for its mark.
+
+    The last step of whatever stages a folder: what changes it afterwards makes it count for none.
+    """
+
+    output: File
+    as_root: tuple[str, ...]
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is measured."""
+        return (f"count the members and bytes of '{self.output.absolute}'",)
+
+    def do(self, scene: Scene) -> None:
+        """Measure it under its partial name."""
+        host, folder = scene.host(self.output.role), self.output.partial
+        words = (*self.as_root, "sync", "--file-system", folder)
+        host.run(Command(words, limit_s=MEASURE_LIMIT_S))
+        members, size_bytes = measure(host, folder, self.as_root)
+        scene.learn(self.output, members=members, bytes=size_bytes)

@@ -1,0 +1,228 @@
+"""Which containers are up, and why one is not, in Docker's own words.
+
+What a machine lacks, such as a stick for Zigbee, keeps one container down: the others are waited
+for and counted. Not for: who may stay down, which the plan says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+from ..core.dataclass import dataclass
+from ..core.errors import StepFailed
+from ..engine.steps import Scene
+from ..hosts.base import Command, Host
+from ..hosts.json_answers import JsonAnswer, read_json
+from .compose import inspected
+
+HEALTH_LIMIT_S = 180.0
+UNSTEADY_LIMIT_S = 10.0
+"""How long one is waited for that did not stay up before either."""
+SETTLE_S = 3.0
+"""How long each must have been up: a wrong setting ends a program a moment after its start."""
+STATE_FORM = "{{.Name}} {{json .State}}"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """How a container is, as `docker inspect` tells it."""
+
+    status: str
+    started: str = ""
+    health: str = ""
+    error: str = ""
+    """Why it could not be started."""
+    exit_code: int = 0
+    out_of_memory: bool = False
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs; one that somebody paused does."""
+        return self.status in ("running", "paused")
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether it has ended and Docker starts it again."""
+        return self.status == "restarting"
+
+    @property
+    def why(self) -> str:
+        """Why it is not up, as the rest of a sentence about it."""
+        if self.error:
+            return f"could not be started: {self.error}"
+        ended = f"it ended with exit {self.exit_code}"
+        if self.out_of_memory:
+            ended += ", out of memory"
+        if self.is_restarting:
+            return f"does not stay up: {ended}, and Docker starts it again and again"
+        if self.status == "created":
+            return "was not started"
+        return "does not stay up" if self.is_up else f"did not stay up: {ended}"
+
+
+def read_states(
+    host: Host, docker: tuple[str, ...], names: Iterable[str]
+) -> dict[str, ContainerState]:
+    """Return how containers are, in one round trip; one that is not there has no entry.
+
+    Raises StepFailed where Docker does not answer.
+    """
+    wanted = tuple(names)
+    if not wanted:
+        return {}
+    found = {}
+    for line in inspected(host, _state_words(docker, wanted)).splitlines():
+        name, _, state = line.lstrip("/").partition(" ")
+        found[name] = _read_state(read_json(state, f"`docker inspect` on {host.name}"))
+    return found
+
+
+def _state_words(docker: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    return (*docker, "inspect", "--type", "container", "--format", STATE_FORM, *names)
+
+
+def _read_state(told: JsonAnswer) -> ContainerState:
+    return ContainerState(
+        status=told["Status"].text(),
+        started=told["StartedAt"].text(""),
+        health=told["Health"]["Status"].text(""),
+        error=" ".join(told["Error"].text("").split()),
+        exit_code=told["ExitCode"].number(0),
+        out_of_memory=told["OOMKilled"].flag(default=False),
+    )
+
+
+def not_up(host: Host, docker: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return, in a sentence each, which containers do not run and are not about to; and why."""
+    states = read_states(host, docker, names)
+    return tuple(
+        f"Container {name} {states[name].why}."
+        for name in names
+        if name in states and not (states[name].is_up or states[name].is_restarting)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForContainers:
+    """Wait until containers run, stay up, and are healthy where they have a health check.
+
+    One that does not is a warning, and the others are waited for; of those that are `vital`, and
+    of all where it is `strict`, it is a failure.
+    """
+
+    host_role: str
+    names: tuple[str, ...]
+    docker: tuple[str, ...]
+    compose: tuple[str, ...] = ()
+    """Where it is given, only those of the names count that this project has."""
+    vital: tuple[str, ...] = ()
+    unsteady: tuple[str, ...] = ()
+    """Those that did not stay up before either."""
+    strict: bool = False
+    sick: tuple[str, ...] = ()
+    """Those whose health check failed before, too: none is waited for to be healthy."""
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the command that is asked again and again."""
+        return (str(Command(_state_words(self.docker, self.names))),) if self.names else ()
+
+    def _present(self, host: Host) -> tuple[str, ...]:
+        if not self.compose or not self.names:
+            return self.names
+        found = made_by(host, self.compose, self.docker)
+        return tuple(name for name in self.names if name in found)
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed for a vital one that does not come up, warn of any other."""
+        host = scene.host(self.host_role)
+        look = _Look(self, self._present(host))
+        while True:
+            waiting = look.at(read_states(host, self.docker, look.names))
+            failed = [f"Container {n} {why}." for n, why in look.down.items() if self._must(n)]
+            if failed:
+                raise StepFailed(" ".join(failed))
+            if not waiting:
+                break
+            limit = f"up to {HEALTH_LIMIT_S:g} s"
+            scene.say(f"waiting, {limit}, for {'; '.join(waiting)}")
+            time.sleep(1)
+        for name, why in look.down.items():
+            before = ", as before this restore" if name in self.unsteady else ""
+            scene.warn(f"Container {name} {why}{before}. When that is mended: docker start {name}")
+        if look.sick:
+            sick = ", ".join(look.sick)
+            scene.warn(f"Up, but not healthy after {HEALTH_LIMIT_S:g} s: {sick}.")
+
+    def _must(self, name: str) -> bool:
+        return self.strict or name in self.vital
+
+
+class _Look:
+    """What several looks at containers found: how long each is up, and which do not come up."""
+
+    def __init__(self, wait: WaitForContainers, names: tuple[str, ...]) -> None:
+        self.wait = wait
+        self.names = names
+        self.down: dict[str, str] = {}
+        """Those that are waited for no more, and why."""
+        self.sick: list[str] = []
+        self._began_s = time.monotonic()
+        self._up: dict[str, tuple[str, float]] = {}
+        """When each was started, as Docker tells it, and since when we know that."""
+        self._again: set[str] = set()
+        """Those that were started more than once."""
+
+    def at(self, states: Mapping[str, ContainerState]) -> list[str]:
+        """Take in how all are now, and return what is still waited for."""
+        waiting = []
+        now_s = time.monotonic()
+        is_over = now_s - self._began_s > HEALTH_LIMIT_S
+        self.sick = []
+        for name in (each for each in self.names if each not in self.down):
+            state = states.get(name)
+            if state is None:
+                self.down[name] = "is not there"
+            elif not state.is_up and not state.is_restarting:
+                self.down[name] = state.why
+            elif hope := self._hope(name, state, now_s):
+                if is_over and state.is_up and name not in self._again:
+                    self.sick.append(name)
+                elif is_over or self._is_given_up(name, now_s):
+                    self.down[name] = state.why
+                else:
+                    waiting.append(f"{name} ({hope})")
+        return waiting
+
+    def _hope(self, name: str, state: ContainerState, now_s: float) -> str:
+        """Return what a container is waited for; '' where it is up, and was long enough."""
+        if state.is_restarting:
+            self._again.add(name)
+            return "Docker starts it again"
+        started, since_s = self._up.get(name, (state.started, now_s))
+        if started != state.started:
+            self._again.add(name)
+            since_s = now_s
+        self._up[name] = (state.started, since_s)
+        if now_s - since_s < SETTLE_S:
+            return "just started"
+        if state.health in _HEALTHY or name in self.wait.sick:
+            return ""
+        return f"its health check says {state.health}"
+
+    def _is_given_up(self, name: str, now_s: float) -> bool:
+        long_ago = now_s - self._began_s > UNSTEADY_LIMIT_S
+        return long_ago and name in self._again and name in self.wait.unsteady
+
+
+_HEALTHY = ("", "healthy", "none")
+
+
+def made_by(
+    host: Host, compose: tuple[str, ...], docker: tuple[str, ...], *services: str
+) -> tuple[str, ...]:
+    """Return the names of the containers of a project, or of services of it; running or not."""
+    ids = host.run(Command((*compose, "ps", "--all", "--quiet", *services))).out.split()
+    words = (*docker, "inspect", "--type", "container", "--format", "{{.Name}}", *ids)
+    told = inspected(host, words).split() if ids else []
+    return tuple(name.lstrip("/") for name in told)

@@ -1,0 +1,745 @@
+"""How a backup is made: read it from top to bottom.
+
+The parts are made side by side; each is copied to every vault as soon as it is whole; the
+manifest is written when all parts are settled, and from it how the set is restored by hand; both
+follow the parts, the manifest last. A part that cannot be made keeps no other from being made and
+copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ..archives.links_out import Packed
+from ..archives.pack import PackStack, RemoveFolder, literal, tar_words
+from ..backups.bundles import DUMP_FOLDER, RECIPES
+from ..backups.holdings import Gone, answers_for, lacking_words, lost_databases, needed_of, told
+from ..backups.losses import losses, way_out
+from ..backups.manifest import (
+    OUTSIDE,
+    PIN_ENDING,
+    RECORDS_ENDING,
+    SQLITE,
+    STAYS,
+    LeftOut,
+    Manifest,
+    Part,
+    older_part,
+    read_manifest,
+    utc_text,
+)
+from ..backups.names import COMMANDS_LOCK, KINDS, PARTS, WILDCARDS, split_set_name
+from ..backups.sets import BackupSet, State
+from ..backups.transfer import Claim, Send, hash_there, manifest_there
+from ..core.dataclass import dataclass
+from ..core.errors import StepFailed
+from ..core.stack_folders import BACKUPS
+from ..databases.sql.servers import SqlServer
+from ..databases.sqlite.files import COPIES, OUTSIDE_COPIES, CopySqlite
+from ..engine.rules import Job, Rule, RuleBook, rule
+from ..engine.steps import LACKING, File, Record, Scene, Step
+from ..hosts.base import Place
+from ..parts.bundle import RecipeInUse
+from ..services.containers import Container
+from ..stack.cold_copy import AtRest, CopyLinked, copy_at_rest
+from ..stack.quiesce import Resume
+from ..stack.stack_holdings import Outside, outermost
+
+if TYPE_CHECKING:  # a rule brings in what makes a part that not every stack has
+    from ..databases.influxdb.part import InfluxFacts
+    from ..databases.influxdb2.part import Influx2Facts
+
+PACK_LIMIT_S = 24 * 3600.0
+SQL_LIMIT_S = 6 * 3600.0
+"""What all dumps of one part may take."""
+SQL_TRIES = 3
+"""How often each dump of a part is begun: one that fails costs no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupFacts:
+    """What was found out before the plan was made."""
+
+    host: str
+    program: str
+    folder: str
+    members: tuple[str, ...]
+    kinds: tuple[str, ...] = tuple(k for k in PARTS if k not in RECIPES and k != "outside")
+    as_root: tuple[str, ...] = ()
+    exclusions: tuple[str, ...] = ()
+    influx: InfluxFacts | None = None
+    influx_error: str = ""
+    influx2: Influx2Facts | None = None
+    influx2_error: str = ""
+    servers: tuple[SqlServer, ...] = ()
+    """The database servers that are dumped as SQL."""
+    told: tuple[str, ...] = ()
+    """What is said of it once, and is no warning."""
+    recipes: tuple[RecipeInUse, ...] = ()
+    """The services that have a part of their own, with their databases."""
+    at_rest: tuple[AtRest, ...] = ()
+    """What is stopped while it is copied."""
+    included: tuple[str, ...] = ()
+    """Which of the members are neither top files nor services/ nor volumes/."""
+    linked: tuple[str, ...] = ()
+    """The top files that are links; what they lead to is packed under their names."""
+    outside: tuple[Outside, ...] = ()
+    """What of the stack lies outside of its folder."""
+    outside_exclusions: tuple[str, ...] = ()
+    """What of that is left out, as patterns of absolute paths."""
+    limit_s: float = 3600.0
+    started_utc: str = ""
+    zone: str = ""
+    expected_bytes: int = 0
+    containers: tuple[Container, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    unused: tuple[str, ...] = ()
+    """What lies in the folder of the stack, and nothing of the stack uses."""
+    volumes: tuple[Mapping[str, Any], ...] = ()
+    """The local volumes whose driver was told options, as the manifest has them."""
+    rows: tuple[str, ...] = ()
+    """The lines of hosts.toml that say what a backup holds."""
+    machine: str = ""
+    """What tells the machine from others of its name."""
+    idle_rows: Mapping[str, str] = field(default_factory=dict)
+    """Rows of [[services]] that match no container and no service of the compose files, told."""
+    warnings: tuple[str, ...] = ()
+    claim: str = ""
+    """What tells this run, and those that go on with it, from another machine's of its name."""
+    earlier_utc: frozenset[str] = frozenset()
+    """When earlier runs of this set began; without any, every such set in a vault is another's."""
+    replaces: bool = False
+    """Other sets of its name give way (--force)."""
+    is_made_anew: bool = False
+    """All of it is made, whatever is there of it."""
+    copies_wait: bool = False
+    """It is not whole here yet: what it replaces in vaults stays until then."""
+    gone: tuple[Gone, ...] = ()
+    """What the owner says is gone, which no set need hold to replace another."""
+    far: bool = False
+    """The stack is on another machine, where nothing of ours is installed."""
+    stays: tuple[str, ...] = ()
+    """What of all exclusions no backup needs: a restore lets it lie where it is."""
+    sized: tuple[str, ...] = ()
+    """What containers mount of the stack, and where something is mounted in it."""
+    before: Manifest | None = None
+    """The set that this one is compared with."""
+    replaced: Manifest | None = None
+    """The set of its name that this one comes in the place of."""
+    text: bool = True
+    """RESTORE.txt is among its files: a set that was finished without one is as good."""
+
+
+def parts_of(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
+    """Return the parts that this stack has, as files of the Pi."""
+    return tuple(f"pi:{BACKUPS}/{wildcards['runtag']}.{KINDS[kind]}" for kind in facts.kinds)
+
+
+@rule("pi:backups/{runtag}.general-backup.tar.gz", title="pack the stack")
+def general_archive(job: Job) -> Iterator[Step]:
+    """Copy the SQLite files, then pack compose files, services/ and volumes/ with the copies.
+
+    What is to be at rest is stopped, copied and started before, one service after the other.
+    """
+    facts: BackupFacts = job.facts
+    copies = posixpath.join(facts.folder, COPIES)
+    at_rest = tuple(path for each in facts.at_rest for path in each.paths)
+    without = (*facts.exclusions, *map(literal, at_rest))
+    yield CopySqlite(
+        *("pi", facts.folder, facts.members, without, copies, facts.as_root),
+        far=facts.far,
+        known=_known_sqlite(facts.before, "general"),
+    )
+    guard = posixpath.join(facts.folder, BACKUPS, COMMANDS_LOCK)
+    if facts.linked:
+        yield CopyLinked("pi", facts.folder, facts.linked, copies, facts.as_root, guard)
+    for each in facts.at_rest:
+        yield from copy_at_rest("pi", facts.folder, each, copies, facts.as_root, guard)
+    in_copies = (f"{posixpath.basename(copies)}/{each}" for each in facts.exclusions if at_rest)
+    tar = tar_words(facts.as_root, facts.folder, (*facts.exclusions, *in_copies))
+    limits = (PACK_LIMIT_S, facts.expected_bytes)
+    sized = tuple(sorted({*facts.sized, *(facts.before.sizes if facts.before else ())}))
+    told = {"included": list(facts.included)} if facts.included else {}
+    yield PackStack(
+        *(job.output, tar, facts.members, *limits, copies, facts.as_root, at_rest, sized),
+        linked=facts.linked,
+        packed=packed_in(facts),
+        told=told,
+    )
+    yield RemoveFolder("pi", copies, facts.as_root)
+
+
+def packed_in(facts: BackupFacts) -> Packed:
+    """Return what a backup holds, wherever it lies, and what it leaves out."""
+    own = (posixpath.normpath(posixpath.join(facts.folder, each)) for each in facts.members)
+    outside = (each.path for each in facts.outside)
+    return Packed(facts.folder, (*own, *outside), tuple(each.what for each in facts.left_out))
+
+
+@rule("pi:backups/{runtag}.outside-backup.tar.gz", title="pack what lies outside")
+def outside_archive(job: Job) -> Iterator[Step]:
+    """Copy the SQLite files, then pack named volumes and included paths, named from / on."""
+    facts: BackupFacts = job.facts
+    copies = posixpath.join(facts.folder, OUTSIDE_COPIES)
+    members = tuple(f".{each}" for each in outermost(each.path for each in facts.outside))
+    without = tuple(each.lstrip("/") for each in facts.outside_exclusions)
+    known = _known_sqlite(facts.before, OUTSIDE)
+    yield CopySqlite(
+        "pi", "/", members, without, copies, facts.as_root, far=facts.far, known=known
+    )
+    tar = tar_words(facts.as_root, "/", without)
+    told = [
+        {
+            "path": each.path,
+            "volume": each.volume,
+            "key": each.key,
+            "mounts": [list(pair) for pair in each.mounts],
+            "restore_to": each.restore_to,
+            "anonymous": each.anonymous,
+            "ways": list(each.ways),
+        }
+        for each in facts.outside
+    ]
+    limits = (PACK_LIMIT_S, 0)
+    sized = tuple(each.path.lstrip("/") for each in facts.outside)
+    yield PackStack(
+        *(job.output, tar, members, *limits, copies, facts.as_root),
+        sized=sized,
+        tops=(),
+        packed=packed_in(facts),
+        told={"outside": told},
+    )
+    yield RemoveFolder("pi", copies, facts.as_root)
+
+
+@rule("pi:backups/{runtag}.influx-backup.tar", retries=2, title="dump InfluxDB")
+def influx_archive(job: Job) -> Iterator[Step]:
+    """Dump every InfluxDB database into a new folder, prove it, sweep it into one plain tar."""
+    facts: BackupFacts = job.facts
+    influx = facts.influx
+    if influx is None:
+        yield Fail(facts.influx_error)
+        return
+    from ..databases.influxdb.part import (
+        BACKUP_INSIDE,
+        DumpInflux,
+        SweepInflux,
+        WriteQueries,
+        reading_words,
+        removal,
+    )
+
+    dump = DumpInflux(
+        host_role="pi",
+        container=influx.container,
+        on_host=influx.backup_on_host and posixpath.join(influx.backup_on_host, job.runtag),
+        inside=posixpath.join(BACKUP_INSIDE, job.runtag),
+        as_root=facts.as_root,
+        limit_s=facts.limit_s,
+    )
+    yield dump
+    yield WriteQueries("pi", influx.container, dump.inside)
+    words = reading_words(dump, tar_words(facts.as_root, dump.on_host))
+    data = influx.data_on_host and posixpath.relpath(influx.data_on_host, facts.folder)
+    whose = (influx.container, influx.version)
+    apart = tuple((name, posixpath.relpath(at, facts.folder)) for name, at in influx.apart)
+    yield SweepInflux(job.output, words, *whose, facts.limit_s, data, apart)
+    yield removal(dump, facts.as_root)
+
+
+@rule("pi:backups/{runtag}.influxdb2-backup.tar", retries=2, title="dump InfluxDB 2")
+def influxdb2_archive(job: Job) -> Iterator[Step]:
+    """Dump every bucket of InfluxDB 2 into a new folder, prove it, sweep it into one plain tar."""
+    facts: BackupFacts = job.facts
+    influx = facts.influx2
+    if influx is None:
+        yield Fail(facts.influx2_error)
+        return
+    from ..databases.influxdb.part import reading_words, removal
+    from ..databases.influxdb2.part import SweepInflux2, dump_of
+
+    dump = dump_of(influx, job.runtag, facts.as_root, facts.limit_s)
+    yield dump
+    words = reading_words(dump, tar_words(facts.as_root, dump.on_host))
+    places = (
+        each and posixpath.relpath(each, facts.folder)
+        for each in (influx.data_on_host, influx.store)
+    )
+    yield SweepInflux2(job.output, words, influx.container, influx.version, facts.limit_s, *places)
+    yield removal(dump, facts.as_root)
+
+
+@rule("pi:backups/{runtag}.mariadb-backup.tar.gz", retries=2, title="dump MariaDB")
+def mariadb_archive(job: Job) -> Iterator[Step]:
+    """Dump every MariaDB with its users, routines and events, prove each, pack them."""
+    yield dumps_of(job, "mariadb")
+
+
+@rule("pi:backups/{runtag}.postgres-backup.sql.gz.tar", retries=2, title="dump PostgreSQL")
+def postgres_archive(job: Job) -> Iterator[Step]:
+    """Dump every PostgreSQL with its roles, prove each, pack them."""
+    yield dumps_of(job, "postgres")
+
+
+def recipe_archive_of(name: str) -> Rule:
+    """Return the rule that makes the part of one recipe."""
+
+    @rule(
+        f"pi:backups/{{runtag}}.{PARTS[name]}",
+        retries=2,
+        name=f"{name}_archive",
+        title=f"pack {name}",
+    )
+    def recipe_archive(job: Job) -> Iterator[Step]:
+        """Let the service be quiet, dump its database, pack both together, let it go on."""
+        from ..databases.sql.pack import PackDumps
+
+        facts: BackupFacts = job.facts
+        (used,) = (each for each in facts.recipes if each.name == name)
+        quiet = used.quiet("pi", posixpath.join(facts.folder, BACKUPS))
+        if quiet:
+            yield quiet
+        folder = posixpath.join(facts.folder, used.recipe.folder)
+        tar = tar_words(facts.as_root, folder, used.exclusions)
+        files = (*tar, *(f"./{each}" for each in used.recipe.paths))
+        docker = ("docker",)
+        yield PackDumps(job.output, (used.server,), PACK_LIMIT_S, docker, files, DUMP_FOLDER)
+        if quiet:
+            yield Resume(quiet)
+
+    return recipe_archive
+
+
+def dumps_of(job: Job, engine: str) -> Step:
+    """Return the step that dumps each server of one engine into the output."""
+    from ..databases.sql.pack import PackDumps
+
+    facts: BackupFacts = job.facts
+    servers = tuple(each for each in facts.servers if each.engine == engine)
+    return PackDumps(job.output, servers, SQL_LIMIT_S, tries=SQL_TRIES)
+
+
+@rule("pi:backups/{runtag}.manifest.json", input=parts_of, always=True, title="write the manifest")
+def manifest(job: Job) -> Iterator[Step]:
+    """Write down what was made, what was left out and why; without it a set is unfinished."""
+    yield WriteManifest(job.output, job.runtag, job.inputs, job.facts)
+
+
+@rule(
+    "pi:backups/{runtag}.RESTORE.txt",
+    input="pi:backups/{runtag}.manifest.json",
+    title="write RESTORE.txt",
+)
+def restore_text(job: Job) -> Iterator[Step]:
+    """Write down how this very set is restored by hand, with nothing of ours."""
+    yield WriteRestoreText(job.output, job.input, job.runtag)
+
+
+def claim(job: Job, name: str) -> Iterator[Step]:
+    """Yield the steps that keep other machines' sets of the same name out of a vault."""
+    facts: BackupFacts = job.facts
+    runtag = (split_set_name(name) or (name,))[0]
+    file = File(job.output.role, f"{runtag}.{RECORDS_ENDING}", job.output.root)
+    yield Claim(file, runtag, facts.host, facts.claim, facts.earlier_utc, replaces=facts.replaces)
+    if facts.replaces:
+        here = File("pi", f"{BACKUPS}/{runtag}.{KINDS['manifest']}", job.inputs[0].root)
+        yield MakeWay(file, here, runtag, facts.claim, facts.gone)
+
+
+def send_after(job: Job) -> Step:
+    """Return the step that sends the first input, when the others have arrived in the vault."""
+    source, *copies = job.inputs
+    originals = [File("pi", f"{BACKUPS}/{copy.path}") for copy in copies]
+    return Send(source, job.output, tuple(zip(originals, copies, strict=True)))
+
+
+def copies_to(vault: str) -> tuple[Rule, ...]:
+    """Return the rules that copy a set to one vault."""
+
+    def to_vault(what: str) -> str:
+        return f"copy {what} to {vault}"
+
+    def part_of_set(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
+        name = wildcards["part"]
+        runtag = (split_set_name(name) or (name,))[0]
+        whole = (f"pi:{BACKUPS}/{runtag}.{KINDS['manifest']}",) if facts.copies_wait else ()
+        return (f"pi:{BACKUPS}/{name}", *whole)
+
+    @rule(
+        f"{vault}:{{part}}",
+        input=part_of_set,
+        retries=2,
+        resumes=True,
+        elsewhere=True,
+        title=to_vault("the {part} part"),
+    )
+    def offsite(job: Job) -> Iterator[Step]:
+        """Copy a finished part to the vault, and compare its hash there."""
+        yield from claim(job, job.wildcards["part"])
+        yield Send(job.inputs[0], job.output)
+
+    def text_and_parts(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
+        runtag = wildcards["runtag"]
+        parts = (f"{vault}:{runtag}.{PARTS[kind]}" for kind in facts.kinds)
+        return (f"pi:{BACKUPS}/{runtag}.RESTORE.txt", *parts)
+
+    def set_and_copies(wildcards: Mapping[str, str], facts: BackupFacts) -> tuple[str, ...]:
+        *names, _ = _names(wildcards["runtag"], facts)
+        return (f"pi:{BACKUPS}/{{runtag}}.manifest.json", *(f"{vault}:{n}" for n in names))
+
+    @rule(
+        f"{vault}:{{runtag}}.RESTORE.txt",
+        input=text_and_parts,
+        always=True,
+        retries=2,
+        elsewhere=True,
+        title=to_vault("RESTORE.txt"),
+    )
+    def offsite_restore_text(job: Job) -> Iterator[Step]:
+        """Copy what tells how it is restored by hand, when there is something to restore."""
+        yield from claim(job, job.output.path)
+        yield send_after(job)
+
+    @rule(
+        f"{vault}:{{runtag}}.manifest.json",
+        input=set_and_copies,
+        always=True,
+        retries=2,
+        elsewhere=True,
+        title=to_vault("the manifest"),
+    )
+    def offsite_manifest(job: Job) -> Iterator[Step]:
+        """Copy the manifest when all that it is the manifest of has arrived."""
+        yield from claim(job, job.output.path)
+        yield send_after(job)
+
+    @rule(
+        f"{vault}:{{runtag}}.backup-log.txt",
+        input="pi:backups/{runtag}.backup-log.txt",
+        elsewhere=True,
+        title=to_vault("the log"),
+    )
+    def offsite_log(job: Job) -> Iterator[Step]:
+        """Copy the log, last of all, when nothing will be added to it."""
+        yield Send(job.input, job.output)
+
+    return (offsite, offsite_restore_text, offsite_manifest, offsite_log)
+
+
+def _compared(archive: Rule) -> Rule:
+    """Return the rule of a part, which ends by comparing it with the one that it replaces."""
+
+    def body(job: Job) -> Iterator[Step]:
+        yield from archive.body(job)
+        facts: BackupFacts = job.facts
+        before = facts.replaced.made if facts.replaced and facts.is_made_anew else ()
+        kind = (split_set_name(posixpath.basename(job.output.path)) or ("", ""))[1]
+        for part in before:
+            if part.kind == kind and facts.replaced:
+                yield KeepMore(job.output, replace(facts.replaced, parts=(part,)), facts)
+
+    body.__doc__ = archive.body.__doc__
+    return replace(archive, body=body)
+
+
+def backup_book(vaults: tuple[str, ...]) -> RuleBook:
+    """Return the rules of a backup that is copied to these vaults."""
+    influx = (influx_archive, influxdb2_archive)
+    files = (general_archive, outside_archive)
+    archives = (*files, *influx, mariadb_archive, postgres_archive)
+    return RuleBook(
+        *(_compared(each) for each in (*archives, *map(recipe_archive_of, RECIPES))),
+        manifest,
+        restore_text,
+        *copies_book(vaults).rules,
+        wildcards=WILDCARDS,
+    )
+
+
+def copies_book(vaults: tuple[str, ...]) -> RuleBook:
+    """Return the rules that copy a finished set to these vaults."""
+    return RuleBook(*(each for vault in vaults for each in copies_to(vault)), wildcards=WILDCARDS)
+
+
+def set_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the files that make a backup complete, here and in the vaults, but the logs."""
+    names = _names(runtag, facts)
+    here = [f"pi:{BACKUPS}/{name}" for name in names]
+    return (*here, *copy_targets(runtag, facts, vaults))
+
+
+def copy_targets(runtag: str, facts: BackupFacts, vaults: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the copies of a set in the vaults, but the logs."""
+    return tuple(f"{vault}:{name}" for vault in vaults for name in _names(runtag, facts))
+
+
+def _less_than(before: Manifest, made: Manifest) -> tuple[str, ...]:
+    """Return what a set holds less of than an earlier one, a warning each."""
+    return losses(before, made) + lost_databases(before, made)
+
+
+def _known_sqlite(before: Manifest | None, kind: str) -> tuple[str, ...]:
+    """Return the files of SQLite that a part held when it was made last, damaged ones as well."""
+    if before is None:
+        return ()
+    copied = (part.facts.get(SQLITE, ()) for part in before.made if part.kind == kind)
+    return tuple(sorted({*before.unsound, *(name for names in copied for name in names)}))
+
+
+def _names(runtag: str, facts: BackupFacts) -> tuple[str, ...]:
+    """Return the names of its files but the log, the manifest last."""
+    texts = ("restore",) if facts.text else ()
+    return tuple(f"{runtag}.{KINDS[kind]}" for kind in (*facts.kinds, *texts, "manifest"))
+
+
+def log_targets(runtag: str, vaults: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the copies of the log."""
+    return tuple(f"{vault}:{runtag}.{KINDS['log']}" for vault in vaults)
+
+
+def _without_parts(left_out: tuple[LeftOut, ...], parts: list[Part]) -> tuple[LeftOut, ...]:
+    """Return what was left out; of what is said to be in a part it is told if there is none."""
+    failed = [f"in the {part.kind} part" for part in parts if part.error]
+    return tuple(
+        replace(each, reason=f"{each.reason}, which could not be made")
+        if any(each.reason.endswith(words) for words in failed)
+        else each
+        for each in left_out
+    )
+
+
+def _is_there(scene: Scene, file: File, record: Record) -> bool:
+    """Tell whether an archive lies there as an earlier run has made it, to its last byte."""
+    place = scene.place(file)
+    fact = place.look([file.absolute]).get(file.absolute)
+    return bool(fact) and hash_there(place, file.absolute) == record.sha256
+
+
+@dataclass(frozen=True, slots=True)
+class KeepMore:
+    """Let a part stay that holds what the one made now lacks, as a database that is lost since."""
+
+    output: File
+    before: Manifest = field(repr=False)
+    facts: BackupFacts = field(repr=False)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return nothing: it runs no command."""
+        return ()
+
+    def do(self, scene: Scene) -> None:
+        """Raise StepFailed where it holds less: then the set is incomplete."""
+        (old,) = self.before.parts
+        made = Part(old.kind, old.file, facts=dict(scene.learnt.get(str(self.output), {})))
+        after = replace(self.before, parts=(made,), left_out=self.facts.left_out, warnings=())
+        needed = needed_of(_set_of(self.before), self.facts.gone)
+        missing = needed - answers_for(_set_of(after), needed)
+        if missing:
+            cure = way_out(lacking_words([(missing, _set_of(self.before))]))
+            raise StepFailed(
+                f"{self.before.runtag} holds {told(missing)}, and what was made now does not, so "
+                f"the part before stays. Take another --runtag. {cure}"
+            )
+
+
+def _set_of(manifest: Manifest) -> BackupSet:
+    return BackupSet(manifest.runtag, {}, State(manifest.state), manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeWay:
+    """Remove the manifest of the set that is replaced in a vault, before any file of it is.
+
+    So the set there is unfinished until the new manifest comes, and never a mixture of two. Where
+    it holds what the new one lacks, it stays.
+    """
+
+    mark: File
+    new: File
+    runtag: str
+    claim: str
+    gone: tuple[Gone, ...] = field(repr=False)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is removed."""
+        return (f"remove {self.mark.role}:{self._manifest}, where it is of an earlier set",)
+
+    @property
+    def _manifest(self) -> str:
+        return posixpath.join(self.mark.root, f"{self.runtag}.{KINDS['manifest']}")
+
+    def do(self, scene: Scene) -> None:
+        """Remove it; raises StepFailed where the set there stays, with our mark taken away."""
+        scene.once(f"make way {self.mark}", lambda: self._make_way(scene))
+
+    def _make_way(self, scene: Scene) -> None:
+        place = scene.place(self.mark)
+        old = manifest_there(place, self.mark.root, self.runtag)
+        here = posixpath.dirname(self.new.absolute)
+        new = manifest_there(scene.place(self.new), here, self.runtag)
+        if new is None:
+            raise StepFailed("it is not copied, since the manifest could not be made here.")
+        if old is None or (old.host, old.started_utc) == (new.host, new.started_utc):
+            return
+        why = self._why_it_stays(place, old, new)
+        if why:
+            place.remove([self.mark.absolute])
+            raise StepFailed(f"{self.runtag} in {place.name} {why}")
+        if not getattr(place, "keeps_all", False):
+            place.remove([self._manifest])
+
+    def _why_it_stays(self, place: Place, old: Manifest, new: Manifest) -> str:
+        pin = posixpath.join(self.mark.root, f"{self.runtag}.{PIN_ENDING}")
+        paths = {posixpath.join(self.mark.root, part.file): part for part in old.made}
+        there = place.look([pin, *paths])
+        if pin in there:
+            return "is pinned, and is not replaced. Unpin it first: inv pin --remove."
+        # What was replaced of it already, or is cut, is lost to it.
+        lost = {
+            part.kind
+            for path, part in paths.items()
+            if path not in there or there[path].size_bytes != part.size_bytes
+        }
+        kept = replace(old, parts=tuple(e for e in old.parts if e.kind not in lost))
+        needed = needed_of(_set_of(kept), self.gone)
+        missing = needed - answers_for(_set_of(new), needed)
+        if not missing:
+            return ""
+        cure = way_out(lacking_words([(missing, _set_of(kept))]), place.name)
+        return (
+            f"holds {told(missing)}, which the one that is here lacks, so it stays. Make a backup "
+            f"under another --runtag, and remove what is here of {self.runtag}. {cure}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WriteManifest:
+    """Write the manifest from the records of the parts."""
+
+    output: File
+    runtag: str
+    parts: tuple[File, ...]
+    facts: BackupFacts = field(repr=False)
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is written."""
+        return (f"write '{self.output.absolute}'",)
+
+    def do(self, scene: Scene) -> None:
+        """Write it under its partial name."""
+        records, failures = scene.records(), scene.failures()
+        parts = []
+        warnings = list(self.facts.warnings)
+        for file, kind in zip(self.parts, self.facts.kinds, strict=True):
+            record = records.get(str(file))
+            name = posixpath.basename(file.path)
+            why = failures.get(str(file), "")
+            if record is None or (why and not _is_there(scene, file, record)):
+                parts.append(Part(kind, name, error=why or "not made"))
+                continue
+            warnings += record.warnings
+            # What an earlier run made of it stays in the set, and is made again by the next one.
+            older = {LACKING: {older_part(kind): why}} if why else {}
+            parts.append(
+                Part(
+                    kind,
+                    name,
+                    record.size_bytes,
+                    record.sha256,
+                    record.seconds,
+                    facts={**older, **record.facts, **self._stays(kind)},
+                )
+            )
+        facts = self.facts
+        made = Manifest(
+            runtag=self.runtag,
+            host=facts.host,
+            program=facts.program,
+            started_utc=facts.started_utc,
+            finished_utc=utc_text(datetime.now(UTC)),
+            zone=facts.zone,
+            parts=tuple(parts),
+            containers=facts.containers,
+            left_out=_without_parts(facts.left_out, parts),
+            warnings=tuple(warnings),
+            folder=facts.folder,
+            unused=facts.unused,
+            volumes=facts.volumes,
+            rows=facts.rows,
+            machine=facts.machine,
+        )
+        if facts.before:
+            made = replace(made, warnings=(*made.warnings, *_less_than(facts.before, made)))
+        if facts.replaced:
+            less = _less_than(facts.replaced, made)
+            told = (f"An earlier {facts.replaced.runtag} was replaced. {each}" for each in less)
+            made = replace(made, warnings=(*made.warnings, *told))
+        text = made.to_json()
+        content = text.encode("utf-8", "backslashreplace")  # a warning may quote a raw file name
+        with scene.host(self.output.role).create(self.output.partial) as target:
+            target.write(content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        scene.learn(self.output, size_bytes=len(content), sha256=sha256)
+
+    def _stays(self, kind: str) -> dict[str, list[str]]:
+        """Return what a part of files says of what was left out and stays."""
+        if kind not in ("general", OUTSIDE):
+            return {}
+        mine = (e for e in self.facts.stays if e.startswith("/") == (kind == OUTSIDE))
+        stays = [each.lstrip("/") for each in mine]
+        return {STAYS: stays} if stays else {}
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRestoreText:
+    """Write how a set is restored by hand, from its manifest alone; dated as that is."""
+
+    output: File
+    manifest: File
+    runtag: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return what is written."""
+        return (f"write '{self.output.absolute}'",)
+
+    def do(self, scene: Scene) -> None:
+        """Write it under its partial name; raises StepFailed where the manifest is of no use."""
+        place, path = scene.place(self.manifest), self.manifest.absolute
+        fact = place.look([path]).get(path)
+        if fact is None:
+            raise StepFailed(f"{path} is not there.")
+        with place.read(path) as stream:
+            content = stream.read()
+        from ..parts.restore_text import restore_text_of, with_sum
+
+        try:
+            text = with_sum(restore_text_of(read_manifest(content, self.runtag)), content)
+        except ValueError as error:
+            raise StepFailed(f"{path} is damaged: {error}.") from error
+        sha256 = hashlib.sha256(text).hexdigest()
+        modified_s = fact.modified_s  # a newer one would seem to be newer than the copied manifest
+        received = place.receive(self.output.partial, io.BytesIO(text), modified_s, 0, len(text))
+        if received.sha256 != sha256:
+            raise StepFailed(f"{self.output.partial} is not what was written.", again=True)
+        scene.learn(self.output, size_bytes=len(text), sha256=sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Fail with what is known already: the look before the plan found that it cannot be done."""
+
+    message: str
+
+    def commands(self) -> tuple[str, ...]:
+        """Return the message."""
+        return (f"fails: {self.message}",)
+
+    def do(self, scene: Scene) -> None:  # noqa: ARG002
+        """Raise the message as StepFailed."""
+        raise StepFailed(self.message)

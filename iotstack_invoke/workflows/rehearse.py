@@ -1,0 +1,192 @@
+"""How a restore is rehearsed: fetched and staged by a restore's own rules, in a scratch folder.
+
+Then what was unpacked is compared with the archive, and the dump is loaded into an InfluxDB of
+its own that nobody reaches. The running stack is not touched; nothing of all this stays.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import field, replace
+from typing import Any
+
+from ..archives.pack import CompareUnpacked
+from ..backups.bundles import RECIPES
+from ..backups.names import WILDCARDS
+from ..core.dataclass import dataclass
+from ..databases.influxdb.count import CountInflux, Tally
+from ..databases.influxdb.dump import CompareWithDump, CompareWithManifest, Dump
+from ..databases.influxdb.load import AddQueries, AddUsers, LoadInflux
+from ..databases.influxdb.server import RunAlone, Server, WaitForInflux
+from ..databases.sql.dump import SqlReport
+from ..databases.sql.load import LoadSql, RunSqlAlone, SqlDump, WaitForSql
+from ..databases.sql.servers import ENGINES, MARIADB
+from ..engine.rules import Job, Rule, RuleBook, rule
+from ..engine.steps import Step
+from ..stack.isolated import EndAlone
+from ..stack.stack import MakeFolder
+from .restore import (
+    SQL_LIMIT_S,
+    RestoreFacts,
+    archive_file,
+    fetched,
+    stage_of,
+    staged_dump,
+    staged_outside,
+    staged_recipe,
+    staged_sql,
+    staged_stack,
+)
+
+SCRATCH_INFLUX = "iotstack-rehearsal-influxdb"
+SCRATCH_SQL = "iotstack-rehearsal-sql"
+"""The containers that take dumps in, and are removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalFacts(RestoreFacts):
+    """What was found out before the plan was made, for a restore that replaces nothing."""
+
+    image: str = ""
+    """The InfluxDB to load the dump into; '' where there is none, and none is loaded."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """The same for each load of SQL, by its container."""
+    in_manifest: Mapping[str, Any] = field(default_factory=dict)
+    """What the manifest says of the dump."""
+    count: Tally = field(default_factory=Tally)
+    proven: dict[str, SqlReport] = field(default_factory=dict)
+    """Takes what each dump of SQL was proven to hold, by its container."""
+
+
+@rule(
+    "pi:compared/{runtag}", input=stage_of("general"), transaction=True, title="compare the stack"
+)
+def compared(job: Job) -> Iterator[Step]:
+    """Compare each file with its member: content, owner, mode, time."""
+    facts: RehearsalFacts = job.facts
+    part = archive_file(job, "general")
+    yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
+
+
+@rule(
+    "pi:compared/{runtag}/outside",
+    input=stage_of("outside"),
+    transaction=True,
+    title="compare what lies outside",
+)
+def compared_outside(job: Job) -> Iterator[Step]:
+    """Compare each file from outside of the stack's folder with its member."""
+    facts: RehearsalFacts = job.facts
+    part = archive_file(job, "outside")
+    yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
+
+
+@rule("pi:loaded/{runtag}", input=stage_of("influx"), transaction=True, title="load InfluxDB")
+def loaded(job: Job) -> Iterator[Step]:
+    """Load the dump as a restore does, and prove that all of it is there."""
+    facts: RehearsalFacts = job.facts
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    folder = posixpath.dirname(job.input.absolute)
+    dump = Dump("pi", job.input.absolute, as_root)
+    server = Server(SCRATCH_INFLUX, posixpath.join(folder, "influxdb"))
+    run = RunAlone("pi", "", server.container, server.data, folder, docker, guard, facts.image)
+
+    yield CompareWithManifest(dump, facts.in_manifest)
+    if not facts.image:
+        return
+    yield MakeFolder("pi", server.data, as_root, guard)
+    yield run
+    yield WaitForInflux("pi", server, docker, as_root)
+    inside = facts.dump_inside
+    yield LoadInflux("pi", server, dump, inside, docker, as_root, guard, facts.limit_s)
+    yield AddQueries("pi", server, dump, docker)
+    yield CountInflux("pi", server, docker, as_root, facts.count)
+    yield EndAlone("pi", server.container, docker, guard)
+    yield AddUsers("pi", server, dump, f"{folder}/.users", as_root, guard)
+    yield run  # it must also start with what it was given
+    yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
+    yield EndAlone("pi", server.container, docker, guard)
+    yield CompareWithDump(dump, server)
+
+
+def compared_recipe(kind: str) -> Rule:
+    """Return the rule that compares the files of a recipe's part."""
+
+    @rule(
+        f"pi:compared/{{runtag}}/{kind}",
+        input=stage_of(kind),
+        transaction=True,
+        title=f"compare {kind}",
+    )
+    def compared_part(job: Job) -> Iterator[Step]:
+        """Compare each file of a service with its member: content, owner, mode, time."""
+        facts: RehearsalFacts = job.facts
+        part = archive_file(job, kind)
+        yield CompareUnpacked("pi", part.absolute, job.input.absolute, facts.as_root)
+
+    return compared_part
+
+
+def loaded_sql(kind: str) -> Rule:
+    """Return the rule that loads the dumps of one part."""
+    engine = MARIADB.name if kind in RECIPES else kind
+
+    @rule(
+        f"pi:loaded/{{runtag}}/{kind}",
+        input=stage_of(kind),
+        transaction=True,
+        title=f"load the dumps of {ENGINES[kind].title if kind in ENGINES else kind}",
+    )
+    def loaded_dumps(job: Job) -> Iterator[Step]:
+        """Load each dump as a restore does, and count the rows of every table."""
+        facts: RehearsalFacts = job.facts
+        docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+        folder = posixpath.dirname(job.input.absolute)
+        for load in facts.loads:
+            if (load.part or load.server.engine) != kind:
+                continue
+            server, stage = load.server, posixpath.dirname(load.staged)
+            alone = replace(server, container=SCRATCH_SQL)
+            yield MakeFolder("pi", server.data, as_root, guard)
+            yield RunSqlAlone(
+                *("pi", "", SCRATCH_SQL, server.data, server.inside, stage),
+                *(f"{folder}/.environment", docker, guard),
+                settings=ENGINES[engine].first_start,
+                image=facts.images[server.container],
+            )
+            yield WaitForSql("pi", alone, docker, made_anew=True)
+            dump = SqlDump("pi", load.staged, server, as_root)
+            proven = facts.proven
+            yield LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S, proven)
+            yield EndAlone("pi", SCRATCH_SQL, docker, guard)
+
+    return loaded_dumps
+
+
+def rehearsal_book() -> RuleBook:
+    """Return the rules of a rehearsal."""
+    stages = (fetched, staged_stack, staged_outside, staged_dump, *map(staged_sql, ENGINES))
+    recipes = (staged_recipe(kind, apart=False) for kind in RECIPES)
+    loads = map(loaded_sql, (*ENGINES, *RECIPES))
+    return RuleBook(
+        *stages,
+        *recipes,
+        compared,
+        compared_outside,
+        *map(compared_recipe, RECIPES),
+        loaded,
+        *loads,
+        wildcards=WILDCARDS,
+    )
+
+
+def rehearsal_targets(runtag: str, facts: RehearsalFacts) -> list[str]:
+    """Return what must be reached for a restore to be rehearsed."""
+    ends = {
+        "general": f"pi:compared/{runtag}",
+        "outside": f"pi:compared/{runtag}/outside",
+        "influx": f"pi:loaded/{runtag}",
+    }
+    recipes = [f"pi:compared/{runtag}/{kind}" for kind in facts.kinds if kind in RECIPES]
+    return [*(ends.get(kind, f"pi:loaded/{runtag}/{kind}") for kind in facts.kinds), *recipes]

@@ -1,0 +1,799 @@
+"""How a restore is made: read it from top to bottom.
+
+Fetch and stage with rules: in parallel, resumable, while the stack runs. Then switch with one
+transaction: stop, swap by rename, load, prove, start. Whatever fails in it, and however it dies,
+every step is undone in reverse and the stack is as it was.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import field, replace
+from typing import TypeVar
+
+from ..archives.scan import ScanArchive
+from ..backups.bundles import DUMP_FOLDER, RECIPES
+from ..backups.manifest import VOLUME
+from ..backups.names import KINDS, WILDCARDS
+from ..backups.transfer import CheckHash, CheckSame, Send
+from ..core.dataclass import dataclass
+from ..core.stack_folders import BACKUPS, RESTORE
+from ..databases.influxdb.catalogue import PutCatalogue
+from ..databases.influxdb.dump import CheckDump, Dump
+from ..databases.influxdb.load import AddQueries, AddUsers, LoadInflux
+from ..databases.influxdb.part import DATA_INSIDE, DumpInflux
+from ..databases.influxdb.server import ALONE, RunAlone, Server, WaitForInflux
+from ..databases.influxdb.stays import CopyStays, Present, ProveStays, PutStays, SeeInflux
+from ..databases.influxdb2.part import DumpInflux2
+from ..databases.inventory import Held
+from ..databases.sql.config import CompareConfig
+from ..databases.sql.load import (
+    SQL_ALONE,
+    CheckMount,
+    LoadSql,
+    ReadSql,
+    RunSqlAlone,
+    SqlDump,
+    UnpackSql,
+    WaitForSql,
+)
+from ..databases.sql.servers import ENGINES, MARIADB, SqlServer
+from ..databases.sql.stays import SQL_OLD, SaveStays, SeeSql
+from ..databases.sqlite.files import CopySqlite
+from ..engine.rules import Job, Rule, RuleBook, rule
+from ..engine.steps import Commit, File, Step
+from ..parts.bundle import end_quiet
+from ..stack.around import GiveStack, MakeAround
+from ..stack.inside import is_in
+from ..stack.isolated import EndAlone
+from ..stack.left_out import KeepLeftOut, patterns_below
+from ..stack.quiesce import Quiesce
+from ..stack.stack import (
+    CheckStopped,
+    ComposeUp,
+    CopyFolder,
+    FillVolume,
+    LeaveGone,
+    MakeAside,
+    MakeFolder,
+    MakeLink,
+    MakeVolume,
+    MoveAside,
+    PutAway,
+    StartContainers,
+    StopContainers,
+    SwapItem,
+    Unpack,
+    UseStage,
+)
+from ..stack.staged import Measure
+from ..stack.swap_entries import SwapEntries
+from ..stack.up import WaitForContainers
+
+INFLUX_DATA = "volumes/influxdb/data"
+OUTSIDE_LIMIT_S = 24 * 3600.0
+NOTES = ("users", "environment", "catalogue", "stays")
+"""The ends of files beside what is replaced, which hold something for a moment."""
+SQL_LIMIT_S = 24 * 3600.0
+"""What a load may take; on an SD card it is slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that is put in place as a whole: `volumes/nodered`, or a top file."""
+
+    staged: str
+    live: str
+    aside: str
+    used: str
+    is_top_file: bool = False
+    """It is put where there is none of its name, or beside it."""
+    fresh: str = ""
+    """Of a mount point: where it is copied to before the switch, for its entries to be swapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideItem:
+    """Something that is put in place outside of the stack: a path, or a volume's files."""
+
+    title: str
+    staged: str
+    live: str
+    aside: str
+    used: str
+    fresh: str = ""
+    """Where it is copied to before the switch, if it is staged on another file system."""
+    volume: str = ""
+    """The volume that is made first, if the target has none."""
+    labels: tuple[str, ...] = ()
+    """What compose knows its own volumes by."""
+    is_mount: bool = False
+    """It is a mount point: what lies in it is swapped, and not the folder."""
+    size_bytes: int = 0
+    """What its files take; 0 if the manifest does not say."""
+    links: tuple[str, ...] = ()
+    """Where nothing lies, and links of the stack lead: they become links to it."""
+    stays: tuple[tuple[str, str], ...] = ()
+    """What was left out of it and lies there: as the manifest tells it, and as a pattern below."""
+    mounts: tuple[tuple[str, str], ...] = ()
+    """The containers that mounted it when it was packed, and where each saw it."""
+
+
+Swapped = TypeVar("Swapped", bound=Item | OutsideItem)
+
+
+@dataclass(frozen=True, slots=True)
+class EmptyVolume:
+    """A volume that is made with its options, since compose expects it: it shows a mount."""
+
+    name: str
+    options: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"{VOLUME}{self.name} ({', '.join(self.options)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """A volume that only its container knows, and that Docker makes with it: it is filled then."""
+
+    title: str
+    staged: str
+    container: str
+    inside: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A dump of SQL, and the server on the target that takes it in."""
+
+    server: SqlServer
+    staged: str
+    """The dump, unpacked."""
+    fresh: str
+    """Where its new data are made, until they are swapped in."""
+    aside: str
+    used: str
+    there: bool = True
+    """Its container was made already, whether it runs or not."""
+    unnamed: bool = False
+    """It holds one database, which it does not name; the container's environment does."""
+    part: str = ""
+    """The part of a recipe that it is from, and not that of its engine."""
+    beside: bool = False
+    """It is loaded into a copy of the present data, whose other databases stay."""
+    stays: Held = field(default_factory=Held)
+    """What is loaded behind it: of the present data, what it does not hold."""
+
+    @property
+    def while_all_runs(self) -> bool:
+        """Whether it is loaded before anything is stopped.
+
+        Else its container must be made first, or the data that it is loaded beside be at rest.
+        """
+        return self.there and not (self.beside or self.stays)
+
+    @property
+    def stays_at(self) -> str:
+        """Where what stays is dumped to."""
+        return f"{self.staged}.stays"
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """A folder that is new here, around what is put in place."""
+
+    path: str
+    live: str
+    """What is put in place in it, or deeper."""
+    like: str
+    """The folder of the archive whose owner and mode it gets, if that has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreFacts:
+    """What was found out before the plan was made. Paths are those of the target."""
+
+    kinds: tuple[str, ...]
+    in_place: bool
+    """The archives lie in the target's own backups/ already."""
+    as_root: tuple[str, ...]
+    docker: tuple[str, ...]
+    compose: tuple[str, ...]
+    guard: str
+    previous: str
+    """Where what is replaced is moved to."""
+    items: tuple[Item, ...]
+    running: tuple[str, ...]
+    """The containers to stop, and to start again, in the order in which they started."""
+    expected: tuple[str, ...]
+    """The containers that ran when the backup was made."""
+    bare: bool
+    """There is no container yet: everything is brought up from the restored compose file."""
+    server: Server | None
+    server_there: bool
+    """The container of InfluxDB was made already, whether it runs or not."""
+    databases: tuple[str, ...]
+    """Those that are replaced, each alone; none where all of InfluxDB is."""
+    dump_inside: str
+    """The dump, as the InfluxDB sees it that runs alone and has restore/ as its backup folder."""
+    free_bytes: int
+    limit_s: float
+    volumes_apart: bool = False
+    """The volumes lie on another file system than the stack's folder."""
+    influx_apart: str = ""
+    """The folder that holds InfluxDB's, where that is on a file system of its own."""
+    influx_pieces: tuple[OutsideItem, ...] = ()
+    """Folders of InfluxDB that are mapped apart from the others, by their names inside."""
+    loads: tuple[Load, ...] = ()
+    quiet: tuple[tuple[str, str], ...] = ()
+    """Parts of recipes that are restored, each with the container of its service."""
+    outside: tuple[OutsideItem, ...] = ()
+    """What is put in place outside of the stack's folder."""
+    fillings: tuple[Filling, ...] = ()
+    """On a bare machine: the volumes that its containers come with."""
+    volumes: tuple[EmptyVolume, ...] = ()
+    """On a bare machine: those that its containers expect, and compose does not make."""
+    outside_paths: tuple[str, ...] = ()
+    """The paths that the outside part holds, as its members are named."""
+    included: tuple[str, ...] = ()
+    """What the general part holds besides services/, volumes/ and top files, by its manifest."""
+    stays: tuple[str, ...] = ()
+    """What was left out of the general part and lies here, as patterns: it stays."""
+    vital: tuple[str, ...] = ()
+    """The containers of databases: one that does not come up undoes the restore."""
+    unsteady: tuple[str, ...] = ()
+    """The containers that do not stay up as it is, before anything is changed."""
+    sick: tuple[str, ...] = ()
+    """Those whose health check fails, before anything is changed."""
+    strict: bool = False
+    """Any container that does not come up undoes the restore."""
+    more: Mapping[str, Held] = field(default_factory=dict)
+    """What is here and not in the backup, by the container of its server."""
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """The containers of servers of which that is not known, and why."""
+    later: tuple[str, ...] = ()
+    """The containers of servers of which that is known when their dumps are unpacked."""
+    folders: tuple[Item, ...] = ()
+    """What is in services/ and volumes/ here, or included, and not in the backup."""
+    beyond: tuple[str, ...] = ()
+    """Volumes, and included paths outside of the stack, here and not in the backup: they stay."""
+    stays_bytes: int = 0
+    """What it takes until it is beside what the backup holds."""
+    exact: bool = False
+    """It does not stay."""
+    idle: tuple[str, ...] = ()
+    """The containers that do not run before anything is changed: they are not started."""
+    around: tuple[Around, ...] = ()
+    """The folders that are made around what is put in place, the outermost first."""
+    owner_file: str = ""
+    """A staged file to whose owner the stack's folder is given, if it is new and root's."""
+
+    def staying(self, container: str) -> Held:
+        """Return what of a server stays beside what the backup holds."""
+        return Held() if self.exact else self.more.get(container, Held())
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """The containers of servers that must hold no more than what stays besides the backup."""
+        return frozenset() if self.exact else frozenset(self.more)
+
+
+def archive(wildcards: Mapping[str, str], facts: RestoreFacts, kind: str) -> str:
+    """Return where the archive of a kind lies on the target, once it is there."""
+    folder = BACKUPS if facts.in_place else f"{RESTORE}/{wildcards['runtag']}"
+    return f"pi:{folder}/{wildcards['runtag']}.{KINDS[kind]}"
+
+
+def archive_file(job: Job, kind: str) -> File:
+    """Return the same as a file of the target."""
+    role, _, path = archive(job.wildcards, job.facts, kind).partition(":")
+    return File(role, path, job.output.root)
+
+
+def _proven(job: Job) -> Iterator[Step]:
+    """Compare the hash of an archive that is used where it lies; a fetched one just was."""
+    facts: RestoreFacts = job.facts
+    if facts.in_place:
+        yield CheckHash(job.input, facts.as_root)
+
+
+def _unpacked(job: Job, kind: str) -> Iterator[Step]:
+    """See that an archive was still the same when all was read, then measure what it held."""
+    facts: RestoreFacts = job.facts
+    if facts.in_place:
+        yield CheckSame(archive_file(job, kind), facts.as_root)
+    yield Measure(job.output, facts.as_root)
+
+
+def stage_of(kind: str) -> str:
+    """Return the folder that a part is unpacked into."""
+    return f"pi:restore/{{runtag}}/{'stack' if kind == 'general' else kind}/"
+
+
+@rule(
+    "pi:restore/{runtag}/{part}",
+    input="from:{part}",
+    retries=2,
+    resumes=True,
+    title="fetch the {part} part",
+)
+def fetched(job: Job) -> Iterator[Step]:
+    """Fetch a part, and compare its hash with the manifest's."""
+    yield Send(job.input, job.output)
+
+
+@rule(
+    "pi:restore/{runtag}/stack/",
+    input=lambda values, facts: [archive(values, facts, "general")],
+    title="unpack the stack",
+)
+def staged_stack(job: Job) -> Iterator[Step]:
+    """Look at every member of the general part, then unpack it into a new folder."""
+    facts: RestoreFacts = job.facts
+    apart = ("./volumes", "volumes") if facts.volumes_apart else ()
+    yield from _proven(job)
+    folder = job.output.partial
+    volumes = posixpath.join(job.output.root, "volumes") if facts.volumes_apart else ""
+    yield ScanArchive(job.input, facts.as_root, folder, included=facts.included, volumes=volumes)
+    yield Unpack(
+        *("pi", job.input.absolute, folder, facts.as_root, facts.guard),
+        left_out=apart,
+        scanned=True,
+    )
+    yield from _unpacked(job, "general")
+
+
+@rule(
+    "pi:restore/{runtag}/outside/",
+    input=lambda values, facts: [archive(values, facts, "outside")],
+    title="unpack what lies outside",
+)
+def staged_outside(job: Job) -> Iterator[Step]:
+    """Look at every member of the outside part, then unpack it into a new folder."""
+    facts: RestoreFacts = job.facts
+    yield from _proven(job)
+    folder, guard = job.output.partial, facts.guard
+    yield ScanArchive(job.input, facts.as_root, folder, "outside", facts.outside_paths)
+    yield Unpack("pi", job.input.absolute, folder, facts.as_root, guard, scanned=True)
+    yield from _unpacked(job, "outside")
+
+
+@rule(
+    "pi:volumes/.restore-{runtag}/stack/",
+    input="pi:restore/{runtag}/stack/",
+    title="unpack the volumes",
+)
+def staged_volumes(job: Job) -> Iterator[Step]:
+    """Unpack the volumes beside the live ones, where they lie on a file system of their own."""
+    facts: RestoreFacts = job.facts
+    yield Unpack(
+        "pi",
+        archive_file(job, "general").absolute,
+        job.output.partial,
+        facts.as_root,
+        facts.guard,
+        members=("./volumes",),
+        scanned=True,
+    )
+    yield from _unpacked(job, "general")
+
+
+@rule(
+    "pi:restore/{runtag}/influx/",
+    input=lambda values, facts: [archive(values, facts, "influx")],
+    title="unpack the dump of InfluxDB",
+)
+def staged_dump(job: Job) -> Iterator[Step]:
+    """Unpack InfluxDB's dump into a new folder, and check every file and block of it."""
+    facts: RestoreFacts = job.facts
+    yield from _proven(job)
+    yield ScanArchive(job.input, facts.as_root, job.output.partial, "influx")
+    yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
+    dump = Dump("pi", job.output.partial, facts.as_root)
+    data = facts.server.data if facts.server else ""
+    yield CheckDump(dump, job.input.path, facts.databases, data=data)
+    yield from _unpacked(job, "influx")
+
+
+def staged_sql(engine: str) -> Rule:
+    """Return the rule that stages the dumps of one engine."""
+
+    @rule(
+        stage_of(engine),
+        input=lambda values, facts: [archive(values, facts, engine)],
+        name=f"staged_{engine}",
+        title=f"unpack the dumps of {ENGINES[engine].title}",
+    )
+    def staged_dumps(job: Job) -> Iterator[Step]:
+        """Unpack the dumps of a database server, and read each of them to its end."""
+        facts: RestoreFacts = job.facts
+        yield from _proven(job)
+        yield ScanArchive(job.input, facts.as_root, job.output.partial, engine)
+        yield Unpack("pi", job.input.absolute, job.output.partial, facts.as_root, facts.guard)
+        yield UnpackSql("pi", job.output.partial, engine, facts.as_root, facts.guard)
+        yield from _unpacked(job, engine)
+
+    return staged_dumps
+
+
+def recipe_stage(kind: str, *, apart: bool) -> str:
+    """Return the folder that the part of a recipe is unpacked into: on the disk of the volumes."""
+    return f"pi:volumes/.restore-{{runtag}}/{kind}/" if apart else stage_of(kind)
+
+
+def staged_recipe(kind: str, *, apart: bool) -> Rule:
+    """Return the rule that stages the part of one recipe."""
+
+    @rule(
+        recipe_stage(kind, apart=apart),
+        input=lambda values, facts: [archive(values, facts, kind)],
+        name=f"staged_{kind}",
+        title=f"unpack {kind}",
+    )
+    def staged_part(job: Job) -> Iterator[Step]:
+        """Look at every member of a service's part, unpack it, read its dump to its end."""
+        facts: RestoreFacts = job.facts
+        yield from _proven(job)
+        yield ScanArchive(job.input, facts.as_root, job.output.partial, kind)
+        folder = job.output.partial
+        yield Unpack("pi", job.input.absolute, folder, facts.as_root, facts.guard)
+        dumps = posixpath.join(folder, DUMP_FOLDER)
+        # Of a Gitea without a database IOTstackBackup packs the files alone.
+        yield UnpackSql("pi", dumps, MARIADB.name, facts.as_root, facts.guard, may_lack=True)
+        yield from _unpacked(job, kind)
+
+    return staged_part
+
+
+def stages(_wildcards: Mapping[str, str], facts: RestoreFacts) -> list[str]:
+    """Return what must be staged before the switch."""
+    apart = ["pi:volumes/.restore-{runtag}/stack/"] if facts.volumes_apart else []
+    plain = [stage_of(kind) for kind in facts.kinds if kind not in RECIPES]
+    recipes = (kind for kind in facts.kinds if kind in RECIPES)
+    return [*plain, *(recipe_stage(each, apart=facts.volumes_apart) for each in recipes), *apart]
+
+
+@rule("pi:restored/{runtag}", input=stages, transaction=True, title="put it in place")
+def restored(job: Job) -> Iterator[Step]:
+    """Put the staged stack in place of the running one; on any failure it is as it was."""
+    facts: RestoreFacts = job.facts
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    staged = tuple(each.absolute for each in job.inputs)
+    used = {used_folder(facts, each) for each in ("services/x", "volumes/x", INFLUX_DATA)}
+    dump = Dump("pi", f"{posixpath.dirname(facts.previous)}/{job.runtag}/influx", as_root)
+    if "influx" in facts.kinds and facts.server:
+        called = archive(job.wildcards, facts, "influx")
+        yield CheckDump(dump, called, facts.databases, blocks=False)
+    notes = tuple(f"{facts.previous}.{each}" for each in NOTES)
+    dumps = [SqlDump("pi", each.staged, each.server, as_root) for each in facts.loads]
+    yield from map(ReadSql, dumps)
+    yield UseStage("pi", (*staged, *sorted(used), *notes), as_root, guard)
+    yield MakeAside("pi", facts.previous, as_root, guard)
+    yield from _make_around(facts)
+    loads = tuple(zip(facts.loads, dumps, strict=True))
+    for load, sql in loads:
+        if load.while_all_runs:
+            yield from _load_sql(facts, load, sql)
+    yield from _put_beside(facts)
+    for load, sql in loads:
+        container = load.server.container
+        if container in facts.seen and container in facts.running and not load.unnamed:
+            yield SeeSql("pi", load.server, sql, load.stays, docker, SQL_LIMIT_S)
+    yield StopContainers("pi", facts.running, docker, guard)
+    present = Present()
+    yield from _save_stays(facts, dump, present)
+    yield from _swap(facts)
+    if "influx" in facts.kinds and facts.server:
+        yield from _load_influx(facts, facts.server, dump, present)
+    yield from _put_loaded(facts, loads)
+    yield from _start(facts)
+    yield Commit(keep=f"{facts.previous}/journal")
+
+
+def _start(facts: RestoreFacts) -> Iterator[Step]:
+    """Start what ran before, or on a bare machine all there is, and see what comes up."""
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    vital = must_be_up(facts)
+    names = tuple(dict.fromkeys((*facts.expected, *vital))) if facts.bare else facts.running
+    up = ComposeUp("pi", facts.compose, (), guard, True, docker, vital, facts.strict, names)
+    if facts.fillings:
+        yield replace(up, start=False)
+    for filling in facts.fillings:
+        where = (filling.container, filling.inside)
+        yield FillVolume("pi", *where, filling.staged, docker, as_root, guard)
+    if facts.bare:
+        yield up
+    else:
+        yield CheckStopped("pi", facts.running, docker)
+        yield StartContainers("pi", facts.running, docker, guard)
+    yield WaitForContainers(
+        "pi",
+        names,
+        docker,
+        facts.compose if facts.bare else (),
+        vital,
+        facts.unsteady,
+        facts.strict,
+        facts.sick,
+    )
+    server = facts.server
+    if server and (facts.bare or server.container in facts.running):
+        yield WaitForInflux("pi", server, docker, as_root, must_be_empty=False)
+    for load in facts.loads:
+        if facts.bare or load.server.container in facts.running:
+            yield WaitForSql("pi", load.server, docker)
+    for kind, container in facts.quiet:
+        runs = facts.bare or container in facts.running
+        end = end_quiet("pi", kind, container, docker, runs=runs)
+        if end:
+            yield end
+
+
+def _put_loaded(facts: RestoreFacts, loads: tuple[tuple[Load, SqlDump], ...]) -> Iterator[Step]:
+    """Load what could not be loaded while all ran, and put the new data of each in place."""
+    for load, sql in loads:
+        if not load.while_all_runs:
+            yield from _load_sql(facts, load, sql)
+        swapped = (load.server.data, load.fresh, load.aside, load.used)
+        yield SwapItem("pi", *swapped, facts.as_root, facts.guard)
+
+
+def _put_beside(facts: RestoreFacts) -> Iterator[Step]:
+    """Make the volumes that are new here, and copy to other file systems what is swapped there."""
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    mark = posixpath.basename(facts.previous)
+    for volume in facts.volumes:
+        yield MakeVolume("pi", volume.name, (), docker, guard, volume.options, mark)
+    for each in facts.outside:
+        if each.volume:
+            yield MakeVolume("pi", each.volume, each.labels, docker, guard, own_label=mark)
+    copied: tuple[Item | OutsideItem, ...] = (*facts.outside, *facts.items)
+    for place in copied:
+        if place.fresh:
+            yield CopyFolder("pi", place.staged, place.fresh, as_root, guard, OUTSIDE_LIMIT_S)
+
+
+def _make_around(facts: RestoreFacts) -> Iterator[Step]:
+    """Make the folders around what is put in place, for whom the archive says."""
+    if facts.owner_file:
+        stack = posixpath.dirname(posixpath.dirname(facts.previous))
+        yield GiveStack("pi", stack, facts.owner_file, facts.guard)
+    for each in facts.around:
+        yield MakeAround("pi", each.path, each.live, each.like, facts.as_root, facts.guard)
+
+
+def _swap(facts: RestoreFacts) -> Iterator[Step]:
+    """Put what is staged in the place of what is live; what the backup left out stays there."""
+    as_root, guard = facts.as_root, facts.guard
+    for item in facts.items:
+        put = SwapEntries if item.fresh else SwapItem
+        staged = item.fresh or item.staged
+        yield put("pi", item.live, staged, item.aside, item.used, as_root, guard)
+    for item in facts.folders if facts.exact else ():
+        yield MoveAside("pi", item.live, item.aside, item.used, as_root, guard)
+    stack = posixpath.dirname(posixpath.dirname(facts.previous))
+    for item in facts.items:
+        patterns = patterns_below(facts.stays, posixpath.relpath(item.live, stack))
+        if patterns:
+            yield KeepLeftOut("pi", item.live, item.aside, patterns, as_root, guard)
+    for each in facts.outside:
+        swap = SwapEntries if each.is_mount else SwapItem
+        staged = each.fresh or each.staged
+        yield swap("pi", each.live, staged, each.aside, each.used, as_root, guard)
+        for link in each.links:
+            yield MakeLink("pi", link, each.live, as_root, guard)
+    for each in facts.outside:
+        if each.stays:
+            patterns = tuple(below for _, below in each.stays)
+            yield KeepLeftOut("pi", each.live, each.aside, patterns, as_root, guard)
+
+
+def _load_influx(
+    facts: RestoreFacts, server: Server, dump: Dump, present: Present
+) -> Iterator[Step]:
+    """Load the dump into an empty InfluxDB, or its databases into a copy of the present one.
+
+    That InfluxDB runs alone: a client that creates its database meanwhile would spoil it all.
+    What the dump does not hold is beside it: the copied files of databases, and users.
+    """
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    stays = () if facts.databases else facts.staying(server.container).databases
+    if not facts.server_there:
+        yield _made(facts, server.container)
+        places = [] if server.within else [("", server.data)]
+        for name, path in (*places, *server.apart):
+            inside = posixpath.join(DATA_INSIDE, name).rstrip("/")
+            place = SqlServer(server.container, "influx", path, inside)
+            yield CheckMount("pi", place, docker)
+    changing = as_root, guard
+    fresh = posixpath.join(posixpath.dirname(server.data), ".fresh")
+    # Not within the old folder, which is put aside whole where it is an item as well.
+    within = any(is_in(server.data, each.live) for each in facts.items)
+    aside, used = (
+        posixpath.join(folder(facts, INFLUX_DATA), "parts/influx" if within else INFLUX_DATA)
+        for folder in (aside_folder, used_folder)
+    )
+    swaps = [] if server.within else [SwapItem("pi", server.data, fresh, aside, used, *changing)]
+    swaps += [
+        SwapItem("pi", each.live, each.staged, each.aside, each.used, *changing)
+        for each in facts.influx_pieces
+    ]
+    if server.within:
+        yield MakeFolder("pi", server.data, *changing, like=server.folder("data"))
+    kinds = {each.live: each.title for each in facts.influx_pieces}
+    for swap in swaps:
+        if facts.databases:
+            yield CopyFolder("pi", swap.live, swap.staged, *changing, facts.limit_s)
+        elif stays:
+            kind = kinds.get(swap.live, "")
+            copied = ("pi", _now_at(facts, swap.live), swap.staged)
+            yield CopyStays(*copied, *changing, facts.limit_s, kind, stays)
+        else:
+            yield MakeFolder("pi", swap.staged, *changing, like=swap.live)
+    yield from swaps
+    notes = f"{facts.previous}.users"
+    if stays:
+        yield PutStays("pi", server, stays, present, notes, *changing)
+    dumps = posixpath.dirname(facts.previous)
+    volumes = tuple(f"{path}:{DATA_INSIDE}/{name}" for name, path in server.apart)
+    run = RunAlone("pi", server.container, ALONE, server.data, dumps, docker, guard)
+    yield replace(run, volumes=volumes)
+    alone = replace(server, container=ALONE)
+    empty = not facts.databases
+    yield WaitForInflux("pi", alone, docker, as_root, must_be_empty=empty, stays=stays)
+    yield LoadInflux(
+        *("pi", alone, dump, facts.dump_inside, docker, as_root, guard, facts.limit_s),
+        facts.databases,
+    )
+    yield AddQueries("pi", alone, dump, docker, facts.databases)
+    if stays:
+        yield ProveStays("pi", alone, stays, present, as_root)
+    yield EndAlone("pi", ALONE, docker, guard)
+    if not facts.databases:
+        yield AddUsers("pi", server, dump, notes, *changing, present, stays)
+    if server.within:
+        notes = f"{facts.previous}.catalogue"
+        meta = server.folder("meta")
+        yield PutCatalogue(
+            *("pi", server.container, meta, facts.previous, notes), docker, *changing
+        )
+
+
+def _now_at(facts: RestoreFacts, path: str) -> str:
+    """Return where what was live at a path lies when the items are swapped."""
+    swapped: tuple[Item | OutsideItem, ...] = (*facts.items, *facts.outside)
+    for each in swapped:
+        if is_in(path, each.live):
+            below = posixpath.relpath(path, each.live)
+            return posixpath.normpath(posixpath.join(each.aside, below))
+    return path
+
+
+def _made(facts: RestoreFacts, container: str) -> ComposeUp:
+    """Return what makes a container: on a bare machine all, as a service may have another name."""
+    services = () if facts.bare else (container,)
+    more = facts.docker, (container,), facts.strict
+    return ComposeUp("pi", facts.compose, services, facts.guard, False, *more)
+
+
+def must_be_up(facts: RestoreFacts) -> tuple[str, ...]:
+    """Return the containers without which a restore is undone: those of databases."""
+    loaded = [each.server.container for each in facts.loads]
+    loaded += [facts.server.container] if facts.server else ()
+    if not facts.bare:  # what was stopped before stays so
+        loaded = [each for each in loaded if each in facts.running]
+    return tuple(dict.fromkeys((*loaded, *facts.vital)))
+
+
+def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump) -> Iterator[Step]:
+    """Load a dump into a new server that nobody reaches; its data wait to be swapped in."""
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    server = load.server
+    stage = posixpath.dirname(load.staged)
+    if load.beside:
+        yield CopyFolder("pi", server.data, load.fresh, as_root, guard, facts.limit_s)
+    else:
+        yield MakeFolder("pi", load.fresh, as_root, guard, like=server.data)
+    if not load.there:
+        yield _made(facts, server.container)
+        yield CheckMount("pi", server, docker)
+    yield RunSqlAlone(
+        *("pi", server.container, SQL_ALONE, load.fresh, server.inside, stage),
+        *(f"{facts.previous}.environment", docker, guard),
+        settings=() if load.unnamed else ENGINES[server.engine].first_start,
+        logs=server.logs_inside,
+    )
+    alone = replace(server, container=SQL_ALONE)
+    yield WaitForSql("pi", alone, docker, made_anew=True)
+    loading = LoadSql("pi", alone, dump, stage, docker, guard, SQL_LIMIT_S)
+    if load.stays:
+        loading = replace(loading, beside=SqlDump("pi", load.stays_at, server, as_root))
+    yield loading
+    if ENGINES[server.engine].config:
+        yield CompareConfig("pi", alone, server.container, load.staged, docker, as_root)
+    yield EndAlone("pi", SQL_ALONE, docker, guard)
+
+
+def _save_stays(facts: RestoreFacts, influx: Dump, present: Present) -> Iterator[Step]:
+    """Read or dump out of the old data what a backup does not hold, before they are put aside.
+
+    A server of SQL runs alone for that; nobody else can write by now.
+    """
+    docker, as_root, guard = facts.docker, facts.as_root, facts.guard
+    for load in facts.loads:
+        if not load.stays:
+            continue
+        server = load.server
+        yield RunSqlAlone(
+            *("pi", server.container, SQL_OLD, server.data, server.inside),
+            *(posixpath.dirname(load.staged), f"{facts.previous}.environment", docker, guard),
+        )
+        old = replace(server, container=SQL_OLD)
+        yield WaitForSql("pi", old, docker)
+        dump = SqlDump("pi", load.stays_at, server, as_root)
+        notes = f"{facts.previous}.stays"
+        yield SaveStays("pi", old, dump, notes, load.stays, docker, guard, SQL_LIMIT_S)
+        yield EndAlone("pi", SQL_OLD, docker, guard)
+    influxdb = facts.server
+    if influxdb and not facts.databases and influxdb.container in facts.seen:
+        stays = facts.staying(influxdb.container)
+        yield SeeInflux("pi", influxdb, influx, stays, present, docker, as_root)
+
+
+def aside_folder(facts: RestoreFacts, name: str) -> str:
+    """Return where what is replaced is moved to: a folder on the same file system."""
+    if name == INFLUX_DATA and facts.influx_apart:
+        return f"{facts.influx_apart}/.{posixpath.basename(facts.previous)}"
+    if not facts.volumes_apart or not name.startswith("volumes/"):
+        return facts.previous
+    stack = posixpath.dirname(posixpath.dirname(facts.previous))
+    return f"{stack}/volumes/.{posixpath.basename(facts.previous)}"
+
+
+def used_folder(facts: RestoreFacts, name: str = "") -> str:
+    """Return where an undo moves what was live since the switch."""
+    return f"{aside_folder(facts, name)}-undone"
+
+
+def undoable() -> tuple[type, ...]:
+    """Return the steps that a journal may hold; those of a backup may be owed there as well."""
+    return (
+        ComposeUp,
+        CopyFolder,
+        CopySqlite,
+        CopyStays,
+        DumpInflux,
+        DumpInflux2,
+        GiveStack,
+        KeepLeftOut,
+        LeaveGone,
+        MakeAround,
+        MakeAside,
+        MakeFolder,
+        MakeLink,
+        MakeVolume,
+        MoveAside,
+        PutAway,
+        PutCatalogue,
+        Quiesce,
+        RunAlone,
+        RunSqlAlone,
+        StartContainers,
+        StopContainers,
+        SwapEntries,
+        SwapItem,
+        Unpack,
+        UseStage,
+    )
+
+
+def restore_book() -> RuleBook:
+    """Return the rules of a restore."""
+    sql = map(staged_sql, ENGINES)
+    recipes = [staged_recipe(kind, apart=apart) for kind in RECIPES for apart in (False, True)]
+    files = (staged_stack, staged_volumes, staged_outside)
+    return RuleBook(fetched, *files, staged_dump, *sql, *recipes, restored, wildcards=WILDCARDS)
