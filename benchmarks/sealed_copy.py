@@ -18,7 +18,7 @@ from iotstack_invoke.backups.transfer import Send
 from iotstack_invoke.engine.steps import File
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import Vault
-from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults.access import vault_place
 
 NAME = "2026-11-23_1100.general-backup.tar.gz"
 

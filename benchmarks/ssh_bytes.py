@@ -27,7 +27,7 @@ from iotstack_invoke.engine.steps import File, Record
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.hosts.ssh_connection import Login
 from iotstack_invoke.settings.model import Vault
-from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults.access import vault_place
 
 NAME = "2026-11-23_1100.influx-backup.tar"
 PROVE = 'sync "$1" && sha256sum "$1" > /dev/null'

@@ -18,7 +18,8 @@ from iotstack_invoke.backups.names import LOCK
 from iotstack_invoke.core.errors import WrongFolder
 from iotstack_invoke.hosts.local import locked
 from iotstack_invoke.settings.model import Inclusion, Stack, Vault
-from iotstack_invoke.vaults import apart, vault_place
+from iotstack_invoke.vaults import apart
+from iotstack_invoke.vaults.access import vault_place
 
 OWN = "is the folder of the stack's own backups"
 NO_COPY = "so it holds no second copy"

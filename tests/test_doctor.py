@@ -13,7 +13,7 @@ from sshd import make_key
 from iotstack_invoke.commands.doctor import doctor
 from iotstack_invoke.commands.shared.checks import Verdict, good
 from iotstack_invoke.settings.model import load_settings
-from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults.access import vault_place
 
 DOCKER = """case "$1" in
 version) echo 28.2.2 ;;

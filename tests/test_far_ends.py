@@ -32,7 +32,7 @@ from iotstack_invoke.hosts import ssh_config
 from iotstack_invoke.hosts.base import Command
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import Vault
-from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults.access import vault_place
 
 TAG = "2026-11-30_0900"
 SFTP_SERVER = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")

@@ -1,4 +1,4 @@
-"""The house: each room stands on a level, and uses what stands below it or beside it."""
+"""The house: each package stands on a floor and uses only packages on lower floors."""
 
 import ast
 import os
@@ -11,29 +11,38 @@ PACKAGE = "iotstack_invoke"
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HOUSE = os.path.join(CHECKOUT, PACKAGE)
 
-# The map, from the ground up. `x.*` are the rooms of the package x that stand no lower.
-LEVELS = (
-    "errors gzips nearest values known_hosts",
-    "runtag steps children durations json_answers toml_text",
-    "settings rows mistakes rules manifest sets losses holdings retention services.table",
-    (
-        "plan journal runner services.influx_log services.influx_meta services.influx_shard "
-        "services.influx_check services.sql_dump"
-    ),
-    (
-        "hosts hashes checks owner login login_shell sftp sftp_place remote ssh_config ssh_line "
-        "pasted "
-        "vaults.* targets transfer trust services.*"
-    ),
-    "bars wrapping engine log report site changes findings hooks",
-    "rulebooks.*",
-    "actions.*",
-    "doors tasks program command __main__",
+# The packages, from the ground up. Those on one floor do not use each other.
+FLOORS = (
+    "core",
+    "services hosts",
+    "engine",
+    "backups reporting",
+    "settings",
+    "stack",
+    "vaults archives",
+    "databases environment",
+    "parts",
+    "workflows",
+    "commands",
+    "cli",
 )
-PRINTING = {"bars", "wrapping", "report", "tasks", "program", "actions.demo"}
+# Inside of these, from the ground up as well; what lies in the package itself stands above them.
+INSIDE = {
+    "commands": ("shared", "undo", "vaults", "catalog", "backup", "restore doctor"),
+    "databases": ("sql influxdb sqlite", "influxdb2"),
+}
+MOST_PACKAGES = 20
+PRINTING = {
+    "reporting.bars",
+    "reporting.wrapping",
+    "reporting.report",
+    "cli.tasks",
+    "cli.program",
+    "commands.demo",
+}
 
 
-def rooms():
+def modules():
     """Return the path of each module of the package by its name, packages as `x.__init__`."""
     found = {}
     for folder, _, files in os.walk(HOUSE):
@@ -44,161 +53,184 @@ def rooms():
     return found
 
 
-ROOMS = rooms()
+MODULES = modules()
 
 
-def level_of(room):
-    """Return the level of a room, None where the map has none for it; `__init__` is on level 0.
+def package_of(module):
+    """Return the package that a module lies in, "" for the modules at the top."""
+    return module.rpartition(".")[0]
 
-    That of vaults holds code, and stands where its package does.
+
+def floor_of(module):
+    """Return the floor of a module's package and the floor inside of it, as a pair to compare.
+
+    What lies directly in a package with packages inside stands above these; but the modules of
+    databases are what its kinds share, and stand below them. None where no floor has the package.
     """
-    if room.rpartition(".")[2] == "__init__" and room != "vaults.__init__":
-        return 0
-    for level, names in enumerate(LEVELS):
-        if room in names.split() or f"{room.partition('.')[0]}.*" in names.split():
-            return level
-    return None
+    top, _, inner = package_of(module).partition(".")
+    if not top:
+        return (len(FLOORS), 0)
+    outer = next((at for at, names in enumerate(FLOORS) if top in names.split()), None)
+    floors = INSIDE.get(top, ())
+    if inner:
+        within = next((at for at, names in enumerate(floors) if inner in names.split()), None)
+    else:
+        within = -1 if top == "databases" else len(floors)
+    return None if outer is None or within is None else (outer, within)
 
 
-def parsed(room):
-    with open(ROOMS[room], encoding="utf-8") as stream:
+def purposes():
+    """Return what each package is for, one line each, from the first line of its docstring."""
+    return "\n".join(
+        f"  {package_of(module).replace('.', '/')}/: {ast.get_docstring(parsed(module)).splitlines()[0]}"
+        for module in sorted(MODULES, key=lambda each: floor_of(each) or (99, 0))
+        if module.endswith(".__init__")
+    )
+
+
+def parsed(module):
+    with open(MODULES[module], encoding="utf-8") as stream:
         return ast.parse(stream.read())
 
 
-def imports(tree, room):
-    """Return the rooms that a room imports, wherever in its code, as `module.name` or `module`."""
-    here = [PACKAGE, *room.split(".")[:-1]]
+def imports(tree, module):
+    """Return the modules that a module imports, wherever in its code, as `module.name` or `module`."""
+    here = [PACKAGE, *module.split(".")[:-1]]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = here[: len(here) + 1 - node.level] if node.level else []
-            module = ".".join([*base, *filter(None, [node.module])])
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            source = ".".join([*base, *filter(None, [node.module])])
+            yield from (f"{source}.{alias.name}" for alias in node.names)
 
 
-def rooms_in(names):
-    """Return which rooms are meant by imported names: `a.b` may be room a.b, or b of room a."""
+def modules_in(names):
+    """Return which modules are meant by imported names: `a.b` may be module a.b, or b of module a."""
     found = set()
     for name in names:
         first, _, inside = name.partition(".")
         if first == PACKAGE:
             outer = inside.rpartition(".")[0]
             near = (inside, outer, f"{inside}.__init__", f"{outer}.__init__", "__init__")
-            found.add(next(each for each in near if each in ROOMS))
+            found.add(next(each for each in near if each in MODULES))
     return found
 
 
-USES = {room: rooms_in(imports(parsed(room), room)) for room in ROOMS}
+USES = {module: modules_in(imports(parsed(module), module)) for module in MODULES}
 
 
 def test_imports_are_read_wherever_they_stand():
     """What reads the imports sees relative, absolute and late imports, and whom they mean."""
     code = """
 import os, iotstack_invoke.hosts.local
-from . import __version__, children
-from ..errors import Busy
+from .. import __version__
+from ..core.errors import Busy
 from iotstack_invoke.databases.influxdb.log import Level
 def late():
-    from ..actions.look import look_at_stack
+    from ..commands.backup.facts import look_at_stack
     if late:
-        from .influx import DumpInflux
+        from .stack import Swap
+        from . import compose
 """
-    assert rooms_in(imports(ast.parse(code), "services.compose")) == {
-        "hosts",
-        "services.__init__",
-        "errors",
-        "services.influx_log",
-        "actions.look",
-        "services.influx",
-    }
-    assert rooms_in(imports(ast.parse("from . import __version__, steps"), "plan")) == {
+    assert modules_in(imports(ast.parse(code), "stack.up")) == {
         "__init__",
-        "steps",
+        "hosts.local",
+        "core.errors",
+        "databases.influxdb.log",
+        "commands.backup.facts",
+        "stack.stack",
+        "stack.compose",
     }
-    assert USES["retention"] == {"holdings", "sets", "values"}
-    assert "remote" in USES["vaults.__init__"]  # imported in a function
+    assert "hosts.ssh" in USES["vaults.access"]  # imported in a function
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_no_room_imports_from_a_higher_level(room):
-    """A room has a level on the map, and uses only what stands below it or beside it."""
-    level = level_of(room)
-    assert level is not None, "the map has no level for it"
-    assert {used for used in USES[room] if (level_of(used) or 0) > level} == set()
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_each_module_uses_lower_floors_only(module):
+    """A module uses its own package and those below it. The failure says what each is for."""
+    floor = floor_of(module)
+    assert floor is not None, f"no floor of this test has the package of {module}\n{purposes()}"
+    above = [
+        f"{module} uses {used}, and {package_of(used)}/ does not stand below {package_of(module)}/"
+        for used in sorted(USES[module])
+        if package_of(used) not in (package_of(module), "") and floor_of(used) >= floor
+    ]
+    told = "What both need belongs into a package below both:"
+    assert not above, "\n".join([*above, told, purposes()])
 
 
-def test_no_two_rooms_need_each_other():
+def test_the_house_stays_small_enough_to_see():
+    """A reader finds the packages in one look: each has a floor, and they are few."""
+    named = " ".join(FLOORS).split()
+    assert sorted(named) == sorted(
+        {module.partition(".")[0] for module in MODULES if "." in module}
+    )
+    assert len(named) <= MOST_PACKAGES
+    for outer, floors in INSIDE.items():
+        inside = {package_of(r).partition(".")[2] for r in MODULES if r.startswith(f"{outer}.")}
+        assert sorted(" ".join(floors).split()) == sorted(inside - {""})
+
+
+def test_no_two_modules_need_each_other():
     """Imports make no circle, those inside of functions included."""
     try:
         TopologicalSorter(USES).prepare()
     except CycleError as circle:
-        pytest.fail(f"these rooms turn in a circle: {' <- '.join(circle.args[1])}")
+        pytest.fail(f"these modules turn in a circle: {' <- '.join(circle.args[1])}")
 
 
-def is_for_types(node):
-    """Tell whether a statement is what only a type checker reads."""
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_private_name_crosses_a_package(module):
+    """What begins with an underscore is used in its own package alone."""
+    private = {
+        name
+        for name in imports(parsed(module), module)
+        if name.rpartition(".")[2].startswith("_") and not name.endswith("__")
+    }
+    package = ".".join(filter(None, [PACKAGE, package_of(module)]))
+    assert {name for name in private if not name.startswith(f"{package}.")} == set()
 
 
 def test_no_package_does_anything_when_it_is_imported():
-    """An `__init__` holds a docstring and plain values, so that its level is the lowest.
-
-    That of vaults holds definitions besides: importing it does nothing either.
-    """
-    for room in ROOMS:
-        if room == "vaults.__init__":
-            allowed = (
-                ast.Expr,
-                ast.Assign,
-                ast.ImportFrom,
-                ast.Import,
-                ast.FunctionDef,
-                ast.ClassDef,
-            )
-            body = [node for node in parsed(room).body if not is_for_types(node)]
-            assert all(isinstance(node, allowed) for node in body)
-        elif room.endswith("__init__"):
-            assert all(isinstance(node, (ast.Expr, ast.Assign)) for node in parsed(room).body)
+    """An `__init__` holds what its package is for, and nothing else but the version."""
+    for module in MODULES:
+        if module.rpartition(".")[2] == "__init__":
+            body = parsed(module).body
+            assert ast.get_docstring(parsed(module)).rstrip(".")
+            assert len(body) == 1 or (module == "__init__" and isinstance(body[1], ast.Assign))
 
 
-def test_the_map_names_every_room_once():
-    """No room stands on two levels of the map, and none that is gone stands on one."""
-    named = " ".join(LEVELS).split()
-    assert len(set(named)) == len(named)
-    gone = [n for n in named if n not in ROOMS and f"{n.removesuffix('.*')}.__init__" not in ROOMS]
-    assert gone == []
+def test_the_package_lists_its_packages():
+    """The docstring that greets a reader has each floor on a line, from the ground up."""
+    with open(MODULES["__init__"], encoding="utf-8") as stream:
+        lines = ast.get_docstring(ast.parse(stream.read())).splitlines()
+    indented = [line[4:] for line in lines if line.startswith("    ")]
+    listed = [re.split(r"\s{3,}", line)[0].split() for line in indented]
+    assert listed == [floor.split() for floor in FLOORS]
 
 
-def test_the_package_says_where_its_rooms_are():
-    """The docstring that greets a reader names every room, those of packages by their last word."""
-    with open(ROOMS["__init__"], encoding="utf-8") as stream:
-        words = set(re.findall(r"\w+", ast.get_docstring(ast.parse(stream.read()))))
-    for name in " ".join(LEVELS).replace(".*", "").split():
-        short = name.rpartition(".")[2]
-        assert short == "__main__" or {short, short.removeprefix("influx")} & words, name
-
-
-@pytest.mark.parametrize("room", sorted(set(ROOMS) - PRINTING))
-def test_only_a_few_rooms_print(room):
-    """What people see goes through the report; no other room knows a terminal."""
-    for node in ast.walk(parsed(room)):
+@pytest.mark.parametrize("module", sorted(set(MODULES) - PRINTING))
+def test_only_a_few_modules_print(module):
+    """What people see goes through the report; no other module knows a terminal."""
+    for node in ast.walk(parsed(module)):
         assert not (isinstance(node, ast.Name) and node.id == "print")
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert (node.value.id, node.attr) not in (("sys", "stdout"), ("sys", "stderr"))
-    assert not [name for name in imports(parsed(room), room) if name.split(".")[0] == "rich"]
+    assert not [name for name in imports(parsed(module), module) if name.split(".")[0] == "rich"]
 
 
-@pytest.mark.parametrize("room", sorted(set(ROOMS) - {"values", "services.sqlite_copy"}))
-def test_data_classes_are_those_of_values(room):
+@pytest.mark.parametrize(
+    "module", sorted(set(MODULES) - {"core.dataclass", "databases.sqlite.online_copy"})
+)
+def test_data_classes_are_those_of_core(module):
     """The standard decorator would make each start slower; one script that runs alone has it."""
-    assert "dataclasses.dataclass" not in set(imports(parsed(room), room))
+    assert "dataclasses.dataclass" not in set(imports(parsed(module), module))
 
 
-@pytest.mark.parametrize("room", sorted(ROOMS))
-def test_no_room_knows_the_machine_it_was_written_on(room):
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_module_knows_the_machine_it_was_written_on(module):
     """No module names somebody's home, or the folder in which this checkout lies."""
-    with open(ROOMS[room], encoding="utf-8") as stream:
+    with open(MODULES[module], encoding="utf-8") as stream:
         text = stream.read()
     above = {CHECKOUT, os.path.dirname(CHECKOUT)} - {"/", "/etc", "/opt", "/srv", "/tmp", "/var"}
     for folder in ("/home", "/root", "/Users", *above):
@@ -206,12 +238,12 @@ def test_no_room_knows_the_machine_it_was_written_on(room):
 
 
 def test_a_folder_of_the_stack_is_named_once():
-    """A room that gives one a name of its own would go on with it when the other changes."""
+    """A module that gives one a name of its own would go on with it when the other changes."""
     names = ("backups", "restore", "services", "volumes", ("services", "volumes"))
     said = [
         ast.unparse(node.value)
-        for room in ROOMS
-        for node in parsed(room).body
+        for module in MODULES
+        for node in parsed(module).body
         if isinstance(node, ast.Assign)
     ]
     assert sorted(each for each in said if each in {*map(repr, names)}) == [

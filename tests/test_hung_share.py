@@ -15,13 +15,13 @@ from iotstack_invoke.core.errors import StepFailed, TimedOut, Unreachable
 from iotstack_invoke.hosts import local as hosts
 from iotstack_invoke.settings.model import Vault
 from iotstack_invoke.vaults import folder as folders
-from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults.access import vault_place
 from iotstack_invoke.vaults.folder import FolderPlace
 from iotstack_invoke.vaults.rate_limit import SMALL_BYTES
 
 PROGRAM = """
 import os, runpy, sys, time
-import iotstack_invoke.vaults.folder as folders
+import iotstack_invoke.vaults.access.folder as folders
 call, moment, share, limit_s = sys.argv[1:5]
 del sys.argv[1:5]
 folders.ANSWER_LIMIT_S = float(limit_s)

@@ -10,7 +10,7 @@ from scenes import put_set
 from iotstack_invoke.commands.restore.request import Wish, choose_set, source_of
 from iotstack_invoke.core.errors import NotFound, Unreachable, UsageError
 from iotstack_invoke.settings.model import Settings, Stack, Vault
-from iotstack_invoke.vaults import at_address, other_hosts, vault_place
+from iotstack_invoke.vaults.access import at_address, other_hosts, vault_place
 
 HOST = socket.gethostname()
 NOW = datetime.now(UTC).replace(microsecond=0)

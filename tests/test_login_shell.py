@@ -16,7 +16,7 @@ from iotstack_invoke.hosts.base import Command
 from iotstack_invoke.hosts.login_shell import LoginPrints, Mark
 from iotstack_invoke.hosts.ssh import SftpPlace, SshHost, open_host, open_place
 from iotstack_invoke.settings.model import Vault
-from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults.access import vault_place
 
 SFTP_SERVER = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")
 SHELLS = ("sh", "bash", "dash", "fish", "tcsh", "busybox sh")

@@ -24,7 +24,8 @@ from iotstack_invoke.backups.transfer import hash_there
 from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.environment.site import remove_set
 from iotstack_invoke.settings.model import Vault
-from iotstack_invoke.vaults import rclone, vault_place
+from iotstack_invoke.vaults import rclone
+from iotstack_invoke.vaults.access import vault_place
 
 SET = "2026-11-23_1100"
 LIMIT_S = 3.0

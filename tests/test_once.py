@@ -18,7 +18,7 @@ from iotstack_invoke.backups.manifest import PIN_ENDING
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.environment.site import write_pin
 from iotstack_invoke.settings.model import Vault
-from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults.access import vault_place
 
 SET, SECOND = "2026-11-23_1100", "2026-11-24_1100"
 ARCHIVE = f"{SET}.general-backup.tar.gz"

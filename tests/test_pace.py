@@ -11,12 +11,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from iotstack_invoke import vaults
 from iotstack_invoke.core import processes as children
 from iotstack_invoke.core.errors import Interrupted, TimedOut
 from iotstack_invoke.core.units import read_rate, read_rates
 from iotstack_invoke.settings.model import Vault
-from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults import access as vaults
+from iotstack_invoke.vaults.access import vault_place
 from iotstack_invoke.vaults.rate_limit import Pace
 
 DATA = os.urandom(1_000_000)

@@ -13,7 +13,7 @@ from scenes import LittleStack
 from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.environment.site import sweep_stale_copies
 from iotstack_invoke.settings.model import Vault
-from iotstack_invoke.vaults import other_hosts, vault_place
+from iotstack_invoke.vaults.access import other_hosts, vault_place
 
 SET, SECOND = "2026-11-23_1100", "2026-11-24_1100"
 

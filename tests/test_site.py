@@ -25,7 +25,7 @@ from iotstack_invoke.environment.site import (
 from iotstack_invoke.hosts.base import FileFact
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import Vault
-from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults.access import vault_place
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

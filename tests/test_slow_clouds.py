@@ -13,10 +13,11 @@ from bucket import Line, know, settings
 from odd_server import WAYS, OddServer
 from scenes import LittleStack, until
 
-from iotstack_invoke import vaults
 from iotstack_invoke.core.errors import Unreachable
 from iotstack_invoke.settings.model import Vault
-from iotstack_invoke.vaults import rclone, vault_place
+from iotstack_invoke.vaults import access as vaults
+from iotstack_invoke.vaults import rclone
+from iotstack_invoke.vaults.access import vault_place
 
 SET = "2026-11-23_1100"
 ARCHIVE, MANIFEST = f"{SET}.general-backup.tar.gz", f"{SET}.manifest.json"

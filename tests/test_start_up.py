@@ -18,7 +18,7 @@ PARTS = {
 }
 YAML = {"iotstack_invoke.stack.compose_text"}
 """PyYAML itself comes with Invoke, whose own copy of it asks for its parser in C."""
-SEALED = {"iotstack_invoke.vaults.encrypted", "iotstack_invoke.vaults.age"}
+SEALED = {"iotstack_invoke.vaults.access.encrypted", "iotstack_invoke.vaults.access.age"}
 
 
 def imported_by(stack, line):

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import pytest
 
-from iotstack_invoke import vaults
 from iotstack_invoke.commands.doctor.doctor import unreached
 from iotstack_invoke.commands.undo.crash_recovery import recover_here
 from iotstack_invoke.core.errors import StepFailed, Unreachable
@@ -19,8 +18,9 @@ from iotstack_invoke.environment.site import Site
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.reporting.report import Report
 from iotstack_invoke.settings.model import Vault, load_settings
+from iotstack_invoke.vaults import access as vaults
 from iotstack_invoke.vaults import folder as folders
-from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults.access import vault_place
 
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path):

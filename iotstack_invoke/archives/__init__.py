@@ -1,1 +1,1 @@
-"""."""
+"""Tar archives: packed, measured, and what may be in them."""

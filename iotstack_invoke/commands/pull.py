@@ -39,7 +39,7 @@ from ..hosts.pasted import host_flag
 from ..hosts.trust import believed
 from ..reporting.report import Fanout, Report, size_text
 from ..settings.model import Settings, Vault
-from ..vaults import vault_place
+from ..vaults.access import vault_place
 from ..vaults.apart import OwnFolder
 from ..workflows.pull import FROM, PullFacts, pull_book, pull_targets
 from .catalog.copies import none_finished, not_found

@@ -53,7 +53,7 @@ from ..hosts.inspect import host_name
 from ..hosts.local import LocalHost, locked, state_folder
 from ..hosts.trust import believed
 from ..settings.model import Settings
-from ..vaults import at_address, vault_place
+from ..vaults.access import at_address, vault_place
 from ..vaults.apart import OwnFolder
 from .stack_host import find_machine, open_machine
 

@@ -1,1 +1,1 @@
-"""."""
+"""hosts.toml: read, checked, and as frozen values."""

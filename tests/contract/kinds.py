@@ -32,7 +32,7 @@ from iotstack_invoke.hosts import ssh as remote
 from iotstack_invoke.hosts.sftp_place import SftpPlace
 from iotstack_invoke.hosts.ssh import SshHost
 from iotstack_invoke.settings.model import Vault
-from iotstack_invoke.vaults import vault_place
+from iotstack_invoke.vaults.access import vault_place
 
 DISK_BYTES = 48 << 20
 

@@ -1,1 +1,1 @@
-"""."""
+"""`backup`: facts, judgement, and the run itself."""

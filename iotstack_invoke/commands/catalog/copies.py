@@ -19,7 +19,7 @@ from ...core.runtag import LATEST, read_runtag
 from ...environment.site import Site, still_failed
 from ...hosts.base import Place
 from ...settings.model import Vault
-from ...vaults import other_hosts, sealed_side, vault_place
+from ...vaults.access import other_hosts, sealed_side, vault_place
 from ..shared.latest import Latest, PassedOver, latest_in, newer_than, passed_told
 
 VAULT = "vault"

@@ -20,7 +20,7 @@ from ...environment.site import Site
 from ...hosts.base import Place
 from ...reporting.report import Report, age_text, one_line, size_text
 from ...settings.model import Settings
-from ...vaults import other_hosts
+from ...vaults.access import other_hosts
 from ..shared.vault_sets import is_of_set, sets_there, state_of_copy
 
 

@@ -92,9 +92,7 @@ def _kept(site: Site) -> str:
             name.startswith("previous-") for name in site.host.names(f"{folder}/{RESTORE}")
         ):
             return ""
-        from ..undo.old_states import (
-            states_told,  # with the rules of a restore, which few need here
-        )
+        from ..undo.old_states import states_told
 
         return within(PLACE_LIMIT_S, HERE, lambda: states_told(site.host, folder))
     except IotstackError:

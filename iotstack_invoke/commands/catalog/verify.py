@@ -36,7 +36,7 @@ from ...environment.site import Site
 from ...parts.verify_archive import Reading, read_whole
 from ...reporting.report import Report, size_text
 from ...settings.model import Settings
-from ...vaults import is_signed
+from ...vaults.access import is_signed
 from ...vaults.encrypted import SealBroken
 from ..shared.backup_warnings import damaged_told
 from ..shared.latest import PassedOver, passed_told

@@ -1,1 +1,1 @@
-"""."""
+"""`doctor` and `hosts`: problems, and what fixes them."""

@@ -1,1 +1,1 @@
-"""."""
+"""`restore`, `rehearse` and `reload-influxdb`: request, judgement, and the run itself."""

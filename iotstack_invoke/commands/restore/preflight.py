@@ -58,7 +58,7 @@ from ...stack.compose import (
 from ...stack.inside import is_in, path_on_host
 from ...stack.left_out import patterns_below, plain_place
 from ...stack.mounted import refuse_mounts_since
-from ...vaults import sealed_side
+from ...vaults.access import sealed_side
 from ...workflows.restore import (
     Around,
     Item,

@@ -38,7 +38,7 @@ from ...reporting.report import Report, duration_text, size_text
 from ...settings.model import Settings
 from ...stack.compose import inspect_all, named
 from ...stack.stack import wait_for_orphans
-from ...vaults import refuse_shut
+from ...vaults.access import refuse_shut
 from ...workflows.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
 from ...workflows.restore import Load, undoable
 from ..backup.coverage import settings_for

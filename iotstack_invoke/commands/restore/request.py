@@ -25,7 +25,7 @@ from ...hosts.inspect import host_name, read_text
 from ...hosts.local import LocalHost
 from ...hosts.trust import believed
 from ...settings.model import Settings, Vault
-from ...vaults import HOST, at_address, refuse_shut, vault_place
+from ...vaults.access import HOST, at_address, refuse_shut, vault_place
 from ..catalog.copies import not_found, told_of_others
 from ..shared.latest import PassedOver, latest_in, newer_than, passed_over, passed_told
 

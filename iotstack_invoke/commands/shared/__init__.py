@@ -1,1 +1,1 @@
-"""."""
+"""What several families of tasks use."""

@@ -1,1 +1,1 @@
-"""."""
+"""`sync`, and what delivers missing copies after a backup."""

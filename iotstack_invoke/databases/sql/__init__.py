@@ -1,1 +1,1 @@
-"""."""
+"""MariaDB and PostgreSQL: dumps of SQL."""

@@ -1,0 +1,432 @@
+"""The places of the settings' vaults, opened when they are first used.
+
+A vault that does not answer fails only the jobs that need it. Each of them tries anew, but for a
+while after one has waited in vain: a vault that is silent costs a run that time once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+import posixpath
+import re
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+
+from ..core.errors import (
+    FolderMissing,
+    IotstackError,
+    Refused,
+    TimedOut,
+    Unreachable,
+    UsageError,
+    WrongFolder,
+    ended,
+)
+from ..hosts.base import FileFact, Place, Received
+from ..hosts.pasted import over_ssh
+from ..settings.model import Vault
+from .apart import OwnFolder, refuse_twin
+from .rate_limit import Pace
+
+if TYPE_CHECKING:
+    from .encrypted import SealedPlace
+
+OWN_FOLDER = "."
+"""In the place of a host: what lies in the folder of the vault itself."""
+IN_VAIN_S = 15.0
+"""How long a question waits that fails in the end, for the vault not to be asked again at once."""
+LEFT_ALONE_S = 600.0
+"""How long it is left alone then."""
+SENDING_H = 20.0
+"""For how long a run sends large files to a vault: the next night's run needs its lock."""
+_GOES_ON = {
+    True: "`inv sync` goes on.",
+    False: "A file that takes longer never arrives there: leave more out, or take a faster line.",
+}
+"""By whether a place goes on with half a file."""
+MOST_WHY_LETTERS = 200
+HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What the name of a machine may be, so that it can be that of a folder anywhere."""
+
+Held = TypeVar("Held")
+
+
+def vault_place(
+    vault: Vault,
+    host: str = "",
+    *,
+    made: bool = False,
+    of_others: bool = False,
+    own: OwnFolder | None = None,
+) -> Place:
+    """Return the place of a vault; using it raises Unreachable where it does not answer.
+
+    And WrongFolder where no second copy can be: also where it leads back to `own`, the folder of
+    the backups that are copied. Copies `of_others`, of another machine than this, may lie beside
+    this one's backups; those in the folder of a `host` are.
+
+    In a vault with a folder for each machine it is that of `host`, or of this machine. The latter
+    is made when something is first written there, and so is the former if it is to be `made`.
+    """
+    pace = Pace(vault.limit_rate) if vault.limit_rate else None
+    root = _root_of(vault, host)
+    of_others = of_others or host not in ("", OWN_FOLDER, socket.gethostname())
+    if vault.by_host and host not in ("", OWN_FOLDER) and not made:
+        name = f"{vault.name}/{host}"
+
+        def opener() -> SealedPlace:
+            return _open_folder(vault, host, name, of_others=of_others)
+
+        return cast("Place", _Lazy(name, root, opener, pace, own=own))
+    makes_root = root != vault.folder
+    lazy = _Lazy(
+        vault.name,
+        root,
+        lambda: _open(vault, host, of_others=of_others),
+        pace,
+        makes_root=makes_root,
+        own=own,
+    )
+    return cast("Place", lazy)
+
+
+def _root_of(vault: Vault, host: str) -> str:
+    """Return the folder in which the copies of a host lie."""
+    if not vault.by_host or host == OWN_FOLDER:
+        return vault.folder
+    return f"{vault.folder.rstrip('/')}/{host or _own_host()}"
+
+
+def at_address(vaults: Iterable[Vault], address: str) -> tuple[Vault, str] | None:
+    """Return the vault and the host that an address such as `nas/other-pi` names, or None.
+
+    `nas/.` names what lies in the folder of the vault itself.
+    """
+    name, _, host = address.partition("/")
+    for each in vaults:
+        if each.name == name and each.by_host and (host == OWN_FOLDER or HOST.fullmatch(host)):
+            return each, host
+    return None
+
+
+def other_hosts(vault: Vault) -> tuple[str, ...]:
+    """Return the addresses of what a by-host vault holds besides this machine's folder.
+
+    Raises StepFailed where it does not answer.
+    """
+    place = vault_place(vault, OWN_FOLDER)
+    try:
+        names = place.names(place.root)
+    finally:
+        place.close()
+    own = _own_host()
+    hosts = sorted(
+        name
+        for name, fact in names.items()
+        if fact.is_folder and name != own and HOST.fullmatch(name)
+    )
+    return tuple(f"{vault.name}/{host}" for host in (*hosts, OWN_FOLDER))
+
+
+def _own_host() -> str:
+    name = socket.gethostname()
+    if not HOST.fullmatch(name):
+        raise UsageError(
+            f"The name of this machine, {name!r}, cannot be that of a folder, as layout = "
+            "'by-host' wants it. Rename the machine, or give it a vault of its own."
+        )
+    return name
+
+
+def _open_folder(vault: Vault, host: str, name: str, *, of_others: bool) -> SealedPlace:
+    """Open a vault at the folder of another host; raises Unreachable where there is none."""
+    place, root = _open(vault, host, of_others=of_others), _root_of(vault, host)
+    if not place.names(root) and root not in place.look([root]):
+        place.close()
+        raise Unreachable(f"{name}: the vault has no folder {root}. inv list shows whose it has.")
+    return place
+
+
+def sealed_side(place: Place) -> SealedPlace | None:
+    """Return what knows of a vault what lies sealed there, None for a place that is no vault.
+
+    Raises Unreachable where the vault does not answer.
+    """
+    if not isinstance(place, _Lazy):
+        return None
+    place.opened()
+    return cast("SealedPlace", place)
+
+
+def is_signed(place: Place, manifest: str) -> bool:
+    """Tell whether a manifest is the one that its set was sealed with."""
+    side = sealed_side(place)
+    return side is None or side.is_signed(manifest)
+
+
+def refuse_shut(place: Place, paths: Iterable[str]) -> None:
+    """Raise Refused where a file lies sealed in a vault, and nothing is there to open it.
+
+    A passphrase of the key is asked for now, before several files are read at once.
+    """
+    from .age import read_identity
+    from .encrypted import ASK
+
+    side = sealed_side(place)
+    for path in paths if side else ():
+        if side and side.is_sealed(path):
+            if not side.identity:
+                name = posixpath.basename(path)
+                raise Refused(f"{name} in {place.name} is sealed. {ASK}. Nothing was changed.")
+            read_identity(side.identity)
+
+
+def _open(vault: Vault, host: str, *, of_others: bool) -> SealedPlace:
+    from .encrypted import SealedPlace
+
+    plain = _open_plain(vault, host, of_others=of_others)
+    return SealedPlace(plain, vault.recipients, vault.identity)
+
+
+def _before(vault: Vault, host: str) -> Iterator[tuple[Vault, str]]:
+    """Yield the vaults that come before one and lie on the same machine, with their folders.
+
+    What one by host has besides the folder of this machine is in no flat one.
+    """
+    for each in vault.before:
+        same = (each.remote, _whose(each)) == (vault.remote, _whose(vault))
+        if same and (each.by_host or host != OWN_FOLDER):
+            yield each, _root_of(each, host)
+
+
+def _whose(vault: Vault) -> tuple[str, str, int] | None:
+    return (vault.ssh.host, vault.ssh.user, vault.ssh.port) if vault.ssh else None
+
+
+def _open_plain(vault: Vault, host: str, *, of_others: bool) -> Place:
+    root = _root_of(vault, host)
+    twins = [(each.name, where) for each, where in _before(vault, host)]
+    for name, where in twins if vault.is_far else ():
+        if where == root:
+            refuse_twin(vault.name, root, name)
+    if vault.remote:
+        from .rclone import open_rclone
+
+        cloud = open_rclone(vault.folder, vault.name, write_once=vault.write_once)
+        if vault.write_once:
+            from .once import OncePlace
+
+            return OncePlace(cloud)
+        return cloud
+    if vault.ssh is None:
+        from .folder import open_folder
+
+        return open_folder(vault, root, twins, of_others=of_others)
+    from ..hosts.ssh import open_place  # Fabric takes a fifth of a second to import
+
+    place = open_place(vault.ssh, vault.folder, vault.name)
+    inside = f"{vault.folder}/."  # so a link to a folder is one
+    found = place.look([inside, vault.folder])
+    if inside not in found or not found[inside].is_folder:
+        place.close()
+        there = found.get(vault.folder)
+        if there and there.is_file:
+            raise FolderMissing(
+                f"Vault '{vault.name}': {vault.folder} on {vault.ssh.host} is a file, and no "
+                "folder. Name a folder there: `folder` in hosts.toml."
+            )
+        whose = "it" if vault.ssh.host == vault.name else vault.ssh.host
+        raise FolderMissing(
+            f"Vault '{vault.name}': {whose} has no folder {vault.folder}. Make it there, "
+            f"for example with `{over_ssh(vault.ssh, 'mkdir', '-p', vault.folder)}`."
+        )
+    return place
+
+
+class _Lazy:
+    """Opens a place when something of it is first used, and again if that failed."""
+
+    def __init__(
+        self,
+        name: str,
+        root: str,
+        opener: Callable[[], SealedPlace],
+        pace: Pace | None,
+        *,
+        makes_root: bool = False,
+        own: OwnFolder | None = None,
+    ) -> None:
+        self.name = name
+        self.root = root
+        self._opener = opener
+        self._pace = pace
+        self._makes_root = makes_root
+        self._own = own
+        """The stack's own backups; None once this is known to be another folder."""
+        self._until_s = 0.0
+        """When this run sends no more large files; it is known once the first is sent."""
+        self._place: SealedPlace | None = None
+        self._lock = threading.Lock()
+        self._refusal: tuple[float, Unreachable] | None = None
+        """Until when the vault is left alone, and why."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.opened(), name)
+        if not callable(found):
+            return found
+
+        @functools.wraps(found)
+        def asked(*words: Any, **given: Any) -> Any:
+            with self._waiting(math.inf):
+                answer = found(*words, **given)
+            return self._held(answer) if hasattr(answer, "__enter__") else answer
+
+        return asked
+
+    def opened(self) -> SealedPlace:
+        """Return the place; raises Unreachable where it does not answer, or did not of late."""
+        with self._lock:
+            if self._refusal and time.monotonic() < self._refusal[0]:
+                raise self._refusal[1]
+            with self._waiting():
+                self._place = self._place or self._opener()
+            return self._place
+
+    @contextlib.contextmanager
+    def _waiting(
+        self, in_vain_s: float | None = None, others: Sequence[BaseException] = ()
+    ) -> Iterator[None]:
+        """Remember a failure for which we waited that long: others need not wait as well.
+
+        What nobody foresaw becomes Unreachable, so that it costs this vault alone; but for what
+        is among `others`, which did not arise in the place.
+        """
+        began_s = time.monotonic()
+        try:
+            yield
+        except Unreachable as error:
+            if any(error is each for each in others):
+                raise
+            now_s = time.monotonic()
+            waited_s = now_s - began_s
+            in_vain = waited_s >= (in_vain_s or IN_VAIN_S) and type(error) is Unreachable
+            if in_vain or isinstance(error, TimedOut):
+                told = f"{ended(error)} It is not asked again for {LEFT_ALONE_S / 60:.0f} minutes."
+                self._refusal = (now_s + LEFT_ALONE_S, Unreachable(told))
+            raise
+        except IotstackError:
+            raise
+        except Exception as error:
+            if any(error is each for each in others):
+                raise
+            raise _unforeseen(self.name, error) from error
+
+    @contextlib.contextmanager
+    def _held(self, given: AbstractContextManager[Held]) -> Iterator[Held]:
+        """Enter and leave what a place gives; what the block itself raises is not the place's."""
+        raised: list[BaseException] = []
+        with self._waiting(math.inf, raised), given as held:
+            try:
+                yield held
+            except BaseException as error:
+                raised.append(error)
+                raise
+
+    def look(self, paths: Iterable[str]) -> dict[str, FileFact]:
+        """Return what is there; a path that is not there has no entry."""
+        place = self.opened()
+        with self._waiting():
+            return place.look(paths)
+
+    def names(self, folder: str) -> dict[str, FileFact]:
+        """Return the entries of a folder by name, {} where there is no such folder."""
+        place = self.opened()
+        own = self._own if folder == self.root else None
+        if own and getattr(place, "is_on_disk", False) and not own.far:
+            own = None  # its inode told
+        if own:
+            own.prepare()
+        with self._waiting():
+            found = place.names(folder)
+        if own:
+            self._refuse_own(own, place, found)
+        return found
+
+    def _refuse_own(self, own: OwnFolder, place: SealedPlace, listed: Container[str]) -> None:
+        """Leave a vault alone for good that is the folder of the stack's own backups."""
+        try:
+            with self._waiting():
+                own.refuse(cast("Place", place), listed)
+        except WrongFolder as error:
+            self._refusal = (math.inf, error)
+            raise
+        self._own = None
+
+    def contents(self, folder: str, names: Iterable[str]) -> dict[str, bytes]:
+        """Return small files of a folder."""
+        place = self.opened()
+        with self._waiting():
+            return place.contents(folder, names)
+
+    def _writable(self) -> SealedPlace:
+        """Return the place, its root being there from the first time on."""
+        place = self.opened()
+        if self._makes_root:
+            place.make_folder(self.root)
+            self._makes_root = False
+        return place
+
+    def claim(self, path: str, line: str) -> str:
+        """Make a file of one line where there is none, and return the line that is in it then."""
+        with self._waiting():
+            return self._writable().claim(path, line)
+
+    def receive(self, path: str, source: IO[bytes], *rest: Any, **more: Any) -> Received:
+        """Write a stream there as the place does, no faster than the vault's limit.
+
+        What has arrived stays there when the time of this run is up: the next one goes on with it,
+        where the place can.
+        """
+        self._until_s = self._until_s or time.monotonic() + SENDING_H * 3600
+        with self._waiting(math.inf):
+            place = self._writable()
+            late = (
+                f"Vault '{self.name}' is slow: this run began to send to it {SENDING_H:g} hours "
+                "ago. It ends here, so that the next backup is made in time. "
+                f"{_GOES_ON[place.resumes]}"
+            )
+            paced = (self._pace or Pace()).stream(source, self._until_s, late)
+            return place.receive(path, paced, *rest, **more)
+
+    @contextlib.contextmanager
+    def read(self, path: str, start: int = 0) -> Iterator[IO[bytes]]:
+        """Return a stream of a file's bytes, no faster than the vault's limit."""
+        with self._held(self.opened().read(path, start)) as stream:
+            yield self._pace.stream(stream) if self._pace else stream
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if self._place is not None:
+            with self._waiting(math.inf):
+                self._place.close()
+
+
+def _unforeseen(name: str, error: Exception) -> Unreachable:
+    """Return the failure of a vault in which ours is a fault: with where, for whoever mends it."""
+    ours = os.path.dirname(os.path.dirname(__file__))
+    frames = traceback.extract_tb(error.__traceback__)
+    at = next((e for e in reversed(frames) if e.filename.startswith(ours)), frames[-1])
+    where = f"{os.path.relpath(at.filename, ours)}, line {at.lineno}"
+    why = f"{type(error).__name__}: {error}"[:MOST_WHY_LETTERS]
+    return Unreachable(
+        f"Vault '{name}': what it answers is not understood. That is a fault of this program "
+        f"({where}: {why}). Please report it."
+    )
