@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import shlex
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from ..checks import HERE
 from ..errors import Refused, StepFailed
 from ..hosts import READ_ONLY, asked_together
 from ..losses import reference
-from ..manifest import Manifest
+from ..manifest import Manifest, utc_text
 from ..plan import Plan, decide, resolve
 from ..report import Report
 from ..rulebooks.backup import BackupFacts, backup_book, set_targets
@@ -40,6 +42,7 @@ from .replaced import (
 from .room import look_for_room, refuse_without_room
 
 Listing = Mapping[str, FileFact]
+TICK_S = 0.05
 VAULTS_LIMIT_S = 900.0
 """How long vaults may take to be listed. Each question to one has a limit of its own: this one is
 for what nobody thought of, so that a backup is made here all the same."""
@@ -133,7 +136,9 @@ class Start:
                     site, name, runtag, listed[name], is_ours=is_ours, force=replaces, dry=dry
                 )
         if anew:
-            refuse_to_lose(site, _of_that_name(site, runtag, own, listed), facts)
+            of_that_name = _of_that_name(site, runtag, own, listed)
+            refuse_to_lose(site, of_that_name, facts)
+            facts = begun_in_a_second_of_its_own(facts, of_that_name.values())
         before = reference(sets, runtag, facts.host)
         idle = _idle_told(site, facts, before)
         began = records.started_utc or facts.started_utc
@@ -162,6 +167,19 @@ class Start:
                 "another --runtag, or make it again with --force."
             )
         return cls(facts, records, plan, notes)
+
+
+def begun_in_a_second_of_its_own(facts: BackupFacts, replaced: Iterable[BackupSet]) -> BackupFacts:
+    """Return the facts with a start in which none of the sets began that are replaced.
+
+    A set and its replacement have one name and one machine: the second in which each began is all
+    that tells them apart. Waits for the next one if need be.
+    """
+    taken = {each.manifest.started_utc for each in replaced if each.manifest}
+    while facts.started_utc in taken:
+        time.sleep(TICK_S)
+        facts = replace(facts, started_utc=utc_text(datetime.now(UTC)))
+    return facts
 
 
 def _idle_told(site: Site, facts: BackupFacts, before: Manifest | None) -> tuple[str, ...]:
