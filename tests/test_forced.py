@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from datetime import UTC, datetime
 
 import pytest
 from scenes import until
@@ -11,14 +12,12 @@ from test_incomplete import stack  # noqa: F401 - a fixture
 from test_lying_vaults import lies
 from test_replaced import NEW, OLD, archives, manifest, pi  # noqa: F401 - a fixture
 
+from iotstack_invoke.backups.manifest import Manifest, utc_text
+from iotstack_invoke.backups.sets import BackupSet, State
+from iotstack_invoke.commands.backup.preflight import begun_in_a_second_of_its_own
+from iotstack_invoke.workflows.backup import BackupFacts
+
 KILL = "os.kill(os.getpid(), 9)"
-
-
-def made(pi):  # noqa: F811
-    """Make the set that is replaced; another is told from it by the second in which it began."""
-    assert pi.run("backup --runtag f").returncode == 0
-    began = int(time.time())
-    until(lambda: int(time.time()) > began)
 
 
 def is_new(folder, pi):  # noqa: F811
@@ -27,9 +26,31 @@ def is_new(folder, pi):  # noqa: F811
     return told.returncode == 0 and archives(folder) == pi.new
 
 
+def test_a_set_and_what_replaces_it_begin_in_two_seconds():
+    """Told apart by that second, one that held less went over a vault's only whole copy."""
+    began = utc_text(datetime.now(UTC))
+    facts = BackupFacts("pi", "x", "/x", (), started_utc=began)
+    old = Manifest("f", "pi", "x", began, began, "UTC", ())
+    sets = [BackupSet("f", {}, State.COMPLETE, old), BackupSet("f", {}, State.DAMAGED, None)]
+    assert begun_in_a_second_of_its_own(facts, sets).started_utc > began
+    assert begun_in_a_second_of_its_own(facts, sets[1:]) == facts
+
+
+def test_two_backups_within_a_second_are_two_sets(pi):  # noqa: F811
+    """The second one comes in the place of the first, here and in the vault."""
+    assert pi.run("backup --runtag f").returncode == 0
+    assert pi.run("backup --runtag f --force").returncode == 0
+    records = [manifest(folder, "f") for folder in (pi.backups, pi.nas)]
+    pi.flows.write_text(NEW)
+    assert pi.run("backup --runtag f --force").returncode == 0
+    newer = [manifest(folder, "f") for folder in (pi.backups, pi.nas)]
+    assert records[0] == records[1] != newer[0] == newer[1]
+    assert newer[0].started_utc > records[0].started_utc
+
+
 def forced(pi, where, word, does):  # noqa: F811
     """Make a set, replace it by one of another state, and be killed amid that."""
-    made(pi)
+    assert pi.run("backup --runtag f").returncode == 0
     pi.old = archives(pi.backups)
     pi.flows.write_text(NEW)
     lies(pi, where, word, does)
@@ -85,7 +106,7 @@ def test_a_power_cut_amid_the_copies_is_healed_by_the_next_run(pi, word, does, l
 
 def test_a_vault_that_was_away_while_a_set_was_replaced_gets_the_new_one(pi):  # noqa: F811
     """As it is the same machine's: the records tell that the new one comes in its place."""
-    made(pi)
+    assert pi.run("backup --runtag f").returncode == 0
     pi.flows.write_text(NEW)
     pi.nas.rename(pi.nas.with_name("away"))
     assert pi.run("backup --runtag f --force").returncode == 3
@@ -106,7 +127,7 @@ def lose(pi):  # noqa: F811
 
 def test_after_a_new_sd_card_the_only_copy_is_not_replaced(pi):  # noqa: F811
     """Nothing is here, and all is in the vault: an empty backup went over it, without a word."""
-    made(pi)
+    assert pi.run("backup --runtag f").returncode == 0
     before = archives(pi.nas)
     lose(pi)
     shutil.rmtree(pi.backups)
@@ -128,7 +149,7 @@ def test_after_a_new_sd_card_the_only_copy_is_not_replaced(pi):  # noqa: F811
 
 def test_what_is_empty_now_does_not_replace_what_was_not(pi):  # noqa: F811
     """It was told when both copies were replaced."""
-    made(pi)
+    assert pi.run("backup --runtag f").returncode == 0
     before = archives(pi.backups)
     lose(pi)
     told = pi.run("backup --runtag f --force")
@@ -139,7 +160,7 @@ def test_what_is_empty_now_does_not_replace_what_was_not(pi):  # noqa: F811
 @pytest.mark.parametrize("pinned", [False, True], ids=["holds more", "is pinned"])
 def test_a_copy_that_no_start_could_see_is_compared_when_its_vault_is_back(pi, pinned):  # noqa: F811
     """What it alone holds stays; so does what is pinned there."""
-    made(pi)
+    assert pi.run("backup --runtag f").returncode == 0
     before = archives(pi.nas)
     pi.nas.rename(pi.nas.with_name("away"))
     if pinned:
@@ -165,7 +186,7 @@ def test_a_copy_that_no_start_could_see_is_compared_when_its_vault_is_back(pi, p
 def test_a_dump_stays_that_holds_what_the_new_one_lacks(stack, is_cut):  # noqa: F811
     """Only the dump tells which databases there are: the part before stays, here and there."""
     backups, disk = stack.folder / "backups", stack.folder.parent / "disk"
-    made(stack)
+    assert stack.run("backup --runtag f").returncode == 0
     path = backups / "f.manifest.json"
     told = json.loads(path.read_text())
     for each in told["parts"]["mariadb"]["facts"]["servers"]:

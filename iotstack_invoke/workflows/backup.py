@@ -585,7 +585,7 @@ class MakeWay:
         new = manifest_there(scene.place(self.new), here, self.runtag)
         if new is None:
             raise StepFailed("it is not copied, since the manifest could not be made here.")
-        if old is None or (old.host, old.started_utc) == (new.host, new.started_utc):
+        if old is None or old == new:
             return
         why = self._why_it_stays(place, old, new)
         if why:
@@ -598,7 +598,8 @@ class MakeWay:
         pin = posixpath.join(self.mark.root, f"{self.runtag}.{PIN_ENDING}")
         paths = {posixpath.join(self.mark.root, part.file): part for part in old.made}
         there = place.look([pin, *paths])
-        if pin in there:
+        goes_on = (old.host, old.started_utc) == (new.host, new.started_utc)
+        if pin in there and not goes_on:
             return "is pinned, and is not replaced. Unpin it first: inv pin --remove."
         # What was replaced of it already, or is cut, is lost to it.
         lost = {

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from ...backups.losses import reference
-from ...backups.manifest import Manifest
+from ...backups.manifest import Manifest, utc_text
 from ...backups.sets import GOOD, BackupSet, State, gather_sets, removals_in
 from ...backups.transfer import ADVICE, manifest_there
 from ...backups.verifications import HERE
@@ -32,6 +34,8 @@ from .coverage import rows_matched
 from .disk_space import look_for_room, refuse_without_room
 from .facts import look_at_stack
 from .replaced import has_manifest, known_of, refuse_damaged, refuse_to_lose, with_kept
+
+TICK_S = 0.05
 
 
 def refuse_folder(site: Site) -> None:
@@ -110,7 +114,9 @@ class Start:
                     site, name, runtag, listed[name], is_ours=is_ours, force=replaces, dry=dry
                 )
         if anew:
-            refuse_to_lose(site, _of_that_name(site, runtag, own, listed), facts)
+            of_that_name = _of_that_name(site, runtag, own, listed)
+            refuse_to_lose(site, of_that_name, facts)
+            facts = begun_in_a_second_of_its_own(facts, of_that_name.values())
         before = reference(sets, runtag, facts.host)
         idle = _idle_told(site, facts, before)
         began = records.started_utc or facts.started_utc
@@ -139,6 +145,19 @@ class Start:
                 "another --runtag, or make it again with --force."
             )
         return cls(facts, records, plan, notes)
+
+
+def begun_in_a_second_of_its_own(facts: BackupFacts, replaced: Iterable[BackupSet]) -> BackupFacts:
+    """Return the facts with a start in which none of the sets began that are replaced.
+
+    A set and its replacement have one name and one machine: the second in which each began is all
+    that tells them apart. Waits for the next one if need be.
+    """
+    taken = {each.manifest.started_utc for each in replaced if each.manifest}
+    while facts.started_utc in taken:
+        time.sleep(TICK_S)
+        facts = replace(facts, started_utc=utc_text(datetime.now(UTC)))
+    return facts
 
 
 def _idle_told(site: Site, facts: BackupFacts, before: Manifest | None) -> tuple[str, ...]:
