@@ -21,7 +21,7 @@ from iotstack_invoke.vaults.rate_limit import SMALL_BYTES
 
 PROGRAM = """
 import os, runpy, sys, time
-import iotstack_invoke.vaults.access.folder as folders
+import iotstack_invoke.vaults.folder as folders
 call, moment, share, limit_s = sys.argv[1:5]
 del sys.argv[1:5]
 folders.ANSWER_LIMIT_S = float(limit_s)

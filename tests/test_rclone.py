@@ -280,7 +280,7 @@ def test_a_remote_that_stands_on_a_missing_one_is_told_so(start_cloud):
 def test_a_mark_that_stays_keeps_us_out_and_is_named(start_cloud, monkeypatch):
     """Whose mark sorts first may act at any time: we wait, and then say what lies there."""
     cloud = start_cloud("sftp")
-    monkeypatch.setattr("iotstack_invoke.vaults.access.claims.claim_by_marks.__defaults__", (1.5,))
+    monkeypatch.setattr("iotstack_invoke.vaults.claims.claim_by_marks.__defaults__", (1.5,))
     place = place_in()
     for other in ("0" * DIGITS, "f" * DIGITS):
         put(place, f"{RECORDS}.{other}", b"theirs\n")
