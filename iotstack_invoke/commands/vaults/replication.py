@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ... import __version__
 from ...backups.holdings import Gone
 from ...backups.manifest import PIN_ENDING, RECORDS_ENDING, Manifest, has_sum, utc_text
-from ...backups.names import KINDS, PARTS, TEXTS, split_set_name
+from ...backups.names import KINDS, PARTS, TEXTS, WILDCARDS, split_set_name
 from ...backups.retention import Policy, judge_each_host
 from ...backups.sets import GOOD, BackupSet, State, marked_in, newest_first, unnamed_told
 from ...backups.transfer import can_hash, drop_unnamed
@@ -662,7 +662,7 @@ def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: R
     names = tuple(each.name for each in mine)
     targets = copy_targets(backup.runtag, facts, names)
     # RESTORE.txt is made of the manifest where a run was cut before it.
-    book = RuleBook(restore_text, *copies_book(names).rules)
+    book = RuleBook(restore_text, *copies_book(names).rules, wildcards=WILDCARDS)
     graph = resolve(book, targets, site.roots, facts)
     places = {"pi": site.host, **{each.name: each.place for each in mine}}
     files, _ = look_everywhere(graph.files, places)
