@@ -517,7 +517,9 @@ def test_a_signal_while_no_task_runs_ends_it_with_our_code(little_stack, moment,
     """From the first moment to the last: its code, one line, and what was written before."""
     kill = f"stop = lambda: os.kill(os.getpid(), {int(number)}) or time.sleep(60)"
     python = little_stack.words("")[0]
-    script = f"import os, threading, time; from iotstack_invoke import program; {kill}; {moment}"
+    script = (
+        f"import os, threading, time; from iotstack_invoke.cli import program; {kill}; {moment}"
+    )
     told = subprocess.run(
         [python, "-c", script, "list"],
         cwd=CHECKOUT,
@@ -534,9 +536,7 @@ def test_a_signal_while_no_task_runs_ends_it_with_our_code(little_stack, moment,
 def test_a_thread_that_fails_when_all_is_done_prints_no_traceback(little_stack):
     """One is left behind where a share hangs: what it says in the end is a line."""
     fail = "stop = lambda: threading.Thread(target=lambda: 1 / 0).start()"
-    script = (
-        f"import threading; from iotstack_invoke import program; {fail}; {AFTER}; program.main()"
-    )
+    script = f"import threading; from iotstack_invoke.cli import program; {fail}; {AFTER}; program.main()"
     words = [little_stack.words("")[0], "-c", script, "list"]
     told = subprocess.run(
         words, env=little_stack.environment, capture_output=True, text=True, check=False
@@ -548,7 +548,7 @@ def test_a_thread_that_fails_when_all_is_done_prints_no_traceback(little_stack):
 def test_a_signal_while_python_ends_changes_nothing(little_stack):
     """All is done and told by then."""
     kill = "atexit.register(lambda: os.kill(os.getpid(), 15))"
-    script = f"import atexit, os; from iotstack_invoke import program; {kill}; program.main()"
+    script = f"import atexit, os; from iotstack_invoke.cli import program; {kill}; program.main()"
     told = subprocess.run(
         [little_stack.words("")[0], "-c", script, "list"],
         env=little_stack.environment,
@@ -616,7 +616,7 @@ def test_a_run_leaves_bytecode_for_the_next(little_stack, tmp_path):
     words, environment = little_stack.words("list"), little_stack.environment
     subprocess.run(words, cwd=tmp_path, env=environment, check=True)
     left = {path.name.partition(".")[0] for path in tmp_path.rglob("iotstack_invoke/**/*.pyc")}
-    assert {"listing", "settings", "report"} <= left
+    assert {"listing", "model", "report"} <= left
 
 
 def test_commands_that_are_told_repeat_the_settings_file(little_stack, tmp_path):

@@ -36,11 +36,11 @@ STUBBORN = ("sh", "-c", "trap '' TERM; sleep {0} & sleep {0}")
 HERE = """
 import sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from iotstack_invoke import children
+from iotstack_invoke.core import processes
 from iotstack_invoke.core.processes import signals_raised
 from iotstack_invoke.core.errors import Interrupted, StepFailed
 from iotstack_invoke.hosts.local import LocalHost
-from iotstack_invoke.engine.steps import Command
+from iotstack_invoke.hosts.base import Command
 
 def act(way, limit_s, words):
     host, command = LocalHost("/"), Command(tuple(words), limit_s=limit_s)
@@ -61,7 +61,7 @@ try:
                 try:
                     ended.result()
                 finally:
-                    children.end_all()
+                    processes.end_all()
         else:
             act(way, float(limit), words)
 except StepFailed:
@@ -76,7 +76,7 @@ from iotstack_invoke.core.errors import Interrupted
 from iotstack_invoke.hosts.ssh_connection import Login
 from iotstack_invoke.hosts.ssh import SshHost
 from iotstack_invoke.settings.model import Ssh
-from iotstack_invoke.engine.steps import Command
+from iotstack_invoke.hosts.base import Command
 host, user, port, key, config, known_hosts, *words = sys.argv[1:]
 ssh = Ssh(host, user, int(port), key, config=config, known_hosts=known_hosts)
 try:

@@ -15,10 +15,10 @@ from iotstack_invoke.backups.manifest import MOST_BYTES
 from iotstack_invoke.backups.sets import GOOD, State, gather_sets
 from iotstack_invoke.backups.transfer import manifest_there
 from iotstack_invoke.backups.verifications import Check
-from iotstack_invoke.commands.catalog import listing
 from iotstack_invoke.commands.catalog.copies import find_copy
 from iotstack_invoke.commands.catalog.listing import check_text, list_backups
 from iotstack_invoke.commands.restore.request import Source, choose_set
+from iotstack_invoke.commands.shared import vault_sets
 from iotstack_invoke.core.errors import ExitCode, Refused, StepFailed
 from iotstack_invoke.environment.site import Site, sets_in, still_failed
 from iotstack_invoke.hosts.local import LocalHost
@@ -171,7 +171,7 @@ def test_another_backup_of_the_name_is_told(shelf, capsys):
 
 def test_manifests_of_a_vault_are_opened_for_a_while_only(shelf, capsys, monkeypatch):
     """What was not opened in time is told as unread, and what is here as well needs no opening."""
-    monkeypatch.setattr(listing, "MANIFESTS_LIMIT_S", 0)
+    monkeypatch.setattr(vault_sets, "MANIFESTS_LIMIT_S", 0)
     rows = listed(shelf, capsys)
     assert rows[FREE]["vaults"] == {"usb": "unread"}
     assert rows[OLD]["vaults"] == {"usb": "warnings"}

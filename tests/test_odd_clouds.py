@@ -437,12 +437,11 @@ class HurriedStack(LittleStack):
 
 
 HURRIED = """from functools import partial
-from iotstack_invoke import vaults
 from iotstack_invoke.cli.command import main
-from iotstack_invoke.vaults import rclone
+from iotstack_invoke.vaults import access, rclone
 rclone.SETTLED_S = (0.1,)
 rclone.claim_by_marks = partial(rclone.claim_by_marks, limit_s=1.0)
-vaults.IN_VAIN_S = 0.9
+access.IN_VAIN_S = 0.9
 main()
 """
 

@@ -846,8 +846,8 @@ def test_a_line_that_breaks_while_small_files_are_read_hides_none(
 @pytest.mark.parametrize("way", ["ssh", "channel", "sftp"])
 def test_small_files_have_one_limit_together(nas, root, way, monkeypatch):
     """A far end may list a few bytes of each of many, and send megabytes."""
-    for module in ("remote", "sftp_place"):
-        monkeypatch.setattr(f"iotstack_invoke.{module}.MOST_CONTENT_BYTES", 1000)
+    for module in ("ssh", "sftp_place"):
+        monkeypatch.setattr(f"iotstack_invoke.hosts.{module}.MOST_CONTENT_BYTES", 1000)
     place = SftpPlace(nas.login, str(root)) if way == "sftp" else nas
     names = [f"{number}" for number in range(20 if way == "ssh" else 5)]
     for name in names:

@@ -22,12 +22,12 @@ from iotstack_invoke.vaults.access import vault_place
 SET = "2026-11-23_1100"
 ARCHIVE, MANIFEST = f"{SET}.general-backup.tar.gz", f"{SET}.manifest.json"
 PROGRAM = """import sys
-from iotstack_invoke import engine, vaults
+from iotstack_invoke.engine import executor
 from iotstack_invoke.cli.command import main
-from iotstack_invoke.vaults import rclone
+from iotstack_invoke.vaults import access, rclone
 rclone.ASK_LIMIT_S, rclone.ASKED = 3.0, ("--timeout=1s",)
 rclone.TRANSFER_LIMIT_S = {transfer_s}
-vaults.IN_VAIN_S, engine.SLOW_S = 0.9, 1.0
+access.IN_VAIN_S, executor.SLOW_S = 0.9, 1.0
 main()
 """
 """Ours, with limits of seconds."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import iotstack_invoke
 from iotstack_invoke.backups.names import PARTS
 from iotstack_invoke.services import known as table_room
 from iotstack_invoke.services.containers import Container
@@ -119,12 +120,14 @@ def test_each_dump_goes_into_a_part():
     assert {row["dump"] for row in ROWS if "dump" in row} == set(PART_OF_DUMP)
 
 
-def test_the_file_is_shipped():
-    """An installed program has the table too."""
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
-    assert (
-        "services/table.toml" in project["tool"]["setuptools"]["package-data"]["iotstack_invoke"]
-    )
+def test_what_is_read_of_the_package_is_shipped():
+    """An installed program has the table, and the scripts that run in containers, too."""
+    package = Path(iotstack_invoke.__file__).parent
+    project = tomllib.loads((package.parent / "pyproject.toml").read_text("utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["iotstack_invoke"]
+    shipped = {path for each in patterns for path in package.glob(each)}
+    files = {path for path in package.glob("**/*") if path.is_file()}
+    assert {path for path in files if path.suffix not in (".py", ".pyc")} == shipped
 
 
 # Who is in it

@@ -152,7 +152,7 @@ def test_a_fault_that_nobody_foresaw_costs_the_vault_alone():
         with pytest.raises(ZeroDivisionError), enter("x"):
             raise ZeroDivisionError
     assert not hasattr(place, "nothing of that name")
-    with pytest.raises(Unreachable, match=r"vaults/__init__\.py, line \d+: ZeroDivisionError"):
+    with pytest.raises(Unreachable, match=r"vaults/access\.py, line \d+: ZeroDivisionError"):
         vaults._Lazy("nas", "/vault", lambda: 1 // 0, None).names("/vault")
 
 
