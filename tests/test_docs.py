@@ -1,5 +1,6 @@
 """The documentation: what is generated is up to date, links lead somewhere, examples are right."""
 
+import ast
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from iotstack_invoke.settings.validation import mistakes_in
 
@@ -45,7 +47,7 @@ def anchors(page):
     return {re.sub(r"[\s]+", "-", each) for each in plain}
 
 
-@pytest.mark.parametrize("script", ["commands.py"])
+@pytest.mark.parametrize("script", ["commands.py", "architecture.py"])
 def test_what_is_generated_is_what_the_code_says(script):
     """`python docs/SCRIPT` writes it anew."""
     words = [sys.executable, str(DOCS / script), "--check"]
@@ -72,3 +74,49 @@ def test_each_example_of_settings_is_right(page):
     """A block of TOML is a hosts.toml without a mistake, as it stands there."""
     for text in blocks(page, "toml"):
         assert mistakes_in(tomllib.loads(text)) == [], text
+
+
+def test_each_page_is_in_the_navigation():
+    """A page that no menu names is found by no reader of the site."""
+    with (CHECKOUT / "mkdocs.yml").open(encoding="utf-8") as stream:
+        menu = [*listed(yaml.load(stream, yaml.BaseLoader)["nav"])]  # noqa: S506 - makes texts alone
+    assert sorted(menu) == sorted(str(each.relative_to(DOCS)) for each in DOCS.glob("**/*.md"))
+
+
+def listed(menu):
+    """Yield the pages of a menu and of the menus in it."""
+    for each in menu:
+        if isinstance(each, str):
+            yield each
+        else:
+            for inner in each.values():
+                yield from listed([inner] if isinstance(inner, str) else inner)
+
+
+@pytest.mark.parametrize("page", OF_SETTINGS, ids=named)
+def test_each_path_of_the_repository_is_there(page):
+    """What a page names in backticks, if it begins with a folder of this repository."""
+    tops = ("iotstack_invoke", "tests", "docs", "benchmarks", ".ci")
+    told = re.findall(r"`([^`\s]+)`", prose(page))
+    paths = [each for each in told if each.partition("/")[0] in tops and "/" in each]
+    assert [each for each in paths if not (CHECKOUT / each).exists()] == []
+
+
+def messages():
+    """Yield each text that stands in the program, with `…` for what is filled in."""
+    for path in (CHECKOUT / "iotstack_invoke").glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                parts = (e.value if isinstance(e, ast.Constant) else "…" for e in node.values)
+                yield "".join(parts)
+
+
+def test_each_message_of_the_troubleshooting_is_one_of_the_program():
+    """A heading there is a part of a message; `…` stands for what the program fills in."""
+    page = DOCS / "troubleshooting.md"
+    headings = re.findall(r"^## (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    said = [*messages()]
+    unknown = [each for each in headings if not any(each.rstrip(" …") in text for text in said)]
+    assert unknown == []
