@@ -1,0 +1,122 @@
+"""The documentation: what is generated is up to date, links lead somewhere, examples are right."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from iotstack_invoke.settings.validation import mistakes_in
+
+CHECKOUT = Path(__file__).parent.parent
+DOCS = CHECKOUT / "docs"
+PAGES = (
+    *(CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted(DOCS.glob("**/*.md")),
+)
+OF_SETTINGS = [page for page in PAGES if "decisions" not in page.parts]
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+
+
+def named(page):
+    return str(page.relative_to(CHECKOUT))
+
+
+def blocks(page, language):
+    """Return the code blocks of a language, without the indent that a list gives them."""
+    found = BLOCK.findall(page.read_text("utf-8"))
+    return [textwrap.dedent(text) for _, each, text in found if each == language]
+
+
+def prose(page):
+    """Return the text of a page without its code blocks."""
+    return BLOCK.sub("", page.read_text("utf-8"))
+
+
+def anchors(page):
+    """Return what a link may name of a page: its headings, as GitHub and MkDocs spell them."""
+    titles = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    plain = (re.sub(r"[^\w\s-]", "", each).strip().lower() for each in titles)
+    return {re.sub(r"[\s]+", "-", each) for each in plain}
+
+
+@pytest.mark.parametrize("script", ["commands.py", "architecture.py"])
+def test_what_is_generated_is_what_the_code_says(script):
+    """`python docs/SCRIPT` writes it anew."""
+    words = [sys.executable, str(DOCS / script), "--check"]
+    told = subprocess.run(words, capture_output=True, text=True, check=False, cwd=CHECKOUT)
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_each_relative_link_leads_to_a_page_and_its_heading(page):
+    """Also to a picture; what begins with https is not asked for."""
+    lost = []
+    for link in LINK.findall(prose(page)):
+        path, _, anchor = link.partition("#")
+        goal = page if not path else Path(os.path.normpath(page.parent / path))
+        if re.match(r"[a-z]+:", link):
+            continue
+        if not goal.exists() or (anchor and anchor not in anchors(goal)):
+            lost.append(link)
+    assert lost == []
+
+
+@pytest.mark.parametrize("page", OF_SETTINGS, ids=named)
+def test_each_example_of_settings_is_right(page):
+    """A block of TOML is a hosts.toml without a mistake, as it stands there."""
+    for text in blocks(page, "toml"):
+        assert mistakes_in(tomllib.loads(text)) == [], text
+
+
+def test_each_page_is_in_the_navigation():
+    """A page that no menu names is found by no reader of the site."""
+    with (CHECKOUT / "mkdocs.yml").open(encoding="utf-8") as stream:
+        menu = [*listed(yaml.safe_load(stream)["nav"])]
+    assert sorted(menu) == sorted(str(each.relative_to(DOCS)) for each in DOCS.glob("**/*.md"))
+
+
+def listed(menu):
+    """Yield the pages of a menu and of the menus in it."""
+    for each in menu:
+        if isinstance(each, str):
+            yield each
+        else:
+            for inner in each.values():
+                yield from listed([inner] if isinstance(inner, str) else inner)
+
+
+@pytest.mark.parametrize("page", OF_SETTINGS, ids=named)
+def test_each_path_of_the_repository_is_there(page):
+    """What a page names in backticks, if it begins with a folder of this repository."""
+    tops = ("iotstack_invoke", "tests", "docs", "benchmarks", ".ci")
+    told = re.findall(r"`([^`\s]+)`", prose(page))
+    paths = [each for each in told if each.partition("/")[0] in tops and "/" in each]
+    assert [each for each in paths if not (CHECKOUT / each).exists()] == []
+
+
+def messages():
+    """Yield each text that stands in the program, with `…` for what is filled in."""
+    for path in (CHECKOUT / "iotstack_invoke").glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                parts = (e.value if isinstance(e, ast.Constant) else "…" for e in node.values)
+                yield "".join(parts)
+
+
+def test_each_message_of_the_troubleshooting_is_one_of_the_program():
+    """A heading there is a part of a message; `…` stands for what the program fills in."""
+    page = DOCS / "troubleshooting.md"
+    headings = re.findall(r"^## (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    said = [*messages()]
+    unknown = [each for each in headings if not any(each.rstrip(" …") in text for text in said)]
+    assert unknown == []
