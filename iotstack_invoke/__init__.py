@@ -16,4 +16,4 @@ A package uses only packages of the lines before its own.
     cli                      flags and exit codes; the console program
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
