@@ -13,7 +13,9 @@ from scenes import LittleStack
 from sshd import Sshd, require_sshd
 
 # What these helpers assert is told as in a test; they are imported later, by tests.
-pytest.register_assert_rewrite("marks", "owner", "restorer", "saboteur", "sweep")
+pytest.register_assert_rewrite(
+    "marks", "owner", "restorer", "saboteur", "sweep", "restores", "liars"
+)
 
 # A property holds however slow the machine is that it is tried on.
 hypothesis.settings.register_profile("ours", deadline=None)

@@ -8,11 +8,11 @@ well, then [2] and one that was killed when it started the containers again.
 import json
 import shutil
 import subprocess
-from pathlib import Path
 
+import folders
 import pytest
 
-EARLIER = sorted((Path(__file__).parent / "fixtures/earlier").glob("*.tar.gz"))
+EARLIER = sorted((folders.FIXTURES / "earlier").glob("*.tar.gz"))
 FOLDER = "/home/pi/IOTstack"
 
 

@@ -5,10 +5,11 @@ import os
 import re
 from graphlib import CycleError, TopologicalSorter
 
+import folders
 import pytest
 
 PACKAGE = "iotstack_invoke"
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CHECKOUT = str(folders.CHECKOUT)
 HOUSE = os.path.join(CHECKOUT, PACKAGE)
 
 # The packages, from the ground up. Those on one floor do not use each other.

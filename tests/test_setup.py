@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import sys
 
+import folders
 import pytest
 
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CHECKOUT = str(folders.CHECKOUT)
 
 
 @pytest.mark.parametrize("words", [["tset"], ["test", "more"], [""]])
