@@ -30,7 +30,7 @@ from ..engine.journal import Journal
 from ..engine.memory_ledger import Ledger
 from ..engine.plan import decide, resolve
 from ..engine.steps import File, Record
-from ..environment.site import contents_told, counts_at_once, look_everywhere, write_pin
+from ..environment.environment import contents_told, counts_at_once, look_everywhere, write_pin
 from ..environment.stack_host import find_machine, open_machine
 from ..hosts.base import FileFact, Host, Place
 from ..hosts.inspect import host_name, read_text

@@ -82,7 +82,7 @@ Judged = TypeVar("Judged")
 
 
 @dataclass(slots=True)
-class Site:
+class Environment:
     """A stack on this machine or another, its backups, and the vaults."""
 
     settings: Settings
@@ -93,19 +93,19 @@ class Site:
     """The folder of the backups, as vaults know it."""
 
     @classmethod
-    def of(cls, settings: Settings, host: Host | None = None) -> Site:
+    def of(cls, settings: Settings, host: Host | None = None) -> Environment:
         """Return what the settings describe; no vault is opened yet."""
         by_host = host and any(each.by_host for each in settings.vaults)
         whose = host_name(host) if host and by_host else ""
-        site = cls(settings, host or LocalHost(settings.stack.folder))
-        site.own = OwnFolder(site.host, site.backups, far=site.far)
-        site.vaults = {
+        environment = cls(settings, host or LocalHost(settings.stack.folder))
+        environment.own = OwnFolder(environment.host, environment.backups, far=environment.far)
+        environment.vaults = {
             each.name: vault_place(
-                each, whose, made=bool(whose), of_others=bool(host), own=site.own
+                each, whose, made=bool(whose), of_others=bool(host), own=environment.own
             )
             for each in settings.vaults
         }
-        return site
+        return environment
 
     @property
     def far(self) -> bool:
@@ -223,34 +223,34 @@ def _manifest_name(runtag: str) -> str:
 
 
 @contextlib.contextmanager
-def open_site(settings: Settings, name: str = "") -> Iterator[Site]:
+def open_environment(settings: Settings, name: str = "") -> Iterator[Environment]:
     """Yield the site of a host of the settings, or of this machine; closed at the end.
 
     Raises UsageError, Refused or Unreachable for another machine.
     """
     with contextlib.ExitStack() as opened:
-        site = Site.of(settings)
+        environment = Environment.of(settings)
         if name:
             machine = find_machine(settings, name)
             host = opened.enter_context(open_machine(machine))
-            site = Site.of(settings.of_machine(machine, host.root), host)
-        opened.callback(site.close)
-        yield site
+            environment = Environment.of(settings.of_machine(machine, host.root), host)
+        opened.callback(environment.close)
+        yield environment
 
 
 class RecordFile:
     """The records of one set while it is unfinished, in a file beside it."""
 
-    def __init__(self, site: Site, runtag: str) -> None:
-        self.host = site.host
-        self.path = f"{site.backups}/{runtag}.{RECORDS_ENDING}"
+    def __init__(self, environment: Environment, runtag: str) -> None:
+        self.host = environment.host
+        self.path = f"{environment.backups}/{runtag}.{RECORDS_ENDING}"
         self.started_utc = ""
         self.claim = os.urandom(16).hex()
         """What marks the set in vaults as the one of this run and of those that go on with it."""
         self._is_ours = believed(self.host, self.path)
         lines = self.host.lines(self.path) if self._is_ours else []
         self.exists = bool(lines)
-        manifest = site.manifest(runtag)
+        manifest = environment.manifest(runtag)
         self.replaces = False
         """This run and those that go on with it come in the place of other sets of its name."""
         self.replaced: Manifest | None = None

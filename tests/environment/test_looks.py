@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from iotstack_invoke.environment.environment import Environment, newest_good, sets_read
 from scenes import not_root, put_set
 from shelf import Shelf
 
@@ -14,7 +15,6 @@ from iotstack_invoke.commands.catalog.copies import find_copy
 from iotstack_invoke.commands.restore.request import Source, choose_set
 from iotstack_invoke.commands.undo.undo import _last_journal, journal_of, what_is_left
 from iotstack_invoke.core.errors import StepFailed, Unreachable
-from iotstack_invoke.environment.site import Site, newest_good, sets_read
 from iotstack_invoke.environment.stack_host import Target
 from iotstack_invoke.hosts.inspect import (
     device,
@@ -193,11 +193,11 @@ def test_a_line_that_breaks_amid_a_manifest_makes_no_older_set_the_latest(
     for number in range(10 if size == "many" else 0):
         shelf.put(f"2026-11-01_11{number:02}", nas, when=f"2026-11-01T10:{number:02}:00Z")
     shelf.put(NEW, nas)
-    site = Site.of(shelf.settings())
-    source = Source(site.vaults["nas"], str(nas), in_place=False, name="nas")
+    environment = Environment.of(shelf.settings())
+    source = Source(environment.vaults["nas"], str(nas), in_place=False, name="nas")
     for act in (
         lambda: choose_set(source, "latest"),
-        lambda: find_copy(site, "latest", "nas", {}, print),
+        lambda: find_copy(environment, "latest", "nas", {}, print),
         lambda: sets_read(source.place, str(nas), 30),
         lambda: newest_good(source.place, str(nas), datetime.now(UTC)),
     ):
@@ -206,7 +206,7 @@ def test_a_line_that_breaks_amid_a_manifest_makes_no_older_set_the_latest(
     for name in ("head", "cat"):
         (tools / name).unlink()
     assert choose_set(source, "latest").backup.runtag == NEW
-    site.close()
+    environment.close()
 
 
 def test_a_manifest_that_cannot_be_read_is_no_reason_to_take_an_older_one(shelf):

@@ -9,12 +9,12 @@ import threading
 from dataclasses import replace
 
 import pytest
+from iotstack_invoke.environment.environment import Environment
 
 from iotstack_invoke.commands.doctor.doctor import unreached
 from iotstack_invoke.commands.undo.crash_recovery import recover_here
 from iotstack_invoke.core.errors import StepFailed, Unreachable
 from iotstack_invoke.engine.journal import Journal
-from iotstack_invoke.environment.site import Site
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.reporting.report import Report
 from iotstack_invoke.settings.model import Vault, load_settings
@@ -282,10 +282,10 @@ def test_a_vault_that_cannot_be_listed_is_not_said_to_hold_ruins(little_stack, c
         def names(self, folder):
             raise StepFailed(f"{folder} cannot be listed")
 
-    site = Site.of(load_settings(str(little_stack.settings)))
-    os.makedirs(site.backups, exist_ok=True)
-    site = replace(site, vaults={"nas": Shut("/")})
-    _died, listed = recover_here(site, Journal(site.host, "/none", ()), Report())
+    environment = Environment.of(load_settings(str(little_stack.settings)))
+    os.makedirs(environment.backups, exist_ok=True)
+    environment = replace(environment, vaults={"nas": Shut("/")})
+    _died, listed = recover_here(environment, Journal(environment.host, "/none", ()), Report())
     assert set(listed) == {"here"}
     assert capsys.readouterr().err == ""
 
@@ -299,11 +299,11 @@ def test_silent_vaults_are_waited_for_together(little_stack):
             met.wait()
             return LocalHost.names(self, folder)
 
-    site = Site.of(load_settings(str(little_stack.settings)))
-    os.makedirs(site.backups, exist_ok=True)
+    environment = Environment.of(load_settings(str(little_stack.settings)))
+    os.makedirs(environment.backups, exist_ok=True)
     slow = {name: Slow(str(little_stack.folder), name) for name in ("nas", "usb")}
-    site = replace(site, vaults=slow)
-    _died, listed = recover_here(site, Journal(site.host, "/none", ()), Report())
+    environment = replace(environment, vaults=slow)
+    _died, listed = recover_here(environment, Journal(environment.host, "/none", ()), Report())
     assert set(listed) == {"here", "nas", "usb"}
 
 

@@ -9,8 +9,8 @@ from datetime import datetime
 
 from ...core.errors import ExitCode, Interrupted, RuntagError
 from ...core.runtag import LATEST, Runtag, default_runtag, read_runtag
+from ...environment.environment import Environment, open_environment
 from ...environment.hooks import hook_lines
-from ...environment.site import Site, open_site
 from ...environment.stack_host import journal_paths
 from ...reporting.report import Report
 from ...settings.model import Options, Settings
@@ -36,38 +36,42 @@ def back_up(
     """
     runtag, by_clock = choose_runtag(asked, datetime.now().astimezone()), asked is None
     try:
-        with open_site(settings, host) as site:
+        with open_environment(settings, host) as environment:
             if options.dry_run:
-                return _show_plan(site, runtag, options, report, by_clock=by_clock)
+                return _show_plan(environment, runtag, options, report, by_clock=by_clock)
             from .backup_run import run_backup
 
-            return run_backup(site, runtag, options, report, by_clock=by_clock)
+            return run_backup(environment, runtag, options, report, by_clock=by_clock)
     except Interrupted as error:
         report.fail(f"The backup was {error}. {error.left or 'Nothing of it was begun.'}")
         return error.exit_code
 
 
 def _show_plan(
-    site: Site, runtag: Runtag, options: Options, report: Report, *, by_clock: bool
+    environment: Environment, runtag: Runtag, options: Options, report: Report, *, by_clock: bool
 ) -> ExitCode:
     """Print the plan; raises Refused where the backup would be refused."""
-    refuse_folder(site)
-    if site.host.look(journal_paths(site.settings.stack.folder)):
+    refuse_folder(environment)
+    if environment.host.look(journal_paths(environment.settings.stack.folder)):
         from ..undo.owed import Owing  # with the rules of a restore, which few need here
 
-        Owing.of_site(site).tell_owed(report)
-    listed = list_vaults(site)
+        Owing.of_site(environment).tell_owed(report)
+    listed = list_vaults(environment)
     if by_clock:
-        runtag = free_of(runtag, (site.host.names(site.backups), *listed.values()), report)
-    start = Start.of(site, runtag, options, listed, dry=True)
+        runtag = free_of(
+            runtag, (environment.host.names(environment.backups), *listed.values()), report
+        )
+    start = Start.of(environment, runtag, options, listed, dry=True)
     for note in (*start.notes, *start.facts.warnings):
         report.warn(note)
     for each in start.facts.left_out:
         report.write(f"left out: {each.what}: {each.reason}")
-    for line in hook_lines(site.settings.hooks, "backup"):
+    for line in hook_lines(environment.settings.hooks, "backup"):
         report.write(line)
-    checks = site.checks.newest()
-    for late in look_at_vaults(site, site.vaults, site.sets(), checks, skipped=runtag):
+    checks = environment.checks.newest()
+    for late in look_at_vaults(
+        environment, environment.vaults, environment.sets(), checks, skipped=runtag
+    ):
         if late.lacking and not late.error:
             report.write(f"delivered to {late.name} as well: {', '.join(late.lacking)}")
     report.plan(start.plan, also_settled=options.why)

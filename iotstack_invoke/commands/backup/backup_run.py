@@ -34,8 +34,8 @@ from ...core.processes import signals_raised
 from ...core.runtag import Runtag
 from ...engine.executor import Run, RunResult
 from ...engine.plan import Plan
+from ...environment.environment import Environment, RecordFile, remove_set, sweep_stale_copies
 from ...environment.hooks import HooksResult, Occasion
-from ...environment.site import RecordFile, Site, remove_set, sweep_stale_copies
 from ...environment.stack_host import Lock, locked_stack
 from ...hosts.base import Command, Place
 from ...hosts.inspect import is_folder
@@ -72,16 +72,21 @@ NO_VAULT = "No vault is in the settings: this backup is on its own machine only.
 
 
 def run_backup(
-    site: Site, runtag: Runtag, options: Options, report: Report, *, by_clock: bool = False
+    environment: Environment,
+    runtag: Runtag,
+    options: Options,
+    report: Report,
+    *,
+    by_clock: bool = False,
 ) -> ExitCode:
     """Make a backup and return the exit code; raises IotstackError where it was not begun.
 
     `by_clock`: the runtag is the clock's, and where it is taken the next one is.
     """
     with signals_raised():
-        _make_folder(site)
-        with locked_stack(site.host, site.backups, f"backup {runtag}") as lock:
-            run = _BackupRun(site, runtag, options, report, lock)
+        _make_folder(environment)
+        with locked_stack(environment.host, environment.backups, f"backup {runtag}") as lock:
+            run = _BackupRun(environment, runtag, options, report, lock)
             try:
                 return run.do(by_clock=by_clock)
             except Interrupted as error:
@@ -92,21 +97,21 @@ def run_backup(
                 raise
 
 
-def _make_folder(site: Site) -> None:
+def _make_folder(environment: Environment) -> None:
     """Make the folder of the backups where there is a stack but no such folder.
 
     Hooks that run before a backup may bring the stack: then it is looked at after them.
     """
-    if not is_folder(site.host, site.backups):
-        folder, hooks = site.settings.stack.folder, site.settings.hooks.before_backup
-        if not (hooks and is_folder(site.host, folder)):
-            look_at_folder(site.host, site.settings)  # refuses, with the way out
-        refuse_folder(site)
-        if site.far:
-            site.host.run(Command(("mkdir", "-p", "-m", "0700", "--", site.backups)))
+    if not is_folder(environment.host, environment.backups):
+        folder, hooks = environment.settings.stack.folder, environment.settings.hooks.before_backup
+        if not (hooks and is_folder(environment.host, folder)):
+            look_at_folder(environment.host, environment.settings)  # refuses, with the way out
+        refuse_folder(environment)
+        if environment.far:
+            environment.host.run(Command(("mkdir", "-p", "-m", "0700", "--", environment.backups)))
         else:
-            _make_here(site.backups)
-    refuse_folder(site)
+            _make_here(environment.backups)
+    refuse_folder(environment)
 
 
 def _make_here(folder: str) -> None:
@@ -159,18 +164,23 @@ class _BackupRun:
     """A backup that holds the lock."""
 
     def __init__(
-        self, site: Site, runtag: Runtag, options: Options, report: Report, lock: Lock
+        self,
+        environment: Environment,
+        runtag: Runtag,
+        options: Options,
+        report: Report,
+        lock: Lock,
     ) -> None:
-        self.site = site
+        self.environment = environment
         self.lock = lock
         self.runtag = runtag
         self.options = options
         self.report = report
-        self.journal = Owing.of_site(site).journal_of_backups(lock.hold_again)
+        self.journal = Owing.of_site(environment).journal_of_backups(lock.hold_again)
         self.started_s = time.monotonic()
         self.listed: dict[str, Listing] = {}
         """What lies in each vault that answered: each is listed once."""
-        self.hooks = site.settings.hooks
+        self.hooks = environment.settings.hooks
         self.arrived = frozenset[str]()
         """What of the set is here and in vaults, whoever put it there."""
         self.late: tuple[Delivery, ...] = ()
@@ -181,14 +191,16 @@ class _BackupRun:
         """Opened when there is something to write; a backup that is refused leaves none."""
 
     def do(self, *, by_clock: bool) -> ExitCode:
-        died, self.listed = recover_here(self.site, self.journal, self.report)
+        died, self.listed = recover_here(self.environment, self.journal, self.report)
         if by_clock:  # under the lock: of two runs in a minute each has its own
             self.runtag = free_of(self.runtag, self.listed.values(), self.report)
         try:
             for told in died:
                 self._open_log().write("undo", f"warning: {told}")
             warnings = (*died, *self._run_before())
-            start = Start.of(self.site, self.runtag, self.options, self.listed, warnings=warnings)
+            start = Start.of(
+                self.environment, self.runtag, self.options, self.listed, warnings=warnings
+            )
             if self.options.why:
                 self.report.plan(start.plan, commands=False, shown_only=False)
             result = self._make(start.plan, start.facts, start.records, start.notes)
@@ -225,14 +237,14 @@ class _BackupRun:
         return self._occasion().run_after(after, result) if after else HooksResult()
 
     def _occasion(self) -> Occasion:
-        folder = self.site.settings.stack.folder
+        folder = self.environment.settings.stack.folder
         log = self._open_log()
-        return Occasion(self.site.host, "backup", self.runtag, folder, log, self.report)
+        return Occasion(self.environment.host, "backup", self.runtag, folder, log, self.report)
 
     def _open_log(self) -> RunLog:
         if self.log is None:
             try:
-                self.log = open_log(self.site, self.runtag)
+                self.log = open_log(self.environment, self.runtag)
             except OSError as error:
                 raise StepFailed(f"The log cannot be written: {words_of(error)}.") from error
         return self.log
@@ -254,9 +266,9 @@ class _BackupRun:
 
     def _is_begun(self) -> bool:
         """Tell whether there is anything of the set, or nobody can say."""
-        path = f"{self.site.backups}/{self.runtag}.{RECORDS_ENDING}"
+        path = f"{self.environment.backups}/{self.runtag}.{RECORDS_ENDING}"
         try:
-            return bool(self.site.host.look([path]))
+            return bool(self.environment.host.look([path]))
         except StepFailed:
             return True
 
@@ -272,7 +284,7 @@ class _BackupRun:
         for text in facts.told:
             log.write("backup", text)
             self.report.tell(text)
-        if not self.site.vaults:
+        if not self.environment.vaults:
             log.write("backup", NO_VAULT)
             self.report.tell(NO_VAULT, style="yellow")
         with self._bars():
@@ -283,7 +295,7 @@ class _BackupRun:
     def _do(self, plan: Plan, records: RecordFile, watcher: Fanout) -> RunResult:
         return Run(
             plan,
-            self.site.places,
+            self.environment.places,
             ledger=records,
             journal=self.journal,
             watcher=watcher,
@@ -294,7 +306,7 @@ class _BackupRun:
     def _reached(self) -> tuple[str, ...]:
         """Return the vaults that have the manifest of this backup."""
         name = f"{self.runtag}.{KINDS['manifest']}"
-        return tuple(each for each in self.site.vaults if f"{each}:{name}" in self.arrived)
+        return tuple(each for each in self.environment.vaults if f"{each}:{name}" in self.arrived)
 
     def _deliver_late(self, made: RunResult, records: RecordFile) -> tuple[Delivery, ...]:
         """Deliver what earlier runs could not, to the vaults that took this backup.
@@ -302,13 +314,19 @@ class _BackupRun:
         Of those that did not, what they lack is told.
         """
         reached, log = self._reached(), self._open_log()
-        checks = self.site.checks.newest()
-        here = self.site.sets()  # by the record beside the stack, which may be another machine's
+        checks = self.environment.checks.newest()
+        here = (
+            self.environment.sets()
+        )  # by the record beside the stack, which may be another machine's
         # Where the name is another machine's, no later run delivers this one.
         taken = {e.job.output.role for e in made.failed if ADVICE in e.message}
-        others = [each for each in self.site.vaults if each not in reached]
+        others = [each for each in self.environment.vaults if each not in reached]
         away = [
-            Delivery(name, self.site.vaults[name], lacking=owed_here(self.site, name, here))
+            Delivery(
+                name,
+                self.environment.vaults[name],
+                lacking=owed_here(self.environment, name, here),
+            )
             for name in others
             if name not in self.listed
         ]
@@ -316,13 +334,13 @@ class _BackupRun:
         answered = [each for each in others if each in self.listed]
         for name in answered:
             with contextlib.suppress(StepFailed):  # then it tells so when it is looked at
-                drop_mark(self.site.vaults[name], self.runtag, records)
-        away += look_at_vaults(self.site, answered, here, checks)
+                drop_mark(self.environment.vaults[name], self.runtag, records)
+        away += look_at_vaults(self.environment, answered, here, checks)
         for each in away:
             if each.name in taken:
                 each.lacking.pop(self.runtag, None)
                 each.refused.pop(self.runtag, None)
-        late = look_at_vaults(self.site, reached, here, checks, skipped=self.runtag)
+        late = look_at_vaults(self.environment, reached, here, checks, skipped=self.runtag)
         unlike = self._compare()
         for each in late:
             why = unlike(each.names, ()) if each.looked else "it cannot be listed"
@@ -341,7 +359,9 @@ class _BackupRun:
 
         with self._bars():
             proven = [each for each in late if each.name not in self.unproven]
-            deliver(self.site, proven, lambda plan, owed: self._do(plan, owed, watcher), tell)
+            deliver(
+                self.environment, proven, lambda plan, owed: self._do(plan, owed, watcher), tell
+            )
         return (*late, *away)
 
     def _compare(self) -> Callable[[Listing, Iterable[str]], str]:
@@ -349,8 +369,8 @@ class _BackupRun:
 
         What is here is looked at once for all vaults.
         """
-        manifest = self.site.manifest(self.runtag)
-        here = self.site.host.names(self.site.backups)
+        manifest = self.environment.manifest(self.runtag)
+        here = self.environment.host.names(self.environment.backups)
 
         def unlike(there: Listing, texts: Iterable[str]) -> str:
             kinds = ("manifest", *texts)
@@ -368,7 +388,7 @@ class _BackupRun:
         """Yield what is told of vaults that hold another machine's backups of this one's name."""
         for vault in vaults:
             with contextlib.suppress(StepFailed):  # the next run looks as well
-                other = namesake_in(self.site, vault)
+                other = namesake_in(self.environment, vault)
                 if other:
                     told = namesake_told(vault, other)
                     yield f"{told[0].upper()}{told[1:]}. Give one of them another name: {RENAME}"
@@ -377,18 +397,18 @@ class _BackupRun:
         """Let the hooks and the retention act, finish the log, copy it, and say how it went."""
         self.lock.hold_again()
         log = self._open_log()
-        manifest = self.site.manifest(self.runtag)
+        manifest = self.environment.manifest(self.runtag)
         problems = failures_told(result)
         made = manifest.made if manifest else ()
         problems += [f"{p.kind} part: {why}" for p in made for why in p.lacking.values()]
         problems += map(self._unproven_told, self.unproven)
         late = [line for each in self.late for line in (*each.lost, *each.troubles)]
         late += [each.owed_line for each in self.late if each.owed]
-        late += damaged_here_told(self.site, self.late, new=True)
+        late += damaged_here_told(self.environment, self.late, new=True)
         told = manifest.warnings if manifest else ()  # those of a run that died, too
         warnings = list(dict.fromkeys([*told, *facts.warnings, *result.warnings]))
         warnings += self._namesakes(self._reached())
-        damages = write_damages(self.site, manifest, result) if manifest else ()
+        damages = write_damages(self.environment, manifest, result) if manifest else ()
         made_all = (
             not damages
             and manifest is not None
@@ -400,7 +420,7 @@ class _BackupRun:
             )
         )
         if made_all and manifest and facts.replaces:
-            problems += self._drop(self.site.host, self.site.backups, manifest)
+            problems += self._drop(self.environment.host, self.environment.backups, manifest)
         hooked = self._run_after(
             how_it_went(manifest, made_all=made_all, noted=problems or late or warnings)
         )
@@ -410,7 +430,7 @@ class _BackupRun:
         took = duration_text(time.monotonic() - self.started_s)
         state = manifest.state if manifest else "unfinished"
         log.write("backup", f"{self.runtag} is {state} after {took}")
-        finish_log(self.site, self.runtag, log)
+        finish_log(self.environment, self.runtag, log)
         if log.broken:
             problems.append(f"the log could not be written whole: {log.broken}")
         replaced = manifest if made_all and facts.replaces else None
@@ -446,7 +466,7 @@ class _BackupRun:
         watcher = Fanout(self.report)
         with self._bars():
             result = copy_log(
-                self.site,
+                self.environment,
                 self.runtag,
                 reached,
                 records,
@@ -456,7 +476,7 @@ class _BackupRun:
         without_log = {each.job.output.role for each in result.failed}
         unlike = self._compare()
         for vault in reached:
-            place = self.site.vaults[vault]
+            place = self.environment.vaults[vault]
             try:
                 names = place.names(place.root)
                 why = unlike(names, () if vault in without_log else TEXTS)
@@ -466,7 +486,7 @@ class _BackupRun:
                 self._take_back(vault, why, records)
                 problems.append(self._unproven_told(vault))
                 continue
-            pinned = carry_pin(self.site, self.runtag, place)
+            pinned = carry_pin(self.environment, self.runtag, place)
             problems += filter(None, [unmark(place, self.runtag), pinned])
             problems += self._drop(place, place.root, replaced) if replaced else []
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
@@ -493,28 +513,33 @@ class _BackupRun:
             log.write("retention", f"{runtag} is removed: {verdict.why}")
             self.report.tell(f"removed {runtag}: {verdict.why}")
             try:
-                remove_set(self.site.host, self.site.backups, runtag)
+                remove_set(self.environment.host, self.environment.backups, runtag)
             except IotstackError as error:
                 problems.append(f"retention: {error}")
-        return problems + remove_old_here(self.site, self.report.tell)
+        return problems + remove_old_here(self.environment, self.report.tell)
 
     def _judge(self) -> tuple[Verdict, ...]:
         """Return the verdicts on the sets here, what hosts.toml adopts being adopted."""
-        stack, said, now = self.site.settings.stack, self.site.owner.read(), datetime.now(UTC)
+        stack, said, now = (
+            self.environment.settings.stack,
+            self.environment.owner.read(),
+            datetime.now(UTC),
+        )
         pinned = frozenset().union(*map(pins_in, self.listed.values()))
         sets = [
-            replace(each, pinned=each.pinned or each.runtag in pinned) for each in self.site.sets()
+            replace(each, pinned=each.pinned or each.runtag in pinned)
+            for each in self.environment.sets()
         ]
         adopted = said.adopted(HERE, sets)
         foreign = {e.runtag for e in sets if e.state is State.UNPROVEN} - adopted
         if stack.adopt and foreign:
             from ..catalog.adopt import adopt
 
-            rules = (stack.policy, now, self.site.gone(said), adopted | foreign)
+            rules = (stack.policy, now, self.environment.gone(said), adopted | foreign)
             going = {each.backup.runtag for each in judge(sets, *rules) if not each.keep}
-            checks = self.site.checks_here()
-            adopted |= adopt(self.site, HERE, going & foreign, checks, self.report)
-        return judge(sets, stack.policy, now, self.site.gone(said), adopted)
+            checks = self.environment.checks_here()
+            adopted |= adopt(self.environment, HERE, going & foreign, checks, self.report)
+        return judge(sets, stack.policy, now, self.environment.gone(said), adopted)
 
     def _verdict(
         self,
@@ -552,7 +577,7 @@ class _BackupRun:
             return
         rows = []
         for part in manifest.parts:
-            copies = [v for v in self.site.vaults if f"{v}:{part.file}" in self.arrived]
+            copies = [v for v in self.environment.vaults if f"{v}:{part.file}" in self.arrived]
             rows.append(
                 (
                     part.kind,
@@ -569,7 +594,7 @@ class _BackupRun:
             right=(2, 3),
             copied=(1,),
         )
-        self.report.tell(f"{self.site.backups} · {took}")
+        self.report.tell(f"{self.environment.backups} · {took}")
 
     @contextlib.contextmanager
     def _bars(self) -> Iterator[None]:

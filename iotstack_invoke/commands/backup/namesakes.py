@@ -12,7 +12,13 @@ from datetime import UTC, datetime
 
 from ...backups.manifest import Manifest, read_utc
 from ...backups.names import KINDS
-from ...environment.site import CLOCKS_APART, Site, begun_by, manifests_in, newest_runtags
+from ...environment.environment import (
+    CLOCKS_APART,
+    Environment,
+    begun_by,
+    manifests_in,
+    newest_runtags,
+)
 from ...environment.stack_host import machine_mark
 from ...hosts.base import Host, Place
 from ...hosts.inspect import host_name
@@ -24,18 +30,18 @@ MOST_READ = 64
 RENAME = "sudo hostnamectl set-hostname NAME"
 
 
-def namesake_in(site: Site, vault: str) -> Manifest | None:
+def namesake_in(environment: Environment, vault: str) -> Manifest | None:
     """Return a backup of another machine that has the name of the stack's, or None.
 
     One that was made after the last but one of this machine, which is at work still, or by the
     machine that we run on, if the stack is another's. Raises StepFailed.
     """
-    host, machine = host_name(site.host), machine_mark(site.host)
-    us = machine_mark(LocalHost("/")) if site.far else ""
+    host, machine = host_name(environment.host), machine_mark(environment.host)
+    us = machine_mark(LocalHost("/")) if environment.far else ""
     mine: list[datetime] = []
     others: list[tuple[datetime, Manifest]] = []
     now = datetime.now(UTC) + CLOCKS_APART
-    for each in _newest(site.vaults[vault]) if machine else ():
+    for each in _newest(environment.vaults[vault]) if machine else ():
         made = read_utc(each.started_utc)
         if each.host == host and each.machine and made <= now:
             if each.machine == machine:

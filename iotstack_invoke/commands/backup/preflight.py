@@ -23,7 +23,7 @@ from ...core.runtag import Runtag, free_runtag
 from ...core.stack_folders import BACKUPS
 from ...engine.plan import Plan, decide, resolve
 from ...engine.steps import Record
-from ...environment.site import RecordFile, Site, look_everywhere, unlike_copies
+from ...environment.environment import Environment, RecordFile, look_everywhere, unlike_copies
 from ...hosts.inspect import is_folder, is_read_only, may_write, on_host, remount
 from ...hosts.local import READ_ONLY
 from ...reporting.report import Report
@@ -38,17 +38,21 @@ from .replaced import has_manifest, known_of, refuse_damaged, refuse_to_lose, wi
 TICK_S = 0.05
 
 
-def refuse_folder(site: Site) -> None:
+def refuse_folder(environment: Environment) -> None:
     """Raise Refused where the folder of the backups, or the stack's, cannot be written."""
-    folder = site.backups if is_folder(site.host, site.backups) else site.settings.stack.folder
-    if is_folder(site.host, folder) and not may_write(site.host, folder):
-        if is_read_only(site.host, folder):
+    folder = (
+        environment.backups
+        if is_folder(environment.host, environment.backups)
+        else environment.settings.stack.folder
+    )
+    if is_folder(environment.host, folder) and not may_write(environment.host, folder):
+        if is_read_only(environment.host, folder):
             raise Refused(
-                f"{on_host(site.host)}{folder} {READ_ONLY}. Nothing was changed. When the disk is "
+                f"{on_host(environment.host)}{folder} {READ_ONLY}. Nothing was changed. When the disk is "
                 f"well: {remount(folder)}"
             )
         raise Refused(
-            f"{on_host(site.host)}{folder} belongs to somebody else (Docker makes it as root). "
+            f"{on_host(environment.host)}{folder} belongs to somebody else (Docker makes it as root). "
             f'Take it: sudo chown "$USER:" {shlex.quote(folder)}'
         )
 
@@ -74,7 +78,7 @@ class Start:
     @classmethod
     def of(
         cls,
-        site: Site,
+        environment: Environment,
         runtag: str,
         options: Options,
         listed: Mapping[str, Listing],
@@ -87,38 +91,44 @@ class Start:
         `listed`: what lies in the vaults. `warnings`: what the hooks before it warn of. `dry`:
         half removed sets may still be there.
         """
-        sets = site.sets()
-        _refuse_a_second(site, runtag, sets)
-        facts = look_at_stack(site.host, site.settings)
-        room = look_for_room(site.host, facts, sets)
-        made = is_folder(site.host, site.backups)
-        folder = site.backups if made else site.settings.stack.folder
-        refuse_without_room(site.host, room, folder)
-        records = RecordFile(site, runtag)
+        sets = environment.sets()
+        _refuse_a_second(environment, runtag, sets)
+        facts = look_at_stack(environment.host, environment.settings)
+        room = look_for_room(environment.host, facts, sets)
+        made = is_folder(environment.host, environment.backups)
+        folder = environment.backups if made else environment.settings.stack.folder
+        refuse_without_room(environment.host, room, folder)
+        records = RecordFile(environment, runtag)
         own = next((each for each in sets if each.runtag == runtag), None)
         kept: tuple[str, ...] = ()
         # A run that was told to replace a set, and died before the new one was whole, begins anew.
         replaces = options.force or records.replaces
         anew = options.force or (replaces and not _is_of(own, records))
         if not anew:
-            refuse_damaged(site, own, records, listed)
+            refuse_damaged(environment, own, records, listed)
             facts, kept = with_kept(facts, own, records)
         if own and own.pinned and anew:
             raise Refused(f"{runtag} is pinned. Unpin it first: inv pin --remove.")
         finished = bool(own and "manifest" in own.files)
-        for name in site.vaults:
+        for name in environment.vaults:
             if name in listed:
                 # Without a manifest here, one there is of no run that is to be gone on with.
                 is_ours = finished or (records.exists and not has_manifest(listed[name], runtag))
                 _refuse_to_replace(
-                    site, name, runtag, listed[name], is_ours=is_ours, force=replaces, dry=dry
+                    environment,
+                    name,
+                    runtag,
+                    listed[name],
+                    is_ours=is_ours,
+                    force=replaces,
+                    dry=dry,
                 )
         if anew:
-            of_that_name = _of_that_name(site, runtag, own, listed)
-            refuse_to_lose(site, of_that_name, facts)
+            of_that_name = _of_that_name(environment, runtag, own, listed)
+            refuse_to_lose(environment, of_that_name, facts)
             facts = begun_in_a_second_of_its_own(facts, of_that_name.values())
         before = reference(sets, runtag, facts.host)
-        idle = _idle_told(site, facts, before)
+        idle = _idle_told(environment, facts, before)
         began = records.started_utc or facts.started_utc
         facts = replace(
             facts,
@@ -130,16 +140,16 @@ class Start:
             replaces=replaces,
             is_made_anew=anew,
             copies_wait=anew or (replaces and not _is_whole(own)),
-            gone=site.gone(site.owner.read()) if replaces else (),
+            gone=environment.gone(environment.owner.read()) if replaces else (),
             before=before,
             replaced=_replaced(own, records, anew=anew),
             text=anew or _wants_text(own, records),
         )
         known = known_of(own, records, kept)
-        plan, notes = _make_plan(site, runtag, facts, known, listed, own)
+        plan, notes = _make_plan(environment, runtag, facts, known, listed, own)
         # A run that died late may lack only the copy of its log, or the removals after it.
         if not plan.to_run and not records.exists:
-            each_vault = " and in every vault" if site.vaults else ""
+            each_vault = " and in every vault" if environment.vaults else ""
             raise Refused(
                 f"There is a backup {runtag} already, here{each_vault}. Choose "
                 "another --runtag, or make it again with --force."
@@ -160,14 +170,16 @@ def begun_in_a_second_of_its_own(facts: BackupFacts, replaced: Iterable[BackupSe
     return facts
 
 
-def _idle_told(site: Site, facts: BackupFacts, before: Manifest | None) -> tuple[str, ...]:
+def _idle_told(
+    environment: Environment, facts: BackupFacts, before: Manifest | None
+) -> tuple[str, ...]:
     """Return which rows of hosts.toml do nothing; not of what the backup before this one held.
 
     None of another machine's stack: the rows are for all, and what one of them lacks another has.
     """
-    if site.far:
+    if environment.far:
         return ()
-    known = rows_matched(before.containers, site.settings) if before else set()
+    known = rows_matched(before.containers, environment.settings) if before else set()
     return tuple(
         f"{told}: what it says is not done. Correct its name, containers or images in hosts.toml, "
         "or remove it."
@@ -177,14 +189,14 @@ def _idle_told(site: Site, facts: BackupFacts, before: Manifest | None) -> tuple
 
 
 def _of_that_name(
-    site: Site, runtag: str, own: BackupSet | None, listed: Mapping[str, Listing]
+    environment: Environment, runtag: str, own: BackupSet | None, listed: Mapping[str, Listing]
 ) -> dict[str, BackupSet]:
     """Return the sets that would be replaced, by where they lie: here, or in which vault.
 
     Of a vault where the manifest can be read now: what cannot is compared when it is replaced.
     """
     found = {HERE: own} if own else {}
-    for name, place in site.vaults.items():
+    for name, place in environment.vaults.items():
         names = listed.get(name, {})
         if not has_manifest(names, runtag):
             continue
@@ -221,25 +233,32 @@ def _replaced(own: BackupSet | None, records: RecordFile, *, anew: bool) -> Mani
     return manifest if manifest and manifest.started_utc != records.started_utc else None
 
 
-def _refuse_a_second(site: Site, runtag: str, sets: tuple[BackupSet, ...]) -> None:
+def _refuse_a_second(environment: Environment, runtag: str, sets: tuple[BackupSet, ...]) -> None:
     """Refuse a runtag of archives that no run of ours made, or that lost their manifest."""
     same = next((each for each in sets if each.runtag == runtag), None)
     strange = same and same.state is not State.UNFINISHED and "manifest" not in same.files
     if same and strange and (same.state is State.DAMAGED or "restore" in same.files):
         raise Refused(
-            f"{site.backups} holds archives {runtag} that have no manifest any more, and may be "
+            f"{environment.backups} holds archives {runtag} that have no manifest any more, and may be "
             "all that there is of that backup, so they are not replaced. Choose another --runtag. "
             f"What to do with them: inv verify --runtag '{runtag}' --at here"
         )
     if strange:
         raise Refused(
-            f"{site.backups} holds archives {runtag} without a manifest, made by "
+            f"{environment.backups} holds archives {runtag} without a manifest, made by "
             "other scripts. Choose another --runtag; they are left as they are."
         )
 
 
 def _refuse_to_replace(
-    site: Site, name: str, runtag: str, names: Listing, *, is_ours: bool, force: bool, dry: bool
+    environment: Environment,
+    name: str,
+    runtag: str,
+    names: Listing,
+    *,
+    is_ours: bool,
+    force: bool,
+    dry: bool,
 ) -> None:
     """Refuse the name of another backup in a vault, whose copy this one would replace.
 
@@ -259,7 +278,7 @@ def _refuse_to_replace(
                 "another --runtag, or unpin it first: inv pin --remove."
             )
         if not is_ours and not force:
-            place = site.vaults[name]
+            place = environment.vaults[name]
             manifest = manifest_there(place, place.root, runtag)
             of_host = f" of {manifest.host}" if manifest else ""
             raise Refused(
@@ -269,7 +288,7 @@ def _refuse_to_replace(
 
 
 def _make_plan(
-    site: Site,
+    environment: Environment,
     runtag: str,
     facts: BackupFacts,
     known: Mapping[str, Record],
@@ -280,9 +299,11 @@ def _make_plan(
 
     `known`: the records of what is finished. A manifest that names other parts is written again.
     """
-    vaults = tuple(site.vaults)
-    graph = resolve(backup_book(vaults), set_targets(runtag, facts, vaults), site.roots, facts)
-    files, notes = look_everywhere(graph.files, site.places, listed)
+    vaults = tuple(environment.vaults)
+    graph = resolve(
+        backup_book(vaults), set_targets(runtag, facts, vaults), environment.roots, facts
+    )
+    files, notes = look_everywhere(graph.files, environment.places, listed)
     if facts.is_made_anew:
         return decide(graph, files, known, force=("all",)), notes
     parts = own.manifest.parts if own and own.manifest else ()
@@ -290,5 +311,5 @@ def _make_plan(
     failed = {f"pi:{BACKUPS}/{part.file}" for part in parts if part.error} - known.keys()
     files = {file: fact for file, fact in files.items() if str(file) not in failed}
     anew = ("manifest",) if parts and {e.kind for e in parts} != {*facts.kinds} else ()
-    unlike = unlike_copies(files, site.places, known)
+    unlike = unlike_copies(files, environment.places, known)
     return decide(graph, files, known, unlike=unlike, force=anew), notes

@@ -30,7 +30,7 @@ from ...backups.verifications import HERE
 from ...core.errors import Refused
 from ...core.stack_folders import BACKUPS
 from ...engine.steps import Record
-from ...environment.site import RecordFile, Site
+from ...environment.environment import Environment, RecordFile
 from ...hosts.base import Command, FileFact, Host
 from ...workflows.backup import BackupFacts
 from .undumped import TITLES
@@ -57,7 +57,7 @@ def has_manifest(names: Mapping[str, FileFact], runtag: str) -> bool:
 
 
 def refuse_damaged(
-    site: Site,
+    environment: Environment,
     own: BackupSet | None,
     records: RecordFile,
     listed: Mapping[str, Mapping[str, FileFact]],
@@ -68,11 +68,11 @@ def refuse_damaged(
     record. And what is gone or cut it would make of what there is now, and send that over copies
     that may be whole.
     """
-    why = _why_damaged(site, own, records) if own else ""
+    why = _why_damaged(environment, own, records) if own else ""
     if not (own and why):
         return
     runtag = own.runtag
-    there = [name for name in site.vaults if has_manifest(listed.get(name, {}), runtag)]
+    there = [name for name in environment.vaults if has_manifest(listed.get(name, {}), runtag)]
     cure = ""
     if there:
         cure = (
@@ -83,16 +83,16 @@ def refuse_damaged(
         files = " ".join(shlex.quote(f"{runtag}.{KINDS[kind]}") for kind in own.unnamed)
         cure += f"Move away what the manifest does not name ({files}). "
     raise Refused(
-        f"{site.backups} has a backup {runtag}, and {why}. {cure}For a backup of what there is "
+        f"{environment.backups} has a backup {runtag}, and {why}. {cure}For a backup of what there is "
         f"now, take another --runtag. Or make all of it again: inv backup --runtag '{runtag}' "
         "--force. That replaces its copies in vaults as well; whether one of them is good: inv "
         f"show '{runtag}'"
     )
 
 
-def _why_damaged(site: Site, own: BackupSet, records: RecordFile) -> str:
+def _why_damaged(environment: Environment, own: BackupSet, records: RecordFile) -> str:
     """Return why a set that was finished is no longer what it was; '' where it is."""
-    check = site.checks.newest().get((own.runtag, HERE))
+    check = environment.checks.newest().get((own.runtag, HERE))
     failed = check if check and not check.good else None
     first = f": {failed.problems[0].rstrip('.')}" if failed and failed.problems else ""
     if own.manifest is None:
@@ -181,16 +181,18 @@ def known_of(
     return known
 
 
-def refuse_to_lose(site: Site, before: Mapping[str, BackupSet], facts: BackupFacts) -> None:
+def refuse_to_lose(
+    environment: Environment, before: Mapping[str, BackupSet], facts: BackupFacts
+) -> None:
     """Refuse to replace sets that hold what this run cannot save, unless that is gone for good.
 
     As where a database server is stopped, a row of hosts.toml was removed, or a drive is away:
     nothing else may have it. `before`: what bears the name of this run by where it lies, here or
     in a vault; after a new SD card a vault has the only one.
     """
-    gone = site.gone(site.owner.read())
+    gone = environment.gone(environment.owner.read())
     whole = [each for each in before.values() if each.state in FINISHED]
-    sizes = _sizes_now(site.host, facts, whole)
+    sizes = _sizes_now(environment.host, facts, whole)
     for at, old in before.items():
         unnamed = {(kind,) for kind in old.unnamed}
         unnamed -= {each for each in unnamed if any(one.excuses(each) for one in gone)}

@@ -14,7 +14,7 @@ from ...core.runtag import runtag_time
 from ...core.stack_folders import BACKUPS
 from ...engine.plan import bind, decide, resolve
 from ...engine.steps import File
-from ...environment.site import RecordFile, Site, look_everywhere, unlike_copies
+from ...environment.environment import Environment, RecordFile, look_everywhere, unlike_copies
 from ...reporting.report import GRAPH_FORMS, Report
 from ...settings.model import Settings
 from ...workflows.backup import BackupFacts, backup_book, log_targets, set_targets
@@ -28,13 +28,13 @@ def show_graph(settings: Settings, report: Report, form: str) -> None:
     """
     if form not in GRAPH_FORMS:
         raise UsageError(f"--format {form}: there are {', '.join(GRAPH_FORMS)}.")
-    site = Site.of(settings)
-    vaults = tuple(site.vaults)
+    environment = Environment.of(settings)
+    vaults = tuple(environment.vaults)
     kinds = tuple(each for each in PARTS if each not in RECIPES)
     facts = BackupFacts("", "", settings.stack.folder, members=(), kinds=kinds)
     runtag = datetime.now().astimezone().strftime("%Y-%m-%d_%H%M")
     targets = (*set_targets(runtag, facts, vaults), *log_targets(runtag, vaults))
-    report.graph(resolve(backup_book(vaults), targets, site.roots, facts), form)
+    report.graph(resolve(backup_book(vaults), targets, environment.roots, facts), form)
 
 
 def show_why(settings: Settings, report: Report, target: str) -> None:
@@ -44,23 +44,23 @@ def show_why(settings: Settings, report: Report, target: str) -> None:
     path below that, or below a vault's. Raises RuleError where it is not there and nothing would
     make it.
     """
-    site = Site.of(settings)
+    environment = Environment.of(settings)
     try:
-        name = _with_role(target, site.roots)
-        wanted = bind(name, site.roots)
+        name = _with_role(target, environment.roots)
+        wanted = bind(name, environment.roots)
         found = split_set_name(wanted.path.rpartition("/")[2])
-        facts = look_at_stack(site.host, settings)
-        vaults = tuple(site.vaults)
-        graph = resolve(backup_book(vaults), [name], site.roots, facts)
-        records = RecordFile(site, found[0]) if found else None
-        files, notes = look_everywhere(graph.files, site.places)
+        facts = look_at_stack(environment.host, settings)
+        vaults = tuple(environment.vaults)
+        graph = resolve(backup_book(vaults), [name], environment.roots, facts)
+        records = RecordFile(environment, found[0]) if found else None
+        files, notes = look_everywhere(graph.files, environment.places)
         made = _made(wanted, found, facts)
         if wanted not in files and wanted.path not in made:
             raise RuleError(_not_made(wanted, found, made))
         known = records.known() if records else {}
-        plan = decide(graph, files, known, unlike=unlike_copies(files, site.places, known))
+        plan = decide(graph, files, known, unlike=unlike_copies(files, environment.places, known))
     finally:
-        site.close()
+        environment.close()
     for note in notes:
         report.warn(note)
     state = "is there" if wanted in files else "is not there"

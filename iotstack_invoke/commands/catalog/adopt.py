@@ -7,21 +7,21 @@ from datetime import UTC, datetime
 
 from ...backups.verifications import HERE, Checks, in_places
 from ...core.errors import StepFailed
-from ...environment.site import Site
+from ...environment.environment import Environment
 from ...reporting.report import Report, size_text
 from .copies import copies_at
 from .verify import bare_advice, verify_copy
 
 
 def adopt(
-    site: Site, at: str, runtags: Container[str], checks: Checks, report: Report
+    environment: Environment, at: str, runtags: Container[str], checks: Checks, report: Report
 ) -> frozenset[str]:
     """Read sets without a manifest in a place, and return those that are whole: they are ours now.
 
     Also those that lost it, as their texts tell: of them it is written down that they are read.
     """
     adopted = set()
-    for copy in copies_at(site, at, checks):
+    for copy in copies_at(environment, at, checks):
         if copy.runtag not in runtags:
             continue
         size = size_text(copy.backup.size_bytes)
@@ -32,14 +32,16 @@ def adopt(
             report.fail(f"{copy.runtag} {in_places(at)} is not adopted, so it stays: {error}")
             continue
         check = verified.check
-        if at != HERE or not site.far:  # another machine keeps its own record of verifications
-            site.checks.add(check)
+        if (
+            at != HERE or not environment.far
+        ):  # another machine keeps its own record of verifications
+            environment.checks.add(check)
         if not check.good:
             why = " ".join(check.problems)
             cure = bare_advice(copy, can_be_read=False)
             report.fail(f"{copy.runtag} {in_places(at)} is not adopted, so it stays: {why} {cure}")
             continue
-        site.owner.add_adopted(at, copy.backup, datetime.now(UTC))
+        environment.owner.add_adopted(at, copy.backup, datetime.now(UTC))
         adopted.add(copy.runtag)
         report.write(
             f"{copy.runtag} {in_places(at)} is adopted: it has no manifest, and was read to its "

@@ -16,7 +16,7 @@ from ...backups.verifications import HERE, Checks, failed_at, in_places
 from ...core.dataclass import dataclass
 from ...core.errors import NotFound, StepFailed, Unreachable, UsageError, ended
 from ...core.runtag import LATEST, read_runtag
-from ...environment.site import Site, still_failed
+from ...environment.environment import Environment, still_failed
 from ...hosts.base import Place
 from ...settings.model import Vault
 from ...vaults.access import other_hosts, sealed_side, vault_place
@@ -81,38 +81,40 @@ class Copy:
             return stream.read(MOST_BYTES + 1)
 
 
-def places_meant(site: Site, asked: str, *, one: bool = False) -> tuple[str, ...]:
+def places_meant(environment: Environment, asked: str, *, one: bool = False) -> tuple[str, ...]:
     """Return which places `--at` means: here, a vault's name, vault (every one) or all.
 
     `one`: only one of them is used, so nobody means all; of the vaults it is the first. Another
     host's folder in a vault (`nas/other-pi`) is meant only where it is named. Raises UsageError
     for any other.
     """
-    names, several = (HERE, *site.vaults), () if one else (ALL,)
-    if asked == HERE or site.knows(asked):
+    names, several = (HERE, *environment.vaults), () if one else (ALL,)
+    if asked == HERE or environment.knows(asked):
         return (asked,)
     if asked == ALL and not one:
         return names
-    if asked == VAULT and site.vaults:
+    if asked == VAULT and environment.vaults:
         return names[1:]
     if asked == VAULT:
         raise UsageError("--at vault: hosts.toml names no vault.")
-    if not site.vaults:
+    if not environment.vaults:
         raise UsageError(f"--at {asked}: hosts.toml names no vault. There is: {HERE}.")
     raise UsageError(f"--at {asked}: write one of {', '.join((*names, VAULT, *several))}.")
 
 
-def copies_at(site: Site, at: str, checks: Checks) -> tuple[Copy, ...]:
+def copies_at(environment: Environment, at: str, checks: Checks) -> tuple[Copy, ...]:
     """Return all copies in one place, newest first; raises StepFailed where it does not answer."""
     if at == HERE:
-        sets = site.sets(checks)
-        return tuple(Copy(at, site.host, site.backups, each, far=False) for each in sets)
-    place = site.vaults[at]
+        sets = environment.sets(checks)
+        return tuple(
+            Copy(at, environment.host, environment.backups, each, far=False) for each in sets
+        )
+    place = environment.vaults[at]
     names = place.names(place.root)
     failed = still_failed(place, place.root, names, failed_at(checks, at))
     sets = gather_sets(names, None, failed)
     vault = at.partition("/")[0]
-    far = any(each.is_far for each in site.settings.vaults if each.name == vault)
+    far = any(each.is_far for each in environment.settings.vaults if each.name == vault)
     side = sealed_side(place)
     copies = []
     for each in sets:
@@ -197,7 +199,7 @@ def _others_with(vault: Vault, asked: str) -> Iterator[str]:
 
 
 def find_copy(
-    site: Site,
+    environment: Environment,
     asked: str,
     at: str,
     checks: Checks,
@@ -211,14 +213,14 @@ def find_copy(
     told which place could not be asked. It is told as well which newer sets were passed over;
     `named` as in passed_told. Raises NotFound.
     """
-    names = places_meant(site, at or ALL)
+    names = places_meant(environment, at or ALL)
     if asked == LATEST and not at:
-        found, passed, away = _latest_of_each(site, names, checks)
+        found, passed, away = _latest_of_each(environment, names, checks)
         if not found and away:
             raise away[0]
         if not found:
-            others = told_of_others(site.settings.vaults, asked, "--at")
-            if not (passed or others or site.far):
+            others = told_of_others(environment.settings.vaults, asked, "--at")
+            if not (passed or others or environment.far):
                 others = " Make one: inv backup"
             raise none_finished(", ".join(names), passed, others)
         for error in away:
@@ -233,32 +235,32 @@ def find_copy(
     silent: list[StepFailed] = []
     for each in names:
         try:
-            copies += copies_at(site, each, checks)
+            copies += copies_at(environment, each, checks)
         except StepFailed as error:
             silent.append(error)
         if any(asked in (copy.runtag, LATEST) for copy in copies):
             break
     try:
-        copy = choose_copy(copies, asked, where, checks, site.settings.vaults)
+        copy = choose_copy(copies, asked, where, checks, environment.settings.vaults)
     except NotFound:
         if not silent:
             raise
         first = silent[0]
         if isinstance(first, Unreachable):
-            raise Unreachable(f"{ended(first)}{here_too(site, asked, checks)}") from first
+            raise Unreachable(f"{ended(first)}{here_too(environment, asked, checks)}") from first
         raise first from None
     for text in passed_told(copy.passed, named=named):
         warn(text)
     return copy
 
 
-def newer_elsewhere(site: Site, chosen: Copy, checks: Checks) -> tuple[str, ...]:
+def newer_elsewhere(environment: Environment, chosen: Copy, checks: Checks) -> tuple[str, ...]:
     """Return where a newer backup of the same machine lies than the latest of one place.
 
     And where one does that is passed over, and where that cannot be told; a sentence each.
     """
-    names = tuple(each for each in (HERE, *site.vaults) if each != chosen.at)
-    found, passed, away = _latest_of_each(site, names, checks)
+    names = tuple(each for each in (HERE, *environment.vaults) if each != chosen.at)
+    found, passed, away = _latest_of_each(environment, names, checks)
     is_ours, made = _age(chosen)
     newest = max((e for e in found if _age(e)[0] == is_ours), key=_age, default=None)
     newer = newer_than(passed, chosen.runtag, made)
@@ -276,13 +278,13 @@ def newer_elsewhere(site: Site, chosen: Copy, checks: Checks) -> tuple[str, ...]
 
 
 def _latest_of_each(
-    site: Site, names: Iterable[str], checks: Checks
+    environment: Environment, names: Iterable[str], checks: Checks
 ) -> tuple[list[Copy], list[PassedOver], list[StepFailed]]:
     """Return the latest of each place that has one, what it passes over, and who cannot tell."""
     found, passed, away = list[Copy](), list[PassedOver](), list[StepFailed]()
     for at in names:
         try:
-            copies = copies_at(site, at, checks)
+            copies = copies_at(environment, at, checks)
             latest = _latest_of(copies, checks)
         except StepFailed as error:
             away.append(error)
@@ -310,11 +312,11 @@ def _age(copy: Copy) -> tuple[bool, datetime]:
     return is_ours, made or datetime.min.replace(tzinfo=UTC)
 
 
-def here_too(site: Site, asked: str, checks: Checks) -> str:
+def here_too(environment: Environment, asked: str, checks: Checks) -> str:
     """Return how a message about a vault that is away ends where the same set lies here."""
     with contextlib.suppress(NotFound, StepFailed):  # the vault is what was asked for
         if asked:
-            copy = choose_copy(copies_at(site, HERE, checks), asked, HERE, checks)
+            copy = choose_copy(copies_at(environment, HERE, checks), asked, HERE, checks)
             return told_here(copy.backup, "--at here")
     return ""
 

@@ -16,7 +16,7 @@ from ...core.processes import signals_raised
 from ...databases.influxdb.part import facts_of
 from ...databases.influxdb2.check import facts_of as influx2_facts_of
 from ...databases.sql.servers import ENGINES
-from ...environment.site import Site
+from ...environment.environment import Environment
 from ...parts.verify_archive import Member, read_dump, read_influx2, read_sql
 from ...reporting.report import Report, size_text
 from ...settings.model import Settings
@@ -57,12 +57,14 @@ def diff(
     settings: Settings, first: str, second: str, at: str, report: Report, *, as_json: bool
 ) -> int:
     """Print what is in the second set and not in the first, and the other way round."""
-    site = Site.of(settings)
+    environment = Environment.of(settings)
     try:
         with signals_raised():
-            checks = site.checks.newest()
+            checks = environment.checks.newest()
             warn = functools.cache(report.warn)  # both may be asked for as the latest
-            before, after = (find_copy(site, each, at, checks, warn) for each in (first, second))
+            before, after = (
+                find_copy(environment, each, at, checks, warn) for each in (first, second)
+            )
             for copy in (before, after):
                 damage = manifest_of(copy)[1]
                 if damage:
@@ -72,7 +74,7 @@ def diff(
             kinds = [part for part in PARTS if part in before.backup.parts + after.backup.parts]
             found = {part: compare_part(before, after, part) for part in kinds}
     finally:
-        site.close()
+        environment.close()
     if as_json:
         report.write_json(
             {

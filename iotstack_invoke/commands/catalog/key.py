@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from ...core.errors import ExitCode, NotFound, Refused, StepFailed, UsageError
 from ...core.runtag import LATEST
-from ...environment.site import Site
+from ...environment.environment import Environment
 from ...hosts.local import LocalHost, read_chunk
 from ...reporting.report import Report
 from ...settings.model import Settings, Vault
@@ -118,19 +118,19 @@ def check_key(settings: Settings, identity: str, at: str, report: Report) -> int
     read_identity(identity)
     if os.stat(path).st_mode & 0o077:
         report.warn(f"Others can read {path}, or write to it: chmod 600 {shlex.quote(path)}")
-    site = Site.of(settings)
+    environment = Environment.of(settings)
     opened, failed = 0, False
     try:
-        for name in places_meant(site, at or VAULT):
+        for name in places_meant(environment, at or VAULT):
             try:
-                opened += _check_in(site, name, report)
+                opened += _check_in(environment, name, report)
             except NotFound as error:
                 report.warn(str(error))
             except StepFailed as error:
                 report.fail(f"{name}: {error}")
                 failed = True
     finally:
-        site.close()
+        environment.close()
     if failed:
         return ExitCode.FAILED
     if not opened:
@@ -138,10 +138,10 @@ def check_key(settings: Settings, identity: str, at: str, report: Report) -> int
     return ExitCode.GOOD
 
 
-def _check_in(site: Site, name: str, report: Report) -> int:
+def _check_in(environment: Environment, name: str, report: Report) -> int:
     """Return how many sealed files of the newest set of a vault the key opens."""
-    checks = site.checks.newest()
-    copies = tuple(each for each in copies_at(site, name, checks) if each.sealed)
+    checks = environment.checks.newest()
+    copies = tuple(each for each in copies_at(environment, name, checks) if each.sealed)
     if not copies:
         report.warn(f"{name}: nothing is sealed there.")
         return 0

@@ -16,7 +16,7 @@ from ...backups.sets import GOOD, BackupSet, State, newest_first
 from ...backups.verifications import HERE, Check, failed_at, in_places
 from ...core.dataclass import dataclass
 from ...core.errors import ExitCode, StepFailed
-from ...environment.site import Site
+from ...environment.environment import Environment
 from ...hosts.base import Place
 from ...reporting.report import Report, age_text, one_line, size_text
 from ...settings.model import Settings
@@ -81,18 +81,18 @@ class Row:
         return text if there == {newest[-1].at} else f"{text} {in_places(newest[-1].at)}"
 
 
-def gather_rows(site: Site) -> tuple[tuple[Row, ...], Mapping[str, str]]:
+def gather_rows(environment: Environment) -> tuple[tuple[Row, ...], Mapping[str, str]]:
     """Return all backups, newest first, and what is told of each vault that did not answer."""
-    checks = site.checks.newest()
+    checks = environment.checks.newest()
     checked: dict[str, dict[str, Check]] = {}
     for each_check in checks.values():
         checked.setdefault(each_check.runtag, {})[each_check.at] = each_check
-    here = {each.runtag: each for each in site.sets(checks, outline=True)}
+    here = {each.runtag: each for each in environment.sets(checks, outline=True)}
     pins: dict[tuple[str, str], dict[str, str]] = {}
-    _add_pins(pins, "", HERE, site.host, site.backups, here.values())
+    _add_pins(pins, "", HERE, environment.host, environment.backups, here.values())
     notes = {}
     vaults: dict[tuple[str, str], dict[str, BackupSet]] = {}
-    for name, place in _places(site):
+    for name, place in _places(environment):
         owner = name.partition("/")[2]
         ours = {} if owner else here
         try:
@@ -118,10 +118,10 @@ def gather_rows(site: Site) -> tuple[tuple[Row, ...], Mapping[str, str]]:
     return newest_first(sorted(rows, key=lambda e: e.owner), lambda row: row.best), notes
 
 
-def _places(site: Site) -> Iterator[tuple[str, Place]]:
+def _places(environment: Environment) -> Iterator[tuple[str, Place]]:
     """Yield each vault, and what one with a folder for each machine holds of others."""
-    by_host = {each.name: each for each in site.settings.vaults if each.by_host}
-    for name, place in tuple(site.vaults.items()):
+    by_host = {each.name: each for each in environment.settings.vaults if each.by_host}
+    for name, place in tuple(environment.vaults.items()):
         if "/" in name:  # one that was asked for; its vault tells of it
             continue
         yield name, place
@@ -130,8 +130,8 @@ def _places(site: Site) -> Iterator[tuple[str, Place]]:
         except StepFailed:  # which the listing of our own folder tells
             continue
         for address in others:
-            if site.knows(address):
-                yield address, site.vaults[address]
+            if environment.knows(address):
+                yield address, environment.vaults[address]
 
 
 def _add_pins(
@@ -174,12 +174,12 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
 
     1 where a vault could not be listed, or else 3 where a set is damaged, here or in a vault.
     """
-    site = Site.of(settings)
+    environment = Environment.of(settings)
     try:
-        rows, notes = gather_rows(site)
-        gone = site.gone(site.owner.read())
+        rows, notes = gather_rows(environment)
+        gone = environment.gone(environment.owner.read())
     finally:
-        site.close()
+        environment.close()
     for note in notes.values():
         report.warn(note)
     now = datetime.now(UTC)
@@ -190,9 +190,9 @@ def list_backups(settings: Settings, report: Report, *, as_json: bool) -> int:
         report.write_json([_plain(row, now) for row in rows])
         return code
     if not rows:
-        report.write(f"There are no backups in {site.backups}. {_way_on(site)}")
+        report.write(f"There are no backups in {environment.backups}. {_way_on(environment)}")
         return code
-    names = tuple(name for name in site.vaults if "/" not in name)
+    names = tuple(name for name in environment.vaults if "/" not in name)
     _tell_rows(rows, names, notes, now, report)
     here = [row.here for row in rows if row.here]
     newest = next((each for each in here if each.state in GOOD), None)
@@ -260,16 +260,18 @@ def _where(places: Iterable[_Column], number: int) -> str:
     return "; ".join(f"{', '.join(at)}: {state}" for state, at in by_state.items() if state)
 
 
-def _way_on(site: Site) -> str:
+def _way_on(environment: Environment) -> str:
     """Return what helps where there is no backup: a bare machine has nothing to save yet."""
     from ...stack.compose import COMPOSE_FILES  # only here, for its speed
 
-    if site.far or any(os.path.isfile(f"{site.settings.stack.folder}/{e}") for e in COMPOSE_FILES):
+    if environment.far or any(
+        os.path.isfile(f"{environment.settings.stack.folder}/{e}") for e in COMPOSE_FILES
+    ):
         return "Make one: inv backup"
-    vaults = ", ".join(site.vaults)
+    vaults = ", ".join(environment.vaults)
     asked = f"Those of the vaults ({vaults}) would be listed. " if vaults else ""
     return (
-        f"There is no stack in {site.settings.stack.folder} to back up either. {asked}To bring "
+        f"There is no stack in {environment.settings.stack.folder} to back up either. {asked}To bring "
         "one back: inv restore --runtag latest --from FOLDER, the folder in which its backups "
         "lie, or a vault that hosts.toml names."
     )

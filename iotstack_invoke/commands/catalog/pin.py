@@ -9,7 +9,7 @@ from ...backups.manifest import PIN_ENDING
 from ...backups.sets import gather_sets
 from ...core.errors import ExitCode, StepFailed, UsageError
 from ...core.runtag import LATEST, Runtag, read_runtag
-from ...environment.site import Site, write_pin
+from ...environment.environment import Environment, write_pin
 from ...hosts.base import Place
 from ...reporting.report import Report
 from ...settings.model import Settings
@@ -49,10 +49,10 @@ def unpin(settings: Settings, asked: str, report: Report) -> ExitCode:
     )
 
 
-def _runtag_of(site: Site, asked: str, report: Report) -> Runtag:
+def _runtag_of(environment: Environment, asked: str, report: Report) -> Runtag:
     """Return the runtag that is meant: of the newest set, here or in a vault."""
     if asked == LATEST:
-        asked = find_copy(site, asked, "", site.checks.newest(), report.warn).runtag
+        asked = find_copy(environment, asked, "", environment.checks.newest(), report.warn).runtag
     return read_runtag(asked)
 
 
@@ -65,14 +65,14 @@ def _change(
     said: Callable[[], str],
 ) -> ExitCode:
     """Change the pin of a set in each place that has the set; one that fails stops no other."""
-    site = Site.of(settings)
-    places: dict[str, tuple[Place, str]] = {"here": (site.host, site.backups)}
-    places |= {name: (place, place.root) for name, place in site.vaults.items()}
+    environment = Environment.of(settings)
+    places: dict[str, tuple[Place, str]] = {"here": (environment.host, environment.backups)}
+    places |= {name: (place, place.root) for name, place in environment.vaults.items()}
     known = dict[str, None]()
     done, troubles = [], []
     try:
-        runtag = _runtag_of(site, asked, report)
-        with site.held(f"pin {runtag}"):
+        runtag = _runtag_of(environment, asked, report)
+        with environment.held(f"pin {runtag}"):
             for name, (place, folder) in places.items():
                 try:
                     names = place.names(folder)
@@ -84,7 +84,7 @@ def _change(
                 except StepFailed as error:
                     troubles.append(f"{name}: {error}")
     finally:
-        site.close()
+        environment.close()
     for trouble in troubles:
         report.fail(f"The pin of {runtag} could not be changed in {trouble}")
     if done:

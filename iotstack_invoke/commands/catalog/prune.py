@@ -40,7 +40,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import ExitCode, Interrupted, Refused, StepFailed, UsageError
 from ...core.nearest import nearest
 from ...core.processes import signals_raised
-from ...environment.site import Site, finish_removals, remove_set, sets_in
+from ...environment.environment import Environment, finish_removals, remove_set, sets_in
 from ...hosts.base import FileFact, Place
 from ...reporting.report import Report, age_text
 from ...settings.model import Settings
@@ -228,23 +228,23 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
     what is to be removed from a vault, and where that changed while somebody was asked: whoever
     thinks about it keeps no backup waiting.
     """
-    site = Site.of(settings)
+    environment = Environment.of(settings)
     stay: list[str] = []
     try:
-        prunings = _choose(site, wish.at, read_flags(flags))
+        prunings = _choose(environment, wish.at, read_flags(flags))
         dry_run = wish.dry_run
         with signals_raised():
-            with contextlib.nullcontext() if dry_run else site.held("prune"):
-                wish = _look(site, prunings, wish, report)
-                question = "" if dry_run else _question(site, prunings, wish)
+            with contextlib.nullcontext() if dry_run else environment.held("prune"):
+                wish = _look(environment, prunings, wish, report)
+                question = "" if dry_run else _question(environment, prunings, wish)
                 if not question:
-                    stay = _act(site, prunings, wish, report)
+                    stay = _act(environment, prunings, wish, report)
             if question:
                 report.flush()
                 ask(wish.at, question)
-                with site.held("prune"):
-                    _look_again(site, prunings, wish)
-                    stay = _act(site, prunings, wish, report)
+                with environment.held("prune"):
+                    _look_again(environment, prunings, wish)
+                    stay = _act(environment, prunings, wish, report)
             stay += [line for each in prunings for line in _held_told(each)]
     except Interrupted as error:
         report.fail(
@@ -253,17 +253,19 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
         )
         return error.exit_code
     finally:
-        site.close()
+        environment.close()
     code = _close(prunings, report, dry_run=dry_run, as_json=wish.as_json)
     for text in stay:
         report.fail(text)
     return ExitCode.WARNINGS if stay and code == ExitCode.GOOD else code
 
 
-def _act(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> list[str]:
+def _act(
+    environment: Environment, prunings: list[Pruning], wish: Wish, report: Report
+) -> list[str]:
     """Remove what goes, unless it is a dry run; return what is told of old data that stays."""
     if not wish.dry_run:
-        _write_down(site, prunings, wish)
+        _write_down(environment, prunings, wish)
         for each in prunings:
             with _noted(each):
                 if not each.error:
@@ -271,7 +273,7 @@ def _act(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> lis
     if all(each.name != HERE for each in prunings):
         return []
     tell = report.tell if wish.as_json else report.write
-    return remove_old_here(site, tell, dry_run=wish.dry_run)
+    return remove_old_here(environment, tell, dry_run=wish.dry_run)
 
 
 def _held_told(here: Pruning) -> Iterator[str]:
@@ -287,12 +289,14 @@ def _held_told(here: Pruning) -> Iterator[str]:
             )
 
 
-def _known(site: Site, gone: Iterable[str]) -> tuple[Known, Mapping[str, StepFailed]]:
+def _known(
+    environment: Environment, gone: Iterable[str]
+) -> tuple[Known, Mapping[str, StepFailed]]:
     """Return what is known now, and what failed where pins were asked for; `gone`: for good."""
-    said = site.owner.read()
-    pinned, away = site.pinned()
-    all_gone = (*map(Gone, gone), *site.gone(said))
-    return Known(datetime.now(UTC), site.checks.newest(), said, all_gone, pinned), away
+    said = environment.owner.read()
+    pinned, away = environment.pinned()
+    all_gone = (*map(Gone, gone), *environment.gone(said))
+    return Known(datetime.now(UTC), environment.checks.newest(), said, all_gone, pinned), away
 
 
 def _look_at(prunings: list[Pruning], known: Known, *, asked: bool) -> None:
@@ -304,7 +308,7 @@ def _look_at(prunings: list[Pruning], known: Known, *, asked: bool) -> None:
 
 
 def _hold(
-    site: Site,
+    environment: Environment,
     prunings: list[Pruning],
     known: Known,
     away: Mapping[str, StepFailed],
@@ -313,23 +317,23 @@ def _hold(
     """Keep here what a vault lacks, or may lack as it did not answer, as after a backup."""
     for here in (each for each in prunings if each.name == HERE and not each.error):
         if any(each.state in DELIVERED for each in here.going):
-            names = [each.name for each in site.settings.vaults]
+            names = [each.name for each in environment.settings.vaults]
             asked = [name for name in names if name not in away]
-            found = look_at_vaults(site, asked, here.sets, known.checks)
+            found = look_at_vaults(environment, asked, here.sets, known.checks)
             found += [
-                Delivery(name, site.vaults[name], error=str(away[name]))
+                Delivery(name, environment.vaults[name], error=str(away[name]))
                 for name in names
                 if name in away
             ]
             here.hold(found, undelivered=wish.undelivered)
 
 
-def _look_again(site: Site, prunings: list[Pruning], wish: Wish) -> None:
+def _look_again(environment: Environment, prunings: list[Pruning], wish: Wish) -> None:
     """Judge anew after a person was asked; raises Refused where other verdicts come of it."""
     confirmed = [each.verdicts for each in prunings]
-    known, away = _known(site, wish.gone)
+    known, away = _known(environment, wish.gone)
     _look_at(prunings, known, asked=bool(wish.gone))
-    _hold(site, prunings, known, away, wish)
+    _hold(environment, prunings, known, away, wish)
     changed = [
         each.name
         for each, verdicts in zip(prunings, confirmed, strict=True)
@@ -342,9 +346,9 @@ def _look_again(site: Site, prunings: list[Pruning], wish: Wish) -> None:
         )
 
 
-def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wish:
+def _look(environment: Environment, prunings: list[Pruning], wish: Wish, report: Report) -> Wish:
     """Judge all places, and show the verdicts; return the wish with names that mean one thing."""
-    known, away = _known(site, ())
+    known, away = _known(environment, ())
     _look_at(prunings, known, asked=bool(wish.gone))
     if wish.gone:
         wish = replace(wish, gone=_meant(prunings, wish.gone))
@@ -362,12 +366,14 @@ def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wi
     for each in prunings:
         with _noted(each):
             if not each.error:
-                adopted |= _adopt(site, each, known, wish, report)
+                adopted |= _adopt(environment, each, known, wish, report)
     if adopted:
-        known, away = _known(site, wish.gone)
+        known, away = _known(environment, wish.gone)
         _look_at(prunings, known, asked=bool(wish.gone))
-    _hold(site, prunings, known, away, wish)
-    stay = list(site.sets(known.checks) if site.host.look([site.backups]) else ())
+    _hold(environment, prunings, known, away, wish)
+    stay = list(
+        environment.sets(known.checks) if environment.host.look([environment.backups]) else ()
+    )
     for each in prunings:
         if each.name == HERE and not each.error:
             going = {backup.runtag for backup in each.going}
@@ -375,7 +381,7 @@ def _look(site: Site, prunings: list[Pruning], wish: Wish, report: Report) -> Wi
         if not wish.as_json:
             _show(each, report, dry_run=wish.dry_run)
             if not each.error:
-                _tell_return(site, each, stay, report)
+                _tell_return(environment, each, stay, report)
                 _tell_lacking(each, known, report)
     return wish
 
@@ -409,7 +415,9 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join([*names[:NAMES_SHOWN], *([f"{more} more"] if more > 0 else [])])
 
 
-def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Report) -> bool:
+def _adopt(
+    environment: Environment, pruning: Pruning, known: Known, wish: Wish, report: Report
+) -> bool:
     """Take in archives without a manifest that can be read to their end, and judge anew.
 
     Tells whether what is known of any has changed.
@@ -420,7 +428,7 @@ def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Repor
     foreign = {e.runtag for e in pruning.sets if e.is_foreign} - pruning.adopted
     if not wish.adopt:
         foreign -= {e.runtag for e in pruning.sets if e.state is State.DAMAGED}
-    by_settings = pruning.name == HERE and site.settings.stack.adopt
+    by_settings = pruning.name == HERE and environment.settings.stack.adopt
     if not foreign or not (wish.adopt or by_settings) or not pruning.policy:
         return False
     before = pruning.adopted
@@ -433,13 +441,13 @@ def _adopt(site: Site, pruning: Pruning, known: Known, wish: Wish, report: Repor
             report.tell(f"{runtag} would be read to its end first, and adopted")
         pruning.adopted = before | foreign
     else:
-        adopt(site, pruning.name, foreign, known.checks, report)
+        adopt(environment, pruning.name, foreign, known.checks, report)
         pruning.adopted = before
     pruning.judge(known)
     return bool(foreign) and not wish.dry_run
 
 
-def _question(site: Site, prunings: list[Pruning], wish: Wish) -> str:
+def _question(environment: Environment, prunings: list[Pruning], wish: Wish) -> str:
     """Return what a person has to confirm, wherever it goes; '' for nothing.
 
     Raises Refused where nobody is there: only what the command line says of a vault, and what
@@ -452,7 +460,7 @@ def _question(site: Site, prunings: list[Pruning], wish: Wish) -> str:
     if not sys.stdin.isatty() or wish.as_json:
         vaults = [each for each in losing if each.name != HERE]
         typed = [each for each in vaults if each.by_flags or wish.gone or wish.adopt]
-        last = {e.runtag for one in typed for e in one.going} - _staying(site, prunings)
+        last = {e.runtag for one in typed for e in one.going} - _staying(environment, prunings)
         last |= _last_here(prunings)
         if not last:
             return ""
@@ -485,12 +493,12 @@ def _from(each: Pruning) -> str:
     return HERE if each.name == HERE else f"from {each.name}"
 
 
-def _staying(site: Site, prunings: list[Pruning]) -> set[str]:
+def _staying(environment: Environment, prunings: list[Pruning]) -> set[str]:
     """Return the sets with a manifest that stay somewhere, as far as a place answers."""
     found = {e.backup.runtag for one in prunings for e in one.verdicts if e.keep}
     pruned = {each.name for each in prunings if each.verdicts}
-    places: dict[str, tuple[Place, str]] = {HERE: (site.host, site.backups)}
-    places |= {name: (place, place.root) for name, place in site.vaults.items()}
+    places: dict[str, tuple[Place, str]] = {HERE: (environment.host, environment.backups)}
+    places |= {name: (place, place.root) for name, place in environment.vaults.items()}
     for name, (place, folder) in places.items():
         if name not in pruned:
             with contextlib.suppress(StepFailed):
@@ -498,7 +506,7 @@ def _staying(site: Site, prunings: list[Pruning]) -> set[str]:
     return found
 
 
-def _write_down(site: Site, prunings: list[Pruning], wish: Wish) -> None:
+def _write_down(environment: Environment, prunings: list[Pruning], wish: Wish) -> None:
     """Write down what is gone for good, of the machines whose sets were judged.
 
     Of those that are there now: what is made later counts anew.
@@ -512,16 +520,18 @@ def _write_down(site: Site, prunings: list[Pruning], wish: Wish) -> None:
             made.setdefault(each.manifest.host, []).append(then)
     for host, times in sorted(made.items()):
         about = max((each for each in times if each <= now), default=now)
-        site.owner.add_gone(wish.gone, host, about, now)
+        environment.owner.add_gone(wish.gone, host, about, now)
 
 
-def _tell_return(site: Site, pruning: Pruning, here: Iterable[BackupSet], report: Report) -> None:
+def _tell_return(
+    environment: Environment, pruning: Pruning, here: Iterable[BackupSet], report: Report
+) -> None:
     """Tell which sets the next backup would deliver again, and what would keep it from that.
 
     `here`: those that this command leaves here.
     """
     going = {each.runtag for each in pruning.going}
-    vault = next((e for e in site.settings.vaults if e.name == pruning.name), None)
+    vault = next((e for e in environment.settings.vaults if e.name == pruning.name), None)
     if vault is None or not going or not pruning.policy:
         return
     back = [each for each in here if each.runtag in going and each.state in DELIVERED]
@@ -553,22 +563,24 @@ def _tell_lacking(pruning: Pruning, known: Known, report: Report) -> None:
             report.write(f"  {each.runtag} lacks {found}")
 
 
-def _choose(site: Site, at: str, policy: Policy | None) -> list[Pruning]:
+def _choose(environment: Environment, at: str, policy: Policy | None) -> list[Pruning]:
     """Return the places that were asked for; raises UsageError for one that there is not."""
-    stack = site.settings.stack
+    stack = environment.settings.stack
     given = policy is not None
-    here = Pruning(HERE, site.host, site.backups, policy or stack.policy, by_flags=given)
-    vaults_named = {each.name: each for each in site.settings.vaults}
+    here = Pruning(
+        HERE, environment.host, environment.backups, policy or stack.policy, by_flags=given
+    )
+    vaults_named = {each.name: each for each in environment.settings.vaults}
 
     def pruning(name: str) -> Pruning:
-        place = site.vaults[name]
+        place = environment.vaults[name]
         vault = vaults_named[name.partition("/")[0]]
         if vault.write_once:
             return Pruning(name, place, place.root, None, write_once=True)
         return Pruning(name, place, place.root, policy or vault.policy, by_flags=given)
 
-    vaults = {name: pruning(name) for name in site.vaults}
-    if site.knows(at):
+    vaults = {name: pruning(name) for name in environment.vaults}
+    if environment.knows(at):
         if given and pruning(at).write_once:
             raise Refused(f"{at}: {WRITE_ONCE}")
         return [pruning(at)]

@@ -16,7 +16,7 @@ from ...core.gzip_streams import Damaged
 from ...core.processes import signals_raised
 from ...databases.influxdb2.check import EXPERIMENTAL
 from ...engine.steps import LACKING
-from ...environment.site import Site
+from ...environment.environment import Environment
 from ...parts.verify_archive import Member, read_members
 from ...reporting.report import Report, age_text, duration_text, exact_size_text, size_text
 from ...services.containers import Container
@@ -40,15 +40,15 @@ def show(settings: Settings, asked: str, at: str, report: Report, *, as_json: bo
 
     A vault that is away is a warning, unless `at` says whose copy is meant.
     """
-    site = Site.of(settings)
+    environment = Environment.of(settings)
     try:
-        copy = find_copy(site, asked, at, site.checks.newest(), report.warn)
+        copy = find_copy(environment, asked, at, environment.checks.newest(), report.warn)
         manifest, damage = manifest_of(copy)
-        rows, notes = gather_rows(site)
+        rows, notes = gather_rows(environment)
         mine = (copy.runtag, copy.at.partition("/")[2])
         row = next(each for each in rows if (each.runtag, each.owner) == mine)
     finally:
-        site.close()
+        environment.close()
     for note in notes.values():
         report.warn(note)
     code = ExitCode.WARNINGS if notes and not at else ExitCode.GOOD
@@ -70,10 +70,10 @@ def show_files(
     """
     if part not in PARTS:
         raise UsageError(f"--files {part}: there are {', '.join(PARTS)}.")
-    site = Site.of(settings)
+    environment = Environment.of(settings)
     try:
         with signals_raised():
-            copy = find_copy(site, asked, at, site.checks.newest(), report.warn)
+            copy = find_copy(environment, asked, at, environment.checks.newest(), report.warn)
             if part not in copy.backup.files:
                 raise NotFound(f"{copy.runtag} {in_places(copy.at)} has no part {part}.")
             for member in members_of(copy, part):
@@ -82,7 +82,7 @@ def show_files(
                 else:
                     report.write_line(member_line(member))
     finally:
-        site.close()
+        environment.close()
     return ExitCode.GOOD
 
 

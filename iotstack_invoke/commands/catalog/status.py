@@ -20,7 +20,13 @@ from ...core.dataclass import dataclass
 from ...core.errors import ExitCode, IotstackError, StepFailed, UsageError
 from ...core.stack_folders import RESTORE
 from ...core.units import read_duration
-from ...environment.site import Newest, Site, newest_good, open_site, sets_read
+from ...environment.environment import (
+    Environment,
+    Newest,
+    newest_good,
+    open_environment,
+    sets_read,
+)
 from ...environment.stack_host import journal_paths
 from ...hosts.base import Place
 from ...hosts.inspect import host_name
@@ -64,11 +70,11 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
     the line where one has none, and UsageError.
     """
     limit = read_duration(max_age)
-    with open_site(settings, name) as site:
-        seen = _see(site, at, name)
-        kept = _kept(site) if at in ("", HERE) else ""
-        owed = _owed(site, name) if at in ("", HERE) else ""
-        astray = _astray(site) if at in ("", HERE) else ""
+    with open_environment(settings, name) as environment:
+        seen = _see(environment, at, name)
+        kept = _kept(environment) if at in ("", HERE) else ""
+        owed = _owed(environment, name) if at in ("", HERE) else ""
+        astray = _astray(environment) if at in ("", HERE) else ""
     good, line = judge_status(seen, datetime.now(UTC), limit)
     having: dict[str, list[str]] = {}
     for each in seen:
@@ -84,40 +90,40 @@ def tell_status(settings: Settings, max_age: str, at: str, report: Report, name:
     return ExitCode.FAILED if lacking else ExitCode.GOOD
 
 
-def _kept(site: Site) -> str:
+def _kept(environment: Environment) -> str:
     """Return what old states of restores take here; '' for nothing, or where nobody can tell."""
     try:
-        folder = site.settings.stack.folder
+        folder = environment.settings.stack.folder
         if not any(
-            name.startswith("previous-") for name in site.host.names(f"{folder}/{RESTORE}")
+            name.startswith("previous-") for name in environment.host.names(f"{folder}/{RESTORE}")
         ):
             return ""
         from ..undo.old_states import states_told
 
-        return within(PLACE_LIMIT_S, HERE, lambda: states_told(site.host, folder))
+        return within(PLACE_LIMIT_S, HERE, lambda: states_told(environment.host, folder))
     except IotstackError:
         return ""
 
 
-def _astray(site: Site) -> str:
+def _astray(environment: Environment) -> str:
     """Return, as the end of a line, that the stack's folder is not there; '' where it may be."""
-    folder = site.settings.stack.folder
+    folder = environment.settings.stack.folder
     try:
-        found = within(PLACE_LIMIT_S, HERE, lambda: site.host.look([folder]))
+        found = within(PLACE_LIMIT_S, HERE, lambda: environment.host.look([folder]))
     except IotstackError:
         return ""
     return "" if found else f"; there is no stack in {folder} ([stack] folder in hosts.toml)"
 
 
-def _owed(site: Site, name: str) -> str:
+def _owed(environment: Environment, name: str) -> str:
     """Return which restore or reload did not end, or why nobody can tell; '' for none."""
     try:
-        if not site.host.look(journal_paths(site.settings.stack.folder)):
+        if not environment.host.look(journal_paths(environment.settings.stack.folder)):
             return ""
         from ..shared.checks import unfinished
         from ..undo.owed import Owing  # with the rules of a restore, which few need here
 
-        owing = Owing.of_site(site)
+        owing = Owing.of_site(environment)
         lines = within(PLACE_LIMIT_S, HERE, owing.read)
         change = unfinished(lines)
         undo = f"inv undo{host_flag(name)}"
@@ -140,30 +146,30 @@ def _cure(seen: Sequence[Seen]) -> str:
     return f". {way_out(words, EVERYWHERE if len(lacking) > 1 else next(iter(lacking)))}"
 
 
-def _see(site: Site, at: str, name: str) -> list[Seen]:
+def _see(environment: Environment, at: str, name: str) -> list[Seen]:
     """Return what was seen of each place; the stack's own is called by the name of its host."""
-    site.knows(at)
-    places: dict[str, Place] = {HERE: site.host, **site.vaults}
+    environment.knows(at)
+    places: dict[str, Place] = {HERE: environment.host, **environment.vaults}
     if at and at not in places:
         every = "; every place, if it is left out" if len(places) > 1 else ""
         raise UsageError(f"--at {at}: write one place, of {', '.join(places)}{every}.")
     asked = {at: places[at]} if at else places
     # A vault may hold other machines' backups too; whoever names it means all of them.
-    named = site.far or not at or at == HERE
-    host = host_name(site.host) if named else ""
+    named = environment.far or not at or at == HERE
+    host = host_name(environment.host) if named else ""
     now = datetime.now(UTC)
-    checks = site.checks.newest()
-    if site.far:  # its own sets are judged by its own record
-        checks |= {key: each for key, each in site.checks_here().items() if key[1] == HERE}
-    folders = {HERE: site.backups}
-    gone = site.gone(site.owner.read())
-    own, lock = _own(site), f"{site.backups}/{LOCK}"
-    ended = not site.far and holder_ended(lock)
+    checks = environment.checks.newest()
+    if environment.far:  # its own sets are judged by its own record
+        checks |= {key: each for key, each in environment.checks_here().items() if key[1] == HERE}
+    folders = {HERE: environment.backups}
+    gone = environment.gone(environment.owner.read())
+    own, lock = _own(environment), f"{environment.backups}/{LOCK}"
+    ended = not environment.far and holder_ended(lock)
     seen = (
         _look(at, place, folders.get(at, place.root), now, host, failed_at(checks, at), gone, own)
         for at, place in asked.items()
     )
-    found = [replace(each, lacks=each.lacks + _uncovered(each, site)) for each in seen]
+    found = [replace(each, lacks=each.lacks + _uncovered(each, environment)) for each in seen]
     # A run that began meanwhile holds the lock now, or has finished its set.
     ended = ended and holder_ended(lock)
     found = [_with_unfinished(e, name, ended=ended) if e.place == HERE else e for e in found]
@@ -221,10 +227,12 @@ def _look(
         return Seen(name, trouble=one_line(str(error)))
 
 
-def _own(site: Site) -> frozenset[str]:
+def _own(environment: Environment) -> frozenset[str]:
     """Return the runtags of the sets beside the stack; none where it does not answer."""
     try:
-        return within(PLACE_LIMIT_S, HERE, lambda: runtags_in(site.host.names(site.backups)))
+        return within(
+            PLACE_LIMIT_S, HERE, lambda: runtags_in(environment.host.names(environment.backups))
+        )
     except IotstackError:
         return frozenset()
 
@@ -277,7 +285,7 @@ def _compared(seen: Seen, first: Seen) -> Seen:
     return replace(seen, lacks=f"{seen.lacks}; {told}" if seen.lacks else told)
 
 
-def _uncovered(seen: Seen, site: Site) -> str:
+def _uncovered(seen: Seen, environment: Environment) -> str:
     """Return how much of the newest good set of a place is no good, and what shows it from here.
 
     What it does not cover, and databases in it that are damaged or torn. Nothing here shows what
@@ -294,10 +302,14 @@ def _uncovered(seen: Seen, site: Site) -> str:
     told = [f"{n} {what}{'' if n == 1 else 's'} {how}" for n, what, how in counts if n]
     if not told:
         return ""
-    by_host = any(each.by_host for each in site.settings.vaults if each.name == seen.place)
-    far = f"{seen.place}/{host_name(site.host)}" if by_host else seen.place
-    at = f" --at {far if site.far else seen.place}" if site.far or "/" in seen.place else ""
-    how = "" if site.far and seen.place == HERE else f" (inv show '{good.runtag}'{at})"
+    by_host = any(each.by_host for each in environment.settings.vaults if each.name == seen.place)
+    far = f"{seen.place}/{host_name(environment.host)}" if by_host else seen.place
+    at = (
+        f" --at {far if environment.far else seen.place}"
+        if environment.far or "/" in seen.place
+        else ""
+    )
+    how = "" if environment.far and seen.place == HERE else f" (inv show '{good.runtag}'{at})"
     things = f"{', '.join(told)}{how}"
     return f"; {things}" if seen.lacks else things
 

@@ -32,7 +32,7 @@ from ...core.errors import (
 from ...core.processes import signals_raised
 from ...core.runtag import LATEST
 from ...databases.sql.servers import rows_told
-from ...environment.site import Site
+from ...environment.environment import Environment
 from ...parts.verify_archive import Reading, read_whole
 from ...reporting.report import Report, size_text
 from ...settings.model import Settings
@@ -151,12 +151,12 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
 
     What was found is on the disk before the next is begun; of one that is broken off, nothing is.
     """
-    site = Site.of(settings)
+    environment = Environment.of(settings)
     done: list[Verified] = []
     missed = False
     try:
         with signals_raised():
-            for found in _verify_each(site, wanted, report):
+            for found in _verify_each(environment, wanted, report):
                 if isinstance(found, Verified):
                     done.append(found)
                     _tell(found, report, as_json=as_json)
@@ -167,7 +167,7 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
         report.fail(f"The verification was {error}. What was found before is recorded.")
         return error.exit_code
     finally:
-        site.close()
+        environment.close()
     if as_json:
         report.write_json([each.plain for each in done])
     if not (done or missed):
@@ -180,15 +180,19 @@ def verify(settings: Settings, wanted: Wanted, report: Report, *, as_json: bool)
     return ExitCode.WARNINGS if noted else ExitCode.GOOD
 
 
-def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verified | StepFailed]:
+def _verify_each(
+    environment: Environment, wanted: Wanted, report: Report
+) -> Iterator[Verified | StepFailed]:
     """Verify what is wanted, place by place; a failure that says nothing of a copy goes on."""
-    default = HERE if site.host.names(site.backups) or not site.vaults else VAULT
-    record, said = site.checks, site.owner.read()
+    default = (
+        HERE if environment.host.names(environment.backups) or not environment.vaults else VAULT
+    )
+    record, said = environment.checks, environment.owner.read()
     checks = record.newest()
-    places = places_meant(site, wanted.at or default)
+    places = places_meant(environment, wanted.at or default)
     for at in places:
         try:
-            chosen = _chosen(site, at, wanted, checks)
+            chosen = _chosen(environment, at, wanted, checks)
         except NotFound:
             if len(places) == 1:
                 raise
@@ -197,17 +201,17 @@ def _verify_each(site: Site, wanted: Wanted, report: Report) -> Iterator[Verifie
         except Unreachable as error:
             was_here = HERE in places  # and verified just before
             asked = "" if wanted.all or was_here else wanted.runtag or LATEST
-            yield StepFailed(f"{ended(error)}{here_too(site, asked, checks)}")
+            yield StepFailed(f"{ended(error)}{here_too(environment, asked, checks)}")
             continue
         except StepFailed as error:
             yield error
             continue
         elsewhere: tuple[str, ...] = ()
         if default == HERE and not (wanted.at or wanted.all) and wanted.runtag in ("", LATEST):
-            elsewhere = newer_elsewhere(site, chosen[0], checks)
+            elsewhere = newer_elsewhere(environment, chosen[0], checks)
             for told in elsewhere:
                 report.warn(told)
-        others = cache(partial(_elsewhere, site, at))
+        others = cache(partial(_elsewhere, environment, at))
         for copy in chosen:
             for told in passed_told(copy.passed, named="--runtag ", takes=VERIFIED):
                 report.warn(told)
@@ -238,13 +242,13 @@ def _with_manifest(copy: Copy) -> BackupSet:
     return copy.backup
 
 
-def _chosen(site: Site, at: str, wanted: Wanted, checks: Checks) -> tuple[Copy, ...]:
-    copies = copies_at(site, at, checks)
+def _chosen(environment: Environment, at: str, wanted: Wanted, checks: Checks) -> tuple[Copy, ...]:
+    copies = copies_at(environment, at, checks)
     if wanted.all:
         finished = (each for each in copies if each.backup.state is not State.UNFINISHED)
         dated = [(each, _with_manifest(each)) for each in finished]
         return tuple(copy for copy, _ in newest_first(dated, lambda pair: pair[1]))
-    copy = choose_copy(copies, wanted.runtag or LATEST, at, checks, site.settings.vaults)
+    copy = choose_copy(copies, wanted.runtag or LATEST, at, checks, environment.settings.vaults)
     if copy.backup.state is State.UNFINISHED:
         raise StepFailed(
             f"{copy.runtag} {in_places(at)} is unfinished, so there is nothing to compare it "
@@ -371,14 +375,14 @@ def _advice(verified: Verified, copy: Copy, found: Elsewhere | None) -> str:
     return f"{alone} Make a new backup, of what there is now: inv backup"
 
 
-def _elsewhere(site: Site, but: str) -> Elsewhere | None:
+def _elsewhere(environment: Environment, but: str) -> Elsewhere | None:
     """Return the copies in all places but one; None where one that may have some is away."""
-    checks, found = site.checks.newest(), dict[str, list[BackupSet]]()
-    for at in (HERE, *site.vaults):
+    checks, found = environment.checks.newest(), dict[str, list[BackupSet]]()
+    for at in (HERE, *environment.vaults):
         if at == but:
             continue
         try:
-            sets = [each.backup for each in copies_at(site, at, checks)]
+            sets = [each.backup for each in copies_at(environment, at, checks)]
         except WrongFolder:  # it holds no copies
             continue
         except StepFailed:

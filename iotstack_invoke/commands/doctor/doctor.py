@@ -38,8 +38,8 @@ from ...core.processes import signals_raised
 from ...core.stack_folders import BACKUPS, RESTORE
 from ...databases.influxdb.part import DATA_INSIDE, FOLDERS_INSIDE, influx_version
 from ...databases.sql.servers import run_in, servers_in
+from ...environment.environment import Environment, Newest, newest_good
 from ...environment.hooks import FIND_PROGRAM
-from ...environment.site import Newest, Site, newest_good
 from ...environment.stack_host import find_machine
 from ...hosts.base import Command, Host, Outcome, Place
 from ...hosts.inspect import (
@@ -164,10 +164,10 @@ def answers(questions: Iterable[tuple[str, Question]]) -> Iterator[Finding]:
 
 def find_here(settings: Settings) -> Iterator[Finding]:
     """Yield what is found of this machine, its backups and its vaults."""
-    site = Site.of(settings)
-    folder, sudo = site.settings.stack.folder, settings.stack.sudo
-    stack = _Examined(site.host, settings, folder, sudo, settings.hooks)
-    own = _Backups(site, stack)
+    environment = Environment.of(settings)
+    folder, sudo = environment.settings.stack.folder, settings.stack.sudo
+    stack = _Examined(environment.host, settings, folder, sudo, settings.hooks)
+    own = _Backups(environment, stack)
     try:
         yield from answers(
             (
@@ -177,13 +177,13 @@ def find_here(settings: Settings) -> Iterator[Finding]:
                 ("space", own.space),
                 *stack.state("inv undo"),
                 ("backups", own.sets),
-                *((f"vault {name}", own.vault_question(name)) for name in site.vaults),
+                *((f"vault {name}", own.vault_question(name)) for name in environment.vaults),
                 ("vaults", own.vaults),
                 ("last backup", own.age),
             )
         )
     finally:
-        site.close()
+        environment.close()
 
 
 def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
@@ -552,19 +552,19 @@ class _Examined:
 class _Backups:
     """The backups of this machine, here and in its vaults."""
 
-    site: Site
+    environment: Environment
     stack: _Examined
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def folder(self) -> Iterator[Finding]:
         try:
-            names = look_at_folder(self.site.host, self.site.settings)
+            names = look_at_folder(self.environment.host, self.environment.settings)
         except Refused as error:
             yield failed(
                 "stack", str(error), "correct [stack] folder in hosts.toml, or the folder"
             )
             return
-        compose = compose_file_in(self.site.host, self.stack.folder, names)
+        compose = compose_file_in(self.environment.host, self.stack.folder, names)
         yield good("stack", f"{self.stack.folder}, {compose}")
 
     @cached_property
@@ -578,32 +578,36 @@ class _Backups:
     def _measure(self) -> Room:
         if self.stack.docker[1].exit_code == UNANSWERED_EXIT:
             raise StepFailed("Docker does not answer.")
-        facts = look_at_stack(self.site.host, self.site.settings)
-        return look_for_room(self.site.host, facts, self.site.sets(), DU_LIMIT_S)
+        facts = look_at_stack(self.environment.host, self.environment.settings)
+        return look_for_room(self.environment.host, facts, self.environment.sets(), DU_LIMIT_S)
 
     def space(self) -> Iterator[Finding]:
-        folder = self.site.backups if os.path.isdir(self.site.backups) else self.stack.folder
+        folder = (
+            self.environment.backups
+            if os.path.isdir(self.environment.backups)
+            else self.stack.folder
+        )
         room, trouble = self.room
         if room:
-            free = self.site.host.free_bytes(folder)
+            free = self.environment.host.free_bytes(folder)
             yield judge_space("space", free, room.needed_bytes, room.takes, is_guess=room.is_guess)
         else:
             fix = "inv backup measures it, and refuses where there is no room"
             yield warning("space", f"what the next backup takes is unknown: {trouble}", fix)
 
     def sets(self) -> Iterable[Finding]:
-        return judge_sets(self.site.sets())
+        return judge_sets(self.environment.sets())
 
     def age(self) -> Iterable[Finding]:
-        newest = self._newest_good(HERE, self.site.host, self.site.backups)
+        newest = self._newest_good(HERE, self.environment.host, self.environment.backups)
         return judge_age("last backup here", newest, self.now)
 
     def _newest_good(self, at: str, place: Place, folder: str) -> Newest:
-        failed = failed_at(self.site.checks.newest(), at)
+        failed = failed_at(self.environment.checks.newest(), at)
         return newest_good(place, folder, self.now, host=socket.gethostname(), failed=failed)
 
     def vaults(self) -> Iterator[Finding]:
-        if not self.site.vaults:
+        if not self.environment.vaults:
             found = "none is in the settings: backups are on this machine only"
             yield warning("vaults", found, "add [[vaults]] to hosts.toml")
 
@@ -618,7 +622,7 @@ class _Backups:
             except Interrupted:
                 raise
             except IotstackError as error:
-                vault = next(v for v in self.site.settings.vaults if v.name == name)
+                vault = next(v for v in self.environment.settings.vaults if v.name == name)
                 if isinstance(error, WrongFolder):
                     return (failed(topic, str(error), "name a folder elsewhere in hosts.toml"),)
                 if isinstance(error, StepFailed) and error.fix:
@@ -638,8 +642,8 @@ class _Backups:
         return question
 
     def _vault(self, name: str, room: Room | None) -> Iterator[Finding]:
-        place, topic = self.site.vaults[name], f"vault {name}"
-        (vault,) = (each for each in self.site.settings.vaults if each.name == name)
+        place, topic = self.environment.vaults[name], f"vault {name}"
+        (vault,) = (each for each in self.environment.settings.vaults if each.name == name)
         place.names(place.root)
         yield from login_told(place, f"{topic} login")
         if vault.write_once:
@@ -663,9 +667,9 @@ class _Backups:
             is_guess=room is not None and room.is_guess,
         )
         newest = self._newest_good(name, place, place.root)
-        here = self._newest_good(HERE, self.site.host, self.site.backups)
+        here = self._newest_good(HERE, self.environment.host, self.environment.backups)
         yield from judge_age(f"last backup in {name}", newest, self.now, here)
-        other = namesake_in(self.site, name)
+        other = namesake_in(self.environment, name)
         if other:
             fix = f"give one of them another name: {RENAME}"
             yield failed(f"{topic} names", namesake_told(name, other), fix)

@@ -27,7 +27,7 @@ from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
 from ...engine.memory_ledger import Ledger
 from ...engine.plan import decide, resolve
-from ...environment.site import Site, look_everywhere
+from ...environment.environment import Environment, look_everywhere
 from ...environment.stack_host import docker_words
 from ...hosts.base import Command
 from ...hosts.inspect import ANY_EXIT, root_words
@@ -64,45 +64,45 @@ def rehearse(settings: Settings, runtag: str, at: str, report: Report) -> int:
     Whatever happens, the scratch folder and the container are removed; after a SIGKILL by the
     next rehearsal.
     """
-    site = Site.of(settings)
+    environment = Environment.of(settings)
     try:
         with signals_raised():
-            checks = site.checks.newest()
-            asked = at or (VAULT if site.vaults else HERE)
-            place = places_meant(site, asked, one=True)[0]
-            copy = find_copy(site, runtag, place, checks, report.warn, named="--runtag ")
+            checks = environment.checks.newest()
+            asked = at or (VAULT if environment.vaults else HERE)
+            place = places_meant(environment, asked, one=True)[0]
+            copy = find_copy(environment, runtag, place, checks, report.warn, named="--runtag ")
             if runtag == LATEST and not at:
-                for told in newer_elsewhere(site, copy, checks):
+                for told in newer_elsewhere(environment, copy, checks):
                     report.warn(told)
             refuse_shut(copy.place, map(copy.path, copy.backup.parts))
-            with _scratch_folder(site) as scratch:
-                return _Rehearsal(site, copy, scratch, report).run()
+            with _scratch_folder(environment) as scratch:
+                return _Rehearsal(environment, copy, scratch, report).run()
     except Interrupted as error:
         report.fail(f"The rehearsal was {error}. The stack was not touched.")
         return error.exit_code
     finally:
-        site.close()
+        environment.close()
 
 
 @contextlib.contextmanager
-def _scratch_folder(site: Site) -> Iterator[str]:
+def _scratch_folder(environment: Environment) -> Iterator[str]:
     """Yield an empty folder beside the stack, or among a laptop's state; removed at the end."""
-    stack = site.settings.stack.folder
+    stack = environment.settings.stack.folder
     base = f"{stack}/{RESTORE}" if os.path.isdir(stack) else state_folder()
     host = LocalHost(base)
-    as_root = root_words(host, "this machine", sudo=site.settings.stack.sudo)
+    as_root = root_words(host, "this machine", sudo=environment.settings.stack.sudo)
     try:
         os.makedirs(base, mode=0o700, exist_ok=True)
     except OSError as error:
         raise Refused(f"{base} cannot be made: {words_of(error)}.") from error
     with locked(f"{base}/.{SCRATCH}.lock", "a rehearsal"):
         scratch = f"{base}/{SCRATCH}"
-        _clear(site.settings, host, scratch, as_root)
+        _clear(environment.settings, host, scratch, as_root)
         os.mkdir(scratch, mode=0o700)
         try:
             yield scratch
         finally:
-            _clear(site.settings, host, scratch, as_root)
+            _clear(environment.settings, host, scratch, as_root)
 
 
 def _owing(settings: Settings, host: LocalHost, scratch: str, as_root: tuple[str, ...]) -> Owing:
@@ -132,8 +132,8 @@ def _guard(scratch: str) -> str:
 class _Rehearsal:
     """A rehearsal of one copy."""
 
-    def __init__(self, site: Site, copy: Copy, scratch: str, report: Report) -> None:
-        self.site = site
+    def __init__(self, environment: Environment, copy: Copy, scratch: str, report: Report) -> None:
+        self.environment = environment
         self.scratch = scratch
         self.report = report
         self.host = LocalHost(scratch)
@@ -185,7 +185,7 @@ class _Rehearsal:
     # What is looked at.
 
     def _facts(self) -> RehearsalFacts:
-        settings, copy = self.site.settings, self.copy
+        settings, copy = self.environment.settings, self.copy
         name = "this machine"
         as_root = root_words(self.host, name, sudo=settings.stack.sudo)
         docker: tuple[str, ...] = ()
@@ -246,7 +246,7 @@ class _Rehearsal:
         if told:
             return str(told)
         found = inspect_all(self.host, docker)
-        return settings_for(self.host, self.site.settings, found, docker).influx.container
+        return settings_for(self.host, self.environment.settings, found, docker).influx.container
 
     def _loads(self) -> Iterator[Load]:
         """Return the dumps of SQL that the manifest tells of, each with a folder of its own."""
@@ -317,7 +317,7 @@ class _Rehearsal:
         if result.damages:
             made = self.manifest.finished_utc if self.manifest else ""
             copy = self.copy
-            self.site.checks.add(damage_found(copy.runtag, copy.at, made, result.damages))
+            self.environment.checks.add(damage_found(copy.runtag, copy.at, made, result.damages))
         self.report.failed(result.failed)
         self.report.fail(
             f"The rehearsal of {self.copy.runtag} failed, and the stack was not touched. Whether "
@@ -334,7 +334,7 @@ class _Rehearsal:
         loaded &= all(facts.images.values()) and "influxdb2" not in copy.backup.parts
         unread = self._unread(facts)
         if not unread:
-            self.site.checks.add(
+            self.environment.checks.add(
                 Check(
                     runtag=copy.runtag,
                     at=copy.at,
@@ -375,7 +375,7 @@ class _Rehearsal:
             found.append(
                 f"It is not recorded as verified, since its {parts} was not read: {verify}"
             )
-        check = self.site.checks.newest().get((copy.runtag, copy.at))
+        check = self.environment.checks.newest().get((copy.runtag, copy.at))
         made = self.manifest.finished_utc if self.manifest else ""
         if check and not check.good and check.made in ("", made):
             found.append(

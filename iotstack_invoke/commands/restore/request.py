@@ -18,7 +18,7 @@ from ...backups.verifications import CHECKS_FILE, HERE, failed_at, in_places, re
 from ...core.dataclass import dataclass
 from ...core.errors import NotFound, Refused, StepFailed, UsageError
 from ...core.runtag import LATEST, read_runtag
-from ...environment.site import Site, newest_good, sets_read, still_failed
+from ...environment.environment import Environment, newest_good, sets_read, still_failed
 from ...environment.stack_host import Target
 from ...hosts.base import Place
 from ...hosts.inspect import host_name, read_text
@@ -128,7 +128,7 @@ def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source
     else:
         place, name = _meant(vaults[name], wish, target)
     try:
-        failed = failed_at(Site.of(settings).checks.newest(), name)
+        failed = failed_at(Environment.of(settings).checks.newest(), name)
         yield Source(place, place.root, False, name, failed, settings.vaults, name)
     finally:
         place.close()
@@ -237,8 +237,8 @@ def lacking_of(settings: Settings, source: Source, manifest: Manifest | None) ->
     if manifest is None:
         return ""
     try:
-        site = Site.of(settings)
-        gone = site.gone(site.owner.read())
+        environment = Environment.of(settings)
+        gone = environment.gone(environment.owner.read())
         sets = sets_read(source.place, source.folder, MANIFESTS_LIMIT_S, source.failed)
     except StepFailed as error:
         return f"Whether it lacks what an older backup has cannot be told: {error}"

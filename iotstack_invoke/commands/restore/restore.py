@@ -43,8 +43,8 @@ from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
 from ...engine.plan import Plan, decide, resolve
 from ...engine.steps import File, Record
+from ...environment.environment import Environment
 from ...environment.hooks import HooksResult, Occasion, hook_lines
-from ...environment.site import Site
 from ...environment.stack_host import Lock, Target, find_machine, locked_target, open_target
 from ...hosts.base import Command, FileFact, Place
 from ...hosts.inspect import ANY_EXIT, may_be_there, read_text, which_may_be_there
@@ -747,7 +747,7 @@ class _Restore:
         if result.damages and self.source.at:
             made = self.manifest.finished_utc if self.manifest else ""
             found = damage_found(self.runtag, self.source.at, made, result.damages)
-            Site.of(self.settings).checks.add(found)
+            Environment.of(self.settings).checks.add(found)
         undone = self._switching and left.startswith(AS_BEFORE)
         self._tell_hooks(hooked, "undone" if undone else "failed")
         log.finish(os.rename)

@@ -13,47 +13,47 @@ from urllib.parse import quote
 
 from ...backups.names import KINDS
 from ...core.errors import StepFailed, ended
-from ...environment.site import Site
+from ...environment.environment import Environment
 from ...hosts.base import PARTIAL
 from ...hosts.local import state_folder
 from ...reporting.run_log import RunLog
 
 
-def open_log(site: Site, runtag: str) -> RunLog:
+def open_log(environment: Environment, runtag: str) -> RunLog:
     """Return the log of a set, with what is in it already; raises OSError, StepFailed."""
     name = f"{runtag}.{KINDS['log']}"
-    if not site.far:
-        return RunLog(f"{site.backups}/{name}")
-    path = f"{state_folder()}/backups/{quote(site.host.name, safe='')}/{name}"
+    if not environment.far:
+        return RunLog(f"{environment.backups}/{name}")
+    path = f"{state_folder()}/backups/{quote(environment.host.name, safe='')}/{name}"
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    for content in site.host.contents(site.backups, [name]).values():
+    for content in environment.host.contents(environment.backups, [name]).values():
         with open(path, "xb", opener=lambda p, flags: os.open(p, flags, 0o600)) as earlier:
             earlier.write(content)
     return RunLog(path)
 
 
-def finish_log(site: Site, runtag: str, log: RunLog) -> None:
+def finish_log(environment: Environment, runtag: str, log: RunLog) -> None:
     """Give the log its final name, on the machine of the stack; raises StepFailed."""
 
     def send(partial: str, path: str) -> None:
-        there = f"{site.backups}/{runtag}.{KINDS['log']}"
-        with open(partial, "rb") as source, site.host.create(there + PARTIAL) as target:
+        there = f"{environment.backups}/{runtag}.{KINDS['log']}"
+        with open(partial, "rb") as source, environment.host.create(there + PARTIAL) as target:
             shutil.copyfileobj(source, target)
-        site.host.rename(there + PARTIAL, there)
+        environment.host.rename(there + PARTIAL, there)
         for each in (partial, path):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(each)
 
     log.seal()
-    if not site.far:
-        log.finish(site.host.rename)
+    if not environment.far:
+        log.finish(environment.host.rename)
         return
     try:
         log.finish(send)
     except (StepFailed, OSError) as error:
         raise StepFailed(
-            f"The log of {runtag} could not be sent to {site.host.name}: {ended(error)} It is in "
+            f"The log of {runtag} could not be sent to {environment.host.name}: {ended(error)} It is in "
             f"{log.path}{PARTIAL}, and the same command with --runtag '{runtag}' sends it."
         ) from error

@@ -22,8 +22,8 @@ from ...databases.influxdb2.part import DumpInflux2, Influx2Look
 from ...databases.sql.servers import ENGINES, ITS_ROW, NO_PROGRAM, NOT_LET_IN, SqlServer
 from ...databases.sqlite.files import CopySqlite
 from ...engine.journal import owed_in
+from ...environment.environment import Newest
 from ...environment.hooks import shown
-from ...environment.site import Newest
 from ...hosts.base import Outcome
 from ...reporting.report import age_text, size_text
 from ...services.known import Cover

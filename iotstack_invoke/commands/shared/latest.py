@@ -14,7 +14,7 @@ from ...backups.sets import BackupSet, State
 from ...backups.verifications import in_places
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed, Unreachable, ended
-from ...environment.site import Newest, newest_good
+from ...environment.environment import Newest, newest_good
 from ...hosts.base import Place
 
 MOST_TOLD = 3

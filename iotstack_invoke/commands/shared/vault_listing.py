@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 
 from ...core.errors import StepFailed
-from ...environment.site import Site
+from ...environment.environment import Environment
 from ...hosts.base import FileFact
 from ...hosts.local import asked_together
 
@@ -17,13 +17,14 @@ VAULTS_LIMIT_S = 900.0
 for what nobody thought of, so that a backup is made here all the same."""
 
 
-def list_vaults(site: Site) -> dict[str, Listing]:
+def list_vaults(environment: Environment) -> dict[str, Listing]:
     """Return what lies in each vault that answers: whoever copies to another tells of it.
 
     All are asked at the same time: those that are silent cost no more than one of them.
     """
     asks = {
-        name: functools.partial(place.names, place.root) for name, place in site.vaults.items()
+        name: functools.partial(place.names, place.root)
+        for name, place in environment.vaults.items()
     }
     told = asked_together(asks, VAULTS_LIMIT_S)
     return {name: each for name, each in told.items() if not isinstance(each, StepFailed)}

@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping
 
 from ...backups.names import KINDS
 from ...backups.sets import BackupSet, State, files_of, gather_sets, judged
-from ...environment.site import manifests_in
+from ...environment.environment import manifests_in
 from ...hosts.base import FileFact, Place
 
 MANIFESTS_LIMIT_S = 10.0

@@ -8,7 +8,7 @@ from ...backups.names import split_set_name
 from ...backups.sets import removals_in
 from ...core.errors import StepFailed, Unreachable
 from ...engine.journal import Journal
-from ...environment.site import Site, finish_removals
+from ...environment.environment import Environment, finish_removals
 from ...hosts.base import PARTIAL
 from ...reporting.report import Report
 from ..shared.vault_listing import Listing, list_vaults
@@ -17,27 +17,27 @@ from .undo import but_for, tell_death
 
 
 def recover_here(
-    site: Site, journal: Journal, report: Report
+    environment: Environment, journal: Journal, report: Report
 ) -> tuple[tuple[str, ...], dict[str, Listing]]:
     """Undo what a dead run left, remove its partial archives, finish its removals.
 
     Returns what is to be warned of, which was told already, and what lies here and in each vault
     that answered. Whoever copies to another tells that it is away.
     """
-    owing = Owing.of_site(site)
+    owing = Owing.of_site(environment)
     owed = owing.undo_all(owing.make_private(report), journal, report)
-    death = tell_death(site.settings, site.host, owed, report, but_for(journal))
+    death = tell_death(environment.settings, environment.host, owed, report, but_for(journal))
     died = (*death, *journal.told)
-    for name in site.host.names(site.backups):
+    for name in environment.host.names(environment.backups):
         found = split_set_name(name.removesuffix(PARTIAL))
         if name.endswith(PARTIAL) and found and found[1] != "log":
-            site.host.remove([f"{site.backups}/{name}"])
-    listed = {"here": site.host.names(site.backups), **list_vaults(site)}
-    for name, place in (("here", site.host), *site.vaults.items()):
+            environment.host.remove([f"{environment.backups}/{name}"])
+    listed = {"here": environment.host.names(environment.backups), **list_vaults(environment)}
+    for name, place in (("here", environment.host), *environment.vaults.items()):
         if not removals_in(listed.get(name, {})):
             continue
         # Before anything is copied there: what is copied later is not what was removed.
-        folder = site.backups if place is site.host else place.root
+        folder = environment.backups if place is environment.host else place.root
         with contextlib.suppress(Unreachable):
             try:
                 finish_removals(place, folder)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from ...backups.manifest import read_utc
 from ...core.errors import IotstackError, Refused, StepFailed
 from ...core.stack_folders import RESTORE
-from ...environment.site import Site
+from ...environment.environment import Environment
 from ...environment.stack_host import journal_paths
 from ...hosts.base import Command, Host, is_telling
 from ...hosts.inspect import ANY_EXIT, IN_ENGLISH, entries, read_text
@@ -90,14 +90,14 @@ def find_expired(
 
 
 def remove_expired_here(
-    site: Site,
+    environment: Environment,
     root: Callable[[], tuple[str, ...]],
     tell: Callable[[str], None],
     *,
     dry_run: bool = False,
 ) -> list[str]:
     """Remove what reloads left beside a stack and whose days are over; return what failed."""
-    host, stack = site.host, site.settings.stack
+    host, stack = environment.host, environment.settings.stack
     try:
         try:
             found = find_expired(host, stack.folder)

@@ -18,7 +18,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import Refused, StepFailed
 from ...core.stack_folders import RESTORE
 from ...engine.journal import Owed, owed_in
-from ...environment.site import Site
+from ...environment.environment import Environment
 from ...environment.stack_host import journal_paths
 from ...hosts.base import Command, Host, is_telling
 from ...hosts.inspect import (
@@ -239,15 +239,15 @@ def remove_states(
 
 
 def remove_old_here(
-    site: Site, tell: Callable[[str], None], *, dry_run: bool = False
+    environment: Environment, tell: Callable[[str], None], *, dry_run: bool = False
 ) -> list[str]:
     """Remove what restores and reloads left beside a stack and may go; return what failed."""
-    host, stack = site.host, site.settings.stack
+    host, stack = environment.host, environment.settings.stack
 
     def root() -> tuple[str, ...]:
         return root_words(host, host.name, sudo=stack.sudo)
 
-    failed = remove_expired_here(site, root, tell, dry_run=dry_run)
+    failed = remove_expired_here(environment, root, tell, dry_run=dry_run)
     try:
         remove_states(host, stack, root, tell, dry_run=dry_run)
     except (Refused, StepFailed) as error:

@@ -17,7 +17,7 @@ from ...core.errors import OldDataGone, Refused, StepFailed, ended
 from ...core.stack_folders import BACKUPS, RESTORE
 from ...engine.journal import Bound, Journal, name_of, owed_in
 from ...engine.steps import UndoableStep
-from ...environment.site import Site
+from ...environment.environment import Environment
 from ...environment.stack_host import Target, journal_paths
 from ...hosts.base import Command, Host
 from ...hosts.inspect import ANY_EXIT, root_words_if_any
@@ -66,14 +66,14 @@ class Owing:
         return cls(settings, target.host, target.folder, lambda: target.as_root, trust)
 
     @classmethod
-    def of_site(cls, site: Site) -> Owing:
+    def of_site(cls, environment: Environment) -> Owing:
         """Return that of a stack that is backed up; it is looked at without root, if it can be."""
-        stack, host = site.settings.stack, site.host
+        stack, host = environment.settings.stack, environment.host
 
         def root() -> tuple[str, ...]:
             return root_words_if_any(host, sudo=stack.sudo)
 
-        return cls(site.settings, host, stack.folder, root, Trust(host, stack.folder))
+        return cls(environment.settings, host, stack.folder, root, Trust(host, stack.folder))
 
     @property
     def backups(self) -> str:

@@ -27,9 +27,9 @@ from ...core.stack_folders import BACKUPS
 from ...engine.plan import Plan, decide, resolve
 from ...engine.rules import RuleBook
 from ...engine.steps import File, Record
-from ...environment.site import (
+from ...environment.environment import (
+    Environment,
     RecordFile,
-    Site,
     clock_of,
     compared_copies,
     contents_told,
@@ -281,39 +281,47 @@ def _is_whole_there(copy: BackupSet, backup: BackupSet, host: str) -> bool:
 
 
 def look_at_vaults(
-    site: Site, names: Iterable[str], here: Sequence[BackupSet], checks: Checks, skipped: str = ""
+    environment: Environment,
+    names: Iterable[str],
+    here: Sequence[BackupSet],
+    checks: Checks,
+    skipped: str = "",
 ) -> list[Delivery]:
     """Return what each vault lacks of the sets here; one that does not answer says why."""
-    here = tuple(_with_texts(site, here, skipped))
-    policies = {each.name: each.policy for each in site.settings.vaults}
-    gone = site.gone(site.owner.read())
-    by_runtag, host = {each.runtag: each for each in here}, host_name(site.host)
-    recorded = by_runtag.keys() & marked_in(site.host.names(site.backups))
+    here = tuple(_with_texts(environment, here, skipped))
+    policies = {each.name: each.policy for each in environment.settings.vaults}
+    gone = environment.gone(environment.owner.read())
+    by_runtag, host = {each.runtag: each for each in here}, host_name(environment.host)
+    recorded = by_runtag.keys() & marked_in(environment.host.names(environment.backups))
     replacing = frozenset(
-        tag for tag in recorded if RecordFile(site, tag).is_to_replace(by_runtag[tag].manifest)
+        tag
+        for tag in recorded
+        if RecordFile(environment, tag).is_to_replace(by_runtag[tag].manifest)
     )
     found = []
     for name in names:
-        each = Delivery(name, site.vaults[name], policies.get(name), replacing=replacing)
+        each = Delivery(name, environment.vaults[name], policies.get(name), replacing=replacing)
         try:
             each.look(by_runtag, checks, host, skipped, gone)
         except StepFailed as error:
             each.error = str(error)
-            each.lacking = owed_here(site, name, here)
+            each.lacking = owed_here(environment, name, here)
         found.append(each)
     return found
 
 
-def _with_texts(site: Site, here: Iterable[BackupSet], skipped: str) -> Iterator[BackupSet]:
+def _with_texts(
+    environment: Environment, here: Iterable[BackupSet], skipped: str
+) -> Iterator[BackupSet]:
     """Yield the sets here, each with the texts that its delivery makes first.
 
     A run that was cut after the manifest left no RESTORE.txt, and a log without its name.
     """
-    names = site.host.names(site.backups)
+    names = environment.host.names(environment.backups)
     here = tuple(here)
     ended = {e.runtag for e in here if e.runtag != skipped and e.state in DELIVERED}
     bare = [e.runtag for e in here if e.runtag in ended and "restore" not in e.files]
-    cut = _of_versions_with_text(site, bare, names)
+    cut = _of_versions_with_text(environment, bare, names)
     for each in here:
         files = dict(each.files)
         log = names.get(f"{each.runtag}.{KINDS['log']}{PARTIAL}")
@@ -325,7 +333,7 @@ def _with_texts(site: Site, here: Iterable[BackupSet], skipped: str) -> Iterator
 
 
 def _of_versions_with_text(
-    site: Site, runtags: Iterable[str], names: Mapping[str, FileFact]
+    environment: Environment, runtags: Iterable[str], names: Mapping[str, FileFact]
 ) -> set[str]:
     """Return which sets are of a version that wrote RESTORE.txt beside each manifest."""
     manifests = {f"{tag}.{KINDS['manifest']}": tag for tag in runtags}
@@ -333,23 +341,25 @@ def _of_versions_with_text(
     found = set()
     for count in counts_at_once(tuple(waiting), names):
         asked, waiting = waiting[:count], waiting[count:]
-        told = contents_told(site.host, site.backups, asked, names)
+        told = contents_told(environment.host, environment.backups, asked, names)
         found |= {manifests[name] for name, content in told.items() if has_sum(content)}
     return found
 
 
-def owed_here(site: Site, vault: str, here: Iterable[BackupSet]) -> dict[str, BackupSet]:
+def owed_here(
+    environment: Environment, vault: str, here: Iterable[BackupSet]
+) -> dict[str, BackupSet]:
     """Return the sets here that a vault lacks which cannot be asked, newest first.
 
     The records of their making stay here until every vault has them, and name the copies that
     arrived. Those of a delivery name what it saw and did: of what it did not reach they say
     nothing.
     """
-    names = site.host.names(site.backups)
+    names = environment.host.names(environment.backups)
     found = {}
     for each in here:
         if each.state in DELIVERED and f"{each.runtag}.{RECORDS_ENDING}" in names:
-            records = RecordFile(site, each.runtag)
+            records = RecordFile(environment, each.runtag)
             if records.of_making and not records.tells(manifest_copy(vault, each.runtag)):
                 found[each.runtag] = each
     return found
@@ -361,33 +371,33 @@ def manifest_copy(vault: str, runtag: str) -> str:
 
 
 def deliver(
-    site: Site, deliveries: Sequence[Delivery], do: Do, tell: Callable[[str], None]
+    environment: Environment, deliveries: Sequence[Delivery], do: Do, tell: Callable[[str], None]
 ) -> None:
     """Deliver what is lacking, the newest set first; what comes of it is noted in `deliveries`.
 
     A set that every vault has then is no longer marked as owed here. Nothing has a final name in
     a vault that was not proven there. Raises Interrupted; then the next delivery goes on.
     """
-    _record_what_is_there(site, deliveries)
+    _record_what_is_there(environment, deliveries)
     for backup, mine in lacking_in(deliveries):
         if mine:
             tell(f"delivering {backup.runtag} to {', '.join(each.name for each in mine)}")
-            if _deliver_one(site, backup, mine, do):
+            if _deliver_one(environment, backup, mine, do):
                 for each in deliveries:
                     each.damaged_here.add(backup.runtag)
     for each in deliveries:
-        names = _prove(site, each) if each.copied else None
+        names = _prove(environment, each) if each.copied else None
         for runtag in each.unpinned & {*each.there, *each.delivered}:
-            why = carry_pin(site, runtag, each.place)
+            why = carry_pin(environment, runtag, each.place)
             if why:
                 each.failed[runtag] = why
         if names is not None:
             with contextlib.suppress(StepFailed):  # the next run sweeps as well
                 sweep_stale_copies(each.place, names)
-    _settle(site, deliveries)
+    _settle(environment, deliveries)
 
 
-def _prove(site: Site, each: Delivery) -> Mapping[str, FileFact] | None:
+def _prove(environment: Environment, each: Delivery) -> Mapping[str, FileFact] | None:
     """Note which of the copied sets are delivered, by one listing of the vault; return that.
 
     None where it cannot be listed: then nothing is delivered.
@@ -397,11 +407,11 @@ def _prove(site: Site, each: Delivery) -> Mapping[str, FileFact] | None:
     except StepFailed as error:
         each.error = each.error or str(error)
         return None
-    here = site.host.names(site.backups)
+    here = environment.host.names(environment.backups)
     for runtag, manifest in each.copied.items():
         why = differs_there(manifest, here, names)
         if why:
-            RecordFile(site, runtag).take_back(manifest_copy(each.name, runtag))
+            RecordFile(environment, runtag).take_back(manifest_copy(each.name, runtag))
         elif runtag in each.replacing:
             with contextlib.suppress(StepFailed):  # then it is told as what no manifest names
                 drop_unnamed(each.place, each.place.root, manifest)
@@ -411,7 +421,7 @@ def _prove(site: Site, each: Delivery) -> Mapping[str, FileFact] | None:
             continue
         each.delivered.append(runtag)
         if runtag in each.doubted:
-            site.checks.add(_proven(each, manifest))
+            environment.checks.add(_proven(each, manifest))
     return names
 
 
@@ -454,11 +464,11 @@ def lacking_in(deliveries: Sequence[Delivery]) -> Iterator[tuple[BackupSet, list
         )
 
 
-def carry_pin(site: Site, runtag: str, place: Place) -> str:
+def carry_pin(environment: Environment, runtag: str, place: Place) -> str:
     """Pin a set in a vault as it is pinned here; return why it could not be, or ''."""
     name = f"{runtag}.{PIN_ENDING}"
     try:
-        note = site.host.contents(site.backups, [name]).get(name)
+        note = environment.host.contents(environment.backups, [name]).get(name)
         if note is not None and not place.look([f"{place.root}/{name}"]):
             write_pin(place, place.root, runtag, note)
     except StepFailed as error:
@@ -466,30 +476,32 @@ def carry_pin(site: Site, runtag: str, place: Place) -> str:
     return ""
 
 
-def _settle(site: Site, deliveries: Sequence[Delivery]) -> None:
+def _settle(environment: Environment, deliveries: Sequence[Delivery]) -> None:
     """Take the marks from sets that every vault has which is to have them."""
-    if {each.name for each in deliveries} != set(site.vaults):
+    if {each.name for each in deliveries} != set(environment.vaults):
         return
-    names = site.host.names(site.backups)
+    names = environment.host.names(environment.backups)
     for runtag in {tag for each in deliveries for tag in (*each.there, *each.delivered)}:
         marked = f"{runtag}.{RECORDS_ENDING}" in names and f"{runtag}.{KINDS['log']}" in names
         if marked and all(each.settled(runtag) for each in deliveries):
             left = [unmark(e.place, runtag) for e in deliveries if runtag not in e.passed_over]
-            manifest = site.manifest(runtag)
+            manifest = environment.manifest(runtag)
             # The records of an incomplete set tell whoever makes what it lacks when it was begun.
             if not any(left) and manifest and manifest.state != State.INCOMPLETE.value:
-                RecordFile(site, runtag).end()
+                RecordFile(environment, runtag).end()
 
 
-def _record_what_is_there(site: Site, deliveries: Sequence[Delivery]) -> None:
+def _record_what_is_there(environment: Environment, deliveries: Sequence[Delivery]) -> None:
     """Record which copies were seen, beside the sets that some vault lacks.
 
     A later run knows so of a vault that is away then that it has them. Nothing is taken for
     compared by that: the record has no hash.
     """
-    names = site.host.names(site.backups)
+    names = environment.host.names(environment.backups)
     for runtag in {tag for each in deliveries for tag in each.there}:
-        records = RecordFile(site, runtag) if f"{runtag}.{RECORDS_ENDING}" in names else None
+        records = (
+            RecordFile(environment, runtag) if f"{runtag}.{RECORDS_ENDING}" in names else None
+        )
         for each in deliveries:
             output = manifest_copy(each.name, runtag)
             seen = runtag in each.there
@@ -498,24 +510,24 @@ def _record_what_is_there(site: Site, deliveries: Sequence[Delivery]) -> None:
 
 
 def _deliver_one(
-    site: Site, backup: BackupSet, mine: Sequence[Delivery], do: Do
+    environment: Environment, backup: BackupSet, mine: Sequence[Delivery], do: Do
 ) -> tuple[str, ...]:
     """Deliver one set to the vaults that lack it; return what of it was found damaged here."""
     runtag, manifest = backup.runtag, backup.manifest
     damages: tuple[str, ...] = ()
-    records = RecordFile(site, runtag)
-    plan = plan_for(site, backup, mine, records)
+    records = RecordFile(environment, runtag)
+    plan = plan_for(environment, backup, mine, records)
     served = [each for each in mine if runtag not in each.refused]
     if manifest and served:
         records.begin(manifest.started_utc)
-        _end_log(site, backup)
+        _end_log(environment, backup)
         result = do(plan, records)
         _note(result, runtag, served)
-        damages = write_damages(site, manifest, result)
+        damages = write_damages(environment, manifest, result)
         reached = [each for each in served if runtag not in each.failed]
         if "log" in backup.files:
             names = tuple(each.name for each in reached)
-            _note(copy_log(site, runtag, names, records, do), runtag, reached)
+            _note(copy_log(environment, runtag, names, records, do), runtag, reached)
         for each in reached:
             if runtag not in each.failed:
                 each.copied[runtag] = manifest
@@ -552,16 +564,18 @@ def takes_files(place: Place) -> bool:
     return True
 
 
-def _end_log(site: Site, backup: BackupSet) -> None:
+def _end_log(environment: Environment, backup: BackupSet) -> None:
     """Give the log of a run that was cut its name: while the lock is held none goes on with it."""
-    path = f"{site.backups}/{backup.runtag}.{KINDS['log']}"
-    if "log" in backup.files and not site.host.look([path]):
-        log = open_log(site, backup.runtag)
+    path = f"{environment.backups}/{backup.runtag}.{KINDS['log']}"
+    if "log" in backup.files and not environment.host.look([path]):
+        log = open_log(environment, backup.runtag)
         log.write("backup", "the run did not end; its set is delivered as it is")
-        finish_log(site, backup.runtag, log)
+        finish_log(environment, backup.runtag, log)
 
 
-def write_damages(site: Site, manifest: Manifest, result: RunResult) -> tuple[str, ...]:
+def write_damages(
+    environment: Environment, manifest: Manifest, result: RunResult
+) -> tuple[str, ...]:
     """Return which archives of a set were read here and are damaged, a sentence each.
 
     They are written down as what a verification found, so that all who judge the set know of it.
@@ -569,13 +583,13 @@ def write_damages(site: Site, manifest: Manifest, result: RunResult) -> tuple[st
     """
     archives = (each for each in result.failed if "part" in each.job.wildcards)
     damages = tuple(dict.fromkeys(each.damage for each in archives if each.damage))
-    if damages and not site.far:
-        site.checks.add(damage_found(manifest.runtag, HERE, manifest.finished_utc, damages))
+    if damages and not environment.far:
+        environment.checks.add(damage_found(manifest.runtag, HERE, manifest.finished_utc, damages))
     return damages
 
 
 def damaged_here_told(
-    site: Site, found: Sequence[Delivery], *, new: bool = False
+    environment: Environment, found: Sequence[Delivery], *, new: bool = False
 ) -> tuple[str, ...]:
     """Return which sets are damaged here, where each is whole, and what to do; a sentence each.
 
@@ -587,16 +601,16 @@ def damaged_here_told(
         for runtag in each.damaged_here
         if not new or runtag in each.failed
     )
-    return tuple(_damaged_told(site, runtag, found) for runtag in sorted(damaged))
+    return tuple(_damaged_told(environment, runtag, found) for runtag in sorted(damaged))
 
 
-def _damaged_told(site: Site, runtag: str, found: Sequence[Delivery]) -> str:
+def _damaged_told(environment: Environment, runtag: str, found: Sequence[Delivery]) -> str:
     whole = [each for each in found if each.holds(runtag)]
     if whole:
         names = ", ".join(each.name for each in whole)
         return (
             f"{runtag} is damaged here, and whole in {names}, where `inv restore --runtag "
-            f"'{runtag}' --from {whole[0].name}` takes it from. {_cure(site, whole[0], runtag)}"
+            f"'{runtag}' --from {whole[0].name}` takes it from. {_cure(environment, whole[0], runtag)}"
         )
     return (
         f"{runtag} is damaged here, and in no vault that was looked at it is known to be whole. "
@@ -604,18 +618,18 @@ def _damaged_told(site: Site, runtag: str, found: Sequence[Delivery]) -> str:
     )
 
 
-def _cure(site: Site, vault: Delivery, runtag: str) -> str:
+def _cure(environment: Environment, vault: Delivery, runtag: str) -> str:
     """Return how what is damaged here is replaced, or else removed."""
-    files = f"{shlex.quote(site.backups)}/{shlex.quote(runtag)}.*"
+    files = f"{shlex.quote(environment.backups)}/{shlex.quote(runtag)}.*"
     remove = f"Or remove what lies here: rm {files}"
-    (own,) = (each for each in site.settings.vaults if each.name == vault.name)
+    (own,) = (each for each in environment.settings.vaults if each.name == vault.name)
     if own.recipients:
         return f"What lies there is sealed. {remove.removeprefix('Or ').capitalize()}"
     there = f"{shlex.quote(vault.place.root)}/{shlex.quote(runtag)}.*"
     verify = f"inv verify --runtag '{runtag}' --at here"
     if own.remote or own.ssh:
-        return f"Copy {there} of {vault.name} back into {site.backups}, then {verify}. {remove}"
-    fetch = f"cp {there} {shlex.quote(site.backups)}/ && {verify}"
+        return f"Copy {there} of {vault.name} back into {environment.backups}, then {verify}. {remove}"
+    fetch = f"cp {there} {shlex.quote(environment.backups)}/ && {verify}"
     return f"Fetch it back: {fetch}. {remove}"
 
 
@@ -637,7 +651,9 @@ def _note(result: RunResult, runtag: str, served: Iterable[Delivery]) -> None:
                 each.failed.setdefault(runtag, why)
 
 
-def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: RecordFile) -> Plan:
+def plan_for(
+    environment: Environment, backup: BackupSet, mine: Sequence[Delivery], records: RecordFile
+) -> Plan:
     """Return how a finished set gets to the vaults that lack it.
 
     A vault with files of its name that no run of this set left is left alone: it is refused, and
@@ -649,22 +665,22 @@ def plan_for(site: Site, backup: BackupSet, mine: Sequence[Delivery], records: R
     facts = BackupFacts(
         host=manifest.host,
         program=manifest.program,
-        folder=site.settings.stack.folder,
+        folder=environment.settings.stack.folder,
         members=(),
         kinds=tuple(part.kind for part in manifest.made),
         started_utc=manifest.started_utc,
         claim=records.claim,
         earlier_utc=records.earlier_utc,
         replaces=replaces,
-        gone=site.gone(site.owner.read()) if replaces else (),
+        gone=environment.gone(environment.owner.read()) if replaces else (),
         text="restore" in backup.files,
     )
     names = tuple(each.name for each in mine)
     targets = copy_targets(backup.runtag, facts, names)
     # RESTORE.txt is made of the manifest where a run was cut before it.
     book = RuleBook(restore_text, *copies_book(names).rules, wildcards=WILDCARDS)
-    graph = resolve(book, targets, site.roots, facts)
-    places = {"pi": site.host, **{each.name: each.place for each in mine}}
+    graph = resolve(book, targets, environment.roots, facts)
+    places = {"pi": environment.host, **{each.name: each.place for each in mine}}
     files, _ = look_everywhere(graph.files, places)
     # That a copy was sent as such says nothing of one that was found damaged since.
     doubted = tuple(f"{each.name}:" for each in mine if backup.runtag in each.doubted)
@@ -715,11 +731,11 @@ def whose_told(
     return ""
 
 
-def log_plan(site: Site, runtag: str, vaults: Iterable[str]) -> Plan:
+def log_plan(environment: Environment, runtag: str, vaults: Iterable[str]) -> Plan:
     """Return how the log of a set gets to vaults; one that has no name here yet will have it."""
     names = tuple(vaults)
-    graph = resolve(copies_book(names), log_targets(runtag, names), site.roots)
-    places = {"pi": site.host, **{name: site.vaults[name] for name in names}}
+    graph = resolve(copies_book(names), log_targets(runtag, names), environment.roots)
+    places = {"pi": environment.host, **{name: environment.vaults[name] for name in names}}
     files, _ = look_everywhere(graph.files, places)
     log = File("pi", f"{BACKUPS}/{runtag}.{KINDS['log']}")
     unlike = unlike_copies(files, places, {})
@@ -727,10 +743,10 @@ def log_plan(site: Site, runtag: str, vaults: Iterable[str]) -> Plan:
 
 
 def copy_log(
-    site: Site, runtag: str, vaults: tuple[str, ...], records: RecordFile, do: Do
+    environment: Environment, runtag: str, vaults: tuple[str, ...], records: RecordFile, do: Do
 ) -> RunResult:
     """Copy the log of a set, to which nothing is added any more, to vaults with its manifest."""
-    return do(log_plan(site, runtag, vaults), records)
+    return do(log_plan(environment, runtag, vaults), records)
 
 
 def unmark(place: Place, runtag: str) -> str:

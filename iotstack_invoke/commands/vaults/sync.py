@@ -17,7 +17,7 @@ from ...core.processes import signals_raised
 from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
 from ...engine.plan import Plan, PlannedJob
-from ...environment.site import RecordFile, Site
+from ...environment.environment import Environment, RecordFile
 from ...reporting.report import Fanout, Report, age_text, size_text
 from ...settings.model import Settings
 from ..undo.crash_recovery import recover_here
@@ -46,25 +46,25 @@ def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: b
     UsageError for a vault that there is not, NotFound on a machine that has no backups, Busy while
     another run holds the lock.
     """
-    site = Site.of(settings)
+    environment = Environment.of(settings)
     try:
-        names = _chosen(site, asked)
-        if not os.path.isdir(site.backups):
+        names = _chosen(environment, asked)
+        if not os.path.isdir(environment.backups):
             raise NotFound(
-                f"There is no {site.backups}, and so no backup of this machine that a vault could "
+                f"There is no {environment.backups}, and so no backup of this machine that a vault could "
                 "lack. Another machine's: inv backup --host NAME, or inv pull --host NAME."
             )
-        with signals_raised(), contextlib.nullcontext() if dry_run else site.held("sync"):
-            journal = Owing.of_site(site).journal_of_backups()
+        with signals_raised(), contextlib.nullcontext() if dry_run else environment.held("sync"):
+            journal = Owing.of_site(environment).journal_of_backups()
             if not dry_run:
-                recover_here(site, journal, report)
-            checks = site.checks.newest()
-            here = site.sets(checks)
-            found = look_at_vaults(site, names, here, checks)
+                recover_here(environment, journal, report)
+            checks = environment.checks.newest()
+            here = environment.sets(checks)
+            found = look_at_vaults(environment, names, here, checks)
             if dry_run:
-                _show_plan(site, found, report)
+                _show_plan(environment, found, report)
             else:
-                _deliver(site, found, journal, report)
+                _deliver(environment, found, journal, report)
     except Interrupted as error:
         report.fail(
             f"Sync: {error}. Nothing half-written has a final name in a vault. The same command "
@@ -72,24 +72,26 @@ def sync(settings: Settings, asked: Sequence[str], report: Report, *, dry_run: b
         )
         return error.exit_code
     finally:
-        site.close()
-    return _close(site, found, here, report, dry_run=dry_run)
+        environment.close()
+    return _close(environment, found, here, report, dry_run=dry_run)
 
 
-def _chosen(site: Site, asked: Sequence[str]) -> tuple[str, ...]:
-    if not site.vaults:
+def _chosen(environment: Environment, asked: Sequence[str]) -> tuple[str, ...]:
+    if not environment.vaults:
         raise UsageError("hosts.toml names no vault, so there is nowhere to deliver to.")
     for each in asked:
-        if each not in site.vaults:
-            raise UsageError(f"--vault {each}: there are {', '.join(site.vaults)}.")
-    return tuple(each for each in site.vaults if not asked or each in asked)
+        if each not in environment.vaults:
+            raise UsageError(f"--vault {each}: there are {', '.join(environment.vaults)}.")
+    return tuple(each for each in environment.vaults if not asked or each in asked)
 
 
-def _deliver(site: Site, found: Sequence[Delivery], journal: Journal, report: Report) -> None:
+def _deliver(
+    environment: Environment, found: Sequence[Delivery], journal: Journal, report: Report
+) -> None:
     def do(plan: Plan, records: RecordFile) -> RunResult:
         return Run(
             plan,
-            site.places,
+            environment.places,
             ledger=records,
             journal=journal,
             watcher=Fanout(report),
@@ -99,12 +101,12 @@ def _deliver(site: Site, found: Sequence[Delivery], journal: Journal, report: Re
 
     report.start_bars()
     try:
-        deliver(site, found, do, report.tell)
+        deliver(environment, found, do, report.tell)
     finally:
         report.stop_bars()
 
 
-def _show_plan(site: Site, found: Sequence[Delivery], report: Report) -> None:
+def _show_plan(environment: Environment, found: Sequence[Delivery], report: Report) -> None:
     """Print the jobs that would deliver what is lacking."""
     planned: list[PlannedJob] = []
     for backup, mine in lacking_in(found):
@@ -112,15 +114,17 @@ def _show_plan(site: Site, found: Sequence[Delivery], report: Report) -> None:
         size = size_text(backup.size_bytes)
         for each in mine:
             report.write(f"{each.name} lacks {backup.runtag} ({age}, {size})")
-        planned += plan_for(site, backup, mine, RecordFile(site, backup.runtag)).planned
+        planned += plan_for(
+            environment, backup, mine, RecordFile(environment, backup.runtag)
+        ).planned
         if "log" in backup.files:
             served = [each.name for each in mine if backup.runtag in each.lacking]
-            planned += log_plan(site, backup.runtag, served).planned
+            planned += log_plan(environment, backup.runtag, served).planned
     report.plan(Plan(tuple(planned)))
 
 
 def _close(
-    site: Site,
+    environment: Environment,
     found: Sequence[Delivery],
     here: Sequence[BackupSet],
     report: Report,
@@ -148,7 +152,7 @@ def _close(
         if runtags:
             report.write(f"Not delivered, since {why}: {', '.join(runtags)}")
     problems = [line for each in found for line in (*each.refusals, *each.troubles)]
-    problems += damaged_here_told(site, found)
+    problems += damaged_here_told(environment, found)
     if not dry_run:
         problems += [each.owed_line for each in found if each.owed]
     for line in problems:

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from far import Laptop, Pi
+from iotstack_invoke.environment.environment import Environment
 from scenes import put_set
 from shelf import Shelf
 
 from iotstack_invoke.backups.verifications import Check
 from iotstack_invoke.commands.catalog.copies import choose_copy, copies_at
 from iotstack_invoke.commands.restore.request import Source, choose_set
-from iotstack_invoke.environment.site import Site
 from iotstack_invoke.hosts.local import LocalHost
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -42,10 +42,10 @@ def put_bad(folder, kind, made=NOW - DAY, runtag=BAD):
     return path
 
 
-def verdict(site, at):
+def verdict(environment, at):
     """Record that the bad set failed its verification."""
     made = (NOW - DAY).isoformat().replace("+00:00", "Z")
-    site.checks.add(Check(BAD, at, made, "read", False, ("torn",), "x", made))
+    environment.checks.add(Check(BAD, at, made, "read", False, ("torn",), "x", made))
 
 
 @pytest.fixture
@@ -67,12 +67,12 @@ def test_what_is_newer_and_no_good_is_passed_over_by_name(shelf, start_sshd, kin
     put_bad(folder, kind)
     put_set(folder, NOW - DAY / 2, runtag="of another", host="other-pi", error="full")
     put_set(folder, NOW - DAY / 4, runtag="good of another", host="other-pi")
-    site = Site.of(shelf.settings())
+    environment = Environment.of(shelf.settings())
     if kind == "verified":
-        verdict(site, at)
-    checks = site.checks.newest()
-    copy = choose_copy(copies_at(site, at, checks), "latest", at, checks)
-    place = LocalHost("/") if at == "here" else site.vaults[at]
+        verdict(environment, at)
+    checks = environment.checks.newest()
+    copy = choose_copy(copies_at(environment, at, checks), "latest", at, checks)
+    place = LocalHost("/") if at == "here" else environment.vaults[at]
     failed = {tag: each.made for (tag, where), each in checks.items() if where == at}
     chosen = choose_set(Source(place, str(folder), at == "here", at, failed), "latest")
     assert (copy.runtag, chosen.backup.runtag) == (GOOD, GOOD)
@@ -81,7 +81,7 @@ def test_what_is_newer_and_no_good_is_passed_over_by_name(shelf, start_sshd, kin
         assert (each.runtag, each.at, each.is_copy) == (BAD, at, at != "here")
         assert each.why.startswith(BADLY[kind])
         assert each.is_bad == (kind != "foreign")
-    site.close()
+    environment.close()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from iotstack_invoke.environment.environment import Environment, sets_in, still_failed
 from scenes import put_set
 from shelf import Shelf
 from terminal import Terminal
@@ -20,7 +21,6 @@ from iotstack_invoke.commands.catalog.listing import check_text, list_backups
 from iotstack_invoke.commands.restore.request import Source, choose_set
 from iotstack_invoke.commands.shared import vault_sets
 from iotstack_invoke.core.errors import ExitCode, Refused, StepFailed
-from iotstack_invoke.environment.site import Site, sets_in, still_failed
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.reporting import wrapping
 from iotstack_invoke.reporting.report import Report, age_text
@@ -48,12 +48,12 @@ def listed(shelf, capsys, *, as_json=True):
 
 
 def record(shelf, runtag, at, *problems):
-    site = Site.of(shelf.settings())
-    folder = site.backups if at == "here" else site.vaults[at].root
-    read = {each.runtag: each.manifest for each in sets_in(site.host, folder)}.get(runtag)
+    environment = Environment.of(shelf.settings())
+    folder = environment.backups if at == "here" else environment.vaults[at].root
+    read = {each.runtag: each.manifest for each in sets_in(environment.host, folder)}.get(runtag)
     made = read.finished_utc if read else ""
     when = "2026-11-23T12:00:00Z"
-    site.checks.add(Check(runtag, at, when, "read", not problems, problems, "x", made))
+    environment.checks.add(Check(runtag, at, when, "read", not problems, problems, "x", made))
 
 
 def test_each_backup_is_listed_once_newest_first(shelf, capsys):
@@ -256,18 +256,26 @@ def test_a_copy_that_was_made_anew_is_not_damaged_where_it_alone_is_left(shelf, 
     usb = shelf.base / "usb"
     record(shelf, FREE, "usb", "torn")
     record(shelf, NEW, "usb", "of none")
-    site = Site.of(shelf.settings())
+    environment = Environment.of(shelf.settings())
     failed = {FREE: "2026-11-21T10:00:00Z"}
     source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb", failed=failed)
-    assert find_copy(site, FREE, "usb", site.checks.newest(), print).backup.state is State.DAMAGED
+    assert (
+        find_copy(environment, FREE, "usb", environment.checks.newest(), print).backup.state
+        is State.DAMAGED
+    )
     assert choose_set(source, FREE).backup.state is State.DAMAGED
     shelf.put(FREE, usb, when="2026-11-23T12:30:00Z", host="other-pi")
     row = listed(shelf, capsys)[FREE]
     assert (row["verified"], row["vaults"]) == ({}, {"usb": "complete"})
-    assert find_copy(site, FREE, "usb", site.checks.newest(), print).backup.state in GOOD
+    assert (
+        find_copy(environment, FREE, "usb", environment.checks.newest(), print).backup.state
+        in GOOD
+    )
     assert choose_set(source, FREE).backup.state in GOOD
     assert choose_set(source, "latest").backup.runtag == FREE
-    assert find_copy(site, "latest", "usb", site.checks.newest(), print).runtag == FREE
+    assert (
+        find_copy(environment, "latest", "usb", environment.checks.newest(), print).runtag == FREE
+    )
     (usb / f"{FREE}.manifest.json").write_text("{")
     assert choose_set_state(source) is State.DAMAGED
 
@@ -299,8 +307,8 @@ def test_the_latest_is_the_newest_by_its_manifest(shelf, name):
     shelf.put("before the trip", usb, when="2026-11-23T11:00:00Z")
     source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb")
     assert choose_set(source, "latest").backup.runtag == "before the trip"
-    site = Site.of(shelf.settings())
-    assert find_copy(site, "latest", "usb", {}, print).runtag == "before the trip"
+    environment = Environment.of(shelf.settings())
+    assert find_copy(environment, "latest", "usb", {}, print).runtag == "before the trip"
 
 
 def test_a_record_that_cannot_be_read_is_told(shelf, capsys):
@@ -383,11 +391,11 @@ def test_a_file_too_large_for_a_manifest_is_not_read(shelf, capsys):
     with manifest.open("ab") as stream:
         stream.write(b" " * MOST_BYTES)
     assert listed(shelf, capsys)["forged"]["vaults"] == {"usb": "damaged"}
-    site = Site.of(shelf.settings())
-    states = {each.runtag: each.state for each in sets_in(site.vaults["usb"], str(usb))}
+    environment = Environment.of(shelf.settings())
+    states = {each.runtag: each.state for each in sets_in(environment.vaults["usb"], str(usb))}
     assert states == {OLD: State.WARNINGS, FREE: State.COMPLETE, "forged": State.DAMAGED}
     with pytest.raises(ValueError, match="and none has more than 16,777,216"):
-        find_copy(site, "forged", "usb", {}, print).manifest()
+        find_copy(environment, "forged", "usb", {}, print).manifest()
     source = Source(LocalHost(str(usb)), str(usb), in_place=False, name="usb")
     with pytest.raises(Refused, match="The manifest of forged in usb is damaged"):
         choose_set(source, "forged")
@@ -396,12 +404,12 @@ def test_a_file_too_large_for_a_manifest_is_not_read(shelf, capsys):
 def test_a_set_of_that_name_is_looked_at_before_it_is_read(shelf):
     """A backup asks for the manifest of its own name here and in each vault: none so large."""
     usb = shelf.base / "usb"
-    site = Site.of(shelf.settings())
-    assert site.manifest(NEW)
-    assert manifest_there(site.vaults["usb"], str(usb), FREE)
+    environment = Environment.of(shelf.settings())
+    assert environment.manifest(NEW)
+    assert manifest_there(environment.vaults["usb"], str(usb), FREE)
     for path in (shelf.put(NEW)["manifest"], shelf.put(FREE, usb)["manifest"]):
         with path.open("ab") as stream:
             stream.write(b" " * MOST_BYTES)
-    assert site.manifest(NEW) is None
-    assert manifest_there(site.vaults["usb"], str(usb), FREE) is None
-    assert manifest_there(site.vaults["usb"], str(usb), "none") is None
+    assert environment.manifest(NEW) is None
+    assert manifest_there(environment.vaults["usb"], str(usb), FREE) is None
+    assert manifest_there(environment.vaults["usb"], str(usb), "none") is None

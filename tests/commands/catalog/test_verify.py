@@ -12,6 +12,7 @@ import tarfile
 
 import folders
 import pytest
+from iotstack_invoke.environment.environment import Environment
 from scenes import until
 from shelf import Shelf, new_form
 
@@ -24,7 +25,6 @@ from iotstack_invoke.commands.catalog.verify import Wanted, verify
 from iotstack_invoke.commands.restore.request import Source, choose_set
 from iotstack_invoke.core.errors import NotFound, UsageError
 from iotstack_invoke.databases.sql.dump import MariaReader
-from iotstack_invoke.environment.site import Site
 from iotstack_invoke.hosts import local as hosts
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.reporting.report import Report
@@ -43,7 +43,7 @@ def shelf(tmp_path, monkeypatch):
 def run(shelf, **wanted):
     """Verify, and return the exit code with what is recorded of each set in each place."""
     code = verify(shelf.settings(), Wanted(**wanted), Report(), as_json=False)
-    return code, Site.of(shelf.settings()).checks.newest()
+    return code, Environment.of(shelf.settings()).checks.newest()
 
 
 def strange(files):
@@ -53,7 +53,7 @@ def strange(files):
 
 
 def states(shelf):
-    return {each.runtag: each.state for each in Site.of(shelf.settings()).sets()}
+    return {each.runtag: each.state for each in Environment.of(shelf.settings()).sets()}
 
 
 def test_a_whole_set_is_good(shelf, capsys):
@@ -201,11 +201,11 @@ def test_a_damaged_set_is_used_by_nobody_until_it_is_good_again(shelf):
     whole = files["general"].read_bytes()
     flip(files["general"])
     assert run(shelf)[0] == 1
-    site = Site.of(shelf.settings())
+    environment = Environment.of(shelf.settings())
     assert states(shelf) == {TAG: State.DAMAGED, OLDER: State.COMPLETE}
 
     def latest():
-        failed = failed_at(site.checks.newest(), HERE)
+        failed = failed_at(environment.checks.newest(), HERE)
         source = Source(LocalHost("/"), str(shelf.backups), True, "here", failed)
         return choose_set(source, "latest").backup.runtag
 
@@ -239,7 +239,7 @@ def test_a_vault_says_damaged_for_its_own_copy_alone(shelf):
         "usb": False,
         "disk": True,
     }
-    ((row,), notes) = gather_rows(Site.of(shelf.settings()))
+    ((row,), notes) = gather_rows(Environment.of(shelf.settings()))
     assert notes == {}
     assert (row.here.state, row.state_in("usb"), row.state_in("disk")) == (
         State.COMPLETE,

@@ -17,6 +17,7 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
+from iotstack_invoke.environment.environment import Environment
 from scenes import LittleStack, PlainScene, until
 
 from iotstack_invoke.commands.backup.disk_space import look_for_room
@@ -25,7 +26,6 @@ from iotstack_invoke.databases.sqlite import files as sqlite
 from iotstack_invoke.databases.sqlite import online_copy as sqlite_copy
 from iotstack_invoke.databases.sqlite.files import COPIES, CopySqlite, shown
 from iotstack_invoke.databases.sqlite.online_copy import pattern_of
-from iotstack_invoke.environment.site import Site
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.settings.model import load_settings
 from iotstack_invoke.workflows.backup import BackupFacts
@@ -663,9 +663,9 @@ def test_the_next_backup_wants_room_for_the_copies(little_stack: LittleStack):
     """What the copies took the last time must be free, besides the archive."""
     make(little_stack.folder / "volumes/a.db", rows=3000)
     assert little_stack.run("backup --runtag x").returncode == 0
-    site = Site.of(load_settings(str(little_stack.settings)))
+    environment = Environment.of(load_settings(str(little_stack.settings)))
     facts = BackupFacts("", "", str(little_stack.folder), ("./volumes",))
-    room = look_for_room(site.host, facts, site.sets())
+    room = look_for_room(environment.host, facts, environment.sets())
     copied = os.path.getsize(little_stack.folder / "volumes/a.db")
     assert room.copies_bytes == int(copied * 1.2)
     assert room.needed_bytes == room.general_bytes + room.copies_bytes
