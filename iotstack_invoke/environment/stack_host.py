@@ -63,7 +63,7 @@ STILL_HOLDS = _IF_IT_HOLDS.format("echo held")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class StackHost:
     """A stack on a machine, and how to act on it."""
 
     host: Host
@@ -105,7 +105,7 @@ def find_machine(settings: Settings, name: str) -> Machine:
 @contextlib.contextmanager
 def open_target(
     settings: Settings, name: str, *, bare: bool = False, without_docker: bool = False
-) -> Iterator[Target]:
+) -> Iterator[StackHost]:
     """Yield the target of that name ('' is this machine), looked at and fit to be changed.
 
     `bare`: also where the folder of its stack is not there; its lock makes it. `without_docker`:
@@ -169,18 +169,18 @@ def _check_identity(host: Host, machine: Machine) -> None:
         )
 
 
-def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> Target:
+def _fit(host: Host, name: str, folder: str, role: str, *, sudo: bool) -> StackHost:
     as_root = root_words(host, name, sudo=sudo)
     try:
         docker = docker_words(host, name, as_root)
     except Unreachable:
         raise
     except (Refused, StepFailed) as error:  # it refused, or did not answer in time
-        return Target(host, name, folder, role, as_root, ("docker",), str(error))
-    return Target(host, name, folder, role, as_root, docker)
+        return StackHost(host, name, folder, role, as_root, ("docker",), str(error))
+    return StackHost(host, name, folder, role, as_root, docker)
 
 
-def with_docker(target: Target) -> Target:
+def with_docker(target: StackHost) -> StackHost:
     """Return a target; raises Refused, with what mends it, where Docker cannot be asked."""
     if target.no_docker:
         here = isinstance(target.host, LocalHost)
@@ -217,7 +217,7 @@ def journal_paths(stack: str) -> tuple[str, str]:
     return (f"{stack}/{BACKUPS}/.journal", f"{stack}/{RESTORE}/.journal")
 
 
-def require_stack(target: Target) -> None:
+def require_stack(target: StackHost) -> None:
     """Raise NotFound where the folder of a target's stack is not there: its lock would make it."""
     if not may_be_there(target.host, target.folder):
         far = "" if isinstance(target.host, LocalHost) else host_flag(target.name)
@@ -228,7 +228,7 @@ def require_stack(target: Target) -> None:
 
 
 @contextlib.contextmanager
-def locked_target(target: Target, purpose: str) -> Iterator[Lock]:
+def locked_target(target: StackHost, purpose: str) -> Iterator[Lock]:
     """Hold the lock of a target's stack, wherever it is.
 
     Raises Busy, and Refused where the file system that it would lie on is mounted read-only.

@@ -15,7 +15,7 @@ from iotstack_invoke.commands.catalog.copies import find_copy
 from iotstack_invoke.commands.restore.request import Source, choose_set
 from iotstack_invoke.commands.undo.undo import _last_journal, journal_of, what_is_left
 from iotstack_invoke.core.errors import StepFailed, Unreachable
-from iotstack_invoke.environment.stack_host import Target
+from iotstack_invoke.environment.stack_host import StackHost
 from iotstack_invoke.hosts.inspect import (
     device,
     entries,
@@ -156,7 +156,7 @@ def test_a_listing_that_breaks_off_is_no_listing(start_sshd, tmp_path):
                     look()
             else:
                 assert set(look()) == {"a"}
-    target = Target(host, "pi", str(folder), "test", (), ("docker",))
+    target = StackHost(host, "pi", str(folder), "test", (), ("docker",))
     with pytest.raises(StepFailed, match="Input/output error"):
         _last_journal(target)
     login.close()
@@ -169,7 +169,7 @@ def test_a_line_that_breaks_owes_what_it_owed(start_sshd, tmp_path):
     (folder / "restore/.journal").write_text("{}\n")
     tool(tools, "cat", CUTS.format(what=".journal", name="cat"))
     login = Login(start_sshd("cutting", path=f"{tools}:/usr/bin:/bin").login(), "pi")
-    target = Target(SshHost(login, str(folder)), "pi", str(folder), "test", (), ("docker",))
+    target = StackHost(SshHost(login, str(folder)), "pi", str(folder), "test", (), ("docker",))
     with pytest.raises(Unreachable):
         read_text(target.host, target.journal)
     journal = journal_of(Shelf(tmp_path / "shelf").settings(), target)

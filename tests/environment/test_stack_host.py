@@ -11,7 +11,7 @@ import pytest
 from scenes import until
 
 from iotstack_invoke.core.errors import Busy, Refused, Unreachable
-from iotstack_invoke.environment.stack_host import Target, locked_target, open_machine
+from iotstack_invoke.environment.stack_host import StackHost, locked_target, open_machine
 from iotstack_invoke.hosts.inspect import mounted_read_only
 from iotstack_invoke.hosts.local import locked
 from iotstack_invoke.hosts.ssh import SshHost
@@ -23,7 +23,9 @@ from iotstack_invoke.settings.model import Machine
 def target(sshd, tmp_path):
     """A stack's folder behind an sshd."""
     login = Login(sshd.login(), "test-pi")
-    yield Target(SshHost(login, str(tmp_path)), "test-pi", str(tmp_path), "test", (), ("docker",))
+    yield StackHost(
+        SshHost(login, str(tmp_path)), "test-pi", str(tmp_path), "test", (), ("docker",)
+    )
     login.close()
 
 

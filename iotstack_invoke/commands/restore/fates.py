@@ -13,7 +13,7 @@ from dataclasses import field, replace
 
 from ...backups.manifest import Manifest
 from ...core.dataclass import dataclass
-from ...environment.stack_host import Target
+from ...environment.stack_host import StackHost
 from ...stack.compose import Found, inspect_all, of_stack
 from ...stack.compose_files import compose_reads
 from ...stack.compose_needs import ComposeNeeds
@@ -45,7 +45,7 @@ class Fates:
     @classmethod
     def of(
         cls,
-        target: Target,
+        target: StackHost,
         manifest: Manifest | None,
         facts: RestoreFacts,
         asked: tuple[str, ...] | None,

@@ -16,7 +16,7 @@ from ...backups.manifest import Manifest
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
 from ...core.stack_folders import FOLDERS
-from ...environment.stack_host import Target
+from ...environment.stack_host import StackHost
 from ...hosts.base import Command, Place
 from ...hosts.inspect import entries, read_text
 from ...stack.compose import COMPOSE_FILES, chosen_files, is_top_file
@@ -80,7 +80,7 @@ def top_texts(place: Place, archive: str) -> dict[str, str] | None:
 
 
 def needed(
-    target: Target,
+    target: StackHost,
     manifest: Manifest | None,
     packed: Mapping[str, str],
     *,
@@ -115,7 +115,7 @@ def needed(
     return Needed(tuple(told), tuple(_warnings(target, manifest, needs)), needs)
 
 
-def _warnings(target: Target, manifest: Manifest | None, needs: ComposeNeeds) -> Iterator[str]:
+def _warnings(target: StackHost, manifest: Manifest | None, needs: ComposeNeeds) -> Iterator[str]:
     included = manifest.included("general") if manifest else ()
     for service, context, _ in needs.builds:
         path = posixpath.normpath(posixpath.join(target.folder, context))
@@ -133,19 +133,19 @@ def _warnings(target: Target, manifest: Manifest | None, needs: ComposeNeeds) ->
         yield f"The compose file uses variables that .env does not set: {names}. They are empty."
 
 
-def _environment(target: Target) -> dict[str, str]:
+def _environment(target: StackHost) -> dict[str, str]:
     """Return what the login there sets: compose knows it besides `.env`."""
     told = target.host.run(Command(("env", "-0"), limit_s=PULL_LIMIT_S)).out
     pairs = (line.partition("=") for line in told.split("\0"))
     return {name: value for name, equals, value in pairs if equals}
 
 
-def _built(target: Target, needs: ComposeNeeds) -> list[str]:
+def _built(target: StackHost, needs: ComposeNeeds) -> list[str]:
     lacking = set(_not_there(target, [image for _, _, image in needs.builds if image]))
     return [name for name, _, image in needs.builds if not image or image in lacking]
 
 
-def _not_there(target: Target, images: Iterable[str]) -> list[str]:
+def _not_there(target: StackHost, images: Iterable[str]) -> list[str]:
     """Return the images that Docker has to fetch; raises StepFailed where it does not tell."""
     wanted = sorted(set(images))
     if not wanted:

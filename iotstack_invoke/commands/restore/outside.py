@@ -12,7 +12,7 @@ from typing import Any
 from ...backups.manifest import VOLUME, Manifest, outside_title
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed
-from ...environment.stack_host import Target
+from ...environment.stack_host import StackHost
 from ...hosts.base import Command
 from ...hosts.inspect import may_be_there, mount_of, mount_points, points_away
 from ...settings.model import Settings
@@ -38,7 +38,7 @@ def names_outside(manifest: Manifest | None) -> set[str]:
 class OutsidePart:
     """Chooses what is put in place outside of the stack's folder; without --only all of it."""
 
-    target: Target
+    target: StackHost
     settings: Settings
     manifest: Manifest | None
     found: tuple[Found, ...]
@@ -382,7 +382,7 @@ def of_old_folder(old: str, new: str, found: Iterable[Found]) -> Iterator[str]:
                 )
 
 
-def placed(target: Target, item: OutsideItem, previous: str) -> OutsideItem:
+def placed(target: StackHost, item: OutsideItem, previous: str) -> OutsideItem:
     """Return an item with where it is put aside: on its own file system, for a rename."""
     host, live = target.host, item.live
     if item.is_mount:
@@ -406,7 +406,7 @@ def within_mount(item: Swapped, previous: str) -> Swapped:
     return replace(item, aside=kept, used=f"{kept}-undone", fresh=f"{kept}-new")
 
 
-def place_there(target: Target, manifest: Manifest | None, path: str) -> str:
+def place_there(target: StackHost, manifest: Manifest | None, path: str) -> str:
     """Return where on a target is what a manifest tells of by its path, as seen from the stack.
 
     What lay in the stack's folder lies in the target's; what lay in a named volume, in the one
@@ -431,7 +431,7 @@ def place_there(target: Target, manifest: Manifest | None, path: str) -> str:
     return path
 
 
-def docker_root(target: Target) -> str:
+def docker_root(target: StackHost) -> str:
     """Return the folder in which Docker keeps all of its own; raises StepFailed."""
     words = (*target.docker, "info", "--format", "{{.DockerRootDir}}")
     told = target.host.run(Command(words, limit_s=60)).out.strip()
@@ -448,7 +448,7 @@ def _names_of(told: Mapping[str, Any]) -> set[str]:
     return {*filter(None, own), *(str(pair[0]) for pair in told.get("mounts", ()) if pair)}
 
 
-def _labels(key: str, target: Target) -> tuple[str, ...]:
+def _labels(key: str, target: StackHost) -> tuple[str, ...]:
     if not key:
         return ()
     return (f"{PROJECT_LABEL}={project_of(target.folder)}", f"{VOLUME_LABEL}={key}")

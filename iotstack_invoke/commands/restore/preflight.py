@@ -23,7 +23,7 @@ from ...databases.influxdb.server import Server
 from ...databases.sql.servers import ENGINES, SqlServer, located_in
 from ...databases.sqlite.files import shown
 from ...engine.steps import Record
-from ...environment.stack_host import Target, find_machine
+from ...environment.stack_host import StackHost, find_machine
 from ...hosts.base import Command
 from ...hosts.inspect import (
     ANY_EXIT,
@@ -144,7 +144,7 @@ class Prospect:
     def __init__(
         self,
         settings: Settings,
-        target: Target,
+        target: StackHost,
         source: Source,
         wish: Wish,
         backup: BackupSet,

@@ -23,7 +23,7 @@ from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
 from ...engine.memory_ledger import Ledger
 from ...engine.plan import Plan, decide, resolve
-from ...environment.stack_host import Lock, Target, locked_target, open_target, require_stack
+from ...environment.stack_host import Lock, StackHost, locked_target, open_target, require_stack
 from ...hosts.base import Command
 from ...hosts.inspect import ANY_EXIT, looked, mount_points, read_text
 from ...hosts.pasted import host_flag
@@ -117,7 +117,9 @@ def reload_influxdb(settings: Settings, asked: Reload, report: Report, *, dry_ru
 class _Reload:
     """A reload of the InfluxDB of one target."""
 
-    def __init__(self, settings: Settings, target: Target, asked: Reload, report: Report) -> None:
+    def __init__(
+        self, settings: Settings, target: StackHost, asked: Reload, report: Report
+    ) -> None:
         self.settings = settings
         self.target = target
         self.asked = asked

@@ -19,7 +19,7 @@ from ...core.dataclass import dataclass
 from ...core.errors import NotFound, Refused, StepFailed, UsageError
 from ...core.runtag import LATEST, read_runtag
 from ...environment.environment import Environment, newest_good, sets_read, still_failed
-from ...environment.stack_host import Target
+from ...environment.stack_host import StackHost
 from ...hosts.base import Place
 from ...hosts.inspect import host_name, read_text
 from ...hosts.local import LocalHost
@@ -104,7 +104,7 @@ def refuse_source(settings: Settings, asked: str) -> None:
 
 
 @contextlib.contextmanager
-def source_of(settings: Settings, wish: Wish, target: Target) -> Iterator[Source]:
+def source_of(settings: Settings, wish: Wish, target: StackHost) -> Iterator[Source]:
     """Yield where the archives come from: a vault, the target's own backups, or a folder.
 
     Raises as refuse_source does.
@@ -140,7 +140,7 @@ def _runtag_in(name: str) -> str:
     return found[0] if found else "RUNTAG"
 
 
-def _meant(vault: Vault, wish: Wish, target: Target) -> tuple[Place, str]:
+def _meant(vault: Vault, wish: Wish, target: StackHost) -> tuple[Place, str]:
     """Return whose folder of a vault is meant by its name alone, and its address (0038).
 
     This machine's, or that of the host that is restored: the first that has what is asked for.
@@ -248,7 +248,7 @@ def lacking_of(settings: Settings, source: Source, manifest: Manifest | None) ->
 
 
 def newer_elsewhere(
-    settings: Settings, target: Target, wish: Wish, source: Source, chosen: BackupSet
+    settings: Settings, target: StackHost, wish: Wish, source: Source, chosen: BackupSet
 ) -> Iterator[str]:
     """Yield where a newer backup lies than the latest one of the vault, or may lie.
 
@@ -289,7 +289,7 @@ def _newer_in(
     yield from passed_told(newer, named="--runtag ", where=lambda _: f" --from {flag}")
 
 
-def own_failed(target: Target) -> Mapping[str, str]:
+def own_failed(target: StackHost) -> Mapping[str, str]:
     """Return which sets beside a target's stack failed their last verification there."""
     path = f"{target.backups}/{CHECKS_FILE}"
     if not believed(target.host, path, target.as_root):

@@ -45,7 +45,7 @@ from ...engine.plan import Plan, decide, resolve
 from ...engine.steps import File, Record
 from ...environment.environment import Environment
 from ...environment.hooks import HooksResult, Occasion, hook_lines
-from ...environment.stack_host import Lock, Target, find_machine, locked_target, open_target
+from ...environment.stack_host import Lock, StackHost, find_machine, locked_target, open_target
 from ...hosts.base import Command, FileFact, Place
 from ...hosts.inspect import ANY_EXIT, may_be_there, read_text, which_may_be_there
 from ...hosts.pasted import host_flag
@@ -121,7 +121,7 @@ def committed(left: str) -> Iterator[None]:
 
 
 def log_of(
-    change: Change | None, settings: Settings, target: Target, died: Iterable[str]
+    change: Change | None, settings: Settings, target: StackHost, died: Iterable[str]
 ) -> RunLog:
     """Return the log of a change of a target; `died` is what was told of one before it.
 
@@ -169,7 +169,7 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
         return error.exit_code
 
 
-def _refuse_live(settings: Settings, target: Target, wish: Wish) -> None:
+def _refuse_live(settings: Settings, target: StackHost, wish: Wish) -> None:
     if target.role == "live" and (wish.host or "this") not in wish.live:
         named_again = wish.host or "this"
         raise Refused(
@@ -185,7 +185,7 @@ class _Restore:
     """A restore of one backup to one target."""
 
     def __init__(
-        self, settings: Settings, target: Target, source: Source, wish: Wish, report: Report
+        self, settings: Settings, target: StackHost, source: Source, wish: Wish, report: Report
     ) -> None:
         self.settings = settings
         self.target = target
@@ -890,7 +890,7 @@ def _is_known(file: File, known: Mapping[str, Record]) -> bool:
     return not file.is_folder or file.role != "pi" or str(file) in known
 
 
-def _here_too(target: Target, wish: Wish) -> str:
+def _here_too(target: StackHost, wish: Wish) -> str:
     """Return that the set lies on the target itself, if it does, where its vault is away."""
     try:
         here = Source(target.host, target.backups, True, target.name, own_failed(target))

@@ -29,7 +29,7 @@ from ...databases.sql.servers import (
     run_in,
     server_of,
 )
-from ...environment.stack_host import Target
+from ...environment.stack_host import StackHost
 from ...hosts.base import Command
 from ...hosts.inspect import entries, has_line, looked, mount_of
 from ...parts.bundle import DUMP, data_of
@@ -56,7 +56,7 @@ DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{
 class Loads:
     """Chooses the loads of one restore."""
 
-    target: Target
+    target: StackHost
     found: tuple[Found, ...]
     manifest: Manifest | None
     stage: str
@@ -318,7 +318,7 @@ def without_new_data(
     return kept
 
 
-def refuse_place(target: Target, container: str, data: str) -> None:
+def refuse_place(target: StackHost, container: str, data: str) -> None:
     """Raise Refused where the manifest alone names a folder, and it is not one for data.
 
     What lies there would be put aside: only the container's own mounts tell such a place. That
@@ -345,7 +345,7 @@ def _staged(item: Item | OutsideItem, path: str) -> str:
     return posixpath.normpath(posixpath.join(item.staged, posixpath.relpath(path, item.live)))
 
 
-def recipe_folder(target: Target, stage: str, kind: str, facts: RestoreFacts) -> str:
+def recipe_folder(target: StackHost, stage: str, kind: str, facts: RestoreFacts) -> str:
     """Return where the part of a recipe is staged."""
     if facts.volumes_apart:
         return f"{target.folder}/volumes/.restore-{posixpath.basename(stage)}/{kind}"

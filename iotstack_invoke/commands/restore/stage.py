@@ -14,7 +14,7 @@ from ...backups.manifest import read_records, record_line
 from ...core.errors import StepFailed
 from ...core.stack_folders import RESTORE
 from ...engine.steps import Record
-from ...environment.stack_host import Target
+from ...environment.stack_host import StackHost
 from ...hosts.base import PARTIAL, Command
 from ...hosts.hashing import hash_command
 from ...hosts.inspect import ANY_EXIT, entries, read_text
@@ -35,7 +35,7 @@ _MAKE = 'umask 077; mkdir -p "$1" && chmod 0700 "$1" && { chmod 0700 "$2" || tru
 class Stage:
     """The folders in which a set is staged on a target, and the records of what is in them."""
 
-    def __init__(self, target: Target, runtag: str, records: Mapping[str, Record]) -> None:
+    def __init__(self, target: StackHost, runtag: str, records: Mapping[str, Record]) -> None:
         self.target = target
         self.host = target.host
         self.folder = f"{target.folder}/{RESTORE}/{runtag}"

@@ -21,7 +21,7 @@ from ...databases.inventory import EXACT_HINT, Held
 from ...databases.sql.load import read_dump
 from ...databases.sql.servers import run_in
 from ...databases.sql.stays import SYSTEM, held_by_server, held_in_dump, lists_of
-from ...environment.stack_host import Target
+from ...environment.stack_host import StackHost
 from ...hosts.base import Command
 from ...hosts.inspect import entries, looked
 from ...stack.compose import Found, named
@@ -137,7 +137,7 @@ def told_after(facts: RestoreFacts) -> Iterator[str]:
 class Stays:
     """Looks for it, of one restore."""
 
-    target: Target
+    target: StackHost
     found: tuple[Found, ...]
     manifest: Manifest | None
     stage: str

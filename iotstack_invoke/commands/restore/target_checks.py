@@ -25,7 +25,7 @@ from ...databases.influxdb.part import (
     mapped_apart,
 )
 from ...databases.influxdb.server import Server
-from ...environment.stack_host import Target
+from ...environment.stack_host import StackHost
 from ...hosts.base import Command
 from ...hosts.inspect import ANY_EXIT, IN_ENGLISH, entries, mount_of, mount_points, points_away
 from ...stack.compose import Found, named
@@ -43,7 +43,7 @@ MOUNT_HIGHER = (
 )
 
 
-def server_in(target: Target, found: tuple[Found, ...], name: str, told: str = "") -> Server:
+def server_in(target: StackHost, found: tuple[Found, ...], name: str, told: str = "") -> Server:
     """Return the InfluxDB of a stack, and where its data lie, or will lie once it is made.
 
     `told`: where a manifest says that they are to lie. A link on the way there is followed: what
@@ -63,13 +63,13 @@ def server_in(target: Target, found: tuple[Found, ...], name: str, told: str = "
     return Server(name, _real(target, data))
 
 
-def _real(target: Target, path: str) -> str:
+def _real(target: StackHost, path: str) -> str:
     words = (*target.as_root, "realpath", "-m", "--", path)
     return target.host.run(Command(words)).out.rstrip("\n")
 
 
 def server_to_load(
-    target: Target,
+    target: StackHost,
     found: tuple[Found, ...],
     name: str,
     told: str,
@@ -109,7 +109,7 @@ def server_to_load(
     return server
 
 
-def refuse_away(target: Target, paths: Iterable[str]) -> None:
+def refuse_away(target: StackHost, paths: Iterable[str]) -> None:
     """Raise Refused where the next mount would hide what is put in place."""
     renamed = list(paths)
     for away in sorted(points_away(target.host)):
@@ -122,7 +122,7 @@ def refuse_away(target: Target, paths: Iterable[str]) -> None:
 
 
 def refuse_inner_mounts(
-    target: Target, found: tuple[Found, ...], name: str, *, apart: bool = False
+    target: StackHost, found: tuple[Found, ...], name: str, *, apart: bool = False
 ) -> None:
     """Raise Refused where InfluxDB's data are mapped in pieces: they cannot be swapped whole.
 
@@ -154,7 +154,7 @@ def refuse_inner_mounts(
         )
 
 
-def time_stamp(target: Target, told: str = "", logs: str = "") -> str:
+def time_stamp(target: StackHost, told: str = "", logs: str = "") -> str:
     """Return the time for the name of what is kept: later than all there is, whatever the clock.
 
     Undo goes back in the order of these names. `told`: the one that a person was told already,
@@ -175,7 +175,7 @@ def time_stamp(target: Target, told: str = "", logs: str = "") -> str:
     return now.strftime(STAMP_FORM)
 
 
-def influx_apart(target: Target, server: Server, *, with_volumes: bool = True) -> str:
+def influx_apart(target: StackHost, server: Server, *, with_volumes: bool = True) -> str:
     """Return the folder above InfluxDB's data where what is replaced must stay on its disk.
 
     `with_volumes`: what is replaced of `volumes/` stays on the disk of that already.
@@ -192,7 +192,7 @@ def mount_higher(path: str) -> str:
     return MOUNT_HIGHER.format(posixpath.dirname(path), posixpath.basename(path))
 
 
-def refuse_mounts(target: Target, *renamed: tuple[Iterable[str], Callable[[str], str]]) -> None:
+def refuse_mounts(target: StackHost, *renamed: tuple[Iterable[str], Callable[[str], str]]) -> None:
     """Raise Refused where something that is to be renamed is a mount point, or holds one.
 
     `renamed`: paths, each with what tells what to do about one of them. Never to unmount it: what
@@ -214,7 +214,7 @@ LSATTR = 'command -v lsattr > /dev/null || exit 0; lsattr -d -- "$@" 2> /dev/nul
 HELD = {"i": "immutable (chattr +i)", "a": "append-only (chattr +a)"}
 
 
-def refuse_held(target: Target, paths: Iterable[str]) -> None:
+def refuse_held(target: StackHost, paths: Iterable[str]) -> None:
     """Raise Refused where something that is to be renamed, or the folder around it, may not be."""
     renamed = [*dict.fromkeys(filter(None, paths))]
     asked = dict.fromkeys((*renamed, *map(posixpath.dirname, renamed)))
@@ -233,7 +233,7 @@ def refuse_held(target: Target, paths: Iterable[str]) -> None:
                 )
 
 
-def refuse_stage_apart(target: Target) -> None:
+def refuse_stage_apart(target: StackHost) -> None:
     """Raise Refused where `restore/` is a link, or on another file system than the stack."""
     stage = f"{target.folder}/{RESTORE}"
     if entries(target.host, target.folder).get(RESTORE) == "l":

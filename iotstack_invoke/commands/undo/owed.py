@@ -18,7 +18,7 @@ from ...core.stack_folders import BACKUPS, RESTORE
 from ...engine.journal import Bound, Journal, name_of, owed_in
 from ...engine.steps import UndoableStep
 from ...environment.environment import Environment
-from ...environment.stack_host import Target, journal_paths
+from ...environment.stack_host import StackHost, journal_paths
 from ...hosts.base import Command, Host
 from ...hosts.inspect import ANY_EXIT, root_words_if_any
 from ...hosts.local import LocalHost
@@ -60,7 +60,7 @@ class Owing:
     trust: Trust
 
     @classmethod
-    def of_target(cls, settings: Settings, target: Target) -> Owing:
+    def of_target(cls, settings: Settings, target: StackHost) -> Owing:
         """Return that of a target."""
         trust = Trust(target.host, target.folder, target.as_root)
         return cls(settings, target.host, target.folder, lambda: target.as_root, trust)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from ...core.errors import ExitCode
-from ...environment.stack_host import Target, open_target, require_stack
+from ...environment.stack_host import StackHost, open_target, require_stack
 from ...hosts.pasted import host_flag
 from ...reporting.report import Report
 from ...settings.model import Settings, Stack
@@ -107,7 +107,7 @@ def _stays(states: Sequence[OldState], stack: Stack, now: datetime) -> Mapping[s
 
 
 def _ways(
-    found: Sequence[OldState], owing: Owing, target: Target, undo: str, owed: str
+    found: Sequence[OldState], owing: Owing, target: StackHost, undo: str, owed: str
 ) -> dict[str, str]:
     """Return how `inv undo` goes back to each state to which it can, by its name.
 
@@ -131,7 +131,7 @@ def _ways(
     return told
 
 
-def _way(state: OldState, owing: Owing, target: Target, undo: str) -> str:
+def _way(state: OldState, owing: Owing, target: StackHost, undo: str) -> str:
     """Return what `inv undo` does with the state to which it goes back next."""
     lines = owing.lines(f"{state.folders[0]}/journal")
     fates = () if leaves_no_marks(lines) else fates_of(target.host, target.as_root, lines)

@@ -14,7 +14,7 @@ from ...core.stack_folders import BACKUPS, RESTORE
 from ...engine.journal import Journal, Owed, is_told, name_of, owed_in
 from ...environment.stack_host import (
     Lock,
-    Target,
+    StackHost,
     locked_target,
     open_target,
     require_stack,
@@ -44,7 +44,7 @@ def but_for(journal: Journal) -> str:
     return BUT_GONE if journal.gone else BUT_TOLD if journal.told else ""
 
 
-def journal_of(settings: Settings, target: Target, lock: Lock | None = None) -> Journal:
+def journal_of(settings: Settings, target: StackHost, lock: Lock | None = None) -> Journal:
     """Return the journal of a target; with `lock`, what is undone waits for it and for orphans."""
     owing = Owing.of_target(settings, target)
     if lock is None:
@@ -58,7 +58,7 @@ def journal_of(settings: Settings, target: Target, lock: Lock | None = None) -> 
 
 
 def recover(
-    settings: Settings, target: Target, journal: Journal, report: Report
+    settings: Settings, target: StackHost, journal: Journal, report: Report
 ) -> tuple[str, ...]:
     """Undo what a dead run left on the target, when its last command has ended.
 
@@ -113,7 +113,7 @@ def tell_death(
 NOT_FINISHED = "The way back is not finished: run `inv undo`, which goes on with it."
 
 
-def what_is_left(target: Target, journal: Journal, undone: str) -> str:
+def what_is_left(target: StackHost, journal: Journal, undone: str) -> str:
     """Return what a failed change left: `undone`, or the way back that is still to be gone."""
     try:
         owed = read_text(target.host, target.journal)
@@ -230,13 +230,13 @@ def _undo(
         return ExitCode.WARNINGS if journal.told else ExitCode.GOOD
 
 
-def _other_machine(target: Target) -> str:
+def _other_machine(target: StackHost) -> str:
     """Return what helps whoever is at a laptop, and means the Pi: here Docker does not run."""
     here = isinstance(target.host, LocalHost)
     return " If another machine is meant: --host NAME." if here and target.no_docker else ""
 
 
-def _refuse_strange_folder(target: Target) -> None:
+def _refuse_strange_folder(target: StackHost) -> None:
     """Raise NotFound where nothing of ours lies in a folder: a lock would be the first."""
     ours = (f"{target.folder}/{each}" for each in (BACKUPS, RESTORE))
     if not which_may_be_there(target.host, ours, target.as_root):
@@ -248,7 +248,7 @@ def _refuse_strange_folder(target: Target) -> None:
 
 
 def _tell(
-    target: Target,
+    target: StackHost,
     what: str,
     used: str,
     lines: Sequence[str],
@@ -286,7 +286,7 @@ def _tell(
             report.write(f"  {title}: {told}")
 
 
-def _refuse_unreadable(target: Target, journal: Journal, lines: Sequence[str]) -> None:
+def _refuse_unreadable(target: StackHost, journal: Journal, lines: Sequence[str]) -> None:
     """Raise Refused where a kept journal does not hold all that it did, or not what we undo.
 
     Once it is what is owed, no run starts before it is undone.
@@ -311,7 +311,7 @@ def _refuse_unreadable(target: Target, journal: Journal, lines: Sequence[str]) -
 
 
 def _lines_back(
-    target: Target, change: str, lines: Sequence[str], again: str
+    target: StackHost, change: str, lines: Sequence[str], again: str
 ) -> tuple[list[str], tuple[Fate, ...]]:
     """Return the lines of a kept journal by which it is undone, and what is left, as it is gone.
 
@@ -326,7 +326,7 @@ def _lines_back(
     return lines_without(lines_keeping_used(lines), fates), gone
 
 
-def _refuse_apart(target: Target, change: str, fates: Sequence[Fate]) -> None:
+def _refuse_apart(target: StackHost, change: str, fates: Sequence[Fate]) -> None:
     """Raise Refused where no rename reaches what a change replaced: half a copy looks whole."""
     found = [each for each in fates if each.word == "apart"]
     if found:
@@ -341,7 +341,7 @@ def _refuse_apart(target: Target, change: str, fates: Sequence[Fate]) -> None:
         )
 
 
-def _refuse_gone(target: Target, change: str, gone: Sequence[Fate], again: str) -> None:
+def _refuse_gone(target: StackHost, change: str, gone: Sequence[Fate], again: str) -> None:
     """Raise Refused where not all that a change replaced can be put back, with the way out."""
     if gone:
         paths = ", ".join(each.aside for each in gone)
@@ -358,7 +358,7 @@ def _names(owed: Owed) -> tuple[str, ...]:
     return tuple(map(str, owed.fields.get("names", ())))
 
 
-def _last_journal(target: Target) -> str:
+def _last_journal(target: StackHost) -> str:
     """Return the newest journal that a restore or reload kept, '' where there is none.
 
     Raises NotFound where the newest cannot be undone any more: an older one would take away what

@@ -10,7 +10,7 @@ import pytest
 from iotstack_invoke.commands.restore.stage import Stage
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.engine.steps import Record
-from iotstack_invoke.environment.stack_host import Target
+from iotstack_invoke.environment.stack_host import StackHost
 from iotstack_invoke.hosts.base import Command
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack.stack import UseStage
@@ -255,7 +255,7 @@ def test_a_whole_stage_is_used_and_one_that_lacks_something_is_not(pi, what):
 @pytest.fixture
 def stage(tmp_path):
     """A stage of a set with one archive, with a folder that is whole."""
-    target = Target(LocalHost(str(tmp_path)), "pi", str(tmp_path), "test", (), ("docker",))
+    target = StackHost(LocalHost(str(tmp_path)), "pi", str(tmp_path), "test", (), ("docker",))
     stage = Stage(target, TAG, {})
     stage.begin("mark", ["a.tar"], apart=False)
     os.makedirs(f"{stage.folder}/stack/volumes")

@@ -27,7 +27,7 @@ from iotstack_invoke.commands.undo.gone import (
 from iotstack_invoke.commands.undo.undo import _last_journal, journal_of, undo
 from iotstack_invoke.core.errors import NotFound
 from iotstack_invoke.engine.journal import owed_in
-from iotstack_invoke.environment.stack_host import Target, locked_target
+from iotstack_invoke.environment.stack_host import StackHost, locked_target
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.hosts.trust import Trust
 from iotstack_invoke.reporting.report import Report
@@ -37,7 +37,7 @@ from iotstack_invoke.stack.kept_until import keep_until
 
 @pytest.fixture
 def target(tmp_path):
-    return Target(LocalHost(str(tmp_path)), "pi", str(tmp_path), "test", (), ("docker",))
+    return StackHost(LocalHost(str(tmp_path)), "pi", str(tmp_path), "test", (), ("docker",))
 
 
 def keep(target, name, file="journal", mtime=0):
