@@ -26,7 +26,7 @@ from iotstack_invoke.backups.transfer import Send, hash_there
 from iotstack_invoke.engine.steps import File, Record
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.hosts.ssh_connection import Login
-from iotstack_invoke.settings.model import Vault
+from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults.access import vault_place
 
 NAME = "2026-11-23_1100.influx-backup.tar"
@@ -89,7 +89,7 @@ def main():
             stream.writelines(os.urandom(1 << 20) for _ in range(megabytes))
         server = Sshd(Path(top) / "sshd")
         login = server.login()
-        place = vault_place(Vault("nas", there, login))
+        place = vault_place(VaultConfig("nas", there, login))
         try:
             compare_all(login, place, here, there, back)
         finally:

@@ -15,7 +15,7 @@ from iotstack_invoke.parts.restore_text import restore_text_of
 from iotstack_invoke.parts.restore_text import with_sum as with_text_sum
 from iotstack_invoke.parts.verify_archive import read_dump
 from iotstack_invoke.reporting.run_log import RunLog
-from iotstack_invoke.settings.model import Settings, Stack, Vault
+from iotstack_invoke.settings.model import Settings, StackConfig, VaultConfig
 
 DUMPS = Path(__file__).parent / "fixtures" / "influx-backups"
 
@@ -55,12 +55,12 @@ class Shelf:
         self.backups.mkdir()
 
     def settings(self):
-        return Settings(Stack(str(self.stack), sudo=False), vaults=self.vaults)
+        return Settings(StackConfig(str(self.stack), sudo=False), vaults=self.vaults)
 
     def vault(self, name, ssh=None):
         """Add a folder that is a vault, also over SSH."""
         (self.base / name).mkdir()
-        self.vaults = (*self.vaults, Vault(name, str(self.base / name), ssh))
+        self.vaults = (*self.vaults, VaultConfig(name, str(self.base / name), ssh))
         return self.base / name
 
     def put(

@@ -34,7 +34,7 @@ from ..hosts.base import Command
 from ..hosts.json_answers import JsonAnswer, read_json
 from ..hosts.local import LocalHost
 from ..reporting.report import Report, size_text
-from ..settings.model import Exclusion, Influx, Options, Settings, Stack, Vault
+from ..settings.model import Exclusion, Influx, Options, Settings, StackConfig, VaultConfig
 from ..stack.compose import compose_words, inspect_all, named
 from .backup.backup import back_up
 
@@ -100,13 +100,13 @@ def _demo(top: str, report: Report) -> int:
     report.write(f"1. A sample stack of {len(sample.hashes)} files is in {sample.folder}.")
     with _influx(sample, report) as container:
         settings = Settings(
-            stack=Stack(
+            stack=StackConfig(
                 sample.folder,
                 sudo=False,
                 exclusions=(Exclusion("volumes/empty/*", "the demo's second InfluxDB"),),
             ),
             influx=Influx(container or "iotstack-demo-none"),
-            vaults=(Vault("vault", sample.vault),),
+            vaults=(VaultConfig("vault", sample.vault),),
         )
         runtag = default_runtag(datetime.now().astimezone())
         report.write(f"2. inv backup --runtag {runtag}, while Grafana writes into its database")

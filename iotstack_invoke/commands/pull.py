@@ -38,7 +38,7 @@ from ..hosts.local import LocalHost, locked, state_folder, words_of
 from ..hosts.pasted import host_flag
 from ..hosts.trust import believed
 from ..reporting.report import Fanout, Report, size_text
-from ..settings.model import Settings, Vault
+from ..settings.model import Settings, VaultConfig
 from ..vaults.access import vault_place
 from ..vaults.apart import OwnFolder
 from ..workflows.pull import FROM, PullFacts, pull_book, pull_targets
@@ -89,7 +89,7 @@ def pull_sets(settings: Settings, wish: Wish, report: Report) -> int:
         return error.exit_code
 
 
-def choose_vault(settings: Settings, to: str) -> Vault:
+def choose_vault(settings: Settings, to: str) -> VaultConfig:
     """Return the vault that is fetched into: a folder of this machine; raises UsageError."""
     folders = {each.name: each for each in settings.vaults if not each.is_far}
     known = f"There are: {', '.join(folders)}." if folders else "There is none: add [[vaults]]."
@@ -101,7 +101,7 @@ def choose_vault(settings: Settings, to: str) -> Vault:
 
 
 @contextlib.contextmanager
-def _only_one(vault: Vault, host: str) -> Iterator[None]:
+def _only_one(vault: VaultConfig, host: str) -> Iterator[None]:
     """Let one run fetch from a machine into a vault; raises Busy."""
     folder = state_folder()
     try:

@@ -30,7 +30,7 @@ from ..hosts.inspect import (
 )
 from ..hosts.local import READ_ONLY, LocalHost, locked
 from ..hosts.pasted import host_flag, over_ssh
-from ..settings.model import Machine, Settings
+from ..settings.model import HostConfig, Settings
 
 if TYPE_CHECKING:
     from ..hosts.ssh import SshHost
@@ -91,7 +91,7 @@ class StackHost:
         return f"{self.backups}/{COMMANDS_LOCK}"
 
 
-def find_machine(settings: Settings, name: str) -> Machine:
+def find_machine(settings: Settings, name: str) -> HostConfig:
     """Return a host of the settings; raises UsageError, with the nearest names."""
     for each in settings.machines:
         if each.name == name:
@@ -127,7 +127,7 @@ def open_target(
 
 
 @contextlib.contextmanager
-def open_machine(machine: Machine, *, bare: bool = False) -> Iterator[SshHost]:
+def open_machine(machine: HostConfig, *, bare: bool = False) -> Iterator[SshHost]:
     """Yield another machine as a host whose root is the folder of its stack, links followed.
 
     Raises Refused where it is not the machine that is meant or has no such folder, Unreachable.
@@ -157,7 +157,7 @@ def open_machine(machine: Machine, *, bare: bool = False) -> Iterator[SshHost]:
         remote.close()
 
 
-def _check_identity(host: Host, machine: Machine) -> None:
+def _check_identity(host: Host, machine: HostConfig) -> None:
     if not machine.machine_id:
         return
     told = host.run(Command(("cat", "/etc/machine-id"), ANY_EXIT)).out.strip()

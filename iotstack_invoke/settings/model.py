@@ -83,7 +83,7 @@ class Exclusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Vault:
+class VaultConfig:
     """A place where copies of sets live: a folder of another machine, of this one, or of a cloud.
 
     Without a policy of its own nothing is ever removed there.
@@ -113,9 +113,9 @@ class Vault:
     """The public keys for which copies are sealed with age; none: they are plain."""
     identity: str = ""
     """The file with the secret key that opens sealed copies, from the command line alone."""
-    stack: Stack | None = field(default=None, compare=False, repr=False)
+    stack: StackConfig | None = field(default=None, compare=False, repr=False)
     """The stack of this machine, in which no second copy can lie."""
-    before: tuple[Vault, ...] = field(default=(), compare=False, repr=False)
+    before: tuple[VaultConfig, ...] = field(default=(), compare=False, repr=False)
     """Those that hosts.toml names before it, in whose folders its copies cannot lie."""
 
 
@@ -139,7 +139,7 @@ class Hooks:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class HostConfig:
     """Another machine with a stack, that is backed up from here, or that a restore is made to.
 
     `role` is live or test: a live one must be named twice. `machine_id`, where it is given, must
@@ -162,7 +162,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
+class StackConfig:
     """The IOTstack on this machine."""
 
     folder: str
@@ -211,10 +211,10 @@ class Options:
 class Settings:
     """All settings, and the file that they came from ('' for the defaults)."""
 
-    stack: Stack
+    stack: StackConfig
     influx: Influx = field(default_factory=Influx)
-    vaults: tuple[Vault, ...] = ()
-    machines: tuple[Machine, ...] = ()
+    vaults: tuple[VaultConfig, ...] = ()
+    machines: tuple[HostConfig, ...] = ()
     services: tuple[Service, ...] = ()
     """Rows of the table of services that are added, or changed."""
     file: str = ""
@@ -246,9 +246,9 @@ class Settings:
         vaults = tuple(replace(each, identity=identity) for each in self.vaults)
         return replace(self, vaults=vaults)
 
-    def of_machine(self, machine: Machine, folder: str) -> Settings:
+    def of_machine(self, machine: HostConfig, folder: str) -> Settings:
         """Return the settings with another machine's stack in place of this one's."""
-        stack = Stack(
+        stack = StackConfig(
             folder,
             machine.policy,
             machine.sudo,
@@ -350,7 +350,7 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     stack = content.get("stack", {})
     vaults = content.get("vaults", [])
     influx = content.get("influxdb", {})
-    own = Stack(
+    own = StackConfig(
         folder=os.path.expanduser(stack.get("folder", "~/IOTstack")).rstrip("/") or "/",
         policy=read_policy(local_policy(stack)),
         sudo=stack.get("sudo", True),
@@ -376,17 +376,17 @@ def read_settings(content: Mapping[str, Any], file: str) -> Settings:
     )
 
 
-def _vaults(rows: Iterable[Mapping[str, Any]], stack: Stack) -> tuple[Vault, ...]:
-    found: tuple[Vault, ...] = ()
+def _vaults(rows: Iterable[Mapping[str, Any]], stack: StackConfig) -> tuple[VaultConfig, ...]:
+    found: tuple[VaultConfig, ...] = ()
     for each in rows:
         found = (*found, replace(_vault(each), stack=stack, before=found))
     return found
 
 
-def _vault(each: Mapping[str, Any]) -> Vault:
+def _vault(each: Mapping[str, Any]) -> VaultConfig:
     policy = policy_keys(each)
     if each["kind"] == "rclone":
-        return Vault(
+        return VaultConfig(
             name=each["name"],
             folder=each["remote"].rstrip("/"),
             policy=read_policy(policy) if policy else None,
@@ -395,7 +395,7 @@ def _vault(each: Mapping[str, Any]) -> Vault:
         )
     here = each["kind"] == "folder"
     folder = os.path.expanduser(each["folder"]).rstrip("/") or "/"
-    return Vault(
+    return VaultConfig(
         name=each["name"],
         folder=folder if here else _far_folder(each["folder"]),
         ssh=None if here else _ssh(each),
@@ -416,8 +416,8 @@ def _copying(each: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _machine(each: Mapping[str, Any]) -> Machine:
-    return Machine(
+def _machine(each: Mapping[str, Any]) -> HostConfig:
+    return HostConfig(
         name=each["name"],
         ssh=_ssh(each),
         folder=_far_folder(each.get("folder", "~/IOTstack")),

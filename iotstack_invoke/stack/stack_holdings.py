@@ -22,7 +22,7 @@ from ..core.errors import StepFailed
 from ..core.stack_folders import BACKUPS, FOLDERS, KEPT_OUT, RESTORE
 from ..hosts.base import Host
 from ..services.known import is_below_stack, is_in_stack, is_of_restores
-from ..settings.model import Exclusion, Inclusion, Stack
+from ..settings.model import Exclusion, Inclusion, StackConfig
 from .answers import answer
 from .clone import own_in_clone
 from .compose import Found, Mount, Volume, is_top_file, place_in_stack
@@ -227,7 +227,7 @@ def look_at_holdings(
     host: Host,
     mine: Iterable[Found],
     volumes: Mapping[str, Volume],
-    stack: Stack,
+    stack: StackConfig,
     folder: str,
     as_root: tuple[str, ...] = (),
     *,
@@ -371,7 +371,7 @@ class _Look:
 
     def __init__(
         self,
-        stack: Stack,
+        stack: StackConfig,
         folder: str,
         databases: Databases,
         skipped: Mapping[str, str],

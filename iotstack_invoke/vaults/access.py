@@ -32,7 +32,7 @@ from ..core.errors import (
 )
 from ..hosts.base import FileFact, Place, Received
 from ..hosts.pasted import over_ssh
-from ..settings.model import Vault
+from ..settings.model import VaultConfig
 from .apart import OwnFolder, refuse_twin
 from .rate_limit import Pace
 
@@ -60,7 +60,7 @@ Held = TypeVar("Held")
 
 
 def vault_place(
-    vault: Vault,
+    vault: VaultConfig,
     host: str = "",
     *,
     made: bool = False,
@@ -98,14 +98,14 @@ def vault_place(
     return cast("Place", lazy)
 
 
-def _root_of(vault: Vault, host: str) -> str:
+def _root_of(vault: VaultConfig, host: str) -> str:
     """Return the folder in which the copies of a host lie."""
     if not vault.by_host or host == OWN_FOLDER:
         return vault.folder
     return f"{vault.folder.rstrip('/')}/{host or _own_host()}"
 
 
-def at_address(vaults: Iterable[Vault], address: str) -> tuple[Vault, str] | None:
+def at_address(vaults: Iterable[VaultConfig], address: str) -> tuple[VaultConfig, str] | None:
     """Return the vault and the host that an address such as `nas/other-pi` names, or None.
 
     `nas/.` names what lies in the folder of the vault itself.
@@ -117,7 +117,7 @@ def at_address(vaults: Iterable[Vault], address: str) -> tuple[Vault, str] | Non
     return None
 
 
-def other_hosts(vault: Vault) -> tuple[str, ...]:
+def other_hosts(vault: VaultConfig) -> tuple[str, ...]:
     """Return the addresses of what a by-host vault holds besides this machine's folder.
 
     Raises StepFailed where it does not answer.
@@ -146,7 +146,7 @@ def _own_host() -> str:
     return name
 
 
-def _open_folder(vault: Vault, host: str, name: str, *, of_others: bool) -> SealedPlace:
+def _open_folder(vault: VaultConfig, host: str, name: str, *, of_others: bool) -> SealedPlace:
     """Open a vault at the folder of another host; raises Unreachable where there is none."""
     place, root = _open(vault, host, of_others=of_others), _root_of(vault, host)
     if not place.names(root) and root not in place.look([root]):
@@ -189,14 +189,14 @@ def refuse_shut(place: Place, paths: Iterable[str]) -> None:
             read_identity(side.identity)
 
 
-def _open(vault: Vault, host: str, *, of_others: bool) -> SealedPlace:
+def _open(vault: VaultConfig, host: str, *, of_others: bool) -> SealedPlace:
     from .encrypted import SealedPlace
 
     plain = _open_plain(vault, host, of_others=of_others)
     return SealedPlace(plain, vault.recipients, vault.identity)
 
 
-def _before(vault: Vault, host: str) -> Iterator[tuple[Vault, str]]:
+def _before(vault: VaultConfig, host: str) -> Iterator[tuple[VaultConfig, str]]:
     """Yield the vaults that come before one and lie on the same machine, with their folders.
 
     What one by host has besides the folder of this machine is in no flat one.
@@ -207,11 +207,11 @@ def _before(vault: Vault, host: str) -> Iterator[tuple[Vault, str]]:
             yield each, _root_of(each, host)
 
 
-def _whose(vault: Vault) -> tuple[str, str, int] | None:
+def _whose(vault: VaultConfig) -> tuple[str, str, int] | None:
     return (vault.ssh.host, vault.ssh.user, vault.ssh.port) if vault.ssh else None
 
 
-def _open_plain(vault: Vault, host: str, *, of_others: bool) -> Place:
+def _open_plain(vault: VaultConfig, host: str, *, of_others: bool) -> Place:
     root = _root_of(vault, host)
     twins = [(each.name, where) for each, where in _before(vault, host)]
     for name, where in twins if vault.is_far else ():

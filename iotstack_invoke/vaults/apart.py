@@ -20,7 +20,7 @@ from ..core.errors import StepFailed, Unreachable, WrongFolder
 from ..core.stack_folders import BACKUPS, FOLDERS, RESTORE
 from ..hosts.base import PARTIAL, FileFact, Place
 from ..hosts.local import within
-from ..settings.model import Stack, Vault
+from ..settings.model import StackConfig, VaultConfig
 
 ANOTHER = "Name another folder in hosts.toml."
 OUTSIDE = "Name a folder outside of the stack in hosts.toml."
@@ -163,7 +163,7 @@ def folders_around(path: str) -> Around:
 
 
 def refuse_folder(
-    vault: Vault,
+    vault: VaultConfig,
     root: str,
     around: Around,
     twins: Iterable[tuple[str, str]],
@@ -199,7 +199,7 @@ def _is_stack(folder: str) -> bool:
     return any(os.path.lexists(f"{folder}/{each}") for each in (*COMPOSE_FILES, ".env", *FOLDERS))
 
 
-def _refuse_beside(name: str, stack: Stack, root: str, around: Around) -> None:
+def _refuse_beside(name: str, stack: StackConfig, root: str, around: Around) -> None:
     """Raise WrongFolder for the stack's folder, that of its backups, and what lies in it.
 
     A drive of its own that is mounted among the backups stays when they go. In the folder of
@@ -222,7 +222,7 @@ def _refuse_beside(name: str, stack: Stack, root: str, around: Around) -> None:
         raise _no_place(name, root, f"lies in {kept}, {why}")
 
 
-def _refuse_packed(name: str, stack: Stack, root: str, around: Around) -> None:
+def _refuse_packed(name: str, stack: StackConfig, root: str, around: Around) -> None:
     """Raise WrongFolder for what lies in what each backup packs, but for what is left out."""
     from ..stack.inside import is_in
     from ..stack.stack_holdings import is_system  # late, as in _is_stack

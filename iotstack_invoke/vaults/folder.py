@@ -28,7 +28,7 @@ from ..hosts.local import (
     within,
     words_of,
 )
-from ..settings.model import Vault
+from ..settings.model import VaultConfig
 from .apart import folders_around, refuse_folder
 from .rate_limit import SMALL_BYTES
 
@@ -45,7 +45,7 @@ Answer = TypeVar("Answer")
 class FolderPlace(LocalHost):
     """The folder, looked at before anything is made in it."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: VaultConfig) -> None:
         super().__init__(vault.folder, vault.name)
         self._vault = vault
         self._given_up = False
@@ -240,7 +240,7 @@ ADVICE = "Mount the drive, and run the same command again. Without it nothing is
 
 
 def open_folder(
-    vault: Vault, root: str, twins: Iterable[tuple[str, str]], *, of_others: bool = False
+    vault: VaultConfig, root: str, twins: Iterable[tuple[str, str]], *, of_others: bool = False
 ) -> FolderPlace:
     """Return the place of a vault in a folder; raises Unreachable where it is not there now.
 

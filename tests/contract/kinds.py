@@ -31,7 +31,7 @@ from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts import ssh as remote
 from iotstack_invoke.hosts.sftp_place import SftpPlace
 from iotstack_invoke.hosts.ssh import SshHost
-from iotstack_invoke.settings.model import Vault
+from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults.access import vault_place
 
 DISK_BYTES = 48 << 20
@@ -132,7 +132,7 @@ class FolderKind(Kind):
 
     def another(self):
         folder = self.mount_point / self.raw.name
-        return self.open(Vault("nas", str(folder), mount=str(self.mount_point)))
+        return self.open(VaultConfig("nas", str(folder), mount=str(self.mount_point)))
 
     def close(self):
         with contextlib.suppress(subprocess.CalledProcessError):
@@ -179,7 +179,7 @@ class SshKind(Kind):
         return {}
 
     def another(self):
-        return self.open(Vault("nas", str(self.raw), self.server.login()))
+        return self.open(VaultConfig("nas", str(self.raw), self.server.login()))
 
     def cut(self):
         self.server.cut()

@@ -12,7 +12,7 @@ from cloud import Cloud, require_rclone
 from kinds import Kind
 from scenes import until
 
-from iotstack_invoke.settings.model import Vault
+from iotstack_invoke.settings.model import VaultConfig
 
 
 class WebdavKind(Kind):
@@ -33,7 +33,7 @@ class WebdavKind(Kind):
         self.place = self.another()
 
     def another(self):
-        return self.open(Vault("nas", f"cloud:{self.raw.name}", remote="cloud:"))
+        return self.open(VaultConfig("nas", f"cloud:{self.raw.name}", remote="cloud:"))
 
     def close(self):
         self.cloud.stop()
@@ -85,7 +85,7 @@ class S3Kind(Kind):
         self.place = self.another()
 
     def another(self):
-        return self.open(Vault("nas", f"s3:{self.raw.bucket}/{self.raw.key}", remote="s3:"))
+        return self.open(VaultConfig("nas", f"s3:{self.raw.bucket}/{self.raw.key}", remote="s3:"))
 
     def close(self):
         for place in self.places:

@@ -16,7 +16,7 @@ from iotstack_invoke.hosts.inspect import mounted_read_only
 from iotstack_invoke.hosts.local import locked
 from iotstack_invoke.hosts.ssh import SshHost
 from iotstack_invoke.hosts.ssh_connection import Login
-from iotstack_invoke.settings.model import Machine
+from iotstack_invoke.settings.model import HostConfig
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def _broken(*_):
 
 def test_another_machine_under_the_same_address_is_refused(sshd, tmp_path):
     """A machine that is pinned by its id is that one, or nothing of it is touched."""
-    machine = Machine("pi", sshd.login(), str(tmp_path), machine_id="0123456789abcdef" * 2)
+    machine = HostConfig("pi", sshd.login(), str(tmp_path), machine_id="0123456789abcdef" * 2)
     with (
         pytest.raises(Refused, match="is not the machine that"),
         open_machine(machine),
@@ -190,7 +190,7 @@ def test_another_machine_under_the_same_address_is_refused(sshd, tmp_path):
 def test_a_stack_that_is_not_there_is_told_with_what_makes_it(sshd, tmp_path):
     """The command makes it, whatever is in its name; where a file lies, it is told as one."""
     folder = tmp_path / "not there" / "My IOTstack"
-    machine = Machine("pi", sshd.login(), str(folder))
+    machine = HostConfig("pi", sshd.login(), str(folder))
     with pytest.raises(Refused, match="has no folder") as failure, open_machine(machine):
         pass
     pasted = str(failure.value).partition("for example with `")[2].partition("`")[0]

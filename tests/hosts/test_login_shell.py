@@ -15,7 +15,7 @@ from iotstack_invoke.hosts import ssh as remote
 from iotstack_invoke.hosts.base import Command
 from iotstack_invoke.hosts.login_shell import LoginPrints, Mark
 from iotstack_invoke.hosts.ssh import SftpPlace, SshHost, open_host, open_place
-from iotstack_invoke.settings.model import Vault
+from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults.access import vault_place
 
 SFTP_SERVER = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh")
@@ -205,7 +205,7 @@ def test_a_vault_whose_login_prints_is_a_vault(start_sshd, tmp_path):
     (tmp_path / "far away").mkdir()
     server = start_sshd("nas", sftp=SFTP_SERVER)
     (server.folder / ".bashrc").write_text(GREETING)
-    place = vault_place(Vault("nas", str(tmp_path / "far away"), server.login()))
+    place = vault_place(VaultConfig("nas", str(tmp_path / "far away"), server.login()))
     all_done(place, tmp_path / "far away")
     place.close()
 

@@ -24,8 +24,8 @@ from iotstack_invoke.settings.model import (
     Inclusion,
     Influx,
     Settings,
-    Stack,
-    Vault,
+    StackConfig,
+    VaultConfig,
     load_settings,
     places_to_look,
     read_settings,
@@ -81,7 +81,9 @@ def uncommented(lines, numbers):
 def test_no_file_means_the_defaults():
     """An empty file is the stack of the seed: ~/IOTstack, five sets, no vault."""
     assert read("") == Settings(
-        stack=Stack(folder="/home/pi/IOTstack", policy=Policy(keep=5), sudo=True, exclusions=()),
+        stack=StackConfig(
+            folder="/home/pi/IOTstack", policy=Policy(keep=5), sudo=True, exclusions=()
+        ),
         influx=Influx(container="influxdb", limit_s=3600.0),
         vaults=(),
         file="hosts.toml",
@@ -124,7 +126,7 @@ def test_every_setting_arrives_where_it_belongs():
         keep_yearly = 4
         keep_at_least = 5
     """) == Settings(
-        stack=Stack(
+        stack=StackConfig(
             "/srv/IOTstack",
             Policy(keep=9, within=Span(years=1, months=2)),
             False,
@@ -132,7 +134,7 @@ def test_every_setting_arrives_where_it_belongs():
         ),
         influx=Influx("influx", 60.0),
         vaults=(
-            Vault(
+            VaultConfig(
                 "nas",
                 "Dropbox/backups",
                 Ssh(
@@ -146,7 +148,7 @@ def test_every_setting_arrives_where_it_belongs():
                 by_host=True,
                 limit_rate=TimeTable(((0, 2_000_000),)),
             ),
-            Vault("usb", "/home/pi/usb", None, Policy(0, 1, 2, 3, 4, at_least=5)),
+            VaultConfig("usb", "/home/pi/usb", None, Policy(0, 1, 2, 3, 4, at_least=5)),
         ),
         file="hosts.toml",
     )
@@ -565,7 +567,9 @@ def test_a_vault_in_a_cloud_is_a_remote_and_a_folder_in_it():
     (vault,) = read(
         '[[vaults]]\nname = "box"\nkind = "rclone"\nremote = "my box:IOTstack/backups/"\nkeep = 3'
     ).vaults
-    assert vault == Vault("box", "my box:IOTstack/backups", None, Policy(keep=3), remote="my box:")
+    assert vault == VaultConfig(
+        "box", "my box:IOTstack/backups", None, Policy(keep=3), remote="my box:"
+    )
     assert vault.is_far
 
 
@@ -1044,7 +1048,7 @@ def test_the_sample_is_right_as_it_is():
     """The repository's hosts.toml backs up ~/IOTstack, without a mistake."""
     told = load_settings(SAMPLE)
     assert told.file == SAMPLE
-    assert told.stack == Stack("/home/pi/IOTstack", Policy(keep=5), True, ())
+    assert told.stack == StackConfig("/home/pi/IOTstack", Policy(keep=5), True, ())
     assert told.vaults == ()
 
 
@@ -1156,7 +1160,7 @@ def test_without_any_file_there_are_the_defaults(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "iotstack_invoke.settings.model.places_to_look", lambda *_: (str(tmp_path / "no.toml"),)
     )
-    assert load_settings() == Settings(Stack("/home/pi/IOTstack"))
+    assert load_settings() == Settings(StackConfig("/home/pi/IOTstack"))
 
 
 @pytest.mark.parametrize(

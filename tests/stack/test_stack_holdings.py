@@ -11,7 +11,7 @@ from scenes import not_root
 
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container
-from iotstack_invoke.settings.model import Exclusion, Inclusion, Stack, read_settings
+from iotstack_invoke.settings.model import Exclusion, Inclusion, StackConfig, read_settings
 from iotstack_invoke.stack.compose import Found, Mount, Volume
 from iotstack_invoke.stack.stack_holdings import (
     Databases,
@@ -57,7 +57,7 @@ class Machine:
             )
             for name, of in containers.items()
         ]
-        stack = Stack(str(self.folder), **self.rows)
+        stack = StackConfig(str(self.folder), **self.rows)
         return look_at_holdings(
             LocalHost(str(self.folder)), found, known, stack, str(self.folder), **more
         )

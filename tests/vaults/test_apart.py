@@ -17,7 +17,7 @@ from scenes import NOON, put_set
 from iotstack_invoke.backups.names import LOCK
 from iotstack_invoke.core.errors import WrongFolder
 from iotstack_invoke.hosts.local import locked
-from iotstack_invoke.settings.model import Inclusion, Stack, Vault
+from iotstack_invoke.settings.model import Inclusion, StackConfig, VaultConfig
 from iotstack_invoke.vaults import apart
 from iotstack_invoke.vaults.access import vault_place
 
@@ -308,7 +308,7 @@ def test_a_machine_without_a_stack_keeps_copies_where_it_would_be(pi, inside):
 def test_copies_of_another_machine_may_lie_beside_this_ones(pi, inside, fits):
     """It is a second copy of those, unless this one's backups pack it."""
     (pi.folder / inside).mkdir(parents=True)
-    vault = Vault("usb", str(pi.folder / inside), stack=Stack(str(pi.folder)))
+    vault = VaultConfig("usb", str(pi.folder / inside), stack=StackConfig(str(pi.folder)))
     place = vault_place(vault, of_others=True)
     if fits:
         assert place.names(place.root) == {}
@@ -343,9 +343,9 @@ def test_a_share_that_hangs_costs_no_other_vault(tmp_path, monkeypatch, hung):
     (tmp_path / "volumes").mkdir()
     (tmp_path / "volumes/link").symlink_to(hung / "link")
     (tmp_path / "usb").mkdir()
-    stack = Stack(str(tmp_path), inclusions=(Inclusion(f"{hung}/more"),))
-    before = (Vault("share", f"{hung}/copies"),)
-    place = vault_place(Vault("usb", str(tmp_path / "usb"), stack=stack, before=before))
+    stack = StackConfig(str(tmp_path), inclusions=(Inclusion(f"{hung}/more"),))
+    before = (VaultConfig("share", f"{hung}/copies"),)
+    place = vault_place(VaultConfig("usb", str(tmp_path / "usb"), stack=stack, before=before))
     assert place.names(place.root) == {}
 
 

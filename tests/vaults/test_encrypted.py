@@ -20,7 +20,7 @@ from iotstack_invoke.commands.catalog.key import sheet_lines
 from iotstack_invoke.commands.doctor.doctor import judge_seal
 from iotstack_invoke.core.errors import SettingsError, StepFailed, UsageError
 from iotstack_invoke.hosts.ssh_settings import Ssh
-from iotstack_invoke.settings.model import Vault, read_settings
+from iotstack_invoke.settings.model import VaultConfig, read_settings
 from iotstack_invoke.vaults.age import INSTALL, opening, read_identity, sealed_size, sealing
 from iotstack_invoke.vaults.encrypted import Seal, SealedFile, SealedPlace
 from iotstack_invoke.vaults.folder import FolderPlace
@@ -153,7 +153,7 @@ def test_a_line_that_breaks_is_no_damage(pi):
             with super().read(path, start) as stream:
                 yield io.BytesIO(stream.read()[:-30])
 
-    place = SealedPlace(Cut(Vault("usb", str(pi.usb))), (), str(pi.key))
+    place = SealedPlace(Cut(VaultConfig("usb", str(pi.usb))), (), str(pi.key))
     broke = pytest.raises(StepFailed, match="broke off: 30 bytes did not come")
     with broke as failure, place.read(f"{pi.usb}/{PART}") as stream:
         stream.read()
@@ -275,8 +275,8 @@ def test_the_sheet_restores_without_us(pi, tmp_path):
 def test_the_sheet_names_each_vault():
     """As what a person would type to fetch from it."""
     vaults = (
-        Vault("nas", "a b", Ssh("nas", "wash", 2222), by_host=True),
-        Vault("cloud", "dropbox:x", remote="dropbox:"),
+        VaultConfig("nas", "a b", Ssh("nas", "wash", 2222), by_host=True),
+        VaultConfig("cloud", "dropbox:x", remote="dropbox:"),
     )
     text = "\n".join(sheet_lines(vaults, "/k", "ssh key"))
     assert "nas: scp -P 2222 'wash@nas:a b/HOSTNAME'/2026-11-23_1100.* ." in text
@@ -409,7 +409,7 @@ def test_what_does_not_arrive_as_it_was_sealed_gets_no_final_name(pi, what):
             return super().receive(path, io.BytesIO(content), modified_s)
 
     path = f"{pi.usb}/{PART if what == 'archive' else 't1.manifest.json'}.partial"
-    place = SealedPlace(Rots(Vault("usb", str(pi.usb))), (pi.public,), str(pi.key))
+    place = SealedPlace(Rots(VaultConfig("usb", str(pi.usb))), (pi.public,), str(pi.key))
     if what == "manifest":  # it is plain: who sends it compares
         sent = hashlib.sha256(b"data").hexdigest()
         assert place.receive(path, io.BytesIO(b"data"), 0).sha256 != sent

@@ -32,7 +32,7 @@ from iotstack_invoke.hosts import ssh as remote
 from iotstack_invoke.hosts import ssh_config
 from iotstack_invoke.hosts.base import Command
 from iotstack_invoke.hosts.local import LocalHost
-from iotstack_invoke.settings.model import Vault
+from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults.access import vault_place
 
 TAG = "2026-11-30_0900"
@@ -381,7 +381,7 @@ def test_a_disk_that_hangs_is_waited_for_once(far_end, monkeypatch, tmp_path):
     """The shell answers, and the folder does not: no other job waits for it as well."""
     monkeypatch.setattr(remote, "QUESTION_LIMIT_S", 0.5)
     ssh = far_end("shell hung disk")
-    place = vault_place(Vault("nas", str(tmp_path), ssh))
+    place = vault_place(VaultConfig("nas", str(tmp_path), ssh))
     with pytest.raises(TimedOut, match=r"did not end within 0\.5 s: stat .*Does its disk answer"):
         place.names(str(tmp_path))
     asked = Path(ssh.config).with_name("asked")

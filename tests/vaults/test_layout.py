@@ -9,7 +9,7 @@ from scenes import put_set
 
 from iotstack_invoke.commands.restore.request import Wish, choose_set, source_of
 from iotstack_invoke.core.errors import NotFound, Unreachable, UsageError
-from iotstack_invoke.settings.model import Settings, Stack, Vault
+from iotstack_invoke.settings.model import Settings, StackConfig, VaultConfig
 from iotstack_invoke.vaults.access import at_address, other_hosts, vault_place
 
 HOST = socket.gethostname()
@@ -132,10 +132,10 @@ def test_an_address_that_names_nothing_is_told(pi, at):
 
 def test_a_restore_finds_another_machines_backup(tmp_path):
     """A laptop names whose backup it means; without a name it is told how to."""
-    vault = Vault("usb", str(tmp_path / "usb"), by_host=True)
+    vault = VaultConfig("usb", str(tmp_path / "usb"), by_host=True)
     (tmp_path / "usb" / "other-pi").mkdir(parents=True)
     put_set(tmp_path / "usb" / "other-pi", NOW, runtag=TAG)
-    settings = Settings(Stack(str(tmp_path / "none")), vaults=(vault,))
+    settings = Settings(StackConfig(str(tmp_path / "none")), vaults=(vault,))
     with source_of(settings, Wish("latest", source="usb/other-pi"), None) as source:
         assert choose_set(source, "latest").backup.runtag == TAG
     with (
@@ -156,7 +156,7 @@ def test_the_hosts_of_a_vault_over_ssh_are_listed(sshd, tmp_path):
     for name in ("pi-1", "pi-2", HOST, ".hidden", "no host"):
         (far / name).mkdir(parents=True)
     (far / "file").write_text("x")
-    vault = Vault("nas", str(far), sshd.login(), by_host=True)
+    vault = VaultConfig("nas", str(far), sshd.login(), by_host=True)
     assert other_hosts(vault) == ("nas/pi-1", "nas/pi-2", "nas/.")
     place = vault_place(vault, "pi-1")
     assert place.names(place.root) == {}
@@ -168,13 +168,13 @@ def test_the_hosts_of_a_vault_over_ssh_are_listed(sshd, tmp_path):
 
 def test_the_folder_of_a_machine_that_is_backed_up_from_here_is_made(tmp_path):
     """Who copies for another machine makes its folder, by the first claim."""
-    place = vault_place(Vault("usb", str(tmp_path), by_host=True), "pi-1", made=True)
+    place = vault_place(VaultConfig("usb", str(tmp_path), by_host=True), "pi-1", made=True)
     assert place.claim(f"{tmp_path}/pi-1/x", "mine") == "mine"
 
 
 def test_only_vaults_by_host_have_addresses():
     """A flat vault has one folder, and its name is its only one."""
-    vaults = (Vault("flat", "/f"), Vault("nas", "/n", by_host=True))
+    vaults = (VaultConfig("flat", "/f"), VaultConfig("nas", "/n", by_host=True))
     assert at_address(vaults, "nas/pi") == (vaults[1], "pi")
     assert at_address(vaults, "nas/.") == (vaults[1], ".")
     for each in ("flat/pi", "nas", "nas/", "nas/..", "nas/-x", "nas/a/b"):
@@ -185,4 +185,4 @@ def test_a_machine_whose_name_is_no_folder_is_told(monkeypatch):
     """A name that could lead elsewhere is refused before anything is opened."""
     monkeypatch.setattr(socket, "gethostname", lambda: "../x")
     with pytest.raises(UsageError, match="cannot be that of a folder"):
-        vault_place(Vault("nas", "/n", by_host=True))
+        vault_place(VaultConfig("nas", "/n", by_host=True))

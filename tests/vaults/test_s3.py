@@ -12,7 +12,7 @@ from iotstack_invoke.environment.environment import sweep_stale_copies
 from scenes import LittleStack
 
 from iotstack_invoke.core.errors import StepFailed, Unreachable
-from iotstack_invoke.settings.model import Vault
+from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults.access import other_hosts, vault_place
 
 SET, SECOND = "2026-11-23_1100", "2026-11-24_1100"
@@ -26,7 +26,7 @@ def bucket(s3, request, monkeypatch):
 
 
 def place_in(root, **more):
-    return vault_place(Vault("cloud", root, remote="s3:", **more))
+    return vault_place(VaultConfig("cloud", root, remote="s3:", **more))
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_folder_of_each_machine_needs_no_folder(bucket, monkeypatch):
     place = place_in(root, **vault)
     place.receive(f"{place.root}/a", io.BytesIO(b"a"), 0, size_bytes=1)
     assert set(place.names(place.root)) == {"a"}
-    seen = Vault("cloud", root, remote="s3:", **vault)
+    seen = VaultConfig("cloud", root, remote="s3:", **vault)
     assert other_hosts(seen) == ("cloud/other-pi", "cloud/.")
     other = vault_place(seen, "other-pi")
     assert set(other.names(other.root)) == {"x"}

@@ -14,7 +14,7 @@ from odd_server import WAYS, OddServer
 from scenes import LittleStack, until
 
 from iotstack_invoke.core.errors import Unreachable
-from iotstack_invoke.settings.model import Vault
+from iotstack_invoke.settings.model import VaultConfig
 from iotstack_invoke.vaults import access as vaults
 from iotstack_invoke.vaults import rclone
 from iotstack_invoke.vaults.access import vault_place
@@ -158,7 +158,7 @@ def test_a_vault_is_asked_again_after_a_while(tmp_path, monkeypatch):
         know(monkeypatch, file)
         monkeypatch.setattr(rclone, "ASKED", ("--timeout=200ms",))
         monkeypatch.setattr(vaults, "IN_VAIN_S", 0.3)
-        place = vault_place(Vault("cloud", "s3:bucket/backups", remote="s3:"))
+        place = vault_place(VaultConfig("cloud", "s3:bucket/backups", remote="s3:"))
         came = []
         for _ in range(2):
             with pytest.raises(Unreachable):

@@ -18,7 +18,7 @@ from ...core.errors import NotFound, StepFailed, Unreachable, UsageError, ended
 from ...core.runtag import LATEST, read_runtag
 from ...environment.environment import Environment, still_failed
 from ...hosts.base import Place
-from ...settings.model import Vault
+from ...settings.model import VaultConfig
 from ...vaults.access import other_hosts, sealed_side, vault_place
 from ..shared.latest import Latest, PassedOver, latest_in, newer_than, passed_told
 
@@ -126,7 +126,11 @@ def copies_at(environment: Environment, at: str, checks: Checks) -> tuple[Copy, 
 
 
 def choose_copy(
-    copies: tuple[Copy, ...], asked: str, where: str, checks: Checks, vaults: Iterable[Vault] = ()
+    copies: tuple[Copy, ...],
+    asked: str,
+    where: str,
+    checks: Checks,
+    vaults: Iterable[VaultConfig] = (),
 ) -> Copy:
     """Return the copy of a runtag, or of `latest`: the newest that a run has finished.
 
@@ -173,7 +177,7 @@ def not_found(runtag: str, known: Iterable[str], where: str, others: str = "") -
     return NotFound(f"There is no backup {runtag} {in_places(where)}.{others or offer}")
 
 
-def told_of_others(vaults: Iterable[Vault], asked: str, flag: str) -> str:
+def told_of_others(vaults: Iterable[VaultConfig], asked: str, flag: str) -> str:
     """Return which flag names a backup of another machine in vaults by host; '' for none.
 
     `inv list` shows it, so whoever names it must not be told that there is none.
@@ -185,7 +189,7 @@ def told_of_others(vaults: Iterable[Vault], asked: str, flag: str) -> str:
     return f" Another machine's {whose}: {' or '.join(f'{flag} {each}' for each in found)}."
 
 
-def _others_with(vault: Vault, asked: str) -> Iterator[str]:
+def _others_with(vault: VaultConfig, asked: str) -> Iterator[str]:
     """Yield whose folders of a vault hold a set, or any; nothing where it does not answer."""
     with contextlib.suppress(StepFailed):
         for address in other_hosts(vault):

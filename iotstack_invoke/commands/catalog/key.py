@@ -17,7 +17,7 @@ from ...core.runtag import LATEST
 from ...environment.environment import Environment
 from ...hosts.local import LocalHost, read_chunk
 from ...reporting.report import Report
-from ...settings.model import Settings, Vault
+from ...settings.model import Settings, VaultConfig
 from ...vaults.age import INSTALL, read_identity
 from ..shared.latest import passed_told
 from .copies import VAULT, choose_copy, copies_at, places_meant
@@ -64,7 +64,7 @@ def write_sheet(settings: Settings, identity: str, report: Report) -> int:
     return ExitCode.GOOD
 
 
-def sheet_lines(vaults: tuple[Vault, ...], path: str, key: str) -> Iterator[str]:
+def sheet_lines(vaults: tuple[VaultConfig, ...], path: str, key: str) -> Iterator[str]:
     """Yield the sheet: what is where, the key, and the commands."""
     secret = SECRET.search(key)
     yield "HOW TO OPEN AND RESTORE THE BACKUPS OF AN IOTSTACK WITHOUT ITS BACKUP PROGRAM"
@@ -97,7 +97,7 @@ def sheet_lines(vaults: tuple[Vault, ...], path: str, key: str) -> Iterator[str]
     yield "6. 2026-11-23_1100.RESTORE.txt says how to go on with tar, docker and influxd alone."
 
 
-def _fetch(vault: Vault) -> str:
+def _fetch(vault: VaultConfig) -> str:
     """Return how files are copied from a vault by hand."""
     folder = f"{vault.folder}/HOSTNAME" if vault.by_host else vault.folder
     if vault.remote:

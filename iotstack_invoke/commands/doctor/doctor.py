@@ -59,7 +59,7 @@ from ...hosts.pasted import host_flag, logging_in, over_ssh
 from ...hosts.ssh_settings import Ssh
 from ...hosts.trust import Trust
 from ...reporting.report import Report, size_text
-from ...settings.model import Hooks, Machine, Settings, Vault
+from ...settings.model import Hooks, HostConfig, Settings, VaultConfig
 from ...stack.compose import COMPOSE_FILES, inspect_all, named
 from ...stack.inside import is_in
 from ...stack.stack_holdings import unused_told
@@ -186,7 +186,7 @@ def find_here(settings: Settings) -> Iterator[Finding]:
         environment.close()
 
 
-def find_far(settings: Settings, machine: Machine) -> Iterator[Finding]:
+def find_far(settings: Settings, machine: HostConfig) -> Iterator[Finding]:
     """Yield what is found of another machine; no more than that, where it is not reached."""
     from ...hosts.ssh import open_host  # Fabric takes a fifth of a second to import
 
@@ -262,7 +262,7 @@ def ask(host: Host, *words: str) -> Outcome:
         return Outcome(UNANSWERED_EXIT, "", str(error))
 
 
-def _identity(host: Host, machine: Machine) -> Finding:
+def _identity(host: Host, machine: HostConfig) -> Finding:
     told = ask(host, "cat", "/etc/machine-id").out.strip()
     if not machine.machine_id:
         return good("machine id", f"{told or 'it has none'}, not pinned in hosts.toml")
@@ -283,7 +283,7 @@ def _name(host: Host, settings: Settings) -> Iterator[Finding]:
         yield failed("name", found, f"give one of them another name: {RENAME}")
 
 
-def _far_folder(stack: _Examined, machine: Machine, *, there: bool) -> Finding:
+def _far_folder(stack: _Examined, machine: HostConfig, *, there: bool) -> Finding:
     if not there:
         fix = over_ssh(machine.ssh, "mkdir", "-p", machine.folder)
         return failed("stack", f"there is no folder {machine.folder}", fix)
@@ -689,7 +689,7 @@ def judge_seal(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
     yield good(topic, f"copies are sealed for {count}")
 
 
-def room_there(vault: Vault) -> str:
+def room_there(vault: VaultConfig) -> str:
     """Return how a vault gets room: what [stack] keep removes is removed here alone."""
     if vault.write_once:
         return "make room there: nothing can be removed by us (write_once)"

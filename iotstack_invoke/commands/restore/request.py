@@ -24,7 +24,7 @@ from ...hosts.base import Place
 from ...hosts.inspect import host_name, read_text
 from ...hosts.local import LocalHost
 from ...hosts.trust import believed
-from ...settings.model import Settings, Vault
+from ...settings.model import Settings, VaultConfig
 from ...vaults.access import HOST, at_address, refuse_shut, vault_place
 from ..catalog.copies import not_found, told_of_others
 from ..shared.latest import PassedOver, latest_in, newer_than, passed_over, passed_told
@@ -76,7 +76,7 @@ class Source:
     name: str
     failed: Mapping[str, str] = field(default_factory=dict)
     """The runtags whose last verification there found something wrong, as of failed_at."""
-    vaults: tuple[Vault, ...] = ()
+    vaults: tuple[VaultConfig, ...] = ()
     """Those in which another machine's backups may be, where this machine's are meant."""
     at: str = ""
     """Where the record of verifications on this machine has it, if it does."""
@@ -140,7 +140,7 @@ def _runtag_in(name: str) -> str:
     return found[0] if found else "RUNTAG"
 
 
-def _meant(vault: Vault, wish: Wish, target: StackHost) -> tuple[Place, str]:
+def _meant(vault: VaultConfig, wish: Wish, target: StackHost) -> tuple[Place, str]:
     """Return whose folder of a vault is meant by its name alone, and its address (0038).
 
     This machine's, or that of the host that is restored: the first that has what is asked for.

@@ -32,7 +32,7 @@ from ...hosts.inspect import (
 )
 from ...hosts.trust import Trust
 from ...reporting.report import size_text
-from ...settings.model import Stack
+from ...settings.model import StackConfig
 from ...stack.kept_until import UNTIL_FILE, read_until
 from ..shared.restore_id import OF_RELOADS, STAMP_FORM, Change, change_in, change_of
 from .change_logs import remove_old_logs
@@ -177,7 +177,7 @@ def _noted(
 
 
 def judge_states(
-    states: Sequence[OldState], stack: Stack, now: datetime
+    states: Sequence[OldState], stack: StackConfig, now: datetime
 ) -> tuple[tuple[OldState, ...], tuple[OldState, ...]]:
     """Return which of the states stay, and which may go; `states` newest first.
 
@@ -198,7 +198,7 @@ def judge_states(
 
 def remove_states(
     host: Host,
-    stack: Stack,
+    stack: StackConfig,
     root: Callable[[], tuple[str, ...]],
     tell: Callable[[str], None],
     *,

@@ -14,7 +14,7 @@ from ...core.errors import ExitCode
 from ...environment.stack_host import StackHost, open_target, require_stack
 from ...hosts.pasted import host_flag
 from ...reporting.report import Report
-from ...settings.model import Settings, Stack
+from ...settings.model import Settings, StackConfig
 from ..shared.restore_id import change_in
 from .gone import cannot_be_back, fates_of, paths_named
 from .old_states import OldState, find_states, judge_states, sizes_of, sum_of
@@ -84,7 +84,7 @@ def _what(state: OldState, *, is_owed: bool) -> str:
     return f"after {of}, {'being' if is_owed else 'now'} undone"
 
 
-def _stays(states: Sequence[OldState], stack: Stack, now: datetime) -> Mapping[str, str]:
+def _stays(states: Sequence[OldState], stack: StackConfig, now: datetime) -> Mapping[str, str]:
     """Return how long each stays, by its name; `states` newest first."""
     _, going = judge_states(states, stack, now)
     days = timedelta(days=stack.keep_previous_days)

@@ -12,7 +12,7 @@ from iotstack_invoke.commands.undo.elsewhere import note_elsewhere
 from iotstack_invoke.commands.undo.old_states import OldState, find_states, judge_states, sizes_of
 from iotstack_invoke.core.errors import ExitCode, Refused
 from iotstack_invoke.hosts.local import LocalHost
-from iotstack_invoke.settings.model import Stack, read_settings
+from iotstack_invoke.settings.model import StackConfig, read_settings
 from iotstack_invoke.stack.stack import SwapItem
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -37,7 +37,7 @@ def states(*days, **more):
 )
 def test_whichever_keeps_more(keep, days, there, going):
     """So many, and so many days, are both kept."""
-    stack = Stack("/s", keep_previous=keep, keep_previous_days=days)
+    stack = StackConfig("/s", keep_previous=keep, keep_previous_days=days)
     stay, go = judge_states(states(*there), stack, NOW)
     assert " ".join(each.name for each in go) == going
     assert len(stay) + len(go) == len(there)
@@ -45,7 +45,7 @@ def test_whichever_keeps_more(keep, days, there, going):
 
 def test_what_a_person_asked_for_stays_and_a_mark_counts_for_nothing():
     """`--keep-old DAYS` has its own end; a folder whose data are gone keeps no older one."""
-    stack = Stack("/s")
+    stack = StackConfig("/s")
     found = [
         *states(20, is_gone=True),
         *states(30),
