@@ -88,7 +88,7 @@ IDENTITY_FLAG = Argument(
 )
 
 
-class Door(Task):  # type: ignore[type-arg]
+class SharedTask(Task):  # type: ignore[type-arg]
     """An Invoke task with our shared flags; our errors become messages and exit codes."""
 
     runs = False
@@ -155,7 +155,7 @@ class Door(Task):  # type: ignore[type-arg]
                 code = self._on_hosts(given, settings_file, checkout, report, dry=dry)
             else:
                 settings, options = self._known(given, settings_file, checkout, dry=dry)
-                code = self.body(Work(settings, report, options), **given)
+                code = self.body(TaskContext(settings, report, options), **given)
             self.times_called += 1
             report.flush()
         except BrokenPipeError:  # `| head` has enough
@@ -208,7 +208,7 @@ class Door(Task):  # type: ignore[type-arg]
             words = tuple(each for each in words if each != "--dry-run")
             return run_fleet(settings, (*words, *dry_word), hosts, read_at_once(at_once), report)
         host = names[0] if names else ""
-        code: int | None = self.body(Work(settings, report, options), host=host, **given)
+        code: int | None = self.body(TaskContext(settings, report, options), host=host, **given)
         return code
 
     def _words(self, given: dict[str, Any]) -> tuple[str, ...]:
@@ -236,7 +236,7 @@ class Door(Task):  # type: ignore[type-arg]
         return CRITICAL
 
 
-class Work:
+class TaskContext:
     """What a door is given: the settings, the report, and the shared flags as options."""
 
     def __init__(self, settings: Settings, report: Report, options: Options) -> None:
@@ -245,14 +245,14 @@ class Work:
         self.options = options
 
 
-def door(
+def shared_task(
     *,
     runs: bool = False,
     monitored: bool = False,
     fleet: bool = False,
     opens: bool = False,
     **keywords: Any,
-) -> Callable[[Callable[..., Any]], Door]:
+) -> Callable[[Callable[..., Any]], SharedTask]:
     """Return a decorator that makes a Door of `body(work, …flags)`.
 
     `runs`: it has the flags of a task that runs a plan. `monitored`: a monitor reads it, so that
@@ -262,11 +262,11 @@ def door(
     the Work.
     """
 
-    def make(body: Callable[..., Any]) -> Door:
+    def make(body: Callable[..., Any]) -> SharedTask:
         if runs:
             body.__doc__ = f"{(body.__doc__ or '').rstrip()}\n{EXIT_CODES}"
         # Short flags are handed out by the order of parameters: a new one would rename others.
-        made = Door(body, auto_shortflags=False, **keywords)
+        made = SharedTask(body, auto_shortflags=False, **keywords)
         made.runs = runs
         made.monitored = monitored
         made.fleet = fleet

@@ -10,22 +10,22 @@ from collections.abc import Iterable
 from invoke.collection import Collection
 
 from ..core.errors import UsageError
-from .task import Work, door
+from .task import TaskContext, shared_task
 
 
-@door(
+@shared_task(
     runs=True,
     fleet=True,
     help={"runtag": "The backup's name; this minute, as 2026-11-23_1100 (or -2), if left out."},
 )
-def backup(work: Work, host: str = "", runtag: str | None = None) -> int:
+def backup(work: TaskContext, host: str = "", runtag: str | None = None) -> int:
     """Back up the stack, prove it, and copy it to every vault."""
     from ..commands.backup.backup import back_up
 
     return back_up(work.settings, runtag, work.options, work.report, host)
 
 
-@door(
+@shared_task(
     fleet=True,
     help={
         "runtag": "The backup to fetch; all that are missing, if left out.",
@@ -34,7 +34,11 @@ def backup(work: Work, host: str = "", runtag: str | None = None) -> int:
     },
 )
 def pull(
-    work: Work, host: str = "", runtag: str | None = None, to: str = "", dry_run: bool = False
+    work: TaskContext,
+    host: str = "",
+    runtag: str | None = None,
+    to: str = "",
+    dry_run: bool = False,
 ) -> int:
     """Fetch finished backups from another machine into a folder of this one."""
     from ..commands.pull import Wish, pull_sets
@@ -43,14 +47,14 @@ def pull(
     return pull_sets(work.settings, wish, work.report)
 
 
-@door(
+@shared_task(
     iterable=["vault"],
     help={
         "vault": "Only this vault; may be given several times; every one, if not given.",
         "dry-run": "Show what would be delivered; change nothing.",
     },
 )
-def sync(work: Work, vault: Iterable[str] | None = None, dry_run: bool = False) -> int:
+def sync(work: TaskContext, vault: Iterable[str] | None = None, dry_run: bool = False) -> int:
     """Deliver the backups of this machine that a vault lacks; 3 where it still lacks one."""
     from ..commands.vaults.sync import sync as sync_vaults
 
@@ -58,15 +62,15 @@ def sync(work: Work, vault: Iterable[str] | None = None, dry_run: bool = False) 
     return sync_vaults(work.settings, tuple(vault or ()), work.report, dry_run=dry)
 
 
-@door(name="list", help={"json": "Print JSON for programs."})
-def list_(work: Work, json: bool = False) -> int:
+@shared_task(name="list", help={"json": "Print JSON for programs."})
+def list_(work: TaskContext, json: bool = False) -> int:
     """List the backups here and in the vaults: age, size, parts, state."""
     from ..commands.catalog.listing import list_backups
 
     return list_backups(work.settings, work.report, as_json=json)
 
 
-@door(
+@shared_task(
     iterable=["allow_missing"],
     help={
         "at": "here (the default), vault (every one), a vault's name, or all.",
@@ -84,7 +88,7 @@ def list_(work: Work, json: bool = False) -> int:
     },
 )
 def prune(
-    work: Work,
+    work: TaskContext,
     at: str = "here",
     keep: str = "",
     keep_daily: str = "",
@@ -112,14 +116,14 @@ def prune(
     return prune_sets(work.settings, wish, flags, work.report)
 
 
-@door(
+@shared_task(
     help={
         "runtag": "The backup to pin; latest is the newest.",
         "note": "Why, in one line.",
         "remove": "Take the pin away.",
     }
 )
-def pin(work: Work, runtag: str, note: str = "", remove: bool = False) -> int:
+def pin(work: TaskContext, runtag: str, note: str = "", remove: bool = False) -> int:
     """Keep a backup from ever being removed, here and in every vault that has it."""
     from ..commands.catalog.pin import pin as pin_set
     from ..commands.catalog.pin import unpin
@@ -129,7 +133,7 @@ def pin(work: Work, runtag: str, note: str = "", remove: bool = False) -> int:
     return pin_set(work.settings, runtag, note, work.report)
 
 
-@door(
+@shared_task(
     opens=True,
     help={
         "runtag": "The backup to verify; latest, the newest, if nothing is given.",
@@ -140,7 +144,7 @@ def pin(work: Work, runtag: str, note: str = "", remove: bool = False) -> int:
     },
 )
 def verify(
-    work: Work,
+    work: TaskContext,
     runtag: str | None = None,
     all: bool = False,  # noqa: A002 - it is the flag's name
     newest: bool = False,
@@ -155,7 +159,7 @@ def verify(
     return verify_backups(work.settings, wanted, work.report, as_json=json)
 
 
-@door(
+@shared_task(
     opens=True,
     help={
         "runtag": "The backup; latest is the newest.",
@@ -164,7 +168,7 @@ def verify(
         "json": "Print JSON for programs; of members, one a line.",
     },
 )
-def show(work: Work, runtag: str, files: str = "", at: str = "", json: bool = False) -> int:
+def show(work: TaskContext, runtag: str, files: str = "", at: str = "", json: bool = False) -> int:
     """Show one backup: what it holds, how it was made, what was left out, where its copies lie."""
     from ..commands.catalog.show import show as show_backup
     from ..commands.catalog.show import show_files
@@ -174,7 +178,7 @@ def show(work: Work, runtag: str, files: str = "", at: str = "", json: bool = Fa
     return show_backup(work.settings, runtag, at, work.report, as_json=json)
 
 
-@door(
+@shared_task(
     opens=True,
     help={
         "before": "A backup; latest is the newest.",
@@ -183,35 +187,35 @@ def show(work: Work, runtag: str, files: str = "", at: str = "", json: bool = Fa
         "json": "Print JSON for programs.",
     },
 )
-def diff(work: Work, before: str, after: str, at: str = "", json: bool = False) -> int:
+def diff(work: TaskContext, before: str, after: str, at: str = "", json: bool = False) -> int:
     """Compare two backups: files, databases and shards that came, went or changed."""
     from ..commands.catalog.diff import diff as diff_backups
 
     return diff_backups(work.settings, before, after, at, work.report, as_json=json)
 
 
-@door(
+@shared_task(
     opens=True,
     help={
         "runtag": "The backup; latest is the newest.",
         "at": "Which copy: here or a vault's name; the first vault, if there is one.",
     },
 )
-def rehearse(work: Work, runtag: str = "latest", at: str = "") -> int:
+def rehearse(work: TaskContext, runtag: str = "latest", at: str = "") -> int:
     """Restore a backup into a scratch folder and databases of its own, and remove them."""
     from ..commands.restore.rehearse import rehearse as rehearse_restore
 
     return rehearse_restore(work.settings, runtag, at, work.report)
 
 
-@door(
+@shared_task(
     opens=True,
     help={
         "what": "new makes a key, sheet writes how to open copies by hand, check proves the key.",
         "at": "For check: this vault; every vault, if not given.",
     },
 )
-def key(work: Work, what: str, at: str = "") -> int:
+def key(work: TaskContext, what: str, at: str = "") -> int:
     """Make the key that opens sealed copies, write it down for a bad day, or prove it."""
     from ..commands.catalog.key import check_key, make_key, write_sheet
 
@@ -224,28 +228,28 @@ def key(work: Work, what: str, at: str = "") -> int:
     return doors[what](work.settings, identity, work.report)
 
 
-@door(help={"format": "tree, mermaid or dot."})
-def graph(work: Work, format: str = "tree") -> None:  # noqa: A002 - it is the flag's name
+@shared_task(help={"format": "tree, mermaid or dot."})
+def graph(work: TaskContext, format: str = "tree") -> None:  # noqa: A002 - it is the flag's name
     """Show what a backup is made of, as a picture of the rules."""
     from ..commands.backup.why import show_graph
 
     show_graph(work.settings, work.report, format)
 
 
-@door(
+@shared_task(
     help={
         "file": "A file of a backup: a path below the stack's folder, such as "
         "backups/2026-11-23_1100.general-backup.tar.gz, or nas:NAME for one in a vault."
     }
 )
-def why(work: Work, file: str) -> None:
+def why(work: TaskContext, file: str) -> None:
     """Say how a file is made, from what, and why it would or would not be made now."""
     from ..commands.backup.why import show_why
 
     show_why(work.settings, work.report, file)
 
 
-@door(
+@shared_task(
     opens=True,
     runs=True,
     fleet=True,
@@ -263,7 +267,7 @@ def why(work: Work, file: str) -> None:
     },
 )
 def restore(
-    work: Work,
+    work: TaskContext,
     runtag: str = "latest",
     host: str = "",
     from_: str = "",
@@ -286,7 +290,7 @@ def restore(
     return restore_backup(work.settings, wish, work.options, work.report)
 
 
-@door(
+@shared_task(
     name="reload-influxdb",
     help={
         "host": "A host of hosts.toml; this machine, if not given.",
@@ -297,7 +301,7 @@ def restore(
     },
 )
 def reload_influxdb(
-    work: Work,
+    work: TaskContext,
     host: str | None = None,
     keep_old: str = "",
     count: bool = True,
@@ -313,7 +317,7 @@ def reload_influxdb(
     return reload_data(work.settings, asked, work.report, dry_run=dry)
 
 
-@door(
+@shared_task(
     help={
         "host": "A host of hosts.toml; this machine, if not given.",
         "list": "List what restores replaced: from when, how large, what becomes of it.",
@@ -323,7 +327,7 @@ def reload_influxdb(
     }
 )
 def undo(
-    work: Work,
+    work: TaskContext,
     host: str | None = None,
     last_restore: bool = False,
     leave_gone: bool = False,
@@ -341,13 +345,13 @@ def undo(
     return undo_restore(work.settings, host or "", work.report, **asked)
 
 
-@door(
+@shared_task(
     help={
         "trust": "Show the key of this host or vault, ask, and write it into known_hosts.",
         "yes": "Do not ask.",
     }
 )
-def hosts(work: Work, trust: str = "", yes: bool = False) -> int:
+def hosts(work: TaskContext, trust: str = "", yes: bool = False) -> int:
     """List the hosts of hosts.toml: reachable, key known, fit for a restore, space."""
     from ..commands.doctor.hosts import list_hosts, trust_host
 
@@ -356,28 +360,28 @@ def hosts(work: Work, trust: str = "", yes: bool = False) -> int:
     return list_hosts(work.settings, work.report)
 
 
-@door(
+@shared_task(
     fleet=True,
     help={
         "json": "Print JSON for programs.",
     },
 )
-def doctor(work: Work, host: str = "", json: bool = False) -> int:
+def doctor(work: TaskContext, host: str = "", json: bool = False) -> int:
     """Look for whatever would make a backup fail, and say what mends it."""
     from ..commands.doctor.doctor import tell_findings
 
     return tell_findings(work.settings, host, work.report, as_json=json)
 
 
-@door(help={"json": "Print JSON for programs."})
-def services(work: Work, json: bool = False) -> int:
+@shared_task(help={"json": "Print JSON for programs."})
+def services(work: TaskContext, json: bool = False) -> int:
     """Say of each container of the stack how a backup saves its data; 3 where it does not."""
     from ..commands.backup.services import list_services
 
     return list_services(work.settings, work.report, as_json=json)
 
 
-@door(
+@shared_task(
     monitored=True,
     fleet=True,
     help={
@@ -385,15 +389,15 @@ def services(work: Work, json: bool = False) -> int:
         "at": "Only this place: here, or a vault; every place, if not given.",
     },
 )
-def status(work: Work, host: str = "", max_age: str = "26h", at: str = "") -> int:
+def status(work: TaskContext, host: str = "", max_age: str = "26h", at: str = "") -> int:
     """Say in one line for a monitor whether there is a good, young backup; exit 0, 1 or 2."""
     from ..commands.catalog.status import tell_status
 
     return tell_status(work.settings, max_age, at, work.report, host)
 
 
-@door()
-def demo(work: Work) -> int:
+@shared_task()
+def demo(work: TaskContext) -> int:
     """Make a sample stack, back it up, break it, and show what was proven."""
     from ..commands.demo import show_demo
 

@@ -17,7 +17,7 @@ from scenes import alive, until
 
 import iotstack_invoke
 from iotstack_invoke.cli.program import program
-from iotstack_invoke.cli.task import RUN_FLAGS, Door, door
+from iotstack_invoke.cli.task import RUN_FLAGS, SharedTask, shared_task
 from iotstack_invoke.cli.tasks import namespace
 from iotstack_invoke.core import errors
 from iotstack_invoke.hosts.local import locked
@@ -49,7 +49,7 @@ def settings(tmp_path, monkeypatch):
 
 def call(body, *, runs=False, context=None, **given):
     """Call a door as Invoke does, with the defaults of all flags that are not given."""
-    made = door(runs=runs)(body)
+    made = shared_task(runs=runs)(body)
     flags = {each.attr_name or each.name: each.default for each in made.get_arguments()}
     return made(context or Context(), **{**flags, **given})
 
@@ -59,7 +59,7 @@ def call(body, *, runs=False, context=None, **given):
 
 def test_every_task_is_a_door():
     """No task goes past the doors, and those that run a plan are known."""
-    assert all(isinstance(task, Door) for _, task in DOORS)
+    assert all(isinstance(task, SharedTask) for _, task in DOORS)
     assert "backup" in RUNNING
 
 
