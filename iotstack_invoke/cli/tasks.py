@@ -41,10 +41,10 @@ def pull(
     dry_run: bool = False,
 ) -> int:
     """Fetch finished backups from another machine into a folder of this one."""
-    from ..commands.pull import Wish, pull_sets
+    from ..commands.pull import PullRequest, pull_sets
 
-    wish = Wish(host, runtag or "", to, dry_run or work.options.dry_run)
-    return pull_sets(work.settings, wish, work.report)
+    request = PullRequest(host, runtag or "", to, dry_run or work.options.dry_run)
+    return pull_sets(work.settings, request, work.report)
 
 
 @shared_task(
@@ -106,14 +106,14 @@ def prune(
 ) -> int:
     """Remove old backups by the policy of hosts.toml, or by the one of these flags."""
     from ..backups.retention import POLICY_KEYS
-    from ..commands.catalog.prune import Wish
+    from ..commands.catalog.prune import PruneRequest
     from ..commands.catalog.prune import prune as prune_sets
 
     numbers = (keep, keep_daily, keep_weekly, keep_monthly, keep_yearly)
     flags = dict(zip(POLICY_KEYS, (*numbers, keep_within, keep_at_least), strict=True))
     dry = dry_run or work.options.dry_run
-    wish = Wish(at, tuple(allow_missing or ()), adopt, undelivered, yes, dry, json)
-    return prune_sets(work.settings, wish, flags, work.report)
+    request = PruneRequest(at, tuple(allow_missing or ()), adopt, undelivered, yes, dry, json)
+    return prune_sets(work.settings, request, flags, work.report)
 
 
 @shared_task(
@@ -280,14 +280,16 @@ def restore(
     yes: bool = False,
 ) -> int:
     """Restore a backup: staged, checked, swapped by rename, proven, or undone by itself."""
-    from ..commands.restore.request import Wish
+    from ..commands.restore.request import RestoreRequest
     from ..commands.restore.restore import restore as restore_backup
 
     names = tuple(dict.fromkeys(only or ())), tuple(live or ())
     if names[0] and (compose or bare):
         raise UsageError("--compose and --bare are for a whole restore: leave out --only.")
-    wish = Wish(runtag, host, from_, *names, yes, strict, compose or bare, bare, exact)
-    return restore_backup(work.settings, wish, work.options, work.report)
+    request = RestoreRequest(
+        runtag, host, from_, *names, yes, strict, compose or bare, bare, exact
+    )
+    return restore_backup(work.settings, request, work.options, work.report)
 
 
 @shared_task(

@@ -49,7 +49,7 @@ FINISHED = frozenset({State.COMPLETE, State.WARNINGS, State.INCOMPLETE})
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PullRequest:
     """From which host, which set (all that are missing, if none is named), into which vault."""
 
     host: str
@@ -58,17 +58,17 @@ class Wish:
     dry_run: bool = False
 
 
-def pull_sets(settings: Settings, wish: Wish, report: Report) -> int:
+def pull_sets(settings: Settings, request: PullRequest, report: Report) -> int:
     """Fetch what is missing, or the set that is named, and return the exit code.
 
     1 where one was not fetched, 3 where one there is damaged, or newer ones than the latest are no
     good. Raises IotstackError where nothing was begun.
     """
-    name = wish.host
+    name = request.host
     if not name:
         raise UsageError("Say from which machine: --host NAME, a [[hosts]] of hosts.toml.")
     machine = find_machine(settings, name)
-    vault = choose_vault(settings, wish.to)
+    vault = choose_vault(settings, request.to)
     try:
         with signals_raised(), contextlib.ExitStack() as opened:
             opened.enter_context(_only_one(vault, name))
@@ -80,7 +80,7 @@ def pull_sets(settings: Settings, wish: Wish, report: Report) -> int:
             opened.callback(target.close)
             shelf = _Shelf.of(source, theirs)
             chosen = _Pull(name, shelf, target, vault.name, report)
-            return chosen.show(wish.runtag) if wish.dry_run else chosen.run(wish.runtag)
+            return chosen.show(request.runtag) if request.dry_run else chosen.run(request.runtag)
     except Interrupted as error:
         report.fail(
             f"Fetching from {name}: {error}. What has arrived is kept, and the same command goes "

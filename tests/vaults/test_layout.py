@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from scenes import put_set
 
-from iotstack_invoke.commands.restore.request import Wish, choose_set, source_of
+from iotstack_invoke.commands.restore.request import RestoreRequest, choose_set, source_of
 from iotstack_invoke.core.errors import NotFound, Unreachable, UsageError
 from iotstack_invoke.settings.model import Settings, StackConfig, VaultConfig
 from iotstack_invoke.vaults.access import at_address, other_hosts, vault_place
@@ -136,15 +136,15 @@ def test_a_restore_finds_another_machines_backup(tmp_path):
     (tmp_path / "usb" / "other-pi").mkdir(parents=True)
     put_set(tmp_path / "usb" / "other-pi", NOW, runtag=TAG)
     settings = Settings(StackConfig(str(tmp_path / "none")), vaults=(vault,))
-    with source_of(settings, Wish("latest", source="usb/other-pi"), None) as source:
+    with source_of(settings, RestoreRequest("latest", source="usb/other-pi"), None) as source:
         assert choose_set(source, "latest").backup.runtag == TAG
     with (
-        source_of(settings, Wish("latest"), None) as source,
+        source_of(settings, RestoreRequest("latest"), None) as source,
         pytest.raises(NotFound, match="Another machine's backups: --from usb/other-pi"),
     ):
         choose_set(source, "latest")
     with (
-        source_of(settings, Wish("latest"), None) as source,
+        source_of(settings, RestoreRequest("latest"), None) as source,
         pytest.raises(NotFound, match=f"Another machine's {TAG}: --from usb/other-pi"),
     ):
         choose_set(source, TAG)

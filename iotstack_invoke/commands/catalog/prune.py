@@ -62,7 +62,7 @@ NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PruneRequest:
     """What a person asked for besides a policy."""
 
     at: str = HERE
@@ -221,7 +221,9 @@ def read_flags(flags: Mapping[str, str]) -> Policy | None:
     return read_policy(given)
 
 
-def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Report) -> int:
+def prune(
+    settings: Settings, request: PruneRequest, flags: Mapping[str, str], report: Report
+) -> int:
     """Remove what the policy lets go, and return the exit code.
 
     A place that fails keeps no other from being pruned. Raises Refused where nobody confirms
@@ -231,20 +233,20 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
     environment = Environment.of(settings)
     stay: list[str] = []
     try:
-        prunings = _choose(environment, wish.at, read_flags(flags))
-        dry_run = wish.dry_run
+        prunings = _choose(environment, request.at, read_flags(flags))
+        dry_run = request.dry_run
         with signals_raised():
             with contextlib.nullcontext() if dry_run else environment.held("prune"):
-                wish = _look(environment, prunings, wish, report)
-                question = "" if dry_run else _question(environment, prunings, wish)
+                request = _look(environment, prunings, request, report)
+                question = "" if dry_run else _question(environment, prunings, request)
                 if not question:
-                    stay = _act(environment, prunings, wish, report)
+                    stay = _act(environment, prunings, request, report)
             if question:
                 report.flush()
-                ask(wish.at, question)
+                ask(request.at, question)
                 with environment.held("prune"):
-                    _look_again(environment, prunings, wish)
-                    stay = _act(environment, prunings, wish, report)
+                    _look_again(environment, prunings, request)
+                    stay = _act(environment, prunings, request, report)
             stay += [line for each in prunings for line in _held_told(each)]
     except Interrupted as error:
         report.fail(
@@ -254,26 +256,26 @@ def prune(settings: Settings, wish: Wish, flags: Mapping[str, str], report: Repo
         return error.exit_code
     finally:
         environment.close()
-    code = _close(prunings, report, dry_run=dry_run, as_json=wish.as_json)
+    code = _close(prunings, report, dry_run=dry_run, as_json=request.as_json)
     for text in stay:
         report.fail(text)
     return ExitCode.WARNINGS if stay and code == ExitCode.GOOD else code
 
 
 def _act(
-    environment: Environment, prunings: list[Pruning], wish: Wish, report: Report
+    environment: Environment, prunings: list[Pruning], request: PruneRequest, report: Report
 ) -> list[str]:
     """Remove what goes, unless it is a dry run; return what is told of old data that stays."""
-    if not wish.dry_run:
-        _write_down(environment, prunings, wish)
+    if not request.dry_run:
+        _write_down(environment, prunings, request)
         for each in prunings:
             with _noted(each):
                 if not each.error:
                     each.act()
     if all(each.name != HERE for each in prunings):
         return []
-    tell = report.tell if wish.as_json else report.write
-    return remove_old_here(environment, tell, dry_run=wish.dry_run)
+    tell = report.tell if request.as_json else report.write
+    return remove_old_here(environment, tell, dry_run=request.dry_run)
 
 
 def _held_told(here: Pruning) -> Iterator[str]:
@@ -312,7 +314,7 @@ def _hold(
     prunings: list[Pruning],
     known: Known,
     away: Mapping[str, StepFailed],
-    wish: Wish,
+    request: PruneRequest,
 ) -> None:
     """Keep here what a vault lacks, or may lack as it did not answer, as after a backup."""
     for here in (each for each in prunings if each.name == HERE and not each.error):
@@ -325,15 +327,15 @@ def _hold(
                 for name in names
                 if name in away
             ]
-            here.hold(found, undelivered=wish.undelivered)
+            here.hold(found, undelivered=request.undelivered)
 
 
-def _look_again(environment: Environment, prunings: list[Pruning], wish: Wish) -> None:
+def _look_again(environment: Environment, prunings: list[Pruning], request: PruneRequest) -> None:
     """Judge anew after a person was asked; raises Refused where other verdicts come of it."""
     confirmed = [each.verdicts for each in prunings]
-    known, away = _known(environment, wish.gone)
-    _look_at(prunings, known, asked=bool(wish.gone))
-    _hold(environment, prunings, known, away, wish)
+    known, away = _known(environment, request.gone)
+    _look_at(prunings, known, asked=bool(request.gone))
+    _hold(environment, prunings, known, away, request)
     changed = [
         each.name
         for each, verdicts in zip(prunings, confirmed, strict=True)
@@ -346,13 +348,15 @@ def _look_again(environment: Environment, prunings: list[Pruning], wish: Wish) -
         )
 
 
-def _look(environment: Environment, prunings: list[Pruning], wish: Wish, report: Report) -> Wish:
+def _look(
+    environment: Environment, prunings: list[Pruning], request: PruneRequest, report: Report
+) -> PruneRequest:
     """Judge all places, and show the verdicts; return the wish with names that mean one thing."""
     known, away = _known(environment, ())
-    _look_at(prunings, known, asked=bool(wish.gone))
-    if wish.gone:
-        wish = replace(wish, gone=_meant(prunings, wish.gone))
-        known = replace(known, gone=(*map(Gone, wish.gone), *known.gone))
+    _look_at(prunings, known, asked=bool(request.gone))
+    if request.gone:
+        request = replace(request, gone=_meant(prunings, request.gone))
+        known = replace(known, gone=(*map(Gone, request.gone), *known.gone))
         for each in prunings:
             if not each.error:
                 each.judge(known)
@@ -366,11 +370,11 @@ def _look(environment: Environment, prunings: list[Pruning], wish: Wish, report:
     for each in prunings:
         with _noted(each):
             if not each.error:
-                adopted |= _adopt(environment, each, known, wish, report)
+                adopted |= _adopt(environment, each, known, request, report)
     if adopted:
-        known, away = _known(environment, wish.gone)
-        _look_at(prunings, known, asked=bool(wish.gone))
-    _hold(environment, prunings, known, away, wish)
+        known, away = _known(environment, request.gone)
+        _look_at(prunings, known, asked=bool(request.gone))
+    _hold(environment, prunings, known, away, request)
     stay = list(
         environment.sets(known.checks) if environment.host.look([environment.backups]) else ()
     )
@@ -378,12 +382,12 @@ def _look(environment: Environment, prunings: list[Pruning], wish: Wish, report:
         if each.name == HERE and not each.error:
             going = {backup.runtag for backup in each.going}
             stay = [backup for backup in stay if backup.runtag not in going]
-        if not wish.as_json:
-            _show(each, report, dry_run=wish.dry_run)
+        if not request.as_json:
+            _show(each, report, dry_run=request.dry_run)
             if not each.error:
                 _tell_return(environment, each, stay, report)
                 _tell_lacking(each, known, report)
-    return wish
+    return request
 
 
 def _meant(prunings: list[Pruning], names: tuple[str, ...]) -> tuple[str, ...]:
@@ -416,7 +420,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _adopt(
-    environment: Environment, pruning: Pruning, known: Known, wish: Wish, report: Report
+    environment: Environment, pruning: Pruning, known: Known, request: PruneRequest, report: Report
 ) -> bool:
     """Take in archives without a manifest that can be read to their end, and judge anew.
 
@@ -426,17 +430,17 @@ def _adopt(
     as damaged. Whoever asks has those read again: they may have lost their manifest alone.
     """
     foreign = {e.runtag for e in pruning.sets if e.is_foreign} - pruning.adopted
-    if not wish.adopt:
+    if not request.adopt:
         foreign -= {e.runtag for e in pruning.sets if e.state is State.DAMAGED}
     by_settings = pruning.name == HERE and environment.settings.stack.adopt
-    if not foreign or not (wish.adopt or by_settings) or not pruning.policy:
+    if not foreign or not (request.adopt or by_settings) or not pruning.policy:
         return False
     before = pruning.adopted
     pruning.adopted = before | foreign
     pruning.judge(known)
-    if not wish.adopt:
+    if not request.adopt:
         foreign &= {each.runtag for each in pruning.going}
-    if wish.dry_run:
+    if request.dry_run:
         for runtag in sorted(foreign):
             report.tell(f"{runtag} would be read to its end first, and adopted")
         pruning.adopted = before | foreign
@@ -444,10 +448,10 @@ def _adopt(
         adopt(environment, pruning.name, foreign, known.checks, report)
         pruning.adopted = before
     pruning.judge(known)
-    return bool(foreign) and not wish.dry_run
+    return bool(foreign) and not request.dry_run
 
 
-def _question(environment: Environment, prunings: list[Pruning], wish: Wish) -> str:
+def _question(environment: Environment, prunings: list[Pruning], request: PruneRequest) -> str:
     """Return what a person has to confirm, wherever it goes; '' for nothing.
 
     Raises Refused where nobody is there: only what the command line says of a vault, and what
@@ -455,11 +459,11 @@ def _question(environment: Environment, prunings: list[Pruning], wish: Wish) -> 
     known: what hosts.toml says was meant when it was written.
     """
     losing = [each for each in prunings if each.count and not each.error]
-    if wish.yes or not losing:
+    if request.yes or not losing:
         return ""
-    if not sys.stdin.isatty() or wish.as_json:
+    if not sys.stdin.isatty() or request.as_json:
         vaults = [each for each in losing if each.name != HERE]
-        typed = [each for each in vaults if each.by_flags or wish.gone or wish.adopt]
+        typed = [each for each in vaults if each.by_flags or request.gone or request.adopt]
         last = {e.runtag for one in typed for e in one.going} - _staying(environment, prunings)
         last |= _last_here(prunings)
         if not last:
@@ -506,12 +510,12 @@ def _staying(environment: Environment, prunings: list[Pruning]) -> set[str]:
     return found
 
 
-def _write_down(environment: Environment, prunings: list[Pruning], wish: Wish) -> None:
+def _write_down(environment: Environment, prunings: list[Pruning], request: PruneRequest) -> None:
     """Write down what is gone for good, of the machines whose sets were judged.
 
     Of those that are there now: what is made later counts anew.
     """
-    if not wish.gone:
+    if not request.gone:
         return
     now = datetime.now(UTC)
     made: dict[str, list[datetime]] = {}
@@ -520,7 +524,7 @@ def _write_down(environment: Environment, prunings: list[Pruning], wish: Wish) -
             made.setdefault(each.manifest.host, []).append(then)
     for host, times in sorted(made.items()):
         about = max((each for each in times if each <= now), default=now)
-        environment.owner.add_gone(wish.gone, host, about, now)
+        environment.owner.add_gone(request.gone, host, about, now)
 
 
 def _tell_return(

@@ -72,7 +72,7 @@ from ..undo.change_logs import log_folder
 from ..undo.old_states import is_called_like_state, states_told
 from .by_hand import Influx2ByHand
 from .outside import OutsidePart, place_there, placed, within_mount
-from .request import Source, Wish
+from .request import RestoreRequest, Source
 from .selection import Only
 from .sql_imports import Loads, recipe_folder, without_new_data
 from .stays import Stays
@@ -146,7 +146,7 @@ class Prospect:
         settings: Settings,
         target: StackHost,
         source: Source,
-        wish: Wish,
+        request: RestoreRequest,
         backup: BackupSet,
         manifest: Manifest | None,
         report: Report,
@@ -154,7 +154,7 @@ class Prospect:
         self.settings = settings
         self.target = target
         self.source = source
-        self.wish = wish
+        self.request = request
         self.backup = backup
         self.manifest = manifest
         self.report = report
@@ -170,7 +170,7 @@ class Prospect:
         """There are files of compose here, or a .env."""
         """The backup's compose file and `.env` are put in place, whatever is there."""
         self.influx = self._influx_container()
-        self.only = Only(wish, backup, manifest, self.influx)
+        self.only = Only(request, backup, manifest, self.influx)
         self._refuse_early()
         self.influx2 = Influx2ByHand(backup, manifest, target.folder)
 
@@ -232,8 +232,8 @@ class Prospect:
         target, host = self.target, self.target.host
         there = entries(host, target.folder)
         found = inspect_all(host, target.docker)
-        names = self.wish.names
-        bare = not (self.wish.only or of_stack(found, target.folder))
+        names = self.request.names
+        bare = not (self.request.only or of_stack(found, target.folder))
         words = compose_words(host, target.docker)
         self.outside = OutsidePart(
             *(target, self.settings, self.manifest, found, names, bare),
@@ -244,7 +244,7 @@ class Prospect:
         self._refuse_stack(mine)
         is_new = bare and not mine and not compose_file
         self.tops_here = any(map(is_top_file, there))
-        self.takes_compose = (self.wish.compose or is_new) and "general" in self.backup.parts
+        self.takes_compose = (self.request.compose or is_new) and "general" in self.backup.parts
         if self.takes_compose:
             compose_file = ""
         chosen = () if self.takes_compose else self._chosen(target.folder, there)
@@ -261,7 +261,7 @@ class Prospect:
         server_there = named(found, self.influx) is not None
         if server and compose_file and not server_there:
             self._refuse_without_server(compose, self.influx)
-        if server and server.within and self.wish.databases:
+        if server and server.within and self.request.databases:
             raise Refused(
                 f"On {target.name} the catalogue of InfluxDB lies in container {self.influx} "
                 "itself, so single databases cannot be restored beside the others. Nothing was "
@@ -287,10 +287,10 @@ class Prospect:
                 for each in (self.manifest.containers if self.manifest else ())
                 if each.running
             ),
-            bare=not mine and not self.wish.only,
+            bare=not mine and not self.request.only,
             server=server,
             server_there=server_there,
-            databases=self.wish.databases,
+            databases=self.request.databases,
             dump_inside=posixpath.join(BACKUP_INSIDE, self.runtag, "influx"),
             free_bytes=free_bytes(host, target.folder) or 0,
             limit_s=self.settings.influx.limit_s,
@@ -301,12 +301,12 @@ class Prospect:
             outside=outside,
             fillings=self.outside.fillings(self.stage) if "outside" in kinds else (),
             volumes=tuple(self.outside.empty_volumes) if bare else (),
-            vital=self._vital(mine, bare=not mine and not self.wish.only),
+            vital=self._vital(mine, bare=not mine and not self.request.only),
             unsteady=self._unsteady(mine),
             sick=_sick(mine),
-            strict=self.wish.strict,
+            strict=self.request.strict,
             outside_paths=self.manifest.included("outside") if self.manifest else (),
-            exact=self.wish.exact,
+            exact=self.request.exact,
         )
         if "general" in kinds and self.manifest and self.manifest.sizes:
             folders = self._folders_more(facts, self._as_here(self.manifest.sizes))
@@ -317,9 +317,9 @@ class Prospect:
     def _loads_told(self, facts: RestoreFacts, found: tuple[Found, ...]) -> tuple[Load, ...]:
         """Return what the manifest tells of the dumps that are loaded; none that is refused."""
         folder = self.target.folder
-        places = (f"{folder}/{top}/{name}" for name in self.wish.names for top in FOLDERS)
+        places = (f"{folder}/{top}/{name}" for name in self.request.names for top in FOLDERS)
         items = [Item("", place, "", "") for place in places]
-        loads = Loads(self.target, found, self.manifest, self.stage, self.wish.names)
+        loads = Loads(self.target, found, self.manifest, self.stage, self.request.names)
         try:
             return loads.choose(facts, items, staged=False)
         except Refused:
@@ -337,7 +337,7 @@ class Prospect:
         return stays.add(facts, loads, staged=staged)
 
     def _refuse_stack(self, mine: list[Found]) -> None:
-        if self.wish.bare and mine:
+        if self.request.bare and mine:
             names = ", ".join(each.container.name for each in mine)
             raise Refused(
                 f"On {self.target.name} the stack has containers ({names}), and --bare is for a "
@@ -400,11 +400,11 @@ class Prospect:
         """
         sizes = self.manifest.sizes if self.manifest else {}
         names = [each for each in sizes if each.count("/") == 1 and each.split("/")[0] in FOLDERS]
-        if not names and not self.wish.only:
+        if not names and not self.request.only:
             names = [f"{top}/" for top in FOLDERS]
         items = [Item("", f"{self.target.folder}/{each}", "", "") for each in names]
         recipes = [each for each in facts.kinds if each in RECIPES]
-        asked = [each for each in recipes if not self.wish.only or each in self.wish.names]
+        asked = [each for each in recipes if not self.request.only or each in self.request.names]
         places = (f"{self.target.folder}/{RECIPES[each].folder}/x" for each in asked)
         found = self.only.named(items) if "general" in facts.kinds else []
         return [*found, *(Item("", each, "", "") for each in places)]
@@ -488,18 +488,20 @@ class Prospect:
     def _names_included(self, path: str, mine: Iterable[Found]) -> bool:
         """Tell whether --only names an included path, or a container that mounts it."""
         live = f"{self.target.folder}/{path}"
-        return posixpath.basename(path) in self.wish.names or any(
+        return posixpath.basename(path) in self.request.names or any(
             is_in(mount.on_host, live) or is_in(live, mount.on_host)
             for each in mine
-            if each.container.name in self.wish.names
+            if each.container.name in self.request.names
             for mount in each.mounts
         )
 
     def _kinds(self, found: tuple[Found, ...]) -> tuple[str, ...]:
         """Return the parts that are restored; raises Refused where one cannot be."""
-        if self.influx2.container and {self.influx2.container, "influxdb2"} & {*self.wish.names}:
+        if self.influx2.container and {self.influx2.container, "influxdb2"} & {
+            *self.request.names
+        }:
             raise Refused(f"{self.influx2.advice} Nothing was changed.")
-        loads = Loads(self.target, found, self.manifest, self.stage, self.wish.names)
+        loads = Loads(self.target, found, self.manifest, self.stage, self.request.names)
         servers = located_in(self.target.host, found, self.settings.table, self.target.docker)
         engines = loads.engines(self.backup.parts, servers)
         return self.only.kinds(engines, outside=self.outside.holds_any)
@@ -622,7 +624,7 @@ class Prospect:
         """Return how many old states there are, and what tells more of them; '' for none."""
         target = self.target
         told = states_told(target.host, target.folder, target.as_root)
-        far = host_flag(self.wish.host)
+        far = host_flag(self.request.host)
         return f" {told}: inv undo --list{far} tells which." if told else ""
 
     def records(self) -> dict[str, Record]:
@@ -714,7 +716,7 @@ class Prospect:
         wanted_top = [name for name in sorted(top) if top[name] == "f" and is_top_file(name)]
         same = self._same(stack, [name for name in wanted_top if name in there and not contents])
         self.same = sorted(same)
-        for name in wanted_top if not self.wish.only else ():
+        for name in wanted_top if not self.request.only else ():
             if name not in same:
                 is_beside = name in there and not self.takes_compose
                 live = f"{name}.{self.runtag}" if is_beside else name
@@ -726,9 +728,9 @@ class Prospect:
             chosen_files = () if contents else self._chosen(stack, top, root)
             words = project_words(self.target.folder, file, {**there, **top}, chosen_files)
             compose = (*compose[: compose.index("--project-directory")], *words)
-        if self.wish.only and not (chosen or facts.loads or facts.server or facts.outside):
+        if self.request.only and not (chosen or facts.loads or facts.server or facts.outside):
             raise Refused(
-                f"{self.runtag} holds nothing of {', '.join(self.wish.names)} that could be put "
+                f"{self.runtag} holds nothing of {', '.join(self.request.names)} that could be put "
                 f"in place. Nothing of the stack was touched. inv show '{self.runtag}' tells what "
                 "it lacks."
             )
@@ -785,7 +787,7 @@ class Prospect:
         Not where data of a database or of a service with a part of its own lie, where more is
         mounted, nor what the backup left out: that stays in any case.
         """
-        if self.wish.only or self.manifest is None:
+        if self.request.only or self.manifest is None:
             return
         folder, host = self.target.folder, self.target.host
         found = inspect_all(host, self.target.docker)
@@ -813,8 +815,8 @@ class Prospect:
     def _inclusions(self) -> tuple[str, ...]:
         """The paths that rows of the target's settings include."""
         there = self.settings
-        if self.wish.host:
-            machine = find_machine(there, self.wish.host)
+        if self.request.host:
+            machine = find_machine(there, self.request.host)
             there = there.of_machine(machine, self.target.folder)
         folder = self.target.folder
         rows = (posixpath.join(folder, each.path) for each in there.stack.inclusions)
@@ -837,7 +839,7 @@ class Prospect:
 
         Not what it left out on purpose, nor where data of a database lie.
         """
-        if self.wish.only or self.manifest is None:
+        if self.request.only or self.manifest is None:
             return ()
         folder = self.target.folder
         held = {each.live for each in facts.outside}
@@ -925,12 +927,14 @@ class Prospect:
     def _included_items(self, facts: RestoreFacts, contents: Contents | None) -> Iterator[Item]:
         """Yield what is swapped of the paths that the general part holds besides the usual."""
         host, root = self.target.host, self.target.as_root
-        found = inspect_all(host, self.target.docker) if self.wish.only and facts.included else ()
+        found = (
+            inspect_all(host, self.target.docker) if self.request.only and facts.included else ()
+        )
         for path in facts.included:
             staged = f"{self.stage}/stack/{path}"
             above, name = posixpath.split(staged)
             held = path in contents.included if contents else name in entries(host, above, root)
-            if held and (not self.wish.only or self._names_included(path, self._mine(found))):
+            if held and (not self.request.only or self._names_included(path, self._mine(found))):
                 yield self._as_included(facts, path, staged)
 
     def _as_included(self, facts: RestoreFacts, path: str, staged: str) -> Item:
@@ -948,7 +952,7 @@ class Prospect:
         host, root = self.target.host, self.target.as_root
         items, quiet = [], []
         for kind in (each for each in facts.kinds if each in RECIPES):
-            if self.wish.only and kind not in self.wish.names:
+            if self.request.only and kind not in self.request.names:
                 continue  # its database alone was asked for
             recipe = RECIPES[kind]
             folder = recipe_folder(self.target, self.stage, kind, facts)
@@ -982,7 +986,7 @@ class Prospect:
         What holds the data of a server for which there is no dump stays out of the items.
         """
         found = inspect_all(self.target.host, self.target.docker)
-        loads = Loads(self.target, found, self.manifest, self.stage, self.wish.names)
+        loads = Loads(self.target, found, self.manifest, self.stage, self.request.names)
         chosen = loads.choose(facts, items, staged=staged)
         if "--file" in facts.compose:
             for each in chosen:

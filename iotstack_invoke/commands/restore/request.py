@@ -34,7 +34,7 @@ MANIFESTS_LIMIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RestoreRequest:
     """What a person asked for."""
 
     runtag: str
@@ -104,13 +104,13 @@ def refuse_source(settings: Settings, asked: str) -> None:
 
 
 @contextlib.contextmanager
-def source_of(settings: Settings, wish: Wish, target: StackHost) -> Iterator[Source]:
+def source_of(settings: Settings, request: RestoreRequest, target: StackHost) -> Iterator[Source]:
     """Yield where the archives come from: a vault, the target's own backups, or a folder.
 
     Raises as refuse_source does.
     """
-    refuse_source(settings, wish.source)
-    asked = wish.source or ("vault" if settings.vaults else "here")
+    refuse_source(settings, request.source)
+    asked = request.source or ("vault" if settings.vaults else "here")
     vaults = {each.name: each for each in settings.vaults}
     if asked == "here":
         failed = own_failed(target)
@@ -126,7 +126,7 @@ def source_of(settings: Settings, wish: Wish, target: StackHost) -> Iterator[Sou
     if other:
         place = vault_place(*other)
     else:
-        place, name = _meant(vaults[name], wish, target)
+        place, name = _meant(vaults[name], request, target)
     try:
         failed = failed_at(Environment.of(settings).checks.newest(), name)
         yield Source(place, place.root, False, name, failed, settings.vaults, name)
@@ -140,12 +140,12 @@ def _runtag_in(name: str) -> str:
     return found[0] if found else "RUNTAG"
 
 
-def _meant(vault: VaultConfig, wish: Wish, target: StackHost) -> tuple[Place, str]:
+def _meant(vault: VaultConfig, request: RestoreRequest, target: StackHost) -> tuple[Place, str]:
     """Return whose folder of a vault is meant by its name alone, and its address (0038).
 
     This machine's, or that of the host that is restored: the first that has what is asked for.
     """
-    whose = host_name(target.host) if wish.host and vault.by_host else ""
+    whose = host_name(target.host) if request.host and vault.by_host else ""
     if whose in ("", socket.gethostname()) or not HOST.fullmatch(whose):
         return vault_place(vault), vault.name
     own = (whose, f"{vault.name}/{whose}")
@@ -156,7 +156,7 @@ def _meant(vault: VaultConfig, wish: Wish, target: StackHost) -> tuple[Place, st
             found = gather_sets(place.names(place.root), None)
         except StepFailed:  # whoever reads from it tells why
             return place, address
-        if any(wish.runtag in (each.runtag, LATEST) for each in found):
+        if any(request.runtag in (each.runtag, LATEST) for each in found):
             return place, address
         place.close()
     return vault_place(vault), vault.name
@@ -248,20 +248,24 @@ def lacking_of(settings: Settings, source: Source, manifest: Manifest | None) ->
 
 
 def newer_elsewhere(
-    settings: Settings, target: StackHost, wish: Wish, source: Source, chosen: BackupSet
+    settings: Settings,
+    target: StackHost,
+    request: RestoreRequest,
+    source: Source,
+    chosen: BackupSet,
 ) -> Iterator[str]:
     """Yield where a newer backup lies than the latest one of the vault, or may lie.
 
     On the target itself, and in the other vaults. Whoever names the vault means it.
     """
-    if wish.runtag != LATEST or wish.source or source.in_place:
+    if request.runtag != LATEST or request.source or source.in_place:
         return
     where = "this machine" if isinstance(target.host, LocalHost) else target.name
     chosen_in = source.name.partition("/")[0]
     others = (each.name for each in settings.vaults if each.name != chosen_in)
     for flag, place in (("here", f"on {where} itself"), *((e, f"in {e}") for e in others)):
         try:
-            with source_of(settings, replace(wish, source=flag), target) as there:
+            with source_of(settings, replace(request, source=flag), target) as there:
                 told = tuple(_newer_in(there, place, flag, source, chosen))
         except StepFailed as error:
             told = (f"Whether a newer backup lies {place} cannot be told: {error}",)

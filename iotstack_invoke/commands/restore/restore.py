@@ -74,8 +74,8 @@ from .needed import needed, top_texts
 from .outside import of_old_folder, place_there, unseen
 from .preflight import Prospect
 from .request import (
+    RestoreRequest,
     Source,
-    Wish,
     choose_set,
     lacking_of,
     newer_elsewhere,
@@ -139,28 +139,28 @@ def log_of(
     return log
 
 
-def restore(settings: Settings, wish: Wish, options: Options, report: Report) -> int:
+def restore(settings: Settings, request: RestoreRequest, options: Options, report: Report) -> int:
     """Restore a backup and return the exit code; raises IotstackError where it was refused."""
-    refuse_source(settings, wish.source)  # before another machine, or Docker, is asked
+    refuse_source(settings, request.source)  # before another machine, or Docker, is asked
     chosen: _Restore | None = None
     try:
-        with signals_raised(), open_target(settings, wish.host, bare=wish.bare) as target:
-            _refuse_live(settings, target, wish)
-            with source_of(settings, wish, target) as source:
-                chosen = _Restore(settings, target, source, wish, report)
+        with signals_raised(), open_target(settings, request.host, bare=request.bare) as target:
+            _refuse_live(settings, target, request)
+            with source_of(settings, request, target) as source:
+                chosen = _Restore(settings, target, source, request, report)
                 if options.dry_run:
                     Owing.of_target(settings, target).tell_owed(report)
                     return chosen.show()
                 purpose = f"restore {chosen.runtag}"
                 if not may_be_there(target.host, target.folder):
                     chosen.tell()  # there is nothing to undo, and the lock would make the folder
-                    if not wish.yes:
-                        confirm(wish.host, purpose)
-                elif not wish.yes:  # while a person thinks, a backup may run
+                    if not request.yes:
+                        confirm(request.host, purpose)
+                elif not request.yes:  # while a person thinks, a backup may run
                     with locked_target(target, purpose) as lock:
                         chosen.recover(journal_of(settings, target, lock))
                     chosen.tell()
-                    confirm(wish.host, purpose)
+                    confirm(request.host, purpose)
                 with locked_target(target, purpose) as lock:
                     return chosen.run(options, lock)
     except Interrupted as error:
@@ -169,15 +169,15 @@ def restore(settings: Settings, wish: Wish, options: Options, report: Report) ->
         return error.exit_code
 
 
-def _refuse_live(settings: Settings, target: StackHost, wish: Wish) -> None:
-    if target.role == "live" and (wish.host or "this") not in wish.live:
-        named_again = wish.host or "this"
+def _refuse_live(settings: Settings, target: StackHost, request: RestoreRequest) -> None:
+    if target.role == "live" and (request.host or "this") not in request.live:
+        named_again = request.host or "this"
         raise Refused(
             f"{target.name} is live in hosts.toml, and a restore replaces its services and "
             f"volumes. If that is meant, name it a second time: --live {named_again}"
         )
-    for name in wish.live:
-        if name not in ("this", wish.host):
+    for name in request.live:
+        if name not in ("this", request.host):
             find_machine(settings, name)
 
 
@@ -185,25 +185,32 @@ class _Restore:
     """A restore of one backup to one target."""
 
     def __init__(
-        self, settings: Settings, target: StackHost, source: Source, wish: Wish, report: Report
+        self,
+        settings: Settings,
+        target: StackHost,
+        source: Source,
+        request: RestoreRequest,
+        report: Report,
     ) -> None:
         self.settings = settings
         self.target = target
         self.source = source
         self.report = report
         try:
-            chosen = choose_set(source, wish.runtag)
+            chosen = choose_set(source, request.runtag)
         except Unreachable as error:
-            raise Unreachable(f"{ended(error)}{_here_too(target, wish)}") from error
+            raise Unreachable(f"{ended(error)}{_here_too(target, request)}") from error
         except Refused as error:
-            raise Refused(f"{ended(error)}{_here_too(target, wish)}") from error
+            raise Refused(f"{ended(error)}{_here_too(target, request)}") from error
         self.backup, self.manifest, self.passed = chosen.backup, chosen.manifest, chosen.passed
-        self.wish = wish
+        self.request = request
         self.runtag = self.backup.runtag
-        self.before = Prospect(settings, target, source, wish, self.backup, self.manifest, report)
+        self.before = Prospect(
+            settings, target, source, request, self.backup, self.manifest, report
+        )
         self.stage = Stage(target, self.runtag, self.before.records())
-        self.hooks = find_machine(settings, wish.host).hooks if wish.host else settings.hooks
-        self.by_hand = "" if wish.only else self.before.influx2.advice
+        self.hooks = find_machine(settings, request.host).hooks if request.host else settings.hooks
+        self.by_hand = "" if request.only else self.before.influx2.advice
         """What of the wish a person has to do, and how."""
         self.fates = Fates()
         self._archives: dict[File, FileFact] = {}
@@ -289,7 +296,7 @@ class _Restore:
         self._tell_what(facts)
         packed = self._tell_needed(facts)
         told, contents = facts, None
-        if not self.wish.yes:
+        if not self.request.yes:
             with self.report.waiting("looking at what would be replaced"):
                 contents = self.before.contents_told(facts, packed)
                 told = self.before.with_items(facts, contents) if contents else facts
@@ -482,12 +489,12 @@ class _Restore:
             f"Restore {self.runtag} ({made}; {sizes}) from {self.source.name} to "
             f"{self.target.name}:{self.target.folder}"
         )
-        if self.wish.runtag == LATEST:
-            host = host_flag(self.wish.host)
+        if self.request.runtag == LATEST:
+            host = host_flag(self.request.host)
             for text in passed_told(self.passed, named="--runtag ", host=host):
                 self.report.warn(f"  {text}")
             backup = replace(self.backup, manifest=self.manifest)
-            asked = (self.settings, self.target, self.wish, self.source)
+            asked = (self.settings, self.target, self.request, self.source)
             lacking = lacking_of(self.settings, self.source, self.manifest)
             for text in filter(None, (*newer_elsewhere(*asked, backup), lacking)):
                 self.report.warn(f"  {text}")
@@ -497,11 +504,11 @@ class _Restore:
         only = self.before.only
         for text in (*only.lacking, *only.left_out(facts.kinds, facts.loads)):
             self.report.warn(f"  {text}")
-        if not self.wish.databases:
-            for text in told_of_data(self.manifest, self.wish.names):
+        if not self.request.databases:
+            for text in told_of_data(self.manifest, self.request.names):
                 self.report.warn(f"  {text}")
-        if self.wish.only:
-            self.report.write(f"  only: {', '.join(self.wish.only)}")
+        if self.request.only:
+            self.report.write(f"  only: {', '.join(self.request.only)}")
         for text in unknown_told(facts):
             self.report.warn(f"  {text}")
         if self.before.takes_compose and self.before.tops_here:
@@ -520,7 +527,7 @@ class _Restore:
         """
         from_backup = self.before.takes_compose
         archive = f"{self.source.folder}/{self.runtag}.{KINDS['general']}"
-        has_any = "general" in facts.kinds and not self.wish.only
+        has_any = "general" in facts.kinds and not self.request.only
         packed = top_texts(self.source.place, archive) if has_any else {}
         if not (facts.bare or from_backup):
             self._tell_containers(facts, None)
@@ -557,8 +564,8 @@ class _Restore:
         if self.before.takes_compose and facts.bare:
             packed = needs or ComposeNeeds(are_all=False)
         asked = None
-        if self.wish.only:
-            asked = (*self.wish.names, *([facts.server.container] if facts.server else ()))
+        if self.request.only:
+            asked = (*self.request.names, *([facts.server.container] if facts.server else ()))
         self.fates = Fates.of(self.target, self.manifest, facts, asked, packed)
         for text in self.fates.told_before():
             self.report.write(f"  {text}")
@@ -572,7 +579,7 @@ class _Restore:
     def _unseen(self, facts: RestoreFacts) -> tuple[str, ...]:
         """Return what was restored and its containers, as they are now, mount from elsewhere."""
         folder = self.target.folder
-        old = self.manifest.folder if self.manifest and not self.wish.only else ""
+        old = self.manifest.folder if self.manifest and not self.request.only else ""
         if not (facts.outside or old not in ("", folder)):
             return ()
         try:
@@ -702,7 +709,7 @@ class _Restore:
         kept = {*facts.stays, *(what for each in facts.outside for what, _ in each.stays)}
         for each in manifest.left_out:
             place = f"{self.target.folder}/{plain_place(each.what)}"
-            asked = not self.wish.only or any(is_in(place, item.live) for item in facts.items)
+            asked = not self.request.only or any(is_in(place, item.live) for item in facts.items)
             if not asked or each.what not in manifest.stays or each.what in kept:
                 continue
             if not self._is_untouched(each.what, facts):
@@ -797,10 +804,10 @@ class _Restore:
     def _tell_rows(self) -> None:
         """Tell how many rows of hosts.toml the backup was made with, and this machine has not."""
         there = self.settings
-        if self.wish.host:
-            machine = find_machine(there, self.wish.host)
+        if self.request.host:
+            machine = find_machine(there, self.request.host)
             there = there.of_machine(machine, self.target.folder)
-        rows = self.manifest.rows if self.manifest and not self.wish.only else ()
+        rows = self.manifest.rows if self.manifest and not self.request.only else ()
         if missing := missing_rows(rows, there):
             number = f"{missing} rows" if missing > 1 else "1 row"
             shows = f"inv show {shlex.quote(self.runtag)} --at {self.source.at}"
@@ -869,9 +876,11 @@ class _Restore:
         warnings += (*after.warnings, *only.left_out(facts.kinds, facts.loads), *by_hand)
         warnings += (*self._outside_left(facts), *self.before.kept, *self._unseen(facts))
         warnings += unknown_told(facts)
-        if not self.wish.databases and (text := damaged_told(self.manifest, self.wish.names)):
+        if not self.request.databases and (
+            text := damaged_told(self.manifest, self.request.names)
+        ):
             warnings += (text,)
-        if not self.wish.only and self.manifest and (count := len(self.manifest.uncovered)):
+        if not self.request.only and self.manifest and (count := len(self.manifest.uncovered)):
             told = f"  NOT COVERED by the backup, and so not restored: {count:,}, as told above."
             self.report.write(told)
         lacking = only.lacking
@@ -890,14 +899,14 @@ def _is_known(file: File, known: Mapping[str, Record]) -> bool:
     return not file.is_folder or file.role != "pi" or str(file) in known
 
 
-def _here_too(target: StackHost, wish: Wish) -> str:
+def _here_too(target: StackHost, request: RestoreRequest) -> str:
     """Return that the set lies on the target itself, if it does, where its vault is away."""
     try:
         here = Source(target.host, target.backups, True, target.name, own_failed(target))
-        told = told_here(choose_set(here, wish.runtag).backup, "--from here")
+        told = told_here(choose_set(here, request.runtag).backup, "--from here")
     except (NotFound, Refused, StepFailed):  # the vault is what was asked for
         return ""
-    return told.replace("lies here too", f"lies on {target.name} too") if wish.host else told
+    return told.replace("lies here too", f"lies on {target.name} too") if request.host else told
 
 
 def _beside(facts: RestoreFacts) -> set[str]:

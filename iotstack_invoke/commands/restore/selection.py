@@ -20,7 +20,7 @@ from ...stack.inside import is_in
 from ...workflows.restore import Item, Load
 from ..backup.undumped import INFLUX
 from .outside import names_outside
-from .request import Wish
+from .request import RestoreRequest
 
 
 def containers_in(part: Part) -> set[str]:
@@ -38,7 +38,7 @@ def left_out_text(container: str, what: str) -> str:
 class Only:
     """The wish for one backup; without --only everything is chosen."""
 
-    wish: Wish
+    request: RestoreRequest
     backup: BackupSet
     manifest: Manifest | None
     influx: str
@@ -46,7 +46,7 @@ class Only:
 
     def refuse_exact(self) -> None:
         """Raise Refused where nothing tells what the backup was meant to hold, or it lacks it."""
-        if not self.wish.exact or (self.manifest and not self.lacking):
+        if not self.request.exact or (self.manifest and not self.lacking):
             return
         why = " ".join(self.lacking) or "it has no manifest, which would tell what it left out"
         raise Refused(
@@ -57,7 +57,7 @@ class Only:
     def refuse_lost(self, source: str) -> None:
         """Raise Refused where an archive that the manifest tells of is not there, or is cut."""
         made = self.manifest.made if self.manifest else ()
-        names = {*self.wish.names, *(("influxdb",) if self.wish.databases else ())}
+        names = {*self.request.names, *(("influxdb",) if self.request.databases else ())}
         found = self.backup.files
         wanted = [e for e in made if not names or names & {e.kind, *containers_in(e)}]
         lost = [part.file for part in wanted if part.kind not in found]
@@ -88,7 +88,7 @@ class Only:
                 f"'{runtag}'"
             )
             return (told_so,)
-        told = self.manifest.lacking if self.manifest and not self.wish.only else ()
+        told = self.manifest.lacking if self.manifest and not self.request.only else ()
         older = {older_part(kind) for kind in self.backup.parts}
         ends = ("and what that would hold stays as it is.", "so an earlier one is taken.")
         return tuple(
@@ -111,7 +111,7 @@ class Only:
     def refuse_never_made(self) -> None:
         """Raise Refused where what was asked for could not be saved when the backup was made."""
         told = self._never_made()
-        lost = dict.fromkeys(told[name] for name in self.wish.names if name in told)
+        lost = dict.fromkeys(told[name] for name in self.request.names if name in told)
         if lost:
             raise Refused(
                 f"In {self.backup.runtag} {' '.join(lost)} Nothing of the stack was touched. Take "
@@ -138,20 +138,22 @@ class Only:
         the outside part does.
         """
         kinds = tuple(kind for kind in self.backup.parts if kind != "influxdb2")
-        if not self.wish.only:
+        if not self.request.only:
             return kinds
-        names = set(self.wish.names)
+        names = set(self.request.names)
         recipes = {each for each in kinds if each in RECIPES and each in names}
         owned = {each for each in kinds if each in RECIPES and RECIPES[each].database in names}
         wanted = {"general"} if names - recipes else set()
         wanted |= recipes | owned | set(engines) | ({"outside"} if outside else set())
         of_influx = bool({self.influx, "influxdb"} & names)
-        if self.wish.databases or (of_influx and ("influx" in kinds or not self._influx_as_files)):
+        if self.request.databases or (
+            of_influx and ("influx" in kinds or not self._influx_as_files)
+        ):
             wanted.add("influx")
         for kind in sorted(wanted - set(kinds)):
             raise Refused(
                 f"{self.backup.runtag} has no {kind} part, and --only "
-                f"{' --only '.join(self.wish.only)} needs it. Nothing was changed. Take another "
+                f"{' --only '.join(self.request.only)} needs it. Nothing was changed. Take another "
                 "backup: inv list shows them."
             )
         return tuple(kind for kind in kinds if kind in wanted)
@@ -180,10 +182,10 @@ class Only:
         # What is paused would write into what was put aside as soon as it goes on.
         stand = (e for e in mine if (e.container.running or e.paused) is not idle)
         running = sorted(stand, key=lambda each: each.started)
-        if self.wish.only:
-            places = [f"{folder}/{top}/{name}" for name in self.wish.names for top in FOLDERS]
+        if self.request.only:
+            places = [f"{folder}/{top}/{name}" for name in self.request.names for top in FOLDERS]
             places += swapped
-            names = {*self.wish.names, influx}
+            names = {*self.request.names, influx}
             running = [
                 each
                 for each in running
@@ -194,9 +196,9 @@ class Only:
 
     def named(self, items: list[Item]) -> list[Item]:
         """Return what of the items was asked for."""
-        if not self.wish.only:
+        if not self.request.only:
             return items
-        return [each for name in self.wish.names for each in items if _name(each) == name]
+        return [each for name in self.request.names for each in items if _name(each) == name]
 
     def refuse_unknown(self, here: Callable[[], Collection[str]]) -> None:
         """Raise Refused where the manifest tells of nothing by a name, before more is looked at.
@@ -206,10 +208,10 @@ class Only:
         made = {part.kind: part.facts for part in self.manifest.made} if self.manifest else {}
         databases = made.get("influx", {}).get("databases")
         if databases is not None:
-            lost = [name for name in self.wish.databases if name not in databases]
+            lost = [name for name in self.request.databases if name not in databases]
             if lost:
                 self._refuse(lost, map(str, databases), "no database {} of InfluxDB")
-        if not self.wish.names or self.manifest is None or not self.manifest.sizes:
+        if not self.request.names or self.manifest is None or not self.manifest.sizes:
             return
         tops = {path: files for path, (_, files) in self.manifest.sizes.items()}
         names = {posixpath.basename(path): tops[path] for path in tops if path.count("/") == 1}
@@ -218,7 +220,7 @@ class Only:
         held |= names_outside(self.manifest) | self._dumped
         known = {*names, *held, *self._never_made(), self.influx, "influxdb"}
         known |= {"influxdb2"} & {*self.backup.parts}
-        absent = [name for name in self.wish.names if name not in known]
+        absent = [name for name in self.request.names if name not in known]
         if absent and (absent := [name for name in absent if name not in here()]):
             self._refuse(absent, held)
 
@@ -232,7 +234,7 @@ class Only:
         held = {*map(_name, items), *outside, *self._dumped}
         held |= {each.server.container for each in loads}
         known = {*held, self.influx, "influxdb", *(each.part for each in loads)}
-        if absent := [name for name in self.wish.names if name not in known]:
+        if absent := [name for name in self.request.names if name not in known]:
             self._refuse(absent, held)
 
     @property

@@ -12,7 +12,7 @@ from scenes import PlainScene
 
 from iotstack_invoke.backups.manifest import Manifest, Part
 from iotstack_invoke.backups.sets import BackupSet, State
-from iotstack_invoke.commands.restore.request import Wish
+from iotstack_invoke.commands.restore.request import RestoreRequest
 from iotstack_invoke.commands.restore.selection import Only
 from iotstack_invoke.commands.restore.stays import (
     Stays,
@@ -163,13 +163,13 @@ def test_an_incomplete_backup_puts_nothing_aside(why):
     part = Part("postgres", "t.postgres-backup.sql.gz.tar", 1, "ab" * 32, error=error)
     manifest = None if why == "no manifest" else Manifest("t", "pi", "", *TIMES, "UTC", (part,))
     state = State.UNFINISHED if why == "unfinished" else State.COMPLETE
-    only = Only(Wish("t", exact=True), BackupSet("t", {}, state), manifest, "influxdb")
+    only = Only(RestoreRequest("t", exact=True), BackupSet("t", {}, state), manifest, "influxdb")
     if why:
         with pytest.raises(Refused, match=r"--exact would put aside.*Nothing was changed"):
             only.refuse_exact()
     else:
         only.refuse_exact()
-    Only(Wish("t"), BackupSet("t", {}, state), manifest, "influxdb").refuse_exact()
+    Only(RestoreRequest("t"), BackupSet("t", {}, state), manifest, "influxdb").refuse_exact()
 
 
 @pytest.mark.parametrize("kind", ["", "data", "wal", "meta"])

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from iotstack_invoke.backups.manifest import utc_text
-from iotstack_invoke.commands.catalog.prune import Wish, prune
+from iotstack_invoke.commands.catalog.prune import PruneRequest, prune
 from iotstack_invoke.commands.restore.reload import read_days
 from iotstack_invoke.commands.undo.expiry import GONE_MARK, expired, find_expired, remove_old
 from iotstack_invoke.core.errors import UsageError
@@ -81,10 +81,10 @@ def test_prune_removes_what_is_over(tmp_path, monkeypatch, capsys):
         keep_until(host, [str(folder)], 3, since)
     (stack / "backups").mkdir()
     settings = read_settings({"stack": {"folder": str(stack), "sudo": False}}, "")
-    assert prune(settings, Wish(dry_run=True), {}, Report(verbose=True)) == 0
+    assert prune(settings, PruneRequest(dry_run=True), {}, Report(verbose=True)) == 0
     assert len(list((stack / "restore").glob("*/volumes"))) == 3
     assert "would be removed" in "".join(capsys.readouterr())
-    assert prune(settings, Wish(), {}, Report(verbose=True)) == 0
+    assert prune(settings, PruneRequest(), {}, Report(verbose=True)) == 0
     assert {path.parent.name for path in (stack / "restore").glob("*/volumes")} == {
         "previous-young",
         "previous-ahead",
