@@ -238,7 +238,7 @@ class Report:
         if not sys.stdout.isatty():
             self._put(_plain_table([tuple(titles), *shown], right))
             return
-        if copied and not _have_room([tuple(titles), *shown], copied, self.console().width):
+        if copied and not _fit([tuple(titles), *shown], copied, self.console().width):
             self._table_with_lines(titles, shown, right, copied)
             return
         if below:
@@ -547,7 +547,7 @@ def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _have_room(rows: Sequence[Sequence[str]], columns: Sequence[int], width: int) -> bool:
+def _fit(rows: Sequence[Sequence[str]], columns: Sequence[int], width: int) -> bool:
     """Tell whether no cell of some columns is broken on a terminal so wide."""
     _, widths = _fit(rows, width)
     return bool(widths) and all(
@@ -570,14 +570,14 @@ def _fit(
     columns = tuple(zip(*rows, strict=True))
     full = _full_widths(rows)
     for gap in (WIDE_GAP, 2, 1):
-        room = width - gap * (len(columns) - 1) - (2 if gap == WIDE_GAP else 0)
-        if sum(full) <= room:
+        space = width - gap * (len(columns) - 1) - (2 if gap == WIDE_GAP else 0)
+        if sum(full) <= space:
             return gap, tuple(full)
     words = (max(map(cell_len, " ".join(column).split()), default=0) for column in columns)
     widths = [longest // 2 if longest and word > longest else word for word in words]
-    if sum(widths) > room:
+    if sum(widths) > space:
         return gap, ()
-    while sum(widths) < room:
+    while sum(widths) < space:
         narrow = [number for number, each in enumerate(widths) if each < full[number]]
         widths[min(narrow, key=widths.__getitem__)] += 1
     return gap, tuple(widths)

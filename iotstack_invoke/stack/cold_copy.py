@@ -64,7 +64,7 @@ def copy_at_rest(
     backups = posixpath.dirname(target)
     quiets = [stopped(host_role, each, backups) for each in rest.containers]
     copy = CopyAtRest(host_role, folder, rest.paths, target, as_root, guard)
-    yield CheckRoom(copy)
+    yield CheckSpace(copy)
     yield from quiets
     yield copy
     yield from map(Resume, reversed(quiets))
@@ -102,7 +102,7 @@ class CopyAtRest:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckRoom:
+class CheckSpace:
     """See that a copy fits before anybody is stopped for it."""
 
     copy: CopyAtRest

@@ -18,17 +18,17 @@ PATH = "backups/.journal"
 class MemoryHost:
     """A host whose files are texts; `room` is how many characters still fit on its disk."""
 
-    def __init__(self, room=10**9):
+    def __init__(self, space=10**9):
         self.files = {}
         self.lamps = {}
         self.undone = []
         self.refusing = set()
-        self.room = room
+        self.space = space
 
     def append(self, path, line):
         line += "\n"
         line.encode()
-        fits, self.room = line[: self.room], self.room - len(line[: self.room])
+        fits, self.space = line[: self.space], self.space - len(line[: self.space])
         self.files[path] = self.files.get(path, "") + fits
         if fits != line:
             raise StepFailed("no space left on device")
@@ -210,10 +210,10 @@ def test_a_line_torn_by_a_full_disk_swallows_no_later_line():
     host = MemoryHost()
     book = journal(host)
     act(book, "one", "a")
-    host.room = 20
+    host.space = 20
     with pytest.raises(StepFailed, match="no space left"):
         book.write("two", Light("pi", "never"))
-    host.room = 10**9
+    host.space = 10**9
     act(book, "three", "b")
     again, lines = after_a_crash(host)
     assert again.recover(lines) == ("three: Light", "one: Light")

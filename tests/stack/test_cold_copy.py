@@ -13,7 +13,7 @@ from scenes import PlainScene, until
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.stack import cold_copy as at_rest
-from iotstack_invoke.stack.cold_copy import AtRest, CheckRoom, CopyAtRest, merged
+from iotstack_invoke.stack.cold_copy import AtRest, CheckSpace, CopyAtRest, merged
 
 TAG = "2026-11-23_1100"
 # A program that has half of its data in memory: what it writes when it is stopped makes it whole.
@@ -231,7 +231,7 @@ def test_what_does_not_fit_stops_nobody(tmp_path, monkeypatch):
     scene = PlainScene({"pi": LocalHost(str(tmp_path))})
     copies = f"{tmp_path}/backups/.copies"
     copy = CopyAtRest("pi", str(tmp_path), ("volumes/x",), copies, (), f"{tmp_path}/guard")
-    CheckRoom(copy).do(scene)
+    CheckSpace(copy).do(scene)
     monkeypatch.setattr(at_rest, "FREE_BYTES", 1 << 60)
     with pytest.raises(StepFailed, match=r"needs 1\d\d,\d\d\d bytes .* Nobody was stopped"):
-        CheckRoom(copy).do(scene)
+        CheckSpace(copy).do(scene)

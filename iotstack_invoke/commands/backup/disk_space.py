@@ -24,7 +24,7 @@ A third is usual of the stack, and of rows a tenth: their files hold indexes as 
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class SpaceEstimate:
     """What a backup will take, at the most."""
 
     general_bytes: int
@@ -66,9 +66,9 @@ class Room:
         return sum(self.takes.values())
 
 
-def look_for_room(
+def estimate_space(
     host: Host, facts: BackupFacts, sets: Iterable[BackupSet], limit_s: float = DU_LIMIT_S
-) -> Room:
+) -> SpaceEstimate:
     """Return what the parts will take, after the last good set or, without one, after `du`.
 
     Raises StepFailed where one du takes longer than `limit_s`.
@@ -109,7 +109,7 @@ def look_for_room(
         without = [f"{folder}/{path}" for path in used_one.exclusions]
         recipes_bytes += part_bytes(used_one.name, paths, without)
     sizes = (general_bytes, influx_bytes, sql_bytes, recipes_bytes, unpacked, copies_bytes)
-    return Room(*sizes, is_guess=general is None)
+    return SpaceEstimate(*sizes, is_guess=general is None)
 
 
 def _used(
@@ -130,13 +130,13 @@ def _used(
     return int(total) if total.isdigit() else 0
 
 
-def refuse_without_room(host: Host, room: Room, backups: str) -> None:
+def refuse_without_space(host: Host, space: SpaceEstimate, backups: str) -> None:
     """Raise Refused, with the numbers, where the disk has no room for a backup."""
     free = host.free_bytes(backups)
-    if free is not None and free < room.needed_bytes:
-        listed = " + ".join(f"{size:,} for {what}" for what, size in room.takes.items())
+    if free is not None and free < space.needed_bytes:
+        listed = " + ".join(f"{size:,} for {what}" for what, size in space.takes.items())
         raise Refused(
             f"{on_host(host)}{backups} has {free:,} bytes free, and this backup needs about "
-            f"{room.needed_bytes:,}: {listed}. Make room, or keep fewer backups ([stack] keep in "
+            f"{space.needed_bytes:,}: {listed}. Make room, or keep fewer backups ([stack] keep in "
             "hosts.toml)."
         )

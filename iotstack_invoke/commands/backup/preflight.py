@@ -31,7 +31,7 @@ from ...settings.model import Options
 from ...workflows.backup import BackupFacts, backup_book, set_targets
 from ..shared.vault_listing import Listing
 from .coverage import rows_matched
-from .disk_space import look_for_room, refuse_without_room
+from .disk_space import estimate_space, refuse_without_space
 from .facts import look_at_stack
 from .replaced import has_manifest, known_of, refuse_damaged, refuse_to_lose, with_kept
 
@@ -94,10 +94,10 @@ class Start:
         sets = environment.sets()
         _refuse_a_second(environment, runtag, sets)
         facts = look_at_stack(environment.host, environment.settings)
-        room = look_for_room(environment.host, facts, sets)
+        space = estimate_space(environment.host, facts, sets)
         made = is_folder(environment.host, environment.backups)
         folder = environment.backups if made else environment.settings.stack.folder
-        refuse_without_room(environment.host, room, folder)
+        refuse_without_space(environment.host, space, folder)
         records = RecordFile(environment, runtag)
         own = next((each for each in sets if each.runtag == runtag), None)
         kept: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ class Start:
         facts = replace(
             facts,
             started_utc=facts.started_utc if options.force else began,
-            expected_bytes=room.unpacked_bytes,
+            expected_bytes=space.unpacked_bytes,
             warnings=(*warnings, *facts.warnings, *idle),
             claim=records.claim,
             earlier_utc=records.earlier_utc,

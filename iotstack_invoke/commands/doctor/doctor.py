@@ -66,7 +66,7 @@ from ...stack.stack_holdings import unused_told
 from ...vaults.age import sealing
 from ...vaults.folder import unnamed_mount
 from ..backup.coverage import idle_rows, is_another, look_at_services, settings_for, why_skipped
-from ..backup.disk_space import Room, look_for_room
+from ..backup.disk_space import SpaceEstimate, estimate_space
 from ..backup.facts import compose_file_in, look_at_folder, look_at_stack
 from ..backup.namesakes import RENAME, is_namesake, namesake_in, namesake_told
 from ..shared.checks import (
@@ -568,18 +568,18 @@ class _Backups:
         yield good("stack", f"{self.stack.folder}, {compose}")
 
     @cached_property
-    def room(self) -> tuple[Room | None, str]:
+    def space(self) -> tuple[SpaceEstimate | None, str]:
         """What the next backup takes, or why that is unknown; measured once."""
         try:
             return self._measure(), ""
         except (Refused, StepFailed) as error:
             return None, str(error)
 
-    def _measure(self) -> Room:
+    def _measure(self) -> SpaceEstimate:
         if self.stack.docker[1].exit_code == UNANSWERED_EXIT:
             raise StepFailed("Docker does not answer.")
         facts = look_at_stack(self.environment.host, self.environment.settings)
-        return look_for_room(self.environment.host, facts, self.environment.sets(), DU_LIMIT_S)
+        return estimate_space(self.environment.host, facts, self.environment.sets(), DU_LIMIT_S)
 
     def space(self) -> Iterator[Finding]:
         folder = (
@@ -587,10 +587,12 @@ class _Backups:
             if os.path.isdir(self.environment.backups)
             else self.stack.folder
         )
-        room, trouble = self.room
-        if room:
+        space, trouble = self.space
+        if space:
             free = self.environment.host.free_bytes(folder)
-            yield judge_space("space", free, room.needed_bytes, room.takes, is_guess=room.is_guess)
+            yield judge_space(
+                "space", free, space.needed_bytes, space.takes, is_guess=space.is_guess
+            )
         else:
             fix = "inv backup measures it, and refuses where there is no room"
             yield warning("space", f"what the next backup takes is unknown: {trouble}", fix)
@@ -615,10 +617,10 @@ class _Backups:
         """Return the question of a vault, asked within a time limit."""
 
         def question() -> tuple[Finding, ...]:
-            room, _ = self.room  # measured first: du has a limit of its own
+            space, _ = self.space  # measured first: du has a limit of its own
             topic = f"vault {name}"
             try:
-                return within(VAULT_LIMIT_S, topic, lambda: tuple(self._vault(name, room)))
+                return within(VAULT_LIMIT_S, topic, lambda: tuple(self._vault(name, space)))
             except Interrupted:
                 raise
             except IotstackError as error:
@@ -641,7 +643,7 @@ class _Backups:
 
         return question
 
-    def _vault(self, name: str, room: Room | None) -> Iterator[Finding]:
+    def _vault(self, name: str, space: SpaceEstimate | None) -> Iterator[Finding]:
         place, topic = self.environment.vaults[name], f"vault {name}"
         (vault,) = (each for each in self.environment.settings.vaults if each.name == name)
         place.names(place.root)
@@ -649,7 +651,7 @@ class _Backups:
         if vault.write_once:
             yield good(topic, "is reached; no probe is written, since none could be removed")
         else:
-            yield probe(topic, place, room_there(vault))
+            yield probe(topic, place, space_there(vault))
         yield from judge_seal(f"{topic} seal", vault.recipients)
         if vault.limit_rate:
             rate = vault.limit_rate.rate_at(self.now.astimezone().timetuple())
@@ -662,9 +664,9 @@ class _Backups:
         yield judge_space(
             f"{topic} space",
             place.free_bytes(place.root),
-            room.parts_bytes if room else None,
-            fix=room_there(vault),
-            is_guess=room is not None and room.is_guess,
+            space.parts_bytes if space else None,
+            fix=space_there(vault),
+            is_guess=space is not None and space.is_guess,
         )
         newest = self._newest_good(name, place, place.root)
         here = self._newest_good(HERE, self.environment.host, self.environment.backups)
@@ -689,7 +691,7 @@ def judge_seal(topic: str, recipients: tuple[str, ...]) -> Iterator[Finding]:
     yield good(topic, f"copies are sealed for {count}")
 
 
-def room_there(vault: VaultConfig) -> str:
+def space_there(vault: VaultConfig) -> str:
     """Return how a vault gets room: what [stack] keep removes is removed here alone."""
     if vault.write_once:
         return "make room there: nothing can be removed by us (write_once)"
@@ -699,7 +701,7 @@ def room_there(vault: VaultConfig) -> str:
     )
 
 
-def probe(topic: str, place: Place, room: str = "") -> Finding:
+def probe(topic: str, place: Place, space: str = "") -> Finding:
     """Write a small file into a vault, read it back and remove it; return how that went.
 
     `room`: what to do about a full one.
@@ -714,8 +716,8 @@ def probe(topic: str, place: Place, room: str = "") -> Finding:
     except StepFailed as error:
         if READ_ONLY in str(error):
             return failed(topic, f"cannot be written: {error}", remount(place.root))
-        if room and FULL.search(str(error)):
-            return failed(topic, f"cannot be written: {error}", room)
+        if space and FULL.search(str(error)):
+            return failed(topic, f"cannot be written: {error}", space)
         return failed(topic, f"cannot be written: {error}", f"look at the owner of {place.root}")
     finally:
         with contextlib.suppress(StepFailed):

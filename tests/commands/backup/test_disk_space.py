@@ -6,7 +6,11 @@ import re
 
 import pytest
 
-from iotstack_invoke.commands.backup.disk_space import Room, look_for_room, refuse_without_room
+from iotstack_invoke.commands.backup.disk_space import (
+    SpaceEstimate,
+    estimate_space,
+    refuse_without_space,
+)
 from iotstack_invoke.core.errors import Refused
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.hosts.local import LocalHost
@@ -35,21 +39,21 @@ def test_logs_of_a_server_are_no_rows(tmp_path, engine):
     facts = BackupFacts(
         "", "", str(tmp_path), (), servers=(SqlServer("db", engine, f"{tmp_path}/data"),)
     )
-    room = look_for_room(LocalHost(str(tmp_path)), facts, ())
-    assert ROWS <= room.sql_bytes < 1.1 * ROWS
-    assert room.needed_bytes == 2 * room.sql_bytes
+    space = estimate_space(LocalHost(str(tmp_path)), facts, ())
+    assert ROWS <= space.sql_bytes < 1.1 * ROWS
+    assert space.needed_bytes == 2 * space.sql_bytes
 
 
 def test_the_sum_adds_up_as_it_reads(tmp_path):
     """Each number of the refusal is one that the total is the sum of."""
-    room = Room(*(7 * 10**17 + number for number in range(6)))
+    space = SpaceEstimate(*(7 * 10**17 + number for number in range(6)))
     with pytest.raises(Refused) as refused:
-        refuse_without_room(LocalHost("/"), room, str(tmp_path))
+        refuse_without_space(LocalHost("/"), space, str(tmp_path))
     told = re.findall(r"\d[\d,]+", str(refused.value).partition("needs about ")[2])
     total, *parts = (int(each.replace(",", "")) for each in told)
-    assert total == sum(parts) == room.needed_bytes
+    assert total == sum(parts) == space.needed_bytes
     assert len(parts) == 7
-    assert dataclasses.replace(room, general_bytes=0).parts_bytes < room.parts_bytes
+    assert dataclasses.replace(space, general_bytes=0).parts_bytes < space.parts_bytes
 
 
 def test_the_doctor_finds_what_a_backup_is_refused_for(little_stack, small_disk):

@@ -20,7 +20,7 @@ import pytest
 from iotstack_invoke.environment.environment import Environment
 from scenes import LittleStack, PlainScene, until
 
-from iotstack_invoke.commands.backup.disk_space import look_for_room
+from iotstack_invoke.commands.backup.disk_space import estimate_space
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.databases.sqlite import files as sqlite
 from iotstack_invoke.databases.sqlite import online_copy as sqlite_copy
@@ -665,10 +665,10 @@ def test_the_next_backup_wants_room_for_the_copies(little_stack: LittleStack):
     assert little_stack.run("backup --runtag x").returncode == 0
     environment = Environment.of(load_settings(str(little_stack.settings)))
     facts = BackupFacts("", "", str(little_stack.folder), ("./volumes",))
-    room = look_for_room(environment.host, facts, environment.sets())
+    space = estimate_space(environment.host, facts, environment.sets())
     copied = os.path.getsize(little_stack.folder / "volumes/a.db")
-    assert room.copies_bytes == int(copied * 1.2)
-    assert room.needed_bytes == room.general_bytes + room.copies_bytes
+    assert space.copies_bytes == int(copied * 1.2)
+    assert space.needed_bytes == space.general_bytes + space.copies_bytes
 
 
 def test_the_script_and_its_step_mean_the_same_by_an_exit_code():
