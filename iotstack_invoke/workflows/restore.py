@@ -147,7 +147,7 @@ class Filling:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class SqlImport:
     """A dump of SQL, and the server on the target that takes it in."""
 
     server: SqlServer
@@ -228,7 +228,7 @@ class RestoreFacts:
     """The folder that holds InfluxDB's, where that is on a file system of its own."""
     influx_pieces: tuple[OutsideItem, ...] = ()
     """Folders of InfluxDB that are mapped apart from the others, by their names inside."""
-    loads: tuple[Load, ...] = ()
+    loads: tuple[SqlImport, ...] = ()
     quiet: tuple[tuple[str, str], ...] = ()
     """Parts of recipes that are restored, each with the container of its service."""
     outside: tuple[OutsideItem, ...] = ()
@@ -533,7 +533,9 @@ def _start(facts: RestoreFacts) -> Iterator[Step]:
             yield end
 
 
-def _put_loaded(facts: RestoreFacts, loads: tuple[tuple[Load, SqlDump], ...]) -> Iterator[Step]:
+def _put_loaded(
+    facts: RestoreFacts, loads: tuple[tuple[SqlImport, SqlDump], ...]
+) -> Iterator[Step]:
     """Load what could not be loaded while all ran, and put the new data of each in place."""
     for load, sql in loads:
         if not load.while_all_runs:
@@ -689,7 +691,7 @@ def must_be_up(facts: RestoreFacts) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*loaded, *facts.vital)))
 
 
-def _load_sql(facts: RestoreFacts, load: Load, dump: SqlDump) -> Iterator[Step]:
+def _load_sql(facts: RestoreFacts, load: SqlImport, dump: SqlDump) -> Iterator[Step]:
     """Load a dump into a new server that nobody reaches; its data wait to be swapped in."""
     docker, as_root, guard = facts.docker, facts.as_root, facts.guard
     server = load.server

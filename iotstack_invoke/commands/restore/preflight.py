@@ -62,9 +62,9 @@ from ...vaults.access import sealed_side
 from ...workflows.restore import (
     Around,
     Item,
-    Load,
     OutsideItem,
     RestoreFacts,
+    SqlImport,
     aside_folder,
     used_folder,
 )
@@ -74,7 +74,7 @@ from .by_hand import Influx2ByHand
 from .outside import OutsidePart, place_there, placed, within_mount
 from .request import RestoreRequest, Source
 from .selection import Only
-from .sql_imports import Loads, recipe_folder, without_new_data
+from .sql_imports import SqlImports, recipe_folder, without_new_data
 from .stays import Stays
 from .target_checks import (
     INFLUX_FOLDER,
@@ -314,12 +314,12 @@ class Prospect:
         facts = replace(facts, beyond=self._beyond(facts, found))
         return self._with_more(facts, found, self._loads_told(facts, found), staged=False)
 
-    def _loads_told(self, facts: RestoreFacts, found: tuple[Found, ...]) -> tuple[Load, ...]:
+    def _loads_told(self, facts: RestoreFacts, found: tuple[Found, ...]) -> tuple[SqlImport, ...]:
         """Return what the manifest tells of the dumps that are loaded; none that is refused."""
         folder = self.target.folder
         places = (f"{folder}/{top}/{name}" for name in self.request.names for top in FOLDERS)
         items = [Item("", place, "", "") for place in places]
-        loads = Loads(self.target, found, self.manifest, self.stage, self.request.names)
+        loads = SqlImports(self.target, found, self.manifest, self.stage, self.request.names)
         try:
             return loads.choose(facts, items, staged=False)
         except Refused:
@@ -329,7 +329,7 @@ class Prospect:
         self,
         facts: RestoreFacts,
         found: tuple[Found, ...],
-        loads: tuple[Load, ...],
+        loads: tuple[SqlImport, ...],
         *,
         staged: bool,
     ) -> RestoreFacts:
@@ -501,7 +501,7 @@ class Prospect:
             *self.request.names
         }:
             raise Refused(f"{self.influx2.advice} Nothing was changed.")
-        loads = Loads(self.target, found, self.manifest, self.stage, self.request.names)
+        loads = SqlImports(self.target, found, self.manifest, self.stage, self.request.names)
         servers = located_in(self.target.host, found, self.settings.table, self.target.docker)
         engines = loads.engines(self.backup.parts, servers)
         return self.only.kinds(engines, outside=self.outside.holds_any)
@@ -986,7 +986,7 @@ class Prospect:
         What holds the data of a server for which there is no dump stays out of the items.
         """
         found = inspect_all(self.target.host, self.target.docker)
-        loads = Loads(self.target, found, self.manifest, self.stage, self.request.names)
+        loads = SqlImports(self.target, found, self.manifest, self.stage, self.request.names)
         chosen = loads.choose(facts, items, staged=staged)
         if "--file" in facts.compose:
             for each in chosen:

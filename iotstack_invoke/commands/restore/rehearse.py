@@ -40,7 +40,7 @@ from ...stack.compose import inspect_all, named
 from ...stack.stack import wait_for_orphans
 from ...vaults.access import refuse_shut
 from ...workflows.rehearse import RehearsalFacts, rehearsal_book, rehearsal_targets
-from ...workflows.restore import Load, undoable
+from ...workflows.restore import SqlImport, undoable
 from ..backup.coverage import settings_for
 from ..catalog.copies import VAULT, Copy, find_copy, newer_elsewhere, places_meant
 from ..shared.backup_warnings import damaged_told, told_of_data
@@ -191,7 +191,7 @@ class _Rehearsal:
         docker: tuple[str, ...] = ()
         image = ""
         images: dict[str, str] = {}
-        loads: list[Load] = []
+        loads: list[SqlImport] = []
         if set(copy.backup.parts) & set(DATABASES):
             try:
                 docker = docker_words(self.host, name, as_root)
@@ -248,7 +248,7 @@ class _Rehearsal:
         found = inspect_all(self.host, docker)
         return settings_for(self.host, self.environment.settings, found, docker).influx.container
 
-    def _loads(self) -> Iterator[Load]:
+    def _loads(self) -> Iterator[SqlImport]:
         """Return the dumps of SQL that the manifest tells of, each with a folder of its own."""
         for part in self.manifest.made if self.manifest else ():
             for told in part.facts.get("servers", ()):
@@ -260,7 +260,7 @@ class _Rehearsal:
                 server = SqlServer(told["container"], engine, data, inside.rstrip("/"))
                 plain = DUMP if recipe else server.member.removesuffix(".gz")
                 staged = f"{stage}/{part.kind}/{plain}"
-                yield Load(server, staged, data, aside="", used="", part=recipe)
+                yield SqlImport(server, staged, data, aside="", used="", part=recipe)
 
     def _with_timescale(self) -> set[str]:
         """Return the containers whose dumps a restore does not load."""

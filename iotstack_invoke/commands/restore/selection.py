@@ -17,7 +17,7 @@ from ...core.stack_folders import FOLDERS
 from ...services.known import COPIED
 from ...stack.compose import Found
 from ...stack.inside import is_in
-from ...workflows.restore import Item, Load
+from ...workflows.restore import Item, SqlImport
 from ..backup.undumped import INFLUX
 from .outside import names_outside
 from .request import RestoreRequest
@@ -96,7 +96,7 @@ class Only:
             for what, why in told
         )
 
-    def left_out(self, kinds: Collection[str], loads: Iterable[Load]) -> tuple[str, ...]:
+    def left_out(self, kinds: Collection[str], loads: Iterable[SqlImport]) -> tuple[str, ...]:
         """Return what the dumps of some parts pass over; of those that are loaded, once known."""
         made = self.manifest.made if self.manifest else ()
         loaded = {each.server.container for each in loads}
@@ -225,7 +225,7 @@ class Only:
             self._refuse(absent, held)
 
     def refuse_absent(
-        self, items: Iterable[Item], loads: Iterable[Load], outside: Iterable[str] = ()
+        self, items: Iterable[Item], loads: Iterable[SqlImport], outside: Iterable[str] = ()
     ) -> None:
         """Raise Refused, with the names there are and the nearest, where one is not held.
 

@@ -39,9 +39,9 @@ from ...stack.path_owners import volume_in
 from ...stack.stack_holdings import is_system
 from ...workflows.restore import (
     Item,
-    Load,
     OutsideItem,
     RestoreFacts,
+    SqlImport,
     Swapped,
     aside_folder,
     used_folder,
@@ -53,7 +53,7 @@ DEFAULT_DATA = {"mariadb": "volumes/{}/config/databases", "postgres": "volumes/{
 
 
 @dataclass(frozen=True, slots=True)
-class Loads:
+class SqlImports:
     """Chooses the loads of one restore."""
 
     target: StackHost
@@ -65,7 +65,7 @@ class Loads:
 
     def choose(
         self, facts: RestoreFacts, items: Iterable[Item], *, staged: bool
-    ) -> tuple[Load, ...]:
+    ) -> tuple[SqlImport, ...]:
         """Return the loads: of what is staged, or of what the manifest tells of.
 
         Raises Refused where a server cannot take its dump in.
@@ -91,7 +91,7 @@ class Loads:
                     chosen.append(load)
         return tuple(chosen)
 
-    def _choose_of_recipes(self, facts: RestoreFacts, *, staged: bool) -> list[Load]:
+    def _choose_of_recipes(self, facts: RestoreFacts, *, staged: bool) -> list[SqlImport]:
         """Return the loads of parts that hold a service with its database."""
         chosen = []
         for kind in (each for each in facts.kinds if each in RECIPES):
@@ -138,7 +138,7 @@ class Loads:
         path: str,
         servers: Mapping[str, Mapping[str, Any]],
         recipe: str = "",
-    ) -> Load:
+    ) -> SqlImport:
         there = named(self.found, container)
         server = self._server(engine, container, servers.get(container, {}), recipe)
         above = _beside(server.data, facts.outside)
@@ -157,7 +157,7 @@ class Loads:
         unnamed = (
             engine == "mariadb" and has_line(host, "^USE `", path, as_root, READ_LIMIT_S) is False
         )
-        return Load(
+        return SqlImport(
             server=server,
             staged=path,
             fresh=fresh,
@@ -191,7 +191,7 @@ class Loads:
         words = (*self.target.as_root, "realpath", "-m", "--", server.data)
         return replace(server, data=self.target.host.run(Command(words)).out.rstrip("\n"))
 
-    def _refuse(self, load: Load) -> None:
+    def _refuse(self, load: SqlImport) -> None:
         """Raise Refused where a server cannot take its dump in."""
         server, name = load.server, self.target.name
         engine = ENGINES[server.engine]
@@ -228,7 +228,7 @@ class Loads:
         links = ("(", "-type", "l", "-o", "-name", "*.isl", ")", "-print", "-quit")
         return bool(self.target.host.run(Command((*words, *links), limit_s=READ_LIMIT_S)).out)
 
-    def _has_timescale(self, load: Load) -> bool:
+    def _has_timescale(self, load: SqlImport) -> bool:
         """Tell whether a dump holds TimescaleDB: as the manifest says, or else the dump itself."""
         if load.server.engine != "postgres":
             return False
@@ -242,7 +242,7 @@ class Loads:
         self,
         facts: RestoreFacts,
         items: Iterable[Swapped],
-        loads: Iterable[Load],
+        loads: Iterable[SqlImport],
         servers: Iterable[SqlServer],
         warn: Callable[[str], None],
     ) -> list[Swapped]:
@@ -298,7 +298,7 @@ def _beside(data: str, items: Iterable[OutsideItem]) -> str:
 
 
 def without_new_data(
-    items: Iterable[OutsideItem], loads: Iterable[Load], warn: Callable[[str], None]
+    items: Iterable[OutsideItem], loads: Iterable[SqlImport], warn: Callable[[str], None]
 ) -> list[OutsideItem]:
     """Return the items, but for mount points that new data of a server are made in.
 

@@ -25,7 +25,7 @@ from ...environment.stack_host import StackHost
 from ...hosts.base import Command
 from ...hosts.inspect import entries, looked
 from ...stack.compose import Found, named
-from ...workflows.restore import Load, RestoreFacts
+from ...workflows.restore import RestoreFacts, SqlImport
 
 META_LIMIT_S = 600.0
 SIZES = {
@@ -102,7 +102,7 @@ def _facts_of(manifest: Manifest | None, kind: str) -> Mapping[str, Any]:
     return next((each.facts for each in parts if each.kind == kind), {})
 
 
-def _server_told(manifest: Manifest | None, load: Load) -> Mapping[str, Any]:
+def _server_told(manifest: Manifest | None, load: SqlImport) -> Mapping[str, Any]:
     """Return what it tells of the server of a load; {} for nothing."""
     servers = _facts_of(manifest, load.part or load.server.engine).get("servers", ())
     mine = (each for each in servers if each.get("container") == load.server.container)
@@ -142,7 +142,7 @@ class Stays:
     manifest: Manifest | None
     stage: str
 
-    def look(self, facts: RestoreFacts, loads: Iterable[Load], *, staged: bool) -> More:
+    def look(self, facts: RestoreFacts, loads: Iterable[SqlImport], *, staged: bool) -> More:
         """Return what the servers hold that take a dump in, and their dumps do not.
 
         By the dumps that are staged, or else by what the manifest tells of them.
@@ -203,7 +203,7 @@ class Stays:
 
     # MariaDB and PostgreSQL.
 
-    def _of_sql(self, load: Load, *, staged: bool) -> Held | None:
+    def _of_sql(self, load: SqlImport, *, staged: bool) -> Held | None:
         host, server = self.target.host, load.server
         if load.unnamed or not entries(host, server.data, self.target.as_root):
             return Held()  # its other databases stay, or there is nothing
@@ -217,13 +217,13 @@ class Stays:
             told = held_in_dump(dump)
         return here.without(told) if told is not None else None
 
-    def _told_of_sql(self, load: Load) -> Held | None:
+    def _told_of_sql(self, load: SqlImport) -> Held | None:
         told = _server_told(self.manifest, load)
         return Held(_names_of(told), tuple(told["users"])) if "users" in told else None
 
     # Room.
 
-    def bytes_of(self, facts: RestoreFacts, loads: Iterable[Load]) -> int:
+    def bytes_of(self, facts: RestoreFacts, loads: Iterable[SqlImport]) -> int:
         """Return what it takes until it is beside what the backup holds; of SQL with its dump."""
         total = 0
         for each in loads:
@@ -254,7 +254,9 @@ class Stays:
             )
         return int(last[0])
 
-    def add(self, facts: RestoreFacts, loads: Iterable[Load], *, staged: bool) -> RestoreFacts:
+    def add(
+        self, facts: RestoreFacts, loads: Iterable[SqlImport], *, staged: bool
+    ) -> RestoreFacts:
         """Return the facts of a restore with what stays beside what the backup holds."""
         loads = tuple(loads)
         found = self.look(facts, loads, staged=staged)

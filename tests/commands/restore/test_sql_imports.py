@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from iotstack_invoke.backups.manifest import Manifest, Part
-from iotstack_invoke.commands.restore.sql_imports import Loads, without_new_data
+from iotstack_invoke.commands.restore.sql_imports import SqlImports, without_new_data
 from iotstack_invoke.core.errors import Refused
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.hosts.local import LocalHost
@@ -39,7 +39,7 @@ def choose(tmp_path, dump, *, told=None, only=(), staged=True, outside=(), mount
     )
     made = Container("timescaledb", "postgres", "", "", running=False)
     found = Found(made, (Mount(mount, "/var/lib/postgresql/data"),), 0, "", "")
-    loads = Loads(target, (found,) if mount else (), manifest, str(stage), only)
+    loads = SqlImports(target, (found,) if mount else (), manifest, str(stage), only)
     return loads.choose(facts, (), staged=staged)
 
 
@@ -106,7 +106,7 @@ def test_a_server_that_is_not_loaded_keeps_its_folders(tmp_path, place, runs):
     found = Found(Container("db", "postgres", "", "", running=runs), mounts, 0, "", "")
     item = Item(f"{stage}/{place}", f"{folder}/{place}", "", "")
     facts = SimpleNamespace(kinds=("general",))
-    loads = Loads(target, (found,), None, str(stage), ())
+    loads = SqlImports(target, (found,), None, str(stage), ())
     told = []
     assert loads.keep_data(facts, [item], (), (server,), told.append) == []
     assert told[0].startswith(f"{place} stays as it is: a database")
@@ -173,7 +173,7 @@ def test_a_copy_of_mariadb_that_would_share_files_is_refused(tmp_path, odd):
     facts = SimpleNamespace(
         kinds=("mariadb",), volumes_apart=False, previous=f"{stage}-previous", outside=()
     )
-    loads = Loads(target, (), None, str(stage), ())
+    loads = SqlImports(target, (), None, str(stage), ())
     if odd:
         with pytest.raises(Refused, match="which a copy would share"):
             loads.choose(facts, (), staged=True)
@@ -211,5 +211,5 @@ def test_parts_that_only_needs(tmp_path, only, told, untold):
     target = SimpleNamespace(host=LocalHost(str(tmp_path)), folder=str(tmp_path), as_root=())
     here = (SqlServer("home_db", "postgres", f"{tmp_path}/volumes/home_db"),)
     for known, wanted in ((manifest, told), (None, untold)):
-        loads = Loads(target, (), known, str(tmp_path), (only,))
+        loads = SqlImports(target, (), known, str(tmp_path), (only,))
         assert loads.engines(("general", *SERVERS), here) == wanted

@@ -41,7 +41,7 @@ from iotstack_invoke.hosts.local import LocalHost
 from iotstack_invoke.services.containers import Container
 from iotstack_invoke.stack.compose import Found
 from iotstack_invoke.stack.stack import MoveAside, PutAway
-from iotstack_invoke.workflows.restore import Item, Load, RestoreFacts
+from iotstack_invoke.workflows.restore import Item, RestoreFacts, SqlImport
 
 HAPPY = folders.FIXTURES / "influx-backups/v1.8.10-happy"
 POSTGRES = folders.FIXTURES / "sql/postgres-15.sql"
@@ -87,7 +87,7 @@ def test_it_is_named_before_and_after(exact, before, after):
 def loads(*containers, **given):
     """Return loads of MariaDB servers, which are there."""
     servers = (SqlServer(each, "mariadb", f"/s/volumes/{each}") for each in containers)
-    return tuple(Load(each, "", "", "", "", **given) for each in servers)
+    return tuple(SqlImport(each, "", "", "", "", **given) for each in servers)
 
 
 def manifest_of(**facts):
@@ -301,7 +301,7 @@ def look(tmp_path, *, runs=True, data=True, users=None, staged=True, script=HELD
     target = SimpleNamespace(host=host, folder=str(tmp_path), as_root=(), docker=words)
     found = (Found(Container("db", "postgres", "", "", running=runs), (), 0, "", ""),)
     server = SqlServer("db", "postgres", str(tmp_path / "data"))
-    load = Load(server, str(dump), "", "", "")
+    load = SqlImport(server, str(dump), "", "", "")
     return Stays(target, found, manifest, "").look(
         facts(kinds=("postgres",)), [load], staged=staged
     )
@@ -500,7 +500,7 @@ def test_what_stays_is_measured_or_the_restore_ends_before_it_begins(tmp_path, k
     as_root = ("env", f"PATH={tools}:{os.environ['PATH']}")
     target = SimpleNamespace(host=host, name="pi", as_root=as_root, docker=words)
     if kind in ("sql", "no answer"):
-        load = Load(SqlServer("db", "postgres"), "", "", "", "")
+        load = SqlImport(SqlServer("db", "postgres"), "", "", "", "")
         mine, loads = facts(more={"db": Held(("shop",))}), (load,)
     else:
         if kind == "here":
