@@ -150,7 +150,7 @@ def policy_text(policy: Policy) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class KeepDecision:
     """Keep one set or remove it, and why."""
 
     backup: BackupSet
@@ -164,7 +164,7 @@ def judge_each_host(
     now: datetime,
     gone: Iterable[Gone] = (),
     adopted: Container[str] = (),
-) -> tuple[Verdict, ...]:
+) -> tuple[KeepDecision, ...]:
     """Return a verdict for each set of a place that several machines may share.
 
     Each machine's sets are judged alone: what one made keeps none of another's from staying. What
@@ -188,12 +188,12 @@ def judge_each_host(
     return (*verdicts, *map(_of_no_machine, unknown))
 
 
-def _of_no_machine(verdict: Verdict) -> Verdict:
+def _of_no_machine(verdict: KeepDecision) -> KeepDecision:
     """Return the verdict on a set that stays, as nothing tells whose it is."""
     if verdict.backup.is_foreign:
         return verdict
     pinned = "pinned; " if verdict.backup.pinned else ""
-    return Verdict(verdict.backup, keep=True, why=f"{pinned}{OF_NO_MACHINE}")
+    return KeepDecision(verdict.backup, keep=True, why=f"{pinned}{OF_NO_MACHINE}")
 
 
 def judge(
@@ -202,7 +202,7 @@ def judge(
     now: datetime,
     gone: Iterable[Gone] = (),
     adopted: Container[str] = (),
-) -> tuple[Verdict, ...]:
+) -> tuple[KeepDecision, ...]:
     """Return a verdict for each set, newest first; `now` is aware.
 
     A pinned set stays and counts like any other. One that tells no time, one dated in the future
@@ -239,11 +239,11 @@ def judge(
     return tuple(verdicts)
 
 
-def _verdict(each: BackupSet, reasons: list[str], newer: _Newer) -> Verdict:
+def _verdict(each: BackupSet, reasons: list[str], newer: _Newer) -> KeepDecision:
     if reasons:
-        return Verdict(each, keep=True, why="; ".join(reasons))
+        return KeepDecision(each, keep=True, why="; ".join(reasons))
     sets = "set is" if newer.staying == 1 else "sets are"
-    return Verdict(each, keep=False, why=f"{newer.staying} newer good {sets} kept")
+    return KeepDecision(each, keep=False, why=f"{newer.staying} newer good {sets} kept")
 
 
 class _Newer:

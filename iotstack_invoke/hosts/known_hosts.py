@@ -27,7 +27,7 @@ _HASHED = "|1|"
 _SALT_BYTES = 20
 
 
-class Verdict(Enum):
+class KeyVerdict(Enum):
     """What the known keys of a machine make of one that is shown."""
 
     KNOWN = "known"
@@ -129,7 +129,7 @@ def hashed(name: str, salt: str = "") -> str:
     return _HASHED + "|".join(told)
 
 
-def verdict(known: Iterable[KnownKey], algorithm: str, blob: bytes) -> Verdict:
+def verdict(known: Iterable[KnownKey], algorithm: str, blob: bytes) -> KeyVerdict:
     """Return what the lines about a machine make of the key that it shows.
 
     A revoked key is refused, whatever else knows it; any of several keys of a kind will do.
@@ -137,12 +137,12 @@ def verdict(known: Iterable[KnownKey], algorithm: str, blob: bytes) -> Verdict:
     lines = tuple(known)
     plain = [each for each in lines if not each.marker]
     if any(each.marker == REVOKED and each.blob == blob for each in lines):
-        return Verdict.REVOKED
+        return KeyVerdict.REVOKED
     if any(each.blob == blob for each in plain):
-        return Verdict.KNOWN
+        return KeyVerdict.KNOWN
     if any(each.algorithm == algorithm for each in plain):
-        return Verdict.CHANGED
-    return Verdict.UNKNOWN
+        return KeyVerdict.CHANGED
+    return KeyVerdict.UNKNOWN
 
 
 def listed(content: bytes, blob: bytes) -> bool:

@@ -35,8 +35,8 @@ from .known_hosts import (
     AUTHORITY,
     REVOKED,
     SSH_PORT,
+    KeyVerdict,
     KnownKey,
-    Verdict,
     hashed,
     revoking,
     unreadable,
@@ -449,7 +449,7 @@ class Login:
         meant = self.ssh.called(self.name)
         who = meant if way is self.way else f"{way.known_as}, on the way to {meant},"
         trust = f"inv hosts --trust {shlex.quote(self.name)}"
-        if error.found is Verdict.REVOKED:
+        if error.found is KeyVerdict.REVOKED:
             place = next((e.place for e in error.known if e.marker == REVOKED), way.revoked_keys)
             why = (
                 f"{who} shows a host key that is revoked ({place}): somebody else may have it. It "
@@ -457,7 +457,7 @@ class Login:
             )
             cure = "Give that machine a new host key."
             fix = "give that machine a new host key"
-        elif error.found is Verdict.CHANGED:
+        elif error.found is KeyVerdict.CHANGED:
             old = next(each for each in error.known if each.algorithm == kind and not each.marker)
             forget = shlex.join(("ssh-keygen", "-f", old.file, "-R", way.known_as))
             why = (
@@ -703,10 +703,10 @@ def offered_key(ssh: Ssh, name: str) -> HostKey:
     login = Login(ssh, name)
     way, line = login.way, login.closed_connection()
 
-    def ask() -> tuple[paramiko.PKey, Verdict]:
+    def ask() -> tuple[paramiko.PKey, KeyVerdict]:
         key = line.offered_key()
         found, known = judge(way, key)
-        if found in (Verdict.REVOKED, Verdict.CHANGED):
+        if found in (KeyVerdict.REVOKED, KeyVerdict.CHANGED):
             raise HostKeyRefused(way, found, known, key)
         return key, found
 
@@ -717,7 +717,7 @@ def offered_key(ssh: Ssh, name: str) -> HostKey:
         key.fingerprint,
         f"{known_as} {key.get_name()} {key.get_base64()}",
         next(iter(way.own_known_hosts), ""),
-        found is Verdict.KNOWN,
+        found is KeyVerdict.KNOWN,
     )
 
 

@@ -33,7 +33,7 @@ from paramiko.transport import ChannelMap
 from ..core import processes as children
 from ..core.errors import ended
 from .base import Command
-from .known_hosts import KnownKey, Verdict, known_keys, listed, name_with_port, verdict
+from .known_hosts import KeyVerdict, KnownKey, known_keys, listed, name_with_port, verdict
 from .local import LocalHost
 from .ssh_config import ANY_EXIT, Way
 
@@ -86,7 +86,7 @@ class HostKeyRefused(SSHException):
     """A machine showed a key that its known keys do not speak for."""
 
     def __init__(
-        self, way: Way, found: Verdict, known: tuple[KnownKey, ...], key: paramiko.PKey
+        self, way: Way, found: KeyVerdict, known: tuple[KnownKey, ...], key: paramiko.PKey
     ) -> None:
         super().__init__(f"the host key of {way.known_as} is {found.value}")
         self.way = way
@@ -293,16 +293,16 @@ def known_of(way: Way) -> tuple[KnownKey, ...]:
     return known_keys(way.known_as, way.known_hosts)
 
 
-def judge(way: Way, key: paramiko.PKey) -> tuple[Verdict, tuple[KnownKey, ...]]:
+def judge(way: Way, key: paramiko.PKey) -> tuple[KeyVerdict, tuple[KnownKey, ...]]:
     """Return what ssh would make of a key that a machine shows, and the lines about it."""
     known, blob = known_of(way), key.asbytes()
     found = verdict(known, key.get_name(), blob)
-    if found is Verdict.UNKNOWN and not way.alias and way.known_as != way.host:
+    if found is KeyVerdict.UNKNOWN and not way.alias and way.known_as != way.host:
         bare = known_keys(way.host, way.known_hosts)
-        if verdict(bare, key.get_name(), blob) is Verdict.KNOWN:  # "without port identifier"
-            found = Verdict.KNOWN
+        if verdict(bare, key.get_name(), blob) is KeyVerdict.KNOWN:  # "without port identifier"
+            found = KeyVerdict.KNOWN
     if way.revoked_keys and _is_revoked(way.revoked_keys, key):
-        return Verdict.REVOKED, ()
+        return KeyVerdict.REVOKED, ()
     return found, known
 
 
@@ -333,7 +333,7 @@ class _Known(paramiko.MissingHostKeyPolicy):
                 f"{self._way.least_rsa_bits:,} (RequiredRSASize)"
             )
         found, known = judge(self._way, key)
-        if found is not Verdict.KNOWN:
+        if found is not KeyVerdict.KNOWN:
             raise HostKeyRefused(self._way, found, known, key)
 
 

@@ -16,7 +16,7 @@ from sshd import make_key
 
 from iotstack_invoke.core.errors import KeyRefused, Refused, Unreachable
 from iotstack_invoke.hosts import ssh_config
-from iotstack_invoke.hosts.known_hosts import Verdict, fits, hashed, keys_in, known_keys
+from iotstack_invoke.hosts.known_hosts import KeyVerdict, fits, hashed, keys_in, known_keys
 from iotstack_invoke.hosts.ssh import open_place
 from iotstack_invoke.hosts.ssh_connection import Login, offered_key, remember_key
 from iotstack_invoke.hosts.ssh_line import judge
@@ -156,7 +156,7 @@ class Server:
         """Tell whether we refuse the host key that the server shows us."""
         login = Login(self.ssh, "nas")
         line = login.closed_connection()
-        return judge(login.way, line.offered_key())[0] is not Verdict.KNOWN
+        return judge(login.way, line.offered_key())[0] is not KeyVerdict.KNOWN
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 
 from ...backups.manifest import RECORDS_ENDING, Manifest
 from ...backups.names import KINDS, TEXTS
-from ...backups.retention import Verdict, judge
+from ...backups.retention import KeepDecision, judge
 from ...backups.sets import State, pins_in
 from ...backups.transfer import ADVICE, drop_unnamed, manifest_there
 from ...backups.verifications import HERE
@@ -518,7 +518,7 @@ class _BackupRun:
                 problems.append(f"retention: {error}")
         return problems + remove_old_here(self.environment, self.report.tell)
 
-    def _judge(self) -> tuple[Verdict, ...]:
+    def _judge(self) -> tuple[KeepDecision, ...]:
         """Return the verdicts on the sets here, what hosts.toml adopts being adopted."""
         stack, said, now = (
             self.environment.settings.stack,

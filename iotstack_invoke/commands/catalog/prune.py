@@ -18,8 +18,8 @@ from ...backups.owner import Said
 from ...backups.retention import (
     MOST_SETS,
     POLICY_KEYS,
+    KeepDecision,
     Policy,
-    Verdict,
     judge,
     judge_each_host,
     policy_mistakes,
@@ -101,7 +101,7 @@ class Pruning:
     by_flags: bool = False
     """The policy is of the command line, and not of hosts.toml."""
     sets: tuple[BackupSet, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[KeepDecision, ...] = ()
     adopted: frozenset[str] = frozenset()
     begun: frozenset[str] = frozenset()
     """Sets that an earlier run left half removed."""
@@ -182,7 +182,7 @@ class Pruning:
         return len(self.going)
 
 
-def _held(verdict: Verdict, checks: Checks) -> Verdict:
+def _held(verdict: KeepDecision, checks: Checks) -> KeepDecision:
     """Return a verdict on a set here that stays as long as a copy of it was found damaged."""
     manifest = verdict.backup.manifest
     damaged = [

@@ -72,7 +72,7 @@ from ..backup.namesakes import RENAME, is_namesake, namesake_in, namesake_told
 from ..shared.checks import (
     APART,
     Finding,
-    Verdict,
+    Severity,
     bad,
     failed,
     good,
@@ -146,7 +146,7 @@ def tell_findings(settings: Settings, name: str, report: Report, *, as_json: boo
                 report.finding(each.verdict.value, each.name, each.found, each.fix)
     if as_json:
         report.write_json([{**asdict(each), "verdict": each.verdict.value} for each in found])
-    wrong = any(each.verdict is Verdict.FAILED for each in found)
+    wrong = any(each.verdict is Severity.FAILED for each in found)
     return ExitCode.FAILED if wrong else ExitCode.GOOD
 
 
@@ -434,7 +434,7 @@ class _Examined:
         found, why = judge_backups(self.backups, told), self._others(self.backups)
         if not why:
             yield found
-        elif found.verdict is Verdict.GOOD:
+        elif found.verdict is Severity.GOOD:
             yield from self._written_by_others(self.backups)
         else:  # one command mends both
             quoted = shlex.quote(self.backups)

@@ -44,7 +44,7 @@ MANY_INODES_PERCENT = 95
 OTHERS_READ = 0o005
 
 
-class Verdict(Enum):
+class Severity(Enum):
     """How much a finding matters."""
 
     GOOD = "good"
@@ -58,24 +58,24 @@ class Finding:
     """One fact: its name, what was found in a short sentence, and what mends it ('' if good)."""
 
     name: str
-    verdict: Verdict
+    verdict: Severity
     found: str
     fix: str = ""
 
 
 def good(name: str, found: str) -> Finding:
     """Return a finding that nothing has to be done about."""
-    return Finding(name, Verdict.GOOD, found)
+    return Finding(name, Severity.GOOD, found)
 
 
 def warning(name: str, found: str, fix: str) -> Finding:
     """Return a finding that a person should know."""
-    return Finding(name, Verdict.WARNING, found, fix)
+    return Finding(name, Severity.WARNING, found, fix)
 
 
 def failed(name: str, found: str, fix: str) -> Finding:
     """Return a finding that stands in the way."""
-    return Finding(name, Verdict.FAILED, found, fix)
+    return Finding(name, Severity.FAILED, found, fix)
 
 
 def bad(name: str, found: str, fix: str, *, needed: bool) -> Finding:
@@ -104,10 +104,10 @@ def judge_program(name: str, told: Outcome, package: str, *, needed: bool) -> Fi
 def judge_tar(told: Outcome) -> Finding:
     """Judge tar, which must be GNU's: only it keeps owners, attributes, and says what changed."""
     found = judge_program("tar", told, "tar", needed=True)
-    if found.verdict is Verdict.GOOD and "GNU tar" not in told.out:
+    if found.verdict is Severity.GOOD and "GNU tar" not in told.out:
         what = told.out.strip().partition("\n")[0] or "it tells no version"
         return failed("tar", f"is not GNU tar: {what}", "sudo apt-get install tar")
-    return good("tar", f"GNU {found.found}") if found.verdict is Verdict.GOOD else found
+    return good("tar", f"GNU {found.found}") if found.verdict is Severity.GOOD else found
 
 
 def judge_docker(told: Outcome, *, needed: bool) -> Finding:

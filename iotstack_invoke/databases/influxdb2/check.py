@@ -41,7 +41,7 @@ _MAGIC: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Influx2Verdict:
     """What the lines of a backup and its exit code say; without problems they are good."""
 
     problems: tuple[str, ...]
@@ -74,7 +74,7 @@ def shard_of(line: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def judge_lines(lines: Sequence[str], exit_code: int) -> Verdict:
+def judge_lines(lines: Sequence[str], exit_code: int) -> Influx2Verdict:
     """Return what a whole log proves; lines that we do not know prove nothing.
 
     A shard that the retention removed meanwhile is no loss.
@@ -96,7 +96,7 @@ def judge_lines(lines: Sequence[str], exit_code: int) -> Verdict:
         if not _REMOVED.fullmatch(line) and (found := _WARNING.fullmatch(line))
     ]
     full = any("no space left" in line for line in told)
-    return Verdict(tuple(problems), tuple(warnings), bool(problems) and let_in and not full)
+    return Influx2Verdict(tuple(problems), tuple(warnings), bool(problems) and let_in and not full)
 
 
 @dataclass(slots=True)

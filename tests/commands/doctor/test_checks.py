@@ -10,7 +10,7 @@ from iotstack_invoke.environment.environment import Newest
 from iotstack_invoke.backups.manifest import Manifest
 from iotstack_invoke.backups.sets import BackupSet, State
 from iotstack_invoke.commands.shared import checks as findings
-from iotstack_invoke.commands.shared.checks import Verdict
+from iotstack_invoke.commands.shared.checks import Severity
 from iotstack_invoke.databases.influxdb.part import BACKUP_INSIDE
 from iotstack_invoke.databases.influxdb2.part import Influx2Facts, Influx2Look
 from iotstack_invoke.databases.sql.servers import SqlServer
@@ -19,7 +19,7 @@ from iotstack_invoke.services.containers import Container
 from iotstack_invoke.services.known import cover, read_table
 from iotstack_invoke.stack.compose import Found, Mount
 
-GOOD, WARNING, FAILED = Verdict.GOOD, Verdict.WARNING, Verdict.FAILED
+GOOD, WARNING, FAILED = Severity.GOOD, Severity.WARNING, Severity.FAILED
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 
 GNU_TAR = Outcome(0, "tar (GNU tar) 1.34\nCopyright (C) 2021 Free Software Foundation, Inc.\n", "")

@@ -11,7 +11,7 @@ from scenes import put_set
 from sshd import make_key
 
 from iotstack_invoke.commands.doctor import doctor
-from iotstack_invoke.commands.shared.checks import Verdict, good
+from iotstack_invoke.commands.shared.checks import Severity, good
 from iotstack_invoke.settings.model import load_settings
 from iotstack_invoke.vaults.access import vault_place
 
@@ -201,8 +201,8 @@ def test_a_docker_that_hangs_is_given_up(stack, monkeypatch):
     found = {each.name: each for each in doctor.find_here(load_settings())}
     assert time.monotonic() - started < 30
     assert "did not end within 1 s" in found["docker"].found
-    assert found["containers"].verdict is Verdict.WARNING
-    assert found["last backup here"].verdict is Verdict.GOOD
+    assert found["containers"].verdict is Severity.WARNING
+    assert found["last backup here"].verdict is Severity.GOOD
 
 
 def test_a_question_that_breaks_is_a_finding():
@@ -213,8 +213,8 @@ def test_a_question_that_breaks_is_a_finding():
         )
     )
     assert [(each.name, each.verdict) for each in found] == [
-        ("first", Verdict.FAILED),
-        ("second", Verdict.GOOD),
+        ("first", Severity.FAILED),
+        ("second", Severity.GOOD),
     ]
 
 
@@ -388,7 +388,7 @@ def test_a_vault_that_offers_files_only_is_probed(start_sshd, tmp_path):
     )
     (vault,) = load_settings(str(settings)).vaults
     place = vault_place(vault)
-    assert doctor.probe("vault nas", place).verdict is Verdict.GOOD
+    assert doctor.probe("vault nas", place).verdict is Severity.GOOD
     assert os.listdir(tmp_path / "far") == []
     place.close()
 
