@@ -30,7 +30,7 @@ MOST_NAMED = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LayerChange:
     """A path of a container that is not as its image has it."""
 
     path: str
@@ -38,11 +38,13 @@ class Change:
     """The image has nothing there."""
 
 
-def changes_in_layer(host: Host, name: str) -> tuple[Change, ...]:
+def changes_in_layer(host: Host, name: str) -> tuple[LayerChange, ...]:
     """Return what a container wrote where it mounts nothing; raises StepFailed if nobody tells."""
     told = host.run(Command(("docker", "diff", name), limit_s=LOOK_LIMIT_S))
     lines = told.out.splitlines()
-    return tuple(Change(line[2:], line[0] == "A") for line in lines if line[:2] in ("A ", "C "))
+    return tuple(
+        LayerChange(line[2:], line[0] == "A") for line in lines if line[:2] in ("A ", "C ")
+    )
 
 
 def bare_places(found: Found, places: Iterable[str]) -> tuple[str, ...]:
@@ -51,7 +53,9 @@ def bare_places(found: Found, places: Iterable[str]) -> tuple[str, ...]:
     return tuple(each for each in paths if mount_around(found.mounts, each) is None)
 
 
-def written_in(places: Iterable[str], changes: Iterable[Change], found: Found) -> tuple[str, ...]:
+def written_in(
+    places: Iterable[str], changes: Iterable[LayerChange], found: Found
+) -> tuple[str, ...]:
     """Return in which of some places of a container it wrote anything."""
     paths = _but_ways(changes, found)
     return tuple(
@@ -59,13 +63,13 @@ def written_in(places: Iterable[str], changes: Iterable[Change], found: Found) -
     )
 
 
-def _but_ways(changes: Iterable[Change], found: Found) -> list[str]:
+def _but_ways(changes: Iterable[LayerChange], found: Found) -> list[str]:
     """Return the paths, but for the folders that Docker makes on the way to a mount."""
     mounts = {each.inside.rstrip("/") for each in found.mounts}
     return [e.path for e in changes if not any(is_in(mount, e.path) for mount in mounts)]
 
 
-def told_of_layer(changes: Iterable[Change], found: Found) -> str:
+def told_of_layer(changes: Iterable[LayerChange], found: Found) -> str:
     """Return what the owner is told of a container that mounts no data; '' for nothing.
 
     What a program writes at each start is silent: in `/etc` what the image brought and is

@@ -34,7 +34,7 @@ SAME = {
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FileChange:
     """One thing that is in one set alone, or differs: its size in each, None where it is not.
 
     Of a table of SQL its rows are told in place of bytes.
@@ -109,14 +109,14 @@ def _size(copy: Copy, part: str) -> str:
     return size_text(copy.backup.files[part].size_bytes) if part in copy.backup.files else "none"
 
 
-def _line(change: Change) -> str:
+def _line(change: FileChange) -> str:
     name = change.name if change.name.isprintable() else repr(change.name)
     sizes = [f"{each:,}" for each in (change.before_bytes, change.after_bytes) if each is not None]
     what = f" ({change.what})" if change.what else ""
     return f"{change.sign} {name}  {' → '.join(dict.fromkeys(sizes))}{what}"
 
 
-def compare_part(before: Copy, after: Copy, part: str) -> tuple[Change, ...]:
+def compare_part(before: Copy, after: Copy, part: str) -> tuple[FileChange, ...]:
     """Return how one part of two sets differs, in the order of names.
 
     Archives with the same hash in both manifests are not opened.
@@ -139,7 +139,7 @@ def _members(copy: Copy, part: str) -> Iterable[Member]:
     return members_of(copy, part, digests=True) if part in copy.backup.files else ()
 
 
-def compare_members(before: Iterable[Member], after: Iterable[Member]) -> tuple[Change, ...]:
+def compare_members(before: Iterable[Member], after: Iterable[Member]) -> tuple[FileChange, ...]:
     """Return which members differ, by name; the first archive is kept in memory, without content.
 
     The order in an archive means nothing: tar of the seed packs as the disk gives.
@@ -149,11 +149,11 @@ def compare_members(before: Iterable[Member], after: Iterable[Member]) -> tuple[
     for member in after:
         old = left.pop(member.name, None)
         if old is None:
-            changes.append(Change(member.name, None, member.size_bytes))
+            changes.append(FileChange(member.name, None, member.size_bytes))
         elif old != member:
             what = _difference(old, member)
-            changes.append(Change(member.name, old.size_bytes, member.size_bytes, what))
-    changes += [Change(name, old.size_bytes, None) for name, old in left.items()]
+            changes.append(FileChange(member.name, old.size_bytes, member.size_bytes, what))
+    changes += [FileChange(name, old.size_bytes, None) for name, old in left.items()]
     return tuple(sorted(changes, key=lambda each: each.name))
 
 
@@ -233,10 +233,10 @@ def _dump_facts(copy: Copy, part: str) -> Mapping[str, Any]:
         raise StepFailed(f"{copy.runtag} {in_places(copy.at)}, part {part}: {damage}.") from damage
 
 
-def compare_sizes(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[Change, ...]:
+def compare_sizes(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[FileChange, ...]:
     """Return which things are there once only, or have another size."""
     return tuple(
-        Change(name, before.get(name), after.get(name))
+        FileChange(name, before.get(name), after.get(name))
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     )

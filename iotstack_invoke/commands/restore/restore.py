@@ -64,7 +64,7 @@ from ..shared.afterwards import Afterwards
 from ..shared.backup_warnings import damaged_told, told_of_data
 from ..shared.confirm import confirm
 from ..shared.latest import passed_told
-from ..shared.restore_id import Change, change_of
+from ..shared.restore_id import RestoreId, change_of
 from ..undo.change_logs import log_path
 from ..undo.old_states import remove_states
 from ..undo.owed import Owing
@@ -121,7 +121,7 @@ def committed(left: str) -> Iterator[None]:
 
 
 def log_of(
-    change: Change | None, settings: Settings, target: StackHost, died: Iterable[str]
+    change: RestoreId | None, settings: Settings, target: StackHost, died: Iterable[str]
 ) -> RunLog:
     """Return the log of a change of a target; `died` is what was told of one before it.
 

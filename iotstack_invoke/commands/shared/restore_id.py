@@ -23,7 +23,7 @@ OF_RELOADS = "influxdb"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RestoreId:
     """A restore or reload, by the folder for what it replaces: `previous-RUNTAG-STAMP`."""
 
     runtag: str
@@ -56,13 +56,13 @@ class Change:
         return f"the {self.what} that began at {began:%Y-%m-%d %H:%M:%S}"
 
 
-def change_of(folder: str, *, reload: bool = False) -> Change | None:
+def change_of(folder: str, *, reload: bool = False) -> RestoreId | None:
     """Return the change that keeps what it replaced in a folder; None where it is none of ours."""
     found = _FOLDER.fullmatch(posixpath.basename(folder))
-    return Change("" if reload else found[1], found[2]) if found else None
+    return RestoreId("" if reload else found[1], found[2]) if found else None
 
 
-def change_in(lines: Iterable[str]) -> Change | None:
+def change_in(lines: Iterable[str]) -> RestoreId | None:
     """Return the change that is owed by the lines of a journal, None where none began to act."""
     for entry in owed_in(lines):
         if entry.step == MakeAside.__name__:

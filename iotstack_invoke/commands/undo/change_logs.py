@@ -15,7 +15,7 @@ from urllib.parse import quote
 from ...core.stack_folders import BACKUPS
 from ...hosts.base import Host
 from ...hosts.local import LocalHost, state_folder
-from ..shared.restore_id import STAMP_FORM, Change
+from ..shared.restore_id import STAMP_FORM, RestoreId
 
 LOG_DAYS = 30
 
@@ -25,7 +25,7 @@ def log_folder(stack: str, host: Host) -> str:
     return f"{stack}/{BACKUPS}" if isinstance(host, LocalHost) else state_folder()
 
 
-def log_path(stack: str, host: Host, change: Change) -> str:
+def log_path(stack: str, host: Host, change: RestoreId) -> str:
     """Return the log of a change of a host; those of other machines bear their names."""
     folder = log_folder(stack, host)
     if isinstance(host, LocalHost):

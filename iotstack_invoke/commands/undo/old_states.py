@@ -34,7 +34,7 @@ from ...hosts.trust import Trust
 from ...reporting.report import size_text
 from ...settings.model import StackConfig
 from ...stack.kept_until import UNTIL_FILE, read_until
-from ..shared.restore_id import OF_RELOADS, STAMP_FORM, Change, change_in, change_of
+from ..shared.restore_id import OF_RELOADS, STAMP_FORM, RestoreId, change_in, change_of
 from .change_logs import remove_old_logs
 from .elsewhere import ELSEWHERE_FILE, noted
 from .expiry import GONE_MARK, refuse_strange, remove_expired_here, remove_folders, remove_old
@@ -73,7 +73,7 @@ class OldState:
         return self.name.removesuffix("-undone").rpartition("-")[2]
 
     @property
-    def change(self) -> Change | None:
+    def change(self) -> RestoreId | None:
         """The restore or reload that it is of; None for a folder that somebody named so."""
         folder = f"previous-{self.name.removesuffix('-undone')}"
         return change_of(folder, reload=self.is_of_reload)

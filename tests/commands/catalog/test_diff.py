@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shelf import Shelf
 
-from iotstack_invoke.commands.catalog.diff import Change, compare_members, compare_sizes, diff
+from iotstack_invoke.commands.catalog.diff import FileChange, compare_members, compare_sizes, diff
 from iotstack_invoke.parts.verify_archive import Member, read_members
 from iotstack_invoke.reporting.report import Report
 
@@ -121,9 +121,9 @@ def test_only_what_differs_is_a_change(before, after, chance):
 def test_shards_are_compared_by_size():
     """The same size is no change."""
     assert compare_sizes({"a": 1, "b": 2, "c": 3}, {"b": 2, "c": 4, "d": 5}) == (
-        Change("a", 1, None),
-        Change("c", 3, 4),
-        Change("d", None, 5),
+        FileChange("a", 1, None),
+        FileChange("c", 3, 4),
+        FileChange("d", None, 5),
     )
 
 
