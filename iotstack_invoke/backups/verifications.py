@@ -42,7 +42,7 @@ def in_places(where: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Verification:
     """What one verification of a set in one place found; good where there are no problems.
 
     `how`: `read`, every archive to its end; `hash`, by the SHA-256 that the vault reckoned;
@@ -68,13 +68,13 @@ class Check:
         return "good" if self.made or self.how == "restore" else "unproven"
 
 
-Checks = Mapping[tuple[str, str], Check]
+Checks = Mapping[tuple[str, str], Verification]
 """The newest check of each set in each place, by runtag and place."""
 
 
-def read_checks(lines: Iterable[str]) -> dict[tuple[str, str], Check]:
+def read_checks(lines: Iterable[str]) -> dict[tuple[str, str], Verification]:
     """Return the newest check of each set in each place; what is no whole line is passed over."""
-    found: dict[tuple[str, str], Check] = {}
+    found: dict[tuple[str, str], Verification] = {}
     for line in lines:
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             check = _read(json.loads(line))
@@ -83,21 +83,21 @@ def read_checks(lines: Iterable[str]) -> dict[tuple[str, str], Check]:
     return found
 
 
-def _read(content: Mapping[str, object]) -> Check:
+def _read(content: Mapping[str, object]) -> Verification:
     words = {key: content[key] for key in ("runtag", "at", "utc", "how", "program", "made")}
     problems, good = content["problems"], content["good"]
     if not isinstance(problems, list) or not isinstance(good, bool):
         raise TypeError
     if not all(isinstance(each, str) for each in (*words.values(), *problems)):
         raise TypeError
-    check = Check(good=good, problems=tuple(problems), **words)  # type: ignore[arg-type]
+    check = Verification(good=good, problems=tuple(problems), **words)  # type: ignore[arg-type]
     read_utc(check.utc)
     if not is_runtag(check.runtag):
         raise ValueError(check.runtag)
     return check
 
 
-def check_line(check: Check) -> str:
+def check_line(check: Verification) -> str:
     """Return a check as one line of JSON."""
     return json.dumps(asdict(check))  # ASCII: a problem may quote a name that is no UTF-8
 
@@ -109,13 +109,15 @@ def failed_at(checks: Checks, at: str) -> dict[str, str]:
     }
 
 
-def damage_found(runtag: str, at: str, made: str, damages: tuple[str, ...]) -> Check:
+def damage_found(runtag: str, at: str, made: str, damages: tuple[str, ...]) -> Verification:
     """Return that a restore, or a rehearsal of one, found a set in a place to be damaged."""
     now = utc_text(datetime.now(UTC))
-    return Check(runtag, at, now, "read", good=False, problems=damages, program=PROGRAM, made=made)
+    return Verification(
+        runtag, at, now, "read", good=False, problems=damages, program=PROGRAM, made=made
+    )
 
 
-class CheckFile:
+class VerificationLog:
     """The file of the checks on this machine."""
 
     def __init__(self, path: str) -> None:
@@ -129,11 +131,11 @@ class CheckFile:
         self._kept: set[tuple[str, str]] = set()
         """Which sets in which places have a check in it."""
 
-    def newest(self) -> dict[tuple[str, str], Check]:
+    def newest(self) -> dict[tuple[str, str], Verification]:
         """Return the checks that count; none where there is no file yet."""
         return read_checks(self._lines())
 
-    def add(self, check: Check) -> None:
+    def add(self, check: Verification) -> None:
         """Write one more, through a power cut; raises StepFailed where that cannot be done."""
         folder = os.path.dirname(self.path)
         try:
@@ -179,7 +181,7 @@ class CheckFile:
         lines = self._lines()
         return bool(lines) and not lines[-1].endswith("\n")
 
-    def _write_anew(self, checks: Iterable[Check]) -> None:
+    def _write_anew(self, checks: Iterable[Verification]) -> None:
         partial = self.path + PARTIAL
         with self._host.create(partial) as stream:
             stream.writelines(check_line(each).encode() + b"\n" for each in checks)

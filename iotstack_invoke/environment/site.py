@@ -42,7 +42,14 @@ from ..backups.sets import (
     runtags_in,
 )
 from ..backups.transfer import Found, is_copy, manifest_there
-from ..backups.verifications import CHECKS_FILE, HERE, CheckFile, Checks, failed_at, read_checks
+from ..backups.verifications import (
+    CHECKS_FILE,
+    HERE,
+    Checks,
+    VerificationLog,
+    failed_at,
+    read_checks,
+)
 from ..core.dataclass import dataclass
 from ..core.errors import StepFailed, Unreachable, ended
 from ..core.runtag import runtag_time
@@ -138,14 +145,14 @@ class Environment:
         return {role: place.root for role, place in self.places.items()}
 
     @property
-    def checks(self) -> CheckFile:
+    def checks(self) -> VerificationLog:
         """The record of verifications: beside the backups, or where this machine keeps its state.
 
         A laptop that verifies its vaults has no stack, and so no folder of backups.
         """
         if not self.far and os.path.isdir(self.backups):
-            return CheckFile(f"{self.backups}/{CHECKS_FILE}")
-        return CheckFile(f"{state_folder()}/{CHECKS_FILE.removeprefix('.')}")
+            return VerificationLog(f"{self.backups}/{CHECKS_FILE}")
+        return VerificationLog(f"{state_folder()}/{CHECKS_FILE.removeprefix('.')}")
 
     @property
     def owner(self) -> OwnerFile:

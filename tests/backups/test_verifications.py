@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from iotstack_invoke.backups import verifications as checks
 from iotstack_invoke.backups.verifications import (
-    Check,
-    CheckFile,
+    Verification,
+    VerificationLog,
     check_line,
     failed_at,
     read_checks,
@@ -23,7 +23,9 @@ PLACES = ("here", "nas", "usb")
 
 
 def check(runtag="x", at="here", *problems, utc="2026-11-23T10:00:00Z", how="read"):
-    return Check(runtag, at, utc, how, not problems, problems, "program 1", "2026-11-22T10:02:00Z")
+    return Verification(
+        runtag, at, utc, how, not problems, problems, "program 1", "2026-11-22T10:02:00Z"
+    )
 
 
 SOME = st.builds(
@@ -83,23 +85,23 @@ def test_failed_are_those_whose_last_check_was_bad():
 def test_a_check_is_private_and_in_a_folder_of_its_own(tmp_path):
     """The folder is made where there is none; nobody else reads the file."""
     path = tmp_path / "state" / "iotstack" / "checks.jsonl"
-    CheckFile(str(path)).add(check())
+    VerificationLog(str(path)).add(check())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert CheckFile(str(path)).newest() == {("x", "here"): check()}
+    assert VerificationLog(str(path)).newest() == {("x", "here"): check()}
 
 
 def test_a_check_after_a_torn_line_is_not_lost(tmp_path):
     """What is added behind a line without an end stands on a line of its own."""
     path = tmp_path / ".checks.jsonl"
     path.write_text(check_line(check("a")) + "\n" + check_line(check("b"))[:30])
-    file = CheckFile(str(path))
+    file = VerificationLog(str(path))
     file.add(check("c"))
     assert set(file.newest()) == {("a", "here"), ("c", "here")}
 
 
 def test_the_file_stays_small(tmp_path):
     """However often two sets are verified, their newest checks stay and the file does not grow."""
-    file = CheckFile(str(tmp_path / ".checks.jsonl"))
+    file = VerificationLog(str(tmp_path / ".checks.jsonl"))
     file.add(check("y", "nas", "cut"))
     for number in range(60):
         file.add(check("x", "here", utc=f"2026-11-23T10:00:{number:02}Z"))
@@ -109,7 +111,7 @@ def test_the_file_stays_small(tmp_path):
 
 
 def add_many(path, at):
-    file = CheckFile(path)
+    file = VerificationLog(path)
     for number in range(25):
         file.add(check("x", at, str(number)))
 
@@ -125,7 +127,7 @@ def test_two_who_write_lose_nothing(tmp_path):
         each.join(60)
     assert [each.exitcode for each in writers] == [0, 0, 0]
     assert {
-        at: found.problems for (_, at), found in CheckFile(path).newest().items()
+        at: found.problems for (_, at), found in VerificationLog(path).newest().items()
     } == dict.fromkeys(PLACES, ("24",))
 
 
@@ -134,30 +136,30 @@ def test_a_holder_that_hangs_is_not_waited_for_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "LOCK_LIMIT_S", 0.1)
     path = tmp_path / ".checks.jsonl"
     with locked(f"{path}.lock", "somebody"), pytest.raises(Busy, match="somebody"):
-        CheckFile(str(path)).add(check())
+        VerificationLog(str(path)).add(check())
     assert not path.exists()
 
 
 def test_the_record_is_read_once_for_thousands_of_checks(tmp_path, monkeypatch):
     """And again where another process added to it meanwhile, whose last line may be torn."""
     path, read = tmp_path / ".checks.jsonl", []
-    lines = CheckFile._lines
-    monkeypatch.setattr(CheckFile, "_lines", lambda file: read.append(1) or lines(file))
-    file = CheckFile(str(path))
+    lines = VerificationLog._lines
+    monkeypatch.setattr(VerificationLog, "_lines", lambda file: read.append(1) or lines(file))
+    file = VerificationLog(str(path))
     for number in range(9):
         file.add(check(f"t{number}"))
     assert len(read) <= 2
     with path.open("a") as stream:
         stream.write('{"runtag": "torn')
     file.add(check("last"))
-    assert len(CheckFile(str(path)).newest()) == 10
+    assert len(VerificationLog(str(path)).newest()) == 10
 
 
 def test_a_record_of_few_sets_stays_short(tmp_path):
     """Also where one process adds all of it."""
     path = tmp_path / ".checks.jsonl"
-    file = CheckFile(str(path))
+    file = VerificationLog(str(path))
     for number in range(100):
         file.add(check(utc=f"2026-11-23T10:00:{number % 60:02}Z"))
     assert len(path.read_text().splitlines()) <= checks.MOST_LINES_EACH
-    assert CheckFile(str(path)).newest()["x", "here"].utc.endswith("39Z")
+    assert VerificationLog(str(path)).newest()["x", "here"].utc.endswith("39Z")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from ...backups.holdings import lacks, lacks_told
 from ...backups.manifest import OUTSIDE, PIN_ENDING, read_utc
 from ...backups.sets import GOOD, BackupSet, State, newest_first
-from ...backups.verifications import HERE, Check, failed_at, in_places
+from ...backups.verifications import HERE, Verification, failed_at, in_places
 from ...core.dataclass import dataclass
 from ...core.errors import ExitCode, StepFailed
 from ...environment.environment import Environment
@@ -32,7 +32,7 @@ class Row:
     here: BackupSet | None
     vaults: Mapping[str, BackupSet]
     """By the vault's name, or by its address in that of another machine: `nas/other-pi`."""
-    checks: Mapping[str, Check]
+    checks: Mapping[str, Verification]
     """The newest verification in each place."""
     pins: Mapping[str, str] = field(default_factory=dict)
     """The note of each pin by its place."""
@@ -84,7 +84,7 @@ class Row:
 def gather_rows(environment: Environment) -> tuple[tuple[Row, ...], Mapping[str, str]]:
     """Return all backups, newest first, and what is told of each vault that did not answer."""
     checks = environment.checks.newest()
-    checked: dict[str, dict[str, Check]] = {}
+    checked: dict[str, dict[str, Verification]] = {}
     for each_check in checks.values():
         checked.setdefault(each_check.runtag, {})[each_check.at] = each_check
     here = {each.runtag: each for each in environment.sets(checks, outline=True)}
@@ -277,7 +277,7 @@ def _way_on(environment: Environment) -> str:
     )
 
 
-def check_text(check: Check | None, now: datetime, *, short: bool = False) -> str:
+def check_text(check: Verification | None, now: datetime, *, short: bool = False) -> str:
     """Return when a set was verified last, for people: `2 days`, `2 days: damaged`; or `2 d`."""
     if check is None:
         return "never"
@@ -306,7 +306,7 @@ def _plain(row: Row, now: datetime) -> dict[str, object]:
     }
 
 
-def plain_check(check: Check) -> dict[str, object]:
+def plain_check(check: Verification) -> dict[str, object]:
     """Return a verification as programs read it."""
     names = ("utc", "how", "good", "verdict", "problems")
     return {name: getattr(check, name) for name in names}

@@ -16,7 +16,7 @@ from ...backups.manifest import Manifest, check_sum, has_sum, read_manifest, utc
 from ...backups.names import TEXTS
 from ...backups.sets import BackupSet, State, newest_first
 from ...backups.transfer import can_hash, hash_there
-from ...backups.verifications import HERE, Check, Checks, in_places
+from ...backups.verifications import HERE, Checks, Verification, in_places
 from ...core.dataclass import dataclass
 from ...core.errors import (
     ExitCode,
@@ -91,7 +91,7 @@ class Wanted:
 class Verified:
     """What is told of a copy that was verified; of it, the check is written down."""
 
-    check: Check
+    check: Verification
     manifest: Manifest | None
     counted: tuple[str, ...] = ()
     """What dumps of SQL hold that were read, a line a part."""
@@ -305,7 +305,7 @@ def verify_copy(copy: Copy) -> Verified:
         else:
             problems += told_otherwise(manifest, texts["restore"]) if "restore" in texts else ()
             notes += texts_differ(manifest, content, texts, has_sum=False)
-    check = Check(
+    check = Verification(
         runtag=copy.runtag,
         at=copy.at,
         utc=utc_text(datetime.now(UTC)),

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from ...backups.archive_records import records_in
 from ...backups.bundles import RECIPES
 from ...backups.manifest import Manifest, utc_text
-from ...backups.verifications import HERE, PROGRAM, Check, damage_found, in_places
+from ...backups.verifications import HERE, PROGRAM, Verification, damage_found, in_places
 from ...core.errors import ExitCode, Interrupted, IotstackError, Refused, StepFailed
 from ...core.processes import signals_raised
 from ...core.runtag import LATEST
@@ -335,7 +335,7 @@ class _Rehearsal:
         unread = self._unread(facts)
         if not unread:
             self.environment.checks.add(
-                Check(
+                Verification(
                     runtag=copy.runtag,
                     at=copy.at,
                     utc=utc_text(datetime.now(UTC)),

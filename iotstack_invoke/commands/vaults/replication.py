@@ -20,7 +20,7 @@ from ...backups.names import KINDS, PARTS, TEXTS, WILDCARDS, split_set_name
 from ...backups.retention import Policy, judge_each_host
 from ...backups.sets import GOOD, BackupSet, State, marked_in, newest_first, unnamed_told
 from ...backups.transfer import can_hash, drop_unnamed
-from ...backups.verifications import HERE, Check, Checks, damage_found, failed_at
+from ...backups.verifications import HERE, Checks, Verification, damage_found, failed_at
 from ...core.dataclass import dataclass
 from ...core.errors import StepFailed, ended
 from ...core.stack_folders import BACKUPS
@@ -633,11 +633,13 @@ def _cure(environment: Environment, vault: Delivery, runtag: str) -> str:
     return f"Fetch it back: {fetch}. {remove}"
 
 
-def _proven(each: Delivery, manifest: Manifest) -> Check:
+def _proven(each: Delivery, manifest: Manifest) -> Verification:
     """Return that a copy is good again: each of its files was hashed in the vault."""
     now = utc_text(datetime.now(UTC))
     made = manifest.finished_utc
-    return Check(manifest.runtag, each.name, now, "hash", good=True, program=PROGRAM, made=made)
+    return Verification(
+        manifest.runtag, each.name, now, "hash", good=True, program=PROGRAM, made=made
+    )
 
 
 def _note(result: RunResult, runtag: str, served: Iterable[Delivery]) -> None:

@@ -10,7 +10,7 @@ from iotstack_invoke.environment.environment import Environment
 from scenes import put_set
 from shelf import Shelf
 
-from iotstack_invoke.backups.verifications import Check
+from iotstack_invoke.backups.verifications import Verification
 from iotstack_invoke.commands.catalog.copies import choose_copy, copies_at
 from iotstack_invoke.commands.restore.request import Source, choose_set
 from iotstack_invoke.hosts.local import LocalHost
@@ -45,7 +45,7 @@ def put_bad(folder, kind, made=NOW - DAY, runtag=BAD):
 def verdict(environment, at):
     """Record that the bad set failed its verification."""
     made = (NOW - DAY).isoformat().replace("+00:00", "Z")
-    environment.checks.add(Check(BAD, at, made, "read", False, ("torn",), "x", made))
+    environment.checks.add(Verification(BAD, at, made, "read", False, ("torn",), "x", made))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from terminal import Terminal
 from iotstack_invoke.backups.manifest import MOST_BYTES
 from iotstack_invoke.backups.sets import GOOD, State, gather_sets
 from iotstack_invoke.backups.transfer import manifest_there
-from iotstack_invoke.backups.verifications import Check
+from iotstack_invoke.backups.verifications import Verification
 from iotstack_invoke.commands.catalog.copies import find_copy
 from iotstack_invoke.commands.catalog.listing import check_text, list_backups
 from iotstack_invoke.commands.restore.request import Source, choose_set
@@ -53,7 +53,9 @@ def record(shelf, runtag, at, *problems):
     read = {each.runtag: each.manifest for each in sets_in(environment.host, folder)}.get(runtag)
     made = read.finished_utc if read else ""
     when = "2026-11-23T12:00:00Z"
-    environment.checks.add(Check(runtag, at, when, "read", not problems, problems, "x", made))
+    environment.checks.add(
+        Verification(runtag, at, when, "read", not problems, problems, "x", made)
+    )
 
 
 def test_each_backup_is_listed_once_newest_first(shelf, capsys):
@@ -371,7 +373,7 @@ def test_where_there_is_nothing_the_way_on_is_told(tmp_path, capsys, monkeypatch
 )
 def test_how_a_set_was_verified(how, made, told):
     """A restore that was rehearsed proves a set also where it has no manifest."""
-    check = Check("t1", "here", "2026-11-20T10:00:00Z", how, good=True, made=made)
+    check = Verification("t1", "here", "2026-11-20T10:00:00Z", how, good=True, made=made)
     assert check_text(check, datetime(2026, 11, 22, 12, tzinfo=UTC)) == told
 
 

@@ -15,7 +15,7 @@ from scenes import NOON, foreign_archive, put_set
 
 from iotstack_invoke.backups.manifest import Manifest, Part, utc_text
 from iotstack_invoke.backups.sets import GOOD, State, files_of
-from iotstack_invoke.backups.verifications import Check, check_line
+from iotstack_invoke.backups.verifications import Verification, check_line
 from iotstack_invoke.core.errors import StepFailed
 from iotstack_invoke.hosts import local as hosts
 from iotstack_invoke.hosts.local import LocalHost, locked
@@ -121,7 +121,7 @@ def test_what_failed_its_verification_pushes_no_good_set_out(pi, at, kept):
     tags = [make_set(folder, days) for days in (1, 2, 3, 4, 5)]
     made = utc_text(NOON - timedelta(days=1))
     # The clock of whoever verified it was years behind.
-    check = Check(tags[0], at, "2000-01-01T00:00:00Z", "read", False, ("torn",), "", made)
+    check = Verification(tags[0], at, "2000-01-01T00:00:00Z", "read", False, ("torn",), "", made)
     (pi.backups / ".checks.jsonl").write_text(check_line(check) + "\n")
     assert pi.run(f"prune --at {at} --undelivered --yes").returncode == 0
     assert sorted(listed(folder), reverse=True) == [tags[each] for each in kept]

@@ -14,7 +14,7 @@ from scenes import foreign_archive, until
 from two_vaults import contents, make_sets, pi  # noqa: F401
 
 from iotstack_invoke.backups.manifest import read_manifest
-from iotstack_invoke.backups.verifications import Check, check_line
+from iotstack_invoke.backups.verifications import Verification, check_line
 from iotstack_invoke.hosts.local import locked
 
 
@@ -152,7 +152,7 @@ def test_damaged_and_unfinished_sets_are_not_delivered(pi):
     """What failed its verification here is told; what no run has finished is passed over."""
     bad, half, good = make_sets(pi.backups, 1, 2, 3)
     made = json.loads((pi.backups / f"{bad}.manifest.json").read_text())["finished_utc"]
-    check = Check(bad, "here", "2026-01-01T00:00:00Z", "read", False, ("torn",), "", made)
+    check = Verification(bad, "here", "2026-01-01T00:00:00Z", "read", False, ("torn",), "", made)
     (pi.backups / ".checks.jsonl").write_text(check_line(check) + "\n")
     (pi.backups / f"{half}.manifest.json").unlink()
     (pi.backups / f"{half}.unfinished.jsonl").write_text("{}\n")
