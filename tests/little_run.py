@@ -245,13 +245,13 @@ def run(folder, book, targets, jobs=1):
         lines = stream.readlines()
     journal.recover(lines)
     host.remove(f"{folder}/{name}" for name in os.listdir(folder) if name.endswith(PARTIAL))
-    ledger = FileLedger(host, f"{folder}/.records")
+    store = FileLedger(host, f"{folder}/.records")
     graph = resolve(book, targets, {"pi": folder})
     looked = host.look(file.absolute for file in graph.files)
     files = {file: looked[file.absolute] for file in graph.files if file.absolute in looked}
-    plan = decide(graph, files, ledger.known())
+    plan = decide(graph, files, store.known())
     return Run(
-        plan, {"pi": host}, ledger=ledger, journal=journal, watcher=Nobody(), jobs_at_once=jobs
+        plan, {"pi": host}, store=store, journal=journal, watcher=Nobody(), jobs_at_once=jobs
     ).do()
 
 

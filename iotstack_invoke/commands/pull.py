@@ -27,7 +27,7 @@ from ..core.runtag import LATEST, read_runtag
 from ..core.stack_folders import BACKUPS
 from ..engine.executor import Run, RunResult
 from ..engine.journal import Journal
-from ..engine.memory_ledger import Ledger
+from ..engine.memory_ledger import MemoryRecords
 from ..engine.plan import decide, resolve
 from ..engine.steps import File, Record
 from ..environment.environment import contents_told, counts_at_once, look_everywhere, write_pin
@@ -311,7 +311,7 @@ class _Pull:
             return Run(
                 decide(graph, files, unlike=unlike),
                 places,
-                ledger=Ledger(records),
+                store=MemoryRecords(records),
                 journal=Journal(LocalHost("/"), "", ()),
                 watcher=Fanout(self.report),
                 jobs_at_once=1,

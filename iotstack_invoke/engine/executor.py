@@ -126,7 +126,7 @@ class Watcher(Protocol):
         ...
 
 
-class Ledger(Protocol):
+class RecordStore(Protocol):
     """Where records of finished outputs are kept; what is added survives a power cut."""
 
     def known(self) -> Mapping[str, Record]:
@@ -224,7 +224,7 @@ class _Scene:
         self.learnt.setdefault(str(output), {}).update(facts)
 
     def records(self) -> Mapping[str, Record]:
-        return self.run.ledger.known()
+        return self.run.store.known()
 
     def failures(self) -> Mapping[str, str]:
         return self.run.failures
@@ -288,7 +288,7 @@ class Run:
         plan: Plan,
         places: Mapping[str, Place],
         *,
-        ledger: Ledger,
+        store: RecordStore,
         journal: Journal,
         watcher: Watcher,
         jobs_at_once: int = 2,
@@ -296,7 +296,7 @@ class Run:
     ) -> None:
         self.plan = plan
         self.places = places
-        self.ledger = ledger
+        self.store = store
         self.journal = journal
         self.watcher = watcher
         self.jobs_at_once = jobs_at_once
@@ -486,7 +486,7 @@ class Run:
                 facts=facts,
             )
             with self._lock:
-                self.ledger.add(record)
+                self.store.add(record)
             scene.place(output).rename(output.partial, output.absolute)
         self.journal.forget(job.identity)
 

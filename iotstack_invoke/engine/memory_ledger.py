@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from .steps import Record
 
 
-class Ledger:
+class MemoryRecords:
     """Records in memory: what a restore stages is found again by looking at it."""
 
     def __init__(self, records: Mapping[str, Record]) -> None:

@@ -113,7 +113,7 @@ def run(stack, *jobs, places=None):
     done = Run(
         decide(graph, {}, {}),
         {"pi": host, **(places or {})},
-        ledger=FileLedger(host, f"{stack}/.records"),
+        store=FileLedger(host, f"{stack}/.records"),
         journal=Journal(host, f"{stack}/.journal", []),
         watcher=Nobody(),
         jobs_at_once=len(rules),

@@ -139,7 +139,7 @@ class Bench:
         self.host = LocalHost(str(folder))
         self.notes = Notes()
         self.journal = Journal(self.host, f"{folder}/.journal", [MakeScratch])
-        self.ledger = FileLedger(self.host, f"{folder}/.records")
+        self.store = FileLedger(self.host, f"{folder}/.records")
 
     def run(self, *rules, targets=None, jobs=1, keep_going=True):
         names = targets or [rule.name for rule in rules]
@@ -149,9 +149,9 @@ class Bench:
         looked = self.host.look(file.absolute for file in graph.files)
         files = {f: looked[f.absolute] for f in graph.files if f.absolute in looked}
         return Run(
-            decide(graph, files, self.ledger.known()),
+            decide(graph, files, self.store.known()),
             {"pi": self.host, "vault": self.host},
-            ledger=self.ledger,
+            store=self.store,
             journal=self.journal,
             watcher=self.notes,
             jobs_at_once=jobs,
@@ -297,7 +297,7 @@ def test_one_job_and_eight_give_the_same(tmp_path, seed):
         result = bench.run(*random_rules(30, seed), jobs=jobs)
         records = {
             name: (r.size_bytes, r.sha256, r.warnings, dict(r.facts), r.parameters)
-            for name, r in bench.ledger.known().items()
+            for name, r in bench.store.known().items()
         }
         files = {name: bench.text(name) for name in bench.files}
         seen.append((files, records, sorted(result.warnings), bench.ends(result)))
@@ -454,7 +454,7 @@ def test_each_attempt_begins_anew(bench):
         return [MakeScratch("pi", scratch), Call(act)]
 
     result = bench.run(makes("a", body, retries=1))
-    record = bench.ledger.known()["pi:a"]
+    record = bench.store.known()["pi:a"]
     assert record.warnings == ("try 2",)
     assert record.facts == {"fact2": 1}
     assert result.warnings == ("try 2",)
@@ -495,15 +495,15 @@ def test_a_job_that_did_not_write_its_output_fails(bench):
 def test_an_output_is_renamed_only_after_its_record_is_kept(bench):
     """When the record comes, the file still bears its partial name; without record no file."""
     seen = []
-    add = bench.ledger.add
-    bench.ledger.add = lambda record: (seen.append((record.output, set(bench.files))), add(record))
+    add = bench.store.add
+    bench.store.add = lambda record: (seen.append((record.output, set(bench.files))), add(record))
     bench.run(makes("a"))
     assert seen == [("pi:a", {"a.partial"})]
 
     def full(_record):
         raise StepFailed("No space left on device")
 
-    bench.ledger.add = full
+    bench.store.add = full
     result = bench.run(makes("b"))
     assert result.failed[0].message == "No space left on device"
     assert bench.files == {"a"}

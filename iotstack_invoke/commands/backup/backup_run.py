@@ -296,7 +296,7 @@ class _BackupRun:
         return Run(
             plan,
             self.environment.places,
-            ledger=records,
+            store=records,
             journal=self.journal,
             watcher=watcher,
             jobs_at_once=self.options.jobs,

@@ -25,7 +25,7 @@ from ...databases.sql.dump import SqlReport
 from ...databases.sql.servers import ENGINES, MARIADB, SqlServer, rows_told
 from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
-from ...engine.memory_ledger import Ledger
+from ...engine.memory_ledger import MemoryRecords
 from ...engine.plan import decide, resolve
 from ...environment.environment import Environment, look_everywhere
 from ...environment.stack_host import docker_words
@@ -174,7 +174,7 @@ class _Rehearsal:
             return Run(
                 decide(graph, files),
                 places,
-                ledger=Ledger(records_in(self.manifest, self.copy.runtag)),
+                store=MemoryRecords(records_in(self.manifest, self.copy.runtag)),
                 journal=Journal(self.host, _journal(self.scratch), undoable()),
                 watcher=self.report,
                 jobs_at_once=1,  # nobody waits for it, and the house goes on beside it

@@ -21,7 +21,7 @@ from ...databases.influxdb.count import Count
 from ...databases.influxdb.part import BACKUP_INSIDE, influx_version
 from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
-from ...engine.memory_ledger import Ledger
+from ...engine.memory_ledger import MemoryRecords
 from ...engine.plan import Plan, decide, resolve
 from ...environment.stack_host import Lock, StackHost, locked_target, open_target, require_stack
 from ...hosts.base import Command
@@ -168,7 +168,7 @@ class _Reload:
             result = Run(
                 self._plan(facts),
                 {"pi": target.host},
-                ledger=Ledger({}),
+                store=MemoryRecords({}),
                 journal=journal,
                 watcher=watcher,
             ).do()

@@ -456,7 +456,7 @@ class _Restore:
             return Run(
                 plan,
                 self._places,
-                ledger=self.stage,
+                store=self.stage,
                 journal=self.journal,
                 watcher=watcher,
                 jobs_at_once=options.jobs,

@@ -92,7 +92,7 @@ def _deliver(
         return Run(
             plan,
             environment.places,
-            ledger=records,
+            store=records,
             journal=journal,
             watcher=Fanout(report),
             jobs_at_once=JOBS_AT_ONCE,
