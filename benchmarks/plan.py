@@ -95,7 +95,7 @@ def ours(jobs, by_command):
     found = host.look(file.absolute for file in graph.files)
     plan = decide(graph, {f: found[f.absolute] for f in graph.files if f.absolute in found})
     journal = Journal(host, f"{host.root}/.journal", ())
-    run = Run(plan, {"pi": host}, store=Ledger(host), journal=journal, watcher=Quiet())
+    run = Run(plan, {"pi": host}, store=Ledger(host), journal=journal, reporter=Quiet())
     assert not run.do().failed
 
 

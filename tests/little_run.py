@@ -251,7 +251,7 @@ def run(folder, book, targets, jobs=1):
     files = {file: looked[file.absolute] for file in graph.files if file.absolute in looked}
     plan = decide(graph, files, store.known())
     return Run(
-        plan, {"pi": host}, store=store, journal=journal, watcher=Nobody(), jobs_at_once=jobs
+        plan, {"pi": host}, store=store, journal=journal, reporter=Nobody(), jobs_at_once=jobs
     ).do()
 
 

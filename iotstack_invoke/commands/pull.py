@@ -37,7 +37,7 @@ from ..hosts.inspect import host_name, read_text
 from ..hosts.local import LocalHost, locked, state_folder, words_of
 from ..hosts.pasted import host_flag
 from ..hosts.trust import believed
-from ..reporting.report import Fanout, Report, size_text
+from ..reporting.report import CompositeReporter, Report, size_text
 from ..settings.model import Settings, VaultConfig
 from ..vaults.access import vault_place
 from ..vaults.apart import OwnFolder
@@ -313,7 +313,7 @@ class _Pull:
                 places,
                 store=MemoryRecords(records),
                 journal=Journal(LocalHost("/"), "", ()),
-                watcher=Fanout(self.report),
+                reporter=CompositeReporter(self.report),
                 jobs_at_once=1,
                 keep_going=True,
             ).do()

@@ -37,7 +37,7 @@ ONCE_S = 600.0
 """How long what was done once in a run is believed to hold."""
 
 
-class End(Enum):
+class JobStatus(Enum):
     """How a job ended."""
 
     DONE = "done"
@@ -50,7 +50,7 @@ class JobResult:
     """How one job ended, how long it took, and what it warned of."""
 
     job: Job
-    end: End
+    end: JobStatus
     seconds: float = 0.0
     message: str = ""
     warnings: tuple[str, ...] = ()
@@ -60,12 +60,12 @@ class JobResult:
     @property
     def is_done(self) -> bool:
         """Whether its outputs are there, whole."""
-        return self.end is End.DONE
+        return self.end is JobStatus.DONE
 
     @property
     def was_started(self) -> bool:
         """Whether it was begun at all."""
-        return self.end is not End.SKIPPED
+        return self.end is not JobStatus.SKIPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class RunResult:
     @property
     def failed(self) -> tuple[JobResult, ...]:
         """The jobs that were started and failed."""
-        return tuple(each for each in self.jobs if each.end is End.FAILED)
+        return tuple(each for each in self.jobs if each.end is JobStatus.FAILED)
 
     @property
     def damages(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ class RunResult:
         return RunResult(self.jobs + other.jobs)
 
 
-class Watcher(Protocol):
+class Reporter(Protocol):
     """Whoever wants to know what happens; called from several threads."""
 
     def started(self, planned: PlannedJob) -> None:
@@ -195,23 +195,23 @@ class _Scene:
         return self.run.places[role]  # type: ignore[return-value]  # the rulebook binds a host
 
     def hear(self, stream: str, line: str) -> None:
-        self.run.watcher.heard(self.job, stream, line)
+        self.run.reporter.heard(self.job, stream, line)
 
     def say(self, text: str) -> None:
-        self.run.watcher.said(self.job, text)
+        self.run.reporter.said(self.job, text)
         if children.ending():  # whoever waits for something tells so again and again
             raise Interrupted(signal.SIGTERM)
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
-        self.run.watcher.warned(self.job, text)
+        self.run.reporter.warned(self.job, text)
 
     def expect(self, size_bytes: int) -> None:
         self.expected_bytes = size_bytes
 
     def moved(self, size_bytes: int) -> None:
         self.moved_bytes += size_bytes
-        self.run.watcher.moved(self.job, self.moved_bytes, self.expected_bytes)
+        self.run.reporter.moved(self.job, self.moved_bytes, self.expected_bytes)
         if children.ending():
             raise Interrupted(signal.SIGTERM)
 
@@ -255,8 +255,8 @@ class _Once:
 class _Slow:
     """Which jobs have written elsewhere for so long that they hold no slot any more."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        self._watcher = watcher
+    def __init__(self, reporter: Reporter) -> None:
+        self._watcher = reporter
         self._began_s: dict[int, float] = {}
         self._told: set[int] = set()
 
@@ -290,7 +290,7 @@ class Run:
         *,
         store: RecordStore,
         journal: Journal,
-        watcher: Watcher,
+        reporter: Reporter,
         jobs_at_once: int = 2,
         keep_going: bool = False,
     ) -> None:
@@ -298,7 +298,7 @@ class Run:
         self.places = places
         self.store = store
         self.journal = journal
-        self.watcher = watcher
+        self.reporter = reporter
         self.jobs_at_once = jobs_at_once
         self.keep_going = keep_going
         self.failures: dict[str, str] = {}
@@ -326,7 +326,7 @@ class Run:
         threads = self.jobs_at_once * (1 + len(places))
         pool = ThreadPoolExecutor(threads, thread_name_prefix="job")
         running: dict[Future[JobResult], int] = {}
-        slow = _Slow(self.watcher)
+        slow = _Slow(self.reporter)
         ready: deque[int] = deque()
         with signals_noted() as noted:
             try:
@@ -399,29 +399,31 @@ class Run:
         bad = [
             results[id(n)].job
             for n in planned.needs
-            if id(n) in results and results[id(n)].end is not End.DONE
+            if id(n) in results and results[id(n)].end is not JobStatus.DONE
         ]
         if planned.job.rule.always:
             return None
         if bad:
             names = ", ".join(f"'{each.title}'" for each in bad)
-            return JobResult(planned.job, End.SKIPPED, message=f"it needs {names}")
+            return JobResult(planned.job, JobStatus.SKIPPED, message=f"it needs {names}")
         if self._failed and not self.keep_going:
-            return JobResult(planned.job, End.SKIPPED, message=f"'{self._failed}' failed before")
+            return JobResult(
+                planned.job, JobStatus.SKIPPED, message=f"'{self._failed}' failed before"
+            )
         return None
 
     def _settle(self, results: dict[int, JobResult], key: int, result: JobResult) -> None:
         results[key] = result
-        if result.end is End.FAILED:
+        if result.end is JobStatus.FAILED:
             self._failed = self._failed or result.job.title
-        if result.end is not End.DONE:
+        if result.end is not JobStatus.DONE:
             self.failures.update({str(output): result.message for output in result.job.outputs})
-        self.watcher.ended(result)
+        self.reporter.ended(result)
 
     def _attempts(self, planned: PlannedJob) -> JobResult:
         """Do one job, again where that may help; return how it ended."""
         job = planned.job
-        self.watcher.started(planned)
+        self.reporter.started(planned)
         started = time.monotonic()
         for attempt in range(job.rule.retries + 1):
             scene = _Scene(self, job)
@@ -434,7 +436,7 @@ class Run:
                 message = self._clean(scene, str(error), passing=passing)
                 self.disks.release(scene, written=False)
                 if children.ending():
-                    return JobResult(job, End.SKIPPED, message="interrupted")
+                    return JobResult(job, JobStatus.SKIPPED, message="interrupted")
                 if again and attempt < job.rule.retries and message == str(error):
                     wait_s = RETRY_WAIT_S * 2**attempt
                     scene.say(f"{ended(error)} Trying again in {wait_s:g} s.")
@@ -442,7 +444,7 @@ class Run:
                     continue
                 return JobResult(
                     job,
-                    End.FAILED,
+                    JobStatus.FAILED,
                     time.monotonic() - started,
                     message,
                     tuple(scene.warnings),
@@ -453,13 +455,13 @@ class Run:
                 raise
             self.disks.release(scene, written=True)
             return JobResult(
-                job, End.DONE, time.monotonic() - started, warnings=tuple(scene.warnings)
+                job, JobStatus.DONE, time.monotonic() - started, warnings=tuple(scene.warnings)
             )
         raise AssertionError("the last attempt returns")
 
     def _steps(self, scene: _Scene) -> None:
         for number, step in enumerate(scene.job.steps, 1):
-            self.watcher.stepped(scene.job, number, step)
+            self.reporter.stepped(scene.job, number, step)
             if children.ending():
                 raise Interrupted(signal.SIGTERM)
             if isinstance(step, Commit):

@@ -622,7 +622,7 @@ def _at_step(step: str = "", doing: str = "") -> dict[str, Any]:
     return {"step": step, "doing": doing, "saying": "", "began_s": time.monotonic()}
 
 
-class Fanout:
+class CompositeReporter:
     """An engine's watcher that passes everything on to several."""
 
     def __init__(self, *watchers: Any) -> None:

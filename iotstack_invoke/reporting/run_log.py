@@ -173,7 +173,7 @@ def _visible(line: str) -> str:
     return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
 
 
-class LogWatcher:
+class LogReporter:
     """Writes down all that the engine tells of."""
 
     def __init__(self, log: RunLog) -> None:

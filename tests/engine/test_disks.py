@@ -14,7 +14,7 @@ from little_run import FileLedger, Nobody
 from iotstack_invoke.archives.scan import ScanArchive
 from iotstack_invoke.backups.transfer import Send
 from iotstack_invoke.databases.sql.load import UnpackSql
-from iotstack_invoke.engine.executor import Disks, End, Run
+from iotstack_invoke.engine.executor import Disks, JobStatus, Run
 from iotstack_invoke.engine.journal import Journal
 from iotstack_invoke.engine.plan import decide, resolve
 from iotstack_invoke.engine.rules import Rule, RuleBook
@@ -115,7 +115,7 @@ def run(stack, *jobs, places=None):
         {"pi": host, **(places or {})},
         store=FileLedger(host, f"{stack}/.records"),
         journal=Journal(host, f"{stack}/.journal", []),
-        watcher=Nobody(),
+        reporter=Nobody(),
         jobs_at_once=len(rules),
         keep_going=True,
     ).do()
@@ -136,11 +136,11 @@ def test_two_archives_that_fit_one_by_one_are_not_unpacked_both(tmp_path, disk_o
     """Each of 5 MiB onto a disk of 8: one is whole, and nothing is written of the other."""
     meet = threading.Barrier(2, timeout=30).wait
     ends = run(tmp_path, *(unpacking(tmp_path, each, disk_of_8_mib, meet) for each in "ab"))
-    whole, refused = sorted(ends, key=lambda name: ends[name][0] is not End.DONE)
-    assert ends[whole] == (End.DONE, "")
+    whole, refused = sorted(ends, key=lambda name: ends[name][0] is not JobStatus.DONE)
+    assert ends[whole] == (JobStatus.DONE, "")
     name = whole.rstrip("/")
     assert (disk_of_8_mib / name / "volumes" / name / "x").stat().st_size == 5 * MIB
-    assert ends[refused][0] is End.FAILED
+    assert ends[refused][0] is JobStatus.FAILED
     told = "5,242,880 bytes when unpacked, and of the 8,388,608 that are free what is unpacked beside it"
     assert f"{told} leaves 3,145,728 in " in ends[refused][1]
     assert [each.name for each in disk_of_8_mib.iterdir()] == [name]
@@ -163,9 +163,9 @@ def test_a_dump_is_not_unpacked_into_what_an_archive_takes(tmp_path, disk_of_8_m
         unpacking(tmp_path, "a", disk_of_8_mib, meet),
         ("sql", Call(scanned.wait), Then(sql, counted.wait)),
     )
-    assert ends["a/"] == (End.DONE, "")
+    assert ends["a/"] == (JobStatus.DONE, "")
     end, told = ends["sql"]
-    assert end is End.FAILED
+    assert end is JobStatus.FAILED
     assert told.startswith("The dumps of PostgreSQL: 6,291,")
     assert "what is unpacked beside it leaves 3,1" in told
     assert dump.read_bytes() == before
@@ -189,8 +189,8 @@ def test_of_two_copies_that_fit_one_by_one_the_second_is_not_begun(tmp_path, dis
         copy = Send(File("from", name, str(tmp_path)), File("pi", f"disk/{name}", str(tmp_path)))
         jobs.append((name, Then(copy, refused.set)))
     ends = run(tmp_path, *jobs, places={"from": Slow(str(tmp_path))})
-    first, second = sorted(ends, key=lambda name: ends[name][0] is not End.DONE)
-    assert ends[first] == (End.DONE, "")
+    first, second = sorted(ends, key=lambda name: ends[name][0] is not JobStatus.DONE)
+    assert ends[first] == (JobStatus.DONE, "")
     told = (
         "8.4 MB are free, of which what is written beside it leaves 3.1 MB, which is too little "
     )

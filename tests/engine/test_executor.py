@@ -23,7 +23,7 @@ from iotstack_invoke.databases.influxdb.part import wait_for_ping
 from iotstack_invoke.databases.sql.pack import wait_for_server
 from iotstack_invoke.databases.sql.servers import SqlServer
 from iotstack_invoke.engine import executor as engine
-from iotstack_invoke.engine.executor import End, Run
+from iotstack_invoke.engine.executor import JobStatus, Run
 from iotstack_invoke.engine.journal import Journal
 from iotstack_invoke.engine.plan import decide, resolve
 from iotstack_invoke.engine.rules import Rule, RuleBook
@@ -153,7 +153,7 @@ class Bench:
             {"pi": self.host, "vault": self.host},
             store=self.store,
             journal=self.journal,
-            watcher=self.notes,
+            reporter=self.notes,
             jobs_at_once=jobs,
             keep_going=keep_going,
         ).do()
@@ -197,7 +197,7 @@ def test_jobs_run_after_what_they_need(bench):
     )
     assert bench.text("d") == "((made)+(made))"
     assert [name for (name,) in bench.notes.all("started")] in (list("abcd"), list("acbd"))
-    assert set(bench.ends(result).values()) == {End.DONE}
+    assert set(bench.ends(result).values()) == {JobStatus.DONE}
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -235,7 +235,7 @@ def test_what_takes_long_elsewhere_holds_no_slot(bench, monkeypatch, jobs):
         targets=[*(f"vault:{name}" for name in away), *others, "last"],
         jobs=jobs,
     )
-    assert set(bench.ends(result).values()) == {End.DONE}
+    assert set(bench.ends(result).values()) == {JobStatus.DONE}
     assert bench.notes.all("said") == [(name, engine.SLOW_TOLD) for name in at_once[:jobs]]
 
 
@@ -257,7 +257,7 @@ def test_what_is_done_once_holds_for_a_while(bench, monkeypatch):
 
     ends = bench.ends(bench.run(*(makes(name, needs) for name in "abc")))
     assert len(did) == 2
-    assert [name for name, end in ends.items() if end is not End.DONE] == did[:1]
+    assert [name for name, end in ends.items() if end is not JobStatus.DONE] == did[:1]
     monkeypatch.setattr(engine, "ONCE_S", -1)
     bench.run(*(makes(name, needs) for name in "de"))
     assert sorted(did[2:]) == ["d", "e"]
@@ -345,11 +345,11 @@ def test_a_failed_job_stops_only_what_needs_it(bench):
     )
     assert bench.files == {"d", "e"}
     assert bench.ends(result) == {
-        "a": End.FAILED,
-        "b": End.SKIPPED,
-        "c": End.SKIPPED,
-        "d": End.DONE,
-        "e": End.DONE,
+        "a": JobStatus.FAILED,
+        "b": JobStatus.SKIPPED,
+        "c": JobStatus.SKIPPED,
+        "d": JobStatus.DONE,
+        "e": JobStatus.DONE,
     }
     messages = {each.job.rule.name: each.message for each in result.jobs}
     assert messages["a"] == "no tape"
@@ -377,8 +377,8 @@ def test_without_keep_going_nothing_new_is_started(bench, jobs):
     result = bench.run(*(replace(each, body=body) for each in rules), jobs=jobs, keep_going=False)
     assert len(order) <= jobs
     ends = list(bench.ends(result).values())
-    assert ends.count(End.SKIPPED) == 6 - len(order)
-    assert {each.message for each in result.jobs if each.end is End.SKIPPED} == {
+    assert ends.count(JobStatus.SKIPPED) == 6 - len(order)
+    assert {each.message for each in result.jobs if each.end is JobStatus.SKIPPED} == {
         f"'{order[0]}' failed before"
     }
 
@@ -403,7 +403,7 @@ def test_an_always_rule_runs_when_all_is_settled(bench, keep_going):
         targets=["list", "b"],
         keep_going=keep_going,
     )
-    assert bench.ends(result)["list"] is End.DONE
+    assert bench.ends(result)["list"] is JobStatus.DONE
     assert seen["pi:a"] == "no tape"
     if keep_going:
         assert seen["made"] == {"pi:b"}
@@ -427,7 +427,11 @@ def test_only_a_passing_failure_is_tried_again(bench):
 
     result = bench.run(*(makes(name, body, retries=2) for name in tries))
     assert tries == {"passes": 3, "stays": 3, "final": 1}
-    assert bench.ends(result) == {"passes": End.DONE, "stays": End.FAILED, "final": End.FAILED}
+    assert bench.ends(result) == {
+        "passes": JobStatus.DONE,
+        "stays": JobStatus.FAILED,
+        "final": JobStatus.FAILED,
+    }
     assert bench.text("passes") == "3"
     assert bench.files == {"passes"}
     assert [t for n, t in bench.notes.all("said") if n == "passes"] == [
@@ -548,7 +552,7 @@ def test_what_steps_tell_reaches_the_watcher(bench):
         ("warned", "a", "careful"),
         ("moved", "a", 4, 10),
         ("moved", "a", 10, 10),
-        ("ended", "a", End.DONE),
+        ("ended", "a", JobStatus.DONE),
     ]
 
 
@@ -659,7 +663,7 @@ def test_steps_of_a_good_job_are_forgotten(bench):
             fail(),
         ]
 
-    bench.notes.ended = lambda result: ended.set() if result.end is End.FAILED else None
+    bench.notes.ended = lambda result: ended.set() if result.end is JobStatus.FAILED else None
     bench.run(makes("good", good), makes("bad", bad), jobs=2)
     assert bench.files == {"scratch", "good"}
     assert not (bench.folder / ".journal").exists()

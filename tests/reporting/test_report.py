@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from terminal import Terminal
 
 import iotstack_invoke
-from iotstack_invoke.engine.executor import End, JobResult
+from iotstack_invoke.engine.executor import JobResult, JobStatus
 from iotstack_invoke.engine.plan import Plan, PlannedJob, Reason, Why, resolve
 from iotstack_invoke.engine.rules import RuleBook, rule
 from iotstack_invoke.reporting.report import (
-    Fanout,
+    CompositeReporter,
     Report,
     age_text,
     duration_text,
@@ -247,7 +247,7 @@ def test_off_a_terminal_talk_is_silent_and_trouble_is_not(capsys):
     report = Report()
     report.tell("all is well")
     report.start_bars()
-    report.ended(JobResult(types.SimpleNamespace(outputs=(), title="x"), End.DONE))
+    report.ended(JobResult(types.SimpleNamespace(outputs=(), title="x"), JobStatus.DONE))
     report.stop_bars()
     assert capsys.readouterr() == ("", "")
     report.fail("trouble")
@@ -259,7 +259,7 @@ def test_off_a_terminal_talk_is_silent_and_trouble_is_not(capsys):
 def test_why_a_job_failed_is_told_once(capsys, watched):
     """As it happens to whoever watches, and at the end to all others."""
     job = types.SimpleNamespace(outputs=(), title="put it in place")
-    result = JobResult(job, End.FAILED, message="No room. With --exact it is put aside.")
+    result = JobResult(job, JobStatus.FAILED, message="No room. With --exact it is put aside.")
     report = Report(verbose=watched)
     report.ended(result)
     report.failed([result])
@@ -431,7 +431,7 @@ def test_bars_follow_the_jobs(monkeypatch, graph):
     report._bars.refresh()
     report.moved(job, 120_000_000, 100_000_000)
     assert bar.percentage == 100
-    report.ended(JobResult(job, End.FAILED, 1.0, "no [tape]"))
+    report.ended(JobResult(job, JobStatus.FAILED, 1.0, "no [tape]"))
     assert report._bars.tasks == []
     report.stop_bars()
     shown = stream.getvalue()
@@ -440,7 +440,7 @@ def test_bars_follow_the_jobs(monkeypatch, graph):
     assert "0:00" in shown
     assert "checking [all]" in shown
     assert "✗ pack (1.0 s): no [tape]" in shown
-    report.ended(JobResult(job, End.FAILED, 1.0, "no [tape]"))  # as all jobs of one vault
+    report.ended(JobResult(job, JobStatus.FAILED, 1.0, "no [tape]"))  # as all jobs of one vault
     assert "✗ pack (1.0 s): as above" in stream.getvalue()
     assert stream.getvalue().count("no [tape]") == 1
     report.moved(job, 1, 1)  # whoever comes late is passed over
@@ -492,7 +492,7 @@ def test_everything_is_passed_on_to_all(graph):
     watchers = [
         types.SimpleNamespace(heard=lambda *given, n=n: told.append((n, given))) for n in range(2)
     ]
-    Fanout(*watchers).heard(graph.jobs[0], "out", "x")
+    CompositeReporter(*watchers).heard(graph.jobs[0], "out", "x")
     assert told == [(0, (graph.jobs[0], "out", "x")), (1, (graph.jobs[0], "out", "x"))]
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from iotstack_invoke.engine.executor import End, JobResult
+from iotstack_invoke.engine.executor import JobResult, JobStatus
 from iotstack_invoke.engine.plan import PlannedJob, Reason, Why
 from iotstack_invoke.engine.rules import Job, Rule
-from iotstack_invoke.reporting.run_log import LogWatcher, RunLog, new_log, unfinished_log
+from iotstack_invoke.reporting.run_log import LogReporter, RunLog, new_log, unfinished_log
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
@@ -174,15 +174,15 @@ def test_what_happens_to_a_job_is_written_down(path):
     step = types.SimpleNamespace(commands=lambda: ("tar -c .", "gzip"))
     job = Job(Rule("pack", ("pi:x",), lambda _job: [step]), {}, (), ())
     log = RunLog(path)
-    watcher = LogWatcher(log)
-    watcher.started(PlannedJob(job, (Reason(Why.MISSING, "pi:x"), Reason(Why.FORCED)), ()))
-    watcher.heard(job, "out", "hello")
-    watcher.heard(job, "err", "oops")
-    watcher.said(job, "checking")
-    watcher.moved(job, 1, 2)
-    watcher.warned(job, "careful")
-    watcher.ended(JobResult(job, End.FAILED, 1.25, "no tape"))
-    watcher.ended(JobResult(job, End.DONE, 2))
+    reporter = LogReporter(log)
+    reporter.started(PlannedJob(job, (Reason(Why.MISSING, "pi:x"), Reason(Why.FORCED)), ()))
+    reporter.heard(job, "out", "hello")
+    reporter.heard(job, "err", "oops")
+    reporter.said(job, "checking")
+    reporter.moved(job, 1, 2)
+    reporter.warned(job, "careful")
+    reporter.ended(JobResult(job, JobStatus.FAILED, 1.25, "no tape"))
+    reporter.ended(JobResult(job, JobStatus.DONE, 2))
     log.finish(os.rename)
     assert words(path) == [
         "pack: starts: missing: pi:x; forced",

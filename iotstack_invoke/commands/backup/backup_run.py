@@ -40,8 +40,8 @@ from ...environment.stack_host import Lock, locked_stack
 from ...hosts.base import Command, Place
 from ...hosts.inspect import is_folder
 from ...hosts.local import words_of
-from ...reporting.report import Fanout, Report, duration_text, size_text
-from ...reporting.run_log import LogWatcher, RunLog
+from ...reporting.report import CompositeReporter, Report, duration_text, size_text
+from ...reporting.run_log import LogReporter, RunLog
 from ...settings.model import Options
 from ...workflows.backup import BackupFacts
 from ..shared.backup_log import finish_log, open_log
@@ -290,15 +290,17 @@ class _BackupRun:
         with self._bars():
             records.begin(facts.started_utc, replaces=self.options.force)
             keeper = LockKeeper(self.lock)
-            return self._do(plan, records, Fanout(keeper, LogWatcher(log), self.report))
+            return self._do(
+                plan, records, CompositeReporter(keeper, LogReporter(log), self.report)
+            )
 
-    def _do(self, plan: Plan, records: RecordFile, watcher: Fanout) -> RunResult:
+    def _do(self, plan: Plan, records: RecordFile, reporter: CompositeReporter) -> RunResult:
         return Run(
             plan,
             self.environment.places,
             store=records,
             journal=self.journal,
-            watcher=watcher,
+            reporter=reporter,
             jobs_at_once=self.options.jobs,
             keep_going=self.options.keep_going,
         ).do()
@@ -351,7 +353,7 @@ class _BackupRun:
         for each in late:
             for runtag, why in {**each.refused, **each.passed_over}.items():
                 log.write("backup", f"{runtag} is not delivered to {each.name}: {why}")
-        watcher = Fanout(LogWatcher(log), self.report)
+        reporter = CompositeReporter(LogReporter(log), self.report)
 
         def tell(text: str) -> None:
             log.write("backup", text)
@@ -360,7 +362,7 @@ class _BackupRun:
         with self._bars():
             proven = [each for each in late if each.name not in self.unproven]
             deliver(
-                self.environment, proven, lambda plan, owed: self._do(plan, owed, watcher), tell
+                self.environment, proven, lambda plan, owed: self._do(plan, owed, reporter), tell
             )
         return (*late, *away)
 
@@ -463,14 +465,14 @@ class _BackupRun:
         `replaced`: the manifest by which what the set before has left is removed there.
         """
         reached = self._reached()
-        watcher = Fanout(self.report)
+        reporter = CompositeReporter(self.report)
         with self._bars():
             result = copy_log(
                 self.environment,
                 self.runtag,
                 reached,
                 records,
-                lambda plan, own: self._do(plan, own, watcher),
+                lambda plan, own: self._do(plan, own, reporter),
             )
         problems += failures_told(result)
         without_log = {each.job.output.role for each in result.failed}

@@ -176,7 +176,7 @@ class _Rehearsal:
                 places,
                 store=MemoryRecords(records_in(self.manifest, self.copy.runtag)),
                 journal=Journal(self.host, _journal(self.scratch), undoable()),
-                watcher=self.report,
+                reporter=self.report,
                 jobs_at_once=1,  # nobody waits for it, and the house goes on beside it
             ).do()
         finally:

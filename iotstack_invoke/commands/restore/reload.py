@@ -27,8 +27,8 @@ from ...environment.stack_host import Lock, StackHost, locked_target, open_targe
 from ...hosts.base import Command
 from ...hosts.inspect import ANY_EXIT, looked, mount_points, read_text
 from ...hosts.pasted import host_flag
-from ...reporting.report import Fanout, Report, duration_text, size_text
-from ...reporting.run_log import LogWatcher, RunLog
+from ...reporting.report import CompositeReporter, Report, duration_text, size_text
+from ...reporting.run_log import LogReporter, RunLog
 from ...settings.model import Settings
 from ...stack.compose import inspect_all, named
 from ...stack.kept_until import UNTIL_FILE, read_until
@@ -158,7 +158,7 @@ class _Reload:
         target.host.run(Command(("mkdir", "-p", "-m", "0700", "--", folder)))
         change = change_of(facts.previous, reload=True)
         log = log_of(change, self.settings, target, died)
-        watcher = Fanout(LogWatcher(log), self.report)
+        reporter = CompositeReporter(LogReporter(log), self.report)
         began, started = datetime.now().astimezone(), time.monotonic()
         self.report.tell(f"InfluxDB is away from {began:%H:%M:%S} on.")
         self.report.start_bars()
@@ -170,7 +170,7 @@ class _Reload:
                 {"pi": target.host},
                 store=MemoryRecords({}),
                 journal=journal,
-                watcher=watcher,
+                reporter=reporter,
             ).do()
             warnings = result.warnings
         except BaseException as error:

@@ -49,8 +49,8 @@ from ...environment.stack_host import Lock, StackHost, find_machine, locked_targ
 from ...hosts.base import Command, FileFact, Place
 from ...hosts.inspect import ANY_EXIT, may_be_there, read_text, which_may_be_there
 from ...hosts.pasted import host_flag
-from ...reporting.report import Fanout, Report, duration_text, shown, size_text
-from ...reporting.run_log import LogWatcher, LostLog, RunLog, new_log
+from ...reporting.report import CompositeReporter, Report, duration_text, shown, size_text
+from ...reporting.run_log import LogReporter, LostLog, RunLog, new_log
 from ...settings.model import Options, Settings
 from ...settings.rows import missing_rows
 from ...stack.compose import inspect_all, is_top_file, of_stack
@@ -319,12 +319,12 @@ class _Restore:
             self.target.host, "restore", self.runtag, self.target.folder, log, self.report
         )
         notes = Notes()
-        watcher = Fanout(LogWatcher(log), self.report, notes)
+        reporter = CompositeReporter(LogReporter(log), self.report, notes)
         left = "Nothing of the stack was touched."
         after = Afterwards()
         warnings = staged
         try:
-            result = self._do(self._staging_targets(facts), facts, watcher, options)
+            result = self._do(self._staging_targets(facts), facts, reporter, options)
             if not result.failed:
                 warnings += hooked.run_before(self.hooks.before_restore)
                 with self.report.waiting("looking whether all that was unpacked is still there"):
@@ -332,7 +332,7 @@ class _Restore:
                 facts = self.before.with_items(self.before.facts_again(facts))
                 self._switching = True
                 target = [f"pi:restored/{self.runtag}"]
-                result += self._do(target, facts, watcher, options)
+                result += self._do(target, facts, reporter, options)
                 self._down_s = time.monotonic() - notes.stopped_s
                 self._raise_if_it_stands(result)
                 if result.failed:
@@ -446,7 +446,7 @@ class _Restore:
         self,
         targets: list[str],
         facts: RestoreFacts,
-        watcher: Fanout,
+        reporter: CompositeReporter,
         options: Options,
     ) -> RunResult:
         plan = self._plan(targets, facts)
@@ -458,7 +458,7 @@ class _Restore:
                 self._places,
                 store=self.stage,
                 journal=self.journal,
-                watcher=watcher,
+                reporter=reporter,
                 jobs_at_once=options.jobs,
             ).do()
         finally:

@@ -18,7 +18,7 @@ from ...engine.executor import Run, RunResult
 from ...engine.journal import Journal
 from ...engine.plan import Plan, PlannedJob
 from ...environment.environment import Environment, RecordFile
-from ...reporting.report import Fanout, Report, age_text, size_text
+from ...reporting.report import CompositeReporter, Report, age_text, size_text
 from ...settings.model import Settings
 from ..undo.crash_recovery import recover_here
 from ..undo.owed import Owing
@@ -94,7 +94,7 @@ def _deliver(
             environment.places,
             store=records,
             journal=journal,
-            watcher=Fanout(report),
+            reporter=CompositeReporter(report),
             jobs_at_once=JOBS_AT_ONCE,
             keep_going=True,
         ).do()
